@@ -1,0 +1,172 @@
+"""Download Debian kernels with apt and unpack them into a cache; nothing is installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmtest.errors import VmtestError
+from vmtest.kernels import Kernel
+
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+# Debian splits a kernel over packages whose names differ by release: the image alone up to 6.12,
+# image, modules and binary later. The versioned ones below the metapackage hold the files.
+_KERNEL_PACKAGE = re.compile(r"linux-(image|modules|binary)-\d\S*")
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """Say where one unpacked kernel is: `root` holds boot/ and lib/modules/`release`."""
+
+    release: str
+    root: Path
+
+    @property
+    def vmlinuz(self) -> Path:
+        """Name the bootable image."""
+        return self.root / "boot" / f"vmlinuz-{self.release}"
+
+    @property
+    def modules(self) -> Path:
+        """Name the directory that the guest sees as /lib/modules."""
+        return self.root / "lib" / "modules"
+
+
+def cache_dir() -> Path:
+    """Name the directory for downloads: $XDG_CACHE_HOME/pagewalk/vmtest, or below ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "pagewalk" / "vmtest"
+
+
+def find_unpacked(kernel: Kernel) -> Unpacked | None:
+    """Find an unpacked kernel in the cache; None if it has not been fetched."""
+    root = cache_dir() / kernel.suite / kernel.package
+    for image in root.glob("boot/vmlinuz-*"):
+        return Unpacked(image.name.removeprefix("vmlinuz-"), root)
+    return None
+
+
+def fetch(kernel: Kernel, *, update: bool = False) -> Unpacked:
+    """Fetch a kernel into the cache, or find it there; `update` takes the archive's newest.
+
+    Raises VmtestError if apt, dpkg or depmod is missing or fails.
+    """
+    found = find_unpacked(kernel)
+    if found and not update:
+        return found
+    apt = cache_dir() / kernel.suite / "apt"
+    config = write_apt_config(apt, kernel.suite)
+    _run("apt-get", "-c", config, "-q", "update")
+    depends = _run("apt-cache", "-c", config, "depends", "--recurse", "--important", kernel.package)
+    downloads = apt / "downloads"
+    shutil.rmtree(downloads, ignore_errors=True)
+    downloads.mkdir()
+    packages = parse_kernel_packages(depends)
+    if not packages:
+        raise VmtestError(f"cannot fetch {kernel.name}: suite {kernel.suite} has no kernel image "
+                          f"below {kernel.package}; check the row in vmtest/kernels.py")
+    _run("apt-get", "-c", config, "-q", "download", *packages, cwd=downloads)
+    return _unpack(sorted(downloads.glob("*.deb")), cache_dir() / kernel.suite / kernel.package)
+
+
+def write_apt_config(apt: Path, suite: str) -> Path:
+    """Write an apt configuration of its own below `apt`, and return its file.
+
+    It names the mirror this machine already uses with another suite, keeps its state and its
+    downloads below `apt`, and knows of no installed package, so that it cannot touch the system.
+    """
+    for name in ("state/lists/partial", "cache/archives/partial"):
+        (apt / name).mkdir(parents=True, exist_ok=True)
+    (apt / "status").touch()
+    sources = apt / "sources.list"
+    sources.write_text(f"deb [arch=amd64 signed-by={KEYRING}] {read_mirror()} {suite} main\n")
+    config = apt / "apt.conf"
+    config.write_text(
+        f'Dir::State "{apt}/state";\n'
+        f'Dir::State::status "{apt}/status";\n'
+        f'Dir::Cache "{apt}/cache";\n'
+        f'Dir::Etc::sourcelist "{sources}";\n'
+        'Dir::Etc::sourceparts "/dev/null";\n'
+        'Dir::Etc::preferences "/dev/null";\n'
+        'Dir::Etc::preferencesparts "/dev/null";\n'
+        'APT::Architecture "amd64";\n'
+        'APT::Architectures {"amd64";};\n'
+        # The cache is in a home directory, where apt's own download user may not look.
+        'APT::Sandbox::User "root";\n'
+    )
+    return config
+
+
+def read_mirror() -> str:
+    """Read the URI of the Debian archive from apt's own sources, in whatever form they are."""
+    # os-release names the suite that is the main archive, not its updates or security fixes.
+    codename = _read_os_release().get("VERSION_CODENAME", "")
+    text = _run("apt-get", "indextargets", "--format",
+                "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)", "Created-By: Packages")
+    uri = parse_mirror(text, codename)
+    if uri is None:
+        raise VmtestError(f"cannot find a Debian mirror: apt knows no '{codename} main' of origin "
+                          "Debian; run apt-get update, or use a Debian machine")
+    return uri
+
+
+def parse_mirror(indextargets: str, codename: str) -> str | None:
+    """Pick the URI of Debian's main archive from lines of `URI RELEASE COMPONENT ORIGIN`."""
+    for line in indextargets.splitlines():
+        uri, *rest = line.split()
+        if rest == [codename, "main", "Debian"]:
+            return uri
+    return None
+
+
+def parse_kernel_packages(depends: str) -> list[str]:
+    """Pick the packages that hold kernel files from the output of `apt-cache depends`.
+
+    Every package of the closure starts a line at column 0.
+    """
+    names: Iterable[str] = (line for line in depends.splitlines() if not line.startswith(" "))
+    return sorted({name for name in names if _KERNEL_PACKAGE.fullmatch(name)})
+
+
+def _unpack(debs: list[Path], root: Path) -> Unpacked:
+    # Beside the old one, then renamed: an interrupted fetch never looks like a whole kernel.
+    fresh = root.with_name(root.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    for deb in debs:
+        _run("dpkg", "-x", deb, fresh)
+        deb.unlink()
+    # Trixie's packages have usr/lib, bookworm's lib; depmod and modprobe differ likewise.
+    for missing, target in (("lib", "usr/lib"), ("usr/lib", "../lib")):
+        if not (fresh / missing / "modules").exists():
+            (fresh / missing).parent.mkdir(exist_ok=True)
+            (fresh / missing).symlink_to(target)
+    (image,) = fresh.glob("boot/vmlinuz-*")
+    release = image.name.removeprefix("vmlinuz-")
+    _run("depmod", "-b", fresh, release)
+    shutil.rmtree(root, ignore_errors=True)
+    fresh.rename(root)
+    return Unpacked(release, root)
+
+
+def _read_os_release() -> dict[str, str]:
+    text = Path("/etc/os-release").read_text()
+    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return {key: value.strip('"') for key, value in pairs}
+
+
+def _run(*argv: str | Path, cwd: Path | None = None) -> str:
+    try:
+        done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=True)
+    except FileNotFoundError as error:
+        raise VmtestError(f"cannot run {argv[0]}: it is not installed; "
+                          "install the packages in vmtest/packages.txt") from error
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip() or error.stdout.strip()
+        raise VmtestError(f"{argv[0]} failed with {error.returncode}: {said}") from error
+    return done.stdout

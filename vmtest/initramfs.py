@@ -1,0 +1,94 @@
+"""Build the initramfs: a static busybox, the modules that reach the host's files, and init."""
+
+from __future__ import annotations
+
+import lzma
+import stat
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmtest.errors import VmtestError
+from vmtest.fetch import Unpacked
+
+# What a Debian kernel has as modules and the guest needs before it has a root file system.
+MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
+DIRECTORIES = ("bin", "dev", "host", "modules", "newroot", "writes")
+INIT = Path(__file__).with_name("guest") / "init"
+BUSYBOX = Path("/bin/busybox")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Hold one file of an archive; `mode` as in struct stat, type bits included."""
+
+    name: str
+    mode: int
+    content: bytes = b""
+
+
+def build_initramfs(kernel: Unpacked) -> bytes:
+    """Build the initramfs of one kernel as an uncompressed newc archive.
+
+    Raises VmtestError if busybox, modprobe or a module is missing.
+    """
+    if not BUSYBOX.exists():
+        raise VmtestError(f"cannot build an initramfs: {BUSYBOX} does not exist; "
+                          "install the packages in vmtest/packages.txt")
+    modules = [(path.name.removesuffix(".xz"), read_module(path)) for path in module_files(kernel)]
+    order = "".join(f"{name}\n" for name, _ in modules)
+    directory, program, link, plain = (
+        stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFLNK | 0o777, stat.S_IFREG | 0o644)
+    return newc([
+        *(Member(name, directory) for name in DIRECTORIES),
+        Member("init", program, INIT.read_bytes()),
+        Member("bin/busybox", program, BUSYBOX.read_bytes()),
+        Member("bin/sh", link, b"busybox"),
+        Member("modules/order", plain, order.encode()),
+        *(Member(f"modules/{name}", plain, content) for name, content in modules),
+    ])
+
+
+def module_files(kernel: Unpacked) -> list[Path]:
+    """List the files of MODULES and of what they depend on, in load order."""
+    lines: list[str] = []
+    for module in MODULES:
+        argv = ["modprobe", "-d", str(kernel.root), "-S", kernel.release, "-C", "/dev/null",
+                "--show-depends", module]
+        try:
+            done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        except FileNotFoundError as error:
+            raise VmtestError("cannot run modprobe: it is not installed; "
+                              "install the packages in vmtest/packages.txt") from error
+        except subprocess.CalledProcessError as error:
+            raise VmtestError(f"modprobe found no {module} for {kernel.release}: "
+                              f"{error.stderr.strip()}") from error
+        lines += done.stdout.splitlines()
+    return parse_show_depends(lines)
+
+
+def parse_show_depends(lines: Iterable[str]) -> list[Path]:
+    """Parse lines of `modprobe --show-depends`, keeping each file's first place."""
+    # The other kind of line is "builtin NAME": nothing to load.
+    loads = (line.split() for line in lines if line.startswith("insmod "))
+    return list(dict.fromkeys(Path(words[1]) for words in loads))
+
+
+def read_module(path: Path) -> bytes:
+    """Read a module, decompressed; its appended signature stays, for lockdown asks for it."""
+    content = path.read_bytes()
+    return lzma.decompress(content) if path.suffix == ".xz" else content
+
+
+def newc(members: Iterable[Member]) -> bytes:
+    """Pack members into a newc cpio archive (Documentation/driver-api/early-userspace)."""
+    packed = bytearray()
+    for number, member in enumerate((*members, Member("TRAILER!!!", 0)), start=1):
+        name = member.name.encode() + b"\0"
+        # inode, mode, uid, gid, links, mtime, size, device and rdevice (major, minor), name, check
+        fields = (number, member.mode, 0, 0, 1, 0, len(member.content), 0, 0, 0, 0, len(name), 0)
+        packed += b"070701" + b"".join(b"%08x" % field for field in fields) + name
+        packed += bytes(-len(packed) % 4) + member.content
+        packed += bytes(-len(packed) % 4)
+    return bytes(packed)

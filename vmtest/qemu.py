@@ -1,0 +1,100 @@
+"""Start QEMU on a kernel and wait until the guest switches itself off."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import TextIO
+
+from vmtest.errors import VmtestError
+from vmtest.kernels import Kernel
+
+QEMU = "qemu-system-x86_64"
+
+
+def require_qemu() -> None:
+    """Raise VmtestError if QEMU is not installed."""
+    if shutil.which(QEMU) is None:
+        raise VmtestError(f"cannot boot a kernel: {QEMU} is not installed; "
+                          "install the packages in vmtest/packages.txt")
+
+
+def kernel_cmdline(kernel: Kernel) -> str:
+    """Build the kernel command line; a panic ends QEMU at once, for it may not reboot."""
+    return " ".join(["console=ttyS0", "panic=-1", "rdinit=/init", *kernel.cmdline])
+
+
+def qemu_argv(
+    kernel: Kernel, vmlinuz: Path, exchange: Path, *, memory: int, cpus: int
+) -> list[str]:
+    """Build QEMU's command line: no device but a serial console and two 9p file systems.
+
+    exchange: the host directory that holds the initramfs and gets the console's output; the guest
+    mounts it by the tag `exchange`, and the host's root, read-only, by `root`. memory: bytes.
+    """
+    la57 = "on" if kernel.levels == 5 else "off"
+    return [
+        QEMU, "-accel", "tcg", "-machine", "q35", "-cpu", f"max,la57={la57}",
+        "-m", f"{memory >> 20}M", "-smp", str(cpus),
+        "-nodefaults", "-display", "none", "-no-reboot",
+        "-serial", f"file:{exchange / 'console'}",
+        "-kernel", str(vmlinuz), "-initrd", str(exchange / "initramfs"),
+        "-append", kernel_cmdline(kernel),
+        *_share("root", Path("/"), ",readonly=on"),
+        *_share("exchange", exchange, ""),
+    ]
+
+
+def _share(tag: str, path: Path, options: str) -> list[str]:
+    # remap: the host's root holds several file systems, whose inode numbers would clash in one 9p.
+    # security_model=none: an ordinary user may run this too; changes of owner then fail quietly.
+    escaped = str(path).replace(",", ",,")
+    return [
+        "-fsdev", f"local,id={tag},path={escaped},security_model=none,multidevs=remap{options}",
+        "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}",
+    ]
+
+
+def boot(argv: list[str], exchange: Path, *, timeout: float, echo: TextIO | None) -> None:
+    """Run QEMU until the guest is off, copying the file `stdout` of `exchange` to `echo`.
+
+    Raises VmtestError if QEMU fails, or after `timeout` seconds; QEMU never outlives this call.
+    """
+    deadline = time.monotonic() + timeout
+    shown = 0
+    with open(exchange / "qemu", "wb") as log:
+        qemu = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        while qemu.poll() is None:
+            if time.monotonic() > deadline:
+                raise VmtestError(f"the guest was not done after {timeout:.0f} s; "
+                                  f"its console ends with: {read_tail(exchange / 'console')}")
+            time.sleep(0.1)
+            shown += _echo_from(exchange / "stdout", shown, echo)
+    finally:
+        qemu.kill()
+        qemu.wait()
+    _echo_from(exchange / "stdout", shown, echo)
+    if qemu.returncode:
+        raise VmtestError(f"{QEMU} failed with {qemu.returncode}: {read_tail(exchange / 'qemu')}")
+
+
+def read_tail(path: Path, lines: int = 5) -> str:
+    """Read the last lines of a log as one line of text."""
+    text = path.read_text(errors="replace") if path.exists() else ""
+    return " | ".join(line.strip() for line in text.splitlines()[-lines:]) or "(nothing)"
+
+
+def _echo_from(path: Path, offset: int, echo: TextIO | None) -> int:
+    # Returns the bytes copied. A character cut by the end of a read shows as U+FFFD: Result.stdout
+    # has it whole.
+    if echo is None or not path.exists():
+        return 0
+    with open(path, "rb") as stream:
+        stream.seek(offset)
+        new = stream.read()
+    echo.write(new.decode(errors="replace"))
+    echo.flush()
+    return len(new)

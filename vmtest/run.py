@@ -1,0 +1,131 @@
+"""Run one command in a guest that has this machine's files, and bring back what it left."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from vmtest.errors import VmtestError
+from vmtest.fetch import fetch
+from vmtest.initramfs import build_initramfs
+from vmtest.kernels import Kernel
+from vmtest.qemu import boot, qemu_argv, read_tail, require_qemu
+
+# Where the guest sees the directory it shares with the host; `files` below it comes back.
+EXCHANGE = Path("/run/vmtest")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Hold what a command in a guest left behind.
+
+    files: contents by path below $VMTEST_OUTPUT. boot_seconds: from starting QEMU to starting the
+    command; run_seconds: from there to the end of the command.
+    """
+
+    returncode: int
+    stdout: str
+    stderr: str
+    files: dict[str, bytes]
+    boot_seconds: float
+    run_seconds: float
+
+
+def run_in_vm(
+    kernel: Kernel,
+    argv: Sequence[str],
+    *,
+    timeout: float = 600,
+    memory: int = 2 << 30,
+    cpus: int = 2,
+    env: Mapping[str, str] | None = None,
+    echo: TextIO | None = None,
+) -> Result:
+    """Run a command as root in a guest, in the caller's directory, and bring back what it left.
+
+    timeout: seconds for boot and command together. memory: bytes of RAM. env: variables beside
+    those of `guest_environment`. echo: a text stream that gets the command's stdout as it comes.
+
+    The guest sees the host's files. What it writes goes to its own RAM and is lost, except below
+    the directory $VMTEST_OUTPUT. The kernel is fetched if it is not in the cache yet.
+
+    Raises VmtestError if the kernel cannot be had, QEMU cannot start or the guest does not finish.
+    """
+    require_qemu()
+    unpacked = fetch(kernel)
+    with tempfile.TemporaryDirectory(prefix="vmtest-") as name:
+        exchange = Path(name)
+        (exchange / "files").mkdir()
+        (exchange / "initramfs").write_bytes(build_initramfs(unpacked))
+        variables = {**guest_environment(kernel), **(env or {})}
+        start = start_script(argv, variables, Path.cwd(), unpacked.modules)
+        (exchange / "start").write_text(start)
+        machine = qemu_argv(kernel, unpacked.vmlinuz, exchange, memory=memory, cpus=cpus)
+        began = time.time()
+        boot(machine, exchange, timeout=timeout, echo=echo)
+        return read_result(exchange, began)
+
+
+def guest_environment(kernel: Kernel) -> dict[str, str]:
+    """Build the environment of the command: the caller's PATH, and where it runs."""
+    return {
+        "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+        "VMTEST_KERNEL": kernel.name,
+        "VMTEST_LEVELS": str(kernel.levels),
+        "VMTEST_OUTPUT": str(EXCHANGE / "files"),
+    }
+
+
+def start_script(
+    argv: Sequence[str], env: Mapping[str, str], directory: Path, modules: Path
+) -> str:
+    """Write the shell script that is PID 1 once the guest has its root."""
+    variables = [f"{key}={value}" for key, value in env.items()]
+    command = shlex.join(["env", "-i", *variables, *argv])
+    return "\n".join([
+        "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+        # So that the command can load modules of the kernel it runs on.
+        "mkdir -p /lib/modules",
+        f"mount --bind {shlex.quote(str(modules))} /lib/modules",
+        f"cd {shlex.quote(str(directory))}",
+        f"touch {EXCHANGE}/started",
+        f"{command} >{EXCHANGE}/stdout 2>{EXCHANGE}/stderr </dev/null",
+        f"echo $? >{EXCHANGE}/returncode",
+        "sync",
+        "busybox poweroff -f",
+        "",
+    ])
+
+
+def read_result(exchange: Path, began: float) -> Result:
+    """Read what a guest left in its exchange directory; `began` is when QEMU started (time.time).
+
+    Raises VmtestError if the guest went off before the command ended.
+    """
+    returncode = exchange / "returncode"
+    if not returncode.exists():
+        raise VmtestError("the guest went off before the command ended; "
+                          f"its console ends with: {read_tail(exchange / 'console', 12)}")
+    # The host stamps these files: 9p creates them here, so no clock of the guest is involved.
+    started, ended = (exchange / "started").stat().st_mtime, returncode.stat().st_mtime
+    files = exchange / "files"
+    return Result(
+        returncode=int(returncode.read_text()),
+        stdout=(exchange / "stdout").read_text(errors="replace"),
+        stderr=(exchange / "stderr").read_text(errors="replace"),
+        files={
+            str(path.relative_to(files)): path.read_bytes()
+            for path in sorted(files.rglob("*"))
+            if path.is_file()
+        },
+        boot_seconds=started - began,
+        run_seconds=ended - started,
+    )
