@@ -1,0 +1,1 @@
+"""The tests: this package's modules mirror src; tests/targets makes the processes to look at."""

@@ -1,0 +1,207 @@
+"""What the kernel itself says about a process: the oracle of the live tests.
+
+Simple on purpose, and sharing nothing with src: text parsed line by line, pagemap and
+kpageflags read with one seek each. Formats: Documentation/filesystems/proc.rst and
+Documentation/admin-guide/mm/pagemap.rst. Sizes of the text files stay in KiB, as printed.
+"""
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+PAGE = 4096
+# "start-end perms offset major:minor inode   name"; a name starts after the padding.
+MAPS_LINE = re.compile(
+    rb"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)", re.DOTALL
+)
+
+# pagemap.rst, and for what fills an entry that is neither page nor swap: linux/swapops.h.
+PRESENT, SWAP, FILE_OR_SHARED, GUARD, UFFD_WP, ONCE = (1 << b for b in (63, 62, 61, 58, 57, 56))
+PFN = (1 << 55) - 1
+SWAP_TYPE = 31
+MARKER_TYPE = 31
+MARKER_POISON = 2 << 5
+# linux/kernel-page-flags.h
+KPF_ANON, KPF_SWAPBACKED, KPF_HEAD, KPF_TAIL = (1 << b for b in (12, 14, 15, 16))
+KPF_HUGE, KPF_KSM, KPF_THP, KPF_ZERO = (1 << b for b in (17, 21, 22, 24))
+
+
+@dataclass(frozen=True)
+class VmaSays:
+    """One VMA as smaps (or maps) prints it.
+
+    start, end: addresses. perms: as "rw-p". offset: bytes. name: unescaped only of the newline.
+    fields: KiB by name, empty for maps. flags: the two-letter words of VmFlags.
+    """
+
+    start: int
+    end: int
+    perms: str
+    offset: int
+    device: tuple[int, int]
+    inode: int
+    name: str
+    fields: dict[str, int]
+    flags: tuple[str, ...]
+
+
+def read_smaps(pid: int) -> list[VmaSays]:
+    """Read /proc/PID/smaps: every VMA with its fields."""
+    vmas: list[VmaSays] = []
+    for line in _read(pid, "smaps").splitlines():
+        head = MAPS_LINE.fullmatch(line)
+        if head:
+            vmas.append(_vma(head))
+            continue
+        key, _, value = line.decode().partition(":")
+        last = vmas[-1]
+        if key == "VmFlags":
+            vmas[-1] = VmaSays(**{**last.__dict__, "flags": tuple(value.split())})
+        else:
+            # Most end in " kB"; THPeligible and ProtectionKey are plain numbers.
+            last.fields[key] = int(value.split()[0])
+    return vmas
+
+
+def read_maps(pid: int) -> list[VmaSays]:
+    """Read /proc/PID/maps: every VMA, without fields."""
+    lines = _read(pid, "maps").splitlines()
+    return [_vma(head) for line in lines if (head := MAPS_LINE.fullmatch(line))]
+
+
+def read_rollup(pid: int) -> dict[str, int]:
+    """Read /proc/PID/smaps_rollup: KiB by field."""
+    lines = _read(pid, "smaps_rollup").decode(errors="replace").splitlines()[1:]
+    return {key: int(value.split()[0]) for key, _, value in (x.partition(":") for x in lines)}
+
+
+def read_status(pid: int) -> dict[str, str]:
+    """Read /proc/PID/status: the text of every line by its key."""
+    lines = _read(pid, "status").decode(errors="replace").splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def read_status_kib(pid: int) -> dict[str, int]:
+    """Read the lines of /proc/PID/status that end in kB: KiB by key (VmRSS, HugetlbPages...)."""
+    status = read_status(pid)
+    return {key: int(text.split()[0]) for key, text in status.items() if text.endswith(" kB")}
+
+
+def read_statm(pid: int) -> dict[str, int]:
+    """Read /proc/PID/statm: base pages by name (proc.rst, table 1-3)."""
+    names = ("size", "resident", "shared", "text", "lib", "data", "dt")
+    return dict(zip(names, map(int, _read(pid, "statm").split()), strict=True))
+
+
+def vma_at(vmas: list[VmaSays], addr: int) -> VmaSays:
+    """Return the VMA that holds addr."""
+    return next(vma for vma in vmas if vma.start <= addr < vma.end)
+
+
+def sum_fields(vmas: list[VmaSays], start: int, end: int) -> dict[str, int]:
+    """Add up the fields (KiB) of the VMAs that lie in [start, end)."""
+    total: Counter[str] = Counter()
+    for vma in vmas:
+        if start <= vma.start and vma.end <= end:
+            total.update(vma.fields)
+    return dict(total)
+
+
+def read_pagemap(pid: int, start: int, end: int) -> np.ndarray:
+    """Read the pagemap entries of [start, end): u64, one per base page."""
+    with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as file:
+        return _words(file.fileno(), start // PAGE, (end - start) // PAGE)
+
+
+def read_counts(pfn: np.ndarray) -> np.ndarray:
+    """Read /proc/kpagecount of each frame: u64."""
+    return _frames("kpagecount", pfn)
+
+
+def read_folio_flags(pfn: np.ndarray) -> np.ndarray:
+    """Read /proc/kpageflags of each frame's head page: u64.
+
+    Up to Linux 6.9 a tail page shows its own flags word, which lacks the folio's flags.
+    """
+    flags = _frames("kpageflags", pfn)
+    tail = flags & KPF_TAIL != 0
+    heads = np.array([_head(int(frame)) for frame in pfn[tail]], np.uint64)
+    flags[tail] = _frames("kpageflags", heads)
+    return flags
+
+
+def count_states(pid: int, start: int, end: int) -> dict[str, int]:
+    """Count the base pages of [start, end) by state, from pagemap and kpageflags alone.
+
+    The states are those of tests.targets.STATES; the ones that do not occur are absent. A
+    VM_PFNMAP VMA reads as empty, whatever its page tables hold.
+    """
+    entry = read_pagemap(pid, start, end)
+    here = entry & PRESENT != 0
+    flags = np.zeros_like(entry)
+    flags[here] = read_folio_flags(entry[here] & PFN)
+    marker = ~here & (entry & SWAP != 0) & (entry & SWAP_TYPE == MARKER_TYPE)
+    # The first line that fits a page names its state.
+    states = {
+        "guard": entry & GUARD != 0,
+        "poisoned": marker & (entry & MARKER_POISON != 0),
+        "marker": marker,
+        "swapped": ~here & (entry & SWAP != 0),
+        "empty": ~here,
+        "zero": flags & KPF_ZERO != 0,
+        "hugetlb": flags & KPF_HUGE != 0,
+        "anon": flags & KPF_ANON != 0,
+        "special": entry & FILE_OR_SHARED == 0,
+        "shmem": flags & KPF_SWAPBACKED != 0,
+        "file": here,
+    }
+    which = np.select(list(states.values()), list(range(len(states))), -1)
+    assert (which >= 0).all()
+    return dict(Counter(list(states)[i] for i in which.tolist()))
+
+
+def _vma(head: re.Match[bytes]) -> VmaSays:
+    start, end, perms, offset, major, minor, inode, name = head.groups()
+    return VmaSays(
+        start=int(start, 16),
+        end=int(end, 16),
+        perms=perms.decode(),
+        offset=int(offset, 16),
+        device=(int(major, 16), int(minor, 16)),
+        inode=int(inode),
+        name=os.fsdecode(name.replace(rb"\012", b"\n")),
+        fields={},
+        flags=(),
+    )
+
+
+def _read(pid: int, name: str) -> bytes:
+    return Path(f"/proc/{pid}/{name}").read_bytes()
+
+
+def _frames(name: str, pfn: np.ndarray) -> np.ndarray:
+    with open(f"/proc/{name}", "rb", buffering=0) as file:
+        words = {frame: _words(file.fileno(), frame, 1)[0] for frame in set(pfn.tolist())}
+    return np.array([words[frame] for frame in pfn.tolist()], np.uint64)
+
+
+def _head(pfn: int) -> int:
+    # A folio of up to 512 pages lies inside its aligned block of 512.
+    first = pfn - pfn % 512
+    with open("/proc/kpageflags", "rb", buffering=0) as file:
+        block = _words(file.fileno(), first, pfn - first + 1)
+    return first + int(np.flatnonzero(block & KPF_HEAD)[-1])
+
+
+def _words(fd: int, first: int, count: int) -> np.ndarray:
+    chunks = b""
+    while len(chunks) < 8 * count:
+        chunk = os.pread(fd, 8 * count - len(chunks), 8 * first + len(chunks))
+        if not chunk:
+            raise EOFError(f"{len(chunks) // 8} of {count} words at {first}")
+        chunks += chunk
+    return np.frombuffer(chunks, np.uint64)

@@ -1,0 +1,181 @@
+"""Set this machine up for live tests, and put everything back: also on failure and Ctrl-C.
+
+A test that cannot run here must fail, not be skipped: each set-up raises MachineLacks with
+what is missing. All need root. Settings that other tests may hold at the same time are
+changed by a difference (hugetlb pages) or on a device of one's own (zram).
+"""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+MM = Path("/sys/kernel/mm")
+ZRAM_CONTROL = Path("/sys/class/zram-control")
+
+
+class MachineLacks(Exception):
+    """Something that a live test needs is missing on this machine."""
+
+
+@contextmanager
+def setting(path: Path, value: object) -> Iterator[None]:
+    """Write one kernel setting, and write the old value back at the end."""
+    try:
+        # "always [madvise] never" names the choice in force in brackets.
+        old = path.read_text().strip()
+    except OSError as error:
+        raise MachineLacks(f"{path}: {error.strerror}") from error
+    old = old.partition("[")[2].partition("]")[0] or old
+    try:
+        _write(path, value)
+        yield
+    finally:
+        _write(path, old)
+
+
+@contextmanager
+def settings(folder: Path, **values: object) -> Iterator[None]:
+    """Write several kernel settings of one folder, and put all back at the end."""
+    with ExitStack() as stack:
+        for name, value in values.items():
+            stack.enter_context(setting(folder / name, value))
+        yield
+
+
+@contextmanager
+def zram(mib: int = 256) -> Iterator[Path]:
+    """Swap on a new zram device until the block ends; gives the device's path."""
+    if not (ZRAM_CONTROL / "hot_add").exists():
+        subprocess.run(["modprobe", "zram"], check=False, capture_output=True)
+    for tool in ("mkswap", "swapon", "swapoff"):
+        if not shutil.which(tool):
+            raise MachineLacks(f"{tool}: install util-linux")
+    try:
+        # Reading hot_add makes a device and tells its number.
+        number = (ZRAM_CONTROL / "hot_add").read_text().strip()
+    except OSError as error:
+        raise MachineLacks(f"zram (CONFIG_ZRAM, root): {error.strerror}") from error
+    device = Path(f"/dev/zram{number}")
+    try:
+        _write(Path(f"/sys/block/{device.name}/disksize"), f"{mib}M")
+        _run("mkswap", str(device))
+        _run("swapon", "--priority", "100", str(device))
+        yield device
+    finally:
+        if str(device) in Path("/proc/swaps").read_text():
+            _run("swapoff", str(device))
+        _write(ZRAM_CONTROL / "hot_remove", number)
+
+
+@contextmanager
+def hugetlb(pages: int = 16) -> Iterator[None]:
+    """Offer that many more 2 MiB hugetlb pages."""
+    path = MM / "hugepages/hugepages-2048kB/nr_hugepages"
+    if not path.exists():
+        raise MachineLacks("2 MiB hugetlb pages (CONFIG_HUGETLBFS)")
+    before = int(path.read_text())
+    got = 0
+    try:
+        _write(path, before + pages)
+        got = int(path.read_text()) - before
+        if got < pages:
+            raise MachineLacks(f"{pages} free 2 MiB hugetlb pages: only {got} could be made")
+        yield
+    finally:
+        _write(path, max(0, int(path.read_text()) - got))
+
+
+@contextmanager
+def ksm() -> Iterator[None]:
+    """Run ksmd at a brisk pace, zero pages merged with the zero page."""
+    # Two passes are needed before a page is merged: 1000 pages every 2 ms.
+    pace = {"pages_to_scan": 1000, "sleep_millisecs": 2, "use_zero_pages": 1}
+    with settings(MM / "ksm", **pace, run=1):
+        yield
+
+
+@contextmanager
+def thp() -> Iterator[None]:
+    """Give huge pages to who asks by madvise; keep khugepaged from changing a target."""
+    folder = MM / "transparent_hugepage"
+    with (
+        settings(folder, enabled="madvise", defrag="madvise", use_zero_page=1),
+        settings(folder / "khugepaged", scan_sleep_millisecs=3_600_000),
+    ):
+        yield
+
+
+@contextmanager
+def shmem_thp() -> Iterator[None]:
+    """Give huge pages to shared memory that asks by madvise."""
+    with thp(), setting(MM / "transparent_hugepage/shmem_enabled", "advise"):
+        yield
+
+
+@contextmanager
+def userfaultfd() -> Iterator[None]:
+    """Only check that userfaultfd(2) is there."""
+    if not Path("/proc/sys/vm/unprivileged_userfaultfd").exists():
+        raise MachineLacks("userfaultfd (CONFIG_USERFAULTFD)")
+    yield
+
+
+@contextmanager
+def java() -> Iterator[None]:
+    """Only check that a Java compiler and runtime are there."""
+    if not shutil.which("java"):
+        raise MachineLacks("java: install openjdk-17-jdk-headless")
+    yield
+
+
+# What Target.needs names.
+SETUPS: dict[str, Callable[[], AbstractContextManager[object]]] = {
+    "zram": zram,
+    "hugetlb": hugetlb,
+    "ksm": ksm,
+    "thp": thp,
+    "shmem_thp": shmem_thp,
+    "userfaultfd": userfaultfd,
+    "java": java,
+}
+
+
+@contextmanager
+def prepared(*needs: str) -> Iterator[None]:
+    """Make several set-ups by name, undone in reverse order."""
+    with ExitStack() as stack:
+        for name in needs:
+            stack.enter_context(SETUPS[name]())
+        yield
+
+
+@pytest.fixture(scope="module")
+def prepare() -> Iterator[Callable[..., None]]:
+    """Give prepare("zram", ...): makes each set-up once, undone when the module is done."""
+    made: set[str] = set()
+    with ExitStack() as stack:
+
+        def prepare(*needs: str) -> None:
+            for name in needs:
+                if name not in made:
+                    stack.enter_context(SETUPS[name]())
+                    made.add(name)
+
+        yield prepare
+
+
+def _write(path: Path, value: object) -> None:
+    try:
+        path.write_text(str(value))
+    except OSError as error:
+        raise MachineLacks(f"cannot write {value} to {path}: {error.strerror}") from error
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise MachineLacks(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -1,0 +1,192 @@
+"""Start a target, hear its facts, hold it still, and end its whole family."""
+
+import atexit
+import functools
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.targets.catalogue import TARGETS, Target
+
+HERE = Path(__file__).parent
+# Far above any target's start (java: 2 s; KSM: 3 s) on a machine that is busy with other things.
+PATIENCE = 60.0
+
+
+class CannotProvoke(Exception):
+    """A target says that this kernel or machine cannot do what it is for."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """One started target.
+
+    pid: the main process. pids: the family, the main process first. facts: by region (or by
+    what else the target tells), {"pid", "start", "end", and counts of base pages}.
+    """
+
+    target: Target
+    pid: int
+    pids: tuple[int, ...]
+    facts: dict[str, dict[str, Any]]
+    process: subprocess.Popen[bytes]
+
+    def tell(self, word: str) -> dict[str, Any]:
+        """Send one command and return the answer; "exit" and "exec" return when they are done.
+
+        Not while stopped: the target could not answer.
+        """
+        assert self.process.stdin is not None
+        exe = os.readlink(f"/proc/{self.pid}/exe")
+        self.process.stdin.write(word.encode() + b"\n")
+        self.process.stdin.flush()
+        if word == "exit":
+            self.process.wait(PATIENCE)
+            return {}
+        if word == "exec":
+            _wait(lambda: os.readlink(f"/proc/{self.pid}/exe") != exe, f"{self.pid} to exec")
+            return {}
+        return _read_line(self.process)
+
+    def stop(self) -> None:
+        """Stop the family and return when every thread of it has stopped."""
+        for pid in self.pids:
+            os.kill(pid, signal.SIGSTOP)
+        # A zombie, and a leader that has exited before its threads, is as still as can be.
+        _wait(lambda: set(_states(self.pids)) <= set("TZX"), f"{self.target.name} to stop")
+
+    def resume(self) -> None:
+        """Let a stopped family go on."""
+        for pid in self.pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+@functools.cache
+def build() -> Path:
+    """Compile the zoo, once per run, and return the program's path."""
+    folder = Path(tempfile.mkdtemp(prefix="zoo-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    sources = [str(path) for path in sorted(HERE.glob("*.c"))]
+    command = ["cc", "-O1", "-Wall", "-Wextra", "-Wno-unused-parameter", "-pthread"]
+    command += ["-o", str(folder / "zoo"), *sources]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"cannot compile the test targets: {done.stderr}")
+    return folder / "zoo"
+
+
+@contextmanager
+def start(name: str, *args: object, stopped: bool = False) -> Iterator[Running]:
+    """Run a target of TARGETS until the block ends; its family is then killed and reaped.
+
+    args replace the target's own arguments: start("runs", 1025). stopped=True gives the family
+    with every thread in state T. Raises CannotProvoke with the target's reason, and TimeoutError.
+    """
+    target = TARGETS[name]
+    words = [target.args[0], *map(str, args)] if args else list(target.args)
+    with tempfile.TemporaryDirectory(prefix="zoo-", dir=_disk()) as folder:
+        process = subprocess.Popen(
+            [str(build()), *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder
+        )
+        family = [process.pid]
+        try:
+            facts = _hear(process, target, family)
+            running = Running(target, process.pid, tuple(family), facts, process)
+            if stopped:
+                running.stop()
+            yield running
+        finally:
+            _end(process, family)
+
+
+def _hear(process: subprocess.Popen[bytes], target: Target, family: list[int]) -> dict[str, Any]:
+    # Fills family as it goes, so that a target that fails half-way is ended whole.
+    if target.execs:
+        zoo = str(build())
+        _wait(lambda: os.readlink(f"/proc/{process.pid}/exe") != zoo, "exec")
+        _wait(lambda: set(_states([process.pid])) == {"S"}, f"{target.name} to settle")
+        return {}
+    facts: dict[str, Any] = {}
+    while "ready" not in facts:
+        line = _read_line(process)
+        if "cannot" in line:
+            raise CannotProvoke(f"{target.name}: {line['cannot']}")
+        if "joins" in line:
+            family.append(line["joins"])
+        else:
+            facts |= line
+    del facts["ready"]
+    return facts
+
+
+def _read_line(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    assert process.stdout is not None
+    deadline = time.monotonic() + PATIENCE
+    line = b""
+    # Byte by byte from the descriptor: a buffered reader would hide lines from select.
+    while not line.endswith(b"\n"):
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
+            raise TimeoutError(f"the target {process.args!r} says nothing")
+        byte = os.read(process.stdout.fileno(), 1)
+        if not byte:
+            raise RuntimeError(f"the target {process.args!r} ended: {process.wait(PATIENCE)}")
+        line += byte
+    answer: dict[str, Any] = json.loads(line)
+    return answer
+
+
+def _end(process: subprocess.Popen[bytes], family: list[int]) -> None:
+    # The main process reaps nobody, so while it lives no pid of the family is used again; and
+    # once it is dead the kernel has killed the others (PR_SET_PDEATHSIG).
+    if process.poll() is None:
+        for pid in reversed(family):
+            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+    process.wait(PATIENCE)
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        with suppress(BrokenPipeError):
+            pipe.close()
+    _wait(lambda: set(_states(family)) <= set("ZX"), "the family to end")
+
+
+def _states(pids: list[int] | tuple[int, ...]) -> list[str]:
+    # The state letter of every thread. The name before it may hold blanks and parentheses.
+    states = []
+    for pid in pids:
+        for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                states.append(path.read_text(errors="replace").rpartition(") ")[2][0])
+    return states
+
+
+def _wait(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {PATIENCE:.0f} s for {what}")
+        time.sleep(0.002)
+
+
+@functools.cache
+def _disk() -> str:
+    # A folder whose files live in the page cache of a disk: /tmp may be a tmpfs.
+    for folder in (tempfile.gettempdir(), "/var/tmp", "."):
+        command = ["stat", "-f", "-c", "%T", folder]
+        kind = subprocess.run(command, check=False, capture_output=True, text=True)
+        if kind.returncode == 0 and kind.stdout.strip() not in ("tmpfs", "ramfs"):
+            return folder
+    raise RuntimeError("no folder on a disk for the targets' files: set TMPDIR to one")
