@@ -1,0 +1,257 @@
+"""Add up a walk: Pages and Counts in, a Table of bytes by VMA out. No I/O.
+
+The rules are smaps' own (fs/proc/task_mmu.c); docs/counting.md tells them to users.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pagewalk.flags import KPF
+from pagewalk.pages import I64, Backing, Counts, Flag, Pages, State, VMAs
+from pagewalk.walk import Outcome, Walk
+
+STATES = len(State)
+PSS_SHIFT = 12  # fs/proc/task_mmu.c: sums are kept in 1/4096 bytes
+KSM = np.uint64(1 << KPF["ksm"])
+
+# Present states that count in RSS; migrating entries do too, their page is in RAM.
+RSS_STATES = (
+    State.ANON, State.FILE, State.SHMEM, State.DEVICE, State.PRESENT, State.MIGRATING,
+)
+PRESENT_STATES = (
+    State.ANON, State.FILE, State.SHMEM, State.ZERO, State.SPECIAL, State.HUGETLB, State.DEVICE,
+    State.PRESENT,
+)
+SHARED_STATES = np.zeros(STATES, bool)
+SHARED_STATES[[State.ANON, State.FILE, State.SHMEM, State.DEVICE, State.MIGRATING]] = True
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One amount of a Table: its key everywhere, its heading on screen, and its meaning."""
+
+    name: str
+    title: str
+    doc: str
+
+
+COLUMNS = (
+    Column("size", "SIZE", "the VMA's length"),
+    Column("present", "PRESENT", "pages mapped by a page-table entry, whatever they are"),
+    Column("rss", "RSS", "the kernel's resident set: present less zero, special and hugetlb pages,"
+           " plus pages on the move"),
+    Column("not_present", "NOT PRES", "no page in RAM behind the address: never touched, dropped,"
+           " or swapped (with procfs: not mapped ones too)"),
+    Column("not_mapped", "NOT MAPPED", "the walk ended above the PTE: there is no page table"),
+    Column("swap", "SWAP", "in a swap device: private entries, and swapped pages of a shmem object"
+           " as smaps counts them"),
+    Column("pss", "PSS", "each page of RSS divided by its mapcount"),
+    Column("uss", "USS", "pages of RSS that only this process maps"),
+    Column("anon", "ANON", "present anonymous pages (KSM pages too)"),
+    Column("file", "FILE", "present pages of the page cache, and kernel pages such as the vdso"),
+    Column("shmem", "SHMEM", "present pages of tmpfs, memfd, SysV and shared anonymous memory"),
+    Column("zero", "ZERO", "the shared zero page or huge zero page: present, in no RSS"),
+    Column("special", "SPECIAL", "present without a normal page frame: in no RSS"),
+    Column("hugetlb", "HUGETLB", "present hugetlb pages: in no RSS"),
+    Column("device", "DEVICE", "present pages of device memory"),
+    Column("ksm", "KSM", "pages merged by KSM (part of anon)"),
+    Column("locked", "LOCKED", "PSS of a VMA that is mlocked"),
+    Column("anon_huge", "ANON HUGE", "anonymous memory mapped by PMD leaves"),
+    Column("shmem_huge", "SHMEM HUGE", "shmem mapped by PMD leaves"),
+    Column("file_huge", "FILE HUGE", "file pages mapped by PMD leaves"),
+    Column("private_hugetlb", "HUGETLB PRIV", "hugetlb pages that only this process maps"),
+    Column("shared_hugetlb", "HUGETLB SHRD", "hugetlb pages mapped more than once"),
+    Column("swap_private", "SWAP PRIV", "swap entries of this process's own page tables"),
+    Column("swap_shmem", "SWAP SHMEM", "swapped pages of the shmem objects it maps"),
+    Column("empty", "EMPTY", "slots of existing page tables that hold nothing"),
+    Column("migrating", "MIGRATING", "pages on the move to another frame"),
+    Column("poisoned", "POISONED", "lost to a memory error, or poisoned by userfaultfd"),
+    Column("guard", "GUARD", "guard regions (MADV_GUARD_INSTALL)"),
+    Column("marker", "MARKER", "userfaultfd markers"),
+    Column("hidden", "HIDDEN", "in a VMA whose pages this source never shows (part of"
+           " not_present)"),
+)
+
+# The keys every output has, in the order of the JSON contract.
+TOTALS = (
+    "size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss",
+    "anon", "file", "shmem", "zero", "special", "hugetlb",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Bytes by VMA: ``columns`` i64 by COLUMNS name, or None where withheld; ``totals`` likewise.
+
+    ``pss_fixed`` i64 is the unshifted PSS of each VMA in 1/4096 bytes, None with pss. A total is
+    the sum over VMAs; that of pss is shifted after adding, as smaps_rollup does.
+    """
+
+    walk: Walk
+    columns: dict[str, I64 | None]
+    totals: dict[str, int | None]
+    pss_fixed: I64 | None
+
+    @property
+    def vmas(self) -> VMAs:
+        """Return the VMAs the rows are of."""
+        return self.walk.vmas
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return what the walk found out beside its pages: stall, and what was withheld."""
+        return self.walk.outcome
+
+
+@dataclass(slots=True)
+class Sums:
+    # The running sums of a walk, i64 by VMA.
+    state: I64
+    huge: I64
+    pss: I64
+    uss: I64
+    ksm: I64
+    private_hugetlb: I64
+    hwpoison: I64
+
+
+def by_vma(walk: Walk) -> Table:
+    """Consume ``walk`` and return its Table; raises what consuming its batches raises."""
+    count = len(walk.vmas)
+    sums = Sums(
+        np.zeros((count, STATES), np.int64),
+        np.zeros((count, STATES), np.int64),
+        *(np.zeros(count, np.int64) for _ in range(5)),
+    )
+    for batch in walk.batches:
+        if len(batch):
+            add(sums, batch, walk.page_size)
+    return tabulate(walk, sums)
+
+
+def add(sums: Sums, batch: Pages | Counts, page_size: int) -> None:
+    """Add one batch to ``sums``."""
+    first, last = int(batch.vma.min()), int(batch.vma.max()) + 1
+    row = batch.vma - first
+    key = row * STATES + batch.state
+    size = batch.size.astype(np.float64)  # exact below 2**53 bytes, more than a batch can hold
+    shape = (last - first, STATES)
+    here = slice(first, last)
+    sums.state[here] += weigh(key, size, shape)
+    huge = batch.flags & np.uint32(Flag.HUGE) != 0
+    if huge.any():
+        sums.huge[here] += weigh(key[huge], size[huge], shape)
+    if isinstance(batch, Pages):
+        add_frames(sums, batch, row, size, here, page_size)
+
+
+def weigh(key: I64, size: np.ndarray, shape: tuple[int, ...]) -> I64:  # type: ignore[type-arg]
+    total = int(np.prod(shape))
+    return np.bincount(key, size, total)[:total].astype(np.int64).reshape(shape)
+
+
+def add_frames(
+    sums: Sums,
+    pages: Pages,
+    row: I64,
+    size: np.ndarray,  # type: ignore[type-arg]
+    here: slice,
+    page_size: int,
+) -> None:
+    shape = (here.stop - here.start,)
+    poison = pages.flags & np.uint32(Flag.HWPOISON | Flag.MARKER) == np.uint32(Flag.HWPOISON)
+    if poison.any():
+        sums.hwpoison[here] += weigh(row[poison], size[poison], shape)
+    exclusive = (pages.state == State.HUGETLB) & (pages.flags & np.uint32(Flag.EXCLUSIVE) != 0)
+    if exclusive.any():
+        sums.private_hugetlb[here] += weigh(row[exclusive], size[exclusive], shape)
+    if pages.kflags is None or pages.mapcount is None:
+        return
+    counted = SHARED_STATES[pages.state]
+    share = np.uint64(page_size << PSS_SHIFT) // np.maximum(pages.mapcount, np.uint64(1))
+    pss = (share * (pages.size // np.uint64(page_size))).astype(np.float64)
+    sums.pss[here] += weigh(row, np.where(counted, pss, 0.0), shape)
+    alone = counted & (pages.mapcount < 2) & (pages.state != State.MIGRATING)
+    sums.uss[here] += weigh(row, np.where(alone, size, 0.0), shape)
+    ksm = (pages.kflags & KSM != 0) & (pages.state == State.ANON)
+    if ksm.any():
+        sums.ksm[here] += weigh(row[ksm], size[ksm], shape)
+
+
+def tabulate(walk: Walk, sums: Sums) -> Table:
+    """Return the Table of a consumed walk."""
+    size = walk.vmas.size.astype(np.int64)
+    state = {s: sums.state[:, s] for s in State}
+    present = sum_of(sums, PRESENT_STATES)
+    not_mapped = state[State.NOT_MAPPED] if walk.tables else None
+    columns: dict[str, I64 | None] = {
+        "size": size,
+        "present": present,
+        "rss": sum_of(sums, RSS_STATES) + sums.hwpoison,
+        "not_present": size - present - (0 if not_mapped is None else not_mapped),
+        "not_mapped": not_mapped,
+        "empty": state[State.EMPTY] if walk.tables else None,
+        "zero": state[State.ZERO],
+        "hugetlb": state[State.HUGETLB],
+        "device": state[State.DEVICE],
+        "hidden": np.where(walk.vmas.backing == Backing.HIDDEN, size - present, 0),
+        **{s.label: state[s] for s in (State.MIGRATING, State.POISONED, State.GUARD, State.MARKER)},
+        **swap_columns(walk, state),
+        **kind_columns(walk, sums, state),
+        **frame_columns(walk, sums),
+    }
+    totals = {name: None if c is None else int(c.sum()) for name, c in columns.items()}
+    fixed = sums.pss if walk.frames else None
+    if fixed is not None:
+        totals["pss"] = int(fixed.sum()) >> PSS_SHIFT
+    ordered = {row.name: columns[row.name] for row in COLUMNS}
+    return Table(walk, ordered, totals, fixed)
+
+
+def sum_of(sums: Sums, states: tuple[State, ...]) -> I64:
+    out: I64 = sums.state[:, list(states)].sum(axis=1)
+    return out
+
+
+def swap_columns(walk: Walk, state: dict[State, I64]) -> dict[str, I64 | None]:
+    # Where frames are hidden a swap entry cannot be told from another software entry; when their
+    # sum is VmSwap to the byte, they are all swap.
+    private: I64 | None = state[State.SWAPPED]
+    soft = state[State.SOFT]
+    if soft.any():
+        private = state[State.SWAPPED] + soft
+        if int(private.sum()) != walk.outcome.vm_swap:
+            private = None
+    shmem = walk.outcome.shmem_swap
+    both = None if private is None or shmem is None else private + shmem
+    return {"swap": both, "swap_private": private, "swap_shmem": shmem}
+
+
+def kind_columns(walk: Walk, sums: Sums, state: dict[State, I64]) -> dict[str, I64 | None]:
+    # A present page of withheld kind withholds the kinds it may be of.
+    unknown = bool(state[State.PRESENT].any())
+    kinds: dict[str, I64 | None] = {
+        s.label: None if unknown else state[s]
+        for s in (State.ANON, State.FILE, State.SHMEM, State.SPECIAL)
+    }
+    for name, s in (("anon_huge", State.ANON), ("shmem_huge", State.SHMEM),
+                    ("file_huge", State.FILE)):
+        kinds[name] = sums.huge[:, s] if walk.huge and not unknown else None
+    return kinds
+
+
+def frame_columns(walk: Walk, sums: Sums) -> dict[str, I64 | None]:
+    pss = sums.pss >> PSS_SHIFT
+    locked = walk.outcome.locked
+    hugetlb = sums.state[:, State.HUGETLB]
+    return {
+        "pss": pss if walk.frames else None,
+        "uss": sums.uss if walk.frames else None,
+        "ksm": sums.ksm if walk.frames else None,
+        "locked": np.where(locked, pss, 0) if walk.frames and locked is not None else None,
+        "private_hugetlb": sums.private_hugetlb if walk.frames else None,
+        "shared_hugetlb": hugetlb - sums.private_hugetlb if walk.frames else None,
+    }

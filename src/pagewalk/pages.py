@@ -1,0 +1,226 @@
+"""The columns that flow from a source to a view: VMAs, Leaves, Holes, Pages, Counts.
+
+Every class is a frozen dataclass of numpy arrays of one length. Addresses and sizes are bytes,
+ranges are half open. A column that is ``None`` was not read or was withheld; zero is a
+measurement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import IntEnum, IntFlag
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+U8: TypeAlias = npt.NDArray[np.uint8]
+U32: TypeAlias = npt.NDArray[np.uint32]
+U64: TypeAlias = npt.NDArray[np.uint64]
+I64: TypeAlias = npt.NDArray[np.int64]
+Bool: TypeAlias = npt.NDArray[np.bool_]
+
+
+class State(IntEnum):
+    """What stands behind a page; every page of every VMA is in exactly one.
+
+    ``PRESENT``, ``SOFT`` and ``ABSENT`` say that the source could not tell the finer kinds apart:
+    a present page of withheld kind, a software entry of withheld kind, and a page that is either
+    ``EMPTY`` or ``NOT_MAPPED``.
+    """
+
+    ANON = 0
+    FILE = 1
+    SHMEM = 2
+    ZERO = 3
+    SPECIAL = 4
+    HUGETLB = 5
+    DEVICE = 6
+    PRESENT = 7
+    EMPTY = 8
+    SWAPPED = 9
+    MIGRATING = 10
+    POISONED = 11
+    GUARD = 12
+    MARKER = 13
+    SOFT = 14
+    NOT_MAPPED = 15
+    ABSENT = 16
+
+    @property
+    def label(self) -> str:
+        """Return the word the views print."""
+        return self.name.lower()
+
+
+PRESENT_STATES = tuple(s for s in State if s <= State.PRESENT)
+
+
+class Flag(IntFlag):
+    """What a leaf entry says, whatever the source's own encoding (Leaves.flags, u32)."""
+
+    PRESENT = 1 << 0
+    SOFT = 1 << 1  # not present, not empty: swap or any other software entry
+    FILE = 1 << 2  # pagemap bit 61: a normal page that is not anonymous
+    EXCLUSIVE = 1 << 3  # pagemap bit 56
+    SOFT_DIRTY = 1 << 4
+    UFFD_WP = 1 << 5
+    GUARD = 1 << 6
+    HUGE = 1 << 7  # mapped by a PMD or PUD leaf
+    ZERO = 1 << 8  # known to be the shared zero page or huge zero page
+    SWAP = 1 << 9
+    MIGRATION = 1 << 10
+    DEVICE = 1 << 11  # device-private or device-exclusive entry
+    HWPOISON = 1 << 12
+    MARKER = 1 << 13
+    SPECIAL = 1 << 14  # no normal struct page behind it
+    WRITE = 1 << 15
+    USER = 1 << 16
+    EXEC = 1 << 17
+    ACCESSED = 1 << 18
+    DIRTY = 1 << 19
+    PROT_NONE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class VMAs:
+    """The virtual memory areas of one address space, by ascending address.
+
+    ``start``, ``end``, ``offset`` u64 bytes; ``perms`` u8, bits r 1, w 2, x 4, s 8 (shared);
+    ``dev`` u64 (major << 32 | minor) and ``inode`` u64, 0 without a file; ``backing`` u8
+    (see Backing); ``name`` the path, ``[heap]``, or an empty string, as the kernel gives it.
+    Source: Documentation/filesystems/proc.rst, /proc/PID/maps.
+    """
+
+    start: U64
+    end: U64
+    perms: U8
+    offset: U64
+    dev: U64
+    inode: U64
+    backing: U8
+    name: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def size(self) -> U64:
+        """Return each VMA's length, u64 bytes."""
+        return self.end - self.start
+
+
+READ, WRITE, EXEC, SHARED = 1, 2, 4, 8
+
+
+class Backing(IntEnum):
+    """What a VMA maps (VMAs.backing)."""
+
+    ANON = 0
+    FILE = 1
+    SHMEM = 2  # memfd, tmpfs, SysV, shared anonymous memory
+    HUGETLB = 3
+    DRIVER = 4  # a character device or an anonymous inode: the driver chooses the pages
+    KERNEL = 5  # [vdso] and its like
+    HIDDEN = 6  # a PFN map or the gate VMA: pagemap and smaps show nothing of it
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """Entries that end a walk: one row a populated PTE or huge leaf, by ascending address.
+
+    ``addr`` u64 first byte; ``shift`` u8, the leaf covers ``1 << shift`` bytes; ``entry`` u64 the
+    source's raw word (a pagemap word, or the page-table entry); ``flags`` u32 (see Flag);
+    ``pfn`` u64, the frame of a present leaf (else the payload's PFN or 0), or ``None`` where
+    frames are withheld. Count bytes, never rows.
+    """
+
+    addr: U64
+    shift: U8
+    entry: U64
+    flags: U32
+    pfn: U64 | None
+
+    def __len__(self) -> int:
+        return len(self.addr)
+
+
+@dataclass(frozen=True, slots=True)
+class Holes:
+    """Ranges in which the walk ended above a PTE, by ascending address.
+
+    ``addr`` u64 first byte, ``size`` u64 bytes, ``level`` u8: the level whose entry was none
+    (1 PTE, 2 PMD, 3 PUD, 4 P4D, 5 PGD). At level 1 a page table exists and the slots are empty.
+    """
+
+    addr: U64
+    size: U64
+    level: U8
+
+    def __len__(self) -> int:
+        return len(self.addr)
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Leaves joined with their VMA and their frame: one batch of a walk, by ascending address.
+
+    ``addr`` u64; ``size`` u64 bytes; ``vma`` i64 row of the walk's VMAs; ``state`` u8 (State);
+    ``flags`` u32 (Flag); ``entry`` u64; ``pfn`` u64 first frame, ``kflags`` u64 (/proc/kpageflags,
+    of the folio's head) and ``mapcount`` u64 (of every base page of the row), or ``None`` where
+    frames are withheld. A huge leaf is one row, unless its base pages have different mapcounts.
+    """
+
+    addr: U64
+    size: U64
+    vma: I64
+    state: U8
+    flags: U32
+    entry: U64
+    pfn: U64 | None
+    kflags: U64 | None
+    mapcount: U64 | None
+
+    def __len__(self) -> int:
+        return len(self.addr)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Bytes by VMA and state, where no single page is wanted: a batch of a counting walk.
+
+    ``vma`` i64 row of the walk's VMAs; ``state`` u8 (State); ``flags`` u32 (only Flag.HUGE is
+    meaningful); ``size`` u64 bytes, all of them inside that VMA. Rows may repeat a pair.
+    """
+
+    vma: I64
+    state: U8
+    flags: U32
+    size: U64
+
+    def __len__(self) -> int:
+        return len(self.vma)
+
+
+Columns = TypeVar("Columns", Leaves, Holes, Pages, Counts)
+
+
+def take(columns: Columns, rows: Bool | I64 | slice) -> Columns:
+    """Return the same columns at ``rows`` (a mask, positions, or a slice)."""
+    picked = {
+        f.name: None if (c := getattr(columns, f.name)) is None else c[rows]
+        for f in fields(columns)
+    }
+    return type(columns)(**picked)
+
+
+def join(parts: list[Columns]) -> Columns:
+    """Return the rows of all ``parts`` (one or more), in order; a column None in one is None."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    columns = {}
+    for f in fields(first):
+        arrays = [getattr(p, f.name) for p in parts]
+        columns[f.name] = None if any(a is None for a in arrays) else np.concatenate(arrays)
+    return type(first)(**columns)

@@ -1,0 +1,1 @@
+"""Readers of /proc, one file a kernel interface: bytes in, columns out; sources compose them."""

@@ -1,0 +1,148 @@
+"""/proc/PID/pagemap: one word a page, and the PAGEMAP_SCAN ioctl that finds populated runs.
+
+Sources: Documentation/admin-guide/mm/pagemap.rst, include/uapi/linux/fs.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from pagewalk.errors import ProcessGone
+from pagewalk.pages import U32, U64, Flag
+from pagewalk.proc.stall import Slice, Stall
+
+PAGE = mmap.PAGESIZE
+WORD = 8
+PFN_BITS = np.uint64((1 << 55) - 1)
+PAGEMAP_SCAN = 0xC0606610  # _IOWR('f', 16, struct pm_scan_arg)
+
+# Categories of a scanned region (PAGE_IS_* in include/uapi/linux/fs.h).
+WRITTEN, FILE, PRESENT, SWAPPED, PFNZERO, HUGE = 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 << 6
+GUARD = 1 << 8  # since 6.15
+
+REGIONS = 512  # the kernel's own bounce buffer: one pass, one hold of the lock, a call
+POPULATED = PRESENT | SWAPPED
+
+# How far apart two populated pages may lie and still be read by one call: a call costs about as
+# much as a page table's worth of empty words.
+GAP = 512 * PAGE
+
+
+def flags_by_high_bits() -> U32:
+    # Bits 55-63 of a pagemap word are one of 512 values: decode by table look-up.
+    bits = {
+        55: Flag.SOFT_DIRTY,
+        56: Flag.EXCLUSIVE,
+        57: Flag.UFFD_WP,
+        58: Flag.GUARD,
+        61: Flag.FILE,
+        62: Flag.SOFT,
+        63: Flag.PRESENT,
+    }
+    table = np.zeros(512, np.uint32)
+    values = np.arange(512)
+    for bit, flag in bits.items():
+        table[(values >> (bit - 55)) & 1 == 1] |= np.uint32(flag)
+    return table
+
+
+FLAGS = flags_by_high_bits()
+
+
+def decode(words: U64) -> U32:
+    """Return the flags (u32, see pages.Flag) of pagemap ``words`` (u64)."""
+    return FLAGS[(words >> np.uint64(55)).astype(np.intp)]
+
+
+def read_words(fd: int, start: int, out: U64, pid: int, stall: Stall, chunk: Slice) -> None:
+    """Fill ``out`` (u64[n]) with the words of the n pages from address ``start``, in slices.
+
+    Raises ProcessGone when the address space is gone (the kernel then reads as an empty file).
+    """
+    raw = memoryview(out).cast("B")
+    done, base = 0, start // PAGE * WORD
+    while done < len(raw):
+        with stall.timed("pagemap"):
+            got = os.preadv(fd, [raw[done : done + chunk.size * WORD]], base + done)
+        if got == 0:
+            raise ProcessGone(pid, "ended or exec'ed another program while it was walked")
+        chunk.adapt(stall)
+        done += got
+
+
+def can_scan(fd: int, categories: int = 0) -> bool:
+    """Return whether this kernel has PAGEMAP_SCAN and knows ``categories``."""
+    arg = np.zeros(12, np.uint64)
+    arg[0], arg[11] = arg.nbytes, categories
+    try:
+        fcntl.ioctl(fd, PAGEMAP_SCAN, arg)
+    except OSError as err:
+        # ESRCH: the ioctl is there, the address space is not.
+        return err.errno == errno.ESRCH
+    return True
+
+
+def scan(
+    fd: int,
+    start: int,
+    end: int,
+    returned: int,
+    pid: int,
+    stall: Stall,
+    window: Slice,
+    vec_len: int = REGIONS,
+    max_pages: int = 1 << 16,
+) -> Iterator[U64]:
+    """Yield arrays u64[n, 3] of populated regions (start, end, categories) in [start, end).
+
+    ``window`` bounds the address range of a call in bytes, ``max_pages`` the populated pages of
+    one, ``returned`` the categories asked for (neighbours that agree in them are one region).
+    Raises ProcessGone when the address space is gone.
+    """
+    arg = np.zeros(12, np.uint64)
+    vec = np.zeros((vec_len, 3), np.uint64)
+    arg[0], arg[5], arg[6], arg[7] = arg.nbytes, vec.ctypes.data, vec_len, max_pages
+    arg[10], arg[11] = POPULATED, returned
+    while start < end:
+        stop = min(start + window.size, end)
+        arg[2], arg[3], arg[4] = start, stop, 0
+        with stall.timed("pagemap scan"):
+            found = scan_call(fd, arg, pid)
+        window.adapt(stall)
+        if found:
+            yield vec[:found].copy()
+        start = resume(vec, found, int(arg[4]), stop, vec_len, max_pages)
+
+
+def scan_call(fd: int, arg: U64, pid: int) -> int:
+    while True:
+        try:
+            return fcntl.ioctl(fd, PAGEMAP_SCAN, arg)
+        except OSError as err:
+            if err.errno == errno.ESRCH:
+                raise ProcessGone(
+                    pid, "ended or exec'ed another program while it was walked"
+                ) from err
+            if err.errno != errno.EINTR:
+                raise
+
+
+def resume(vec: U64, found: int, walk_end: int, stop: int, vec_len: int, max_pages: int) -> int:
+    """Return where the scan of [.., ``stop``) goes on after a call that ``found`` regions.
+
+    ``walk_end`` alone is not to be trusted: when the kernel's bounce buffer of 512 regions filled
+    more than once and the last pass ended normally, it is left at the start of that pass
+    (6.8 to 6.19, pagemap_scan_walk), and whole batches would be counted twice.
+    """
+    if found == 0:
+        return stop
+    pages = int((vec[:found, 1] - vec[:found, 0]).sum()) // PAGE
+    if found < vec_len and pages < max_pages:
+        return stop
+    return min(max(walk_end, int(vec[found - 1, 1])), stop)

@@ -1,0 +1,148 @@
+"""Turn the kernel's errno into a meaning, in one place, after a second look at the cause."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pagewalk.errors import NotPermitted, PagewalkError, ProcessGone, SourceUnavailable
+
+CAPABILITIES = {
+    "CAP_SYS_RAWIO": 17,
+    "CAP_SYS_PTRACE": 19,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_PERFMON": 38,
+    "CAP_BPF": 39,
+    "CAP_CHECKPOINT_RESTORE": 40,
+}
+
+
+def effective_capabilities() -> int:
+    """Return this thread's CapEff as a bit mask (Documentation/filesystems/proc.rst, status)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0
+
+
+def has_capability(name: str) -> bool:
+    """Return whether ``name`` is effective here and counts: the user namespace is the first."""
+    return bool(effective_capabilities() >> CAPABILITIES[name] & 1) and in_initial_user_namespace()
+
+
+def in_initial_user_namespace() -> bool:
+    """Return whether this process lives in a namespace that maps all 2**32 - 1 uids to itself."""
+    try:
+        return Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+    except OSError:
+        return True
+
+
+@contextmanager
+def reading(pid: int, name: str, dirfd: int | None = None) -> Iterator[None]:
+    """Raise the typed error behind an OSError met while reading /proc/``pid``/``name``.
+
+    Raises ProcessGone when the process is no more, NotPermitted with the cause narrowed down
+    (another user, a missing capability, a process that is not dumpable, a security module).
+    """
+    try:
+        yield
+    except OSError as err:
+        raise meaning(err, pid, name, dirfd) from err
+
+
+def meaning(err: OSError, pid: int, name: str, dirfd: int | None = None) -> PagewalkError:
+    """Return the pagewalk error for ``err``, met on /proc/``pid``/``name``."""
+    what = f"cannot read /proc/{pid}/{name}"
+    if err.errno in (errno.ESRCH, errno.ENOENT):
+        if dirfd is None and hides_processes():
+            return NotPermitted(
+                what,
+                "no such file, and /proc is mounted with hidepid: other users' processes are hidden",
+                "run as root, or remount /proc with hidepid=0",
+            )
+        if dirfd is not None and alive(dirfd):
+            return SourceUnavailable(
+                "procfs", f"/proc/{pid}/{name} does not exist", "this kernel is built without it"
+            )
+        return ProcessGone(pid, "does not exist" if dirfd is None else "ended while it was read")
+    if err.errno in (errno.EACCES, errno.EPERM):
+        says, remedy = why_refused(pid, dirfd)
+        return NotPermitted(what, says, remedy)
+    if err.errno == errno.EINTR:
+        return PagewalkError(f"{what}: interrupted by a signal; try again")
+    return PagewalkError(f"{what}: {os.strerror(err.errno or 0)}")
+
+
+def alive(dirfd: int) -> bool:
+    """Return whether the process behind an open /proc/PID directory is there and no zombie."""
+    try:
+        fd = os.open("stat", os.O_RDONLY, dir_fd=dirfd)
+    except OSError:
+        return False
+    try:
+        return os.read(fd, 4096).rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def hides_processes() -> bool:
+    """Return whether this /proc is mounted so that other users' processes are not listed."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return False
+    for line in mounts:
+        head, _, tail = line.partition(" - ")
+        if head.split()[4] == "/proc" and tail.startswith("proc "):
+            options = tail.split()[-1].split(",")
+            return any(o in ("hidepid=2", "hidepid=invisible", "hidepid=ptraceable", "hidepid=4")
+                       for o in options)
+    return False
+
+
+def why_refused(pid: int, dirfd: int | None = None) -> tuple[str, str]:
+    """Return (cause, remedy) of an EACCES on a file of /proc/``pid`` (ptrace_may_access)."""
+    if has_capability("CAP_SYS_PTRACE"):
+        return (
+            "refused although CAP_SYS_PTRACE is held: a security module (LSM) or this kernel's"
+            " hardening protects the process",
+            "nothing to be done from here; look at the policy of the LSMs named in"
+            " /sys/kernel/security/lsm",
+        )
+    uids = status_uids(pid, dirfd)
+    me = os.geteuid()
+    if me == 0:
+        return (
+            "permission denied: this is root without CAP_SYS_PTRACE (a default container)",
+            "run with that capability (docker run --cap-add SYS_PTRACE --cap-add SYS_ADMIN),"
+            " or on the host",
+        )
+    if uids is not None and any(uid != me for uid in uids):
+        return f"permission denied: it belongs to uid {uids[0]}, you are uid {me}", "run as root"
+    return (
+        "permission denied: the process is your own but not dumpable (set-uid, prctl, or more"
+        " capabilities than yours)",
+        "run as root",
+    )
+
+
+def status_uids(pid: int, dirfd: int | None) -> tuple[int, ...] | None:
+    # Real, effective and saved uid of the process; None when even status is hidden.
+    try:
+        if dirfd is None:
+            text = Path(f"/proc/{pid}/status").read_text()
+        else:
+            with open(os.open("status", os.O_RDONLY, dir_fd=dirfd)) as file:
+                text = file.read()
+    except OSError:
+        return None
+    for line in text.splitlines():
+        if line.startswith("Uid:"):
+            return tuple(int(uid) for uid in line.split()[1:4])
+    return None

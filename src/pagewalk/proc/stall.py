@@ -1,0 +1,62 @@
+"""The longest time one read may have held a lock of the target: measured, and kept in budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+BUDGET_NS = 5_000_000
+
+
+@dataclass(slots=True)
+class Stall:
+    """Times each read that takes the target's mmap_lock; the longest bounds what it waited.
+
+    ``budget_ns`` is what a single read may take, ``longest_ns`` the longest so far and ``where``
+    the file it was on. A read's whole duration is counted, so the true hold is shorter.
+    """
+
+    budget_ns: int = BUDGET_NS
+    longest_ns: int = 0
+    where: str = ""
+    reads: int = 0
+    last_ns: int = field(default=0, repr=False)
+
+    @contextmanager
+    def timed(self, where: str) -> Iterator[None]:
+        """Time one read of the file ``where``."""
+        started = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            self.note(time.perf_counter_ns() - started, where)
+
+    def note(self, took_ns: int, where: str) -> None:
+        """Count a read that took ``took_ns``."""
+        self.reads += 1
+        self.last_ns = took_ns
+        if took_ns > self.longest_ns:
+            self.longest_ns = took_ns
+            self.where = where
+
+
+@dataclass(slots=True)
+class Slice:
+    """How much to ask for in one read, adapted so that reads stay far inside the budget.
+
+    A fifth of the budget is aimed at: on a busy machine a read is also descheduled, and that time
+    cannot be told from the lock's.
+    """
+
+    size: int
+    least: int
+    most: int
+
+    def adapt(self, stall: Stall) -> None:
+        """Grow or shrink after the read that ``stall`` timed last."""
+        if stall.last_ns > stall.budget_ns // 5:
+            self.size = max(self.size // 2, self.least)
+        elif stall.last_ns < stall.budget_ns // 12:
+            self.size = min(self.size * 2, self.most)

@@ -1,0 +1,180 @@
+"""Hold one process by file descriptors that can never come to mean another."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+
+from pagewalk.errors import NoAddressSpace, ProcessGone
+from pagewalk.proc.refusals import meaning, reading
+
+PF_KTHREAD = 0x00200000  # include/linux/sched.h
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One process, held: ``dirfd`` is its /proc directory, ``pidfd`` its pidfd (-1 before 5.3).
+
+    ``dirfd`` may be the directory of a live thread, when the main thread has exited. ``name`` is
+    comm, ``exe`` the program's path or None where it may not be read.
+    """
+
+    pid: int
+    name: str
+    exe: str | None
+    starttime: int
+    threads: int
+    dirfd: int
+    pidfd: int
+
+    def open(self, name: str) -> int:
+        """Return a new descriptor of /proc/PID/``name``; raises NotPermitted or ProcessGone."""
+        with reading(self.pid, name, self.dirfd):
+            return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.dirfd)
+
+    def read(self, name: str) -> bytes:
+        """Return the whole of /proc/PID/``name``; raises NotPermitted or ProcessGone."""
+        fd = self.open(name)
+        try:
+            with reading(self.pid, name, self.dirfd):
+                return read_all(fd)
+        finally:
+            os.close(fd)
+
+    def state(self) -> str:
+        """Return the process's state letter (R S D T t Z X); raises ProcessGone once reaped."""
+        return parse_stat(self.read("stat")).state
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        for fd in (self.dirfd, self.pidfd):
+            if fd >= 0:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """The fields of /proc/PID/stat we use; ``rss`` in pages, ``vsize`` in bytes."""
+
+    comm: str
+    state: str
+    flags: int
+    threads: int
+    starttime: int
+    vsize: int
+    rss: int
+
+
+def parse_stat(text: bytes) -> Stat:
+    """Return the fields of a /proc/PID/stat line; comm may hold spaces and parentheses."""
+    head, _, tail = text.rpartition(b")")
+    f = tail.split()
+    comm = head.partition(b"(")[2].decode(errors="surrogateescape")
+    return Stat(
+        comm, f[0].decode(), int(f[6]), int(f[17]), int(f[19]), int(f[20]), int(f[21])
+    )
+
+
+def read_all(fd: int, size: int = 1 << 18) -> bytes:
+    """Return everything behind ``fd`` from offset 0, in reads of ``size`` bytes."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    parts = []
+    while part := os.read(fd, size):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def open_target(pid: int) -> Target:
+    """Return process ``pid`` held by descriptors.
+
+    A thread's id means its process. Raises ProcessGone when there is none, NoAddressSpace for a
+    kernel thread or a zombie, NotPermitted when /proc hides it.
+    """
+    with reading(pid, ""):
+        dirfd = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    held = [dirfd]
+    try:
+        return hold(pid, dirfd, held)
+    except BaseException:
+        for fd in held:
+            os.close(fd)
+        raise
+
+
+def hold(pid: int, dirfd: int, held: list[int]) -> Target:
+    # `held` lists what the caller closes on failure.
+    status = fields(read_in(pid, dirfd, "status"))
+    tgid = int(status.get(b"Tgid", b"%d" % pid))
+    if tgid != pid:
+        held.append(os.open(f"/proc/{tgid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        os.close(held.pop(0))
+        pid, dirfd = tgid, held[0]
+    stat = parse_stat(read_in(pid, dirfd, "stat"))
+    if stat.flags & PF_KTHREAD:
+        raise NoAddressSpace(pid, f"({stat.comm}) is a kernel thread: it has no address space")
+    if stat.state in "ZX":
+        thread = live_thread(pid, dirfd)
+        if thread is None:
+            raise NoAddressSpace(
+                pid, f"({stat.comm}) is a zombie: it has ended and its memory is gone"
+            )
+        held.append(thread)
+        os.close(held.pop(0))
+        dirfd = thread
+        stat = parse_stat(read_in(pid, dirfd, "stat"))
+    pidfd = open_pidfd(pid)
+    if pidfd >= 0:
+        held.append(pidfd)
+    return Target(pid, stat.comm, read_exe(dirfd), stat.starttime, stat.threads, dirfd, pidfd)
+
+
+def open_pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise ProcessGone(pid, "ended while it was opened") from None
+    except OSError:
+        return -1  # before 5.3, or seccomp: dirfd still protects against reuse of the pid
+
+
+def live_thread(pid: int, dirfd: int) -> int | None:
+    # The main thread has exited: /proc/PID looks dead, but task/TID of another thread works.
+    task = os.open("task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=dirfd)
+    try:
+        for tid in sorted(int(t) for t in os.listdir(task) if int(t) != pid):
+            try:
+                fd = os.open(str(tid), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=task)
+            except OSError:
+                continue
+            if parse_stat(read_in(pid, fd, "stat")).state not in "ZX":
+                return fd
+            os.close(fd)
+    finally:
+        os.close(task)
+    return None
+
+
+def read_in(pid: int, dirfd: int, name: str) -> bytes:
+    try:
+        fd = os.open(name, os.O_RDONLY, dir_fd=dirfd)
+        try:
+            return read_all(fd)
+        finally:
+            os.close(fd)
+    except OSError as err:
+        raise meaning(err, pid, name, dirfd) from err
+
+
+def read_exe(dirfd: int) -> str | None:
+    try:
+        return os.readlink("exe", dir_fd=dirfd)
+    except OSError:
+        return None
+
+
+def fields(text: bytes) -> dict[bytes, bytes]:
+    """Return the ``Name: value`` lines of a status file as a dict of stripped bytes."""
+    rows = (line.partition(b":") for line in text.splitlines())
+    return {key: value.strip() for key, _, value in rows}

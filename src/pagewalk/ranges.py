@@ -1,0 +1,56 @@
+"""Arithmetic on sorted, half-open address ranges: pure, vectorised over ranges.
+
+A list of ranges is u64[n, 2], sorted, without overlap; touching ranges are allowed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pagewalk.pages import I64, U64, Bool
+
+
+def join_near(starts: U64, ends: U64, gap: int) -> list[tuple[int, int]]:
+    """Return the ranges with those that leave no more than ``gap`` bytes between them joined."""
+    if len(starts) == 0:
+        return []
+    first = np.ones(len(starts), bool)
+    first[1:] = starts[1:] - ends[:-1] > np.uint64(gap)
+    heads = np.flatnonzero(first)
+    tails = np.append(heads[1:], len(starts)) - 1
+    return list(zip(starts[heads].tolist(), ends[tails].tolist(), strict=True))
+
+
+def inside(points: U64, ranges: U64) -> Bool:
+    """Return for each of ``points`` whether one of ``ranges`` holds it."""
+    if len(ranges) == 0:
+        return np.zeros(len(points), bool)
+    row = holder(points, ranges)
+    held: Bool = (row >= 0) & (points < ranges[row, 1])
+    return held
+
+
+def holder(points: U64, ranges: U64) -> I64:
+    """Return the row of the last range that starts at or below each point, -1 if none does."""
+    return np.searchsorted(ranges[:, 0], points, side="right").astype(np.int64) - 1
+
+
+def intersect(first: U64, second: U64) -> tuple[U64, I64, I64]:
+    """Return what both cover, cut at every edge of either, and each piece's row in both."""
+    if len(first) == 0 or len(second) == 0:
+        none = np.zeros(0, np.int64)
+        return np.zeros((0, 2), np.uint64), none, none
+    edges = np.unique(np.concatenate([first.ravel(), second.ravel()]))
+    low, high = edges[:-1], edges[1:]
+    keep = inside(low, first) & inside(low, second)
+    pieces = np.stack([low[keep], high[keep]], axis=1)
+    return pieces, holder(pieces[:, 0], first), holder(pieces[:, 0], second)
+
+
+def gaps(covered: U64, start: int, end: int) -> U64:
+    """Return the parts of [``start``, ``end``) that ``covered`` leaves free."""
+    low = np.concatenate([[np.uint64(start)], covered[:, 1]])
+    high = np.concatenate([covered[:, 0], [np.uint64(end)]])
+    low, high = np.maximum(low, np.uint64(start)), np.minimum(high, np.uint64(end))
+    free = low < high
+    return np.stack([low[free], high[free]], axis=1)

@@ -1,0 +1,317 @@
+"""The procfs source: maps, pagemap with PAGEMAP_SCAN, and the frame database.
+
+It works on every kernel and needs no privilege for one's own process. It cannot tell an empty
+slot from a missing page table, and shows nothing of a PFN map.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pagewalk.errors import PagewalkError, ProcessGone
+from pagewalk.pages import U32, U64, Backing, Counts, Flag, Holes, Leaves, State, VMAs
+from pagewalk.proc import pagemap
+from pagewalk.proc.frames import Frames, open_frames
+from pagewalk.proc.kernel import read_config, release, swap_types
+from pagewalk.proc.maps import internal_filesystems, parse_maps, parse_mountinfo
+from pagewalk.proc.refusals import has_capability, in_initial_user_namespace, reading
+from pagewalk.proc.stall import Slice, Stall
+from pagewalk.proc.target import Target, read_all
+from pagewalk.ranges import holder, inside, intersect, join_near
+from pagewalk.sources import Withheld
+from pagewalk.states import classify
+
+PAGE = pagemap.PAGE
+PAGE_SHIFT = PAGE.bit_length() - 1
+BATCH = 1 << 17  # words read before a batch is yielded: 1 MiB, so that columns stay in the cache
+WORDS = PAGE // 8
+HUGE_SIZE = PAGE * WORDS  # what a PMD leaf maps
+
+# The payload bits of a marker entry (include/linux/swapops.h).
+MARKERS = {1: Flag.UFFD_WP, 2: Flag.HWPOISON, 4: Flag.GUARD}
+
+NO_TABLES = Withheld(
+    "not_mapped",
+    "/proc/PID/pagemap cannot tell an empty slot from a missing page table;"
+    " not_present counts both",
+    partial=False,
+)
+NO_SCAN = Withheld(
+    "anon_huge, shmem_huge, file_huge",
+    "this kernel has no PAGEMAP_SCAN (since 6.7), the only interface that tells a huge leaf",
+    partial=False,
+)
+NO_KPAGE = Withheld(
+    "pss, uss, mapcount and the split by kind",
+    "/proc/kpageflags and /proc/kpagecount can be opened by root only; run as root",
+    partial=True,
+)
+
+
+def open(target: Target, budget_ns: int) -> ProcfsSource:
+    """Return the procfs source of ``target``, with every file it will need already open."""
+    held: list[int] = []
+    try:
+        for name in ("maps", "pagemap"):
+            held.append(target.open(name))
+        mounts = target.read("mountinfo")
+        hidden = pfns_hidden(held[1])
+        try:
+            frames = None if hidden else open_frames()
+        except OSError:
+            frames, hidden = None, NO_KPAGE
+    except BaseException:
+        for fd in held:
+            os.close(fd)
+        raise
+    return ProcfsSource(
+        target=target,
+        stall=Stall(budget_ns),
+        frames=frames,
+        huge=pagemap.can_scan(held[1]),
+        maps_fd=held[0],
+        pagemap_fd=held[1],
+        filesystems={**parse_mountinfo(mounts), **internal_filesystems()},
+        hidden=hidden,
+    )
+
+
+def pfns_hidden(fd: int) -> Withheld | None:
+    """Return why PFNs read as 0 for whoever opened a pagemap just now, or None if they show.
+
+    Asked of our own memory, opened with the same credentials: the kernel decides at open
+    (pagemap_open). A capability mask would not tell: it may count in a lesser user namespace only.
+    """
+    own = np.ones(PAGE // 8, np.uint64)
+    word = np.zeros(1, np.uint64)
+    with Path("/proc/self/pagemap").open("rb", buffering=0) as mine:
+        os.preadv(mine.fileno(), [memoryview(word).cast("B")], own.ctypes.data // PAGE * 8)
+    if int(word[0]) & int(pagemap.PFN_BITS):
+        return None
+    if os.geteuid() != 0:
+        why = "page frames are shown to CAP_SYS_ADMIN only; run as root"
+    elif not in_initial_user_namespace():
+        why = (
+            "page frames are hidden: you are root in a user namespace, and CAP_SYS_ADMIN counts in"
+            " the first one only; run on the host"
+        )
+    elif not has_capability("CAP_SYS_ADMIN"):
+        why = (
+            "page frames are hidden: you are root without CAP_SYS_ADMIN (a default container);"
+            " add it (docker run --cap-add SYS_ADMIN), or run on the host"
+        )
+    else:
+        why = "page frames are hidden by this kernel, although CAP_SYS_ADMIN is held"
+    return Withheld("pfn, phys, mapcount, pss, uss, ksm", why, partial=True)
+
+
+@dataclass(slots=True)
+class ProcfsSource:
+    """A process read through /proc; see sources.Source."""
+
+    target: Target
+    stall: Stall
+    frames: Frames | None
+    huge: bool
+    maps_fd: int
+    pagemap_fd: int
+    filesystems: dict[int, str]
+    hidden: Withheld | None
+    name: str = "procfs"
+    tables: bool = False
+
+    @property
+    def withheld(self) -> tuple[Withheld, ...]:
+        """Return what procfs cannot tell of this process."""
+        rows = (NO_TABLES, None if self.huge else NO_SCAN, self.hidden)
+        return tuple(row for row in rows if row is not None)
+
+    def vmas(self) -> VMAs:
+        """Return a fresh reading of maps; an empty file means that the memory is gone."""
+        with reading(self.target.pid, "maps", self.target.dirfd), self.stall.timed("maps"):
+            text = read_all(self.maps_fd)
+        if not text:
+            raise ProcessGone(self.target.pid, "ended or exec'ed another program")
+        return parse_maps(text, self.filesystems)
+
+    def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[tuple[Leaves, Holes | None]]:
+        """Yield the populated leaves in ``ranges``, about BATCH words at a time."""
+        shown, _, _ = intersect(visible(vmas), ranges)
+        found = self.regions(shown) if self.huge else self.everything(shown)
+        for regions in gather(found):
+            yield self.read_leaves(regions), None
+
+    def regions(self, shown: U64) -> Iterator[U64]:
+        # Populated regions (start, end, categories) of the VMAs, found by PAGEMAP_SCAN.
+        asked = pagemap.PRESENT | pagemap.SWAPPED | pagemap.PFNZERO | pagemap.HUGE
+        window = Slice(1 << 28, 1 << 21, self.widest_window())
+        for start, end in join_near(shown[:, 0], shown[:, 1], pagemap.GAP):
+            yield from pagemap.scan(
+                self.pagemap_fd, start, end, asked, self.target.pid, self.stall, window
+            )
+
+    def widest_window(self) -> int:
+        # A scan's cost is that of the page tables it meets: 1 GiB of them takes about 3 ms, however
+        # empty. With few tables in all there is little to meet, and 4 TiB may be asked at once.
+        try:
+            status = self.target.read("status")
+        except PagewalkError:
+            return 1 << 30
+        for line in status.splitlines():
+            if line.startswith(b"VmPTE:") and int(line.split()[1]) < 1200:
+                return 1 << 42
+        return 1 << 30
+
+    def everything(self, shown: U64) -> Iterator[U64]:
+        # Without PAGEMAP_SCAN every page of every VMA has to be asked for, in batches.
+        step = BATCH * PAGE
+        for start, end in join_near(shown[:, 0], shown[:, 1], 0):
+            for low in range(start, end, step):
+                yield np.array([[low, min(low + step, end), 0]], np.uint64)
+
+    def read_leaves(self, regions: U64) -> Leaves:
+        # The words of all pages of the regions; those between two near regions are read along,
+        # and dropped again where they are empty.
+        spans = join_near(regions[:, 0], regions[:, 1], pagemap.GAP)
+        total = sum(end - start for start, end in spans) // PAGE
+        words = np.empty(total, np.uint64)
+        addr = np.empty(total, np.uint64)
+        chunk = Slice(1 << 14, 1 << 9, BATCH)
+        at = 0
+        for start, end in spans:
+            to = at + (end - start) // PAGE
+            pagemap.read_words(
+                self.pagemap_fd, start, words[at:to], self.target.pid, self.stall, chunk
+            )
+            addr[at:to] = np.arange(start, end, PAGE, dtype=np.uint64)
+            at = to
+        flags = pagemap.decode(words)
+        populated = flags & (Flag.PRESENT | Flag.SOFT) != 0
+        if not populated.all():
+            words, addr, flags = words[populated], addr[populated], flags[populated]
+        mark(flags, addr, regions, pagemap.PFNZERO, Flag.ZERO)
+        mark(flags, addr, regions, pagemap.HUGE, Flag.HUGE)
+        pfn = words & pagemap.PFN_BITS
+        decode_soft(flags, pfn)
+        return merge_huge(addr, words, flags, pfn, hidden=self.hidden is not None)
+
+    def counts(self, vmas: VMAs) -> Iterator[Counts]:
+        """Yield bytes by VMA and state from PAGEMAP_SCAN alone; words are read of swap only."""
+        shown = visible(vmas)
+        if not self.huge:
+            for leaves, _ in self.leaves(vmas, shown):
+                yield count_leaves(vmas, leaves)
+            return
+        for regions in gather(self.regions(shown)):
+            soft = regions[:, 2] & np.uint64(pagemap.SWAPPED) != 0
+            if soft.any():
+                yield count_leaves(vmas, self.read_leaves(regions[soft]))
+            yield count_regions(vmas, regions[~soft])
+
+    def close(self) -> None:
+        """Give every descriptor back."""
+        for fd in (self.maps_fd, self.pagemap_fd):
+            os.close(fd)
+        if self.frames is not None:
+            self.frames.close()
+
+
+def visible(vmas: VMAs) -> U64:
+    """Return the ranges (u64[k, 2]) of the VMAs that pagemap can show."""
+    shown = vmas.backing != Backing.HIDDEN
+    return np.stack([vmas.start[shown], vmas.end[shown]], axis=1)
+
+
+def gather(found: Iterator[U64]) -> Iterator[U64]:
+    # Regions in batches of about BATCH pages, so that neither one huge region nor many tiny ones
+    # make a batch of unbounded size.
+    waiting: list[U64] = []
+    pages = 0
+    for regions in found:
+        waiting.append(regions)
+        pages += int((regions[:, 1] - regions[:, 0]).sum()) // PAGE + 512 * len(regions)
+        if pages >= BATCH:
+            yield np.concatenate(waiting)
+            waiting, pages = [], 0
+    if waiting:
+        yield np.concatenate(waiting)
+
+
+def mark(flags: U32, addr: U64, regions: U64, category: int, flag: Flag) -> None:
+    # Sets `flag` on the rows inside the regions of `category`.
+    hit = regions[regions[:, 2] & np.uint64(category) != 0]
+    if len(hit) == 0:
+        return
+    flags[inside(addr, hit)] |= np.uint32(flag)
+
+
+def decode_soft(flags: U32, pfn: U64) -> None:
+    # What the software entries are: the type is in bits 0-4, its payload above. Where frames are
+    # hidden both read as 0, and the kind stays unknown. `pfn` becomes the PFN of those types that
+    # carry one, and stays type | offset << 5 for swap and markers.
+    rows = np.flatnonzero((flags & Flag.SOFT != 0) & (pfn != 0))
+    if len(rows) == 0:
+        return
+    types = swap_types(release(), read_config())
+    kind, payload = pfn[rows] & np.uint64(31), pfn[rows] >> np.uint64(5)
+    add = np.where(kind < types.swap, np.uint32(Flag.SWAP), np.uint32(0))
+    for numbers, flag in (
+        (types.hwpoison, Flag.HWPOISON),
+        (types.migration, Flag.MIGRATION),
+        (types.device, Flag.DEVICE),
+        (types.marker, Flag.MARKER),
+    ):
+        add[(kind >= numbers.start) & (kind < numbers.stop)] |= np.uint32(flag)
+    marker = add & np.uint32(Flag.MARKER) != 0
+    for bit, flag in MARKERS.items():
+        add[marker & (payload & np.uint64(bit) != 0)] |= np.uint32(flag)
+    flags[rows] |= add
+    framed = add & np.uint32(Flag.HWPOISON | Flag.MIGRATION | Flag.DEVICE) != 0
+    framed &= ~marker
+    pfn[rows[framed]] = payload[framed]
+
+
+def merge_huge(addr: U64, words: U64, flags: U32, pfn: U64, *, hidden: bool) -> Leaves:
+    # The 512 words of a huge leaf become one row; a leaf that is cut by the range asked for, or
+    # that was split while it was read, stays in base pages. A 1 GiB leaf is 512 rows of 2 MiB.
+    shift = np.full(len(addr), PAGE_SHIFT, np.uint8)
+    heads = np.flatnonzero((flags & Flag.HUGE != 0) & (addr & np.uint64(HUGE_SIZE - 1) == 0))
+    heads = heads[heads + WORDS <= len(addr)]
+    if len(heads):
+        last = heads + (WORDS - 1)
+        step = np.uint64(0 if hidden else WORDS - 1)
+        whole = addr[last] == addr[heads] + np.uint64(HUGE_SIZE - PAGE)
+        heads = heads[whole & (words[last] == words[heads] + step)]
+        shift[heads] = HUGE_SIZE.bit_length() - 1
+        edge = np.zeros(len(addr) + 1, np.int64)
+        edge[heads + 1] += 1
+        edge[heads + WORDS] -= 1
+        rows = np.cumsum(edge[:-1]) == 0
+        addr, words, flags = addr[rows], words[rows], flags[rows]
+        shift, pfn = shift[rows], pfn[rows]
+    return Leaves(addr, shift, words, flags, None if hidden else pfn)
+
+
+def count_leaves(vmas: VMAs, leaves: Leaves) -> Counts:
+    # Bytes by VMA and state, without a look at the frames.
+    row = holder(leaves.addr, np.stack([vmas.start, vmas.end], axis=1))
+    state = classify(leaves.flags, vmas.backing[row], None)
+    return Counts(row, state, leaves.flags, np.uint64(1) << leaves.shift.astype(np.uint64))
+
+
+def count_regions(vmas: VMAs, regions: U64) -> Counts:
+    # The kernel joins neighbouring pages across the edge of two VMAs: cut them there again.
+    pieces, row, region = intersect(np.stack([vmas.start, vmas.end], axis=1), regions[:, :2])
+    categories = regions[region, 2]
+    backing = vmas.backing[row]
+    state = np.full(len(row), State.PRESENT, np.uint8)
+    state[backing == Backing.HUGETLB] = State.HUGETLB
+    state[categories & np.uint64(pagemap.PFNZERO) != 0] = State.ZERO
+    huge = categories & np.uint64(pagemap.HUGE) != 0
+    flags = np.where(huge, np.uint32(Flag.HUGE | Flag.PRESENT), np.uint32(Flag.PRESENT))
+    return Counts(row, state, flags, pieces[:, 1] - pieces[:, 0])

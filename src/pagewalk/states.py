@@ -1,0 +1,70 @@
+"""Decide what stands behind a page: from its entry's flags, its frame's flags, and its VMA.
+
+Pure. The rules are those of fs/proc/task_mmu.c (smaps_pte_entry, vm_normal_page).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pagewalk.flags import KPF
+from pagewalk.pages import U8, U32, U64, Backing, Bool, Flag, State
+
+LARGE = np.uint64(1 << KPF["head"] | 1 << KPF["tail"] | 1 << KPF["thp"])
+NO_FRAME = np.uint64(1 << KPF["nopage"])
+
+SOFT_KINDS = (  # the last match wins
+    (Flag.SWAP, State.SWAPPED),
+    (Flag.MIGRATION, State.MIGRATING),
+    (Flag.DEVICE, State.DEVICE),
+    (Flag.MARKER, State.MARKER),
+    (Flag.HWPOISON, State.POISONED),
+    (Flag.GUARD, State.GUARD),
+)
+
+
+def classify(flags: U32, backing: U8, kflags: U64 | None) -> U8:
+    """Return the State (u8) of each leaf.
+
+    ``flags`` u32 (Flag), ``backing`` u8 the VMA's (Backing), ``kflags`` u64 the folio head's
+    /proc/kpageflags word, or None where frames are withheld: the kind then comes from bit 61 and
+    the VMA, and a page of a driver's VMA that may be special stays PRESENT.
+    """
+    present = flags & Flag.PRESENT != 0
+    kind = kind_by_frame(flags, kflags) if kflags is not None else kind_by_vma(flags, backing)
+    state = np.where(present, kind, np.uint8(State.SOFT))
+    if not present.all():
+        for flag, soft in SOFT_KINDS:
+            state[~present & (flags & flag != 0)] = soft
+    return state
+
+
+def has(kflags: U64, name: str) -> Bool:
+    """Return a mask of the words with the kpageflags bit ``name``."""
+    mask: Bool = kflags & np.uint64(1 << KPF[name]) != 0
+    return mask
+
+
+def kind_by_frame(flags: U32, kflags: U64) -> U8:
+    # A normal page is anonymous, or has bit 61; up to 6.8 bit 61 is missing on PMD-mapped file
+    # THPs, which the large-folio bits give away.
+    normal_file = (flags & Flag.FILE != 0) | (kflags & LARGE != 0)
+    kind = np.full(len(flags), State.SPECIAL, np.uint8)
+    kind[normal_file] = State.FILE
+    kind[normal_file & has(kflags, "swapbacked")] = State.SHMEM
+    kind[normal_file & ((kflags & ~NO_FRAME) == 0)] = State.DEVICE
+    kind[has(kflags, "anon")] = State.ANON
+    kind[has(kflags, "huge")] = State.HUGETLB
+    kind[has(kflags, "zero_page") | (flags & Flag.ZERO != 0)] = State.ZERO
+    return kind
+
+
+def kind_by_vma(flags: U32, backing: U8) -> U8:
+    normal_file = flags & Flag.FILE != 0
+    kind = np.full(len(flags), State.ANON, np.uint8)
+    kind[backing == Backing.DRIVER] = State.PRESENT
+    kind[normal_file] = State.FILE
+    kind[normal_file & (backing == Backing.SHMEM)] = State.SHMEM
+    kind[backing == Backing.HUGETLB] = State.HUGETLB
+    kind[flags & Flag.ZERO != 0] = State.ZERO
+    return kind

@@ -1,0 +1,345 @@
+"""Walk a process: join a source's leaves with their VMA and their frame, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pagewalk.flags import KPF
+from pagewalk.pages import (
+    I64,
+    U64,
+    Backing,
+    Bool,
+    Counts,
+    Flag,
+    Holes,
+    Leaves,
+    Pages,
+    State,
+    VMAs,
+    join,
+    take,
+)
+from pagewalk.proc import counters, kernel, swap
+from pagewalk.proc.frames import LARGE, Frames, folio_flags, read_frames
+from pagewalk.proc.pagemap import PAGE
+from pagewalk.proc.stall import BUDGET_NS, Stall
+from pagewalk.proc.target import Target, open_target
+from pagewalk.ranges import gaps, holder, intersect
+from pagewalk.sources import Source, Withheld, open_source
+from pagewalk.states import classify
+
+HUGETLB = np.uint64(1 << KPF["huge"])
+
+# smaps holds the lock for a whole VMA, at about 19 ms a GiB: below this much RSS its VmFlags may
+# be read from a running process without leaving the budget.
+SMALL_RSS = 128 << 20
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a walk found out beside its pages; complete once its batches have been consumed.
+
+    ``shmem_swap`` i64 bytes in swap of the shmem object under each VMA, ``locked`` a mask of the
+    VM_LOCKED VMAs; ``None`` where withheld. ``soft_is_swap`` says that software entries of
+    withheld kind (no PFNs) are all known to be swap.
+    """
+
+    stall: Stall
+    withheld: list[Withheld] = field(default_factory=list)
+    shmem_swap: I64 | None = None
+    locked: Bool | None = None
+    vm_swap: int | None = None
+    done: bool = False
+
+    @property
+    def partial(self) -> list[str]:
+        """Return why the walk is not all this source could have given; empty if it is."""
+        return [f"{row.what}: {row.why}" for row in self.withheld if row.partial]
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """One walk of one process: the VMAs at its start, and the batches to consume, once."""
+
+    pid: int
+    name: str
+    exe: str | None
+    source: str
+    arch: str
+    page_size: int
+    frames: bool
+    huge: bool
+    tables: bool
+    vmas: VMAs
+    batches: Iterator[Pages | Counts]
+    outcome: Outcome
+
+
+def walk(
+    target: int | Source,
+    *,
+    source: str = "auto",
+    frames: bool = True,
+    holes: bool = False,
+    ranges: U64 | None = None,
+    budget_ns: int = BUDGET_NS,
+) -> Walk:
+    """Walk process ``target`` (a pid, or a Source opened earlier) and return a Walk.
+
+    With ``frames=False`` no page is looked at one by one: batches are Counts, bytes by state, and
+    everything that needs a frame is withheld. With ``holes=True`` the batches also hold rows for
+    what is not populated. ``ranges`` u64[k, 2] restricts the walk (sorted, half open).
+
+    Nothing is read before the batches are consumed, but the VMAs. Raises ProcessGone,
+    NotPermitted, NoAddressSpace, SourceUnavailable; consuming the batches may raise ProcessGone.
+    """
+    opened = open_pid(target, source, budget_ns) if isinstance(target, int) else target
+    try:
+        vmas = opened.vmas()
+    except BaseException:
+        if isinstance(target, int):
+            close(opened)
+        raise
+    everything = np.stack([vmas.start, vmas.end], axis=1)
+    wanted = everything if ranges is None else intersect(everything, ranges)[0]
+    outcome = Outcome(opened.stall, list(opened.withheld))
+    if not frames:
+        outcome.withheld.append(
+            Withheld("pss, uss and the split by kind", "frames were not asked for", partial=False)
+        )
+    batches = run(opened, vmas, wanted, outcome, frames=frames, holes=holes)
+    return Walk(
+        pid=opened.target.pid,
+        name=opened.target.name,
+        exe=opened.target.exe,
+        source=opened.name,
+        arch=kernel.architecture(),
+        page_size=PAGE,
+        frames=frames and opened.frames is not None,
+        huge=opened.huge,
+        tables=opened.tables,
+        vmas=vmas,
+        batches=closing(batches, opened) if isinstance(target, int) else batches,
+        outcome=outcome,
+    )
+
+
+def open_pid(pid: int, source: str, budget_ns: int) -> Source:
+    target = open_target(pid)
+    try:
+        return open_source(source, target, budget_ns)
+    except BaseException:
+        target.close()
+        raise
+
+
+def close(source: Source) -> None:
+    """Give back a source and the target it holds."""
+    source.close()
+    source.target.close()
+
+
+def closing(batches: Iterator[Pages | Counts], source: Source) -> Iterator[Pages | Counts]:
+    try:
+        yield from batches
+    finally:
+        close(source)
+
+
+def run(
+    source: Source, vmas: VMAs, wanted: U64, outcome: Outcome, *, frames: bool, holes: bool
+) -> Iterator[Pages | Counts]:
+    # The walk proper; what can only be known at its end goes into `outcome`.
+    if frames:
+        for leaves, found in source.leaves(vmas, wanted):
+            yield from batch(source, vmas, leaves, found, holes=holes)
+    else:
+        yield from source.counts(vmas)
+    check_still(source, vmas, outcome)
+    outcome.vm_swap = counters.read_status(source.target).get("VmSwap")
+    read_shmem_swap(source, vmas, outcome)
+    read_locked(source, vmas, outcome)
+    outcome.done = True
+
+
+def batch(
+    source: Source, vmas: VMAs, leaves: Leaves, found: Holes | None, *, holes: bool
+) -> Iterator[Pages]:
+    pages = join_frames(vmas, leaves, source.frames)
+    if found is not None and holes:
+        pages = merge_rows(pages, hole_rows(vmas, found))
+    if len(pages):
+        yield pages
+
+
+def join_frames(vmas: VMAs, leaves: Leaves, frames: Frames | None) -> Pages:
+    """Return ``leaves`` as Pages: with VMA, state and, where ``frames`` is open, frame columns."""
+    vma = holder(leaves.addr, np.stack([vmas.start, vmas.end], axis=1))
+    size = np.uint64(1) << leaves.shift.astype(np.uint64)
+    backing = vmas.backing[vma]
+    if frames is None or leaves.pfn is None:
+        state = classify(leaves.flags, backing, None)
+        return Pages(
+            leaves.addr, size, vma, state, leaves.flags, leaves.entry, leaves.pfn, None, None
+        )
+    kflags = np.zeros(len(leaves), np.uint64)
+    rows = np.flatnonzero(leaves.flags & Flag.PRESENT != 0)
+    pfn = leaves.pfn[rows]
+    kflags[rows] = folio_flags(frames.flags, pfn, read_frames(frames.flags, pfn))
+    state = classify(leaves.flags, backing, kflags)
+    pages = Pages(
+        leaves.addr, size, vma, state, leaves.flags, leaves.entry, leaves.pfn, kflags,
+        np.zeros(len(leaves), np.uint64),
+    )
+    return read_mapcounts(pages, frames.count)
+
+
+def read_mapcounts(pages: Pages, fd: int) -> Pages:
+    # Bit 56 says "mapped once" of a small folio, so only the others cost a read. Of a huge leaf
+    # every base page has a count of its own; hugetlb folios have one for all.
+    assert pages.pfn is not None and pages.kflags is not None and pages.mapcount is not None
+    present = pages.flags & Flag.PRESENT != 0
+    huge = present & (pages.size > np.uint64(PAGE)) & (pages.kflags & HUGETLB == 0)
+    once = present & (pages.flags & Flag.EXCLUSIVE != 0) & (pages.kflags & LARGE == 0)
+    pages.mapcount[once] = 1
+    ask = np.flatnonzero(present & ~once & ~huge)
+    pages.mapcount[ask] = read_frames(fd, pages.pfn[ask])
+    rows = np.flatnonzero(huge)
+    return pages if len(rows) == 0 else split_huge(pages, rows, fd)
+
+
+def split_huge(pages: Pages, rows: I64, fd: int) -> Pages:
+    # A huge leaf whose base pages are mapped equally often stays one row; another becomes one row
+    # a base page.
+    assert pages.pfn is not None and pages.mapcount is not None
+    per = (pages.size[rows] // np.uint64(PAGE)).astype(np.int64)
+    width = int(per.max())
+    pfns = pages.pfn[rows][:, None] + np.arange(width, dtype=np.uint64)
+    counts = read_frames(fd, pfns.ravel()).reshape(len(rows), width)
+    pages.mapcount[rows] = counts[:, 0]
+    uneven = rows[counts.min(axis=1) != counts.max(axis=1)]
+    if len(uneven) == 0:
+        return pages
+    repeat = np.ones(len(pages), np.int64)
+    repeat[uneven] = width
+    out = take(pages, np.repeat(np.arange(len(pages)), repeat))
+    first = np.cumsum(repeat) - repeat
+    index = first[uneven][:, None] + np.arange(width)
+    step = np.arange(width, dtype=np.uint64)
+    assert out.pfn is not None and out.mapcount is not None
+    out.addr[index] += step * np.uint64(PAGE)
+    out.pfn[index] += step
+    out.size[index] = PAGE
+    out.mapcount[index] = counts[np.searchsorted(rows, uneven)]
+    return out
+
+
+def hole_rows(vmas: VMAs, holes: Holes) -> Pages:
+    """Return ``holes`` as Pages: EMPTY where a page table exists (level 1), else NOT_MAPPED."""
+    state = np.where(holes.level == 1, np.uint8(State.EMPTY), np.uint8(State.NOT_MAPPED))
+    return unpopulated(vmas, holes.addr, holes.size, state)
+
+
+def unpopulated(vmas: VMAs, addr: U64, size: U64, state: np.ndarray) -> Pages:  # type: ignore[type-arg]
+    count = len(addr)
+    zero = np.zeros(count, np.uint64)
+    vma = holder(addr, np.stack([vmas.start, vmas.end], axis=1))
+    flags = np.zeros(count, np.uint32)
+    return Pages(addr, size, vma, state.astype(np.uint8), flags, zero, zero, zero, zero)
+
+
+def merge_rows(first: Pages, second: Pages) -> Pages:
+    # Both by address; the result too.
+    both = join([first, second])
+    return take(both, np.argsort(both.addr, kind="stable"))
+
+
+def fill(vmas: VMAs, pages: Pages, start: int, end: int, wanted: U64) -> Pages:
+    """Return ``pages`` with ABSENT rows for the parts of [``start``, ``end``) none of them covers.
+
+    Only parts inside ``wanted`` and inside a VMA count; no row crosses the edge of a VMA.
+    """
+    covered = np.stack([pages.addr, pages.addr + pages.size], axis=1)
+    free, _, _ = intersect(gaps(covered, start, end), wanted)
+    state = np.full(len(free), State.ABSENT, np.uint8)
+    rows = unpopulated(vmas, free[:, 0], free[:, 1] - free[:, 0], state)
+    return merge_rows(pages, rows) if len(free) else pages
+
+
+def check_still(source: Source, vmas: VMAs, outcome: Outcome) -> None:
+    # The address space must still be there, and be mapped as it was: a walk of one that went away
+    # meanwhile looks complete otherwise. Raises ProcessGone.
+    now = source.vmas()
+    before = set(zip(vmas.start.tolist(), vmas.end.tolist(), strict=True))
+    after = set(zip(now.start.tolist(), now.end.tolist(), strict=True))
+    if before == after:
+        return
+    gone = len(before - after) or len(after - before)
+    outcome.withheld.append(
+        Withheld(
+            "a consistent moment",
+            f"{gone} VMAs changed while the process was walked; --freeze stops it for the walk",
+            partial=True,
+        )
+    )
+
+
+def read_shmem_swap(source: Source, vmas: VMAs, outcome: Outcome) -> None:
+    # Swapped shmem pages leave no trace in the page tables; only the object knows.
+    shmem = np.flatnonzero(vmas.backing == Backing.SHMEM)
+    if len(shmem) == 0 or not swap.swap_in_use():
+        outcome.shmem_swap = np.zeros(len(vmas), np.int64)
+        return
+    try:
+        found = swap.shmem_swap(source.target, vmas)
+        for row in swap.private_shmem(vmas, shmem).tolist():
+            if found[row]:
+                found[row] = swap.hole_swap(source.target, vmas, row, populated(source, vmas, row))
+        outcome.shmem_swap = found
+    except OSError as err:
+        outcome.withheld.append(
+            Withheld(
+                "swap of shmem",
+                f"/proc/PID/map_files and cachestat(2) cannot be used ({err.strerror});"
+                " needs CAP_SYS_ADMIN and Linux 6.5",
+                partial=True,
+            )
+        )
+
+
+def populated(source: Source, vmas: VMAs, row: int) -> U64:
+    only = np.array([[vmas.start[row], vmas.end[row]]], np.uint64)
+    parts = [
+        np.stack([leaves.addr, leaves.addr + (np.uint64(1) << leaves.shift.astype(np.uint64))], 1)
+        for leaves, _ in source.leaves(vmas, only)
+    ]
+    return np.concatenate([np.zeros((0, 2), np.uint64), *parts])
+
+
+def read_locked(source: Source, vmas: VMAs, outcome: Outcome) -> None:
+    # Only smaps tells which VMAs are locked, and it holds the lock for a whole VMA.
+    target = source.target
+    status = counters.read_status(target)
+    if status.get("VmLck") == 0:
+        outcome.locked = np.zeros(len(vmas), bool)
+        return
+    if status.get("VmRSS", 0) > SMALL_RSS and target.state() not in "Tt":
+        outcome.withheld.append(
+            Withheld(
+                "locked",
+                "only smaps tells which VMAs are locked, and reading it would hold the lock of a"
+                " running process this large beyond the budget; --freeze makes it harmless",
+                partial=False,
+            )
+        )
+        return
+    smaps = counters.read_smaps(target, source.stall)
+    locked = dict(zip(smaps.start.tolist(), smaps.has("lo").tolist(), strict=True))
+    outcome.locked = np.array([locked.get(start, False) for start in vmas.start.tolist()], bool)
+
+
+__all__ = ["Outcome", "Target", "Walk", "fill", "walk"]
