@@ -69,8 +69,10 @@ def fetch(kernel: Kernel, *, update: bool = False) -> Unpacked:
     downloads.mkdir()
     packages = parse_kernel_packages(depends)
     if not packages:
-        raise VmtestError(f"cannot fetch {kernel.name}: suite {kernel.suite} has no kernel image "
-                          f"below {kernel.package}; check the row in vmtest/kernels.py")
+        raise VmtestError(
+            f"cannot fetch {kernel.name}: suite {kernel.suite} has no kernel image "
+            f"below {kernel.package}; check the row in vmtest/kernels.py"
+        )
     _run("apt-get", "-c", config, "-q", "download", *packages, cwd=downloads)
     return _unpack(sorted(downloads.glob("*.deb")), cache_dir() / kernel.suite / kernel.package)
 
@@ -107,12 +109,14 @@ def read_mirror() -> str:
     """Read the URI of the Debian archive from apt's own sources, in whatever form they are."""
     # os-release names the suite that is the main archive, not its updates or security fixes.
     codename = _read_os_release().get("VERSION_CODENAME", "")
-    text = _run("apt-get", "indextargets", "--format",
-                "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)", "Created-By: Packages")
+    columns = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)"
+    text = _run("apt-get", "indextargets", "--format", columns, "Created-By: Packages")
     uri = parse_mirror(text, codename)
     if uri is None:
-        raise VmtestError(f"cannot find a Debian mirror: apt knows no '{codename} main' of origin "
-                          "Debian; run apt-get update, or use a Debian machine")
+        raise VmtestError(
+            f"cannot find a Debian mirror: apt knows no '{codename} main' of origin "
+            "Debian; run apt-get update, or use a Debian machine"
+        )
     return uri
 
 
@@ -164,8 +168,10 @@ def _run(*argv: str | Path, cwd: Path | None = None) -> str:
     try:
         done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=True)
     except FileNotFoundError as error:
-        raise VmtestError(f"cannot run {argv[0]}: it is not installed; "
-                          "install the packages in vmtest/packages.txt") from error
+        raise VmtestError(
+            f"cannot run {argv[0]}: it is not installed; "
+            "install the packages in vmtest/packages.txt"
+        ) from error
     except subprocess.CalledProcessError as error:
         said = error.stderr.strip() or error.stdout.strip()
         raise VmtestError(f"{argv[0]} failed with {error.returncode}: {said}") from error

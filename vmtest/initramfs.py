@@ -34,36 +34,40 @@ def build_initramfs(kernel: Unpacked) -> bytes:
     Raises VmtestError if busybox, modprobe or a module is missing.
     """
     if not BUSYBOX.exists():
-        raise VmtestError(f"cannot build an initramfs: {BUSYBOX} does not exist; "
-                          "install the packages in vmtest/packages.txt")
+        raise VmtestError(
+            f"cannot build an initramfs: {BUSYBOX} does not exist; "
+            "install the packages in vmtest/packages.txt"
+        )
     modules = [(path.name.removesuffix(".xz"), read_module(path)) for path in module_files(kernel)]
     order = "".join(f"{name}\n" for name, _ in modules)
-    directory, program, link, plain = (
-        stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFLNK | 0o777, stat.S_IFREG | 0o644)
-    return newc([
-        *(Member(name, directory) for name in DIRECTORIES),
-        Member("init", program, INIT.read_bytes()),
-        Member("bin/busybox", program, BUSYBOX.read_bytes()),
-        Member("bin/sh", link, b"busybox"),
-        Member("modules/order", plain, order.encode()),
-        *(Member(f"modules/{name}", plain, content) for name, content in modules),
-    ])
+    members = [Member(name, stat.S_IFDIR | 0o755) for name in DIRECTORIES]
+    members += [
+        Member("init", stat.S_IFREG | 0o755, INIT.read_bytes()),
+        Member("bin/busybox", stat.S_IFREG | 0o755, BUSYBOX.read_bytes()),
+        Member("bin/sh", stat.S_IFLNK | 0o777, b"busybox"),
+        Member("modules/order", stat.S_IFREG | 0o644, order.encode()),
+    ]
+    members += [Member(f"modules/{name}", stat.S_IFREG | 0o644, code) for name, code in modules]
+    return newc(members)
 
 
 def module_files(kernel: Unpacked) -> list[Path]:
     """List the files of MODULES and of what they depend on, in load order."""
     lines: list[str] = []
     for module in MODULES:
-        argv = ["modprobe", "-d", str(kernel.root), "-S", kernel.release, "-C", "/dev/null",
-                "--show-depends", module]
+        argv = ["modprobe", "-d", str(kernel.root), "-S", kernel.release, "-C", "/dev/null"]
+        argv += ["--show-depends", module]
         try:
             done = subprocess.run(argv, capture_output=True, text=True, check=True)
         except FileNotFoundError as error:
-            raise VmtestError("cannot run modprobe: it is not installed; "
-                              "install the packages in vmtest/packages.txt") from error
+            raise VmtestError(
+                "cannot run modprobe: it is not installed; "
+                "install the packages in vmtest/packages.txt"
+            ) from error
         except subprocess.CalledProcessError as error:
-            raise VmtestError(f"modprobe found no {module} for {kernel.release}: "
-                              f"{error.stderr.strip()}") from error
+            raise VmtestError(
+                f"modprobe found no {module} for {kernel.release}: {error.stderr.strip()}"
+            ) from error
         lines += done.stdout.splitlines()
     return parse_show_depends(lines)
 

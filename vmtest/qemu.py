@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import subprocess
 import time
@@ -17,8 +18,10 @@ QEMU = "qemu-system-x86_64"
 def require_qemu() -> None:
     """Raise VmtestError if QEMU is not installed."""
     if shutil.which(QEMU) is None:
-        raise VmtestError(f"cannot boot a kernel: {QEMU} is not installed; "
-                          "install the packages in vmtest/packages.txt")
+        raise VmtestError(
+            f"cannot boot a kernel: {QEMU} is not installed; "
+            "install the packages in vmtest/packages.txt"
+        )
 
 
 def kernel_cmdline(kernel: Kernel) -> str:
@@ -35,25 +38,32 @@ def qemu_argv(
     mounts it by the tag `exchange`, and the host's root, read-only, by `root`. memory: bytes.
     """
     la57 = "on" if kernel.levels == 5 else "off"
-    return [
-        QEMU, "-accel", "tcg", "-machine", "q35", "-cpu", f"max,la57={la57}",
-        "-m", f"{memory >> 20}M", "-smp", str(cpus),
-        "-nodefaults", "-display", "none", "-no-reboot",
-        "-serial", f"file:{exchange / 'console'}",
-        "-kernel", str(vmlinuz), "-initrd", str(exchange / "initramfs"),
-        "-append", kernel_cmdline(kernel),
+    options = [
+        ("-accel", "tcg"),
+        ("-machine", "q35"),
+        ("-cpu", f"max,la57={la57}"),
+        ("-m", f"{memory >> 20}M"),
+        ("-smp", str(cpus)),
+        ("-nodefaults",),
+        ("-display", "none"),
+        ("-no-reboot",),
+        ("-serial", f"file:{exchange / 'console'}"),
+        ("-kernel", str(vmlinuz)),
+        ("-initrd", str(exchange / "initramfs")),
+        ("-append", kernel_cmdline(kernel)),
         *_share("root", Path("/"), ",readonly=on"),
         *_share("exchange", exchange, ""),
     ]
+    return [QEMU, *itertools.chain.from_iterable(options)]
 
 
-def _share(tag: str, path: Path, options: str) -> list[str]:
+def _share(tag: str, path: Path, limits: str) -> list[tuple[str, str]]:
     # remap: the host's root holds several file systems, whose inode numbers would clash in one 9p.
     # security_model=none: an ordinary user may run this too; changes of owner then fail quietly.
     escaped = str(path).replace(",", ",,")
     return [
-        "-fsdev", f"local,id={tag},path={escaped},security_model=none,multidevs=remap{options}",
-        "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}",
+        ("-fsdev", f"local,id={tag},path={escaped},security_model=none,multidevs=remap{limits}"),
+        ("-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"),
     ]
 
 
@@ -69,8 +79,10 @@ def boot(argv: list[str], exchange: Path, *, timeout: float, echo: TextIO | None
     try:
         while qemu.poll() is None:
             if time.monotonic() > deadline:
-                raise VmtestError(f"the guest was not done after {timeout:.0f} s; "
-                                  f"its console ends with: {read_tail(exchange / 'console')}")
+                raise VmtestError(
+                    f"the guest was not done after {timeout:.0f} s; "
+                    f"its console ends with: {read_tail(exchange / 'console')}"
+                )
             time.sleep(0.1)
             shown += _echo_from(exchange / "stdout", shown, echo)
     finally:

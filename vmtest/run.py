@@ -90,19 +90,21 @@ def start_script(
     """Write the shell script that is PID 1 once the guest has its root."""
     variables = [f"{key}={value}" for key, value in env.items()]
     command = shlex.join(["env", "-i", *variables, *argv])
-    return "\n".join([
-        "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-        # So that the command can load modules of the kernel it runs on.
-        "mkdir -p /lib/modules",
-        f"mount --bind {shlex.quote(str(modules))} /lib/modules",
-        f"cd {shlex.quote(str(directory))}",
-        f"touch {EXCHANGE}/started",
-        f"{command} >{EXCHANGE}/stdout 2>{EXCHANGE}/stderr </dev/null",
-        f"echo $? >{EXCHANGE}/returncode",
-        "sync",
-        "busybox poweroff -f",
-        "",
-    ])
+    return "\n".join(
+        [
+            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+            # So that the command can load modules of the kernel it runs on.
+            "mkdir -p /lib/modules",
+            f"mount --bind {shlex.quote(str(modules))} /lib/modules",
+            f"cd {shlex.quote(str(directory))}",
+            f"touch {EXCHANGE}/started",
+            f"{command} >{EXCHANGE}/stdout 2>{EXCHANGE}/stderr </dev/null",
+            f"echo $? >{EXCHANGE}/returncode",
+            "sync",
+            "busybox poweroff -f",
+            "",
+        ]
+    )
 
 
 def read_result(exchange: Path, began: float) -> Result:
@@ -112,8 +114,10 @@ def read_result(exchange: Path, began: float) -> Result:
     """
     returncode = exchange / "returncode"
     if not returncode.exists():
-        raise VmtestError("the guest went off before the command ended; "
-                          f"its console ends with: {read_tail(exchange / 'console', 12)}")
+        raise VmtestError(
+            "the guest went off before the command ended; "
+            f"its console ends with: {read_tail(exchange / 'console', 12)}"
+        )
     # The host stamps these files: 9p creates them here, so no clock of the guest is involved.
     started, ended = (exchange / "started").stat().st_mtime, returncode.stat().st_mtime
     files = exchange / "files"

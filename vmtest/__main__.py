@@ -1,0 +1,208 @@
+"""The command line: python -m vmtest list | fetch | run KERNEL -- COMMAND... | test."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from vmtest.errors import VmtestError
+from vmtest.fetch import fetch, find_unpacked
+from vmtest.kernels import KERNELS, SHORT, Kernel
+from vmtest.run import Result, run_in_vm
+
+# Seconds for one guest. The whole selection runs about ten times slower than on the machine itself;
+# the short one is for continuous integration, where two guests must fit into eight minutes.
+TEST_TIMEOUT = 3600.0
+SHORT_TIMEOUT = 240.0
+
+
+def run_list(arguments: argparse.Namespace) -> int:
+    """Print the table of kernels."""
+    for kernel in KERNELS.values():
+        unpacked = find_unpacked(kernel)
+        release = unpacked.release if unpacked else "(not fetched)"
+        options = " ".join(kernel.cmdline)
+        print(f"{kernel.name:22}{kernel.levels} levels  {kernel.suite:10}{release:24}{options}")
+    return 0
+
+
+def run_fetch(arguments: argparse.Namespace) -> int:
+    """Download and unpack kernels; --update looks for newer ones."""
+    fetched = set()
+    for kernel in choose_kernels(arguments.kernel or KERNELS):
+        if (kernel.package, kernel.suite) not in fetched:
+            unpacked = fetch(kernel, update=arguments.update)
+            print(f"{kernel.suite:10}{unpacked.release:24}{unpacked.root}")
+        fetched.add((kernel.package, kernel.suite))
+    return 0
+
+
+def run_run(arguments: argparse.Namespace) -> int:
+    """Run one command as root in one kernel, and exit with its exit code."""
+    (kernel,) = choose_kernels([arguments.kernel])
+    result = run_in_vm(
+        kernel,
+        arguments.command,
+        timeout=arguments.timeout,
+        memory=arguments.memory << 20,
+        echo=sys.stdout,
+    )
+    sys.stderr.write(result.stderr)
+    if arguments.output:
+        write_files(result, arguments.output)
+    print(f"vmtest: {describe(kernel, result)}", file=sys.stderr)
+    return result.returncode
+
+
+def run_test(arguments: argparse.Namespace) -> int:
+    """Run pytest in kernel after kernel; exit 0 only if it passed in each."""
+    chosen = arguments.kernel or (SHORT if arguments.short else KERNELS)
+    argv = pytest_argv(arguments.python, arguments.selection, short=arguments.short)
+    timeout = arguments.timeout or (SHORT_TIMEOUT if arguments.short else TEST_TIMEOUT)
+    summary, failed = [], False
+    for kernel in choose_kernels(chosen):
+        print(f"vmtest: {kernel.name}: {' '.join(argv[1:])}", flush=True)
+        try:
+            result = run_in_vm(
+                kernel, argv, timeout=timeout, memory=arguments.memory << 20, echo=sys.stdout
+            )
+        except VmtestError as error:
+            failed = True
+            summary.append(f"{kernel.name}: {error}")
+            continue
+        sys.stderr.write(result.stderr)
+        failed |= result.returncode != 0
+        summary.append(describe(kernel, result))
+    print("\n".join(f"vmtest: {line}" for line in summary))
+    return int(failed)
+
+
+def pytest_argv(python: str, selection: Sequence[str], *, short: bool) -> list[str]:
+    """Build the command of `test`: pytest on `selection`, or on tests/live if it is empty."""
+    marked = ["-m", "vmshort"] if short else []
+    return [
+        python,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        *marked,
+        *(selection or ["tests/live"]),
+    ]
+
+
+def describe(kernel: Kernel, result: Result) -> str:
+    """Say in one line how a guest ended."""
+    outcome = "ok" if result.returncode == 0 else f"exit code {result.returncode}"
+    return (
+        f"{kernel.name}: {outcome}, booted in {result.boot_seconds:.1f} s, "
+        f"ran for {result.run_seconds:.1f} s"
+    )
+
+
+def choose_kernels(names: Iterable[str]) -> list[Kernel]:
+    """Look names up in the table; raise VmtestError for one that is not there."""
+    try:
+        return [KERNELS[name] for name in names]
+    except KeyError as error:
+        known = ", ".join(KERNELS)
+        raise VmtestError(f"no kernel {error} in the table; choose from {known}") from error
+
+
+def write_files(result: Result, directory: Path) -> None:
+    """Write the files of a result below `directory`."""
+    for name, content in result.files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "list": run_list,
+    "fetch": run_fetch,
+    "run": run_run,
+    "test": run_test,
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser; each command's help is the docstring of its function."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vmtest",
+        description="Boot other kernels under QEMU with this machine's files as their root.",
+    )
+    commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
+    added = {
+        name: commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        for name, run in COMMANDS.items()
+    }
+
+    added["fetch"].add_argument("kernel", nargs="*", metavar="KERNEL", help="default: all")
+    added["fetch"].add_argument("--update", action="store_true", help="look for newer ones")
+
+    added["run"].add_argument("kernel", metavar="KERNEL", help="a name from 'list'")
+    added["run"].add_argument("command", nargs="+", metavar="COMMAND", help="put -- before it")
+    added["run"].add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="write here what the command leaves in $VMTEST_OUTPUT",
+    )
+    added["run"].add_argument("--timeout", type=float, default=600, metavar="SECONDS")
+
+    added["test"].add_argument(
+        "selection",
+        nargs="*",
+        metavar="SELECTION",
+        help="arguments for pytest, after --; default: tests/live",
+    )
+    added["test"].add_argument(
+        "--short",
+        action="store_true",
+        help=f"only {' and '.join(SHORT)}, only tests marked vmshort",
+    )
+    added["test"].add_argument(
+        "--kernel", action="append", metavar="KERNEL", help="only this kernel; may be given again"
+    )
+    added["test"].add_argument(
+        "--python",
+        default=sys.executable,
+        metavar="FILE",
+        help="the interpreter that has pytest (default: this one)",
+    )
+    added["test"].add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help=f"for each kernel (default: {TEST_TIMEOUT:.0f}; with --short: {SHORT_TIMEOUT:.0f})",
+    )
+    for name in ("run", "test"):
+        added[name].add_argument(
+            "--memory",
+            type=int,
+            default=2048,
+            metavar="MIB",
+            help="RAM of the guest in MiB (default: 2048)",
+        )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; print an error as one sentence and return 1."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return COMMANDS[arguments.name](arguments)
+    except VmtestError as error:
+        print(f"vmtest: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    # A caller that loses patience sends SIGTERM; as an exception it ends the guest too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    sys.exit(main())
