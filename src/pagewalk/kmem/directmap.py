@@ -1,0 +1,209 @@
+"""Where physical memory and its struct pages lie in the kernel's address space: found and proved.
+
+The kernel maps all RAM at one base, chosen at boot (page_offset_base), and all struct pages at
+another (vmemmap_base). Neither is told to user space. Both are found here from structs of this
+very process, and believed only after a random token in a page of our own was read through them.
+Documentation/arch/x86/x86_64/mm.rst has the map.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import platform
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pagewalk.errors import SourceUnavailable, Unsupported
+from pagewalk.kmem.kernel import Kernel
+from pagewalk.kmem.memory import U64, read_bytes, read_word, read_words
+from pagewalk.kmem.task import Task, find_task, read_mm
+
+_GIB = 1 << 30
+_PRESENT = np.uint64(1)
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class DirectMap:
+    """Say how physical addresses become kernel addresses.
+
+    ``base`` is the kernel address of physical byte 0, ``levels`` the levels of page tables (4 or
+    5), ``phys_mask`` the bits of an entry that are its physical address: memory-encryption bits,
+    which lie above the CPU's address width, are outside of it.
+    """
+
+    base: int
+    levels: int
+    phys_mask: int
+
+    def addresses(self, phys: U64) -> U64:
+        """Return the kernel addresses (u64[n]) of physical ones (u64[n], bytes)."""
+        return phys + np.uint64(self.base)
+
+
+@dataclass(frozen=True)
+class MemMap:
+    """Say where struct pages lie: ``base`` is the kernel address of PFN 0's, ``size`` its bytes."""
+
+    base: int
+    size: int
+
+
+@dataclass(frozen=True)
+class _Token:
+    """A page of our own: where it is mapped, what it holds, the memfd that holds it."""
+
+    address: int
+    text: bytes
+    fd: int
+
+
+@contextmanager
+def _token_page() -> Iterator[_Token]:
+    # Shared memory, not anonymous: the page cache then knows its struct page. One page, written,
+    # so that it is mapped by a PTE and stays where it is but for migration.
+    fd = os.memfd_create("pagewalk-token")
+    text = os.urandom(32)
+    try:
+        os.ftruncate(fd, mmap.PAGESIZE)
+        page = mmap.mmap(fd, mmap.PAGESIZE)
+        page[: len(text)] = text
+        yield _Token(ctypes.addressof(ctypes.c_char.from_buffer(page)), text, fd)
+    finally:
+        os.close(fd)
+
+
+def find_direct_map(kernel: Kernel) -> DirectMap:
+    """Find the direct map's base and the number of levels, and prove them by a token of our own.
+
+    Raises SourceUnavailable when no base shows the token, Unsupported on another architecture
+    than x86_64.
+    """
+    if platform.machine() != "x86_64":
+        raise Unsupported(f"direct map that is understood on {platform.machine()}", "x86_64 only")
+    pgd = read_mm(kernel, _own_mm(kernel)).pgd
+    mask = _phys_mask()
+    for _ in range(_ATTEMPTS):
+        with _token_page() as token:
+            for levels in (4, 5):
+                for base in _proved_bases(kernel, token, pgd, levels, mask):
+                    return DirectMap(base, levels, mask)
+    raise SourceUnavailable(
+        "kernel memory",
+        "no direct-map base shows our own page, neither with 4 nor with 5 levels of page tables",
+        "report it with the kernel's version and /proc/zoneinfo",
+    )
+
+
+def _proved_bases(kernel: Kernel, token: _Token, pgd: int, levels: int, mask: int) -> Iterator[int]:
+    # The base lies a whole number of GiB below any direct-map address (kaslr.c aligns it to a
+    # PUD), at most as many as there are GiB of physical addresses. All are tried side by side,
+    # 10 to 1000 of them. None lies above the true one by more than that, so the addresses stay
+    # in the direct map or the hole that follows it, never in an I/O mapping.
+    count = _highest_phys() // _GIB + 2
+    bases = np.uint64(pgd // _GIB * _GIB) - np.arange(count, dtype=np.uint64) * np.uint64(_GIB)
+    tables = np.full(count, pgd, np.uint64)
+    for shift in range(12 + 9 * (levels - 1), 11, -9):
+        index = token.address >> shift & 511
+        entries, errno = read_words(kernel.memory, tables + np.uint64(8 * index))
+        alive = (errno == 0) & (entries & _PRESENT != 0)
+        bases = bases[alive]
+        tables = (entries[alive] & np.uint64(mask)) + bases
+    for base, page in zip(bases.tolist(), tables.tolist(), strict=True):
+        if _holds(kernel, page, token.text):
+            yield base
+
+
+def _holds(kernel: Kernel, address: int, text: bytes) -> bool:
+    try:
+        return read_bytes(kernel.memory, address, len(text)) == text
+    except OSError:
+        return False
+
+
+def translate(kernel: Kernel, direct_map: DirectMap, pgd: int, address: int) -> int:
+    """Walk to the base page of user ``address`` (bytes); return its physical address.
+
+    For pages of our own only: present, small or huge. Raises OSError when nothing is mapped.
+    """
+    table = pgd
+    for shift in range(12 + 9 * (direct_map.levels - 1), 11, -9):
+        entry = read_word(kernel.memory, table + 8 * (address >> shift & 511))
+        if not entry & 1:
+            raise OSError(f"nothing is mapped at {address:#x}")
+        phys = entry & direct_map.phys_mask
+        if shift == 12 or (entry & 0x80 and shift <= 30):
+            inside = (1 << shift) - 1
+            return phys & ~inside | address & inside & ~0xFFF
+        table = phys + direct_map.base
+    raise AssertionError("the loop ends at the PTE")
+
+
+def find_mem_map(kernel: Kernel, direct_map: DirectMap) -> MemMap:
+    """Find where struct pages begin, and prove it on two pages of our own.
+
+    The page cache of a memfd points at its page's struct page; the page's PFN comes from the page
+    tables. Raises SourceUnavailable when the two pages do not agree.
+    """
+    size = kernel.btf.size("page")
+    for _ in range(_ATTEMPTS):
+        with _token_page() as first, _token_page() as second:
+            bases = {_mem_map_base(kernel, direct_map, token, size) for token in (first, second)}
+        if len(bases) == 1 and None not in bases:
+            return MemMap(next(base for base in bases if base is not None), size)
+    raise SourceUnavailable(
+        "kernel memory",
+        "the struct pages of two pages of our own do not lie in one array",
+        "take /proc/kpageflags",
+    )
+
+
+def _mem_map_base(kernel: Kernel, direct_map: DirectMap, token: _Token, size: int) -> int | None:
+    # None when the page moved between the two looks, or its struct page is not what it should be.
+    mapping = _mapping_of(kernel, token.fd)
+    # A file of one page: the root of its xarray is the page itself, a struct folio or page.
+    page = kernel.field("address_space", mapping, "i_pages.xa_head")
+    pgd = read_mm(kernel, _own_mm(kernel)).pgd
+    phys = translate(kernel, direct_map, pgd, token.address)
+    same = _holds(kernel, phys + direct_map.base, token.text)
+    points_back = page and kernel.field("page", page, "mapping") == mapping
+    return page - phys // mmap.PAGESIZE * size if same and points_back else None
+
+
+def _mapping_of(kernel: Kernel, fd: int) -> int:
+    # current->files->fdt->fd[fd]->f_mapping
+    files = kernel.field("task_struct", kernel.current, "files")
+    table = kernel.field("files_struct", files, "fdt")
+    file = read_word(kernel.memory, kernel.field("fdtable", table, "fd") + 8 * fd)
+    return kernel.field("file", file, "f_mapping")
+
+
+def _own_mm(kernel: Kernel) -> int:
+    own: Task = find_task(kernel, os.getpid())
+    if own.mm is None:
+        raise SourceUnavailable("kernel memory", "our own task has no mm", "report it")
+    return own.mm
+
+
+def _highest_phys() -> int:
+    # The end of the last zone, which every user may read; bytes.
+    text = Path("/proc/zoneinfo").read_text()
+    zones = re.findall(r"^ +spanned +(\d+)$|^ +start_pfn: +(\d+)$", text, re.M)
+    # An empty zone has no start_pfn line, and its span is 0.
+    spans = [int(span) for span, _ in zones if span and span != "0"]
+    starts = [int(start) for _, start in zones if start]
+    return max(start + span for start, span in zip(starts, spans, strict=True)) * mmap.PAGESIZE
+
+
+def _phys_mask() -> int:
+    # The CPU tells its address width less the bits memory encryption takes; 52 is the format's.
+    found = re.search(r"address sizes\s*: (\d+) bits physical", Path("/proc/cpuinfo").read_text())
+    width = min(int(found[1]), 52) if found else 52
+    return (1 << width) - mmap.PAGESIZE

@@ -1,0 +1,87 @@
+"""One opened kernel: a reader of its memory and its own description of its structs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from pagewalk.btf import Btf
+from pagewalk.errors import SourceUnavailable
+from pagewalk.kmem.bpf import BpfMemory
+from pagewalk.kmem.memory import U8, KernelMemory, read_bytes
+
+BTF_PATH = "/sys/kernel/btf/vmlinux"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Hold what every look into the kernel needs.
+
+    ``current`` is the kernel address of a task_struct of this very process: where PIDs are looked
+    up from, so that they mean what they mean to the caller.
+    """
+
+    memory: KernelMemory
+    btf: Btf
+    current: int
+
+    def field(self, struct: str, address: int, path: str) -> int:
+        """Read member ``path`` of the ``struct`` at ``address`` as an unsigned integer.
+
+        Raises OSError when the memory cannot be read, LookupError when there is no such member.
+        """
+        return self.fields(struct, address, (path,))[path]
+
+    def fields(self, struct: str, address: int, paths: Iterable[str]) -> dict[str, int]:
+        """Read several members of one struct in one go: one moment for all of them."""
+        members = {path: self.btf.member(struct, path) for path in paths}
+        low = min(member.offset for member in members.values())
+        high = max(member.offset + member.size for member in members.values())
+        data = read_bytes(self.memory, address + low, high - low)
+        return {path: _integer(data, m.offset - low, m.size) for path, m in members.items()}
+
+    def column(self, rows: U8, struct: str, path: str) -> NDArray[Any]:
+        """View member ``path`` in ``rows`` (u8[n, sizeof struct]) as unsigned integers[n]."""
+        member = self.btf.member(struct, path)
+        cells = rows[:, member.offset : member.offset + member.size]
+        return cells.view(f"<u{member.size}")[:, 0]
+
+    def close(self) -> None:
+        """Give back the reader's descriptors and maps."""
+        self.memory.close()
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _integer(data: bytes, offset: int, size: int) -> int:
+    return int.from_bytes(data[offset : offset + size], "little")
+
+
+def read_btf(path: str = BTF_PATH) -> Btf:
+    """Index the running kernel's BTF; raises SourceUnavailable when it has none."""
+    try:
+        with open(path, "rb") as file:
+            return Btf(file.read())
+    except OSError as error:
+        raise SourceUnavailable(
+            "btf",
+            f"cannot read {path}: {error.strerror}",
+            "use a kernel built with CONFIG_DEBUG_INFO_BTF, as distributions' are",
+        ) from error
+
+
+def open_bpf() -> Kernel:
+    """Open the running kernel through bpf(2); raises SourceUnavailable with cause and remedy."""
+    memory = BpfMemory()
+    try:
+        return Kernel(memory, read_btf(), memory.current)
+    except SourceUnavailable:
+        memory.close()
+        raise

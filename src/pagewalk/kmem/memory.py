@@ -1,0 +1,135 @@
+"""What a reader of kernel memory is, and the reads that work through every reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+U8 = NDArray[np.uint8]
+U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+PAGE = 4096
+
+
+def refuse_address(address: int, code: int) -> OSError:
+    """Make the error of a read at ``address`` that failed with errno ``code``."""
+    return OSError(code, f"kernel memory at {address:#x} cannot be read")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Hold the answers to requests ``first`` up to ``first + len(errno)``.
+
+    ``data`` is u8, the requests' bytes one after the other, a view that the next read of the same
+    reader overwrites. ``errno`` is i32 per request, 0 where the bytes are the kernel's; elsewhere
+    they mean nothing.
+    """
+
+    first: int
+    data: U8
+    errno: I32
+
+
+class KernelMemory(Protocol):
+    """Read kernel memory at virtual addresses. A reader serves one thread."""
+
+    def batches(self, addresses: U64, lengths: U32) -> Iterator[Batch]:
+        """Read ``lengths`` bytes (u32[n], each at most PAGE) at ``addresses`` (u64[n])."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """Read ``size`` bytes, at most PAGE, at ``address``; raises OSError with the errno."""
+
+    def close(self) -> None:
+        """Give back every descriptor and mapping; closing twice is allowed."""
+
+
+def read_bytes(memory: KernelMemory, address: int, size: int) -> bytes:
+    """Read ``size`` bytes at ``address``; raises OSError with the kernel's errno."""
+    blocks = range(0, size, PAGE)
+    return b"".join(memory.read(address + at, min(PAGE, size - at)) for at in blocks)
+
+
+def read_word(memory: KernelMemory, address: int) -> int:
+    """Read the u64 at ``address``; raises OSError as read_bytes does."""
+    return int.from_bytes(memory.read(address, 8), "little")
+
+
+def read_words(memory: KernelMemory, addresses: U64) -> tuple[U64, I32]:
+    """Read the u64 at each of ``addresses`` (u64[n]); return (words u64[n], errno i32[n])."""
+    words = np.empty(len(addresses), np.uint64)
+    errno = np.empty(len(addresses), np.int32)
+    for batch in memory.batches(addresses, np.full(len(addresses), 8, np.uint32)):
+        rows = slice(batch.first, batch.first + len(batch.errno))
+        words[rows], errno[rows] = batch.data.view(np.uint64), batch.errno
+    return words, errno
+
+
+def page_batches(memory: KernelMemory, addresses: U64) -> Iterator[tuple[int, U64, I32]]:
+    """Read the page at each of ``addresses`` (u64[n]); yield (first, words, errno) per batch.
+
+    ``words`` is u64[k, 512], a view that the next step overwrites; ``errno`` is i32[k].
+    """
+    for batch in memory.batches(addresses, np.full(len(addresses), PAGE, np.uint32)):
+        yield batch.first, batch.data.view(np.uint64).reshape(-1, PAGE // 8), batch.errno
+
+
+def read_pages(memory: KernelMemory, addresses: U64) -> tuple[U64, I32]:
+    """Read the page at each of ``addresses`` (u64[n]); return (words u64[n, 512], errno i32[n]).
+
+    When they fit one batch the words are a view that the next read overwrites, else a copy. Take
+    ``page_batches`` for many pages.
+    """
+    parts = [
+        (words if len(words) == len(addresses) else words.copy(), errno)
+        for _, words, errno in page_batches(memory, addresses)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return np.empty((0, PAGE // 8), np.uint64), np.empty(0, np.int32)
+    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+
+def element_batches(
+    memory: KernelMemory, base: int, indexes: U64, size: int
+) -> Iterator[tuple[int, U8, I32]]:
+    """Read element ``i`` of an array at ``base`` for each i of ``indexes`` (u64[n], any order).
+
+    Elements have ``size`` bytes, at most PAGE. Neighbours are read as one block, so ascending
+    indexes are the fast ones. Yields (first, elements, errno): u8[k, size], a view that the next
+    step overwrites, and i32[k].
+    """
+    if not len(indexes):
+        return
+    offsets = (indexes * np.uint64(size)) + np.uint64(base % (1 << 64))
+    # A block ends where the next element is no neighbour and at each page edge: then a page that
+    # is not mapped takes none of its neighbours' elements with it, and no block exceeds a page.
+    # An element that lies across the edge is a block of its own.
+    place = offsets & np.uint64(PAGE - 1)
+    begins = (place < np.uint64(size)) | (place > np.uint64(PAGE - size))
+    begins[0] = True
+    begins[1:] |= np.diff(offsets) != np.uint64(size)
+    first = np.flatnonzero(begins)
+    counts = np.diff(first, append=len(indexes))
+    for batch in memory.batches(offsets[first], (counts * size).astype(np.uint32)):
+        blocks = slice(batch.first, batch.first + len(batch.errno))
+        elements = batch.data.reshape(-1, size)
+        errno = np.repeat(batch.errno, counts[blocks])
+        yield int(first[batch.first]), elements, errno
+
+
+def read_elements(memory: KernelMemory, base: int, indexes: U64, size: int) -> tuple[U8, I32]:
+    """Read array elements as element_batches does; return (u8[n, size], errno i32[n]), copies."""
+    elements = np.empty((len(indexes), size), np.uint8)
+    errno = np.empty(len(indexes), np.int32)
+    for first, part, codes in element_batches(memory, base, indexes, size):
+        rows = slice(first, first + len(codes))
+        elements[rows], errno[rows] = part, codes
+    return elements, errno

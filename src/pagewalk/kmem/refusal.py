@@ -1,0 +1,125 @@
+"""Why the kernel refused bpf(2), and what to do: one sentence, the first cause that holds."""
+
+from __future__ import annotations
+
+import errno as errnos
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from pagewalk.errors import SourceUnavailable
+
+# bpf(2)'s number; include/uapi/asm-generic/unistd.h for the two newer architectures.
+BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
+
+# include/uapi/linux/capability.h
+_CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+
+_GRANT = "run as root, or grant CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)"
+
+
+@dataclass(frozen=True)
+class Rights:
+    """Hold what decides over bpf(2): the machine, and this process's own standing.
+
+    ``seccomp`` is the mode of /proc/self/status (0 none, 2 filter); ``lockdown`` the active mode
+    ("" when the kernel has no lockdown); ``uid_map`` the text of /proc/self/uid_map; ``effective``
+    the CapEff mask.
+    """
+
+    machine: str
+    seccomp: int
+    lockdown: str
+    uid_map: str
+    effective: int
+
+    def has(self, capability: str) -> bool:
+        """Tell whether ``capability`` is effective."""
+        return bool(self.effective >> _CAPABILITIES[capability] & 1)
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def read_rights(root: str = "/") -> Rights:
+    """Read this process's rights; ``root`` is where proc and sys lie."""
+    fields = dict(
+        line.split(":", 1) for line in _text(f"{root}/proc/self/status").splitlines() if ":" in line
+    )
+    lockdown = _text(f"{root}/sys/kernel/security/lockdown")
+    return Rights(
+        machine=platform.machine(),
+        seccomp=int(fields.get("Seccomp", "0")),
+        # "none [integrity] confidentiality": the brackets mark the active one.
+        lockdown=lockdown.partition("[")[2].partition("]")[0],
+        uid_map=_text(f"{root}/proc/self/uid_map"),
+        effective=int(fields.get("CapEff", "0"), 16),
+    )
+
+
+def missing_capabilities(rights: Rights) -> list[str]:
+    """Name what ``rights`` lacks to read kernel memory by bpf(2); empty when nothing."""
+    if rights.has("CAP_SYS_ADMIN"):
+        return []
+    return [name for name in ("CAP_BPF", "CAP_PERFMON") if not rights.has(name)]
+
+
+def explain(error: OSError, rights: Rights) -> SourceUnavailable:
+    """Turn bpf(2)'s refusal into one sentence with its remedy, most fundamental cause first."""
+    says = f"{error.strerror} says {errnos.errorcode.get(error.errno or 0, error.errno)}"
+    why, remedy = _cause(error, rights)
+    return SourceUnavailable("ebpf", f"{says}: {why}", remedy)
+
+
+def _cause(error: OSError, rights: Rights) -> tuple[str, str]:
+    if error.errno == errnos.ENOSYS:
+        return "this kernel has no bpf system call", "use a kernel built with CONFIG_BPF_SYSCALL"
+    if rights.seccomp == 2 and error.errno in (errnos.EPERM, errnos.EACCES):
+        return (
+            "a seccomp filter is in force, and a container's usual one forbids bpf",
+            "run outside the sandbox, or give the container a profile that allows bpf",
+        )
+    if rights.lockdown == "confidentiality":
+        return (
+            "kernel lockdown is in confidentiality mode, which forbids reading kernel memory",
+            "boot with lockdown=integrity or none, or take --source procfs",
+        )
+    if not _is_initial_user_namespace(rights.uid_map):
+        return (
+            "this is a user namespace, and bpf asks for rights in the initial one",
+            "run outside the user namespace, as root",
+        )
+    missing = missing_capabilities(rights)
+    if missing:
+        return f"{' and '.join(missing)} missing", _GRANT
+    return _leftover(error)
+
+
+def _leftover(error: OSError) -> tuple[str, str]:
+    # Everything that could be named beforehand is in order: give the kernel's own word.
+    if error.errno in (errnos.EINVAL, errnos.E2BIG):
+        return (
+            "it refuses this program or map although the rights suffice",
+            f"a kernel of at least 5.10 is needed, this is {os.uname().release}",
+        )
+    if error.errno == errnos.ENOMEM:
+        return "no memory for the maps", "free some memory or raise RLIMIT_MEMLOCK"
+    return "the rights suffice, so a security module may forbid it", "ask `dmesg` or the audit log"
+
+
+def _is_initial_user_namespace(uid_map: str) -> bool:
+    # The identity over all 2^32 - 1 uids; a kernel without user namespaces has no such file.
+    return not uid_map or uid_map.split() == ["0", "0", "4294967295"]
+
+
+def refuse_machine(machine: str) -> SourceUnavailable:
+    """Say that bpf(2)'s number is not known for ``machine``."""
+    known = ", ".join(BPF_SYSCALL)
+    return SourceUnavailable(
+        "ebpf", f"it is not made for {machine} (only {known})", "take --source procfs"
+    )

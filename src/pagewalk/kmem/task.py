@@ -1,0 +1,170 @@
+"""pid -> task -> mm -> page-table root, by plain reads of the kernel's own structs.
+
+The way is the kernel's: find_pid_ns() and pid_task() of kernel/pid.c. Nothing is locked, so every
+answer is checked by reading back what leads to it; a task that was freed on the way is looked up
+again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pagewalk.errors import ProcessGone, Unsupported
+from pagewalk.kmem.kernel import Kernel
+from pagewalk.kmem.memory import read_bytes, read_word
+
+# include/linux/sched.h, stable since 2.6
+_PF_KTHREAD = 0x00200000
+# include/linux/xarray.h: a tagged node pointer, a 64-slot node, and the reserved entries
+_XA_TAG, _XA_INTERNAL, _XA_SLOTS, _XA_LARGEST_RESERVED = 3, 2, 64, 4096
+
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Task:
+    """Describe one thread.
+
+    ``address`` of its task_struct; ``pid`` its id as the caller counts; ``comm`` its name; ``mm``
+    the address of its mm_struct, None for a kernel thread and for one that has exited
+    (``exiting``); ``start_ns`` its start time since boot in ns, which tells a reused pid.
+    """
+
+    address: int
+    pid: int
+    comm: str
+    mm: int | None
+    kernel_thread: bool
+    exiting: bool
+    start_ns: int
+
+
+@dataclass(frozen=True)
+class Mm:
+    """Hold the numbers of one mm_struct: bytes, but ``map_count`` (VMAs) and addresses.
+
+    ``pgd`` is the kernel address of the page-table root; ``pgtables`` the bytes of page tables
+    (VmPTE), ``total`` VmSize, ``locked`` VmLck, ``pinned`` VmPin. ``start_brk``, ``brk`` and
+    ``start_stack`` are user addresses.
+    """
+
+    address: int
+    pgd: int
+    map_count: int
+    total: int
+    locked: int
+    pinned: int
+    pgtables: int
+    start_brk: int
+    brk: int
+    start_stack: int
+
+
+def find_task(kernel: Kernel, pid: int) -> Task:
+    """Find the thread that the caller's PID namespace calls ``pid``.
+
+    Any thread's id will do: with a dead group leader its living threads still lead to the mm.
+    Raises ProcessGone when there is none.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            task = _task_once(kernel, pid)
+        except OSError:
+            continue
+        if task is not None:
+            return task
+    raise ProcessGone(pid, "does not exist")
+
+
+def read_mm(kernel: Kernel, address: int, page_size: int = 4096) -> Mm:
+    """Read the mm_struct at ``address``; raises OSError when it cannot be read."""
+    names = ("pgd", "map_count", "total_vm", "locked_vm", "pinned_vm", "pgtables_bytes")
+    found = kernel.fields("mm_struct", address, (*names, "start_brk", "brk", "start_stack"))
+    return Mm(
+        address=address,
+        pgd=found["pgd"],
+        map_count=found["map_count"],
+        total=found["total_vm"] * page_size,
+        locked=found["locked_vm"] * page_size,
+        pinned=found["pinned_vm"] * page_size,
+        pgtables=found["pgtables_bytes"],
+        start_brk=found["start_brk"],
+        brk=found["brk"],
+        start_stack=found["start_stack"],
+    )
+
+
+def _task_once(kernel: Kernel, pid: int) -> Task | None:
+    # None: not there, or it changed while we looked.
+    namespace, level = _pid_namespace(kernel)
+    struct_pid = _xarray_load(kernel, namespace, pid)
+    if not struct_pid:
+        return None
+    address = _pid_task(kernel, struct_pid)
+    if not address or _number(kernel, struct_pid, level) != pid:
+        return None
+    task = _read_task(kernel, address, pid)
+    # The task read was this pid's only if it still is: both are freed by RCU, and reused.
+    still = _pid_task(kernel, struct_pid) == address
+    same = kernel.field("task_struct", address, "thread_pid") == struct_pid
+    return task if still and same and _number(kernel, struct_pid, level) == pid else None
+
+
+def _pid_namespace(kernel: Kernel) -> tuple[int, int]:
+    # task_active_pid_ns(current): the namespace of its pid's deepest number, and that level.
+    struct_pid = kernel.field("task_struct", kernel.current, "thread_pid")
+    level = kernel.field("pid", struct_pid, "level")
+    return kernel.field("upid", _upid(kernel, struct_pid, level), "ns"), level
+
+
+def _upid(kernel: Kernel, struct_pid: int, level: int) -> int:
+    return struct_pid + kernel.btf.offset("pid", "numbers") + level * kernel.btf.size("upid")
+
+
+def _number(kernel: Kernel, struct_pid: int, level: int) -> int:
+    return kernel.field("upid", _upid(kernel, struct_pid, level), "nr")
+
+
+def _pid_task(kernel: Kernel, struct_pid: int) -> int:
+    # hlist_first of tasks[PIDTYPE_PID], which is the first of the enum since it exists.
+    node = read_word(kernel.memory, struct_pid + kernel.btf.offset("pid", "tasks"))
+    return node - kernel.btf.offset("task_struct", "pid_links") if node else 0
+
+
+def _read_task(kernel: Kernel, address: int, pid: int) -> Task:
+    found = kernel.fields("task_struct", address, ("flags", "mm", "exit_state", "start_boottime"))
+    comm = kernel.btf.member("task_struct", "comm")
+    name = read_bytes(kernel.memory, address + comm.offset, comm.size).partition(b"\0")[0]
+    kernel_thread = bool(found["flags"] & _PF_KTHREAD)
+    return Task(
+        address=address,
+        pid=pid,
+        comm=name.decode(errors="backslashreplace"),
+        # A kernel thread may borrow an mm (kthread_use_mm); it never is its own.
+        mm=None if kernel_thread else found["mm"] or None,
+        kernel_thread=kernel_thread,
+        exiting=bool(found["exit_state"]),
+        start_ns=found["start_boottime"],
+    )
+
+
+def _xarray_load(kernel: Kernel, namespace: int, pid: int) -> int:
+    # idr_find(&ns->idr, pid): the entry at that index, 0 when empty (lib/xarray.c, xas_load).
+    if not kernel.btf.has("pid_namespace", "idr"):
+        raise Unsupported("pid lookup by idr", "4.15")
+    idr = namespace + kernel.btf.offset("pid_namespace", "idr")
+    index = pid - kernel.field("idr", idr, "idr_base")
+    entry = kernel.field("idr", idr, "idr_rt.xa_head")
+    slots = kernel.btf.offset("xa_node", "slots")
+    root, shift = True, 0
+    while entry & _XA_TAG == _XA_INTERNAL and entry > _XA_LARGEST_RESERVED:
+        node = entry - _XA_INTERNAL
+        shift = kernel.field("xa_node", node, "shift")
+        if root and index >> shift >= _XA_SLOTS:
+            return 0
+        entry = read_word(kernel.memory, node + slots + 8 * (index >> shift & _XA_SLOTS - 1))
+        root = False
+        if shift == 0:
+            break
+    # A tree whose root is no node holds index 0 alone.
+    return 0 if entry & _XA_TAG or (root and index) else entry
