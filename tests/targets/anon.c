@@ -123,6 +123,16 @@ static void reservation(char **args)
 	fact("reserved", p, pages, "anon", touched, "empty", (long)pages - touched, NULL);
 }
 
+/* Freed under pressure without being swapped: anonymous, but not backed by swap. */
+static void droppable(char **args)
+{
+	char *p = mmap(NULL, 32 * PAGE, RW, 0x08 /* MAP_DROPPABLE */ | MAP_ANONYMOUS, -1, 0);
+
+	check(p != MAP_FAILED, "mmap(MAP_DROPPABLE)");
+	write_pages(p, 0, 16, 1);
+	fact("droppable", p, 32, "anon", 16L, "empty", 16L, "lazyfree", 0L, NULL);
+}
+
 static void runs(char **args)
 {
 	long n = number(args, 0, 513);
@@ -145,5 +155,6 @@ const struct zoo_case anon_cases[] = {
 	{ "plain", plain },       { "zero_reads", zero_reads },   { "fork_cow", fork_cow },
 	{ "fork_three", fork_three }, { "shared_fork", shared_fork }, { "locked", locked },
 	{ "prot_none", prot_none }, { "lazyfree", lazyfree },   { "reservation", reservation },
-	{ "runs", runs },         { "dense", dense },           { NULL, NULL },
+	{ "runs", runs },         { "dense", dense },           { "droppable", droppable },
+	{ NULL, NULL },
 };

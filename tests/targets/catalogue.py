@@ -1,6 +1,8 @@
 """The targets by name: what each provokes, how it is started, what the machine must offer."""
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 # The keys of a region's facts that together account for each of its base pages, once.
 # "empty" is a page with no entry, whether or not a page table exists above it.
@@ -25,8 +27,7 @@ class Target:
 
     name: its key in TARGETS. provokes: one sentence. args: what follows the program's own name;
     start() may replace all but the first. needs: names of SETUPS in tests/machine.py. execs:
-    it becomes another program, which says nothing when it is ready. says_ready: an exec'ed
-    program that prints the ready line itself.
+    it becomes another program, which says nothing when it is ready.
     """
 
     name: str
@@ -34,6 +35,11 @@ class Target:
     args: tuple[str, ...]
     needs: tuple[str, ...] = ()
     execs: bool = False
+
+
+PARK = str(Path(__file__).with_name("Park.java"))
+# What Park.java does, in Python.
+PARK_PY = """print('{"ready": 1}', flush=True); input()"""
 
 
 def _zoo(name: str, provokes: str, *needs: str) -> Target:
@@ -57,6 +63,47 @@ _ALL = (
     _zoo("memfd", "a memfd mapped shared, private and written, and read-only"),
     _zoo("tmpfs", "an unlinked tmpfs file mapped shared, private and written, and read-only"),
     _zoo("names", "file names with spaces, a newline, a backslash and ' (deleted)'"),
+    _zoo("thp", "one huge page, mapped whole, and an empty huge range", "thp"),
+    _zoo("thp_part", "a huge page whose first half a child has unmapped", "thp"),
+    _zoo("thp_split", "a huge page mapped by small entries in two VMAs", "thp"),
+    _zoo("huge_zero", "the huge zero page", "thp"),
+    _zoo("shmem_thp", "a huge page of shared memory, mapped whole and by small entries", "shmem_thp"),
+    _zoo("file_thp", "a huge page of the page cache, mapped whole", "thp"),
+    _zoo("hugetlb_private", "two of three private hugetlb pages touched", "hugetlb"),
+    _zoo("hugetlb_shared", "two of three shared hugetlb pages touched", "hugetlb"),
+    _zoo("hugetlb_fork", "hugetlb pages of parent and child, one of them shared", "hugetlb"),
+    _zoo("hugetlb_pmd", "a shared GiB of hugetlb: parent and child share a page table", "hugetlb"),
+    _zoo("guard", "MADV_GUARD_INSTALL over written and untouched anonymous pages"),
+    _zoo("guard_file", "MADV_GUARD_INSTALL over read and untouched pages of a shared file mapping"),
+    _zoo("uffd_wp", "userfaultfd write-protection of pages and, by markers, of holes", "userfaultfd"),
+    _zoo("uffd_poison", "UFFDIO_POISON: markers that raise SIGBUS", "userfaultfd"),
+    _zoo("ksm", "60 equal pages merged, 20 distinct, 20 merged with the zero page", "ksm"),
+    _zoo("swap_private", "private pages on swap, some read or written back", "zram"),
+    _zoo("swap_forked", "swap slots shared by three processes", "zram"),
+    _zoo("swap_shmem", "swapped shared memory, mapped shared, private and in part", "zram"),
+    _zoo("swap_mixed", "a private mapping with swap entries of its own and swapped shmem", "zram"),
+    _zoo("swap_huge", "huge shmem pages on swap, which smaps overcounts", "zram", "shmem_thp"),
+    _zoo("swap_thp", "a huge anonymous page on swap", "zram", "thp"),
+    _zoo("droppable", "MAP_DROPPABLE memory"),
+    _zoo("sysv", "a System V shared memory segment"),
+    _zoo("perf_ring", "a perf ring buffer: VM_PFNMAP, in no counter"),
+    _zoo("packet_ring", "a packet socket's ring: VM_MIXEDMAP, counted as file"),
+    _zoo("io_uring", "io_uring's entries: kernel pages counted as file"),
+    _zoo("bpf_array", "a BPF array: kernel pages counted as file"),
+    _zoo("secret", "memfd_secret: outside the direct map, locked, counted as file"),
+    _zoo("threads", "a process of nine threads"),
+    _zoo("leader_dead", "the main thread has exited, two threads live"),
+    _zoo("zombie", "a parent that does not reap its child"),
+    _zoo("shared_mm", "two processes with one address space (CLONE_VM)"),
+    _zoo("odd_name", "a process name with blanks, a parenthesis and a newline"),
+    _zoo("undumpable", "PR_SET_DUMPABLE 0: closed to other users and to itself"),
+    _zoo("nobody", "a process of user 65534 (argument: another uid)"),
+    _zoo("churn", "a thread that maps, fills with 0xff and unmaps (argument: threads)"),
+    _zoo("mapper", 'tell("stall") gives the worst mmap since the last one (argument: MiB)'),
+    Target("sleep", "sleep(1)", ("run_quietly", "sleep", "3600"), execs=True),
+    Target("top", "top(1) in batch mode", ("run_quietly", "top", "-b", "-d", "3600"), execs=True),
+    Target("python", "a Python interpreter", ("run", sys.executable, "-c", PARK_PY)),
+    Target("java", "a Java virtual machine", ("run", "java", "-Xmx64m", PARK), ("java",)),
 )
 
 TARGETS = {target.name: target for target in _ALL}

@@ -1,5 +1,6 @@
 /* Mappings of files on disk and in memory. */
 #include "zoo.h"
+#include <sys/shm.h>
 
 /*
  * Thirds of one mapping: read, written, untouched. A read maps the 64 KiB around it, so the
@@ -62,6 +63,18 @@ static void tmpfs(char **args)
 	map_shmem(fd);
 }
 
+static void sysv(char **args)
+{
+	int id = shmget(IPC_PRIVATE, 64 * PAGE, IPC_CREAT | 0600);
+	char *p;
+
+	check(id >= 0, "shmget");
+	p = shmat(id, place(64, PAGE), SHM_REMAP);
+	check(p != (void *)-1 && !shmctl(id, IPC_RMID, NULL), "shmat");
+	write_pages(p, 0, 32, 1);
+	fact("segment", p, 64, "shmem", 32L, "empty", 32L, NULL);
+}
+
 /* Names that break parsers: the maps file writes a newline as \012 and marks unlinked files. */
 static void names(char **args)
 {
@@ -84,5 +97,6 @@ static void names(char **args)
 
 const struct zoo_case file_cases[] = {
 	{ "file_private", file_private }, { "file_shared", file_shared }, { "memfd", memfd },
-	{ "tmpfs", tmpfs },               { "names", names },             { NULL, NULL },
+	{ "tmpfs", tmpfs },               { "names", names },             { "sysv", sysv },
+	{ NULL, NULL },
 };

@@ -47,7 +47,7 @@ class Running:
         Not while stopped: the target could not answer.
         """
         assert self.process.stdin is not None
-        exe = os.readlink(f"/proc/{self.pid}/exe")
+        exe = os.readlink(f"/proc/{self.pid}/exe") if word == "exec" else ""
         self.process.stdin.write(word.encode() + b"\n")
         self.process.stdin.flush()
         if word == "exit":

@@ -27,6 +27,8 @@ void fact(const char *region, const void *start, size_t pages, ...)
 	size_t n = 0;
 	va_list args;
 
+	if (gettid() != getpid())
+		n = snprintf(counts, sizeof(counts), ", \"tid\": %d", gettid());
 	va_start(args, pages);
 	for (const char *key; (key = va_arg(args, const char *));)
 		n += snprintf(counts + n, sizeof(counts) - n, ", \"%s\": %ld", key,
@@ -56,14 +58,13 @@ long number(char **args, int i, long otherwise)
 	return atol(args[i]);
 }
 
-/* Adjacent mappings merge into one VMA. Reserving a page more on both sides keeps each apart. */
+/* Adjacent mappings merge into one VMA: a page of PROT_NONE stays on both sides of each. */
 char *place(size_t pages, size_t align)
 {
-	size_t size = pages * PAGE, whole = size + align + 2 * PAGE;
+	size_t whole = pages * PAGE + align + 2 * PAGE;
 	char *p = mmap(NULL, whole, PROT_NONE, PRIVATE_ANON | MAP_NORESERVE, -1, 0);
 
 	check(p != MAP_FAILED, "reserve address space");
-	munmap(p, whole);
 	return (char *)(((uintptr_t)p + PAGE + align - 1) & ~(align - 1));
 }
 

@@ -2,6 +2,8 @@
  * What every case of the zoo uses. A case makes some memory, states as facts what each region
  * holds, and returns; main() then says ready and serves commands until it is killed.
  *
+ * A region fact told by another thread than the first has its "tid" too.
+ *
  * Counts are base pages. A region's counts by state (anon, file, shmem, zero, special, hugetlb,
  * swapped, guard, marker, poisoned, empty) add up to the region; other keys are details.
  */
@@ -53,7 +55,7 @@ extern void (*on_command)(const char *word); /* a case's own answer; NULL: answe
 void serve(void);                            /* ready, then commands; never returns */
 
 /* memory */
-char *place(size_t pages, size_t align); /* a free range that no other mapping touches */
+char *place(size_t pages, size_t align); /* where to map with MAP_FIXED, away from all else */
 char *map(size_t pages, int flags, int fd, off_t offset);
 char *map_huge(size_t pages, int flags, int fd); /* 2 MiB aligned, MADV_HUGEPAGE */
 long write_pages(char *p, size_t from, size_t to, size_t step); /* returns how many */

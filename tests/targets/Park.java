@@ -1,0 +1,7 @@
+/** A Java program that says when it is ready and waits for the end of its input. */
+class Park {
+    public static void main(String[] args) throws java.io.IOException {
+        System.out.println("{\"ready\": 1}");
+        System.in.read();
+    }
+}

@@ -1,0 +1,222 @@
+/* Processes and threads in awkward states, and other programs. */
+#include "zoo.h"
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#define FEW 32
+
+static void touched(const char *name)
+{
+	char *p = map(FEW, PRIVATE_ANON, -1, 0);
+
+	write_pages(p, 0, FEW, 1);
+	fact(name, p, FEW, "anon", (long)FEW, NULL);
+}
+
+static void spawn(void *(*run)(void *), void *what)
+{
+	pthread_t thread;
+
+	errno = pthread_create(&thread, NULL, run, what);
+	check(!errno, "pthread_create");
+}
+
+static void *sleep_on(void *unused)
+{
+	for (;;)
+		pause();
+}
+
+static void threads(char **args)
+{
+	touched("memory");
+	for (int i = 0; i < 8; i++)
+		spawn(sleep_on, NULL);
+	say("{\"threads\": {\"pid\": %d, \"count\": 9}}", getpid());
+}
+
+static void *serve_for(void *leader)
+{
+	char path[64], state = 0;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", getpid());
+	while (state != 'Z') {
+		FILE *file = fopen(path, "r");
+		check(file && fscanf(file, "%*d (%*[^)]) %c", &state) == 1, path);
+		fclose(file);
+		usleep(1000);
+	}
+	/* By this thread: only its number still leads to the address space. */
+	touched("memory");
+	serve();
+	return NULL;
+}
+
+/* /proc/PID looks like a dead process, /proc/PID/task/TID does not. */
+static void leader_dead(char **args)
+{
+	spawn(sleep_on, NULL);
+	spawn(serve_for, NULL);
+	syscall(SYS_exit, 0);
+}
+
+static void zombie(char **args)
+{
+	siginfo_t info;
+	pid_t pid = child();
+
+	if (!pid)
+		_exit(0);
+	check(!waitid(P_PID, pid, &info, WEXITED | WNOWAIT), "waitid");
+	touched("parent");
+	say("{\"zombie\": {\"pid\": %d}}", pid);
+}
+
+static int say_and_wait(void *region)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	say("{\"joins\": %d}", getpid());
+	fact("child", region, FEW, "anon", (long)FEW, NULL);
+	done();
+	return 0;
+}
+
+/* Two processes, one address space: its pages must not be counted twice. */
+static void shared_mm(char **args)
+{
+	char *p = map(FEW, PRIVATE_ANON, -1, 0);
+	char *stack = map(32, PRIVATE_ANON, -1, 0);
+
+	write_pages(p, 0, FEW, 1);
+	check(clone(say_and_wait, stack + 32 * PAGE, CLONE_VM | SIGCHLD, p) > 0, "clone");
+	gather(1);
+	fact("parent", p, FEW, "anon", (long)FEW, NULL);
+}
+
+/* Blanks, a parenthesis, a state letter and a newline, in the 15 bytes that a name may have. */
+static void odd_name(char **args)
+{
+	check(!prctl(PR_SET_NAME, "a) R\n(deleted)"), "prctl(PR_SET_NAME)");
+	touched("memory");
+	say("{\"comm\": {\"pid\": %d, \"name\": \"a) R\\n(deleted)\"}}", getpid());
+}
+
+static void undumpable(char **args)
+{
+	touched("memory");
+	check(!prctl(PR_SET_DUMPABLE, 0), "prctl(PR_SET_DUMPABLE)");
+}
+
+static void nobody(char **args)
+{
+	uid_t id = number(args, 0, 65534);
+
+	touched("memory");
+	check(!setresgid(id, id, id) && !setresuid(id, id, id), "setresuid");
+	/* A change of user clears both. */
+	prctl(PR_SET_DUMPABLE, 1);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+static void *map_and_unmap(void *arena)
+{
+	/* Up to 4 MiB at changing places: page tables of two levels come and go. */
+	for (unsigned i = 0;; i++) {
+		size_t pages = 1 + i * 37 % 1024;
+		char *at = (char *)arena + i * 61 % 1024 * PAGE;
+		/* All within the arena, which is too small for another thread's stack. */
+		char *p = mmap(at, pages * PAGE, RW, PRIVATE_ANON | MAP_FIXED, -1, 0);
+
+		check(p != MAP_FAILED, "mmap");
+		/* A freed table that is used again for this data shows impossible frames. */
+		memset(p, 0xff, pages * PAGE);
+		check(!munmap(p, pages * PAGE), "munmap");
+	}
+	return NULL;
+}
+
+static void churn(char **args)
+{
+	long count = number(args, 0, 1);
+
+	touched("memory");
+	for (long i = 0; i < count; i++) {
+		char *arena = place(2048, PMD_SIZE);
+		char name[16];
+
+		spawn(map_and_unmap, arena);
+		snprintf(name, sizeof(name), "arena%ld", i);
+		fact(name, arena, 2048, NULL);
+	}
+}
+
+static _Atomic long worst_ns, rounds;
+
+static long now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000L + now.tv_nsec;
+}
+
+static void *measure_stalls(void *unused)
+{
+	for (;;) {
+		long begin = now_ns(), took;
+		char *p = mmap(NULL, PAGE, RW, PRIVATE_ANON, -1, 0);
+
+		check(p != MAP_FAILED && !munmap(p, PAGE), "mmap and munmap");
+		took = now_ns() - begin;
+		if (took > worst_ns)
+			worst_ns = took;
+		rounds++;
+		/* Mostly asleep: the scheduler then runs it at once when it wakes. */
+		usleep(50);
+	}
+	return NULL;
+}
+
+static void report_stalls(const char *word)
+{
+	say("{\"worst_ns\": %ld, \"rounds\": %ld}", worst_ns, rounds);
+	worst_ns = rounds = 0;
+}
+
+/* A thread that takes the address space's lock for writing; any command reports and restarts. */
+static void mapper(char **args)
+{
+	long pages = number(args, 0, 64) << 8; /* MiB */
+	char *p = map(pages, PRIVATE_ANON, -1, 0);
+
+	write_pages(p, 0, pages, 1);
+	fact("dense", p, pages, "anon", pages, NULL);
+	on_command = report_stalls;
+	spawn(measure_stalls, NULL);
+}
+
+/* Become another program, which dies with the harness too. */
+static void run(char **args)
+{
+	execvp(args[0], args);
+	cannot(args[0]);
+}
+
+static void run_quietly(char **args)
+{
+	check(dup2(open("/dev/null", O_WRONLY), 1) == 1, "open /dev/null");
+	run(args);
+}
+
+const struct zoo_case task_cases[] = {
+	{ "threads", threads },     { "leader_dead", leader_dead }, { "zombie", zombie },
+	{ "shared_mm", shared_mm }, { "odd_name", odd_name },       { "undumpable", undumpable },
+	{ "nobody", nobody },       { "churn", churn },             { "mapper", mapper },
+	{ "run", run },             { "run_quietly", run_quietly }, { NULL, NULL },
+};
