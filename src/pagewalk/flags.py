@@ -71,6 +71,24 @@ KPAGEFLAGS = (
     Bit("arch_3", 42, "6.1", "architecture's third flag"),
 )
 
+# arch/x86/include/asm/pgtable_types.h: a present entry. Bit 7 is PSE in a huge leaf, whose PAT is
+# bit 12; bit 8 is PROT_NONE when bit 0 is clear; bits 57 and 58 changed their meaning.
+X86_PTE = (
+    Bit("present", 0, "1.0", "the CPU may use it"),
+    Bit("write", 1, "1.0", "writable"),
+    Bit("user", 2, "1.0", "open to user mode"),
+    Bit("pwt", 3, "1.0", "memory type: write-through"),
+    Bit("pcd", 4, "1.0", "memory type: cache disabled"),
+    Bit("accessed", 5, "1.0", "used since the bit was cleared; set by the CPU"),
+    Bit("dirty", 6, "1.0", "written since the bit was cleared; set by the CPU"),
+    Bit("pat", 7, "1.0", "memory type: third bit"),
+    Bit("global", 8, "2.4", "kept in the TLB when the address space changes"),
+    Bit("special", 9, "2.6.25", "no normal struct page behind it"),
+    Bit("uffd_wp", 10, "5.7", "write-protected by userfaultfd"),
+    Bit("soft_dirty", 11, "3.11", "written since clear_refs"),
+    Bit("nx", 63, "2.6.11", "not executable"),
+)
+
 KPF = {row.name: row.bit for row in KPAGEFLAGS}
 
 

@@ -1,0 +1,158 @@
+"""What a paging format is: levels, entries and swap types as data, for one walk over them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+
+from pagewalk.errors import BadRequest
+from pagewalk.pages import U32, U64, Bool, Flag
+
+LEVEL_NAMES = {1: "PTE", 2: "PMD", 3: "PUD", 4: "P4D", 5: "PGD"}
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of tables: a table has ``1 << bits`` entries of ``1 << shift`` bytes each.
+
+    ``number`` is that of Holes.level; a folded level is left out, so the top is always the PGD.
+    """
+
+    number: int
+    shift: int
+    bits: int
+
+    @property
+    def name(self) -> str:
+        """Return the kernel's name of the level, PTE to PGD."""
+        return LEVEL_NAMES[self.number]
+
+    @property
+    def span(self) -> int:
+        """Return the bytes that one whole table of this level maps."""
+        return 1 << (self.shift + self.bits)
+
+
+@dataclass(frozen=True, slots=True)
+class SwapTypes:
+    """Which type numbers of a non-present entry mean what, on one kernel.
+
+    Types below ``swapfiles`` are swap devices. The other ranges depend on the release and on three
+    configuration symbols (see ``counted``); a type in none of them is kept as Flag.SOFT alone.
+    The default holds for every kernel: 22 is the smallest MAX_SWAPFILES.
+    Source: include/linux/swap.h.
+    """
+
+    swapfiles: int = 22
+    hwpoison: range = range(0)
+    migration: range = range(0)
+    device: range = range(0)
+    marker: range = range(0)
+    swapin_error: range = range(0)
+
+    @classmethod
+    def counted(
+        cls, hwpoison: int, migration: int, device: int, marker: int, swapin_error: int = 0
+    ) -> SwapTypes:
+        """Return the ranges of a kernel that has so many types of each kind, 0 if not built in.
+
+        They fill the 32 types from the top, in this order (include/linux/swap.h, MAX_SWAPFILES).
+        """
+        counts = (hwpoison, migration, device, marker, swapin_error)
+        edge = [32 - sum(counts[i:]) for i in range(len(counts) + 1)]
+        return cls(edge[0], *(range(a, b) for a, b in pairwise(edge)))
+
+    def flags(self) -> U32:
+        """Return u32[32], the Flag bits of each type number."""
+        words = np.full(32, Flag.SOFT, np.uint32)
+        words[: self.swapfiles] |= np.uint32(Flag.SWAP)
+        for flag, types in (
+            (Flag.HWPOISON, self.hwpoison),
+            (Flag.MIGRATION, self.migration),
+            (Flag.DEVICE, self.device),
+            (Flag.MARKER, self.marker),
+            # 6.2 made this type the marker that is now called poison
+            (Flag.MARKER | Flag.HWPOISON, self.swapin_error),
+        ):
+            words[types.start : types.stop] |= np.uint32(flag)
+        return words
+
+
+@dataclass(frozen=True, slots=True)
+class Era:
+    """What differs between kernels and machines of one architecture: probed, never assumed.
+
+    ``physical_bits``: width of a physical address. ``max_pfn``: the last frame of RAM (None: only
+    ``physical_bits`` bounds a frame). ``encryption``: entry bits that mark encrypted memory and
+    are no part of an address. ``saved_dirty``, ``devmap``: entry bits with that meaning, 0 for
+    none.
+    """
+
+    physical_bits: int = 52
+    max_pfn: int | None = None
+    encryption: int = 0
+    saved_dirty: int = 0
+    devmap: int = 0
+    swap: SwapTypes = SwapTypes()
+
+
+@dataclass(frozen=True, slots=True)
+class Arch:
+    """A paging format: data and a few array functions.
+
+    To add an architecture: write ``arch/<name>.py`` with one Arch and name it in ARCHES. It needs
+
+    - ``depths``: for each number of levels, the Levels from the top down. Give the top level only
+      the bits of the user half.
+    - functions of ``(arch, entry, level)`` on u64 arrays of entries of one level:
+      ``none``: bool, the slot is empty. ``table``: bool, a non-empty entry names a table.
+      ``reserved``: bool, an entry that is neither breaks the format.
+      ``rights``: u32, what a table entry leaves of WRITE, USER and EXEC.
+      ``decode``: (flags u32, pfn u64) of leaves; pfn is 0 if a software entry holds none.
+    - ``address``: u64 bytes, the physical address of the table that a table entry names.
+    - ``soft``: (type u64, offset u64) of a software entry, ``(arch, entry)``.
+    - ``describe``: (name, value) pairs for one entry, an int, in words.
+    - ``plain``: (mask, value) of the low 16 bits, true only of present leaves at the PTE level
+      that are ordinary unless one of ``odd_bits(arch)`` is set (count_tables counts by it).
+    """
+
+    name: str
+    page_shift: int
+    depths: Mapping[int, tuple[Level, ...]]
+    levels: tuple[Level, ...]
+    none: Callable[[Arch, U64, Level], Bool]
+    table: Callable[[Arch, U64, Level], Bool]
+    reserved: Callable[[Arch, U64, Level], Bool]
+    rights: Callable[[Arch, U64, Level], U32]
+    decode: Callable[[Arch, U64, Level], tuple[U32, U64]]
+    address: Callable[[Arch, U64], U64]
+    soft: Callable[[Arch, U64], tuple[U64, U64]]
+    describe: Callable[[Arch, int, Level], list[tuple[str, int | str]]]
+    plain: tuple[int, int]
+    odd_bits: Callable[[Arch], int]
+    era: Era = field(default_factory=Era)
+
+    def on(self, levels: int, era: Era) -> Arch:
+        """Return this format as one kernel uses it, with that many levels."""
+        if levels not in self.depths:
+            known = ", ".join(map(str, self.depths))
+            raise BadRequest(f"{self.name} has no {levels}-level page tables; give one of {known}")
+        return replace(self, levels=self.depths[levels], era=era)
+
+    @property
+    def user_end(self) -> int:
+        """Return the end of the addresses that the user half can map, bytes."""
+        return self.levels[0].span
+
+    @property
+    def last_frame(self) -> int:
+        """Return the largest frame number an entry can hold on this machine."""
+        return (1 << (self.era.physical_bits - self.page_shift)) - 1
+
+    @property
+    def last_ram_frame(self) -> int:
+        """Return the largest frame number of RAM, as far as it is known."""
+        return self.last_frame if self.era.max_pfn is None else self.era.max_pfn
