@@ -159,9 +159,9 @@ def count_states(pid: int, start: int, end: int) -> dict[str, int]:
         "shmem": flags & KPF_SWAPBACKED != 0,
         "file": here,
     }
-    which = np.select(list(states.values()), list(range(len(states))), -1)
-    assert (which >= 0).all()
-    return dict(Counter(list(states)[i] for i in which.tolist()))
+    which = np.select(list(states.values()), list(range(len(states))))
+    counts = np.bincount(which, minlength=len(states)).tolist()
+    return {state: count for state, count in zip(states, counts, strict=True) if count}
 
 
 def _vma(head: re.Match[bytes]) -> VmaSays:

@@ -96,7 +96,7 @@ _ALL = (
     _zoo("zombie", "a parent that does not reap its child"),
     _zoo("shared_mm", "two processes with one address space (CLONE_VM)"),
     _zoo("odd_name", "a process name with blanks, a parenthesis and a newline"),
-    _zoo("undumpable", "PR_SET_DUMPABLE 0: closed to other users and to itself"),
+    _zoo("undumpable", "as nobody, with PR_SET_DUMPABLE 0: /proc/PID belongs to root"),
     _zoo("nobody", "a process of user 65534 (argument: another uid)"),
     _zoo("churn", "a thread that maps, fills with 0xff and unmaps (argument: threads)"),
     _zoo("mapper", 'tell("stall") gives the worst mmap since the last one (argument: MiB)'),

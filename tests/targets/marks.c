@@ -114,6 +114,8 @@ static void ksm(char **args)
 	write_pages(p, 60, 80, 1);
 	memset(p + 80 * PAGE, 0, 20 * PAGE);
 	check(!madvise(p, 112 * PAGE, MADV_MERGEABLE), "madvise(MADV_MERGEABLE)");
+	errno = ENOTSUP;
+	check(number_in("/proc/self/ksm_stat", "ksm_zero_pages ") >= 0, "see merged zero pages");
 	for (int i = 0; i < 3000; i++) {
 		if (number_in("/proc/self/ksm_stat", "ksm_merging_pages ") == 60 &&
 		    number_in("/proc/self/ksm_stat", "ksm_zero_pages ") == 20) {

@@ -107,12 +107,6 @@ static void odd_name(char **args)
 	say("{\"comm\": {\"pid\": %d, \"name\": \"a) R\\n(deleted)\"}}", getpid());
 }
 
-static void undumpable(char **args)
-{
-	touched("memory");
-	check(!prctl(PR_SET_DUMPABLE, 0), "prctl(PR_SET_DUMPABLE)");
-}
-
 static void nobody(char **args)
 {
 	uid_t id = number(args, 0, 65534);
@@ -122,6 +116,12 @@ static void nobody(char **args)
 	/* A change of user clears both. */
 	prctl(PR_SET_DUMPABLE, 1);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+static void undumpable(char **args)
+{
+	nobody(args);
+	check(!prctl(PR_SET_DUMPABLE, 0), "prctl(PR_SET_DUMPABLE)");
 }
 
 static void *map_and_unmap(void *arena)
