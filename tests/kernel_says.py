@@ -26,7 +26,7 @@ SWAP_TYPE = 31
 MARKER_TYPE = 31
 MARKER_POISON = 2 << 5
 # linux/kernel-page-flags.h
-KPF_ANON, KPF_SWAPBACKED, KPF_HEAD, KPF_TAIL = (1 << b for b in (12, 14, 15, 16))
+KPF_ANON, KPF_SWAPCACHE, KPF_SWAPBACKED, KPF_HEAD, KPF_TAIL = (1 << b for b in range(12, 17))
 KPF_HUGE, KPF_KSM, KPF_THP, KPF_ZERO = (1 << b for b in (17, 21, 22, 24))
 
 
@@ -125,10 +125,11 @@ def read_counts(pfn: np.ndarray) -> np.ndarray:
 def read_folio_flags(pfn: np.ndarray) -> np.ndarray:
     """Read /proc/kpageflags of each frame's head page: u64.
 
-    Up to Linux 6.9 a tail page shows its own flags word, which lacks the folio's flags.
+    Up to Linux 6.9 a tail page shows its own flags word, which lacks the folio's flags; but
+    each page of hugetlb says that it is one.
     """
     flags = _frames("kpageflags", pfn)
-    tail = flags & KPF_TAIL != 0
+    tail = (flags & KPF_TAIL != 0) & (flags & KPF_HUGE == 0)
     heads = np.array([_head(int(frame)) for frame in pfn[tail]], np.uint64)
     flags[tail] = _frames("kpageflags", heads)
     return flags
@@ -185,8 +186,10 @@ def _read(pid: int, name: str) -> bytes:
 
 def _frames(name: str, pfn: np.ndarray) -> np.ndarray:
     with open(f"/proc/{name}", "rb", buffering=0) as file:
-        words = {frame: _words(file.fileno(), frame, 1)[0] for frame in set(pfn.tolist())}
-    return np.array([words[frame] for frame in pfn.tolist()], np.uint64)
+        distinct = np.unique(pfn)
+        runs = np.split(distinct, np.flatnonzero(np.diff(distinct) != 1) + 1)
+        words = [_words(file.fileno(), int(run[0]), len(run)) for run in runs if len(run)]
+    return np.concatenate([np.empty(0, np.uint64), *words])[np.searchsorted(distinct, pfn)]
 
 
 def _head(pfn: int) -> int:

@@ -72,21 +72,26 @@ def zram(mib: int = 256) -> Iterator[Path]:
 
 
 @contextmanager
-def hugetlb(pages: int = 16) -> Iterator[None]:
-    """Offer that many more 2 MiB hugetlb pages."""
-    path = MM / "hugepages/hugepages-2048kB/nr_hugepages"
+def hugetlb(pages: int = 16, kib: int = 2048) -> Iterator[None]:
+    """Offer that many more hugetlb pages of a size."""
+    path = MM / f"hugepages/hugepages-{kib}kB/nr_hugepages"
     if not path.exists():
-        raise MachineLacks("2 MiB hugetlb pages (CONFIG_HUGETLBFS)")
+        raise MachineLacks(f"hugetlb pages of {kib} kB (CONFIG_HUGETLBFS, the CPU's pdpe1gb)")
     before = int(path.read_text())
     got = 0
     try:
         _write(path, before + pages)
         got = int(path.read_text()) - before
         if got < pages:
-            raise MachineLacks(f"{pages} free 2 MiB hugetlb pages: only {got} could be made")
+            raise MachineLacks(f"{pages} free hugetlb pages of {kib} kB: only {got} could be made")
         yield
     finally:
         _write(path, max(0, int(path.read_text()) - got))
+
+
+def hugetlb_gib() -> AbstractContextManager[None]:
+    """Offer one more hugetlb page of 1 GiB, which takes that much unfragmented memory."""
+    return hugetlb(1, 1 << 20)
 
 
 @contextmanager
@@ -136,6 +141,7 @@ def java() -> Iterator[None]:
 SETUPS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "zram": zram,
     "hugetlb": hugetlb,
+    "hugetlb_gib": hugetlb_gib,
     "ksm": ksm,
     "thp": thp,
     "shmem_thp": shmem_thp,
@@ -176,6 +182,9 @@ def _write(path: Path, value: object) -> None:
 
 
 def _run(*command: str) -> None:
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    # A session of its own: the terminal's Ctrl-C is for us, and must not cut swapoff short.
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, start_new_session=True
+    )
     if done.returncode:
         raise MachineLacks(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import kernel_says, machine
+from tests import kernel_says
 from tests.machine import prepare
 from tests.targets import STATES, TARGETS, CannotProvoke, start
 
@@ -125,12 +125,6 @@ def test_mapcounts_are_as_stated_and_so_is_pss(name: str, prepare: Prepare) -> N
             assert smaps_of(fact).fields["Pss"] == shares >> 22, region
 
 
-def test_fork_three_has_a_pss_that_is_no_whole_number_of_bytes() -> None:
-    with start("fork_three") as running:
-        assert 7 * PAGE % 3 != 0
-        assert running.facts["parent"]["mapped_by_3"] == 7
-
-
 def test_swap_slots_are_shared_by_three(prepare: Prepare) -> None:
     prepare("zram")
     with start("swap_forked", stopped=True) as running:
@@ -139,6 +133,9 @@ def test_swap_slots_are_shared_by_three(prepare: Prepare) -> None:
             assert fact["slots_of_3"] + fact["slots_of_2"] == fact["swapped"], region
             shares = sum(fact[f"slots_of_{n}"] * ((PAGE << 12) // n) for n in (2, 3))
             assert smaps_of(fact).fields["SwapPss"] == shares >> 22, region
+            flags = kernel_says.read_folio_flags(present_entries(fact) & kernel_says.PFN)
+            cached = (flags & kernel_says.KPF_SWAPCACHE != 0).sum()
+            assert cached == fact.get("swapcache", 0), region
 
 
 @pytest.mark.parametrize("name", ["swap_private", "swap_shmem", "swap_mixed"])
@@ -173,6 +170,17 @@ def test_huge_zero_page_is_one_frame_run(prepare: Prepare) -> None:
         frames = present_entries(running.facts["zeroes"]) & kernel_says.PFN
         assert (np.diff(frames) == 1).all()
         assert len(frames) == running.facts["zeroes"]["pmd_zero"] == 512
+
+
+def test_a_gib_of_hugetlb_is_one_mapping_of_one_page(prepare: Prepare) -> None:
+    prepare("hugetlb_gib")
+    with start("hugetlb_pud", stopped=True) as running:
+        fact = running.facts["gib"]
+        frames = present_entries(fact) & kernel_says.PFN
+        assert frames[0] % len(frames) == 0 and (np.diff(frames) == 1).all()
+        assert (kernel_says.read_counts(frames) == 1).all()
+        assert smaps_of(fact).fields["KernelPageSize"] == 1 << 20
+        assert kernel_says.read_status_kib(running.pid)["HugetlbPages"] == 1 << 20
 
 
 def test_hugetlb_table_is_shared(prepare: Prepare) -> None:
@@ -278,10 +286,10 @@ def test_shared_mm_is_mapped_once_though_two_list_it() -> None:
 def test_other_users_processes() -> None:
     with start("nobody") as running:
         assert kernel_says.read_status(running.pid)["Uid"].split() == ["65534"] * 4
-        assert os.stat(f"/proc/{running.pid}").st_uid == 65534
+        assert os.stat(f"/proc/{running.pid}/maps").st_uid == 65534
     with start("undumpable") as running:
         assert kernel_says.read_status(running.pid)["Uid"].split() == ["65534"] * 4
-        assert os.stat(f"/proc/{running.pid}").st_uid == 0
+        assert os.stat(f"/proc/{running.pid}/maps").st_uid == 0
 
 
 def test_churn_changes_and_its_memory_does_not() -> None:
@@ -305,12 +313,11 @@ def test_churn_changes_and_its_memory_does_not() -> None:
 
 def test_mapper_measures_and_starts_again() -> None:
     with start("mapper", 1) as running:
-        deadline = time.monotonic() + 10
-        while (first := running.tell("stall"))["rounds"] == 0 and time.monotonic() < deadline:
-            pass
+        time.sleep(0.2)
+        first = running.tell("stall")
         assert first["worst_ns"] > 0
-        # mapper sleeps 50 us a round: it cannot have done 2^20 rounds in the time of one answer.
-        assert running.tell("stall")["rounds"] < 1 << 20
+        # The rounds of 200 ms against those of one answer; the best of five, if we are held up.
+        assert min(running.tell("stall")["rounds"] for _ in range(5)) < first["rounds"]
 
 
 def test_targets_exit_and_exec_when_told() -> None:
@@ -364,7 +371,7 @@ def test_a_family_dies_with_the_test_run() -> None:
 
 
 def test_a_target_that_cannot_says_why() -> None:
-    # 1 << 10 times the address space of four levels, whatever the machine's memory.
+    # 2^57 bytes: more than the address space of a process has, with four or five levels.
     with (
         pytest.raises(CannotProvoke, match="reservation: reserve address space: "),
         start("reservation", 1 << 17),

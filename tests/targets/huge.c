@@ -143,6 +143,18 @@ static void hugetlb_pmd(char **args)
 	fact("parent", p, PUD_PAGES, "hugetlb", 1536L, "empty", empty, "private", 0L, NULL);
 }
 
+/*
+ * Linux 6.18 calls it private or shared by chance: smaps and pagemap ask for the share count of
+ * the table, which only tables of PMDs have (pt_share_count), while this leaf is in one of PUDs.
+ */
+static void hugetlb_pud(char **args)
+{
+	char *p = hugetlb(PUD_PAGES, MAP_SHARED | 30 << MAP_HUGE_SHIFT);
+
+	write_pages(p, 0, 1, 1);
+	fact("gib", p, PUD_PAGES, "hugetlb", (long)PUD_PAGES, NULL);
+}
+
 const struct zoo_case huge_cases[] = {
 	{ "thp", thp },
 	{ "thp_part", thp_part },
@@ -154,5 +166,6 @@ const struct zoo_case huge_cases[] = {
 	{ "hugetlb_shared", hugetlb_shared },
 	{ "hugetlb_fork", hugetlb_fork },
 	{ "hugetlb_pmd", hugetlb_pmd },
+	{ "hugetlb_pud", hugetlb_pud },
 	{ NULL, NULL },
 };

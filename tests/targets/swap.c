@@ -29,25 +29,30 @@ static void swap_private(char **args)
 	fact("private", p, 96, "anon", 40L, "swapped", 40L, "empty", 16L, NULL);
 }
 
-/* Three processes share the slots: forked after the page-out, since reclaim leaves shared pages. */
+/*
+ * Three processes share the slots: forked after the page-out, since reclaim leaves shared pages
+ * alone. child1 writes pages 0..16; child2 reads 40..48, which stay on swap for the others.
+ */
 static void swap_forked(char **args)
 {
 	char *p = map(80, PRIVATE_ANON, -1, 0);
 
 	write_pages(p, 0, 64, 1);
 	page_out(p, 64);
-	for (int k = 1; k <= 2; k++) {
-		if (child())
-			continue;
-		/* child1 writes 16 pages; child2 touches nothing. */
-		write_pages(p, 0, k == 1 ? 16 : 0, 1);
-		fact(k == 1 ? "child1" : "child2", p, 80, "anon", k == 1 ? 16L : 0L, "swapped",
-		     k == 1 ? 48L : 64L, "empty", 16L, "slots_of_3", 48L, "slots_of_2",
-		     k == 1 ? 0L : 16L, NULL);
+	if (!child()) {
+		write_pages(p, 0, 16, 1);
+		fact("child1", p, 80, "anon", 16L, "swapped", 48L, "empty", 16L, "slots_of_3", 40L,
+		     "slots_of_2", 8L, NULL);
+		done();
+	}
+	if (!child()) {
+		read_pages(p, 40, 48, 1);
+		fact("child2", p, 80, "anon", 8L, "swapped", 56L, "empty", 16L, "slots_of_3", 40L,
+		     "slots_of_2", 16L, "swapcache", 8L, NULL);
 		done();
 	}
 	gather(2);
-	fact("parent", p, 80, "swapped", 64L, "empty", 16L, "slots_of_3", 48L, "slots_of_2", 16L,
+	fact("parent", p, 80, "swapped", 64L, "empty", 16L, "slots_of_3", 40L, "slots_of_2", 24L,
 	     NULL);
 }
 
