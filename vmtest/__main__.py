@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -191,12 +192,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; print an error as one sentence and return 1."""
     arguments = build_parser().parse_args(argv)
     try:
-        return COMMANDS[arguments.name](arguments)
+        code = COMMANDS[arguments.name](arguments)
+        sys.stdout.flush()
     except VmtestError as error:
         print(f"vmtest: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Or the interpreter complains once more when it flushes stdout at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code
 
 
 if __name__ == "__main__":

@@ -15,22 +15,23 @@ from vmtest.kernels import Kernel
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-# Debian splits a kernel over packages whose names differ by release: the image alone up to 6.12,
-# image, modules and binary later. The versioned ones below the metapackage hold the files.
-_KERNEL_PACKAGE = re.compile(r"linux-(image|modules|binary)-\d\S*")
+# Debian 12 and 13 have a kernel in one package, later releases in four: the versioned ones in the
+# closure of the metapackage hold the files.
+_KERNEL_PACKAGE = re.compile(r"linux-(image|binary|modules|base)-\d\S*")
 
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """Say where one unpacked kernel is: `root` holds boot/ and lib/modules/`release`."""
+    """Say where one unpacked kernel is: its modules are in lib/modules/`release` of `root`."""
 
     release: str
     root: Path
 
     @property
     def vmlinuz(self) -> Path:
-        """Name the bootable image."""
-        return self.root / "boot" / f"vmlinuz-{self.release}"
+        """Name the bootable image: Debian 12 and 13 have it in boot, later ones by the modules."""
+        in_boot = self.root / "boot" / f"vmlinuz-{self.release}"
+        return in_boot if in_boot.exists() else self.modules / self.release / "vmlinuz"
 
     @property
     def modules(self) -> Path:
@@ -46,10 +47,7 @@ def cache_dir() -> Path:
 
 def find_unpacked(kernel: Kernel) -> Unpacked | None:
     """Find an unpacked kernel in the cache; None if it has not been fetched."""
-    root = cache_dir() / kernel.suite / kernel.package
-    for image in root.glob("boot/vmlinuz-*"):
-        return Unpacked(image.name.removeprefix("vmlinuz-"), root)
-    return None
+    return _read_unpacked(cache_dir() / kernel.suite / kernel.package)
 
 
 def fetch(kernel: Kernel, *, update: bool = False) -> Unpacked:
@@ -150,12 +148,22 @@ def _unpack(debs: list[Path], root: Path) -> Unpacked:
         if not (fresh / missing / "modules").exists():
             (fresh / missing).parent.mkdir(exist_ok=True)
             (fresh / missing).symlink_to(target)
-    (image,) = fresh.glob("boot/vmlinuz-*")
-    release = image.name.removeprefix("vmlinuz-")
-    _run("depmod", "-b", fresh, release)
+    unpacked = _read_unpacked(fresh)
+    if unpacked is None:
+        names = ", ".join(deb.name for deb in debs)
+        raise VmtestError(f"cannot unpack a kernel: no image with its modules in {names}")
+    _run("depmod", "-b", fresh, unpacked.release)
     shutil.rmtree(root, ignore_errors=True)
     fresh.rename(root)
-    return Unpacked(release, root)
+    return Unpacked(unpacked.release, root)
+
+
+def _read_unpacked(root: Path) -> Unpacked | None:
+    for modules in root.glob("lib/modules/*"):
+        unpacked = Unpacked(modules.name, root)
+        if unpacked.vmlinuz.exists():
+            return unpacked
+    return None
 
 
 def _read_os_release() -> dict[str, str]:

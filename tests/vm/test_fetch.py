@@ -28,6 +28,7 @@ linux-image-6.1.0-50-amd64
 kmod
   Depends: libc6
 linux-base
+linux-base-6.1.0-50-amd64
 linux-modules-6.1.0-50-amd64
 """
 
@@ -42,6 +43,7 @@ def test_no_mirror_for_an_unknown_release() -> None:
 
 def test_only_versioned_kernel_packages_are_taken() -> None:
     assert fetch.parse_kernel_packages(DEPENDS) == [
+        "linux-base-6.1.0-50-amd64",
         "linux-image-6.1.0-50-amd64",
         "linux-modules-6.1.0-50-amd64",
     ]
@@ -68,17 +70,21 @@ def test_apt_itself_reads_the_configuration_as_meant(
     assert line.endswith("http://mirror.example/debian/ trixie main")
 
 
-def test_a_kernel_is_found_only_after_it_was_unpacked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "image", ["boot/vmlinuz-6.1.0-50-amd64", "lib/modules/6.1.0-50-amd64/vmlinuz"]
+)
+def test_a_kernel_is_found_where_the_release_of_debian_keeps_it(
+    image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    root = tmp_path / "pagewalk" / "vmtest" / "bookworm" / "linux-image-amd64"
+    (root / "boot").mkdir(parents=True)
+    (root / "lib" / "modules" / "6.1.0-50-amd64").mkdir(parents=True)
     assert fetch.find_unpacked(KERNELS["6.1"]) is None
-    boot = tmp_path / "pagewalk" / "vmtest" / "bookworm" / "linux-image-amd64" / "boot"
-    boot.mkdir(parents=True)
-    (boot / "vmlinuz-6.1.0-50-amd64").touch()
+    (root / image).touch()
     found = fetch.find_unpacked(KERNELS["6.1"])
-    assert found == fetch.Unpacked("6.1.0-50-amd64", boot.parent)
-    assert found.vmlinuz.exists()
+    assert found == fetch.Unpacked("6.1.0-50-amd64", root)
+    assert found.vmlinuz == root / image
 
 
 def test_without_apt_the_refusal_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
