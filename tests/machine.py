@@ -1,15 +1,19 @@
 """Set this machine up for live tests, and put everything back: also on failure and Ctrl-C.
 
 A test that cannot run here must fail, not be skipped: each set-up raises MachineLacks with
-what is missing. All need root. Settings that other tests may hold at the same time are
-changed by a difference (hugetlb pages) or on a device of one's own (zram).
+what is missing. All need root. prepared() and prepare keep other test runs on this machine out
+meanwhile; hugetlb pages are added to those there are, and zram is a device of one's own.
 """
 
+import fcntl
+import functools
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -150,10 +154,32 @@ SETUPS: dict[str, Callable[[], AbstractContextManager[object]]] = {
 }
 
 
+# One for each alone() that is open in this process.
+_open: list[None] = []
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep every other test run on this machine waiting; may be nested.
+
+    Two runs that change and restore the same setting would undo each other.
+    """
+    if not _open:
+        fcntl.flock(_lock_file(), fcntl.LOCK_EX)
+    _open.append(None)
+    try:
+        yield
+    finally:
+        _open.pop()
+        if not _open:
+            fcntl.flock(_lock_file(), fcntl.LOCK_UN)
+
+
 @contextmanager
 def prepared(*needs: str) -> Iterator[None]:
     """Make several set-ups by name, undone in reverse order."""
     with ExitStack() as stack:
+        stack.enter_context(alone())
         for name in needs:
             stack.enter_context(SETUPS[name]())
         yield
@@ -168,10 +194,15 @@ def prepare() -> Iterator[Callable[..., None]]:
         def prepare(*needs: str) -> None:
             for name in needs:
                 if name not in made:
-                    stack.enter_context(SETUPS[name]())
+                    stack.enter_context(prepared(name))
                     made.add(name)
 
         yield prepare
+
+
+@functools.cache
+def _lock_file() -> TextIO:
+    return open(Path(tempfile.gettempdir()) / "pagewalk-live-tests.lock", "w")
 
 
 def _write(path: Path, value: object) -> None:

@@ -1,5 +1,6 @@
 """The set-ups of the live tests put the machine back, whatever happens in between."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,13 @@ from tests import machine
 from tests.machine import MM, MachineLacks
 
 pytestmark = pytest.mark.live
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    """Let no other run change a setting between our two looks at it."""
+    with machine.alone():
+        yield
 
 
 @pytest.mark.parametrize(

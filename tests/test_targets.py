@@ -39,7 +39,8 @@ def regions(facts: dict[str, Fact]) -> list[tuple[str, Fact]]:
 
 def task(fact: Fact) -> int:
     # Through a dead leader's number /proc shows nothing; any live thread's will do.
-    return int(fact.get("tid", fact["pid"]))
+    tid: int = fact["tid"] if "tid" in fact else fact["pid"]
+    return tid
 
 
 def smaps_of(fact: Fact) -> kernel_says.VmaSays:
@@ -48,7 +49,8 @@ def smaps_of(fact: Fact) -> kernel_says.VmaSays:
 
 def present_entries(fact: Fact) -> np.ndarray:
     entries = kernel_says.read_pagemap(task(fact), fact["start"], fact["end"])
-    return entries[entries & kernel_says.PRESENT != 0]
+    here: np.ndarray = entries[entries & kernel_says.PRESENT != 0]
+    return here
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))
@@ -294,7 +296,7 @@ def test_other_users_processes() -> None:
 
 def test_churn_changes_and_its_memory_does_not() -> None:
     with start("churn", 2) as running:
-        seen = set()
+        seen: set[tuple[int, int]] = set()
         deadline = time.monotonic() + 10
         while len(seen) < 5 and time.monotonic() < deadline:
             arenas = [running.facts["arena0"], running.facts["arena1"]]
@@ -349,7 +351,7 @@ def test_a_family_is_stopped_whole_resumed_and_ended_also_on_failure() -> None:
     assert not any(map(alive, running.pids))
 
 
-def test_a_family_dies_with_the_test_run() -> None:
+def test_a_family_dies_with_the_test_run(tmp_path: Path) -> None:
     script = (
         "import os; from tests.targets import start\n"
         "with start('fork_cow', stopped=True) as r: print(*r.pids, flush=True); os.kill(0, 9)"
@@ -360,6 +362,8 @@ def test_a_family_dies_with_the_test_run() -> None:
         capture_output=True,
         cwd=Path(__file__).parents[1],
         start_new_session=True,
+        # It cannot tidy up after itself.
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     family = [int(word) for word in done.stdout.split()]
     assert done.returncode == -signal.SIGKILL
