@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pagewalk.flags import KPF
-from pagewalk.pages import I64, Backing, Counts, Flag, Pages, State, VMAs
+from pagewalk.pages import F64, I64, Backing, Counts, Flag, Pages, State, VMAs
 from pagewalk.walk import Outcome, Walk
 
 STATES = len(State)
@@ -54,6 +54,7 @@ COLUMNS = (
     Column("file", "FILE", "present pages of the page cache, and kernel pages such as the vdso"),
     Column("shmem", "SHMEM", "present pages of tmpfs, memfd, SysV and shared anonymous memory"),
     Column("zero", "ZERO", "the shared zero page or huge zero page: present, in no RSS"),
+    Column("huge_zero", "HUGE ZERO", "the huge zero page (part of zero)"),
     Column("special", "SPECIAL", "present without a normal page frame: in no RSS"),
     Column("hugetlb", "HUGETLB", "present hugetlb pages: in no RSS"),
     Column("device", "DEVICE", "present pages of device memory"),
@@ -64,6 +65,8 @@ COLUMNS = (
     Column("file_huge", "FILE HUGE", "file pages mapped by PMD leaves"),
     Column("private_hugetlb", "HUGETLB PRIV", "hugetlb pages that only this process maps"),
     Column("shared_hugetlb", "HUGETLB SHRD", "hugetlb pages mapped more than once"),
+    Column("hugetlb_pmd_shared", "HUGETLB PMD", "hugetlb pages whose page table another process"
+           " shares (part of shared_hugetlb)"),
     Column("swap_private", "SWAP PRIV", "swap entries of this process's own page tables"),
     Column("swap_shmem", "SWAP SHMEM", "swapped pages of the shmem objects it maps"),
     Column("empty", "EMPTY", "slots of existing page tables that hold nothing"),
@@ -115,6 +118,7 @@ class Sums:
     uss: I64
     ksm: I64
     private_hugetlb: I64
+    pmd_shared: I64
     hwpoison: I64
 
 
@@ -124,7 +128,7 @@ def by_vma(walk: Walk) -> Table:
     sums = Sums(
         np.zeros((count, STATES), np.int64),
         np.zeros((count, STATES), np.int64),
-        *(np.zeros(count, np.int64) for _ in range(5)),
+        *(np.zeros(count, np.int64) for _ in range(6)),
     )
     for batch in walk.batches:
         if len(batch):
@@ -148,7 +152,7 @@ def add(sums: Sums, batch: Pages | Counts, page_size: int) -> None:
         add_frames(sums, batch, row, size, here, page_size)
 
 
-def weigh(key: I64, size: np.ndarray, shape: tuple[int, ...]) -> I64:  # type: ignore[type-arg]
+def weigh(key: I64, size: F64, shape: tuple[int, ...]) -> I64:
     total = int(np.prod(shape))
     return np.bincount(key, size, total)[:total].astype(np.int64).reshape(shape)
 
@@ -157,7 +161,7 @@ def add_frames(
     sums: Sums,
     pages: Pages,
     row: I64,
-    size: np.ndarray,  # type: ignore[type-arg]
+    size: F64,
     here: slice,
     page_size: int,
 ) -> None:
@@ -170,6 +174,9 @@ def add_frames(
         sums.private_hugetlb[here] += weigh(row[exclusive], size[exclusive], shape)
     if pages.kflags is None or pages.mapcount is None:
         return
+    once = (pages.state == State.HUGETLB) & ~exclusive & (pages.mapcount == 1)
+    if once.any():
+        sums.pmd_shared[here] += weigh(row[once], size[once], shape)
     counted = SHARED_STATES[pages.state]
     share = np.uint64(page_size << PSS_SHIFT) // np.maximum(pages.mapcount, np.uint64(1))
     pss = (share * (pages.size // np.uint64(page_size))).astype(np.float64)
@@ -195,6 +202,7 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
         "not_mapped": not_mapped,
         "empty": state[State.EMPTY] if walk.tables else None,
         "zero": state[State.ZERO],
+        "huge_zero": sums.huge[:, State.ZERO] if walk.huge else None,
         "hugetlb": state[State.HUGETLB],
         "device": state[State.DEVICE],
         "hidden": np.where(walk.vmas.backing == Backing.HIDDEN, size - present, 0),
@@ -253,5 +261,6 @@ def frame_columns(walk: Walk, sums: Sums) -> dict[str, I64 | None]:
         "ksm": sums.ksm if walk.frames else None,
         "locked": np.where(locked, pss, 0) if walk.frames and locked is not None else None,
         "private_hugetlb": sums.private_hugetlb if walk.frames else None,
+        "hugetlb_pmd_shared": sums.pmd_shared if walk.frames else None,
         "shared_hugetlb": hugetlb - sums.private_hugetlb if walk.frames else None,
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import IntEnum, IntFlag
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ U8: TypeAlias = npt.NDArray[np.uint8]
 U32: TypeAlias = npt.NDArray[np.uint32]
 U64: TypeAlias = npt.NDArray[np.uint64]
 I64: TypeAlias = npt.NDArray[np.int64]
+F64: TypeAlias = npt.NDArray[np.float64]
 Bool: TypeAlias = npt.NDArray[np.bool_]
 
 
@@ -207,7 +208,7 @@ Columns = TypeVar("Columns", Leaves, Holes, Pages, Counts)
 
 def take(columns: Columns, rows: Bool | I64 | slice) -> Columns:
     """Return the same columns at ``rows`` (a mask, positions, or a slice)."""
-    picked = {
+    picked: dict[str, Any] = {
         f.name: None if (c := getattr(columns, f.name)) is None else c[rows]
         for f in fields(columns)
     }
@@ -219,7 +220,7 @@ def join(parts: list[Columns]) -> Columns:
     first = parts[0]
     if len(parts) == 1:
         return first
-    columns = {}
+    columns: dict[str, Any] = {}
     for f in fields(first):
         arrays = [getattr(p, f.name) for p in parts]
         columns[f.name] = None if any(a is None for a in arrays) else np.concatenate(arrays)

@@ -49,8 +49,9 @@ def intersect(first: U64, second: U64) -> tuple[U64, I64, I64]:
 
 def gaps(covered: U64, start: int, end: int) -> U64:
     """Return the parts of [``start``, ``end``) that ``covered`` leaves free."""
+    last = np.uint64(min(end, 2**64 - 1))
     low = np.concatenate([[np.uint64(start)], covered[:, 1]])
-    high = np.concatenate([covered[:, 0], [np.uint64(end)]])
-    low, high = np.maximum(low, np.uint64(start)), np.minimum(high, np.uint64(end))
+    high = np.concatenate([covered[:, 0], [last]])
+    low, high = np.maximum(low, np.uint64(start)), np.minimum(high, last)
     free = low < high
     return np.stack([low[free], high[free]], axis=1)

@@ -10,6 +10,7 @@ import numpy as np
 from pagewalk.flags import KPF
 from pagewalk.pages import (
     I64,
+    U8,
     U64,
     Backing,
     Bool,
@@ -154,11 +155,16 @@ def run(
     source: Source, vmas: VMAs, wanted: U64, outcome: Outcome, *, frames: bool, holes: bool
 ) -> Iterator[Pages | Counts]:
     # The walk proper; what can only be known at its end goes into `outcome`.
-    if frames:
-        for leaves, found in source.leaves(vmas, wanted):
-            yield from batch(source, vmas, leaves, found, holes=holes)
-    else:
+    if not frames:
         yield from source.counts(vmas)
+    elif holes and not source.tables:
+        yield from filled(source, vmas, wanted)
+    else:
+        for leaves, found in source.leaves(vmas, wanted):
+            pages = join_frames(vmas, leaves, source.frames)
+            if found is not None and holes:
+                pages = merge_rows(pages, hole_rows(vmas, found))
+            yield pages
     check_still(source, vmas, outcome)
     outcome.vm_swap = counters.read_status(source.target).get("VmSwap")
     read_shmem_swap(source, vmas, outcome)
@@ -166,14 +172,19 @@ def run(
     outcome.done = True
 
 
-def batch(
-    source: Source, vmas: VMAs, leaves: Leaves, found: Holes | None, *, holes: bool
-) -> Iterator[Pages]:
-    pages = join_frames(vmas, leaves, source.frames)
-    if found is not None and holes:
-        pages = merge_rows(pages, hole_rows(vmas, found))
-    if len(pages):
-        yield pages
+def filled(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages]:
+    # Batches with ABSENT rows between the leaves, for a source that cannot tell holes apart.
+    at = 0
+    for leaves, _ in source.leaves(vmas, wanted):
+        pages = join_frames(vmas, leaves, source.frames)
+        if len(pages):
+            end = int(pages.addr[-1] + pages.size[-1])
+            yield fill(vmas, pages, at, end, wanted)
+            at = end
+    none = np.zeros(0, np.uint64)
+    rest = fill(vmas, unpopulated(vmas, none, none, none.astype(np.uint8)), at, 1 << 64, wanted)
+    if len(rest):
+        yield rest
 
 
 def join_frames(vmas: VMAs, leaves: Leaves, frames: Frames | None) -> Pages:
@@ -219,7 +230,7 @@ def split_huge(pages: Pages, rows: I64, fd: int) -> Pages:
     per = (pages.size[rows] // np.uint64(PAGE)).astype(np.int64)
     width = int(per.max())
     pfns = pages.pfn[rows][:, None] + np.arange(width, dtype=np.uint64)
-    counts = read_frames(fd, pfns.ravel()).reshape(len(rows), width)
+    counts = read_frames(fd, pfns.ravel().astype(np.uint64)).reshape(len(rows), width)
     pages.mapcount[rows] = counts[:, 0]
     uneven = rows[counts.min(axis=1) != counts.max(axis=1)]
     if len(uneven) == 0:
@@ -244,12 +255,12 @@ def hole_rows(vmas: VMAs, holes: Holes) -> Pages:
     return unpopulated(vmas, holes.addr, holes.size, state)
 
 
-def unpopulated(vmas: VMAs, addr: U64, size: U64, state: np.ndarray) -> Pages:  # type: ignore[type-arg]
+def unpopulated(vmas: VMAs, addr: U64, size: U64, state: U8) -> Pages:
     count = len(addr)
     zero = np.zeros(count, np.uint64)
     vma = holder(addr, np.stack([vmas.start, vmas.end], axis=1))
     flags = np.zeros(count, np.uint32)
-    return Pages(addr, size, vma, state.astype(np.uint8), flags, zero, zero, zero, zero)
+    return Pages(addr, size, vma, state, flags, zero, zero, zero, zero)
 
 
 def merge_rows(first: Pages, second: Pages) -> Pages:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
+import subprocess
 from dataclasses import dataclass
 
 import numpy as np
 
-from pagewalk.pages import I64, U64
+from pagewalk.errors import PagewalkError
+from pagewalk.pages import I64, U64, Bool
+from pagewalk.proc.kernel import release
 from pagewalk.proc.refusals import reading
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.target import Target, fields, parse_stat
@@ -33,7 +37,7 @@ class Smaps:
     columns: dict[str, I64]
     vmflags: tuple[frozenset[str], ...]
 
-    def has(self, code: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def has(self, code: str) -> Bool:
         """Return a mask of the VMAs whose VmFlags hold ``code``."""
         return np.array([code in flags for flags in self.vmflags], bool)
 
@@ -76,7 +80,7 @@ def read_smaps(target: Target, stall: Stall, name: str = "smaps") -> Smaps:
     to a waiter) for the whole walk. Raises NotPermitted, ProcessGone.
     """
     fd = target.open(name)
-    parts = []
+    parts: list[bytes] = []
     try:
         with reading(target.pid, name, target.dirfd):
             while True:
@@ -91,7 +95,10 @@ def read_smaps(target: Target, stall: Stall, name: str = "smaps") -> Smaps:
 
 def read_status(target: Target) -> dict[str, int]:
     """Return the ``kB`` lines of /proc/PID/status, in bytes, by the kernel's name (``VmRSS``)."""
-    rows = fields(target.read("status"))
+    return in_bytes(fields(target.read("status")))
+
+
+def in_bytes(rows: dict[bytes, bytes]) -> dict[str, int]:
     return {
         key.decode(): int(value[:-3]) << 10 for key, value in rows.items() if value.endswith(b" kB")
     }
@@ -108,3 +115,74 @@ def read_stat(target: Target) -> dict[str, int]:
     """Return ``rss`` and ``vsize`` of /proc/PID/stat, in bytes."""
     stat = parse_stat(target.read("stat"))
     return {"rss": stat.rss * PAGE, "vsize": stat.vsize}
+
+
+@dataclass(frozen=True, slots=True)
+class Theirs:
+    """The kernel's own numbers, in bytes; ``None`` where a file was not read or not readable.
+
+    ``pmap`` is the total that pmap(1) prints. ``cpus`` and ``threads`` bound what the kernel's
+    counters may lag behind; ``summed`` says that status and statm are exact sums (6.18), not
+    approximate reads. ``not_read`` says which files were not, and why.
+    """
+
+    status: dict[str, int]
+    statm: dict[str, int]
+    stat: dict[str, int]
+    smaps: Smaps | None = None
+    rollup: Smaps | None = None
+    pmap: int | None = None
+    cpus: int = 1
+    threads: int = 1
+    release: tuple[int, int] = (6, 18)
+    not_read: tuple[str, ...] = ()
+
+    @property
+    def summed(self) -> bool:
+        """Return whether status and statm are exact sums of the per-CPU counters."""
+        return self.release >= (6, 18) or self.stat["rss"] != self.statm["resident"]
+
+
+def read_theirs(target: Target, stall: Stall, *, smaps: bool) -> Theirs:
+    """Return the kernel's own numbers of ``target``; with ``smaps`` those that hold its lock too.
+
+    A file that cannot be read is left out and named in ``not_read``. Raises ProcessGone.
+    """
+    tables: dict[str, Smaps] = {}
+    not_read = []
+    for name in ("smaps", "smaps_rollup") if smaps else ():
+        try:
+            tables[name] = read_smaps(target, stall, name)
+        except PagewalkError as err:
+            if target.state() in "ZX":
+                raise
+            not_read.append(f"{name}: {err}")
+    status = fields(target.read("status"))
+    return Theirs(
+        status=in_bytes(status),
+        statm=read_statm(target),
+        stat=read_stat(target),
+        smaps=tables.get("smaps"),
+        rollup=tables.get("smaps_rollup"),
+        pmap=read_pmap(target.pid) if smaps else None,
+        cpus=os.cpu_count() or 1,
+        threads=int(status.get(b"Threads", b"1")),
+        release=release(),
+        not_read=tuple(not_read),
+    )
+
+
+def read_pmap(pid: int) -> int | None:
+    """Return the total that pmap(1) prints for ``pid``, in bytes; None where it is not installed.
+
+    The program itself is asked: the ledger is about what people see.
+    """
+    program = shutil.which("pmap")
+    if program is None:
+        return None
+    ran = subprocess.run([program, str(pid)], capture_output=True, check=False)
+    words = ran.stdout.rsplit(b"\n", 2)[-2:-1]
+    last = words[0].split() if words else []
+    if len(last) != 2 or last[0] != b"total" or not last[1].endswith(b"K"):
+        return None
+    return int(last[1][:-1]) << 10

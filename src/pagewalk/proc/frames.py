@@ -61,13 +61,14 @@ def read_frames(fd: int, pfns: U64) -> U64:
     base = np.zeros(len(starts) + 1, np.int64)
     np.cumsum((stops - starts).astype(np.int64), out=base[1:])
     words = np.zeros(int(base[-1]), np.uint64)
-    raw = memoryview(words).cast("B")
+    raw = words.data.cast("B")
     edges = (base * 8).tolist()
     for i, start in enumerate((starts * np.uint64(8)).tolist()):
         read_run(fd, start, raw[edges[i] : edges[i + 1]])
     span = np.searchsorted(starts, first, side="right") - 1
     shift = base[span] - starts[span].astype(np.int64)
-    return words[pfns.astype(np.int64) + shift[row]]
+    found: U64 = words[pfns.astype(np.int64) + shift[row]]
+    return found
 
 
 def runs(pfns: U64) -> tuple[U64, U64, I64]:

@@ -67,17 +67,18 @@ def release() -> tuple[int, int]:
 @cache
 def read_config() -> dict[str, str] | None:
     """Return this kernel's configuration, or None where neither /proc nor /boot shows it."""
-    texts = (
-        lambda: gzip.decompress(Path("/proc/config.gz").read_bytes()).decode(),
-        lambda: Path(f"/boot/config-{platform.release()}").read_text(),
-        lambda: Path(f"/lib/modules/{platform.release()}/config").read_text(),
-    )
-    for text in texts:
+    for path in (
+        Path("/proc/config.gz"),
+        Path(f"/boot/config-{platform.release()}"),
+        Path(f"/lib/modules/{platform.release()}/config"),
+    ):
         try:
-            rows = (line.partition("=") for line in text().splitlines() if line[:1] == "C")
-            return {name: value for name, _, value in rows}
+            raw = path.read_bytes()
         except OSError:
             continue
+        text = gzip.decompress(raw) if path.suffix == ".gz" else raw
+        rows = (line.partition("=") for line in text.decode().splitlines() if line[:1] == "C")
+        return {name: value for name, _, value in rows}
     return None
 
 

@@ -65,7 +65,7 @@ def read_words(fd: int, start: int, out: U64, pid: int, stall: Stall, chunk: Sli
 
     Raises ProcessGone when the address space is gone (the kernel then reads as an empty file).
     """
-    raw = memoryview(out).cast("B")
+    raw = out.data.cast("B")
     done, base = 0, start // PAGE * WORD
     while done < len(raw):
         with stall.timed("pagemap"):
@@ -81,7 +81,7 @@ def can_scan(fd: int, categories: int = 0) -> bool:
     arg = np.zeros(12, np.uint64)
     arg[0], arg[11] = arg.nbytes, categories
     try:
-        fcntl.ioctl(fd, PAGEMAP_SCAN, arg)
+        fcntl.ioctl(fd, PAGEMAP_SCAN, arg.data)
     except OSError as err:
         # ESRCH: the ioctl is there, the address space is not.
         return err.errno == errno.ESRCH
@@ -123,7 +123,7 @@ def scan(
 def scan_call(fd: int, arg: U64, pid: int) -> int:
     while True:
         try:
-            return fcntl.ioctl(fd, PAGEMAP_SCAN, arg)
+            return int(fcntl.ioctl(fd, PAGEMAP_SCAN, arg.data))
         except OSError as err:
             if err.errno == errno.ESRCH:
                 raise ProcessGone(

@@ -61,7 +61,7 @@ def meaning(err: OSError, pid: int, name: str, dirfd: int | None = None) -> Page
         if dirfd is None and hides_processes():
             return NotPermitted(
                 what,
-                "no such file, and /proc is mounted with hidepid: other users' processes are hidden",
+                "no such file; /proc is mounted with hidepid, so other users' processes are hidden",
                 "run as root, or remount /proc with hidepid=0",
             )
         if dirfd is not None and alive(dirfd):

@@ -86,7 +86,8 @@ def shmem_swap(target: Target, vmas: VMAs) -> I64:
 def private_shmem(vmas: VMAs, rows: I64) -> I64:
     """Return those of ``rows`` that are private writable maps of shmem."""
     perms = vmas.perms[rows]
-    return rows[(perms & SHARED == 0) & (perms & WRITE != 0)]
+    private: I64 = rows[(perms & SHARED == 0) & (perms & WRITE != 0)]
+    return private
 
 
 def hole_swap(target: Target, vmas: VMAs, row: int, populated: U64) -> int:

@@ -90,7 +90,7 @@ def pfns_hidden(fd: int) -> Withheld | None:
     own = np.ones(PAGE // 8, np.uint64)
     word = np.zeros(1, np.uint64)
     with Path("/proc/self/pagemap").open("rb", buffering=0) as mine:
-        os.preadv(mine.fileno(), [memoryview(word).cast("B")], own.ctypes.data // PAGE * 8)
+        os.preadv(mine.fileno(), [word.data.cast("B")], own.ctypes.data // PAGE * 8)
     if int(word[0]) & int(pagemap.PFN_BITS):
         return None
     if os.geteuid() != 0:

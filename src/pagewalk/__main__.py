@@ -1,0 +1,5 @@
+import sys
+
+from pagewalk.cli import main
+
+sys.exit(main())

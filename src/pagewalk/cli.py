@@ -1,0 +1,113 @@
+"""The command line: one parser, and the one place that prints errors and chooses exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+
+# One thread is enough for sums over columns, and starting more costs 60 ms. Before numpy.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import click
+
+from pagewalk.errors import PagewalkError
+
+COMMANDS = {
+    "show": "pagewalk.commands.show",
+    "maps": "pagewalk.commands.maps",
+    "pages": "pagewalk.commands.pages",
+    "explain": "pagewalk.commands.explain",
+    "doctor": "pagewalk.commands.doctor",
+}
+
+EPILOG = """\b
+Exit codes: 0 complete, 1 failed, 2 usage, 3 complete but partial (rights or a race withheld
+something, the output says what), 4 a difference is left unexplained, 5 the target is gone,
+6 not permitted."""
+
+
+class Commands(click.Group):
+    """The commands by name; anything else is a TARGET for show."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = importlib.import_module(COMMANDS[cmd_name]).command
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("--"):
+            return "show", self.get_command(ctx, "show"), args
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    "pagewalk", cls=Commands, invoke_without_command=True, epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "ignore_unknown_options": True},
+)
+@click.version_option(package_name="pagewalk")
+@click.pass_context
+def cli(ctx: click.Context) -> int:
+    """Show exactly where a Linux process's memory lives, page by page, and why the usual
+    numbers disagree.
+
+    `pagewalk TARGET` is `pagewalk show TARGET`; TARGET is a pid or a process's name.
+
+    \b
+    pagewalk $$
+    pagewalk maps $$
+    pagewalk pages $$ --where anon,~exclusive
+    pagewalk explain $$
+    """
+    if ctx.invoked_subcommand is None:
+        first_run()
+    return 0
+
+
+def first_run() -> None:
+    from pagewalk.proc.doctor import checks, machine
+    from pagewalk.proc.processes import read_processes
+    from pagewalk.render import view
+
+    missing = [check.name for check in checks() if not check.ok]
+    advice = f"; missing: {', '.join(missing)} (pagewalk doctor says why)" if missing else ""
+    others = [process for process in read_processes() if process.pid != os.getpid()]
+    view("text", "processes")(others, machine() + advice, sys.stdout)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; no error leaves it as a traceback."""
+    try:
+        code = cli.main(args, prog_name="pagewalk", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except PagewalkError as err:
+        return fail(str(err), err.exit_code)
+    except click.ClickException as err:
+        err.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        return fail("interrupted; nothing was changed", 130)
+    except BrokenPipeError:
+        # The reader has seen enough. What is still buffered must not be written at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as err:
+        where = f" {err.filename}" if err.filename else ""
+        return fail(f"cannot read or write{where}: {err.strerror}", 1)
+    except MemoryError:
+        return fail("out of memory", 1)
+
+
+def fail(message: str, code: int) -> int:
+    with contextlib.suppress(OSError):
+        print(f"pagewalk: {message}", file=sys.stderr)
+    return code

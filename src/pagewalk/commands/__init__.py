@@ -1,0 +1,142 @@
+"""What every command shares: its options, the opened target, and the output file.
+
+To add a command: one file here with a click command called ``command``, and one row in
+cli.COMMANDS. Heavy imports belong inside the functions, so that ``--help`` stays instant.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+if TYPE_CHECKING:
+    from pagewalk.sources import Source
+    from pagewalk.walk import Outcome
+
+PARTIAL, DIFFERENCE = 3, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The options that every command on a target takes."""
+
+    target: str
+    source: str
+    format: str
+    output: str | None
+    quiet: bool
+    freeze: bool
+    budget: float
+
+
+def complete_target(_ctx: object, _param: object, typed: str) -> list[str]:
+    # Shell completion of TARGET: pids and names of the processes that run now.
+    from pagewalk.proc.processes import read_processes
+
+    rows = list(read_processes())
+    words = [str(p.pid) for p in rows] + sorted({p.name for p in rows})
+    return [word for word in words if word.startswith(typed)]
+
+
+def format_option(*formats: str) -> Callable[[Any], Any]:
+    return click.option(
+        "--format", "-f", default="text", type=click.Choice(formats), help="How to write it."
+    )
+
+
+def output_options(command: Any) -> Any:
+    for option in (
+        click.option("--quiet", "-q", is_flag=True, help="No notes on stderr."),
+        click.option("--output", "-o", metavar="FILE",
+                     help="Write to FILE (mode 0600, replaced only when complete)."),
+    ):
+        command = option(command)
+    return command
+
+
+def target_options(*formats: str) -> Callable[[Any], Any]:
+    """Return a decorator that adds TARGET and the options of Request to a command."""
+
+    def add(command: Any) -> Any:
+        options = (
+            click.argument("target", shell_complete=complete_target),
+            click.option("--source", default="auto", metavar="SOURCE", show_default=True,
+                         help="Where to read from: auto or procfs."),
+            format_option(*formats),
+            click.option("--freeze", is_flag=True,
+                         help="Stop the target (SIGSTOP) for the walk; always resumed."),
+            click.option("--budget", default=5.0, metavar="MS", show_default=True,
+                         type=click.FloatRange(0.1, 1000),
+                         help="The longest that one read may hold the target's lock."),
+        )
+        for option in reversed(options):
+            command = option(command)
+        return output_options(command)
+
+    return add
+
+
+@contextmanager
+def opened(request: Request) -> Iterator[Source]:
+    """Open the target's source, frozen if asked; close and resume whatever happens."""
+    import time
+
+    from pagewalk.proc.freeze import frozen
+    from pagewalk.proc.processes import find
+    from pagewalk.walk import close, open_pid
+
+    source = open_pid(find(request.target), request.source, int(request.budget * 1e6))
+    started = time.monotonic()
+    try:
+        with frozen(source.target) if request.freeze else nullcontext():
+            yield source
+    finally:
+        close(source)
+    if request.freeze:
+        note(request, f"process {source.target.pid} was stopped for"
+                      f" {(time.monotonic() - started) * 1e3:.1f} ms")
+
+
+def note(request: Request, text: str) -> None:
+    """Write a note for people, on stderr."""
+    if not request.quiet:
+        print(f"pagewalk: {text}", file=sys.stderr)
+
+
+def finish(request: Request, outcome: Outcome) -> int:
+    """Write why the output is partial, and return the exit code it means."""
+    for reason in outcome.partial:
+        note(request, f"partial: {reason}")
+    return PARTIAL if outcome.partial else 0
+
+
+@contextmanager
+def output(path: str | None) -> Iterator[TextIO]:
+    """Open FILE for writing, or standard output; a FILE is replaced only when all went well.
+
+    It is created readable by its owner alone: physical addresses are worth hiding.
+    """
+    if path is None or path == "-":
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    if Path(path).exists() and not Path(path).is_file():
+        with open(path, "w", errors="surrogateescape") as out:
+            yield out
+        return
+    partial = f"{path}.{os.getpid()}.partial"
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(fd, "w", errors="surrogateescape") as out:
+            yield out
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise

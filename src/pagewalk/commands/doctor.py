@@ -1,0 +1,26 @@
+"""pagewalk doctor: what this kernel and these rights allow."""
+
+from __future__ import annotations
+
+import click
+
+from pagewalk import commands
+
+
+@click.command("doctor")
+@commands.format_option("text", "json")
+@commands.output_options
+def command(format: str, output: str | None, quiet: bool) -> int:
+    """Show what this kernel and these rights allow, and how to get the rest.
+
+    \b
+    pagewalk doctor
+    pagewalk doctor --format json
+    """
+    del quiet
+    from pagewalk.proc.doctor import checks, machine
+    from pagewalk.render import view
+
+    with commands.output(output) as out:
+        view(format, "doctor")(checks(), machine(), out)
+    return 0

@@ -1,0 +1,102 @@
+"""pagewalk pages: every page of a process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from pagewalk.commands import Request, finish, opened, output, target_options
+
+if TYPE_CHECKING:
+    from pagewalk.pages import U64, Pages, VMAs
+    from pagewalk.walk import Walk
+
+
+@click.command("pages")
+@target_options("text", "json", "csv", "log")
+@click.option("--range", "span", metavar="A-B", help="Only addresses in [A, B), hexadecimal.")
+@click.option("--vma", metavar="NAME", help="Only VMAs of that name: a path, its last part, heap.")
+@click.option("--where", metavar="EXPR", help="Only pages for which all of EXPR holds: anon,~ksm.")
+def command(span: str | None, vma: str | None, where: str | None, **options: object) -> int:
+    """Show every page of TARGET: address, physical address, state, mapcount, flags.
+
+    A stretch without pages is one line. EXPR takes states (anon, file, shmem, zero, special,
+    hugetlb, swapped, guard, absent, present, not_present ...), kpageflags names (ksm, thp, dirty
+    ...), entry flags (pmd, exclusive ...) and mapcount>1; a comma means and, ~ means not.
+
+    \b
+    pagewalk pages $$ --vma heap
+    pagewalk pages $$ --where anon,~exclusive
+    pagewalk pages $$ --where 'file,mapcount>1' --format json
+    pagewalk pages $$ --format log
+    """
+    import numpy as np
+
+    from pagewalk.errors import BadRequest
+    from pagewalk.render import view
+    from pagewalk.walk import walk
+    from pagewalk.where import parse_where
+
+    request = Request(**options)  # type: ignore[arg-type]
+    test = parse_where(where) if where else None
+    if test and request.format == "log":
+        raise BadRequest("--format log prints every page; --where is for the other formats")
+    with opened(request) as source, output(request.output) as out:
+        vmas = source.vmas()
+        ranges = np.stack([vmas.start, vmas.end], axis=1)
+        if vma is not None:
+            ranges = ranges[named(vmas, vma)]
+        if span is not None:
+            ranges = within(ranges, span)
+        walked = walk(source, holes=True, ranges=ranges)
+        rows = selected(walked, test)
+        view(request.format, "pages")(rows, walked.vmas, out)
+    return finish(request, walked.outcome)
+
+
+def selected(walked: Walk, test: object) -> Iterator[Pages]:
+    from pagewalk.pages import Pages, take
+
+    for batch in walked.batches:
+        assert isinstance(batch, Pages)
+        rows = take(batch, test(batch)) if callable(test) else batch
+        if len(rows):
+            yield rows
+
+
+def named(vmas: VMAs, name: str) -> list[int]:
+    """Return the rows of the VMAs called ``name``; raises BadRequest when there is none."""
+    from pagewalk.errors import BadRequest
+
+    wanted = {name, f"[{name}]"}
+    rows = [
+        row for row, own in enumerate(vmas.name)
+        if own in wanted or own.rsplit("/", 1)[-1] == name or (not own and name in ("anon", ""))
+    ]
+    if not rows:
+        have = ", ".join(sorted({own.rsplit("/", 1)[-1] or "anon" for own in vmas.name}))
+        raise BadRequest(f"--vma: no VMA is called '{name}'; there are: {have}")
+    return rows
+
+
+def within(ranges: U64, span: str) -> U64:
+    """Return ``ranges`` cut to ``span``, grown to whole pages; raises BadRequest if empty."""
+    import numpy as np
+
+    from pagewalk.errors import BadRequest
+    from pagewalk.proc.pagemap import PAGE
+    from pagewalk.ranges import intersect
+
+    try:
+        low, high = (int(edge, 16) for edge in span.split("-"))
+    except ValueError:
+        raise BadRequest(f"--range: '{span}' is not A-B with two hexadecimal addresses") from None
+    if not 0 <= low < high <= 1 << 64:
+        raise BadRequest(f"--range: {span} is empty, or beyond 64 bits; the end is not part of it")
+    low, high = low // PAGE * PAGE, min(-(-high // PAGE) * PAGE, (1 << 64) - PAGE)
+    pieces, _, _ = intersect(ranges, np.array([[low, high]], np.uint64))
+    if len(pieces) == 0:
+        raise BadRequest(f"--range: no VMA of the target lies in {low:#x}-{high:#x}; see maps")
+    return pieces

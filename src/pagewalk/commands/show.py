@@ -1,0 +1,43 @@
+"""pagewalk show: one screen for a process."""
+
+from __future__ import annotations
+
+import click
+
+from pagewalk.commands import PARTIAL, Request, finish, opened, output, target_options
+
+
+@click.command("show")
+@target_options("text", "json", "csv", "log")
+@click.option("--counts", is_flag=True,
+              help="Count only: no frames, so no PSS, USS or kinds; a third of the time.")
+def command(counts: bool, **options: object) -> int:
+    """Show where TARGET's memory lives, on one screen: totals, biggest VMAs, short ledger.
+
+    TARGET is a pid or a name that one process has. This is what `pagewalk TARGET` does.
+
+    \b
+    pagewalk show $$
+    pagewalk show $$ --format json
+    pagewalk show $$ --counts
+    """
+    from pagewalk.account import by_vma
+    from pagewalk.ledger import SHORT, ledger
+    from pagewalk.proc.counters import read_theirs
+    from pagewalk.render import view
+    from pagewalk.walk import walk
+
+    request = Request(**options)  # type: ignore[arg-type]
+    with opened(request) as source, output(request.output) as out:
+        if request.format == "log":
+            walked = walk(source, holes=True)
+            view("log", "pages")(walked.batches, walked.vmas, out)
+            return finish(request, walked.outcome)
+        before = read_theirs(source.target, source.stall, smaps=False)
+        table = by_vma(walk(source, frames=not counts))
+        theirs = read_theirs(source.target, source.stall, smaps=False)
+        lines = [line for line in ledger(table, theirs, before) if line.against in SHORT]
+        view(request.format, "show")(table, lines, out)
+    if request.format == "text":  # the screen says it already
+        return PARTIAL if table.outcome.partial else 0
+    return finish(request, table.outcome)

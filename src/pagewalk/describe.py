@@ -1,0 +1,115 @@
+"""Pages and VMAs in words and digits: the pieces every output lays out in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pagewalk import lines as pieces
+from pagewalk.flags import KPAGEFLAGS, names
+from pagewalk.pages import (
+    EXEC,
+    PRESENT_STATES,
+    READ,
+    SHARED,
+    U8,
+    U64,
+    WRITE,
+    Bool,
+    Flag,
+    Pages,
+    State,
+)
+from pagewalk.proc.pagemap import PAGE
+from pagewalk.where import ENTRY_FLAGS
+
+STATE_LABELS = [state.label for state in State]
+SHOWN_FLAGS = np.uint32(sum(int(flag) for flag in ENTRY_FLAGS.values()))
+IS_PRESENT = np.isin(np.arange(len(State)), PRESENT_STATES)
+
+
+def perms(word: int) -> str:
+    """Return a VMA's permissions as maps prints them, ``rwxp``."""
+    letters = (c if word & bit else "-" for bit, c in ((READ, "r"), (WRITE, "w"), (EXEC, "x")))
+    return "".join(letters) + ("s" if word & SHARED else "p")
+
+
+def present(rows: Pages) -> Bool:
+    """Return a mask of the rows with a page in RAM."""
+    return IS_PRESENT[rows.state]
+
+
+def swapped(rows: Pages) -> Bool:
+    """Return a mask of the rows whose page is in a swap device, where that is known."""
+    mask: Bool = rows.flags & np.uint32(Flag.SWAP) != 0
+    return mask
+
+
+def states(rows: Pages) -> U8:
+    """Return the state's word of each row."""
+    return pieces.labels(STATE_LABELS, rows.state)
+
+
+def physical(rows: Pages, otherwise: str) -> U8:
+    """Return the physical address, 16 hexadecimal digits, or ``otherwise`` without one."""
+    other = pieces.text(otherwise, len(rows))
+    if rows.pfn is None:
+        return other
+    return pieces.where(present(rows), pieces.hexadecimal(rows.pfn * np.uint64(PAGE)), other)
+
+
+def frame(rows: Pages, otherwise: str) -> U8:
+    """Return the PFN in decimal, or ``otherwise`` without one."""
+    other = pieces.text(otherwise, len(rows))
+    return other if rows.pfn is None else pieces.where(
+        present(rows), pieces.decimal(rows.pfn), other
+    )
+
+
+def mapcount(rows: Pages, otherwise: str) -> U8:
+    """Return how often the page is mapped, or ``otherwise`` where withheld or not present."""
+    other = pieces.text(otherwise, len(rows))
+    return other if rows.mapcount is None else pieces.where(
+        present(rows), pieces.decimal(rows.mapcount), other
+    )
+
+
+def swap_place(rows: Pages, before: str, between: str, after: str, otherwise: str) -> U8:
+    """Return the swap device's number and the offset in pages, each row framed by the texts."""
+    count = len(rows)
+    other = pieces.text(otherwise, count)
+    if rows.pfn is None:
+        return other
+    place = np.concatenate(
+        [
+            pieces.text(before, count), pieces.decimal(rows.pfn & np.uint64(31)),
+            pieces.text(between, count), pieces.decimal(rows.pfn >> np.uint64(5)),
+            pieces.text(after, count),
+        ],
+        axis=1,
+    )
+    return pieces.where(swapped(rows), place, other)
+
+
+def flag_words(rows: Pages, quote: str = "", joint: str = ",") -> U8:
+    """Return the names of each row's entry flags and frame flags, ``quote``d and joined."""
+    left = spell(
+        (rows.flags & SHOWN_FLAGS).astype(np.uint64),
+        lambda word: [name for name, flag in ENTRY_FLAGS.items() if word & flag],
+        quote, joint,
+    )
+    if rows.kflags is None:
+        return left
+    right = spell(rows.kflags, lambda word: names(word, KPAGEFLAGS), quote, joint)
+    both = (left[:, 0] != 0) & (right[:, 0] != 0)
+    nothing = np.zeros((len(rows), 1), np.uint8)
+    between = pieces.where(both, pieces.text(joint, len(rows)), nothing)
+    return np.concatenate([left, between, right], axis=1)
+
+
+def spell(words: U64, name: Callable[[int], list[str]], quote: str, joint: str) -> U8:
+    # Few words differ among many rows: each is spelled out once.
+    distinct, index = pieces.distinct(words)
+    texts = [joint.join(f"{quote}{n}{quote}" for n in name(word)) for word in distinct]
+    return pieces.labels(texts, index)

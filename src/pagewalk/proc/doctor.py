@@ -1,0 +1,172 @@
+"""What this kernel and these rights allow: one check a facility, each tried for real."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pagewalk.proc import kernel, swap
+from pagewalk.proc.frames import open_frames
+from pagewalk.proc.pagemap import GUARD, PAGE, PFN_BITS, can_scan
+from pagewalk.proc.refusals import has_capability, hides_processes, in_initial_user_namespace
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One facility: whether it is there, what it gives or what is lost, and how to get it."""
+
+    name: str
+    ok: bool
+    finding: str
+    remedy: str = ""
+
+
+def checks() -> list[Check]:
+    """Return every check, in the order of importance."""
+    return [check() for check in CHECKS]
+
+
+def own_pagemap() -> Check:
+    try:
+        os.close(os.open("/proc/self/pagemap", os.O_RDONLY))
+    except OSError as err:
+        return Check(
+            "pagemap", False, f"/proc/self/pagemap: {err.strerror}: no page can be seen",
+            "mount /proc; the kernel needs CONFIG_PROC_PAGE_MONITOR",
+        )
+    return Check("pagemap", True, "present, swapped and shared bits of your own processes")
+
+
+def page_frames() -> Check:
+    word = np.zeros(1, np.uint64)
+    try:
+        fd = os.open("/proc/self/pagemap", os.O_RDONLY)
+        try:
+            os.preadv(fd, [word.data.cast("B")], word.ctypes.data // PAGE * 8)
+        finally:
+            os.close(fd)
+    except OSError as err:
+        return Check("page frames", False, f"pagemap cannot be read: {err.strerror}", "run as root")
+    if int(word[0]) & int(PFN_BITS):
+        return Check("page frames", True, "physical addresses are shown (CAP_SYS_ADMIN)")
+    where = "" if in_initial_user_namespace() else " in the first user namespace, not in this one"
+    return Check(
+        "page frames", False, "physical addresses are hidden: no CAP_SYS_ADMIN" + where,
+        "run as root; in a container: docker run --cap-add SYS_ADMIN, or run on the host",
+    )
+
+
+def frame_database() -> Check:
+    try:
+        open_frames().close()
+    except OSError as err:
+        return Check(
+            "kpageflags, kpagecount", False, f"{err.strerror}: no PSS, USS, kinds or KSM",
+            "run as root (the files are root's; no capability opens them)",
+        )
+    return Check("kpageflags, kpagecount", True, "flags and mapcount of every page frame")
+
+
+def pagemap_scan() -> Check:
+    try:
+        fd = os.open("/proc/self/pagemap", os.O_RDONLY)
+    except OSError:
+        return Check("PAGEMAP_SCAN", False, "pagemap cannot be opened", "mount /proc")
+    try:
+        if not can_scan(fd):
+            return Check(
+                "PAGEMAP_SCAN", False,
+                "not in this kernel: every page of a VMA is asked for, huge leaves stay unknown",
+                "Linux 6.7 or later",
+            )
+        guard = " and guard regions" if can_scan(fd, GUARD) else ""
+        return Check("PAGEMAP_SCAN", True, f"finds populated runs, huge leaves{guard}")
+    finally:
+        os.close(fd)
+
+
+def other_processes() -> Check:
+    if hides_processes():
+        return Check(
+            "other processes", False, "/proc is mounted with hidepid: they are not even listed",
+            "run as root, or remount /proc with hidepid=0",
+        )
+    if has_capability("CAP_SYS_PTRACE"):
+        return Check("other processes", True, "every process that no security module protects")
+    who = "root without CAP_SYS_PTRACE" if os.geteuid() == 0 else f"uid {os.geteuid()}"
+    return Check(
+        "other processes", False, f"you are {who}: only processes of the same uid",
+        "run as root; in a container: docker run --cap-add SYS_PTRACE",
+    )
+
+
+def shmem_swap() -> Check:
+    fd = os.memfd_create("pagewalk", os.MFD_CLOEXEC)
+    try:
+        swap.evicted(fd, 0, PAGE)
+    except OSError as err:
+        since = "Linux 6.5 or later" if err.errno == errno.ENOSYS else "a seccomp filter allows it"
+        return Check("swap of shmem", False, f"cachestat(2): {err.strerror}", since)
+    finally:
+        os.close(fd)
+    if has_capability("CAP_SYS_ADMIN") or has_capability("CAP_CHECKPOINT_RESTORE"):
+        return Check("swap of shmem", True, "cachestat(2) through /proc/PID/map_files")
+    return Check(
+        "swap of shmem", False, "/proc/PID/map_files cannot be followed",
+        "run as root, or with CAP_CHECKPOINT_RESTORE",
+    )
+
+
+def swap_entries() -> Check:
+    if kernel.read_config() is None:
+        return Check(
+            "kinds of swap entries", False,
+            "the kernel's configuration is not readable: migration, poison and device entries"
+            " stay 'soft'",
+            "/proc/config.gz (CONFIG_IKCONFIG_PROC) or /boot/config-*",
+        )
+    return Check("kinds of swap entries", True, "swap, migration, device, poison, marker")
+
+
+def mapcounts() -> Check:
+    config = kernel.read_config() or {}
+    if config.get("CONFIG_NO_PAGE_MAPCOUNT") == "y":
+        return Check(
+            "mapcount of each page", False,
+            "CONFIG_NO_PAGE_MAPCOUNT: the kernel keeps an average over a large folio, and so do"
+            " PSS and USS here and in smaps",
+            "a kernel with CONFIG_PAGE_MAPCOUNT",
+        )
+    return Check("mapcount of each page", True, "PSS and USS are exact, page by page")
+
+
+def swap_devices() -> Check:
+    devices = swap.swap_devices()
+    listed = ", ".join(f"{n} {path}" for n, path in devices.items())
+    return Check("swap devices", True, listed or "none: nothing can be in swap")
+
+
+def page_tables() -> Check:
+    return Check(
+        "page tables", False,
+        "procfs cannot tell an empty slot from a missing page table: not_mapped is withheld",
+        "no source of this version reads page tables; nothing to be done",
+    )
+
+
+CHECKS: tuple[Callable[[], Check], ...] = (
+    own_pagemap, page_frames, frame_database, pagemap_scan, other_processes, mapcounts,
+    swap_entries, shmem_swap, swap_devices, page_tables,
+)
+
+
+def machine() -> str:
+    """Return one line about this machine: kernel, architecture, page size, user."""
+    release = Path("/proc/sys/kernel/osrelease").read_text().strip()
+    who = "root" if os.geteuid() == 0 else f"uid {os.geteuid()}"
+    return f"Linux {release}, {kernel.architecture()}, {PAGE >> 10} KiB pages, {who}"

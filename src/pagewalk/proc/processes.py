@@ -1,0 +1,67 @@
+"""The processes of this machine: list them cheaply, and find the one a name means."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pagewalk.errors import BadTarget
+from pagewalk.proc.counters import PAGE
+from pagewalk.proc.target import parse_stat
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One row of the process list; ``rss`` bytes from statm, which takes no lock of the process."""
+
+    pid: int
+    name: str
+    argv0: str
+    uid: int
+    rss: int
+
+
+def read_processes(root: str = "/proc") -> Iterator[Process]:
+    """Yield every process with an address space that this /proc lists."""
+    for entry in os.listdir(root):
+        if not entry.isdigit():
+            continue
+        base = Path(root, entry)
+        try:
+            stat = parse_stat((base / "stat").read_bytes())
+            resident = int((base / "statm").read_bytes().split()[1]) * PAGE
+            argv0 = (base / "cmdline").read_bytes().partition(b"\0")[0]
+            uid = base.stat().st_uid
+        except (OSError, ValueError, IndexError):
+            continue  # ended meanwhile
+        if stat.vsize:
+            name = argv0.decode(errors="surrogateescape")
+            yield Process(int(entry), stat.comm, name, uid, resident)
+
+
+def find(text: str) -> int:
+    """Return the pid that TARGET ``text`` means: a number, or a name only one process has.
+
+    A name is compared with comm, and with the base name of argv[0]. This process itself and its
+    parent do not count. Raises BadTarget with the candidates.
+    """
+    if text.lstrip("+-").isdigit():
+        pid = int(text)
+        if not 0 < pid < 1 << 31:
+            raise BadTarget(f"'{text}' is no process id")
+        return pid
+    us = {os.getpid(), os.getppid()}
+    exact = [
+        p for p in read_processes()
+        if p.pid not in us and text in (p.name, p.argv0, os.path.basename(p.argv0))
+    ]
+    if len(exact) == 1:
+        return exact[0].pid
+    rows = tuple((p.pid, p.argv0 or p.name) for p in sorted(exact, key=lambda p: p.pid))
+    if not exact:
+        raise BadTarget(f"no process is called '{text}'; give a pid, or a name as comm shows it")
+    listed = "".join(f"\n  {pid:>8}  {name}" for pid, name in rows[:20])
+    more = f"\n  ... and {len(rows) - 20} more" if len(rows) > 20 else ""
+    raise BadTarget(f"{len(rows)} processes are called '{text}'; give one pid:{listed}{more}", rows)

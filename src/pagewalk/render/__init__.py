@@ -1,0 +1,30 @@
+"""The outputs: FORMATS names a module for each; a module's VIEWS holds what it can write.
+
+To add a format: one file here with a VIEWS dict, and one row in FORMATS. Every view takes the
+results and a text stream, and computes nothing but layout.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from pagewalk.errors import BadRequest
+
+FORMATS = {
+    "text": "pagewalk.render.text",
+    "json": "pagewalk.render.json",
+    "csv": "pagewalk.render.csv",
+    "log": "pagewalk.render.log",
+}
+
+
+def view(format_name: str, name: str) -> Callable[..., None]:
+    """Return the function that writes view ``name``; raises BadRequest where there is none."""
+    module = importlib.import_module(FORMATS[format_name])
+    views: dict[str, Callable[..., Any]] = module.VIEWS
+    if name not in views:
+        have = ", ".join(f for f in FORMATS if name in importlib.import_module(FORMATS[f]).VIEWS)
+        raise BadRequest(f"'{name}' cannot be written as {format_name}; it can as {have}")
+    return views[name]

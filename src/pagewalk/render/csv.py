@@ -1,0 +1,81 @@
+"""CSV with a header line: bytes as integers, an empty field where withheld."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+import numpy as np
+
+from pagewalk import describe
+from pagewalk import lines as pieces
+from pagewalk.account import COLUMNS, TOTALS, Table
+from pagewalk.ledger import Line
+from pagewalk.pages import Pages, VMAs
+from pagewalk.proc.counters import Theirs
+
+KEYS = (*TOTALS, *(column.name for column in COLUMNS if column.name not in TOTALS))
+
+
+def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
+    """Write the totals, one line an amount: name, bytes."""
+    del ledger
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("name", "bytes"))
+    writer.writerows((key, empty(table.totals[key])) for key in KEYS)
+
+
+def maps(table: Table, out: TextIO, columns: Sequence[str] = ()) -> None:
+    """Write one line a VMA with every amount; ``columns`` is for formats of limited width."""
+    del columns
+    vmas = table.vmas
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("start", "end", "perms", "offset", "name", *KEYS))
+    lists = {k: None if (c := table.columns[k]) is None else c.tolist() for k in KEYS}
+    for row in range(len(vmas)):
+        writer.writerow((
+            hex(vmas.start[row]), hex(vmas.end[row]), describe.perms(int(vmas.perms[row])),
+            int(vmas.offset[row]), vmas.name[row],
+            *("" if (c := lists[k]) is None else c[row] for k in KEYS),
+        ))
+
+
+def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -> None:
+    """Write one line a cause, and one a line's unexplained rest."""
+    del table, theirs
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("against", "ours", "theirs", "cause", "bytes", "exact", "bound"))
+    for line in ledger:
+        sides = (line.against, empty(line.ours), empty(line.theirs))
+        for cause in line.causes:
+            bound = empty(cause.bound)
+            writer.writerow((*sides, cause.cause, cause.bytes, int(cause.exact), bound))
+        writer.writerow((*sides, "unexplained", empty(line.unexplained), "", ""))
+
+
+def empty(amount: int | None) -> int | str:
+    return "" if amount is None else amount
+
+
+def pages(batches: Iterable[Pages], vmas: VMAs, out: TextIO) -> None:
+    """Write one line a page, huge leaf, or stretch without pages; flags joined by ``|``."""
+    out.write("addr,size,state,pfn,phys,mapcount,swap_type,swap_offset,flags\n")
+    for batch in batches:
+        out.write(page_lines(batch).decode())
+
+
+def page_lines(rows: Pages) -> bytes:
+    count = len(rows)
+    comma = pieces.text(",", count)
+    known = describe.present(rows) if rows.pfn is not None else np.zeros(count, bool)
+    prefix = pieces.where(known, pieces.text("0x", count), pieces.text("", count))
+    return pieces.lines(
+        pieces.text("0x", count), pieces.hexadecimal(rows.addr), comma, pieces.decimal(rows.size),
+        comma, describe.states(rows), comma, describe.frame(rows, ""), comma, prefix,
+        describe.physical(rows, ""), comma, describe.mapcount(rows, ""), comma,
+        describe.swap_place(rows, "", ",", "", ","), comma, describe.flag_words(rows, joint="|"),
+    )
+
+
+VIEWS = {"show": show, "maps": maps, "pages": pages, "explain": explain}

@@ -1,0 +1,154 @@
+"""JSON, schema pagewalk/1: bytes as integers, addresses as strings, null where withheld.
+
+Every key is documented in docs/json.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any, TextIO
+
+import numpy as np
+
+from pagewalk import describe
+from pagewalk import lines as pieces
+from pagewalk.account import COLUMNS, TOTALS, Table
+from pagewalk.ledger import Line
+from pagewalk.pages import U8, Pages, VMAs
+from pagewalk.proc.counters import Theirs
+from pagewalk.proc.doctor import Check
+from pagewalk.proc.processes import Process
+
+SCHEMA = "pagewalk/1"
+MORE = tuple(column.name for column in COLUMNS if column.name not in TOTALS)
+
+
+def version() -> str:
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("pagewalk")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def head(table: Table) -> dict[str, Any]:
+    walk = table.walk
+    return {
+        "schema": SCHEMA,
+        "pagewalk": version(),
+        "process": {"pid": walk.pid, "name": walk.name, "exe": walk.exe},
+        "source": {"name": walk.source, "arch": walk.arch, "page_size": walk.page_size},
+    }
+
+
+def foot(table: Table) -> dict[str, Any]:
+    outcome = table.outcome
+    return {
+        "withheld": [{"what": row.what, "why": row.why} for row in outcome.withheld],
+        "partial": outcome.partial,
+        "stall_ns": outcome.stall.longest_ns,
+    }
+
+
+def vma_rows(table: Table) -> list[dict[str, Any]]:
+    vmas, values = table.vmas, table.columns
+    keys = (*TOTALS, *MORE)
+    lists = {k: None if (c := values[k]) is None else c.tolist() for k in keys}
+    return [
+        {
+            "start": hex(start),
+            "end": hex(end),
+            "perms": describe.perms(word),
+            "offset": offset,
+            "name": vmas.name[row],
+            **{k: None if (c := lists[k]) is None else c[row] for k in keys},
+        }
+        for row, (start, end, word, offset) in enumerate(
+            zip(vmas.start.tolist(), vmas.end.tolist(), vmas.perms.tolist(), vmas.offset.tolist(),
+                strict=True)
+        )
+    ]
+
+
+def write(document: dict[str, Any], out: TextIO) -> None:
+    json.dump(document, out, indent=1)
+    out.write("\n")
+
+
+def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
+    """Write totals, every VMA, and the short ledger."""
+    write(
+        {
+            **head(table),
+            "totals": {k: table.totals[k] for k in (*TOTALS, *MORE)},
+            "vmas": vma_rows(table),
+            "ledger": [asdict(line) for line in ledger],
+            **foot(table),
+        },
+        out,
+    )
+
+
+def maps(table: Table, out: TextIO, columns: Sequence[str] = ()) -> None:
+    """Write the same document as show, without the ledger; ``columns`` is for other formats."""
+    del columns
+    document = {**head(table), "totals": {k: table.totals[k] for k in (*TOTALS, *MORE)}}
+    write({**document, "vmas": vma_rows(table), **foot(table)}, out)
+
+
+def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -> None:
+    """Write every line of the ledger; ours - theirs = sum of the causes' bytes + unexplained."""
+    document = {**head(table), "ledger": [asdict(line) for line in ledger]}
+    write({**document, "not_read": list(theirs.not_read), **foot(table)}, out)
+
+
+def pages(batches: Iterable[Pages], vmas: VMAs, out: TextIO) -> None:
+    """Write one object a line for each page, huge leaf, or stretch without pages."""
+    for batch in batches:
+        out.write(page_lines(batch).decode())
+
+
+def page_lines(rows: Pages) -> bytes:
+    count = len(rows)
+
+    def text(value: str) -> U8:
+        return pieces.text(value, count)
+
+    quoted = np.concatenate([text('"0x'), describe.physical(rows, ""), text('"')], axis=1)
+    known = describe.present(rows) if rows.pfn is not None else np.zeros(count, bool)
+    return pieces.lines(
+        text('{"addr":"0x'), pieces.hexadecimal(rows.addr), text('","size":'),
+        pieces.decimal(rows.size), text(',"state":"'), describe.states(rows),
+        text('","pfn":'), describe.frame(rows, "null"),
+        text(',"phys":'), pieces.where(known, quoted, text("null")),
+        text(',"flags":['), describe.flag_words(rows, '"'),
+        text('],"mapcount":'), describe.mapcount(rows, "null"),
+        text(',"swap":'), describe.swap_place(rows, '{"type":', ',"offset":', "}", "null"),
+        text("}"),
+    )
+
+
+def doctor(checks: Sequence[Check], machine: str, out: TextIO) -> None:
+    """Write every check."""
+    write({"schema": SCHEMA, "pagewalk": version(), "machine": machine,
+           "checks": [asdict(check) for check in checks]}, out)
+
+
+def processes(rows: Sequence[Process], summary: str, out: TextIO) -> None:
+    """Write every process with its RSS."""
+    write({"schema": SCHEMA, "pagewalk": version(), "machine": summary,
+           "processes": [asdict(row) for row in rows]}, out)
+
+
+VIEWS = {
+    "show": show,
+    "maps": maps,
+    "pages": pages,
+    "explain": explain,
+    "doctor": doctor,
+    "processes": processes,
+}

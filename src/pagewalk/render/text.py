@@ -1,0 +1,339 @@
+"""Plain text for people: tables that fit the terminal, colours only on one.
+
+Amounts are KiB, as in every tool people compare us with; exact bytes are in the other formats.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+import numpy as np
+
+from pagewalk import describe
+from pagewalk import lines as pieces
+from pagewalk.account import COLUMNS, Table
+from pagewalk.ledger import SHORT, Line, why
+from pagewalk.pages import Pages, VMAs
+from pagewalk.proc.counters import Theirs
+from pagewalk.proc.doctor import Check
+from pagewalk.proc.processes import Process
+
+TITLES = {column.name: column.title for column in COLUMNS}
+MAPS_COLUMNS = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon",
+                "file", "shmem", "zero", "special", "hugetlb")
+# What a narrow terminal leaves out, first to go first.
+LEAST_WANTED = ("special", "hugetlb", "zero", "shmem", "file", "anon", "not_mapped", "present",
+                "uss", "swap", "not_present")
+NAME_WIDTH = 14
+BOLD, DIM, RED, GREEN, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
+
+
+def width(out: TextIO) -> int | None:
+    """Return the columns of the terminal behind ``out``, or None where it is none."""
+    if not out.isatty():
+        wide = os.environ.get("COLUMNS", "")
+        return int(wide) if wide.isdigit() and int(wide) >= 40 else None
+    return shutil.get_terminal_size().columns
+
+
+def paint(out: TextIO, colour: str, text: str) -> str:
+    """Return ``text`` in ``colour`` on a terminal that wants colours (https://no-color.org)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not out.isatty()
+    return text if plain else f"{colour}{text}{PLAIN}"
+
+
+def printable(name: str) -> str:
+    """Return ``name`` with control and undecodable characters as escapes: safe on a terminal."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in name
+    )
+
+
+def kib(amount: int | None) -> str:
+    """Return bytes as KiB, thousands apart; ``n/a`` where withheld."""
+    return "n/a" if amount is None else f"{amount / 1024:,.0f}".replace(",", " ")
+
+
+def shorten(text: str, room: int) -> str:
+    """Return ``text`` in ``room`` characters, its middle left out: both ends tell the most."""
+    if len(text) <= room:
+        return text
+    tail = (room - 1) * 2 // 3
+    return text[: room - 1 - tail] + "~" + text[len(text) - tail :]
+
+
+def grid(rows: Sequence[Sequence[str]], left: frozenset[int]) -> list[str]:
+    """Return ``rows`` as aligned lines; columns in ``left`` are left-aligned."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(w) if i in left else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def wrapped(text: str, out: TextIO, indent: str = "  ") -> str:
+    """Return ``text`` folded to the terminal, later lines indented."""
+    return textwrap.fill(text, width(out) or 100, subsequent_indent=indent, break_long_words=False)
+
+
+# ---- show
+
+
+def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
+    """Write one screen: totals, the biggest VMAs, the short ledger, what was withheld."""
+    walk = table.walk
+    room = width(out) or 100
+    exe = f"  {printable(walk.exe)}" if walk.exe else ""
+    title = f"process {walk.pid} ({printable(walk.name)}){exe}"
+    print(paint(out, BOLD, shorten(title, room)), file=out)
+    print(shorten(source_line(table), room), file=out)
+    print(file=out)
+    totals(table, out)
+    print(file=out)
+    biggest(table, out, room)
+    print(file=out)
+    for line in ledger_lines([row for row in ledger if row.against in SHORT], out):
+        print(line, file=out)
+    withheld(table, out)
+
+
+def source_line(table: Table) -> str:
+    walk, stall = table.walk, table.outcome.stall
+    return (
+        f"read by {walk.source}, {walk.arch}, {walk.page_size >> 10} KiB pages;"
+        f" longest read {stall.longest_ns / 1e6:.2f} ms ({stall.where}),"
+        f" budget {stall.budget_ns / 1e6:g} ms"
+    )
+
+
+def totals(table: Table, out: TextIO) -> None:
+    left = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss")
+    right = ("anon", "file", "shmem", "zero", "special", "hugetlb", "ksm", "locked")
+    rows = [("", "KiB", "", "", "KiB")]
+    for a, b in zip(left, right, strict=True):
+        rows.append((label(a), kib(table.totals[a]), "  ", label(b), kib(table.totals[b])))
+    head, *body = grid(rows, frozenset({0, 2, 3}))
+    print(paint(out, DIM, "  " + head), file=out)
+    for line in body:
+        print("  " + line, file=out)
+
+
+def label(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def biggest(table: Table, out: TextIO, room: int) -> None:
+    rss, size = table.columns["rss"], table.columns["size"]
+    assert rss is not None and size is not None
+    order = np.lexsort((-size, -rss))[:5]
+    heading = f"biggest of {len(rss)} VMAs"
+    print_maps(table, order.tolist(), ("size", "rss", "not_present", "swap", "pss", "uss"), out,
+               room, heading)
+
+
+# ---- maps
+
+
+def maps(table: Table, out: TextIO, columns: Sequence[str] = MAPS_COLUMNS) -> None:
+    """Write every VMA with its amounts; a narrow terminal gets the columns that fit."""
+    room = width(out)
+    print_maps(table, list(range(len(table.vmas))), columns, out, room, "NAME", foot=True)
+
+
+def print_maps(
+    table: Table,
+    rows: list[int],
+    columns: Sequence[str],
+    out: TextIO,
+    room: int | None,
+    heading: str,
+    *,
+    foot: bool = False,
+) -> None:
+    chosen, cells = fit(table, rows, columns, room, foot=foot)
+    names = [printable(table.vmas.name[row]) or "[anon]" for row in rows]
+    if foot:
+        names.append(f"total of {len(rows)} VMAs")
+    left = frozenset({0, 1})
+    head = ["ADDRESS", "PERM", *(TITLES[c] for c in chosen)]
+    lines = grid([head, *cells], left)
+    free = None if room is None else max(room - len(max(lines, key=len)) - 2, 8)
+    wide = max(len(line) for line in lines)
+    for i, (line, name) in enumerate(zip(lines, [heading, *names], strict=True)):
+        text = f"{line.ljust(wide)}  {name if free is None else shorten(name, free)}"
+        print(paint(out, DIM, text) if i == 0 else text, file=out)
+    left_out = [TITLES[c] for c in columns if c not in chosen]
+    if left_out:
+        print(f"not shown for want of width: {', '.join(left_out)}", file=out)
+
+
+def fit(
+    table: Table, rows: list[int], columns: Sequence[str], room: int | None, *, foot: bool
+) -> tuple[list[str], list[list[str]]]:
+    # Leaves out columns until the rows and NAME_WIDTH characters of the name fit.
+    chosen = list(columns)
+    drop = [c for c in LEAST_WANTED if c in chosen]
+    while True:
+        cells = [[address(table.vmas, row), describe.perms(int(table.vmas.perms[row])),
+                  *(kib(at(table, c, row)) for c in chosen)] for row in rows]
+        if foot:
+            cells.append(["", "", *(kib(table.totals[c]) for c in chosen)])
+        head = ["ADDRESS", "PERM", *(TITLES[c] for c in chosen)]
+        need = sum(max(len(r[i]) for r in [head, *cells]) + 2 for i in range(len(head)))
+        if room is None or need + NAME_WIDTH <= room or not drop:
+            return chosen, cells
+        chosen.remove(drop.pop(0))
+
+
+def address(vmas: VMAs, row: int) -> str:
+    return f"{int(vmas.start[row]):012x}"
+
+
+def at(table: Table, column: str, row: int) -> int | None:
+    values = table.columns[column]
+    return None if values is None else int(values[row])
+
+
+# ---- pages
+
+
+def pages(batches: Iterable[Pages], vmas: VMAs, out: TextIO) -> None:
+    """Write one line a page, or a huge leaf, or a stretch without pages."""
+    head = f"{'ADDRESS':<16}  {'PHYSICAL':<16}  {'KIB':>9}  {'STATE':<10}  {'MAPS':>5}  FLAGS"
+    print(paint(out, DIM, head), file=out)
+    for batch in batches:
+        out.write(page_lines(batch).decode(errors="surrogateescape"))
+
+
+def page_lines(rows: Pages) -> bytes:
+    gap = pieces.text("  ", len(rows))
+    return pieces.lines(
+        pieces.hexadecimal(rows.addr), gap,
+        pieces.ljust(describe.physical(rows, "-"), 16), gap,
+        pieces.rjust(pieces.decimal(rows.size >> np.uint64(10)), 9), gap,
+        pieces.ljust(describe.states(rows), 10), gap,
+        pieces.rjust(describe.mapcount(rows, "-"), 5), gap,
+        describe.flag_words(rows),
+        describe.swap_place(rows, "swap ", ":", "", ""),
+    )
+
+
+# ---- explain
+
+
+def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -> None:
+    """Write every line of the ledger, and the meaning of each cause that occurs."""
+    walk = table.walk
+    print(paint(out, BOLD, f"process {walk.pid} ({printable(walk.name)}): ours - theirs = the"
+                           " named causes + unexplained"), file=out)
+    print(source_line(table), file=out)
+    print(file=out)
+    for line in ledger_lines(ledger, out):
+        print(line, file=out)
+    used = {cause.cause for row in ledger for cause in row.causes}
+    if used:
+        print(file=out)
+    for cause in sorted(used):
+        print(wrapped(f"{cause}: {why(cause)}", out), file=out)
+    for reason in theirs.not_read:
+        print(wrapped(f"not compared with {reason}", out), file=out)
+    withheld(table, out)
+
+
+def ledger_lines(ledger: Sequence[Line], out: TextIO) -> list[str]:
+    """Return the ledger as aligned lines, in bytes: a cause on a line of its own."""
+    rows = [("AGAINST", "OURS", "THEIRS", "DIFFERENCE")]
+    marks = [DIM]
+    for line in ledger:
+        difference = None if line.ours is None or line.theirs is None else line.ours - line.theirs
+        rows.append((f"{line.against} = {line.ours_is}", kib_exact(line.ours),
+                     kib_exact(line.theirs), kib_exact(difference)))
+        marks.append("")
+        for cause in line.causes:
+            kind = "exact" if cause.exact else f"bounded by {kib_exact(cause.bound)}"
+            rows.append((f"    {cause.cause} ({kind})", "", "", kib_exact(cause.bytes)))
+            marks.append(DIM)
+        if line.unexplained:
+            rows.append(("    unexplained", "", "", kib_exact(line.unexplained)))
+            marks.append(RED)
+    return [
+        paint(out, mark, text) if mark else text
+        for mark, text in zip(marks, grid(rows, frozenset({0})), strict=True)
+    ]
+
+
+def kib_exact(amount: int | None) -> str:
+    """Return bytes as KiB without rounding anything away: ``1.5 KiB`` is 1536 bytes."""
+    if amount is None:
+        return "n/a"
+    whole, rest = divmod(abs(amount), 1024)
+    sign = "-" if amount < 0 else ""
+    part = f"{rest / 1024:.4f}".rstrip("0").removeprefix("0") if rest else ""
+    return f"{sign}{whole:,}{part}".replace(",", " ")
+
+
+def withheld(table: Table, out: TextIO) -> None:
+    """Write what the walk could not tell, and why."""
+    for row in table.outcome.withheld:
+        text = f"{'partial' if row.partial else 'n/a'}: {row.what}: {row.why}"
+        print(paint(out, RED if row.partial else DIM, wrapped(text, out)), file=out)
+
+
+# ---- doctor, first run
+
+
+def doctor(checks: Sequence[Check], machine: str, out: TextIO) -> None:
+    """Write one line a facility; a missing one says how to get it."""
+    print(paint(out, BOLD, machine), file=out)
+    wide = max(len(check.name) for check in checks)
+    for check in checks:
+        mark = paint(out, GREEN, "yes") if check.ok else paint(out, RED, "no ")
+        text = f"{mark}  {check.name.ljust(wide)}  {check.finding}"
+        print(wrapped(text, out, " " * (wide + 7)), file=out)
+        if check.remedy:
+            print(wrapped(f"{' ' * (wide + 7)}-> {check.remedy}", out, " " * (wide + 10)), file=out)
+
+
+def processes(rows: Sequence[Process], summary: str, out: TextIO) -> None:
+    """Write the first-run screen: this machine, its biggest processes, what to try next."""
+    room = width(out) or 80
+    print(paint(out, BOLD, "pagewalk: where a process's memory lives, page by page"), file=out)
+    print(wrapped(summary, out), file=out)
+    print(file=out)
+    biggest = sorted(rows, key=lambda p: -p.rss)[:12]
+    table = [("PID", "RSS KiB", "NAME")]
+    table += [(str(p.pid), kib(p.rss), program_of(p)) for p in biggest]
+    for i, line in enumerate(grid(table, frozenset({2}))):
+        print(paint(out, DIM, line) if i == 0 else shorten(line, room), file=out)
+    print(f"\n{len(rows)} processes; RSS counts a shared page in each of them. Try:", file=out)
+    pid = biggest[0].pid if biggest else 1
+    for command, what in (
+        (f"pagewalk {pid}", "one screen: present, RSS, PSS, USS, swap, biggest VMAs"),
+        (f"pagewalk explain {pid}", "why top, status and smaps say something else"),
+        (f"pagewalk pages {pid}", "every page with its physical address"),
+    ):
+        print(f"  {command.ljust(24)}  {what}"[:room], file=out)
+
+
+def program_of(process: Process) -> str:
+    program = os.path.basename(process.argv0)
+    both = f"{process.name} ({program})"
+    return printable(process.name if program.startswith(process.name) or not program else both)
+
+
+VIEWS = {
+    "show": show,
+    "maps": maps,
+    "pages": pages,
+    "explain": explain,
+    "doctor": doctor,
+    "processes": processes,
+}
+

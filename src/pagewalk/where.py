@@ -1,0 +1,103 @@
+"""Filter expressions over pages: ``anon,~ksm``; all terms must hold, ``~`` negates one."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+from pagewalk.errors import BadRequest
+from pagewalk.flags import KPF
+from pagewalk.pages import PRESENT_STATES, Bool, Flag, Pages, State
+
+Test = Callable[[Pages], Bool]
+
+# Flags of the entry, by the names the views print.
+ENTRY_FLAGS = {
+    "pmd": Flag.HUGE,
+    "exclusive": Flag.EXCLUSIVE,
+    "soft_dirty": Flag.SOFT_DIRTY,
+    "uffd_wp": Flag.UFFD_WP,
+    "write": Flag.WRITE,
+    "exec": Flag.EXEC,
+    "accessed": Flag.ACCESSED,
+    "pte_dirty": Flag.DIRTY,
+    "prot_none": Flag.PROT_NONE,
+}
+
+COMPARISONS = {
+    ">=": operator.ge, "<=": operator.le, "!=": operator.ne,
+    ">": operator.gt, "<": operator.lt, "=": operator.eq,
+}
+
+
+def state_test(*states: State) -> Test:
+    wanted = np.zeros(len(State), bool)
+    wanted[list(states)] = True
+    return lambda pages: wanted[pages.state]
+
+
+def flag_test(flag: Flag) -> Test:
+    return lambda pages: pages.flags & np.uint32(flag) != 0
+
+
+def kflag_test(name: str) -> Test:
+    def test(pages: Pages) -> Bool:
+        if pages.kflags is None:
+            raise BadRequest(f"--where {name}: page frames are withheld, so their flags are too")
+        mask: Bool = pages.kflags & np.uint64(1 << KPF[name]) != 0
+        return mask
+
+    return test
+
+
+def terms() -> dict[str, Test]:
+    """Return every name an expression may use, with its test; states come before frame flags."""
+    tests = {name: kflag_test(name) for name in KPF}
+    tests |= {name: flag_test(flag) for name, flag in ENTRY_FLAGS.items()}
+    tests |= {s.label: state_test(s) for s in State}
+    tests["present"] = state_test(*PRESENT_STATES)
+    tests["not_present"] = state_test(*(s for s in State if s not in PRESENT_STATES))
+    return tests
+
+
+def parse_where(expression: str) -> Test:
+    """Return the test that ``expression`` describes; raises BadRequest naming what is unknown.
+
+    Terms are separated by commas and all must hold: a state, ``present``, ``not_present``, a
+    kpageflags name, an entry flag, or a comparison of ``mapcount`` or ``pfn`` with a number.
+    """
+    known = terms()
+    tests = [parse_term(term.strip(), known) for term in expression.split(",")]
+    return lambda pages: np.logical_and.reduce([test(pages) for test in tests])
+
+
+def parse_term(term: str, known: dict[str, Test]) -> Test:
+    negate = term.startswith("~")
+    name = term.removeprefix("~").strip().lower()
+    test = comparison(name) or known.get(name)
+    if test is None:
+        raise BadRequest(
+            f"--where: nothing is called '{name}'; there are: {', '.join(sorted(known))},"
+            " mapcount>N, pfn=N"
+        )
+    found = test
+    return (lambda pages: ~found(pages)) if negate else found
+
+
+def comparison(term: str) -> Test | None:
+    match = re.fullmatch(r"(mapcount|pfn)\s*(>=|<=|!=|=|>|<)\s*(0x[0-9a-f]+|\d+)", term)
+    if match is None:
+        return None
+    column, sign, number = match[1], COMPARISONS[match[2]], np.uint64(int(match[3], 0))
+
+    def test(pages: Pages) -> Bool:
+        values = getattr(pages, column)
+        if values is None:
+            raise BadRequest(f"--where {column}: page frames are withheld")
+        mask: Bool = sign(values, number) & state_test(*PRESENT_STATES)(pages)
+        return mask
+
+    return test
