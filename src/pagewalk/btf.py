@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.errors import SourceUnavailable
+from pagewalk.pages import U32
 
-U32 = NDArray[np.uint32]
-I32 = NDArray[np.int32]
+I32: TypeAlias = NDArray[np.int32]
 
 _HEADER = struct.Struct("<HBBIIIII")
 _MAGIC = 0xEB9F

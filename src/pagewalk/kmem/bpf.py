@@ -22,7 +22,8 @@ import numpy as np
 
 from pagewalk.kmem import asm, refusal
 from pagewalk.kmem.asm import R0, R1, R2, R3, R4, R6, R7, R8, R9
-from pagewalk.kmem.memory import I32, I64, PAGE, U8, U32, U64, Batch, refuse_address
+from pagewalk.kmem.memory import I32, PAGE, Batch, refuse_address
+from pagewalk.pages import I64, U8, U32, U64
 
 # include/uapi/linux/bpf.h
 _MAP_CREATE, _PROG_LOAD, _PROG_TEST_RUN = 0, 5, 10

@@ -22,8 +22,9 @@ import numpy as np
 
 from pagewalk.errors import SourceUnavailable, Unsupported
 from pagewalk.kmem.kernel import Kernel
-from pagewalk.kmem.memory import U64, read_bytes, read_word, read_words
-from pagewalk.kmem.task import Task, find_task, read_mm
+from pagewalk.kmem.memory import read_bytes, read_word, read_words
+from pagewalk.kmem.task import find_task, read_mm
+from pagewalk.pages import U64
 
 _GIB = 1 << 30
 _PRESENT = np.uint64(1)
@@ -88,7 +89,7 @@ def find_direct_map(kernel: Kernel) -> DirectMap:
     """
     if platform.machine() != "x86_64":
         raise Unsupported(f"direct map that is understood on {platform.machine()}", "x86_64 only")
-    pgd = read_mm(kernel, _own_mm(kernel)).pgd
+    pgd = read_mm(kernel, own_mm(kernel)).pgd
     mask = _phys_mask()
     for _ in range(_ATTEMPTS):
         with _token_page() as token:
@@ -128,8 +129,8 @@ def _holds(kernel: Kernel, address: int, text: bytes) -> bool:
         return False
 
 
-def translate(kernel: Kernel, direct_map: DirectMap, pgd: int, address: int) -> int:
-    """Walk to the base page of user ``address`` (bytes); return its physical address.
+def translate(kernel: Kernel, direct_map: DirectMap, pgd: int, address: int) -> tuple[int, int]:
+    """Walk to user ``address``: (physical address of its base page, shift of the leaf).
 
     For pages of our own only: present, small or huge. Raises OSError when nothing is mapped.
     """
@@ -141,7 +142,7 @@ def translate(kernel: Kernel, direct_map: DirectMap, pgd: int, address: int) -> 
         phys = entry & direct_map.phys_mask
         if shift == 12 or (entry & 0x80 and shift <= 30):
             inside = (1 << shift) - 1
-            return phys & ~inside | address & inside & ~0xFFF
+            return phys & ~inside | address & inside & ~0xFFF, shift
         table = phys + direct_map.base
     raise AssertionError("the loop ends at the PTE")
 
@@ -170,8 +171,8 @@ def _mem_map_base(kernel: Kernel, direct_map: DirectMap, token: _Token, size: in
     mapping = _mapping_of(kernel, token.fd)
     # A file of one page: the root of its xarray is the page itself, a struct folio or page.
     page = kernel.field("address_space", mapping, "i_pages.xa_head")
-    pgd = read_mm(kernel, _own_mm(kernel)).pgd
-    phys = translate(kernel, direct_map, pgd, token.address)
+    pgd = read_mm(kernel, own_mm(kernel)).pgd
+    phys, _ = translate(kernel, direct_map, pgd, token.address)
     same = _holds(kernel, phys + direct_map.base, token.text)
     points_back = page and kernel.field("page", page, "mapping") == mapping
     return page - phys // mmap.PAGESIZE * size if same and points_back else None
@@ -185,8 +186,9 @@ def _mapping_of(kernel: Kernel, fd: int) -> int:
     return kernel.field("file", file, "f_mapping")
 
 
-def _own_mm(kernel: Kernel) -> int:
-    own: Task = find_task(kernel, os.getpid())
+def own_mm(kernel: Kernel) -> int:
+    """Return the kernel address of this process's own mm_struct."""
+    own = find_task(kernel, os.getpid())
     if own.mm is None:
         raise SourceUnavailable("kernel memory", "our own task has no mm", "report it")
     return own.mm

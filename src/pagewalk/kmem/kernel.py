@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pagewalk.btf import Btf
 from pagewalk.errors import SourceUnavailable
 from pagewalk.kmem.bpf import BpfMemory
-from pagewalk.kmem.memory import U8, KernelMemory, read_bytes
+from pagewalk.kmem.memory import KernelMemory, read_bytes
+from pagewalk.pages import U8
 
 BTF_PATH = "/sys/kernel/btf/vmlinux"
 

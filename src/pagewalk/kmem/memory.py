@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-U8 = NDArray[np.uint8]
-U32 = NDArray[np.uint32]
-U64 = NDArray[np.uint64]
-I32 = NDArray[np.int32]
-I64 = NDArray[np.int64]
+from pagewalk.pages import I64, U8, U32, U64
+
+I32: TypeAlias = NDArray[np.int32]
 
 PAGE = 4096
+_CHUNK = 1 << 14
 
 
 def refuse_address(address: int, code: int) -> OSError:
@@ -61,14 +60,23 @@ def read_word(memory: KernelMemory, address: int) -> int:
     return int.from_bytes(memory.read(address, 8), "little")
 
 
+def read_structs(memory: KernelMemory, addresses: U64, size: int) -> tuple[U8, I32]:
+    """Read ``size`` bytes (at most PAGE) at each of ``addresses`` (u64[n]).
+
+    Return (u8[n, size], errno i32[n]), copies.
+    """
+    rows = np.empty((len(addresses), size), np.uint8)
+    errno = np.empty(len(addresses), np.int32)
+    for batch in memory.batches(addresses, np.full(len(addresses), size, np.uint32)):
+        here = slice(batch.first, batch.first + len(batch.errno))
+        rows[here], errno[here] = batch.data.reshape(-1, size), batch.errno
+    return rows, errno
+
+
 def read_words(memory: KernelMemory, addresses: U64) -> tuple[U64, I32]:
     """Read the u64 at each of ``addresses`` (u64[n]); return (words u64[n], errno i32[n])."""
-    words = np.empty(len(addresses), np.uint64)
-    errno = np.empty(len(addresses), np.int32)
-    for batch in memory.batches(addresses, np.full(len(addresses), 8, np.uint32)):
-        rows = slice(batch.first, batch.first + len(batch.errno))
-        words[rows], errno[rows] = batch.data.view(np.uint64), batch.errno
-    return words, errno
+    rows, errno = read_structs(memory, addresses, 8)
+    return rows.view(np.uint64)[:, 0], errno
 
 
 def page_batches(memory: KernelMemory, addresses: U64) -> Iterator[tuple[int, U64, I32]]:
@@ -106,23 +114,27 @@ def element_batches(
     indexes are the fast ones. Yields (first, elements, errno): u8[k, size], a view that the next
     step overwrites, and i32[k].
     """
-    if not len(indexes):
-        return
-    offsets = (indexes * np.uint64(size)) + np.uint64(base % (1 << 64))
+    # A chunk's bookkeeping stays in the cache, and it fills about one batch.
+    for start in range(0, len(indexes), _CHUNK):
+        chunk = indexes[start : start + _CHUNK]
+        offsets = chunk * np.uint64(size) + np.uint64(base % (1 << 64))
+        first = _block_starts(offsets, size)
+        counts = np.diff(first, append=len(chunk))
+        for batch in memory.batches(offsets[first], (counts * size).astype(np.uint32)):
+            errno = np.repeat(batch.errno, counts[batch.first : batch.first + len(batch.errno)])
+            yield start + int(first[batch.first]), batch.data.reshape(-1, size), errno
+
+
+def _block_starts(offsets: U64, size: int) -> I64:
     # A block ends where the next element is no neighbour and at each page edge: then a page that
     # is not mapped takes none of its neighbours' elements with it, and no block exceeds a page.
     # An element that lies across the edge is a block of its own.
     place = offsets & np.uint64(PAGE - 1)
-    begins = (place < np.uint64(size)) | (place > np.uint64(PAGE - size))
+    begins = place < np.uint64(size)
+    begins |= place > np.uint64(PAGE - size)
     begins[0] = True
-    begins[1:] |= np.diff(offsets) != np.uint64(size)
-    first = np.flatnonzero(begins)
-    counts = np.diff(first, append=len(indexes))
-    for batch in memory.batches(offsets[first], (counts * size).astype(np.uint32)):
-        blocks = slice(batch.first, batch.first + len(batch.errno))
-        elements = batch.data.reshape(-1, size)
-        errno = np.repeat(batch.errno, counts[blocks])
-        yield int(first[batch.first]), elements, errno
+    begins[1:] |= offsets[1:] - offsets[:-1] != np.uint64(size)
+    return np.flatnonzero(begins)
 
 
 def read_elements(memory: KernelMemory, base: int, indexes: U64, size: int) -> tuple[U8, I32]:

@@ -1,0 +1,229 @@
+"""How this kernel lays out struct page: offsets and bits from BTF, and the rules BTF cannot tell.
+
+Where kernels differ, the newest is tried first, and what tells them apart is a name in BTF, never
+a version number: distributions backport.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagewalk.btf import Btf
+from pagewalk.flags import KPF
+from pagewalk.pages import U8, U32, U64, Bool
+
+# enum pageflags -> the bit of /proc/kpageflags that fs/proc/page.c copies it to. Some kernels
+# lack some. swapcache and hwpoison have rules of their own; PG_head is the page's, not the folio's.
+_COPIED = {
+    "PG_locked": "locked",
+    "PG_error": "error",
+    "PG_referenced": "referenced",
+    "PG_uptodate": "uptodate",
+    "PG_dirty": "dirty",
+    "PG_lru": "lru",
+    "PG_active": "active",
+    "PG_slab": "slab",
+    "PG_writeback": "writeback",
+    "PG_reclaim": "reclaim",
+    "PG_swapbacked": "swapbacked",
+    "PG_unevictable": "unevictable",
+    "PG_idle": "idle",
+    "PG_reserved": "reserved",
+    "PG_mlocked": "mlocked",
+    "PG_mappedtodisk": "owner_2",
+    "PG_private": "private",
+    "PG_private_2": "private_2",
+    "PG_owner_priv_1": "owner_private",
+    "PG_arch_1": "arch",
+}
+_HALF = 12
+_HALF_MASK = np.uint64((1 << _HALF) - 1)
+
+_TYPES = {"offline": "offline", "table": "pgtable", "slab": "slab"}
+# include/linux/page-flags.h up to 6.9 has them as macros, which BTF does not carry.
+_OLD_TYPES = {"PG_offline": 0x100, "PG_table": 0x200, "PAGE_TYPE_BASE": 0xF0000000}
+
+
+def kpf(name: str) -> np.uint64:
+    """Return the mask of bit ``name`` in /proc/kpageflags."""
+    return np.uint64(1 << KPF[name])
+
+
+@dataclass(frozen=True)
+class TypeTest:
+    """Tell a page type: the u32 that doubles as the mapcount, masked, has one value."""
+
+    mask: np.uint32
+    value: np.uint32
+
+    def test(self, page_type: U32) -> Bool:
+        """Tell which of ``page_type`` (u32[n]) have this type."""
+        found: Bool = (page_type & self.mask) == self.value
+        return found
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Hold offsets in bytes from a struct page, bit masks of its flags word, and type tests.
+
+    ``counts`` is the word that holds _mapcount (low half) and _refcount.
+    ``second_flags``, ``entire_mapcount``, ``large_mapcount``, ``pages_mapped`` and
+    ``hugetlb_dtor`` lie in the second page of a large folio and count from the first; None where
+    this kernel has no such member. ``folio_bytes`` reach to the last of them. ``low`` and
+    ``high`` turn twelve flag bits each into those of /proc/kpageflags.
+    """
+
+    flags: int
+    compound_head: int
+    mapping: int
+    index: int
+    counts: int
+    second_flags: int
+    entire_mapcount: int
+    large_mapcount: int | None
+    pages_mapped: int | None
+    hugetlb_dtor: int | None
+    hugetlb_dtor_value: int
+    folio_bytes: int
+    low: U64
+    high: U64
+    head: np.uint64
+    lru: np.uint64
+    young: np.uint64
+    swapcache: np.uint64
+    slab: np.uint64
+    hwpoison: np.uint64
+    large_rmappable: np.uint64
+    double_map: np.uint64
+    hugetlb_flag: np.uint64
+    hugetlb_type: TypeTest | None
+    types: dict[str, TypeTest]
+
+    def copied(self, flags: U64) -> U64:
+        """Return the bits of /proc/kpageflags that are copies of ``flags`` (u64[n])."""
+        bits: U64 = self.high[flags >> np.uint64(_HALF) & _HALF_MASK]
+        bits |= self.low[flags & _HALF_MASK]
+        return bits
+
+    def is_hugetlb(self, page_type: U32, second_flags: U64, folio: U8) -> Bool:
+        """Tell which folios are hugetlb's: by page type, by flag (6.6), by destructor (6.1)."""
+        if self.hugetlb_type is not None:
+            return self.hugetlb_type.test(page_type)
+        by_flag: Bool = second_flags & self.hugetlb_flag != 0
+        if self.hugetlb_flag or self.hugetlb_dtor is None:
+            return by_flag
+        by_dtor: Bool = folio[:, self.hugetlb_dtor] == self.hugetlb_dtor_value
+        return by_dtor
+
+    @property
+    def mapped_is_told(self) -> bool:
+        """Tell whether a large folio itself says that some page of it is mapped (6.2)."""
+        return self.large_mapcount is not None or self.pages_mapped is not None
+
+    def is_mapped(self, folio: NDArray[np.int32]) -> Bool:
+        """Tell which large folios (i32[n, folio_bytes / 4]) are mapped, wholly or in part."""
+        if self.large_mapcount is not None:
+            whole: Bool = folio[:, self.large_mapcount // 4] >= 0
+            return whole
+        mapped: Bool = folio[:, self.entire_mapcount // 4] >= 0
+        if self.pages_mapped is not None:
+            mapped |= folio[:, self.pages_mapped // 4] > 0
+        return mapped
+
+
+def page_layout(btf: Btf) -> Layout:
+    """Read the layout; raises LookupError naming what this kernel's BTF lacks."""
+    bits = btf.enumerators("pageflags")
+
+    def flag(name: str) -> np.uint64:
+        return np.uint64(1 << bits[name]) if name in bits else np.uint64(0)
+
+    low, high = _tables(bits)
+    entire = _second_page(btf, ("folio", "_entire_mapcount"), ("page", "compound_mapcount"))
+    if entire is None:
+        raise LookupError("folio._entire_mapcount")
+    # (6.10) folio_mapped() asks _large_mapcount; before it asked _nr_pages_mapped (6.2).
+    large = _second_page(btf, ("folio", "_large_mapcount"))
+    mapped = _second_page(btf, ("folio", "_nr_pages_mapped"))
+    dtor = _second_page(btf, ("page", "compound_dtor"))
+    last = max(entire, large or 0, mapped or 0, dtor or 0)
+    return Layout(
+        flags=btf.offset("page", "flags"),
+        compound_head=btf.offset("page", "compound_head"),
+        # struct page loses members to struct folio, which overlays it, release by release.
+        mapping=btf.offset("folio", "mapping"),
+        index=btf.offset("folio", "index"),
+        counts=_counts(btf),
+        low=low,
+        high=high,
+        head=flag("PG_head"),
+        lru=flag("PG_lru"),
+        young=flag("PG_young"),
+        swapcache=flag("PG_swapcache") | flag("PG_swapbacked"),
+        slab=flag("PG_slab"),
+        hwpoison=flag("PG_hwpoison"),
+        large_rmappable=flag("PG_large_rmappable"),
+        double_map=flag("PG_double_map"),
+        hugetlb_flag=flag("PG_hugetlb"),
+        hugetlb_type=_type_tests(btf, {"hugetlb": "huge"}).get("huge"),
+        types=_type_tests(btf, _TYPES),
+        second_flags=btf.size("page") + btf.offset("page", "flags"),
+        entire_mapcount=entire,
+        large_mapcount=large,
+        pages_mapped=mapped,
+        hugetlb_dtor=dtor,
+        hugetlb_dtor_value=btf.enumerator("HUGETLB_PAGE_DTOR") if dtor is not None else 0,
+        folio_bytes=max(last // 8 * 8 + 8, 2 * btf.size("page")),
+    )
+
+
+def _counts(btf: Btf) -> int:
+    # _mapcount and _refcount are neighbours, and read as one word.
+    offset = btf.offset("page", "_mapcount")
+    if offset % 8 or btf.offset("page", "_refcount") != offset + 4:
+        raise LookupError("page._refcount right behind page._mapcount")
+    return offset
+
+
+def _tables(bits: dict[str, int]) -> tuple[U64, U64]:
+    # For every value of a half of the flags word, the kpageflags bits it stands for.
+    tables = np.zeros((2, 1 << _HALF), np.uint64)
+    values = np.arange(1 << _HALF)
+    for name, copy in _COPIED.items():
+        if name in bits:
+            if bits[name] >= 2 * _HALF:
+                raise LookupError(f"place below bit {2 * _HALF} for {name}")
+            half, bit = divmod(bits[name], _HALF)
+            tables[half][values >> bit & 1 == 1] |= kpf(copy)
+    return tables[0], tables[1]
+
+
+def _second_page(btf: Btf, *candidates: tuple[str, str]) -> int | None:
+    # The first of the members that this kernel has, counted from the first page: struct folio
+    # spans them all, struct page's members for tail pages count from the second page.
+    for struct, path in candidates:
+        if btf.has(struct, path):
+            return btf.offset(struct, path) + (btf.size("page") if struct == "page" else 0)
+    return None
+
+
+def _type_tests(btf: Btf, wanted: dict[str, str]) -> dict[str, TypeTest]:
+    try:
+        enum = btf.enumerators("pagetype")
+    except LookupError:
+        enum = _OLD_TYPES
+    tests = {}
+    for name, copy in wanted.items():
+        if f"PGTY_{name}" in enum:
+            # (6.12) mm: remove the type bits: the top byte holds one number.
+            number = enum[f"PGTY_{name}"] << 24
+            tests[copy] = TypeTest(np.uint32(0xFF000000), np.uint32(number))
+        elif f"PG_{name}" in enum:
+            # Before, all bits were set but the type's own.
+            base = enum["PAGE_TYPE_BASE"] & 0xFFFFFFFF
+            bit = enum[f"PG_{name}"] & 0xFFFFFFFF
+            tests[copy] = TypeTest(np.uint32(base | bit), np.uint32(base))
+    return tests
