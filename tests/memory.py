@@ -36,6 +36,11 @@ class Memory:
         self.tables[phys] = page(entries)
         return phys
 
+    @property
+    def asked(self) -> list[int]:
+        """Return every address that was read, in order."""
+        return [phys for call in self.reads for phys in call]
+
     def read_tables(self, phys: U64) -> tuple[U64, Bool]:
         """Serve the walk."""
         self.reads.append(phys.tolist())

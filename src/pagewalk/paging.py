@@ -115,8 +115,8 @@ class Arch:
     - ``address``: u64 bytes, the physical address of the table that a table entry names.
     - ``soft``: (type u64, offset u64) of a software entry, ``(arch, entry)``.
     - ``describe``: (name, value) pairs for one entry, an int, in words.
-    - ``plain``: (mask, value) of the low 16 bits, true only of present leaves at the PTE level
-      that are ordinary unless one of ``odd_bits(arch)`` is set (count_tables counts by it).
+    - ``plain``: ``(arch)``, (bits set, bits clear) that at the PTE level only a present page with
+      a normal struct page has (count_tables counts by it).
     """
 
     name: str
@@ -131,8 +131,7 @@ class Arch:
     address: Callable[[Arch, U64], U64]
     soft: Callable[[Arch, U64], tuple[U64, U64]]
     describe: Callable[[Arch, int, Level], list[tuple[str, int | str]]]
-    plain: tuple[int, int]
-    odd_bits: Callable[[Arch], int]
+    plain: Callable[[Arch], tuple[int, int]]
     era: Era = field(default_factory=Era)
 
     def on(self, levels: int, era: Era) -> Arch:
@@ -150,7 +149,8 @@ class Arch:
     @property
     def last_frame(self) -> int:
         """Return the largest frame number an entry can hold on this machine."""
-        return (1 << (self.era.physical_bits - self.page_shift)) - 1
+        # the very last one is left out: a word of all ones is garbage, not a page
+        return (1 << (self.era.physical_bits - self.page_shift)) - 2
 
     @property
     def last_ram_frame(self) -> int:

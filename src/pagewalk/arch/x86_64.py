@@ -5,11 +5,13 @@ Source: arch/x86/include/asm/pgtable.h, pgtable_64.h, pgtable_types.h and pgtabl
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from pagewalk.flags import X86_PTE, Bit, names
 from pagewalk.pages import U32, U64, Bool, Flag
-from pagewalk.paging import Arch, Level
+from pagewalk.paging import Arch, Era, Level
 
 PRESENT, WRITE, USER, ACCESSED, DIRTY, PSE = 1 << 0, 1 << 1, 1 << 2, 1 << 5, 1 << 6, 1 << 7
 PROT_NONE, SPECIAL, UFFD_WP, SOFT_DIRTY, NX = 1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 63
@@ -38,17 +40,16 @@ _LOW = {
 _MARKER = {1: Flag.UFFD_WP, 2: Flag.HWPOISON, 4: Flag.GUARD}
 
 
-# The flags of a present leaf by its low 12 bits: one look-up in place of a dozen passes.
+# The flags of a leaf by its low 12 bits: one look-up in place of a dozen passes.
 def _low_flags(present: int, always: Flag) -> U32:
-    words = np.arange(1 << 12, dtype=np.uint32)
-    flags = np.full(len(words), always, np.uint32)
+    words = np.arange(1 << 12)
+    flags = np.full(len(words), Flag.PRESENT | always)
     for flag, bit in _LOW.items():
-        flags |= np.where(words & bit, flag, 0).astype(np.uint32)
-    mapped = Flag.PRESENT | Flag.EXEC | np.where(words & WRITE, Flag.WRITE, 0)
-    mapped |= np.where(words & USER, Flag.USER, 0)
+        flags |= np.where(words & bit, flag, 0)
     # without bit 0 nobody has access, whatever the other bits say
-    hidden = Flag.PRESENT | np.where(words & PROT_NONE, Flag.PROT_NONE, 0)
-    flags |= np.where(words & PRESENT, mapped, hidden).astype(np.uint32)
+    mapped = np.where(words & WRITE, Flag.WRITE, 0) | np.where(words & USER, Flag.USER, 0)
+    hidden = np.where(words & PROT_NONE, Flag.PROT_NONE, 0)
+    flags |= np.where(words & PRESENT, mapped, hidden)
     return np.where(words & present, flags, 0).astype(np.uint32)
 
 
@@ -94,10 +95,15 @@ def _rights(arch: Arch, entry: U64, level: Level) -> U32:
     return rights.astype(np.uint32)
 
 
-# Against L1TF the frame of every entry without bit 0 is stored inverted.
-def _frame_bits(arch: Arch, entry: U64) -> U64:
-    inverted = np.where(entry & np.uint64(PRESENT), entry, ~entry)
-    return inverted & np.uint64(FRAME & ~arch.era.encryption)
+# The flags of a leaf by its high 12 bits, on one kernel.
+@cache
+def _high_flags(era: Era) -> U32:
+    words = np.arange(1 << 12, dtype=np.uint64) << np.uint64(52)
+    flags = np.where(words & np.uint64(NX), 0, Flag.EXEC)
+    flags |= np.where(words & np.uint64(era.saved_dirty), Flag.DIRTY, 0)
+    # up to 6.14 a device page had no normal struct page
+    flags |= np.where(words & np.uint64(era.devmap), Flag.DEVICE | Flag.SPECIAL, 0)
+    return flags.astype(np.uint32)
 
 
 def _address(arch: Arch, entry: U64) -> U64:
@@ -106,20 +112,16 @@ def _address(arch: Arch, entry: U64) -> U64:
 
 def _decode(arch: Arch, entry: U64, level: Level) -> tuple[U32, U64]:
     low = _PTE_FLAGS if level.number == 1 else _HUGE_FLAGS
-    flags = low[entry & np.uint64(0xFFF)]
-    flags &= ~np.where(entry & np.uint64(NX), np.uint32(Flag.EXEC), np.uint32(0))
-    era = arch.era
-    for bits, meaning in (
-        (era.saved_dirty, Flag.DIRTY),
-        # up to 6.14 a device page had no normal struct page
-        (era.devmap, Flag.DEVICE | Flag.SPECIAL),
-    ):
-        if bits:
-            flags |= np.where(entry & np.uint64(bits), np.uint32(meaning), np.uint32(0))
-    huge = np.uint64((1 << level.shift) - 1)
-    pfn = (_frame_bits(arch, entry) & ~huge) >> np.uint64(arch.page_shift)
-    soft = np.flatnonzero((flags & np.uint32(Flag.PRESENT)) == 0)
-    if len(soft):
+    flags = low[(entry & np.uint64(0xFFF)).view(np.int64)]
+    flags |= _high_flags(arch.era)[(entry >> np.uint64(52)).view(np.int64)]
+    frame = np.uint64(FRAME & ~arch.era.encryption & -1 << level.shift)
+    pfn = (entry & frame) >> np.uint64(arch.page_shift)
+    odd = np.flatnonzero((entry & np.uint64(PRESENT)) == 0)
+    if len(odd):
+        # Against L1TF the frame of every entry without bit 0 is stored inverted.
+        pfn[odd] = (~entry[odd] & frame) >> np.uint64(arch.page_shift)
+        flags[odd] &= ~np.uint32(Flag.EXEC)
+        soft = odd[(flags[odd] & np.uint32(Flag.PRESENT)) == 0]
         flags[soft], pfn[soft] = _decode_soft(arch, entry[soft], level)
     return flags, pfn
 
@@ -149,12 +151,8 @@ def _soft(arch: Arch, entry: U64) -> tuple[U64, U64]:
     return entry >> np.uint64(59), offset
 
 
-# Ordinary as far as the low bits tell; a device page shows only in odd_bits.
-_PLAIN = (PRESENT | SPECIAL, PRESENT)
-
-
-def _odd_bits(arch: Arch) -> int:
-    return arch.era.devmap
+def _plain(arch: Arch) -> tuple[int, int]:
+    return PRESENT, SPECIAL | arch.era.devmap
 
 
 def _describe(arch: Arch, entry: int, level: Level) -> list[tuple[str, int | str]]:
@@ -248,6 +246,5 @@ X86_64 = Arch(
     address=_address,
     soft=_soft,
     describe=_describe,
-    plain=_PLAIN,
-    odd_bits=_odd_bits,
+    plain=_plain,
 )

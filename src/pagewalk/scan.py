@@ -1,0 +1,358 @@
+"""Decode page tables of one level: what they hold of some ranges, and the tables they name.
+
+Pure; ``pgtable`` decides which tables are read, and when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+
+from pagewalk.errors import BadRequest
+from pagewalk.pages import I64, U8, U32, U64, Bool, Flag, Holes, Leaves, join, take
+from pagewalk.paging import Arch, Level
+
+ReadTables: TypeAlias = Callable[[U64], tuple[U64, Bool]]
+
+RIGHTS = np.uint32(Flag.WRITE | Flag.USER | Flag.EXEC)
+
+
+class Why(IntEnum):
+    """Why an entry is in doubt (Doubts.why)."""
+
+    TABLE = 0
+    CYCLE = 1
+    FRAME = 2
+    RESERVED = 3
+
+    @property
+    def label(self) -> str:
+        """Return the reason in words."""
+        return {
+            Why.TABLE: "the table it names is outside RAM or cannot be read",
+            Why.CYCLE: "the table it names is one it was reached through",
+            Why.FRAME: "its frame is beyond the end of RAM",
+            Why.RESERVED: "it has reserved bits set, or cannot be at this level",
+        }[self]
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """Ranges whose entry no kernel writes, by ascending address: torn reads, or broken tables.
+
+    ``addr`` u64, ``size`` u64 bytes, cut to the walk's ranges; ``level`` u8 of the entry (one more
+    than the top's for the root itself); ``entry`` u64 raw word (the root's address for the root);
+    ``why`` u8 (Why).
+    """
+
+    addr: U64
+    size: U64
+    level: U8
+    entry: U64
+    why: U8
+
+    def __len__(self) -> int:
+        return len(self.addr)
+
+
+_NO_WORDS, _NO_BYTES = np.zeros(0, np.uint64), np.zeros(0, np.uint8)
+NO_LEAVES = Leaves(_NO_WORDS, _NO_BYTES, _NO_WORDS, np.zeros(0, np.uint32), _NO_WORDS)
+NO_HOLES = Holes(_NO_WORDS, _NO_WORDS, _NO_BYTES)
+NO_DOUBTS = Doubts(_NO_WORDS, _NO_WORDS, _NO_BYTES, _NO_WORDS, _NO_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a part of a walk found; together the three tile the part's ranges exactly."""
+
+    leaves: Leaves
+    holes: Holes
+    doubts: Doubts
+
+    def __len__(self) -> int:
+        return len(self.leaves) + len(self.holes) + len(self.doubts)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Tables of one level that wait to be read, by ascending address.
+
+    ``phys`` and ``addr`` (the first byte each maps) u64[n] bytes; ``entry`` u64[n], the word that
+    named it; ``rights`` u32[n], what the path to it allows; ``path`` u64[n, depth], the physical
+    addresses of the tables above it.
+    """
+
+    phys: U64
+    addr: U64
+    entry: U64
+    rights: U32
+    path: U64
+
+    def __len__(self) -> int:
+        return len(self.phys)
+
+
+# Non-empty entries picked out of some tables: table is the row of its table.
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    table: I64
+    addr: U64
+    entry: U64
+
+    def __len__(self) -> int:
+        return len(self.addr)
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """An address space, and the sorted ranges of it (``start``, ``end`` u64) that are asked for."""
+
+    arch: Arch
+    root: int
+    read_tables: ReadTables
+    start: U64
+    end: U64
+
+
+_Columns = TypeVar("_Columns", Leaves, Holes, Doubts, Tables, _Entries)
+
+
+def open_space(arch: Arch, root: int, read_tables: ReadTables, ranges: U64) -> Space:
+    """Return the Space for ``ranges`` u64[k, 2]; raises BadRequest for such as cannot be."""
+    cells = np.asarray(ranges, np.uint64).reshape(-1, 2)
+    start, end = cells[:, 0].copy(), cells[:, 1].copy()
+    if (start >= end).any() or (start[1:] < end[:-1]).any():
+        raise BadRequest("cannot walk ranges that are empty, overlap or are out of order")
+    if ((start | end) & np.uint64((1 << arch.page_shift) - 1)).any():
+        raise BadRequest(f"cannot walk part of a page of {1 << arch.page_shift} bytes")
+    if len(end) and int(end[-1]) > arch.user_end:
+        raise BadRequest(
+            f"cannot walk up to {int(end[-1]):#x}: user addresses end at {arch.user_end:#x}"
+        )
+    return Space(arch, root, read_tables, start, end)
+
+
+def root_table(space: Space) -> Tables:
+    """Return the top table, or nothing if there are no ranges."""
+    root = np.array([space.root], np.uint64)
+    nothing = np.zeros(1, np.uint64)
+    rights = np.array([RIGHTS], np.uint32)
+    top = Tables(root, nothing, root, rights, np.zeros((1, 0), np.uint64))
+    return pick(top, slice(len(space.start)))
+
+
+def pick(columns: _Columns, rows: Bool | I64 | slice) -> _Columns:
+    """Return the columns at ``rows``, as pages.take does."""
+    return take(columns, rows)  # type: ignore[type-var]
+
+
+def in_order(parts: list[_Columns]) -> _Columns:
+    """Return the rows of all ``parts`` (one or more), by ascending address."""
+    filled = [part for part in parts if len(part)]
+    if len(filled) < 2:
+        return (filled or parts)[0]
+    rows = join(filled)  # type: ignore[type-var]
+    return pick(rows, np.argsort(rows.addr, kind="stable"))
+
+
+def merge(a: Batch, b: Batch) -> Batch:
+    """Return the rows of both, by ascending address."""
+    return Batch(
+        in_order([a.leaves, b.leaves]),
+        in_order([a.holes, b.holes]),
+        in_order([a.doubts, b.doubts]),
+    )
+
+
+def split(rows: Batch, addr: int) -> tuple[Batch, Batch]:
+    """Return the rows that begin below ``addr``, and the others."""
+    a, b, c = (
+        int(np.searchsorted(columns.addr, np.uint64(addr)))
+        for columns in (rows.leaves, rows.holes, rows.doubts)
+    )
+    leaves, holes, doubts = rows.leaves, rows.holes, rows.doubts
+    return (
+        Batch(pick(leaves, slice(a)), pick(holes, slice(b)), pick(doubts, slice(c))),
+        Batch(
+            pick(leaves, slice(a, None)),
+            pick(holes, slice(b, None)),
+            pick(doubts, slice(c, None)),
+        ),
+    )
+
+
+def scan(space: Space, depth: int, tables: Tables) -> tuple[Batch, Tables]:
+    """Read tables of one level; return what they hold, and the tables they name.
+
+    ``depth`` is the row of the level in ``space.arch.levels``.
+    """
+    entries, ok = space.read_tables(tables.phys)
+    return decode(space, depth, tables, entries, ok)
+
+
+def decode(
+    space: Space, depth: int, tables: Tables, entries: U64, ok: Bool
+) -> tuple[Batch, Tables]:
+    """Return what ``scan`` does, of tables that were read: ``entries`` u64[n, slots]."""
+    if ok.all():
+        return _decode(space, depth, tables, entries)
+    rows, below = _decode(space, depth, pick(tables, ok), entries[ok])
+    lost = pick(tables, ~ok)
+    span = space.arch.levels[depth].span
+    why = np.full(len(lost), Why.TABLE, np.uint8)
+    doubts = _doubts(space, depth - 1, lost.addr, span, lost.entry, why)
+    return replace(rows, doubts=in_order([rows.doubts, doubts])), below
+
+
+def _decode(space: Space, depth: int, tables: Tables, entries: U64) -> tuple[Batch, Tables]:
+    arch, level = space.arch, space.arch.levels[depth]
+    entries = entries[:, : 1 << level.bits]
+    none, inside = arch.none(arch, entries, level), _inside(space, tables, level)
+    holes = _holes(space, level, tables, none & inside)
+    slot = np.flatnonzero(~none & inside)
+    addr = _address(tables, level, slot)
+    found = _Entries(slot >> level.bits, addr, entries.reshape(-1)[slot])
+    if depth == len(arch.levels) - 1:
+        leaves, doubts = _leaves(space, depth, tables, found)
+        return Batch(leaves, holes, doubts), pick(tables, slice(0, 0))
+    names_table = arch.table(arch, found.entry, level)
+    below, astray = _below(space, depth, tables, pick(found, names_table))
+    leaves, doubts = _leaves(space, depth, tables, pick(found, ~names_table))
+    return Batch(leaves, holes, in_order([doubts, astray])), below
+
+
+# Which slots of the tables meet a range, bool[n, slots]; a plain True if all of all of them do.
+def _inside(space: Space, tables: Tables, level: Level) -> Bool:
+    table, start, end = _cut(space, tables.addr, tables.addr + np.uint64(level.span))
+    if len(table) == len(tables) and (end - start == np.uint64(level.span)).all():
+        return np.ones((1, 1), np.bool_)
+    shift, last = np.uint64(level.shift), np.uint64((1 << level.shift) - 1)
+    base = tables.addr[table]
+    # +1 where a range begins and -1 after it ends: a running sum is above 0 inside one
+    edges = np.zeros((len(tables), (1 << level.bits) + 1), np.int32)
+    np.add.at(edges, (table, ((start - base) >> shift).astype(np.int64)), 1)
+    np.add.at(edges, (table, ((end - base + last) >> shift).astype(np.int64)), -1)
+    inside: Bool = np.cumsum(edges, axis=1)[:, :-1] > 0
+    return inside
+
+
+# The walk's ranges cut the intervals [start, end) into (row of the interval, start, end) each.
+def _cut(space: Space, start: U64, end: U64) -> tuple[I64, U64, U64]:
+    first = np.searchsorted(space.end, start, side="right")
+    count = np.searchsorted(space.start, end, side="left") - first
+    row = np.repeat(np.arange(len(start)), count)
+    which = np.arange(len(row)) - np.repeat(np.cumsum(count) - count - first, count)
+    return row, np.maximum(start[row], space.start[which]), np.minimum(end[row], space.end[which])
+
+
+def _holes(space: Space, level: Level, tables: Tables, none: Bool) -> Holes:
+    if not none.any():
+        return NO_HOLES
+    flat = none.reshape(-1)
+    begins, ends = flat.copy(), flat.copy()
+    begins[1:] &= ~flat[:-1]
+    ends[:-1] &= ~flat[1:]
+    # a run does not cross from one table to the next unless their addresses touch
+    gap = np.flatnonzero(np.diff(tables.addr) != np.uint64(level.span)) + 1 << level.bits
+    begins[gap] = flat[gap]
+    ends[gap - 1] = flat[gap - 1]
+    start = _address(tables, level, np.flatnonzero(begins))
+    end = _address(tables, level, np.flatnonzero(ends)) + np.uint64(1 << level.shift)
+    _, start, end = _cut(space, start, end)
+    return Holes(start, end - start, np.full(len(start), level.number, np.uint8))
+
+
+# The address that each slot of the tables, counted through, maps first.
+def _address(tables: Tables, level: Level, slot: I64) -> U64:
+    offset = np.arange(1 << level.bits, dtype=np.uint64) << np.uint64(level.shift)
+    addr: U64 = (tables.addr[:, None] + offset).reshape(-1)[slot]
+    return addr
+
+
+def _doubts(space: Space, depth: int, addr: U64, size: int, entry: U64, why: U8) -> Doubts:
+    if not len(addr):
+        return NO_DOUBTS
+    row, start, end = _cut(space, addr, addr + np.uint64(size))
+    number = space.arch.levels[max(depth, 0)].number + (depth < 0)
+    level = np.full(len(row), number, np.uint8)
+    return Doubts(start, end - start, level, entry[row], why[row])
+
+
+def _below(space: Space, depth: int, tables: Tables, found: _Entries) -> tuple[Tables, Doubts]:
+    arch, level = space.arch, space.arch.levels[depth]
+    phys = arch.address(arch, found.entry)
+    path = np.column_stack([tables.path, tables.phys])[found.table]
+    rights = tables.rights[found.table] & arch.rights(arch, found.entry, level)
+    below = Tables(phys, found.addr, found.entry, rights, path)
+    astray = phys >> np.uint64(arch.page_shift) > np.uint64(arch.last_ram_frame)
+    bad = astray | (path == phys[:, None]).any(axis=1)
+    why = np.where(astray, Why.TABLE, Why.CYCLE).astype(np.uint8)
+    wrong = pick(found, bad)
+    doubts = _doubts(space, depth, wrong.addr, 1 << level.shift, wrong.entry, why[bad])
+    return pick(below, ~bad), doubts
+
+
+def _leaves(space: Space, depth: int, tables: Tables, found: _Entries) -> tuple[Leaves, Doubts]:
+    if not len(found):
+        return NO_LEAVES, NO_DOUBTS
+    arch, level = space.arch, space.arch.levels[depth]
+    flags, pfn = arch.decode(arch, found.entry, level)
+    # a table above may have taken rights away
+    if (tables.rights != RIGHTS).any():
+        flags &= tables.rights[found.table] | ~RIGHTS
+    reserved = arch.reserved(arch, found.entry, level)
+    bad = reserved | _impossible(arch, flags, pfn)
+    shift = np.full(len(found), level.shift, np.uint8)
+    leaves = Leaves(found.addr, shift, found.entry, flags, pfn)
+    wrong = np.flatnonzero(bad)
+    why = np.where(reserved[wrong], Why.RESERVED, Why.FRAME).astype(np.uint8)
+    doubts = _doubts(space, depth, found.addr[wrong], 1 << level.shift, found.entry[wrong], why)
+    if len(wrong):
+        leaves = pick(leaves, ~bad)
+    return leaves if level.shift == arch.page_shift else _trim(space, leaves), doubts
+
+
+def _impossible(arch: Arch, flags: U32, pfn: U64) -> Bool:
+    bad = pfn > np.uint64(arch.last_ram_frame)
+    if bad.any():
+        # device memory and PFN maps lie outside RAM
+        elsewhere = (flags & np.uint32(Flag.SPECIAL | Flag.DEVICE)) != 0
+        bad &= ~elsewhere | (pfn > np.uint64(arch.last_frame))
+    return bad
+
+
+# Huge leaves that reach out of the ranges, cut into the largest aligned pieces inside them.
+def _trim(space: Space, leaves: Leaves) -> Leaves:
+    size = np.uint64(1) << leaves.shift.astype(np.uint64)
+    row, start, end = _cut(space, leaves.addr, leaves.addr + size)
+    whole = end - start == size[row]
+    if whole.all():
+        return pick(leaves, row)
+    parts = [pick(leaves, row[whole])]
+    # a leaf is cut only at the two ends of a range, so this loop is short
+    for i in np.flatnonzero(~whole):
+        parts.append(_pieces(space.arch, pick(leaves, row[i : i + 1]), int(start[i]), int(end[i])))
+    cut = join(parts)
+    return pick(cut, np.argsort(cut.addr, kind="stable"))
+
+
+def _pieces(arch: Arch, leaf: Leaves, start: int, end: int) -> Leaves:
+    shifts = []
+    addr = start
+    while addr < end:
+        room = (end - addr).bit_length() - 1
+        shifts.append(min(room, (addr & -addr).bit_length() - 1 if addr else room))
+        addr += 1 << shifts[-1]
+    shift = np.array(shifts, np.uint8)
+    size = np.uint64(1) << shift.astype(np.uint64)
+    first = np.uint64(start) + np.cumsum(size) - size
+    pieces = pick(leaf, np.zeros(len(shifts), np.int64))
+    assert pieces.pfn is not None
+    offset = (first - leaf.addr) >> np.uint64(arch.page_shift)
+    framed = (pieces.flags & np.uint32(Flag.PRESENT) != 0) | (pieces.pfn != 0)
+    pfn = np.where(framed, pieces.pfn + offset, pieces.pfn)
+    return replace(pieces, addr=first, shift=shift, pfn=pfn)
