@@ -97,6 +97,12 @@ def read_statm(pid: int) -> dict[str, int]:
     return dict(zip(names, map(int, _read(pid, "statm").split()), strict=True))
 
 
+def read_stat_rss(pid: int) -> int:
+    """Read the rss of /proc/PID/stat: base pages, and only approximate (proc.rst, field 24)."""
+    # The name, second, may hold blanks and parentheses; the state after it is the third field.
+    return int(_read(pid, "stat").rpartition(b") ")[2].split()[24 - 3])
+
+
 def vma_at(vmas: list[VmaSays], addr: int) -> VmaSays:
     """Return the VMA that holds addr."""
     return next(vma for vma in vmas if vma.start <= addr < vma.end)

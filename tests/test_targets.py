@@ -233,6 +233,26 @@ def test_reservation_is_sixteen_tib_with_a_thousand_pages() -> None:
         assert last[0] & kernel_says.PRESENT
 
 
+def test_vmas_has_that_many_vmas() -> None:
+    with start("vmas", stopped=True) as running:
+        area = running.facts["area"]
+        vmas = [
+            vma
+            for vma in kernel_says.read_smaps(running.pid)
+            if area["start"] <= vma.start < area["end"]
+        ]
+        assert len(vmas) == area["vmas"] == 3000
+        assert all(vma.fields["Rss"] == vma.fields["Size"] == KIB for vma in vmas)
+
+
+def test_batching_makes_stat_and_statm_differ() -> None:
+    with start("batching", stopped=True) as running:
+        seen = kernel_says.read_statm(running.pid)["resident"]
+        smaps = sum(vma.fields["Rss"] for vma in kernel_says.read_smaps(running.pid))
+        assert seen == smaps // KIB
+        assert seen - kernel_says.read_stat_rss(running.pid) >= 16
+
+
 def test_names_are_awkward() -> None:
     endings = {
         "spaces": "/two  spaces.dat",

@@ -142,6 +142,18 @@ static void runs(char **args)
 	fact("runs", p, 2 * n, "anon", n, "empty", n, NULL);
 }
 
+/* Every other page read-only: as many VMAs as pages, each one with its page. */
+static void vmas(char **args)
+{
+	long n = number(args, 0, 3000);
+	char *p = map(n, PRIVATE_ANON, -1, 0);
+
+	write_pages(p, 0, n, 1);
+	for (long i = 0; i < n; i += 2)
+		check(!mprotect(p + i * PAGE, PAGE, PROT_READ), "mprotect");
+	fact("area", p, n, "vmas", n, NULL);
+}
+
 static void dense(char **args)
 {
 	long pages = number(args, 0, 64) << 8; /* MiB */
@@ -156,5 +168,6 @@ const struct zoo_case anon_cases[] = {
 	{ "fork_three", fork_three }, { "shared_fork", shared_fork }, { "locked", locked },
 	{ "prot_none", prot_none }, { "lazyfree", lazyfree },   { "reservation", reservation },
 	{ "runs", runs },         { "dense", dense },           { "droppable", droppable },
+	{ "vmas", vmas },
 	{ NULL, NULL },
 };

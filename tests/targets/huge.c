@@ -76,8 +76,10 @@ static void file_thp(char **args)
 	int fd = disk_file("huge.dat", 2 * PMD_PAGES);
 	char *p;
 
-	/* Out of the page cache, to be read again in a large folio. */
-	check(!fsync(fd) && !posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), "drop the cache");
+	/* Out of the page cache, to be read again in a large folio; fsync would wait for others. */
+	check(!sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE_AND_WAIT) &&
+		      !posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED),
+	      "drop the cache");
 	p = map_huge(2 * PMD_PAGES, MAP_PRIVATE, fd);
 	read_pages(p, 0, 1, 1);
 	check(count_present(p, PMD_PAGES) == PMD_PAGES, "get a huge file page");
