@@ -1,6 +1,6 @@
 """pagewalk: where a Linux process's memory lives, page by page."""
 
-from pagewalk.account import by_vma
-from pagewalk.walk import walk
+from pagewalk.account import Table, by_vma
+from pagewalk.walk import Walk, walk
 
-__all__ = ["by_vma", "walk"]
+__all__ = ["Table", "Walk", "by_vma", "walk"]

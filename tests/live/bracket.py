@@ -1,0 +1,123 @@
+"""Compare a walk with smaps on a stopped process: tolerance 0, at smaps' own KiB.
+
+Even while a process is stopped others map and unmap its pages, so smaps is read before and after
+the walk. A field that both readings agree on must equal ours; one that moved is walked again, and
+counts as wrong if it never holds still.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+import pagewalk
+from pagewalk.account import Table
+from tests.kernel_says import VmaSays, read_rollup, read_smaps, read_status
+
+ROUNDS = 25
+
+# smaps' name of each of our columns.
+FIELDS = {
+    "Size": "size",
+    "Rss": "rss",
+    "Pss": "pss",
+    "Swap": "swap",
+    "Anonymous": "anon",
+    "KSM": "ksm",
+    "Locked": "locked",
+    "AnonHugePages": "anon_huge",
+    "ShmemPmdMapped": "shmem_huge",
+    "FilePmdMapped": "file_huge",
+    "Private_Hugetlb": "private_hugetlb",
+    "Shared_Hugetlb": "shared_hugetlb",
+}
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A field of a VMA on which smaps and the walk differ, in KiB; ours None if withheld."""
+
+    field: str
+    vma: str
+    ours: int | None
+    theirs: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How many fields were compared, those that differ, and the walk's table."""
+
+    compared: int
+    wrong: list[Wrong]
+    table: Table
+
+
+def compare(pid: int) -> Comparison:
+    """Compare process ``pid`` field by field with smaps, and its sums with smaps_rollup."""
+    said = living_thread(pid)
+    known: set[tuple[int, str]] = set()
+    compared = 0
+    for _ in range(ROUNDS):
+        before, rolled = read_smaps(said), read_rollup(said)
+        table = pagewalk.by_vma(pagewalk.walk(pid))
+        again, after = read_rollup(said), read_smaps(said)
+        assert [v.start for v in before] == [v.start for v in after] == table.vmas.start.tolist()
+        wrong, moved = [], 0
+        for row, (first, last) in enumerate(zip(before, after, strict=True)):
+            for field, theirs, ours in fields(table, row, first):
+                if theirs != last_value(last, field):
+                    moved += (row, field) not in known
+                    continue
+                compared += 1
+                known.add((row, field))
+                if ours != theirs:
+                    wrong.append(Wrong(field, f"{first.start:x} {first.name}", ours, theirs))
+        wrong += [
+            Wrong(f"rollup {field}", "all", ours, rolled[field])
+            for field, ours in sums(table).items()
+            if rolled[field] == again[field] and ours != rolled[field]
+        ]
+        if not wrong and not moved:
+            return Comparison(compared, [], table)
+    still = [Wrong(f"{moved} fields", "never held still", None, 0)] if moved and not wrong else []
+    return Comparison(compared, wrong + still, table)
+
+
+def living_thread(pid: int) -> int:
+    """Return the id of a thread that has not exited: the kernel shows memory by its files only."""
+    for tid in sorted(int(entry) for entry in os.listdir(f"/proc/{pid}/task")):
+        if read_status(tid)["State"][0] not in "ZX":
+            return tid
+    return pid
+
+
+def fields(table: Table, row: int, says: VmaSays) -> list[tuple[str, int, int | None]]:
+    """Return (field, smaps' KiB, our KiB) of one VMA; private pages are USS."""
+    rows = [
+        (field, says.fields[field], kib(table.columns[name], row))
+        for field, name in FIELDS.items()
+        if field in says.fields
+    ]
+    private = last_value(says, "Private")
+    return [*rows, ("Private", private, kib(table.columns["uss"], row))]
+
+
+def last_value(says: VmaSays, field: str) -> int:
+    if field == "Private":
+        return says.fields["Private_Clean"] + says.fields["Private_Dirty"]
+    return says.fields[field]
+
+
+def kib(column: np.ndarray | None, row: int) -> int | None:
+    return None if column is None else int(column[row]) >> 10
+
+
+def sums(table: Table) -> dict[str, int | None]:
+    """Return our totals by smaps_rollup's name, in whole KiB as it prints them."""
+    names = {"Rss": "rss", "Pss": "pss", "Anonymous": "anon", "Swap": "swap"}
+    return {
+        field: None if (total := table.totals[name]) is None else total >> 10
+        for field, name in names.items()
+    }

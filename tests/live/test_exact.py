@@ -1,0 +1,135 @@
+"""On a stopped process every number equals the kernel's own, with tolerance 0."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+import pagewalk
+from pagewalk.errors import NoAddressSpace, NotPermitted, PagewalkError
+from pagewalk.pages import Pages, State
+from tests.kernel_says import PAGE, read_maps, read_status_kib
+from tests.live.bracket import Wrong, compare
+from tests.machine import prepared
+from tests.targets import TARGETS, start
+
+pytestmark = pytest.mark.live
+
+# In a private writable map of shmem 6.18 adds a whole large swap entry for each page of it:
+# smaps says 2 GiB of swap for 4 MiB (KERNEL: smaps_pte_hole_lookup). Ours is cachestat's.
+OVERCOUNTED = {"swap_huge": "Swap"}
+SHORT = ("plain", "zero_reads", "fork_three", "memfd", "thp_part", "hugetlb_fork", "guard", "sleep")
+PARAMETERS = [
+    pytest.param(name, marks=[pytest.mark.vmshort] if name in SHORT else []) for name in TARGETS
+]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_equals_smaps_vma_by_vma(name: str) -> None:
+    with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
+        for pid in running.pids:
+            if name == "zombie" and pid != running.pid:
+                with pytest.raises(NoAddressSpace, match="zombie"):
+                    pagewalk.walk(pid)
+                continue
+            found = compare(pid)
+            assert found.compared > 20
+            assert wrong_but(found.wrong, OVERCOUNTED.get(name)) == []
+            check_closes(found.table)
+
+
+def wrong_but(wrong: list[Wrong], overcounted: str | None) -> list[Wrong]:
+    """Leave out a field in which the kernel is known to say too much, if it does say more."""
+    return [
+        row for row in wrong
+        if overcounted is None
+        or row.field.split()[-1] != overcounted
+        or row.ours is None
+        or row.theirs <= row.ours
+    ]
+
+
+def check_closes(table: pagewalk.Table) -> None:
+    """Every page is in exactly one state: the states add up to each VMA's size."""
+    columns = table.columns
+    size, present, not_present = (columns[c] for c in ("size", "present", "not_present"))
+    assert size is not None and present is not None and not_present is not None
+    unmapped = columns["not_mapped"]
+    total = present + not_present + (0 if unmapped is None else unmapped)
+    np.testing.assert_array_equal(total, size)
+    kinds = ("anon", "file", "shmem", "zero", "special", "hugetlb", "device")
+    np.testing.assert_array_equal(sum(columns[kind] for kind in kinds), present)
+
+
+@pytest.mark.parametrize("name", ["plain", "zero_reads", "guard", "uffd_wp", "swap_private", "ksm"])
+def test_regions_hold_what_the_target_says(name: str) -> None:
+    with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
+        table = pagewalk.by_vma(pagewalk.walk(running.pid))
+        for region, facts in running.facts.items():
+            inside = (table.vmas.start >= facts["start"]) & (table.vmas.end <= facts["end"])
+            for state in ("anon", "zero", "guard", "marker", "swapped"):
+                column = table.columns["swap_private" if state == "swapped" else state]
+                assert column is not None
+                assert int(column[inside].sum()) == facts.get(state, 0) * PAGE, (region, state)
+
+
+def test_every_process_of_this_machine() -> None:
+    walked = refused = 0
+    for pid in sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
+        try:
+            table = pagewalk.by_vma(pagewalk.walk(pid))
+        except NotPermitted as err:
+            assert "security module" in str(err)
+            refused += 1
+            continue
+        except PagewalkError:
+            continue  # a kernel thread, or gone: a sentence, not a traceback
+        walked += 1
+        check_closes(table)
+        assert table.totals["pss"] is not None and table.totals["rss"] is not None
+        assert 0 <= (table.totals["uss"] or 0) <= table.totals["pss"] <= table.totals["rss"]
+    assert walked >= 2
+    assert refused <= 1
+
+
+def test_page_by_page_adds_up_to_the_table() -> None:
+    with start("fork_cow", stopped=True) as running:
+        table = pagewalk.by_vma(pagewalk.walk(running.pid))
+        walked = pagewalk.walk(running.pid, holes=True)
+        end = 0
+        by_state = dict.fromkeys(State, 0)
+        for batch in walked.batches:
+            assert isinstance(batch, Pages)
+            assert int(batch.addr[0]) >= end
+            assert (batch.addr[1:] >= batch.addr[:-1] + batch.size[:-1]).all()
+            end = int(batch.addr[-1] + batch.size[-1])
+            for state in State:
+                by_state[state] += int(batch.size[batch.state == state].sum())
+    assert sum(by_state.values()) == table.totals["size"]
+    assert by_state[State.ANON] == table.totals["anon"]
+    assert by_state[State.FILE] == table.totals["file"]
+    assert by_state[State.ABSENT] == table.totals["not_present"]
+
+
+def test_counting_without_frames_gives_the_same_numbers() -> None:
+    with start("zero_reads", stopped=True) as running:
+        full = pagewalk.by_vma(pagewalk.walk(running.pid)).columns
+        fast = pagewalk.by_vma(pagewalk.walk(running.pid, frames=False)).columns
+    for name in ("size", "present", "rss", "not_present", "zero", "hugetlb", "swap"):
+        np.testing.assert_array_equal(full[name], fast[name], name)
+    assert fast["pss"] is None and fast["anon"] is None
+
+
+def test_a_sparse_reservation_is_walked_whole() -> None:
+    with start("reservation", stopped=True) as running:
+        region = next(iter(running.facts.values()))
+        walked = pagewalk.walk(running.pid)
+        table = pagewalk.by_vma(walked)
+        inside = (table.vmas.start >= region["start"]) & (table.vmas.end <= region["end"])
+        anon = table.columns["anon"]
+        assert anon is not None
+        assert int(anon[inside].sum()) == region["anon"] * PAGE
+        assert table.totals["rss"] == read_status_kib(running.pid)["VmRSS"] << 10
+        assert len(read_maps(running.pid)) == len(table.vmas)
