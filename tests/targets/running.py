@@ -75,6 +75,8 @@ class Running:
 @functools.cache
 def build() -> Path:
     """Compile the zoo, once per run, and return the program's path."""
+    if not shutil.which("cc"):
+        raise RuntimeError("cannot compile the test targets: no cc; install gcc and libc6-dev")
     folder = Path(tempfile.mkdtemp(prefix="zoo-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     sources = [str(path) for path in sorted(HERE.glob("*.c"))]
