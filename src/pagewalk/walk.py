@@ -98,7 +98,7 @@ def walk(
     Nothing is read before the batches are consumed, but the VMAs. Raises ProcessGone,
     NotPermitted, NoAddressSpace, SourceUnavailable; consuming the batches may raise ProcessGone.
     """
-    opened = open_pid(target, source, budget_ns) if isinstance(target, int) else target
+    opened = open_process(target, source, budget_ns) if isinstance(target, int) else target
     try:
         vmas = opened.vmas()
     except BaseException:
@@ -129,7 +129,11 @@ def walk(
     )
 
 
-def open_pid(pid: int, source: str, budget_ns: int) -> Source:
+def open_process(pid: int, source: str = "auto", budget_ns: int = BUDGET_NS) -> Source:
+    """Return process ``pid`` opened by ``source``; rights may be dropped before it is walked.
+
+    The caller gives it back with `close`. Raises what `walk` raises.
+    """
     target = open_target(pid)
     try:
         return open_source(source, target, budget_ns)

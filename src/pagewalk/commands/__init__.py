@@ -90,9 +90,9 @@ def opened(request: Request) -> Iterator[Source]:
 
     from pagewalk.proc.freeze import frozen
     from pagewalk.proc.processes import find
-    from pagewalk.walk import close, open_pid
+    from pagewalk.walk import close, open_process
 
-    source = open_pid(find(request.target), request.source, int(request.budget * 1e6))
+    source = open_process(find(request.target), request.source, int(request.budget * 1e6))
     started = time.monotonic()
     try:
         with frozen(source.target) if request.freeze else nullcontext():
