@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 
 import numpy as np
@@ -177,6 +175,9 @@ def read_pmap(pid: int) -> int | None:
 
     The program itself is asked: the ledger is about what people see.
     """
+    import shutil  # these two cost 8 ms to import, and only explain asks
+    import subprocess
+
     program = shutil.which("pmap")
     if program is None:
         return None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import platform
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -60,7 +58,7 @@ def swap_types(release: tuple[int, int], config: dict[str, str] | None) -> SwapT
 @cache
 def release() -> tuple[int, int]:
     """Return this kernel's (major, minor)."""
-    major, minor = platform.release().split(".")[:2]
+    major, minor = os.uname().release.split(".")[:2]
     return int(major), int("".join(c for c in minor if c.isdigit()) or 0)
 
 
@@ -69,15 +67,18 @@ def read_config() -> dict[str, str] | None:
     """Return this kernel's configuration, or None where neither /proc nor /boot shows it."""
     for path in (
         Path("/proc/config.gz"),
-        Path(f"/boot/config-{platform.release()}"),
-        Path(f"/lib/modules/{platform.release()}/config"),
+        Path(f"/boot/config-{os.uname().release}"),
+        Path(f"/lib/modules/{os.uname().release}/config"),
     ):
         try:
             raw = path.read_bytes()
         except OSError:
             continue
-        text = gzip.decompress(raw) if path.suffix == ".gz" else raw
-        rows = (line.partition("=") for line in text.decode().splitlines() if line[:1] == "C")
+        if path.suffix == ".gz":
+            import gzip  # only here, and most walks meet no software entry
+
+            raw = gzip.decompress(raw)
+        rows = (line.partition("=") for line in raw.decode().splitlines() if line[:1] == "C")
         return {name: value for name, _, value in rows}
     return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +53,7 @@ def evicted(fd: int, offset: int, size: int) -> int:
 
     cachestat(2) counts them as evicted pages. Raises OSError (ENOSYS before 6.5).
     """
-    if platform.machine() == "alpha":
+    if os.uname().machine == "alpha":
         raise OSError("cachestat has another number there")
     libc = ctypes.CDLL(None, use_errno=True)
     span = (ctypes.c_uint64 * 2)(offset, size)
