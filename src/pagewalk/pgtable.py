@@ -107,8 +107,11 @@ def _settle(space: Space, parts: _Parts, group: int, retries: int) -> _Parts:
         yield from _weave(sure, _settle(again, second, group, retries - 1))
 
 
+# The space cut down to what is in doubt; touching doubts of one range are one range.
 def _only(space: Space, doubts: Doubts) -> Space:
-    return replace(space, start=doubts.addr, end=doubts.addr + doubts.size)
+    start, end = doubts.addr, doubts.addr + doubts.size
+    apart = (start[1:] != end[:-1]) | np.isin(start[1:], space.start)
+    return replace(space, start=start[np.append(True, apart)], end=end[np.append(apart, True)])
 
 
 class Kind(IntEnum):
