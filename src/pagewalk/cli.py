@@ -84,6 +84,10 @@ def first_run() -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Run the command line and return its exit code; no error leaves it as a traceback."""
+    if sys.stderr is None:  # closed by the caller: print() would write to stdout instead
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        return fail("standard output is closed; redirect it to a file, or to /dev/null", 1)
     try:
         code = cli.main(args, prog_name="pagewalk", standalone_mode=False)
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from pagewalk.errors import BadTarget
 from pagewalk.proc.counters import PAGE
 from pagewalk.proc.target import parse_stat
+
+NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ def find(text: str) -> int:
     A name is compared with comm, and with the base name of argv[0]. This process itself and its
     parent do not count. Raises BadTarget with the candidates.
     """
-    if text.lstrip("+-").isdigit():
+    if NUMBER.fullmatch(text):
         pid = int(text)
         if not 0 < pid < 1 << 31:
             raise BadTarget(f"'{text}' is no process id")
