@@ -22,19 +22,17 @@ from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.layout import Layout, kpf, page_layout
 from pagewalk.kmem.memory import I32, element_batches, read_elements, read_structs
 from pagewalk.kmem.zero import ZeroFrames
-from pagewalk.pages import I64, U8, U64, Bool
+from pagewalk.pages import I64, U8, U32, U64, Bool
 
 T = TypeVar("T", bound=np.generic)
 
 _TAG = np.uint64(1)
 # Up to this, _mapcount is a page type and no count (page_type_has_type).
 _FIRST_TYPE = -128
-# A _refcount of 0 in the high half and a _mapcount of at least 0 in the low one.
-_NO_REFERENCE = np.uint64(1 << 31)
 # include/linux/page-flags.h: the low two bits of a folio's mapping word are its kind: 1 anonymous,
 # 3 KSM, which is anonymous too.
-_KIND, _ANON = np.uint64(3), np.uint64(1)
-_MAPPING_BITS = np.array([0, kpf("anon"), 0, kpf("anon") | kpf("ksm")], np.uint64)
+_KIND, _ANON = np.uint8(3), np.uint8(1)
+_KIND_BITS = np.array([0, kpf("anon"), 0, kpf("anon") | kpf("ksm")], np.uint64)
 _ATTEMPTS = 3
 
 # What read_frames says in flags: /proc/kpageflags less buddy, nopage, arch_2 and arch_3, which
@@ -148,18 +146,11 @@ def frame_batches(frames: FrameMap, pfns: U64) -> Iterator[tuple[int, FrameRows]
 
 
 @dataclass(frozen=True)
-class _Columns:
-    # What struct pages say, as they stand: one row per page, or per first page of a folio.
-    flags: U64
-    compound: U64
-    mapping: U64
-    counts: U64
-
-
-@dataclass(frozen=True)
 class _Folios:
     # What the first two pages of large folios say: one row per page of such a folio.
-    first: _Columns
+    flags: U64
+    kind: U8
+    types: U32
     head: U64
     huge: Bool
     rmappable: Bool
@@ -170,61 +161,71 @@ class _Folios:
 
 
 # Most batches hold ordinary pages only. So what is rare is asked for once a batch, by the OR of
-# all flag words or the least of all counts, and worked out by row only where it occurs.
+# all flag words or the least of all counts, and worked out by row only where it occurs: a million
+# frames are to take 30 ms, and each pass over a batch takes them one.
 
 
 def _decode(frames: FrameMap, pfns: U64, pages: U8, errno: I32) -> FrameRows:
     layout = frames.layout
-    page = _columns(layout, pages)
-    # _mapcount is -1 for a page nobody maps, and a page type below.
-    mapcount = (page.counts + np.uint64(1)).astype(np.int32)
-    # A page that is mapped and has no reference cannot be: the kernel did not initialise its
-    # struct page yet (deferred_init), or never will.
-    errno[(page.counts < _NO_REFERENCE) & (page.compound & _TAG == 0)] = errnos.ENXIO
-    bits, head = _poison_bits(layout, page.flags), pfns
-    if bool(mapcount.min(initial=0) <= _FIRST_TYPE):
-        bits |= _type_bits(layout, page.counts)
-        mapcount[mapcount <= _FIRST_TYPE] = 0
+    words = pages.view(np.uint64)
+    # Copies: the batch's buffer is about to be read into again.
+    flags = words[:, layout.flags // 8].copy()
+    kind = pages[:, layout.mapping] & _KIND
+    mapcount = pages.view(np.int32)[:, layout.mapcount // 4] + np.int32(1)
+    if not flags.min(initial=1):
+        _mark_uninitialised(layout, pages, errno)
+    large = _large_rows(layout, flags, words[:, layout.compound_head // 8])
+    bits, head = _own_bits(layout, flags, mapcount), pfns
+    mapcount[mapcount <= _FIRST_TYPE] = 0
     mapped = mapcount > 0
-    large = _large_rows(layout, page)
     if large is not None:
-        folios = _read_folios(frames, pfns[large], page.compound[large])
+        folios = _read_folios(frames, pfns[large], words[large, layout.compound_head // 8])
         head = pfns.copy()
-        head[large] = folios.head
-        page.flags[large], page.mapping[large] = folios.first.flags, folios.first.mapping
+        head[large], flags[large], kind[large] = folios.head, folios.flags, folios.kind
         mapcount[large] = _large_mapcount(layout, folios, mapcount[large])
         mapped[large] = folios.mapped if layout.mapped_is_told else mapcount[large] > 0
         bits[large] |= _large_bits(layout, folios, pfns[large])
         errno[large] = np.where(folios.intact, errno[large], errnos.EAGAIN)
-    if layout.slab:
+    seen = np.bitwise_or.reduce(flags)
+    if seen & layout.slab:
         # Up to 6.9 slab was a flag, and slab pages keep something else where the mapcount is.
-        slab = page.flags & layout.slab != 0
+        slab = flags & layout.slab != 0
         mapcount[slab], mapped[slab] = 0, False
-    bits |= layout.copied(page.flags)
-    bits |= _MAPPING_BITS[page.mapping & _KIND]
+    bits |= layout.copied(flags)
+    bits |= _KIND_BITS[kind.astype(np.int64)]
     bits |= mapped * kpf("mmap")
-    _mark_swapcache(layout, page.flags, bits)
+    if seen & layout.swapcache == layout.swapcache:
+        bits |= (flags & layout.swapcache == layout.swapcache) * kpf("swapcache")
     _mark_zero(frames.zero, head, bits)
-    return FrameRows(bits, mapcount, page.flags & layout.young != 0, head, errno)
+    return FrameRows(bits, mapcount, flags & layout.young != 0, head, errno)
 
 
-def _columns(layout: Layout, pages: U8) -> _Columns:
-    # Copies: the batch's buffer is about to be read into again.
-    words = pages.view(np.uint64)
-    return _Columns(
-        flags=words[:, layout.flags // 8].copy(),
-        compound=words[:, layout.compound_head // 8].copy(),
-        mapping=words[:, layout.mapping // 8].copy(),
-        counts=words[:, layout.counts // 8].copy(),
-    )
+def _mark_uninitialised(layout: Layout, pages: U8, errno: I32) -> None:
+    # A struct page that is all zero would be mapped once and yet have no reference: the kernel
+    # did not initialise it yet (deferred_init) or never will.
+    numbers = pages.view(np.int32)
+    blank = pages.view(np.uint64)[:, layout.flags // 8] == 0
+    blank &= pages.view(np.uint64)[:, layout.compound_head // 8] & _TAG == 0
+    blank &= numbers[:, layout.refcount // 4] == 0
+    blank &= numbers[:, layout.mapcount // 4] >= 0
+    errno[blank & (errno == 0)] = errnos.ENXIO
 
 
-def _large_rows(layout: Layout, page: _Columns) -> I64 | slice | None:
-    large = page.compound & _TAG != 0
-    if layout.head & np.bitwise_or.reduce(page.flags):
-        large |= page.flags & layout.head != 0
-    if not large.any():
+def _own_bits(layout: Layout, flags: U64, mapcount: I32) -> U64:
+    # What is a page's own and not its folio's: its type, where it is no part of one, and poison.
+    bits = np.zeros(len(flags), np.uint64)
+    if mapcount.min(initial=0) <= _FIRST_TYPE:
+        bits |= _type_bits(layout, (mapcount - 1).view(np.uint32))
+    if layout.hwpoison:
+        bits |= (flags & layout.hwpoison != 0) * kpf("hwpoison")
+    return bits
+
+
+def _large_rows(layout: Layout, flags: U64, compound: U64) -> I64 | slice | None:
+    seen = np.bitwise_or.reduce(compound) & _TAG | np.bitwise_or.reduce(flags) & layout.head
+    if not seen:
         return None
+    large = (compound & _TAG) | (flags & layout.head) != 0
     return slice(None) if large.all() else np.flatnonzero(large)
 
 
@@ -244,27 +245,28 @@ def _read_folios(frames: FrameMap, pfns: U64, compound: U64) -> _Folios:
     if len(fake):
         heads[fake] = second[fake] - _TAG
         data[fake], errno[fake] = read_structs(memory, heads[fake], layout.folio_bytes)
-    first, numbers = _columns(layout, data), data.view(np.int32)
-    flags = data.view(np.uint64)[:, layout.second_flags // 8]
+    words, numbers = data.view(np.uint64), data.view(np.int32)
+    flags, more = words[:, layout.flags // 8], words[:, layout.second_flags // 8]
+    types = data.view(np.uint32)[:, layout.mapcount // 4]
+    kind = data[:, layout.mapping] & _KIND
     # Before large_rmappable (6.6) what is on the LRU or anonymous was taken for it.
-    rmappable = (
-        flags & layout.large_rmappable
-        if layout.large_rmappable
-        else first.flags & layout.lru | first.mapping & _ANON
-    )
-    intact = (errno == 0) & (first.flags & layout.head != 0) & (second - _TAG == heads)
+    old = (flags & layout.lru != 0) | (kind & _ANON != 0)
+    rmappable = more & layout.large_rmappable != 0 if layout.large_rmappable else old
+    intact = (errno == 0) & (flags & layout.head != 0) & (second - _TAG == heads)
 
     def each(column: NDArray[T]) -> NDArray[T]:
         return np.repeat(column, times)
 
     return _Folios(
-        first=_Columns(**{name: each(column) for name, column in vars(first).items()}),
+        flags=each(flags),
+        kind=each(kind),
+        types=each(types),
         head=each((heads - base) // size),
-        huge=each(layout.is_hugetlb(first.counts.astype(np.uint32), flags, data)),
-        rmappable=each(rmappable != 0),
-        entire=each(numbers[:, layout.entire_mapcount // 4] + 1),
+        huge=each(layout.is_hugetlb(types, more, data)),
+        rmappable=each(rmappable),
+        entire=each(numbers[:, layout.entire_mapcount // 4] + np.int32(1)),
         mapped=each(layout.is_mapped(numbers)),
-        double=each(flags & layout.double_map != 0),
+        double=each(more & layout.double_map != 0),
         intact=each(intact),
     )
 
@@ -275,36 +277,23 @@ def _large_mapcount(layout: Layout, folios: _Folios, mapcount: I32) -> I32:
     if layout.double_map:
         # (up to 6.1) __page_mapcount(): a file folio's own counts have the entire ones in them,
         # and an anonymous one mapped both ways has one too many in each page.
-        own = (folios.first.mapping & _ANON == 0) & ~folios.huge
+        own = (folios.kind & _ANON == 0) & ~folios.huge
         total = np.where(own, mapcount, total - folios.double)
     return total
 
 
 def _large_bits(layout: Layout, folios: _Folios, pfns: U64) -> U64:
-    is_head = folios.head == pfns
-    bits: U64 = np.where(is_head, kpf("head"), kpf("tail"))
+    bits: U64 = np.where(folios.head == pfns, kpf("head"), kpf("tail"))
     bits |= folios.huge * kpf("huge")
     bits |= (folios.rmappable & ~folios.huge) * kpf("thp")
-    return bits | _type_bits(layout, folios.first.counts)
+    return bits | _type_bits(layout, folios.types)
 
 
-def _type_bits(layout: Layout, counts: U64) -> U64:
-    types, bits = counts.astype(np.uint32), np.zeros(len(counts), np.uint64)
+def _type_bits(layout: Layout, types: U32) -> U64:
+    bits = np.zeros(len(types), np.uint64)
     for name, test in layout.types.items():
         bits |= test.test(types) * kpf(name)
     return bits
-
-
-def _poison_bits(layout: Layout, flags: U64) -> U64:
-    # The page's own, not its folio's; layout.hwpoison is 0 without CONFIG_MEMORY_FAILURE.
-    if not layout.hwpoison:
-        return np.zeros(len(flags), np.uint64)
-    return (flags & layout.hwpoison != 0) * kpf("hwpoison")
-
-
-def _mark_swapcache(layout: Layout, flags: U64, bits: U64) -> None:
-    if np.bitwise_or.reduce(flags) & layout.swapcache == layout.swapcache:
-        bits |= (flags & layout.swapcache == layout.swapcache) * kpf("swapcache")
 
 
 def _mark_zero(zero: ZeroFrames, head: U64, bits: U64) -> None:

@@ -9,12 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pagewalk.btf import Btf
-from pagewalk.errors import SourceUnavailable
-from pagewalk.kmem.bpf import BpfMemory
 from pagewalk.kmem.memory import KernelMemory, read_bytes
 from pagewalk.pages import U8
-
-BTF_PATH = "/sys/kernel/btf/vmlinux"
 
 
 @dataclass(frozen=True)
@@ -63,26 +59,3 @@ class Kernel:
 
 def _integer(data: bytes, offset: int, size: int) -> int:
     return int.from_bytes(data[offset : offset + size], "little")
-
-
-def read_btf(path: str = BTF_PATH) -> Btf:
-    """Index the running kernel's BTF; raises SourceUnavailable when it has none."""
-    try:
-        with open(path, "rb") as file:
-            return Btf(file.read())
-    except OSError as error:
-        raise SourceUnavailable(
-            "btf",
-            f"cannot read {path}: {error.strerror}",
-            "use a kernel built with CONFIG_DEBUG_INFO_BTF, as distributions' are",
-        ) from error
-
-
-def open_bpf() -> Kernel:
-    """Open the running kernel through bpf(2); raises SourceUnavailable with cause and remedy."""
-    memory = BpfMemory()
-    try:
-        return Kernel(memory, read_btf(), memory.current)
-    except SourceUnavailable:
-        memory.close()
-        raise

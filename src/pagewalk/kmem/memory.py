@@ -14,7 +14,7 @@ from pagewalk.pages import I64, U8, U32, U64
 I32: TypeAlias = NDArray[np.int32]
 
 PAGE = 4096
-_CHUNK = 1 << 14
+_CHUNK = 1 << 12
 
 
 def refuse_address(address: int, code: int) -> OSError:
@@ -117,23 +117,26 @@ def element_batches(
     # A chunk's bookkeeping stays in the cache, and it fills about one batch.
     for start in range(0, len(indexes), _CHUNK):
         chunk = indexes[start : start + _CHUNK]
-        offsets = chunk * np.uint64(size) + np.uint64(base % (1 << 64))
-        first = _block_starts(offsets, size)
+        first = _block_starts(base, chunk, size)
         counts = np.diff(first, append=len(chunk))
-        for batch in memory.batches(offsets[first], (counts * size).astype(np.uint32)):
+        addresses = chunk[first] * np.uint64(size) + np.uint64(base)
+        for batch in memory.batches(addresses, (counts * size).astype(np.uint32)):
             errno = np.repeat(batch.errno, counts[batch.first : batch.first + len(batch.errno)])
             yield start + int(first[batch.first]), batch.data.reshape(-1, size), errno
 
 
-def _block_starts(offsets: U64, size: int) -> I64:
+def _block_starts(base: int, indexes: U64, size: int) -> I64:
     # A block ends where the next element is no neighbour and at each page edge: then a page that
     # is not mapped takes none of its neighbours' elements with it, and no block exceeds a page.
-    # An element that lies across the edge is a block of its own.
-    place = offsets & np.uint64(PAGE - 1)
-    begins = place < np.uint64(size)
-    begins |= place > np.uint64(PAGE - size)
+    if PAGE % size == 0 and base % size == 0:
+        each = PAGE // size
+        begins = indexes + np.uint64(base // size) & np.uint64(each - 1) == 0
+    else:
+        # An element that lies across the edge is a block of its own.
+        place = indexes * np.uint64(size) + np.uint64(base) & np.uint64(PAGE - 1)
+        begins = (place < np.uint64(size)) | (place > np.uint64(PAGE - size))
     begins[0] = True
-    begins[1:] |= offsets[1:] - offsets[:-1] != np.uint64(size)
+    begins[1:] |= indexes[1:] - indexes[:-1] != np.uint64(1)
     return np.flatnonzero(begins)
 
 

@@ -14,7 +14,7 @@ from pagewalk.errors import SourceUnavailable
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 
 # include/uapi/linux/capability.h
-_CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+_CAPABILITIES = {"CAP_SYS_RAWIO": 17, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 
 _GRANT = "run as root, or grant CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)"
 

@@ -1,0 +1,81 @@
+"""Kernel memory through drgn: /proc/kcore, crash dumps of every format drgn knows, no symbols.
+
+drgn is an optional extra: it is imported here alone, and only when asked for.
+"""
+
+from __future__ import annotations
+
+import errno as errnos
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pagewalk.errors import SourceUnavailable
+from pagewalk.kmem.memory import Batch, refuse_address
+from pagewalk.pages import U32, U64
+
+_BATCH_ROWS = 256
+
+
+class DrgnMemory:
+    """Read kernel memory from ``program``, a drgn.Program; see memory.KernelMemory."""
+
+    def __init__(self, program: Any) -> None:
+        self._program = program
+        self._fault: type[Exception] = _import_drgn().FaultError
+
+    def read(self, address: int, size: int) -> bytes:
+        """Read one block as KernelMemory.read says."""
+        try:
+            return bytes(self._program.read(address, size))
+        except (self._fault, OverflowError) as error:
+            raise refuse_address(address, errnos.EFAULT) from error
+
+    def batches(self, addresses: U64, lengths: U32) -> Iterator[Batch]:
+        """Read as KernelMemory.batches says; drgn takes one address a call."""
+        for first in range(0, len(addresses), _BATCH_ROWS):
+            rows = slice(first, first + _BATCH_ROWS)
+            pairs = list(zip(addresses[rows].tolist(), lengths[rows].tolist(), strict=True))
+            parts, errno = [], np.zeros(len(pairs), np.int32)
+            for row, (address, length) in enumerate(pairs):
+                try:
+                    parts.append(self.read(address, length))
+                except OSError as error:
+                    parts.append(bytes(length))
+                    errno[row] = error.errno or errnos.EIO
+            yield Batch(first, np.frombuffer(b"".join(parts), np.uint8), errno)
+
+    def close(self) -> None:
+        """Let the program go."""
+        self._program = None
+
+
+def open_drgn(core: str | None = None) -> DrgnMemory:
+    """Open the running kernel, or the crash dump ``core``, through drgn.
+
+    Raises SourceUnavailable when drgn is not installed or refuses, with the remedy.
+    """
+    drgn = _import_drgn()
+    program = drgn.Program()
+    try:
+        if core is None:
+            program.set_kernel()
+        else:
+            program.set_core_dump(core)
+    except (OSError, ValueError, LookupError) as error:
+        what = core or "/proc/kcore"
+        raise SourceUnavailable(
+            "kcore", f"drgn cannot open {what}: {error}", "run as root, or take --source ebpf"
+        ) from error
+    return DrgnMemory(program)
+
+
+def _import_drgn() -> Any:
+    try:
+        import drgn
+    except ImportError as error:
+        raise SourceUnavailable(
+            "kcore", "drgn is not installed", "pip install 'pagewalk[kcore]'"
+        ) from error
+    return drgn

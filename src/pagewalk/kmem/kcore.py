@@ -1,0 +1,185 @@
+"""Kernel memory through /proc/kcore: the running kernel as an ELF core file, read by pread.
+
+It needs CAP_SYS_RAWIO and no BPF. What the kernel itself cannot read there comes as zeros, not as
+an error (fs/proc/kcore.c, read_kcore_iter): only addresses outside of every segment are refused.
+"""
+
+from __future__ import annotations
+
+import errno as errnos
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pagewalk.errors import SourceUnavailable
+from pagewalk.kmem.memory import I32, Batch, refuse_address
+from pagewalk.kmem.refusal import read_rights
+from pagewalk.pages import I64, U8, U32, U64
+
+PATH = "/proc/kcore"
+
+_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_SEGMENT = struct.Struct("<IIQQQQQQ")
+_NOTE = struct.Struct("<III")
+_MAGIC = b"\x7fELF\x02\x01"  # 64 bit, little endian
+_PT_LOAD, _PT_NOTE = 1, 4
+_PN_XNUM = 0xFFFF
+_BATCH_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Hold the PT_LOADs by ascending address: u64 columns, bytes.
+
+    ``start`` and ``end`` are kernel addresses, half open; ``place`` is where they lie in the file.
+    """
+
+    start: U64
+    end: U64
+    place: U64
+
+
+class KcoreMemory:
+    """Read kernel memory from /proc/kcore; see memory.KernelMemory.
+
+    ``vmcoreinfo`` holds the kernel's own lines ({"OSRELEASE": "6.1.0", ...}), empty when there
+    are none. Raises SourceUnavailable with cause and remedy when it cannot be opened or is no
+    core file.
+    """
+
+    def __init__(self, path: str = PATH) -> None:
+        self._fd = -1
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self.segments, notes = read_segments(self._fd, path)
+        except OSError as error:
+            raise _explain(path, error) from error
+        except SourceUnavailable:
+            self.close()
+            raise
+        self.vmcoreinfo = parse_vmcoreinfo(notes)
+
+    def read(self, address: int, size: int) -> bytes:
+        """Read one block as KernelMemory.read says."""
+        if not 0 <= address < 1 << 64:
+            raise refuse_address(address, errnos.EFAULT)
+        places, errno = self._places(np.array([address], np.uint64), np.array([size], np.uint32))
+        data = os.pread(self._fd, size, int(places[0])) if not errno[0] else b""
+        if len(data) != size:
+            raise refuse_address(address, int(errno[0]) or errnos.EIO)
+        return data
+
+    def batches(self, addresses: U64, lengths: U32) -> Iterator[Batch]:
+        """Read as KernelMemory.batches says; neighbours in the file are one pread."""
+        places, errno = self._places(addresses, lengths)
+        ends = np.cumsum(lengths, dtype=np.int64)
+        first = 0
+        while first < len(addresses):
+            begin = int(ends[first - 1]) if first else 0
+            last = max(int(np.searchsorted(ends, begin + _BATCH_BYTES, "right")), first + 1)
+            rows = slice(first, last)
+            data = np.zeros(int(ends[last - 1]) - begin, np.uint8)
+            self._fill(data, places[rows], lengths[rows], errno[rows])
+            yield Batch(first, data, errno[rows])
+            first = last
+
+    def _places(self, addresses: U64, lengths: U32) -> tuple[I64, I32]:
+        # Where in the file, and EFAULT for what no segment holds as a whole.
+        segments = self.segments
+        row = np.searchsorted(segments.start, addresses, "right").astype(np.int64) - 1
+        known = row >= 0
+        row = np.maximum(row, 0)
+        inside = addresses - segments.start[row]
+        room = segments.end[row] - segments.start[row]
+        known &= (inside < room) & (lengths <= room - np.minimum(inside, room))
+        places = np.where(known, inside + segments.place[row], 0).astype(np.int64)
+        return places, np.where(known, 0, errnos.EFAULT).astype(np.int32)
+
+    def _fill(self, data: U8, places: I64, lengths: U32, errno: I32) -> None:
+        # One step per run of requests that are neighbours in the file and in the answer.
+        breaks = np.ones(len(places), bool)
+        breaks[1:] = (places[1:] != places[:-1] + lengths[:-1]) | (errno[1:] != errno[:-1])
+        begins = np.flatnonzero(breaks)
+        at = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+        raw = data.data
+        for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(places)], strict=True):
+            if errno[begin]:
+                continue
+            part = raw[int(at[begin]) : int(at[end])]
+            if os.preadv(self._fd, [part], int(places[begin])) != len(part):
+                errno[begin:end] = errnos.EIO
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> KcoreMemory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_segments(fd: int, path: str) -> tuple[Segments, bytes]:
+    """Read the PT_LOADs and the bytes of the first PT_NOTE of the core file open at ``fd``.
+
+    Raises SourceUnavailable when it is none of this kind.
+    """
+    header = os.pread(fd, _HEADER.size, 0)
+    if len(header) < _HEADER.size or not header.startswith(_MAGIC):
+        raise _no_core(path, "it is no 64-bit little-endian ELF file")
+    table, width, count = struct.unpack_from("<32xQ14xHH", header)
+    if width != _SEGMENT.size or count == _PN_XNUM:
+        raise _no_core(path, f"its program headers cannot be read ({count} of {width} bytes)")
+    raw = os.pread(fd, width * count, table)
+    if len(raw) != width * count:
+        raise _no_core(path, "its program headers are cut short")
+    loads, notes = [], b""
+    for kind, _, place, address, _, file_size, size, _ in _SEGMENT.iter_unpack(raw):
+        if kind == _PT_NOTE and not notes:
+            notes = os.pread(fd, file_size, place)
+        if kind == _PT_LOAD and size:
+            loads.append((address, address + min(size, file_size), place))
+    if not loads:
+        raise _no_core(path, "it has no memory in it")
+    columns = np.array(sorted(loads), np.uint64).T
+    return Segments(columns[0], columns[1], columns[2]), notes
+
+
+def parse_vmcoreinfo(notes: bytes) -> dict[str, str]:
+    """Return the VMCOREINFO lines among ELF ``notes`` as {key: value}; empty without them."""
+    at = 0
+    while at + _NOTE.size <= len(notes):
+        name_size, size, _ = _NOTE.unpack_from(notes, at)
+        name_at = at + _NOTE.size
+        data_at = name_at + -(-name_size // 4) * 4
+        if notes[name_at : name_at + name_size] == b"VMCOREINFO\0":
+            text = notes[data_at : data_at + size].decode(errors="backslashreplace")
+            pairs = (line.partition("=") for line in text.splitlines())
+            return {key: value for key, mark, value in pairs if mark}
+        at = data_at + -(-size // 4) * 4
+    return {}
+
+
+def _no_core(path: str, why: str) -> SourceUnavailable:
+    return SourceUnavailable("kcore", f"{path}: {why}", "give /proc/kcore or an ELF core file")
+
+
+def _explain(path: str, error: OSError) -> SourceUnavailable:
+    rights = read_rights()
+    says = f"cannot open {path}: {error.strerror}"
+    if error.errno == errnos.ENOENT:
+        why, remedy = says, "use a kernel built with CONFIG_PROC_KCORE, or --source ebpf"
+    elif rights.lockdown == "confidentiality":
+        why = f"{says}: kernel lockdown is in confidentiality mode"
+        remedy = "boot with lockdown=integrity or none, or take --source procfs"
+    elif not rights.has("CAP_SYS_RAWIO"):
+        why, remedy = f"{says}: CAP_SYS_RAWIO missing", "run as root, or grant CAP_SYS_RAWIO"
+    else:
+        why, remedy = says, "run as root outside of a container, or take --source ebpf"
+    return SourceUnavailable("kcore", why, remedy)

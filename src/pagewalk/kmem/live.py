@@ -1,0 +1,69 @@
+"""The running kernel, opened: a reader of its memory, its BTF, and a task of our own in it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from pagewalk.btf import Btf
+from pagewalk.errors import SourceUnavailable
+from pagewalk.kmem.bpf import BpfMemory
+from pagewalk.kmem.kernel import Kernel
+from pagewalk.kmem.memory import KernelMemory
+from pagewalk.kmem.task import find_task
+
+BTF_PATH = "/sys/kernel/btf/vmlinux"
+# include/linux/proc_ns.h, PROC_PID_INIT_INO
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC
+
+
+def read_btf(path: str = BTF_PATH) -> Btf:
+    """Index the running kernel's BTF; raises SourceUnavailable when it has none."""
+    try:
+        with open(path, "rb") as file:
+            return Btf(file.read())
+    except OSError as error:
+        raise SourceUnavailable(
+            "btf",
+            f"cannot read {path}: {error.strerror}",
+            "use a kernel built with CONFIG_DEBUG_INFO_BTF, as distributions' are",
+        ) from error
+
+
+def open_bpf() -> Kernel:
+    """Open the running kernel through bpf(2); raises SourceUnavailable with cause and remedy."""
+    memory = BpfMemory()
+    try:
+        return Kernel(memory, read_btf(), memory.current)
+    except SourceUnavailable:
+        memory.close()
+        raise
+
+
+def open_kcore(memory: KernelMemory) -> Kernel:
+    """Open the running kernel through ``memory``, a reader of /proc/kcore.
+
+    A core file does not tell which task is asking, so our own is looked up by its PID: that needs
+    the initial PID namespace, and the address of init_task from /proc/kallsyms. Raises
+    SourceUnavailable with the remedy where one is missing.
+    """
+    namespace = os.stat("/proc/self/ns/pid").st_ino
+    if namespace != _INITIAL_PID_NAMESPACE:
+        raise SourceUnavailable(
+            "kcore", "we are in a PID namespace of our own", "run on the host, or --source ebpf"
+        )
+    kernel = Kernel(memory, read_btf(), _symbol("init_task"))
+    return replace(kernel, current=find_task(kernel, os.getpid()).address)
+
+
+def _symbol(name: str) -> int:
+    with open("/proc/kallsyms") as file:
+        found = next((line.split()[0] for line in file if line.split()[2] == name), "0")
+    address = int(found, 16)
+    if not address:
+        raise SourceUnavailable(
+            "kcore",
+            f"/proc/kallsyms does not show {name}",
+            "grant CAP_SYSLOG, on a kernel built with CONFIG_KALLSYMS_ALL, or --source ebpf",
+        )
+    return address

@@ -1,0 +1,46 @@
+"""Is the frame database read from struct page the kernel's own? Ask /proc/kpage* about a sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pagewalk.kmem.frames import EXPORTED, FrameMap, read_frames
+from pagewalk.pages import U64
+from pagewalk.proc.frames import Frames, folio_flags
+from pagewalk.proc.frames import read_frames as read_kpage
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Hold how a comparison went: frames ``compared``, and the PFNs (u64) that differ in ``flags``
+    (those in EXPORTED) and in ``mapcount``."""
+
+    compared: int
+    flags: U64
+    mapcount: U64
+
+
+def compare(frames: FrameMap, kpage: Frames, pfns: U64) -> Agreement:
+    """Read ``pfns`` (u64[n], ascending) from struct page and from /proc/kpage*, and compare.
+
+    Frames change all the time, so the kernel's files are read before and after, and only a frame
+    of which both readings agree counts. So does none of which /proc/kpageflags knows nothing (0,
+    or nopage): offline memory, device memory, or what is not initialised yet. On kernels up to
+    6.9 a tail's flags are compared with its head's, as everywhere in pagewalk.
+    """
+    before = _kpage(kpage, pfns)
+    rows = read_frames(frames, pfns)
+    after = _kpage(kpage, pfns)
+    nopage = np.uint64(1 << 20)
+    same = (before[0] == after[0]) & (before[1] == after[1]) & (rows.errno == 0)
+    same &= after[0] & ~nopage != 0
+    flags = same & ((rows.flags ^ after[0]) & EXPORTED != 0)
+    mapcount = same & (rows.mapcount != after[1].view(np.int64))
+    return Agreement(int(np.count_nonzero(same)), pfns[flags], pfns[mapcount])
+
+
+def _kpage(kpage: Frames, pfns: U64) -> tuple[U64, U64]:
+    flags = folio_flags(kpage.flags, pfns, read_kpage(kpage.flags, pfns))
+    return flags, read_kpage(kpage.count, pfns)
