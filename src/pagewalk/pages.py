@@ -27,7 +27,8 @@ class State(IntEnum):
 
     ``PRESENT``, ``SOFT`` and ``ABSENT`` say that the source could not tell the finer kinds apart:
     a present page of withheld kind, a software entry of withheld kind, and a page that is either
-    ``EMPTY`` or ``NOT_MAPPED``.
+    ``EMPTY`` or ``NOT_MAPPED``. ``DOUBT`` is an entry that no kernel writes: a torn read that did
+    not settle, or a broken table.
     """
 
     ANON = 0
@@ -47,6 +48,7 @@ class State(IntEnum):
     SOFT = 14
     NOT_MAPPED = 15
     ABSENT = 16
+    DOUBT = 17
 
     @property
     def label(self) -> str:
@@ -81,6 +83,11 @@ class Flag(IntFlag):
     ACCESSED = 1 << 18
     DIRTY = 1 << 19
     PROT_NONE = 1 << 20
+    NORMAL = 1 << 21  # read from a real page table: not SPECIAL, so a normal struct page
+
+
+# A row for a hole keeps the level its walk ended at (see Holes.level) above the flags.
+LEVEL_SHIFT = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +96,8 @@ class VMAs:
 
     ``start``, ``end``, ``offset`` u64 bytes; ``perms`` u8, bits r 1, w 2, x 4, s 8 (shared);
     ``dev`` u64 (major << 32 | minor) and ``inode`` u64, 0 without a file; ``backing`` u8
-    (see Backing); ``name`` the path, ``[heap]``, or an empty string, as the kernel gives it.
+    (see Backing); ``name`` the path, ``[heap]``, or an empty string, as the kernel gives it;
+    ``flags`` u64 vm_flags, None where the source cannot read them.
     Source: Documentation/filesystems/proc.rst, /proc/PID/maps.
     """
 
@@ -101,9 +109,15 @@ class VMAs:
     inode: U64
     backing: U8
     name: tuple[str, ...]
+    flags: U64 | None = None
 
     def __len__(self) -> int:
         return len(self.start)
+
+    @property
+    def ranges(self) -> U64:
+        """Return u64[n, 2], each VMA's [start, end)."""
+        return np.stack([self.start, self.end], axis=1)
 
     @property
     def size(self) -> U64:
@@ -201,6 +215,20 @@ class Counts:
 
     def __len__(self) -> int:
         return len(self.vma)
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """Something a walk does not tell, and why.
+
+    ``what`` names the columns; ``why`` is a sentence with the remedy. ``partial`` says that this
+    source could have given it, had rights or a race not taken it away (exit code 3); a limit of
+    the source itself is not partial.
+    """
+
+    what: str
+    why: str
+    partial: bool
 
 
 Columns = TypeVar("Columns", Leaves, Holes, Pages, Counts)

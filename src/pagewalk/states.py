@@ -47,8 +47,8 @@ def has(kflags: U64, name: str) -> Bool:
 
 def kind_by_frame(flags: U32, kflags: U64) -> U8:
     # A normal page is anonymous, or has bit 61; up to 6.8 bit 61 is missing on PMD-mapped file
-    # THPs, which the large-folio bits give away.
-    normal_file = (flags & Flag.FILE != 0) | (kflags & LARGE != 0)
+    # THPs, which the large-folio bits give away. A real page table says it by its special bit.
+    normal_file = (flags & (Flag.FILE | Flag.NORMAL) != 0) | (kflags & LARGE != 0)
     kind = np.full(len(flags), State.SPECIAL, np.uint8)
     kind[normal_file] = State.FILE
     kind[normal_file & has(kflags, "swapbacked")] = State.SHMEM

@@ -21,16 +21,17 @@ from pagewalk.pages import (
     Pages,
     State,
     VMAs,
+    Withheld,
     join,
     take,
 )
 from pagewalk.proc import counters, kernel, swap
-from pagewalk.proc.frames import LARGE, Frames, folio_flags, read_frames
+from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.stall import BUDGET_NS, Stall
 from pagewalk.proc.target import Target, open_target
 from pagewalk.ranges import gaps, holder, intersect
-from pagewalk.sources import Source, Withheld, open_source
+from pagewalk.sources import Source, open_source
 from pagewalk.states import classify
 
 HUGETLB = np.uint64(1 << KPF["huge"])
@@ -105,8 +106,7 @@ def walk(
         if isinstance(target, int):
             close(opened)
         raise
-    everything = np.stack([vmas.start, vmas.end], axis=1)
-    wanted = everything if ranges is None else intersect(everything, ranges)[0]
+    wanted = vmas.ranges if ranges is None else intersect(vmas.ranges, ranges)[0]
     outcome = Outcome(opened.stall, list(opened.withheld))
     if not frames:
         outcome.withheld.append(
@@ -191,50 +191,42 @@ def filled(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages]:
         yield rest
 
 
-def join_frames(vmas: VMAs, leaves: Leaves, frames: Frames | None) -> Pages:
+def join_frames(vmas: VMAs, leaves: Leaves, frames: FrameReader | None) -> Pages:
     """Return ``leaves`` as Pages: with VMA, state and, where ``frames`` is open, frame columns."""
-    vma = holder(leaves.addr, np.stack([vmas.start, vmas.end], axis=1))
+    vma = holder(leaves.addr, vmas.ranges)
     size = np.uint64(1) << leaves.shift.astype(np.uint64)
-    backing = vmas.backing[vma]
-    if frames is None or leaves.pfn is None:
-        state = classify(leaves.flags, backing, None)
-        return Pages(
-            leaves.addr, size, vma, state, leaves.flags, leaves.entry, leaves.pfn, None, None
-        )
-    kflags = np.zeros(len(leaves), np.uint64)
-    rows = np.flatnonzero(leaves.flags & Flag.PRESENT != 0)
-    pfn = leaves.pfn[rows]
-    kflags[rows] = folio_flags(frames.flags, pfn, read_frames(frames.flags, pfn))
-    state = classify(leaves.flags, backing, kflags)
+    kflags = mapcount = None
+    if frames is not None and leaves.pfn is not None:
+        kflags, mapcount = read_frames(leaves, leaves.pfn, frames)
+    state = classify(leaves.flags, vmas.backing[vma], kflags)
     pages = Pages(
-        leaves.addr, size, vma, state, leaves.flags, leaves.entry, leaves.pfn, kflags,
-        np.zeros(len(leaves), np.uint64),
+        leaves.addr, size, vma, state, leaves.flags, leaves.entry, leaves.pfn, kflags, mapcount
     )
-    return read_mapcounts(pages, frames.count)
+    if frames is None or kflags is None:
+        return pages
+    huge = (size > np.uint64(PAGE)) & (leaves.flags & Flag.PRESENT != 0)
+    rows = np.flatnonzero(huge & (kflags & HUGETLB == 0))  # hugetlb has one count for all
+    return split_huge(pages, rows, frames) if len(rows) else pages
 
 
-def read_mapcounts(pages: Pages, fd: int) -> Pages:
-    # Bit 56 says "mapped once" of a small folio, so only the others cost a read. Of a huge leaf
-    # every base page has a count of its own; hugetlb folios have one for all.
-    assert pages.pfn is not None and pages.kflags is not None and pages.mapcount is not None
-    present = pages.flags & Flag.PRESENT != 0
-    huge = present & (pages.size > np.uint64(PAGE)) & (pages.kflags & HUGETLB == 0)
-    once = present & (pages.flags & Flag.EXCLUSIVE != 0) & (pages.kflags & LARGE == 0)
-    pages.mapcount[once] = 1
-    ask = np.flatnonzero(present & ~once & ~huge)
-    pages.mapcount[ask] = read_frames(fd, pages.pfn[ask])
-    rows = np.flatnonzero(huge)
-    return pages if len(rows) == 0 else split_huge(pages, rows, fd)
+def read_frames(leaves: Leaves, pfn: U64, frames: FrameReader) -> tuple[U64, U64]:
+    # Flags and mapcount of the first base page of each present leaf, 0 elsewhere.
+    kflags, mapcount = np.zeros(len(leaves), np.uint64), np.zeros(len(leaves), np.uint64)
+    present = leaves.flags & Flag.PRESENT != 0
+    rows: slice | I64 = slice(None) if present.all() else np.flatnonzero(present)
+    once = leaves.flags[rows] & Flag.EXCLUSIVE != 0
+    kflags[rows], mapcount[rows] = frames.read(pfn[rows], once)
+    return kflags, mapcount
 
 
-def split_huge(pages: Pages, rows: I64, fd: int) -> Pages:
+def split_huge(pages: Pages, rows: I64, frames: FrameReader) -> Pages:
     # A huge leaf whose base pages are mapped equally often stays one row; another becomes one row
     # a base page.
     assert pages.pfn is not None and pages.mapcount is not None
     per = (pages.size[rows] // np.uint64(PAGE)).astype(np.int64)
     width = int(per.max())
     pfns = pages.pfn[rows][:, None] + np.arange(width, dtype=np.uint64)
-    counts = read_frames(fd, pfns.ravel().astype(np.uint64)).reshape(len(rows), width)
+    counts = frames.counts(pfns.ravel().astype(np.uint64)).reshape(len(rows), width)
     pages.mapcount[rows] = counts[:, 0]
     uneven = rows[counts.min(axis=1) != counts.max(axis=1)]
     if len(uneven) == 0:
@@ -262,7 +254,7 @@ def hole_rows(vmas: VMAs, holes: Holes) -> Pages:
 def unpopulated(vmas: VMAs, addr: U64, size: U64, state: U8) -> Pages:
     count = len(addr)
     zero = np.zeros(count, np.uint64)
-    vma = holder(addr, np.stack([vmas.start, vmas.end], axis=1))
+    vma = holder(addr, vmas.ranges)
     flags = np.zeros(count, np.uint32)
     return Pages(addr, size, vma, state, flags, zero, zero, zero, zero)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -24,18 +25,46 @@ GAP = 24
 CHUNK = 1 << 17
 
 
+class FrameReader(Protocol):
+    """What tells the flags and the mapcount of page frames."""
+
+    def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
+        """Return (flags of the folio's head, mapcount), u64[n], of each frame in ``pfns`` u64[n].
+
+        ``once`` bool[n] marks frames whose entry says "mapped exactly once"; of a small folio that
+        is the mapcount, and saves a read.
+        """
+
+    def counts(self, pfns: U64) -> U64:
+        """Return the mapcount (u64[n]) of each frame in ``pfns``."""
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """Open descriptors of the frame database; ``count`` is -1 where only flags may be read."""
+    """The frame database of /proc, open: descriptors of kpageflags and kpagecount."""
 
     flags: int
     count: int
 
+    def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
+        """Return (flags, mapcount) as FrameReader says."""
+        flags = folio_flags(self.flags, pfns, read_frames(self.flags, pfns))
+        mapcount = np.ones(len(pfns), np.uint64)
+        ask = np.flatnonzero(~once | (flags & LARGE != 0))
+        mapcount[ask] = read_frames(self.count, pfns[ask])
+        return flags, mapcount
+
+    def counts(self, pfns: U64) -> U64:
+        """Return the mapcounts as FrameReader says."""
+        return read_frames(self.count, pfns)
+
     def close(self) -> None:
         """Give the descriptors back."""
-        for fd in (self.flags, self.count):
-            if fd >= 0:
-                os.close(fd)
+        os.close(self.flags)
+        os.close(self.count)
 
 
 def open_frames(root: str = "/proc") -> Frames:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from pagewalk.errors import BadRequest
-from pagewalk.pages import U64, Counts, Holes, Leaves, VMAs
-from pagewalk.proc.frames import Frames
+from pagewalk.pages import U64, Counts, Holes, Leaves, VMAs, Withheld
+from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.stall import BUDGET_NS, Stall
 from pagewalk.proc.target import Target
 
@@ -23,20 +22,6 @@ SOURCES = {
 
 # What `auto` tries, best first.
 AUTO = ("procfs",)
-
-
-@dataclass(frozen=True, slots=True)
-class Withheld:
-    """Something a walk does not tell, and why.
-
-    ``what`` names the columns; ``why`` is a sentence with the remedy. ``partial`` says that this
-    source could have given it, had rights or a race not taken it away (exit code 3); a limit of
-    the source itself is not partial.
-    """
-
-    what: str
-    why: str
-    partial: bool
 
 
 class Source(Protocol):
@@ -50,7 +35,7 @@ class Source(Protocol):
     name: str
     target: Target
     stall: Stall
-    frames: Frames | None
+    frames: FrameReader | None
     huge: bool
     tables: bool
 

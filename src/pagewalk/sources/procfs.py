@@ -14,7 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from pagewalk.errors import PagewalkError, ProcessGone
-from pagewalk.pages import U32, U64, Backing, Counts, Flag, Holes, Leaves, State, VMAs
+from pagewalk.pages import (
+    U32,
+    U64,
+    Backing,
+    Counts,
+    Flag,
+    Holes,
+    Leaves,
+    State,
+    VMAs,
+    Withheld,
+)
 from pagewalk.proc import pagemap
 from pagewalk.proc.frames import Frames, open_frames
 from pagewalk.proc.kernel import read_config, release, swap_types
@@ -23,7 +34,6 @@ from pagewalk.proc.refusals import has_capability, in_initial_user_namespace, re
 from pagewalk.proc.stall import Slice, Stall
 from pagewalk.proc.target import Target, read_all
 from pagewalk.ranges import holder, inside, intersect, join_near
-from pagewalk.sources import Withheld
 from pagewalk.states import classify
 
 PAGE = pagemap.PAGE
@@ -257,16 +267,8 @@ def decode_soft(flags: U32, pfn: U64) -> None:
     rows = np.flatnonzero((flags & Flag.SOFT != 0) & (pfn != 0))
     if len(rows) == 0:
         return
-    types = swap_types(release(), read_config())
-    kind, payload = pfn[rows] & np.uint64(31), pfn[rows] >> np.uint64(5)
-    add = np.where(kind < types.swap, np.uint32(Flag.SWAP), np.uint32(0))
-    for numbers, flag in (
-        (types.hwpoison, Flag.HWPOISON),
-        (types.migration, Flag.MIGRATION),
-        (types.device, Flag.DEVICE),
-        (types.marker, Flag.MARKER),
-    ):
-        add[(kind >= numbers.start) & (kind < numbers.stop)] |= np.uint32(flag)
+    kind, payload = (pfn[rows] & np.uint64(31)).astype(np.intp), pfn[rows] >> np.uint64(5)
+    add = swap_types(release(), read_config()).flags()[kind]
     marker = add & np.uint32(Flag.MARKER) != 0
     for bit, flag in MARKERS.items():
         add[marker & (payload & np.uint64(bit) != 0)] |= np.uint32(flag)
@@ -299,14 +301,14 @@ def merge_huge(addr: U64, words: U64, flags: U32, pfn: U64, *, hidden: bool) -> 
 
 def count_leaves(vmas: VMAs, leaves: Leaves) -> Counts:
     # Bytes by VMA and state, without a look at the frames.
-    row = holder(leaves.addr, np.stack([vmas.start, vmas.end], axis=1))
+    row = holder(leaves.addr, vmas.ranges)
     state = classify(leaves.flags, vmas.backing[row], None)
     return Counts(row, state, leaves.flags, np.uint64(1) << leaves.shift.astype(np.uint64))
 
 
 def count_regions(vmas: VMAs, regions: U64) -> Counts:
     # The kernel joins neighbouring pages across the edge of two VMAs: cut them there again.
-    pieces, row, region = intersect(np.stack([vmas.start, vmas.end], axis=1), regions[:, :2])
+    pieces, row, region = intersect(vmas.ranges, regions[:, :2])
     categories = regions[region, 2]
     backing = vmas.backing[row]
     state = np.full(len(row), State.PRESENT, np.uint8)
