@@ -88,10 +88,14 @@ def parse_term(term: str, known: dict[str, Test]) -> Test:
 
 
 def comparison(term: str) -> Test | None:
-    match = re.fullmatch(r"(mapcount|pfn)\s*(>=|<=|!=|=|>|<)\s*(0x[0-9a-f]+|\d+)", term)
+    match = re.fullmatch(r"(mapcount|pfn)\s*(>=|<=|!=|=|>|<)\s*(0x[0-9a-f]{1,16}|[0-9]{1,20})", term)
     if match is None:
         return None
-    column, sign, number = match[1], COMPARISONS[match[2]], np.uint64(int(match[3], 0))
+    column, sign = match[1], COMPARISONS[match[2]]
+    value = int(match[3], 16 if match[3].startswith("0x") else 10)
+    if value >= 1 << 64:
+        raise BadRequest(f"--where {column}: {match[3]} is beyond 64 bits")
+    number = np.uint64(value)
 
     def test(pages: Pages) -> Bool:
         values = getattr(pages, column)
