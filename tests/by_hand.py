@@ -1,0 +1,134 @@
+"""VMAs, pages and a Table small enough to work out on paper; no kernel is asked.
+
+The address space, in base pages:
+
+=========  =====  ======  ====================================================================
+VMA        pages  perms   what is behind it
+=========  =====  ======  ====================================================================
+program        4  r-xp    two file pages, mapped once and by 3 processes; two absent
+[heap]         6  rw-p    anonymous: mapped once, by 2, a KSM page mapped by 4; swapped; absent 2
+memfd          3  rw-s    a shmem page mapped by 2; the zero page; a userfaultfd marker
+big         1024  rw-p    a THP mapped by a PMD, mapped once; 512 absent
+=========  =====  ======  ====================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+
+import numpy as np
+
+from pagewalk.account import Table, by_vma
+from pagewalk.flags import KPF
+from pagewalk.pages import (
+    EXEC,
+    READ,
+    SHARED,
+    WRITE,
+    Backing,
+    Counts,
+    Flag,
+    Pages,
+    State,
+    VMAs,
+    Withheld,
+)
+from pagewalk.proc.stall import Stall
+from pagewalk.walk import Outcome, Walk
+
+PAGE = 4096
+THP = 512 * PAGE
+PROGRAM, HEAP, MEMFD, BIG = 0x40_0000, 0x60_0000, 0x7F00_0000_0000, 0x7F00_0020_0000
+# A file's name may hold anything but NUL; maps escapes the newline.
+EVIL = "/tmp/a b\x1b[31m\\012c (deleted)"
+
+Row = tuple[int, int, State, Flag, int, tuple[str, ...], int]
+
+
+def vmas(rows: Sequence[tuple[int, int, int, int, Backing, str]]) -> VMAs:
+    """Return VMAs of (start, pages, perms, offset, backing, name)."""
+    start, pages, perms, offset, backing, name = zip(*rows, strict=True)
+    low = np.array(start, np.uint64)
+    none = np.zeros(len(rows), np.uint64)
+    return VMAs(
+        low, low + np.array(pages, np.uint64) * np.uint64(PAGE), np.array(perms, np.uint8),
+        np.array(offset, np.uint64), none, none, np.array(backing, np.uint8), name,
+    )
+
+
+VMAS = vmas(
+    [
+        (PROGRAM, 4, READ | EXEC, 0x1000, Backing.FILE, "/usr/bin/program"),
+        (HEAP, 6, READ | WRITE, 0, Backing.ANON, "[heap]"),
+        (MEMFD, 3, READ | WRITE | SHARED, 0, Backing.SHMEM, EVIL),
+        (BIG, 1024, READ | WRITE, 0, Backing.ANON, ""),
+    ]
+)
+
+HERE, ONCE, SOFT = Flag.PRESENT, Flag.PRESENT | Flag.EXCLUSIVE, Flag.SOFT
+# A swap entry's payload: type | offset << 5. Device 1, page 5.
+SWAP_PLACE = 1 | 5 << 5
+
+# (address, size, state, flags, pfn, kpageflags, mapcount)
+ROWS: list[Row] = [
+    (PROGRAM, PAGE, State.FILE, ONCE | Flag.FILE, 0x100, ("uptodate", "lru", "mmap"), 1),
+    (PROGRAM + PAGE, PAGE, State.FILE, HERE | Flag.FILE, 0x101, ("uptodate", "mmap"), 3),
+    (PROGRAM + 2 * PAGE, 2 * PAGE, State.ABSENT, Flag(0), 0, (), 0),
+    (HEAP, PAGE, State.ANON, ONCE, 0x200, ("anon", "swapbacked"), 1),
+    (HEAP + PAGE, PAGE, State.ANON, HERE, 0x201, ("anon", "swapbacked"), 2),
+    (HEAP + 2 * PAGE, PAGE, State.ANON, HERE, 0x202, ("anon", "swapbacked", "ksm"), 4),
+    (HEAP + 3 * PAGE, PAGE, State.SWAPPED, SOFT | Flag.SWAP, SWAP_PLACE, (), 0),
+    (HEAP + 4 * PAGE, 2 * PAGE, State.ABSENT, Flag(0), 0, (), 0),
+    (MEMFD, PAGE, State.SHMEM, HERE | Flag.FILE, 0x300, ("swapbacked",), 2),
+    (MEMFD + PAGE, PAGE, State.ZERO, HERE | Flag.ZERO, 0x10, ("zero_page",), 0),
+    (MEMFD + 2 * PAGE, PAGE, State.MARKER, SOFT | Flag.MARKER | Flag.UFFD_WP, 0x3F, (), 0),
+    (BIG, THP, State.ANON, ONCE | Flag.HUGE, 0x400, ("anon", "swapbacked", "head", "thp"), 1),
+    (BIG + THP, THP, State.ABSENT, Flag(0), 0, (), 0),
+]
+
+
+def pages(rows: Sequence[Row], of: VMAs = VMAS, *, frames: bool = True) -> Pages:
+    """Return Pages of (address, size, state, flags, pfn, kpageflags names, mapcount)."""
+    addr, size, state, flags, pfn, kflags, mapcount = zip(*rows, strict=True)
+    at = np.array(addr, np.uint64)
+    words = np.array([sum(1 << KPF[name] for name in names) for names in kflags], np.uint64)
+    return Pages(
+        at, np.array(size, np.uint64), np.searchsorted(of.start, at, side="right") - 1,
+        np.array(state, np.uint8), np.array(flags, np.uint32), np.zeros(len(rows), np.uint64),
+        np.array(pfn, np.uint64) if frames else None,
+        words if frames else None,
+        np.array(mapcount, np.uint64) if frames else None,
+    )
+
+
+def walk(
+    batches: Iterable[Pages | Counts],
+    of: VMAs = VMAS,
+    *,
+    frames: bool = True,
+    tables: bool = False,
+    withheld: Sequence[Withheld] = (),
+    **outcome: object,
+) -> Walk:
+    """Return a Walk that yields ``batches``; ``outcome`` sets fields of its Outcome."""
+    stall = Stall(longest_ns=1_234_567, where="pagemap scan", reads=3)
+    none = np.zeros(len(of), np.int64)
+    known = {"shmem_swap": none, "locked": none.astype(bool), "vm_swap": PAGE, "done": True}
+    return Walk(
+        pid=4711, name="pro gram\x1b[1m", exe="/usr/bin/program", source="procfs", arch="x86_64",
+        page_size=PAGE, frames=frames, huge=True, tables=tables, vmas=of, batches=iter(batches),
+        outcome=Outcome(stall, list(withheld), **{**known, **outcome}),  # type: ignore[arg-type]
+    )
+
+
+def table(rows: Sequence[Row] = ROWS, *, frames: bool = True, **outcome: object) -> Table:
+    """Return the Table of a walk that yields ``rows`` as one batch."""
+    return by_vma(walk([pages(rows, frames=frames)], frames=frames, **outcome))
+
+
+def cut(columns: Pages, at: int) -> Iterator[Pages]:
+    """Yield ``columns`` as batches of at most ``at`` rows."""
+    for first in range(0, len(columns), at):
+        part = {f.name: getattr(columns, f.name) for f in fields(columns)}
+        yield Pages(**{k: None if c is None else c[first : first + at] for k, c in part.items()})

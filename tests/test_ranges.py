@@ -1,0 +1,86 @@
+"""Range arithmetic, against sets of the bytes that the ranges hold."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import strategies as st
+
+from pagewalk.pages import U64
+from pagewalk.ranges import gaps, holder, inside, intersect, join_near
+from tests.properties import always
+
+# Sorted, half open, without overlap; touching ones occur. Small enough to list every byte.
+Ranges = list[tuple[int, int]]
+EDGE = st.integers(0, 60)
+
+
+@st.composite
+def range_lists(draw: st.DrawFn) -> Ranges:
+    edges = sorted(draw(st.lists(EDGE, unique=True, max_size=12)))
+    pairs = list(zip(edges[::2], edges[1::2], strict=False))
+    touching = draw(st.booleans())
+    return list(pairwise(edges)) if touching else pairs
+
+
+def array(ranges: Ranges) -> U64:
+    return np.array(ranges, np.uint64).reshape(-1, 2)
+
+
+def bytes_of(ranges: Ranges) -> set[int]:
+    return {n for low, high in ranges for n in range(low, high)}
+
+
+@always(range_lists(), st.integers(0, 10))
+def test_join_near_closes_gaps_up_to_the_limit_and_no_others(ranges: Ranges, gap: int) -> None:
+    joined = join_near(array(ranges)[:, 0], array(ranges)[:, 1], gap)
+    between = [
+        (end, start)
+        for (_, end), (start, _) in pairwise(ranges)
+        if start - end <= gap
+    ]
+    assert bytes_of(joined) == bytes_of(ranges) | bytes_of(between)
+    assert all(b[0] - a[1] > gap for a, b in pairwise(joined))
+
+
+@always(range_lists(), st.lists(EDGE))
+def test_inside_asks_whether_a_range_holds_the_byte(ranges: Ranges, points: list[int]) -> None:
+    found = inside(np.array(points, np.uint64), array(ranges))
+    assert found.tolist() == [point in bytes_of(ranges) for point in points]
+
+
+@always(range_lists(), st.lists(EDGE))
+def test_holder_is_the_last_range_that_starts_at_or_below(
+    ranges: Ranges, points: list[int]
+) -> None:
+    found = holder(np.array(points, np.uint64), array(ranges))
+    assert found.tolist() == [sum(low <= p for low, _ in ranges) - 1 for p in points]
+
+
+@always(range_lists(), range_lists())
+def test_intersect_covers_what_both_cover(first: Ranges, second: Ranges) -> None:
+    pieces, _, _ = intersect(array(first), array(second))
+    assert bytes_of(pieces.tolist()) == bytes_of(first) & bytes_of(second)
+
+
+@always(range_lists(), range_lists())
+def test_each_piece_lies_in_the_rows_it_names(first: Ranges, second: Ranges) -> None:
+    pieces, in_first, in_second = intersect(array(first), array(second))
+    for (low, high), i, j in zip(pieces.tolist(), in_first, in_second, strict=True):
+        assert first[i][0] <= low < high <= first[i][1]
+        assert second[j][0] <= low < high <= second[j][1]
+
+
+@always(range_lists(), EDGE, EDGE)
+def test_gaps_are_what_the_ranges_leave_free(ranges: Ranges, start: int, end: int) -> None:
+    free = gaps(array(ranges), start, end).tolist()
+    assert bytes_of(free) == bytes_of([(start, end)]) - bytes_of(ranges)
+
+
+def test_the_end_of_the_address_space_is_a_possible_edge() -> None:
+    # [vsyscall], the highest VMA there is; 1 << 64 does not fit a u64.
+    gate = array([(0xFFFF_FFFF_FF60_0000, 0xFFFF_FFFF_FF60_1000)])
+    assert gaps(gate, 0xFFFF_FFFF_FF60_0000, 1 << 64).tolist() == [
+        [0xFFFF_FFFF_FF60_1000, (1 << 64) - 1]
+    ]

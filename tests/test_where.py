@@ -1,0 +1,90 @@
+"""Filter expressions, on the pages of tests/by_hand.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from pagewalk.errors import BadRequest
+from pagewalk.where import ENTRY_FLAGS, parse_where, terms
+from tests.by_hand import BIG, HEAP, MEMFD, PAGE, PROGRAM, ROWS, THP, pages
+
+ALL = {row[0] for row in ROWS}
+FILES = {PROGRAM, PROGRAM + PAGE}
+ANON = {HEAP, HEAP + PAGE, HEAP + 2 * PAGE, BIG}
+ABSENT = {PROGRAM + 2 * PAGE, HEAP + 4 * PAGE, BIG + THP}
+SWAPPED, MARKER, ZERO = HEAP + 3 * PAGE, MEMFD + 2 * PAGE, MEMFD + PAGE
+PRESENT = FILES | ANON | {MEMFD, ZERO}
+
+
+def found(expression: str, *, frames: bool = True) -> set[int]:
+    rows = pages(ROWS, frames=frames)
+    return set(rows.addr[parse_where(expression)(rows)].tolist())
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("anon", ANON),
+        ("anon,~ksm", ANON - {HEAP + 2 * PAGE}),
+        (" ANON , ~ KSM ", ANON - {HEAP + 2 * PAGE}),
+        ("ksm", {HEAP + 2 * PAGE}),
+        ("swapped", {SWAPPED}),
+        ("marker", {MARKER}),
+        ("uffd_wp", {MARKER}),
+        ("zero", {ZERO}),
+        ("absent", ABSENT),
+        ("present", PRESENT),
+        ("not_present", ALL - PRESENT),
+        ("~present", ALL - PRESENT),
+        ("pmd", {BIG}),
+        ("thp", {BIG}),
+        ("exclusive", {PROGRAM, HEAP, BIG}),
+        ("present,~exclusive", PRESENT - {PROGRAM, HEAP, BIG}),
+        ("mapcount>1", {PROGRAM + PAGE, HEAP + PAGE, HEAP + 2 * PAGE, MEMFD}),
+        ("mapcount>=2", {PROGRAM + PAGE, HEAP + PAGE, HEAP + 2 * PAGE, MEMFD}),
+        ("mapcount=1", {PROGRAM, HEAP, BIG}),
+        ("mapcount != 1, anon", {HEAP + PAGE, HEAP + 2 * PAGE}),
+        ("mapcount<1", {ZERO}),  # of pages in RAM only
+        ("mapcount<=007", PRESENT),
+        ("pfn=0x200", {HEAP}),
+        ("pfn=512", {HEAP}),
+        ("pfn>0x10,pfn<=0x101", FILES),
+        ("anon,file", set()),
+    ],
+)
+def test_all_terms_must_hold(expression: str, expected: set[int]) -> None:
+    assert found(expression) == expected
+
+
+@pytest.mark.parametrize(
+    ("expression", "complaint"),
+    [
+        ("anno", "nothing is called 'anno'; there are: .*anon"),
+        ("", "nothing is called ''"),
+        ("anon,,ksm", "nothing is called ''"),
+        ("~~anon", "nothing is called '~anon'"),
+        ("size>1", "nothing is called 'size>1'; .* mapcount>N"),
+        ("mapcount>", "nothing is called 'mapcount>'"),
+        ("mapcount>99999999999999999999", "mapcount.*64 bits"),
+    ],
+)
+def test_what_is_unknown_is_named(expression: str, complaint: str) -> None:
+    with pytest.raises(BadRequest, match=complaint):
+        parse_where(expression)
+
+
+@pytest.mark.parametrize("expression", ["ksm", "thp,anon", "mapcount>1", "pfn=1"])
+def test_withheld_frames_are_said_and_never_an_empty_answer(expression: str) -> None:
+    with pytest.raises(BadRequest, match="withheld"):
+        found(expression, frames=False)
+
+
+def test_states_and_entry_flags_need_no_frames() -> None:
+    assert found("anon,exclusive", frames=False) == {HEAP, BIG}
+
+
+def test_a_name_that_is_both_a_state_and_a_frame_flag_means_the_state() -> None:
+    # A shmem page written by COW is anonymous by its frame, and so is its state; but the anon
+    # state also holds where frames are withheld.
+    assert found("anon", frames=False) == ANON
+    assert set(ENTRY_FLAGS) <= set(terms())
