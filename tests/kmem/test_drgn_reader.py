@@ -1,0 +1,61 @@
+"""drgn as the reader, on a program whose memory is a file's segment."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+
+from pagewalk.errors import SourceUnavailable
+from pagewalk.kmem.drgn_reader import DrgnMemory, open_drgn
+from pagewalk.kmem.memory import read_bytes, read_elements, read_pages, read_words
+
+HIGH = 0xFFFFEA0000000000
+DATA = np.random.default_rng(2).bytes(2 * 4096)
+
+
+@pytest.fixture
+def memory() -> DrgnMemory:
+    drgn = pytest.importorskip("drgn", reason="drgn is an optional extra")
+    program = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
+
+    def read(address: int, count: int, offset: int, physical: bool) -> bytes:
+        return DATA[offset : offset + count]
+
+    program.add_memory_segment(HIGH, len(DATA), read, False)
+    return DrgnMemory(program)
+
+
+def test_the_same_reads_as_every_reader(memory: DrgnMemory) -> None:
+    assert read_bytes(memory, HIGH + 3, 5000) == DATA[3:5003]
+    pages, errors = read_pages(memory, np.array([HIGH + 4096, HIGH], np.uint64))
+    assert pages[0].tobytes() == DATA[4096:]
+    assert pages[1].tobytes() == DATA[:4096]
+    assert not errors.any()
+    rows, errors = read_elements(memory, HIGH, np.array([1, 2, 5, 0], np.uint64), 64)
+    assert rows[2].tobytes() == DATA[320:384]
+    assert not errors.any()
+
+
+def test_a_fault_is_an_errno(memory: DrgnMemory) -> None:
+    words, errors = read_words(memory, np.array([HIGH, 0x1000, HIGH + 8], np.uint64))
+    assert errors.tolist() == [0, errno.EFAULT, 0]
+    assert words[2].tobytes() == DATA[8:16]
+    with pytest.raises(OSError, match="0x1000"):
+        memory.read(0x1000, 8)
+
+
+def test_without_drgn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "drgn", None)
+    with pytest.raises(SourceUnavailable, match=r"drgn is not installed; pip install 'pagewalk"):
+        open_drgn()
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("drgn"), reason="drgn is an optional extra")
+def test_no_core_file_is_one_sentence() -> None:
+    with pytest.raises(SourceUnavailable, match="drgn cannot open /etc/passwd") as caught:
+        open_drgn("/etc/passwd")
+    assert "\n" not in str(caught.value)

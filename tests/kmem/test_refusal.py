@@ -1,0 +1,83 @@
+"""Each refusal of bpf(2): the cause that is named, and the order in which causes are looked for."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pagewalk.kmem.refusal import Rights, explain, missing_capabilities, read_rights, refuse_machine
+
+IDENTITY = "         0          0 4294967295\n"
+SYS_ADMIN, PERFMON, BPF = 1 << 21, 1 << 38, 1 << 39
+NOBODY = Rights("x86_64", 0, "", IDENTITY, 0)
+
+
+def refusal(code: int, rights: Rights) -> str:
+    return str(explain(OSError(code, "bpf(BPF_PROG_LOAD)"), rights))
+
+
+@pytest.mark.parametrize(
+    ("code", "rights", "cause", "remedy"),
+    [
+        (errno.ENOSYS, NOBODY, "no bpf system call", "CONFIG_BPF_SYSCALL"),
+        (errno.EPERM, replace(NOBODY, seccomp=2), "seccomp filter", "outside the sandbox"),
+        (
+            errno.EPERM,
+            replace(NOBODY, lockdown="confidentiality"),
+            "lockdown is in confidentiality",
+            "lockdown=integrity",
+        ),
+        (errno.EPERM, replace(NOBODY, uid_map="0 1000 1"), "user namespace", "outside the user"),
+        (errno.EPERM, NOBODY, "CAP_BPF and CAP_PERFMON missing", "run as root"),
+        (errno.EPERM, replace(NOBODY, effective=BPF), ": CAP_PERFMON missing", "grant CAP_BPF"),
+        (errno.EPERM, replace(NOBODY, effective=PERFMON), ": CAP_BPF missing", "grant CAP_BPF"),
+        (errno.EINVAL, replace(NOBODY, effective=SYS_ADMIN), "rights suffice", "at least 5.10"),
+        (errno.EPERM, replace(NOBODY, effective=SYS_ADMIN), "security module", "audit log"),
+    ],
+)
+def test_cause_and_remedy(code: int, rights: Rights, cause: str, remedy: str) -> None:
+    text = refusal(code, rights)
+    assert cause in text
+    assert remedy in text
+    assert errno.errorcode[code] in text
+    assert "\n" not in text
+
+
+def test_the_most_fundamental_cause_is_named_first() -> None:
+    # Everything wrong at once; each cause put right uncovers the next.
+    rights = Rights("x86_64", 2, "confidentiality", "0 1000 1", 0)
+    assert "no bpf system call" in refusal(errno.ENOSYS, rights)
+    assert "seccomp" in refusal(errno.EPERM, rights)
+    rights = replace(rights, seccomp=0)
+    assert "lockdown" in refusal(errno.EPERM, rights)
+    rights = replace(rights, lockdown="integrity")
+    assert "user namespace" in refusal(errno.EPERM, rights)
+    rights = replace(rights, uid_map=IDENTITY)
+    assert "CAP_BPF and CAP_PERFMON" in refusal(errno.EPERM, rights)
+
+
+def test_sys_admin_alone_suffices() -> None:
+    assert missing_capabilities(replace(NOBODY, effective=SYS_ADMIN)) == []
+    assert missing_capabilities(replace(NOBODY, effective=BPF | PERFMON)) == []
+
+
+def test_an_unknown_machine_is_named_with_the_known_ones() -> None:
+    text = str(refuse_machine("s390x"))
+    assert "s390x" in text
+    assert "x86_64, aarch64, riscv64" in text
+
+
+def test_rights_are_read_from_proc_and_sys(tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "sys/kernel/security").mkdir(parents=True)
+    status = "Name:\tx: y\nSeccomp:\t2\nSeccomp_filters:\t1\nCapEff:\t000000c000000000\n"
+    (tmp_path / "proc/self/status").write_text(status)
+    (tmp_path / "proc/self/uid_map").write_text(IDENTITY)
+    lockdown = "none integrity [confidentiality]\n"
+    (tmp_path / "sys/kernel/security/lockdown").write_text(lockdown)
+    rights = read_rights(str(tmp_path))
+    assert rights == Rights(os.uname().machine, 2, "confidentiality", IDENTITY, BPF | PERFMON)
