@@ -112,6 +112,8 @@ def main(args: list[str] | None = None) -> int:
 
 
 def fail(message: str, code: int) -> int:
+    # A process may be called anything; a terminal must not obey its name.
+    safe = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
     with contextlib.suppress(OSError):
-        print(f"pagewalk: {message}", file=sys.stderr)
+        print(f"pagewalk: {safe}", file=sys.stderr)
     return code

@@ -93,15 +93,16 @@ def opened(request: Request) -> Iterator[Source]:
     from pagewalk.walk import close, open_process
 
     source = open_process(find(request.target), request.source, int(request.budget * 1e6))
-    started = time.monotonic()
+    started, stopping = time.monotonic(), False
     try:
-        with frozen(source.target) if request.freeze else nullcontext():
+        stopping = request.freeze and source.target.state() not in "Tt"
+        with frozen(source.target) if stopping else nullcontext():
             yield source
     finally:
         close(source)
-    if request.freeze:
-        note(request, f"process {source.target.pid} was stopped for"
-                      f" {(time.monotonic() - started) * 1e3:.1f} ms")
+        if stopping:
+            note(request, f"process {source.target.pid} was stopped for"
+                          f" {(time.monotonic() - started) * 1e3:.1f} ms")
 
 
 def note(request: Request, text: str) -> None:
@@ -131,10 +132,12 @@ def output(path: str | None) -> Iterator[TextIO]:
         with open(path, "w", errors="surrogateescape") as out:
             yield out
         return
+    from pagewalk.proc.freeze import terminating
+
     partial = f"{path}.{os.getpid()}.partial"
     fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with open(fd, "w", errors="surrogateescape") as out:
+        with terminating(), open(fd, "w", errors="surrogateescape") as out:
             yield out
         os.replace(partial, path)
     except BaseException:

@@ -155,6 +155,8 @@ def read_theirs(target: Target, stall: Stall, *, smaps: bool) -> Theirs:
             if target.state() in "ZX":
                 raise
             not_read.append(f"{name}: {err}")
+    # pmap goes by the number; that the process is still there afterwards shows it was ours.
+    pmap = read_pmap(target.pid) if smaps else None
     status = fields(target.read("status"))
     return Theirs(
         status=in_bytes(status),
@@ -162,7 +164,7 @@ def read_theirs(target: Target, stall: Stall, *, smaps: bool) -> Theirs:
         stat=read_stat(target),
         smaps=tables.get("smaps"),
         rollup=tables.get("smaps_rollup"),
-        pmap=read_pmap(target.pid) if smaps else None,
+        pmap=pmap,
         cpus=os.cpu_count() or 1,
         threads=int(status.get(b"Threads", b"1")),
         release=release(),

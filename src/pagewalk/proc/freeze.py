@@ -40,6 +40,7 @@ def watched(target: Target) -> Iterator[None]:
     child = os.fork()
     if child == 0:
         os.close(theirs)
+        os.setsid()  # what ends our process group must not end the child with it
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         os.read(ours, 1)
