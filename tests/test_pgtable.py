@@ -9,8 +9,8 @@ import pytest
 
 from pagewalk.arch import ARCHES
 from pagewalk.errors import BadRequest
-from pagewalk.pages import U64, Flag
-from pagewalk.paging import Arch, Era
+from pagewalk.pages import U64, Flag, State
+from pagewalk.paging import LEVEL_NAMES, Arch, Era, SwapTypes
 from pagewalk.pgtable import Batch, Kind, Why, count_tables, walk_tables
 from tests.memory import DATA, PAGE, SLOTS, TABLE, Memory, chain
 
@@ -407,3 +407,152 @@ def test_few_tables_are_held_however_large_the_target() -> None:
     assert leaves([first])[0] == (0, 12, 7)
     # 2^13 leaves are 16 tables of 512 slots: one group at each of four levels
     assert [len(call) for call in memory.reads] == [1, 1, 16, 16]
+
+
+def counted(
+    memory: Memory, root: int, wanted: U64, arch: Arch = X86, retries: int = 0
+) -> tuple[list[dict[Kind, int]], dict[str, int]]:
+    """(bytes by Kind of each range, tables read by level), both without their zeros."""
+    tally = count_tables(arch, root, memory.read_tables, wanted, retries=retries)
+    sizes = [{Kind(k): size for k, size in enumerate(row) if size} for row in tally.size.tolist()]
+    tables = {LEVEL_NAMES[n]: count for n, count in enumerate(tally.tables.tolist()) if count}
+    return sizes, tables
+
+
+def test_counts_of_whole_and_of_cut_tables() -> None:
+    # Three PTE tables in a row: full; 100 pages from slot 0 on; empty.
+    # Range 0 is the first table and 50 pages of the second, range 1 the next 60 slots of it
+    # (50 pages, 10 empty), range 2 the rest of it (402 empty), the third and 2 MiB without a table.
+    full = [(0x1000 + k) * PAGE | DATA for k in range(512)]
+    memory, root = one_table({})
+    for i, entries in enumerate((full, full[:100], [])):
+        memory.table(PTES + i * PAGE, entries)
+    memory.table(ROOT + 2 * PAGE, {3 + i: PTES + i * PAGE | TABLE for i in range(3)})
+    a, b = BASE + MIB2 + 50 * PAGE, BASE + MIB2 + 110 * PAGE
+    sizes, tables = counted(memory, root, ranges((BASE, a), (a, b), (b, BASE + 4 * MIB2)))
+    assert sizes == [
+        {Kind.PAGE: 562 * PAGE},
+        {Kind.PAGE: 50 * PAGE, Kind.EMPTY: 10 * PAGE},
+        {Kind.EMPTY: (402 + 512) * PAGE, Kind.PMD_NONE: MIB2},
+    ]
+    assert tables == {"PGD": 1, "PUD": 1, "PMD": 1, "PTE": 3}
+
+
+# Types 24 hwpoison, 25..27 migration, 28..30 device, 31 marker; offsets are stored inverted.
+ALL_TYPES = Era(swap=SwapTypes.counted(hwpoison=1, migration=3, device=3, marker=1))
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"),
+    [
+        (0x7000 | DATA, Kind.PAGE),
+        # PROT_NONE, its frame 7 inverted
+        (0x000F_FFFF_FFFF_8120, Kind.PAGE),
+        (0x8000_0000_03B3_4225, Kind.SPECIAL),
+        (0x07FF_FFFF_FFFF_C000, Kind.SWAP),
+        (24 << 59 | ((1 << 50) - 1 - 7) << 9, Kind.HWPOISON),
+        (25 << 59 | ((1 << 50) - 1 - 7) << 9, Kind.MIGRATION),
+        (28 << 59 | ((1 << 50) - 1 - 7) << 9, Kind.DEVICE),
+        (0xFFFF_FFFF_FFFF_FC00, Kind.MARKER),
+        (0xFFFF_FFFF_FFFF_FA00, Kind.POISON),
+        (0xFFFF_FFFF_FFFF_F600, Kind.GUARD),
+        # an erratum's bits in an empty slot
+        (0x60, Kind.EMPTY),
+        # PSE in a swap entry
+        (0x07FF_FFFF_FFFF_C080, Kind.DOUBT),
+    ],
+)
+def test_each_kind_is_counted_in_an_otherwise_plain_table(word: int, kind: Kind) -> None:
+    # 512 pages of which one is the odd word, in a range that covers the table.
+    memory, root = one_table(dict.fromkeys(range(512), 0x1000 | DATA) | {9: word})
+    sizes, _ = counted(memory, root, ranges((BASE, BASE + MIB2)), X86.on(4, ALL_TYPES))
+    expected = {Kind.PAGE: 511 * PAGE}
+    expected[kind] = expected.get(kind, 0) + PAGE
+    assert sizes == [expected]
+
+
+def test_an_unknown_software_type_is_counted_as_such() -> None:
+    memory, root = one_table({9: 24 << 59 | ((1 << 50) - 1 - 7) << 9})
+    sizes, _ = counted(memory, root, ranges((BASE, BASE + MIB2)))
+    assert sizes == [{Kind.SOFT: PAGE, Kind.EMPTY: 511 * PAGE}]
+
+
+def test_counts_of_huge_leaves_and_of_every_hole() -> None:
+    # PGD 0: PUD 0 a 1 GiB page; PUD 1 -> PMD 0 a 2 MiB page, PMD 1 one in a PFN map, PMD 2 on
+    # none; PUD 2 on none. PGD 1 on none: up to 2 TiB, PGD 1..3.
+    memory = Memory()
+    memory.table(ROOT + 2 * PAGE, {0: 0x20_0000 | 0x80 | DATA, 1: 0x40_0000 | 0x280 | DATA})
+    memory.table(ROOT + PAGE, {0: 0x4000_0000 | 0x80 | DATA, 1: ROOT + 2 * PAGE | TABLE})
+    memory.table(ROOT, {0: ROOT + PAGE | TABLE})
+    sizes, tables = counted(memory, ROOT, ranges((0, 4 * GIB512)))
+    assert sizes == [
+        {
+            Kind.HUGE_PUD: GIB1,
+            Kind.HUGE_PMD: MIB2,
+            Kind.SPECIAL: MIB2,
+            Kind.PMD_NONE: 510 * MIB2,
+            Kind.PUD_NONE: 510 * GIB1,
+            Kind.PGD_NONE: 3 * GIB512,
+        }
+    ]
+    assert tables == {"PGD": 1, "PUD": 1, "PMD": 1}
+
+
+def test_a_frame_past_ram_is_found_in_a_plain_table_too() -> None:
+    # Frames 0x1001..0x1200; where RAM ends with 0x11ff, slot 511 alone is in doubt. ORed, even the
+    # good ones give 0x13ff, so a table must not be condemned for its OR.
+    memory, root = one_table({k: (0x1001 + k) * PAGE | DATA for k in range(512)})
+    wanted = ranges((BASE, BASE + MIB2))
+    for last, bad in ((0x11FF, 1), (0x1200, 0)):
+        arch = replace(X86, era=Era(max_pfn=last))
+        tally = count_tables(arch, root, memory.read_tables, wanted)
+        assert int(tally.size[0, Kind.PAGE]) == (512 - bad) * PAGE
+        assert tally.doubts.addr.tolist() == [BASE + 511 * PAGE][:bad]
+
+
+def test_doubts_are_counted_again_into_their_own_range() -> None:
+    # Two ranges share a table that is unreadable at first; the second time it has a page in each.
+    memory, root = one_table({})
+    memory.later[PTES] = memory.tables[PTES]
+    memory.later[PTES][[0, 300]] = 0x7000 | DATA
+    memory.tables[PTES] = np.full(SLOTS, (1 << 64) - 1, np.uint64)
+    middle = BASE + 256 * PAGE
+    sizes, tables = counted(memory, root, ranges((BASE, middle), (middle, BASE + MIB2)), retries=1)
+    assert sizes == [{Kind.PAGE: PAGE, Kind.EMPTY: 255 * PAGE}] * 2
+    # a table walked twice is one table
+    assert tables == {"PGD": 1, "PUD": 1, "PMD": 1, "PTE": 1}
+
+
+def test_an_unreadable_page_table_is_counted_as_doubt_and_the_others_as_they_are() -> None:
+    memory, root = one_table({0: 0x7000 | DATA})
+    memory.tables[ROOT + 2 * PAGE][4] = 0x66_6000 | TABLE
+    tally = count_tables(X86, root, memory.read_tables, ranges((BASE, BASE + 2 * MIB2)))
+    assert tally.size[0, [Kind.PAGE, Kind.EMPTY, Kind.DOUBT]].tolist() == [
+        PAGE,
+        511 * PAGE,
+        MIB2,
+    ]
+    assert tally.doubts.entry.tolist() == [0x66_6000 | TABLE]
+    assert tally.doubts.level.tolist() == [2]
+
+
+def test_a_tally_as_counts_by_state() -> None:
+    memory, root = one_table({0: 0x7000 | DATA, 1: 0x8000_0000_03B3_4225})
+    memory.tables[ROOT + 2 * PAGE][4] = 0x20_0000 | 0x80 | DATA
+    wanted = ranges((BASE, BASE + MIB2), (BASE + MIB2, BASE + 3 * MIB2))
+    counts = count_tables(X86, root, memory.read_tables, wanted).counts()
+    columns = (counts.vma, counts.state, counts.flags, counts.size)
+    assert list(zip(*(c.tolist() for c in columns), strict=True)) == [
+        (0, State.PRESENT, 0, PAGE),
+        (0, State.SPECIAL, 0, PAGE),
+        (0, State.EMPTY, 0, 510 * PAGE),
+        (1, State.PRESENT, Flag.HUGE, MIB2),
+        (1, State.NOT_MAPPED, 0, MIB2),
+    ]
+
+
+def test_a_table_that_begins_below_the_first_range_is_not_counted_whole() -> None:
+    # 512 pages, of which the range leaves out the first; the range goes on past the table.
+    memory, root = one_table(dict.fromkeys(range(512), 0x1000 | DATA))
+    sizes, _ = counted(memory, root, ranges((BASE + PAGE, BASE + 2 * MIB2)))
+    assert sizes == [{Kind.PAGE: 511 * PAGE, Kind.PMD_NONE: MIB2}]

@@ -47,7 +47,7 @@ ODD = st.sampled_from((0x20, 0x60, (1 << 64) - 1)) | st.integers(0, (1 << 64) - 
 ENTRIES = TABLES | TABLES | SMALL | HUGE | HIDDEN | SOFT | ODD
 SPARSE = st.dictionaries(SLOTS, ENTRIES, max_size=4)
 # A table full of ordinary pages, but for a few entries.
-FULL = st.builds(lambda some: {i: 0x1000 * (i + 1) | 0x67 for i in range(512)} | some, SPARSE)
+FULL = st.builds(lambda some: {i: (0x100 + i) << 12 | 0x67 for i in range(512)} | some, SPARSE)
 GRAPHS = st.lists(SPARSE | SPARSE | FULL, min_size=len(PLACES), max_size=len(PLACES))
 
 EDGES = st.builds(
