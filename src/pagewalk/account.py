@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pagewalk.flags import KPF
-from pagewalk.pages import F64, I64, Backing, Counts, Flag, Pages, State, VMAs
+from pagewalk.pages import F64, I64, LEVEL_SHIFT, Backing, Counts, Flag, Pages, State, VMAs
 from pagewalk.walk import Outcome, Walk
 
 STATES = len(State)
+LEVELS = 6  # Holes.level, 1 PTE to 5 PGD
+LEVEL_NAMES = {2: "pmd", 3: "pud", 4: "p4d", 5: "pgd"}
 PSS_SHIFT = 12  # fs/proc/task_mmu.c: sums are kept in 1/4096 bytes
 KSM = np.uint64(1 << KPF["ksm"])
 
@@ -25,6 +27,7 @@ PRESENT_STATES = (
     State.ANON, State.FILE, State.SHMEM, State.ZERO, State.SPECIAL, State.HUGETLB, State.DEVICE,
     State.PRESENT,
 )
+PLAIN_STATES = (State.MIGRATING, State.POISONED, State.GUARD, State.MARKER, State.DOUBT)
 SHARED_STATES = np.zeros(STATES, bool)
 SHARED_STATES[[State.ANON, State.FILE, State.SHMEM, State.DEVICE, State.MIGRATING]] = True
 
@@ -69,11 +72,16 @@ COLUMNS = (
            " shares (part of shared_hugetlb)"),
     Column("swap_private", "SWAP PRIV", "swap entries of this process's own page tables"),
     Column("swap_shmem", "SWAP SHMEM", "swapped pages of the shmem objects it maps"),
+    Column("not_mapped_pgd", "NO PGD", "not mapped: the PGD entry is none (part of not_mapped)"),
+    Column("not_mapped_p4d", "NO P4D", "not mapped: the P4D entry is none"),
+    Column("not_mapped_pud", "NO PUD", "not mapped: the PUD entry is none"),
+    Column("not_mapped_pmd", "NO PMD", "not mapped: the PMD entry is none, there is no PTE table"),
     Column("empty", "EMPTY", "slots of existing page tables that hold nothing"),
     Column("migrating", "MIGRATING", "pages on the move to another frame"),
     Column("poisoned", "POISONED", "lost to a memory error, or poisoned by userfaultfd"),
     Column("guard", "GUARD", "guard regions (MADV_GUARD_INSTALL)"),
     Column("marker", "MARKER", "userfaultfd markers"),
+    Column("doubt", "DOUBT", "page-table entries that no kernel writes (part of not_present)"),
     Column("hidden", "HIDDEN", "in a VMA whose pages this source never shows (part of"
            " not_present)"),
 )
@@ -114,6 +122,7 @@ class Sums:
     # The running sums of a walk, i64 by VMA.
     state: I64
     huge: I64
+    level: I64
     pss: I64
     uss: I64
     ksm: I64
@@ -128,6 +137,7 @@ def by_vma(walk: Walk) -> Table:
     sums = Sums(
         np.zeros((count, STATES), np.int64),
         np.zeros((count, STATES), np.int64),
+        np.zeros((count, LEVELS), np.int64),
         *(np.zeros(count, np.int64) for _ in range(6)),
     )
     for batch in walk.batches:
@@ -148,6 +158,10 @@ def add(sums: Sums, batch: Pages | Counts, page_size: int) -> None:
     huge = batch.flags & np.uint32(Flag.HUGE) != 0
     if huge.any():
         sums.huge[here] += weigh(key[huge], size[huge], shape)
+    holes = batch.state == State.NOT_MAPPED
+    if holes.any():
+        level = (batch.flags[holes] >> np.uint32(LEVEL_SHIFT)).astype(np.int64)
+        sums.level[here] += weigh(row[holes] * LEVELS + level, size[holes], (shape[0], LEVELS))
     if isinstance(batch, Pages):
         add_frames(sums, batch, row, size, here, page_size)
 
@@ -206,7 +220,11 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
         "hugetlb": state[State.HUGETLB],
         "device": state[State.DEVICE],
         "hidden": np.where(walk.vmas.backing == Backing.HIDDEN, size - present, 0),
-        **{s.label: state[s] for s in (State.MIGRATING, State.POISONED, State.GUARD, State.MARKER)},
+        **{s.label: state[s] for s in PLAIN_STATES},
+        **{
+            f"not_mapped_{name}": sums.level[:, level] if walk.tables else None
+            for level, name in LEVEL_NAMES.items()
+        },
         **swap_columns(walk, state),
         **kind_columns(walk, sums, state),
         **frame_columns(walk, sums),

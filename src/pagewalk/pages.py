@@ -159,6 +159,12 @@ class Leaves:
     def __len__(self) -> int:
         return len(self.addr)
 
+    @property
+    def size(self) -> U64:
+        """Return the bytes each leaf covers, u64."""
+        size: U64 = np.uint64(1) << self.shift.astype(np.uint64)
+        return size
+
 
 @dataclass(frozen=True, slots=True)
 class Holes:

@@ -10,6 +10,7 @@ import numpy as np
 from pagewalk.flags import KPF
 from pagewalk.pages import (
     I64,
+    LEVEL_SHIFT,
     U8,
     U64,
     Backing,
@@ -31,6 +32,7 @@ from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.stall import BUDGET_NS, Stall
 from pagewalk.proc.target import Target, open_target
 from pagewalk.ranges import gaps, holder, intersect
+from pagewalk.scan import Doubts
 from pagewalk.sources import Source, open_source
 from pagewalk.states import classify
 
@@ -39,6 +41,8 @@ HUGETLB = np.uint64(1 << KPF["huge"])
 # smaps holds the lock for a whole VMA, at about 19 ms a GiB: below this much RSS its VmFlags may
 # be read from a running process without leaving the budget.
 SMALL_RSS = 128 << 20
+
+VM_LOCKED = 0x2000  # include/linux/mm.h
 
 
 @dataclass(slots=True)
@@ -160,15 +164,24 @@ def run(
 ) -> Iterator[Pages | Counts]:
     # The walk proper; what can only be known at its end goes into `outcome`.
     if not frames:
-        yield from source.counts(vmas)
-    elif holes and not source.tables:
-        yield from filled(source, vmas, wanted)
+        batches: Iterator[Pages | Counts] = source.counts(vmas)
+    elif not source.tables:
+        batches = filled(source, vmas, wanted) if holes else leaf_pages(source, vmas, wanted)
     else:
-        for leaves, found in source.leaves(vmas, wanted):
-            pages = join_frames(vmas, leaves, source.frames)
-            if found is not None and holes:
-                pages = merge_rows(pages, hole_rows(vmas, found))
-            yield pages
+        batches = table_pages(source, vmas, wanted, in_order=holes)
+    doubtful = 0
+    for batch in batches:
+        doubtful += int(batch.size[batch.state == State.DOUBT].sum())
+        yield batch
+    if doubtful:
+        outcome.withheld.append(
+            Withheld(
+                f"{doubtful} bytes",
+                "page-table entries that no kernel writes, after reading them again: the tables"
+                " changed under the walk, or are broken; pages --where doubt shows them",
+                partial=True,
+            )
+        )
     check_still(source, vmas, outcome)
     outcome.vm_swap = counters.read_status(source.target).get("VmSwap")
     read_shmem_swap(source, vmas, outcome)
@@ -176,11 +189,31 @@ def run(
     outcome.done = True
 
 
+def leaf_pages(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages]:
+    # Batches of what is populated.
+    for batch in source.leaves(vmas, wanted):
+        yield join_frames(vmas, batch.leaves, source.frames)
+
+
+def table_pages(source: Source, vmas: VMAs, wanted: U64, *, in_order: bool) -> Iterator[Pages]:
+    # Batches with a row for each hole and doubt too; sums do not mind their order.
+    for batch in source.leaves(vmas, wanted):
+        parts = [join_frames(vmas, batch.leaves, source.frames)] if len(batch.leaves) else []
+        if len(batch.holes):
+            parts.append(hole_rows(vmas, batch.holes))
+        if len(batch.doubts):
+            parts.append(doubt_rows(vmas, batch.doubts))
+        if not in_order:
+            yield from parts
+        elif parts:
+            rows = join(parts)
+            yield take(rows, np.argsort(rows.addr, kind="stable"))
+
+
 def filled(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages]:
     # Batches with ABSENT rows between the leaves, for a source that cannot tell holes apart.
     at = 0
-    for leaves, _ in source.leaves(vmas, wanted):
-        pages = join_frames(vmas, leaves, source.frames)
+    for pages in leaf_pages(source, vmas, wanted):
         if len(pages):
             end = int(pages.addr[-1] + pages.size[-1])
             yield fill(vmas, pages, at, end, wanted)
@@ -194,7 +227,7 @@ def filled(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages]:
 def join_frames(vmas: VMAs, leaves: Leaves, frames: FrameReader | None) -> Pages:
     """Return ``leaves`` as Pages: with VMA, state and, where ``frames`` is open, frame columns."""
     vma = holder(leaves.addr, vmas.ranges)
-    size = np.uint64(1) << leaves.shift.astype(np.uint64)
+    size = leaves.size
     kflags = mapcount = None
     if frames is not None and leaves.pfn is not None:
         kflags, mapcount = read_frames(leaves, leaves.pfn, frames)
@@ -248,21 +281,26 @@ def split_huge(pages: Pages, rows: I64, frames: FrameReader) -> Pages:
 def hole_rows(vmas: VMAs, holes: Holes) -> Pages:
     """Return ``holes`` as Pages: EMPTY where a page table exists (level 1), else NOT_MAPPED."""
     state = np.where(holes.level == 1, np.uint8(State.EMPTY), np.uint8(State.NOT_MAPPED))
-    return unpopulated(vmas, holes.addr, holes.size, state)
+    rows = unpopulated(vmas, holes.addr, holes.size, state)
+    rows.flags[:] = holes.level.astype(np.uint32) << np.uint32(LEVEL_SHIFT)
+    return rows
+
+
+def doubt_rows(vmas: VMAs, doubts: Doubts) -> Pages:
+    """Return ``doubts`` as Pages in state DOUBT, with the raw entry and its level."""
+    state = np.full(len(doubts), State.DOUBT, np.uint8)
+    rows = unpopulated(vmas, doubts.addr, doubts.size, state)
+    rows.flags[:] = doubts.level.astype(np.uint32) << np.uint32(LEVEL_SHIFT)
+    rows.entry[:] = doubts.entry
+    return rows
 
 
 def unpopulated(vmas: VMAs, addr: U64, size: U64, state: U8) -> Pages:
+    # Rows without a page, for the ranges [addr, addr + size).
     count = len(addr)
-    zero = np.zeros(count, np.uint64)
-    vma = holder(addr, vmas.ranges)
     flags = np.zeros(count, np.uint32)
-    return Pages(addr, size, vma, state, flags, zero, zero, zero, zero)
-
-
-def merge_rows(first: Pages, second: Pages) -> Pages:
-    # Both by address; the result too.
-    both = join([first, second])
-    return take(both, np.argsort(both.addr, kind="stable"))
+    entry, pfn, kflags, mapcount = (np.zeros(count, np.uint64) for _ in range(4))
+    return Pages(addr, size, holder(addr, vmas.ranges), state, flags, entry, pfn, kflags, mapcount)
 
 
 def fill(vmas: VMAs, pages: Pages, start: int, end: int, wanted: U64) -> Pages:
@@ -274,7 +312,10 @@ def fill(vmas: VMAs, pages: Pages, start: int, end: int, wanted: U64) -> Pages:
     free, _, _ = intersect(gaps(covered, start, end), wanted)
     state = np.full(len(free), State.ABSENT, np.uint8)
     rows = unpopulated(vmas, free[:, 0], free[:, 1] - free[:, 0], state)
-    return merge_rows(pages, rows) if len(free) else pages
+    if len(free) == 0:
+        return pages
+    both = join([pages, rows])
+    return take(both, np.argsort(both.addr, kind="stable"))
 
 
 def check_still(source: Source, vmas: VMAs, outcome: Outcome) -> None:
@@ -321,14 +362,18 @@ def read_shmem_swap(source: Source, vmas: VMAs, outcome: Outcome) -> None:
 def populated(source: Source, vmas: VMAs, row: int) -> U64:
     only = np.array([[vmas.start[row], vmas.end[row]]], np.uint64)
     parts = [
-        np.stack([leaves.addr, leaves.addr + (np.uint64(1) << leaves.shift.astype(np.uint64))], 1)
-        for leaves, _ in source.leaves(vmas, only)
+        np.stack([batch.leaves.addr, batch.leaves.addr + batch.leaves.size], axis=1)
+        for batch in source.leaves(vmas, only)
     ]
     return np.concatenate([np.zeros((0, 2), np.uint64), *parts])
 
 
 def read_locked(source: Source, vmas: VMAs, outcome: Outcome) -> None:
-    # Only smaps tells which VMAs are locked, and it holds the lock for a whole VMA.
+    # Without vm_flags only smaps tells which VMAs are locked, and it holds the lock for a whole
+    # VMA.
+    if vmas.flags is not None:
+        outcome.locked = vmas.flags & np.uint64(VM_LOCKED) != 0
+        return
     target = source.target
     status = counters.read_status(target)
     if status.get("VmLck") == 0:

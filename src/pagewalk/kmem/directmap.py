@@ -108,7 +108,7 @@ def _proved_bases(kernel: Kernel, token: _Token, pgd: int, levels: int, mask: in
     # PUD), at most as many as there are GiB of physical addresses. All are tried side by side,
     # 10 to 1000 of them. None lies above the true one by more than that, so the addresses stay
     # in the direct map or the hole that follows it, never in an I/O mapping.
-    count = _highest_phys() // _GIB + 2
+    count = highest_phys() // _GIB + 2
     bases = np.uint64(pgd // _GIB * _GIB) - np.arange(count, dtype=np.uint64) * np.uint64(_GIB)
     tables = np.full(count, pgd, np.uint64)
     for shift in range(12 + 9 * (levels - 1), 11, -9):
@@ -194,8 +194,8 @@ def own_mm(kernel: Kernel) -> int:
     return own.mm
 
 
-def _highest_phys() -> int:
-    # The end of the last zone, which every user may read; bytes.
+def highest_phys() -> int:
+    """Return the end of the last zone of RAM, bytes; every user may read it (/proc/zoneinfo)."""
     text = Path("/proc/zoneinfo").read_text()
     zones = re.findall(r"^ +spanned +(\d+)$|^ +start_pfn: +(\d+)$", text, re.M)
     # An empty zone has no start_pfn line, and its span is 0.

@@ -10,34 +10,40 @@ import importlib
 from collections.abc import Iterator
 from typing import Protocol
 
-from pagewalk.errors import BadRequest
-from pagewalk.pages import U64, Counts, Holes, Leaves, VMAs, Withheld
+from pagewalk.errors import BadRequest, NotPermitted, SourceUnavailable, Unsupported
+from pagewalk.pages import U64, Counts, VMAs, Withheld
 from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.stall import BUDGET_NS, Stall
 from pagewalk.proc.target import Target
+from pagewalk.scan import Batch
 
 SOURCES = {
     "procfs": "pagewalk.sources.procfs",
+    "ebpf": "pagewalk.sources.ebpf",
+    "kcore": "pagewalk.sources.kcore",
+    "drgn": "pagewalk.sources.drgn",
 }
 
 # What `auto` tries, best first.
-AUTO = ("procfs",)
+AUTO = ("ebpf", "kcore", "procfs")
 
 
 class Source(Protocol):
     """One opened way to read one process.
 
-    ``withheld`` lists what this source cannot tell of it; ``frames`` is the open frame database,
-    None where frames are withheld; ``huge`` and ``tables`` say whether leaves carry Flag.HUGE and
-    whether holes are told apart from empty slots.
+    ``huge`` and ``tables`` say whether leaves carry Flag.HUGE, and whether holes are told apart
+    from empty slots.
     """
 
     name: str
     target: Target
     stall: Stall
-    frames: FrameReader | None
     huge: bool
     tables: bool
+
+    @property
+    def frames(self) -> FrameReader | None:
+        """Return the open frame database, None where frames are withheld."""
 
     @property
     def withheld(self) -> tuple[Withheld, ...]:
@@ -46,8 +52,11 @@ class Source(Protocol):
     def vmas(self) -> VMAs:
         """Return a fresh reading of the VMAs; raises ProcessGone when the memory is gone."""
 
-    def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[tuple[Leaves, Holes | None]]:
-        """Yield batches of populated leaves in ``ranges`` (u64[k, 2], sorted, half open)."""
+    def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
+        """Yield leaves, holes and doubts of ``ranges`` (u64[k, 2], sorted, half open) in order.
+
+        Without ``tables`` there are leaves only.
+        """
 
     def counts(self, vmas: VMAs) -> Iterator[Counts]:
         """Yield bytes by VMA and state, without reading any frame."""
@@ -63,10 +72,20 @@ def open_source(name: str, target: Target, budget_ns: int = BUDGET_NS) -> Source
     them at open. Raises SourceUnavailable, NotPermitted, ProcessGone, BadRequest.
     """
     if name == "auto":
-        name = AUTO[0]
+        return open_best(target, budget_ns)
     if name not in SOURCES:
         known = ", ".join(("auto", *SOURCES))
         raise BadRequest(f"no source is called '{name}'; there are: {known}")
     module = importlib.import_module(SOURCES[name])
     source: Source = module.open(target, budget_ns)
     return source
+
+
+def open_best(target: Target, budget_ns: int) -> Source:
+    """Return the first source of AUTO that works here; the last one's refusal is raised."""
+    for name in AUTO[:-1]:
+        try:
+            return open_source(name, target, budget_ns)
+        except (SourceUnavailable, NotPermitted, Unsupported):
+            continue
+    return open_source(AUTO[-1], target, budget_ns)

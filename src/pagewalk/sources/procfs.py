@@ -20,7 +20,6 @@ from pagewalk.pages import (
     Backing,
     Counts,
     Flag,
-    Holes,
     Leaves,
     State,
     VMAs,
@@ -34,6 +33,7 @@ from pagewalk.proc.refusals import has_capability, in_initial_user_namespace, re
 from pagewalk.proc.stall import Slice, Stall
 from pagewalk.proc.target import Target, read_all
 from pagewalk.ranges import holder, inside, intersect, join_near
+from pagewalk.scan import NO_DOUBTS, NO_HOLES, Batch
 from pagewalk.states import classify
 
 PAGE = pagemap.PAGE
@@ -58,7 +58,8 @@ NO_SCAN = Withheld(
 )
 NO_KPAGE = Withheld(
     "pss, uss, mapcount and the split by kind",
-    "/proc/kpageflags and /proc/kpagecount can be opened by root only; run as root",
+    "/proc/kpageflags and /proc/kpagecount are root's, mode 0400; run as root, or with"
+    " CAP_DAC_READ_SEARCH",
     partial=True,
 )
 
@@ -149,12 +150,12 @@ class ProcfsSource:
             raise ProcessGone(self.target.pid, "ended or exec'ed another program")
         return parse_maps(text, self.filesystems)
 
-    def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[tuple[Leaves, Holes | None]]:
+    def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
         """Yield the populated leaves in ``ranges``, about BATCH words at a time."""
         shown, _, _ = intersect(visible(vmas), ranges)
         found = self.regions(shown) if self.huge else self.everything(shown)
         for regions in gather(found):
-            yield self.read_leaves(regions), None
+            yield Batch(self.read_leaves(regions), NO_HOLES, NO_DOUBTS)
 
     def regions(self, shown: U64) -> Iterator[U64]:
         # Populated regions (start, end, categories) of the VMAs, found by PAGEMAP_SCAN.
@@ -214,8 +215,8 @@ class ProcfsSource:
         """Yield bytes by VMA and state from PAGEMAP_SCAN alone; words are read of swap only."""
         shown = visible(vmas)
         if not self.huge:
-            for leaves, _ in self.leaves(vmas, shown):
-                yield count_leaves(vmas, leaves)
+            for batch in self.leaves(vmas, shown):
+                yield count_leaves(vmas, batch.leaves)
             return
         for regions in gather(self.regions(shown)):
             soft = regions[:, 2] & np.uint64(pagemap.SWAPPED) != 0
@@ -303,7 +304,7 @@ def count_leaves(vmas: VMAs, leaves: Leaves) -> Counts:
     # Bytes by VMA and state, without a look at the frames.
     row = holder(leaves.addr, vmas.ranges)
     state = classify(leaves.flags, vmas.backing[row], None)
-    return Counts(row, state, leaves.flags, np.uint64(1) << leaves.shift.astype(np.uint64))
+    return Counts(row, state, leaves.flags, leaves.size)
 
 
 def count_regions(vmas: VMAs, regions: U64) -> Counts:

@@ -1,0 +1,88 @@
+"""Open the running kernel through a reader: find its maps of RAM, prove its struct pages."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pagewalk.kmem import frames as struct_pages
+from pagewalk.kmem.directmap import find_direct_map, find_mem_map, highest_phys
+from pagewalk.kmem.kernel import Kernel
+from pagewalk.kmem.process import Machine, paging_format
+from pagewalk.kmem.verify import compare
+from pagewalk.kmem.zero import find_zero_frames
+from pagewalk.pages import U64, Bool, Withheld
+from pagewalk.proc.frames import FrameReader, open_frames
+from pagewalk.proc.pagemap import PAGE
+
+SAMPLE = 512
+UNCONFIRMED = Withheld(
+    "a second opinion on page frames",
+    "struct page was read, but /proc/kpageflags and /proc/kpagecount, which would confirm it,"
+    " may be read by root only",
+    partial=False,
+)
+CONTRADICTED = Withheld(
+    "page frames by struct page",
+    "what was read differs from /proc/kpageflags on this kernel, so that is used, which is slower",
+    partial=False,
+)
+
+
+class StructPages:
+    """Frame flags and mapcounts from struct page; see proc.frames.FrameReader."""
+
+    def __init__(self, frames: struct_pages.FrameMap) -> None:
+        self.frames = frames
+
+    def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
+        """Return (flags, mapcount) as FrameReader says; ``once`` saves nothing here."""
+        del once
+        rows = struct_pages.read_frames(self.frames, pfns)
+        return rows.flags, rows.mapcount.astype(np.uint64)
+
+    def counts(self, pfns: U64) -> U64:
+        """Return the mapcounts as FrameReader says."""
+        return struct_pages.read_frames(self.frames, pfns).mapcount.astype(np.uint64)
+
+    def close(self) -> None:
+        """Give nothing back: the reader belongs to the machine."""
+
+
+def open_machine(kernel: Kernel) -> Machine:
+    """Return the kernel ready to be walked; raises SourceUnavailable, Unsupported."""
+    try:
+        direct_map = find_direct_map(kernel)
+        mem_map = find_mem_map(kernel, direct_map)
+        zero = find_zero_frames(kernel, direct_map, mem_map)
+        frames, notes = choose_frames(struct_pages.open_frame_map(kernel, mem_map, zero))
+    except BaseException:
+        kernel.close()
+        raise
+    pfns = np.array([zero.small] + ([] if zero.huge is None else [zero.huge]), np.uint64)
+    arch = paging_format(direct_map)
+    return Machine(kernel, direct_map, mem_map, arch, frames, pfns, notes)
+
+
+def choose_frames(
+    frames: struct_pages.FrameMap,
+) -> tuple[FrameReader, tuple[Withheld, ...]]:
+    """Return struct pages as the frame database where they agree with the kernel's own files.
+
+    The files are asked about a sample of frames. Where they may not be read (only root may)
+    nothing contradicts, and the walk says that nothing confirmed either.
+    """
+    try:
+        kpage = open_frames()
+    except OSError:
+        return StructPages(frames), (UNCONFIRMED,)
+    agreement = compare(frames, kpage, sample())
+    if len(agreement.flags) or len(agreement.mapcount) or not agreement.compared:
+        return kpage, (CONTRADICTED,)
+    kpage.close()
+    return StructPages(frames), ()
+
+
+def sample() -> U64:
+    """Return SAMPLE frames (u64, ascending) spread over all RAM."""
+    frames: U64 = np.linspace(1, highest_phys() // PAGE - 1, SAMPLE).astype(np.uint64)
+    return frames

@@ -1,0 +1,318 @@
+"""A process read from kernel memory: its VMAs and its real page tables, without any lock.
+
+What every source over kernel memory shares, whatever reads the memory (eBPF, /proc/kcore).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pagewalk.arch import ARCHES
+from pagewalk.arch.x86_64 import DEVMAP_TO_6_5, DEVMAP_TO_6_14, FRAME, SAVED_DIRTY
+from pagewalk.errors import NoAddressSpace, PagewalkError, ProcessGone, Unsupported
+from pagewalk.kmem.directmap import DirectMap, MemMap, highest_phys
+from pagewalk.kmem.kernel import Kernel
+from pagewalk.kmem.memory import read_pages
+from pagewalk.kmem.task import find_task, read_mm
+from pagewalk.kmem.vmas import RawVmas, read_vmas
+from pagewalk.pages import (
+    EXEC,
+    I64,
+    LEVEL_SHIFT,
+    READ,
+    SHARED,
+    U64,
+    WRITE,
+    Backing,
+    Bool,
+    Counts,
+    Flag,
+    Leaves,
+    State,
+    VMAs,
+    Withheld,
+)
+from pagewalk.paging import Arch, Era
+from pagewalk.pgtable import Kind, count_tables, walk_tables
+from pagewalk.proc.frames import FrameReader
+from pagewalk.proc.kernel import architecture, read_config, release, swap_types
+from pagewalk.proc.maps import backing_of, internal_filesystems, parse_maps, parse_mountinfo
+from pagewalk.proc.pagemap import PAGE
+from pagewalk.proc.stall import Stall
+from pagewalk.proc.target import Target
+from pagewalk.ranges import holder
+from pagewalk.scan import Batch
+from pagewalk.states import classify
+
+# include/linux/mm.h
+VM_READ, VM_WRITE, VM_EXEC, VM_MAYSHARE = 0x1, 0x2, 0x4, 0x80
+VM_PFNMAP, VM_HUGETLB, VM_MIXEDMAP = 0x400, 0x400000, 0x10000000
+RETRIES = 3
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The running kernel, opened once: its memory, its maps of RAM, its paging format.
+
+    ``frames`` answers for page frames, None where nothing on this kernel does; ``zero_pfns`` u64
+    are the frames of the zero page and the huge zero page.
+    """
+
+    kernel: Kernel
+    direct_map: DirectMap
+    mem_map: MemMap
+    arch: Arch
+    frames: FrameReader | None
+    zero_pfns: U64
+    notes: tuple[Withheld, ...]
+
+
+def paging_format(direct_map: DirectMap) -> Arch:
+    """Return this machine's paging format; raises Unsupported for an architecture not known.
+
+    Which software bit means what follows from the release: no interface tells, and distributions
+    do not move PTE bits within one. (6.6: x86/mm: Introduce _PAGE_SAVED_DIRTY; 6.15 on: fsdax
+    pages are ordinary ones, without a DEVMAP bit.)
+    """
+    name = architecture()
+    if name not in ARCHES:
+        raise Unsupported(f"page-table format for {name} in pagewalk", "x86_64")
+    now = release()
+    era = Era(
+        physical_bits=direct_map.phys_mask.bit_length(),
+        max_pfn=highest_phys() // PAGE - 1,
+        encryption=FRAME & ~direct_map.phys_mask,
+        saved_dirty=SAVED_DIRTY if now >= (6, 6) else 0,
+        devmap=DEVMAP_TO_6_5 if now < (6, 6) else DEVMAP_TO_6_14 if now < (6, 15) else 0,
+        swap=swap_types(now, read_config()),
+    )
+    return ARCHES[name].on(direct_map.levels, era)
+
+
+@dataclass(slots=True)
+class KernelSource:
+    """A process read through kernel memory; see sources.Source.
+
+    ``mm`` is the address of its mm_struct, ``root`` the physical address of its PGD, both as they
+    were when it was opened. ``pagemap_fd`` serves hugetlb only and is -1 where refused.
+    """
+
+    name: str
+    machine: Machine
+    target: Target
+    stall: Stall
+    mm: int
+    root: int
+    pagemap_fd: int
+    filesystems: dict[int, str]
+    huge: bool = True
+    tables: bool = True
+
+    @property
+    def frames(self) -> FrameReader | None:
+        """Return what tells flags and mapcounts of frames."""
+        return self.machine.frames
+
+    @property
+    def withheld(self) -> tuple[Withheld, ...]:
+        """Return what this source cannot tell of this process."""
+        return self.machine.notes
+
+    def vmas(self) -> VMAs:
+        """Return the VMAs of the maple tree, named by maps where it may be read.
+
+        Raises ProcessGone when the task has ended or has another mm.
+        """
+        self.check_alive()
+        for _ in range(3):
+            raw = read_vmas(self.machine.kernel, self.mm)
+            named = self.read_maps()
+            if named is None:
+                break
+            inside = named.start < np.uint64(self.machine.arch.user_end)
+            edges = (named.start[inside], named.end[inside])
+            if np.array_equal(edges[0], raw.start) and np.array_equal(edges[1], raw.end):
+                flags = np.zeros(len(named), np.uint64)
+                flags[inside] = raw.flags
+                return with_flags(named, flags)
+        return unnamed(raw, self.filesystems)
+
+    def check_alive(self) -> None:
+        task = find_task(self.machine.kernel, thread_of(self.target))
+        if task.mm != self.mm:
+            raise ProcessGone(self.target.pid, "ended or exec'ed another program")
+
+    def read_maps(self) -> VMAs | None:
+        # The kernel's text takes the mmap_lock (6.18: a VMA's own lock at a time), for names only.
+        try:
+            with self.stall.timed("maps"):
+                text = self.target.read("maps")
+        except PagewalkError:
+            return None
+        return parse_maps(text, self.filesystems) if text else None
+
+    def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
+        """Yield the leaves, holes and doubts of the real page tables in ``ranges``."""
+        user = ranges[ranges[:, 1] <= np.uint64(self.machine.arch.user_end)]
+        for batch in walk_tables(
+            self.machine.arch, self.root, self.read_tables, user, retries=RETRIES
+        ):
+            if len(batch.leaves):
+                self.settle(vmas, batch.leaves)
+            yield batch
+
+    def settle(self, vmas: VMAs, leaves: Leaves) -> None:
+        # What the VMA and the kernel's bookkeeping add to an entry.
+        row = holder(leaves.addr, vmas.ranges)
+        present = leaves.flags & Flag.PRESENT != 0
+        if vmas.flags is not None:
+            mapped = present & (vmas.flags[row] & np.uint64(VM_PFNMAP) != 0)
+            leaves.flags[mapped] |= np.uint32(Flag.SPECIAL)
+        plain = leaves.flags & (Flag.PRESENT | Flag.SPECIAL) == Flag.PRESENT
+        leaves.flags[plain] |= np.uint32(Flag.NORMAL)
+        hugetlb = present & (vmas.backing[row] == Backing.HUGETLB)
+        if hugetlb.any():
+            self.mark_exclusive(leaves, np.flatnonzero(hugetlb))
+
+    def mark_exclusive(self, leaves: Leaves, rows: I64) -> None:
+        # Whether the page table of a hugetlb page is shared with another process, and so the page,
+        # is told by bit 56 of pagemap alone.
+        if self.pagemap_fd < 0:
+            return
+        word = np.zeros(1, np.uint64)
+        for at in rows.tolist():
+            with self.stall.timed("pagemap"):
+                os.preadv(self.pagemap_fd, [word.data.cast("B")], int(leaves.addr[at]) // PAGE * 8)
+            if int(word[0]) >> 56 & 1:
+                leaves.flags[at] |= np.uint32(Flag.EXCLUSIVE)
+
+    def read_tables(self, phys: U64) -> tuple[U64, Bool]:
+        """Return (entries u64[n, 512], readable bool[n]) of the tables at ``phys`` (u64[n])."""
+        words, errno = read_pages(
+            self.machine.kernel.memory, self.machine.direct_map.addresses(phys)
+        )
+        return words, errno == 0
+
+    def counts(self, vmas: VMAs) -> Iterator[Counts]:
+        """Yield bytes by VMA and state, whole page tables at a time."""
+        rows = np.flatnonzero(vmas.end <= np.uint64(self.machine.arch.user_end))
+        # The huge zero page looks like any other huge leaf until its frame is looked at.
+        tally = count_tables(
+            self.machine.arch, self.root, self.read_tables, vmas.ranges[rows], retries=RETRIES
+        )
+        huge = (tally.size[:, Kind.HUGE_PMD] != 0) & (vmas.backing[rows] == Backing.ANON)
+        yield tallied(vmas, rows, tally.size, ~huge)
+        for batch in self.leaves(vmas, vmas.ranges[rows[huge]]) if huge.any() else ():
+            yield self.count_batch(vmas, batch)
+
+    def count_batch(self, vmas: VMAs, batch: Batch) -> Counts:
+        # The rows of a real walk as Counts, with the zero pages told by their frames.
+        leaves = batch.leaves
+        assert leaves.pfn is not None
+        zero = np.isin(leaves.pfn, self.machine.zero_pfns) & (leaves.flags & Flag.PRESENT != 0)
+        leaves.flags[zero] |= np.uint32(Flag.ZERO)
+        addr = np.concatenate([leaves.addr, batch.holes.addr, batch.doubts.addr])
+        row = holder(addr, vmas.ranges)
+        state = np.concatenate(
+            [
+                classify(leaves.flags, vmas.backing[row[: len(leaves)]], None),
+                np.where(batch.holes.level == 1, np.uint8(State.EMPTY), np.uint8(State.NOT_MAPPED)),
+                np.full(len(batch.doubts), State.DOUBT, np.uint8),
+            ]
+        )
+        # Without a look at the frame an anonymous page cannot be told from one of a file's VMA.
+        state[np.isin(state, KINDS)] = State.PRESENT
+        level = np.concatenate([batch.holes.level, batch.doubts.level]).astype(np.uint32)
+        flags = np.concatenate([leaves.flags, level << np.uint32(LEVEL_SHIFT)])
+        size = np.concatenate([leaves.size, batch.holes.size, batch.doubts.size])
+        return Counts(row, state, flags, size)
+
+    def close(self) -> None:
+        """Give back what belongs to this process; the machine stays open for the next."""
+        if self.pagemap_fd >= 0:
+            os.close(self.pagemap_fd)
+
+
+KINDS = (State.ANON, State.FILE, State.SHMEM)
+HOLE_LEVELS = {Kind.PMD_NONE: 2, Kind.PUD_NONE: 3, Kind.P4D_NONE: 4, Kind.PGD_NONE: 5}
+
+
+def tallied(vmas: VMAs, rows: I64, size: U64, keep: Bool) -> Counts:
+    """Return a Tally's ``size`` u64[k, Kind] of the VMAs ``rows`` as Counts, where ``keep``."""
+    which, kind = np.nonzero(size * keep[:, None])
+    states = np.array([State.DOUBT if k.state is None else k.state for k in Kind], np.uint8)
+    levels = np.array([HOLE_LEVELS.get(k, 0) for k in Kind], np.uint32)
+    state, row = states[kind], rows[which]
+    backing = vmas.backing[row]
+    state[(state == State.SPECIAL) & (backing == Backing.ANON)] = State.ZERO
+    state[(state == State.PRESENT) & (backing == Backing.HUGETLB)] = State.HUGETLB
+    if vmas.flags is not None:
+        mapped = vmas.flags[row] & np.uint64(VM_PFNMAP) != 0
+        state[(state == State.PRESENT) & mapped] = State.SPECIAL
+    huge = (kind == Kind.HUGE_PMD) | (kind == Kind.HUGE_PUD)
+    flags = levels[kind] << np.uint32(LEVEL_SHIFT) | np.where(huge, Flag.HUGE, 0).astype(np.uint32)
+    return Counts(row, state, flags, size[which, kind])
+
+
+def open_process_memory(
+    name: str, machine: Machine, target: Target, budget_ns: int
+) -> KernelSource:
+    """Return process ``target`` read through ``machine``; raises ProcessGone, NoAddressSpace."""
+    task = find_task(machine.kernel, thread_of(target))
+    if task.mm is None:
+        raise NoAddressSpace(target.pid, f"({task.comm}) has no address space")
+    pgd = read_mm(machine.kernel, task.mm).pgd
+    try:
+        pagemap_fd = target.open("pagemap")
+    except PagewalkError:
+        pagemap_fd = -1
+    filesystems = dict(internal_filesystems())
+    with suppress(PagewalkError):
+        filesystems |= parse_mountinfo(target.read("mountinfo"))
+    root = pgd - machine.direct_map.base
+    return KernelSource(
+        name, machine, target, Stall(budget_ns), task.mm, root, pagemap_fd, filesystems
+    )
+
+
+def thread_of(target: Target) -> int:
+    # The thread that the target's directory is of: with a dead leader another one's.
+    return int(os.readlink(f"/proc/self/fd/{target.dirfd}").rsplit("/", 1)[-1])
+
+
+def with_flags(vmas: VMAs, flags: U64) -> VMAs:
+    """Return ``vmas`` with vm_flags; what they call a PFN map is no longer hidden."""
+    backing = vmas.backing.copy()
+    seen = (backing == Backing.HIDDEN) & (flags != 0)
+    backing[seen] = Backing.KERNEL
+    backing[flags & np.uint64(VM_HUGETLB) != 0] = Backing.HUGETLB
+    return replace(vmas, flags=flags, backing=backing)
+
+
+def unnamed(raw: RawVmas, filesystems: dict[int, str]) -> VMAs:
+    """Return raw VMAs whose names maps does not tell: a file is named by its device and inode."""
+    dev = raw.major.astype(np.uint64) << np.uint64(32) | raw.minor
+    names = tuple(
+        f"/dev {major}:{minor} inode {inode}" if inode else ""
+        for major, minor, inode in zip(
+            raw.major.tolist(), raw.minor.tolist(), raw.inode.tolist(), strict=True
+        )
+    )
+    perms = np.zeros(len(raw.start), np.uint8)
+    for flag, bit in ((VM_READ, READ), (VM_WRITE, WRITE), (VM_EXEC, EXEC), (VM_MAYSHARE, SHARED)):
+        perms[raw.flags & np.uint64(flag) != 0] |= bit
+    backing = np.array(
+        [
+            backing_of(name, int(inode), filesystems.get(int(device), ""))
+            for name, inode, device in zip(names, raw.inode, dev, strict=True)
+        ],
+        np.uint8,
+    )
+    offset = np.where(raw.inode != 0, raw.offset, 0).astype(np.uint64)
+    vmas = VMAs(raw.start, raw.end, perms, offset, dev, raw.inode, backing, names)
+    return with_flags(vmas, raw.flags)

@@ -1,0 +1,26 @@
+"""The drgn source: as kcore, with drgn as the reader of kernel memory (an optional extra).
+
+It needs no debug symbols. drgn reads one address a call, so it is the slowest; it is there to
+check the others against a reader that is not ours.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from pagewalk.kmem.drgn_reader import open_drgn
+from pagewalk.kmem.live import open_kcore
+from pagewalk.kmem.machine import open_machine
+from pagewalk.kmem.process import KernelSource, Machine, open_process_memory
+from pagewalk.proc.target import Target
+
+
+def open(target: Target, budget_ns: int) -> KernelSource:
+    """Return the drgn source of ``target``; raises SourceUnavailable with cause and remedy."""
+    return open_process_memory("drgn", machine(), target, budget_ns)
+
+
+@cache
+def machine() -> Machine:
+    """Return the running kernel, opened once for all processes."""
+    return open_machine(open_kcore(open_drgn()))

@@ -1,0 +1,24 @@
+"""The eBPF source: the real page tables of the live kernel, by one tiny reader program.
+
+No lock of the target is taken. Needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN, and BTF.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from pagewalk.kmem.live import open_bpf
+from pagewalk.kmem.machine import open_machine
+from pagewalk.kmem.process import KernelSource, Machine, open_process_memory
+from pagewalk.proc.target import Target
+
+
+def open(target: Target, budget_ns: int) -> KernelSource:
+    """Return the eBPF source of ``target``; raises SourceUnavailable with cause and remedy."""
+    return open_process_memory("ebpf", machine(), target, budget_ns)
+
+
+@cache
+def machine() -> Machine:
+    """Return the running kernel, opened once for all processes: loading takes some 50 ms."""
+    return open_machine(open_bpf())

@@ -1,0 +1,25 @@
+"""The kcore source: the real page tables of the live kernel, through /proc/kcore.
+
+No lock of the target is taken, and no BPF is needed: CAP_SYS_RAWIO, CAP_SYSLOG and BTF are.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from pagewalk.kmem.kcore import KcoreMemory
+from pagewalk.kmem.live import open_kcore
+from pagewalk.kmem.machine import open_machine
+from pagewalk.kmem.process import KernelSource, Machine, open_process_memory
+from pagewalk.proc.target import Target
+
+
+def open(target: Target, budget_ns: int) -> KernelSource:
+    """Return the kcore source of ``target``; raises SourceUnavailable with cause and remedy."""
+    return open_process_memory("kcore", machine(), target, budget_ns)
+
+
+@cache
+def machine() -> Machine:
+    """Return the running kernel, opened once for all processes."""
+    return open_machine(open_kcore(KcoreMemory()))
