@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pagewalk.kmem.frames import EXPORTED, FrameMap, read_frames
+from pagewalk.kmem.layout import kpf
 from pagewalk.pages import U64
 from pagewalk.proc.frames import Frames, folio_flags
 from pagewalk.proc.frames import read_frames as read_kpage
+
+_LOOKS = 3
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,31 @@ def compare(frames: FrameMap, kpage: Frames, pfns: U64) -> Agreement:
 
     Frames change all the time, so the kernel's files are read before and after, and only a frame
     of which both readings agree counts. So does none of which /proc/kpageflags knows nothing (0,
-    or nopage): offline memory, device memory, or what is not initialised yet. On kernels up to
-    6.9 a tail's flags are compared with its head's, as everywhere in pagewalk.
+    or nopage): offline memory, device memory, or what is not initialised yet. A page that was
+    freed, used and freed again in between looks the same before and after: a difference counts
+    when three looks in a row show it. On kernels up to 6.9 a tail's flags are compared with its
+    head's, as everywhere in pagewalk.
     """
+    found = _look(frames, kpage, pfns)
+    for _ in range(_LOOKS - 1):
+        again = np.union1d(found.flags, found.mapcount)
+        if not len(again):
+            break
+        seen = _look(frames, kpage, again)
+        found = Agreement(
+            found.compared,
+            np.intersect1d(found.flags, seen.flags),
+            np.intersect1d(found.mapcount, seen.mapcount),
+        )
+    return found
+
+
+def _look(frames: FrameMap, kpage: Frames, pfns: U64) -> Agreement:
     before = _kpage(kpage, pfns)
     rows = read_frames(frames, pfns)
     after = _kpage(kpage, pfns)
-    nopage = np.uint64(1 << 20)
     same = (before[0] == after[0]) & (before[1] == after[1]) & (rows.errno == 0)
-    same &= after[0] & ~nopage != 0
+    same &= after[0] & ~kpf("nopage") != 0
     flags = same & ((rows.flags ^ after[0]) & EXPORTED != 0)
     mapcount = same & (rows.mapcount != after[1].view(np.int64))
     return Agreement(int(np.count_nonzero(same)), pfns[flags], pfns[mapcount])

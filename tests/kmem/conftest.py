@@ -1,0 +1,34 @@
+"""The running kernel, opened once for the live tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pagewalk.kmem.directmap import DirectMap, MemMap, find_direct_map, find_mem_map
+from pagewalk.kmem.frames import FrameMap, open_frame_map
+from pagewalk.kmem.kernel import Kernel
+from pagewalk.kmem.live import open_bpf
+from pagewalk.kmem.zero import find_zero_frames
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Kernel]:
+    with open_bpf() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def direct_map(kernel: Kernel) -> DirectMap:
+    return find_direct_map(kernel)
+
+
+@pytest.fixture(scope="module")
+def mem_map(kernel: Kernel, direct_map: DirectMap) -> MemMap:
+    return find_mem_map(kernel, direct_map)
+
+
+@pytest.fixture(scope="module")
+def frames(kernel: Kernel, direct_map: DirectMap, mem_map: MemMap) -> FrameMap:
+    return open_frame_map(kernel, mem_map, find_zero_frames(kernel, direct_map, mem_map))

@@ -1,0 +1,174 @@
+"""Struct pages against /proc/kpageflags and /proc/kpagecount, frame by frame."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pagewalk.flags import KPF
+from pagewalk.kmem.frames import FrameMap, read_frames, read_owners
+from pagewalk.kmem.layout import kpf
+from pagewalk.kmem.verify import compare
+from pagewalk.proc.frames import Frames, open_frames
+from tests import kernel_says
+from tests.targets import TARGETS, Running, start
+
+pytestmark = pytest.mark.live
+
+PAGE = mmap.PAGESIZE
+PFN = np.uint64((1 << 55) - 1)
+PRESENT = np.uint64(1 << 63)
+
+
+@pytest.fixture(scope="module")
+def kpage() -> Iterator[Frames]:
+    opened = open_frames()
+    yield opened
+    opened.close()
+
+
+def last_frame() -> int:
+    # /proc/kpageflags ends with the last section, 128 MiB, that holds RAM.
+    with open("/proc/kpageflags", "rb", buffering=0) as file:
+        low, high = 0, 1 << 40
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (
+                (middle + 1, high) if os.pread(file.fileno(), 8, middle * 8) else (low, middle)
+            )
+    return low
+
+
+def test_the_whole_machine(frames: FrameMap, kpage: Frames) -> None:
+    compared, wrong_flags, wrong_counts = 0, [], []
+    for first in range(0, last_frame(), 1 << 16):
+        pfns = np.arange(first, min(first + (1 << 16), last_frame()), dtype=np.uint64)
+        agreement = compare(frames, kpage, pfns)
+        compared += agreement.compared
+        wrong_flags += agreement.flags.tolist()
+        wrong_counts += agreement.mapcount.tolist()
+    assert compared > 100_000
+    assert wrong_flags == []
+    assert wrong_counts == []
+
+
+def frames_of(running: Running) -> np.ndarray:
+    parts = []
+    for pid in running.pids:
+        for vma in kernel_says.read_maps(pid):
+            if vma.end < 1 << 47 and vma.end - vma.start < 4 << 30:
+                words = kernel_says.read_pagemap(pid, vma.start, vma.end)
+                parts.append(words[words & PRESENT != 0] & PFN)
+    return np.unique(np.concatenate(parts))
+
+
+# The target, and what /proc/kpageflags must say of some frame of it, so that the comparison is
+# known to meet what the target is for.
+KINDS = {
+    "plain": ("anon", "swapbacked"),
+    "zero_reads": ("zero_page",),
+    "fork_cow": ("anon", "mmap"),
+    "file_shared": ("mmap", "referenced"),
+    "locked": ("mlocked", "unevictable"),
+    "memfd": ("swapbacked",),
+    "thp": ("thp", "head", "tail"),
+    "thp_part": ("thp", "head", "tail"),
+    "thp_split": ("thp", "head", "tail"),
+    "huge_zero": ("thp", "zero_page"),
+    "shmem_thp": ("thp", "swapbacked"),
+    "file_thp": ("thp",),
+    "hugetlb_private": ("huge", "head", "tail"),
+    "hugetlb_fork": ("huge",),
+    "hugetlb_pmd": ("huge",),
+    "ksm": ("ksm", "anon"),
+    "swap_private": ("anon", "swapbacked"),
+    "packet_ring": ("mmap",),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_targets(frames: FrameMap, kpage: Frames, prepare: Callable[..., None], name: str) -> None:
+    prepare(*TARGETS[name].needs)
+    with start(name, stopped=True) as running:
+        pfns = frames_of(running)
+        agreement = compare(frames, kpage, pfns)
+        rows = read_frames(frames, pfns)
+    seen = np.bitwise_or.reduce(rows.flags)
+    for kind in KINDS[name]:
+        assert seen & kpf(kind), kind
+    # A few may change between the two readings of kpage*, which do not count.
+    assert agreement.compared > len(pfns) // 2
+    assert agreement.flags.tolist() == []
+    assert agreement.mapcount.tolist() == []
+
+
+def test_frames_that_change_all_the_time(frames: FrameMap, kpage: Frames) -> None:
+    with start("churn") as running:
+        for _ in range(20):
+            agreement = compare(frames, kpage, frames_of(running))
+            assert agreement.flags.tolist() == []
+            assert agreement.mapcount.tolist() == []
+
+
+def test_a_wrong_layout_is_noticed(frames: FrameMap, kpage: Frames) -> None:
+    # Bit 12 and up taken for bit 0 and up: what a kernel with other flag numbers would look like.
+    layout = replace(frames.layout, low=frames.layout.high)
+    with start("plain", stopped=True) as running:
+        agreement = compare(replace(frames, layout=layout), kpage, frames_of(running))
+    assert len(agreement.flags) > 100
+    layout = replace(frames.layout, mapcount=frames.layout.refcount)
+    with start("fork_cow", stopped=True) as running:
+        agreement = compare(replace(frames, layout=layout), kpage, frames_of(running))
+    assert len(agreement.mapcount) > 100
+
+
+def test_a_frame_that_is_none_has_an_errno(frames: FrameMap) -> None:
+    # 2^40 frames are 4 PiB: above any RAM, and beyond the struct pages.
+    rows = read_frames(frames, np.array([1 << 40, 1], np.uint64))
+    assert rows.errno[0] != 0
+    assert rows.errno[1] == 0
+
+
+def own_frames(area: mmap.mmap, pages: int) -> np.ndarray:
+    address = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    return kernel_says.read_pagemap(os.getpid(), address, address + pages * PAGE) & PFN
+
+
+def test_owners_of_our_own_pages(frames: FrameMap) -> None:
+    area = mmap.mmap(-1, 8 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    area.madvise(mmap.MADV_NOHUGEPAGE)
+    for page in range(8):
+        area[page * PAGE] = 1
+    address = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    rows = read_frames(frames, own_frames(area, 8))
+    owners = read_owners(frames, rows.head)
+    # linear_page_index() of a private anonymous page is its address in pages.
+    assert owners.index.tolist() == [address // PAGE + page for page in range(8)]
+    # One anon_vma, marked as such.
+    assert len(set(owners.mapping.tolist())) == 1
+    assert owners.mapping[0] & np.uint64(3) == 1
+    assert rows.mapcount.tolist() == [1] * 8
+
+
+def test_young_is_what_the_idle_bitmap_left(frames: FrameMap) -> None:
+    # Marking a page idle clears the accessed bit of its page-table entry and keeps it as
+    # PG_young (mm/page_idle.c), on our own page only.
+    bitmap = Path("/sys/kernel/mm/page_idle/bitmap")
+    if not bitmap.exists():
+        pytest.skip("this kernel has no idle page tracking (CONFIG_IDLE_PAGE_TRACKING)")
+    area = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    area[0] = 1
+    frame = int(own_frames(area, 1)[0])
+    fd = os.open(bitmap, os.O_RDWR)
+    os.pwrite(fd, (1 << frame % 64).to_bytes(8, "little"), frame // 64 * 8)
+    os.close(fd)
+    rows = read_frames(frames, np.array([frame], np.uint64))
+    assert rows.young.tolist() == [True]
+    assert int(rows.flags[0]) >> KPF["idle"] & 1

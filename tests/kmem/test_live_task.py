@@ -1,0 +1,215 @@
+"""Tasks, mm and VMAs read from kernel structs, against /proc."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pagewalk.errors import ProcessGone
+from pagewalk.kmem.kernel import Kernel
+from pagewalk.kmem.task import find_task, read_mm
+from pagewalk.kmem.vmas import RawVmas, read_vmas
+from tests import kernel_says
+from tests.targets import start
+
+pytestmark = pytest.mark.live
+
+VM_READ, VM_WRITE, VM_EXEC, VM_MAYSHARE = 1, 2, 4, 0x80
+
+
+def raw_vmas(kernel: Kernel, pid: int) -> RawVmas:
+    mm = find_task(kernel, pid).mm
+    assert mm is not None
+    return read_vmas(kernel, mm)
+
+
+Row = tuple[int, int, str, int, tuple[int, int], int]
+
+
+def as_maps(vmas: RawVmas) -> list[Row]:
+    # The columns of /proc/PID/maps; show_map_vma() prints pgoff 0 without a file.
+    rows = []
+    for row in range(len(vmas.start)):
+        flags, has_file = int(vmas.flags[row]), bool(vmas.file[row])
+        letters = (("r", VM_READ), ("w", VM_WRITE), ("x", VM_EXEC))
+        perms = "".join(letter if flags & bit else "-" for letter, bit in letters)
+        rows.append(
+            (
+                int(vmas.start[row]),
+                int(vmas.end[row]),
+                perms + ("s" if flags & VM_MAYSHARE else "p"),
+                int(vmas.offset[row]) if has_file else 0,
+                (int(vmas.major[row]), int(vmas.minor[row])),
+                int(vmas.inode[row]),
+            )
+        )
+    return rows
+
+
+def maps(pid: int) -> list[Row]:
+    return [
+        (vma.start, vma.end, vma.perms, vma.offset, vma.device, vma.inode)
+        for vma in kernel_says.read_maps(pid)
+        if vma.name != "[vsyscall]"  # the gate VMA is in no tree
+    ]
+
+
+@pytest.mark.parametrize("name", ["plain", "file_private", "names", "threads", "vmas", "java"])
+def test_the_vma_list_is_that_of_maps(kernel: Kernel, prepare: object, name: str) -> None:
+    if name == "java":
+        prepare("java")  # type: ignore[operator]
+    with start(name, stopped=True) as running:
+        found = as_maps(raw_vmas(kernel, running.pid))
+        assert found == maps(running.pid)
+        assert len(found) > 5
+
+
+def test_every_process_of_this_machine(kernel: Kernel) -> None:
+    # Others may map and exit between the reads: a process counts where maps before and after
+    # agree; of those every one must match.
+    compared = 0
+    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+        try:
+            before = maps(pid)
+            task = find_task(kernel, pid)
+            vmas = as_maps(read_vmas(kernel, task.mm)) if task.mm else []
+            after = maps(pid)
+        except (OSError, ProcessGone):
+            continue
+        if before == after:
+            assert vmas == before, pid
+            compared += 1
+    assert compared > 3
+
+
+def test_vm_flags_are_those_of_smaps(kernel: Kernel) -> None:
+    # Bit and letters as in show_smap_vma_flags(), fs/proc/task_mmu.c.
+    codes = {"rd": 0, "wr": 1, "ex": 2, "sh": 3, "mr": 4, "mw": 5, "me": 6, "ms": 7, "gd": 8}
+    codes |= {"lo": 13, "nr": 21}
+    with start("locked", stopped=True) as running:
+        vmas = raw_vmas(kernel, running.pid)
+        says = [
+            (vma.start, set(vma.flags))
+            for vma in kernel_says.read_smaps(running.pid)
+            if vma.name != "[vsyscall]"
+        ]
+        for (address, flags), begin, raw in zip(says, vmas.start, vmas.flags, strict=True):
+            assert address == begin
+            assert flags & set(codes) == {c for c, bit in codes.items() if int(raw) >> bit & 1}
+        assert any("lo" in flags for _, flags in says)
+
+
+def test_mm_numbers_are_those_of_status(kernel: Kernel) -> None:
+    with start("locked", stopped=True) as running:
+        mm = read_mm(kernel, find_task(kernel, running.pid).mm or 0)
+        status = kernel_says.read_status_kib(running.pid)
+        assert mm.total == status["VmSize"] * 1024
+        assert mm.locked == status["VmLck"] * 1024 > 0
+        assert mm.pinned == status["VmPin"] * 1024
+        assert mm.pgtables == status["VmPTE"] * 1024
+        assert mm.map_count == len(maps(running.pid))
+        stack = next(vma for vma in kernel_says.read_maps(running.pid) if vma.name == "[stack]")
+        assert stack.start <= mm.start_stack < stack.end
+
+
+def test_tasks_are_those_of_proc(kernel: Kernel) -> None:
+    own = find_task(kernel, os.getpid())
+    assert own.address == kernel.current
+    assert own.comm == Path("/proc/self/comm").read_text()[:-1]
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    # stat prints start_boottime in clock ticks, rounded down (nsec_to_clock_t).
+    assert own.start_ns // (10**9 // os.sysconf("SC_CLK_TCK")) == ticks
+    assert not own.kernel_thread
+    assert not own.exiting
+
+
+def test_a_kernel_thread_has_no_mm(kernel: Kernel) -> None:
+    kthreadd = find_task(kernel, 2)
+    assert kthreadd.comm == "kthreadd"
+    assert kthreadd.kernel_thread
+    assert kthreadd.mm is None
+
+
+def test_a_thread_is_found_by_its_own_id(kernel: Kernel) -> None:
+    done, ids = threading.Event(), []
+
+    def wait() -> None:
+        ids.append(threading.get_native_id())
+        done.wait()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not ids:
+        pass
+    found, own = find_task(kernel, ids[0]), find_task(kernel, os.getpid())
+    done.set()
+    thread.join()
+    assert found.pid == ids[0] != own.pid
+    assert found.address != own.address
+    assert found.mm == own.mm
+
+
+def test_the_threads_of_a_dead_leader_lead_to_the_mm(kernel: Kernel) -> None:
+    with start("leader_dead", stopped=True) as running:
+        leader = find_task(kernel, running.pid)
+        assert leader.exiting
+        assert leader.mm is None
+        threads = [int(tid) for tid in os.listdir(f"/proc/{running.pid}/task")]
+        alive = [task for task in (find_task(kernel, tid) for tid in threads) if task.mm]
+        assert len(alive) == 2
+        assert len({task.mm for task in alive}) == 1
+
+
+def test_a_zombie_has_no_mm(kernel: Kernel) -> None:
+    with subprocess.Popen(["true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        zombie = find_task(kernel, child.pid)
+        assert zombie.exiting
+        assert zombie.mm is None
+        child.wait()
+        with pytest.raises(ProcessGone):
+            find_task(kernel, child.pid)
+
+
+@pytest.mark.parametrize("pid", [0, -1, 4194304, 1 << 40])
+def test_no_such_pid(kernel: Kernel, pid: int) -> None:
+    # 4194304 is PID_MAX_LIMIT: no id is that high.
+    with pytest.raises(ProcessGone, match="does not exist"):
+        find_task(kernel, pid)
+
+
+INSIDE = """
+import os
+from pagewalk.kmem.live import open_bpf
+from pagewalk.kmem.task import find_task
+with open_bpf() as kernel:
+    own = find_task(kernel, os.getpid())
+    print(os.getpid(), own.pid, own.comm, own.address == kernel.current)
+"""
+
+
+def test_pids_mean_what_they_mean_to_the_caller() -> None:
+    # In a PID namespace of its own the child is 1, and 1 must be itself, not the machine's init.
+    command = ["unshare", "--pid", "--fork", sys.executable, "-c", INSIDE]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    comm = Path(sys.executable).resolve().name[:15]
+    pid, found, name, same = done.stdout.split()
+    assert (pid, found, same) == ("1", "1", "True")
+    assert name in (comm, Path(sys.executable).name[:15])
+
+
+def test_vmas_that_change_all_the_time_are_read_consistently(kernel: Kernel) -> None:
+    with start("churn") as running:
+        mm = find_task(kernel, running.pid).mm
+        assert mm is not None
+        for _ in range(200):
+            vmas = read_vmas(kernel, mm)
+            assert (vmas.start < vmas.end).all()
+            assert (vmas.end[:-1] <= vmas.start[1:]).all()
+            assert (vmas.start % np.uint64(4096) == 0).all()
