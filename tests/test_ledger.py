@@ -1,0 +1,302 @@
+"""The ledger: hand-made numbers on both sides, each difference with the cause put there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from pagewalk.account import Table
+from pagewalk.ledger import CAUSES, CONCURRENT, LINES, SHORT, Cause, Line, ledger, why
+from pagewalk.pages import READ, SHARED, WRITE, Backing, Flag, State
+from pagewalk.proc.counters import Smaps, Theirs, parse_smaps
+from tests import by_hand
+from tests.by_hand import HEAP, MEMFD, PAGE, PROGRAM
+from tests.properties import always
+
+KIB = 1024
+
+# What the kernel prints for tests/by_hand.py: RSS without the zero page (2072 KiB), and the PSS of
+# each VMA, 5461 + 7168 + 2048 + 2097152 bytes, cut to 5 + 7 + 2 + 2048 KiB.
+SMAPS = parse_smaps(
+    b"""\
+00400000-00404000 r-xp 00001000 08:01 77   /usr/bin/program
+Size: 16 kB
+Rss: 8 kB
+Pss: 5 kB
+Private_Clean: 4 kB
+VmFlags: rd ex mr
+00600000-00606000 rw-p 00000000 00:00 0    [heap]
+Size: 24 kB
+Rss: 12 kB
+Pss: 7 kB
+Private_Dirty: 4 kB
+Anonymous: 12 kB
+Swap: 4 kB
+VmFlags: rd wr mr
+7f0000000000-7f0000003000 rw-s 00000000 00:01 9   /memfd:x (deleted)
+Size: 12 kB
+Rss: 4 kB
+Pss: 2 kB
+VmFlags: rd wr sh mr
+7f0000200000-7f0000600000 rw-p 00000000 00:00 0
+Size: 4096 kB
+Rss: 2048 kB
+Pss: 2048 kB
+Private_Dirty: 2048 kB
+Anonymous: 2048 kB
+VmFlags: rd wr mr gd
+"""
+)
+ROLLUP = parse_smaps(
+    b"00400000-7f0000600000 ---p 00000000 00:00 0   [rollup]\n"
+    b"Rss: 2072 kB\nPss: 2062 kB\nSwap: 4 kB\n"
+)
+SIZE, RSS, ANON = 4148 * KIB, 2072 * KIB, 2060 * KIB
+THEIRS = Theirs(
+    status={
+        "VmSize": SIZE, "VmRSS": RSS, "RssAnon": ANON, "RssFile": 8 * KIB, "RssShmem": 4 * KIB,
+        "VmSwap": 4 * KIB, "VmData": 24 * KIB, "VmStk": 4096 * KIB, "VmExe": 12 * KIB,
+        "VmLib": 4 * KIB, "VmLck": 0, "HugetlbPages": 0,
+    },
+    statm={"size": SIZE, "resident": RSS, "shared": 12 * KIB, "data": 4120 * KIB},
+    stat={"rss": RSS, "vsize": SIZE},
+    smaps=SMAPS, rollup=ROLLUP, pmap=SIZE, cpus=2, threads=1, release=(6, 18),
+)
+
+
+def line(against: str, theirs: Theirs = THEIRS, table: Table | None = None,
+         before: Theirs | None = None) -> Line:
+    rows = ledger(table or by_hand.table(), theirs, before)
+    return next(row for row in rows if row.against == against)
+
+
+def with_status(**changes: int) -> Theirs:
+    return replace(THEIRS, status={**THEIRS.status, **changes})
+
+
+def with_row(*row: object, locked: bool = False) -> Table:
+    """Return by_hand's Table with one more page in the memfd VMA instead of its marker."""
+    rows = [*by_hand.ROWS[:10], row, *by_hand.ROWS[11:]]
+    return by_hand.table(rows, locked=np.array([locked] * 4))  # type: ignore[arg-type]
+
+
+def test_every_line_closes_and_says_why() -> None:
+    causes = {row.against: row.causes for row in ledger(by_hand.table(), THEIRS)}
+    assert set(causes) == {rule.against for rule in LINES}
+    zero, cut = Cause("zero_page", PAGE, True), 5461 - 5 * KIB
+    assert {name: found for name, found in causes.items() if found} == {
+        "status VmRSS": (zero,),
+        "statm resident (top RES)": (zero,),
+        "stat rss": (zero,),
+        "smaps Rss": (zero,),
+        "smaps_rollup Rss": (zero,),
+        "smaps Pss": (Cause("pss_truncation_by_vma", cut, True),),
+        "smaps_rollup Pss": (Cause("pss_truncation", cut, True),),
+    }
+    assert all(row.unexplained == 0 for row in ledger(by_hand.table(), THEIRS))
+
+
+@always(
+    st.dictionaries(st.sampled_from(sorted(THEIRS.status)), st.integers(0, 1 << 40)),
+    st.integers(0, 1 << 40), st.integers(0, 1 << 40),
+)
+def test_ours_less_theirs_is_the_causes_and_the_rest(
+    status: dict[str, int], rss: int, before: int
+) -> None:
+    theirs = replace(with_status(**status), stat={"rss": rss, "vsize": SIZE})
+    for row in ledger(by_hand.table(), theirs, with_status(VmRSS=before)):
+        assert row.ours is not None and row.theirs is not None and row.unexplained is not None
+        assert row.ours - row.theirs == sum(c.bytes for c in row.causes) + row.unexplained
+        assert all(c.exact or abs(c.bytes) <= (c.bound or 0) for c in row.causes)
+
+
+def test_a_difference_without_a_cause_stays_unexplained() -> None:
+    row = line("status VmData", with_status(VmData=20 * KIB))
+    assert (row.causes, row.unexplained) == ((), 4 * KIB)
+
+
+def test_a_number_the_kernel_does_not_give_has_no_line() -> None:
+    bare = replace(THEIRS, status={}, smaps=None, rollup=None, pmap=None)
+    named = {row.against.split()[0] for row in ledger(by_hand.table(), bare)}
+    assert named == {"statm", "stat"}
+
+
+def test_a_number_of_ours_that_is_withheld_is_none_and_never_zero() -> None:
+    row = line("smaps Pss", table=by_hand.table(frames=False))
+    assert (row.ours, row.theirs, row.unexplained) == (None, 2062 * KIB, None)
+
+
+# ---- one test a cause: the bytes put in are the bytes named
+
+
+def test_gate_vma() -> None:
+    of = by_hand.vmas(
+        [(0x400000, 4, READ, 0, Backing.FILE, "/f"),
+         (0xFFFFFFFFFF600000, 1, READ, 0, Backing.HIDDEN, "[vsyscall]")]
+    )
+    table = by_hand.by_vma(by_hand.walk([], of))
+    row = line("status VmSize", with_status(VmSize=16 * KIB), table)
+    assert (row.causes, row.unexplained) == ((Cause("gate_vma", PAGE, True),), 0)
+
+
+@pytest.mark.parametrize(
+    ("cause", "state", "flags"),
+    [
+        ("zero_page", State.ZERO, Flag.PRESENT),
+        ("huge_zero_page", State.ZERO, Flag.PRESENT | Flag.HUGE),
+        ("special_mapping", State.SPECIAL, Flag.PRESENT),
+        ("hugetlb", State.HUGETLB, Flag.PRESENT),
+    ],
+)
+def test_present_pages_that_are_in_no_rss(cause: str, state: State, flags: Flag) -> None:
+    table = with_row(MEMFD + 2 * PAGE, PAGE, state, flags, 9, (), 0)
+    found = {c.cause: c.bytes for c in line("status VmRSS", table=table).causes}
+    # The zero page that is in by_hand anyway comes on top.
+    expected = {"zero_page": PAGE, cause: PAGE * (2 if cause == "zero_page" else 1)}
+    assert (found, line("status VmRSS", table=table).unexplained) == (expected, 0)
+
+
+def test_migration() -> None:
+    table = with_row(MEMFD + 2 * PAGE, PAGE, State.MIGRATING, Flag.SOFT | Flag.MIGRATION, 9, (), 0)
+    row = line("status VmRSS", with_status(VmRSS=RSS + PAGE), table)
+    assert row.causes == (Cause("zero_page", PAGE, True), Cause("migration", -PAGE, True))
+    assert row.unexplained == 0
+
+
+def test_shmem_swap() -> None:
+    table = by_hand.table(shmem_swap=np.array([0, 0, 2 * PAGE, 0]))
+    row = line("status VmSwap", table=table)
+    assert (row.causes, row.unexplained) == ((Cause("shmem_swap", 2 * PAGE, True),), 0)
+
+
+def test_locked_truncation() -> None:
+    # Locked are all four VMAs: 5461 bytes less 5 KiB are lost to the kernel's whole KiB.
+    table = by_hand.table(locked=np.array([True] * 4))
+    smaps = replace(SMAPS, columns={**SMAPS.columns, "Locked": SMAPS.columns["Pss"]})
+    row = line("smaps Locked", replace(THEIRS, smaps=smaps), table)
+    assert row.causes == (Cause("locked_truncation", 5461 - 5 * KIB, True),)
+    assert row.unexplained == 0
+
+
+def test_hugetlb_pmd_shared() -> None:
+    table = with_row(MEMFD + 2 * PAGE, PAGE, State.HUGETLB, Flag.PRESENT, 9, ("huge",), 1)
+    row = line("status HugetlbPages", table=table)
+    assert row.causes == (Cause("hugetlb_pmd_shared", PAGE, False, PAGE),)
+    assert row.unexplained == 0
+
+
+def overcounting(swap_kib: int, perms: int) -> Line:
+    rows = list(zip(by_hand.VMAS.start.tolist(), (4, 6, 3, 1024), strict=True))
+    perm = (READ, READ | WRITE, perms, READ | WRITE)
+    backing = (Backing.FILE, Backing.ANON, Backing.SHMEM, Backing.ANON)
+    of = by_hand.vmas([(*rows[i], perm[i], 0, backing[i], "") for i in range(4)])
+    table = by_hand.by_vma(by_hand.walk([by_hand.pages(by_hand.ROWS, of)], of))
+    swap = np.array([0, 4, swap_kib, 0]) * KIB
+    smaps = replace(SMAPS, columns={**SMAPS.columns, "Swap": swap})
+    return line("smaps Swap", replace(THEIRS, smaps=smaps), table)
+
+
+def test_smaps_large_shmem_swap_overcount() -> None:
+    row = overcounting(2048, READ | WRITE)
+    assert row.causes == (
+        Cause("smaps_large_shmem_swap_overcount", -2048 * KIB, False, 2048 * KIB),
+    )
+
+
+@pytest.mark.parametrize("perms", [READ | WRITE | SHARED, READ])
+def test_only_private_writable_shmem_can_be_overcounted(perms: int) -> None:
+    assert overcounting(2048, perms).unexplained == -2048 * KIB
+
+
+# ---- bounded causes
+
+
+@pytest.mark.parametrize(
+    ("release", "against", "most"),
+    [
+        # percpu_counter: up to max(32, 2 * 2 CPUs) - 1 = 31 pages on each of 2 CPUs, and three
+        # counters; status and statm are exact sums from 6.18 on, stat never.
+        ((6, 18), "stat rss", 186),
+        ((6, 12), "stat rss", 186),
+        ((6, 12), "status VmRSS", 186),
+        ((6, 12), "status RssAnon", 62),
+        ((6, 12), "statm shared (top SHR)", 124),
+        # Per thread up to 6.1: 66 faults of up to 16 file pages, and here is one thread.
+        ((6, 1), "status RssFile", 1056),
+        ((6, 1), "status VmRSS", 3168),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_counters_lag_by_so_many_pages_and_no_more(
+    release: tuple[int, int], against: str, most: int, sign: int
+) -> None:
+    def off_by(pages: int) -> Line:
+        bytes_off = sign * pages * PAGE
+        changed = replace(
+            THEIRS,
+            status={k: v + bytes_off for k, v in THEIRS.status.items()},
+            statm={k: v + bytes_off for k, v in THEIRS.statm.items()},
+            stat={"rss": RSS + bytes_off, "vsize": SIZE},
+            release=release,
+        )
+        return line(against, changed)
+
+    inside, outside = off_by(most), off_by(most + 1)
+    assert (inside.causes[-1].bytes, inside.unexplained) == (-sign * most * PAGE, 0)
+    assert outside.unexplained == -sign * (most + 1) * PAGE
+
+
+def test_from_6_18_on_status_does_not_lag() -> None:
+    assert line("status VmRSS", with_status(VmRSS=RSS - PAGE)).unexplained == PAGE
+
+
+def smaps_with_pss(*kib: int) -> Smaps:
+    return replace(SMAPS, columns={**SMAPS.columns, "Pss": np.array(kib) * KIB})
+
+
+def test_foreign_mapcount_change_is_bounded_by_what_moved_between_two_readings() -> None:
+    # Around the walk another process unmapped libc: one VMA's PSS rose by 3 KiB, another's fell
+    # by 1; whatever mixture the walk saw, it is at most 4 KiB off.
+    after, before = smaps_with_pss(8, 6, 2, 2048), smaps_with_pss(5, 7, 2, 2048)
+    row = line("smaps Pss", replace(THEIRS, smaps=after), before=replace(THEIRS, smaps=before))
+    assert row.causes == (
+        Cause("pss_truncation_by_vma", 341, True),
+        Cause("foreign_mapcount_change", -2 * KIB, False, 4 * KIB),
+    )
+
+
+def test_what_moved_while_the_process_ran_is_a_concurrent_change() -> None:
+    before, after = with_status(VmData=16 * KIB), with_status(VmData=20 * KIB)
+    row = line("status VmData", after, before=before)
+    assert (row.causes, row.unexplained) == ((Cause(CONCURRENT, 4 * KIB, False, 4 * KIB),), 0)
+
+
+def test_a_change_too_small_to_explain_the_difference_explains_nothing() -> None:
+    before, after = with_status(VmData=19 * KIB), with_status(VmData=20 * KIB)
+    assert line("status VmData", after, before=before).unexplained == 4 * KIB
+
+
+# ---- the tables
+
+
+def test_every_cause_is_used_by_a_line_and_every_line_names_known_causes() -> None:
+    used = {name for rule in LINES for name in rule.causes}
+    assert used == set(CAUSES)
+
+
+@pytest.mark.parametrize("cause", [*CAUSES, CONCURRENT])
+def test_every_cause_has_a_sentence(cause: str) -> None:
+    assert len(why(cause).split()) >= 4
+    assert not why(cause).endswith(".")
+
+
+def test_the_short_ledger_is_lines_of_the_ledger() -> None:
+    assert set(SHORT) <= {rule.against for rule in LINES}
+
+
+def test_the_hand_made_smaps_is_of_the_hand_made_vmas() -> None:
+    assert SMAPS.start.tolist()[:3] == [PROGRAM, HEAP, MEMFD]
+    assert SMAPS.end.tolist() == by_hand.VMAS.end.tolist()
