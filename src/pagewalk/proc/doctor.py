@@ -67,7 +67,7 @@ def frame_database() -> Check:
     except OSError as err:
         return Check(
             "kpageflags, kpagecount", False, f"{err.strerror}: no PSS, USS, kinds or KSM",
-            "run as root (the files are root's; no capability opens them)",
+            "run as root, or with CAP_DAC_READ_SEARCH: the files are root's, mode 0400",
         )
     return Check("kpageflags, kpagecount", True, "flags and mapcount of every page frame")
 

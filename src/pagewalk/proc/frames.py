@@ -68,7 +68,7 @@ class Frames:
 
 
 def open_frames(root: str = "/proc") -> Frames:
-    """Return the open frame database; raises OSError (root only, no capability helps)."""
+    """Return the open frame database; raises OSError (the files are root's, mode 0400)."""
     flags = os.open(f"{root}/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
     try:
         return Frames(flags, os.open(f"{root}/kpagecount", os.O_RDONLY | os.O_CLOEXEC))

@@ -11,6 +11,8 @@ from pathlib import Path
 from pagewalk.errors import NotPermitted, PagewalkError, ProcessGone, SourceUnavailable
 
 CAPABILITIES = {
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_DAC_READ_SEARCH": 2,
     "CAP_SYS_RAWIO": 17,
     "CAP_SYS_PTRACE": 19,
     "CAP_SYS_ADMIN": 21,
@@ -31,6 +33,11 @@ def effective_capabilities() -> int:
 def has_capability(name: str) -> bool:
     """Return whether ``name`` is effective here and counts: the user namespace is the first."""
     return bool(effective_capabilities() >> CAPABILITIES[name] & 1) and in_initial_user_namespace()
+
+
+def reads_any_file() -> bool:
+    """Return whether a file's mode means nothing to us; needed for other users' mode 0400."""
+    return has_capability("CAP_DAC_OVERRIDE") or has_capability("CAP_DAC_READ_SEARCH")
 
 
 def in_initial_user_namespace() -> bool:
@@ -70,7 +77,7 @@ def meaning(err: OSError, pid: int, name: str, dirfd: int | None = None) -> Page
             )
         return ProcessGone(pid, "does not exist" if dirfd is None else "ended while it was read")
     if err.errno in (errno.EACCES, errno.EPERM):
-        says, remedy = why_refused(pid, dirfd)
+        says, remedy = why_refused(pid, name, dirfd)
         return NotPermitted(what, says, remedy)
     if err.errno == errno.EINTR:
         return PagewalkError(f"{what}: interrupted by a signal; try again")
@@ -97,18 +104,25 @@ def hides_processes() -> bool:
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     except OSError:
         return False
+    options: list[str] = []
     for line in mounts:
         head, _, tail = line.partition(" - ")
         if head.split()[4] == "/proc" and tail.startswith("proc "):
-            options = tail.split()[-1].split(",")
-            return any(o in ("hidepid=2", "hidepid=invisible", "hidepid=ptraceable", "hidepid=4")
-                       for o in options)
-    return False
+            options = tail.split()[-1].split(",")  # a later mount covers an earlier one
+    return not {"hidepid=2", "hidepid=invisible", "hidepid=ptraceable", "hidepid=4"}.isdisjoint(
+        options
+    )
 
 
-def why_refused(pid: int, dirfd: int | None = None) -> tuple[str, str]:
-    """Return (cause, remedy) of an EACCES on a file of /proc/``pid`` (ptrace_may_access)."""
+def why_refused(pid: int, name: str, dirfd: int | None = None) -> tuple[str, str]:
+    """Return (cause, remedy) of an EACCES on /proc/``pid``/``name`` (ptrace_may_access)."""
     if has_capability("CAP_SYS_PTRACE"):
+        if name == "pagemap" and not reads_any_file():
+            return (
+                "permission denied: its mode lets only the owner open it, which CAP_SYS_PTRACE"
+                " does not change",
+                "run as root, or with CAP_DAC_READ_SEARCH too",
+            )
         return (
             "refused although CAP_SYS_PTRACE is held: a security module (LSM) or this kernel's"
             " hardening protects the process",
