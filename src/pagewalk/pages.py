@@ -171,7 +171,8 @@ class Holes:
     """Ranges in which the walk ended above a PTE, by ascending address.
 
     ``addr`` u64 first byte, ``size`` u64 bytes, ``level`` u8: the level whose entry was none
-    (1 PTE, 2 PMD, 3 PUD, 4 P4D, 5 PGD). At level 1 a page table exists and the slots are empty.
+    (1 PTE, 2 PMD, 3 PUD, 4 P4D, 5 PGD). At level 1 a page table exists and the slots are empty;
+    level 0 is what the source does not look at.
     """
 
     addr: U64

@@ -44,6 +44,10 @@ SMALL_RSS = 128 << 20
 
 VM_LOCKED = 0x2000  # include/linux/mm.h
 
+# What a hole is, by the level at which its walk ended.
+HOLE_STATES = np.full(6, State.NOT_MAPPED, np.uint8)
+HOLE_STATES[:2] = State.ABSENT, State.EMPTY
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -279,9 +283,11 @@ def split_huge(pages: Pages, rows: I64, frames: FrameReader) -> Pages:
 
 
 def hole_rows(vmas: VMAs, holes: Holes) -> Pages:
-    """Return ``holes`` as Pages: EMPTY where a page table exists (level 1), else NOT_MAPPED."""
-    state = np.where(holes.level == 1, np.uint8(State.EMPTY), np.uint8(State.NOT_MAPPED))
-    rows = unpopulated(vmas, holes.addr, holes.size, state)
+    """Return ``holes`` as Pages: EMPTY where a page table exists (level 1), else NOT_MAPPED.
+
+    What the source did not look at (level 0) is ABSENT.
+    """
+    rows = unpopulated(vmas, holes.addr, holes.size, HOLE_STATES[holes.level])
     rows.flags[:] = holes.level.astype(np.uint32) << np.uint32(LEVEL_SHIFT)
     return rows
 

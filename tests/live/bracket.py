@@ -14,6 +14,7 @@ import numpy as np
 
 import pagewalk
 from pagewalk.account import Table
+from pagewalk.sources import SOURCES
 from tests.kernel_says import VmaSays, read_rollup, read_smaps, read_status
 
 ROUNDS = 25
@@ -54,14 +55,14 @@ class Comparison:
     table: Table
 
 
-def compare(pid: int) -> Comparison:
-    """Compare process ``pid`` field by field with smaps, and its sums with smaps_rollup."""
+def compare(pid: int, source: str) -> Comparison:
+    """Compare ``pid``, as ``source`` walks it, with smaps field by field and with its rollup."""
     said = living_thread(pid)
     known: set[tuple[int, str]] = set()
     compared = 0
     for _ in range(ROUNDS):
         before, rolled = read_smaps(said), read_rollup(said)
-        table = pagewalk.by_vma(pagewalk.walk(pid))
+        table = pagewalk.by_vma(pagewalk.walk(pid, source=source))
         again, after = read_rollup(said), read_smaps(said)
         assert [v.start for v in before] == [v.start for v in after] == table.vmas.start.tolist()
         wrong, moved = [], 0
@@ -121,3 +122,15 @@ def sums(table: Table) -> dict[str, int | None]:
         field: None if (total := table.totals[name]) is None else total >> 10
         for field, name in names.items()
     }
+
+
+def working_sources() -> list[str]:
+    """Return the sources that work here, asked of this very process."""
+    working = []
+    for name in SOURCES:
+        try:
+            pagewalk.close(pagewalk.open_process(os.getpid(), name))
+        except pagewalk.PagewalkError:
+            continue
+        working.append(name)
+    return working

@@ -11,7 +11,7 @@ import pagewalk
 from pagewalk.errors import NoAddressSpace, NotPermitted, PagewalkError
 from pagewalk.pages import Pages, State
 from tests.kernel_says import PAGE, read_maps, read_status_kib
-from tests.live.bracket import Wrong, compare
+from tests.live.bracket import Wrong, compare, working_sources
 from tests.machine import prepared
 from tests.targets import TARGETS, start
 
@@ -20,24 +20,30 @@ pytestmark = pytest.mark.live
 # In a private writable map of shmem 6.18 adds a whole large swap entry for each page of it:
 # smaps says 2 GiB of swap for 4 MiB (KERNEL: smaps_pte_hole_lookup). Ours is cachestat's.
 OVERCOUNTED = {"swap_huge": "Swap"}
+WORKING = working_sources()
 SHORT = ("plain", "zero_reads", "fork_three", "memfd", "thp_part", "hugetlb_fork", "guard", "sleep")
 PARAMETERS = [
     pytest.param(name, marks=[pytest.mark.vmshort] if name in SHORT else []) for name in TARGETS
 ]
 
 
+@pytest.mark.parametrize("source", WORKING)
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_equals_smaps_vma_by_vma(name: str) -> None:
+def test_equals_smaps_vma_by_vma(name: str, source: str) -> None:
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
         for pid in running.pids:
             if name == "zombie" and pid != running.pid:
                 with pytest.raises(NoAddressSpace, match="zombie"):
                     pagewalk.walk(pid)
                 continue
-            found = compare(pid)
+            found = compare(pid, source)
             assert found.compared > 20
             assert wrong_but(found.wrong, OVERCOUNTED.get(name)) == []
             check_closes(found.table)
+
+
+def test_a_page_table_reader_works_here() -> None:
+    assert "ebpf" in WORKING
 
 
 def wrong_but(wrong: list[Wrong], overcounted: str | None) -> list[Wrong]:
@@ -52,7 +58,7 @@ def wrong_but(wrong: list[Wrong], overcounted: str | None) -> list[Wrong]:
 
 
 def check_closes(table: pagewalk.Table) -> None:
-    """Every page is in exactly one state: the states add up to each VMA's size."""
+    """Check that every page is in exactly one state: they add up to each VMA's size."""
     columns = table.columns
     size, present, not_present = (columns[c] for c in ("size", "present", "not_present"))
     assert size is not None and present is not None and not_present is not None
@@ -94,10 +100,11 @@ def test_every_process_of_this_machine() -> None:
     assert refused <= 1
 
 
-def test_page_by_page_adds_up_to_the_table() -> None:
+@pytest.mark.parametrize("source", WORKING)
+def test_page_by_page_adds_up_to_the_table(source: str) -> None:
     with start("fork_cow", stopped=True) as running:
-        table = pagewalk.by_vma(pagewalk.walk(running.pid))
-        walked = pagewalk.walk(running.pid, holes=True)
+        table = pagewalk.by_vma(pagewalk.walk(running.pid, source=source))
+        walked = pagewalk.walk(running.pid, source=source, holes=True)
         end = 0
         by_state = dict.fromkeys(State, 0)
         for batch in walked.batches:
@@ -110,13 +117,17 @@ def test_page_by_page_adds_up_to_the_table() -> None:
     assert sum(by_state.values()) == table.totals["size"]
     assert by_state[State.ANON] == table.totals["anon"]
     assert by_state[State.FILE] == table.totals["file"]
-    assert by_state[State.ABSENT] == table.totals["not_present"]
+    assert by_state[State.EMPTY] + by_state[State.ABSENT] == table.totals["not_present"]
+    assert by_state[State.NOT_MAPPED] == (table.totals["not_mapped"] or 0)
 
 
-def test_counting_without_frames_gives_the_same_numbers() -> None:
-    with start("zero_reads", stopped=True) as running:
-        full = pagewalk.by_vma(pagewalk.walk(running.pid)).columns
-        fast = pagewalk.by_vma(pagewalk.walk(running.pid, frames=False)).columns
+@pytest.mark.parametrize("source", WORKING)
+@pytest.mark.parametrize("name", ["zero_reads", "huge_zero", "thp_part", "hugetlb_fork", "perf_ring",
+                                  "swap_private", "guard", "runs", "packet_ring"])
+def test_counting_without_frames_gives_the_same_numbers(name: str, source: str) -> None:
+    with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
+        full = pagewalk.by_vma(pagewalk.walk(running.pid, source=source)).columns
+        fast = pagewalk.by_vma(pagewalk.walk(running.pid, source=source, frames=False)).columns
     for name in ("size", "present", "rss", "not_present", "zero", "hugetlb", "swap"):
         np.testing.assert_array_equal(full[name], fast[name], name)
     assert fast["pss"] is None and fast["anon"] is None

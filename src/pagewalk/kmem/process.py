@@ -32,6 +32,7 @@ from pagewalk.pages import (
     Bool,
     Counts,
     Flag,
+    Holes,
     Leaves,
     State,
     VMAs,
@@ -46,7 +47,7 @@ from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.target import Target
 from pagewalk.ranges import holder
-from pagewalk.scan import Batch
+from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
 from pagewalk.states import classify
 
 # include/linux/mm.h
@@ -158,13 +159,18 @@ class KernelSource:
 
     def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
         """Yield the leaves, holes and doubts of the real page tables in ``ranges``."""
-        user = ranges[ranges[:, 1] <= np.uint64(self.machine.arch.user_end)]
+        below = ranges[:, 1] <= np.uint64(self.machine.arch.user_end)
+        user, above = ranges[below], ranges[~below]
         for batch in walk_tables(
             self.machine.arch, self.root, self.read_tables, user, retries=RETRIES
         ):
             if len(batch.leaves):
                 self.settle(vmas, batch.leaves)
             yield batch
+        if len(above):  # the gate VMA is in the kernel's half, not in this process's tables
+            size = above[:, 1] - above[:, 0]
+            gate = Holes(above[:, 0], size, np.zeros(len(above), np.uint8))
+            yield Batch(NO_LEAVES, gate, NO_DOUBTS)
 
     def settle(self, vmas: VMAs, leaves: Leaves) -> None:
         # What the VMA and the kernel's bookkeeping add to an entry.
