@@ -1,0 +1,31 @@
+"""Every bit we know, against the kernel's own numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from pagewalk.flags import KPAGEFLAGS, PAGEMAP, X86_PTE, Bit, names
+
+# include/uapi/linux/kernel-page-flags.h, KPF_*, and include/linux/kernel-page-flags.h.
+KERNEL_PAGE_FLAGS = (
+    "locked", "error", "referenced", "uptodate", "dirty", "lru", "active", "slab", "writeback",
+    "reclaim", "buddy", "mmap", "anon", "swapcache", "swapbacked", "head", "tail", "huge",
+    "unevictable", "hwpoison", "nopage", "ksm", "thp", "offline", "zero_page", "idle",
+    "pgtable",
+)
+
+
+def test_kpageflags_are_numbered_as_in_the_header() -> None:
+    user = {row.name: row.bit for row in KPAGEFLAGS if row.bit < 32}
+    assert user == {name: bit for bit, name in enumerate(KERNEL_PAGE_FLAGS)}
+
+
+@pytest.mark.parametrize("bits", [PAGEMAP, KPAGEFLAGS, X86_PTE])
+def test_no_bit_and_no_name_occurs_twice(bits: tuple[Bit, ...]) -> None:
+    assert len({row.bit for row in bits}) == len({row.name for row in bits}) == len(bits)
+    assert all(row.doc and row.since for row in bits)
+
+
+def test_names_keep_the_bits_nobody_knows() -> None:
+    assert names(1 << 0 | 1 << 12 | 1 << 63, KPAGEFLAGS) == ["locked", "anon", "bit63"]
+    assert names(0, KPAGEFLAGS) == []
