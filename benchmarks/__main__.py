@@ -1,0 +1,65 @@
+"""Run the measures: python -m benchmarks [--only NAME]... [--quick] [--output FOLDER]."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from benchmarks import machine
+
+HERE = Path(__file__).parent
+# An odd number of rounds has a median that was measured.
+FULL, QUICK = (9, 1), (3, 8)
+
+
+def main() -> int:
+    """Run what is asked for; the exit code is 4 when a limit is not kept, 1 on failure."""
+    options = parser().parse_args()
+    if options.setup:
+        return machine.setup()
+    if os.geteuid() != 0:
+        print("benchmarks: page frames are shown to root only; run as root", file=sys.stderr)
+        return 1
+    from benchmarks.measures import MEASURES
+    from benchmarks.report import table, write
+    from benchmarks.rows import Plan, Row
+
+    if unknown := sorted(set(options.only) - set(MEASURES)):
+        print(f"benchmarks: no measure {', '.join(unknown)}; there are: {', '.join(MEASURES)}",
+              file=sys.stderr)
+        return 2
+    about = machine.describe()
+    plan = Plan(*(QUICK if options.quick else FULL))
+    rows: list[Row] = []
+    for name in options.only or MEASURES:
+        print(f"benchmarks: {name}", file=sys.stderr)
+        rows += MEASURES[name](plan)
+    print(table(rows))
+    folder = options.output
+    if folder is None and not options.quick and not options.only:
+        folder = HERE
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write(rows, about, folder)
+    return 4 if any(row.met is False for row in rows) else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    found = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    found.add_argument("--only", action="append", default=[], metavar="NAME",
+                       help="run this measure; may be given more than once")
+    found.add_argument("--quick", action="store_true",
+                       help="small targets, few rounds: shows that it works, not how fast")
+    found.add_argument("--output", type=Path, metavar="FOLDER",
+                       help="write RESULTS.md and results.json there (a whole run writes them to"
+                            " benchmarks/)")
+    found.add_argument("--setup", action="store_true",
+                       help="install compiler, smem and psutil (Debian, root), measure nothing")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""The measures by name: each a function of a Plan that returns rows.
+
+To add one: a function here or in a new file of this folder, and a name in MEASURES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.measures.command import hello
+from benchmarks.measures.dense import dense
+from benchmarks.measures.ebpf import (
+    ebpf_churn,
+    ebpf_dense,
+    ebpf_frames,
+    ebpf_open,
+    ebpf_sparse,
+    ebpf_stall,
+)
+from benchmarks.measures.everyone import everyone
+from benchmarks.measures.peak import peak
+from benchmarks.measures.sparse import sparse
+from benchmarks.measures.stall import stall
+from benchmarks.rows import Plan, Row
+
+MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
+    "dense": dense,
+    "sparse": sparse,
+    "hello": hello,
+    "peak": peak,
+    "stall": stall,
+    "everyone": everyone,
+    "ebpf-dense": ebpf_dense,
+    "ebpf-sparse": ebpf_sparse,
+    "ebpf-open": ebpf_open,
+    "ebpf-frames": ebpf_frames,
+    "ebpf-stall": ebpf_stall,
+    "ebpf-churn": ebpf_churn,
+}

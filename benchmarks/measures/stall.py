@@ -1,0 +1,60 @@
+"""What a reader does to the target: the longest read, and a mapping thread's worst wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from benchmarks.opponents import timed
+from benchmarks.processes import Running, start
+from benchmarks.rows import Limit, Of, Plan, Row, size
+from pagewalk import by_vma, walk
+
+BUDGET_MS = 5.0
+
+
+def stall(plan: Plan) -> list[Row]:
+    """Walk 6 GiB while a thread of the target maps and unmaps, and read smaps_rollup likewise."""
+    mib = plan.mib(6)
+    reads: list[float] = []
+    rollups: list[float] = []
+    waits: dict[str, list[float]] = {"idle": [], "walk": [], "rollup": []}
+    with start("mapper", mib) as target:
+        for _ in range(plan.rounds):
+            spent = watched(target, waits["walk"], lambda: reads.append(longest(target.pid)))
+            watched(target, waits["idle"], lambda spent=spent: time.sleep(spent))
+            watched(target, waits["rollup"], lambda spent=spent: rollups.append(
+                longest_rollup(target.pid, spent)))
+    what = f"{size(mib)} with a mapping thread"
+    own = tuple(waits["walk"])
+    return [
+        Row(f"{what}: longest read of a walk", "one read of smaps_rollup", "ms", tuple(reads),
+            tuple(rollups), Limit(BUDGET_MS, Of.WORST)),
+        Row(f"{what}: its worst mmap during a walk", "idle for as long", "ms", own,
+            tuple(waits["idle"])),
+        Row(f"{what}: its worst mmap during a walk", "smaps_rollup for as long", "ms", own,
+            tuple(waits["rollup"])),
+    ]
+
+
+def watched(target: Running, waits: list[float], work: Callable[[], object]) -> float:
+    """Do ``work``; add the mapping thread's worst wait meanwhile (ms), return the seconds."""
+    target.tell("stall")
+    took = timed(work)
+    waits.append(target.tell("stall")["worst_ns"] / 1e6)
+    return took / 1e3
+
+
+def longest(pid: int) -> float:
+    table = by_vma(walk(pid, source="procfs"))
+    return table.outcome.stall.longest_ns / 1e6
+
+
+def longest_rollup(pid: int, seconds: float) -> float:
+    # Read again and again for as long as the walk took: its worst wait has equal chances.
+    end = time.perf_counter() + seconds
+    longest_ms = 0.0
+    while time.perf_counter() < end:
+        with open(f"/proc/{pid}/smaps_rollup", "rb", buffering=0) as file:
+            longest_ms = max(longest_ms, timed(file.read))
+    return longest_ms

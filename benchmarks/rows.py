@@ -1,0 +1,106 @@
+"""One row of the table: our samples, the opponent's, and the limit they are held to."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Of(Enum):
+    """What a limit is set on."""
+
+    RATIO = "ratio"  # the median of ours over theirs, round by round
+    MEDIAN = "median"  # the median of our own samples
+    WORST = "worst"  # the largest of our own samples
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The most that a row may show, and of what."""
+
+    value: float
+    of: Of = Of.RATIO
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One comparison. ``ours`` and ``theirs`` are samples in ``unit``, in the order taken.
+
+    ``theirs`` is empty where there is no opponent, and of another length where the opponent was
+    not run in every round; a round's ratio is then taken over the median of ``theirs``.
+    ``missing`` says why nothing was measured; ``note`` what the reader must know of the figures.
+    """
+
+    measure: str
+    opponent: str
+    unit: str
+    ours: tuple[float, ...] = ()
+    theirs: tuple[float, ...] = ()
+    limit: Limit | None = None
+    missing: str = ""
+    note: str = ""
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Return ours over theirs, one a round; empty without an opponent."""
+        if not self.ours or not self.theirs:
+            return ()
+        if len(self.ours) == len(self.theirs):
+            return tuple(a / b for a, b in zip(self.ours, self.theirs, strict=True))
+        middle = statistics.median(self.theirs)
+        return tuple(a / middle for a in self.ours)
+
+    @property
+    def met(self) -> bool | None:
+        """Return whether the limit is kept; None without a limit or without figures."""
+        if self.limit is None or not self.ours:
+            return None
+        if self.limit.of is Of.RATIO:
+            return statistics.median(self.ratios) <= self.limit.value
+        figure = statistics.median if self.limit.of is Of.MEDIAN else max
+        return figure(self.ours) <= self.limit.value
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much to do. ``scale`` divides the sizes of the targets, which stay as named at 1."""
+
+    rounds: int
+    scale: int
+
+    @property
+    def quick(self) -> bool:
+        """Return whether sizes differ from those the limits are meant for."""
+        return self.scale > 1
+
+    def mib(self, gib: float) -> int:
+        """Return the size in MiB of a target that is ``gib`` GiB in a full run."""
+        return int(gib * 1024) // self.scale
+
+
+def interleave(
+    rounds: int, contestants: dict[str, Callable[[], float]]
+) -> dict[str, tuple[float, ...]]:
+    """Run all contestants in turn, ``rounds`` times (A B A B ...), and return their samples.
+
+    One turn before that is thrown away: it warms caches for everybody alike.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds + 1):
+        for name, run in contestants.items():
+            figure = run()
+            if turn:
+                samples[name].append(figure)
+    return {name: tuple(figures) for name, figures in samples.items()}
+
+
+def size(mib: int) -> str:
+    """Return a size in words: '4 GiB', '512 MiB'."""
+    return f"{mib // 1024} GiB" if mib % 1024 == 0 else f"{mib} MiB"
+
+
+def absent(rows: Sequence[Row], why: str) -> list[Row]:
+    """Return ``rows`` as not measured."""
+    return [Row(r.measure, r.opponent, r.unit, limit=r.limit, missing=why) for r in rows]
