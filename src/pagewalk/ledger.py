@@ -248,6 +248,8 @@ CAUSE_ROWS = (
 CAUSES = {row.name: row for row in CAUSE_ROWS}
 CONCURRENT = "concurrent_change"
 CONCURRENT_WHY = "the process ran: the number moved between the readings before and after the walk"
+# Causes that a quieter moment would not show.
+MOVED = frozenset({"foreign_mapcount_change", "rollup_mapcount_change", CONCURRENT})
 
 PRESENT = ("zero_page", "huge_zero_page", "special_mapping", "hugetlb", "migration")
 

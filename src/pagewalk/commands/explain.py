@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import click
 
 from pagewalk.commands import DIFFERENCE, Request, finish, note, opened, output, target_options
 
-ROUNDS = 5
+if TYPE_CHECKING:
+    from pagewalk.account import Table
+    from pagewalk.ledger import Line
+    from pagewalk.proc.counters import Theirs
+    from pagewalk.sources import Source
+
+# How often to look again while something moves: each time smaps holds the target's lock, which
+# does not matter to a stopped one.
+ROUNDS, ROUNDS_STOPPED = 5, 25
 
 
 @click.command("explain")
@@ -25,29 +36,41 @@ def command(no_smaps: bool, **options: object) -> int:
     pagewalk explain $$ --freeze
     pagewalk explain $$ --format json
     """
-    from pagewalk.account import by_vma
-    from pagewalk.ledger import ledger
-    from pagewalk.proc.counters import read_theirs
     from pagewalk.render import view
-    from pagewalk.walk import walk
 
     request = Request(**options)  # type: ignore[arg-type]
     with opened(request) as source, output(request.output) as out:
-        theirs = read_theirs(source.target, source.stall, smaps=not no_smaps)
-        # Other processes come and go, and with them mapcounts: a round in which nothing moved
-        # between the readings before and after the walk needs no bound.
-        for _ in range(ROUNDS):
-            before = theirs
-            table = by_vma(walk(source))
-            theirs = read_theirs(source.target, source.stall, smaps=not no_smaps)
-            lines = ledger(table, theirs, before)
-            if all(cause.exact for line in lines for cause in line.causes) and not any(
-                line.unexplained for line in lines
-            ):
-                break
+        table, theirs, lines = min(rounds(source, smaps=not no_smaps), key=lambda r: doubt(r[2]))
         view(request.format, "explain")(table, lines, theirs, out)
     open_lines = [line.against for line in lines if line.unexplained]
     if open_lines:
         note(request, f"unexplained: {', '.join(open_lines)}"
                       + ("" if request.freeze else "; try --freeze, which stops the target"))
     return DIFFERENCE if open_lines else finish(request, table.outcome)
+
+
+def rounds(source: Source, *, smaps: bool) -> Iterator[tuple[Table, Theirs, list[Line]]]:
+    # Other processes come and go, and with them mapcounts, also while the target is stopped: the
+    # walk is repeated until nothing moved between the readings before and after it.
+    from pagewalk.account import by_vma
+    from pagewalk.ledger import ledger
+    from pagewalk.proc.counters import read_theirs
+    from pagewalk.walk import walk
+
+    theirs = read_theirs(source.target, source.stall, smaps=smaps)
+    for _ in range(ROUNDS_STOPPED if source.target.state() in "Tt" else ROUNDS):
+        before = theirs
+        table = by_vma(walk(source))
+        theirs = read_theirs(source.target, source.stall, smaps=smaps)
+        lines = ledger(table, theirs, before)
+        yield table, theirs, lines
+        if doubt(lines) == (0, 0):
+            return
+
+
+def doubt(lines: list[Line]) -> tuple[int, int]:
+    # How many lines are unexplained, and how many causes say that something moved.
+    from pagewalk.ledger import MOVED
+
+    causes = [cause.cause for line in lines for cause in line.causes]
+    return sum(1 for line in lines if line.unexplained), sum(cause in MOVED for cause in causes)

@@ -173,7 +173,10 @@ def read_theirs(target: Target, stall: Stall, *, smaps: bool) -> Theirs:
 
 
 def read_pmap(pid: int) -> int | None:
-    """Return the total that pmap(1) prints for ``pid``, in bytes; None where it is not installed.
+    """Return the total that pmap(1) prints for ``pid``, in bytes.
+
+    None where it is not installed, and where it finds nothing: of a process whose main thread has
+    exited, /proc/PID/maps is empty, and pmap knows no other.
 
     The program itself is asked: the ledger is about what people see.
     """
@@ -188,4 +191,4 @@ def read_pmap(pid: int) -> int | None:
     last = words[0].split() if words else []
     if len(last) != 2 or last[0] != b"total" or not last[1].endswith(b"K"):
         return None
-    return int(last[1][:-1]) << 10
+    return int(last[1][:-1]) << 10 or None
