@@ -165,15 +165,15 @@ _STATES = {
 
 # Flags that decide a leaf's Kind; the last match wins. What matches none is SOFT.
 _BY_FLAGS = (
-    (Flag.SWAP, Kind.SWAP),
-    (Flag.MIGRATION, Kind.MIGRATION),
-    (Flag.DEVICE, Kind.DEVICE),
-    (Flag.HWPOISON, Kind.HWPOISON),
-    (Flag.MARKER, Kind.MARKER),
-    (Flag.MARKER | Flag.HWPOISON, Kind.POISON),
-    (Flag.MARKER | Flag.GUARD, Kind.GUARD),
-    (Flag.PRESENT, Kind.PAGE),
-    (Flag.PRESENT | Flag.SPECIAL, Kind.SPECIAL),
+    (np.uint32(Flag.SWAP), Kind.SWAP),
+    (np.uint32(Flag.MIGRATION), Kind.MIGRATION),
+    (np.uint32(Flag.DEVICE), Kind.DEVICE),
+    (np.uint32(Flag.HWPOISON), Kind.HWPOISON),
+    (np.uint32(Flag.MARKER), Kind.MARKER),
+    (np.uint32(Flag.MARKER | Flag.HWPOISON), Kind.POISON),
+    (np.uint32(Flag.MARKER | Flag.GUARD), Kind.GUARD),
+    (np.uint32(Flag.PRESENT), Kind.PAGE),
+    (np.uint32(Flag.PRESENT | Flag.SPECIAL), Kind.SPECIAL),
 )
 
 
@@ -233,8 +233,9 @@ def _count(space: Space, tables: I64) -> tuple[U64, Doubts]:
     while todo:
         depth, waiting = todo.pop()
         group = _CACHED if depth == last else _GROUP
-        here = pick(waiting, slice(group))
+        here = waiting
         if len(waiting) > group:
+            here = pick(waiting, slice(group))
             todo.append((depth, pick(waiting, slice(group, None))))
         number = space.arch.levels[depth].number
         tables[number] += len(here)
@@ -294,14 +295,17 @@ def _add(space: Space, size: U64, number: int, rows: Batch) -> None:
         (holes.addr, np.full(len(holes), Kind.EMPTY + number - 1), holes.size),
         (doubts.addr, np.full(len(doubts), Kind.DOUBT), doubts.size),
     ):
-        owner = np.searchsorted(space.start, addr, side="right") - 1
-        np.add.at(size, (owner, kind), amount)
+        if len(addr):
+            owner = np.searchsorted(space.start, addr, side="right") - 1
+            np.add.at(size, (owner, kind), amount)
 
 
 def _kinds(flags: U32, number: int) -> I64:
     kind = np.full(len(flags), Kind.SOFT, np.int64)
+    if not len(flags):
+        return kind
     for wanted, name in _BY_FLAGS:
-        kind[(flags & np.uint32(wanted)) == wanted] = name
+        kind[(flags & wanted) == wanted] = name
     if number > 1:
         kind[kind == Kind.PAGE] = Kind.HUGE_PMD if number == 2 else Kind.HUGE_PUD
     return kind
