@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
+
+from pagewalk.cli import main
 
 PAGEWALK = (sys.executable, "-m", "pagewalk")
 PATIENCE = 60.0
@@ -29,6 +33,13 @@ class Ran:
 def pagewalk(*args: object, before: tuple[str, ...] = (), **options: Any) -> Ran:
     """Run pagewalk with ``args``; ``before`` are words in front of it, as of setpriv or sh."""
     return run(*before, *PAGEWALK, *args, **options)
+
+
+def pagewalk_here(*args: object) -> Ran:
+    """Run pagewalk inside this process: no other program then starts and maps libc meanwhile."""
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        code = main([str(arg) for arg in args])
+    return Ran(code, out.getvalue(), err.getvalue())
 
 
 def run(*words: object, **options: Any) -> Ran:

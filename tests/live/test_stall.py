@@ -1,0 +1,87 @@
+"""Reads come in slices that adapt to a budget; what was measured is told. No absolute speeds."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import pagewalk as library
+from tests import kernel_says
+from tests.kernel_says import PAGE
+from tests.live.command import pagewalk
+from tests.targets import start
+
+pytestmark = pytest.mark.live
+
+SECOND = 10**9
+
+
+def test_the_longest_read_is_told() -> None:
+    with start("dense", 64, stopped=True) as running:
+        screen = pagewalk("show", running.pid)
+        document = pagewalk("show", running.pid, "--format", "json").json
+        wide = pagewalk("show", running.pid, "--budget", 50)
+    found = re.search(r"longest read (\d+\.\d+) ms \((.+)\), budget (\d+) ms", screen.out)
+    assert found and float(found[1]) > 0 and int(found[3]) == 5
+    assert "budget 50 ms" in wide.out
+    assert document["stall_ns"] > 0
+
+
+def reads(pid: int, budget_ns: int) -> tuple[int, library.Table]:
+    """Return how many reads a walk needed within a budget, and what it found."""
+    walked = library.walk(pid, source="procfs", budget_ns=budget_ns)
+    table = library.by_vma(walked)
+    return walked.outcome.stall.reads, table
+
+
+def test_a_small_budget_makes_more_and_shorter_reads() -> None:
+    with start("dense", 256, stopped=True) as running:
+        few, one = reads(running.pid, SECOND)
+        many, other = reads(running.pid, 1000)
+    # In 1 us no slice fits, so all shrink to the least, 512 words of 4 KiB pages: half as many
+    # reads are left to the first ones, which were longer.
+    least = (256 << 20) // (512 * PAGE) // 2
+    assert many > least > few
+    for column in ("rss", "pss", "uss", "anon", "not_present"):
+        assert one.totals[column] == other.totals[column]
+
+
+def test_a_small_budget_makes_more_and_narrower_scans() -> None:
+    with start("runs", 65536, stopped=True) as running:
+        few, one = reads(running.pid, SECOND)
+        many, other = reads(running.pid, 1000)
+    # 512 regions of 8 KiB are the most a scan finds, which is 4 MiB; the least it asks is 2 MiB.
+    assert many >= few + 100
+    assert one.totals == other.totals
+
+
+def test_every_read_of_the_walk_is_counted() -> None:
+    with start("plain", stopped=True) as running:
+        walked = library.walk(running.pid, source="procfs")
+        before = walked.outcome.stall.reads
+        library.by_vma(walked)
+    # The VMAs were read first; then at least one scan or read of pagemap, and the VMAs again.
+    assert before >= 1
+    assert walked.outcome.stall.reads >= before + 2
+    assert walked.outcome.stall.longest_ns > 0
+
+
+@pytest.mark.vmshort
+def test_a_process_that_maps_all_the_time_is_walked_right() -> None:
+    mib = 256
+    with start("mapper", mib) as running:
+        region = running.facts["dense"]
+        running.tell("stall")
+        for _ in range(5):
+            table = library.by_vma(library.walk(running.pid, source="procfs"))
+            inside = (table.vmas.start >= region["start"]) & (table.vmas.end <= region["end"])
+            anon = table.columns["anon"]
+            assert anon is not None
+            assert int(anon[inside].sum()) == mib << 20
+        stalls = running.tell("stall")
+        status = kernel_says.read_status_kib(running.pid)
+    # It went on mapping while it was walked, and what it maps beside is a page at a time.
+    assert stalls["rounds"] > 0
+    rss = table.totals["rss"]
+    assert rss is not None and abs(rss - (status["VmRSS"] << 10)) <= 64 * PAGE
