@@ -5,12 +5,25 @@ The rules are smaps' own (fs/proc/task_mmu.c); docs/counting.md tells them to us
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pagewalk.flags import KPF
-from pagewalk.pages import F64, I64, LEVEL_SHIFT, Backing, Counts, Flag, Pages, State, VMAs
+from pagewalk.pages import (
+    F64,
+    I64,
+    LEVEL_SHIFT,
+    Backing,
+    Counts,
+    Flag,
+    Pages,
+    State,
+    VMAs,
+    alike,
+    take,
+)
 from pagewalk.walk import Outcome, Walk
 
 STATES = len(State)
@@ -131,8 +144,11 @@ class Sums:
     hwpoison: I64
 
 
-def by_vma(walk: Walk) -> Table:
-    """Consume ``walk`` and return its Table; raises what consuming its batches raises."""
+def by_vma(walk: Walk, *, also: Callable[[Pages], None] | None = None) -> Table:
+    """Consume ``walk`` and return its Table; raises what consuming its batches raises.
+
+    ``also`` is called with each batch of Pages, for who adds up something more.
+    """
     count = len(walk.vmas)
     sums = Sums(
         np.zeros((count, STATES), np.int64),
@@ -141,8 +157,10 @@ def by_vma(walk: Walk) -> Table:
         *(np.zeros(count, np.int64) for _ in range(6)),
     )
     for batch in walk.batches:
+        if also is not None and isinstance(batch, Pages):
+            also(batch)
         if len(batch):
-            add(sums, batch, walk.page_size)
+            add(sums, squeeze(batch) if isinstance(batch, Pages) else batch, walk.page_size)
     return tabulate(walk, sums)
 
 
@@ -164,6 +182,12 @@ def add(sums: Sums, batch: Pages | Counts, page_size: int) -> None:
         sums.level[here] += weigh(row[holes] * LEVELS + level, size[holes], (shape[0], LEVELS))
     if isinstance(batch, Pages):
         add_frames(sums, batch, row, size, here, page_size)
+
+
+def squeeze(pages: Pages) -> Pages:
+    # Neighbours that agree in all that is added up become one row of their common size.
+    first = alike(pages.vma, pages.state, pages.flags, pages.kflags, pages.mapcount)
+    return replace(take(pages, first), size=np.add.reduceat(pages.size, first))
 
 
 def weigh(key: I64, size: F64, shape: tuple[int, ...]) -> I64:
@@ -191,11 +215,12 @@ def add_frames(
     once = (pages.state == State.HUGETLB) & ~exclusive & (pages.mapcount == 1)
     if once.any():
         sums.pmd_shared[here] += weigh(row[once], size[once], shape)
-    counted = SHARED_STATES[pages.state]
+    counted = SHARED_STATES[pages.state] | poison
     share = np.uint64(page_size << PSS_SHIFT) // np.maximum(pages.mapcount, np.uint64(1))
     pss = (share * (pages.size // np.uint64(page_size))).astype(np.float64)
     sums.pss[here] += weigh(row, np.where(counted, pss, 0.0), shape)
-    alone = counted & (pages.mapcount < 2) & (pages.state != State.MIGRATING)
+    # 6.12 and later: what a non-present entry points to counts in full, and as shared.
+    alone = counted & (pages.mapcount < 2) & (pages.state != State.MIGRATING) & ~poison
     sums.uss[here] += weigh(row, np.where(alone, size, 0.0), shape)
     ksm = (pages.kflags & KSM != 0) & (pages.state == State.ANON)
     if ksm.any():

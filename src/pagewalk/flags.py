@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True, slots=True)
 class Bit:
@@ -69,6 +71,8 @@ KPAGEFLAGS = (
     Bit("softdirty", 40, "3.11", "soft-dirty"),
     Bit("arch_2", 41, "4.16", "architecture's second flag"),
     Bit("arch_3", 42, "6.1", "architecture's third flag"),
+    # kpageflags does not export PG_young: this bit is set by who reads struct page itself.
+    Bit("young", 63, "4.3", "accessed, as idle page tracking or DAMON noted; by struct page only"),
 )
 
 # arch/x86/include/asm/pgtable_types.h: a present entry. Bit 7 is PSE in a huge leaf, whose PAT is
@@ -90,6 +94,31 @@ X86_PTE = (
 )
 
 KPF = {row.name: row.bit for row in KPAGEFLAGS}
+
+
+YOUNG = np.uint64(1 << KPF["young"])
+
+# vm_flags by smaps' two letters (fs/proc/task_mmu.c, show_smap_vma_flags); the protection key's
+# bits have none. What moved or came later is in vmflag_codes.
+VMFLAGS = {
+    0: "rd", 1: "wr", 2: "ex", 3: "sh", 4: "mr", 5: "mw", 6: "me", 7: "ms", 8: "gd", 9: "um",
+    10: "pf", 11: "gu", 12: "uw", 13: "lo", 14: "io", 15: "sr", 16: "rr", 17: "dc", 18: "de",
+    19: "lf", 20: "ac", 21: "nr", 22: "ht", 23: "sf", 24: "ar", 25: "wf", 26: "dd", 27: "sd",
+    28: "mm", 29: "hg", 30: "nh", 31: "mg", 32: "", 33: "", 34: "", 35: "", 36: "",
+    37: "ss", 38: "ui", 40: "dp", 41: "ui", 42: "sl",
+}  # fmt: skip
+
+
+def vmflag_codes(release: tuple[int, int]) -> dict[int, str]:
+    """Return the two-letter code of each vm_flags bit on kernel ``release`` (x86-64)."""
+    codes = dict(VMFLAGS)
+    if release < (6, 6):
+        codes[37] = "ui"  # 6.6 gave bit 37 to the shadow stack
+    if release < (6, 8):
+        del codes[19]  # VM_LOCKONFAULT had no letters
+    if (6, 10) <= release < (6, 17):
+        codes[63] = "sl"  # VM_SEALED was the last bit
+    return codes
 
 
 def names(word: int, bits: tuple[Bit, ...]) -> list[str]:

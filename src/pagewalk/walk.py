@@ -12,6 +12,7 @@ from pagewalk.pages import (
     I64,
     LEVEL_SHIFT,
     U8,
+    U32,
     U64,
     Backing,
     Bool,
@@ -23,6 +24,7 @@ from pagewalk.pages import (
     State,
     VMAs,
     Withheld,
+    alike,
     join,
     take,
 )
@@ -84,6 +86,7 @@ class Walk:
     frames: bool
     huge: bool
     tables: bool
+    young: bool
     vmas: VMAs
     batches: Iterator[Pages | Counts]
     outcome: Outcome
@@ -131,6 +134,7 @@ def walk(
         frames=frames and opened.frames is not None,
         huge=opened.huge,
         tables=opened.tables,
+        young=opened.frames is not None and opened.frames.young,
         vmas=vmas,
         batches=closing(batches, opened) if isinstance(target, int) else batches,
         outcome=outcome,
@@ -230,28 +234,43 @@ def filled(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages]:
 
 def join_frames(vmas: VMAs, leaves: Leaves, frames: FrameReader | None) -> Pages:
     """Return ``leaves`` as Pages: with VMA, state and, where ``frames`` is open, frame columns."""
-    vma = holder(leaves.addr, vmas.ranges)
+    vma = vma_rows(vmas, leaves.addr)
     size = leaves.size
     kflags = mapcount = None
     if frames is not None and leaves.pfn is not None:
         kflags, mapcount = read_frames(leaves, leaves.pfn, frames)
-    state = classify(leaves.flags, vmas.backing[vma], kflags)
+    state = states(vmas, vma, leaves.flags, kflags)
     pages = Pages(
         leaves.addr, size, vma, state, leaves.flags, leaves.entry, leaves.pfn, kflags, mapcount
     )
     if frames is None or kflags is None:
         return pages
-    huge = (size > np.uint64(PAGE)) & (leaves.flags & Flag.PRESENT != 0)
+    huge = (size > np.uint64(PAGE)) & (leaves.flags & np.uint32(Flag.PRESENT) != 0)
     rows = np.flatnonzero(huge & (kflags & HUGETLB == 0))  # hugetlb has one count for all
     return split_huge(pages, rows, frames) if len(rows) else pages
+
+
+def vma_rows(vmas: VMAs, addr: U64) -> I64:
+    # The VMA of each address, all inside one and ascending: so only the edges are looked up.
+    edges = np.searchsorted(addr, vmas.start)
+    return np.repeat(np.arange(len(vmas)), np.diff(edges, append=len(addr)))
+
+
+def states(vmas: VMAs, vma: I64, flags: U32, kflags: U64 | None) -> U8:
+    # The State of each leaf, decided once for neighbours that look alike.
+    first = alike(vma, flags, kflags)
+    state = classify(
+        flags[first], vmas.backing[vma[first]], None if kflags is None else kflags[first]
+    )
+    return np.repeat(state, np.diff(first, append=len(flags)))
 
 
 def read_frames(leaves: Leaves, pfn: U64, frames: FrameReader) -> tuple[U64, U64]:
     # Flags and mapcount of the first base page of each present leaf, 0 elsewhere.
     kflags, mapcount = np.zeros(len(leaves), np.uint64), np.zeros(len(leaves), np.uint64)
-    present = leaves.flags & Flag.PRESENT != 0
+    present = leaves.flags & np.uint32(Flag.PRESENT) != 0
     rows: slice | I64 = slice(None) if present.all() else np.flatnonzero(present)
-    once = leaves.flags[rows] & Flag.EXCLUSIVE != 0
+    once = leaves.flags[rows] & np.uint32(Flag.EXCLUSIVE) != 0
     kflags[rows], mapcount[rows] = frames.read(pfn[rows], once)
     return kflags, mapcount
 

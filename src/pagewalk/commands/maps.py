@@ -11,28 +11,40 @@ from pagewalk.commands import Request, finish, opened, output, target_options
 @target_options("text", "json", "csv", "log")
 @click.option("--counts", is_flag=True,
               help="Count only: no frames, so no PSS, USS or kinds; a third of the time.")
+@click.option("--all", "everything", is_flag=True,
+              help="Every field of smaps, made from the page tables, and VmFlags.")
 @click.option("--columns", metavar="LIST", help="The columns of the text table, by comma.")
-def command(counts: bool, columns: str | None, **options: object) -> int:
+def command(counts: bool, everything: bool, columns: str | None, **options: object) -> int:
     """Show every VMA of TARGET: size, present, RSS, not present, not mapped, swap, PSS, USS.
+
+    --all adds smaps' own fields: clean and dirty, referenced, lazyfree, SwapPss (all processes with
+    swap are walked for it), VmFlags. They need a source that reads page tables.
 
     \b
     pagewalk maps $$
     pagewalk maps $$ --columns size,rss,anon,file,shmem,ksm
+    pagewalk maps $$ --all --format json
     pagewalk maps $$ --format csv
     """
     from pagewalk.account import COLUMNS, by_vma
+    from pagewalk.census import count_swap_users
     from pagewalk.errors import BadRequest
     from pagewalk.render import view
+    from pagewalk.smaps import DETAILS, SMAPS_FIELDS, by_field
     from pagewalk.walk import walk
 
     request = Request(**options)  # type: ignore[arg-type]
-    chosen = [] if columns is None else [name.strip() for name in columns.split(",")]
-    unknown = set(chosen) - {column.name for column in COLUMNS}
+    if everything and counts:
+        raise BadRequest("--all looks at every frame; --counts looks at none: give one of them")
+    known = [column.name for column in (*COLUMNS, *(DETAILS if everything else ()))]
+    chosen = list(SMAPS_FIELDS.values()) if everything else []
+    if columns is not None:
+        chosen = [name.strip() for name in columns.split(",")]
+    unknown = sorted(set(chosen) - set(known))
     if unknown:
-        known = ", ".join(column.name for column in COLUMNS)
-        raise BadRequest(f"no column is called '{sorted(unknown)[0]}'; there are: {known}")
+        raise BadRequest(f"no column is called '{unknown[0]}'; there are: {', '.join(known)}")
     with opened(request) as source, output(request.output) as out:
-        table = by_vma(walk(source, frames=not counts))
-        extra = {"columns": chosen} if chosen else {}
-        view(request.format, "maps")(table, out, **extra)
+        walked = walk(source, frames=not counts)
+        table = by_field(walked, count_swap_users(source.name)) if everything else by_vma(walked)
+        view(request.format, "maps")(table, out, columns=chosen, everything=everything)
     return finish(request, table.outcome)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pagewalk.flags import YOUNG
 from pagewalk.kmem import frames as struct_pages
 from pagewalk.kmem.directmap import find_direct_map, find_mem_map, highest_phys
 from pagewalk.kmem.kernel import Kernel
@@ -31,6 +32,8 @@ CONTRADICTED = Withheld(
 class StructPages:
     """Frame flags and mapcounts from struct page; see proc.frames.FrameReader."""
 
+    young = True
+
     def __init__(self, frames: struct_pages.FrameMap) -> None:
         self.frames = frames
 
@@ -38,7 +41,8 @@ class StructPages:
         """Return (flags, mapcount) as FrameReader says; ``once`` saves nothing here."""
         del once
         rows = struct_pages.read_frames(self.frames, pfns)
-        return rows.flags, rows.mapcount.astype(np.uint64)
+        flags = np.where(rows.young, rows.flags | YOUNG, rows.flags)
+        return flags, rows.mapcount.astype(np.uint64)
 
     def counts(self, pfns: U64) -> U64:
         """Return the mapcounts as FrameReader says."""

@@ -181,6 +181,11 @@ class KernelSource:
             leaves.flags[mapped] |= np.uint32(Flag.SPECIAL)
         plain = leaves.flags & (Flag.PRESENT | Flag.SPECIAL) == Flag.PRESENT
         leaves.flags[plain] |= np.uint32(Flag.NORMAL)
+        soft = np.flatnonzero(leaves.flags & (Flag.SWAP | Flag.MARKER) != 0)
+        if len(soft):  # as pagemap gives it: type | offset << 5
+            assert leaves.pfn is not None
+            kind, offset = self.machine.arch.soft(self.machine.arch, leaves.entry[soft])
+            leaves.pfn[soft] = kind | offset << np.uint64(5)
         hugetlb = present & (vmas.backing[row] == Backing.HUGETLB)
         if hugetlb.any():
             self.mark_exclusive(leaves, np.flatnonzero(hugetlb))
@@ -288,7 +293,10 @@ def open_process_memory(
 
 def thread_of(target: Target) -> int:
     # The thread that the target's directory is of: with a dead leader another one's.
-    return int(os.readlink(f"/proc/self/fd/{target.dirfd}").rsplit("/", 1)[-1])
+    tid, _, deleted = os.readlink(f"/proc/self/fd/{target.dirfd}").rpartition("/")[2].partition(" ")
+    if deleted:
+        raise ProcessGone(target.pid, "ended")
+    return int(tid)
 
 
 def with_flags(vmas: VMAs, flags: U64) -> VMAs:

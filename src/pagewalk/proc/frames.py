@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from pagewalk.flags import KPF
-from pagewalk.pages import I64, U64, Bool
+from pagewalk.pages import U64, Bool
 
 HEAD = np.uint64(1 << KPF["head"])
 TAIL = np.uint64(1 << KPF["tail"])
@@ -22,11 +22,14 @@ LARGEST_ORDER = 18  # 1 GiB of 4 KiB pages: no folio is larger
 
 # Frames between two wanted ones that are cheaper to read than a second call.
 GAP = 24
-CHUNK = 1 << 17
 
 
 class FrameReader(Protocol):
-    """What tells the flags and the mapcount of page frames."""
+    """What tells the flags and the mapcount of page frames; ``young``: PG_young too."""
+
+    @property
+    def young(self) -> bool:
+        """Return whether the flags hold flags.YOUNG."""
 
     def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
         """Return (flags of the folio's head, mapcount), u64[n], of each frame in ``pfns`` u64[n].
@@ -48,6 +51,7 @@ class Frames:
 
     flags: int
     count: int
+    young: bool = False
 
     def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
         """Return (flags, mapcount) as FrameReader says."""
@@ -84,7 +88,7 @@ def read_frames(fd: int, pfns: U64) -> U64:
     """
     if len(pfns) == 0:
         return np.zeros(0, np.uint64)
-    first, last, row = runs(pfns)
+    first, last = runs(pfns)
     order = np.argsort(first, kind="stable")
     starts, stops = merge(first[order], last[order])
     base = np.zeros(len(starts) + 1, np.int64)
@@ -96,18 +100,19 @@ def read_frames(fd: int, pfns: U64) -> U64:
         read_run(fd, start, raw[edges[i] : edges[i + 1]])
     span = np.searchsorted(starts, first, side="right") - 1
     shift = base[span] - starts[span].astype(np.int64)
-    found: U64 = words[pfns.astype(np.int64) + shift[row]]
+    row = pfns.astype(np.int64)
+    row += np.repeat(shift, (last - first).astype(np.int64))
+    found: U64 = words[row]
     return found
 
 
-def runs(pfns: U64) -> tuple[U64, U64, I64]:
-    # Ascending neighbours form a run: (first, last + 1) of each, and the run of every row.
+def runs(pfns: U64) -> tuple[U64, U64]:
+    # Ascending neighbours form a run: (first, last + 1) of each, in the order of the rows.
     first = np.ones(len(pfns), bool)
     first[1:] = pfns[1:] != pfns[:-1] + np.uint64(1)
     heads = np.flatnonzero(first)
     tails = np.append(heads[1:], len(pfns)) - 1
-    row = np.repeat(np.arange(len(heads)), np.diff(np.append(heads, len(pfns))))
-    return pfns[heads], pfns[tails] + np.uint64(1), row
+    return pfns[heads], pfns[tails] + np.uint64(1)
 
 
 def merge(first: U64, last: U64) -> tuple[U64, U64]:
@@ -120,9 +125,10 @@ def merge(first: U64, last: U64) -> tuple[U64, U64]:
 
 
 def read_run(fd: int, offset: int, out: memoryview) -> None:
-    done = 0
-    while done < len(out):
-        got = os.preadv(fd, [out[done : done + CHUNK * 8]], offset + done)
+    # What lies beyond the end of the file stays as it is.
+    done = os.preadv(fd, [out], offset)
+    while 0 < done < len(out):
+        got = os.preadv(fd, [out[done:]], offset + done)
         if got == 0:
             return
         done += got

@@ -10,12 +10,16 @@ import numpy as np
 
 from pagewalk import describe
 from pagewalk import lines as pieces
-from pagewalk.account import COLUMNS, TOTALS, Table
+from pagewalk.account import TOTALS, Table
 from pagewalk.ledger import Line
 from pagewalk.pages import Pages, VMAs
 from pagewalk.proc.counters import Theirs
+from pagewalk.smaps import vmflags
 
-KEYS = (*TOTALS, *(column.name for column in COLUMNS if column.name not in TOTALS))
+
+def ordered(table: Table) -> list[str]:
+    # The keys of the JSON contract first.
+    return [*TOTALS, *(name for name in table.columns if name not in TOTALS)]
 
 
 def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
@@ -23,21 +27,24 @@ def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
     del ledger
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("name", "bytes"))
-    writer.writerows((key, empty(table.totals[key])) for key in KEYS)
+    writer.writerows((key, empty(table.totals[key])) for key in ordered(table))
 
 
-def maps(table: Table, out: TextIO, columns: Sequence[str] = ()) -> None:
-    """Write one line a VMA with every amount; ``columns`` is for formats of limited width."""
-    del columns
-    vmas = table.vmas
+def maps(
+    table: Table, out: TextIO, columns: Sequence[str] = (), *, everything: bool = False
+) -> None:
+    """Write one line a VMA with every amount; the options are for formats of limited width."""
+    del columns, everything
+    vmas, keys = table.vmas, ordered(table)
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("start", "end", "perms", "offset", "name", *KEYS))
-    lists = {k: None if (c := table.columns[k]) is None else c.tolist() for k in KEYS}
+    writer.writerow(("start", "end", "perms", "offset", "name", *keys, "vm_flags"))
+    lists = {k: None if (c := table.columns[k]) is None else c.tolist() for k in keys}
     for row in range(len(vmas)):
         writer.writerow((
             hex(vmas.start[row]), hex(vmas.end[row]), describe.perms(int(vmas.perms[row])),
             int(vmas.offset[row]), vmas.name[row],
-            *("" if (c := lists[k]) is None else c[row] for k in KEYS),
+            *("" if (c := lists[k]) is None else c[row] for k in keys),
+            " ".join(vmflags(vmas, row) or []),
         ))
 
 

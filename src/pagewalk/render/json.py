@@ -14,15 +14,15 @@ import numpy as np
 
 from pagewalk import describe
 from pagewalk import lines as pieces
-from pagewalk.account import COLUMNS, TOTALS, Table
+from pagewalk.account import TOTALS, Table
 from pagewalk.ledger import Line
 from pagewalk.pages import U8, Pages, VMAs
 from pagewalk.proc.counters import Theirs
 from pagewalk.proc.doctor import Check
 from pagewalk.proc.processes import Process
+from pagewalk.smaps import protection_key, vmflags
 
 SCHEMA = "pagewalk/1"
-MORE = tuple(column.name for column in COLUMNS if column.name not in TOTALS)
 
 
 def version() -> str:
@@ -54,9 +54,14 @@ def foot(table: Table) -> dict[str, Any]:
     }
 
 
+def ordered(table: Table) -> list[str]:
+    # The keys of the contract first.
+    return [*TOTALS, *(name for name in table.columns if name not in TOTALS)]
+
+
 def vma_rows(table: Table) -> list[dict[str, Any]]:
     vmas, values = table.vmas, table.columns
-    keys = (*TOTALS, *MORE)
+    keys = ordered(table)
     lists = {k: None if (c := values[k]) is None else c.tolist() for k in keys}
     return [
         {
@@ -66,6 +71,8 @@ def vma_rows(table: Table) -> list[dict[str, Any]]:
             "offset": offset,
             "name": vmas.name[row],
             **{k: None if (c := lists[k]) is None else c[row] for k in keys},
+            "vm_flags": vmflags(vmas, row),
+            "protection_key": protection_key(vmas, row),
         }
         for row, (start, end, word, offset) in enumerate(
             zip(vmas.start.tolist(), vmas.end.tolist(), vmas.perms.tolist(), vmas.offset.tolist(),
@@ -84,7 +91,7 @@ def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
     write(
         {
             **head(table),
-            "totals": {k: table.totals[k] for k in (*TOTALS, *MORE)},
+            "totals": {k: table.totals[k] for k in ordered(table)},
             "vmas": vma_rows(table),
             "ledger": [asdict(line) for line in ledger],
             **foot(table),
@@ -93,10 +100,12 @@ def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
     )
 
 
-def maps(table: Table, out: TextIO, columns: Sequence[str] = ()) -> None:
-    """Write the same document as show, without the ledger; ``columns`` is for other formats."""
-    del columns
-    document = {**head(table), "totals": {k: table.totals[k] for k in (*TOTALS, *MORE)}}
+def maps(
+    table: Table, out: TextIO, columns: Sequence[str] = (), *, everything: bool = False
+) -> None:
+    """Write the same document as show, without the ledger; the options are for other formats."""
+    del columns, everything
+    document = {**head(table), "totals": {k: table.totals[k] for k in ordered(table)}}
     write({**document, "vmas": vma_rows(table), **foot(table)}, out)
 
 

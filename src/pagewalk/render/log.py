@@ -103,9 +103,11 @@ def amount(count: int) -> str:
     return f"{count} ({count * PAGE >> 10} kB)"
 
 
-def maps(table: Table, out: TextIO, columns: Sequence[str] = ()) -> None:
+def maps(
+    table: Table, out: TextIO, columns: Sequence[str] = (), *, everything: bool = False
+) -> None:
     """Write each VMA's block and the totals, without the page lines."""
-    del columns
+    del columns, everything
     present, size = table.columns["present"], table.columns["size"]
     unmapped = table.columns["not_mapped"]
     assert present is not None and size is not None

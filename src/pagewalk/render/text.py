@@ -21,8 +21,9 @@ from pagewalk.pages import Pages, VMAs
 from pagewalk.proc.counters import Theirs
 from pagewalk.proc.doctor import Check
 from pagewalk.proc.processes import Process
+from pagewalk.smaps import DETAILS, vmflags
 
-TITLES = {column.name: column.title for column in COLUMNS}
+TITLES = {column.name: column.title for column in (*COLUMNS, *DETAILS)}
 MAPS_COLUMNS = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon",
                 "file", "shmem", "zero", "special", "hugetlb")
 # What a narrow terminal leaves out, first to go first.
@@ -141,10 +142,19 @@ def biggest(table: Table, out: TextIO, room: int) -> None:
 # ---- maps
 
 
-def maps(table: Table, out: TextIO, columns: Sequence[str] = MAPS_COLUMNS) -> None:
-    """Write every VMA with its amounts; a narrow terminal gets the columns that fit."""
-    room = width(out)
-    print_maps(table, list(range(len(table.vmas))), columns, out, room, "NAME", foot=True)
+def maps(
+    table: Table, out: TextIO, columns: Sequence[str] = (), *, everything: bool = False
+) -> None:
+    """Write every VMA with its amounts; a narrow terminal gets the columns that fit.
+
+    With ``everything`` no column is left out, and VmFlags are printed behind the name.
+    """
+    room = None if everything else width(out)
+    rows = list(range(len(table.vmas)))
+    print_maps(table, rows, columns or MAPS_COLUMNS, out, room, "NAME", foot=True,
+               flags=everything)
+    if everything:
+        withheld(table, out)
 
 
 def print_maps(
@@ -156,9 +166,13 @@ def print_maps(
     heading: str,
     *,
     foot: bool = False,
+    flags: bool = False,
 ) -> None:
     chosen, cells = fit(table, rows, columns, room, foot=foot)
     names = [printable(table.vmas.name[row]) or "[anon]" for row in rows]
+    if flags:
+        names = [f"{name}  {' '.join(vmflags(table.vmas, row) or [])}".rstrip()
+                 for name, row in zip(names, rows, strict=True)]
     if foot:
         names.append(f"total of {len(rows)} VMAs")
     left = frozenset({0, 1})

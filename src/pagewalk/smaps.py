@@ -1,0 +1,204 @@
+"""Every field of smaps, made from the page tables: the columns of ``maps --all``. No I/O.
+
+Dirty and referenced are bits of the page-table entry and of the folio together, so this needs a
+source that reads page tables; from procfs these columns are withheld. The rules are those of
+smaps_account and smaps_page_accumulate (fs/proc/task_mmu.c).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from pagewalk.account import PSS_SHIFT, SHARED_STATES, Column, Table, by_vma, weigh
+from pagewalk.flags import YOUNG, vmflag_codes
+from pagewalk.pages import I64, U64, Bool, Flag, Pages, State, VMAs, Withheld
+from pagewalk.proc.kernel import release
+from pagewalk.states import has
+from pagewalk.walk import Walk
+
+DETAILS = (
+    Column("pss_dirty", "PSS DIRTY", "PSS of dirty pages"),
+    Column("shared_clean", "SHRD CLEAN", "clean pages mapped more than once"),
+    Column("shared_dirty", "SHRD DIRTY", "dirty pages mapped more than once"),
+    Column("private_clean", "PRIV CLEAN", "clean pages that only this process maps"),
+    Column("private_dirty", "PRIV DIRTY", "dirty pages that only this process maps"),
+    Column("referenced", "REFERENCED", "pages accessed since somebody last asked"),
+    Column("lazyfree", "LAZYFREE", "MADV_FREE pages, to be dropped instead of swapped"),
+    Column("swap_pss", "SWAP PSS", "each private swap entry divided by its number of users"),
+)
+
+# smaps' name of every column that is one of its fields, in its order.
+SMAPS_FIELDS = {
+    "Size": "size",
+    "Rss": "rss",
+    "Pss": "pss",
+    "Pss_Dirty": "pss_dirty",
+    "Shared_Clean": "shared_clean",
+    "Shared_Dirty": "shared_dirty",
+    "Private_Clean": "private_clean",
+    "Private_Dirty": "private_dirty",
+    "Referenced": "referenced",
+    "Anonymous": "anon",
+    "KSM": "ksm",
+    "LazyFree": "lazyfree",
+    "AnonHugePages": "anon_huge",
+    "ShmemPmdMapped": "shmem_huge",
+    "FilePmdMapped": "file_huge",
+    "Shared_Hugetlb": "shared_hugetlb",
+    "Private_Hugetlb": "private_hugetlb",
+    "Swap": "swap",
+    "SwapPss": "swap_pss",
+    "Locked": "locked",
+}
+
+VM_PKEY_SHIFT, VM_PKEY_MASK = np.uint64(32), np.uint64(0xF)
+
+NEEDS_TABLES = Withheld(
+    "pss_dirty, clean and dirty, referenced, lazyfree, vm_flags",
+    "the dirty and accessed bits are in the page tables, which this source does not read;"
+    " --source ebpf does",
+    partial=False,
+)
+NEEDS_STRUCT_PAGE = Withheld(
+    "referenced",
+    "whether a page is young is told by struct page alone, which is not read here",
+    partial=False,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SwapUsers:
+    """How many page-table entries of the whole machine use each swap slot.
+
+    ``slot`` u64 ascending, type | offset << 5; ``users`` u64. ``missing`` says which processes
+    could not be read, None when none was missing: then every count is exact, else the least.
+    """
+
+    slot: U64
+    users: U64
+    missing: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    # Bytes by VMA, i64; the two PSS in 1/4096 bytes.
+    pss_dirty: I64
+    shared_clean: I64
+    shared_dirty: I64
+    private_clean: I64
+    private_dirty: I64
+    referenced: I64
+    lazyfree: I64
+    swap_pss: I64
+
+
+def by_field(walk: Walk, swap_users: SwapUsers | None) -> Table:
+    """Consume ``walk`` and return its Table with DETAILS too; raises what by_vma raises.
+
+    ``swap_users`` is None where nobody counted them: swap_pss is then withheld.
+    """
+    count = len(walk.vmas)
+    sums = Sums(*(np.zeros(count, np.int64) for _ in fields(Sums)))
+    table = by_vma(walk, also=lambda pages: add(sums, pages, walk.page_size, swap_users))
+    known = walk.frames and walk.tables
+    young = known and walk.young
+    columns: dict[str, I64 | None] = {
+        "pss_dirty": sums.pss_dirty >> PSS_SHIFT if known else None,
+        **{
+            name: getattr(sums, name) if known else None
+            for name in ("shared_clean", "shared_dirty", "private_clean", "private_dirty")
+        },
+        "referenced": sums.referenced if young else None,
+        "lazyfree": sums.lazyfree if known else None,
+        "swap_pss": sums.swap_pss >> PSS_SHIFT if counted(swap_users) else None,
+    }
+    totals = {name: None if c is None else int(c.sum()) for name, c in columns.items()}
+    for name in ("pss_dirty", "swap_pss"):
+        if columns[name] is not None:  # added up first and cut then, as smaps_rollup does
+            totals[name] = int(getattr(sums, name).sum()) >> PSS_SHIFT
+    table.outcome.withheld.extend(limits(walk, swap_users))
+    return replace(
+        table, columns={**table.columns, **columns}, totals={**table.totals, **totals}
+    )
+
+
+def counted(swap_users: SwapUsers | None) -> bool:
+    return swap_users is not None and swap_users.missing is None
+
+
+def limits(walk: Walk, swap_users: SwapUsers | None) -> list[Withheld]:
+    """Return why columns of DETAILS are withheld from ``walk``."""
+    out = []
+    if not walk.tables:
+        out.append(NEEDS_TABLES)
+    elif not walk.young:
+        out.append(NEEDS_STRUCT_PAGE)
+    if swap_users is not None and swap_users.missing is not None:
+        out.append(Withheld("swap_pss", swap_users.missing, partial=True))
+    return out
+
+
+def add(sums: Sums, pages: Pages, page_size: int, swap_users: SwapUsers | None) -> None:
+    """Add one batch of pages to ``sums``."""
+    if pages.kflags is None or pages.mapcount is None:
+        return
+    add_swap(sums, pages, page_size, swap_users)
+    rows = np.flatnonzero(SHARED_STATES[pages.state])
+    if len(rows) == 0:
+        return
+    kflags, flags, vma = pages.kflags[rows], pages.flags[rows], pages.vma[rows]
+    size, mapcount = pages.size[rows], pages.mapcount[rows]
+    # What is on the move has no bits of its own left: it counts as clean, and as shared.
+    moving = pages.state[rows] == State.MIGRATING
+    pte_dirty = flags & np.uint32(Flag.DIRTY) != 0
+    dirty = (pte_dirty | has(kflags, "dirty")) & ~moving
+    shared = (mapcount >= 2) | moving
+    accessed = (flags & np.uint32(Flag.ACCESSED) != 0) | (kflags & YOUNG != 0)
+    accessed = (accessed | has(kflags, "referenced")) & ~moving
+    lazy = has(kflags, "anon") & ~has(kflags, "swapbacked") & ~dirty & ~moving
+    for column, mask in (
+        (sums.shared_clean, shared & ~dirty),
+        (sums.shared_dirty, shared & dirty),
+        (sums.private_clean, ~shared & ~dirty),
+        (sums.private_dirty, ~shared & dirty),
+        (sums.referenced, accessed),
+        (sums.lazyfree, lazy),
+    ):
+        add_masked(column, vma, size, mask)
+    share = np.uint64(page_size << PSS_SHIFT) // np.maximum(mapcount, np.uint64(1))
+    add_masked(sums.pss_dirty, vma, share * (size // np.uint64(page_size)), dirty)
+
+
+def add_swap(sums: Sums, pages: Pages, page_size: int, swap_users: SwapUsers | None) -> None:
+    rows = np.flatnonzero(pages.state == State.SWAPPED)
+    if len(rows) == 0 or swap_users is None or pages.pfn is None:
+        return
+    at = np.searchsorted(swap_users.slot, pages.pfn[rows])
+    users = np.append(swap_users.users, np.uint64(1))[at]
+    share = np.uint64(page_size << PSS_SHIFT) // np.maximum(users, np.uint64(1))
+    add_masked(sums.swap_pss, pages.vma[rows], share, np.ones(len(rows), bool))
+
+
+def add_masked(column: I64, vma: I64, amount: U64, mask: Bool) -> None:
+    if mask.any():
+        first, last = int(vma[0]), int(vma[-1]) + 1
+        weights = np.where(mask, amount, np.uint64(0)).astype(np.float64)
+        column[first:last] += weigh(vma - first, weights, (last - first,))
+
+
+def vmflags(vmas: VMAs, row: int) -> list[str] | None:
+    """Return the VmFlags codes of a VMA in smaps' order, ``??`` for a bit it has no code for."""
+    if vmas.flags is None:
+        return None
+    word, codes = int(vmas.flags[row]), vmflag_codes(release())
+    found = (codes.get(bit, "??") for bit in range(64) if word >> bit & 1)
+    return [code for code in found if code]
+
+
+def protection_key(vmas: VMAs, row: int) -> int | None:
+    """Return the protection key of a VMA (vma_pkey), None where vm_flags is not known."""
+    if vmas.flags is None:
+        return None
+    return int(vmas.flags[row] >> VM_PKEY_SHIFT & VM_PKEY_MASK)
