@@ -44,7 +44,7 @@ def read_processes(root: str = "/proc") -> Iterator[Process]:
             yield Process(int(entry), stat.comm, name, uid, resident)
 
 
-def find(text: str) -> int:
+def find(text: str, root: str = "/proc") -> int:
     """Return the pid that TARGET ``text`` means: a number, or a name only one process has.
 
     A name is compared with comm, and with the base name of argv[0]. This process itself and its
@@ -57,7 +57,7 @@ def find(text: str) -> int:
         return pid
     us = {os.getpid(), os.getppid()}
     exact = [
-        p for p in read_processes()
+        p for p in read_processes(root)
         if p.pid not in us and text in (p.name, p.argv0, os.path.basename(p.argv0))
     ]
     if len(exact) == 1:
