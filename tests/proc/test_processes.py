@@ -1,0 +1,89 @@
+"""Which process a TARGET means, on a /proc of plain files and on the real one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pagewalk.errors import BadTarget
+from pagewalk.proc.processes import Process, find, read_processes
+
+STAT = b"%d (%s) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 %d 3 0\n"
+
+
+def pretend(root: Path, pid: int, comm: bytes, cmdline: bytes, vsize: int = 8192) -> None:
+    base = root / str(pid)
+    base.mkdir()
+    (base / "stat").write_bytes(STAT % (pid, comm, vsize))
+    (base / "statm").write_bytes(b"9 3 1 1 0 1 0\n")
+    (base / "cmdline").write_bytes(cmdline)
+
+
+def test_a_process_is_a_number_with_an_address_space(tmp_path: Path) -> None:
+    pretend(tmp_path, 7, b"a) (b", b"/bin/a b\0-x\0")
+    pretend(tmp_path, 8, b"kthreadd", b"", vsize=0)
+    (tmp_path / "9").mkdir()  # ended between the listing and the look
+    (tmp_path / "self").mkdir()
+    uid = os.getuid()
+    assert list(read_processes(str(tmp_path))) == [Process(7, "a) (b", "/bin/a b", uid, 3 * 4096)]
+
+
+def test_our_own_process_is_listed_with_its_rss() -> None:
+    mine = next(p for p in read_processes() if p.pid == os.getpid())
+    assert mine.name == Path("/proc/self/comm").read_text().rstrip("\n")
+    assert mine.rss > 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("text", "pid"), [("1", 1), ("+12", 12), ("0042", 42), ("2147483647", 2**31 - 1)]
+)
+def test_a_number_is_a_pid(text: str, pid: int) -> None:
+    assert find(text) == pid
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "2147483648", "99999999999999999999"])
+def test_a_number_no_process_can_have_is_refused(text: str) -> None:
+    with pytest.raises(BadTarget, match="is no process id"):
+        find(text)
+
+
+@pytest.mark.parametrize("text", ["", " ", "+-5", "²", "1" * 5000, "no such name"])
+def test_what_is_no_number_is_a_name(text: str) -> None:
+    with pytest.raises(BadTarget, match="no process is called"):
+        find(text)
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> str:
+    """Return a /proc of five processes."""
+    pretend(tmp_path, 10, b"java", b"/usr/bin/java\0-jar\0")
+    pretend(tmp_path, 11, b"python3", b"/opt/tool\0")
+    pretend(tmp_path, 12, b"sshd", b"sshd: alice\0")
+    pretend(tmp_path, 13, b"sshd", b"/usr/sbin/sshd\0")
+    pretend(tmp_path, 14, b"a b", b"")
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "pid"),
+    [("java", 10), ("/usr/bin/java", 10), ("tool", 11), ("python3", 11), ("sshd: alice", 12),
+     ("a b", 14)],
+)
+def test_a_name_is_comm_or_argv0_or_its_last_part(listed: str, name: str, pid: int) -> None:
+    assert find(name, listed) == pid
+
+
+def test_candidates_of_an_ambiguous_name_are_listed(listed: str) -> None:
+    with pytest.raises(BadTarget, match="2 processes are called 'sshd'; give one pid") as caught:
+        find("sshd", listed)
+    assert caught.value.candidates == ((12, "sshd: alice"), (13, "/usr/sbin/sshd"))
+    assert "12  sshd: alice" in str(caught.value)
+
+
+def test_we_are_not_the_process_that_is_meant(tmp_path: Path) -> None:
+    # `pagewalk python3` runs in a python3, from a shell or a test runner.
+    for pid in (os.getpid(), os.getppid(), 9):
+        pretend(tmp_path, pid, b"me", b"")
+    assert find("me", str(tmp_path)) == 9
