@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from pagewalk.kmem.directmap import DirectMap, MemMap, find_direct_map, find_mem_map
-from pagewalk.kmem.frames import FrameMap, open_frame_map
+from pagewalk.kmem.frames import open_frame_map
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.live import open_bpf
+from pagewalk.kmem.struct_page import FrameMap
 from pagewalk.kmem.zero import find_zero_frames
 
 

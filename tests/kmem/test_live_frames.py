@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from pagewalk.flags import KPF
-from pagewalk.kmem.frames import FrameMap, read_frames, read_owners
+from pagewalk.kmem.frames import read_frames, read_owners
 from pagewalk.kmem.layout import kpf
+from pagewalk.kmem.struct_page import FrameMap
 from pagewalk.kmem.verify import compare
 from pagewalk.proc.frames import Frames, open_frames
 from tests import kernel_says
@@ -23,6 +24,7 @@ from tests.targets import TARGETS, Running, start
 pytestmark = pytest.mark.live
 
 PAGE = mmap.PAGESIZE
+ROUNDS = 50
 PFN = np.uint64((1 << 55) - 1)
 PRESENT = np.uint64(1 << 63)
 
@@ -98,12 +100,15 @@ def test_targets(frames: FrameMap, kpage: Frames, prepare: Callable[..., None], 
     prepare(*TARGETS[name].needs)
     with start(name, stopped=True) as running:
         pfns = frames_of(running)
-        agreement = compare(frames, kpage, pfns)
+        # Frames of libc change whenever another process starts: look when few of them do.
+        for _ in range(ROUNDS):
+            agreement = compare(frames, kpage, pfns)
+            if agreement.compared > len(pfns) // 2:
+                break
         rows = read_frames(frames, pfns)
     seen = np.bitwise_or.reduce(rows.flags)
     for kind in KINDS[name]:
         assert seen & kpf(kind), kind
-    # A few may change between the two readings of kpage*, which do not count.
     assert agreement.compared > len(pfns) // 2
     assert agreement.flags.tolist() == []
     assert agreement.mapcount.tolist() == []

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pagewalk.errors import ProcessGone
+from pagewalk.errors import ProcessGone, SourceUnavailable
 from pagewalk.kmem.kernel import Kernel
+from pagewalk.kmem.live import open_kcore
 from pagewalk.kmem.task import find_task, read_mm
 from pagewalk.kmem.vmas import RawVmas, read_vmas
 from tests import kernel_says
@@ -213,3 +214,13 @@ def test_vmas_that_change_all_the_time_are_read_consistently(kernel: Kernel) -> 
             assert (vmas.start < vmas.end).all()
             assert (vmas.end[:-1] <= vmas.start[1:]).all()
             assert (vmas.start % np.uint64(4096) == 0).all()
+
+
+def test_our_own_task_is_found_without_being_told(kernel: Kernel) -> None:
+    # A core file does not say who asks: from init_task, by the reader that does know.
+    symbols = Path("/proc/kallsyms").read_text().splitlines()
+    if any(line.endswith(" init_task") for line in symbols):
+        assert open_kcore(kernel.memory).current == kernel.current
+    else:
+        with pytest.raises(SourceUnavailable, match=r"does not show init_task; .*KALLSYMS_ALL"):
+            open_kcore(kernel.memory)

@@ -89,6 +89,7 @@ class Layout:
     folio_bytes: int
     low: U64
     high: U64
+    copied_mask: np.uint64
     head: np.uint64
     lru: np.uint64
     young: np.uint64
@@ -160,6 +161,7 @@ def page_layout(btf: Btf) -> Layout:
         refcount=btf.offset("page", "_refcount"),
         low=low,
         high=high,
+        copied_mask=np.bitwise_or.reduce([flag(name) for name in (*_COPIED, "PG_swapcache")]),
         head=flag("PG_head"),
         lru=flag("PG_lru"),
         young=flag("PG_young"),

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pagewalk.kmem.frames import EXPORTED, FrameMap, read_frames
+from pagewalk.kmem.frames import read_frames
 from pagewalk.kmem.layout import kpf
+from pagewalk.kmem.struct_page import EXPORTED, FrameMap
 from pagewalk.pages import U64
 from pagewalk.proc.frames import Frames, folio_flags
 from pagewalk.proc.frames import read_frames as read_kpage

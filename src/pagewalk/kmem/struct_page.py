@@ -1,0 +1,307 @@
+"""What struct pages say, decoded: the words of /proc/kpageflags and /proc/kpagecount from bytes.
+
+The rules are those of fs/proc/page.c (stable_page_flags, get_kpage_count) over ``layout``, which
+knows how this kernel lays struct page out.
+"""
+
+from __future__ import annotations
+
+import errno as errnos
+from dataclasses import dataclass
+
+import numpy as np
+
+from pagewalk.kmem.directmap import MemMap
+from pagewalk.kmem.kernel import Kernel
+from pagewalk.kmem.layout import Layout, kpf
+from pagewalk.kmem.memory import I32, read_structs
+from pagewalk.kmem.zero import ZeroFrames
+from pagewalk.pages import I64, U8, U32, U64, Bool
+
+_TAG = np.uint64(1)
+# Up to this, _mapcount is a page type and no count (page_type_has_type).
+_FIRST_TYPE = -128
+# include/linux/page-flags.h: the low two bits of a folio's mapping word are its kind: 1 anonymous,
+# 3 KSM, which is anonymous too.
+_KIND, _ANON = np.uint8(3), np.uint8(1)
+_KIND_SHIFT = np.uint64(62)
+_KIND_BITS = np.array([0, kpf("anon"), 0, kpf("anon") | kpf("ksm")], np.uint64)
+
+# What read_frames says in flags: /proc/kpageflags less buddy, nopage, arch_2 and arch_3, which
+# takes more than the page's own struct page, and less bits gone long ago.
+EXPORTED = np.bitwise_or.reduce(
+    [
+        kpf(name)
+        for name in (
+            *("locked", "referenced", "uptodate", "dirty", "lru", "active", "slab", "writeback"),
+            *("reclaim", "mmap", "anon", "swapcache", "swapbacked", "head", "tail", "huge"),
+            *("unevictable", "hwpoison", "ksm", "thp", "offline", "zero_page", "idle", "pgtable"),
+            *("reserved", "mlocked", "owner_2", "private", "private_2", "owner_private", "arch"),
+        )
+    ]
+)
+
+
+@dataclass(frozen=True)
+class FrameRows:
+    """Hold one row per frame asked for.
+
+    ``flags`` u64, bits as in /proc/kpageflags, those of ``EXPORTED`` only, a tail's being its
+    folio's; ``mapcount`` i32, as /proc/kpagecount; ``young`` bool, PG_young of the folio;
+    ``head`` u64, the PFN of the folio's first page; ``errno`` i32, 0 where the row holds and
+    otherwise why not (EFAULT no struct page, ENXIO one that was never initialised, EAGAIN the
+    folio changed in every attempt): then the flags and the count are 0, as /proc/kpage* has it for
+    what it does not know.
+    """
+
+    flags: U64
+    mapcount: I32
+    young: Bool
+    head: U64
+    errno: I32
+
+
+@dataclass(frozen=True)
+class FrameMap:
+    """Hold what reading struct pages takes; made by ``open_frame_map``."""
+
+    kernel: Kernel
+    mem_map: MemMap
+    layout: Layout
+    zero: ZeroFrames
+
+
+def put_rows(out: FrameRows, rows: slice | I64, part: FrameRows) -> None:
+    """Write ``part`` into ``rows`` of ``out``, column by column."""
+    for name, column in vars(part).items():
+        getattr(out, name)[rows] = column
+
+
+@dataclass(frozen=True)
+class _Pages:
+    # Columns of struct pages as they stand, copied: the batch's buffer is soon read into again.
+    flags: U64
+    compound: U64
+    kind: U8
+    count: I32
+
+    def of(self, rows: I64) -> _Pages:
+        return _Pages(self.flags[rows], self.compound[rows], self.kind[rows], self.count[rows])
+
+
+# Accounting waits for this: a million frames are to take some 30 ms, of which reading them takes
+# half, and each pass over a column adds almost one. So what is rare is asked for once a batch,
+# and what the pages of a folio share is worked out once a folio.
+
+
+def decode(frames: FrameMap, pfns: U64, data: U8, errno: I32) -> FrameRows:
+    """Decode the struct pages of ``pfns`` (u64[n]) from ``data`` (u8[n, sizeof struct page]).
+
+    ``errno`` (i32[n]) are their reads' own. The heads of large folios are read from memory.
+    """
+    page = _columns(frames.layout, data)
+    if not page.flags.min(initial=1):
+        _mark_uninitialised(frames.layout, data, errno)
+    large = _are_large(frames.layout, page)
+    if large is None:
+        return _ordinary(frames, pfns, page, errno)
+    if large.all():
+        return _in_folios(frames, pfns, page, errno)
+    n = len(pfns)
+    out = FrameRows(
+        flags=np.empty(n, np.uint64),
+        mapcount=np.empty(n, np.int32),
+        young=np.empty(n, bool),
+        head=np.empty(n, np.uint64),
+        errno=np.empty(n, np.int32),
+    )
+    for rows, part in ((~large, _ordinary), (large, _in_folios)):
+        here = np.flatnonzero(rows)
+        put_rows(out, here, part(frames, pfns[here], page.of(here), errno[here]))
+    return out
+
+
+def _columns(layout: Layout, data: U8) -> _Pages:
+    words = data.view(np.uint64)
+    return _Pages(
+        flags=words[:, layout.flags // 8].copy(),
+        compound=words[:, layout.compound_head // 8].copy(),
+        kind=data[:, layout.mapping] & _KIND,
+        count=data.view(np.int32)[:, layout.mapcount // 4].copy(),
+    )
+
+
+def _mark_uninitialised(layout: Layout, data: U8, errno: I32) -> None:
+    # A struct page that is all zero would be mapped once and yet have no reference: the kernel
+    # did not initialise it yet (deferred_init) or never will.
+    numbers, words = data.view(np.int32), data.view(np.uint64)
+    blank = words[:, layout.flags // 8] == 0
+    blank &= words[:, layout.compound_head // 8] & _TAG == 0
+    blank &= numbers[:, layout.refcount // 4] == 0
+    blank &= numbers[:, layout.mapcount // 4] >= 0
+    errno[blank & (errno == 0)] = errnos.ENXIO
+
+
+def _are_large(layout: Layout, page: _Pages) -> Bool | None:
+    # Which rows are pages of a large folio; None when none is, as nearly always.
+    tails, heads = np.bitwise_or.reduce(page.compound), np.bitwise_or.reduce(page.flags)
+    if not (tails & _TAG or heads & layout.head):
+        return None
+    large: Bool = (page.compound & _TAG) | (page.flags & layout.head) != 0
+    return large if large.any() else None
+
+
+def _ordinary(frames: FrameMap, pfns: U64, page: _Pages, errno: I32) -> FrameRows:
+    layout = frames.layout
+    mapcount = _own_mapcount(page.count)
+    _drop_slab(layout, page.flags, mapcount)
+    bits = _shared_bits(layout, page.flags, page.kind)
+    if page.count.min(initial=0) <= _FIRST_TYPE:
+        bits |= _type_bits(layout, page.count.view(np.uint32))
+    if layout.hwpoison:
+        bits |= (page.flags & layout.hwpoison != 0) * kpf("hwpoison")
+    bits |= (mapcount > 0) * kpf("mmap")
+    bits[pfns == np.uint64(frames.zero.small)] |= kpf("zero_page")
+    return FrameRows(bits, mapcount, page.flags & layout.young != 0, pfns, errno)
+
+
+def _in_folios(frames: FrameMap, pfns: U64, page: _Pages, errno: I32) -> FrameRows:
+    layout = frames.layout
+    folios = _read_folios(frames, pfns, page.compound)
+    times = folios.pages
+    head = np.repeat(folios.head, times)
+    bits = np.repeat(folios.bits, times)
+    bits |= np.where(head == pfns, kpf("head"), kpf("tail"))
+    # folio_precise_page_mapcount(): a page is also mapped where the whole folio is.
+    mapcount = _own_mapcount(page.count) + np.repeat(folios.entire, times)
+    if folios.slab.any():
+        mapcount[np.repeat(folios.slab, times)] = 0
+    if not layout.mapped_is_told:
+        bits |= (mapcount > 0) * kpf("mmap")
+    if layout.hwpoison:
+        poisoned = (page.flags & layout.hwpoison != 0) & (bits & kpf("huge") == 0)
+        bits |= poisoned * kpf("hwpoison")
+    broken = np.repeat(~folios.intact, times)
+    errno = np.where((errno == 0) & broken, errnos.EAGAIN, errno).astype(np.int32)
+    return FrameRows(bits, mapcount, np.repeat(folios.young, times), head, errno)
+
+
+@dataclass(frozen=True)
+class _Folios:
+    # One row per run of pages of one large folio: how many they are, the folio's first PFN, the
+    # bits they share, how often it is mapped as a whole.
+    pages: I64
+    head: U64
+    bits: U64
+    entire: I32
+    young: Bool
+    slab: Bool
+    intact: Bool
+
+
+def _read_folios(frames: FrameMap, pfns: U64, compound: U64) -> _Folios:
+    base, size = np.uint64(frames.mem_map.base), np.uint64(frames.mem_map.size)
+    layout = frames.layout
+    heads = np.where(compound & _TAG != 0, compound - _TAG, pfns * size + base)
+    begins = np.flatnonzero(np.append(True, heads[1:] != heads[:-1]))
+    pages = np.diff(begins, append=len(heads))
+    heads, data, errno = _read_heads(frames, heads[begins])
+    head = _columns(layout, data)
+    second = data.view(np.uint64)[:, (frames.mem_map.size + layout.compound_head) // 8]
+    return _Folios(
+        pages=pages,
+        head=(heads - base) // size,
+        bits=_large_bits(frames, head, data, (heads - base) // size),
+        entire=_entire(layout, head, data),
+        young=head.flags & layout.young != 0,
+        slab=head.flags & layout.slab != 0,
+        intact=(errno == 0) & (head.flags & layout.head != 0) & (second - _TAG == heads),
+    )
+
+
+def _read_heads(frames: FrameMap, heads: U64) -> tuple[U64, U8, I32]:
+    memory, size = frames.kernel.memory, frames.layout.folio_bytes
+    data, errno = read_structs(memory, heads, size)
+    at = (frames.mem_map.size + frames.layout.compound_head) // 8
+    second = data.view(np.uint64)[:, at]
+    # The structs of an optimised hugetlb folio's tails are one page of structs mapped again and
+    # again, whose first looks like a head (page_fixed_fake_head): the struct behind it knows.
+    fake = np.flatnonzero((second & _TAG != 0) & (second - _TAG != heads))
+    if len(fake):
+        heads[fake] = second[fake] - _TAG
+        data[fake], errno[fake] = read_structs(memory, heads[fake], size)
+    return heads, data, errno
+
+
+def _large_bits(frames: FrameMap, head: _Pages, data: U8, pfns: U64) -> U64:
+    layout = frames.layout
+    more = data.view(np.uint64)[:, layout.second_flags // 8]
+    types = head.count.view(np.uint32)
+    huge = layout.is_hugetlb(types, more, data)
+    # Before large_rmappable (6.6) what is on the LRU or anonymous was taken for it.
+    thp = (head.flags & layout.lru != 0) | (head.kind & _ANON != 0)
+    if layout.large_rmappable:
+        thp = more & layout.large_rmappable != 0
+    bits = _shared_bits(layout, head.flags, head.kind) | _type_bits(layout, types)
+    bits |= huge * kpf("huge") | (thp & ~huge) * kpf("thp")
+    if layout.mapped_is_told:
+        slab = head.flags & layout.slab != 0
+        bits |= (layout.is_mapped(data.view(np.int32)) & ~slab) * kpf("mmap")
+    if layout.hwpoison:
+        bits |= (huge & (head.flags & layout.hwpoison != 0)) * kpf("hwpoison")
+    if frames.zero.huge is not None:
+        bits[pfns == np.uint64(frames.zero.huge)] |= kpf("zero_page") | kpf("thp")
+    return bits
+
+
+def _entire(layout: Layout, head: _Pages, data: U8) -> I32:
+    # How often each folio is mapped as a whole, to be added to each of its pages.
+    numbers = data.view(np.int32)
+    entire: I32 = numbers[:, layout.entire_mapcount // 4] + np.int32(1)
+    if not layout.double_map:
+        return entire
+    # (up to 6.1) __page_mapcount(): a file folio's pages have it in their own counts already, and
+    # an anonymous folio that is mapped both ways has one too many in each.
+    more = data.view(np.uint64)[:, layout.second_flags // 8]
+    huge = layout.is_hugetlb(head.count.view(np.uint32), more, data)
+    double = more & layout.double_map != 0
+    own = (head.kind & _ANON == 0) & ~huge
+    return np.where(own, 0, entire - double).astype(np.int32)
+
+
+def _own_mapcount(count: I32) -> I32:
+    # _mapcount is -1 for a page that nobody maps, and a type far below.
+    mapcount: I32 = count + np.int32(1)
+    mapcount[count <= _FIRST_TYPE] = 0
+    return mapcount
+
+
+def _drop_slab(layout: Layout, flags: U64, mapcount: I32) -> None:
+    # Up to 6.9 slab was a flag, and slab pages keep something else where the mapcount is.
+    if layout.slab:
+        mapcount[flags & layout.slab != 0] = 0
+
+
+def _shared_bits(layout: Layout, flags: U64, kind: U8) -> U64:
+    # Neighbours are mostly alike: where nearly all are as the first, only the others are decoded.
+    key = flags & layout.copied_mask | kind.astype(np.uint64) << _KIND_SHIFT
+    odd = np.flatnonzero(key != key[0]) if len(key) else key[:0].astype(np.int64)
+    if 4 * len(odd) > len(key):
+        return _decode_key(layout, key)
+    bits = np.full(len(key), _decode_key(layout, key[:1])[0] if len(key) else 0, np.uint64)
+    bits[odd] = _decode_key(layout, key[odd])
+    return bits
+
+
+def _decode_key(layout: Layout, key: U64) -> U64:
+    bits = layout.copied(key)
+    bits |= _KIND_BITS[(key >> _KIND_SHIFT).view(np.int64)]
+    bits |= (key & layout.swapcache == layout.swapcache) * kpf("swapcache")
+    return bits
+
+
+def _type_bits(layout: Layout, types: U32) -> U64:
+    bits = np.zeros(len(types), np.uint64)
+    for name, test in layout.types.items():
+        bits |= test.test(types) * kpf(name)
+    return bits
