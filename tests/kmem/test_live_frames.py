@@ -19,6 +19,7 @@ from pagewalk.kmem.struct_page import FrameMap
 from pagewalk.kmem.verify import compare
 from pagewalk.proc.frames import Frames, open_frames
 from tests import kernel_says
+from tests.machine import alone, hugetlb, setting
 from tests.targets import TARGETS, Running, start
 
 pytestmark = pytest.mark.live
@@ -110,6 +111,25 @@ def test_targets(frames: FrameMap, kpage: Frames, prepare: Callable[..., None], 
     for kind in KINDS[name]:
         assert seen & kpf(kind), kind
     assert agreement.compared > len(pfns) // 2
+    assert agreement.flags.tolist() == []
+    assert agreement.mapcount.tolist() == []
+
+
+def test_hugetlb_folios_whose_struct_pages_are_shared(frames: FrameMap, kpage: Frames) -> None:
+    # vm.hugetlb_optimize_vmemmap maps the tails' struct pages to one page, where each 64th looks
+    # like a head: the 1024 frames of two huge pages must have two heads all the same.
+    switch = Path("/proc/sys/vm/hugetlb_optimize_vmemmap")
+    if not switch.exists():
+        pytest.skip("this kernel has no CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP")
+    with alone(), setting(switch, 1), hugetlb(), start("hugetlb_private", stopped=True) as running:
+        pfns = frames_of(running)
+        rows = read_frames(frames, pfns)
+        agreement = compare(frames, kpage, pfns)
+    huge = rows.flags & kpf("huge") != 0
+    heads = rows.flags & kpf("head") != 0
+    assert np.count_nonzero(huge) == 2 * 512
+    assert np.unique(rows.head[huge]).tolist() == pfns[huge & heads].tolist()
+    assert np.count_nonzero(huge & heads) == 2
     assert agreement.flags.tolist() == []
     assert agreement.mapcount.tolist() == []
 
