@@ -16,6 +16,7 @@ from pagewalk.pages import I64, SHARED, WRITE, Backing
 from pagewalk.proc.counters import PAGE, Smaps, Theirs
 
 GATE = "[vsyscall]"
+HUGE_SIZE = PAGE * PAGE // 8  # what a PMD leaf maps
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +47,18 @@ class Case:
     table: Table
     theirs: Theirs
     before: Theirs
+    page_tables: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    # A line before it is worked out.
+    # A line before it is worked out; an optional one is left out where our side is not read.
     against: str
     ours_is: str
     theirs: Callable[[Theirs], int | None]
     ours: Callable[[Case], int | None]
     causes: tuple[str, ...] = field(default=())
+    optional: bool = False
 
 
 def total(name: str) -> Callable[[Case], int | None]:
@@ -106,6 +109,13 @@ def data_stack(case: Case) -> int | None:
 
 def column(name: str, sign: int = 1) -> Callable[[Case], int]:
     return lambda case: sign * (case.table.totals[name] or 0)
+
+
+def deposits(case: Case) -> int:
+    # Each PMD-mapped anonymous THP and each huge zero page keeps a PTE table in reserve, for the
+    # day it is split (pgtable_trans_huge_deposit).
+    huge = (case.table.totals["anon_huge"] or 0) + (case.table.totals["huge_zero"] or 0)
+    return -huge // HUGE_SIZE * PAGE
 
 
 def gate_vma(case: Case) -> int:
@@ -210,6 +220,8 @@ class CauseRule:
 
 
 CAUSE_ROWS = (
+    CauseRule("thp_deposit", True, deposits,
+              "each PMD-mapped anonymous huge page keeps a page table in reserve, in no tree"),
     CauseRule("gate_vma", True, gate_vma,
               "the [vsyscall] gate is listed in maps, but is not part of the address space"),
     CauseRule("zero_page", True, small_zero,
@@ -270,6 +282,8 @@ LINES = (
          lambda t: t.status["VmExe"] + t.status["VmLib"] if "VmExe" in t.status else None,
          flagged("ex", without=("wr", "gd"))),
     Rule("status VmLck", "locked VMAs", status("VmLck"), flagged("lo")),
+    Rule("status VmPTE", "page tables", status("VmPTE"), lambda case: case.page_tables,
+         ("thp_deposit",), optional=True),
     Rule("status HugetlbPages", "hugetlb", status("HugetlbPages"), total("hugetlb"),
          ("hugetlb_pmd_shared",)),
     Rule("statm size", "size", lambda t: t.statm["size"], total("size"), ("gate_vma",)),
@@ -309,13 +323,15 @@ def add(first: int | None, second: int | None) -> int | None:
     return None if first is None or second is None else first + second
 
 
-def ledger(table: Table, theirs: Theirs, before: Theirs | None = None) -> list[Line]:
+def ledger(
+    table: Table, theirs: Theirs, before: Theirs | None = None, page_tables: int | None = None
+) -> list[Line]:
     """Return a Line for each of LINES whose side of theirs could be read.
 
     ``before`` are the same numbers read before the walk: what moved between is a bounded cause,
-    ``concurrent_change``.
+    ``concurrent_change``. ``page_tables`` bytes, where the source counts them.
     """
-    case = Case(table, theirs, before or theirs)
+    case = Case(table, theirs, before or theirs, page_tables)
     lines = (work_out(rule, case) for rule in LINES)
     return [line for line in lines if line is not None]
 
@@ -326,6 +342,8 @@ def work_out(rule: Rule, case: Case) -> Line | None:
     if theirs is None:
         return None
     ours = rule.ours(case)
+    if ours is None and rule.optional:
+        return None
     if ours is None:
         return Line(rule.against, rule.ours_is, None, theirs, (), None)
     rest = ours - theirs

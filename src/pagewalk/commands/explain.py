@@ -62,7 +62,7 @@ def rounds(source: Source, *, smaps: bool) -> Iterator[tuple[Table, Theirs, list
         before = theirs
         table = by_vma(walk(source))
         theirs = read_theirs(source.target, source.stall, smaps=smaps)
-        lines = ledger(table, theirs, before)
+        lines = ledger(table, theirs, before, source.page_tables())
         yield table, theirs, lines
         if doubt(lines) == (0, 0):
             return

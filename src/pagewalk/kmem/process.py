@@ -221,6 +221,12 @@ class KernelSource:
         for batch in self.leaves(vmas, vmas.ranges[rows[huge]]) if huge.any() else ():
             yield self.count_batch(vmas, batch)
 
+    def page_tables(self) -> int | None:
+        """Return the bytes of PTE, PMD and PUD tables, as VmPTE counts them, deposits apart."""
+        everything = np.array([[0, self.machine.arch.user_end]], np.uint64)
+        tally = count_tables(self.machine.arch, self.root, self.read_tables, everything)
+        return int(tally.tables[1:4].sum()) * PAGE
+
     def count_batch(self, vmas: VMAs, batch: Batch) -> Counts:
         # The rows of a real walk as Counts, with the zero pages told by their frames.
         leaves = batch.leaves

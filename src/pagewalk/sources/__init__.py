@@ -61,6 +61,9 @@ class Source(Protocol):
     def counts(self, vmas: VMAs) -> Iterator[Counts]:
         """Yield bytes by VMA and state, without reading any frame."""
 
+    def page_tables(self) -> int | None:
+        """Return the bytes of PTE, PMD and PUD tables, None where tables are not read."""
+
     def close(self) -> None:
         """Give every descriptor back."""
 

@@ -38,7 +38,7 @@ from pagewalk.states import classify
 
 PAGE = pagemap.PAGE
 PAGE_SHIFT = PAGE.bit_length() - 1
-BATCH = 1 << 17  # words read before a batch is yielded: 1 MiB, so that columns stay in the cache
+BATCH = 1 << 16  # words read before a batch is yielded: 512 KiB, so that columns stay in the cache
 WORDS = PAGE // 8
 HUGE_SIZE = PAGE * WORDS  # what a PMD leaf maps
 
@@ -202,7 +202,7 @@ class ProcfsSource:
             addr[at:to] = np.arange(start, end, PAGE, dtype=np.uint64)
             at = to
         flags = pagemap.decode(words)
-        populated = flags & (Flag.PRESENT | Flag.SOFT) != 0
+        populated = flags & np.uint32(Flag.PRESENT | Flag.SOFT) != 0
         if not populated.all():
             words, addr, flags = words[populated], addr[populated], flags[populated]
         mark(flags, addr, regions, pagemap.PFNZERO, Flag.ZERO)
@@ -223,6 +223,10 @@ class ProcfsSource:
             if soft.any():
                 yield count_leaves(vmas, self.read_leaves(regions[soft]))
             yield count_regions(vmas, regions[~soft])
+
+    def page_tables(self) -> int | None:
+        """Return None: procfs shows no table."""
+        return None
 
     def close(self) -> None:
         """Give every descriptor back."""
@@ -265,7 +269,7 @@ def decode_soft(flags: U32, pfn: U64) -> None:
     # What the software entries are: the type is in bits 0-4, its payload above. Where frames are
     # hidden both read as 0, and the kind stays unknown. `pfn` becomes the PFN of those types that
     # carry one, and stays type | offset << 5 for swap and markers.
-    rows = np.flatnonzero((flags & Flag.SOFT != 0) & (pfn != 0))
+    rows = np.flatnonzero((flags & np.uint32(Flag.SOFT) != 0) & (pfn != 0))
     if len(rows) == 0:
         return
     kind, payload = (pfn[rows] & np.uint64(31)).astype(np.intp), pfn[rows] >> np.uint64(5)
@@ -283,7 +287,8 @@ def merge_huge(addr: U64, words: U64, flags: U32, pfn: U64, *, hidden: bool) -> 
     # The 512 words of a huge leaf become one row; a leaf that is cut by the range asked for, or
     # that was split while it was read, stays in base pages. A 1 GiB leaf is 512 rows of 2 MiB.
     shift = np.full(len(addr), PAGE_SHIFT, np.uint8)
-    heads = np.flatnonzero((flags & Flag.HUGE != 0) & (addr & np.uint64(HUGE_SIZE - 1) == 0))
+    huge = flags & np.uint32(Flag.HUGE) != 0
+    heads = np.flatnonzero(huge & (addr & np.uint64(HUGE_SIZE - 1) == 0))
     heads = heads[heads + WORDS <= len(addr)]
     if len(heads):
         last = heads + (WORDS - 1)

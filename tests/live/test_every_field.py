@@ -1,0 +1,123 @@
+"""maps --all: every field of smaps, made from page tables and struct pages, with tolerance 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import pagewalk
+from pagewalk.account import Table
+from pagewalk.census import count_swap_users
+from pagewalk.smaps import SMAPS_FIELDS, by_field, protection_key, vmflags
+from tests.kernel_says import VmaSays, read_smaps, read_status_kib
+from tests.live.bracket import living_thread, working_sources
+from tests.machine import prepared
+from tests.targets import TARGETS, start
+
+pytestmark = pytest.mark.live
+
+WORKING = [name for name in working_sources() if name != "procfs"]
+ROUNDS = 25
+# smaps adds a whole large swap entry for each page of it (see test_exact.py).
+OVERCOUNTED = {"swap_huge": "Swap"}
+# How many fields each test of this run compared.
+COMPARED: list[int] = []
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of one VMA: smaps' value before and after the walk, and ours (KiB or codes)."""
+
+    name: str
+    before: object
+    after: object
+    ours: object
+
+
+def fields(table: Table, before: VmaSays, after: VmaSays, row: int) -> list[Field]:
+    rows = []
+    for name, column in SMAPS_FIELDS.items():
+        values = table.columns[column]
+        ours = None if values is None else int(values[row]) >> 10
+        if name in before.fields:
+            rows.append(Field(name, before.fields[name], after.fields[name], ours))
+    if before.name != "[vsyscall]":  # the gate VMA is not in the tree: smaps alone has its flags
+        ours_flags = tuple(vmflags(table.vmas, row) or ())
+        rows.append(Field("VmFlags", before.flags, after.flags, ours_flags))
+    if "ProtectionKey" in before.fields:
+        key = protection_key(table.vmas, row)
+        said = before.fields["ProtectionKey"]
+        rows.append(Field("ProtectionKey", said, after.fields["ProtectionKey"], key))
+    return rows
+
+
+def wrong_fields(pid: int, source: str) -> tuple[int, list[tuple[str, Field]]]:
+    """Compare every field until each held still once; return how many, and those that differ."""
+    said = living_thread(pid)
+    settled: set[tuple[int, str]] = set()
+    total, wrong = 0, []
+    for _ in range(ROUNDS):
+        before = read_smaps(said)
+        table = by_field(pagewalk.walk(pid, source=source), count_swap_users(source))
+        after = read_smaps(said)
+        wrong, moved = [], False
+        for row, (first, last) in enumerate(zip(before, after, strict=True)):
+            for field in fields(table, first, last, row):
+                if field.before != field.after:
+                    moved |= (row, field.name) not in settled
+                    continue
+                settled.add((row, field.name))
+                total += 1
+                if field.ours != field.before:
+                    wrong.append((f"{first.start:x} {first.name}", field))
+        if not wrong and not moved:
+            break
+    return total, wrong
+
+
+@pytest.mark.parametrize("source", WORKING)
+@pytest.mark.parametrize("name", TARGETS)
+def test_equals_smaps_in_every_field(name: str, source: str) -> None:
+    with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
+        pids = running.pids[:1] if name == "zombie" else running.pids
+        for pid in pids:
+            total, wrong = wrong_fields(pid, source)
+            COMPARED.append(total)
+            skipped = OVERCOUNTED.get(name)
+            assert [(vma, f) for vma, f in wrong if f.name != skipped] == []
+
+
+def test_at_least_100_000_fields_were_compared() -> None:
+    assert sum(COMPARED) >= 100_000
+
+
+def test_procfs_withholds_what_only_page_tables_tell() -> None:
+    with start("plain", stopped=True) as running:
+        table = by_field(pagewalk.walk(running.pid, source="procfs"), None)
+    for name in ("pss_dirty", "private_dirty", "shared_clean", "referenced", "lazyfree"):
+        assert table.columns[name] is None
+    assert any("--source ebpf" in row.why for row in table.outcome.withheld)
+
+
+def test_shared_and_private_add_up_to_rss() -> None:
+    with start("fork_cow", stopped=True) as running:
+        table = by_field(pagewalk.walk(running.pid, source="ebpf"), None)
+    parts = ("shared_clean", "shared_dirty", "private_clean", "private_dirty")
+    np.testing.assert_array_equal(sum(table.columns[p] for p in parts), table.columns["rss"])
+
+
+@pytest.mark.parametrize("source", WORKING)
+@pytest.mark.parametrize("name", ["plain", "thp", "thp_part", "huge_zero", "hugetlb_pmd",
+                                  "reservation", "shmem_thp"])
+def test_vmpte_is_the_tables_walked_and_the_deposits(name: str, source: str) -> None:
+    with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
+        for pid in running.pids:
+            opened = pagewalk.open_process(pid, source)
+            tables = opened.page_tables()
+            totals = pagewalk.by_vma(pagewalk.walk(opened)).totals
+            pagewalk.close(opened)
+            # one table for each anonymous huge page and huge zero page mapped by a PMD leaf
+            deposits = ((totals["anon_huge"] or 0) + (totals["huge_zero"] or 0)) // (2 << 20) * 4096
+            assert (tables or 0) + deposits == read_status_kib(pid)["VmPTE"] << 10
