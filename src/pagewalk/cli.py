@@ -47,6 +47,13 @@ class Commands(click.Group):
             return "show", self.get_command(ctx, "show"), args
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> object:
+        # Here and not in main(): click itself would end the program, with 1.
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            return drop_output()
+
 
 @click.group(
     "pagewalk", cls=Commands, invoke_without_command=True, epilog=EPILOG,
@@ -100,15 +107,19 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return fail("interrupted; nothing was changed", 130)
     except BrokenPipeError:
-        # The reader has seen enough. What is still buffered must not be written at exit.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return drop_output()
     except OSError as err:
         where = f" {err.filename}" if err.filename else ""
         return fail(f"cannot read or write{where}: {err.strerror}", 1)
     except MemoryError:
         return fail("out of memory", 1)
+
+
+def drop_output() -> int:
+    # The reader has seen enough. What is still buffered must not be written at exit.
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def fail(message: str, code: int) -> int:

@@ -135,11 +135,12 @@ def output(path: str | None) -> Iterator[TextIO]:
     from pagewalk.proc.freeze import terminating
 
     partial = f"{path}.{os.getpid()}.partial"
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with terminating(), open(fd, "w", errors="surrogateescape") as out:
-            yield out
-        os.replace(partial, path)
+        with terminating():
+            fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(fd, "w", errors="surrogateescape") as out:
+                yield out
+            os.replace(partial, path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise

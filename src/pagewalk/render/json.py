@@ -15,6 +15,7 @@ import numpy as np
 from pagewalk import describe
 from pagewalk import lines as pieces
 from pagewalk.account import TOTALS, Table
+from pagewalk.check import Report
 from pagewalk.ledger import Line
 from pagewalk.pages import U8, Pages, VMAs
 from pagewalk.proc.counters import Theirs
@@ -82,8 +83,16 @@ def vma_rows(table: Table) -> list[dict[str, Any]]:
 
 
 def write(document: dict[str, Any], out: TextIO) -> None:
-    json.dump(document, out, indent=1)
-    out.write("\n")
+    # A line a key and a line a row: readable, and the rows are left to the fast encoder, which
+    # json.dump does not use when it indents.
+    lines = (f"{json.dumps(key)}: {encode(value)}" for key, value in document.items())
+    out.write("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def encode(value: Any) -> str:
+    if not isinstance(value, list) or not value:
+        return json.dumps(value)
+    return "[\n" + ",\n".join(json.dumps(row) for row in value) + "\n]"
 
 
 def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
@@ -141,6 +150,11 @@ def page_lines(rows: Pages) -> bytes:
     )
 
 
+def check(report: Report, out: TextIO) -> None:
+    """Write the report: pages and fields compared, and every difference."""
+    write({"schema": SCHEMA, "pagewalk": version(), **asdict(report)}, out)
+
+
 def doctor(checks: Sequence[Check], machine: str, out: TextIO) -> None:
     """Write every check."""
     write({"schema": SCHEMA, "pagewalk": version(), "machine": machine,
@@ -158,6 +172,7 @@ VIEWS = {
     "maps": maps,
     "pages": pages,
     "explain": explain,
+    "check": check,
     "doctor": doctor,
     "processes": processes,
 }
