@@ -250,6 +250,19 @@ def take(columns: Columns, rows: Bool | I64 | slice) -> Columns:
     return type(columns)(**picked)
 
 
+def alike(*columns: npt.NDArray[Any] | None) -> I64:
+    """Return the first row of each run of rows that agree in all ``columns``; None is no column.
+
+    Neighbouring pages mostly look alike: what a run decides need not be decided page by page.
+    """
+    given = [column for column in columns if column is not None]
+    new = np.zeros(len(given[0]), bool)
+    new[:1] = True
+    for column in given:
+        new[1:] |= column[1:] != column[:-1]
+    return np.flatnonzero(new)
+
+
 def join(parts: list[Columns]) -> Columns:
     """Return the rows of all ``parts`` (one or more), in order; a column None in one is None."""
     first = parts[0]

@@ -171,6 +171,7 @@ def run(
     source: Source, vmas: VMAs, wanted: U64, outcome: Outcome, *, frames: bool, holes: bool
 ) -> Iterator[Pages | Counts]:
     # The walk proper; what can only be known at its end goes into `outcome`.
+    keep_freed_memory()
     if not frames:
         batches: Iterator[Pages | Counts] = source.counts(vmas)
     elif not source.tables:
@@ -195,6 +196,12 @@ def run(
     read_shmem_swap(source, vmas, outcome)
     read_locked(source, vmas, outcome)
     outcome.done = True
+
+
+def keep_freed_memory() -> None:
+    # glibc gives a batch's memory back to the kernel after each batch, and to fault it in again
+    # costs a third of a walk. Its threshold follows the largest piece freed: free one, untouched.
+    np.empty(16 << 20, np.uint8)
 
 
 def leaf_pages(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages]:

@@ -96,8 +96,10 @@ def read_frames(fd: int, pfns: U64) -> U64:
     words = np.zeros(int(base[-1]), np.uint64)
     raw = words.data.cast("B")
     edges = (base * 8).tolist()
-    for i, start in enumerate((starts * np.uint64(8)).tolist()):
-        read_run(fd, start, raw[edges[i] : edges[i + 1]])
+    offsets = (starts * np.uint64(8)).tolist()
+    for offset, low, high in zip(offsets, edges[:-1], edges[1:], strict=True):
+        if os.preadv(fd, [raw[low:high]], offset) != high - low:
+            read_slowly(fd, offset, raw[low:high])
     span = np.searchsorted(starts, first, side="right") - 1
     shift = base[span] - starts[span].astype(np.int64)
     row = pfns.astype(np.int64)
@@ -124,13 +126,10 @@ def merge(first: U64, last: U64) -> tuple[U64, U64]:
     return first[heads], reach[np.append(heads[1:], len(first)) - 1]
 
 
-def read_run(fd: int, offset: int, out: memoryview) -> None:
+def read_slowly(fd: int, offset: int, out: memoryview) -> None:
     # What lies beyond the end of the file stays as it is.
-    done = os.preadv(fd, [out], offset)
-    while 0 < done < len(out):
-        got = os.preadv(fd, [out[done:]], offset + done)
-        if got == 0:
-            return
+    done = 0
+    while done < len(out) and (got := os.preadv(fd, [out[done:]], offset + done)):
         done += got
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from pagewalk.errors import ProcessGone
-from pagewalk.pages import U32, U64, Flag
+from pagewalk.pages import U32, U64, Flag, alike
 from pagewalk.proc.stall import Slice, Stall
 
 PAGE = mmap.PAGESIZE
@@ -57,7 +57,9 @@ FLAGS = flags_by_high_bits()
 
 def decode(words: U64) -> U32:
     """Return the flags (u32, see pages.Flag) of pagemap ``words`` (u64)."""
-    return FLAGS[(words >> np.uint64(55)).astype(np.intp)]
+    high = (words >> np.uint64(55)).astype(np.uint16)
+    first = alike(high)
+    return np.repeat(FLAGS[high[first]], np.diff(first, append=len(high)))
 
 
 def read_words(fd: int, start: int, out: U64, pid: int, stall: Stall, chunk: Slice) -> None:
