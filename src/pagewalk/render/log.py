@@ -26,24 +26,25 @@ def pages(batches: Iterable[Pages], vmas: VMAs, out: TextIO) -> None:
     counts = np.zeros(4, np.int64)
     total = np.zeros(4, np.int64)
     at = None
-    tables = False
+    unknown = False  # whether some page of this VMA is absent or not mapped, and nobody knows which
     for rows in (piece for batch in batches for piece in chunks(batch)):
         edges = np.flatnonzero(np.diff(rows.vma)) + 1
         for part in np.split(np.arange(len(rows)), edges):
             here = take(rows, part)
             row = int(here.vma[0])
             if at is not None and row != at:
-                block(counts, out, tables=tables)
+                block(counts, out, tables=not unknown)
                 counts[:] = 0
+                unknown = False
             at = row
-            tables = tables or bool(np.isin(here.state, (State.NOT_MAPPED, State.EMPTY)).any())
+            unknown = unknown or bool((here.state == State.ABSENT).any())
             kinds = kind(here, hidden=vmas.backing[row] == Backing.HIDDEN)
             out.write(lines(here, kinds).decode())
             found = np.bincount(kinds, minlength=4)
             counts += found
             total += found
     if at is not None:
-        block(counts, out, tables=tables)
+        block(counts, out, tables=not unknown)
     totals(int(total[PRESENT]), int(total.sum()), out)
 
 
@@ -84,7 +85,7 @@ def lines(rows: Pages, kinds: I64) -> bytes:
 
 
 def block(counts: I64, out: TextIO, *, tables: bool) -> None:
-    """Write a VMA's block; without page tables ``Not Mapped`` is withheld."""
+    """Write a VMA's block; ``Not Mapped`` is withheld where no page table was read."""
     present, absent, unmapped, hidden = (int(n) for n in counts)
     out.write("FOR CURRENT VMA,\n")
     out.write(f"Present in RAM (RSS): {amount(present)}\n")
@@ -115,7 +116,7 @@ def maps(
         here, whole = int(present[row]) // PAGE, int(size[row]) // PAGE
         gone = 0 if unmapped is None else int(unmapped[row]) // PAGE
         counts = np.array([here, whole - here - gone, gone, 0])
-        block(counts, out, tables=unmapped is not None)
+        block(counts, out, tables=unmapped is not None or here == whole)
     totals(int(present.sum()) // PAGE, int(size.sum()) // PAGE, out)
 
 
