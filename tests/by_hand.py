@@ -1,4 +1,4 @@
-"""VMAs, pages and a Table small enough to work out on paper; no kernel is asked.
+"""VMAs, pages, a Table and the kernel's numbers, small enough to work out on paper.
 
 The address space, in base pages:
 
@@ -34,10 +34,11 @@ from pagewalk.pages import (
     VMAs,
     Withheld,
 )
+from pagewalk.proc.counters import Theirs, parse_smaps
 from pagewalk.proc.stall import Stall
 from pagewalk.walk import Outcome, Walk
 
-PAGE = 4096
+PAGE, KIB = 4096, 1024
 THP = 512 * PAGE
 PROGRAM, HEAP, MEMFD, BIG = 0x40_0000, 0x60_0000, 0x7F00_0000_0000, 0x7F00_0020_0000
 # A file's name may hold anything but NUL; maps escapes the newline.
@@ -87,6 +88,54 @@ ROWS: list[Row] = [
     (BIG + THP, THP, State.ABSENT, Flag(0), 0, (), 0),
 ]
 
+# What the kernel prints for these: RSS without the zero page (2072 KiB), and the PSS of
+# each VMA, 5461 + 7168 + 2048 + 2097152 bytes, cut to 5 + 7 + 2 + 2048 KiB.
+SMAPS = parse_smaps(
+    b"""\
+00400000-00404000 r-xp 00001000 08:01 77   /usr/bin/program
+Size: 16 kB
+Rss: 8 kB
+Pss: 5 kB
+Private_Clean: 4 kB
+VmFlags: rd ex mr
+00600000-00606000 rw-p 00000000 00:00 0    [heap]
+Size: 24 kB
+Rss: 12 kB
+Pss: 7 kB
+Private_Dirty: 4 kB
+Anonymous: 12 kB
+Swap: 4 kB
+VmFlags: rd wr mr
+7f0000000000-7f0000003000 rw-s 00000000 00:01 9   /memfd:x (deleted)
+Size: 12 kB
+Rss: 4 kB
+Pss: 2 kB
+VmFlags: rd wr sh mr
+7f0000200000-7f0000600000 rw-p 00000000 00:00 0
+Size: 4096 kB
+Rss: 2048 kB
+Pss: 2048 kB
+Private_Dirty: 2048 kB
+Anonymous: 2048 kB
+VmFlags: rd wr mr gd
+"""
+)
+ROLLUP = parse_smaps(
+    b"00400000-7f0000600000 ---p 00000000 00:00 0   [rollup]\n"
+    b"Rss: 2072 kB\nPss: 2062 kB\nSwap: 4 kB\n"
+)
+SIZE, RSS, ANON = 4148 * KIB, 2072 * KIB, 2060 * KIB
+THEIRS = Theirs(
+    status={
+        "VmSize": SIZE, "VmRSS": RSS, "RssAnon": ANON, "RssFile": 8 * KIB, "RssShmem": 4 * KIB,
+        "VmSwap": 4 * KIB, "VmData": 24 * KIB, "VmStk": 4096 * KIB, "VmExe": 12 * KIB,
+        "VmLib": 4 * KIB, "VmLck": 0, "HugetlbPages": 0,
+    },
+    statm={"size": SIZE, "resident": RSS, "shared": 12 * KIB, "data": 4120 * KIB},
+    stat={"rss": RSS, "vsize": SIZE},
+    smaps=SMAPS, rollup=ROLLUP, pmap=SIZE, cpus=2, threads=1, release=(6, 18),
+)
+
 
 def pages(rows: Sequence[Row], of: VMAs = VMAS, *, frames: bool = True) -> Pages:
     """Return Pages of (address, size, state, flags, pfn, kpageflags names, mapcount)."""
@@ -117,7 +166,8 @@ def walk(
     known = {"shmem_swap": none, "locked": none.astype(bool), "vm_swap": PAGE, "done": True}
     return Walk(
         pid=4711, name="pro gram\x1b[1m", exe="/usr/bin/program", source="procfs", arch="x86_64",
-        page_size=PAGE, frames=frames, huge=True, tables=tables, vmas=of, batches=iter(batches),
+        page_size=PAGE, frames=frames, huge=True, tables=tables, young=False, vmas=of,
+        batches=iter(batches),
         outcome=Outcome(stall, list(withheld), **{**known, **outcome}),  # type: ignore[arg-type]
     )
 

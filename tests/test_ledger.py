@@ -11,61 +11,13 @@ from hypothesis import strategies as st
 from pagewalk.account import Table
 from pagewalk.ledger import CAUSES, CONCURRENT, LINES, SHORT, Cause, Line, ledger, why
 from pagewalk.pages import READ, SHARED, WRITE, Backing, Flag, State
-from pagewalk.proc.counters import Smaps, Theirs, parse_smaps
+from pagewalk.proc.counters import Smaps, Theirs
 from tests import by_hand
 from tests.by_hand import HEAP, MEMFD, PAGE, PROGRAM
 from tests.properties import always
 
 KIB = 1024
-
-# What the kernel prints for tests/by_hand.py: RSS without the zero page (2072 KiB), and the PSS of
-# each VMA, 5461 + 7168 + 2048 + 2097152 bytes, cut to 5 + 7 + 2 + 2048 KiB.
-SMAPS = parse_smaps(
-    b"""\
-00400000-00404000 r-xp 00001000 08:01 77   /usr/bin/program
-Size: 16 kB
-Rss: 8 kB
-Pss: 5 kB
-Private_Clean: 4 kB
-VmFlags: rd ex mr
-00600000-00606000 rw-p 00000000 00:00 0    [heap]
-Size: 24 kB
-Rss: 12 kB
-Pss: 7 kB
-Private_Dirty: 4 kB
-Anonymous: 12 kB
-Swap: 4 kB
-VmFlags: rd wr mr
-7f0000000000-7f0000003000 rw-s 00000000 00:01 9   /memfd:x (deleted)
-Size: 12 kB
-Rss: 4 kB
-Pss: 2 kB
-VmFlags: rd wr sh mr
-7f0000200000-7f0000600000 rw-p 00000000 00:00 0
-Size: 4096 kB
-Rss: 2048 kB
-Pss: 2048 kB
-Private_Dirty: 2048 kB
-Anonymous: 2048 kB
-VmFlags: rd wr mr gd
-"""
-)
-ROLLUP = parse_smaps(
-    b"00400000-7f0000600000 ---p 00000000 00:00 0   [rollup]\n"
-    b"Rss: 2072 kB\nPss: 2062 kB\nSwap: 4 kB\n"
-)
-SIZE, RSS, ANON = 4148 * KIB, 2072 * KIB, 2060 * KIB
-THEIRS = Theirs(
-    status={
-        "VmSize": SIZE, "VmRSS": RSS, "RssAnon": ANON, "RssFile": 8 * KIB, "RssShmem": 4 * KIB,
-        "VmSwap": 4 * KIB, "VmData": 24 * KIB, "VmStk": 4096 * KIB, "VmExe": 12 * KIB,
-        "VmLib": 4 * KIB, "VmLck": 0, "HugetlbPages": 0,
-    },
-    statm={"size": SIZE, "resident": RSS, "shared": 12 * KIB, "data": 4120 * KIB},
-    stat={"rss": RSS, "vsize": SIZE},
-    smaps=SMAPS, rollup=ROLLUP, pmap=SIZE, cpus=2, threads=1, release=(6, 18),
-)
-
+THEIRS, SMAPS, SIZE, RSS = by_hand.THEIRS, by_hand.SMAPS, by_hand.SIZE, by_hand.RSS
 
 def line(against: str, theirs: Theirs = THEIRS, table: Table | None = None,
          before: Theirs | None = None) -> Line:

@@ -1,0 +1,183 @@
+"""Text for people: it fits 80 columns, is coloured on a terminal only, and cannot be hijacked."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from hypothesis import strategies as st
+
+from pagewalk.pages import READ, Backing
+from pagewalk.proc.processes import Process
+from pagewalk.render import text
+from tests import by_hand
+from tests.by_hand import PAGE
+from tests.properties import always
+from tests.render import written
+from tests.render.written import Terminal
+
+COLOUR = re.compile(r"\x1b\[\d+m")
+SCREENS = ("show", "maps", "explain", "doctor", "processes")
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Return a terminal of 80 columns that wants colours."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return Terminal()
+
+
+@pytest.mark.parametrize("frames", [True, False])
+@pytest.mark.parametrize("name", SCREENS)
+def test_80_columns_are_enough(terminal: Terminal, name: str, frames: bool) -> None:
+    lines = COLOUR.sub("", written.write("text", name, terminal, frames=frames)).split("\n")
+    assert [line for line in lines if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("name", ["show", "maps"])
+def test_sixteen_terabytes_fit_too(terminal: Terminal, name: str) -> None:
+    of = by_hand.vmas([(1 << 32, (1 << 44) // PAGE, READ, 0, Backing.ANON, "[heap]")])
+    table = by_hand.by_vma(by_hand.walk([], of))
+    arguments = (table, []) if name == "show" else (table,)
+    text.VIEWS[name](*arguments, terminal)
+    lines = COLOUR.sub("", terminal.getvalue()).split("\n")
+    assert any("17 179 869 184" in line for line in lines)
+    assert [line for line in lines if len(line) > 80] == []
+
+
+def test_the_first_screen_fits_80_by_24(terminal: Terminal) -> None:
+    many = [Process(n, f"p{n}", "", 0, n << 20) for n in range(1, 200)]
+    text.processes(many, "Linux 6.18, x86_64, 4 KiB pages, root", terminal)
+    lines = terminal.getvalue().splitlines()
+    assert len(lines) < 24  # and the prompt
+    assert any("p199" in line for line in lines)  # the biggest, not the first
+
+
+def test_what_does_not_fit_is_said(terminal: Terminal) -> None:
+    assert "not shown for want of width: PRESENT" in written.write("text", "maps", terminal)
+
+
+def test_a_file_gets_every_column_and_the_whole_name() -> None:
+    head, *rows, total = written.write("text", "maps").splitlines()
+    assert re.split("  +", head) == [
+        "ADDRESS", "PERM", "SIZE", "PRESENT", "RSS", "NOT PRES", "NOT MAPPED", "SWAP", "PSS", "USS",
+        "ANON", "FILE", "SHMEM", "ZERO", "SPECIAL", "HUGETLB", "NAME",
+    ]
+    assert re.split("  +", rows[0]) == [
+        "000000400000", "r-xp", "16", "8", "8", "8", "n/a", "0", "5", "4", "0", "8", "0", "0", "0",
+        "0", "/usr/bin/program",
+    ]
+    assert rows[2].endswith(r"/tmp/a b\x1b[31m\012c (deleted)")
+    assert total.endswith("total of 4 VMAs")
+
+
+def test_columns_are_chosen(terminal: Terminal) -> None:
+    lines = written.write("text", "maps", terminal, columns=("anon", "ksm")).splitlines()
+    assert COLOUR.sub("", lines[0]).split() == ["ADDRESS", "PERM", "ANON", "KSM", "NAME"]
+    assert lines[2].split()[2:4] == ["12", "4"]
+
+
+@pytest.mark.parametrize("name", SCREENS)
+def test_colours_on_a_terminal(terminal: Terminal, name: str) -> None:
+    assert COLOUR.search(written.write("text", name, terminal))
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+@pytest.mark.parametrize("name", SCREENS)
+def test_no_colours_where_none_are_wanted(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, name: str, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert "\x1b" not in written.write("text", name, terminal)
+
+
+@pytest.mark.parametrize("name", [*SCREENS, "pages"])
+def test_colours_are_the_only_escapes(terminal: Terminal, name: str) -> None:
+    ours = {text.BOLD, text.DIM, text.RED, text.GREEN, text.PLAIN}
+    found = set(re.findall(r"\x1b[^m]*m?", written.write("text", name, terminal)))
+    assert found <= ours
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("/usr/bin/café", "/usr/bin/café"),
+        ("a b", "a b"),
+        ("\x1b[2J", r"\x1b[2J"),
+        ("a\nb\tc\r", r"a\nb\tc\r"),
+        ("\x9b31m", r"\x9b31m"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),  # right-to-left override
+        (b"\xff".decode(errors="surrogateescape"), r"\udcff"),
+    ],
+)
+def test_a_name_is_made_printable(name: str, expected: str) -> None:
+    assert text.printable(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("amount", "rounded", "exact"),
+    [
+        (None, "n/a", "n/a"),
+        (0, "0", "0"),
+        (1024, "1", "1"),
+        (1536, "2", "1.5"),
+        (-1024, "-1", "-1"),
+        (-1536, "-2", "-1.5"),
+        (1, "0", ".001"),
+        (1 << 44, "17 179 869 184", "17 179 869 184"),
+    ],
+)
+def test_amounts_are_kib(amount: int | None, rounded: str, exact: str) -> None:
+    assert text.kib(amount) == rounded
+    assert text.kib_exact(amount).replace("0.", ".") == exact
+
+
+@always(st.text(), st.integers(3, 60))
+def test_a_shortened_text_fits_and_keeps_its_ends(name: str, room: int) -> None:
+    short = text.shorten(name, room)
+    assert len(short) <= room
+    if len(name) > room:
+        head, _, tail = short.partition("~") if "~" not in name else (short[:0], "", short[-1:])
+        assert name.startswith(head) and name.endswith(tail)
+    else:
+        assert short == name
+
+
+def test_a_page_is_one_line() -> None:
+    lines = written.write("text", "pages").splitlines()
+    assert lines[0].split() == ["ADDRESS", "PHYSICAL", "KIB", "STATE", "MAPS", "FLAGS"]
+    assert [line.split() for line in (lines[1], lines[3], lines[7])] == [
+        ["0000000000400000", "0000000000100000", "4", "file", "1", "exclusive,uptodate,lru,mmap"],
+        ["0000000000402000", "-", "8", "absent", "-"],
+        ["0000000000603000", "-", "4", "swapped", "-", "swap", "1:5"],
+    ]
+    # Every row is laid out under the heads.
+    assert {line.find(word) for line, word in zip(lines[1:3], ("file", "file"), strict=True)} == {
+        lines[0].find("STATE")
+    }
+
+
+def test_the_ledger_names_each_cause_and_what_it_means() -> None:
+    lines = written.write("text", "explain").splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("status VmRSS"))
+    assert lines[at].split() == ["status", "VmRSS", "=", "present", "2", "076", "2", "072", "4"]
+    assert lines[at + 1].split() == ["zero_page", "(exact)", "4"]
+    assert any(line.startswith("zero_page: ") for line in lines)
+
+
+def test_what_is_withheld_is_said_with_its_reason() -> None:
+    screen = written.write("text", "show", frames=False)
+    assert "partial: pss: frames are hidden run as root" in screen
+    assert re.search(r"pss +n/a", screen)
+
+
+def test_a_width_is_the_terminals_or_that_of_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert text.width(io.StringIO()) is None
+    monkeypatch.setenv("COLUMNS", "132")
+    assert text.width(io.StringIO()) == 132
+    monkeypatch.setenv("COLUMNS", "nonsense")
+    assert text.width(io.StringIO()) is None

@@ -1,0 +1,53 @@
+"""Write the hand-made results in any format, as a command would."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from pagewalk.ledger import ledger
+from pagewalk.proc.doctor import Check
+from pagewalk.proc.processes import Process
+from pagewalk.render import view
+from tests import by_hand
+
+CHECKS = [
+    Check("pagemap", True, "present, swapped and shared bits of your own processes"),
+    Check("page frames", False, "physical addresses are hidden: no CAP_SYS_ADMIN",
+          "run as root; in a container: docker run --cap-add SYS_ADMIN, or run on the host"),
+]
+PROCESSES = [
+    Process(1, "init", "/sbin/init", 0, 12 << 20),
+    Process(4711, "pro\x1b[1m", "/opt/a name that goes on and on" * 3, 0, 9 << 30),
+]
+REASON = by_hand.Withheld("pss", "frames are hidden\nrun as root", partial=True)
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Return True."""
+        return True
+
+
+def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
+    """Return what the command gives to view ``name``."""
+    table = by_hand.table(frames=frames, withheld=[] if frames else [REASON])
+    lines = ledger(table, by_hand.THEIRS)
+    return {
+        "show": (table, lines),
+        "maps": (table,),
+        "pages": ([by_hand.pages(by_hand.ROWS, frames=frames)], by_hand.VMAS),
+        "explain": (table, lines, by_hand.THEIRS),
+        "doctor": (CHECKS, "Linux 6.18, x86_64, 4 KiB pages, root"),
+        "processes": (PROCESSES, "Linux 6.18, x86_64, 4 KiB pages, root"),
+    }[name]
+
+
+def write(format_name: str, name: str, out: io.StringIO | None = None, *, frames: bool = True,
+          **options: Any) -> str:
+    """Return what ``format_name`` writes as view ``name``."""
+    out = io.StringIO() if out is None else out
+    view(format_name, name)(*arguments(name, frames=frames), out, **options)
+    return out.getvalue()
