@@ -50,8 +50,8 @@ def run(*words: object, **options: Any) -> Ran:
     return checked(done.returncode, done.stdout, done.stderr)
 
 
-def checked(code: int, *written: bytes) -> Ran:
-    out, err = (text.decode(errors="surrogateescape") for text in written)
+def checked(code: int, *written: bytes | None) -> Ran:
+    out, err = ((text or b"").decode(errors="surrogateescape") for text in written)
     assert "Traceback" not in err, err
     return Ran(code, out, err)
 

@@ -1,0 +1,183 @@
+"""--freeze stops the target for the walk, and it goes on again however pagewalk ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import kernel_says
+from tests.live.command import begin, end, pagewalk
+from tests.targets import Running, start
+
+pytestmark = pytest.mark.live
+
+PATIENCE = 20.0
+# A page a line of about 60 bytes: far more than a pipe holds, so that pagewalk waits in mid-walk.
+RUNS = 20000
+STOPPED = r"process (\d+) was stopped for \d+\.\d ms"
+
+
+def states(pid: int) -> set[str]:
+    """Return the state letters of all threads."""
+    tids = os.listdir(f"/proc/{pid}/task")
+    return {kernel_says.read_status(int(tid))["State"][0] for tid in tids}
+
+
+def wait(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for: {what}"
+        time.sleep(0.005)
+
+
+def check_goes_on(running: Running) -> None:
+    wait(lambda: "T" not in states(running.pid), "the target to go on")
+    assert running.tell("are you there") == {}
+
+
+def frozen_walk(running: Running) -> subprocess.Popen[bytes]:
+    """Start a walk that cannot end, since nobody reads it; return once the target is stopped."""
+    process = begin("pages", running.pid, "--freeze")
+    assert process.stdout is not None
+    process.stdout.readline()
+    assert states(running.pid) == {"T"}
+    return process
+
+
+@pytest.mark.vmshort
+def test_the_target_is_stopped_and_goes_on() -> None:
+    with start("runs", RUNS) as running:
+        process = frozen_walk(running)
+        ran = end(process)
+        check_goes_on(running)
+    assert ran.code == 0
+    found = re.search(STOPPED, ran.err)
+    assert found and int(found[1]) == running.pid
+
+
+def test_every_thread_is_stopped() -> None:
+    with start("threads") as running:
+        assert len(os.listdir(f"/proc/{running.pid}/task")) == 9
+        seen = watch(running, "show", running.pid, "--freeze")
+        check_goes_on(running)
+    assert {"T"} in seen
+
+
+def watch(running: Running, *args: object) -> list[set[str]]:
+    """Run pagewalk and return the states of the target's threads, as often as they were looked at.
+
+    While it is stopped they are all the same, so one look in that time shows {"T"}.
+    """
+    process = begin(*args)
+    seen = []
+    while process.poll() is None:
+        seen.append(states(running.pid))
+    assert end(process).code == 0
+    return seen
+
+
+@pytest.mark.parametrize(
+    "number, code, says",
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 128 + signal.SIGTERM, ""),
+        (signal.SIGHUP, 128 + signal.SIGHUP, ""),
+        (signal.SIGKILL, -signal.SIGKILL, None),
+    ],
+)
+def test_a_signal_to_pagewalk_resumes_the_target(
+    number: signal.Signals, code: int, says: str | None
+) -> None:
+    with start("runs", RUNS) as running:
+        process = frozen_walk(running)
+        process.send_signal(number)
+        if number == signal.SIGKILL:  # before its pipe is read: the watching child does it
+            check_goes_on(running)
+        ran = end(process)
+        check_goes_on(running)
+    assert ran.code == code
+    if says is not None:
+        assert says in ran.err
+        assert re.search(STOPPED, ran.err)
+
+
+def test_killing_its_whole_process_group_resumes_the_target() -> None:
+    with start("runs", RUNS) as running:
+        process = begin("pages", running.pid, "--freeze", process_group=0)
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert states(running.pid) == {"T"}
+        os.killpg(process.pid, signal.SIGKILL)
+        assert end(process).code == -signal.SIGKILL
+        check_goes_on(running)
+
+
+def test_an_error_in_the_middle_resumes_the_target() -> None:
+    with start("runs", RUNS) as running:
+        ran = pagewalk("pages", running.pid, "--freeze", "--output", "/dev/full")
+        check_goes_on(running)
+    assert ran.code == 1
+    assert "No space left on device" in ran.err
+    assert re.search(STOPPED, ran.err)
+
+
+def test_a_reader_that_leaves_resumes_the_target() -> None:
+    with start("runs", RUNS) as running:
+        process = frozen_walk(running)
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None
+        ran = end(process)
+        check_goes_on(running)
+    assert ran.code == 0
+
+
+def test_a_target_that_is_killed_while_stopped_is_gone() -> None:
+    with start("runs", RUNS) as running:
+        process = frozen_walk(running)
+        running.process.kill()
+        running.process.wait(PATIENCE)
+        ran = end(process)
+    assert ran.code == 5
+    assert f"process {running.pid} " in ran.err
+
+
+def test_what_was_stopped_before_stays_stopped() -> None:
+    with start("plain", stopped=True) as running:
+        ran = pagewalk("show", running.pid, "--freeze")
+        assert states(running.pid) == {"T"}
+    assert ran.code == 0
+    assert "was stopped" not in ran.err
+
+
+def test_quiet_does_not_tell() -> None:
+    with start("plain") as running:
+        ran = pagewalk("show", running.pid, "--freeze", "--quiet")
+        check_goes_on(running)
+    assert (ran.code, ran.err) == (0, "")
+
+
+def test_without_freeze_nothing_is_stopped() -> None:
+    with start("runs", RUNS) as running:
+        process = begin("pages", running.pid)
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert "T" not in states(running.pid)
+        assert end(process).code == 0
+
+
+def test_no_child_stays_behind() -> None:
+    # The watching child holds the command's output open: had it stayed, reading would not end.
+    with start("plain") as running:
+        process = begin("show", running.pid, "--freeze")
+        end(process)
+        children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+        if children.exists():
+            assert str(process.pid) not in children.read_text().split()
