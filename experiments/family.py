@@ -1,0 +1,13 @@
+"""A family of processes: who is in it now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+# (role, pid) of each process, the main one first. Browsers start and end processes as they please.
+Family = Callable[[], list[tuple[str, int]]]
+
+
+def alone(role: str, pid: int) -> Family:
+    """Return the family of one process."""
+    return lambda: [(role, pid)]

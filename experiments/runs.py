@@ -1,0 +1,111 @@
+"""Start a target, wait, hold it still, read it by everyone: one run; RUNS of them a result."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pagewalk.proc.stall import Stall
+from pagewalk.proc.target import open_target
+
+from experiments.quiet import stopped, wait_until_quiet
+from experiments.readers import READERS, Numbers
+from experiments.targets import TARGETS
+from experiments.walks import Walked, walk_by
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process of a target in one run.
+
+    walks: by source. theirs: bytes by reader and its own word. took_ns, held_ns: of each reader,
+    the whole time and the longest single read; held_ns has no row for programs.
+    """
+
+    role: str
+    walks: dict[str, Walked]
+    theirs: dict[str, Numbers]
+    took_ns: dict[str, int]
+    held_ns: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One start of a target; quiet says whether it had come to rest."""
+
+    quiet: bool
+    processes: list[Process]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All runs of a target."""
+
+    target: str
+    runs: list[Run]
+
+
+def measure(name: str, runs: int, sources: Sequence[str]) -> Result:
+    """Return ``runs`` runs of target ``name``, each a new start."""
+    return Result(name, [run(name, sources) for _ in range(runs)])
+
+
+def run(name: str, sources: Sequence[str]) -> Run:
+    """Start the target once and read each process of it while the family is stopped."""
+    target = TARGETS[name]
+    with target.start() as family:
+        quiet = wait_until_quiet(family, target.settle)
+        members = family()
+        with stopped([pid for _, pid in members]):
+            return Run(quiet, [read(role, pid, sources) for role, pid in members])
+
+
+def read(role: str, pid: int, sources: Sequence[str]) -> Process:
+    """Read one process by every source and every reader."""
+    walks = {source: walk_by(source, pid) for source in sources}
+    theirs, took, held = {}, {}, {}
+    target = open_target(pid)
+    try:
+        for name, reader in READERS.items():
+            stall = Stall()
+            begin = time.perf_counter_ns()
+            theirs[name] = reader(target, stall)
+            took[name] = time.perf_counter_ns() - begin
+            if stall.reads:
+                held[name] = stall.longest_ns
+    finally:
+        target.close()
+    return Process(role, walks, theirs, took, held)
+
+
+def write(result: Result, folder: Path) -> None:
+    """Write a result as raw JSON; the VMAs' groups only of the last run."""
+    document = asdict(result)
+    for past in document["runs"][:-1]:
+        for process in past["processes"]:
+            for walked in process["walks"].values():
+                del walked["groups"]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result.target}.json"
+    path.write_text(json.dumps(document, separators=(",", ":")).replace('{"role"', '\n{"role"'))
+
+
+def load(path: Path) -> Result:
+    """Read a result back."""
+    document = json.loads(path.read_text())
+    runs = [
+        Run(past["quiet"], [process(row) for row in past["processes"]])
+        for past in document["runs"]
+    ]
+    return Result(document["target"], runs)
+
+
+def process(row: dict[str, Any]) -> Process:
+    walks = {name: Walked(**{"groups": [], **found}) for name, found in row["walks"].items()}
+    return Process(**{**row, "walks": walks})
+
+
