@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from subprocess import CalledProcessError
 
 from benchmarks import machine
 
@@ -25,6 +26,7 @@ def main() -> int:
     from benchmarks.measures import MEASURES
     from benchmarks.report import table, write
     from benchmarks.rows import Plan, Row
+    from pagewalk.errors import PagewalkError
 
     if unknown := sorted(set(options.only) - set(MEASURES)):
         print(f"benchmarks: no measure {', '.join(unknown)}; there are: {', '.join(MEASURES)}",
@@ -33,9 +35,14 @@ def main() -> int:
     about = machine.describe()
     plan = Plan(*(QUICK if options.quick else FULL))
     rows: list[Row] = []
+    failed: list[str] = []
     for name in options.only or MEASURES:
         print(f"benchmarks: {name}", file=sys.stderr)
-        rows += MEASURES[name](plan)
+        try:
+            rows += MEASURES[name](plan)
+        except (PagewalkError, OSError, RuntimeError, CalledProcessError) as err:
+            failed.append(name)
+            rows.append(Row(name, "", "", missing=f"failed: {err}"))
     print(table(rows))
     folder = options.output
     if folder is None and not options.quick and not options.only:
@@ -43,6 +50,8 @@ def main() -> int:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         write(rows, about, folder)
+    if failed:
+        return 1
     return 4 if any(row.met is False for row in rows) else 0
 
 

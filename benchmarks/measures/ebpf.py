@@ -6,7 +6,9 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,10 @@ from benchmarks.measures.stall import watched
 from benchmarks.opponents import kpage_read, output, pagemap_loop, timed
 from benchmarks.processes import own, start
 from benchmarks.rows import Limit, Of, Plan, Row, absent, interleave, size
-from pagewalk import by_vma, walk
+from pagewalk import by_vma, close, open_process, walk
 from pagewalk.errors import PagewalkError
-from pagewalk.pages import Flag, Pages
-from pagewalk.sources import SOURCES
+from pagewalk.pages import U64, Counts, Flag, Pages
+from pagewalk.sources import SOURCES, Source
 
 LOOP = "C loop over pagemap"
 WALKS = 100  # of a large target, while a thread of it maps
@@ -91,11 +93,9 @@ def ebpf_sparse(plan: Plan) -> list[Row]:
 OPEN = """
 import sys
 from time import perf_counter_ns as now
-from pagewalk import by_vma, walk
-from pagewalk.proc.target import open_target
-from pagewalk.sources import open_source
+from pagewalk import by_vma, open_process, walk
 begin = now()
-source = open_source("ebpf", open_target(int(sys.argv[1])))
+source = open_process(int(sys.argv[1]), "ebpf")
 opened = now()
 by_vma(walk(source, frames=False))
 first = now()
@@ -127,32 +127,35 @@ def ebpf_frames(plan: Plan) -> list[Row]:
     )
     if why := refused():
         return absent([row], why)
-    from pagewalk.kmem.directmap import find_direct_map, find_mem_map
-    from pagewalk.kmem.frames import open_frame_map, read_frames
-    from pagewalk.kmem.kernel import open_bpf
-    from pagewalk.kmem.zero import find_zero_frames
-
-    kernel = open_bpf()
-    direct_map = find_direct_map(kernel)
-    mem_map = find_mem_map(kernel, direct_map)
-    frame_map = open_frame_map(kernel, mem_map, find_zero_frames(kernel, direct_map, mem_map))
-    with start("dense", plan.mib(4)) as target:
-        pid = target.pid
+    with start("dense", plan.mib(4)) as target, opened(target.pid) as source:
+        frames, pid = source.frames, target.pid
+        assert frames is not None
         batches = walk(pid, source="procfs").batches
         pfns = np.sort(np.concatenate([present_frames(batch) for batch in batches]))
+        unknown = np.zeros(len(pfns), bool)  # "mapped once", which would save a read
         got = interleave(
             plan.rounds,
             {
-                "ours": lambda: timed(lambda: read_frames(frame_map, pfns)),
+                "ours": lambda: timed(lambda: frames.read(pfns, unknown)),
                 "theirs": lambda: kpage_read(pid),
             },
         )
     return [replace(row, ours=got["ours"], theirs=got["theirs"])]
 
 
-def present_frames(pages: object) -> np.ndarray:
+@contextlib.contextmanager
+def opened(pid: int) -> Iterator[Source]:
+    source = open_process(pid, "ebpf")
+    try:
+        yield source
+    finally:
+        close(source)
+
+
+def present_frames(pages: Pages | Counts) -> U64:
     assert isinstance(pages, Pages) and pages.pfn is not None
-    return pages.pfn[pages.flags & np.uint32(Flag.PRESENT) != 0]
+    frames: U64 = pages.pfn[pages.flags & np.uint32(Flag.PRESENT) != 0]
+    return frames
 
 
 def ebpf_stall(plan: Plan) -> list[Row]:
@@ -173,7 +176,7 @@ def ebpf_stall(plan: Plan) -> list[Row]:
 
         for _ in range(plan.rounds):
             spent = watched(target, walks, hundred)
-            watched(target, idle, lambda spent=spent: time.sleep(spent))
+            watched(target, idle, partial(time.sleep, spent))
     return [replace(row, ours=tuple(walks), theirs=tuple(idle))]
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from benchmarks.opponents import output
 from benchmarks.processes import available_mib, own, start
@@ -63,7 +63,9 @@ def start_often(mib: int) -> Iterator[int]:
         yield pid
 
 
-def peaks(run, mib: int, rounds: int) -> tuple[float, ...]:
+def peaks(
+    run: Callable[[int], AbstractContextManager[int]], mib: int, rounds: int
+) -> tuple[float, ...]:
     # MB of each run of the command; peaks hardly vary, so that few are enough.
     with run(mib) as pid:
         command = [sys.executable, "-c", SHOW, str(pid)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from benchmarks.opponents import timed
 from benchmarks.processes import Running, start
@@ -22,13 +23,12 @@ def stall(plan: Plan) -> list[Row]:
     with start("mapper", mib) as target:
         for _ in range(plan.rounds):
             spent = watched(target, waits["walk"], lambda: reads.append(longest(target.pid)))
-            watched(target, waits["idle"], lambda spent=spent: time.sleep(spent))
-            watched(target, waits["rollup"], lambda spent=spent: rollups.append(
-                longest_rollup(target.pid, spent)))
+            watched(target, waits["idle"], partial(time.sleep, spent))
+            watched(target, waits["rollup"], partial(read_rollups, target.pid, spent, rollups))
     what = f"{size(mib)} with a mapping thread"
     own = tuple(waits["walk"])
     return [
-        Row(f"{what}: longest read of a walk", "one read of smaps_rollup", "ms", tuple(reads),
+        Row(f"{what}: longest read of a walk", "its read of smaps_rollup", "ms", tuple(reads),
             tuple(rollups), Limit(BUDGET_MS, Of.WORST)),
         Row(f"{what}: its worst mmap during a walk", "idle for as long", "ms", own,
             tuple(waits["idle"])),
@@ -50,11 +50,11 @@ def longest(pid: int) -> float:
     return table.outcome.stall.longest_ns / 1e6
 
 
-def longest_rollup(pid: int, seconds: float) -> float:
-    # Read again and again for as long as the walk took: its worst wait has equal chances.
+def read_rollups(pid: int, seconds: float, longest_ms: list[float]) -> None:
+    # Again and again for as long as the walk took: the worst wait has equal chances.
     end = time.perf_counter() + seconds
-    longest_ms = 0.0
-    while time.perf_counter() < end:
+    took: list[float] = []
+    while not took or time.perf_counter() < end:
         with open(f"/proc/{pid}/smaps_rollup", "rb", buffering=0) as file:
-            longest_ms = max(longest_ms, timed(file.read))
-    return longest_ms
+            took.append(timed(file.read))
+    longest_ms.append(max(took))
