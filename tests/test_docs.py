@@ -1,0 +1,76 @@
+"""Everything that the outputs say is documented: commands, keys, columns, causes."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from pagewalk.account import COLUMNS
+from pagewalk.cli import COMMANDS, cli
+from pagewalk.ledger import CAUSES, CONCURRENT
+from pagewalk.pages import State
+from tests.render import written
+
+DOCS = Path(__file__).parents[1] / "docs"
+JSON_VIEWS = ("show", "maps", "pages", "explain", "doctor")
+
+
+@cache
+def words(page: str) -> frozenset[str]:
+    """Return what stands between backticks in a page of docs/."""
+    return frozenset(re.findall(r"`([^`\n]+)`", (DOCS / page).read_text()))
+
+
+def command(name: str) -> click.Command:
+    found = cli.get_command(click.Context(cli), name)
+    assert found is not None
+    return found
+
+
+def keys(value: Any) -> set[str]:
+    """Return every key of a JSON document, at any depth."""
+    if isinstance(value, dict):
+        return set(value) | {key for inner in value.values() for key in keys(inner)}
+    if isinstance(value, list):
+        return {key for inner in value for key in keys(inner)}
+    return set()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_page_with_its_options(name: str) -> None:
+    # Those that every command takes are in the index.
+    text = (DOCS / "commands" / f"{name}.md").read_text() + (DOCS / "index.md").read_text()
+    options = [option for p in command(name).params for option in p.opts if option[:2] == "--"]
+    assert [option for option in options if option not in text] == []
+
+
+@pytest.mark.parametrize("name", JSON_VIEWS)
+def test_every_json_key_is_documented(name: str) -> None:
+    text = written.write("json", name)
+    documents = [json.loads(line) for line in text.splitlines()] if name == "pages" else [
+        json.loads(text)
+    ]
+    found = {key for document in documents for key in keys(document)}
+    assert len(found) > 4
+    assert sorted(found - words("json.md")) == []
+
+
+@pytest.mark.parametrize("name", [column.name for column in COLUMNS])
+def test_every_column_has_its_counting_rule(name: str) -> None:
+    assert name in words("counting.md")
+
+
+@pytest.mark.parametrize("name", [*CAUSES, CONCURRENT])
+def test_every_cause_is_explained(name: str) -> None:
+    assert name in words("counting.md")
+
+
+@pytest.mark.parametrize("state", State, ids=lambda state: state.label)
+def test_every_state_of_a_page_is_explained(state: State) -> None:
+    assert state.label in words("json.md") | words("counting.md") | words("commands/pages.md")

@@ -1,0 +1,251 @@
+"""The contract of a source, for every name in SOURCES, on a small stopped process.
+
+What a source gives is compared with what the target itself did to its memory, and with the
+properties that the walk above it relies on. That the figures equal smaps is tests/live's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from pagewalk.account import by_vma
+from pagewalk.errors import BadRequest, NotPermitted, ProcessGone, SourceUnavailable
+from pagewalk.pages import U64, Counts, Flag, Leaves, Pages, State, VMAs, Withheld, join
+from pagewalk.proc.target import open_target
+from pagewalk.sources import AUTO, SOURCES, Source, open_source
+from pagewalk.walk import close, open_process, walk
+
+PAGE = 4096
+COUNT = 64
+
+# 64 anonymous pages: every second one written, one of the others only read, then exec'ed nothing.
+PROGRAM = f"""
+import ctypes, mmap, time
+area = mmap.mmap(-1, {(COUNT + 1) * PAGE}, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+area.madvise(15)  # MADV_NOHUGEPAGE: pages come one by one
+for page in range(0, {COUNT}, 2):
+    area[page * {PAGE}] = 1
+area[5 * {PAGE}]
+print(ctypes.addressof(ctypes.c_char.from_buffer(area)), flush=True)
+time.sleep(1000)
+"""
+
+
+@dataclass(frozen=True)
+class Child:
+    """A stopped process; ``area`` is the address of its 64 pages."""
+
+    pid: int
+    area: int
+    process: subprocess.Popen[bytes]
+
+
+def start() -> Child:
+    process = subprocess.Popen([sys.executable, "-Sc", PROGRAM], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    area = int(process.stdout.readline())
+    process.send_signal(signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)
+    return Child(process.pid, area, process)
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[Child]:
+    """Return a process that stays as it is for all tests here."""
+    running = start()
+    yield running
+    running.process.kill()
+    running.process.wait()
+
+
+@pytest.fixture(params=SOURCES)
+def source(request: pytest.FixtureRequest, child: Child) -> Iterator[Source]:
+    """Return each source, opened on the child; skip one that cannot work on this machine."""
+    try:
+        opened = open_process(child.pid, request.param)
+    except (SourceUnavailable, NotPermitted) as err:
+        pytest.skip(str(err))
+    yield opened
+    close(opened)
+
+
+def all_leaves(source: Source, vmas: VMAs, ranges: U64) -> Leaves:
+    return join([batch.leaves for batch in source.leaves(vmas, ranges)])
+
+
+def area_of(child: Child) -> U64:
+    return np.array([[child.area, child.area + COUNT * PAGE]], np.uint64)
+
+
+def test_it_says_who_it_is(source: Source, child: Child) -> None:
+    assert source.name in SOURCES
+    assert source.target.pid == child.pid
+    assert all(isinstance(row, Withheld) and row.why for row in source.withheld)
+
+
+def test_vmas_are_sorted_without_overlap(source: Source, child: Child) -> None:
+    vmas = source.vmas()
+    assert (vmas.start < vmas.end).all()
+    assert (vmas.end[:-1] <= vmas.start[1:]).all()
+    assert ((vmas.start | vmas.end) % PAGE == 0).all()
+    assert any(start <= child.area < end for start, end in vmas.ranges.tolist())
+
+
+def test_vmas_are_those_of_maps(source: Source, child: Child) -> None:
+    with open(f"/proc/{child.pid}/maps", encoding="utf-8") as file:
+        edges = [tuple(int(n, 16) for n in line.split()[0].split("-")) for line in file]
+    found = [tuple(edge) for edge in source.vmas().ranges.tolist()]
+    gate = 1 << 63  # [vsyscall], which is no VMA: a source may leave it out
+    assert [e for e in found if e[0] < gate] == [e for e in edges if e[0] < gate]
+
+
+def test_leaves_are_ascending_disjoint_and_inside_what_was_asked(source: Source) -> None:
+    vmas = source.vmas()
+    leaves = all_leaves(source, vmas, vmas.ranges)
+    end = leaves.addr + (np.uint64(1) << leaves.shift.astype(np.uint64))
+    assert (end[:-1] <= leaves.addr[1:]).all()
+    row = np.searchsorted(vmas.start, leaves.addr, side="right") - 1
+    assert ((leaves.addr >= vmas.start[row]) & (end <= vmas.end[row])).all()
+
+
+def test_every_leaf_is_present_or_a_software_entry(source: Source) -> None:
+    vmas = source.vmas()
+    flags = all_leaves(source, vmas, vmas.ranges).flags
+    kinds = flags & np.uint32(Flag.PRESENT | Flag.SOFT)
+    assert set(kinds.tolist()) <= {int(Flag.PRESENT), int(Flag.SOFT)}
+
+
+def test_leaves_are_the_pages_the_target_touched(source: Source, child: Child) -> None:
+    leaves = all_leaves(source, source.vmas(), area_of(child))
+    touched = [child.area + page * PAGE for page in range(COUNT) if page % 2 == 0 or page == 5]
+    assert leaves.addr.tolist() == touched
+    assert (leaves.flags & Flag.PRESENT != 0).all()
+    assert leaves.pfn is None or len(set(leaves.pfn.tolist())) == len(touched)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (1, 2), (3, 9), (62, 64), (10, 10)])
+def test_a_range_gives_the_leaves_in_it_and_no_others(
+    source: Source, child: Child, first: int, last: int
+) -> None:
+    span = np.array([[child.area + first * PAGE, child.area + last * PAGE]], np.uint64)
+    found = [
+        addr for batch in source.leaves(source.vmas(), span[span[:, 0] < span[:, 1]])
+        for addr in batch.leaves.addr.tolist()
+    ]
+    touched = [page for page in range(first, last) if page % 2 == 0 or page == 5]
+    assert found == [child.area + page * PAGE for page in touched]
+
+
+def test_counting_gives_the_bytes_that_walking_gives(source: Source) -> None:
+    counted = by_vma(walk(source, frames=False))
+    walked = by_vma(walk(source))
+    for name in ("size", "present", "rss", "zero", "hugetlb", "swap", "not_mapped", "guard"):
+        assert counted.totals[name] == walked.totals[name], name
+
+
+def test_a_walk_with_holes_covers_every_byte_of_every_vma_once(source: Source) -> None:
+    walked = walk(source, holes=True)
+    at = 0
+    covered = np.zeros(len(walked.vmas), np.int64)
+    for batch in walked.batches:
+        assert isinstance(batch, Pages)
+        assert int(batch.addr[0]) >= at
+        assert (batch.addr[:-1] + batch.size[:-1] <= batch.addr[1:]).all()
+        at = int(batch.addr[-1] + batch.size[-1])
+        np.add.at(covered, batch.vma, batch.size.astype(np.int64))
+    assert covered.tolist() == walked.vmas.size.tolist()
+    assert walked.outcome.done
+
+
+def test_the_kinds_are_those_the_target_made(source: Source, child: Child) -> None:
+    walked = walk(source, holes=True, ranges=area_of(child))
+    rows = join([batch for batch in walked.batches if isinstance(batch, Pages)])
+    sizes = dict.fromkeys(State, 0)
+    for state, size in zip(rows.state.tolist(), rows.size.tolist(), strict=True):
+        sizes[State(state)] += size
+    assert sizes[State.ANON] == 32 * PAGE
+    assert sizes[State.ZERO] == PAGE
+    assert sizes[State.EMPTY] + sizes[State.ABSENT] == 31 * PAGE
+
+
+def test_present_not_present_and_not_mapped_are_all(source: Source) -> None:
+    columns = by_vma(walk(source)).columns
+    present, absent, size = (columns[n] for n in ("present", "not_present", "size"))
+    assert present is not None and absent is not None and size is not None
+    unmapped = columns["not_mapped"]
+    assert (unmapped is None) == (not source.tables)
+    assert ((present + absent + (0 if unmapped is None else unmapped)) == size).all()
+
+
+def test_reads_are_timed(source: Source) -> None:
+    by_vma(walk(source))
+    assert source.stall.reads > 0
+    assert source.stall.longest_ns > 0
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_nothing_is_left_open(name: str, child: Child) -> None:
+    def once() -> None:
+        source = open_process(child.pid, name)
+        by_vma(walk(source))
+        close(source)
+
+    try:
+        once()  # what a source keeps for the next process it keeps from here on
+    except (SourceUnavailable, NotPermitted) as err:
+        pytest.skip(str(err))
+    before = os.listdir("/proc/self/fd")
+    once()
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_process_that_ended_is_gone_and_not_empty(name: str) -> None:
+    mortal = start()
+    try:
+        source = open_process(mortal.pid, name)
+    except (SourceUnavailable, NotPermitted) as err:
+        pytest.skip(str(err))
+    finally:
+        mortal.process.kill()
+        mortal.process.wait()
+    try:
+        with pytest.raises(ProcessGone):
+            by_vma(walk(source))
+    finally:
+        close(source)
+
+
+def test_counts_are_inside_their_vma(source: Source) -> None:
+    vmas = source.vmas()
+    total = np.zeros(len(vmas), np.int64)
+    for batch in source.counts(vmas):
+        assert isinstance(batch, Counts)
+        np.add.at(total, batch.vma, batch.size.astype(np.int64))
+    assert (total <= vmas.size.astype(np.int64)).all()
+
+
+def test_auto_is_one_of_the_sources() -> None:
+    assert set(AUTO) <= set(SOURCES)
+
+
+def test_an_unknown_source_is_named_with_the_known_ones() -> None:
+    target = open_target(os.getpid())
+    try:
+        with pytest.raises(BadRequest, match="no source is called 'magic'; there are: auto, "):
+            open_source("magic", target)
+    finally:
+        target.close()
+
+
+def test_walking_it_left_the_process_stopped(child: Child) -> None:
+    with open(f"/proc/{child.pid}/stat", encoding="utf-8") as file:
+        assert file.read().rpartition(")")[2].split()[0] == "T"
