@@ -1,0 +1,59 @@
+"""The documents for people, and what is in them: code blocks, links, commands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
+FENCE = re.compile(r"^```(?P<words>[^\n]*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: the words after the fence ("python root"), and its text."""
+
+    words: tuple[str, ...]
+    text: str
+
+
+def blocks(document: Path, language: str) -> list[Block]:
+    """Return the fenced blocks of one language."""
+    found = (Block(tuple(m["words"].split()), m["text"]) for m in FENCE.finditer(
+        document.read_text()
+    ))
+    return [block for block in found if block.words[:1] == (language,)]
+
+
+def prose(document: Path) -> str:
+    """Return the document without its fenced blocks."""
+    return FENCE.sub("", document.read_text())
+
+
+def links(document: Path) -> list[str]:
+    """Return the targets of all links within the project."""
+    return [link for link in LINK.findall(prose(document)) if "://" not in link]
+
+
+def anchors(document: Path) -> set[str]:
+    """Return what a link may name after ``#``: the headings, as the usual renderers spell them."""
+    headings = re.findall(r"^#+ (.*)$", prose(document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def commands(document: Path) -> Iterator[list[str]]:
+    """Yield the words after ``pagewalk`` of every ``$ pagewalk ...`` line in a console block.
+
+    Of a pipe only the first part counts.
+    """
+    for kind in ("console", "text"):
+        for block in blocks(document, kind):
+            for line in block.text.splitlines():
+                if match := re.match(r"\$ (?:\./)?pagewalk ?(.*)", line):
+                    words = shlex.split(match[1])
+                    yield words[: words.index("|")] if "|" in words else words

@@ -1,0 +1,91 @@
+"""What a stranger reads first is true: commands, screens and links of the documents."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from vmtest.kernels import KERNELS
+
+from pagewalk.cli import COMMANDS, cli
+from tests.documents import DOCUMENTS, ROOT, anchors, blocks, commands, links, prose
+
+README = ROOT / "README.md"
+NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+
+
+def programs() -> list[Path]:
+    """Return the files that the README's set-up block runs."""
+    lines = "".join(block.text for block in blocks(README, "sh")).splitlines()
+    return [ROOT / line.split()[0] for line in lines if line.startswith("./")]
+
+
+def test_two_commands_do_all_set_up() -> None:
+    assert [path.name for path in programs()] == ["pagewalk", "test"]
+
+
+@pytest.mark.parametrize("path", [*programs(), *(ROOT / "scripts").iterdir(), ROOT / ".ci/run"])
+def test_a_script_is_valid_and_may_be_run(path: Path) -> None:
+    if path.read_bytes().startswith(b"#!/bin/bash\n"):
+        assert os.access(path, os.X_OK)
+        subprocess.run(["bash", "-n", path], check=True)
+    else:
+        assert path.suffix in (".py", ".txt")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_links_lead_somewhere(document: Path) -> None:
+    for link in links(document):
+        name, _, anchor = link.partition("#")
+        target = (document.parent / name).resolve() if name else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_commands_shown_are_commands_there_are(document: Path) -> None:
+    for words in commands(document):
+        name, command, rest = cli.resolve_command(click.Context(cli), words)
+        assert command is not None
+        command.make_context(name, rest)  # raises for an option or a value that is not there
+
+
+@pytest.mark.live
+def test_the_screen_looks_as_it_does_now() -> None:
+    (screen,) = blocks(README, "text")
+    now = subprocess.run(
+        [sys.executable, "-m", "pagewalk", str(os.getpid())],
+        capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"},
+    ).stdout
+    assert labels(screen.text) == labels(now)
+
+
+def labels(screen: str) -> tuple[list[str], list[str]]:
+    """Return the names of the totals, and what the short ledger compares."""
+    amount = r"[\d n/a]+"
+    totals = re.findall(rf"^  ([a-z]+(?: [a-z]+)?) {amount}   ([a-z]+) {amount}$", screen, re.M)
+    ledger = re.findall(r"^(\w+ \w+ = \w+) ", screen, re.M)
+    assert len(totals) == 8 and len(ledger) >= 2
+    return [name for row in totals for name in row], ledger
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_in_the_index(name: str) -> None:
+    assert f"(commands/{name}.md)" in prose(ROOT / "docs/index.md")
+
+
+def test_the_manual_page_is_up_to_date() -> None:
+    made = subprocess.run(
+        [sys.executable, ROOT / "scripts/man.py"], capture_output=True, text=True, check=True
+    ).stdout
+    assert (ROOT / "docs/man/pagewalk.1").read_text() == made, "run scripts/man.py"
+
+
+def test_the_kernels_of_the_support_page_are_those_that_are_tested() -> None:
+    rows = re.findall(r"^\| (6\S+) \| (\w+) \| (\d) \|", prose(ROOT / "docs/support.md"), re.M)
+    assert rows == [(k.name, k.suite, str(k.levels)) for k in KERNELS.values()]
