@@ -18,6 +18,7 @@ COMMANDS = {
     "show": "pagewalk.commands.show",
     "maps": "pagewalk.commands.maps",
     "pages": "pagewalk.commands.pages",
+    "vtop": "pagewalk.commands.vtop",
     "explain": "pagewalk.commands.explain",
     "doctor": "pagewalk.commands.doctor",
 }

@@ -16,12 +16,14 @@ from pagewalk import describe
 from pagewalk import lines as pieces
 from pagewalk.account import TOTALS, Table
 from pagewalk.check import Report
+from pagewalk.flags import KPAGEFLAGS, names
 from pagewalk.ledger import Line
-from pagewalk.pages import U8, Pages, VMAs
+from pagewalk.pages import U8, Flag, Pages, VMAs
 from pagewalk.proc.counters import Theirs
 from pagewalk.proc.doctor import Check
 from pagewalk.proc.processes import Process
 from pagewalk.smaps import protection_key, vmflags
+from pagewalk.vtop import Step, Translation
 
 SCHEMA = "pagewalk/1"
 
@@ -155,6 +157,66 @@ def check(report: Report, out: TextIO) -> None:
     write({"schema": SCHEMA, "pagewalk": version(), **asdict(report)}, out)
 
 
+def vtop(found: Translation, out: TextIO) -> None:
+    """Write one address's way through the tables, a level an object, and what is at its end."""
+    trace, vmas, row = found.trace, found.vmas, found.row
+    frame, opinion = found.frame, found.pagemap
+    write(
+        {
+            "schema": SCHEMA,
+            "pagewalk": version(),
+            "process": {"pid": found.pid, "name": found.name, "exe": found.exe},
+            "source": {"name": found.source, "arch": found.arch.name,
+                       "page_size": 1 << trace.page_shift, "levels": len(found.arch.levels)},
+            "asked": found.asked,
+            "addr": hex(trace.addr),
+            "phys": None if trace.phys is None else hex(trace.phys),
+            "state": None if found.state is None else found.state.label,
+            "size": trace.last.size,
+            "offset": trace.offset,
+            "levels": [level_row(step) for step in trace.steps],
+            "vma": None if row is None else {
+                "start": hex(int(vmas.start[row])),
+                "end": hex(int(vmas.end[row])),
+                "perms": describe.perms(int(vmas.perms[row])),
+                "offset": int(vmas.offset[row]),
+                "name": vmas.name[row],
+            },
+            "frame": None if frame is None else {
+                "pfn": frame.pfn,
+                "mapcount": frame.mapcount,
+                "flags": names(frame.kflags, KPAGEFLAGS),
+            },
+            "hole": None if found.hole is None else [hex(edge) for edge in found.hole],
+            "swap_device": found.device,
+            "pagemap": {"entry": None if opinion.word is None else hex(opinion.word),
+                        "agrees": opinion.agrees, "why": opinion.why},
+            "stable": found.stable,
+            "remarks": list(found.remarks),
+        },
+        out,
+    )
+
+
+def level_row(step: Step) -> dict[str, Any]:
+    known = dict(step.says)
+    bits = {name: known[name] for name in ("type", "offset", "pkey", "marks") if name in known}
+    return {
+        "level": step.level.name,
+        "table": hex(step.table),
+        "index": step.index,
+        "entry_addr": hex(step.at),
+        "entry": hex(step.entry),
+        "kind": step.kind,
+        "next": None if step.below is None else hex(step.below),
+        "pfn": known.get("pfn"),
+        "bits": bits | dict.fromkeys(str(known.get("bits", "")).split(), True),
+        "rights": [flag.name.lower() for flag in (Flag.WRITE, Flag.USER, Flag.EXEC)
+                   if flag in step.rights and flag.name],
+        "doubt": None if step.doubt is None else step.doubt.label,
+    }
+
+
 def doctor(checks: Sequence[Check], machine: str, out: TextIO) -> None:
     """Write every check."""
     write({"schema": SCHEMA, "pagewalk": version(), "machine": machine,
@@ -173,6 +235,7 @@ VIEWS = {
     "pages": pages,
     "explain": explain,
     "check": check,
+    "vtop": vtop,
     "doctor": doctor,
     "processes": processes,
 }

@@ -15,6 +15,7 @@ import numpy as np
 
 from pagewalk import describe
 from pagewalk import lines as pieces
+from pagewalk import vtop_words as words
 from pagewalk.account import COLUMNS, Table
 from pagewalk.ledger import SHORT, Line, why
 from pagewalk.pages import Pages, VMAs
@@ -22,6 +23,7 @@ from pagewalk.proc.counters import Theirs
 from pagewalk.proc.doctor import Check
 from pagewalk.proc.processes import Process
 from pagewalk.smaps import DETAILS, vmflags
+from pagewalk.vtop import Translation
 
 TITLES = {column.name: column.title for column in (*COLUMNS, *DETAILS)}
 MAPS_COLUMNS = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon",
@@ -81,7 +83,8 @@ def grid(rows: Sequence[Sequence[str]], left: frozenset[int]) -> list[str]:
 
 def wrapped(text: str, out: TextIO, indent: str = "  ") -> str:
     """Return ``text`` folded to the terminal, later lines indented."""
-    return textwrap.fill(text, width(out) or 100, subsequent_indent=indent, break_long_words=False)
+    return textwrap.fill(text, width(out) or 100, subsequent_indent=indent, break_long_words=False,
+                         break_on_hyphens=False)
 
 
 # ---- show
@@ -300,6 +303,40 @@ def withheld(table: Table, out: TextIO) -> None:
         print(paint(out, RED if row.partial else DIM, wrapped(text, out)), file=out)
 
 
+# ---- vtop
+
+
+def vtop(found: Translation, out: TextIO) -> None:
+    """Write one address's way through the tables, what is at its end, and what that means."""
+    room = width(out) or 100
+    exe = f"  {printable(found.exe)}" if found.exe else ""
+    print(shorten(f"process {found.pid} ({printable(found.name)}){exe}", room), file=out)
+    print(paint(out, BOLD, wrapped(words.answer(found), out)), file=out)
+    print(wrapped(words.reading(found), out), file=out)
+    print(file=out)
+    titles, *digits = grid(words.cut_address(found), frozenset(range(9)))
+    print(paint(out, DIM, titles), *digits, sep="\n", file=out)
+    print(file=out)
+    vtop_levels(found, out)
+    print(file=out)
+    for title, text in words.facts(found):
+        print(wrapped(f"{title:<9}{printable(text)}", out, " " * 9), file=out)
+    for sentence in found.remarks:
+        print(wrapped(f"-> {printable(sentence)}", out, "   "), file=out)
+
+
+def vtop_levels(found: Translation, out: TextIO) -> None:
+    """Write two lines a level: where the entry is and its raw word, then what it says."""
+    head, *lines = grid(words.levels(found), frozenset({0, 5}))
+    print(paint(out, DIM, head), file=out)
+    for step, line in zip(found.trace.steps, lines, strict=True):
+        before, word, after = line.partition(words.raw(step))
+        if words.leads_on(step):  # ten hexadecimal digits, bits 51 to 12, are a frame
+            word = word[:5] + paint(out, GREEN, word[5:15]) + word[15:]
+        print(before + word + after, file=out)
+        print(wrapped(f"       {words.says(step)}", out, " " * 9), file=out)
+
+
 # ---- doctor, first run
 
 
@@ -347,6 +384,7 @@ VIEWS = {
     "maps": maps,
     "pages": pages,
     "explain": explain,
+    "vtop": vtop,
     "doctor": doctor,
     "processes": processes,
 }

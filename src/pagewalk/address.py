@@ -1,0 +1,91 @@
+"""Addresses as people write them: ``7ffd5000``, ``heap+0x1000``, ``stack-8``, ``libc.so.6+0x2000``.
+
+Pure. Every number is hexadecimal, with or without 0x.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from pagewalk.errors import BadRequest
+from pagewalk.pages import VMAs
+from pagewalk.paging import Arch
+
+NUMBER = re.compile(r"(0x)?[0-9a-f]+", re.IGNORECASE)
+SUM = re.compile(r"(.+)([+-])((0x)?[0-9a-f]+)", re.IGNORECASE)
+DELETED = " (deleted)"
+LISTED = 12  # names an error lists: more would hide the sentence
+
+
+def locate(text: str, vmas: VMAs) -> int:
+    """Return the address that ``text`` means: a number, or the name of a VMA, and an offset.
+
+    NAME is a path, its last part, or heap, stack, vdso. NAME+N counts from the first byte of its
+    first VMA, as symbolisers and backtraces count from a library's load address; NAME-N counts
+    back from the end of its last one. Raises BadRequest for a name that no VMA or more than one
+    file has, and for a number beyond 64 bits.
+    """
+    low, high = place(text, vmas) or split(text, vmas)
+    if not 0 <= low < 1 << 64 or high < 0:
+        raise BadRequest(f"'{text}' is no address: it is beyond 64 bits")
+    return low
+
+
+def split(text: str, vmas: VMAs) -> tuple[int, int]:
+    # What is no number and no name as it stands is a sum of one and an offset.
+    match = SUM.fullmatch(text)
+    base = place(match[1], vmas) if match else None
+    if match is None or base is None:
+        raise BadRequest(unknown(match[1] if match else text, vmas))
+    offset = int(match[3], 16)
+    at = base[0] + offset if match[2] == "+" else base[1] - offset
+    return at, at
+
+
+def place(text: str, vmas: VMAs) -> tuple[int, int] | None:
+    """Return [first, last) of what ``text`` names, an address being empty; None for no such."""
+    if NUMBER.fullmatch(text):
+        return int(text, 16), int(text, 16)
+    rows = [row for row, name in enumerate(vmas.name) if text in known_as(name)]
+    if not rows:
+        return None
+    files = sorted({vmas.name[row] for row in rows})
+    if len(files) > 1:
+        raise BadRequest(f"'{text}' may be any of {', '.join(files)}; give the whole name")
+    return int(vmas.start[rows[0]]), int(vmas.end[rows[-1]])
+
+
+def known_as(name: str) -> set[str]:
+    """Return what a VMA called ``name`` may be called here."""
+    if name.startswith("["):
+        return {name, name.strip("[]")}
+    path = name.removesuffix(DELETED)
+    return {name, path, path.rpartition("/")[2]} - {""}
+
+
+def unknown(text: str, vmas: VMAs) -> str:
+    """Return the sentence for a name that no VMA has."""
+    names = dict.fromkeys(min(known_as(name), key=len) for name in vmas.name if name)
+    more = f" and {len(names) - LISTED} more (see maps)" if len(names) > LISTED else ""
+    have = ", ".join(list(names)[:LISTED])
+    return (
+        f"'{text}' is neither a hexadecimal address nor the name of a VMA; there are: {have}{more}"
+    )
+
+
+def check_canonical(addr: int, arch: Arch) -> None:
+    """Raise BadRequest if no page table of ``arch`` can map ``addr``."""
+    if arch.user_end <= addr < (1 << 64) - arch.user_end:
+        top = arch.user_end.bit_length() - 1
+        raise BadRequest(
+            f"{addr:#x} is not canonical: with {len(arch.levels)} levels of page tables bits 63 to"
+            f" {top} are equal, so no entry can map it; the user's half ends at {arch.user_end:#x}"
+        )
+
+
+def holder_of(vmas: VMAs, addr: int) -> int | None:
+    """Return the row of the VMA that holds ``addr``, None outside of all."""
+    row = int(np.searchsorted(vmas.start, np.uint64(addr), side="right")) - 1
+    return row if row >= 0 and addr < int(vmas.end[row]) else None

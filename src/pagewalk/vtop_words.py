@@ -1,0 +1,158 @@
+"""A translation in words and digits: the pieces that the text view lays out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pagewalk import describe
+from pagewalk.flags import KPAGEFLAGS, names
+from pagewalk.pages import Flag
+from pagewalk.remarks import amount
+from pagewalk.vtop import Step, Translation
+
+LEVELS = ("LEVEL", "INDEX", "TABLE", "ENTRY AT", "ENTRY", "RIGHTS")
+
+
+def answer(found: Translation) -> str:
+    """Return the answer in one line: the physical address, or why there is none."""
+    trace, last = found.trace, found.trace.last
+    if trace.phys is not None:
+        end = f"physical {trace.phys:#x}"
+    elif last.doubt is not None:
+        end = f"unknown: the {last.level.name} entry is not to be believed"
+    elif trace.none:
+        end = f"no page: the {last.level.name} entry is empty"
+    else:
+        end = f"no page: the {last.level.name} entry is {last.kind}"
+    asked = "" if found.asked.removeprefix("0x") == f"{trace.addr:x}" else f"{found.asked} = "
+    return f"{asked}{trace.addr:#x} -> {end}"
+
+
+def reading(found: Translation) -> str:
+    """Return by what, and how steadily, the entries were read."""
+    often = "twice, the same entries" if found.stable else "again and again, changing entries"
+    size = amount(1 << found.trace.page_shift)
+    return (
+        f"read by {found.source}, {found.arch.name}, {len(found.arch.levels)} levels,"
+        f" {size} pages; {often}"
+    )
+
+
+def cut_address(found: Translation) -> list[list[str]]:
+    """Return the address cut into indexes and offset: a row of titles, of bits, of numbers.
+
+    A page ends the indexes, and the bits below it are its offset. Where nothing is mapped they are
+    cut as for a base page.
+    """
+    trace = found.trace
+    fields = [(step.level, step.slots.bit_length() - 1) for step in trace.steps]
+    shift = trace.last.level.shift
+    if trace.none:
+        below = found.arch.levels[len(trace.steps) :]
+        fields += [(level, level.bits) for level in below]
+        shift = trace.page_shift
+    columns = [("bits", "", "index")]
+    for level, bits in fields:
+        index = trace.addr >> level.shift & (1 << bits) - 1
+        title = f"{level.name} {level.shift + bits - 1}-{level.shift}"
+        columns.append((title, f"{index:0{bits}b}", str(index)))
+    offset = trace.addr & (1 << shift) - 1
+    columns.append((f"offset {shift - 1}-0", f"{offset:0{shift}b}", hex(offset)))
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def levels(found: Translation) -> list[tuple[str, ...]]:
+    """Return a row a level under LEVELS."""
+    rows = [
+        (step.level.name, str(step.index), hex(step.table), hex(step.at), raw(step), rights(step))
+        for step in found.trace.steps
+    ]
+    return [LEVELS, *rows]
+
+
+def raw(step: Step) -> str:
+    """Return the raw entry, sixteen digits."""
+    return f"{step.entry:#018x}"
+
+
+def leads_on(step: Step) -> bool:
+    """Return whether the entry holds the plain address of a table or of a page."""
+    return step.below is not None or Flag.USER in step.flags
+
+
+def rights(step: Step) -> str:
+    """Return what the entries down to here allow together: ``rwx user``."""
+    if step.below is None and (Flag.PRESENT not in step.flags or Flag.PROT_NONE in step.flags):
+        return "none"
+    letters = ("w" if Flag.WRITE in step.rights else "-") + (
+        "x" if Flag.EXEC in step.rights else "-"
+    )
+    return f"r{letters} {'user' if Flag.USER in step.rights else 'kernel'}"
+
+
+def says(step: Step) -> str:
+    """Return an entry in words: what it is, where it leads, and its bits by name."""
+    known = dict(step.says)
+    text = "empty" if step.kind == "none" else step.kind
+    if "table" in known:
+        text = f"table at {known['table']:#x}"
+    elif "pfn" in known:
+        text += f", frame {known['pfn']:#x}"
+    for name in ("type", "offset", "marks"):
+        text += f", {name} {known[name]}" if known.get(name, "") != "" else ""
+    text += f", pkey {known['pkey']}" if known.get("pkey") else ""
+    return f"{text}: {known['bits']}" if known.get("bits") else text
+
+
+def facts(found: Translation) -> Iterator[tuple[str, str]]:
+    """Yield what is known beside the entries, as (title, text)."""
+    trace = found.trace
+    if trace.phys is not None:
+        kind = "" if found.state is None else f"{found.state.label}, "
+        yield "PAGE", (
+            f"{kind}{amount(trace.last.size)}: {trace.phys - trace.offset:#x} + {trace.offset:#x}"
+            f" = {trace.phys:#x}"
+        )
+    elif found.state is not None:
+        yield "STATE", found.state.label.replace("_", " ")
+    if found.frame is not None:
+        flags = " ".join(names(found.frame.kflags, KPAGEFLAGS)) or "no flags"
+        yield "FRAME", f"{found.frame.pfn:#x}, mapcount {found.frame.mapcount}: {flags}"
+    if Flag.SWAP in trace.last.flags:
+        known = dict(trace.last.says)
+        at = int(known["offset"]) << trace.page_shift
+        device = found.device or "not in /proc/swaps"
+        yield "SWAP", f"device {known['type']} ({device}), slot {known['offset']}, byte {at:#x}"
+    if found.hole is not None:
+        yield "HOLE", hole(found, *found.hole)
+    if found.row is not None:
+        yield "VMA", vma(found, found.row)
+    yield "PAGEMAP", pagemap(found)
+
+
+def hole(found: Translation, low: int, high: int) -> str:
+    """Return how far what is not populated reaches, and what bounds it."""
+    vmas, row = found.vmas, found.row
+    assert row is not None
+    first = "its VMA's start" if low == int(vmas.start[row]) else "the entry before"
+    last = "its VMA's end" if high == int(vmas.end[row]) else "the next entry"
+    return f"{low:#x}-{high:#x}, {amount(high - low)}, from {first} to {last}"
+
+
+def vma(found: Translation, row: int) -> str:
+    """Return the VMA of ``row`` and where in it, and in its file, the address lies."""
+    vmas, addr = found.vmas, found.trace.addr
+    start, end = int(vmas.start[row]), int(vmas.end[row])
+    in_file = int(vmas.offset[row]) + addr - start
+    more = f", file offset {in_file:#x}" if vmas.inode[row] else ""
+    name = vmas.name[row] or "anonymous"
+    perms = describe.perms(int(vmas.perms[row]))
+    return f"{start:x}-{end:x} {perms} +{addr - start:#x}{more}: {name}"
+
+
+def pagemap(found: Translation) -> str:
+    """Return what pagemap said, and whether it is the same."""
+    opinion = found.pagemap
+    verdict = {True: "says the same", False: "differs", None: "not compared"}[opinion.agrees]
+    word = "" if opinion.word is None else f"{opinion.word:#018x} "
+    return f"{word}{verdict}" + (f": {opinion.why}" if opinion.why else "")
