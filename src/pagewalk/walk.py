@@ -148,6 +148,7 @@ def open_process(pid: int, source: str = "auto", budget_ns: int = BUDGET_NS) -> 
     """
     target = open_target(pid)
     try:
+        target.keep("maps", "smaps")
         return open_source(source, target, budget_ns)
     except BaseException:
         target.close()

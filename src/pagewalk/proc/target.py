@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from pagewalk.errors import NoAddressSpace, ProcessGone
+from pagewalk.errors import NoAddressSpace, PagewalkError, ProcessGone
 from pagewalk.proc.refusals import meaning, reading
 
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
@@ -27,9 +27,26 @@ class Target:
     threads: int
     dirfd: int
     pidfd: int
+    kept: dict[str, int] = field(default_factory=dict, repr=False)
+
+    def keep(self, *names: str) -> None:
+        """Open files of /proc/PID now, for a reader that gives up its rights before it reads.
+
+        The kernel asks for them at open. A file that it refuses is refused again when it is read.
+        """
+        for name in names:
+            with contextlib.suppress(PagewalkError):
+                self.kept[name] = self.open(name)
 
     def open(self, name: str) -> int:
-        """Return a new descriptor of /proc/PID/``name``; raises NotPermitted or ProcessGone."""
+        """Return a descriptor of /proc/PID/``name`` at its start, a kept one if there is one.
+
+        Raises NotPermitted, ProcessGone.
+        """
+        if name in self.kept:
+            fd = os.dup(self.kept[name])
+            os.lseek(fd, 0, os.SEEK_SET)
+            return fd
         with reading(self.pid, name, self.dirfd):
             return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.dirfd)
 
@@ -48,7 +65,7 @@ class Target:
 
     def close(self) -> None:
         """Give the descriptors back."""
-        for fd in (self.dirfd, self.pidfd):
+        for fd in (self.dirfd, self.pidfd, *self.kept.values()):
             if fd >= 0:
                 with contextlib.suppress(OSError):
                     os.close(fd)
