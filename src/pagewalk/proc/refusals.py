@@ -65,7 +65,7 @@ def meaning(err: OSError, pid: int, name: str, dirfd: int | None = None) -> Page
     """Return the pagewalk error for ``err``, met on /proc/``pid``/``name``."""
     what = f"cannot read /proc/{pid}/{name}"
     if err.errno in (errno.ESRCH, errno.ENOENT):
-        if dirfd is None and hides_processes():
+        if dirfd is None and hides_processes() and not has_capability("CAP_SYS_PTRACE"):
             return NotPermitted(
                 what,
                 "no such file; /proc is mounted with hidepid, so other users' processes are hidden",
@@ -131,6 +131,11 @@ def why_refused(pid: int, name: str, dirfd: int | None = None) -> tuple[str, str
         )
     uids = status_uids(pid, dirfd)
     me = os.geteuid()
+    if me == 0 and not in_initial_user_namespace():
+        return (
+            "permission denied: you are root in a user namespace, and the process is outside it",
+            "run on the host",
+        )
     if me == 0:
         return (
             "permission denied: this is root without CAP_SYS_PTRACE (a default container)",
