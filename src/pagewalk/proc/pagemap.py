@@ -9,6 +9,7 @@ import errno
 import fcntl
 import mmap
 import os
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -114,8 +115,9 @@ def scan(
     while start < end:
         stop = min(start + window.size, end)
         arg[2], arg[3], arg[4] = start, stop, 0
-        with stall.timed("pagemap scan"):
-            found = scan_call(fd, arg, pid)
+        began = time.perf_counter_ns()
+        found = scan_call(fd, arg, pid)
+        stall.note(time.perf_counter_ns() - began, "pagemap scan")
         window.adapt(stall)
         if found:
             yield vec[:found].copy()
