@@ -124,12 +124,15 @@ ROLLUP = parse_smaps(
     b"00400000-7f0000600000 ---p 00000000 00:00 0   [rollup]\n"
     b"Rss: 2072 kB\nPss: 2062 kB\nSwap: 4 kB\n"
 )
+PAGE_TABLES = 28 * KIB
 SIZE, RSS, ANON = 4148 * KIB, 2072 * KIB, 2060 * KIB
 THEIRS = Theirs(
     status={
         "VmSize": SIZE, "VmRSS": RSS, "RssAnon": ANON, "RssFile": 8 * KIB, "RssShmem": 4 * KIB,
         "VmSwap": 4 * KIB, "VmData": 24 * KIB, "VmStk": 4096 * KIB, "VmExe": 12 * KIB,
         "VmLib": 4 * KIB, "VmLck": 0, "HugetlbPages": 0,
+        # Seven tables in the tree, and one in reserve for the THP.
+        "VmPTE": PAGE_TABLES + 4 * KIB,
     },
     statm={"size": SIZE, "resident": RSS, "shared": 12 * KIB, "data": 4120 * KIB},
     stat={"rss": RSS, "vsize": SIZE},

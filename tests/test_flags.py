@@ -27,5 +27,5 @@ def test_no_bit_and_no_name_occurs_twice(bits: tuple[Bit, ...]) -> None:
 
 
 def test_names_keep_the_bits_nobody_knows() -> None:
-    assert names(1 << 0 | 1 << 12 | 1 << 63, KPAGEFLAGS) == ["locked", "anon", "bit63"]
+    assert names(1 << 0 | 1 << 12 | 1 << 55, KPAGEFLAGS) == ["locked", "anon", "bit55"]
     assert names(0, KPAGEFLAGS) == []

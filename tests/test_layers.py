@@ -27,7 +27,7 @@ RANKS = {
     "sources": 2,
     "walk": 3, "account": 3, "smaps": 3, "census": 3, "ledger": 3,
     "where": 3, "lines": 3, "describe": 3,
-    "address": 3, "vtop": 3, "remarks": 3, "vtop_words": 3,
+    "address": 3, "vtop": 3, "remarks": 3, "translate": 3, "vtop_words": 3, "check": 3,
     "render": 4,
     "commands": 5, "tui": 5,
     "cli": 6, "__main__": 6, "__init__": 6,

@@ -21,7 +21,7 @@ THEIRS, SMAPS, SIZE, RSS = by_hand.THEIRS, by_hand.SMAPS, by_hand.SIZE, by_hand.
 
 def line(against: str, theirs: Theirs = THEIRS, table: Table | None = None,
          before: Theirs | None = None) -> Line:
-    rows = ledger(table or by_hand.table(), theirs, before)
+    rows = ledger(table or by_hand.table(), theirs, before, by_hand.PAGE_TABLES)
     return next(row for row in rows if row.against == against)
 
 
@@ -36,7 +36,8 @@ def with_row(*row: object, locked: bool = False) -> Table:
 
 
 def test_every_line_closes_and_says_why() -> None:
-    causes = {row.against: row.causes for row in ledger(by_hand.table(), THEIRS)}
+    rows = ledger(by_hand.table(), THEIRS, page_tables=by_hand.PAGE_TABLES)
+    causes = {row.against: row.causes for row in rows}
     assert set(causes) == {rule.against for rule in LINES}
     zero, cut = Cause("zero_page", PAGE, True), 5461 - 5 * KIB
     assert {name: found for name, found in causes.items() if found} == {
@@ -47,8 +48,9 @@ def test_every_line_closes_and_says_why() -> None:
         "smaps_rollup Rss": (zero,),
         "smaps Pss": (Cause("pss_truncation_by_vma", cut, True),),
         "smaps_rollup Pss": (Cause("pss_truncation", cut, True),),
+        "status VmPTE": (Cause("thp_deposit", -PAGE, True),),
     }
-    assert all(row.unexplained == 0 for row in ledger(by_hand.table(), THEIRS))
+    assert all(row.unexplained == 0 for row in rows)
 
 
 @always(
@@ -74,6 +76,11 @@ def test_a_number_the_kernel_does_not_give_has_no_line() -> None:
     bare = replace(THEIRS, status={}, smaps=None, rollup=None, pmap=None)
     named = {row.against.split()[0] for row in ledger(by_hand.table(), bare)}
     assert named == {"statm", "stat"}
+
+
+def test_page_tables_are_compared_only_where_they_were_counted() -> None:
+    names = {row.against for row in ledger(by_hand.table(), THEIRS)}
+    assert "status VmPTE" not in names
 
 
 def test_a_number_of_ours_that_is_withheld_is_none_and_never_zero() -> None:
