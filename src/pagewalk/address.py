@@ -62,7 +62,7 @@ def known_as(name: str) -> set[str]:
     if name.startswith("["):
         return {name, name.strip("[]")}
     path = name.removesuffix(DELETED)
-    return {name, path, path.rpartition("/")[2]} - {""}
+    return {full for way in (name, path) for full in (way, way.rpartition("/")[2]) if full}
 
 
 def unknown(text: str, vmas: VMAs) -> str:

@@ -93,6 +93,17 @@ X86_PTE = (
     Bit("nx", 63, "2.6.11", "not executable"),
 )
 
+# What the same bits mean in other entries, or on other kernels. Bit 58 was devmap up to 6.5.
+X86_MORE = (
+    Bit("pse", 7, "1.0", "this entry maps a huge page itself"),
+    Bit("pat", 12, "2.6.26", "memory type: third bit, of a huge page"),
+    Bit("prot_none", 8, "2.4", "with bit 0 clear: the page is there, every touch faults"),
+    Bit("exclusive", 3, "5.19", "of a swap entry: no other process refers to this anonymous page"),
+    Bit("devmap", 57, "4.5", "device memory without a normal struct page"),
+    Bit("saved_dirty", 58, "6.6", "dirty, kept here while the entry may not be written"),
+    Bit("encrypted", 51, "4.14", "memory encryption's bit, no part of the address"),
+)
+
 KPF = {row.name: row.bit for row in KPAGEFLAGS}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pagewalk import describe
-from pagewalk.flags import KPAGEFLAGS, names
+from pagewalk.flags import KPAGEFLAGS, X86_MORE, X86_PTE, names
 from pagewalk.pages import Flag
 from pagewalk.remarks import amount
 from pagewalk.vtop import Step, Translation
@@ -23,7 +23,8 @@ def answer(found: Translation) -> str:
     elif trace.none:
         end = f"no page: the {last.level.name} entry is empty"
     else:
-        end = f"no page: the {last.level.name} entry is {last.kind}"
+        state = last.kind if found.state is None else found.state.label
+        end = f"no page: {state}, says the {last.level.name} entry"
     asked = "" if found.asked.removeprefix("0x") == f"{trace.addr:x}" else f"{found.asked} = "
     return f"{asked}{trace.addr:#x} -> {end}"
 
@@ -156,3 +157,15 @@ def pagemap(found: Translation) -> str:
     verdict = {True: "says the same", False: "differs", None: "not compared"}[opinion.agrees]
     word = "" if opinion.word is None else f"{opinion.word:#018x} "
     return f"{word}{verdict}" + (f": {opinion.why}" if opinion.why else "")
+
+
+def legend(found: Translation) -> Iterator[tuple[str, str]]:
+    """Yield the meaning of every bit that is set in an entry or in the frame's flags."""
+    meaning = {row.name: row.doc for row in (*X86_PTE, *X86_MORE)}
+    used = " ".join(str(dict(step.says).get("bits", "")) for step in found.trace.steps).split()
+    for name in dict.fromkeys(used):
+        yield f"entry {name}", meaning.get(name, "a bit that nobody here knows")
+    if found.frame is not None:
+        frame_meaning = {row.name: row.doc for row in KPAGEFLAGS}
+        for name in names(found.frame.kflags, KPAGEFLAGS):
+            yield f"frame {name}", frame_meaning.get(name, "a bit that nobody here knows")

@@ -157,8 +157,12 @@ def check(report: Report, out: TextIO) -> None:
     write({"schema": SCHEMA, "pagewalk": version(), **asdict(report)}, out)
 
 
-def vtop(found: Translation, out: TextIO) -> None:
-    """Write one address's way through the tables, a level an object, and what is at its end."""
+def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
+    """Write one address's way through the tables, a level an object, and what is at its end.
+
+    ``legend`` is for people.
+    """
+    del legend
     trace, vmas, row = found.trace, found.vmas, found.row
     frame, opinion = found.frame, found.pagemap
     write(

@@ -306,8 +306,11 @@ def withheld(table: Table, out: TextIO) -> None:
 # ---- vtop
 
 
-def vtop(found: Translation, out: TextIO) -> None:
-    """Write one address's way through the tables, what is at its end, and what that means."""
+def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
+    """Write one address's way through the tables, what is at its end, and what that means.
+
+    With ``legend`` also what each bit means that is set somewhere.
+    """
     room = width(out) or 100
     exe = f"  {printable(found.exe)}" if found.exe else ""
     print(shorten(f"process {found.pid} ({printable(found.name)}){exe}", room), file=out)
@@ -323,6 +326,9 @@ def vtop(found: Translation, out: TextIO) -> None:
         print(wrapped(f"{title:<9}{printable(text)}", out, " " * 9), file=out)
     for sentence in found.remarks:
         print(wrapped(f"-> {printable(sentence)}", out, "   "), file=out)
+    rows = list(words.legend(found)) if legend else []
+    for name, meaning in rows:
+        print(wrapped(f"{name:<19}{meaning}", out, " " * 19), file=out)
 
 
 def vtop_levels(found: Translation, out: TextIO) -> None:
