@@ -1,0 +1,124 @@
+"""Addresses as people write them; the VMAs are laid out below."""
+
+from __future__ import annotations
+
+import pytest
+
+from pagewalk.address import check_canonical, holder_of, locate
+from pagewalk.arch import ARCHES
+from pagewalk.errors import BadRequest
+from pagewalk.pages import Backing
+from pagewalk.paging import Era
+from tests import by_hand
+
+X86 = ARCHES["x86_64"]
+LIBC = "/usr/lib/libc.so.6"
+# (start, pages, perms, file offset, backing, name)
+VMAS = by_hand.vmas(
+    [
+        (0x40_0000, 4, 5, 0, Backing.FILE, "/opt/a/cafe"),
+        (0x50_0000, 4, 5, 0, Backing.FILE, "/opt/one/plug.so"),
+        (0x51_0000, 4, 5, 0, Backing.FILE, "/opt/two/plug.so"),
+        (0x60_0000, 8, 3, 0, Backing.ANON, "[heap]"),
+        (0x70_0000, 8, 3, 0, Backing.ANON, ""),
+        (0x7F00_0000_0000, 2, 1, 0, Backing.FILE, LIBC),
+        (0x7F00_0000_2000, 3, 5, 0x2000, Backing.FILE, LIBC),
+        (0x7F00_0001_0000, 1, 3, 0, Backing.FILE, "/tmp/libstdc++.so.6 (deleted)"),
+        (0x7FFF_0000_0000, 4, 3, 0, Backing.ANON, "[stack]"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("0x7f00", 0x7F00),
+        ("7F00", 0x7F00),
+        ("0xffffffffffffffff", (1 << 64) - 1),
+        ("7f00+10", 0x7F10),
+        ("0x7f00-0x10", 0x7EF0),
+        ("heap", 0x60_0000),
+        ("[heap]", 0x60_0000),
+        ("heap+0x1000", 0x60_1000),
+        ("heap+1000", 0x60_1000),
+        # back from the end: 0x7fff00000000 + 4 pages
+        ("stack-8", 0x7FFF_0000_3FF8),
+        # counted from the load address, on into the second VMA of the file
+        ("libc.so.6+0x2010", 0x7F00_0000_2010),
+        (f"{LIBC}+0x2010", 0x7F00_0000_2010),
+        # the second VMA ends 5 pages behind the load address
+        ("libc.so.6-1", 0x7F00_0000_4FFF),
+        ("libstdc++.so.6+10", 0x7F00_0001_0010),
+        ("libstdc++.so.6 (deleted)", 0x7F00_0001_0000),
+        # past its VMA: an address all the same
+        ("heap+0x9000", 0x60_9000),
+        # hexadecimal digits are a number; its path means the file
+        ("cafe", 0xCAFE),
+        ("/opt/a/cafe", 0x40_0000),
+    ],
+)
+def test_an_address_or_a_name_with_an_offset(text: str, address: int) -> None:
+    assert locate(text, VMAS) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nothing", "'nothing' is neither a hexadecimal address nor the name of a VMA.*heap"),
+        ("heap+zz", "neither"),
+        ("nothing+0x10", "'nothing' is neither"),
+        ("", "'' is neither"),
+        ("+0x10", "neither"),
+        ("plug.so+0x10", "'plug.so' may be any of /opt/one/plug.so, /opt/two/plug.so"),
+        ("0x10000000000000000", "beyond 64 bits"),
+        ("0xffffffffffffffff+1", "beyond 64 bits"),
+        ("heap-0xffffffff", "beyond 64 bits"),
+    ],
+)
+def test_what_is_no_address_is_one_sentence(text: str, says: str) -> None:
+    with pytest.raises(BadRequest, match=says):
+        locate(text, VMAS)
+
+
+def test_an_error_lists_a_dozen_names_and_counts_the_rest() -> None:
+    many = by_hand.vmas(
+        [(page << 12, 1, 1, 0, Backing.FILE, f"/lib/lib{page}.so") for page in range(1, 21)]
+    )
+    with pytest.raises(BadRequest, match=r"lib1\.so, .*lib12\.so and 8 more \(see maps\)$"):
+        locate("nothing", many)
+
+
+@pytest.mark.parametrize(
+    ("levels", "addr", "canonical"),
+    [
+        (4, 0, True),
+        (4, 0x7FFF_FFFF_FFFF, True),
+        (4, 0x8000_0000_0000, False),
+        (4, 0xFFFF_7FFF_FFFF_FFFF, False),
+        (4, 0xFFFF_8000_0000_0000, True),
+        (5, 0x8000_0000_0000, True),
+        (5, 0xFF_FFFF_FFFF_FFFF, True),
+        (5, 0x100_0000_0000_0000, False),
+        (5, 0xFF00_0000_0000_0000, True),
+        (4, (1 << 64) - 1, True),
+    ],
+)
+def test_canonical_means_that_the_high_bits_are_equal(
+    levels: int, addr: int, canonical: bool
+) -> None:
+    arch = X86.on(levels, Era())
+    if canonical:
+        check_canonical(addr, arch)
+        return
+    top = 47 if levels == 4 else 56
+    with pytest.raises(BadRequest, match=f"{addr:#x} is not canonical.*63 to {top} are equal"):
+        check_canonical(addr, arch)
+
+
+@pytest.mark.parametrize(
+    ("addr", "row"),
+    [(0, None), (0x60_0000, 3), (0x60_7FFF, 3), (0x60_8000, None), (0x7F00_0000_2000, 6),
+     (0x7FFF_0000_4000, None)],
+)
+def test_the_vma_that_holds_an_address(addr: int, row: int | None) -> None:
+    assert holder_of(VMAS, addr) == row
