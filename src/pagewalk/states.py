@@ -31,7 +31,11 @@ def classify(flags: U32, backing: U8, kflags: U64 | None) -> U8:
     the VMA, and a page of a driver's VMA that may be special stays PRESENT.
     """
     present = flags & Flag.PRESENT != 0
-    kind = kind_by_frame(flags, kflags) if kflags is not None else kind_by_vma(flags, backing)
+    kind = (
+        kind_by_vma(flags, backing)
+        if kflags is None
+        else kind_by_frame(flags, backing, kflags)
+    )
     state = np.where(present, kind, np.uint8(State.SOFT))
     if not present.all():
         for flag, soft in SOFT_KINDS:
@@ -45,11 +49,14 @@ def has(kflags: U64, name: str) -> Bool:
     return mask
 
 
-def kind_by_frame(flags: U32, kflags: U64) -> U8:
+def kind_by_frame(flags: U32, backing: U8, kflags: U64) -> U8:
     # A normal page is anonymous, or has bit 61; up to 6.8 bit 61 is missing on PMD-mapped file
     # THPs, which the large-folio bits give away. A real page table says it by its special bit.
     normal_file = (flags & (Flag.FILE | Flag.NORMAL) != 0) | (kflags & LARGE != 0)
     kind = np.full(len(flags), State.SPECIAL, np.uint8)
+    # No driver maps into anonymous memory or shmem: such a page was moved to another frame before
+    # the old one's flags were read, and it is the entry that is right.
+    kind[(backing == Backing.ANON) | (backing == Backing.SHMEM)] = State.ANON
     kind[normal_file] = State.FILE
     kind[normal_file & has(kflags, "swapbacked")] = State.SHMEM
     kind[normal_file & ((kflags & ~NO_FRAME) == 0)] = State.DEVICE

@@ -164,9 +164,13 @@ class ProcfsSource:
         widest = self.widest_window()
         window = Slice(min(1 << 28, widest), 1 << 21, widest)
         for start, end in join_near(shown[:, 0], shown[:, 1], pagemap.GAP):
-            yield from pagemap.scan(
+            for found in pagemap.scan(
                 self.pagemap_fd, start, end, asked, self.target.pid, self.stall, window
-            )
+            ):
+                # near ranges were asked for together: what lies between was not wanted
+                pieces, _, row = intersect(shown, found[:, :2])
+                if len(pieces):
+                    yield np.column_stack([pieces, found[row, 2]])
 
     def widest_window(self) -> int:
         # A call is bounded in the pages and regions it finds, so what can take long is page tables
