@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagewalk.arch import ARCHES
@@ -199,6 +199,7 @@ def test_the_kernel_half_hangs_on_the_same_root() -> None:
 
 
 # A random address of random tables ends as it does in a walk of its page alone.
+@settings(max_examples=60, deadline=None)
 @given(GRAPHS, EDGES, st.booleans())
 def test_a_trace_ends_where_the_walk_ends(
     graph: list[dict[int, int]], edge: int, five: bool

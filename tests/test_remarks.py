@@ -1,0 +1,94 @@
+"""What is said of a translation beyond its bits; the rules are those of the fault handler."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from pagewalk.pages import VMAs
+from pagewalk.remarks import amount, neighbours
+from pagewalk.vtop import Opinion
+from tests.by_hand import VMAS
+from tests.vtop_by_hand import found
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(0, "0 bytes"), (1, "1 byte"), (1023, "1023 bytes"), (4096, "4 KiB"), (1 << 21, "2 MiB"),
+     (1 << 30, "1 GiB"), (1 << 39, "512 GiB"), (3 << 29, "1.5 GiB"), (16 << 40, "16 TiB")],
+)
+def test_an_amount_in_its_largest_unit(size: int, words: str) -> None:
+    assert amount(size) == words
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [
+        ("copied", "a write faults, and copy-on-write gives this process a copy"),
+        ("shared", "a write faults, and the kernel notes that the file's page is dirty"),
+        ("zero", "shared zero page"),
+        ("huge", "the PMD entry maps 2 MiB itself, so the bits that would select a PTE belong"),
+        ("none", "The page table is there, this slot of it is empty"),
+        ("none", "A touch that the VMA allows gets a page."),
+        ("none", "The file's page may be in the page cache all the same"),
+        ("no_table", "nothing is mapped in the 2 MiB it stands for"),
+        ("no_table", "gets a page and the missing tables (PTE)"),
+        ("swap", "on swap: a touch reads it back"),
+        ("guard", "a touch raises SIGSEGV"),
+        ("prot_none", "a touch faults, as a NUMA hint"),
+        ("doubt", "its frame is beyond the end of RAM"),
+        # PROGRAM begins at 0x400000, that is 0x3ff000 above 0x1000
+        ("outside", "in no VMA, so a touch raises SIGSEGV; /usr/bin/program begins 0x3ff000 above"),
+        ("kernel", "in the kernel's half of the address space"),
+    ],
+)
+def test_what_is_not_plain_is_said(case: str, says: str) -> None:
+    assert says in " ".join(found(case).remarks)
+
+
+@pytest.mark.parametrize("case", ["page", "file"])
+def test_nothing_is_said_of_an_ordinary_page(case: str) -> None:
+    assert found(case).remarks == ()
+
+
+def test_a_page_that_nobody_else_has_may_be_taken_over() -> None:
+    one = found("copied")
+    assert one.frame is not None
+    alone = found("copied", frame=type(one.frame)(one.frame.pfn, one.frame.kflags, 1))
+    assert "takes the page over" in alone.remarks[0]
+
+
+BARRED = replace(VMAS, perms=np.zeros(len(VMAS), np.uint8))
+NOBODY = VMAs(**{
+    f.name: None if (c := getattr(VMAS, f.name)) is None else c[:0] for f in fields(VMAS)
+})
+
+
+def test_no_access_is_prot_none_and_no_numa_hint() -> None:
+    said = " ".join(found("prot_none", vmas=BARRED).remarks)
+    assert "because the VMA grants no access (PROT_NONE)" in said
+    assert "NUMA" not in said
+
+
+def test_a_touch_of_a_barred_hole_makes_no_page() -> None:
+    said = " ".join(found("none", vmas=BARRED).remarks)
+    assert "grants no access: a touch raises SIGSEGV and makes no page" in said
+    assert "gets a page" not in said
+
+
+def test_a_race_and_a_difference_come_first() -> None:
+    moving = found("page", stable=False)
+    assert moving.remarks[0].startswith("The entries changed between readings")
+    other = found("page", pagemap=Opinion(0, False, "the page tables say 4 KiB page"))
+    assert other.remarks[0] == "pagemap says something else: the page tables say 4 KiB page."
+
+
+def test_between_two_vmas_both_neighbours_are_named() -> None:
+    # The program ends at 0x404000 and the heap begins at 0x600000: 0x500000 lies 0xfc000 behind
+    # the one and 0x100000 before the other.
+    assert neighbours(VMAS, 0x50_0000) == (
+        "; /usr/bin/program ends 0xfc000 below it, [heap] begins 0x100000 above it"
+    )
+    assert neighbours(NOBODY, 0x50_0000) == ""
