@@ -64,7 +64,7 @@ def run_in_vm(
         (exchange / "files").mkdir()
         (exchange / "initramfs").write_bytes(build_initramfs(unpacked))
         variables = {**guest_environment(kernel), **(env or {})}
-        start = start_script(argv, variables, Path.cwd(), unpacked.modules)
+        start = start_script(argv, variables, Path.cwd(), unpacked.root)
         (exchange / "start").write_text(start)
         machine = qemu_argv(kernel, unpacked.vmlinuz, exchange, memory=memory, cpus=cpus)
         began = time.time()
@@ -85,17 +85,22 @@ def guest_environment(kernel: Kernel) -> dict[str, str]:
 
 
 def start_script(
-    argv: Sequence[str], env: Mapping[str, str], directory: Path, modules: Path
+    argv: Sequence[str], env: Mapping[str, str], directory: Path, unpacked: Path
 ) -> str:
-    """Write the shell script that is PID 1 once the guest has its root."""
+    """Write the shell script that is PID 1 once the guest has its root.
+
+    unpacked: the root of the kernel's own files.
+    """
     variables = [f"{key}={value}" for key, value in env.items()]
     command = shlex.join(["env", "-i", *variables, *argv])
     return "\n".join(
         [
             "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-            # So that the command can load modules of the kernel it runs on.
-            "mkdir -p /lib/modules",
-            f"mount --bind {shlex.quote(str(modules))} /lib/modules",
+            # So that the command can load modules of the kernel it runs on, and read its
+            # configuration where a Debian machine has it.
+            "mkdir -p /lib/modules /boot",
+            f"mount --bind {shlex.quote(str(unpacked / 'lib/modules'))} /lib/modules",
+            f"mount --bind {shlex.quote(str(unpacked / 'boot'))} /boot",
             f"cd {shlex.quote(str(directory))}",
             f"touch {EXCHANGE}/started",
             f"{command} >{EXCHANGE}/stdout 2>{EXCHANGE}/stderr </dev/null",

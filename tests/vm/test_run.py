@@ -21,10 +21,11 @@ def test_a_shell_hands_over_the_arguments_and_variables_unchanged() -> None:
     assert words[first : first + 3 + len(AWKWARD)] == ["env", "-i", "A=b c", *AWKWARD]
 
 
-def test_the_directory_and_the_modules_may_have_spaces() -> None:
-    lines = start_script(["true"], {}, Path("/my work"), Path("/my cache/modules")).splitlines()
+def test_the_directory_and_the_kernels_files_may_have_spaces() -> None:
+    lines = start_script(["true"], {}, Path("/my work"), Path("/my cache")).splitlines()
     assert "cd '/my work'" in lines
-    assert "mount --bind '/my cache/modules' /lib/modules" in lines
+    assert "mount --bind '/my cache/lib/modules' /lib/modules" in lines
+    assert "mount --bind '/my cache/boot' /boot" in lines
 
 
 def test_the_guest_is_told_where_it_is() -> None:
