@@ -113,6 +113,7 @@ class KernelSource:
     filesystems: dict[int, str]
     huge: bool = True
     tables: bool = True
+    notes: tuple[Withheld, ...] = ()
 
     @property
     def frames(self) -> FrameReader | None:
@@ -122,7 +123,7 @@ class KernelSource:
     @property
     def withheld(self) -> tuple[Withheld, ...]:
         """Return what this source cannot tell of this process."""
-        return self.machine.notes
+        return (*self.machine.notes, *self.notes)
 
     def vmas(self) -> VMAs:
         """Return the VMAs of the maple tree, named by maps where it may be read.

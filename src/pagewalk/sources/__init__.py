@@ -32,7 +32,7 @@ class Source(Protocol):
     """One opened way to read one process.
 
     ``huge`` and ``tables`` say whether leaves carry Flag.HUGE, and whether holes are told apart
-    from empty slots.
+    from empty slots. ``notes`` is what who opened it has to add to ``withheld``.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Source(Protocol):
     stall: Stall
     huge: bool
     tables: bool
+    notes: tuple[Withheld, ...]
 
     @property
     def frames(self) -> FrameReader | None:
@@ -85,10 +86,19 @@ def open_source(name: str, target: Target, budget_ns: int = BUDGET_NS) -> Source
 
 
 def open_best(target: Target, budget_ns: int) -> Source:
-    """Return the first source of AUTO that works here; the last one's refusal is raised."""
+    """Return the first source of AUTO that works here; the last one's refusal is raised.
+
+    A source that is not the best one says why that one would not do.
+    """
+    notes: tuple[Withheld, ...] = ()
     for name in AUTO[:-1]:
         try:
-            return open_source(name, target, budget_ns)
-        except (SourceUnavailable, NotPermitted, Unsupported):
+            source = open_source(name, target, budget_ns)
+        except (SourceUnavailable, NotPermitted, Unsupported) as refusal:
+            notes = notes or (Withheld("the best source", str(refusal), partial=False),)
             continue
-    return open_source(AUTO[-1], target, budget_ns)
+        source.notes = notes
+        return source
+    source = open_source(AUTO[-1], target, budget_ns)
+    source.notes = notes
+    return source

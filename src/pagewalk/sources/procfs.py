@@ -136,11 +136,12 @@ class ProcfsSource:
     hidden: Withheld | None
     name: str = "procfs"
     tables: bool = False
+    notes: tuple[Withheld, ...] = ()
 
     @property
     def withheld(self) -> tuple[Withheld, ...]:
         """Return what procfs cannot tell of this process."""
-        rows = (NO_TABLES, None if self.huge else NO_SCAN, self.hidden)
+        rows = (NO_TABLES, *self.notes, None if self.huge else NO_SCAN, self.hidden)
         return tuple(row for row in rows if row is not None)
 
     def vmas(self) -> VMAs:
