@@ -1,0 +1,153 @@
+"""Who may read kernel memory, by the real command: capabilities, lockdown, and what auto takes.
+
+Root with a smaller bounding set has just those capabilities after exec (capabilities(7)), and may
+read a process that has none.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernel_says import read_smaps
+from tests.live.command import Ran, one_sentence, pagewalk
+
+pytestmark = [pytest.mark.live, pytest.mark.vmshort]
+
+FAILED = 1
+GRANT = "run as root, or grant CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)"
+# What reads by kcore needs: the file itself, and the address of init_task.
+KCORE = ("sys_rawio", "syslog")
+
+
+def lockdown() -> str:
+    """Return the mode in force: none, integrity, confidentiality; none without lockdown at all."""
+    try:
+        modes = Path("/sys/kernel/security/lockdown").read_text()
+    except OSError:
+        return "none"
+    return modes.partition("[")[2].partition("]")[0]
+
+
+CONFIDENTIAL = lockdown() == "confidentiality"
+HAS_KCORE = Path("/proc/kcore").exists()
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[int]:
+    with subprocess.Popen([*only(), "sleep", "3600"]) as process:
+        yield process.pid
+        process.kill()
+
+
+def only(*capabilities: str) -> tuple[str, ...]:
+    """Return the words in front of a command that leave it these capabilities alone."""
+    kept = "".join(f",+{name}" for name in capabilities)
+    return ("setpriv", f"--bounding-set=-all{kept}", "--inh-caps=-all")
+
+
+def show(pid: int, source: str, *before: str) -> Ran:
+    return pagewalk("show", "--format", "json", "--source", source, pid, before=before)
+
+
+def check_reads(ran: Ran, source: str, pid: int) -> None:
+    """Check that page tables were read, and that the RSS is the kernel's own."""
+    assert ran.code == 0, ran.err
+    assert ran.json["source"]["name"] == source
+    assert ran.json["totals"]["not_mapped"] is not None
+    assert ran.json["totals"]["rss"] == 1024 * sum(vma.fields["Rss"] for vma in read_smaps(pid))
+
+
+@pytest.mark.skipif(CONFIDENTIAL, reason="lockdown: nobody may")
+@pytest.mark.parametrize("held", [("bpf", "perfmon"), ("sys_admin",)])
+def test_ebpf_works_with_no_more_than_it_needs(held: tuple[str, ...], target: int) -> None:
+    check_reads(show(target, "ebpf", *only(*held)), "ebpf", target)
+
+
+@pytest.mark.skipif(CONFIDENTIAL, reason="lockdown is told first")
+@pytest.mark.parametrize(
+    ("held", "missing"),
+    [
+        (("bpf",), "CAP_PERFMON"),
+        (("perfmon",), "CAP_BPF"),
+        (KCORE, "CAP_BPF and CAP_PERFMON"),
+        ((), "CAP_BPF and CAP_PERFMON"),
+    ],
+)
+def test_ebpf_names_what_is_missing(held: tuple[str, ...], missing: str, target: int) -> None:
+    ran = show(target, "ebpf", *only(*held))
+    assert ran.code == FAILED
+    assert one_sentence(ran).endswith(f": {missing} missing; {GRANT}")
+
+
+@pytest.mark.skipif(CONFIDENTIAL or not HAS_KCORE, reason="lockdown, or no CONFIG_PROC_KCORE")
+def test_kcore_works_with_no_more_than_it_needs(target: int) -> None:
+    check_reads(show(target, "kcore", *only(*KCORE)), "kcore", target)
+
+
+@pytest.mark.skipif(CONFIDENTIAL or not HAS_KCORE, reason="lockdown, or no CONFIG_PROC_KCORE")
+@pytest.mark.parametrize(
+    ("held", "missing"),
+    [
+        (("sys_rawio",), "CAP_SYSLOG"),
+        (("sys_admin",), "CAP_SYS_RAWIO"),
+        (("bpf", "perfmon"), "CAP_SYS_RAWIO"),
+        ((), "CAP_SYS_RAWIO"),
+    ],
+)
+def test_kcore_names_what_is_missing(held: tuple[str, ...], missing: str, target: int) -> None:
+    ran = show(target, "kcore", *only(*held))
+    assert ran.code == FAILED
+    assert missing in one_sentence(ran)
+
+
+@pytest.mark.skipif(HAS_KCORE, reason="this kernel has /proc/kcore")
+def test_a_kernel_without_kcore_is_named(target: int) -> None:
+    ran = show(target, "kcore")
+    assert ran.code == FAILED
+    assert "CONFIG_PROC_KCORE" in one_sentence(ran)
+
+
+@pytest.mark.skipif(not CONFIDENTIAL, reason="only where vmtest boots with confidentiality")
+@pytest.mark.parametrize("source", ["ebpf", "kcore"])
+def test_confidentiality_refuses_even_root_and_is_named(source: str, target: int) -> None:
+    ran = show(target, source)
+    assert ran.code == FAILED
+    assert "kernel lockdown is in confidentiality mode" in one_sentence(ran)
+
+
+@pytest.mark.skipif(lockdown() != "integrity", reason="only where vmtest boots with integrity")
+@pytest.mark.parametrize("source", ["ebpf", "kcore"])
+def test_integrity_refuses_nothing(source: str, target: int) -> None:
+    check_reads(show(target, source), source, target)
+
+
+@pytest.mark.parametrize(
+    ("held", "reads"),
+    [(("bpf", "perfmon"), "ebpf"), (("sys_admin",), "ebpf"), (KCORE, "kcore"), ((), "procfs")],
+)
+def test_auto_takes_the_best_that_works(held: tuple[str, ...], reads: str, target: int) -> None:
+    if CONFIDENTIAL or (reads == "kcore" and not HAS_KCORE):
+        reads = "procfs"
+    ran = show(target, "auto", *only(*held))
+    assert ran.json["source"]["name"] == reads
+    assert (ran.json["totals"]["not_mapped"] is None) == (reads == "procfs")
+
+
+def test_auto_says_why_it_reads_no_page_tables(target: int) -> None:
+    ran = pagewalk("show", target, before=only())
+    says = " ".join(ran.out.split())
+    assert "read by procfs" in says
+    cause = "kernel lockdown is in confidentiality mode" if CONFIDENTIAL else GRANT
+    assert cause in says and "source 'ebpf' is not available" in says
+
+
+def test_full_root_reads_page_tables_unless_locked_down(target: int) -> None:
+    assert os.geteuid() == 0
+    ran = show(target, "auto")
+    assert ran.code == 0
+    assert ran.json["source"]["name"] == ("procfs" if CONFIDENTIAL else "ebpf")
