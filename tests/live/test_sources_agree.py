@@ -1,0 +1,107 @@
+"""Every pair of sources that work here says the same of a stopped process, page by page."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+import pagewalk
+from pagewalk.pages import Pages, State
+from tests.kernel_says import PAGE, read_smaps
+from tests.live.bracket import living_thread, working_sources
+from tests.machine import prepared
+from tests.targets import TARGETS, start
+
+pytestmark = pytest.mark.live
+
+# Other processes map and unmap the same pages of libc: a difference counts once it stays.
+ROUNDS = 10
+NOTHING_THERE = (State.EMPTY, State.NOT_MAPPED, State.ABSENT)
+ROW = np.dtype([("addr", "u8"), ("state", "u1"), ("pfn", "u8"), ("mapcount", "u8")])
+PAIRS = list(combinations(working_sources(), 2))
+SHORT = ("fork_three", "thp_part", "hugetlb_fork", "swap_forked")
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.vmshort] if name in SHORT else [])
+    for name in TARGETS
+    if name not in ("zombie", "vmas")  # test_exact.py: no pages at all, and 30,000 alike
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_pages_frames_states_and_mapcounts(name: str) -> None:
+    with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
+        for pid in running.pids:
+            for first, second in PAIRS:
+                count, differ = compare(pid, first, second)
+                assert count > 10
+                assert differ == []
+
+
+def test_procfs_and_a_page_table_reader_are_compared() -> None:
+    assert ("procfs", "ebpf") in PAIRS
+
+
+def test_a_difference_would_be_seen() -> None:
+    with start("plain", stopped=True) as one, start("plain", stopped=True) as other:
+        first, second = (base_pages(running.pid, "procfs") for running in (one, other))
+    assert different(first, second)
+
+
+def compare(pid: int, first: str, second: str) -> tuple[int, list[str]]:
+    """Return how many base pages were compared, and the differences no round was without."""
+    stay: set[tuple[int, str]] | None = None
+    for _ in range(ROUNDS):
+        before, theirs, after = (base_pages(pid, name) for name in (first, second, first))
+        found = different(before, theirs)
+        moved = different(before, after)
+        still = found.keys() - moved.keys()
+        stay = still if stay is None else stay & still
+        if not stay:
+            break
+    return len(before), sorted(f"{first}, {second}: {found[key]}" for key in stay or ())
+
+
+def base_pages(pid: int, source: str) -> np.ndarray:
+    """Return what fills the page tables as ROW[n], a huge leaf as its base pages.
+
+    Without the VM_PFNMAP VMAs: pagemap shows nothing of them (fs/proc/task_mmu.c, pagemap_read).
+    """
+    says = read_smaps(living_thread(pid))
+    hidden = [(vma.start, vma.end) for vma in says if "pf" in vma.flags]
+    walked = pagewalk.walk(pid, source=source)
+    rows = [expand(batch) for batch in walked.batches if isinstance(batch, Pages)]
+    pages = np.concatenate(rows)
+    for start_, end in hidden:
+        pages = pages[(pages["addr"] < start_) | (pages["addr"] >= end)]
+    return np.sort(pages, order="addr")
+
+
+def expand(batch: Pages) -> np.ndarray:
+    assert batch.pfn is not None and batch.mapcount is not None
+    filled = np.flatnonzero(~np.isin(batch.state, NOTHING_THERE))
+    times = (batch.size[filled] // PAGE).astype(np.int64)
+    row = np.repeat(filled, times)
+    nth = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times)
+    pages = np.empty(len(row), ROW)
+    pages["addr"] = batch.addr[row] + nth.astype(np.uint64) * np.uint64(PAGE)
+    pages["state"] = batch.state[row]
+    present = batch.state[row] <= State.PRESENT
+    # a swap entry has its slot there, which is the same for the whole entry
+    pages["pfn"] = batch.pfn[row] + np.where(present, nth, 0).astype(np.uint64)
+    pages["mapcount"] = batch.mapcount[row]
+    return pages
+
+
+def different(first: np.ndarray, second: np.ndarray) -> dict[tuple[int, str], str]:
+    """Return a line by (address, column) for each page that only one has or that differs."""
+    apart = np.setxor1d(first["addr"], second["addr"]).tolist()
+    lines = {(addr, "page"): f"{addr:x} only in one" for addr in apart}
+    mine = first[np.isin(first["addr"], second["addr"])]
+    theirs = second[np.isin(second["addr"], first["addr"])]
+    for name in ("state", "pfn", "mapcount"):
+        for row in np.flatnonzero(mine[name] != theirs[name]):
+            addr, one, other = int(mine["addr"][row]), mine[name][row], theirs[name][row]
+            lines[addr, name] = f"{addr:x} {name} {one:#x}, {other:#x}"
+    return lines
