@@ -12,7 +12,7 @@ from pagewalk.account import Table
 from pagewalk.census import count_swap_users
 from pagewalk.smaps import SMAPS_FIELDS, by_field, protection_key, vmflags
 from tests.kernel_says import VmaSays, read_smaps, read_status_kib
-from tests.live.bracket import living_thread, working_sources
+from tests.live.bracket import FIRM, living_thread, working_sources
 from tests.machine import prepared
 from tests.targets import TARGETS, start
 
@@ -57,7 +57,7 @@ def wrong_fields(pid: int, source: str) -> tuple[int, list[tuple[str, Field]]]:
     """Compare every field until each held still once; return how many, and those that differ."""
     said = living_thread(pid)
     settled: set[tuple[int, str]] = set()
-    total, wrong = 0, []
+    total, wrong, history = 0, [], []
     for _ in range(ROUNDS):
         before = read_smaps(said)
         table = by_field(pagewalk.walk(pid, source=source), count_swap_users(source))
@@ -73,6 +73,9 @@ def wrong_fields(pid: int, source: str) -> tuple[int, list[tuple[str, Field]]]:
                 if field.ours != field.before:
                     wrong.append((f"{first.start:x} {first.name}", field))
         if not wrong and not moved:
+            break
+        history.append(wrong)
+        if wrong and history[-FIRM:] == [wrong] * FIRM:
             break
     return total, wrong
 

@@ -10,6 +10,7 @@ import pytest
 import pagewalk
 from pagewalk.errors import NoAddressSpace, NotPermitted, PagewalkError
 from pagewalk.pages import Pages, State
+from pagewalk.proc.kernel import release
 from tests.kernel_says import PAGE, read_maps, read_status_kib
 from tests.live.bracket import Wrong, compare, working_sources
 from tests.machine import prepared
@@ -40,6 +41,17 @@ def test_equals_smaps_vma_by_vma(name: str, source: str) -> None:
             assert found.compared > 20
             assert wrong_but(found.wrong, OVERCOUNTED.get(name)) == []
             check_closes(found.table)
+
+
+@pytest.mark.parametrize("source", WORKING)
+def test_huge_leaves_are_withheld_only_where_the_kernel_does_not_tell(source: str) -> None:
+    # PAGEMAP_SCAN came in 6.7.
+    untold = source == "procfs" and release() < (6, 7)
+    with start("plain", stopped=True) as running:
+        table = pagewalk.by_vma(pagewalk.walk(running.pid, source=source))
+    for name in ("anon_huge", "shmem_huge", "file_huge"):
+        assert (table.columns[name] is None) == untold
+    assert any("PAGEMAP_SCAN" in row.why for row in table.outcome.withheld) == untold
 
 
 def test_a_page_table_reader_works_here() -> None:
