@@ -88,7 +88,8 @@ def parse_term(term: str, known: dict[str, Test]) -> Test:
 
 
 def comparison(term: str) -> Test | None:
-    match = re.fullmatch(r"(mapcount|pfn)\s*(>=|<=|!=|=|>|<)\s*(0x[0-9a-f]{1,16}|[0-9]{1,20})", term)
+    number_form = r"0x[0-9a-f]{1,16}|[0-9]{1,20}"
+    match = re.fullmatch(rf"(mapcount|pfn)\s*(>=|<=|!=|=|>|<)\s*({number_form})", term)
     if match is None:
         return None
     column, sign = match[1], COMPARISONS[match[2]]
