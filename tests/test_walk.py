@@ -21,6 +21,8 @@ ANON, HUGE = np.uint64(1 << KPF["anon"]), np.uint64(1 << KPF["huge"])
 class FrameList:
     """Frames given as a list: (flags, mapcount) by PFN."""
 
+    young = False
+
     def __init__(self, flags: dict[int, int], mapcount: dict[int, int]) -> None:
         self.flags, self.mapcount = flags, mapcount
 
