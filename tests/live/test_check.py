@@ -19,7 +19,7 @@ PAGE = 4096
 
 @pytest.mark.parametrize("source", OTHERS)
 @pytest.mark.parametrize("name", ["plain", "thp_part", "hugetlb_fork", "swap_private", "guard",
-                                  "uffd_wp", "ksm", "runs", "fork_cow", "prot_none"])
+                                  "uffd_wp", "runs", "fork_cow", "prot_none"])
 def test_two_sources_see_the_same_pages(name: str, source: str) -> None:
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
         report = compare(running.pid, source, running.pid, "procfs")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pagewalk.errors import SourceUnavailable
 from pagewalk.proc import kernel, swap
 from pagewalk.proc.frames import open_frames
 from pagewalk.proc.pagemap import GUARD, PAGE, PFN_BITS, can_scan
@@ -152,16 +153,31 @@ def swap_devices() -> Check:
 
 
 def page_tables() -> Check:
+    from pagewalk.kmem.live import open_bpf
+
+    try:
+        open_bpf().close()
+    except SourceUnavailable as err:
+        return Check("page tables (ebpf)", False, err.why, err.remedy)
     return Check(
-        "page tables", False,
-        "procfs cannot tell an empty slot from a missing page table: not_mapped is withheld",
-        "no source of this version reads page tables; nothing to be done",
+        "page tables (ebpf)", True,
+        "not mapped by level, dirty, accessed, vtop; no lock of the target is taken",
     )
+
+
+def kernel_memory() -> Check:
+    from pagewalk.kmem.kcore import KcoreMemory
+
+    try:
+        KcoreMemory().close()
+    except SourceUnavailable as err:
+        return Check("page tables (kcore)", False, err.why, err.remedy)
+    return Check("page tables (kcore)", True, "the same through /proc/kcore, without BPF")
 
 
 CHECKS: tuple[Callable[[], Check], ...] = (
     own_pagemap, page_frames, frame_database, pagemap_scan, other_processes, mapcounts,
-    swap_entries, shmem_swap, swap_devices, page_tables,
+    swap_entries, shmem_swap, swap_devices, page_tables, kernel_memory,
 )
 
 
