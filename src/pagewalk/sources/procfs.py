@@ -15,6 +15,7 @@ import numpy as np
 
 from pagewalk.errors import PagewalkError, ProcessGone
 from pagewalk.pages import (
+    I64,
     U32,
     U64,
     Backing,
@@ -26,15 +27,16 @@ from pagewalk.pages import (
     Withheld,
 )
 from pagewalk.proc import pagemap
-from pagewalk.proc.frames import Frames, open_frames
+from pagewalk.proc.frames import Frames, open_frames, read_frames
 from pagewalk.proc.kernel import read_config, release, swap_types
 from pagewalk.proc.maps import internal_filesystems, parse_maps, parse_mountinfo
 from pagewalk.proc.refusals import has_capability, in_initial_user_namespace, reading
 from pagewalk.proc.stall import Slice, Stall
+from pagewalk.proc.swap import Evicted, ask_cachestat
 from pagewalk.proc.target import Target, read_all
 from pagewalk.ranges import holder, inside, intersect, join_near
 from pagewalk.scan import NO_DOUBTS, NO_HOLES, Batch
-from pagewalk.states import classify
+from pagewalk.states import classify, has
 
 PAGE = pagemap.PAGE
 PAGE_SHIFT = PAGE.bit_length() - 1
@@ -48,8 +50,8 @@ MARKERS = {1: Flag.UFFD_WP, 2: Flag.HWPOISON, 4: Flag.GUARD}
 
 NO_TABLES = Withheld(
     "not_mapped",
-    "/proc/PID/pagemap cannot tell an empty slot from a missing page table;"
-    " not_present counts both",
+    "/proc/PID/pagemap cannot tell an empty slot from a missing page table, and not_present"
+    " counts both; ebpf and kcore can (pagewalk doctor says what they need)",
     partial=False,
 )
 NO_SCAN = Withheld(
@@ -219,6 +221,8 @@ class ProcfsSource:
         mark(flags, addr, regions, pagemap.PFNZERO, Flag.ZERO)
         mark(flags, addr, regions, pagemap.HUGE, Flag.HUGE)
         pfn = words & pagemap.PFN_BITS
+        if not self.huge and self.frames is not None:
+            mark_zero(flags, pfn, self.frames)
         decode_soft(flags, pfn)
         return merge_huge(addr, words, flags, pfn, hidden=self.hidden is not None)
 
@@ -234,6 +238,10 @@ class ProcfsSource:
             if soft.any():
                 yield count_leaves(vmas, self.read_leaves(regions[soft]))
             yield count_regions(vmas, regions[~soft])
+
+    def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
+        """Yield what cachestat(2) tells of each object; raises OSError before 6.5."""
+        return ask_cachestat(self.target, vmas, rows)
 
     def page_tables(self) -> int | None:
         """Return None: procfs shows no table."""
@@ -274,6 +282,14 @@ def mark(flags: U32, addr: U64, regions: U64, category: int, flag: Flag) -> None
     if len(hit) == 0:
         return
     flags[inside(addr, hit)] |= np.uint32(flag)
+
+
+def mark_zero(flags: U32, pfn: U64, frames: Frames) -> None:
+    # Without PAGEMAP_SCAN only the frame tells a zero page; its mapcount is never 1.
+    rows = np.flatnonzero(flags & np.uint32(Flag.PRESENT | Flag.EXCLUSIVE) == Flag.PRESENT)
+    known, which = np.unique(pfn[rows], return_inverse=True)
+    zero = has(read_frames(frames.flags, known), "zero_page")
+    flags[rows[zero[which]]] |= np.uint32(Flag.ZERO)
 
 
 def decode_soft(flags: U32, pfn: U64) -> None:
