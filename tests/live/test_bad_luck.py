@@ -59,7 +59,6 @@ def wait_for(condition) -> None:  # type: ignore[no-untyped-def]
 # ---- targets that are none
 
 
-@pytest.mark.vmshort
 @pytest.mark.parametrize("command", ["show", "maps", "pages", "explain"])
 def test_no_such_pid(command: str) -> None:
     nobody = int(Path("/proc/sys/kernel/pid_max").read_text()) + 1
@@ -342,7 +341,6 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert "No such file or directory" in one_sentence(ran)
 
 
-@pytest.mark.vmshort
 @pytest.mark.parametrize("options", [(), ("--format", "log")])
 def test_ctrl_c_in_mid_walk(options: tuple[str, ...]) -> None:
     with start("runs", RUNS) as running:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.live
 
 KIB = 1024
 PMD = 512 * PAGE
-SHORT = ("plain", "zero_reads", "fork_three", "hugetlb_private", "packet_ring")
+SHORT = ("zero_reads", "packet_ring")
 PARAMETERS = [
     pytest.param(name, marks=[pytest.mark.vmshort] if name in SHORT else []) for name in TARGETS
 ]
@@ -242,7 +242,6 @@ def test_locked_and_swapped_pages_need_no_cause() -> None:
     assert line["causes"] == []
 
 
-@pytest.mark.vmshort
 @pytest.mark.parametrize("source", working_sources())
 def test_a_process_that_changes_is_never_said_to_close(source: str) -> None:
     named = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 import pagewalk as library
@@ -35,6 +36,17 @@ def reads(pid: int, budget_ns: int) -> tuple[int, library.Table]:
     return walked.outcome.stall.reads, table
 
 
+def check_same(one: library.Table, other: library.Table) -> None:
+    for name in ("present", "rss", "not_present", "anon", "file", "zero"):
+        np.testing.assert_array_equal(one.columns[name], other.columns[name], name)
+    # What is shared with other processes moves when they come and go.
+    own = one.columns["anon"] == one.columns["present"]
+    for name in ("pss", "uss"):
+        first, second = (table.columns[name] for table in (one, other))
+        assert first is not None and second is not None
+        np.testing.assert_array_equal(first[own], second[own], name)
+
+
 def test_a_small_budget_makes_more_and_shorter_reads() -> None:
     with start("dense", 256, stopped=True) as running:
         few, one = reads(running.pid, SECOND)
@@ -43,8 +55,7 @@ def test_a_small_budget_makes_more_and_shorter_reads() -> None:
     # reads are left to the first ones, which were longer.
     least = (256 << 20) // (512 * PAGE) // 2
     assert many > least > few
-    for column in ("rss", "pss", "uss", "anon", "not_present"):
-        assert one.totals[column] == other.totals[column]
+    check_same(one, other)
 
 
 def test_a_small_budget_makes_more_and_narrower_scans() -> None:
@@ -53,7 +64,7 @@ def test_a_small_budget_makes_more_and_narrower_scans() -> None:
         many, other = reads(running.pid, 1000)
     # 512 regions of 8 KiB are the most a scan finds, which is 4 MiB; the least it asks is 2 MiB.
     assert many >= few + 100
-    assert one.totals == other.totals
+    check_same(one, other)
 
 
 def test_every_read_of_the_walk_is_counted() -> None:
@@ -67,7 +78,6 @@ def test_every_read_of_the_walk_is_counted() -> None:
     assert walked.outcome.stall.longest_ns > 0
 
 
-@pytest.mark.vmshort
 def test_a_process_that_maps_all_the_time_is_walked_right() -> None:
     mib = 256
     with start("mapper", mib) as running:
@@ -80,8 +90,9 @@ def test_a_process_that_maps_all_the_time_is_walked_right() -> None:
             assert anon is not None
             assert int(anon[inside].sum()) == mib << 20
         stalls = running.tell("stall")
-        status = kernel_says.read_status_kib(running.pid)
-    # It went on mapping while it was walked, and what it maps beside is a page at a time.
+        said = kernel_says.read_rollup(running.pid)["Rss"] << 10
+    # It went on mapping while it was walked. Between the two readings its other threads touch a
+    # few pages of stack and of libc, which a fault maps by up to 16.
     assert stalls["rounds"] > 0
     rss = table.totals["rss"]
-    assert rss is not None and abs(rss - (status["VmRSS"] << 10)) <= 64 * PAGE
+    assert rss is not None and abs(rss - said) <= 64 * PAGE

@@ -1,0 +1,344 @@
+"""What each set of rights may see: what is withheld is said, with the cause, and never a zero."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+import pagewalk as library
+from tests import kernel_says
+from tests.live import dropped
+from tests.live.bracket import working_sources
+from tests.live.command import Ran, one_sentence, pagewalk, run
+from tests.machine import prepared
+from tests.targets import TARGETS, Running, start
+
+pytestmark = pytest.mark.live
+
+NOBODY, OTHER = 65534, 65533
+# What a container's root lacks by default, of what pagewalk can use.
+CONTAINER = ("SYS_ADMIN", "BPF", "PERFMON", "CHECKPOINT_RESTORE")
+# What cannot be told without frames (fs/proc/task_mmu.c hides them from all but CAP_SYS_ADMIN).
+FRAMES = ("pss", "uss", "ksm")
+KNOWN = ("size", "present", "rss", "not_present", "anon", "file", "shmem", "zero", "hugetlb")
+DROPPED = (sys.executable, "-m", "tests.live.dropped")
+
+
+def as_user(uid: int, *args: object, before: tuple[str, ...] = ()) -> Ran:
+    return run(*before, *DROPPED, "--user", uid, *args)
+
+
+def without(capabilities: tuple[str, ...], *args: object) -> Ran:
+    return run(*DROPPED, "--without", ",".join(capabilities), *args)
+
+
+def check_withheld(ran: Ran, truth: dict[str, Any], says: str) -> None:
+    """Everything that needs no frame is right, everything else null, and the cause is named."""
+    assert ran.code == 3
+    document = ran.json
+    totals = document["totals"]
+    assert {key: totals[key] for key in KNOWN} == {key: truth[key] for key in KNOWN}
+    assert totals["rss"] > 0
+    for key in FRAMES:
+        assert totals[key] is None
+        assert all(vma[key] is None for vma in document["vmas"])
+    assert any(says in reason for reason in document["partial"])
+    assert says in ran.err
+
+
+def truth(pid: int) -> dict[str, Any]:
+    """Return what root sees through the same files."""
+    return pagewalk("show", pid, "--format", "json", "--source", "procfs").json["totals"]
+
+
+# ---- an ordinary user
+
+
+def test_a_user_sees_all_but_frames_of_an_own_process() -> None:
+    with start("nobody", stopped=True) as running:
+        ran = as_user(NOBODY, "show", running.pid, "--format", "json")
+        check_withheld(ran, truth(running.pid), "shown to CAP_SYS_ADMIN only; run as root")
+        screen = as_user(NOBODY, "show", running.pid)
+        status = kernel_says.read_status_kib(running.pid)
+    assert ran.json["totals"]["rss"] == status["VmRSS"] << 10
+    assert screen.code == 3
+    # The screen breaks lines where it must.
+    flat = " ".join(screen.out.split())
+    assert "shown to CAP_SYS_ADMIN only; run as root" in flat
+    assert "pss n/a" in flat
+
+
+def test_a_user_gets_no_frame_of_any_page() -> None:
+    with start("nobody", stopped=True) as running:
+        ran = as_user(NOBODY, "pages", running.pid, "--format", "json")
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    present = [row for row in rows if row["state"] in ("anon", "file", "present")]
+    assert ran.code == 3
+    assert present
+    assert all(row["pfn"] is row["phys"] is row["mapcount"] is None for row in rows)
+
+
+def test_a_user_may_explain_an_own_process() -> None:
+    with start("nobody", stopped=True) as running:
+        ran = as_user(NOBODY, "explain", running.pid, "--format", "json")
+    assert ran.code == 3
+    ledger = {line["against"]: line for line in ran.json["ledger"]}
+    rss, pss = ledger["status VmRSS"], ledger["smaps Pss"]
+    assert rss["unexplained"] == 0 and rss["ours"] > 0
+    assert pss["ours"] is pss["unexplained"] is None and pss["theirs"] > 0
+
+
+# An ordinary user's memory on swap, three guard pages beside it: both are software entries, whose
+# kind is hidden with the frames. MADV_PAGEOUT is 21, MADV_GUARD_INSTALL 102.
+SWAPPER = """
+import ctypes, mmap, os, sys
+sys.path[:0] = [os.getcwd()]
+from tests.live.dropped import become
+become(int(sys.argv[1]))
+pages = 64
+area = mmap.mmap(-1, pages * 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for page in range(pages - 3):
+    area[page * 4096] = 1
+for _ in range(10):
+    area.madvise(21)
+if sys.argv[2] == "guarded":
+    area.madvise(102, (pages - 3) * 4096, 3 * 4096)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def swapper(kind: str) -> Iterator[int]:
+    words = [sys.executable, "-c", SWAPPER, str(NOBODY), kind]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+            yield process.pid
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("kind", ["plain", "guarded"])
+def test_a_user_sees_an_own_process_s_swap_exactly(kind: str) -> None:
+    with prepared("zram"), swapper(kind) as pid:
+        ran = as_user(NOBODY, "show", pid, "--format", "json")
+        said = kernel_says.read_status_kib(pid)["VmSwap"] << 10
+    assert said >= 61 * kernel_says.PAGE
+    assert ran.code == 3
+    assert ran.json["totals"]["swap"] == said
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param("show", marks=pytest.mark.vmshort), "maps", "pages", "explain"]
+)
+def test_a_user_is_refused_somebody_else_s_process(command: str) -> None:
+    with start("nobody", OTHER) as running:
+        ran = as_user(NOBODY, command, running.pid)
+    assert ran.code == 6
+    says = one_sentence(ran)
+    assert says.startswith(f"cannot read /proc/{running.pid}/")
+    assert f"it belongs to uid {OTHER}, you are uid {NOBODY}; run as root" in says
+
+
+def test_a_user_is_refused_an_own_process_that_is_not_dumpable() -> None:
+    with start("undumpable") as running:
+        ran = as_user(NOBODY, "show", running.pid)
+    assert ran.code == 6
+    assert "your own but not dumpable" in one_sentence(ran)
+
+
+def test_root_sees_a_process_that_is_not_dumpable() -> None:
+    with start("undumpable", stopped=True) as running:
+        ran = pagewalk("show", running.pid, "--format", "json")
+        status = kernel_says.read_status_kib(running.pid)
+    assert ran.code == 0
+    assert ran.json["totals"]["rss"] == status["VmRSS"] << 10
+
+
+# ---- hidepid
+
+HIDEPID = ("unshare", "-m", "sh", "-c", 'mount -t proc -o hidepid=2 proc /proc && exec "$@"', "sh")
+
+
+def test_hidepid_is_named_to_whom_it_hides() -> None:
+    with start("nobody", OTHER) as running:
+        ran = as_user(NOBODY, "show", running.pid, before=HIDEPID)
+    assert ran.code == 6
+    assert "/proc is mounted with hidepid, so other users' processes are hidden" in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_hidepid_leaves_an_own_process_visible() -> None:
+    with start("nobody", stopped=True) as running:
+        ran = as_user(NOBODY, "show", running.pid, "--format", "json", before=HIDEPID)
+        check_withheld(ran, truth(running.pid), "shown to CAP_SYS_ADMIN only")
+
+
+def test_hidepid_hides_nothing_from_root() -> None:
+    nobody = 1 << 30
+    with start("nobody") as running:
+        seen = pagewalk("show", running.pid, before=HIDEPID)
+    gone = pagewalk("show", nobody, before=HIDEPID)
+    assert seen.code == 0
+    assert (gone.code, one_sentence(gone)) == (5, f"process {nobody} does not exist")
+
+
+# ---- root, but not all of it
+
+
+def test_root_without_cap_sys_admin_is_told_and_shown_no_zeros() -> None:
+    with start("zero_reads", stopped=True) as running:
+        ran = without(CONTAINER, "show", running.pid, "--format", "json")
+        check_withheld(ran, truth(running.pid), "root without CAP_SYS_ADMIN (a default container)")
+        rows = without(CONTAINER, "pages", running.pid, "--format", "json")
+    assert rows.code == 3
+    assert all(json.loads(line)["pfn"] is None for line in rows.out.splitlines())
+
+
+def test_root_without_cap_sys_admin_still_counts_swap() -> None:
+    with prepared("zram"), start("swap_private", stopped=True) as running:
+        ran = without(CONTAINER, "show", running.pid, "--format", "json")
+        said = kernel_says.read_status_kib(running.pid)["VmSwap"] << 10
+    assert said > 0
+    assert ran.json["totals"]["swap"] == said
+
+
+def test_root_without_map_files_withholds_the_swap_of_shmem() -> None:
+    with prepared("zram"), start("swap_shmem", stopped=True) as running:
+        ran = without(CONTAINER, "show", running.pid, "--format", "json")
+    assert ran.code == 3
+    assert ran.json["totals"]["swap"] is None
+    assert any("swap of shmem" in reason for reason in ran.json["partial"])
+
+
+def test_root_without_cap_sys_ptrace_is_refused() -> None:
+    with start("plain") as running:
+        ran = without((*CONTAINER, "SYS_PTRACE"), "show", running.pid)
+    assert ran.code == 6
+    assert "root without CAP_SYS_PTRACE (a default container)" in one_sentence(ran)
+
+
+def test_root_of_a_user_namespace() -> None:
+    inside = 'sleep 60 & "$@" $! --format json; code=$?; kill $!; exit $code'
+    words = (sys.executable, "-m", "pagewalk", "show")
+    ran = run("unshare", "--user", "--map-root-user", "sh", "-c", inside, "sh", *words)
+    assert ran.code == 3
+    totals = ran.json["totals"]
+    assert totals["rss"] > 0
+    assert all(totals[key] is None for key in FRAMES)
+    assert "root in a user namespace" in ran.err
+
+
+def test_root_of_a_user_namespace_is_refused_a_process_outside_it() -> None:
+    with start("plain") as running:
+        ran = pagewalk("show", running.pid, before=("unshare", "--user", "--map-root-user"))
+    assert ran.code == 6
+    assert "root in a user namespace, and the process is outside it" in one_sentence(ran)
+
+
+def test_pid_1_of_a_hardened_machine_refuses_even_root() -> None:
+    try:
+        with open("/proc/1/maps"):
+            pytest.skip("process 1 of this machine refuses nobody")
+    except PermissionError:
+        # A source that reads kernel memory asks nobody.
+        ran = pagewalk("show", 1, "--source", "procfs")
+    assert ran.code == 6
+    assert "a security module (LSM) or this kernel's hardening" in one_sentence(ran)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="without PAGEMAP_SCAN and frames zero pages are counted as anonymous"
+)
+def test_zero_pages_are_not_called_anonymous_where_nobody_can_tell() -> None:
+    # Before 6.7 pagemap says of a zero page what it says of a shared anonymous one.
+    with start("zero_reads", stopped=True) as running:
+        found = walk_in_child(running, "procfs", lose=CONTAINER, scan=False)
+    region = running.facts["zeroes"]
+    said = [found["totals"][key] for key in ("zero", "rss")]
+    assert said[0] is None or said[0] >= region["zero"] * kernel_says.PAGE
+    status = kernel_says.PAGE * region["zero"]
+    assert said[1] is None or said[1] + status <= found["totals"]["present"]
+
+
+# ---- open first, drop rights, then walk
+
+
+def walk_in_child(
+    running: Running, source: str, *, drop: bool = False, lose: tuple[str, ...] = (),
+    scan: bool = True,
+) -> dict[str, Any]:
+    """Walk a process in a child and return what it found.
+
+    ``lose`` capabilities go before it is opened; with ``drop`` all rights go after that. Without
+    ``scan`` PAGEMAP_SCAN is not used, as on a kernel that has none.
+    """
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            dropped.import_all()
+            dropped.lose(*lose)
+            opened = library.open_process(running.pid, source)
+            opened.huge = opened.huge and scan
+            if drop:
+                dropped.become(NOBODY)
+            table = library.by_vma(library.walk(opened))
+            own = [not name or name == "[heap]" for name in table.vmas.name]
+            said = {
+                "totals": table.totals, "names": table.vmas.name, "partial": table.outcome.partial,
+                # Of memory that the target shares with nobody but its family.
+                **{key: amounts(table, key, own) for key in ("pss", "uss")},
+                "rights": kernel_says.read_status(os.getpid())["CapEff"],
+            }
+        except BaseException as err:  # the child must not go on as a second test run
+            said = {"error": repr(err)}
+        os.write(write, json.dumps(said).encode())
+        os._exit(0)
+    os.close(write)
+    with open(read, "rb") as pipe:
+        found: dict[str, Any] = json.loads(pipe.read())
+    os.waitpid(child, 0)
+    assert "error" not in found, found
+    return found
+
+
+def amounts(table: library.Table, key: str, rows: list[bool]) -> list[int] | None:
+    column = table.columns[key]
+    return None if column is None else column[rows].tolist()
+
+
+@pytest.mark.parametrize("source", working_sources())
+@pytest.mark.parametrize("name", ["plain", "locked", "fork_three", "swap_private", "hugetlb_fork"])
+def test_opened_with_rights_and_walked_without(name: str, source: str) -> None:
+    with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
+        before = walk_in_child(running, source, drop=False)
+        after = walk_in_child(running, source, drop=True)
+    assert int(before["rights"], 16) != 0 and int(after["rights"], 16) == 0
+    assert sum(before["pss"]) > 0
+    for key in ("pss", "uss"):
+        assert after[key] == before[key]
+        # That of libc moves with every process that comes and goes.
+        assert after["totals"].pop(key) is not None and before["totals"].pop(key) is not None
+    assert after["totals"] == before["totals"]
+    assert after["names"] == before["names"]
+    assert after["partial"] == []
+
+
+@pytest.mark.parametrize("source", working_sources())
+def test_what_needs_rights_at_the_end_is_said_to_be_missing(source: str) -> None:
+    with prepared("zram"), start("swap_shmem", stopped=True) as running:
+        before = walk_in_child(running, source, drop=False)
+        after = walk_in_child(running, source, drop=True)
+    assert before["totals"]["swap_shmem"] > 0 and before["partial"] == []
+    assert after["totals"]["swap_shmem"] is None and after["totals"]["swap"] is None
+    assert len(after["partial"]) == 1 and after["partial"][0].startswith("swap of shmem")
+    assert after["totals"]["rss"] == before["totals"]["rss"]
