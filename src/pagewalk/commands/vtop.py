@@ -11,6 +11,7 @@ from pagewalk.commands import DIFFERENCE, PARTIAL, Request, note, opened, output
 if TYPE_CHECKING:
     from pagewalk.errors import SourceUnavailable
     from pagewalk.sources import Source
+    from pagewalk.vtop import Translation
 
 
 @click.command("vtop")
@@ -42,6 +43,11 @@ def command(address: str, legend: bool, **options: object) -> int:
             raise refusal(source, address)
         found = translate(source, address)
         view(request.format, "vtop")(found, out, legend=legend)
+    return verdict(request, found)
+
+
+def verdict(request: Request, found: Translation) -> int:
+    """Say what is wrong with ``found``, if anything, and return the exit code it means."""
     if found.pagemap.agrees is False:
         note(request, f"pagemap differs: {found.pagemap.why}")
         return DIFFERENCE
