@@ -161,6 +161,7 @@ def by_vma(walk: Walk, *, also: Callable[[Pages], None] | None = None) -> Table:
             also(batch)
         if len(batch):
             add(sums, squeeze(batch) if isinstance(batch, Pages) else batch, walk.page_size)
+        del batch
     return tabulate(walk, sums)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -39,6 +40,10 @@ from pagewalk.sources import Source, open_source
 from pagewalk.states import classify
 
 HUGETLB = np.uint64(1 << KPF["huge"])
+
+# So many leaves have their frames looked up at once: neighbours in RAM, which one read gets, lie
+# far apart in the address space. Their columns take 30 MB.
+TOGETHER = 1 << 19
 
 # smaps holds the lock for a whole VMA, at about 19 ms a GiB: below this much RSS its VmFlags may
 # be read from a running process without leaving the budget.
@@ -183,6 +188,7 @@ def run(
     for batch in batches:
         doubtful += int(batch.size[batch.state == State.DOUBT].sum())
         yield batch
+        del batch  # or it stays in memory while the next one is made
     if doubtful:
         outcome.withheld.append(
             Withheld(
@@ -202,13 +208,19 @@ def run(
 def keep_freed_memory() -> None:
     # glibc gives a batch's memory back to the kernel after each batch, and to fault it in again
     # costs a third of a walk. Its threshold follows the largest piece freed: free one, untouched.
-    np.empty(16 << 20, np.uint8)
+    np.empty(31 << 20, np.uint8)
 
 
 def leaf_pages(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages]:
     # Batches of what is populated.
+    waiting: list[Leaves] = []
     for batch in source.leaves(vmas, wanted):
-        yield join_frames(vmas, batch.leaves, source.frames)
+        waiting.append(batch.leaves)
+        if sum(map(len, waiting)) >= TOGETHER:
+            yield from join_batches(vmas, waiting, source.frames)
+            waiting = []
+    if waiting:
+        yield from join_batches(vmas, waiting, source.frames)
 
 
 def table_pages(source: Source, vmas: VMAs, wanted: U64, *, in_order: bool) -> Iterator[Pages]:
@@ -242,20 +254,36 @@ def filled(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages]:
 
 def join_frames(vmas: VMAs, leaves: Leaves, frames: FrameReader | None) -> Pages:
     """Return ``leaves`` as Pages: with VMA, state and, where ``frames`` is open, frame columns."""
+    return next(join_batches(vmas, [leaves], frames))
+
+
+def join_batches(
+    vmas: VMAs, batches: list[Leaves], frames: FrameReader | None
+) -> Iterator[Pages]:
+    # join_frames of each of `batches`; their frames are looked up at once.
+    pfns = [leaves.pfn for leaves in batches if leaves.pfn is not None]
+    if frames is None or len(pfns) < len(batches):
+        for leaves in batches:
+            yield join_columns(vmas, leaves, None, None)
+        return
+    flags = np.concatenate([leaves.flags for leaves in batches])
+    kflags, mapcount = read_frames(flags, np.concatenate(pfns), frames)
+    at = 0
+    for leaves in batches:
+        here = slice(at, at := at + len(leaves))
+        pages = join_columns(vmas, leaves, kflags[here], mapcount[here])
+        huge = (pages.size > np.uint64(PAGE)) & (leaves.flags & np.uint32(Flag.PRESENT) != 0)
+        rows = np.flatnonzero(huge & (kflags[here] & HUGETLB == 0))  # hugetlb: one count for all
+        yield split_huge(pages, rows, frames) if len(rows) else pages
+
+
+def join_columns(vmas: VMAs, leaves: Leaves, kflags: U64 | None, mapcount: U64 | None) -> Pages:
     vma = vma_rows(vmas, leaves.addr)
-    size = leaves.size
-    kflags = mapcount = None
-    if frames is not None and leaves.pfn is not None:
-        kflags, mapcount = read_frames(leaves, leaves.pfn, frames)
     state = states(vmas, vma, leaves.flags, kflags)
-    pages = Pages(
-        leaves.addr, size, vma, state, leaves.flags, leaves.entry, leaves.pfn, kflags, mapcount
+    return Pages(
+        leaves.addr, leaves.size, vma, state, leaves.flags, leaves.entry, leaves.pfn, kflags,
+        mapcount,
     )
-    if frames is None or kflags is None:
-        return pages
-    huge = (size > np.uint64(PAGE)) & (leaves.flags & np.uint32(Flag.PRESENT) != 0)
-    rows = np.flatnonzero(huge & (kflags & HUGETLB == 0))  # hugetlb has one count for all
-    return split_huge(pages, rows, frames) if len(rows) else pages
 
 
 def vma_rows(vmas: VMAs, addr: U64) -> I64:
@@ -273,13 +301,14 @@ def states(vmas: VMAs, vma: I64, flags: U32, kflags: U64 | None) -> U8:
     return np.repeat(state, np.diff(first, append=len(flags)))
 
 
-def read_frames(leaves: Leaves, pfn: U64, frames: FrameReader) -> tuple[U64, U64]:
+def read_frames(flags: U32, pfn: U64, frames: FrameReader) -> tuple[U64, U64]:
     # Flags and mapcount of the first base page of each present leaf, 0 elsewhere.
-    kflags, mapcount = np.zeros(len(leaves), np.uint64), np.zeros(len(leaves), np.uint64)
-    present = leaves.flags & np.uint32(Flag.PRESENT) != 0
-    rows: slice | I64 = slice(None) if present.all() else np.flatnonzero(present)
-    once = leaves.flags[rows] & np.uint32(Flag.EXCLUSIVE) != 0
-    kflags[rows], mapcount[rows] = frames.read(pfn[rows], once)
+    present = flags & np.uint32(Flag.PRESENT) != 0
+    once = flags & np.uint32(Flag.EXCLUSIVE) != 0
+    if present.all():
+        return frames.read(pfn, once)
+    kflags, mapcount = np.zeros(len(pfn), np.uint64), np.zeros(len(pfn), np.uint64)
+    kflags[present], mapcount[present] = frames.read(pfn[present], once[present])
     return kflags, mapcount
 
 
@@ -375,18 +404,17 @@ def read_shmem_swap(source: Source, vmas: VMAs, outcome: Outcome) -> None:
     if len(shmem) == 0 or not swap.swap_in_use():
         outcome.shmem_swap = np.zeros(len(vmas), np.int64)
         return
+    found = np.zeros(len(vmas), np.int64)
     try:
-        found = swap.shmem_swap(source.target, vmas)
-        for row in swap.private_shmem(vmas, shmem).tolist():
-            if found[row]:
-                found[row] = swap.hole_swap(source.target, vmas, row, populated(source, vmas, row))
+        for row, swapped in zip(shmem.tolist(), source.shmem_swapped(vmas, shmem), strict=True):
+            found[row] = swap.shmem_swap(vmas, row, swapped, partial(populated, source, vmas))
         outcome.shmem_swap = found
     except OSError as err:
         outcome.withheld.append(
             Withheld(
                 "swap of shmem",
                 f"/proc/PID/map_files and cachestat(2) cannot be used ({err.strerror});"
-                " needs CAP_SYS_ADMIN and Linux 6.5",
+                " needs CAP_SYS_ADMIN and Linux 6.5, or --source ebpf",
                 partial=True,
             )
         )

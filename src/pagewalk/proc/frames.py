@@ -89,8 +89,9 @@ def read_frames(fd: int, pfns: U64) -> U64:
     if len(pfns) == 0:
         return np.zeros(0, np.uint64)
     first, last = runs(pfns)
-    order = np.argsort(first, kind="stable")
-    starts, stops = merge(first[order], last[order])
+    order = np.argsort(first)
+    ascending = first[order]
+    starts, stops = merge(ascending, last[order])
     base = np.zeros(len(starts) + 1, np.int64)
     np.cumsum((stops - starts).astype(np.int64), out=base[1:])
     words = np.zeros(int(base[-1]), np.uint64)
@@ -100,10 +101,11 @@ def read_frames(fd: int, pfns: U64) -> U64:
     for offset, low, high in zip(offsets, edges[:-1], edges[1:], strict=True):
         if os.preadv(fd, [raw[low:high]], offset) != high - low:
             read_slowly(fd, offset, raw[low:high])
-    span = np.searchsorted(starts, first, side="right") - 1
-    shift = base[span] - starts[span].astype(np.int64)
-    row = pfns.astype(np.int64)
-    row += np.repeat(shift, (last - first).astype(np.int64))
+    span = np.searchsorted(starts, ascending, side="right") - 1
+    shift = np.empty(len(first), np.int64)
+    shift[order] = base[span] - starts[span].astype(np.int64)
+    row = np.repeat(shift, (last - first).astype(np.int64))
+    row += pfns.view(np.int64)
     found: U64 = words[row]
     return found
 
