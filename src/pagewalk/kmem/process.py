@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from pagewalk.errors import NoAddressSpace, PagewalkError, ProcessGone, Unsuppor
 from pagewalk.kmem.directmap import DirectMap, MemMap, highest_phys
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import read_pages
+from pagewalk.kmem.shmem import swapped_ranges
 from pagewalk.kmem.task import find_task, read_mm
 from pagewalk.kmem.vmas import RawVmas, read_vmas
 from pagewalk.pages import (
@@ -45,8 +47,9 @@ from pagewalk.proc.kernel import architecture, read_config, release, swap_types
 from pagewalk.proc.maps import backing_of, internal_filesystems, parse_maps, parse_mountinfo
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.stall import Stall
+from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
-from pagewalk.ranges import holder
+from pagewalk.ranges import holder, intersect
 from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
 from pagewalk.states import classify
 
@@ -222,6 +225,16 @@ class KernelSource:
         for batch in self.leaves(vmas, vmas.ranges[rows[huge]]) if huge.any() else ():
             yield self.count_batch(vmas, batch)
 
+    def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
+        """Yield what the page cache of each object tells; raises OSError when it will not."""
+        kernel = self.machine.kernel
+        raw = read_vmas(kernel, self.mm)
+        files = dict(zip(raw.start.tolist(), raw.file.tolist(), strict=True))
+        for start in vmas.start[rows].tolist():
+            file = files.get(start, 0)
+            ranges = swapped_ranges(kernel, file) if file else np.zeros((0, 2), np.uint64)
+            yield partial(covered, ranges)
+
     def page_tables(self) -> int | None:
         """Return the bytes of PTE, PMD and PUD tables, as VmPTE counts them, deposits apart."""
         everything = np.array([[0, self.machine.arch.user_end]], np.uint64)
@@ -254,6 +267,13 @@ class KernelSource:
         """Give back what belongs to this process; the machine stays open for the next."""
         if self.pagemap_fd >= 0:
             os.close(self.pagemap_fd)
+
+
+def covered(ranges: U64, offset: int, size: int) -> int:
+    """Return how many bytes of [``offset``, + ``size``) ``ranges`` u64[n, 2] cover."""
+    part = np.array([[offset, offset + size]], np.uint64)
+    pieces, _, _ = intersect(ranges, part)
+    return int((pieces[:, 1] - pieces[:, 0]).sum())
 
 
 KINDS = (State.ANON, State.FILE, State.SHMEM)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
-import numpy as np
-
-from pagewalk.pages import I64, SHARED, U64, WRITE, Backing, VMAs
+from pagewalk.pages import I64, SHARED, U64, WRITE, VMAs
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.target import Target
 from pagewalk.ranges import gaps
+
+# (offset, size) of a part of a shmem object, bytes -> the bytes of it that are in swap.
+Evicted: TypeAlias = Callable[[int, int], int]
 
 NR_CACHESTAT = 451  # every architecture, since 6.5
 
@@ -64,43 +68,31 @@ def evicted(fd: int, offset: int, size: int) -> int:
     return int(result[3]) * PAGE
 
 
-def shmem_swap(target: Target, vmas: VMAs) -> I64:
-    """Return the swapped bytes (i64) of the shmem object under each VMA; raises OSError.
+def ask_cachestat(target: Target, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
+    """Yield for each of ``rows`` what tells the swapped bytes of the object mapped there.
 
-    Of a shared or read-only VMA this is what smaps adds to Swap (shmem_swap_usage and
-    shmem_partial_swap_usage, mm/shmem.c). Of a private writable one smaps looks only at pages
-    that this process has not copied; see private_shmem.
+    It holds until the next one is asked for. Raises OSError.
     """
-    out = np.zeros(len(vmas), np.int64)
-    for row in np.flatnonzero(vmas.backing == Backing.SHMEM).tolist():
-        start, end = int(vmas.start[row]), int(vmas.end[row])
-        fd = open_mapped_file(target, start, end)
+    for row in rows.tolist():
+        fd = open_mapped_file(target, int(vmas.start[row]), int(vmas.end[row]))
         try:
-            out[row] = evicted(fd, int(vmas.offset[row]), end - start)
+            yield partial(evicted, fd)
         finally:
             os.close(fd)
-    return out
 
 
-def private_shmem(vmas: VMAs, rows: I64) -> I64:
-    """Return those of ``rows`` that are private writable maps of shmem."""
-    perms = vmas.perms[rows]
-    private: I64 = rows[(perms & SHARED == 0) & (perms & WRITE != 0)]
-    return private
+def shmem_swap(vmas: VMAs, row: int, swapped: Evicted, populated: Callable[[int], U64]) -> int:
+    """Return what smaps adds to Swap for the shmem object under a VMA, bytes; raises OSError.
 
-
-def hole_swap(target: Target, vmas: VMAs, row: int, populated: U64) -> int:
-    """Return the swapped bytes of the shmem object under what ``populated`` leaves free of a VMA.
-
-    ``populated`` u64[n, 2] are the address ranges with an entry of this process. The kernel's own
-    smaps may say more: it adds a whole large swap entry for each page of it (6.18).
+    Of a shared or read-only VMA that is all of the object that it maps (shmem_swap_usage and
+    shmem_partial_swap_usage, mm/shmem.c). Of a private writable one smaps looks only at what this
+    process has no entry for: ``populated(row)`` are the address ranges with one, u64[n, 2]. There
+    the kernel's own smaps may say more: it adds a whole large swap entry for each page of it
+    (6.18).
     """
-    start, end = int(vmas.start[row]), int(vmas.end[row])
-    fd = open_mapped_file(target, start, end)
-    try:
-        return sum(
-            evicted(fd, int(vmas.offset[row]) + low - start, high - low)
-            for low, high in gaps(populated, start, end).tolist()
-        )
-    finally:
-        os.close(fd)
+    start, end, offset = int(vmas.start[row]), int(vmas.end[row]), int(vmas.offset[row])
+    found = swapped(offset, end - start)
+    if not found or vmas.perms[row] & SHARED or not vmas.perms[row] & WRITE:
+        return found
+    free = gaps(populated(row), start, end)
+    return sum(swapped(offset + low - start, high - low) for low, high in free.tolist())

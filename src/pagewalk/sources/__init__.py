@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from pagewalk.errors import BadRequest, NotPermitted, SourceUnavailable, Unsupported
-from pagewalk.pages import U64, Counts, VMAs, Withheld
+from pagewalk.pages import I64, U64, Counts, VMAs, Withheld
 from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.stall import BUDGET_NS, Stall
+from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
 from pagewalk.scan import Batch
 
@@ -61,6 +62,12 @@ class Source(Protocol):
 
     def counts(self, vmas: VMAs) -> Iterator[Counts]:
         """Yield bytes by VMA and state, without reading any frame."""
+
+    def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
+        """Yield for each of ``rows``, VMAs of shmem, what tells the swapped bytes of its object.
+
+        Each holds until the next one is asked for. Raises OSError where that cannot be told.
+        """
 
     def page_tables(self) -> int | None:
         """Return the bytes of PTE, PMD and PUD tables, None where tables are not read."""
