@@ -147,6 +147,14 @@ def test_hugetlb_pmd_shared() -> None:
     assert row.unexplained == 0
 
 
+def test_device_page_is_of_a_kind_that_only_the_kernel_knows() -> None:
+    table = with_row(MEMFD + 2 * PAGE, PAGE, State.DEVICE, Flag.PRESENT | Flag.FILE, 9, (), 0)
+    shmem = THEIRS.status["RssShmem"]
+    row = line("status RssShmem", with_status(RssShmem=shmem + PAGE), table)
+    assert row.causes == (Cause("device_page", -PAGE, False, PAGE),)
+    assert line("status RssShmem", with_status(RssShmem=shmem + 2 * PAGE), table).unexplained
+
+
 def overcounting(swap_kib: int, perms: int) -> Line:
     rows = list(zip(by_hand.VMAS.start.tolist(), (4, 6, 3, 1024), strict=True))
     perm = (READ, READ | WRITE, perms, READ | WRITE)

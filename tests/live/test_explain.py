@@ -28,6 +28,7 @@ PARAMETERS = [
 # pages, and counters that the kernel itself reads approximately.
 BOUNDED = {
     "foreign_mapcount_change", "rollup_mapcount_change", "hugetlb_pmd_shared", "stat_batching",
+    "device_page",
     "counter_batching", "counters_batching", "shared_batching", "smaps_large_shmem_swap_overcount",
 }
 
