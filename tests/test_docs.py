@@ -18,7 +18,7 @@ from pagewalk.pages import State
 from tests.render import written
 
 DOCS = Path(__file__).parents[1] / "docs"
-JSON_VIEWS = ("show", "maps", "pages", "explain", "doctor")
+JSON_VIEWS = ("show", "maps", "pages", "explain", "vtop", "doctor")
 
 
 @cache

@@ -12,7 +12,7 @@ from pagewalk.render import FORMATS, view
 from tests.render import written
 
 VIEWS = {name: importlib.import_module(module).VIEWS for name, module in FORMATS.items()}
-ALL_VIEWS = ("show", "maps", "pages", "explain", "doctor", "processes")
+ALL_VIEWS = ("show", "maps", "pages", "explain", "vtop", "doctor", "processes")
 PAIRS = [(name, view_name) for name in FORMATS for view_name in ALL_VIEWS
          if view_name in VIEWS[name]]
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")

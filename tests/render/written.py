@@ -9,7 +9,7 @@ from pagewalk.ledger import ledger
 from pagewalk.proc.doctor import Check
 from pagewalk.proc.processes import Process
 from pagewalk.render import view
-from tests import by_hand
+from tests import by_hand, vtop_by_hand
 
 CHECKS = [
     Check("pagemap", True, "present, swapped and shared bits of your own processes"),
@@ -40,6 +40,7 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
         "maps": (table,),
         "pages": ([by_hand.pages(by_hand.ROWS, frames=frames)], by_hand.VMAS),
         "explain": (table, lines, by_hand.THEIRS),
+        "vtop": (vtop_by_hand.found("page" if frames else "swap"),),
         "doctor": (CHECKS, "Linux 6.18, x86_64, 4 KiB pages, root"),
         "processes": (PROCESSES, "Linux 6.18, x86_64, 4 KiB pages, root"),
     }[name]
