@@ -14,6 +14,7 @@ from vmtest.kernels import KERNELS
 
 from pagewalk.cli import COMMANDS, cli
 from tests.documents import DOCUMENTS, ROOT, anchors, blocks, commands, links, prose
+from tests.test_layers import MODULES, RANKS, folder
 
 README = ROOT / "README.md"
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
@@ -89,3 +90,10 @@ def test_the_manual_page_is_up_to_date() -> None:
 def test_the_kernels_of_the_support_page_are_those_that_are_tested() -> None:
     rows = re.findall(r"^\| (6\S+) \| (\w+) \| (\d) \|", prose(ROOT / "docs/support.md"), re.M)
     assert rows == [(k.name, k.suite, str(k.levels)) for k in KERNELS.values()]
+
+
+def test_the_layers_drawn_are_those_that_are_enforced() -> None:
+    rows = re.findall(r"^\| (\d) \| ([\w, ]+) \|$", prose(ROOT / "ARCHITECTURE.md"), re.M)
+    drawn = {name: int(rank) for rank, names in rows for name in names.split(", ")}
+    there = {folder(module) for module in MODULES} - {"__init__", "__main__"}
+    assert drawn == {name: RANKS[name] for name in there}
