@@ -35,12 +35,24 @@ def holder(points: U64, ranges: U64) -> I64:
     return np.searchsorted(ranges[:, 0], points, side="right").astype(np.int64) - 1
 
 
+def distinct(values: U64) -> U64:
+    """Return the different ``values``, ascending.
+
+    As np.unique, whose first call imports numpy.ma: 15 ms on the way to every command's output.
+    """
+    ordered = np.sort(values)
+    new = np.ones(len(ordered), bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    found: U64 = ordered[new]
+    return found
+
+
 def intersect(first: U64, second: U64) -> tuple[U64, I64, I64]:
     """Return what both cover, cut at every edge of either, and each piece's row in both."""
     if len(first) == 0 or len(second) == 0:
         none = np.zeros(0, np.int64)
         return np.zeros((0, 2), np.uint64), none, none
-    edges = np.unique(np.concatenate([first.ravel(), second.ravel()]))
+    edges = distinct(np.concatenate([first.ravel(), second.ravel()]))
     low, high = edges[:-1], edges[1:]
     keep = inside(low, first) & inside(low, second)
     pieces = np.stack([low[keep], high[keep]], axis=1)

@@ -38,9 +38,9 @@ def compare(frames: FrameMap, kpage: Frames, pfns: U64) -> Agreement:
     """
     found = _look(frames, kpage, pfns)
     for _ in range(_LOOKS - 1):
-        again = np.union1d(found.flags, found.mapcount)
-        if not len(again):
+        if not len(found.flags) and not len(found.mapcount):
             break
+        again = np.union1d(found.flags, found.mapcount)
         seen = _look(frames, kpage, again)
         found = Agreement(
             found.compared,
