@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 
 import psutil
+
 from pagewalk.proc.counters import Smaps, read_smaps, read_stat, read_statm, read_status
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.target import Target

@@ -9,13 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pagewalk.proc.stall import Stall
-from pagewalk.proc.target import open_target
-
 from experiments.quiet import stopped, wait_until_quiet
 from experiments.readers import READERS, Numbers
 from experiments.targets import TARGETS
 from experiments.walks import Walked, walk_by
+from pagewalk.proc.stall import Stall
+from pagewalk.proc.target import open_target
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +82,15 @@ def read(role: str, pid: int, sources: Sequence[str]) -> Process:
 
 
 def write(result: Result, folder: Path) -> None:
-    """Write a result as raw JSON; the VMAs' groups only of the last run."""
+    """Write a result as raw JSON; ledgers and groups of VMAs only of the last run."""
     document = asdict(result)
     for past in document["runs"][:-1]:
         for process in past["processes"]:
             for walked in process["walks"].values():
-                del walked["groups"]
+                del walked["groups"], walked["ledger"]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result.target}.json"
-    path.write_text(json.dumps(document, separators=(",", ":")).replace('{"role"', '\n{"role"'))
+    path.write_text(json.dumps(document, separators=(",", ":")).replace('{"role"', '\n{"role"') + "\n")
 
 
 def load(path: Path) -> Result:
@@ -105,7 +104,7 @@ def load(path: Path) -> Result:
 
 
 def process(row: dict[str, Any]) -> Process:
-    walks = {name: Walked(**{"groups": [], **found}) for name, found in row["walks"].items()}
+    walks = {name: Walked(**{"groups": [], "ledger": [], **found}) for name, found in row["walks"].items()}
     return Process(**{**row, "walks": walks})
 
 

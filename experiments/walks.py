@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
-import numpy as np
 import pagewalk
 from pagewalk.account import Table
 from pagewalk.commands.explain import doubt, rounds
-from pagewalk.pages import LEVEL_SHIFT, U64, Flag, Pages, State, take
 from pagewalk.proc.stall import Stall
-from pagewalk.sources import SOURCES, Source
+from pagewalk.sources import SOURCES
 
-# What a table maps: one PTE table 2 MiB, one PMD table 1 GiB, one PUD table 512 GiB (x86-64).
-TABLE_SHIFTS = (21, 30, 39)
+# What differs in names from run to run: the ends of temporary directories, and numbers.
+CHANCE = re.compile(r"(?<=experiments)-\w{8}|(?<=zoo)-\w{8}|(?<=/tmp)\w{8}|(?<=SQL)\.\d+")
+# How often to look again while other processes map and unmap the same pages.
+ROUNDS = 8
 GROUPED = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "zero")
 
 
@@ -25,17 +28,23 @@ class Walked:
     """One process as one source walked it.
 
     totals: bytes by column, None where withheld. page_tables: bytes of the process's page
-    tables, None where the source does not read any. ledger: pagewalk explain's lines. groups:
-    bytes by name and permissions of the VMAs. walk_ns: one walk with frames, source opened.
-    held_ns: the longest read that may have held the target's lock.
+    tables, None where the source does not read any. lines, equal, open: how many lines the ledger
+    has, on how many ours is theirs, how many are unexplained; causes: on how many each stands.
+    walk_ns: one walk with frames, source opened. held_ns: the longest read that may have held the
+    target's lock. ledger: pagewalk explain's lines; groups: bytes by name and permissions of the
+    VMAs: both are kept of the last run only.
     """
 
     totals: dict[str, int | None]
     page_tables: int | None
-    ledger: list[dict[str, Any]]
-    groups: list[dict[str, Any]]
+    lines: int
+    equal: int
+    open: int
+    causes: dict[str, int]
     walk_ns: int
     held_ns: int
+    ledger: list[dict[str, Any]]
+    groups: list[dict[str, Any]]
 
 
 def working_sources() -> tuple[dict[str, str], list[str]]:
@@ -53,61 +62,30 @@ def walk_by(source_name: str, pid: int) -> Walked:
     """Walk a process that holds still; the round in which least moved around it counts."""
     source = pagewalk.open_process(pid, source_name)
     try:
-        table, _, lines = min(rounds(source, smaps=True), key=lambda r: doubt(r[2]))
+        looks = islice(rounds(source, smaps=True), ROUNDS)
+        table, _, lines = min(looks, key=lambda look: doubt(look[2]))
         # Once more for the clock: all is warm now, and nothing else reads in between.
         source.stall = Stall(source.stall.budget_ns)
         begin = time.perf_counter_ns()
         pagewalk.by_vma(pagewalk.walk(source))
         walk_ns = time.perf_counter_ns() - begin
         held_ns = source.stall.longest_ns
-        tables = page_tables(source, table) if source.tables else None
+        tables = source.page_tables()
     finally:
         pagewalk.close(source)
-    ledger = [asdict(line) for line in lines]
-    return Walked(table.totals, tables, ledger, groups(table), walk_ns, held_ns)
-
-
-def page_tables(source: Source, table: Table) -> int:
-    """Return the bytes of PTE, PMD and PUD tables, counted as the kernel counts VmPTE.
-
-    For each huge page of anonymous memory the kernel keeps one more PTE table in store, to be
-    able to split it (pgtable_trans_huge_deposit).
-    """
-    walked = pagewalk.walk(source, holes=True)
-    spans: list[list[U64]] = [[] for _ in TABLE_SHIFTS]
-    for batch in walked.batches:
-        assert isinstance(batch, Pages)
-        # The gate VMA is mapped by tables of the kernel's own.
-        batch = take(batch, batch.addr < np.uint64(1 << 63))
-        depth = table_depth(batch)
-        for level in range(len(TABLE_SHIFTS)):
-            rows = depth <= level
-            spans[level].append(np.stack([batch.addr[rows], (batch.addr + batch.size)[rows]], 1))
-    count = sum(
-        slots(np.concatenate(parts), shift)
-        for parts, shift in zip(spans, TABLE_SHIFTS, strict=True)
+    return Walked(
+        totals=table.totals,
+        page_tables=tables,
+        lines=len(lines),
+        equal=sum(line.ours == line.theirs for line in lines),
+        # None is a line that the source withholds one side of.
+        open=sum(line.unexplained != 0 for line in lines),
+        causes=dict(Counter(cause.cause for line in lines for cause in line.causes)),
+        walk_ns=walk_ns,
+        held_ns=held_ns,
+        ledger=[asdict(line) for line in lines],
+        groups=groups(table),
     )
-    huge = (table.totals["anon_huge"] or 0) + (table.totals["huge_zero"] or 0)
-    return (count + (huge >> TABLE_SHIFTS[0])) * walked.page_size
-
-
-def table_depth(rows: Pages) -> U64:
-    # 0 where a row's walk passed a PTE table, 1 where it ended in a PMD table, 2 in a PUD table.
-    level = (rows.flags >> np.uint32(LEVEL_SHIFT)).astype(np.uint64)
-    holes = np.isin(rows.state, (State.EMPTY, State.NOT_MAPPED, State.DOUBT))
-    huge = (rows.flags & np.uint32(Flag.HUGE) != 0) & ~holes
-    depth = np.where(holes, np.maximum(level, np.uint64(1)) - np.uint64(1), np.uint64(0))
-    depth[huge] = np.where(rows.size[huge] < np.uint64(1 << TABLE_SHIFTS[1]), 1, 2)
-    return depth
-
-
-def slots(spans: U64, shift: int) -> int:
-    """Return how many aligned blocks of ``1 << shift`` bytes the sorted ``spans`` touch."""
-    if len(spans) == 0:
-        return 0
-    first, last = spans[:, 0] >> np.uint64(shift), (spans[:, 1] - np.uint64(1)) >> np.uint64(shift)
-    again = first[1:] == last[:-1]
-    return int((last - first + np.uint64(1)).sum()) - int(again.sum())
 
 
 def groups(table: Table) -> list[dict[str, Any]]:
@@ -115,14 +93,14 @@ def groups(table: Table) -> list[dict[str, Any]]:
     sums: dict[tuple[str, str], dict[str, Any]] = {}
     vmas = table.vmas
     for row, name in enumerate(vmas.name):
-        key = (name, permissions(int(vmas.perms[row])))
+        key = (CHANCE.sub("", name), permissions(int(vmas.perms[row])))
         group = sums.setdefault(key, {"name": key[0], "perms": key[1], "vmas": 0})
         group["vmas"] += 1
         for column in GROUPED:
             values = table.columns[column]
-            if values is not None:
+            if values is not None and values[row]:
                 group[column] = group.get(column, 0) + int(values[row])
-    return sorted(sums.values(), key=lambda group: -group["size"])
+    return sorted(sums.values(), key=lambda g: (-g["size"], g["name"], g["perms"]))
 
 
 def permissions(perms: int) -> str:

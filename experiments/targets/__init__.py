@@ -16,6 +16,7 @@ from experiments.targets.servers import jvm, postgresql
 from experiments.targets.small import hello, hello_static, top
 from experiments.targets.zoo import zoo
 
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One target.

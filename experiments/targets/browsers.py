@@ -16,7 +16,7 @@ from experiments.programs import folder, running, wait
 
 PAGE = "<!doctype html><title>hello</title><p>Hello, world!</p>\n"
 # Nothing that would wake it up later, or ask the network.
-FIREFOX_PREFERENCES = {
+FIREFOX_PREFERENCES: dict[str, bool | str] = {
     "app.normandy.enabled": False,
     "app.update.enabled": False,
     "browser.aboutwelcome.enabled": False,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from experiments.family import Family
 from tests.machine import prepared
 from tests.targets import TARGETS, start
+
+from experiments.family import Family
 
 
 def zoo(name: str) -> Callable[[], AbstractContextManager[Family]]:
@@ -15,7 +16,8 @@ def zoo(name: str) -> Callable[[], AbstractContextManager[Family]]:
 
     @contextmanager
     def started() -> Iterator[Family]:
-        with prepared(*TARGETS[name].needs), start(name) as running:
+        needs = TARGETS[name].needs
+        with prepared(*needs) if needs else nullcontext(), start(name) as running:
             parent, *children = running.pids
             roles = [f"child {number}" for number in range(1, len(children) + 1)]
             family = [("parent" if children else name, parent), *zip(roles, children, strict=True)]
