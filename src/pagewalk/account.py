@@ -15,15 +15,19 @@ from pagewalk.pages import (
     F64,
     I64,
     LEVEL_SHIFT,
+    SHARED,
     Backing,
     Counts,
     Flag,
     Pages,
     State,
     VMAs,
+    Withheld,
     alike,
     take,
 )
+from pagewalk.proc.kernel import release
+from pagewalk.proc.pagemap import PMD_SHARING_TOLD
 from pagewalk.walk import Outcome, Walk
 
 STATES = len(State)
@@ -31,6 +35,17 @@ LEVELS = 6  # Holes.level, 1 PTE to 5 PGD
 LEVEL_NAMES = {2: "pmd", 3: "pud", 4: "p4d", 5: "pgd"}
 PSS_SHIFT = 12  # fs/proc/task_mmu.c: sums are kept in 1/4096 bytes
 KSM = np.uint64(1 << KPF["ksm"])
+PUD_SIZE = 1 << 30
+NO_PMD_SHARING = Withheld(
+    "private_hugetlb, shared_hugetlb",
+    "before 6.12 pagemap does not tell whether a page table of hugetlb memory is shared with"
+    " another process; --source ebpf reads it",
+    partial=False,
+)
+
+# fs/proc/task_mmu: account non-present entries as "maybe shared, but no idea how often". Before,
+# smaps_account took what a migration entry points to for private.
+ENTRIES_SHARED = (6, 11)
 
 # Present states that count in RSS; migrating entries do too, their page is in RAM.
 RSS_STATES = (
@@ -144,6 +159,19 @@ class Sums:
     hwpoison: I64
 
 
+def hides_pmd_sharing(walk: Walk) -> bool:
+    """Return whether hugetlb pages may be in page tables that are shared without its being told.
+
+    They are shared a whole PUD at a time (vma_shareable, mm/hugetlb.c).
+    """
+    if walk.tables or release() >= PMD_SHARING_TOLD:
+        return False
+    vmas, pud = walk.vmas, np.uint64(PUD_SIZE)
+    whole = (vmas.start + pud - np.uint64(1)) // pud < vmas.end // pud
+    shared = (vmas.backing == Backing.HUGETLB) & (vmas.perms & SHARED != 0)
+    return bool((shared & whole).any())
+
+
 def by_vma(walk: Walk, *, also: Callable[[Pages], None] | None = None) -> Table:
     """Consume ``walk`` and return its Table; raises what consuming its batches raises.
 
@@ -220,8 +248,9 @@ def add_frames(
     share = np.uint64(page_size << PSS_SHIFT) // np.maximum(pages.mapcount, np.uint64(1))
     pss = (share * (pages.size // np.uint64(page_size))).astype(np.float64)
     sums.pss[here] += weigh(row, np.where(counted, pss, 0.0), shape)
-    # 6.12 and later: what a non-present entry points to counts in full, and as shared.
-    alone = counted & (pages.mapcount < 2) & (pages.state != State.MIGRATING) & ~poison
+    alone = counted & (pages.mapcount < 2)
+    if release() >= ENTRIES_SHARED:  # in full, and as shared
+        alone &= (pages.state != State.MIGRATING) & ~poison
     sums.uss[here] += weigh(row, np.where(alone, size, 0.0), shape)
     ksm = (pages.kflags & KSM != 0) & (pages.state == State.ANON)
     if ksm.any():
@@ -299,12 +328,16 @@ def frame_columns(walk: Walk, sums: Sums) -> dict[str, I64 | None]:
     pss = sums.pss >> PSS_SHIFT
     locked = walk.outcome.locked
     hugetlb = sums.state[:, State.HUGETLB]
+    hidden = hides_pmd_sharing(walk)
+    if hidden:
+        walk.outcome.withheld.append(NO_PMD_SHARING)
+    split = walk.frames and not hidden
     return {
         "pss": pss if walk.frames else None,
         "uss": sums.uss if walk.frames else None,
         "ksm": sums.ksm if walk.frames else None,
         "locked": np.where(locked, pss, 0) if walk.frames and locked is not None else None,
-        "private_hugetlb": sums.private_hugetlb if walk.frames else None,
-        "hugetlb_pmd_shared": sums.pmd_shared if walk.frames else None,
-        "shared_hugetlb": hugetlb - sums.private_hugetlb if walk.frames else None,
+        "private_hugetlb": sums.private_hugetlb if split else None,
+        "hugetlb_pmd_shared": sums.pmd_shared if split else None,
+        "shared_hugetlb": hugetlb - sums.private_hugetlb if split else None,
     }

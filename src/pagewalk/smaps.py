@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from pagewalk.account import PSS_SHIFT, SHARED_STATES, Column, Table, by_vma, weigh
+from pagewalk.account import ENTRIES_SHARED, PSS_SHIFT, SHARED_STATES, Column, Table, by_vma, weigh
 from pagewalk.flags import YOUNG, vmflag_codes
 from pagewalk.pages import I64, U64, Bool, Flag, Pages, State, VMAs, Withheld
 from pagewalk.proc.kernel import release
@@ -150,11 +150,13 @@ def add(sums: Sums, pages: Pages, page_size: int, swap_users: SwapUsers | None) 
         return
     kflags, flags, vma = pages.kflags[rows], pages.flags[rows], pages.vma[rows]
     size, mapcount = pages.size[rows], pages.mapcount[rows]
-    # What is on the move has no bits of its own left: it counts as clean, and as shared.
+    # What is on the move has no bits of its own left: it counts as clean.
     moving = pages.state[rows] == State.MIGRATING
     pte_dirty = flags & np.uint32(Flag.DIRTY) != 0
     dirty = (pte_dirty | has(kflags, "dirty")) & ~moving
-    shared = (mapcount >= 2) | moving
+    shared = mapcount >= 2
+    if release() >= ENTRIES_SHARED:
+        shared |= moving
     accessed = (flags & np.uint32(Flag.ACCESSED) != 0) | (kflags & YOUNG != 0)
     accessed = (accessed | has(kflags, "referenced")) & ~moving
     lazy = has(kflags, "anon") & ~has(kflags, "swapbacked") & ~dirty & ~moving

@@ -17,6 +17,7 @@ from pagewalk.arch import ARCHES
 from pagewalk.arch.x86_64 import DEVMAP_TO_6_5, DEVMAP_TO_6_14, FRAME, SAVED_DIRTY
 from pagewalk.errors import NoAddressSpace, PagewalkError, ProcessGone, Unsupported
 from pagewalk.kmem.directmap import DirectMap, MemMap, highest_phys
+from pagewalk.kmem.hugetlb import in_shared_table
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import read_pages
 from pagewalk.kmem.shmem import swapped_ranges
@@ -45,7 +46,7 @@ from pagewalk.pgtable import Kind, count_tables, walk_tables
 from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.kernel import architecture, read_config, release, swap_types
 from pagewalk.proc.maps import backing_of, internal_filesystems, parse_maps, parse_mountinfo
-from pagewalk.proc.pagemap import PAGE
+from pagewalk.proc.pagemap import PAGE, PMD_SHARING_TOLD
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
@@ -57,6 +58,7 @@ from pagewalk.states import classify
 VM_READ, VM_WRITE, VM_EXEC, VM_MAYSHARE = 0x1, 0x2, 0x4, 0x80
 VM_PFNMAP, VM_HUGETLB, VM_MIXEDMAP = 0x400, 0x400000, 0x10000000
 RETRIES = 3
+PMD_SHIFT = 21  # every architecture with a direct map that is known here
 
 
 @dataclass(frozen=True)
@@ -196,15 +198,26 @@ class KernelSource:
 
     def mark_exclusive(self, leaves: Leaves, rows: I64) -> None:
         # Whether the page table of a hugetlb page is shared with another process, and so the page,
-        # is told by bit 56 of pagemap alone.
+        # is told by bit 56 of pagemap.
         if self.pagemap_fd < 0:
             return
+        if release() < PMD_SHARING_TOLD:  # there bit 56 is the mapcount's alone
+            rows = rows[~self.in_shared_table(leaves, rows)]
         word = np.zeros(1, np.uint64)
         for at in rows.tolist():
             with self.stall.timed("pagemap"):
                 os.preadv(self.pagemap_fd, [word.data.cast("B")], int(leaves.addr[at]) // PAGE * 8)
             if int(word[0]) >> 56 & 1:
                 leaves.flags[at] |= np.uint32(Flag.EXCLUSIVE)
+
+    def in_shared_table(self, leaves: Leaves, rows: I64) -> Bool:
+        small = leaves.shift[rows] == PMD_SHIFT  # tables of larger leaves are never shared
+        shared = np.zeros(len(rows), bool)
+        machine, addr = self.machine, leaves.addr[rows[small]]
+        shared[small] = in_shared_table(
+            machine.kernel, machine.direct_map, machine.mem_map, machine.arch, self.root, addr
+        )
+        return shared
 
     def read_tables(self, phys: U64) -> tuple[U64, Bool]:
         """Return (entries u64[n, 512], readable bool[n]) of the tables at ``phys`` (u64[n])."""

@@ -45,6 +45,9 @@ WORDS = PAGE // 8
 HUGE_SIZE = PAGE * WORDS  # what a PMD leaf maps
 TABLE_NS = 2500  # what a scan may take for a page table with nothing in it (1700 seen, uncached)
 
+# What cannot be told apart without a look at the frame.
+KINDS = (State.ANON, State.FILE, State.SHMEM)
+
 # The payload bits of a marker entry (include/linux/swapops.h).
 MARKERS = {1: Flag.UFFD_WP, 2: Flag.HWPOISON, 4: Flag.GUARD}
 
@@ -336,6 +339,7 @@ def count_leaves(vmas: VMAs, leaves: Leaves) -> Counts:
     # Bytes by VMA and state, without a look at the frames.
     row = holder(leaves.addr, vmas.ranges)
     state = classify(leaves.flags, vmas.backing[row], None)
+    state[np.isin(state, KINDS)] = State.PRESENT
     return Counts(row, state, leaves.flags, leaves.size)
 
 
