@@ -14,6 +14,7 @@ import numpy as np
 
 import pagewalk
 from pagewalk.account import Table
+from pagewalk.proc.kernel import release
 from pagewalk.sources import SOURCES
 from tests.kernel_says import VmaSays, read_rollup, read_smaps, read_status
 
@@ -38,8 +39,16 @@ FIELDS = {
 }
 
 
-# What only PAGEMAP_SCAN (6.7) tells without page tables: procfs withholds it on older kernels.
-NEEDS_SCAN = ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped")
+# What procfs withholds on kernels older than the interface that tells it: PAGEMAP_SCAN,
+# cachestat(2), and bit 56 of pagemap for page tables of hugetlb memory that are shared.
+TOLD_SINCE = {
+    "AnonHugePages": (6, 7),
+    "ShmemPmdMapped": (6, 7),
+    "FilePmdMapped": (6, 7),
+    "Swap": (6, 5),
+    "Private_Hugetlb": (6, 12),
+    "Shared_Hugetlb": (6, 12),
+}
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,7 @@ def compare(pid: int, source: str) -> Comparison:
             Wrong(f"rollup {field}", "all", ours, rolled[field])
             for field, ours in sums(table).items()
             if rolled[field] == again[field] and ours != rolled[field]
+            and not rightly_withheld(table, field)
         ]
         if not wrong and not moved:
             return Comparison(compared, [], table)
@@ -105,14 +115,19 @@ def living_thread(pid: int) -> int:
 
 def fields(table: Table, row: int, says: VmaSays) -> list[tuple[str, int, int | None]]:
     """Return (field, smaps' KiB, our KiB) of one VMA; private pages are USS."""
-    told = table.walk.huge
     rows = [
         (field, says.fields[field], kib(table.columns[name], row))
         for field, name in FIELDS.items()
-        if field in says.fields and (told or field not in NEEDS_SCAN)
+        if field in says.fields and not rightly_withheld(table, field)
     ]
     private = last_value(says, "Private")
     return [*rows, ("Private", private, kib(table.columns["uss"], row))]
+
+
+def rightly_withheld(table: Table, field: str) -> bool:
+    """Return whether a source that says nothing of a field could not know on this kernel."""
+    old = table.walk.source == "procfs" and release() < TOLD_SINCE.get(field, (0, 0))
+    return old and table.columns[FIELDS[field]] is None
 
 
 def last_value(says: VmaSays, field: str) -> int:

@@ -11,7 +11,7 @@ import pagewalk
 from pagewalk.errors import NoAddressSpace, NotPermitted, PagewalkError
 from pagewalk.pages import Pages, State
 from pagewalk.proc.kernel import release
-from tests.kernel_says import PAGE, read_maps, read_status_kib
+from tests.kernel_says import PAGE, read_maps, read_rollup
 from tests.live.bracket import Wrong, compare, working_sources
 from tests.machine import prepared
 from tests.targets import TARGETS, start
@@ -31,7 +31,8 @@ PARAMETERS = [
 @pytest.mark.parametrize("source", WORKING)
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_equals_smaps_vma_by_vma(name: str, source: str) -> None:
-    with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
+    args = smaller(name, source)
+    with prepared(*TARGETS[name].needs), start(name, *args, stopped=True) as running:
         for pid in running.pids:
             if name == "zombie" and pid != running.pid:
                 with pytest.raises(NoAddressSpace, match="zombie"):
@@ -56,6 +57,14 @@ def test_huge_leaves_are_withheld_only_where_the_kernel_does_not_tell(source: st
 
 def test_a_page_table_reader_works_here() -> None:
     assert "ebpf" in WORKING
+
+
+def smaller(name: str, source: str) -> tuple[int, ...]:
+    """Return other arguments for a target that this source cannot walk in reasonable time.
+
+    Before PAGEMAP_SCAN (6.7) procfs has to read 32 GiB of pagemap for 16 TiB.
+    """
+    return (1,) if (name, source) == ("reservation", "procfs") and release() < (6, 7) else ()
 
 
 def wrong_but(wrong: list[Wrong], overcounted: str | None) -> list[Wrong]:
@@ -134,8 +143,8 @@ def test_page_by_page_adds_up_to_the_table(source: str) -> None:
 
 
 @pytest.mark.parametrize("source", WORKING)
-@pytest.mark.parametrize("name", ["zero_reads", "huge_zero", "thp_part", "hugetlb_fork", "perf_ring",
-                                  "swap_private", "guard", "runs", "packet_ring"])
+@pytest.mark.parametrize("name", ["zero_reads", "huge_zero", "thp_part", "hugetlb_fork",
+                                  "perf_ring", "swap_private", "guard", "runs", "packet_ring"])
 def test_counting_without_frames_gives_the_same_numbers(name: str, source: str) -> None:
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
         full = pagewalk.by_vma(pagewalk.walk(running.pid, source=source)).columns
@@ -154,5 +163,6 @@ def test_a_sparse_reservation_is_walked_whole() -> None:
         anon = table.columns["anon"]
         assert anon is not None
         assert int(anon[inside].sum()) == region["anon"] * PAGE
-        assert table.totals["rss"] == read_status_kib(running.pid)["VmRSS"] << 10
+        # not VmRSS: up to 6.17 that counter lags
+        assert table.totals["rss"] == read_rollup(running.pid)["Rss"] << 10
         assert len(read_maps(running.pid)) == len(table.vmas)

@@ -16,7 +16,7 @@ import pytest
 from tests.kernel_says import read_smaps
 from tests.live.command import Ran, one_sentence, pagewalk
 
-pytestmark = [pytest.mark.live, pytest.mark.vmshort]
+pytestmark = pytest.mark.live
 
 FAILED = 1
 GRANT = "run as root, or grant CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)"
@@ -63,7 +63,9 @@ def check_reads(ran: Ran, source: str, pid: int) -> None:
 
 
 @pytest.mark.skipif(CONFIDENTIAL, reason="lockdown: nobody may")
-@pytest.mark.parametrize("held", [("bpf", "perfmon"), ("sys_admin",)])
+@pytest.mark.parametrize(
+    "held", [pytest.param(("bpf", "perfmon"), marks=pytest.mark.vmshort), ("sys_admin",)]
+)
 def test_ebpf_works_with_no_more_than_it_needs(held: tuple[str, ...], target: int) -> None:
     check_reads(show(target, "ebpf", *only(*held)), "ebpf", target)
 
@@ -84,6 +86,7 @@ def test_ebpf_names_what_is_missing(held: tuple[str, ...], missing: str, target:
     assert one_sentence(ran).endswith(f": {missing} missing; {GRANT}")
 
 
+@pytest.mark.vmshort
 @pytest.mark.skipif(CONFIDENTIAL or not HAS_KCORE, reason="lockdown, or no CONFIG_PROC_KCORE")
 def test_kcore_works_with_no_more_than_it_needs(target: int) -> None:
     check_reads(show(target, "kcore", *only(*KCORE)), "kcore", target)
@@ -138,6 +141,7 @@ def test_auto_takes_the_best_that_works(held: tuple[str, ...], reads: str, targe
     assert (ran.json["totals"]["not_mapped"] is None) == (reads == "procfs")
 
 
+@pytest.mark.vmshort
 def test_auto_says_why_it_reads_no_page_tables(target: int) -> None:
     ran = pagewalk("show", target, before=only())
     says = " ".join(ran.out.split())
