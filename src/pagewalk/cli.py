@@ -20,13 +20,14 @@ COMMANDS = {
     "pages": "pagewalk.commands.pages",
     "vtop": "pagewalk.commands.vtop",
     "explain": "pagewalk.commands.explain",
+    "check": "pagewalk.commands.check",
     "doctor": "pagewalk.commands.doctor",
 }
 
 EPILOG = """\b
-Exit codes: 0 complete, 1 failed, 2 usage, 3 complete but partial (rights or a race withheld
-something, the output says what), 4 a difference is left unexplained, 5 the target is gone,
-6 not permitted."""
+Exit codes: 0 complete, 1 failed, 2 usage, 3 complete but partial (rights or a
+race withheld something, the output says what), 4 a difference is left
+unexplained, 5 the target is gone, 6 not permitted."""
 
 
 class Commands(click.Group):

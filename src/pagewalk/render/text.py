@@ -17,6 +17,7 @@ from pagewalk import describe
 from pagewalk import lines as pieces
 from pagewalk import vtop_words as words
 from pagewalk.account import COLUMNS, Table
+from pagewalk.check import Report
 from pagewalk.ledger import SHORT, Line, why
 from pagewalk.pages import Pages, VMAs
 from pagewalk.proc.counters import Theirs
@@ -97,7 +98,7 @@ def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
     exe = f"  {printable(walk.exe)}" if walk.exe else ""
     title = f"process {walk.pid} ({printable(walk.name)}){exe}"
     print(paint(out, BOLD, shorten(title, room)), file=out)
-    print(shorten(source_line(table), room), file=out)
+    print(wrapped(source_line(table), out), file=out)
     print(file=out)
     totals(table, out)
     print(file=out)
@@ -188,7 +189,7 @@ def print_maps(
         print(paint(out, DIM, text) if i == 0 else text, file=out)
     left_out = [TITLES[c] for c in columns if c not in chosen]
     if left_out:
-        print(f"not shown for want of width: {', '.join(left_out)}", file=out)
+        print(wrapped(f"not shown for want of width: {', '.join(left_out)}", out), file=out)
 
 
 def fit(
@@ -250,7 +251,7 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
     walk = table.walk
     print(paint(out, BOLD, f"process {walk.pid} ({printable(walk.name)}): ours - theirs = the"
                            " named causes + unexplained"), file=out)
-    print(source_line(table), file=out)
+    print(wrapped(source_line(table), out), file=out)
     print(file=out)
     for line in ledger_lines(ledger, out):
         print(line, file=out)
@@ -265,7 +266,7 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
 
 
 def ledger_lines(ledger: Sequence[Line], out: TextIO) -> list[str]:
-    """Return the ledger as aligned lines, in bytes: a cause on a line of its own."""
+    """Return the ledger as aligned lines, in KiB: a cause on a line of its own."""
     rows = [("AGAINST", "OURS", "THEIRS", "DIFFERENCE")]
     marks = [DIM]
     for line in ledger:
@@ -287,7 +288,7 @@ def ledger_lines(ledger: Sequence[Line], out: TextIO) -> list[str]:
 
 
 def kib_exact(amount: int | None) -> str:
-    """Return bytes as KiB without rounding anything away: ``1.5 KiB`` is 1536 bytes."""
+    """Return bytes as KiB to four decimals, so that a single byte is seen: 1536 is ``1.5``."""
     if amount is None:
         return "n/a"
     whole, rest = divmod(abs(amount), 1024)
@@ -343,6 +344,31 @@ def vtop_levels(found: Translation, out: TextIO) -> None:
         print(wrapped(f"       {words.says(step)}", out, " " * 9), file=out)
 
 
+# ---- check
+
+
+def check(report: Report, out: TextIO) -> None:
+    """Write what two walks agree on, and every page and amount on which they do not."""
+    first, second = report.first, report.second
+    print(paint(out, BOLD, f"{first} against {second}: {report.pages} pages and"
+                           f" {report.fields} amounts of VMAs compared"), file=out)
+    if report.left_out:
+        print(wrapped(f"left out, for procfs shows nothing of them: {', '.join(report.left_out)}",
+                      out), file=out)
+    if report.moved:
+        print(f"{report.moved} differences were gone when walked again: pages moved", file=out)
+    if not report.differences:
+        print(paint(out, GREEN, "no difference"), file=out)
+        return
+    rows = [("ADDRESS", "KIB", "WHAT", first, second)]
+    rows += [(f"{d.addr:016x}", kib(d.size), d.what, d.first or "-", d.second or "-")
+             for d in report.differences]
+    for i, line in enumerate(grid(rows, frozenset({0, 2}))):
+        print(paint(out, DIM, line) if i == 0 else line, file=out)
+    if report.more:
+        print(f"... and {report.more} more", file=out)
+
+
 # ---- doctor, first run
 
 
@@ -391,6 +417,7 @@ VIEWS = {
     "pages": pages,
     "explain": explain,
     "vtop": vtop,
+    "check": check,
     "doctor": doctor,
     "processes": processes,
 }
