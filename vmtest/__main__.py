@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from vmtest.errors import VmtestError
@@ -18,6 +21,14 @@ from vmtest.run import Result, run_in_vm
 # short selection is for continuous integration, where two guests must fit into eight minutes.
 TEST_TIMEOUT = 7200.0
 SHORT_TIMEOUT = 240.0
+
+# Compiled here once: a guest takes a minute for it.
+COMPILE = """
+import sys
+from pathlib import Path
+from tests.targets.running import compile_zoo
+compile_zoo(Path(sys.argv[1]))
+"""
 
 # Seconds for one test, in place of pyproject.toml's limit, which is meant for the machine itself.
 ONE_TEST_TIMEOUT = 1200
@@ -68,21 +79,35 @@ def run_test(arguments: argparse.Namespace) -> int:
     argv = pytest_argv(arguments.python, arguments.selection, short=arguments.short)
     timeout = arguments.timeout or (SHORT_TIMEOUT if arguments.short else TEST_TIMEOUT)
     summary, failed = [], False
-    for kernel in choose_kernels(chosen):
-        print(f"vmtest: {kernel.name}: {' '.join(argv[1:])}", flush=True)
-        try:
-            result = run_in_vm(
-                kernel, argv, timeout=timeout, memory=arguments.memory << 20, echo=sys.stdout
-            )
-        except VmtestError as error:
-            failed = True
-            summary.append(f"{kernel.name}: {error}")
-            continue
-        sys.stderr.write(result.stderr)
-        failed |= result.returncode != 0
-        summary.append(describe(kernel, result))
+    with compiled_targets(arguments.python) as env:
+        for kernel in choose_kernels(chosen):
+            print(f"vmtest: {kernel.name}: {' '.join(argv[1:])}", flush=True)
+            memory = arguments.memory << 20
+            try:
+                result = run_in_vm(
+                    kernel, argv, timeout=timeout, memory=memory, env=env, echo=sys.stdout
+                )
+            except VmtestError as error:
+                failed = True
+                summary.append(f"{kernel.name}: {error}")
+                continue
+            sys.stderr.write(result.stderr)
+            failed |= result.returncode != 0
+            summary.append(describe(kernel, result))
     print("\n".join(f"vmtest: {line}" for line in summary))
     return int(failed)
+
+
+@contextmanager
+def compiled_targets(python: str) -> Iterator[dict[str, str]]:
+    """Compile what the live tests look at, and give the variable that says where it is."""
+    with tempfile.TemporaryDirectory(prefix="vmtest-zoo-") as folder:
+        program = Path(folder) / "zoo"
+        argv = [python, "-c", COMPILE, str(program)]
+        done = subprocess.run(argv, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise VmtestError(f"cannot compile the test targets: {done.stderr.strip()}")
+        yield {"PAGEWALK_ZOO": str(program)}
 
 
 def pytest_argv(python: str, selection: Sequence[str], *, short: bool) -> list[str]:
