@@ -26,7 +26,7 @@ RANKS = {
     "pgtable": 1, "paging": 1, "scan": 1, "arch": 1, "btf": 1, "states": 1, "proc": 1, "kmem": 1,
     "sources": 2,
     "walk": 3, "account": 3, "smaps": 3, "census": 3, "ledger": 3,
-    "where": 3, "lines": 3, "describe": 3,
+    "where": 3, "lines": 3, "describe": 3, "terminal": 3,
     "address": 3, "vtop": 3, "remarks": 3, "translate": 3, "vtop_words": 3, "check": 3,
     "render": 4,
     "commands": 5, "tui": 5,
