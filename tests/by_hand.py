@@ -21,6 +21,7 @@ import numpy as np
 
 from pagewalk.account import Table, by_vma
 from pagewalk.flags import KPF
+from pagewalk.outcome import Outcome
 from pagewalk.pages import (
     EXEC,
     READ,
@@ -36,7 +37,7 @@ from pagewalk.pages import (
 )
 from pagewalk.proc.counters import Theirs, parse_smaps
 from pagewalk.proc.stall import Stall
-from pagewalk.walk import Outcome, Walk
+from pagewalk.walking import Walk
 
 PAGE, KIB = 4096, 1024
 THP = 512 * PAGE
@@ -169,8 +170,8 @@ def walk(
     known = {"shmem_swap": none, "locked": none.astype(bool), "vm_swap": PAGE, "done": True}
     return Walk(
         pid=4711, name="pro gram\x1b[1m", exe="/usr/bin/program", source="procfs", arch="x86_64",
-        page_size=PAGE, frames=frames, huge=True, tables=tables, young=False, vmas=of,
-        batches=iter(batches),
+        page_size=PAGE, frames=frames, huge=True, tables=tables, young=False, zeros=True,
+        vmas=of, covered=of.size.astype(np.int64), batches=iter(batches),
         outcome=Outcome(stall, list(withheld), **{**known, **outcome}),  # type: ignore[arg-type]
     )
 

@@ -21,7 +21,7 @@ from pagewalk.errors import BadRequest, NotPermitted, ProcessGone, SourceUnavail
 from pagewalk.pages import U64, Counts, Flag, Leaves, Pages, State, VMAs, Withheld, join
 from pagewalk.proc.target import open_target
 from pagewalk.sources import AUTO, SOURCES, Source, open_source
-from pagewalk.walk import close, open_process, walk
+from pagewalk.walking import close, open_process, walk
 
 PAGE = 4096
 COUNT = 64

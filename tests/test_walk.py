@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pagewalk.flags import KPF
 from pagewalk.pages import READ, U64, Backing, Bool, Flag, Holes, Leaves, Pages, State, VMAs, take
-from pagewalk.walk import fill, hole_rows, join_frames, walk
+from pagewalk.rows import fill, hole_rows, join_frames
+from pagewalk.walking import walk
 from tests import by_hand
 from tests.by_hand import BIG, HEAP, PAGE, PROGRAM, THP, VMAS
 from tests.properties import always

@@ -3,23 +3,71 @@
     table = pagewalk.by_vma(pagewalk.walk(pid))
     table.totals["rss"], table.columns["pss"], table.vmas.name
 
+The names are imported when first used, so that ``pagewalk --help`` does not wait for numpy.
 See docs/python-api.md.
 """
 
-from pagewalk.account import COLUMNS, Table, by_vma
-from pagewalk.errors import (
-    BadRequest,
-    BadTable,
-    BadTarget,
-    NoAddressSpace,
-    NotPermitted,
-    PagewalkError,
-    ProcessGone,
-    SourceUnavailable,
-    Unsupported,
-)
-from pagewalk.pages import Backing, Counts, Flag, Pages, State, VMAs
-from pagewalk.walk import Outcome, Walk, close, open_process, walk
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pagewalk.account import COLUMNS, Table, by_vma
+    from pagewalk.errors import (
+        BadRequest,
+        BadTable,
+        BadTarget,
+        NoAddressSpace,
+        NotPermitted,
+        PagewalkError,
+        ProcessGone,
+        SourceUnavailable,
+        Unsupported,
+    )
+    from pagewalk.outcome import Outcome
+    from pagewalk.pages import Backing, Counts, Flag, Pages, State, VMAs
+    from pagewalk.walking import Walk, close, open_process, walk
+
+HOMES = {
+    "COLUMNS": "account",
+    "Table": "account",
+    "by_vma": "account",
+    "BadRequest": "errors",
+    "BadTable": "errors",
+    "BadTarget": "errors",
+    "NoAddressSpace": "errors",
+    "NotPermitted": "errors",
+    "PagewalkError": "errors",
+    "ProcessGone": "errors",
+    "SourceUnavailable": "errors",
+    "Unsupported": "errors",
+    "Outcome": "outcome",
+    "Backing": "pages",
+    "Counts": "pages",
+    "Flag": "pages",
+    "Pages": "pages",
+    "State": "pages",
+    "VMAs": "pages",
+    "Walk": "walking",
+    "close": "walking",
+    "open_process": "walking",
+    "walk": "walking",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # PEP 562; the name is kept, so that this runs once for each.
+    if name not in HOMES:
+        raise AttributeError(f"module 'pagewalk' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"pagewalk.{HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 __all__ = [
     "COLUMNS",
@@ -32,8 +80,8 @@ __all__ = [
     "NoAddressSpace",
     "NotPermitted",
     "Outcome",
-    "PagewalkError",
     "Pages",
+    "PagewalkError",
     "ProcessGone",
     "SourceUnavailable",
     "State",

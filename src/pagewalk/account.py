@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pagewalk.flags import KPF
+from pagewalk.outcome import Outcome
 from pagewalk.pages import (
     F64,
     I64,
@@ -28,7 +29,7 @@ from pagewalk.pages import (
 )
 from pagewalk.proc.kernel import release
 from pagewalk.proc.pagemap import PMD_SHARING_TOLD
-from pagewalk.walk import Outcome, Walk
+from pagewalk.walking import Walk
 
 STATES = len(State)
 LEVELS = 6  # Holes.level, 1 PTE to 5 PGD
@@ -259,7 +260,7 @@ def add_frames(
 
 def tabulate(walk: Walk, sums: Sums) -> Table:
     """Return the Table of a consumed walk."""
-    size = walk.vmas.size.astype(np.int64)
+    size = walk.covered
     state = {s: sums.state[:, s] for s in State}
     present = sum_of(sums, PRESENT_STATES)
     not_mapped = state[State.NOT_MAPPED] if walk.tables else None
@@ -270,7 +271,7 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
         "not_present": size - present - (0 if not_mapped is None else not_mapped),
         "not_mapped": not_mapped,
         "empty": state[State.EMPTY] if walk.tables else None,
-        "zero": state[State.ZERO],
+        "zero": state[State.ZERO] if walk.zeros else None,
         "huge_zero": sums.huge[:, State.ZERO] if walk.huge else None,
         "hugetlb": state[State.HUGETLB],
         "device": state[State.DEVICE],

@@ -17,7 +17,7 @@ from pagewalk.proc.counters import read_status
 from pagewalk.proc.processes import read_processes
 from pagewalk.smaps import SwapUsers
 from pagewalk.sources import Source
-from pagewalk.walk import close, open_process
+from pagewalk.walking import close, open_process
 
 NR_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}
 KCMP_VM = 1

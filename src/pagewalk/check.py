@@ -12,7 +12,7 @@ from pagewalk.pages import I64, U64, Backing, Bool, Pages, State, VMAs, take
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.ranges import gaps, inside, intersect
 from pagewalk.sources import Source
-from pagewalk.walk import walk
+from pagewalk.walking import walk
 
 VM_PFNMAP = np.uint64(0x400)  # include/linux/mm.h
 MOST_LISTED = 1000

@@ -123,6 +123,12 @@ def gate_vma(case: Case) -> int:
     return sum(int(vmas.size[row]) for row, name in enumerate(vmas.name) if name == GATE)
 
 
+def pmd_shared(case: Case) -> int:
+    # Where that is not told (procfs before 6.12), all of it may be.
+    told = case.table.totals["hugetlb_pmd_shared"]
+    return (case.table.totals["hugetlb"] or 0) if told is None else told
+
+
 def small_zero(case: Case) -> int:
     return (case.table.totals["zero"] or 0) - (case.table.totals["huge_zero"] or 0)
 
@@ -242,7 +248,7 @@ CAUSE_ROWS = (
     CauseRule("locked_truncation", True, locked_truncation, "the kernel prints whole KiB"),
     CauseRule("smaps_large_shmem_swap_overcount", False, lambda case: abs(shmem_overcount(case)),
               "a kernel bug: smaps adds a whole large swap entry for each page of it"),
-    CauseRule("hugetlb_pmd_shared", False, column("hugetlb_pmd_shared"),
+    CauseRule("hugetlb_pmd_shared", False, pmd_shared,
               "page tables of hugetlb memory shared with another process count in one of them"),
     CauseRule("device_page", False, column("device"),
               "the kernel's frame database says nothing of the frame (device memory): neither its"

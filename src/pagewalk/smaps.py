@@ -16,7 +16,7 @@ from pagewalk.flags import YOUNG, vmflag_codes
 from pagewalk.pages import I64, U64, Bool, Flag, Pages, State, VMAs, Withheld
 from pagewalk.proc.kernel import release
 from pagewalk.states import has
-from pagewalk.walk import Walk
+from pagewalk.walking import Walk
 
 DETAILS = (
     Column("pss_dirty", "PSS DIRTY", "PSS of dirty pages"),

@@ -236,8 +236,6 @@ def loaded_by(*args: str) -> set[str]:
     return set(done.stderr.split())
 
 
-@pytest.mark.xfail(strict=True, reason="pagewalk/__init__.py imports the library: no lazy names,"
-                   " since the function pagewalk.walk and its module have one name")
 @pytest.mark.parametrize("args", [["--help"], ["maps", "--help"]])
 def test_help_does_not_wait_for_numpy(args: list[str]) -> None:
     assert "numpy" not in loaded_by(*args)

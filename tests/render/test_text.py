@@ -11,6 +11,18 @@ from hypothesis import strategies as st
 from pagewalk.pages import READ, Backing
 from pagewalk.proc.processes import Process
 from pagewalk.render import text
+from pagewalk.terminal import (
+    BOLD,
+    DIM,
+    GREEN,
+    PLAIN,
+    RED,
+    kib,
+    kib_exact,
+    printable,
+    shorten,
+    width,
+)
 from tests import by_hand
 from tests.by_hand import PAGE
 from tests.properties import always
@@ -96,7 +108,7 @@ def test_no_colours_where_none_are_wanted(
 
 @pytest.mark.parametrize("name", [*SCREENS, "pages"])
 def test_colours_are_the_only_escapes(terminal: Terminal, name: str) -> None:
-    ours = {text.BOLD, text.DIM, text.RED, text.GREEN, text.PLAIN}
+    ours = {BOLD, DIM, RED, GREEN, PLAIN}
     found = set(re.findall(r"\x1b[^m]*m?", written.write("text", name, terminal)))
     assert found <= ours
 
@@ -114,7 +126,7 @@ def test_colours_are_the_only_escapes(terminal: Terminal, name: str) -> None:
     ],
 )
 def test_a_name_is_made_printable(name: str, expected: str) -> None:
-    assert text.printable(name) == expected
+    assert printable(name) == expected
 
 
 @pytest.mark.parametrize(
@@ -131,13 +143,13 @@ def test_a_name_is_made_printable(name: str, expected: str) -> None:
     ],
 )
 def test_amounts_are_kib(amount: int | None, rounded: str, exact: str) -> None:
-    assert text.kib(amount) == rounded
-    assert text.kib_exact(amount).replace("0.", ".") == exact
+    assert kib(amount) == rounded
+    assert kib_exact(amount).replace("0.", ".") == exact
 
 
 @always(st.text(), st.integers(3, 60))
 def test_a_shortened_text_fits_and_keeps_its_ends(name: str, room: int) -> None:
-    short = text.shorten(name, room)
+    short = shorten(name, room)
     assert len(short) <= room
     if len(name) > room:
         head, _, tail = short.partition("~") if "~" not in name else (short[:0], "", short[-1:])
@@ -176,8 +188,8 @@ def test_what_is_withheld_is_said_with_its_reason() -> None:
 
 def test_a_width_is_the_terminals_or_that_of_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    assert text.width(io.StringIO()) is None
+    assert width(io.StringIO()) is None
     monkeypatch.setenv("COLUMNS", "132")
-    assert text.width(io.StringIO()) == 132
+    assert width(io.StringIO()) == 132
     monkeypatch.setenv("COLUMNS", "nonsense")
-    assert text.width(io.StringIO()) is None
+    assert width(io.StringIO()) is None

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 if TYPE_CHECKING:
+    from pagewalk.outcome import Outcome
     from pagewalk.sources import Source
-    from pagewalk.walk import Outcome
 
 PARTIAL, DIFFERENCE = 3, 4
 
@@ -90,7 +90,7 @@ def opened(request: Request) -> Iterator[Source]:
 
     from pagewalk.proc.freeze import frozen
     from pagewalk.proc.processes import find
-    from pagewalk.walk import close, open_process
+    from pagewalk.walking import close, open_process
 
     source = open_process(find(request.target), request.source, int(request.budget * 1e6))
     started, stopping = time.monotonic(), False

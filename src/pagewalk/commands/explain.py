@@ -55,7 +55,7 @@ def rounds(source: Source, *, smaps: bool) -> Iterator[tuple[Table, Theirs, list
     from pagewalk.account import by_vma
     from pagewalk.ledger import ledger
     from pagewalk.proc.counters import read_theirs
-    from pagewalk.walk import walk
+    from pagewalk.walking import walk
 
     theirs = read_theirs(source.target, source.stall, smaps=smaps)
     for _ in range(ROUNDS_STOPPED if source.target.state() in "Tt" else ROUNDS):

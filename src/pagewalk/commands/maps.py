@@ -31,7 +31,7 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
     from pagewalk.errors import BadRequest
     from pagewalk.render import view
     from pagewalk.smaps import DETAILS, SMAPS_FIELDS, by_field
-    from pagewalk.walk import walk
+    from pagewalk.walking import walk
 
     request = Request(**options)  # type: ignore[arg-type]
     if everything and counts:

@@ -11,7 +11,7 @@ from pagewalk.commands import Request, finish, opened, output, target_options
 
 if TYPE_CHECKING:
     from pagewalk.pages import U64, Pages, VMAs
-    from pagewalk.walk import Walk
+    from pagewalk.walking import Walk
 
 
 @click.command("pages")
@@ -36,7 +36,7 @@ def command(span: str | None, vma: str | None, where: str | None, **options: obj
 
     from pagewalk.errors import BadRequest
     from pagewalk.render import view
-    from pagewalk.walk import walk
+    from pagewalk.walking import walk
     from pagewalk.where import parse_where
 
     request = Request(**options)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ def command(counts: bool, **options: object) -> int:
     from pagewalk.ledger import SHORT, ledger
     from pagewalk.proc.counters import read_theirs
     from pagewalk.render import view
-    from pagewalk.walk import walk
+    from pagewalk.walking import walk
 
     request = Request(**options)  # type: ignore[arg-type]
     with opened(request) as source, output(request.output) as out:

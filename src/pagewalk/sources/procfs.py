@@ -62,6 +62,12 @@ NO_SCAN = Withheld(
     "this kernel has no PAGEMAP_SCAN (since 6.7), the only interface that tells a huge leaf",
     partial=False,
 )
+NO_ZERO = Withheld(
+    "zero",
+    "without PAGEMAP_SCAN (since 6.7) only its frame tells the zero page, and frames are hidden:"
+    " rss counts such pages too",
+    partial=True,
+)
 NO_KPAGE = Withheld(
     "pss, uss, mapcount and the split by kind",
     "/proc/kpageflags and /proc/kpagecount are root's, mode 0400; run as root, or with"
@@ -146,7 +152,14 @@ class ProcfsSource:
     @property
     def withheld(self) -> tuple[Withheld, ...]:
         """Return what procfs cannot tell of this process."""
-        rows = (NO_TABLES, *self.notes, None if self.huge else NO_SCAN, self.hidden)
+        blind = not self.huge and self.frames is None
+        rows = (
+            NO_TABLES,
+            *self.notes,
+            None if self.huge else NO_SCAN,
+            NO_ZERO if blind else None,
+            self.hidden,
+        )
         return tuple(row for row in rows if row is not None)
 
     def vmas(self) -> VMAs:

@@ -1,0 +1,29 @@
+"""What a walk found out beside its pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pagewalk.pages import I64, Bool, Withheld
+from pagewalk.proc.stall import Stall
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a walk found out beside its pages; complete once its batches have been consumed.
+
+    ``shmem_swap`` i64 bytes in swap of the shmem object under each VMA, ``locked`` a mask of the
+    VM_LOCKED VMAs, ``vm_swap`` bytes of status; ``None`` where withheld.
+    """
+
+    stall: Stall
+    withheld: list[Withheld] = field(default_factory=list)
+    shmem_swap: I64 | None = None
+    locked: Bool | None = None
+    vm_swap: int | None = None
+    done: bool = False
+
+    @property
+    def partial(self) -> list[str]:
+        """Return why the walk is not all this source could have given; empty if it is."""
+        return [f"{row.what}: {row.why}" for row in self.withheld if row.partial]

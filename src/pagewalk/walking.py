@@ -1,0 +1,221 @@
+"""Walk a process: a source's leaves, joined with their VMA and their frame, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pagewalk.afterwards import look_back
+from pagewalk.outcome import Outcome
+from pagewalk.pages import (
+    I64,
+    U64,
+    Counts,
+    Leaves,
+    Pages,
+    State,
+    VMAs,
+    Withheld,
+    join,
+    take,
+)
+from pagewalk.proc import kernel
+from pagewalk.proc.pagemap import PAGE
+from pagewalk.proc.stall import BUDGET_NS
+from pagewalk.proc.target import open_target
+from pagewalk.ranges import holder, intersect
+from pagewalk.rows import doubt_rows, fill, hole_rows, join_batches, join_frames, unpopulated
+from pagewalk.sources import Source, open_source
+
+# So many leaves have their frames looked up at once: neighbours in RAM, which one read gets, lie
+# far apart in the address space. Their columns take 30 MB.
+TOGETHER = 1 << 19
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """One walk of one process: the VMAs at its start, and the batches to consume, once.
+
+    What the source can tell: ``frames``, ``huge`` leaves, ``tables`` (holes by level), ``young``
+    pages, ``zeros`` (the zero page from an anonymous one). ``covered`` i64 bytes of each VMA are
+    walked: all of it, unless ranges were asked for.
+    """
+
+    pid: int
+    name: str
+    exe: str | None
+    source: str
+    arch: str
+    page_size: int
+    frames: bool
+    huge: bool
+    tables: bool
+    young: bool
+    zeros: bool
+    vmas: VMAs
+    covered: I64
+    batches: Iterator[Pages | Counts]
+    outcome: Outcome
+
+
+def walk(
+    target: int | Source,
+    *,
+    source: str = "auto",
+    frames: bool = True,
+    holes: bool = False,
+    ranges: U64 | None = None,
+    budget_ns: int = BUDGET_NS,
+) -> Walk:
+    """Walk process ``target`` (a pid, or a Source opened earlier) and return a Walk.
+
+    With ``frames=False`` no page is looked at one by one: batches are Counts, bytes by state, and
+    everything that needs a frame is withheld. With ``holes=True`` the batches also hold rows for
+    what is not populated. ``ranges`` u64[k, 2] restricts the walk (sorted, half open).
+
+    Nothing is read before the batches are consumed, but the VMAs. Raises ProcessGone,
+    NotPermitted, NoAddressSpace, SourceUnavailable; consuming the batches may raise ProcessGone.
+    """
+    opened = open_process(target, source, budget_ns) if isinstance(target, int) else target
+    try:
+        vmas = opened.vmas()
+    except BaseException:
+        if isinstance(target, int):
+            close(opened)
+        raise
+    wanted = vmas.ranges if ranges is None else intersect(vmas.ranges, ranges)[0]
+    outcome = Outcome(opened.stall, list(opened.withheld))
+    if not frames:
+        outcome.withheld.append(
+            Withheld("pss, uss and the split by kind", "frames were not asked for", partial=False)
+        )
+    batches = run(opened, vmas, wanted, outcome, frames=frames, holes=holes)
+    return Walk(
+        pid=opened.target.pid,
+        name=opened.target.name,
+        exe=opened.target.exe,
+        source=opened.name,
+        arch=kernel.architecture(),
+        page_size=PAGE,
+        frames=frames and opened.frames is not None,
+        huge=opened.huge,
+        tables=opened.tables,
+        young=opened.frames is not None and opened.frames.young,
+        zeros=opened.huge or opened.frames is not None,
+        vmas=vmas,
+        covered=covered(vmas, wanted),
+        batches=closing(batches, opened) if isinstance(target, int) else batches,
+        outcome=outcome,
+    )
+
+
+def open_process(pid: int, source: str = "auto", budget_ns: int = BUDGET_NS) -> Source:
+    """Return process ``pid`` opened by ``source``; rights may be dropped before it is walked.
+
+    The caller gives it back with `close`. Raises what `walk` raises.
+    """
+    target = open_target(pid)
+    try:
+        target.keep("maps", "smaps")
+        return open_source(source, target, budget_ns)
+    except BaseException:
+        target.close()
+        raise
+
+
+def close(source: Source) -> None:
+    """Give back a source and the target it holds."""
+    source.close()
+    source.target.close()
+
+
+def closing(batches: Iterator[Pages | Counts], source: Source) -> Iterator[Pages | Counts]:
+    try:
+        yield from batches
+    finally:
+        close(source)
+
+
+def covered(vmas: VMAs, wanted: U64) -> I64:
+    # How much of each VMA the walk is about, bytes.
+    out = np.zeros(len(vmas), np.int64)
+    size = (wanted[:, 1] - wanted[:, 0]).astype(np.int64)
+    np.add.at(out, holder(wanted[:, 0], vmas.ranges), size)
+    return out
+
+
+def run(
+    source: Source, vmas: VMAs, wanted: U64, outcome: Outcome, *, frames: bool, holes: bool
+) -> Iterator[Pages | Counts]:
+    # The walk proper; what can only be known at its end goes into `outcome`.
+    keep_freed_memory()
+    if not frames:
+        batches: Iterator[Pages | Counts] = source.counts(vmas)
+    elif not source.tables:
+        batches = filled(source, vmas, wanted) if holes else leaf_pages(source, vmas, wanted)
+    else:
+        batches = table_pages(source, vmas, wanted, in_order=holes)
+    doubtful = 0
+    for batch in batches:
+        doubtful += int(batch.size[batch.state == State.DOUBT].sum())
+        yield batch
+        del batch  # or it stays in memory while the next one is made
+    if doubtful:
+        outcome.withheld.append(
+            Withheld(
+                f"{doubtful} bytes",
+                "page-table entries that no kernel writes, after reading them again: the tables"
+                " changed under the walk, or are broken; pages --where doubt shows them",
+                partial=True,
+            )
+        )
+    look_back(source, vmas, outcome)
+
+
+def keep_freed_memory() -> None:
+    # glibc gives a batch's memory back to the kernel after each batch, and to fault it in again
+    # costs a third of a walk. Its threshold follows the largest piece freed: free one, untouched.
+    np.empty(31 << 20, np.uint8)
+
+
+def leaf_pages(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages]:
+    # Batches of what is populated.
+    waiting: list[Leaves] = []
+    for batch in source.leaves(vmas, wanted):
+        waiting.append(batch.leaves)
+        if sum(map(len, waiting)) >= TOGETHER:
+            yield from join_batches(vmas, waiting, source.frames)
+            waiting = []
+    if waiting:
+        yield from join_batches(vmas, waiting, source.frames)
+
+
+def table_pages(source: Source, vmas: VMAs, wanted: U64, *, in_order: bool) -> Iterator[Pages]:
+    # Batches with a row for each hole and doubt too; sums do not mind their order.
+    for batch in source.leaves(vmas, wanted):
+        parts = [join_frames(vmas, batch.leaves, source.frames)] if len(batch.leaves) else []
+        if len(batch.holes):
+            parts.append(hole_rows(vmas, batch.holes))
+        if len(batch.doubts):
+            parts.append(doubt_rows(vmas, batch.doubts))
+        if not in_order:
+            yield from parts
+        elif parts:
+            rows = join(parts)
+            yield take(rows, np.argsort(rows.addr, kind="stable"))
+
+
+def filled(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages]:
+    # Batches with ABSENT rows between the leaves, for a source that cannot tell holes apart.
+    at = 0
+    for pages in leaf_pages(source, vmas, wanted):
+        if len(pages):
+            end = int(pages.addr[-1] + pages.size[-1])
+            yield fill(vmas, pages, at, end, wanted)
+            at = end
+    none = np.zeros(0, np.uint64)
+    rest = fill(vmas, unpopulated(vmas, none, none, none.astype(np.uint8)), at, 1 << 64, wanted)
+    if len(rest):
+        yield rest
