@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,15 +23,26 @@ def test_there_are_pages_with_examples() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
-def test_examples_run(page: Path) -> None:
+def test_examples_run(page: Path, tmp_path: Path) -> None:
     found = [b for b in blocks(page, "python") if "root" not in b.words or os.geteuid() == 0]
     if not found:
         pytest.skip("its examples need root")
-    ran = subprocess.run(
-        [sys.executable, "-c", program(page, [block.text for block in found])],
-        capture_output=True, text=True, timeout=60, check=False,
-    )
-    assert ran.returncode == 0, f"{page.name}: {ran.stderr}"
+    code = program(page, [block.text for block in found])
+    assert run(code, tmp_path / "stderr") == 0, (tmp_path / "stderr").read_text()
+
+
+def run(code: str, stderr: Path) -> int:
+    """Run Python code and return its exit code; what it leaves running is ended."""
+    with stderr.open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.DEVNULL, stderr=said, start_new_session=True,
+        )
+        try:
+            return process.wait(60)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def program(page: Path, examples: list[str]) -> str:
