@@ -27,13 +27,14 @@ def command(against: str, **options: object) -> int:
     from pagewalk.sources import open_source
 
     request = Request(**options)  # type: ignore[arg-type]
+    write = view(request.format, "check")
     with opened(request) as source, output(request.output) as out:
         second = open_source(against, source.target, source.stall.budget_ns)
         try:
             report = check(source, second)
         finally:
             second.close()
-        view(request.format, "check")(report, out)
+        write(report, out)
     if source.name == against:
         note(request, f"both walks were by {against}: give another source by --source")
     return DIFFERENCE if report.differences else 0

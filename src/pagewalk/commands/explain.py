@@ -39,9 +39,10 @@ def command(no_smaps: bool, **options: object) -> int:
     from pagewalk.render import view
 
     request = Request(**options)  # type: ignore[arg-type]
+    write = view(request.format, "explain")
     with opened(request) as source, output(request.output) as out:
         table, theirs, lines = min(rounds(source, smaps=not no_smaps), key=lambda r: doubt(r[2]))
-        view(request.format, "explain")(table, lines, theirs, out)
+        write(table, lines, theirs, out)
     open_lines = [line.against for line in lines if line.unexplained]
     if open_lines:
         note(request, f"unexplained: {', '.join(open_lines)}"

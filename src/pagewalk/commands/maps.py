@@ -43,8 +43,9 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
     unknown = sorted(set(chosen) - set(known))
     if unknown:
         raise BadRequest(f"no column is called '{unknown[0]}'; there are: {', '.join(known)}")
+    write = view(request.format, "maps")
     with opened(request) as source, output(request.output) as out:
         walked = walk(source, frames=not counts)
         table = by_field(walked, count_swap_users(source.name)) if everything else by_vma(walked)
-        view(request.format, "maps")(table, out, columns=chosen, everything=everything)
+        write(table, out, columns=chosen, everything=everything)
     return finish(request, table.outcome)

@@ -43,6 +43,7 @@ def command(span: str | None, vma: str | None, where: str | None, **options: obj
     test = parse_where(where) if where else None
     if test and request.format == "log":
         raise BadRequest("--format log prints every page; --where is for the other formats")
+    write = view(request.format, "pages")
     with opened(request) as source, output(request.output) as out:
         vmas = source.vmas()
         ranges = np.stack([vmas.start, vmas.end], axis=1)
@@ -52,7 +53,7 @@ def command(span: str | None, vma: str | None, where: str | None, **options: obj
             ranges = within(ranges, span)
         walked = walk(source, holes=True, ranges=ranges)
         rows = selected(walked, test)
-        view(request.format, "pages")(rows, walked.vmas, out)
+        write(rows, walked.vmas, out)
     return finish(request, walked.outcome)
 
 

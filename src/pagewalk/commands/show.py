@@ -28,16 +28,18 @@ def command(counts: bool, **options: object) -> int:
     from pagewalk.walking import walk
 
     request = Request(**options)  # type: ignore[arg-type]
+    # The module's log is made of the pages themselves.
+    write = view(request.format, "pages" if request.format == "log" else "show")
     with opened(request) as source, output(request.output) as out:
         if request.format == "log":
             walked = walk(source, holes=True)
-            view("log", "pages")(walked.batches, walked.vmas, out)
+            write(walked.batches, walked.vmas, out)
             return finish(request, walked.outcome)
         before = read_theirs(source.target, source.stall, smaps=False)
         table = by_vma(walk(source, frames=not counts))
         theirs = read_theirs(source.target, source.stall, smaps=False)
         lines = [line for line in ledger(table, theirs, before) if line.against in SHORT]
-        view(request.format, "show")(table, lines, out)
+        write(table, lines, out)
     if request.format == "text":  # the screen says it already
         return PARTIAL if table.outcome.partial else 0
     return finish(request, table.outcome)

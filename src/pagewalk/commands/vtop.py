@@ -38,11 +38,12 @@ def command(address: str, legend: bool, **options: object) -> int:
     from pagewalk.translate import translate
 
     request = Request(**options)  # type: ignore[arg-type]
+    write = view(request.format, "vtop")
     with opened(request) as source, output(request.output) as out:
         if not isinstance(source, KernelSource):
             raise refusal(source, address)
         found = translate(source, address)
-        view(request.format, "vtop")(found, out, legend=legend)
+        write(found, out, legend=legend)
     return verdict(request, found)
 
 
