@@ -19,18 +19,19 @@ from time import perf_counter_ns as now
 begin = now()
 import numpy
 middle = now()
-import pagewalk
+from pagewalk import by_vma, walk
 print(middle - begin, now() - middle)
 """
 
 
 def hello(plan: Plan) -> list[Row]:
-    """Time `pagewalk PID` on a hello-world program, and `import pagewalk` beyond numpy's."""
+    """Time `pagewalk PID` on a hello-world program, and the package's import beyond numpy's."""
     with own("hello") as pid:
         got = interleave(
             3 * plan.rounds,
             {
                 "pagewalk": lambda: whole([*PAGEWALK, str(pid)]),
+                "procfs": lambda: whole([*PAGEWALK, str(pid), "--source", "procfs"]),
                 "psutil": lambda: whole([sys.executable, "-c", PSUTIL, str(pid)]),
                 "pmap": lambda: whole(["pmap", "-X", str(pid)]),
                 "cat": lambda: whole(["cat", f"/proc/{pid}/smaps"]),
@@ -38,12 +39,14 @@ def hello(plan: Plan) -> list[Row]:
         )
     runs = [output([sys.executable, "-c", IMPORTS]).split() for _ in range(3 * plan.rounds + 1)]
     numpy, package = (tuple(int(run[i]) / 1e6 for run in runs[1:]) for i in (0, 1))
+    limit = Limit(200, Of.MEDIAN)
+    psutil = "python with psutil: memory_full_info, memory_maps"
     what = "hello world: whole command"
     return [
-        Row(what, "python with psutil: memory_full_info, memory_maps", "ms", got["pagewalk"],
-            got["psutil"], Limit(200, Of.MEDIAN)),
+        Row(what, psutil, "ms", got["pagewalk"], got["psutil"], limit),
+        Row(f"{what}, --source procfs", psutil, "ms", got["procfs"], got["psutil"], limit),
         Row(what, "pmap -X", "ms", got["pagewalk"], got["pmap"]),
         Row(what, "cat smaps", "ms", got["pagewalk"], got["cat"]),
-        Row("import pagewalk, after numpy", "import numpy", "ms", package, numpy,
+        Row("from pagewalk import by_vma, walk, after numpy", "import numpy", "ms", package, numpy,
             Limit(30, Of.MEDIAN)),
     ]

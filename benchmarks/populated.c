@@ -1,0 +1,56 @@
+/*
+ * populated anon|file MIB: that much memory, every page of it present. Says "ready" and stays.
+ *
+ * anon is anonymous memory in base pages. file is one shared file of 64 MiB, mapped as often as
+ * makes up MIB: many pages that take little memory. The kernel fills the pages in, which is faster
+ * than a loop that touches them.
+ */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { FILE_MIB = 64 };
+
+static int fail(const char *what)
+{
+	perror(what);
+	return 1;
+}
+
+static int anon(size_t size)
+{
+	char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		return fail("mmap");
+	madvise(p, size, MADV_NOHUGEPAGE);
+	return madvise(p, size, MADV_POPULATE_WRITE) ? fail("populate") : 0;
+}
+
+static int file(size_t size)
+{
+	int fd = memfd_create("mapped often", 0);
+	size_t part = (size_t)FILE_MIB << 20;
+
+	if (fd < 0 || ftruncate(fd, part))
+		return fail("memfd");
+	for (size_t done = 0; done < size; done += part)
+		if (mmap(NULL, part, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0) == MAP_FAILED)
+			return fail("mmap");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	size_t size = argc > 2 ? strtoul(argv[2], NULL, 10) << 20 : 0;
+
+	if (argc < 3 || (strcmp(argv[1], "anon") ? file(size) : anon(size)))
+		return 1;
+	puts("ready");
+	fflush(stdout);
+	pause();
+	return 0;
+}
