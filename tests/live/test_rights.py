@@ -339,6 +339,9 @@ def test_what_needs_rights_at_the_end_is_said_to_be_missing(source: str) -> None
         before = walk_in_child(running, source, drop=False)
         after = walk_in_child(running, source, drop=True)
     assert before["totals"]["swap_shmem"] > 0 and before["partial"] == []
-    assert after["totals"]["swap_shmem"] is None and after["totals"]["swap"] is None
-    assert len(after["partial"]) == 1 and after["partial"][0].startswith("swap of shmem")
+    # procfs follows map_files at the end, which takes a right; kernel memory may do without.
+    for key in ("swap_shmem", "swap"):
+        assert after["totals"][key] == (None if after["partial"] else before["totals"][key])
+    assert all(reason.startswith("swap of shmem") for reason in after["partial"])
+    assert len(after["partial"]) == (1 if source == "procfs" else 0)
     assert after["totals"]["rss"] == before["totals"]["rss"]

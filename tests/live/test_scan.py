@@ -99,7 +99,7 @@ def leaves(pid: int, *, by_scan: bool) -> Iterator[Leaves]:
         source.huge = source.huge and by_scan
         vmas = source.vmas()
         ranges = np.stack([vmas.start, vmas.end], axis=1)
-        yield join([found for found, _ in source.leaves(vmas, ranges)])
+        yield join([batch.leaves for batch in source.leaves(vmas, ranges)])
     finally:
         pagewalk.close(source)
 
