@@ -178,18 +178,21 @@ class ProcfsSource:
             yield Batch(self.read_leaves(regions), NO_HOLES, NO_DOUBTS)
 
     def regions(self, shown: U64) -> Iterator[U64]:
-        # Populated regions (start, end, categories) of the VMAs, found by PAGEMAP_SCAN.
+        # Populated regions (start, end, categories) of the VMAs. Near VMAs are scanned together:
+        # what lies between was not asked for.
+        for found in gather(self.scan(shown)):
+            pieces, _, row = intersect(shown, found[:, :2])
+            if len(pieces):
+                yield np.column_stack([pieces, found[row, 2]])
+
+    def scan(self, shown: U64) -> Iterator[U64]:
         asked = pagemap.PRESENT | pagemap.SWAPPED | pagemap.PFNZERO | pagemap.HUGE
         widest = self.widest_window()
         window = Slice(min(1 << 28, widest), 1 << 21, widest)
         for start, end in join_near(shown[:, 0], shown[:, 1], pagemap.GAP):
-            for found in pagemap.scan(
+            yield from pagemap.scan(
                 self.pagemap_fd, start, end, asked, self.target.pid, self.stall, window
-            ):
-                # near ranges were asked for together: what lies between was not wanted
-                pieces, _, row = intersect(shown, found[:, :2])
-                if len(pieces):
-                    yield np.column_stack([pieces, found[row, 2]])
+            )
 
     def widest_window(self) -> int:
         # A call is bounded in the pages and regions it finds, so what can take long is page tables
