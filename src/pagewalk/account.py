@@ -264,14 +264,18 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
     state = {s: sums.state[:, s] for s in State}
     present = sum_of(sums, PRESENT_STATES)
     not_mapped = state[State.NOT_MAPPED] if walk.tables else None
+    rss: I64 | None = sum_of(sums, RSS_STATES) + sums.hwpoison
+    # Where the zero page looks like any anonymous page, RSS is known only if there is none, and
+    # VmRSS says so by being the same.
+    certain = walk.zeros or int(rss.sum()) == walk.outcome.vm_rss
     columns: dict[str, I64 | None] = {
         "size": size,
         "present": present,
-        "rss": sum_of(sums, RSS_STATES) + sums.hwpoison,
+        "rss": rss if certain else None,
         "not_present": size - present - (0 if not_mapped is None else not_mapped),
         "not_mapped": not_mapped,
         "empty": state[State.EMPTY] if walk.tables else None,
-        "zero": state[State.ZERO] if walk.zeros else None,
+        "zero": state[State.ZERO] if certain else None,
         "huge_zero": sums.huge[:, State.ZERO] if walk.huge else None,
         "hugetlb": state[State.HUGETLB],
         "device": state[State.DEVICE],
@@ -285,6 +289,8 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
         **kind_columns(walk, sums, state),
         **frame_columns(walk, sums),
     }
+    if not certain:
+        columns["anon"] = None
     totals = {name: None if c is None else int(c.sum()) for name, c in columns.items()}
     fixed = sums.pss if walk.frames else None
     if fixed is not None:

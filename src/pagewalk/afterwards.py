@@ -21,7 +21,8 @@ VM_LOCKED = 0x2000  # include/linux/mm.h
 def look_back(source: Source, vmas: VMAs, outcome: Outcome) -> None:
     """Complete ``outcome`` of a walk over ``vmas``; raises ProcessGone when the memory is gone."""
     check_still(source, vmas, outcome)
-    outcome.vm_swap = counters.read_status(source.target).get("VmSwap")
+    status = counters.read_status(source.target)
+    outcome.vm_swap, outcome.vm_rss = status.get("VmSwap"), status.get("VmRSS")
     read_shmem_swap(source, vmas, outcome)
     read_locked(source, vmas, outcome)
     outcome.done = True

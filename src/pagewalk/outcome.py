@@ -13,7 +13,7 @@ class Outcome:
     """What a walk found out beside its pages; complete once its batches have been consumed.
 
     ``shmem_swap`` i64 bytes in swap of the shmem object under each VMA, ``locked`` a mask of the
-    VM_LOCKED VMAs, ``vm_swap`` bytes of status; ``None`` where withheld.
+    VM_LOCKED VMAs, ``vm_swap`` and ``vm_rss`` bytes of status; ``None`` where withheld.
     """
 
     stall: Stall
@@ -21,6 +21,7 @@ class Outcome:
     shmem_swap: I64 | None = None
     locked: Bool | None = None
     vm_swap: int | None = None
+    vm_rss: int | None = None
     done: bool = False
 
     @property

@@ -255,9 +255,6 @@ def test_pid_1_of_a_hardened_machine_refuses_even_root() -> None:
     assert "a security module (LSM) or this kernel's hardening" in one_sentence(ran)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="without PAGEMAP_SCAN and frames zero pages are counted as anonymous"
-)
 def test_zero_pages_are_not_called_anonymous_where_nobody_can_tell() -> None:
     # Before 6.7 pagemap says of a zero page what it says of a shared anonymous one.
     with start("zero_reads", stopped=True) as running:

@@ -45,6 +45,12 @@ def complete_target(_ctx: object, _param: object, typed: str) -> list[str]:
     return [word for word in words if word.startswith(typed)]
 
 
+def complete_source(_ctx: object, _param: object, typed: str) -> list[str]:
+    from pagewalk.sources import SOURCES
+
+    return [name for name in ("auto", *SOURCES) if name.startswith(typed)]
+
+
 def format_option(*formats: str) -> Callable[[Any], Any]:
     return click.option(
         "--format", "-f", default="text", type=click.Choice(formats), help="How to write it."
@@ -68,7 +74,9 @@ def target_options(*formats: str) -> Callable[[Any], Any]:
         options = (
             click.argument("target", shell_complete=complete_target),
             click.option("--source", default="auto", metavar="SOURCE", show_default=True,
-                         help="Where to read from: auto or procfs."),
+                         shell_complete=complete_source,
+                         help="Where to read from: auto (the best that works here), ebpf,"
+                              " kcore, drgn or procfs."),
             format_option(*formats),
             click.option("--freeze", is_flag=True,
                          help="Stop the target (SIGSTOP) for the walk; always resumed."),

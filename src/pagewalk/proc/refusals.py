@@ -126,8 +126,8 @@ def why_refused(pid: int, name: str, dirfd: int | None = None) -> tuple[str, str
         return (
             "refused although CAP_SYS_PTRACE is held: a security module (LSM) or this kernel's"
             " hardening protects the process",
-            "nothing to be done from here; look at the policy of the LSMs named in"
-            " /sys/kernel/security/lsm",
+            "look at the policy of the LSMs named in /sys/kernel/security/lsm; --source ebpf reads"
+            " kernel memory, which asks none of them",
         )
     uids = status_uids(pid, dirfd)
     me = os.geteuid()

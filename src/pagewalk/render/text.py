@@ -94,10 +94,10 @@ def label(name: str) -> str:
 
 
 def biggest(table: Table, out: TextIO, room: int) -> None:
-    rss, size = table.columns["rss"], table.columns["size"]
-    assert rss is not None and size is not None
-    order = np.lexsort((-size, -rss))[:5]
-    heading = f"biggest of {len(rss)} VMAs"
+    present, size = table.columns["present"], table.columns["size"]
+    assert present is not None and size is not None
+    order = np.lexsort((-size, -present))[:5]
+    heading = f"biggest of {len(size)} VMAs"
     print_maps(table, order.tolist(), ("size", "rss", "not_present", "swap", "pss", "uss"), out,
                room, heading)
 
@@ -190,15 +190,17 @@ def pages(batches: Iterable[Pages], vmas: VMAs, out: TextIO) -> None:
 
 
 def page_lines(rows: Pages) -> bytes:
-    gap = pieces.text("  ", len(rows))
+    gap, nothing = pieces.text("  ", len(rows)), pieces.text("", len(rows))
+    told = np.concatenate(
+        [describe.flag_words(rows), describe.swap_place(rows, "swap ", ":", "", "")], axis=1
+    )
     return pieces.lines(
         pieces.hexadecimal(rows.addr), gap,
         pieces.ljust(describe.physical(rows, "-"), 16), gap,
         pieces.rjust(pieces.decimal(rows.size >> np.uint64(10)), 9), gap,
         pieces.ljust(describe.states(rows), 10), gap,
-        pieces.rjust(describe.mapcount(rows, "-"), 5), gap,
-        describe.flag_words(rows),
-        describe.swap_place(rows, "swap ", ":", "", ""),
+        pieces.rjust(describe.mapcount(rows, "-"), 5),
+        pieces.where(told[:, :1].any(axis=1), gap, nothing), told,
     )
 
 
@@ -222,6 +224,7 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
     for reason in theirs.not_read:
         print(wrapped(f"not compared with {reason}", out), file=out)
     withheld(table, out)
+    print(paint(out, DIM, "which of these to trust, and for what: docs/which-number.md"), file=out)
 
 
 def ledger_lines(ledger: Sequence[Line], out: TextIO) -> list[str]:

@@ -63,9 +63,9 @@ NO_SCAN = Withheld(
     partial=False,
 )
 NO_ZERO = Withheld(
-    "zero",
-    "without PAGEMAP_SCAN (since 6.7) only its frame tells the zero page, and frames are hidden:"
-    " rss counts such pages too",
+    "rss, anon and zero",
+    "without PAGEMAP_SCAN (since 6.7) only its frame tells the zero page, and frames are hidden;"
+    " they are told where VmRSS shows that there is none",
     partial=True,
 )
 NO_KPAGE = Withheld(
