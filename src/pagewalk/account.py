@@ -264,7 +264,7 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
     state = {s: sums.state[:, s] for s in State}
     present = sum_of(sums, PRESENT_STATES)
     not_mapped = state[State.NOT_MAPPED] if walk.tables else None
-    rss: I64 | None = sum_of(sums, RSS_STATES) + sums.hwpoison
+    rss = sum_of(sums, RSS_STATES) + sums.hwpoison
     # Where the zero page looks like any anonymous page, RSS is known only if there is none, and
     # VmRSS says so by being the same.
     certain = walk.zeros or int(rss.sum()) == walk.outcome.vm_rss
@@ -342,7 +342,7 @@ def frame_columns(walk: Walk, sums: Sums) -> dict[str, I64 | None]:
     return {
         "pss": pss if walk.frames else None,
         "uss": sums.uss if walk.frames else None,
-        "ksm": sums.ksm if walk.frames else None,
+        "ksm": sums.ksm if walk.frames and walk.ksm else None,
         "locked": np.where(locked, pss, 0) if walk.frames and locked is not None else None,
         "private_hugetlb": sums.private_hugetlb if split else None,
         "hugetlb_pmd_shared": sums.pmd_shared if split else None,

@@ -11,7 +11,9 @@ import sys
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import click
+from click.shell_completion import CompletionItem
 
+from pagewalk.commands import complete_target
 from pagewalk.errors import PagewalkError
 
 COMMANDS = {
@@ -48,6 +50,14 @@ class Commands(click.Group):
         if args[0] not in COMMANDS and not args[0].startswith("--"):
             return "show", self.get_command(ctx, "show"), args
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # A first word may be a target too; there are too many to list before a letter is typed.
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete and not incomplete.startswith("-"):
+            targets = complete_target(ctx, None, incomplete)
+            found += [CompletionItem(word) for word in targets if word not in COMMANDS]
+        return found
 
     def invoke(self, ctx: click.Context) -> object:
         # Here and not in main(): click itself would end the program, with 1.

@@ -270,3 +270,4 @@ def test_commands_options_formats_and_targets_are_completed(sleeper: str) -> Non
     assert completed("pagewalk doctor --format ") == {"text", "json"}
     assert sleeper in completed(f"pagewalk show {sleeper[:-1]}")
     assert "sleep" in completed("pagewalk show slee")
+    assert sleeper in completed(f"pagewalk {sleeper[:-1]}")

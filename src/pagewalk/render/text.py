@@ -200,7 +200,7 @@ def page_lines(rows: Pages) -> bytes:
         pieces.rjust(pieces.decimal(rows.size >> np.uint64(10)), 9), gap,
         pieces.ljust(describe.states(rows), 10), gap,
         pieces.rjust(describe.mapcount(rows, "-"), 5),
-        pieces.where(told.any(axis=1), gap, nothing), told,
+        pieces.where(told.max(axis=1, initial=0) != 0, gap, nothing), told,
     )
 
 
