@@ -170,7 +170,7 @@ def walk(
     known = {"shmem_swap": none, "locked": none.astype(bool), "vm_swap": PAGE, "done": True}
     return Walk(
         pid=4711, name="pro gram\x1b[1m", exe="/usr/bin/program", source="procfs", arch="x86_64",
-        page_size=PAGE, frames=frames, huge=True, tables=tables, young=False, zeros=True,
+        page_size=PAGE, frames=frames, huge=True, tables=tables, young=False, zeros=True, ksm=True,
         vmas=of, covered=of.size.astype(np.int64), batches=iter(batches),
         outcome=Outcome(stall, list(withheld), **{**known, **outcome}),  # type: ignore[arg-type]
     )

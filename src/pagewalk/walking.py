@@ -39,8 +39,8 @@ class Walk:
     """One walk of one process: the VMAs at its start, and the batches to consume, once.
 
     What the source can tell: ``frames``, ``huge`` leaves, ``tables`` (holes by level), ``young``
-    pages, ``zeros`` (the zero page from an anonymous one). ``covered`` i64 bytes of each VMA are
-    walked: all of it, unless ranges were asked for.
+    pages, ``zeros`` (the zero page from an anonymous one), ``ksm`` pages. ``covered`` i64 bytes of
+    each VMA are walked: all of it, unless ranges were asked for.
     """
 
     pid: int
@@ -54,6 +54,7 @@ class Walk:
     tables: bool
     young: bool
     zeros: bool
+    ksm: bool
     vmas: VMAs
     covered: I64
     batches: Iterator[Pages | Counts]
@@ -104,6 +105,7 @@ def walk(
         tables=opened.tables,
         young=opened.frames is not None and opened.frames.young,
         zeros=opened.huge or opened.frames is not None,
+        ksm=opened.frames is not None and opened.frames.ksm,
         vmas=vmas,
         covered=covered(vmas, wanted),
         batches=closing(batches, opened) if isinstance(target, int) else batches,

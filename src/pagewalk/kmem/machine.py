@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+
 import numpy as np
 
 from pagewalk.flags import YOUNG
 from pagewalk.kmem import frames as struct_pages
-from pagewalk.kmem.directmap import find_direct_map, find_mem_map, highest_phys
+from pagewalk.kmem.directmap import (
+    DirectMap,
+    find_direct_map,
+    find_mem_map,
+    highest_phys,
+    own_mm,
+    translate,
+)
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.process import Machine, paging_format
+from pagewalk.kmem.task import read_mm
 from pagewalk.kmem.verify import compare
 from pagewalk.kmem.zero import find_zero_frames
 from pagewalk.pages import U64, Bool, Withheld
@@ -33,6 +44,7 @@ class StructPages:
     """Frame flags and mapcounts from struct page; see proc.frames.FrameReader."""
 
     young = True
+    ksm = True
 
     def __init__(self, frames: struct_pages.FrameMap) -> None:
         self.frames = frames
@@ -58,7 +70,9 @@ def open_machine(kernel: Kernel) -> Machine:
         direct_map = find_direct_map(kernel)
         mem_map = find_mem_map(kernel, direct_map)
         zero = find_zero_frames(kernel, direct_map, mem_map)
-        frames, notes = choose_frames(struct_pages.open_frame_map(kernel, mem_map, zero))
+        frame_map = struct_pages.open_frame_map(kernel, mem_map, zero)
+        own = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        frames, notes = choose_frames(frame_map, written_frame(kernel, direct_map, own))
     except BaseException:
         kernel.close()
         raise
@@ -67,16 +81,25 @@ def open_machine(kernel: Kernel) -> Machine:
     return Machine(kernel, direct_map, mem_map, arch, frames, pfns, notes)
 
 
+def written_frame(kernel: Kernel, direct_map: DirectMap, own: mmap.mmap) -> int:
+    """Return the PFN of ``own``, anonymous memory, after writing to it."""
+    own[0] = 1
+    address = ctypes.addressof(ctypes.c_char.from_buffer(own))
+    phys, _ = translate(kernel, direct_map, read_mm(kernel, own_mm(kernel)).pgd, address)
+    return phys // PAGE
+
+
 def choose_frames(
-    frames: struct_pages.FrameMap,
+    frames: struct_pages.FrameMap, own: int
 ) -> tuple[FrameReader, tuple[Withheld, ...]]:
     """Return struct pages as the frame database where they agree with the kernel's own files.
 
-    The files are asked about a sample of frames. Where they may not be read (only root may)
-    nothing contradicts, and the walk says that nothing confirmed either.
+    The files are asked about a sample of frames; ``own`` is as Frames.proved has it. Where they
+    may not be read (only root may) nothing contradicts, and the walk says that nothing confirmed
+    either.
     """
     try:
-        kpage = open_frames()
+        kpage = open_frames().proved(own)
     except OSError:
         return StructPages(frames), (UNCONFIRMED,)
     agreement = compare(frames, kpage, sample())

@@ -59,7 +59,8 @@ def _look(frames: FrameMap, kpage: Frames, pfns: U64) -> Agreement:
     # Of an optimised hugetlb folio's tails the kernel calls each 64th a head, by the struct page
     # they share (seen on 6.18); we know better.
     huge = after[0] & kpf("huge") != 0
-    compared = np.where(huge, EXPORTED & ~(kpf("head") | kpf("tail")), EXPORTED)
+    exported = EXPORTED if kpage.ksm else EXPORTED & ~kpf("ksm")
+    compared = np.where(huge, exported & ~(kpf("head") | kpf("tail")), exported)
     flags = same & ((rows.flags ^ after[0]) & compared != 0)
     mapcount = same & (rows.mapcount != after[1].view(np.int64))
     return Agreement(int(np.count_nonzero(same)), pfns[flags], pfns[mapcount])

@@ -7,7 +7,7 @@ taken; a word costs the kernel 60 to 90 ns, so frames are read in runs, each onc
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from pagewalk.pages import U64, Bool
 HEAD = np.uint64(1 << KPF["head"])
 TAIL = np.uint64(1 << KPF["tail"])
 LARGE = HEAD | TAIL
+KSM = np.uint64(1 << KPF["ksm"])
 LARGEST_ORDER = 18  # 1 GiB of 4 KiB pages: no folio is larger
 
 # Frames between two wanted ones that are cheaper to read than a second call.
@@ -25,11 +26,15 @@ GAP = 24
 
 
 class FrameReader(Protocol):
-    """What tells the flags and the mapcount of page frames; ``young``: PG_young too."""
+    """What tells the flags and the mapcount of page frames."""
 
     @property
     def young(self) -> bool:
         """Return whether the flags hold flags.YOUNG."""
+
+    @property
+    def ksm(self) -> bool:
+        """Return whether the flags tell KSM pages."""
 
     def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
         """Return (flags of the folio's head, mapcount), u64[n], of each frame in ``pfns`` u64[n].
@@ -47,15 +52,21 @@ class FrameReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """The frame database of /proc, open: descriptors of kpageflags and kpagecount."""
+    """The frame database of /proc, open: descriptors of kpageflags and kpagecount.
+
+    Without ``ksm`` the kernel's KSM bit means nothing; see ``proved``.
+    """
 
     flags: int
     count: int
     young: bool = False
+    ksm: bool = True
 
     def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
         """Return (flags, mapcount) as FrameReader says."""
         flags = folio_flags(self.flags, pfns, read_frames(self.flags, pfns))
+        if not self.ksm:
+            flags &= ~KSM
         mapcount = np.ones(len(pfns), np.uint64)
         ask = np.flatnonzero(~once | (flags & LARGE != 0))
         mapcount[ask] = read_frames(self.count, pfns[ask])
@@ -64,6 +75,16 @@ class Frames:
     def counts(self, pfns: U64) -> U64:
         """Return the mapcounts as FrameReader says."""
         return read_frames(self.count, pfns)
+
+    def proved(self, own: int) -> Frames:
+        """Return these frames with ``ksm`` off if the kernel calls frame ``own`` merged.
+
+        It is to be one of ours, written a moment ago, which nobody can have merged. 6.12 sets the
+        KSM bit on every anonymous page: PAGE_MAPPING_KSM, which stable_page_flags tests, is two
+        bits, one of them PAGE_MAPPING_ANON.
+        """
+        word = read_frames(self.flags, np.array([own], np.uint64))[0]
+        return replace(self, ksm=not word & KSM)
 
     def close(self) -> None:
         """Give the descriptors back."""
