@@ -26,6 +26,11 @@ def state(flags: Flag, backing: Backing, *kpageflags: str, frames: bool = True) 
         (HERE, Backing.ANON, ("anon", "swapbacked"), State.ANON),
         (HERE, Backing.ANON, ("anon", "ksm"), State.ANON),
         (HERE, Backing.FILE, ("anon", "swapbacked"), State.ANON),  # copied on write
+        # A frame that the database says nothing of: the entry without bit 61 is enough.
+        (HERE, Backing.ANON, (), State.ANON),
+        (HERE, Backing.FILE, (), State.ANON),
+        (HERE, Backing.SHMEM, (), State.ANON),
+        (HERE, Backing.DRIVER, (), State.SPECIAL),
         (NAMED, Backing.FILE, ("lru", "uptodate"), State.FILE),
         (NAMED, Backing.SHMEM, ("swapbacked", "lru"), State.SHMEM),
         (NAMED, Backing.KERNEL, ("reserved",), State.FILE),  # the vdso counts in RssFile

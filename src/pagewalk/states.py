@@ -13,6 +13,8 @@ from pagewalk.pages import U8, U32, U64, Backing, Bool, Flag, State
 LARGE = np.uint64(1 << KPF["head"] | 1 << KPF["tail"] | 1 << KPF["thp"])
 NO_FRAME = np.uint64(1 << KPF["nopage"])
 
+ORDINARY = (Backing.ANON, Backing.FILE, Backing.SHMEM)
+
 SOFT_KINDS = (  # the last match wins
     (Flag.SWAP, State.SWAPPED),
     (Flag.MIGRATION, State.MIGRATING),
@@ -54,9 +56,10 @@ def kind_by_frame(flags: U32, backing: U8, kflags: U64) -> U8:
     # THPs, which the large-folio bits give away. A real page table says it by its special bit.
     normal_file = (flags & (Flag.FILE | Flag.NORMAL) != 0) | (kflags & LARGE != 0)
     kind = np.full(len(flags), State.SPECIAL, np.uint8)
-    # No driver maps into anonymous memory or shmem: such a page was moved to another frame before
-    # the old one's flags were read, and it is the entry that is right.
-    kind[(backing == Backing.ANON) | (backing == Backing.SHMEM)] = State.ANON
+    # No driver maps into anonymous memory or a file: such a page was moved to another frame before
+    # the old one's flags were read, or the frame database leaves its frame out, as some kernels do
+    # with RAM that they initialise late. It is the entry that is right.
+    kind[np.isin(backing, ORDINARY)] = State.ANON
     kind[normal_file] = State.FILE
     kind[normal_file & has(kflags, "swapbacked")] = State.SHMEM
     kind[normal_file & ((kflags & ~NO_FRAME) == 0)] = State.DEVICE
