@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CalledProcessError
 
@@ -43,6 +44,8 @@ def main() -> int:
         except (PagewalkError, OSError, RuntimeError, CalledProcessError) as err:
             failed.append(name)
             rows.append(Row(name, "", "", missing=f"failed: {err}"))
+    if plan.quick:  # the limits are meant for the sizes of a full run
+        rows = [replace(row, limit=None) for row in rows]
     print(table(rows))
     folder = options.output
     if folder is None and not options.quick and not options.only:
@@ -61,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--only", action="append", default=[], metavar="NAME",
                        help="run this measure; may be given more than once")
     found.add_argument("--quick", action="store_true",
-                       help="small targets, few rounds: shows that it works, not how fast")
+                       help="small targets, few rounds, no limits: does it work")
     found.add_argument("--output", type=Path, metavar="FOLDER",
                        help="write RESULTS.md and results.json there (a whole run writes them to"
                             " benchmarks/)")
