@@ -30,7 +30,7 @@ def test_options_of_the_row_reach_the_kernel() -> None:
     assert "panic=-1" in words
 
 
-@pytest.mark.parametrize(("name", "cpu"), [("6.1", "max,la57=off"), ("6.1-la57", "max,la57=on")])
+@pytest.mark.parametrize(("name", "cpu"), [("6.1", "max,la57=off,avx2=off"), ("6.1-la57", "max,la57=on,avx2=off")])
 def test_the_cpu_has_the_levels_of_the_row(name: str, cpu: str) -> None:
     argv = qemu_argv(KERNELS[name], Path("/k"), Path("/x"), memory=3 << 30, cpus=2)
     assert options(argv)["-cpu"] == [cpu]
