@@ -161,7 +161,10 @@ def count_states(pid: int, start: int, end: int) -> dict[str, int]:
         "empty": ~here,
         "zero": flags & KPF_ZERO != 0,
         "hugetlb": flags & KPF_HUGE != 0,
-        "anon": flags & KPF_ANON != 0,
+        # A few frames read 0 although they are in use (RAM that the kernel initialises late); but
+        # bit 56 says that there is a page, and without bit 61 it is anonymous.
+        "anon": (flags & KPF_ANON != 0)
+        | ((flags == 0) & (entry & ONCE != 0) & (entry & FILE_OR_SHARED == 0)),
         "special": entry & FILE_OR_SHARED == 0,
         "shmem": flags & KPF_SWAPBACKED != 0,
         "file": here,

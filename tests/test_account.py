@@ -164,6 +164,7 @@ def test_without_frames_all_that_needs_them_is_withheld() -> None:
     gone = {name for name, value in table.totals.items() if value is None}
     assert gone - TABLES_ONLY == {
         "pss", "uss", "ksm", "locked", "private_hugetlb", "shared_hugetlb", "hugetlb_pmd_shared",
+        "untold",
     }
     assert table.totals["rss"] == sum(ON_PAPER["rss"])
     assert table.pss_fixed is None

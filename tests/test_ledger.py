@@ -148,6 +148,7 @@ def test_hugetlb_pmd_shared() -> None:
 
 
 def test_device_page_is_of_a_kind_that_only_the_kernel_knows() -> None:
+    # DEVICE, and nobody told how often it is mapped
     table = with_row(MEMFD + 2 * PAGE, PAGE, State.DEVICE, Flag.PRESENT | Flag.FILE, 9, (), 0)
     shmem = THEIRS.status["RssShmem"]
     row = line("status RssShmem", with_status(RssShmem=shmem + PAGE), table)

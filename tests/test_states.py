@@ -34,8 +34,10 @@ def state(flags: Flag, backing: Backing, *kpageflags: str, frames: bool = True) 
         (NAMED, Backing.FILE, ("lru", "uptodate"), State.FILE),
         (NAMED, Backing.SHMEM, ("swapbacked", "lru"), State.SHMEM),
         (NAMED, Backing.KERNEL, ("reserved",), State.FILE),  # the vdso counts in RssFile
-        (NAMED, Backing.FILE, (), State.DEVICE),  # ZONE_DEVICE: no page database entry
-        (NAMED, Backing.FILE, ("nopage",), State.DEVICE),  # the same up to 6.14
+        (NAMED, Backing.DRIVER, (), State.DEVICE),  # ZONE_DEVICE: no page database entry
+        (NAMED, Backing.DRIVER, ("nopage",), State.DEVICE),  # the same up to 6.14
+        (NAMED, Backing.FILE, (), State.FILE),  # RAM initialised late, or DAX: the VMA tells
+        (NAMED, Backing.SHMEM, (), State.SHMEM),
         (HERE, Backing.FILE, ("thp", "head", "lru"), State.FILE),  # to 6.8 a PMD lacks bit 61
         (HERE, Backing.ANON, ("zero_page",), State.ZERO),
         (HERE | Flag.ZERO, Backing.ANON, ("reserved",), State.ZERO),

@@ -29,6 +29,7 @@ from pagewalk.pages import (
 )
 from pagewalk.proc.kernel import release
 from pagewalk.proc.pagemap import PMD_SHARING_TOLD
+from pagewalk.states import untold
 from pagewalk.walking import Walk
 
 STATES = len(State)
@@ -90,6 +91,9 @@ COLUMNS = (
     Column("special", "SPECIAL", "present without a normal page frame: in no RSS"),
     Column("hugetlb", "HUGETLB", "present hugetlb pages: in no RSS"),
     Column("device", "DEVICE", "present pages of device memory"),
+    Column("untold", "UNTOLD", "present pages whose frame the kernel's frame database says nothing"
+           " of (device memory, or RAM initialised late), nor the entry that they are mapped once:"
+           " counted as if they were"),
     Column("ksm", "KSM", "pages merged by KSM (part of anon)"),
     Column("locked", "LOCKED", "PSS of a VMA that is mlocked"),
     Column("anon_huge", "ANON HUGE", "anonymous memory mapped by PMD leaves"),
@@ -157,6 +161,7 @@ class Sums:
     ksm: I64
     private_hugetlb: I64
     pmd_shared: I64
+    untold: I64
     hwpoison: I64
 
 
@@ -183,7 +188,7 @@ def by_vma(walk: Walk, *, also: Callable[[Pages], None] | None = None) -> Table:
         np.zeros((count, STATES), np.int64),
         np.zeros((count, STATES), np.int64),
         np.zeros((count, LEVELS), np.int64),
-        *(np.zeros(count, np.int64) for _ in range(6)),
+        *(np.zeros(count, np.int64) for _ in range(7)),
     )
     for batch in walk.batches:
         if also is not None and isinstance(batch, Pages):
@@ -246,6 +251,9 @@ def add_frames(
     if once.any():
         sums.pmd_shared[here] += weigh(row[once], size[once], shape)
     counted = SHARED_STATES[pages.state] | poison
+    silent = counted & untold(pages.kflags) & (pages.mapcount == 0)
+    if silent.any():
+        sums.untold[here] += weigh(row[silent], size[silent], shape)
     share = np.uint64(page_size << PSS_SHIFT) // np.maximum(pages.mapcount, np.uint64(1))
     pss = (share * (pages.size // np.uint64(page_size))).astype(np.float64)
     sums.pss[here] += weigh(row, np.where(counted, pss, 0.0), shape)
@@ -291,6 +299,16 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
     }
     if not certain:
         columns["anon"] = None
+    if sums.untold.any():
+        walk.outcome.withheld.append(
+            Withheld(
+                f"who else maps {int(sums.untold.sum())} bytes",
+                "/proc/kpageflags and kpagecount say nothing of their frames (device memory, or RAM"
+                " that the kernel initialises late): pss and uss count them as this process's own;"
+                " --source ebpf reads struct page",
+                partial=False,
+            )
+        )
     totals = {name: None if c is None else int(c.sum()) for name, c in columns.items()}
     fixed = sums.pss if walk.frames else None
     if fixed is not None:
@@ -340,6 +358,7 @@ def frame_columns(walk: Walk, sums: Sums) -> dict[str, I64 | None]:
         walk.outcome.withheld.append(NO_PMD_SHARING)
     split = walk.frames and not hidden
     return {
+        "untold": sums.untold if walk.frames else None,
         "pss": pss if walk.frames else None,
         "uss": sums.uss if walk.frames else None,
         "ksm": sums.ksm if walk.frames and walk.ksm else None,

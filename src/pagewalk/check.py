@@ -12,6 +12,7 @@ from pagewalk.pages import I64, U64, Backing, Bool, Pages, State, VMAs, take
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.ranges import gaps, inside, intersect
 from pagewalk.sources import Source
+from pagewalk.states import untold
 from pagewalk.walking import walk
 
 VM_PFNMAP = np.uint64(0x400)  # include/linux/mm.h
@@ -114,6 +115,8 @@ def populated(source: Source, ranges: U64) -> Iterator[Pages]:
             yield take(batch, rows)
 
 
+# Two sources may rightly differ in what they cannot tell, and in what that makes of the rest.
+NOT_COMPARED = ("not_present", "hidden", "untold")
 NO_ENTRY = (State.EMPTY, State.NOT_MAPPED, State.ABSENT)
 
 
@@ -165,7 +168,16 @@ def compared(
         yield "pfn", found[0] == found[1], found
     if first.mapcount is not None and second.mapcount is not None:
         counts = first.mapcount[one], second.mapcount[other]
-        yield "mapcount", counts[0] == counts[1], counts
+        # procfs knows no mapcount of a frame that the frame database says nothing of
+        unknown = no_count(first)[one] | no_count(second)[other]
+        yield "mapcount", (counts[0] == counts[1]) | unknown, counts
+
+
+def no_count(pages: Pages) -> Bool:
+    if pages.kflags is None or pages.mapcount is None:
+        return np.ones(len(pages), bool)
+    silent: Bool = untold(pages.kflags) & (pages.mapcount == 0)
+    return silent & (pages.state <= State.PRESENT)
 
 
 def alone(spare: U64, known: U64, rows: Pages, which: int) -> Iterator[Difference]:
@@ -208,7 +220,7 @@ def shared_columns(first: Table, second: Table) -> Iterator[tuple[str, I64, I64]
     # not_present counts what is not mapped too where a source cannot tell.
     for name, column in first.columns.items():
         other = second.columns.get(name)
-        if column is not None and other is not None and name not in ("not_present", "hidden"):
+        if column is not None and other is not None and name not in NOT_COMPARED:
             yield name, column, other
 
 
@@ -216,6 +228,8 @@ def amounts(before: Table, second: Table, after: Table, shown: Bool) -> Iterator
     vmas = before.vmas
     for name, column, other in shared_columns(before, second):
         still = column == after.columns[name]
+        if name in ("pss", "uss", "locked"):  # what nobody told one of them, it cannot add up
+            still &= (before.columns["untold"] == 0) & (second.columns["untold"] == 0)
         for row in np.flatnonzero((column != other) & shown & still).tolist():
             size = int(vmas.end[row] - vmas.start[row])
             sides = (str(int(column[row])), str(int(other[row])))

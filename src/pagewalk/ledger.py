@@ -250,7 +250,7 @@ CAUSE_ROWS = (
               "a kernel bug: smaps adds a whole large swap entry for each page of it"),
     CauseRule("hugetlb_pmd_shared", False, pmd_shared,
               "page tables of hugetlb memory shared with another process count in one of them"),
-    CauseRule("device_page", False, column("device"),
+    CauseRule("device_page", False, column("untold"),
               "the kernel's frame database says nothing of the frame (device memory): neither its"
               " kind nor how often it is mapped"),
     CauseRule("counter_batching", False, batching(1),

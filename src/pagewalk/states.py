@@ -51,6 +51,12 @@ def has(kflags: U64, name: str) -> Bool:
     return mask
 
 
+def untold(kflags: U64) -> Bool:
+    """Return a mask of the frames that the frame database says nothing of."""
+    mask: Bool = (kflags & ~NO_FRAME) == 0
+    return mask
+
+
 def kind_by_frame(flags: U32, backing: U8, kflags: U64) -> U8:
     # A normal page is anonymous, or has bit 61; up to 6.8 bit 61 is missing on PMD-mapped file
     # THPs, which the large-folio bits give away. A real page table says it by its special bit.
@@ -62,7 +68,10 @@ def kind_by_frame(flags: U32, backing: U8, kflags: U64) -> U8:
     kind[np.isin(backing, ORDINARY)] = State.ANON
     kind[normal_file] = State.FILE
     kind[normal_file & has(kflags, "swapbacked")] = State.SHMEM
-    kind[normal_file & ((kflags & ~NO_FRAME) == 0)] = State.DEVICE
+    silent = normal_file & untold(kflags)
+    kind[silent] = State.DEVICE
+    kind[silent & (backing == Backing.FILE)] = State.FILE
+    kind[silent & (backing == Backing.SHMEM)] = State.SHMEM
     kind[has(kflags, "anon")] = State.ANON
     kind[has(kflags, "huge")] = State.HUGETLB
     kind[has(kflags, "zero_page") | (flags & Flag.ZERO != 0)] = State.ZERO
