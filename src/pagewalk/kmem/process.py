@@ -15,7 +15,13 @@ import numpy as np
 
 from pagewalk.arch import ARCHES
 from pagewalk.arch.x86_64 import DEVMAP_TO_6_5, DEVMAP_TO_6_14, FRAME, SAVED_DIRTY
-from pagewalk.errors import NoAddressSpace, PagewalkError, ProcessGone, Unsupported
+from pagewalk.errors import (
+    NoAddressSpace,
+    PagewalkError,
+    ProcessGone,
+    SourceUnavailable,
+    Unsupported,
+)
 from pagewalk.kmem.directmap import DirectMap, MemMap, highest_phys
 from pagewalk.kmem.hugetlb import in_shared_table
 from pagewalk.kmem.kernel import Kernel
@@ -58,6 +64,7 @@ from pagewalk.states import classify
 VM_READ, VM_WRITE, VM_EXEC, VM_MAYSHARE = 0x1, 0x2, 0x4, 0x80
 VM_PFNMAP, VM_HUGETLB, VM_MIXEDMAP = 0x400, 0x400000, 0x10000000
 RETRIES = 3
+VMA_TRIES = 3
 PMD_SHIFT = 21  # every architecture with a direct map that is known here
 
 
@@ -136,18 +143,23 @@ class KernelSource:
         Raises ProcessGone when the task has ended or has another mm.
         """
         self.check_alive()
-        for _ in range(3):
-            raw = read_vmas(self.machine.kernel, self.mm)
+        raw: RawVmas | None = None
+        for _ in range(VMA_TRIES):
             named = self.read_maps()
-            if named is None:
+            try:
+                raw = read_vmas(self.machine.kernel, self.mm)
+            except SourceUnavailable:
+                if named is None:
+                    raise
                 break
-            inside = named.start < np.uint64(self.machine.arch.user_end)
-            edges = (named.start[inside], named.end[inside])
-            if np.array_equal(edges[0], raw.start) and np.array_equal(edges[1], raw.end):
-                flags = np.zeros(len(named), np.uint64)
-                flags[inside] = raw.flags
-                return with_flags(named, flags)
-        return unnamed(raw, self.filesystems)
+            if named is None:
+                return unnamed(raw, self.filesystems)
+            known = agreeing(named, raw)
+            if int(known.sum()) == len(raw.start):
+                break
+        # A process that maps and unmaps all the time: where the two readings agree.
+        assert named is not None
+        return with_flags(named, flags_of(named, raw))
 
     def check_alive(self) -> None:
         task = find_task(self.machine.kernel, thread_of(self.target))
@@ -337,6 +349,24 @@ def thread_of(target: Target) -> int:
     if deleted:
         raise ProcessGone(target.pid, "ended")
     return int(tid)
+
+
+def agreeing(named: VMAs, raw: RawVmas) -> Bool:
+    """Return a mask of the VMAs of maps that the maple tree has too, with the same edges."""
+    if len(raw.start) == 0:
+        return np.zeros(len(named), bool)
+    at = np.minimum(np.searchsorted(raw.start, named.start), len(raw.start) - 1)
+    same: Bool = (raw.start[at] == named.start) & (raw.end[at] == named.end)
+    return same
+
+
+def flags_of(named: VMAs, raw: RawVmas | None) -> U64:
+    # The vm_flags of each VMA of maps; 0, as of the gate VMA, where they are not known.
+    flags = np.zeros(len(named), np.uint64)
+    if raw is not None:
+        known = agreeing(named, raw)
+        flags[known] = raw.flags[np.searchsorted(raw.start, named.start[known])]
+    return flags
 
 
 def with_flags(vmas: VMAs, flags: U64) -> VMAs:
