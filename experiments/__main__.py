@@ -50,26 +50,33 @@ def main() -> int:
 
 def measure(names: Sequence[str], causes: Sequence[str], runs: int) -> Measured:
     """Run the targets, look at every process of the machine, and show the causes at work."""
+    from subprocess import SubprocessError
+
     from experiments import machine
     from experiments.causes import SHOWN
     from experiments.everyone import read_everyone
     from experiments.report import Measured
     from experiments.runs import measure as measure_target
     from experiments.walks import working_sources
+    from pagewalk.errors import PagewalkError
 
     about = machine.describe()
     refused, sources = working_sources()
-    results = []
+    results, failed = [], {}
     for name in names:
         note(name)
-        results.append(measure_target(name, runs, sources))
+        try:
+            results.append(measure_target(name, runs, sources))
+        except (OSError, RuntimeError, SubprocessError, PagewalkError) as err:
+            failed[name] = str(err)
+            note(f"{name} could not be measured: {err}")
     note("every process of this machine")
     everyone = read_everyone(sources[-1])
     shown = {}
     for cause in causes:
         note(f"{cause}, shown")
         shown[cause] = SHOWN[cause]()
-    return Measured(about, refused, results, everyone, shown)
+    return Measured(about, refused, failed, results, everyone, shown)
 
 
 def tell(measured: Measured) -> int:
@@ -81,7 +88,7 @@ def tell(measured: Measured) -> int:
     for verdict in broken:
         note(f"{verdict.claim} held in {verdict.held} of {verdict.runs} runs of {verdict.target}")
     note(f"{len(verdicts) - len(broken)} of {len(verdicts)} claims held")
-    return 4 if broken else 0
+    return 1 if measured.failed else 4 if broken else 0
 
 
 def write(measured: Measured, folder: Path) -> int:

@@ -66,6 +66,7 @@ def concurrent_change() -> Shown:
     """Read status, then smaps a little later, of a process that writes a page a millisecond."""
     rows = []
     with stepper(steps_program()) as steps:
+        steps.tell("w")  # once it answers, it has started
         steps.tell("d")
         for reading in range(10):
             first = said(steps.pid)

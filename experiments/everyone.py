@@ -48,6 +48,7 @@ def still(pid: int, source: str, tries: int = 5) -> dict[str, int] | None:
     """Return one process's figures, read while its counters stood still; None if they never do."""
     opened = pagewalk.open_process(pid, source)
     try:
+        opened.target.read("smaps_rollup")  # refused where only we could see what is inside
         for _ in range(tries):
             before = read_status(opened.target)
             table = pagewalk.by_vma(pagewalk.walk(opened))

@@ -32,19 +32,16 @@ STYLE: dict[str, Any] = {
     # So that the same figures make the same file.
     "svg.hashsalt": "pagewalk",
 }
-FAMILIES = (  # colour, marker, targets
-    (BLUE, "o", ("hello", "hello-static", "top")),
-    (RED, "s", ("firefox",)),
-    (ORANGE, "D", ("chromium",)),
-    (GREEN, "^", ("jvm",)),
-    (PURPLE, "v", ("postgresql",)),
-    (INK, "P", ("reservation",)),
-)
-LEVELS = {
-    "pmd": "no PTE table (the PMD entry is none)",
-    "pud": "no PMD table (the PUD entry is none)",
-    "pgd": "no PUD table (the PGD entry is none)",
+FAMILIES = {  # label: colour, marker, targets
+    "hello, top, and (d) (f) (g) (h)": (BLUE, "o", ("hello", "hello-static", "top", "fork",
+                                                    "read-only", "hugetlb", "thp", "swap")),
+    "Firefox": (RED, "s", ("firefox",)),
+    "Chromium": (ORANGE, "D", ("chromium",)),
+    "Java": (GREEN, "^", ("jvm",)),
+    "PostgreSQL": (PURPLE, "v", ("postgresql",)),
+    "16 TiB reserved": (INK, "P", ("reservation",)),
 }
+LEVELS = {"pmd": "no PTE table", "pud": "no PMD table", "pgd": "no PUD table"}
 SHORT = {"status": ("status and statm", BLUE, 2.2), "stat": ("stat", ORANGE, 1.0)}
 MIB = 1 << 20
 
@@ -75,7 +72,7 @@ def lag(shown: Shown, path: Path) -> None:
             for name, (label, colour, width) in SHORT.items():
                 steps = range(1, len(row["short"][name]) + 1)
                 axis.plot(steps, row["short"][name], color=colour, linewidth=width, label=label)
-            axis.set_title("Linux " + ".".join(map(str, version(row["release"]))))
+            axis.set_title("Linux " + ".".join(map(str, version(row["release"])[:2])))
             axis.set_xlabel("pages written, one by one")
         axes[0].set_ylabel("pages short of smaps")
         axes[-1].legend(loc="upper right")
@@ -96,16 +93,16 @@ def not_mapped(results: Sequence[Result], everyone: Everyone, path: Path) -> Non
         for axis, level in zip(axes[0], levels, strict=True):
             axis.plot([MIB, 1 << 45], [MIB, 1 << 45], color=INK, linewidth=0.8, linestyle=":")
             others = [(row["size"], row[f"not_mapped_{level}"]) for row in everyone.processes]
-            points(axis, others, INK, ".", "this machine's others")
-            for colour, marker, names in FAMILIES:
+            points(axis, others, INK, ".", "other processes of this machine")
+            for label, (colour, marker, names) in FAMILIES.items():
                 members = [p for name in names for p in rows.get(name, ())]
                 found = [(known(best(p), "size"), known(best(p), f"not_mapped_{level}"))
                          for p in members]
-                points(axis, found, colour, marker, ", ".join(n for n in names if n in rows))
+                points(axis, found, colour, marker, label)
             sizes(axis)
             axis.set_title(LEVELS[level])
         axes[0][0].set_ylabel("not mapped")
-        figure.tight_layout(rect=(0, 0.1, 1, 1))
+        figure.tight_layout(rect=(0, 0.14, 1, 1))
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="lower center", ncols=4)
         save(path)
@@ -118,7 +115,7 @@ def any_at(level: str, rows: dict[str, list[Process]], everyone: Everyone) -> bo
     )
 
 
-def points(axis: Axes, found: Sequence[tuple[int, int]], colour: str, marker: str,
+def points(axis: Axes, found: Sequence[tuple[float, float]], colour: str, marker: str,
            label: str) -> None:
     if found:
         x, y = zip(*found, strict=True)
@@ -129,21 +126,20 @@ def sizes(axis: Axes) -> None:
     axis.set_xscale("log", base=2)
     # Linear below a page, so that there is a place for nothing.
     axis.set_yscale("symlog", base=2, linthresh=PAGE, linscale=0.5)
-    axis.set_xticks([1 << shift for shift in (20, 26, 32, 38, 44)])
-    axis.set_yticks([0, *(1 << shift for shift in (14, 20, 26, 32, 38, 44))])
+    axis.set_xticks([1 << shift for shift in (20, 30, 40)])
+    axis.set_yticks([0, *(1 << shift for shift in (16, 20, 30, 40))])
     axis.xaxis.set_major_formatter(FuncFormatter(binary))
     axis.yaxis.set_major_formatter(FuncFormatter(binary))
     axis.minorticks_off()
     axis.set_xlabel("size")
 
 
-def sharing(everyone: Everyone, lagging: Shown | None, path: Path) -> None:
+def sharing(rows: Sequence[dict[str, int]], lagging: Shown | None, path: Path) -> None:
     """Draw RSS less VmRSS against the part of RSS that is shared."""
-    here = [(1 - row["uss"] / row["rss"], (row["rss"] - row["VmRSS"]) // PAGE)
-            for row in everyone.processes if row["rss"]]
+    here = [(1 - row["uss"] / row["rss"], (row["rss"] - row["VmRSS"]) // PAGE) for row in rows]
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(9, 3.2))
-        points(axis, here, BLUE, "o", f"{len(here)} processes of this machine")
+        points(axis, here, BLUE, "o", f"{len(here)} processes here")
         for row in lagging.rows if lagging else ():
             if version(row["release"]) < (6, 2):
                 old = [(1 - said["private"] / said["smaps"], said["smaps"] - said["status"])
@@ -171,8 +167,8 @@ def groups(result: Result, title: str, path: Path, most: int = 10) -> None:
         axis.barh([name for name, _ in rows], [size for _, size in rows], color=BLUE, height=0.6)
         for y, (_, size) in enumerate(rows):
             axis.text(size, y, " " + binary(size), va="center", fontsize=9)
-        axis.xaxis.set_major_formatter(FuncFormatter(binary))
-        axis.grid(visible=False, axis="y")
+        axis.set_xticks([])
+        axis.grid(visible=False)
         axis.margins(x=0.12)
         axis.set_title(title)
         figure.tight_layout()
@@ -222,7 +218,7 @@ def draw(measured: Measured, folder: Path) -> None:
     if lagging:
         lag(lagging, folder / "lag.svg")
     not_mapped(measured.results, measured.everyone, folder / "not-mapped.svg")
-    sharing(measured.everyone, lagging, folder / "sharing.svg")
+    sharing(measured.processes, lagging, folder / "sharing.svg")
     for result in measured.results:
         if result.target in ("firefox", "chromium"):
             title = f"{result.target.title()}: not mapped, all its processes"

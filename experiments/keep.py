@@ -23,6 +23,7 @@ def save(measured: Measured, folder: Path) -> None:
     document = {
         "about": measured.about,
         "refused": measured.refused,
+        "failed": measured.failed,
         "everyone": asdict(measured.everyone),
         "shown": [asdict(shown) for shown in measured.shown.values()],
     }
@@ -36,6 +37,7 @@ def load(folder: Path) -> Measured:
     return Measured(
         about=document["about"],
         refused=document["refused"],
+        failed=document["failed"],
         results=[runs.load(path) for name in TARGETS if (path := folder / f"{name}.json").exists()],
         everyone=Everyone(**document["everyone"]),
         shown={row.cause: row for row in shown},

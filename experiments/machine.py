@@ -10,7 +10,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.machine import chosen, commit, installed, memory_gib, processor
+from benchmarks.machine import chosen, commit, first_line, installed, memory_gib, processor
 
 # apt-get's, for all targets; vmtest/packages.txt has those of the other kernels.
 PACKAGES = ("gcc", "libc6-dev", "procps", "default-jdk-headless", "postgresql", "firefox-esr",
@@ -30,8 +30,8 @@ def describe() -> dict[str, str]:
         "python": f"{platform.python_version()}, numpy {version('numpy')},"
                   f" psutil {version('psutil')}",
         "packages": ", ".join(f"{name} {installed(name)}" for name in
-                              ("libc6", "procps", "firefox-esr", "chromium", "postgresql",
-                               "default-jdk-headless")),
+                              ("libc6", "procps", "firefox-esr", "chromium", "postgresql"))
+                    + f", {first_line(['java', '--version'])}",
     }
 
 
@@ -41,8 +41,8 @@ def setup() -> int:
                if line and not line.startswith("#")]
     for command in (
         [str(HERE.parent / "scripts/apt-install"), *PACKAGES, *kernels],
-        [sys.executable, "-m", "pip", "install", "--quiet", "matplotlib>=3.9", "psutil>=6",
-         "pytest>=8.3"],
+        [sys.executable, "-m", "pip", "install", "--quiet", "--editable",
+         f"{HERE.parent}[experiments]"],
     ):
         if code := subprocess.run(command, check=False).returncode:
             return code

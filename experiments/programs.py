@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def orphans_come_to_us() -> Iterator[None]:
         prctl(PR_SET_CHILD_SUBREAPER, before.value, 0, 0, 0)
 
 
-def wait(condition: Any, what: str, seconds: float = 60.0) -> None:
+def wait(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     """Wait until ``condition()`` is true; raises TimeoutError."""
     deadline = time.monotonic() + seconds
     while not condition():

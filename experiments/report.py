@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from experiments.causes import Shown
-from experiments.claims import CLAIMS, Verdict, best
-from experiments.everyone import Everyone
+from experiments.claims import CLAIMS, Verdict, best, known
+from experiments.everyone import COLUMNS, Everyone
 from experiments.readers import PRINTS, READERS
 from experiments.runs import Process, Result
 from experiments.targets import TARGETS
@@ -22,14 +22,29 @@ KIB = 1024
 class Measured:
     """Everything one whole run of the experiments measured.
 
-    about: machine and versions by name. refused: why a source does not work here.
+    about: machine and versions by name. refused: why a source does not work here. failed: why a
+    target could not be measured.
     """
 
     about: dict[str, str]
     refused: dict[str, str]
+    failed: dict[str, str]
     results: list[Result]
     everyone: Everyone
     shown: dict[str, Shown]
+
+    @property
+    def processes(self) -> list[dict[str, int]]:
+        """Return every process of the machine, and every target's of the last run.
+
+        Bytes by column, with "VmRSS" of status.
+        """
+        mine = [
+            {**{name: known(best(p), name) for name in COLUMNS},
+             "VmRSS": p.theirs["status"]["VmRSS"]}
+            for result in self.results for p in result.runs[-1].processes
+        ]
+        return self.everyone.processes + mine
 
 
 # ---- figures with their spread
@@ -92,13 +107,13 @@ OURS = ("size", "present", "rss", "not_present", "not_mapped", "pss", "uss", "sw
 def ours_table(results: Sequence[Result]) -> str:
     """Write what pagewalk says of every process, by the source that tells the most."""
     head = ["process", *(name.replace("_", " ") for name in OURS), "no PTE table", "no PMD table",
-            "page tables"]
+            "no PUD table", "page tables"]
     rows = []
     for result in results:
         for role in roles(result):
             cells = [spread(over_runs(result, role, ours(name))) for name in OURS]
             cells += [spread(over_runs(result, role, ours(f"not_mapped_{level}")))
-                      for level in ("pmd", "pud")]
+                      for level in ("pmd", "pud", "pgd")]
             tables = over_runs(result, role, lambda process: best(process).page_tables)
             rows.append([title(result, role), *cells, spread(tables)])
     return grid(head, rows)
@@ -189,9 +204,13 @@ def held_ns(reader: str) -> Pick:
 
 
 def cost(took: Sequence[int], held: Sequence[int]) -> str:
-    """Return medians in milliseconds: two digits, since no third one would come again."""
-    whole = f"{statistics.median(took) / 1e6:.2g}" if took else "n/a"
-    return f"{whole}, {statistics.median(held) / 1e6:.2g}" if held else whole
+    """Return medians in milliseconds, "whole, longest read"."""
+    return ", ".join(milliseconds(part) for part in (took, held) if part) or "n/a"
+
+
+def milliseconds(samples: Sequence[int]) -> str:
+    # Two digits: a third one would not come again.
+    return f"{float(f'{statistics.median(samples) / 1e6:.2g}'):g}"
 
 
 def claims_table(verdicts: Sequence[Verdict]) -> str:

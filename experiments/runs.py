@@ -14,7 +14,9 @@ from experiments.readers import READERS, Numbers
 from experiments.targets import TARGETS
 from experiments.walks import Walked, walk_by
 from pagewalk.proc.stall import Stall
-from pagewalk.proc.target import open_target
+from pagewalk.proc.target import Target, open_target
+
+TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +66,35 @@ def run(name: str, sources: Sequence[str]) -> Run:
 
 
 def read(role: str, pid: int, sources: Sequence[str]) -> Process:
-    """Read one process by every source and every reader."""
-    walks = {source: walk_by(source, pid) for source in sources}
-    theirs, took, held = {}, {}, {}
+    """Read one process by every source and every reader.
+
+    The kernel may take pages from a stopped process too: what then changed between the first look
+    at status and the last is read again.
+    """
     target = open_target(pid)
     try:
-        for name, reader in READERS.items():
-            stall = Stall()
-            begin = time.perf_counter_ns()
-            theirs[name] = reader(target, stall)
-            took[name] = time.perf_counter_ns() - begin
-            if stall.reads:
-                held[name] = stall.longest_ns
+        for _ in range(TRIES):
+            before = READERS["status"](target, Stall())
+            walks = {source: walk_by(source, pid) for source in sources}
+            found = Process(role, walks, *read_theirs(target))
+            if before == READERS["status"](target, Stall()):
+                break
+        return found
     finally:
         target.close()
-    return Process(role, walks, theirs, took, held)
+
+
+def read_theirs(target: Target) -> tuple[dict[str, Numbers], dict[str, int], dict[str, int]]:
+    """Return what every reader says, its whole time, and its longest read."""
+    theirs, took, held = {}, {}, {}
+    for name, reader in READERS.items():
+        stall = Stall()
+        begin = time.perf_counter_ns()
+        theirs[name] = reader(target, stall)
+        took[name] = time.perf_counter_ns() - begin
+        if stall.reads:
+            held[name] = stall.longest_ns
+    return theirs, took, held
 
 
 def write(result: Result, folder: Path) -> None:
@@ -89,8 +105,8 @@ def write(result: Result, folder: Path) -> None:
             for walked in process["walks"].values():
                 del walked["groups"], walked["ledger"]
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{result.target}.json"
-    path.write_text(json.dumps(document, separators=(",", ":")).replace('{"role"', '\n{"role"') + "\n")
+    text = json.dumps(document, separators=(",", ":"))
+    (folder / f"{result.target}.json").write_text(text.replace('{"role"', '\n{"role"') + "\n")
 
 
 def load(path: Path) -> Result:
@@ -104,7 +120,8 @@ def load(path: Path) -> Result:
 
 
 def process(row: dict[str, Any]) -> Process:
-    walks = {name: Walked(**{"groups": [], "ledger": [], **found}) for name, found in row["walks"].items()}
+    empty: dict[str, Any] = {"groups": [], "ledger": []}
+    walks = {name: Walked(**{**empty, **found}) for name, found in row["walks"].items()}
     return Process(**{**row, "walks": walks})
 
 

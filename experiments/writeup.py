@@ -54,12 +54,15 @@ def broken(verdicts: Sequence[Verdict], number: int) -> str:
 def head(measured: Measured) -> dict[str, str]:
     """Return what was measured on what."""
     about = [f"- {name}: {value}" for name, value in measured.about.items()]
-    about += [f"- source {name} is not there: {why}" for name, why in measured.refused.items()]
+    about += [f"- no source {name} here: {why.partition(' is not available: ')[2] or why}"
+              for name, why in measured.refused.items()]
+    about += [f"- `{name}` could not be measured: {why}" for name, why in measured.failed.items()]
     if restless := [r.target for r in measured.results if not all(run.quiet for run in r.runs)]:
         about.append(f"- not quiet when read: {', '.join(restless)}")
+    runs = max(len(result.runs) for result in measured.results)
     measured_names = {result.target for result in measured.results}
     return {
-        "runs": str(max(len(result.runs) for result in measured.results)),
+        "runs": {1: "once"}.get(runs, f"{runs} times"),
         "about": "\n".join(about),
         "targets": "\n".join(f"- ({t.letter}) `{name}`: {t.title}" for name, t in TARGETS.items()
                              if name in measured_names),
@@ -93,8 +96,8 @@ def present_above_smaps(process: Process) -> int:
 
 def observations(measured: Measured) -> dict[str, str]:
     """Return the figures that the five observations quote."""
-    rows = measured.everyone.processes
-    shared = [1 - row["uss"] / row["rss"] for row in rows if row["rss"]]
+    rows = measured.processes
+    shared = [1 - row["uss"] / row["rss"] for row in rows]
     small = [row["not_mapped"] for row in rows if row["size"] < 16 << 20]
     fields = {
         "count": str(len(rows)),
@@ -111,8 +114,6 @@ def observations(measured: Measured) -> dict[str, str]:
     if reserved := find(measured, "reservation"):
         walk = best(reserved.runs[-1].processes[0])
         fields |= {
-            "reserved_pud": spread([known(walk, "not_mapped_pud")]),
-            "reserved_pmd": spread([known(walk, "not_mapped_pmd")]),
             "reserved_tables": spread([walk.page_tables or 0]),
             "reserved_rss": spread([known(walk, "rss")]),
         }

@@ -47,7 +47,8 @@ def postgresql() -> Iterator[Family]:
         server = [bin_folder / "postgres", "-D", data, "-k", name, "-c", "listen_addresses=",
                   "-c", f"shared_buffers={BUFFERS}", "-c", "autovacuum=off"]
         main = stack.enter_context(running(server, **options, **quiet))
-        wait(lambda: Path(name, ".s.PGSQL.5432").exists(), "PostgreSQL to listen")
+        ready = [bin_folder / "pg_isready", "-q", "-h", name]
+        wait(lambda: subprocess.run(ready, check=False).returncode == 0, "PostgreSQL to listen")
         psql = ["psql", "-q", "-h", name, "-d", "postgres"]
         make = f"create table t as select i, repeat('x', 100) from generate_series(1, {ROWS}) i"
         subprocess.run([*psql, "-c", make], check=True, **options)
