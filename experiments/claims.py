@@ -89,11 +89,11 @@ def tables_are_vmpte(walk: Walked, process: Process) -> bool:
 
 
 def sources_agree(process: Process) -> bool:
-    # present and special are left out: procfs cannot see the kernel's page in [vvar]. And of what
-    # it calls device pages it knows neither the kind nor the mapcount.
+    # present and special are left out: procfs cannot see the kernel's page in [vvar]. And of untold
+    # frames it knows neither the kind nor the mapcount.
     walks = list(process.walks.values())
     same = ("size", "rss", "swap", "zero", "hugetlb")
-    unknown = max(known(walk, "device") for walk in walks)
+    unknown = max(known(walk, "untold") for walk in walks)
     kinds = ("anon", "file", "shmem", "uss")
     return all(len({walk.totals[name] for walk in walks}) == 1 for name in same) and all(
         max(known(walk, name) for walk in walks) - min(known(walk, name) for walk in walks)
@@ -214,8 +214,8 @@ CLAIMS = (
           " nothing is unexplained.",
           walked(ledger_closes)),
     Claim("sources-agree", 0,
-          "Every source gives the same size, RSS, swap, zero pages, kinds and USS, to the byte;"
-          " only frames that /proc/kpageflags says nothing of (`device`) are of no kind to procfs.",
+          "Every source gives the same size, RSS, swap, zero pages, kinds and USS, to the byte; only"
+          " of frames that the kernel's frame database leaves out (`untold`) procfs can be wrong.",
           each(sources_agree)),
     Claim("states-add-up", 0,
           "Present, not present and not mapped add up to the size.",
