@@ -13,7 +13,7 @@ from pagewalk.errors import NoAddressSpace, NotPermitted, PagewalkError
 from pagewalk.pages import Pages, State
 from pagewalk.proc.kernel import release
 from tests.kernel_says import PAGE, read_maps, read_rollup
-from tests.live.bracket import Wrong, compare, working_sources
+from tests.live.bracket import Wrong, compare, smaller, working_sources
 from tests.machine import prepared
 from tests.targets import TARGETS, start
 
@@ -65,14 +65,6 @@ def test_huge_leaves_are_withheld_only_where_the_kernel_does_not_tell(source: st
 
 def test_a_page_table_reader_works_here() -> None:
     assert "ebpf" in WORKING
-
-
-def smaller(name: str, source: str) -> tuple[int, ...]:
-    """Return other arguments for a target that this source cannot walk in reasonable time.
-
-    Before PAGEMAP_SCAN (6.7) procfs has to read 32 GiB of pagemap for 16 TiB.
-    """
-    return (1,) if (name, source) == ("reservation", "procfs") and release() < (6, 7) else ()
 
 
 def wrong_but(wrong: list[Wrong], overcounted: str | None) -> list[Wrong]:

@@ -10,7 +10,7 @@ import pytest
 import pagewalk
 from pagewalk.pages import Pages, State
 from tests.kernel_says import PAGE, read_smaps
-from tests.live.bracket import living_thread, working_sources
+from tests.live.bracket import living_thread, smaller, working_sources
 from tests.machine import prepared
 from tests.targets import TARGETS, start
 
@@ -22,7 +22,8 @@ NOTHING_THERE = (State.EMPTY, State.NOT_MAPPED, State.ABSENT)
 UNTOLD = np.uint64(2**64 - 1)
 ROW = np.dtype([("addr", "u8"), ("state", "u1"), ("pfn", "u8"), ("mapcount", "u8")])
 # Each with the next: who equals its neighbours equals all.
-PAIRS = list(pairwise(working_sources()))
+WORKING = working_sources()
+PAIRS = list(pairwise(WORKING))
 SHORT = ("fork_three", "thp_part", "swap_forked")
 NAMES = [
     pytest.param(name, marks=[pytest.mark.vmshort] if name in SHORT else [])
@@ -33,7 +34,8 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_pages_frames_states_and_mapcounts(name: str) -> None:
-    with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
+    args = smaller(name, *WORKING)
+    with prepared(*TARGETS[name].needs), start(name, *args, stopped=True) as running:
         for pid in running.pids:
             for first, second in PAIRS:
                 count, differ = compare(pid, first, second)
