@@ -214,8 +214,8 @@ CLAIMS = (
           " nothing is unexplained.",
           walked(ledger_closes)),
     Claim("sources-agree", 0,
-          "Every source gives the same size, RSS, swap, zero pages, kinds and USS, to the byte; only"
-          " of frames that the kernel's frame database leaves out (`untold`) procfs can be wrong.",
+          "Every source gives the same size, RSS, swap, zero pages, kinds and USS, to the byte;"
+          " only of frames that the frame database leaves out (`untold`) can procfs be wrong.",
           each(sources_agree)),
     Claim("states-add-up", 0,
           "Present, not present and not mapped add up to the size.",

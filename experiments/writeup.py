@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,12 +37,14 @@ def write_up(measured: Measured, verdicts: Sequence[Verdict]) -> str:
         fields[f"broken_{number}"] = broken(verdicts, number)
     fields["claims"] = report.claims_table(verdicts)
     text = TEMPLATE.read_text().format_map(fields)
-    return "\n".join(line for line in collapse(text.splitlines())) + "\n"
+    return "\n\n".join(refilled(part) for part in re.split(r"\n{2,}", text.strip())) + "\n"
 
 
-def collapse(lines: Sequence[str]) -> list[str]:
-    # An empty field leaves two blank lines behind.
-    return [line for i, line in enumerate(lines) if line or i == 0 or lines[i - 1]]
+def refilled(part: str) -> str:
+    """Return a paragraph folded anew, as its figures have other widths than their names."""
+    if part.startswith(("#", "|", "- ", "!")):
+        return part
+    return textwrap.fill(part, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def broken(verdicts: Sequence[Verdict], number: int) -> str:
