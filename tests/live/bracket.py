@@ -192,6 +192,7 @@ def sums(table: Table) -> dict[str, int | None]:
     }
 
 
+@cache
 def working_sources() -> list[str]:
     """Return the sources that work here, asked of this very process."""
     working = []

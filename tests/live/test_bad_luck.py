@@ -112,7 +112,6 @@ def test_kernel_thread() -> None:
     assert "is a kernel thread: it has no address space" in one_sentence(ran)
 
 
-@pytest.mark.vmshort
 def test_zombie() -> None:
     with start("zombie") as running:
         ran = pagewalk("show", running.facts["zombie"]["pid"])

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.live
 
 KIB = 1024
 PMD = 512 * PAGE
-SHORT = ("zero_reads", "packet_ring")
+SHORT = ("zero_reads",)
 PARAMETERS = [
     pytest.param(name, marks=[pytest.mark.vmshort] if name in SHORT else []) for name in TARGETS
 ]

@@ -51,7 +51,6 @@ def frozen_walk(running: Running) -> subprocess.Popen[bytes]:
     return process
 
 
-@pytest.mark.vmshort
 def test_the_target_is_stopped_and_goes_on() -> None:
     with start("runs", RUNS) as running:
         process = frozen_walk(running)

@@ -137,7 +137,7 @@ def test_a_user_sees_an_own_process_s_swap_exactly(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [pytest.param("show", marks=pytest.mark.vmshort), "maps", "pages", "explain"]
+    "command", ["show", "maps", "pages", "explain"]
 )
 def test_a_user_is_refused_somebody_else_s_process(command: str) -> None:
     with start("nobody", OTHER) as running:

@@ -63,6 +63,7 @@ def check_reads(ran: Ran, source: str, pid: int) -> None:
 
 
 @pytest.mark.skipif(CONFIDENTIAL, reason="lockdown: nobody may")
+# The short round has one command: a guest takes ten seconds for each.
 @pytest.mark.parametrize(
     "held", [pytest.param(("bpf", "perfmon"), marks=pytest.mark.vmshort), ("sys_admin",)]
 )
@@ -86,7 +87,6 @@ def test_ebpf_names_what_is_missing(held: tuple[str, ...], missing: str, target:
     assert one_sentence(ran).endswith(f": {missing} missing; {GRANT}")
 
 
-@pytest.mark.vmshort
 @pytest.mark.skipif(CONFIDENTIAL or not HAS_KCORE, reason="lockdown, or no CONFIG_PROC_KCORE")
 def test_kcore_works_with_no_more_than_it_needs(target: int) -> None:
     check_reads(show(target, "kcore", *only(*KCORE)), "kcore", target)
@@ -141,7 +141,6 @@ def test_auto_takes_the_best_that_works(held: tuple[str, ...], reads: str, targe
     assert (ran.json["totals"]["not_mapped"] is None) == (reads == "procfs")
 
 
-@pytest.mark.vmshort
 def test_auto_says_why_it_reads_no_page_tables(target: int) -> None:
     ran = pagewalk("show", target, before=only())
     says = " ".join(ran.out.split())
