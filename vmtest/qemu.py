@@ -40,7 +40,7 @@ def qemu_argv(
     la57 = "on" if kernel.levels == 5 else "off"
     options = [
         ("-accel", "tcg"),
-        ("-machine", "q35"),
+        ("-machine", "q35,mem-merge=off"),  # ksmd would scan 2 GiB of guest, and little else
         # QEMU 7.2 emulates AVX2 wrongly: numpy's argsort of 64-bit numbers gives nonsense with it.
         ("-cpu", f"max,la57={la57},avx2=off"),
         ("-m", f"{memory >> 20}M"),
