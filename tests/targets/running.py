@@ -179,9 +179,11 @@ def _states(pids: list[int] | tuple[int, ...]) -> list[str]:
     # The state letter of every thread. The name before it may hold blanks and parentheses.
     states = []
     for pid in pids:
-        for path in Path(f"/proc/{pid}/task").glob("*/stat"):
-            with suppress(FileNotFoundError, ProcessLookupError):
-                states.append(path.read_text(errors="replace").rpartition(") ")[2][0])
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for tid in os.listdir(f"/proc/{pid}/task"):
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    text = Path(f"/proc/{pid}/task/{tid}/stat").read_text(errors="replace")
+                    states.append(text.rpartition(") ")[2][0])
     return states
 
 
