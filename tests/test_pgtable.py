@@ -9,9 +9,10 @@ import pytest
 
 from pagewalk.arch import ARCHES
 from pagewalk.errors import BadRequest
-from pagewalk.pages import U64, Flag, State
+from pagewalk.pages import U64, Flag
 from pagewalk.paging import LEVEL_NAMES, Arch, Era, SwapTypes
-from pagewalk.pgtable import Batch, Kind, Why, count_tables, walk_tables
+from pagewalk.pgtable import Batch, Why, walk_tables
+from pagewalk.tally import Kind, count_tables
 from tests.memory import DATA, PAGE, SLOTS, TABLE, Memory, chain
 
 KIB4, MIB2, GIB1, GIB512 = 1 << 12, 1 << 21, 1 << 30, 1 << 39
@@ -487,8 +488,7 @@ def test_counts_of_huge_leaves_and_of_every_hole() -> None:
     sizes, tables = counted(memory, ROOT, ranges((0, 4 * GIB512)))
     assert sizes == [
         {
-            Kind.HUGE_PUD: GIB1,
-            Kind.HUGE_PMD: MIB2,
+            Kind.HUGE: GIB1 + MIB2,
             Kind.SPECIAL: MIB2,
             Kind.PMD_NONE: 510 * MIB2,
             Kind.PUD_NONE: 510 * GIB1,
@@ -534,21 +534,6 @@ def test_an_unreadable_page_table_is_counted_as_doubt_and_the_others_as_they_are
     ]
     assert tally.doubts.entry.tolist() == [0x66_6000 | TABLE]
     assert tally.doubts.level.tolist() == [2]
-
-
-def test_a_tally_as_counts_by_state() -> None:
-    memory, root = one_table({0: 0x7000 | DATA, 1: 0x8000_0000_03B3_4225})
-    memory.tables[ROOT + 2 * PAGE][4] = 0x20_0000 | 0x80 | DATA
-    wanted = ranges((BASE, BASE + MIB2), (BASE + MIB2, BASE + 3 * MIB2))
-    counts = count_tables(X86, root, memory.read_tables, wanted).counts()
-    columns = (counts.vma, counts.state, counts.flags, counts.size)
-    assert list(zip(*(c.tolist() for c in columns), strict=True)) == [
-        (0, State.PRESENT, 0, PAGE),
-        (0, State.SPECIAL, 0, PAGE),
-        (0, State.EMPTY, 0, 510 * PAGE),
-        (1, State.PRESENT, Flag.HUGE, MIB2),
-        (1, State.NOT_MAPPED, 0, MIB2),
-    ]
 
 
 def test_a_table_that_begins_below_the_first_range_is_not_counted_whole() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pagewalk.arch import ARCHES
 from pagewalk.pages import Flag
 from pagewalk.paging import Arch, Era, SwapTypes
-from pagewalk.pgtable import Batch, Kind, Why, count_tables, walk_tables
+from pagewalk.pgtable import Batch, Why, walk_tables
+from pagewalk.tally import Kind, count_tables
 from tests.memory import Memory
 
 # RAM ends with frame 0xffff; addresses have 40 bits.
@@ -238,7 +239,7 @@ def test_a_walk_finds_what_a_scalar_walk_finds(
 def kind_of(flags: Flag, size: int) -> Kind:
     """The Kind of one uncut leaf, from its flags."""
     if Flag.PRESENT in flags:
-        huge = {1 << 21: Kind.HUGE_PMD, 1 << 30: Kind.HUGE_PUD}.get(size, Kind.PAGE)
+        huge = {1 << 21: Kind.HUGE, 1 << 30: Kind.HUGE}.get(size, Kind.PAGE)
         return Kind.SPECIAL if Flag.SPECIAL in flags else huge
     if Flag.MARKER in flags:
         if Flag.GUARD in flags:

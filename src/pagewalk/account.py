@@ -6,7 +6,7 @@ The rules are smaps' own (fs/proc/task_mmu.c); docs/counting.md tells them to us
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,7 +25,6 @@ from pagewalk.pages import (
     VMAs,
     Withheld,
     alike,
-    take,
 )
 from pagewalk.proc.kernel import release
 from pagewalk.proc.pagemap import PMD_SHARING_TOLD
@@ -190,7 +189,7 @@ def by_vma(walk: Walk, *, also: Callable[[Pages], None] | None = None) -> Table:
         np.zeros((count, LEVELS), np.int64),
         *(np.zeros(count, np.int64) for _ in range(7)),
     )
-    for batch in walk.batches:
+    for batch in walk.sums if also is None else walk.batches:
         if also is not None and isinstance(batch, Pages):
             also(batch)
         if len(batch):
@@ -199,7 +198,7 @@ def by_vma(walk: Walk, *, also: Callable[[Pages], None] | None = None) -> Table:
     return tabulate(walk, sums)
 
 
-def add(sums: Sums, batch: Pages | Counts, page_size: int) -> None:
+def add(sums: Sums, batch: Counts, page_size: int) -> None:
     """Add one batch to ``sums``."""
     first, last = int(batch.vma.min()), int(batch.vma.max()) + 1
     row = batch.vma - first
@@ -215,14 +214,16 @@ def add(sums: Sums, batch: Pages | Counts, page_size: int) -> None:
     if holes.any():
         level = (batch.flags[holes] >> np.uint32(LEVEL_SHIFT)).astype(np.int64)
         sums.level[here] += weigh(row[holes] * LEVELS + level, size[holes], (shape[0], LEVELS))
-    if isinstance(batch, Pages):
-        add_frames(sums, batch, row, size, here, page_size)
+    add_frames(sums, batch, row, size, here, page_size)
 
 
-def squeeze(pages: Pages) -> Pages:
+def squeeze(pages: Pages) -> Counts:
     # Neighbours that agree in all that is added up become one row of their common size.
     first = alike(pages.vma, pages.state, pages.flags, pages.kflags, pages.mapcount)
-    return replace(take(pages, first), size=np.add.reduceat(pages.size, first))
+    kflags = None if pages.kflags is None else pages.kflags[first]
+    mapcount = None if pages.mapcount is None else pages.mapcount[first]
+    size = np.add.reduceat(pages.size, first)
+    return Counts(pages.vma[first], pages.state[first], pages.flags[first], size, kflags, mapcount)
 
 
 def weigh(key: I64, size: F64, shape: tuple[int, ...]) -> I64:
@@ -232,7 +233,7 @@ def weigh(key: I64, size: F64, shape: tuple[int, ...]) -> I64:
 
 def add_frames(
     sums: Sums,
-    pages: Pages,
+    pages: Counts,
     row: I64,
     size: F64,
     here: slice,

@@ -177,6 +177,17 @@ class Btf:
                 return self._enumerators(enum)[name]
         raise LookupError(f"enumerator {name}")
 
+    def struct_id(self, name: str) -> int:
+        """Return the type id of struct ``name``; raises LookupError."""
+        return self._struct(name)
+
+    def function_id(self, name: str) -> int:
+        """Return the type id of function ``name``; raises LookupError."""
+        for type_id in self._by_name(name):
+            if self._type(type_id).kind == _FUNC:
+                return type_id
+        raise LookupError(f"function {name}")
+
     # -- types by id ----------------------------------------------------------------------------
 
     def _type(self, type_id: int) -> _Type:

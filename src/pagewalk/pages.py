@@ -211,14 +211,18 @@ class Pages:
 class Counts:
     """Bytes by VMA and state, where no single page is wanted: a batch of a counting walk.
 
-    ``vma`` i64 row of the walk's VMAs; ``state`` u8 (State); ``flags`` u32 (only Flag.HUGE is
-    meaningful); ``size`` u64 bytes, all of them inside that VMA. Rows may repeat a pair.
+    ``vma`` i64 row of the walk's VMAs; ``state`` u8 (State); ``flags`` u32 (of a leaf what
+    accounting needs of Flag; of a hole its level); ``size`` u64 bytes, all of them inside that VMA.
+    ``kflags`` and ``mapcount`` u64 as in Pages, of every page of the row, or ``None`` where frames
+    were not read. Rows may repeat one another.
     """
 
     vma: I64
     state: U8
     flags: U32
     size: U64
+    kflags: U64 | None = None
+    mapcount: U64 | None = None
 
     def __len__(self) -> int:
         return len(self.vma)

@@ -13,6 +13,7 @@ from pagewalk.pages import (
     U8,
     U32,
     U64,
+    Counts,
     Flag,
     Holes,
     Leaves,
@@ -150,6 +151,12 @@ def hole_rows(vmas: VMAs, holes: Holes) -> Pages:
     rows = unpopulated(vmas, holes.addr, holes.size, HOLE_STATES[holes.level])
     rows.flags[:] = holes.level.astype(np.uint32) << np.uint32(LEVEL_SHIFT)
     return rows
+
+
+def hole_counts(vmas: VMAs, holes: Holes) -> Counts:
+    """Return ``holes`` as Counts, with the states of hole_rows."""
+    level = holes.level.astype(np.uint32) << np.uint32(LEVEL_SHIFT)
+    return Counts(holder(holes.addr, vmas.ranges), HOLE_STATES[holes.level], level, holes.size)
 
 
 def doubt_rows(vmas: VMAs, doubts: Doubts) -> Pages:

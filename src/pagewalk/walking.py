@@ -26,7 +26,15 @@ from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.stall import BUDGET_NS
 from pagewalk.proc.target import open_target
 from pagewalk.ranges import holder, intersect
-from pagewalk.rows import doubt_rows, fill, hole_rows, join_batches, join_frames, unpopulated
+from pagewalk.rows import (
+    doubt_rows,
+    fill,
+    hole_counts,
+    hole_rows,
+    join_batches,
+    join_frames,
+    unpopulated,
+)
 from pagewalk.sources import Source, open_source
 
 # So many leaves have their frames looked up at once: neighbours in RAM, which one read gets, lie
@@ -37,6 +45,9 @@ TOGETHER = 1 << 19
 @dataclass(frozen=True, slots=True)
 class Walk:
     """One walk of one process: the VMAs at its start, and the batches to consume, once.
+
+    ``sums`` is for who only adds up: the same walk, but in no order, and many alike pages may come
+    as one row of Counts. Consume either.
 
     What the source can tell: ``frames``, ``huge`` leaves, ``tables`` (holes by level), ``young``
     pages, ``zeros`` (the zero page from an anonymous one), ``ksm`` pages. ``covered`` i64 bytes of
@@ -58,6 +69,7 @@ class Walk:
     vmas: VMAs
     covered: I64
     batches: Iterator[Pages | Counts]
+    sums: Iterator[Pages | Counts]
     outcome: Outcome
 
 
@@ -92,7 +104,13 @@ def walk(
         outcome.withheld.append(
             Withheld("pss, uss and the split by kind", "frames were not asked for", partial=False)
         )
-    batches = run(opened, vmas, wanted, outcome, frames=frames, holes=holes)
+    if frames:
+        batches = run(opened, vmas, outcome, page_batches(opened, vmas, wanted, holes=holes))
+        sums = run(opened, vmas, outcome, summed(opened, vmas, wanted))
+    else:
+        batches = sums = run(opened, vmas, outcome, opened.counts(vmas))
+    if isinstance(target, int):
+        batches, sums = closing(batches, opened), closing(sums, opened)
     return Walk(
         pid=opened.target.pid,
         name=opened.target.name,
@@ -108,7 +126,8 @@ def walk(
         ksm=opened.frames is not None and opened.frames.ksm,
         vmas=vmas,
         covered=covered(vmas, wanted),
-        batches=closing(batches, opened) if isinstance(target, int) else batches,
+        batches=batches,
+        sums=sums,
         outcome=outcome,
     )
 
@@ -149,16 +168,10 @@ def covered(vmas: VMAs, wanted: U64) -> I64:
 
 
 def run(
-    source: Source, vmas: VMAs, wanted: U64, outcome: Outcome, *, frames: bool, holes: bool
+    source: Source, vmas: VMAs, outcome: Outcome, batches: Iterator[Pages | Counts]
 ) -> Iterator[Pages | Counts]:
     # The walk proper; what can only be known at its end goes into `outcome`.
     keep_freed_memory()
-    if not frames:
-        batches: Iterator[Pages | Counts] = source.counts(vmas)
-    elif not source.tables:
-        batches = filled(source, vmas, wanted) if holes else leaf_pages(source, vmas, wanted)
-    else:
-        batches = table_pages(source, vmas, wanted, in_order=holes)
     doubtful = 0
     for batch in batches:
         doubtful += int(batch.size[batch.state == State.DOUBT].sum())
@@ -182,6 +195,40 @@ def keep_freed_memory() -> None:
     np.empty(31 << 20, np.uint8)
 
 
+def page_batches(source: Source, vmas: VMAs, wanted: U64, *, holes: bool) -> Iterator[Pages]:
+    # Every page, in address order.
+    if source.tables:
+        return table_pages(source, vmas, wanted, in_order=holes)
+    return filled(source, vmas, wanted) if holes else leaf_pages(source, vmas, wanted)
+
+
+def summed(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages | Counts]:
+    # What adds up to the same. Small pieces are put together before their frames are looked up.
+    waiting: list[Leaves] = []
+    for part in source.sums(vmas, wanted):
+        if isinstance(part, Counts):
+            yield part
+            continue
+        if len(part.holes):
+            yield hole_counts(vmas, part.holes)
+        if len(part.doubts):
+            yield doubt_rows(vmas, part.doubts)
+        if len(part.leaves):
+            waiting.append(part.leaves)
+        if sum(map(len, waiting)) >= TOGETHER:
+            yield from join_sorted(source, vmas, waiting)
+            waiting = []
+    if waiting:
+        yield from join_sorted(source, vmas, waiting)
+
+
+def join_sorted(source: Source, vmas: VMAs, waiting: list[Leaves]) -> Iterator[Pages]:
+    if source.tables:
+        leaves = join(waiting)
+        waiting = [take(leaves, np.argsort(leaves.addr, kind="stable"))]
+    return join_batches(vmas, waiting, source.frames)
+
+
 def leaf_pages(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages]:
     # Batches of what is populated.
     waiting: list[Leaves] = []
@@ -195,7 +242,7 @@ def leaf_pages(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages]:
 
 
 def table_pages(source: Source, vmas: VMAs, wanted: U64, *, in_order: bool) -> Iterator[Pages]:
-    # Batches with a row for each hole and doubt too; sums do not mind their order.
+    # Batches with a row for each hole and doubt too; who only looks at leaves minds no order.
     for batch in source.leaves(vmas, wanted):
         parts = [join_frames(vmas, batch.leaves, source.frames)] if len(batch.leaves) else []
         if len(batch.holes):

@@ -32,8 +32,9 @@ class DrgnMemory:
         except (self._fault, OverflowError) as error:
             raise refuse_address(address, errnos.EFAULT) from error
 
-    def batches(self, addresses: U64, lengths: U32) -> Iterator[Batch]:
+    def batches(self, addresses: U64, lengths: U32 | int) -> Iterator[Batch]:
         """Read as KernelMemory.batches says; drgn takes one address a call."""
+        lengths = np.broadcast_to(np.uint32(lengths), len(addresses))
         for first in range(0, len(addresses), _BATCH_ROWS):
             rows = slice(first, first + _BATCH_ROWS)
             pairs = list(zip(addresses[rows].tolist(), lengths[rows].tolist(), strict=True))

@@ -11,29 +11,50 @@ from __future__ import annotations
 import errno as errnos
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pagewalk.errors import SourceUnavailable
-from pagewalk.kmem.directmap import MemMap
+from pagewalk.flags import YOUNG
+from pagewalk.kmem.directmap import MemMap, highest_phys
 from pagewalk.kmem.kernel import Kernel
-from pagewalk.kmem.layout import page_layout
-from pagewalk.kmem.memory import I32, element_batches, read_elements
-from pagewalk.kmem.struct_page import FrameMap, FrameRows, decode, put_rows
+from pagewalk.kmem.layout import kpf, page_layout
+from pagewalk.kmem.memory import I32, PAGE, element_batches, read_elements
+from pagewalk.kmem.shortcuts import Shortcuts
+from pagewalk.kmem.struct_page import (
+    FrameMap,
+    FrameRows,
+    decode,
+    decode_words,
+    put_rows,
+    tell_apart,
+)
 from pagewalk.kmem.zero import ZeroFrames
-from pagewalk.pages import U64
+from pagewalk.pages import I64, U64, Bool, alike
+from pagewalk.paging import Arch
+
+if TYPE_CHECKING:
+    from pagewalk.kmem.condenser import Condenser
 
 __all__ = [
     "FrameMap",
     "FrameRows",
     "Owners",
+    "Runs",
+    "StructPages",
     "frame_batches",
     "open_frame_map",
     "read_frames",
     "read_owners",
+    "sample",
 ]
 
 _ATTEMPTS = 3
+# So many frames are worth loading the program that condenses them.
+_MANY = 1 << 12
+_SAMPLE = 512
 
 
 @dataclass(frozen=True)
@@ -46,10 +67,17 @@ class Owners:
     errno: I32
 
 
-def open_frame_map(kernel: Kernel, mem_map: MemMap, zero: ZeroFrames) -> FrameMap:
-    """Prepare to read struct pages; raises SourceUnavailable when BTF does not tell enough."""
+def open_frame_map(
+    kernel: Kernel, mem_map: MemMap, zero: ZeroFrames, arch: Arch | None = None
+) -> FrameMap:
+    """Prepare to read struct pages; raises SourceUnavailable when BTF does not tell enough.
+
+    With ``arch``, ``kernel`` is one we may load programs into.
+    """
     try:
-        return FrameMap(kernel, mem_map, page_layout(kernel.btf), zero)
+        layout = page_layout(kernel.btf)
+        shortcuts = None if arch is None else Shortcuts(kernel.btf, arch, layout, mem_map)
+        return FrameMap(kernel, mem_map, layout, zero, shortcuts)
     except LookupError as error:
         raise SourceUnavailable(
             "struct page", f"this kernel's BTF has no {error.args[0]}", "take /proc/kpageflags"
@@ -99,3 +127,125 @@ def frame_batches(frames: FrameMap, pfns: U64) -> Iterator[tuple[int, FrameRows]
     base, size = frames.mem_map.base, frames.mem_map.size
     for first, pages, errno in element_batches(frames.kernel.memory, base, pfns, size):
         yield first, decode(frames, pfns[first : first + len(pages)], pages, errno)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Hold runs of pages that are alike in all that accounting adds up.
+
+    ``table`` i64 the row of the run's table, ``pages`` i64 its length, ``present`` bool whether
+    there are pages at all; ``flags`` and ``mapcount`` u64 of each page, as FrameReader has them.
+    """
+
+    table: I64
+    pages: I64
+    present: Bool
+    flags: U64
+    mapcount: U64
+
+
+class StructPages:
+    """Frame flags and mapcounts from struct page; see proc.frames.FrameReader."""
+
+    young = True
+    ksm = True
+
+    def __init__(self, frames: FrameMap) -> None:
+        self.frames = frames
+
+    def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
+        """Return (flags, mapcount) as FrameReader says; ``once`` saves nothing here."""
+        del once
+        if len(pfns) < _MANY or self.condenser is None:
+            rows = read_frames(self.frames, pfns)
+            return np.where(rows.young, rows.flags | YOUNG, rows.flags), _unsigned(rows.mapcount)
+        flags, mapcount = np.empty(len(pfns), np.uint64), np.empty(len(pfns), np.uint64)
+        for first, words in self.condenser.of_frames(pfns):
+            here = slice(first, first + len(words))
+            self._put(words, pfns[here], flags[here], mapcount[here])
+        flags[pfns == np.uint64(self.frames.zero.small)] |= kpf("zero_page")
+        return flags, mapcount
+
+    def _put(self, words: U64, pfns: U64, flags: U64, mapcount: U64) -> None:
+        # Decoded once for neighbours that are alike, as most are.
+        first = alike(words)
+        some = words[first]
+        pages = np.diff(first, append=len(words))
+        flags[:], mapcount[:] = (np.repeat(column, pages) for column in self._decode(some))
+        unclear = ~tell_apart(self.frames.layout, some)
+        if unclear.any():
+            rows = np.flatnonzero(np.repeat(unclear, pages))
+            found = read_frames(self.frames, pfns[rows])
+            flags[rows] = np.where(found.young, found.flags | YOUNG, found.flags)
+            mapcount[rows] = _unsigned(found.mapcount)
+
+    def _decode(self, words: U64) -> tuple[U64, U64]:
+        bits, mapcount, young = decode_words(self.frames.layout, words)
+        return np.where(young, bits | YOUNG, bits), _unsigned(mapcount)
+
+    @cached_property
+    def condenser(self) -> Condenser | None:
+        """What makes ``runs`` possible, None where the kernel refuses it.
+
+        It is loaded at its first use, and proved then: its answers about frames from all over RAM
+        are those of read_frames.
+        """
+        made = None if self.frames.shortcuts is None else self.frames.shortcuts.condenser
+        if made is None or any(self._agrees(made) for _ in range(_ATTEMPTS)):
+            return made
+        made.close()
+        return None
+
+    def _agrees(self, condenser: Condenser) -> bool:
+        pfns = sample()
+        _, words = next(condenser.of_frames(pfns))
+        clear = tell_apart(self.frames.layout, words)
+        flags, mapcount = self._decode(words[clear])
+        rows = read_frames(self.frames, pfns[clear])
+        known = (rows.errno == 0) & (pfns[clear] != np.uint64(self.frames.zero.small))
+        flags = (flags ^ rows.flags) & ~np.uint64(YOUNG)
+        wrong = (flags != 0) | (mapcount != _unsigned(rows.mapcount))
+        return bool(clear.any()) and not wrong[known].any()
+
+    def runs(self, addresses: U64) -> tuple[Runs, Bool]:
+        """Return (runs, clear) of the PTE tables at ``addresses`` (u64[n], kernel addresses) of
+        ordinary pages and empty slots; to be called where there is a ``condenser``.
+
+        ``clear`` bool[n] tells which tables the runs are of; the others hold pages of large
+        folios, or such as need a closer look, and have no runs.
+        """
+        assert self.condenser is not None
+        parts = []
+        for first, words in self.condenser.of_tables(addresses):
+            flat = words.reshape(-1)
+            new = np.empty(len(flat), bool)
+            np.not_equal(flat[1:], flat[:-1], out=new[1:])
+            new[:: words.shape[1]] = True
+            start = np.flatnonzero(new)
+            pages = np.diff(start, append=len(flat))
+            parts.append((first + start // words.shape[1], pages, flat[start]))
+        table, pages, word = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        present = word != 0
+        clear = np.ones(len(addresses), bool)
+        clear[table[present & ~tell_apart(self.frames.layout, word)]] = False
+        if not clear.all():
+            told = clear[table]
+            table, pages, present, word = table[told], pages[told], present[told], word[told]
+        return Runs(table, pages, present, *self._decode(word)), clear
+
+    def counts(self, pfns: U64) -> U64:
+        """Return the mapcounts as FrameReader says."""
+        return _unsigned(read_frames(self.frames, pfns).mapcount)
+
+    def close(self) -> None:
+        """Give nothing back: the reader belongs to the machine."""
+
+
+def sample() -> U64:
+    """Return _SAMPLE frames (u64, ascending) spread over all RAM."""
+    frames: U64 = np.linspace(1, highest_phys() // PAGE - 1, _SAMPLE).astype(np.uint64)
+    return frames
+
+
+def _unsigned(mapcount: I32) -> U64:
+    return mapcount.astype(np.uint64)

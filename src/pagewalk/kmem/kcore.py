@@ -72,8 +72,9 @@ class KcoreMemory:
             raise refuse_address(address, int(errno[0]) or errnos.EIO)
         return data
 
-    def batches(self, addresses: U64, lengths: U32) -> Iterator[Batch]:
+    def batches(self, addresses: U64, lengths: U32 | int) -> Iterator[Batch]:
         """Read as KernelMemory.batches says; neighbours in the file are one pread."""
+        lengths = np.broadcast_to(np.uint32(lengths), len(addresses))
         places, errno = self._places(addresses, lengths)
         ends = np.cumsum(lengths, dtype=np.int64)
         first = 0

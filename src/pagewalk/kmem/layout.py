@@ -71,7 +71,8 @@ class Layout:
     ``second_flags``, ``entire_mapcount``, ``large_mapcount``, ``pages_mapped`` and
     ``hugetlb_dtor`` lie in the second page of a large folio and count from the first; None where
     this kernel has no such member. ``folio_bytes`` reach to the last of them. ``low`` and
-    ``high`` turn twelve flag bits each into those of /proc/kpageflags.
+    ``high`` turn twelve flag bits each into those of /proc/kpageflags; no flag lies above
+    ``highest_bit``.
     """
 
     flags: int
@@ -101,6 +102,7 @@ class Layout:
     hugetlb_flag: np.uint64
     hugetlb_type: TypeTest | None
     types: dict[str, TypeTest]
+    highest_bit: int
 
     def copied(self, flags: U64) -> U64:
         """Return the bits of /proc/kpageflags that are copies of ``flags`` (u64[n])."""
@@ -173,6 +175,7 @@ def page_layout(btf: Btf) -> Layout:
         hugetlb_flag=flag("PG_hugetlb"),
         hugetlb_type=_type_tests(btf, {"hugetlb": "huge"}).get("huge"),
         types=_type_tests(btf, _TYPES),
+        highest_bit=bits["__NR_PAGEFLAGS"] - 1,
         second_flags=btf.size("page") + btf.offset("page", "flags"),
         entire_mapcount=entire,
         large_mapcount=large,

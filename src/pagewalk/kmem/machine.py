@@ -7,13 +7,11 @@ import mmap
 
 import numpy as np
 
-from pagewalk.flags import YOUNG
 from pagewalk.kmem import frames as struct_pages
 from pagewalk.kmem.directmap import (
     DirectMap,
     find_direct_map,
     find_mem_map,
-    highest_phys,
     own_mm,
     translate,
 )
@@ -22,11 +20,10 @@ from pagewalk.kmem.process import Machine, paging_format
 from pagewalk.kmem.task import read_mm
 from pagewalk.kmem.verify import compare
 from pagewalk.kmem.zero import find_zero_frames
-from pagewalk.pages import U64, Bool, Withheld
+from pagewalk.pages import Withheld
 from pagewalk.proc.frames import FrameReader, open_frames
 from pagewalk.proc.pagemap import PAGE
 
-SAMPLE = 512
 UNCONFIRMED = Withheld(
     "a second opinion on page frames",
     "struct page was read, but /proc/kpageflags and /proc/kpagecount, which would confirm it,"
@@ -40,45 +37,24 @@ CONTRADICTED = Withheld(
 )
 
 
-class StructPages:
-    """Frame flags and mapcounts from struct page; see proc.frames.FrameReader."""
+def open_machine(kernel: Kernel, *, loads: bool = False) -> Machine:
+    """Return the kernel ready to be walked; raises SourceUnavailable, Unsupported.
 
-    young = True
-    ksm = True
-
-    def __init__(self, frames: struct_pages.FrameMap) -> None:
-        self.frames = frames
-
-    def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
-        """Return (flags, mapcount) as FrameReader says; ``once`` saves nothing here."""
-        del once
-        rows = struct_pages.read_frames(self.frames, pfns)
-        flags = np.where(rows.young, rows.flags | YOUNG, rows.flags)
-        return flags, rows.mapcount.astype(np.uint64)
-
-    def counts(self, pfns: U64) -> U64:
-        """Return the mapcounts as FrameReader says."""
-        return struct_pages.read_frames(self.frames, pfns).mapcount.astype(np.uint64)
-
-    def close(self) -> None:
-        """Give nothing back: the reader belongs to the machine."""
-
-
-def open_machine(kernel: Kernel) -> Machine:
-    """Return the kernel ready to be walked; raises SourceUnavailable, Unsupported."""
+    ``loads``: programs may be loaded into it, beside what reads its memory.
+    """
     try:
         direct_map = find_direct_map(kernel)
         mem_map = find_mem_map(kernel, direct_map)
         zero = find_zero_frames(kernel, direct_map, mem_map)
-        frame_map = struct_pages.open_frame_map(kernel, mem_map, zero)
+        arch = paging_format(direct_map)
+        frame_map = struct_pages.open_frame_map(kernel, mem_map, zero, arch if loads else None)
         own = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         frames, notes = choose_frames(frame_map, written_frame(kernel, direct_map, own))
     except BaseException:
         kernel.close()
         raise
     pfns = np.array([zero.small] + ([] if zero.huge is None else [zero.huge]), np.uint64)
-    arch = paging_format(direct_map)
-    return Machine(kernel, direct_map, mem_map, arch, frames, pfns, notes)
+    return Machine(kernel, direct_map, mem_map, arch, frames, pfns, notes, frame_map.shortcuts)
 
 
 def written_frame(kernel: Kernel, direct_map: DirectMap, own: mmap.mmap) -> int:
@@ -101,15 +77,9 @@ def choose_frames(
     try:
         kpage = open_frames().proved(own)
     except OSError:
-        return StructPages(frames), (UNCONFIRMED,)
-    agreement = compare(frames, kpage, sample())
+        return struct_pages.StructPages(frames), (UNCONFIRMED,)
+    agreement = compare(frames, kpage, struct_pages.sample())
     if len(agreement.flags) or len(agreement.mapcount) or not agreement.compared:
         return kpage, (CONTRADICTED,)
     kpage.close()
-    return StructPages(frames), ()
-
-
-def sample() -> U64:
-    """Return SAMPLE frames (u64, ascending) spread over all RAM."""
-    frames: U64 = np.linspace(1, highest_phys() // PAGE - 1, SAMPLE).astype(np.uint64)
-    return frames
+    return struct_pages.StructPages(frames), ()

@@ -39,8 +39,9 @@ class Batch:
 class KernelMemory(Protocol):
     """Read kernel memory at virtual addresses. A reader serves one thread."""
 
-    def batches(self, addresses: U64, lengths: U32) -> Iterator[Batch]:
-        """Read ``lengths`` bytes (u32[n], each at most PAGE) at ``addresses`` (u64[n])."""
+    def batches(self, addresses: U64, lengths: U32 | int) -> Iterator[Batch]:
+        """Read ``lengths`` bytes (u32[n], or one number for all; at most PAGE) at ``addresses``
+        (u64[n])."""
 
     def read(self, address: int, size: int) -> bytes:
         """Read ``size`` bytes, at most PAGE, at ``address``; raises OSError with the errno."""
@@ -67,7 +68,7 @@ def read_structs(memory: KernelMemory, addresses: U64, size: int) -> tuple[U8, I
     """
     rows = np.empty((len(addresses), size), np.uint8)
     errno = np.empty(len(addresses), np.int32)
-    for batch in memory.batches(addresses, np.full(len(addresses), size, np.uint32)):
+    for batch in memory.batches(addresses, size):
         here = slice(batch.first, batch.first + len(batch.errno))
         rows[here], errno[here] = batch.data.reshape(-1, size), batch.errno
     return rows, errno
@@ -84,7 +85,7 @@ def page_batches(memory: KernelMemory, addresses: U64) -> Iterator[tuple[int, U6
 
     ``words`` is u64[k, 512], a view that the next step overwrites; ``errno`` is i32[k].
     """
-    for batch in memory.batches(addresses, np.full(len(addresses), PAGE, np.uint32)):
+    for batch in memory.batches(addresses, PAGE):
         yield batch.first, batch.data.view(np.uint64).reshape(-1, PAGE // 8), batch.errno
 
 

@@ -23,10 +23,12 @@ from pagewalk.errors import (
     Unsupported,
 )
 from pagewalk.kmem.directmap import DirectMap, MemMap, highest_phys
+from pagewalk.kmem.frames import StructPages
 from pagewalk.kmem.hugetlb import in_shared_table
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import read_pages
 from pagewalk.kmem.shmem import swapped_ranges
+from pagewalk.kmem.shortcuts import Shortcuts
 from pagewalk.kmem.task import find_task, read_mm
 from pagewalk.kmem.vmas import RawVmas, read_vmas
 from pagewalk.pages import (
@@ -48,7 +50,7 @@ from pagewalk.pages import (
     Withheld,
 )
 from pagewalk.paging import Arch, Era
-from pagewalk.pgtable import Kind, count_tables, walk_tables
+from pagewalk.pgtable import walk_tables
 from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.kernel import architecture, read_config, release, swap_types
 from pagewalk.proc.maps import backing_of, internal_filesystems, parse_maps, parse_mountinfo
@@ -58,12 +60,15 @@ from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
 from pagewalk.ranges import holder, intersect
 from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
-from pagewalk.states import classify
+from pagewalk.states import ORDINARY, classify
+from pagewalk.tally import CountPlain, Kind, Plain, count_tables, sweep
 
 # include/linux/mm.h
 VM_READ, VM_WRITE, VM_EXEC, VM_MAYSHARE = 0x1, 0x2, 0x4, 0x80
 VM_PFNMAP, VM_HUGETLB, VM_MIXEDMAP = 0x400, 0x400000, 0x10000000
 RETRIES = 3
+MANY_TABLES = 16  # fewer are read sooner than the program that counts them is loaded
+PRESENT = np.uint32(Flag.PRESENT)
 VMA_TRIES = 3
 PMD_SHIFT = 21  # every architecture with a direct map that is known here
 
@@ -73,7 +78,8 @@ class Machine:
     """The running kernel, opened once: its memory, its maps of RAM, its paging format.
 
     ``frames`` answers for page frames, None where nothing on this kernel does; ``zero_pfns`` u64
-    are the frames of the zero page and the huge zero page.
+    are the frames of the zero page and the huge zero page. ``shortcuts`` is None where no programs
+    can be loaded.
     """
 
     kernel: Kernel
@@ -83,6 +89,7 @@ class Machine:
     frames: FrameReader | None
     zero_pfns: U64
     notes: tuple[Withheld, ...]
+    shortcuts: Shortcuts | None = None
 
 
 def paging_format(direct_map: DirectMap) -> Arch:
@@ -190,16 +197,73 @@ class KernelSource:
             gate = Holes(above[:, 0], size, np.zeros(len(above), np.uint8))
             yield Batch(NO_LEAVES, gate, NO_DOUBTS)
 
+    def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Batch | Counts]:
+        """Yield what ``leaves`` does, in no order; whole tables of ordinary pages as Counts."""
+        frames, count = self.machine.frames, self.count_plain()
+        if count is None or not isinstance(frames, StructPages) or frames.condenser is None:
+            yield from self.leaves(vmas, ranges)
+            return
+        below = ranges[:, 1] <= np.uint64(self.machine.arch.user_end)
+        user = ranges[below]
+        row = holder(user[:, 0], vmas.ranges)
+        for part in sweep(
+            self.machine.arch, self.root, self.read_tables, user, retries=RETRIES, count_plain=count
+        ):
+            if isinstance(part, Plain):
+                yield from self.plain_sums(vmas, row[part.owner], part, frames)
+                continue
+            if len(part.leaves):
+                self.settle(vmas, part.leaves)
+            yield part
+        if not below.all():
+            yield from self.leaves(vmas, ranges[~below])
+
+    def plain_sums(
+        self, vmas: VMAs, row: I64, tables: Plain, frames: StructPages
+    ) -> Iterator[Batch | Counts]:
+        # Tables of the VMAs `row` i64[n]; what only a look at each page tells is walked again.
+        easy = np.isin(vmas.backing[row], ORDINARY)
+        if vmas.flags is not None:
+            easy &= vmas.flags[row] & np.uint64(VM_PFNMAP) == 0
+        again = [tables.addr[~easy]]
+        row, addr = row[easy], tables.addr[easy]
+        if len(addr):
+            runs, clear = frames.runs(self.machine.direct_map.addresses(tables.phys[easy]))
+            vma = row[runs.table]
+            flags = np.where(runs.present, PRESENT | np.uint32(Flag.NORMAL), np.uint32(0))
+            state = classify(flags, vmas.backing[vma], runs.flags)
+            state[~runs.present] = State.EMPTY
+            size = runs.pages.astype(np.uint64) * np.uint64(PAGE)
+            yield Counts(vma, state, flags, size, runs.flags, runs.mapcount)
+            again.append(addr[~clear])
+        start = np.sort(np.concatenate(again))
+        if len(start):
+            span = np.uint64(self.machine.arch.levels[-1].span)
+            yield from self.leaves(vmas, np.stack([start, start + span], axis=1))
+
+    def count_plain(self) -> CountPlain | None:
+        """Return what counts whole tables in the kernel; None where nothing does."""
+        if self.machine.shortcuts is None:
+            return None
+        return self.count_many
+
+    def count_many(self, phys: U64) -> I64:
+        """Return how many pages the tables at ``phys`` (u64[n]) map, -1 as TableCounter says."""
+        assert self.machine.shortcuts is not None
+        if len(phys) < MANY_TABLES or self.machine.shortcuts.counter is None:
+            return np.full(len(phys), -1, np.int64)
+        return self.machine.shortcuts.counter.count(self.machine.direct_map.addresses(phys))
+
     def settle(self, vmas: VMAs, leaves: Leaves) -> None:
         # What the VMA and the kernel's bookkeeping add to an entry.
         row = holder(leaves.addr, vmas.ranges)
-        present = leaves.flags & Flag.PRESENT != 0
+        present = leaves.flags & PRESENT != 0
         if vmas.flags is not None:
             mapped = present & (vmas.flags[row] & np.uint64(VM_PFNMAP) != 0)
             leaves.flags[mapped] |= np.uint32(Flag.SPECIAL)
-        plain = leaves.flags & (Flag.PRESENT | Flag.SPECIAL) == Flag.PRESENT
+        plain = leaves.flags & (PRESENT | np.uint32(Flag.SPECIAL)) == PRESENT
         leaves.flags[plain] |= np.uint32(Flag.NORMAL)
-        soft = np.flatnonzero(leaves.flags & (Flag.SWAP | Flag.MARKER) != 0)
+        soft = np.flatnonzero(leaves.flags & np.uint32(Flag.SWAP | Flag.MARKER) != 0)
         if len(soft):  # as pagemap gives it: type | offset << 5
             assert leaves.pfn is not None
             kind, offset = self.machine.arch.soft(self.machine.arch, leaves.entry[soft])
@@ -243,9 +307,14 @@ class KernelSource:
         rows = np.flatnonzero(vmas.end <= np.uint64(self.machine.arch.user_end))
         # The huge zero page looks like any other huge leaf until its frame is looked at.
         tally = count_tables(
-            self.machine.arch, self.root, self.read_tables, vmas.ranges[rows], retries=RETRIES
+            self.machine.arch,
+            self.root,
+            self.read_tables,
+            vmas.ranges[rows],
+            retries=RETRIES,
+            count_plain=self.count_plain(),
         )
-        huge = (tally.size[:, Kind.HUGE_PMD] != 0) & (vmas.backing[rows] == Backing.ANON)
+        huge = (tally.size[:, Kind.HUGE] != 0) & (vmas.backing[rows] == Backing.ANON)
         yield tallied(vmas, rows, tally.size, ~huge)
         for batch in self.leaves(vmas, vmas.ranges[rows[huge]]) if huge.any() else ():
             yield self.count_batch(vmas, batch)
@@ -270,7 +339,7 @@ class KernelSource:
         # The rows of a real walk as Counts, with the zero pages told by their frames.
         leaves = batch.leaves
         assert leaves.pfn is not None
-        zero = np.isin(leaves.pfn, self.machine.zero_pfns) & (leaves.flags & Flag.PRESENT != 0)
+        zero = np.isin(leaves.pfn, self.machine.zero_pfns) & (leaves.flags & PRESENT != 0)
         leaves.flags[zero] |= np.uint32(Flag.ZERO)
         addr = np.concatenate([leaves.addr, batch.holes.addr, batch.doubts.addr])
         row = holder(addr, vmas.ranges)
@@ -317,8 +386,8 @@ def tallied(vmas: VMAs, rows: I64, size: U64, keep: Bool) -> Counts:
     if vmas.flags is not None:
         mapped = vmas.flags[row] & np.uint64(VM_PFNMAP) != 0
         state[(state == State.PRESENT) & mapped] = State.SPECIAL
-    huge = (kind == Kind.HUGE_PMD) | (kind == Kind.HUGE_PUD)
-    flags = levels[kind] << np.uint32(LEVEL_SHIFT) | np.where(huge, Flag.HUGE, 0).astype(np.uint32)
+    huge = np.where(kind == Kind.HUGE, Flag.HUGE, 0).astype(np.uint32)
+    flags = levels[kind] << np.uint32(LEVEL_SHIFT) | huge
     return Counts(row, state, flags, size[which, kind])
 
 

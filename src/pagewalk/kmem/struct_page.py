@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno as errnos
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from pagewalk.kmem.memory import I32, read_structs
 from pagewalk.kmem.zero import ZeroFrames
 from pagewalk.pages import I64, U8, U32, U64, Bool
 
+if TYPE_CHECKING:
+    from pagewalk.kmem.shortcuts import Shortcuts
+
 _TAG = np.uint64(1)
 # Up to this, _mapcount is a page type and no count (page_type_has_type).
 _FIRST_TYPE = -128
@@ -26,6 +30,12 @@ _FIRST_TYPE = -128
 _KIND, _ANON = np.uint8(3), np.uint8(1)
 _KIND_SHIFT = np.uint64(62)
 _KIND_BITS = np.array([0, kpf("anon"), 0, kpf("anon") | kpf("ksm")], np.uint64)
+
+# A condensed struct page: the low bits of the flags, then whether the page was ever initialised,
+# whether it is a tail, and the kind of its mapping; the upper half is _mapcount as it stands.
+FLAG_BITS = 28
+INITIALISED, TAIL = np.uint64(1 << FLAG_BITS), np.uint64(1 << FLAG_BITS + 1)
+KIND_SHIFT, COUNT_SHIFT = FLAG_BITS + 2, 32
 
 # What read_frames says in flags: /proc/kpageflags less buddy, nopage, arch_2 and arch_3, which
 # takes more than the page's own struct page, and less bits gone long ago.
@@ -69,6 +79,7 @@ class FrameMap:
     mem_map: MemMap
     layout: Layout
     zero: ZeroFrames
+    shortcuts: Shortcuts | None = None
 
 
 def put_rows(out: FrameRows, rows: slice | I64, part: FrameRows) -> None:
@@ -152,7 +163,28 @@ def _are_large(layout: Layout, page: _Pages) -> Bool | None:
 
 
 def _ordinary(frames: FrameMap, pfns: U64, page: _Pages, errno: I32) -> FrameRows:
-    layout = frames.layout
+    bits, mapcount = _ordinary_bits(frames.layout, page)
+    bits[pfns == np.uint64(frames.zero.small)] |= kpf("zero_page")
+    return FrameRows(bits, mapcount, page.flags & frames.layout.young != 0, pfns, errno)
+
+
+def decode_words(layout: Layout, words: U64) -> tuple[U64, I32, Bool]:
+    """Decode condensed struct pages (u64[n], see FLAG_BITS) of pages that are no part of a large
+    folio: (flags, mapcount, young) as in FrameRows, but that no word tells the zero page."""
+    flags = words & np.uint64((1 << FLAG_BITS) - 1)
+    kind = (words >> np.uint64(KIND_SHIFT)).astype(np.uint8) & _KIND
+    page = _Pages(flags, words, kind, (words >> np.uint64(COUNT_SHIFT)).astype(np.int32))
+    bits, mapcount = _ordinary_bits(layout, page)
+    return bits, mapcount, flags & layout.young != 0
+
+
+def tell_apart(layout: Layout, words: U64) -> Bool:
+    """Tell which condensed struct pages (u64[n]) ``decode_words`` can decode."""
+    clear: Bool = words & (TAIL | INITIALISED | layout.head) == INITIALISED
+    return clear
+
+
+def _ordinary_bits(layout: Layout, page: _Pages) -> tuple[U64, I32]:
     mapcount = _own_mapcount(page.count)
     _drop_slab(layout, page.flags, mapcount)
     bits = _shared_bits(layout, page.flags, page.kind)
@@ -161,8 +193,7 @@ def _ordinary(frames: FrameMap, pfns: U64, page: _Pages, errno: I32) -> FrameRow
     if layout.hwpoison:
         bits |= (page.flags & layout.hwpoison != 0) * kpf("hwpoison")
     bits |= (mapcount > 0) * kpf("mmap")
-    bits[pfns == np.uint64(frames.zero.small)] |= kpf("zero_page")
-    return FrameRows(bits, mapcount, page.flags & layout.young != 0, pfns, errno)
+    return bits, mapcount
 
 
 def _in_folios(frames: FrameMap, pfns: U64, page: _Pages, errno: I32) -> FrameRows:

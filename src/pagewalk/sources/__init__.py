@@ -61,6 +61,9 @@ class Source(Protocol):
         Without ``tables`` there are leaves only.
         """
 
+    def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Batch | Counts]:
+        """Yield what ``leaves`` does for who adds up: in no order, alike pages as Counts."""
+
     def counts(self, vmas: VMAs) -> Iterator[Counts]:
         """Yield bytes by VMA and state, without reading any frame."""
 

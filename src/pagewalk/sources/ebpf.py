@@ -21,4 +21,4 @@ def open(target: Target, budget_ns: int) -> KernelSource:
 @cache
 def machine() -> Machine:
     """Return the running kernel, opened once for all processes: loading takes some 50 ms."""
-    return open_machine(open_bpf())
+    return open_machine(open_bpf(), loads=True)

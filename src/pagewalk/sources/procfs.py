@@ -257,6 +257,10 @@ class ProcfsSource:
         decode_soft(flags, pfn)
         return merge_huge(addr, words, flags, pfn, hidden=self.hidden is not None)
 
+    def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
+        """Yield what ``leaves`` does: every word has to be read."""
+        return self.leaves(vmas, ranges)
+
     def counts(self, vmas: VMAs) -> Iterator[Counts]:
         """Yield bytes by VMA and state from PAGEMAP_SCAN alone; words are read of swap only."""
         shown = visible(vmas)

@@ -1,0 +1,127 @@
+"""What BPF programs are made of that look at memory where it lies, instead of copying it out.
+
+They load from any kernel address by bpf_rdonly_cast(), in loops of bpf_iter_num, which the verifier
+has since 6.4; older kernels go without (LookupError from BTF). A load from where no memory is gives
+0 and no error, so what comes out all zero has to be read again by who can tell.
+Source: kernel/bpf/helpers.c, Documentation/bpf/kfuncs.rst.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from pagewalk.btf import Btf
+from pagewalk.kmem import asm
+from pagewalk.kmem.asm import FP, R0, R1, R2, R3, R6, R7, R8, R9, Line
+from pagewalk.kmem.syscall import Array, Program
+from pagewalk.paging import Arch
+
+# Tables a run: half a millisecond of one CPU, a mebibyte of output.
+TABLES = 256
+SLOTS = 512
+
+# The stack: two iterators of bpf_iter_num, the address of a table, and two numbers.
+OUTER, INNER, TABLE, FIRST, SECOND = -8, -16, -24, -32, -40
+
+
+@dataclass(frozen=True)
+class Casts:
+    """The BTF ids that the programs are made with.
+
+    ``plain`` is a struct whose first 128 bytes are numbers: memory cast to it is read word by word.
+    """
+
+    plain: int
+    cast: int
+    begin: int
+    step: int
+    end: int
+
+
+def find_casts(btf: Btf) -> Casts:
+    """Look the ids up; raises LookupError on a kernel without them."""
+    return Casts(
+        plain=btf.struct_id("pt_regs"),
+        cast=btf.function_id("bpf_rdonly_cast"),
+        begin=btf.function_id("bpf_iter_num_new"),
+        step=btf.function_id("bpf_iter_num_next"),
+        end=btf.function_id("bpf_iter_num_destroy"),
+    )
+
+
+def close(*opened: Array | Program) -> None:
+    """Close their descriptors."""
+    for one in opened:
+        os.close(one.fd)
+
+
+def loop(casts: Casts, at: int, label: str, body: list[Line]) -> list[Line]:
+    """for number in range(r3), at r0: body; ``at`` is the iterator's place on the stack"""
+    return [
+        *counter_at(at),
+        asm.move_imm(R2, 0),
+        asm.call_kernel(casts.begin),
+        asm.Label(label),
+        *counter_at(at),
+        asm.call_kernel(casts.step),
+        asm.jump_eq_imm(R0, 0, f"{label} end"),
+        *body,
+        asm.jump(label),
+        asm.Label(f"{label} end"),
+        *counter_at(at),
+        asm.call_kernel(casts.end),
+    ]
+
+
+def counter_at(at: int) -> list[Line]:
+    return [asm.move(R1, FP), asm.add_imm(R1, at)]
+
+
+def index(register: int, size: int, below: int) -> list[Line]:
+    """register = *r0 * size, bounded for the verifier; size and below are powers of two"""
+    return [
+        asm.load_u32(register, R0, 0),
+        asm.and_imm(register, below - 1),
+        asm.left_imm(register, size.bit_length() - 1),
+    ]
+
+
+def cast(casts: Casts) -> list[Line]:
+    """r0 = the memory at r1"""
+    return [asm.move_imm(R2, casts.plain), asm.call_kernel(casts.cast)]
+
+
+def frame_shifts(arch: Arch) -> tuple[int, int]:
+    """Return by how much to shift an entry left, and then right, for its frame number."""
+    mask = int(arch.address(arch, np.array([(1 << 64) - 1], np.uint64))[0])
+    left = 64 - mask.bit_length()
+    return left, left + arch.page_shift
+
+
+def start(given: Array, words: Array, head: Array) -> list[Line]:
+    """r6 the input, r7 the output, r3 how many, r8 the program's parameter"""
+    return [
+        asm.map_value(R6, given.fd),
+        asm.map_value(R7, words.fd),
+        asm.map_value(R8, head.fd),
+        asm.load_u64(R3, R8, 0),
+        asm.load_u64(R8, R8, 8),
+    ]
+
+
+def stop() -> list[Line]:
+    """return 0"""
+    return [asm.move_imm(R0, 0), asm.leave()]
+
+
+def load_table() -> list[Line]:
+    """TABLE = the address of a table, at r9 in the input"""
+    return [
+        asm.move(R1, R6),
+        asm.add(R1, R9),
+        asm.load_u64(R1, R1, 0),
+        asm.store_u64(FP, TABLE, R1),
+    ]

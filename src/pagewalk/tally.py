@@ -1,0 +1,289 @@
+"""Count what page tables map, whole tables at a time where nothing in them is odd.
+
+Pure, as ``pgtable`` is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import TypeAlias
+
+import numpy as np
+
+from pagewalk.pages import I64, U64, Bool, Flag, Leaves, State
+from pagewalk.paging import Arch
+from pagewalk.pgtable import only, walk_tables
+from pagewalk.scan import (
+    NO_DOUBTS,
+    NO_HOLES,
+    NO_LEAVES,
+    Batch,
+    Doubts,
+    ReadTables,
+    Space,
+    Tables,
+    decode,
+    in_order,
+    open_space,
+    pick,
+    root_table,
+)
+
+
+class Kind(IntEnum):
+    """What count_tables tells apart (the columns of Tally.size)."""
+
+    PAGE = 0  # a present base page with a normal struct page, PROT_NONE included
+    SPECIAL = 1  # present without one, of any size: the zero page, PFN maps
+    HUGE = 2  # present, mapped by a PMD or PUD leaf
+    SWAP = 3
+    MIGRATION = 4
+    DEVICE = 5
+    HWPOISON = 6
+    POISON = 7  # a marker that says so
+    GUARD = 8
+    MARKER = 9
+    SOFT = 10  # a software entry of a type this kernel did not explain
+    EMPTY = 11  # an empty slot of a PTE table
+    PMD_NONE = 12  # no PTE table: the PMD entry is none; and so on up
+    PUD_NONE = 13
+    P4D_NONE = 14
+    PGD_NONE = 15
+    DOUBT = 16
+
+    @property
+    def state(self) -> State | None:
+        """Return the state of such pages; None for a doubt."""
+        return _STATES[self]
+
+
+_STATES = {
+    Kind.PAGE: State.PRESENT,
+    Kind.SPECIAL: State.SPECIAL,
+    Kind.HUGE: State.PRESENT,
+    Kind.SWAP: State.SWAPPED,
+    Kind.MIGRATION: State.MIGRATING,
+    Kind.DEVICE: State.DEVICE,
+    Kind.HWPOISON: State.POISONED,
+    Kind.POISON: State.POISONED,
+    Kind.GUARD: State.GUARD,
+    Kind.MARKER: State.MARKER,
+    Kind.SOFT: State.SOFT,
+    Kind.EMPTY: State.EMPTY,
+    Kind.PMD_NONE: State.NOT_MAPPED,
+    Kind.PUD_NONE: State.NOT_MAPPED,
+    Kind.P4D_NONE: State.NOT_MAPPED,
+    Kind.PGD_NONE: State.NOT_MAPPED,
+    Kind.DOUBT: None,
+}
+
+# Flags that decide a leaf's Kind; the last match wins. What matches none is SOFT.
+_BY_FLAGS = (
+    (np.uint32(Flag.SWAP), Kind.SWAP),
+    (np.uint32(Flag.MIGRATION), Kind.MIGRATION),
+    (np.uint32(Flag.DEVICE), Kind.DEVICE),
+    (np.uint32(Flag.HWPOISON), Kind.HWPOISON),
+    (np.uint32(Flag.MARKER), Kind.MARKER),
+    (np.uint32(Flag.MARKER | Flag.HWPOISON), Kind.POISON),
+    (np.uint32(Flag.MARKER | Flag.GUARD), Kind.GUARD),
+    (np.uint32(Flag.PRESENT), Kind.PAGE),
+    (np.uint32(Flag.PRESENT | Flag.SPECIAL), Kind.SPECIAL),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Bytes by range and Kind, which add up to every range's length.
+
+    ``size`` u64[k, len(Kind)] bytes; ``tables`` i64[6], the tables read, by level number;
+    ``doubts`` what remained in doubt.
+    """
+
+    size: U64
+    tables: I64
+    doubts: Doubts
+
+
+# PTE tables read at a time when counting: 1 MiB, so that they stay in the cache; and tables of
+# which only few are read, with those above.
+_CACHED = 256
+_GROUP = 512
+_COUNTED = 4096
+
+# Counts the pages of whole PTE tables (their physical addresses, u64[n]): i64[n], -1 for a table
+# with anything in it but ordinary pages of RAM and empty slots.
+CountPlain: TypeAlias = Callable[[U64], I64]
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Whole PTE tables of ordinary pages and empty slots, each inside one range.
+
+    ``owner`` i64[n], the range's row; ``addr`` u64[n] the first byte it maps, ``phys`` u64[n] where
+    it lies; ``pages`` i64[n], how many each maps.
+    """
+
+    owner: I64
+    addr: U64
+    phys: U64
+    pages: I64
+
+
+def sweep(
+    arch: Arch,
+    root: int,
+    read_tables: ReadTables,
+    ranges: U64,
+    *,
+    retries: int = 0,
+    count_plain: CountPlain | None = None,
+    tables: I64 | None = None,
+) -> Iterator[Plain | Batch]:
+    """Walk as ``walk_tables`` does, in no order, and leave whole plain tables as they are.
+
+    ``count_plain`` counts without reading the tables here. ``tables`` i64[6] is added to: how many
+    were read, by level number. Doubts come last, after reading what they are about again.
+    """
+    space = open_space(arch, root, read_tables, ranges)
+    seen = np.zeros(6, np.int64) if tables is None else tables
+    doubts = [NO_DOUBTS]
+    for part in _sweep(space, count_plain, seen):
+        if isinstance(part, Batch) and len(part.doubts):
+            doubts.append(part.doubts)
+            yield replace(part, doubts=NO_DOUBTS)
+        else:
+            yield part
+    left = in_order(doubts)
+    if len(left) and retries:
+        again = only(space, left)
+        unsure = np.stack([again.start, again.end], axis=1)
+        yield from walk_tables(arch, root, read_tables, unsure, retries=retries - 1)
+    elif len(left):
+        yield Batch(NO_LEAVES, NO_HOLES, left)
+
+
+def _sweep(space: Space, count_plain: CountPlain | None, seen: I64) -> Iterator[Plain | Batch]:
+    last = len(space.arch.levels) - 1
+    # a stack, deepest level on top, so that few tables wait however large the target
+    todo = [(0, root_table(space))] if len(space.start) else []
+    while todo:
+        depth, waiting = todo.pop()
+        group = _GROUP if depth < last else _COUNTED if count_plain else _CACHED
+        here = waiting
+        if len(waiting) > group:
+            here = pick(waiting, slice(group))
+            todo.append((depth, pick(waiting, slice(group, None))))
+        seen[space.arch.levels[depth].number] += len(here)
+        if depth == last:
+            plain, here, entries, ok = _part(space, here, count_plain)
+            if len(plain.phys):
+                yield plain
+            if not len(here):
+                continue
+        else:
+            entries, ok = space.read_tables(here.phys)
+        rows, below = decode(space, depth, here, entries, ok)
+        if len(rows):
+            yield rows
+        if len(below):
+            todo.append((depth + 1, below))
+
+
+# Part the PTE tables into the plain ones, and the others with their entries.
+def _part(
+    space: Space, tables: Tables, count_plain: CountPlain | None
+) -> tuple[Plain, Tables, U64, Bool]:
+    level = space.arch.levels[-1]
+    owner = np.searchsorted(space.start, tables.addr, side="right") - 1
+    whole = (owner >= 0) & (tables.addr + np.uint64(level.span) <= space.end[owner])
+    pages = np.full(len(tables), -1, np.int64)
+    if count_plain is None:
+        entries, ok = space.read_tables(tables.phys)
+        rows = np.flatnonzero(whole & ok)
+        pages[rows] = _plain_pages(space.arch, entries if len(rows) == len(ok) else entries[rows])
+        odd = np.flatnonzero(pages < 0)
+        entries, ok = entries[odd], ok[odd]
+    else:
+        if whole.any():
+            pages[whole] = count_plain(tables.phys[whole])
+        odd = np.flatnonzero(pages < 0)
+        entries, ok = np.empty((0, 1 << level.bits), np.uint64), np.empty(0, np.bool_)
+        if len(odd):
+            entries, ok = space.read_tables(tables.phys[odd])
+    done = pages >= 0
+    plain = Plain(owner[done], tables.addr[done], tables.phys[done], pages[done])
+    return plain, pick(tables, odd), entries, ok
+
+
+def count_tables(
+    arch: Arch,
+    root: int,
+    read_tables: ReadTables,
+    ranges: U64,
+    *,
+    retries: int = 0,
+    count_plain: CountPlain | None = None,
+) -> Tally:
+    """Count what maps each of ``ranges``, without looking at single pages where none is odd.
+
+    Arguments and errors are those of ``sweep``; the sums are those of ``walk_tables``.
+    """
+    start = np.ascontiguousarray(np.asarray(ranges, np.uint64).reshape(-1, 2)[:, 0])
+    tables, doubts = np.zeros(6, np.int64), [NO_DOUBTS]
+    size = np.zeros((len(start), len(Kind)), np.uint64)
+    page, slots = np.uint64(1 << arch.levels[-1].shift), 1 << arch.levels[-1].bits
+    for part in sweep(
+        arch, root, read_tables, ranges, retries=retries, count_plain=count_plain, tables=tables
+    ):
+        if isinstance(part, Plain):
+            empty = (slots - part.pages).astype(np.uint64)
+            np.add.at(size[:, Kind.PAGE], part.owner, part.pages.astype(np.uint64) * page)
+            np.add.at(size[:, Kind.EMPTY], part.owner, empty * page)
+        else:
+            _add(start, size, part)
+            doubts.append(part.doubts)
+    return Tally(size, tables, in_order(doubts))
+
+
+# How many pages each table holds, i64; -1 where something in it is neither plain nor zero.
+def _plain_pages(arch: Arch, entries: U64) -> I64:
+    bits_set, bits_clear = (np.uint64(bits) for bits in arch.plain(arch))
+    every = np.bitwise_and.reduce(entries, axis=1)
+    some = np.bitwise_or.reduce(entries, axis=1)
+    full = ((every & bits_set) == bits_set) & ((some & bits_clear) == 0)
+    pages = np.where(full, entries.shape[1], -1)
+    rest = np.flatnonzero(~full)
+    if len(rest):
+        words = entries[rest]
+        plain = ((words & (bits_set | bits_clear)) == bits_set).sum(axis=1)
+        zero = (words == 0).sum(axis=1)
+        pages[rest] = np.where(plain + zero == entries.shape[1], plain, -1)
+    end = np.uint64(arch.last_ram_frame + 1 << arch.page_shift)
+    # no frame is beyond what all of a table's frames ORed give
+    if (arch.address(arch, some) >= end).any():
+        pages[arch.address(arch, entries).max(axis=1) >= end] = -1
+    return pages
+
+
+def _add(start: U64, size: U64, rows: Batch) -> None:
+    leaves, holes, doubts = rows.leaves, rows.holes, rows.doubts
+    leaf_size = np.uint64(1) << leaves.shift.astype(np.uint64)
+    for addr, kind, amount in (
+        (leaves.addr, _kinds(leaves), leaf_size),
+        (holes.addr, holes.level.astype(np.int64) + (Kind.EMPTY - 1), holes.size),
+        (doubts.addr, np.full(len(doubts), Kind.DOUBT), doubts.size),
+    ):
+        if len(addr):
+            owner = np.searchsorted(start, addr, side="right") - 1
+            np.add.at(size, (owner, kind), amount)
+
+
+def _kinds(leaves: Leaves) -> I64:
+    kind = np.full(len(leaves), Kind.SOFT, np.int64)
+    for wanted, name in _BY_FLAGS:
+        kind[(leaves.flags & wanted) == wanted] = name
+    huge = leaves.flags & np.uint32(Flag.HUGE) != 0
+    kind[huge & (kind == Kind.PAGE)] = Kind.HUGE
+    return kind
