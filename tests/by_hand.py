@@ -171,7 +171,7 @@ def walk(
     return Walk(
         pid=4711, name="pro gram\x1b[1m", exe="/usr/bin/program", source="procfs", arch="x86_64",
         page_size=PAGE, frames=frames, huge=True, tables=tables, young=False, zeros=True, ksm=True,
-        vmas=of, covered=of.size.astype(np.int64), batches=iter(batches),
+        vmas=of, covered=of.size.astype(np.int64), batches=iter(batches), sums=iter(batches),
         outcome=Outcome(stall, list(withheld), **{**known, **outcome}),  # type: ignore[arg-type]
     )
 

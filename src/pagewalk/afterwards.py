@@ -31,12 +31,9 @@ def look_back(source: Source, vmas: VMAs, outcome: Outcome) -> None:
 def check_still(source: Source, vmas: VMAs, outcome: Outcome) -> None:
     # The address space must still be there, and be mapped as it was: a walk of one that went away
     # meanwhile looks complete otherwise. Raises ProcessGone.
-    now = source.vmas()
-    before = set(zip(vmas.start.tolist(), vmas.end.tolist(), strict=True))
-    after = set(zip(now.start.tolist(), now.end.tolist(), strict=True))
-    if before == after:
+    gone = source.changed(vmas)
+    if not gone:
         return
-    gone = len(before - after) or len(after - before)
     outcome.withheld.append(
         Withheld(
             "a consistent moment",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import IntEnum, IntFlag
+from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -247,11 +248,18 @@ Columns = TypeVar("Columns", Leaves, Holes, Pages, Counts)
 
 def take(columns: Columns, rows: Bool | I64 | slice) -> Columns:
     """Return the same columns at ``rows`` (a mask, positions, or a slice)."""
-    picked: dict[str, Any] = {
-        f.name: None if (c := getattr(columns, f.name)) is None else c[rows]
-        for f in fields(columns)
-    }
-    return type(columns)(**picked)
+    kind: Any = type(columns)
+    picked: list[Any] = [
+        None if (c := getattr(columns, name)) is None else c[rows] for name in column_names(kind)
+    ]
+    taken: Columns = kind(*picked)
+    return taken
+
+
+@cache
+def column_names(kind: Any) -> tuple[str, ...]:
+    """Return the columns of a class of columns, in order."""
+    return tuple(f.name for f in fields(kind))
 
 
 def alike(*columns: npt.NDArray[Any] | None) -> I64:
@@ -272,8 +280,10 @@ def join(parts: list[Columns]) -> Columns:
     first = parts[0]
     if len(parts) == 1:
         return first
+    kind: Any = type(first)
     columns: dict[str, Any] = {}
-    for f in fields(first):
-        arrays = [getattr(p, f.name) for p in parts]
-        columns[f.name] = None if any(a is None for a in arrays) else np.concatenate(arrays)
-    return type(first)(**columns)
+    for name in column_names(kind):
+        arrays = [getattr(p, name) for p in parts]
+        columns[name] = None if any(a is None for a in arrays) else np.concatenate(arrays)
+    joined: Columns = kind(**columns)
+    return joined

@@ -47,6 +47,14 @@ def distinct(values: U64) -> U64:
     return found
 
 
+def differing(before: U64, after: U64) -> int:
+    """Return how many ranges of ``before`` are not in ``after``, or the other way round if none."""
+    if len(before) == len(after) and (before == after).all():
+        return 0
+    old, new = (set(map(tuple, ranges.tolist())) for ranges in (before, after))
+    return len(old - new) or len(new - old)
+
+
 def intersect(first: U64, second: U64) -> tuple[U64, I64, I64]:
     """Return what both cover, cut at every edge of either, and each piece's row in both."""
     if len(first) == 0 or len(second) == 0:

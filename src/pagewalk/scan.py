@@ -220,6 +220,9 @@ def _decode(space: Space, depth: int, tables: Tables, entries: U64) -> tuple[Bat
         leaves, doubts = _leaves(space, depth, tables, found)
         return Batch(leaves, holes, doubts), pick(tables, slice(0, 0))
     names_table = arch.table(arch, found.entry, level)
+    if names_table.all():
+        below, astray = _below(space, depth, tables, found)
+        return Batch(NO_LEAVES, holes, astray), below
     below, astray = _below(space, depth, tables, pick(found, names_table))
     leaves, doubts = _leaves(space, depth, tables, pick(found, ~names_table))
     return Batch(leaves, holes, in_order([doubts, astray])), below
@@ -268,8 +271,8 @@ def _holes(space: Space, level: Level, tables: Tables, none: Bool) -> Holes:
 
 # The address that each slot of the tables, counted through, maps first.
 def _address(tables: Tables, level: Level, slot: I64) -> U64:
-    offset = np.arange(1 << level.bits, dtype=np.uint64) << np.uint64(level.shift)
-    addr: U64 = (tables.addr[:, None] + offset).reshape(-1)[slot]
+    inside = (slot & (1 << level.bits) - 1).view(np.uint64) << np.uint64(level.shift)
+    addr: U64 = tables.addr[slot >> level.bits] + inside
     return addr
 
 
@@ -290,6 +293,8 @@ def _below(space: Space, depth: int, tables: Tables, found: _Entries) -> tuple[T
     below = Tables(phys, found.addr, found.entry, rights, path)
     astray = phys >> np.uint64(arch.page_shift) > np.uint64(arch.last_ram_frame)
     bad = astray | (path == phys[:, None]).any(axis=1)
+    if not bad.any():
+        return below, NO_DOUBTS
     why = np.where(astray, Why.TABLE, Why.CYCLE).astype(np.uint8)
     wrong = pick(found, bad)
     doubts = _doubts(space, depth, wrong.addr, 1 << level.shift, wrong.entry, why[bad])

@@ -15,7 +15,7 @@ from pagewalk.errors import ProcessGone, SourceUnavailable
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.live import open_kcore
 from pagewalk.kmem.task import find_task, read_mm
-from pagewalk.kmem.vmas import RawVmas, read_vmas
+from pagewalk.kmem.vmas import RawVmas, read_files, read_vmas
 from tests import kernel_says
 from tests.targets import start
 
@@ -33,9 +33,9 @@ def raw_vmas(kernel: Kernel, pid: int) -> RawVmas:
 Row = tuple[int, int, str, int, tuple[int, int], int]
 
 
-def as_maps(vmas: RawVmas) -> list[Row]:
+def as_maps(kernel: Kernel, vmas: RawVmas) -> list[Row]:
     # The columns of /proc/PID/maps; show_map_vma() prints pgoff 0 without a file.
-    rows = []
+    rows, files = [], read_files(kernel, vmas.file)
     for row in range(len(vmas.start)):
         flags, has_file = int(vmas.flags[row]), bool(vmas.file[row])
         letters = (("r", VM_READ), ("w", VM_WRITE), ("x", VM_EXEC))
@@ -46,8 +46,8 @@ def as_maps(vmas: RawVmas) -> list[Row]:
                 int(vmas.end[row]),
                 perms + ("s" if flags & VM_MAYSHARE else "p"),
                 int(vmas.offset[row]) if has_file else 0,
-                (int(vmas.major[row]), int(vmas.minor[row])),
-                int(vmas.inode[row]),
+                (int(files.major[row]), int(files.minor[row])),
+                int(files.inode[row]),
             )
         )
     return rows
@@ -66,7 +66,7 @@ def test_the_vma_list_is_that_of_maps(kernel: Kernel, prepare: object, name: str
     if name == "java":
         prepare("java")  # type: ignore[operator]
     with start(name, stopped=True) as running:
-        found = as_maps(raw_vmas(kernel, running.pid))
+        found = as_maps(kernel, raw_vmas(kernel, running.pid))
         assert found == maps(running.pid)
         assert len(found) > 5
 
@@ -79,7 +79,7 @@ def test_every_process_of_this_machine(kernel: Kernel) -> None:
         try:
             before = maps(pid)
             task = find_task(kernel, pid)
-            vmas = as_maps(read_vmas(kernel, task.mm)) if task.mm else []
+            vmas = as_maps(kernel, read_vmas(kernel, task.mm)) if task.mm else []
             after = maps(pid)
         except (OSError, ProcessGone):
             continue

@@ -85,14 +85,20 @@ def _reserved(arch: Arch, entry: U64, level: Level) -> Bool:
     return huge
 
 
+# WRITE and USER are neighbours, and so are their Flags.
+_WRITE_UP = np.uint64(int(Flag.WRITE).bit_length() - WRITE.bit_length())
+_NX_DOWN = np.uint64(NX.bit_length() - int(Flag.EXEC).bit_length())
+
+
 # The PGD is left out: to make it useless for the user, page-table isolation sets NX in the
 # kernel's copy of it (__pti_set_user_pgtbl in arch/x86/mm/pti.c), and Linux never does otherwise.
 def _rights(arch: Arch, entry: U64, level: Level) -> U32:
-    rights = np.where(entry & np.uint64(WRITE), Flag.WRITE, 0)
-    rights |= np.where(entry & np.uint64(USER), Flag.USER, 0)
     top = level == arch.levels[0]
-    rights |= np.where(entry & np.uint64(0 if top else NX), 0, Flag.EXEC)
-    return rights.astype(np.uint32)
+    stay = ~entry & np.uint64(NX) | np.uint64(NX if top else 0)
+    rights: U32 = (
+        (entry & np.uint64(WRITE | USER)) << _WRITE_UP | stay >> _NX_DOWN
+    ).astype(np.uint32)
+    return rights
 
 
 # The flags of a leaf by its high 12 bits, on one kernel.

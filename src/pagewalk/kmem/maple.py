@@ -79,7 +79,12 @@ def _children(kernel: Kernel, level: Entries, kinds: U64, shapes: dict[int, _Sha
     words = rows.view(np.uint64)
     # A node that was replaced points at itself (ma_dead_node).
     dead = words[:, 0] & ~np.uint64(_NODE - 1) == addresses
-    if errno.any() or dead.any() or not np.isin(kinds, list(shapes)).all():
+    if errno.any() or dead.any():
+        raise Torn
+    alike = shapes.get(int(kinds[0]))
+    if alike is not None and (kinds == kinds[0]).all():
+        return Entries(*_ranges(words, alike, level.first, level.last))
+    if not set(kinds.tolist()) <= shapes.keys():
         raise Torn
     parts = []
     for kind, shape in shapes.items():

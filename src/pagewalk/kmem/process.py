@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -26,11 +26,11 @@ from pagewalk.kmem.directmap import DirectMap, MemMap, highest_phys
 from pagewalk.kmem.frames import StructPages
 from pagewalk.kmem.hugetlb import in_shared_table
 from pagewalk.kmem.kernel import Kernel
-from pagewalk.kmem.memory import read_pages
+from pagewalk.kmem.memory import read_pages, read_words
 from pagewalk.kmem.shmem import swapped_ranges
 from pagewalk.kmem.shortcuts import Shortcuts
-from pagewalk.kmem.task import find_task, read_mm
-from pagewalk.kmem.vmas import RawVmas, read_vmas
+from pagewalk.kmem.task import Task, find_task, read_mm
+from pagewalk.kmem.vmas import Files, RawVmas, read_edges, read_files, read_vmas
 from pagewalk.pages import (
     EXEC,
     I64,
@@ -53,12 +53,12 @@ from pagewalk.paging import Arch, Era
 from pagewalk.pgtable import walk_tables
 from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.kernel import architecture, read_config, release, swap_types
-from pagewalk.proc.maps import backing_of, internal_filesystems, parse_maps, parse_mountinfo
+from pagewalk.proc.maps import LastMaps, backing_of, internal_filesystems, parse_mountinfo
 from pagewalk.proc.pagemap import PAGE, PMD_SHARING_TOLD
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
-from pagewalk.ranges import holder, intersect
+from pagewalk.ranges import differing, holder, intersect
 from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
 from pagewalk.states import ORDINARY, classify
 from pagewalk.tally import CountPlain, Kind, Plain, count_tables, sweep
@@ -119,13 +119,16 @@ class KernelSource:
     """A process read through kernel memory; see sources.Source.
 
     ``mm`` is the address of its mm_struct, ``root`` the physical address of its PGD, both as they
-    were when it was opened. ``pagemap_fd`` serves hugetlb only and is -1 where refused.
+    were when it was opened; ``task`` a thread of it, and ``proof`` u64[2] where that task's start
+    time and mm lie. ``pagemap_fd`` serves hugetlb only and is -1 where refused.
     """
 
     name: str
     machine: Machine
     target: Target
     stall: Stall
+    task: Task
+    proof: U64
     mm: int
     root: int
     pagemap_fd: int
@@ -133,6 +136,7 @@ class KernelSource:
     huge: bool = True
     tables: bool = True
     notes: tuple[Withheld, ...] = ()
+    last: LastMaps = field(default_factory=LastMaps)
 
     @property
     def frames(self) -> FrameReader | None:
@@ -160,7 +164,7 @@ class KernelSource:
                     raise
                 break
             if named is None:
-                return unnamed(raw, self.filesystems)
+                return unnamed(raw, read_files(self.machine.kernel, raw.file), self.filesystems)
             known = agreeing(named, raw)
             if int(known.sum()) == len(raw.start):
                 break
@@ -168,9 +172,23 @@ class KernelSource:
         assert named is not None
         return with_flags(named, flags_of(named, raw))
 
+    def changed(self, vmas: VMAs) -> int:
+        """Return how many of ``vmas`` have changed; raises ProcessGone as vmas() does."""
+        self.check_alive()
+        rows = vmas.end <= np.uint64(self.machine.arch.user_end)
+        try:
+            return differing(vmas.ranges[rows], read_edges(self.machine.kernel, self.mm))
+        except SourceUnavailable:
+            return differing(vmas.ranges, self.vmas().ranges)
+
     def check_alive(self) -> None:
-        task = find_task(self.machine.kernel, thread_of(self.target))
-        if task.mm != self.mm:
+        # Another task that reuses this one's memory has neither its start time nor its mm.
+        words, errno = read_words(self.machine.kernel.memory, self.proof)
+        if not errno.any() and words.tolist() == [self.task.start_ns, self.mm]:
+            return
+        self.task = find_task(self.machine.kernel, thread_of(self.target))
+        self.proof = places_of(self.machine.kernel, self.task)
+        if self.task.mm != self.mm:
             raise ProcessGone(self.target.pid, "ended or exec'ed another program")
 
     def read_maps(self) -> VMAs | None:
@@ -180,7 +198,7 @@ class KernelSource:
                 text = self.target.read("maps")
         except PagewalkError:
             return None
-        return parse_maps(text, self.filesystems) if text else None
+        return self.last.parse(text, self.filesystems) if text else None
 
     def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
         """Yield the leaves, holes and doubts of the real page tables in ``ranges``."""
@@ -372,14 +390,14 @@ def covered(ranges: U64, offset: int, size: int) -> int:
 
 KINDS = (State.ANON, State.FILE, State.SHMEM)
 HOLE_LEVELS = {Kind.PMD_NONE: 2, Kind.PUD_NONE: 3, Kind.P4D_NONE: 4, Kind.PGD_NONE: 5}
+KIND_STATES = np.array([State.DOUBT if k.state is None else k.state for k in Kind], np.uint8)
+KIND_LEVELS = np.array([HOLE_LEVELS.get(k, 0) for k in Kind], np.uint32)
 
 
 def tallied(vmas: VMAs, rows: I64, size: U64, keep: Bool) -> Counts:
     """Return a Tally's ``size`` u64[k, Kind] of the VMAs ``rows`` as Counts, where ``keep``."""
     which, kind = np.nonzero(size * keep[:, None])
-    states = np.array([State.DOUBT if k.state is None else k.state for k in Kind], np.uint8)
-    levels = np.array([HOLE_LEVELS.get(k, 0) for k in Kind], np.uint32)
-    state, row = states[kind], rows[which]
+    state, row = KIND_STATES[kind], rows[which]
     backing = vmas.backing[row]
     state[(state == State.SPECIAL) & (backing == Backing.ANON)] = State.ZERO
     state[(state == State.PRESENT) & (backing == Backing.HUGETLB)] = State.HUGETLB
@@ -387,7 +405,7 @@ def tallied(vmas: VMAs, rows: I64, size: U64, keep: Bool) -> Counts:
         mapped = vmas.flags[row] & np.uint64(VM_PFNMAP) != 0
         state[(state == State.PRESENT) & mapped] = State.SPECIAL
     huge = np.where(kind == Kind.HUGE, Flag.HUGE, 0).astype(np.uint32)
-    flags = levels[kind] << np.uint32(LEVEL_SHIFT) | huge
+    flags = KIND_LEVELS[kind] << np.uint32(LEVEL_SHIFT) | huge
     return Counts(row, state, flags, size[which, kind])
 
 
@@ -407,9 +425,15 @@ def open_process_memory(
     with suppress(PagewalkError):
         filesystems |= parse_mountinfo(target.read("mountinfo"))
     root = pgd - machine.direct_map.base
+    proof = places_of(machine.kernel, task)
     return KernelSource(
-        name, machine, target, Stall(budget_ns), task.mm, root, pagemap_fd, filesystems
+        name, machine, target, Stall(budget_ns), task, proof, task.mm, root, pagemap_fd, filesystems
     )
+
+
+def places_of(kernel: Kernel, task: Task) -> U64:
+    offsets = [kernel.btf.offset("task_struct", name) for name in ("start_boottime", "mm")]
+    return np.uint64(task.address) + np.array(offsets, np.uint64)
 
 
 def thread_of(target: Target) -> int:
@@ -447,13 +471,13 @@ def with_flags(vmas: VMAs, flags: U64) -> VMAs:
     return replace(vmas, flags=flags, backing=backing)
 
 
-def unnamed(raw: RawVmas, filesystems: dict[int, str]) -> VMAs:
+def unnamed(raw: RawVmas, files: Files, filesystems: dict[int, str]) -> VMAs:
     """Return raw VMAs whose names maps does not tell: a file is named by its device and inode."""
-    dev = raw.major.astype(np.uint64) << np.uint64(32) | raw.minor
+    dev = files.major.astype(np.uint64) << np.uint64(32) | files.minor
     names = tuple(
         f"/dev {major}:{minor} inode {inode}" if inode else ""
         for major, minor, inode in zip(
-            raw.major.tolist(), raw.minor.tolist(), raw.inode.tolist(), strict=True
+            files.major.tolist(), files.minor.tolist(), files.inode.tolist(), strict=True
         )
     )
     perms = np.zeros(len(raw.start), np.uint8)
@@ -462,10 +486,10 @@ def unnamed(raw: RawVmas, filesystems: dict[int, str]) -> VMAs:
     backing = np.array(
         [
             backing_of(name, int(inode), filesystems.get(int(device), ""))
-            for name, inode, device in zip(names, raw.inode, dev, strict=True)
+            for name, inode, device in zip(names, files.inode, dev, strict=True)
         ],
         np.uint8,
     )
-    offset = np.where(raw.inode != 0, raw.offset, 0).astype(np.uint64)
-    vmas = VMAs(raw.start, raw.end, perms, offset, dev, raw.inode, backing, names)
+    offset = np.where(files.inode != 0, raw.offset, 0).astype(np.uint64)
+    vmas = VMAs(raw.start, raw.end, perms, offset, dev, files.inode, backing, names)
     return with_flags(vmas, raw.flags)

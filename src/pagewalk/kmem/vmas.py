@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,7 +25,7 @@ class RawVmas:
     ``address`` u64 of the vm_area_struct; ``start``, ``end`` u64, user addresses; ``flags`` u64,
     vm_flags with the protection key and the rest; ``offset`` u64 bytes into the file (or, of an
     anonymous VMA, its pgoff in bytes); ``file`` u64, the address of its struct file, 0 when
-    anonymous; ``inode`` u64, ``major`` and ``minor`` u32 of that file, 0 likewise.
+    anonymous.
     """
 
     address: U64
@@ -32,9 +34,18 @@ class RawVmas:
     flags: U64
     offset: U64
     file: U64
+
+
+@dataclass(frozen=True)
+class Files:
+    """Hold ``inode`` u64, ``major`` and ``minor`` u32 of each VMA's file, 0 when anonymous."""
+
     inode: U64
     major: U32
     minor: U32
+
+
+_Answer = TypeVar("_Answer")
 
 
 def read_vmas(kernel: Kernel, mm: int) -> RawVmas:
@@ -43,11 +54,28 @@ def read_vmas(kernel: Kernel, mm: int) -> RawVmas:
 
     Raises Unsupported before 6.1, SourceUnavailable when they change all the time.
     """
+    return _consistent(kernel, lambda: _read_once(kernel, mm))
+
+
+def read_edges(kernel: Kernel, mm: int) -> U64:
+    """Read u64[n, 2], where the VMAs of the mm_struct at ``mm`` lie; raises as read_vmas does."""
+    return _consistent(kernel, lambda: _edges(_tree(kernel, mm)))
+
+
+def read_files(kernel: Kernel, file: U64) -> Files:
+    """Read what the struct files at ``file`` (u64[n], 0 for none) are of.
+
+    Raises SourceUnavailable when they change all the time.
+    """
+    return _consistent(kernel, lambda: _identify(kernel, file))
+
+
+def _consistent(kernel: Kernel, read: Callable[[], _Answer]) -> _Answer:
     if not kernel.btf.has("mm_struct", "mm_mt"):
         raise Unsupported("maple tree of VMAs", "6.1")
     for _ in range(_ATTEMPTS):
         try:
-            return _read_once(kernel, mm)
+            return read()
         except (Torn, OSError):
             continue
     raise SourceUnavailable(
@@ -55,8 +83,16 @@ def read_vmas(kernel: Kernel, mm: int) -> RawVmas:
     )
 
 
+def _tree(kernel: Kernel, mm: int) -> Entries:
+    return read_maple_tree(kernel, kernel.field("mm_struct", mm, "mm_mt.ma_root"))
+
+
+def _edges(tree: Entries) -> U64:
+    return np.stack([tree.first, tree.last + np.uint64(1)], axis=1)
+
+
 def _read_once(kernel: Kernel, mm: int) -> RawVmas:
-    entries = read_maple_tree(kernel, kernel.field("mm_struct", mm, "mm_mt.ma_root"))
+    entries = _tree(kernel, mm)
     size = kernel.btf.size("vm_area_struct")
     rows, errno = read_structs(kernel.memory, entries.entry, size)
     if errno.any():
@@ -67,7 +103,6 @@ def _read_once(kernel: Kernel, mm: int) -> RawVmas:
 
     start, end, file = column("vm_start"), column("vm_end"), column("vm_file")
     _check(kernel, mm, entries, start, end, column("vm_mm"))
-    inode, device = _identify(kernel, file)
     return RawVmas(
         address=entries.entry,
         start=start,
@@ -75,9 +110,6 @@ def _read_once(kernel: Kernel, mm: int) -> RawVmas:
         flags=column("vm_flags"),
         offset=column("vm_pgoff") * np.uint64(4096),
         file=file,
-        inode=inode,
-        major=(device >> _MINOR_BITS).astype(np.uint32),
-        minor=(device & np.uint64((1 << 20) - 1)).astype(np.uint32),
     )
 
 
@@ -90,7 +122,7 @@ def _check(kernel: Kernel, mm: int, tree: Entries, start: U64, end: U64, owner: 
         raise Torn
 
 
-def _identify(kernel: Kernel, file: U64) -> tuple[U64, U64]:
+def _identify(kernel: Kernel, file: U64) -> Files:
     # file -> f_inode -> i_ino, i_sb -> s_dev, each step once for all VMAs that have a file.
     has = file != 0
     inode, device = np.zeros(len(file), np.uint64), np.zeros(len(file), np.uint64)
@@ -98,7 +130,8 @@ def _identify(kernel: Kernel, file: U64) -> tuple[U64, U64]:
     inode[has] = _follow(kernel, "inode", inodes, "i_ino")
     super_blocks = _follow(kernel, "inode", inodes, "i_sb")
     device[has] = _follow(kernel, "super_block", super_blocks, "s_dev") & np.uint64(0xFFFFFFFF)
-    return inode, device
+    major = (device >> _MINOR_BITS).astype(np.uint32)
+    return Files(inode, major, (device & np.uint64((1 << 20) - 1)).astype(np.uint32))
 
 
 def _follow(kernel: Kernel, struct: str, addresses: U64, path: str) -> U64:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from pagewalk.proc.stall import Stall
 from pagewalk.proc.target import Target, fields, parse_stat
 
 PAGE = mmap.PAGESIZE
+AMOUNT = re.compile(rb"^(\w+):\s*(\d+) kB$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +95,11 @@ def read_smaps(target: Target, stall: Stall, name: str = "smaps") -> Smaps:
 
 def read_status(target: Target) -> dict[str, int]:
     """Return the ``kB`` lines of /proc/PID/status, in bytes, by the kernel's name (``VmRSS``)."""
-    return in_bytes(fields(target.read("status")))
+    return in_bytes(target.read("status"))
 
 
-def in_bytes(rows: dict[bytes, bytes]) -> dict[str, int]:
-    return {
-        key.decode(): int(value[:-3]) << 10 for key, value in rows.items() if value.endswith(b" kB")
-    }
+def in_bytes(text: bytes) -> dict[str, int]:
+    return {key.decode(): int(value) << 10 for key, value in AMOUNT.findall(text)}
 
 
 def read_statm(target: Target) -> dict[str, int]:
@@ -157,7 +157,7 @@ def read_theirs(target: Target, stall: Stall, *, smaps: bool) -> Theirs:
             not_read.append(f"{name}: {err}")
     # pmap goes by the number; that the process is still there afterwards shows it was ours.
     pmap = read_pmap(target.pid) if smaps else None
-    status = fields(target.read("status"))
+    status = target.read("status")
     return Theirs(
         status=in_bytes(status),
         statm=read_statm(target),
@@ -166,7 +166,7 @@ def read_theirs(target: Target, stall: Stall, *, smaps: bool) -> Theirs:
         rollup=tables.get("smaps_rollup"),
         pmap=pmap,
         cpus=os.cpu_count() or 1,
-        threads=int(status.get(b"Threads", b"1")),
+        threads=int(fields(status).get(b"Threads", b"1")),
         release=release(),
         not_read=tuple(not_read),
     )

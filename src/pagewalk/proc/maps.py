@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -39,6 +40,20 @@ def parse_maps(text: bytes, filesystems: dict[int, str] | None = None) -> VMAs:
         np.uint8,
     )
     return VMAs(edges[:, 0].copy(), edges[:, 1].copy(), perms, offset, dev, inode, backing, name)
+
+
+@dataclass(slots=True)
+class LastMaps:
+    """The maps text that was parsed last: mostly the next one is the same."""
+
+    text: bytes = b""
+    vmas: VMAs | None = None
+
+    def parse(self, text: bytes, filesystems: dict[int, str]) -> VMAs:
+        """Return parse_maps of ``text``."""
+        if self.vmas is None or text != self.text:
+            self.text, self.vmas = text, parse_maps(text, filesystems)
+        return self.vmas
 
 
 def parse_dev(field: bytes) -> int:

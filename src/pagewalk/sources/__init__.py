@@ -55,6 +55,9 @@ class Source(Protocol):
     def vmas(self) -> VMAs:
         """Return a fresh reading of the VMAs; raises ProcessGone when the memory is gone."""
 
+    def changed(self, vmas: VMAs) -> int:
+        """Return how many of ``vmas`` have changed since they were read; raises as vmas() does."""
+
     def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
         """Yield leaves, holes and doubts of ``ranges`` (u64[k, 2], sorted, half open) in order.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +29,12 @@ from pagewalk.pages import (
 from pagewalk.proc import pagemap
 from pagewalk.proc.frames import Frames, open_frames, read_frames
 from pagewalk.proc.kernel import read_config, release, swap_types
-from pagewalk.proc.maps import internal_filesystems, parse_maps, parse_mountinfo
+from pagewalk.proc.maps import LastMaps, internal_filesystems, parse_mountinfo
 from pagewalk.proc.refusals import has_capability, in_initial_user_namespace, reading
 from pagewalk.proc.stall import Slice, Stall
 from pagewalk.proc.swap import Evicted, ask_cachestat
 from pagewalk.proc.target import Target, read_all
-from pagewalk.ranges import holder, inside, intersect, join_near
+from pagewalk.ranges import differing, holder, inside, intersect, join_near
 from pagewalk.scan import NO_DOUBTS, NO_HOLES, Batch
 from pagewalk.states import classify, has
 
@@ -159,6 +159,7 @@ class ProcfsSource:
     name: str = "procfs"
     tables: bool = False
     notes: tuple[Withheld, ...] = ()
+    last: LastMaps = field(default_factory=LastMaps)
 
     @property
     def withheld(self) -> tuple[Withheld, ...]:
@@ -180,7 +181,11 @@ class ProcfsSource:
             text = read_all(self.maps_fd)
         if not text:
             raise ProcessGone(self.target.pid, "ended or exec'ed another program")
-        return parse_maps(text, self.filesystems)
+        return self.last.parse(text, self.filesystems)
+
+    def changed(self, vmas: VMAs) -> int:
+        """Return how many of ``vmas`` have changed since."""
+        return differing(vmas.ranges, self.vmas().ranges)
 
     def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
         """Yield the populated leaves in ``ranges``, about BATCH words at a time."""
