@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pagewalk.pages import I64, U64, Bool, Flag, Leaves, State
+from pagewalk.pages import I64, U64, Flag, Leaves, State
 from pagewalk.paging import Arch
 from pagewalk.pgtable import only, walk_tables
 from pagewalk.scan import (
@@ -29,6 +29,7 @@ from pagewalk.scan import (
     open_space,
     pick,
     root_table,
+    scan,
 )
 
 
@@ -177,44 +178,37 @@ def _sweep(space: Space, count_plain: CountPlain | None, seen: I64) -> Iterator[
             todo.append((depth, pick(waiting, slice(group, None))))
         seen[space.arch.levels[depth].number] += len(here)
         if depth == last:
-            plain, here, entries, ok = _part(space, here, count_plain)
-            if len(plain.phys):
-                yield plain
-            if not len(here):
-                continue
-        else:
-            entries, ok = space.read_tables(here.phys)
-        rows, below = decode(space, depth, here, entries, ok)
+            yield from _part(space, here, count_plain)
+            continue
+        rows, below = scan(space, depth, here)
         if len(rows):
             yield rows
         if len(below):
             todo.append((depth + 1, below))
 
 
-# Part the PTE tables into the plain ones, and the others with their entries.
-def _part(
-    space: Space, tables: Tables, count_plain: CountPlain | None
-) -> tuple[Plain, Tables, U64, Bool]:
-    level = space.arch.levels[-1]
+# The PTE tables that are plain, and what the others hold. What is yielded holds nothing of what
+# was read: who gets it may read on, into the same memory.
+def _part(space: Space, tables: Tables, count_plain: CountPlain | None) -> Iterator[Plain | Batch]:
+    level, depth = space.arch.levels[-1], len(space.arch.levels) - 1
     owner = np.searchsorted(space.start, tables.addr, side="right") - 1
     whole = (owner >= 0) & (tables.addr + np.uint64(level.span) <= space.end[owner])
     pages = np.full(len(tables), -1, np.int64)
+    entries, ok = None, np.ones(len(tables), np.bool_)
     if count_plain is None:
         entries, ok = space.read_tables(tables.phys)
         rows = np.flatnonzero(whole & ok)
         pages[rows] = _plain_pages(space.arch, entries if len(rows) == len(ok) else entries[rows])
-        odd = np.flatnonzero(pages < 0)
-        entries, ok = entries[odd], ok[odd]
-    else:
-        if whole.any():
-            pages[whole] = count_plain(tables.phys[whole])
-        odd = np.flatnonzero(pages < 0)
-        entries, ok = np.empty((0, 1 << level.bits), np.uint64), np.empty(0, np.bool_)
-        if len(odd):
-            entries, ok = space.read_tables(tables.phys[odd])
+    elif whole.any():
+        pages[whole] = count_plain(tables.phys[whole])
+    odd = np.flatnonzero(pages < 0)
+    if entries is not None and len(odd):
+        yield decode(space, depth, pick(tables, odd), entries[odd], ok[odd])[0]
     done = pages >= 0
-    plain = Plain(owner[done], tables.addr[done], tables.phys[done], pages[done])
-    return plain, pick(tables, odd), entries, ok
+    if done.any():
+        yield Plain(owner[done], tables.addr[done], tables.phys[done], pages[done])
+    for first in range(0, len(odd) if entries is None else 0, _CACHED):
+        yield scan(space, depth, pick(tables, odd[first : first + _CACHED]))[0]
 
 
 def count_tables(

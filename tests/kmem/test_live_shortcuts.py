@@ -1,0 +1,165 @@
+"""The programs that spare copying, on tables that are laid out by hand in memory of our own."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from pagewalk.kmem.condenser import Condenser
+from pagewalk.kmem.counter import TableCounter
+from pagewalk.kmem.directmap import DirectMap, MemMap, highest_phys, translate
+from pagewalk.kmem.frames import StructPages, open_frame_map, read_frames
+from pagewalk.kmem.kernel import Kernel
+from pagewalk.kmem.layout import page_layout
+from pagewalk.kmem.process import paging_format
+from pagewalk.kmem.struct_page import FrameMap, decode_words, tell_apart
+from pagewalk.kmem.task import find_task, read_mm
+from pagewalk.kmem.zero import find_zero_frames
+from pagewalk.pages import U64
+from pagewalk.paging import Arch
+from pagewalk.proc.kernel import release
+from tests.memory import DATA, PAGE, SLOTS
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(release() < (6, 4), reason="bpf_iter_num is missing before 6.4"),
+]
+
+FRAME = 0x1234  # some frame of RAM, in every machine
+SPECIAL = 1 << 9
+
+
+class Laid:
+    """Pages of our own as page tables, and where the kernel sees them."""
+
+    def __init__(self, kernel: Kernel, direct_map: DirectMap, count: int) -> None:
+        self.area = mmap.mmap(-1, count * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.area.madvise(mmap.MADV_NOHUGEPAGE)
+        self.words = np.frombuffer(self.area, np.uint64).reshape(count, SLOTS)
+        for page in range(count):
+            self.area[page * PAGE] = 0  # the kernel gives it a frame of its own
+        task = find_task(kernel, os.getpid())
+        assert task.mm is not None
+        pgd = read_mm(kernel, task.mm).pgd
+        start = ctypes.addressof(ctypes.c_char.from_buffer(self.area))
+        phys = [
+            translate(kernel, direct_map, pgd, start + page * PAGE)[0] for page in range(count)
+        ]
+        self.addresses: U64 = direct_map.addresses(np.array(phys, np.uint64))
+
+
+@pytest.fixture(scope="module")
+def arch(direct_map: DirectMap) -> Arch:
+    return paging_format(direct_map)
+
+
+@pytest.fixture(scope="module")
+def counter(kernel: Kernel, arch: Arch) -> Iterator[TableCounter]:
+    loaded = TableCounter(kernel.btf, arch)
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture(scope="module")
+def condenser(kernel: Kernel, arch: Arch, mem_map: MemMap) -> Iterator[Condenser]:
+    loaded = Condenser(kernel.btf, arch, page_layout(kernel.btf), mem_map)
+    yield loaded
+    loaded.close()
+
+
+def test_pages_of_whole_tables_are_counted(
+    kernel: Kernel, direct_map: DirectMap, counter: TableCounter
+) -> None:
+    past_ram = highest_phys() // PAGE
+    page = FRAME * PAGE | DATA
+    laid = Laid(kernel, direct_map, 9)
+    tables = laid.words
+    tables[0] = page  # 512 pages
+    tables[1, ::2] = page  # 256 pages and 256 empty slots
+    tables[2, 511] = page  # the last slot alone
+    tables[3] = 0  # nothing, as memory that cannot be read
+    tables[4], tables[4, 7] = page, page | SPECIAL
+    tables[5], tables[5, 300] = page, past_ram * PAGE | DATA
+    tables[6], tables[6, 0] = page, (past_ram - 1) * PAGE | DATA  # the last frame of RAM
+    tables[7], tables[7, 511] = page, 0x8000_0000_03B3_4000 & ~1  # a swap entry
+    tables[8] = (1 << 64) - 1  # freed and filled with something else
+    assert counter.count(laid.addresses).tolist() == [512, 256, 1, -1, -1, -1, 512, -1, -1]
+
+
+def test_more_tables_than_one_run_takes(
+    kernel: Kernel, direct_map: DirectMap, counter: TableCounter
+) -> None:
+    laid = Laid(kernel, direct_map, 2)
+    laid.words[0, :100], laid.words[1, :7] = FRAME * PAGE | DATA, FRAME * PAGE | DATA
+    many = np.tile(laid.addresses, 300)
+    assert counter.count(many).tolist() == [100, 7] * 300
+    assert counter.count(many[:0]).tolist() == []
+
+
+def test_no_memory_at_all_is_no_table(counter: TableCounter) -> None:
+    # a user address, and a kernel address that nothing is mapped at: a load gives 0
+    nowhere = np.array([0x1000, 0xFFFF_8000_0000_0000 - PAGE], np.uint64)
+    assert counter.count(nowhere).tolist() == [-1, -1]
+
+
+def own_frames(laid: Laid, direct_map: DirectMap) -> U64:
+    frames: U64 = (laid.addresses - np.uint64(direct_map.base)) >> np.uint64(12)
+    return frames
+
+
+def test_a_word_of_a_frame_says_what_its_struct_page_says(
+    kernel: Kernel, direct_map: DirectMap, frames: FrameMap, condenser: Condenser
+) -> None:
+    laid = Laid(kernel, direct_map, 20)  # 20 frames, no multiple of what one step does
+    pfns = own_frames(laid, direct_map)
+    (first, words), = condenser.of_frames(pfns)
+    assert (first, len(words)) == (0, 20)
+    assert tell_apart(frames.layout, words).all()
+    flags, mapcount, young = decode_words(frames.layout, words)
+    rows = read_frames(frames, pfns)
+    assert mapcount.tolist() == rows.mapcount.tolist() == [1] * 20
+    assert flags.tolist() == rows.flags.tolist()
+    assert young.tolist() == rows.young.tolist()
+
+
+def test_words_of_tables_stand_where_the_entries_do(
+    kernel: Kernel, direct_map: DirectMap, frames: FrameMap, condenser: Condenser
+) -> None:
+    laid = Laid(kernel, direct_map, 3)
+    pfn = int(own_frames(laid, direct_map)[2])
+    laid.words[0, [0, 511]] = pfn * PAGE | DATA
+    laid.words[1, 8] = pfn * PAGE | DATA
+    (first, words), = condenser.of_tables(laid.addresses[:2])
+    assert first == 0
+    found = np.argwhere(words != 0).tolist()
+    assert found == [[0, 0], [0, 511], [1, 8]]
+    _, mapcount, _ = decode_words(frames.layout, words[words != 0])
+    assert mapcount.tolist() == [1] * 3
+
+
+def test_what_no_word_tells_is_read_as_before(
+    kernel: Kernel, direct_map: DirectMap, mem_map: MemMap, arch: Arch
+) -> None:
+    # Frames from all over RAM, large folios and such as were never initialised among them: the
+    # reader that condenses and the one that does not must agree where nothing moves.
+    zero = find_zero_frames(kernel, direct_map, mem_map)
+    quick = StructPages(open_frame_map(kernel, mem_map, zero, arch))
+    plain = StructPages(open_frame_map(kernel, mem_map, zero))
+    assert quick.condenser is not None
+    assert plain.condenser is None
+    pfns = np.linspace(1, highest_phys() // PAGE - 1, 1 << 16).astype(np.uint64)
+    pfns[100] = zero.small
+    once = np.zeros(len(pfns), bool)
+    before, after = plain.read(pfns, once), plain.read(pfns, once)
+    flags, mapcount = quick.read(pfns, once)
+    again = plain.read(pfns, once)
+    still = (before[0] == after[0]) & (before[1] == after[1])
+    still &= (again[0] == after[0]) & (again[1] == after[1])
+    assert np.count_nonzero(still) > len(pfns) * 9 // 10
+    assert pfns[still & (flags != again[0])].tolist() == []
+    assert pfns[still & (mapcount != again[1])].tolist() == []

@@ -1,0 +1,104 @@
+"""With the programs that spare copying at work, however small the process, nothing changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import pagewalk
+from pagewalk.kmem import frames, process
+from pagewalk.kmem.frames import StructPages
+from pagewalk.kmem.process import KernelSource
+from pagewalk.pages import U64
+from pagewalk.proc.kernel import release
+from tests.live.bracket import compare
+from tests.live.test_exact import OVERCOUNTED, check_closes, wrong_but
+from tests.machine import prepared
+from tests.targets import TARGETS, start
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(release() < (6, 4), reason="bpf_iter_num is missing before 6.4"),
+]
+
+
+
+@pytest.fixture(autouse=True)
+def used(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Take the shortcuts at once; lists how many tables each call condensed."""
+    tables: list[int] = []
+    runs = StructPages.runs
+
+    def spied(self: StructPages, addresses: U64) -> object:
+        tables.append(len(addresses))
+        return runs(self, addresses)
+
+    monkeypatch.setattr(process, "MANY_TABLES", 1)
+    monkeypatch.setattr(frames, "_MANY", 1)
+    monkeypatch.setattr(StructPages, "runs", spied)
+    return tables
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if name != "zombie"])
+def test_equals_smaps(name: str) -> None:
+    with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
+        for pid in running.pids:
+            found = compare(pid, "ebpf")
+            assert wrong_but(found.wrong, OVERCOUNTED.get(name)) == []
+            check_closes(found.table)
+
+
+def test_whole_tables_are_condensed_and_equal_what_smaps_says(used: list[int]) -> None:
+    with start("dense", 64, stopped=True) as running:
+        found = compare(running.pid, "ebpf")
+    assert found.wrong == []
+    assert max(used) >= 30  # 64 MiB are 32 tables, but for the edges
+
+
+def test_sums_are_those_of_the_pages(used: list[int]) -> None:
+    # `also` makes by_vma look at every page.
+    with start("dense", 64, stopped=True) as running:
+        quick = pagewalk.by_vma(pagewalk.walk(running.pid, source="ebpf")).columns
+        assert used
+        used.clear()
+        walked = pagewalk.walk(running.pid, source="ebpf")
+        slow = pagewalk.by_vma(walked, also=lambda pages: None).columns
+        assert not used
+    assert quick.keys() == slow.keys()
+    for name, column in slow.items():
+        np.testing.assert_array_equal(quick[name], column, name)
+
+
+def test_tables_that_need_a_closer_look_get_it(
+    used: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if every second table held a page of a large folio.
+    runs = StructPages.runs
+
+    def doubtful(self: StructPages, addresses: U64) -> object:
+        told, clear = runs(self, addresses)
+        clear[::2] = False
+        keep = clear[told.table]
+        columns = (c[keep] for c in (
+            told.table, told.pages, told.present, told.flags, told.mapcount))
+        return frames.Runs(*columns), clear
+
+    monkeypatch.setattr(StructPages, "runs", doubtful)
+    with start("dense", 64, stopped=True) as running:
+        found = compare(running.pid, "ebpf")
+    assert found.wrong == []
+
+
+def test_without_the_programs_it_is_walked_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    with start("dense", 64, stopped=True) as running:
+        source = pagewalk.open_process(running.pid, "ebpf")
+        assert isinstance(source, KernelSource)
+        monkeypatch.setattr(source.machine.shortcuts, "counter", None)
+        monkeypatch.setattr(source.machine.frames, "condenser", None)
+        table = pagewalk.by_vma(pagewalk.walk(source))
+        pagewalk.close(source)
+        found = compare(running.pid, "ebpf")
+    assert found.wrong == []
+    assert table.totals["pss"] == found.table.totals["pss"]
