@@ -134,8 +134,11 @@ def test_words_of_tables_stand_where_the_entries_do(
     pfn = int(own_frames(laid, direct_map)[2])
     laid.words[0, [0, 511]] = pfn * PAGE | DATA
     laid.words[1, 8] = pfn * PAGE | DATA
-    (first, words), = condenser.of_tables(laid.addresses[:2])
+    laid.words[2, 0] = SPECIAL | DATA
+    (first, pages, words), = condenser.of_tables(laid.addresses)
     assert first == 0
+    assert pages.tolist() == [2, 1, -1]
+    words = words[:2]
     found = np.argwhere(words != 0).tolist()
     assert found == [[0, 0], [0, 511], [1, 8]]
     _, mapcount, _ = decode_words(frames.layout, words[words != 0])

@@ -78,12 +78,11 @@ def test_tables_that_need_a_closer_look_get_it(
     runs = StructPages.runs
 
     def doubtful(self: StructPages, addresses: U64) -> object:
-        told, clear = runs(self, addresses)
-        clear[::2] = False
-        keep = clear[told.table]
-        columns = (c[keep] for c in (
-            told.table, told.pages, told.present, told.flags, told.mapcount))
-        return frames.Runs(*columns), clear
+        told, pages = runs(self, addresses)
+        pages[::2] = -1
+        keep = pages[told.table] >= 0
+        columns = (told.table, told.pages, told.present, told.flags, told.mapcount)
+        return frames.Runs(*(column[keep] for column in columns)), pages
 
     monkeypatch.setattr(StructPages, "runs", doubtful)
     with start("dense", 64, stopped=True) as running:

@@ -23,8 +23,8 @@ from pagewalk.paging import Arch
 TABLES = 256
 SLOTS = 512
 
-# The stack: two iterators of bpf_iter_num, the address of a table, and two numbers.
-OUTER, INNER, TABLE, FIRST, SECOND = -8, -16, -24, -32, -40
+# The stack: two iterators of bpf_iter_num, the address of a table, and numbers.
+OUTER, INNER, TABLE, FIRST, SECOND, THIRD = -8, -16, -24, -32, -40, -48
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ _ATTEMPTS = 3
 # So many frames are worth loading the program that condenses them.
 _MANY = 1 << 12
 _SAMPLE = 512
+NOTHING = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -207,31 +208,32 @@ class StructPages:
         wrong = (flags != 0) | (mapcount != _unsigned(rows.mapcount))
         return bool(clear.any()) and not wrong[known].any()
 
-    def runs(self, addresses: U64) -> tuple[Runs, Bool]:
-        """Return (runs, clear) of the PTE tables at ``addresses`` (u64[n], kernel addresses) of
-        ordinary pages and empty slots; to be called where there is a ``condenser``.
+    def runs(self, addresses: U64) -> tuple[Runs, I64]:
+        """Return (runs, pages) of the PTE tables at ``addresses`` (u64[n], kernel addresses); to be
+        called where there is a ``condenser``.
 
-        ``clear`` bool[n] tells which tables the runs are of; the others hold pages of large
-        folios, or such as need a closer look, and have no runs.
+        ``pages`` i64[n] tells how many each table maps. It is -1, and there are no runs, where
+        something in it is neither an ordinary page of RAM nor an empty slot, or is part of a large
+        folio, or needs a closer look.
         """
         assert self.condenser is not None
-        parts = []
-        for first, words in self.condenser.of_tables(addresses):
+        parts, counts = [], []
+        for first, pages, words in self.condenser.of_tables(addresses):
             flat = words.reshape(-1)
             new = np.empty(len(flat), bool)
             np.not_equal(flat[1:], flat[:-1], out=new[1:])
             new[:: words.shape[1]] = True
             start = np.flatnonzero(new)
-            pages = np.diff(start, append=len(flat))
-            parts.append((first + start // words.shape[1], pages, flat[start]))
-        table, pages, word = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        present = word != 0
-        clear = np.ones(len(addresses), bool)
-        clear[table[present & ~tell_apart(self.frames.layout, word)]] = False
-        if not clear.all():
-            told = clear[table]
-            table, pages, present, word = table[told], pages[told], present[told], word[told]
-        return Runs(table, pages, present, *self._decode(word)), clear
+            table, word = start // words.shape[1], flat[start]
+            pages[table[(word != 0) & ~tell_apart(self.frames.layout, word)]] = -1
+            clear = pages[table] >= 0
+            length = np.diff(start, append=len(flat))
+            parts.append((first + table[clear], length[clear], word[clear]))
+            counts.append(pages)
+        if not parts:
+            parts, counts = [(NOTHING, NOTHING, NOTHING.view(np.uint64))], [NOTHING]
+        table, length, word = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        return Runs(table, length, word != 0, *self._decode(word)), np.concatenate(counts)
 
     def counts(self, pfns: U64) -> U64:
         """Return the mapcounts as FrameReader says."""

@@ -23,7 +23,7 @@ from pagewalk.errors import (
     Unsupported,
 )
 from pagewalk.kmem.directmap import DirectMap, MemMap, highest_phys
-from pagewalk.kmem.frames import StructPages
+from pagewalk.kmem.frames import NOTHING, Runs, StructPages
 from pagewalk.kmem.hugetlb import in_shared_table
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import read_pages, read_words
@@ -48,6 +48,7 @@ from pagewalk.pages import (
     State,
     VMAs,
     Withheld,
+    take,
 )
 from pagewalk.paging import Arch, Era
 from pagewalk.pgtable import walk_tables
@@ -217,18 +218,28 @@ class KernelSource:
 
     def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Batch | Counts]:
         """Yield what ``leaves`` does, in no order; whole tables of ordinary pages as Counts."""
-        frames, count = self.machine.frames, self.count_plain()
-        if count is None or not isinstance(frames, StructPages) or frames.condenser is None:
+        frames = self.machine.frames
+        if not isinstance(frames, StructPages):
             yield from self.leaves(vmas, ranges)
             return
+        runs = Runs(*(NOTHING,) * 2, NOTHING.astype(bool), *(NOTHING.view(np.uint64),) * 2)
+
+        def take_runs(phys: U64) -> I64:
+            nonlocal runs
+            if len(phys) < MANY_TABLES or frames.condenser is None:
+                return np.full(len(phys), -1, np.int64)
+            runs, pages = frames.runs(self.machine.direct_map.addresses(phys))
+            return pages
+
         below = ranges[:, 1] <= np.uint64(self.machine.arch.user_end)
         user = ranges[below]
         row = holder(user[:, 0], vmas.ranges)
         for part in sweep(
-            self.machine.arch, self.root, self.read_tables, user, retries=RETRIES, count_plain=count
+            self.machine.arch, self.root, self.read_tables, user, retries=RETRIES,
+            count_plain=take_runs,
         ):
             if isinstance(part, Plain):
-                yield from self.plain_sums(vmas, row[part.owner], part, frames)
+                yield from self.plain_sums(vmas, row[part.owner], part, runs)
                 continue
             if len(part.leaves):
                 self.settle(vmas, part.leaves)
@@ -237,26 +248,22 @@ class KernelSource:
             yield from self.leaves(vmas, ranges[~below])
 
     def plain_sums(
-        self, vmas: VMAs, row: I64, tables: Plain, frames: StructPages
+        self, vmas: VMAs, row: I64, tables: Plain, runs: Runs
     ) -> Iterator[Batch | Counts]:
-        # Tables of the VMAs `row` i64[n]; what only a look at each page tells is walked again.
+        # Tables of the VMAs `row` i64[n], and the runs of their pages, table by table. Where the
+        # VMA has a say in what a page is, they are walked again.
         easy = np.isin(vmas.backing[row], ORDINARY)
         if vmas.flags is not None:
             easy &= vmas.flags[row] & np.uint64(VM_PFNMAP) == 0
-        again = [tables.addr[~easy]]
-        row, addr = row[easy], tables.addr[easy]
-        if len(addr):
-            runs, clear = frames.runs(self.machine.direct_map.addresses(tables.phys[easy]))
-            vma = row[runs.table]
-            flags = np.where(runs.present, PRESENT | np.uint32(Flag.NORMAL), np.uint32(0))
-            state = classify(flags, vmas.backing[vma], runs.flags)
-            state[~runs.present] = State.EMPTY
-            size = runs.pages.astype(np.uint64) * np.uint64(PAGE)
-            yield Counts(vma, state, flags, size, runs.flags, runs.mapcount)
-            again.append(addr[~clear])
-        start = np.sort(np.concatenate(again))
-        if len(start):
-            span = np.uint64(self.machine.arch.levels[-1].span)
+        nth = np.cumsum(np.diff(runs.table, prepend=runs.table[:1]) != 0)
+        vma, size = row[nth], runs.pages.astype(np.uint64) * np.uint64(PAGE)
+        flags = np.where(runs.present, PRESENT | np.uint32(Flag.NORMAL), np.uint32(0))
+        state = classify(flags, vmas.backing[vma], runs.flags)
+        state[~runs.present] = State.EMPTY
+        counts = Counts(vma, state, flags, size, runs.flags, runs.mapcount)
+        yield counts if easy.all() else take(counts, easy[nth])
+        if not easy.all():
+            start, span = tables.addr[~easy], np.uint64(self.machine.arch.levels[-1].span)
             yield from self.leaves(vmas, np.stack([start, start + span], axis=1))
 
     def count_plain(self) -> CountPlain | None:
