@@ -135,9 +135,9 @@ def test_words_of_tables_stand_where_the_entries_do(
     laid.words[0, [0, 511]] = pfn * PAGE | DATA
     laid.words[1, 8] = pfn * PAGE | DATA
     laid.words[2, 0] = SPECIAL | DATA
-    (first, pages, words), = condenser.of_tables(laid.addresses)
+    (first, plain, words), = condenser.of_tables(laid.addresses)
     assert first == 0
-    assert pages.tolist() == [2, 1, -1]
+    assert plain.tolist() == [True, True, False]
     words = words[:2]
     found = np.argwhere(words != 0).tolist()
     assert found == [[0, 0], [0, 511], [1, 8]]

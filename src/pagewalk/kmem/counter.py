@@ -61,52 +61,40 @@ class TableCounter:
             head[0] = len(here)
             self._program.run()
             found[first : first + len(here)] = counts[: len(here)].view(np.int64)
-        return whole(found)
+        pages, empty = found & 0xFFFF, found >> 32
+        return np.where((pages + empty == SLOTS) & (pages > 0), pages, -1)
 
     def close(self) -> None:
         """Give back the program and its maps."""
         close(self._program, self._tables, self._counts, self._head)
 
 
-def whole(counted: I64) -> I64:
-    """Return how many pages each table has, -1 for an odd one, from pages | empty << 32."""
-    pages, empty = counted & 0xFFFF, counted >> 32
-    return np.where((pages + empty == SLOTS) & (pages > 0), pages, -1)
-
-
-def count_entry(arch: Arch, word: int) -> list[Line]:
-    """Count the entry r1 into r4, as an ordinary page, or into r5, as an empty slot.
-
-    r3 holds all the bits of arch.plain, r8 the last frame of RAM; r1 and r2 are overwritten.
-    """
-    bits_set, _ = arch.plain(arch)
-    left, right = frame_shifts(arch)
-    return [
-        asm.jump_ne_imm(R1, 0, f"some {word}"),
-        asm.add_imm(R5, 1),
-        asm.jump(f"next {word}"),
-        asm.Label(f"some {word}"),
-        asm.move(R2, R1),
-        asm.and_(R2, R3),
-        asm.jump_ne_imm(R2, bits_set, f"next {word}"),
-        asm.left_imm(R1, left),
-        asm.right_imm(R1, right),
-        asm.jump_gt(R1, R8, f"next {word}"),
-        asm.add_imm(R4, 1),
-        asm.Label(f"next {word}"),
-    ]
-
-
 def _counter(casts: Casts, arch: Arch, tables: Array, counts: Array, head: Array) -> bytes:
+    bits_set, bits_clear = arch.plain(arch)
+    left, right = frame_shifts(arch)
     one: list[Line] = []
     for word in range(_UNROLLED):
-        one += [asm.load_u64(R1, R0, 8 * word), *count_entry(arch, word)]
+        one += [
+            asm.load_u64(R1, R0, 8 * word),
+            asm.jump_ne_imm(R1, 0, f"some {word}"),
+            asm.add_imm(R5, 1),
+            asm.jump(f"next {word}"),
+            asm.Label(f"some {word}"),
+            asm.move(R2, R1),
+            asm.and_(R2, R3),
+            asm.jump_ne_imm(R2, bits_set, f"next {word}"),
+            asm.left_imm(R1, left),
+            asm.right_imm(R1, right),
+            asm.jump_gt(R1, R8, f"next {word}"),
+            asm.add_imm(R4, 1),
+            asm.Label(f"next {word}"),
+        ]
     entries: list[Line] = [
         *index(R1, 8 * _UNROLLED, SLOTS // _UNROLLED),
         asm.load_u64(R2, FP, TABLE),
         asm.add(R1, R2),
         *cast(casts),
-        asm.constant(R3, sum(arch.plain(arch))),
+        asm.constant(R3, bits_set | bits_clear),
         asm.load_u64(R4, FP, _PAGES),
         asm.load_u64(R5, FP, _EMPTY),
         *one,

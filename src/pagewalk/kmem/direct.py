@@ -9,6 +9,7 @@ Source: kernel/bpf/helpers.c, Documentation/bpf/kfuncs.rst.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ TABLES = 256
 SLOTS = 512
 
 # The stack: two iterators of bpf_iter_num, the address of a table, and numbers.
-OUTER, INNER, TABLE, FIRST, SECOND, THIRD = -8, -16, -24, -32, -40, -48
+OUTER, INNER, TABLE, FIRST, SECOND = -8, -16, -24, -32, -40
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,13 @@ def close(*opened: Array | Program) -> None:
         os.close(one.fd)
 
 
-def loop(casts: Casts, at: int, label: str, body: list[Line]) -> list[Line]:
-    """for number in range(r3), at r0: body; ``at`` is the iterator's place on the stack"""
+def loop(
+    casts: Casts, at: int, label: str, body: list[Line], leaving: Sequence[Line] = ()
+) -> list[Line]:
+    """for number in range(r3), at r0: body; ``at`` is the iterator's place on the stack
+
+    ``leaving`` is where the body may jump to in order to break off.
+    """
     return [
         *counter_at(at),
         asm.move_imm(R2, 0),
@@ -70,6 +76,7 @@ def loop(casts: Casts, at: int, label: str, body: list[Line]) -> list[Line]:
         asm.jump_eq_imm(R0, 0, f"{label} end"),
         *body,
         asm.jump(label),
+        *leaving,
         asm.Label(f"{label} end"),
         *counter_at(at),
         asm.call_kernel(casts.end),

@@ -214,20 +214,23 @@ class StructPages:
 
         ``pages`` i64[n] tells how many each table maps. It is -1, and there are no runs, where
         something in it is neither an ordinary page of RAM nor an empty slot, or is part of a large
-        folio, or needs a closer look.
+        folio, or needs a closer look; and where nothing is in it, which is what unreadable memory
+        looks like.
         """
         assert self.condenser is not None
         parts, counts = [], []
-        for first, pages, words in self.condenser.of_tables(addresses):
+        for first, plain, words in self.condenser.of_tables(addresses):
             flat = words.reshape(-1)
             new = np.empty(len(flat), bool)
             np.not_equal(flat[1:], flat[:-1], out=new[1:])
             new[:: words.shape[1]] = True
             start = np.flatnonzero(new)
             table, word = start // words.shape[1], flat[start]
-            pages[table[(word != 0) & ~tell_apart(self.frames.layout, word)]] = -1
-            clear = pages[table] >= 0
+            plain[table[(word != 0) & ~tell_apart(self.frames.layout, word)]] = False
             length = np.diff(start, append=len(flat))
+            pages = np.bincount(table, length * (word != 0), len(words)).astype(np.int64)
+            pages[~plain | (pages == 0)] = -1
+            clear = pages[table] >= 0
             parts.append((first + table[clear], length[clear], word[clear]))
             counts.append(pages)
         if not parts:
