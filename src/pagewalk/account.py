@@ -61,7 +61,7 @@ SHARED_STATES = np.zeros(STATES, bool)
 SHARED_STATES[[State.ANON, State.FILE, State.SHMEM, State.DEVICE, State.MIGRATING]] = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Column:
     """One amount of a Table: its key everywhere, its heading on screen, and its meaning."""
 
@@ -125,7 +125,7 @@ TOTALS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """Bytes by VMA: ``columns`` i64 by COLUMNS name, or None where withheld; ``totals`` likewise.
 

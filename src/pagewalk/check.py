@@ -19,7 +19,7 @@ VM_PFNMAP = np.uint64(0x400)  # include/linux/mm.h
 MOST_LISTED = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Difference:
     """One stretch of pages, or one amount of a VMA, on which the two sources differ.
 

@@ -6,15 +6,18 @@ import contextlib
 import importlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 # One thread is enough for sums over columns, and starting more costs 60 ms. Before numpy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import click
-from click.shell_completion import CompletionItem
 
 from pagewalk.commands import complete_target
 from pagewalk.errors import PagewalkError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS = {
     "show": "pagewalk.commands.show",
@@ -55,6 +58,8 @@ class Commands(click.Group):
         # A first word may be a target too; there are too many to list before a letter is typed.
         found = super().shell_complete(ctx, incomplete)
         if incomplete and not incomplete.startswith("-"):
+            from click.shell_completion import CompletionItem
+
             targets = complete_target(ctx, None, incomplete)
             found += [CompletionItem(word) for word in targets if word not in COMMANDS]
         return found

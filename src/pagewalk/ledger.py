@@ -19,7 +19,7 @@ GATE = "[vsyscall]"
 HUGE_SIZE = PAGE * PAGE // 8  # what a PMD leaf maps
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cause:
     """One named part of a difference; ``bytes`` signed, ``bound`` bytes where it is not exact."""
 
@@ -29,7 +29,7 @@ class Cause:
     bound: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Line:
     """ours - theirs = sum of the causes' bytes + unexplained; None where one side is withheld."""
 
@@ -41,7 +41,7 @@ class Line:
     unexplained: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Case:
     # What the rules look at: our table, their numbers before the walk and after it.
     table: Table
@@ -50,7 +50,7 @@ class Case:
     page_tables: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rule:
     # A line before it is worked out; an optional one is left out where our side is not read.
     against: str
@@ -215,7 +215,7 @@ def batching(counters: int, *, always: bool = False) -> Callable[[Case], int]:
     return bound
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CauseRule:
     """A cause: ``amount`` in bytes, signed when ``exact``, else the most it can explain."""
 

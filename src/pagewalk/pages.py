@@ -91,7 +91,7 @@ class Flag(IntFlag):
 LEVEL_SHIFT = 24
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class VMAs:
     """The virtual memory areas of one address space, by ascending address.
 
@@ -141,7 +141,7 @@ class Backing(IntEnum):
     HIDDEN = 6  # a PFN map or the gate VMA: pagemap and smaps show nothing of it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Leaves:
     """Entries that end a walk: one row a populated PTE or huge leaf, by ascending address.
 
@@ -167,7 +167,7 @@ class Leaves:
         return size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Holes:
     """Ranges in which the walk ended above a PTE, by ascending address.
 
@@ -184,7 +184,7 @@ class Holes:
         return len(self.addr)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Pages:
     """Leaves joined with their VMA and their frame: one batch of a walk, by ascending address.
 
@@ -208,7 +208,7 @@ class Pages:
         return len(self.addr)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Counts:
     """Bytes by VMA and state, where no single page is wanted: a batch of a counting walk.
 
@@ -229,7 +229,7 @@ class Counts:
         return len(self.vma)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Withheld:
     """Something a walk does not tell, and why.
 

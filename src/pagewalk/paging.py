@@ -14,7 +14,7 @@ from pagewalk.pages import U32, U64, Bool, Flag
 LEVEL_NAMES = {1: "PTE", 2: "PMD", 3: "PUD", 4: "P4D", 5: "PGD"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Level:
     """One level of tables: a table has ``1 << bits`` entries of ``1 << shift`` bytes each.
 
@@ -36,7 +36,7 @@ class Level:
         return 1 << (self.shift + self.bits)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SwapTypes:
     """Which type numbers of a non-present entry mean what, on one kernel.
 
@@ -81,7 +81,7 @@ class SwapTypes:
         return words
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Era:
     """What differs between kernels and machines of one architecture: probed, never assumed.
 
@@ -99,7 +99,7 @@ class Era:
     swap: SwapTypes = SwapTypes()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Arch:
     """A paging format: data and a few array functions.
 

@@ -40,7 +40,7 @@ class Why(IntEnum):
         }[self]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Doubts:
     """Ranges whose entry no kernel writes, by ascending address: torn reads, or broken tables.
 
@@ -65,7 +65,7 @@ NO_HOLES = Holes(_NO_WORDS, _NO_WORDS, _NO_BYTES)
 NO_DOUBTS = Doubts(_NO_WORDS, _NO_WORDS, _NO_BYTES, _NO_WORDS, _NO_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """What a part of a walk found; together the three tile the part's ranges exactly."""
 
@@ -77,7 +77,7 @@ class Batch:
         return len(self.leaves) + len(self.holes) + len(self.doubts)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Tables:
     """Tables of one level that wait to be read, by ascending address.
 
@@ -97,7 +97,7 @@ class Tables:
 
 
 # Non-empty entries picked out of some tables: table is the row of its table.
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class _Entries:
     table: I64
     addr: U64
@@ -107,7 +107,7 @@ class _Entries:
         return len(self.addr)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Space:
     """An address space, and the sorted ranges of it (``start``, ``end`` u64) that are asked for."""
 

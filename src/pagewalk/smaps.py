@@ -68,7 +68,7 @@ NEEDS_STRUCT_PAGE = Withheld(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class SwapUsers:
     """How many page-table entries of the whole machine use each swap slot.
 
@@ -81,7 +81,7 @@ class SwapUsers:
     missing: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Sums:
     # Bytes by VMA, i64; the two PSS in 1/4096 bytes.
     pss_dirty: I64

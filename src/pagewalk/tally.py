@@ -94,7 +94,7 @@ _BY_FLAGS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Tally:
     """Bytes by range and Kind, which add up to every range's length.
 
@@ -118,7 +118,7 @@ _COUNTED = 4096
 CountPlain: TypeAlias = Callable[[U64], I64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Plain:
     """Whole PTE tables of ordinary pages and empty slots, each inside one range.
 

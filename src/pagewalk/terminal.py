@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import textwrap
 from collections.abc import Sequence
 from typing import TextIO
@@ -16,7 +15,13 @@ def width(out: TextIO) -> int | None:
     if not out.isatty():
         wide = os.environ.get("COLUMNS", "")
         return int(wide) if wide.isdigit() and int(wide) >= 40 else None
-    return shutil.get_terminal_size().columns
+    wide = os.environ.get("COLUMNS", "")
+    if wide.isdigit() and int(wide):
+        return int(wide)
+    try:
+        return os.get_terminal_size(out.fileno()).columns or 80
+    except (OSError, ValueError):  # a terminal that is none, such as a test's
+        return 80
 
 
 def paint(out: TextIO, colour: str, text: str) -> str:

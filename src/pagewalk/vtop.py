@@ -23,7 +23,7 @@ NOTHING = Flag(0)
 PRESENT, SOFT, PAYLOAD, TYPE_BITS = 1 << 63, 1 << 62, (1 << 55) - 1, 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Step:
     """One level of a translation: the table, the slot that the address selects, and its entry.
 
@@ -64,7 +64,7 @@ class Step:
         return 1 << self.level.shift
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Trace:
     """The way of one address through the tables: a Step a level, from the PGD down to the end."""
 
@@ -216,7 +216,7 @@ def edges(
     return first, last
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Opinion:
     """What /proc/PID/pagemap says of the same page: ``word``, None where it was not read.
 
@@ -263,7 +263,7 @@ def spell_pagemap(word: int | None) -> str:
     return "no page"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Frame:
     """A page frame: ``kflags`` as /proc/kpageflags has it (of the folio's head), ``mapcount``."""
 
@@ -272,7 +272,7 @@ class Frame:
     mapcount: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Translation:
     """All that was found out about one address of one process.
 

@@ -42,7 +42,7 @@ from pagewalk.sources import Source, open_source
 TOGETHER = 1 << 19
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Walk:
     """One walk of one process: the VMAs at its start, and the batches to consume, once.
 

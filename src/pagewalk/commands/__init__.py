@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 PARTIAL, DIFFERENCE = 3, 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Request:
     """The options that every command on a target takes."""
 
@@ -136,7 +135,7 @@ def output(path: str | None) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    if Path(path).exists() and not Path(path).is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         with open(path, "w", errors="surrogateescape") as out:
             yield out
         return
@@ -150,5 +149,6 @@ def output(path: str | None) -> Iterator[TextIO]:
                 yield out
             os.replace(partial, path)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(partial)
         raise

@@ -28,7 +28,7 @@ SLOTS = 512
 OUTER, INNER, TABLE, FIRST, SECOND = -8, -16, -24, -32, -40
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Casts:
     """The BTF ids that the programs are made with.
 

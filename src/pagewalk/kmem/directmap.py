@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -25,13 +24,14 @@ from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import read_bytes, read_word, read_words
 from pagewalk.kmem.task import find_task, read_mm
 from pagewalk.pages import U64
+from pagewalk.proc.files import read_text
 
 _GIB = 1 << 30
 _PRESENT = np.uint64(1)
 _ATTEMPTS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DirectMap:
     """Say how physical addresses become kernel addresses.
 
@@ -49,7 +49,7 @@ class DirectMap:
         return phys + np.uint64(self.base)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MemMap:
     """Say where struct pages lie: ``base`` is the kernel address of PFN 0's, ``size`` its bytes."""
 
@@ -57,7 +57,7 @@ class MemMap:
     size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Token:
     """A page of our own: where it is mapped, what it holds, the memfd that holds it."""
 
@@ -196,7 +196,7 @@ def own_mm(kernel: Kernel) -> int:
 
 def highest_phys() -> int:
     """Return the end of the last zone of RAM, bytes; every user may read it (/proc/zoneinfo)."""
-    text = Path("/proc/zoneinfo").read_text()
+    text = read_text("/proc/zoneinfo")
     zones = re.findall(r"^ +spanned +(\d+)$|^ +start_pfn: +(\d+)$", text, re.M)
     # An empty zone has no start_pfn line, and its span is 0.
     spans = [int(span) for span, _ in zones if span and span != "0"]
@@ -206,6 +206,6 @@ def highest_phys() -> int:
 
 def _phys_mask() -> int:
     # The CPU tells its address width less the bits memory encryption takes; 52 is the format's.
-    found = re.search(r"address sizes\s*: (\d+) bits physical", Path("/proc/cpuinfo").read_text())
+    found = re.search(r"address sizes\s*: (\d+) bits physical", read_text("/proc/cpuinfo"))
     width = min(int(found[1]), 52) if found else 52
     return (1 << width) - mmap.PAGESIZE

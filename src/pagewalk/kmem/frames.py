@@ -58,7 +58,7 @@ _SAMPLE = 512
 NOTHING = np.zeros(0, np.int64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Owners:
     """Hold whose each frame is: the folio's ``mapping`` word u64 as the kernel keeps it (low bits
     are its kind), its ``index`` u64 there in pages, and ``errno`` i32 as in FrameRows."""
@@ -130,7 +130,7 @@ def frame_batches(frames: FrameMap, pfns: U64) -> Iterator[tuple[int, FrameRows]
         yield first, decode(frames, pfns[first : first + len(pages)], pages, errno)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Runs:
     """Hold runs of pages that are alike in all that accounting adds up.
 

@@ -30,7 +30,7 @@ _PN_XNUM = 0xFFFF
 _BATCH_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segments:
     """Hold the PT_LOADs by ascending address: u64 columns, bytes.
 

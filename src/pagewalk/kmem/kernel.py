@@ -13,7 +13,7 @@ from pagewalk.kmem.memory import KernelMemory, read_bytes
 from pagewalk.pages import U8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kernel:
     """Hold what every look into the kernel needs.
 

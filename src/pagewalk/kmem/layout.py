@@ -52,7 +52,7 @@ def kpf(name: str) -> np.uint64:
     return np.uint64(1 << KPF[name])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TypeTest:
     """Tell a page type: the u32 that doubles as the mapcount, masked, has one value."""
 
@@ -65,7 +65,7 @@ class TypeTest:
         return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
     """Hold offsets in bytes from a struct page, bit masks of its flags word, and type tests.
     ``second_flags``, ``entire_mapcount``, ``large_mapcount``, ``pages_mapped`` and

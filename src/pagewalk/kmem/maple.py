@@ -20,7 +20,7 @@ _TYPE_SHIFT, _TYPE_MASK = np.uint64(3), np.uint64(0xF)
 _DEPTH = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entries:
     """Hold the tree's ranges: [first, last] of indexes, both inside, and the stored pointer."""
 
@@ -29,7 +29,7 @@ class Entries:
     entry: U64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Shape:
     # Where one node type keeps its pivots and slots, in words.
     pivots: slice

@@ -22,7 +22,7 @@ def refuse_address(address: int, code: int) -> OSError:
     return OSError(code, f"kernel memory at {address:#x} cannot be read")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Hold the answers to requests ``first`` up to ``first + len(errno)``.
 

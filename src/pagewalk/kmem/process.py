@@ -74,7 +74,7 @@ VMA_TRIES = 3
 PMD_SHIFT = 21  # every architecture with a direct map that is known here
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Machine:
     """The running kernel, opened once: its memory, its maps of RAM, its paging format.
 

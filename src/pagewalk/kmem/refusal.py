@@ -6,9 +6,9 @@ import errno as errnos
 import os
 import platform
 from dataclasses import dataclass
-from pathlib import Path
 
 from pagewalk.errors import SourceUnavailable
+from pagewalk.proc.files import read_text
 
 # bpf(2)'s number; include/uapi/asm-generic/unistd.h for the two newer architectures.
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
@@ -41,7 +41,7 @@ class Rights:
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text()
+        return read_text(path)
     except OSError:
         return ""
 

@@ -52,7 +52,7 @@ EXPORTED = np.bitwise_or.reduce(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FrameRows:
     """Hold one row per frame asked for.
 
@@ -71,7 +71,7 @@ class FrameRows:
     errno: I32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FrameMap:
     """Hold what reading struct pages takes; made by ``open_frame_map``."""
 
@@ -88,7 +88,7 @@ def put_rows(out: FrameRows, rows: slice | I64, part: FrameRows) -> None:
         getattr(out, name)[rows] = column
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Pages:
     # Columns of struct pages as they stand, copied: the batch's buffer is soon read into again.
     flags: U64
@@ -217,7 +217,7 @@ def _in_folios(frames: FrameMap, pfns: U64, page: _Pages, errno: I32) -> FrameRo
     return FrameRows(bits, mapcount, np.repeat(folios.young, times), head, errno)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Folios:
     # One row per run of pages of one large folio: how many they are, the folio's first PFN, the
     # bits they share, how often it is mapped as a whole.

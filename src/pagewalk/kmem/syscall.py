@@ -28,7 +28,7 @@ _RUN_ATTR_BYTES = 80  # up to and with the batch_size of BPF_PROG_TEST_RUN
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Array:
     """An array map of one value, mapped here: ``data`` u8 is what programs see.
 
@@ -52,7 +52,7 @@ def create_array(size: int, name: str) -> Array:
     return Array(fd, np.frombuffer(view, np.uint8, size))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
     """A loaded program, attached to nothing; who loaded it closes ``fd``."""
 

@@ -21,7 +21,7 @@ _XA_TAG, _XA_INTERNAL, _XA_SLOTS, _XA_LARGEST_RESERVED = 3, 2, 64, 4096
 _ATTEMPTS = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """Describe one thread.
 
@@ -39,7 +39,7 @@ class Task:
     start_ns: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mm:
     """Hold the numbers of one mm_struct: bytes, but ``map_count`` (VMAs) and addresses.
 

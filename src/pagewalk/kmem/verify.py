@@ -16,7 +16,7 @@ from pagewalk.proc.frames import read_frames as read_kpage
 _LOOKS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Agreement:
     """Hold how a comparison went: frames ``compared``, and the PFNs (u64) that differ in ``flags``
     (those in EXPORTED) and in ``mapcount``."""

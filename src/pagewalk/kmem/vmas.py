@@ -18,7 +18,7 @@ _ATTEMPTS = 20
 _MINOR_BITS = np.uint64(20)  # include/linux/kdev_t.h
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RawVmas:
     """Hold one row per VMA, by ascending address.
 
@@ -36,7 +36,7 @@ class RawVmas:
     file: U64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Files:
     """Hold ``inode`` u64, ``major`` and ``minor`` u32 of each VMA's file, 0 when anonymous."""
 

@@ -13,7 +13,7 @@ from pagewalk.kmem.task import read_mm
 _HUGE = 2 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ZeroFrames:
     """Hold the PFNs of the zero page and of the huge zero page's first page.
 

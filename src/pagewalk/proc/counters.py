@@ -24,7 +24,7 @@ PAGE = mmap.PAGESIZE
 AMOUNT = re.compile(rb"^(\w+):\s*(\d+) kB$", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Smaps:
     """Every VMA's block of a smaps file.
 
@@ -115,7 +115,7 @@ def read_stat(target: Target) -> dict[str, int]:
     return {"rss": stat.rss * PAGE, "vsize": stat.vsize}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Theirs:
     """The kernel's own numbers, in bytes; ``None`` where a file was not read or not readable.
 

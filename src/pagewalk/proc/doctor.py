@@ -17,7 +17,7 @@ from pagewalk.proc.pagemap import GUARD, PAGE, PFN_BITS, can_scan
 from pagewalk.proc.refusals import has_capability, hides_processes, in_initial_user_namespace
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Check:
     """One facility: whether it is there, what it gives or what is lost, and how to get it."""
 

@@ -50,7 +50,7 @@ class FrameReader(Protocol):
         """Give the descriptors back."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Frames:
     """The frame database of /proc, open: descriptors of kpageflags and kpagecount.
 

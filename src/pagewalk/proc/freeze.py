@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from pagewalk.errors import NotPermitted, PagewalkError, ProcessGone
 from pagewalk.proc.target import Target, parse_stat
@@ -97,9 +96,10 @@ def wait_stopped(target: Target) -> None:
 
 
 def thread_states(target: Target) -> Iterator[str]:
-    root = Path(f"/proc/{target.pid}/task")
+    root = f"/proc/{target.pid}/task"
     for tid in os.listdir(root):
         try:
-            yield parse_stat((root / tid / "stat").read_bytes()).state
+            with open(f"{root}/{tid}/stat", "rb") as file:
+                yield parse_stat(file.read()).state
         except (FileNotFoundError, ProcessLookupError):
             continue  # that thread has ended

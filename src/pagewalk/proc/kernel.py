@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from pathlib import Path
 
 from pagewalk.paging import SwapTypes
 
@@ -43,15 +42,16 @@ def release() -> tuple[int, int]:
 def read_config() -> dict[str, str] | None:
     """Return this kernel's configuration, or None where neither /proc nor /boot shows it."""
     for path in (
-        Path("/proc/config.gz"),
-        Path(f"/boot/config-{os.uname().release}"),
-        Path(f"/lib/modules/{os.uname().release}/config"),
+        "/proc/config.gz",
+        f"/boot/config-{os.uname().release}",
+        f"/lib/modules/{os.uname().release}/config",
     ):
         try:
-            raw = path.read_bytes()
+            with open(path, "rb") as file:
+                raw = file.read()
         except OSError:
             continue
-        if path.suffix == ".gz":
+        if path.endswith(".gz"):
             import gzip  # only here, and most walks meet no software entry
 
             raw = gzip.decompress(raw)

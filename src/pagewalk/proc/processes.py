@@ -15,7 +15,7 @@ from pagewalk.proc.target import parse_stat
 NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Process:
     """One row of the process list; ``rss`` bytes from statm, which takes no lock of the process."""
 

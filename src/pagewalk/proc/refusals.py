@@ -6,9 +6,9 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from pagewalk.errors import NotPermitted, PagewalkError, ProcessGone, SourceUnavailable
+from pagewalk.proc.files import read_text
 
 CAPABILITIES = {
     "CAP_DAC_OVERRIDE": 1,
@@ -24,7 +24,7 @@ CAPABILITIES = {
 
 def effective_capabilities() -> int:
     """Return this thread's CapEff as a bit mask (Documentation/filesystems/proc.rst, status)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in read_text("/proc/self/status").splitlines():
         if line.startswith("CapEff:"):
             return int(line.split()[1], 16)
     return 0
@@ -43,7 +43,7 @@ def reads_any_file() -> bool:
 def in_initial_user_namespace() -> bool:
     """Return whether this process lives in a namespace that maps all 2**32 - 1 uids to itself."""
     try:
-        return Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+        return read_text("/proc/self/uid_map").split() == ["0", "0", "4294967295"]
     except OSError:
         return True
 
@@ -101,7 +101,7 @@ def alive(dirfd: int) -> bool:
 def hides_processes() -> bool:
     """Return whether this /proc is mounted so that other users' processes are not listed."""
     try:
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        mounts = read_text("/proc/self/mountinfo").splitlines()
     except OSError:
         return False
     options: list[str] = []
@@ -155,7 +155,7 @@ def status_uids(pid: int, dirfd: int | None) -> tuple[int, ...] | None:
     # Real, effective and saved uid of the process; None when even status is hidden.
     try:
         if dirfd is None:
-            text = Path(f"/proc/{pid}/status").read_text()
+            text = read_text(f"/proc/{pid}/status")
         else:
             with open(os.open("status", os.O_RDONLY, dir_fd=dirfd)) as file:
                 text = file.read()

@@ -6,10 +6,10 @@ import ctypes
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import TypeAlias
 
 from pagewalk.pages import I64, SHARED, U64, WRITE, VMAs
+from pagewalk.proc.files import read_text
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.target import Target
 from pagewalk.ranges import gaps
@@ -36,7 +36,7 @@ def swap_devices() -> dict[int, str]:
 
 def swap_rows() -> list[list[str]]:
     try:
-        lines = Path("/proc/swaps").read_text().splitlines()[1:]
+        lines = read_text("/proc/swaps").splitlines()[1:]
     except OSError:
         return []
     return [line.split() for line in lines]

@@ -12,7 +12,7 @@ from pagewalk.proc.refusals import meaning, reading
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Target:
     """One process, held: ``dirfd`` is its /proc directory, ``pidfd`` its pidfd (-1 before 5.3).
 
@@ -71,7 +71,7 @@ class Target:
                     os.close(fd)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Stat:
     """The fields of /proc/PID/stat we use; ``rss`` in pages, ``vsize`` in bytes."""
 

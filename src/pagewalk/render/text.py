@@ -7,21 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
 from pagewalk import describe
 from pagewalk import lines as pieces
-from pagewalk import vtop_words as words
 from pagewalk.account import COLUMNS, Table
-from pagewalk.check import Report
 from pagewalk.ledger import SHORT, Line, why
 from pagewalk.pages import Pages, VMAs
-from pagewalk.proc.counters import Theirs
-from pagewalk.proc.doctor import Check
-from pagewalk.proc.processes import Process
-from pagewalk.smaps import DETAILS, vmflags
 from pagewalk.terminal import (
     BOLD,
     DIM,
@@ -36,9 +30,16 @@ from pagewalk.terminal import (
     width,
     wrapped,
 )
-from pagewalk.vtop import Translation
 
-TITLES = {column.name: column.title for column in (*COLUMNS, *DETAILS)}
+# What one view needs is imported by it: a command should not wait for the others'.
+if TYPE_CHECKING:
+    from pagewalk.check import Report
+    from pagewalk.proc.counters import Theirs
+    from pagewalk.proc.doctor import Check
+    from pagewalk.proc.processes import Process
+    from pagewalk.vtop import Translation
+
+TITLES = {column.name: column.title for column in COLUMNS}
 MAPS_COLUMNS = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon",
                 "file", "shmem", "zero", "special", "hugetlb")
 # What a narrow terminal leaves out, first to go first.
@@ -131,28 +132,41 @@ def print_maps(
     foot: bool = False,
     flags: bool = False,
 ) -> None:
-    chosen, cells = fit(table, rows, columns, room, foot=foot)
+    titles = TITLES
+    if not titles.keys() >= set(columns):
+        from pagewalk.smaps import DETAILS
+
+        titles = TITLES | {column.name: column.title for column in DETAILS}
+    chosen, cells = fit(table, rows, columns, titles, room, foot=foot)
     names = [printable(table.vmas.name[row]) or "[anon]" for row in rows]
     if flags:
+        from pagewalk.smaps import vmflags
+
         names = [f"{name}  {' '.join(vmflags(table.vmas, row) or [])}".rstrip()
                  for name, row in zip(names, rows, strict=True)]
     if foot:
         names.append(f"total of {len(rows)} VMAs")
     left = frozenset({0, 1})
-    head = ["ADDRESS", "PERM", *(TITLES[c] for c in chosen)]
+    head = ["ADDRESS", "PERM", *(titles[c] for c in chosen)]
     lines = grid([head, *cells], left)
     free = None if room is None else max(room - len(max(lines, key=len)) - 2, 8)
     wide = max(len(line) for line in lines)
     for i, (line, name) in enumerate(zip(lines, [heading, *names], strict=True)):
         text = f"{line.ljust(wide)}  {name if free is None else shorten(name, free)}"
         print(paint(out, DIM, text) if i == 0 else text, file=out)
-    left_out = [TITLES[c] for c in columns if c not in chosen]
+    left_out = [titles[c] for c in columns if c not in chosen]
     if left_out:
         print(wrapped(f"not shown for want of width: {', '.join(left_out)}", out), file=out)
 
 
 def fit(
-    table: Table, rows: list[int], columns: Sequence[str], room: int | None, *, foot: bool
+    table: Table,
+    rows: list[int],
+    columns: Sequence[str],
+    titles: dict[str, str],
+    room: int | None,
+    *,
+    foot: bool,
 ) -> tuple[list[str], list[list[str]]]:
     # Leaves out columns until the rows and NAME_WIDTH characters of the name fit.
     chosen = list(columns)
@@ -162,7 +176,7 @@ def fit(
                   *(kib(at(table, c, row)) for c in chosen)] for row in rows]
         if foot:
             cells.append(["", "", *(kib(table.totals[c]) for c in chosen)])
-        head = ["ADDRESS", "PERM", *(TITLES[c] for c in chosen)]
+        head = ["ADDRESS", "PERM", *(titles[c] for c in chosen)]
         need = sum(max(len(r[i]) for r in [head, *cells]) + 2 for i in range(len(head)))
         if room is None or need + NAME_WIDTH <= room or not drop:
             return chosen, cells
@@ -264,6 +278,8 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
 
     With ``legend`` also what each bit means that is set somewhere.
     """
+    from pagewalk import vtop_words as words
+
     room = width(out) or 100
     exe = f"  {printable(found.exe)}" if found.exe else ""
     print(shorten(f"process {found.pid} ({printable(found.name)}){exe}", room), file=out)
@@ -286,6 +302,8 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
 
 def vtop_levels(found: Translation, out: TextIO) -> None:
     """Write two lines a level: where the entry is and its raw word, then what it says."""
+    from pagewalk import vtop_words as words
+
     head, *lines = grid(words.levels(found), frozenset({0, 5}))
     print(paint(out, DIM, head), file=out)
     for step, line in zip(found.trace.steps, lines, strict=True):

@@ -6,10 +6,10 @@ slot from a missing page table, and shows nothing of a PFN map.
 
 from __future__ import annotations
 
+import builtins
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -120,7 +120,7 @@ def find_pfn(own: U64) -> int:
     lesser user namespace only.
     """
     word = np.zeros(1, np.uint64)
-    with Path("/proc/self/pagemap").open("rb", buffering=0) as mine:
+    with builtins.open("/proc/self/pagemap", "rb", buffering=0) as mine:
         os.preadv(mine.fileno(), [word.data.cast("B")], own.ctypes.data // PAGE * 8)
     return int(word[0] & pagemap.PFN_BITS)
 
