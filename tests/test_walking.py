@@ -9,8 +9,21 @@ import numpy as np
 from hypothesis import strategies as st
 
 from pagewalk.flags import KPF
-from pagewalk.pages import READ, U64, Backing, Bool, Flag, Holes, Leaves, Pages, State, VMAs, take
-from pagewalk.rows import fill, hole_rows, join_frames
+from pagewalk.pages import (
+    READ,
+    U64,
+    Backing,
+    Bool,
+    Counts,
+    Flag,
+    Holes,
+    Leaves,
+    Pages,
+    State,
+    VMAs,
+    take,
+)
+from pagewalk.rows import fill, hole_rows, join_batches, join_frames, sum_batches
 from pagewalk.walking import walk
 from tests import by_hand
 from tests.by_hand import BIG, HEAP, PAGE, PROGRAM, THP, VMAS
@@ -94,6 +107,31 @@ def test_a_huge_leaf_that_another_process_unmapped_in_part_is_a_row_for_each_pag
 def test_a_hugetlb_page_has_one_mapcount() -> None:
     pages = thp(FrameList({0x400: int(HUGE)}, {0x400: 1, 0x401: 5}))
     assert pages.size.tolist() == [PAGE, THP]
+
+
+def test_neighbours_that_are_alike_are_summed_up_as_one_row() -> None:
+    # Of 6 pages of the heap 2 and 3 are mapped twice, and the last is a swap entry; the page before
+    # them is the program's, and like the heap's first but for its VMA.
+    pages = leaves(
+        (VMAS.end[0] - PAGE, 12, PRESENT, 7),
+        *((HEAP + i * PAGE, 12, PRESENT, 10 + i) for i in range(5)),
+        (HEAP + 5 * PAGE, 12, SWAP, 33),
+    )
+    frames = FrameList({7: int(ANON)} | {10 + i: int(ANON) for i in range(5)}, {12: 2, 13: 2})
+    (counts,) = sum_batches(VMAS, [pages], frames)
+    assert isinstance(counts, Counts)
+    assert counts.vma.tolist() == [0, 1, 1, 1, 1]
+    assert counts.size.tolist() == [PAGE, 2 * PAGE, 2 * PAGE, PAGE, PAGE]
+    assert counts.state.tolist() == [State.ANON] * 4 + [State.SWAPPED]
+    assert counts.mapcount is not None and counts.mapcount.tolist() == [1, 1, 2, 1, 0]
+
+
+def test_pages_among_which_are_huge_ones_are_not_summed_up() -> None:
+    of = leaves((HEAP, 12, PRESENT, 8), (BIG, 21, PRESENT | Flag.HUGE, 0x400))
+    frames = FrameList({8: int(ANON), 0x400: int(ANON)}, {0x401: 2})
+    (summed,), (joined,) = sum_batches(VMAS, [of], frames), join_batches(VMAS, [of], frames)
+    assert isinstance(summed, Pages)
+    assert len(summed) == len(joined) == 513
 
 
 def test_a_hole_is_empty_if_there_is_a_page_table_and_not_mapped_if_not() -> None:

@@ -262,8 +262,10 @@ def column_names(kind: Any) -> tuple[str, ...]:
     return tuple(f.name for f in fields(kind))
 
 
-def alike(*columns: npt.NDArray[Any] | None) -> I64:
+def alike(*columns: npt.NDArray[Any] | None, also: I64 | None = None) -> I64:
     """Return the first row of each run of rows that agree in all ``columns``; None is no column.
+
+    A run also ends before each row of ``also`` (one past the last is allowed).
 
     Neighbouring pages mostly look alike: what a run decides need not be decided page by page.
     """
@@ -272,6 +274,8 @@ def alike(*columns: npt.NDArray[Any] | None) -> I64:
     new[:1] = True
     for column in given:
         new[1:] |= column[1:] != column[:-1]
+    if also is not None:
+        new[also[also < len(new)]] = True
     return np.flatnonzero(new)
 
 

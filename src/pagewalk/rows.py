@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from pagewalk.scan import Doubts
 from pagewalk.states import classify
 
 HUGETLB = np.uint64(1 << KPF["huge"])
+PAGE_SHIFT = PAGE.bit_length() - 1
 
 # Huge leaves whose base pages are counted at once: a million counts at 2 MiB each.
 HUGE_TOGETHER = 1 << 11
@@ -48,21 +50,62 @@ def join_frames(vmas: VMAs, leaves: Leaves, frames: FrameReader | None) -> Pages
 def join_batches(
     vmas: VMAs, batches: list[Leaves], frames: FrameReader | None
 ) -> Iterator[Pages]:
-    # join_frames of each of `batches`; their frames are looked up at once.
+    """Yield join_frames of each of ``batches``; their frames are looked up at once."""
+    for leaves, kflags, mapcount in look_up(batches, frames):
+        yield join_looked_up(vmas, leaves, kflags, mapcount, frames)
+
+
+def sum_batches(
+    vmas: VMAs, batches: list[Leaves], frames: FrameReader | None
+) -> Iterator[Pages | Counts]:
+    """Yield what adds up to join_batches; neighbouring base pages that are alike as one row."""
+    for leaves, kflags, mapcount in look_up(batches, frames):
+        if kflags is None or mapcount is None or (leaves.shift != PAGE_SHIFT).any():
+            yield join_looked_up(vmas, leaves, kflags, mapcount, frames)
+        else:
+            yield sum_alike(vmas, leaves, kflags, mapcount)
+
+
+LookedUp: TypeAlias = tuple[Leaves, U64 | None, U64 | None]
+
+
+def look_up(batches: list[Leaves], frames: FrameReader | None) -> Iterator[LookedUp]:
+    # Each batch with the flags and mapcounts of its frames.
     pfns = [leaves.pfn for leaves in batches if leaves.pfn is not None]
     if frames is None or len(pfns) < len(batches):
-        for leaves in batches:
-            yield join_columns(vmas, leaves, None, None)
+        yield from ((leaves, None, None) for leaves in batches)
         return
     flags = np.concatenate([leaves.flags for leaves in batches])
     kflags, mapcount = read_frames(flags, np.concatenate(pfns), frames)
     at = 0
     for leaves in batches:
         here = slice(at, at := at + len(leaves))
-        pages = join_columns(vmas, leaves, kflags[here], mapcount[here])
-        huge = (pages.size > np.uint64(PAGE)) & (leaves.flags & np.uint32(Flag.PRESENT) != 0)
-        rows = np.flatnonzero(huge & (kflags[here] & HUGETLB == 0))  # hugetlb: one count for all
-        yield split_huge(pages, rows, frames) if len(rows) else pages
+        yield leaves, kflags[here], mapcount[here]
+
+
+def join_looked_up(
+    vmas: VMAs,
+    leaves: Leaves,
+    kflags: U64 | None,
+    mapcount: U64 | None,
+    frames: FrameReader | None,
+) -> Pages:
+    pages = join_columns(vmas, leaves, kflags, mapcount)
+    if kflags is None or frames is None:
+        return pages
+    huge = (leaves.shift > PAGE_SHIFT) & (leaves.flags & np.uint32(Flag.PRESENT) != 0)
+    rows = np.flatnonzero(huge & (kflags & HUGETLB == 0))  # hugetlb: one count for all
+    return split_huge(pages, rows, frames) if len(rows) else pages
+
+
+def sum_alike(vmas: VMAs, leaves: Leaves, kflags: U64, mapcount: U64) -> Counts:
+    edges = np.searchsorted(leaves.addr, vmas.start)
+    first = alike(leaves.flags, kflags, mapcount, also=edges)
+    vma = np.searchsorted(edges, first, side="right") - 1
+    flags, kflags = leaves.flags[first], kflags[first]
+    size = np.diff(first, append=len(leaves)).astype(np.uint64) * np.uint64(PAGE)
+    state = classify(flags, vmas.backing[vma], kflags)
+    return Counts(vma, state, flags, size, kflags, mapcount[first])
 
 
 def join_columns(vmas: VMAs, leaves: Leaves, kflags: U64 | None, mapcount: U64 | None) -> Pages:

@@ -33,13 +33,14 @@ from pagewalk.rows import (
     hole_rows,
     join_batches,
     join_frames,
+    sum_batches,
     unpopulated,
 )
 from pagewalk.sources import Source, open_source
 
 # So many leaves have their frames looked up at once: neighbours in RAM, which one read gets, lie
-# far apart in the address space. Their columns take 30 MB.
-TOGETHER = 1 << 19
+# far apart in the address space. Their columns take 15 MB.
+TOGETHER = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,17 +217,19 @@ def summed(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages | Counts]:
         if len(part.leaves):
             waiting.append(part.leaves)
         if sum(map(len, waiting)) >= TOGETHER:
-            yield from join_sorted(source, vmas, waiting)
+            yield from sum_sorted(source, vmas, waiting)
             waiting = []
     if waiting:
-        yield from join_sorted(source, vmas, waiting)
+        yield from sum_sorted(source, vmas, waiting)
 
 
-def join_sorted(source: Source, vmas: VMAs, waiting: list[Leaves]) -> Iterator[Pages]:
+def sum_sorted(
+    source: Source, vmas: VMAs, waiting: list[Leaves]
+) -> Iterator[Pages | Counts]:
     if source.tables:
         leaves = join(waiting)
         waiting = [take(leaves, np.argsort(leaves.addr, kind="stable"))]
-    return join_batches(vmas, waiting, source.frames)
+    return sum_batches(vmas, waiting, source.frames)
 
 
 def leaf_pages(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages]:

@@ -16,7 +16,7 @@ from pagewalk.kmem.directmap import DirectMap, MemMap, highest_phys, translate
 from pagewalk.kmem.frames import StructPages, open_frame_map, read_frames
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.layout import page_layout
-from pagewalk.kmem.process import paging_format
+from pagewalk.kmem.machine import paging_format
 from pagewalk.kmem.struct_page import FrameMap, decode_words, tell_apart
 from pagewalk.kmem.task import find_task, read_mm
 from pagewalk.kmem.zero import find_zero_frames

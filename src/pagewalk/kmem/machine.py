@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from dataclasses import dataclass
 
 import numpy as np
 
+from pagewalk.arch import ARCHES
+from pagewalk.arch.x86_64 import DEVMAP_TO_6_5, DEVMAP_TO_6_14, FRAME, SAVED_DIRTY
+from pagewalk.errors import Unsupported
 from pagewalk.kmem import frames as struct_pages
 from pagewalk.kmem.directmap import (
     DirectMap,
+    MemMap,
     find_direct_map,
     find_mem_map,
+    highest_phys,
     own_mm,
     translate,
 )
 from pagewalk.kmem.kernel import Kernel
-from pagewalk.kmem.process import Machine, paging_format
+from pagewalk.kmem.shortcuts import Shortcuts
 from pagewalk.kmem.task import read_mm
 from pagewalk.kmem.verify import compare
 from pagewalk.kmem.zero import find_zero_frames
-from pagewalk.pages import Withheld
+from pagewalk.pages import U64, Withheld
+from pagewalk.paging import Arch, Era
 from pagewalk.proc.frames import FrameReader, open_frames
+from pagewalk.proc.kernel import architecture, read_config, release, swap_types
 from pagewalk.proc.pagemap import PAGE
 
 UNCONFIRMED = Withheld(
@@ -35,6 +43,47 @@ CONTRADICTED = Withheld(
     "what was read differs from /proc/kpageflags on this kernel, so that is used, which is slower",
     partial=False,
 )
+
+
+@dataclass(frozen=True, eq=False)
+class Machine:
+    """The running kernel, opened once: its memory, its maps of RAM, its paging format.
+
+    ``frames`` answers for page frames, None where nothing on this kernel does; ``zero_pfns`` u64
+    are the frames of the zero page and the huge zero page. ``shortcuts`` is None where no programs
+    can be loaded.
+    """
+
+    kernel: Kernel
+    direct_map: DirectMap
+    mem_map: MemMap
+    arch: Arch
+    frames: FrameReader | None
+    zero_pfns: U64
+    notes: tuple[Withheld, ...]
+    shortcuts: Shortcuts | None = None
+
+
+def paging_format(direct_map: DirectMap) -> Arch:
+    """Return this machine's paging format; raises Unsupported for an architecture not known.
+
+    Which software bit means what follows from the release: no interface tells, and distributions
+    do not move PTE bits within one. (6.6: x86/mm: Introduce _PAGE_SAVED_DIRTY; 6.15 on: fsdax
+    pages are ordinary ones, without a DEVMAP bit.)
+    """
+    name = architecture()
+    if name not in ARCHES:
+        raise Unsupported(f"page-table format for {name} in pagewalk", "x86_64")
+    now = release()
+    era = Era(
+        physical_bits=direct_map.phys_mask.bit_length(),
+        max_pfn=highest_phys() // PAGE - 1,
+        encryption=FRAME & ~direct_map.phys_mask,
+        saved_dirty=SAVED_DIRTY if now >= (6, 6) else 0,
+        devmap=DEVMAP_TO_6_5 if now < (6, 6) else DEVMAP_TO_6_14 if now < (6, 15) else 0,
+        swap=swap_types(now, read_config()),
+    )
+    return ARCHES[name].on(direct_map.levels, era)
 
 
 def open_machine(kernel: Kernel, *, loads: bool = False) -> Machine:

@@ -8,37 +8,30 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
-from pagewalk.arch import ARCHES
-from pagewalk.arch.x86_64 import DEVMAP_TO_6_5, DEVMAP_TO_6_14, FRAME, SAVED_DIRTY
 from pagewalk.errors import (
     NoAddressSpace,
     PagewalkError,
     ProcessGone,
     SourceUnavailable,
-    Unsupported,
 )
-from pagewalk.kmem.directmap import DirectMap, MemMap, highest_phys
 from pagewalk.kmem.frames import NOTHING, Runs, StructPages
 from pagewalk.kmem.hugetlb import in_shared_table
 from pagewalk.kmem.kernel import Kernel
+from pagewalk.kmem.machine import Machine
 from pagewalk.kmem.memory import read_pages, read_words
+from pagewalk.kmem.naming import agreeing, flags_of, unnamed, with_flags
 from pagewalk.kmem.shmem import swapped_ranges
-from pagewalk.kmem.shortcuts import Shortcuts
 from pagewalk.kmem.task import Task, find_task, read_mm
-from pagewalk.kmem.vmas import Files, RawVmas, read_edges, read_files, read_vmas
+from pagewalk.kmem.vmas import RawVmas, read_edges, read_files, read_vmas
 from pagewalk.pages import (
-    EXEC,
     I64,
     LEVEL_SHIFT,
-    READ,
-    SHARED,
     U64,
-    WRITE,
     Backing,
     Bool,
     Counts,
@@ -50,11 +43,10 @@ from pagewalk.pages import (
     Withheld,
     take,
 )
-from pagewalk.paging import Arch, Era
 from pagewalk.pgtable import walk_tables
 from pagewalk.proc.frames import FrameReader
-from pagewalk.proc.kernel import architecture, read_config, release, swap_types
-from pagewalk.proc.maps import LastMaps, backing_of, internal_filesystems, parse_mountinfo
+from pagewalk.proc.kernel import release
+from pagewalk.proc.maps import LastMaps, internal_filesystems, parse_mountinfo
 from pagewalk.proc.pagemap import PAGE, PMD_SHARING_TOLD
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.swap import Evicted
@@ -64,55 +56,12 @@ from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
 from pagewalk.states import ORDINARY, classify
 from pagewalk.tally import CountPlain, Kind, Plain, count_tables, sweep
 
-# include/linux/mm.h
-VM_READ, VM_WRITE, VM_EXEC, VM_MAYSHARE = 0x1, 0x2, 0x4, 0x80
-VM_PFNMAP, VM_HUGETLB, VM_MIXEDMAP = 0x400, 0x400000, 0x10000000
+VM_PFNMAP = 0x400  # include/linux/mm.h
 RETRIES = 3
 MANY_TABLES = 16  # fewer are read sooner than the program that counts them is loaded
 PRESENT = np.uint32(Flag.PRESENT)
 VMA_TRIES = 3
 PMD_SHIFT = 21  # every architecture with a direct map that is known here
-
-
-@dataclass(frozen=True, eq=False)
-class Machine:
-    """The running kernel, opened once: its memory, its maps of RAM, its paging format.
-
-    ``frames`` answers for page frames, None where nothing on this kernel does; ``zero_pfns`` u64
-    are the frames of the zero page and the huge zero page. ``shortcuts`` is None where no programs
-    can be loaded.
-    """
-
-    kernel: Kernel
-    direct_map: DirectMap
-    mem_map: MemMap
-    arch: Arch
-    frames: FrameReader | None
-    zero_pfns: U64
-    notes: tuple[Withheld, ...]
-    shortcuts: Shortcuts | None = None
-
-
-def paging_format(direct_map: DirectMap) -> Arch:
-    """Return this machine's paging format; raises Unsupported for an architecture not known.
-
-    Which software bit means what follows from the release: no interface tells, and distributions
-    do not move PTE bits within one. (6.6: x86/mm: Introduce _PAGE_SAVED_DIRTY; 6.15 on: fsdax
-    pages are ordinary ones, without a DEVMAP bit.)
-    """
-    name = architecture()
-    if name not in ARCHES:
-        raise Unsupported(f"page-table format for {name} in pagewalk", "x86_64")
-    now = release()
-    era = Era(
-        physical_bits=direct_map.phys_mask.bit_length(),
-        max_pfn=highest_phys() // PAGE - 1,
-        encryption=FRAME & ~direct_map.phys_mask,
-        saved_dirty=SAVED_DIRTY if now >= (6, 6) else 0,
-        devmap=DEVMAP_TO_6_5 if now < (6, 6) else DEVMAP_TO_6_14 if now < (6, 15) else 0,
-        swap=swap_types(now, read_config()),
-    )
-    return ARCHES[name].on(direct_map.levels, era)
 
 
 @dataclass(slots=True)
@@ -449,54 +398,3 @@ def thread_of(target: Target) -> int:
     if deleted:
         raise ProcessGone(target.pid, "ended")
     return int(tid)
-
-
-def agreeing(named: VMAs, raw: RawVmas) -> Bool:
-    """Return a mask of the VMAs of maps that the maple tree has too, with the same edges."""
-    if len(raw.start) == 0:
-        return np.zeros(len(named), bool)
-    at = np.minimum(np.searchsorted(raw.start, named.start), len(raw.start) - 1)
-    same: Bool = (raw.start[at] == named.start) & (raw.end[at] == named.end)
-    return same
-
-
-def flags_of(named: VMAs, raw: RawVmas | None) -> U64:
-    # The vm_flags of each VMA of maps; 0, as of the gate VMA, where they are not known.
-    flags = np.zeros(len(named), np.uint64)
-    if raw is not None:
-        known = agreeing(named, raw)
-        flags[known] = raw.flags[np.searchsorted(raw.start, named.start[known])]
-    return flags
-
-
-def with_flags(vmas: VMAs, flags: U64) -> VMAs:
-    """Return ``vmas`` with vm_flags; what they call a PFN map is no longer hidden."""
-    backing = vmas.backing.copy()
-    seen = (backing == Backing.HIDDEN) & (flags != 0)
-    backing[seen] = Backing.KERNEL
-    backing[flags & np.uint64(VM_HUGETLB) != 0] = Backing.HUGETLB
-    return replace(vmas, flags=flags, backing=backing)
-
-
-def unnamed(raw: RawVmas, files: Files, filesystems: dict[int, str]) -> VMAs:
-    """Return raw VMAs whose names maps does not tell: a file is named by its device and inode."""
-    dev = files.major.astype(np.uint64) << np.uint64(32) | files.minor
-    names = tuple(
-        f"/dev {major}:{minor} inode {inode}" if inode else ""
-        for major, minor, inode in zip(
-            files.major.tolist(), files.minor.tolist(), files.inode.tolist(), strict=True
-        )
-    )
-    perms = np.zeros(len(raw.start), np.uint8)
-    for flag, bit in ((VM_READ, READ), (VM_WRITE, WRITE), (VM_EXEC, EXEC), (VM_MAYSHARE, SHARED)):
-        perms[raw.flags & np.uint64(flag) != 0] |= bit
-    backing = np.array(
-        [
-            backing_of(name, int(inode), filesystems.get(int(device), ""))
-            for name, inode, device in zip(names, files.inode, dev, strict=True)
-        ],
-        np.uint8,
-    )
-    offset = np.where(files.inode != 0, raw.offset, 0).astype(np.uint64)
-    vmas = VMAs(raw.start, raw.end, perms, offset, dev, files.inode, backing, names)
-    return with_flags(vmas, raw.flags)

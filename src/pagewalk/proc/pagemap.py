@@ -32,6 +32,8 @@ GUARD = 1 << 8  # since 6.15
 PMD_SHARING_TOLD = (6, 12)
 
 REGIONS = 512  # the kernel's own bounce buffer: one pass, one hold of the lock, a call
+# Populated pages of one scan: a call that finds so many in one region takes about a millisecond.
+MOST_PAGES, LEAST_PAGES = 1 << 16, 1 << 12
 POPULATED = PRESENT | SWAPPED
 
 # How far apart two populated pages may lie and still be read by one call: a call costs about as
@@ -104,28 +106,31 @@ def scan(
     stall: Stall,
     window: Slice,
     vec_len: int = REGIONS,
-    max_pages: int = 1 << 16,
+    max_pages: int = MOST_PAGES,
 ) -> Iterator[U64]:
     """Yield arrays u64[n, 3] of populated regions (start, end, categories) in [start, end).
 
     ``window`` bounds the address range of a call in bytes, ``max_pages`` the populated pages of
-    one, ``returned`` the categories asked for (neighbours that agree in them are one region).
+    one (fewer where calls take long), ``returned`` the categories asked for (neighbours that agree
+    in them are one region).
     Raises ProcessGone when the address space is gone.
     """
     arg = np.zeros(12, np.uint64)
     vec = np.zeros((vec_len, 3), np.uint64)
-    arg[0], arg[5], arg[6], arg[7] = arg.nbytes, vec.ctypes.data, vec_len, max_pages
+    arg[0], arg[5], arg[6] = arg.nbytes, vec.ctypes.data, vec_len
+    pages = Slice(max_pages, min(max_pages, LEAST_PAGES), max_pages, share=3)
     arg[10], arg[11] = POPULATED, returned
     while start < end:
         stop = min(start + window.size, end)
-        arg[2], arg[3], arg[4] = start, stop, 0
+        arg[2], arg[3], arg[4], arg[7] = start, stop, 0, pages.size
         began = time.perf_counter_ns()
         found = scan_call(fd, arg, pid)
         stall.note(time.perf_counter_ns() - began, "pagemap scan")
         window.adapt(stall)
+        pages.adapt(stall)
         if found:
             yield vec[:found].copy()
-        start = resume(vec, found, int(arg[4]), stop, vec_len, max_pages)
+        start = resume(vec, found, int(arg[4]), stop, vec_len, int(arg[7]))
 
 
 def scan_call(fd: int, arg: U64, pid: int) -> int:

@@ -46,17 +46,18 @@ class Stall:
 class Slice:
     """How much to ask for in one read, adapted so that reads stay far inside the budget.
 
-    A fifth of the budget is aimed at: on a busy machine a read is also descheduled, and that time
-    cannot be told from the lock's.
+    The ``share``-th part of the budget is aimed at: on a busy machine a read also waits for the
+    lock and is descheduled, and that time cannot be told from the lock's.
     """
 
     size: int
     least: int
     most: int
+    share: int = 10
 
     def adapt(self, stall: Stall) -> None:
         """Grow or shrink after the read that ``stall`` timed last."""
-        if stall.last_ns > stall.budget_ns // 5:
+        if stall.last_ns > stall.budget_ns // self.share:
             self.size = max(self.size // 2, self.least)
-        elif stall.last_ns < stall.budget_ns // 12:
+        elif stall.last_ns < stall.budget_ns // self.share * 2 // 5:
             self.size = min(self.size * 2, self.most)

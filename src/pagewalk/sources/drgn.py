@@ -10,8 +10,8 @@ from functools import cache
 
 from pagewalk.kmem.drgn_reader import open_drgn
 from pagewalk.kmem.live import open_kcore
-from pagewalk.kmem.machine import open_machine
-from pagewalk.kmem.process import KernelSource, Machine, open_process_memory
+from pagewalk.kmem.machine import Machine, open_machine
+from pagewalk.kmem.process import KernelSource, open_process_memory
 from pagewalk.proc.target import Target
 
 

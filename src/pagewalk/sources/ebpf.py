@@ -8,8 +8,8 @@ from __future__ import annotations
 from functools import cache
 
 from pagewalk.kmem.live import open_bpf
-from pagewalk.kmem.machine import open_machine
-from pagewalk.kmem.process import KernelSource, Machine, open_process_memory
+from pagewalk.kmem.machine import Machine, open_machine
+from pagewalk.kmem.process import KernelSource, open_process_memory
 from pagewalk.proc.target import Target
 
 

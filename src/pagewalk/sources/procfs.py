@@ -239,7 +239,7 @@ class ProcfsSource:
         total = sum(end - start for start, end in spans) // PAGE
         words = np.empty(total, np.uint64)
         addr = np.empty(total, np.uint64)
-        chunk = Slice(1 << 14, 1 << 9, BATCH)
+        chunk = Slice(1 << 13, 1 << 9, BATCH)
         at = 0
         for start, end in spans:
             to = at + (end - start) // PAGE

@@ -1,0 +1,65 @@
+"""The VMAs of the maple tree with what /proc/PID/maps calls them, or without."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pagewalk.kmem.vmas import Files, RawVmas
+from pagewalk.pages import EXEC, READ, SHARED, U64, WRITE, Backing, Bool, VMAs
+from pagewalk.proc.maps import backing_of
+
+# include/linux/mm.h
+VM_READ, VM_WRITE, VM_EXEC, VM_MAYSHARE, VM_HUGETLB = 0x1, 0x2, 0x4, 0x80, 0x400000
+
+
+def agreeing(named: VMAs, raw: RawVmas) -> Bool:
+    """Return a mask of the VMAs of maps that the maple tree has too, with the same edges."""
+    if len(raw.start) == 0:
+        return np.zeros(len(named), bool)
+    at = np.minimum(np.searchsorted(raw.start, named.start), len(raw.start) - 1)
+    same: Bool = (raw.start[at] == named.start) & (raw.end[at] == named.end)
+    return same
+
+
+def flags_of(named: VMAs, raw: RawVmas | None) -> U64:
+    # The vm_flags of each VMA of maps; 0, as of the gate VMA, where they are not known.
+    flags = np.zeros(len(named), np.uint64)
+    if raw is not None:
+        known = agreeing(named, raw)
+        flags[known] = raw.flags[np.searchsorted(raw.start, named.start[known])]
+    return flags
+
+
+def with_flags(vmas: VMAs, flags: U64) -> VMAs:
+    """Return ``vmas`` with vm_flags; what they call a PFN map is no longer hidden."""
+    backing = vmas.backing.copy()
+    seen = (backing == Backing.HIDDEN) & (flags != 0)
+    backing[seen] = Backing.KERNEL
+    backing[flags & np.uint64(VM_HUGETLB) != 0] = Backing.HUGETLB
+    return replace(vmas, flags=flags, backing=backing)
+
+
+def unnamed(raw: RawVmas, files: Files, filesystems: dict[int, str]) -> VMAs:
+    """Return raw VMAs whose names maps does not tell: a file is named by its device and inode."""
+    dev = files.major.astype(np.uint64) << np.uint64(32) | files.minor
+    names = tuple(
+        f"/dev {major}:{minor} inode {inode}" if inode else ""
+        for major, minor, inode in zip(
+            files.major.tolist(), files.minor.tolist(), files.inode.tolist(), strict=True
+        )
+    )
+    perms = np.zeros(len(raw.start), np.uint8)
+    for flag, bit in ((VM_READ, READ), (VM_WRITE, WRITE), (VM_EXEC, EXEC), (VM_MAYSHARE, SHARED)):
+        perms[raw.flags & np.uint64(flag) != 0] |= bit
+    backing = np.array(
+        [
+            backing_of(name, int(inode), filesystems.get(int(device), ""))
+            for name, inode, device in zip(names, files.inode, dev, strict=True)
+        ],
+        np.uint8,
+    )
+    offset = np.where(files.inode != 0, raw.offset, 0).astype(np.uint64)
+    vmas = VMAs(raw.start, raw.end, perms, offset, dev, files.inode, backing, names)
+    return with_flags(vmas, raw.flags)
