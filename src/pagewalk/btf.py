@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +69,7 @@ class Member:
     count: int = 1
 
 
-@dataclass(frozen=True)
-class _Type:
+class _Type(NamedTuple):
     """One decoded record; ``body`` is the word index after its three-word head."""
 
     name: int
@@ -81,8 +80,7 @@ class _Type:
     body: int
 
 
-@dataclass(frozen=True)
-class _Found:
+class _Found(NamedTuple):
     bit: int
     bits: int
     type_id: int
@@ -224,7 +222,7 @@ class Btf:
             if name_offset == name:
                 return _Found(bit, bits, member_type)
             if not name_offset and (inner := self._find(self._resolve(member_type), name)):
-                return replace(inner, bit=bit + inner.bit)
+                return inner._replace(bit=bit + inner.bit)
         return None
 
     def _enumerators(self, enum: _Type) -> dict[str, int]:

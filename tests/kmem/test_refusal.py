@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,19 +23,19 @@ def refusal(code: int, rights: Rights) -> str:
     ("code", "rights", "cause", "remedy"),
     [
         (errno.ENOSYS, NOBODY, "no bpf system call", "CONFIG_BPF_SYSCALL"),
-        (errno.EPERM, replace(NOBODY, seccomp=2), "seccomp filter", "outside the sandbox"),
+        (errno.EPERM, NOBODY._replace(seccomp=2), "seccomp filter", "outside the sandbox"),
         (
             errno.EPERM,
-            replace(NOBODY, lockdown="confidentiality"),
+            NOBODY._replace(lockdown="confidentiality"),
             "lockdown is in confidentiality",
             "lockdown=integrity",
         ),
-        (errno.EPERM, replace(NOBODY, uid_map="0 1000 1"), "user namespace", "outside the user"),
+        (errno.EPERM, NOBODY._replace(uid_map="0 1000 1"), "user namespace", "outside the user"),
         (errno.EPERM, NOBODY, "CAP_BPF and CAP_PERFMON missing", "run as root"),
-        (errno.EPERM, replace(NOBODY, effective=BPF), ": CAP_PERFMON missing", "grant CAP_BPF"),
-        (errno.EPERM, replace(NOBODY, effective=PERFMON), ": CAP_BPF missing", "grant CAP_BPF"),
-        (errno.EINVAL, replace(NOBODY, effective=SYS_ADMIN), "rights suffice", "at least 5.10"),
-        (errno.EPERM, replace(NOBODY, effective=SYS_ADMIN), "security module", "audit log"),
+        (errno.EPERM, NOBODY._replace(effective=BPF), ": CAP_PERFMON missing", "grant CAP_BPF"),
+        (errno.EPERM, NOBODY._replace(effective=PERFMON), ": CAP_BPF missing", "grant CAP_BPF"),
+        (errno.EINVAL, NOBODY._replace(effective=SYS_ADMIN), "rights suffice", "at least 5.10"),
+        (errno.EPERM, NOBODY._replace(effective=SYS_ADMIN), "security module", "audit log"),
     ],
 )
 def test_cause_and_remedy(code: int, rights: Rights, cause: str, remedy: str) -> None:
@@ -52,17 +51,17 @@ def test_the_most_fundamental_cause_is_named_first() -> None:
     rights = Rights("x86_64", 2, "confidentiality", "0 1000 1", 0)
     assert "no bpf system call" in refusal(errno.ENOSYS, rights)
     assert "seccomp" in refusal(errno.EPERM, rights)
-    rights = replace(rights, seccomp=0)
+    rights = rights._replace(seccomp=0)
     assert "lockdown" in refusal(errno.EPERM, rights)
-    rights = replace(rights, lockdown="integrity")
+    rights = rights._replace(lockdown="integrity")
     assert "user namespace" in refusal(errno.EPERM, rights)
-    rights = replace(rights, uid_map=IDENTITY)
+    rights = rights._replace(uid_map=IDENTITY)
     assert "CAP_BPF and CAP_PERFMON" in refusal(errno.EPERM, rights)
 
 
 def test_sys_admin_alone_suffices() -> None:
-    assert missing_capabilities(replace(NOBODY, effective=SYS_ADMIN)) == []
-    assert missing_capabilities(replace(NOBODY, effective=BPF | PERFMON)) == []
+    assert missing_capabilities(NOBODY._replace(effective=SYS_ADMIN)) == []
+    assert missing_capabilities(NOBODY._replace(effective=BPF | PERFMON)) == []
 
 
 def test_an_unknown_machine_is_named_with_the_known_ones() -> None:

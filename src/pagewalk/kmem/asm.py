@@ -7,7 +7,7 @@ immediate (Documentation/bpf/standardization/instruction-set.rst).
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, FP = range(11)
 
@@ -22,8 +22,7 @@ _CALL, _EXIT = 0x85, 0x95
 _PSEUDO_MAP_VALUE, _PSEUDO_KFUNC_CALL = 2, 2
 
 
-@dataclass(frozen=True)
-class Instruction:
+class Instruction(NamedTuple):
     """Hold one instruction; ``target`` names the label a jump goes to."""
 
     opcode: int
@@ -34,8 +33,7 @@ class Instruction:
     target: str = ""
 
 
-@dataclass(frozen=True)
-class Label:
+class Label(NamedTuple):
     """Name the place of the next instruction."""
 
     name: str
@@ -180,10 +178,10 @@ def assemble(*lines: Line) -> bytes:
     for line in lines:
         if isinstance(line, Label):
             labels[line.name] = len(code)
-        elif isinstance(line, tuple):
-            code.extend(line)
-        else:
+        elif isinstance(line, Instruction):
             code.append(line)
+        else:
+            code.extend(line)
     return b"".join(_encode(one, place, labels) for place, one in enumerate(code))
 
 

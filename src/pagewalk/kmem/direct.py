@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,8 +28,7 @@ SLOTS = 512
 OUTER, INNER, TABLE, FIRST, SECOND = -8, -16, -24, -32, -40
 
 
-@dataclass(frozen=True, eq=False)
-class Casts:
+class Casts(NamedTuple):
     """The BTF ids that the programs are made with.
 
     ``plain`` is a struct whose first 128 bytes are numbers: memory cast to it is read word by word.

@@ -15,7 +15,7 @@ import platform
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,8 +31,7 @@ _PRESENT = np.uint64(1)
 _ATTEMPTS = 3
 
 
-@dataclass(frozen=True, eq=False)
-class DirectMap:
+class DirectMap(NamedTuple):
     """Say how physical addresses become kernel addresses.
 
     ``base`` is the kernel address of physical byte 0, ``levels`` the levels of page tables (4 or
@@ -49,16 +48,14 @@ class DirectMap:
         return phys + np.uint64(self.base)
 
 
-@dataclass(frozen=True, eq=False)
-class MemMap:
+class MemMap(NamedTuple):
     """Say where struct pages lie: ``base`` is the kernel address of PFN 0's, ``size`` its bytes."""
 
     base: int
     size: int
 
 
-@dataclass(frozen=True, eq=False)
-class _Token:
+class _Token(NamedTuple):
     """A page of our own: where it is mapped, what it holds, the memfd that holds it."""
 
     address: int

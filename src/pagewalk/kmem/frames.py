@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import errno as errnos
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from pagewalk.flags import YOUNG
 from pagewalk.kmem.directmap import MemMap, highest_phys
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.layout import kpf, page_layout
-from pagewalk.kmem.memory import I32, PAGE, element_batches, read_elements
+from pagewalk.kmem.memory import I32, PAGE, element_batches
 from pagewalk.kmem.shortcuts import Shortcuts
 from pagewalk.kmem.struct_page import (
     FrameMap,
@@ -41,13 +40,11 @@ if TYPE_CHECKING:
 __all__ = [
     "FrameMap",
     "FrameRows",
-    "Owners",
     "Runs",
     "StructPages",
     "frame_batches",
     "open_frame_map",
     "read_frames",
-    "read_owners",
     "sample",
 ]
 
@@ -56,16 +53,6 @@ _ATTEMPTS = 3
 _MANY = 1 << 12
 _SAMPLE = 512
 NOTHING = np.zeros(0, np.int64)
-
-
-@dataclass(frozen=True, eq=False)
-class Owners:
-    """Hold whose each frame is: the folio's ``mapping`` word u64 as the kernel keeps it (low bits
-    are its kind), its ``index`` u64 there in pages, and ``errno`` i32 as in FrameRows."""
-
-    mapping: U64
-    index: U64
-    errno: I32
 
 
 def open_frame_map(
@@ -110,16 +97,6 @@ def read_frames(frames: FrameMap, pfns: U64) -> FrameRows:
     return out
 
 
-def read_owners(frames: FrameMap, heads: U64) -> Owners:
-    """Read the owner of each folio whose first page is in ``heads`` (u64[n], FrameRows.head)."""
-    pages, errno = read_elements(
-        frames.kernel.memory, frames.mem_map.base, heads, frames.mem_map.size
-    )
-    words = pages.view(np.uint64)
-    layout = frames.layout
-    return Owners(words[:, layout.mapping // 8], words[:, layout.index // 8], errno)
-
-
 def frame_batches(frames: FrameMap, pfns: U64) -> Iterator[tuple[int, FrameRows]]:
     """Read as read_frames does, but once: yield (first row, rows) per batch.
 
@@ -130,8 +107,7 @@ def frame_batches(frames: FrameMap, pfns: U64) -> Iterator[tuple[int, FrameRows]
         yield first, decode(frames, pfns[first : first + len(pages)], pages, errno)
 
 
-@dataclass(frozen=True, eq=False)
-class Runs:
+class Runs(NamedTuple):
     """Hold runs of pages that are alike in all that accounting adds up.
 
     ``table`` i64 the row of the run's table, ``pages`` i64 its length, ``present`` bool whether

@@ -10,7 +10,7 @@ import errno as errnos
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,7 @@ _PN_XNUM = 0xFFFF
 _BATCH_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, eq=False)
-class Segments:
+class Segments(NamedTuple):
     """Hold the PT_LOADs by ascending address: u64 columns, bytes.
 
     ``start`` and ``end`` are kernel addresses, half open; ``place`` is where they lie in the file.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -13,8 +12,7 @@ from pagewalk.kmem.memory import KernelMemory, read_bytes
 from pagewalk.pages import U8
 
 
-@dataclass(frozen=True, eq=False)
-class Kernel:
+class Kernel(NamedTuple):
     """Hold what every look into the kernel needs.
 
     ``current`` is the kernel address of a task_struct of this very process: where PIDs are looked

@@ -6,7 +6,7 @@ a version number: distributions backport.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +52,7 @@ def kpf(name: str) -> np.uint64:
     return np.uint64(1 << KPF[name])
 
 
-@dataclass(frozen=True, eq=False)
-class TypeTest:
+class TypeTest(NamedTuple):
     """Tell a page type: the u32 that doubles as the mapcount, masked, has one value."""
 
     mask: np.uint32
@@ -65,8 +64,7 @@ class TypeTest:
         return found
 
 
-@dataclass(frozen=True, eq=False)
-class Layout:
+class Layout(NamedTuple):
     """Hold offsets in bytes from a struct page, bit masks of its flags word, and type tests.
     ``second_flags``, ``entire_mapcount``, ``large_mapcount``, ``pages_mapped`` and
     ``hugetlb_dtor`` lie in the second page of a large folio and count from the first; None where
@@ -78,7 +76,6 @@ class Layout:
     flags: int
     compound_head: int
     mapping: int
-    index: int
     mapcount: int
     refcount: int
     second_flags: int
@@ -158,7 +155,6 @@ def page_layout(btf: Btf) -> Layout:
         compound_head=btf.offset("page", "compound_head"),
         # struct page loses members to struct folio, which overlays it, release by release.
         mapping=btf.offset("folio", "mapping"),
-        index=btf.offset("folio", "index"),
         mapcount=btf.offset("page", "_mapcount"),
         refcount=btf.offset("page", "_refcount"),
         low=low,

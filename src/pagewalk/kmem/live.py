@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from pagewalk.btf import Btf
 from pagewalk.errors import SourceUnavailable
@@ -53,7 +52,7 @@ def open_kcore(memory: KernelMemory) -> Kernel:
             "kcore", "we are in a PID namespace of our own", "run on the host, or --source ebpf"
         )
     kernel = Kernel(memory, read_btf(), _symbol("init_task"))
-    return replace(kernel, current=find_task(kernel, os.getpid()).address)
+    return kernel._replace(current=find_task(kernel, os.getpid()).address)
 
 
 def _symbol(name: str) -> int:

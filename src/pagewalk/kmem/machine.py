@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,8 +45,7 @@ CONTRADICTED = Withheld(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Machine:
+class Machine(NamedTuple):
     """The running kernel, opened once: its memory, its maps of RAM, its paging format.
 
     ``frames`` answers for page frames, None where nothing on this kernel does; ``zero_pfns`` u64

@@ -6,7 +6,7 @@ to a node carries the node's type in its low byte.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,7 @@ _TYPE_SHIFT, _TYPE_MASK = np.uint64(3), np.uint64(0xF)
 _DEPTH = 16
 
 
-@dataclass(frozen=True, eq=False)
-class Entries:
+class Entries(NamedTuple):
     """Hold the tree's ranges: [first, last] of indexes, both inside, and the stored pointer."""
 
     first: U64
@@ -29,8 +28,7 @@ class Entries:
     entry: U64
 
 
-@dataclass(frozen=True, eq=False)
-class _Shape:
+class _Shape(NamedTuple):
     # Where one node type keeps its pivots and slots, in words.
     pivots: slice
     slots: slice

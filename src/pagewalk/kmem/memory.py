@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +21,7 @@ def refuse_address(address: int, code: int) -> OSError:
     return OSError(code, f"kernel memory at {address:#x} cannot be read")
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
+class Batch(NamedTuple):
     """Hold the answers to requests ``first`` up to ``first + len(errno)``.
 
     ``data`` is u8, the requests' bytes one after the other, a view that the next read of the same

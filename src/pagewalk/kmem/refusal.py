@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno as errnos
 import os
 import platform
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pagewalk.errors import SourceUnavailable
 from pagewalk.proc.files import read_text
@@ -19,8 +19,7 @@ _CAPABILITIES = {"CAP_SYS_RAWIO": 17, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "C
 _GRANT = "run as root, or grant CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)"
 
 
-@dataclass(frozen=True)
-class Rights:
+class Rights(NamedTuple):
     """Hold what decides over bpf(2): the machine, and this process's own standing.
 
     ``seccomp`` is the mode of /proc/self/status (0 none, 2 filter); ``lockdown`` the active mode

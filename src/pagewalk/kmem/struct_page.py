@@ -7,8 +7,7 @@ knows how this kernel lays struct page out.
 from __future__ import annotations
 
 import errno as errnos
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -52,8 +51,7 @@ EXPORTED = np.bitwise_or.reduce(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class FrameRows:
+class FrameRows(NamedTuple):
     """Hold one row per frame asked for.
 
     ``flags`` u64, bits as in /proc/kpageflags, those of ``EXPORTED`` only, a tail's being its
@@ -71,8 +69,7 @@ class FrameRows:
     errno: I32
 
 
-@dataclass(frozen=True, eq=False)
-class FrameMap:
+class FrameMap(NamedTuple):
     """Hold what reading struct pages takes; made by ``open_frame_map``."""
 
     kernel: Kernel
@@ -84,20 +81,19 @@ class FrameMap:
 
 def put_rows(out: FrameRows, rows: slice | I64, part: FrameRows) -> None:
     """Write ``part`` into ``rows`` of ``out``, column by column."""
-    for name, column in vars(part).items():
+    for name, column in part._asdict().items():
         getattr(out, name)[rows] = column
 
 
-@dataclass(frozen=True, eq=False)
-class _Pages:
+class _Pages(NamedTuple):
     # Columns of struct pages as they stand, copied: the batch's buffer is soon read into again.
     flags: U64
     compound: U64
     kind: U8
-    count: I32
+    mapcount: I32
 
     def of(self, rows: I64) -> _Pages:
-        return _Pages(self.flags[rows], self.compound[rows], self.kind[rows], self.count[rows])
+        return _Pages(self.flags[rows], self.compound[rows], self.kind[rows], self.mapcount[rows])
 
 
 # Accounting waits for this: a million frames are to take some 30 ms, of which reading them takes
@@ -138,7 +134,7 @@ def _columns(layout: Layout, data: U8) -> _Pages:
         flags=words[:, layout.flags // 8].copy(),
         compound=words[:, layout.compound_head // 8].copy(),
         kind=data[:, layout.mapping] & _KIND,
-        count=data.view(np.int32)[:, layout.mapcount // 4].copy(),
+        mapcount=data.view(np.int32)[:, layout.mapcount // 4].copy(),
     )
 
 
@@ -185,11 +181,11 @@ def tell_apart(layout: Layout, words: U64) -> Bool:
 
 
 def _ordinary_bits(layout: Layout, page: _Pages) -> tuple[U64, I32]:
-    mapcount = _own_mapcount(page.count)
+    mapcount = _own_mapcount(page.mapcount)
     _drop_slab(layout, page.flags, mapcount)
     bits = _shared_bits(layout, page.flags, page.kind)
-    if page.count.min(initial=0) <= _FIRST_TYPE:
-        bits |= _type_bits(layout, page.count.view(np.uint32))
+    if page.mapcount.min(initial=0) <= _FIRST_TYPE:
+        bits |= _type_bits(layout, page.mapcount.view(np.uint32))
     if layout.hwpoison:
         bits |= (page.flags & layout.hwpoison != 0) * kpf("hwpoison")
     bits |= (mapcount > 0) * kpf("mmap")
@@ -204,7 +200,7 @@ def _in_folios(frames: FrameMap, pfns: U64, page: _Pages, errno: I32) -> FrameRo
     bits = np.repeat(folios.bits, times)
     bits |= np.where(head == pfns, kpf("head"), kpf("tail"))
     # folio_precise_page_mapcount(): a page is also mapped where the whole folio is.
-    mapcount = _own_mapcount(page.count) + np.repeat(folios.entire, times)
+    mapcount = _own_mapcount(page.mapcount) + np.repeat(folios.entire, times)
     if folios.slab.any():
         mapcount[np.repeat(folios.slab, times)] = 0
     if not layout.mapped_is_told:
@@ -217,8 +213,7 @@ def _in_folios(frames: FrameMap, pfns: U64, page: _Pages, errno: I32) -> FrameRo
     return FrameRows(bits, mapcount, np.repeat(folios.young, times), head, errno)
 
 
-@dataclass(frozen=True, eq=False)
-class _Folios:
+class _Folios(NamedTuple):
     # One row per run of pages of one large folio: how many they are, the folio's first PFN, the
     # bits they share, how often it is mapped as a whole.
     pages: I64
@@ -267,7 +262,7 @@ def _read_heads(frames: FrameMap, heads: U64) -> tuple[U64, U8, I32]:
 def _large_bits(frames: FrameMap, head: _Pages, data: U8, pfns: U64) -> U64:
     layout = frames.layout
     more = data.view(np.uint64)[:, layout.second_flags // 8]
-    types = head.count.view(np.uint32)
+    types = head.mapcount.view(np.uint32)
     huge = layout.is_hugetlb(types, more, data)
     # Before large_rmappable (6.6) what is on the LRU or anonymous was taken for it.
     thp = (head.flags & layout.lru != 0) | (head.kind & _ANON != 0)
@@ -294,7 +289,7 @@ def _entire(layout: Layout, head: _Pages, data: U8) -> I32:
     # (up to 6.1) __page_mapcount(): a file folio's pages have it in their own counts already, and
     # an anonymous folio that is mapped both ways has one too many in each.
     more = data.view(np.uint64)[:, layout.second_flags // 8]
-    huge = layout.is_hugetlb(head.count.view(np.uint32), more, data)
+    huge = layout.is_hugetlb(head.mapcount.view(np.uint32), more, data)
     double = more & layout.double_map != 0
     own = (head.kind & _ANON == 0) & ~huge
     return np.where(own, 0, entire - double).astype(np.int32)

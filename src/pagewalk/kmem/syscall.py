@@ -9,7 +9,7 @@ import platform
 import resource
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,8 +28,7 @@ _RUN_ATTR_BYTES = 80  # up to and with the batch_size of BPF_PROG_TEST_RUN
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True, eq=False)
-class Array:
+class Array(NamedTuple):
     """An array map of one value, mapped here: ``data`` u8 is what programs see.
 
     The mapping lives as long as a view of it; who made the map closes ``fd``.
@@ -52,8 +51,7 @@ def create_array(size: int, name: str) -> Array:
     return Array(fd, np.frombuffer(view, np.uint8, size))
 
 
-@dataclass(frozen=True, eq=False)
-class Program:
+class Program(NamedTuple):
     """A loaded program, attached to nothing; who loaded it closes ``fd``."""
 
     fd: int

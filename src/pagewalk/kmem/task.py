@@ -7,7 +7,7 @@ again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pagewalk.errors import ProcessGone, Unsupported
 from pagewalk.kmem.kernel import Kernel
@@ -21,8 +21,7 @@ _XA_TAG, _XA_INTERNAL, _XA_SLOTS, _XA_LARGEST_RESERVED = 3, 2, 64, 4096
 _ATTEMPTS = 5
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
+class Task(NamedTuple):
     """Describe one thread.
 
     ``address`` of its task_struct; ``pid`` its id as the caller counts; ``comm`` its name; ``mm``
@@ -39,8 +38,7 @@ class Task:
     start_ns: int
 
 
-@dataclass(frozen=True, eq=False)
-class Mm:
+class Mm(NamedTuple):
     """Hold the numbers of one mm_struct: bytes, but ``map_count`` (VMAs) and addresses.
 
     ``pgd`` is the kernel address of the page-table root; ``pgtables`` the bytes of page tables

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,7 @@ from pagewalk.proc.frames import read_frames as read_kpage
 _LOOKS = 3
 
 
-@dataclass(frozen=True, eq=False)
-class Agreement:
+class Agreement(NamedTuple):
     """Hold how a comparison went: frames ``compared``, and the PFNs (u64) that differ in ``flags``
     (those in EXPORTED) and in ``mapcount``."""
 

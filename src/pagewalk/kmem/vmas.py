@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,8 +17,7 @@ _ATTEMPTS = 20
 _MINOR_BITS = np.uint64(20)  # include/linux/kdev_t.h
 
 
-@dataclass(frozen=True, eq=False)
-class RawVmas:
+class RawVmas(NamedTuple):
     """Hold one row per VMA, by ascending address.
 
     ``address`` u64 of the vm_area_struct; ``start``, ``end`` u64, user addresses; ``flags`` u64,
@@ -36,8 +34,7 @@ class RawVmas:
     file: U64
 
 
-@dataclass(frozen=True, eq=False)
-class Files:
+class Files(NamedTuple):
     """Hold ``inode`` u64, ``major`` and ``minor`` u32 of each VMA's file, 0 when anonymous."""
 
     inode: U64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pagewalk.kmem.directmap import DirectMap, MemMap, own_mm, translate
 from pagewalk.kmem.kernel import Kernel
@@ -13,8 +13,7 @@ from pagewalk.kmem.task import read_mm
 _HUGE = 2 << 20
 
 
-@dataclass(frozen=True, eq=False)
-class ZeroFrames:
+class ZeroFrames(NamedTuple):
     """Hold the PFNs of the zero page and of the huge zero page's first page.
 
     ``huge`` is None where the kernel maps none. ``pins`` are mappings of both: the huge zero page
