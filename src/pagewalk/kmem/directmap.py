@@ -15,6 +15,7 @@ import platform
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -185,7 +186,12 @@ def _mapping_of(kernel: Kernel, fd: int) -> int:
 
 def own_mm(kernel: Kernel) -> int:
     """Return the kernel address of this process's own mm_struct."""
-    own = find_task(kernel, os.getpid())
+    return _mm_of(kernel, os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _mm_of(kernel: Kernel, pid: int) -> int:
+    own = find_task(kernel, pid)
     if own.mm is None:
         raise SourceUnavailable("kernel memory", "our own task has no mm", "report it")
     return own.mm

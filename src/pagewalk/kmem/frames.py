@@ -51,7 +51,7 @@ __all__ = [
 _ATTEMPTS = 3
 # So many frames are worth loading the program that condenses them.
 _MANY = 1 << 12
-_SAMPLE = 512
+_SAMPLE = 128
 NOTHING = np.zeros(0, np.int64)
 
 

@@ -135,8 +135,7 @@ def swap_entries() -> Check:
 
 
 def mapcounts() -> Check:
-    config = kernel.read_config() or {}
-    if config.get("CONFIG_NO_PAGE_MAPCOUNT") == "y":
+    if "CONFIG_NO_PAGE_MAPCOUNT" in (kernel.read_config() or ()):
         return Check(
             "mapcount of each page", False,
             "CONFIG_NO_PAGE_MAPCOUNT: the kernel keeps an average over a large folio, and so do"

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 from functools import cache
 
 from pagewalk.paging import SwapTypes
 
+# What of the configuration decides over what we see.
+SYMBOLS = (
+    "CONFIG_DEVICE_PRIVATE",
+    "CONFIG_MEMORY_FAILURE",
+    "CONFIG_MIGRATION",
+    "CONFIG_NO_PAGE_MAPCOUNT",
+    "CONFIG_PTE_MARKER",
+)
 
-def swap_types(release: tuple[int, int], config: dict[str, str] | None) -> SwapTypes:
-    """Return the type numbers of kernel ``release`` built with ``config`` (None: unreadable).
+
+def swap_types(release: tuple[int, int], config: Container[str] | None) -> SwapTypes:
+    """Return the type numbers of kernel ``release`` with the symbols of ``config`` built in (None:
+    unreadable).
 
     Without the configuration only swap devices below 22, the least any kernel leaves, and from
     6.8 on the marker, 31, are certain. Source: include/linux/swap.h (MAX_SWAPFILES).
@@ -18,7 +29,7 @@ def swap_types(release: tuple[int, int], config: dict[str, str] | None) -> SwapT
         return SwapTypes(marker=range(31, 32)) if release >= (6, 8) else SwapTypes()
 
     def built(symbol: str, count: int) -> int:
-        return count if config.get(symbol) == "y" else 0
+        return count if symbol in config else 0
 
     device = 3 if release >= (6, 15) else 4 if release >= (5, 14) else 2
     marker = 1 if release >= (6, 8) else built("CONFIG_PTE_MARKER", 1) * (release >= (5, 19))
@@ -39,8 +50,8 @@ def release() -> tuple[int, int]:
 
 
 @cache
-def read_config() -> dict[str, str] | None:
-    """Return this kernel's configuration, or None where neither /proc nor /boot shows it."""
+def read_config() -> frozenset[str] | None:
+    """Return which of SYMBOLS are built in, or None where neither /proc nor /boot shows it."""
     for path in (
         "/proc/config.gz",
         f"/boot/config-{os.uname().release}",
@@ -55,8 +66,7 @@ def read_config() -> dict[str, str] | None:
             import gzip  # only here, and most walks meet no software entry
 
             raw = gzip.decompress(raw)
-        rows = (line.partition("=") for line in raw.decode().splitlines() if line[:1] == "C")
-        return {name: value for name, _, value in rows}
+        return frozenset(symbol for symbol in SYMBOLS if b"\n%b=y\n" % symbol.encode() in raw)
     return None
 
 
