@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -26,7 +24,7 @@ def line(against: str, theirs: Theirs = THEIRS, table: Table | None = None,
 
 
 def with_status(**changes: int) -> Theirs:
-    return replace(THEIRS, status={**THEIRS.status, **changes})
+    return THEIRS._replace(status={**THEIRS.status, **changes})
 
 
 def with_row(*row: object, locked: bool = False) -> Table:
@@ -60,7 +58,7 @@ def test_every_line_closes_and_says_why() -> None:
 def test_ours_less_theirs_is_the_causes_and_the_rest(
     status: dict[str, int], rss: int, before: int
 ) -> None:
-    theirs = replace(with_status(**status), stat={"rss": rss, "vsize": SIZE})
+    theirs = with_status(**status)._replace(stat={"rss": rss, "vsize": SIZE})
     for row in ledger(by_hand.table(), theirs, with_status(VmRSS=before)):
         assert row.ours is not None and row.theirs is not None and row.unexplained is not None
         assert row.ours - row.theirs == sum(c.bytes for c in row.causes) + row.unexplained
@@ -73,7 +71,7 @@ def test_a_difference_without_a_cause_stays_unexplained() -> None:
 
 
 def test_a_number_the_kernel_does_not_give_has_no_line() -> None:
-    bare = replace(THEIRS, status={}, smaps=None, rollup=None, pmap=None)
+    bare = THEIRS._replace(status={}, smaps=None, rollup=None, pmap=None)
     named = {row.against.split()[0] for row in ledger(by_hand.table(), bare)}
     assert named == {"statm", "stat"}
 
@@ -134,8 +132,8 @@ def test_shmem_swap() -> None:
 def test_locked_truncation() -> None:
     # Locked are all four VMAs: 5461 bytes less 5 KiB are lost to the kernel's whole KiB.
     table = by_hand.table(locked=np.array([True] * 4))
-    smaps = replace(SMAPS, columns={**SMAPS.columns, "Locked": SMAPS.columns["Pss"]})
-    row = line("smaps Locked", replace(THEIRS, smaps=smaps), table)
+    smaps = SMAPS._replace(columns={**SMAPS.columns, "Locked": SMAPS.columns["Pss"]})
+    row = line("smaps Locked", THEIRS._replace(smaps=smaps), table)
     assert row.causes == (Cause("locked_truncation", 5461 - 5 * KIB, True),)
     assert row.unexplained == 0
 
@@ -163,8 +161,8 @@ def overcounting(swap_kib: int, perms: int) -> Line:
     of = by_hand.vmas([(*rows[i], perm[i], 0, backing[i], "") for i in range(4)])
     table = by_hand.by_vma(by_hand.walk([by_hand.pages(by_hand.ROWS, of)], of))
     swap = np.array([0, 4, swap_kib, 0]) * KIB
-    smaps = replace(SMAPS, columns={**SMAPS.columns, "Swap": swap})
-    return line("smaps Swap", replace(THEIRS, smaps=smaps), table)
+    smaps = SMAPS._replace(columns={**SMAPS.columns, "Swap": swap})
+    return line("smaps Swap", THEIRS._replace(smaps=smaps), table)
 
 
 def test_smaps_large_shmem_swap_overcount() -> None:
@@ -203,8 +201,7 @@ def test_counters_lag_by_so_many_pages_and_no_more(
 ) -> None:
     def off_by(pages: int) -> Line:
         bytes_off = sign * pages * PAGE
-        changed = replace(
-            THEIRS,
+        changed = THEIRS._replace(
             status={k: v + bytes_off for k, v in THEIRS.status.items()},
             statm={k: v + bytes_off for k, v in THEIRS.statm.items()},
             stat={"rss": RSS + bytes_off, "vsize": SIZE},
@@ -222,14 +219,14 @@ def test_from_6_18_on_status_does_not_lag() -> None:
 
 
 def smaps_with_pss(*kib: int) -> Smaps:
-    return replace(SMAPS, columns={**SMAPS.columns, "Pss": np.array(kib) * KIB})
+    return SMAPS._replace(columns={**SMAPS.columns, "Pss": np.array(kib) * KIB})
 
 
 def test_foreign_mapcount_change_is_bounded_by_what_moved_between_two_readings() -> None:
     # Around the walk another process unmapped libc: one VMA's PSS rose by 3 KiB, another's fell
     # by 1; whatever mixture the walk saw, it is at most 4 KiB off.
     after, before = smaps_with_pss(8, 6, 2, 2048), smaps_with_pss(5, 7, 2, 2048)
-    row = line("smaps Pss", replace(THEIRS, smaps=after), before=replace(THEIRS, smaps=before))
+    row = line("smaps Pss", THEIRS._replace(smaps=after), before=THEIRS._replace(smaps=before))
     assert row.causes == (
         Cause("pss_truncation_by_vma", 341, True),
         Cause("foreign_mapcount_change", -2 * KIB, False, 4 * KIB),

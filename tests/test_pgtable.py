@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -285,7 +283,7 @@ def test_a_table_outside_ram_is_a_doubt_and_the_walk_goes_on() -> None:
     memory, root = one_table({0: 0x7000 | DATA})
     memory.table(ROOT + 2 * PAGE, {0: outside, 1: beyond, 2: PTES | TABLE})
     base = 0x80_8000_0000
-    arch = replace(X86, era=Era(physical_bits=40))
+    arch = X86._replace(era=Era(physical_bits=40))
     wanted = ranges((base, base + 0x3000), (base + 0x5000, base + 2 * MIB2 + 0x1000))
     found = walked(memory, root, wanted, arch)
     assert leaves(found) == [(base + 2 * MIB2, 12, 7)]
@@ -322,7 +320,7 @@ def test_a_cycle_is_a_doubt_and_a_table_used_twice_is_not() -> None:
 def test_an_impossible_frame_is_a_doubt_unless_it_is_special() -> None:
     # RAM ends with frame 0xffff. Slot 0 is its last frame, slot 1 the next, slot 2 the next in a
     # PFN map (bit 9), slot 3 a PFN map's too, beyond the 40 address bits.
-    arch = replace(X86, era=Era(physical_bits=40, max_pfn=0xFFFF))
+    arch = X86._replace(era=Era(physical_bits=40, max_pfn=0xFFFF))
     past, far = 0x1000_0000 | DATA, 1 << 40 | 0x200 | DATA
     memory, root = one_table({0: 0xFFF_F000 | DATA, 1: past, 2: past | 0x200, 3: far})
     found = walked(memory, root, ranges((BASE, BASE + 0x4000)), arch)
@@ -342,7 +340,7 @@ def test_a_torn_table_is_walked_again_and_only_there() -> None:
     memory.tables[ROOT + 2 * PAGE][4] = PTES + PAGE | TABLE
     memory.table(PTES, good)
     memory.later[PTES], memory.tables[PTES] = memory.tables[PTES], torn
-    arch = replace(X86, era=Era(max_pfn=0xFFFF))
+    arch = X86._replace(era=Era(max_pfn=0xFFFF))
     wanted = ranges((BASE, BASE + MIB2 + 0x1000))
     found = walked(memory, root, wanted, arch, retries=1)
     assert leaves(found) == [(BASE + 0x1000, 12, 7), (BASE + MIB2, 12, 8)]
@@ -362,7 +360,7 @@ def test_a_torn_table_is_walked_again_and_only_there() -> None:
 
 def test_what_stays_torn_is_reported_after_the_last_retry() -> None:
     memory, root = one_table({3: (1 << 51) | DATA})
-    arch = replace(X86, era=Era(max_pfn=0xFFFF))
+    arch = X86._replace(era=Era(max_pfn=0xFFFF))
     found = walked(memory, root, ranges((BASE, BASE + MIB2)), arch, retries=2)
     assert doubts(found) == [(BASE + 0x3000, 0x1000, 1, (1 << 51) | DATA, Why.FRAME)]
     assert memory.reads.count([PTES]) == 3
@@ -504,7 +502,7 @@ def test_a_frame_past_ram_is_found_in_a_plain_table_too() -> None:
     memory, root = one_table({k: (0x1001 + k) * PAGE | DATA for k in range(512)})
     wanted = ranges((BASE, BASE + MIB2))
     for last, bad in ((0x11FF, 1), (0x1200, 0)):
-        arch = replace(X86, era=Era(max_pfn=last))
+        arch = X86._replace(era=Era(max_pfn=last))
         tally = count_tables(arch, root, memory.read_tables, wanted)
         assert int(tally.size[0, Kind.PAGE]) == (512 - bad) * PAGE
         assert tally.doubts.addr.tolist() == [BASE + 511 * PAGE][:bad]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -61,8 +62,7 @@ SHARED_STATES = np.zeros(STATES, bool)
 SHARED_STATES[[State.ANON, State.FILE, State.SHMEM, State.DEVICE, State.MIGRATING]] = True
 
 
-@dataclass(frozen=True, eq=False)
-class Column:
+class Column(NamedTuple):
     """One amount of a Table: its key everywhere, its heading on screen, and its meaning."""
 
     name: str
@@ -125,8 +125,7 @@ TOTALS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Table:
+class Table(NamedTuple):
     """Bytes by VMA: ``columns`` i64 by COLUMNS name, or None where withheld; ``totals`` likewise.
 
     ``pss_fixed`` i64 is the unshifted PSS of each VMA in 1/4096 bytes, None with pss. A total is

@@ -5,13 +5,12 @@ A bit nobody knows is kept and printed as ``bitN``: nothing is dropped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True, eq=False)
-class Bit:
+class Bit(NamedTuple):
     """One bit of a kernel word: its name, number, first release, and meaning."""
 
     name: str

@@ -7,7 +7,7 @@ stand between them. To add a line or a cause: one row in LINES or CAUSES.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,7 @@ GATE = "[vsyscall]"
 HUGE_SIZE = PAGE * PAGE // 8  # what a PMD leaf maps
 
 
-@dataclass(frozen=True)
-class Cause:
+class Cause(NamedTuple):
     """One named part of a difference; ``bytes`` signed, ``bound`` bytes where it is not exact."""
 
     cause: str
@@ -29,8 +28,7 @@ class Cause:
     bound: int | None = None
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """ours - theirs = sum of the causes' bytes + unexplained; None where one side is withheld."""
 
     against: str
@@ -41,8 +39,7 @@ class Line:
     unexplained: int | None
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     # What the rules look at: our table, their numbers before the walk and after it.
     table: Table
     theirs: Theirs
@@ -50,14 +47,13 @@ class Case:
     page_tables: int | None = None
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     # A line before it is worked out; an optional one is left out where our side is not read.
     against: str
     ours_is: str
     theirs: Callable[[Theirs], int | None]
     ours: Callable[[Case], int | None]
-    causes: tuple[str, ...] = field(default=())
+    causes: tuple[str, ...] = ()
     optional: bool = False
 
 
@@ -215,8 +211,7 @@ def batching(counters: int, *, always: bool = False) -> Callable[[Case], int]:
     return bound
 
 
-@dataclass(frozen=True)
-class CauseRule:
+class CauseRule(NamedTuple):
     """A cause: ``amount`` in bytes, signed when ``exact``, else the most it can explain."""
 
     name: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import IntEnum, IntFlag
 from functools import cache
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -229,8 +229,7 @@ class Counts:
         return len(self.vma)
 
 
-@dataclass(frozen=True, eq=False)
-class Withheld:
+class Withheld(NamedTuple):
     """Something a walk does not tell, and why.
 
     ``what`` names the columns; ``why`` is a sentence with the remedy. ``partial`` says that this

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from pagewalk.pages import U32, U64, Bool, Flag
 LEVEL_NAMES = {1: "PTE", 2: "PMD", 3: "PUD", 4: "P4D", 5: "PGD"}
 
 
-@dataclass(frozen=True)
-class Level:
+class Level(NamedTuple):
     """One level of tables: a table has ``1 << bits`` entries of ``1 << shift`` bytes each.
 
     ``number`` is that of Holes.level; a folded level is left out, so the top is always the PGD.
@@ -36,8 +35,7 @@ class Level:
         return 1 << (self.shift + self.bits)
 
 
-@dataclass(frozen=True)
-class SwapTypes:
+class SwapTypes(NamedTuple):
     """Which type numbers of a non-present entry mean what, on one kernel.
 
     Types below ``swapfiles`` are swap devices. The other ranges depend on the release and on three
@@ -81,8 +79,7 @@ class SwapTypes:
         return words
 
 
-@dataclass(frozen=True)
-class Era:
+class Era(NamedTuple):
     """What differs between kernels and machines of one architecture: probed, never assumed.
 
     ``physical_bits``: width of a physical address. ``max_pfn``: the last frame of RAM (None: only
@@ -99,8 +96,7 @@ class Era:
     swap: SwapTypes = SwapTypes()
 
 
-@dataclass(frozen=True)
-class Arch:
+class Arch(NamedTuple):
     """A paging format: data and a few array functions.
 
     To add an architecture: write ``arch/<name>.py`` with one Arch and name it in ARCHES. It needs
@@ -132,14 +128,14 @@ class Arch:
     soft: Callable[[Arch, U64], tuple[U64, U64]]
     describe: Callable[[Arch, int, Level], list[tuple[str, int | str]]]
     plain: Callable[[Arch], tuple[int, int]]
-    era: Era = field(default_factory=Era)
+    era: Era = Era()
 
     def on(self, levels: int, era: Era) -> Arch:
         """Return this format as one kernel uses it, with that many levels."""
         if levels not in self.depths:
             known = ", ".join(map(str, self.depths))
             raise BadRequest(f"{self.name} has no {levels}-level page tables; give one of {known}")
-        return replace(self, levels=self.depths[levels], era=era)
+        return self._replace(levels=self.depths[levels], era=era)
 
     @property
     def user_end(self) -> int:

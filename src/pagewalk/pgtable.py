@@ -107,4 +107,4 @@ def only(space: Space, doubts: Doubts) -> Space:
     """Return ``space`` cut down to what is in doubt; touching doubts of one range are one range."""
     start, end = doubts.addr, doubts.addr + doubts.size
     apart = (start[1:] != end[:-1]) | np.isin(start[1:], space.start)
-    return replace(space, start=start[np.append(True, apart)], end=end[np.append(apart, True)])
+    return space._replace(start=start[np.append(True, apart)], end=end[np.append(apart, True)])

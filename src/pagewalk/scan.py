@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -107,8 +107,7 @@ class _Entries:
         return len(self.addr)
 
 
-@dataclass(frozen=True, eq=False)
-class Space:
+class Space(NamedTuple):
     """An address space, and the sorted ranges of it (``start``, ``end`` u64) that are asked for."""
 
     arch: Arch

@@ -7,7 +7,7 @@ smaps_account and smaps_page_accumulate (fs/proc/task_mmu.c).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -119,8 +119,8 @@ def by_field(walk: Walk, swap_users: SwapUsers | None) -> Table:
         if columns[name] is not None:  # added up first and cut then, as smaps_rollup does
             totals[name] = int(getattr(sums, name).sum()) >> PSS_SHIFT
     table.outcome.withheld.extend(limits(walk, swap_users))
-    return replace(
-        table, columns={**table.columns, **columns}, totals={**table.totals, **totals}
+    return table._replace(
+        columns={**table.columns, **columns}, totals={**table.totals, **totals}
     )
 
 

@@ -6,9 +6,9 @@ Pure, as ``pgtable`` is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -94,8 +94,7 @@ _BY_FLAGS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Tally:
+class Tally(NamedTuple):
     """Bytes by range and Kind, which add up to every range's length.
 
     ``size`` u64[k, len(Kind)] bytes; ``tables`` i64[6], the tables read, by level number;
@@ -118,8 +117,7 @@ _COUNTED = 4096
 CountPlain: TypeAlias = Callable[[U64], I64]
 
 
-@dataclass(frozen=True, eq=False)
-class Plain:
+class Plain(NamedTuple):
     """Whole PTE tables of ordinary pages and empty slots, each inside one range.
 
     ``owner`` i64[n], the range's row; ``addr`` u64[n] the first byte it maps, ``phys`` u64[n] where

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,8 +43,7 @@ from pagewalk.sources import Source, open_source
 TOGETHER = 1 << 18
 
 
-@dataclass(frozen=True, eq=False)
-class Walk:
+class Walk(NamedTuple):
     """One walk of one process: the VMAs at its start, and the batches to consume, once.
 
     ``sums`` is for who only adds up: the same walk, but in no order, and many alike pages may come

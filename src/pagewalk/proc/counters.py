@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +24,7 @@ PAGE = mmap.PAGESIZE
 AMOUNT = re.compile(rb"^(\w+):\s*(\d+) kB$", re.MULTILINE)
 
 
-@dataclass(frozen=True, eq=False)
-class Smaps:
+class Smaps(NamedTuple):
     """Every VMA's block of a smaps file.
 
     ``start``, ``end`` u64 bytes; ``columns`` the amounts by the kernel's name (``Rss``), i64
@@ -115,8 +114,7 @@ def read_stat(target: Target) -> dict[str, int]:
     return {"rss": stat.rss * PAGE, "vsize": stat.vsize}
 
 
-@dataclass(frozen=True, eq=False)
-class Theirs:
+class Theirs(NamedTuple):
     """The kernel's own numbers, in bytes; ``None`` where a file was not read or not readable.
 
     ``pmap`` is the total that pmap(1) prints. ``cpus`` and ``threads`` bound what the kernel's

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,7 @@ from pagewalk.proc.pagemap import GUARD, PAGE, PFN_BITS, can_scan
 from pagewalk.proc.refusals import has_capability, hides_processes, in_initial_user_namespace
 
 
-@dataclass(frozen=True, eq=False)
-class Check:
+class Check(NamedTuple):
     """One facility: whether it is there, what it gives or what is lost, and how to get it."""
 
     name: str

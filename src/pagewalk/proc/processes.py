@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pagewalk.errors import BadTarget
 from pagewalk.proc.counters import PAGE
@@ -15,8 +15,7 @@ from pagewalk.proc.target import parse_stat
 NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(NamedTuple):
     """One row of the process list; ``rss`` bytes from statm, which takes no lock of the process."""
 
     pid: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pagewalk.errors import NoAddressSpace, PagewalkError, ProcessGone
 from pagewalk.proc.refusals import meaning, reading
@@ -71,8 +72,7 @@ class Target:
                     os.close(fd)
 
 
-@dataclass(frozen=True, eq=False)
-class Stat:
+class Stat(NamedTuple):
     """The fields of /proc/PID/stat we use; ``rss`` in pages, ``vsize`` in bytes."""
 
     comm: str

@@ -97,6 +97,10 @@ def encode(value: Any) -> str:
     return "[\n" + ",\n".join(json.dumps(row) for row in value) + "\n]"
 
 
+def ledger_row(line: Line) -> dict[str, Any]:
+    return {**line._asdict(), "causes": [cause._asdict() for cause in line.causes]}
+
+
 def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
     """Write totals, every VMA, and the short ledger."""
     write(
@@ -104,7 +108,7 @@ def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
             **head(table),
             "totals": {k: table.totals[k] for k in ordered(table)},
             "vmas": vma_rows(table),
-            "ledger": [asdict(line) for line in ledger],
+            "ledger": [ledger_row(line) for line in ledger],
             **foot(table),
         },
         out,
@@ -122,7 +126,7 @@ def maps(
 
 def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -> None:
     """Write every line of the ledger; ours - theirs = sum of the causes' bytes + unexplained."""
-    document = {**head(table), "ledger": [asdict(line) for line in ledger]}
+    document = {**head(table), "ledger": [ledger_row(line) for line in ledger]}
     write({**document, "not_read": list(theirs.not_read), **foot(table)}, out)
 
 
@@ -224,13 +228,13 @@ def level_row(step: Step) -> dict[str, Any]:
 def doctor(checks: Sequence[Check], machine: str, out: TextIO) -> None:
     """Write every check."""
     write({"schema": SCHEMA, "pagewalk": version(), "machine": machine,
-           "checks": [asdict(check) for check in checks]}, out)
+           "checks": [check._asdict() for check in checks]}, out)
 
 
 def processes(rows: Sequence[Process], summary: str, out: TextIO) -> None:
     """Write every process with its RSS."""
     write({"schema": SCHEMA, "pagewalk": version(), "machine": summary,
-           "processes": [asdict(row) for row in rows]}, out)
+           "processes": [row._asdict() for row in rows]}, out)
 
 
 VIEWS = {
