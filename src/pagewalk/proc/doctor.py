@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from pagewalk.errors import SourceUnavailable
 from pagewalk.proc import kernel, swap
+from pagewalk.proc.files import read_text
 from pagewalk.proc.frames import open_frames
 from pagewalk.proc.pagemap import GUARD, PAGE, PFN_BITS, can_scan
 from pagewalk.proc.refusals import has_capability, hides_processes, in_initial_user_namespace
@@ -181,6 +181,6 @@ CHECKS: tuple[Callable[[], Check], ...] = (
 
 def machine() -> str:
     """Return one line about this machine: kernel, architecture, page size, user."""
-    release = Path("/proc/sys/kernel/osrelease").read_text().strip()
+    release = read_text("/proc/sys/kernel/osrelease").strip()
     who = "root" if os.geteuid() == 0 else f"uid {os.geteuid()}"
     return f"Linux {release}, {kernel.architecture()}, {PAGE >> 10} KiB pages, {who}"

@@ -7,3 +7,9 @@ def read_text(path: str) -> str:
     """Return what ``path`` holds; raises OSError."""
     with open(path) as file:
         return file.read()
+
+
+def read_bytes(path: str) -> bytes:
+    """Return what ``path`` holds; raises OSError."""
+    with open(path, "rb") as file:
+        return file.read()

@@ -7,6 +7,7 @@ from collections.abc import Container
 from functools import cache
 
 from pagewalk.paging import SwapTypes
+from pagewalk.proc.files import read_bytes
 
 # What of the configuration decides over what we see.
 SYMBOLS = (
@@ -58,8 +59,7 @@ def read_config() -> frozenset[str] | None:
         f"/lib/modules/{os.uname().release}/config",
     ):
         try:
-            with open(path, "rb") as file:
-                raw = file.read()
+            raw = read_bytes(path)
         except OSError:
             continue
         if path.endswith(".gz"):

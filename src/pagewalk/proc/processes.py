@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from pagewalk.errors import BadTarget
 from pagewalk.proc.counters import PAGE
+from pagewalk.proc.files import read_bytes
 from pagewalk.proc.target import parse_stat
 
 NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
@@ -30,12 +30,12 @@ def read_processes(root: str = "/proc") -> Iterator[Process]:
     for entry in os.listdir(root):
         if not entry.isdigit():
             continue
-        base = Path(root, entry)
+        base = f"{root}/{entry}"
         try:
-            stat = parse_stat((base / "stat").read_bytes())
-            resident = int((base / "statm").read_bytes().split()[1]) * PAGE
-            argv0 = (base / "cmdline").read_bytes().partition(b"\0")[0]
-            uid = base.stat().st_uid
+            stat = parse_stat(read_bytes(f"{base}/stat"))
+            resident = int(read_bytes(f"{base}/statm").split()[1]) * PAGE
+            argv0 = read_bytes(f"{base}/cmdline").partition(b"\0")[0]
+            uid = os.stat(base).st_uid
         except (OSError, ValueError, IndexError):
             continue  # ended meanwhile
         if stat.vsize:
