@@ -66,4 +66,5 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
 
-PAGEWALK = (sys.executable, "-m", "pagewalk")
+# The command as it was installed beside this interpreter.
+PAGEWALK = (str(Path(sys.executable).with_name("pagewalk")),)

@@ -148,7 +148,7 @@ class Table(NamedTuple):
         return self.walk.outcome
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Sums:
     # The running sums of a walk, i64 by VMA.
     state: I64

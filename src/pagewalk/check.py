@@ -34,7 +34,7 @@ class Difference:
     second: str | None
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Report:
     """What a comparison found; ``pages`` base pages, ``fields`` amounts of VMAs were compared.
 

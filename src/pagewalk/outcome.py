@@ -8,7 +8,7 @@ from pagewalk.pages import I64, Bool, Withheld
 from pagewalk.proc.stall import Stall
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Outcome:
     """What a walk found out beside its pages; complete once its batches have been consumed.
 

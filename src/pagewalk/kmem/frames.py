@@ -140,7 +140,6 @@ class StructPages:
         for first, words in self.condenser.of_frames(pfns):
             here = slice(first, first + len(words))
             self._put(words, pfns[here], flags[here], mapcount[here])
-        flags[pfns == np.uint64(self.frames.zero.small)] |= kpf("zero_page")
         return flags, mapcount
 
     def _put(self, words: U64, pfns: U64, flags: U64, mapcount: U64) -> None:
@@ -155,6 +154,7 @@ class StructPages:
             found = read_frames(self.frames, pfns[rows])
             flags[rows] = np.where(found.young, found.flags | YOUNG, found.flags)
             mapcount[rows] = _unsigned(found.mapcount)
+        flags[pfns == np.uint64(self.frames.zero.small)] |= kpf("zero_page")
 
     def _decode(self, words: U64) -> tuple[U64, U64]:
         bits, mapcount, young = decode_words(self.frames.layout, words)

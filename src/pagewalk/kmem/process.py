@@ -64,7 +64,7 @@ VMA_TRIES = 3
 PMD_SHIFT = 21  # every architecture with a direct map that is known here
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class KernelSource:
     """A process read through kernel memory; see sources.Source.
 

@@ -42,7 +42,7 @@ def parse_maps(text: bytes, filesystems: dict[int, str] | None = None) -> VMAs:
     return VMAs(edges[:, 0].copy(), edges[:, 1].copy(), perms, offset, dev, inode, backing, name)
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class LastMaps:
     """The maps text that was parsed last: mostly the next one is the same."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 BUDGET_NS = 5_000_000
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Stall:
     """Times each read that takes the target's mmap_lock; the longest bounds what it waited.
 
@@ -42,7 +42,7 @@ class Stall:
             self.where = where
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Slice:
     """How much to ask for in one read, adapted so that reads stay far inside the budget.
 

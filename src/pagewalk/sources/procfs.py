@@ -144,7 +144,7 @@ def pfns_hidden() -> Withheld:
     return Withheld("pfn, phys, mapcount, pss, uss, ksm", why, partial=True)
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class ProcfsSource:
     """A process read through /proc; see sources.Source."""
 
