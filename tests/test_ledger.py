@@ -123,6 +123,19 @@ def test_migration() -> None:
     assert row.unexplained == 0
 
 
+def test_hwpoison() -> None:
+    # smaps counts the page that was lost, status does not.
+    table = with_row(
+        MEMFD + 2 * PAGE, PAGE, State.POISONED, Flag.SOFT | Flag.HWPOISON, 9, (), 0
+    )
+    assert line("status VmRSS", with_status(VmRSS=RSS), table).unexplained == 0
+    theirs = THEIRS._replace(smaps=SMAPS._replace(columns={
+        **SMAPS.columns, "Rss": SMAPS.columns["Rss"] + np.array([0, 0, PAGE, 0])}))
+    row = line("smaps Rss", theirs, table)
+    assert row.causes == (Cause("zero_page", PAGE, True), Cause("hwpoison", -PAGE, True))
+    assert row.unexplained == 0
+
+
 def test_shmem_swap() -> None:
     table = by_hand.table(shmem_swap=np.array([0, 0, 2 * PAGE, 0]))
     row = line("status VmSwap", table=table)

@@ -150,6 +150,14 @@ def migration(case: Case) -> int:
     return -(case.table.totals["migrating"] or 0)
 
 
+def hwpoison(case: Case) -> int:
+    # What smaps' Rss has beside the pages that are there, and those on the move.
+    totals = case.table.totals
+    parts = [totals[name] for name in ("rss", "anon", "file", "shmem", "device", "migrating")]
+    known = [part for part in parts if part is not None]
+    return sum(known[1:]) - known[0] if len(known) == len(parts) else 0
+
+
 def shmem_overcount(case: Case) -> int:
     # How much smaps' Swap exceeds ours on private writable maps of shmem, the only VMAs in which
     # the kernel adds a whole large entry for every page of it (6.18, smaps_pte_hole_lookup).
@@ -235,6 +243,8 @@ CAUSE_ROWS = (
               "hugetlb pages are accounted apart: HugetlbPages, never RSS"),
     CauseRule("migration", True, migration,
               "pages on the move to another frame still count in RSS"),
+    CauseRule("hwpoison", True, hwpoison,
+              "smaps still counts pages that were lost to a memory error"),
     CauseRule("shmem_swap", True, column("swap_shmem"),
               "smaps adds the swapped pages of shmem objects, VmSwap knows only private entries"),
     CauseRule("pss_truncation_by_vma", True, pss_truncation_by_vma,
@@ -303,7 +313,7 @@ LINES = (
     Rule("stat rss", "present", lambda t: t.stat["rss"], total("present"),
          (*PRESENT, "stat_batching")),
     Rule("smaps Size", "size", smaps_sum("Size"), total("size")),
-    Rule("smaps Rss", "present", smaps_sum("Rss"), total("present"), PRESENT),
+    Rule("smaps Rss", "present", smaps_sum("Rss"), total("present"), (*PRESENT, "hwpoison")),
     Rule("smaps Pss", "pss", smaps_sum("Pss"), total("pss"),
          ("pss_truncation_by_vma", "device_page", "foreign_mapcount_change")),
     Rule("smaps Private_*", "uss",
@@ -313,7 +323,7 @@ LINES = (
     Rule("smaps Swap", "swap", smaps_sum("Swap"), total("swap"),
          ("smaps_large_shmem_swap_overcount",)),
     Rule("smaps Locked", "locked", smaps_sum("Locked"), total("locked"), ("locked_truncation",)),
-    Rule("smaps_rollup Rss", "present", rollup("Rss"), total("present"), PRESENT),
+    Rule("smaps_rollup Rss", "present", rollup("Rss"), total("present"), (*PRESENT, "hwpoison")),
     Rule("smaps_rollup Pss", "pss", rollup("Pss"), total("pss"),
          ("pss_truncation", "device_page", "rollup_mapcount_change")),
     Rule("smaps_rollup Swap", "swap", rollup("Swap"), total("swap"),
