@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +14,7 @@ from pagewalk.kmem.frames import StructPages
 from pagewalk.kmem.process import KernelSource
 from pagewalk.pages import U64
 from pagewalk.proc.kernel import release
+from pagewalk.sources import ebpf
 from tests.live.bracket import compare
 from tests.live.test_exact import OVERCOUNTED, check_closes, wrong_but
 from tests.machine import prepared
@@ -50,6 +52,7 @@ def test_equals_smaps(name: str) -> None:
             check_closes(found.table)
 
 
+@pytest.mark.vmshort
 def test_whole_tables_are_condensed_and_equal_what_smaps_says(used: list[int]) -> None:
     with start("dense", 64, stopped=True) as running:
         found = compare(running.pid, "ebpf")
@@ -101,3 +104,15 @@ def test_without_the_programs_it_is_walked_as_before(monkeypatch: pytest.MonkeyP
         found = compare(running.pid, "ebpf")
     assert found.wrong == []
     assert table.totals["pss"] == found.table.totals["pss"]
+
+
+def test_a_forked_child_has_programs_of_its_own() -> None:
+    before = ebpf.machine()
+    assert ebpf.machine() is before
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if ebpf.machine() is not before else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0

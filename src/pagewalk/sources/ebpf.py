@@ -5,6 +5,7 @@ No lock of the target is taken. Needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN,
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
 from pagewalk.kmem.live import open_bpf
@@ -18,7 +19,15 @@ def open(target: Target, budget_ns: int) -> KernelSource:
     return open_process_memory("ebpf", machine(), target, budget_ns)
 
 
-@cache
 def machine() -> Machine:
-    """Return the running kernel, opened once for all processes: loading takes some 50 ms."""
+    """Return the running kernel, opened once for all processes: loading takes some 50 ms.
+
+    A child of ours that was forked gets its own: it would share the memory that answers land in.
+    """
+    return _opened_by(os.getpid())
+
+
+@cache
+def _opened_by(pid: int) -> Machine:
+    del pid
     return open_machine(open_bpf(), loads=True)
