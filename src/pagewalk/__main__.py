@@ -1,5 +1,3 @@
-import sys
+from pagewalk.cli import run
 
-from pagewalk.cli import main
-
-sys.exit(main())
+run()
