@@ -6,13 +6,14 @@ import os
 import re
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import pagewalk
 from pagewalk.account import Table
 from pagewalk.commands.explain import doubt, rounds
+from pagewalk.ledger import Line
 from pagewalk.proc.stall import Stall
 from pagewalk.sources import SOURCES
 
@@ -83,7 +84,7 @@ def walk_by(source_name: str, pid: int) -> Walked:
         causes=dict(Counter(cause.cause for line in lines for cause in line.causes)),
         walk_ns=walk_ns,
         held_ns=held_ns,
-        ledger=[asdict(line) for line in lines],
+        ledger=[row_of(line) for line in lines],
         groups=groups(table),
     )
 
@@ -106,3 +107,7 @@ def groups(table: Table) -> list[dict[str, Any]]:
 def permissions(perms: int) -> str:
     letters = "".join(c if perms & bit else "-" for c, bit in (("r", 1), ("w", 2), ("x", 4)))
     return letters + ("s" if perms & 8 else "p")
+
+
+def row_of(line: Line) -> dict[str, Any]:
+    return {**line._asdict(), "causes": [cause._asdict() for cause in line.causes]}

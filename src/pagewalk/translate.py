@@ -21,7 +21,9 @@ from pagewalk.remarks import remarks
 from pagewalk.states import classify
 from pagewalk.vtop import Frame, Opinion, Trace, Translation, compare, hole_around, trace
 
-READINGS = 5  # how often a chain that changes while it is read is read again
+# How often a chain that changes while it is read is read again. A page that comes and goes faster
+# than we read may well look absent, present and absent again five times in a row.
+READINGS = 20
 
 
 def translate(source: KernelSource, asked: str) -> Translation:
