@@ -29,9 +29,9 @@ print(tracemalloc.get_traced_memory()[1])
 """
 
 LIMIT_MB = 150.0
-# The same batches, but not the same layout: a batch has 2**18 frames, and where each is a run of its
-# own in RAM, nine columns of runs are as long as those of frames: 19 MB to the 43 that are held
-# anyway. Four times the size would be four times the memory, if it counted.
+# The same batches, but not the same layout: a batch has 2**18 frames, and where each is a run of
+# its own in RAM, nine columns of runs are as long as those of frames: 19 MB to the 43 that are
+# held anyway. Four times the size would be four times the memory, if it counted.
 SAME = 1.45
 RUNS = 3  # peaks hardly vary
 # What has to stay free beside the target, in MiB.
