@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from pagewalk import account
 from pagewalk.account import COLUMNS, TOTALS, Table, by_vma
 from pagewalk.flags import KPF
 from pagewalk.pages import READ, Backing, Counts, Flag, State, VMAs
@@ -128,6 +129,17 @@ def test_a_hardware_poisoned_page_counts_as_smaps_counts_it() -> None:
     # smaps_pte_entry, 6.12 on: a PFN entry that is not present has its whole size as PSS, shared.
     totals = one_vma((State.POISONED, SOFT | Flag.HWPOISON, (), 0)).totals
     assert (totals["present"], totals["rss"], totals["pss"], totals["uss"]) == (0, PAGE, PAGE, 0)
+
+
+@pytest.mark.parametrize(
+    ("release", "counted"), [((5, 15), 0), ((6, 8), 0), ((6, 9), PAGE), ((6, 1), PAGE)]
+)
+def test_it_counts_on_the_kernels_whose_smaps_counts_it(
+    monkeypatch: pytest.MonkeyPatch, release: tuple[int, int], counted: int
+) -> None:
+    monkeypatch.setattr(account, "release", lambda: release)
+    totals = one_vma((State.POISONED, SOFT | Flag.HWPOISON, (), 0)).totals
+    assert (totals["rss"], totals["pss"], totals["poisoned"]) == (counted, counted, PAGE)
 
 
 def test_a_page_poisoned_by_userfaultfd_is_a_marker_and_counts_nowhere() -> None:

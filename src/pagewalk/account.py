@@ -49,6 +49,10 @@ NO_PMD_SHARING = Withheld(
 # smaps_account took what a migration entry points to for private.
 ENTRIES_SHARED = (6, 11)
 
+# fs/proc/task_mmu: an hwpoison entry counts as its page did; 6.1 has it since 6.1.192.
+HWPOISON_COUNTED = (6, 9)
+HWPOISON_COUNTED_TOO = (6, 1)
+
 # Present states that count in RSS; migrating entries do too, their page is in RAM.
 RSS_STATES = (
     State.ANON, State.FILE, State.SHMEM, State.DEVICE, State.PRESENT, State.MIGRATING,
@@ -240,6 +244,8 @@ def add_frames(
 ) -> None:
     shape = (here.stop - here.start,)
     poison = pages.flags & np.uint32(Flag.HWPOISON | Flag.MARKER) == np.uint32(Flag.HWPOISON)
+    if release() < HWPOISON_COUNTED and release() != HWPOISON_COUNTED_TOO:
+        poison[:] = False
     if poison.any():
         sums.hwpoison[here] += weigh(row[poison], size[poison], shape)
     exclusive = (pages.state == State.HUGETLB) & (pages.flags & np.uint32(Flag.EXCLUSIVE) != 0)

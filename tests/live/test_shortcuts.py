@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -26,9 +25,8 @@ pytestmark = [
 ]
 
 
-
 @pytest.fixture(autouse=True)
-def used(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Take the shortcuts at once; lists how many tables each call condensed."""
     tables: list[int] = []
     runs = StructPages.runs

@@ -23,6 +23,7 @@ from pagewalk.kmem.direct import (
     find_casts,
     frame_shifts,
     index,
+    load,
     load_table,
     loop,
     start,
@@ -31,7 +32,7 @@ from pagewalk.kmem.direct import (
 from pagewalk.kmem.directmap import MemMap
 from pagewalk.kmem.layout import Layout
 from pagewalk.kmem.struct_page import COUNT_SHIFT, FLAG_BITS, INITIALISED, KIND_SHIFT
-from pagewalk.kmem.syscall import Array, create_array, load_program
+from pagewalk.kmem.syscall import Array, create_array
 from pagewalk.pages import U64, Bool
 from pagewalk.paging import Arch
 
@@ -50,13 +51,14 @@ class Condenser:
         """Load the programs; raises LookupError, OSError."""
         if mem_map.size & mem_map.size - 1 or layout.highest_bit >= FLAG_BITS:
             raise LookupError("struct page of a usual shape")
+        casts = find_casts(btf)
         self._input = create_array(8 * _WORDS, "pagewalk_in")
         self._output = create_array(8 * _WORDS, "pagewalk_out")
         self._head = create_array(16, "pagewalk_hd")
         maps = (self._input, self._output, self._head)
-        make = (find_casts(btf), arch, layout, mem_map)
-        self._frames = load_program(_of_frames(*make, *maps), "pagewalk_frame")
-        self._tables = load_program(_of_tables(*make, *maps), "pagewalk_ptes")
+        make = (casts, arch, layout, mem_map)
+        self._frames = load(_of_frames(*make, *maps), "pagewalk_frame", *maps)
+        self._tables = load(_of_tables(*make, *maps), "pagewalk_ptes", self._frames, *maps)
         self._words = [array.data.view(np.uint64) for array in maps]
         self._shift = np.uint64(arch.page_shift)
 

@@ -21,12 +21,13 @@ from pagewalk.kmem.direct import (
     find_casts,
     frame_shifts,
     index,
+    load,
     load_table,
     loop,
     start,
     stop,
 )
-from pagewalk.kmem.syscall import Array, create_array, load_program
+from pagewalk.kmem.syscall import Array, create_array
 from pagewalk.pages import I64, U64
 from pagewalk.paging import Arch
 
@@ -39,11 +40,12 @@ class TableCounter:
 
     def __init__(self, btf: Btf, arch: Arch) -> None:
         """Load the program; raises LookupError, OSError."""
+        casts = find_casts(btf)
         self._tables = create_array(8 * TABLES, "pagewalk_tab")
         self._counts = create_array(8 * TABLES, "pagewalk_cnt")
         self._head = create_array(16, "pagewalk_hd")
         maps = (self._tables, self._counts, self._head)
-        self._program = load_program(_counter(find_casts(btf), arch, *maps), "pagewalk_count")
+        self._program = load(_counter(casts, arch, *maps), "pagewalk_count", *maps)
         self._words = [array.data.view(np.uint64) for array in maps]
         self._words[2][1] = arch.last_ram_frame
 

@@ -17,10 +17,10 @@ import numpy as np
 from pagewalk.btf import Btf
 from pagewalk.kmem import asm
 from pagewalk.kmem.asm import FP, R0, R1, R2, R3, R6, R7, R8, R9, Line
-from pagewalk.kmem.syscall import Array, Program
+from pagewalk.kmem.syscall import Array, Program, load_program
 from pagewalk.paging import Arch
 
-# Tables a run: half a millisecond of one CPU, a mebibyte of output.
+# Tables a run: up to a few milliseconds of one CPU, a mebibyte of output.
 TABLES = 256
 SLOTS = 512
 
@@ -52,6 +52,15 @@ def find_casts(btf: Btf) -> Casts:
     )
 
 
+def load(code: bytes, name: str, *opened: Array | Program) -> Program:
+    """Load a program; where the kernel refuses it (OSError) what is ``opened`` is closed."""
+    try:
+        return load_program(code, name)
+    except OSError:
+        close(*opened)
+        raise
+
+
 def close(*opened: Array | Program) -> None:
     """Close their descriptors."""
     for one in opened:
@@ -66,23 +75,23 @@ def loop(
     ``leaving`` is where the body may jump to in order to break off.
     """
     return [
-        *counter_at(at),
+        *iterator_at(at),
         asm.move_imm(R2, 0),
         asm.call_kernel(casts.begin),
         asm.Label(label),
-        *counter_at(at),
+        *iterator_at(at),
         asm.call_kernel(casts.step),
         asm.jump_eq_imm(R0, 0, f"{label} end"),
         *body,
         asm.jump(label),
         *leaving,
         asm.Label(f"{label} end"),
-        *counter_at(at),
+        *iterator_at(at),
         asm.call_kernel(casts.end),
     ]
 
 
-def counter_at(at: int) -> list[Line]:
+def iterator_at(at: int) -> list[Line]:
     return [asm.move(R1, FP), asm.add_imm(R1, at)]
 
 

@@ -54,7 +54,7 @@ from pagewalk.proc.target import Target
 from pagewalk.ranges import differing, holder, intersect
 from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
 from pagewalk.states import ORDINARY, classify
-from pagewalk.tally import CountPlain, Kind, Plain, count_tables, sweep
+from pagewalk.tally import Kind, Plain, count_tables, sweep
 
 VM_PFNMAP = 0x400  # include/linux/mm.h
 RETRIES = 3
@@ -173,6 +173,8 @@ class KernelSource:
             return
         runs = Runs(*(NOTHING,) * 2, NOTHING.astype(bool), *(NOTHING.view(np.uint64),) * 2)
 
+        # sweep() asks about a group of tables and then yields those of them that are plain, before
+        # it asks again: the runs are theirs.
         def take_runs(phys: U64) -> I64:
             nonlocal runs
             if len(phys) < MANY_TABLES or frames.condenser is None:
@@ -214,12 +216,6 @@ class KernelSource:
         if not easy.all():
             start, span = tables.addr[~easy], np.uint64(self.machine.arch.levels[-1].span)
             yield from self.leaves(vmas, np.stack([start, start + span], axis=1))
-
-    def count_plain(self) -> CountPlain | None:
-        """Return what counts whole tables in the kernel; None where nothing does."""
-        if self.machine.shortcuts is None:
-            return None
-        return self.count_many
 
     def count_many(self, phys: U64) -> I64:
         """Return how many pages the tables at ``phys`` (u64[n]) map, -1 as TableCounter says."""
@@ -286,7 +282,7 @@ class KernelSource:
             self.read_tables,
             vmas.ranges[rows],
             retries=RETRIES,
-            count_plain=self.count_plain(),
+            count_plain=None if self.machine.shortcuts is None else self.count_many,
         )
         huge = (tally.size[:, Kind.HUGE] != 0) & (vmas.backing[rows] == Backing.ANON)
         yield tallied(vmas, rows, tally.size, ~huge)

@@ -366,7 +366,8 @@ def processes(rows: Sequence[Process], summary: str, out: TextIO) -> None:
     for i, line in enumerate(grid(table, frozenset({2}))):
         print(paint(out, DIM, line) if i == 0 else shorten(line, room), file=out)
     print(f"\n{len(rows)} processes; RSS counts a shared page in each of them. Try:", file=out)
-    pid = biggest[0].pid if biggest else 1
+    # PID 1 is what a security module protects, if it protects any.
+    pid = next((process.pid for process in biggest if process.pid != 1), 1)
     for command, what in (
         (f"pagewalk {pid}", "one screen: present, RSS, PSS, USS, swap, biggest VMAs"),
         (f"pagewalk explain {pid}", "why top, status and smaps say something else"),
