@@ -6,7 +6,9 @@ Documentation/bpf/btf.rst and include/uapi/linux/btf.h.
 
 from __future__ import annotations
 
+import mmap
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
@@ -91,23 +93,27 @@ class _Found(NamedTuple):
 
 
 class Btf:
-    """Index one little-endian BTF blob, such as the bytes of /sys/kernel/btf/vmlinux.
+    """Read one little-endian BTF blob, such as /sys/kernel/btf/vmlinux, read or mapped.
 
-    Raises SourceUnavailable when ``data`` is no BTF, is cut short, or has a kind of type that
-    came after this reader.
+    Raises SourceUnavailable when ``data`` is no BTF or is cut short, and, here or in any method,
+    where it comes upon a kind of type that is newer than this reader. The types are indexed as far
+    as they are asked for: what matters to us lies in the first eighth of a kernel's.
     """
 
-    def __init__(self, data: bytes) -> None:
-        type_bytes, self._strings = _sections(data)
-        self._words = np.frombuffer(type_bytes, "<u4")
-        self._starts = _index(self._words)
-        self._names = self._words[self._starts[1:]]
-        self._ids: dict[str, tuple[int, ...]] = {}
+    def __init__(self, data: bytes | mmap.mmap) -> None:
+        self._data, (first, last), self._strings = data, *_sections(data)
+        self._words = np.frombuffer(data, "<u4", (last - first) // 4, first)
+        # the word where each type begins, [0] stands for void; where the next one does
+        self._starts: I32 = np.zeros(1, np.int32)
+        self._reached = 0
+        self._structs: dict[str, int] = {}
         self._places: dict[tuple[str, str], Member] = {}
+        self._index(_PIECE)
 
     @property
     def types(self) -> int:
         """Count the types, without void."""
+        self._index(len(self._words))
         return len(self._starts) - 1
 
     def size(self, name: str) -> int:
@@ -172,7 +178,8 @@ class Btf:
         """
         # A hit is some word equal to the name's offset: it counts only where an ENUM record covers
         # it at a place that holds names.
-        for at in np.flatnonzero(self._words == self._name_offset(name)):
+        for at in np.flatnonzero(self._words == self._name_offset(name)).tolist():
+            self._index(at + 1)
             type_id = int(np.searchsorted(self._starts[1:], at, "right"))
             enum = self._type(type_id)
             if enum.kind == _ENUM and at >= enum.body and (at - enum.body) % 2 == 0:
@@ -192,7 +199,24 @@ class Btf:
 
     # -- types by id ----------------------------------------------------------------------------
 
+    def _index(self, upto: int) -> None:
+        # Find where the types begin, at least as far as word `upto`.
+        parts = [self._starts]
+        while self._reached < min(upto, len(self._words)):
+            starts, self._reached = _piece(self._words, self._reached)
+            parts.append(starts)
+        if len(parts) > 1:
+            self._starts = np.concatenate(parts)
+
+    def _index_more(self) -> bool:
+        # As much again, so that the copies of a growing index come to no more than its length.
+        before = self._reached
+        self._index(2 * before)
+        return self._reached > before
+
     def _type(self, type_id: int) -> _Type:
+        while type_id >= len(self._starts) and self._index_more():
+            pass
         at = int(self._starts[type_id])
         name, info, size_or_type = (int(word) for word in self._words[at : at + 3])
         return _Type(name, info >> 24 & 31, info & 0xFFFF, bool(info >> 31), size_or_type, at + 3)
@@ -241,77 +265,86 @@ class Btf:
     # -- types by name --------------------------------------------------------------------------
 
     def _string(self, offset: int) -> str:
-        return self._strings[offset : self._strings.index(b"\0", offset)].decode()
+        at = self._strings[0] + offset
+        return self._data[at : self._data.find(b"\0", at)].decode()
 
     def _name_offset(self, name: str) -> int:
         # The string section holds every name once, so the first hit is the only one. 0 is the
         # empty name: what every anonymous type has, and so not an answer.
-        at = self._strings.find(b"\0" + name.encode() + b"\0")
+        first, last = self._strings
+        at = self._data.find(b"\0" + name.encode() + b"\0", first, last)
         if at < 0 or not name:
             raise LookupError(f"name {name!r}")
-        return at + 1
+        return at + 1 - first
 
-    def _by_name(self, name: str) -> tuple[int, ...]:
-        if name not in self._ids:
-            found = np.flatnonzero(self._names == self._name_offset(name)) + 1
-            self._ids[name] = tuple(found.tolist())
-        return self._ids[name]
+    def _by_name(self, name: str) -> Iterator[int]:
+        # The ids, ascending; more is indexed only where those found so far did not do.
+        offset, seen, more = np.uint32(self._name_offset(name)), 1, True
+        while more:
+            here = self._starts[seen:]
+            yield from (np.flatnonzero(self._words[here] == offset) + seen).tolist()
+            seen += len(here)
+            more = self._index_more()
 
     def _struct(self, name: str) -> int:
+        if name not in self._structs:
+            self._structs[name] = self._find_struct(name)
+        return self._structs[name]
+
+    def _find_struct(self, name: str) -> int:
+        typedef = 0
         for type_id in self._by_name(name):
-            if self._type(type_id).kind in (_STRUCT, _UNION):
+            kind = self._type(type_id).kind
+            if kind in (_STRUCT, _UNION):
                 return type_id
-        # A typedef of an anonymous struct, such as pgd_t.
-        for type_id in self._by_name(name):
-            if self._type(type_id).kind == _TYPEDEF:
-                return self._resolve(type_id)
-        raise LookupError(f"struct {name}")
+            if kind == _TYPEDEF:
+                typedef = typedef or type_id
+        if not typedef:
+            raise LookupError(f"struct {name}")
+        # of an anonymous struct, such as pgd_t
+        return self._resolve(typedef)
 
 
 def _refuse(why: str) -> SourceUnavailable:
     return SourceUnavailable("btf", why, "give the bytes of /sys/kernel/btf/vmlinux")
 
 
-def _sections(data: bytes) -> tuple[memoryview, bytes]:
+def _sections(data: bytes | mmap.mmap) -> tuple[tuple[int, int], tuple[int, int]]:
+    # (first, last) byte of the types, and of the strings.
     if len(data) < _HEADER.size:
         raise _refuse(f"the blob has {len(data)} bytes, less than a BTF header")
     magic, version, _, header, type_at, type_len, str_at, str_len = _HEADER.unpack_from(data)
     if magic != _MAGIC or version != 1:
         raise _refuse(f"no BTF version 1: it begins with {data[:4].hex()}, not 9feb01")
-    ends = (header + type_at + type_len, header + str_at + str_len)
+    types, strings = header + type_at, header + str_at
+    ends = (types + type_len, strings + str_len)
     if max(ends) > len(data) or type_len % 4:
         raise _refuse(f"the BTF is cut short: {len(data)} bytes of {max(ends)}")
-    strings = data[header + str_at : ends[1]]
-    if not strings.endswith(b"\0"):
+    if not str_len or data[ends[1] - 1 : ends[1]] != b"\0":
         raise _refuse("its string section does not end with a zero byte")
-    return memoryview(data)[header + type_at : ends[0]], strings
+    return (types, ends[0]), (strings, ends[1])
 
 
 _PIECE = 1 << 15  # words whose columns stay in the cache
 
 
-def _index(words: U32) -> I32:
-    # i32[types + 1]: the word where each type begins; [0] stands for void. Where a type begins
-    # depends on the length of the one before, so somebody must follow the chain. Python follows
-    # only every eighth link (31 ms for 10^5 types when it follows all, a third so); numpy, which
-    # has for every word "the next type if one began here", fills in the others. It is done piece
-    # by piece, because fresh memory for columns of all words would take as long again.
-    end, at = len(words), 0
-    parts = [np.zeros(1, np.int32)]
-    while at < end:
-        length = _lengths(words, at)
-        size = len(length)
-        jumps = [np.minimum(np.arange(size, dtype=np.int32) + length, size)]
-        jumps[0] = np.append(jumps[0], np.int32(size))  # the end leads to itself
-        for _ in range(3):
-            jumps.append(jumps[-1].take(jumps[-1]))
-        starts = _follow(jumps, size)
-        parts.append(starts + np.int32(at))
-        last = int(starts[-1])
-        at += last + int(length[last])
-    starts = np.concatenate(parts)
-    _check_types(words, starts[1:])
-    return starts
+def _piece(words: U32, at: int) -> tuple[I32, int]:
+    # The words where types begin in the piece that begins with one at `at`, and the next one after
+    # it. Where a type begins depends on the length of the one before, so somebody must follow the
+    # chain. Python follows only every eighth link (31 ms for 10^5 types when it follows all, a
+    # third so); numpy, which has for every word "the next type if one began here", fills in the
+    # others.
+    length = _lengths(words, at)
+    size = len(length)
+    jumps = [np.minimum(np.arange(size, dtype=np.int32) + length, size)]
+    jumps[0] = np.append(jumps[0], np.int32(size))  # the end leads to itself
+    for _ in range(3):
+        jumps.append(jumps[-1].take(jumps[-1]))
+    starts = _follow(jumps, size)
+    after = at + int(starts[-1]) + int(length[starts[-1]])
+    starts += np.int32(at)
+    _check_types(words, starts, after)
+    return starts, after
 
 
 def _follow(jumps: list[I32], size: int) -> I32:
@@ -341,15 +374,12 @@ def _lengths(words: U32, first: int) -> I32:
     return length
 
 
-def _check_types(words: U32, starts: I32) -> None:
-    if len(starts):
-        last = int(starts[-1])
-        info = int(words[last + 1]) if last + 1 < len(words) else 0
-        fixed, each = _EXTRA_WORDS.get(info >> 24 & 31, (0, 0))
-        if last + 3 + fixed + each * (info & 0xFFFF) != len(words):
-            raise _refuse("its last type runs past the end of the type section")
-        # not np.unique: its first call imports numpy.ma, 15 ms
-        kinds = np.flatnonzero(np.bincount((words[starts + 1] >> 24 & 31).astype(np.intp)))
-        unknown = set(kinds.tolist()) - set(_EXTRA_WORDS)
-        if unknown:
-            raise _refuse(f"it has types of unknown kind {min(unknown)}")
+def _check_types(words: U32, starts: I32, after: int) -> None:
+    # not np.unique: its first call imports numpy.ma, 15 ms
+    infos = words[np.minimum(starts + 1, len(words) - 1)]
+    kinds = np.flatnonzero(np.bincount((infos >> 24 & 31).astype(np.intp)))
+    unknown = set(kinds.tolist()) - set(_EXTRA_WORDS)
+    if unknown:
+        raise _refuse(f"it has types of unknown kind {min(unknown)}")
+    if after > len(words):
+        raise _refuse("its last type runs past the end of the type section")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+from typing import BinaryIO
 
 from pagewalk.btf import Btf
 from pagewalk.errors import SourceUnavailable
@@ -17,16 +19,24 @@ _INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 
 
 def read_btf(path: str = BTF_PATH) -> Btf:
-    """Index the running kernel's BTF; raises SourceUnavailable when it has none."""
+    """Open the running kernel's BTF; raises SourceUnavailable when it has none."""
     try:
         with open(path, "rb") as file:
-            return Btf(file.read())
+            return Btf(_contents(file))
     except OSError as error:
         raise SourceUnavailable(
             "btf",
             f"cannot read {path}: {error.strerror}",
             "use a kernel built with CONFIG_DEBUG_INFO_BTF, as distributions' are",
         ) from error
+
+
+def _contents(file: BinaryIO) -> bytes | mmap.mmap:
+    # 6.16 let it be mapped, which spares a copy of several mebibytes.
+    try:
+        return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+    except (OSError, ValueError):
+        return file.read()
 
 
 def open_bpf() -> Kernel:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pagewalk.btf import Btf
+from pagewalk.errors import SourceUnavailable
 from pagewalk.kmem.directmap import MemMap
 from pagewalk.kmem.layout import Layout
 from pagewalk.paging import Arch
@@ -27,7 +28,7 @@ class Shortcuts:
         """Count the pages of whole tables."""
         from pagewalk.kmem.counter import TableCounter
 
-        with suppress(LookupError, OSError):
+        with suppress(LookupError, OSError, SourceUnavailable):
             return TableCounter(self._btf, self._arch)
         return None
 
@@ -36,6 +37,6 @@ class Shortcuts:
         """Condense struct pages."""
         from pagewalk.kmem.condenser import Condenser
 
-        with suppress(LookupError, OSError):
+        with suppress(LookupError, OSError, SourceUnavailable):
             return Condenser(self._btf, self._arch, self._layout, self._mem_map)
         return None
