@@ -29,17 +29,13 @@ from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.ranges import gaps, holder, intersect
 from pagewalk.scan import Doubts
-from pagewalk.states import classify
+from pagewalk.states import HOLE_STATES, classify
 
 HUGETLB = np.uint64(1 << KPF["huge"])
 PAGE_SHIFT = PAGE.bit_length() - 1
 
 # Huge leaves whose base pages are counted at once: a million counts at 2 MiB each.
 HUGE_TOGETHER = 1 << 11
-
-# What a hole is, by the level at which its walk ended.
-HOLE_STATES = np.full(6, State.NOT_MAPPED, np.uint8)
-HOLE_STATES[:2] = State.ABSENT, State.EMPTY
 
 
 def join_frames(vmas: VMAs, leaves: Leaves, frames: FrameReader | None) -> Pages:

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import numpy as np
 
 from pagewalk.errors import BadRequest
-from pagewalk.pages import I64, U8, U32, U64, Bool, Flag, Holes, Leaves, join, take
+from pagewalk.pages import I64, U8, U32, U64, Bool, Flag, Holes, Leaves, alike, join, take
 from pagewalk.paging import Arch, Level
 
 ReadTables: TypeAlias = Callable[[U64], tuple[U64, Bool]]
@@ -200,11 +200,13 @@ def decode(
     if ok.all():
         return _decode(space, depth, tables, entries)
     rows, below = _decode(space, depth, pick(tables, ok), entries[ok])
-    lost = pick(tables, ~ok)
-    span = space.arch.levels[depth].span
-    why = np.full(len(lost), Why.TABLE, np.uint8)
-    doubts = _doubts(space, depth - 1, lost.addr, span, lost.entry, why)
-    return replace(rows, doubts=in_order([rows.doubts, doubts])), below
+    lost = _lost(space, depth, pick(tables, ~ok))
+    return replace(rows, doubts=in_order([rows.doubts, lost])), below
+
+
+def _lost(space: Space, depth: int, tables: Tables) -> Doubts:
+    span, why = space.arch.levels[depth].span, np.full(len(tables), Why.TABLE, np.uint8)
+    return _doubts(space, depth - 1, tables.addr, span, tables.entry, why)
 
 
 def _decode(space: Space, depth: int, tables: Tables, entries: U64) -> tuple[Batch, Tables]:
@@ -215,21 +217,59 @@ def _decode(space: Space, depth: int, tables: Tables, entries: U64) -> tuple[Bat
     slot = np.flatnonzero(~none & inside)
     addr = _address(tables, level, slot)
     found = _Entries(slot >> level.bits, addr, entries.reshape(-1)[slot])
+    leaves, doubts, below = _named(space, depth, tables, found)
+    return Batch(leaves, holes, doubts), below
+
+
+def sift(
+    space: Space, depth: int, tables: Tables, entries: U64, ok: Bool, found: U64
+) -> tuple[Batch, Tables]:
+    """Return what ``decode`` does but holes; for who only adds up, a third of the time.
+
+    Adds to ``found`` u64[k] the bytes of each range that some entry is for.
+    """
+    if not ok.all():
+        rows, below = sift(space, depth, pick(tables, ok), entries[ok], ok[ok], found)
+        lost = _lost(space, depth, pick(tables, ~ok))
+        return replace(rows, doubts=in_order([rows.doubts, lost])), below
+    arch, level = space.arch, space.arch.levels[depth]
+    entries = entries[:, : 1 << level.bits]
+    slot = np.flatnonzero(~arch.none(arch, entries, level))
+    addr = _address(tables, level, slot)
+    size = np.uint64(1 << level.shift)
     if depth == len(arch.levels) - 1:
-        leaves, doubts = _leaves(space, depth, tables, found)
-        return Batch(leaves, holes, doubts), pick(tables, slice(0, 0))
-    names_table = arch.table(arch, found.entry, level)
+        owner = np.searchsorted(space.start, addr, side="right") - 1
+        inside = np.flatnonzero((owner >= 0) & (addr < space.end[owner]))
+        np.add.at(found, owner[inside], size)
+    else:
+        row, owner, start, end = _cut(space, addr, addr + size)
+        np.add.at(found, owner, end - start)
+        inside = row[alike(row)]
+    if len(inside) < len(slot):
+        slot, addr = slot[inside], addr[inside]
+    some = _Entries(slot >> level.bits, addr, entries.reshape(-1)[slot])
+    leaves, doubts, below = _named(space, depth, tables, some)
+    return Batch(leaves, NO_HOLES, doubts), below
+
+
+# What entries name: leaves, doubts, and tables below.
+def _named(
+    space: Space, depth: int, tables: Tables, found: _Entries
+) -> tuple[Leaves, Doubts, Tables]:
+    if depth == len(space.arch.levels) - 1:
+        return *_leaves(space, depth, tables, found), pick(tables, slice(0, 0))
+    names_table = space.arch.table(space.arch, found.entry, space.arch.levels[depth])
     if names_table.all():
         below, astray = _below(space, depth, tables, found)
-        return Batch(NO_LEAVES, holes, astray), below
+        return NO_LEAVES, astray, below
     below, astray = _below(space, depth, tables, pick(found, names_table))
     leaves, doubts = _leaves(space, depth, tables, pick(found, ~names_table))
-    return Batch(leaves, holes, in_order([doubts, astray])), below
+    return leaves, in_order([doubts, astray]), below
 
 
 # Which slots of the tables meet a range, bool[n, slots]; a plain True if all of all of them do.
 def _inside(space: Space, tables: Tables, level: Level) -> Bool:
-    table, start, end = _cut(space, tables.addr, tables.addr + np.uint64(level.span))
+    table, _, start, end = _cut(space, tables.addr, tables.addr + np.uint64(level.span))
     if len(table) == len(tables) and (end - start == np.uint64(level.span)).all():
         return np.ones((1, 1), np.bool_)
     shift, last = np.uint64(level.shift), np.uint64((1 << level.shift) - 1)
@@ -242,13 +282,15 @@ def _inside(space: Space, tables: Tables, level: Level) -> Bool:
     return inside
 
 
-# The walk's ranges cut the intervals [start, end) into (row of the interval, start, end) each.
-def _cut(space: Space, start: U64, end: U64) -> tuple[I64, U64, U64]:
+# The walk's ranges cut the intervals [start, end) into (row of the interval, of the range, start,
+# end) each.
+def _cut(space: Space, start: U64, end: U64) -> tuple[I64, I64, U64, U64]:
     first = np.searchsorted(space.end, start, side="right")
     count = np.searchsorted(space.start, end, side="left") - first
     row = np.repeat(np.arange(len(start)), count)
     which = np.arange(len(row)) - np.repeat(np.cumsum(count) - count - first, count)
-    return row, np.maximum(start[row], space.start[which]), np.minimum(end[row], space.end[which])
+    start, end = start[row], end[row]
+    return row, which, np.maximum(start, space.start[which]), np.minimum(end, space.end[which])
 
 
 def _holes(space: Space, level: Level, tables: Tables, none: Bool) -> Holes:
@@ -264,7 +306,7 @@ def _holes(space: Space, level: Level, tables: Tables, none: Bool) -> Holes:
     ends[gap - 1] = flat[gap - 1]
     start = _address(tables, level, np.flatnonzero(begins))
     end = _address(tables, level, np.flatnonzero(ends)) + np.uint64(1 << level.shift)
-    _, start, end = _cut(space, start, end)
+    _, _, start, end = _cut(space, start, end)
     return Holes(start, end - start, np.full(len(start), level.number, np.uint8))
 
 
@@ -278,7 +320,7 @@ def _address(tables: Tables, level: Level, slot: I64) -> U64:
 def _doubts(space: Space, depth: int, addr: U64, size: int, entry: U64, why: U8) -> Doubts:
     if not len(addr):
         return NO_DOUBTS
-    row, start, end = _cut(space, addr, addr + np.uint64(size))
+    row, _, start, end = _cut(space, addr, addr + np.uint64(size))
     number = space.arch.levels[max(depth, 0)].number + (depth < 0)
     level = np.full(len(row), number, np.uint8)
     return Doubts(start, end - start, level, entry[row], why[row])
@@ -332,7 +374,7 @@ def _impossible(arch: Arch, flags: U32, pfn: U64) -> Bool:
 # Huge leaves that reach out of the ranges, cut into the largest aligned pieces inside them.
 def _trim(space: Space, leaves: Leaves) -> Leaves:
     size = np.uint64(1) << leaves.shift.astype(np.uint64)
-    row, start, end = _cut(space, leaves.addr, leaves.addr + size)
+    row, _, start, end = _cut(space, leaves.addr, leaves.addr + size)
     whole = end - start == size[row]
     if whole.all():
         return pick(leaves, row)

@@ -15,6 +15,10 @@ NO_FRAME = np.uint64(1 << KPF["nopage"])
 
 ORDINARY = (Backing.ANON, Backing.FILE, Backing.SHMEM)
 
+# What a hole is, by Holes.level.
+HOLE_STATES = np.full(6, State.NOT_MAPPED, np.uint8)
+HOLE_STATES[:2] = State.ABSENT, State.EMPTY
+
 SOFT_KINDS = (  # the last match wins
     (Flag.SWAP, State.SWAPPED),
     (Flag.MIGRATION, State.MIGRATING),

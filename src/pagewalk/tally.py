@@ -24,12 +24,11 @@ from pagewalk.scan import (
     ReadTables,
     Space,
     Tables,
-    decode,
     in_order,
     open_space,
     pick,
     root_table,
-    scan,
+    sift,
 )
 
 
@@ -92,6 +91,8 @@ _BY_FLAGS = (
     (np.uint32(Flag.PRESENT), Kind.PAGE),
     (np.uint32(Flag.PRESENT | Flag.SPECIAL), Kind.SPECIAL),
 )
+_PAGE = np.uint32(Flag.PRESENT)
+_TOLD = np.bitwise_or.reduce([flags for flags, _ in _BY_FLAGS]) | np.uint32(Flag.HUGE)
 
 
 class Tally(NamedTuple):
@@ -130,6 +131,12 @@ class Plain(NamedTuple):
     pages: I64
 
 
+class Gaps(NamedTuple):
+    """What no entry is for: ``size`` u64[6, k], bytes of each range, a row for a Holes.level."""
+
+    size: U64
+
+
 def sweep(
     arch: Arch,
     root: int,
@@ -139,11 +146,12 @@ def sweep(
     retries: int = 0,
     count_plain: CountPlain | None = None,
     tables: I64 | None = None,
-) -> Iterator[Plain | Batch]:
+) -> Iterator[Plain | Batch | Gaps]:
     """Walk as ``walk_tables`` does, in no order, and leave whole plain tables as they are.
 
-    ``count_plain`` counts without reading the tables here. ``tables`` i64[6] is added to: how many
-    were read, by level number. Doubts come last, after reading what they are about again.
+    Holes come as Gaps, at the end. ``count_plain`` counts without reading the tables here.
+    ``tables`` i64[6] is added to: how many were read, by level number. Doubts come last, after
+    reading what they are about again, with holes that are rows.
     """
     space = open_space(arch, root, read_tables, ranges)
     seen = np.zeros(6, np.int64) if tables is None else tables
@@ -163,8 +171,12 @@ def sweep(
         yield Batch(NO_LEAVES, NO_HOLES, left)
 
 
-def _sweep(space: Space, count_plain: CountPlain | None, seen: I64) -> Iterator[Plain | Batch]:
+def _sweep(
+    space: Space, count_plain: CountPlain | None, seen: I64
+) -> Iterator[Plain | Batch | Gaps]:
     last = len(space.arch.levels) - 1
+    # bytes of each range, by level number: what entries are for, and what of it no table is below
+    found, ends = (np.zeros((7, len(space.start)), np.uint64) for _ in range(2))
     # a stack, deepest level on top, so that few tables wait however large the target
     todo = [(0, root_table(space))] if len(space.start) else []
     while todo:
@@ -174,20 +186,47 @@ def _sweep(space: Space, count_plain: CountPlain | None, seen: I64) -> Iterator[
         if len(waiting) > group:
             here = pick(waiting, slice(group))
             todo.append((depth, pick(waiting, slice(group, None))))
-        seen[space.arch.levels[depth].number] += len(here)
+        number = space.arch.levels[depth].number
+        seen[number] += len(here)
         if depth == last:
-            yield from _part(space, here, count_plain)
+            yield from _part(space, here, count_plain, found[number], ends)
             continue
-        rows, below = scan(space, depth, here)
+        rows, below = sift(space, depth, here, *space.read_tables(here.phys), found[number])
         if len(rows):
+            _end(space, ends, rows, number)
             yield rows
         if len(below):
             todo.append((depth + 1, below))
+    yield Gaps(_gaps(space, found, ends))
+
+
+# Add what a part of the walk ended with; a doubt's level is that of the entry it is about.
+def _end(space: Space, ends: U64, rows: Batch, number: int) -> None:
+    leaves, doubts = rows.leaves, rows.doubts
+    if len(leaves):
+        owner = np.searchsorted(space.start, leaves.addr, side="right") - 1
+        np.add.at(ends[number], owner, leaves.size)
+    if len(doubts):
+        owner = np.searchsorted(space.start, doubts.addr, side="right") - 1
+        np.add.at(ends, (doubts.level.astype(np.intp), owner), doubts.size)
+
+
+# What the tables of a level cover is what the entries above are for and end with nothing else.
+def _gaps(space: Space, found: U64, ends: U64) -> U64:
+    levels = space.arch.levels
+    size = np.zeros((6, len(space.start)), np.uint64)
+    covered = space.end - space.start - ends[levels[0].number + 1]
+    for level in levels:
+        size[level.number] = covered - found[level.number]
+        covered = found[level.number] - ends[level.number]
+    return size
 
 
 # The PTE tables that are plain, and what the others hold. What is yielded holds nothing of what
 # was read: who gets it may read on, into the same memory.
-def _part(space: Space, tables: Tables, count_plain: CountPlain | None) -> Iterator[Plain | Batch]:
+def _part(
+    space: Space, tables: Tables, count_plain: CountPlain | None, found: U64, ends: U64
+) -> Iterator[Plain | Batch]:
     level, depth = space.arch.levels[-1], len(space.arch.levels) - 1
     owner = np.searchsorted(space.start, tables.addr, side="right") - 1
     whole = (owner >= 0) & (tables.addr + np.uint64(level.span) <= space.end[owner])
@@ -200,13 +239,18 @@ def _part(space: Space, tables: Tables, count_plain: CountPlain | None) -> Itera
     elif whole.any():
         pages[whole] = count_plain(tables.phys[whole])
     odd = np.flatnonzero(pages < 0)
-    if entries is not None and len(odd):
-        yield decode(space, depth, pick(tables, odd), entries[odd], ok[odd])[0]
+    for first in range(0, len(odd), _CACHED):
+        some = pick(tables, odd[first : first + _CACHED])
+        words, fine = space.read_tables(some.phys) if entries is None else (entries[odd], ok[odd])
+        batch, _ = sift(space, depth, some, words, fine, found)
+        _end(space, ends, batch, level.number)
+        if len(batch):
+            yield batch
     done = pages >= 0
     if done.any():
-        yield Plain(owner[done], tables.addr[done], tables.phys[done], pages[done])
-    for first in range(0, len(odd) if entries is None else 0, _CACHED):
-        yield scan(space, depth, pick(tables, odd[first : first + _CACHED]))[0]
+        plain = Plain(owner[done], tables.addr[done], tables.phys[done], pages[done])
+        np.add.at(found, plain.owner, plain.pages.astype(np.uint64) << np.uint64(level.shift))
+        yield plain
 
 
 def count_tables(
@@ -225,14 +269,14 @@ def count_tables(
     start = np.ascontiguousarray(np.asarray(ranges, np.uint64).reshape(-1, 2)[:, 0])
     tables, doubts = np.zeros(6, np.int64), [NO_DOUBTS]
     size = np.zeros((len(start), len(Kind)), np.uint64)
-    page, slots = np.uint64(1 << arch.levels[-1].shift), 1 << arch.levels[-1].bits
+    page = np.uint64(arch.levels[-1].shift)
     for part in sweep(
         arch, root, read_tables, ranges, retries=retries, count_plain=count_plain, tables=tables
     ):
         if isinstance(part, Plain):
-            empty = (slots - part.pages).astype(np.uint64)
-            np.add.at(size[:, Kind.PAGE], part.owner, part.pages.astype(np.uint64) * page)
-            np.add.at(size[:, Kind.EMPTY], part.owner, empty * page)
+            np.add.at(size[:, Kind.PAGE], part.owner, part.pages.astype(np.uint64) << page)
+        elif isinstance(part, Gaps):
+            size[:, Kind.EMPTY : Kind.PGD_NONE + 1] += part.size[1:].T
         else:
             _add(start, size, part)
             doubts.append(part.doubts)
@@ -273,6 +317,8 @@ def _add(start: U64, size: U64, rows: Batch) -> None:
 
 
 def _kinds(leaves: Leaves) -> I64:
+    if (leaves.flags & _TOLD == _PAGE).all():
+        return np.full(len(leaves), Kind.PAGE, np.int64)
     kind = np.full(len(leaves), Kind.SOFT, np.int64)
     for wanted, name in _BY_FLAGS:
         kind[(leaves.flags & wanted) == wanted] = name

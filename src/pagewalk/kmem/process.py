@@ -53,8 +53,8 @@ from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
 from pagewalk.ranges import differing, holder, intersect
 from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
-from pagewalk.states import ORDINARY, classify
-from pagewalk.tally import Kind, Plain, count_tables, sweep
+from pagewalk.states import HOLE_STATES, ORDINARY, classify
+from pagewalk.tally import Gaps, Kind, Plain, count_tables, sweep
 
 VM_PFNMAP = 0x400  # include/linux/mm.h
 RETRIES = 3
@@ -192,6 +192,11 @@ class KernelSource:
             if isinstance(part, Plain):
                 yield from self.plain_sums(vmas, row[part.owner], part, runs)
                 continue
+            if isinstance(part, Gaps):
+                level, owner = np.nonzero(part.size)
+                flags = level.astype(np.uint32) << np.uint32(LEVEL_SHIFT)
+                yield Counts(row[owner], HOLE_STATES[level], flags, part.size[level, owner])
+                continue
             if len(part.leaves):
                 self.settle(vmas, part.leaves)
             yield part
@@ -316,7 +321,7 @@ class KernelSource:
         state = np.concatenate(
             [
                 classify(leaves.flags, vmas.backing[row[: len(leaves)]], None),
-                np.where(batch.holes.level == 1, np.uint8(State.EMPTY), np.uint8(State.NOT_MAPPED)),
+                HOLE_STATES[batch.holes.level],
                 np.full(len(batch.doubts), State.DOUBT, np.uint8),
             ]
         )
