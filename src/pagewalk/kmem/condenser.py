@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from pagewalk.btf import Btf
@@ -11,6 +9,7 @@ from pagewalk.kmem import asm
 from pagewalk.kmem.asm import FP, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Line
 from pagewalk.kmem.direct import (
     FIRST,
+    FRAMES,
     INNER,
     OUTER,
     SECOND,
@@ -30,13 +29,13 @@ from pagewalk.kmem.direct import (
     stop,
 )
 from pagewalk.kmem.directmap import MemMap
+from pagewalk.kmem.lanes import LANES
 from pagewalk.kmem.layout import Layout
 from pagewalk.kmem.struct_page import COUNT_SHIFT, FLAG_BITS, INITIALISED, KIND_SHIFT
 from pagewalk.kmem.syscall import Array, create_array
 from pagewalk.pages import U64, Bool
 from pagewalk.paging import Arch
 
-_WORDS = TABLES * SLOTS
 _UNROLLED = 16  # words that a step of a loop takes: a step costs a call
 
 ALL_FLAGS = (1 << FLAG_BITS) - 1
@@ -45,62 +44,57 @@ _PLACE, _ENTRIES = FIRST, SECOND
 
 
 class Condenser:
-    """Condense struct pages to a word each (see struct_page.FLAG_BITS)."""
+    """Condense struct pages to a word each (see struct_page.FLAG_BITS).
+
+    What a method returns is a view that the next call of the same ``lane`` overwrites.
+    """
 
     def __init__(self, btf: Btf, arch: Arch, layout: Layout, mem_map: MemMap) -> None:
         """Load the programs; raises LookupError, OSError."""
         if mem_map.size & mem_map.size - 1 or layout.highest_bit >= FLAG_BITS:
             raise LookupError("struct page of a usual shape")
         casts = find_casts(btf)
-        self._input = create_array(8 * _WORDS, "pagewalk_in")
-        self._output = create_array(8 * _WORDS, "pagewalk_out")
-        self._head = create_array(16, "pagewalk_hd")
-        maps = (self._input, self._output, self._head)
+        self._input = create_array(8 * FRAMES * LANES, "pagewalk_in")
+        self._output = create_array(8 * FRAMES * LANES, "pagewalk_out")
+        maps = (self._input, self._output)
         make = (casts, arch, layout, mem_map)
         self._frames = load(_of_frames(*make, *maps), "pagewalk_frame", *maps)
         self._tables = load(_of_tables(*make, *maps), "pagewalk_ptes", self._frames, *maps)
-        self._words = [array.data.view(np.uint64) for array in maps]
+        self._words = [array.data.view(np.uint64).reshape(LANES, -1) for array in maps]
         self._shift = np.uint64(arch.page_shift)
 
-    def of_tables(self, addresses: U64) -> Iterator[tuple[int, Bool, U64]]:
-        """Yield (first, plain bool[k], words u64[k, 512]) for the tables of ``addresses`` (u64[n]).
+    def of_tables(self, lane: int, addresses: U64) -> tuple[Bool, U64]:
+        """Return (plain bool[n], words u64[n, 512]) for up to TABLES of ``addresses`` (u64[n]).
 
         Where a table is ``plain``, which it is with ordinary pages of RAM and empty slots, a word
-        stands for each entry, 0 for an empty one; of the flags those only that accounting needs. A
-        view that the next step overwrites. Memory that cannot be read is a table of empty slots.
+        stands for each entry, 0 for an empty one; of the flags those only that accounting needs.
+        Memory that cannot be read is a table of empty slots.
         """
-        given, words, head = self._words
-        for first in range(0, len(addresses), TABLES):
-            here = addresses[first : first + TABLES]
-            given[: len(here)] = here
-            head[0] = len(here)
-            self._tables.run()
-            plain = given[: len(here)] == 0
-            yield first, plain, words[: len(here) * SLOTS].reshape(-1, SLOTS)
+        given, words = (words[lane] for words in self._words)
+        size = len(addresses)
+        given[:size] = addresses
+        self._tables.run_with(lane, size)
+        return given[:size] == 0, words[: size * SLOTS].reshape(-1, SLOTS)
 
-    def of_frames(self, pfns: U64) -> Iterator[tuple[int, U64]]:
-        """Yield (first, words u64[k]) for the frames ``pfns`` (u64[n], frame 0 apart), with all
-        flags. A view that the next step overwrites."""
-        given, words, head = self._words
-        for first in range(0, len(pfns), _WORDS):
-            here = pfns[first : first + _WORDS]
-            np.left_shift(here, self._shift, out=given[: len(here)])
-            head[0] = -(-len(here) // _UNROLLED)
-            self._frames.run()
-            yield first, words[: len(here)]
+    def of_frames(self, lane: int, pfns: U64) -> U64:
+        """Return words u64[n] for up to FRAMES of ``pfns`` (u64[n], frame 0 apart), with all
+        flags."""
+        given, words = (words[lane, : len(pfns)] for words in self._words)
+        np.left_shift(pfns, self._shift, out=given)
+        self._frames.run_with(lane, -(-len(pfns) // _UNROLLED))
+        return words
 
     def close(self) -> None:
         """Give back the programs and their maps."""
-        close(self._frames, self._tables, self._input, self._output, self._head)
+        close(self._frames, self._tables, self._input, self._output)
 
 
 def _of_frames(
-    casts: Casts, arch: Arch, layout: Layout, mem_map: MemMap, given: Array, words: Array,
-    head: Array,
+    casts: Casts, arch: Arch, layout: Layout, mem_map: MemMap, given: Array, words: Array
 ) -> bytes:
     left, right = frame_shifts(arch)
     body = [
-        *index(R9, 8 * _UNROLLED, _WORDS // _UNROLLED),
+        *index(R9, 8 * _UNROLLED, FRAMES // _UNROLLED),
         asm.move(R1, R6),
         asm.add(R1, R9),
         asm.store_u64(FP, _ENTRIES, R1),
@@ -115,13 +109,12 @@ def _of_frames(
             asm.right_imm(R1, right),
             *_condense(casts, layout, mem_map, ALL_FLAGS, word),
         ]
-    begin = [*start(given, words, head), asm.constant(R8, mem_map.base)]
+    begin = [*start(given, words), asm.constant(R8, mem_map.base)]
     return asm.assemble(*begin, *loop(casts, OUTER, "frames", body), *stop())
 
 
 def _of_tables(
-    casts: Casts, arch: Arch, layout: Layout, mem_map: MemMap, given: Array, words: Array,
-    head: Array,
+    casts: Casts, arch: Arch, layout: Layout, mem_map: MemMap, given: Array, words: Array
 ) -> bytes:
     # A table with something odd in it is left at once, with a mark in place of its address.
     bits_set, bits_clear = arch.plain(arch)
@@ -163,7 +156,7 @@ def _of_tables(
         asm.move_imm(R3, SLOTS // _UNROLLED),
         *loop(casts, INNER, "entries", body, odd),
     ]
-    begin = [*start(given, words, head), asm.constant(R8, mem_map.base)]
+    begin = [*start(given, words), asm.constant(R8, mem_map.base)]
     return asm.assemble(*begin, *loop(casts, OUTER, "table", table), *stop())
 
 

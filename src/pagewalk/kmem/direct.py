@@ -16,16 +16,21 @@ import numpy as np
 
 from pagewalk.btf import Btf
 from pagewalk.kmem import asm
-from pagewalk.kmem.asm import FP, R0, R1, R2, R3, R6, R7, R8, R9, Line
+from pagewalk.kmem.asm import FP, R0, R1, R2, R3, R4, R6, R7, R9, Line
+from pagewalk.kmem.lanes import LANES
 from pagewalk.kmem.syscall import Array, Program, load_program
 from pagewalk.paging import Arch
 
-# Tables a run: up to a few milliseconds of one CPU, a mebibyte of output.
+# Tables a run that says something of each page: up to two milliseconds of a CPU, a mebibyte.
 TABLES = 256
 SLOTS = 512
+FRAMES = TABLES * SLOTS
 
 # The stack: two iterators of bpf_iter_num, the address of a table, and numbers.
-OUTER, INNER, TABLE, FIRST, SECOND = -8, -16, -24, -32, -40
+OUTER, INNER, TABLE, FIRST, SECOND, THIRD = -8, -16, -24, -32, -40, -48
+
+# Words that one cast gives.
+CAST_WORDS = 16
 
 
 class Casts(NamedTuple):
@@ -116,14 +121,25 @@ def frame_shifts(arch: Arch) -> tuple[int, int]:
     return left, left + arch.page_shift
 
 
-def start(given: Array, words: Array, head: Array) -> list[Line]:
-    """r6 the input, r7 the output, r3 how many, r8 the program's parameter"""
+def start(given: Array, words: Array) -> list[Line]:
+    """r6 the input, r7 the output, both of this lane; r3 how many. The context is (lane, count)."""
     return [
-        asm.map_value(R6, given.fd),
-        asm.map_value(R7, words.fd),
-        asm.map_value(R8, head.fd),
-        asm.load_u64(R3, R8, 0),
-        asm.load_u64(R8, R8, 8),
+        asm.load_u64(R2, R1, 0),
+        asm.load_u64(R3, R1, 8),
+        *_of_lane(R6, given),
+        *_of_lane(R7, words),
+    ]
+
+
+def _of_lane(register: int, array: Array) -> list[Line]:
+    # r2 is the lane
+    size = len(array.data) // LANES
+    return [
+        asm.map_value(register, array.fd),
+        asm.move(R4, R2),
+        asm.and_imm(R4, LANES - 1),
+        asm.left_imm(R4, size.bit_length() - 1),
+        asm.add(register, R4),
     ]
 
 

@@ -17,8 +17,10 @@ import numpy as np
 
 from pagewalk.errors import SourceUnavailable
 from pagewalk.flags import YOUNG
+from pagewalk.kmem.direct import FRAMES, SLOTS, TABLES
 from pagewalk.kmem.directmap import MemMap, highest_phys
 from pagewalk.kmem.kernel import Kernel
+from pagewalk.kmem.lanes import LANES, share
 from pagewalk.kmem.layout import kpf, page_layout
 from pagewalk.kmem.memory import I32, PAGE, element_batches
 from pagewalk.kmem.shortcuts import Shortcuts
@@ -49,8 +51,10 @@ __all__ = [
 ]
 
 _ATTEMPTS = 3
-# So many frames are worth loading the program that condenses them.
+# So many frames are worth loading the program that condenses them; so many, half a millisecond's
+# work, waking a second CPU.
 _MANY = 1 << 12
+_SHARED = 1 << 15
 _SAMPLE = 128
 NOTHING = np.zeros(0, np.int64)
 
@@ -110,13 +114,12 @@ def frame_batches(frames: FrameMap, pfns: U64) -> Iterator[tuple[int, FrameRows]
 class Runs(NamedTuple):
     """Hold runs of pages that are alike in all that accounting adds up.
 
-    ``table`` i64 the row of the run's table, ``pages`` i64 its length, ``present`` bool whether
-    there are pages at all; ``flags`` and ``mapcount`` u64 of each page, as FrameReader has them.
+    ``table`` i64 the row of the run's table, ``pages`` i64 its length; ``flags`` and ``mapcount``
+    u64 of each page, as FrameReader has them.
     """
 
     table: I64
     pages: I64
-    present: Bool
     flags: U64
     mapcount: U64
 
@@ -137,24 +140,25 @@ class StructPages:
             rows = read_frames(self.frames, pfns)
             return np.where(rows.young, rows.flags | YOUNG, rows.flags), _unsigned(rows.mapcount)
         flags, mapcount = np.empty(len(pfns), np.uint64), np.empty(len(pfns), np.uint64)
-        for first, words in self.condenser.of_frames(pfns):
-            here = slice(first, first + len(words))
-            self._put(words, pfns[here], flags[here], mapcount[here])
-        return flags, mapcount
+        unclear = np.empty(len(pfns), bool)
+        condense = self.condenser.of_frames
 
-    def _put(self, words: U64, pfns: U64, flags: U64, mapcount: U64) -> None:
         # Decoded once for neighbours that are alike, as most are.
-        first = alike(words)
-        some = words[first]
-        pages = np.diff(first, append=len(words))
-        flags[:], mapcount[:] = (np.repeat(column, pages) for column in self._decode(some))
-        unclear = ~tell_apart(self.frames.layout, some)
-        if unclear.any():
-            rows = np.flatnonzero(np.repeat(unclear, pages))
-            found = read_frames(self.frames, pfns[rows])
-            flags[rows] = np.where(found.young, found.flags | YOUNG, found.flags)
-            mapcount[rows] = _unsigned(found.mapcount)
+        def put(lane: int, here: slice) -> None:
+            words = condense(lane, pfns[here])
+            first = alike(words)
+            some, pages = words[first], np.diff(first, append=len(words))
+            flags[here], mapcount[here] = (np.repeat(c, pages) for c in self._decode(some))
+            unclear[here] = np.repeat(~tell_apart(self.frames.layout, some), pages)
+
+        share(put, len(pfns), FRAMES, _SHARED)
+        left = np.flatnonzero(unclear)
+        if len(left):
+            rows = read_frames(self.frames, pfns[left])
+            flags[left] = np.where(rows.young, rows.flags | YOUNG, rows.flags)
+            mapcount[left] = _unsigned(rows.mapcount)
         flags[pfns == np.uint64(self.frames.zero.small)] |= kpf("zero_page")
+        return flags, mapcount
 
     def _decode(self, words: U64) -> tuple[U64, U64]:
         bits, mapcount, young = decode_words(self.frames.layout, words)
@@ -175,7 +179,7 @@ class StructPages:
 
     def _agrees(self, condenser: Condenser) -> bool:
         pfns = sample()
-        _, words = next(condenser.of_frames(pfns))
+        words = condenser.of_frames(0, pfns)
         clear = tell_apart(self.frames.layout, words)
         flags, mapcount = self._decode(words[clear])
         rows = read_frames(self.frames, pfns[clear])
@@ -185,8 +189,9 @@ class StructPages:
         return bool(clear.any()) and not wrong[known].any()
 
     def runs(self, addresses: U64) -> tuple[Runs, I64]:
-        """Return (runs, pages) of the PTE tables at ``addresses`` (u64[n], kernel addresses); to be
-        called where there is a ``condenser``.
+        """Return (runs, pages) of the PTE tables at ``addresses`` (u64[n], one or more).
+
+        To be called where there is a ``condenser``, with kernel addresses.
 
         ``pages`` i64[n] tells how many each table maps. It is -1, and there are no runs, where
         something in it is neither an ordinary page of RAM nor an empty slot, or is part of a large
@@ -194,25 +199,36 @@ class StructPages:
         looks like.
         """
         assert self.condenser is not None
-        parts, counts = [], []
-        for first, plain, words in self.condenser.of_tables(addresses):
-            flat = words.reshape(-1)
-            new = np.empty(len(flat), bool)
-            np.not_equal(flat[1:], flat[:-1], out=new[1:])
-            new[:: words.shape[1]] = True
-            start = np.flatnonzero(new)
-            table, word = start // words.shape[1], flat[start]
-            plain[table[(word != 0) & ~tell_apart(self.frames.layout, word)]] = False
-            length = np.diff(start, append=len(flat))
-            pages = np.bincount(table, length * (word != 0), len(words)).astype(np.int64)
-            pages[~plain | (pages == 0)] = -1
-            clear = pages[table] >= 0
-            parts.append((first + table[clear], length[clear], word[clear]))
-            counts.append(pages)
-        if not parts:
-            parts, counts = [(NOTHING, NOTHING, NOTHING.view(np.uint64))], [NOTHING]
-        table, length, word = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        return Runs(table, length, word != 0, *self._decode(word)), np.concatenate(counts)
+        condense = self.condenser.of_tables
+        parts: list[list[tuple[I64, I64, U64]]] = [[] for _ in range(LANES)]
+        counts = np.empty(len(addresses), np.int64)
+
+        def run(lane: int, here: slice) -> None:
+            table, length, word, counts[here] = self._runs(*condense(lane, addresses[here]))
+            parts[lane].append((here.start + table, length, word))
+
+        share(run, len(addresses), TABLES, _SHARED // SLOTS)
+        columns = zip(*(part for lane in parts for part in lane), strict=True)
+        table, length, word = (np.concatenate(column) for column in columns)
+        return Runs(table, length, *self._decode(word)), counts
+
+    def _runs(self, plain: Bool, words: U64) -> tuple[I64, I64, U64, I64]:
+        # (table, length, word) of each run of pages, and the pages of each table, of what of_tables
+        # tells.
+        flat = words.reshape(-1)
+        new = np.empty(len(flat), bool)
+        np.not_equal(flat[1:], flat[:-1], out=new[1:])
+        new[:: words.shape[1]] = True
+        start = np.flatnonzero(new)
+        length, word = np.diff(start, append=len(flat)), flat[start]
+        filled = word != 0
+        start, length, word = start[filled], length[filled], word[filled]
+        table = start // words.shape[1]
+        plain[table[~tell_apart(self.frames.layout, word)]] = False
+        pages = np.bincount(table, length, len(words)).astype(np.int64)
+        pages[~plain | (pages == 0)] = -1
+        clear = pages[table] >= 0
+        return table[clear], length[clear], word[clear], pages
 
     def counts(self, pfns: U64) -> U64:
         """Return the mapcounts as FrameReader says."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,7 +53,7 @@ from pagewalk.proc.stall import Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
 from pagewalk.ranges import differing, holder, intersect
-from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
+from pagewalk.scan import NO_DOUBTS, NO_HOLES, NO_LEAVES, Batch
 from pagewalk.states import HOLE_STATES, ORDINARY, classify
 from pagewalk.tally import Gaps, Kind, Plain, count_tables, sweep
 
@@ -64,13 +65,22 @@ VMA_TRIES = 3
 PMD_SHIFT = 21  # every architecture with a direct map that is known here
 
 
+class Known(NamedTuple):
+    """The VMAs that were read while the mm's ``sequence`` said so, and what maps told of them."""
+
+    sequence: int
+    named: VMAs
+    vmas: VMAs
+
+
 @dataclass(eq=False)
 class KernelSource:
     """A process read through kernel memory; see sources.Source.
 
     ``mm`` is the address of its mm_struct, ``root`` the physical address of its PGD, both as they
     were when it was opened; ``task`` a thread of it, and ``proof`` u64[2] where that task's start
-    time and mm lie. ``pagemap_fd`` serves hugetlb only and is -1 where refused.
+    time and mm lie, with the place of the mm's sequence where the kernel keeps one. ``pagemap_fd``
+    serves hugetlb only and is -1 where refused. ``known`` are the VMAs as they were last read.
     """
 
     name: str
@@ -87,6 +97,7 @@ class KernelSource:
     tables: bool = True
     notes: tuple[Withheld, ...] = ()
     last: LastMaps = field(default_factory=LastMaps)
+    known: Known | None = None
 
     @property
     def frames(self) -> FrameReader | None:
@@ -103,10 +114,12 @@ class KernelSource:
 
         Raises ProcessGone when the task has ended or has another mm.
         """
-        self.check_alive()
+        sequence = self.check_alive()
         raw: RawVmas | None = None
         for _ in range(VMA_TRIES):
             named = self.read_maps()
+            if self.known and self.known.sequence == sequence and self.known.named is named:
+                return self.known.vmas
             try:
                 raw = read_vmas(self.machine.kernel, self.mm)
             except SourceUnavailable:
@@ -120,26 +133,34 @@ class KernelSource:
                 break
         # A process that maps and unmaps all the time: where the two readings agree.
         assert named is not None
-        return with_flags(named, flags_of(named, raw))
+        vmas = with_flags(named, flags_of(named, raw))
+        if sequence is not None and self.check_alive() == sequence:
+            self.known = Known(sequence, named, vmas)
+        return vmas
 
     def changed(self, vmas: VMAs) -> int:
         """Return how many of ``vmas`` have changed; raises ProcessGone as vmas() does."""
-        self.check_alive()
+        sequence = self.check_alive()
+        if self.known and self.known.sequence == sequence and self.known.vmas is vmas:
+            return 0
         rows = vmas.end <= np.uint64(self.machine.arch.user_end)
         try:
             return differing(vmas.ranges[rows], read_edges(self.machine.kernel, self.mm))
         except SourceUnavailable:
             return differing(vmas.ranges, self.vmas().ranges)
 
-    def check_alive(self) -> None:
-        # Another task that reuses this one's memory has neither its start time nor its mm.
+    def check_alive(self) -> int | None:
+        # Another task that reuses this one's memory has neither its start time nor its mm. Returns
+        # the mm's sequence: while it is the same, no VMA changes. None: not known, or one does.
         words, errno = read_words(self.machine.kernel.memory, self.proof)
-        if not errno.any() and words.tolist() == [self.task.start_ns, self.mm]:
-            return
+        if not errno.any() and words[:2].tolist() == [self.task.start_ns, self.mm]:
+            sequence = int(words[-1]) & 0xFFFFFFFF
+            return sequence if len(words) > 2 and sequence % 2 == 0 else None
         self.task = find_task(self.machine.kernel, thread_of(self.target))
         self.proof = places_of(self.machine.kernel, self.task)
         if self.task.mm != self.mm:
             raise ProcessGone(self.target.pid, "ended or exec'ed another program")
+        return None
 
     def read_maps(self) -> VMAs | None:
         # The kernel's text takes the mmap_lock (6.18: a VMA's own lock at a time), for names only.
@@ -171,7 +192,7 @@ class KernelSource:
         if not isinstance(frames, StructPages):
             yield from self.leaves(vmas, ranges)
             return
-        runs = Runs(*(NOTHING,) * 2, NOTHING.astype(bool), *(NOTHING.view(np.uint64),) * 2)
+        runs = Runs(*(NOTHING,) * 2, *(NOTHING.view(np.uint64),) * 2)
 
         # sweep() asks about a group of tables and then yields those of them that are plain, before
         # it asks again: the runs are theirs.
@@ -213,14 +234,14 @@ class KernelSource:
             easy &= vmas.flags[row] & np.uint64(VM_PFNMAP) == 0
         nth = np.cumsum(np.diff(runs.table, prepend=runs.table[:1]) != 0)
         vma, size = row[nth], runs.pages.astype(np.uint64) * np.uint64(PAGE)
-        flags = np.where(runs.present, PRESENT | np.uint32(Flag.NORMAL), np.uint32(0))
+        flags = np.full(len(vma), PRESENT | np.uint32(Flag.NORMAL))
         state = classify(flags, vmas.backing[vma], runs.flags)
-        state[~runs.present] = State.EMPTY
         counts = Counts(vma, state, flags, size, runs.flags, runs.mapcount)
         yield counts if easy.all() else take(counts, easy[nth])
         if not easy.all():
             start, span = tables.addr[~easy], np.uint64(self.machine.arch.levels[-1].span)
-            yield from self.leaves(vmas, np.stack([start, start + span], axis=1))
+            for batch in self.leaves(vmas, np.stack([start, start + span], axis=1)):
+                yield replace(batch, holes=NO_HOLES)  # sweep() has told them
 
     def count_many(self, phys: U64) -> I64:
         """Return how many pages the tables at ``phys`` (u64[n]) map, -1 as TableCounter says."""
@@ -389,8 +410,13 @@ def open_process_memory(
 
 
 def places_of(kernel: Kernel, task: Task) -> U64:
-    offsets = [kernel.btf.offset("task_struct", name) for name in ("start_boottime", "mm")]
-    return np.uint64(task.address) + np.array(offsets, np.uint64)
+    # Since 6.13 mmap_lock counts: odd while who changes VMAs holds it (mm_lock_seqcount_begin() in
+    # include/linux/mmap_lock.h). The counter of 6.4 moves only after the change.
+    btf, path = kernel.btf, "mm_lock_seq.sequence"
+    places = [task.address + btf.offset("task_struct", name) for name in ("start_boottime", "mm")]
+    if task.mm is not None and btf.has("mm_struct", path):
+        places.append(task.mm + btf.offset("mm_struct", path))
+    return np.array(places, np.uint64)
 
 
 def thread_of(target: Target) -> int:
