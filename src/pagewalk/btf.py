@@ -107,6 +107,7 @@ class Btf:
         self._starts: I32 = np.zeros(1, np.int32)
         self._reached = 0
         self._structs: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
         self._places: dict[tuple[str, str], Member] = {}
         self._index(_PIECE)
 
@@ -121,6 +122,11 @@ class Btf:
 
         Raises LookupError when the kernel has no such type.
         """
+        if name not in self._sizes:
+            self._sizes[name] = self._find_size(name)
+        return self._sizes[name]
+
+    def _find_size(self, name: str) -> int:
         for type_id in self._by_name(name):
             if self._type(type_id).kind not in (_FWD, _FUNC, _VAR, _DATASEC, _DECL_TAG):
                 return self._sizeof(type_id)

@@ -13,7 +13,9 @@ from pagewalk.pages import U8, U32, U64, Backing, Bool, Flag, State
 LARGE = np.uint64(1 << KPF["head"] | 1 << KPF["tail"] | 1 << KPF["thp"])
 NO_FRAME = np.uint64(1 << KPF["nopage"])
 
-ORDINARY = (Backing.ANON, Backing.FILE, Backing.SHMEM)
+# Whether the pages of a VMA are what their frames say, by Backing.
+ORDINARY = np.zeros(len(Backing), np.bool_)
+ORDINARY[[Backing.ANON, Backing.FILE, Backing.SHMEM]] = True
 
 # What a hole is, by Holes.level.
 HOLE_STATES = np.full(6, State.NOT_MAPPED, np.uint8)
@@ -69,7 +71,7 @@ def kind_by_frame(flags: U32, backing: U8, kflags: U64) -> U8:
     # No driver maps into anonymous memory or a file: such a page was moved to another frame before
     # the old one's flags were read, or the frame database leaves its frame out, as some kernels do
     # with RAM that they initialise late. It is the entry that is right.
-    kind[np.isin(backing, ORDINARY)] = State.ANON
+    kind[ORDINARY[backing]] = State.ANON
     kind[normal_file] = State.FILE
     kind[normal_file & has(kflags, "swapbacked")] = State.SHMEM
     silent = normal_file & untold(kflags)

@@ -113,9 +113,9 @@ _CACHED = 256
 _GROUP = 512
 _COUNTED = 4096
 
-# Counts the pages of whole PTE tables (their physical addresses, u64[n]): i64[n], -1 for a table
-# with anything in it but ordinary pages of RAM and empty slots.
-CountPlain: TypeAlias = Callable[[U64], I64]
+# Counts the pages of whole PTE tables, (row of the range i64[n], physical address u64[n]): i64[n],
+# -1 for a table with anything in it but ordinary pages of RAM and empty slots.
+CountPlain: TypeAlias = Callable[[I64, U64], I64]
 
 
 class Plain(NamedTuple):
@@ -237,7 +237,7 @@ def _part(
         rows = np.flatnonzero(whole & ok)
         pages[rows] = _plain_pages(space.arch, entries if len(rows) == len(ok) else entries[rows])
     elif whole.any():
-        pages[whole] = count_plain(tables.phys[whole])
+        pages[whole] = count_plain(owner[whole], tables.phys[whole])
     odd = np.flatnonzero(pages < 0)
     for first in range(0, len(odd), _CACHED):
         some = pick(tables, odd[first : first + _CACHED])

@@ -50,7 +50,14 @@ def test_equals_smaps(name: str) -> None:
             check_closes(found.table)
 
 
+@pytest.fixture
+def page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at every page, as if each VMA had been shared by a fork."""
+    monkeypatch.setattr(KernelSource, "unshared", lambda _, vmas: np.zeros(len(vmas), bool))
+
+
 @pytest.mark.vmshort
+@pytest.mark.usefixtures("page_by_page")
 def test_whole_tables_are_condensed_and_equal_what_smaps_says(used: list[int]) -> None:
     with start("dense", 64, stopped=True) as running:
         found = compare(running.pid, "ebpf")
@@ -58,32 +65,43 @@ def test_whole_tables_are_condensed_and_equal_what_smaps_says(used: list[int]) -
     assert max(used) >= 30  # 64 MiB are 32 tables, but for the edges
 
 
-def columns_of(pid: int, *, page_by_page: bool) -> dict[str, I64 | None]:
+@pytest.mark.skipif(release() < (6, 13), reason="mm_lock_seq cannot be relied upon before 6.13")
+def test_pages_that_nobody_else_maps_are_counted_only(used: list[int]) -> None:
+    with start("dense", 64, stopped=True) as running:
+        found = compare(running.pid, "ebpf")
+    assert found.wrong == []
+    assert used == []
+    assert (found.table.totals["uss"] or 0) > 64 << 20
+
+
+def columns_of(pid: int, *, one_by_one: bool) -> dict[str, I64 | None]:
     # `also` makes by_vma look at every page.
     walked = pagewalk.walk(pid, source="ebpf")
-    return pagewalk.by_vma(walked, also=(lambda pages: None) if page_by_page else None).columns
+    return pagewalk.by_vma(walked, also=(lambda pages: None) if one_by_one else None).columns
 
 
 @pytest.mark.parametrize("name", [n for n in TARGETS if n not in ("zombie", "churn", "mapper")])
 def test_sums_are_those_of_the_pages(name: str) -> None:
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
         for pid in running.pids:
-            quick = columns_of(pid, page_by_page=False)
-            slow = columns_of(pid, page_by_page=True)
+            quick = columns_of(pid, one_by_one=False)
+            slow = columns_of(pid, one_by_one=True)
             assert quick.keys() == slow.keys()
             for column, amounts in slow.items():
                 np.testing.assert_array_equal(quick[column], amounts, column)
 
 
+@pytest.mark.usefixtures("page_by_page")
 def test_pages_are_looked_at_one_by_one_on_demand_only(used: list[int]) -> None:
     with start("dense", 64, stopped=True) as running:
-        columns_of(running.pid, page_by_page=False)
+        columns_of(running.pid, one_by_one=False)
         assert used
         used.clear()
-        columns_of(running.pid, page_by_page=True)
+        columns_of(running.pid, one_by_one=True)
         assert not used
 
 
+@pytest.mark.usefixtures("page_by_page")
 def test_tables_that_need_a_closer_look_get_it(
     used: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +121,7 @@ def test_tables_that_need_a_closer_look_get_it(
     assert found.wrong == []
 
 
+@pytest.mark.usefixtures("page_by_page")
 def test_without_the_programs_it_is_walked_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     with start("dense", 64, stopped=True) as running:
         source = pagewalk.open_process(running.pid, "ebpf")

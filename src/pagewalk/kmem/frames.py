@@ -56,7 +56,6 @@ _ATTEMPTS = 3
 _MANY = 1 << 12
 _SHARED = 1 << 15
 _SAMPLE = 128
-NOTHING = np.zeros(0, np.int64)
 
 
 def open_frame_map(

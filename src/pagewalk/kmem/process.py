@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -20,12 +20,14 @@ from pagewalk.errors import (
     ProcessGone,
     SourceUnavailable,
 )
-from pagewalk.kmem.frames import NOTHING, Runs, StructPages
+from pagewalk.flags import KPF
+from pagewalk.kmem.frames import Runs, StructPages
 from pagewalk.kmem.hugetlb import in_shared_table
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.machine import Machine
 from pagewalk.kmem.memory import read_pages, read_words
 from pagewalk.kmem.naming import agreeing, flags_of, unnamed, with_flags
+from pagewalk.kmem.rmap import unshared
 from pagewalk.kmem.shmem import swapped_ranges
 from pagewalk.kmem.task import Task, find_task, read_mm
 from pagewalk.kmem.vmas import RawVmas, read_edges, read_files, read_vmas
@@ -42,22 +44,22 @@ from pagewalk.pages import (
     State,
     VMAs,
     Withheld,
-    take,
 )
 from pagewalk.pgtable import walk_tables
 from pagewalk.proc.frames import FrameReader
-from pagewalk.proc.kernel import release
+from pagewalk.proc.kernel import read_config, release
 from pagewalk.proc.maps import LastMaps, internal_filesystems, parse_mountinfo
 from pagewalk.proc.pagemap import PAGE, PMD_SHARING_TOLD
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
 from pagewalk.ranges import differing, holder, intersect
-from pagewalk.scan import NO_DOUBTS, NO_HOLES, NO_LEAVES, Batch
+from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
 from pagewalk.states import HOLE_STATES, ORDINARY, classify
 from pagewalk.tally import Gaps, Kind, Plain, count_tables, sweep
 
 VM_PFNMAP = 0x400  # include/linux/mm.h
+NO_PAGE_MAPCOUNT = "CONFIG_NO_PAGE_MAPCOUNT"  # shared is what was so once
 RETRIES = 3
 MANY_TABLES = 16  # fewer are read sooner than the program that counts them is loaded
 PRESENT = np.uint32(Flag.PRESENT)
@@ -66,10 +68,12 @@ PMD_SHIFT = 21  # every architecture with a direct map that is known here
 
 
 class Known(NamedTuple):
-    """The VMAs that were read while the mm's ``sequence`` said so, and what maps told of them."""
+    """The VMAs as they are while the mm's ``sequence`` stands still: what maps told of them, what
+    the maple tree did, and both together."""
 
     sequence: int
     named: VMAs
+    raw: RawVmas
     vmas: VMAs
 
 
@@ -134,8 +138,8 @@ class KernelSource:
         # A process that maps and unmaps all the time: where the two readings agree.
         assert named is not None
         vmas = with_flags(named, flags_of(named, raw))
-        if sequence is not None and self.check_alive() == sequence:
-            self.known = Known(sequence, named, vmas)
+        if raw is not None and sequence is not None and self.check_alive() == sequence:
+            self.known = Known(sequence, named, raw, vmas)
         return vmas
 
     def changed(self, vmas: VMAs) -> int:
@@ -192,26 +196,42 @@ class KernelSource:
         if not isinstance(frames, StructPages):
             yield from self.leaves(vmas, ranges)
             return
-        runs = Runs(*(NOTHING,) * 2, *(NOTHING.view(np.uint64),) * 2)
-
-        # sweep() asks about a group of tables and then yields those of them that are plain, before
-        # it asks again: the runs are theirs.
-        def take_runs(phys: U64) -> I64:
-            nonlocal runs
-            if len(phys) < MANY_TABLES or frames.condenser is None:
-                return np.full(len(phys), -1, np.int64)
-            runs, pages = frames.runs(self.machine.direct_map.addresses(phys))
-            return pages
-
         below = ranges[:, 1] <= np.uint64(self.machine.arch.user_end)
         user = ranges[below]
         row = holder(user[:, 0], vmas.ranges)
+        plain = ORDINARY[vmas.backing[row]]
+        if vmas.flags is not None:  # else the VMA has a say in what its pages are
+            plain &= vmas.flags[row] & np.uint64(VM_PFNMAP) == 0
+        alone: Bool | None = None
+        runs: list[Counts] = []
+
+        # sweep() asks about a group of tables and then yields those of them that are plain, before
+        # it asks again: the runs are theirs.
+        def count_plain(owner: I64, phys: U64) -> I64:
+            nonlocal alone
+            runs.clear()
+            pages = np.full(len(phys), -1, np.int64)
+            if len(phys) < MANY_TABLES:
+                return pages
+            if alone is None:
+                alone = self.unshared(vmas)[row] & plain
+            once = np.flatnonzero(alone[owner])
+            pages[once] = self.count_many(owner[once], phys[once])
+            rest = np.flatnonzero((plain & ~alone)[owner])
+            if len(rest) and frames.condenser is not None:
+                found, pages[rest] = frames.runs(self.machine.direct_map.addresses(phys[rest]))
+                runs.append(run_counts(vmas, row[owner[rest[found.table]]], found))
+            return pages
+
         for part in sweep(
             self.machine.arch, self.root, self.read_tables, user, retries=RETRIES,
-            count_plain=take_runs,
+            count_plain=count_plain,
         ):
             if isinstance(part, Plain):
-                yield from self.plain_sums(vmas, row[part.owner], part, runs)
+                assert alone is not None
+                yield from runs
+                once = alone[part.owner]
+                yield alone_counts(row[part.owner[once]], part.pages[once])
                 continue
             if isinstance(part, Gaps):
                 level, owner = np.nonzero(part.size)
@@ -224,27 +244,19 @@ class KernelSource:
         if not below.all():
             yield from self.leaves(vmas, ranges[~below])
 
-    def plain_sums(
-        self, vmas: VMAs, row: I64, tables: Plain, runs: Runs
-    ) -> Iterator[Batch | Counts]:
-        # Tables of the VMAs `row` i64[n], and the runs of their pages, table by table. Where the
-        # VMA has a say in what a page is, they are walked again.
-        easy = np.isin(vmas.backing[row], ORDINARY)
-        if vmas.flags is not None:
-            easy &= vmas.flags[row] & np.uint64(VM_PFNMAP) == 0
-        nth = np.cumsum(np.diff(runs.table, prepend=runs.table[:1]) != 0)
-        vma, size = row[nth], runs.pages.astype(np.uint64) * np.uint64(PAGE)
-        flags = np.full(len(vma), PRESENT | np.uint32(Flag.NORMAL))
-        state = classify(flags, vmas.backing[vma], runs.flags)
-        counts = Counts(vma, state, flags, size, runs.flags, runs.mapcount)
-        yield counts if easy.all() else take(counts, easy[nth])
-        if not easy.all():
-            start, span = tables.addr[~easy], np.uint64(self.machine.arch.levels[-1].span)
-            for batch in self.leaves(vmas, np.stack([start, start + span], axis=1)):
-                yield replace(batch, holes=NO_HOLES)  # sweep() has told them
+    def unshared(self, vmas: VMAs) -> Bool:
+        """Return a mask of the VMAs whose ordinary pages only this process maps, as far as the
+        reverse map tells."""
+        known, config = self.known, read_config()
+        if known is None or known.vmas is not vmas or config is None or NO_PAGE_MAPCOUNT in config:
+            return np.zeros(len(vmas), bool)
+        mask = unshared(self.machine.kernel, known.raw)
+        mask &= self.check_alive() == known.sequence
+        return np.isin(vmas.start, known.raw.start[mask])
 
-    def count_many(self, phys: U64) -> I64:
+    def count_many(self, owner: I64, phys: U64) -> I64:
         """Return how many pages the tables at ``phys`` (u64[n]) map, -1 as TableCounter says."""
+        del owner
         assert self.machine.shortcuts is not None
         if len(phys) < MANY_TABLES or self.machine.shortcuts.counter is None:
             return np.full(len(phys), -1, np.int64)
@@ -357,6 +369,27 @@ class KernelSource:
         """Give back what belongs to this process; the machine stays open for the next."""
         if self.pagemap_fd >= 0:
             os.close(self.pagemap_fd)
+
+
+def run_counts(vmas: VMAs, vma: I64, runs: Runs) -> Counts:
+    """Return ``runs`` of the VMAs ``vma`` (i64[n]) as Counts."""
+    flags = np.full(len(vma), PRESENT | np.uint32(Flag.NORMAL))
+    state = classify(flags, vmas.backing[vma], runs.flags)
+    size = runs.pages.astype(np.uint64) * np.uint64(PAGE)
+    return Counts(vma, state, flags, size, runs.flags, runs.mapcount)
+
+
+def alone_counts(vma: I64, pages: I64) -> Counts:
+    """Return tables of ``pages`` (i64[n]) that are anonymous and mapped once as Counts."""
+    many = len(vma)
+    return Counts(
+        vma,
+        np.full(many, State.ANON, np.uint8),
+        np.full(many, PRESENT | np.uint32(Flag.NORMAL)),
+        pages.astype(np.uint64) * np.uint64(PAGE),
+        np.full(many, 1 << KPF["anon"], np.uint64),
+        np.ones(many, np.uint64),
+    )
 
 
 def covered(ranges: U64, offset: int, size: int) -> int:

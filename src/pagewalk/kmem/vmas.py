@@ -22,8 +22,8 @@ class RawVmas(NamedTuple):
 
     ``address`` u64 of the vm_area_struct; ``start``, ``end`` u64, user addresses; ``flags`` u64,
     vm_flags with the protection key and the rest; ``offset`` u64 bytes into the file (or, of an
-    anonymous VMA, its pgoff in bytes); ``file`` u64, the address of its struct file, 0 when
-    anonymous.
+    anonymous VMA, its pgoff in bytes); ``file``, ``ops`` and ``anon_vma`` u64, the addresses of its
+    struct file, vm_operations_struct and anon_vma, 0 where it has none.
     """
 
     address: U64
@@ -32,6 +32,8 @@ class RawVmas(NamedTuple):
     flags: U64
     offset: U64
     file: U64
+    ops: U64
+    anon_vma: U64
 
 
 class Files(NamedTuple):
@@ -107,6 +109,8 @@ def _read_once(kernel: Kernel, mm: int) -> RawVmas:
         flags=column("vm_flags"),
         offset=column("vm_pgoff") * np.uint64(4096),
         file=file,
+        ops=column("vm_ops"),
+        anon_vma=column("anon_vma"),
     )
 
 

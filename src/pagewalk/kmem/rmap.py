@@ -1,0 +1,38 @@
+"""VMAs whose pages nobody else maps: told by the reverse map, without a look at a page.
+
+Every mapping of an anonymous page is found through its anon_vma. One that is its own root was made
+in this very address space (__anon_vma_prepare() in mm/rmap.c); a fork gives the child an anon_vma
+that counts as a child of it (anon_vma_fork()) before any page is shared, and until the child has
+unmapped the last one. So the pages of an anon_vma that is root, and has no child but itself, are
+mapped here only. KSM alone maps an anonymous page otherwise, and only where madvise allows it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pagewalk.kmem.kernel import Kernel
+from pagewalk.kmem.memory import read_structs
+from pagewalk.kmem.vmas import RawVmas
+from pagewalk.pages import Bool
+
+# include/linux/mm.h: shared, PFN maps, I/O, hugetlb, mixed maps, KSM
+_NEVER = np.uint64(0x8 | 0x400 | 0x4000 | 0x40_0000 | 0x1000_0000 | 0x8000_0000)
+
+
+def unshared(kernel: Kernel, vmas: RawVmas) -> Bool:
+    """Return a mask of VMAs whose ordinary pages are anonymous, each mapped once: by this process.
+
+    It holds while no VMA changes, for a fork changes the VMAs' mm_lock_seq. All False where the
+    kernel does not count an anon_vma's children (before 6.0).
+    """
+    mask: Bool = (vmas.ops | vmas.file == 0) & (vmas.anon_vma != 0) & (vmas.flags & _NEVER == 0)
+    if not mask.any() or not kernel.btf.has("anon_vma", "num_children"):
+        return np.zeros(len(mask), bool)
+    address = vmas.anon_vma[mask]
+    rows, errno = read_structs(kernel.memory, address, kernel.btf.size("anon_vma"))
+    root, parent, children = (
+        kernel.column(rows, "anon_vma", name) for name in ("root", "parent", "num_children")
+    )
+    mask[mask] = (errno == 0) & (root == address) & (parent == address) & (children == 1)
+    return mask

@@ -1,0 +1,132 @@
+"""Which VMAs hold pages of one process alone: asked of a process that shares and stops sharing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import pagewalk
+from pagewalk.kmem.process import KernelSource
+from pagewalk.kmem.rmap import unshared
+from pagewalk.kmem.vmas import read_vmas
+from pagewalk.pages import U64
+from pagewalk.proc.kernel import release
+
+pytestmark = pytest.mark.live
+
+VM_MERGEABLE = 0x8000_0000  # include/linux/mm.h
+
+# Has 8 MiB of each kind, tells where, and does as it is told, a line at a time.
+SHARER = """
+import ctypes, mmap, os, signal, sys, tempfile
+size = 8 << 20
+file = tempfile.TemporaryFile()
+file.truncate(size)
+private = mmap.MAP_PRIVATE
+maps = {
+    "anon": mmap.mmap(-1, size, flags=private | mmap.MAP_ANONYMOUS),
+    "shared": mmap.mmap(-1, size),
+    "file": mmap.mmap(file.fileno(), size, flags=private),
+    "untouched": mmap.mmap(-1, size, flags=private | mmap.MAP_ANONYMOUS),
+}
+for name, map in maps.items():
+    if name != "untouched":
+        map[:] = b"x" * size
+print({n: ctypes.addressof(ctypes.c_char.from_buffer(m)) for n, m in maps.items()}, flush=True)
+child = 0
+for line in sys.stdin:
+    if line == "fork\\n":
+        child = os.fork()
+        if not child:
+            signal.pause()
+    elif line == "end\\n":
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    else:
+        maps["anon"].madvise(getattr(mmap, line.strip()))
+    print(child, flush=True)
+"""
+
+
+class Sharer(NamedTuple):
+    """The process, and where its memory lies."""
+
+    process: subprocess.Popen[str]
+    places: dict[str, int]
+
+    def tell(self, what: str) -> int:
+        """Have it do ``what``; return the pid of its child."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        print(what, file=self.process.stdin, flush=True)
+        return int(self.process.stdout.readline())
+
+
+@pytest.fixture
+def sharer() -> Iterator[Sharer]:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", SHARER]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        yield Sharer(process, eval(process.stdout.readline()))
+        process.kill()
+
+
+def row_of(start: U64, place: int) -> int:
+    return int(np.searchsorted(start, place, "right")) - 1
+
+
+def alone(pid: int, places: dict[str, int]) -> dict[str, bool]:
+    source = pagewalk.open_process(pid, "ebpf")
+    assert isinstance(source, KernelSource)
+    kernel = source.machine.kernel
+    vmas = read_vmas(kernel, source.mm)
+    mask = unshared(kernel, vmas)
+    pagewalk.close(source)
+    return {name: bool(mask[row_of(vmas.start, at)]) for name, at in places.items()}
+
+
+def test_only_anonymous_memory_that_was_touched_is_told(sharer: Sharer) -> None:
+    # The kernel may put the untouched memory beside the other into one VMA.
+    told = alone(sharer.process.pid, sharer.places)
+    del told["untouched"]
+    assert told == {"anon": True, "shared": False, "file": False}
+
+
+def test_what_a_child_shares_is_nobodys_alone(sharer: Sharer) -> None:
+    anon = {"anon": sharer.places["anon"]}
+    child = sharer.tell("fork")
+    assert alone(sharer.process.pid, anon) == {"anon": False}
+    assert alone(child, anon) == {"anon": False}
+    sharer.tell("end")
+    assert alone(sharer.process.pid, anon) == {"anon": True}
+
+
+def test_what_ksm_may_merge_is_nobodys_alone(sharer: Sharer) -> None:
+    anon = {"anon": sharer.places["anon"]}
+    sharer.tell("MADV_MERGEABLE")
+    assert alone(sharer.process.pid, anon) == {"anon": False}
+    sharer.tell("MADV_UNMERGEABLE")
+    assert alone(sharer.process.pid, anon) == {"anon": True}
+
+
+def test_vmas_are_read_again_when_one_changed(sharer: Sharer) -> None:
+    source = pagewalk.open_process(sharer.process.pid, "ebpf")
+    before = source.vmas()
+    again = source.vmas()
+    assert source.changed(before) == source.changed(again) == 0
+    if release() >= (6, 13):  # mm_lock_seq told that nothing changed
+        assert again is before
+    sharer.tell("MADV_MERGEABLE")
+    after = source.vmas()
+    pagewalk.close(source)
+    flags = [
+        int(vmas.flags[row_of(vmas.start, sharer.places["anon"])])
+        for vmas in (before, after)
+        if vmas.flags is not None
+    ]
+    assert [flag & VM_MERGEABLE for flag in flags] == [0, VM_MERGEABLE]
