@@ -12,6 +12,7 @@ import pytest
 
 from pagewalk.kmem.condenser import Condenser
 from pagewalk.kmem.counter import TableCounter
+from pagewalk.kmem.direct import find_casts
 from pagewalk.kmem.directmap import DirectMap, MemMap, highest_phys, translate
 from pagewalk.kmem.frames import StructPages, open_frame_map, read_frames
 from pagewalk.kmem.kernel import Kernel
@@ -60,14 +61,14 @@ def arch(direct_map: DirectMap) -> Arch:
 
 @pytest.fixture(scope="module")
 def counter(kernel: Kernel, arch: Arch) -> Iterator[TableCounter]:
-    loaded = TableCounter(kernel.btf, arch)
+    loaded = TableCounter(find_casts(kernel.btf), arch)
     yield loaded
     loaded.close()
 
 
 @pytest.fixture(scope="module")
 def condenser(kernel: Kernel, arch: Arch, mem_map: MemMap) -> Iterator[Condenser]:
-    loaded = Condenser(kernel.btf, arch, page_layout(kernel.btf), mem_map)
+    loaded = Condenser(find_casts(kernel.btf), arch, page_layout(kernel.btf), mem_map)
     yield loaded
     loaded.close()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from pagewalk.btf import Btf
 from pagewalk.kmem import asm
 from pagewalk.kmem.asm import FP, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Line
 from pagewalk.kmem.direct import (
@@ -19,7 +18,6 @@ from pagewalk.kmem.direct import (
     Casts,
     cast,
     close,
-    find_casts,
     frame_shifts,
     index,
     load,
@@ -49,11 +47,10 @@ class Condenser:
     What a method returns is a view that the next call of the same ``lane`` overwrites.
     """
 
-    def __init__(self, btf: Btf, arch: Arch, layout: Layout, mem_map: MemMap) -> None:
+    def __init__(self, casts: Casts, arch: Arch, layout: Layout, mem_map: MemMap) -> None:
         """Load the programs; raises LookupError, OSError."""
         if mem_map.size & mem_map.size - 1 or layout.highest_bit >= FLAG_BITS:
             raise LookupError("struct page of a usual shape")
-        casts = find_casts(btf)
         self._input = create_array(8 * FRAMES * LANES, "pagewalk_in")
         self._output = create_array(8 * FRAMES * LANES, "pagewalk_out")
         maps = (self._input, self._output)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pagewalk.btf import Btf
 from pagewalk.kmem import asm
-from pagewalk.kmem.asm import FP, R0, R1, R5, R6, R7, R8, R9, Line
+from pagewalk.kmem.asm import FP, R0, R1, R2, R5, R6, R7, R8, R9, Line
 from pagewalk.kmem.direct import (
     CAST_WORDS,
     FIRST,
@@ -18,8 +17,6 @@ from pagewalk.kmem.direct import (
     Casts,
     cast,
     close,
-    find_casts,
-    frame_shifts,
     index,
     load,
     loop,
@@ -38,15 +35,16 @@ _SHARED = 128
 # short enough for that, and for the CPU to keep it decoded.
 _UNROLLED = 64
 
+ALL = (1 << 64) - 1
+
 _GIVEN, _PLACE, _COUNTS = FIRST, SECOND, THIRD
 
 
 class TableCounter:
     """Count whole page tables that hold ordinary pages and empty slots only."""
 
-    def __init__(self, btf: Btf, arch: Arch) -> None:
-        """Load the program; raises LookupError, OSError."""
-        casts = find_casts(btf)
+    def __init__(self, casts: Casts, arch: Arch) -> None:
+        """Load the program; raises OSError."""
         self._given = create_array(8 * _TABLES * LANES, "pagewalk_tab")
         self._counts = create_array(8 * _TABLES * LANES, "pagewalk_cnt")
         maps = (self._given, self._counts)
@@ -59,53 +57,45 @@ class TableCounter:
         -1 where something in it is neither an ordinary page of RAM nor nothing, or where nothing
         is in it at all, which is what unreadable memory looks like.
         """
-        empty = np.empty(len(addresses), np.uint64)
+        pages = np.empty(len(addresses), np.uint64)
 
         def count_some(lane: int, here: slice) -> None:
             given, counts = (words[lane, : here.stop - here.start] for words in self._words)
             given[:] = addresses[here]
             self._program.run_with(lane, len(given))
-            empty[here] = counts
+            pages[here] = counts
 
         share(count_some, len(addresses), _TABLES, _SHARED)
-        pages = SLOTS - empty.view(np.int64)
-        return np.where((pages > 0) & (pages <= SLOTS), pages, -1)
+        return np.where(pages == 0, -1, pages.view(np.int64))
 
     def close(self) -> None:
         """Give back the program and its maps."""
         close(self._program, self._given, self._counts)
 
 
-# Whether an entry is odd is asked of all of a table at once: of what all have, and of what any has.
 def _counter(casts: Casts, arch: Arch, given: Array, counts: Array) -> bytes:
-    bits_set, bits_clear = arch.plain(arch)
-    left, right = frame_shifts(arch)
-    highest = (arch.last_ram_frame + 1 << right) - 1  # of an entry, shifted left by `left`
-    entries: list[Line] = []
-    empty: list[Line] = []
-    for word in range(_UNROLLED):
-        if word % CAST_WORDS == 0:
-            entries += [
-                asm.load_u64(R1, FP, TABLE),
-                asm.add_imm(R1, 8 * word),
-                *cast(casts),
-                asm.constant(R5, highest),
-            ]
-        entries += [
-            asm.load_u64(R1, R0, 8 * (word % CAST_WORDS)),
-            asm.jump_eq_imm(R1, 0, f"empty {word}"),
-            asm.and_(R6, R1),
-            asm.or_(R7, R1),
-            asm.left_imm(R1, left),
-            asm.jump_gt(R1, R5, "odd"),
-            asm.Label(f"next {word}"),
-        ]
-        empty += [
-            asm.Label(f"empty {word}"),
-            asm.add_imm(R8, 1),
-            asm.jump(f"next {word}"),
-        ]
-    # The verifier would follow a count from a 0 that it knows: it does not know what a map holds.
+    # No branch depends on an entry, for the verifier would follow both ways of each. r7 is what
+    # any entry has, after `beyond` was added, which carries out of the frames of RAM where a frame
+    # is beyond them.
+    present, special = arch.plain(arch)
+    frames = int(arch.last_ram_frame).bit_length()
+    beyond = (1 << frames) - 1 - arch.last_ram_frame << arch.page_shift
+    every = int(arch.address(arch, np.array([ALL], np.uint64))[0])  # the bits of a frame
+    odd = special | every >> arch.page_shift + frames << arch.page_shift + frames
+    collect: list[Line] = [asm.move(R2, R1), asm.add(R2, R5), asm.or_(R7, R2)]
+    # Most tables are full: what all entries have shows it, in r6.
+    full = [*collect, asm.and_(R6, R1)]
+    # Else r8 counts those that are present, and r6 is what others have.
+    partly = [
+        *collect,
+        asm.move(R2, R1),
+        asm.right_imm(R2, present.bit_length() - 1),
+        asm.and_imm(R2, 1),
+        asm.add(R8, R2),
+        asm.add_imm(R2, -1),
+        asm.and_(R2, R1),
+        asm.or_(R6, R2),
+    ]
     table: list[Line] = [
         *index(R9, 8, _TABLES),
         asm.store_u64(FP, _PLACE, R9),
@@ -113,29 +103,30 @@ def _counter(casts: Casts, arch: Arch, given: Array, counts: Array) -> bytes:
         asm.add(R1, R9),
         asm.load_u64(R1, R1, 0),
         asm.store_u64(FP, TABLE, R1),
+        asm.move_imm(R6, -1),
+        asm.move_imm(R7, 0),
+        *_each(casts, "full", beyond, full),
+        asm.constant(R1, odd),
+        asm.and_(R7, R1),
+        asm.move_imm(R8, 0),
+        asm.jump_ne_imm(R7, 0, "told"),
+        asm.move_imm(R8, SLOTS),
+        asm.constant(R1, present),
+        asm.and_(R6, R1),
+        asm.jump_ne_imm(R6, 0, "told"),
+        # The verifier would follow a count from a 0 that it knows; of a map's it knows nothing.
+        asm.load_u64(R9, FP, _PLACE),
         asm.load_u64(R1, FP, _COUNTS),
         asm.add(R1, R9),
-        asm.move_imm(R7, 0),
         asm.store_u64(R1, 0, R7),
         asm.load_u64(R8, R1, 0),
-        asm.move_imm(R6, -1),
-        asm.move_imm(R9, 0),
-        asm.Label("entries"),
-        *entries,
-        asm.load_u64(R1, FP, TABLE),
-        asm.add_imm(R1, 8 * _UNROLLED),
-        asm.store_u64(FP, TABLE, R1),
-        asm.add_imm(R9, 1),
-        asm.jump_lt_imm(R9, SLOTS // _UNROLLED, "entries"),
-        asm.constant(R1, bits_set),
-        asm.and_(R6, R1),
-        asm.jump_ne(R6, R1, "odd"),
-        asm.constant(R1, bits_clear),
+        *_each(casts, "partly", beyond, partly),
+        asm.constant(R1, odd),
         asm.and_(R7, R1),
-        asm.jump_eq_imm(R7, 0, "plain"),
-        asm.Label("odd"),
-        asm.move_imm(R8, -1),
-        asm.Label("plain"),
+        asm.or_(R6, R7),
+        asm.jump_eq_imm(R6, 0, "told"),
+        asm.move_imm(R8, 0),
+        asm.Label("told"),
         asm.load_u64(R9, FP, _PLACE),
         asm.and_imm(R9, 8 * (_TABLES - 1)),
         asm.load_u64(R1, FP, _COUNTS),
@@ -146,6 +137,37 @@ def _counter(casts: Casts, arch: Arch, given: Array, counts: Array) -> bytes:
         *start(given, counts),
         asm.store_u64(FP, _GIVEN, R6),
         asm.store_u64(FP, _COUNTS, R7),
-        *loop(casts, OUTER, "table", table, empty),
+        *loop(casts, OUTER, "table", table),
         *stop(),
     )
+
+
+def _each(casts: Casts, label: str, constant: int, lines: list[Line]) -> list[Line]:
+    """for r1 in the entries of the table: lines, with ``constant`` in r5; r9 is lost"""
+    entries: list[Line] = []
+    for word in range(_UNROLLED):
+        if word % CAST_WORDS == 0:
+            entries += [
+                asm.load_u64(R1, FP, TABLE),
+                asm.add_imm(R1, 8 * word),
+                *cast(casts),
+                asm.constant(R5, constant),
+            ]
+        entries += [asm.load_u64(R1, R0, 8 * (word % CAST_WORDS)), *lines]
+    return [
+        asm.move_imm(R9, 0),
+        asm.Label(label),
+        *entries,
+        *_add_to_table(8 * _UNROLLED),
+        asm.add_imm(R9, 1),
+        asm.jump_lt_imm(R9, SLOTS // _UNROLLED, label),
+        *_add_to_table(-8 * SLOTS),
+    ]
+
+
+def _add_to_table(size: int) -> list[Line]:
+    return [
+        asm.load_u64(R1, FP, TABLE),
+        asm.add_imm(R1, size),
+        asm.store_u64(FP, TABLE, R1),
+    ]

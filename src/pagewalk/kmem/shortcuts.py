@@ -15,6 +15,7 @@ from pagewalk.paging import Arch
 if TYPE_CHECKING:
     from pagewalk.kmem.condenser import Condenser
     from pagewalk.kmem.counter import TableCounter
+    from pagewalk.kmem.direct import Casts
 
 
 class Shortcuts:
@@ -24,12 +25,18 @@ class Shortcuts:
         self._btf, self._arch, self._layout, self._mem_map = btf, arch, layout, mem_map
 
     @cached_property
+    def _casts(self) -> Casts:
+        from pagewalk.kmem.direct import find_casts
+
+        return find_casts(self._btf)
+
+    @cached_property
     def counter(self) -> TableCounter | None:
         """Count the pages of whole tables."""
         from pagewalk.kmem.counter import TableCounter
 
         with suppress(LookupError, OSError, SourceUnavailable):
-            return TableCounter(self._btf, self._arch)
+            return TableCounter(self._casts, self._arch)
         return None
 
     @cached_property
@@ -38,5 +45,5 @@ class Shortcuts:
         from pagewalk.kmem.condenser import Condenser
 
         with suppress(LookupError, OSError, SourceUnavailable):
-            return Condenser(self._btf, self._arch, self._layout, self._mem_map)
+            return Condenser(self._casts, self._arch, self._layout, self._mem_map)
         return None
