@@ -149,7 +149,7 @@ def sweep(
 ) -> Iterator[Plain | Batch | Gaps]:
     """Walk as ``walk_tables`` does, in no order, and leave whole plain tables as they are.
 
-    Holes come as Gaps, at the end. ``count_plain`` counts without reading the tables here.
+    Holes come as Gaps, at the end. ``count_plain`` counts in place of count_by_reading.
     ``tables`` i64[6] is added to: how many were read, by level number. Doubts come last, after
     reading what they are about again, with holes that are rows.
     """
@@ -181,7 +181,7 @@ def _sweep(
     todo = [(0, root_table(space))] if len(space.start) else []
     while todo:
         depth, waiting = todo.pop()
-        group = _GROUP if depth < last else _COUNTED if count_plain else _CACHED
+        group = _GROUP if depth < last else _COUNTED
         here = waiting
         if len(waiting) > group:
             here = pick(waiting, slice(group))
@@ -231,18 +231,17 @@ def _part(
     owner = np.searchsorted(space.start, tables.addr, side="right") - 1
     whole = (owner >= 0) & (tables.addr + np.uint64(level.span) <= space.end[owner])
     pages = np.full(len(tables), -1, np.int64)
-    entries, ok = None, np.ones(len(tables), np.bool_)
-    if count_plain is None:
-        entries, ok = space.read_tables(tables.phys)
-        rows = np.flatnonzero(whole & ok)
-        pages[rows] = _plain_pages(space.arch, entries if len(rows) == len(ok) else entries[rows])
-    elif whole.any():
-        pages[whole] = count_plain(owner[whole], tables.phys[whole])
+    if whole.any():
+        phys = tables.phys[whole]
+        pages[whole] = (
+            count_plain(owner[whole], phys)
+            if count_plain
+            else count_by_reading(space.arch, space.read_tables, phys)
+        )
     odd = np.flatnonzero(pages < 0)
     for first in range(0, len(odd), _CACHED):
         some = pick(tables, odd[first : first + _CACHED])
-        words, fine = space.read_tables(some.phys) if entries is None else (entries[odd], ok[odd])
-        batch, _ = sift(space, depth, some, words, fine, found)
+        batch, _ = sift(space, depth, some, *space.read_tables(some.phys), found)
         _end(space, ends, batch, level.number)
         if len(batch):
             yield batch
@@ -251,6 +250,16 @@ def _part(
         plain = Plain(owner[done], tables.addr[done], tables.phys[done], pages[done])
         np.add.at(found, plain.owner, plain.pages.astype(np.uint64) << np.uint64(level.shift))
         yield plain
+
+
+def count_by_reading(arch: Arch, read_tables: ReadTables, phys: U64) -> I64:
+    """Count the pages of whole PTE tables at ``phys`` (u64[n]) as CountPlain says."""
+    pages = np.full(len(phys), -1, np.int64)
+    for first in range(0, len(phys), _CACHED):
+        here = slice(first, first + _CACHED)
+        entries, ok = read_tables(phys[here])
+        pages[here] = np.where(ok, _plain_pages(arch, entries), -1)
+    return pages
 
 
 def count_tables(

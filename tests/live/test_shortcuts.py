@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import pagewalk
-from pagewalk.kmem import frames, process
+from pagewalk.kmem import frames, shortcuts
+from pagewalk.kmem.condenser import Condenser
 from pagewalk.kmem.frames import StructPages
 from pagewalk.kmem.process import KernelSource
 from pagewalk.pages import I64, U64
@@ -31,12 +32,12 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     tables: list[int] = []
     runs = StructPages.runs
 
-    def spied(self: StructPages, addresses: U64) -> object:
+    def spied(self: StructPages, condenser: Condenser, addresses: U64) -> object:
         tables.append(len(addresses))
-        return runs(self, addresses)
+        return runs(self, condenser, addresses)
 
-    monkeypatch.setattr(process, "MANY_TABLES", 1)
-    monkeypatch.setattr(frames, "_MANY", 1)
+    monkeypatch.setattr(shortcuts, "COUNTER_PAYS", 0)
+    monkeypatch.setattr(shortcuts, "CONDENSER_PAYS", 0)
     monkeypatch.setattr(StructPages, "runs", spied)
     return tables
 
@@ -108,8 +109,8 @@ def test_tables_that_need_a_closer_look_get_it(
     # As if every second table held a page of a large folio.
     runs = StructPages.runs
 
-    def doubtful(self: StructPages, addresses: U64) -> object:
-        told, pages = runs(self, addresses)
+    def doubtful(self: StructPages, condenser: Condenser, addresses: U64) -> object:
+        told, pages = runs(self, condenser, addresses)
         pages[::2] = -1
         keep = pages[told.table] >= 0
         columns = (told.table, told.pages, told.flags, told.mapcount)
@@ -127,7 +128,7 @@ def test_without_the_programs_it_is_walked_as_before(monkeypatch: pytest.MonkeyP
         source = pagewalk.open_process(running.pid, "ebpf")
         assert isinstance(source, KernelSource)
         monkeypatch.setattr(source.machine.shortcuts, "counter", None)
-        monkeypatch.setattr(source.machine.frames, "condenser", None)
+        monkeypatch.setattr(source.machine.shortcuts, "condenser", None)
         table = pagewalk.by_vma(pagewalk.walk(source))
         pagewalk.close(source)
         found = compare(running.pid, "ebpf")
@@ -145,3 +146,22 @@ def test_a_forked_child_has_programs_of_its_own() -> None:
         finally:
             os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_program_is_loaded_when_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 31 tables a walk: the second one pays
+    monkeypatch.setattr(shortcuts, "COUNTER_PAYS", 48 * 512)
+    with start("dense", 64, stopped=True) as running:
+        source = pagewalk.open_process(running.pid, "ebpf")
+        assert isinstance(source, KernelSource)
+        held = source.machine.shortcuts
+        assert held is not None
+        monkeypatch.setattr(held, "_counted", 0)
+        held.__dict__.pop("counter", None)
+        present, loaded = [], []
+        for _ in range(2):
+            present.append(pagewalk.by_vma(pagewalk.walk(source, frames=False)).columns["present"])
+            loaded.append("counter" in held.__dict__)
+        pagewalk.close(source)
+    assert loaded == [False, True]
+    np.testing.assert_array_equal(*present)

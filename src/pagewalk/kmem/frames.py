@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno as errnos
 from collections.abc import Iterator
-from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -51,9 +50,7 @@ __all__ = [
 ]
 
 _ATTEMPTS = 3
-# So many frames are worth loading the program that condenses them; so many, half a millisecond's
-# work, waking a second CPU.
-_MANY = 1 << 12
+# So many frames, half a millisecond's work, are worth waking a second CPU.
 _SHARED = 1 << 15
 _SAMPLE = 128
 
@@ -131,20 +128,21 @@ class StructPages:
 
     def __init__(self, frames: FrameMap) -> None:
         self.frames = frames
+        self._proved: bool | None = None
 
     def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
         """Return (flags, mapcount) as FrameReader says; ``once`` saves nothing here."""
         del once
-        if len(pfns) < _MANY or self.condenser is None:
+        condenser = self.condenser_for(len(pfns))
+        if condenser is None:
             rows = read_frames(self.frames, pfns)
             return np.where(rows.young, rows.flags | YOUNG, rows.flags), _unsigned(rows.mapcount)
         flags, mapcount = np.empty(len(pfns), np.uint64), np.empty(len(pfns), np.uint64)
         unclear = np.empty(len(pfns), bool)
-        condense = self.condenser.of_frames
 
         # Decoded once for neighbours that are alike, as most are.
         def put(lane: int, here: slice) -> None:
-            words = condense(lane, pfns[here])
+            words = condenser.of_frames(lane, pfns[here])
             first = alike(words)
             some, pages = words[first], np.diff(first, append=len(words))
             flags[here], mapcount[here] = (np.repeat(c, pages) for c in self._decode(some))
@@ -163,18 +161,18 @@ class StructPages:
         bits, mapcount, young = decode_words(self.frames.layout, words)
         return np.where(young, bits | YOUNG, bits), _unsigned(mapcount)
 
-    @cached_property
-    def condenser(self) -> Condenser | None:
-        """What makes ``runs`` possible, None where the kernel refuses it.
+    def condenser_for(self, pages: int) -> Condenser | None:
+        """Return what makes ``runs`` possible, when asked for ``pages`` more; None where the kernel
+        refuses it, or where it does not pay yet.
 
-        It is loaded at its first use, and proved then: its answers about frames from all over RAM
-        are those of read_frames.
+        It is proved when it is first used: its answers about frames from all over RAM are those of
+        read_frames.
         """
-        made = None if self.frames.shortcuts is None else self.frames.shortcuts.condenser
-        if made is None or any(self._agrees(made) for _ in range(_ATTEMPTS)):
-            return made
-        made.close()
-        return None
+        shortcuts = self.frames.shortcuts
+        made = None if shortcuts is None else shortcuts.condenser_for(pages)
+        if made is not None and self._proved is None:
+            self._proved = any(self._agrees(made) for _ in range(_ATTEMPTS))
+        return made if self._proved else None
 
     def _agrees(self, condenser: Condenser) -> bool:
         pfns = sample()
@@ -187,23 +185,21 @@ class StructPages:
         wrong = (flags != 0) | (mapcount != _unsigned(rows.mapcount))
         return bool(clear.any()) and not wrong[known].any()
 
-    def runs(self, addresses: U64) -> tuple[Runs, I64]:
-        """Return (runs, pages) of the PTE tables at ``addresses`` (u64[n], one or more).
-
-        To be called where there is a ``condenser``, with kernel addresses.
+    def runs(self, condenser: Condenser, addresses: U64) -> tuple[Runs, I64]:
+        """Return (runs, pages) of the PTE tables at kernel ``addresses`` (u64[n], one or more).
 
         ``pages`` i64[n] tells how many each table maps. It is -1, and there are no runs, where
         something in it is neither an ordinary page of RAM nor an empty slot, or is part of a large
         folio, or needs a closer look; and where nothing is in it, which is what unreadable memory
         looks like.
         """
-        assert self.condenser is not None
-        condense = self.condenser.of_tables
         parts: list[list[tuple[I64, I64, U64]]] = [[] for _ in range(LANES)]
         counts = np.empty(len(addresses), np.int64)
 
         def run(lane: int, here: slice) -> None:
-            table, length, word, counts[here] = self._runs(*condense(lane, addresses[here]))
+            table, length, word, counts[here] = self._runs(
+                *condenser.of_tables(lane, addresses[here])
+            )
             parts[lane].append((here.start + table, length, word))
 
         share(run, len(addresses), TABLES, _SHARED // SLOTS)

@@ -21,6 +21,7 @@ from pagewalk.errors import (
     SourceUnavailable,
 )
 from pagewalk.flags import KPF
+from pagewalk.kmem.direct import SLOTS
 from pagewalk.kmem.frames import Runs, StructPages
 from pagewalk.kmem.hugetlb import in_shared_table
 from pagewalk.kmem.kernel import Kernel
@@ -56,12 +57,11 @@ from pagewalk.proc.target import Target
 from pagewalk.ranges import differing, holder, intersect
 from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
 from pagewalk.states import HOLE_STATES, ORDINARY, classify
-from pagewalk.tally import Gaps, Kind, Plain, count_tables, sweep
+from pagewalk.tally import Gaps, Kind, Plain, count_by_reading, count_tables, sweep
 
 VM_PFNMAP = 0x400  # include/linux/mm.h
 NO_PAGE_MAPCOUNT = "CONFIG_NO_PAGE_MAPCOUNT"  # shared is what was so once
 RETRIES = 3
-MANY_TABLES = 16  # fewer are read sooner than the program that counts them is loaded
 PRESENT = np.uint32(Flag.PRESENT)
 VMA_TRIES = 3
 PMD_SHIFT = 21  # every architecture with a direct map that is known here
@@ -211,15 +211,15 @@ class KernelSource:
             nonlocal alone
             runs.clear()
             pages = np.full(len(phys), -1, np.int64)
-            if len(phys) < MANY_TABLES:
-                return pages
             if alone is None:
                 alone = self.unshared(vmas)[row] & plain
             once = np.flatnonzero(alone[owner])
             pages[once] = self.count_many(owner[once], phys[once])
             rest = np.flatnonzero((plain & ~alone)[owner])
-            if len(rest) and frames.condenser is not None:
-                found, pages[rest] = frames.runs(self.machine.direct_map.addresses(phys[rest]))
+            condenser = frames.condenser_for(len(rest) * SLOTS)
+            if len(rest) and condenser is not None:
+                addresses = self.machine.direct_map.addresses(phys[rest])
+                found, pages[rest] = frames.runs(condenser, addresses)
                 runs.append(run_counts(vmas, row[owner[rest[found.table]]], found))
             return pages
 
@@ -255,12 +255,13 @@ class KernelSource:
         return np.isin(vmas.start, known.raw.start[mask])
 
     def count_many(self, owner: I64, phys: U64) -> I64:
-        """Return how many pages the tables at ``phys`` (u64[n]) map, -1 as TableCounter says."""
+        """Return how many pages the whole tables at ``phys`` (u64[n]) map; see CountPlain."""
         del owner
-        assert self.machine.shortcuts is not None
-        if len(phys) < MANY_TABLES or self.machine.shortcuts.counter is None:
-            return np.full(len(phys), -1, np.int64)
-        return self.machine.shortcuts.counter.count(self.machine.direct_map.addresses(phys))
+        shortcuts = self.machine.shortcuts
+        counter = None if shortcuts is None else shortcuts.counter_for(len(phys) * SLOTS)
+        if counter is None:
+            return count_by_reading(self.machine.arch, self.read_tables, phys)
+        return counter.count(self.machine.direct_map.addresses(phys))
 
     def settle(self, vmas: VMAs, leaves: Leaves) -> None:
         # What the VMA and the kernel's bookkeeping add to an entry.
@@ -320,7 +321,7 @@ class KernelSource:
             self.read_tables,
             vmas.ranges[rows],
             retries=RETRIES,
-            count_plain=None if self.machine.shortcuts is None else self.count_many,
+            count_plain=self.count_many,
         )
         huge = (tally.size[:, Kind.HUGE] != 0) & (vmas.backing[rows] == Backing.ANON)
         yield tallied(vmas, rows, tally.size, ~huge)
