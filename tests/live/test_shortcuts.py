@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -100,6 +103,54 @@ def test_pages_are_looked_at_one_by_one_on_demand_only(used: list[int]) -> None:
         used.clear()
         columns_of(running.pid, one_by_one=True)
         assert not used
+
+
+# Four huge pages that are mapped by small entries, less one page each, and a child that has written
+# to every other page of the first two and then unmapped the third.
+SPLIT = """
+import ctypes, mmap, os, signal
+huge = 2 << 20
+map = mmap.mmap(-1, 5 * huge, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+first = -ctypes.addressof(ctypes.c_char.from_buffer(map)) % huge
+map.madvise(mmap.MADV_HUGEPAGE)
+map[first : first + 4 * huge] = bytes(4 * huge)
+for at in range(first, first + 4 * huge, huge):
+    map.madvise(mmap.MADV_DONTNEED, at, 4096)
+child = os.fork()
+if not child:
+    for at in range(first, first + 2 * huge, 8192):
+        map[at] = 1
+    map.madvise(mmap.MADV_DONTNEED, first + 2 * huge, huge)
+    print(os.getppid(), os.getpid(), flush=True)
+signal.pause()
+"""
+
+
+def test_pages_of_large_folios_are_condensed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages: list[int] = []
+    runs = StructPages.runs
+
+    def counted(self: StructPages, condenser: Condenser, addresses: U64) -> object:
+        told = runs(self, condenser, addresses)
+        pages.extend(told[1].tolist())
+        return told
+
+    monkeypatch.setattr(StructPages, "runs", counted)
+    command = [sys.executable, "-c", SPLIT]
+    with prepared("thp"), subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        family = [int(pid) for pid in process.stdout.readline().split()]
+        try:
+            for pid in family:
+                os.kill(pid, signal.SIGSTOP)
+                found = compare(pid, "ebpf")
+                assert found.wrong == []
+                # the tables of the four; the third is empty in the child, and no run
+                assert pages.count(511) == (4 if pid == process.pid else 1)
+                pages.clear()
+        finally:
+            for pid in family:
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.usefixtures("page_by_page")

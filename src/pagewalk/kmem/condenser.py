@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pagewalk.kmem import asm
 from pagewalk.kmem.asm import FP, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Line
 from pagewalk.kmem.direct import (
+    CAST_WORDS,
     FIRST,
+    FOURTH,
     FRAMES,
     INNER,
     OUTER,
@@ -15,6 +19,7 @@ from pagewalk.kmem.direct import (
     SLOTS,
     TABLE,
     TABLES,
+    THIRD,
     Casts,
     cast,
     close,
@@ -38,7 +43,7 @@ _UNROLLED = 16  # words that a step of a loop takes: a step costs a call
 
 ALL_FLAGS = (1 << FLAG_BITS) - 1
 
-_PLACE, _ENTRIES = FIRST, SECOND
+_PLACE, _ENTRIES, _PAGE, _OWN = FIRST, SECOND, THIRD, FOURTH
 
 
 class Condenser:
@@ -49,7 +54,9 @@ class Condenser:
 
     def __init__(self, casts: Casts, arch: Arch, layout: Layout, mem_map: MemMap) -> None:
         """Load the programs; raises LookupError, OSError."""
-        if mem_map.size & mem_map.size - 1 or layout.highest_bit >= FLAG_BITS:
+        # a cast gives two struct pages, what a folio tells of itself
+        usual = mem_map.size == 64 and layout.highest_bit < FLAG_BITS and not layout.double_map
+        if not usual or layout.entire_mapcount >= 8 * CAST_WORDS:
             raise LookupError("struct page of a usual shape")
         self._input = create_array(8 * FRAMES * LANES, "pagewalk_in")
         self._output = create_array(8 * FRAMES * LANES, "pagewalk_out")
@@ -64,8 +71,9 @@ class Condenser:
         """Return (plain bool[n], words u64[n, 512]) for up to TABLES of ``addresses`` (u64[n]).
 
         Where a table is ``plain``, which it is with ordinary pages of RAM and empty slots, a word
-        stands for each entry, 0 for an empty one; of the flags those only that accounting needs.
-        Memory that cannot be read is a table of empty slots.
+        stands for each entry, 0 for an empty one; of the flags those only that accounting needs. A
+        page of a large folio has its folio's flags and kind, and no mark that it is one. Memory
+        that cannot be read is a table of empty slots.
         """
         given, words = (words[lane] for words in self._words)
         size = len(addresses)
@@ -127,7 +135,8 @@ def _of_tables(
         asm.add(R1, R2),
         asm.store_u64(FP, _ENTRIES, R1),
     ]
-    flags = int(layout.head | layout.swapcache | layout.slab | layout.hwpoison)
+    flags = int(layout.swapcache | layout.slab | layout.hwpoison)
+    heads: list[Line] = []
     for word in range(_UNROLLED):
         body += [
             asm.load_u64(R1, FP, _ENTRIES),
@@ -142,8 +151,9 @@ def _of_tables(
             asm.right_imm(R1, right),
             asm.constant(R3, arch.last_ram_frame),
             asm.jump_gt(R1, R3, "odd"),
-            *_condense(casts, layout, mem_map, flags, word),
+            *_condense(casts, layout, mem_map, flags, word, _ask_head(layout, word)),
         ]
+        heads += _of_head(casts, layout, mem_map, word)
     odd = [asm.Label("odd"), asm.load_u64(R9, FP, _PLACE), *_mark(1)]
     table: list[Line] = [
         *index(R9, 8, TABLES),
@@ -151,7 +161,7 @@ def _of_tables(
         asm.store_u64(FP, _PLACE, R9),
         *_mark(0),
         asm.move_imm(R3, SLOTS // _UNROLLED),
-        *loop(casts, INNER, "entries", body, odd),
+        *loop(casts, INNER, "entries", body, [*heads, *odd]),
     ]
     begin = [*start(given, words), asm.constant(R8, mem_map.base)]
     return asm.assemble(*begin, *loop(casts, OUTER, "table", table), *stop())
@@ -169,20 +179,26 @@ def _mark(value: int) -> list[Line]:
 
 
 def _condense(
-    casts: Casts, layout: Layout, mem_map: MemMap, flags: int, word: int
+    casts: Casts,
+    layout: Layout,
+    mem_map: MemMap,
+    flags: int,
+    word: int,
+    ask: Sequence[Line] = (),
 ) -> list[Line]:
-    # The struct page of frame r1, as one word into place `word` at r9; 0 from "done" on.
+    # The struct page of frame r1, as one word into place `word` at r9; 0 from "done" on. `ask` has
+    # it in r1 to r4: flags, compound_head, mapping, mapcount.
     known = f"known {word}"
-    half: list[Line] = [] if layout.mapcount % 8 == 0 else [asm.right_imm(R4, 32)]
     return [
         asm.left_imm(R1, mem_map.size.bit_length() - 1),
         asm.add(R1, R8),
+        asm.store_u64(FP, _PAGE, R1),
         *cast(casts),
         asm.load_u64(R1, R0, layout.flags),
         asm.load_u64(R2, R0, layout.compound_head),
         asm.load_u64(R3, R0, layout.mapping),
-        asm.load_u64(R4, R0, layout.mapcount & ~7),
-        *half,
+        *_load_half(R4, layout.mapcount),
+        *ask,
         asm.move_imm(R5, 0),
         asm.jump_eq_imm(R1, 0, known),
         asm.move_imm(R5, int(INITIALISED)),
@@ -199,4 +215,52 @@ def _condense(
         asm.or_(R1, R4),
         asm.Label(f"done {word}"),
         asm.store_u64(R9, 8 * word, R1),
+    ]
+
+
+def _load_half(register: int, offset: int) -> list[Line]:
+    # register = the u32 at r0 + offset, below what else
+    half: list[Line] = [] if offset % 8 == 0 else [asm.right_imm(register, 32)]
+    return [asm.load_u64(register, R0, offset & ~7), *half]
+
+
+def _ask_head(layout: Layout, word: int) -> list[Line]:
+    # A page of a large folio: "large" takes flags, mapping and more from its head.
+    return [
+        asm.move(R5, R2),
+        asm.and_imm(R5, 1),
+        asm.jump_ne_imm(R5, 0, f"tail {word}"),
+        asm.move(R5, R1),
+        asm.and_imm(R5, int(layout.head)),
+        asm.jump_ne_imm(R5, 0, f"head {word}"),
+        asm.Label(f"folio {word}"),
+    ]
+
+
+def _of_head(casts: Casts, layout: Layout, mem_map: MemMap, word: int) -> list[Line]:
+    # A page is also mapped where the whole folio is (folio_precise_page_mapcount()). The second
+    # page names the head, unless the folio is being split or freed.
+    return [
+        asm.Label(f"tail {word}"),
+        asm.add_imm(R2, -1),
+        asm.store_u64(FP, _PAGE, R2),
+        asm.Label(f"head {word}"),
+        asm.store_u64(FP, _OWN, R4),
+        asm.load_u64(R1, FP, _PAGE),
+        *cast(casts),
+        asm.load_u64(R1, FP, _PAGE),
+        asm.add_imm(R1, 1),
+        asm.load_u64(R2, R0, mem_map.size + layout.compound_head),
+        asm.jump_ne(R1, R2, "odd"),
+        asm.load_u64(R1, R0, layout.flags),
+        asm.move(R2, R1),
+        asm.and_imm(R2, int(layout.head)),
+        asm.jump_eq_imm(R2, 0, "odd"),
+        asm.load_u64(R3, R0, layout.mapping),
+        *_load_half(R4, layout.entire_mapcount),
+        asm.load_u64(R2, FP, _OWN),
+        asm.add(R4, R2),
+        asm.add_imm(R4, 1),
+        asm.move_imm(R2, 0),
+        asm.jump(f"folio {word}"),
     ]

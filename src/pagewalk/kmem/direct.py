@@ -27,7 +27,7 @@ SLOTS = 512
 FRAMES = TABLES * SLOTS
 
 # The stack: two iterators of bpf_iter_num, the address of a table, and numbers.
-OUTER, INNER, TABLE, FIRST, SECOND, THIRD = -8, -16, -24, -32, -40, -48
+OUTER, INNER, TABLE, FIRST, SECOND, THIRD, FOURTH = -8, -16, -24, -32, -40, -48, -56
 
 # Words that one cast gives.
 CAST_WORDS = 16
