@@ -1,15 +1,17 @@
 /*
- * populated anon|file MIB: that much memory, every page of it present. Says "ready" and stays.
+ * populated anon|forked|file MIB: that much memory, every page of it present. Says "ready" and stays.
  *
- * anon is anonymous memory in base pages. file is one shared file of 64 MiB, mapped as often as
+ * anon is anonymous memory in base pages; forked the same, with a child that maps it too. file is one shared file of 64 MiB, mapped as often as
  * makes up MIB: many pages that take little memory. The kernel fills the pages in, which is faster
  * than a loop that touches them.
  */
 #define _GNU_SOURCE
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 enum { FILE_MIB = 64 };
@@ -30,6 +32,21 @@ static int anon(size_t size)
 	return madvise(p, size, MADV_POPULATE_WRITE) ? fail("populate") : 0;
 }
 
+static int forked(size_t size)
+{
+	if (anon(size))
+		return 1;
+	switch (fork()) {
+	case -1:
+		return fail("fork");
+	case 0:
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		pause();
+		_exit(0);
+	}
+	return 0;
+}
+
 static int file(size_t size)
 {
 	int fd = memfd_create("mapped often", 0);
@@ -47,7 +64,10 @@ int main(int argc, char **argv)
 {
 	size_t size = argc > 2 ? strtoul(argv[2], NULL, 10) << 20 : 0;
 
-	if (argc < 3 || (strcmp(argv[1], "anon") ? file(size) : anon(size)))
+	if (argc < 3)
+		return 1;
+	if (!strcmp(argv[1], "anon") ? anon(size)
+	    : !strcmp(argv[1], "forked") ? forked(size) : file(size))
 		return 1;
 	puts("ready");
 	fflush(stdout);

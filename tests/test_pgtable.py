@@ -10,7 +10,7 @@ from pagewalk.errors import BadRequest
 from pagewalk.pages import U64, Flag
 from pagewalk.paging import LEVEL_NAMES, Arch, Era, SwapTypes
 from pagewalk.pgtable import Batch, Why, walk_tables
-from pagewalk.tally import Kind, count_tables
+from pagewalk.tally import Kind, Memo, count_tables
 from tests.memory import DATA, PAGE, SLOTS, TABLE, Memory, chain
 
 KIB4, MIB2, GIB1, GIB512 = 1 << 12, 1 << 21, 1 << 30, 1 << 39
@@ -519,6 +519,27 @@ def test_doubts_are_counted_again_into_their_own_range() -> None:
     assert sizes == [{Kind.PAGE: PAGE, Kind.EMPTY: 255 * PAGE}] * 2
     # a table walked twice is one table
     assert tables == {"PGD": 1, "PUD": 1, "PMD": 1, "PTE": 1}
+
+
+def test_a_memo_holds_where_nothing_above_changed_and_only_there() -> None:
+    memory, root = one_table({0: 0x7000 | DATA})
+    wanted, memo = ranges((BASE, BASE + 2 * MIB2)), Memo()
+
+    def sizes() -> list[int]:
+        tally = count_tables(X86, root, memory.read_tables, wanted, memo=memo)
+        return [int(tally.size[0, kind]) // PAGE for kind in (Kind.PAGE, Kind.EMPTY, Kind.PMD_NONE)]
+
+    assert sizes() == [1, 511, 512]
+    kept = memo.levels
+    assert sizes() == [1, 511, 512]
+    assert memo.levels is kept and len(kept) == 3
+    memory.tables[PTES][5] = 0x8000 | DATA  # a PTE table is always looked at
+    assert sizes() == [2, 510, 512]
+    memory.table(0x66_6000, {0: 0x9000 | DATA})
+    memory.tables[ROOT + 2 * PAGE][4] = 0x66_6000 | TABLE
+    assert sizes() == [3, 1021, 0]
+    memory.tables[ROOT + 2 * PAGE][3] = 0
+    assert sizes() == [1, 511, 512]
 
 
 def test_an_unreadable_page_table_is_counted_as_doubt_and_the_others_as_they_are() -> None:

@@ -14,7 +14,7 @@ from pagewalk.arch import ARCHES
 from pagewalk.pages import Flag
 from pagewalk.paging import Arch, Era, SwapTypes
 from pagewalk.pgtable import Batch, Why, walk_tables
-from pagewalk.tally import Kind, count_tables
+from pagewalk.tally import Kind, Memo, count_tables
 from tests.memory import Memory
 
 # RAM ends with frame 0xffff; addresses have 40 bits.
@@ -288,6 +288,29 @@ def test_counts_are_the_sums_of_a_walk(
     assert tally.size.tolist() == expected.tolist()
     assert tally.size.sum(axis=1).tolist() == [high - low for low, high in ranges]
     assert int(tally.doubts.size.sum()) == int(tally.size[:, Kind.DOUBT].sum())
+
+
+@settings(max_examples=60, deadline=None)
+@given(GRAPHS, GRAPHS, RANGES, RANGES, st.booleans())
+def test_what_is_remembered_of_upper_tables_changes_nothing(
+    before: list[dict[int, int]],
+    after: list[dict[int, int]],
+    ranges: Ranges,
+    others: Ranges,
+    five: bool,
+) -> None:
+    # The same tables again, then others, then other ranges of these: each time as without a memo.
+    arch = FIVE if five else FOUR
+    memo = Memo()
+    for graph, wanted in ((before, ranges), (before, ranges), (after, ranges), (after, others)):
+        memory = laid_out(graph)
+        spans = [(low, high) for low, high in wanted if high <= arch.user_end]
+        places = np.array(spans, np.uint64).reshape(-1, 2)
+        fresh = count_tables(arch, PLACES[0], memory.read_tables, places)
+        again = count_tables(arch, PLACES[0], memory.read_tables, places, memo=memo)
+        assert again.size.tolist() == fresh.size.tolist()
+        assert again.tables.tolist() == fresh.tables.tolist()
+        assert again.doubts.entry.tolist() == fresh.doubts.entry.tolist()
 
 
 def owner(addr: int, ranges: Ranges) -> int:

@@ -23,6 +23,8 @@ from pagewalk.pages import U64, Counts, Flag, Pages
 from pagewalk.sources import SOURCES, Source
 
 LOOP = "C loop over pagemap"
+SPLIT = "the full split and PSS by VMA"
+LOADED = 9  # walks of 2 GiB, after which every program has paid for itself
 WALKS = 100  # of a large target, while a thread of it maps
 CHURNS = 10_000  # of a small target that never stays the same
 
@@ -44,35 +46,45 @@ def refused() -> str:
 
 def ebpf_dense(plan: Plan) -> list[Row]:
     """Account for 4 and 2 GiB of anonymous memory from the page tables."""
-    sizes = (plan.mib(4), plan.mib(2))
-    split = "flags, mapcount, PSS by VMA"
-    rows = [
-        Row(f"ebpf, dense {size(sizes[0])}: counts by VMA", LOOP, "ms", limit=Limit(1 / 10)),
-        Row(f"ebpf, dense {size(sizes[0])}: {split}", LOOP, "ms", limit=Limit(1 / 2)),
-        Row(f"ebpf, dense {size(sizes[1])}: counts by VMA", LOOP, "ms", limit=Limit(1 / 10)),
-        Row(f"ebpf, dense {size(sizes[1])}: {split}", LOOP, "ms", limit=Limit(1 / 2)),
-    ]
+    rows = []
+    for gib in (4, 2):
+        what = f"ebpf, dense {size(plan.mib(gib))}"
+        rows += [
+            Row(f"{what}: counts by VMA", LOOP, "ms", limit=Limit(1 / 10)),
+            Row(f"{what}: the tables alone, without VMAs, totals and checks", LOOP, "ms"),
+            Row(f"{what}: {SPLIT}", LOOP, "ms", limit=Limit(1 / 2)),
+        ]
+    rows.append(Row(f"ebpf, dense {size(plan.mib(4))}, shared with a child: {SPLIT}", LOOP, "ms"))
     if why := refused():
         return absent(rows, why)
-    got = [against_loop("dense", mib, plan.rounds) for mib in sizes]
-    samples = [(g[name], g["loop"]) for g in got for name in ("counts", "frames")]
-    return [replace(r, ours=o, theirs=t) for r, (o, t) in zip(rows, samples, strict=True)]
+    got = []
+    for gib in (4, 2):
+        with start("dense", plan.mib(gib)) as running:
+            got += against_loop(running.pid, plan.rounds)
+    with own("populated", "forked", plan.mib(4)) as pid:
+        got.append(against_loop(pid, plan.rounds)[-1])
+    return [replace(r, ours=ours, theirs=loop) for r, (ours, loop) in zip(rows, got, strict=True)]
 
 
-def against_loop(target: str, amount: int, rounds: int) -> dict[str, tuple[float, ...]]:
-    # The loop takes its turn each time: the memory is dense, and it is quick. The source is opened
-    # once, which ebpf_open times; VMAs, totals and what the end of a walk asks are ours as well.
-    with start(target, amount) as running, opened(running.pid) as source:
-        pid = running.pid
-        by_vma(walk(source))  # loads what is loaded once
-        return interleave(
+def against_loop(pid: int, rounds: int) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+    # Samples of counts, of the tables alone, and of the split, each with those of the loop. The
+    # source is opened once, which ebpf_open times, and the programs that it loads when they pay are
+    # loaded; VMAs, totals and what the end of a walk asks are ours as well.
+    with opened(pid) as source:
+        for _ in range(LOADED):
+            by_vma(walk(source))
+            by_vma(walk(source, frames=False))
+        vmas = source.vmas()
+        got = interleave(
             rounds,
             {
                 "counts": lambda: timed(lambda: by_vma(walk(source, frames=False))),
+                "tables": lambda: timed(lambda: list(source.counts(vmas))),
                 "loop": lambda: pagemap_loop(pid),
                 "frames": lambda: timed(lambda: by_vma(walk(source))),
             },
         )
+    return [(got[name], got["loop"]) for name in ("counts", "tables", "frames")]
 
 
 def ebpf_sparse(plan: Plan) -> list[Row]:

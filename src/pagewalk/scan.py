@@ -77,6 +77,9 @@ class Batch:
         return len(self.leaves) + len(self.holes) + len(self.doubts)
 
 
+NO_ROWS = Batch(NO_LEAVES, NO_HOLES, NO_DOUBTS)
+
+
 @dataclass(frozen=True, eq=False)
 class Tables:
     """Tables of one level that wait to be read, by ascending address.

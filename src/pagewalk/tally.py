@@ -6,7 +6,7 @@ Pure, as ``pgtable`` is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import NamedTuple, TypeAlias
 
@@ -19,6 +19,7 @@ from pagewalk.scan import (
     NO_DOUBTS,
     NO_HOLES,
     NO_LEAVES,
+    NO_ROWS,
     Batch,
     Doubts,
     ReadTables,
@@ -112,6 +113,8 @@ class Tally(NamedTuple):
 _CACHED = 256
 _GROUP = 512
 _COUNTED = 4096
+# Upper tables of a level that a Memo keeps: 16 GiB of PMD tables, half a megabyte.
+_KEPT = 16
 
 # Counts the pages of whole PTE tables, (row of the range i64[n], physical address u64[n]): i64[n],
 # -1 for a table with anything in it but ordinary pages of RAM and empty slots.
@@ -131,6 +134,34 @@ class Plain(NamedTuple):
     pages: I64
 
 
+class Sifted(NamedTuple):
+    """Upper tables as they were read, and what they came to: tables below, and ``found`` bytes."""
+
+    tables: Tables
+    entries: U64
+    below: Tables
+    found: U64
+
+
+@dataclass(eq=False)
+class Memo:
+    """What the last sweep over the same ranges read of upper tables, by depth.
+
+    They hardly ever change: where the words are the same, they need not be decoded again.
+    """
+
+    start: U64 = field(default_factory=lambda: np.zeros(0, np.uint64))
+    end: U64 = field(default_factory=lambda: np.zeros(0, np.uint64))
+    levels: dict[int, Sifted] = field(default_factory=dict)
+
+    def open(self, space: Space) -> None:
+        """Forget what is of other ranges than those of ``space``, or of another root."""
+        root = self.levels.get(0)
+        same = np.array_equal(self.start, space.start) and np.array_equal(self.end, space.end)
+        if not same or (root is not None and int(root.tables.phys[0]) != space.root):
+            self.start, self.end, self.levels = space.start, space.end, {}
+
+
 class Gaps(NamedTuple):
     """What no entry is for: ``size`` u64[6, k], bytes of each range, a row for a Holes.level."""
 
@@ -146,17 +177,21 @@ def sweep(
     retries: int = 0,
     count_plain: CountPlain | None = None,
     tables: I64 | None = None,
+    memo: Memo | None = None,
 ) -> Iterator[Plain | Batch | Gaps]:
     """Walk as ``walk_tables`` does, in no order, and leave whole plain tables as they are.
 
     Holes come as Gaps, at the end. ``count_plain`` counts in place of count_by_reading.
-    ``tables`` i64[6] is added to: how many were read, by level number. Doubts come last, after
-    reading what they are about again, with holes that are rows.
+    ``tables`` i64[6] is added to: how many were read, by level number. ``memo`` is of an earlier
+    sweep of the same process. Doubts come last, after reading what they are about again, with holes
+    that are rows.
     """
     space = open_space(arch, root, read_tables, ranges)
+    memo = memo or Memo()
+    memo.open(space)
     seen = np.zeros(6, np.int64) if tables is None else tables
     doubts = [NO_DOUBTS]
-    for part in _sweep(space, count_plain, seen):
+    for part in _sweep(space, count_plain, seen, memo):
         if isinstance(part, Batch) and len(part.doubts):
             doubts.append(part.doubts)
             yield replace(part, doubts=NO_DOUBTS)
@@ -172,7 +207,7 @@ def sweep(
 
 
 def _sweep(
-    space: Space, count_plain: CountPlain | None, seen: I64
+    space: Space, count_plain: CountPlain | None, seen: I64, memo: Memo
 ) -> Iterator[Plain | Batch | Gaps]:
     last = len(space.arch.levels) - 1
     # bytes of each range, by level number: what entries are for, and what of it no table is below
@@ -191,13 +226,38 @@ def _sweep(
         if depth == last:
             yield from _part(space, here, count_plain, found[number], ends)
             continue
-        rows, below = sift(space, depth, here, *space.read_tables(here.phys), found[number])
+        rows, below = _upper(space, depth, here, found[number], memo)
         if len(rows):
             _end(space, ends, rows, number)
             yield rows
         if len(below):
             todo.append((depth + 1, below))
     yield Gaps(_gaps(space, found, ends))
+
+
+# Tables above the PTEs, decoded only if one is not as it was; with leaves they are never kept.
+def _upper(
+    space: Space, depth: int, tables: Tables, found: U64, memo: Memo
+) -> tuple[Batch, Tables]:
+    entries, ok = space.read_tables(tables.phys)
+    last = memo.levels.get(depth)
+    if (
+        last is not None
+        and (last.tables is tables or depth == 0)
+        and ok.all()
+        and np.array_equal(last.entries, entries)
+    ):
+        found += last.found
+        return NO_ROWS, last.below
+    more = np.zeros_like(found)
+    entries = entries.copy() if len(tables) <= _KEPT else entries
+    rows, below = sift(space, depth, tables, entries, ok, more)
+    found += more
+    if len(tables) <= _KEPT and ok.all() and not len(rows):
+        memo.levels[depth] = Sifted(tables, entries, below, more)
+    else:
+        memo.levels.pop(depth, None)
+    return rows, below
 
 
 # Add what a part of the walk ended with; a doubt's level is that of the entry it is about.
@@ -270,6 +330,7 @@ def count_tables(
     *,
     retries: int = 0,
     count_plain: CountPlain | None = None,
+    memo: Memo | None = None,
 ) -> Tally:
     """Count what maps each of ``ranges``, without looking at single pages where none is odd.
 
@@ -280,7 +341,8 @@ def count_tables(
     size = np.zeros((len(start), len(Kind)), np.uint64)
     page = np.uint64(arch.levels[-1].shift)
     for part in sweep(
-        arch, root, read_tables, ranges, retries=retries, count_plain=count_plain, tables=tables
+        arch, root, read_tables, ranges, retries=retries, count_plain=count_plain, tables=tables,
+        memo=memo,
     ):
         if isinstance(part, Plain):
             np.add.at(size[:, Kind.PAGE], part.owner, part.pages.astype(np.uint64) << page)

@@ -57,7 +57,7 @@ from pagewalk.proc.target import Target
 from pagewalk.ranges import differing, holder, intersect
 from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
 from pagewalk.states import HOLE_STATES, ORDINARY, classify
-from pagewalk.tally import Gaps, Kind, Plain, count_by_reading, count_tables, sweep
+from pagewalk.tally import Gaps, Kind, Memo, Plain, count_by_reading, count_tables, sweep
 
 VM_PFNMAP = 0x400  # include/linux/mm.h
 NO_PAGE_MAPCOUNT = "CONFIG_NO_PAGE_MAPCOUNT"  # shared is what was so once
@@ -102,6 +102,7 @@ class KernelSource:
     notes: tuple[Withheld, ...] = ()
     last: LastMaps = field(default_factory=LastMaps)
     known: Known | None = None
+    memo: Memo = field(default_factory=Memo)
 
     @property
     def frames(self) -> FrameReader | None:
@@ -225,7 +226,7 @@ class KernelSource:
 
         for part in sweep(
             self.machine.arch, self.root, self.read_tables, user, retries=RETRIES,
-            count_plain=count_plain,
+            count_plain=count_plain, memo=self.memo,
         ):
             if isinstance(part, Plain):
                 assert alone is not None
@@ -322,6 +323,7 @@ class KernelSource:
             vmas.ranges[rows],
             retries=RETRIES,
             count_plain=self.count_many,
+            memo=self.memo,
         )
         huge = (tally.size[:, Kind.HUGE] != 0) & (vmas.backing[rows] == Backing.ANON)
         yield tallied(vmas, rows, tally.size, ~huge)
