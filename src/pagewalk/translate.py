@@ -13,7 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from pagewalk.address import check_canonical, holder_of, locate
-from pagewalk.kmem.process import VM_PFNMAP, KernelSource
+from pagewalk.kmem.counts import VM_PFNMAP
+from pagewalk.kmem.process import KernelSource
 from pagewalk.pages import Backing, Flag, State, VMAs
 from pagewalk.proc.pagemap import PAGE, WORD
 from pagewalk.proc.swap import swap_devices

@@ -20,9 +20,17 @@ from pagewalk.errors import (
     ProcessGone,
     SourceUnavailable,
 )
-from pagewalk.flags import KPF
+from pagewalk.kmem.counts import (
+    KINDS,
+    PRESENT,
+    VM_PFNMAP,
+    alone_counts,
+    gap_counts,
+    run_counts,
+    tallied,
+)
 from pagewalk.kmem.direct import SLOTS
-from pagewalk.kmem.frames import Runs, StructPages
+from pagewalk.kmem.frames import StructPages
 from pagewalk.kmem.hugetlb import in_shared_table
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.machine import Machine
@@ -59,10 +67,8 @@ from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
 from pagewalk.states import HOLE_STATES, ORDINARY, classify
 from pagewalk.tally import Gaps, Kind, Memo, Plain, count_by_reading, count_tables, sweep
 
-VM_PFNMAP = 0x400  # include/linux/mm.h
 NO_PAGE_MAPCOUNT = "CONFIG_NO_PAGE_MAPCOUNT"  # shared is what was so once
 RETRIES = 3
-PRESENT = np.uint32(Flag.PRESENT)
 VMA_TRIES = 3
 PMD_SHIFT = 21  # every architecture with a direct map that is known here
 
@@ -235,9 +241,7 @@ class KernelSource:
                 yield alone_counts(row[part.owner[once]], part.pages[once])
                 continue
             if isinstance(part, Gaps):
-                level, owner = np.nonzero(part.size)
-                flags = level.astype(np.uint32) << np.uint32(LEVEL_SHIFT)
-                yield Counts(row[owner], HOLE_STATES[level], flags, part.size[level, owner])
+                yield gap_counts(row, part)
                 continue
             if len(part.leaves):
                 self.settle(vmas, part.leaves)
@@ -374,53 +378,11 @@ class KernelSource:
             os.close(self.pagemap_fd)
 
 
-def run_counts(vmas: VMAs, vma: I64, runs: Runs) -> Counts:
-    """Return ``runs`` of the VMAs ``vma`` (i64[n]) as Counts."""
-    flags = np.full(len(vma), PRESENT | np.uint32(Flag.NORMAL))
-    state = classify(flags, vmas.backing[vma], runs.flags)
-    size = runs.pages.astype(np.uint64) * np.uint64(PAGE)
-    return Counts(vma, state, flags, size, runs.flags, runs.mapcount)
-
-
-def alone_counts(vma: I64, pages: I64) -> Counts:
-    """Return tables of ``pages`` (i64[n]) that are anonymous and mapped once as Counts."""
-    many = len(vma)
-    return Counts(
-        vma,
-        np.full(many, State.ANON, np.uint8),
-        np.full(many, PRESENT | np.uint32(Flag.NORMAL)),
-        pages.astype(np.uint64) * np.uint64(PAGE),
-        np.full(many, 1 << KPF["anon"], np.uint64),
-        np.ones(many, np.uint64),
-    )
-
-
 def covered(ranges: U64, offset: int, size: int) -> int:
     """Return how many bytes of [``offset``, + ``size``) ``ranges`` u64[n, 2] cover."""
     part = np.array([[offset, offset + size]], np.uint64)
     pieces, _, _ = intersect(ranges, part)
     return int((pieces[:, 1] - pieces[:, 0]).sum())
-
-
-KINDS = (State.ANON, State.FILE, State.SHMEM)
-HOLE_LEVELS = {Kind.PMD_NONE: 2, Kind.PUD_NONE: 3, Kind.P4D_NONE: 4, Kind.PGD_NONE: 5}
-KIND_STATES = np.array([State.DOUBT if k.state is None else k.state for k in Kind], np.uint8)
-KIND_LEVELS = np.array([HOLE_LEVELS.get(k, 0) for k in Kind], np.uint32)
-
-
-def tallied(vmas: VMAs, rows: I64, size: U64, keep: Bool) -> Counts:
-    """Return a Tally's ``size`` u64[k, Kind] of the VMAs ``rows`` as Counts, where ``keep``."""
-    which, kind = np.nonzero(size * keep[:, None])
-    state, row = KIND_STATES[kind], rows[which]
-    backing = vmas.backing[row]
-    state[(state == State.SPECIAL) & (backing == Backing.ANON)] = State.ZERO
-    state[(state == State.PRESENT) & (backing == Backing.HUGETLB)] = State.HUGETLB
-    if vmas.flags is not None:
-        mapped = vmas.flags[row] & np.uint64(VM_PFNMAP) != 0
-        state[(state == State.PRESENT) & mapped] = State.SPECIAL
-    huge = np.where(kind == Kind.HUGE, Flag.HUGE, 0).astype(np.uint32)
-    flags = KIND_LEVELS[kind] << np.uint32(LEVEL_SHIFT) | huge
-    return Counts(row, state, flags, size[which, kind])
 
 
 def open_process_memory(

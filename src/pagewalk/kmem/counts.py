@@ -1,0 +1,64 @@
+"""Rows of Counts from what page tables add up to, whole tables or ranges at a time. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pagewalk.flags import KPF
+from pagewalk.kmem.frames import Runs
+from pagewalk.pages import I64, LEVEL_SHIFT, U64, Backing, Bool, Counts, Flag, State, VMAs
+from pagewalk.proc.pagemap import PAGE
+from pagewalk.states import HOLE_STATES, classify
+from pagewalk.tally import Gaps, Kind
+
+VM_PFNMAP = 0x400  # include/linux/mm.h
+PRESENT = np.uint32(Flag.PRESENT)
+
+
+def gap_counts(vma: I64, gaps: Gaps) -> Counts:
+    """Return ``gaps`` of ranges in the VMAs ``vma`` (i64[k]) as Counts."""
+    level, owner = np.nonzero(gaps.size)
+    flags = level.astype(np.uint32) << np.uint32(LEVEL_SHIFT)
+    return Counts(vma[owner], HOLE_STATES[level], flags, gaps.size[level, owner])
+
+
+def run_counts(vmas: VMAs, vma: I64, runs: Runs) -> Counts:
+    """Return ``runs`` of the VMAs ``vma`` (i64[n]) as Counts."""
+    flags = np.full(len(vma), PRESENT | np.uint32(Flag.NORMAL))
+    state = classify(flags, vmas.backing[vma], runs.flags)
+    size = runs.pages.astype(np.uint64) * np.uint64(PAGE)
+    return Counts(vma, state, flags, size, runs.flags, runs.mapcount)
+
+
+def alone_counts(vma: I64, pages: I64) -> Counts:
+    """Return tables of ``pages`` (i64[n]) that are anonymous and mapped once as Counts."""
+    many = len(vma)
+    return Counts(
+        vma,
+        np.full(many, State.ANON, np.uint8),
+        np.full(many, PRESENT | np.uint32(Flag.NORMAL)),
+        pages.astype(np.uint64) * np.uint64(PAGE),
+        np.full(many, 1 << KPF["anon"], np.uint64),
+        np.ones(many, np.uint64),
+    )
+
+
+KINDS = (State.ANON, State.FILE, State.SHMEM)
+HOLE_LEVELS = {Kind.PMD_NONE: 2, Kind.PUD_NONE: 3, Kind.P4D_NONE: 4, Kind.PGD_NONE: 5}
+KIND_STATES = np.array([State.DOUBT if k.state is None else k.state for k in Kind], np.uint8)
+KIND_LEVELS = np.array([HOLE_LEVELS.get(k, 0) for k in Kind], np.uint32)
+
+
+def tallied(vmas: VMAs, rows: I64, size: U64, keep: Bool) -> Counts:
+    """Return a Tally's ``size`` u64[k, Kind] of the VMAs ``rows`` as Counts, where ``keep``."""
+    which, kind = np.nonzero(size * keep[:, None])
+    state, row = KIND_STATES[kind], rows[which]
+    backing = vmas.backing[row]
+    state[(state == State.SPECIAL) & (backing == Backing.ANON)] = State.ZERO
+    state[(state == State.PRESENT) & (backing == Backing.HUGETLB)] = State.HUGETLB
+    if vmas.flags is not None:
+        mapped = vmas.flags[row] & np.uint64(VM_PFNMAP) != 0
+        state[(state == State.PRESENT) & mapped] = State.SPECIAL
+    huge = np.where(kind == Kind.HUGE, Flag.HUGE, 0).astype(np.uint32)
+    flags = KIND_LEVELS[kind] << np.uint32(LEVEL_SHIFT) | huge
+    return Counts(row, state, flags, size[which, kind])
