@@ -28,6 +28,7 @@ from pagewalk.kmem.direct import (
     load,
     load_table,
     loop,
+    run,
     start,
     stop,
 )
@@ -39,6 +40,7 @@ from pagewalk.kmem.syscall import Array, create_array
 from pagewalk.pages import U64, Bool
 from pagewalk.paging import Arch
 
+_RUN = 32  # tables
 _UNROLLED = 16  # words that a step of a loop takes: a step costs a call
 
 ALL_FLAGS = (1 << FLAG_BITS) - 1
@@ -78,7 +80,7 @@ class Condenser:
         given, words = (words[lane] for words in self._words)
         size = len(addresses)
         given[:size] = addresses
-        self._tables.run_with(lane, size)
+        run(self._tables, lane, size, _RUN)
         return given[:size] == 0, words[: size * SLOTS].reshape(-1, SLOTS)
 
     def of_frames(self, lane: int, pfns: U64) -> U64:
@@ -86,7 +88,7 @@ class Condenser:
         flags."""
         given, words = (words[lane, : len(pfns)] for words in self._words)
         np.left_shift(pfns, self._shift, out=given)
-        self._frames.run_with(lane, -(-len(pfns) // _UNROLLED))
+        run(self._frames, lane, -(-len(pfns) // _UNROLLED), _RUN * SLOTS // _UNROLLED)
         return words
 
     def close(self) -> None:
@@ -160,6 +162,7 @@ def _of_tables(
         *load_table(),
         asm.store_u64(FP, _PLACE, R9),
         *_mark(0),
+        asm.move_imm(R2, 0),
         asm.move_imm(R3, SLOTS // _UNROLLED),
         *loop(casts, INNER, "entries", body, [*heads, *odd]),
     ]

@@ -20,17 +20,18 @@ from pagewalk.kmem.direct import (
     index,
     load,
     loop,
+    run,
     start,
     stop,
 )
-from pagewalk.kmem.lanes import LANES, share
+from pagewalk.kmem.lanes import LANES
 from pagewalk.kmem.syscall import Array, create_array
 from pagewalk.pages import I64, U64
 from pagewalk.paging import Arch
 
-# Tables a run, half a millisecond of a CPU; so many are worth waking a second one.
+# One lane: by the time a second CPU has woken up most is done.
 _TABLES = 1024
-_SHARED = 128
+_RUN = 256
 # Slots that a step of the inner loop takes. It is a loop that the verifier walks step by step:
 # short enough for that, and for the CPU to keep it decoded.
 _UNROLLED = 64
@@ -49,7 +50,7 @@ class TableCounter:
         self._counts = create_array(8 * _TABLES * LANES, "pagewalk_cnt")
         maps = (self._given, self._counts)
         self._program = load(_counter(casts, arch, *maps), "pagewalk_count", *maps)
-        self._words = [array.data.view(np.uint64).reshape(LANES, -1) for array in maps]
+        self._words = [array.data.view(np.uint64) for array in maps]
 
     def count(self, addresses: U64) -> I64:
         """Return how many pages each table at ``addresses`` (u64[n], kernel addresses) maps.
@@ -58,14 +59,12 @@ class TableCounter:
         is in it at all, which is what unreadable memory looks like.
         """
         pages = np.empty(len(addresses), np.uint64)
-
-        def count_some(lane: int, here: slice) -> None:
-            given, counts = (words[lane, : here.stop - here.start] for words in self._words)
-            given[:] = addresses[here]
-            self._program.run_with(lane, len(given))
-            pages[here] = counts
-
-        share(count_some, len(addresses), _TABLES, _SHARED)
+        for first in range(0, len(addresses), _TABLES):
+            here = addresses[first : first + _TABLES]
+            given, counts = (words[: len(here)] for words in self._words)
+            given[:] = here
+            run(self._program, 0, len(here), _RUN)
+            pages[first : first + len(here)] = counts
         return np.where(pages == 0, -1, pages.view(np.int64))
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from pagewalk.kmem.lanes import LANES
 from pagewalk.kmem.syscall import Array, Program, load_program
 from pagewalk.paging import Arch
 
-# Tables a run that says something of each page: up to two milliseconds of a CPU, a mebibyte.
+# Tables of which each page is told something at a time: a mebibyte of output.
 TABLES = 256
 SLOTS = 512
 FRAMES = TABLES * SLOTS
@@ -66,6 +66,16 @@ def load(code: bytes, name: str, *opened: Array | Program) -> Program:
         raise
 
 
+def run(program: Program, lane: int, count: int, most: int) -> None:
+    """Run ``program`` over range(``count``) of a lane's input, ``most`` at a time.
+
+    In the kernel it may not be preempted: a run takes a fifth of a millisecond or so, in which a
+    thread of the target that wants this CPU waits.
+    """
+    for first in range(0, count, most):
+        program.run_with(lane, first, min(first + most, count))
+
+
 def close(*opened: Array | Program) -> None:
     """Close their descriptors."""
     for one in opened:
@@ -75,13 +85,12 @@ def close(*opened: Array | Program) -> None:
 def loop(
     casts: Casts, at: int, label: str, body: list[Line], leaving: Sequence[Line] = ()
 ) -> list[Line]:
-    """for number in range(r3), at r0: body; ``at`` is the iterator's place on the stack
+    """for number in range(r2, r3), at r0: body; ``at`` is the iterator's place on the stack
 
     ``leaving`` is where the body may jump to in order to break off.
     """
     return [
         *iterator_at(at),
-        asm.move_imm(R2, 0),
         asm.call_kernel(casts.begin),
         asm.Label(label),
         *iterator_at(at),
@@ -122,12 +131,13 @@ def frame_shifts(arch: Arch) -> tuple[int, int]:
 
 
 def start(given: Array, words: Array) -> list[Line]:
-    """r6 the input, r7 the output, both of this lane; r3 how many. The context is (lane, count)."""
+    """r6 the input, r7 the output, both of this lane; r2 and r3 from and up to where, as in run."""
     return [
         asm.load_u64(R2, R1, 0),
-        asm.load_u64(R3, R1, 8),
         *_of_lane(R6, given),
         *_of_lane(R7, words),
+        asm.load_u64(R2, R1, 8),
+        asm.load_u64(R3, R1, 16),
     ]
 
 

@@ -32,7 +32,7 @@ from pagewalk.kmem.struct_page import (
     tell_apart,
 )
 from pagewalk.kmem.zero import ZeroFrames
-from pagewalk.pages import I64, U64, Bool, alike
+from pagewalk.pages import I64, U64, Bool
 from pagewalk.paging import Arch
 
 if TYPE_CHECKING:
@@ -138,23 +138,25 @@ class StructPages:
             rows = read_frames(self.frames, pfns)
             return np.where(rows.young, rows.flags | YOUNG, rows.flags), _unsigned(rows.mapcount)
         flags, mapcount = np.empty(len(pfns), np.uint64), np.empty(len(pfns), np.uint64)
-        unclear = np.empty(len(pfns), bool)
+        unclear: list[list[I64]] = [[] for _ in range(LANES)]
+        zero = np.uint64(self.frames.zero.small)
 
         # Decoded once for neighbours that are alike, as most are.
         def put(lane: int, here: slice) -> None:
             words = condenser.of_frames(lane, pfns[here])
-            first = alike(words)
+            first = np.flatnonzero(_changes(words))
             some, pages = words[first], np.diff(first, append=len(words))
             flags[here], mapcount[here] = (np.repeat(c, pages) for c in self._decode(some))
-            unclear[here] = np.repeat(~tell_apart(self.frames.layout, some), pages)
+            flags[here][pfns[here] == zero] |= kpf("zero_page")
+            clear = tell_apart(self.frames.layout, some)
+            if not clear.all():
+                unclear[lane].append(here.start + np.flatnonzero(np.repeat(~clear, pages)))
 
         share(put, len(pfns), FRAMES, _SHARED)
-        left = np.flatnonzero(unclear)
-        if len(left):
+        for left in (rows for lane in unclear for rows in lane):
             rows = read_frames(self.frames, pfns[left])
             flags[left] = np.where(rows.young, rows.flags | YOUNG, rows.flags)
             mapcount[left] = _unsigned(rows.mapcount)
-        flags[pfns == np.uint64(self.frames.zero.small)] |= kpf("zero_page")
         return flags, mapcount
 
     def _decode(self, words: U64) -> tuple[U64, U64]:
@@ -211,8 +213,7 @@ class StructPages:
         # (table, length, word) of each run of pages, and the pages of each table, of what of_tables
         # tells.
         flat = words.reshape(-1)
-        new = np.empty(len(flat), bool)
-        np.not_equal(flat[1:], flat[:-1], out=new[1:])
+        new = _changes(flat)
         new[:: words.shape[1]] = True
         start = np.flatnonzero(new)
         length, word = np.diff(start, append=len(flat)), flat[start]
@@ -231,6 +232,14 @@ class StructPages:
 
     def close(self) -> None:
         """Give nothing back: the reader belongs to the machine."""
+
+
+def _changes(words: U64) -> Bool:
+    # Which words are not as the one before.
+    new = np.empty(len(words), np.bool_)
+    new[:1] = True
+    np.not_equal(words[1:], words[:-1], out=new[1:])
+    return new
 
 
 def sample() -> U64:

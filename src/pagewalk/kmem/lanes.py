@@ -1,4 +1,4 @@
-"""Share work on many tables out among CPUs: a program that runs in two threads at once."""
+"""Share work on many pages out among CPUs: a program that runs in two threads at once."""
 
 from __future__ import annotations
 
