@@ -118,7 +118,7 @@ def test_a_word_of_a_frame_says_what_its_struct_page_says(
 ) -> None:
     laid = Laid(kernel, direct_map, 20)  # 20 frames, no multiple of what one step does
     pfns = own_frames(laid, direct_map)
-    words = condenser.of_frames(0, pfns)
+    words = condenser.of_frames(pfns)
     assert len(words) == 20
     assert tell_apart(frames.layout, words).all()
     flags, mapcount, young = decode_words(frames.layout, words)
@@ -136,7 +136,7 @@ def test_words_of_tables_stand_where_the_entries_do(
     laid.words[0, [0, 511]] = pfn * PAGE | DATA
     laid.words[1, 8] = pfn * PAGE | DATA
     laid.words[2, 0] = SPECIAL | DATA
-    plain, words = condenser.of_tables(0, laid.addresses)
+    plain, words = condenser.of_tables(laid.addresses)
     assert plain.tolist() == [True, True, False]
     words = words[:2]
     found = np.argwhere(words != 0).tolist()

@@ -5,6 +5,6 @@
 ``live`` opens the running one; ``task`` and ``vmas`` follow pid -> task -> mm -> VMAs;
 ``directmap`` turns physical addresses into kernel ones; ``frames`` reads struct pages; ``rmap``
 tells whose pages they are without that; ``machine`` is all of it, opened once, and ``process`` one
-process of it. ``counter`` and ``condenser`` are programs that do inside the kernel, in ``lanes`` of
-their own, what takes long out here; ``shortcuts`` loads them when they pay.
+process of it. ``counter`` and ``condenser`` are programs that do inside the kernel what takes long
+out here; ``shortcuts`` loads them when they pay.
 """

@@ -33,7 +33,6 @@ from pagewalk.kmem.direct import (
     stop,
 )
 from pagewalk.kmem.directmap import MemMap
-from pagewalk.kmem.lanes import LANES
 from pagewalk.kmem.layout import Layout
 from pagewalk.kmem.struct_page import COUNT_SHIFT, FLAG_BITS, INITIALISED, KIND_SHIFT
 from pagewalk.kmem.syscall import Array, create_array
@@ -51,7 +50,7 @@ _PLACE, _ENTRIES, _PAGE, _OWN = FIRST, SECOND, THIRD, FOURTH
 class Condenser:
     """Condense struct pages to a word each (see struct_page.FLAG_BITS).
 
-    What a method returns is a view that the next call of the same ``lane`` overwrites.
+    What a method returns is a view that the next call overwrites.
     """
 
     def __init__(self, casts: Casts, arch: Arch, layout: Layout, mem_map: MemMap) -> None:
@@ -60,16 +59,16 @@ class Condenser:
         usual = mem_map.size == 64 and layout.highest_bit < FLAG_BITS and not layout.double_map
         if not usual or layout.entire_mapcount >= 8 * CAST_WORDS:
             raise LookupError("struct page of a usual shape")
-        self._input = create_array(8 * FRAMES * LANES, "pagewalk_in")
-        self._output = create_array(8 * FRAMES * LANES, "pagewalk_out")
+        self._input = create_array(8 * FRAMES, "pagewalk_in")
+        self._output = create_array(8 * FRAMES, "pagewalk_out")
         maps = (self._input, self._output)
         make = (casts, arch, layout, mem_map)
         self._frames = load(_of_frames(*make, *maps), "pagewalk_frame", *maps)
         self._tables = load(_of_tables(*make, *maps), "pagewalk_ptes", self._frames, *maps)
-        self._words = [array.data.view(np.uint64).reshape(LANES, -1) for array in maps]
+        self._words = [array.data.view(np.uint64) for array in maps]
         self._shift = np.uint64(arch.page_shift)
 
-    def of_tables(self, lane: int, addresses: U64) -> tuple[Bool, U64]:
+    def of_tables(self, addresses: U64) -> tuple[Bool, U64]:
         """Return (plain bool[n], words u64[n, 512]) for up to TABLES of ``addresses`` (u64[n]).
 
         Where a table is ``plain``, which it is with ordinary pages of RAM and empty slots, a word
@@ -77,18 +76,18 @@ class Condenser:
         page of a large folio has its folio's flags and kind, and no mark that it is one. Memory
         that cannot be read is a table of empty slots.
         """
-        given, words = (words[lane] for words in self._words)
+        given, words = self._words
         size = len(addresses)
         given[:size] = addresses
-        run(self._tables, lane, size, _RUN)
+        run(self._tables, size, _RUN)
         return given[:size] == 0, words[: size * SLOTS].reshape(-1, SLOTS)
 
-    def of_frames(self, lane: int, pfns: U64) -> U64:
+    def of_frames(self, pfns: U64) -> U64:
         """Return words u64[n] for up to FRAMES of ``pfns`` (u64[n], frame 0 apart), with all
         flags."""
-        given, words = (words[lane, : len(pfns)] for words in self._words)
+        given, words = (words[: len(pfns)] for words in self._words)
         np.left_shift(pfns, self._shift, out=given)
-        run(self._frames, lane, -(-len(pfns) // _UNROLLED), _RUN * SLOTS // _UNROLLED)
+        run(self._frames, -(-len(pfns) // _UNROLLED), _RUN * SLOTS // _UNROLLED)
         return words
 
     def close(self) -> None:

@@ -24,12 +24,10 @@ from pagewalk.kmem.direct import (
     start,
     stop,
 )
-from pagewalk.kmem.lanes import LANES
 from pagewalk.kmem.syscall import Array, create_array
 from pagewalk.pages import I64, U64
 from pagewalk.paging import Arch
 
-# One lane: by the time a second CPU has woken up most is done.
 _TABLES = 1024
 _RUN = 256
 # Slots that a step of the inner loop takes. It is a loop that the verifier walks step by step:
@@ -46,8 +44,8 @@ class TableCounter:
 
     def __init__(self, casts: Casts, arch: Arch) -> None:
         """Load the program; raises OSError."""
-        self._given = create_array(8 * _TABLES * LANES, "pagewalk_tab")
-        self._counts = create_array(8 * _TABLES * LANES, "pagewalk_cnt")
+        self._given = create_array(8 * _TABLES, "pagewalk_tab")
+        self._counts = create_array(8 * _TABLES, "pagewalk_cnt")
         maps = (self._given, self._counts)
         self._program = load(_counter(casts, arch, *maps), "pagewalk_count", *maps)
         self._words = [array.data.view(np.uint64) for array in maps]
@@ -63,7 +61,7 @@ class TableCounter:
             here = addresses[first : first + _TABLES]
             given, counts = (words[: len(here)] for words in self._words)
             given[:] = here
-            run(self._program, 0, len(here), _RUN)
+            run(self._program, len(here), _RUN)
             pages[first : first + len(here)] = counts
         return np.where(pages == 0, -1, pages.view(np.int64))
 

@@ -16,8 +16,7 @@ import numpy as np
 
 from pagewalk.btf import Btf
 from pagewalk.kmem import asm
-from pagewalk.kmem.asm import FP, R0, R1, R2, R3, R4, R6, R7, R9, Line
-from pagewalk.kmem.lanes import LANES
+from pagewalk.kmem.asm import FP, R0, R1, R2, R3, R6, R7, R9, Line
 from pagewalk.kmem.syscall import Array, Program, load_program
 from pagewalk.paging import Arch
 
@@ -66,14 +65,14 @@ def load(code: bytes, name: str, *opened: Array | Program) -> Program:
         raise
 
 
-def run(program: Program, lane: int, count: int, most: int) -> None:
-    """Run ``program`` over range(``count``) of a lane's input, ``most`` at a time.
+def run(program: Program, count: int, most: int) -> None:
+    """Run ``program`` over range(``count``) of its input, ``most`` at a time.
 
     In the kernel it may not be preempted: a run takes a fifth of a millisecond or so, in which a
     thread of the target that wants this CPU waits.
     """
     for first in range(0, count, most):
-        program.run_with(lane, first, min(first + most, count))
+        program.run_with(first, min(first + most, count))
 
 
 def close(*opened: Array | Program) -> None:
@@ -131,25 +130,12 @@ def frame_shifts(arch: Arch) -> tuple[int, int]:
 
 
 def start(given: Array, words: Array) -> list[Line]:
-    """r6 the input, r7 the output, both of this lane; r2 and r3 from and up to where, as in run."""
+    """r6 the input, r7 the output; r2 and r3 from and up to where, as in run"""
     return [
+        asm.map_value(R6, given.fd),
+        asm.map_value(R7, words.fd),
         asm.load_u64(R2, R1, 0),
-        *_of_lane(R6, given),
-        *_of_lane(R7, words),
-        asm.load_u64(R2, R1, 8),
-        asm.load_u64(R3, R1, 16),
-    ]
-
-
-def _of_lane(register: int, array: Array) -> list[Line]:
-    # r2 is the lane
-    size = len(array.data) // LANES
-    return [
-        asm.map_value(register, array.fd),
-        asm.move(R4, R2),
-        asm.and_imm(R4, LANES - 1),
-        asm.left_imm(R4, size.bit_length() - 1),
-        asm.add(register, R4),
+        asm.load_u64(R3, R1, 8),
     ]
 
 

@@ -16,10 +16,9 @@ import numpy as np
 
 from pagewalk.errors import SourceUnavailable
 from pagewalk.flags import YOUNG
-from pagewalk.kmem.direct import FRAMES, SLOTS, TABLES
+from pagewalk.kmem.direct import FRAMES, TABLES
 from pagewalk.kmem.directmap import MemMap, highest_phys
 from pagewalk.kmem.kernel import Kernel
-from pagewalk.kmem.lanes import LANES, share
 from pagewalk.kmem.layout import kpf, page_layout
 from pagewalk.kmem.memory import I32, PAGE, element_batches
 from pagewalk.kmem.shortcuts import Shortcuts
@@ -50,8 +49,6 @@ __all__ = [
 ]
 
 _ATTEMPTS = 3
-# So many frames, half a millisecond's work, are worth waking a second CPU.
-_SHARED = 1 << 15
 _SAMPLE = 128
 
 
@@ -138,22 +135,19 @@ class StructPages:
             rows = read_frames(self.frames, pfns)
             return np.where(rows.young, rows.flags | YOUNG, rows.flags), _unsigned(rows.mapcount)
         flags, mapcount = np.empty(len(pfns), np.uint64), np.empty(len(pfns), np.uint64)
-        unclear: list[list[I64]] = [[] for _ in range(LANES)]
         zero = np.uint64(self.frames.zero.small)
-
         # Decoded once for neighbours that are alike, as most are.
-        def put(lane: int, here: slice) -> None:
-            words = condenser.of_frames(lane, pfns[here])
+        for at in range(0, len(pfns), FRAMES):
+            here = slice(at, at + FRAMES)
+            words = condenser.of_frames(pfns[here])
             first = np.flatnonzero(_changes(words))
             some, pages = words[first], np.diff(first, append=len(words))
             flags[here], mapcount[here] = (np.repeat(c, pages) for c in self._decode(some))
             flags[here][pfns[here] == zero] |= kpf("zero_page")
             clear = tell_apart(self.frames.layout, some)
-            if not clear.all():
-                unclear[lane].append(here.start + np.flatnonzero(np.repeat(~clear, pages)))
-
-        share(put, len(pfns), FRAMES, _SHARED)
-        for left in (rows for lane in unclear for rows in lane):
+            if clear.all():
+                continue
+            left = at + np.flatnonzero(np.repeat(~clear, pages))
             rows = read_frames(self.frames, pfns[left])
             flags[left] = np.where(rows.young, rows.flags | YOUNG, rows.flags)
             mapcount[left] = _unsigned(rows.mapcount)
@@ -178,7 +172,7 @@ class StructPages:
 
     def _agrees(self, condenser: Condenser) -> bool:
         pfns = sample()
-        words = condenser.of_frames(0, pfns)
+        words = condenser.of_frames(pfns)
         clear = tell_apart(self.frames.layout, words)
         flags, mapcount = self._decode(words[clear])
         rows = read_frames(self.frames, pfns[clear])
@@ -191,23 +185,17 @@ class StructPages:
         """Return (runs, pages) of the PTE tables at kernel ``addresses`` (u64[n], one or more).
 
         ``pages`` i64[n] tells how many each table maps. It is -1, and there are no runs, where
-        something in it is neither an ordinary page of RAM nor an empty slot, or is part of a large
-        folio, or needs a closer look; and where nothing is in it, which is what unreadable memory
-        looks like.
+        something in it is neither an ordinary page of RAM nor an empty slot, or needs a closer
+        look; and where nothing is in it, which is what unreadable memory looks like.
         """
-        parts: list[list[tuple[I64, I64, U64]]] = [[] for _ in range(LANES)]
-        counts = np.empty(len(addresses), np.int64)
-
-        def run(lane: int, here: slice) -> None:
-            table, length, word, counts[here] = self._runs(
-                *condenser.of_tables(lane, addresses[here])
-            )
-            parts[lane].append((here.start + table, length, word))
-
-        share(run, len(addresses), TABLES, _SHARED // SLOTS)
-        columns = zip(*(part for lane in parts for part in lane), strict=True)
-        table, length, word = (np.concatenate(column) for column in columns)
-        return Runs(table, length, *self._decode(word)), counts
+        parts, counts = [], []
+        for first in range(0, len(addresses), TABLES):
+            plain, words = condenser.of_tables(addresses[first : first + TABLES])
+            table, length, word, pages = self._runs(plain, words)
+            parts.append((first + table, length, word))
+            counts.append(pages)
+        table, length, word = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        return Runs(table, length, *self._decode(word)), np.concatenate(counts)
 
     def _runs(self, plain: Bool, words: U64) -> tuple[I64, I64, U64, I64]:
         # (table, length, word) of each run of pages, and the pages of each table, of what of_tables

@@ -64,7 +64,7 @@ class Program(NamedTuple):
         return result
 
     def run_with(self, *context: int) -> None:
-        """Run it once, on this CPU, with as many u64 as it looks at; for any number of threads."""
+        """Run it once, on this CPU, with as many u64 as it looks at; raises OSError."""
         given = (ctypes.c_uint64 * len(context))(*context)
         fields = (self.fd, ctypes.sizeof(given), ctypes.addressof(given))
         attr = _attr(struct.pack("<I36xI4xQ", *fields))
