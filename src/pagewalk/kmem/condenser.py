@@ -62,11 +62,11 @@ class Condenser:
         self._input = create_array(8 * FRAMES, "pagewalk_in")
         self._output = create_array(8 * FRAMES, "pagewalk_out")
         maps = (self._input, self._output)
-        make = (casts, arch, layout, mem_map)
-        self._frames = load(_of_frames(*make, *maps), "pagewalk_frame", *maps)
-        self._tables = load(_of_tables(*make, *maps), "pagewalk_ptes", self._frames, *maps)
+        frames = _of_frames(casts, layout, mem_map, *maps)
+        self._frames = load(frames, "pagewalk_frame", *maps)
+        tables = _of_tables(casts, arch, layout, mem_map, *maps)
+        self._tables = load(tables, "pagewalk_ptes", self._frames, *maps)
         self._words = [array.data.view(np.uint64) for array in maps]
-        self._shift = np.uint64(arch.page_shift)
 
     def of_tables(self, addresses: U64) -> tuple[Bool, U64]:
         """Return (plain bool[n], words u64[n, 512]) for up to TABLES of ``addresses`` (u64[n]).
@@ -86,7 +86,7 @@ class Condenser:
         """Return words u64[n] for up to FRAMES of ``pfns`` (u64[n], frame 0 apart), with all
         flags."""
         given, words = (words[: len(pfns)] for words in self._words)
-        np.left_shift(pfns, self._shift, out=given)
+        given[:] = pfns
         run(self._frames, -(-len(pfns) // _UNROLLED), _RUN * SLOTS // _UNROLLED)
         return words
 
@@ -96,9 +96,8 @@ class Condenser:
 
 
 def _of_frames(
-    casts: Casts, arch: Arch, layout: Layout, mem_map: MemMap, given: Array, words: Array
+    casts: Casts, layout: Layout, mem_map: MemMap, given: Array, words: Array
 ) -> bytes:
-    left, right = frame_shifts(arch)
     body = [
         *index(R9, 8 * _UNROLLED, FRAMES // _UNROLLED),
         asm.move(R1, R6),
@@ -111,8 +110,6 @@ def _of_frames(
             asm.load_u64(R1, FP, _ENTRIES),
             asm.load_u64(R1, R1, 8 * word),
             asm.jump_eq_imm(R1, 0, f"done {word}"),
-            asm.left_imm(R1, left),
-            asm.right_imm(R1, right),
             *_condense(casts, layout, mem_map, ALL_FLAGS, word),
         ]
     begin = [*start(given, words), asm.constant(R8, mem_map.base)]
@@ -194,7 +191,7 @@ def _condense(
     return [
         asm.left_imm(R1, mem_map.size.bit_length() - 1),
         asm.add(R1, R8),
-        asm.store_u64(FP, _PAGE, R1),
+        *([asm.store_u64(FP, _PAGE, R1)] if ask else []),
         *cast(casts),
         asm.load_u64(R1, R0, layout.flags),
         asm.load_u64(R2, R0, layout.compound_head),

@@ -142,7 +142,9 @@ class StructPages:
             words = condenser.of_frames(pfns[here])
             first = np.flatnonzero(_changes(words))
             some, pages = words[first], np.diff(first, append=len(words))
-            flags[here], mapcount[here] = (np.repeat(c, pages) for c in self._decode(some))
+            for column, values in zip((flags, mapcount), self._decode(some), strict=True):
+                same = (values == values[0]).all()
+                column[here] = values[0] if same else np.repeat(values, pages)
             flags[here][pfns[here] == zero] |= kpf("zero_page")
             clear = tell_apart(self.frames.layout, some)
             if clear.all():
