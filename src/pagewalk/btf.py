@@ -285,12 +285,11 @@ class Btf:
 
     def _by_name(self, name: str) -> Iterator[int]:
         # The ids, ascending; more is indexed only where those found so far did not do.
-        offset, seen, more = np.uint32(self._name_offset(name)), 1, True
-        while more:
+        offset, seen = np.uint32(self._name_offset(name)), 1
+        while seen < len(self._starts) or self._index_more():
             here = self._starts[seen:]
             yield from (np.flatnonzero(self._words[here] == offset) + seen).tolist()
             seen += len(here)
-            more = self._index_more()
 
     def _struct(self, name: str) -> int:
         if name not in self._structs:
