@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import time
@@ -19,8 +20,11 @@ from benchmarks.processes import own, start
 from benchmarks.rows import Limit, Of, Plan, Row, absent, interleave, size
 from pagewalk import by_vma, close, open_process, walk
 from pagewalk.errors import PagewalkError
-from pagewalk.pages import U64, Counts, Flag, Pages
+from pagewalk.kmem.counter import TableCounter
+from pagewalk.kmem.process import KernelSource
+from pagewalk.pages import I64, U64, Counts, Flag, Pages, VMAs
 from pagewalk.sources import SOURCES, Source
+from pagewalk.tally import sweep
 
 LOOP = "C loop over pagemap"
 SPLIT = "the full split and PSS by VMA"
@@ -52,6 +56,7 @@ def ebpf_dense(plan: Plan) -> list[Row]:
         rows += [
             Row(f"{what}: counts by VMA", LOOP, "ms", limit=Limit(1 / 10)),
             Row(f"{what}: the tables alone, without VMAs, totals and checks", LOOP, "ms"),
+            Row(f"{what}: the floor, whole tables counted in the kernel", LOOP, "ms"),
             Row(f"{what}: {SPLIT}", LOOP, "ms", limit=Limit(1 / 2)),
         ]
     rows.append(Row(f"ebpf, dense {size(plan.mib(4))}, shared with a child: {SPLIT}", LOOP, "ms"))
@@ -67,24 +72,42 @@ def ebpf_dense(plan: Plan) -> list[Row]:
 
 
 def against_loop(pid: int, rounds: int) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
-    # Samples of counts, of the tables alone, and of the split, each with those of the loop. The
-    # source is opened once, which ebpf_open times, and the programs that it loads when they pay are
-    # loaded; VMAs, totals and what the end of a walk asks are ours as well.
+    # Samples of counts, of the tables alone, of their entries, and of the split, each with those of
+    # the loop. The source is opened once, which ebpf_open times, and the programs that it loads
+    # when they pay are loaded; VMAs, totals and what the end of a walk asks are ours as well.
     with opened(pid) as source:
         for _ in range(LOADED):
             by_vma(walk(source))
             by_vma(walk(source, frames=False))
         vmas = source.vmas()
+        counter, addresses = whole_tables(source, vmas)
         got = interleave(
             rounds,
             {
                 "counts": lambda: timed(lambda: by_vma(walk(source, frames=False))),
                 "tables": lambda: timed(lambda: list(source.counts(vmas))),
+                "floor": lambda: timed(lambda: counter.count(addresses)) if counter else math.nan,
                 "loop": lambda: pagemap_loop(pid),
                 "frames": lambda: timed(lambda: by_vma(walk(source))),
             },
         )
-    return [(got[name], got["loop"]) for name in ("counts", "tables", "frames")]
+    return [(got[name], got["loop"]) for name in ("counts", "tables", "floor", "frames")]
+
+
+def whole_tables(source: Source, vmas: VMAs) -> tuple[TableCounter | None, U64]:
+    """Return what counts whole tables, None before 6.4, and where those of the process lie."""
+    assert isinstance(source, KernelSource)
+    machine, found = source.machine, [np.zeros(0, np.uint64)]
+
+    def note(owner: I64, phys: U64) -> I64:
+        found.append(phys)
+        return np.zeros(len(owner), np.int64)
+
+    user = vmas.ranges[vmas.end <= np.uint64(machine.arch.user_end)]
+    for _ in sweep(machine.arch, source.root, source.read_tables, user, count_plain=note):
+        pass
+    counter = None if machine.shortcuts is None else machine.shortcuts.counter
+    return counter, machine.direct_map.addresses(np.concatenate(found))
 
 
 def ebpf_sparse(plan: Plan) -> list[Row]:
