@@ -62,6 +62,7 @@ class Condenser:
         self._input = create_array(8 * FRAMES, "pagewalk_in")
         self._output = create_array(8 * FRAMES, "pagewalk_out")
         maps = (self._input, self._output)
+        self.arch = arch
         frames = _of_frames(casts, layout, mem_map, *maps)
         self._frames = load(frames, "pagewalk_frame", *maps)
         tables = _of_tables(casts, arch, layout, mem_map, *maps)

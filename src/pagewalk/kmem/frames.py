@@ -20,7 +20,7 @@ from pagewalk.kmem.direct import FRAMES, TABLES
 from pagewalk.kmem.directmap import MemMap, highest_phys
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.layout import kpf, page_layout
-from pagewalk.kmem.memory import I32, PAGE, element_batches
+from pagewalk.kmem.memory import I32, PAGE, element_batches, read_pages
 from pagewalk.kmem.shortcuts import Shortcuts
 from pagewalk.kmem.struct_page import (
     FrameMap,
@@ -49,6 +49,8 @@ __all__ = [
 ]
 
 _ATTEMPTS = 3
+_PROVED = 8  # tables
+_ACCOUNTED = kpf("anon") | kpf("ksm") | kpf("swapbacked") | kpf("swapcache")
 _SAMPLE = 128
 
 
@@ -126,6 +128,7 @@ class StructPages:
     def __init__(self, frames: FrameMap) -> None:
         self.frames = frames
         self._proved: bool | None = None
+        self._tables_proved = False
 
     def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
         """Return (flags, mapcount) as FrameReader says; ``once`` saves nothing here."""
@@ -188,8 +191,16 @@ class StructPages:
 
         ``pages`` i64[n] tells how many each table maps. It is -1, and there are no runs, where
         something in it is neither an ordinary page of RAM nor an empty slot, or needs a closer
-        look; and where nothing is in it, which is what unreadable memory looks like.
+        look; and where nothing is in it, which is what unreadable memory looks like. It is -1 for
+        all until some of these tables were told as read_frames tells them.
         """
+        if not self._tables_proved:
+            some = addresses[:: -(-len(addresses) // _PROVED)]
+            self._tables_proved = any(self._tables_agree(condenser, some) for _ in range(_ATTEMPTS))
+        if not self._tables_proved:
+            nothing = np.zeros(0, np.int64)
+            none = Runs(nothing, nothing, *self._decode(nothing.view(np.uint64)))
+            return none, np.full(len(addresses), -1, np.int64)
         parts, counts = [], []
         for first in range(0, len(addresses), TABLES):
             plain, words = condenser.of_tables(addresses[first : first + TABLES])
@@ -198,6 +209,24 @@ class StructPages:
             counts.append(pages)
         table, length, word = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         return Runs(table, length, *self._decode(word)), np.concatenate(counts)
+
+    def _tables_agree(self, condenser: Condenser, addresses: U64) -> bool:
+        # In all that accounting asks of a page, and in which slots are empty.
+        entries, errno = read_pages(self.frames.kernel.memory, addresses)
+        entries = entries.copy()
+        plain, words = condenser.of_tables(addresses)
+        rows = plain & (errno == 0)
+        entries, words = entries[rows].reshape(-1), words[rows].reshape(-1)
+        filled = entries != 0
+        if not filled.any() or not np.array_equal(filled, words != 0):
+            return False
+        arch = condenser.arch
+        pfns = arch.address(arch, entries[filled]) >> np.uint64(arch.page_shift)
+        told = read_frames(self.frames, pfns)
+        clear = tell_apart(self.frames.layout, words[filled]) & (told.errno == 0)
+        flags, mapcount = self._decode(words[filled])
+        wrong = ((flags ^ told.flags) & _ACCOUNTED != 0) | (mapcount != _unsigned(told.mapcount))
+        return bool(clear.any()) and not wrong[clear].any()
 
     def _runs(self, plain: Bool, words: U64) -> tuple[I64, I64, U64, I64]:
         # (table, length, word) of each run of pages, and the pages of each table, of what of_tables
