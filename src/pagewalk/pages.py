@@ -269,9 +269,10 @@ def alike(*columns: npt.NDArray[Any] | None, also: I64 | None = None) -> I64:
     Neighbouring pages mostly look alike: what a run decides need not be decided page by page.
     """
     given = [column for column in columns if column is not None]
-    new = np.zeros(len(given[0]), bool)
+    new = np.empty(len(given[0]), bool)
     new[:1] = True
-    for column in given:
+    np.not_equal(given[0][1:], given[0][:-1], out=new[1:])
+    for column in given[1:]:
         new[1:] |= column[1:] != column[:-1]
     if also is not None:
         new[also[also < len(new)]] = True

@@ -145,9 +145,10 @@ class Sifted(NamedTuple):
 
 @dataclass(eq=False)
 class Memo:
-    """What the last sweep over the same ranges read of upper tables, by depth.
+    """What the last sweep over the same ranges (``start``, ``end`` u64) read of upper tables.
 
-    They hardly ever change: where the words are the same, they need not be decoded again.
+    ``levels`` has it by depth. They hardly ever change: where the words are the same, they need not
+    be decoded again.
     """
 
     start: U64 = field(default_factory=lambda: np.zeros(0, np.uint64))

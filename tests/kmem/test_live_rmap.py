@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ VM_MERGEABLE = 0x8000_0000  # include/linux/mm.h
 
 # Has 8 MiB of each kind, tells where, and does as it is told, a line at a time.
 SHARER = """
-import ctypes, mmap, os, signal, sys, tempfile
+import ctypes, json, mmap, os, signal, sys, tempfile
 size = 8 << 20
 file = tempfile.TemporaryFile()
 file.truncate(size)
@@ -37,7 +38,8 @@ maps = {
 for name, map in maps.items():
     if name != "untouched":
         map[:] = b"x" * size
-print({n: ctypes.addressof(ctypes.c_char.from_buffer(m)) for n, m in maps.items()}, flush=True)
+places = {n: ctypes.addressof(ctypes.c_char.from_buffer(m)) for n, m in maps.items()}
+print(json.dumps(places), flush=True)
 child = 0
 for line in sys.stdin:
     if line == "fork\\n":
@@ -72,7 +74,7 @@ def sharer() -> Iterator[Sharer]:
     command = [sys.executable, "-c", SHARER]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
-        yield Sharer(process, eval(process.stdout.readline()))
+        yield Sharer(process, json.loads(process.stdout.readline()))
         process.kill()
 
 

@@ -23,10 +23,9 @@ from pagewalk.kmem.direct import (
     Casts,
     cast,
     close,
-    frame_shifts,
+    frame_mask,
     index,
     load,
-    load_table,
     loop,
     run,
     start,
@@ -122,7 +121,8 @@ def _of_tables(
 ) -> bytes:
     # A table with something odd in it is left at once, with a mark in place of its address.
     bits_set, bits_clear = arch.plain(arch)
-    left, right = frame_shifts(arch)
+    left = 64 - frame_mask(arch).bit_length()
+    right = left + arch.page_shift
     body: list[Line] = [
         *index(R1, 8 * _UNROLLED, SLOTS // _UNROLLED),
         asm.load_u64(R9, FP, _PLACE),
@@ -156,7 +156,10 @@ def _of_tables(
     odd = [asm.Label("odd"), asm.load_u64(R9, FP, _PLACE), *_mark(1)]
     table: list[Line] = [
         *index(R9, 8, TABLES),
-        *load_table(),
+        asm.move(R1, R6),
+        asm.add(R1, R9),
+        asm.load_u64(R1, R1, 0),
+        asm.store_u64(FP, TABLE, R1),
         asm.store_u64(FP, _PLACE, R9),
         *_mark(0),
         asm.move_imm(R2, 0),

@@ -17,6 +17,7 @@ from pagewalk.kmem.direct import (
     Casts,
     cast,
     close,
+    frame_mask,
     index,
     load,
     loop,
@@ -33,8 +34,6 @@ _RUN = 256
 # Slots that a step of the inner loop takes. It is a loop that the verifier walks step by step:
 # short enough for that, and for the CPU to keep it decoded.
 _UNROLLED = 64
-
-ALL = (1 << 64) - 1
 
 _GIVEN, _PLACE, _COUNTS = FIRST, SECOND, THIRD
 
@@ -77,8 +76,7 @@ def _counter(casts: Casts, arch: Arch, given: Array, counts: Array) -> bytes:
     present, special = arch.plain(arch)
     frames = int(arch.last_ram_frame).bit_length()
     beyond = (1 << frames) - 1 - arch.last_ram_frame << arch.page_shift
-    every = int(arch.address(arch, np.array([ALL], np.uint64))[0])  # the bits of a frame
-    odd = special | every >> arch.page_shift + frames << arch.page_shift + frames
+    odd = special | frame_mask(arch) >> arch.page_shift + frames << arch.page_shift + frames
     collect: list[Line] = [asm.move(R2, R1), asm.add(R2, R5), asm.or_(R7, R2)]
     # Most tables are full: what all entries have shows it, in r6.
     full = [*collect, asm.and_(R6, R1)]

@@ -16,7 +16,7 @@ import numpy as np
 
 from pagewalk.btf import Btf
 from pagewalk.kmem import asm
-from pagewalk.kmem.asm import FP, R0, R1, R2, R3, R6, R7, R9, Line
+from pagewalk.kmem.asm import FP, R0, R1, R2, R3, R6, R7, Line
 from pagewalk.kmem.syscall import Array, Program, load_program
 from pagewalk.paging import Arch
 
@@ -122,11 +122,9 @@ def cast(casts: Casts) -> list[Line]:
     return [asm.move_imm(R2, casts.plain), asm.call_kernel(casts.cast)]
 
 
-def frame_shifts(arch: Arch) -> tuple[int, int]:
-    """Return by how much to shift an entry left, and then right, for its frame number."""
-    mask = int(arch.address(arch, np.array([(1 << 64) - 1], np.uint64))[0])
-    left = 64 - mask.bit_length()
-    return left, left + arch.page_shift
+def frame_mask(arch: Arch) -> int:
+    """Return the bits of an entry that are its frame."""
+    return int(arch.address(arch, np.array([(1 << 64) - 1], np.uint64))[0])
 
 
 def start(given: Array, words: Array) -> list[Line]:
@@ -142,13 +140,3 @@ def start(given: Array, words: Array) -> list[Line]:
 def stop() -> list[Line]:
     """return 0"""
     return [asm.move_imm(R0, 0), asm.leave()]
-
-
-def load_table() -> list[Line]:
-    """TABLE = the address of a table, at r9 in the input"""
-    return [
-        asm.move(R1, R6),
-        asm.add(R1, R9),
-        asm.load_u64(R1, R1, 0),
-        asm.store_u64(FP, TABLE, R1),
-    ]

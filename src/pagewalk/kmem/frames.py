@@ -31,7 +31,7 @@ from pagewalk.kmem.struct_page import (
     tell_apart,
 )
 from pagewalk.kmem.zero import ZeroFrames
-from pagewalk.pages import I64, U64, Bool
+from pagewalk.pages import I64, U64, Bool, alike
 from pagewalk.paging import Arch
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class StructPages:
         for at in range(0, len(pfns), FRAMES):
             here = slice(at, at + FRAMES)
             words = condenser.of_frames(pfns[here])
-            first = np.flatnonzero(_changes(words))
+            first = alike(words)
             some, pages = words[first], np.diff(first, append=len(words))
             for column, values in zip((flags, mapcount), self._decode(some), strict=True):
                 same = (values == values[0]).all()
@@ -232,9 +232,7 @@ class StructPages:
         # (table, length, word) of each run of pages, and the pages of each table, of what of_tables
         # tells.
         flat = words.reshape(-1)
-        new = _changes(flat)
-        new[:: words.shape[1]] = True
-        start = np.flatnonzero(new)
+        start = alike(flat, also=np.arange(0, len(flat), words.shape[1]))
         length, word = np.diff(start, append=len(flat)), flat[start]
         filled = word != 0
         start, length, word = start[filled], length[filled], word[filled]
@@ -251,14 +249,6 @@ class StructPages:
 
     def close(self) -> None:
         """Give nothing back: the reader belongs to the machine."""
-
-
-def _changes(words: U64) -> Bool:
-    # Which words are not as the one before.
-    new = np.empty(len(words), np.bool_)
-    new[:1] = True
-    np.not_equal(words[1:], words[:-1], out=new[1:])
-    return new
 
 
 def sample() -> U64:
