@@ -176,7 +176,7 @@ def hides_pmd_sharing(walk: Walk) -> bool:
         return False
     vmas, pud = walk.vmas, np.uint64(PUD_SIZE)
     whole = (vmas.start + pud - np.uint64(1)) // pud < vmas.end // pud
-    shared = (vmas.backing == Backing.HUGETLB) & (vmas.perms & SHARED != 0)
+    shared = (vmas.backing == Backing.HUGETLB.value) & (vmas.perms & SHARED != 0)
     return bool((shared & whole).any())
 
 
@@ -213,7 +213,7 @@ def add(sums: Sums, batch: Counts, page_size: int) -> None:
     huge = batch.flags & np.uint32(Flag.HUGE) != 0
     if huge.any():
         sums.huge[here] += weigh(key[huge], size[huge], shape)
-    holes = batch.state == State.NOT_MAPPED
+    holes = batch.state == State.NOT_MAPPED.value
     if holes.any():
         level = (batch.flags[holes] >> np.uint32(LEVEL_SHIFT)).astype(np.int64)
         sums.level[here] += weigh(row[holes] * LEVELS + level, size[holes], (shape[0], LEVELS))
@@ -248,12 +248,13 @@ def add_frames(
         poison[:] = False
     if poison.any():
         sums.hwpoison[here] += weigh(row[poison], size[poison], shape)
-    exclusive = (pages.state == State.HUGETLB) & (pages.flags & np.uint32(Flag.EXCLUSIVE) != 0)
+    hugetlb = pages.state == State.HUGETLB.value
+    exclusive = hugetlb & (pages.flags & np.uint32(Flag.EXCLUSIVE) != 0)
     if exclusive.any():
         sums.private_hugetlb[here] += weigh(row[exclusive], size[exclusive], shape)
     if pages.kflags is None or pages.mapcount is None:
         return
-    once = (pages.state == State.HUGETLB) & ~exclusive & (pages.mapcount == 1)
+    once = hugetlb & ~exclusive & (pages.mapcount == 1)
     if once.any():
         sums.pmd_shared[here] += weigh(row[once], size[once], shape)
     counted = SHARED_STATES[pages.state] | poison
@@ -265,9 +266,9 @@ def add_frames(
     sums.pss[here] += weigh(row, np.where(counted, pss, 0.0), shape)
     alone = counted & (pages.mapcount < 2)
     if release() >= ENTRIES_SHARED:  # in full, and as shared
-        alone &= (pages.state != State.MIGRATING) & ~poison
+        alone &= (pages.state != State.MIGRATING.value) & ~poison
     sums.uss[here] += weigh(row, np.where(alone, size, 0.0), shape)
-    ksm = (pages.kflags & KSM != 0) & (pages.state == State.ANON)
+    ksm = (pages.kflags & KSM != 0) & (pages.state == State.ANON.value)
     if ksm.any():
         sums.ksm[here] += weigh(row[ksm], size[ksm], shape)
 
@@ -293,7 +294,7 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
         "huge_zero": sums.huge[:, State.ZERO] if walk.huge else None,
         "hugetlb": state[State.HUGETLB],
         "device": state[State.DEVICE],
-        "hidden": np.where(walk.vmas.backing == Backing.HIDDEN, size - present, 0),
+        "hidden": np.where(walk.vmas.backing == Backing.HIDDEN.value, size - present, 0),
         **{s.label: state[s] for s in PLAIN_STATES},
         **{
             f"not_mapped_{name}": sums.level[:, level] if walk.tables else None

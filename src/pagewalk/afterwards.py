@@ -45,7 +45,7 @@ def check_still(source: Source, vmas: VMAs, outcome: Outcome) -> None:
 
 def read_shmem_swap(source: Source, vmas: VMAs, outcome: Outcome) -> None:
     # Swapped shmem pages leave no trace in the page tables; only the object knows.
-    shmem = np.flatnonzero(vmas.backing == Backing.SHMEM)
+    shmem = np.flatnonzero(vmas.backing == Backing.SHMEM.value)
     if len(shmem) == 0 or not swap.swap_in_use():
         outcome.shmem_swap = np.zeros(len(vmas), np.int64)
         return

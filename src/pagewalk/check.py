@@ -81,7 +81,7 @@ def keep(report: Report, found: list[Difference]) -> None:
 
 def comparable(vmas: VMAs) -> tuple[list[str], U64]:
     """Return the names of the VMAs procfs shows nothing of, and the ranges of the others."""
-    hidden: Bool = vmas.backing == Backing.HIDDEN
+    hidden: Bool = vmas.backing == Backing.HIDDEN.value
     if vmas.flags is not None:
         hidden = hidden | (vmas.flags & VM_PFNMAP != 0)
     names = [vmas.name[row] or "[anon]" for row in np.flatnonzero(hidden).tolist()]
@@ -160,9 +160,10 @@ def compared(
     yield "state", states[0] == states[1], (labels[states[0]], labels[states[1]])
     if first.pfn is not None and second.pfn is not None:
         frames = first.pfn[one], second.pfn[other]
+        here = [state <= State.PRESENT.value for state in states]
         steps = [
-            np.where(rows.state[row] <= State.PRESENT, (pieces[:, 0] - rows.addr[row]) // PAGE, 0)
-            for rows, row in ((first, one), (second, other))
+            np.where(mask, (pieces[:, 0] - rows.addr[row]) // PAGE, 0)
+            for mask, rows, row in zip(here, (first, second), (one, other), strict=True)
         ]
         found = frames[0] + steps[0].astype(np.uint64), frames[1] + steps[1].astype(np.uint64)
         yield "pfn", found[0] == found[1], found
@@ -177,7 +178,7 @@ def no_count(pages: Pages) -> Bool:
     if pages.kflags is None or pages.mapcount is None:
         return np.ones(len(pages), bool)
     silent: Bool = untold(pages.kflags) & (pages.mapcount == 0)
-    return silent & (pages.state <= State.PRESENT)
+    return silent & (pages.state <= State.PRESENT.value)
 
 
 def alone(spare: U64, known: U64, rows: Pages, which: int) -> Iterator[Difference]:

@@ -164,7 +164,7 @@ def shmem_overcount(case: Case) -> int:
     ours, smaps, vmas = case.table.columns["swap"], case.theirs.smaps, case.table.vmas
     if ours is None or smaps is None or len(smaps.start) != len(vmas):
         return 0
-    private = (vmas.backing == Backing.SHMEM) & (vmas.perms & WRITE != 0)
+    private = (vmas.backing == Backing.SHMEM.value) & (vmas.perms & WRITE != 0)
     private &= vmas.perms & SHARED == 0
     excess = smaps.columns.get("Swap", np.zeros(len(vmas), np.int64)) - ours
     return -int(np.maximum(excess, 0)[private].sum())

@@ -57,7 +57,7 @@ class State(IntEnum):
         return self.name.lower()
 
 
-PRESENT_STATES = tuple(s for s in State if s <= State.PRESENT)
+PRESENT_STATES = tuple(s for s in State if s.value <= State.PRESENT.value)
 
 
 class Flag(IntFlag):

@@ -65,7 +65,7 @@ class SwapTypes(NamedTuple):
 
     def flags(self) -> U32:
         """Return u32[32], the Flag bits of each type number."""
-        words = np.full(32, Flag.SOFT, np.uint32)
+        words = np.full(32, Flag.SOFT.value, np.uint32)
         words[: self.swapfiles] |= np.uint32(Flag.SWAP)
         for flag, types in (
             (Flag.HWPOISON, self.hwpoison),

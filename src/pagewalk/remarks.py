@@ -166,7 +166,7 @@ def about_hole(found: Translation) -> Iterator[str]:
     missing = [level.name for level in found.arch.levels if level.number < last.level.number]
     made = "a page" if not missing else f"a page and the missing tables ({', '.join(missing)})"
     yield f"A touch that the VMA allows gets {made}."
-    backing = found.vmas.backing[found.row]
+    backing = Backing(found.vmas.backing[found.row])
     if backing in (Backing.FILE, Backing.SHMEM):
-        where = "in the page cache" + (" or on swap" if backing == Backing.SHMEM else "")
+        where = "in the page cache" + (" or on swap" if backing is Backing.SHMEM else "")
         yield f"The file's page may be {where} all the same: only page tables are looked at here."

@@ -200,7 +200,7 @@ def hole_counts(vmas: VMAs, holes: Holes) -> Counts:
 
 def doubt_rows(vmas: VMAs, doubts: Doubts) -> Pages:
     """Return ``doubts`` as Pages in state DOUBT, with the raw entry and its level."""
-    state = np.full(len(doubts), State.DOUBT, np.uint8)
+    state = np.full(len(doubts), State.DOUBT.value, np.uint8)
     rows = unpopulated(vmas, doubts.addr, doubts.size, state)
     rows.flags[:] = doubts.level.astype(np.uint32) << np.uint32(LEVEL_SHIFT)
     rows.entry[:] = doubts.entry
@@ -222,7 +222,7 @@ def fill(vmas: VMAs, pages: Pages, start: int, end: int, wanted: U64) -> Pages:
     """
     covered = np.stack([pages.addr, pages.addr + pages.size], axis=1)
     free, _, _ = intersect(gaps(covered, start, end), wanted)
-    state = np.full(len(free), State.ABSENT, np.uint8)
+    state = np.full(len(free), State.ABSENT.value, np.uint8)
     rows = unpopulated(vmas, free[:, 0], free[:, 1] - free[:, 0], state)
     if len(free) == 0:
         return pages

@@ -208,7 +208,7 @@ def decode(
 
 
 def _lost(space: Space, depth: int, tables: Tables) -> Doubts:
-    span, why = space.arch.levels[depth].span, np.full(len(tables), Why.TABLE, np.uint8)
+    span, why = space.arch.levels[depth].span, np.full(len(tables), Why.TABLE.value, np.uint8)
     return _doubts(space, depth - 1, tables.addr, span, tables.entry, why)
 
 
@@ -339,7 +339,7 @@ def _below(space: Space, depth: int, tables: Tables, found: _Entries) -> tuple[T
     bad = astray | (path == phys[:, None]).any(axis=1)
     if not bad.any():
         return below, NO_DOUBTS
-    why = np.where(astray, Why.TABLE, Why.CYCLE).astype(np.uint8)
+    why = np.where(astray, Why.TABLE.value, Why.CYCLE.value).astype(np.uint8)
     wrong = pick(found, bad)
     doubts = _doubts(space, depth, wrong.addr, 1 << level.shift, wrong.entry, why[bad])
     return pick(below, ~bad), doubts
@@ -358,7 +358,7 @@ def _leaves(space: Space, depth: int, tables: Tables, found: _Entries) -> tuple[
     shift = np.full(len(found), level.shift, np.uint8)
     leaves = Leaves(found.addr, shift, found.entry, flags, pfn)
     wrong = np.flatnonzero(bad)
-    why = np.where(reserved[wrong], Why.RESERVED, Why.FRAME).astype(np.uint8)
+    why = np.where(reserved[wrong], Why.RESERVED.value, Why.FRAME.value).astype(np.uint8)
     doubts = _doubts(space, depth, found.addr[wrong], 1 << level.shift, found.entry[wrong], why)
     if len(wrong):
         leaves = pick(leaves, ~bad)

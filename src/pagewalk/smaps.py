@@ -151,7 +151,7 @@ def add(sums: Sums, pages: Pages, page_size: int, swap_users: SwapUsers | None) 
     kflags, flags, vma = pages.kflags[rows], pages.flags[rows], pages.vma[rows]
     size, mapcount = pages.size[rows], pages.mapcount[rows]
     # What is on the move has no bits of its own left: it counts as clean.
-    moving = pages.state[rows] == State.MIGRATING
+    moving = pages.state[rows] == State.MIGRATING.value
     pte_dirty = flags & np.uint32(Flag.DIRTY) != 0
     dirty = (pte_dirty | has(kflags, "dirty")) & ~moving
     shared = mapcount >= 2
@@ -174,7 +174,7 @@ def add(sums: Sums, pages: Pages, page_size: int, swap_users: SwapUsers | None) 
 
 
 def add_swap(sums: Sums, pages: Pages, page_size: int, swap_users: SwapUsers | None) -> None:
-    rows = np.flatnonzero(pages.state == State.SWAPPED)
+    rows = np.flatnonzero(pages.state == State.SWAPPED.value)
     if len(rows) == 0 or swap_users is None or pages.pfn is None:
         return
     at = np.searchsorted(swap_users.slot, pages.pfn[rows])

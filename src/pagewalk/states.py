@@ -18,7 +18,7 @@ ORDINARY = np.zeros(len(Backing), np.bool_)
 ORDINARY[[Backing.ANON, Backing.FILE, Backing.SHMEM]] = True
 
 # What a hole is, by Holes.level.
-HOLE_STATES = np.full(6, State.NOT_MAPPED, np.uint8)
+HOLE_STATES = np.full(6, State.NOT_MAPPED.value, np.uint8)
 HOLE_STATES[:2] = State.ABSENT, State.EMPTY
 
 SOFT_KINDS = (  # the last match wins
@@ -38,7 +38,7 @@ def classify(flags: U32, backing: U8, kflags: U64 | None) -> U8:
     /proc/kpageflags word, or None where frames are withheld: the kind then comes from bit 61 and
     the VMA, and a page of a driver's VMA that may be special stays PRESENT.
     """
-    present = flags & Flag.PRESENT != 0
+    present = flags & Flag.PRESENT.value != 0
     kind = (
         kind_by_vma(flags, backing)
         if kflags is None
@@ -47,7 +47,7 @@ def classify(flags: U32, backing: U8, kflags: U64 | None) -> U8:
     state = np.where(present, kind, np.uint8(State.SOFT))
     if not present.all():
         for flag, soft in SOFT_KINDS:
-            state[~present & (flags & flag != 0)] = soft
+            state[~present & (flags & flag.value != 0)] = soft
     return state
 
 
@@ -66,8 +66,8 @@ def untold(kflags: U64) -> Bool:
 def kind_by_frame(flags: U32, backing: U8, kflags: U64) -> U8:
     # A normal page is anonymous, or has bit 61; up to 6.8 bit 61 is missing on PMD-mapped file
     # THPs, which the large-folio bits give away. A real page table says it by its special bit.
-    normal_file = (flags & (Flag.FILE | Flag.NORMAL) != 0) | (kflags & LARGE != 0)
-    kind = np.full(len(flags), State.SPECIAL, np.uint8)
+    normal_file = (flags & (Flag.FILE | Flag.NORMAL).value != 0) | (kflags & LARGE != 0)
+    kind = np.full(len(flags), State.SPECIAL.value, np.uint8)
     # No driver maps into anonymous memory or a file: such a page was moved to another frame before
     # the old one's flags were read, or the frame database leaves its frame out, as some kernels do
     # with RAM that they initialise late. It is the entry that is right.
@@ -76,20 +76,20 @@ def kind_by_frame(flags: U32, backing: U8, kflags: U64) -> U8:
     kind[normal_file & has(kflags, "swapbacked")] = State.SHMEM
     silent = normal_file & untold(kflags)
     kind[silent] = State.DEVICE
-    kind[silent & (backing == Backing.FILE)] = State.FILE
-    kind[silent & (backing == Backing.SHMEM)] = State.SHMEM
+    kind[silent & (backing == Backing.FILE.value)] = State.FILE
+    kind[silent & (backing == Backing.SHMEM.value)] = State.SHMEM
     kind[has(kflags, "anon")] = State.ANON
     kind[has(kflags, "huge")] = State.HUGETLB
-    kind[has(kflags, "zero_page") | (flags & Flag.ZERO != 0)] = State.ZERO
+    kind[has(kflags, "zero_page") | (flags & Flag.ZERO.value != 0)] = State.ZERO
     return kind
 
 
 def kind_by_vma(flags: U32, backing: U8) -> U8:
-    normal_file = flags & Flag.FILE != 0
-    kind = np.full(len(flags), State.ANON, np.uint8)
-    kind[backing == Backing.DRIVER] = State.PRESENT
+    normal_file = flags & Flag.FILE.value != 0
+    kind = np.full(len(flags), State.ANON.value, np.uint8)
+    kind[backing == Backing.DRIVER.value] = State.PRESENT
     kind[normal_file] = State.FILE
-    kind[normal_file & (backing == Backing.SHMEM)] = State.SHMEM
-    kind[backing == Backing.HUGETLB] = State.HUGETLB
-    kind[flags & Flag.ZERO != 0] = State.ZERO
+    kind[normal_file & (backing == Backing.SHMEM.value)] = State.SHMEM
+    kind[backing == Backing.HUGETLB.value] = State.HUGETLB
+    kind[flags & Flag.ZERO.value != 0] = State.ZERO
     return kind

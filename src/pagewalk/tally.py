@@ -381,7 +381,7 @@ def _add(start: U64, size: U64, rows: Batch) -> None:
     for addr, kind, amount in (
         (leaves.addr, _kinds(leaves), leaf_size),
         (holes.addr, holes.level.astype(np.int64) + (Kind.EMPTY - 1), holes.size),
-        (doubts.addr, np.full(len(doubts), Kind.DOUBT), doubts.size),
+        (doubts.addr, np.full(len(doubts), Kind.DOUBT.value), doubts.size),
     ):
         if len(addr):
             owner = np.searchsorted(start, addr, side="right") - 1
@@ -390,10 +390,10 @@ def _add(start: U64, size: U64, rows: Batch) -> None:
 
 def _kinds(leaves: Leaves) -> I64:
     if (leaves.flags & _TOLD == _PAGE).all():
-        return np.full(len(leaves), Kind.PAGE, np.int64)
-    kind = np.full(len(leaves), Kind.SOFT, np.int64)
+        return np.full(len(leaves), Kind.PAGE.value, np.int64)
+    kind = np.full(len(leaves), Kind.SOFT.value, np.int64)
     for wanted, name in _BY_FLAGS:
         kind[(leaves.flags & wanted) == wanted] = name
     huge = leaves.flags & np.uint32(Flag.HUGE) != 0
-    kind[huge & (kind == Kind.PAGE)] = Kind.HUGE
+    kind[huge & (kind == Kind.PAGE.value)] = Kind.HUGE
     return kind

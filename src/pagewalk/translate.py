@@ -83,7 +83,7 @@ def ask_pagemap(source: KernelSource, found: Trace, vmas: VMAs, row: int | None)
     if row is not None:
         if vmas.flags is not None and int(vmas.flags[row]) & VM_PFNMAP:
             return Opinion(word, None, "pagemap shows nothing of a PFN map")
-        if vmas.backing[row] == Backing.HUGETLB and not found.present and not found.none:
+        if vmas.backing[row] == Backing.HUGETLB.value and not found.present and not found.none:
             return Opinion(word, None, "of hugetlb pagemap shows pages only")
     return compare(arch, found, word)
 

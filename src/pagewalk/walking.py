@@ -174,7 +174,7 @@ def run(
     keep_freed_memory()
     doubtful = 0
     for batch in batches:
-        doubtful += int(batch.size[batch.state == State.DOUBT].sum())
+        doubtful += int(batch.size[batch.state == State.DOUBT.value].sum())
         yield batch
         del batch  # or it stays in memory while the next one is made
     if doubtful:

@@ -43,12 +43,13 @@ _MARKER = {1: Flag.UFFD_WP, 2: Flag.HWPOISON, 4: Flag.GUARD}
 # The flags of a leaf by its low 12 bits: one look-up in place of a dozen passes.
 def _low_flags(present: int, always: Flag) -> U32:
     words = np.arange(1 << 12)
-    flags = np.full(len(words), Flag.PRESENT | always)
+    flags = np.full(len(words), Flag.PRESENT.value | always.value)
     for flag, bit in _LOW.items():
-        flags |= np.where(words & bit, flag, 0)
+        flags |= np.where(words & bit, flag.value, 0)
     # without bit 0 nobody has access, whatever the other bits say
-    mapped = np.where(words & WRITE, Flag.WRITE, 0) | np.where(words & USER, Flag.USER, 0)
-    hidden = np.where(words & PROT_NONE, Flag.PROT_NONE, 0)
+    mapped = np.where(words & WRITE, Flag.WRITE.value, 0)
+    mapped |= np.where(words & USER, Flag.USER.value, 0)
+    hidden = np.where(words & PROT_NONE, Flag.PROT_NONE.value, 0)
     flags |= np.where(words & PRESENT, mapped, hidden)
     return np.where(words & present, flags, 0).astype(np.uint32)
 
@@ -105,10 +106,10 @@ def _rights(arch: Arch, entry: U64, level: Level) -> U32:
 @cache
 def _high_flags(era: Era) -> U32:
     words = np.arange(1 << 12, dtype=np.uint64) << np.uint64(52)
-    flags = np.where(words & np.uint64(NX), 0, Flag.EXEC)
-    flags |= np.where(words & np.uint64(era.saved_dirty), Flag.DIRTY, 0)
+    flags = np.where(words & np.uint64(NX), 0, Flag.EXEC.value)
+    flags |= np.where(words & np.uint64(era.saved_dirty), Flag.DIRTY.value, 0)
     # up to 6.14 a device page had no normal struct page
-    flags |= np.where(words & np.uint64(era.devmap), Flag.DEVICE | Flag.SPECIAL, 0)
+    flags |= np.where(words & np.uint64(era.devmap), (Flag.DEVICE | Flag.SPECIAL).value, 0)
     return flags.astype(np.uint32)
 
 
@@ -135,14 +136,14 @@ def _decode(arch: Arch, entry: U64, level: Level) -> tuple[U32, U64]:
 def _decode_soft(arch: Arch, entry: U64, level: Level) -> tuple[U32, U64]:
     kind, offset = _soft(arch, entry)
     flags = arch.era.swap.flags()[kind]
-    flags |= np.where(entry & np.uint64(SWAP_SOFT_DIRTY), Flag.SOFT_DIRTY, 0).astype(np.uint32)
-    flags |= np.where(entry & np.uint64(SWAP_UFFD_WP), Flag.UFFD_WP, 0).astype(np.uint32)
+    flags[entry & np.uint64(SWAP_SOFT_DIRTY) != 0] |= np.uint32(Flag.SOFT_DIRTY)
+    flags[entry & np.uint64(SWAP_UFFD_WP) != 0] |= np.uint32(Flag.UFFD_WP)
     if level.number > 1:
         flags |= np.uint32(Flag.HUGE)
     marker = (flags & np.uint32(Flag.MARKER)) != 0
     framed = ~marker & ((flags & np.uint32(Flag.MIGRATION | Flag.DEVICE | Flag.HWPOISON)) != 0)
     for bit, flag in _MARKER.items():
-        flags |= np.where(marker & ((offset & np.uint64(bit)) != 0), flag, 0).astype(np.uint32)
+        flags[marker & (offset & np.uint64(bit) != 0)] |= np.uint32(flag)
     return flags, np.where(framed, offset & np.uint64(_soft_frame(arch)), 0).astype(np.uint64)
 
 

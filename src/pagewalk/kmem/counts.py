@@ -35,7 +35,7 @@ def alone_counts(vma: I64, pages: I64) -> Counts:
     many = len(vma)
     return Counts(
         vma,
-        np.full(many, State.ANON, np.uint8),
+        np.full(many, State.ANON.value, np.uint8),
         np.full(many, PRESENT | np.uint32(Flag.NORMAL)),
         pages.astype(np.uint64) * np.uint64(PAGE),
         np.full(many, 1 << KPF["anon"], np.uint64),
@@ -54,11 +54,11 @@ def tallied(vmas: VMAs, rows: I64, size: U64, keep: Bool) -> Counts:
     which, kind = np.nonzero(size * keep[:, None])
     state, row = KIND_STATES[kind], rows[which]
     backing = vmas.backing[row]
-    state[(state == State.SPECIAL) & (backing == Backing.ANON)] = State.ZERO
-    state[(state == State.PRESENT) & (backing == Backing.HUGETLB)] = State.HUGETLB
+    state[(state == State.SPECIAL.value) & (backing == Backing.ANON.value)] = State.ZERO
+    state[(state == State.PRESENT.value) & (backing == Backing.HUGETLB.value)] = State.HUGETLB
     if vmas.flags is not None:
         mapped = vmas.flags[row] & np.uint64(VM_PFNMAP) != 0
-        state[(state == State.PRESENT) & mapped] = State.SPECIAL
-    huge = np.where(kind == Kind.HUGE, Flag.HUGE, 0).astype(np.uint32)
+        state[(state == State.PRESENT.value) & mapped] = State.SPECIAL
+    huge = np.where(kind == Kind.HUGE.value, Flag.HUGE.value, 0).astype(np.uint32)
     flags = KIND_LEVELS[kind] << np.uint32(LEVEL_SHIFT) | huge
     return Counts(row, state, flags, size[which, kind])

@@ -35,7 +35,7 @@ def flags_of(named: VMAs, raw: RawVmas | None) -> U64:
 def with_flags(vmas: VMAs, flags: U64) -> VMAs:
     """Return ``vmas`` with vm_flags; what they call a PFN map is no longer hidden."""
     backing = vmas.backing.copy()
-    seen = (backing == Backing.HIDDEN) & (flags != 0)
+    seen = (backing == Backing.HIDDEN.value) & (flags != 0)
     backing[seen] = Backing.KERNEL
     backing[flags & np.uint64(VM_HUGETLB) != 0] = Backing.HUGETLB
     return replace(vmas, flags=flags, backing=backing)

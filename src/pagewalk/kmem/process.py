@@ -282,7 +282,7 @@ class KernelSource:
             assert leaves.pfn is not None
             kind, offset = self.machine.arch.soft(self.machine.arch, leaves.entry[soft])
             leaves.pfn[soft] = kind | offset << np.uint64(5)
-        hugetlb = present & (vmas.backing[row] == Backing.HUGETLB)
+        hugetlb = present & (vmas.backing[row] == Backing.HUGETLB.value)
         if hugetlb.any():
             self.mark_exclusive(leaves, np.flatnonzero(hugetlb))
 
@@ -329,7 +329,7 @@ class KernelSource:
             count_plain=self.count_many,
             memo=self.memo,
         )
-        huge = (tally.size[:, Kind.HUGE] != 0) & (vmas.backing[rows] == Backing.ANON)
+        huge = (tally.size[:, Kind.HUGE] != 0) & (vmas.backing[rows] == Backing.ANON.value)
         yield tallied(vmas, rows, tally.size, ~huge)
         for batch in self.leaves(vmas, vmas.ranges[rows[huge]]) if huge.any() else ():
             yield self.count_batch(vmas, batch)
@@ -362,7 +362,7 @@ class KernelSource:
             [
                 classify(leaves.flags, vmas.backing[row[: len(leaves)]], None),
                 HOLE_STATES[batch.holes.level],
-                np.full(len(batch.doubts), State.DOUBT, np.uint8),
+                np.full(len(batch.doubts), State.DOUBT.value, np.uint8),
             ]
         )
         # Without a look at the frame an anonymous page cannot be told from one of a file's VMA.

@@ -20,17 +20,13 @@ CHUNK = 1 << 16  # pages written at a time
 
 PRESENT, ABSENT, UNMAPPED, HIDDEN = range(4)
 
-# Numbers, not members: numpy asks an enum for what it has not (Python 3.11 runs code for that), and
-# swallows what comes of it, a Ctrl-C too. In a loop over VMAs that is one in twelve.
-STATE_ABSENT, STATE_NOT_MAPPED = np.uint8(State.ABSENT), np.uint8(State.NOT_MAPPED)
-
 
 def pages(batches: Iterable[Pages], vmas: VMAs, out: TextIO) -> None:
     """Write a line for each base page of every VMA, in address order, with blocks and totals."""
     counts = np.zeros(4, np.int64)
     total = np.zeros(4, np.int64)
     at = None
-    all_hidden = (vmas.backing == Backing.HIDDEN).tolist()
+    all_hidden = (vmas.backing == Backing.HIDDEN.value).tolist()
     unknown = False  # whether some page of this VMA is absent or not mapped, and nobody knows which
     for rows in (piece for batch in batches for piece in chunks(batch)):
         edges = np.flatnonzero(np.diff(rows.vma)) + 1
@@ -42,7 +38,7 @@ def pages(batches: Iterable[Pages], vmas: VMAs, out: TextIO) -> None:
                 counts[:] = 0
                 unknown = False
             at = row
-            unknown = unknown or bool((here.state == STATE_ABSENT).any())
+            unknown = unknown or bool((here.state == State.ABSENT.value).any())
             kinds = kind(here, hidden=all_hidden[row])
             out.write(lines(here, kinds).decode())
             found = np.bincount(kinds, minlength=4)
@@ -70,7 +66,7 @@ def chunks(batch: Pages) -> Iterator[Pages]:
 
 def kind(rows: Pages, *, hidden: bool) -> I64:
     kinds = np.where(describe.present(rows), PRESENT, HIDDEN if hidden else ABSENT)
-    kinds[rows.state == STATE_NOT_MAPPED] = UNMAPPED
+    kinds[rows.state == State.NOT_MAPPED.value] = UNMAPPED
     return kinds.astype(np.int64)
 
 

@@ -297,7 +297,7 @@ class ProcfsSource:
 
 def visible(vmas: VMAs) -> U64:
     """Return the ranges (u64[k, 2]) of the VMAs that pagemap can show."""
-    shown = vmas.backing != Backing.HIDDEN
+    shown = vmas.backing != Backing.HIDDEN.value
     return np.stack([vmas.start[shown], vmas.end[shown]], axis=1)
 
 
@@ -326,7 +326,7 @@ def mark(flags: U32, addr: U64, regions: U64, category: int, flag: Flag) -> None
 
 def mark_zero(flags: U32, pfn: U64, frames: Frames) -> None:
     # Without PAGEMAP_SCAN only the frame tells a zero page; its mapcount is never 1.
-    rows = np.flatnonzero(flags & np.uint32(Flag.PRESENT | Flag.EXCLUSIVE) == Flag.PRESENT)
+    rows = np.flatnonzero(flags & np.uint32(Flag.PRESENT | Flag.EXCLUSIVE) == Flag.PRESENT.value)
     known, which = np.unique(pfn[rows], return_inverse=True)
     zero = has(read_frames(frames.flags, known), "zero_page")
     flags[rows[zero[which]]] |= np.uint32(Flag.ZERO)
@@ -385,8 +385,8 @@ def count_regions(vmas: VMAs, regions: U64) -> Counts:
     pieces, row, region = intersect(vmas.ranges, regions[:, :2])
     categories = regions[region, 2]
     backing = vmas.backing[row]
-    state = np.full(len(row), State.PRESENT, np.uint8)
-    state[backing == Backing.HUGETLB] = State.HUGETLB
+    state = np.full(len(row), State.PRESENT.value, np.uint8)
+    state[backing == Backing.HUGETLB.value] = State.HUGETLB
     state[categories & np.uint64(pagemap.PFNZERO) != 0] = State.ZERO
     huge = categories & np.uint64(pagemap.HUGE) != 0
     flags = np.where(huge, np.uint32(Flag.HUGE | Flag.PRESENT), np.uint32(Flag.PRESENT))
