@@ -6,8 +6,20 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pagewalk.check import differing, side_by_side
-from pagewalk.pages import Pages, State
+from pagewalk.check import (
+    FIRM,
+    LOOKS,
+    Answer,
+    Difference,
+    Report,
+    differing,
+    overlapping,
+    settle,
+    side_by_side,
+    touched,
+)
+from pagewalk.pages import Backing, Pages, State
+from tests import by_hand
 
 PAGE = 4096
 
@@ -87,3 +99,66 @@ def test_batches_are_cut_at_common_addresses() -> None:
     ]
     seen = [(one.tolist(), other.tolist()) for one, other in pairs]
     assert seen == [([1], [1]), ([2], [2]), ([9], [9]), ([], [12])]
+
+
+# ---- what is asked again
+
+
+def of(page: int, what: str = "mapcount", count: int = 1) -> Difference:
+    return Difference(page * PAGE, count * PAGE, what, "5", "6")
+
+
+def settled(
+    found: list[Difference], *answers: Answer, then: Answer | None = None
+) -> tuple[list[Difference], Report]:
+    """Return what settle makes of ``answers`` in turn, and of ``then`` for ever after."""
+    report, waiting = Report("ebpf", "procfs"), list(answers)
+
+    def ask(_: list[Difference]) -> Answer:
+        if waiting:
+            return waiting.pop(0)
+        assert then is not None, "asked once too often"
+        return then
+
+    return settle(found, ask, report), report
+
+
+def test_what_differs_while_the_first_holds_still_is_a_difference() -> None:
+    left, report = settled([of(1), of(2, "pfn")], then=([of(1), of(2, "pfn")], []))
+    assert left == [of(1), of(2, "pfn")]
+    assert (report.moved, report.unsteady) == (0, 0)
+
+
+def test_what_is_gone_in_any_look_is_no_difference() -> None:
+    there = ([of(1)], list[Difference]())
+    left, report = settled([of(1)], *[there] * (FIRM - 1), ([], []))
+    assert left == []
+    assert (report.moved, report.moved_by_others) == (1, 1)
+
+
+def test_what_never_holds_still_is_no_difference_and_is_told() -> None:
+    # Every look differs, and the first source says two things around the second.
+    moving = [of(1), of(2, "state")]
+    left, report = settled(moving, *[(moving, moving)] * LOOKS)
+    assert left == []
+    assert (report.unsteady, report.unsteady_by_others) == (2, 1)
+    assert (report.moved, report.moved_by_others) == (0, 0)
+
+
+def test_an_amount_that_other_processes_make_is_told_apart_from_the_targets_own() -> None:
+    found = [of(1, "pss", 8), of(1, "uss", 8), of(1, "anon", 8), of(1, "locked", 8)]
+    _, report = settled(found, ([], []))
+    assert (report.moved, report.moved_by_others) == (4, 3)
+
+
+def test_a_difference_outlives_being_cut_differently() -> None:
+    # A huge row in one look, its second page in another.
+    assert overlapping([of(8, count=4)], [of(9)]) == [of(8, count=4)]
+    assert overlapping([of(9)], [of(8, count=4)]) == [of(9)]
+    assert overlapping([of(9)], [of(9, "pfn"), of(8), of(10)]) == []
+
+
+def test_what_is_asked_again_is_all_of_what_differed() -> None:
+    vmas = by_hand.vmas([(0, 100, 1, 0, Backing.ANON, "")])
+    asked = touched([of(1, count=4), of(3, "pfn", 8), of(2, "state"), of(20)], vmas)
+    assert (asked // PAGE).tolist() == [[1, 11], [20, 21]]

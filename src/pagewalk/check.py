@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
 from pagewalk.account import Table, by_vma
-from pagewalk.pages import I64, U64, Backing, Bool, Pages, State, VMAs, take
+from pagewalk.pages import I64, U64, Backing, Bool, Pages, State, VMAs, join, take
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.ranges import gaps, inside, intersect
 from pagewalk.sources import Source
@@ -18,8 +20,19 @@ from pagewalk.walking import walk
 VM_PFNMAP = np.uint64(0x400)  # include/linux/mm.h
 MOST_LISTED = 1000
 
+# How often what differs is asked again. A difference is one that was there in every look, and in
+# half of them the first source said the same before and after the second was asked: another process
+# that forks may change a mapcount and change it back between two readings, but not ten times
+# without one look in which the two sources agree.
+LOOKS, FIRM = 20, 10
 
-@dataclass(frozen=True, eq=False)
+# What differs in these is how often other processes map the same pages, not the target's pages.
+OTHERS = frozenset({
+    "mapcount", "pss", "uss", "locked", "private_hugetlb", "shared_hugetlb", "hugetlb_pmd_shared",
+})
+
+
+@dataclass(frozen=True)
 class Difference:
     """One stretch of pages, or one amount of a VMA, on which the two sources differ.
 
@@ -38,8 +51,10 @@ class Difference:
 class Report:
     """What a comparison found; ``pages`` base pages, ``fields`` amounts of VMAs were compared.
 
-    ``left_out`` are the VMAs that one of the sources never shows; ``moved`` counts differences
-    that were gone when their pages were walked again; ``more`` those beyond MOST_LISTED.
+    ``left_out`` are the VMAs that one of the sources never shows; ``more`` counts differences
+    beyond MOST_LISTED. No difference are the ``moved``, which were gone when they were asked again,
+    and the ``unsteady``, on which the first source never held still; ``moved_by_others`` and
+    ``unsteady_by_others`` are those of them that other processes make, by mapping the same pages.
     """
 
     first: str
@@ -47,30 +62,90 @@ class Report:
     pages: int = 0
     fields: int = 0
     moved: int = 0
+    moved_by_others: int = 0
+    unsteady: int = 0
+    unsteady_by_others: int = 0
     more: int = 0
     differences: list[Difference] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
 
-def check(first: Source, second: Source, rounds: int = 4) -> Report:
+def check(first: Source, second: Source) -> Report:
     """Walk one process by two sources and return a Report.
 
-    What differs is walked again, ``rounds`` times at most, for a page may have changed between
-    the two; on a stopped process a difference that stays is real. Raises what walk raises.
+    What differs is asked again, LOOKS times at most: the first source before the second and after
+    it. On a stopped process a difference that stays is real. Raises what walk raises.
     """
     report = Report(first.name, second.name)
     vmas = first.vmas()
     report.left_out, ranges = comparable(vmas)
-    found = list(page_differences(first, second, ranges, report, count=True))
-    for _ in range(rounds):
-        if not found:
-            break
-        again = list(page_differences(first, second, touched(found, vmas), report, count=False))
-        report.moved += max(len(found) - len(again), 0)
-        found = again
-    keep(report, found)
-    keep(report, table_differences(first, second, vmas, report, rounds))
+
+    def ask_pages(asked: list[Difference]) -> Answer:
+        before, other, after = (
+            whole(source, touched(asked, vmas)) for source in (first, second, first)
+        )
+        return list(differing(before, other)), list(differing(before, after))
+
+    def ask_amounts(asked: list[Difference]) -> Answer:
+        before, other, after = (
+            by_vma(walk(source, ranges=touched(asked, vmas))) for source in (first, second, first)
+        )
+        return amounts(before, other, ranges), amounts(before, after, ranges)
+
+    found = list(page_differences(first, second, ranges, report))
+    keep(report, settle(found, ask_pages, report))
+    one, other = by_vma(walk(first)), by_vma(walk(second))
+    report.fields = sum(len(rows) for _, rows, _, _ in shared_columns(one, other, ranges))
+    keep(report, settle(amounts(one, other, ranges), ask_amounts, report))
     return report
+
+
+# What differs between the two sources, and what changed in the first one meanwhile.
+Answer: TypeAlias = tuple[list[Difference], list[Difference]]
+
+
+def settle(
+    found: list[Difference], ask: Callable[[list[Difference]], Answer], report: Report
+) -> list[Difference]:
+    """Return those of ``found`` that stay when they are asked again; count the others."""
+    steady = Counter[tuple[int, str]]()
+    for _ in range(LOOKS):
+        if not found or all(steady[key(d)] >= FIRM for d in found):
+            break
+        again, moving = ask(found)
+        left = overlapping(again, found)
+        gone = len(found) - len(left), by_others(found) - by_others(left)
+        report.moved += max(gone[0], 0)
+        report.moved_by_others += max(gone[1], 0)
+        busy = set(map(key, overlapping(left, moving)))
+        steady.update(k for k in map(key, left) if k not in busy)
+        found = left
+    firm = [d for d in found if steady[key(d)] >= FIRM]
+    report.unsteady += len(found) - len(firm)
+    report.unsteady_by_others += by_others(found) - by_others(firm)
+    return firm
+
+
+def key(difference: Difference) -> tuple[int, str]:
+    return difference.addr, difference.what
+
+
+def by_others(found: list[Difference]) -> int:
+    return sum(d.what in OTHERS for d in found)
+
+
+def overlapping(found: list[Difference], others: list[Difference]) -> list[Difference]:
+    """Return those of ``found`` that one of ``others`` is about too: the same column and bytes."""
+    kept = []
+    for what in {d.what for d in others}:
+        spans = np.array(sorted((d.addr, d.addr + d.size) for d in others if d.what == what))
+        here = [d for d in found if d.what == what]
+        ends = np.array([d.addr + d.size for d in here], np.uint64)
+        at = np.searchsorted(spans[:, 0].astype(np.uint64), ends) - 1
+        for d, row in zip(here, at.tolist(), strict=True):
+            if row >= 0 and int(spans[row, 1]) > d.addr:
+                kept.append(d)
+    return sorted(kept, key=key)
 
 
 def keep(report: Report, found: list[Difference]) -> None:
@@ -89,21 +164,28 @@ def comparable(vmas: VMAs) -> tuple[list[str], U64]:
 
 
 def touched(found: list[Difference], vmas: VMAs) -> U64:
+    """Return the parts of ``vmas`` that ``found`` is about, as ranges without overlap."""
     spans = np.array(sorted({(d.addr, d.addr + d.size) for d in found}), np.uint64).reshape(-1, 2)
-    apart = np.ones(len(spans), bool)
-    apart[1:] = spans[1:, 0] >= np.maximum.accumulate(spans[:-1, 1])
-    return intersect(vmas.ranges, spans[apart])[0]
+    furthest = np.maximum.accumulate(spans[:, 1])
+    heads = np.flatnonzero(np.append(True, spans[1:, 0] > furthest[:-1]))
+    tails = np.append(heads[1:], len(spans)) - 1
+    return intersect(vmas.ranges, np.stack([spans[heads, 0], furthest[tails]], axis=1))[0]
 
 
 def page_differences(
-    first: Source, second: Source, ranges: U64, report: Report, *, count: bool
+    first: Source, second: Source, ranges: U64, report: Report
 ) -> Iterator[Difference]:
-    """Yield every stretch of pages in ``ranges`` on which two fresh walks differ."""
+    """Yield every stretch of pages in ``ranges`` on which two fresh walks differ, and count them
+    all in ``report``."""
     walks = [populated(source, ranges) for source in (first, second)]
     for one, other in side_by_side(*walks):
-        if count:
-            report.pages += int(one.size.sum()) // PAGE
+        report.pages += int(one.size.sum()) // PAGE
         yield from differing(one, other)
+
+
+def whole(source: Source, ranges: U64) -> Pages:
+    """Return a fresh walk of ``ranges`` as one batch: of what differed, which is little."""
+    return join([NO_PAGES, *populated(source, ranges)])
 
 
 def populated(source: Source, ranges: U64) -> Iterator[Pages]:
@@ -118,6 +200,9 @@ def populated(source: Source, ranges: U64) -> Iterator[Pages]:
 # Two sources may rightly differ in what they cannot tell, and in what that makes of the rest.
 NOT_COMPARED = ("not_present", "hidden", "untold")
 NO_ENTRY = (State.EMPTY, State.NOT_MAPPED, State.ABSENT)
+NO_PAGES = Pages(
+    *(np.zeros(0, kind) for kind in ("u8", "u8", "i8", "u1", "u4", "u8", "u8", "u8", "u8"))
+)
 
 
 def side_by_side(
@@ -193,45 +278,43 @@ def alone(spare: U64, known: U64, rows: Pages, which: int) -> Iterator[Differenc
         yield Difference(start, end - start, "state", *sides)
 
 
-def table_differences(
-    first: Source, second: Source, vmas: VMAs, report: Report, rounds: int
-) -> list[Difference]:
-    """Return the amounts of VMAs on which the two differ, round after round.
+def shared_columns(
+    first: Table, second: Table, shown: U64
+) -> Iterator[tuple[str, I64, I64, I64]]:
+    """Yield (name, row of ``first``, and what each says) of what both tell of VMAs in ``shown``.
 
-    Others map and unmap the same pages all the time, so an amount counts only where the first
-    source says the same before and after the second was asked.
+    Only VMAs that are the same in both count.
     """
-    shown = inside(vmas.start, comparable(vmas)[1])
-    found: list[Difference] = []
-    for attempt in range(rounds):
-        before, other, after = (by_vma(walk(s)) for s in (first, second, first))
-        if not all(np.array_equal(t.vmas.start, vmas.start) for t in (before, other, after)):
-            return found
-        if attempt == 0:
-            report.fields = sum(int(shown.sum()) for _ in shared_columns(before, other))
-        again = list(amounts(before, other, after, shown))
-        report.moved += max(len(found) - len(again), 0)
-        found = again
-        if not found:
-            break
-    return found
-
-
-def shared_columns(first: Table, second: Table) -> Iterator[tuple[str, I64, I64]]:
-    # not_present counts what is not mapped too where a source cannot tell.
+    rows, others = same_vmas(first.vmas, second.vmas, shown)
     for name, column in first.columns.items():
         other = second.columns.get(name)
+        # not_present counts what is not mapped too where a source cannot tell.
         if column is not None and other is not None and name not in NOT_COMPARED:
-            yield name, column, other
+            yield name, rows, column[rows], other[others]
 
 
-def amounts(before: Table, second: Table, after: Table, shown: Bool) -> Iterator[Difference]:
-    vmas = before.vmas
-    for name, column, other in shared_columns(before, second):
-        still = column == after.columns[name]
+def same_vmas(first: VMAs, second: VMAs, shown: U64) -> tuple[I64, I64]:
+    if len(first) == 0 or len(second) == 0:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    at = np.minimum(np.searchsorted(second.start, first.start), len(second) - 1)
+    same = (second.start[at] == first.start) & (second.end[at] == first.end)
+    rows = np.flatnonzero(same & inside(first.start, shown))
+    return rows, at[rows]
+
+
+def amounts(first: Table, second: Table, shown: U64) -> list[Difference]:
+    """Return every amount of a VMA in ``shown`` on which two tables differ."""
+    found = []
+    rows, others = same_vmas(first.vmas, second.vmas, shown)
+    for name, _, one, other in shared_columns(first, second, shown):
+        differ = one != other
         if name in ("pss", "uss", "locked"):  # what nobody told one of them, it cannot add up
-            still &= (before.columns["untold"] == 0) & (second.columns["untold"] == 0)
-        for row in np.flatnonzero((column != other) & shown & still).tolist():
-            size = int(vmas.end[row] - vmas.start[row])
-            sides = (str(int(column[row])), str(int(other[row])))
-            yield Difference(int(vmas.start[row]), size, name, *sides)
+            for table, at in ((first, rows), (second, others)):
+                untold_bytes = table.columns["untold"]
+                assert untold_bytes is not None
+                differ &= untold_bytes[at] == 0
+        for row in np.flatnonzero(differ).tolist():
+            start, end = int(first.vmas.start[rows[row]]), int(first.vmas.end[rows[row]])
+            sides = (str(int(one[row])), str(int(other[row])))
+            found.append(Difference(start, end - start, name, *sides))
+    return found

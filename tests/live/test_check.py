@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 import pagewalk
 from pagewalk.check import Report, check
 from tests.live.bracket import working_sources
+from tests.live.command import one_sentence
 from tests.live.command import pagewalk as pagewalk_command
 from tests.machine import prepared
 from tests.targets import TARGETS, start
@@ -59,3 +66,56 @@ def test_the_command_says_so_and_exits_0() -> None:
     assert ran.json["differences"] == []
     assert ran.json["second"] == "procfs"
     assert ran.json["pages"] > 100
+
+
+@contextmanager
+def forking_shells(count: int) -> Iterator[None]:
+    """Run shells that start a program after the other: all map and unmap the same libraries."""
+    loop = "while :; do /bin/true; done"
+    shells = [
+        subprocess.Popen(["/bin/sh", "-c", loop], start_new_session=True) for _ in range(count)
+    ]
+    try:
+        yield
+    finally:
+        for shell in shells:
+            os.killpg(shell.pid, signal.SIGKILL)
+            shell.wait()
+
+
+@pytest.mark.skipif(not OTHERS, reason="there is only one source here")
+def test_what_other_processes_map_is_no_difference() -> None:
+    told = 0
+    with start("python", stopped=True) as running, forking_shells(2):
+        for _ in range(20):
+            report = compare(running.pid, OTHERS[0], running.pid, "procfs")
+            assert report.differences == [], report.differences[:5]
+            # the process is stopped, and its own pages stay where they are
+            assert report.moved == report.moved_by_others
+            assert report.unsteady == report.unsteady_by_others
+            told += report.moved + report.unsteady
+    # Two shells change libc's mapcounts some hundred times a second: twenty runs that see none
+    # of it would not have read mapcounts at all.
+    assert told > 0
+
+
+def test_freeze_makes_every_difference_a_real_one() -> None:
+    with start("plain") as running, forking_shells(1):
+        for _ in range(4):
+            ran = pagewalk_command("check", running.pid, "--freeze", "--format", "json")
+            assert (ran.code, ran.json["differences"]) == (0, [])
+
+
+@pytest.mark.skipif("ebpf" not in OTHERS, reason="auto does not choose ebpf here")
+def test_a_source_is_never_compared_with_itself() -> None:
+    with start("plain", stopped=True) as running:
+        ran = pagewalk_command("check", running.pid, "--against", "ebpf", "--format", "json")
+        same = pagewalk_command("check", running.pid, "--source", "procfs")
+    assert ran.code == 0
+    assert ran.json["second"] == "ebpf"
+    assert ran.json["first"] in ("kcore", "procfs")
+    assert same.code == 2
+    assert one_sentence(same) == (
+        "--source and --against are both procfs, and a source always agrees with itself; give two"
+        " different ones"
+    )

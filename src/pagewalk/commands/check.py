@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from pagewalk.commands import DIFFERENCE, Request, note, opened, output, target_options
+from pagewalk.commands import DIFFERENCE, Request, opened, output, target_options
+
+if TYPE_CHECKING:
+    from pagewalk.sources import Source
 
 
 @click.command("check")
@@ -14,8 +19,10 @@ from pagewalk.commands import DIFFERENCE, Request, note, opened, output, target_
 def command(against: str, **options: object) -> int:
     """Walk TARGET by two sources and show every page and every amount on which they differ.
 
-    What differs is walked again a few times: on a running process a page may change between the
-    two walks. Exit code 4 when a difference stays. --freeze makes every difference a real one.
+    What differs is asked again up to 20 times: the first source before the second and after it.
+    A difference is shown if it was there each time and the first source held still; what moved
+    meanwhile is counted. Exit code 4 when a difference stays. With --freeze the target cannot
+    change between the two walks, so a difference that stays is a real one.
 
     \b
     pagewalk check $$ --freeze
@@ -23,18 +30,38 @@ def command(against: str, **options: object) -> int:
     pagewalk check $$ --format json
     """
     from pagewalk.check import check
+    from pagewalk.errors import BadRequest
     from pagewalk.render import view
-    from pagewalk.sources import open_source
 
     request = Request(**options)  # type: ignore[arg-type]
     write = view(request.format, "check")
+    if request.source == against:
+        raise BadRequest(
+            f"--source and --against are both {against}, and a source always agrees with itself;"
+            " give two different ones"
+        )
     with opened(request) as source, output(request.output) as out:
-        second = open_source(against, source.target, source.stall.budget_ns)
+        other = open_other(source, against)
+        first, second = (source, other) if other.name == against else (other, source)
         try:
-            report = check(source, second)
+            report = check(first, second)
         finally:
-            second.close()
+            other.close()
         write(report, out)
-    if source.name == against:
-        note(request, f"both walks were by {against}: give another source by --source")
     return DIFFERENCE if report.differences else 0
+
+
+def open_other(source: Source, against: str) -> Source:
+    """Return source ``against``; where auto chose just that for ``source``, the next best one."""
+    from pagewalk.errors import BadRequest, NotPermitted, SourceUnavailable, Unsupported
+    from pagewalk.sources import open_best, open_source
+
+    target, budget_ns = source.target, source.stall.budget_ns
+    if source.name != against:
+        return open_source(against, target, budget_ns)
+    try:
+        return open_best(target, budget_ns, besides=against)
+    except (NotPermitted, SourceUnavailable, Unsupported) as refusal:
+        raise BadRequest(
+            f"check compares two sources, and only {against} can read this process: {refusal}"
+        ) from None

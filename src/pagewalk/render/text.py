@@ -6,7 +6,7 @@ Amounts are KiB, as in every tool people compare us with; exact bytes are in the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
@@ -325,8 +325,8 @@ def check(report: Report, out: TextIO) -> None:
     if report.left_out:
         print(wrapped(f"left out, for procfs shows nothing of them: {', '.join(report.left_out)}",
                       out), file=out)
-    if report.moved:
-        print(f"{report.moved} differences were gone when walked again: pages moved", file=out)
+    for sentence in check_moves(report):
+        print(wrapped(sentence, out), file=out)
     if not report.differences:
         print(paint(out, GREEN, "no difference"), file=out)
         return
@@ -337,6 +337,24 @@ def check(report: Report, out: TextIO) -> None:
         print(paint(out, DIM, line) if i == 0 else line, file=out)
     if report.more:
         print(f"... and {report.more} more", file=out)
+
+
+def check_moves(report: Report) -> Iterator[str]:
+    # What was no difference in the end, and who made it look like one.
+    for count, by_others, what in (
+        (report.moved, report.moved_by_others, "gone when asked again"),
+        (report.unsteady, report.unsteady_by_others, "about what never held still"),
+    ):
+        if count - by_others:
+            yield (f"{differences(count - by_others)} {what}: the pages of this process moved"
+                   " meanwhile")
+        if by_others:
+            yield (f"{differences(by_others)} {what}: other processes mapped or unmapped the same"
+                   " pages meanwhile")
+
+
+def differences(count: int) -> str:
+    return "1 difference was" if count == 1 else f"{count} differences were"
 
 
 # ---- doctor, first run

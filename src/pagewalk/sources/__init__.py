@@ -99,8 +99,10 @@ def open_source(name: str, target: Target, budget_ns: int = BUDGET_NS) -> Source
     return source
 
 
-def open_best(target: Target, budget_ns: int) -> Source:
+def open_best(target: Target, budget_ns: int, *, besides: str = "") -> Source:
     """Return the first source of AUTO that works here; the last one's refusal is raised.
+
+    ``besides`` names one that is not wanted.
 
     Kernel memory asks no security module. So the kernel is asked first whether this process may
     be looked at, and its no is respected; who names a source knows what it does. A source that is
@@ -108,7 +110,8 @@ def open_best(target: Target, budget_ns: int) -> Source:
     """
     os.close(target.open("maps"))
     notes: tuple[Withheld, ...] = ()
-    for name in AUTO[:-1]:
+    names = [name for name in AUTO if name != besides]
+    for name in names[:-1]:
         try:
             source = open_source(name, target, budget_ns)
         except (SourceUnavailable, NotPermitted, Unsupported) as refusal:
@@ -116,6 +119,6 @@ def open_best(target: Target, budget_ns: int) -> Source:
             continue
         source.notes = notes
         return source
-    source = open_source(AUTO[-1], target, budget_ns)
+    source = open_source(names[-1], target, budget_ns)
     source.notes = notes
     return source
