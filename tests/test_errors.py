@@ -13,6 +13,7 @@ from pagewalk.errors import (
     BadRequest,
     BadTable,
     BadTarget,
+    BadText,
     NoAddressSpace,
     NotPermitted,
     PagewalkError,
@@ -26,7 +27,8 @@ SOURCES = sorted(Path(errors.__file__).parent.rglob("*.py"))
 # README and --help promise these to scripts.
 EXIT_CODES = {
     "PagewalkError": 1, "BadTarget": 2, "BadRequest": 2, "ProcessGone": 5, "NoAddressSpace": 1,
-    "NotPermitted": 6, "SourceUnavailable": 1, "BadTable": 1, "Unsupported": 1,
+    "NotPermitted": 6, "SourceUnavailable": 1, "BadTable": 1, "BadText": 1,
+    "Unsupported": 1,
 }
 EXAMPLES = [
     BadTarget("no process is called 'x'", ((1, "init"),)),
@@ -36,6 +38,7 @@ EXAMPLES = [
     NotPermitted("cannot read /proc/1/maps", "permission denied", "run as root"),
     SourceUnavailable("kcore", "not built", "use another"),
     BadTable("PMD", 0x1000, 0xBAD, "points outside RAM"),
+    BadText("maps", 3, b"what"),
     Unsupported("PAGEMAP_SCAN", "6.7"),
 ]
 

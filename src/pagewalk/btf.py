@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pagewalk.errors import SourceUnavailable
 from pagewalk.pages import U32
+from pagewalk.proc.files import decode_name
 
 I32: TypeAlias = NDArray[np.int32]
 
@@ -272,7 +273,7 @@ class Btf:
 
     def _string(self, offset: int) -> str:
         at = self._strings[0] + offset
-        return self._data[at : self._data.find(b"\0", at)].decode()
+        return decode_name(self._data[at : self._data.find(b"\0", at)])
 
     def _name_offset(self, name: str) -> int:
         # The string section holds every name once, so the first hit is the only one. 0 is the

@@ -10,6 +10,7 @@
     +-- NotPermitted              exit 6   the kernel said no
     +-- SourceUnavailable         exit 1   this machine or these rights cannot serve that source
     +-- BadTable                  exit 1   a page table that no kernel would write
+    +-- BadText                   exit 1   a file of /proc that does not read as documented
     +-- Unsupported               exit 1   this kernel lacks the interface
 
 Form of a message: what was tried, what the kernel said, what to do; lower case, no full stop.
@@ -95,6 +96,21 @@ class BadTable(PagewalkError):
         self.addr = addr
         self.entry = entry
         self.why = why
+
+
+class BadText(PagewalkError):
+    """Raised for a line that the kernel's documentation does not allow in ``file``.
+
+    ``line`` is its number, from 1, ``text`` its beginning as it would stand in a program.
+    """
+
+    def __init__(self, file: str, line: int, text: bytes) -> None:
+        self.file = file
+        self.line = line
+        self.text = repr(text[:60])[1:]
+        super().__init__(
+            f"cannot make sense of line {line} of {file}: {self.text}; report it with that file"
+        )
 
 
 class Unsupported(PagewalkError):

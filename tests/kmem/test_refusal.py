@@ -10,7 +10,7 @@ import pytest
 
 from pagewalk.kmem.refusal import Rights, explain, missing_capabilities, read_rights, refuse_machine
 
-IDENTITY = "         0          0 4294967295\n"
+IDENTITY = b"         0          0 4294967295\n"
 SYS_ADMIN, PERFMON, BPF = 1 << 21, 1 << 38, 1 << 39
 NOBODY = Rights("x86_64", 0, "", IDENTITY, 0)
 
@@ -30,7 +30,7 @@ def refusal(code: int, rights: Rights) -> str:
             "lockdown is in confidentiality",
             "lockdown=integrity",
         ),
-        (errno.EPERM, NOBODY._replace(uid_map="0 1000 1"), "user namespace", "outside the user"),
+        (errno.EPERM, NOBODY._replace(uid_map=b"0 1000 1\n"), "user namespace", "outside the user"),
         (errno.EPERM, NOBODY, "CAP_BPF and CAP_PERFMON missing", "run as root"),
         (errno.EPERM, NOBODY._replace(effective=BPF), ": CAP_PERFMON missing", "grant CAP_BPF"),
         (errno.EPERM, NOBODY._replace(effective=PERFMON), ": CAP_BPF missing", "grant CAP_BPF"),
@@ -48,7 +48,7 @@ def test_cause_and_remedy(code: int, rights: Rights, cause: str, remedy: str) ->
 
 def test_the_most_fundamental_cause_is_named_first() -> None:
     # Everything wrong at once; each cause put right uncovers the next.
-    rights = Rights("x86_64", 2, "confidentiality", "0 1000 1", 0)
+    rights = Rights("x86_64", 2, "confidentiality", b"0 1000 1\n", 0)
     assert "no bpf system call" in refusal(errno.ENOSYS, rights)
     assert "seccomp" in refusal(errno.EPERM, rights)
     rights = rights._replace(seccomp=0)
@@ -75,7 +75,7 @@ def test_rights_are_read_from_proc_and_sys(tmp_path: Path) -> None:
     (tmp_path / "sys/kernel/security").mkdir(parents=True)
     status = "Name:\tx: y\nSeccomp:\t2\nSeccomp_filters:\t1\nCapEff:\t000000c000000000\n"
     (tmp_path / "proc/self/status").write_text(status)
-    (tmp_path / "proc/self/uid_map").write_text(IDENTITY)
+    (tmp_path / "proc/self/uid_map").write_bytes(IDENTITY)
     lockdown = "none integrity [confidentiality]\n"
     (tmp_path / "sys/kernel/security/lockdown").write_text(lockdown)
     rights = read_rights(str(tmp_path))

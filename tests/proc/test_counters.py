@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pagewalk.proc.counters import in_bytes, parse_smaps
-from pagewalk.proc.target import fields, parse_stat
+from pagewalk.errors import BadText
+from pagewalk.proc.counters import in_bytes, parse_smaps, parse_statm
+from pagewalk.proc.target import parse_stat
 
 RECORDED = b"""\
 55d1be1c3000-55d1be1e4000 rw-p 00000000 00:00 0                          [heap]
@@ -63,7 +65,34 @@ def test_a_zombies_smaps_is_empty() -> None:
 def test_status_keeps_the_kb_lines_in_bytes() -> None:
     text = b"Name:\tx kB y\nThreads:\t2\nVmRSS:\t    1532 kB\nVmSwap:\t       0 kB\n"
     assert in_bytes(text) == {"VmRSS": 1532 << 10, "VmSwap": 0}
-    assert fields(text)[b"Threads"] == b"2"
+
+
+@pytest.mark.parametrize("name", [b"5 kB", b"\rVmRSS:\t0 kB", b"a\x0bVmRSS:\t0 kB", b"\xff"])
+def test_a_process_cannot_choose_its_amounts_by_its_name(name: bytes) -> None:
+    # The kernel escapes \\n and \\\\ in Name, and nothing else (proc_task_name).
+    assert in_bytes(b"Name:\t%b\nVmRSS:\t    1532 kB\n" % name) == {"VmRSS": 1532 << 10}
+
+
+def test_statm_is_in_bytes() -> None:
+    assert parse_statm(b"716 383 371 5 0 85 0\n")[:2] == [716 * 4096, 383 * 4096]
+
+
+# The kernel ends each line with a newline: what has none was cut, and a cut number looks whole.
+@pytest.mark.parametrize("parse", [parse_smaps, in_bytes, parse_statm, parse_stat])
+@pytest.mark.parametrize("text", [b"VmRSS:\t 15", b"716 383 3", b"1 (a) S 1", b"1000-20"])
+def test_text_that_was_cut_is_refused(parse: Callable[[bytes], object], text: bytes) -> None:
+    with pytest.raises(BadText, match=r"line 1 of (sta|smaps)"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"1000-2000 rw-p 0 0:0 0", b"0000-1000 rw-p 0 0:0 0", b"Rss: 4 kB", b"Rss: -4 kB",
+     b"Rss: 1_0 kB", b"Rss: 99999999999999999999 kB", b"nonsense", b""],
+)
+def test_what_no_block_of_smaps_can_hold_is_refused(line: bytes) -> None:
+    with pytest.raises(BadText, match="line 3 of smaps"):
+        parse_smaps(b"1000-2000 rw-p 0 0:0 0\nRss: 4 kB\n%b\n" % line)
 
 
 # man 5 proc_pid_stat: pid (comm) state ppid ... 9 flags ... 20 num_threads ... 22 starttime

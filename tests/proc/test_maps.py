@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from pagewalk.errors import BadText
 from pagewalk.pages import EXEC, READ, SHARED, WRITE, Backing
 from pagewalk.proc.maps import backing_of, parse_maps, parse_mountinfo
 
@@ -45,10 +48,36 @@ def test_an_empty_file_has_no_vmas() -> None:
     assert len(parse_maps(b"")) == 0
 
 
-@pytest.mark.parametrize("line", [b"nonsense", b"1000-2000 rw-p\n", b"x-y rw-p 0 0:0 0\n"])
+NEXT = b"1000-2000 rw-p 00000000 00:00 0 \n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"nonsense\n", b"\n", b"2000-3000 rw-p\n", b"x-y rw-p 0 0:0 0\n",
+        b"2000-3000 rw-p 00000000 00:00 0",  # cut
+        b"2000-3000 rw-p 00000000 00:00 99999999999999999999 /x\n",
+        b"2000-3000 rw-p 00000000 00:00 -1 /x\n",
+        b"2000-3000 rwzp 00000000 00:00 0 \n",
+        b"1000-3000 rw-p 00000000 00:00 0 \n",  # overlaps
+        b"3000-2000 rw-p 00000000 00:00 0 \n",
+        b"2000-2800 rw-p 00000000 00:00 0 \n",  # half a page
+    ],
+)
 def test_what_is_no_maps_line_is_refused(line: bytes) -> None:
-    with pytest.raises((ValueError, IndexError)):
-        parse_maps(line)
+    with pytest.raises(BadText, match="line 2 of maps"):
+        parse_maps(NEXT + line)
+
+
+# What split(), splitlines() and str take for blanks or line ends, and what is no UTF-8.
+ODD = [bytes([byte]) for byte in range(1, 256) if byte != 0x0A] + [b"\xc2\x85", b"\xe2\x80\xa8"]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=bytes.hex)
+def test_a_name_keeps_every_byte(odd: bytes) -> None:
+    name = b"/tmp/a%bb%b" % (odd, odd)
+    vmas = parse_maps(b"0-1000 rw-p 00000000 00:00 7    %b\n" % name + NEXT)
+    assert [os.fsencode(called) for called in vmas.name] == [name, b""]
 
 
 @pytest.mark.parametrize(

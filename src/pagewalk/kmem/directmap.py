@@ -25,7 +25,7 @@ from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import read_bytes, read_word, read_words
 from pagewalk.kmem.task import find_task, read_mm
 from pagewalk.pages import U64
-from pagewalk.proc.files import read_text
+from pagewalk.proc.files import read_bytes as read_file
 
 _GIB = 1 << 30
 _PRESENT = np.uint64(1)
@@ -199,16 +199,16 @@ def _mm_of(kernel: Kernel, pid: int) -> int:
 
 def highest_phys() -> int:
     """Return the end of the last zone of RAM, bytes; every user may read it (/proc/zoneinfo)."""
-    text = read_text("/proc/zoneinfo")
-    zones = re.findall(r"^ +spanned +(\d+)$|^ +start_pfn: +(\d+)$", text, re.M)
+    text = read_file("/proc/zoneinfo")
+    zones = re.findall(rb"^ +spanned +(\d+)$|^ +start_pfn: +(\d+)$", text, re.M)
     # An empty zone has no start_pfn line, and its span is 0.
-    spans = [int(span) for span, _ in zones if span and span != "0"]
+    spans = [int(span) for span, _ in zones if span and span != b"0"]
     starts = [int(start) for _, start in zones if start]
     return max(start + span for start, span in zip(starts, spans, strict=True)) * mmap.PAGESIZE
 
 
 def _phys_mask() -> int:
     # The CPU tells its address width less the bits memory encryption takes; 52 is the format's.
-    found = re.search(r"address sizes\s*: (\d+) bits physical", read_text("/proc/cpuinfo"))
+    found = re.search(rb"address sizes\t: (\d+) bits physical", read_file("/proc/cpuinfo"))
     width = min(int(found[1]), 52) if found else 52
     return (1 << width) - mmap.PAGESIZE

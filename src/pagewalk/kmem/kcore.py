@@ -18,6 +18,7 @@ from pagewalk.errors import SourceUnavailable
 from pagewalk.kmem.memory import I32, Batch, refuse_address
 from pagewalk.kmem.refusal import read_rights
 from pagewalk.pages import I64, U8, U32, U64
+from pagewalk.proc.files import decode_name
 
 PATH = "/proc/kcore"
 
@@ -159,9 +160,10 @@ def parse_vmcoreinfo(notes: bytes) -> dict[str, str]:
         name_at = at + _NOTE.size
         data_at = name_at + -(-name_size // 4) * 4
         if notes[name_at : name_at + name_size] == b"VMCOREINFO\0":
-            text = notes[data_at : data_at + size].decode(errors="backslashreplace")
-            pairs = (line.partition("=") for line in text.splitlines())
-            return {key: value for key, mark, value in pairs if mark}
+            pairs = (
+                line.partition(b"=") for line in notes[data_at : data_at + size].split(b"\n")
+            )
+            return {decode_name(key): decode_name(value) for key, mark, value in pairs if mark}
         at = data_at + -(-size // 4) * 4
     return {}
 

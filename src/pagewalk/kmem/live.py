@@ -12,6 +12,7 @@ from pagewalk.kmem.bpf import BpfMemory
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import KernelMemory
 from pagewalk.kmem.task import find_task
+from pagewalk.proc.files import number
 
 BTF_PATH = "/sys/kernel/btf/vmlinux"
 # include/linux/proc_ns.h, PROC_PID_INIT_INO
@@ -66,9 +67,10 @@ def open_kcore(memory: KernelMemory) -> Kernel:
 
 
 def _symbol(name: str) -> int:
-    with open("/proc/kallsyms") as file:
-        found = next((line.split()[0] for line in file if line.split()[2] == name), "0")
-    address = int(found, 16)
+    end = b" %b\n" % name.encode()
+    with open("/proc/kallsyms", "rb") as file:
+        found = next((line for line in file if line.endswith(end)), b"0 D")
+    address = number(found.partition(b" ")[0], 16)
     if not address:
         raise SourceUnavailable(
             "kcore",

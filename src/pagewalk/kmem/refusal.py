@@ -8,7 +8,8 @@ import platform
 from typing import NamedTuple
 
 from pagewalk.errors import SourceUnavailable
-from pagewalk.proc.files import read_text
+from pagewalk.proc.files import decode_name, numbers, read_bytes
+from pagewalk.proc.refusals import is_initial
 
 # bpf(2)'s number; include/uapi/asm-generic/unistd.h for the two newer architectures.
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
@@ -30,7 +31,7 @@ class Rights(NamedTuple):
     machine: str
     seccomp: int
     lockdown: str
-    uid_map: str
+    uid_map: bytes
     effective: int
 
     def has(self, capability: str) -> bool:
@@ -38,26 +39,24 @@ class Rights(NamedTuple):
         return bool(self.effective >> _CAPABILITIES[capability] & 1)
 
 
-def _text(path: str) -> str:
+def _contents(path: str) -> bytes:
     try:
-        return read_text(path)
+        return read_bytes(path)
     except OSError:
-        return ""
+        return b""
 
 
 def read_rights(root: str = "/") -> Rights:
     """Read this process's rights; ``root`` is where proc and sys lie."""
-    fields = dict(
-        line.split(":", 1) for line in _text(f"{root}/proc/self/status").splitlines() if ":" in line
-    )
-    lockdown = _text(f"{root}/sys/kernel/security/lockdown")
+    status = _contents(f"{root}/proc/self/status")
+    lockdown = _contents(f"{root}/sys/kernel/security/lockdown")
     return Rights(
         machine=platform.machine(),
-        seccomp=int(fields.get("Seccomp", "0")),
+        seccomp=(numbers(status, b"Seccomp") or [0])[0],
         # "none [integrity] confidentiality": the brackets mark the active one.
-        lockdown=lockdown.partition("[")[2].partition("]")[0],
-        uid_map=_text(f"{root}/proc/self/uid_map"),
-        effective=int(fields.get("CapEff", "0"), 16),
+        lockdown=decode_name(lockdown.partition(b"[")[2].partition(b"]")[0]),
+        uid_map=_contents(f"{root}/proc/self/uid_map"),
+        effective=(numbers(status, b"CapEff", 16) or [0])[0],
     )
 
 
@@ -88,7 +87,8 @@ def _cause(error: OSError, rights: Rights) -> tuple[str, str]:
             "kernel lockdown is in confidentiality mode, which forbids reading kernel memory",
             "boot with lockdown=integrity or none, or take --source procfs",
         )
-    if not _is_initial_user_namespace(rights.uid_map):
+    # a kernel without user namespaces has no such file
+    if rights.uid_map and not is_initial(rights.uid_map):
         return (
             "this is a user namespace, and bpf asks for rights in the initial one",
             "run outside the user namespace, as root",
@@ -109,11 +109,6 @@ def _leftover(error: OSError) -> tuple[str, str]:
     if error.errno == errnos.ENOMEM:
         return "no memory for the maps", "free some memory or raise RLIMIT_MEMLOCK"
     return "the rights suffice, so a security module may forbid it", "ask `dmesg` or the audit log"
-
-
-def _is_initial_user_namespace(uid_map: str) -> bool:
-    # The identity over all 2^32 - 1 uids; a kernel without user namespaces has no such file.
-    return not uid_map or uid_map.split() == ["0", "0", "4294967295"]
 
 
 def refuse_machine(machine: str) -> SourceUnavailable:

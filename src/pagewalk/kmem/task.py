@@ -12,6 +12,7 @@ from typing import NamedTuple
 from pagewalk.errors import ProcessGone, Unsupported
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import read_bytes, read_word
+from pagewalk.proc.files import decode_name
 
 # include/linux/sched.h, stable since 2.6
 _PF_KTHREAD = 0x00200000
@@ -132,12 +133,12 @@ def _pid_task(kernel: Kernel, struct_pid: int) -> int:
 def _read_task(kernel: Kernel, address: int, pid: int) -> Task:
     found = kernel.fields("task_struct", address, ("flags", "mm", "exit_state", "start_boottime"))
     comm = kernel.btf.member("task_struct", "comm")
-    name = read_bytes(kernel.memory, address + comm.offset, comm.size).partition(b"\0")[0]
+    raw = read_bytes(kernel.memory, address + comm.offset, comm.size).partition(b"\0")[0]
     kernel_thread = bool(found["flags"] & _PF_KTHREAD)
     return Task(
         address=address,
         pid=pid,
-        comm=name.decode(errors="backslashreplace"),
+        comm=decode_name(raw),
         # A kernel thread may borrow an mm (kthread_use_mm); it never is its own.
         mm=None if kernel_thread else found["mm"] or None,
         kernel_thread=kernel_thread,

@@ -13,15 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.errors import PagewalkError
+from pagewalk.errors import BadText, PagewalkError
 from pagewalk.pages import I64, U64, Bool
+from pagewalk.proc.files import decode_name, lines, number, rows
 from pagewalk.proc.kernel import release
 from pagewalk.proc.refusals import reading
 from pagewalk.proc.stall import Stall
-from pagewalk.proc.target import Target, fields, parse_stat
+from pagewalk.proc.target import Target, parse_stat
 
 PAGE = mmap.PAGESIZE
-AMOUNT = re.compile(rb"^(\w+):\s*(\d+) kB$", re.MULTILINE)
+PMAP_TOTAL = re.compile(rb"(?m)^ *total +(\d+)K\n\Z")
+STATM = re.compile(rb"(?m)^(\d+) (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)\n")
 
 
 class Smaps(NamedTuple):
@@ -42,21 +44,22 @@ class Smaps(NamedTuple):
 
 
 def parse_smaps(text: bytes) -> Smaps:
-    """Return the blocks of a smaps or smaps_rollup file."""
+    """Return the blocks of a smaps or smaps_rollup file; raises BadText."""
     edges: list[tuple[int, int]] = []
     columns: dict[str, dict[int, int]] = {}
     vmflags: list[frozenset[str]] = []
-    for line in text.split(b"\n"):
-        key, colon, value = line.partition(b":")
-        if not colon or b" " in key:
-            if line:
-                low, _, high = line.split(None, 1)[0].partition(b"-")
-                edges.append((int(low, 16), int(high, 16)))
+    for at, line in enumerate(lines(text, "smaps"), 1):
+        try:
+            key, colon, value = line.partition(b":")
+            if not colon or b" " in key:
+                edges.append(block(line, edges[-1][1] if edges else 0))
                 vmflags.append(frozenset())
-        elif key == b"VmFlags":
-            vmflags[-1] = frozenset(value.decode().split())
-        elif value.endswith(b" kB"):
-            columns.setdefault(key.decode(), {})[len(edges) - 1] = int(value[:-3]) << 10
+            elif key == b"VmFlags":
+                vmflags[-1] = frozenset(decode_name(value).split(" ")) - {""}
+            elif value.endswith(b" kB"):
+                add(columns.setdefault(decode_name(key), {}), len(edges) - 1, value[:-3])
+        except (ValueError, IndexError):
+            raise BadText("smaps", at, line) from None
     table = np.array(edges, np.uint64).reshape(len(edges), 2)
     return Smaps(
         table[:, 0],
@@ -64,6 +67,23 @@ def parse_smaps(text: bytes) -> Smaps:
         {name: spread(rows, len(edges)) for name, rows in columns.items()},
         tuple(vmflags),
     )
+
+
+def block(line: bytes, above: int) -> tuple[int, int]:
+    # Where the VMA of a block lies: at or above the end of the one before it.
+    low, _, high = line.partition(b" ")[0].partition(b"-")
+    start, end = number(low, 16), number(high, 16)
+    if not above <= start < end:
+        raise ValueError(line)
+    return start, end
+
+
+def add(column: dict[int, int], row: int, kib: bytes) -> None:
+    # An amount of block `row`, which has each once.
+    amount = number(kib.lstrip(b" "))
+    if row < 0 or row in column or amount >> 53:
+        raise ValueError(kib)
+    column[row] = amount << 10
 
 
 def spread(rows: dict[int, int], count: int) -> I64:
@@ -98,18 +118,35 @@ def read_status(target: Target) -> dict[str, int]:
 
 
 def in_bytes(text: bytes) -> dict[str, int]:
-    return {key.decode(): int(value) << 10 for key, value in AMOUNT.findall(text)}
+    """Return the ``kB`` lines of a status file, in bytes, by the kernel's name; raises BadText."""
+    found: dict[str, int] = {}
+    for at, line in enumerate(lines(text, "status"), 1):
+        key, _, value = line.partition(b":")
+        if not value.endswith(b" kB") or key == b"Name":  # a process may be called "5 kB"
+            continue
+        try:
+            found.setdefault(decode_name(key), number(value[:-3].strip(b" \t")) << 10)
+        except ValueError:
+            raise BadText("status", at, line) from None
+    return found
 
 
 def read_statm(target: Target) -> dict[str, int]:
-    """Return the fields of /proc/PID/statm, in bytes."""
+    """Return the fields of /proc/PID/statm, in bytes; raises BadText."""
     names = ("size", "resident", "shared", "text", "lib", "data", "dt")
-    values = (int(word) * PAGE for word in target.read("statm").split())
-    return dict(zip(names, values, strict=True))
+    return dict(zip(names, parse_statm(target.read("statm")), strict=True))
+
+
+def parse_statm(text: bytes) -> list[int]:
+    """Return the seven fields of a statm file, in bytes; raises BadText."""
+    found = rows(STATM, text, "statm")
+    if len(found) != 1:
+        raise BadText("statm", 1, text)
+    return [int(word) * PAGE for word in found[0]]
 
 
 def read_stat(target: Target) -> dict[str, int]:
-    """Return ``rss`` and ``vsize`` of /proc/PID/stat, in bytes."""
+    """Return ``rss`` and ``vsize`` of /proc/PID/stat, in bytes; raises BadText."""
     stat = parse_stat(target.read("stat"))
     return {"rss": stat.rss * PAGE, "vsize": stat.vsize}
 
@@ -155,16 +192,15 @@ def read_theirs(target: Target, stall: Stall, *, smaps: bool) -> Theirs:
             not_read.append(f"{name}: {err}")
     # pmap goes by the number; that the process is still there afterwards shows it was ours.
     pmap = read_pmap(target.pid) if smaps else None
-    status = target.read("status")
     return Theirs(
-        status=in_bytes(status),
+        status=read_status(target),
         statm=read_statm(target),
         stat=read_stat(target),
         smaps=tables.get("smaps"),
         rollup=tables.get("smaps_rollup"),
         pmap=pmap,
         cpus=os.cpu_count() or 1,
-        threads=int(fields(status).get(b"Threads", b"1")),
+        threads=parse_stat(target.read("stat")).threads,
         release=release(),
         not_read=tuple(not_read),
     )
@@ -185,8 +221,5 @@ def read_pmap(pid: int) -> int | None:
     if program is None:
         return None
     ran = subprocess.run([program, str(pid)], capture_output=True, check=False)
-    words = ran.stdout.rsplit(b"\n", 2)[-2:-1]
-    last = words[0].split() if words else []
-    if len(last) != 2 or last[0] != b"total" or not last[1].endswith(b"K"):
-        return None
-    return int(last[1][:-1]) << 10 or None
+    total = PMAP_TOTAL.search(ran.stdout)
+    return int(total[1]) << 10 or None if total else None

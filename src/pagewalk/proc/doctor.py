@@ -11,7 +11,7 @@ import numpy as np
 
 from pagewalk.errors import SourceUnavailable
 from pagewalk.proc import kernel, swap
-from pagewalk.proc.files import read_text
+from pagewalk.proc.files import decode_name, read_bytes
 from pagewalk.proc.frames import open_frames
 from pagewalk.proc.pagemap import GUARD, PAGE, PFN_BITS, can_scan
 from pagewalk.proc.refusals import has_capability, hides_processes, in_initial_user_namespace
@@ -181,6 +181,6 @@ CHECKS: tuple[Callable[[], Check], ...] = (
 
 def machine() -> str:
     """Return one line about this machine: kernel, architecture, page size, user."""
-    release = read_text("/proc/sys/kernel/osrelease").strip()
+    release = decode_name(read_bytes("/proc/sys/kernel/osrelease").rstrip(b"\n"))
     who = "root" if os.geteuid() == 0 else f"uid {os.geteuid()}"
     return f"Linux {release}, {kernel.architecture()}, {PAGE >> 10} KiB pages, {who}"

@@ -1,15 +1,83 @@
-"""Small files of the kernel, whole. (pathlib would take 6 ms to import.)"""
+"""The kernel's small files, whole, and the text in them, which is bytes.
+
+A process chooses its name, the paths it maps and, in a user namespace, its mount points, byte by
+byte. The kernel escapes in them only what ends a field there; ``splitlines``, ``split`` and
+``strip`` take more than that for structure (``\\r``, ``\\x0b``, ``\\x0c``, ``\\x1c``, U+0085), and
+decoding stops at what is not UTF-8. So here a line ends at ``\\n``, a field at a blank, and only
+a name becomes text, last of all. (pathlib would take 6 ms to import.)
+"""
 
 from __future__ import annotations
 
+import re
 
-def read_text(path: str) -> str:
-    """Return what ``path`` holds; raises OSError."""
-    with open(path) as file:
-        return file.read()
+from pagewalk.errors import BadText
+
+BLANK = re.compile(rb"[ \t]+")
 
 
 def read_bytes(path: str) -> bytes:
     """Return what ``path`` holds; raises OSError."""
     with open(path, "rb") as file:
         return file.read()
+
+
+def lines(text: bytes, file: str) -> list[bytes]:
+    """Return the lines of ``text``, read from ``file``, without their newlines.
+
+    Raises BadText when the last one has none: the kernel ends each line with one, so it was cut.
+    """
+    *whole, rest = text.split(b"\n")
+    if rest:
+        raise BadText(file, len(whole) + 1, rest)
+    return whole
+
+
+def rows(line: re.Pattern[bytes], text: bytes, file: str) -> list[tuple[bytes, ...]]:
+    """Return the groups of ``line`` in each line of ``text``, read from ``file``.
+
+    ``line`` matches a whole line, from ``^`` to its newline, and has two groups or more. Raises
+    BadText for the first line that it does not match.
+    """
+    found: list[tuple[bytes, ...]] = line.findall(text)
+    if len(found) != text.count(b"\n") or text[-1:] not in (b"", b"\n"):
+        for number, part in enumerate(lines(text, file), 1):
+            if not line.fullmatch(part + b"\n"):
+                raise BadText(file, number, part)
+    return found
+
+
+def words(line: bytes) -> list[bytes]:
+    """Return the fields of ``line``, which blanks and tabs separate."""
+    return [word for word in BLANK.split(line) if word]
+
+
+def numbers(text: bytes, field: bytes, base: int = 10) -> list[int]:
+    """Return the numbers in line ``field`` of a status file, none where it has no such line.
+
+    Of two lines of one name the first counts. Raises BadText.
+    """
+    for at, line in enumerate(lines(text, "status"), 1):
+        key, _, value = line.partition(b":")
+        if key == field:
+            try:
+                return [number(word, base) for word in words(value.removesuffix(b" kB"))]
+            except ValueError:
+                raise BadText("status", at, line) from None
+    return []
+
+
+def number(word: bytes, base: int = 10) -> int:
+    """Return the number that ``word`` is, of at most 64 bits; raises ValueError.
+
+    int() alone would take a sign, underscores and white space along.
+    """
+    value = int(word, base) if word.isalnum() else -1
+    if not 0 <= value < 1 << 64:
+        raise ValueError(word)
+    return value
+
+
+def decode_name(raw: bytes) -> str:
+    """Return the name that the kernel gives as ``raw``; os.fsencode() gives the bytes back."""
+    return raw.decode("utf-8", "surrogateescape")

@@ -6,8 +6,9 @@ import os
 from collections.abc import Container
 from functools import cache
 
+from pagewalk.errors import BadText
 from pagewalk.paging import SwapTypes
-from pagewalk.proc.files import read_bytes
+from pagewalk.proc.files import lines, read_bytes
 
 # What of the configuration decides over what we see.
 SYMBOLS = (
@@ -59,15 +60,27 @@ def read_config() -> frozenset[str] | None:
         f"/lib/modules/{os.uname().release}/config",
     ):
         try:
-            raw = read_bytes(path)
-        except OSError:
+            return parse_config(read_bytes(path))
+        except (OSError, BadText):
             continue
-        if path.endswith(".gz"):
-            import gzip  # only here, and most walks meet no software entry
-
-            raw = gzip.decompress(raw)
-        return frozenset(symbol for symbol in SYMBOLS if b"\n%b=y\n" % symbol.encode() in raw)
     return None
+
+
+def parse_config(raw: bytes) -> frozenset[str]:
+    """Return which of SYMBOLS a kernel's configuration, plain or zipped, builds in.
+
+    Raises BadText for what is cut short or no zip.
+    """
+    if raw.startswith(b"\x1f\x8b"):
+        import gzip  # only here, and most walks meet no software entry
+        import zlib
+
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error):
+            raise BadText("config.gz", 1, raw) from None
+    built = set(lines(raw, "config"))
+    return frozenset(symbol for symbol in SYMBOLS if symbol.encode() + b"=y" in built)
 
 
 def architecture() -> str:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import re
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
-from pagewalk.pages import EXEC, READ, SHARED, WRITE, Backing, VMAs
+from pagewalk.errors import BadText
+from pagewalk.pages import EXEC, READ, SHARED, U64, WRITE, Backing, VMAs
+from pagewalk.proc import files
+from pagewalk.proc.mounts import parse_mounts
 
+PAGE = mmap.PAGESIZE
 PERMS = {ord("r"): READ, ord("w"): WRITE, ord("x"): EXEC, ord("s"): SHARED}
 HIDDEN_NAMES = frozenset({"[vvar]", "[vvar_vclock]", "[vsyscall]"})
+# show_vma_header_prefix, fs/proc/task_mmu.c
+LINE = re.compile(
+    rb"(?m)^([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-][w-][x-][sp]) ([0-9a-f]{1,16})"
+    rb" ([0-9a-f]{1,8}):([0-9a-f]{1,8}) (\d{1,20})(?: +([^\n]*))?\n"
+)
 MFD_HUGETLB, HUGE_SHIFT = 0x4, 26  # include/uapi/linux/memfd.h
 
 
@@ -19,27 +30,44 @@ def parse_maps(text: bytes, filesystems: dict[int, str] | None = None) -> VMAs:
     """Return the VMAs of a maps file; ``filesystems`` maps a dev to its type (mountinfo).
 
     A name is kept as the kernel prints it: spaces as they are, a newline as ``\\012``, an unlinked
-    file with `` (deleted)``. Raises ValueError for a line that is no maps line.
+    file with `` (deleted)``. Raises BadText for a line that is not one of maps, and for VMAs that
+    overlap or do not ascend, which the kernel rules out (Documentation/filesystems/proc.rst).
     """
-    rows = [line.split(None, 5) for line in text.split(b"\n") if line]
-    count = len(rows)
-    edges = np.array(
-        [int(edge, 16) for row in rows for edge in row[0].split(b"-")], np.uint64
-    ).reshape(count, 2)
-    perms = np.array([sum(PERMS.get(c, 0) for c in row[1]) for row in rows], np.uint8)
-    offset = np.array([int(row[2], 16) for row in rows], np.uint64)
-    dev = np.array([parse_dev(row[3]) for row in rows], np.uint64)
-    inode = np.array([int(row[4]) for row in rows], np.uint64)
-    name = tuple(row[5].decode(errors="surrogateescape") if len(row) > 5 else "" for row in rows)
-    kinds = filesystems or {}
-    backing = np.array(
-        [
-            backing_of(name[i], int(inode[i]), kinds.get(int(dev[i]), ""))
-            for i in range(count)
-        ],
-        np.uint8,
+    rows = files.rows(LINE, text, "maps")
+    first, last, modes, offsets, majors, minors, inodes, names = (
+        zip(*rows, strict=True) if rows else ((),) * 8
     )
-    return VMAs(edges[:, 0].copy(), edges[:, 1].copy(), perms, offset, dev, inode, backing, name)
+    start = np.array([int(edge, 16) for edge in first], np.uint64)
+    end = np.array([int(edge, 16) for edge in last], np.uint64)
+    inode = [int(word) for word in inodes]
+    wrong = disorder(start, end) + [row for row, word in enumerate(inode) if word >> 64]
+    if wrong:
+        raise BadText("maps", wrong[0] + 1, text.split(b"\n")[wrong[0]])
+    bits = {mode: sum(PERMS.get(c, 0) for c in mode) for mode in set(modes)}
+    dev = [int(a, 16) << 32 | int(b, 16) for a, b in zip(majors, minors, strict=True)]
+    name = tuple(files.decode_name(raw) for raw in names)
+    kinds = filesystems or {}
+    backing = [
+        backing_of(called, number, kinds.get(device, ""))
+        for called, number, device in zip(name, inode, dev, strict=True)
+    ]
+    return VMAs(
+        start,
+        end,
+        np.array([bits[mode] for mode in modes], np.uint8),
+        np.array([int(word, 16) for word in offsets], np.uint64),
+        np.array(dev, np.uint64),
+        np.array(inode, np.uint64),
+        np.array(backing, np.uint8),
+        name,
+    )
+
+
+def disorder(start: U64, end: U64) -> list[int]:
+    # The rows of what is no VMA or does not lie above the one before it.
+    odd = (start >= end) | ((start | end) & np.uint64(PAGE - 1) != 0)
+    odd[1:] |= start[1:] < end[:-1]
+    return np.flatnonzero(odd).tolist()
 
 
 @dataclass(eq=False)
@@ -54,11 +82,6 @@ class LastMaps:
         if self.vmas is None or text != self.text:
             self.text, self.vmas = text, parse_maps(text, filesystems)
         return self.vmas
-
-
-def parse_dev(field: bytes) -> int:
-    major, _, minor = field.partition(b":")
-    return int(major, 16) << 32 | int(minor, 16)
 
 
 def backing_of(name: str, inode: int, filesystem: str) -> Backing:
@@ -79,13 +102,8 @@ def backing_of(name: str, inode: int, filesystem: str) -> Backing:
 
 
 def parse_mountinfo(text: bytes) -> dict[int, str]:
-    """Return the filesystem type of each mounted dev (major << 32 | minor)."""
-    kinds = {}
-    for line in text.splitlines():
-        head, _, tail = line.partition(b" - ")
-        major, _, minor = head.split()[2].partition(b":")
-        kinds[int(major) << 32 | int(minor)] = tail.split()[0].decode()
-    return kinds
+    """Return the filesystem type of each mounted dev (major << 32 | minor); raises BadText."""
+    return {mount.dev: files.decode_name(mount.kind) for mount in parse_mounts(text)}
 
 
 @cache

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pagewalk.errors import BadTarget
-from pagewalk.proc.counters import PAGE
-from pagewalk.proc.files import read_bytes
+from pagewalk.errors import BadTarget, BadText
+from pagewalk.proc.counters import parse_statm
+from pagewalk.proc.files import decode_name, read_bytes
 from pagewalk.proc.target import parse_stat
 
 NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
@@ -33,14 +33,13 @@ def read_processes(root: str = "/proc") -> Iterator[Process]:
         base = f"{root}/{entry}"
         try:
             stat = parse_stat(read_bytes(f"{base}/stat"))
-            resident = int(read_bytes(f"{base}/statm").split()[1]) * PAGE
+            resident = parse_statm(read_bytes(f"{base}/statm"))[1]
             argv0 = read_bytes(f"{base}/cmdline").partition(b"\0")[0]
             uid = os.stat(base).st_uid
-        except (OSError, ValueError, IndexError):
+        except (OSError, BadText):
             continue  # ended meanwhile
         if stat.vsize:
-            name = argv0.decode(errors="surrogateescape")
-            yield Process(int(entry), stat.comm, name, uid, resident)
+            yield Process(int(entry), stat.comm, decode_name(argv0), uid, resident)
 
 
 def find(text: str, root: str = "/proc") -> int:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pagewalk.errors import NotPermitted, PagewalkError, ProcessGone, SourceUnavailable
-from pagewalk.proc.files import read_text
+from pagewalk.proc.files import lines, numbers, read_bytes, words
+from pagewalk.proc.mounts import parse_mounts
 
 CAPABILITIES = {
     "CAP_DAC_OVERRIDE": 1,
@@ -24,10 +25,7 @@ CAPABILITIES = {
 
 def effective_capabilities() -> int:
     """Return this thread's CapEff as a bit mask (Documentation/filesystems/proc.rst, status)."""
-    for line in read_text("/proc/self/status").splitlines():
-        if line.startswith("CapEff:"):
-            return int(line.split()[1], 16)
-    return 0
+    return (numbers(read_bytes("/proc/self/status"), b"CapEff", 16) or [0])[0]
 
 
 def has_capability(name: str) -> bool:
@@ -43,9 +41,14 @@ def reads_any_file() -> bool:
 def in_initial_user_namespace() -> bool:
     """Return whether this process lives in a namespace that maps all 2**32 - 1 uids to itself."""
     try:
-        return read_text("/proc/self/uid_map").split() == ["0", "0", "4294967295"]
+        return is_initial(read_bytes("/proc/self/uid_map"))
     except OSError:
         return True
+
+
+def is_initial(uid_map: bytes) -> bool:
+    """Return whether a uid_map file is that of the first user namespace."""
+    return [words(line) for line in lines(uid_map, "uid_map")] == [[b"0", b"0", b"4294967295"]]
 
 
 @contextmanager
@@ -91,7 +94,8 @@ def alive(dirfd: int) -> bool:
     except OSError:
         return False
     try:
-        return os.read(fd, 4096).rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+        state = words(os.read(fd, 4096).rpartition(b")")[2])[:1]
+        return state not in ([], [b"Z"], [b"X"])
     except OSError:
         return False
     finally:
@@ -101,15 +105,14 @@ def alive(dirfd: int) -> bool:
 def hides_processes() -> bool:
     """Return whether this /proc is mounted so that other users' processes are not listed."""
     try:
-        mounts = read_text("/proc/self/mountinfo").splitlines()
+        mounts = parse_mounts(read_bytes("/proc/self/mountinfo"))
     except OSError:
         return False
-    options: list[str] = []
-    for line in mounts:
-        head, _, tail = line.partition(" - ")
-        if head.split()[4] == "/proc" and tail.startswith("proc "):
-            options = tail.split()[-1].split(",")  # a later mount covers an earlier one
-    return not {"hidepid=2", "hidepid=invisible", "hidepid=ptraceable", "hidepid=4"}.isdisjoint(
+    options: list[bytes] = []
+    for mount in mounts:
+        if mount.point == b"/proc" and mount.kind == b"proc":
+            options = mount.options  # a later mount covers an earlier one
+    return not {b"hidepid=2", b"hidepid=invisible", b"hidepid=ptraceable", b"hidepid=4"}.isdisjoint(
         options
     )
 
@@ -155,13 +158,10 @@ def status_uids(pid: int, dirfd: int | None) -> tuple[int, ...] | None:
     # Real, effective and saved uid of the process; None when even status is hidden.
     try:
         if dirfd is None:
-            text = read_text(f"/proc/{pid}/status")
+            text = read_bytes(f"/proc/{pid}/status")
         else:
-            with open(os.open("status", os.O_RDONLY, dir_fd=dirfd)) as file:
+            with open(os.open("status", os.O_RDONLY, dir_fd=dirfd), "rb") as file:
                 text = file.read()
     except OSError:
         return None
-    for line in text.splitlines():
-        if line.startswith("Uid:"):
-            return tuple(int(uid) for uid in line.split()[1:4])
-    return None
+    return tuple(numbers(text, b"Uid")[:3]) or None

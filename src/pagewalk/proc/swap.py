@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from pagewalk.pages import I64, SHARED, U64, WRITE, VMAs
-from pagewalk.proc.files import read_text
+from pagewalk.proc.files import decode_name, read_bytes, rows
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.target import Target
 from pagewalk.ranges import gaps
@@ -17,12 +18,18 @@ from pagewalk.ranges import gaps
 # (offset, size) of a part of a shmem object, bytes -> the bytes of it that are in swap.
 Evicted: TypeAlias = Callable[[int, int], int]
 
+# swap_show, mm/swapfile.c, below its heading. Blanks in a path are escaped.
+LINE = re.compile(
+    rb"(?m)^(?:Filename\t[^\n]*|([^ \t\n]+)[ \t]+(?:file|partition)[ \t]+(\d+)[ \t]+(\d+)"
+    rb"[ \t]+-?\d+)\n"
+)
+
 NR_CACHESTAT = 451  # every architecture, since 6.5
 
 
 def swap_in_use() -> bool:
     """Return whether any swap device holds a page now (/proc/swaps)."""
-    return any(row[3] != "0" for row in swap_rows())
+    return any(used for _, _, used in read_swaps())
 
 
 def swap_devices() -> dict[int, str]:
@@ -31,15 +38,31 @@ def swap_devices() -> dict[int, str]:
     /proc/swaps lists the devices in the order of their type; a device removed before the last
     one leaves a gap that is not shown, so the numbers are sure only while none was removed.
     """
-    return {number: row[0] for number, row in enumerate(swap_rows())}
+    return {number: device.path for number, device in enumerate(read_swaps())}
 
 
-def swap_rows() -> list[list[str]]:
+class SwapDevice(NamedTuple):
+    """One line of /proc/swaps; ``size`` and ``used`` in bytes."""
+
+    path: str
+    size: int
+    used: int
+
+
+def read_swaps() -> list[SwapDevice]:
+    """Return the lines of /proc/swaps, none where there is no such file; raises BadText."""
     try:
-        lines = read_text("/proc/swaps").splitlines()[1:]
+        return parse_swaps(read_bytes("/proc/swaps"))
     except OSError:
         return []
-    return [line.split() for line in lines]
+
+
+def parse_swaps(text: bytes) -> list[SwapDevice]:
+    """Return the lines of a swaps file; raises BadText."""
+    return [
+        SwapDevice(decode_name(path), int(size) << 10, int(used) << 10)
+        for path, size, used in rows(LINE, text, "/proc/swaps") if path
+    ]
 
 
 def open_mapped_file(target: Target, start: int, end: int) -> int:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pagewalk.errors import NoAddressSpace, PagewalkError, ProcessGone
+from pagewalk.errors import BadText, NoAddressSpace, PagewalkError, ProcessGone
+from pagewalk.proc.files import decode_name, numbers, words
 from pagewalk.proc.refusals import meaning, reading
 
+# do_task_stat, fs/proc/array.c. The name is not escaped here and may hold anything; what stands
+# behind it is numbers to the end of the file, which ends in a newline.
+STAT = re.compile(rb"(?s)\d+ \((.*)\) ([A-Za-z])((?: -?\d{1,20}){19,})\n")
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
 
 
@@ -85,13 +90,14 @@ class Stat(NamedTuple):
 
 
 def parse_stat(text: bytes) -> Stat:
-    """Return the fields of a /proc/PID/stat line; comm may hold spaces and parentheses."""
-    head, _, tail = text.rpartition(b")")
-    f = tail.split()
-    comm = head.partition(b"(")[2].decode(errors="surrogateescape")
-    return Stat(
-        comm, f[0].decode(), int(f[6]), int(f[17]), int(f[19]), int(f[20]), int(f[21])
+    """Return the fields of a /proc/PID/stat file; comm may hold anything. Raises BadText."""
+    found = STAT.fullmatch(text)
+    if not found:
+        raise BadText("stat", 1, text)
+    flags, threads, starttime, vsize, rss = (
+        int(words(found[3])[at - 4]) for at in (9, 20, 22, 23, 24)  # as proc_pid_stat(5) counts
     )
+    return Stat(decode_name(found[1]), decode_name(found[2]), flags, threads, starttime, vsize, rss)
 
 
 def read_all(fd: int, size: int = 1 << 18) -> bytes:
@@ -122,8 +128,7 @@ def open_target(pid: int) -> Target:
 
 def hold(pid: int, dirfd: int, held: list[int]) -> Target:
     # `held` lists what the caller closes on failure.
-    status = fields(read_in(pid, dirfd, "status"))
-    tgid = int(status.get(b"Tgid", b"%d" % pid))
+    tgid = (numbers(read_in(pid, dirfd, "status"), b"Tgid") or [pid])[0]
     if tgid != pid:
         held.append(os.open(f"/proc/{tgid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         os.close(held.pop(0))
@@ -189,9 +194,3 @@ def read_exe(dirfd: int) -> str | None:
         return os.readlink("exe", dir_fd=dirfd)
     except OSError:
         return None
-
-
-def fields(text: bytes) -> dict[bytes, bytes]:
-    """Return the ``Name: value`` lines of a status file as a dict of stripped bytes."""
-    rows = (line.partition(b":") for line in text.splitlines())
-    return {key: value.strip() for key, _, value in rows}

@@ -27,6 +27,7 @@ from pagewalk.pages import (
     Withheld,
 )
 from pagewalk.proc import pagemap
+from pagewalk.proc.counters import read_status
 from pagewalk.proc.frames import Frames, open_frames, read_frames
 from pagewalk.proc.kernel import read_config, release, swap_types
 from pagewalk.proc.maps import LastMaps, internal_filesystems, parse_mountinfo
@@ -217,12 +218,11 @@ class ProcfsSource:
         # in all, of whatever kind, there is little to meet, and 4 TiB may be asked at once.
         tables = self.stall.budget_ns // TABLE_NS
         try:
-            status = self.target.read("status")
+            found = read_status(self.target).get("VmPTE")
         except PagewalkError:
-            status = b""
-        for line in status.splitlines():
-            if line.startswith(b"VmPTE:") and int(line.split()[1]) << 10 < tables // 10 * PAGE:
-                return 1 << 42
+            found = None
+        if found is not None and found < tables // 10 * PAGE:
+            return 1 << 42
         return max(tables, 1) * HUGE_SIZE
 
     def everything(self, shown: U64) -> Iterator[U64]:

@@ -1,0 +1,33 @@
+"""/proc/swaps, on recorded lines and on devices that are called anything."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pagewalk.errors import BadText
+from pagewalk.proc.swap import parse_swaps
+from tests.proc.test_maps import ODD
+
+HEADING = b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
+ZRAM = b"/dev/zram0                              partition\t262140\t\t4\t\t100\n"
+
+
+def test_a_line_is_a_device() -> None:
+    assert parse_swaps(HEADING + ZRAM) == [("/dev/zram0", 262140 << 10, 4 << 10)]
+    assert parse_swaps(HEADING) == []
+
+
+# swap_show (mm/swapfile.c) has these four escaped, and nothing else.
+@pytest.mark.parametrize("odd", [o for o in ODD if o not in (b" ", b"\t", b"\\")], ids=bytes.hex)
+def test_a_path_keeps_every_byte(odd: bytes) -> None:
+    path = b"/tmp/a%bb%b" % (odd, odd)
+    swaps = parse_swaps(HEADING + b"%b file\t\t1020\t\t0\t\t-2\n" % path + ZRAM)
+    assert [os.fsencode(swap.path) for swap in swaps] == [path, b"/dev/zram0"]
+
+
+@pytest.mark.parametrize("line", [b"\n", b"/dev/zram0 partition\t2\n", ZRAM[:-1], ZRAM[:60]])
+def test_what_is_no_line_is_refused(line: bytes) -> None:
+    with pytest.raises(BadText, match="line 2 of /proc/swaps"):
+        parse_swaps(HEADING + line)
