@@ -13,7 +13,7 @@ import pytest
 
 from pagewalk.account import COLUMNS
 from pagewalk.cli import COMMANDS, cli
-from pagewalk.ledger import CAUSES, CONCURRENT
+from pagewalk.ledger import BEYOND_RSS, CAUSES, CONCURRENT
 from pagewalk.pages import State
 from tests.render import written
 
@@ -66,7 +66,7 @@ def test_every_column_has_its_counting_rule(name: str) -> None:
     assert name in words("counting.md")
 
 
-@pytest.mark.parametrize("name", [*CAUSES, CONCURRENT])
+@pytest.mark.parametrize("name", [*CAUSES, *(row.name for row in BEYOND_RSS), CONCURRENT])
 def test_every_cause_is_explained(name: str) -> None:
     assert name in words("counting.md")
 

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import strategies as st
 
 from pagewalk.account import Table
-from pagewalk.ledger import CAUSES, CONCURRENT, LINES, SHORT, Cause, Line, ledger, why
+from pagewalk.ledger import (
+    BEYOND_RSS,
+    CAUSES,
+    CONCURRENT,
+    LINES,
+    SHORT,
+    Cause,
+    Line,
+    beyond_rss,
+    ledger,
+    why,
+)
 from pagewalk.pages import READ, SHARED, WRITE, Backing, Flag, State
 from pagewalk.proc.counters import Smaps, Theirs
 from tests import by_hand
@@ -33,17 +44,23 @@ def with_row(*row: object, locked: bool = False) -> Table:
     return by_hand.table(rows, locked=np.array([locked] * 4))  # type: ignore[arg-type]
 
 
+def check_closes(table: Table) -> None:
+    present, rss = table.totals["present"], table.totals["rss"]
+    assert present is not None and rss is not None
+    assert present - rss == sum(part.bytes for part in beyond_rss(table))
+
+
+def test_what_present_has_beyond_rss_is_not_told_where_rss_is_withheld() -> None:
+    table = by_hand.table()
+    assert beyond_rss(table._replace(totals={**table.totals, "rss": None})) == ()
+
+
 def test_every_line_closes_and_says_why() -> None:
     rows = ledger(by_hand.table(), THEIRS, page_tables=by_hand.PAGE_TABLES)
     causes = {row.against: row.causes for row in rows}
     assert set(causes) == {rule.against for rule in LINES}
-    zero, cut = Cause("zero_page", PAGE, True), 5461 - 5 * KIB
+    cut = 5461 - 5 * KIB
     assert {name: found for name, found in causes.items() if found} == {
-        "status VmRSS": (zero,),
-        "statm resident (top RES)": (zero,),
-        "stat rss": (zero,),
-        "smaps Rss": (zero,),
-        "smaps_rollup Rss": (zero,),
         "smaps Pss": (Cause("pss_truncation_by_vma", cut, True),),
         "smaps_rollup Pss": (Cause("pss_truncation", cut, True),),
         "status VmPTE": (Cause("thp_deposit", -PAGE, True),),
@@ -110,17 +127,20 @@ def test_gate_vma() -> None:
 )
 def test_present_pages_that_are_in_no_rss(cause: str, state: State, flags: Flag) -> None:
     table = with_row(MEMFD + 2 * PAGE, PAGE, state, flags, 9, (), 0)
-    found = {c.cause: c.bytes for c in line("status VmRSS", table=table).causes}
+    found = {c.cause: c.bytes for c in beyond_rss(table)}
     # The zero page that is in by_hand anyway comes on top.
-    expected = {"zero_page": PAGE, cause: PAGE * (2 if cause == "zero_page" else 1)}
-    assert (found, line("status VmRSS", table=table).unexplained) == (expected, 0)
+    assert found == {"zero_page": PAGE, cause: PAGE * (2 if cause == "zero_page" else 1)}
+    check_closes(table)
+    row = line("status VmRSS", table=table)
+    assert (row.ours_is, row.causes, row.unexplained) == ("rss", (), 0)
 
 
 def test_migration() -> None:
     table = with_row(MEMFD + 2 * PAGE, PAGE, State.MIGRATING, Flag.SOFT | Flag.MIGRATION, 9, (), 0)
+    assert beyond_rss(table) == (Cause("zero_page", PAGE, True), Cause("migration", -PAGE, True))
+    check_closes(table)
     row = line("status VmRSS", with_status(VmRSS=RSS + PAGE), table)
-    assert row.causes == (Cause("zero_page", PAGE, True), Cause("migration", -PAGE, True))
-    assert row.unexplained == 0
+    assert (row.causes, row.unexplained) == ((), 0)
 
 
 def test_hwpoison() -> None:
@@ -128,12 +148,14 @@ def test_hwpoison() -> None:
     table = with_row(
         MEMFD + 2 * PAGE, PAGE, State.POISONED, Flag.SOFT | Flag.HWPOISON, 9, (), 0
     )
-    assert line("status VmRSS", with_status(VmRSS=RSS), table).unexplained == 0
+    row = line("status VmRSS", with_status(VmRSS=RSS), table)
+    assert (row.causes, row.unexplained) == ((Cause("hwpoison", PAGE, True),), 0)
+    assert beyond_rss(table) == (Cause("zero_page", PAGE, True), Cause("hwpoison", -PAGE, True))
+    check_closes(table)
     theirs = THEIRS._replace(smaps=SMAPS._replace(columns={
         **SMAPS.columns, "Rss": SMAPS.columns["Rss"] + np.array([0, 0, PAGE, 0])}))
     row = line("smaps Rss", theirs, table)
-    assert row.causes == (Cause("zero_page", PAGE, True), Cause("hwpoison", -PAGE, True))
-    assert row.unexplained == 0
+    assert (row.causes, row.unexplained) == ((), 0)
 
 
 def test_shmem_swap() -> None:
@@ -265,7 +287,7 @@ def test_every_cause_is_used_by_a_line_and_every_line_names_known_causes() -> No
     assert used == set(CAUSES)
 
 
-@pytest.mark.parametrize("cause", [*CAUSES, CONCURRENT])
+@pytest.mark.parametrize("cause", [*CAUSES, *(row.name for row in BEYOND_RSS), CONCURRENT])
 def test_every_cause_has_a_sentence(cause: str) -> None:
     assert len(why(cause).split()) >= 4
     assert not why(cause).endswith(".")

@@ -133,13 +133,15 @@ class Table(NamedTuple):
     """Bytes by VMA: ``columns`` i64 by COLUMNS name, or None where withheld; ``totals`` likewise.
 
     ``pss_fixed`` i64 is the unshifted PSS of each VMA in 1/4096 bytes, None with pss. A total is
-    the sum over VMAs; that of pss is shifted after adding, as smaps_rollup does.
+    the sum over VMAs; that of pss is shifted after adding, as smaps_rollup does. ``from_kernel``
+    names the totals that were not counted here but are the kernel's own (see rollup.py).
     """
 
     walk: Walk
     columns: dict[str, I64 | None]
     totals: dict[str, int | None]
     pss_fixed: I64 | None
+    from_kernel: tuple[str, ...] = ()
 
     @property
     def vmas(self) -> VMAs:

@@ -125,10 +125,6 @@ def pmd_shared(case: Case) -> int:
     return (case.table.totals["hugetlb"] or 0) if told is None else told
 
 
-def small_zero(case: Case) -> int:
-    return (case.table.totals["zero"] or 0) - (case.table.totals["huge_zero"] or 0)
-
-
 def pss_truncation_by_vma(case: Case) -> int:
     # smaps cuts each VMA's sum to whole KiB; ours is cut to bytes, once.
     fixed, ours = case.table.pss_fixed, case.table.totals["pss"]
@@ -146,16 +142,15 @@ def locked_truncation(case: Case) -> int:
     return 0 if column is None else int((column % 1024).sum())
 
 
-def migration(case: Case) -> int:
-    return -(case.table.totals["migrating"] or 0)
-
-
 def hwpoison(case: Case) -> int:
-    # What smaps' Rss has beside the pages that are there, and those on the move.
-    totals = case.table.totals
-    parts = [totals[name] for name in ("rss", "anon", "file", "shmem", "device", "migrating")]
-    known = [part for part in parts if part is not None]
-    return sum(known[1:]) - known[0] if len(known) == len(parts) else 0
+    return poisoned(case.table)
+
+
+def poisoned(table: Table) -> int:
+    # What rss has beside the pages that are there, and those on the move.
+    names = ("rss", "anon", "file", "shmem", "device", "migrating")
+    known = [part for name in names if (part := table.totals[name]) is not None]
+    return known[0] - sum(known[1:]) if len(known) == len(names) else 0
 
 
 def shmem_overcount(case: Case) -> int:
@@ -233,18 +228,8 @@ CAUSE_ROWS = (
               "each PMD-mapped anonymous huge page keeps a page table in reserve, in no tree"),
     CauseRule("gate_vma", True, gate_vma,
               "the [vsyscall] gate is listed in maps, but is not part of the address space"),
-    CauseRule("zero_page", True, small_zero,
-              "read-only touched memory maps the shared zero page, which is in no RSS"),
-    CauseRule("huge_zero_page", True, column("huge_zero"),
-              "the huge zero page is mapped, and is in no RSS"),
-    CauseRule("special_mapping", True, column("special"),
-              "mapped without a normal page (a driver's memory): in no RSS"),
-    CauseRule("hugetlb", True, column("hugetlb"),
-              "hugetlb pages are accounted apart: HugetlbPages, never RSS"),
-    CauseRule("migration", True, migration,
-              "pages on the move to another frame still count in RSS"),
     CauseRule("hwpoison", True, hwpoison,
-              "smaps still counts pages that were lost to a memory error"),
+              "rss, like smaps' Rss, still counts pages that were lost to a memory error"),
     CauseRule("shmem_swap", True, column("swap_shmem"),
               "smaps adds the swapped pages of shmem objects, VmSwap knows only private entries"),
     CauseRule("pss_truncation_by_vma", True, pss_truncation_by_vma,
@@ -272,17 +257,39 @@ CAUSE_ROWS = (
               "other processes mapped or unmapped the same pages between the readings"),
 )
 CAUSES = {row.name: row for row in CAUSE_ROWS}
+
+
+class Part(NamedTuple):
+    """A part of present that is not in rss, or (below 0) the other way round."""
+
+    name: str
+    amount: Callable[[Table], int]
+    why: str
+
+
+def part(name: str, less: str | None = None, sign: int = 1) -> Callable[[Table], int]:
+    return lambda table: sign * (table.totals[name] or 0) - (table.totals[less] or 0 if less else 0)
+
+
+BEYOND_RSS = (
+    Part("zero_page", part("zero", "huge_zero"),
+         "memory that was only read maps the shared zero page, which is in no RSS"),
+    Part("huge_zero_page", part("huge_zero"), "the huge zero page is mapped, and is in no RSS"),
+    Part("special_mapping", part("special"),
+         "mapped without a normal page (a driver's memory): in no RSS"),
+    Part("hugetlb", part("hugetlb"), "hugetlb pages are accounted apart: HugetlbPages, never RSS"),
+    Part("migration", part("migrating", sign=-1),
+         "pages on the move to another frame are not present, and still count in RSS"),
+    Part("hwpoison", lambda table: -poisoned(table), CAUSES["hwpoison"].why),
+)
 CONCURRENT = "concurrent_change"
 CONCURRENT_WHY = "the process ran: the number moved between the readings before and after the walk"
 # Causes that a quieter moment would not show.
 MOVED = frozenset({"foreign_mapcount_change", "rollup_mapcount_change", CONCURRENT})
 
-PRESENT = ("zero_page", "huge_zero_page", "special_mapping", "hugetlb", "migration")
-
 LINES = (
     Rule("status VmSize", "size", status("VmSize"), total("size"), ("gate_vma",)),
-    Rule("status VmRSS", "present", status("VmRSS"), total("present"),
-         (*PRESENT, "counters_batching")),
+    Rule("status VmRSS", "rss", status("VmRSS"), total("rss"), ("hwpoison", "counters_batching")),
     Rule("status RssAnon", "anon", status("RssAnon"), total("anon"),
          ("device_page", "counter_batching")),
     Rule("status RssFile", "file", status("RssFile"), total("file"),
@@ -303,17 +310,16 @@ LINES = (
     Rule("status HugetlbPages", "hugetlb", status("HugetlbPages"), total("hugetlb"),
          ("hugetlb_pmd_shared",)),
     Rule("statm size", "size", lambda t: t.statm["size"], total("size"), ("gate_vma",)),
-    Rule("statm resident (top RES)", "present", lambda t: t.statm["resident"], total("present"),
-         (*PRESENT, "counters_batching")),
+    Rule("statm resident (top RES)", "rss", lambda t: t.statm["resident"], total("rss"),
+         ("hwpoison", "counters_batching")),
     Rule("statm shared (top SHR)", "file + shmem", lambda t: t.statm["shared"],
          lambda case: add(case.table.totals["file"], case.table.totals["shmem"]),
          ("device_page", "shared_batching")),
     Rule("statm data", "private writable + stack", lambda t: t.statm["data"], data_stack),
     Rule("stat vsize", "size", lambda t: t.stat["vsize"], total("size"), ("gate_vma",)),
-    Rule("stat rss", "present", lambda t: t.stat["rss"], total("present"),
-         (*PRESENT, "stat_batching")),
+    Rule("stat rss", "rss", lambda t: t.stat["rss"], total("rss"), ("hwpoison", "stat_batching")),
     Rule("smaps Size", "size", smaps_sum("Size"), total("size")),
-    Rule("smaps Rss", "present", smaps_sum("Rss"), total("present"), (*PRESENT, "hwpoison")),
+    Rule("smaps Rss", "rss", smaps_sum("Rss"), total("rss")),
     Rule("smaps Pss", "pss", smaps_sum("Pss"), total("pss"),
          ("pss_truncation_by_vma", "device_page", "foreign_mapcount_change")),
     Rule("smaps Private_*", "uss",
@@ -323,7 +329,7 @@ LINES = (
     Rule("smaps Swap", "swap", smaps_sum("Swap"), total("swap"),
          ("smaps_large_shmem_swap_overcount",)),
     Rule("smaps Locked", "locked", smaps_sum("Locked"), total("locked"), ("locked_truncation",)),
-    Rule("smaps_rollup Rss", "present", rollup("Rss"), total("present"), (*PRESENT, "hwpoison")),
+    Rule("smaps_rollup Rss", "rss", rollup("Rss"), total("rss")),
     Rule("smaps_rollup Pss", "pss", rollup("Pss"), total("pss"),
          ("pss_truncation", "device_page", "rollup_mapcount_change")),
     Rule("smaps_rollup Swap", "swap", rollup("Swap"), total("swap"),
@@ -381,6 +387,19 @@ def work_out(rule: Rule, case: Case) -> Line | None:
     return Line(rule.against, rule.ours_is, ours, theirs, tuple(causes), rest)
 
 
+def beyond_rss(table: Table) -> tuple[Cause, ...]:
+    """Return what present has and rss has not: present - rss = the sum of their bytes.
+
+    Empty where rss is withheld.
+    """
+    if table.totals["rss"] is None:
+        return ()
+    found = ((row.name, row.amount(table)) for row in BEYOND_RSS)
+    return tuple(Cause(name, amount, True) for name, amount in found if amount)
+
+
 def why(cause: str) -> str:
-    """Return the sentence that explains ``cause``."""
-    return CONCURRENT_WHY if cause == CONCURRENT else CAUSES[cause].why
+    """Return the sentence that explains ``cause``, a cause or a part of present."""
+    if cause == CONCURRENT:
+        return CONCURRENT_WHY
+    return {row.name: row.why for row in (*BEYOND_RSS, *CAUSE_ROWS)}[cause]

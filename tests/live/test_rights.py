@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 import pagewalk as library
+from pagewalk.rollup import ask_rollup
 from tests import kernel_says
 from tests.live import dropped
 from tests.live.bracket import working_sources
@@ -40,15 +42,22 @@ def without(capabilities: tuple[str, ...], *args: object) -> Ran:
 
 
 def check_withheld(ran: Ran, truth: dict[str, Any], says: str) -> None:
-    """Everything that needs no frame is right, everything else null, and the cause is named."""
+    """Everything that needs no frame is right, everything else null, and the cause is named.
+
+    What smaps_rollup tells of the whole is the kernel's, and said to be.
+    """
     assert ran.code == 3
     document = ran.json
     totals = document["totals"]
     assert {key: totals[key] for key in KNOWN} == {key: truth[key] for key in KNOWN}
     assert totals["rss"] > 0
+    pid = document["process"]["pid"]
     for key in FRAMES:
-        assert totals[key] is None
+        assert key in document["from_kernel"]
         assert all(vma[key] is None for vma in document["vmas"])
+    # Only KSM holds still: other processes map the same libraries.
+    assert totals["ksm"] == kernel_says.read_rollup(pid)["KSM"] << 10
+    assert 0 < totals["uss"] <= totals["pss"] <= totals["rss"]
     assert any(says in reason for reason in document["partial"])
     assert says in ran.err
 
@@ -72,7 +81,67 @@ def test_a_user_sees_all_but_frames_of_an_own_process() -> None:
     # The screen breaks lines where it must.
     flat = " ".join(screen.out.split())
     assert "shown to CAP_SYS_ADMIN only; run as root" in flat
-    assert "pss n/a" in flat
+    assert re.search(r" pss [0-9 ]+\* ", flat)
+    assert "* the kernel's own figure, from smaps_rollup: not counted here" in flat
+
+
+def test_csv_has_no_place_to_say_that_an_amount_is_the_kernels() -> None:
+    with start("nobody", stopped=True) as running:
+        ran = as_user(NOBODY, "show", running.pid, "--format", "csv")
+    assert "pss,\n" in ran.out
+
+
+def test_the_kernels_figure_is_smaps_rollups() -> None:
+    # Others map the same libraries: two readings that agree, and ours between them.
+    names = ("pss", "uss", "ksm")
+    with start("nobody", stopped=True) as running:
+        source = library.open_process(running.pid, "procfs")
+        try:
+            table = library.by_vma(library.walk(source))
+            hidden = table._replace(totals={**table.totals, **dict.fromkeys(names)})
+            for _ in range(20):
+                before = kernel_says.read_rollup(running.pid)
+                told = ask_rollup(hidden, source)
+                after = kernel_says.read_rollup(running.pid)
+                if before == after:
+                    break
+        finally:
+            library.close(source)
+    assert set(told.from_kernel) >= set(names)
+    assert before == after
+    private = after["Private_Clean"] + after["Private_Dirty"]
+    said = [after["Pss"] << 10, private << 10, after["KSM"] << 10]
+    assert [told.totals[name] for name in names] == said
+
+
+# 160 MiB in one VMA: more than smaps_rollup may add up of a running process in 5 ms.
+LARGE = """
+import mmap, os, sys
+sys.path[:0] = [os.getcwd()]
+from tests.live.dropped import become
+become(int(sys.argv[1]))
+area = mmap.mmap(-1, 160 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_large_running_process_is_not_held_up_for_the_kernels_figure() -> None:
+    words = [sys.executable, "-c", LARGE, str(NOBODY)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+            asked = ("show", process.pid, "--format", "json")
+            small, allowed, stopped = (
+                as_user(NOBODY, *asked, *more) for more in ((), ("--budget", "50"), ("--freeze",))
+            )
+        finally:
+            process.kill()
+    assert small.json["totals"]["pss"] is None and small.json["from_kernel"] == []
+    assert any("hold the lock of a running process" in row["why"] for row in small.json["withheld"])
+    for ran in (allowed, stopped):
+        assert ran.json["totals"]["pss"] > 160 << 20
+        assert "pss" in ran.json["from_kernel"]
 
 
 def test_a_user_gets_no_frame_of_any_page() -> None:
@@ -233,7 +302,7 @@ def test_root_of_a_user_namespace() -> None:
     assert ran.code == 3
     totals = ran.json["totals"]
     assert totals["rss"] > 0
-    assert all(totals[key] is None for key in FRAMES)
+    assert set(FRAMES) <= set(ran.json["from_kernel"])
     assert "root in a user namespace" in ran.err
 
 

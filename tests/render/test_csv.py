@@ -50,7 +50,7 @@ def test_a_page_is_a_line() -> None:
 
 def test_every_line_of_the_ledger_ends_with_its_unexplained_rest() -> None:
     found = rows("explain")
-    rss = [row for row in found if row["against"] == "status VmRSS"]
-    assert [(row["cause"], row["bytes"], row["exact"]) for row in rss] == [
-        ("zero_page", "4096", "1"), ("unexplained", "0", ""),
+    pss = [row for row in found if row["against"] == "smaps_rollup Pss"]
+    assert [(row["cause"], row["bytes"], row["exact"]) for row in pss] == [
+        ("pss_truncation", "341", "1"), ("unexplained", "0", ""),
     ]

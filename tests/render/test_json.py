@@ -19,11 +19,15 @@ HEAD = {"schema", "pagewalk", "process", "source"}
 FOOT = {"partial", "stall_ns"}
 # What every document promises, and what it may say beyond that.
 PROMISED = {
-    "show": HEAD | FOOT | {"totals", "vmas"},
-    "maps": HEAD | FOOT | {"totals", "vmas"},
+    "show": HEAD | FOOT | {"totals", "from_kernel", "vmas"},
+    "maps": HEAD | FOOT | {"totals", "from_kernel", "vmas"},
     "explain": HEAD | FOOT | {"ledger"},
 }
-MORE = {"show": {"withheld", "ledger"}, "maps": {"withheld"}, "explain": {"withheld", "not_read"}}
+MORE = {
+    "show": {"withheld", "ledger", "beyond_rss"},
+    "maps": {"withheld"},
+    "explain": {"withheld", "beyond_rss", "not_read"},
+}
 
 
 def document(name: str, *, frames: bool = True) -> dict[str, Any]:
@@ -89,10 +93,15 @@ def test_a_ledger_line_closes_by_its_own_numbers() -> None:
         assert row["ours"] - row["theirs"] == (
             sum(cause["bytes"] for cause in row["causes"]) + row["unexplained"]
         )
-    rss = next(row for row in rows if row["against"] == "status VmRSS")
-    (cause,) = rss["causes"]
-    promised = {"cause": "zero_page", "bytes": 4096, "exact": True}
+    pss = next(row for row in rows if row["against"] == "smaps_rollup Pss")
+    (cause,) = pss["causes"]
+    promised = {"cause": "pss_truncation", "bytes": 341, "exact": True}
     assert {key: cause[key] for key in promised} == promised
+
+
+@pytest.mark.parametrize("name", ["show", "explain"])
+def test_what_present_has_beyond_rss_is_named(name: str) -> None:
+    assert document(name)["beyond_rss"] == [{"part": "zero_page", "bytes": 4096}]
 
 
 # ---- pages: one object a line

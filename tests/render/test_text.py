@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pagewalk.pages import READ, Backing
 from pagewalk.proc.processes import Process
-from pagewalk.render import text
+from pagewalk.render import text, view
+from pagewalk.rollup import filled
 from pagewalk.terminal import (
     BOLD,
     DIM,
@@ -175,9 +176,34 @@ def test_a_page_is_one_line() -> None:
 def test_the_ledger_names_each_cause_and_what_it_means() -> None:
     lines = written.write("text", "explain").splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("status VmRSS"))
-    assert lines[at].split() == ["status", "VmRSS", "=", "present", "2", "076", "2", "072", "4"]
-    assert lines[at + 1].split() == ["zero_page", "(exact)", "4"]
-    assert any(line.startswith("zero_page: ") for line in lines)
+    assert lines[at].split() == ["status", "VmRSS", "=", "rss", "2", "072", "2", "072", "0"]
+    at = next(i for i, line in enumerate(lines) if line.startswith("smaps_rollup Pss"))
+    assert lines[at + 1].split() == ["pss_truncation", "(exact)", "0.333"]
+    assert any(line.startswith("pss_truncation: ") for line in lines)
+
+
+def test_what_present_has_beyond_rss_is_a_line_of_its_own() -> None:
+    for screen in ("show", "explain"):
+        assert "\npresent = rss + 4: zero_page 4\n" in written.write("text", screen)
+    assert "\nzero_page: " in written.write("text", "explain")
+
+
+def test_a_number_without_one_of_ours_is_no_line_of_the_ledger() -> None:
+    screen = written.write("text", "explain", frames=False)
+    assert "smaps Pss = pss" not in screen
+    flat = " ".join(screen.split())
+    assert "the kernel's alone, as ours is withheld: smaps Pss 2 062, smaps Private_*" in flat
+
+
+def test_a_total_that_is_the_kernels_is_marked() -> None:
+    table, lines = written.arguments("show", frames=False)
+    told = filled(table, by_hand.ROLLUP)
+    for name, shown in (("show", (told, lines)), ("maps", (told,))):
+        out = io.StringIO()
+        view("text", name)(*shown, out)
+        screen = out.getvalue()
+        assert "2 062*" in screen
+        assert "* the kernel's own figure, from smaps_rollup" in screen
 
 
 def test_what_is_withheld_is_said_with_its_reason() -> None:

@@ -30,6 +30,7 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
     from pagewalk.census import count_swap_users
     from pagewalk.errors import BadRequest
     from pagewalk.render import view
+    from pagewalk.rollup import ask_rollup
     from pagewalk.smaps import DETAILS, SMAPS_FIELDS, by_field
     from pagewalk.walking import walk
 
@@ -47,5 +48,6 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
     with opened(request) as source, output(request.output) as out:
         walked = walk(source, frames=not counts)
         table = by_field(walked, count_swap_users(source.name)) if everything else by_vma(walked)
-        write(table, out, columns=chosen, everything=everything)
+        told = table if counts else ask_rollup(table, source)
+        write(told, out, columns=chosen, everything=everything)
     return finish(request, table.outcome)

@@ -25,6 +25,7 @@ def command(counts: bool, **options: object) -> int:
     from pagewalk.ledger import SHORT, ledger
     from pagewalk.proc.counters import read_theirs
     from pagewalk.render import view
+    from pagewalk.rollup import ask_rollup
     from pagewalk.walking import walk
 
     request = Request(**options)  # type: ignore[arg-type]
@@ -39,7 +40,7 @@ def command(counts: bool, **options: object) -> int:
         table = by_vma(walk(source, frames=not counts))
         theirs = read_theirs(source.target, source.stall, smaps=False)
         lines = [line for line in ledger(table, theirs, before) if line.against in SHORT]
-        write(table, lines, out)
+        write(table if counts else ask_rollup(table, source), lines, out)
     if request.format == "text":  # the screen says it already
         return PARTIAL if table.outcome.partial else 0
     return finish(request, table.outcome)

@@ -23,11 +23,12 @@ def ordered(table: Table) -> list[str]:
 
 
 def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
-    """Write the totals, one line an amount: name, bytes."""
+    """Write the totals, one line an amount: name, bytes; those that are the kernel's are empty."""
     del ledger
+    counted = {**table.totals, **dict.fromkeys(table.from_kernel)}
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("name", "bytes"))
-    writer.writerows((key, empty(table.totals[key])) for key in ordered(table))
+    writer.writerows((key, empty(counted[key])) for key in ordered(table))
 
 
 def maps(

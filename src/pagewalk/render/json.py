@@ -17,7 +17,7 @@ from pagewalk import lines as pieces
 from pagewalk.account import TOTALS, Table
 from pagewalk.check import Report
 from pagewalk.flags import KPAGEFLAGS, names
-from pagewalk.ledger import Line
+from pagewalk.ledger import Line, beyond_rss
 from pagewalk.pages import U8, Flag, Pages, VMAs
 from pagewalk.proc.counters import Theirs
 from pagewalk.proc.doctor import Check
@@ -97,8 +97,21 @@ def encode(value: Any) -> str:
     return "[\n" + ",\n".join(json.dumps(row) for row in value) + "\n]"
 
 
-def ledger_row(line: Line) -> dict[str, Any]:
-    return {**line._asdict(), "causes": [cause._asdict() for cause in line.causes]}
+def totals(table: Table) -> dict[str, Any]:
+    return {
+        "totals": {k: table.totals[k] for k in ordered(table)},
+        "from_kernel": list(table.from_kernel),
+    }
+
+
+def against(table: Table, ledger: Sequence[Line]) -> dict[str, Any]:
+    return {
+        "ledger": [
+            {**line._asdict(), "causes": [cause._asdict() for cause in line.causes]}
+            for line in ledger
+        ],
+        "beyond_rss": [{"part": row.cause, "bytes": row.bytes} for row in beyond_rss(table)],
+    }
 
 
 def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
@@ -106,9 +119,9 @@ def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
     write(
         {
             **head(table),
-            "totals": {k: table.totals[k] for k in ordered(table)},
+            **totals(table),
             "vmas": vma_rows(table),
-            "ledger": [ledger_row(line) for line in ledger],
+            **against(table, ledger),
             **foot(table),
         },
         out,
@@ -120,14 +133,13 @@ def maps(
 ) -> None:
     """Write the same document as show, without the ledger; the options are for other formats."""
     del columns, everything
-    document = {**head(table), "totals": {k: table.totals[k] for k in ordered(table)}}
-    write({**document, "vmas": vma_rows(table), **foot(table)}, out)
+    write({**head(table), **totals(table), "vmas": vma_rows(table), **foot(table)}, out)
 
 
 def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -> None:
     """Write every line of the ledger; ours - theirs = sum of the causes' bytes + unexplained."""
-    document = {**head(table), "ledger": [ledger_row(line) for line in ledger]}
-    write({**document, "not_read": list(theirs.not_read), **foot(table)}, out)
+    document = {**head(table), **against(table, ledger), "not_read": list(theirs.not_read)}
+    write({**document, **foot(table)}, out)
 
 
 def pages(batches: Iterable[Pages], vmas: VMAs, out: TextIO) -> None:

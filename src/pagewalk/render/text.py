@@ -14,7 +14,7 @@ import numpy as np
 from pagewalk import describe
 from pagewalk import lines as pieces
 from pagewalk.account import COLUMNS, Table
-from pagewalk.ledger import SHORT, Line, why
+from pagewalk.ledger import SHORT, Line, beyond_rss, why
 from pagewalk.pages import Pages, VMAs
 from pagewalk.terminal import (
     BOLD,
@@ -46,6 +46,7 @@ MAPS_COLUMNS = ("size", "present", "rss", "not_present", "not_mapped", "swap", "
 LEAST_WANTED = ("special", "hugetlb", "zero", "shmem", "file", "anon", "not_mapped", "present",
                 "uss", "swap", "not_present")
 NAME_WIDTH = 14
+KERNELS = "*"  # behind a total that is the kernel's own
 
 
 # ---- show
@@ -64,8 +65,7 @@ def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
     print(file=out)
     biggest(table, out, room)
     print(file=out)
-    for line in ledger_lines([row for row in ledger if row.against in SHORT], out):
-        print(line, file=out)
+    compared(table, [row for row in ledger if row.against in SHORT], out)
     withheld(table, out)
 
 
@@ -83,15 +83,26 @@ def totals(table: Table, out: TextIO) -> None:
     right = ("anon", "file", "shmem", "zero", "special", "hugetlb", "ksm", "locked")
     rows = [("", "KiB", "", "", "KiB")]
     for a, b in zip(left, right, strict=True):
-        rows.append((label(a), kib(table.totals[a]), "  ", label(b), kib(table.totals[b])))
+        rows.append((label(a), total(table, a), "  ", label(b), total(table, b)))
     head, *body = grid(rows, frozenset({0, 2, 3}))
     print(paint(out, DIM, "  " + head), file=out)
     for line in body:
         print("  " + line, file=out)
+    marked(table, (*left, *right), out)
 
 
 def label(name: str) -> str:
     return name.replace("_", " ")
+
+
+def total(table: Table, name: str) -> str:
+    return kib(table.totals[name]) + (KERNELS if name in table.from_kernel else "")
+
+
+def marked(table: Table, shown: Sequence[str], out: TextIO) -> None:
+    if set(shown) & set(table.from_kernel):
+        print(wrapped(f"{KERNELS} the kernel's own figure, from smaps_rollup: not counted here",
+                      out), file=out)
 
 
 def biggest(table: Table, out: TextIO, room: int) -> None:
@@ -154,6 +165,8 @@ def print_maps(
     for i, (line, name) in enumerate(zip(lines, [heading, *names], strict=True)):
         text = f"{line.ljust(wide)}  {name if free is None else shorten(name, free)}"
         print(paint(out, DIM, text) if i == 0 else text, file=out)
+    if foot:
+        marked(table, chosen, out)
     left_out = [titles[c] for c in columns if c not in chosen]
     if left_out:
         print(wrapped(f"not shown for want of width: {', '.join(left_out)}", out), file=out)
@@ -175,7 +188,7 @@ def fit(
         cells = [[address(table.vmas, row), describe.perms(int(table.vmas.perms[row])),
                   *(kib(at(table, c, row)) for c in chosen)] for row in rows]
         if foot:
-            cells.append(["", "", *(kib(table.totals[c]) for c in chosen)])
+            cells.append(["", "", *(total(table, c) for c in chosen)])
         head = ["ADDRESS", "PERM", *(titles[c] for c in chosen)]
         need = sum(max(len(r[i]) for r in [head, *cells]) + 2 for i in range(len(head)))
         if room is None or need + NAME_WIDTH <= room or not drop:
@@ -228,9 +241,9 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
                            " named causes + unexplained"), file=out)
     print(wrapped(source_line(table), out), file=out)
     print(file=out)
-    for line in ledger_lines(ledger, out):
-        print(line, file=out)
-    used = {cause.cause for row in ledger for cause in row.causes}
+    compared(table, ledger, out)
+    causes = [*(cause for row in ledger for cause in row.causes), *beyond_rss(table)]
+    used = {cause.cause for cause in causes}
     if used:
         print(file=out)
     for cause in sorted(used):
@@ -239,6 +252,21 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
         print(wrapped(f"not compared with {reason}", out), file=out)
     withheld(table, out)
     print(paint(out, DIM, "which of these to trust, and for what: docs/which-number.md"), file=out)
+
+
+def compared(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
+    """Write the ledger, what of theirs has nothing to be compared with, what present has more."""
+    for line in ledger_lines([row for row in ledger if row.ours is not None], out):
+        print(line, file=out)
+    alone = [f"{row.against} {kib_exact(row.theirs)}" for row in ledger if row.ours is None]
+    if alone:
+        print(wrapped(f"the kernel's alone, as ours is withheld: {', '.join(alone)}", out),
+              file=out)
+    parts = beyond_rss(table)
+    if parts:
+        listed = ", ".join(f"{part.cause} {kib_exact(part.bytes)}" for part in parts)
+        more = kib_exact(sum(part.bytes for part in parts))
+        print(wrapped(f"present = rss + {more}: {listed}", out), file=out)
 
 
 def ledger_lines(ledger: Sequence[Line], out: TextIO) -> list[str]:
