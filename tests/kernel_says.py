@@ -52,7 +52,7 @@ class VmaSays:
 def read_smaps(pid: int) -> list[VmaSays]:
     """Read /proc/PID/smaps: every VMA with its fields."""
     vmas: list[VmaSays] = []
-    for line in _read(pid, "smaps").splitlines():
+    for line in _lines(pid, "smaps"):
         head = MAPS_LINE.fullmatch(line)
         if head:
             vmas.append(_vma(head))
@@ -69,20 +69,19 @@ def read_smaps(pid: int) -> list[VmaSays]:
 
 def read_maps(pid: int) -> list[VmaSays]:
     """Read /proc/PID/maps: every VMA, without fields."""
-    lines = _read(pid, "maps").splitlines()
-    return [_vma(head) for line in lines if (head := MAPS_LINE.fullmatch(line))]
+    return [_vma(head) for line in _lines(pid, "maps") if (head := MAPS_LINE.fullmatch(line))]
 
 
 def read_rollup(pid: int) -> dict[str, int]:
     """Read /proc/PID/smaps_rollup: KiB by field."""
-    lines = _read(pid, "smaps_rollup").decode(errors="replace").splitlines()[1:]
-    return {key: int(value.split()[0]) for key, _, value in (x.partition(":") for x in lines)}
+    pairs = (line.decode().partition(":") for line in _lines(pid, "smaps_rollup")[1:])
+    return {key: int(value.split()[0]) for key, _, value in pairs}
 
 
 def read_status(pid: int) -> dict[str, str]:
     """Read /proc/PID/status: the text of every line by its key."""
-    lines = _read(pid, "status").decode(errors="replace").splitlines()
-    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    pairs = (os.fsdecode(line).partition(":") for line in _lines(pid, "status"))
+    return {key: value.strip(" \t") for key, _, value in pairs}
 
 
 def read_status_kib(pid: int) -> dict[str, int]:
@@ -187,6 +186,11 @@ def _vma(head: re.Match[bytes]) -> VmaSays:
         fields={},
         flags=(),
     )
+
+
+def _lines(pid: int, name: str) -> list[bytes]:
+    # Names hold whatever the process likes, but no newline: splitlines() would cut them at \r.
+    return _read(pid, name).split(b"\n")[:-1]
 
 
 def _read(pid: int, name: str) -> bytes:

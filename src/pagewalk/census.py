@@ -30,14 +30,14 @@ def count_swap_users(source: str) -> SwapUsers:
     """
     slots: list[U64] = []
     walked: list[int] = []
-    refused: list[int] = []
+    refused: dict[int, Exception] = {}
     for process in read_processes():
         try:
             found = swap_slots(process.pid, source)
         except (ProcessGone, NoAddressSpace):
             continue
-        except PagewalkError:
-            refused.append(process.pid)
+        except (PagewalkError, OSError) as err:  # whatever it is, it is that process's affair
+            refused[process.pid] = err
             continue
         if found is None or any(same_memory(process.pid, other) for other in walked):
             continue
@@ -49,7 +49,7 @@ def count_swap_users(source: str) -> SwapUsers:
         missing = (
             f"the swap entries of process {', '.join(map(str, sorted(refused)))} cannot be read,"
             " so a slot may have more users than were found, and swap_pss be less than"
-            " it would seem; run as root"
+            f" it would seem: {refused[min(refused)]}"
         )
     return SwapUsers(users[0], users[1].astype(np.uint64), missing)
 

@@ -1,0 +1,55 @@
+"""The census of swap slots: what one process does not tell never ends the count."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pagewalk import census
+from pagewalk.errors import (
+    BadText,
+    NotPermitted,
+    PagewalkError,
+    ProcessGone,
+    SourceUnavailable,
+)
+from pagewalk.pages import U64
+from pagewalk.proc.processes import Process
+
+
+def count(monkeypatch: pytest.MonkeyPatch, error: Exception) -> census.SwapUsers:
+    """Return the census of two processes, of which the first raises ``error`` when it is read."""
+
+    def swap_slots(pid: int, source: str) -> U64:
+        if pid == 1:
+            raise error
+        return np.array([32, 64], np.uint64)
+
+    monkeypatch.setattr(census, "read_processes", lambda: [
+        Process(pid, "a", "a", 0, 4096) for pid in (1, 2)
+    ])
+    monkeypatch.setattr(census, "swap_slots", swap_slots)
+    return census.count_swap_users("procfs")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BadText("mountinfo", 3, b"a\rb"), SourceUnavailable("procfs", "why", "what"),
+        NotPermitted("cannot read", "no", "run as root"), PagewalkError("interrupted"),
+        FileNotFoundError(2, "no such file", "task"), OSError(5, "input/output error"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_process_that_cannot_be_read_makes_it_a_lower_bound(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    users = count(monkeypatch, error)
+    assert users.slot.tolist() == [32, 64]
+    assert users.missing is not None
+    assert "the swap entries of process 1 cannot be read" in users.missing
+    assert users.missing.endswith(str(error))
+
+
+def test_one_that_has_ended_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert count(monkeypatch, ProcessGone(1, "ended")).missing is None
