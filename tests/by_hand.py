@@ -35,7 +35,8 @@ from pagewalk.pages import (
     VMAs,
     Withheld,
 )
-from pagewalk.proc.counters import Theirs, parse_smaps
+from pagewalk.proc.counters import Theirs
+from pagewalk.proc.smaps import parse_smaps
 from pagewalk.proc.stall import Stall
 from pagewalk.walking import Walk
 

@@ -20,7 +20,8 @@ from pagewalk.ledger import (
     why,
 )
 from pagewalk.pages import READ, SHARED, WRITE, Backing, Flag, State
-from pagewalk.proc.counters import Smaps, Theirs
+from pagewalk.proc.counters import Theirs
+from pagewalk.proc.smaps import Smaps
 from tests import by_hand
 from tests.by_hand import HEAP, MEMFD, PAGE, PROGRAM
 from tests.properties import always

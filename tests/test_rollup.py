@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pagewalk.proc.counters import parse_smaps
+from pagewalk.proc.smaps import parse_smaps
 from pagewalk.rollup import filled, missing
 from tests import by_hand
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from pagewalk.outcome import Outcome
 from pagewalk.pages import U64, Backing, VMAs, Withheld
-from pagewalk.proc import counters, swap
+from pagewalk.proc import counters, smaps, swap
 from pagewalk.sources import Source
 
 # smaps holds the lock for a whole VMA, at about 19 ms a GiB: below this much RSS its VmFlags may
@@ -95,6 +95,6 @@ def read_locked(source: Source, vmas: VMAs, outcome: Outcome) -> None:
             )
         )
         return
-    smaps = counters.read_smaps(target, source.stall)
-    locked = dict(zip(smaps.start.tolist(), smaps.has("lo").tolist(), strict=True))
+    said = smaps.read_smaps(target, source.stall)
+    locked = dict(zip(said.start.tolist(), said.flagged("lo").tolist(), strict=True))
     outcome.locked = np.array([locked.get(start, False) for start in vmas.start.tolist()], bool)

@@ -13,7 +13,8 @@ import numpy as np
 
 from pagewalk.account import PSS_SHIFT, Table
 from pagewalk.pages import I64, SHARED, WRITE, Backing
-from pagewalk.proc.counters import PAGE, Smaps, Theirs
+from pagewalk.proc.counters import PAGE, Theirs
+from pagewalk.proc.smaps import Smaps
 
 GATE = "[vsyscall]"
 HUGE_SIZE = PAGE * PAGE // 8  # what a PMD leaf maps
@@ -85,12 +86,9 @@ def flagged(*wanted: str, without: tuple[str, ...] = ()) -> Callable[[Case], int
         smaps = case.theirs.smaps
         if smaps is None:
             return None
-        rows = [
-            flags.issuperset(wanted) and flags.isdisjoint(without) for flags in smaps.vmflags
-        ]
         lengths = (smaps.end - smaps.start).astype(np.int64)
         gate = smaps.start >= np.uint64(1 << 63)
-        return int(lengths[np.array(rows, bool) & ~gate].sum())
+        return int(lengths[smaps.flagged(*wanted, without=without) & ~gate].sum())
 
     return size
 

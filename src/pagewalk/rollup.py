@@ -9,7 +9,7 @@ from pagewalk.account import Table
 from pagewalk.afterwards import SMALL_RSS
 from pagewalk.errors import PagewalkError
 from pagewalk.pages import Withheld
-from pagewalk.proc.counters import Smaps, read_smaps
+from pagewalk.proc.smaps import Smaps, read_smaps
 from pagewalk.proc.stall import BUDGET_NS
 from pagewalk.smaps import SMAPS_FIELDS
 from pagewalk.sources import Source

@@ -176,8 +176,7 @@ class KernelSource:
     def read_maps(self) -> VMAs | None:
         # The kernel's text takes the mmap_lock (6.18: a VMA's own lock at a time), for names only.
         try:
-            with self.stall.timed("maps"):
-                text = self.target.read("maps")
+            text = self.target.read("maps", self.stall)
         except PagewalkError:
             return None
         return self.last.parse(text, self.filesystems) if text else None

@@ -11,105 +11,16 @@ import os
 import re
 from typing import NamedTuple
 
-import numpy as np
-
 from pagewalk.errors import BadText, PagewalkError
-from pagewalk.pages import I64, U64, Bool
 from pagewalk.proc.files import decode_name, lines, number, rows
 from pagewalk.proc.kernel import release
-from pagewalk.proc.refusals import reading
+from pagewalk.proc.smaps import Smaps, read_smaps
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.target import Target, parse_stat
 
 PAGE = mmap.PAGESIZE
 PMAP_TOTAL = re.compile(rb"(?m)^ *total +(\d+)K\n\Z")
 STATM = re.compile(rb"(?m)^(\d+) (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)\n")
-
-
-class Smaps(NamedTuple):
-    """Every VMA's block of a smaps file.
-
-    ``start``, ``end`` u64 bytes; ``columns`` the amounts by the kernel's name (``Rss``), i64
-    bytes, 0 where a block lacks the line; ``vmflags`` the two-letter codes of each VMA.
-    """
-
-    start: U64
-    end: U64
-    columns: dict[str, I64]
-    vmflags: tuple[frozenset[str], ...]
-
-    def has(self, code: str) -> Bool:
-        """Return a mask of the VMAs whose VmFlags hold ``code``."""
-        return np.array([code in flags for flags in self.vmflags], bool)
-
-
-def parse_smaps(text: bytes) -> Smaps:
-    """Return the blocks of a smaps or smaps_rollup file; raises BadText."""
-    edges: list[tuple[int, int]] = []
-    columns: dict[str, dict[int, int]] = {}
-    vmflags: list[frozenset[str]] = []
-    for at, line in enumerate(lines(text, "smaps"), 1):
-        try:
-            key, colon, value = line.partition(b":")
-            if not colon or b" " in key:
-                edges.append(block(line, edges[-1][1] if edges else 0))
-                vmflags.append(frozenset())
-            elif key == b"VmFlags":
-                vmflags[-1] = frozenset(decode_name(value).split(" ")) - {""}
-            elif value.endswith(b" kB"):
-                add(columns.setdefault(decode_name(key), {}), len(edges) - 1, value[:-3])
-        except (ValueError, IndexError):
-            raise BadText("smaps", at, line) from None
-    table = np.array(edges, np.uint64).reshape(len(edges), 2)
-    return Smaps(
-        table[:, 0],
-        table[:, 1],
-        {name: spread(rows, len(edges)) for name, rows in columns.items()},
-        tuple(vmflags),
-    )
-
-
-def block(line: bytes, above: int) -> tuple[int, int]:
-    # Where the VMA of a block lies: at or above the end of the one before it.
-    low, _, high = line.partition(b" ")[0].partition(b"-")
-    start, end = number(low, 16), number(high, 16)
-    if not above <= start < end:
-        raise ValueError(line)
-    return start, end
-
-
-def add(column: dict[int, int], row: int, kib: bytes) -> None:
-    # An amount of block `row`, which has each once.
-    amount = number(kib.lstrip(b" "))
-    if row < 0 or row in column or amount >> 53:
-        raise ValueError(kib)
-    column[row] = amount << 10
-
-
-def spread(rows: dict[int, int], count: int) -> I64:
-    out = np.zeros(count, np.int64)
-    out[list(rows)] = list(rows.values())
-    return out
-
-
-def read_smaps(target: Target, stall: Stall, name: str = "smaps") -> Smaps:
-    """Return a fresh reading of ``smaps`` or ``smaps_rollup``; each read is timed on ``stall``.
-
-    The kernel holds the target's lock for a whole VMA, and for smaps_rollup (5.15 and later yield
-    to a waiter) for the whole walk. Raises NotPermitted, ProcessGone.
-    """
-    fd = target.open(name)
-    parts: list[bytes] = []
-    try:
-        with reading(target.pid, name, target.dirfd):
-            while True:
-                with stall.timed(name):
-                    part = os.read(fd, 1 << 16)
-                if not part:
-                    return parse_smaps(b"".join(parts))
-                parts.append(part)
-    finally:
-        os.close(fd)
 
 
 def read_status(target: Target) -> dict[str, int]:

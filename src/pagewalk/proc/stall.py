@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 BUDGET_NS = 5_000_000
+MOST_TEXT, LEAST_TEXT = 1 << 12, 1 << 7  # a line of maps has 50 bytes and more
 
 
 @dataclass(eq=False)
@@ -61,3 +63,22 @@ class Slice:
             self.size = max(self.size // 2, self.least)
         elif stall.last_ns < stall.budget_ns // self.share * 2 // 5:
             self.size = min(self.size * 2, self.most)
+
+
+def read_slices(fd: int, stall: Stall, where: str) -> bytes:
+    """Return everything behind ``fd``, a text file of /proc, from offset 0; each read is timed.
+
+    One read writes as many VMAs as its buffer holds, 4 KiB at most (seq_read_iter, fs/seq_file.c),
+    under one hold of the target's lock. So a shorter read holds it for fewer of them, and for one
+    VMA where its text fills the buffer.
+    """
+    chunk = Slice(MOST_TEXT, LEAST_TEXT, MOST_TEXT)
+    os.lseek(fd, 0, os.SEEK_SET)
+    parts: list[bytes] = []
+    while True:
+        with stall.timed(where):
+            part = os.read(fd, chunk.size)
+        if not part:
+            return b"".join(parts)
+        chunk.adapt(stall)
+        parts.append(part)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from pagewalk.errors import BadText, NoAddressSpace, PagewalkError, ProcessGone
 from pagewalk.proc.files import decode_name, numbers, words
 from pagewalk.proc.refusals import meaning, reading
+from pagewalk.proc.stall import Stall, read_slices
 
 # do_task_stat, fs/proc/array.c. The name is not escaped here and may hold anything; what stands
 # behind it is numbers to the end of the file, which ends in a newline.
@@ -56,12 +57,15 @@ class Target:
         with reading(self.pid, name, self.dirfd):
             return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.dirfd)
 
-    def read(self, name: str) -> bytes:
-        """Return the whole of /proc/PID/``name``; raises NotPermitted or ProcessGone."""
+    def read(self, name: str, stall: Stall | None = None) -> bytes:
+        """Return the whole of /proc/PID/``name``; raises NotPermitted or ProcessGone.
+
+        What holds the target's lock is read in slices, each of them timed on ``stall``.
+        """
         fd = self.open(name)
         try:
             with reading(self.pid, name, self.dirfd):
-                return read_all(fd)
+                return read_all(fd) if stall is None else read_slices(fd, stall, name)
         finally:
             os.close(fd)
 

@@ -32,9 +32,9 @@ from pagewalk.proc.frames import Frames, open_frames, read_frames
 from pagewalk.proc.kernel import read_config, release, swap_types
 from pagewalk.proc.maps import LastMaps, internal_filesystems, parse_mountinfo
 from pagewalk.proc.refusals import has_capability, in_initial_user_namespace, reading
-from pagewalk.proc.stall import Slice, Stall
+from pagewalk.proc.stall import Slice, Stall, read_slices
 from pagewalk.proc.swap import Evicted, ask_cachestat
-from pagewalk.proc.target import Target, read_all
+from pagewalk.proc.target import Target
 from pagewalk.ranges import differing, holder, inside, intersect, join_near
 from pagewalk.scan import NO_DOUBTS, NO_HOLES, Batch
 from pagewalk.states import classify, has
@@ -178,8 +178,8 @@ class ProcfsSource:
 
     def vmas(self) -> VMAs:
         """Return a fresh reading of maps; an empty file means that the memory is gone."""
-        with reading(self.target.pid, "maps", self.target.dirfd), self.stall.timed("maps"):
-            text = read_all(self.maps_fd)
+        with reading(self.target.pid, "maps", self.target.dirfd):
+            text = read_slices(self.maps_fd, self.stall, "maps")
         if not text:
             raise ProcessGone(self.target.pid, "ended or exec'ed another program")
         return self.last.parse(text, self.filesystems)
