@@ -201,6 +201,21 @@ def overcounting(swap_kib: int, perms: int) -> Line:
     return line("smaps Swap", THEIRS._replace(smaps=smaps), table)
 
 
+@pytest.mark.parametrize(("release", "left"), [((6, 5), 0), ((6, 6), -8 * KIB)])
+def test_huge_device_page(release: tuple[int, int], left: int) -> None:
+    # 4 MiB of a device, mapped by two huge entries: smaps up to 6.5 counts a page of each.
+    flags = Flag.PRESENT | Flag.HUGE | Flag.SPECIAL
+    table = with_row(MEMFD + 2 * PAGE, 4 << 20, State.SPECIAL, flags, 9, ("reserved",), 0)
+    rss = SMAPS.columns["Rss"].copy()
+    rss[2] += 8 * KIB
+    smaps = SMAPS._replace(columns={**SMAPS.columns, "Rss": rss})
+    row = line("smaps Rss", THEIRS._replace(smaps=smaps, release=release), table)
+    bounded = Cause("huge_device_page", -8 * KIB, False, 8 * KIB)
+    exact = (Cause("zero_page", PAGE, True), Cause("special_mapping", 4 << 20, True))
+    assert row.causes == (exact if left else (*exact, bounded))
+    assert row.unexplained == left
+
+
 def test_smaps_large_shmem_swap_overcount() -> None:
     row = overcounting(2048, READ | WRITE)
     assert row.causes == (

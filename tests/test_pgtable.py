@@ -331,6 +331,21 @@ def test_an_impossible_frame_is_a_doubt_unless_it_is_special() -> None:
     ]
 
 
+def test_a_page_beyond_ram_is_a_page_where_memory_may_be_a_device() -> None:
+    # As above, but the machine has a device zone: only the address bits bound a page. A table
+    # still lies in RAM.
+    arch = X86._replace(era=Era(physical_bits=40, max_pfn=0xFFFF, devices=True))
+    past, far = 0x1000_0000 | DATA, 1 << 40 | DATA
+    memory, root = one_table({0: 0xFFF_F000 | DATA, 1: past, 2: far})
+    memory.tables[ROOT + 2 * PAGE][4] = 0x1000_0000 | TABLE
+    found = walked(memory, root, ranges((BASE, BASE + MIB2 + 0x1000)), arch)
+    assert leaves(found) == [(BASE, 12, 0xFFFF), (BASE + 0x1000, 12, 0x10000)]
+    assert doubts(found) == [
+        (BASE + 0x2000, 0x1000, 1, far, Why.FRAME),
+        (BASE + MIB2, 0x1000, 2, 0x1000_0000 | TABLE, Why.TABLE),
+    ]
+
+
 def test_a_torn_table_is_walked_again_and_only_there() -> None:
     # PMD 3's table reads as 0xff bytes the first time, then as a page in slot 1. A word of all
     # ones has bit 0, so its frame is 2^40 - 1: beyond RAM.

@@ -38,7 +38,7 @@ def test_an_amount_in_its_largest_unit(size: int, words: str) -> None:
         ("swap", "on swap: a touch reads it back"),
         ("guard", "a touch raises SIGSEGV"),
         ("prot_none", "a touch faults, as a NUMA hint"),
-        ("doubt", "its frame is beyond the end of RAM"),
+        ("doubt", "its frame is beyond the end of memory"),
         # PROGRAM begins at 0x400000, that is 0x3ff000 above 0x1000
         ("outside", "in no VMA, so a touch raises SIGSEGV; /usr/bin/program begins 0x3ff000 above"),
         ("kernel", "in the kernel's half of the address space"),

@@ -16,8 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from pagewalk import sources
 from pagewalk.account import by_vma
-from pagewalk.errors import BadRequest, NotPermitted, ProcessGone, SourceUnavailable
+from pagewalk.errors import (
+    BadRequest,
+    NoAddressSpace,
+    NotPermitted,
+    ProcessGone,
+    SourceUnavailable,
+    Unsupported,
+)
 from pagewalk.pages import U64, Counts, Flag, Leaves, Pages, State, VMAs, Withheld, join
 from pagewalk.proc.target import open_target
 from pagewalk.sources import AUTO, SOURCES, Source, open_source
@@ -247,6 +255,43 @@ def test_counts_are_inside_their_vma(source: Source) -> None:
 
 def test_auto_is_one_of_the_sources() -> None:
     assert set(AUTO) <= set(SOURCES)
+
+
+@pytest.mark.parametrize("fault", [
+    ValueError("zip() argument 2 is longer than argument 1"), OSError(5, "Input/output error"),
+    MemoryError(), SourceUnavailable("ebpf", "no", "no"), Unsupported("it", "6.1"),
+])
+def test_auto_passes_over_a_source_that_fails_for_whatever_reason(
+    fault: Exception, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str, target: object, budget_ns: int) -> Source:
+        if name != "procfs":
+            raise fault
+        return real(name, target, budget_ns)  # type: ignore[arg-type]
+
+    real = sources.open_source
+    monkeypatch.setattr(sources, "open_source", fail)
+    source = open_process(child.pid)
+    assert source.name == "procfs"
+    (why,) = [row.why for row in source.withheld if row.what == "the best source"]
+    assert type(fault).__name__ in why or str(fault) == why
+    assert "\n" not in why
+    close(source)
+
+
+@pytest.mark.parametrize("end", [ProcessGone(1, "ended"), NoAddressSpace(1, "is a zombie")])
+def test_auto_ends_with_the_target(
+    end: Exception, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str, target: object, budget_ns: int) -> Source:
+        assert name != "procfs"
+        raise end
+
+    monkeypatch.setattr(sources, "open_source", fail)
+    target = open_target(child.pid)
+    with pytest.raises(type(end)):
+        sources.open_best(target, 1)
+    target.close()
 
 
 def test_an_unknown_source_is_named_with_the_known_ones() -> None:

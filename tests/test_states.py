@@ -35,7 +35,16 @@ def state(flags: Flag, backing: Backing, *kpageflags: str, frames: bool = True) 
         (NAMED, Backing.SHMEM, ("swapbacked", "lru"), State.SHMEM),
         (NAMED, Backing.KERNEL, ("reserved",), State.FILE),  # the vdso counts in RssFile
         (NAMED, Backing.DRIVER, (), State.DEVICE),  # ZONE_DEVICE: no page database entry
-        (NAMED, Backing.DRIVER, ("nopage",), State.DEVICE),  # the same up to 6.14
+        # Up to 6.14 files and devices that are memory have entries without a normal page: no RSS.
+        (HERE, Backing.FILE, ("nopage",), State.SPECIAL),
+        (NAMED | Flag.HUGE, Backing.FILE, ("nopage",), State.SPECIAL),  # pagemap sets bit 61
+        (NAMED | Flag.HUGE, Backing.DRIVER, ("nopage",), State.SPECIAL),
+        (HERE, Backing.ANON, ("nopage",), State.ANON),  # migrated to a device, and normal
+        # So does a page table, whatever the struct page of the device says.
+        (HERE | Flag.SPECIAL | Flag.DEVICE, Backing.FILE, ("reserved",), State.SPECIAL),
+        (HERE | Flag.SPECIAL | Flag.DEVICE, Backing.FILE, ("head", "reserved"), State.SPECIAL),
+        (HERE | Flag.NORMAL, Backing.FILE, ("nopage",), State.FILE),
+        (HERE | Flag.SPECIAL, Backing.ANON, ("zero_page", "reserved"), State.ZERO),
         (NAMED, Backing.FILE, (), State.FILE),  # RAM initialised late, or DAX: the VMA tells
         (NAMED, Backing.SHMEM, (), State.SHMEM),
         (HERE, Backing.FILE, ("thp", "head", "lru"), State.FILE),  # to 6.8 a PMD lacks bit 61

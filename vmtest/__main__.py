@@ -76,11 +76,12 @@ def run_run(arguments: argparse.Namespace) -> int:
 def run_test(arguments: argparse.Namespace) -> int:
     """Run pytest in kernel after kernel; exit 0 only if it passed in each."""
     chosen = arguments.kernel or (SHORT if arguments.short else KERNELS)
-    argv = pytest_argv(arguments.python, arguments.selection, short=arguments.short)
     timeout = arguments.timeout or (SHORT_TIMEOUT if arguments.short else TEST_TIMEOUT)
     summary, failed = [], False
     with compiled_targets(arguments.python) as env:
         for kernel in choose_kernels(chosen):
+            selection = arguments.selection or kernel.tests
+            argv = pytest_argv(arguments.python, selection, short=arguments.short)
             print(f"vmtest: {kernel.name}: {' '.join(argv[1:])}", flush=True)
             memory = arguments.memory << 20
             try:
@@ -111,12 +112,12 @@ def compiled_targets(python: str) -> Iterator[dict[str, str]]:
 
 
 def pytest_argv(python: str, selection: Sequence[str], *, short: bool) -> list[str]:
-    """Build the command of `test`: pytest on `selection`, or on tests/live if it is empty."""
+    """Build the command of `test`: pytest on `selection`."""
     marked = ["-m", "vmshort"] if short else []
     # hypothesis takes seconds to import in a guest, and no live test uses it.
     without = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     limit = ["-o", f"timeout={ONE_TEST_TIMEOUT}"]
-    return [python, "-m", "pytest", *without, *limit, *marked, *(selection or ["tests/live"])]
+    return [python, "-m", "pytest", *without, *limit, *marked, *selection]
 
 
 def describe(kernel: Kernel, result: Result) -> str:
@@ -182,7 +183,7 @@ def build_parser() -> argparse.ArgumentParser:
         "selection",
         nargs="*",
         metavar="SELECTION",
-        help="arguments for pytest, after --; default: tests/live",
+        help="arguments for pytest, after --; default: tests/live, or what the kernel's row says",
     )
     added["test"].add_argument(
         "--short",

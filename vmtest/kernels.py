@@ -14,6 +14,7 @@ class Kernel:
     suite: the Debian suite that has the package, on the mirror this machine already uses.
     levels: page-table levels, 4 or 5 (the CPU is given LA57 or not).
     cmdline: kernel command-line options beside the ones every boot needs.
+    tests: what `test` runs there unless it is told something else.
     """
 
     name: str
@@ -21,6 +22,14 @@ class Kernel:
     suite: str
     levels: int
     cmdline: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ("tests/live",)
+
+
+# The last 128 MiB below 1920 are persistent memory, and there is no RAM beyond: so its frames lie
+# past the last one of RAM, as those of a real device do. (With --memory 2048, the default.)
+PMEM = ("memmap=128M!1792M", "mem=1920M")
+# Of the other tests, those that compare every number, on a machine that has such memory.
+PMEM_TESTS = ("tests/live/test_device_memory.py", "tests/live/test_exact.py")
 
 
 def _debian(version: str, suite: str) -> tuple[Kernel, ...]:
@@ -30,6 +39,7 @@ def _debian(version: str, suite: str) -> tuple[Kernel, ...]:
         Kernel(f"{version}-la57", package, suite, 5),
         Kernel(f"{version}-integrity", package, suite, 4, ("lockdown=integrity",)),
         Kernel(f"{version}-confidentiality", package, suite, 4, ("lockdown=confidentiality",)),
+        Kernel(f"{version}-pmem", package, suite, 4, PMEM, PMEM_TESTS),
     )
 
 

@@ -83,13 +83,15 @@ class Era(NamedTuple):
     """What differs between kernels and machines of one architecture: probed, never assumed.
 
     ``physical_bits``: width of a physical address. ``max_pfn``: the last frame of RAM (None: only
-    ``physical_bits`` bounds a frame). ``encryption``: entry bits that mark encrypted memory and
-    are no part of an address. ``saved_dirty``, ``devmap``: entry bits with that meaning, 0 for
+    ``physical_bits`` bounds a frame). ``devices``: memory that is a device lies anywhere beside
+    it, and processes map it as they map RAM. ``encryption``: entry bits that mark encrypted memory
+    and are no part of an address. ``saved_dirty``, ``devmap``: entry bits with that meaning, 0 for
     none.
     """
 
     physical_bits: int = 52
     max_pfn: int | None = None
+    devices: bool = False
     encryption: int = 0
     saved_dirty: int = 0
     devmap: int = 0
@@ -150,5 +152,10 @@ class Arch(NamedTuple):
 
     @property
     def last_ram_frame(self) -> int:
-        """Return the largest frame number of RAM, as far as it is known."""
+        """Return the largest frame number of RAM, where tables are, as far as it is known."""
         return self.last_frame if self.era.max_pfn is None else self.era.max_pfn
+
+    @property
+    def last_page_frame(self) -> int:
+        """Return the largest frame number that an ordinary page can have."""
+        return self.last_frame if self.era.devices else self.last_ram_frame

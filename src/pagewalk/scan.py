@@ -35,7 +35,7 @@ class Why(IntEnum):
         return {
             Why.TABLE: "the table it names is outside RAM or cannot be read",
             Why.CYCLE: "the table it names is one it was reached through",
-            Why.FRAME: "its frame is beyond the end of RAM",
+            Why.FRAME: "its frame is beyond the end of memory",
             Why.RESERVED: "it has reserved bits set, or cannot be at this level",
         }[self]
 
@@ -366,9 +366,9 @@ def _leaves(space: Space, depth: int, tables: Tables, found: _Entries) -> tuple[
 
 
 def _impossible(arch: Arch, flags: U32, pfn: U64) -> Bool:
-    bad = pfn > np.uint64(arch.last_ram_frame)
+    bad = pfn > np.uint64(arch.last_page_frame)
     if bad.any():
-        # device memory and PFN maps lie outside RAM
+        # what has no struct page lies outside: PFN maps, and entries for a GPU's own memory
         elsewhere = (flags & np.uint32(Flag.SPECIAL | Flag.DEVICE)) != 0
         bad &= ~elsewhere | (pfn > np.uint64(arch.last_frame))
     return bad

@@ -64,14 +64,21 @@ def untold(kflags: U64) -> Bool:
 
 
 def kind_by_frame(flags: U32, backing: U8, kflags: U64) -> U8:
+    # Up to 6.14 the entry of a file or device that is memory is special, and kpageflags knows no
+    # such frame. (Bit 61 is wrong there: pagemap sets it for a PMD.) Anonymous memory that was
+    # migrated to a device has ordinary entries.
+    special = flags & Flag.SPECIAL.value != 0
+    nowhere = (kflags & NO_FRAME != 0) & (flags & Flag.NORMAL.value == 0)
+    special |= nowhere & (backing != Backing.ANON.value)
     # A normal page is anonymous, or has bit 61; up to 6.8 bit 61 is missing on PMD-mapped file
     # THPs, which the large-folio bits give away. A real page table says it by its special bit.
     normal_file = (flags & (Flag.FILE | Flag.NORMAL).value != 0) | (kflags & LARGE != 0)
+    normal_file &= ~special
     kind = np.full(len(flags), State.SPECIAL.value, np.uint8)
     # No driver maps into anonymous memory or a file: such a page was moved to another frame before
     # the old one's flags were read, or the frame database leaves its frame out, as some kernels do
     # with RAM that they initialise late. It is the entry that is right.
-    kind[ORDINARY[backing]] = State.ANON
+    kind[ORDINARY[backing] & ~special] = State.ANON
     kind[normal_file] = State.FILE
     kind[normal_file & has(kflags, "swapbacked")] = State.SHMEM
     silent = normal_file & untold(kflags)

@@ -168,7 +168,7 @@ def decode(arch: Arch, step: Step, above: Flag, addr: int) -> Step:
         # the kernel keeps no software entries in its own half: a page taken out of its mapping
         return replace(step, says=(("kind", "not present"), ("bits", dict(step.says)["bits"])))
     elsewhere = kernel or Flag.SPECIAL in flags or Flag.DEVICE in flags
-    limit = arch.last_frame if elsewhere else arch.last_ram_frame
+    limit = arch.last_frame if elsewhere else arch.last_page_frame
     return replace(
         step,
         rights=flags & above & ALL,

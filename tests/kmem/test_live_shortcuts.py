@@ -13,7 +13,7 @@ import pytest
 from pagewalk.kmem.condenser import Condenser
 from pagewalk.kmem.counter import TableCounter
 from pagewalk.kmem.direct import find_casts
-from pagewalk.kmem.directmap import DirectMap, MemMap, highest_phys, translate
+from pagewalk.kmem.directmap import DirectMap, MemMap, translate
 from pagewalk.kmem.frames import StructPages, open_frame_map, read_frames
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.layout import page_layout
@@ -24,6 +24,7 @@ from pagewalk.kmem.zero import find_zero_frames
 from pagewalk.pages import U64
 from pagewalk.paging import Arch
 from pagewalk.proc.kernel import release
+from pagewalk.proc.zones import read_memory
 from tests.memory import DATA, PAGE, SLOTS
 
 pytestmark = [
@@ -76,7 +77,7 @@ def condenser(kernel: Kernel, arch: Arch, mem_map: MemMap) -> Iterator[Condenser
 def test_pages_of_whole_tables_are_counted(
     kernel: Kernel, direct_map: DirectMap, counter: TableCounter
 ) -> None:
-    past_ram = highest_phys() // PAGE
+    past_ram = read_memory().ram_end // PAGE
     page = FRAME * PAGE | DATA
     laid = Laid(kernel, direct_map, 9)
     tables = laid.words
@@ -155,7 +156,7 @@ def test_what_no_word_tells_is_read_as_before(
     plain = StructPages(open_frame_map(kernel, mem_map, zero))
     assert quick.condenser_for(1 << 30) is not None
     assert plain.condenser_for(1 << 30) is None
-    pfns = np.linspace(1, highest_phys() // PAGE - 1, 1 << 16).astype(np.uint64)
+    pfns = np.linspace(1, read_memory().ram_end // PAGE - 1, 1 << 16).astype(np.uint64)
     pfns[100] = zero.small
     once = np.zeros(len(pfns), bool)
     before, after = plain.read(pfns, once), plain.read(pfns, once)

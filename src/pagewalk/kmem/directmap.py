@@ -26,6 +26,7 @@ from pagewalk.kmem.memory import read_bytes, read_word, read_words
 from pagewalk.kmem.task import find_task, read_mm
 from pagewalk.pages import U64
 from pagewalk.proc.files import read_bytes as read_file
+from pagewalk.proc.zones import read_memory
 
 _GIB = 1 << 30
 _PRESENT = np.uint64(1)
@@ -103,10 +104,10 @@ def find_direct_map(kernel: Kernel) -> DirectMap:
 
 def _proved_bases(kernel: Kernel, token: _Token, pgd: int, levels: int, mask: int) -> Iterator[int]:
     # The base lies a whole number of GiB below any direct-map address (kaslr.c aligns it to a
-    # PUD), at most as many as there are GiB of physical addresses. All are tried side by side,
-    # 10 to 1000 of them. None lies above the true one by more than that, so the addresses stay
-    # in the direct map or the hole that follows it, never in an I/O mapping.
-    count = highest_phys() // _GIB + 2
+    # PUD), at most as many as there are GiB up to the end of RAM, where all page tables are. All
+    # are tried side by side, 10 to 1000 of them. None lies above the true one by more than that, so
+    # the addresses stay in the direct map or the hole that follows it, never in an I/O mapping.
+    count = read_memory().ram_end // _GIB + 2
     bases = np.uint64(pgd // _GIB * _GIB) - np.arange(count, dtype=np.uint64) * np.uint64(_GIB)
     tables = np.full(count, pgd, np.uint64)
     for shift in range(12 + 9 * (levels - 1), 11, -9):
@@ -195,16 +196,6 @@ def _mm_of(kernel: Kernel, pid: int) -> int:
     if own.mm is None:
         raise SourceUnavailable("kernel memory", "our own task has no mm", "report it")
     return own.mm
-
-
-def highest_phys() -> int:
-    """Return the end of the last zone of RAM, bytes; every user may read it (/proc/zoneinfo)."""
-    text = read_file("/proc/zoneinfo")
-    zones = re.findall(rb"^ +spanned +(\d+)$|^ +start_pfn: +(\d+)$", text, re.M)
-    # An empty zone has no start_pfn line, and its span is 0.
-    spans = [int(span) for span, _ in zones if span and span != b"0"]
-    starts = [int(start) for _, start in zones if start]
-    return max(start + span for start, span in zip(starts, spans, strict=True)) * mmap.PAGESIZE
 
 
 def _phys_mask() -> int:

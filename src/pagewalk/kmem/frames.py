@@ -17,7 +17,7 @@ import numpy as np
 from pagewalk.errors import SourceUnavailable
 from pagewalk.flags import YOUNG
 from pagewalk.kmem.direct import FRAMES, TABLES
-from pagewalk.kmem.directmap import MemMap, highest_phys
+from pagewalk.kmem.directmap import MemMap
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.layout import kpf, page_layout
 from pagewalk.kmem.memory import I32, PAGE, element_batches, read_pages
@@ -33,6 +33,7 @@ from pagewalk.kmem.struct_page import (
 from pagewalk.kmem.zero import ZeroFrames
 from pagewalk.pages import I64, U64, Bool, alike
 from pagewalk.paging import Arch
+from pagewalk.proc.zones import read_memory
 
 if TYPE_CHECKING:
     from pagewalk.kmem.condenser import Condenser
@@ -253,7 +254,7 @@ class StructPages:
 
 def sample() -> U64:
     """Return _SAMPLE frames (u64, ascending) spread over all RAM."""
-    frames: U64 = np.linspace(1, highest_phys() // PAGE - 1, _SAMPLE).astype(np.uint64)
+    frames: U64 = np.linspace(1, read_memory().ram_end // PAGE - 1, _SAMPLE).astype(np.uint64)
     return frames
 
 

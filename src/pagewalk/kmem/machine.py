@@ -17,7 +17,6 @@ from pagewalk.kmem.directmap import (
     MemMap,
     find_direct_map,
     find_mem_map,
-    highest_phys,
     own_mm,
     translate,
 )
@@ -31,6 +30,7 @@ from pagewalk.paging import Arch, Era
 from pagewalk.proc.frames import FrameReader, open_frames
 from pagewalk.proc.kernel import architecture, read_config, release, swap_types
 from pagewalk.proc.pagemap import PAGE
+from pagewalk.proc.zones import read_memory
 
 UNCONFIRMED = Withheld(
     "a second opinion on page frames",
@@ -73,10 +73,11 @@ def paging_format(direct_map: DirectMap) -> Arch:
     name = architecture()
     if name not in ARCHES:
         raise Unsupported(f"page-table format for {name} in pagewalk", "x86_64")
-    now = release()
+    now, memory = release(), read_memory()
     era = Era(
         physical_bits=direct_map.phys_mask.bit_length(),
-        max_pfn=highest_phys() // PAGE - 1,
+        max_pfn=memory.ram_end // PAGE - 1,
+        devices=memory.devices,
         encryption=FRAME & ~direct_map.phys_mask,
         saved_dirty=SAVED_DIRTY if now >= (6, 6) else 0,
         devmap=DEVMAP_TO_6_5 if now < (6, 6) else DEVMAP_TO_6_14 if now < (6, 15) else 0,

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from typing import Protocol
 
-from pagewalk.errors import BadRequest, NotPermitted, SourceUnavailable, Unsupported
+from pagewalk.errors import BadRequest, NoAddressSpace, PagewalkError, ProcessGone
 from pagewalk.pages import I64, U64, Counts, VMAs, Withheld
 from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.stall import BUDGET_NS, Stall
@@ -104,6 +104,9 @@ def open_best(target: Target, budget_ns: int, *, besides: str = "") -> Source:
 
     ``besides`` names one that is not wanted.
 
+    A source that cannot be opened is passed over, whatever the reason, even a fault of ours: only
+    the target itself can end the search.
+
     Kernel memory asks no security module. So the kernel is asked first whether this process may
     be looked at, and its no is respected; who names a source knows what it does. A source that is
     not the best one says why that one would not do.
@@ -114,11 +117,24 @@ def open_best(target: Target, budget_ns: int, *, besides: str = "") -> Source:
     for name in names[:-1]:
         try:
             source = open_source(name, target, budget_ns)
-        except (SourceUnavailable, NotPermitted, Unsupported) as refusal:
-            notes = notes or (Withheld("the best source", str(refusal), partial=False),)
+        except (ProcessGone, NoAddressSpace):
+            raise
+        except Exception as fault:
+            notes = notes or (Withheld("the best source", refusal(name, fault), partial=False),)
             continue
         source.notes = notes
         return source
     source = open_source(names[-1], target, budget_ns)
     source.notes = notes
     return source
+
+
+def refusal(name: str, fault: Exception) -> str:
+    """Return why source ``name`` could not be opened, in one sentence."""
+    if isinstance(fault, PagewalkError):
+        return str(fault)
+    what = f"{type(fault).__name__}: {fault}" if str(fault) else type(fault).__name__
+    return (
+        f"source '{name}' failed in a way that pagewalk does not know ({what}); report it with"
+        f" what --source {name} says"
+    )
