@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from pagewalk.flags import KPF
 from pagewalk.pages import U64
-from pagewalk.proc.frames import GAP, find_heads, folio_flags, merge, open_frames, read_frames
+from pagewalk.proc.frames import (
+    GAP,
+    Frames,
+    end_of,
+    find_heads,
+    folio_flags,
+    merge,
+    open_frames,
+    read_frames,
+)
 from tests.properties import always
 
 COUNT = 3000
@@ -47,6 +56,26 @@ def test_runs_are_read_alike(numbered: int, spans: list[tuple[int, int]]) -> Non
     pfns = [n for first, count in spans for n in range(first, first + count)]
     found = read_frames(numbered, array(*pfns))
     assert found.tolist() == [10 * n if n < COUNT else 0 for n in pfns]
+
+
+def test_a_frame_beyond_the_end_is_no_page_where_the_kernel_says_so(numbered: int) -> None:
+    # Frame 0 has a word of 0 in this file, as RAM has that the kernel initialises late.
+    assert end_of(numbered) == COUNT
+    pfns, once = array(0, COUNT - 1, COUNT, COUNT + 9), np.zeros(4, bool)
+    nopage = 1 << KPF["nopage"]
+    for tells, beyond in ((True, nopage), (False, 0)):
+        flags, _ = Frames(numbered, numbered, nopage=tells).read(pfns, once)
+        assert flags.tolist() == [0, 10 * (COUNT - 1), beyond, beyond]
+
+
+def test_the_end_of_the_kernels_file_is_found() -> None:
+    try:
+        frames = open_frames()
+    except OSError:
+        pytest.skip("kpageflags is root's")
+    last = end_of(frames.flags)
+    assert len(os.pread(frames.flags, 16, 8 * (last - 1))) == 8
+    frames.close()
 
 
 def test_near_runs_are_one_read_and_far_ones_are_not() -> None:

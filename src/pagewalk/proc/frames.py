@@ -14,10 +14,13 @@ import numpy as np
 
 from pagewalk.flags import KPF
 from pagewalk.pages import U64, Bool
+from pagewalk.proc.kernel import release
 
 HEAD = np.uint64(1 << KPF["head"])
 TAIL = np.uint64(1 << KPF["tail"])
 LARGE = HEAD | TAIL
+NOPAGE = np.uint64(1 << KPF["nopage"])
+NOPAGE_GONE = (6, 15)  # since then such a frame's word is 0
 KSM = np.uint64(1 << KPF["ksm"])
 LARGEST_ORDER = 18  # 1 GiB of 4 KiB pages: no folio is larger
 
@@ -57,17 +60,21 @@ class FrameReader(Protocol):
 class Frames:
     """The frame database of /proc, open: descriptors of kpageflags and kpagecount.
 
-    Without ``ksm`` the kernel's KSM bit means nothing; see ``proved``.
+    Without ``ksm`` the kernel's KSM bit means nothing; see ``proved``. With ``nopage`` the kernel
+    says of a frame that it is not RAM, and so do we of those beyond the end of the file.
     """
 
     flags: int
     count: int
     young: bool = False
     ksm: bool = True
+    nopage: bool = False
 
     def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
         """Return (flags, mapcount) as FrameReader says."""
         flags = folio_flags(self.flags, pfns, read_frames(self.flags, pfns))
+        if self.nopage and not flags.min(initial=1):
+            flags[pfns >= np.uint64(end_of(self.flags))] = NOPAGE
         if not self.ksm:
             flags &= ~KSM
         mapcount = np.ones(len(pfns), np.uint64)
@@ -99,7 +106,8 @@ def open_frames(root: str = "/proc") -> Frames:
     """Return the open frame database; raises OSError (the files are root's, mode 0400)."""
     flags = os.open(f"{root}/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return Frames(flags, os.open(f"{root}/kpagecount", os.O_RDONLY | os.O_CLOEXEC))
+        count = os.open(f"{root}/kpagecount", os.O_RDONLY | os.O_CLOEXEC)
+        return Frames(flags, count, nopage=release() < NOPAGE_GONE)
     except OSError:
         os.close(flags)
         raise
@@ -133,6 +141,21 @@ def read_frames(fd: int, pfns: U64) -> U64:
     row += pfns.view(np.int64)
     found: U64 = words[row]
     return found
+
+
+def end_of(fd: int) -> int:
+    """Return the number of frames that kpageflags has a word of: it ends with RAM, or later.
+
+    The file does not tell its size; it is found by halving, as it may grow at any time.
+    """
+    low, high = 0, 1 << 52
+    while low < high:
+        middle = (low + high) // 2
+        if os.pread(fd, 8, middle * 8):
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 def runs(pfns: U64) -> tuple[U64, U64]:
