@@ -296,7 +296,7 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
         "huge_zero": sums.huge[:, State.ZERO] if walk.huge else None,
         "hugetlb": state[State.HUGETLB],
         "device": state[State.DEVICE],
-        "hidden": np.where(walk.vmas.backing == Backing.HIDDEN.value, size - present, 0),
+        "hidden": np.where(walk.vmas.hidden, size - present, 0),
         **{s.label: state[s] for s in PLAIN_STATES},
         **{
             f"not_mapped_{name}": sums.level[:, level] if walk.tables else None

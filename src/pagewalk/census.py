@@ -7,13 +7,13 @@ address space once.
 from __future__ import annotations
 
 import ctypes
-import os
 
 import numpy as np
 
 from pagewalk.errors import NoAddressSpace, PagewalkError, ProcessGone
 from pagewalk.pages import U64, Flag
 from pagewalk.proc.counters import read_status
+from pagewalk.proc.kernel import architecture
 from pagewalk.proc.processes import read_processes
 from pagewalk.smaps import SwapUsers
 from pagewalk.sources import Source
@@ -81,5 +81,5 @@ def read_slots(source: Source) -> U64:
 def same_memory(first: int, second: int) -> bool:
     """Return whether two processes share one address space (vfork, CLONE_VM), by kcmp(2)."""
     libc = ctypes.CDLL(None, use_errno=True)
-    number = NR_KCMP.get(os.uname().machine)
+    number = NR_KCMP.get(architecture())
     return number is not None and libc.syscall(number, first, second, KCMP_VM, 0, 0) == 0

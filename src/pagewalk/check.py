@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from pagewalk.account import Table, by_vma
-from pagewalk.pages import I64, U64, Backing, Bool, Pages, State, VMAs, join, take
+from pagewalk.pages import I64, U64, Bool, Pages, State, VMAs, join, take
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.ranges import gaps, inside, intersect
 from pagewalk.sources import Source
@@ -156,7 +156,7 @@ def keep(report: Report, found: list[Difference]) -> None:
 
 def comparable(vmas: VMAs) -> tuple[list[str], U64]:
     """Return the names of the VMAs procfs shows nothing of, and the ranges of the others."""
-    hidden: Bool = vmas.backing == Backing.HIDDEN.value
+    hidden = vmas.hidden
     if vmas.flags is not None:
         hidden = hidden | (vmas.flags & VM_PFNMAP != 0)
     names = [vmas.name[row] or "[anon]" for row in np.flatnonzero(hidden).tolist()]

@@ -16,7 +16,6 @@ from pagewalk.pages import I64, SHARED, WRITE, Backing
 from pagewalk.proc.counters import PAGE, Theirs
 from pagewalk.proc.smaps import Smaps
 
-GATE = "[vsyscall]"
 HUGE_SIZE = PAGE * PAGE // 8  # what a PMD leaf maps
 
 
@@ -87,7 +86,8 @@ def flagged(*wanted: str, without: tuple[str, ...] = ()) -> Callable[[Case], int
         if smaps is None:
             return None
         lengths = (smaps.end - smaps.start).astype(np.int64)
-        gate = smaps.start >= np.uint64(1 << 63)
+        vmas = case.table.vmas
+        gate = np.isin(smaps.start, vmas.start[vmas.gate])
         return int(lengths[smaps.flagged(*wanted, without=without) & ~gate].sum())
 
     return size
@@ -114,7 +114,7 @@ def deposits(case: Case) -> int:
 
 def gate_vma(case: Case) -> int:
     vmas = case.table.vmas
-    return sum(int(vmas.size[row]) for row, name in enumerate(vmas.name) if name == GATE)
+    return int(vmas.size[vmas.gate].sum())
 
 
 def pmd_shared(case: Case) -> int:
@@ -232,7 +232,8 @@ CAUSE_ROWS = (
     CauseRule("thp_deposit", True, deposits,
               "each PMD-mapped anonymous huge page keeps a page table in reserve, in no tree"),
     CauseRule("gate_vma", True, gate_vma,
-              "the [vsyscall] gate is listed in maps, but is not part of the address space"),
+              "the gate ([vsyscall], on 32-bit ARM [vectors]) is listed in maps, but is not part of"
+              " the address space"),
     CauseRule("hwpoison", True, hwpoison,
               "rss, like smaps' Rss, still counts pages that were lost to a memory error"),
     CauseRule("shmem_swap", True, column("swap_shmem"),

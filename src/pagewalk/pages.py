@@ -125,6 +125,18 @@ class VMAs:
         """Return each VMA's length, u64 bytes."""
         return self.end - self.start
 
+    @property
+    def gate(self) -> Bool:
+        """Return a mask of the gate VMAs."""
+        gate: Bool = self.backing == Backing.GATE.value
+        return gate
+
+    @property
+    def hidden(self) -> Bool:
+        """Return a mask of the VMAs that pagemap shows nothing of: PFN maps and the gate VMA."""
+        hidden: Bool = self.gate | (self.backing == Backing.HIDDEN.value)
+        return hidden
+
 
 READ, WRITE, EXEC, SHARED = 1, 2, 4, 8
 
@@ -138,7 +150,8 @@ class Backing(IntEnum):
     HUGETLB = 3
     DRIVER = 4  # a character device or an anonymous inode: the driver chooses the pages
     KERNEL = 5  # [vdso] and its like
-    HIDDEN = 6  # a PFN map or the gate VMA: pagemap and smaps show nothing of it
+    HIDDEN = 6  # a PFN map: pagemap and smaps show nothing of it
+    GATE = 7  # listed in maps and smaps, but no VMA of this address space
 
 
 @dataclass(frozen=True, eq=False)

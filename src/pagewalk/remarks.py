@@ -61,7 +61,7 @@ def about_doubt(found: Translation) -> Iterator[str]:
 
 def about_vma(found: Translation) -> Iterator[str]:
     addr = found.trace.addr
-    if found.row is not None and found.vmas.name[found.row] == "[vsyscall]":
+    if found.row is not None and found.vmas.gate[found.row]:
         yield (
             "The gate VMA, the same in every process: where no page stands behind it, the kernel"
             " emulates a call to it."

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 
 import pytest
 
 from pagewalk.kmem.refusal import Rights, explain, missing_capabilities, read_rights, refuse_machine
+from pagewalk.proc.kernel import architecture
 
 IDENTITY = b"         0          0 4294967295\n"
 SYS_ADMIN, PERFMON, BPF = 1 << 21, 1 << 38, 1 << 39
@@ -79,4 +79,4 @@ def test_rights_are_read_from_proc_and_sys(tmp_path: Path) -> None:
     lockdown = "none integrity [confidentiality]\n"
     (tmp_path / "sys/kernel/security/lockdown").write_text(lockdown)
     rights = read_rights(str(tmp_path))
-    assert rights == Rights(os.uname().machine, 2, "confidentiality", IDENTITY, BPF | PERFMON)
+    assert rights == Rights(architecture(), 2, "confidentiality", IDENTITY, BPF | PERFMON)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -74,3 +77,13 @@ def test_this_kernels_release_and_machine_are_uname_s() -> None:
     major, minor = kernel.release()
     assert name.release.startswith(f"{major}.{minor}")
     assert kernel.architecture() == name.machine
+
+
+@pytest.mark.skipif(not shutil.which("setarch"), reason="setarch is not installed")
+def test_the_architecture_is_the_kernels_whatever_setarch_says() -> None:
+    tell = "from pagewalk.proc.kernel import architecture; print(architecture())"
+    words = ["setarch", "linux32", sys.executable, "-c", tell]
+    said = subprocess.run(words, check=False, capture_output=True, text=True)
+    if said.returncode:
+        pytest.skip(said.stderr)
+    assert said.stdout.strip() == kernel.architecture()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 
 from pagewalk.errors import BadText
 from pagewalk.pages import EXEC, READ, SHARED, WRITE, Backing
-from pagewalk.proc.maps import backing_of, parse_maps, parse_mountinfo
+from pagewalk.proc.kernel import architecture
+from pagewalk.proc.maps import backing_of, gate_name, parse_maps, parse_mountinfo
 
 # Recorded on Linux 6.18, shortened; the odd names are files of that name, mapped.
 # A VMA without a name ends in a blank.
@@ -90,7 +92,14 @@ def test_a_name_keeps_every_byte(odd: bytes) -> None:
         ("[vdso]", 0, "", Backing.KERNEL),
         ("[vvar]", 0, "", Backing.HIDDEN),
         ("[vvar_vclock]", 0, "", Backing.HIDDEN),
-        ("[vsyscall]", 0, "", Backing.HIDDEN),
+        ("[vsyscall]", 0, "", Backing.GATE),
+        ("[stack:4711]", 0, "", Backing.ANON),  # 3.4 to 4.4
+        ("[anon:[vsyscall]]", 0, "", Backing.ANON),  # a process may choose this name
+        ("[sigpage]", 0, "", Backing.KERNEL),
+        ("[uprobes]", 0, "", Backing.KERNEL),
+        ("[vectors]", 0, "", Backing.KERNEL),  # of a 32-bit program on aarch64: an ordinary VMA
+        ("[kuser]", 0, "", Backing.KERNEL),  # nios2's; and whatever a kernel may come up with
+        ("[vsyscall]", 5, "tmpfs", Backing.SHMEM),  # a file
         ("/usr/bin/sleep", 1311, "ext4", Backing.FILE),
         ("/usr/bin/sleep", 1311, "", Backing.FILE),  # another mount namespace
         ("/memfd:x (deleted)", 9, "tmpfs", Backing.SHMEM),
@@ -105,7 +114,51 @@ def test_a_name_keeps_every_byte(odd: bytes) -> None:
     ],
 )
 def test_what_a_vma_maps(name: str, inode: int, filesystem: str, expected: Backing) -> None:
-    assert backing_of(name, inode, filesystem) == expected
+    assert backing_of(name, inode, filesystem, "[vsyscall]") == expected
+
+
+# A 32-bit ARM process, as show_map_vma (fs/proc/task_mmu.c) prints it there: addresses of eight
+# digits, the signal page and the vDSO where mmap put them, and the gate at the vectors.
+ARM = b"""\
+00010000-0008f000 r-xp 00000000 b3:02 656                                /bin/busybox
+0009e000-000a0000 rw-p 0007e000 b3:02 656                                /bin/busybox
+01234000-01255000 rw-p 00000000 00:00 0                                  [heap]
+76f00000-76f02000 rw-p 00000000 00:00 0\x20
+76ffc000-76ffd000 r-xp 00000000 00:00 0                                  [sigpage]
+76ffd000-76ffe000 r--p 00000000 00:00 0                                  [vvar]
+76ffe000-76fff000 r-xp 00000000 00:00 0                                  [vdso]
+7efdf000-7f000000 rw-p 00000000 00:00 0                                  [stack]
+ffff0000-ffff1000 r-xp 00000000 00:00 0                                  [vectors]
+"""
+
+
+@pytest.mark.parametrize(
+    ("machine", "vectors"),
+    [("armv7l", Backing.GATE), ("armv6l", Backing.GATE), ("aarch64", Backing.KERNEL)],
+)
+def test_the_gate_of_arm_is_its_vectors(machine: str, vectors: Backing) -> None:
+    vmas = parse_maps(ARM, machine=machine)
+    assert vmas.backing.tolist() == [
+        Backing.FILE, Backing.FILE, Backing.ANON, Backing.ANON, Backing.KERNEL, Backing.HIDDEN,
+        Backing.KERNEL, Backing.ANON, vectors,
+    ]
+    assert vmas.gate.tolist() == [False] * 8 + [vectors == Backing.GATE]
+
+
+@pytest.mark.parametrize(
+    ("machine", "name"),
+    [("x86_64", "[vsyscall]"), ("armv5tel", "[vectors]"), ("ia64", "[vdso]"), ("aarch64", ""),
+     ("riscv64", ""), ("s390x", ""), ("ppc64le", ""), ("i686", "")],
+)
+def test_the_gate_of_each_architecture(machine: str, name: str) -> None:
+    assert gate_name(machine) == name
+
+
+def test_this_kernel_has_the_gate_of_its_architecture() -> None:
+    with open("/proc/self/maps", "rb") as file:
+        vmas = parse_maps(file.read())
+    above = vmas.start >= np.uint64(1 << 63)
+    assert vmas.gate.tolist() == above.tolist() or architecture() != "x86_64"
 
 
 def test_the_filesystem_is_found_by_device() -> None:

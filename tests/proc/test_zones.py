@@ -5,9 +5,11 @@ The format is that of zoneinfo_show_print (mm/vmstat.c).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from pagewalk.errors import SourceUnavailable
+from pagewalk.errors import BadText, SourceUnavailable
 from pagewalk.proc import zones
 from pagewalk.proc.zones import Memory, Zone, memory_of, parse_zones, read_memory
 
@@ -95,9 +97,21 @@ def test_without_a_device_there_is_none() -> None:
     assert memory_of(parse_zones(text)) == Memory((2097152 + 32768) * PAGE, devices=False)
 
 
-@pytest.mark.parametrize("text", [b"", b"spanned 5\n", b"Node 0, zone Normal\n  spanned x\n"])
-def test_what_is_no_zoneinfo_is_one_sentence(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zones, "read_bytes", lambda path: text)
+@pytest.mark.parametrize(
+    "text",
+    [b"spanned 5\n", b"Node 0, zone Normal\n  spanned x\n", b"Node 0, zone Normal\n  spanned\n",
+     b"Node 0, zone Normal\n  start_pfn: -1\n", b"Node 0, zone Normal\n  spanned  40"],
+)
+def test_what_is_no_zoneinfo_is_refused(text: bytes) -> None:
+    with pytest.raises(BadText, match="zoneinfo"):
+        parse_zones(text)
+
+
+def test_no_ram_at_all_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "zoneinfo").write_bytes(b"Node 0, zone Normal\n  spanned  0\n")
+    monkeypatch.setattr(zones, "PATH", str(tmp_path / "zoneinfo"))
     with pytest.raises(SourceUnavailable, match="names no zone of RAM"):
         read_memory()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno as errnos
 import os
-import platform
 import struct
 from collections.abc import Iterator
 
@@ -21,6 +20,7 @@ from pagewalk.kmem.asm import R0, R1, R2, R3, R4, R6, R7, R8, R9
 from pagewalk.kmem.memory import I32, PAGE, Batch, refuse_address
 from pagewalk.kmem.syscall import create_array, load_program
 from pagewalk.pages import U32, U64
+from pagewalk.proc.kernel import architecture
 
 # include/uapi/linux/bpf.h
 _GET_CURRENT_TASK, _PROBE_READ_KERNEL = 35, 113
@@ -79,7 +79,7 @@ class BpfMemory:
     """
 
     def __init__(self) -> None:
-        machine = platform.machine()
+        machine = architecture()
         if machine not in refusal.BPF_SYSCALL:
             raise refusal.refuse_machine(machine)
         self._fds: list[int] = []

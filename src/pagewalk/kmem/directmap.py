@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import platform
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from pagewalk.kmem.memory import read_bytes, read_word, read_words
 from pagewalk.kmem.task import find_task, read_mm
 from pagewalk.pages import U64
 from pagewalk.proc.files import read_bytes as read_file
+from pagewalk.proc.kernel import architecture
 from pagewalk.proc.zones import read_memory
 
 _GIB = 1 << 30
@@ -86,8 +86,8 @@ def find_direct_map(kernel: Kernel) -> DirectMap:
     Raises SourceUnavailable when no base shows the token, Unsupported on another architecture
     than x86_64.
     """
-    if platform.machine() != "x86_64":
-        raise Unsupported(f"direct map that is understood on {platform.machine()}", "x86_64 only")
+    if architecture() != "x86_64":
+        raise Unsupported(f"direct map that is understood on {architecture()}", "x86_64 only")
     pgd = read_mm(kernel, own_mm(kernel)).pgd
     mask = _phys_mask()
     for _ in range(_ATTEMPTS):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno as errnos
 import os
-import platform
 from typing import NamedTuple
 
 from pagewalk.errors import SourceUnavailable
 from pagewalk.proc.files import decode_name, numbers, read_bytes
+from pagewalk.proc.kernel import architecture
 from pagewalk.proc.refusals import is_initial
 
 # bpf(2)'s number; include/uapi/asm-generic/unistd.h for the two newer architectures.
@@ -51,7 +51,7 @@ def read_rights(root: str = "/") -> Rights:
     status = _contents(f"{root}/proc/self/status")
     lockdown = _contents(f"{root}/sys/kernel/security/lockdown")
     return Rights(
-        machine=platform.machine(),
+        machine=architecture(),
         seccomp=(numbers(status, b"Seccomp") or [0])[0],
         # "none [integrity] confidentiality": the brackets mark the active one.
         lockdown=decode_name(lockdown.partition(b"[")[2].partition(b"]")[0]),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import platform
 import resource
 import struct
 from contextlib import suppress
@@ -15,6 +14,7 @@ import numpy as np
 
 from pagewalk.kmem import refusal
 from pagewalk.pages import U8
+from pagewalk.proc.kernel import architecture
 
 # include/uapi/linux/bpf.h
 _MAP_CREATE, _PROG_LOAD, _PROG_TEST_RUN = 0, 5, 10
@@ -86,7 +86,7 @@ def _attr(fields: bytes) -> ctypes.Array[ctypes.c_char]:
     return ctypes.create_string_buffer(fields, _ATTR_BYTES)
 
 
-_NUMBER = refusal.BPF_SYSCALL.get(platform.machine(), -1)
+_NUMBER = refusal.BPF_SYSCALL.get(architecture(), -1)
 
 
 def _bpf(

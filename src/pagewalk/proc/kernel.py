@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Container
 from functools import cache
 
@@ -84,5 +85,9 @@ def parse_config(raw: bytes) -> frozenset[str]:
 
 
 def architecture() -> str:
-    """Return the machine's name as uname gives it: x86_64, aarch64, riscv64."""
-    return os.uname().machine
+    """Return the kernel's architecture by uname's name for it: x86_64, aarch64, riscv64."""
+    machine = os.uname().machine
+    if sys.maxsize < 1 << 32:  # a program of 32 bits cannot know better
+        return machine
+    # setarch(8) makes uname say that the kernel has 32 bits (override_architecture)
+    return {"i686": "x86_64", "armv8l": "aarch64"}.get(machine, machine)

@@ -13,11 +13,18 @@ import numpy as np
 from pagewalk.errors import BadText
 from pagewalk.pages import EXEC, READ, SHARED, U64, WRITE, Backing, VMAs
 from pagewalk.proc import files
+from pagewalk.proc.kernel import architecture
 from pagewalk.proc.mounts import parse_mounts
 
 PAGE = mmap.PAGESIZE
 PERMS = {ord("r"): READ, ord("w"): WRITE, ord("x"): EXEC, ord("s"): SHARED}
-HIDDEN_NAMES = frozenset({"[vvar]", "[vvar_vclock]", "[vsyscall]"})
+# What the kernel maps into every process for its own ends (_install_special_mapping) has a name in
+# brackets and no file; so do these, which are anonymous memory. "[anon:NAME]" is any mapping that
+# the process named (PR_SET_VMA_ANON_NAME), "[stack:TID]" a thread's stack (3.4 to 4.4), "[mpx]" a
+# table of bounds (up to 5.5).
+ANON_NAME = re.compile(r"|\[heap\]|\[stack(:\d+)?\]|\[anon:.*\]|\[mpx\]", re.DOTALL)
+# Data of the vDSO, on most architectures a PFN map.
+PFN_MAPS = frozenset({"[vvar]", "[vvar_vclock]"})
 # show_vma_header_prefix, fs/proc/task_mmu.c
 LINE = re.compile(
     rb"(?m)^([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-][w-][x-][sp]) ([0-9a-f]{1,16})"
@@ -26,8 +33,12 @@ LINE = re.compile(
 MFD_HUGETLB, HUGE_SHIFT = 0x4, 26  # include/uapi/linux/memfd.h
 
 
-def parse_maps(text: bytes, filesystems: dict[int, str] | None = None) -> VMAs:
+def parse_maps(
+    text: bytes, filesystems: dict[int, str] | None = None, machine: str | None = None
+) -> VMAs:
     """Return the VMAs of a maps file; ``filesystems`` maps a dev to its type (mountinfo).
+
+    ``machine`` is the architecture of the kernel that wrote it (uname -m), this one's if None.
 
     A name is kept as the kernel prints it: spaces as they are, a newline as ``\\012``, an unlinked
     file with `` (deleted)``. Raises BadText for a line that is not one of maps, and for VMAs that
@@ -46,9 +57,9 @@ def parse_maps(text: bytes, filesystems: dict[int, str] | None = None) -> VMAs:
     bits = {mode: sum(PERMS.get(c, 0) for c in mode) for mode in set(modes)}
     dev = [int(a, 16) << 32 | int(b, 16) for a, b in zip(majors, minors, strict=True)]
     name = tuple(files.decode_name(raw) for raw in names)
-    kinds = filesystems or {}
+    kinds, gate = filesystems or {}, gate_name(machine or architecture())
     backing = [
-        backing_of(called, number, kinds.get(device, ""))
+        backing_of(called, number, kinds.get(device, ""), gate)
         for called, number, device in zip(name, inode, dev, strict=True)
     ]
     return VMAs(
@@ -84,12 +95,29 @@ class LastMaps:
         return self.vmas
 
 
-def backing_of(name: str, inode: int, filesystem: str) -> Backing:
-    """Return what a VMA maps, from its name, inode and its filesystem's type ('' if unknown)."""
+def gate_name(machine: str) -> str:
+    """Return the name of the gate VMA of an architecture, '' where it has none (get_gate_vma).
+
+    It is a page of the kernel that maps and smaps list behind the VMAs of each process, which has
+    no such VMA: no other number counts it, and pagemap ends before it.
+    """
+    if machine.startswith("arm"):  # arch/arm/kernel/process.c; on aarch64 it is an ordinary VMA
+        return "[vectors]"
+    # arch/x86/entry/vsyscall/vsyscall_64.c; ia64's has no name of its own (show_map_vma)
+    return {"x86_64": "[vsyscall]", "ia64": "[vdso]"}.get(machine, "")
+
+
+def backing_of(name: str, inode: int, filesystem: str, gate: str = "") -> Backing:
+    """Return what a VMA maps, from its name, inode and its filesystem's type ('' if unknown).
+
+    ``gate`` is what the gate VMA is called here.
+    """
     if inode == 0:
-        if name in HIDDEN_NAMES:
-            return Backing.HIDDEN
-        return Backing.KERNEL if name in ("[vdso]", "[uprobes]", "[sigpage]") else Backing.ANON
+        if ANON_NAME.fullmatch(name):
+            return Backing.ANON
+        if name == gate:
+            return Backing.GATE
+        return Backing.HIDDEN if name in PFN_MAPS else Backing.KERNEL
     if filesystem == "hugetlbfs":
         return Backing.HUGETLB
     if filesystem == "tmpfs":

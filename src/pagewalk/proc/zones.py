@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pagewalk.errors import SourceUnavailable
-from pagewalk.proc.files import read_bytes
+from pagewalk.errors import BadText, SourceUnavailable
+from pagewalk.proc import files
 from pagewalk.proc.pagemap import PAGE
 
 PATH = "/proc/zoneinfo"
@@ -35,35 +35,37 @@ class Memory(NamedTuple):
 
 
 def parse_zones(text: bytes) -> list[Zone]:
-    """Return the zones of a zoneinfo file in its order; raises ValueError for a broken line."""
+    """Return the zones of a zoneinfo file in its order; raises BadText."""
     zones: list[Zone] = []
-    for line in text.split(b"\n"):
-        words = line.split()
-        if words[:1] == [b"Node"]:
-            # "Node 0, zone   Normal"
-            zones.append(Zone(words[-1].decode(errors="replace"), None, 0))
-        elif len(words) == 2 and zones:
-            if words[0] == b"spanned":
-                zones[-1] = zones[-1]._replace(spanned=int(words[1]))
-            elif words[0] == b"start_pfn:":
-                zones[-1] = zones[-1]._replace(start=int(words[1]))
+    for at, line in enumerate(files.lines(text, "zoneinfo"), 1):
+        words = files.words(line)
+        try:
+            if words[:1] == [b"Node"]:  # Node 0, zone   Normal
+                zones.append(Zone(files.decode_name(words[-1]), None, 0))
+            elif words[:1] == [b"spanned"]:
+                zones[-1] = zones[-1]._replace(spanned=files.number(words[1]))
+            elif words[:1] == [b"start_pfn:"]:
+                zones[-1] = zones[-1]._replace(start=files.number(words[1]))
+        except (ValueError, IndexError):
+            raise BadText("zoneinfo", at, line) from None
     return zones
 
 
 def memory_of(zones: list[Zone]) -> Memory:
-    """Return what memory ``zones`` make up; raises ValueError when none of them is RAM."""
+    """Return what memory ``zones`` make up; ``ram_end`` is 0 when none of them is RAM."""
     ends = [zone.start + zone.spanned for zone in zones if zone.start is not None and zone.spanned]
     devices = any(zone.start is None and zone.spanned for zone in zones)
-    return Memory(max(ends) * PAGE, devices)
+    return Memory(max(ends, default=0) * PAGE, devices)
 
 
 def read_memory() -> Memory:
-    """Return what memory there is; every user may read it. Raises SourceUnavailable."""
+    """Return what memory there is; every user may read it. Raises SourceUnavailable, BadText."""
     try:
-        return memory_of(parse_zones(read_bytes(PATH)))
-    except OSError as error:
-        why = f"cannot read {PATH}: {error.strerror}"
-    except ValueError:
+        memory = memory_of(parse_zones(files.read_bytes(PATH)))
         why = f"{PATH} names no zone of RAM"
+    except OSError as error:
+        memory, why = Memory(0, devices=False), f"cannot read {PATH}: {error.strerror}"
+    if memory.ram_end:
+        return memory
     remedy = "take --source procfs, or mount /proc without subset=pid"
     raise SourceUnavailable("kernel memory", f"{why}, so where RAM ends is not known", remedy)

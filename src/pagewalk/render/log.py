@@ -13,7 +13,7 @@ import numpy as np
 from pagewalk import describe
 from pagewalk import lines as pieces
 from pagewalk.account import Table
-from pagewalk.pages import I64, U8, Backing, Pages, State, VMAs, take
+from pagewalk.pages import I64, U8, Pages, State, VMAs, take
 from pagewalk.proc.pagemap import PAGE
 
 CHUNK = 1 << 16  # pages written at a time
@@ -26,7 +26,7 @@ def pages(batches: Iterable[Pages], vmas: VMAs, out: TextIO) -> None:
     counts = np.zeros(4, np.int64)
     total = np.zeros(4, np.int64)
     at = None
-    all_hidden = (vmas.backing == Backing.HIDDEN.value).tolist()
+    all_hidden = vmas.hidden.tolist()
     unknown = False  # whether some page of this VMA is absent or not mapped, and nobody knows which
     for rows in (piece for batch in batches for piece in chunks(batch)):
         edges = np.flatnonzero(np.diff(rows.vma)) + 1

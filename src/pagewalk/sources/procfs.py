@@ -296,8 +296,8 @@ class ProcfsSource:
 
 
 def visible(vmas: VMAs) -> U64:
-    """Return the ranges (u64[k, 2]) of the VMAs that pagemap can show."""
-    shown = vmas.backing != Backing.HIDDEN.value
+    """Return the ranges (u64[k, 2]) of the VMAs that pagemap may show something of."""
+    shown = ~vmas.gate
     return np.stack([vmas.start[shown], vmas.end[shown]], axis=1)
 
 
