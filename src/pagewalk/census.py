@@ -7,17 +7,20 @@ address space once.
 from __future__ import annotations
 
 import ctypes
+from typing import NamedTuple
 
 import numpy as np
 
 from pagewalk.errors import NoAddressSpace, PagewalkError, ProcessGone
+from pagewalk.kmem.process import KernelSource
 from pagewalk.pages import U64, Flag
 from pagewalk.proc.counters import read_status
 from pagewalk.proc.kernel import architecture
+from pagewalk.proc.namespace import own_numbers
 from pagewalk.proc.processes import read_processes
 from pagewalk.smaps import SwapUsers
 from pagewalk.sources import Source
-from pagewalk.walking import close, open_process
+from pagewalk.walking import close, open_listed
 
 NR_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}
 KCMP_VM = 1
@@ -29,7 +32,7 @@ def count_swap_users(source: str) -> SwapUsers:
     Processes that cannot be read are named in ``missing``: the counts are then lower bounds.
     """
     slots: list[U64] = []
-    walked: list[int] = []
+    walked: list[tuple[int, int]] = []
     refused: dict[int, Exception] = {}
     for process in read_processes():
         try:
@@ -39,10 +42,13 @@ def count_swap_users(source: str) -> SwapUsers:
         except (PagewalkError, OSError) as err:  # whatever it is, it is that process's affair
             refused[process.pid] = err
             continue
-        if found is None or any(same_memory(process.pid, other) for other in walked):
+        if found is None:
             continue
-        walked.append(process.pid)
-        slots.append(found)
+        this = process.pid, found.mm
+        if any(same_memory(this, other) for other in walked):
+            continue
+        walked.append(this)
+        slots.append(found.slots)
     users = np.unique(np.concatenate([np.zeros(0, np.uint64), *slots]), return_counts=True)
     missing = None
     if refused:
@@ -51,19 +57,37 @@ def count_swap_users(source: str) -> SwapUsers:
             " so a slot may have more users than were found, and swap_pss be less than"
             f" it would seem: {refused[min(refused)]}"
         )
+    elif len(walked) > 1 and not walked[0][1] and len(own_numbers()) > 1:
+        # kcmp(2) takes the numbers of our own PID namespace.
+        missing = (
+            "this /proc belongs to another PID namespace, and which processes share one address"
+            " space cannot be told, so a slot may have fewer users than were found; take"
+            " --source ebpf"
+        )
     return SwapUsers(users[0], users[1].astype(np.uint64), missing)
 
 
-def swap_slots(pid: int, source: str) -> U64 | None:
-    """Return the slots (u64, type | offset << 5) a process has entries for, None without any.
+class Swapped(NamedTuple):
+    """The swap slots (u64, type | offset << 5) that a process has entries for.
+
+    ``mm`` is the kernel address of its mm_struct, 0 where the source does not tell.
+    """
+
+    slots: U64
+    mm: int
+
+
+def swap_slots(pid: int, source: str) -> Swapped | None:
+    """Return the swap slots of the process that /proc lists as ``pid``, None without any.
 
     Raises ProcessGone, NoAddressSpace, NotPermitted.
     """
-    opened = open_process(pid, source)
+    opened = open_listed(pid, source)
     try:
         if read_status(opened.target).get("VmSwap", 0) == 0:
             return None
-        return read_slots(opened)
+        mm = opened.mm if isinstance(opened, KernelSource) else 0
+        return Swapped(read_slots(opened), mm)
     finally:
         close(opened)
 
@@ -78,8 +102,13 @@ def read_slots(source: Source) -> U64:
     return np.concatenate(parts)
 
 
-def same_memory(first: int, second: int) -> bool:
-    """Return whether two processes share one address space (vfork, CLONE_VM), by kcmp(2)."""
+def same_memory(first: tuple[int, int], second: tuple[int, int]) -> bool:
+    """Return whether two processes, each (pid, mm or 0), share one address space (vfork, CLONE_VM).
+
+    Without their mm the kernel is asked, by kcmp(2).
+    """
+    if first[1] and second[1]:
+        return first[1] == second[1]
     libc = ctypes.CDLL(None, use_errno=True)
     number = NR_KCMP.get(architecture())
-    return number is not None and libc.syscall(number, first, second, KCMP_VM, 0, 0) == 0
+    return number is not None and libc.syscall(number, first[0], second[0], KCMP_VM, 0, 0) == 0

@@ -96,13 +96,15 @@ def cli(ctx: click.Context) -> int:
 
 
 def first_run() -> None:
-    from pagewalk.proc.doctor import checks, machine
+    from pagewalk.proc.doctor import checks, machine, missing
+    from pagewalk.proc.namespace import own_numbers
     from pagewalk.proc.processes import read_processes
     from pagewalk.render import view
 
-    missing = [check.name for check in checks() if not check.ok]
-    advice = f"; missing: {', '.join(missing)} (pagewalk doctor says why)" if missing else ""
-    others = [process for process in read_processes() if process.pid != os.getpid()]
+    us = own_numbers()[0]
+    lacking = missing(checks())
+    advice = f"; missing: {', '.join(lacking)} (pagewalk doctor says why)" if lacking else ""
+    others = [process for process in read_processes() if process.pid != us]
     view("text", "processes")(others, machine() + advice, sys.stdout)
 
 

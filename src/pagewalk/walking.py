@@ -22,6 +22,7 @@ from pagewalk.pages import (
     take,
 )
 from pagewalk.proc import kernel
+from pagewalk.proc.namespace import number_in_proc
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.stall import BUDGET_NS
 from pagewalk.proc.target import open_target
@@ -88,7 +89,7 @@ def walk(
     everything that needs a frame is withheld. With ``holes=True`` the batches also hold rows for
     what is not populated. ``ranges`` u64[k, 2] restricts the walk (sorted, half open).
 
-    Nothing is read before the batches are consumed, but the VMAs. Raises ProcessGone,
+    Nothing is read before the batches are consumed, but the VMAs. Raises BadTarget, ProcessGone,
     NotPermitted, NoAddressSpace, SourceUnavailable; consuming the batches may raise ProcessGone.
     """
     opened = open_process(target, source, budget_ns) if isinstance(target, int) else target
@@ -135,9 +136,15 @@ def walk(
 def open_process(pid: int, source: str = "auto", budget_ns: int = BUDGET_NS) -> Source:
     """Return process ``pid`` opened by ``source``; rights may be dropped before it is walked.
 
-    The caller gives it back with `close`. Raises what `walk` raises.
+    The caller gives it back with `close`. Raises what `walk` raises, and BadTarget where ``pid``
+    is one process to the caller and another one in /proc.
     """
-    target = open_target(pid)
+    return open_listed(number_in_proc(pid), source, budget_ns)
+
+
+def open_listed(number: int, source: str = "auto", budget_ns: int = BUDGET_NS) -> Source:
+    """Return the process that /proc lists as ``number``, opened as open_process does."""
+    target = open_target(number)
     try:
         target.keep("maps", "smaps")
         return open_source(source, target, budget_ns)

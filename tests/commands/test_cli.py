@@ -254,7 +254,8 @@ def test_a_command_loads_only_itself(sleeper: str) -> None:
 def test_completion_is_asked_through_the_environment() -> None:
     assert "_PAGEWALK_COMPLETE" in run(_PAGEWALK_COMPLETE="bash_source").stdout
     offered = run(_PAGEWALK_COMPLETE="bash_complete", COMP_WORDS="pagewalk ex", COMP_CWORD="1")
-    assert offered.stdout == "plain,explain\n"
+    # A process may be called so, too.
+    assert "plain,explain" in offered.stdout.splitlines()
 
 
 def completed(line: str) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import shutil
@@ -23,6 +22,7 @@ from tests import kernel_says
 from tests.kernel_says import PAGE
 from tests.live.bracket import working_sources
 from tests.live.command import PAGEWALK, begin, end, one_sentence, pagewalk, pagewalk_here, run
+from tests.live.inside import clone_with_pid
 from tests.targets import start
 
 pytestmark = pytest.mark.live
@@ -107,9 +107,13 @@ def kernel_threads() -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc/2/stat").exists(), reason="a pid namespace has no kthreads")
 def test_kernel_thread() -> None:
-    ran = pagewalk("show", kernel_threads()[0])
-    assert ran.code == 1
-    assert "is a kernel thread: it has no address space" in one_sentence(ran)
+    first = kernel_threads()[0]
+    name = Path(f"/proc/{first}/comm").read_text().removesuffix("\n")
+    for target in (first, name):
+        ran = pagewalk("show", target)
+        assert ran.code == 1
+        says = f"process {first} ({name}) is a kernel thread: it has no address space"
+        assert one_sentence(ran) == says
 
 
 def test_zombie() -> None:
@@ -180,28 +184,13 @@ def test_the_command_says_so_after_what_it_has_written(how: str, source: str) ->
     assert re.fullmatch(rf"pagewalk: process {running.pid} [^\n]*(ended|exec)[^\n]*\n", ran.err)
 
 
-def clone_with_pid(pid: int) -> int:
-    """Start a stranger with a chosen pid (clone3 with set_tid, since 5.5); return its pid."""
-    wanted = (ctypes.c_int * 1)(pid)
-    words = [0] * 11  # struct clone_args of include/uapi/linux/sched.h
-    words[4], words[8], words[9] = signal.SIGCHLD, ctypes.addressof(wanted), 1
-    args = (ctypes.c_uint64 * 11)(*words)
-    # PyDLL keeps the interpreter's lock: the child has it too, and goes on at once.
-    libc = ctypes.PyDLL(None, use_errno=True)
-    stranger = int(libc.syscall(435, ctypes.byref(args), ctypes.sizeof(args)))
-    if stranger == 0:
-        os.execlp("sleep", "sleep", "3600")
-    assert stranger == pid, os.strerror(ctypes.get_errno())
-    return stranger
-
-
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_pid_that_is_used_again_is_never_walked(source: str) -> None:
     with start("plain") as running:
         held = library.open_process(running.pid, source)
         try:
             running.tell("exit")
-            stranger = clone_with_pid(running.pid)
+            stranger = clone_with_pid(running.pid, "sleep", "3600")
             try:
                 wait_for(lambda: "sleep" in os.readlink(f"/proc/{stranger}/exe"))
                 with pytest.raises(ProcessGone):

@@ -95,17 +95,16 @@ def opened(request: Request) -> Iterator[Source]:
 
     from pagewalk.proc.freeze import frozen
     from pagewalk.proc.processes import find
-    from pagewalk.walking import close, open_process
+    from pagewalk.walking import close, open_listed
 
-    source = open_process(find(request.target), request.source, int(request.budget * 1e6))
-    started, stopping = time.monotonic(), False
+    source = open_listed(find(request.target), request.source, int(request.budget * 1e6))
+    started, stopped = time.monotonic(), False
     try:
-        stopping = request.freeze and source.target.state() not in "Tt"
-        with frozen(source.target) if stopping else nullcontext():
+        with frozen(source.target) if request.freeze else nullcontext(False) as stopped:
             yield source
     finally:
         close(source)
-        if stopping:
+        if stopped:
             note(request, f"process {source.target.pid} was stopped for"
                           f" {(time.monotonic() - started) * 1e3:.1f} ms")
 

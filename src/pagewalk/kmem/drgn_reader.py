@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pagewalk.errors import SourceUnavailable
+from pagewalk.kmem.kcore import PATH, explain
 from pagewalk.kmem.memory import Batch, refuse_address
 from pagewalk.pages import U32, U64
 
@@ -65,9 +66,11 @@ def open_drgn(core: str | None = None) -> DrgnMemory:
         else:
             program.set_core_dump(core)
     except (OSError, ValueError, LookupError) as error:
-        what = core or "/proc/kcore"
+        if core is None and isinstance(error, OSError):
+            raise explain(PATH, error, "drgn") from error
+        what = core or PATH
         raise SourceUnavailable(
-            "kcore", f"drgn cannot open {what}: {error}", "run as root, or take --source ebpf"
+            "drgn", f"drgn cannot open {what}: {error}", "run as root, or take --source ebpf"
         ) from error
     return DrgnMemory(program)
 
@@ -77,6 +80,6 @@ def _import_drgn() -> Any:
         import drgn
     except ImportError as error:
         raise SourceUnavailable(
-            "kcore", "drgn is not installed", "pip install 'pagewalk[kcore]'"
+            "drgn", "drgn is not installed", "pip install 'pagewalk[kcore]'"
         ) from error
     return drgn

@@ -19,6 +19,7 @@ from pagewalk.kmem.memory import I32, Batch, refuse_address
 from pagewalk.kmem.refusal import read_rights
 from pagewalk.pages import I64, U8, U32, U64
 from pagewalk.proc.files import decode_name
+from pagewalk.proc.refusals import why_missing
 
 PATH = "/proc/kcore"
 
@@ -56,7 +57,7 @@ class KcoreMemory:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self.segments, notes = read_segments(self._fd, path)
         except OSError as error:
-            raise _explain(path, error) from error
+            raise explain(path, error) from error
         except SourceUnavailable:
             self.close()
             raise
@@ -172,11 +173,12 @@ def _no_core(path: str, why: str) -> SourceUnavailable:
     return SourceUnavailable("kcore", f"{path}: {why}", "give /proc/kcore or an ELF core file")
 
 
-def _explain(path: str, error: OSError) -> SourceUnavailable:
+def explain(path: str, error: OSError, source: str = "kcore") -> SourceUnavailable:
+    """Turn the kernel's refusal of ``path`` into one sentence with its remedy, for ``source``."""
     rights = read_rights()
     says = f"cannot open {path}: {error.strerror}"
     if error.errno == errnos.ENOENT:
-        why, remedy = says, "use a kernel built with CONFIG_PROC_KCORE, or --source ebpf"
+        why, remedy = why_missing(path, "CONFIG_PROC_KCORE, or --source ebpf")
     elif rights.lockdown == "confidentiality":
         why = f"{says}: kernel lockdown is in confidentiality mode"
         remedy = "boot with lockdown=integrity or none, or take --source procfs"
@@ -184,4 +186,4 @@ def _explain(path: str, error: OSError) -> SourceUnavailable:
         why, remedy = f"{says}: CAP_SYS_RAWIO missing", "run as root, or grant CAP_SYS_RAWIO"
     else:
         why, remedy = says, "run as root outside of a container, or take --source ebpf"
-    return SourceUnavailable("kcore", why, remedy)
+    return SourceUnavailable(source, why, remedy)

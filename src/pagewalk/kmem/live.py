@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from typing import BinaryIO
 
 from pagewalk.btf import Btf
@@ -12,7 +13,8 @@ from pagewalk.kmem.bpf import BpfMemory
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import KernelMemory
 from pagewalk.kmem.task import find_task
-from pagewalk.proc.files import number
+from pagewalk.proc.files import number, read_bytes
+from pagewalk.proc.refusals import why_missing
 
 BTF_PATH = "/sys/kernel/btf/vmlinux"
 # include/linux/proc_ns.h, PROC_PID_INIT_INO
@@ -44,14 +46,18 @@ def open_bpf() -> Kernel:
     """Open the running kernel through bpf(2); raises SourceUnavailable with cause and remedy."""
     memory = BpfMemory()
     try:
-        return Kernel(memory, read_btf(), memory.current)
+        kernel = Kernel(memory, read_btf(), memory.current)
+        # The thread that asks may end before its process: the leader's task_struct stays.
+        return kernel._replace(
+            current=kernel.field("task_struct", memory.current, "group_leader")
+        )
     except SourceUnavailable:
         memory.close()
         raise
 
 
-def open_kcore(memory: KernelMemory) -> Kernel:
-    """Open the running kernel through ``memory``, a reader of /proc/kcore.
+def open_kcore(memory: KernelMemory, source: str = "kcore") -> Kernel:
+    """Open the running kernel through ``memory``, a reader of /proc/kcore, for ``source``.
 
     A core file does not tell which task is asking, so our own is looked up by its PID: that needs
     the initial PID namespace, and the address of init_task from /proc/kallsyms. Raises
@@ -60,20 +66,27 @@ def open_kcore(memory: KernelMemory) -> Kernel:
     namespace = os.stat("/proc/self/ns/pid").st_ino
     if namespace != _INITIAL_PID_NAMESPACE:
         raise SourceUnavailable(
-            "kcore", "we are in a PID namespace of our own", "run on the host, or --source ebpf"
+            source, "we are in a PID namespace of our own", "run on the host, or --source ebpf"
         )
-    kernel = Kernel(memory, read_btf(), _symbol("init_task"))
+    kernel = Kernel(memory, read_btf(), _symbol("init_task", source))
     return kernel._replace(current=find_task(kernel, os.getpid()).address)
 
 
-def _symbol(name: str) -> int:
-    end = b" %b\n" % name.encode()
-    with open("/proc/kallsyms", "rb") as file:
-        found = next((line for line in file if line.endswith(end)), b"0 D")
-    address = number(found.partition(b" ")[0], 16)
+def _symbol(name: str, source: str) -> int:
+    try:
+        symbols = read_bytes("/proc/kallsyms")
+    except FileNotFoundError:
+        raise SourceUnavailable(
+            source, *why_missing("/proc/kallsyms", "CONFIG_KALLSYMS, or take --source ebpf")
+        ) from None
+    except OSError as error:
+        why = f"cannot read /proc/kallsyms: {error.strerror}"
+        raise SourceUnavailable(source, why, "run as root, or --source ebpf") from error
+    found = re.search(rb"(?m)^([0-9a-f]+) [A-Za-z] %b\n" % name.encode(), symbols)
+    address = number(found[1], 16) if found else 0
     if not address:
         raise SourceUnavailable(
-            "kcore",
+            source,
             f"/proc/kallsyms does not show {name}",
             "grant CAP_SYSLOG, on a kernel built with CONFIG_KALLSYMS_ALL, or --source ebpf",
         )

@@ -38,7 +38,7 @@ from pagewalk.kmem.memory import read_pages, read_words
 from pagewalk.kmem.naming import agreeing, flags_of, unnamed, with_flags
 from pagewalk.kmem.rmap import unshared
 from pagewalk.kmem.shmem import swapped_ranges
-from pagewalk.kmem.task import Task, find_task, read_mm
+from pagewalk.kmem.task import Task, pid_behind, read_mm, task_of
 from pagewalk.kmem.vmas import RawVmas, read_edges, read_files, read_vmas
 from pagewalk.pages import (
     I64,
@@ -88,15 +88,18 @@ class KernelSource:
     """A process read through kernel memory; see sources.Source.
 
     ``mm`` is the address of its mm_struct, ``root`` the physical address of its PGD, both as they
-    were when it was opened; ``task`` a thread of it, and ``proof`` u64[2] where that task's start
-    time and mm lie, with the place of the mm's sequence where the kernel keeps one. ``pagemap_fd``
-    serves hugetlb only and is -1 where refused. ``known`` are the VMAs as they were last read.
+    were when it was opened. ``task`` is the thread that the target's directory is of, and
+    ``struct_pid`` the address of its struct pid, which that open directory keeps. ``proof`` u64[2]
+    is where the task's start time and mm lie, with the place of the mm's sequence where the kernel
+    keeps one. ``pagemap_fd`` serves hugetlb only and is -1 where refused. ``known`` are the VMAs
+    as they were last read.
     """
 
     name: str
     machine: Machine
     target: Target
     stall: Stall
+    struct_pid: int
     task: Task
     proof: U64
     mm: int
@@ -167,7 +170,7 @@ class KernelSource:
         if not errno.any() and words[:2].tolist() == [self.task.start_ns, self.mm]:
             sequence = int(words[-1]) & 0xFFFFFFFF
             return sequence if len(words) > 2 and sequence % 2 == 0 else None
-        self.task = find_task(self.machine.kernel, thread_of(self.target))
+        self.task = task_of(self.machine.kernel, self.struct_pid, self.target.pid)
         self.proof = places_of(self.machine.kernel, self.task)
         if self.task.mm != self.mm:
             raise ProcessGone(self.target.pid, "ended or exec'ed another program")
@@ -388,7 +391,10 @@ def open_process_memory(
     name: str, machine: Machine, target: Target, budget_ns: int
 ) -> KernelSource:
     """Return process ``target`` read through ``machine``; raises ProcessGone, NoAddressSpace."""
-    task = find_task(machine.kernel, thread_of(target))
+    struct_pid = pid_behind(machine.kernel, target.dirfd)
+    task = task_of(machine.kernel, struct_pid, target.pid)
+    if task.mm is None and task.exiting:
+        raise ProcessGone(target.pid, "ended")
     if task.mm is None:
         raise NoAddressSpace(target.pid, f"({task.comm}) has no address space")
     pgd = read_mm(machine.kernel, task.mm).pgd
@@ -402,7 +408,8 @@ def open_process_memory(
     root = pgd - machine.direct_map.base
     proof = places_of(machine.kernel, task)
     return KernelSource(
-        name, machine, target, Stall(budget_ns), task, proof, task.mm, root, pagemap_fd, filesystems
+        name, machine, target, Stall(budget_ns), struct_pid, task, proof, task.mm, root, pagemap_fd,
+        filesystems,
     )
 
 
@@ -414,11 +421,3 @@ def places_of(kernel: Kernel, task: Task) -> U64:
     if task.mm is not None and btf.has("mm_struct", path):
         places.append(task.mm + btf.offset("mm_struct", path))
     return np.array(places, np.uint64)
-
-
-def thread_of(target: Target) -> int:
-    # The thread that the target's directory is of: with a dead leader another one's.
-    tid, _, deleted = os.readlink(f"/proc/self/fd/{target.dirfd}").rpartition("/")[2].partition(" ")
-    if deleted:
-        raise ProcessGone(target.pid, "ended")
-    return int(tid)

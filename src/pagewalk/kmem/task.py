@@ -1,21 +1,23 @@
 """pid -> task -> mm -> page-table root, by plain reads of the kernel's own structs.
 
-The way is the kernel's: find_pid_ns() and pid_task() of kernel/pid.c. Nothing is locked, so every
-answer is checked by reading back what leads to it; a task that was freed on the way is looked up
-again.
+The way is the kernel's: find_pid_ns() and pid_task() of kernel/pid.c; for a process that is held by
+its /proc directory, from that descriptor (proc_pid() of fs/proc/internal.h). Nothing is locked, so
+every answer is checked by reading back what leads to it; a task that was freed on the way is looked
+up again.
 """
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
-from pagewalk.errors import ProcessGone, Unsupported
+from pagewalk.errors import ProcessGone, SourceUnavailable, Unsupported
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import read_bytes, read_word
 from pagewalk.proc.files import decode_name
 
 # include/linux/sched.h, stable since 2.6
-_PF_KTHREAD = 0x00200000
+_PF_EXITING, _PF_KTHREAD = 0x00000004, 0x00200000
 # include/linux/xarray.h: a tagged node pointer, a 64-slot node, and the reserved entries
 _XA_TAG, _XA_INTERNAL, _XA_SLOTS, _XA_LARGEST_RESERVED = 3, 2, 64, 4096
 
@@ -26,7 +28,7 @@ class Task(NamedTuple):
     """Describe one thread.
 
     ``address`` of its task_struct; ``pid`` its id as the caller counts; ``comm`` its name; ``mm``
-    the address of its mm_struct, None for a kernel thread and for one that has exited
+    the address of its mm_struct, None for a kernel thread and for one that exits or has exited
     (``exiting``); ``start_ns`` its start time since boot in ns, which tells a reused pid.
     """
 
@@ -75,6 +77,62 @@ def find_task(kernel: Kernel, pid: int) -> Task:
     raise ProcessGone(pid, "does not exist")
 
 
+def pid_behind(kernel: Kernel, dirfd: int) -> int:
+    """Return the address of the struct pid whose /proc directory is open as ``dirfd``.
+
+    No number is looked up: it would mean another process in another PID namespace. The struct pid
+    is neither freed nor given to another task as long as ``dirfd`` is open. Raises
+    SourceUnavailable when it cannot be proved that the inode read is the descriptor's own.
+    """
+    real = os.fstat(dirfd)
+    for _ in range(_ATTEMPTS):
+        try:
+            inode = kernel.field("file", file_behind(kernel, dirfd), "f_inode")
+            said = kernel.fields("inode", inode, ("i_ino", "i_sb"))
+            device = kernel.field("super_block", said["i_sb"], "s_dev")
+            start = inode - kernel.btf.offset("proc_inode", "vfs_inode")
+            struct_pid = kernel.field("proc_inode", start, "pid")
+        except OSError:
+            continue
+        # dev_t inside the kernel: MINORBITS are 20 (include/linux/kdev_t.h)
+        if (said["i_ino"], device) == (real.st_ino, _kernel_dev(real.st_dev)) and struct_pid:
+            return struct_pid
+    raise SourceUnavailable(
+        "kernel memory",
+        "the process cannot be proved to be the one whose /proc directory is open",
+        "take --source procfs, and report it with the kernel's version",
+    )
+
+
+def _kernel_dev(device: int) -> int:
+    return os.major(device) << 20 | os.minor(device)
+
+
+def file_behind(kernel: Kernel, fd: int) -> int:
+    """Return the address of the struct file behind our descriptor ``fd``; raises OSError."""
+    files = kernel.field("task_struct", kernel.current, "files")
+    table = kernel.field("files_struct", files, "fdt")
+    return read_word(kernel.memory, kernel.field("fdtable", table, "fd") + 8 * fd)
+
+
+def task_of(kernel: Kernel, struct_pid: int, number: int) -> Task:
+    """Return the thread that has ``struct_pid``, which the caller calls ``number``.
+
+    Raises ProcessGone when it has ended and been reaped.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            address = _pid_task(kernel, struct_pid)
+            if not address:
+                break
+            task = _read_task(kernel, address, number)
+            if _is_still(kernel, struct_pid, address):
+                return task
+        except OSError:
+            continue
+    raise ProcessGone(number, "ended")
+
+
 def read_mm(kernel: Kernel, address: int, page_size: int = 4096) -> Mm:
     """Read the mm_struct at ``address``; raises OSError when it cannot be read."""
     names = ("pgd", "map_count", "total_vm", "locked_vm", "pinned_vm", "pgtables_bytes")
@@ -103,10 +161,14 @@ def _task_once(kernel: Kernel, pid: int) -> Task | None:
     if not address or _number(kernel, struct_pid, level) != pid:
         return None
     task = _read_task(kernel, address, pid)
+    still = _is_still(kernel, struct_pid, address)
+    return task if still and _number(kernel, struct_pid, level) == pid else None
+
+
+def _is_still(kernel: Kernel, struct_pid: int, address: int) -> bool:
     # The task read was this pid's only if it still is: both are freed by RCU, and reused.
     still = _pid_task(kernel, struct_pid) == address
-    same = kernel.field("task_struct", address, "thread_pid") == struct_pid
-    return task if still and same and _number(kernel, struct_pid, level) == pid else None
+    return still and kernel.field("task_struct", address, "thread_pid") == struct_pid
 
 
 def _pid_namespace(kernel: Kernel) -> tuple[int, int]:
@@ -142,7 +204,7 @@ def _read_task(kernel: Kernel, address: int, pid: int) -> Task:
         # A kernel thread may borrow an mm (kthread_use_mm); it never is its own.
         mm=None if kernel_thread else found["mm"] or None,
         kernel_thread=kernel_thread,
-        exiting=bool(found["exit_state"]),
+        exiting=bool(found["exit_state"] or found["flags"] & _PF_EXITING),
         start_ns=found["start_boottime"],
     )
 

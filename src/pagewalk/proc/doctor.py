@@ -9,12 +9,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.errors import SourceUnavailable
+from pagewalk.errors import PagewalkError, SourceUnavailable
 from pagewalk.proc import kernel, swap
-from pagewalk.proc.files import decode_name, read_bytes
 from pagewalk.proc.frames import open_frames
+from pagewalk.proc.namespace import own_numbers
 from pagewalk.proc.pagemap import GUARD, PAGE, PFN_BITS, can_scan
-from pagewalk.proc.refusals import has_capability, hides_processes, in_initial_user_namespace
+from pagewalk.proc.refusals import (
+    has_capability,
+    hides_processes,
+    in_initial_user_namespace,
+    why_missing,
+)
+
+AVERAGED = (6, 15)  # the first kernel that has CONFIG_NO_PAGE_MAPCOUNT
+CONFIGURATION = "/proc/config.gz (CONFIG_IKCONFIG_PROC) or /boot/config-*"
 
 
 class Check(NamedTuple):
@@ -27,8 +35,24 @@ class Check(NamedTuple):
 
 
 def checks() -> list[Check]:
-    """Return every check, in the order of importance."""
+    """Return every check, in the order of importance; one only where /proc is not ours to read."""
+    try:
+        own_numbers()
+    except PagewalkError as err:
+        finding, _, remedy = str(err).partition("; ")
+        return [Check("/proc", False, finding, remedy)]
     return [check() for check in CHECKS]
+
+
+def missing(found: list[Check]) -> list[str]:
+    """Return the names of those checks whose lack takes something away.
+
+    One way to the page tables is enough.
+    """
+    names = [check.name for check in found if not check.ok]
+    if all(name in names for name in TABLES):
+        return names
+    return [name for name in names if name not in TABLES]
 
 
 def own_pagemap() -> Check:
@@ -64,6 +88,9 @@ def page_frames() -> Check:
 def frame_database() -> Check:
     try:
         open_frames().close()
+    except FileNotFoundError:
+        why, remedy = why_missing("/proc/kpageflags", "CONFIG_PROC_PAGE_MONITOR")
+        return Check("kpageflags, kpagecount", False, why, remedy)
     except OSError as err:
         return Check(
             "kpageflags, kpagecount", False, f"{err.strerror}: no PSS, USS, kinds or KSM",
@@ -95,6 +122,13 @@ def other_processes() -> Check:
         return Check(
             "other processes", False, "/proc is mounted with hidepid: they are not even listed",
             "run as root, or remount /proc with hidepid=0",
+        )
+    if len(own_numbers()) > 1:
+        return Check(
+            "other processes", False,
+            "/proc belongs to another PID namespace: a pid there is another process's here, and"
+            " is refused where both exist",
+            "unshare --mount-proc, or in a mount namespace of your own: mount -t proc proc /proc",
         )
     if has_capability("CAP_SYS_PTRACE"):
         return Check("other processes", True, "every process that no security module protects")
@@ -128,23 +162,39 @@ def swap_entries() -> Check:
             "kinds of swap entries", False,
             "the kernel's configuration is not readable: migration, poison and device entries"
             " stay 'soft'",
-            "/proc/config.gz (CONFIG_IKCONFIG_PROC) or /boot/config-*",
+            CONFIGURATION,
         )
     return Check("kinds of swap entries", True, "swap, migration, device, poison, marker")
 
 
 def mapcounts() -> Check:
-    if "CONFIG_NO_PAGE_MAPCOUNT" in (kernel.read_config() or ()):
+    name, config = "mapcount of each page", kernel.read_config()
+    if not page_tables().ok and not (page_frames().ok and frame_database().ok):
         return Check(
-            "mapcount of each page", False,
+            name, False, "not told to you, and so no PSS and no USS",
+            "what 'page frames' and 'kpageflags, kpagecount' need, or 'page tables'",
+        )
+    if config is None and kernel.release() >= AVERAGED:
+        return Check(
+            name, False,
+            "PSS and USS are exact unless this kernel has CONFIG_NO_PAGE_MAPCOUNT, which cannot be"
+            " told: its configuration is not readable",
+            CONFIGURATION,
+        )
+    if "CONFIG_NO_PAGE_MAPCOUNT" in (config or ()):
+        return Check(
+            name, False,
             "CONFIG_NO_PAGE_MAPCOUNT: the kernel keeps an average over a large folio, and so do"
             " PSS and USS here and in smaps",
             "a kernel with CONFIG_PAGE_MAPCOUNT",
         )
-    return Check("mapcount of each page", True, "PSS and USS are exact, page by page")
+    return Check(name, True, "PSS and USS are exact, page by page")
 
 
 def swap_devices() -> Check:
+    if swap.swap_rows() is None:
+        why, remedy = why_missing("/proc/swaps", "CONFIG_SWAP")
+        return Check("swap devices", False, f"the devices are not told: {why}", remedy)
     devices = swap.swap_devices()
     listed = ", ".join(f"{n} {path}" for n, path in devices.items())
     return Check("swap devices", True, listed or "none: nothing can be in swap")
@@ -173,6 +223,8 @@ def kernel_memory() -> Check:
     return Check("page tables (kcore)", True, "the same through /proc/kcore, without BPF")
 
 
+TABLES = ("page tables (ebpf)", "page tables (kcore)")
+
 CHECKS: tuple[Callable[[], Check], ...] = (
     own_pagemap, page_frames, frame_database, pagemap_scan, other_processes, mapcounts,
     swap_entries, shmem_swap, swap_devices, page_tables, kernel_memory,
@@ -181,6 +233,6 @@ CHECKS: tuple[Callable[[], Check], ...] = (
 
 def machine() -> str:
     """Return one line about this machine: kernel, architecture, page size, user."""
-    release = decode_name(read_bytes("/proc/sys/kernel/osrelease").rstrip(b"\n"))
+    release = os.uname().release
     who = "root" if os.geteuid() == 0 else f"uid {os.geteuid()}"
     return f"Linux {release}, {kernel.architecture()}, {PAGE >> 10} KiB pages, {who}"

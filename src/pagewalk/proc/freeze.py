@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from pagewalk.errors import NotPermitted, PagewalkError, ProcessGone
-from pagewalk.proc.target import Target, parse_stat
+from pagewalk.errors import NotPermitted, PagewalkError, ProcessGone, Unsupported
+from pagewalk.proc.target import Stat, Target, thread_stats
 
 PATIENCE_S = 5.0
 
+# What a thread may be doing that does not stop (Documentation/filesystems/proc.rst, stat).
+STATES = {
+    "D": "waiting inside the kernel, where no signal is taken",
+    "R": "running inside the kernel, or waits for a CPU",
+    "S": "sleeping; a cgroup may have frozen it",
+}
+
 
 @contextmanager
-def frozen(target: Target) -> Iterator[None]:
+def frozen(target: Target) -> Iterator[bool]:
     """Stop ``target`` with SIGSTOP inside the block, and resume it when the block ends.
 
     It is resumed after an error, Ctrl-C, SIGTERM and SIGHUP, and by a watching child even when we
-    are killed. A process that was stopped already is left stopped. Its parent sees the stop.
-    Raises NotPermitted, ProcessGone, or PagewalkError when a thread does not stop in time.
+    are killed. A process that was stopped already is left stopped, and False given instead of
+    True. Its parent sees the stop. Raises NotPermitted, ProcessGone, Unsupported, or PagewalkError
+    when a thread does not stop in time.
     """
     if target.state() in "Tt":
-        yield
+        yield False
         return
     with terminating(), watched(target):
         send(target, signal.SIGSTOP)
         wait_stopped(target)
-        yield
+        yield True
 
 
 @contextmanager
@@ -69,37 +78,50 @@ def terminating() -> Iterator[None]:
 
 
 def send(target: Target, number: signal.Signals) -> None:
-    """Send a signal to ``target``, never to another process that got its pid."""
+    """Send a signal to ``target``, by the descriptor that it is read by: never to another process.
+
+    Raises ProcessGone, NotPermitted, Unsupported.
+    """
     try:
-        if target.pidfd >= 0:
-            signal.pidfd_send_signal(target.pidfd, number)
-        else:
-            os.kill(target.pid, number)
+        signal.pidfd_send_signal(target.pidfd, number)
     except ProcessLookupError:
         raise ProcessGone(target.pid, "ended") from None
-    except PermissionError:
-        raise NotPermitted(
-            f"cannot stop process {target.pid}", "operation not permitted", "run as root"
-        ) from None
+    except OSError as err:
+        raise unsent(err, target.pid) from None
+
+
+def unsent(err: OSError, pid: int) -> PagewalkError:
+    what = f"cannot stop process {pid}"
+    if err.errno == errno.EINVAL:  # access_pidfd_pidns(), kernel/signal.c
+        return NotPermitted(
+            what,
+            "it is outside of the PID namespace that this command runs in, and the kernel lets"
+            " signals go inward only",
+            "run where it is (on the host, nsenter --pid), or walk it without --freeze",
+        )
+    if err.errno in (errno.ENOSYS, errno.EBADF):
+        return Unsupported("signal by a descriptor (pidfd_send_signal)", "5.1")
+    return NotPermitted(what, os.strerror(err.errno or 0).lower(), "run as root")
 
 
 def wait_stopped(target: Target) -> None:
-    """Wait until every thread of ``target`` is stopped."""
+    """Wait until no thread of ``target`` runs: each is stopped, or is ending."""
     deadline = time.monotonic() + PATIENCE_S
-    while not all(state in "TtZX" for state in thread_states(target)):
+    while True:
+        threads = thread_stats(target)
+        if all(stat.ending for _, stat in threads):
+            raise ProcessGone(target.pid, "ended")
+        moving = [(tid, stat) for tid, stat in threads if not (stat.state in "Tt" or stat.ending)]
+        if not moving:
+            return
         if time.monotonic() > deadline:
-            raise PagewalkError(
-                f"process {target.pid} does not stop: a thread of it is stuck in the kernel"
-                " (state D); walk it without --freeze"
-            )
+            raise PagewalkError(unstoppable(target.pid, *moving[0]))
         time.sleep(0.001)
 
 
-def thread_states(target: Target) -> Iterator[str]:
-    root = f"/proc/{target.pid}/task"
-    for tid in os.listdir(root):
-        try:
-            with open(f"{root}/{tid}/stat", "rb") as file:
-                yield parse_stat(file.read()).state
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # that thread has ended
+def unstoppable(pid: int, tid: int, stat: Stat) -> str:
+    doing = STATES.get(stat.state, "neither running nor stopped")
+    return (
+        f"process {pid} did not stop within {PATIENCE_S:.0f} s, and goes on: its thread {tid}"
+        f" ({stat.comm}) is {doing} (state {stat.state}); walk it without --freeze"
+    )

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from pagewalk.errors import BadTarget, BadText
 from pagewalk.proc.counters import parse_statm
 from pagewalk.proc.files import decode_name, read_bytes
-from pagewalk.proc.target import parse_stat
+from pagewalk.proc.namespace import number_in_proc, own_numbers, own_parent
+from pagewalk.proc.target import Stat, parse_stat
 
 NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
 
@@ -26,7 +27,12 @@ class Process(NamedTuple):
 
 
 def read_processes(root: str = "/proc") -> Iterator[Process]:
-    """Yield every process with an address space that this /proc lists."""
+    """Yield every process with an address space that this /proc lists, by its number there."""
+    return (process for process, stat in read_listed(root) if stat.vsize)
+
+
+def read_listed(root: str) -> Iterator[tuple[Process, Stat]]:
+    # Kernel threads and zombies too, which have no address space.
     for entry in os.listdir(root):
         if not entry.isdigit():
             continue
@@ -38,26 +44,28 @@ def read_processes(root: str = "/proc") -> Iterator[Process]:
             uid = os.stat(base).st_uid
         except (OSError, BadText):
             continue  # ended meanwhile
-        if stat.vsize:
-            yield Process(int(entry), stat.comm, decode_name(argv0), uid, resident)
+        yield Process(int(entry), stat.comm, decode_name(argv0), uid, resident), stat
 
 
 def find(text: str, root: str = "/proc") -> int:
-    """Return the pid that TARGET ``text`` means: a number, or a name only one process has.
+    """Return the number in /proc of the process that TARGET ``text`` means: by a pid, or by a name
+    that only one process has.
 
     A name is compared with comm, and with the base name of argv[0]. This process itself and its
-    parent do not count. Raises BadTarget with the candidates.
+    parent do not count; one without an address space does where no other has the name. Raises
+    BadTarget with the candidates.
     """
     if NUMBER.fullmatch(text):
         pid = int(text)
         if not 0 < pid < 1 << 31:
             raise BadTarget(f"'{text}' is no process id")
-        return pid
-    us = {os.getpid(), os.getppid()}
-    exact = [
-        p for p in read_processes(root)
-        if p.pid not in us and text in (p.name, p.argv0, os.path.basename(p.argv0))
+        return number_in_proc(pid)
+    us = {own_numbers()[0], own_parent()}
+    called = [
+        (p, stat) for p, stat in read_listed(root)
+        if text and p.pid not in us and text in (p.name, p.argv0, os.path.basename(p.argv0))
     ]
+    exact = [p for p, stat in called if stat.vsize] or [p for p, _ in called]
     if len(exact) == 1:
         return exact[0].pid
     rows = tuple((p.pid, p.argv0 or p.name) for p in sorted(exact, key=lambda p: p.pid))

@@ -11,6 +11,8 @@ from pagewalk.errors import NotPermitted, PagewalkError, ProcessGone, SourceUnav
 from pagewalk.proc.files import lines, numbers, read_bytes, words
 from pagewalk.proc.mounts import parse_mounts
 
+PF_EXITING = 0x00000004  # include/linux/sched.h
+
 CAPABILITIES = {
     "CAP_DAC_OVERRIDE": 1,
     "CAP_DAC_READ_SEARCH": 2,
@@ -64,21 +66,36 @@ def reading(pid: int, name: str, dirfd: int | None = None) -> Iterator[None]:
         raise meaning(err, pid, name, dirfd) from err
 
 
+# What the files of /proc/PID say once the process is ending, by Linux 6.18. "Ending" is from the
+# moment that exit_mm() has let go of the memory, which may take seconds to be given back; stat then
+# still says R, with PF_EXITING among its flags. (tests/live/test_ending.py asks every one again.)
+#
+#                 ending           zombie           reaped    opened before, read when reaped
+#   stat          zeros for sizes  zeros for sizes  ESRCH     ESRCH
+#   status        no Vm lines      no Vm lines      ESRCH     ESRCH
+#   statm         zeros            zeros            ESRCH     ESRCH
+#   maps, smaps   empty            empty            ESRCH     ESRCH
+#   smaps_rollup  ESRCH            ESRCH            ESRCH     ESRCH
+#   pagemap       ESRCH            ESRCH            ESRCH     empty; PAGEMAP_SCAN: ESRCH
+#   mountinfo     as ever          EINVAL, ENOENT   ESRCH     as ever
+#   cmdline       empty            empty            ESRCH     ESRCH
+#   exe           ENOENT           ENOENT           ESRCH
+#   task          listed           listed           ESRCH
+#   map_files/A-B ENOENT           ENOENT           ESRCH
+#
+# Older kernels open pagemap and smaps_rollup too, and read as empty there; /proc/PID itself is
+# ENOENT once it is reaped. A text that was being read when the memory went is short, not an error:
+# whoever reads one looks again afterwards whether the memory is still there.
+GONE = (errno.ESRCH, errno.ENOENT, errno.EINVAL)
+
+
 def meaning(err: OSError, pid: int, name: str, dirfd: int | None = None) -> PagewalkError:
     """Return the pagewalk error for ``err``, met on /proc/``pid``/``name``."""
     what = f"cannot read /proc/{pid}/{name}"
-    if err.errno in (errno.ESRCH, errno.ENOENT):
-        if dirfd is None and hides_processes() and not has_capability("CAP_SYS_PTRACE"):
-            return NotPermitted(
-                what,
-                "no such file; /proc is mounted with hidepid, so other users' processes are hidden",
-                "run as root, or remount /proc with hidepid=0",
-            )
-        if dirfd is not None and alive(dirfd):
-            return SourceUnavailable(
-                "procfs", f"/proc/{pid}/{name} does not exist", "this kernel is built without it"
-            )
-        return ProcessGone(pid, "does not exist" if dirfd is None else "ended while it was read")
+    if err.errno in GONE:
+        found = why_gone(err, pid, name, dirfd)
+        if found is not None:
+            return found
     if err.errno in (errno.EACCES, errno.EPERM):
         says, remedy = why_refused(pid, name, dirfd)
         return NotPermitted(what, says, remedy)
@@ -87,34 +104,72 @@ def meaning(err: OSError, pid: int, name: str, dirfd: int | None = None) -> Page
     return PagewalkError(f"{what}: {os.strerror(err.errno or 0)}")
 
 
+def why_gone(err: OSError, pid: int, name: str, dirfd: int | None) -> PagewalkError | None:
+    # None: the process is there, and the error means something else.
+    if dirfd is None:
+        if hides_processes() and not has_capability("CAP_SYS_PTRACE"):
+            return NotPermitted(
+                f"cannot read /proc/{pid}/{name}",
+                "no such file; /proc is mounted with hidepid, so other users' processes are hidden",
+                "run as root, or remount /proc with hidepid=0",
+            )
+        return ProcessGone(pid, "does not exist")
+    if err.errno == errno.ESRCH or not alive(dirfd):
+        return ProcessGone(pid, "ended while it was read")
+    if err.errno == errno.ENOENT and not os.path.exists(f"/proc/self/{name}"):
+        return SourceUnavailable(
+            "procfs", f"/proc/{pid}/{name} does not exist", "this kernel is built without it"
+        )
+    if err.errno == errno.ENOENT:
+        return ProcessGone(pid, "ended, or exec'ed another program, while it was read")
+    return None
+
+
 def alive(dirfd: int) -> bool:
-    """Return whether the process behind an open /proc/PID directory is there and no zombie."""
+    """Return whether the thread behind an open /proc/PID directory is there and not ending."""
     try:
-        fd = os.open("stat", os.O_RDONLY, dir_fd=dirfd)
+        fd = os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=dirfd)
     except OSError:
         return False
     try:
-        state = words(os.read(fd, 4096).rpartition(b")")[2])[:1]
-        return state not in ([], [b"Z"], [b"X"])
+        state, *rest = words(os.read(fd, 4096).rpartition(b")")[2]) or [b"Z"]
     except OSError:
         return False
     finally:
         os.close(fd)
+    return state not in (b"Z", b"X") and not int(rest[5]) & PF_EXITING
 
 
-def hides_processes() -> bool:
-    """Return whether this /proc is mounted so that other users' processes are not listed."""
+def proc_options() -> frozenset[bytes]:
+    """Return the options that /proc is mounted with, none where that cannot be told."""
     try:
         mounts = parse_mounts(read_bytes("/proc/self/mountinfo"))
     except OSError:
-        return False
+        return frozenset()
     options: list[bytes] = []
     for mount in mounts:
         if mount.point == b"/proc" and mount.kind == b"proc":
             options = mount.options  # a later mount covers an earlier one
-    return not {b"hidepid=2", b"hidepid=invisible", b"hidepid=ptraceable", b"hidepid=4"}.isdisjoint(
-        options
-    )
+    return frozenset(options)
+
+
+def hides_processes() -> bool:
+    """Return whether this /proc is mounted so that other users' processes are not listed."""
+    hiding = {b"hidepid=2", b"hidepid=invisible", b"hidepid=ptraceable", b"hidepid=4"}
+    return not hiding.isdisjoint(proc_options())
+
+
+def why_missing(path: str, symbol: str) -> tuple[str, str]:
+    """Return (cause, remedy) of a file ``path`` of /proc, about the machine, that is not there.
+
+    ``symbol`` is what a kernel has to be built with to have it.
+    """
+    if b"subset=pid" in proc_options():
+        return (
+            f"{path} is not there: /proc is mounted with subset=pid, so it shows processes only",
+            "mount a /proc without that option (systemd: ProcSubset=all)",
+        )
+    return f"{path} is not there", f"use a kernel built with {symbol}"
 
 
 def why_refused(pid: int, name: str, dirfd: int | None = None) -> tuple[str, str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pagewalk.errors import BadText, NoAddressSpace, PagewalkError, ProcessGone
 from pagewalk.proc.files import decode_name, numbers, words
-from pagewalk.proc.refusals import meaning, reading
+from pagewalk.proc.refusals import PF_EXITING, meaning, reading
 from pagewalk.proc.stall import Stall, read_slices
 
 # do_task_stat, fs/proc/array.c. The name is not escaped here and may hold anything; what stands
@@ -21,10 +22,12 @@ PF_KTHREAD = 0x00200000  # include/linux/sched.h
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """One process, held: ``dirfd`` is its /proc directory, ``pidfd`` its pidfd (-1 before 5.3).
+    """One process, held: ``dirfd`` and ``pidfd`` are its /proc directory, ``pid`` its number there.
 
-    ``dirfd`` may be the directory of a live thread, when the main thread has exited. ``name`` is
-    comm, ``exe`` the program's path or None where it may not be read.
+    ``dirfd`` may be the directory of a live thread, when the main thread has exited; ``pidfd``
+    never is. That one descriptor serves to read and to stop (the kernel takes such a directory for
+    a pidfd, tgid_pidfd_to_pid() in fs/proc/base.c), so the two cannot be about two processes.
+    ``name`` is comm, ``exe`` the program's path or None where it may not be read.
     """
 
     pid: int
@@ -92,6 +95,11 @@ class Stat(NamedTuple):
     vsize: int
     rss: int
 
+    @property
+    def ending(self) -> bool:
+        """Return whether this thread has ended, or is about to: its memory may be gone already."""
+        return self.state in "ZX" or bool(self.flags & PF_EXITING)
+
 
 def parse_stat(text: bytes) -> Stat:
     """Return the fields of a /proc/PID/stat file; comm may hold anything. Raises BadText."""
@@ -113,73 +121,108 @@ def read_all(fd: int, size: int = 1 << 18) -> bytes:
     return b"".join(parts)
 
 
-def open_target(pid: int) -> Target:
-    """Return process ``pid`` held by descriptors.
+def open_target(number: int) -> Target:
+    """Return the process that this /proc shows as ``number``, held by descriptors.
 
-    A thread's id means its process. Raises ProcessGone when there is none, NoAddressSpace for a
-    kernel thread or a zombie, NotPermitted when /proc hides it.
+    A thread's number means its process. Raises ProcessGone when there is none or it is ending,
+    NoAddressSpace for a kernel thread or a zombie, NotPermitted when /proc hides it.
     """
-    with reading(pid, ""):
-        dirfd = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    held = [dirfd]
+    with reading(number, ""):
+        held = [open_folder(f"/proc/{number}")]
     try:
-        return hold(pid, dirfd, held)
+        return hold(number, held)
     except BaseException:
         for fd in held:
             os.close(fd)
         raise
 
 
-def hold(pid: int, dirfd: int, held: list[int]) -> Target:
-    # `held` lists what the caller closes on failure.
-    tgid = (numbers(read_in(pid, dirfd, "status"), b"Tgid") or [pid])[0]
+def open_folder(path: str, dir_fd: int | None = None) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+
+
+def hold(pid: int, held: list[int]) -> Target:
+    # `held` lists what the caller closes on failure; its first is the directory of the process.
+    tgid = read_tgid(pid, held[0])
     if tgid != pid:
-        held.append(os.open(f"/proc/{tgid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        with reading(pid, "", held[0]):
+            held.append(open_folder(f"/proc/{tgid}"))
+            # While this thread lives nobody else can have got the number of its process.
+            read_tgid(pid, held[0])
         os.close(held.pop(0))
-        pid, dirfd = tgid, held[0]
-    stat = parse_stat(read_in(pid, dirfd, "stat"))
+        pid = tgid
+    stat = parse_stat(read_in(pid, held[0], "stat"))
     if stat.flags & PF_KTHREAD:
         raise NoAddressSpace(pid, f"({stat.comm}) is a kernel thread: it has no address space")
-    if stat.state in "ZX":
-        thread = live_thread(pid, dirfd)
-        if thread is None:
-            raise NoAddressSpace(
-                pid, f"({stat.comm}) is a zombie: it has ended and its memory is gone"
-            )
-        held.append(thread)
-        os.close(held.pop(0))
-        dirfd = thread
-        stat = parse_stat(read_in(pid, dirfd, "stat"))
-    pidfd = open_pidfd(pid)
-    if pidfd >= 0:
-        held.append(pidfd)
+    if stat.ending:
+        with reading(pid, "task", held[0]):
+            held.append(live_thread(pid, held[0]))
+        stat = parse_stat(read_in(pid, held[1], "stat"))
+    else:
+        held.append(os.dup(held[0]))
+    pidfd, dirfd = held
     return Target(pid, stat.comm, read_exe(dirfd), stat.starttime, stat.threads, dirfd, pidfd)
 
 
-def open_pidfd(pid: int) -> int:
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        raise ProcessGone(pid, "ended while it was opened") from None
-    except OSError:
-        return -1  # before 5.3, or seccomp: dirfd still protects against reuse of the pid
+def read_tgid(pid: int, dirfd: int) -> int:
+    return (numbers(read_in(pid, dirfd, "status"), b"Tgid") or [pid])[0]
 
 
-def live_thread(pid: int, dirfd: int) -> int | None:
+def live_thread(pid: int, dirfd: int) -> int:
     # The main thread has exited: /proc/PID looks dead, but task/TID of another thread works.
-    task = os.open("task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=dirfd)
-    try:
-        for tid in sorted(int(t) for t in os.listdir(task) if int(t) != pid):
+    with folder(dirfd, "task") as task:
+        ended = []
+        for tid in sorted(int(t) for t in os.listdir(task)):
             try:
-                fd = os.open(str(tid), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=task)
+                fd = open_folder(str(tid), task)
             except OSError:
                 continue
-            if parse_stat(read_in(pid, fd, "stat")).state not in "ZX":
+            stat = thread_stat(fd)
+            if stat is not None and not stat.ending:
                 return fd
             os.close(fd)
+            if stat is not None:
+                ended.append(stat)
+    if ended and all(stat.state in "ZX" for stat in ended):
+        raise NoAddressSpace(
+            pid, f"({ended[0].comm}) is a zombie: it has ended and its memory is gone"
+        )
+    raise ProcessGone(pid, "is ending: its memory is being given back")
+
+
+@contextlib.contextmanager
+def folder(dirfd: int, name: str) -> Iterator[int]:
+    fd = open_folder(name, dirfd)
+    try:
+        yield fd
     finally:
-        os.close(task)
-    return None
+        os.close(fd)
+
+
+def thread_stat(dirfd: int) -> Stat | None:
+    # None when that thread is no more.
+    try:
+        fd = os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=dirfd)
+    except OSError:
+        return None
+    try:
+        return parse_stat(read_all(fd))
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def thread_stats(target: Target) -> list[tuple[int, Stat]]:
+    """Return (number, stat) of every thread of ``target``; raises ProcessGone once it is reaped."""
+    found = []
+    with reading(target.pid, "task", target.pidfd), folder(target.pidfd, "task") as task:
+        for tid in os.listdir(task):
+            with contextlib.suppress(OSError), folder(task, tid) as fd:
+                stat = thread_stat(fd)
+                if stat is not None:
+                    found.append((int(tid), stat))
+    return found
 
 
 def read_in(pid: int, dirfd: int, name: str) -> bytes:

@@ -6,6 +6,7 @@ check the others against a reader that is not ours.
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
 from pagewalk.kmem.drgn_reader import open_drgn
@@ -17,10 +18,11 @@ from pagewalk.proc.target import Target
 
 def open(target: Target, budget_ns: int) -> KernelSource:
     """Return the drgn source of ``target``; raises SourceUnavailable with cause and remedy."""
-    return open_process_memory("drgn", machine(), target, budget_ns)
+    return open_process_memory("drgn", _opened_by(os.getpid()), target, budget_ns)
 
 
 @cache
-def machine() -> Machine:
-    """Return the running kernel, opened once for all processes."""
-    return open_machine(open_kcore(open_drgn()))
+def _opened_by(pid: int) -> Machine:
+    # As for kcore: a child of ours that was forked gets its own.
+    del pid
+    return open_machine(open_kcore(open_drgn(), "drgn"))

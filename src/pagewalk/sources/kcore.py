@@ -5,6 +5,7 @@ No lock of the target is taken, and no BPF is needed: CAP_SYS_RAWIO, CAP_SYSLOG 
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
 from pagewalk.kmem.kcore import KcoreMemory
@@ -16,10 +17,12 @@ from pagewalk.proc.target import Target
 
 def open(target: Target, budget_ns: int) -> KernelSource:
     """Return the kcore source of ``target``; raises SourceUnavailable with cause and remedy."""
-    return open_process_memory("kcore", machine(), target, budget_ns)
+    return open_process_memory("kcore", _opened_by(os.getpid()), target, budget_ns)
 
 
 @cache
-def machine() -> Machine:
-    """Return the running kernel, opened once for all processes."""
+def _opened_by(pid: int) -> Machine:
+    # The running kernel, opened once for all processes, but anew by a child of ours that was
+    # forked: our own task is where descriptors are looked up.
+    del pid
     return open_machine(open_kcore(KcoreMemory()))
