@@ -116,12 +116,11 @@ def test_no_ram_at_all_is_one_sentence(
         read_memory()
 
 
-def test_a_missing_file_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_file_there_may_be_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zones, "PATH", "/proc/no/such/file")
-    with pytest.raises(SourceUnavailable, match=r"No such file.*where RAM ends is not known"):
-        read_memory()
+    assert read_memory() == Memory(None, devices=True)
 
 
 def test_this_machine_has_ram() -> None:
     # iomem would say the same, but shows addresses to CAP_SYS_ADMIN only.
-    assert read_memory().ram_end >= 16 << 20
+    assert (read_memory().ram_end or 0) >= 16 << 20

@@ -22,13 +22,15 @@ import numpy as np
 from pagewalk.errors import SourceUnavailable, Unsupported
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import read_bytes, read_word, read_words
-from pagewalk.kmem.task import find_task, read_mm
+from pagewalk.kmem.task import file_behind, find_task, read_mm
 from pagewalk.pages import U64
 from pagewalk.proc.files import read_bytes as read_file
 from pagewalk.proc.kernel import architecture
 from pagewalk.proc.zones import read_memory
 
 _GIB = 1 << 30
+# The length of the direct map by levels, where nothing tells how much there is of RAM (mm.rst).
+_LARGEST = {4: 64 << 40, 5: 32 << 50}
 _PRESENT = np.uint64(1)
 _ATTEMPTS = 3
 
@@ -107,7 +109,7 @@ def _proved_bases(kernel: Kernel, token: _Token, pgd: int, levels: int, mask: in
     # PUD), at most as many as there are GiB up to the end of RAM, where all page tables are. All
     # are tried side by side, 10 to 1000 of them. None lies above the true one by more than that, so
     # the addresses stay in the direct map or the hole that follows it, never in an I/O mapping.
-    count = read_memory().ram_end // _GIB + 2
+    count = (read_memory().ram_end or _LARGEST[levels]) // _GIB + 2
     bases = np.uint64(pgd // _GIB * _GIB) - np.arange(count, dtype=np.uint64) * np.uint64(_GIB)
     tables = np.full(count, pgd, np.uint64)
     for shift in range(12 + 9 * (levels - 1), 11, -9):
@@ -178,11 +180,7 @@ def _mem_map_base(kernel: Kernel, direct_map: DirectMap, token: _Token, size: in
 
 
 def _mapping_of(kernel: Kernel, fd: int) -> int:
-    # current->files->fdt->fd[fd]->f_mapping
-    files = kernel.field("task_struct", kernel.current, "files")
-    table = kernel.field("files_struct", files, "fdt")
-    file = read_word(kernel.memory, kernel.field("fdtable", table, "fd") + 8 * fd)
-    return kernel.field("file", file, "f_mapping")
+    return kernel.field("file", file_behind(kernel, fd), "f_mapping")
 
 
 def own_mm(kernel: Kernel) -> int:
@@ -200,6 +198,10 @@ def _mm_of(kernel: Kernel, pid: int) -> int:
 
 def _phys_mask() -> int:
     # The CPU tells its address width less the bits memory encryption takes; 52 is the format's.
-    found = re.search(rb"address sizes\t: (\d+) bits physical", read_file("/proc/cpuinfo"))
+    try:
+        text = read_file("/proc/cpuinfo")
+    except OSError:  # subset=pid
+        text = b""
+    found = re.search(rb"address sizes\t: (\d+) bits physical", text)
     width = min(int(found[1]), 52) if found else 52
     return (1 << width) - mmap.PAGESIZE

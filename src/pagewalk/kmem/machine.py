@@ -30,6 +30,7 @@ from pagewalk.paging import Arch, Era
 from pagewalk.proc.frames import FrameReader, open_frames
 from pagewalk.proc.kernel import architecture, read_config, release, swap_types
 from pagewalk.proc.pagemap import PAGE
+from pagewalk.proc.refusals import why_missing
 from pagewalk.proc.zones import read_memory
 
 UNCONFIRMED = Withheld(
@@ -76,7 +77,7 @@ def paging_format(direct_map: DirectMap) -> Arch:
     now, memory = release(), read_memory()
     era = Era(
         physical_bits=direct_map.phys_mask.bit_length(),
-        max_pfn=memory.ram_end // PAGE - 1,
+        max_pfn=None if memory.ram_end is None else memory.ram_end // PAGE - 1,
         devices=memory.devices,
         encryption=FRAME & ~direct_map.phys_mask,
         saved_dirty=SAVED_DIRTY if now >= (6, 6) else 0,
@@ -125,6 +126,10 @@ def choose_frames(
     """
     try:
         kpage = open_frames().proved(own)
+    except FileNotFoundError:
+        why = "; ".join(why_missing("/proc/kpageflags", "CONFIG_PROC_PAGE_MONITOR"))
+        said = f"struct page was read, but nothing confirms it: {why}"
+        return struct_pages.StructPages(frames), (UNCONFIRMED._replace(why=said),)
     except OSError:
         return struct_pages.StructPages(frames), (UNCONFIRMED,)
     agreement = compare(frames, kpage, struct_pages.sample())

@@ -192,7 +192,7 @@ def mapcounts() -> Check:
 
 
 def swap_devices() -> Check:
-    if swap.swap_rows() is None:
+    if swap.read_swaps() is None:
         why, remedy = why_missing("/proc/swaps", "CONFIG_SWAP")
         return Check("swap devices", False, f"the devices are not told: {why}", remedy)
     devices = swap.swap_devices()

@@ -28,8 +28,9 @@ NR_CACHESTAT = 451  # every architecture, since 6.5
 
 
 def swap_in_use() -> bool:
-    """Return whether any swap device holds a page now (/proc/swaps)."""
-    return any(used for _, _, used in read_swaps())
+    """Return whether any swap device may hold a page now (/proc/swaps); raises BadText."""
+    devices = read_swaps()
+    return devices is None or any(used for _, _, used in devices)
 
 
 def swap_devices() -> dict[int, str]:
@@ -38,7 +39,7 @@ def swap_devices() -> dict[int, str]:
     /proc/swaps lists the devices in the order of their type; a device removed before the last
     one leaves a gap that is not shown, so the numbers are sure only while none was removed.
     """
-    return {number: device.path for number, device in enumerate(read_swaps())}
+    return {number: device.path for number, device in enumerate(read_swaps() or ())}
 
 
 class SwapDevice(NamedTuple):
@@ -49,12 +50,15 @@ class SwapDevice(NamedTuple):
     used: int
 
 
-def read_swaps() -> list[SwapDevice]:
-    """Return the lines of /proc/swaps, none where there is no such file; raises BadText."""
+def read_swaps() -> list[SwapDevice] | None:
+    """Return the lines of /proc/swaps, None where there is no such file (subset=pid).
+
+    Raises BadText.
+    """
     try:
         return parse_swaps(read_bytes("/proc/swaps"))
     except OSError:
-        return []
+        return None
 
 
 def parse_swaps(text: bytes) -> list[SwapDevice]:

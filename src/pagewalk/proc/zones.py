@@ -26,11 +26,12 @@ class Zone(NamedTuple):
 class Memory(NamedTuple):
     """What physical memory there is: ``ram_end``, bytes, is the end of the last zone of RAM.
 
+    It is None where nothing tells; then there may be anything up to the last physical address.
     ``devices``: there is memory that is a device (persistent memory, CXL, a GPU's), with struct
     pages of its own and at addresses that the kernel does not tell.
     """
 
-    ram_end: int
+    ram_end: int | None
     devices: bool
 
 
@@ -61,11 +62,14 @@ def memory_of(zones: list[Zone]) -> Memory:
 def read_memory() -> Memory:
     """Return what memory there is; every user may read it. Raises SourceUnavailable, BadText."""
     try:
-        memory = memory_of(parse_zones(files.read_bytes(PATH)))
-        why = f"{PATH} names no zone of RAM"
-    except OSError as error:
-        memory, why = Memory(0, devices=False), f"cannot read {PATH}: {error.strerror}"
+        text = files.read_bytes(PATH)
+    except OSError:  # /proc is mounted with subset=pid
+        return Memory(None, devices=True)
+    memory = memory_of(parse_zones(text))
     if memory.ram_end:
         return memory
-    remedy = "take --source procfs, or mount /proc without subset=pid"
-    raise SourceUnavailable("kernel memory", f"{why}, so where RAM ends is not known", remedy)
+    raise SourceUnavailable(
+        "kernel memory",
+        f"{PATH} names no zone of RAM, so where RAM ends is not known",
+        "take --source procfs",
+    )

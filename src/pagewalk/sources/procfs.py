@@ -31,7 +31,12 @@ from pagewalk.proc.counters import read_status
 from pagewalk.proc.frames import Frames, open_frames, read_frames
 from pagewalk.proc.kernel import read_config, release, swap_types
 from pagewalk.proc.maps import LastMaps, internal_filesystems, parse_mountinfo
-from pagewalk.proc.refusals import has_capability, in_initial_user_namespace, reading
+from pagewalk.proc.refusals import (
+    has_capability,
+    in_initial_user_namespace,
+    reading,
+    why_missing,
+)
 from pagewalk.proc.stall import Slice, Stall, read_slices
 from pagewalk.proc.swap import Evicted, ask_cachestat
 from pagewalk.proc.target import Target
@@ -83,6 +88,12 @@ NO_KPAGE = Withheld(
 )
 
 
+def no_kpage() -> Withheld:
+    # Nobody's rights would open what is not there.
+    why = "; ".join(why_missing("/proc/kpageflags", "CONFIG_PROC_PAGE_MONITOR"))
+    return NO_KPAGE._replace(why=why)
+
+
 def open(target: Target, budget_ns: int) -> ProcfsSource:
     """Return the procfs source of ``target``, with every file it will need already open."""
     held: list[int] = []
@@ -96,6 +107,8 @@ def open(target: Target, budget_ns: int) -> ProcfsSource:
         try:
             if own_pfn:
                 frames = open_frames().proved(own_pfn)
+        except FileNotFoundError:
+            hidden = no_kpage()
         except OSError:
             hidden = NO_KPAGE
     except BaseException:
