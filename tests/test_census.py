@@ -13,17 +13,16 @@ from pagewalk.errors import (
     ProcessGone,
     SourceUnavailable,
 )
-from pagewalk.pages import U64
 from pagewalk.proc.processes import Process
 
 
 def count(monkeypatch: pytest.MonkeyPatch, error: Exception) -> census.SwapUsers:
     """Return the census of two processes, of which the first raises ``error`` when it is read."""
 
-    def swap_slots(pid: int, source: str) -> U64:
+    def swap_slots(pid: int, source: str) -> census.Swapped:
         if pid == 1:
             raise error
-        return np.array([32, 64], np.uint64)
+        return census.Swapped(np.array([32, 64], np.uint64), 0)
 
     monkeypatch.setattr(census, "read_processes", lambda: [
         Process(pid, "a", "a", 0, 4096) for pid in (1, 2)
@@ -53,3 +52,9 @@ def test_a_process_that_cannot_be_read_makes_it_a_lower_bound(
 
 def test_one_that_has_ended_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     assert count(monkeypatch, ProcessGone(1, "ended")).missing is None
+
+
+def test_where_pids_are_others_the_address_space_is_told_by_its_mm() -> None:
+    assert census.same_memory((1, 7), (2, 7), by_pid=False)
+    assert not census.same_memory((1, 7), (2, 8), by_pid=False)
+    assert not census.same_memory((1, 0), (2, 0), by_pid=False)

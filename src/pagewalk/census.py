@@ -34,6 +34,7 @@ def count_swap_users(source: str) -> SwapUsers:
     slots: list[U64] = []
     walked: list[tuple[int, int]] = []
     refused: dict[int, Exception] = {}
+    comparable = len(own_numbers()) == 1  # kcmp(2) takes the pids of our own PID namespace
     for process in read_processes():
         try:
             found = swap_slots(process.pid, source)
@@ -45,26 +46,29 @@ def count_swap_users(source: str) -> SwapUsers:
         if found is None:
             continue
         this = process.pid, found.mm
-        if any(same_memory(this, other) for other in walked):
+        if any(same_memory(this, other, by_pid=comparable) for other in walked):
             continue
         walked.append(this)
         slots.append(found.slots)
     users = np.unique(np.concatenate([np.zeros(0, np.uint64), *slots]), return_counts=True)
-    missing = None
-    if refused:
-        missing = (
-            f"the swap entries of process {', '.join(map(str, sorted(refused)))} cannot be read,"
-            " so a slot may have more users than were found, and swap_pss be less than"
-            f" it would seem: {refused[min(refused)]}"
-        )
-    elif len(walked) > 1 and not walked[0][1] and len(own_numbers()) > 1:
-        # kcmp(2) takes the numbers of our own PID namespace.
+    missing = why_missing(refused)
+    if missing is None and not comparable and any(not mm for _, mm in walked):
         missing = (
             "this /proc belongs to another PID namespace, and which processes share one address"
             " space cannot be told, so a slot may have fewer users than were found; take"
             " --source ebpf"
         )
     return SwapUsers(users[0], users[1].astype(np.uint64), missing)
+
+
+def why_missing(refused: dict[int, Exception]) -> str | None:
+    if not refused:
+        return None
+    return (
+        f"the swap entries of process {', '.join(map(str, sorted(refused)))} cannot be read,"
+        " so a slot may have more users than were found, and swap_pss be less than"
+        f" it would seem: {refused[min(refused)]}"
+    )
 
 
 class Swapped(NamedTuple):
@@ -102,13 +106,13 @@ def read_slots(source: Source) -> U64:
     return np.concatenate(parts)
 
 
-def same_memory(first: tuple[int, int], second: tuple[int, int]) -> bool:
+def same_memory(first: tuple[int, int], second: tuple[int, int], *, by_pid: bool) -> bool:
     """Return whether two processes, each (pid, mm or 0), share one address space (vfork, CLONE_VM).
 
-    Without their mm the kernel is asked, by kcmp(2).
+    The kernel is asked, by kcmp(2); where it knows them by other pids, their mm is compared.
     """
-    if first[1] and second[1]:
-        return first[1] == second[1]
+    if not by_pid:
+        return first[1] == second[1] != 0
     libc = ctypes.CDLL(None, use_errno=True)
     number = NR_KCMP.get(architecture())
     return number is not None and libc.syscall(number, first[0], second[0], KCMP_VM, 0, 0) == 0
