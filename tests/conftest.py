@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+import signal
+from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests import plain_numbers
+from tests import left, plain_numbers
 from tests.machine import MachineLacks, prepare
 from tests.targets import CannotProvoke
 
 __all__ = ["prepare"]
+
+
+def pytest_sessionstart() -> None:
+    """Let SIGTERM, as of timeout(1), end a run as Ctrl-C does: with everything put back."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Fail if the live tests have changed the machine or left something on it."""
+    if os.geteuid() or not any(item.get_closest_marker("live") for item in request.session.items):
+        yield
+        return
+    with left.nothing(tmp_path_factory.getbasetemp()):
+        yield
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

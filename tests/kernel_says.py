@@ -51,8 +51,18 @@ class VmaSays:
 
 def read_smaps(pid: int) -> list[VmaSays]:
     """Read /proc/PID/smaps: every VMA with its fields."""
+    return parse_smaps(smaps_text(pid))
+
+
+def smaps_text(pid: int) -> bytes:
+    """Read /proc/PID/smaps as it is."""
+    return _read(pid, "smaps")
+
+
+def parse_smaps(text: bytes) -> list[VmaSays]:
+    """Return every VMA of the text of smaps with its fields."""
     vmas: list[VmaSays] = []
-    for line in _lines(pid, "smaps"):
+    for line in text.split(b"\n")[:-1]:
         head = MAPS_LINE.fullmatch(line)
         if head:
             vmas.append(_vma(head))

@@ -17,6 +17,7 @@ from tests.targets import TARGETS, CannotProvoke, start
 pytestmark = pytest.mark.live
 
 KIB = 4  # of a base page
+PATIENCE = 120.0
 
 
 def smaps_of(fact: dict[str, Any]) -> kernel_says.VmaSays:
@@ -73,7 +74,7 @@ def test_other_users_processes() -> None:
 def test_churn_changes_and_its_memory_does_not() -> None:
     with start("churn", 2) as running:
         seen: set[tuple[int, int]] = set()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while len(seen) < 5 and time.monotonic() < deadline:
             arenas = [running.facts["arena0"], running.facts["arena1"]]
             vmas = kernel_says.read_maps(running.pid)
@@ -91,11 +92,16 @@ def test_churn_changes_and_its_memory_does_not() -> None:
 
 def test_mapper_measures_and_starts_again() -> None:
     with start("mapper", 1) as running:
-        time.sleep(0.2)
-        first = running.tell("stall")
-        assert first["worst_ns"] > 0
-        # The rounds of 200 ms against those of one answer; the best of five, if we are held up.
-        assert min(running.tell("stall")["rounds"] for _ in range(5)) < first["rounds"]
+        def answer() -> int:
+            said = running.tell("stall")
+            assert said["rounds"] == 0 or said["worst_ns"] > 0
+            return int(said["rounds"])
+
+        # Counts that went on would never fall: from here on one answer is less than one before it.
+        most, deadline = answer(), time.monotonic() + PATIENCE
+        while (now := answer()) >= most:
+            most = now
+            assert time.monotonic() < deadline
 
 
 def test_targets_exit_and_exec_when_told() -> None:
@@ -145,7 +151,7 @@ def test_a_family_dies_with_the_test_run(tmp_path: Path) -> None:
     family = [int(word) for word in done.stdout.split()]
     assert done.returncode == -signal.SIGKILL
     assert len(family) == 4
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while any(map(alive, family)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(map(alive, family))

@@ -1,4 +1,7 @@
-"""Each target provokes what it says: the kernel's own files are asked, not pagewalk."""
+"""Each target provokes what it says: the kernel's own files are asked, not pagewalk.
+
+The kernel may move a page between two looks, at pagemap and at its frame: then a test looks again.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import kernel_says
+from tests.live.bracket import looking_again
 from tests.targets import STATES, TARGETS, start
 
 pytestmark = pytest.mark.live
@@ -45,6 +49,7 @@ def present_entries(fact: Fact) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))
+@looking_again
 def test_every_page_is_in_the_stated_state(name: str, prepare: Prepare) -> None:
     prepare(*TARGETS[name].needs)
     with start(name, stopped=True) as running:
@@ -106,6 +111,7 @@ def test_details_agree_with_smaps(key: str, name: str, prepare: Prepare) -> None
 
 
 @pytest.mark.parametrize("name", ["fork_cow", "fork_three", "shared_fork", "thp_part"])
+@looking_again
 def test_mapcounts_are_as_stated_and_so_is_pss(name: str, prepare: Prepare) -> None:
     prepare(*TARGETS[name].needs)
     with start(name, stopped=True) as running:
@@ -118,6 +124,7 @@ def test_mapcounts_are_as_stated_and_so_is_pss(name: str, prepare: Prepare) -> N
             assert smaps_of(fact).fields["Pss"] == shares >> 22, region
 
 
+@looking_again
 def test_swap_slots_are_shared_by_three(prepare: Prepare) -> None:
     prepare("zram")
     with start("swap_forked", stopped=True) as running:
@@ -148,6 +155,7 @@ def test_smaps_overcounts_huge_swap_entries(prepare: Prepare) -> None:
         assert excess in (0, copy["shmem_swapped"] * 511)
 
 
+@looking_again
 def test_uffd_marks_pages_and_holes(prepare: Prepare) -> None:
     prepare("userfaultfd")
     with start("uffd_wp", stopped=True) as running:
@@ -157,6 +165,7 @@ def test_uffd_marks_pages_and_holes(prepare: Prepare) -> None:
             assert marked == fact["uffd_wp"] == 32, region
 
 
+@looking_again
 def test_huge_zero_page_is_one_frame_run(prepare: Prepare) -> None:
     prepare("thp")
     with start("huge_zero", stopped=True) as running:
@@ -165,6 +174,7 @@ def test_huge_zero_page_is_one_frame_run(prepare: Prepare) -> None:
         assert len(frames) == running.facts["zeroes"]["pmd_zero"] == 512
 
 
+@looking_again
 def test_a_gib_of_hugetlb_is_one_mapping_of_one_page(prepare: Prepare) -> None:
     prepare("hugetlb_gib")
     with start("hugetlb_pud", stopped=True) as running:
@@ -176,6 +186,7 @@ def test_a_gib_of_hugetlb_is_one_mapping_of_one_page(prepare: Prepare) -> None:
         assert kernel_says.read_status_kib(running.pid)["HugetlbPages"] == 1 << 20
 
 
+@looking_again
 def test_hugetlb_table_is_shared(prepare: Prepare) -> None:
     prepare("hugetlb")
     with start("hugetlb_pmd", stopped=True) as running:
@@ -207,6 +218,7 @@ def test_vma_has_the_flag(name: str, flag: str, prepare: Prepare) -> None:
 
 
 @pytest.mark.parametrize("count", [511, 512, 513, 1025, 65536])
+@looking_again
 def test_runs_has_that_many_runs(count: int) -> None:
     with start("runs", count, stopped=True) as running:
         fact = running.facts["runs"]

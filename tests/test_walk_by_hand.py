@@ -63,7 +63,7 @@ def run_page(folder: Path) -> list[str]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     ran = subprocess.run(
         ["bash", "-e", "-c", TRAP + script], check=False, capture_output=True, text=True,
-        cwd=folder, env={**os.environ, "PATH": path, "COLUMNS": "100"}, timeout=120,
+        cwd=folder, env={**os.environ, "PATH": path, "COLUMNS": "100"}, timeout=240,
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.split(MARK + "\n")[:-1]

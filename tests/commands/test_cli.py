@@ -15,13 +15,14 @@ import pytest
 from click.shell_completion import BashComplete
 
 from pagewalk.cli import COMMANDS, cli, main
+from tests.targets import asleep
 
 PAGEWALK = [sys.executable, "-m", "pagewalk"]
 
 
 def run(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PAGEWALK, *args], capture_output=True, text=True, timeout=60, check=False,
+        [*PAGEWALK, *args], capture_output=True, text=True, timeout=240, check=False,
         env={**os.environ, "COLUMNS": "80", **environ},
     )
 
@@ -30,9 +31,12 @@ def run(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
 def sleeper() -> Iterator[str]:
     """Return the pid of a process that does nothing."""
     process = subprocess.Popen(["sleep", "1000"])
-    yield str(process.pid)
-    process.kill()
-    process.wait()
+    try:
+        asleep(process.pid, "sleep")
+        yield str(process.pid)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def helped(*args: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -217,7 +221,7 @@ def test_a_vma_is_chosen_by_name(
 def test_a_broken_pipe_ends_quietly() -> None:
     script = f"{shlex.join(PAGEWALK)} pages $$ --format log | head -1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {script}; exit $?"],
-                          capture_output=True, text=True, timeout=60, check=False)
+                          capture_output=True, text=True, timeout=240, check=False)
     assert done.stderr == "" or done.stderr.startswith("pagewalk: partial")
     assert len(done.stdout.splitlines()) == 1
 
@@ -232,7 +236,7 @@ def loaded_by(*args: str) -> set[str]:
         "sys.stderr.write(' '.join(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True,
-                          timeout=60, check=True)
+                          timeout=240, check=True)
     return set(done.stderr.split())
 
 
@@ -253,9 +257,8 @@ def test_a_command_loads_only_itself(sleeper: str) -> None:
 
 def test_completion_is_asked_through_the_environment() -> None:
     assert "_PAGEWALK_COMPLETE" in run(_PAGEWALK_COMPLETE="bash_source").stdout
-    offered = run(_PAGEWALK_COMPLETE="bash_complete", COMP_WORDS="pagewalk ex", COMP_CWORD="1")
-    # A process may be called so, too.
-    assert "plain,explain" in offered.stdout.splitlines()
+    offered = run(_PAGEWALK_COMPLETE="bash_complete", COMP_WORDS="pagewalk expl", COMP_CWORD="1")
+    assert "plain,explain" in offered.stdout.splitlines()  # beside processes that are called so
 
 
 def completed(line: str) -> set[str]:
@@ -266,7 +269,7 @@ def completed(line: str) -> set[str]:
 
 
 def test_commands_options_formats_and_targets_are_completed(sleeper: str) -> None:
-    assert completed("pagewalk ex") == {"explain"}
+    assert "explain" in completed("pagewalk expl")  # beside processes that are called so
     assert completed("pagewalk maps --for") == {"--format"}
     assert completed("pagewalk doctor --format ") == {"text", "json"}
     assert sleeper in completed(f"pagewalk show {sleeper[:-1]}")

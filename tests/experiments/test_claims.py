@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,6 +21,7 @@ from experiments.writeup import write_up
 
 import experiments
 from experiments import keep
+from tests.live.bracket import FIRM, look_again
 
 FOLDER = Path(experiments.__file__).parent
 CLAIMED: list[dict[str, Any]] = json.loads((FOLDER / "claims.json").read_text())
@@ -39,7 +41,16 @@ def fresh() -> dict[str, Result]:
     """Run (a), (b), (e) and (f) whole, once: started, quiet, stopped, read by everyone."""
     _, sources = working_sources()
     assert {"procfs", "ebpf"} <= set(sources)
-    return {name: measure(name, 1, sources) for name in QUICK_TARGETS}
+    return {name: look_again(partial(closed, name, sources), FIRM) for name in QUICK_TARGETS}
+
+
+def closed(name: str, sources: list[str]) -> Result:
+    """Measure once; others map and unmap the same pages, so a ledger may have to be made again."""
+    result = measure(name, 1, sources)
+    for process in result.runs[0].processes:
+        for source, walk in process.walks.items():
+            assert [line for line in walk.ledger if line["unexplained"] != 0] == [], source
+    return result
 
 
 @pytest.mark.live
@@ -53,8 +64,8 @@ def test_the_claim_holds_on_a_new_process(row: dict[str, Any], fresh: dict[str, 
 @pytest.mark.parametrize("name", QUICK_TARGETS)
 def test_the_ledger_closes(name: str, fresh: dict[str, Result]) -> None:
     for process in fresh[name].runs[0].processes:
-        for source, walk in process.walks.items():
-            assert [line for line in walk.ledger if line["unexplained"] != 0] == [], source
+        for walk in process.walks.values():
+            assert walk.open == 0
             assert walk.lines == len(walk.ledger) > 20
 
 

@@ -1,15 +1,21 @@
-"""Compare a walk with smaps on a stopped process: tolerance 0, at smaps' own KiB.
+"""Look again, with a bound, at what others change; and compare a walk with smaps that way.
 
-Even while a process is stopped others map and unmap its pages, so smaps is read before and after
-the walk. A field that both readings agree on must equal ours; one that moved is walked again, and
-counts as wrong if it never holds still.
+Even while a process is stopped, others map and unmap the same pages of libc. So the witness is
+asked before and after us: what both answers agree on must equal ours, with tolerance 0, and what
+moved is looked at again. What never holds still counts as wrong, and so does what still differs in
+the last look. A difference that others make is another one the next time; ours stays the same.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from functools import cache
+import time
+from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from functools import cache, wraps
+from itertools import groupby, islice
+from typing import Generic, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -22,16 +28,23 @@ from tests.kernel_says import (
     PAGE,
     PFN,
     VmaSays,
+    parse_smaps,
     read_folio_flags,
     read_pagemap,
     read_rollup,
     read_smaps,
     read_status,
+    smaps_text,
 )
 
-ROUNDS = 25
-# The same differences in so many rounds in a row are no change under way.
-FIRM = 5
+# How often, and for how many seconds, before what has not agreed is wrong.
+LOOKS, PATIENCE = 300, 120.0
+# The same difference in so many looks in a row is no change under way (as kmem/verify has it).
+FIRM = 20
+
+P = ParamSpec("P")
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 # smaps' name of each of our columns.
 FIELDS = {
@@ -62,6 +75,100 @@ TOLD_SINCE = {
 }
 
 
+def looks() -> Iterator[int]:
+    """Count the looks that may be taken: LOOKS of them, or those of PATIENCE seconds."""
+    end = time.monotonic() + PATIENCE
+    for look in range(LOOKS):
+        if look and time.monotonic() > end:
+            return
+        yield look
+
+
+def look_again(look: Callable[[], T], most: int = LOOKS) -> T:
+    """Return what ``look`` returns once it raises no AssertionError.
+
+    Fails with what the looks said, after ``most`` of them or when FIRM in a row said the same.
+    """
+    said: list[str] = []
+    for _ in islice(looks(), most):
+        try:
+            return look()
+        except AssertionError as error:
+            said.append(str(error))
+        if said[-FIRM:] == said[-1:] * FIRM:
+            break
+    raise AssertionError(f"none of {len(said)} looks agreed:\n{told(said)}")
+
+
+def looking_again(test: Callable[P, None]) -> Callable[P, None]:
+    """Run a whole test up to FIRM times: of things that the kernel may move at any moment."""
+
+    @wraps(test)
+    def looked(*args: P.args, **kwargs: P.kwargs) -> None:
+        look_again(lambda: test(*args, **kwargs), FIRM)
+
+    return looked
+
+
+def told(said: list[str]) -> str:
+    """Return the last of what the looks said, those in a row that said the same as one."""
+    runs = [(len(list(same)), text) for text, same in groupby(said)]
+    return "\n".join(f"{times} x {text}" for times, text in runs[-8:])
+
+
+@dataclass(frozen=True)
+class Seen(Generic[K]):
+    """One look: the fields that held still and differ, with how; and those that moved."""
+
+    differ: dict[K, object]
+    moved: AbstractSet[K]
+
+
+@dataclass
+class Unsettled(Generic[K]):
+    """What has not agreed so far: the last difference of a field, and how often it was the same.
+
+    A field is settled by a look in which it holds still and agrees, until a later one shows that
+    it differs.
+    """
+
+    last: dict[K, object] = field(default_factory=dict)
+    times: dict[K, int] = field(default_factory=dict)
+    history: list[str] = field(default_factory=list)
+
+    def take(self, seen: Seen[K]) -> None:
+        """Enter one look."""
+        first = not self.history
+        moved = seen.moved if first else seen.moved & self.last.keys()
+        self.times = {
+            key: self.times.get(key, 0) * (self.last.get(key) == how) + 1
+            for key, how in seen.differ.items()
+        }
+        self.last = {key: self.last.get(key, "never held still") for key in moved} | seen.differ
+        self.history.append(f"{len(moved)} moved, {len(seen.differ)} differ: "
+                            f"{list(seen.differ.items())[:3]}")
+
+    @property
+    def firm(self) -> bool:
+        """Return whether no further look would help: all that is left differs for good."""
+        return all(self.times.get(key, 0) >= FIRM for key in self.last)
+
+
+def settle(look: Callable[[], Seen[K]]) -> dict[K, object]:
+    """Look until every field has agreed; return those that would not, each with its difference.
+
+    Prints the looks if there are any: pytest shows that of a test that failed.
+    """
+    left: Unsettled[K] = Unsettled()
+    for _ in looks():
+        left.take(look())
+        if left.firm:
+            break
+    if left.last:
+        print(f"{len(left.history)} looks:", told(left.history), sep="\n")
+    return left.last
+
+
 @dataclass(frozen=True)
 class Wrong:
     """A field of a VMA on which smaps and the walk differ, in KiB; ours None if withheld."""
@@ -84,37 +191,41 @@ class Comparison:
 def compare(pid: int, source: str) -> Comparison:
     """Compare ``pid``, as ``source`` walks it, with smaps field by field and with its rollup."""
     said = living_thread(pid)
-    known: set[tuple[int, str]] = set()
-    compared, history = 0, list[list[Wrong]]()
-    for _ in range(ROUNDS):
-        before, rolled = read_smaps(said), read_rollup(said)
+    compared, tables = 0, list[Table]()
+
+    def look() -> Seen[tuple[int, str]]:
+        nonlocal compared
+        # Parsed later: the sooner all three are read, the less moves.
+        text, rolled = smaps_text(said), read_rollup(said)
         table = pagewalk.by_vma(pagewalk.walk(pid, source=source))
         again, after = read_rollup(said), read_smaps(said)
+        before = parse_smaps(text)
+        tables[:] = [table]
         assert [v.start for v in before] == [v.start for v in after] == table.vmas.start.tolist()
-        wrong, moved = [], 0
+        differ: dict[tuple[int, str], object] = {}
+        moved = set()
         for row, (first, last) in enumerate(zip(before, after, strict=True)):
-            for field, theirs, ours in fields(table, row, first):
-                if theirs != last_value(last, field):
-                    moved += (row, field) not in known
+            for name, theirs, ours in fields(table, row, first):
+                if theirs != last_value(last, name):
+                    moved.add((row, name))
                     continue
                 compared += 1
-                known.add((row, field))
-                if ours != theirs and not within(table, row, field, ours, theirs):
-                    wrong.append(Wrong(field, f"{first.start:x} {first.name}", ours, theirs))
-        wrong += [
-            Wrong(f"rollup {field}", "all", ours, rolled[field])
-            for field, ours in sums(table).items()
-            if rolled[field] == again[field] and ours != rolled[field]
-            and not rightly_withheld(table, field)
-            and not (field == "Pss" and table.totals["untold"])
-        ]
-        if not wrong and not moved:
-            return Comparison(compared, [], table)
-        history.append(wrong)
-        if wrong and history[-FIRM:] == [wrong] * FIRM:
-            break
-    still = [Wrong(f"{moved} fields", "never held still", None, 0)] if moved and not wrong else []
-    return Comparison(compared, wrong + still, table)
+                if ours != theirs and not within(table, row, name, ours, theirs):
+                    differ[row, name] = Wrong(name, f"{first.start:x} {first.name}", ours, theirs)
+        for name, ours in sums(table).items():
+            if rightly_withheld(table, name) or (name == "Pss" and table.totals["untold"]):
+                continue
+            if rolled[name] != again[name]:
+                moved.add((-1, name))
+            elif ours != rolled[name]:
+                differ[-1, name] = Wrong(f"rollup {name}", "all", ours, rolled[name])
+        return Seen(differ, moved)
+
+    wrong = [
+        how if isinstance(how, Wrong) else Wrong(f"{name} {how}", f"VMA {row}", None, 0)
+        for (row, name), how in settle(look).items()
+    ]
+    return Comparison(compared, wrong, tables[-1])
 
 
 def smaller(name: str, *sources: str) -> tuple[int, ...]:

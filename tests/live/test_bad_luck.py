@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -23,12 +23,12 @@ from tests.kernel_says import PAGE
 from tests.live.bracket import working_sources
 from tests.live.command import PAGEWALK, begin, end, one_sentence, pagewalk, pagewalk_here, run
 from tests.live.inside import clone_with_pid
-from tests.targets import start
+from tests.targets import asleep, start
 
 pytestmark = pytest.mark.live
 
 RUNS = 20000  # about 1.2 MB of text: more than a pipe or a tiny disk holds
-PATIENCE = 20.0
+PATIENCE = 120.0
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
 SOURCES = working_sources()
 
@@ -41,12 +41,17 @@ def program(name: str, folder: Path, count: int = 1) -> Iterator[list[int]]:
     running = [subprocess.Popen([copy, "3600"]) for _ in range(count)]
     try:
         for process in running:
-            wait_for(lambda pid=process.pid: os.readlink(f"/proc/{pid}/exe") == str(copy))
+            asleep(process.pid, name)
         yield [process.pid for process in running]
     finally:
         for process in running:
             process.kill()
             process.wait(PATIENCE)
+
+
+def own(name: str) -> str:
+    """Return a name that no process of another test run has."""
+    return f"{os.getpid()}{name}"
 
 
 def wait_for(condition) -> None:  # type: ignore[no-untyped-def]
@@ -80,34 +85,36 @@ def test_negative_pid() -> None:
 
 
 def test_a_name_of_two_lists_both(tmp_path: Path) -> None:
-    with program("pw-twins", tmp_path, 2) as pids:
-        ran = pagewalk("show", "pw-twins")
+    name = own("twins")
+    with program(name, tmp_path, 2) as pids:
+        ran = pagewalk("show", name)
     first, *rest = ran.err.splitlines()
     assert (ran.code, ran.out) == (2, "")
-    assert first == "pagewalk: 2 processes are called 'pw-twins'; give one pid:"
+    assert first == f"pagewalk: 2 processes are called '{name}'; give one pid:"
     assert [int(line.split()[0]) for line in rest] == sorted(pids)
 
 
 def test_a_name_of_one_is_enough(tmp_path: Path) -> None:
-    with program("pw-single", tmp_path) as (pid,):
-        ran = pagewalk("pw-single", "--format", "json")
+    name = own("single")
+    with program(name, tmp_path) as (pid,):
+        ran = pagewalk(name, "--format", "json")
     assert ran.code == 0
-    assert ran.json["process"] == {"pid": pid, "name": "pw-single", "exe": f"{tmp_path}/pw-single"}
+    assert ran.json["process"] == {"pid": pid, "name": name, "exe": f"{tmp_path}/{name}"}
 
 
 def kernel_threads() -> list[int]:
     found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            stat = Path(f"/proc/{entry}/stat").read_bytes().rpartition(b")")[2].split()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(FileNotFoundError, ProcessLookupError):  # one that ended just now
+            stat = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
             if int(stat[6]) & PF_KTHREAD:
-                found.append(int(entry))
+                found.append(int(pid))
     return found
 
 
 @pytest.mark.skipif(not Path("/proc/2/stat").exists(), reason="a pid namespace has no kthreads")
 def test_kernel_thread() -> None:
-    first = kernel_threads()[0]
+    first = min(kernel_threads())
     name = Path(f"/proc/{first}/comm").read_text().removesuffix("\n")
     for target in (first, name):
         ran = pagewalk("show", target)
@@ -192,7 +199,7 @@ def test_a_pid_that_is_used_again_is_never_walked(source: str) -> None:
             running.tell("exit")
             stranger = clone_with_pid(running.pid, "sleep", "3600")
             try:
-                wait_for(lambda: "sleep" in os.readlink(f"/proc/{stranger}/exe"))
+                asleep(stranger, "sleep")
                 with pytest.raises(ProcessGone):
                     library.by_vma(library.walk(held))
                 with pytest.raises(ProcessGone):
@@ -217,6 +224,7 @@ ODD = ["two  words", "new\nline", "gone (deleted)", "\x1b[31mred\x07", "back\\01
 
 @pytest.mark.parametrize("name", ODD)
 def test_odd_names_are_found_and_cannot_steer_the_terminal(name: str, tmp_path: Path) -> None:
+    name = own(name)
     with program(name, tmp_path) as (pid,):
         comm = name.encode()[:15].decode(errors="ignore")
         found = pagewalk("show", comm, "--format", "json")

@@ -11,15 +11,14 @@ import pagewalk
 from pagewalk.account import Table
 from pagewalk.census import count_swap_users
 from pagewalk.smaps import SMAPS_FIELDS, by_field, protection_key, vmflags
-from tests.kernel_says import VmaSays, read_smaps, read_status_kib
-from tests.live.bracket import FIRM, living_thread, working_sources
+from tests.kernel_says import VmaSays, parse_smaps, read_smaps, read_status_kib, smaps_text
+from tests.live.bracket import Seen, living_thread, settle, working_sources
 from tests.machine import prepared
 from tests.targets import TARGETS, start
 
 pytestmark = pytest.mark.live
 
 WORKING = [name for name in working_sources() if name != "procfs"]
-ROUNDS = 25
 # smaps adds a whole large swap entry for each page of it (see test_exact.py).
 OVERCOUNTED = {"swap_huge": "Swap"}
 # How many fields each test of this run compared.
@@ -53,31 +52,32 @@ def fields(table: Table, before: VmaSays, after: VmaSays, row: int) -> list[Fiel
     return rows
 
 
-def wrong_fields(pid: int, source: str) -> tuple[int, list[tuple[str, Field]]]:
-    """Compare every field until each held still once; return how many, and those that differ."""
+def wrong_fields(pid: int, source: str) -> tuple[int, list[tuple[str, object]]]:
+    """Compare every field until each held still; return how many, and (name, how) if it differs."""
     said = living_thread(pid)
-    settled: set[tuple[int, str]] = set()
-    total, wrong, history = 0, [], []
-    for _ in range(ROUNDS):
-        before = read_smaps(said)
-        table = by_field(pagewalk.walk(pid, source=source), count_swap_users(source))
-        after = read_smaps(said)
-        wrong, moved = [], False
+    total = 0
+    # Nobody but its own family, stopped as well, has entries for its swap slots.
+    users = count_swap_users(source)
+
+    def look() -> Seen[tuple[int, str]]:
+        nonlocal total
+        text = smaps_text(said)
+        table = by_field(pagewalk.walk(pid, source=source), users)
+        before, after = parse_smaps(text), read_smaps(said)
+        differ: dict[tuple[int, str], object] = {}
+        moved = set()
         for row, (first, last) in enumerate(zip(before, after, strict=True)):
             for field in fields(table, first, last, row):
                 if field.before != field.after:
-                    moved |= (row, field.name) not in settled
+                    moved.add((row, field.name))
                     continue
-                settled.add((row, field.name))
                 total += 1
                 if field.ours != field.before:
-                    wrong.append((f"{first.start:x} {first.name}", field))
-        if not wrong and not moved:
-            break
-        history.append(wrong)
-        if wrong and history[-FIRM:] == [wrong] * FIRM:
-            break
-    return total, wrong
+                    differ[row, field.name] = f"{first.start:x} {first.name}", field
+        return Seen(differ, moved)
+
+    left = settle(look)
+    return total, [(name, how) for (_, name), how in left.items()]
 
 
 @pytest.mark.parametrize("source", WORKING)
@@ -89,7 +89,7 @@ def test_equals_smaps_in_every_field(name: str, source: str) -> None:
             total, wrong = wrong_fields(pid, source)
             COMPARED.append(total)
             skipped = OVERCOUNTED.get(name)
-            assert [(vma, f) for vma, f in wrong if f.name != skipped] == []
+            assert [how for field, how in wrong if field != skipped] == []
 
 
 def test_at_least_100_000_fields_were_compared() -> None:

@@ -167,7 +167,7 @@ def test_a_user_may_explain_an_own_process() -> None:
 # An ordinary user's memory on swap, three guard pages beside it: both are software entries, whose
 # kind is hidden with the frames. MADV_PAGEOUT is 21, MADV_GUARD_INSTALL 102.
 SWAPPER = """
-import ctypes, mmap, os, sys
+import ctypes, mmap, os, sys, time
 sys.path[:0] = [os.getcwd()]
 from tests.live.dropped import become
 become(int(sys.argv[1]))
@@ -175,8 +175,13 @@ pages = 64
 area = mmap.mmap(-1, pages * 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 for page in range(pages - 3):
     area[page * 4096] = 1
-for _ in range(10):
+# Reclaim passes over a page that is busy at the moment.
+for _ in range(1000):
     area.madvise(21)
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    if int(status["VmSwap"].split()[0]) >= (pages - 3) * 4:
+        break
+    time.sleep(0.001)
 if sys.argv[2] == "guarded":
     area.madvise(102, (pages - 3) * 4096, 3 * 4096)
 print("ready", flush=True)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.kernel_says import read_smaps
 from tests.live.command import Ran, one_sentence, pagewalk
+from tests.targets import asleep
 
 pytestmark = pytest.mark.live
 
@@ -40,8 +41,11 @@ HAS_KCORE = Path("/proc/kcore").exists()
 @pytest.fixture(scope="module")
 def target() -> Iterator[int]:
     with subprocess.Popen([*only(), "sleep", "3600"]) as process:
-        yield process.pid
-        process.kill()
+        try:
+            asleep(process.pid, "sleep")
+            yield process.pid
+        finally:
+            process.kill()
 
 
 def only(*capabilities: str) -> tuple[str, ...]:

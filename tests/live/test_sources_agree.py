@@ -10,14 +10,12 @@ import pytest
 import pagewalk
 from pagewalk.pages import Pages, State
 from tests.kernel_says import PAGE, read_smaps
-from tests.live.bracket import living_thread, smaller, working_sources
+from tests.live.bracket import Seen, living_thread, settle, smaller, working_sources
 from tests.machine import prepared
 from tests.targets import TARGETS, start
 
 pytestmark = pytest.mark.live
 
-# Other processes map and unmap the same pages of libc: a difference counts once it stays.
-ROUNDS = 10
 NOTHING_THERE = (State.EMPTY, State.NOT_MAPPED, State.ABSENT)
 UNTOLD = np.uint64(2**64 - 1)
 ROW = np.dtype([("addr", "u8"), ("state", "u1"), ("pfn", "u8"), ("mapcount", "u8")])
@@ -49,36 +47,54 @@ def test_procfs_and_a_page_table_reader_are_compared() -> None:
 
 def test_a_difference_would_be_seen() -> None:
     with start("plain", stopped=True) as one, start("plain", stopped=True) as other:
-        first, second = (base_pages(running.pid, "procfs") for running in (one, other))
+        first, second = (
+            base_pages(running.pid, batches_of(running.pid, "procfs", None), None)
+            for running in (one, other)
+        )
     assert different(first, second)
 
 
 def compare(pid: int, first: str, second: str) -> tuple[int, list[str]]:
-    """Return how many base pages were compared, and the differences no round was without."""
-    stay: set[tuple[int, str]] | None = None
-    for _ in range(ROUNDS):
-        before, theirs, after = (base_pages(pid, name) for name in (first, second, first))
-        found = different(before, theirs)
+    """Return how many base pages were compared, and the differences that stay.
+
+    What differed or moved is looked at again alone: the less there is to read, the less moves.
+    """
+    count = 0
+    spans: np.ndarray | None = None
+
+    def look() -> Seen[tuple[int, str]]:
+        nonlocal count, spans
+        walks = [batches_of(pid, name, spans) for name in (first, second, first)]
+        before, theirs, after = (base_pages(pid, walked, spans) for walked in walks)
+        count = count or len(before)
         moved = different(before, after)
-        still = found.keys() - moved.keys()
-        stay = still if stay is None else stay & still
-        if not stay:
-            break
-    return len(before), sorted(f"{first}, {second}: {found[key]}" for key in stay or ())
+        found = different(before, theirs)
+        seen = Seen({key: found[key] for key in found.keys() - moved.keys()}, moved.keys())
+        left = sorted({addr for addr, _ in [*moved, *found]})
+        spans = np.array([[addr, addr + PAGE] for addr in left], np.uint64).reshape(-1, 2)
+        return seen
+
+    left = settle(look)
+    return count, sorted(f"{first}, {second}, {key}: {how}" for key, how in left.items())
 
 
-def base_pages(pid: int, source: str) -> np.ndarray:
+def batches_of(pid: int, source: str, spans: np.ndarray | None) -> list[Pages]:
+    walked = pagewalk.walk(pid, source=source, ranges=spans)
+    return [batch for batch in walked.batches if isinstance(batch, Pages)]
+
+
+def base_pages(pid: int, batches: list[Pages], spans: np.ndarray | None) -> np.ndarray:
     """Return what fills the page tables as ROW[n], a huge leaf as its base pages.
 
     Without the VM_PFNMAP VMAs: pagemap shows nothing of them (fs/proc/task_mmu.c, pagemap_read).
     """
     says = read_smaps(living_thread(pid))
     hidden = [(vma.start, vma.end) for vma in says if "pf" in vma.flags]
-    walked = pagewalk.walk(pid, source=source)
-    rows = [expand(batch) for batch in walked.batches if isinstance(batch, Pages)]
-    pages = np.concatenate(rows)
+    pages = np.concatenate([np.empty(0, ROW), *map(expand, batches)])
     for start_, end in hidden:
         pages = pages[(pages["addr"] < start_) | (pages["addr"] >= end)]
+    if spans is not None:
+        pages = pages[np.isin(pages["addr"], spans[:, 0])]
     return np.sort(pages, order="addr")
 
 

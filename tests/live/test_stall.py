@@ -10,6 +10,7 @@ import pytest
 import pagewalk as library
 from tests import kernel_says
 from tests.kernel_says import PAGE
+from tests.live.bracket import look_again
 from tests.live.command import pagewalk
 from tests.targets import start
 
@@ -85,14 +86,18 @@ def test_a_process_that_maps_all_the_time_is_walked_right() -> None:
         running.tell("stall")
         for _ in range(5):
             table = library.by_vma(library.walk(running.pid, source="procfs"))
-            inside = (table.vmas.start >= region["start"]) & (table.vmas.end <= region["end"])
+            # the page that it maps may lie beside the region for a moment, and be one VMA with it
+            inside = (table.vmas.start < region["end"]) & (table.vmas.end > region["start"])
             anon = table.columns["anon"]
             assert anon is not None
             assert int(anon[inside].sum()) == mib << 20
-        stalls = running.tell("stall")
-        said = kernel_says.read_rollup(running.pid)["Rss"] << 10
-    # It went on mapping while it was walked. Between the two readings its other threads touch a
-    # few pages of stack and of libc, which a fault maps by up to 16.
-    assert stalls["rounds"] > 0
-    rss = table.totals["rss"]
-    assert rss is not None and abs(rss - said) <= 64 * PAGE
+        # It went on mapping while it was walked, pages that it never touches.
+        assert running.tell("stall")["rounds"] > 0
+        look_again(lambda: check_rss(running.pid))
+
+
+def check_rss(pid: int) -> None:
+    before = kernel_says.read_rollup(pid)["Rss"]
+    totals = library.by_vma(library.walk(pid, source="procfs")).totals
+    assert before == kernel_says.read_rollup(pid)["Rss"]
+    assert totals["rss"] == before << 10

@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -17,8 +19,8 @@ from pagewalk.translate import translate
 from pagewalk.vtop import Translation
 from pagewalk.walking import close, open_process
 from tests.kernel_says import PAGE, PFN, PRESENT, SWAP, read_maps, read_pagemap, read_smaps, vma_at
-from tests.live.bracket import working_sources
-from tests.live.command import one_sentence, pagewalk
+from tests.live.bracket import look_again, looking_again, working_sources
+from tests.live.command import Ran, one_sentence, pagewalk
 from tests.machine import prepared
 from tests.targets import TARGETS, Running, start
 
@@ -67,24 +69,37 @@ def test_every_page_of_a_region_is_what_the_target_and_pagemap_say(name: str, so
                 continue
             begin, end = facts["start"], facts["end"]
             pid = facts.get("pid", running.pid)
-            words = read_pagemap(pid, begin, end)
             hidden = "pf" in flags_at(pid, begin)
             # every state of these targets fills whole fours of pages, or sixty-fours where it is
             # huge pages that do: one page of each is looked at
-            step = 64 if len(words) > 512 else 4 if len(words) >= 32 else 1
-            pages = range(0, len(words), step)
+            count = (end - begin) // PAGE
+            step = 64 if count > 512 else 4 if count >= 32 else 1
             seen: Counter[str] = Counter()
             with opened(pid, source) as reader:
-                for page in pages:
-                    found = translate(reader, hex(begin + page * PAGE + page % PAGE))
-                    assert found.state is not None and found.stable
+                for page in range(0, count, step):
+                    addr = begin + page * PAGE + page % PAGE
+                    found = look_again(partial(translated, reader, pid, addr, hidden))
+                    assert found.state is not None
                     seen[FACTS.get(found.state, found.state.label)] += step
-                    if hidden:
-                        assert found.pagemap.agrees is None
-                    else:
-                        assert same(found, int(words[page])), (page, found)
             wanted = {key: facts[key] for key in facts if key in {s.label for s in State}}
             assert dict(seen) == wanted
+
+
+def translated(reader: KernelSource, pid: int, addr: int, hidden: bool) -> Translation:
+    """Translate one address, and check that pagemap says the same."""
+    found = translate(reader, hex(addr))
+    assert found.state is not None and found.stable
+    if hidden:
+        assert found.pagemap.agrees is None
+    else:
+        assert same(found, word_at(pid, addr)), found
+    return found
+
+
+def word_at(pid: int, addr: int) -> int:
+    """Return the pagemap word of the page at ``addr``."""
+    page = addr & -PAGE
+    return int(read_pagemap(pid, page, page + PAGE)[0])
 
 
 def flags_at(pid: int, addr: int) -> tuple[str, ...]:
@@ -94,7 +109,8 @@ def flags_at(pid: int, addr: int) -> tuple[str, ...]:
 
 def same(found: Translation, word: int) -> bool:
     """Return whether a translation and a pagemap word (pagemap.rst) say the same."""
-    assert found.pagemap.agrees is True
+    if found.pagemap.agrees is not True:
+        return False
     if word & PRESENT:
         return found.trace.phys == (word & PFN) * PAGE + found.trace.addr % PAGE
     if word & SWAP:
@@ -112,13 +128,18 @@ def test_the_physical_address_holds_the_same_bytes(source: str) -> None:
             for vma in read_maps(running.pid):
                 if "r" not in vma.perms or vma.name in ("[vsyscall]", "[vvar]", "[vvar_vclock]"):
                     continue
-                found = translate(reader, hex(vma.start + 0x40))
-                if found.trace.phys is None:
-                    continue
-                memory.seek(vma.start + 0x40)
-                assert memory_at(reader, found.trace.phys, 64) == memory.read(64)
-                compared += 1
+                compared += look_again(partial(same_bytes, reader, memory, vma.start + 0x40))
         assert compared > 10
+
+
+def same_bytes(reader: KernelSource, memory: BinaryIO, addr: int) -> bool:
+    """Check that memory is the same by its two addresses; False if it has no physical one."""
+    phys = translate(reader, hex(addr)).trace.phys
+    if phys is None:
+        return False
+    memory.seek(addr)
+    assert memory_at(reader, phys, 64) == memory.read(64)
+    return True
 
 
 def test_the_size_of_a_leaf_is_told_by_its_level() -> None:
@@ -126,12 +147,17 @@ def test_the_size_of_a_leaf_is_told_by_its_level() -> None:
                               ("hugetlb_pud", "PUD", 1 << 30)):
         with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
             addr = region(running)[0] + 0x1123
-            ran = pagewalk("vtop", running.pid, hex(addr), "-f", "json")
-            word = int(read_pagemap(running.pid, addr & -PAGE, (addr & -PAGE) + PAGE)[0])
-        assert ran.code == 0, ran.err
+            ran = look_again(partial(located, running.pid, addr))
         assert ran.json["levels"][-1]["level"] == level
         assert (ran.json["size"], ran.json["offset"]) == (size, addr % size)
-        assert int(ran.json["phys"], 16) == (word & PFN) * PAGE + 0x123
+
+
+def located(pid: int, addr: int) -> Ran:
+    """Run vtop, and check the physical address."""
+    ran = pagewalk("vtop", pid, hex(addr), "-f", "json")
+    assert ran.code == 0, ran.err
+    assert int(ran.json["phys"], 16) == (word_at(pid, addr) & PFN) * PAGE + addr % PAGE
+    return ran
 
 
 def test_a_hole_ends_where_pagemap_shows_something() -> None:
@@ -163,15 +189,15 @@ def test_a_reservation_has_holes_at_every_level() -> None:
                 levels.add(found.trace.last.level.name)
                 assert found.hole is not None
                 low, high = found.hole
-                around = read_pagemap(running.pid, addr, addr + PAGE)
-                assert low <= addr < high and not int(around[0])
+                assert low <= addr < high and not word_at(running.pid, addr)
                 if high < end:
-                    assert int(read_pagemap(running.pid, high, high + PAGE)[0]) & PRESENT
+                    assert word_at(running.pid, high) & PRESENT
                 if low > begin:
-                    assert int(read_pagemap(running.pid, low - PAGE, low)[0]) & PRESENT
+                    assert word_at(running.pid, low - PAGE) & PRESENT
     assert {"PMD", "PUD"} <= levels
 
 
+@looking_again
 def test_secret_memory_is_gone_from_the_kernels_half() -> None:
     # memfd_secret takes its pages out of the direct map: vtop of that address shows it
     with start("secret", stopped=True) as running, opened(running.pid, "ebpf") as reader:
@@ -198,11 +224,12 @@ def test_a_name_means_what_maps_says() -> None:
             assert pagewalk("vtop", running.pid, asked, "-f", "json").json["addr"] == hex(addr)
 
 
+@looking_again
 def test_the_text_tells_the_page_and_its_way() -> None:
     with start("plain", stopped=True) as running:
         begin = region(running)[0]
         ran = pagewalk("vtop", running.pid, hex(begin + 0x10), env={**os.environ, "COLUMNS": "80"})
-        word = int(read_pagemap(running.pid, begin, begin + PAGE)[0])
+        word = word_at(running.pid, begin)
     assert ran.code == 0, ran.err
     assert f"{begin + 0x10:#x} -> physical {(word & PFN) * PAGE + 0x10:#x}\n" in ran.out
     rows = re.findall(r"^(PGD|P4D|PUD|PMD|PTE) +(\d+)  +0x\w+  +0x\w+  0x\w{16}  r", ran.out,
@@ -247,11 +274,12 @@ def test_what_is_no_address_is_refused(asked: str, code: int, says: str) -> None
     assert says in one_sentence(ran)
 
 
+@looking_again
 def test_procfs_says_which_source_is_needed_and_what_it_knows() -> None:
     with start("plain", stopped=True) as running:
         begin = region(running)[0]
         ran = pagewalk("vtop", running.pid, hex(begin), "--source", "procfs")
-        frame = int(read_pagemap(running.pid, begin, begin + PAGE)[0]) & PFN
+        frame = word_at(running.pid, begin) & PFN
     assert ran.code == 1
     said = one_sentence(ran)
     assert f"pagemap says present, frame {frame:#x};" in said

@@ -6,6 +6,8 @@ with start("fork_cow", stopped=True) as running:
 """
 
 from tests.targets.catalogue import STATES, TARGETS, Target
-from tests.targets.running import CannotProvoke, Running, build, start
+from tests.targets.running import CannotProvoke, Running, asleep, build, start, stop
 
-__all__ = ["STATES", "TARGETS", "CannotProvoke", "Running", "Target", "build", "start"]
+__all__ = [
+    "STATES", "TARGETS", "CannotProvoke", "Running", "Target", "asleep", "build", "start", "stop",
+]

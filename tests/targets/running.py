@@ -20,7 +20,7 @@ from tests.targets.catalogue import TARGETS, Target
 
 HERE = Path(__file__).parent
 # Far above any target's start (java: 2 s; KSM: 3 s) on a machine that is busy with other things.
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 class CannotProvoke(Exception):
@@ -60,10 +60,7 @@ class Running:
 
     def stop(self) -> None:
         """Stop the family and return when every thread of it has stopped."""
-        for pid in self.pids:
-            os.kill(pid, signal.SIGSTOP)
-        # A zombie, and a leader that has exited before its threads, is as still as can be.
-        _wait(lambda: set(_states(self.pids)) <= set("TZX"), f"{self.target.name} to stop")
+        stop(*self.pids)
 
     def resume(self) -> None:
         """Let a stopped family go on."""
@@ -120,6 +117,24 @@ def start(name: str, *args: object, stopped: bool = False) -> Iterator[Running]:
             yield running
         finally:
             _end(process, family)
+
+
+def stop(*pids: int) -> None:
+    """Stop processes and return when every thread of them has stopped."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    # A zombie, and a leader that has exited before its threads, is as still as can be.
+    _wait(lambda: set(_states(pids)) <= set("TZX"), f"{pids} to stop")
+
+
+def asleep(pid: int, name: str) -> None:
+    """Wait until a process has become the program called ``name``, all loaded, and sleeps.
+
+    Popen() returns once it is executed: its libraries are still being mapped then.
+    """
+    comm = name.encode()[:15]
+    _wait(lambda: Path(f"/proc/{pid}/comm").read_bytes()[:-1] == comm, f"{pid} to be {name}")
+    _wait(lambda: set(_states([pid])) == {"S"}, f"{name} to settle")
 
 
 def _hear(process: subprocess.Popen[bytes], target: Target, family: list[int]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ KERNEL = KERNELS["6.12-la57"]
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1000),
     pytest.mark.skipif(
         shutil.which(QEMU) is None or find_unpacked(KERNEL) is None,
         reason=f"needs {QEMU} and: python -m vmtest fetch {KERNEL.name}",
@@ -45,7 +46,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def result(trace: Path) -> Result:
     """Run SCRIPT in a guest."""
-    return run_in_vm(KERNEL, [sys.executable, "-c", SCRIPT, str(trace)], timeout=300)
+    return run_in_vm(KERNEL, [sys.executable, "-c", SCRIPT, str(trace)], timeout=900)
 
 
 def test_exit_code_and_both_streams_come_back(result: Result) -> None:

@@ -1,0 +1,90 @@
+"""What a run of live tests leaves behind, which must be nothing: settings, swap, processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.machine import MM, alone, is_free
+
+# In the environment of whatever this run starts, and of what that starts.
+MARK = "PAGEWALK_TEST_RUN"
+# What is killed may take a moment to end.
+PATIENCE = 60.0
+
+
+def settings_now() -> dict[str, str]:
+    """Return every setting that a test may change by its path, and the swap devices there are."""
+    paths = [*(MM / "ksm").glob("*"), *(MM / "transparent_hugepage").rglob("*")]
+    paths += [*(MM / "hugepages").rglob("nr_*"), Path("/proc/sys/vm/hugetlb_optimize_vmemmap")]
+    found = {}
+    for path in paths:
+        # The others in these folders are counters.
+        if path.is_file() and path.stat().st_mode & 0o600 == 0o600:
+            with suppress(OSError):
+                found[str(path)] = path.read_text().strip()
+    swaps = Path("/proc/swaps").read_text().splitlines()[1:]
+    found["/proc/swaps"] = " ".join(sorted(line.split()[0] for line in swaps))
+    found["/sys/block/zram*"] = " ".join(sorted(p.name for p in Path("/sys/block").glob("zram*")))
+    return found
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """Return a line for each setting that is not what it was."""
+    return [
+        f"{path}: {before.get(path)}, now {after.get(path)}"
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+    ]
+
+
+def processes(run: str) -> list[str]:
+    """Return the processes that a run has started and that are still there, zombies aside."""
+    mark, found = f"{MARK}={run}".encode(), []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                found.append(f"process {pid}: {b' '.join(words).decode(errors='replace')}")
+    return found
+
+
+def lasting(run: str) -> list[str]:
+    """Return the processes of a run that do not end."""
+    deadline = time.monotonic() + PATIENCE
+    while (found := processes(run)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def mounts(below: Path) -> list[str]:
+    """Return the mount points below a folder."""
+    lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    return [f"mount {line.split()[4]}" for line in lines if line.split()[4].startswith(f"{below}/")]
+
+
+@contextmanager
+def nothing(folder: Path) -> Iterator[None]:
+    """Fail at the block's end if it changed a setting, or left a process or a mount in ``folder``.
+
+    While another test run is at work the settings are that one's business and not looked at.
+    """
+    run = os.environ[MARK] = str(os.getpid())
+    before = settings_now() if is_free() else None
+    try:
+        yield
+    finally:
+        left = mounts(folder) + changes_since(before) + lasting(run)
+        del os.environ[MARK]
+    assert left == [], "the tests left something behind"
+
+
+def changes_since(before: dict[str, str] | None) -> list[str]:
+    """Return what has changed, unless another test run is at work now or was then."""
+    if before is None or not is_free():
+        return []
+    with alone():
+        return changed(before, settings_now())
