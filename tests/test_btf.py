@@ -175,6 +175,92 @@ def test_strings_without_an_end_are_refused() -> None:
         Btf(writer.blob())
 
 
+# In these blobs the next type has the id writer.count + 1: a type can be made to refer to itself.
+
+
+def ring(kind: int, *, of: int) -> bytes:
+    """Return a BTF with struct s { t x; }, where ``of`` types of ``kind`` refer to one another."""
+    writer = BtfWriter()
+    for at in range(of):
+        below = 1 if at == of - 1 else writer.count + 2
+        if kind == btf_writer.ARRAY:
+            writer.array(below, below, 2)
+        else:
+            writer.add("t", kind, 0, 0, below)
+    writer.members("s", 8, ("x", 1, 0))
+    return writer.blob()
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("of", [1, 2, 1000])
+@pytest.mark.parametrize("kind", [btf_writer.TYPEDEF, btf_writer.CONST, btf_writer.ARRAY])
+def test_types_that_are_names_for_or_contain_themselves_are_refused(kind: int, of: int) -> None:
+    btf = Btf(ring(kind, of=of))
+    with pytest.raises(SourceUnavailable, match="themselves"):
+        btf.offset("s", "x")
+    with pytest.raises(SourceUnavailable, match=r"themselves|has no"):
+        btf.size("t")
+
+
+@pytest.mark.timeout(10)
+def test_a_struct_without_a_name_in_itself_is_searched_once() -> None:
+    writer = BtfWriter()
+    number = writer.integer("u32", 4)
+    # Each holds the next one twice, which are 2**40 ways, and the last one the first.
+    for at in range(40):
+        below = writer.count + 2 if at < 39 else 2
+        writer.members("" if at else "s", 8, ("", below, 0), ("", below, 32))
+    writer.name("x")
+    btf = Btf(writer.blob())
+    assert not btf.has("s", "x")
+    assert number == 1
+
+
+@pytest.mark.parametrize("beyond", [3, 1000, 0xFFFFFFFF])
+def test_an_id_out_of_range_is_refused(beyond: int) -> None:
+    writer = BtfWriter()
+    writer.members("s", 8, ("x", beyond, 0))
+    writer.add("t", btf_writer.TYPEDEF, 0, 0, beyond)
+    for ask in (lambda: Btf(writer.blob()).offset("s", "x"), lambda: Btf(writer.blob()).size("t")):
+        with pytest.raises(SourceUnavailable, match=f"refers to type {beyond} and has 2"):
+            ask()
+
+
+def test_void_is_no_type_of_ours() -> None:
+    writer = BtfWriter()
+    writer.members("s", 8, ("x", 0, 0))
+    assert Btf(writer.blob()).member("s", "x") == Member(0, 0)
+    assert not Btf(writer.blob()).has("s", "x.y")
+
+
+def test_a_name_out_of_range_is_refused() -> None:
+    writer = BtfWriter()
+    writer.add("e", btf_writer.ENUM, 1, 0, 4, 5000, 1)
+    with pytest.raises(SourceUnavailable, match="byte 5000 of"):
+        Btf(writer.blob()).enumerators("e")
+
+
+def test_a_name_may_hold_any_byte() -> None:
+    writer = BtfWriter()
+    writer.enum("e", NAME=1)
+    blob = writer.blob().replace(b"NAME", b"N\xff\rE")
+    assert Btf(blob).enumerators("e") == {"N\udcff\rE": 1}
+
+
+def test_a_member_outside_of_its_struct_is_refused() -> None:
+    writer = BtfWriter()
+    number = writer.integer("u32", 4)
+    writer.members("s", 8, ("in", number, 32), ("out", number, 33))
+    # A bit field's bits count, not the integer they are part of.
+    writer.members("bits", 1, ("in", number, 3 << 24 | 5), ("out", number, 3 << 24 | 6), flag=1)
+    btf = Btf(writer.blob())
+    assert btf.offset("s", "in") == 4
+    assert btf.member("bits", "in") == Member(0, 4, 5, 3)
+    for struct_name in ("s", "bits"):
+        with pytest.raises(SourceUnavailable, match="outside of its struct"):
+            btf.offset(struct_name, "out")
+
+
 class Iovec(ctypes.Structure):
     # include/uapi/linux/uio.h
     _fields_ = (("iov_base", ctypes.c_void_p), ("iov_len", ctypes.c_size_t))

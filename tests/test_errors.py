@@ -15,6 +15,7 @@ from pagewalk.errors import (
     BadTarget,
     BadText,
     NoAddressSpace,
+    NotInBtf,
     NotPermitted,
     PagewalkError,
     ProcessGone,
@@ -28,7 +29,7 @@ SOURCES = sorted(Path(errors.__file__).parent.rglob("*.py"))
 EXIT_CODES = {
     "PagewalkError": 1, "BadTarget": 2, "BadRequest": 2, "ProcessGone": 5, "NoAddressSpace": 1,
     "NotPermitted": 6, "SourceUnavailable": 1, "BadTable": 1, "BadText": 1,
-    "Unsupported": 1,
+    "NotInBtf": 1, "Unsupported": 1,
 }
 EXAMPLES = [
     BadTarget("no process is called 'x'", ((1, "init"),)),
@@ -37,6 +38,7 @@ EXAMPLES = [
     NoAddressSpace(7, "is a zombie"),
     NotPermitted("cannot read /proc/1/maps", "permission denied", "run as root"),
     SourceUnavailable("kcore", "not built", "use another"),
+    NotInBtf("struct folio"),
     BadTable("PMD", 0x1000, 0xBAD, "points outside RAM"),
     BadText("maps", 3, b"what"),
     Unsupported("PAGEMAP_SCAN", "6.7"),

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pagewalk.errors import SourceUnavailable
+from pagewalk.errors import NotInBtf, SourceUnavailable
 from pagewalk.pages import U32
 from pagewalk.proc.files import decode_name
 
@@ -27,6 +27,10 @@ _MAGIC = 0xEB9F
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = 1, 2, 3, 4, 5, 6, 7, 8
 _VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR, _DATASEC = 9, 10, 11, 12, 13, 14, 15
 _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = 16, 17, 18, 19
+
+# How many types may lie within one another, or be names for one another, in any kernel: its own
+# check stops at half (kernel/bpf/btf.c, MAX_RESOLVE_DEPTH).
+_DEEPEST = 64
 
 _TRANSPARENT = frozenset((_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG))
 
@@ -87,6 +91,9 @@ class _Type(NamedTuple):
     body: int
 
 
+_VOID = _Type(0, 0, 0, False, 0, 0)
+
+
 class _Found(NamedTuple):
     bit: int
     bits: int
@@ -97,8 +104,9 @@ class Btf:
     """Read one little-endian BTF blob, such as /sys/kernel/btf/vmlinux, read or mapped.
 
     Raises SourceUnavailable when ``data`` is no BTF or is cut short, and, here or in any method,
-    where it comes upon a kind of type that is newer than this reader. The types are indexed as far
-    as they are asked for: what matters to us lies in the first eighth of a kernel's.
+    where it comes upon a kind of type that is newer than this reader, a type or name that is not
+    there, or types that contain themselves. The types are indexed as far as they are asked for:
+    what matters to us lies in the first eighth of a kernel's.
     """
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
@@ -121,7 +129,7 @@ class Btf:
     def size(self, name: str) -> int:
         """Return the bytes of struct, union, enum, integer or typedef ``name``.
 
-        Raises LookupError when the kernel has no such type.
+        Raises NotInBtf when the kernel has no such type.
         """
         if name not in self._sizes:
             self._sizes[name] = self._find_size(name)
@@ -131,27 +139,27 @@ class Btf:
         for type_id in self._by_name(name):
             if self._type(type_id).kind not in (_FWD, _FUNC, _VAR, _DATASEC, _DECL_TAG):
                 return self._sizeof(type_id)
-        raise LookupError(f"type {name}")
+        raise NotInBtf(f"type {name}")
 
     def has(self, struct_name: str, path: str = "") -> bool:
         """Tell whether the kernel has that struct and, with ``path``, that member."""
         try:
             self.member(struct_name, path) if path else self._struct(struct_name)
-        except LookupError:
+        except NotInBtf:
             return False
         return True
 
     def offset(self, struct_name: str, path: str) -> int:
         """Return the bytes from the start of ``struct_name`` to member ``path`` ("a.b.c").
 
-        Anonymous structs and unions are looked through. Raises LookupError when it does not exist.
+        Anonymous structs and unions are looked through. Raises NotInBtf when it does not exist.
         """
         return self.member(struct_name, path).offset
 
     def member(self, struct_name: str, path: str) -> Member:
         """Return the place of member ``path`` of a struct or union; see Member.
 
-        Raises LookupError when it does not exist.
+        Raises NotInBtf when it does not exist.
         """
         if (struct_name, path) not in self._places:
             self._places[struct_name, path] = self._member(struct_name, path)
@@ -162,26 +170,30 @@ class Btf:
         for name in path.split("."):
             step = self._find(self._resolve(type_id), self._name_offset(name))
             if step is None:
-                raise LookupError(f"{struct_name}.{path}")
+                raise NotInBtf(f"member {path} in {struct_name}")
             found, bit, type_id = step, bit + step.bit, step.type_id
         place = Member(bit // 8, self._sizeof(type_id), bit % 8, found.bits)
+        # The integer that holds a bit field may reach beyond the struct; its bits do not.
+        bits = found.bits or 8 * place.size
+        if bit + bits > 8 * self._sizeof(self._struct(struct_name)):
+            raise _refuse(f"{struct_name}.{path} lies outside of its struct")
         array = self._type(self._resolve(type_id))
         if array.kind != _ARRAY:
             return place
         return replace(place, count=int(self._words[array.body + 2]))
 
     def enumerators(self, name: str) -> dict[str, int]:
-        """Return {enumerator: value} of enum ``name``; raises LookupError when it is missing."""
+        """Return {enumerator: value} of enum ``name``; raises NotInBtf when it is missing."""
         for type_id in self._by_name(name):
             enum = self._type(type_id)
             if enum.kind in (_ENUM, _ENUM64):
                 return self._enumerators(enum)
-        raise LookupError(f"enum {name}")
+        raise NotInBtf(f"enum {name}")
 
     def enumerator(self, name: str) -> int:
         """Return the value of ``name`` in whichever enum has it, named or not.
 
-        Raises LookupError when no enum of at most 32 bits has it.
+        Raises NotInBtf when no enum of at most 32 bits has it.
         """
         # A hit is some word equal to the name's offset: it counts only where an ENUM record covers
         # it at a place that holds names.
@@ -191,18 +203,18 @@ class Btf:
             enum = self._type(type_id)
             if enum.kind == _ENUM and at >= enum.body and (at - enum.body) % 2 == 0:
                 return self._enumerators(enum)[name]
-        raise LookupError(f"enumerator {name}")
+        raise NotInBtf(f"enumerator {name}")
 
     def struct_id(self, name: str) -> int:
-        """Return the type id of struct ``name``; raises LookupError."""
+        """Return the type id of struct ``name``; raises NotInBtf."""
         return self._struct(name)
 
     def function_id(self, name: str) -> int:
-        """Return the type id of function ``name``; raises LookupError."""
+        """Return the type id of function ``name``; raises NotInBtf."""
         for type_id in self._by_name(name):
             if self._type(type_id).kind == _FUNC:
                 return type_id
-        raise LookupError(f"function {name}")
+        raise NotInBtf(f"function {name}")
 
     # -- types by id ----------------------------------------------------------------------------
 
@@ -222,42 +234,51 @@ class Btf:
         return self._reached > before
 
     def _type(self, type_id: int) -> _Type:
+        if not type_id:
+            return _VOID
         while type_id >= len(self._starts) and self._index_more():
             pass
+        if type_id >= len(self._starts):
+            raise _refuse(f"it refers to type {type_id} and has {len(self._starts) - 1}")
         at = int(self._starts[type_id])
         name, info, size_or_type = (int(word) for word in self._words[at : at + 3])
         return _Type(name, info >> 24 & 31, info & 0xFFFF, bool(info >> 31), size_or_type, at + 3)
 
     def _resolve(self, type_id: int) -> int:
-        while type_id and (kind := self._type(type_id)).kind in _TRANSPARENT:
-            type_id = kind.size_or_type
-        return type_id
+        for _ in range(_DEEPEST):
+            found = self._type(type_id)
+            if found.kind not in _TRANSPARENT:
+                return type_id
+            type_id = found.size_or_type
+        raise _endless()
 
     def _sizeof(self, type_id: int) -> int:
-        type_id = self._resolve(type_id)
-        if not type_id:
-            return 0
-        found = self._type(type_id)
-        if found.kind == _PTR:
-            return 8
-        if found.kind == _ARRAY:
-            element, _, count = (int(word) for word in self._words[found.body : found.body + 3])
-            return self._sizeof(element) * count
-        if found.kind in (_FWD, _FUNC, _FUNC_PROTO):
-            return 0
-        return found.size_or_type
+        elements = 1
+        for _ in range(_DEEPEST):
+            found = self._type(self._resolve(type_id))
+            if found.kind != _ARRAY:
+                return elements * _size(found)
+            type_id, _, count = (int(word) for word in self._words[found.body : found.body + 3])
+            elements *= count
+        raise _endless()
 
     def _find(self, type_id: int, name: int) -> _Found | None:
-        holder = self._type(type_id)
-        if holder.kind not in (_STRUCT, _UNION):
-            return None
-        members = self._words[holder.body : holder.body + 3 * holder.vlen].reshape(-1, 3)
-        for name_offset, member_type, place in members.tolist():
-            bit, bits = (place & 0xFFFFFF, place >> 24) if holder.kind_flag else (place, 0)
-            if name_offset == name:
-                return _Found(bit, bits, member_type)
-            if not name_offset and (inner := self._find(self._resolve(member_type), name)):
-                return inner._replace(bit=bit + inner.bit)
+        # Anonymous structs and unions are looked through, each once: a second one has no other
+        # names, and none of them is then searched inside itself.
+        waiting, seen = [(type_id, 0)], set()
+        while waiting:
+            here, base = waiting.pop()
+            holder = self._type(here)
+            if holder.kind not in (_STRUCT, _UNION) or here in seen:
+                continue
+            seen.add(here)
+            members = self._words[holder.body : holder.body + 3 * holder.vlen].reshape(-1, 3)
+            for name_offset, member_type, place in members.tolist():
+                bit, bits = (place & 0xFFFFFF, place >> 24) if holder.kind_flag else (place, 0)
+                if name_offset == name:
+                    return _Found(base + bit, bits, member_type)
+                if not name_offset:
+                    waiting.append((self._resolve(member_type), base + bit))
         return None
 
     def _enumerators(self, enum: _Type) -> dict[str, int]:
@@ -272,8 +293,10 @@ class Btf:
     # -- types by name --------------------------------------------------------------------------
 
     def _string(self, offset: int) -> str:
-        at = self._strings[0] + offset
-        return decode_name(self._data[at : self._data.find(b"\0", at)])
+        first, last = self._strings
+        if first + offset >= last:
+            raise _refuse(f"it refers to byte {offset} of {last - first} bytes of names")
+        return decode_name(self._data[first + offset : self._data.find(b"\0", first + offset)])
 
     def _name_offset(self, name: str) -> int:
         # The string section holds every name once, so the first hit is the only one. 0 is the
@@ -281,7 +304,7 @@ class Btf:
         first, last = self._strings
         at = self._data.find(b"\0" + name.encode() + b"\0", first, last)
         if at < 0 or not name:
-            raise LookupError(f"name {name!r}")
+            raise NotInBtf(f"name {name!r}")
         return at + 1 - first
 
     def _by_name(self, name: str) -> Iterator[int]:
@@ -306,13 +329,24 @@ class Btf:
             if kind == _TYPEDEF:
                 typedef = typedef or type_id
         if not typedef:
-            raise LookupError(f"struct {name}")
+            raise NotInBtf(f"struct {name}")
         # of an anonymous struct, such as pgd_t
         return self._resolve(typedef)
 
 
 def _refuse(why: str) -> SourceUnavailable:
     return SourceUnavailable("btf", why, "give the bytes of /sys/kernel/btf/vmlinux")
+
+
+def _endless() -> SourceUnavailable:
+    return _refuse("types of it contain, or are names for, themselves")
+
+
+def _size(found: _Type) -> int:
+    # Bytes of a type that is no array, and no other name for one.
+    if found.kind == _PTR:
+        return 8
+    return 0 if found.kind in (0, _FWD, _FUNC, _FUNC_PROTO) else found.size_or_type
 
 
 def _sections(data: bytes | mmap.mmap) -> tuple[tuple[int, int], tuple[int, int]]:

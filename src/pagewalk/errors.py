@@ -9,6 +9,7 @@
     +-- NoAddressSpace            exit 1   a kernel thread or a zombie: there is no memory to show
     +-- NotPermitted              exit 6   the kernel said no
     +-- SourceUnavailable         exit 1   this machine or these rights cannot serve that source
+        +-- NotInBtf              exit 1   this kernel's BTF lacks what that source needs
     +-- BadTable                  exit 1   a page table that no kernel would write
     +-- BadText                   exit 1   a file of /proc that does not read as documented
     +-- Unsupported               exit 1   this kernel lacks the interface
@@ -81,6 +82,14 @@ class SourceUnavailable(PagewalkError):
         self.source = source
         self.why = why
         self.remedy = remedy
+
+
+class NotInBtf(SourceUnavailable, LookupError):
+    """Raised when the kernel's description of its structs, BTF, has no ``missing``."""
+
+    def __init__(self, missing: str) -> None:
+        super().__init__("btf", f"this kernel's has no {missing}", "take --source procfs")
+        self.missing = missing
 
 
 class BadTable(PagewalkError):

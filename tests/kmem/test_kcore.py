@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import struct
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +178,38 @@ def test_what_is_no_core_file_is_refused(tmp_path: Path, content: bytes, why: st
     before = os.listdir("/proc/self/fd")
     with pytest.raises(SourceUnavailable, match=why):
         KcoreMemory(str(tmp_path / "core"))
+    assert os.listdir("/proc/self/fd") == before
+
+
+BIG = [1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 4096, (1 << 64) - 1]
+
+
+def patched(place: int, value: int) -> bytes:
+    """Return a core file with one u64 of it changed."""
+    whole = bytearray(core([(HIGH, HIGH_DATA)], note(b"VMCOREINFO", INFO)))
+    struct.pack_into("<Q", whole, place, value)
+    return bytes(whole)
+
+
+# Offset, address, size in the file and in memory of each program header (elf(5), Elf64_Phdr), and
+# where the headers are.
+@pytest.mark.parametrize("value", BIG)
+@pytest.mark.parametrize("place", [32, 72, 80, 96, 104, 128, 136, 152, 160])
+def test_sizes_that_cannot_be_are_refused_or_left_out(
+    tmp_path: Path, place: int, value: int
+) -> None:
+    (tmp_path / "core").write_bytes(patched(place, value))
+    before = os.listdir("/proc/self/fd")
+    try:
+        memory = KcoreMemory(str(tmp_path / "core"))
+    except SourceUnavailable as error:
+        assert re.search(r"beyond 64 bits|no memory|program headers", str(error))
+    else:
+        # Whatever it takes for memory is read from the file, or is an error.
+        for address in (HIGH, value, *memory.segments.start.tolist()):
+            with suppress(OSError):
+                read_word(memory, address)
+        memory.close()
     assert os.listdir("/proc/self/fd") == before
 
 

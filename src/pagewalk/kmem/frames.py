@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pagewalk.errors import SourceUnavailable
+from pagewalk.errors import NotInBtf, SourceUnavailable
 from pagewalk.flags import YOUNG
 from pagewalk.kmem.direct import FRAMES, TABLES
 from pagewalk.kmem.directmap import MemMap
@@ -67,8 +67,9 @@ def open_frame_map(
         shortcuts = None if arch is None else Shortcuts(kernel.btf, arch, layout, mem_map)
         return FrameMap(kernel, mem_map, layout, zero, shortcuts)
     except LookupError as error:
+        what = error.missing if isinstance(error, NotInBtf) else error
         raise SourceUnavailable(
-            "struct page", f"this kernel's BTF has no {error.args[0]}", "take /proc/kpageflags"
+            "struct page", f"this kernel's BTF has no {what}", "take /proc/kpageflags"
         ) from error
 
 

@@ -30,6 +30,8 @@ _MAGIC = b"\x7fELF\x02\x01"  # 64 bit, little endian
 _PT_LOAD, _PT_NOTE = 1, 4
 _PN_XNUM = 0xFFFF
 _BATCH_BYTES = 1 << 20
+_NOTE_BYTES = 1 << 20  # the kernel's are some kilobytes
+_LAST_BYTE = (1 << 63) - 1  # of any file: offsets are signed
 
 
 class Segments(NamedTuple):
@@ -57,6 +59,7 @@ class KcoreMemory:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self.segments, notes = read_segments(self._fd, path)
         except OSError as error:
+            self.close()
             raise explain(path, error) from error
         except SourceUnavailable:
             self.close()
@@ -130,23 +133,29 @@ class KcoreMemory:
 def read_segments(fd: int, path: str) -> tuple[Segments, bytes]:
     """Read the PT_LOADs and the bytes of the first PT_NOTE of the core file open at ``fd``.
 
-    Raises SourceUnavailable when it is none of this kind.
+    A segment that lies where no file can be read is left out. Raises SourceUnavailable when it is
+    no core file, or says of itself what cannot be.
     """
     header = os.pread(fd, _HEADER.size, 0)
     if len(header) < _HEADER.size or not header.startswith(_MAGIC):
         raise _no_core(path, "it is no 64-bit little-endian ELF file")
     table, width, count = struct.unpack_from("<32xQ14xHH", header)
-    if width != _SEGMENT.size or count == _PN_XNUM:
+    if width != _SEGMENT.size or count == _PN_XNUM or table + width * count > _LAST_BYTE:
         raise _no_core(path, f"its program headers cannot be read ({count} of {width} bytes)")
     raw = os.pread(fd, width * count, table)
     if len(raw) != width * count:
         raise _no_core(path, "its program headers are cut short")
     loads, notes = [], b""
-    for kind, _, place, address, _, file_size, size, _ in _SEGMENT.iter_unpack(raw):
+    for kind, _, place, address, _, in_file, in_memory, _ in _SEGMENT.iter_unpack(raw):
+        size = min(in_file, in_memory) if kind == _PT_LOAD else in_file
+        if address + size >= 1 << 64:
+            raise _no_core(path, f"a segment at {address:#x} has {size} bytes, beyond 64 bits")
+        if place + size > _LAST_BYTE:
+            continue
         if kind == _PT_NOTE and not notes:
-            notes = os.pread(fd, file_size, place)
+            notes = os.pread(fd, min(size, _NOTE_BYTES), place)
         if kind == _PT_LOAD and size:
-            loads.append((address, address + min(size, file_size), place))
+            loads.append((address, address + size, place))
     if not loads:
         raise _no_core(path, "it has no memory in it")
     columns = np.array(sorted(loads), np.uint64).T

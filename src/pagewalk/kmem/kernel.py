@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from pagewalk.btf import Btf
+from pagewalk.btf import Btf, Member
+from pagewalk.errors import NotInBtf
 from pagewalk.kmem.memory import KernelMemory, read_bytes
 from pagewalk.pages import U8
+
+_LARGEST = 1 << 20  # bytes: far above any struct's size
 
 
 class Kernel(NamedTuple):
@@ -26,23 +29,32 @@ class Kernel(NamedTuple):
     def field(self, struct: str, address: int, path: str) -> int:
         """Read member ``path`` of the ``struct`` at ``address`` as an unsigned integer.
 
-        Raises OSError when the memory cannot be read, LookupError when there is no such member.
+        Raises OSError when the memory cannot be read, NotInBtf when there is no such member.
         """
         return self.fields(struct, address, (path,))[path]
 
     def fields(self, struct: str, address: int, paths: Iterable[str]) -> dict[str, int]:
         """Read several members of one struct in one go: one moment for all of them."""
-        members = {path: self.btf.member(struct, path) for path in paths}
+        members = {path: self._integer(struct, path) for path in paths}
         low = min(member.offset for member in members.values())
         high = max(member.offset + member.size for member in members.values())
         data = read_bytes(self.memory, address + low, high - low)
-        return {path: _integer(data, m.offset - low, m.size) for path, m in members.items()}
+        return {
+            path: int.from_bytes(data[m.offset - low : m.offset - low + m.size], "little")
+            for path, m in members.items()
+        }
 
     def column(self, rows: U8, struct: str, path: str) -> NDArray[Any]:
         """View member ``path`` in ``rows`` (u8[n, sizeof struct]) as unsigned integers[n]."""
-        member = self.btf.member(struct, path)
+        member = self._integer(struct, path)
         cells = rows[:, member.offset : member.offset + member.size]
         return cells.view(f"<u{member.size}")[:, 0]
+
+    def _integer(self, struct: str, path: str) -> Member:
+        member = self.btf.member(struct, path)
+        if member.size not in (1, 2, 4, 8) or member.offset > _LARGEST:
+            raise NotInBtf(f"integer {path} in {struct}")
+        return member
 
     def close(self) -> None:
         """Give back the reader's descriptors and maps."""
@@ -53,7 +65,3 @@ class Kernel(NamedTuple):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _integer(data: bytes, offset: int, size: int) -> int:
-    return int.from_bytes(data[offset : offset + size], "little")

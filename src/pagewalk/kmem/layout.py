@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pagewalk.btf import Btf
+from pagewalk.errors import NotInBtf
 from pagewalk.flags import KPF
 from pagewalk.pages import U8, U32, U64, Bool
 
@@ -135,8 +136,8 @@ class Layout(NamedTuple):
 
 
 def page_layout(btf: Btf) -> Layout:
-    """Read the layout; raises LookupError naming what this kernel's BTF lacks."""
-    bits = btf.enumerators("pageflags")
+    """Read the layout; raises NotInBtf naming what this kernel's BTF lacks."""
+    bits = _flag_bits(btf)
 
     def flag(name: str) -> np.uint64:
         return np.uint64(1 << bits[name]) if name in bits else np.uint64(0)
@@ -144,7 +145,7 @@ def page_layout(btf: Btf) -> Layout:
     low, high = _tables(bits)
     entire = _second_page(btf, ("folio", "_entire_mapcount"), ("page", "compound_mapcount"))
     if entire is None:
-        raise LookupError("folio._entire_mapcount")
+        raise NotInBtf("folio._entire_mapcount")
     # (6.10) folio_mapped() asks _large_mapcount; before it asked _nr_pages_mapped (6.2).
     large = _second_page(btf, ("folio", "_large_mapcount"))
     mapped = _second_page(btf, ("folio", "_nr_pages_mapped"))
@@ -182,6 +183,14 @@ def page_layout(btf: Btf) -> Layout:
     )
 
 
+def _flag_bits(btf: Btf) -> dict[str, int]:
+    bits = btf.enumerators("pageflags")
+    wrong = [name for name, bit in bits.items() if not 0 <= bit < 64]
+    if wrong or "__NR_PAGEFLAGS" not in bits:
+        raise NotInBtf(f"place below bit 64 for {', '.join(wrong) or '__NR_PAGEFLAGS'}")
+    return bits
+
+
 def _tables(bits: dict[str, int]) -> tuple[U64, U64]:
     # For every value of a half of the flags word, the kpageflags bits it stands for.
     tables = np.zeros((2, 1 << _HALF), np.uint64)
@@ -189,7 +198,7 @@ def _tables(bits: dict[str, int]) -> tuple[U64, U64]:
     for name, copy in _COPIED.items():
         if name in bits:
             if bits[name] >= 2 * _HALF:
-                raise LookupError(f"place below bit {2 * _HALF} for {name}")
+                raise NotInBtf(f"place below bit {2 * _HALF} for {name}")
             half, bit = divmod(bits[name], _HALF)
             tables[half][values >> bit & 1 == 1] |= kpf(copy)
     return tables[0], tables[1]
@@ -207,16 +216,18 @@ def _second_page(btf: Btf, *candidates: tuple[str, str]) -> int | None:
 def _type_tests(btf: Btf, wanted: dict[str, str]) -> dict[str, TypeTest]:
     try:
         enum = btf.enumerators("pagetype")
-    except LookupError:
+    except NotInBtf:
         enum = _OLD_TYPES
     tests = {}
     for name, copy in wanted.items():
         if f"PGTY_{name}" in enum:
             # (6.12) mm: remove the type bits: the top byte holds one number.
-            number = enum[f"PGTY_{name}"] << 24
+            number = (enum[f"PGTY_{name}"] & 0xFF) << 24
             tests[copy] = TypeTest(np.uint32(0xFF000000), np.uint32(number))
         elif f"PG_{name}" in enum:
             # Before, all bits were set but the type's own.
+            if "PAGE_TYPE_BASE" not in enum:
+                raise NotInBtf("PAGE_TYPE_BASE")
             base = enum["PAGE_TYPE_BASE"] & 0xFFFFFFFF
             bit = enum[f"PG_{name}"] & 0xFFFFFFFF
             tests[copy] = TypeTest(np.uint32(base | bit), np.uint32(base))
