@@ -8,7 +8,16 @@ import numpy as np
 from hypothesis import strategies as st
 
 from pagewalk.pages import U64
-from pagewalk.ranges import gaps, holder, inside, intersect, join_near
+from pagewalk.ranges import (
+    gaps,
+    holder,
+    inside,
+    intersect,
+    join_near,
+    overlapping,
+    union,
+    without,
+)
 from tests.properties import always
 
 # Sorted, half open, without overlap; touching ones occur. Small enough to list every byte.
@@ -84,3 +93,26 @@ def test_the_end_of_the_address_space_is_a_possible_edge() -> None:
     assert gaps(gate, 0xFFFF_FFFF_FF60_0000, 1 << 64).tolist() == [
         [0xFFFF_FFFF_FF60_1000, (1 << 64) - 1]
     ]
+
+
+ANY = st.lists(st.tuples(EDGE, EDGE).filter(lambda pair: pair[0] < pair[1]), max_size=8)
+
+
+@always(ANY)
+def test_union_covers_the_same_in_order_and_joined(ranges: Ranges) -> None:
+    joined = union(array(ranges)).tolist()
+    assert bytes_of([(low, high) for low, high in joined]) == bytes_of(ranges)
+    assert all(a[1] < b[0] for a, b in pairwise(joined))
+
+
+@always(ANY, range_lists())
+def test_without_takes_away_what_the_others_cover(ranges: Ranges, others: Ranges) -> None:
+    left = without(array(ranges), array(others)).tolist()
+    assert bytes_of([(low, high) for low, high in left]) == bytes_of(ranges) - bytes_of(others)
+    assert all(a[1] < b[0] for a, b in pairwise(left))
+
+
+@always(ANY, range_lists())
+def test_overlapping_marks_what_shares_a_byte(ranges: Ranges, others: Ranges) -> None:
+    marked = overlapping(array(ranges), array(others)).tolist()
+    assert marked == [bool(bytes_of([pair]) & bytes_of(others)) for pair in ranges]

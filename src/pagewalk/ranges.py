@@ -67,6 +67,39 @@ def intersect(first: U64, second: U64) -> tuple[U64, I64, I64]:
     return pieces, holder(pieces[:, 0], first), holder(pieces[:, 0], second)
 
 
+def overlapping(ranges: U64, others: U64) -> Bool:
+    """Return a mask of ``ranges`` (in any order) that share something with one of ``others``."""
+    if len(others) == 0:
+        return np.zeros(len(ranges), bool)
+    at = np.minimum(np.searchsorted(others[:, 1], ranges[:, 0], side="right"), len(others) - 1)
+    mask: Bool = (others[at, 0] < ranges[:, 1]) & (ranges[:, 0] < others[at, 1])
+    return mask
+
+
+def union(ranges: U64) -> U64:
+    """Return what ``ranges``, in any order, cover: sorted, and joined where they meet."""
+    if len(ranges) == 0:
+        return ranges
+    ordered = ranges[np.argsort(ranges[:, 0], kind="stable")]
+    reach = np.maximum.accumulate(ordered[:, 1])
+    new = np.ones(len(ordered), bool)
+    new[1:] = ordered[1:, 0] > reach[:-1]
+    heads = np.flatnonzero(new)
+    last = np.append(heads[1:], len(ordered)) - 1
+    return np.stack([ordered[heads, 0], reach[last]], axis=1)
+
+
+def without(ranges: U64, others: U64) -> U64:
+    """Return what ``ranges``, in any order, cover and ``others`` do not; sorted and joined."""
+    whole = union(ranges)
+    if len(whole) == 0 or len(others) == 0:
+        return whole
+    edges = distinct(np.concatenate([whole.ravel(), others.ravel()]))
+    low, high = edges[:-1], edges[1:]
+    keep = inside(low, whole) & ~inside(low, others)
+    return union(np.stack([low[keep], high[keep]], axis=1))
+
+
 def gaps(covered: U64, start: int, end: int) -> U64:
     """Return the parts of [``start``, ``end``) that ``covered`` leaves free."""
     last = np.uint64(min(end, 2**64 - 1))

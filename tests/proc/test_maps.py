@@ -61,7 +61,7 @@ NEXT = b"1000-2000 rw-p 00000000 00:00 0 \n"
         b"2000-3000 rw-p 00000000 00:00 99999999999999999999 /x\n",
         b"2000-3000 rw-p 00000000 00:00 -1 /x\n",
         b"2000-3000 rwzp 00000000 00:00 0 \n",
-        b"1000-3000 rw-p 00000000 00:00 0 \n",  # overlaps
+        b"0-2000 rw-p 00000000 00:00 0 \n",  # ends no higher
         b"3000-2000 rw-p 00000000 00:00 0 \n",
         b"2000-2800 rw-p 00000000 00:00 0 \n",  # half a page
     ],
@@ -69,6 +69,14 @@ NEXT = b"1000-2000 rw-p 00000000 00:00 0 \n"
 def test_what_is_no_maps_line_is_refused(line: bytes) -> None:
     with pytest.raises(BadText, match="line 2 of maps"):
         parse_maps(NEXT + line)
+
+
+def test_a_vma_that_was_printed_and_then_merged_counts_once() -> None:
+    # As seen on 6.18: the next line begins with the VMA that holds the last one's end.
+    lines = (b"1000-3000 r--p 00004000 08:01 7 /x\n", b"3000-5000 rw-p 00000000 00:00 0 \n")
+    vmas = parse_maps(b"0-2000 r--p 00003000 08:01 7 /x\n" + b"".join(lines))
+    assert vmas.ranges.tolist() == [[0, 0x2000], [0x2000, 0x3000], [0x3000, 0x5000]]
+    assert vmas.offset.tolist() == [0x3000, 0x5000, 0]
 
 
 # What split(), splitlines() and str take for blanks or line ends, and what is no UTF-8.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -41,8 +41,8 @@ def parse_maps(
     ``machine`` is the architecture of the kernel that wrote it (uname -m), this one's if None.
 
     A name is kept as the kernel prints it: spaces as they are, a newline as ``\\012``, an unlinked
-    file with `` (deleted)``. Raises BadText for a line that is not one of maps, and for VMAs that
-    overlap or do not ascend, which the kernel rules out (Documentation/filesystems/proc.rst).
+    file with `` (deleted)``. What the kernel printed twice counts once. Raises BadText for a line
+    that is not one of maps, and for VMAs that do not ascend.
     """
     rows = files.rows(LINE, text, "maps")
     first, last, modes, offsets, majors, minors, inodes, names = (
@@ -62,7 +62,7 @@ def parse_maps(
         backing_of(called, number, kinds.get(device, ""), gate)
         for called, number, device in zip(name, inode, dev, strict=True)
     ]
-    return VMAs(
+    vmas = VMAs(
         start,
         end,
         np.array([bits[mode] for mode in modes], np.uint8),
@@ -72,13 +72,24 @@ def parse_maps(
         np.array(backing, np.uint8),
         name,
     )
+    return vmas if (start[1:] >= end[:-1]).all() else apart(vmas)
 
 
 def disorder(start: U64, end: U64) -> list[int]:
-    # The rows of what is no VMA or does not lie above the one before it.
+    # The rows of what is no VMA or does not end above the one before it.
     odd = (start >= end) | ((start | end) & np.uint64(PAGE - 1) != 0)
-    odd[1:] |= start[1:] < end[:-1]
+    odd[1:] |= end[1:] <= end[:-1]
     return np.flatnonzero(odd).tolist()
+
+
+def apart(vmas: VMAs) -> VMAs:
+    # The kernel goes on with the VMA that holds the address where the last one ended (m_start,
+    # fs/proc/task_mmu.c). If what it has printed was merged with that one meanwhile, it prints it
+    # all again, although Documentation/filesystems/proc.rst rules that out: seen on 6.18. Only the
+    # new part counts.
+    start = np.maximum(vmas.start, np.append(np.uint64(0), vmas.end[:-1]))
+    offset = np.where(vmas.inode != 0, vmas.offset + (start - vmas.start), vmas.offset)
+    return replace(vmas, start=start, offset=offset)
 
 
 @dataclass(eq=False)
