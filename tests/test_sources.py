@@ -244,10 +244,40 @@ def test_a_process_that_ended_is_gone_and_not_empty(name: str) -> None:
         close(source)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_counting_ranges_gives_the_bytes_that_walking_them_gives(
+    source: Source, seed: int
+) -> None:
+    ranges = some_ranges(source.vmas(), np.random.default_rng(seed))
+    counted = by_vma(walk(source, frames=False, ranges=ranges)).columns
+    walked = by_vma(walk(source, ranges=ranges)).columns
+    for name in ("size", "present", "not_present", "not_mapped", "rss", "zero", "guard", "empty"):
+        ours, theirs = counted[name], walked[name]
+        assert (ours is None) == (theirs is None)
+        assert ours is None or theirs is None or ours.tolist() == theirs.tolist(), name
+
+
+def some_ranges(vmas: VMAs, chance: np.random.Generator) -> U64:
+    """Return ranges that begin and end anywhere, inside VMAs and across them."""
+    pages = np.concatenate([np.arange(a // PAGE, b // PAGE + 1) for a, b in vmas.ranges.tolist()])
+    edges = np.sort(chance.choice(np.unique(pages), 2 * int(chance.integers(1, 20)), replace=False))
+    return edges.reshape(-1, 2).astype(np.uint64) * np.uint64(PAGE)
+
+
+@pytest.mark.parametrize("frames", [True, False])
+def test_with_holes_every_byte_of_the_ranges_is_told_once(source: Source, frames: bool) -> None:
+    ranges = some_ranges(source.vmas(), np.random.default_rng(1))
+    walked = walk(source, frames=frames, holes=True, ranges=ranges)
+    total = np.zeros(len(walked.vmas), np.int64)
+    for batch in walked.batches:
+        np.add.at(total, batch.vma, batch.size.astype(np.int64))
+    assert total.tolist() == walked.covered.tolist()
+
+
 def test_counts_are_inside_their_vma(source: Source) -> None:
     vmas = source.vmas()
     total = np.zeros(len(vmas), np.int64)
-    for batch in source.counts(vmas):
+    for batch in source.counts(vmas, vmas.ranges):
         assert isinstance(batch, Counts)
         np.add.at(total, batch.vma, batch.size.astype(np.int64))
     assert (total <= vmas.size.astype(np.int64)).all()

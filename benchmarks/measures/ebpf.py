@@ -85,7 +85,7 @@ def against_loop(pid: int, rounds: int) -> list[tuple[tuple[float, ...], tuple[f
             rounds,
             {
                 "counts": lambda: timed(lambda: by_vma(walk(source, frames=False))),
-                "tables": lambda: timed(lambda: list(source.counts(vmas))),
+                "tables": lambda: timed(lambda: list(source.counts(vmas, vmas.ranges))),
                 "floor": lambda: timed(lambda: counter.count(addresses)) if counter else math.nan,
                 "loop": lambda: pagemap_loop(pid),
                 "frames": lambda: timed(lambda: by_vma(walk(source))),
@@ -140,7 +140,7 @@ by_vma(walk(source, frames=False))
 again = now()
 vmas = source.vmas()
 known = now()
-for batch in source.counts(vmas):
+for batch in source.counts(vmas, vmas.ranges):
     pass
 print(opened - begin, again - first, now() - known)
 """

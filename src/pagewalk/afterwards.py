@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 
+from pagewalk.errors import PagewalkError, ProcessGone
 from pagewalk.outcome import Outcome
-from pagewalk.pages import U64, Backing, VMAs, Withheld
+from pagewalk.pages import I64, U64, Backing, Bool, VMAs, Withheld
 from pagewalk.proc import counters, smaps, swap
 from pagewalk.sources import Source
 
@@ -18,13 +21,39 @@ SMALL_RSS = 128 << 20
 VM_LOCKED = 0x2000  # include/linux/mm.h
 
 
+# What a reader may meet once the walk is done: it costs what it would have told, not the walk.
+# LookupError: this kernel's BTF lacks a member.
+REFUSALS = (PagewalkError, OSError, LookupError)
+
+
+@contextmanager
+def withholding(outcome: Outcome, what: str) -> Iterator[None]:
+    """Note ``what`` as withheld, with the reason, where the block fails; ProcessGone goes on."""
+    try:
+        yield
+    except ProcessGone:
+        raise
+    except REFUSALS as err:
+        outcome.withheld.append(Withheld(what, reason(err), partial=True))
+
+
+def reason(err: Exception) -> str:
+    if isinstance(err, OSError):
+        return err.strerror or str(err)
+    return f"this kernel's BTF has no {err.args[0]}" if isinstance(err, LookupError) else str(err)
+
+
 def look_back(source: Source, vmas: VMAs, outcome: Outcome) -> None:
     """Complete ``outcome`` of a walk over ``vmas``; raises ProcessGone when the memory is gone."""
-    check_still(source, vmas, outcome)
-    status = counters.read_status(source.target)
-    outcome.vm_swap, outcome.vm_rss = status.get("VmSwap"), status.get("VmRSS")
-    read_shmem_swap(source, vmas, outcome)
-    read_locked(source, vmas, outcome)
+    with withholding(outcome, "a consistent moment"):
+        check_still(source, vmas, outcome)
+    with withholding(outcome, "VmSwap and VmRSS"):
+        status = counters.read_status(source.target)
+        outcome.vm_swap, outcome.vm_rss = status.get("VmSwap"), status.get("VmRSS")
+    with withholding(outcome, "swap of shmem"):
+        outcome.shmem_swap = read_shmem_swap(source, vmas)
+    with withholding(outcome, "locked"):
+        outcome.locked = read_locked(source, vmas, outcome)
     outcome.done = True
 
 
@@ -43,26 +72,15 @@ def check_still(source: Source, vmas: VMAs, outcome: Outcome) -> None:
     )
 
 
-def read_shmem_swap(source: Source, vmas: VMAs, outcome: Outcome) -> None:
+def read_shmem_swap(source: Source, vmas: VMAs) -> I64:
     # Swapped shmem pages leave no trace in the page tables; only the object knows.
+    found = np.zeros(len(vmas), np.int64)
     shmem = np.flatnonzero(vmas.backing == Backing.SHMEM.value)
     if len(shmem) == 0 or not swap.swap_in_use():
-        outcome.shmem_swap = np.zeros(len(vmas), np.int64)
-        return
-    found = np.zeros(len(vmas), np.int64)
-    try:
-        for row, swapped in zip(shmem.tolist(), source.shmem_swapped(vmas, shmem), strict=True):
-            found[row] = swap.shmem_swap(vmas, row, swapped, partial(populated, source, vmas))
-        outcome.shmem_swap = found
-    except OSError as err:
-        outcome.withheld.append(
-            Withheld(
-                "swap of shmem",
-                f"/proc/PID/map_files and cachestat(2) cannot be used ({err.strerror});"
-                " needs CAP_SYS_ADMIN and Linux 6.5, or --source ebpf",
-                partial=True,
-            )
-        )
+        return found
+    for row, swapped in zip(shmem.tolist(), source.shmem_swapped(vmas, shmem), strict=True):
+        found[row] = swap.shmem_swap(vmas, row, swapped, partial(populated, source, vmas))
+    return found
 
 
 def populated(source: Source, vmas: VMAs, row: int) -> U64:
@@ -74,17 +92,17 @@ def populated(source: Source, vmas: VMAs, row: int) -> U64:
     return np.concatenate([np.zeros((0, 2), np.uint64), *parts])
 
 
-def read_locked(source: Source, vmas: VMAs, outcome: Outcome) -> None:
+def read_locked(source: Source, vmas: VMAs, outcome: Outcome) -> Bool | None:
     # Without vm_flags only smaps tells which VMAs are locked, and it holds the lock for a whole
-    # VMA.
-    if vmas.flags is not None:
-        outcome.locked = vmas.flags & np.uint64(VM_LOCKED) != 0
-        return
+    # VMA. No VMA that there is has none: those that could not be read have, and the gate.
+    flags = vmas.flags
+    if flags is not None and (flags != 0)[vmas.backing != Backing.HIDDEN.value].all():
+        locked: Bool = flags & np.uint64(VM_LOCKED) != 0
+        return locked
     target = source.target
     status = counters.read_status(target)
     if status.get("VmLck") == 0:
-        outcome.locked = np.zeros(len(vmas), bool)
-        return
+        return np.zeros(len(vmas), bool)
     if status.get("VmRSS", 0) > SMALL_RSS and target.state() not in "Tt":
         outcome.withheld.append(
             Withheld(
@@ -94,7 +112,7 @@ def read_locked(source: Source, vmas: VMAs, outcome: Outcome) -> None:
                 partial=False,
             )
         )
-        return
+        return None
     said = smaps.read_smaps(target, source.stall)
-    locked = dict(zip(said.start.tolist(), said.flagged("lo").tolist(), strict=True))
-    outcome.locked = np.array([locked.get(start, False) for start in vmas.start.tolist()], bool)
+    known = dict(zip(said.start.tolist(), said.flagged("lo").tolist(), strict=True))
+    return np.array([known.get(start, False) for start in vmas.start.tolist()], bool)

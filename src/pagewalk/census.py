@@ -40,7 +40,8 @@ def count_swap_users(source: str) -> SwapUsers:
             found = swap_slots(process.pid, source)
         except (ProcessGone, NoAddressSpace):
             continue
-        except (PagewalkError, OSError) as err:  # whatever it is, it is that process's affair
+        # whatever it is, it is that process's affair
+        except (PagewalkError, OSError, LookupError) as err:
             refused[process.pid] = err
             continue
         if found is None:

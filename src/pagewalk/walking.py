@@ -109,7 +109,10 @@ def walk(
         batches = run(opened, vmas, outcome, page_batches(opened, vmas, wanted, holes=holes))
         sums = run(opened, vmas, outcome, summed(opened, vmas, wanted))
     else:
-        batches = sums = run(opened, vmas, outcome, opened.counts(vmas))
+        counts = opened.counts(vmas, wanted)
+        if holes:
+            counts = with_absent(counts, covered(vmas, wanted))
+        batches = sums = run(opened, vmas, outcome, counts)
     if isinstance(target, int):
         batches, sums = closing(batches, opened), closing(sums, opened)
     return Walk(
@@ -172,6 +175,17 @@ def covered(vmas: VMAs, wanted: U64) -> I64:
     size = (wanted[:, 1] - wanted[:, 0]).astype(np.int64)
     np.add.at(out, holder(wanted[:, 0], vmas.ranges), size)
     return out
+
+
+def with_absent(batches: Iterator[Counts], whole: I64) -> Iterator[Counts]:
+    # The batches, and last what of each VMA none of them is about.
+    left = whole.copy()
+    for batch in batches:
+        np.subtract.at(left, batch.vma, batch.size.astype(np.int64))
+        yield batch
+    row = np.flatnonzero(left > 0)
+    state = np.full(len(row), State.ABSENT.value, np.uint8)
+    yield Counts(row, state, np.zeros(len(row), np.uint32), left[row].astype(np.uint64))
 
 
 def run(

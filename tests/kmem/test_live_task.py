@@ -15,7 +15,8 @@ from pagewalk.errors import ProcessGone, SourceUnavailable
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.live import open_kcore
 from pagewalk.kmem.task import find_task, read_mm
-from pagewalk.kmem.vmas import RawVmas, read_files, read_vmas
+from pagewalk.kmem.vmas import RawVmas, read_each, read_files, read_vmas
+from pagewalk.ranges import overlapping
 from tests import kernel_says
 from tests.live.bracket import looking_again
 from tests.targets import start
@@ -216,6 +217,35 @@ def test_vmas_that_change_all_the_time_are_read_consistently(kernel: Kernel) -> 
             assert (vmas.start < vmas.end).all()
             assert (vmas.end[:-1] <= vmas.start[1:]).all()
             assert (vmas.start % np.uint64(4096) == 0).all()
+
+
+def test_vmas_one_by_one_are_those_of_one_moment(kernel: Kernel) -> None:
+    with start("vmas", 5000, stopped=True) as running:
+        mm = find_task(kernel, running.pid).mm
+        assert mm is not None
+        whole, (each, lost) = read_vmas(kernel, mm), read_each(kernel, mm)
+    assert len(whole.start) > 5000
+    assert len(lost) == 0
+    for name, column in whole._asdict().items():
+        assert getattr(each, name).tolist() == column.tolist(), name
+
+
+@pytest.mark.parametrize("arguments", [(4, 0, 10), (3, 0, 20000)])
+def test_vmas_that_change_all_the_time_are_read_one_by_one(
+    kernel: Kernel, arguments: tuple[int, ...]
+) -> None:
+    # Those that stay are all told, whatever goes on beside them.
+    with start("storm", *arguments) as running:
+        mm = find_task(kernel, running.pid).mm
+        assert mm is not None
+        stays = [(fact["start"], fact["end"]) for fact in running.facts.values()]
+        for _ in range(30):
+            vmas, lost = read_each(kernel, mm)
+            assert (vmas.start < vmas.end).all()
+            assert (vmas.end[:-1] <= vmas.start[1:]).all()
+            assert set(stays) <= set(zip(vmas.start.tolist(), vmas.end.tolist(), strict=True))
+            assert (lost[:, 0] < lost[:, 1]).all()
+            assert not overlapping(np.stack([vmas.start, vmas.end], axis=1), lost).any()
 
 
 def test_our_own_task_is_found_without_being_told(kernel: Kernel) -> None:

@@ -102,6 +102,8 @@ _ALL = (
     _zoo("undumpable", "as nobody, with PR_SET_DUMPABLE 0: /proc/PID belongs to root"),
     _zoo("nobody", "a process of user 65534 (argument: another uid)"),
     _zoo("churn", "a thread that maps, fills with 0xff and unmaps (argument: threads)"),
+    _zoo("storm", "threads that map and unmap, and fork and exec, without a pause"
+         " (arguments: mapping threads, forking threads, VMAs that stay, shared pages on swap)"),
     _zoo("mapper", 'tell("stall") gives the worst mmap since the last one (argument: MiB)'),
     Target("sleep", "sleep(1)", ("run_quietly", "sleep", "3600"), execs=True),
     Target("top", "top(1) in batch mode", ("run_quietly", "top", "-b", "-d", "3600"), execs=True),

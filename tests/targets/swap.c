@@ -5,7 +5,7 @@
  * Reclaim passes over a page that is busy at that moment (in a CPU's batch, for one), so ask
  * again until none is left.
  */
-static void page_out(char *p, size_t pages)
+void page_out(char *p, size_t pages)
 {
 	for (int i = 0; i < 1000; i++) {
 		check(!madvise(p, pages * PAGE, MADV_PAGEOUT), "madvise(MADV_PAGEOUT)");

@@ -195,6 +195,72 @@ static void churn(char **args)
 	}
 }
 
+/* Maps of a page or a few, without a pause: VMAs come and go, merge and split. */
+static void *flicker(void *arena)
+{
+	for (unsigned i = 0;; i++) {
+		size_t pages = 1 + i * 7 % 16;
+		char *at = (char *)arena + i * 37 % 480 * PAGE;
+		char *p = mmap(at, pages * PAGE, i & 1 ? RW : PROT_READ, PRIVATE_ANON | MAP_FIXED, -1, 0);
+
+		check(p != MAP_FAILED, "mmap");
+		if (i & 1)
+			*p = 1;
+		if (i % 5)
+			check(!munmap(p, pages * PAGE), "munmap");
+	}
+	return NULL;
+}
+
+/* Children that map, and then become another program that maps, and ends. */
+static void *forks(void *arena)
+{
+	for (;;) {
+		pid_t pid = fork();
+
+		check(pid >= 0, "fork");
+		if (!pid) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			for (int i = 0; i < 64; i++)
+				mmap((char *)arena + i * 2 * PAGE, PAGE, RW, PRIVATE_ANON | MAP_FIXED, -1, 0);
+			execl("/proc/self/exe", "zoo", "brief", NULL);
+			_exit(1);
+		}
+		waitpid(pid, NULL, 0);
+	}
+	return NULL;
+}
+
+/* Lives for 50 ms. */
+static void brief(char **args)
+{
+	spawn(flicker, place(512, PMD_SIZE));
+	usleep(50000);
+	_exit(0);
+}
+
+static void storm(char **args)
+{
+	long count = number(args, 0, 2), families = number(args, 1, 1), still = number(args, 2, 3000);
+	long swapped = number(args, 3, 0);
+	char *p = map(still, PRIVATE_ANON, -1, 0);
+
+	touched("memory");
+	if (swapped) {
+		char *q = map(swapped, MAP_SHARED, memory_file("swapped", swapped), 0);
+
+		write_pages(q, 0, swapped, 1);
+		page_out(q, swapped);
+		fact("swapped", q, swapped, "empty", swapped, "shmem_swapped", swapped, NULL);
+	}
+	for (long i = 0; i < still; i += 2)
+		check(!mprotect(p + i * PAGE, PAGE, PROT_READ), "mprotect");
+	for (long i = 0; i < count; i++)
+		spawn(flicker, place(512, PMD_SIZE));
+	for (long i = 0; i < families; i++)
+		spawn(forks, place(512, PMD_SIZE));
+}
+
 static _Atomic long worst_ns, rounds;
 
 static long now_ns(void)
@@ -257,5 +323,6 @@ const struct zoo_case task_cases[] = {
 	{ "batching", batching },   { "threads", threads },     { "leader_dead", leader_dead }, { "zombie", zombie },
 	{ "shared_mm", shared_mm }, { "odd_name", odd_name },       { "undumpable", undumpable },
 	{ "nobody", nobody },       { "churn", churn },             { "mapper", mapper },
+	{ "storm", storm },         { "brief", brief },
 	{ "run", run },             { "run_quietly", run_quietly }, { NULL, NULL },
 };

@@ -64,6 +64,7 @@ void stay(void); /* on this CPU: some of the kernel's work is batched by CPU */
 size_t count_present(const char *p, size_t pages); /* by our own pagemap */
 int disk_file(const char *name, size_t pages);     /* in the page cache, in single-page folios */
 int memory_file(const char *name, size_t pages);   /* memfd */
+void page_out(char *p, size_t pages);              /* to the swap that the harness made */
 long number(char **args, int i, long otherwise);
 
 /* families */

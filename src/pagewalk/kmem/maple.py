@@ -12,7 +12,7 @@ import numpy as np
 
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import read_structs
-from pagewalk.pages import U64
+from pagewalk.pages import U64, Bool
 
 _NODE = 256
 _TYPE_SHIFT, _TYPE_MASK = np.uint64(3), np.uint64(0xF)
@@ -34,20 +34,35 @@ class _Shape(NamedTuple):
     slots: slice
 
 
+class _Slots(NamedTuple):
+    # The slots in use of some nodes, and a mask of the nodes that make no sense, and give none.
+    first: U64
+    last: U64
+    entry: U64
+    mad: Bool
+
+
+_EMPTY = np.zeros(0, np.uint64)
+_NONE = _Slots(_EMPTY, _EMPTY, _EMPTY, np.zeros(0, bool))
+
+
 class Torn(Exception):
     """Raised inside when a tree changed under the reader: read it again."""
 
 
-def read_maple_tree(kernel: Kernel, root: int) -> Entries:
-    """Read every range of the maple tree whose ``ma_root`` is ``root``.
+def read_maple_tree(kernel: Kernel, root: int, wanted: U64 | None = None) -> tuple[Entries, U64]:
+    """Read the ranges of the maple tree whose ``ma_root`` is ``root``, and tell where it was torn.
 
-    Raises Torn when a node was replaced meanwhile.
+    ``wanted`` u64[k, 2] (bytes, sorted, half open): only ranges that meet one of these are read.
+    Of the second answer, u64[n, 2] likewise, the first holds nothing: the nodes that these ranges
+    were in had been replaced. Raises Torn when there is nothing but that.
     """
+    torn = [np.zeros((0, 2), np.uint64)]
     level = Entries(
         np.zeros(1, np.uint64), np.full(1, (1 << 64) - 1, np.uint64), np.array([root], np.uint64)
     )
     if not root & 2:
-        return _stored(level)
+        return _stored(level), torn[0]
     types = kernel.btf.enumerators("maple_type")
     shapes = {
         types["maple_leaf_64"]: _shape(kernel, "maple_range_64"),
@@ -56,11 +71,23 @@ def read_maple_tree(kernel: Kernel, root: int) -> Entries:
     }
     for _ in range(_DEPTH):
         kinds = level.entry >> _TYPE_SHIFT & _TYPE_MASK
-        level = _children(kernel, level, kinds, shapes)
         # All leaves have the same depth (it is a B-tree), so one tells for its level.
-        if kinds[0] == types["maple_leaf_64"]:
-            return _stored(level)
+        last = len(kinds) == 0 or kinds[0] == types["maple_leaf_64"]
+        level, lost = _children(kernel, level, kinds, shapes)
+        torn.append(lost)
+        if wanted is not None:
+            level = _meeting(level, wanted)
+        if last:
+            lost = np.concatenate(torn)
+            return _stored(level), lost[np.argsort(lost[:, 0])]
     raise Torn
+
+
+def _meeting(level: Entries, wanted: U64) -> Entries:
+    # What meets one of these ranges.
+    at = np.minimum(np.searchsorted(wanted[:, 1], level.first, side="right"), len(wanted) - 1)
+    here = (wanted[at, 0] <= level.last) & (level.first < wanted[at, 1])
+    return Entries(*(column[here] for column in level))
 
 
 def _shape(kernel: Kernel, node: str) -> _Shape:
@@ -71,30 +98,39 @@ def _shape(kernel: Kernel, node: str) -> _Shape:
     )
 
 
-def _children(kernel: Kernel, level: Entries, kinds: U64, shapes: dict[int, _Shape]) -> Entries:
+def _children(
+    kernel: Kernel, level: Entries, kinds: U64, shapes: dict[int, _Shape]
+) -> tuple[Entries, U64]:
     addresses = level.entry & ~np.uint64(_NODE - 1)
     rows, errno = read_structs(kernel.memory, addresses, _NODE)
     words = rows.view(np.uint64)
     # A node that was replaced points at itself (ma_dead_node).
-    dead = words[:, 0] & ~np.uint64(_NODE - 1) == addresses
-    if errno.any() or dead.any():
-        raise Torn
-    alike = shapes.get(int(kinds[0]))
-    if alike is not None and (kinds == kinds[0]).all():
-        return Entries(*_ranges(words, alike, level.first, level.last))
-    if not set(kinds.tolist()) <= shapes.keys():
-        raise Torn
-    parts = []
-    for kind, shape in shapes.items():
-        here = kinds == kind
-        if here.any():
+    dead = (errno != 0) | (words[:, 0] & ~np.uint64(_NODE - 1) == addresses)
+    alike = shapes.get(int(kinds[0])) if len(kinds) else None
+    parts: list[_Slots]
+    if alike is not None and not dead.any() and (kinds == kinds[0]).all():
+        parts = [_ranges(words, alike, level.first, level.last)]
+        dead = parts[0].mad
+    else:
+        parts = [_NONE]
+        for kind, shape in shapes.items():
+            here = np.flatnonzero(~dead & (kinds == kind))
             parts.append(_ranges(words[here], shape, level.first[here], level.last[here]))
-    found = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
-    order = np.argsort(found[0])
-    return Entries(*(column[order] for column in found))
+            dead[here] = parts[-1].mad
+        dead |= ~np.isin(kinds, list(shapes))
+    first, last, entry = (np.concatenate(column) for column in list(zip(*parts, strict=True))[:3])
+    order = np.argsort(first) if len(parts) > 1 else slice(None)
+    lost = np.stack([level.first[dead], _after(level.last[dead])], axis=1)
+    return Entries(first[order], last[order], entry[order]), lost
 
 
-def _ranges(words: U64, shape: _Shape, first: U64, last: U64) -> tuple[U64, U64, U64]:
+def _after(last: U64) -> U64:
+    # The end of a range as a half-open one has it; nothing lies at the very last address.
+    end: U64 = np.where(last == np.iinfo(np.uint64).max, last, last + np.uint64(1))
+    return end
+
+
+def _ranges(words: U64, shape: _Shape, first: U64, last: U64) -> _Slots:
     slots = words[:, shape.slots]
     # The pivot of the last slot in use is the node's own end, or 0 for short; behind it the slots
     # are leftovers (mas_logical_pivot, ma_data_end).
@@ -103,7 +139,10 @@ def _ranges(words: U64, shape: _Shape, first: U64, last: U64) -> tuple[U64, U64,
     ends = np.minimum(ends, last[:, None])
     starts = np.concatenate((first[:, None], ends[:, :-1] + np.uint64(1)), axis=1)
     used = np.arange(slots.shape[1]) <= np.argmax(ends == last[:, None], axis=1)[:, None]
-    return starts[used], ends[used], slots[used]
+    mad: Bool = (used & (starts > ends)).any(axis=1)
+    if mad.any():
+        used &= ~mad[:, None]
+    return _Slots(starts[used], ends[used], slots[used], mad)
 
 
 def _stored(level: Entries) -> Entries:

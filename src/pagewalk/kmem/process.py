@@ -5,6 +5,7 @@ What every source over kernel memory shares, whatever reads the memory (eBPF, /p
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -35,11 +36,19 @@ from pagewalk.kmem.hugetlb import in_shared_table
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.machine import Machine
 from pagewalk.kmem.memory import read_pages, read_words
-from pagewalk.kmem.naming import agreeing, flags_of, unnamed, with_flags
+from pagewalk.kmem.naming import agreeing, flags_of, pieced, unnamed, with_flags
 from pagewalk.kmem.rmap import unshared
 from pagewalk.kmem.shmem import swapped_ranges
 from pagewalk.kmem.task import Task, pid_behind, read_mm, task_of
-from pagewalk.kmem.vmas import RawVmas, read_edges, read_files, read_vmas
+from pagewalk.kmem.vmas import (
+    Files,
+    RawVmas,
+    read_each,
+    read_edges,
+    read_files,
+    read_vmas,
+    still_maps,
+)
 from pagewalk.pages import (
     I64,
     LEVEL_SHIFT,
@@ -62,14 +71,16 @@ from pagewalk.proc.pagemap import PAGE, PMD_SHARING_TOLD
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
-from pagewalk.ranges import differing, holder, intersect
+from pagewalk.ranges import differing, holder, intersect, union
 from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
 from pagewalk.states import HOLE_STATES, ORDINARY, classify
 from pagewalk.tally import Gaps, Kind, Memo, Plain, count_by_reading, count_tables, sweep
 
+SHMEM_CHANGED = "a mapping of shared memory changed after the walk; --freeze stops the process"
+NOWHERE = np.zeros((0, 2), np.uint64)
 NO_PAGE_MAPCOUNT = "CONFIG_NO_PAGE_MAPCOUNT"  # shared is what was so once
 RETRIES = 3
-VMA_TRIES = 3
+VMA_TRIES = 2
 PMD_SHIFT = 21  # every architecture with a direct map that is known here
 
 
@@ -92,7 +103,7 @@ class KernelSource:
     ``struct_pid`` the address of its struct pid, which that open directory keeps. ``proof`` u64[2]
     is where the task's start time and mm lie, with the place of the mm's sequence where the kernel
     keeps one. ``pagemap_fd`` serves hugetlb only and is -1 where refused. ``known`` are the VMAs
-    as they were last read.
+    as they were last read, ``restless`` is what could not be read of them.
     """
 
     name: str
@@ -111,6 +122,7 @@ class KernelSource:
     notes: tuple[Withheld, ...] = ()
     last: LastMaps = field(default_factory=LastMaps)
     known: Known | None = None
+    restless: Withheld | None = None
     memo: Memo = field(default_factory=Memo)
 
     @property
@@ -121,35 +133,60 @@ class KernelSource:
     @property
     def withheld(self) -> tuple[Withheld, ...]:
         """Return what this source cannot tell of this process."""
-        return (*self.machine.notes, *self.notes)
+        restless = () if self.restless is None else (self.restless,)
+        return (*self.machine.notes, *self.notes, *restless)
 
     def vmas(self) -> VMAs:
         """Return the VMAs of the maple tree, named by maps where it may be read.
 
-        Raises ProcessGone when the task has ended or has another mm.
+        Where a process maps and unmaps all the time, each is as it was at a moment of its own, and
+        ``withheld`` tells what could not be read even so. Raises ProcessGone when the task has
+        ended or has another mm.
         """
         sequence = self.check_alive()
-        raw: RawVmas | None = None
         for _ in range(VMA_TRIES):
             named = self.read_maps()
             if self.known and self.known.sequence == sequence and self.known.named is named:
                 return self.known.vmas
-            try:
-                raw = read_vmas(self.machine.kernel, self.mm)
-            except SourceUnavailable:
-                if named is None:
-                    raise
+            raw, lost = self.read_raw()
+            if named is None or (not len(lost) and self.agree(named, raw)):
                 break
-            if named is None:
-                return unnamed(raw, read_files(self.machine.kernel, raw.file), self.filesystems)
-            known = agreeing(named, raw)
-            if int(known.sum()) == len(raw.start):
-                break
-        # A process that maps and unmaps all the time: where the two readings agree.
-        assert named is not None
-        vmas = with_flags(named, flags_of(named, raw))
-        if raw is not None and sequence is not None and self.check_alive() == sequence:
+        self.restless = None
+        if named is not None and not len(lost) and self.agree(named, raw):
+            vmas = with_flags(named, flags_of(named, raw))
+        else:
+            vmas = self.piece_together(named, raw, lost)
+        if self.check_alive() == sequence and sequence is not None and named is not None:
             self.known = Known(sequence, named, raw, vmas)
+        return vmas
+
+    def agree(self, named: VMAs, raw: RawVmas) -> bool:
+        # Whether maps and the maple tree tell of the same VMAs; maps has the gate VMA beside them.
+        gate = int((named.start >= np.uint64(self.machine.arch.user_end)).sum())
+        return int(agreeing(named, raw).sum()) == len(raw.start) == len(named) - gate
+
+    def read_raw(self) -> tuple[RawVmas, U64]:
+        # The VMAs, all of one moment or else one by one, and where none could be read, u64[n, 2].
+        kernel = self.machine.kernel
+        with suppress(SourceUnavailable):
+            return read_vmas(kernel, self.mm), NOWHERE
+        self.check_alive()  # the VMAs of an mm that is torn down change, too
+        return read_each(kernel, self.mm)
+
+    def piece_together(self, named: VMAs | None, raw: RawVmas, lost: U64) -> VMAs:
+        # The VMAs one by one. What is said of them in `withheld` is what changed in each reading.
+        files = read_files(self.machine.kernel, raw.file)
+        if not files.known.all():
+            ranges = np.stack([raw.start, raw.end], axis=1)
+            lost = union(np.concatenate([lost, ranges[~files.known]]))
+            raw = RawVmas._make(column[files.known] for column in raw)
+            files = Files._make(column[files.known] for column in files)
+        vmas = unnamed(raw, files, self.filesystems)
+        if named is None:
+            self.restless = unread(lost, self.machine.arch.user_end)
+            return vmas
+        vmas, told = pieced(vmas, named, lost, self.machine.arch.user_end)
+        self.restless = unflagged(told) if len(told) else None
         return vmas
 
     def changed(self, vmas: VMAs) -> int:
@@ -157,11 +194,16 @@ class KernelSource:
         sequence = self.check_alive()
         if self.known and self.known.sequence == sequence and self.known.vmas is vmas:
             return 0
-        rows = vmas.end <= np.uint64(self.machine.arch.user_end)
+        ranges = vmas.ranges[vmas.end <= np.uint64(self.machine.arch.user_end)]
         try:
-            return differing(vmas.ranges[rows], read_edges(self.machine.kernel, self.mm))
+            changed = differing(ranges, read_edges(self.machine.kernel, self.mm))
         except SourceUnavailable:
-            return differing(vmas.ranges, self.vmas().ranges)
+            raw, lost = self.read_raw()
+            now = np.stack([raw.start, raw.end], axis=1)
+            changed = differing(ranges, now) or len(lost)
+        if changed:  # or the tree was torn down under the reader
+            self.check_alive()
+        return changed
 
     def check_alive(self) -> int | None:
         # Another task that reuses this one's memory has neither its start time nor its mm. Returns
@@ -182,7 +224,10 @@ class KernelSource:
             text = self.target.read("maps", self.stall)
         except PagewalkError:
             return None
-        return self.last.parse(text, self.filesystems) if text else None
+        if not text:  # what it was opened of is gone (proc_maps_open, fs/proc/task_mmu.c)
+            self.check_alive()
+            raise ProcessGone(self.target.pid, "exec'ed another program while it was opened")
+        return self.last.parse(text, self.filesystems)
 
     def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
         """Yield the leaves, holes and doubts of the real page tables in ``ranges``."""
@@ -318,32 +363,38 @@ class KernelSource:
         )
         return words, errno == 0
 
-    def counts(self, vmas: VMAs) -> Iterator[Counts]:
-        """Yield bytes by VMA and state, whole page tables at a time."""
-        rows = np.flatnonzero(vmas.end <= np.uint64(self.machine.arch.user_end))
+    def counts(self, vmas: VMAs, ranges: U64) -> Iterator[Counts]:
+        """Yield bytes of ``ranges`` by VMA and state, whole page tables at a time."""
+        user = ranges[ranges[:, 1] <= np.uint64(self.machine.arch.user_end)]
+        row = holder(user[:, 0], vmas.ranges)
         # The huge zero page looks like any other huge leaf until its frame is looked at.
         tally = count_tables(
             self.machine.arch,
             self.root,
             self.read_tables,
-            vmas.ranges[rows],
+            user,
             retries=RETRIES,
             count_plain=self.count_many,
             memo=self.memo,
         )
-        huge = (tally.size[:, Kind.HUGE] != 0) & (vmas.backing[rows] == Backing.ANON.value)
-        yield tallied(vmas, rows, tally.size, ~huge)
-        for batch in self.leaves(vmas, vmas.ranges[rows[huge]]) if huge.any() else ():
+        huge = (tally.size[:, Kind.HUGE] != 0) & (vmas.backing[row] == Backing.ANON.value)
+        yield tallied(vmas, row, tally.size, ~huge)
+        for batch in self.leaves(vmas, user[huge]) if huge.any() else ():
             yield self.count_batch(vmas, batch)
 
     def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
         """Yield what the page cache of each object tells; raises OSError when it will not."""
         kernel = self.machine.kernel
-        raw = read_vmas(kernel, self.mm)
-        files = dict(zip(raw.start.tolist(), raw.file.tolist(), strict=True))
-        for start in vmas.start[rows].tolist():
-            file = files.get(start, 0)
-            ranges = swapped_ranges(kernel, file) if file else np.zeros((0, 2), np.uint64)
+        raw, _ = self.read_raw()
+        found = zip(raw.start.tolist(), raw.end.tolist(), raw.offset.tolist(), strict=True)
+        at = {key: row for row, key in enumerate(found)}
+        for row in rows.tolist():
+            here = at.get((int(vmas.start[row]), int(vmas.end[row]), int(vmas.offset[row])))
+            if here is None:
+                raise OSError(errno.EAGAIN, SHMEM_CHANGED)
+            ranges = swapped_ranges(kernel, int(raw.file[here]))
+            if not still_maps(kernel, self.mm, raw, here):  # so that was another file, perhaps
+                raise OSError(errno.EAGAIN, SHMEM_CHANGED)
             yield partial(covered, ranges)
 
     def page_tables(self) -> int | None:
@@ -378,6 +429,29 @@ class KernelSource:
         """Give back what belongs to this process; the machine stays open for the next."""
         if self.pagemap_fd >= 0:
             os.close(self.pagemap_fd)
+
+
+def unread(lost: U64, user_end: int) -> Withheld | None:
+    """Return what to say of VMAs in ``lost`` u64[n, 2], None of nothing."""
+    if not len(lost):
+        return None
+    size = int((np.minimum(lost[:, 1], np.uint64(user_end)) - lost[:, 0]).sum())
+    return Withheld(
+        "VMAs",
+        f"in {len(lost)} places, {size} bytes at most, they changed each time they were read, and"
+        " maps may not be read; --freeze stops the process for the walk",
+        partial=True,
+    )
+
+
+def unflagged(told: I64) -> Withheld:
+    """Return what to say of VMAs of these sizes, bytes, whose flags are not known."""
+    return Withheld(
+        f"vm_flags of {len(told)} VMAs",
+        f"their {int(told.sum())} bytes were mapped anew each time they were read; they are shown"
+        " as maps told of them; --freeze stops the process for the walk",
+        partial=True,
+    )
 
 
 def covered(ranges: U64, offset: int, size: int) -> int:

@@ -11,9 +11,13 @@ from pagewalk.errors import SourceUnavailable, Unsupported
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.maple import Entries, Torn, read_maple_tree
 from pagewalk.kmem.memory import read_structs, read_words
-from pagewalk.pages import U32, U64
+from pagewalk.pages import U8, U32, U64, Bool
+from pagewalk.ranges import overlapping, without
 
-_ATTEMPTS = 20
+_ATTEMPTS = 8  # at all VMAs at once
+_LOOKS = 20  # at those that change
+# What must be the same in both readings of a VMA: what is told of it.
+_COMPARED = ("vm_start", "vm_end", "vm_flags", "vm_pgoff", "vm_file", "vm_mm", "vm_ops", "anon_vma")
 _MINOR_BITS = np.uint64(20)  # include/linux/kdev_t.h
 
 
@@ -37,23 +41,51 @@ class RawVmas(NamedTuple):
 
 
 class Files(NamedTuple):
-    """Hold ``inode`` u64, ``major`` and ``minor`` u32 of each VMA's file, 0 when anonymous."""
+    """Hold ``inode`` u64, ``major`` and ``minor`` u32 of each VMA's file, 0 when anonymous.
+
+    ``known`` is a mask: elsewhere the file was closed under each reading, and the rest is 0.
+    """
 
     inode: U64
     major: U32
     minor: U32
+    known: Bool
 
 
 _Answer = TypeVar("_Answer")
 
 
 def read_vmas(kernel: Kernel, mm: int) -> RawVmas:
-    """Read the VMAs of the mm_struct at ``mm``, consistent: no lock is taken, so it reads again
-    until the tree, the VMAs and the mm's own count agree.
+    """Read the VMAs of the mm_struct at ``mm``, all of one moment: no lock is taken, so it reads
+    again until the tree, the VMAs and the mm's own count agree.
 
     Raises Unsupported before 6.1, SourceUnavailable when they change all the time.
     """
     return _consistent(kernel, lambda: _read_once(kernel, mm))
+
+
+def read_each(kernel: Kernel, mm: int) -> tuple[RawVmas, U64]:
+    """Read the VMAs of the mm_struct at ``mm`` one by one, each as it was at a moment of its own.
+
+    What changes under the reader is read again, and only that. The second answer, u64[n, 2] half
+    open, is what changed each time: any VMAs there are missing in the first. Raises as read_vmas
+    does.
+    """
+    wanted = np.array([[0, np.iinfo(np.uint64).max]], np.uint64)
+    found = RawVmas(*(np.zeros(0, np.uint64) for _ in RawVmas._fields))
+    reads = 0
+    for _ in range(_LOOKS):
+        try:
+            new, torn = _look(kernel, mm, wanted)
+        except (Torn, OSError):
+            continue
+        reads += 1
+        found, wanted = _put(found, new, torn)
+        if not len(wanted):
+            break
+    if not reads:
+        raise _restless(_LOOKS)
+    return found, wanted
 
 
 def read_edges(kernel: Kernel, mm: int) -> U64:
@@ -62,11 +94,21 @@ def read_edges(kernel: Kernel, mm: int) -> U64:
 
 
 def read_files(kernel: Kernel, file: U64) -> Files:
-    """Read what the struct files at ``file`` (u64[n], 0 for none) are of.
+    """Read what the struct files at ``file`` (u64[n], 0 for none) are of."""
+    for _ in range(_ATTEMPTS):
+        files = _identify(kernel, file)
+        if files.known.all():
+            break
+    return files
 
-    Raises SourceUnavailable when they change all the time.
-    """
-    return _consistent(kernel, lambda: _identify(kernel, file))
+
+def still_maps(kernel: Kernel, mm: int, vmas: RawVmas, row: int) -> bool:
+    """Return whether VMA ``row`` of ``vmas`` maps the same file at the same place as before."""
+    found = kernel.fields(
+        "vm_area_struct", int(vmas.address[row]), ("vm_mm", "vm_start", "vm_end", "vm_file")
+    )
+    before = (mm, *(int(column[row]) for column in (vmas.start, vmas.end, vmas.file)))
+    return tuple(found.values()) == before
 
 
 def _consistent(kernel: Kernel, read: Callable[[], _Answer]) -> _Answer:
@@ -77,13 +119,24 @@ def _consistent(kernel: Kernel, read: Callable[[], _Answer]) -> _Answer:
             return read()
         except (Torn, OSError):
             continue
-    raise SourceUnavailable(
-        "kernel memory", f"its VMAs changed in each of {_ATTEMPTS} reads", "freeze the target"
+    raise _restless(_ATTEMPTS)
+
+
+def _restless(times: int) -> SourceUnavailable:
+    return SourceUnavailable(
+        "kernel memory", f"its VMAs changed in each of {times} reads", "freeze the target"
     )
 
 
 def _tree(kernel: Kernel, mm: int) -> Entries:
-    return read_maple_tree(kernel, kernel.field("mm_struct", mm, "mm_mt.ma_root"))
+    tree, torn = read_maple_tree(kernel, _root(kernel, mm))
+    if len(torn):
+        raise Torn
+    return tree
+
+
+def _root(kernel: Kernel, mm: int) -> int:
+    return kernel.field("mm_struct", mm, "mm_mt.ma_root")
 
 
 def _edges(tree: Entries) -> U64:
@@ -92,51 +145,88 @@ def _edges(tree: Entries) -> U64:
 
 def _read_once(kernel: Kernel, mm: int) -> RawVmas:
     entries = _tree(kernel, mm)
-    size = kernel.btf.size("vm_area_struct")
-    rows, errno = read_structs(kernel.memory, entries.entry, size)
-    if errno.any():
+    rows, errno = read_structs(kernel.memory, entries.entry, kernel.btf.size("vm_area_struct"))
+    if errno.any() or not _fits(kernel, mm, entries, rows).all():
         raise Torn
+    if kernel.field("mm_struct", mm, "map_count") != len(rows):
+        raise Torn
+    return _columns(kernel, entries.entry, rows)
 
+
+def _fits(kernel: Kernel, mm: int, tree: Entries, rows: U8) -> Bool:
+    # A VMA that was freed and reused meanwhile has another mm or another range.
+    start, end, owner = (
+        kernel.column(rows, "vm_area_struct", name) for name in ("vm_start", "vm_end", "vm_mm")
+    )
+    fits: Bool = (start == tree.first) & (end - np.uint64(1) == tree.last) & (owner == mm)
+    return fits
+
+
+def _columns(kernel: Kernel, address: U64, rows: U8) -> RawVmas:
     def column(path: str) -> U64:
         return kernel.column(rows, "vm_area_struct", path).astype(np.uint64)
 
-    start, end, file = column("vm_start"), column("vm_end"), column("vm_file")
-    _check(kernel, mm, entries, start, end, column("vm_mm"))
     return RawVmas(
-        address=entries.entry,
-        start=start,
-        end=end,
+        address=address,
+        start=column("vm_start"),
+        end=column("vm_end"),
         flags=column("vm_flags"),
         offset=column("vm_pgoff") * np.uint64(4096),
-        file=file,
+        file=column("vm_file"),
         ops=column("vm_ops"),
         anon_vma=column("anon_vma"),
     )
 
 
-def _check(kernel: Kernel, mm: int, tree: Entries, start: U64, end: U64, owner: U64) -> None:
-    # A VMA that was freed and reused meanwhile has another mm or another range.
-    same_range = (start == tree.first) & (end - np.uint64(1) == tree.last)
-    if not same_range.all() or (owner != np.uint64(mm)).any():
-        raise Torn
-    if kernel.field("mm_struct", mm, "map_count") != len(start):
-        raise Torn
+def _look(kernel: Kernel, mm: int, wanted: U64) -> tuple[RawVmas, U64]:
+    # The VMAs that meet `wanted` and are the same in two readings on end, and where others are.
+    tree, torn = read_maple_tree(kernel, _root(kernel, mm), wanted)
+    size, paths = kernel.btf.size("vm_area_struct"), list(_COMPARED)
+    # (6.4) who changes a VMA writes the mm's sequence into it first (vma_start_write)
+    paths += [path for path in ("vm_lock_seq",) if kernel.btf.has("vm_area_struct", path)]
+    rows, errno = read_structs(kernel.memory, tree.entry, size)
+    again, lost = read_structs(kernel.memory, tree.entry, size)
+    same = (errno == 0) & (lost == 0) & _fits(kernel, mm, tree, rows)
+    for path in paths:
+        one, other = (kernel.column(r, "vm_area_struct", path) for r in (rows, again))
+        same &= one == other
+    return (
+        _columns(kernel, tree.entry[same], rows[same]),
+        np.concatenate([torn, _edges(tree)[~same]]),
+    )
+
+
+def _put(found: RawVmas, new: RawVmas, torn: U64) -> tuple[RawVmas, U64]:
+    # Both together, the newer one where two overlap, and what is to be looked at again: `torn`,
+    # and what was an older one's and is not the newer one's.
+    old = np.stack([found.start, found.end], axis=1)
+    over = overlapping(old, np.stack([new.start, new.end], axis=1))
+    kept = RawVmas(*(column[~over] for column in found))
+    both = [np.concatenate(columns) for columns in zip(kept, new, strict=True)]
+    order = np.argsort(both[RawVmas._fields.index("start")])
+    merged = RawVmas(*(column[order] for column in both))
+    known = np.stack([merged.start, merged.end], axis=1)
+    return merged, without(np.concatenate([torn, old[over]]), known)
 
 
 def _identify(kernel: Kernel, file: U64) -> Files:
     # file -> f_inode -> i_ino, i_sb -> s_dev, each step once for all VMAs that have a file.
-    has = file != 0
+    has = np.flatnonzero(file)
     inode, device = np.zeros(len(file), np.uint64), np.zeros(len(file), np.uint64)
-    inodes = _follow(kernel, "file", file[has], "f_inode")
-    inode[has] = _follow(kernel, "inode", inodes, "i_ino")
-    super_blocks = _follow(kernel, "inode", inodes, "i_sb")
-    device[has] = _follow(kernel, "super_block", super_blocks, "s_dev") & np.uint64(0xFFFFFFFF)
+    known = np.ones(len(file), bool)
+    inodes, found = _follow(kernel, "file", file[has], "f_inode")
+    inode[has], read = _follow(kernel, "inode", inodes, "i_ino")
+    super_blocks, same = _follow(kernel, "inode", inodes, "i_sb")
+    words, last = _follow(kernel, "super_block", super_blocks, "s_dev")
+    device[has] = words & np.uint64(0xFFFFFFFF)
+    known[has] = found & read & same & last
+    inode[~known], device[~known] = 0, 0
     major = (device >> _MINOR_BITS).astype(np.uint32)
-    return Files(inode, major, (device & np.uint64((1 << 20) - 1)).astype(np.uint32))
+    minor = (device & np.uint64((1 << 20) - 1)).astype(np.uint32)
+    return Files(inode, major, minor, known)
 
 
-def _follow(kernel: Kernel, struct: str, addresses: U64, path: str) -> U64:
+def _follow(kernel: Kernel, struct: str, addresses: U64, path: str) -> tuple[U64, Bool]:
+    # The words, and which of them could be read.
     words, errno = read_words(kernel.memory, addresses + np.uint64(kernel.btf.offset(struct, path)))
-    if errno.any():
-        raise Torn
-    return words
+    return words, errno == 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -84,15 +86,31 @@ def evicted(fd: int, offset: int, size: int) -> int:
 
     cachestat(2) counts them as evicted pages. Raises OSError (ENOSYS before 6.5).
     """
-    if os.uname().machine == "alpha":
-        raise OSError("cachestat has another number there")
-    libc = ctypes.CDLL(None, use_errno=True)
-    span = (ctypes.c_uint64 * 2)(offset, size)
-    result = (ctypes.c_uint64 * 5)()
-    if libc.syscall(NR_CACHESTAT, fd, span, result, 0) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return int(result[3]) * PAGE
+    with refusing():
+        if os.uname().machine == "alpha":
+            raise OSError(errno.ENOSYS, "cachestat has another number there")
+        libc = ctypes.CDLL(None, use_errno=True)
+        span = (ctypes.c_uint64 * 2)(offset, size)
+        result = (ctypes.c_uint64 * 5)()
+        if libc.syscall(NR_CACHESTAT, fd, span, result, 0) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        return int(result[3]) * PAGE
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    # An OSError says what it takes; one of a mapping that has gone says that.
+    try:
+        yield
+    except OSError as err:
+        says = (
+            "a mapping changed before its object was asked; --freeze stops the process"
+            if err.errno == errno.ENOENT
+            else f"/proc/PID/map_files and cachestat(2) cannot be used ({err.strerror}); needs"
+            " CAP_SYS_ADMIN and Linux 6.5, or --source ebpf"
+        )
+        raise OSError(err.errno, says) from err
 
 
 def ask_cachestat(target: Target, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
@@ -101,7 +119,8 @@ def ask_cachestat(target: Target, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
     It holds until the next one is asked for. Raises OSError.
     """
     for row in rows.tolist():
-        fd = open_mapped_file(target, int(vmas.start[row]), int(vmas.end[row]))
+        with refusing():
+            fd = open_mapped_file(target, int(vmas.start[row]), int(vmas.end[row]))
         try:
             yield partial(evicted, fd)
         finally:

@@ -67,8 +67,8 @@ class Source(Protocol):
     def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Batch | Counts]:
         """Yield what ``leaves`` does for who adds up: in no order, alike pages as Counts."""
 
-    def counts(self, vmas: VMAs) -> Iterator[Counts]:
-        """Yield bytes by VMA and state, without reading any frame."""
+    def counts(self, vmas: VMAs, ranges: U64) -> Iterator[Counts]:
+        """Yield bytes of ``ranges`` by VMA and state, without reading any frame."""
 
     def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
         """Yield for each of ``rows``, VMAs of shmem, what tells the swapped bytes of its object.

@@ -279,9 +279,10 @@ class ProcfsSource:
         """Yield what ``leaves`` does: every word has to be read."""
         return self.leaves(vmas, ranges)
 
-    def counts(self, vmas: VMAs) -> Iterator[Counts]:
-        """Yield bytes by VMA and state from PAGEMAP_SCAN alone; words are read of swap only."""
-        shown = visible(vmas)
+    def counts(self, vmas: VMAs, ranges: U64) -> Iterator[Counts]:
+        """Yield bytes of ``ranges`` by VMA and state from PAGEMAP_SCAN alone; words are read of
+        swap only."""
+        shown, _, _ = intersect(visible(vmas), ranges)
         if not self.huge:
             for batch in self.leaves(vmas, shown):
                 yield count_leaves(vmas, batch.leaves)

@@ -1,0 +1,173 @@
+"""Walk processes that map, unmap, fork and exec without a pause: what is refused, what cannot be.
+
+``python -m tests.churn 25000`` walks so often by each source, as root, and prints the figures.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import cycle
+from math import inf
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+
+import pagewalk
+from pagewalk.account import Table
+from pagewalk.errors import NoAddressSpace, PagewalkError, ProcessGone
+from pagewalk.pages import Counts, Flag, Pages
+from pagewalk.walking import Walk
+from tests.targets import start
+
+# Mapping threads, forking threads and VMAs that stay, of each target.
+STORMS = ((2, 1, 3000), (3, 2, 100), (1, 3, 10))
+PARTS = ("anon", "file", "shmem", "zero", "special", "hugetlb", "device")
+# How a walk is consumed: summed up, page by page, or counted.
+WAYS = ("sums", "pages", "counts")
+
+
+@dataclass
+class Tally:
+    """How walks went: how many, those of processes that had ended, those that were partial; why
+    others were refused, and what was impossible."""
+
+    walks: int = 0
+    ended: int = 0
+    partial: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    impossible: Counter[str] = field(default_factory=Counter)
+
+
+def walk_storms(source: str, seconds: float) -> Tally:
+    """Walk each target and its children in turn, for ``seconds`` in all."""
+    tally = Tally()
+    for arguments in STORMS:
+        deadline = monotonic() + seconds / len(STORMS)
+        with start("storm", *arguments) as running:
+            walk_family(running.pid, source, tally, until=deadline)
+    return tally
+
+
+def walk_family(
+    pid: int, source: str, tally: Tally, *, until: float = inf, upto: float = inf
+) -> None:
+    """Walk ``pid``, which stays, and its children, which do not, until a moment or a count."""
+    for way in cycle(WAYS):
+        for member in (pid, *children(pid)):
+            if monotonic() > until or tally.walks >= upto:
+                return
+            walk_once(member, source, way, tally, ends=member != pid)
+
+
+def walk_once(pid: int, source: str, way: str, tally: Tally, *, ends: bool) -> None:
+    """Walk ``pid`` and add how it went to ``tally``; ``ends``: it may end, or become another."""
+    tally.walks += 1
+    try:
+        walked = pagewalk.walk(pid, source=source, frames=way != "counts")
+        if way == "pages":
+            wrong = list(wrong_pages(walked))
+        else:
+            wrong = list(wrong_amounts(pagewalk.by_vma(walked)))
+    except (ProcessGone, NoAddressSpace) as err:
+        tally.ended += ends
+        tally.refused.update([] if ends else [plain(err)])
+    except (PagewalkError, OSError) as err:
+        tally.refused[plain(err)] += 1
+    else:
+        tally.partial += bool(walked.outcome.partial)
+        tally.impossible.update(wrong)
+
+
+def plain(err: Exception) -> str:
+    # Without numbers, so that alike ones are counted together.
+    return f"{type(err).__name__}: {re.sub(r'[0-9]+', 'N', str(err))}"
+
+
+def children(pid: int) -> list[int]:
+    """Return the pids of the processes whose parent is ``pid``."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with suppress(OSError):
+                stat = Path(f"/proc/{entry}/stat").read_bytes().rpartition(b")")[2].split()
+                if int(stat[1]) == pid:
+                    found.append(int(entry))
+    return found
+
+
+def wrong_amounts(table: Table) -> Iterator[str]:
+    """Yield what cannot be about the amounts of a walk."""
+    columns, vmas = table.columns, table.vmas
+    if (vmas.start >= vmas.end).any() or (vmas.end[:-1] > vmas.start[1:]).any():
+        yield "VMAs that are empty or overlap"
+    for name, column in columns.items():
+        if column is not None and (column < 0).any():
+            yield f"{name} is negative"
+    size, present, absent = (columns[name] for name in ("size", "present", "not_present"))
+    assert size is not None and present is not None and absent is not None
+    unmapped = columns["not_mapped"]
+    if (present + absent + (0 if unmapped is None else unmapped) != size).any():
+        yield "present + not_present + not_mapped is not size"
+    parts = [column for name in PARTS if (column := columns[name]) is not None]
+    if len(parts) == len(PARTS) and (sum(parts) != present).any():
+        yield "present is not the sum of its kinds"
+    for less, more in (("uss", "pss"), ("pss", "rss"), ("rss", "size")):
+        first, second = columns[less], columns[more]
+        if first is not None and second is not None and (first > second).any():
+            yield f"{less} is more than {more}"
+
+
+def wrong_pages(walked: Walk) -> Iterator[str]:
+    """Yield what cannot be about the pages of a walk."""
+    told = np.zeros(len(walked.vmas), np.uint64)
+    for batch in walked.batches:
+        np.add.at(told, batch.vma, batch.size)
+        if isinstance(batch, Counts):
+            continue
+        start, end = walked.vmas.start[batch.vma], walked.vmas.end[batch.vma]
+        if ((batch.addr < start) | (batch.addr + batch.size > end)).any():
+            yield "a page outside of its VMA"
+        if has_impossible_frame(batch):
+            yield "a frame that cannot be"
+    if (told > walked.vmas.size).any():
+        yield "more pages than a VMA has"
+
+
+def has_impossible_frame(pages: Pages) -> bool:
+    present = pages.flags & np.uint32(Flag.PRESENT | Flag.SPECIAL) == np.uint32(Flag.PRESENT)
+    return pages.pfn is not None and bool((pages.pfn[present] > highest_frame()).any())
+
+
+@cache
+def highest_frame() -> int:
+    """Return the last frame of RAM; the kernel shows the addresses to root only."""
+    lines = Path("/proc/iomem").read_text().splitlines()
+    ram = [line.split()[0] for line in lines if line.endswith(" : System RAM")]
+    return max(int(span.split("-")[1], 16) for span in ram) >> 12
+
+
+def main() -> None:
+    wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    for source in sys.argv[2:] or ("ebpf", "procfs"):
+        tally, begun = Tally(), monotonic()
+        for arguments in STORMS:
+            upto = tally.walks + wanted // len(STORMS)
+            with start("storm", *arguments) as running:
+                walk_family(running.pid, source, tally, upto=upto)
+        print(f"{source}: {tally.walks} walks in {monotonic() - begun:.0f} s, {tally.ended} of"
+              f" processes that had ended, {tally.partial} partial;"
+              f" {tally.refused.total()} refused, {tally.impossible.total()} impossible")
+        for why, count in (tally.refused + tally.impossible).most_common():
+            print(f"  {count} {why}")
+
+
+if __name__ == "__main__":
+    main()
