@@ -32,7 +32,7 @@ RANKS = {
     "address": 3, "vtop": 3, "remarks": 3, "translate": 3, "vtop_words": 3, "check": 3,
     "render": 4,
     "commands": 5, "tui": 5,
-    "cli": 6, "__main__": 6, "__init__": 6,
+    "interrupt": 6, "cli": 6, "__main__": 6, "__init__": 6,
 }
 # Files of these folders do not know one another.
 STRANGERS = ("arch", "sources", "render", "commands")

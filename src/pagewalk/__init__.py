@@ -9,10 +9,11 @@ See docs/python-api.md.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+# Nothing is imported to start with: what a Ctrl-C meets before __main__ can answer it is short.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pagewalk.account import COLUMNS, Table, by_vma
     from pagewalk.errors import (
         BadRequest,
@@ -60,6 +61,8 @@ HOMES = {
 
 def __getattr__(name: str) -> Any:
     # PEP 562; the name is kept, so that this runs once for each.
+    import importlib
+
     if name not in HOMES:
         raise AttributeError(f"module 'pagewalk' has no attribute '{name}'")
     value = getattr(importlib.import_module(f"pagewalk.{HOMES[name]}"), name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -15,6 +16,8 @@ import click
 
 from pagewalk.commands import complete_target
 from pagewalk.errors import PagewalkError
+from pagewalk.interrupt import INTERRUPTED
+from pagewalk.terminal import harmless, keep_names
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -28,6 +31,8 @@ COMMANDS = {
     "check": "pagewalk.commands.check",
     "doctor": "pagewalk.commands.doctor",
 }
+
+DISTURBING = ("--freeze",)
 
 EPILOG = """\b
 Exit codes: 0 complete, 1 failed, 2 usage, 3 complete but partial (rights or a
@@ -114,6 +119,7 @@ def main(args: list[str] | None = None) -> int:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if sys.stdout is None:
         return fail("standard output is closed; redirect it to a file, or to /dev/null", 1)
+    keep_names(sys.stdout)
     try:
         code = cli.main(args, prog_name="pagewalk", standalone_mode=False)
         sys.stdout.flush()
@@ -121,10 +127,9 @@ def main(args: list[str] | None = None) -> int:
     except PagewalkError as err:
         return fail(str(err), err.exit_code)
     except click.ClickException as err:
-        err.show()
-        return 2
+        return misused(err)
     except (KeyboardInterrupt, click.Abort):
-        return fail("interrupted; nothing was changed", 130)
+        return fail(INTERRUPTED, 130)
     except BrokenPipeError:
         return drop_output()
     except OSError as err:
@@ -149,6 +154,18 @@ def run() -> NoReturn:
     os._exit(code)
 
 
+def misused(error: click.ClickException) -> int:
+    # What was typed may be anything, too. A mistyped option must not lead to one that disturbs.
+    if isinstance(error, click.NoSuchOption):
+        known = [name for name in error.possibilities or () if name not in DISTURBING]
+        error = click.NoSuchOption(error.option_name, error.message, known, error.ctx)
+    said = io.StringIO()
+    error.show(said)
+    with contextlib.suppress(OSError):
+        print(harmless(said.getvalue()), end="", file=sys.stderr)
+    return 2
+
+
 def drop_output() -> int:
     # The reader has seen enough. What is still buffered must not be written at exit.
     with contextlib.suppress(OSError):
@@ -157,8 +174,6 @@ def drop_output() -> int:
 
 
 def fail(message: str, code: int) -> int:
-    # A process may be called anything; a terminal must not obey its name.
-    safe = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
     with contextlib.suppress(OSError):
-        print(f"pagewalk: {safe}", file=sys.stderr)
+        print(f"pagewalk: {harmless(message)}", file=sys.stderr)
     return code

@@ -1,13 +1,26 @@
-"""Text for people: folded to the terminal, coloured on one only, safe to print on it."""
+"""Text for people: folded to the terminal, coloured on one only, safe to print on it.
+
+Names are hostile: they may hold control characters, characters that turn the direction of writing
+or that nobody sees, and bytes that are no UTF-8. What stands for such a character is its escape.
+"""
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
-import textwrap
+import re
 from collections.abc import Sequence
 from typing import TextIO
 
 BOLD, DIM, RED, GREEN, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
+COLOURS = re.compile(r"(\x1b\[(?:[012]|3[12])m)")
+# What Python calls printable and nobody sees (Default_Ignorable_Code_Point of Unicode), and the
+# Braille pattern without dots.
+UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
 
 
 def width(out: TextIO) -> int | None:
@@ -31,10 +44,73 @@ def paint(out: TextIO, colour: str, text: str) -> str:
 
 
 def printable(name: str) -> str:
-    """Return ``name`` with control and undecodable characters as escapes: safe on a terminal."""
+    """Return ``name`` with control, unseen and undecodable characters as escapes."""
+    if name.isprintable() and (name.isascii() or not UNSEEN.search(name)):
+        return name
     return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in name
+        c if c.isprintable() and not UNSEEN.match(c) else c.encode("unicode_escape").decode()
+        for c in name
     )
+
+
+def harmless(text: str) -> str:
+    """Return lines of text as `printable` does each of them."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+class Screen(io.TextIOBase):
+    """A stream on which a terminal is shown nothing that it would obey.
+
+    With ``colours`` those of `paint` are let through, where the stream is a terminal.
+    """
+
+    def __init__(self, out: TextIO, *, colours: bool) -> None:
+        super().__init__()
+        self._out = out
+        self._colours = colours and out.isatty()
+
+    def write(self, text: str) -> int:
+        """Write ``text``, made `harmless`."""
+        if text.replace("\n", " ").isprintable() and text.isascii():
+            return self._out.write(text)
+        # Every second piece is one of the colours.
+        pieces = COLOURS.split(text) if self._colours else [text]
+        pieces[::2] = map(harmless, pieces[::2])
+        return self._out.write("".join(pieces))
+
+    def flush(self) -> None:
+        """Flush the stream beneath."""
+        self._out.flush()
+
+    def isatty(self) -> bool:
+        """Return whether the stream beneath is a terminal."""
+        return self._out.isatty()
+
+    def fileno(self) -> int:
+        """Return the descriptor of the stream beneath."""
+        return self._out.fileno()
+
+
+def name_bytes(error: UnicodeError) -> tuple[bytes, int]:
+    """Return the bytes of a name that a stream's encoding has no way to write (codecs.register).
+
+    A byte that was no UTF-8 is itself again; any other character becomes its escape.
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    part = error.object[error.start : error.end]
+    written = (
+        bytes([ord(c) - 0xDC00]) if "\udc80" <= c <= "\udcff" else c.encode("unicode_escape")
+        for c in part
+    )
+    return b"".join(written), error.end
+
+
+def keep_names(out: TextIO) -> None:
+    """Let ``out`` write every name, whatever its encoding: see `name_bytes`."""
+    codecs.register_error("pagewalk.names", name_bytes)
+    if isinstance(out, io.TextIOWrapper):
+        out.reconfigure(errors="pagewalk.names")
 
 
 def kib(amount: int | None) -> str:
@@ -64,6 +140,8 @@ def grid(rows: Sequence[Sequence[str]], left: frozenset[int]) -> list[str]:
 
 def wrapped(text: str, out: TextIO, indent: str = "  ") -> str:
     """Return ``text`` folded to the terminal, later lines indented."""
+    import textwrap
+
     return textwrap.fill(text, width(out) or 100, subsequent_indent=indent, break_long_words=False,
                          break_on_hyphens=False)
 

@@ -9,12 +9,16 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
 from click.shell_completion import BashComplete
 
 from pagewalk.cli import COMMANDS, cli, main
+from pagewalk.commands import Request, complete_target, note
+from pagewalk.proc.processes import Process
+from tests.render.written import HOSTILE, seen
 from tests.targets import asleep
 
 PAGEWALK = [sys.executable, "-m", "pagewalk"]
@@ -146,7 +150,8 @@ def test_wrong_usage_is_exit_code_2_and_names_what_is_wrong(
         (["pages", "SLEEPER", "--range", "0-fffffffffffffffff"], 2, "beyond 64 bits"),
         (["pages", "SLEEPER", "-f", "log", "--where", "anon"], 2, "--where is for the other"),
         (["show", "SLEEPER", "--source", "magic"], 2, "no source is called 'magic'"),
-        (["show", "SLEEPER", "-o", "/nonexistent/file"], 1, "/nonexistent/file"),
+        (["show", "SLEEPER", "-o", "/nonexistent/file"], 1,
+         "cannot read or write /nonexistent/file: No such file or directory\n"),
     ],
 )
 def test_a_failure_is_one_sentence_and_a_code(
@@ -163,6 +168,43 @@ def test_a_failure_is_one_sentence_and_a_code(
 def test_a_name_in_a_message_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "\x1b[2Jx"]) == 2
     assert r"no process is called '\x1b[2Jx'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("typed", ["--tree", "--freez", "--freezer", "--free"])
+def test_no_option_that_disturbs_is_suggested(
+    typed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", "1", typed]) == 2
+    assert capsys.readouterr().err.endswith(f"Error: No such option '{typed}'.\n")
+
+
+def test_an_option_that_disturbs_nothing_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "1", "--formt", "json"]) == 2
+    assert "--format" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "args", [["show", "1", f"--{HOSTILE}"], ["show", "1", "--format", HOSTILE], ["show", HOSTILE],
+             ["show", "1", "-o", f"/nonexistent/{HOSTILE}"], ["vtop", "1", HOSTILE]],
+)
+def test_what_was_typed_cannot_drive_the_terminal(
+    args: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(args) != 0
+    err = capsys.readouterr().err
+    assert err and seen(err)
+
+
+def test_a_note_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    note(Request("1", "auto", "text", None, False, False, 5.0), f"partial: {HOSTILE}")
+    err = capsys.readouterr().err
+    assert err.startswith("pagewalk: partial: ") and seen(err)
+
+
+def test_a_file_name_may_be_as_long_as_any(sleeper: str, tmp_path: Path) -> None:
+    out = tmp_path / ("x" * 255)
+    assert main(["show", sleeper, "--quiet", "--output", str(out)]) in (0, 3)
+    assert os.listdir(tmp_path) == [out.name]
 
 
 def test_target_alone_means_show(sleeper: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,3 +317,14 @@ def test_commands_options_formats_and_targets_are_completed(sleeper: str) -> Non
     assert sleeper in completed(f"pagewalk show {sleeper[:-1]}")
     assert "sleep" in completed("pagewalk show slee")
     assert sleeper in completed(f"pagewalk {sleeper[:-1]}")
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "$(x)", "a;b", "a\nplain", "\x1b[2J", "\u202ea", "x\udcff"]
+)
+def test_a_name_that_a_shell_would_obey_is_not_completed(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [Process(4711, name, "", 0, 0), Process(4712, "日本", "", 0, 0)]
+    monkeypatch.setattr("pagewalk.proc.processes.read_processes", lambda: rows)
+    assert complete_target(None, None, "") == ["4711", "4712", "日本"]

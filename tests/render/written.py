@@ -23,6 +23,22 @@ PROCESSES = [
 REASON = by_hand.Withheld("pss", "frames are hidden\nrun as root", partial=True)
 
 
+# Every character a name may hold that a terminal obeys or nobody sees, a byte that is no UTF-8,
+# what CSV and the shell take for their own, and what is harmless.
+HOSTILE = (
+    "\x1b[31m\x1b[2J" + "".join(map(chr, (*range(1, 32), *range(127, 160))))
+    + "\u061c\u200b\u200c\u200d\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2060"
+    "\u2066\u2067\u2068\u2069\ufeff\u034f\u115f\u3164\ufe0f\U000e0100\u2800"
+    + b"\xff\xc3".decode(errors="surrogateescape") + '",;\\ é日本'
+)
+
+
+def seen(text: str) -> bool:
+    """Return whether ``text`` is lines of characters that a terminal shows as they are."""
+    unseen = set("\u034f\u115f\u3164\ufe0f\U000e0100\u2800")
+    return all(c == "\n" or (c.isprintable() and c not in unseen) for c in text)
+
+
 class Terminal(io.StringIO):
     """A stream that says it is a terminal."""
 

@@ -7,6 +7,8 @@ cli.COMMANDS. Heavy imports belong inside the functions, so that ``--help`` stay
 from __future__ import annotations
 
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -14,11 +16,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import click
 
+from pagewalk.terminal import harmless
+
 if TYPE_CHECKING:
     from pagewalk.outcome import Outcome
     from pagewalk.sources import Source
 
 PARTIAL, DIFFERENCE = 3, 4
+# A name is written to a file as the bytes it is, whatever the locale.
+EXACT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
 class Request(NamedTuple):
@@ -38,7 +44,9 @@ def complete_target(_ctx: object, _param: object, typed: str) -> list[str]:
     from pagewalk.proc.processes import read_processes
 
     rows = list(read_processes())
-    words = [str(p.pid) for p in rows] + sorted({p.name for p in rows})
+    # A shell takes what is offered as it is: no blank, quote, dollar or control character.
+    plain = {p.name for p in rows if re.fullmatch(r"[\w.+@%:,=/-]+", p.name)}
+    words = [str(p.pid) for p in rows] + sorted(plain)
     return [word for word in words if word.startswith(typed)]
 
 
@@ -89,6 +97,21 @@ def target_options(*formats: str) -> Callable[[Any], Any]:
 
 
 @contextmanager
+def put_back() -> Iterator[None]:
+    """Let a Ctrl-C raise KeyboardInterrupt inside the block, so that its cleaning up is done.
+
+    Elsewhere it ends the program at once: see interrupt.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def opened(request: Request) -> Iterator[Source]:
     """Open the target's source, frozen if asked; close and resume whatever happens."""
     import time
@@ -100,7 +123,8 @@ def opened(request: Request) -> Iterator[Source]:
     source = open_listed(find(request.target), request.source, int(request.budget * 1e6))
     started, stopped = time.monotonic(), False
     try:
-        with frozen(source.target) if request.freeze else nullcontext(False) as stopped:
+        around = frozen(source.target) if request.freeze else nullcontext(False)
+        with put_back() if request.freeze else nullcontext(), around as stopped:
             yield source
     finally:
         close(source)
@@ -112,7 +136,8 @@ def opened(request: Request) -> Iterator[Source]:
 def note(request: Request, text: str) -> None:
     """Write a note for people, on stderr."""
     if not request.quiet:
-        print(f"pagewalk: {text}", file=sys.stderr)
+        with suppress(OSError):
+            print(f"pagewalk: {harmless(text)}", file=sys.stderr)
 
 
 def finish(request: Request, outcome: Outcome) -> int:
@@ -133,19 +158,22 @@ def output(path: str | None) -> Iterator[TextIO]:
         sys.stdout.flush()
         return
     if os.path.exists(path) and not os.path.isfile(path):
-        with open(path, "w", errors="surrogateescape") as out:
+        with open(path, "w", **EXACT) as out:
             yield out
         return
     from pagewalk.proc.freeze import terminating
 
-    partial = f"{path}.{os.getpid()}.partial"
+    # Its name is no longer than FILE's may be, whatever that is.
+    partial = os.path.join(os.path.dirname(path), f".pagewalk.{os.getpid()}.partial")
     try:
-        with terminating():
+        with put_back(), terminating():
             fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(fd, "w", errors="surrogateescape") as out:
+            with open(fd, "w", **EXACT) as out:
                 yield out
             os.replace(partial, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
+    except BaseException as err:
+        with suppress(OSError):
             os.unlink(partial)
+        if isinstance(err, OSError) and err.filename == partial:
+            err.filename = path
         raise

@@ -1,0 +1,67 @@
+"""Of many Ctrl-Cs during walks none is lost: numpy drops what is raised while it asks an enum."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.live.command import begin, end
+from tests.targets import Running, start
+
+pytestmark = pytest.mark.live
+
+# By hand 500: PAGEWALK_INTERRUPTS=500
+INTERRUPTS = int(os.environ.get("PAGEWALK_INTERRUPTS", "60"))
+VMAS = 4000
+COMMANDS = (
+    ("show",), ("maps",), ("maps", "--all"), ("pages", "--format", "log"), ("show", "--counts"),
+    ("maps", "--source", "procfs"), ("pages", "--source", "procfs"), ("explain",),
+)
+PATIENCE = 60.0
+# What a command needs on this machine from the moment it begins its output, at least.
+WALK_S = 0.2
+
+
+def ended(process: subprocess.Popen[bytes], options: int) -> int | None:
+    """Return how the process ended or stopped (CLD_...); unlike poll, leave it to be waited for."""
+    status = os.waitid(os.P_PID, process.pid, options | os.WNOWAIT)
+    return status and status.si_code
+
+
+def interrupt(running: Running, folder: Path, turn: int) -> tuple[str, str]:
+    """Interrupt a command in mid-walk; return what became of the Ctrl-C, and of the command.
+
+    While FILE is written a Ctrl-C raises KeyboardInterrupt. It is sent while the command stands
+    still and FILE is not complete: so there is no race, and each must end it.
+    """
+    words, out = COMMANDS[turn % len(COMMANDS)], folder / str(turn)
+    out.mkdir()
+    process = begin(words[0], running.pid, *words[1:], "--output", out / "file")
+    deadline = time.monotonic() + PATIENCE
+    while not os.listdir(out) and not ended(process, os.WEXITED | os.WNOHANG):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    time.sleep(random.uniform(0, WALK_S))
+    os.kill(process.pid, signal.SIGSTOP)
+    stopped = ended(process, os.WSTOPPED | os.WEXITED) == os.CLD_STOPPED
+    complete = not stopped or "file" in os.listdir(out)
+    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGCONT)
+    ran = end(process)
+    how = "in time" if ran.code == 130 else "complete" if complete else "lost"
+    return how, f"{' '.join(words)}: exit {ran.code}, {ran.err}"
+
+
+@pytest.mark.slow
+def test_none_is_lost(tmp_path: Path) -> None:
+    with start("vmas", VMAS) as running, ThreadPoolExecutor(os.cpu_count()) as pool:
+        ran = list(pool.map(lambda turn: interrupt(running, tmp_path, turn), range(INTERRUPTS)))
+    assert [told for how, told in ran if how == "lost"] == []
+    assert sum(how == "in time" for how, _ in ran) > INTERRUPTS / 3, ran

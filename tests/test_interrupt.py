@@ -1,0 +1,73 @@
+"""A Ctrl-C at any moment: exit code 130 and one line, or silence; never a traceback of ours."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.documents import ROOT
+
+PROGRAMS = {"pagewalk": ROOT / "scripts/program.py", "-m pagewalk": "-m"}
+MOMENTS, SPAN_S = 34, 0.5
+PATIENCE = 60
+LINE = "pagewalk: interrupted; nothing was changed\n"
+
+
+@pytest.fixture(scope="module")
+def sleeper() -> Iterator[str]:
+    """Return the pid of a process that does nothing."""
+    process = subprocess.Popen(["sleep", "1000"], stdout=subprocess.DEVNULL)
+    yield str(process.pid)
+    process.kill()
+    process.wait()
+
+
+def interrupted(words: list[str], after_s: float) -> tuple[int, str]:
+    """Run a command, interrupt it ``after_s`` seconds later; return its code and its stderr."""
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    time.sleep(after_s)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE)
+    return process.returncode, err
+
+
+def before_our_first_line(err: str) -> bool:
+    """Return whether Python was still starting itself: no frame is in a file of ours.
+
+    Our first line is that of scripts/program.py, or of the package where runpy looks for it.
+    """
+    return "Traceback" in err and not re.search(r'File "[^"]*(/src/pagewalk/|program\.py)', err)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_no_moment_gives_a_traceback(program: str, sleeper: str) -> None:
+    name = str(PROGRAMS[program])
+    words = [sys.executable, name, *(["pagewalk"] if name == "-m" else []), "show", sleeper]
+    ended = [interrupted(words, SPAN_S * n / MOMENTS) for n in range(MOMENTS)]
+    ours = [(code, err) for code, err in ended if not before_our_first_line(err)]
+    # -2 is Python killed by the signal before it has a handler; 0 and 3 are a walk that was faster.
+    odd = [(code, err) for code, err in ours
+           if (code, err) not in ((130, LINE), (130, ""), (-2, ""))
+           and not (code in (0, 3) and "Traceback" not in err)]
+    assert odd == []
+    assert (130, LINE) in ours
+
+
+def test_an_ignored_ctrl_c_stays_ignored() -> None:
+    # As in `pagewalk ... &` of a script, where the Ctrl-C is meant for something else.
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" \
+           "import pagewalk.__main__\n" \
+           "assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
+
+
+def test_importing_the_library_changes_no_signal() -> None:
+    code = "import signal, pagewalk, pagewalk.cli\n" \
+           "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
