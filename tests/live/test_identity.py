@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,12 +24,12 @@ from tests import kernel_says
 from tests.live.bracket import working_sources
 from tests.live.command import one_sentence, pagewalk, run
 from tests.live.inside import Inside, inside
-from tests.targets import start
+from tests.targets import asleep, start
 
 pytestmark = pytest.mark.live
 
 SOURCES = working_sources()
-NAME = "pw-inner"
+NAME = f"inner{os.getpid()}"  # that no process of another test run has
 
 
 @pytest.fixture
@@ -45,18 +44,13 @@ def program(tmp_path: Path) -> Path:
 def victim() -> Iterator[int]:
     """Return a process outside of the namespace; it must never be stopped."""
     with subprocess.Popen(["sleep", "3600"]) as process:
-        wait_asleep(process.pid)
-        yield process.pid
-        # Had it been stopped and let go again, its context switches would tell.
-        assert kernel_says.read_status(process.pid)["State"][0] == "S"
-        process.kill()
-
-
-def wait_asleep(pid: int) -> None:
-    deadline = time.monotonic() + 20
-    while kernel_says.read_status(pid)["State"][0] != "S":
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+        try:
+            asleep(process.pid, "sleep")
+            yield process.pid
+            # Had it been stopped and let go again, its context switches would tell.
+            assert kernel_says.read_status(process.pid)["State"][0] == "S"
+        finally:
+            process.kill()
 
 
 def switches(pid: int) -> str:
@@ -108,10 +102,10 @@ def test_a_number_of_the_caller_that_proc_does_not_have_is_that_process(
     source: str, program: Path
 ) -> None:
     with inside(free_number(), program) as found:
-        wait_asleep(found.listed)
+        asleep(found.listed, NAME)
         check_shown(found, source, found.pid)
         check_shown(found, source, found.pid, "--freeze")
-        wait_asleep(found.listed)
+        asleep(found.listed, NAME)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -119,20 +113,20 @@ def test_a_number_of_proc_that_the_caller_does_not_have_is_that_process(
     source: str, program: Path
 ) -> None:
     with inside(0, program) as found:
-        wait_asleep(found.listed)
+        asleep(found.listed, NAME)
         check_shown(found, source, found.listed)
         check_shown(found, source, found.listed, "--freeze")
-        wait_asleep(found.listed)
+        asleep(found.listed, NAME)
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_name_is_never_two_processes(source: str, victim: int, program: Path) -> None:
     with inside(victim, program) as found:
-        wait_asleep(found.listed)
+        asleep(found.listed, NAME)
         before = switches(victim)
         check_shown(found, source, NAME)
         check_shown(found, source, NAME, "--freeze")
-        wait_asleep(found.listed)
+        asleep(found.listed, NAME)
         assert switches(victim) == before
         ran = found.pagewalk("vtop", NAME, "stack-8", "--source", source)
         assert ran.code == (1 if source == "procfs" else 0), ran.err

@@ -17,7 +17,7 @@ import pagewalk as library
 from pagewalk.rollup import ask_rollup
 from tests import kernel_says
 from tests.live import dropped
-from tests.live.bracket import working_sources
+from tests.live.bracket import look_again, working_sources
 from tests.live.command import Ran, one_sentence, pagewalk, run
 from tests.machine import prepared
 from tests.targets import TARGETS, Running, start
@@ -99,19 +99,19 @@ def test_the_kernels_figure_is_smaps_rollups() -> None:
         try:
             table = library.by_vma(library.walk(source))
             hidden = table._replace(totals={**table.totals, **dict.fromkeys(names)})
-            for _ in range(20):
+
+            def look() -> None:
                 before = kernel_says.read_rollup(running.pid)
                 told = ask_rollup(hidden, source)
-                after = kernel_says.read_rollup(running.pid)
-                if before == after:
-                    break
+                assert before == kernel_says.read_rollup(running.pid)
+                assert set(told.from_kernel) >= set(names)
+                private = before["Private_Clean"] + before["Private_Dirty"]
+                said = [before["Pss"] << 10, private << 10, before["KSM"] << 10]
+                assert [told.totals[name] for name in names] == said
+
+            look_again(look)
         finally:
             library.close(source)
-    assert set(told.from_kernel) >= set(names)
-    assert before == after
-    private = after["Private_Clean"] + after["Private_Dirty"]
-    said = [after["Pss"] << 10, private << 10, after["KSM"] << 10]
-    assert [told.totals[name] for name in names] == said
 
 
 # 160 MiB in one VMA: more than smaps_rollup may add up of a running process in 5 ms.
