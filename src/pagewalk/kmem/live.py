@@ -13,7 +13,7 @@ from pagewalk.kmem.bpf import BpfMemory
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import KernelMemory
 from pagewalk.kmem.task import find_task
-from pagewalk.proc.files import number, read_bytes
+from pagewalk.proc.files import read_bytes
 from pagewalk.proc.refusals import why_missing
 
 BTF_PATH = "/sys/kernel/btf/vmlinux"
@@ -82,8 +82,7 @@ def _symbol(name: str, source: str) -> int:
     except OSError as error:
         why = f"cannot read /proc/kallsyms: {error.strerror}"
         raise SourceUnavailable(source, why, "run as root, or --source ebpf") from error
-    found = re.search(rb"(?m)^([0-9a-f]+) [A-Za-z] %b\n" % name.encode(), symbols)
-    address = number(found[1], 16) if found else 0
+    address = find_symbol(symbols, name)
     if not address:
         raise SourceUnavailable(
             source,
@@ -91,3 +90,9 @@ def _symbol(name: str, source: str) -> int:
             "grant CAP_SYSLOG, on a kernel built with CONFIG_KALLSYMS_ALL, or --source ebpf",
         )
     return address
+
+
+def find_symbol(kallsyms: bytes, name: str) -> int:
+    """Return the address of ``name`` in the text of kallsyms, 0 where it is not shown."""
+    found = re.search(rb"(?m)^([0-9a-f]{1,16}) [A-Za-z] %b\n" % name.encode(), kallsyms)
+    return int(found[1], 16) if found else 0

@@ -19,8 +19,8 @@ from pagewalk.proc.stall import Stall
 from pagewalk.proc.target import Target, parse_stat
 
 PAGE = mmap.PAGESIZE
-PMAP_TOTAL = re.compile(rb"(?m)^ *total +(\d+)K\n\Z")
-STATM = re.compile(rb"(?m)^(\d+) (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)\n")
+PMAP_TOTAL = re.compile(rb"(?m)^ *total +(\d{1,20})K\n\Z")
+STATM = re.compile(rb"(?m)^" + rb" ".join([rb"(\d{1,20})"] * 7) + rb"\n")
 
 
 def read_status(target: Target) -> dict[str, int]:

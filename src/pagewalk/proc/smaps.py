@@ -76,14 +76,18 @@ def by_line(text: bytes) -> Smaps:
     edges: list[tuple[int, int]] = []
     columns: dict[str, dict[int, int]] = {}
     flags: list[bytes] = []
+    complete = False  # VmFlags is the last line of a block
     for at, line in enumerate(lines(text, "smaps"), 1):
         try:
             key, colon, value = line.partition(b":")
             if not colon or b" " in key:
                 edges.append(block(line, edges[-1][1] if edges else 0))
                 flags.append(b"")
+                complete = False
+            elif complete:
+                raise BadText("smaps", at, line)
             elif key == b"VmFlags":
-                flags[-1] = value
+                flags[-1], complete = value, True
             elif value.endswith(b" kB"):
                 add(columns.setdefault(decode_name(key), {}), len(edges) - 1, value[:-3])
         except (ValueError, IndexError):
@@ -230,8 +234,8 @@ def read_amounts(raw: Raw, body: I64, template: Template) -> tuple[I64, Bool]:
     """Return the amounts i64[n, k] of the blocks at ``body``, and which of them are as usual."""
     rows = np.lib.stride_tricks.sliding_window_view(raw, len(template.text))[body]
     other = (rows != template.text) & template.fixed
-    # what is not fixed is of its line: a number, blanks before it
-    other |= (rows == NEWLINE) & ~template.fixed
+    # what is not fixed is a number, blanks before it
+    other |= (rows - np.uint8(ZERO) > 9) & (rows != BLANK) & ~template.fixed
     usual = ~other.any(axis=1)
     cells = rows[:, template.digits]
     blank = cells == BLANK

@@ -22,8 +22,8 @@ Evicted: TypeAlias = Callable[[int, int], int]
 
 # swap_show, mm/swapfile.c, below its heading. Blanks in a path are escaped.
 LINE = re.compile(
-    rb"(?m)^(?:Filename\t[^\n]*|([^ \t\n]+)[ \t]+(?:file|partition)[ \t]+(\d+)[ \t]+(\d+)"
-    rb"[ \t]+-?\d+)\n"
+    rb"(?m)^(?:Filename\t[^\n]*|([^ \t\n]+)[ \t]+(?:file|partition)[ \t]+(\d{1,20})"
+    rb"[ \t]+(\d{1,20})[ \t]+-?\d+)\n"
 )
 
 NR_CACHESTAT = 451  # every architecture, since 6.5

@@ -16,7 +16,7 @@ from pagewalk.proc.stall import Stall, read_slices
 
 # do_task_stat, fs/proc/array.c. The name is not escaped here and may hold anything; what stands
 # behind it is numbers to the end of the file, which ends in a newline.
-STAT = re.compile(rb"(?s)\d+ \((.*)\) ([A-Za-z])((?: -?\d{1,20}){19,})\n")
+STAT = re.compile(rb"(?s)\d+ \((.*)\) ([A-Za-z])((?: -?\d{1,20}){21,})\n")
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
 
 
