@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pagewalk.errors import BadRequest
-from pagewalk.where import ENTRY_FLAGS, parse_where, terms
+from pagewalk.pages import Flag, State
+from pagewalk.where import ENTRY_FLAGS, check_told, parse_where, terms
+from tests import by_hand
 from tests.by_hand import BIG, HEAP, MEMFD, PAGE, PROGRAM, ROWS, THP, pages
 
 ALL = {row[0] for row in ROWS}
@@ -88,3 +90,39 @@ def test_a_name_that_is_both_a_state_and_a_frame_flag_means_the_state() -> None:
     # state also holds where frames are withheld.
     assert found("anon", frames=False) == ANON
     assert set(ENTRY_FLAGS) <= set(terms())
+
+
+def from_tables(flags: Flag, kpageflags: tuple[str, ...], mapcount: int, *terms: str) -> list[bool]:
+    """Return which of ``terms`` hold for an anonymous page that was read from a page table."""
+    rows = pages([(HEAP, PAGE, State.ANON, Flag.PRESENT | Flag.NORMAL | flags, 5, kpageflags,
+                   mapcount)])
+    return [bool(parse_where(term)(rows)[0]) for term in terms]
+
+
+@pytest.mark.parametrize(
+    ("flags", "kpageflags", "expected"),
+    [
+        (Flag(0), ("anon", "lru"), True),  # after MADV_FREE
+        (Flag.DIRTY, ("anon", "lru"), False),  # written again since
+        (Flag(0), ("anon", "lru", "dirty"), False),
+        (Flag(0), ("anon", "lru", "swapbacked"), False),  # never freed
+    ],
+)
+def test_lazyfree_is_what_smaps_calls_so(
+    flags: Flag, kpageflags: tuple[str, ...], expected: bool
+) -> None:
+    assert from_tables(flags, kpageflags, 1, "lazyfree", "~lazyfree") == [expected, not expected]
+
+
+def test_a_page_table_has_no_bit_for_exclusive_but_the_mapcount() -> None:
+    assert from_tables(Flag(0), ("anon",), 1, "exclusive", "~exclusive") == [True, False]
+    assert from_tables(Flag(0), ("anon",), 2, "exclusive", "~exclusive") == [False, True]
+
+
+@pytest.mark.parametrize("term", ["lazyfree", "~pte_dirty", "write", "young", "empty"])
+def test_what_a_source_cannot_tell_is_refused_and_no_empty_answer(term: str) -> None:
+    with pytest.raises(BadRequest, match=f"--where {term.strip('~')}: source 'procfs' does not"):
+        check_told(f"anon,{term}", by_hand.walk([]))
+    check_told("anon,dirty,mapcount>1", by_hand.walk([]))
+    if term != "young":
+        check_told(term, by_hand.walk([], tables=True))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from pagewalk.proc.kernel import release
 from pagewalk.proc.pagemap import PMD_SHARING_TOLD
 from pagewalk.states import untold
 from pagewalk.walking import Walk
+
+if TYPE_CHECKING:
+    from pagewalk.particulars import Particulars
 
 STATES = len(State)
 LEVELS = 6  # Holes.level, 1 PTE to 5 PGD
@@ -135,6 +138,7 @@ class Table(NamedTuple):
     ``pss_fixed`` i64 is the unshifted PSS of each VMA in 1/4096 bytes, None with pss. A total is
     the sum over VMAs; that of pss is shifted after adding, as smaps_rollup does. ``from_kernel``
     names the totals that were not counted here but are the kernel's own (see rollup.py).
+    ``particulars`` are what else smaps tells of each VMA, where they were asked for.
     """
 
     walk: Walk
@@ -142,6 +146,7 @@ class Table(NamedTuple):
     totals: dict[str, int | None]
     pss_fixed: I64 | None
     from_kernel: tuple[str, ...] = ()
+    particulars: Particulars | None = None
 
     @property
     def vmas(self) -> VMAs:

@@ -14,7 +14,7 @@ import numpy as np
 from pagewalk.account import ENTRIES_SHARED, PSS_SHIFT, SHARED_STATES, Column, Table, by_vma, weigh
 from pagewalk.flags import YOUNG, vmflag_codes
 from pagewalk.pages import I64, U64, Bool, Flag, Pages, State, VMAs, Withheld
-from pagewalk.proc.kernel import release
+from pagewalk.proc.kernel import has_protection_keys, release
 from pagewalk.states import has
 from pagewalk.walking import Walk
 
@@ -53,12 +53,25 @@ SMAPS_FIELDS = {
     "Locked": "locked",
 }
 
+# And of those that are no amounts.
+OTHER_FIELDS = {
+    "KernelPageSize": "kernel_page_size",
+    "MMUPageSize": "mmu_page_size",
+    "THPeligible": "thp_eligible",
+    "ProtectionKey": "protection_key",
+}
+
 VM_PKEY_SHIFT, VM_PKEY_MASK = np.uint64(32), np.uint64(0xF)
 
 NEEDS_TABLES = Withheld(
     "pss_dirty, clean and dirty, referenced, lazyfree, vm_flags",
     "the dirty and accessed bits are in the page tables, which this source does not read;"
     " --source ebpf does",
+    partial=False,
+)
+NOT_COUNTED = Withheld(
+    "swap_pss",
+    "all processes with swap have to be walked for it, which --columns swap_pss and --all do",
     partial=False,
 )
 NEEDS_STRUCT_PAGE = Withheld(
@@ -135,7 +148,9 @@ def limits(walk: Walk, swap_users: SwapUsers | None) -> list[Withheld]:
         out.append(NEEDS_TABLES)
     elif not walk.young:
         out.append(NEEDS_STRUCT_PAGE)
-    if swap_users is not None and swap_users.missing is not None:
+    if swap_users is None:
+        out.append(NOT_COUNTED)
+    elif swap_users.missing is not None:
         out.append(Withheld("swap_pss", swap_users.missing, partial=True))
     return out
 
@@ -200,7 +215,20 @@ def vmflags(vmas: VMAs, row: int) -> list[str] | None:
 
 
 def protection_key(vmas: VMAs, row: int) -> int | None:
-    """Return the protection key of a VMA (vma_pkey), None where vm_flags is not known."""
-    if vmas.flags is None:
+    """Return the protection key of a VMA (vma_pkey), None where vm_flags is not known, and where
+    the CPU has no keys: smaps then has no such line."""
+    if vmas.flags is None or not has_protection_keys():
         return None
     return int(vmas.flags[row] >> VM_PKEY_SHIFT & VM_PKEY_MASK)
+
+
+def others(table: Table, row: int) -> dict[str, int | None]:
+    """Return the fields of a VMA that are no amounts to add up, sizes in bytes: all of
+    OTHER_FIELDS, or the protection key alone where ``table`` has no particulars."""
+    key = protection_key(table.vmas, row)
+    more = table.particulars
+    if more is None:
+        return {"protection_key": key}
+    size, thp = more.size_of(row), more.eligible(row)
+    values = (size, size, thp, key)
+    return dict(zip(OTHER_FIELDS.values(), values, strict=True))

@@ -11,6 +11,7 @@ import numpy as np
 from pagewalk.errors import BadRequest
 from pagewalk.flags import KPF
 from pagewalk.pages import PRESENT_STATES, Bool, Flag, Pages, State
+from pagewalk.walking import Walk
 
 Test = Callable[[Pages], Bool]
 
@@ -25,6 +26,19 @@ ENTRY_FLAGS = {
     "accessed": Flag.ACCESSED,
     "pte_dirty": Flag.DIRTY,
     "prot_none": Flag.PROT_NONE,
+}
+
+# Terms that not every walk can tell, by the field of Walk that says whether this one does, with the
+# reason.
+UNTOLD = {
+    **dict.fromkeys(
+        ("write", "exec", "accessed", "pte_dirty", "prot_none", "lazyfree", "empty", "not_mapped"),
+        ("tables", "only page tables tell it"),
+    ),
+    "pmd": ("huge", "this kernel's pagemap does not tell huge entries (PAGEMAP_SCAN, 6.7)"),
+    "young": ("young", "only struct page tells it"),
+    "ksm": ("ksm", "this kernel calls every anonymous page KSM, or frames are withheld"),
+    "zero": ("zeros", "without frames and PAGEMAP_SCAN (6.7) it looks like any other page"),
 }
 
 COMPARISONS = {
@@ -53,10 +67,34 @@ def kflag_test(name: str) -> Test:
     return test
 
 
+def is_exclusive(pages: Pages) -> Bool:
+    """Return which pages are mapped exactly once: pagemap's bit 56, and from a page table, which
+    has no such bit, the mapcount (of hugetlb memory, whose tables may be shared, the bit again)."""
+    told: Bool = pages.flags & np.uint32(Flag.EXCLUSIVE.value) != 0
+    ask = pages.flags & np.uint32(Flag.NORMAL.value) != 0
+    ask &= pages.state != State.HUGETLB.value
+    if not ask.any():
+        return told
+    if pages.mapcount is None:
+        raise BadRequest("--where exclusive: page frames are withheld")
+    return np.where(ask, pages.mapcount == np.uint64(1), told)
+
+
+def is_lazyfree(pages: Pages) -> Bool:
+    """Return which pages MADV_FREE was called for and nobody wrote to since, as smaps' LazyFree."""
+    if pages.kflags is None:
+        raise BadRequest("--where lazyfree: page frames are withheld, so their flags are too")
+    lazy = state_test(State.ANON)(pages) & (pages.flags & np.uint32(Flag.DIRTY.value) == 0)
+    kept = np.uint64(1 << KPF["swapbacked"] | 1 << KPF["dirty"])
+    mask: Bool = lazy & (pages.kflags & kept == 0)
+    return mask
+
+
 def terms() -> dict[str, Test]:
     """Return every name an expression may use, with its test; states come before frame flags."""
     tests = {name: kflag_test(name) for name in KPF}
     tests |= {name: flag_test(flag) for name, flag in ENTRY_FLAGS.items()}
+    tests |= {"exclusive": is_exclusive, "lazyfree": is_lazyfree}
     tests |= {s.label: state_test(s) for s in State}
     tests["present"] = state_test(*PRESENT_STATES)
     tests["not_present"] = state_test(*(s for s in State if s not in PRESENT_STATES))
@@ -72,6 +110,17 @@ def parse_where(expression: str) -> Test:
     known = terms()
     tests = [parse_term(term.strip(), known) for term in expression.split(",")]
     return lambda pages: np.logical_and.reduce([test(pages) for test in tests])
+
+
+def check_told(expression: str, walk: Walk) -> None:
+    """Raise BadRequest for a term of ``expression`` that ``walk`` cannot tell: no page would have
+    it, and with ``~`` each."""
+    for term in expression.split(","):
+        name = term.strip().removeprefix("~").strip().lower()
+        field, why = UNTOLD.get(name, ("", ""))
+        if field and not getattr(walk, field):
+            way = "; take --source ebpf or kcore" if field in ("tables", "young") else ""
+            raise BadRequest(f"--where {name}: source '{walk.source}' does not tell it: {why}{way}")
 
 
 def parse_term(term: str, known: dict[str, Test]) -> Test:

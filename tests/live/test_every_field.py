@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import pagewalk
 from pagewalk.account import Table
 from pagewalk.census import count_swap_users
-from pagewalk.smaps import SMAPS_FIELDS, by_field, protection_key, vmflags
+from pagewalk.particulars import with_particulars
+from pagewalk.smaps import OTHER_FIELDS, SMAPS_FIELDS, by_field, others, vmflags
 from tests.kernel_says import VmaSays, parse_smaps, read_smaps, read_status_kib, smaps_text
 from tests.live.bracket import Seen, living_thread, settle, working_sources
 from tests.machine import prepared
@@ -42,13 +44,12 @@ def fields(table: Table, before: VmaSays, after: VmaSays, row: int) -> list[Fiel
         ours = None if values is None else int(values[row]) >> 10
         if name in before.fields:
             rows.append(Field(name, before.fields[name], after.fields[name], ours))
-    if before.name != "[vsyscall]":  # the gate VMA is not in the tree: smaps alone has its flags
-        ours_flags = tuple(vmflags(table.vmas, row) or ())
-        rows.append(Field("VmFlags", before.flags, after.flags, ours_flags))
-    if "ProtectionKey" in before.fields:
-        key = protection_key(table.vmas, row)
-        said = before.fields["ProtectionKey"]
-        rows.append(Field("ProtectionKey", said, after.fields["ProtectionKey"], key))
+    rows.append(Field("VmFlags", before.flags, after.flags, tuple(vmflags(table.vmas, row) or ())))
+    for name, key in OTHER_FIELDS.items():
+        value = others(table, row)[key]
+        ours = value >> 10 if value is not None and name.endswith("PageSize") else value
+        said = before.fields.get(name)  # no ProtectionKey where the CPU has none
+        rows.append(Field(name, said, after.fields.get(name), ours))
     return rows
 
 
@@ -62,7 +63,9 @@ def wrong_fields(pid: int, source: str) -> tuple[int, list[tuple[str, object]]]:
     def look() -> Seen[tuple[int, str]]:
         nonlocal total
         text = smaps_text(said)
-        table = by_field(pagewalk.walk(pid, source=source), users)
+        opened = pagewalk.open_process(pid, source)
+        table = with_particulars(by_field(pagewalk.walk(opened), users), opened)
+        pagewalk.close(opened)
         before, after = parse_smaps(text), read_smaps(said)
         differ: dict[tuple[int, str], object] = {}
         moved = set()
@@ -90,6 +93,13 @@ def test_equals_smaps_in_every_field(name: str, source: str) -> None:
             COMPARED.append(total)
             skipped = OVERCOUNTED.get(name)
             assert [how for field, how in wrong if field != skipped] == []
+
+
+def test_smaps_has_no_field_that_is_not_known() -> None:
+    names = {name for vma in read_smaps(os.getpid()) for name in vma.fields}
+    assert names <= {*SMAPS_FIELDS, *OTHER_FIELDS}
+    # Of ours a kernel or a CPU may lack these, and no others.
+    assert {*SMAPS_FIELDS, *OTHER_FIELDS} - names <= {"KSM", "ProtectionKey"}
 
 
 def test_at_least_100_000_fields_were_compared() -> None:

@@ -18,11 +18,12 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
     """Show every VMA of TARGET: size, present, RSS, not present, not mapped, swap, PSS, USS.
 
     --all adds smaps' own fields: clean and dirty, referenced, lazyfree, SwapPss (all processes with
-    swap are walked for it), VmFlags. They need a source that reads page tables.
+    swap are walked for it), page sizes, THPeligible, VmFlags. They need a source that reads page
+    tables. --columns takes them one by one.
 
     \b
     pagewalk maps $$
-    pagewalk maps $$ --columns size,rss,anon,file,shmem,ksm
+    pagewalk maps $$ --columns size,rss,anon,lazyfree,file,shmem,ksm
     pagewalk maps $$ --all --format json
     pagewalk maps $$ --format csv
     """
@@ -37,17 +38,26 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
     request = Request(**options)  # type: ignore[arg-type]
     if everything and counts:
         raise BadRequest("--all looks at every frame; --counts looks at none: give one of them")
-    known = [column.name for column in (*COLUMNS, *(DETAILS if everything else ()))]
+    known = [column.name for column in (*COLUMNS, *DETAILS)]
     chosen = list(SMAPS_FIELDS.values()) if everything else []
     if columns is not None:
         chosen = [name.strip() for name in columns.split(",")]
     unknown = sorted(set(chosen) - set(known))
     if unknown:
         raise BadRequest(f"no column is called '{unknown[0]}'; there are: {', '.join(known)}")
+    detailed = sorted(set(chosen) & {column.name for column in DETAILS})
+    if detailed and counts:
+        raise BadRequest(f"--columns {detailed[0]} looks at every frame; --counts looks at none")
     write = view(request.format, "maps")
     with opened(request) as source, output(request.output) as out:
         walked = walk(source, frames=not counts)
-        table = by_field(walked, count_swap_users(source.name)) if everything else by_vma(walked)
+        counted = everything or "swap_pss" in detailed
+        users = count_swap_users(source.name) if counted else None
+        table = by_field(walked, users) if everything or detailed else by_vma(walked)
+        if everything:
+            from pagewalk.particulars import with_particulars
+
+            table = with_particulars(table, source)
         told = table if counts else ask_rollup(table, source)
         write(told, out, columns=chosen, everything=everything)
     return finish(request, table.outcome)

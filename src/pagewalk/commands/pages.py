@@ -24,7 +24,7 @@ def command(span: str | None, vma: str | None, where: str | None, **options: obj
 
     A stretch without pages is one line. EXPR takes states (anon, file, shmem, zero, special,
     hugetlb, swapped, guard, absent, present, not_present ...), kpageflags names (ksm, thp, dirty
-    ...), entry flags (pmd, exclusive ...) and mapcount>1; a comma means and, ~ means not.
+    ...), entry flags (pmd, exclusive ...), lazyfree and mapcount>1; a comma means and, ~ means not.
 
     \b
     pagewalk pages $$ --vma heap
@@ -37,7 +37,7 @@ def command(span: str | None, vma: str | None, where: str | None, **options: obj
     from pagewalk.errors import BadRequest
     from pagewalk.render import view
     from pagewalk.walking import walk
-    from pagewalk.where import parse_where
+    from pagewalk.where import check_told, parse_where
 
     request = Request(**options)  # type: ignore[arg-type]
     test = parse_where(where) if where else None
@@ -52,6 +52,8 @@ def command(span: str | None, vma: str | None, where: str | None, **options: obj
         if span is not None:
             ranges = within(ranges, span)
         walked = walk(source, holes=True, ranges=ranges)
+        if where:
+            check_told(where, walked)
         rows = selected(walked, test)
         write(rows, walked.vmas, out)
     return finish(request, walked.outcome)

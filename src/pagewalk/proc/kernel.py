@@ -18,6 +18,7 @@ SYMBOLS = (
     "CONFIG_MIGRATION",
     "CONFIG_NO_PAGE_MAPCOUNT",
     "CONFIG_PTE_MARKER",
+    "CONFIG_READ_ONLY_THP_FOR_FS",
 )
 
 
@@ -91,3 +92,12 @@ def architecture() -> str:
         return machine
     # setarch(8) makes uname say that the kernel has 32 bits (override_architecture)
     return {"i686": "x86_64", "armv8l": "aarch64"}.get(machine, machine)
+
+
+@cache
+def has_protection_keys() -> bool:
+    """Return whether the CPU has protection keys and the kernel uses them (arch_pkeys_enabled)."""
+    try:
+        return b" ospke " in read_bytes("/proc/cpuinfo").replace(b"\n", b" ")
+    except OSError:
+        return False

@@ -14,7 +14,7 @@ from pagewalk.account import TOTALS, Table
 from pagewalk.ledger import Line
 from pagewalk.pages import Pages, VMAs
 from pagewalk.proc.counters import Theirs
-from pagewalk.smaps import vmflags
+from pagewalk.smaps import OTHER_FIELDS, others, vmflags
 
 
 def ordered(table: Table) -> list[str]:
@@ -38,13 +38,15 @@ def maps(
     del columns, everything
     vmas, keys = table.vmas, ordered(table)
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("start", "end", "perms", "offset", "name", *keys, "vm_flags"))
+    more = OTHER_FIELDS.values() if table.particulars else ()
+    writer.writerow(("start", "end", "perms", "offset", "name", *keys, *more, "vm_flags"))
     lists = {k: None if (c := table.columns[k]) is None else c.tolist() for k in keys}
     for row in range(len(vmas)):
         writer.writerow((
             hex(vmas.start[row]), hex(vmas.end[row]), describe.perms(int(vmas.perms[row])),
             int(vmas.offset[row]), vmas.name[row],
             *("" if (c := lists[k]) is None else c[row] for k in keys),
+            *(empty(others(table, row)[name]) for name in more),
             " ".join(vmflags(vmas, row) or []),
         ))
 

@@ -22,7 +22,7 @@ from pagewalk.pages import U8, Flag, Pages, VMAs
 from pagewalk.proc.counters import Theirs
 from pagewalk.proc.doctor import Check
 from pagewalk.proc.processes import Process
-from pagewalk.smaps import protection_key, vmflags
+from pagewalk.smaps import others, vmflags
 from pagewalk.vtop import Step, Translation
 
 SCHEMA = "pagewalk/1"
@@ -75,7 +75,7 @@ def vma_rows(table: Table) -> list[dict[str, Any]]:
             "name": vmas.name[row],
             **{k: None if (c := lists[k]) is None else c[row] for k in keys},
             "vm_flags": vmflags(vmas, row),
-            "protection_key": protection_key(vmas, row),
+            **others(table, row),
         }
         for row, (start, end, word, offset) in enumerate(
             zip(vmas.start.tolist(), vmas.end.tolist(), vmas.perms.tolist(), vmas.offset.tolist(),

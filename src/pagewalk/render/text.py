@@ -122,13 +122,14 @@ def maps(
 ) -> None:
     """Write every VMA with its amounts; a narrow terminal gets the columns that fit.
 
-    With ``everything`` no column is left out, and VmFlags are printed behind the name.
+    With ``everything`` no column is left out, the fields of smaps that are no amounts follow, and
+    VmFlags are printed behind the name.
     """
     room = None if everything else width(out)
     rows = list(range(len(table.vmas)))
     print_maps(table, rows, columns or MAPS_COLUMNS, out, room, "NAME", foot=True,
                flags=everything)
-    if everything:
+    if everything or any(table.columns[name] is None for name in columns):
         withheld(table, out)
 
 
@@ -149,6 +150,10 @@ def print_maps(
 
         titles = TITLES | {column.name: column.title for column in DETAILS}
     chosen, cells = fit(table, rows, columns, titles, room, foot=foot)
+    head = ["ADDRESS", "PERM", *(titles[c] for c in chosen)]
+    if flags:
+        for cell_row, more in zip([head, *cells], other_fields(table, rows), strict=False):
+            cell_row.extend(more)
     names = [printable(table.vmas.name[row]) or "[anon]" for row in rows]
     if flags:
         from pagewalk.smaps import vmflags
@@ -157,8 +162,9 @@ def print_maps(
                  for name, row in zip(names, rows, strict=True)]
     if foot:
         names.append(f"total of {len(rows)} VMAs")
+    if flags and foot:
+        cells[-1].extend([""] * (len(head) - len(cells[-1])))
     left = frozenset({0, 1})
-    head = ["ADDRESS", "PERM", *(titles[c] for c in chosen)]
     lines = grid([head, *cells], left)
     free = None if room is None else max(room - len(max(lines, key=len)) - 2, 8)
     wide = max(len(line) for line in lines)
@@ -170,6 +176,22 @@ def print_maps(
     left_out = [titles[c] for c in columns if c not in chosen]
     if left_out:
         print(wrapped(f"not shown for want of width: {', '.join(left_out)}", out), file=out)
+
+
+def other_fields(table: Table, rows: list[int]) -> list[list[str]]:
+    # Smaps' fields that are no amounts: their titles, then the cells of each row.
+    from pagewalk.proc.kernel import has_protection_keys
+    from pagewalk.smaps import others
+
+    def cell(name: str, value: int | None) -> str:
+        return kib(value) if value is None or name.endswith("_size") else str(value)
+
+    titles = {"kernel_page_size": "KERNEL PAGE", "mmu_page_size": "MMU PAGE",
+              "thp_eligible": "THP", "protection_key": "PKEY"}
+    told = [others(table, row) for row in rows]
+    # Without protection keys in the CPU smaps has no such line.
+    shown = [name for name in titles if name != "protection_key" or has_protection_keys()]
+    return [[titles[name] for name in shown], *([cell(n, r[n]) for n in shown] for r in told)]
 
 
 def fit(

@@ -1,0 +1,104 @@
+"""What smaps tells of a VMA that is no amount and cannot be added up: page sizes, THPeligible."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.account import Table
+from pagewalk.eligible import UNKNOWN, eligible
+from pagewalk.errors import PagewalkError
+from pagewalk.kmem.mappings import Mappings, read_mappings
+from pagewalk.kmem.naming import agreeing
+from pagewalk.kmem.process import KernelSource
+from pagewalk.pages import I64, Backing, VMAs, Withheld
+from pagewalk.proc.hugepages import read_policy
+from pagewalk.proc.kernel import read_config, release
+from pagewalk.proc.pagemap import PAGE
+from pagewalk.sources import Source
+
+FILE_THP = "CONFIG_READ_ONLY_THP_FOR_FS"
+# Of these VMAs every page is a base page; a driver may have others (vm_operations_struct.pagesize).
+BASE_PAGES = (Backing.ANON, Backing.FILE, Backing.SHMEM, Backing.KERNEL, Backing.HIDDEN,
+              Backing.GATE)
+
+NOT_TOLD = Withheld(
+    "thp_eligible, and kernel_page_size of hugetlb memory and drivers",
+    "the kernel's structs tell them, which this source does not read; --source ebpf does",
+    partial=False,
+)
+
+
+class Particulars(NamedTuple):
+    """One row a VMA: ``page_size`` i64 bytes, smaps' KernelPageSize (and on this architecture
+    MMUPageSize); ``thp_eligible`` i64, 1 or 0. UNKNOWN where it is withheld."""
+
+    page_size: I64
+    thp_eligible: I64
+
+    def size_of(self, row: int) -> int | None:
+        """Return the page size of a VMA, bytes, None where it is withheld."""
+        return told(self.page_size, row)
+
+    def eligible(self, row: int) -> int | None:
+        """Return THPeligible of a VMA, 0 or 1, None where it is withheld."""
+        return told(self.thp_eligible, row)
+
+
+def with_particulars(table: Table, source: Source) -> Table:
+    """Return ``table``, of a walk of ``source``, with the particulars of its VMAs."""
+    found, why = read_particulars(source, table.vmas)
+    table.outcome.withheld.extend(why)
+    return table._replace(particulars=found)
+
+
+def told(column: I64, row: int) -> int | None:
+    value = int(column[row])
+    return None if value == UNKNOWN else value
+
+
+def read_particulars(source: Source, vmas: VMAs) -> tuple[Particulars, list[Withheld]]:
+    """Return the particulars of ``vmas``, as ``source`` read them, and why some are withheld."""
+    size = np.where(np.isin(vmas.backing, [kind.value for kind in BASE_PAGES]), PAGE, UNKNOWN)
+    nothing = Particulars(size.astype(np.int64), np.full(len(vmas), UNKNOWN, np.int64))
+    if not isinstance(source, KernelSource):
+        return nothing, [NOT_TOLD]
+    try:
+        of = read_mappings(source.machine.kernel, source.mm)
+        policy = read_policy()
+    except (PagewalkError, OSError) as err:
+        return nothing, [Withheld("thp_eligible, kernel_page_size", str(err), partial=False)]
+    same = agreeing(vmas, of.vma)
+    at = np.searchsorted(of.vma.start, vmas.start[same])
+    config = read_config()
+    file_thp = None if config is None else FILE_THP in config
+    found = eligible(of, policy, release(), file_thp=file_thp)
+    nothing.page_size[same] = page_sizes(of)[at]
+    nothing.thp_eligible[same] = found[at]
+    nothing.thp_eligible[vmas.gate] = 0  # it has no mm
+    return nothing, limits(nothing)
+
+
+def page_sizes(of: Mappings) -> I64:
+    # vma_kernel_pagesize: a mapping with pages of another size has a function that tells it. That
+    # of hugetlb gives the size of its mount, that of SysV memory asks the memory's own (hugetlb or
+    # shmem, which has none), and any other's only a driver knows.
+    size = np.where(of.sized & ~of.shmem, UNKNOWN, PAGE)
+    return np.where(of.sized & (of.block != 0), of.block.astype(np.int64), size).astype(np.int64)
+
+
+def limits(of: Particulars) -> list[Withheld]:
+    out = []
+    if (of.page_size == UNKNOWN).any():
+        out.append(Withheld("kernel_page_size", "of some VMAs only a driver knows it",
+                            partial=False))
+    if (of.thp_eligible == UNKNOWN).any():
+        out.append(
+            Withheld(
+                "thp_eligible",
+                "of some VMAs it follows from rules of the kernel that are not known here",
+                partial=False,
+            )
+        )
+    return out

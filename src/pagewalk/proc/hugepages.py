@@ -1,0 +1,61 @@
+"""/sys/kernel/mm/transparent_hugepage: where this machine wants huge pages.
+
+Source: Documentation/admin-guide/mm/transhuge.rst. An order is the power of two of a size in base
+pages; a mask has bit n set for order n.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from pagewalk.proc.files import read_bytes
+from pagewalk.proc.pagemap import PAGE
+
+ROOT = "/sys/kernel/mm/transparent_hugepage"
+SIZE = re.compile(r"hugepages-(\d{1,9})kB")
+
+
+class Policy(NamedTuple):
+    """The settings in force.
+
+    ``anon`` and ``shmem`` are the top-level words ("always", "madvise", "never"; "advise", "deny",
+    ...). ``anon_orders`` and ``shmem_orders`` are masks by the word of each size ("always",
+    "inherit", ...), empty where the kernel has no settings by size.
+    """
+
+    anon: str
+    shmem: str
+    anon_orders: dict[str, int]
+    shmem_orders: dict[str, int]
+
+
+def read_policy(root: str = ROOT) -> Policy | None:
+    """Return the settings, None where the kernel is built without huge pages; raises OSError."""
+    try:
+        anon = chosen(read_bytes(f"{root}/enabled"))
+    except FileNotFoundError:
+        return None
+    shmem = word_of(f"{root}/shmem_enabled") or "never"
+    by_size: dict[str, dict[str, int]] = {"enabled": {}, "shmem_enabled": {}}
+    for match in filter(None, map(SIZE.fullmatch, os.listdir(root))):
+        order = ((int(match[1]) << 10) // PAGE).bit_length() - 1
+        for name, masks in by_size.items():
+            word = word_of(f"{root}/{match[0]}/{name}")
+            if word is not None:
+                masks[word] = masks.get(word, 0) | 1 << order
+    return Policy(anon, shmem, by_size["enabled"], by_size["shmem_enabled"])
+
+
+def word_of(path: str) -> str | None:
+    # None: this kernel has no such setting.
+    try:
+        return chosen(read_bytes(path))
+    except FileNotFoundError:
+        return None
+
+
+def chosen(text: bytes) -> str:
+    """Return the word in brackets of ``always [madvise] never``."""
+    return text.partition(b"[")[2].partition(b"]")[0].decode("ascii", "replace")
