@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import io
 
+import pytest
+
 from tests import by_hand
 from tests.by_hand import ROWS
 from tests.render import written
+from tests.render.written import HOSTILE
 
 
 def rows(name: str, *, frames: bool = True) -> list[dict[str, str]]:
@@ -25,6 +28,21 @@ def test_a_vma_is_a_line_and_any_name_survives() -> None:
     assert (found[0]["start"], found[0]["end"]) == ("0x400000", "0x404000")
     assert found[0]["perms"] == "r-xp"
     assert [int(row["uss"]) for row in found] == [4096, 4096, 0, 2 << 20]
+
+
+# What some reader takes for the end of a line; a newline is none of it, for the kernel writes \012.
+ENDS = ["\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
+
+
+@pytest.mark.parametrize("end", [*ENDS, '"', ",", '","', " ", "\0", "", "日本", HOSTILE])
+def test_every_name_is_read_back(end: str) -> None:
+    # HOSTILE has every control character but the newline's, which a name from the kernel never has.
+    text = written.write("csv", "maps", names=end.replace("\n", "\\012"))
+    lines = text.split("\n")
+    assert len(lines) == 1 + len(by_hand.VMAS) + 1 and lines[-1] == ""
+    names = [name + end.replace("\n", "\\012") for name in by_hand.VMAS.name]
+    for source in (io.StringIO(text, newline=""), iter(lines[:-1])):  # whole, and line by line
+        assert [row["name"] for row in csv.DictReader(source)] == names
 
 
 def test_withheld_is_empty_and_never_zero() -> None:

@@ -10,12 +10,13 @@ import pytest
 from pagewalk.errors import BadRequest
 from pagewalk.render import FORMATS, view
 from tests.render import written
+from tests.render.written import HOSTILE, Terminal, seen
 
 VIEWS = {name: importlib.import_module(module).VIEWS for name, module in FORMATS.items()}
 ALL_VIEWS = ("show", "maps", "pages", "explain", "vtop", "doctor", "processes")
 PAIRS = [(name, view_name) for name in FORMATS for view_name in ALL_VIEWS
          if view_name in VIEWS[name]]
-CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+COLOUR = re.compile(r"\x1b\[(0|1|2|31|32)m")
 
 
 def test_text_and_json_write_every_view() -> None:
@@ -36,11 +37,25 @@ def test_no_colours_off_a_terminal(format_name: str, name: str) -> None:
     assert "\x1b[0m" not in written.write(format_name, name)
 
 
+@pytest.mark.parametrize("frames", [True, False])
+@pytest.mark.parametrize(("format_name", "name"), PAIRS)
+def test_a_terminal_is_shown_nothing_that_it_would_obey(
+    format_name: str, name: str, frames: bool
+) -> None:
+    told = written.write(format_name, name, Terminal(), frames=frames, names=HOSTILE)
+    assert seen(COLOUR.sub("", told) if format_name == "text" else told)
+
+
 @pytest.mark.parametrize(("format_name", "name"), [pair for pair in PAIRS if pair[0] != "csv"])
-def test_no_name_can_send_control_characters(format_name: str, name: str) -> None:
-    # The hand-made process, VMA and list of processes all have an escape sequence in a name. CSV
-    # is for programs, and keeps names as they are.
-    assert CONTROL.search(written.write(format_name, name)) is None
+def test_what_is_for_people_shows_it_nowhere(format_name: str, name: str) -> None:
+    # CSV is for programs, and keeps names as they are off a terminal.
+    assert seen(written.write(format_name, name, names=HOSTILE))
+
+
+def test_a_name_cannot_forge_a_colour() -> None:
+    for format_name in ("text", "csv"):
+        told = written.write(format_name, "maps", Terminal(), names="\x1b[32m")
+        assert "\x1b[32m" not in told and r"\x1b[32m" in told
 
 
 def test_a_missing_view_names_the_formats_that_have_it() -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests import by_hand
 from tests.by_hand import HEAP, PROGRAM, ROWS
 from tests.render import written
+from tests.render.written import HOSTILE
 
 TOTALS = {
     "size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon", "file",
@@ -67,6 +68,17 @@ def test_amounts_are_bytes_and_addresses_are_text() -> None:
     }
     assert {key: program[key] for key in expected} == expected
     assert document("maps")["vmas"][2]["name"] == by_hand.EVIL
+
+
+@pytest.mark.parametrize("end", [HOSTILE, b"\xff\xfe\xc3".decode(errors="surrogateescape"), "日本"])
+def test_every_name_is_read_back_byte_by_byte(end: str) -> None:
+    text = written.write("json", "maps", names=end)
+    assert text.isascii()
+    found = json.loads(text)
+    for name, wanted in ((found["vmas"][2]["name"], by_hand.EVIL),
+                         (found["process"]["exe"], "/usr/bin/program")):
+        raw = name.encode(errors="surrogateescape")
+        assert raw == wanted.encode() + end.encode(errors="surrogateescape")
 
 
 def test_the_vmas_add_up_to_the_totals() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from typing import Any
 
@@ -39,6 +40,27 @@ def seen(text: str) -> bool:
     return all(c == "\n" or (c.isprintable() and c not in unseen) for c in text)
 
 
+# Fields that hold names, or sentences about them.
+SPOKEN = {"name", "exe", "argv0", "why", "finding", "remedy", "asked", "remarks", "device",
+          "not_read", "partial"}
+
+
+def spoiled(value: Any, text: str, field: str = "") -> Any:
+    """Return results of a command with ``text`` at the end of each name and sentence in them."""
+    if isinstance(value, str):
+        return value + text if field in SPOKEN else value
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        parts = {name: spoiled(getattr(value, name), text, name) for name in value._fields}
+        return value._replace(**parts)
+    if isinstance(value, (list, tuple)):
+        return type(value)(spoiled(part, text, field) for part in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {f.name: spoiled(getattr(value, f.name), text, f.name)
+                 for f in dataclasses.fields(value) if f.init}
+        return dataclasses.replace(value, **parts)
+    return value
+
+
 class Terminal(io.StringIO):
     """A stream that says it is a terminal."""
 
@@ -63,8 +85,9 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
 
 
 def write(format_name: str, name: str, out: io.StringIO | None = None, *, frames: bool = True,
-          **options: Any) -> str:
-    """Return what ``format_name`` writes as view ``name``."""
+          names: str = "", **options: Any) -> str:
+    """Return what ``format_name`` writes as view ``name``; ``names`` ends each name in it."""
     out = io.StringIO() if out is None else out
-    view(format_name, name)(*arguments(name, frames=frames), out, **options)
+    given = arguments(name, frames=frames)
+    view(format_name, name)(*(spoiled(given, names) if names else given), out, **options)
     return out.getvalue()

@@ -1,7 +1,7 @@
 """The outputs: FORMATS names a module for each; a module's VIEWS holds what it can write.
 
 To add a format: one file here with a VIEWS dict, and one row in FORMATS. Every view takes the
-results and a text stream, and computes nothing but layout.
+results and a text stream, which comes last, and computes nothing but layout.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pagewalk.errors import BadRequest
+from pagewalk.terminal import Screen
 
 FORMATS = {
     "text": "pagewalk.render.text",
@@ -27,4 +28,16 @@ def view(format_name: str, name: str) -> Callable[..., None]:
     if name not in views:
         have = ", ".join(f for f in FORMATS if name in importlib.import_module(FORMATS[f]).VIEWS)
         raise BadRequest(f"'{name}' cannot be written as {format_name}; it can as {have}")
-    return views[name]
+    return shown(views[name], format_name)
+
+
+def shown(write: Callable[..., None], format_name: str) -> Callable[..., None]:
+    # The one place that all output passes. Text is for people wherever it goes; the other formats
+    # give a file or a pipe the names as they are.
+    def on_screen(*given: Any, **options: Any) -> None:
+        *results, out = given
+        if format_name == "text" or out.isatty():
+            out = Screen(out, colours=format_name == "text")
+        write(*results, out, **options)
+
+    return on_screen

@@ -1,8 +1,12 @@
-"""CSV with a header line: bytes as integers, an empty field where withheld."""
+"""CSV with a header line: bytes as integers, an empty field where withheld.
+
+A row is a line and ends at the only newline in it: the kernel writes one in a name as ``\\012``. A
+field with any other character that some reader takes for the end of a line is quoted (RFC 4180).
+"""
 
 from __future__ import annotations
 
-import csv
+import re
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
@@ -16,6 +20,19 @@ from pagewalk.pages import Pages, VMAs
 from pagewalk.proc.counters import Theirs
 from pagewalk.smaps import OTHER_FIELDS, others, vmflags
 
+# Quotes and commas, and all that ends a line for str.splitlines or is a control character at all.
+SPECIAL = re.compile('[",\x00-\x1f\x7f-\x9f\u2028\u2029]|^ | $')
+
+
+def row(*fields: object) -> str:
+    """Return a line of ``fields``; csv.writer does not quote a carriage return before 3.13."""
+    return ",".join(map(field, fields)) + "\n"
+
+
+def field(value: object) -> str:
+    text = "" if value is None else str(value)
+    return '"' + text.replace('"', '""') + '"' if SPECIAL.search(text) else text
+
 
 def ordered(table: Table) -> list[str]:
     # The keys of the JSON contract first.
@@ -26,9 +43,8 @@ def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
     """Write the totals, one line an amount: name, bytes; those that are the kernel's are empty."""
     del ledger
     counted = {**table.totals, **dict.fromkeys(table.from_kernel)}
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("name", "bytes"))
-    writer.writerows((key, empty(counted[key])) for key in ordered(table))
+    out.write(row("name", "bytes"))
+    out.writelines(row(key, counted[key]) for key in ordered(table))
 
 
 def maps(
@@ -37,35 +53,26 @@ def maps(
     """Write one line a VMA with every amount; the options are for formats of limited width."""
     del columns, everything
     vmas, keys = table.vmas, ordered(table)
-    writer = csv.writer(out, lineterminator="\n")
     more = OTHER_FIELDS.values() if table.particulars else ()
-    writer.writerow(("start", "end", "perms", "offset", "name", *keys, *more, "vm_flags"))
-    lists = {k: None if (c := table.columns[k]) is None else c.tolist() for k in keys}
-    for row in range(len(vmas)):
-        writer.writerow((
-            hex(vmas.start[row]), hex(vmas.end[row]), describe.perms(int(vmas.perms[row])),
-            int(vmas.offset[row]), vmas.name[row],
-            *("" if (c := lists[k]) is None else c[row] for k in keys),
-            *(empty(others(table, row)[name]) for name in more),
-            " ".join(vmflags(vmas, row) or []),
-        ))
+    out.write(row("start", "end", "perms", "offset", "name", *keys, *more, "vm_flags"))
+    lists = [None if (c := table.columns[k]) is None else c.tolist() for k in keys]
+    for i in range(len(vmas)):
+        head = row(hex(vmas.start[i]), hex(vmas.end[i]), describe.perms(int(vmas.perms[i])),
+                   int(vmas.offset[i]), vmas.name[i])
+        amounts = ",".join("" if column is None else str(column[i]) for column in lists)
+        tail = row(*(others(table, i)[name] for name in more), " ".join(vmflags(vmas, i) or []))
+        out.write(f"{head[:-1]},{amounts},{tail}")
 
 
 def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -> None:
     """Write one line a cause, and one a line's unexplained rest."""
     del table, theirs
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("against", "ours", "theirs", "cause", "bytes", "exact", "bound"))
+    out.write(row("against", "ours", "theirs", "cause", "bytes", "exact", "bound"))
     for line in ledger:
-        sides = (line.against, empty(line.ours), empty(line.theirs))
+        sides = (line.against, line.ours, line.theirs)
         for cause in line.causes:
-            bound = empty(cause.bound)
-            writer.writerow((*sides, cause.cause, cause.bytes, int(cause.exact), bound))
-        writer.writerow((*sides, "unexplained", empty(line.unexplained), "", ""))
-
-
-def empty(amount: int | None) -> int | str:
-    return "" if amount is None else amount
+            out.write(row(*sides, cause.cause, cause.bytes, int(cause.exact), cause.bound))
+        out.write(row(*sides, "unexplained", line.unexplained, None, None))
 
 
 def pages(batches: Iterable[Pages], vmas: VMAs, out: TextIO) -> None:

@@ -1,0 +1,76 @@
+"""Names on a terminal, in a file and in an encoding that lacks their characters."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from hypothesis import strategies as st
+
+from pagewalk.terminal import BOLD, PLAIN, Screen, harmless, keep_names, printable
+from tests.properties import always
+from tests.render.written import HOSTILE, Terminal, seen
+
+# Any str that a name may be: characters, and bytes that were no UTF-8.
+NAMES = st.binary().map(lambda raw: raw.decode(errors="surrogateescape"))
+
+
+@always(st.one_of(st.text(), NAMES))
+def test_what_is_printable_is_shown_as_it_is_and_the_rest_as_escapes(name: str) -> None:
+    shown = printable(name)
+    assert seen(shown) and "\n" not in shown
+    assert (shown == name) == (seen(name) and "\n" not in name)
+
+
+@always(st.one_of(st.text(), NAMES))
+def test_lines_stay_lines(text: str) -> None:
+    assert harmless(text).count("\n") == text.count("\n")
+    assert seen(harmless(text))
+
+
+@pytest.mark.parametrize("character", sorted(set(HOSTILE)))
+def test_each_character_is_told_apart_from_the_others(character: str) -> None:
+    shown = printable(character)
+    assert shown == character or shown.startswith("\\")
+    assert [c for c in set(HOSTILE) if printable(c) == shown] == [character]
+
+
+def test_a_screen_lets_our_colours_through_where_they_are_wanted() -> None:
+    out = Terminal()
+    Screen(out, colours=True).write(f"{BOLD}a\x1b[2J{PLAIN}\n")
+    assert out.getvalue() == f"{BOLD}a\\x1b[2J{PLAIN}\n"
+
+
+@pytest.mark.parametrize(("out", "colours"), [(Terminal(), False), (io.StringIO(), True)])
+def test_a_screen_lets_none_through_elsewhere(out: io.StringIO, colours: bool) -> None:
+    Screen(out, colours=colours).write(f"{BOLD}a\n")
+    assert out.getvalue() == "\\x1b[1ma\n"
+
+
+def encoded(name: str, encoding: str) -> bytes:
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw, encoding=encoding, newline="")
+    keep_names(out)
+    out.write(name)
+    out.flush()
+    return raw.getvalue()
+
+
+@always(st.binary())
+def test_a_name_leaves_in_utf_8_as_the_bytes_it_came_as(raw: bytes) -> None:
+    assert encoded(raw.decode(errors="surrogateescape"), "utf-8") == raw
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "expected"),
+    [
+        ("日本", "ascii", rb"\u65e5\u672c"),
+        ("é", "ascii", rb"\xe9"),
+        ("é日", "latin-1", b"\xe9\\u65e5"),
+        ("a\udcff", "ascii", b"a\xff"),
+    ],
+)
+def test_what_an_encoding_lacks_is_written_as_its_escape(
+    name: str, encoding: str, expected: bytes
+) -> None:
+    assert encoded(name, encoding) == expected
