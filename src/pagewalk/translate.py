@@ -17,7 +17,7 @@ from pagewalk.kmem.counts import VM_PFNMAP
 from pagewalk.kmem.process import KernelSource
 from pagewalk.pages import Backing, Flag, State, VMAs
 from pagewalk.proc.pagemap import PAGE, WORD
-from pagewalk.proc.swap import swap_devices
+from pagewalk.proc.swap import device_of, read_swaps
 from pagewalk.remarks import remarks
 from pagewalk.states import classify
 from pagewalk.vtop import Frame, Opinion, Trace, Translation, compare, hole_around, trace
@@ -43,7 +43,10 @@ def translate(source: KernelSource, asked: str) -> Translation:
         start, end = int(vmas.start[row]), int(vmas.end[row])
         hole = hole_around(arch, source.root, source.read_tables, addr, start, end)
     if Flag.SWAP in way.last.flags:
-        device = swap_devices().get(int(dict(way.last.says)["type"]))
+        device = device_of(int(dict(way.last.says)["type"]), read_swaps() or ())
+        # While the entry stands, its device is in use: it was when /proc/swaps was read.
+        if trace(arch, source.root, source.read_tables, addr) != way:
+            device = None
     source.check_alive()
     target = source.target
     found = Translation(

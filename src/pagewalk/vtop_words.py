@@ -122,7 +122,7 @@ def facts(found: Translation) -> Iterator[tuple[str, str]]:
     if Flag.SWAP in trace.last.flags:
         known = dict(trace.last.says)
         at = int(known["offset"]) << trace.page_shift
-        device = found.device or "not told by /proc/swaps"
+        device = found.device or "/proc/swaps does not tell which"
         yield "SWAP", f"device {known['type']} ({device}), slot {known['offset']}, byte {at:#x}"
     if found.hole is not None:
         yield "HOLE", hole(found, *found.hole)

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from pagewalk.errors import BadText
-from pagewalk.proc.swap import parse_swaps
+from pagewalk.proc.swap import device_of, parse_swaps
 from tests.proc.test_maps import ODD
 
 HEADING = b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
@@ -31,3 +31,12 @@ def test_a_path_keeps_every_byte(odd: bytes) -> None:
 def test_what_is_no_line_is_refused(line: bytes) -> None:
     with pytest.raises(BadText, match="line 2 of /proc/swaps"):
         parse_swaps(HEADING + line)
+
+
+def test_only_the_first_device_can_be_told_and_only_if_it_is_number_0() -> None:
+    # What is listed first is 0, or 0 was removed: then nothing has an entry of 0.
+    two = parse_swaps(HEADING + ZRAM + b"/dev/zram1 partition\t4\t\t0\t\t-2\n")
+    assert device_of(0, two) == "/dev/zram0"
+    assert device_of(1, two) is None
+    assert device_of(1, two[:1]) is None
+    assert device_of(0, []) is None

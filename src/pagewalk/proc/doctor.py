@@ -192,11 +192,11 @@ def mapcounts() -> Check:
 
 
 def swap_devices() -> Check:
-    if swap.read_swaps() is None:
+    devices = swap.read_swaps()
+    if devices is None:
         why, remedy = why_missing("/proc/swaps", "CONFIG_SWAP")
         return Check("swap devices", False, f"the devices are not told: {why}", remedy)
-    devices = swap.swap_devices()
-    listed = ", ".join(f"{n} {path}" for n, path in devices.items())
+    listed = ", ".join(device.path for device in devices)
     return Check("swap devices", True, listed or "none: nothing can be in swap")
 
 

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple, TypeAlias
@@ -35,13 +35,14 @@ def swap_in_use() -> bool:
     return devices is None or any(used for _, _, used in devices)
 
 
-def swap_devices() -> dict[int, str]:
-    """Return the path of each swap device by its type number.
+def device_of(number: int, devices: Sequence[SwapDevice]) -> str | None:
+    """Return the path of swap device ``number``, in use, where ``devices`` prove it; else None.
 
-    /proc/swaps lists the devices in the order of their type; a device removed before the last
-    one leaves a gap that is not shown, so the numbers are sure only while none was removed.
+    /proc/swaps lists the devices in use by their numbers and shows neither these nor what was
+    removed between them (swap_start, mm/swapfile.c): whatever is first may have any number. But
+    0 is below all others, so while it is in use it is first.
     """
-    return {number: device.path for number, device in enumerate(read_swaps() or ())}
+    return devices[0].path if number == 0 and devices else None
 
 
 class SwapDevice(NamedTuple):
