@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Hashable, Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, wraps
 from itertools import groupby, islice
 from typing import Generic, ParamSpec, TypeVar
@@ -124,49 +124,29 @@ class Seen(Generic[K]):
     moved: AbstractSet[K]
 
 
-@dataclass
-class Unsettled(Generic[K]):
-    """What has not agreed so far: the last difference of a field, and how often it was the same.
-
-    A field is settled by a look in which it holds still and agrees, until a later one shows that
-    it differs.
-    """
-
-    last: dict[K, object] = field(default_factory=dict)
-    times: dict[K, int] = field(default_factory=dict)
-    history: list[str] = field(default_factory=list)
-
-    def take(self, seen: Seen[K]) -> None:
-        """Enter one look."""
-        first = not self.history
-        moved = seen.moved if first else seen.moved & self.last.keys()
-        self.times = {
-            key: self.times.get(key, 0) * (self.last.get(key) == how) + 1
-            for key, how in seen.differ.items()
-        }
-        self.last = {key: self.last.get(key, "never held still") for key in moved} | seen.differ
-        self.history.append(f"{len(moved)} moved, {len(seen.differ)} differ: "
-                            f"{list(seen.differ.items())[:3]}")
-
-    @property
-    def firm(self) -> bool:
-        """Return whether no further look would help: all that is left differs for good."""
-        return all(self.times.get(key, 0) >= FIRM for key in self.last)
-
-
 def settle(look: Callable[[], Seen[K]]) -> dict[K, object]:
     """Look until every field has agreed; return those that would not, each with its difference.
 
-    Prints the looks if there are any: pytest shows that of a test that failed.
+    A field is settled by a look in which it holds still and agrees, until a later one shows that
+    it differs. Prints the looks if any is left: pytest shows what a test that failed has printed.
     """
-    left: Unsettled[K] = Unsettled()
-    for _ in looks():
-        left.take(look())
-        if left.firm:
+    left: dict[K, object] = {}
+    times: dict[K, int] = {}
+    said: list[str] = []
+    for turn in looks():
+        seen = look()
+        moved = seen.moved & left.keys() if turn else seen.moved
+        times = {
+            key: times.get(key, 0) * (left.get(key) == how) + 1 for key, how in seen.differ.items()
+        }
+        left = {key: left.get(key, "never held still") for key in moved} | seen.differ
+        said.append(f"{len(moved)} moved, {len(seen.differ)} differ: "
+                    f"{list(seen.differ.items())[:3]}")
+        if all(times.get(key, 0) >= FIRM for key in left):  # none is left, or all differ for good
             break
-    if left.last:
-        print(f"{len(left.history)} looks:", told(left.history), sep="\n")
-    return left.last
+    if left:
+        print(f"{len(said)} looks:", told(said), sep="\n")
+    return left
 
 
 @dataclass(frozen=True)
