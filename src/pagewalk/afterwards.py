@@ -47,13 +47,14 @@ def look_back(source: Source, vmas: VMAs, outcome: Outcome) -> None:
     """Complete ``outcome`` of a walk over ``vmas``; raises ProcessGone when the memory is gone."""
     with withholding(outcome, "a consistent moment"):
         check_still(source, vmas, outcome)
-    with withholding(outcome, "VmSwap and VmRSS"):
-        status = counters.read_status(source.target)
-        outcome.vm_swap, outcome.vm_rss = status.get("VmSwap"), status.get("VmRSS")
     with withholding(outcome, "swap of shmem"):
         outcome.shmem_swap = read_shmem_swap(source, vmas)
     with withholding(outcome, "locked"):
         outcome.locked = read_locked(source, vmas, outcome)
+    # The last: where there still is memory to speak of, there was when the others were read.
+    with withholding(outcome, "VmSwap and VmRSS"):
+        status = counters.read_status(source.target)
+        outcome.vm_swap, outcome.vm_rss = status.get("VmSwap"), status.get("VmRSS")
     outcome.done = True
 
 

@@ -11,7 +11,7 @@ import os
 import re
 from typing import NamedTuple
 
-from pagewalk.errors import BadText, PagewalkError
+from pagewalk.errors import BadText, PagewalkError, ProcessGone
 from pagewalk.proc.files import decode_name, lines, number, rows
 from pagewalk.proc.kernel import release
 from pagewalk.proc.smaps import Smaps, read_smaps
@@ -24,8 +24,14 @@ STATM = re.compile(rb"(?m)^" + rb" ".join([rb"(\d{1,20})"] * 7) + rb"\n")
 
 
 def read_status(target: Target) -> dict[str, int]:
-    """Return the ``kB`` lines of /proc/PID/status, in bytes, by the kernel's name (``VmRSS``)."""
-    return in_bytes(target.read("status"))
+    """Return the ``kB`` lines of /proc/PID/status, in bytes, by the kernel's name (``VmRSS``).
+
+    Raises ProcessGone when it has no line on memory: none is left. Raises BadText.
+    """
+    found = in_bytes(target.read("status"))
+    if "VmSize" not in found:
+        raise ProcessGone(target.pid, "ended")
+    return found
 
 
 def in_bytes(text: bytes) -> dict[str, int]:
@@ -97,16 +103,18 @@ def read_theirs(target: Target, stall: Stall, *, smaps: bool) -> Theirs:
     for name in ("smaps", "smaps_rollup") if smaps else ():
         try:
             tables[name] = read_smaps(target, stall, name)
+        except ProcessGone:
+            raise
         except PagewalkError as err:
-            if target.state() in "ZX":
-                raise
             not_read.append(f"{name}: {err}")
     # pmap goes by the number; that the process is still there afterwards shows it was ours.
     pmap = read_pmap(target.pid) if smaps else None
+    statm, stat = read_statm(target), read_stat(target)
     return Theirs(
+        # The last of all: where its memory is still there, it was when the others were read.
         status=read_status(target),
-        statm=read_statm(target),
-        stat=read_stat(target),
+        statm=statm,
+        stat=stat,
         smaps=tables.get("smaps"),
         rollup=tables.get("smaps_rollup"),
         pmap=pmap,

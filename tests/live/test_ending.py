@@ -1,0 +1,266 @@
+"""A target that ends while it is looked at is gone, exit code 5, whatever file told so first.
+
+Between the moment that its memory is let go and the one that it is a zombie, which may take long, a
+process is neither there nor gone: /proc/PID/stat says R, the other files are empty or refuse.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+import pagewalk as library
+from pagewalk.errors import NoAddressSpace, ProcessGone
+from pagewalk.proc.freeze import frozen
+from pagewalk.proc.target import Target, open_target, thread_stats
+from tests import kernel_says
+from tests.live.bracket import working_sources
+from tests.live.command import Ran, one_sentence, pagewalk, pagewalk_here
+from tests.targets import start
+
+pytestmark = pytest.mark.live
+
+SOURCES = working_sources()
+PATIENCE = 20.0
+GONE, ZOMBIE = 5, "is a zombie"
+PF_EXITING = 0x00000004  # include/linux/sched.h
+
+# So much memory takes tens of milliseconds to be given back.
+MIB = 192
+HOLDER = """
+import mmap, sys
+flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+area = mmap.mmap(-1, int(sys.argv[1]) << 20, flags=flags)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+# Every file that a source or a command opens of a process, as proc/refusals.py lists them.
+FILES = ("stat", "status", "statm", "maps", "smaps", "smaps_rollup", "pagemap", "mountinfo")
+
+
+@contextmanager
+def holder(mib: int = MIB) -> Iterator[subprocess.Popen[bytes]]:
+    words = [sys.executable, "-S", "-c", HOLDER, str(mib)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def phase(target: Target) -> str:
+    """Return "alive", "ending", "zombie" or "reaped"."""
+    with suppress(ProcessGone):
+        words = target.read("stat").rpartition(b")")[2].split()
+        if words[0] in (b"Z", b"X"):
+            return "zombie"
+        return "ending" if int(words[6]) & PF_EXITING else "alive"
+    return "reaped"
+
+
+def ask_all(target: Target) -> dict[str, str]:
+    """Return for each file whether it gave text, nothing, or that the process is gone."""
+    said = {}
+    for name in FILES:
+        try:
+            said[name] = "text" if target.read(name) else "nothing"
+        except ProcessGone:
+            said[name] = "gone"
+    return said
+
+
+def test_every_file_of_a_process_that_ends_says_so_or_nothing() -> None:
+    seen: dict[str, set[str]] = {"ending": set(), "zombie": set(), "reaped": set()}
+    for _ in range(10):
+        with holder() as process:
+            target = open_target(process.pid)
+            process.kill()
+            at = phase(target)
+            while at != "zombie":
+                said, after = ask_all(target), phase(target)
+                if at == after != "alive":
+                    seen[at] |= {f"{name} {word}" for name, word in said.items()}
+                at = after
+            seen["zombie"] |= {f"{name} {word}" for name, word in ask_all(target).items()}
+            process.wait(PATIENCE)
+            seen["reaped"] |= {f"{name} {word}" for name, word in ask_all(target).items()}
+            target.close()
+        if seen["ending"]:
+            break
+    assert seen["reaped"] == {f"{name} gone" for name in FILES}
+    for at in ("ending", "zombie"):
+        for name in ("maps", "smaps", "smaps_rollup", "pagemap"):
+            assert f"{name} text" not in seen[at]
+        assert {"stat text", "status text", "statm text"} <= seen[at]
+    assert "mountinfo gone" in seen["zombie"]
+
+
+def test_the_files_that_are_asked_here_are_those_that_are_read() -> None:
+    found = set()
+    for path in Path(library.__file__).parent.rglob("*.py"):
+        text = path.read_text()
+        found |= set(re.findall(r"target\.(?:open|read)\(\"([a-z_]+)\"", text))
+        for names in re.findall(r"target\.keep\(([^)]*)\)", text):
+            found |= set(re.findall(r"\"([a-z_]+)\"", names))
+    assert found and found <= set(FILES)
+
+
+def test_one_that_is_ending_cannot_be_opened_and_is_gone() -> None:
+    for _ in range(10):
+        with holder() as process:
+            target = open_target(process.pid)
+            process.kill()
+            said = []
+            while (at := phase(target)) != "zombie":
+                with suppress(NoAddressSpace):  # a zombie by now
+                    try:
+                        open_target(process.pid).close()
+                    except ProcessGone:
+                        said.append(at)
+            target.close()
+            with pytest.raises(NoAddressSpace, match=ZOMBIE):
+                open_target(process.pid)
+        if "ending" in said:
+            return
+    raise AssertionError("no process was seen while it was ending")
+
+
+COMMANDS = [
+    ("show",), ("show", "--counts"), ("show", "--freeze"), ("maps",), ("pages", "--vma", "heap"),
+    ("explain",), ("check",), ("vtop", "stack-8"),
+]
+
+
+def words_for(command: tuple[str, ...], pid: int, source: str) -> list[str]:
+    name, *rest = command
+    against = ["--against", "ebpf" if source == "procfs" else "procfs"] if name == "check" else []
+    return [name, str(pid), *rest, "--source", source, *against]
+
+
+def timed(command: tuple[str, ...], source: str) -> tuple[Ran, float]:
+    """Run a command on a process that nobody kills; return how it ended and how long it took."""
+    with holder() as process:
+        began = time.monotonic()
+        return pagewalk_here(*words_for(command, process.pid, source)), time.monotonic() - began
+
+
+def killed_before(seconds: float, command: tuple[str, ...], source: str) -> Ran:
+    """Run a command on a process that was killed so long ago, and that nobody has waited for."""
+    with holder() as process:
+        process.kill()
+        time.sleep(seconds)
+        return pagewalk_here(*words_for(command, process.pid, source))
+
+
+def killed_after(seconds: float, command: tuple[str, ...], source: str) -> Ran:
+    """Run a command on a process that is killed and reaped so long after the command began."""
+    with holder() as process:
+
+        def kill() -> None:
+            time.sleep(seconds)
+            process.kill()
+            process.wait(PATIENCE)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        ran = pagewalk_here(*words_for(command, process.pid, source))
+        killer.join()
+    return ran
+
+
+def able(command: tuple[str, ...], source: str) -> bool:
+    return source != "procfs" or command[0] not in ("vtop", "check")
+
+
+@pytest.mark.parametrize(
+    ("command", "source"),
+    [(command, source) for command in COMMANDS for source in SOURCES if able(command, source)],
+    ids=lambda words: words if isinstance(words, str) else " ".join(words),
+)
+def test_a_command_on_a_process_that_is_killed(command: tuple[str, ...], source: str) -> None:
+    whole, took = timed(command, source)
+    ended = [killed_before(seconds, command, source) for seconds in (0.01, 0.001)]
+    ended += [killed_after(took * part, command, source) for part in (0, 0.1, 0.25, 0.5, 0.75)]
+    for ran in ended:
+        # A zombie is told as one; what was killed after all was read was there.
+        if ran.code == GONE:
+            assert re.search(r"^pagewalk: process \d+ (ended|is ending)", ran.err, re.M), ran.err
+        else:
+            assert ran.code in (0, whole.code) or (ran.code == 1 and ZOMBIE in ran.err), ran.err
+    assert GONE in [ran.code for ran in ended]
+
+
+# ---- --freeze
+
+# posix_spawn() waits in the kernel until its child execs, which here waits for the FIFO before.
+SPAWNER = """
+import os, sys
+print("ready", flush=True)
+action = (os.POSIX_SPAWN_OPEN, 9, sys.argv[1], os.O_RDONLY, 0)
+os.posix_spawn("/bin/true", ["true"], {}, file_actions=[action])
+"""
+
+
+def test_a_thread_that_does_not_stop_is_named(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    words = [sys.executable, "-S", "-c", SPAWNER, str(fifo)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+            deadline = time.monotonic() + PATIENCE
+            while kernel_says.read_status(process.pid)["State"][0] != "D":
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+            ran = pagewalk("show", process.pid, "--freeze")
+        finally:
+            process.kill()
+            with open(os.open(fifo, os.O_RDWR), "wb"):
+                process.wait(PATIENCE)
+    assert ran.code == 1
+    # One sentence: it was not stopped, so nothing is said of for how long it was.
+    assert re.fullmatch(
+        rf"process {process.pid} did not stop within 5 s, and goes on: its thread {process.pid}"
+        r" \([^)]+\) is waiting inside the kernel, where no signal is taken \(state D\);"
+        r" walk it without --freeze",
+        one_sentence(ran),
+    )
+
+
+def test_one_that_ends_while_it_is_to_be_stopped_is_gone() -> None:
+    # Its threads do not stop any more: they run until they are gone.
+    with holder() as process:
+        target = open_target(process.pid)
+        process.kill()
+        with pytest.raises(ProcessGone):
+            while True:
+                frozen_once(target)
+        process.wait(PATIENCE)
+        with pytest.raises(ProcessGone):
+            thread_stats(target)
+        target.close()
+
+
+def frozen_once(target: Target) -> None:
+    with frozen(target):
+        pass
+
+
+def test_the_threads_are_those_of_the_process() -> None:
+    with start("threads", stopped=True) as running:
+        target = open_target(running.pid)
+        found = {tid: stat.state for tid, stat in thread_stats(target)}
+        target.close()
+        assert set(found) == {int(tid) for tid in os.listdir(f"/proc/{running.pid}/task")}
+    assert set(found.values()) == {"T"}
