@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -42,6 +43,13 @@ from pagewalk.sources import Source, open_source
 # So many leaves have their frames looked up at once: neighbours in RAM, which one read gets, lie
 # far apart in the address space. Their columns take 15 MB.
 TOGETHER = 1 << 18
+
+# What is imported late, after the process was opened: who drops its rights then may not be able to
+# read the checkout any more, nor Python itself.
+LATER = (
+    "gzip", "pagewalk.account", "pagewalk.kmem.condenser", "pagewalk.kmem.counter",
+    "pagewalk.kmem.direct",
+)
 
 
 class Walk(NamedTuple):
@@ -142,6 +150,8 @@ def open_process(pid: int, source: str = "auto", budget_ns: int = BUDGET_NS) -> 
     The caller gives it back with `close`. Raises what `walk` raises, and BadTarget where ``pid``
     is one process to the caller and another one in /proc.
     """
+    for name in LATER:
+        importlib.import_module(name)
     return open_listed(number_in_proc(pid), source, budget_ns)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,7 +51,9 @@ def test_a_fault_is_an_errno(memory: DrgnMemory) -> None:
 
 def test_without_drgn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "drgn", None)
-    with pytest.raises(SourceUnavailable, match=r"drgn is not installed; pip install 'pagewalk"):
+    with pytest.raises(
+        SourceUnavailable, match=r"source 'drgn' .*drgn is not installed; pip install 'pagewalk"
+    ):
         open_drgn()
 
 
@@ -59,3 +62,10 @@ def test_no_core_file_is_one_sentence() -> None:
     with pytest.raises(SourceUnavailable, match="drgn cannot open /etc/passwd") as caught:
         open_drgn("/etc/passwd")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("drgn"), reason="drgn is an optional extra")
+@pytest.mark.skipif(Path("/proc/kcore").exists(), reason="this kernel has /proc/kcore")
+def test_it_is_drgn_that_misses_kcore() -> None:
+    with pytest.raises(SourceUnavailable, match=r"source 'drgn' .*/proc/kcore is not there"):
+        open_drgn()

@@ -237,6 +237,14 @@ def test_root_sees_a_process_that_is_not_dumpable() -> None:
     assert ran.json["totals"]["rss"] == status["VmRSS"] << 10
 
 
+def test_doctor_promises_a_user_no_pss() -> None:
+    ran = as_user(NOBODY, "doctor", "--format", "json")
+    assert ran.code == 0
+    found = {check["name"]: check for check in ran.json["checks"]}["mapcount of each page"]
+    assert not found["ok"]
+    assert "no PSS and no USS" in found["finding"]
+
+
 # ---- hidepid
 
 HIDEPID = ("unshare", "-m", "sh", "-c", 'mount -t proc -o hidepid=2 proc /proc && exec "$@"', "sh")

@@ -158,3 +158,23 @@ def test_full_root_reads_page_tables_unless_locked_down(target: int) -> None:
     ran = show(target, "auto")
     assert ran.code == 0
     assert ran.json["source"]["name"] == ("procfs" if CONFIDENTIAL else "ebpf")
+
+
+@pytest.mark.parametrize(
+    ("held", "lacks"),
+    [(("sys_admin",), False), (("bpf", "perfmon"), False), (KCORE, not HAS_KCORE), ((), True)],
+)
+def test_the_first_screen_misses_page_tables_only_where_nothing_reads_them(
+    held: tuple[str, ...], lacks: bool
+) -> None:
+    first = " ".join(pagewalk(before=only(*held)).out.split())
+    missing = first.partition("missing: ")[2].partition(" (pagewalk doctor")[0]
+    assert ("page tables (ebpf), page tables (kcore)" in missing + ")") == (lacks or CONFIDENTIAL)
+    assert ("page tables" in missing) == (lacks or CONFIDENTIAL)
+
+
+def test_doctor_says_that_pss_is_exact_to_whom_ebpf_reads() -> None:
+    for held, ok in ((("bpf", "perfmon"), not CONFIDENTIAL), ((), False)):
+        ran = pagewalk("doctor", "--format", "json", before=only(*held))
+        found = {check["name"]: check for check in ran.json["checks"]}
+        assert found["mapcount of each page"]["ok"] == ok
