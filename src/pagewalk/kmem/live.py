@@ -5,20 +5,20 @@ from __future__ import annotations
 import mmap
 import os
 import re
+from contextlib import suppress
 from typing import BinaryIO
 
 from pagewalk.btf import Btf
-from pagewalk.errors import SourceUnavailable
+from pagewalk.errors import ProcessGone, SourceUnavailable
 from pagewalk.kmem.bpf import BpfMemory
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import KernelMemory
-from pagewalk.kmem.task import find_task
+from pagewalk.kmem.task import find_task, pid_behind, task_of
 from pagewalk.proc.files import read_bytes
+from pagewalk.proc.namespace import own_numbers
 from pagewalk.proc.refusals import why_missing
 
 BTF_PATH = "/sys/kernel/btf/vmlinux"
-# include/linux/proc_ns.h, PROC_PID_INIT_INO
-_INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 
 
 def read_btf(path: str = BTF_PATH) -> Btf:
@@ -60,16 +60,27 @@ def open_kcore(memory: KernelMemory, source: str = "kcore") -> Kernel:
     """Open the running kernel through ``memory``, a reader of /proc/kcore, for ``source``.
 
     A core file does not tell which task is asking, so our own is looked up by its PID: that needs
-    the initial PID namespace, and the address of init_task from /proc/kallsyms. Raises
+    a /proc of the initial PID namespace, and the address of init_task from /proc/kallsyms. Raises
     SourceUnavailable with the remedy where one is missing.
     """
-    namespace = os.stat("/proc/self/ns/pid").st_ino
-    if namespace != _INITIAL_PID_NAMESPACE:
-        raise SourceUnavailable(
-            source, "we are in a PID namespace of our own", "run on the host, or --source ebpf"
-        )
     kernel = Kernel(memory, read_btf(), _symbol("init_task", source))
-    return kernel._replace(current=find_task(kernel, os.getpid()).address)
+    number = own_numbers()[0]
+    with suppress(ProcessGone, SourceUnavailable):
+        own = kernel._replace(current=find_task(kernel, number).address)
+        if _is_ours(own, number):
+            return own
+    raise SourceUnavailable(
+        source, "we are in a PID namespace of our own", "run on the host, or --source ebpf"
+    )
+
+
+def _is_ours(kernel: Kernel, number: int) -> bool:
+    # In another PID namespace the number is another process's, whose descriptors are not ours.
+    fd = os.open("/proc/self/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return task_of(kernel, pid_behind(kernel, fd), number).address == kernel.current
+    finally:
+        os.close(fd)
 
 
 def _symbol(name: str, source: str) -> int:
