@@ -92,5 +92,5 @@ def test_a_file_that_is_refused_after_the_walk_makes_it_partial(
     look_back(Failing(target), SHMEM, outcome)  # type: ignore[arg-type]
     target.close()
     assert outcome.done
-    assert [why.partition(":")[0] for why in outcome.partial] == ["VmSwap and VmRSS", "locked"]
+    assert [why.partition(":")[0] for why in outcome.partial] == ["locked", "VmSwap and VmRSS"]
     assert outcome.locked is None and outcome.vm_swap is None
