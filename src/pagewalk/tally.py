@@ -37,7 +37,7 @@ class Kind(IntEnum):
     """What count_tables tells apart (the columns of Tally.size)."""
 
     PAGE = 0  # a present base page with a normal struct page, PROT_NONE included
-    SPECIAL = 1  # present without one, of any size: the zero page, PFN maps
+    SPECIAL = 1  # present without one: the zero page, PFN maps
     HUGE = 2  # present, mapped by a PMD or PUD leaf
     SWAP = 3
     MIGRATION = 4
@@ -53,6 +53,7 @@ class Kind(IntEnum):
     P4D_NONE = 14
     PGD_NONE = 15
     DOUBT = 16
+    HUGE_SPECIAL = 17  # as SPECIAL, mapped by a PMD or PUD leaf: since 6.18 the huge zero page
 
     @property
     def state(self) -> State | None:
@@ -78,6 +79,7 @@ _STATES = {
     Kind.P4D_NONE: State.NOT_MAPPED,
     Kind.PGD_NONE: State.NOT_MAPPED,
     Kind.DOUBT: None,
+    Kind.HUGE_SPECIAL: State.SPECIAL,
 }
 
 # Flags that decide a leaf's Kind; the last match wins. What matches none is SOFT.
@@ -395,5 +397,6 @@ def _kinds(leaves: Leaves) -> I64:
     for wanted, name in _BY_FLAGS:
         kind[(leaves.flags & wanted) == wanted] = name
     huge = leaves.flags & np.uint32(Flag.HUGE) != 0
-    kind[huge & (kind == Kind.PAGE.value)] = Kind.HUGE
+    kind[huge & (kind == Kind.PAGE.value)] = Kind.HUGE.value
+    kind[huge & (kind == Kind.SPECIAL.value)] = Kind.HUGE_SPECIAL.value
     return kind

@@ -32,4 +32,4 @@ def mem_map(kernel: Kernel, direct_map: DirectMap) -> MemMap:
 
 @pytest.fixture(scope="module")
 def frames(kernel: Kernel, direct_map: DirectMap, mem_map: MemMap) -> FrameMap:
-    return open_frame_map(kernel, mem_map, find_zero_frames(kernel, direct_map, mem_map))
+    return open_frame_map(kernel, mem_map, find_zero_frames(kernel, direct_map))

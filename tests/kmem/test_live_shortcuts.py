@@ -159,7 +159,7 @@ def test_what_no_word_tells_is_read_as_before(
 ) -> None:
     # Frames from all over RAM, large folios and such as were never initialised among them: the
     # reader that condenses and the one that does not must agree where nothing moves.
-    zero = find_zero_frames(kernel, direct_map, mem_map)
+    zero = find_zero_frames(kernel, direct_map)
     quick = StructPages(open_frame_map(kernel, mem_map, zero, arch))
     plain = StructPages(open_frame_map(kernel, mem_map, zero))
     assert quick.condenser_for(1 << 30) is not None

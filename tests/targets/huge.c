@@ -48,11 +48,13 @@ static void thp_split(char **args)
 
 static void huge_zero(char **args)
 {
-	char *p = map_huge(2 * PMD_PAGES, PRIVATE_ANON, -1);
+	long pages = number(args, 0, 1) * PMD_PAGES;
+	char *p = map_huge(pages + PMD_PAGES, PRIVATE_ANON, -1);
 
-	read_pages(p, 0, 1, 1);
-	check(count_present(p, PMD_PAGES) == PMD_PAGES, "get the huge zero page");
-	fact("zeroes", p, 2 * PMD_PAGES, "zero", 512L, "empty", 512L, "pmd_zero", 512L, NULL);
+	read_pages(p, 0, pages, PMD_PAGES);
+	check(count_present(p, pages) == (size_t)pages, "get the huge zero page");
+	fact("zeroes", p, pages + PMD_PAGES, "zero", pages, "empty", (long)PMD_PAGES, "pmd_zero",
+	     pages, NULL);
 }
 
 /* One huge page by MADV_COLLAPSE, mapped whole and, in another VMA, by 256 small entries. */

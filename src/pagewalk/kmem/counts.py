@@ -46,6 +46,7 @@ def alone_counts(vma: I64, pages: I64) -> Counts:
 KINDS = (State.ANON, State.FILE, State.SHMEM)
 HOLE_LEVELS = {Kind.PMD_NONE: 2, Kind.PUD_NONE: 3, Kind.P4D_NONE: 4, Kind.PGD_NONE: 5}
 KIND_STATES = np.array([State.DOUBT if k.state is None else k.state for k in Kind], np.uint8)
+HUGE_KINDS = (Kind.HUGE.value, Kind.HUGE_SPECIAL.value)
 KIND_LEVELS = np.array([HOLE_LEVELS.get(k, 0) for k in Kind], np.uint32)
 
 
@@ -59,6 +60,6 @@ def tallied(vmas: VMAs, rows: I64, size: U64, keep: Bool) -> Counts:
     if vmas.flags is not None:
         mapped = vmas.flags[row] & np.uint64(VM_PFNMAP) != 0
         state[(state == State.PRESENT.value) & mapped] = State.SPECIAL
-    huge = np.where(kind == Kind.HUGE.value, Flag.HUGE.value, 0).astype(np.uint32)
+    huge = np.where(np.isin(kind, HUGE_KINDS), Flag.HUGE.value, 0).astype(np.uint32)
     flags = KIND_LEVELS[kind] << np.uint32(LEVEL_SHIFT) | huge
     return Counts(row, state, flags, size[which, kind])

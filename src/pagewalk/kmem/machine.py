@@ -6,8 +6,6 @@ import ctypes
 import mmap
 from typing import NamedTuple
 
-import numpy as np
-
 from pagewalk.arch import ARCHES
 from pagewalk.arch.x86_64 import DEVMAP_TO_6_5, DEVMAP_TO_6_14, FRAME, SAVED_DIRTY
 from pagewalk.errors import Unsupported
@@ -25,7 +23,7 @@ from pagewalk.kmem.shortcuts import Shortcuts
 from pagewalk.kmem.task import read_mm
 from pagewalk.kmem.verify import compare
 from pagewalk.kmem.zero import find_zero_frames
-from pagewalk.pages import U64, Withheld
+from pagewalk.pages import Withheld
 from pagewalk.paging import Arch, Era
 from pagewalk.proc.frames import FrameReader, open_frames
 from pagewalk.proc.kernel import architecture, read_config, release, swap_types
@@ -49,9 +47,8 @@ CONTRADICTED = Withheld(
 class Machine(NamedTuple):
     """The running kernel, opened once: its memory, its maps of RAM, its paging format.
 
-    ``frames`` answers for page frames, None where nothing on this kernel does; ``zero_pfns`` u64
-    are the frames of the zero page and the huge zero page. ``shortcuts`` is None where no programs
-    can be loaded.
+    ``frames`` answers for page frames, None where nothing on this kernel does; ``zero_pfn`` is
+    the frame of the zero page. ``shortcuts`` is None where no programs can be loaded.
     """
 
     kernel: Kernel
@@ -59,7 +56,7 @@ class Machine(NamedTuple):
     mem_map: MemMap
     arch: Arch
     frames: FrameReader | None
-    zero_pfns: U64
+    zero_pfn: int
     notes: tuple[Withheld, ...]
     shortcuts: Shortcuts | None = None
 
@@ -95,7 +92,7 @@ def open_machine(kernel: Kernel, *, loads: bool = False) -> Machine:
     try:
         direct_map = find_direct_map(kernel)
         mem_map = find_mem_map(kernel, direct_map)
-        zero = find_zero_frames(kernel, direct_map, mem_map)
+        zero = find_zero_frames(kernel, direct_map)
         arch = paging_format(direct_map)
         frame_map = struct_pages.open_frame_map(kernel, mem_map, zero, arch if loads else None)
         own = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -103,8 +100,9 @@ def open_machine(kernel: Kernel, *, loads: bool = False) -> Machine:
     except BaseException:
         kernel.close()
         raise
-    pfns = np.array([zero.small] + ([] if zero.huge is None else [zero.huge]), np.uint64)
-    return Machine(kernel, direct_map, mem_map, arch, frames, pfns, notes, frame_map.shortcuts)
+    return Machine(
+        kernel, direct_map, mem_map, arch, frames, zero.small, notes, frame_map.shortcuts
+    )
 
 
 def written_frame(kernel: Kernel, direct_map: DirectMap, own: mmap.mmap) -> int:

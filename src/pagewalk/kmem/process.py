@@ -22,6 +22,7 @@ from pagewalk.errors import (
     SourceUnavailable,
 )
 from pagewalk.kmem.counts import (
+    HUGE_KINDS,
     KINDS,
     PRESENT,
     VM_PFNMAP,
@@ -73,8 +74,8 @@ from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
 from pagewalk.ranges import differing, holder, intersect, union
 from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
-from pagewalk.states import HOLE_STATES, ORDINARY, classify
-from pagewalk.tally import Gaps, Kind, Memo, Plain, count_by_reading, count_tables, sweep
+from pagewalk.states import HOLE_STATES, ORDINARY, classify, has
+from pagewalk.tally import Gaps, Memo, Plain, count_by_reading, count_tables, sweep
 
 SHMEM_CHANGED = "a mapping of shared memory changed after the walk; --freeze stops the process"
 NOWHERE = np.zeros((0, 2), np.uint64)
@@ -377,7 +378,8 @@ class KernelSource:
             count_plain=self.count_many,
             memo=self.memo,
         )
-        huge = (tally.size[:, Kind.HUGE] != 0) & (vmas.backing[row] == Backing.ANON.value)
+        huge = tally.size[:, HUGE_KINDS].any(axis=1)
+        huge &= vmas.backing[row] == Backing.ANON.value
         yield tallied(vmas, row, tally.size, ~huge)
         for batch in self.leaves(vmas, user[huge]) if huge.any() else ():
             yield self.count_batch(vmas, batch)
@@ -407,7 +409,13 @@ class KernelSource:
         # The rows of a real walk as Counts, with the zero pages told by their frames.
         leaves = batch.leaves
         assert leaves.pfn is not None
-        zero = np.isin(leaves.pfn, self.machine.zero_pfns) & (leaves.flags & PRESENT != 0)
+        present = leaves.flags & PRESENT != 0
+        zero = present & (leaves.pfn == np.uint64(self.machine.zero_pfn))
+        if self.machine.frames is not None:
+            huge = np.flatnonzero(present & (leaves.flags & np.uint32(Flag.HUGE) != 0))
+            pfns = leaves.pfn[huge]
+            kflags, _ = self.machine.frames.read(pfns, np.zeros(len(pfns), bool))
+            zero[huge] |= has(kflags, "zero_page")
         leaves.flags[zero] |= np.uint32(Flag.ZERO)
         addr = np.concatenate([leaves.addr, batch.holes.addr, batch.doubts.addr])
         row = holder(addr, vmas.ranges)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _TAG = np.uint64(1)
 # Up to this, _mapcount is a page type and no count (page_type_has_type).
 _FIRST_TYPE = -128
+_UNMAPPED = np.uint32(0xFFFFFFFF)
 # include/linux/page-flags.h: the low two bits of a folio's mapping word are its kind: 1 anonymous,
 # 3 KSM, which is anonymous too.
 _KIND, _ANON = np.uint8(3), np.uint8(1)
@@ -275,8 +276,14 @@ def _large_bits(frames: FrameMap, head: _Pages, data: U8, pfns: U64) -> U64:
         bits |= (layout.is_mapped(data.view(np.int32)) & ~slab) * kpf("mmap")
     if layout.hwpoison:
         bits |= (huge & (head.flags & layout.hwpoison != 0)) * kpf("hwpoison")
-    if frames.zero.huge is not None:
-        bits[pfns == np.uint64(frames.zero.huge)] |= kpf("zero_page") | kpf("thp")
+    # Of the huge zero page nothing is counted, and nothing is known but that it is large.
+    blank = ~huge & ~thp & (data.view(np.uint64)[:, layout.mapping // 8] == 0)
+    blank &= head.flags & (layout.lru | layout.swapcache | layout.slab) == 0
+    entire = data.view(np.uint32)[:, layout.entire_mapcount // 4]
+    blank &= (types == _UNMAPPED) & (entire == _UNMAPPED)
+    if blank.any():
+        at = np.flatnonzero(blank)
+        bits[at[frames.zero.are_huge(pfns[at])]] |= kpf("zero_page") | kpf("thp")
     return bits
 
 

@@ -1,52 +1,72 @@
-"""The frames that stand for "all zero": the shared zero page and the huge zero page."""
+"""The frames that stand for "all zero": the shared zero page and the huge zero page.
+
+The zero page is where it is since boot. The huge zero page is made when somebody first maps it,
+freed when nobody does, and made again elsewhere; a process that may not have huge pages (ours
+perhaps: prctl(PR_SET_THP_DISABLE), or a size set to "never") never maps it. So nothing is kept of
+it: each frame that may be it is asked about, each time.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
-from typing import NamedTuple
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import BinaryIO
 
-from pagewalk.kmem.directmap import DirectMap, MemMap, own_mm, translate
+import numpy as np
+
+from pagewalk.flags import KPF
+from pagewalk.kmem.directmap import DirectMap, own_mm, translate
 from pagewalk.kmem.kernel import Kernel
+from pagewalk.kmem.memory import PAGE, read_pages
 from pagewalk.kmem.task import read_mm
+from pagewalk.pages import U64, Bool
+from pagewalk.proc.frames import read_frames
 
-_HUGE = 2 << 20
+_ZERO_PAGE = np.uint64(1 << KPF["zero_page"])
+_PAGES = 512  # the huge zero page is a PMD's, and every architecture that is known here has these
 
 
-class ZeroFrames(NamedTuple):
-    """Hold the PFNs of the zero page and of the huge zero page's first page.
+@dataclass(frozen=True, eq=False)
+class ZeroFrames:
+    """The zero frames of this kernel: ``small`` is the PFN of the zero page.
 
-    ``huge`` is None where the kernel maps none. ``pins`` are mappings of both: the huge zero page
-    may be freed, and come again elsewhere, as soon as nobody maps it.
+    ``kpageflags`` is /proc/kpageflags, open, or None where it may not be read.
     """
 
+    kernel: Kernel
+    direct_map: DirectMap
     small: int
-    huge: int | None
-    pins: tuple[mmap.mmap, ...]
+    kpageflags: BinaryIO | None
+
+    def are_huge(self, heads: U64) -> Bool:
+        """Tell which of ``heads`` are the first frame of the huge zero page.
+
+        They (u64[n]) are the first of large folios that nobody owns, nor maps as the kernel counts,
+        although page tables lead to them. The kernel says it of each frame (stable_page_flags,
+        fs/proc/page.c); where we may not ask, it is the one with nothing in it.
+        """
+        if self.kpageflags is not None:
+            told: Bool = read_frames(self.kpageflags.fileno(), heads) & _ZERO_PAGE != 0
+            return told
+        return np.array([self._is_empty(head) for head in heads.tolist()], bool)
+
+    def _is_empty(self, head: int) -> bool:
+        frames = np.arange(head, head + _PAGES, dtype=np.uint64)
+        addresses = self.direct_map.addresses(frames * np.uint64(PAGE))
+        words, errno = read_pages(self.kernel.memory, addresses)
+        return not errno.any() and not words.any()
 
 
-def find_zero_frames(kernel: Kernel, direct_map: DirectMap, mem_map: MemMap) -> ZeroFrames:
-    """Find the zero frames by reading memory of our own that was never written."""
-    pgd = read_mm(kernel, own_mm(kernel)).pgd
-    small, huge = _anonymous(mmap.PAGESIZE), _anonymous(2 * _HUGE)
-    huge.madvise(mmap.MADV_HUGEPAGE)
-    at = -_address(huge) % _HUGE
-    # The reads that make the kernel map the zero pages.
-    if small[0] or huge[at]:
+def find_zero_frames(kernel: Kernel, direct_map: DirectMap) -> ZeroFrames:
+    """Find the zero page by reading memory of our own that was never written."""
+    area = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if area[0]:  # the read that makes the kernel map it
         raise AssertionError("fresh anonymous memory is zero")
-    small_phys, _ = translate(kernel, direct_map, pgd, _address(small))
-    huge_phys, shift = translate(kernel, direct_map, pgd, _address(huge) + at)
-    pfn = huge_phys // mmap.PAGESIZE
-    # With use_zero_page off the kernel gives an ordinary anonymous THP instead, with THP off the
-    # small zero page.
-    mapping = kernel.field("folio", mem_map.base + pfn * mem_map.size, "mapping")
-    is_zero = shift == 21 and not mapping & 1
-    return ZeroFrames(small_phys // mmap.PAGESIZE, pfn if is_zero else None, (small, huge))
-
-
-def _anonymous(size: int) -> mmap.mmap:
-    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-
-
-def _address(area: mmap.mmap) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(area))
+    address = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    phys, _ = translate(kernel, direct_map, read_mm(kernel, own_mm(kernel)).pgd, address)
+    kpageflags: BinaryIO | None = None
+    with suppress(OSError):
+        kpageflags = open("/proc/kpageflags", "rb", buffering=0)  # noqa: SIM115
+    return ZeroFrames(kernel, direct_map, phys // PAGE, kpageflags)

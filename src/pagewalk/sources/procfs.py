@@ -206,7 +206,9 @@ class ProcfsSource:
         shown, _, _ = intersect(visible(vmas), ranges)
         found = self.regions(shown) if self.huge else self.everything(shown)
         for regions in gather(found):
-            yield Batch(self.read_leaves(regions), NO_HOLES, NO_DOUBTS)
+            leaves = self.read_leaves(regions)
+            mark_huge_zero(vmas, leaves)
+            yield Batch(leaves, NO_HOLES, NO_DOUBTS)
 
     def regions(self, shown: U64) -> Iterator[U64]:
         # Populated regions (start, end, categories) of the VMAs. Near VMAs are scanned together:
@@ -336,6 +338,16 @@ def mark(flags: U32, addr: U64, regions: U64, category: int, flag: Flag) -> None
     if len(hit) == 0:
         return
     flags[inside(addr, hit)] |= np.uint32(flag)
+
+
+def mark_huge_zero(vmas: VMAs, leaves: Leaves) -> None:
+    # Up to 6.14 PAGEMAP_SCAN knows the small zero page only. Of the huge one the entry says that it
+    # is no anonymous page, in anonymous memory (from 6.12 on).
+    asked = np.uint32(Flag.PRESENT | Flag.HUGE | Flag.FILE)
+    rows = np.flatnonzero(leaves.flags & asked == asked)
+    if len(rows):
+        anon = vmas.backing[holder(leaves.addr[rows], vmas.ranges)] == Backing.ANON.value
+        leaves.flags[rows[anon]] |= np.uint32(Flag.ZERO)
 
 
 def mark_zero(flags: U32, pfn: U64, frames: Frames) -> None:
