@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from pagewalk.kmem.vmas import Files, RawVmas
-from pagewalk.pages import EXEC, I64, READ, SHARED, U64, WRITE, Backing, Bool, VMAs
+from pagewalk.pages import EXEC, READ, SHARED, U64, WRITE, Backing, Bool, VMAs
 from pagewalk.proc.maps import backing_of
-from pagewalk.ranges import overlapping
 
 # include/linux/mm.h
 VM_READ, VM_WRITE, VM_EXEC, VM_MAYSHARE, VM_HUGETLB = 0x1, 0x2, 0x4, 0x80, 0x400000
@@ -41,45 +40,6 @@ def with_flags(vmas: VMAs, flags: U64) -> VMAs:
     backing[seen] = Backing.KERNEL
     backing[flags & np.uint64(VM_HUGETLB) != 0] = Backing.HUGETLB
     return replace(vmas, flags=flags, backing=backing)
-
-
-def pieced(raw: VMAs, named: VMAs, lost: U64, user_end: int) -> tuple[VMAs, I64]:
-    """Return the VMAs of the maple tree (``raw``, as unnamed() has them) as far as they are known,
-    when maps is of another moment, and the bytes of each that only maps tells of (i64).
-
-    A name is that of the VMA with the same edges, or that one was a part of. What lies in ``lost``
-    u64[k, 2], of which the maple tree told nothing, is what maps told, without flags; so is the
-    gate VMA.
-    """
-    assert raw.flags is not None
-    at = np.searchsorted(named.start, raw.end) - 1
-    same = (at >= 0) & (named.end[at] > raw.start) & ((named.inode[at] != 0) == (raw.inode != 0))
-    rows = zip(same.tolist(), at.tolist(), raw.name, strict=True)
-    names = tuple(named.name[row] if found else own for found, row, own in rows)
-    dev, inode, backing = (
-        np.where(same, getattr(named, name)[at], getattr(raw, name))
-        for name in ("dev", "inode", "backing")
-    )
-    vmas = with_flags(replace(raw, dev=dev, inode=inode, backing=backing, name=names), raw.flags)
-    above = named.start >= np.uint64(user_end)
-    only = overlapping(named.ranges, lost) & ~overlapping(named.ranges, raw.ranges) & ~above
-    return _merged(vmas, named, above | only), named.size[only].astype(np.int64)
-
-
-def _merged(vmas: VMAs, named: VMAs, also: Bool) -> VMAs:
-    # `vmas` with those of `named` that `also` marks, by ascending address.
-    assert vmas.flags is not None
-    extra = np.flatnonzero(also)
-    if not len(extra):
-        return vmas
-    order = np.argsort(np.concatenate([vmas.start, named.start[extra]]), kind="stable")
-    names = vmas.name + tuple(named.name[row] for row in extra.tolist())
-    columns = {
-        name: np.concatenate([getattr(vmas, name), getattr(named, name)[extra]])[order]
-        for name in ("start", "end", "perms", "offset", "dev", "inode", "backing")
-    }
-    flags = np.concatenate([vmas.flags, np.zeros(len(extra), np.uint64)])[order]
-    return VMAs(**columns, name=tuple(names[row] for row in order.tolist()), flags=flags)
 
 
 def unnamed(raw: RawVmas, files: Files, filesystems: dict[int, str]) -> VMAs:

@@ -37,16 +37,15 @@ from pagewalk.kmem.hugetlb import in_shared_table
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.machine import Machine
 from pagewalk.kmem.memory import read_pages, read_words
-from pagewalk.kmem.naming import agreeing, flags_of, pieced, unnamed, with_flags
+from pagewalk.kmem.naming import agreeing, flags_of, with_flags
+from pagewalk.kmem.pieces import piece_together
 from pagewalk.kmem.rmap import unshared
 from pagewalk.kmem.shmem import swapped_ranges
 from pagewalk.kmem.task import Task, pid_behind, read_mm, task_of
 from pagewalk.kmem.vmas import (
-    Files,
     RawVmas,
     read_each,
     read_edges,
-    read_files,
     read_vmas,
     still_maps,
 )
@@ -72,7 +71,7 @@ from pagewalk.proc.pagemap import PAGE, PMD_SHARING_TOLD
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
-from pagewalk.ranges import differing, holder, intersect, union
+from pagewalk.ranges import differing, holder, intersect
 from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
 from pagewalk.states import HOLE_STATES, ORDINARY, classify, has
 from pagewalk.tally import Gaps, Memo, Plain, count_by_reading, count_tables, sweep
@@ -156,7 +155,9 @@ class KernelSource:
         if named is not None and not len(lost) and self.agree(named, raw):
             vmas = with_flags(named, flags_of(named, raw))
         else:
-            vmas = self.piece_together(named, raw, lost)
+            vmas, self.restless = piece_together(
+                self.machine.kernel, named, raw, lost, self.filesystems, self.machine.arch.user_end
+            )
         if self.check_alive() == sequence and sequence is not None and named is not None:
             self.known = Known(sequence, named, raw, vmas)
         return vmas
@@ -173,22 +174,6 @@ class KernelSource:
             return read_vmas(kernel, self.mm), NOWHERE
         self.check_alive()  # the VMAs of an mm that is torn down change, too
         return read_each(kernel, self.mm)
-
-    def piece_together(self, named: VMAs | None, raw: RawVmas, lost: U64) -> VMAs:
-        # The VMAs one by one. What is said of them in `withheld` is what changed in each reading.
-        files = read_files(self.machine.kernel, raw.file)
-        if not files.known.all():
-            ranges = np.stack([raw.start, raw.end], axis=1)
-            lost = union(np.concatenate([lost, ranges[~files.known]]))
-            raw = RawVmas._make(column[files.known] for column in raw)
-            files = Files._make(column[files.known] for column in files)
-        vmas = unnamed(raw, files, self.filesystems)
-        if named is None:
-            self.restless = unread(lost, self.machine.arch.user_end)
-            return vmas
-        vmas, told = pieced(vmas, named, lost, self.machine.arch.user_end)
-        self.restless = unflagged(told) if len(told) else None
-        return vmas
 
     def changed(self, vmas: VMAs) -> int:
         """Return how many of ``vmas`` have changed; raises ProcessGone as vmas() does."""
@@ -437,29 +422,6 @@ class KernelSource:
         """Give back what belongs to this process; the machine stays open for the next."""
         if self.pagemap_fd >= 0:
             os.close(self.pagemap_fd)
-
-
-def unread(lost: U64, user_end: int) -> Withheld | None:
-    """Return what to say of VMAs in ``lost`` u64[n, 2], None of nothing."""
-    if not len(lost):
-        return None
-    size = int((np.minimum(lost[:, 1], np.uint64(user_end)) - lost[:, 0]).sum())
-    return Withheld(
-        "VMAs",
-        f"in {len(lost)} places, {size} bytes at most, they changed each time they were read, and"
-        " maps may not be read; --freeze stops the process for the walk",
-        partial=True,
-    )
-
-
-def unflagged(told: I64) -> Withheld:
-    """Return what to say of VMAs of these sizes, bytes, whose flags are not known."""
-    return Withheld(
-        f"vm_flags of {len(told)} VMAs",
-        f"their {int(told.sum())} bytes were mapped anew each time they were read; they are shown"
-        " as maps told of them; --freeze stops the process for the walk",
-        partial=True,
-    )
 
 
 def covered(ranges: U64, offset: int, size: int) -> int:
