@@ -32,6 +32,9 @@ class Failing:
             raise self.fails["changed"]
         return 0
 
+    def forked(self, vmas: VMAs) -> bool:
+        return False
+
     def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
         for _ in rows:
             if "shmem" in self.fails:

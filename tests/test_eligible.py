@@ -29,7 +29,7 @@ def mapping(
         return np.array([value], np.uint64)
 
     vma = RawVmas(one(0), one(start), one(start + size), one(flags), one(offset), one(file),
-                  one(ops), one(0))
+                  one(ops), one(0), one(0))
     bools = ("huge_fault", "sized", "dax", "shmem", "anon_shmem", "regular")
     told = {name: np.array([what.get(name, False)]) for name in bools}
     return Mappings(vma=vma, **told, block=one(0), mount=one(mount), mm_flags=mm_flags)

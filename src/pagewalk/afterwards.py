@@ -62,15 +62,23 @@ def check_still(source: Source, vmas: VMAs, outcome: Outcome) -> None:
     # The address space must still be there, and be mapped as it was: a walk of one that went away
     # meanwhile looks complete otherwise. Raises ProcessGone.
     gone = source.changed(vmas)
-    if not gone:
-        return
-    outcome.withheld.append(
-        Withheld(
-            "a consistent moment",
-            f"{gone} VMAs changed while the process was walked; --freeze stops it for the walk",
-            partial=True,
+    if gone:
+        outcome.withheld.append(
+            Withheld(
+                "a consistent moment",
+                f"{gone} VMAs changed while the process was walked; --freeze stops it for the walk",
+                partial=True,
+            )
         )
-    )
+    if source.forked(vmas):
+        outcome.withheld.append(
+            Withheld(
+                "mapcounts of one moment",
+                "the process forked while it was walked, and shares its pages with the child;"
+                " --freeze stops it for the walk",
+                partial=True,
+            )
+        )
 
 
 def read_shmem_swap(source: Source, vmas: VMAs) -> I64:

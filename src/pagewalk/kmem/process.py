@@ -44,6 +44,7 @@ from pagewalk.kmem.shmem import swapped_ranges
 from pagewalk.kmem.task import Task, pid_behind, read_mm, task_of
 from pagewalk.kmem.vmas import (
     RawVmas,
+    forked,
     read_each,
     read_edges,
     read_vmas,
@@ -103,7 +104,8 @@ class KernelSource:
     ``struct_pid`` the address of its struct pid, which that open directory keeps. ``proof`` u64[2]
     is where the task's start time and mm lie, with the place of the mm's sequence where the kernel
     keeps one. ``pagemap_fd`` serves hugetlb only and is -1 where refused. ``known`` are the VMAs
-    as they were last read, ``restless`` is what could not be read of them.
+    as they were last read, ``restless`` is what could not be read of them, and
+    ``told`` what was last returned of them, with what it was made from.
     """
 
     name: str
@@ -123,6 +125,7 @@ class KernelSource:
     last: LastMaps = field(default_factory=LastMaps)
     known: Known | None = None
     restless: Withheld | None = None
+    told: tuple[VMAs, RawVmas] | None = None
     memo: Memo = field(default_factory=Memo)
 
     @property
@@ -158,6 +161,7 @@ class KernelSource:
             vmas, self.restless = piece_together(
                 self.machine.kernel, named, raw, lost, self.filesystems, self.machine.arch.user_end
             )
+        self.told = vmas, raw
         if self.check_alive() == sequence and sequence is not None and named is not None:
             self.known = Known(sequence, named, raw, vmas)
         return vmas
@@ -190,6 +194,15 @@ class KernelSource:
         if changed:  # or the tree was torn down under the reader
             self.check_alive()
         return changed
+
+    def forked(self, vmas: VMAs) -> bool:
+        """Return whether the process forked since ``vmas`` were read; raises as vmas() does."""
+        sequence = self.check_alive()
+        if self.told is None or self.told[0] is not vmas:
+            return False
+        if self.known and self.known.sequence == sequence and self.known.vmas is vmas:
+            return False
+        return forked(self.told[1], self.read_raw()[0])
 
     def check_alive(self) -> int | None:
         # Another task that reuses this one's memory has neither its start time nor its mm. Returns

@@ -18,6 +18,8 @@ _ATTEMPTS = 8  # at all VMAs at once
 _LOOKS = 20  # at those that change
 # What must be the same in both readings of a VMA: what is told of it.
 _COMPARED = ("vm_start", "vm_end", "vm_flags", "vm_pgoff", "vm_file", "vm_mm", "vm_ops", "anon_vma")
+_DONTEXPAND = 0x40000  # include/linux/mm.h
+_LOCKED = "vm_lock_seq"
 _MINOR_BITS = np.uint64(20)  # include/linux/kdev_t.h
 
 
@@ -27,7 +29,8 @@ class RawVmas(NamedTuple):
     ``address`` u64 of the vm_area_struct; ``start``, ``end`` u64, user addresses; ``flags`` u64,
     vm_flags with the protection key and the rest; ``offset`` u64 bytes into the file (or, of an
     anonymous VMA, its pgoff in bytes); ``file``, ``ops`` and ``anon_vma`` u64, the addresses of its
-    struct file, vm_operations_struct and anon_vma, 0 where it has none.
+    struct file, vm_operations_struct and anon_vma, 0 where it has none. ``locked`` u64 is the mm's
+    sequence when the VMA was last locked to be changed, 0 where the kernel does not keep it (6.4).
     """
 
     address: U64
@@ -38,6 +41,7 @@ class RawVmas(NamedTuple):
     file: U64
     ops: U64
     anon_vma: U64
+    locked: U64
 
 
 class Files(NamedTuple):
@@ -111,6 +115,23 @@ def still_maps(kernel: Kernel, mm: int, vmas: RawVmas, row: int) -> bool:
     return tuple(found.values()) == before
 
 
+def forked(before: RawVmas, now: RawVmas) -> bool:
+    """Return whether the process forked between two readings of its VMAs, as far as they tell.
+
+    fork locks each VMA to copy it (dup_mmap, mm/mmap.c; since 6.5), those too that nothing else
+    ever locks where they are: the vDSO's and its like, which may not be expanded. vfork does not,
+    and copies nothing.
+    """
+    rows = np.flatnonzero(before.flags & np.uint64(_DONTEXPAND) != 0)
+    at = np.minimum(np.searchsorted(now.start, before.start[rows]), max(len(now.start) - 1, 0))
+    if not len(now.start):
+        return False
+    same = np.ones(len(rows), bool)
+    for column in ("address", "start", "end", "flags"):
+        same &= getattr(now, column)[at] == getattr(before, column)[rows]
+    return bool((same & (now.locked[at] != before.locked[rows])).any())
+
+
 def _consistent(kernel: Kernel, read: Callable[[], _Answer]) -> _Answer:
     if not kernel.btf.has("mm_struct", "mm_mt"):
         raise Unsupported("maple tree of VMAs", "6.1")
@@ -166,6 +187,7 @@ def _columns(kernel: Kernel, address: U64, rows: U8) -> RawVmas:
     def column(path: str) -> U64:
         return kernel.column(rows, "vm_area_struct", path).astype(np.uint64)
 
+    has_locked = kernel.btf.has("vm_area_struct", _LOCKED)
     return RawVmas(
         address=address,
         start=column("vm_start"),
@@ -175,6 +197,7 @@ def _columns(kernel: Kernel, address: U64, rows: U8) -> RawVmas:
         file=column("vm_file"),
         ops=column("vm_ops"),
         anon_vma=column("anon_vma"),
+        locked=column(_LOCKED) if has_locked else np.zeros_like(address),
     )
 
 
@@ -183,7 +206,7 @@ def _look(kernel: Kernel, mm: int, wanted: U64) -> tuple[RawVmas, U64]:
     tree, torn = read_maple_tree(kernel, _root(kernel, mm), wanted)
     size, paths = kernel.btf.size("vm_area_struct"), list(_COMPARED)
     # (6.4) who changes a VMA writes the mm's sequence into it first (vma_start_write)
-    paths += [path for path in ("vm_lock_seq",) if kernel.btf.has("vm_area_struct", path)]
+    paths += [_LOCKED] if kernel.btf.has("vm_area_struct", _LOCKED) else []
     rows, errno = read_structs(kernel.memory, tree.entry, size)
     again, lost = read_structs(kernel.memory, tree.entry, size)
     same = (errno == 0) & (lost == 0) & _fits(kernel, mm, tree, rows)

@@ -201,6 +201,11 @@ class ProcfsSource:
         """Return how many of ``vmas`` have changed since."""
         return differing(vmas.ranges, self.vmas().ranges)
 
+    def forked(self, vmas: VMAs) -> bool:
+        """Return False: /proc tells of children that are there, and most are not there for long."""
+        del vmas
+        return False
+
     def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
         """Yield the populated leaves in ``ranges``, about BATCH words at a time."""
         shown, _, _ = intersect(visible(vmas), ranges)
