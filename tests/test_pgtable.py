@@ -502,7 +502,7 @@ def test_counts_of_huge_leaves_and_of_every_hole() -> None:
     assert sizes == [
         {
             Kind.HUGE: GIB1 + MIB2,
-            Kind.SPECIAL: MIB2,
+            Kind.HUGE_SPECIAL: MIB2,
             Kind.PMD_NONE: 510 * MIB2,
             Kind.PUD_NONE: 510 * GIB1,
             Kind.PGD_NONE: 3 * GIB512,
