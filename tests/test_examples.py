@@ -39,7 +39,7 @@ def run(code: str, stderr: Path) -> int:
             stdout=subprocess.DEVNULL, stderr=said, start_new_session=True,
         )
         try:
-            return process.wait(60)
+            return process.wait(240)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -53,7 +53,7 @@ def ran(words: list[str], locale: str, **options: int) -> subprocess.CompletedPr
     unset = ("LC_ALL", "LANG", "LC_CTYPE", "PYTHONIOENCODING", "PYTHONUTF8")
     environ = {name: value for name, value in os.environ.items() if name not in unset}
     done = subprocess.run([*PAGEWALK, *words, *FAST], env={**environ, **LOCALES[locale]},
-                          stderr=subprocess.PIPE, timeout=60, check=False, **options)
+                          stderr=subprocess.PIPE, timeout=240, check=False, **options)
     # As an ordinary user frames are withheld, which is partial.
     assert done.returncode in (0, 3) and done.stderr == b"", done.stderr
     return done

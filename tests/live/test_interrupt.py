@@ -24,7 +24,7 @@ COMMANDS = (
     ("show",), ("maps",), ("maps", "--all"), ("pages", "--format", "log"), ("show", "--counts"),
     ("maps", "--source", "procfs"), ("pages", "--source", "procfs"), ("explain",),
 )
-PATIENCE = 60.0
+PATIENCE = 240.0
 # What a command needs on this machine from the moment it begins its output, at least.
 WALK_S = 0.2
 
