@@ -12,12 +12,14 @@ import pytest
 
 import pagewalk
 from pagewalk.proc.processes import read_processes
+from pagewalk.proc.swap import read_swaps
 from pagewalk.proc.target import open_target
 from pagewalk.sources import procfs
 from tests import kernel_says
 from tests.live.bracket import working_sources
 from tests.live.command import pagewalk_here
 from tests.live.oddly_named import BYTES, NOBODY, WIDE
+from tests.machine import prepared
 from tests.targets import start
 
 pytestmark = pytest.mark.live
@@ -123,6 +125,28 @@ def test_one_oddly_named_process_ends_no_command_about_another(odd: Odd) -> None
         assert (ran.code, ran.err) == (0, "")
         # Who counts the users of swap slots looks into every process, and says which he could not.
         assert str(odd.pid) not in ran.out and str(odd.program) not in ran.out
+
+
+def test_a_swap_file_may_be_called_anything() -> None:
+    # In a folder of a disk: a tmpfs holds no swap file.
+    with prepared(), tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        path = os.fsencode(folder) + b"/" + BYTES
+        with open(path, "wb") as file:
+            file.write(bytes(1 << 20))
+            os.fsync(file.fileno())
+        os.chmod(path, 0o600)
+        for tool in ("mkswap", "swapon"):
+            subprocess.run([tool, path], check=True, capture_output=True)
+        try:
+            names = [os.fsencode(device.path) for device in read_swaps() or ()]
+            ran = [pagewalk_here(*words) for words in (("doctor",), ("show", os.getppid()))]
+        finally:
+            subprocess.run(["swapoff", path], check=True, capture_output=True)
+    assert all(done.code in (0, 3) and done.err == "" for done in ran), ran
+    # The kernel escapes these four, backslash first (swap_show, mm/swapfile.c).
+    for byte in b"\\ \t\n":
+        path = path.replace(bytes([byte]), b"\\%03o" % byte)
+    assert path in names
 
 
 def test_the_process_list_has_them(odd: Odd) -> None:
