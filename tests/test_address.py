@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from pagewalk.address import check_canonical, holder_of, locate
+from pagewalk.address import called, check_canonical, holder_of, locate
 from pagewalk.arch import ARCHES
+from pagewalk.commands.pages import named
 from pagewalk.errors import BadRequest
 from pagewalk.pages import Backing
 from pagewalk.paging import Era
@@ -26,6 +30,16 @@ VMAS = by_hand.vmas(
         (0x7F00_0001_0000, 1, 3, 0, Backing.FILE, "/tmp/libstdc++.so.6 (deleted)"),
         (0x7FFF_0000_0000, 4, 3, 0, Backing.ANON, "[stack]"),
     ]
+)
+# Names that a process may choose: deleted files, a file and its deleted namesake, a name that looks
+# deleted, memfds, named anonymous memory, blanks, newlines as maps escapes them, no UTF-8.
+ODD_NAMES = (
+    "/tmp/libdel.so (deleted)", "/tmp/both", "/tmp/both (deleted)", "/memfd:jit (deleted)",
+    "[anon:my heap]", "/tmp/two words", r"/tmp/new\012line", "/tmp/caf\udce9", "[anon:]]",
+    "/tmp/[heap]", "/tmp/x (deleted) (deleted)", "", "/tmp/trailing ",
+)
+ODD = by_hand.vmas(
+    [(0x1_0000 * (at + 1), 1, 3, 0, Backing.FILE, name) for at, name in enumerate(ODD_NAMES)]
 )
 
 
@@ -78,6 +92,59 @@ def test_an_address_or_a_name_with_an_offset(text: str, address: int) -> None:
 def test_what_is_no_address_is_one_sentence(text: str, says: str) -> None:
     with pytest.raises(BadRequest, match=says):
         locate(text, VMAS)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("libdel.so", "/tmp/libdel.so (deleted)"),
+        ("/tmp/libdel.so", "/tmp/libdel.so (deleted)"),
+        ("libdel.so (deleted)", "/tmp/libdel.so (deleted)"),
+        ("/tmp/both", "/tmp/both"),  # what maps prints goes before what else it may be
+        ("/tmp/both (deleted)", "/tmp/both (deleted)"),
+        ("memfd:jit", "/memfd:jit (deleted)"),
+        ("/memfd:jit", "/memfd:jit (deleted)"),
+        ("anon:my heap", "[anon:my heap]"),
+        ("[anon:my heap]", "[anon:my heap]"),
+        ("anon:]", "[anon:]]"),
+        ("two words", "/tmp/two words"),
+        (r"new\012line", r"/tmp/new\012line"),
+        ("new\nline", r"/tmp/new\012line"),
+        ("/tmp/new\nline", r"/tmp/new\012line"),
+        ("caf\udce9", "/tmp/caf\udce9"),
+        ("[heap]", "/tmp/[heap]"),
+        ("x (deleted)", "/tmp/x (deleted) (deleted)"),
+        ("trailing ", "/tmp/trailing "),
+    ],
+)
+def test_an_odd_name_means_the_same_to_both_commands(text: str, name: str) -> None:
+    row = ODD_NAMES.index(name)
+    assert (called(text, ODD), named(ODD, text)) == ([row], [row])
+    assert locate(text, ODD) == 0x1_0000 * (row + 1)
+    assert locate(f"{text}+10", ODD) == 0x1_0000 * (row + 1) + 0x10
+
+
+@pytest.mark.parametrize("text", ["both", "del", "my heap", "tmp", "x"])
+def test_a_part_of_a_name_is_none_and_one_of_two_is_not_guessed(text: str) -> None:
+    with pytest.raises(BadRequest, match=f"'{text}' (is neither|may be any of /tmp/both, )"):
+        locate(text, ODD)
+
+
+def test_pages_shows_all_files_of_a_name_and_what_has_none() -> None:
+    assert named(VMAS, "plug.so") == [1, 2]
+    assert [named(VMAS, name) for name in ("anon", "[anon]", "")] == [[4]] * 3
+    with pytest.raises(BadRequest, match="--vma: no VMA is called 'none'; there are: anon, cafe"):
+        named(VMAS, "none")
+
+
+def test_two_deleted_files_of_one_path_are_two_files() -> None:
+    twice = by_hand.vmas(
+        [(at << 12, 1, 5, 0, Backing.FILE, "/tmp/l.so (deleted)") for at in (1, 2, 3)]
+    )
+    twice = replace(twice, inode=np.array([7, 7, 8], np.uint64))
+    with pytest.raises(BadRequest, match=r"'l\.so' is the name of 2 files; give an address"):
+        locate("l.so", twice)
+    assert named(twice, "l.so") == [0, 1, 2]
 
 
 def test_an_error_lists_a_dozen_names_and_counts_the_rest() -> None:

@@ -14,18 +14,19 @@ from pagewalk.pages import VMAs
 from pagewalk.paging import Arch
 
 NUMBER = re.compile(r"(0x)?[0-9a-f]+", re.IGNORECASE)
-SUM = re.compile(r"(.+)([+-])((0x)?[0-9a-f]+)", re.IGNORECASE)
+SUM = re.compile(r"(.+)([+-])((0x)?[0-9a-f]+)", re.IGNORECASE | re.DOTALL)
 DELETED = " (deleted)"
+NEWLINE = r"\012"  # seq_file_path() and anon_name escape nothing else
 LISTED = 12  # names an error lists: more would hide the sentence
 
 
 def locate(text: str, vmas: VMAs) -> int:
     """Return the address that ``text`` means: a number, or the name of a VMA, and an offset.
 
-    NAME is a path, its last part, or heap, stack, vdso. NAME+N counts from the first byte of its
-    first VMA, as symbolisers and backtraces count from a library's load address; NAME-N counts
-    back from the end of its last one. Raises BadRequest for a name that no VMA or more than one
-    file has, and for a number beyond 64 bits.
+    NAME is what ``called`` takes. NAME+N counts from the first byte of its first VMA, as
+    symbolisers and backtraces count from a library's load address; NAME-N counts back from the end
+    of its last one. Raises BadRequest for a name that no VMA or more than one file has, and for a
+    number beyond 64 bits.
     """
     low, high = place(text, vmas) or split(text, vmas)
     if not 0 <= low < 1 << 64 or high < 0:
@@ -48,31 +49,57 @@ def place(text: str, vmas: VMAs) -> tuple[int, int] | None:
     """Return [first, last) of what ``text`` names, an address being empty; None for no such."""
     if NUMBER.fullmatch(text):
         return int(text, 16), int(text, 16)
-    rows = [row for row, name in enumerate(vmas.name) if text in known_as(name)]
+    rows = called(text, vmas)
     if not rows:
         return None
-    files = sorted({vmas.name[row] for row in rows})
+    names = sorted({vmas.name[row] for row in rows})
+    if len(names) > 1:
+        raise BadRequest(f"'{text}' may be any of {', '.join(names)}; give the whole name")
+    files = {(int(vmas.dev[row]), int(vmas.inode[row])) for row in rows}
     if len(files) > 1:
-        raise BadRequest(f"'{text}' may be any of {', '.join(files)}; give the whole name")
+        raise BadRequest(f"'{text}' is the name of {len(files)} files; give an address (see maps)")
     return int(vmas.start[rows[0]]), int(vmas.end[rows[-1]])
 
 
+def called(text: str, vmas: VMAs) -> list[int]:
+    """Return the rows of the VMAs that ``text`` names: a path, its last part, or heap, stack, vdso.
+
+    The name that maps prints for a VMA goes before the others that it may have here, so that of a
+    file and its deleted namesake each can be named.
+    """
+    known = {name: known_as(name) for name in set(vmas.name) if name}
+    whole = {name for name in known if name == text}
+    names = whole or {name for name, ways in known.items() if text in ways}
+    return [row for row, name in enumerate(vmas.name) if name in names]
+
+
 def known_as(name: str) -> set[str]:
-    """Return what a VMA called ``name`` may be called here."""
-    if name.startswith("["):
-        return {name, name.strip("[]")}
-    path = name.removesuffix(DELETED)
-    return {full for way in (name, path) for full in (way, way.rpartition("/")[2]) if full}
+    """Return what a VMA called ``name`` may be called here.
+
+    maps writes a newline in a name as ``\\012``; both spellings will do.
+    """
+    if name.startswith("[") and name.endswith("]"):
+        ways = {name, name[1:-1]}
+    else:
+        path = name.removesuffix(DELETED)
+        ways = {full for way in (name, path) for full in (way, way.rpartition("/")[2]) if full}
+    return ways | {way.replace(NEWLINE, "\n") for way in ways}
 
 
 def unknown(text: str, vmas: VMAs) -> str:
-    """Return the sentence for a name that no VMA has."""
-    names = dict.fromkeys(min(known_as(name), key=len) for name in vmas.name if name)
-    more = f" and {len(names) - LISTED} more (see maps)" if len(names) > LISTED else ""
-    have = ", ".join(list(names)[:LISTED])
+    """Return the sentence for what is neither an address nor a name that a VMA has."""
     return (
-        f"'{text}' is neither a hexadecimal address nor the name of a VMA; there are: {have}{more}"
+        f"'{text}' is neither a hexadecimal address nor the name of a VMA; there are:"
+        f" {listed(vmas)}"
     )
+
+
+def listed(vmas: VMAs) -> str:
+    """Return the shortest names of the first few VMAs, for a sentence."""
+    shortest = (min(known_as(name), key=lambda way: (len(way), way)) for name in vmas.name if name)
+    names = [way.replace("\n", NEWLINE) for way in dict.fromkeys(shortest)]
+    more = f" and {len(names) - LISTED} more (see maps)" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
 
 
 def check_canonical(addr: int, arch: Arch) -> None:

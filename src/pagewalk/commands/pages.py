@@ -70,17 +70,16 @@ def selected(walked: Walk, test: object) -> Iterator[Pages]:
 
 
 def named(vmas: VMAs, name: str) -> list[int]:
-    """Return the rows of the VMAs called ``name``; raises BadRequest when there is none."""
+    """Return the rows of the VMAs called ``name``, those without a name being ``anon``; raises
+    BadRequest when there is none."""
+    from pagewalk.address import called, listed
     from pagewalk.errors import BadRequest
 
-    wanted = {name, f"[{name}]"}
-    rows = [
-        row for row, own in enumerate(vmas.name)
-        if own in wanted or own.rsplit("/", 1)[-1] == name or (not own and name in ("anon", ""))
-    ]
+    nameless = name in ("anon", "[anon]", "")
+    rows = [row for row, own in enumerate(vmas.name) if not own] if nameless else []
+    rows = rows or called(name, vmas)
     if not rows:
-        have = ", ".join(sorted({own.rsplit("/", 1)[-1] or "anon" for own in vmas.name}))
-        raise BadRequest(f"--vma: no VMA is called '{name}'; there are: {have}")
+        raise BadRequest(f"--vma: no VMA is called '{name}'; there are: anon, {listed(vmas)}")
     return rows
 
 
