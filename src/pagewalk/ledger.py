@@ -48,13 +48,15 @@ class Case(NamedTuple):
 
 
 class Rule(NamedTuple):
-    # A line before it is worked out; an optional one is left out where our side is not read.
+    # A line before it is worked out; an optional one is left out where our side is not read,
+    # a rare one where it is 0 on both.
     against: str
     ours_is: str
     theirs: Callable[[Theirs], int | None]
     ours: Callable[[Case], int | None]
     causes: tuple[str, ...] = ()
     optional: bool = False
+    rare: bool = False
 
 
 def total(name: str) -> Callable[[Case], int | None]:
@@ -335,6 +337,8 @@ LINES = (
          lambda t: None if t.smaps is None else sum_of(t.smaps, "Private_Clean", "Private_Dirty"),
          total("uss"), ("huge_device_page", "device_page", "foreign_mapcount_change")),
     Rule("smaps Anonymous", "anon", smaps_sum("Anonymous"), total("anon"), ("device_page",)),
+    Rule("smaps LazyFree", "lazyfree", smaps_sum("LazyFree"),
+         lambda case: case.table.totals.get("lazyfree"), rare=True),
     Rule("smaps Swap", "swap", smaps_sum("Swap"), total("swap"),
          ("smaps_large_shmem_swap_overcount",)),
     Rule("smaps Locked", "locked", smaps_sum("Locked"), total("locked"), ("locked_truncation",)),
@@ -374,6 +378,8 @@ def work_out(rule: Rule, case: Case) -> Line | None:
         return None
     ours = rule.ours(case)
     if ours is None and rule.optional:
+        return None
+    if rule.rare and not ours and not theirs:
         return None
     if ours is None:
         return Line(rule.against, rule.ours_is, None, theirs, (), None)

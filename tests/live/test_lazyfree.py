@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 
 import pytest
 
+from pagewalk import by_vma, close, open_process, walk
+from pagewalk.lazyfree import with_lazyfree
 from tests.kernel_says import read_smaps
 from tests.live.bracket import working_sources
 from tests.live.command import pagewalk
-from tests.targets import start
+from tests.machine import prepared
+from tests.targets import TARGETS, start
 
 pytestmark = pytest.mark.live
+# Huge pages where 8 MiB hold some, all given up.
+FREE_HUGE = """
+import mmap, os, signal
+area = mmap.mmap(-1, 8 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+area.madvise(mmap.MADV_HUGEPAGE)
+for at in range(0, len(area), 4096):
+    area[at] = 1
+area.madvise(mmap.MADV_FREE)
+print("ready", flush=True)
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
 WORKING = [name for name in working_sources() if name != "procfs"]
 
 
@@ -39,3 +59,54 @@ def test_where_nobody_tells_the_reason_is_told() -> None:
         assert "--where lazyfree: source 'procfs' does not tell it" in ran.err
         ran = pagewalk("maps", running.pid, "--columns", "lazyfree", "--counts")
         assert (ran.code, ran.out) == (2, "")
+
+
+@pytest.mark.parametrize("source", WORKING)
+def test_show_and_explain_mention_it(source: str) -> None:
+    with start("lazyfree", stopped=True) as running:
+        ran = pagewalk("show", running.pid, "--source", source)
+        assert "lazyfree: 64 KiB of anon were given up (MADV_FREE)" in ran.out
+        ran = pagewalk("show", running.pid, "--source", source, "-f", "json")
+        assert ran.json["totals"]["lazyfree"] == 16 * 4096
+        ran = pagewalk("explain", running.pid, "--source", source)
+        assert re.search(r"smaps LazyFree = lazyfree +64 +64 +0", ran.out), ran.out
+        assert "lazyfree: 64 KiB of anon" in ran.out
+        assert ran.code == 0
+
+
+@pytest.mark.parametrize("name", ["thp", "fork_cow", "droppable", "huge_zero", "plain"])
+def test_it_is_that_of_smaps_on_other_memory(name: str) -> None:
+    with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
+        for pid in running.pids:
+            opened = open_process(pid, WORKING[0])
+            table = with_lazyfree(by_vma(walk(opened)), opened)
+            close(opened)
+            said = sum(vma.fields["LazyFree"] for vma in read_smaps(pid)) << 10
+            assert table.totals["lazyfree"] == said
+
+
+def test_a_huge_page_is_found_whole() -> None:
+    with prepared("thp"), subprocess.Popen(
+        [sys.executable, "-c", FREE_HUGE], stdout=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+            said = sum(vma.fields["LazyFree"] for vma in read_smaps(process.pid)) << 10
+            assert said >= 2 << 20
+            for name in WORKING:
+                opened = open_process(process.pid, name)
+                table = with_lazyfree(by_vma(walk(opened)), opened)
+                close(opened)
+                assert table.totals["lazyfree"] == said
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+def test_without_page_tables_the_kernels_figure_stands_alone() -> None:
+    with start("lazyfree", stopped=True) as running:
+        ran = pagewalk("explain", running.pid, "--source", "procfs")
+        assert "smaps LazyFree 64" in ran.out
+        ran = pagewalk("show", running.pid, "--source", "procfs", "-f", "json")
+        assert "lazyfree" not in ran.json["totals"]

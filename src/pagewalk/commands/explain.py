@@ -54,6 +54,7 @@ def rounds(source: Source, *, smaps: bool) -> Iterator[tuple[Table, Theirs, list
     # Other processes come and go, and with them mapcounts, also while the target is stopped: the
     # walk is repeated until nothing moved between the readings before and after it.
     from pagewalk.account import by_vma
+    from pagewalk.lazyfree import with_lazyfree
     from pagewalk.ledger import ledger
     from pagewalk.proc.counters import read_theirs
     from pagewalk.walking import walk
@@ -61,7 +62,7 @@ def rounds(source: Source, *, smaps: bool) -> Iterator[tuple[Table, Theirs, list
     theirs = read_theirs(source.target, source.stall, smaps=smaps)
     for _ in range(ROUNDS_STOPPED if source.target.state() in "Tt" else ROUNDS):
         before = theirs
-        table = by_vma(walk(source))
+        table = with_lazyfree(by_vma(walk(source)), source)
         theirs = read_theirs(source.target, source.stall, smaps=smaps)
         lines = ledger(table, theirs, before, source.page_tables())
         yield table, theirs, lines

@@ -22,6 +22,7 @@ def command(counts: bool, **options: object) -> int:
     pagewalk show $$ --counts
     """
     from pagewalk.account import by_vma
+    from pagewalk.lazyfree import with_lazyfree
     from pagewalk.ledger import SHORT, ledger
     from pagewalk.proc.counters import read_theirs
     from pagewalk.render import view
@@ -37,7 +38,7 @@ def command(counts: bool, **options: object) -> int:
             write(walked.batches, walked.vmas, out)
             return finish(request, walked.outcome)
         before = read_theirs(source.target, source.stall, smaps=False)
-        table = by_vma(walk(source, frames=not counts))
+        table = with_lazyfree(by_vma(walk(source, frames=not counts)), source)
         theirs = read_theirs(source.target, source.stall, smaps=False)
         lines = [line for line in ledger(table, theirs, before) if line.against in SHORT]
         write(table if counts else ask_rollup(table, source), lines, out)

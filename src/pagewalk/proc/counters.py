@@ -12,7 +12,7 @@ import re
 from typing import NamedTuple
 
 from pagewalk.errors import BadText, PagewalkError, ProcessGone
-from pagewalk.proc.files import decode_name, lines, number, rows
+from pagewalk.proc.files import decode_name, lines, number, read_bytes, rows
 from pagewalk.proc.kernel import release
 from pagewalk.proc.smaps import Smaps, read_smaps
 from pagewalk.proc.stall import Stall
@@ -142,3 +142,13 @@ def read_pmap(pid: int) -> int | None:
     ran = subprocess.run([program, str(pid)], capture_output=True, check=False)
     total = PMAP_TOTAL.search(ran.stdout)
     return int(total[1]) << 10 or None if total else None
+
+
+def lazily_freed() -> bool:
+    """Return whether anybody called MADV_FREE since the machine was booted, as far as it counts."""
+    try:
+        text = read_bytes("/proc/vmstat")
+    except OSError:
+        return True
+    found = re.search(rb"(?m)^pglazyfree (\d+)$", text)
+    return found is None or int(found[1]) > 0

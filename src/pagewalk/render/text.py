@@ -89,6 +89,16 @@ def totals(table: Table, out: TextIO) -> None:
     for line in body:
         print("  " + line, file=out)
     marked(table, (*left, *right), out)
+    lazyfree(table, out)
+
+
+def lazyfree(table: Table, out: TextIO) -> None:
+    """Write how much of anon is lazyfree, if any, and what that means."""
+    amount = table.totals.get("lazyfree")
+    if amount:
+        print(wrapped(f"lazyfree: {kib(amount)} KiB of anon were given up (MADV_FREE) and not"
+                      " written to since: they count in RSS until memory runs short, and are then"
+                      " dropped", out), file=out)
 
 
 def label(name: str) -> str:
@@ -270,6 +280,7 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
         print(file=out)
     for cause in sorted(used):
         print(wrapped(f"{cause}: {why(cause)}", out), file=out)
+    lazyfree(table, out)
     for reason in theirs.not_read:
         print(wrapped(f"not compared with {reason}", out), file=out)
     withheld(table, out)

@@ -1,0 +1,53 @@
+"""How much of a process MADV_FREE gave up: told by few of its pages, so that a screen can say it.
+
+Such a page is anonymous, its entry is not dirty, and its folio neither (smaps' LazyFree, which is
+made of all pages in smaps.py). Most anonymous memory has dirty entries: only the frames of the
+others are looked at.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pagewalk.account import Table
+from pagewalk.flags import KPF
+from pagewalk.pages import I64, Backing, Flag, VMAs
+from pagewalk.proc.counters import lazily_freed
+from pagewalk.ranges import holder
+from pagewalk.sources import Source
+
+_CLEAN = np.uint32((Flag.PRESENT | Flag.DIRTY | Flag.SPECIAL).value)
+_ANON, _KEPT = np.uint64(1 << KPF["anon"]), np.uint64(1 << KPF["swapbacked"] | 1 << KPF["dirty"])
+
+
+def with_lazyfree(table: Table, source: Source) -> Table:
+    """Return ``table``, of a walk of ``source``, with the column lazyfree; as it is where the
+    source reads no page tables or no frames. Raises what walking raises."""
+    if not source.tables or source.frames is None or not table.walk.frames:
+        return table
+    # Zero on a machine on which nobody called MADV_FREE since it was booted.
+    count = len(table.vmas)
+    column = by_vma(source, table.vmas) if lazily_freed() else np.zeros(count, np.int64)
+    return table._replace(
+        columns={**table.columns, "lazyfree": column},
+        totals={**table.totals, "lazyfree": int(column.sum())},
+    )
+
+
+def by_vma(source: Source, vmas: VMAs) -> I64:
+    """Return the bytes of lazyfree pages (i64) of each VMA."""
+    column = np.zeros(len(vmas), np.int64)
+    frames = source.frames
+    assert frames is not None
+    # madvise_free_single_vma: anonymous memory only
+    ranges = vmas.ranges[vmas.backing == Backing.ANON.value]
+    for batch in source.leaves(vmas, ranges):
+        leaves = batch.leaves
+        rows = np.flatnonzero(leaves.flags & _CLEAN == np.uint32(Flag.PRESENT.value))
+        if len(rows) == 0 or leaves.pfn is None:
+            continue
+        kflags, _ = frames.read(leaves.pfn[rows], np.ones(len(rows), bool))
+        lazy = rows[(kflags & _ANON != 0) & (kflags & _KEPT == 0)]
+        owner = holder(leaves.addr[lazy], vmas.ranges)
+        np.add.at(column, owner, leaves.size[lazy].astype(np.int64))
+    return column
