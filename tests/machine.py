@@ -55,7 +55,7 @@ def settings(folder: Path, **values: object) -> Iterator[None]:
 def zram(mib: int = 256) -> Iterator[Path]:
     """Swap on a new zram device until the block ends; gives the device's path."""
     if not (ZRAM_CONTROL / "hot_add").exists():
-        subprocess.run(["modprobe", "zram"], check=False, capture_output=True)
+        subprocess.run(["modprobe", "zram", "num_devices=0"], check=False, capture_output=True)
     for tool in ("mkswap", "swapon", "swapoff"):
         if not shutil.which(tool):
             raise MachineLacks(f"{tool}: install util-linux")
