@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import time
+from functools import lru_cache
 from typing import NamedTuple
 
 from pagewalk.arch import ARCHES
@@ -29,7 +31,7 @@ from pagewalk.proc.frames import FrameReader, open_frames
 from pagewalk.proc.kernel import architecture, read_config, release, swap_types
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.refusals import why_missing
-from pagewalk.proc.zones import read_memory
+from pagewalk.proc.zones import Memory, read_memory
 
 UNCONFIRMED = Withheld(
     "a second opinion on page frames",
@@ -71,17 +73,42 @@ def paging_format(direct_map: DirectMap) -> Arch:
     name = architecture()
     if name not in ARCHES:
         raise Unsupported(f"page-table format for {name} in pagewalk", "x86_64")
-    now, memory = release(), read_memory()
+    now = release()
     era = Era(
         physical_bits=direct_map.phys_mask.bit_length(),
-        max_pfn=None if memory.ram_end is None else memory.ram_end // PAGE - 1,
-        devices=memory.devices,
         encryption=FRAME & ~direct_map.phys_mask,
         saved_dirty=SAVED_DIRTY if now >= (6, 6) else 0,
         devmap=DEVMAP_TO_6_5 if now < (6, 6) else DEVMAP_TO_6_14 if now < (6, 15) else 0,
         swap=swap_types(now, read_config()),
     )
-    return ARCHES[name].on(direct_map.levels, era)
+    return ARCHES[name].on(direct_map.levels, bounded(era))
+
+
+def bounded(era: Era) -> Era:
+    """Return ``era`` with the bounds that physical memory has now; raises SourceUnavailable,
+    BadText."""
+    memory = memory_in(int(time.monotonic()))
+    last = None if memory.ram_end is None else memory.ram_end // PAGE - 1
+    return era._replace(max_pfn=last, devices=memory.devices)
+
+
+@lru_cache(maxsize=1)
+def memory_in(second: int) -> Memory:
+    """Return read_memory(), asked once in each ``second``: who walks all processes asks a lot."""
+    del second
+    return read_memory()
+
+
+def as_it_is_now(machine: Machine) -> Machine:
+    """Return ``machine`` with the bounds that physical memory has now: while it stays open RAM may
+    be plugged in, and a device's memory come with its driver. Raises as ``bounded`` does.
+
+    The programs that were loaded keep their bounds: what lies beyond is left to us.
+    """
+    now = bounded(machine.arch.era)
+    if now == machine.arch.era:
+        return machine
+    return machine._replace(arch=machine.arch._replace(era=now))
 
 
 def open_machine(kernel: Kernel, *, loads: bool = False) -> Machine:

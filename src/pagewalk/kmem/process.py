@@ -35,7 +35,7 @@ from pagewalk.kmem.direct import SLOTS
 from pagewalk.kmem.frames import StructPages
 from pagewalk.kmem.hugetlb import in_shared_table
 from pagewalk.kmem.kernel import Kernel
-from pagewalk.kmem.machine import Machine
+from pagewalk.kmem.machine import Machine, as_it_is_now
 from pagewalk.kmem.memory import read_pages, read_words
 from pagewalk.kmem.naming import agreeing, flags_of, with_flags
 from pagewalk.kmem.pieces import piece_together
@@ -448,6 +448,7 @@ def open_process_memory(
     name: str, machine: Machine, target: Target, budget_ns: int
 ) -> KernelSource:
     """Return process ``target`` read through ``machine``; raises ProcessGone, NoAddressSpace."""
+    machine = as_it_is_now(machine)
     struct_pid = pid_behind(machine.kernel, target.dirfd)
     task = task_of(machine.kernel, struct_pid, target.pid)
     if task.mm is None and task.exiting:

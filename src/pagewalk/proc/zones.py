@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from pagewalk.errors import BadText, SourceUnavailable
@@ -9,6 +10,8 @@ from pagewalk.proc import files
 from pagewalk.proc.pagemap import PAGE
 
 PATH = "/proc/zoneinfo"
+# Of some hundred lines these: "Node 0, zone   Normal", "  spanned  4095", "  start_pfn:  1".
+LINE = re.compile(rb"(?m)^(?:Node| *spanned| *start_pfn:)(?: [^\n]*)?$")
 
 
 class Zone(NamedTuple):
@@ -37,18 +40,21 @@ class Memory(NamedTuple):
 
 def parse_zones(text: bytes) -> list[Zone]:
     """Return the zones of a zoneinfo file in its order; raises BadText."""
+    if not text.endswith(b"\n"):
+        files.lines(text, "zoneinfo")  # raises for a last line that was cut
     zones: list[Zone] = []
-    for at, line in enumerate(files.lines(text, "zoneinfo"), 1):
+    for match in LINE.finditer(text):
+        line = match[0]
         words = files.words(line)
         try:
-            if words[:1] == [b"Node"]:  # Node 0, zone   Normal
-                zones.append(Zone(files.decode_name(words[-1]), None, 0))
-            elif words[:1] == [b"spanned"]:
+            if words[0] == b"Node":
+                zones.append(Zone(files.decode_name(words[3]), None, 0))
+            elif words[0] == b"spanned":
                 zones[-1] = zones[-1]._replace(spanned=files.number(words[1]))
-            elif words[:1] == [b"start_pfn:"]:
+            else:
                 zones[-1] = zones[-1]._replace(start=files.number(words[1]))
         except (ValueError, IndexError):
-            raise BadText("zoneinfo", at, line) from None
+            raise BadText("zoneinfo", text.count(b"\n", 0, match.start()) + 1, line) from None
     return zones
 
 
