@@ -6,6 +6,7 @@ drgn is an optional extra: it is imported here alone, and only when asked for.
 from __future__ import annotations
 
 import errno as errnos
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,6 +81,6 @@ def _import_drgn() -> Any:
         import drgn
     except ImportError as error:
         raise SourceUnavailable(
-            "drgn", "drgn is not installed", "pip install 'pagewalk[kcore]'"
+            "drgn", "drgn is not installed", f"{sys.executable} -m pip install drgn"
         ) from error
     return drgn
