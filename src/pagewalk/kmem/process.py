@@ -105,7 +105,8 @@ class KernelSource:
     is where the task's start time and mm lie, with the place of the mm's sequence where the kernel
     keeps one. ``pagemap_fd`` serves hugetlb only and is -1 where refused. ``known`` are the VMAs
     as they were last read, ``restless`` is what could not be read of them, and
-    ``told`` what was last returned of them, with what it was made from.
+    ``told`` what was last returned of them, with what it was made from; ``unmoved`` are those that
+    changed() found as they were by the mm's sequence alone.
     """
 
     name: str
@@ -126,6 +127,7 @@ class KernelSource:
     known: Known | None = None
     restless: Withheld | None = None
     told: tuple[VMAs, RawVmas] | None = None
+    unmoved: VMAs | None = None
     memo: Memo = field(default_factory=Memo)
 
     @property
@@ -182,7 +184,9 @@ class KernelSource:
     def changed(self, vmas: VMAs) -> int:
         """Return how many of ``vmas`` have changed; raises ProcessGone as vmas() does."""
         sequence = self.check_alive()
-        if self.known and self.known.sequence == sequence and self.known.vmas is vmas:
+        still = self.known and self.known.sequence == sequence and self.known.vmas is vmas
+        self.unmoved = vmas if still else None
+        if still:
             return 0
         ranges = vmas.ranges[vmas.end <= np.uint64(self.machine.arch.user_end)]
         try:
@@ -197,10 +201,7 @@ class KernelSource:
 
     def forked(self, vmas: VMAs) -> bool:
         """Return whether the process forked since ``vmas`` were read; raises as vmas() does."""
-        sequence = self.check_alive()
-        if self.told is None or self.told[0] is not vmas:
-            return False
-        if self.known and self.known.sequence == sequence and self.known.vmas is vmas:
+        if self.told is None or self.told[0] is not vmas or self.unmoved is vmas:
             return False
         return forked(self.told[1], self.read_raw()[0])
 

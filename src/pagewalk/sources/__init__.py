@@ -59,7 +59,10 @@ class Source(Protocol):
         """Return how many of ``vmas`` have changed since they were read; raises as vmas() does."""
 
     def forked(self, vmas: VMAs) -> bool:
-        """Return whether the process forked since ``vmas`` were read, as far as can be told."""
+        """Return whether the process forked since ``vmas`` were read, as far as can be told.
+
+        To be asked after changed().
+        """
 
     def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
         """Yield leaves, holes and doubts of ``ranges`` (u64[k, 2], sorted, half open) in order.
