@@ -168,7 +168,8 @@ def walk(
     """Return a Walk that yields ``batches``; ``outcome`` sets fields of its Outcome."""
     stall = Stall(longest_ns=1_234_567, where="pagemap scan", reads=3)
     none = np.zeros(len(of), np.int64)
-    known = {"shmem_swap": none, "locked": none.astype(bool), "vm_swap": PAGE, "done": True}
+    known = {"shmem_swap": none, "locked": none.astype(bool), "vm_swap": PAGE, "done": True,
+             "all_objects": True}
     return Walk(
         pid=4711, name="pro gram\x1b[1m", exe="/usr/bin/program", source="procfs", arch="x86_64",
         page_size=PAGE, frames=frames, huge=True, tables=tables, young=False, zeros=True, ksm=True,

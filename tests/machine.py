@@ -7,6 +7,7 @@ meanwhile; hugetlb pages are added to those there are, and zram is a device of o
 
 import fcntl
 import functools
+import os
 import shutil
 import subprocess
 import tempfile
@@ -158,6 +159,34 @@ SETUPS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "userfaultfd": userfaultfd,
     "java": java,
 }
+
+
+@contextmanager
+def memory_cgroup(name: str) -> Iterator[Path]:
+    """Make a memory cgroup, v1 or v2, and remove it; what ran in it is to have ended by then."""
+    root = Path("/sys/fs/cgroup")
+    old = root / "memory"
+    if not old.is_dir():
+        control = root / "cgroup.subtree_control"
+        if not control.exists():
+            raise MachineLacks("no memory cgroups in /sys/fs/cgroup")
+        if "memory" not in control.read_text().split():
+            _write(control, "+memory")
+        old = root
+    group = old / f"pagewalk-{os.getpid()}-{name}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        raise MachineLacks(f"cannot make {group}: {error.strerror}") from error
+    try:
+        yield group
+    finally:
+        for _ in range(100):  # the kernel may need a moment after the last process
+            try:
+                group.rmdir()
+                break
+            except OSError:
+                time.sleep(0.1)
 
 
 # One for each alone() that is open in this process.

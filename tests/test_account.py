@@ -28,6 +28,10 @@ ON_PAPER = {
     "swap": (0, 4096, 0, 0),
     "pss": (5461, 7168, 2048, THP),
     "uss": (4096, 4096, 0, THP),
+    "distinct": (8192, 12288, 4096, THP),
+    # The program's pages stay in the page cache; the heap's second and third are mapped elsewhere
+    # too, and so is the memfd's.
+    "freed": (0, 4096, 0, THP),
     "anon": (0, 12288, 0, THP),
     "file": (8192, 0, 0, 0),
     "shmem": (0, 0, 4096, 0),
@@ -175,8 +179,8 @@ def test_without_frames_all_that_needs_them_is_withheld() -> None:
     table = by_hand.table(frames=False)
     gone = {name for name, value in table.totals.items() if value is None}
     assert gone - TABLES_ONLY == {
-        "pss", "uss", "ksm", "locked", "private_hugetlb", "shared_hugetlb", "hugetlb_pmd_shared",
-        "untold",
+        "pss", "uss", "distinct", "freed", "ksm", "locked", "private_hugetlb", "shared_hugetlb",
+        "hugetlb_pmd_shared", "untold",
     }
     assert table.totals["rss"] == sum(ON_PAPER["rss"])
     assert table.pss_fixed is None
@@ -257,7 +261,8 @@ def laid_out(space: list[list[Leaf]]) -> tuple[VMAs, list[Row]]:
         of.append((at, pages, READ, 0, Backing.ANON, ""))
         for leaf in leaves:
             mapcount = leaf.mapcount if leaf.state in MAPPED else 0
-            rows.append((at, leaf.size, leaf.state, leaf.flags, 1, ("anon",), mapcount))
+            frame = at // PAGE  # one for each
+            rows.append((at, leaf.size, leaf.state, leaf.flags, frame, ("anon",), mapcount))
             at += leaf.size
         at += PAGE
     return by_hand.vmas(of), rows
@@ -310,7 +315,7 @@ def test_every_byte_is_present_or_not_present_or_not_mapped(space: list[list[Lea
 @always(SPACES, st.integers(1, 9))
 def test_totals_are_sums_however_the_walk_was_cut(space: list[list[Leaf]], cut_at: int) -> None:
     table = random_table(space, cut_at)
-    for name in set(table.columns) - {"pss"}:
+    for name in set(table.columns) - {"pss", "freed"}:  # freed: shmem of an object nobody knows
         assert table.totals[name] == sum(column(table, name)), name
     assert table.totals == random_table(space).totals
 

@@ -41,6 +41,9 @@ class Failing:
                 raise self.fails["shmem"]
             yield lambda offset, size: 0
 
+    def ended_by(self, keys: list[tuple[int, int]]) -> list[bool | None]:
+        return [None] * len(keys)
+
 
 SHMEM = by_hand.vmas([(HEAP, 4, READ | WRITE | SHARED, 0, Backing.SHMEM, "/memfd:x")])
 ERRORS = [
@@ -95,5 +98,7 @@ def test_a_file_that_is_refused_after_the_walk_makes_it_partial(
     look_back(Failing(target), SHMEM, outcome)  # type: ignore[arg-type]
     target.close()
     assert outcome.done
-    assert [why.partition(":")[0] for why in outcome.partial] == ["locked", "VmSwap and VmRSS"]
+    assert [why.partition(":")[0] for why in outcome.partial] == [
+        "locked", "unmapped", "VmSwap and VmRSS",
+    ]
     assert outcome.locked is None and outcome.vm_swap is None

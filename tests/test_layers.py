@@ -27,7 +27,7 @@ RANKS = {
     "proc": 1, "kmem": 1,
     "sources": 2,
     "rows": 3, "outcome": 3, "afterwards": 3, "walking": 3,
-    "account": 3, "smaps": 3, "rollup": 3, "census": 3, "ledger": 3,
+    "account": 3, "smaps": 3, "rollup": 3, "held": 3, "holdings": 3, "census": 3, "ledger": 3,
     "particulars": 3, "eligible": 3, "lazyfree": 3,
     "where": 3, "lines": 3, "describe": 3, "terminal": 3,
     "address": 3, "vtop": 3, "remarks": 3, "translate": 3, "vtop_words": 3, "check": 3,

@@ -71,7 +71,7 @@ def labels(screen: str) -> tuple[list[str], list[str]]:
     amount = r"[\d n/a]+"
     totals = re.findall(rf"^  ([a-z]+(?: [a-z]+)?) {amount}   ([a-z]+) {amount}$", screen, re.M)
     ledger = re.findall(r"^(\w+ \w+ = \w+) ", screen, re.M)
-    assert len(totals) == 8 and len(ledger) >= 2
+    assert len(totals) == 9 and len(ledger) >= 2
     return [name for row in totals for name in row], ledger
 
 

@@ -19,6 +19,7 @@ from pagewalk.pages import (
     Holes,
     Leaves,
     Pages,
+    Shared,
     State,
     VMAs,
     take,
@@ -118,12 +119,15 @@ def test_neighbours_that_are_alike_are_summed_up_as_one_row() -> None:
         (HEAP + 5 * PAGE, 12, SWAP, 33),
     )
     frames = FrameList({7: int(ANON)} | {10 + i: int(ANON) for i in range(5)}, {12: 2, 13: 2})
-    (counts,) = sum_batches(VMAS, [pages], frames)
-    assert isinstance(counts, Counts)
+    counts, shared = sum_batches(VMAS, [pages], frames)
+    assert isinstance(counts, Counts) and isinstance(shared, Shared)
     assert counts.vma.tolist() == [0, 1, 1, 1, 1]
     assert counts.size.tolist() == [PAGE, 2 * PAGE, 2 * PAGE, PAGE, PAGE]
     assert counts.state.tolist() == [State.ANON] * 4 + [State.SWAPPED]
     assert counts.mapcount is not None and counts.mapcount.tolist() == [1, 1, 2, 1, 0]
+    # What is mapped twice comes page by page as well, with its frame.
+    assert (shared.vma.tolist(), shared.pfn.tolist()) == ([1, 1], [12, 13])
+    assert (shared.size.tolist(), shared.mapcount.tolist()) == ([PAGE, PAGE], [2, 2])
 
 
 def test_pages_among_which_are_huge_ones_are_not_summed_up() -> None:

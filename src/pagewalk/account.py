@@ -6,12 +6,14 @@ The rules are smaps' own (fs/proc/task_mmu.c); docs/counting.md tells them to us
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from pagewalk.flags import KPF
+from pagewalk.held import Held, empty, shared_rows
+from pagewalk.holdings import Holding, held_columns, objects_held
 from pagewalk.outcome import Outcome
 from pagewalk.pages import (
     F64,
@@ -22,6 +24,7 @@ from pagewalk.pages import (
     Counts,
     Flag,
     Pages,
+    Shared,
     State,
     VMAs,
     Withheld,
@@ -88,7 +91,10 @@ COLUMNS = (
     Column("swap", "SWAP", "in a swap device: private entries, and swapped pages of a shmem object"
            " as smaps counts them"),
     Column("pss", "PSS", "each page of RSS divided by its mapcount"),
-    Column("uss", "USS", "pages of RSS that only this process maps"),
+    Column("uss", "USS", "pages of RSS that only this process maps, each time that it maps them"),
+    Column("distinct", "DISTINCT", "the frames of RAM it maps, each once: of RSS and hugetlb"),
+    Column("freed", "FREED", "what comes back when it ends: anonymous pages that nobody else maps,"
+           " and those of shmem and hugetlb objects that end with it"),
     Column("anon", "ANON", "present anonymous pages (KSM pages too)"),
     Column("file", "FILE", "present pages of the page cache, and kernel pages such as the vdso"),
     Column("shmem", "SHMEM", "present pages of tmpfs, memfd, SysV and shared anonymous memory"),
@@ -128,7 +134,7 @@ COLUMNS = (
 # The keys every output has, in the order of the JSON contract.
 TOTALS = (
     "size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss",
-    "anon", "file", "shmem", "zero", "special", "hugetlb",
+    "anon", "file", "shmem", "zero", "special", "hugetlb", "distinct", "freed",
 )
 
 
@@ -139,6 +145,9 @@ class Table(NamedTuple):
     the sum over VMAs; that of pss is shifted after adding, as smaps_rollup does. ``from_kernel``
     names the totals that were not counted here but are the kernel's own (see rollup.py).
     ``particulars`` are what else smaps tells of each VMA, where they were asked for.
+    ``holdings`` are the objects of memory that the process holds, None where their pages cannot be
+    told apart, ``unmapped`` the bytes of them that it does not map, None where one is not known;
+    the total of freed has those of objects that end with it, which no VMA has.
     """
 
     walk: Walk
@@ -147,6 +156,8 @@ class Table(NamedTuple):
     pss_fixed: I64 | None
     from_kernel: tuple[str, ...] = ()
     particulars: Particulars | None = None
+    holdings: list[Holding] | None = None
+    unmapped: int | None = None
 
     @property
     def vmas(self) -> VMAs:
@@ -172,6 +183,7 @@ class Sums:
     pmd_shared: I64
     untold: I64
     hwpoison: I64
+    held: Held = field(kw_only=True)
 
 
 def hides_pmd_sharing(walk: Walk) -> bool:
@@ -198,13 +210,19 @@ def by_vma(walk: Walk, *, also: Callable[[Pages], None] | None = None) -> Table:
         np.zeros((count, STATES), np.int64),
         np.zeros((count, LEVELS), np.int64),
         *(np.zeros(count, np.int64) for _ in range(7)),
+        held=empty(count),
     )
     for batch in walk.sums if also is None else walk.batches:
         if also is not None and isinstance(batch, Pages):
             also(batch)
-        if len(batch):
+        if isinstance(batch, Shared):
+            sums.held.add_shared(batch)
+        elif len(batch):
+            for rows in shared_rows(batch) if isinstance(batch, Pages) else ():
+                sums.held.add_shared(rows)
             add(sums, squeeze(batch) if isinstance(batch, Pages) else batch, walk.page_size)
         del batch
+    sums.held.finish()
     return tabulate(walk, sums)
 
 
@@ -261,6 +279,7 @@ def add_frames(
         sums.private_hugetlb[here] += weigh(row[exclusive], size[exclusive], shape)
     if pages.kflags is None or pages.mapcount is None:
         return
+    sums.held.add(pages)
     once = hugetlb & ~exclusive & (pages.mapcount == 1)
     if once.any():
         sums.pmd_shared[here] += weigh(row[once], size[once], shape)
@@ -310,6 +329,7 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
         **swap_columns(walk, state),
         **kind_columns(walk, sums, state),
         **frame_columns(walk, sums),
+        **held_columns(walk, sums.held),
     }
     if not certain:
         columns["anon"] = None
@@ -328,7 +348,10 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
     if fixed is not None:
         totals["pss"] = int(fixed.sum()) >> PSS_SHIFT
     ordered = {row.name: columns[row.name] for row in COLUMNS}
-    return Table(walk, ordered, totals, fixed)
+    mapped = sum_of(sums, (State.SHMEM, State.HUGETLB, State.PRESENT))
+    found = objects_held(walk, sums.held if walk.frames else mapped)
+    totals["freed"] = found.freed(totals["freed"])
+    return Table(walk, ordered, totals, fixed, holdings=found.rows, unmapped=found.unmapped)
 
 
 def sum_of(sums: Sums, states: tuple[State, ...]) -> I64:

@@ -11,7 +11,7 @@ import numpy as np
 from pagewalk.errors import PagewalkError, ProcessGone
 from pagewalk.outcome import Outcome
 from pagewalk.pages import I64, U64, Backing, Bool, VMAs, Withheld
-from pagewalk.proc import counters, smaps, swap
+from pagewalk.proc import counters, objects, smaps, swap
 from pagewalk.sources import Source
 
 # smaps holds the lock for a whole VMA, at about 19 ms a GiB: below this much RSS its VmFlags may
@@ -51,6 +51,8 @@ def look_back(source: Source, vmas: VMAs, outcome: Outcome) -> None:
         outcome.shmem_swap = read_shmem_swap(source, vmas)
     with withholding(outcome, "locked"):
         outcome.locked = read_locked(source, vmas, outcome)
+    with withholding(outcome, "unmapped and freed"):
+        read_held(source, vmas, outcome)
     # The last: where there still is memory to speak of, there was when the others were read.
     with withholding(outcome, "VmSwap and VmRSS"):
         status = counters.read_status(source.target)
@@ -125,3 +127,22 @@ def read_locked(source: Source, vmas: VMAs, outcome: Outcome) -> Bool | None:
     said = smaps.read_smaps(target, source.stall)
     known = dict(zip(said.start.tolist(), said.flagged("lo").tolist(), strict=True))
     return np.array([known.get(start, False) for start in vmas.start.tolist()], bool)
+
+
+def read_held(source: Source, vmas: VMAs, outcome: Outcome) -> None:
+    # Memory that the process holds through a file, whether it maps it or not.
+    found, missing = objects.read_objects(source.target, vmas)
+    end = objects.ends(source.target, vmas, found, source.ended_by)
+    outcome.objects = list(zip(found, end, strict=True))
+    outcome.all_objects = not missing
+    outcome.withheld.extend(missing)
+    unsure = [each.name for each, answer in outcome.objects if answer is None and each.resident]
+    if unsure:
+        outcome.withheld.append(
+            Withheld(
+                "freed",
+                f"who else holds {unsure[0]} is told by the kernel's own counts alone, which this"
+                " source does not read; --source ebpf does",
+                partial=False,
+            )
+        )

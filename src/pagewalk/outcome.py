@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pagewalk.pages import I64, Bool, Withheld
+from pagewalk.proc.objects import Object
 from pagewalk.proc.stall import Stall
 
 
@@ -14,6 +15,8 @@ class Outcome:
 
     ``shmem_swap`` i64 bytes in swap of the shmem object under each VMA, ``locked`` a mask of the
     VM_LOCKED VMAs, ``vm_swap`` and ``vm_rss`` bytes of status; ``None`` where withheld.
+    ``objects`` are those of memory that the process holds, each with whether it ends with it (None
+    where that is not told); ``all_objects`` says that none is missing.
     """
 
     stall: Stall
@@ -22,6 +25,8 @@ class Outcome:
     locked: Bool | None = None
     vm_swap: int | None = None
     vm_rss: int | None = None
+    objects: list[tuple[Object, bool | None]] = field(default_factory=list)
+    all_objects: bool = False
     done: bool = False
 
     @property

@@ -242,6 +242,32 @@ class Counts:
         return len(self.vma)
 
 
+class Keeper(IntEnum):
+    """What keeps a page in RAM (Shared.keeper)."""
+
+    CACHE = 0  # the page cache: it stays when nobody maps it
+    MAPPINGS = 1  # nothing but its mappings: anonymous memory
+    OBJECT = 2  # the shmem or hugetlb object that it is a page of
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """Pages in RAM that may be mapped more than once: a row each time that this process maps one.
+
+    ``vma`` i64 row of the walk's VMAs; ``pfn`` u64 first frame and ``size`` u64 bytes of the page;
+    ``mapcount`` u64 as in Pages; ``keeper`` u8 (see Keeper).
+    """
+
+    vma: I64
+    pfn: U64
+    size: U64
+    mapcount: U64
+    keeper: U8
+
+    def __len__(self) -> int:
+        return len(self.vma)
+
+
 class Withheld(NamedTuple):
     """Something a walk does not tell, and why.
 
@@ -255,7 +281,7 @@ class Withheld(NamedTuple):
     partial: bool
 
 
-Columns = TypeVar("Columns", Leaves, Holes, Pages, Counts)
+Columns = TypeVar("Columns", Leaves, Holes, Pages, Counts, Shared)
 
 
 def take(columns: Columns, rows: Bool | I64 | slice) -> Columns:

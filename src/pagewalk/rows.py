@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from pagewalk.flags import KPF
+from pagewalk.held import shared_rows
 from pagewalk.pages import (
     I64,
     LEVEL_SHIFT,
@@ -19,6 +20,7 @@ from pagewalk.pages import (
     Holes,
     Leaves,
     Pages,
+    Shared,
     State,
     VMAs,
     alike,
@@ -53,13 +55,21 @@ def join_batches(
 
 def sum_batches(
     vmas: VMAs, batches: list[Leaves], frames: FrameReader | None
-) -> Iterator[Pages | Counts]:
-    """Yield what adds up to join_batches; neighbouring base pages that are alike as one row."""
+) -> Iterator[Pages | Counts | Shared]:
+    """Yield what adds up to join_batches; neighbouring base pages that are alike as one row.
+
+    Those that may be mapped more than once come a second time, as Shared.
+    """
     for leaves, kflags, mapcount in look_up(batches, frames):
         if kflags is None or mapcount is None or (leaves.shift != PAGE_SHIFT).any():
             yield join_looked_up(vmas, leaves, kflags, mapcount, frames)
-        else:
-            yield sum_alike(vmas, leaves, kflags, mapcount)
+            continue
+        yield sum_alike(vmas, leaves, kflags, mapcount)
+        rows = np.flatnonzero(mapcount != 1)
+        if len(rows):
+            yield from shared_rows(
+                join_columns(vmas, take(leaves, rows), kflags[rows], mapcount[rows])
+            )
 
 
 LookedUp: TypeAlias = tuple[Leaves, U64 | None, U64 | None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from pagewalk.flags import KPF
-from pagewalk.pages import U8, U32, U64, Backing, Bool, Flag, State
+from pagewalk.pages import U8, U32, U64, Backing, Bool, Flag, Keeper, State
 
 LARGE = np.uint64(1 << KPF["head"] | 1 << KPF["tail"] | 1 << KPF["thp"])
 NO_FRAME = np.uint64(1 << KPF["nopage"])
@@ -16,6 +16,14 @@ NO_FRAME = np.uint64(1 << KPF["nopage"])
 # Whether the pages of a VMA are what their frames say, by Backing.
 ORDINARY = np.zeros(len(Backing), np.bool_)
 ORDINARY[[Backing.ANON, Backing.FILE, Backing.SHMEM]] = True
+
+# RAM that a process holds, by State: not the zero page, not a page that is lost, no memory of a
+# device; and what keeps such pages. An anonymous hugetlb page is kept by its mappings.
+HELD = np.zeros(len(State), np.bool_)
+HELD[[State.ANON, State.FILE, State.SHMEM, State.HUGETLB, State.MIGRATING]] = True
+KEEPERS = np.full(len(State), Keeper.MAPPINGS.value, np.uint8)
+KEEPERS[State.FILE.value] = Keeper.CACHE.value
+KEEPERS[[State.SHMEM.value, State.HUGETLB.value]] = Keeper.OBJECT.value
 
 # What a hole is, by Holes.level.
 HOLE_STATES = np.full(6, State.NOT_MAPPED.value, np.uint8)

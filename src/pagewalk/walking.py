@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from pagewalk.pages import (
     Counts,
     Leaves,
     Pages,
+    Shared,
     State,
     VMAs,
     Withheld,
@@ -43,6 +44,7 @@ from pagewalk.sources import Source, open_source
 # So many leaves have their frames looked up at once: neighbours in RAM, which one read gets, lie
 # far apart in the address space. Their columns take 15 MB.
 TOGETHER = 1 << 18
+Rows = TypeVar("Rows", bound=Pages | Counts | Shared)
 
 # What is imported late, after the process was opened: who drops its rights then may not be able to
 # read the checkout any more, nor Python itself.
@@ -56,7 +58,8 @@ class Walk(NamedTuple):
     """One walk of one process: the VMAs at its start, and the batches to consume, once.
 
     ``sums`` is for who only adds up: the same walk, but in no order, and many alike pages may come
-    as one row of Counts. Consume either.
+    as one row of Counts; those that may be mapped more than once are Shared besides. Consume
+    either.
 
     What the source can tell: ``frames``, ``huge`` leaves, ``tables`` (holes by level), ``young``
     pages, ``zeros`` (the zero page from an anonymous one), ``ksm`` pages. ``covered`` i64 bytes of
@@ -78,7 +81,7 @@ class Walk(NamedTuple):
     vmas: VMAs
     covered: I64
     batches: Iterator[Pages | Counts]
-    sums: Iterator[Pages | Counts]
+    sums: Iterator[Pages | Counts | Shared]
     outcome: Outcome
 
 
@@ -113,6 +116,8 @@ def walk(
         outcome.withheld.append(
             Withheld("pss, uss and the split by kind", "frames were not asked for", partial=False)
         )
+    batches: Iterator[Pages | Counts]
+    sums: Iterator[Pages | Counts | Shared]
     if frames:
         batches = run(opened, vmas, outcome, page_batches(opened, vmas, wanted, holes=holes))
         sums = run(opened, vmas, outcome, summed(opened, vmas, wanted))
@@ -120,7 +125,7 @@ def walk(
         counts = opened.counts(vmas, wanted)
         if holes:
             counts = with_absent(counts, covered(vmas, wanted))
-        batches = sums = run(opened, vmas, outcome, counts)
+        sums = batches = run(opened, vmas, outcome, counts)
     if isinstance(target, int):
         batches, sums = closing(batches, opened), closing(sums, opened)
     return Walk(
@@ -172,7 +177,7 @@ def close(source: Source) -> None:
     source.target.close()
 
 
-def closing(batches: Iterator[Pages | Counts], source: Source) -> Iterator[Pages | Counts]:
+def closing(batches: Iterator[Rows], source: Source) -> Iterator[Rows]:
     try:
         yield from batches
     finally:
@@ -199,13 +204,14 @@ def with_absent(batches: Iterator[Counts], whole: I64) -> Iterator[Counts]:
 
 
 def run(
-    source: Source, vmas: VMAs, outcome: Outcome, batches: Iterator[Pages | Counts]
-) -> Iterator[Pages | Counts]:
+    source: Source, vmas: VMAs, outcome: Outcome, batches: Iterator[Rows]
+) -> Iterator[Rows]:
     # The walk proper; what can only be known at its end goes into `outcome`.
     keep_freed_memory()
     doubtful = 0
     for batch in batches:
-        doubtful += int(batch.size[batch.state == State.DOUBT.value].sum())
+        if not isinstance(batch, Shared):
+            doubtful += int(batch.size[batch.state == State.DOUBT.value].sum())
         yield batch
         del batch  # or it stays in memory while the next one is made
     if doubtful:
@@ -233,11 +239,11 @@ def page_batches(source: Source, vmas: VMAs, wanted: U64, *, holes: bool) -> Ite
     return filled(source, vmas, wanted) if holes else leaf_pages(source, vmas, wanted)
 
 
-def summed(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages | Counts]:
+def summed(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages | Counts | Shared]:
     # What adds up to the same. Small pieces are put together before their frames are looked up.
     waiting: list[Leaves] = []
     for part in source.sums(vmas, wanted):
-        if isinstance(part, Counts):
+        if isinstance(part, Counts | Shared):
             yield part
             continue
         if len(part.holes):
@@ -255,7 +261,7 @@ def summed(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages | Counts]:
 
 def sum_sorted(
     source: Source, vmas: VMAs, waiting: list[Leaves]
-) -> Iterator[Pages | Counts]:
+) -> Iterator[Pages | Counts | Shared]:
     if source.tables:
         leaves = join(waiting)
         waiting = [take(leaves, np.argsort(leaves.addr, kind="stable"))]

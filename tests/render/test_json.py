@@ -14,20 +14,20 @@ from tests.render.written import HOSTILE
 
 TOTALS = {
     "size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon", "file",
-    "shmem", "zero", "special", "hugetlb",
+    "shmem", "zero", "special", "hugetlb", "distinct", "freed",
 }
 HEAD = {"schema", "pagewalk", "process", "source"}
 FOOT = {"partial", "stall_ns"}
 # What every document promises, and what it may say beyond that.
 PROMISED = {
-    "show": HEAD | FOOT | {"totals", "from_kernel", "vmas"},
-    "maps": HEAD | FOOT | {"totals", "from_kernel", "vmas"},
+    "show": HEAD | FOOT | {"totals", "from_kernel", "unmapped", "vmas"},
+    "maps": HEAD | FOOT | {"totals", "from_kernel", "unmapped", "vmas"},
     "explain": HEAD | FOOT | {"ledger"},
 }
 MORE = {
     "show": {"withheld", "ledger", "beyond_rss"},
     "maps": {"withheld"},
-    "explain": {"withheld", "beyond_rss", "not_read"},
+    "explain": {"withheld", "beyond_rss", "not_read", "distinct", "freed", "unmapped"},
 }
 
 
@@ -53,7 +53,7 @@ def test_totals_and_vmas_have_the_promised_amounts(name: str) -> None:
     assert set(found["totals"]) >= TOTALS
     assert list(found["totals"])[: len(TOTALS)] == [
         "size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon", "file",
-        "shmem", "zero", "special", "hugetlb",
+        "shmem", "zero", "special", "hugetlb", "distinct", "freed",
     ]
     for vma in found["vmas"]:
         assert set(vma) >= {"start", "end", "perms", "offset", "name"} | set(found["totals"])

@@ -5,10 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from pagewalk.flags import KPF
+from pagewalk.kmem.direct import TABLES
 from pagewalk.kmem.frames import Runs
-from pagewalk.pages import I64, LEVEL_SHIFT, U64, Backing, Bool, Counts, Flag, State, VMAs
+from pagewalk.pages import (
+    I64,
+    LEVEL_SHIFT,
+    U64,
+    Backing,
+    Bool,
+    Counts,
+    Flag,
+    Shared,
+    State,
+    VMAs,
+)
+from pagewalk.paging import Arch
 from pagewalk.proc.pagemap import PAGE
-from pagewalk.states import HOLE_STATES, classify
+from pagewalk.scan import ReadTables
+from pagewalk.states import HELD, HOLE_STATES, KEEPERS, classify
 from pagewalk.tally import Gaps, Kind
 
 VM_PFNMAP = 0x400  # include/linux/mm.h
@@ -28,6 +42,42 @@ def run_counts(vmas: VMAs, vma: I64, runs: Runs) -> Counts:
     state = classify(flags, vmas.backing[vma], runs.flags)
     size = runs.pages.astype(np.uint64) * np.uint64(PAGE)
     return Counts(vma, state, flags, size, runs.flags, runs.mapcount)
+
+
+def run_frames(vmas: VMAs, vma: I64, runs: Runs, pfns: U64) -> Shared:
+    """Return those of ``runs`` of the VMAs ``vma`` that may be mapped more than once.
+
+    ``pfns`` u64 are the frames of all their pages, in order.
+    """
+    state = run_counts(vmas, vma, runs).state
+    wanted = HELD[state] & (runs.mapcount != 1)
+    pages = np.repeat(wanted, runs.pages)
+    times = runs.pages[wanted]
+    size = np.full(int(times.sum()), PAGE, np.uint64)
+    each = (vma[wanted], runs.mapcount[wanted], KEEPERS[state[wanted]])
+    row, mapcount, keeper = (np.repeat(column, times) for column in each)
+    return Shared(row, pfns[pages], size, mapcount, keeper)
+
+
+def shared_frames(
+    arch: Arch, read_tables: ReadTables, vmas: VMAs, vma: I64, phys: U64, runs: Runs
+) -> tuple[Runs, list[Shared], I64]:
+    """Return ``runs`` of the tables at ``phys`` in the VMAs ``vma``, the frames of those that may
+    be mapped more than once, and the tables that changed meanwhile, whose runs are left out."""
+    tables = np.unique(runs.table[runs.mapcount != 1])
+    found, torn = [], [tables[:0]]
+    for first in range(0, len(tables), TABLES):
+        some = tables[first : first + TABLES]
+        entries, ok = read_tables(phys[some])
+        pages = np.bincount(runs.table, runs.pages, len(phys))[some]
+        same = ok & ((entries != 0).sum(axis=1) == pages)
+        torn.append(some[~same])
+        entries = entries[same]
+        pfns = arch.address(arch, entries[entries != 0]) >> np.uint64(arch.page_shift)
+        part = runs.of(some[same])
+        found.append(run_frames(vmas, vma[part.table], part, pfns))
+    changed = np.concatenate(torn)
+    return runs.but(changed) if len(changed) else runs, found, changed
 
 
 def alone_counts(vma: I64, pages: I64) -> Counts:

@@ -29,10 +29,12 @@ from pagewalk.kmem.counts import (
     alone_counts,
     gap_counts,
     run_counts,
+    shared_frames,
     tallied,
 )
 from pagewalk.kmem.direct import SLOTS
 from pagewalk.kmem.frames import StructPages
+from pagewalk.kmem.holders import ended_by
 from pagewalk.kmem.hugetlb import in_shared_table
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.machine import Machine, as_it_is_now
@@ -40,7 +42,7 @@ from pagewalk.kmem.memory import read_pages, read_words
 from pagewalk.kmem.naming import agreeing, flags_of, with_flags
 from pagewalk.kmem.pieces import piece_together
 from pagewalk.kmem.rmap import unshared
-from pagewalk.kmem.shmem import swapped_ranges
+from pagewalk.kmem.shmem import covered, swapped_ranges
 from pagewalk.kmem.task import Task, pid_behind, read_mm, task_of
 from pagewalk.kmem.vmas import (
     RawVmas,
@@ -60,6 +62,7 @@ from pagewalk.pages import (
     Flag,
     Holes,
     Leaves,
+    Shared,
     State,
     VMAs,
     Withheld,
@@ -72,7 +75,7 @@ from pagewalk.proc.pagemap import PAGE, PMD_SHARING_TOLD
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
-from pagewalk.ranges import differing, holder, intersect
+from pagewalk.ranges import differing, holder
 from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
 from pagewalk.states import HOLE_STATES, ORDINARY, classify, has
 from pagewalk.tally import Gaps, Memo, Plain, count_by_reading, count_tables, sweep
@@ -244,7 +247,7 @@ class KernelSource:
             gate = Holes(above[:, 0], size, np.zeros(len(above), np.uint8))
             yield Batch(NO_LEAVES, gate, NO_DOUBTS)
 
-    def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Batch | Counts]:
+    def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Batch | Counts | Shared]:
         """Yield what ``leaves`` does, in no order; whole tables of ordinary pages as Counts."""
         frames = self.machine.frames
         if not isinstance(frames, StructPages):
@@ -257,10 +260,9 @@ class KernelSource:
         if vmas.flags is not None:  # else the VMA has a say in what its pages are
             plain &= vmas.flags[row] & np.uint64(VM_PFNMAP) == 0
         alone: Bool | None = None
-        runs: list[Counts] = []
+        runs: list[Counts | Shared] = []
 
-        # sweep() asks about a group of tables and then yields those of them that are plain, before
-        # it asks again: the runs are theirs.
+        # sweep() yields the plain tables of a group before it asks about the next: the runs' own.
         def count_plain(owner: I64, phys: U64) -> I64:
             nonlocal alone
             runs.clear()
@@ -274,7 +276,11 @@ class KernelSource:
             if len(rest) and condenser is not None:
                 addresses = self.machine.direct_map.addresses(phys[rest])
                 found, pages[rest] = frames.runs(condenser, addresses)
-                runs.append(run_counts(vmas, row[owner[rest[found.table]]], found))
+                found, shared, torn = shared_frames(
+                    self.machine.arch, self.read_tables, vmas, row[owner[rest]], phys[rest], found
+                )
+                pages[rest[torn]] = -1
+                runs.extend([run_counts(vmas, row[owner[rest[found.table]]], found), *shared])
             return pages
 
         for part in sweep(
@@ -398,6 +404,10 @@ class KernelSource:
                 raise OSError(errno.EAGAIN, SHMEM_CHANGED)
             yield partial(covered, ranges)
 
+    def ended_by(self, keys: list[tuple[int, int]]) -> list[bool | None]:
+        """Return whether each unlinked object ends with the process, by its reference counts."""
+        return ended_by(self.machine.kernel, self.task.address, self.mm, keys)
+
     def page_tables(self) -> int | None:
         """Return the bytes of PTE, PMD and PUD tables, as VmPTE counts them, deposits apart."""
         everything = np.array([[0, self.machine.arch.user_end]], np.uint64)
@@ -436,13 +446,6 @@ class KernelSource:
         """Give back what belongs to this process; the machine stays open for the next."""
         if self.pagemap_fd >= 0:
             os.close(self.pagemap_fd)
-
-
-def covered(ranges: U64, offset: int, size: int) -> int:
-    """Return how many bytes of [``offset``, + ``size``) ``ranges`` u64[n, 2] cover."""
-    part = np.array([[offset, offset + size]], np.uint64)
-    pieces, _, _ = intersect(ranges, part)
-    return int((pieces[:, 1] - pieces[:, 0]).sum())
 
 
 def open_process_memory(

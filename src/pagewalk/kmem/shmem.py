@@ -14,6 +14,7 @@ from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.maple import Torn
 from pagewalk.kmem.memory import PAGE, read_structs
 from pagewalk.pages import U64, Bool
+from pagewalk.ranges import intersect
 
 _ATTEMPTS = 5
 # include/linux/xarray.h: a node has 64 slots; the low bits of an entry tell a value (a swap slot),
@@ -79,3 +80,10 @@ def _read_slots(kernel: Kernel, nodes: U64, shift: int) -> U64:
     row, slot = np.nonzero(sibling)
     slots[row, slot] = slots[row, (slots[row, slot] >> np.uint64(2)).astype(np.int64)]
     return slots
+
+
+def covered(ranges: U64, offset: int, size: int) -> int:
+    """Return how many bytes of [``offset``, + ``size``) ``ranges`` u64[n, 2] cover."""
+    part = np.array([[offset, offset + size]], np.uint64)
+    pieces, _, _ = intersect(ranges, part)
+    return int((pieces[:, 1] - pieces[:, 0]).sum())

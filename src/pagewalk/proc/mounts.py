@@ -10,13 +10,14 @@ from pagewalk.proc.files import rows
 # Blanks in a field are escaped, so a dash between two ends the optional fields (show_mountinfo,
 # fs/proc_namespace.c). The source may be empty.
 LINE = re.compile(
-    rb"(?m)^\d+ \d+ (\d{1,4}):(\d{1,7}) [^ \n]+ ([^ \n]+) [^\n]*? - ([^ \n]+) ([^\n]*)\n"
+    rb"(?m)^(\d{1,10}) \d+ (\d{1,4}):(\d{1,7}) [^ \n]+ ([^ \n]+) [^\n]*? - ([^ \n]+) ([^\n]*)\n"
 )
 
 
 class Mount(NamedTuple):
-    """One mount: ``dev`` is major << 32 | minor, ``options`` those of its superblock."""
+    """One mount: its ``id``, ``dev`` major << 32 | minor, ``options`` those of its superblock."""
 
+    id: int
     dev: int
     point: bytes
     kind: bytes
@@ -26,6 +27,9 @@ class Mount(NamedTuple):
 def parse_mounts(text: bytes) -> list[Mount]:
     """Return the mounts of a mountinfo file, in its order; raises BadText."""
     return [
-        Mount(int(major) << 32 | int(minor), point, kind, rest.rpartition(b" ")[2].split(b","))
-        for major, minor, point, kind, rest in rows(LINE, text, "mountinfo")
+        Mount(
+            int(number), int(major) << 32 | int(minor), point, kind,
+            rest.rpartition(b" ")[2].split(b","),
+        )
+        for number, major, minor, point, kind, rest in rows(LINE, text, "mountinfo")
     ]

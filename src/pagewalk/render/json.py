@@ -101,6 +101,14 @@ def totals(table: Table) -> dict[str, Any]:
     return {
         "totals": {k: table.totals[k] for k in ordered(table)},
         "from_kernel": list(table.from_kernel),
+        "unmapped": unmapped(table),
+    }
+
+
+def unmapped(table: Table) -> dict[str, Any]:
+    return {
+        "bytes": table.unmapped,
+        "objects": None if table.holdings is None else [row._asdict() for row in table.holdings],
     }
 
 
@@ -138,8 +146,17 @@ def maps(
 
 def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -> None:
     """Write every line of the ledger; ours - theirs = sum of the causes' bytes + unexplained."""
-    document = {**head(table), **against(table, ledger), "not_read": list(theirs.not_read)}
-    write({**document, **foot(table)}, out)
+    write(
+        {
+            **head(table),
+            **against(table, ledger),
+            **{name: table.totals[name] for name in ("distinct", "freed")},
+            "unmapped": unmapped(table),
+            "not_read": list(theirs.not_read),
+            **foot(table),
+        },
+        out,
+    )
 
 
 def pages(batches: Iterable[Pages], vmas: VMAs, out: TextIO) -> None:

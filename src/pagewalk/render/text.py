@@ -46,6 +46,8 @@ MAPS_COLUMNS = ("size", "present", "rss", "not_present", "not_mapped", "swap", "
 LEAST_WANTED = ("special", "hugetlb", "zero", "shmem", "file", "anon", "not_mapped", "present",
                 "uss", "swap", "not_present")
 NAME_WIDTH = 14
+NAMED = 3  # objects that are held and not mapped
+ENDS = {True: " (freed on exit)", False: "", None: " (n/a whether freed on exit)"}
 KERNELS = "*"  # behind a total that is the kernel's own
 
 
@@ -62,6 +64,7 @@ def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
     print(wrapped(source_line(table), out), file=out)
     print(file=out)
     totals(table, out)
+    held(table, out)
     print(file=out)
     biggest(table, out, room)
     print(file=out)
@@ -79,8 +82,8 @@ def source_line(table: Table) -> str:
 
 
 def totals(table: Table, out: TextIO) -> None:
-    left = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss")
-    right = ("anon", "file", "shmem", "zero", "special", "hugetlb", "ksm", "locked")
+    left = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "distinct")
+    right = ("anon", "file", "shmem", "zero", "special", "hugetlb", "ksm", "locked", "freed")
     rows = [("", "KiB", "", "", "KiB")]
     for a, b in zip(left, right, strict=True):
         rows.append((label(a), total(table, a), "  ", label(b), total(table, b)))
@@ -99,6 +102,19 @@ def lazyfree(table: Table, out: TextIO) -> None:
         print(wrapped(f"lazyfree: {kib(amount)} KiB of anon were given up (MADV_FREE) and not"
                       " written to since: they count in RSS until memory runs short, and are then"
                       " dropped", out), file=out)
+
+
+def held(table: Table, out: TextIO) -> None:
+    """Write what the process holds and does not map, by name; nothing where there is no such."""
+    rows = [row for row in table.holdings or () if row.unmapped]
+    if not rows:
+        return
+    named = [f"{printable(row.name)} {kib(row.unmapped)}{ENDS[row.ends]}" for row in rows[:NAMED]]
+    if len(rows) > NAMED:
+        named.append(f"and {len(rows) - NAMED} more")
+    amount = kib(sum(row.unmapped for row in rows))
+    least = "" if table.unmapped is not None else "at least "
+    print(wrapped(f"held and not mapped, KiB: {least}{amount}: {', '.join(named)}", out), file=out)
 
 
 def label(name: str) -> str:
@@ -274,6 +290,9 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
     print(wrapped(source_line(table), out), file=out)
     print(file=out)
     compared(table, ledger, out)
+    print(f"distinct frames held {kib(table.totals['distinct'])}, freed on exit"
+          f" {kib(table.totals['freed'])}", file=out)
+    held(table, out)
     causes = [*(cause for row in ledger for cause in row.causes), *beyond_rss(table)]
     used = {cause.cause for cause in causes}
     if used:

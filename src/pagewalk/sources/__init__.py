@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from pagewalk.errors import BadRequest, NoAddressSpace, PagewalkError, ProcessGone
-from pagewalk.pages import I64, U64, Counts, VMAs, Withheld
+from pagewalk.pages import I64, U64, Counts, Shared, VMAs, Withheld
 from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.stall import BUDGET_NS, Stall
 from pagewalk.proc.swap import Evicted
@@ -70,8 +70,11 @@ class Source(Protocol):
         Without ``tables`` there are leaves only.
         """
 
-    def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Batch | Counts]:
-        """Yield what ``leaves`` does for who adds up: in no order, alike pages as Counts."""
+    def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Batch | Counts | Shared]:
+        """Yield what ``leaves`` does, to be added up: in no order, alike pages as Counts.
+
+        Of Counts the pages that may be mapped more than once come as Shared too.
+        """
 
     def counts(self, vmas: VMAs, ranges: U64) -> Iterator[Counts]:
         """Yield bytes of ``ranges`` by VMA and state, without reading any frame."""
@@ -80,6 +83,12 @@ class Source(Protocol):
         """Yield for each of ``rows``, VMAs of shmem, what tells the swapped bytes of its object.
 
         Each holds until the next one is asked for. Raises OSError where that cannot be told.
+        """
+
+    def ended_by(self, keys: list[tuple[int, int]]) -> list[bool | None]:
+        """Return whether each unlinked object of memory, by (dev, inode), ends with the process.
+
+        None where that cannot be told.
         """
 
     def page_tables(self) -> int | None:

@@ -304,6 +304,10 @@ class ProcfsSource:
         """Yield what cachestat(2) tells of each object; raises OSError before 6.5."""
         return ask_cachestat(self.target, vmas, rows)
 
+    def ended_by(self, keys: list[tuple[int, int]]) -> list[bool | None]:
+        """Return None for each: /proc tells of no message on a socket that holds a file."""
+        return [None] * len(keys)
+
     def page_tables(self) -> int | None:
         """Return None: procfs shows no table."""
         return None

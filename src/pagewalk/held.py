@@ -1,0 +1,243 @@
+"""Which page frames a process holds, each once, and which of them nobody else maps. No I/O.
+
+A page that is mapped once is one frame, and this process's alone. Only of the others is anything
+kept: three bytes a frame, however often it is mapped. So a process that shares its libraries alone
+costs a few pages, and a terabyte that others map too 768 MiB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pagewalk.flags import KPF
+from pagewalk.pages import (
+    I64,
+    U8,
+    U64,
+    Bool,
+    Counts,
+    Flag,
+    Keeper,
+    Pages,
+    Shared,
+    State,
+    take,
+)
+from pagewalk.proc.pagemap import PAGE
+from pagewalk.states import HELD, KEEPERS, untold
+
+ANON = np.uint64(1 << KPF["anon"])
+CHUNK_SHIFT = np.uint64(24)
+CHUNK = 1 << 24  # frames: 64 GiB of RAM
+MOST = 254  # mappings of a frame by this process, as far as a byte counts them
+TOGETHER = 1 << 17  # base pages that one step looks at: their columns stay in the cache
+
+
+class Seen(NamedTuple):
+    """The frames of one chunk: how often this process was seen to map each (``times`` u8), and the
+    first VMA that does (``owner`` u16 or u32). What is never touched takes no memory."""
+
+    times: U8
+    owner: npt.NDArray[np.unsignedinteger[Any]]
+
+
+@dataclass(eq=False)
+class Held:
+    """Bytes by VMA, i64; a frame that several VMAs map counts in the first of them.
+
+    ``frames`` all; ``objects`` those of shmem and hugetlb objects. Of those that nobody else maps
+    ``own`` go with their last mapping, and ``sole`` with their object.
+    """
+
+    frames: I64
+    objects: I64
+    own: I64
+    sole: I64
+    chunks: dict[int, Seen] = field(default_factory=dict)
+    # Frames mapped more often than a byte counts, and more than once by this process: (row, how
+    # often this process maps it beside the first time).
+    often: list[tuple[Shared, I64]] = field(default_factory=list)
+
+    def add(self, pages: Counts) -> None:
+        """Add the pages in ``pages`` that are mapped once."""
+        if pages.mapcount is None or pages.kflags is None:
+            return
+        rows = np.flatnonzero(HELD[pages.state] & once(pages))
+        if len(rows) == 0:
+            return
+        vma, size = pages.vma[rows], pages.size[rows].astype(np.int64)
+        keeper = keepers(pages.state[rows], pages.kflags[rows])
+        tally(self.frames, vma, size)
+        own, of_object = keeper == Keeper.MAPPINGS.value, keeper == Keeper.OBJECT.value
+        tally(self.own, vma, size, own)
+        tally(self.objects, vma, size, of_object)
+        tally(self.sole, vma, size, of_object)
+
+    def add_shared(self, rows: Shared) -> None:
+        """Add pages that may be mapped more than once."""
+        for at in range(0, len(rows), TOGETHER):
+            part = take(rows, slice(at, at + TOGETHER))
+            number = part.pfn >> CHUNK_SHIFT
+            for chunk in range(int(number.min()), int(number.max()) + 1):
+                here = number == chunk
+                if here.all():
+                    self.look(chunk, part)
+                elif here.any():
+                    self.look(chunk, take(part, here))
+
+    def look(self, chunk: int, rows: Shared) -> None:
+        # A frame that comes twice in these rows, which is rare, becomes one row for both. A byte
+        # cannot tell that of frames mapped more than MOST times.
+        seen = self.chunks.get(chunk) or self.chunks.setdefault(chunk, self.blank())
+        at = (rows.pfn & np.uint64(CHUNK - 1)).astype(np.int64)
+        twice = (rows.mapcount > MOST) | (rows.mapcount == 0)
+        rest = np.flatnonzero(~twice)
+        place = at[rest]
+        before = seen.times[place]
+        np.add.at(seen.times, place, np.uint8(1))
+        twice[rest] = seen.times[place] != before + np.uint8(1)
+        seen.times[place] = before
+        if twice.any():
+            single, several = np.flatnonzero(~twice), np.flatnonzero(twice)
+            several = several[np.argsort(rows.vma[several], kind="stable")]
+            _, first, times = np.unique(at[several], return_index=True, return_counts=True)
+            self.step(seen, at[several[first]], times, take(rows, several[first]))
+            at, rows = at[single], take(rows, single)
+        if len(rows):
+            self.step(seen, at, 1, rows)
+
+    def blank(self) -> Seen:
+        few = len(self.frames) < 1 << 16
+        return Seen(np.zeros(CHUNK, np.uint8), np.zeros(CHUNK, np.uint16 if few else np.uint32))
+
+    def step(self, seen: Seen, at: I64, times: I64 | int, rows: Shared) -> None:
+        # `rows` are different frames, at `at`, that this process maps `times` more.
+        before = seen.times[at].astype(np.int64)
+        after = before + times
+        seen.times[at] = np.minimum(after, MOST)
+        self.count_first(seen, at, before == 0, rows)
+        mapcount = rows.mapcount.astype(np.int64)
+        often = mapcount > MOST
+        if often.any():
+            more = np.flatnonzero(often & (after > 1))
+            self.often.append((take(rows, more), (after - np.maximum(before, 1))[more]))
+            self.often = [fewer(self.often)]
+        mine = (before < mapcount) & (after >= mapcount) & ~often
+        if mine.any():
+            self.count_sole(seen, at, mine, rows)
+
+    def count_first(self, seen: Seen, at: I64, new: Bool, rows: Shared) -> None:
+        # A frame counts in its first VMA; one that a later VMA was seen to map moves.
+        size, vma = rows.size.astype(np.int64), rows.vma
+        of_object = rows.keeper == Keeper.OBJECT.value
+        if not new.all():
+            owner = seen.owner[at].astype(np.int64)
+            moves = ~new & (vma < owner)
+            tally(self.frames, owner, -size, moves)
+            tally(self.objects, owner, -size, moves & of_object)
+            new = new | moves
+            at, vma, size, of_object = at[new], vma[new], size[new], of_object[new]
+        tally(self.frames, vma, size)
+        tally(self.objects, vma, size, of_object)
+        seen.owner[at] = vma
+
+    def count_sole(self, seen: Seen, at: I64, mine: Bool, rows: Shared) -> None:
+        owner, size = seen.owner[at].astype(np.int64), rows.size.astype(np.int64)
+        tally(self.own, owner, size, mine & (rows.keeper == Keeper.MAPPINGS.value))
+        tally(self.sole, owner, size, mine & (rows.keeper == Keeper.OBJECT.value))
+
+    def finish(self) -> None:
+        """Add what only the end tells; to be called once, after the last page."""
+        for rows, more in self.often:
+            mine = more + 1 >= rows.mapcount.astype(np.int64)
+            at = (rows.pfn & np.uint64(CHUNK - 1)).astype(np.int64)
+            for chunk, seen in self.chunks.items():
+                here = mine & (rows.pfn >> CHUNK_SHIFT == chunk)
+                self.count_sole(seen, at[here], mine[here], take(rows, here))
+        self.often.clear()
+
+
+def empty(count: int) -> Held:
+    """Return the sums of a walk over ``count`` VMAs before its first page."""
+    frames, objects, own, sole = (np.zeros(count, np.int64) for _ in range(4))
+    return Held(frames, objects, own, sole)
+
+
+def tally(column: I64, vma: I64, size: I64, where: Bool | None = None) -> None:
+    # Adds `size`, of the rows `where`, to `column` by VMA.
+    if where is not None and not where.all():
+        vma, size = vma[where], size[where]
+    if len(vma):
+        first, last = int(vma.min()), int(vma.max()) + 1
+        # exact below 2**53 bytes, more than one step can hold
+        column[first:last] += np.bincount(vma - first, size, last - first).astype(np.int64)
+
+
+def fewer(parts: list[tuple[Shared, I64]]) -> tuple[Shared, I64]:
+    # One row a frame.
+    rows = parts[0][0] if len(parts) == 1 else joined([rows for rows, _ in parts])
+    more = np.concatenate([more for _, more in parts])
+    _, first, back = np.unique(rows.pfn, return_index=True, return_inverse=True)
+    return take(rows, first), np.bincount(back, more, len(first)).astype(np.int64)
+
+
+def joined(parts: list[Shared]) -> Shared:
+    return Shared(*(
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("vma", "pfn", "size", "mapcount", "keeper")
+    ))
+
+
+def once(pages: Counts | Pages) -> Bool:
+    # Mapped once, in a page table of this process's own.
+    assert pages.mapcount is not None
+    foreign = pages.state == State.HUGETLB.value
+    foreign &= pages.flags & np.uint32(Flag.EXCLUSIVE.value) == 0
+    mask: Bool = (pages.mapcount == 1) & ~foreign
+    return mask
+
+
+def keepers(state: U8, kflags: U64) -> U8:
+    keeper = KEEPERS[state]
+    keeper[(state == State.HUGETLB.value) & (kflags & ANON != 0)] = Keeper.MAPPINGS.value
+    return keeper
+
+
+def shared_rows(pages: Pages) -> Iterator[Shared]:
+    """Yield the pages in ``pages`` that may be mapped more than once, a base page a row.
+
+    A hugetlb page is one row. Where a page table is another process's too, nobody tells how often
+    the page is mapped: ``mapcount`` is then 0, as it is of a page on the move. Of a frame that the
+    frame database says nothing of it is 1, as uss has it.
+    """
+    if pages.pfn is None or pages.mapcount is None or pages.kflags is None:
+        return
+    rows = np.flatnonzero(HELD[pages.state] & ~once(pages))
+    if len(rows) == 0:
+        return
+    pages = take(pages, rows)
+    assert pages.pfn is not None and pages.mapcount is not None and pages.kflags is not None
+    mapcount = np.where(pages.mapcount == 1, np.uint64(0), pages.mapcount)
+    silent = untold(pages.kflags) & (pages.state != State.MIGRATING.value)
+    mapcount[silent & (mapcount == 0)] = 1
+    keeper = keepers(pages.state, pages.kflags)
+    whole = Shared(pages.vma, pages.pfn, pages.size, mapcount, keeper)
+    large = (pages.size > PAGE) & (pages.state != State.HUGETLB.value)
+    if not large.any():
+        yield whole
+        return
+    yield take(whole, ~large)
+    rows = np.flatnonzero(large)
+    per = (pages.size[rows] // np.uint64(PAGE)).astype(np.int64)
+    cut = np.flatnonzero(np.diff(np.cumsum(per) // TOGETHER)) + 1
+    for some, each in zip(np.split(rows, cut), np.split(per, cut), strict=True):
+        part = take(whole, np.repeat(some, each))
+        step = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+        part.pfn[:] += step.astype(np.uint64)
+        part.size[:] = PAGE
+        yield part

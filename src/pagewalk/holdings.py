@@ -1,0 +1,120 @@
+"""What a process holds and does not map, and what comes back when it ends. No I/O."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.held import Held
+from pagewalk.outcome import Outcome
+from pagewalk.pages import I64, SHARED, Backing, Bool, VMAs, Withheld
+from pagewalk.proc.kernel import read_config
+from pagewalk.proc.objects import Object
+from pagewalk.walking import Walk
+
+NO_PAGE_MAPCOUNT = Withheld(
+    "distinct, freed",
+    "this kernel keeps no mapcount of the pages of large folios (CONFIG_NO_PAGE_MAPCOUNT)",
+    partial=False,
+)
+
+
+class Holding(NamedTuple):
+    """An object of memory that a process holds, bytes: what of it is in RAM, what of that it maps
+    and what not; ``ends`` with the process, None where that is not told."""
+
+    name: str
+    resident: int
+    mapped: int
+    unmapped: int
+    ends: bool | None
+
+
+def holdings(vmas: VMAs, outcome: Outcome, mapped: I64) -> list[Holding]:
+    """Return the objects a process holds, what it does not map of them first.
+
+    ``mapped`` i64 bytes by VMA, each page of an object once.
+    """
+    found = []
+    for held, ends in outcome.objects:
+        here = int(mapped[rows_of(vmas, held)].sum())
+        # A running process may have mapped more meanwhile.
+        unmapped = max(held.resident - here, 0)
+        found.append(Holding(held.name, held.resident, here, unmapped, ends))
+    return sorted(found, key=lambda row: (-row.unmapped, -row.resident, row.name))
+
+
+def freed(vmas: VMAs, outcome: Outcome, held: Held) -> I64 | None:
+    """Return the bytes of each VMA that come back when the process ends.
+
+    None where it is not told whether an object ends with it whose pages nobody else maps.
+    """
+    known, ends = np.zeros(len(vmas), bool), np.zeros(len(vmas), bool)
+    for each, answer in outcome.objects:
+        rows = rows_of(vmas, each)
+        known[rows], ends[rows] = answer is not None, answer is True
+    if held.sole[~known].any():
+        return None
+    return held.own + np.where(ends, held.sole, 0)
+
+
+def rows_of(vmas: VMAs, held: Object) -> Bool:
+    mask: Bool = (vmas.inode == held.inode) & (vmas.dev == held.dev)
+    return mask
+
+
+def held_columns(walk: Walk, held: Held) -> dict[str, I64 | None]:
+    """Return the columns distinct and freed of a consumed walk."""
+    if not walk.frames:
+        return {"distinct": None, "freed": None}
+    if "CONFIG_NO_PAGE_MAPCOUNT" in (read_config() or ()):
+        walk.outcome.withheld.append(NO_PAGE_MAPCOUNT)
+        return {"distinct": None, "freed": None}
+    return {"distinct": held.frames, "freed": freed(walk.vmas, walk.outcome, held)}
+
+
+class ObjectsHeld(NamedTuple):
+    """The objects that a process holds: None where its pages of them cannot be told apart.
+
+    ``unmapped`` bytes it does not map, None where an object is not known. ``more`` of these end
+    with the process, None where that is not told.
+    """
+
+    rows: list[Holding] | None
+    unmapped: int | None
+    more: int | None
+
+    def freed(self, mapped: int | None) -> int | None:
+        """Return what comes back in all, ``mapped`` being what comes back of the VMAs."""
+        return None if mapped is None or self.more is None else mapped + self.more
+
+
+def objects_held(walk: Walk, mapped: Held | I64) -> ObjectsHeld:
+    """Return the objects that the process of a consumed walk holds.
+
+    ``mapped`` is what Held tells of them, or, where no frame was looked at, the bytes of each VMA.
+    """
+    pages = mapped.objects if isinstance(mapped, Held) else told_apart(walk.vmas, mapped)
+    if not (walk.covered == walk.vmas.size.astype(np.int64)).all():
+        return ObjectsHeld(None, None, 0)
+    if pages is None:
+        return ObjectsHeld(None, None, None)
+    rows = holdings(walk.vmas, walk.outcome, pages)
+    if not walk.outcome.all_objects:
+        return ObjectsHeld(rows, None, None)
+    unsure = any(row.ends is None and row.unmapped for row in rows)
+    more = None if unsure else sum(row.unmapped for row in rows if row.ends)
+    return ObjectsHeld(rows, sum(row.unmapped for row in rows), more)
+
+
+def told_apart(vmas: VMAs, mapped: I64) -> I64 | None:
+    # A page of an object counts once where no two VMAs map the same part of it, and where no
+    # private map has copies of its own.
+    rows = np.flatnonzero(np.isin(vmas.backing, (Backing.SHMEM.value, Backing.HUGETLB.value)))
+    private = vmas.perms[rows] & SHARED == 0
+    order = rows[np.lexsort((vmas.offset[rows], vmas.inode[rows], vmas.dev[rows]))]
+    end = vmas.offset[order] + vmas.size[order]
+    same = (np.diff(vmas.inode[order]) == 0) & (np.diff(vmas.dev[order]) == 0)
+    overlap = same & (vmas.offset[order][1:] < end[:-1])
+    return None if private.any() or overlap.any() else mapped

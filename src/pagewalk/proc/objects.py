@@ -1,0 +1,228 @@
+"""Objects of memory that a process holds: memfd, tmpfs, hugetlbfs, SysV, shared anonymous memory.
+
+It holds them by its open files and by what it has mapped. No file is opened, nor asked anything,
+before it is known to lie on tmpfs or hugetlbfs: another file system may not answer for long.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from stat import S_ISREG
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from pagewalk.errors import PagewalkError
+from pagewalk.pages import Backing, VMAs, Withheld
+from pagewalk.proc.files import decode_name, read_bytes, rows
+from pagewalk.proc.maps import hugetlb_memfd_flags
+from pagewalk.proc.mounts import parse_mounts
+from pagewalk.proc.swap import evicted, swap_in_use
+from pagewalk.proc.target import Target, read_all
+
+BLOCK = 512  # of st_blocks, stat(2)
+SHM_DEST = 0o1000  # include/linux/shm.h: to be destroyed when nobody has it attached any more
+MOST_FILES, LONGEST_NS = 1 << 16, 500_000_000
+SEGMENT = "/SYSV"
+# /proc/sysvipc/shm (ipc/shm.c): key shmid perms size cpid lpid nattch ...
+SHM_LINE = re.compile(
+    rb"(?m)^ *(?:key|-?\d+) +(shmid|\d+) +(perms|\d+) +(?:size|\d+) +(?:cpid|\d+) +(?:lpid|\d+)"
+    rb" +(nattch|\d+) [^\n]*\n"
+)
+CUT = Withheld(
+    "a part of unmapped and freed",
+    f"of a process with so many open files only {MOST_FILES}, or half a second's worth, are looked"
+    " at",
+    partial=True,
+)
+
+
+class Object(NamedTuple):
+    """An object of memory: ``dev`` major << 32 | minor and ``inode`` as in VMAs, its ``name``.
+
+    ``resident`` bytes of RAM; ``linked``: it has a name in a file system, and stays without anybody
+    to hold it.
+    """
+
+    dev: int
+    inode: int
+    name: str
+    resident: int
+    linked: bool
+
+
+Found: TypeAlias = dict[tuple[int, int], Object]
+Ask: TypeAlias = Callable[[list[tuple[int, int]]], list[bool | None]]
+
+
+def read_objects(target: Target, vmas: VMAs) -> tuple[list[Object], list[Withheld]]:
+    """Return the objects that ``target`` holds, and what could not be told of them.
+
+    Raises ProcessGone.
+    """
+    found: Found = {}
+    missing: list[Withheld] = []
+    try:
+        mounts = memory_mounts(target)
+        if not add_open(target, mounts, found):
+            missing.append(CUT)
+    except (PagewalkError, OSError) as err:
+        missing.append(refused(f"cannot look at its open files: {reason(err)}"))
+    try:
+        add_mapped(target, vmas, found)
+    except OSError as err:
+        missing.append(refused(f"cannot follow /proc/PID/map_files ({reason(err)}), which needs"
+                               " CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE; run as root"))
+    return list(found.values()), missing
+
+
+def refused(why: str) -> Withheld:
+    return Withheld("unmapped", why, partial=True)
+
+
+def reason(err: Exception) -> str:
+    return (err.strerror or "").lower() if isinstance(err, OSError) else str(err)
+
+
+def memory_mounts(target: Target) -> set[int]:
+    """Return the ids of the mounts of tmpfs and hugetlbfs; raises PagewalkError."""
+    mounted = parse_mounts(target.read("mountinfo"))
+    return set(internal_mounts()) | {m.id for m in mounted if m.kind in (b"tmpfs", b"hugetlbfs")}
+
+
+@cache
+def internal_mounts() -> tuple[int, ...]:
+    # Those that no mountinfo has: where memfd, SysV and shared anonymous memory live.
+    found = []
+    for flags in (0, *hugetlb_memfd_flags()):
+        try:
+            fd = os.memfd_create("pagewalk", flags | os.MFD_CLOEXEC)
+        except OSError:
+            continue
+        found.append(mount_of(read_bytes(f"/proc/self/fdinfo/{fd}")))
+        os.close(fd)
+    return tuple(found)
+
+
+def mount_of(fdinfo: bytes) -> int:
+    # fs/proc/fd.c, seq_show
+    told = re.search(rb"(?m)^mnt_id:\t(\d+)$", fdinfo)
+    return int(told[1]) if told else -1
+
+
+def add_open(target: Target, mounts: set[int], found: Found) -> bool:
+    """Add what is open; return False where not all files were looked at. Raises OSError."""
+    folder = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target.dirfd)
+    started = time.perf_counter_ns()
+    try:
+        for many, name in enumerate(numbers(folder)):
+            if many >= MOST_FILES or time.perf_counter_ns() - started > LONGEST_NS:
+                return False
+            try:
+                path = os.readlink(os.fsencode(name), dir_fd=folder)
+                if path.startswith(b"/") and mount_id(target, name) in mounts:
+                    add(target, f"fd/{name}", decode_name(path), mounts, found)
+            except OSError as err:
+                if err.errno not in (errno.ENOENT, errno.ESRCH):  # closed meanwhile
+                    raise
+    finally:
+        os.close(folder)
+    return True
+
+
+def numbers(folder: int) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            yield entry.name
+
+
+def mount_id(target: Target, name: str) -> int:
+    fd = os.open(f"fdinfo/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=target.dirfd)
+    try:
+        return mount_of(read_all(fd))
+    finally:
+        os.close(fd)
+
+
+def add(target: Target, link: str, name: str, mounts: set[int] | None, found: Found) -> None:
+    # O_PATH asks the file system nothing; what it is is looked at again, for the process may have
+    # put another file there meanwhile.
+    fd = os.open(link, os.O_PATH | os.O_CLOEXEC, dir_fd=target.dirfd)
+    try:
+        if mounts is not None and mount_of(read_bytes(f"/proc/self/fdinfo/{fd}")) not in mounts:
+            return
+        told = os.fstat(fd)
+        key = (os.major(told.st_dev) << 32 | os.minor(told.st_dev), told.st_ino)
+        if key not in found and S_ISREG(told.st_mode):
+            resident = told.st_blocks * BLOCK - swapped(fd)
+            found[key] = Object(*key, name, resident, told.st_nlink > 0)
+    finally:
+        os.close(fd)
+
+
+def swapped(fd: int) -> int:
+    # cachestat wants the file open, which for a regular file on tmpfs disturbs nobody.
+    if not swap_in_use():
+        return 0
+    opened = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return evicted(opened, 0, 0)
+    finally:
+        os.close(opened)
+
+
+def add_mapped(target: Target, vmas: VMAs, found: Found) -> None:
+    """Add what is mapped and not open; raises OSError."""
+    kinds = (Backing.SHMEM.value, Backing.HUGETLB.value)
+    known = set(found)
+    for row in np.flatnonzero(np.isin(vmas.backing, kinds)).tolist():
+        key = int(vmas.dev[row]), int(vmas.inode[row])
+        if key in known:
+            continue
+        known.add(key)
+        link = f"map_files/{int(vmas.start[row]):x}-{int(vmas.end[row]):x}"
+        try:
+            add(target, link, vmas.name[row], None, found)
+        except FileNotFoundError:  # unmapped meanwhile
+            continue
+
+
+def segment_ends(target: Target, vmas: VMAs, found: Object) -> bool | None:
+    """Return whether a SysV segment ends with ``target``, None where its table is another's."""
+    try:
+        if os.readlink("ns/ipc", dir_fd=target.dirfd) != os.readlink("/proc/self/ns/ipc"):
+            return None
+        table = rows(SHM_LINE, read_bytes("/proc/sysvipc/shm"), "sysvipc/shm")
+    except OSError:
+        return None
+    attached = int(((vmas.dev == found.dev) & (vmas.inode == found.inode)).sum())
+    for shmid, perms, nattch in table[1:]:
+        if int(shmid) == found.inode:
+            return bool(int(perms, 8) & SHM_DEST) and int(nattch) == attached
+    return None
+
+
+def ends(
+    target: Target, vmas: VMAs, objects: list[Object], ask: Ask
+) -> list[bool | None]:
+    """Return whether each of ``objects`` ends with ``target``; None where that is not told.
+
+    ``ask`` is a source's answer for those that nothing but its holders keep, by (dev, inode).
+    """
+    out: list[bool | None] = [False] * len(objects)
+    asked = []
+    for at, found in enumerate(objects):
+        if found.name.startswith(SEGMENT) and not found.linked:
+            out[at] = segment_ends(target, vmas, found)
+        elif not found.linked:
+            asked.append(at)
+    if asked:
+        answers = ask([(objects[at].dev, objects[at].inode) for at in asked])
+        for at, answer in zip(asked, answers, strict=True):
+            out[at] = answer
+    return out

@@ -1,0 +1,327 @@
+"""What a process holds, each frame once, and what comes back when it ends: proved by ending it.
+
+Witness of the first is pagemap, sorted; of the second the memory cgroup that the process is alone
+in: its counters of anonymous memory and shmem, before and after, tolerance 0.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import pagewalk as library
+from pagewalk.account import Table
+from pagewalk.proc import objects
+from tests import kernel_says
+from tests.kernel_says import PAGE
+from tests.live.bracket import living_thread, working_sources
+from tests.live.command import pagewalk, run
+from tests.live.holder import HUGE, IPC_RMID, MIB, SIZE
+from tests.machine import MachineLacks, memory_cgroup, prepared
+from tests.targets import TARGETS, start
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif("ebpf" not in working_sources(), reason="nothing reads kernel memory here"),
+]
+
+HOLDER = Path(__file__).with_name("holder.py")
+KPF_ZERO = kernel_says.KPF_ZERO
+# memory.stat is brought up to date every two seconds (FLUSH_TIME, mm/memcontrol.c).
+FLUSHED = 2.2
+LOOKS = 10
+KINDS = ("thrice", "reader", "family", "named", "gone", "unmapped", "lent", "mapped_by_child",
+         "shared_anonymous", "removed", "left", "attached_twice")
+
+
+# ---- distinct: against pagemap, sorted
+
+
+def frames_of(pid: int) -> int:
+    """Return how many bytes of RAM a process maps, each frame once, by pagemap alone."""
+    parts = [np.zeros(0, np.uint64)]
+    for vma in kernel_says.read_smaps(pid):
+        # Neither a PFN map nor a driver's special pages are in smaps.
+        if vma.start >= 1 << 63 or not any(
+            vma.fields.get(name) for name in ("Rss", "Shared_Hugetlb", "Private_Hugetlb")
+        ):
+            continue
+        entry = kernel_says.read_pagemap(pid, vma.start, vma.end)
+        parts.append(entry[entry & kernel_says.PRESENT != 0] & kernel_says.PFN)
+    frames = np.unique(np.concatenate(parts))
+    return int((kernel_says.read_folio_flags(frames) & KPF_ZERO == 0).sum()) * PAGE
+
+
+@pytest.mark.parametrize("source", working_sources())
+@pytest.mark.parametrize(
+    "name",
+    ["plain", "fork_cow", "fork_three", "memfd", "tmpfs", "sysv", "thp_part", "thp_split", "ksm",
+     "shmem_thp", "file_thp", "huge_zero", "hugetlb_fork", "hugetlb_private", "hugetlb_pmd",
+     "swap_forked", "python"],
+)
+def test_distinct_is_what_pagemap_has_sorted(name: str, source: str) -> None:
+    with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
+        for pid in running.pids:
+            said = living_thread(pid)
+            for _ in range(LOOKS):  # khugepaged and compaction move pages of a stopped process too
+                before = frames_of(said)
+                table = library.by_vma(library.walk(pid, source=source))
+                if before == frames_of(said) == table.totals["distinct"]:
+                    break
+            assert table.totals["distinct"] == before
+            check_bounds(table)
+
+
+def check_bounds(table: Table) -> None:
+    totals = {name: amount or 0 for name, amount in table.totals.items()}
+    assert totals["distinct"] <= totals["rss"] + totals["hugetlb"]
+    assert totals["freed"] <= totals["distinct"] + (table.unmapped or 0)
+    assert table.columns["distinct"] is not None
+    assert int(table.columns["distinct"].sum()) == totals["distinct"]
+
+
+def test_every_way_of_adding_up_says_the_same() -> None:
+    with holding("thrice") as (pid, _), holding("family") as (other, _):
+        for each in (pid, other):
+            tables = [
+                library.by_vma(library.walk(each, source="ebpf"), also=also)
+                for also in (None, lambda _: None)
+            ]
+            tables.append(library.by_vma(library.walk(each, source="procfs")))
+            for table in tables[1:]:
+                np.testing.assert_array_equal(table.columns["distinct"],
+                                              tables[0].columns["distinct"])
+
+
+# ---- freed: against the memory cgroup
+
+
+@contextmanager
+def holding(kind: str, group: Path | None = None) -> Iterator[tuple[int, list[str]]]:
+    """Start holder.py alone in a memory cgroup, and kill it and its children at the end."""
+    words = [sys.executable, "-I", "-S", str(HOLDER), kind]
+    if group is not None:
+        words = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs"), *words]
+    process = subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    said: list[str] = []
+    try:
+        assert process.stdout is not None
+        while (line := process.stdout.readline().decode().strip()) != "ready":
+            assert line, f"{kind} ended: {process.wait()}"
+            said.append(line)
+        yield process.pid, said
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if kind == "left":
+            ctypes.CDLL(None).shmctl(int(said[0]), IPC_RMID, None)
+        Path(f"/dev/shm/pagewalk-{process.pid}").unlink(missing_ok=True)
+
+
+def charged(group: Path) -> dict[str, int]:
+    """Return a memory cgroup's bytes of anonymous memory and of shmem, and of the page cache."""
+    lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+    stat = {key: int(value) for key, value in lines}
+    old = "rss" in stat  # cgroup v1
+    cache = stat["cache"] if old else stat["file"]
+    return {"held": stat["rss" if old else "anon"] + stat["shmem"], "file": cache - stat["shmem"]}
+
+
+class Ended(NamedTuple):
+    """A process that was ended: what freed said, and how much less its cgroup holds."""
+
+    table: Table
+    freed: int | None
+    held: int
+    file: int
+
+
+def settled(groups: dict[str, Path]) -> dict[str, dict[str, int]]:
+    before: dict[str, dict[str, int]] = {}
+    for _ in range(LOOKS):
+        now = {kind: charged(group) for kind, group in groups.items()}
+        if now == before:
+            break
+        before = now
+        time.sleep(FLUSHED)
+    return before
+
+
+@pytest.fixture(scope="module")
+def ended() -> Iterator[dict[str, Ended]]:
+    """Start a process of each kind in a cgroup of its own, walk each, end each, count again."""
+    with ExitStack() as stack:
+        try:
+            groups = {kind: stack.enter_context(memory_cgroup(kind)) for kind in KINDS}
+        except MachineLacks as lacks:
+            pytest.skip(str(lacks))
+        pids = {kind: stack.enter_context(holding(kind, groups[kind]))[0] for kind in KINDS}
+        before = settled(groups)
+        tables = {kind: library.by_vma(library.walk(pid)) for kind, pid in pids.items()}
+        assert settled(groups) == before
+        for pid in pids.values():
+            os.kill(pid, signal.SIGKILL)
+        for pid in pids.values():
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        after = settled(groups)
+        yield {
+            kind: Ended(
+                table, table.totals["freed"],
+                *(before[kind][name] - after[kind][name] for name in ("held", "file")),
+            )
+            for kind, table in tables.items()
+        }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_freed_is_what_comes_back(ended: dict[str, Ended], kind: str) -> None:
+    found = ended[kind]
+    assert found.freed == found.held
+    # And the page cache keeps what it has.
+    assert found.file == 0
+    check_bounds(found.table)
+
+
+def test_what_uss_says_of_these_is_not_what_comes_back(ended: dict[str, Ended]) -> None:
+    # The two faults that distinct and freed are there for.
+    thrice, reader = ended["thrice"].table.totals, ended["reader"].table.totals
+    assert (thrice["freed"] or 0) - (thrice["uss"] or 0) > SIZE // 2
+    assert (thrice["rss"] or 0) - (thrice["distinct"] or 0) >= 2 * SIZE
+    assert (reader["file"] or 0) > MIB
+
+
+AMOUNTS = {  # of the object: in RAM, mapped by the process, whether it ends with it
+    "thrice": (SIZE, SIZE, True),
+    "named": (SIZE, SIZE // 2, False),
+    "gone": (SIZE, SIZE // 2, True),
+    "unmapped": (SIZE, 0, True),
+    "lent": (SIZE, SIZE // 2, False),
+    "mapped_by_child": (SIZE, SIZE, False),
+    "shared_anonymous": (SIZE, SIZE, True),
+    "removed": (SIZE // 2, SIZE // 2, True),
+    "left": (SIZE // 2, SIZE // 2, False),
+    "attached_twice": (SIZE // 2, SIZE // 2, False),
+}
+
+
+@pytest.mark.parametrize("kind", AMOUNTS)
+def test_an_object_is_told_with_what_of_it_is_mapped(ended: dict[str, Ended], kind: str) -> None:
+    table = ended[kind].table
+    (row,) = table.holdings or []
+    assert (row.resident, row.mapped, row.ends) == AMOUNTS[kind]
+    assert table.unmapped == row.unmapped == row.resident - row.mapped
+
+
+def free_huge_pages() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("HugePages_Free:")]
+    return int(line.split()[1])
+
+
+def test_hugetlb_pages_go_back_to_their_pool() -> None:
+    with prepared("hugetlb"):
+        with holding("hugetlb") as (pid, _):
+            before = free_huge_pages()
+            table = library.by_vma(library.walk(pid, source="ebpf"))
+        after = free_huge_pages()
+    assert table.columns["freed"] is not None
+    huge = table.vmas.backing == library.pages.Backing.HUGETLB
+    mapped = int(table.columns["freed"][huge].sum())
+    rows = {row.name.split(" ")[0]: row for row in table.holdings or [] if row.resident}
+    assert mapped == 3 * HUGE
+    assert rows["/memfd:huge"].unmapped == table.unmapped == HUGE
+    assert (after - before) * HUGE == mapped + HUGE
+
+
+def test_what_is_on_swap_of_an_object_is_not_in_ram() -> None:
+    with prepared("zram"), start("swap_shmem", stopped=True) as running:
+        table = library.by_vma(library.walk(running.pid))
+    fact = running.facts["shared"]
+    row = max(table.holdings or [], key=lambda row: row.resident)
+    assert row.resident == fact["shmem"] * PAGE
+    assert row.mapped == row.resident
+
+
+# ---- what is said of it
+
+
+def document(*args: object) -> dict[str, Any]:
+    ran = pagewalk(*args, "--format", "json")
+    found: dict[str, Any] = ran.json
+    return found
+
+
+def test_the_first_screen_names_what_is_held_and_not_mapped() -> None:
+    with holding("unmapped") as (pid, _):
+        screen = " ".join(pagewalk("show", pid).out.split())
+        found = {name: document(name, pid) for name in ("show", "maps", "explain")}
+    assert "held and not mapped, KiB: 4 096: /memfd:unmapped (deleted) 4 096 (freed on exit)" in (
+        screen
+    )
+    for name, said in found.items():
+        assert said["unmapped"]["bytes"] == SIZE, name
+        (row,) = said["unmapped"]["objects"]
+        assert (row["name"], row["unmapped"], row["ends"]) == (
+            "/memfd:unmapped (deleted)", SIZE, True,
+        )
+    assert found["explain"]["freed"] == found["show"]["totals"]["freed"] > SIZE
+
+
+def test_a_source_that_cannot_tell_says_so() -> None:
+    with holding("unmapped") as (pid, _):
+        said = document("show", pid, "--source", "procfs")
+    assert said["unmapped"]["bytes"] == SIZE
+    assert said["unmapped"]["objects"][0]["ends"] is said["totals"]["freed"] is None
+    assert any("who else holds /memfd:unmapped" in row["why"] for row in said["withheld"])
+
+
+DROPPED = (sys.executable, "-m", "tests.live.dropped", "--user", "65534")
+
+
+def test_a_user_sees_what_an_own_process_holds() -> None:
+    words = [sys.executable, "-c", USERS]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+            said = json.loads(run(*DROPPED, "show", process.pid, "--format", "json").out)
+        finally:
+            process.kill()
+    (row,) = said["unmapped"]["objects"]
+    assert (row["resident"], row["mapped"]) == (MIB, 0)
+    assert said["unmapped"]["bytes"] == MIB
+    assert said["totals"]["distinct"] is said["totals"]["freed"] is None
+
+
+USERS = """
+import os, sys
+sys.path[:0] = [os.getcwd()]
+from tests.live.dropped import become
+become(65534)
+os.write(os.memfd_create("own"), b"x" * (1 << 20))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_process_with_too_many_files_is_looked_at_in_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(objects, "MOST_FILES", 2)
+    with holding("unmapped") as (pid, _):
+        table = library.by_vma(library.walk(pid))
+    assert table.unmapped is table.totals["freed"] is None
+    assert any("so many open files" in reason for reason in table.outcome.partial)

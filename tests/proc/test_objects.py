@@ -1,0 +1,110 @@
+"""Objects of memory that a process holds: this very process, and lines on paper."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from pagewalk.pages import READ, Backing
+from pagewalk.proc import objects
+from pagewalk.proc.objects import SHM_DEST, Object, ends, mount_of, read_objects
+from pagewalk.proc.target import Target, open_target
+from tests import by_hand
+
+PAGE = 4096
+NOTHING = by_hand.vmas([(0x1000, 1, READ, 0, Backing.ANON, "")])
+HEAD = (b"       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid"
+        b"  cgid      atime      dtime      ctime                   rss                  swap\n")
+SEGMENTS = HEAD + (
+    b"         0      32768  1600               4194304  4711  4711      2     0     0     0"
+    b"     0 1764140000          0 1764140000               2097152                     0\n"
+    b"-559038737          9   600                  4096     1     1      1     0     0     0"
+    b"     0 1764140000          0 1764140000                  4096                     0\n"
+)
+
+
+@contextmanager
+def target() -> Iterator[Target]:
+    held = open_target(os.getpid())
+    try:
+        yield held
+    finally:
+        held.close()
+
+
+def test_a_memfd_is_found_by_its_name_with_what_of_it_is_in_ram() -> None:
+    fd = os.memfd_create("a b\nc")
+    os.ftruncate(fd, 9 * PAGE)
+    os.write(fd, b"x" * (2 * PAGE + 1))
+    with target() as held:
+        found, missing = read_objects(held, NOTHING)
+    told = os.fstat(fd)
+    os.close(fd)
+    (row,) = [row for row in found if row.inode == told.st_ino]
+    assert row.name == "/memfd:a b\nc (deleted)"
+    assert (row.resident, row.linked) == (3 * PAGE, False)
+    assert missing == []
+
+
+def test_what_is_on_no_memory_file_system_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A FUSE or NFS server may never answer: what it serves is not even looked at.
+    asked: list[str] = []
+    monkeypatch.setattr(objects, "add", lambda _t, link, *_: asked.append(link))
+    with open(__file__, "rb") as file, target() as held:
+        read_objects(held, NOTHING)
+        here = f"fd/{file.fileno()}"
+    kind = os.stat(__file__).st_dev == os.stat("/dev/shm").st_dev
+    assert kind or here not in asked
+
+
+def test_a_refused_look_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(objects, "add_open", refuse)
+    with target() as held:
+        found, (why,) = read_objects(held, NOTHING)
+    assert found == []
+    assert (why.what, why.partial) == ("unmapped", True)
+    assert why.why == "cannot look at its open files: permission denied"
+
+
+def test_a_mount_is_told_by_fdinfo() -> None:
+    assert mount_of(b"pos:\t0\nflags:\t0100002\nmnt_id:\t31\nino:\t77\n") == 31
+    assert mount_of(b"pos:\t0\n") == -1
+
+
+def answers(found: list[Object], segments: bytes, monkeypatch: pytest.MonkeyPatch,
+            attached: int = 2) -> list[bool | None]:
+    of = by_hand.vmas([(0x1000 * (1 + i), 1, READ, 0, Backing.SHMEM, "") for i in range(attached)])
+    dev, inode = (np.full(attached, value, np.uint64) for value in (found[0].dev, found[0].inode))
+    mapped = by_hand.VMAs(**{**of.__dict__, "dev": dev, "inode": inode})
+    monkeypatch.setattr(objects, "read_bytes", lambda _: segments)
+    with target() as held:
+        return ends(held, mapped, found, lambda keys: [None for _ in keys])
+
+
+@pytest.mark.parametrize(
+    ("number", "attached", "expected"),
+    [(32768, 2, True), (32768, 1, False), (9, 1, False), (10, 1, None)],
+)
+def test_a_segment_ends_when_it_is_removed_and_nobody_else_has_it(
+    number: int, attached: int, expected: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert SHM_DEST == 0o1000
+    segment = Object(1, number, "/SYSV00000000 (deleted)", PAGE, linked=False)
+    assert answers([segment], SEGMENTS, monkeypatch, attached) == [expected]
+
+
+def test_who_has_a_name_stays_and_who_has_none_is_asked_about(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    named = Object(1, 5, "/dev/shm/x", PAGE, linked=True)
+    like_a_segment = Object(1, 5, "/SYSV00000000", PAGE, linked=True)
+    memfd = Object(1, 6, "/memfd:x (deleted)", PAGE, linked=False)
+    found = answers([named, like_a_segment, memfd], HEAD, monkeypatch)
+    assert found == [False, False, None]
