@@ -7,8 +7,6 @@ The names are imported when first used, so that ``pagewalk --help`` does not wai
 See docs/python-api.md.
 """
 
-from __future__ import annotations
-
 # Nothing is imported to start with: what a Ctrl-C meets before __main__ can answer it is short.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +57,7 @@ HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     # PEP 562; the name is kept, so that this runs once for each.
     import importlib
 
