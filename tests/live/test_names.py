@@ -19,7 +19,7 @@ from tests import kernel_says
 from tests.live.bracket import working_sources
 from tests.live.command import pagewalk_here
 from tests.live.oddly_named import BYTES, NOBODY, WIDE
-from tests.machine import prepared
+from tests.machine import alone
 from tests.targets import start
 
 pytestmark = pytest.mark.live
@@ -129,19 +129,21 @@ def test_one_oddly_named_process_ends_no_command_about_another(odd: Odd) -> None
 
 def test_a_swap_file_may_be_called_anything() -> None:
     # In a folder of a disk: a tmpfs holds no swap file.
-    with prepared(), tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+    with alone(), tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         path = os.fsencode(folder) + b"/" + BYTES
         with open(path, "wb") as file:
             file.write(bytes(1 << 20))
             os.fsync(file.fileno())
         os.chmod(path, 0o600)
         for tool in ("mkswap", "swapon"):
-            subprocess.run([tool, path], check=True, capture_output=True)
+            subprocess.run([tool, path], check=True, capture_output=True, start_new_session=True)
         try:
             names = [os.fsencode(device.path) for device in read_swaps() or ()]
             ran = [pagewalk_here(*words) for words in (("doctor",), ("show", os.getppid()))]
         finally:
-            subprocess.run(["swapoff", path], check=True, capture_output=True)
+            # A session of its own: the terminal's Ctrl-C is not to cut it short.
+            words = ["swapoff", path]
+            subprocess.run(words, check=True, capture_output=True, start_new_session=True)
     assert all(done.code in (0, 3) and done.err == "" for done in ran), ran
     # The kernel escapes these four, backslash first (swap_show, mm/swapfile.c).
     for byte in b"\\ \t\n":

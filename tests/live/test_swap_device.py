@@ -12,7 +12,7 @@ from pagewalk.translate import translate
 from pagewalk.walking import close, open_process
 from tests.kernel_says import PAGE, SWAP, SWAP_TYPE, read_pagemap
 from tests.live.bracket import working_sources
-from tests.machine import prepared, zram
+from tests.machine import alone, zram
 from tests.targets import start
 
 pytestmark = pytest.mark.live
@@ -53,7 +53,7 @@ def names_told(source: str, devices: list[Path]) -> set[tuple[int, str]]:
 
 @pytest.mark.parametrize("source", TABLE_SOURCES)
 def test_a_removed_device_gives_its_name_to_no_other(source: str) -> None:
-    with prepared(), ExitStack() as stack:
+    with alone(), ExitStack() as stack:
         if Path("/proc/swaps").read_bytes().count(b"\n") > 1:
             pytest.skip("the machine swaps on devices of its own")
         first = stack.enter_context(ExitStack())
