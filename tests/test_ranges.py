@@ -13,8 +13,10 @@ from pagewalk.ranges import (
     holder,
     inside,
     intersect,
+    join_free,
     join_near,
     overlapping,
+    reaching,
     union,
     without,
 )
@@ -116,3 +118,24 @@ def test_without_takes_away_what_the_others_cover(ranges: Ranges, others: Ranges
 def test_overlapping_marks_what_shares_a_byte(ranges: Ranges, others: Ranges) -> None:
     marked = overlapping(array(ranges), array(others)).tolist()
     assert marked == [bool(bytes_of([pair]) & bytes_of(others)) for pair in ranges]
+
+
+@always(range_lists(), st.lists(EDGE, max_size=4), st.integers(0, 5), st.integers(0, 30))
+def test_join_free_closes_wider_gaps_where_nothing_begins(
+    ranges: Ranges, others: list[int], gap: int, free: int
+) -> None:
+    joined = join_free(array(ranges), np.array(sorted(others), np.uint64), gap, free)
+    kept = [
+        (end, start)
+        for (_, end), (start, _) in pairwise(ranges)
+        if start - end > (gap if any(end <= o < start for o in others) else max(gap, free))
+    ]
+    assert [(end, start) for (_, end), (start, _) in pairwise(joined)] == kept
+    assert bytes_of(ranges) <= bytes_of(joined)
+
+
+@always(range_lists(), EDGE, EDGE)
+def test_reaching_is_what_has_a_byte_in_the_span(ranges: Ranges, low: int, high: int) -> None:
+    found = ranges[reaching(array(ranges), low, high)] if low < high else []
+    wanted = set(range(low, high))
+    assert found == [span for span in ranges if bytes_of([span]) & wanted]

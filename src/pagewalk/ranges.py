@@ -12,13 +12,33 @@ from pagewalk.pages import I64, U64, Bool
 
 def join_near(starts: U64, ends: U64, gap: int) -> list[tuple[int, int]]:
     """Return the ranges with those that leave no more than ``gap`` bytes between them joined."""
+    return joined(starts, ends, starts[1:] - ends[:-1] > np.uint64(gap))
+
+
+def join_free(ranges: U64, others: U64, gap: int, free: int) -> list[tuple[int, int]]:
+    """Return ``ranges`` with those joined that leave no more than ``gap`` bytes between them.
+
+    Where none of ``others`` (u64, sorted) is between them it may be ``free`` bytes.
+    """
+    starts, ends = ranges[:, 0], ranges[:, 1]
+    empty = np.searchsorted(others, starts[1:]) == np.searchsorted(others, ends[:-1])
+    most = np.where(empty, np.uint64(max(gap, free)), np.uint64(gap))
+    return joined(starts, ends, starts[1:] - ends[:-1] > most)
+
+
+def joined(starts: U64, ends: U64, apart: Bool) -> list[tuple[int, int]]:
+    # The ranges, each joined with the one before it unless `apart` says otherwise.
     if len(starts) == 0:
         return []
-    first = np.ones(len(starts), bool)
-    first[1:] = starts[1:] - ends[:-1] > np.uint64(gap)
-    heads = np.flatnonzero(first)
+    heads = np.flatnonzero(np.append(True, apart))
     tails = np.append(heads[1:], len(starts)) - 1
     return list(zip(starts[heads].tolist(), ends[tails].tolist(), strict=True))
+
+
+def reaching(ranges: U64, start: int, end: int) -> slice:
+    """Return the rows of ``ranges`` that reach into [``start``, ``end``)."""
+    first = np.searchsorted(ranges[:, 1], np.uint64(start), side="right")
+    return slice(int(first), int(np.searchsorted(ranges[:, 0], np.uint64(end))))
 
 
 def inside(points: U64, ranges: U64) -> Bool:

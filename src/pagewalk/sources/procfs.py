@@ -40,7 +40,15 @@ from pagewalk.proc.refusals import (
 from pagewalk.proc.stall import Slice, Stall, read_slices
 from pagewalk.proc.swap import Evicted, ask_cachestat
 from pagewalk.proc.target import Target
-from pagewalk.ranges import differing, holder, inside, intersect, join_near
+from pagewalk.ranges import (
+    differing,
+    holder,
+    inside,
+    intersect,
+    join_free,
+    join_near,
+    reaching,
+)
 from pagewalk.scan import NO_DOUBTS, NO_HOLES, Batch
 from pagewalk.states import classify, has
 
@@ -209,25 +217,27 @@ class ProcfsSource:
     def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
         """Yield the populated leaves in ``ranges``, about BATCH words at a time."""
         shown, _, _ = intersect(visible(vmas), ranges)
-        found = self.regions(shown) if self.huge else self.everything(shown)
+        found = self.regions(vmas, shown) if self.huge else self.everything(shown)
         for regions in gather(found):
             leaves = self.read_leaves(regions)
             mark_huge_zero(vmas, leaves)
             yield Batch(leaves, NO_HOLES, NO_DOUBTS)
 
-    def regions(self, shown: U64) -> Iterator[U64]:
+    def regions(self, vmas: VMAs, shown: U64) -> Iterator[U64]:
         # Populated regions (start, end, categories) of the VMAs. Near VMAs are scanned together:
         # what lies between was not asked for.
-        for found in gather(self.scan(shown)):
-            pieces, _, row = intersect(shown, found[:, :2])
+        for found in gather(self.scan(vmas, shown)):
+            asked = shown[reaching(shown, int(found[0, 0]), int(found[-1, 1]))]
+            pieces, _, row = intersect(asked, found[:, :2])
             if len(pieces):
                 yield np.column_stack([pieces, found[row, 2]])
 
-    def scan(self, shown: U64) -> Iterator[U64]:
+    def scan(self, vmas: VMAs, shown: U64) -> Iterator[U64]:
         asked = pagemap.PRESENT | pagemap.SWAPPED | pagemap.PFNZERO | pagemap.HUGE
         widest = self.widest_window()
         window = Slice(min(1 << 28, widest), 1 << 21, widest)
-        for start, end in join_near(shown[:, 0], shown[:, 1], pagemap.GAP):
+        # The kernel passes over what belongs to no VMA at once.
+        for start, end in join_free(shown, vmas.start, pagemap.GAP, window.size):
             yield from pagemap.scan(
                 self.pagemap_fd, start, end, asked, self.target.pid, self.stall, window
             )
@@ -294,7 +304,7 @@ class ProcfsSource:
             for batch in self.leaves(vmas, shown):
                 yield count_leaves(vmas, batch.leaves)
             return
-        for regions in gather(self.regions(shown)):
+        for regions in gather(self.regions(vmas, shown)):
             soft = regions[:, 2] & np.uint64(pagemap.SWAPPED) != 0
             if soft.any():
                 yield count_leaves(vmas, self.read_leaves(regions[soft]))
