@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,8 +28,8 @@ ANON_NAME = re.compile(r"|\[heap\]|\[stack(:\d+)?\]|\[anon:.*\]|\[mpx\]", re.DOT
 PFN_MAPS = frozenset({"[vvar]", "[vvar_vclock]"})
 # show_vma_header_prefix, fs/proc/task_mmu.c
 LINE = re.compile(
-    rb"(?m)^([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-][w-][x-][sp]) ([0-9a-f]{1,16})"
-    rb" ([0-9a-f]{1,8}):([0-9a-f]{1,8}) (\d{1,20})(?: +([^\n]*))?\n"
+    rb"(?m)^([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-][w-][x-][sp] [0-9a-f]{1,16}"
+    rb" [0-9a-f]{1,8}:[0-9a-f]{1,8} \d{1,20})(?: +([^\n]*))?\n"
 )
 MFD_HUGETLB, HUGE_SHIFT = 0x4, 26  # include/uapi/linux/memfd.h
 
@@ -45,34 +46,54 @@ def parse_maps(
     that is not one of maps, and for VMAs that do not ascend.
     """
     rows = files.rows(LINE, text, "maps")
-    first, last, modes, offsets, majors, minors, inodes, names = (
-        zip(*rows, strict=True) if rows else ((),) * 8
-    )
+    first, last, fields, names = zip(*rows, strict=True) if rows else ((),) * 4
     start = np.array([int(edge, 16) for edge in first], np.uint64)
     end = np.array([int(edge, 16) for edge in last], np.uint64)
-    inode = [int(word) for word in inodes]
-    wrong = disorder(start, end) + [row for row, word in enumerate(inode) if word >> 64]
-    if wrong:
-        raise BadText("maps", wrong[0] + 1, text.split(b"\n")[wrong[0]])
-    bits = {mode: sum(PERMS.get(c, 0) for c in mode) for mode in set(modes)}
-    dev = [int(a, 16) << 32 | int(b, 16) for a, b in zip(majors, minors, strict=True)]
-    name = tuple(files.decode_name(raw) for raw in names)
+    # A process with many VMAs has few that differ in more than where they lie.
+    distinct: dict[tuple[bytes, bytes], int] = {}
+    which = np.array(
+        [distinct.setdefault(what, len(distinct)) for what in zip(fields, names, strict=True)],
+        np.intp,
+    )
     kinds, gate = filesystems or {}, gate_name(machine or architecture())
-    backing = [
-        backing_of(called, number, kinds.get(device, ""), gate)
-        for called, number, device in zip(name, inode, dev, strict=True)
-    ]
+    mapped = [read_fields(*what, kinds, gate) for what in distinct]
+    inode = [what.inode for what in mapped]
+    beyond = np.array([number >> 64 != 0 for number in inode], bool)
+    if wrong := disorder(start, end) or np.flatnonzero(beyond[which]).tolist():
+        raise BadText("maps", wrong[0] + 1, text.split(b"\n")[wrong[0]])
     vmas = VMAs(
         start,
         end,
-        np.array([bits[mode] for mode in modes], np.uint8),
-        np.array([int(word, 16) for word in offsets], np.uint64),
-        np.array(dev, np.uint64),
-        np.array(inode, np.uint64),
-        np.array(backing, np.uint8),
-        name,
+        np.array([what.perms for what in mapped], np.uint8)[which],
+        np.array([what.offset for what in mapped], np.uint64)[which],
+        np.array([what.dev for what in mapped], np.uint64)[which],
+        np.array(inode, np.uint64)[which],
+        np.array([what.backing for what in mapped], np.uint8)[which],
+        tuple([mapped[row].name for row in which.tolist()]),
     )
     return vmas if (start[1:] >= end[:-1]).all() else apart(vmas)
+
+
+class Mapped(NamedTuple):
+    # What a line of maps says beside where its VMA lies; see VMAs.
+    perms: int
+    offset: int
+    dev: int
+    inode: int
+    backing: Backing
+    name: str
+
+
+def read_fields(
+    fields: bytes, raw: bytes, filesystems: dict[int, str], gate: str
+) -> Mapped:
+    modes, offset, device, word = fields.split(b" ")
+    major, _, minor = device.partition(b":")
+    dev, inode = int(major, 16) << 32 | int(minor, 16), int(word)
+    name = files.decode_name(raw)
+    backing = backing_of(name, inode, filesystems.get(dev, ""), gate)
+    perms = sum(PERMS.get(letter, 0) for letter in modes)
+    return Mapped(perms, int(offset, 16), dev, inode, backing, name)
 
 
 def disorder(start: U64, end: U64) -> list[int]:
