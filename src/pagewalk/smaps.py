@@ -8,6 +8,7 @@ smaps_account and smaps_page_accumulate (fs/proc/task_mmu.c).
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cache
 
 import numpy as np
 
@@ -209,9 +210,14 @@ def vmflags(vmas: VMAs, row: int) -> list[str] | None:
     """Return the VmFlags codes of a VMA in smaps' order, ``??`` for a bit it has no code for."""
     if vmas.flags is None:
         return None
-    word, codes = int(vmas.flags[row]), vmflag_codes(release())
+    return list(codes_of(int(vmas.flags[row]), release()))
+
+
+@cache  # of thousands of VMAs few differ in it
+def codes_of(word: int, kernel: tuple[int, int]) -> tuple[str, ...]:
+    codes = vmflag_codes(kernel)
     found = (codes.get(bit, "??") for bit in range(64) if word >> bit & 1)
-    return [code for code in found if code]
+    return tuple(code for code in found if code)
 
 
 def protection_key(vmas: VMAs, row: int) -> int | None:

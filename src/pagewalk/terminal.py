@@ -128,14 +128,17 @@ def shorten(text: str, room: int) -> str:
 
 def grid(rows: Sequence[Sequence[str]], left: frozenset[int]) -> list[str]:
     """Return ``rows`` as aligned lines; columns in ``left`` are left-aligned."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(w) if i in left else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return align(list(zip(*rows, strict=True)), left)
+
+
+def align(columns: Sequence[Sequence[str]], left: frozenset[int]) -> list[str]:
+    """Return the rows of ``columns`` as aligned lines; those in ``left`` are left-aligned."""
+    padded = []
+    for i, column in enumerate(columns):
+        wide, pad = max(map(len, column)), str.ljust if i in left else str.rjust
+        cells = {cell: pad(cell, wide) for cell in set(column)}
+        padded.append([cells[cell] for cell in column])
+    return ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
 
 
 def wrapped(text: str, out: TextIO, indent: str = "  ") -> str:

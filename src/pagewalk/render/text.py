@@ -6,8 +6,8 @@ Amounts are KiB, as in every tool people compare us with; exact bytes are in the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from pagewalk.terminal import (
     DIM,
     GREEN,
     RED,
+    align,
     grid,
     kib,
     kib_exact,
@@ -176,27 +177,23 @@ def print_maps(
 
         titles = TITLES | {column.name: column.title for column in DETAILS}
     chosen, cells = fit(table, rows, columns, titles, room, foot=foot)
-    head = ["ADDRESS", "PERM", *(titles[c] for c in chosen)]
     if flags:
-        for cell_row, more in zip([head, *cells], other_fields(table, rows), strict=False):
-            cell_row.extend(more)
-    names = [printable(table.vmas.name[row]) or "[anon]" for row in rows]
+        cells += [[*column, ""] if foot else column for column in other_fields(table, rows)]
+    names = each(lambda name: printable(name) or "[anon]", [table.vmas.name[row] for row in rows])
     if flags:
         from pagewalk.smaps import vmflags
 
         names = [f"{name}  {' '.join(vmflags(table.vmas, row) or [])}".rstrip()
                  for name, row in zip(names, rows, strict=True)]
-    if foot:
-        names.append(f"total of {len(rows)} VMAs")
-    if flags and foot:
-        cells[-1].extend([""] * (len(head) - len(cells[-1])))
-    left = frozenset({0, 1})
-    lines = grid([head, *cells], left)
-    free = None if room is None else max(room - len(max(lines, key=len)) - 2, 8)
-    wide = max(len(line) for line in lines)
-    for i, (line, name) in enumerate(zip(lines, [heading, *names], strict=True)):
-        text = f"{line.ljust(wide)}  {name if free is None else shorten(name, free)}"
-        print(paint(out, DIM, text) if i == 0 else text, file=out)
+    names = [heading, *names, *([f"total of {len(rows)} VMAs"] if foot else ())]
+    lines = align(cells, frozenset({0, 1}))
+    wide = max(map(len, lines))
+    if room is not None:
+        free = max(room - wide - 2, 8)
+        names = each(lambda name: shorten(name, free), names)
+    texts = [f"{line.ljust(wide)}  {name}"
+             for line, name in zip(lines, names, strict=True)]
+    out.write("\n".join([paint(out, DIM, texts[0]), *texts[1:], ""]))
     if foot:
         marked(table, chosen, out)
     left_out = [titles[c] for c in columns if c not in chosen]
@@ -205,7 +202,7 @@ def print_maps(
 
 
 def other_fields(table: Table, rows: list[int]) -> list[list[str]]:
-    # Smaps' fields that are no amounts: their titles, then the cells of each row.
+    # Smaps' fields that are no amounts, a column each, with its title.
     from pagewalk.proc.kernel import has_protection_keys
     from pagewalk.smaps import others
 
@@ -217,7 +214,7 @@ def other_fields(table: Table, rows: list[int]) -> list[list[str]]:
     told = [others(table, row) for row in rows]
     # Without protection keys in the CPU smaps has no such line.
     shown = [name for name in titles if name != "protection_key" or has_protection_keys()]
-    return [[titles[name] for name in shown], *([cell(n, r[n]) for n in shown] for r in told)]
+    return [[titles[name], *(cell(name, row[name]) for row in told)] for name in shown]
 
 
 def fit(
@@ -229,28 +226,38 @@ def fit(
     *,
     foot: bool,
 ) -> tuple[list[str], list[list[str]]]:
-    # Leaves out columns until the rows and NAME_WIDTH characters of the name fit.
+    # Leaves out columns until the rows and NAME_WIDTH characters of the name fit; returns those
+    # that are left, and all columns as text, each with its heading and its total.
+    vmas = table.vmas
+    addresses = [f"{start:012x}" for start in vmas.start[rows].tolist()]
+    perms = each(describe.perms, vmas.perms[rows].tolist())
+    fixed = [["ADDRESS", *addresses], ["PERM", *perms]]
+    cells = {c: [titles[c], *amounts(table, c, rows)] for c in columns}
+    if foot:
+        fixed = [[*column, ""] for column in fixed]
+        for name, column in cells.items():
+            column.append(total(table, name))
+    widths = {c: max(map(len, cells[c])) + 2 for c in columns}
+    need = sum(max(map(len, column)) + 2 for column in fixed) + sum(widths[c] for c in columns)
     chosen = list(columns)
-    drop = [c for c in LEAST_WANTED if c in chosen]
-    while True:
-        cells = [[address(table.vmas, row), describe.perms(int(table.vmas.perms[row])),
-                  *(kib(at(table, c, row)) for c in chosen)] for row in rows]
-        if foot:
-            cells.append(["", "", *(total(table, c) for c in chosen)])
-        head = ["ADDRESS", "PERM", *(titles[c] for c in chosen)]
-        need = sum(max(len(r[i]) for r in [head, *cells]) + 2 for i in range(len(head)))
-        if room is None or need + NAME_WIDTH <= room or not drop:
-            return chosen, cells
-        chosen.remove(drop.pop(0))
+    for name in LEAST_WANTED:
+        if room is None or need + NAME_WIDTH <= room:
+            break
+        if name in chosen:
+            chosen.remove(name)
+            need -= widths[name]
+    return chosen, fixed + [cells[c] for c in chosen]
 
 
-def address(vmas: VMAs, row: int) -> str:
-    return f"{int(vmas.start[row]):012x}"
-
-
-def at(table: Table, column: str, row: int) -> int | None:
+def amounts(table: Table, column: str, rows: list[int]) -> list[str]:
     values = table.columns[column]
-    return None if values is None else int(values[row])
+    return ["n/a"] * len(rows) if values is None else each(kib, values[rows].tolist())
+
+
+def each(show: Callable[[Any], str], values: list[Any]) -> list[str]:
+    # Of thousands of VMAs most are alike: each value is made text once.
+    known = {value: show(value) for value in set(values)}
+    return [known[value] for value in values]
 
 
 # ---- pages
