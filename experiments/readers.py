@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import psutil
 
-from pagewalk.proc.counters import Smaps, read_smaps, read_stat, read_statm, read_status
+from pagewalk.proc.counters import read_stat, read_statm, read_status
+from pagewalk.proc.smaps import Smaps, read_smaps
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.target import Target
 

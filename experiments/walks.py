@@ -12,7 +12,7 @@ from typing import Any
 
 import pagewalk
 from pagewalk.account import Table
-from pagewalk.commands.explain import doubt, rounds
+from pagewalk.commands.explain import doubt, looks
 from pagewalk.ledger import Line
 from pagewalk.proc.stall import Stall
 from pagewalk.sources import SOURCES
@@ -63,8 +63,8 @@ def walk_by(source_name: str, pid: int) -> Walked:
     """Walk a process that holds still; the round in which least moved around it counts."""
     source = pagewalk.open_process(pid, source_name)
     try:
-        looks = islice(rounds(source, smaps=True), ROUNDS)
-        table, _, lines = min(looks, key=lambda look: doubt(look[2]))
+        some = islice(looks(source, smaps=True), ROUNDS)
+        table, _, lines = min(some, key=lambda look: doubt(look.lines))
         # Once more for the clock: all is warm now, and nothing else reads in between.
         source.stall = Stall(source.stall.budget_ns)
         begin = time.perf_counter_ns()

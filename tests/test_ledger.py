@@ -16,6 +16,7 @@ from pagewalk.ledger import (
     Cause,
     Line,
     beyond_rss,
+    bounded,
     ledger,
     why,
 )
@@ -217,6 +218,72 @@ def test_device_page_is_of_a_kind_that_only_the_kernel_knows() -> None:
     assert line("status RssShmem", with_status(RssShmem=shmem + 2 * PAGE), table).unexplained
 
 
+def locked_line(locked_kib: int) -> Line:
+    """Return the line of Locked, of a locked shmem VMA with a page whose frame nobody knows."""
+    table = with_row(MEMFD + 2 * PAGE, PAGE, State.DEVICE, Flag.PRESENT | Flag.FILE, 9, (), 0)
+    table.outcome.locked = np.array([False, False, True, False])
+    table.columns["locked"] = np.where(table.outcome.locked, table.columns["pss"], 0)
+    table.totals["locked"] = int(table.columns["locked"].sum())
+    locked = np.array([0, 0, locked_kib, 0]) * KIB
+    smaps = SMAPS._replace(columns={**SMAPS.columns, "Locked": locked})
+    return line("smaps Locked", THEIRS._replace(smaps=smaps), table)
+
+
+def test_device_page_in_a_locked_vma() -> None:
+    # Ours are 2 KiB of a page mapped by two, and the 4 KiB of the other in full.
+    assert locked_line(6).causes == ()
+    row = locked_line(3)
+    assert (row.causes, row.unexplained) == ((Cause("device_page", 3 * KIB, False, PAGE),), 0)
+    assert locked_line(1).unexplained == 5 * KIB
+
+
+def test_the_first_cause_that_may_be_all_of_it_is() -> None:
+    assert bounded(-3, [("a", 2), ("b", 4), ("c", 9)]) == [Cause("b", -3, False, 4)]
+
+
+def test_bounded_causes_may_have_to_go_together() -> None:
+    assert bounded(-5, [("a", 2), ("b", 0), ("c", 4)]) == [
+        Cause("a", -2, False, 2), Cause("c", -3, False, 4)
+    ]
+
+
+def test_what_all_bounds_together_do_not_reach_stays_unexplained() -> None:
+    assert bounded(7, [("a", 2), ("c", 4)]) == bounded(0, [("a", 2)]) == []
+
+
+def test_migrating_page_is_of_a_kind_that_its_entry_does_not_tell() -> None:
+    table = with_row(MEMFD + 2 * PAGE, PAGE, State.MIGRATING, Flag.SOFT | Flag.MIGRATION, 9, (), 0)
+    row = line("status RssShmem", with_status(RssShmem=8 * KIB), table)
+    assert (row.causes, row.unexplained) == ((Cause("migrating_page", -PAGE, False, PAGE),), 0)
+
+
+def with_locked(vm_lck: int, *vmas: int) -> Theirs:
+    """Return THEIRS with a VmLck, and ``lo`` on these rows of smaps."""
+    flags = [codes | {"lo"} if i in vmas else codes - {"lo"}
+             for i, codes in enumerate(SMAPS.codes[row] for row in SMAPS.which)]
+    smaps = SMAPS._replace(codes=tuple(flags), which=np.arange(len(flags)))
+    return with_status(VmLck=vm_lck)._replace(smaps=smaps)
+
+
+def test_locked_vm_leak_is_what_the_counter_has_beyond_the_locked_vmas() -> None:
+    theirs = with_locked(1024 * KIB + 12 * KIB, 2)
+    row = line("status VmLck", theirs)
+    assert row.causes == (Cause("locked_vm_leak", -1024 * KIB, False, 1036 * KIB),)
+    assert row.unexplained == 0
+
+
+def test_a_counter_below_the_locked_vmas_is_no_leak() -> None:
+    assert line("status VmLck", with_locked(0, 2)).unexplained == 12 * KIB
+
+
+def test_a_counter_that_moves_is_no_leak() -> None:
+    # locked or unlocked meanwhile: the kernel's two numbers are of two moments
+    row = line("status VmLck", with_locked(24 * KIB, 2), before=with_locked(12 * KIB, 2))
+    assert [cause.cause for cause in row.causes] == [CONCURRENT]
+    row = line("status VmLck", with_locked(24 * KIB, 2), before=with_locked(24 * KIB, 1))
+    assert [cause.cause for cause in row.causes] == [CONCURRENT]
+
+
 def overcounting(swap_kib: int, perms: int) -> Line:
     rows = list(zip(by_hand.VMAS.start.tolist(), (4, 6, 3, 1024), strict=True))
     perm = (READ, READ | WRITE, perms, READ | WRITE)
@@ -320,7 +387,87 @@ def test_a_change_too_small_to_explain_the_difference_explains_nothing() -> None
     assert line("status VmData", after, before=before).unexplained == 4 * KIB
 
 
+def test_readings_in_between_show_a_number_that_was_back_at_the_end() -> None:
+    theirs = with_status(VmData=20 * KIB)
+    rows = ledger(by_hand.table(), theirs, theirs, between=(with_status(VmData=28 * KIB),))
+    (row,) = (row for row in rows if row.against == "status VmData")
+    assert (row.causes, row.unexplained) == ((Cause(CONCURRENT, 4 * KIB, False, 8 * KIB),), 0)
+
+
+def test_a_vma_that_came_and_went_moved_the_counters_too() -> None:
+    # The walk before smaps has 64 KiB more than the walk after it, and the counters saw nothing.
+    table, earlier = by_hand.table(), by_hand.table()
+    rss = earlier.columns["rss"]
+    assert rss is not None
+    earlier.columns["rss"] = rss + np.array([0, 64 * KIB, 0, 0])
+    rows = ledger(table, with_status(VmRSS=RSS + 40 * KIB), earlier=earlier)
+    (row,) = (row for row in rows if row.against == "status VmRSS")
+    assert (row.causes, row.unexplained) == (
+        (Cause(CONCURRENT, -40 * KIB, False, 64 * KIB),), 0
+    )
+
+
+def test_a_counter_that_moved_moved_the_sum_of_the_vmas_too() -> None:
+    smaps = SMAPS._replace(columns={**SMAPS.columns, "Rss": SMAPS.columns["Rss"] + 8 * KIB})
+    theirs = THEIRS._replace(smaps=smaps)
+    moved = with_status(VmRSS=RSS + 32 * KIB)
+    rows = ledger(by_hand.table(), theirs, theirs, between=(moved,))
+    (row,) = (row for row in rows if row.against == "smaps Rss")
+    assert (row.causes, row.unexplained) == (
+        (Cause(CONCURRENT, -32 * KIB, False, 32 * KIB),), 0
+    )
+
+
 # ---- the tables
+
+# Which amounts of ours a cause may make wrong, whoever says them. A line of such an amount that
+# does not name the cause has to be here, with the reason.
+AMOUNTS = {
+    "device_page": {"anon", "file", "shmem", "file + shmem", "pss", "uss", "locked"},
+    "migrating_page": {"anon", "file", "shmem", "file + shmem"},
+    "huge_device_page": {"rss", "pss", "uss", "locked"},
+    "foreign_mapcount_change": {"pss", "uss", "locked"},
+    "gate_vma": {"size"},
+    "hwpoison": {"rss"},
+    "smaps_large_shmem_swap_overcount": {"swap"},
+    "shmem_swap": {"swap"},
+    "hugetlb_pmd_shared": {"hugetlb"},
+    "thp_deposit": {"page tables"},
+    "locked_vm_leak": {"locked VMAs"},
+}
+COUNTERS = ("status", "statm", "stat ")
+SMAPS_FILES = ("smaps", "smaps_rollup")
+NOT_IN = {
+    "huge_device_page": {
+        **dict.fromkeys(COUNTERS, "the bug is smaps' own"),
+        "smaps Locked": "memory without normal pages cannot be mlocked (VM_SPECIAL)",
+    },
+    "foreign_mapcount_change": {"smaps_rollup Pss": "it has rollup_mapcount_change"},
+    "gate_vma": {
+        "smaps Size": "smaps lists the gate too", "pmap total": "pmap adds up what maps lists",
+    },
+    "hwpoison": dict.fromkeys(SMAPS_FILES, "smaps counts such pages as rss does"),
+    "smaps_large_shmem_swap_overcount": dict.fromkeys(COUNTERS, "the bug is smaps' own"),
+    "shmem_swap": dict.fromkeys(SMAPS_FILES, "smaps adds them as swap does"),
+}
+
+
+def excused(cause: str, against: str) -> bool:
+    return any(against.startswith(where) for where in NOT_IN.get(cause, ()))
+
+
+@pytest.mark.parametrize("cause", AMOUNTS)
+def test_lines_of_one_amount_have_the_same_causes(cause: str) -> None:
+    for rule in LINES:
+        if rule.ours_is in AMOUNTS[cause] and not excused(cause, rule.against):
+            assert cause in rule.causes, rule.against
+        elif cause in rule.causes:
+            assert rule.ours_is in AMOUNTS[cause], rule.against
+
+
+def test_every_cause_is_about_amounts_or_about_how_a_number_is_written_or_read() -> None:
+    apart = {name for name in CAUSES if name.endswith(("_batching", "truncation", "_by_vma"))}
+    assert set(CAUSES) - apart - {"rollup_mapcount_change"} == set(AMOUNTS)
 
 
 def test_every_cause_is_used_by_a_line_and_every_line_names_known_causes() -> None:

@@ -18,6 +18,7 @@ from benchmarks.measures.ebpf import (
     ebpf_stall,
 )
 from benchmarks.measures.everyone import everyone
+from benchmarks.measures.many import many
 from benchmarks.measures.peak import peak
 from benchmarks.measures.sparse import sparse
 from benchmarks.measures.stall import stall
@@ -27,6 +28,7 @@ MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
     "dense": dense,
     "sparse": sparse,
     "hello": hello,
+    "many": many,
     "peak": peak,
     "stall": stall,
     "everyone": everyone,

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.account import PSS_SHIFT, Table
-from pagewalk.pages import I64, SHARED, WRITE, Backing
-from pagewalk.proc.counters import PAGE, Theirs
+from pagewalk.moves import FIELDS, STILL, Moves, Shift, compare, of_smaps, of_table, shift
+from pagewalk.pages import SHARED, WRITE, Backing
+from pagewalk.proc.counters import PAGE, Theirs, lag
 from pagewalk.proc.smaps import Smaps
 
 HUGE_SIZE = PAGE * PAGE // 8  # what a PMD leaf maps
@@ -40,16 +41,24 @@ class Line(NamedTuple):
 
 
 class Case(NamedTuple):
-    # What the rules look at: our table, their numbers before the walk and after it.
+    # What the rules look at: our table, their numbers before the walk, in between and after it.
     table: Table
     theirs: Theirs
     before: Theirs
+    between: tuple[Theirs, ...] = ()
     page_tables: int | None = None
+    moves: Moves | None = None
+    rule: Rule | None = None  # the line that is worked out
+
+    @property
+    def readings(self) -> tuple[Theirs, ...]:
+        return (self.before, *self.between, self.theirs)
 
 
 class Rule(NamedTuple):
     # A line before it is worked out; an optional one is left out where our side is not read,
-    # a rare one where it is 0 on both.
+    # a rare one where it is 0 on both. `column` is ours of what it adds up over the VMAs, "size"
+    # where it adds up their sizes.
     against: str
     ours_is: str
     theirs: Callable[[Theirs], int | None]
@@ -57,22 +66,34 @@ class Rule(NamedTuple):
     causes: tuple[str, ...] = ()
     optional: bool = False
     rare: bool = False
+    column: str = "size"
 
 
 def total(name: str) -> Callable[[Case], int | None]:
-    return lambda case: case.table.totals[name]
+    return lambda case: case.table.totals.get(name)
 
 
 def status(name: str) -> Callable[[Theirs], int | None]:
     return lambda theirs: theirs.status.get(name)
 
 
-def smaps_sum(name: str) -> Callable[[Theirs], int | None]:
-    return lambda theirs: None if theirs.smaps is None else sum_of(theirs.smaps, name)
+def smaps_line(
+    field: str, column: str, causes: tuple[str, ...] = (), *, rare: bool = False
+) -> Rule:
+    """Return the line of what smaps says of our ``column``, added up over the VMAs."""
+    return Rule(
+        f"smaps {field}", column,
+        lambda theirs: None if theirs.smaps is None else sum_of(theirs.smaps, *FIELDS[column]),
+        total(column), causes, rare=rare, column=column,
+    )
 
 
-def rollup(name: str) -> Callable[[Theirs], int | None]:
-    return lambda theirs: None if theirs.rollup is None else sum_of(theirs.rollup, name)
+def rollup_line(field: str, column: str, causes: tuple[str, ...] = ()) -> Rule:
+    return Rule(
+        f"smaps_rollup {field}", column,
+        lambda theirs: None if theirs.rollup is None else sum_of(theirs.rollup, field),
+        total(column), causes, column=column,
+    )
 
 
 def sum_of(smaps: Smaps, *names: str) -> int:
@@ -142,10 +163,6 @@ def locked_truncation(case: Case) -> int:
     return 0 if column is None else int((column % 1024).sum())
 
 
-def hwpoison(case: Case) -> int:
-    return poisoned(case.table)
-
-
 def poisoned(table: Table) -> int:
     # What rss has beside the pages that are there, and those on the move.
     names = ("rss", "anon", "file", "shmem", "device", "migrating")
@@ -172,53 +189,76 @@ def huge_device(case: Case) -> int:
     return (case.table.totals["special"] or 0) // (HUGE_SIZE // PAGE) if old else 0
 
 
-def pss_change(name: str) -> Callable[[Case], int]:
-    # Other processes map and unmap the same pages, also while the target is stopped: the two
-    # readings of smaps around the walk differ by as much.
-    def bound(case: Case) -> int:
-        before, after = (getattr(t, name) for t in (case.before, case.theirs))
-        return 0 if before is None or after is None else moved(before, after, "Pss")
-
-    return bound
+def shift_of(case: Case) -> Shift:
+    rule = case.rule
+    return STILL if rule is None else shift(case.moves, rule.column)
 
 
-def moved(before: Smaps, after: Smaps, *names: str) -> int:
-    # The sum of all single changes, which bounds any mixture of the two readings.
-    if before.start.shape != after.start.shape or (before.start != after.start).any():
-        return sum_of(before, *names) + sum_of(after, *names)
-    zero: I64 = np.zeros(len(before.start), np.int64)
-    return sum(
-        int(np.abs(before.columns.get(n, zero) - after.columns.get(n, zero)).sum()) for n in names
-    )
+def by_others(case: Case) -> int:
+    # Other processes map and unmap the same pages, also while the target is stopped.
+    return shift_of(case).others
 
 
-def batch_pages(theirs: Theirs) -> int:
-    # include/linux/percpu_counter.h: an approximate read may miss batch - 1 on every CPU.
-    return theirs.cpus * (max(32, 2 * theirs.cpus) - 1)
+def rollup_by_others(case: Case) -> int:
+    # smaps_rollup is read between the two readings of smaps, and tells no VMA apart.
+    own, others = shift_of(case)
+    return others + (0 if own else spread(case))
 
 
-def thread_pages(theirs: Theirs) -> int:
-    # mm/memory.c up to 6.1: each thread keeps up to 64 faults to itself (and two may pass the
-    # check), each of up to 16 file pages around the fault.
-    return theirs.threads * 66 * 16
+def drift(case: Case) -> int:
+    """Return by how much the number of a line moved while it was read, and ours with it.
+
+    VMAs that were seen to move moved every number that adds them up, and a counter that moved did
+    so for some VMA.
+    """
+    own, others = shift_of(case)
+    named = case.rule is not None and not OTHERS.isdisjoint(case.rule.causes)
+    return own + (0 if named else others) + spread(case) + counted(case)
+
+
+def counted(case: Case) -> int:
+    # How far the readings of the counter are apart that the line's column is a part of.
+    rule = case.rule
+    if rule is None or not rule.against.startswith(("smaps", PMAP)):
+        return 0
+    counter = COUNTERS.get(rule.column, "VmRSS")
+    return width([theirs.status.get(counter) for theirs in case.readings])
+
+
+def spread(case: Case) -> int:
+    # How far apart the readings of a number are that no VMA tells.
+    rule = case.rule
+    if rule is None or rule.against.startswith("smaps "):
+        return 0
+    ours = [rule.ours(case._replace(theirs=theirs)) for theirs in (case.before, case.theirs)]
+    return width(ours) + width([rule.theirs(theirs) for theirs in case.readings])
+
+
+def width(values: list[int | None]) -> int:
+    known = [value for value in values if value is not None]
+    return max(known, default=0) - min(known, default=0)
+
+
+def untold(case: Case) -> int:
+    # How much of what the line is about has a frame that nobody told of.
+    column, locked = case.table.columns["untold"], case.table.outcome.locked
+    if column is None:
+        return 0
+    about_locked = case.rule is not None and case.rule.ours_is == "locked" and locked is not None
+    return int(column[locked].sum() if about_locked else column.sum())
+
+
+def locked_leak(case: Case) -> int:
+    # The counter exceeds the kernel's own list of locked VMAs, and neither moves: what is too much
+    # can be no more than the counter.
+    counter, listed = case.theirs.status.get("VmLck"), flagged("lo")(case)
+    if counter is None or listed is None or counter <= listed or spread(case):
+        return 0
+    return counter
 
 
 def batching(counters: int, *, always: bool = False) -> Callable[[Case], int]:
-    """Return how far ``counters`` of the kernel's RSS counters, added up, may lag.
-
-    stat's rss is an approximate read on every kernel (``always``); status and statm are exact
-    from 6.18 on.
-    """
-
-    def bound(case: Case) -> int:
-        theirs = case.theirs
-        if theirs.release < (6, 2):
-            return counters * thread_pages(theirs) * PAGE
-        if theirs.summed and not always:
-            return 0
-        return counters * batch_pages(theirs) * PAGE
-
-    return bound
+    return lambda case: lag(case.theirs, counters, always=always)
 
 
 class CauseRule(NamedTuple):
@@ -236,7 +276,7 @@ CAUSE_ROWS = (
     CauseRule("gate_vma", True, gate_vma,
               "the gate ([vsyscall], on 32-bit ARM [vectors]) is listed in maps, but is not part of"
               " the address space"),
-    CauseRule("hwpoison", True, hwpoison,
+    CauseRule("hwpoison", True, lambda case: poisoned(case.table),
               "rss, like smaps' Rss, still counts pages that were lost to a memory error"),
     CauseRule("shmem_swap", True, column("swap_shmem"),
               "smaps adds the swapped pages of shmem objects, VmSwap knows only private entries"),
@@ -251,7 +291,13 @@ CAUSE_ROWS = (
     CauseRule("huge_device_page", False, huge_device,
               "a kernel bug: smaps counts one page of each huge entry of a device's memory, which"
               " has no normal page"),
-    CauseRule("device_page", False, column("untold"),
+    CauseRule("migrating_page", False, column("migrating"),
+              "the kernel counts a page on the move as anon, file or shmem, and its entry does not"
+              " say which it is"),
+    CauseRule("locked_vm_leak", False, locked_leak,
+              "a kernel bug: mremap(MREMAP_DONTUNMAP) of locked memory counts it twice, and munmap"
+              " takes it off once (mm/mremap.c); or a driver counts pages there that it pinned"),
+    CauseRule("device_page", False, untold,
               "the kernel's frame database says nothing of the frame (device memory): neither its"
               " kind nor how often it is mapped"),
     CauseRule("counter_batching", False, batching(1),
@@ -262,9 +308,9 @@ CAUSE_ROWS = (
               "the kernel adds two per-CPU (up to 6.1: per-thread) counters read approximately"),
     CauseRule("stat_batching", False, batching(3, always=True),
               "/proc/PID/stat adds three per-CPU counters without summing them up"),
-    CauseRule("foreign_mapcount_change", False, pss_change("smaps"),
+    CauseRule("foreign_mapcount_change", False, by_others,
               "other processes mapped or unmapped the same pages between the readings"),
-    CauseRule("rollup_mapcount_change", False, pss_change("rollup"),
+    CauseRule("rollup_mapcount_change", False, rollup_by_others,
               "other processes mapped or unmapped the same pages between the readings"),
 )
 CAUSES = {row.name: row for row in CAUSE_ROWS}
@@ -295,59 +341,60 @@ BEYOND_RSS = (
 )
 CONCURRENT = "concurrent_change"
 CONCURRENT_WHY = "the process ran: the number moved between the readings before and after the walk"
+OTHERS = frozenset({"foreign_mapcount_change", "rollup_mapcount_change"})
 # Causes that a quieter moment would not show.
-MOVED = frozenset({"foreign_mapcount_change", "rollup_mapcount_change", CONCURRENT})
+MOVED = OTHERS | {CONCURRENT}
+SHARE = ("huge_device_page", "device_page", "foreign_mapcount_change")
+KIND = ("migrating_page", "device_page")  # of these the kind is not known
+PMAP = "pmap total"
+COUNTERS = {"size": "VmSize", "anon": "RssAnon", "swap": "VmSwap"}
 
 LINES = (
     Rule("status VmSize", "size", status("VmSize"), total("size"), ("gate_vma",)),
-    Rule("status VmRSS", "rss", status("VmRSS"), total("rss"), ("hwpoison", "counters_batching")),
+    Rule("status VmRSS", "rss", status("VmRSS"), total("rss"), ("hwpoison", "counters_batching"),
+         column="rss"),
     Rule("status RssAnon", "anon", status("RssAnon"), total("anon"),
-         ("device_page", "counter_batching")),
+         (*KIND, "counter_batching"), column="anon"),
     Rule("status RssFile", "file", status("RssFile"), total("file"),
-         ("device_page", "counter_batching")),
+         (*KIND, "counter_batching"), column="file"),
     Rule("status RssShmem", "shmem", status("RssShmem"), total("shmem"),
-         ("device_page", "counter_batching")),
+         (*KIND, "counter_batching"), column="shmem"),
     Rule("status VmSwap", "swap", status("VmSwap"), total("swap"),
-         ("shmem_swap", "counter_batching")),
+         ("shmem_swap", "counter_batching"), column="swap"),
     Rule("status VmData", "private writable", status("VmData"),
          flagged("wr", without=("sh", "gd"))),
     Rule("status VmStk", "stack", status("VmStk"), flagged("gd")),
     Rule("status VmExe+VmLib", "code",
          lambda t: t.status["VmExe"] + t.status["VmLib"] if "VmExe" in t.status else None,
          flagged("ex", without=("wr", "gd"))),
-    Rule("status VmLck", "locked VMAs", status("VmLck"), flagged("lo")),
+    Rule("status VmLck", "locked VMAs", status("VmLck"), flagged("lo"), ("locked_vm_leak",)),
     Rule("status VmPTE", "page tables", status("VmPTE"), lambda case: case.page_tables,
-         ("thp_deposit",), optional=True),
+         ("thp_deposit",), optional=True, column=""),
     Rule("status HugetlbPages", "hugetlb", status("HugetlbPages"), total("hugetlb"),
-         ("hugetlb_pmd_shared",)),
+         ("hugetlb_pmd_shared",), column="hugetlb"),
     Rule("statm size", "size", lambda t: t.statm["size"], total("size"), ("gate_vma",)),
     Rule("statm resident (top RES)", "rss", lambda t: t.statm["resident"], total("rss"),
-         ("hwpoison", "counters_batching")),
+         ("hwpoison", "counters_batching"), column="rss"),
     Rule("statm shared (top SHR)", "file + shmem", lambda t: t.statm["shared"],
          lambda case: add(case.table.totals["file"], case.table.totals["shmem"]),
-         ("device_page", "shared_batching")),
+         (*KIND, "shared_batching"), column="rss"),
     Rule("statm data", "private writable + stack", lambda t: t.statm["data"], data_stack),
     Rule("stat vsize", "size", lambda t: t.stat["vsize"], total("size"), ("gate_vma",)),
-    Rule("stat rss", "rss", lambda t: t.stat["rss"], total("rss"), ("hwpoison", "stat_batching")),
-    Rule("smaps Size", "size", smaps_sum("Size"), total("size")),
-    Rule("smaps Rss", "rss", smaps_sum("Rss"), total("rss"), ("huge_device_page",)),
-    Rule("smaps Pss", "pss", smaps_sum("Pss"), total("pss"),
-         ("pss_truncation_by_vma", "huge_device_page", "device_page", "foreign_mapcount_change")),
-    Rule("smaps Private_*", "uss",
-         lambda t: None if t.smaps is None else sum_of(t.smaps, "Private_Clean", "Private_Dirty"),
-         total("uss"), ("huge_device_page", "device_page", "foreign_mapcount_change")),
-    Rule("smaps Anonymous", "anon", smaps_sum("Anonymous"), total("anon"), ("device_page",)),
-    Rule("smaps LazyFree", "lazyfree", smaps_sum("LazyFree"),
-         lambda case: case.table.totals.get("lazyfree"), rare=True),
-    Rule("smaps Swap", "swap", smaps_sum("Swap"), total("swap"),
-         ("smaps_large_shmem_swap_overcount",)),
-    Rule("smaps Locked", "locked", smaps_sum("Locked"), total("locked"), ("locked_truncation",)),
-    Rule("smaps_rollup Rss", "rss", rollup("Rss"), total("rss"), ("huge_device_page",)),
-    Rule("smaps_rollup Pss", "pss", rollup("Pss"), total("pss"),
-         ("pss_truncation", "huge_device_page", "device_page", "rollup_mapcount_change")),
-    Rule("smaps_rollup Swap", "swap", rollup("Swap"), total("swap"),
-         ("smaps_large_shmem_swap_overcount",)),
-    Rule("pmap total", "size", lambda t: t.pmap, total("size")),
+    Rule("stat rss", "rss", lambda t: t.stat["rss"], total("rss"), ("hwpoison", "stat_batching"),
+         column="rss"),
+    smaps_line("Size", "size"),
+    smaps_line("Rss", "rss", ("huge_device_page",)),
+    smaps_line("Pss", "pss", ("pss_truncation_by_vma", *SHARE)),
+    smaps_line("Private_*", "uss", SHARE),
+    smaps_line("Anonymous", "anon", KIND),
+    smaps_line("LazyFree", "lazyfree", rare=True),
+    smaps_line("Swap", "swap", ("smaps_large_shmem_swap_overcount",)),
+    smaps_line("Locked", "locked", ("locked_truncation", *SHARE)),
+    rollup_line("Rss", "rss", ("huge_device_page",)),
+    rollup_line("Pss", "pss",
+                ("pss_truncation", "huge_device_page", "device_page", "rollup_mapcount_change")),
+    rollup_line("Swap", "swap", ("smaps_large_shmem_swap_overcount",)),
+    Rule(PMAP, "size", lambda t: t.pmap, total("size")),
 )
 
 # What `show` prints: the numbers everybody looks at, from files that take no lock.
@@ -359,15 +406,29 @@ def add(first: int | None, second: int | None) -> int | None:
 
 
 def ledger(
-    table: Table, theirs: Theirs, before: Theirs | None = None, page_tables: int | None = None
+    table: Table,
+    theirs: Theirs,
+    before: Theirs | None = None,
+    page_tables: int | None = None,
+    between: tuple[Theirs, ...] = (),
+    earlier: Table | None = None,
 ) -> list[Line]:
     """Return a Line for each of LINES whose side of theirs could be read.
 
-    ``before`` are the same numbers read before the walk: what moved between is a bounded cause,
-    ``concurrent_change``. ``page_tables`` bytes, where the source counts them.
+    ``before`` are the same numbers read before the walk, ``between`` any of them read meanwhile:
+    what moved is a bounded cause, ``concurrent_change``. VMAs are compared by smaps in both, or by
+    ``earlier``, a walk before them. ``page_tables`` bytes, where the source counts them.
     """
-    case = Case(table, theirs, before or theirs, page_tables)
-    lines = (work_out(rule, case) for rule in LINES)
+    first = before or theirs
+    moves = None
+    if theirs.smaps is not None and earlier is not None:
+        moves = compare(of_table(earlier), of_table(table), of_smaps(theirs.smaps))
+    elif theirs.smaps is not None and first.smaps is not None:
+        last = of_smaps(theirs.smaps)
+        same = first.smaps is theirs.smaps
+        moves = compare(last if same else of_smaps(first.smaps), last, of_table(table))
+    case = Case(table, theirs, first, between, page_tables, moves)
+    lines = (work_out(rule, case._replace(rule=rule)) for rule in LINES)
     return [line for line in lines if line is not None]
 
 
@@ -384,22 +445,29 @@ def work_out(rule: Rule, case: Case) -> Line | None:
     if ours is None:
         return Line(rule.against, rule.ours_is, None, theirs, (), None)
     rest = ours - theirs
-    causes = []
-    for name in rule.causes:
-        cause = CAUSES[name]
-        amount = cause.amount(case)
-        if cause.exact and amount:
-            causes.append(Cause(name, amount, True))
-            rest -= amount
-        elif not cause.exact and 0 < abs(rest) <= amount:
-            causes.append(Cause(name, rest, False, amount))
-            rest = 0
-    earlier = rule.theirs(case.before)
-    drift = 0 if earlier is None else abs(theirs - earlier)
-    if 0 < abs(rest) <= drift:
-        causes.append(Cause(CONCURRENT, rest, False, drift))
-        rest = 0
+    amounts = [(CAUSES[name], CAUSES[name].amount(case)) for name in rule.causes]
+    causes = [Cause(row.name, amount, True) for row, amount in amounts if row.exact and amount]
+    rest -= sum(cause.bytes for cause in causes)
+    bounds = [(row.name, amount) for row, amount in amounts if not row.exact]
+    causes += bounded(rest, [*bounds, (CONCURRENT, drift(case))])
+    rest = ours - theirs - sum(cause.bytes for cause in causes)
     return Line(rule.against, rule.ours_is, ours, theirs, tuple(causes), rest)
+
+
+def bounded(rest: int, bounds: list[tuple[str, int]]) -> list[Cause]:
+    """Return the first cause that may be all of ``rest``, else those that may be so together."""
+    sign, left = (1 if rest > 0 else -1), abs(rest)
+    for name, bound in bounds:
+        if 0 < left <= bound:
+            return [Cause(name, rest, False, bound)]
+    if left > sum(bound for _, bound in bounds):
+        return []
+    causes = []
+    for name, bound in bounds:
+        if taken := min(left, bound):
+            causes.append(Cause(name, sign * taken, False, bound))
+            left -= taken
+    return causes
 
 
 def beyond_rss(table: Table) -> tuple[Cause, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pagewalk.errors import BadText
-from pagewalk.proc.smaps import FEW, Smaps, by_line, find_blocks, parse_smaps
+from pagewalk.proc.smaps import FEW, Smaps, by_line, find_blocks, once, parse_smaps
 
 RECORDED = b"""\
 55d1be1c3000-55d1be1e4000 rw-p 00000000 00:00 0                          [heap]
@@ -78,6 +78,26 @@ def test_what_no_block_of_smaps_can_hold_is_refused(line: bytes) -> None:
 def test_text_that_was_cut_is_refused(text: bytes) -> None:
     with pytest.raises(BadText, match="of smaps"):
         parse_smaps(text)
+
+
+def merged(first: list[bytes]) -> bytes:
+    """Return ``first`` and behind it a block of all that its last block is of, and a page more."""
+    low, _, rest = first[-1].partition(b"-")
+    high, _, tail = rest.partition(b" ")
+    larger = b"%b-%08x %b" % (low, int(high, 16) + 0x1000, tail)
+    return b"".join([*first, larger])
+
+
+@pytest.mark.parametrize("count", [3, 100])
+def test_a_vma_that_was_merged_while_it_was_printed_counts_once(count: int) -> None:
+    blocks = recorded(count)
+    found, without = parse_smaps(merged(blocks)), parse_smaps(b"".join(blocks))
+    assert found.start.tolist() == without.start.tolist()
+    assert int(found.end[-1] - without.end[-1]) == 0x1000
+    assert all((found.columns[name] == column).all() for name, column in without.columns.items())
+    assert [found.codes[row] for row in found.which] == [
+        without.codes[row] for row in without.which
+    ]
 
 
 # ---- all blocks together
@@ -166,7 +186,8 @@ def test_what_is_broken_is_refused_alike_together_and_line_by_line() -> None:
                 text[at:at] = text[at : at + draw.randint(1, 400)]
             else:
                 del text[at:]
-        one, other = outcome(parse_smaps, bytes(text)), outcome(by_line, bytes(text))
+        one = outcome(parse_smaps, bytes(text))
+        other = outcome(lambda text: once(by_line(text)), bytes(text))
         if isinstance(one, str) or isinstance(other, str):
             assert one == other
             refused += 1

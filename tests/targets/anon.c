@@ -90,6 +90,29 @@ static void locked(char **args)
 	fact("after", part + 64 * PAGE, 32, "empty", 32L, "locked", 0L, NULL);
 }
 
+/* All of it: the pages of libc too, which other processes map. */
+static void locked_all(char **args)
+{
+	char *p = map(32, PRIVATE_ANON, -1, 0);
+
+	write_pages(p, 0, 16, 1);
+	check(!mlockall(MCL_CURRENT), "mlockall");
+	fact("memory", p, 32, "anon", 32L, "locked", 32L, NULL);
+}
+
+/* mremap(MREMAP_DONTUNMAP) of locked memory counts it again in VmLck; munmap takes it off once. */
+static void locked_leak(char **args)
+{
+	long pages = number(args, 0, 256);
+	char *p = map(pages, PRIVATE_ANON, -1, 0), *q;
+
+	check(!mlock(p, pages * PAGE), "mlock");
+	q = mremap(p, pages * PAGE, pages * PAGE, MREMAP_MAYMOVE | 4 /* MREMAP_DONTUNMAP */, NULL);
+	check(q != MAP_FAILED, "mremap(MREMAP_DONTUNMAP)");
+	check(!munmap(p, pages * PAGE) && !munmap(q, pages * PAGE), "munmap");
+	say("{\"leak\": {\"pid\": %d, \"pages\": %ld}}", getpid(), pages);
+}
+
 static void prot_none(char **args)
 {
 	char *p = map(64, PRIVATE_ANON, -1, 0);
@@ -166,6 +189,7 @@ static void dense(char **args)
 const struct zoo_case anon_cases[] = {
 	{ "plain", plain },       { "zero_reads", zero_reads },   { "fork_cow", fork_cow },
 	{ "fork_three", fork_three }, { "shared_fork", shared_fork }, { "locked", locked },
+	{ "locked_all", locked_all }, { "locked_leak", locked_leak },
 	{ "prot_none", prot_none }, { "lazyfree", lazyfree },   { "reservation", reservation },
 	{ "runs", runs },         { "dense", dense },           { "droppable", droppable },
 	{ "vmas", vmas },

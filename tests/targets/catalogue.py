@@ -53,6 +53,8 @@ _ALL = (
     _zoo("fork_three", "seven pages mapped by three processes: PSS with a fraction"),
     _zoo("shared_fork", "shared anonymous memory that parent and child touched differently"),
     _zoo("locked", "mlock of a VMA and mlock2(MLOCK_ONFAULT) of the middle of another"),
+    _zoo("locked_all", "mlockall: libc's pages too, which other processes map"),
+    _zoo("locked_leak", "locked memory that VmLck counts and that is gone (argument: pages)"),
     _zoo("prot_none", "PROT_NONE on pages that were written before"),
     _zoo("lazyfree", "MADV_FREE on written pages: still mapped until reclaimed"),
     _zoo("reservation", "16 TiB reserved, 1000 scattered pages written (argument: TiB)"),

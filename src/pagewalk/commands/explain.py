@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -13,11 +14,16 @@ if TYPE_CHECKING:
     from pagewalk.account import Table
     from pagewalk.ledger import Line
     from pagewalk.proc.counters import Theirs
+    from pagewalk.proc.smaps import LastSmaps
     from pagewalk.sources import Source
 
-# How often to look again while something moves: each time smaps holds the target's lock, which
-# does not matter to a stopped one.
-ROUNDS, ROUNDS_STOPPED = 5, 25
+# How often to look again, and for how long: each look reads smaps once more. What moved and is
+# named is looked at again only where that takes no time; what is unexplained a little longer, where
+# the target is stopped and only others move.
+LOOKS, BRIEFLY_S, PATIENTLY_S = 25, 0.3, 3.0
+# Readings of the counters around each step. They take no lock and 0.1 ms each, and the more there
+# are, the likelier they show by how much a number moves.
+READINGS = 3
 
 
 @click.command("explain")
@@ -41,7 +47,8 @@ def command(no_smaps: bool, **options: object) -> int:
     request = Request(**options)  # type: ignore[arg-type]
     write = view(request.format, "explain")
     with opened(request) as source, output(request.output) as out:
-        table, theirs, lines = min(rounds(source, smaps=not no_smaps), key=lambda r: doubt(r[2]))
+        best = min(looks(source, smaps=not no_smaps), key=lambda look: doubt(look.lines))
+        table, theirs, lines = best
         write(table, lines, theirs, out)
     open_lines = [line.against for line in lines if line.unexplained]
     if open_lines:
@@ -50,24 +57,69 @@ def command(no_smaps: bool, **options: object) -> int:
     return DIFFERENCE if open_lines else finish(request, table.outcome)
 
 
-def rounds(source: Source, *, smaps: bool) -> Iterator[tuple[Table, Theirs, list[Line]]]:
+class Look(NamedTuple):
+    # One walk, what the kernel said after it, and what stands between the two.
+    table: Table
+    theirs: Theirs
+    lines: list[Line]
+
+
+def looks(source: Source, *, smaps: bool) -> Iterator[Look]:
     # Other processes come and go, and with them mapcounts, also while the target is stopped: the
     # walk is repeated until nothing moved between the readings before and after it.
     from pagewalk.account import by_vma
-    from pagewalk.lazyfree import with_lazyfree
-    from pagewalk.ledger import ledger
     from pagewalk.proc.counters import read_theirs
+    from pagewalk.proc.smaps import LastSmaps
     from pagewalk.walking import walk
 
-    theirs = read_theirs(source.target, source.stall, smaps=smaps)
-    for _ in range(ROUNDS_STOPPED if source.target.state() in "Tt" else ROUNDS):
-        before = theirs
-        table = with_lazyfree(by_vma(walk(source)), source)
-        theirs = read_theirs(source.target, source.stall, smaps=smaps)
-        lines = ledger(table, theirs, before, source.page_tables())
-        yield table, theirs, lines
-        if doubt(lines) == (0, 0):
+    began, stopped = time.monotonic(), source.target.state() in "Tt"
+    files = ("smaps", "smaps_rollup") if smaps else ()
+    last = LastSmaps()
+    # What shows whether a VMA moved is read before and after the other: our own walk where it reads
+    # page tables, which takes less than reading smaps and no lock, else smaps.
+    earlier = by_vma(walk(source)) if source.tables else None
+    first = files[1:] if source.tables else files
+    theirs = read_theirs(source.target, source.stall, *first, last=last)
+    for _ in range(LOOKS):
+        look = look_at(source, files, theirs, earlier, last)
+        yield look
+        theirs, earlier = look.theirs, look.table if source.tables else None
+        unexplained, moved = doubt(look.lines)
+        patience = PATIENTLY_S if unexplained and stopped else BRIEFLY_S
+        if not (unexplained or moved) or time.monotonic() - began > patience:
             return
+
+
+def look_at(
+    source: Source, files: tuple[str, ...], before: Theirs, earlier: Table | None, last: LastSmaps
+) -> Look:
+    from pagewalk.account import by_vma
+    from pagewalk.lazyfree import with_lazyfree
+    from pagewalk.ledger import ledger
+    from pagewalk.proc.counters import read_pmap, read_theirs
+    from pagewalk.walking import walk
+
+    between: list[Theirs] = []
+
+    def read_counters() -> None:
+        between.extend(read_theirs(source.target, source.stall) for _ in range(READINGS))
+
+    def ask() -> Theirs:
+        theirs = read_theirs(source.target, source.stall, *files, last=last)
+        # pmap goes by the number; that the process is still there afterwards shows it was ours.
+        theirs = theirs._replace(pmap=read_pmap(source.target.pid) if files else None)
+        read_counters()
+        return theirs
+
+    read_counters()
+    theirs = ask() if source.tables else None
+    table = with_lazyfree(by_vma(walk(source)), source)
+    page_tables = source.page_tables()
+    read_counters()
+    theirs = theirs or ask()
+    return Look(
+        table, theirs, ledger(table, theirs, before, page_tables, tuple(between), earlier)
+    )
 
 
 def doubt(lines: list[Line]) -> tuple[int, int]:

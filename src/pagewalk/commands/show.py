@@ -37,9 +37,9 @@ def command(counts: bool, **options: object) -> int:
             walked = walk(source, holes=True)
             write(walked.batches, walked.vmas, out)
             return finish(request, walked.outcome)
-        before = read_theirs(source.target, source.stall, smaps=False)
+        before = read_theirs(source.target, source.stall)
         table = with_lazyfree(by_vma(walk(source, frames=not counts)), source)
-        theirs = read_theirs(source.target, source.stall, smaps=False)
+        theirs = read_theirs(source.target, source.stall)
         lines = [line for line in ledger(table, theirs, before) if line.against in SHORT]
         write(table if counts else ask_rollup(table, source), lines, out)
     if request.format == "text":  # the screen says it already

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pagewalk.errors import BadText, PagewalkError, ProcessGone
 from pagewalk.proc.files import decode_name, lines, number, read_bytes, rows
 from pagewalk.proc.kernel import release
-from pagewalk.proc.smaps import Smaps, read_smaps
+from pagewalk.proc.smaps import LastSmaps, Smaps, read_smaps
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.target import Target, parse_stat
 
@@ -93,22 +93,47 @@ class Theirs(NamedTuple):
         return self.release >= (6, 18) or self.stat["rss"] != self.statm["resident"]
 
 
-def read_theirs(target: Target, stall: Stall, *, smaps: bool) -> Theirs:
-    """Return the kernel's own numbers of ``target``; with ``smaps`` those that hold its lock too.
+def lag(theirs: Theirs, counters: int, *, always: bool = False) -> int:
+    """Return how far ``counters`` of the kernel's RSS counters, added up, may lag, in bytes.
 
-    A file that cannot be read is left out and named in ``not_read``. Raises ProcessGone.
+    stat's rss is an approximate read on every kernel (``always``); status and statm are exact
+    from 6.18 on.
+    """
+    if theirs.release < (6, 2):
+        return counters * thread_pages(theirs) * PAGE
+    if theirs.summed and not always:
+        return 0
+    return counters * batch_pages(theirs) * PAGE
+
+
+def batch_pages(theirs: Theirs) -> int:
+    # include/linux/percpu_counter.h: an approximate read may miss batch - 1 on every CPU.
+    return theirs.cpus * (max(32, 2 * theirs.cpus) - 1)
+
+
+def thread_pages(theirs: Theirs) -> int:
+    # mm/memory.c up to 6.1: each thread keeps up to 64 faults to itself (and two may pass the
+    # check), each of up to 16 file pages around the fault.
+    return theirs.threads * 66 * 16
+
+
+def read_theirs(
+    target: Target, stall: Stall, *files: str, last: LastSmaps | None = None
+) -> Theirs:
+    """Return the kernel's own numbers of ``target``.
+
+    ``files``, "smaps" and "smaps_rollup" or none, hold its lock; ``last`` is what smaps said
+    before. One that cannot be read is left out and named in ``not_read``. Raises ProcessGone.
     """
     tables: dict[str, Smaps] = {}
     not_read = []
-    for name in ("smaps", "smaps_rollup") if smaps else ():
+    for name in files:
         try:
-            tables[name] = read_smaps(target, stall, name)
+            tables[name] = read_smaps(target, stall, name, last if name == "smaps" else None)
         except ProcessGone:
             raise
         except PagewalkError as err:
             not_read.append(f"{name}: {err}")
-    # pmap goes by the number; that the process is still there afterwards shows it was ours.
-    pmap = read_pmap(target.pid) if smaps else None
     statm, stat = read_statm(target), read_stat(target)
     return Theirs(
         # The last of all: where its memory is still there, it was when the others were read.
@@ -117,7 +142,6 @@ def read_theirs(target: Target, stall: Stall, *, smaps: bool) -> Theirs:
         stat=stat,
         smaps=tables.get("smaps"),
         rollup=tables.get("smaps_rollup"),
-        pmap=pmap,
         cpus=os.cpu_count() or 1,
         threads=parse_stat(target.read("stat")).threads,
         release=release(),

@@ -7,6 +7,7 @@ with one of their own, and only those that differ in more than digits are read l
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -49,24 +50,56 @@ class Smaps(NamedTuple):
         return mask
 
 
-def read_smaps(target: Target, stall: Stall, name: str = "smaps") -> Smaps:
+@dataclass(eq=False)
+class LastSmaps:
+    """The text that was parsed last: of a process that holds still the next one is the same."""
+
+    text: bytes = b""
+    smaps: Smaps | None = None
+
+    def parse(self, text: bytes) -> Smaps:
+        """Return parse_smaps of ``text``, the same object for the same text."""
+        if self.smaps is None or text != self.text:
+            self.text, self.smaps = text, parse_smaps(text)
+        return self.smaps
+
+
+def read_smaps(
+    target: Target, stall: Stall, name: str = "smaps", last: LastSmaps | None = None
+) -> Smaps:
     """Return a fresh reading of ``smaps`` or ``smaps_rollup``; each read is timed on ``stall``.
 
     The kernel holds the target's lock for a whole VMA, and for smaps_rollup (5.15 and later yield
     to a waiter) for the whole walk. Raises NotPermitted, ProcessGone, BadText.
     """
-    return parse_smaps(target.read(name, stall))
+    text = target.read(name, stall)
+    return parse_smaps(text) if last is None else last.parse(text)
 
 
 def parse_smaps(text: bytes) -> Smaps:
-    """Return the blocks of a smaps or smaps_rollup file; raises BadText."""
+    """Return the blocks of a smaps or smaps_rollup file; raises BadText.
+
+    A VMA that was merged with its neighbour while it was printed counts once.
+    """
     layout = find_blocks(text)
     if layout is None:
-        return by_line(text)
+        return once(by_line(text))
     try:
-        return by_template(text, layout)
+        return once(by_template(text, layout))
     except BadText:  # found among the odd blocks: its line is to be counted from the start
-        return by_line(text)
+        return once(by_line(text))
+
+
+def once(smaps: Smaps) -> Smaps:
+    # The kernel goes on with the VMA that holds the address where the last one ended (m_start,
+    # fs/proc/task_mmu.c). What it has printed and was merged with that one meanwhile is printed
+    # again, within the larger block: that one is left.
+    if (smaps.start[1:] >= smaps.end[:-1]).all():
+        return smaps
+    least = np.minimum.accumulate(smaps.start[::-1])[::-1]
+    kept = np.append(smaps.start[:-1] < least[1:], True)
+    columns = {name: column[kept] for name, column in smaps.columns.items()}
+    return Smaps(smaps.start[kept], smaps.end[kept], columns, smaps.codes, smaps.which[kept])
 
 
 # ---- line by line
@@ -98,10 +131,10 @@ def by_line(text: bytes) -> Smaps:
 
 
 def block(line: bytes, above: int) -> tuple[int, int]:
-    # Where the VMA of a block lies: at or above the end of the one before it.
+    # Where the VMA of a block lies: it ends above the one before it.
     low, _, high = line.partition(b" ")[0].partition(b"-")
     start, end = number(low, 16), number(high, 16)
-    if not above <= start < end:
+    if start >= end or end <= above:
         raise ValueError(line)
     return start, end
 
@@ -189,7 +222,7 @@ def by_template(text: bytes, at: Layout) -> Smaps:
     columns = {name: amounts[:, i].copy() for i, name in enumerate(template.names)}
     read_odd(text, at, np.flatnonzero(~alike), columns)
     start, end = edges_of(raw, at)
-    if (start >= end).any() or (start[1:] < end[:-1]).any():
+    if (start >= end).any() or (end[1:] <= end[:-1]).any():
         raise BadText("smaps", 1, b"")
     return Smaps(start, end, columns, *codes(flags_of(text, raw, at)))
 

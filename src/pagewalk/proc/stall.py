@@ -75,10 +75,11 @@ def read_slices(fd: int, stall: Stall, where: str) -> bytes:
     chunk = Slice(MOST_TEXT, LEAST_TEXT, MOST_TEXT)
     os.lseek(fd, 0, os.SEEK_SET)
     parts: list[bytes] = []
-    while True:
-        with stall.timed(where):
-            part = os.read(fd, chunk.size)
-        if not part:
-            return b"".join(parts)
+    part = b"more"
+    while part:  # 5000 times for 30 000 VMAs: timed() would be a fifth of it
+        began = time.perf_counter_ns()
+        part = os.read(fd, chunk.size)
+        stall.note(time.perf_counter_ns() - began, where)
         chunk.adapt(stall)
         parts.append(part)
+    return b"".join(parts)

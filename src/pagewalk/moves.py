@@ -1,0 +1,137 @@
+"""By how much amounts moved while they were read, VMA by VMA. No I/O.
+
+There are three readings: two by one reader, and between them one by the other, smaps or our own
+walk. A VMA of which the first reader says the same twice held still, as far as can be told; of one
+that did not, the other's reading is a third one of an amount that moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.account import Table
+from pagewalk.pages import I64, U64, Bool
+from pagewalk.proc.smaps import Smaps
+
+# The fields of smaps that add up to each of our columns.
+FIELDS = {
+    "size": ("Size",), "rss": ("Rss",), "pss": ("Pss",), "uss": ("Private_Clean", "Private_Dirty"),
+    "anon": ("Anonymous",), "lazyfree": ("LazyFree",), "swap": ("Swap",), "locked": ("Locked",),
+}
+
+
+class Reading(NamedTuple):
+    """What was read of each VMA: its edges, u64 bytes, and i64 bytes by our column, None if not."""
+
+    start: U64
+    end: U64
+    columns: Mapping[str, I64 | None]
+
+
+class Moves(NamedTuple):
+    """Three readings side by side; each VMA that is in any of them has a number.
+
+    ``rows`` i64, the number of each VMA of the three in turn; ``alone`` bool, by number, VMAs that
+    not all of them have; ``own`` bool, those whose edges or Rss moved: no other process does that.
+    """
+
+    readings: tuple[Reading, Reading, Reading]
+    rows: tuple[I64, I64, I64]
+    alone: Bool
+    own: Bool
+
+
+class Shift(NamedTuple):
+    """Bytes by which an amount moved, the moves of single VMAs added up.
+
+    ``own`` in VMAs whose edges or Rss moved; ``others`` in those that only other processes changed,
+    by mapping the same pages.
+    """
+
+    own: int
+    others: int
+
+
+STILL = Shift(0, 0)
+
+
+def of_smaps(smaps: Smaps) -> Reading:
+    """Return smaps as a Reading."""
+    zero = np.zeros(len(smaps.start), np.int64)
+    columns = {
+        name: sum((smaps.columns.get(field, zero) for field in fields[1:]),
+                  smaps.columns.get(fields[0], zero))
+        for name, fields in FIELDS.items()
+    }
+    return Reading(smaps.start, smaps.end, columns)
+
+
+def of_table(table: Table) -> Reading:
+    """Return a walk as a Reading."""
+    return Reading(table.vmas.start, table.vmas.end, table.columns)
+
+
+def compare(first: Reading, last: Reading, other: Reading) -> Moves:
+    """Return two readings by one reader, and the ``other``'s between them, side by side."""
+    readings = (first, last, other)
+    rows, count = align(*((reading.start, reading.end) for reading in readings))
+    alone = np.zeros(count, bool)
+    for row in rows:
+        has = np.zeros(count, bool)
+        has[row] = True
+        alone |= ~has
+    moves = Moves(readings, rows, alone, alone)
+    return moves._replace(own=alone | moved(moves, "rss"))
+
+
+def align(*edges: tuple[U64, U64]) -> tuple[tuple[I64, I64, I64], int]:
+    """Return numbers of the VMAs of three readings, equal where start and end are, and how many."""
+    first = edges[0]
+    if all(np.array_equal(first, other) for other in edges[1:]):
+        row = np.arange(len(first[0]))
+        return (row, row, row), len(row)
+    start, end = (np.concatenate([pair[i] for pair in edges]) for i in (0, 1))
+    order = np.lexsort((end, start))
+    new = np.ones(len(order), bool)
+    new[1:] = (np.diff(start[order]) != 0) | (np.diff(end[order]) != 0)
+    number = np.empty(len(order), np.int64)
+    number[order] = np.cumsum(new) - 1
+    ends = np.cumsum([len(pair[0]) for pair in edges])
+    one, two, three = np.split(number, ends[:-1])
+    return (one, two, three), int(new.sum())
+
+
+def shift(moves: Moves | None, column: str) -> Shift:
+    """Return by how much ``column`` moved: of a VMA that did, how far the readings are apart.
+
+    Where a reader does not tell it, nothing is known to have moved.
+    """
+    if moves is None or not (which := moved(moves, column) | moves.alone).any():
+        return STILL
+    told = [values for i in range(3) if (values := at(moves, i, column)) is not None]
+    if len(told) < 2:
+        return STILL
+    spread = np.maximum.reduce(told) - np.minimum.reduce(told)
+    own = which & moves.own
+    return Shift(int(spread[own].sum()), int(spread[which & ~own].sum()))
+
+
+def moved(moves: Moves, column: str) -> Bool:
+    first, last = at(moves, 0, column), at(moves, 1, column)
+    if first is None or last is None or moves.readings[0] is moves.readings[1]:
+        return np.zeros(len(moves.alone), bool)
+    differ: Bool = first != last
+    return differ
+
+
+def at(moves: Moves, which: int, column: str) -> I64 | None:
+    # What one of the readings says, by the number of its VMA; 0 for a VMA that it has not.
+    values = moves.readings[which].columns.get(column)
+    if values is None:
+        return None
+    out = np.zeros(len(moves.alone), np.int64)
+    out[moves.rows[which]] = values
+    return out
