@@ -46,7 +46,7 @@ def test_a_process_that_cannot_be_read_makes_it_a_lower_bound(
     users = count(monkeypatch, error)
     assert users.slot.tolist() == [32, 64]
     assert users.missing is not None
-    assert "the swap entries of process 1 cannot be read" in users.missing
+    assert "cannot read the swap entries of process 1," in users.missing
     assert users.missing.endswith(str(error))
 
 

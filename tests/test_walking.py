@@ -189,7 +189,7 @@ def test_a_vma_that_comes_in_mid_walk_makes_the_walk_partial() -> None:
     walked = walk(os.getpid(), source="procfs", frames=False)
     with mmap.mmap(-1, 1 << 20, prot=mmap.PROT_READ):
         list(walked.batches)
-    assert any("VMAs changed while the process was walked" in why for why in walked.outcome.partial)
+    assert any("VMAs changed during the walk" in why for why in walked.outcome.partial)
     assert walked.outcome.done
 
 

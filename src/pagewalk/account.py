@@ -91,10 +91,10 @@ COLUMNS = (
     Column("swap", "SWAP", "in a swap device: private entries, and swapped pages of a shmem object"
            " as smaps counts them"),
     Column("pss", "PSS", "each page of RSS divided by its mapcount"),
-    Column("uss", "USS", "pages of RSS that only this process maps, each time that it maps them"),
+    Column("uss", "USS", "pages of RSS that are mapped once, so by this process alone"),
     Column("distinct", "DISTINCT", "the frames of RAM it maps, each once: of RSS and hugetlb"),
-    Column("freed", "FREED", "what comes back when it ends: anonymous pages that nobody else maps,"
-           " and those of shmem and hugetlb objects that end with it"),
+    Column("freed", "FREED", "what comes back when it ends: anonymous pages that only it maps, and"
+           " those of shmem and hugetlb objects that end with it"),
     Column("anon", "ANON", "present anonymous pages (KSM pages too)"),
     Column("file", "FILE", "present pages of the page cache, and kernel pages such as the vdso"),
     Column("shmem", "SHMEM", "present pages of tmpfs, memfd, SysV and shared anonymous memory"),
@@ -144,10 +144,10 @@ class Table(NamedTuple):
     ``pss_fixed`` i64 is the unshifted PSS of each VMA in 1/4096 bytes, None with pss. A total is
     the sum over VMAs; that of pss is shifted after adding, as smaps_rollup does. ``from_kernel``
     names the totals that were not counted here but are the kernel's own (see rollup.py).
-    ``particulars`` are what else smaps tells of each VMA, where they were asked for.
+    ``particulars`` are the fields of smaps that are not amounts, None unless they were asked for.
     ``holdings`` are the objects of memory that the process holds, None where their pages cannot be
-    told apart, ``unmapped`` the bytes of them that it does not map, None where one is not known;
-    the total of freed has those of objects that end with it, which no VMA has.
+    told apart; ``unmapped`` is the bytes of them that it does not map, None where an object may be
+    missing. The total of freed includes these if their object ends with the process; no VMA does.
     """
 
     walk: Walk

@@ -64,8 +64,8 @@ def place(text: str, vmas: VMAs) -> tuple[int, int] | None:
 def called(text: str, vmas: VMAs) -> list[int]:
     """Return the rows of the VMAs that ``text`` names: a path, its last part, or heap, stack, vdso.
 
-    The name that maps prints for a VMA goes before the others that it may have here, so that of a
-    file and its deleted namesake each can be named.
+    A name exactly as maps prints it takes precedence over the shorter forms, so that a file and its
+    deleted namesake can be told apart.
     """
     known = {name: known_as(name) for name in set(vmas.name) if name}
     whole = {name for name in known if name == text}
@@ -76,7 +76,7 @@ def called(text: str, vmas: VMAs) -> list[int]:
 def known_as(name: str) -> set[str]:
     """Return what a VMA called ``name`` may be called here.
 
-    maps writes a newline in a name as ``\\012``; both spellings will do.
+    maps writes a newline in a name as ``\\012``; both spellings are accepted.
     """
     if name.startswith("[") and name.endswith("]"):
         ways = {name, name[1:-1]}
@@ -87,7 +87,7 @@ def known_as(name: str) -> set[str]:
 
 
 def unknown(text: str, vmas: VMAs) -> str:
-    """Return the sentence for what is neither an address nor a name that a VMA has."""
+    """Return the message for ``text`` that is neither an address nor the name of a VMA."""
     return (
         f"'{text}' is neither a hexadecimal address nor the name of a VMA; there are:"
         f" {listed(vmas)}"
@@ -95,7 +95,7 @@ def unknown(text: str, vmas: VMAs) -> str:
 
 
 def listed(vmas: VMAs) -> str:
-    """Return the shortest names of the first few VMAs, for a sentence."""
+    """Return the shortest names of the first few VMAs, for an error message."""
     shortest = (min(known_as(name), key=lambda way: (len(way), way)) for name in vmas.name if name)
     names = [way.replace("\n", NEWLINE) for way in dict.fromkeys(shortest)]
     more = f" and {len(names) - LISTED} more (see maps)" if len(names) > LISTED else ""

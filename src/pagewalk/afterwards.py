@@ -21,14 +21,14 @@ SMALL_RSS = 128 << 20
 VM_LOCKED = 0x2000  # include/linux/mm.h
 
 
-# What a reader may meet once the walk is done: it costs what it would have told, not the walk.
+# A failed read after the walk costs what it would have told, not the walk.
 # LookupError: this kernel's BTF lacks a member.
 REFUSALS = (PagewalkError, OSError, LookupError)
 
 
 @contextmanager
 def withholding(outcome: Outcome, what: str) -> Iterator[None]:
-    """Note ``what`` as withheld, with the reason, where the block fails; ProcessGone goes on."""
+    """Record ``what`` as withheld, with the reason, if the block fails; let ProcessGone through."""
     try:
         yield
     except ProcessGone:
@@ -53,7 +53,7 @@ def look_back(source: Source, vmas: VMAs, outcome: Outcome) -> None:
         outcome.locked = read_locked(source, vmas, outcome)
     with withholding(outcome, "unmapped and freed"):
         read_held(source, vmas, outcome)
-    # The last: where there still is memory to speak of, there was when the others were read.
+    # Last of all: if the process still has its memory now, it had it while the others were read.
     with withholding(outcome, "VmSwap and VmRSS"):
         status = counters.read_status(source.target)
         outcome.vm_swap, outcome.vm_rss = status.get("VmSwap"), status.get("VmRSS")
@@ -68,7 +68,7 @@ def check_still(source: Source, vmas: VMAs, outcome: Outcome) -> None:
         outcome.withheld.append(
             Withheld(
                 "a consistent moment",
-                f"{gone} VMAs changed while the process was walked; --freeze stops it for the walk",
+                f"{gone} VMAs changed during the walk; --freeze stops the process for the walk",
                 partial=True,
             )
         )
@@ -76,7 +76,7 @@ def check_still(source: Source, vmas: VMAs, outcome: Outcome) -> None:
         outcome.withheld.append(
             Withheld(
                 "mapcounts of one moment",
-                "the process forked while it was walked, and shares its pages with the child;"
+                "the process forked during the walk and now shares its pages with the child;"
                 " --freeze stops it for the walk",
                 partial=True,
             )
@@ -105,7 +105,7 @@ def populated(source: Source, vmas: VMAs, row: int) -> U64:
 
 def read_locked(source: Source, vmas: VMAs, outcome: Outcome) -> Bool | None:
     # Without vm_flags only smaps tells which VMAs are locked, and it holds the lock for a whole
-    # VMA. No VMA that there is has none: those that could not be read have, and the gate.
+    # VMA. Every real VMA has some flag set: 0 means that its flags could not be read.
     flags = vmas.flags
     if flags is not None and (flags != 0)[vmas.backing != Backing.HIDDEN.value].all():
         locked: Bool = flags & np.uint64(VM_LOCKED) != 0
@@ -130,7 +130,7 @@ def read_locked(source: Source, vmas: VMAs, outcome: Outcome) -> Bool | None:
 
 
 def read_held(source: Source, vmas: VMAs, outcome: Outcome) -> None:
-    # Memory that the process holds through a file, whether it maps it or not.
+    # Memory that the process holds through a file, mapped or not.
     found, missing = objects.read_objects(source.target, vmas)
     end = objects.ends(source.target, vmas, found, source.ended_by)
     outcome.objects = list(zip(found, end, strict=True))
@@ -141,8 +141,8 @@ def read_held(source: Source, vmas: VMAs, outcome: Outcome) -> None:
         outcome.withheld.append(
             Withheld(
                 "freed",
-                f"who else holds {unsure[0]} is told by the kernel's own counts alone, which this"
-                " source does not read; --source ebpf does",
+                f"only the kernel's own reference counts tell who else holds {unsure[0]}, and this"
+                " source does not read them; take --source ebpf",
                 partial=False,
             )
         )

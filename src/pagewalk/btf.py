@@ -28,8 +28,8 @@ _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = 1, 2, 3, 4, 5, 6, 7
 _VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR, _DATASEC = 9, 10, 11, 12, 13, 14, 15
 _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = 16, 17, 18, 19
 
-# How many types may lie within one another, or be names for one another, in any kernel: its own
-# check stops at half (kernel/bpf/btf.c, MAX_RESOLVE_DEPTH).
+# How deep types may nest, or name one another, in any kernel: twice what its own check allows
+# (kernel/bpf/btf.c, MAX_RESOLVE_DEPTH).
 _DEEPEST = 64
 
 _TRANSPARENT = frozenset((_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG))
@@ -104,9 +104,9 @@ class Btf:
     """Read one little-endian BTF blob, such as /sys/kernel/btf/vmlinux, read or mapped.
 
     Raises SourceUnavailable when ``data`` is no BTF or is cut short, and, here or in any method,
-    where it comes upon a kind of type that is newer than this reader, a type or name that is not
-    there, or types that contain themselves. The types are indexed as far as they are asked for:
-    what matters to us lies in the first eighth of a kernel's.
+    when it meets a kind of type that is newer than this reader, a reference to a type or name that
+    does not exist, or a type that contains itself. Types are indexed only as far as they are asked
+    for: what matters to us lies in the first eighth of a kernel's.
     """
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
@@ -173,10 +173,10 @@ class Btf:
                 raise NotInBtf(f"member {path} in {struct_name}")
             found, bit, type_id = step, bit + step.bit, step.type_id
         place = Member(bit // 8, self._sizeof(type_id), bit % 8, found.bits)
-        # The integer that holds a bit field may reach beyond the struct; its bits do not.
+        # The integer that holds a bit field may reach beyond the struct; its bits may not.
         bits = found.bits or 8 * place.size
         if bit + bits > 8 * self._sizeof(self._struct(struct_name)):
-            raise _refuse(f"{struct_name}.{path} lies outside of its struct")
+            raise _refuse(f"{struct_name}.{path} lies outside its struct")
         array = self._type(self._resolve(type_id))
         if array.kind != _ARRAY:
             return place
@@ -239,7 +239,7 @@ class Btf:
         while type_id >= len(self._starts) and self._index_more():
             pass
         if type_id >= len(self._starts):
-            raise _refuse(f"it refers to type {type_id} and has {len(self._starts) - 1}")
+            raise _refuse(f"it refers to type {type_id}, but has only {len(self._starts) - 1}")
         at = int(self._starts[type_id])
         name, info, size_or_type = (int(word) for word in self._words[at : at + 3])
         return _Type(name, info >> 24 & 31, info & 0xFFFF, bool(info >> 31), size_or_type, at + 3)
@@ -263,8 +263,8 @@ class Btf:
         raise _endless()
 
     def _find(self, type_id: int, name: int) -> _Found | None:
-        # Anonymous structs and unions are looked through, each once: a second one has no other
-        # names, and none of them is then searched inside itself.
+        # Looks through anonymous structs and unions, each once: seeing one again adds no names, and
+        # one that contains itself would never end.
         waiting, seen = [(type_id, 0)], set()
         while waiting:
             here, base = waiting.pop()
@@ -295,7 +295,7 @@ class Btf:
     def _string(self, offset: int) -> str:
         first, last = self._strings
         if first + offset >= last:
-            raise _refuse(f"it refers to byte {offset} of {last - first} bytes of names")
+            raise _refuse(f"it refers to byte {offset} of only {last - first} bytes of names")
         return decode_name(self._data[first + offset : self._data.find(b"\0", first + offset)])
 
     def _name_offset(self, name: str) -> int:
@@ -339,11 +339,11 @@ def _refuse(why: str) -> SourceUnavailable:
 
 
 def _endless() -> SourceUnavailable:
-    return _refuse("types of it contain, or are names for, themselves")
+    return _refuse("it has types that contain or name themselves")
 
 
 def _size(found: _Type) -> int:
-    # Bytes of a type that is no array, and no other name for one.
+    # Bytes of a type that is neither an array nor a typedef of one.
     if found.kind == _PTR:
         return 8
     return 0 if found.kind in (0, _FWD, _FUNC, _FUNC_PROTO) else found.size_or_type

@@ -40,7 +40,7 @@ def count_swap_users(source: str) -> SwapUsers:
             found = swap_slots(process.pid, source)
         except (ProcessGone, NoAddressSpace):
             continue
-        # whatever it is, it is that process's affair
+        # whatever went wrong, it must not end a command about another process
         except (PagewalkError, OSError, LookupError) as err:
             refused[process.pid] = err
             continue
@@ -55,8 +55,8 @@ def count_swap_users(source: str) -> SwapUsers:
     missing = why_missing(refused)
     if missing is None and not comparable and any(not mm for _, mm in walked):
         missing = (
-            "this /proc belongs to another PID namespace, and which processes share one address"
-            " space cannot be told, so a slot may have fewer users than were found; take"
+            "this /proc belongs to another PID namespace, so it cannot be told which processes"
+            " share an address space, and a slot may have fewer users than were counted; take"
             " --source ebpf"
         )
     return SwapUsers(users[0], users[1].astype(np.uint64), missing)
@@ -66,9 +66,9 @@ def why_missing(refused: dict[int, Exception]) -> str | None:
     if not refused:
         return None
     return (
-        f"the swap entries of process {', '.join(map(str, sorted(refused)))} cannot be read,"
-        " so a slot may have more users than were found, and swap_pss be less than"
-        f" it would seem: {refused[min(refused)]}"
+        f"cannot read the swap entries of process {', '.join(map(str, sorted(refused)))},"
+        " so a slot may have more users than were counted and swap_pss may be too large:"
+        f" {refused[min(refused)]}"
     )
 
 
@@ -83,7 +83,7 @@ class Swapped(NamedTuple):
 
 
 def swap_slots(pid: int, source: str) -> Swapped | None:
-    """Return the swap slots of the process that /proc lists as ``pid``, None without any.
+    """Return the swap slots of the process that /proc lists as ``pid``, None if it has none.
 
     Raises ProcessGone, NoAddressSpace, NotPermitted.
     """
@@ -110,7 +110,7 @@ def read_slots(source: Source) -> U64:
 def same_memory(first: tuple[int, int], second: tuple[int, int], *, by_pid: bool) -> bool:
     """Return whether two processes, each (pid, mm or 0), share one address space (vfork, CLONE_VM).
 
-    The kernel is asked, by kcmp(2); where it knows them by other pids, their mm is compared.
+    kcmp(2) tells, unless the pids are those of another namespace: then their mm is compared.
     """
     if not by_pid:
         return first[1] == second[1] != 0

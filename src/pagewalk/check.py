@@ -20,13 +20,13 @@ from pagewalk.walking import walk
 VM_PFNMAP = np.uint64(0x400)  # include/linux/mm.h
 MOST_LISTED = 1000
 
-# How often what differs is asked again. A difference is one that was there in every look, and in
-# half of them the first source said the same before and after the second was asked: another process
-# that forks may change a mapcount and change it back between two readings, but not ten times
-# without one look in which the two sources agree.
+# How often a difference is looked at again. It is real if it was there in every look and if, in
+# half of them, the first source gave the same answer before and after the second was asked: a
+# process that forks may change a mapcount and change it back between two readings, but not ten
+# times without one look in which the two sources agree.
 LOOKS, FIRM = 20, 10
 
-# What differs in these is how often other processes map the same pages, not the target's pages.
+# These depend on how often other processes map the same pages, not on the target's pages alone.
 OTHERS = frozenset({
     "mapcount", "pss", "uss", "locked", "private_hugetlb", "shared_hugetlb", "hugetlb_pmd_shared",
 })
@@ -52,9 +52,9 @@ class Report:
     """What a comparison found; ``pages`` base pages, ``fields`` amounts of VMAs were compared.
 
     ``left_out`` are the VMAs that one of the sources never shows; ``more`` counts differences
-    beyond MOST_LISTED. No difference are the ``moved``, which were gone when they were asked again,
-    and the ``unsteady``, on which the first source never held still; ``moved_by_others`` and
-    ``unsteady_by_others`` are those of them that other processes make, by mapping the same pages.
+    beyond MOST_LISTED. Two kinds are counted but are not differences: ``moved`` were gone when
+    looked at again, and on ``unsteady`` the first source never held still. ``moved_by_others`` and
+    ``unsteady_by_others`` are those that other processes cause by mapping the same pages.
     """
 
     first: str
@@ -73,8 +73,8 @@ class Report:
 def check(first: Source, second: Source) -> Report:
     """Walk one process by two sources and return a Report.
 
-    What differs is asked again, LOOKS times at most: the first source before the second and after
-    it. On a stopped process a difference that stays is real. Raises what walk raises.
+    Whatever differs is looked at again, at most LOOKS times: the first source before the second and
+    after it. On a stopped process a difference that stays is real. Raises what walk raises.
     """
     report = Report(first.name, second.name)
     vmas = first.vmas()
@@ -100,14 +100,14 @@ def check(first: Source, second: Source) -> Report:
     return report
 
 
-# What differs between the two sources, and what changed in the first one meanwhile.
+# What differs between the two sources, and what changed in the first one in the meantime.
 Answer: TypeAlias = tuple[list[Difference], list[Difference]]
 
 
 def settle(
     found: list[Difference], ask: Callable[[list[Difference]], Answer], report: Report
 ) -> list[Difference]:
-    """Return those of ``found`` that stay when they are asked again; count the others."""
+    """Return those of ``found`` that stay when looked at again; count the others."""
     steady = Counter[tuple[int, str]]()
     for _ in range(LOOKS):
         if not found or all(steady[key(d)] >= FIRM for d in found):
@@ -135,7 +135,7 @@ def by_others(found: list[Difference]) -> int:
 
 
 def overlapping(found: list[Difference], others: list[Difference]) -> list[Difference]:
-    """Return those of ``found`` that one of ``others`` is about too: the same column and bytes."""
+    """Return those of ``found`` whose column and bytes one of ``others`` is about, too."""
     kept = []
     for what in {d.what for d in others}:
         spans = np.array(sorted((d.addr, d.addr + d.size) for d in others if d.what == what))
@@ -164,7 +164,7 @@ def comparable(vmas: VMAs) -> tuple[list[str], U64]:
 
 
 def touched(found: list[Difference], vmas: VMAs) -> U64:
-    """Return the parts of ``vmas`` that ``found`` is about, as ranges without overlap."""
+    """Return the parts of ``vmas`` that ``found`` is about, as ranges (u64[k, 2])."""
     spans = np.array(sorted({(d.addr, d.addr + d.size) for d in found}), np.uint64).reshape(-1, 2)
     furthest = np.maximum.accumulate(spans[:, 1])
     heads = np.flatnonzero(np.append(True, spans[1:, 0] > furthest[:-1]))
@@ -184,7 +184,7 @@ def page_differences(
 
 
 def whole(source: Source, ranges: U64) -> Pages:
-    """Return a fresh walk of ``ranges`` as one batch: of what differed, which is little."""
+    """Return a fresh walk of ``ranges``, which are few, as one batch."""
     return join([NO_PAGES, *populated(source, ranges)])
 
 
@@ -281,14 +281,14 @@ def alone(spare: U64, known: U64, rows: Pages, which: int) -> Iterator[Differenc
 def shared_columns(
     first: Table, second: Table, shown: U64
 ) -> Iterator[tuple[str, I64, I64, I64]]:
-    """Yield (name, row of ``first``, and what each says) of what both tell of VMAs in ``shown``.
+    """Yield (name, rows of ``first``, amounts in each) of every column that both tables tell.
 
-    Only VMAs that are the same in both count.
+    Only VMAs in ``shown`` that are the same in both tables count; amounts are i64 bytes.
     """
     rows, others = same_vmas(first.vmas, second.vmas, shown)
     for name, column in first.columns.items():
         other = second.columns.get(name)
-        # not_present counts what is not mapped too where a source cannot tell.
+        # Where a source cannot tell not_mapped, its not_present includes it.
         if column is not None and other is not None and name not in NOT_COMPARED:
             yield name, rows, column[rows], other[others]
 
@@ -308,7 +308,7 @@ def amounts(first: Table, second: Table, shown: U64) -> list[Difference]:
     rows, others = same_vmas(first.vmas, second.vmas, shown)
     for name, _, one, other in shared_columns(first, second, shown):
         differ = one != other
-        if name in ("pss", "uss", "locked"):  # what nobody told one of them, it cannot add up
+        if name in ("pss", "uss", "locked"):  # an amount with untold pages is incomplete
             for table, at in ((first, rows), (second, others)):
                 untold_bytes = table.columns["untold"]
                 assert untold_bytes is not None

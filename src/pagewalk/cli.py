@@ -155,7 +155,7 @@ def run() -> NoReturn:
 
 
 def misused(error: click.ClickException) -> int:
-    # What was typed may be anything, too. A mistyped option must not lead to one that disturbs.
+    # What was typed may be anything. A typo must not lead to an option that disturbs the target.
     if isinstance(error, click.NoSuchOption):
         known = [name for name in error.possibilities or () if name not in DISTURBING]
         error = click.NoSuchOption(error.option_name, error.message, known, error.ctx)

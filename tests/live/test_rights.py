@@ -82,7 +82,7 @@ def test_a_user_sees_all_but_frames_of_an_own_process() -> None:
     flat = " ".join(screen.out.split())
     assert "shown to CAP_SYS_ADMIN only; run as root" in flat
     assert re.search(r" pss [0-9 ]+\* ", flat)
-    assert "* the kernel's own figure, from smaps_rollup: not counted here" in flat
+    assert "* the kernel's own figure, from smaps_rollup, not counted by pagewalk" in flat
 
 
 def test_csv_has_no_place_to_say_that_an_amount_is_the_kernels() -> None:

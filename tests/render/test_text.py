@@ -192,7 +192,7 @@ def test_a_number_without_one_of_ours_is_no_line_of_the_ledger() -> None:
     screen = written.write("text", "explain", frames=False)
     assert "smaps Pss = pss" not in screen
     flat = " ".join(screen.split())
-    assert "the kernel's alone, as ours is withheld: smaps Pss 2 062, smaps Private_*" in flat
+    assert "not compared, as ours is withheld: smaps Pss 2 062, smaps Private_*" in flat
 
 
 def test_a_total_that_is_the_kernels_is_marked() -> None:

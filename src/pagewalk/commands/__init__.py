@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pagewalk.sources import Source
 
 PARTIAL, DIFFERENCE = 3, 4
-# A name is written to a file as the bytes it is, whatever the locale.
+# Names go into a file byte by byte, whatever the locale.
 EXACT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
@@ -44,7 +44,7 @@ def complete_target(_ctx: object, _param: object, typed: str) -> list[str]:
     from pagewalk.proc.processes import read_processes
 
     rows = list(read_processes())
-    # A shell takes what is offered as it is: no blank, quote, dollar or control character.
+    # A shell inserts what is offered verbatim: no blank, quote, dollar or control character.
     plain = {p.name for p in rows if re.fullmatch(r"[\w.+@%:,=/-]+", p.name)}
     words = [str(p.pid) for p in rows] + sorted(plain)
     return [word for word in words if word.startswith(typed)]
@@ -98,9 +98,9 @@ def target_options(*formats: str) -> Callable[[Any], Any]:
 
 @contextmanager
 def put_back() -> Iterator[None]:
-    """Let a Ctrl-C raise KeyboardInterrupt inside the block, so that its cleaning up is done.
+    """Let a Ctrl-C raise KeyboardInterrupt inside the block, so that its clean-up runs.
 
-    Elsewhere it ends the program at once: see interrupt.
+    Elsewhere a Ctrl-C ends the program at once: see interrupt.
     """
     before = signal.getsignal(signal.SIGINT)
     if before != signal.SIG_IGN:
@@ -163,7 +163,7 @@ def output(path: str | None) -> Iterator[TextIO]:
         return
     from pagewalk.proc.freeze import terminating
 
-    # Its name is no longer than FILE's may be, whatever that is.
+    # Its name does not grow with FILE's, which may be as long as names can be.
     partial = os.path.join(os.path.dirname(path), f".pagewalk.{os.getpid()}.partial")
     try:
         with put_back(), terminating():

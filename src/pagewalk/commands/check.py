@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 def command(against: str, **options: object) -> int:
     """Walk TARGET by two sources and show every page and every amount on which they differ.
 
-    What differs is asked again up to 20 times: the first source before the second and after it.
-    A difference is shown if it was there each time and the first source held still; what moved
-    meanwhile is counted. Exit code 4 when a difference stays. With --freeze the target cannot
-    change between the two walks, so a difference that stays is a real one.
+    Whatever differs is checked again, up to 20 times: the first source before the second and after
+    it. A difference is shown if it was there each time and the first source held still; what moved
+    in the meantime is only counted. Exit code 4 when a difference stays. With --freeze the target
+    cannot change between the two walks, so a difference that stays is a real one.
 
     \b
     pagewalk check $$ --freeze
@@ -52,7 +52,7 @@ def command(against: str, **options: object) -> int:
 
 
 def open_other(source: Source, against: str) -> Source:
-    """Return source ``against``; where auto chose just that for ``source``, the next best one."""
+    """Return source ``against``, or the next best one if auto chose ``against`` for ``source``."""
     from pagewalk.errors import BadRequest, NotPermitted, SourceUnavailable, Unsupported
     from pagewalk.sources import open_best, open_source
 

@@ -19,7 +19,7 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
 
     --all adds smaps' own fields: clean and dirty, referenced, lazyfree, SwapPss (all processes with
     swap are walked for it), page sizes, THPeligible, VmFlags. They need a source that reads page
-    tables. --columns takes them one by one.
+    tables. --columns takes any of them by name.
 
     \b
     pagewalk maps $$

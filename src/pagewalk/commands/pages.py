@@ -70,8 +70,10 @@ def selected(walked: Walk, test: object) -> Iterator[Pages]:
 
 
 def named(vmas: VMAs, name: str) -> list[int]:
-    """Return the rows of the VMAs called ``name``, those without a name being ``anon``; raises
-    BadRequest when there is none."""
+    """Return the rows of the VMAs called ``name`` (``anon``: those without a name).
+
+    Raises BadRequest when there is none.
+    """
     from pagewalk.address import called, listed
     from pagewalk.errors import BadRequest
 

@@ -47,8 +47,8 @@ MAPS_COLUMNS = ("size", "present", "rss", "not_present", "not_mapped", "swap", "
 LEAST_WANTED = ("special", "hugetlb", "zero", "shmem", "file", "anon", "not_mapped", "present",
                 "uss", "swap", "not_present")
 NAME_WIDTH = 14
-NAMED = 3  # objects that are held and not mapped
-ENDS = {True: " (freed on exit)", False: "", None: " (n/a whether freed on exit)"}
+NAMED = 3  # objects that are held but not mapped
+ENDS = {True: " (freed on exit)", False: "", None: " (n/a if freed on exit)"}
 KERNELS = "*"  # behind a total that is the kernel's own
 
 
@@ -97,7 +97,7 @@ def totals(table: Table, out: TextIO) -> None:
 
 
 def lazyfree(table: Table, out: TextIO) -> None:
-    """Write how much of anon is lazyfree, if any, and what that means."""
+    """Write how much of anon is lazyfree and what that means; nothing if there is none."""
     amount = table.totals.get("lazyfree")
     if amount:
         print(wrapped(f"lazyfree: {kib(amount)} KiB of anon were given up (MADV_FREE) and not"
@@ -106,7 +106,7 @@ def lazyfree(table: Table, out: TextIO) -> None:
 
 
 def held(table: Table, out: TextIO) -> None:
-    """Write what the process holds and does not map, by name; nothing where there is no such."""
+    """Write what the process holds but does not map, by name; nothing if there is none."""
     rows = [row for row in table.holdings or () if row.unmapped]
     if not rows:
         return
@@ -115,7 +115,7 @@ def held(table: Table, out: TextIO) -> None:
         named.append(f"and {len(rows) - NAMED} more")
     amount = kib(sum(row.unmapped for row in rows))
     least = "" if table.unmapped is not None else "at least "
-    print(wrapped(f"held and not mapped, KiB: {least}{amount}: {', '.join(named)}", out), file=out)
+    print(wrapped(f"held but not mapped, KiB: {least}{amount}: {', '.join(named)}", out), file=out)
 
 
 def label(name: str) -> str:
@@ -128,8 +128,8 @@ def total(table: Table, name: str) -> str:
 
 def marked(table: Table, shown: Sequence[str], out: TextIO) -> None:
     if set(shown) & set(table.from_kernel):
-        print(wrapped(f"{KERNELS} the kernel's own figure, from smaps_rollup: not counted here",
-                      out), file=out)
+        print(wrapped(f"{KERNELS} the kernel's own figure, from smaps_rollup, not counted by"
+                      " pagewalk", out), file=out)
 
 
 def biggest(table: Table, out: TextIO, room: int) -> None:
@@ -149,8 +149,8 @@ def maps(
 ) -> None:
     """Write every VMA with its amounts; a narrow terminal gets the columns that fit.
 
-    With ``everything`` no column is left out, the fields of smaps that are no amounts follow, and
-    VmFlags are printed behind the name.
+    With ``everything`` no column is left out, the fields of smaps that are not amounts follow, and
+    VmFlags are printed after the name.
     """
     room = None if everything else width(out)
     rows = list(range(len(table.vmas)))
@@ -202,7 +202,7 @@ def print_maps(
 
 
 def other_fields(table: Table, rows: list[int]) -> list[list[str]]:
-    # Smaps' fields that are no amounts, a column each, with its title.
+    # The fields of smaps that are not amounts, a column each, with its title.
     from pagewalk.proc.kernel import has_protection_keys
     from pagewalk.smaps import others
 
@@ -314,12 +314,12 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
 
 
 def compared(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
-    """Write the ledger, what of theirs has nothing to be compared with, what present has more."""
+    """Write the ledger, the kernel's numbers that ours are withheld for, and present beyond rss."""
     for line in ledger_lines([row for row in ledger if row.ours is not None], out):
         print(line, file=out)
     alone = [f"{row.against} {kib_exact(row.theirs)}" for row in ledger if row.ours is None]
     if alone:
-        print(wrapped(f"the kernel's alone, as ours is withheld: {', '.join(alone)}", out),
+        print(wrapped(f"not compared, as ours is withheld: {', '.join(alone)}", out),
               file=out)
     parts = beyond_rss(table)
     if parts:
@@ -427,10 +427,10 @@ def check(report: Report, out: TextIO) -> None:
 
 
 def check_moves(report: Report) -> Iterator[str]:
-    # What was no difference in the end, and who made it look like one.
+    # What turned out not to be a difference, and who made it look like one.
     for count, by_others, what in (
-        (report.moved, report.moved_by_others, "gone when asked again"),
-        (report.unsteady, report.unsteady_by_others, "about what never held still"),
+        (report.moved, report.moved_by_others, "gone when checked again"),
+        (report.unsteady, report.unsteady_by_others, "in what never held still"),
     ):
         if count - by_others:
             yield (f"{differences(count - by_others)} {what}: the pages of this process moved"
