@@ -5,10 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
+from pagewalk.errors import BadRequest
 from pagewalk.pages import U64
 from pagewalk.ranges import (
+    check,
     gaps,
     holder,
     inside,
@@ -139,3 +142,21 @@ def test_reaching_is_what_has_a_byte_in_the_span(ranges: Ranges, low: int, high:
     found = ranges[reaching(array(ranges), low, high)] if low < high else []
     wanted = set(range(low, high))
     assert found == [span for span in ranges if bytes_of([span]) & wanted]
+
+
+@pytest.mark.parametrize("given", [[[0, 4096], [4096, 8192]], [[4096, 4096]], []])
+def test_ranges_of_whole_pages_in_order_are_ranges(given: list[list[int]]) -> None:
+    check(array([(a, b) for a, b in given]), 4096)
+
+
+@pytest.mark.parametrize(("given", "says"), [
+    (array([(0, 4096), (0, 4096)]), "sorted"),
+    (array([(8192, 12288), (0, 4096)]), "sorted"),
+    (array([(8192, 4096)]), "sorted"),
+    (array([(1, 4096)]), "part of a page"),
+    (np.zeros(2, np.uint64), "u64"),
+    (np.zeros((1, 2), np.int64), "u64"),
+])
+def test_what_are_no_ranges_is_refused(given: U64, says: str) -> None:
+    with pytest.raises(BadRequest, match=says):
+        check(given, 4096)

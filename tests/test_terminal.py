@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import resource
+from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
@@ -74,3 +77,15 @@ def test_what_an_encoding_lacks_is_written_as_its_escape(
     name: str, encoding: str, expected: bytes
 ) -> None:
     assert encoded(name, encoding) == expected
+
+
+def test_a_full_disk_is_heard_of_behind_a_screen(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OSError) as caught, open(tmp_path / "out", "w") as out:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+            # Text that waits in the first buffer (8 KiB) and is too much for the second (4 KiB).
+            Screen(out, colours=False).write("x" * 8000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG

@@ -6,8 +6,10 @@ import mmap
 import os
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
+from pagewalk.errors import BadRequest
 from pagewalk.flags import KPF
 from pagewalk.pages import (
     READ,
@@ -200,3 +202,29 @@ def test_an_abandoned_walk_gives_its_descriptors_back() -> None:
     walked.batches.close()  # type: ignore[attr-defined]
     assert os.listdir("/proc/self/fd") == before
     assert not walked.outcome.done
+
+
+def test_a_walk_that_nobody_consumes_gives_its_descriptors_back() -> None:
+    walk(os.getpid())
+    before = os.listdir("/proc/self/fd")
+    walk(os.getpid())
+    next(walk(os.getpid()).batches)
+    next(walk(os.getpid()).sums)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_walk_gives_its_descriptors_back_once() -> None:
+    walked = walk(os.getpid())
+    for _ in walked.batches:
+        pass
+    # The numbers that the walk gave back are these by now.
+    others = [os.open("/dev/null", os.O_RDONLY) for _ in range(50)]
+    try:
+        with pytest.raises(BadRequest, match="once"):
+            next(walked.sums)
+        del walked
+        for fd in others:
+            os.fstat(fd)
+    finally:
+        for fd in others:
+            os.close(fd)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pagewalk.errors import BadRequest
 from pagewalk.pages import I64, U64, Bool
 
 
@@ -128,3 +129,14 @@ def gaps(covered: U64, start: int, end: int) -> U64:
     low, high = np.maximum(low, np.uint64(start)), np.minimum(high, last)
     free = low < high
     return np.stack([low[free], high[free]], axis=1)
+
+
+def check(ranges: U64, page: int) -> None:
+    """Raise BadRequest unless ``ranges`` are u64[k, 2], whole pages, sorted, none of them twice."""
+    if ranges.dtype != np.uint64 or ranges.ndim != 2 or ranges.shape[1] != 2:
+        raise BadRequest(f"ranges are u64[k, 2], not {ranges.dtype}{list(ranges.shape)}")
+    if (ranges % np.uint64(page)).any():
+        raise BadRequest(f"cannot walk part of a page of {page} bytes")
+    bounds = ranges.ravel()
+    if (bounds[1:] < bounds[:-1]).any():
+        raise BadRequest("ranges have to be sorted, and must not overlap")

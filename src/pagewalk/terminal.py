@@ -82,6 +82,13 @@ class Screen(io.TextIOBase):
         """Flush the stream beneath."""
         self._out.flush()
 
+    def close(self) -> None:
+        """Leave the stream beneath as it is.
+
+        Python closes a stream that nobody has any more, and drops the error if that flushes one to
+        a full disk: whoever opened the stream beneath would never hear of it.
+        """
+
     def isatty(self) -> bool:
         """Return whether the stream beneath is a terminal."""
         return self._out.isatty()

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from pagewalk.afterwards import look_back
+from pagewalk.errors import BadRequest
 from pagewalk.outcome import Outcome
 from pagewalk.pages import (
     I64,
@@ -28,7 +29,7 @@ from pagewalk.proc.namespace import number_in_proc
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.stall import BUDGET_NS
 from pagewalk.proc.target import open_target
-from pagewalk.ranges import holder, intersect
+from pagewalk.ranges import check, holder, intersect
 from pagewalk.rows import (
     doubt_rows,
     fill,
@@ -101,8 +102,11 @@ def walk(
     what is not populated. ``ranges`` u64[k, 2] restricts the walk (sorted, half open).
 
     Nothing is read before the batches are consumed, but the VMAs. Raises BadTarget, ProcessGone,
-    NotPermitted, NoAddressSpace, SourceUnavailable; consuming the batches may raise ProcessGone.
+    NotPermitted, NoAddressSpace, SourceUnavailable, BadRequest for ranges that are none; consuming
+    the batches may raise ProcessGone.
     """
+    if ranges is not None:
+        check(ranges, PAGE)
     opened = open_process(target, source, budget_ns) if isinstance(target, int) else target
     try:
         vmas = opened.vmas()
@@ -127,7 +131,8 @@ def walk(
             counts = with_absent(counts, covered(vmas, wanted))
         sums = batches = run(opened, vmas, outcome, counts)
     if isinstance(target, int):
-        batches, sums = closing(batches, opened), closing(sums, opened)
+        lease = Lease(opened)
+        batches, sums = closing(batches, lease), closing(sums, lease)
     return Walk(
         pid=opened.target.pid,
         name=opened.target.name,
@@ -177,11 +182,33 @@ def close(source: Source) -> None:
     source.target.close()
 
 
-def closing(batches: Iterator[Rows], source: Source) -> Iterator[Rows]:
+class Lease:
+    """A source that a walk opened itself: given back once, at the walk's end or when it is dropped.
+
+    The second of two who give it back would close descriptors that are somebody else's by then.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source: Source | None = source
+
+    def end(self) -> None:
+        """Give the source back, unless that was done."""
+        source, self.source = self.source, None
+        if source is not None:
+            close(source)
+
+    def __del__(self) -> None:
+        # A generator that was never started runs no `finally`.
+        self.end()
+
+
+def closing(batches: Iterator[Rows], lease: Lease) -> Iterator[Rows]:
+    if lease.source is None:
+        raise BadRequest("this walk is over: its batches or its sums can be consumed once")
     try:
         yield from batches
     finally:
-        close(source)
+        lease.end()
 
 
 def covered(vmas: VMAs, wanted: U64) -> I64:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from click.shell_completion import BashComplete
 
 from pagewalk.cli import COMMANDS, cli, main
-from pagewalk.commands import Request, complete_target, note
+from pagewalk.commands import Request, complete_target, note, output
 from pagewalk.proc.processes import Process
 from tests.render.written import HOSTILE, seen
 from tests.targets import asleep
@@ -205,6 +206,42 @@ def test_a_file_name_may_be_as_long_as_any(sleeper: str, tmp_path: Path) -> None
     out = tmp_path / ("x" * 255)
     assert main(["show", sleeper, "--quiet", "--output", str(out)]) in (0, 3)
     assert os.listdir(tmp_path) == [out.name]
+
+
+@pytest.mark.parametrize("form", ["text", "csv", "json"])
+def test_a_disk_that_is_full_fails_the_command_and_leaves_nothing(
+    sleeper: str, tmp_path: Path, form: str
+) -> None:
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pagewalk", "maps", sleeper, "-f", form, "-o", tmp_path / "out"],
+        preexec_fn=small_files, capture_output=True, text=True, timeout=240, check=False,
+    )
+    assert done.returncode == 1 and "File too large" in done.stderr, done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_who_writes_to_the_same_folder_is_left_alone(tmp_path: Path) -> None:
+    # The other one may have our number, in a PID namespace of its own.
+    with output(str(tmp_path / "a")) as one, output(str(tmp_path / "b")) as other:
+        one.write("a")
+        other.write("b")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "a", "b": "b"}
+
+
+@pytest.mark.parametrize("mebibytes", [30, 45, 60])
+def test_a_library_that_finds_no_memory_is_one_sentence(sleeper: str, mebibytes: int) -> None:
+    def little_memory() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (mebibytes << 20, mebibytes << 20))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pagewalk", "show", sleeper],
+        preexec_fn=little_memory, capture_output=True, text=True, timeout=240, check=False,
+    )
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("pagewalk: ")
 
 
 def test_target_alone_means_show(sleeper: str, capsys: pytest.CaptureFixture[str]) -> None:

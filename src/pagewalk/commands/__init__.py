@@ -163,17 +163,21 @@ def output(path: str | None) -> Iterator[TextIO]:
         return
     from pagewalk.proc.freeze import terminating
 
-    # Its name does not grow with FILE's, which may be as long as names can be.
-    partial = os.path.join(os.path.dirname(path), f".pagewalk.{os.getpid()}.partial")
+    # Its name does not grow with FILE's, which may be as long as names can be. A process id would
+    # not do: another container that writes to the same folder may have the same.
+    partial = os.path.join(os.path.dirname(path), f".pagewalk.{os.urandom(6).hex()}.partial")
+    made = False
     try:
         with put_back(), terminating():
             fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            made = True
             with open(fd, "w", **EXACT) as out:
                 yield out
             os.replace(partial, path)
     except BaseException as err:
-        with suppress(OSError):
-            os.unlink(partial)
+        if made:
+            with suppress(OSError):
+                os.unlink(partial)
         if isinstance(err, OSError) and err.filename == partial:
             err.filename = path
         raise
