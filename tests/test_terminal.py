@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from pagewalk.terminal import BOLD, PLAIN, Screen, harmless, keep_names, printable
+from pagewalk.terminal import BOLD, PLAIN, Screen, harmless, keep_names, printable, width
 from tests.properties import always
 from tests.render.written import HOSTILE, Terminal, seen
 
@@ -89,3 +89,11 @@ def test_a_full_disk_is_heard_of_behind_a_screen(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.errno == errno.EFBIG
+
+
+@pytest.mark.parametrize("says", ["", "0", "-80", "\u00b2", "8\u0663", "9" * 5000, "80 "])
+def test_columns_that_are_no_width_are_passed_over(
+    says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", says)
+    assert width(io.StringIO()) is None and width(Terminal()) == 80

@@ -139,9 +139,9 @@ def main(args: list[str] | None = None) -> int:
         return fail("out of memory", 1)
     except ImportError as err:
         # numpy's is a page long; its cause, such as a library that found no memory, is one line.
-        why = str(err.__cause__ or err).strip().splitlines()[-1:] or [type(err).__name__]
-        return fail(f"cannot load a part of the program: {why[0]}; install it again, or with more"
-                    " memory", 1)
+        why = str(err.__cause__ or err).strip().rpartition("\n")[2]
+        return fail(f"cannot load a part of the program: {why}; give it more memory, or install it"
+                    " again", 1)
 
 
 def run() -> NoReturn:

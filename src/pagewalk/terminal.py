@@ -25,16 +25,21 @@ UNSEEN = re.compile(
 
 def width(out: TextIO) -> int | None:
     """Return the columns of the terminal behind ``out``, or None where it is none."""
+    wide = environ_width()
     if not out.isatty():
-        wide = os.environ.get("COLUMNS", "")
-        return int(wide) if wide.isdigit() and int(wide) >= 40 else None
-    wide = os.environ.get("COLUMNS", "")
-    if wide.isdigit() and int(wide):
-        return int(wide)
+        return wide if wide >= 40 else None
+    if wide:
+        return wide
     try:
         return os.get_terminal_size(out.fileno()).columns or 80
     except (OSError, ValueError):  # a terminal that is none, such as a test's
         return 80
+
+
+def environ_width() -> int:
+    """Return what COLUMNS says, 0 where it says nothing that is a width."""
+    wide = os.environ.get("COLUMNS", "")
+    return int(wide) if re.fullmatch("[0-9]{1,9}", wide) else 0
 
 
 def paint(out: TextIO, colour: str, text: str) -> str:
