@@ -63,13 +63,16 @@ def by_rule(frames: list[Frame]) -> dict[str, list[int]]:
     return out
 
 
-@pytest.fixture(params=[254, 2], ids=["bytes", "overflow"])
+@pytest.fixture(params=[(254, 0), (2, 0), (254, 20), (2, 200)],
+                ids=["bytes", "overflow", "few at first", "few and overflow"])
 def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let frames lie in several chunks, and a byte count far enough or not."""
+    """Let frames lie in several chunks, and a byte count far enough or not; or let them wait."""
+    most, few = request.param
     monkeypatch.setattr(held, "CHUNK", 8)
     monkeypatch.setattr(held, "CHUNK_SHIFT", np.uint64(3))
     monkeypatch.setattr(held, "TOGETHER", 7)
-    monkeypatch.setattr(held, "MOST", request.param)
+    monkeypatch.setattr(held, "MOST", most)
+    monkeypatch.setattr(held, "FEW", few)
 
 
 @pytest.mark.usefixtures("small")
@@ -109,8 +112,18 @@ HEAP, BIG = by_hand.HEAP, by_hand.BIG
 
 def test_a_page_that_is_mapped_once_is_not_among_them() -> None:
     once: Row = (HEAP, PAGE, State.ANON, ONCE, 8, ("anon",), 1)
-    twice: Row = (HEAP + PAGE, PAGE, State.ANON, HERE, 9, ("anon",), 2)
+    twice: Row = (HEAP + PAGE, PAGE, State.ANON, HERE, 9, ("anon", "ksm"), 2)
     assert shared(once, twice) == [(9, PAGE, 2)]
+
+
+def test_an_anonymous_page_that_others_map_too_is_held_and_not_freed() -> None:
+    ours: Row = (HEAP, PAGE, State.ANON, ONCE, 8, ("anon",), 1)
+    inherited: Row = (HEAP + PAGE, PAGE, State.ANON, HERE, 9, ("anon",), 3)
+    merged: Row = (HEAP + 2 * PAGE, PAGE, State.ANON, HERE, 10, ("anon", "ksm"), 2)
+    again: Row = (HEAP + 3 * PAGE, PAGE, State.ANON, HERE, 10, ("anon", "ksm"), 2)
+    assert shared(inherited) == []
+    table = by_hand.table([ours, inherited, merged, again])
+    assert (table.totals["distinct"], table.totals["freed"]) == (3 * PAGE, 2 * PAGE)
 
 
 def test_nothing_that_is_not_ram_is_among_them() -> None:
@@ -125,7 +138,7 @@ def test_nothing_that_is_not_ram_is_among_them() -> None:
 
 @pytest.mark.usefixtures("small")
 def test_a_huge_page_is_its_base_pages_and_a_hugetlb_page_is_one() -> None:
-    thp: Row = (BIG, THP, State.ANON, HERE | Flag.HUGE, 0x400, ("anon", "head", "thp"), 2)
+    thp: Row = (BIG, THP, State.FILE, HERE | Flag.HUGE, 0x400, ("lru", "head", "thp"), 2)
     assert shared(thp) == [(0x400 + i, PAGE, 2) for i in range(512)]
     huge: Row = (BIG, THP, State.HUGETLB, HERE | Flag.HUGE, 0x400, ("huge",), 2)
     assert shared(huge) == [(0x400, THP, 2)]

@@ -113,21 +113,23 @@ def test_a_hugetlb_page_has_one_mapcount() -> None:
 
 
 def test_neighbours_that_are_alike_are_summed_up_as_one_row() -> None:
-    # Of 6 pages of the heap 2 and 3 are mapped twice, and the last is a swap entry; the page before
-    # them is the program's, and like the heap's first but for its VMA.
+    # Of 6 pages of the heap 2 and 3 are mapped twice, by KSM, and the last is a swap entry. The
+    # page before them is the program's, and like the heap's first but for its VMA.
     pages = leaves(
         (VMAS.end[0] - PAGE, 12, PRESENT, 7),
         *((HEAP + i * PAGE, 12, PRESENT, 10 + i) for i in range(5)),
         (HEAP + 5 * PAGE, 12, SWAP, 33),
     )
-    frames = FrameList({7: int(ANON)} | {10 + i: int(ANON) for i in range(5)}, {12: 2, 13: 2})
+    merged = int(ANON) | 1 << KPF["ksm"]
+    kinds = {number: int(ANON) for number in (7, 10, 11, 14)} | {12: merged, 13: merged}
+    frames = FrameList(kinds, {12: 2, 13: 2})
     counts, shared = sum_batches(VMAS, [pages], frames)
     assert isinstance(counts, Counts) and isinstance(shared, Shared)
     assert counts.vma.tolist() == [0, 1, 1, 1, 1]
     assert counts.size.tolist() == [PAGE, 2 * PAGE, 2 * PAGE, PAGE, PAGE]
     assert counts.state.tolist() == [State.ANON] * 4 + [State.SWAPPED]
     assert counts.mapcount is not None and counts.mapcount.tolist() == [1, 1, 2, 1, 0]
-    # What is mapped twice comes page by page as well, with its frame.
+    # What one process may map twice comes page by page as well, with its frame.
     assert (shared.vma.tolist(), shared.pfn.tolist()) == ([1, 1], [12, 13])
     assert (shared.size.tolist(), shared.mapcount.tolist()) == ([PAGE, PAGE], [2, 2])
 

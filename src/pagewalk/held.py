@@ -1,14 +1,16 @@
 """Which page frames a process holds, each once, and which of them nobody else maps. No I/O.
 
-A page that is mapped once is one frame, and this process's alone. Only of the others is anything
-kept: three bytes a frame, however often it is mapped. So a process that shares its libraries alone
-costs a few pages, and a terabyte that others map too 768 MiB.
+A page that is mapped once is one frame, and this process's alone. An anonymous page that is mapped
+more often is one frame too, and others map it. Only of the rest, pages of files and objects and
+those that KSM merged, is anything kept: three bytes a frame, however often it is mapped. So a
+process that shares its libraries and its heap costs a few pages, and a terabyte of a file 768 MiB.
 """
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +23,6 @@ from pagewalk.pages import (
     U64,
     Bool,
     Counts,
-    Flag,
     Keeper,
     Pages,
     Shared,
@@ -29,13 +30,16 @@ from pagewalk.pages import (
     take,
 )
 from pagewalk.proc.pagemap import PAGE
-from pagewalk.states import HELD, KEEPERS, untold
+from pagewalk.states import HELD, KEEPERS, maybe_repeated, untold
 
 ANON = np.uint64(1 << KPF["anon"])
 CHUNK_SHIFT = np.uint64(24)
 CHUNK = 1 << 24  # frames: 64 GiB of RAM
 MOST = 254  # mappings of a frame by this process, as far as a byte counts them
 TOGETHER = 1 << 17  # base pages that one step looks at: their columns stay in the cache
+# Mappings that are cheaper to sort than to find a place for by frame: frames lie far apart in RAM,
+# and each place may be in a page of its own, which is faulted in for it.
+FEW = 1 << 14
 
 
 class Seen(NamedTuple):
@@ -58,28 +62,38 @@ class Held:
     objects: I64
     own: I64
     sole: I64
+    waiting: list[Shared] = field(default_factory=list)
     chunks: dict[int, Seen] = field(default_factory=dict)
     # Frames mapped more often than a byte counts, and more than once by this process: (row, how
     # often this process maps it beside the first time).
     often: list[tuple[Shared, I64]] = field(default_factory=list)
 
     def add(self, pages: Counts) -> None:
-        """Add the pages in ``pages`` that are mapped once."""
+        """Add the pages in ``pages`` that this process maps once."""
         if pages.mapcount is None or pages.kflags is None:
             return
-        rows = np.flatnonzero(HELD[pages.state] & once(pages))
+        rows = np.flatnonzero(HELD[pages.state] & ~maybe_repeated(pages))
         if len(rows) == 0:
             return
+        alone = pages.mapcount[rows] == 1
         vma, size = pages.vma[rows], pages.size[rows].astype(np.int64)
         keeper = keepers(pages.state[rows], pages.kflags[rows])
         tally(self.frames, vma, size)
-        own, of_object = keeper == Keeper.MAPPINGS.value, keeper == Keeper.OBJECT.value
+        own = (keeper == Keeper.MAPPINGS.value) & alone
+        of_object = keeper == Keeper.OBJECT.value
         tally(self.own, vma, size, own)
         tally(self.objects, vma, size, of_object)
         tally(self.sole, vma, size, of_object)
 
     def add_shared(self, rows: Shared) -> None:
         """Add pages that may be mapped more than once."""
+        self.waiting.append(rows)
+        if self.chunks or sum(map(len, self.waiting)) > FEW:
+            for part in self.waiting:
+                self.place(part)
+            self.waiting.clear()
+
+    def place(self, rows: Shared) -> None:
         for at in range(0, len(rows), TOGETHER):
             part = take(rows, slice(at, at + TOGETHER))
             number = part.pfn >> CHUNK_SHIFT
@@ -113,7 +127,7 @@ class Held:
 
     def blank(self) -> Seen:
         few = len(self.frames) < 1 << 16
-        return Seen(np.zeros(CHUNK, np.uint8), np.zeros(CHUNK, np.uint16 if few else np.uint32))
+        return Seen(untouched(np.uint8), untouched(np.uint16 if few else np.uint32))
 
     def step(self, seen: Seen, at: I64, times: I64 | int, rows: Shared) -> None:
         # `rows` are different frames, at `at`, that this process maps `times` more.
@@ -153,6 +167,11 @@ class Held:
 
     def finish(self) -> None:
         """Add what only the end tells; to be called once, after the last page."""
+        if self.waiting:  # which are few: their frames are numbered anew, close together
+            few = joined(self.waiting)
+            _, number = np.unique(few.pfn, return_inverse=True)
+            self.place(replace(few, pfn=number.astype(np.uint64)))
+            self.waiting.clear()
         for rows, more in self.often:
             mine = more + 1 >= rows.mapcount.astype(np.int64)
             at = (rows.pfn & np.uint64(CHUNK - 1)).astype(np.int64)
@@ -166,6 +185,12 @@ def empty(count: int) -> Held:
     """Return the sums of a walk over ``count`` VMAs before its first page."""
     frames, objects, own, sole = (np.zeros(count, np.int64) for _ in range(4))
     return Held(frames, objects, own, sole)
+
+
+def untouched(kind: type[np.unsignedinteger[Any]]) -> npt.NDArray[Any]:
+    # CHUNK zeros that take memory where they are written to. np.zeros might get memory that was
+    # used before, and write them all.
+    return np.frombuffer(mmap.mmap(-1, CHUNK * np.dtype(kind).itemsize), kind)
 
 
 def tally(column: I64, vma: I64, size: I64, where: Bool | None = None) -> None:
@@ -193,15 +218,6 @@ def joined(parts: list[Shared]) -> Shared:
     ))
 
 
-def once(pages: Counts | Pages) -> Bool:
-    # Mapped once, in a page table of this process's own.
-    assert pages.mapcount is not None
-    foreign = pages.state == State.HUGETLB.value
-    foreign &= pages.flags & np.uint32(Flag.EXCLUSIVE.value) == 0
-    mask: Bool = (pages.mapcount == 1) & ~foreign
-    return mask
-
-
 def keepers(state: U8, kflags: U64) -> U8:
     keeper = KEEPERS[state]
     keeper[(state == State.HUGETLB.value) & (kflags & ANON != 0)] = Keeper.MAPPINGS.value
@@ -209,7 +225,7 @@ def keepers(state: U8, kflags: U64) -> U8:
 
 
 def shared_rows(pages: Pages) -> Iterator[Shared]:
-    """Yield the pages in ``pages`` that may be mapped more than once, a base page a row.
+    """Yield the pages in ``pages`` that this process may map more than once, a base page a row.
 
     A hugetlb page is one row. Where a page table is another process's too, nobody tells how often
     the page is mapped: ``mapcount`` is then 0, as it is of a page on the move. Of a frame that the
@@ -217,7 +233,7 @@ def shared_rows(pages: Pages) -> Iterator[Shared]:
     """
     if pages.pfn is None or pages.mapcount is None or pages.kflags is None:
         return
-    rows = np.flatnonzero(HELD[pages.state] & ~once(pages))
+    rows = np.flatnonzero(maybe_repeated(pages))
     if len(rows) == 0:
         return
     pages = take(pages, rows)

@@ -31,7 +31,7 @@ from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.ranges import gaps, holder, intersect
 from pagewalk.scan import Doubts
-from pagewalk.states import HOLE_STATES, classify
+from pagewalk.states import HOLE_STATES, classify, maybe_repeated
 
 HUGETLB = np.uint64(1 << KPF["huge"])
 PAGE_SHIFT = PAGE.bit_length() - 1
@@ -64,8 +64,10 @@ def sum_batches(
         if kflags is None or mapcount is None or (leaves.shift != PAGE_SHIFT).any():
             yield join_looked_up(vmas, leaves, kflags, mapcount, frames)
             continue
-        yield sum_alike(vmas, leaves, kflags, mapcount)
-        rows = np.flatnonzero(mapcount != 1)
+        counts = sum_alike(vmas, leaves, kflags, mapcount)
+        yield counts
+        pages = (counts.size // np.uint64(PAGE)).astype(np.int64)
+        rows = np.flatnonzero(np.repeat(maybe_repeated(counts), pages))
         if len(rows):
             yield from shared_rows(
                 join_columns(vmas, take(leaves, rows), kflags[rows], mapcount[rows])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from pagewalk.flags import KPF
-from pagewalk.pages import U8, U32, U64, Backing, Bool, Flag, Keeper, State
+from pagewalk.pages import U8, U32, U64, Backing, Bool, Counts, Flag, Keeper, Pages, State
 
 LARGE = np.uint64(1 << KPF["head"] | 1 << KPF["tail"] | 1 << KPF["thp"])
 NO_FRAME = np.uint64(1 << KPF["nopage"])
@@ -108,3 +108,27 @@ def kind_by_vma(flags: U32, backing: U8) -> U8:
     kind[backing == Backing.HUGETLB.value] = State.HUGETLB
     kind[flags & Flag.ZERO.value != 0] = State.ZERO
     return kind
+
+
+def once(pages: Counts | Pages) -> Bool:
+    # Mapped once, in a page table of this process's own.
+    assert pages.mapcount is not None
+    foreign = pages.state == State.HUGETLB.value
+    foreign &= pages.flags & np.uint32(Flag.EXCLUSIVE.value) == 0
+    mask: Bool = (pages.mapcount == 1) & ~foreign
+    return mask
+
+
+def inherited(pages: Counts | Pages) -> Bool:
+    # Anonymous, and mapped by others too: this process maps it once all the same. Such a page has
+    # one address in each address space (vma_address, mm/rmap.c, which goes by its index), unless
+    # KSM merged it.
+    assert pages.mapcount is not None and pages.kflags is not None
+    mask: Bool = (pages.state == State.ANON.value) & (pages.mapcount > 1)
+    return mask & ~has(pages.kflags, "ksm")
+
+
+def maybe_repeated(pages: Counts | Pages) -> Bool:
+    """Return a mask of the pages in RAM that this process may map more than once."""
+    mask: Bool = HELD[pages.state] & ~once(pages) & ~inherited(pages)
+    return mask

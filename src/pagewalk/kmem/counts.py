@@ -18,11 +18,12 @@ from pagewalk.pages import (
     Shared,
     State,
     VMAs,
+    take,
 )
 from pagewalk.paging import Arch
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.scan import ReadTables
-from pagewalk.states import HELD, HOLE_STATES, KEEPERS, classify
+from pagewalk.states import HOLE_STATES, KEEPERS, classify, maybe_repeated
 from pagewalk.tally import Gaps, Kind
 
 VM_PFNMAP = 0x400  # include/linux/mm.h
@@ -44,28 +45,33 @@ def run_counts(vmas: VMAs, vma: I64, runs: Runs) -> Counts:
     return Counts(vma, state, flags, size, runs.flags, runs.mapcount)
 
 
-def run_frames(vmas: VMAs, vma: I64, runs: Runs, pfns: U64) -> Shared:
-    """Return those of ``runs`` of the VMAs ``vma`` that may be mapped more than once.
+def run_frames(counts: Counts, pfns: U64) -> Shared:
+    """Return those pages of ``counts``, of runs of base pages, that may be mapped more than once.
 
     ``pfns`` u64 are the frames of all their pages, in order.
     """
-    state = run_counts(vmas, vma, runs).state
-    wanted = HELD[state] & (runs.mapcount != 1)
-    pages = np.repeat(wanted, runs.pages)
-    times = runs.pages[wanted]
+    assert counts.mapcount is not None
+    wanted = maybe_repeated(counts)
+    times = (counts.size // np.uint64(PAGE)).astype(np.int64)
+    pages, times = np.repeat(wanted, times), times[wanted]
     size = np.full(int(times.sum()), PAGE, np.uint64)
-    each = (vma[wanted], runs.mapcount[wanted], KEEPERS[state[wanted]])
-    row, mapcount, keeper = (np.repeat(column, times) for column in each)
-    return Shared(row, pfns[pages], size, mapcount, keeper)
+    return Shared(
+        np.repeat(counts.vma[wanted], times),
+        pfns[pages],
+        size,
+        np.repeat(counts.mapcount[wanted], times),
+        np.repeat(KEEPERS[counts.state[wanted]], times),
+    )
 
 
 def shared_frames(
     arch: Arch, read_tables: ReadTables, vmas: VMAs, vma: I64, phys: U64, runs: Runs
-) -> tuple[Runs, list[Shared], I64]:
-    """Return ``runs`` of the tables at ``phys`` in the VMAs ``vma``, the frames of those that may
-    be mapped more than once, and the tables that changed meanwhile, whose runs are left out."""
-    tables = np.unique(runs.table[runs.mapcount != 1])
-    found, torn = [], [tables[:0]]
+) -> tuple[list[Counts | Shared], I64]:
+    """Return ``runs`` of the tables at ``phys`` in the VMAs ``vma`` as Counts, the frames of those
+    that may be mapped more than once, and the tables that changed meanwhile, which are left out."""
+    counts = run_counts(vmas, vma[runs.table], runs)
+    tables = np.unique(runs.table[maybe_repeated(counts)])
+    found, torn = list[Counts | Shared](), [tables[:0]]
     for first in range(0, len(tables), TABLES):
         some = tables[first : first + TABLES]
         entries, ok = read_tables(phys[some])
@@ -74,10 +80,11 @@ def shared_frames(
         torn.append(some[~same])
         entries = entries[same]
         pfns = arch.address(arch, entries[entries != 0]) >> np.uint64(arch.page_shift)
-        part = runs.of(some[same])
-        found.append(run_frames(vmas, vma[part.table], part, pfns))
+        found.append(run_frames(take(counts, np.isin(runs.table, some[same])), pfns))
     changed = np.concatenate(torn)
-    return runs.but(changed) if len(changed) else runs, found, changed
+    if len(changed):
+        counts = take(counts, ~np.isin(runs.table, changed))
+    return [counts, *found], changed
 
 
 def alone_counts(vma: I64, pages: I64) -> Counts:

@@ -120,18 +120,6 @@ class Runs(NamedTuple):
     flags: U64
     mapcount: U64
 
-    def of(self, tables: I64) -> Runs:
-        """Return the runs of ``tables`` (i64, ascending)."""
-        return self.take(np.isin(self.table, tables))
-
-    def but(self, tables: I64) -> Runs:
-        """Return the runs of all but ``tables``."""
-        return self.take(~np.isin(self.table, tables))
-
-    def take(self, rows: Bool) -> Runs:
-        """Return the runs in ``rows``, a mask."""
-        return Runs(self.table[rows], self.pages[rows], self.flags[rows], self.mapcount[rows])
-
 
 class StructPages:
     """Frame flags and mapcounts from struct page; see proc.frames.FrameReader."""

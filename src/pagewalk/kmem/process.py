@@ -28,7 +28,6 @@ from pagewalk.kmem.counts import (
     VM_PFNMAP,
     alone_counts,
     gap_counts,
-    run_counts,
     shared_frames,
     tallied,
 )
@@ -276,11 +275,11 @@ class KernelSource:
             if len(rest) and condenser is not None:
                 addresses = self.machine.direct_map.addresses(phys[rest])
                 found, pages[rest] = frames.runs(condenser, addresses)
-                found, shared, torn = shared_frames(
+                parts, torn = shared_frames(
                     self.machine.arch, self.read_tables, vmas, row[owner[rest]], phys[rest], found
                 )
                 pages[rest[torn]] = -1
-                runs.extend([run_counts(vmas, row[owner[rest[found.table]]], found), *shared])
+                runs.extend(parts)
             return pages
 
         for part in sweep(
