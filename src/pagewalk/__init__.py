@@ -7,7 +7,7 @@ The names are imported when first used, so that ``pagewalk --help`` does not wai
 See docs/python-api.md.
 """
 
-# Nothing is imported to start with: what a Ctrl-C meets before __main__ can answer it is short.
+# Nothing is imported up front: little may run before __main__ can answer a Ctrl-C.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

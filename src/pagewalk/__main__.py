@@ -4,7 +4,7 @@ try:
     from pagewalk.interrupt import end_at_once
 
     end_at_once()
-except KeyboardInterrupt:  # it came before the line above was through
+except KeyboardInterrupt:  # it came before the handler was set
     import os
 
     os._exit(130)

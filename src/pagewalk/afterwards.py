@@ -40,7 +40,9 @@ def withholding(outcome: Outcome, what: str) -> Iterator[None]:
 def reason(err: Exception) -> str:
     if isinstance(err, OSError):
         return err.strerror or str(err)
-    return f"this kernel's BTF has no {err.args[0]}" if isinstance(err, LookupError) else str(err)
+    if isinstance(err, PagewalkError):
+        return str(err)
+    return f"this kernel's BTF has no {err.args[0]}"
 
 
 def look_back(source: Source, vmas: VMAs, outcome: Outcome) -> None:

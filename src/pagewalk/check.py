@@ -12,7 +12,7 @@ import numpy as np
 from pagewalk.account import Table, by_vma
 from pagewalk.pages import I64, U64, Bool, Pages, State, VMAs, join, take
 from pagewalk.proc.pagemap import PAGE
-from pagewalk.ranges import gaps, inside, intersect
+from pagewalk.ranges import gaps, inside, intersect, union
 from pagewalk.sources import Source
 from pagewalk.states import untold
 from pagewalk.walking import walk
@@ -165,11 +165,8 @@ def comparable(vmas: VMAs) -> tuple[list[str], U64]:
 
 def touched(found: list[Difference], vmas: VMAs) -> U64:
     """Return the parts of ``vmas`` that ``found`` is about, as ranges (u64[k, 2])."""
-    spans = np.array(sorted({(d.addr, d.addr + d.size) for d in found}), np.uint64).reshape(-1, 2)
-    furthest = np.maximum.accumulate(spans[:, 1])
-    heads = np.flatnonzero(np.append(True, spans[1:, 0] > furthest[:-1]))
-    tails = np.append(heads[1:], len(spans)) - 1
-    return intersect(vmas.ranges, np.stack([spans[heads, 0], furthest[tails]], axis=1))[0]
+    spans = np.array([(d.addr, d.addr + d.size) for d in found], np.uint64).reshape(-1, 2)
+    return intersect(vmas.ranges, union(spans))[0]
 
 
 def page_differences(

@@ -1,9 +1,9 @@
 """Which VMAs may get huge pages: smaps' THPeligible, worked out from the kernel's own rule. No I/O.
 
-The rule is thp_vma_allowable_orders() (mm/huge_memory.c, up to 6.7 hugepage_vma_check), which is
+The rule is thp_vma_allowable_orders() (mm/huge_memory.c, up to 6.7 hugepage_vma_check). It is
 policy: what the machine's settings, the process and the VMA's flags, size and place allow. It
-changes with most releases, so outside of KNOWN nothing is told. An order is the power of two of a
-size in base pages, a mask has bit n set for order n.
+changes with most releases, so for those outside KNOWN nothing is claimed. An order is the power of
+two of a size in base pages; a mask has bit n set for order n.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pagewalk.proc.hugepages import Policy
 KNOWN = ((6, 1), (6, 18))
 BY_SIZE = (6, 8)  # the settings of each size
 MASKED = (6, 17)  # shmem's orders are among those that fit
-EXCEPT_ADVISED = (6, 18)  # a process may be without huge pages but for MADV_HUGEPAGE
+EXCEPT_ADVISED = (6, 18)  # a process may have huge pages disabled except with MADV_HUGEPAGE
 UNKNOWN = -1
 PAGE_SHIFT, PMD_ORDER, PUD_ORDER = 12, 9, 18
 # include/linux/huge_mm.h: THP_ORDERS_ALL_ANON, _FILE_DEFAULT, _SPECIAL
@@ -40,8 +40,8 @@ def eligible(
 ) -> I64:
     """Return for each VMA 1 if it may get huge pages, 0 if not, UNKNOWN where that is not known.
 
-    ``policy`` is None on a kernel without huge pages. ``file_thp`` says whether files may get some
-    too (CONFIG_READ_ONLY_THP_FOR_FS), None where that is not known.
+    ``policy`` is None on a kernel without huge pages. ``file_thp`` says whether files may have huge
+    pages too (CONFIG_READ_ONLY_THP_FOR_FS), None where that is not known. Returns i64[n].
     """
     count = len(of.vma.start)
     if policy is None:
@@ -77,7 +77,7 @@ def fitting(of: Mappings, anon: Bool, release: tuple[int, int]) -> U64:
     fits = np.zeros(len(start), np.uint64)
     for order in (*FILE_ORDERS, PUD_ORDER):
         size = np.uint64(1 << PAGE_SHIFT + order)
-        # thp_vma_suitable_order: the last aligned block, and of a file the same place in it
+        # thp_vma_suitable_order: the last aligned block, aligned in the file as well
         block = np.where(end >= size, end - size, np.uint64(0)) & ~(size - np.uint64(1))
         suits = (block >= start) & (block + size <= end) & (end - start >= size)
         suits &= anon | ((start - of.vma.offset) & (size - np.uint64(1)) == 0)
@@ -116,7 +116,7 @@ def shmem(
     force = policy.shmem == "force"
     top = (of.mount == MOUNT_ALWAYS) | force
     top |= ((of.mount == MOUNT_ADVISE) | (of.mount == MOUNT_WITHIN_SIZE)) & advised
-    # Whether the page is inside of the object is not looked at here.
+    # Whether the page lies within the object is not checked here.
     unknown = (of.mount == MOUNT_WITHIN_SIZE) & ~top
     mask = np.where(top, np.uint64(1 << PMD_ORDER), np.uint64(0))
     if policy.shmem_orders:

@@ -11,7 +11,7 @@
     +-- SourceUnavailable         exit 1   this machine or these rights cannot serve that source
         +-- NotInBtf              exit 1   this kernel's BTF lacks what that source needs
     +-- BadTable                  exit 1   a page table that no kernel would write
-    +-- BadText                   exit 1   a file of /proc that does not read as documented
+    +-- BadText                   exit 1   a file of /proc that is not as documented
     +-- Unsupported               exit 1   this kernel lacks the interface
 
 Form of a message: what was tried, what the kernel said, what to do; lower case, no full stop.
@@ -88,7 +88,7 @@ class NotInBtf(SourceUnavailable, LookupError):
     """Raised when the kernel's description of its structs, BTF, has no ``missing``."""
 
     def __init__(self, missing: str) -> None:
-        super().__init__("btf", f"this kernel's has no {missing}", "take --source procfs")
+        super().__init__("btf", f"this kernel's BTF has no {missing}", "take --source procfs")
         self.missing = missing
 
 
@@ -108,9 +108,9 @@ class BadTable(PagewalkError):
 
 
 class BadText(PagewalkError):
-    """Raised for a line that the kernel's documentation does not allow in ``file``.
+    """Raised for a line of ``file`` that is not as the kernel documents it.
 
-    ``line`` is its number, from 1, ``text`` its beginning as it would stand in a program.
+    ``line`` is its number, from 1; ``text`` is the start of it, as a Python literal.
     """
 
     def __init__(self, file: str, line: int, text: bytes) -> None:

@@ -1,9 +1,9 @@
 """Which page frames a process holds, each once, and which of them nobody else maps. No I/O.
 
 A page that is mapped once is one frame, and this process's alone. An anonymous page that is mapped
-more often is one frame too, and others map it. Only of the rest, pages of files and objects and
-those that KSM merged, is anything kept: three bytes a frame, however often it is mapped. So a
-process that shares its libraries and its heap costs a few pages, and a terabyte of a file 768 MiB.
+more often is one frame too, which others map. Only the rest, pages of files and objects and pages
+that KSM merged, need memory here: three bytes a frame, however often it is mapped. A process that
+shares its libraries and its heap costs a few pages; a terabyte of a file costs 768 MiB.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ from pagewalk.states import HELD, KEEPERS, maybe_repeated, untold
 ANON = np.uint64(1 << KPF["anon"])
 CHUNK_SHIFT = np.uint64(24)
 CHUNK = 1 << 24  # frames: 64 GiB of RAM
-MOST = 254  # mappings of a frame by this process, as far as a byte counts them
+MOST = 254  # mappings of a frame by this process that a byte can count
 TOGETHER = 1 << 17  # base pages that one step looks at: their columns stay in the cache
-# Mappings that are cheaper to sort than to find a place for by frame: frames lie far apart in RAM,
-# and each place may be in a page of its own, which is faulted in for it.
+# So few mappings are cheaper to sort than to place by frame: frames lie far apart in RAM, and each
+# place may be in a page of its own, which must be faulted in.
 FEW = 1 << 14
 
 
 class Seen(NamedTuple):
     """The frames of one chunk: how often this process was seen to map each (``times`` u8), and the
-    first VMA that does (``owner`` u16 or u32). What is never touched takes no memory."""
+    first VMA that does (``owner`` u16 or u32). Pages of these arrays that are never touched take no
+    memory."""
 
     times: U8
     owner: npt.NDArray[np.unsignedinteger[Any]]
@@ -54,8 +55,8 @@ class Seen(NamedTuple):
 class Held:
     """Bytes by VMA, i64; a frame that several VMAs map counts in the first of them.
 
-    ``frames`` all; ``objects`` those of shmem and hugetlb objects. Of those that nobody else maps
-    ``own`` go with their last mapping, and ``sole`` with their object.
+    ``frames`` are all of them, ``objects`` those of shmem and hugetlb objects. Of the frames that
+    no other process maps, ``own`` are freed with their last mapping, ``sole`` with their object.
     """
 
     frames: I64
@@ -64,12 +65,12 @@ class Held:
     sole: I64
     waiting: list[Shared] = field(default_factory=list)
     chunks: dict[int, Seen] = field(default_factory=dict)
-    # Frames mapped more often than a byte counts, and more than once by this process: (row, how
-    # often this process maps it beside the first time).
+    # Frames mapped more often than a byte can count, and more than once by this process: (row, how
+    # many more times this process maps it).
     often: list[tuple[Shared, I64]] = field(default_factory=list)
 
     def add(self, pages: Counts) -> None:
-        """Add the pages in ``pages`` that this process maps once."""
+        """Add those of ``pages`` that this process maps once."""
         if pages.mapcount is None or pages.kflags is None:
             return
         rows = np.flatnonzero(HELD[pages.state] & ~maybe_repeated(pages))
@@ -105,8 +106,8 @@ class Held:
                     self.look(chunk, take(part, here))
 
     def look(self, chunk: int, rows: Shared) -> None:
-        # A frame that comes twice in these rows, which is rare, becomes one row for both. A byte
-        # cannot tell that of frames mapped more than MOST times.
+        # A frame that occurs twice in these rows, which is rare, becomes one row. For frames mapped
+        # more than MOST times a byte cannot tell whether it does.
         seen = self.chunks.get(chunk) or self.chunks.setdefault(chunk, self.blank())
         at = (rows.pfn & np.uint64(CHUNK - 1)).astype(np.int64)
         twice = (rows.mapcount > MOST) | (rows.mapcount == 0)
@@ -130,7 +131,7 @@ class Held:
         return Seen(untouched(np.uint8), untouched(np.uint16 if few else np.uint32))
 
     def step(self, seen: Seen, at: I64, times: I64 | int, rows: Shared) -> None:
-        # `rows` are different frames, at `at`, that this process maps `times` more.
+        # `rows` are distinct frames, at `at`, that this process maps `times` more often.
         before = seen.times[at].astype(np.int64)
         after = before + times
         seen.times[at] = np.minimum(after, MOST)
@@ -146,7 +147,7 @@ class Held:
             self.count_sole(seen, at, mine, rows)
 
     def count_first(self, seen: Seen, at: I64, new: Bool, rows: Shared) -> None:
-        # A frame counts in its first VMA; one that a later VMA was seen to map moves.
+        # A frame counts in its first VMA: it moves if a later VMA was seen before an earlier one.
         size, vma = rows.size.astype(np.int64), rows.vma
         of_object = rows.keeper == Keeper.OBJECT.value
         if not new.all():
@@ -166,8 +167,8 @@ class Held:
         tally(self.sole, owner, size, mine & (rows.keeper == Keeper.OBJECT.value))
 
     def finish(self) -> None:
-        """Add what only the end tells; to be called once, after the last page."""
-        if self.waiting:  # which are few: their frames are numbered anew, close together
+        """Add what is only known after the last page; call it once, then."""
+        if self.waiting:  # these are few: their frames are renumbered, close together
             few = joined(self.waiting)
             _, number = np.unique(few.pfn, return_inverse=True)
             self.place(replace(few, pfn=number.astype(np.uint64)))
@@ -188,8 +189,8 @@ def empty(count: int) -> Held:
 
 
 def untouched(kind: type[np.unsignedinteger[Any]]) -> npt.NDArray[Any]:
-    # CHUNK zeros that take memory where they are written to. np.zeros might get memory that was
-    # used before, and write them all.
+    # CHUNK zeros that take memory only where they are written to. np.zeros may reuse memory and so
+    # have to clear all of it.
     return np.frombuffer(mmap.mmap(-1, CHUNK * np.dtype(kind).itemsize), kind)
 
 
@@ -225,11 +226,11 @@ def keepers(state: U8, kflags: U64) -> U8:
 
 
 def shared_rows(pages: Pages) -> Iterator[Shared]:
-    """Yield the pages in ``pages`` that this process may map more than once, a base page a row.
+    """Yield those of ``pages`` that this process may map more than once, one base page a row.
 
-    A hugetlb page is one row. Where a page table is another process's too, nobody tells how often
-    the page is mapped: ``mapcount`` is then 0, as it is of a page on the move. Of a frame that the
-    frame database says nothing of it is 1, as uss has it.
+    A hugetlb page is one row. Where another process shares the page table, it is not known how
+    often the page is mapped: ``mapcount`` is then 0, as for a page that is being moved. For a frame
+    that the frame database knows nothing about it is 1, as in uss.
     """
     if pages.pfn is None or pages.mapcount is None or pages.kflags is None:
         return

@@ -1,4 +1,4 @@
-"""What a process holds and does not map, and what comes back when it ends. No I/O."""
+"""What a process holds but does not map, and what comes back when it ends. No I/O."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ NO_PAGE_MAPCOUNT = Withheld(
 
 
 class Holding(NamedTuple):
-    """An object of memory that a process holds, bytes: what of it is in RAM, what of that it maps
-    and what not; ``ends`` with the process, None where that is not told."""
+    """An object of memory that a process holds.
+
+    ``resident`` bytes of it are in RAM, of which the process maps ``mapped`` and not ``unmapped``;
+    ``ends``: whether it ends with the process, None where that cannot be told.
+    """
 
     name: str
     resident: int
@@ -32,9 +35,9 @@ class Holding(NamedTuple):
 
 
 def holdings(vmas: VMAs, outcome: Outcome, mapped: I64) -> list[Holding]:
-    """Return the objects a process holds, what it does not map of them first.
+    """Return the objects a process holds, those with the most unmapped bytes first.
 
-    ``mapped`` i64 bytes by VMA, each page of an object once.
+    ``mapped`` are i64 bytes by VMA, each page of an object counted once.
     """
     found = []
     for held, ends in outcome.objects:
@@ -48,7 +51,7 @@ def holdings(vmas: VMAs, outcome: Outcome, mapped: I64) -> list[Holding]:
 def freed(vmas: VMAs, outcome: Outcome, held: Held) -> I64 | None:
     """Return the bytes of each VMA that come back when the process ends.
 
-    None where it is not told whether an object ends with it whose pages nobody else maps.
+    None if it has pages to itself of an object of which it is not known whether it ends with it.
     """
     known, ends = np.zeros(len(vmas), bool), np.zeros(len(vmas), bool)
     for each, answer in outcome.objects:
@@ -75,10 +78,10 @@ def held_columns(walk: Walk, held: Held) -> dict[str, I64 | None]:
 
 
 class ObjectsHeld(NamedTuple):
-    """The objects that a process holds: None where its pages of them cannot be told apart.
+    """The objects that a process holds (``rows``), None where its pages cannot be told apart.
 
-    ``unmapped`` bytes it does not map, None where an object is not known. ``more`` of these end
-    with the process, None where that is not told.
+    ``unmapped`` are the bytes that it does not map, None where an object may be missing; ``more``
+    those of them that end with the process, None where that cannot be told.
     """
 
     rows: list[Holding] | None
@@ -86,14 +89,14 @@ class ObjectsHeld(NamedTuple):
     more: int | None
 
     def freed(self, mapped: int | None) -> int | None:
-        """Return what comes back in all, ``mapped`` being what comes back of the VMAs."""
+        """Return the bytes that come back in all; ``mapped`` are those in VMAs."""
         return None if mapped is None or self.more is None else mapped + self.more
 
 
 def objects_held(walk: Walk, mapped: Held | I64) -> ObjectsHeld:
     """Return the objects that the process of a consumed walk holds.
 
-    ``mapped`` is what Held tells of them, or, where no frame was looked at, the bytes of each VMA.
+    ``mapped`` is what Held found, or, where no frame was looked at, the i64 bytes of each VMA.
     """
     pages = mapped.objects if isinstance(mapped, Held) else told_apart(walk.vmas, mapped)
     if not (walk.covered == walk.vmas.size.astype(np.int64)).all():
@@ -109,8 +112,8 @@ def objects_held(walk: Walk, mapped: Held | I64) -> ObjectsHeld:
 
 
 def told_apart(vmas: VMAs, mapped: I64) -> I64 | None:
-    # A page of an object counts once where no two VMAs map the same part of it, and where no
-    # private map has copies of its own.
+    # Each page of an object is counted once if no two VMAs map the same part of it and no private
+    # mapping has copies of its own; else None.
     rows = np.flatnonzero(np.isin(vmas.backing, (Backing.SHMEM.value, Backing.HUGETLB.value)))
     private = vmas.perms[rows] & SHARED == 0
     order = rows[np.lexsort((vmas.offset[rows], vmas.inode[rows], vmas.dev[rows]))]

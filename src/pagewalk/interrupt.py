@@ -1,13 +1,13 @@
 """A Ctrl-C ends the program at once, wherever there is nothing to put back.
 
-A KeyboardInterrupt would have to find its way out of whatever it meets, and some code drops it: the
-start of a C extension makes an ImportError of it, numpy takes it for a missing attribute. Where
-something has to be put back first, commands.put_back lets it raise one for the time.
+A KeyboardInterrupt would have to propagate through whatever is running, and some code swallows it:
+initialising a C extension turns it into an ImportError, numpy takes it for a missing attribute.
+Where something has to be put back first, commands.put_back makes Ctrl-C raise one for that time.
 """
 
 import os
 
-# Loaded already, while the module signal takes some milliseconds.
+# Already loaded, whereas the module signal takes some milliseconds.
 from _signal import (  # type: ignore[import-not-found]
     SIGINT,
     default_int_handler,
@@ -19,7 +19,7 @@ INTERRUPTED = "interrupted; nothing was changed"
 
 
 def end_at_once() -> None:
-    """Let SIGINT end the program from now on, with exit code 130; one that is ignored stays so."""
+    """Let SIGINT end the program from now on, with exit code 130, unless SIGINT is ignored."""
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, leave)
 

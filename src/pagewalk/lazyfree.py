@@ -1,8 +1,8 @@
-"""How much of a process MADV_FREE gave up: told by few of its pages, so that a screen can say it.
+"""How much memory a process gave up with MADV_FREE, found quickly enough for the first screen.
 
-Such a page is anonymous, its entry is not dirty, and its folio neither (smaps' LazyFree, which is
-made of all pages in smaps.py). Most anonymous memory has dirty entries: only the frames of the
-others are looked at.
+Such a page is anonymous, and neither its entry nor its folio is dirty (smaps' LazyFree; smaps.py
+counts it from all pages). Most anonymous memory has dirty entries, so only the frames of the others
+are looked at.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ _ANON, _KEPT = np.uint64(1 << KPF["anon"]), np.uint64(1 << KPF["swapbacked"] | 1
 
 
 def with_lazyfree(table: Table, source: Source) -> Table:
-    """Return ``table``, of a walk of ``source``, with the column lazyfree; as it is where the
-    source reads no page tables or no frames. Raises what walking raises."""
+    """Return ``table``, of a walk of ``source``, with the column lazyfree (i64 bytes).
+
+    It is returned unchanged if the source reads no page tables or no frames. Raises what walking
+    raises.
+    """
     if not source.tables or source.frames is None or not table.walk.frames:
         return table
-    # Zero on a machine on which nobody called MADV_FREE since it was booted.
+    # It is 0 on a machine where nobody has called MADV_FREE since boot.
     count = len(table.vmas)
     column = by_vma(source, table.vmas) if lazily_freed() else np.zeros(count, np.int64)
     return table._replace(

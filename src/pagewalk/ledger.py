@@ -57,8 +57,8 @@ class Case(NamedTuple):
 
 class Rule(NamedTuple):
     # A line before it is worked out; an optional one is left out where our side is not read,
-    # a rare one where it is 0 on both. `column` is ours of what it adds up over the VMAs, "size"
-    # where it adds up their sizes.
+    # a rare one where both sides are 0. `column` is our column that it is the sum of, "size" where
+    # it adds up sizes of VMAs.
     against: str
     ours_is: str
     theirs: Callable[[Theirs], int | None]
@@ -80,7 +80,7 @@ def status(name: str) -> Callable[[Theirs], int | None]:
 def smaps_line(
     field: str, column: str, causes: tuple[str, ...] = (), *, rare: bool = False
 ) -> Rule:
-    """Return the line of what smaps says of our ``column``, added up over the VMAs."""
+    """Return the line that compares our ``column`` with smaps, added up over the VMAs."""
     return Rule(
         f"smaps {field}", column,
         lambda theirs: None if theirs.smaps is None else sum_of(theirs.smaps, *FIELDS[column]),
@@ -164,7 +164,7 @@ def locked_truncation(case: Case) -> int:
 
 
 def poisoned(table: Table) -> int:
-    # What rss has beside the pages that are there, and those on the move.
+    # What rss counts besides present pages and pages that are being moved.
     names = ("rss", "anon", "file", "shmem", "device", "migrating")
     known = [part for name in names if (part := table.totals[name]) is not None]
     return known[0] - sum(known[1:]) if len(known) == len(names) else 0
@@ -183,8 +183,8 @@ def shmem_overcount(case: Case) -> int:
 
 
 def huge_device(case: Case) -> int:
-    # Up to 6.5 smaps_pmd_entry() takes what a huge entry of device memory points at for a normal
-    # page, and counts that one alone; from 6.6 on none, as for a small entry.
+    # Up to 6.5 smaps_pmd_entry() takes the first page of a huge entry of device memory for a normal
+    # page and counts that one; from 6.6 on it counts none, as for a small entry.
     old = case.theirs.release < (6, 6)
     return (case.table.totals["special"] or 0) // (HUGE_SIZE // PAGE) if old else 0
 
@@ -195,12 +195,12 @@ def shift_of(case: Case) -> Shift:
 
 
 def by_others(case: Case) -> int:
-    # Other processes map and unmap the same pages, also while the target is stopped.
+    # Other processes map and unmap the same pages, even while the target is stopped.
     return shift_of(case).others
 
 
 def rollup_by_others(case: Case) -> int:
-    # smaps_rollup is read between the two readings of smaps, and tells no VMA apart.
+    # smaps_rollup is read between the two readings of smaps, and does not tell VMAs apart.
     own, others = shift_of(case)
     return others + (0 if own else spread(case))
 
@@ -208,8 +208,8 @@ def rollup_by_others(case: Case) -> int:
 def drift(case: Case) -> int:
     """Return by how much the number of a line moved while it was read, and ours with it.
 
-    VMAs that were seen to move moved every number that adds them up, and a counter that moved did
-    so for some VMA.
+    VMAs that moved also moved every number that is their sum, and a counter that moved did so
+    because of some VMA.
     """
     own, others = shift_of(case)
     named = case.rule is not None and not OTHERS.isdisjoint(case.rule.causes)
@@ -217,7 +217,7 @@ def drift(case: Case) -> int:
 
 
 def counted(case: Case) -> int:
-    # How far the readings of the counter are apart that the line's column is a part of.
+    # How far apart the readings of the counter are that includes the line's column.
     rule = case.rule
     if rule is None or not rule.against.startswith(("smaps", PMAP)):
         return 0
@@ -226,7 +226,7 @@ def counted(case: Case) -> int:
 
 
 def spread(case: Case) -> int:
-    # How far apart the readings of a number are that no VMA tells.
+    # How far apart the readings of a number are that is not told by VMA.
     rule = case.rule
     if rule is None or rule.against.startswith("smaps "):
         return 0
@@ -240,7 +240,7 @@ def width(values: list[int | None]) -> int:
 
 
 def untold(case: Case) -> int:
-    # How much of what the line is about has a frame that nobody told of.
+    # How much of what the line counts has a frame that the frame database knows nothing about.
     column, locked = case.table.columns["untold"], case.table.outcome.locked
     if column is None:
         return 0
@@ -249,8 +249,8 @@ def untold(case: Case) -> int:
 
 
 def locked_leak(case: Case) -> int:
-    # The counter exceeds the kernel's own list of locked VMAs, and neither moves: what is too much
-    # can be no more than the counter.
+    # The counter exceeds the kernel's own list of locked VMAs, and neither moves: the excess is at
+    # most the counter itself.
     counter, listed = case.theirs.status.get("VmLck"), flagged("lo")(case)
     if counter is None or listed is None or counter <= listed or spread(case):
         return 0
@@ -289,11 +289,11 @@ CAUSE_ROWS = (
     CauseRule("hugetlb_pmd_shared", False, pmd_shared,
               "page tables of hugetlb memory shared with another process count in one of them"),
     CauseRule("huge_device_page", False, huge_device,
-              "a kernel bug: smaps counts one page of each huge entry of a device's memory, which"
-              " has no normal page"),
+              "a kernel bug: smaps counts one page for each huge entry of device memory, which has"
+              " no normal page"),
     CauseRule("migrating_page", False, column("migrating"),
-              "the kernel counts a page on the move as anon, file or shmem, and its entry does not"
-              " say which it is"),
+              "the kernel counts a page that is being moved as anon, file or shmem, and its entry"
+              " does not say which"),
     CauseRule("locked_vm_leak", False, locked_leak,
               "a kernel bug: mremap(MREMAP_DONTUNMAP) of locked memory counts it twice, and munmap"
               " takes it off once (mm/mremap.c); or a driver counts pages there that it pinned"),
@@ -317,7 +317,7 @@ CAUSES = {row.name: row for row in CAUSE_ROWS}
 
 
 class Part(NamedTuple):
-    """A part of present that is not in rss, or (below 0) the other way round."""
+    """A part of present that is not in rss, or (below 0) a part of rss that is not present."""
 
     name: str
     amount: Callable[[Table], int]
@@ -336,7 +336,7 @@ BEYOND_RSS = (
          "mapped without a normal page (a driver's memory): in no RSS"),
     Part("hugetlb", part("hugetlb"), "hugetlb pages are accounted apart: HugetlbPages, never RSS"),
     Part("migration", part("migrating", sign=-1),
-         "pages on the move to another frame are not present, and still count in RSS"),
+         "pages that are being moved to another frame are not present, but still count in RSS"),
     Part("hwpoison", lambda table: -poisoned(table), CAUSES["hwpoison"].why),
 )
 CONCURRENT = "concurrent_change"
@@ -415,9 +415,10 @@ def ledger(
 ) -> list[Line]:
     """Return a Line for each of LINES whose side of theirs could be read.
 
-    ``before`` are the same numbers read before the walk, ``between`` any of them read meanwhile:
-    what moved is a bounded cause, ``concurrent_change``. VMAs are compared by smaps in both, or by
-    ``earlier``, a walk before them. ``page_tables`` bytes, where the source counts them.
+    ``before`` are the same numbers read before the walk, ``between`` any that were read meanwhile:
+    what moved is a bounded cause, ``concurrent_change``. VMAs are compared by the smaps of both, or
+    by ``earlier``, a walk before this one. ``page_tables`` are bytes, None if the source does not
+    count them.
     """
     first = before or theirs
     moves = None
@@ -455,7 +456,7 @@ def work_out(rule: Rule, case: Case) -> Line | None:
 
 
 def bounded(rest: int, bounds: list[tuple[str, int]]) -> list[Cause]:
-    """Return the first cause that may be all of ``rest``, else those that may be so together."""
+    """Return the first cause that can be all of ``rest``, else those that can be so together."""
     sign, left = (1 if rest > 0 else -1), abs(rest)
     for name, bound in bounds:
         if 0 < left <= bound:
@@ -471,7 +472,7 @@ def bounded(rest: int, bounds: list[tuple[str, int]]) -> list[Cause]:
 
 
 def beyond_rss(table: Table) -> tuple[Cause, ...]:
-    """Return what present has and rss has not: present - rss = the sum of their bytes.
+    """Return what present counts and rss does not: present - rss = the sum of their bytes.
 
     Empty where rss is withheld.
     """

@@ -1,8 +1,9 @@
 """By how much amounts moved while they were read, VMA by VMA. No I/O.
 
-There are three readings: two by one reader, and between them one by the other, smaps or our own
-walk. A VMA of which the first reader says the same twice held still, as far as can be told; of one
-that did not, the other's reading is a third one of an amount that moves.
+There are three readings: two by one reader and, between them, one by the other (smaps and our own
+walk, either way round). A VMA that looks the same to the first reader both times held still, as far
+as can be told; for one that does not, the other's reading is a third sample of an amount that
+moves.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ FIELDS = {
 
 
 class Reading(NamedTuple):
-    """What was read of each VMA: its edges, u64 bytes, and i64 bytes by our column, None if not."""
+    """What was read of each VMA: its edges (u64 bytes), its columns (i64 bytes, None if untold)."""
 
     start: U64
     end: U64
@@ -32,10 +33,11 @@ class Reading(NamedTuple):
 
 
 class Moves(NamedTuple):
-    """Three readings side by side; each VMA that is in any of them has a number.
+    """Three readings side by side; each VMA that occurs in any of them has a number.
 
-    ``rows`` i64, the number of each VMA of the three in turn; ``alone`` bool, by number, VMAs that
-    not all of them have; ``own`` bool, those whose edges or Rss moved: no other process does that.
+    ``rows`` i64 are the numbers of each reading's VMAs; ``alone`` bool, by number, marks VMAs that
+    are not in all three; ``own`` bool those whose edges or Rss moved, which no other process
+    causes.
     """
 
     readings: tuple[Reading, Reading, Reading]
@@ -47,8 +49,8 @@ class Moves(NamedTuple):
 class Shift(NamedTuple):
     """Bytes by which an amount moved, the moves of single VMAs added up.
 
-    ``own`` in VMAs whose edges or Rss moved; ``others`` in those that only other processes changed,
-    by mapping the same pages.
+    ``own`` counts VMAs whose edges or Rss moved, ``others`` those that only other processes
+    changed, by mapping the same pages.
     """
 
     own: int
@@ -75,7 +77,7 @@ def of_table(table: Table) -> Reading:
 
 
 def compare(first: Reading, last: Reading, other: Reading) -> Moves:
-    """Return two readings by one reader, and the ``other``'s between them, side by side."""
+    """Return two readings by one reader and, side by side with them, the ``other``'s in between."""
     readings = (first, last, other)
     rows, count = align(*((reading.start, reading.end) for reading in readings))
     alone = np.zeros(count, bool)
@@ -88,7 +90,10 @@ def compare(first: Reading, last: Reading, other: Reading) -> Moves:
 
 
 def align(*edges: tuple[U64, U64]) -> tuple[tuple[I64, I64, I64], int]:
-    """Return numbers of the VMAs of three readings, equal where start and end are, and how many."""
+    """Return the numbers (i64) of three readings' VMAs and how many there are.
+
+    VMAs with the same start and end have the same number.
+    """
     first = edges[0]
     if all(np.array_equal(first, other) for other in edges[1:]):
         row = np.arange(len(first[0]))
@@ -105,9 +110,9 @@ def align(*edges: tuple[U64, U64]) -> tuple[tuple[I64, I64, I64], int]:
 
 
 def shift(moves: Moves | None, column: str) -> Shift:
-    """Return by how much ``column`` moved: of a VMA that did, how far the readings are apart.
+    """Return by how much ``column`` moved: for each VMA that did, how far its readings are apart.
 
-    Where a reader does not tell it, nothing is known to have moved.
+    If a reader does not tell the column, nothing is known to have moved.
     """
     if moves is None or not (which := moved(moves, column) | moves.alone).any():
         return STILL
@@ -128,7 +133,7 @@ def moved(moves: Moves, column: str) -> Bool:
 
 
 def at(moves: Moves, which: int, column: str) -> I64 | None:
-    # What one of the readings says, by the number of its VMA; 0 for a VMA that it has not.
+    # What one reading says, by number of VMA; 0 for a VMA that it does not have.
     values = moves.readings[which].columns.get(column)
     if values is None:
         return None

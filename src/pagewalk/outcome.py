@@ -15,8 +15,8 @@ class Outcome:
 
     ``shmem_swap`` i64 bytes in swap of the shmem object under each VMA, ``locked`` a mask of the
     VM_LOCKED VMAs, ``vm_swap`` and ``vm_rss`` bytes of status; ``None`` where withheld.
-    ``objects`` are those of memory that the process holds, each with whether it ends with it (None
-    where that is not told); ``all_objects`` says that none is missing.
+    ``objects`` are the objects of memory that the process holds, each with whether it ends with the
+    process (None where that cannot be told); ``all_objects``: none of them is missing.
     """
 
     stall: Stall

@@ -133,7 +133,7 @@ class VMAs:
 
     @property
     def hidden(self) -> Bool:
-        """Return a mask of the VMAs that pagemap shows nothing of: PFN maps and the gate VMA."""
+        """Return a mask of the VMAs that pagemap does not show: PFN maps and the gate VMA."""
         hidden: Bool = self.gate | (self.backing == Backing.HIDDEN.value)
         return hidden
 
@@ -245,14 +245,14 @@ class Counts:
 class Keeper(IntEnum):
     """What keeps a page in RAM (Shared.keeper)."""
 
-    CACHE = 0  # the page cache: it stays when nobody maps it
+    CACHE = 0  # the page cache: the page stays when nobody maps it
     MAPPINGS = 1  # nothing but its mappings: anonymous memory
-    OBJECT = 2  # the shmem or hugetlb object that it is a page of
+    OBJECT = 2  # the shmem or hugetlb object that it belongs to
 
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """Pages in RAM that may be mapped more than once: a row each time that this process maps one.
+    """Pages in RAM that may be mapped more than once: a row for each mapping by this process.
 
     ``vma`` i64 row of the walk's VMAs; ``pfn`` u64 first frame and ``size`` u64 bytes of the page;
     ``mapcount`` u64 as in Pages; ``keeper`` u8 (see Keeper).

@@ -1,4 +1,4 @@
-"""What smaps tells of a VMA that is no amount and cannot be added up: page sizes, THPeligible."""
+"""The fields of smaps that are not amounts and cannot be added up: page sizes, THPeligible."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ from pagewalk.proc.pagemap import PAGE
 from pagewalk.sources import Source
 
 FILE_THP = "CONFIG_READ_ONLY_THP_FOR_FS"
-# Of these VMAs every page is a base page; a driver may have others (vm_operations_struct.pagesize).
+# These VMAs have base pages only; a driver's may have others (vm_operations_struct.pagesize).
 BASE_PAGES = (Backing.ANON, Backing.FILE, Backing.SHMEM, Backing.KERNEL, Backing.HIDDEN,
               Backing.GATE)
 
 NOT_TOLD = Withheld(
     "thp_eligible, and kernel_page_size of hugetlb memory and drivers",
-    "the kernel's structs tell them, which this source does not read; --source ebpf does",
+    "they are in the kernel's structs, which this source does not read; take --source ebpf",
     partial=False,
 )
 
 
 class Particulars(NamedTuple):
-    """One row a VMA: ``page_size`` i64 bytes, smaps' KernelPageSize (and on this architecture
-    MMUPageSize); ``thp_eligible`` i64, 1 or 0. UNKNOWN where it is withheld."""
+    """One row a VMA.
+
+    ``page_size`` i64 bytes, smaps' KernelPageSize (and, on this architecture, MMUPageSize);
+    ``thp_eligible`` i64, 1 or 0. UNKNOWN where withheld.
+    """
 
     page_size: I64
     thp_eligible: I64
@@ -81,9 +84,9 @@ def read_particulars(source: Source, vmas: VMAs) -> tuple[Particulars, list[With
 
 
 def page_sizes(of: Mappings) -> I64:
-    # vma_kernel_pagesize: a mapping with pages of another size has a function that tells it. That
-    # of hugetlb gives the size of its mount, that of SysV memory asks the memory's own (hugetlb or
-    # shmem, which has none), and any other's only a driver knows.
+    # vma_kernel_pagesize: a mapping whose page size may differ has a function that tells it. For
+    # hugetlb that is its mount's size; SysV memory asks the object underneath (hugetlb, or shmem,
+    # which has none); any other is known to its driver only.
     size = np.where(of.sized & ~of.shmem, UNKNOWN, PAGE)
     return np.where(of.sized & (of.block != 0), of.block.astype(np.int64), size).astype(np.int64)
 
@@ -91,13 +94,13 @@ def page_sizes(of: Mappings) -> I64:
 def limits(of: Particulars) -> list[Withheld]:
     out = []
     if (of.page_size == UNKNOWN).any():
-        out.append(Withheld("kernel_page_size", "of some VMAs only a driver knows it",
+        out.append(Withheld("kernel_page_size", "for some VMAs only their driver knows it",
                             partial=False))
     if (of.thp_eligible == UNKNOWN).any():
         out.append(
             Withheld(
                 "thp_eligible",
-                "of some VMAs it follows from rules of the kernel that are not known here",
+                "for some VMAs it depends on rules of this kernel that pagewalk does not know",
                 partial=False,
             )
         )

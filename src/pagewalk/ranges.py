@@ -19,7 +19,7 @@ def join_near(starts: U64, ends: U64, gap: int) -> list[tuple[int, int]]:
 def join_free(ranges: U64, others: U64, gap: int, free: int) -> list[tuple[int, int]]:
     """Return ``ranges`` with those joined that leave no more than ``gap`` bytes between them.
 
-    Where none of ``others`` (u64, sorted) is between them it may be ``free`` bytes.
+    If none of ``others`` (u64, sorted) lies between them, it may be as many as ``free`` bytes.
     """
     starts, ends = ranges[:, 0], ranges[:, 1]
     empty = np.searchsorted(others, starts[1:]) == np.searchsorted(others, ends[:-1])
@@ -89,7 +89,7 @@ def intersect(first: U64, second: U64) -> tuple[U64, I64, I64]:
 
 
 def overlapping(ranges: U64, others: U64) -> Bool:
-    """Return a mask of ``ranges`` (in any order) that share something with one of ``others``."""
+    """Return a mask of ``ranges`` (in any order) that share a byte with any of ``others``."""
     if len(others) == 0:
         return np.zeros(len(ranges), bool)
     at = np.minimum(np.searchsorted(others[:, 1], ranges[:, 0], side="right"), len(others) - 1)
@@ -98,7 +98,7 @@ def overlapping(ranges: U64, others: U64) -> Bool:
 
 
 def union(ranges: U64) -> U64:
-    """Return what ``ranges``, in any order, cover: sorted, and joined where they meet."""
+    """Return what ``ranges`` (in any order) cover, sorted and joined where they touch."""
     if len(ranges) == 0:
         return ranges
     ordered = ranges[np.argsort(ranges[:, 0], kind="stable")]
@@ -111,7 +111,7 @@ def union(ranges: U64) -> U64:
 
 
 def without(ranges: U64, others: U64) -> U64:
-    """Return what ``ranges``, in any order, cover and ``others`` do not; sorted and joined."""
+    """Return what ``ranges`` (in any order) cover and ``others`` do not, sorted and joined."""
     whole = union(ranges)
     if len(whole) == 0 or len(others) == 0:
         return whole

@@ -1,6 +1,6 @@
-"""Totals that a walk withholds, taken from the kernel's own sum: /proc/PID/smaps_rollup.
+"""Totals that a walk withholds, taken from the kernel's own sums in /proc/PID/smaps_rollup.
 
-Whoever may read a process's maps may read it, with no right to see a page frame.
+Whoever may read a process's maps may read it; no right to see page frames is needed.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from pagewalk.proc.stall import BUDGET_NS
 from pagewalk.smaps import SMAPS_FIELDS
 from pagewalk.sources import Source
 
-# Our name of what several of its fields add up to, and of each that is one field. Not its Swap:
-# that can be far too much (smaps_large_shmem_swap_overcount).
+# The fields of smaps_rollup that add up to each of our totals. Not its Swap, which can be far too
+# large (smaps_large_shmem_swap_overcount).
 SUMS = {"uss": ("Private_Clean", "Private_Dirty")} | {
     name: (field,) for field, name in SMAPS_FIELDS.items() if name != "swap"
 }
 
 
 def ask_rollup(table: Table, source: Source) -> Table:
-    """Return ``table`` with the totals it withholds as smaps_rollup has them, in ``from_kernel``.
+    """Return ``table`` with the totals it withholds taken from smaps_rollup (``from_kernel``).
 
-    The kernel holds the target's lock while it adds up, 10 to 20 ms a GiB: of a running process it
-    is asked only where that fits the budget. What cannot be read stays withheld.
+    The kernel holds the target's lock while it adds them up, 10 to 20 ms a GiB, so a running
+    process is asked only if that fits the budget. What cannot be read stays withheld.
     """
     if not missing(table):
         return table
@@ -50,15 +50,15 @@ def affordable(table: Table, source: Source) -> bool:
 
 def too_long(names: list[str]) -> Withheld:
     return Withheld(
-        f"{', '.join(names)} as the kernel adds them up",
-        "reading smaps_rollup would hold the lock of a running process this large beyond the"
-        " budget; --freeze makes it harmless, --budget allows more",
+        f"the kernel's own {', '.join(names)}",
+        "reading smaps_rollup would hold the lock of a running process of this size for longer than"
+        " the budget; --freeze makes that harmless, --budget allows more",
         partial=False,
     )
 
 
 def filled(table: Table, rollup: Smaps) -> Table:
-    """Return ``table`` with what it withholds and ``rollup`` tells."""
+    """Return ``table`` with the totals that it withholds and ``rollup`` has."""
     told = {
         name: sum(int(rollup.columns[field].sum()) for field in SUMS[name])
         for name in missing(table)

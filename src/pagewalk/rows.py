@@ -58,7 +58,7 @@ def sum_batches(
 ) -> Iterator[Pages | Counts | Shared]:
     """Yield what adds up to join_batches; neighbouring base pages that are alike as one row.
 
-    Those that may be mapped more than once come a second time, as Shared.
+    Pages that may be mapped more than once come a second time, as Shared.
     """
     for leaves, kflags, mapcount in look_up(batches, frames):
         if kflags is None or mapcount is None or (leaves.shift != PAGE_SHIFT).any():

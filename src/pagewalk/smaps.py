@@ -54,7 +54,7 @@ SMAPS_FIELDS = {
     "Locked": "locked",
 }
 
-# And of those that are no amounts.
+# And of those that are not amounts.
 OTHER_FIELDS = {
     "KernelPageSize": "kernel_page_size",
     "MMUPageSize": "mmu_page_size",
@@ -72,7 +72,7 @@ NEEDS_TABLES = Withheld(
 )
 NOT_COUNTED = Withheld(
     "swap_pss",
-    "all processes with swap have to be walked for it, which --columns swap_pss and --all do",
+    "it takes a walk of every process with swap, as --columns swap_pss and --all do",
     partial=False,
 )
 NEEDS_STRUCT_PAGE = Withheld(
@@ -213,7 +213,7 @@ def vmflags(vmas: VMAs, row: int) -> list[str] | None:
     return list(codes_of(int(vmas.flags[row]), release()))
 
 
-@cache  # of thousands of VMAs few differ in it
+@cache  # thousands of VMAs share a few words
 def codes_of(word: int, kernel: tuple[int, int]) -> tuple[str, ...]:
     codes = vmflag_codes(kernel)
     found = (codes.get(bit, "??") for bit in range(64) if word >> bit & 1)
@@ -221,16 +221,20 @@ def codes_of(word: int, kernel: tuple[int, int]) -> tuple[str, ...]:
 
 
 def protection_key(vmas: VMAs, row: int) -> int | None:
-    """Return the protection key of a VMA (vma_pkey), None where vm_flags is not known, and where
-    the CPU has no keys: smaps then has no such line."""
+    """Return the protection key of a VMA (vma_pkey).
+
+    None if vm_flags is not known, or if the CPU has no keys: smaps then has no such line.
+    """
     if vmas.flags is None or not has_protection_keys():
         return None
     return int(vmas.flags[row] >> VM_PKEY_SHIFT & VM_PKEY_MASK)
 
 
 def others(table: Table, row: int) -> dict[str, int | None]:
-    """Return the fields of a VMA that are no amounts to add up, sizes in bytes: all of
-    OTHER_FIELDS, or the protection key alone where ``table`` has no particulars."""
+    """Return the fields of a VMA that are not amounts, sizes in bytes.
+
+    All of OTHER_FIELDS, or only the protection key if ``table`` has no particulars.
+    """
     key = protection_key(table.vmas, row)
     more = table.particulars
     if more is None:

@@ -17,8 +17,8 @@ NO_FRAME = np.uint64(1 << KPF["nopage"])
 ORDINARY = np.zeros(len(Backing), np.bool_)
 ORDINARY[[Backing.ANON, Backing.FILE, Backing.SHMEM]] = True
 
-# RAM that a process holds, by State: not the zero page, not a page that is lost, no memory of a
-# device; and what keeps such pages. An anonymous hugetlb page is kept by its mappings.
+# RAM that a process holds, by State (not the zero pages, lost pages or device memory), and what
+# keeps such a page. An anonymous hugetlb page is an exception: its mappings keep it.
 HELD = np.zeros(len(State), np.bool_)
 HELD[[State.ANON, State.FILE, State.SHMEM, State.HUGETLB, State.MIGRATING]] = True
 KEEPERS = np.full(len(State), Keeper.MAPPINGS.value, np.uint8)
@@ -72,8 +72,8 @@ def untold(kflags: U64) -> Bool:
 
 
 def kind_by_frame(flags: U32, backing: U8, kflags: U64) -> U8:
-    # Up to 6.14 the entry of a file or device that is memory is special, and kpageflags knows no
-    # such frame. (Bit 61 is wrong there: pagemap sets it for a PMD.) Anonymous memory that was
+    # Up to 6.14 entries of files and devices that are memory are special, and kpageflags knows no
+    # such frames. (Bit 61 is wrong there: pagemap sets it for a PMD.) Anonymous memory that was
     # migrated to a device has ordinary entries.
     special = flags & Flag.SPECIAL.value != 0
     nowhere = (kflags & NO_FRAME != 0) & (flags & Flag.NORMAL.value == 0)

@@ -1,7 +1,7 @@
-"""Text for people: folded to the terminal, coloured on one only, safe to print on it.
+"""Text for people: folded to the terminal, coloured only on one, and safe to print there.
 
-Names are hostile: they may hold control characters, characters that turn the direction of writing
-or that nobody sees, and bytes that are no UTF-8. What stands for such a character is its escape.
+Names are hostile: they may contain control, bidirectional and invisible characters, and bytes that
+are not UTF-8. Each of these is shown as an escape.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TextIO
 
 BOLD, DIM, RED, GREEN, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
 COLOURS = re.compile(r"(\x1b\[(?:[012]|3[12])m)")
-# What Python calls printable and nobody sees (Default_Ignorable_Code_Point of Unicode), and the
-# Braille pattern without dots.
+# What Python calls printable although it is invisible (Unicode's Default_Ignorable_Code_Point), and
+# the Braille pattern without dots.
 UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U000e0100-\U000e01ef]"
@@ -59,14 +59,14 @@ def printable(name: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """Return lines of text as `printable` does each of them."""
+    """Return ``text`` with each of its lines made `printable`."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 class Screen(io.TextIOBase):
-    """A stream on which a terminal is shown nothing that it would obey.
+    """A stream through which nothing reaches a terminal that could drive it.
 
-    With ``colours`` those of `paint` are let through, where the stream is a terminal.
+    With ``colours``, those of `paint` pass if the stream is a terminal.
     """
 
     def __init__(self, out: TextIO, *, colours: bool) -> None:
@@ -78,7 +78,7 @@ class Screen(io.TextIOBase):
         """Write ``text``, made `harmless`."""
         if text.replace("\n", " ").isprintable() and text.isascii():
             return self._out.write(text)
-        # Every second piece is one of the colours.
+        # Every second piece is a colour.
         pieces = COLOURS.split(text) if self._colours else [text]
         pieces[::2] = map(harmless, pieces[::2])
         return self._out.write("".join(pieces))
@@ -104,9 +104,9 @@ class Screen(io.TextIOBase):
 
 
 def name_bytes(error: UnicodeError) -> tuple[bytes, int]:
-    """Return the bytes of a name that a stream's encoding has no way to write (codecs.register).
+    """Return bytes for what a stream's encoding cannot write (codecs.register_error).
 
-    A byte that was no UTF-8 is itself again; any other character becomes its escape.
+    A byte that was not UTF-8 becomes that byte again; any other character becomes its escape.
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error

@@ -44,7 +44,7 @@ def translate(source: KernelSource, asked: str) -> Translation:
         hole = hole_around(arch, source.root, source.read_tables, addr, start, end)
     if Flag.SWAP in way.last.flags:
         device = device_of(int(dict(way.last.says)["type"]), read_swaps() or ())
-        # While the entry stands, its device is in use: it was when /proc/swaps was read.
+        # While the entry exists its device is in use, so it was in use when /proc/swaps was read.
         if trace(arch, source.root, source.read_tables, addr) != way:
             device = None
     source.check_alive()

@@ -47,8 +47,8 @@ from pagewalk.sources import Source, open_source
 TOGETHER = 1 << 18
 Rows = TypeVar("Rows", bound=Pages | Counts | Shared)
 
-# What is imported late, after the process was opened: who drops its rights then may not be able to
-# read the checkout any more, nor Python itself.
+# Modules that would be imported after the process was opened. A caller that drops its rights then
+# may no longer be able to read the checkout, or Python itself.
 LATER = (
     "gzip", "pagewalk.account", "pagewalk.kmem.condenser", "pagewalk.kmem.counter",
     "pagewalk.kmem.direct",
@@ -58,9 +58,8 @@ LATER = (
 class Walk(NamedTuple):
     """One walk of one process: the VMAs at its start, and the batches to consume, once.
 
-    ``sums`` is for who only adds up: the same walk, but in no order, and many alike pages may come
-    as one row of Counts; those that may be mapped more than once are Shared besides. Consume
-    either.
+    ``sums`` is for adding up: the same walk, but in no order; many alike pages may come as one row
+    of Counts, and those that may be mapped more than once come as Shared as well. Consume either.
 
     What the source can tell: ``frames``, ``huge`` leaves, ``tables`` (holes by level), ``young``
     pages, ``zeros`` (the zero page from an anonymous one), ``ksm`` pages. ``covered`` i64 bytes of
@@ -157,8 +156,8 @@ def walk(
 def open_process(pid: int, source: str = "auto", budget_ns: int = BUDGET_NS) -> Source:
     """Return process ``pid`` opened by ``source``; rights may be dropped before it is walked.
 
-    The caller gives it back with `close`. Raises what `walk` raises, and BadTarget where ``pid``
-    is one process to the caller and another one in /proc.
+    The caller gives it back with `close`. Raises what `walk` raises, and BadTarget if ``pid`` means
+    one process to the caller and another in /proc.
     """
     for name in LATER:
         importlib.import_module(name)
@@ -220,7 +219,7 @@ def covered(vmas: VMAs, wanted: U64) -> I64:
 
 
 def with_absent(batches: Iterator[Counts], whole: I64) -> Iterator[Counts]:
-    # The batches, and last what of each VMA none of them is about.
+    # The batches and, at the end, what of each VMA none of them covers.
     left = whole.copy()
     for batch in batches:
         np.subtract.at(left, batch.vma, batch.size.astype(np.int64))

@@ -28,14 +28,14 @@ ENTRY_FLAGS = {
     "prot_none": Flag.PROT_NONE,
 }
 
-# Terms that not every walk can tell, by the field of Walk that says whether this one does, with the
-# reason.
+# Terms that not every walk can tell: the field of Walk that says whether this one can, and the
+# reason if it cannot.
 UNTOLD = {
     **dict.fromkeys(
         ("write", "exec", "accessed", "pte_dirty", "prot_none", "lazyfree", "empty", "not_mapped"),
         ("tables", "only page tables tell it"),
     ),
-    "pmd": ("huge", "this kernel's pagemap does not tell huge entries (PAGEMAP_SCAN, 6.7)"),
+    "pmd": ("huge", "this kernel's pagemap does not show huge entries (PAGEMAP_SCAN, 6.7)"),
     "young": ("young", "only struct page tells it"),
     "ksm": ("ksm", "this kernel calls every anonymous page KSM, or frames are withheld"),
     "zero": ("zeros", "without frames and PAGEMAP_SCAN (6.7) it looks like any other page"),
@@ -68,8 +68,11 @@ def kflag_test(name: str) -> Test:
 
 
 def is_exclusive(pages: Pages) -> Bool:
-    """Return which pages are mapped exactly once: pagemap's bit 56, and from a page table, which
-    has no such bit, the mapcount (of hugetlb memory, whose tables may be shared, the bit again)."""
+    """Return a mask of the pages that are mapped exactly once.
+
+    pagemap has a bit for it (56). A page table has none, so there the mapcount tells, except for
+    hugetlb memory, whose tables may be shared and which has the flag from both.
+    """
     told: Bool = pages.flags & np.uint32(Flag.EXCLUSIVE.value) != 0
     ask = pages.flags & np.uint32(Flag.NORMAL.value) != 0
     ask &= pages.state != State.HUGETLB.value
@@ -81,7 +84,7 @@ def is_exclusive(pages: Pages) -> Bool:
 
 
 def is_lazyfree(pages: Pages) -> Bool:
-    """Return which pages MADV_FREE was called for and nobody wrote to since, as smaps' LazyFree."""
+    """Return a mask of the pages given up with MADV_FREE and not written to since (LazyFree)."""
     if pages.kflags is None:
         raise BadRequest("--where lazyfree: page frames are withheld, so their flags are too")
     lazy = state_test(State.ANON)(pages) & (pages.flags & np.uint32(Flag.DIRTY.value) == 0)
@@ -113,8 +116,10 @@ def parse_where(expression: str) -> Test:
 
 
 def check_told(expression: str, walk: Walk) -> None:
-    """Raise BadRequest for a term of ``expression`` that ``walk`` cannot tell: no page would have
-    it, and with ``~`` each."""
+    """Raise BadRequest for a term of ``expression`` that ``walk`` cannot tell.
+
+    No page would match it, or with ``~`` every page.
+    """
     for term in expression.split(","):
         name = term.strip().removeprefix("~").strip().lower()
         field, why = UNTOLD.get(name, ("", ""))

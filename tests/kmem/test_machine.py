@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from pagewalk.arch import ARCHES
@@ -29,7 +28,7 @@ def test_the_bounds_of_memory_are_those_of_now(
     memory: Memory, last_ram: int, last_page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arch = ARCHES["x86_64"].on(4, Era(physical_bits=40, max_pfn=2 * GIB // PAGE - 1))
-    opened = Machine(NOTHING, NOTHING, NOTHING, arch, None, np.zeros(0, np.uint64), ())
+    opened = Machine(NOTHING, NOTHING, NOTHING, arch, None, 0, ())
     monkeypatch.setattr(machine, "memory_in", lambda second: memory)
     now = as_it_is_now(opened)
     assert (now.arch.last_ram_frame, now.arch.last_page_frame) == (last_ram, last_page)

@@ -19,7 +19,7 @@ MAPS = by_hand.vmas(
         (30 * PAGE, 2, READ | WRITE, 0, Backing.ANON, "[heap]"),
         (50 * PAGE, 4, READ | WRITE, 0, Backing.ANON, ""),
         (60 * PAGE, 4, READ | SHARED, 0, Backing.SHMEM, "/memfd:y"),
-        (GATE, 1, READ, 0, Backing.HIDDEN, "[vsyscall]"),
+        (GATE, 1, READ, 0, Backing.GATE, "[vsyscall]"),
     ]
 )
 MAPS = replace(MAPS, inode=np.array([1, 0, 0, 2, 0], np.uint64))

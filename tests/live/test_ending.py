@@ -240,7 +240,8 @@ def test_a_thread_that_does_not_stop_is_named(tmp_path: Path) -> None:
     assert ran.code == 1
     # One sentence: it was not stopped, so nothing is said of for how long it was.
     assert re.fullmatch(
-        rf"process {process.pid} did not stop within 5 s, and goes on: its thread {process.pid}"
+        rf"process {process.pid} did not stop within 5 s and has been resumed: its thread"
+        rf" {process.pid}"
         r" \([^)]+\) is waiting inside the kernel, where no signal is taken \(state D\);"
         r" walk it without --freeze",
         one_sentence(ran),

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from pagewalk.proc.smaps import LastSmaps
     from pagewalk.sources import Source
 
-# How often to look again, and for how long: each look reads smaps once more. What moved and is
-# named is looked at again only where that takes no time; what is unexplained a little longer, where
-# the target is stopped and only others move.
+# How often to look again, and for how long: each look reads smaps once more. Movement that has a
+# name is worth little time; what is unexplained is worth more, if the target is stopped and only
+# other processes move.
 LOOKS, BRIEFLY_S, PATIENTLY_S = 25, 0.3, 3.0
-# Readings of the counters around each step. They take no lock and 0.1 ms each, and the more there
-# are, the likelier they show by how much a number moves.
+# Readings of the counters around each step. They take no lock and 0.1 ms each; the more there are,
+# the better they show by how much a number moves.
 READINGS = 3
 
 
@@ -58,7 +58,7 @@ def command(no_smaps: bool, **options: object) -> int:
 
 
 class Look(NamedTuple):
-    # One walk, what the kernel said after it, and what stands between the two.
+    # One walk, the kernel's numbers around it, and what stands between the two.
     table: Table
     theirs: Theirs
     lines: list[Line]
@@ -75,8 +75,8 @@ def looks(source: Source, *, smaps: bool) -> Iterator[Look]:
     began, stopped = time.monotonic(), source.target.state() in "Tt"
     files = ("smaps", "smaps_rollup") if smaps else ()
     last = LastSmaps()
-    # What shows whether a VMA moved is read before and after the other: our own walk where it reads
-    # page tables, which takes less than reading smaps and no lock, else smaps.
+    # Whether a VMA moved is shown by two readings around the other's: two walks of ours where the
+    # source reads page tables (quicker than smaps, and without a lock), else two readings of smaps.
     earlier = by_vma(walk(source)) if source.tables else None
     first = files[1:] if source.tables else files
     theirs = read_theirs(source.target, source.stall, *first, last=last)
@@ -106,7 +106,7 @@ def look_at(
 
     def ask() -> Theirs:
         theirs = read_theirs(source.target, source.stall, *files, last=last)
-        # pmap goes by the number; that the process is still there afterwards shows it was ours.
+        # pmap takes a pid; that the process is still there afterwards proves it was this one.
         theirs = theirs._replace(pmap=read_pmap(source.target.pid) if files else None)
         read_counters()
         return theirs

@@ -46,9 +46,9 @@ def run_counts(vmas: VMAs, vma: I64, runs: Runs) -> Counts:
 
 
 def run_frames(counts: Counts, pfns: U64) -> Shared:
-    """Return those pages of ``counts``, of runs of base pages, that may be mapped more than once.
+    """Return the pages of ``counts``, which are runs of base pages, that may be mapped repeatedly.
 
-    ``pfns`` u64 are the frames of all their pages, in order.
+    ``pfns`` u64 are the frames of all pages of the runs, in order.
     """
     assert counts.mapcount is not None
     wanted = maybe_repeated(counts)
@@ -67,8 +67,11 @@ def run_frames(counts: Counts, pfns: U64) -> Shared:
 def shared_frames(
     arch: Arch, read_tables: ReadTables, vmas: VMAs, vma: I64, phys: U64, runs: Runs
 ) -> tuple[list[Counts | Shared], I64]:
-    """Return ``runs`` of the tables at ``phys`` in the VMAs ``vma`` as Counts, the frames of those
-    that may be mapped more than once, and the tables that changed meanwhile, which are left out."""
+    """Return ``runs`` of the tables at ``phys`` (u64), in the VMAs ``vma`` (i64), as Counts.
+
+    Their pages that may be mapped more than once come as Shared, too. The second value is the
+    numbers (i64) of the tables that changed in the meantime, which are left out.
+    """
     counts = run_counts(vmas, vma[runs.table], runs)
     tables = np.unique(runs.table[maybe_repeated(counts)])
     found, torn = list[Counts | Shared](), [tables[:0]]

@@ -29,7 +29,7 @@ from pagewalk.proc.kernel import architecture
 from pagewalk.proc.zones import read_memory
 
 _GIB = 1 << 30
-# The length of the direct map by levels, where nothing tells how much there is of RAM (mm.rst).
+# The length of the direct map by levels, for when the size of RAM is not known (mm.rst).
 _LARGEST = {4: 64 << 40, 5: 32 << 50}
 _PRESENT = np.uint64(1)
 _ATTEMPTS = 3

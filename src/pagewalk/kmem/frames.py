@@ -254,7 +254,7 @@ class StructPages:
 
 
 def sample() -> U64:
-    """Return _SAMPLE frames (u64, ascending) spread over all RAM, none where its end is unknown."""
+    """Return _SAMPLE frames (u64, ascending) spread over all RAM, none if its end is unknown."""
     last = (read_memory().ram_end or 0) // PAGE - 1
     frames: U64 = np.linspace(1, last, _SAMPLE if last > 0 else 0).astype(np.uint64)
     return frames

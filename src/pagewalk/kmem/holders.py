@@ -1,9 +1,9 @@
 """Whether an object of memory ends with a process: told by the kernel's own reference counts.
 
-An unlinked inode goes with its last dentry, a dentry with the last file that is open on it, a file
-with its last reference: from a table of descriptors, from a VMA, or from where nobody looks (a
-message on a socket, a loop device). So it is compared what the counts are, and how many of these
-references are this process's.
+An unlinked inode goes with its last dentry, a dentry with the last file open on it, and a file with
+its last reference, which is in a table of descriptors, a VMA, or somewhere that cannot be searched
+(a message on a socket, a loop device). So the counts are compared with the number of references
+that this process has.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pagewalk.kmem.memory import read_bytes, read_words
 from pagewalk.kmem.vmas import read_files, read_vmas
 from pagewalk.pages import I64, U64, Bool
 
-# A thread that uses a file holds a reference for as long; whoever keeps the object holds it always.
+# A thread that is using a file holds a reference for a moment; whoever keeps it holds it always.
 _LOOKS = 5
 _MOST_FILES = 1 << 20
 _HALF = np.uint64(0xFFFFFFFF)
@@ -25,7 +25,7 @@ _HALF = np.uint64(0xFFFFFFFF)
 def ended_by(kernel: Kernel, task: int, mm: int, keys: list[tuple[int, int]]) -> list[bool | None]:
     """Return whether the object of each of ``keys`` (dev, inode) ends with the process.
 
-    ``task`` and ``mm`` are the addresses of its structs. None where it changed in every look.
+    ``task`` and ``mm`` are the addresses of its structs. None for one that changed in every look.
     """
     found: list[bool | None] = [None] * len(keys)
     for _ in range(_LOOKS):
@@ -54,7 +54,7 @@ def _look(kernel: Kernel, task: int, mm: int, keys: list[tuple[int, int]]) -> li
 
 
 def _references(kernel: Kernel, task: int, mm: int) -> U64:
-    # The files that this process refers to, as often as it does.
+    # The files that this process refers to, one entry for each reference.
     program = kernel.field("mm_struct", mm, "exe_file")
     parts = [read_vmas(kernel, mm).file, _descriptors(kernel, task), np.array([program], np.uint64)]
     every = np.concatenate(parts)
@@ -63,7 +63,7 @@ def _references(kernel: Kernel, task: int, mm: int) -> U64:
 
 
 def _descriptors(kernel: Kernel, task: int) -> U64:
-    # None where the table is another process's too (CLONE_FILES): it goes on without this one.
+    # Empty if another process shares the table (CLONE_FILES): the table outlives this process.
     files = kernel.field("task_struct", task, "files")
     signal = kernel.field("task_struct", task, "signal")
     threads = kernel.field("signal_struct", signal, "nr_threads")

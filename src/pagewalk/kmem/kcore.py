@@ -30,7 +30,7 @@ _MAGIC = b"\x7fELF\x02\x01"  # 64 bit, little endian
 _PT_LOAD, _PT_NOTE = 1, 4
 _PN_XNUM = 0xFFFF
 _BATCH_BYTES = 1 << 20
-_NOTE_BYTES = 1 << 20  # the kernel's are some kilobytes
+_NOTE_BYTES = 1 << 20  # the kernel's notes are a few kilobytes
 _LAST_BYTE = (1 << 63) - 1  # of any file: offsets are signed
 
 
@@ -133,8 +133,8 @@ class KcoreMemory:
 def read_segments(fd: int, path: str) -> tuple[Segments, bytes]:
     """Read the PT_LOADs and the bytes of the first PT_NOTE of the core file open at ``fd``.
 
-    A segment that lies where no file can be read is left out. Raises SourceUnavailable when it is
-    no core file, or says of itself what cannot be.
+    A segment beyond the largest possible file offset is left out. Raises SourceUnavailable when it
+    is not a core file, or contradicts itself.
     """
     header = os.pread(fd, _HEADER.size, 0)
     if len(header) < _HEADER.size or not header.startswith(_MAGIC):

@@ -47,7 +47,7 @@ def open_bpf() -> Kernel:
     memory = BpfMemory()
     try:
         kernel = Kernel(memory, read_btf(), memory.current)
-        # The thread that asks may end before its process: the leader's task_struct stays.
+        # The thread that asked may end before its process; the leader's task_struct stays.
         return kernel._replace(
             current=kernel.field("task_struct", memory.current, "group_leader")
         )
@@ -70,12 +70,12 @@ def open_kcore(memory: KernelMemory, source: str = "kcore") -> Kernel:
         if _is_ours(own, number):
             return own
     raise SourceUnavailable(
-        source, "we are in a PID namespace of our own", "run on the host, or --source ebpf"
+        source, "pagewalk runs in a PID namespace of its own", "run on the host, or --source ebpf"
     )
 
 
 def _is_ours(kernel: Kernel, number: int) -> bool:
-    # In another PID namespace the number is another process's, whose descriptors are not ours.
+    # In another PID namespace this number is another process, whose descriptors are not ours.
     fd = os.open("/proc/self/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return task_of(kernel, pid_behind(kernel, fd), number).address == kernel.current

@@ -94,16 +94,16 @@ def bounded(era: Era) -> Era:
 
 @lru_cache(maxsize=1)
 def memory_in(second: int) -> Memory:
-    """Return read_memory(), asked once in each ``second``: who walks all processes asks a lot."""
+    """Return read_memory(), read at most once a ``second``: walking all processes asks often."""
     del second
     return read_memory()
 
 
 def as_it_is_now(machine: Machine) -> Machine:
-    """Return ``machine`` with the bounds that physical memory has now: while it stays open RAM may
-    be plugged in, and a device's memory come with its driver. Raises as ``bounded`` does.
+    """Return ``machine`` with the bounds that physical memory has now. Raises as ``bounded`` does.
 
-    The programs that were loaded keep their bounds: what lies beyond is left to us.
+    While it stays open, RAM may be plugged in and a driver may add a device's memory. The programs
+    that were loaded keep their old bounds: what lies beyond is left to us.
     """
     now = bounded(machine.arch.era)
     if now == machine.arch.era:

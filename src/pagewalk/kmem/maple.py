@@ -35,7 +35,7 @@ class _Shape(NamedTuple):
 
 
 class _Slots(NamedTuple):
-    # The slots in use of some nodes, and a mask of the nodes that make no sense, and give none.
+    # The slots in use of some nodes, and a mask of the nodes that make no sense and have none.
     first: U64
     last: U64
     entry: U64
@@ -51,11 +51,11 @@ class Torn(Exception):
 
 
 def read_maple_tree(kernel: Kernel, root: int, wanted: U64 | None = None) -> tuple[Entries, U64]:
-    """Read the ranges of the maple tree whose ``ma_root`` is ``root``, and tell where it was torn.
+    """Return the ranges of the maple tree whose ``ma_root`` is ``root``, and where it was torn.
 
     ``wanted`` u64[k, 2] (bytes, sorted, half open): only ranges that meet one of these are read.
-    Of the second answer, u64[n, 2] likewise, the first holds nothing: the nodes that these ranges
-    were in had been replaced. Raises Torn when there is nothing but that.
+    The second value, of the same form, is where nothing could be read because the nodes had been
+    replaced. Raises Torn when that is everywhere.
     """
     torn = [np.zeros((0, 2), np.uint64)]
     level = Entries(
@@ -125,7 +125,7 @@ def _children(
 
 
 def _after(last: U64) -> U64:
-    # The end of a range as a half-open one has it; nothing lies at the very last address.
+    # The half-open end of a range; nothing lies at the very last address.
     end: U64 = np.where(last == np.iinfo(np.uint64).max, last, last + np.uint64(1))
     return end
 

@@ -1,4 +1,4 @@
-"""What the kernel keeps of each mapping besides where it lies: its operations, its file's inode."""
+"""What the kernel knows of each mapping besides its place: its operations and its file's inode."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _KIND, _REGULAR = 0xF000, 0x8000
 
 
 class Mappings(NamedTuple):
-    """Hold one row a VMA: ``vma`` itself, and of its operations and its file
+    """One row a VMA: ``vma`` itself, and columns about its operations and its file.
 
-    ``huge_fault``: bool, it maps huge pages by itself; ``sized``: bool, it has pages of another
-    size; ``dax``, ``shmem``, ``regular``: bool, what its file is; ``anon_shmem``: bool, shmem that
-    had no name when it was mapped (shared anonymous memory, a memfd); ``block``: u64, bytes of a
-    hugetlb page, 0 of all others; ``mount``: u64, what a tmpfs mount's option huge= says.
-    ``mm_flags``: an int, the flags of the mm_struct.
+    ``huge_fault`` bool, it maps huge pages itself; ``sized`` bool, its page size may differ from
+    the base page; ``dax``, ``shmem``, ``regular`` bool, what its file is; ``anon_shmem`` bool,
+    shmem that had no name when it was mapped (shared anonymous memory, a memfd); ``block`` u64,
+    bytes of a hugetlb page, 0 for all others; ``mount`` u64, the huge= option of a tmpfs mount.
+    ``mm_flags`` is an int, the flags of the mm_struct.
     """
 
     vma: RawVmas
@@ -46,16 +46,13 @@ class Mappings(NamedTuple):
 
 
 def read_mappings(kernel: Kernel, mm: int) -> Mappings:
-    """Read the VMAs of the mm_struct at ``mm`` and what they are of; raises SourceUnavailable."""
+    """Return the VMAs of the mm_struct at ``mm`` and what they map; raises SourceUnavailable."""
     for _ in range(_ATTEMPTS):
         try:
             return _read_once(kernel, mm, read_vmas(kernel, mm))
         except (Torn, OSError):
             continue
-        except LookupError as error:
-            why = f"this kernel's BTF has no {error.args[0]}"
-            raise SourceUnavailable("kernel memory", why, "report it") from error
-    raise SourceUnavailable("kernel memory", "the files of its VMAs changed", "freeze the target")
+    raise SourceUnavailable("kernel memory", "the files of its VMAs changed", "take --freeze")
 
 
 def _read_once(kernel: Kernel, mm: int, vma: RawVmas) -> Mappings:

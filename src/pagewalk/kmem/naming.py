@@ -24,8 +24,8 @@ def agreeing(named: VMAs, raw: RawVmas) -> Bool:
 
 
 def flags_of(named: VMAs, raw: RawVmas | None) -> U64:
-    # The vm_flags of each VMA of maps; 0 where they are not known. The gate VMA is in no tree: it
-    # has its permissions, whose bits are the same, and no others (vsyscall_64.c).
+    # The vm_flags of each VMA of maps; 0 where they are not known. The gate VMA is in no tree: its
+    # flags are its permissions, which have the same bits, and no others (vsyscall_64.c).
     flags = np.where(named.gate, named.perms, 0).astype(np.uint64)
     if raw is not None:
         known = agreeing(named, raw)

@@ -1,4 +1,4 @@
-"""The VMAs of a process that does not hold still, put together from readings of many moments."""
+"""The VMAs of a process that does not hold still, pieced together from several readings."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def piece_together(
     filesystems: dict[int, str],
     user_end: int,
 ) -> tuple[VMAs, Withheld | None]:
-    """Return ``raw`` (see vmas.read_each) with the names of maps, and what to say is missing.
+    """Return ``raw`` (see vmas.read_each) with the names from maps, and what is missing from it.
 
-    ``named`` is what maps told at another moment, None where it may not be read; ``lost`` u64[n, 2]
-    is where the VMAs changed in each reading.
+    ``named`` is what maps said at another moment, None where it may not be read; ``lost`` u64[n, 2]
+    is where the VMAs changed during every reading.
     """
     files = read_files(kernel, raw.file)
     if not files.known.all():
@@ -40,12 +40,12 @@ def piece_together(
 
 
 def pieced(raw: VMAs, named: VMAs, lost: U64, user_end: int) -> tuple[VMAs, I64]:
-    """Return the VMAs of the maple tree (``raw``, as unnamed() has them) as far as they are known,
-    when maps is of another moment, and the bytes of each that only maps tells of (i64).
+    """Return the VMAs of the maple tree (``raw``, from unnamed()) with names from an older maps.
 
-    A name is that of the VMA with the same edges, or that one was a part of. What lies in ``lost``
-    u64[k, 2], of which the maple tree told nothing, is what maps told, without flags; so is the
-    gate VMA.
+    A VMA takes the name of the one in maps with the same edges, or of the one that it was part of.
+    For ``lost`` u64[k, 2], where the tree gave nothing, the VMAs of maps stand in, without flags,
+    as does the gate VMA. The second value is the size in bytes (i64) of each VMA that only maps
+    has.
     """
     assert raw.flags is not None
     at = np.searchsorted(named.start, raw.end) - 1
@@ -79,23 +79,23 @@ def _merged(vmas: VMAs, named: VMAs, also: Bool) -> VMAs:
 
 
 def unread(lost: U64, user_end: int) -> Withheld | None:
-    """Return what to say of VMAs in ``lost`` u64[n, 2], None of nothing."""
+    """Return the note on VMAs that were missed in ``lost`` u64[n, 2], None if it is empty."""
     if not len(lost):
         return None
     size = int((np.minimum(lost[:, 1], np.uint64(user_end)) - lost[:, 0]).sum())
     return Withheld(
         "VMAs",
         f"in {len(lost)} places, {size} bytes at most, they changed each time they were read, and"
-        " maps may not be read; --freeze stops the process for the walk",
+        " maps cannot be read instead; --freeze stops the process for the walk",
         partial=True,
     )
 
 
 def unflagged(told: I64) -> Withheld:
-    """Return what to say of VMAs of these sizes, bytes, whose flags are not known."""
+    """Return the note on VMAs of these sizes (i64 bytes) whose flags are not known."""
     return Withheld(
         f"vm_flags of {len(told)} VMAs",
-        f"their {int(told.sum())} bytes were mapped anew each time they were read; they are shown"
-        " as maps told of them; --freeze stops the process for the walk",
+        f"their {int(told.sum())} bytes were mapped anew each time they were read, so they are"
+        " shown as in maps, without flags; --freeze stops the process for the walk",
         partial=True,
     )

@@ -79,7 +79,7 @@ from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
 from pagewalk.states import HOLE_STATES, ORDINARY, classify, has
 from pagewalk.tally import Gaps, Memo, Plain, count_by_reading, count_tables, sweep
 
-SHMEM_CHANGED = "a mapping of shared memory changed after the walk; --freeze stops the process"
+SHMEM_CHANGED = "a mapping of shared memory changed after the walk; --freeze prevents that"
 NOWHERE = np.zeros((0, 2), np.uint64)
 NO_PAGE_MAPCOUNT = "CONFIG_NO_PAGE_MAPCOUNT"  # shared is what was so once
 RETRIES = 3
@@ -106,9 +106,9 @@ class KernelSource:
     ``struct_pid`` the address of its struct pid, which that open directory keeps. ``proof`` u64[2]
     is where the task's start time and mm lie, with the place of the mm's sequence where the kernel
     keeps one. ``pagemap_fd`` serves hugetlb only and is -1 where refused. ``known`` are the VMAs
-    as they were last read, ``restless`` is what could not be read of them, and
-    ``told`` what was last returned of them, with what it was made from; ``unmoved`` are those that
-    changed() found as they were by the mm's sequence alone.
+    as they were last read, ``restless`` notes what could not be read of them, and ``told`` is what
+    vmas() returned last, with what it was made from; ``unmoved`` are VMAs that changed() found
+    unchanged by the mm's sequence alone.
     """
 
     name: str
@@ -146,9 +146,9 @@ class KernelSource:
     def vmas(self) -> VMAs:
         """Return the VMAs of the maple tree, named by maps where it may be read.
 
-        Where a process maps and unmaps all the time, each is as it was at a moment of its own, and
-        ``withheld`` tells what could not be read even so. Raises ProcessGone when the task has
-        ended or has another mm.
+        If the process maps and unmaps all the time, each VMA is as it was at some moment of its
+        own, and ``withheld`` tells what could not be read even so. Raises ProcessGone when the task
+        has ended or has another mm.
         """
         sequence = self.check_alive()
         for _ in range(VMA_TRIES):
@@ -171,16 +171,16 @@ class KernelSource:
         return vmas
 
     def agree(self, named: VMAs, raw: RawVmas) -> bool:
-        # Whether maps and the maple tree tell of the same VMAs; maps has the gate VMA beside them.
+        # Whether maps and the maple tree have the same VMAs; maps also has the gate VMA.
         gate = int((named.start >= np.uint64(self.machine.arch.user_end)).sum())
         return int(agreeing(named, raw).sum()) == len(raw.start) == len(named) - gate
 
     def read_raw(self) -> tuple[RawVmas, U64]:
-        # The VMAs, all of one moment or else one by one, and where none could be read, u64[n, 2].
+        # The VMAs, all of one moment or else one by one, and where none could be read (u64[n, 2]).
         kernel = self.machine.kernel
         with suppress(SourceUnavailable):
             return read_vmas(kernel, self.mm), NOWHERE
-        self.check_alive()  # the VMAs of an mm that is torn down change, too
+        self.check_alive()  # while an mm is torn down its VMAs change, too
         return read_each(kernel, self.mm)
 
     def changed(self, vmas: VMAs) -> int:
@@ -226,7 +226,7 @@ class KernelSource:
             text = self.target.read("maps", self.stall)
         except PagewalkError:
             return None
-        if not text:  # what it was opened of is gone (proc_maps_open, fs/proc/task_mmu.c)
+        if not text:  # the mm it was opened for is gone (proc_maps_open, fs/proc/task_mmu.c)
             self.check_alive()
             raise ProcessGone(self.target.pid, "exec'ed another program while it was opened")
         return self.last.parse(text, self.filesystems)
@@ -399,7 +399,7 @@ class KernelSource:
             if here is None:
                 raise OSError(errno.EAGAIN, SHMEM_CHANGED)
             ranges = swapped_ranges(kernel, int(raw.file[here]))
-            if not still_maps(kernel, self.mm, raw, here):  # so that was another file, perhaps
+            if not still_maps(kernel, self.mm, raw, here):  # it may have been another file's
                 raise OSError(errno.EAGAIN, SHMEM_CHANGED)
             yield partial(covered, ranges)
 

@@ -276,7 +276,7 @@ def _large_bits(frames: FrameMap, head: _Pages, data: U8, pfns: U64) -> U64:
         bits |= (layout.is_mapped(data.view(np.int32)) & ~slab) * kpf("mmap")
     if layout.hwpoison:
         bits |= (huge & (head.flags & layout.hwpoison != 0)) * kpf("hwpoison")
-    # Of the huge zero page nothing is counted, and nothing is known but that it is large.
+    # The huge zero page is not counted at all; its struct page only says that it is large.
     blank = ~huge & ~thp & (data.view(np.uint64)[:, layout.mapping // 8] == 0)
     blank &= head.flags & (layout.lru | layout.swapcache | layout.slab) == 0
     entire = data.view(np.uint32)[:, layout.entire_mapcount // 4]

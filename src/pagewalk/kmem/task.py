@@ -80,9 +80,9 @@ def find_task(kernel: Kernel, pid: int) -> Task:
 def pid_behind(kernel: Kernel, dirfd: int) -> int:
     """Return the address of the struct pid whose /proc directory is open as ``dirfd``.
 
-    No number is looked up: it would mean another process in another PID namespace. The struct pid
-    is neither freed nor given to another task as long as ``dirfd`` is open. Raises
-    SourceUnavailable when it cannot be proved that the inode read is the descriptor's own.
+    No number is looked up: in another PID namespace it would mean another process. While ``dirfd``
+    is open, the struct pid is neither freed nor given to another task. Raises SourceUnavailable
+    when the inode that was read cannot be proved to be the descriptor's own.
     """
     real = os.fstat(dirfd)
     for _ in range(_ATTEMPTS):
@@ -99,8 +99,8 @@ def pid_behind(kernel: Kernel, dirfd: int) -> int:
             return struct_pid
     raise SourceUnavailable(
         "kernel memory",
-        "the process cannot be proved to be the one whose /proc directory is open",
-        "take --source procfs, and report it with the kernel's version",
+        "cannot prove that the process found is the one whose /proc directory is open",
+        "take --source procfs, and report this with the kernel's version",
     )
 
 

@@ -14,9 +14,9 @@ from pagewalk.kmem.memory import read_structs, read_words
 from pagewalk.pages import U8, U32, U64, Bool
 from pagewalk.ranges import overlapping, without
 
-_ATTEMPTS = 8  # at all VMAs at once
+_ATTEMPTS = 8  # to read all VMAs at once
 _LOOKS = 20  # at those that change
-# What must be the same in both readings of a VMA: what is told of it.
+# What must be equal in two readings of a VMA: everything that is reported of it.
 _COMPARED = ("vm_start", "vm_end", "vm_flags", "vm_pgoff", "vm_file", "vm_mm", "vm_ops", "anon_vma")
 _DONTEXPAND = 0x40000  # include/linux/mm.h
 _LOCKED = "vm_lock_seq"
@@ -47,7 +47,8 @@ class RawVmas(NamedTuple):
 class Files(NamedTuple):
     """Hold ``inode`` u64, ``major`` and ``minor`` u32 of each VMA's file, 0 when anonymous.
 
-    ``known`` is a mask: elsewhere the file was closed under each reading, and the rest is 0.
+    ``known`` is a mask: where it is False the file was closed during each reading, and the rest is
+    0.
     """
 
     inode: U64
@@ -60,8 +61,9 @@ _Answer = TypeVar("_Answer")
 
 
 def read_vmas(kernel: Kernel, mm: int) -> RawVmas:
-    """Read the VMAs of the mm_struct at ``mm``, all of one moment: no lock is taken, so it reads
-    again until the tree, the VMAs and the mm's own count agree.
+    """Return the VMAs of the mm_struct at ``mm``, all of one moment.
+
+    No lock is taken, so it reads again until the tree, the VMAs and the mm's own count agree.
 
     Raises Unsupported before 6.1, SourceUnavailable when they change all the time.
     """
@@ -69,11 +71,10 @@ def read_vmas(kernel: Kernel, mm: int) -> RawVmas:
 
 
 def read_each(kernel: Kernel, mm: int) -> tuple[RawVmas, U64]:
-    """Read the VMAs of the mm_struct at ``mm`` one by one, each as it was at a moment of its own.
+    """Return the VMAs of the mm_struct at ``mm``, read one by one, each at a moment of its own.
 
-    What changes under the reader is read again, and only that. The second answer, u64[n, 2] half
-    open, is what changed each time: any VMAs there are missing in the first. Raises as read_vmas
-    does.
+    Only what changes during the reading is read again. The second value, u64[n, 2] half open, is
+    what changed every time: VMAs there are missing from the first. Raises as read_vmas does.
     """
     wanted = np.array([[0, np.iinfo(np.uint64).max]], np.uint64)
     found = RawVmas(*(np.zeros(0, np.uint64) for _ in RawVmas._fields))
@@ -98,7 +99,7 @@ def read_edges(kernel: Kernel, mm: int) -> U64:
 
 
 def read_files(kernel: Kernel, file: U64) -> Files:
-    """Read what the struct files at ``file`` (u64[n], 0 for none) are of."""
+    """Return inode and device of the struct files at ``file`` (u64[n], 0 for none)."""
     for _ in range(_ATTEMPTS):
         files = _identify(kernel, file)
         if files.known.all():
@@ -118,9 +119,9 @@ def still_maps(kernel: Kernel, mm: int, vmas: RawVmas, row: int) -> bool:
 def forked(before: RawVmas, now: RawVmas) -> bool:
     """Return whether the process forked between two readings of its VMAs, as far as they tell.
 
-    fork locks each VMA to copy it (dup_mmap, mm/mmap.c; since 6.5), those too that nothing else
-    ever locks where they are: the vDSO's and its like, which may not be expanded. vfork does not,
-    and copies nothing.
+    Since 6.5 fork locks each VMA to copy it (dup_mmap, mm/mmap.c), even those that nothing else
+    locks once they are in place: the vDSO's and its like, which may not be expanded. vfork copies
+    nothing and locks nothing.
     """
     rows = np.flatnonzero(before.flags & np.uint64(_DONTEXPAND) != 0)
     at = np.minimum(np.searchsorted(now.start, before.start[rows]), max(len(now.start) - 1, 0))
@@ -202,10 +203,10 @@ def _columns(kernel: Kernel, address: U64, rows: U8) -> RawVmas:
 
 
 def _look(kernel: Kernel, mm: int, wanted: U64) -> tuple[RawVmas, U64]:
-    # The VMAs that meet `wanted` and are the same in two readings on end, and where others are.
+    # The VMAs that meet `wanted` and are equal in two readings in a row, and where the others are.
     tree, torn = read_maple_tree(kernel, _root(kernel, mm), wanted)
     size, paths = kernel.btf.size("vm_area_struct"), list(_COMPARED)
-    # (6.4) who changes a VMA writes the mm's sequence into it first (vma_start_write)
+    # (6.4) whoever changes a VMA first writes the mm's sequence into it (vma_start_write)
     paths += [_LOCKED] if kernel.btf.has("vm_area_struct", _LOCKED) else []
     rows, errno = read_structs(kernel.memory, tree.entry, size)
     again, lost = read_structs(kernel.memory, tree.entry, size)
@@ -220,8 +221,8 @@ def _look(kernel: Kernel, mm: int, wanted: U64) -> tuple[RawVmas, U64]:
 
 
 def _put(found: RawVmas, new: RawVmas, torn: U64) -> tuple[RawVmas, U64]:
-    # Both together, the newer one where two overlap, and what is to be looked at again: `torn`,
-    # and what was an older one's and is not the newer one's.
+    # Both together, the newer VMA where two overlap, and what must be looked at again: `torn`, and
+    # what an older VMA covered and the newer ones do not.
     old = np.stack([found.start, found.end], axis=1)
     over = overlapping(old, np.stack([new.start, new.end], axis=1))
     kept = RawVmas(*(column[~over] for column in found))

@@ -1,9 +1,9 @@
 """The frames that stand for "all zero": the shared zero page and the huge zero page.
 
-The zero page is where it is since boot. The huge zero page is made when somebody first maps it,
-freed when nobody does, and made again elsewhere; a process that may not have huge pages (ours
-perhaps: prctl(PR_SET_THP_DISABLE), or a size set to "never") never maps it. So nothing is kept of
-it: each frame that may be it is asked about, each time.
+The zero page stays where it is from boot on. The huge zero page is allocated when a process first
+maps it, freed when none does, and allocated again elsewhere. A process that may not have huge pages
+(perhaps ours: prctl(PR_SET_THP_DISABLE), or a size set to "never") cannot map it. So nothing about
+it is remembered: each frame that may be the huge zero page is checked, each time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pagewalk.pages import U64, Bool
 from pagewalk.proc.frames import read_frames
 
 _ZERO_PAGE = np.uint64(1 << KPF["zero_page"])
-_PAGES = 512  # the huge zero page is a PMD's, and every architecture that is known here has these
+_PAGES = 512  # base pages of a PMD entry, on every architecture that is known here
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +41,11 @@ class ZeroFrames:
     kpageflags: BinaryIO | None
 
     def are_huge(self, heads: U64) -> Bool:
-        """Tell which of ``heads`` are the first frame of the huge zero page.
+        """Return which of ``heads`` are the first frame of the huge zero page.
 
-        They (u64[n]) are the first of large folios that nobody owns, nor maps as the kernel counts,
-        although page tables lead to them. The kernel says it of each frame (stable_page_flags,
-        fs/proc/page.c); where we may not ask, it is the one with nothing in it.
+        ``heads`` (u64[n]) are the first frames of large folios that have no owner and no mapcount,
+        although page tables lead to them. kpageflags tells (stable_page_flags, fs/proc/page.c);
+        where it may not be read, the huge zero page is the one whose bytes are all zero.
         """
         if self.kpageflags is not None:
             told: Bool = read_frames(self.kpageflags.fileno(), heads) & _ZERO_PAGE != 0

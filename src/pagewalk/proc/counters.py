@@ -26,7 +26,7 @@ STATM = re.compile(rb"(?m)^" + rb" ".join([rb"(\d{1,20})"] * 7) + rb"\n")
 def read_status(target: Target) -> dict[str, int]:
     """Return the ``kB`` lines of /proc/PID/status, in bytes, by the kernel's name (``VmRSS``).
 
-    Raises ProcessGone when it has no line on memory: none is left. Raises BadText.
+    Raises ProcessGone when status has no memory lines, as the memory is gone; and BadText.
     """
     found = in_bytes(target.read("status"))
     if "VmSize" not in found:
@@ -94,7 +94,7 @@ class Theirs(NamedTuple):
 
 
 def lag(theirs: Theirs, counters: int, *, always: bool = False) -> int:
-    """Return how far ``counters`` of the kernel's RSS counters, added up, may lag, in bytes.
+    """Return how far the sum of ``counters`` RSS counters of the kernel may lag, in bytes.
 
     stat's rss is an approximate read on every kernel (``always``); status and statm are exact
     from 6.18 on.
@@ -136,7 +136,7 @@ def read_theirs(
             not_read.append(f"{name}: {err}")
     statm, stat = read_statm(target), read_stat(target)
     return Theirs(
-        # The last of all: where its memory is still there, it was when the others were read.
+        # Last of all: if its memory is still there now, it was there while the others were read.
         status=read_status(target),
         statm=statm,
         stat=stat,
@@ -169,7 +169,7 @@ def read_pmap(pid: int) -> int | None:
 
 
 def lazily_freed() -> bool:
-    """Return whether anybody called MADV_FREE since the machine was booted, as far as it counts."""
+    """Return whether any process may have called MADV_FREE since boot (pglazyfree of vmstat)."""
     try:
         text = read_bytes("/proc/vmstat")
     except OSError:

@@ -12,7 +12,7 @@ import numpy as np
 from pagewalk.errors import PagewalkError, SourceUnavailable
 from pagewalk.proc import kernel, swap
 from pagewalk.proc.frames import open_frames
-from pagewalk.proc.namespace import own_numbers
+from pagewalk.proc.namespace import REMEDY, own_numbers
 from pagewalk.proc.pagemap import GUARD, PAGE, PFN_BITS, can_scan
 from pagewalk.proc.refusals import (
     has_capability,
@@ -35,7 +35,7 @@ class Check(NamedTuple):
 
 
 def checks() -> list[Check]:
-    """Return every check, in the order of importance; one only where /proc is not ours to read."""
+    """Return every check in order of importance; only one if /proc does not show this process."""
     try:
         own_numbers()
     except PagewalkError as err:
@@ -45,10 +45,7 @@ def checks() -> list[Check]:
 
 
 def missing(found: list[Check]) -> list[str]:
-    """Return the names of those checks whose lack takes something away.
-
-    One way to the page tables is enough.
-    """
+    """Return the names of failed checks that cost something: one way to the tables is enough."""
     names = [check.name for check in found if not check.ok]
     if all(name in names for name in TABLES):
         return names
@@ -126,9 +123,9 @@ def other_processes() -> Check:
     if len(own_numbers()) > 1:
         return Check(
             "other processes", False,
-            "/proc belongs to another PID namespace: a pid there is another process's here, and"
-            " is refused where both exist",
-            "unshare --mount-proc, or in a mount namespace of your own: mount -t proc proc /proc",
+            "/proc belongs to another PID namespace: a pid may mean one process there and another"
+            " here, and is then refused",
+            REMEDY,
         )
     if has_capability("CAP_SYS_PTRACE"):
         return Check("other processes", True, "every process that no security module protects")
@@ -171,14 +168,14 @@ def mapcounts() -> Check:
     name, config = "mapcount of each page", kernel.read_config()
     if not page_tables().ok and not (page_frames().ok and frame_database().ok):
         return Check(
-            name, False, "not told to you, and so no PSS and no USS",
-            "what 'page frames' and 'kpageflags, kpagecount' need, or 'page tables'",
+            name, False, "not shown to you, so no PSS and no USS",
+            "see what 'page frames' and 'kpageflags, kpagecount' need, or 'page tables'",
         )
     if config is None and kernel.release() >= AVERAGED:
         return Check(
             name, False,
-            "PSS and USS are exact unless this kernel has CONFIG_NO_PAGE_MAPCOUNT, which cannot be"
-            " told: its configuration is not readable",
+            "PSS and USS are exact unless this kernel has CONFIG_NO_PAGE_MAPCOUNT, which is not"
+            " known: its configuration is not readable",
             CONFIGURATION,
         )
     if "CONFIG_NO_PAGE_MAPCOUNT" in (config or ()):
@@ -195,7 +192,7 @@ def swap_devices() -> Check:
     devices = swap.read_swaps()
     if devices is None:
         why, remedy = why_missing("/proc/swaps", "CONFIG_SWAP")
-        return Check("swap devices", False, f"the devices are not told: {why}", remedy)
+        return Check("swap devices", False, f"the devices are not known: {why}", remedy)
     listed = ", ".join(device.path for device in devices)
     return Check("swap devices", True, listed or "none: nothing can be in swap")
 

@@ -1,10 +1,10 @@
 """The kernel's small files, whole, and the text in them, which is bytes.
 
 A process chooses its name, the paths it maps and, in a user namespace, its mount points, byte by
-byte. The kernel escapes in them only what ends a field there; ``splitlines``, ``split`` and
+byte. The kernel escapes only what would end the field there; ``splitlines``, ``split`` and
 ``strip`` take more than that for structure (``\\r``, ``\\x0b``, ``\\x0c``, ``\\x1c``, U+0085), and
-decoding stops at what is not UTF-8. So here a line ends at ``\\n``, a field at a blank, and only
-a name becomes text, last of all. (pathlib would take 6 ms to import.)
+decoding fails at what is not UTF-8. So here a line ends at ``\\n``, a field at a blank, and only
+names become text, last of all. (pathlib would take 6 ms to import.)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def read_bytes(path: str) -> bytes:
 def lines(text: bytes, file: str) -> list[bytes]:
     """Return the lines of ``text``, read from ``file``, without their newlines.
 
-    Raises BadText when the last one has none: the kernel ends each line with one, so it was cut.
+    Raises BadText if the last line has none: the kernel always writes one, so the text was cut.
     """
     *whole, rest = text.split(b"\n")
     if rest:
@@ -53,9 +53,9 @@ def words(line: bytes) -> list[bytes]:
 
 
 def numbers(text: bytes, field: bytes, base: int = 10) -> list[int]:
-    """Return the numbers in line ``field`` of a status file, none where it has no such line.
+    """Return the numbers in line ``field`` of a status file, none if there is no such line.
 
-    Of two lines of one name the first counts. Raises BadText.
+    Of two lines with one name the first counts. Raises BadText.
     """
     for at, line in enumerate(lines(text, "status"), 1):
         key, _, value = line.partition(b":")
@@ -68,9 +68,9 @@ def numbers(text: bytes, field: bytes, base: int = 10) -> list[int]:
 
 
 def number(word: bytes, base: int = 10) -> int:
-    """Return the number that ``word`` is, of at most 64 bits; raises ValueError.
+    """Return the number of at most 64 bits that ``word`` spells; raises ValueError.
 
-    int() alone would take a sign, underscores and white space along.
+    int() alone would also accept a sign, underscores and white space.
     """
     value = int(word, base) if word.isalnum() else -1
     if not 0 <= value < 1 << 64:

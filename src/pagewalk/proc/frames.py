@@ -61,7 +61,7 @@ class Frames:
     """The frame database of /proc, open: descriptors of kpageflags and kpagecount.
 
     Without ``ksm`` the kernel's KSM bit means nothing; see ``proved``. With ``nopage`` the kernel
-    says of a frame that it is not RAM, and so do we of those beyond the end of the file.
+    marks frames that are not RAM, and we mark those beyond the end of the file in the same way.
     """
 
     flags: int
@@ -144,9 +144,9 @@ def read_frames(fd: int, pfns: U64) -> U64:
 
 
 def end_of(fd: int) -> int:
-    """Return the number of frames that kpageflags has a word of: it ends with RAM, or later.
+    """Return how many frames kpageflags has a word for: it ends where RAM does, or later.
 
-    The file does not tell its size; it is found by halving, as it may grow at any time.
+    The file has no size, so its end is found by bisection, each time, as it may grow.
     """
     low, high = 0, 1 << 52
     while low < high:

@@ -14,10 +14,10 @@ from pagewalk.proc.target import Stat, Target, thread_stats
 
 PATIENCE_S = 5.0
 
-# What a thread may be doing that does not stop (Documentation/filesystems/proc.rst, stat).
+# What a thread that does not stop may be doing (Documentation/filesystems/proc.rst, stat).
 STATES = {
     "D": "waiting inside the kernel, where no signal is taken",
-    "R": "running inside the kernel, or waits for a CPU",
+    "R": "running inside the kernel, or waiting for a CPU",
     "S": "sleeping; a cgroup may have frozen it",
 }
 
@@ -27,8 +27,8 @@ def frozen(target: Target) -> Iterator[bool]:
     """Stop ``target`` with SIGSTOP inside the block, and resume it when the block ends.
 
     It is resumed after an error, Ctrl-C, SIGTERM and SIGHUP, and by a watching child even when we
-    are killed. A process that was stopped already is left stopped, and False given instead of
-    True. Its parent sees the stop. Raises NotPermitted, ProcessGone, Unsupported, or PagewalkError
+    are killed. Yields True, or False for a process that was already stopped, which is left stopped.
+    Its parent sees the stop. Raises NotPermitted, ProcessGone, Unsupported, or PagewalkError
     when a thread does not stop in time.
     """
     if target.state() in "Tt":
@@ -78,7 +78,7 @@ def terminating() -> Iterator[None]:
 
 
 def send(target: Target, number: signal.Signals) -> None:
-    """Send a signal to ``target``, by the descriptor that it is read by: never to another process.
+    """Send a signal to ``target`` by the descriptor it is read through, never to another process.
 
     Raises ProcessGone, NotPermitted, Unsupported.
     """
@@ -95,12 +95,12 @@ def unsent(err: OSError, pid: int) -> PagewalkError:
     if err.errno == errno.EINVAL:  # access_pidfd_pidns(), kernel/signal.c
         return NotPermitted(
             what,
-            "it is outside of the PID namespace that this command runs in, and the kernel lets"
-            " signals go inward only",
-            "run where it is (on the host, nsenter --pid), or walk it without --freeze",
+            "it is outside the PID namespace that this command runs in, and the kernel sends"
+            " signals inward only",
+            "run pagewalk in its namespace (on the host, nsenter --pid), or drop --freeze",
         )
     if err.errno in (errno.ENOSYS, errno.EBADF):
-        return Unsupported("signal by a descriptor (pidfd_send_signal)", "5.1")
+        return Unsupported("pidfd_send_signal(2)", "5.1")
     return NotPermitted(what, os.strerror(err.errno or 0).lower(), "run as root")
 
 
@@ -122,6 +122,6 @@ def wait_stopped(target: Target) -> None:
 def unstoppable(pid: int, tid: int, stat: Stat) -> str:
     doing = STATES.get(stat.state, "neither running nor stopped")
     return (
-        f"process {pid} did not stop within {PATIENCE_S:.0f} s, and goes on: its thread {tid}"
-        f" ({stat.comm}) is {doing} (state {stat.state}); walk it without --freeze"
+        f"process {pid} did not stop within {PATIENCE_S:.0f} s and has been resumed: its thread"
+        f" {tid} ({stat.comm}) is {doing} (state {stat.state}); walk it without --freeze"
     )

@@ -71,7 +71,7 @@ def read_config() -> frozenset[str] | None:
 def parse_config(raw: bytes) -> frozenset[str]:
     """Return which of SYMBOLS a kernel's configuration, plain or zipped, builds in.
 
-    Raises BadText for what is cut short or no zip.
+    Raises BadText for a configuration that is cut short, or not gzip where it claims to be.
     """
     if raw.startswith(b"\x1f\x8b"):
         import gzip  # only here, and most walks meet no software entry
@@ -88,7 +88,7 @@ def parse_config(raw: bytes) -> frozenset[str]:
 def architecture() -> str:
     """Return the kernel's architecture by uname's name for it: x86_64, aarch64, riscv64."""
     machine = os.uname().machine
-    if sys.maxsize < 1 << 32:  # a program of 32 bits cannot know better
+    if sys.maxsize < 1 << 32:  # a 32-bit program cannot tell
         return machine
     # setarch(8) makes uname say that the kernel has 32 bits (override_architecture)
     return {"i686": "x86_64", "armv8l": "aarch64"}.get(machine, machine)

@@ -19,10 +19,10 @@ from pagewalk.proc.mounts import parse_mounts
 
 PAGE = mmap.PAGESIZE
 PERMS = {ord("r"): READ, ord("w"): WRITE, ord("x"): EXEC, ord("s"): SHARED}
-# What the kernel maps into every process for its own ends (_install_special_mapping) has a name in
-# brackets and no file; so do these, which are anonymous memory. "[anon:NAME]" is any mapping that
-# the process named (PR_SET_VMA_ANON_NAME), "[stack:TID]" a thread's stack (3.4 to 4.4), "[mpx]" a
-# table of bounds (up to 5.5).
+# What the kernel maps into every process for its own purposes (_install_special_mapping) has a name
+# in brackets and no file. So do these, but they are anonymous memory: "[anon:NAME]" is a mapping
+# that the process named (PR_SET_VMA_ANON_NAME), "[stack:TID]" a thread's stack (3.4 to 4.4),
+# "[mpx]" a table of bounds (up to 5.5).
 ANON_NAME = re.compile(r"|\[heap\]|\[stack(:\d+)?\]|\[anon:.*\]|\[mpx\]", re.DOTALL)
 # Data of the vDSO, on most architectures a PFN map.
 PFN_MAPS = frozenset({"[vvar]", "[vvar_vclock]"})
@@ -39,7 +39,7 @@ def parse_maps(
 ) -> VMAs:
     """Return the VMAs of a maps file; ``filesystems`` maps a dev to its type (mountinfo).
 
-    ``machine`` is the architecture of the kernel that wrote it (uname -m), this one's if None.
+    ``machine`` is the architecture of the kernel that wrote it (uname -m), None for this kernel's.
 
     A name is kept as the kernel prints it: spaces as they are, a newline as ``\\012``, an unlinked
     file with `` (deleted)``. What the kernel printed twice counts once. Raises BadText for a line
@@ -49,7 +49,7 @@ def parse_maps(
     first, last, fields, names = zip(*rows, strict=True) if rows else ((),) * 4
     start = np.array([int(edge, 16) for edge in first], np.uint64)
     end = np.array([int(edge, 16) for edge in last], np.uint64)
-    # A process with many VMAs has few that differ in more than where they lie.
+    # In a process with many VMAs most differ only in where they lie.
     distinct: dict[tuple[bytes, bytes], int] = {}
     which = np.array(
         [distinct.setdefault(what, len(distinct)) for what in zip(fields, names, strict=True)],
@@ -75,7 +75,7 @@ def parse_maps(
 
 
 class Mapped(NamedTuple):
-    # What a line of maps says beside where its VMA lies; see VMAs.
+    # What a line of maps says besides where its VMA lies; see VMAs.
     perms: int
     offset: int
     dev: int
@@ -97,17 +97,17 @@ def read_fields(
 
 
 def disorder(start: U64, end: U64) -> list[int]:
-    # The rows of what is no VMA or does not end above the one before it.
+    # The rows that are no VMA, or do not end above the one before.
     odd = (start >= end) | ((start | end) & np.uint64(PAGE - 1) != 0)
     odd[1:] |= end[1:] <= end[:-1]
     return np.flatnonzero(odd).tolist()
 
 
 def apart(vmas: VMAs) -> VMAs:
-    # The kernel goes on with the VMA that holds the address where the last one ended (m_start,
-    # fs/proc/task_mmu.c). If what it has printed was merged with that one meanwhile, it prints it
-    # all again, although Documentation/filesystems/proc.rst rules that out: seen on 6.18. Only the
-    # new part counts.
+    # The kernel resumes at the VMA that holds the address where the last one ended (m_start,
+    # fs/proc/task_mmu.c). If what it has printed was merged with that VMA in the meantime, it
+    # prints all of it again, although Documentation/filesystems/proc.rst rules that out: seen on
+    # 6.18. Only the new part counts.
     start = np.maximum(vmas.start, np.append(np.uint64(0), vmas.end[:-1]))
     offset = np.where(vmas.inode != 0, vmas.offset + (start - vmas.start), vmas.offset)
     return replace(vmas, start=start, offset=offset)
@@ -130,8 +130,8 @@ class LastMaps:
 def gate_name(machine: str) -> str:
     """Return the name of the gate VMA of an architecture, '' where it has none (get_gate_vma).
 
-    It is a page of the kernel that maps and smaps list behind the VMAs of each process, which has
-    no such VMA: no other number counts it, and pagemap ends before it.
+    It is a page of the kernel that maps and smaps list after the VMAs of each process, although the
+    process has no such VMA: no other number counts it, and pagemap ends before it.
     """
     if machine.startswith("arm"):  # arch/arm/kernel/process.c; on aarch64 it is an ordinary VMA
         return "[vectors]"

@@ -1,7 +1,7 @@
-"""Whose process ids this /proc shows: the same number means another process in each PID namespace.
+"""Which PID namespace's ids this /proc shows: one number means another process in each of them.
 
-A /proc counts as the namespace it was mounted in does (pid_namespaces(7)), which need not be ours:
-`unshare --pid --fork` without `--mount-proc`, a container that was given the host's /proc.
+A /proc shows the ids of the namespace it was mounted in (pid_namespaces(7)), which need not be
+ours: `unshare --pid --fork` without `--mount-proc`, a container that was given the host's /proc.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pagewalk.proc.files import decode_name, numbers, read_bytes
 
 PID = re.compile(rb"(?m)^Pid:\t(-?[0-9]+)\n")  # pidfd_show_fdinfo()
 REMEDY = (
-    "mount a /proc of your own (unshare --mount-proc; in a mount namespace of its own:"
+    "mount a /proc of your own (unshare --mount-proc, or in a mount namespace of your own:"
     " mount -t proc proc /proc)"
 )
 
@@ -22,8 +22,8 @@ REMEDY = (
 def own_numbers() -> list[int]:
     """Return this process's ids, from the PID namespace of this /proc down to our own.
 
-    One number: /proc counts as we do. Raises PagewalkError where this /proc does not show us at
-    all. Source: NSpid of /proc/self/status, fs/proc/array.c.
+    A single number means that /proc uses our own namespace's ids. Raises PagewalkError if this
+    /proc does not show us at all. Source: NSpid of /proc/self/status, fs/proc/array.c.
     """
     try:
         status = read_bytes("/proc/self/status")
@@ -33,25 +33,25 @@ def own_numbers() -> list[int]:
 
 
 def own_parent() -> int:
-    """Return the id of our parent as this /proc counts, 0 where it does not show it."""
+    """Return our parent's id in this /proc, 0 if it does not show the parent."""
     return numbers(read_bytes("/proc/self/status"), b"PPid")[0]
 
 
 def why_unseen() -> str:
-    # Nothing that is read of a process here could be proved to be of the one that was meant.
+    # Nothing read here could be proved to be about the process that was meant.
     if not any(entry.isdigit() for entry in os.listdir("/proc")):
         return "/proc is not mounted: no process can be seen; mount -t proc proc /proc"
     return (
-        "this /proc belongs to a PID namespace that we are not in, so no process in it can be told"
-        " to be the one that is meant; enter that namespace too (nsenter --pid), or " + REMEDY
+        "this /proc belongs to a PID namespace that we are not in, so a pid cannot be matched to a"
+        " process in it; enter that namespace too (nsenter --pid), or " + REMEDY
     )
 
 
 def number_in_proc(pid: int) -> int:
     """Return the number under which /proc shows the process that the caller calls ``pid``.
 
-    Where /proc counts otherwise than we do, ``pid`` may be a number of either. Raises BadTarget
-    when it is one process there and another one here: which is meant cannot be known.
+    If /proc uses another namespace's ids, ``pid`` may be an id in either. Raises BadTarget when it
+    is one process there and another one here, since it cannot be known which is meant.
     """
     if len(own_numbers()) == 1:
         return pid
@@ -76,8 +76,8 @@ def called(pid: int, ours: int) -> str:
 def shown_as(pid: int) -> int | None:
     """Return the number in /proc of the process that our own PID namespace calls ``pid``.
 
-    None where there is none; 0 where there is one that cannot be found, as by a thread's id.
-    Source: the Pid line of a pidfd in /proc/self/fdinfo counts as that /proc does (kernel/fork.c).
+    None if there is no such process; 0 if there is one that cannot be found, as with a thread's id.
+    Source: the Pid line of a pidfd in /proc/self/fdinfo, an id of that /proc (kernel/fork.c).
     """
     try:
         fd = os.pidfd_open(pid)

@@ -1,7 +1,7 @@
 """Objects of memory that a process holds: memfd, tmpfs, hugetlbfs, SysV, shared anonymous memory.
 
-It holds them by its open files and by what it has mapped. No file is opened, nor asked anything,
-before it is known to lie on tmpfs or hugetlbfs: another file system may not answer for long.
+It holds them through open files and mappings. No file is opened or queried before it is known to
+lie on tmpfs or hugetlbfs: another file system may take for ever to answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pagewalk.proc.swap import evicted, swap_in_use
 from pagewalk.proc.target import Target, read_all
 
 BLOCK = 512  # of st_blocks, stat(2)
-SHM_DEST = 0o1000  # include/linux/shm.h: to be destroyed when nobody has it attached any more
+SHM_DEST = 0o1000  # include/linux/shm.h: destroyed as soon as nobody has it attached
 MOST_FILES, LONGEST_NS = 1 << 16, 500_000_000
 SEGMENT = "/SYSV"
 # /proc/sysvipc/shm (ipc/shm.c): key shmid perms size cpid lpid nattch ...
@@ -36,8 +36,8 @@ SHM_LINE = re.compile(
 )
 CUT = Withheld(
     "a part of unmapped and freed",
-    f"of a process with so many open files only {MOST_FILES}, or half a second's worth, are looked"
-    " at",
+    f"the process has so many open files that only {MOST_FILES} of them, or half a second's worth,"
+    " were looked at",
     partial=True,
 )
 
@@ -45,8 +45,8 @@ CUT = Withheld(
 class Object(NamedTuple):
     """An object of memory: ``dev`` major << 32 | minor and ``inode`` as in VMAs, its ``name``.
 
-    ``resident`` bytes of RAM; ``linked``: it has a name in a file system, and stays without anybody
-    to hold it.
+    ``resident`` bytes of RAM; ``linked``: it has a name in a file system, and so stays even if
+    nothing holds it.
     """
 
     dev: int
@@ -61,7 +61,7 @@ Ask: TypeAlias = Callable[[list[tuple[int, int]]], list[bool | None]]
 
 
 def read_objects(target: Target, vmas: VMAs) -> tuple[list[Object], list[Withheld]]:
-    """Return the objects that ``target`` holds, and what could not be told of them.
+    """Return the objects that ``target`` holds, and why any may be missing.
 
     Raises ProcessGone.
     """
@@ -97,7 +97,7 @@ def memory_mounts(target: Target) -> set[int]:
 
 @cache
 def internal_mounts() -> tuple[int, ...]:
-    # Those that no mountinfo has: where memfd, SysV and shared anonymous memory live.
+    # Mounts that are in no mountinfo: memfd, SysV and shared anonymous memory live there.
     found = []
     for flags in (0, *hugetlb_memfd_flags()):
         try:
@@ -116,11 +116,11 @@ def mount_of(fdinfo: bytes) -> int:
 
 
 def add_open(target: Target, mounts: set[int], found: Found) -> bool:
-    """Add what is open; return False where not all files were looked at. Raises OSError."""
+    """Add what is open to ``found``; return False if some files were skipped. Raises OSError."""
     folder = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target.dirfd)
     started = time.perf_counter_ns()
     try:
-        for many, name in enumerate(numbers(folder)):
+        for many, name in enumerate(descriptors(folder)):
             if many >= MOST_FILES or time.perf_counter_ns() - started > LONGEST_NS:
                 return False
             try:
@@ -135,7 +135,7 @@ def add_open(target: Target, mounts: set[int], found: Found) -> bool:
     return True
 
 
-def numbers(folder: int) -> Iterator[str]:
+def descriptors(folder: int) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             yield entry.name
@@ -150,8 +150,8 @@ def mount_id(target: Target, name: str) -> int:
 
 
 def add(target: Target, link: str, name: str, mounts: set[int] | None, found: Found) -> None:
-    # O_PATH asks the file system nothing; what it is is looked at again, for the process may have
-    # put another file there meanwhile.
+    # O_PATH asks the file system nothing. The mount is checked again: the process may have put
+    # another file at this descriptor in the meantime.
     fd = os.open(link, os.O_PATH | os.O_CLOEXEC, dir_fd=target.dirfd)
     try:
         if mounts is not None and mount_of(read_bytes(f"/proc/self/fdinfo/{fd}")) not in mounts:
@@ -166,7 +166,7 @@ def add(target: Target, link: str, name: str, mounts: set[int] | None, found: Fo
 
 
 def swapped(fd: int) -> int:
-    # cachestat wants the file open, which for a regular file on tmpfs disturbs nobody.
+    # cachestat needs the file open, which for a regular file on tmpfs disturbs nobody.
     if not swap_in_use():
         return 0
     opened = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -177,7 +177,7 @@ def swapped(fd: int) -> int:
 
 
 def add_mapped(target: Target, vmas: VMAs, found: Found) -> None:
-    """Add what is mapped and not open; raises OSError."""
+    """Add to ``found`` what is mapped but not open; raises OSError."""
     kinds = (Backing.SHMEM.value, Backing.HUGETLB.value)
     known = set(found)
     for row in np.flatnonzero(np.isin(vmas.backing, kinds)).tolist():
@@ -193,7 +193,7 @@ def add_mapped(target: Target, vmas: VMAs, found: Found) -> None:
 
 
 def segment_ends(target: Target, vmas: VMAs, found: Object) -> bool | None:
-    """Return whether a SysV segment ends with ``target``, None where its table is another's."""
+    """Return whether a SysV segment ends with ``target``; None in another IPC namespace."""
     try:
         if os.readlink("ns/ipc", dir_fd=target.dirfd) != os.readlink("/proc/self/ns/ipc"):
             return None
@@ -210,9 +210,9 @@ def segment_ends(target: Target, vmas: VMAs, found: Object) -> bool | None:
 def ends(
     target: Target, vmas: VMAs, objects: list[Object], ask: Ask
 ) -> list[bool | None]:
-    """Return whether each of ``objects`` ends with ``target``; None where that is not told.
+    """Return whether each of ``objects`` ends with ``target``; None where that cannot be told.
 
-    ``ask`` is a source's answer for those that nothing but its holders keep, by (dev, inode).
+    ``ask`` is Source.ended_by, for the objects that only their holders keep, by (dev, inode).
     """
     out: list[bool | None] = [False] * len(objects)
     asked = []

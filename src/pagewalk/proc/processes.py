@@ -32,7 +32,7 @@ def read_processes(root: str = "/proc") -> Iterator[Process]:
 
 
 def read_listed(root: str) -> Iterator[tuple[Process, Stat]]:
-    # Kernel threads and zombies too, which have no address space.
+    # With kernel threads and zombies, which have no address space.
     for entry in os.listdir(root):
         if not entry.isdigit():
             continue
@@ -48,17 +48,16 @@ def read_listed(root: str) -> Iterator[tuple[Process, Stat]]:
 
 
 def find(text: str, root: str = "/proc") -> int:
-    """Return the number in /proc of the process that TARGET ``text`` means: by a pid, or by a name
-    that only one process has.
+    """Return the number in /proc of the process that TARGET ``text`` means, a pid or a unique name.
 
-    A name is compared with comm, and with the base name of argv[0]. This process itself and its
-    parent do not count; one without an address space does where no other has the name. Raises
+    A name is compared with comm and with the base name of argv[0]. This process itself and its
+    parent do not count; one without an address space counts only if no other has the name. Raises
     BadTarget with the candidates.
     """
     if NUMBER.fullmatch(text):
         pid = int(text)
         if not 0 < pid < 1 << 31:
-            raise BadTarget(f"'{text}' is no process id")
+            raise BadTarget(f"'{text}' is not a process id")
         return number_in_proc(pid)
     us = {own_numbers()[0], own_parent()}
     called = [

@@ -66,9 +66,9 @@ def reading(pid: int, name: str, dirfd: int | None = None) -> Iterator[None]:
         raise meaning(err, pid, name, dirfd) from err
 
 
-# What the files of /proc/PID say once the process is ending, by Linux 6.18. "Ending" is from the
-# moment that exit_mm() has let go of the memory, which may take seconds to be given back; stat then
-# still says R, with PF_EXITING among its flags. (tests/live/test_ending.py asks every one again.)
+# What the files of /proc/PID say while a process is ending, on Linux 6.18. "Ending" begins when
+# exit_mm() has let go of the memory, which may take seconds to free; stat still says R then, with
+# PF_EXITING among its flags. (tests/live/test_ending.py checks all of them.)
 #
 #                 ending           zombie           reaped    opened before, read when reaped
 #   stat          zeros for sizes  zeros for sizes  ESRCH     ESRCH
@@ -83,9 +83,9 @@ def reading(pid: int, name: str, dirfd: int | None = None) -> Iterator[None]:
 #   task          listed           listed           ESRCH
 #   map_files/A-B ENOENT           ENOENT           ESRCH
 #
-# Older kernels open pagemap and smaps_rollup too, and read as empty there; /proc/PID itself is
-# ENOENT once it is reaped. A text that was being read when the memory went is short, not an error:
-# whoever reads one looks again afterwards whether the memory is still there.
+# On older kernels pagemap and smaps_rollup can still be opened, and are empty; /proc/PID itself is
+# ENOENT once the process is reaped. A text that was being read when the memory went is cut short
+# without an error: whoever reads one has to check afterwards that the memory is still there.
 GONE = (errno.ESRCH, errno.ENOENT, errno.EINVAL)
 
 
@@ -105,7 +105,7 @@ def meaning(err: OSError, pid: int, name: str, dirfd: int | None = None) -> Page
 
 
 def why_gone(err: OSError, pid: int, name: str, dirfd: int | None) -> PagewalkError | None:
-    # None: the process is there, and the error means something else.
+    # None: the process still exists, and the error means something else.
     if dirfd is None:
         if hides_processes() and not has_capability("CAP_SYS_PTRACE"):
             return NotPermitted(
@@ -126,7 +126,7 @@ def why_gone(err: OSError, pid: int, name: str, dirfd: int | None) -> PagewalkEr
 
 
 def alive(dirfd: int) -> bool:
-    """Return whether the thread behind an open /proc/PID directory is there and not ending."""
+    """Return whether the thread behind an open /proc/PID directory exists and is not ending."""
     try:
         fd = os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=dirfd)
     except OSError:
@@ -141,7 +141,7 @@ def alive(dirfd: int) -> bool:
 
 
 def proc_options() -> frozenset[bytes]:
-    """Return the options that /proc is mounted with, none where that cannot be told."""
+    """Return the options that /proc is mounted with, none if they cannot be read."""
     try:
         mounts = parse_mounts(read_bytes("/proc/self/mountinfo"))
     except OSError:
@@ -160,9 +160,9 @@ def hides_processes() -> bool:
 
 
 def why_missing(path: str, symbol: str) -> tuple[str, str]:
-    """Return (cause, remedy) of a file ``path`` of /proc, about the machine, that is not there.
+    """Return (cause, remedy) for a missing global file ``path`` of /proc.
 
-    ``symbol`` is what a kernel has to be built with to have it.
+    ``symbol`` is the option that a kernel must be built with to have it.
     """
     if b"subset=pid" in proc_options():
         return (

@@ -1,8 +1,8 @@
 """smaps and smaps_rollup: a block of lines for each VMA, as columns.
 
-A process may have 65530 VMAs and more, and a block has some 25 lines. The kernel writes all blocks
-by one format (show_smap, fs/proc/task_mmu.c), so they are taken apart together: numpy compares them
-with one of their own, and only those that differ in more than digits are read line by line.
+A process may have 65530 VMAs and more, and a block has about 25 lines. The kernel writes all blocks
+in one format (show_smap, fs/proc/task_mmu.c), so they are parsed together: numpy compares them with
+one of them, and only those that differ in more than digits are parsed line by line.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pagewalk.proc.stall import Stall
 from pagewalk.proc.target import Target
 
 NEWLINE, BLANK, ZERO = ord("\n"), ord(" "), ord("0")
-DIGITS = 8  # SEQ_PUT_DEC() pads a number to so many; what is longer makes its block an odd one
-FEW = 32  # blocks that are quicker read line by line
-EDGES = 34  # bytes at most: two addresses of 16 digits, a hyphen, a blank
-TOGETHER = 4096  # blocks taken apart at a time: 3 MB, which stay in the cache
+DIGITS = 8  # SEQ_PUT_DEC() pads numbers to 8 digits; a longer one makes its block an odd one
+FEW = 32  # blocks: fewer are parsed faster line by line
+EDGES = 34  # bytes of the addresses at most: 16 digits, a hyphen, 16 digits, a blank
+TOGETHER = 4096  # blocks parsed at a time: 3 MB, which stay in the cache
 NOT_HEX = 255
 HEX = np.full(256, NOT_HEX, np.uint8)
 HEX[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
@@ -32,9 +32,9 @@ HEX[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 class Smaps(NamedTuple):
     """Every VMA's block of a smaps file.
 
-    ``start``, ``end`` u64 bytes; ``columns`` the amounts by the kernel's name (``Rss``), i64
-    bytes, 0 where a block lacks the line; ``codes`` the different sets of VmFlags, two letters
-    each, and ``which`` i64 of them each VMA has.
+    ``start``, ``end`` u64 bytes; ``columns`` the amounts by the kernel's name (``Rss``), i64 bytes,
+    0 where a block lacks the line; ``codes`` the distinct sets of VmFlags (two-letter codes),
+    ``which`` i64 the index into them of each VMA.
     """
 
     start: U64
@@ -52,7 +52,7 @@ class Smaps(NamedTuple):
 
 @dataclass(eq=False)
 class LastSmaps:
-    """The text that was parsed last: of a process that holds still the next one is the same."""
+    """The last text and what was parsed from it: for a process at rest the next one is the same."""
 
     text: bytes = b""
     smaps: Smaps | None = None
@@ -86,14 +86,14 @@ def parse_smaps(text: bytes) -> Smaps:
         return once(by_line(text))
     try:
         return once(by_template(text, layout))
-    except BadText:  # found among the odd blocks: its line is to be counted from the start
+    except BadText:  # parse again line by line, to name the line
         return once(by_line(text))
 
 
 def once(smaps: Smaps) -> Smaps:
-    # The kernel goes on with the VMA that holds the address where the last one ended (m_start,
-    # fs/proc/task_mmu.c). What it has printed and was merged with that one meanwhile is printed
-    # again, within the larger block: that one is left.
+    # The kernel resumes at the VMA that holds the address where the last one ended (m_start,
+    # fs/proc/task_mmu.c). What it had printed, and was merged with that VMA in the meantime, is
+    # printed again as part of the larger block: only that one is kept.
     if (smaps.start[1:] >= smaps.end[:-1]).all():
         return smaps
     least = np.minimum.accumulate(smaps.start[::-1])[::-1]
@@ -140,7 +140,7 @@ def block(line: bytes, above: int) -> tuple[int, int]:
 
 
 def add(column: dict[int, int], row: int, kib: bytes) -> None:
-    # An amount of block `row`, which has each once.
+    # Adds an amount of block `row`, in which each occurs once.
     amount = number(kib.lstrip(b" "))
     if row < 0 or row in column or amount >> 53:
         raise ValueError(kib)
@@ -154,7 +154,7 @@ def spread(rows: dict[int, int], count: int) -> I64:
 
 
 def codes(flags: list[bytes]) -> tuple[tuple[frozenset[str], ...], I64]:
-    # The different ones of `flags`, what stands behind VmFlags:, and the row of each.
+    # The distinct values of `flags` (the text after VmFlags:), and the index of each block's.
     rows: dict[bytes, int] = {}
     which = np.array([rows.setdefault(value, len(rows)) for value in flags], np.int64)
     return tuple(frozenset(decode_name(value).split(" ")) - {""} for value in rows), which
@@ -164,8 +164,8 @@ def codes(flags: list[bytes]) -> tuple[tuple[frozenset[str], ...], I64]:
 
 
 class Layout(NamedTuple):
-    # Where the blocks of a text lie, i64 each: a block begins at `head`, its lines behind the first
-    # at `body`, its VmFlags at `flags`; there it ends if it has none. `end` is the next one's head.
+    # Where the blocks of a text lie, i64 each: a block begins at `head`, its second line at `body`,
+    # its VmFlags at `flags` (its end, if it has none). `end` is the next block's head.
     head: I64
     body: I64
     flags: I64
@@ -176,7 +176,7 @@ Raw: TypeAlias = npt.NDArray[np.uint8]
 
 
 def find_blocks(text: bytes) -> Layout | None:
-    """Return where the blocks of ``text`` lie; None where there are few, or something is odd."""
+    """Return where the blocks of ``text`` lie; None if there are few, or something is odd."""
     raw = np.frombuffer(text, np.uint8)
     ends = np.flatnonzero(raw == NEWLINE)
     if len(ends) == 0 or int(ends[-1]) != len(raw) - 1:
@@ -200,8 +200,8 @@ def find_blocks(text: bytes) -> Layout | None:
 
 
 class Template(NamedTuple):
-    # What all but the odd blocks look like: `text` u8[n], the bytes behind the first line; `fixed`
-    # bool[n] those that are the same in all, `digits` i64[k, DIGITS] where the amounts `names` are.
+    # What all but the odd blocks look like: `text` u8[n], the bytes after the first line; `fixed`
+    # bool[n], those that are equal in all; `digits` i64[k, DIGITS], where the amounts `names` are.
     text: U8
     fixed: Bool
     names: tuple[str, ...]
@@ -228,7 +228,7 @@ def by_template(text: bytes, at: Layout) -> Smaps:
 
 
 def flags_of(text: bytes, raw: Raw, at: Layout) -> list[bytes]:
-    # What stands behind VmFlags:, nothing where a block has no such line.
+    # The text after VmFlags:, empty for a block without that line.
     has = np.flatnonzero(at.flags < at.end)
     key = np.frombuffer(b"VmFlags:", np.uint8)
     if (np.lib.stride_tricks.sliding_window_view(raw, len(key))[at.flags[has]] != key).any():
@@ -264,7 +264,7 @@ def make_template(body: U8) -> Template:
 
 
 def read_amounts(raw: Raw, body: I64, template: Template) -> tuple[I64, Bool]:
-    """Return the amounts i64[n, k] of the blocks at ``body``, and which of them are as usual."""
+    """Return the amounts (i64[n, k] bytes) of the blocks at ``body``, and which are usual."""
     rows = np.lib.stride_tricks.sliding_window_view(raw, len(template.text))[body]
     other = (rows != template.text) & template.fixed
     # what is not fixed is a number, blanks before it
@@ -282,7 +282,7 @@ def read_amounts(raw: Raw, body: I64, template: Template) -> tuple[I64, Bool]:
 
 
 def read_odd(text: bytes, at: Layout, odd: I64, columns: dict[str, I64]) -> None:
-    # The blocks that are not as usual, line by line, into their rows of `columns`.
+    # Parses the unusual blocks line by line, into their rows of `columns`.
     if len(odd) == 0:
         return
     edges = zip(at.head[odd].tolist(), at.end[odd].tolist(), strict=True)

@@ -68,15 +68,15 @@ class Slice:
 def read_slices(fd: int, stall: Stall, where: str) -> bytes:
     """Return everything behind ``fd``, a text file of /proc, from offset 0; each read is timed.
 
-    One read writes as many VMAs as its buffer holds, 4 KiB at most (seq_read_iter, fs/seq_file.c),
-    under one hold of the target's lock. So a shorter read holds it for fewer of them, and for one
-    VMA where its text fills the buffer.
+    One read prints as many VMAs as fit its buffer, 4 KiB at most (seq_read_iter, fs/seq_file.c),
+    and holds the target's lock for all of them. So a shorter read holds it for fewer VMAs: for one,
+    if its text fills the buffer.
     """
     chunk = Slice(MOST_TEXT, LEAST_TEXT, MOST_TEXT)
     os.lseek(fd, 0, os.SEEK_SET)
     parts: list[bytes] = []
     part = b"more"
-    while part:  # 5000 times for 30 000 VMAs: timed() would be a fifth of it
+    while part:  # 5000 times for 30 000 VMAs: timed() would take a fifth of the time
         began = time.perf_counter_ns()
         part = os.read(fd, chunk.size)
         stall.note(time.perf_counter_ns() - began, where)

@@ -36,11 +36,11 @@ def swap_in_use() -> bool:
 
 
 def device_of(number: int, devices: Sequence[SwapDevice]) -> str | None:
-    """Return the path of swap device ``number``, in use, where ``devices`` prove it; else None.
+    """Return the path of swap device ``number``, in use, if ``devices`` prove it, else None.
 
-    /proc/swaps lists the devices in use by their numbers and shows neither these nor what was
-    removed between them (swap_start, mm/swapfile.c): whatever is first may have any number. But
-    0 is below all others, so while it is in use it is first.
+    /proc/swaps lists the devices in use in order of their numbers, but shows neither the numbers
+    nor the gaps of removed devices (swap_start, mm/swapfile.c), so the first may have any number.
+    But no number is below 0: while device 0 is in use, it is the first.
     """
     return devices[0].path if number == 0 and devices else None
 
@@ -101,12 +101,12 @@ def evicted(fd: int, offset: int, size: int) -> int:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    # An OSError says what it takes; one of a mapping that has gone says that.
+    # Rewords an OSError: what is needed, or that the mapping has gone.
     try:
         yield
     except OSError as err:
         says = (
-            "a mapping changed before its object was asked; --freeze stops the process"
+            "a mapping changed before its object was read; --freeze prevents that"
             if err.errno == errno.ENOENT
             else f"/proc/PID/map_files and cachestat(2) cannot be used ({err.strerror}); needs"
             " CAP_SYS_ADMIN and Linux 6.5, or --source ebpf"

@@ -14,8 +14,8 @@ from pagewalk.proc.files import decode_name, numbers, words
 from pagewalk.proc.refusals import PF_EXITING, meaning, reading
 from pagewalk.proc.stall import Stall, read_slices
 
-# do_task_stat, fs/proc/array.c. The name is not escaped here and may hold anything; what stands
-# behind it is numbers to the end of the file, which ends in a newline.
+# do_task_stat, fs/proc/array.c. The name is not escaped here and may contain anything; after it
+# come the state and numbers only, up to the newline that ends the file.
 STAT = re.compile(rb"(?s)\d+ \((.*)\) ([A-Za-z])((?: -?\d{1,20}){21,})\n")
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
 
@@ -24,10 +24,10 @@ PF_KTHREAD = 0x00200000  # include/linux/sched.h
 class Target:
     """One process, held: ``dirfd`` and ``pidfd`` are its /proc directory, ``pid`` its number there.
 
-    ``dirfd`` may be the directory of a live thread, when the main thread has exited; ``pidfd``
-    never is. That one descriptor serves to read and to stop (the kernel takes such a directory for
-    a pidfd, tgid_pidfd_to_pid() in fs/proc/base.c), so the two cannot be about two processes.
-    ``name`` is comm, ``exe`` the program's path or None where it may not be read.
+    When the main thread has exited, ``dirfd`` is the directory of a live thread, but ``pidfd``
+    never is. The kernel accepts a /proc directory as a pidfd (tgid_pidfd_to_pid(), fs/proc/base.c),
+    so what is read and what is stopped cannot be two processes. ``name`` is comm, ``exe`` the
+    program's path or None where it may not be read.
     """
 
     pid: int
@@ -63,7 +63,8 @@ class Target:
     def read(self, name: str, stall: Stall | None = None) -> bytes:
         """Return the whole of /proc/PID/``name``; raises NotPermitted or ProcessGone.
 
-        What holds the target's lock is read in slices, each of them timed on ``stall``.
+        With ``stall``, for files that hold the target's lock, it is read in slices that are timed
+        there.
         """
         fd = self.open(name)
         try:
@@ -97,7 +98,7 @@ class Stat(NamedTuple):
 
     @property
     def ending(self) -> bool:
-        """Return whether this thread has ended, or is about to: its memory may be gone already."""
+        """Return whether this thread has ended or is about to: its memory may already be gone."""
         return self.state in "ZX" or bool(self.flags & PF_EXITING)
 
 
@@ -142,12 +143,12 @@ def open_folder(path: str, dir_fd: int | None = None) -> int:
 
 
 def hold(pid: int, held: list[int]) -> Target:
-    # `held` lists what the caller closes on failure; its first is the directory of the process.
+    # `held` lists what the caller closes on failure; the first is the directory of the process.
     tgid = read_tgid(pid, held[0])
     if tgid != pid:
         with reading(pid, "", held[0]):
             held.append(open_folder(f"/proc/{tgid}"))
-            # While this thread lives nobody else can have got the number of its process.
+            # While this thread lives, its process's number cannot have been reused.
             read_tgid(pid, held[0])
         os.close(held.pop(0))
         pid = tgid
@@ -187,7 +188,7 @@ def live_thread(pid: int, dirfd: int) -> int:
         raise NoAddressSpace(
             pid, f"({ended[0].comm}) is a zombie: it has ended and its memory is gone"
         )
-    raise ProcessGone(pid, "is ending: its memory is being given back")
+    raise ProcessGone(pid, "is ending: its memory is being freed")
 
 
 @contextlib.contextmanager
@@ -200,7 +201,7 @@ def folder(dirfd: int, name: str) -> Iterator[int]:
 
 
 def thread_stat(dirfd: int) -> Stat | None:
-    # None when that thread is no more.
+    # None if the thread is gone.
     try:
         fd = os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=dirfd)
     except OSError:

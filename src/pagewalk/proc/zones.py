@@ -10,15 +10,15 @@ from pagewalk.proc import files
 from pagewalk.proc.pagemap import PAGE
 
 PATH = "/proc/zoneinfo"
-# Of some hundred lines these: "Node 0, zone   Normal", "  spanned  4095", "  start_pfn:  1".
+# Of several hundred lines, these: "Node 0, zone   Normal", "  spanned  4095", "  start_pfn:  1".
 LINE = re.compile(rb"(?m)^(?:Node| *spanned| *start_pfn:)(?: [^\n]*)?$")
 
 
 class Zone(NamedTuple):
     """One zone of one node: frames [``start``, + ``spanned``).
 
-    ``start`` is None where the kernel does not tell it, because no page of the zone is RAM
-    (``spanned`` is 0 then, or the zone is a device's). Source: mm/vmstat.c, zoneinfo_show_print.
+    ``start`` is None where the kernel does not show it because no page of the zone is RAM: then
+    ``spanned`` is 0, or the zone is a device's. Source: mm/vmstat.c, zoneinfo_show_print.
     """
 
     name: str
@@ -29,9 +29,9 @@ class Zone(NamedTuple):
 class Memory(NamedTuple):
     """What physical memory there is: ``ram_end``, bytes, is the end of the last zone of RAM.
 
-    It is None where nothing tells; then there may be anything up to the last physical address.
+    It is None if that is not known; then RAM may lie anywhere up to the last physical address.
     ``devices``: there is memory that is a device (persistent memory, CXL, a GPU's), with struct
-    pages of its own and at addresses that the kernel does not tell.
+    pages of its own, at addresses that the kernel does not show.
     """
 
     ram_end: int | None
@@ -66,7 +66,7 @@ def memory_of(zones: list[Zone]) -> Memory:
 
 
 def read_memory() -> Memory:
-    """Return what memory there is; every user may read it. Raises SourceUnavailable, BadText."""
+    """Return what physical memory there is; any user may ask. Raises SourceUnavailable, BadText."""
     try:
         text = files.read_bytes(PATH)
     except OSError:  # /proc is mounted with subset=pid

@@ -32,8 +32,8 @@ def view(format_name: str, name: str) -> Callable[..., None]:
 
 
 def shown(write: Callable[..., None], format_name: str) -> Callable[..., None]:
-    # The one place that all output passes. Text is for people wherever it goes; the other formats
-    # give a file or a pipe the names as they are.
+    # The one place that all output passes through. Text is for people wherever it goes; the other
+    # formats write names to a file or a pipe as they are.
     def on_screen(*given: Any, **options: Any) -> None:
         *results, out = given
         if format_name == "text" or out.isatty():

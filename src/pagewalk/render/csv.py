@@ -1,7 +1,7 @@
 """CSV with a header line: bytes as integers, an empty field where withheld.
 
-A row is a line and ends at the only newline in it: the kernel writes one in a name as ``\\012``. A
-field with any other character that some reader takes for the end of a line is quoted (RFC 4180).
+Each row is one line: the kernel writes a newline in a name as ``\\012``. A field with any other
+character that some reader takes for the end of a line is quoted (RFC 4180).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pagewalk.pages import Pages, VMAs
 from pagewalk.proc.counters import Theirs
 from pagewalk.smaps import OTHER_FIELDS, others, vmflags
 
-# Quotes and commas, and all that ends a line for str.splitlines or is a control character at all.
+# Quotes, commas, control characters, and whatever ends a line for str.splitlines.
 SPECIAL = re.compile('[",\x00-\x1f\x7f-\x9f\u2028\u2029]|^ | $')
 
 
@@ -40,7 +40,7 @@ def ordered(table: Table) -> list[str]:
 
 
 def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
-    """Write the totals, one line an amount: name, bytes; those that are the kernel's are empty."""
+    """Write the totals, one line an amount (name, bytes); the kernel's own figures stay empty."""
     del ledger
     counted = {**table.totals, **dict.fromkeys(table.from_kernel)}
     out.write(row("name", "bytes"))

@@ -61,7 +61,7 @@ class Source(Protocol):
     def forked(self, vmas: VMAs) -> bool:
         """Return whether the process forked since ``vmas`` were read, as far as can be told.
 
-        To be asked after changed().
+        Call it after changed().
         """
 
     def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
@@ -73,7 +73,7 @@ class Source(Protocol):
     def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Batch | Counts | Shared]:
         """Yield what ``leaves`` does, to be added up: in no order, alike pages as Counts.
 
-        Of Counts the pages that may be mapped more than once come as Shared too.
+        Pages in Counts that may be mapped more than once come as Shared, too.
         """
 
     def counts(self, vmas: VMAs, ranges: U64) -> Iterator[Counts]:
@@ -117,10 +117,8 @@ def open_source(name: str, target: Target, budget_ns: int = BUDGET_NS) -> Source
 def open_best(target: Target, budget_ns: int, *, besides: str = "") -> Source:
     """Return the first source of AUTO that works here; the last one's refusal is raised.
 
-    ``besides`` names one that is not wanted.
-
-    A source that cannot be opened is passed over, whatever the reason, even a fault of ours: only
-    the target itself can end the search.
+    ``besides`` names one that is not wanted. A source that cannot be opened is skipped, whatever
+    the reason, even a fault of ours: only the target itself can end the search.
 
     Kernel memory asks no security module. So the kernel is asked first whether this process may
     be looked at, and its no is respected; who names a source knows what it does. A source that is
@@ -150,6 +148,6 @@ def refusal(name: str, fault: Exception) -> str:
         return str(fault)
     what = f"{type(fault).__name__}: {fault}" if str(fault) else type(fault).__name__
     return (
-        f"source '{name}' failed in a way that pagewalk does not know ({what}); report it with"
-        f" what --source {name} says"
+        f"source '{name}' failed for a reason unknown to pagewalk ({what}); report it with the"
+        f" output of --source {name}"
     )

@@ -23,6 +23,6 @@ def open(target: Target, budget_ns: int) -> KernelSource:
 
 @cache
 def _opened_by(pid: int) -> Machine:
-    # As for kcore: a child of ours that was forked gets its own.
+    # As for kcore: a forked child of ours opens its own.
     del pid
     return open_machine(open_kcore(open_drgn(), "drgn"))

@@ -97,7 +97,7 @@ NO_KPAGE = Withheld(
 
 
 def no_kpage() -> Withheld:
-    # Nobody's rights would open what is not there.
+    # No rights would open a file that does not exist.
     why = "; ".join(why_missing("/proc/kpageflags", "CONFIG_PROC_PAGE_MONITOR"))
     return NO_KPAGE._replace(why=why)
 
@@ -210,7 +210,7 @@ class ProcfsSource:
         return differing(vmas.ranges, self.vmas().ranges)
 
     def forked(self, vmas: VMAs) -> bool:
-        """Return False: /proc tells of children that are there, and most are not there for long."""
+        """Return False: /proc shows only children that still exist, and most do not last."""
         del vmas
         return False
 
@@ -297,8 +297,7 @@ class ProcfsSource:
         return self.leaves(vmas, ranges)
 
     def counts(self, vmas: VMAs, ranges: U64) -> Iterator[Counts]:
-        """Yield bytes of ``ranges`` by VMA and state from PAGEMAP_SCAN alone; words are read of
-        swap only."""
+        """Yield bytes of ``ranges`` by VMA and state from PAGEMAP_SCAN; words are read for swap."""
         shown, _, _ = intersect(visible(vmas), ranges)
         if not self.huge:
             for batch in self.leaves(vmas, shown):
@@ -315,7 +314,7 @@ class ProcfsSource:
         return ask_cachestat(self.target, vmas, rows)
 
     def ended_by(self, keys: list[tuple[int, int]]) -> list[bool | None]:
-        """Return None for each: /proc tells of no message on a socket that holds a file."""
+        """Return None for each: /proc does not show files held by a message on a socket."""
         return [None] * len(keys)
 
     def page_tables(self) -> int | None:
@@ -360,8 +359,8 @@ def mark(flags: U32, addr: U64, regions: U64, category: int, flag: Flag) -> None
 
 
 def mark_huge_zero(vmas: VMAs, leaves: Leaves) -> None:
-    # Up to 6.14 PAGEMAP_SCAN knows the small zero page only. Of the huge one the entry says that it
-    # is no anonymous page, in anonymous memory (from 6.12 on).
+    # Up to 6.14 PAGEMAP_SCAN knows the small zero page only. The huge one shows itself (from 6.12
+    # on) as a page that is not anonymous, in anonymous memory.
     asked = np.uint32(Flag.PRESENT | Flag.HUGE | Flag.FILE)
     rows = np.flatnonzero(leaves.flags & asked == asked)
     if len(rows):
