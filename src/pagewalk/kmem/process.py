@@ -155,8 +155,9 @@ class KernelSource:
             named = self.read_maps()
             if self.known and self.known.sequence == sequence and self.known.named is named:
                 return self.known.vmas
-            raw, lost = self.read_raw()
-            if named is None or (not len(lost) and self.agree(named, raw)):
+            raw, lost, at_once = self.read_raw()
+            # VMAs of many moments will not be those of maps the next time either.
+            if named is None or not at_once or self.agree(named, raw):
                 break
         self.restless = None
         if named is not None and not len(lost) and self.agree(named, raw):
@@ -175,13 +176,13 @@ class KernelSource:
         gate = int((named.start >= np.uint64(self.machine.arch.user_end)).sum())
         return int(agreeing(named, raw).sum()) == len(raw.start) == len(named) - gate
 
-    def read_raw(self) -> tuple[RawVmas, U64]:
-        # The VMAs, all of one moment or else one by one, and where none could be read (u64[n, 2]).
+    def read_raw(self) -> tuple[RawVmas, U64, bool]:
+        # The VMAs, where none could be read, u64[n, 2], and whether all are of one moment.
         kernel = self.machine.kernel
         with suppress(SourceUnavailable):
-            return read_vmas(kernel, self.mm), NOWHERE
+            return read_vmas(kernel, self.mm), NOWHERE, True
         self.check_alive()  # while an mm is torn down its VMAs change, too
-        return read_each(kernel, self.mm)
+        return *read_each(kernel, self.mm), False
 
     def changed(self, vmas: VMAs) -> int:
         """Return how many of ``vmas`` have changed; raises ProcessGone as vmas() does."""
@@ -194,7 +195,7 @@ class KernelSource:
         try:
             changed = differing(ranges, read_edges(self.machine.kernel, self.mm))
         except SourceUnavailable:
-            raw, lost = self.read_raw()
+            raw, lost, _ = self.read_raw()
             now = np.stack([raw.start, raw.end], axis=1)
             changed = differing(ranges, now) or len(lost)
         if changed:  # or the tree was torn down under the reader
@@ -205,7 +206,7 @@ class KernelSource:
         """Return whether the process forked since ``vmas`` were read; raises as vmas() does."""
         if self.told is None or self.told[0] is not vmas or self.unmoved is vmas:
             return False
-        return forked(self.told[1], self.read_raw()[0])
+        return forked(self.machine.kernel, self.mm, self.told[1])
 
     def check_alive(self) -> int | None:
         # Another task that reuses this one's memory has neither its start time nor its mm. Returns
@@ -391,7 +392,7 @@ class KernelSource:
     def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
         """Yield what the page cache of each object tells; raises OSError when it will not."""
         kernel = self.machine.kernel
-        raw, _ = self.read_raw()
+        raw, _, _ = self.read_raw()
         found = zip(raw.start.tolist(), raw.end.tolist(), raw.offset.tolist(), strict=True)
         at = {key: row for row, key in enumerate(found)}
         for row in rows.tolist():

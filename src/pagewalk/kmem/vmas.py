@@ -116,21 +116,23 @@ def still_maps(kernel: Kernel, mm: int, vmas: RawVmas, row: int) -> bool:
     return tuple(found.values()) == before
 
 
-def forked(before: RawVmas, now: RawVmas) -> bool:
-    """Return whether the process forked between two readings of its VMAs, as far as they tell.
+def forked(kernel: Kernel, mm: int, before: RawVmas) -> bool:
+    """Return whether the process forked since its VMAs were read, as far as they tell.
 
     Since 6.5 fork locks each VMA to copy it (dup_mmap, mm/mmap.c), even those that nothing else
     locks once they are in place: the vDSO's and its like, which may not be expanded. vfork copies
     nothing and locks nothing.
     """
-    rows = np.flatnonzero(before.flags & np.uint64(_DONTEXPAND) != 0)
-    at = np.minimum(np.searchsorted(now.start, before.start[rows]), max(len(now.start) - 1, 0))
-    if not len(now.start):
+    if not kernel.btf.has("vm_area_struct", _LOCKED):
         return False
-    same = np.ones(len(rows), bool)
-    for column in ("address", "start", "end", "flags"):
-        same &= getattr(now, column)[at] == getattr(before, column)[rows]
-    return bool((same & (now.locked[at] != before.locked[rows])).any())
+    rows = np.flatnonzero(before.flags & np.uint64(_DONTEXPAND) != 0)
+    size = kernel.btf.size("vm_area_struct")
+    structs, errno = read_structs(kernel.memory, before.address[rows], size)
+    now = _columns(kernel, before.address[rows], structs)
+    same = (errno == 0) & (kernel.column(structs, "vm_area_struct", "vm_mm") == mm)
+    for column in ("start", "end", "flags"):
+        same &= getattr(now, column) == getattr(before, column)[rows]
+    return bool((same & (now.locked != before.locked[rows])).any())
 
 
 def _consistent(kernel: Kernel, read: Callable[[], _Answer]) -> _Answer:
