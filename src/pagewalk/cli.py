@@ -138,9 +138,9 @@ def main(args: list[str] | None = None) -> int:
     except MemoryError:
         return fail("out of memory", 1)
     except ImportError as err:
-        # numpy's is a page long; its cause, such as a library that found no memory, is one line.
+        # numpy's is a page long; its cause, such as a library that got no memory, is one line.
         why = str(err.__cause__ or err).strip().rpartition("\n")[2]
-        return fail(f"cannot load a part of the program: {why}; give it more memory, or install it"
+        return fail(f"cannot load a part of pagewalk: {why}; give it more memory, or install it"
                     " again", 1)
 
 

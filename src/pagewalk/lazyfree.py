@@ -10,14 +10,13 @@ from __future__ import annotations
 import numpy as np
 
 from pagewalk.account import Table
-from pagewalk.flags import KPF
 from pagewalk.pages import I64, Backing, Flag, VMAs
 from pagewalk.proc.counters import lazily_freed
 from pagewalk.ranges import holder
 from pagewalk.sources import Source
+from pagewalk.states import lazyfree
 
 _CLEAN = np.uint32((Flag.PRESENT | Flag.DIRTY | Flag.SPECIAL).value)
-_ANON, _KEPT = np.uint64(1 << KPF["anon"]), np.uint64(1 << KPF["swapbacked"] | 1 << KPF["dirty"])
 
 
 def with_lazyfree(table: Table, source: Source) -> Table:
@@ -50,7 +49,7 @@ def by_vma(source: Source, vmas: VMAs) -> I64:
         if len(rows) == 0 or leaves.pfn is None:
             continue
         kflags, _ = frames.read(leaves.pfn[rows], np.ones(len(rows), bool))
-        lazy = rows[(kflags & _ANON != 0) & (kflags & _KEPT == 0)]
+        lazy = rows[lazyfree(kflags)]
         owner = holder(leaves.addr[lazy], vmas.ranges)
         np.add.at(column, owner, leaves.size[lazy].astype(np.int64))
     return column

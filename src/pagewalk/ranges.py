@@ -132,11 +132,11 @@ def gaps(covered: U64, start: int, end: int) -> U64:
 
 
 def check(ranges: U64, page: int) -> None:
-    """Raise BadRequest unless ``ranges`` are u64[k, 2], whole pages, sorted, none of them twice."""
+    """Raise BadRequest unless ``ranges`` are u64[k, 2], whole pages, sorted and disjoint."""
     if ranges.dtype != np.uint64 or ranges.ndim != 2 or ranges.shape[1] != 2:
-        raise BadRequest(f"ranges are u64[k, 2], not {ranges.dtype}{list(ranges.shape)}")
+        raise BadRequest(f"ranges must be u64[k, 2], not {ranges.dtype}{list(ranges.shape)}")
     if (ranges % np.uint64(page)).any():
         raise BadRequest(f"cannot walk part of a page of {page} bytes")
     bounds = ranges.ravel()
     if (bounds[1:] < bounds[:-1]).any():
-        raise BadRequest("ranges have to be sorted, and must not overlap")
+        raise BadRequest("ranges must be sorted, and must not overlap")

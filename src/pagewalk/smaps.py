@@ -16,7 +16,7 @@ from pagewalk.account import ENTRIES_SHARED, PSS_SHIFT, SHARED_STATES, Column, T
 from pagewalk.flags import YOUNG, vmflag_codes
 from pagewalk.pages import I64, U64, Bool, Flag, Pages, State, VMAs, Withheld
 from pagewalk.proc.kernel import has_protection_keys, release
-from pagewalk.states import has
+from pagewalk.states import has, lazyfree
 from pagewalk.walking import Walk
 
 DETAILS = (
@@ -175,7 +175,7 @@ def add(sums: Sums, pages: Pages, page_size: int, swap_users: SwapUsers | None) 
         shared |= moving
     accessed = (flags & np.uint32(Flag.ACCESSED) != 0) | (kflags & YOUNG != 0)
     accessed = (accessed | has(kflags, "referenced")) & ~moving
-    lazy = has(kflags, "anon") & ~has(kflags, "swapbacked") & ~dirty & ~moving
+    lazy = lazyfree(kflags) & ~pte_dirty & ~moving
     for column, mask in (
         (sums.shared_clean, shared & ~dirty),
         (sums.shared_dirty, shared & dirty),

@@ -65,6 +65,17 @@ def has(kflags: U64, name: str) -> Bool:
     return mask
 
 
+def lazyfree(kflags: U64) -> Bool:
+    """Return a mask of the frames given up with MADV_FREE, unless their entry is dirty.
+
+    Anonymous, not swap-backed and not dirty, as smaps counts LazyFree (smaps_account,
+    fs/proc/task_mmu.c).
+    """
+    kept = np.uint64(1 << KPF["swapbacked"] | 1 << KPF["dirty"])
+    mask: Bool = has(kflags, "anon") & (kflags & kept == 0)
+    return mask
+
+
 def untold(kflags: U64) -> Bool:
     """Return a mask of the frames that the frame database says nothing of."""
     mask: Bool = (kflags & ~NO_FRAME) == 0
@@ -111,7 +122,7 @@ def kind_by_vma(flags: U32, backing: U8) -> U8:
 
 
 def once(pages: Counts | Pages) -> Bool:
-    # Mapped once, in a page table of this process's own.
+    # Mapped once, by a page table that belongs to this process alone.
     assert pages.mapcount is not None
     foreign = pages.state == State.HUGETLB.value
     foreign &= pages.flags & np.uint32(Flag.EXCLUSIVE.value) == 0
@@ -120,9 +131,8 @@ def once(pages: Counts | Pages) -> Bool:
 
 
 def inherited(pages: Counts | Pages) -> Bool:
-    # Anonymous, and mapped by others too: this process maps it once all the same. Such a page has
-    # one address in each address space (vma_address, mm/rmap.c, which goes by its index), unless
-    # KSM merged it.
+    # Anonymous and mapped by others too, yet by this process once: such a page has one address in
+    # each address space (vma_address, mm/rmap.c, computes it from the index), unless KSM merged it.
     assert pages.mapcount is not None and pages.kflags is not None
     mask: Bool = (pages.state == State.ANON.value) & (pages.mapcount > 1)
     return mask & ~has(pages.kflags, "ksm")

@@ -37,7 +37,7 @@ def width(out: TextIO) -> int | None:
 
 
 def environ_width() -> int:
-    """Return what COLUMNS says, 0 where it says nothing that is a width."""
+    """Return the width that COLUMNS gives, 0 if it gives none."""
     wide = os.environ.get("COLUMNS", "")
     return int(wide) if re.fullmatch("[0-9]{1,9}", wide) else 0
 
@@ -88,9 +88,9 @@ class Screen(io.TextIOBase):
         self._out.flush()
 
     def close(self) -> None:
-        """Leave the stream beneath as it is.
+        """Leave the stream beneath open.
 
-        Python closes a stream that nobody has any more, and drops the error if that flushes one to
+        Python closes a stream that is no longer referenced, and drops the error if that flushes to
         a full disk: whoever opened the stream beneath would never hear of it.
         """
 

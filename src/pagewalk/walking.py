@@ -101,7 +101,7 @@ def walk(
     what is not populated. ``ranges`` u64[k, 2] restricts the walk (sorted, half open).
 
     Nothing is read before the batches are consumed, but the VMAs. Raises BadTarget, ProcessGone,
-    NotPermitted, NoAddressSpace, SourceUnavailable, BadRequest for ranges that are none; consuming
+    NotPermitted, NoAddressSpace, SourceUnavailable, BadRequest for invalid ranges; consuming
     the batches may raise ProcessGone.
     """
     if ranges is not None:
@@ -182,16 +182,16 @@ def close(source: Source) -> None:
 
 
 class Lease:
-    """A source that a walk opened itself: given back once, at the walk's end or when it is dropped.
+    """A source that a walk opened itself: closed once, at the walk's end or when it is dropped.
 
-    The second of two who give it back would close descriptors that are somebody else's by then.
+    Closing it twice would close descriptors that belong to somebody else by then.
     """
 
     def __init__(self, source: Source) -> None:
         self.source: Source | None = source
 
     def end(self) -> None:
-        """Give the source back, unless that was done."""
+        """Close the source, unless that was done."""
         source, self.source = self.source, None
         if source is not None:
             close(source)

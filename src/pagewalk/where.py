@@ -11,6 +11,7 @@ import numpy as np
 from pagewalk.errors import BadRequest
 from pagewalk.flags import KPF
 from pagewalk.pages import PRESENT_STATES, Bool, Flag, Pages, State
+from pagewalk.states import lazyfree
 from pagewalk.walking import Walk
 
 Test = Callable[[Pages], Bool]
@@ -87,9 +88,8 @@ def is_lazyfree(pages: Pages) -> Bool:
     """Return a mask of the pages given up with MADV_FREE and not written to since (LazyFree)."""
     if pages.kflags is None:
         raise BadRequest("--where lazyfree: page frames are withheld, so their flags are too")
-    lazy = state_test(State.ANON)(pages) & (pages.flags & np.uint32(Flag.DIRTY.value) == 0)
-    kept = np.uint64(1 << KPF["swapbacked"] | 1 << KPF["dirty"])
-    mask: Bool = lazy & (pages.kflags & kept == 0)
+    clean = state_test(State.ANON)(pages) & (pages.flags & np.uint32(Flag.DIRTY.value) == 0)
+    mask: Bool = clean & lazyfree(pages.kflags)
     return mask
 
 

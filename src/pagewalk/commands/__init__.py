@@ -163,8 +163,8 @@ def output(path: str | None) -> Iterator[TextIO]:
         return
     from pagewalk.proc.freeze import terminating
 
-    # Its name does not grow with FILE's, which may be as long as names can be. A process id would
-    # not do: another container that writes to the same folder may have the same.
+    # Its name does not grow with FILE's, which may be as long as names can be. A pid in it would
+    # not do: in another container that writes to the same folder, it may be in use as well.
     partial = os.path.join(os.path.dirname(path), f".pagewalk.{os.urandom(6).hex()}.partial")
     made = False
     try:
