@@ -29,7 +29,7 @@ RANKS = {
     "rows": 3, "outcome": 3, "afterwards": 3, "walking": 3,
     "account": 3, "smaps": 3, "rollup": 3, "held": 3, "holdings": 3, "census": 3, "ledger": 3,
     "moves": 3, "particulars": 3, "eligible": 3, "lazyfree": 3,
-    "where": 3, "lines": 3, "describe": 3, "terminal": 3,
+    "where": 3, "lines": 3, "describe": 3, "vma_table": 3, "terminal": 3,
     "address": 3, "vtop": 3, "remarks": 3, "translate": 3, "vtop_words": 3, "check": 3,
     "render": 4,
     "commands": 5, "tui": 5,

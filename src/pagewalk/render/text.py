@@ -6,14 +6,14 @@ Amounts are KiB, as in every tool people compare us with; exact bytes are in the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
 from pagewalk import describe
 from pagewalk import lines as pieces
-from pagewalk.account import COLUMNS, Table
+from pagewalk.account import Table
 from pagewalk.ledger import SHORT, Line, beyond_rss, why
 from pagewalk.pages import Pages, VMAs
 from pagewalk.terminal import (
@@ -21,7 +21,6 @@ from pagewalk.terminal import (
     DIM,
     GREEN,
     RED,
-    align,
     grid,
     kib,
     kib_exact,
@@ -31,6 +30,7 @@ from pagewalk.terminal import (
     width,
     wrapped,
 )
+from pagewalk.vma_table import KERNELS, total, vma_table
 
 # What one view needs is imported by it: a command should not wait for the others'.
 if TYPE_CHECKING:
@@ -40,16 +40,10 @@ if TYPE_CHECKING:
     from pagewalk.proc.processes import Process
     from pagewalk.vtop import Translation
 
-TITLES = {column.name: column.title for column in COLUMNS}
 MAPS_COLUMNS = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon",
                 "file", "shmem", "zero", "special", "hugetlb")
-# What a narrow terminal leaves out, first to go first.
-LEAST_WANTED = ("special", "hugetlb", "zero", "shmem", "file", "anon", "not_mapped", "present",
-                "uss", "swap", "not_present")
-NAME_WIDTH = 14
 NAMED = 3  # objects that are held but not mapped
 ENDS = {True: " (freed on exit)", False: "", None: " (n/a if freed on exit)"}
-KERNELS = "*"  # behind a total that is the kernel's own
 
 
 # ---- show
@@ -122,10 +116,6 @@ def label(name: str) -> str:
     return name.replace("_", " ")
 
 
-def total(table: Table, name: str) -> str:
-    return kib(table.totals[name]) + (KERNELS if name in table.from_kernel else "")
-
-
 def marked(table: Table, shown: Sequence[str], out: TextIO) -> None:
     if set(shown) & set(table.from_kernel):
         print(wrapped(f"{KERNELS} the kernel's own figure, from smaps_rollup, not counted by"
@@ -171,93 +161,12 @@ def print_maps(
     foot: bool = False,
     flags: bool = False,
 ) -> None:
-    titles = TITLES
-    if not titles.keys() >= set(columns):
-        from pagewalk.smaps import DETAILS
-
-        titles = TITLES | {column.name: column.title for column in DETAILS}
-    chosen, cells = fit(table, rows, columns, titles, room, foot=foot)
-    if flags:
-        cells += [[*column, ""] if foot else column for column in other_fields(table, rows)]
-    names = each(lambda name: printable(name) or "[anon]", [table.vmas.name[row] for row in rows])
-    if flags:
-        from pagewalk.smaps import vmflags
-
-        names = [f"{name}  {' '.join(vmflags(table.vmas, row) or [])}".rstrip()
-                 for name, row in zip(names, rows, strict=True)]
-    names = [heading, *names, *([f"total of {len(rows)} VMAs"] if foot else ())]
-    lines = align(cells, frozenset({0, 1}))
-    wide = max(map(len, lines))
-    if room is not None:
-        free = max(room - wide - 2, 8)
-        names = each(lambda name: shorten(name, free), names)
-    texts = [f"{line.ljust(wide)}  {name}"
-             for line, name in zip(lines, names, strict=True)]
-    out.write("\n".join([paint(out, DIM, texts[0]), *texts[1:], ""]))
+    found = vma_table(table, rows, columns, room, heading, foot=foot, flags=flags)
+    out.write("\n".join([paint(out, DIM, found.lines[0]), *found.lines[1:], ""]))
     if foot:
-        marked(table, chosen, out)
-    left_out = [titles[c] for c in columns if c not in chosen]
-    if left_out:
-        print(wrapped(f"not shown for want of width: {', '.join(left_out)}", out), file=out)
-
-
-def other_fields(table: Table, rows: list[int]) -> list[list[str]]:
-    # The fields of smaps that are not amounts, a column each, with its title.
-    from pagewalk.proc.kernel import has_protection_keys
-    from pagewalk.smaps import others
-
-    def cell(name: str, value: int | None) -> str:
-        return kib(value) if value is None or name.endswith("_size") else str(value)
-
-    titles = {"kernel_page_size": "KERNEL PAGE", "mmu_page_size": "MMU PAGE",
-              "thp_eligible": "THP", "protection_key": "PKEY"}
-    told = [others(table, row) for row in rows]
-    # Without protection keys in the CPU smaps has no such line.
-    shown = [name for name in titles if name != "protection_key" or has_protection_keys()]
-    return [[titles[name], *(cell(name, row[name]) for row in told)] for name in shown]
-
-
-def fit(
-    table: Table,
-    rows: list[int],
-    columns: Sequence[str],
-    titles: dict[str, str],
-    room: int | None,
-    *,
-    foot: bool,
-) -> tuple[list[str], list[list[str]]]:
-    # Leaves out columns until the rows and NAME_WIDTH characters of the name fit; returns those
-    # that are left, and all columns as text, each with its heading and its total.
-    vmas = table.vmas
-    addresses = [f"{start:012x}" for start in vmas.start[rows].tolist()]
-    perms = each(describe.perms, vmas.perms[rows].tolist())
-    fixed = [["ADDRESS", *addresses], ["PERM", *perms]]
-    cells = {c: [titles[c], *amounts(table, c, rows)] for c in columns}
-    if foot:
-        fixed = [[*column, ""] for column in fixed]
-        for name, column in cells.items():
-            column.append(total(table, name))
-    widths = {c: max(map(len, cells[c])) + 2 for c in columns}
-    need = sum(max(map(len, column)) + 2 for column in fixed) + sum(widths[c] for c in columns)
-    chosen = list(columns)
-    for name in LEAST_WANTED:
-        if room is None or need + NAME_WIDTH <= room:
-            break
-        if name in chosen:
-            chosen.remove(name)
-            need -= widths[name]
-    return chosen, fixed + [cells[c] for c in chosen]
-
-
-def amounts(table: Table, column: str, rows: list[int]) -> list[str]:
-    values = table.columns[column]
-    return ["n/a"] * len(rows) if values is None else each(kib, values[rows].tolist())
-
-
-def each(show: Callable[[Any], str], values: list[Any]) -> list[str]:
-    # Of thousands of VMAs most are alike: each value is made text once.
-    known = {value: show(value) for value in set(values)}
-    return [known[value] for value in values]
+        marked(table, found.shown, out)
+    if found.left_out:
+        print(wrapped(f"not shown for want of width: {', '.join(found.left_out)}", out), file=out)
 
 
 # ---- pages
