@@ -193,6 +193,26 @@ def test_a_page_of_unknown_kind_withholds_the_kinds_it_may_be_of() -> None:
 
 
 @pytest.mark.parametrize(
+    ("vm_rss", "rss", "zero"),
+    [(2 * THP, 2 * THP, THP), (THP, None, None), (0, None, None), (None, None, None)],
+)
+def test_what_may_be_the_huge_zero_page_is_in_rss_only_if_vmrss_says_so(
+    vm_rss: int | None, rss: int | None, zero: int | None
+) -> None:
+    table = one_vma(
+        (State.ANON, ONCE | Flag.HUGE, (), 1),
+        (State.PRESENT, HERE | Flag.HUGE | Flag.MAYBE_ZERO, (), 1),
+        (State.ZERO, HERE | Flag.HUGE | Flag.ZERO, (), 1),
+        size=THP, vm_rss=vm_rss,
+    )
+    totals = table.totals
+    assert totals["present"] == 3 * THP
+    assert (totals["rss"], totals["zero"], totals["huge_zero"]) == (rss, zero, zero)
+    assert (totals["anon"], totals["anon_huge"]) == (None, None)
+    assert account.NO_HUGE_ZERO in table.outcome.withheld
+
+
+@pytest.mark.parametrize(
     ("vm_swap", "expected"), [(2 * PAGE, 2 * PAGE), (PAGE, None), (None, None)]
 )
 def test_software_entries_of_unknown_kind_are_swap_only_if_they_add_up_to_vmswap(

@@ -95,7 +95,7 @@ DETAILED = {
     "lazyfree": ("lazyfree", "droppable"),
     "ksm": ("ksm",),
     "private": ("hugetlb_private", "hugetlb_shared", "hugetlb_fork", "hugetlb_pmd"),
-    "pmd_mapped": ("thp", "thp_part", "thp_split", "shmem_thp", "file_thp"),
+    "pmd_mapped": ("thp", "thp_part", "thp_fork", "thp_split", "shmem_thp", "file_thp"),
 }
 
 
@@ -110,7 +110,7 @@ def test_details_agree_with_smaps(key: str, name: str, prepare: Prepare) -> None
             assert sum(fields[field] for field in DETAILS[key]) == fact[key] * KIB, region
 
 
-@pytest.mark.parametrize("name", ["fork_cow", "fork_three", "shared_fork", "thp_part"])
+@pytest.mark.parametrize("name", ["fork_cow", "fork_three", "shared_fork", "thp_part", "thp_fork"])
 @looking_again
 def test_mapcounts_are_as_stated_and_so_is_pss(name: str, prepare: Prepare) -> None:
     prepare(*TARGETS[name].needs)

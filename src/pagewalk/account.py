@@ -51,6 +51,13 @@ NO_PMD_SHARING = Withheld(
     partial=False,
 )
 
+NO_HUGE_ZERO = Withheld(
+    "rss, zero and the split by kind",
+    "only the frame tells the huge zero page from an anonymous page that other processes map too,"
+    " and frames are hidden; rss and zero are told where VmRSS shows that there is none",
+    partial=True,
+)
+
 # fs/proc/task_mmu: account non-present entries as "maybe shared, but no idea how often". Before,
 # smaps_account took what a migration entry points to for private.
 ENTRIES_SHARED = (6, 11)
@@ -183,6 +190,7 @@ class Sums:
     pmd_shared: I64
     untold: I64
     hwpoison: I64
+    maybe_zero: I64
     held: Held = field(kw_only=True)
 
 
@@ -209,7 +217,7 @@ def by_vma(walk: Walk, *, also: Callable[[Pages], None] | None = None) -> Table:
         np.zeros((count, STATES), np.int64),
         np.zeros((count, STATES), np.int64),
         np.zeros((count, LEVELS), np.int64),
-        *(np.zeros(count, np.int64) for _ in range(7)),
+        *(np.zeros(count, np.int64) for _ in range(8)),
         held=empty(count),
     )
     for batch in walk.sums if also is None else walk.batches:
@@ -238,6 +246,9 @@ def add(sums: Sums, batch: Counts, page_size: int) -> None:
     huge = batch.flags & np.uint32(Flag.HUGE) != 0
     if huge.any():
         sums.huge[here] += weigh(key[huge], size[huge], shape)
+    maybe = batch.flags & np.uint32(Flag.MAYBE_ZERO) != 0
+    if maybe.any():
+        sums.maybe_zero[here] += weigh(row[maybe], size[maybe], shape[:1])
     holes = batch.state == State.NOT_MAPPED.value
     if holes.any():
         level = (batch.flags[holes] >> np.uint32(LEVEL_SHIFT)).astype(np.int64)
@@ -306,9 +317,10 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
     present = sum_of(sums, PRESENT_STATES)
     not_mapped = state[State.NOT_MAPPED] if walk.tables else None
     rss = sum_of(sums, RSS_STATES) + sums.hwpoison
-    # Where the zero page looks like any anonymous page, RSS is known only if there is none, and
-    # VmRSS says so by being the same.
-    certain = walk.zeros or int(rss.sum()) == walk.outcome.vm_rss
+    # Where a zero page looks like any anonymous page, RSS is known only if there is none, and VmRSS
+    # says so by being the same.
+    maybe = int(sums.maybe_zero.sum())
+    certain = (walk.zeros and not maybe) or int(rss.sum()) == walk.outcome.vm_rss
     columns: dict[str, I64 | None] = {
         "size": size,
         "present": present,
@@ -317,7 +329,7 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
         "not_mapped": not_mapped,
         "empty": state[State.EMPTY] if walk.tables else None,
         "zero": state[State.ZERO] if certain else None,
-        "huge_zero": sums.huge[:, State.ZERO] if walk.huge else None,
+        "huge_zero": sums.huge[:, State.ZERO] if walk.huge and certain else None,
         "hugetlb": state[State.HUGETLB],
         "device": state[State.DEVICE],
         "hidden": np.where(walk.vmas.hidden, size - present, 0),
@@ -333,6 +345,8 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
     }
     if not certain:
         columns["anon"] = None
+    if maybe:
+        walk.outcome.withheld.append(NO_HUGE_ZERO)
     if sums.untold.any():
         walk.outcome.withheld.append(
             Withheld(

@@ -5,27 +5,35 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+import pagewalk
+from pagewalk.account import NO_HUGE_ZERO, Table
 from pagewalk.kmem.frames import StructPages
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.live import open_bpf
 from pagewalk.kmem.machine import open_machine
+from pagewalk.proc import pagemap
+from pagewalk.proc.kernel import release
+from pagewalk.sources.procfs import ProcfsSource, pfns_hidden
 from pagewalk.states import has
 from tests.kernel_says import PAGE, PFN, read_pagemap, read_smaps, read_status_kib
 from tests.live.bracket import working_sources
 from tests.live.command import PAGEWALK, run
+from tests.live.test_scan import can_scan, needs_scan
 from tests.machine import prepared
 from tests.targets import Running, start
 
 pytestmark = pytest.mark.live
 
 SOURCES = working_sources()
+PMD = 512 * PAGE
 HUGE_PAGES = 8  # 16 MiB
-SIZE = HUGE_PAGES * 512 * PAGE
+SIZE = HUGE_PAGES * PMD
 WITHOUT = "import ctypes, os, sys; assert not ctypes.CDLL(None).prctl(41, 1, 0, 0, 0); "
 # PR_SET_THP_DISABLE (include/uapi/linux/prctl.h): for this process and what it becomes.
 BEFORE = (sys.executable, "-c", WITHOUT + "os.execv(sys.argv[1], sys.argv[1:])")
@@ -126,3 +134,128 @@ def test_who_may_not_ask_the_kernel_finds_it_all_the_same(
         found, _ = alone.read(asked, once)
     assert found.tolist() == told.tolist()
     assert has(found, "zero_page").tolist() == [True, True, False, False]
+
+
+# ---- where frames are hidden, and kernels that say less
+
+
+DROPPED = (sys.executable, "-m", "tests.live.dropped", "--without", "SYS_ADMIN")
+FILE = np.uint64(1 << 61)
+CAN_SCAN = can_scan()
+TOLD = (pagemap.PFNZERO, pagemap.FILE) if release() >= (6, 12) else (0,)
+
+
+def truth(pid: int) -> dict[str, int]:
+    """Return the bytes that the kernel counts in Rss, and of the other present pages."""
+    vmas = [vma for vma in read_smaps(pid) if vma.start < 1 << 63]  # pagemap lacks the gate VMA
+    rss = sum(vma.fields["Rss"] for vma in vmas) << 10
+    here = sum(
+        int((read_pagemap(pid, vma.start, vma.end) >> np.uint64(63)).sum()) for vma in vmas
+    )
+    return {"rss": rss, "zero": here * PAGE - rss}
+
+
+@pytest.mark.parametrize("options", [("show",), ("show", "--counts"), ("maps",)], ids=" ".join)
+@pytest.mark.parametrize("name", ["huge_zero", "thp_part", "thp_fork"])
+def test_it_is_told_where_frames_are_hidden(name: str, options: tuple[str, ...]) -> None:
+    words = (*options, "--source", "procfs", "--format", "json")
+    with prepared("thp"), start(name, stopped=True) as running:
+        ran = run(*DROPPED, *words, running.pid)
+        root = run(*PAGEWALK, *words, running.pid).json["totals"]
+        expected = truth(running.pid)
+    totals = ran.json["totals"]
+    assert ran.code == 3, ran.err  # other things are hidden
+    assert totals["file"] == root["file"]
+    if not CAN_SCAN and totals["zero"] is None:  # since VmRSS lags behind; rss is smaps_rollup's
+        expected = {"rss": None if "--counts" in options else expected["rss"], "zero": None}
+    assert {key: totals[key] for key in expected} == expected
+    assert NO_HUGE_ZERO.why not in ran.err
+    if CAN_SCAN:
+        assert totals["huge_zero"] == root["huge_zero"] == (PMD if name == "huge_zero" else 0)
+
+
+@dataclass(frozen=True)
+class Says:
+    """What tells the huge zero page: PFNZERO of a scan never, bit 61, its frame."""
+
+    bit: bool
+    frame: bool
+
+
+# Later stable releases say more: 6.12.117 has PFNZERO, as 6.18 does.
+KERNELS = {
+    "6.12": Says(bit=True, frame=True),
+    "6.12, frames hidden": Says(bit=True, frame=False),
+    "6.7": Says(bit=False, frame=True),
+    "6.7, frames hidden": Says(bit=False, frame=False),
+}
+
+
+def silence(monkeypatch: pytest.MonkeyPatch, says: Says, region: dict[str, int]) -> None:
+    """Take from what this kernel says of a target's huge pages what that one does not say."""
+    scan, read_words = pagemap.scan, pagemap.read_words
+
+    def scan_less(*args: Any) -> Iterator[np.ndarray]:
+        for regions in scan(*args):
+            huge = regions[:, 2] & np.uint64(pagemap.HUGE) != 0
+            regions[huge, 2] &= ~np.uint64(pagemap.PFNZERO)
+            yield regions
+
+    def read_less(fd: int, begin: int, out: np.ndarray, *args: Any) -> None:
+        read_words(fd, begin, out, *args)
+        if not says.frame:
+            out[out >> np.uint64(63) != 0] &= ~pagemap.PFN_BITS
+        addr = begin + np.arange(len(out)) * PAGE
+        if not says.bit:
+            out[(addr >= region["start"]) & (addr < region["end"])] &= ~FILE
+
+    monkeypatch.setattr(pagemap, "scan", scan_less)
+    monkeypatch.setattr(pagemap, "read_words", read_less)
+    monkeypatch.setattr(pagemap, "tells_huge_zero", lambda: says.bit and pagemap.FILE)
+
+
+def walk_silenced(pid: int, says: Says, *, frames: bool) -> Table:
+    source = pagewalk.open_process(pid, "procfs")
+    assert isinstance(source, ProcfsSource) and source.frames is not None
+    if not says.frame:
+        source.frames.close()
+        source.frames, source.hidden = None, pfns_hidden()
+    try:
+        return pagewalk.by_vma(pagewalk.walk(source, frames=frames))
+    finally:
+        pagewalk.close(source)
+
+
+@needs_scan
+@pytest.mark.parametrize("frames", [True, False], ids=["pages", "counts"])
+@pytest.mark.parametrize("says", KERNELS.values(), ids=list(KERNELS))
+@pytest.mark.parametrize(("name", "fact"), [("huge_zero", "zeroes"), ("thp_fork", "parent")])
+def test_a_kernel_that_says_less_is_asked_for_more(
+    name: str, fact: str, says: Says, frames: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with prepared("thp"), start(name, stopped=True) as running:
+        silence(monkeypatch, says, running.facts[fact])
+        table = walk_silenced(running.pid, says, frames=frames)
+        expected = truth(running.pid)
+    known = {key: table.totals[key] for key in expected}
+    if says.bit or says.frame:
+        assert known == expected
+        assert table.totals["huge_zero"] == (PMD if name == "huge_zero" else 0)
+        assert NO_HUGE_ZERO not in table.outcome.withheld
+    elif name == "huge_zero":
+        assert known == {"rss": None, "zero": None}
+        assert [table.totals[key] for key in ("anon", "file", "huge_zero")] == [None] * 3
+        assert NO_HUGE_ZERO in table.outcome.withheld
+    else:
+        # VmRSS may lag behind up to 6.17; it never shows what is not there.
+        assert known in (expected, {"rss": None, "zero": None})
+        assert NO_HUGE_ZERO in table.outcome.withheld
+
+
+@needs_scan
+def test_whether_the_kernel_tells_it_is_asked_of_memory_of_our_own() -> None:
+    with prepared("thp"):
+        told = pagemap.tells_huge_zero()
+        assert told == pagemap.PFNZERO if release() >= (6, 18) else told in TOLD
+        without = WITHOUT + "from pagewalk.proc import pagemap; print(pagemap.tells_huge_zero())"
+        assert run(sys.executable, "-c", without).out == "0\n"

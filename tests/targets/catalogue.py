@@ -68,6 +68,7 @@ _ALL = (
     _zoo("names", "file names with spaces, a newline, a backslash and ' (deleted)'"),
     _zoo("thp", "one huge page, mapped whole, and an empty huge range", "thp"),
     _zoo("thp_part", "a huge page whose first half a child has unmapped", "thp"),
+    _zoo("thp_fork", "a huge page that a child maps too", "thp"),
     _zoo("thp_split", "a huge page mapped by small entries in two VMAs", "thp"),
     _zoo("huge_zero", "the huge zero page (argument: how often)", "thp"),
     _zoo("shmem_thp", "a huge shmem page, mapped whole and by small entries", "shmem_thp"),

@@ -35,6 +35,17 @@ static void thp_part(char **args)
 	     "mapped_by_1", 256L, "mapped_by_2", 256L, NULL);
 }
 
+static void thp_fork(char **args)
+{
+	char *p = anon_thp();
+
+	if (!child())
+		done();
+	gather(1);
+	fact("parent", p, 2 * PMD_PAGES, "anon", 512L, "empty", 512L, "pmd_mapped", 512L,
+	     "mapped_by_2", 512L, NULL);
+}
+
 /* A VMA edge inside a huge page splits the entry, not the folio. */
 static void thp_split(char **args)
 {
@@ -162,6 +173,7 @@ static void hugetlb_pud(char **args)
 const struct zoo_case huge_cases[] = {
 	{ "thp", thp },
 	{ "thp_part", thp_part },
+	{ "thp_fork", thp_fork },
 	{ "thp_split", thp_split },
 	{ "huge_zero", huge_zero },
 	{ "shmem_thp", shmem_thp },

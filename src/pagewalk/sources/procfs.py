@@ -19,6 +19,7 @@ from pagewalk.pages import (
     U32,
     U64,
     Backing,
+    Bool,
     Counts,
     Flag,
     Leaves,
@@ -56,7 +57,7 @@ PAGE = pagemap.PAGE
 PAGE_SHIFT = PAGE.bit_length() - 1
 BATCH = 1 << 17  # words read before a batch is yielded: 1 MiB, so that columns stay in the cache
 WORDS = PAGE // 8
-HUGE_SIZE = PAGE * WORDS  # what a PMD leaf maps
+HUGE_SIZE = pagemap.HUGE_SIZE
 TABLE_NS = 2500  # what a scan may take for a page table with nothing in it (1700 seen, uncached)
 
 # What cannot be told apart without a look at the frame.
@@ -182,6 +183,7 @@ class ProcfsSource:
     tables: bool = False
     notes: tuple[Withheld, ...] = ()
     last: LastMaps = field(default_factory=LastMaps)
+    told: int | None = None
 
     @property
     def withheld(self) -> tuple[Withheld, ...]:
@@ -220,7 +222,8 @@ class ProcfsSource:
         found = self.regions(vmas, shown) if self.huge else self.everything(shown)
         for regions in gather(found):
             leaves = self.read_leaves(regions)
-            mark_huge_zero(vmas, leaves)
+            if self.frames is None:
+                self.mark_maybe_zero(vmas, leaves)
             yield Batch(leaves, NO_HOLES, NO_DOUBTS)
 
     def regions(self, vmas: VMAs, shown: U64) -> Iterator[U64]:
@@ -297,17 +300,58 @@ class ProcfsSource:
         return self.leaves(vmas, ranges)
 
     def counts(self, vmas: VMAs, ranges: U64) -> Iterator[Counts]:
-        """Yield bytes of ``ranges`` by VMA and state from PAGEMAP_SCAN; words are read for swap."""
+        """Yield bytes of ``ranges`` by VMA and state from PAGEMAP_SCAN; words are read for swap and
+        for what may be the huge zero page."""
         shown, _, _ = intersect(visible(vmas), ranges)
         if not self.huge:
             for batch in self.leaves(vmas, shown):
                 yield count_leaves(vmas, batch.leaves)
             return
         for regions in gather(self.regions(vmas, shown)):
-            soft = regions[:, 2] & np.uint64(pagemap.SWAPPED) != 0
-            if soft.any():
-                yield count_leaves(vmas, self.read_leaves(regions[soft]))
-            yield count_regions(vmas, regions[~soft])
+            unsure = regions[:, 2] & np.uint64(pagemap.SWAPPED) != 0
+            unsure |= self.maybe_zero(vmas, regions)
+            if unsure.any():
+                leaves = self.read_leaves(regions[unsure])
+                self.mark_maybe_zero(vmas, leaves)
+                yield count_leaves(vmas, leaves)
+            yield count_regions(vmas, regions[~unsure])
+
+    def maybe_zero(self, vmas: VMAs, regions: U64) -> Bool:
+        # Which regions may have the huge zero page in them without the scan's saying so: up to 6.14
+        # it knows the small one only.
+        kind = np.uint64(pagemap.PRESENT | pagemap.HUGE)
+        asked = kind | np.uint64(pagemap.PFNZERO)
+        anon = vmas.backing == Backing.ANON.value
+        first = np.searchsorted(vmas.end[anon], regions[:, 0], side="right")
+        last = np.searchsorted(vmas.start[anon], regions[:, 1], side="left")
+        out: Bool = (regions[:, 2] & asked == kind) & (first < last)
+        if out.any() and self.huge_zero_told_by() == pagemap.PFNZERO:
+            out[:] = False
+        return out
+
+    def huge_zero_told_by(self) -> int:
+        # Asked only once something depends on it.
+        if self.told is None:
+            self.told = pagemap.tells_huge_zero()
+        return self.told
+
+    def mark_maybe_zero(self, vmas: VMAs, leaves: Leaves) -> None:
+        # A huge leaf of anonymous memory that is mapped once is no zero page, and one with bit 61
+        # is nothing else (classify). Of the others the frame tells, where it can be asked; else
+        # they are anonymous on a kernel that always sets one of the bits of a huge zero page.
+        asked = np.uint32(Flag.PRESENT | Flag.HUGE | Flag.FILE | Flag.EXCLUSIVE | Flag.ZERO)
+        rows = np.flatnonzero(leaves.flags & asked == np.uint32(Flag.PRESENT | Flag.HUGE))
+        if len(rows) == 0:
+            return
+        anon = vmas.backing[holder(leaves.addr[rows], vmas.ranges)] == Backing.ANON.value
+        rows = rows[anon]
+        if len(rows) == 0:
+            return
+        if self.frames is not None and leaves.pfn is not None:
+            zero = has(read_frames(self.frames.flags, leaves.pfn[rows]), "zero_page")
+            leaves.flags[rows[zero]] |= np.uint32(Flag.ZERO)
+        elif not self.huge_zero_told_by():
+            leaves.flags[rows] |= np.uint32(Flag.MAYBE_ZERO)
 
     def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
         """Yield what cachestat(2) tells of each object; raises OSError before 6.5."""
@@ -356,16 +400,6 @@ def mark(flags: U32, addr: U64, regions: U64, category: int, flag: Flag) -> None
     if len(hit) == 0:
         return
     flags[inside(addr, hit)] |= np.uint32(flag)
-
-
-def mark_huge_zero(vmas: VMAs, leaves: Leaves) -> None:
-    # Up to 6.14 PAGEMAP_SCAN knows the small zero page only. The huge one shows itself (from 6.12
-    # on) as a page that is not anonymous, in anonymous memory.
-    asked = np.uint32(Flag.PRESENT | Flag.HUGE | Flag.FILE)
-    rows = np.flatnonzero(leaves.flags & asked == asked)
-    if len(rows):
-        anon = vmas.backing[holder(leaves.addr[rows], vmas.ranges)] == Backing.ANON.value
-        leaves.flags[rows[anon]] |= np.uint32(Flag.ZERO)
 
 
 def mark_zero(flags: U32, pfn: U64, frames: Frames) -> None:
