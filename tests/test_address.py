@@ -125,7 +125,7 @@ def test_an_odd_name_means_the_same_to_both_commands(text: str, name: str) -> No
 
 
 @pytest.mark.parametrize("text", ["both", "del", "my heap", "tmp", "x"])
-def test_a_part_of_a_name_is_none_and_one_of_two_is_not_guessed(text: str) -> None:
+def test_a_part_of_a_name_is_refused_and_an_ambiguous_one_not_guessed(text: str) -> None:
     with pytest.raises(BadRequest, match=f"'{text}' (is neither|may be any of /tmp/both, )"):
         locate(text, ODD)
 

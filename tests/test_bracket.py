@@ -34,12 +34,12 @@ def test_what_is_firm_does_not_end_the_wait_for_the_rest() -> None:
     assert settle(script(*looks, Seen({1: "a"}, set()))) == {1: "a"}
 
 
-def test_what_never_holds_still_is_no_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_never_holds_still_is_not_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bracket, "LOOKS", 40)
     assert settle(script(Seen({}, {2}))) == {2: "never held still"}
 
 
-def test_a_difference_that_is_another_each_time_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_that_keeps_changing_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bracket, "LOOKS", 40)
     looks = [Seen({1: turn}, set()) for turn in range(100)]
     assert settle(script(*looks)) == {1: 39}
@@ -68,6 +68,6 @@ def test_what_fails_for_good_fails_with_its_history() -> None:
     assert next(turns) == FIRM
 
 
-def test_an_error_is_no_look() -> None:
+def test_an_error_is_not_a_look() -> None:
     with pytest.raises(ValueError, match="broken"):
         look_again(lambda: int("broken"))

@@ -194,7 +194,7 @@ def ring(kind: int, *, of: int) -> bytes:
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("of", [1, 2, 1000])
 @pytest.mark.parametrize("kind", [btf_writer.TYPEDEF, btf_writer.CONST, btf_writer.ARRAY])
-def test_types_that_are_names_for_or_contain_themselves_are_refused(kind: int, of: int) -> None:
+def test_types_that_name_or_contain_themselves_are_refused(kind: int, of: int) -> None:
     btf = Btf(ring(kind, of=of))
     with pytest.raises(SourceUnavailable, match="themselves"):
         btf.offset("s", "x")
@@ -226,7 +226,7 @@ def test_an_id_out_of_range_is_refused(beyond: int) -> None:
             ask()
 
 
-def test_void_is_no_type_of_ours() -> None:
+def test_void_has_no_size_and_no_members() -> None:
     writer = BtfWriter()
     writer.members("s", 8, ("x", 0, 0))
     assert Btf(writer.blob()).member("s", "x") == Member(0, 0)
@@ -247,7 +247,7 @@ def test_a_name_may_hold_any_byte() -> None:
     assert Btf(blob).enumerators("e") == {"N\udcff\rE": 1}
 
 
-def test_a_member_outside_of_its_struct_is_refused() -> None:
+def test_a_member_outside_its_struct_is_refused() -> None:
     writer = BtfWriter()
     number = writer.integer("u32", 4)
     writer.members("s", 8, ("in", number, 32), ("out", number, 33))

@@ -12,7 +12,7 @@ from tests import left
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_command_has_company_and_the_last_word() -> None:
+def test_work_runs_beside_the_command_and_ends_with_it() -> None:
     # Its parent is busy.py, whose other children are the workers.
     look = "sleep 0.2; cat /proc/$PPID/task/$PPID/children | wc -w; exit 3"
     done = subprocess.run(

@@ -70,5 +70,5 @@ def test_the_check_sees_each_way_to_guess(code: str) -> None:
         "open(x, 'rb')", "pagemap.decode(words)", "re.compile(rb'(?m)^a +\\n')",
     ],
 )
-def test_the_check_lets_pass_what_is_said_outright(code: str) -> None:
+def test_the_check_accepts_what_is_explicit(code: str) -> None:
     assert list(guesses(ast.parse(code))) == []

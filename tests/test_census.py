@@ -50,11 +50,11 @@ def test_a_process_that_cannot_be_read_makes_it_a_lower_bound(
     assert users.missing.endswith(str(error))
 
 
-def test_one_that_has_ended_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_has_ended_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert count(monkeypatch, ProcessGone(1, "ended")).missing is None
 
 
-def test_where_pids_are_others_the_address_space_is_told_by_its_mm() -> None:
+def test_in_another_pid_namespace_address_spaces_are_told_apart_by_mm() -> None:
     assert census.same_memory((1, 7), (2, 7), by_pid=False)
     assert not census.same_memory((1, 7), (2, 8), by_pid=False)
     assert not census.same_memory((1, 0), (2, 0), by_pid=False)

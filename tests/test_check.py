@@ -129,14 +129,14 @@ def test_what_differs_while_the_first_holds_still_is_a_difference() -> None:
     assert (report.moved, report.unsteady) == (0, 0)
 
 
-def test_what_is_gone_in_any_look_is_no_difference() -> None:
+def test_what_is_gone_in_any_look_is_not_a_difference() -> None:
     there = ([of(1)], list[Difference]())
     left, report = settled([of(1)], *[there] * (FIRM - 1), ([], []))
     assert left == []
     assert (report.moved, report.moved_by_others) == (1, 1)
 
 
-def test_what_never_holds_still_is_no_difference_and_is_told() -> None:
+def test_what_never_holds_still_is_counted_and_not_a_difference() -> None:
     # Every look differs, and the first source says two things around the second.
     moving = [of(1), of(2, "state")]
     left, report = settled(moving, *[(moving, moving)] * LOOKS)
@@ -145,13 +145,13 @@ def test_what_never_holds_still_is_no_difference_and_is_told() -> None:
     assert (report.moved, report.moved_by_others) == (0, 0)
 
 
-def test_an_amount_that_other_processes_make_is_told_apart_from_the_targets_own() -> None:
+def test_amounts_that_other_processes_change_are_counted_apart() -> None:
     found = [of(1, "pss", 8), of(1, "uss", 8), of(1, "anon", 8), of(1, "locked", 8)]
     _, report = settled(found, ([], []))
     assert (report.moved, report.moved_by_others) == (4, 3)
 
 
-def test_a_difference_outlives_being_cut_differently() -> None:
+def test_a_difference_survives_being_split_differently() -> None:
     # A huge row in one look, its second page in another.
     assert overlapping([of(8, count=4)], [of(9)]) == [of(8, count=4)]
     assert overlapping([of(9)], [of(8, count=4)]) == [of(9)]

@@ -144,7 +144,7 @@ def test_a_huge_page_is_its_base_pages_and_a_hugetlb_page_is_one() -> None:
     assert shared(huge) == [(0x400, THP, 2)]
 
 
-def test_a_page_of_which_nobody_tells_is_never_ours_alone() -> None:
+def test_a_page_with_unknown_mappings_is_never_ours_alone() -> None:
     # On the move; and in a page table of hugetlb that another process shares.
     moving: Row = (HEAP, PAGE, State.MIGRATING, Flag.SOFT | Flag.MIGRATION, 9, (), 0)
     foreign: Row = (BIG, THP, State.HUGETLB, HERE | Flag.HUGE, 0x400, ("huge",), 1)
@@ -153,7 +153,7 @@ def test_a_page_of_which_nobody_tells_is_never_ours_alone() -> None:
     assert (table.totals["distinct"], table.totals["freed"]) == (PAGE + THP, 0)
 
 
-def test_a_frame_that_the_database_is_silent_of_is_ours_as_uss_has_it() -> None:
+def test_a_frame_unknown_to_the_database_counts_as_ours_as_in_uss() -> None:
     silent: Row = (HEAP, PAGE, State.ANON, HERE, 9, (), 0)
     assert shared(silent) == [(9, PAGE, 1)]
     totals = by_hand.table([silent]).totals

@@ -85,7 +85,7 @@ def test_where_it_is_not_told_whether_it_ends_freed_is_withheld() -> None:
     assert amounts(table([(small, None)], [page(FIRST, 1, 2)])) == (PAGE, 0, 0)
 
 
-def test_an_object_that_nobody_knows_withholds_what_it_may_be() -> None:
+def test_where_an_object_may_be_missing_freed_and_unmapped_are_withheld() -> None:
     assert amounts(table([], everything=False)) == (2 * PAGE, None, None)
     assert table([(FILE, False)], everything=False).unmapped is None
 
@@ -104,7 +104,7 @@ def test_a_part_of_a_process_says_nothing_of_what_it_does_not_map() -> None:
     assert (part.holdings, part.unmapped, part.totals["freed"]) == (None, None, 2 * PAGE)
 
 
-def test_a_kernel_without_mapcounts_tells_of_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_without_mapcounts_gives_neither(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holdings, "read_config", lambda: frozenset({"CONFIG_NO_PAGE_MAPCOUNT"}))
     found = table([(MEMFD, True)])
     assert amounts(found)[:2] == (None, None)

@@ -237,7 +237,7 @@ def test_device_page_in_a_locked_vma() -> None:
     assert locked_line(1).unexplained == 5 * KIB
 
 
-def test_the_first_cause_that_may_be_all_of_it_is() -> None:
+def test_the_first_cause_that_can_be_all_of_it_is_named() -> None:
     assert bounded(-3, [("a", 2), ("b", 4), ("c", 9)]) == [Cause("b", -3, False, 4)]
 
 
@@ -407,7 +407,7 @@ def test_a_vma_that_came_and_went_moved_the_counters_too() -> None:
     )
 
 
-def test_a_counter_that_moved_moved_the_sum_of_the_vmas_too() -> None:
+def test_when_a_counter_moves_the_sum_over_vmas_moves_too() -> None:
     smaps = SMAPS._replace(columns={**SMAPS.columns, "Rss": SMAPS.columns["Rss"] + 8 * KIB})
     theirs = THEIRS._replace(smaps=smaps)
     moved = with_status(VmRSS=RSS + 32 * KIB)

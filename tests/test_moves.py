@@ -42,7 +42,7 @@ def test_what_says_the_same_twice_did_not_move_whatever_we_say() -> None:
     assert moves(same, again, (1, 4), (9, 1), pss=(12, 4)) == STILL
 
 
-def test_a_vma_that_moved_did_so_by_the_span_of_all_three_readings() -> None:
+def test_a_vma_moved_by_the_span_of_all_three_readings() -> None:
     before, after = smaps((1, 4, 16, 8), (9, 1, 4, 4)), smaps((1, 4, 16, 9), (9, 1, 4, 4))
     # ours 6, then 8 and 9: 3 KiB, made by others, for its Rss held still
     assert moves(before, after, (1, 4), (9, 1), pss=(6, 4)) == Shift(0, 3 * KIB)
@@ -58,7 +58,7 @@ def test_a_vma_whose_rss_moved_was_changed_by_the_process() -> None:
     assert moves(before, after, (1, 4), pss=(12,)) == Shift(4 * KIB, 0)
 
 
-def test_a_vma_that_not_all_have_moved_by_all_of_it() -> None:
+def test_a_vma_missing_from_a_reading_moved_by_all_of_it() -> None:
     one, two = (1, 4, 16, 16), (9, 2, 8, 8)
     assert moves(smaps(one, two), smaps(one), (1, 4), pss=(16,)) == Shift(8 * KIB, 0)
     assert moves(smaps(one), smaps(one), (1, 4), (9, 2), pss=(16, 8)) == Shift(8 * KIB, 0)

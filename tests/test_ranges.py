@@ -157,6 +157,6 @@ def test_ranges_of_whole_pages_in_order_are_ranges(given: list[list[int]]) -> No
     (np.zeros(2, np.uint64), "u64"),
     (np.zeros((1, 2), np.int64), "u64"),
 ])
-def test_what_are_no_ranges_is_refused(given: U64, says: str) -> None:
+def test_invalid_ranges_are_refused(given: U64, says: str) -> None:
     with pytest.raises(BadRequest, match=says):
         check(given, 4096)

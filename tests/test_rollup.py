@@ -14,7 +14,7 @@ ROLLUP = parse_smaps(
 )
 
 
-def test_a_total_that_is_withheld_is_the_kernels() -> None:
+def test_a_withheld_total_is_taken_from_the_kernel() -> None:
     table = filled(by_hand.table(frames=False), ROLLUP)
     told = {name: table.totals[name] for name in table.from_kernel}
     assert told == {"pss": 2062 * KIB, "uss": 2056 * KIB, "ksm": 4 * KIB}

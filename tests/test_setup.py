@@ -117,7 +117,7 @@ def test_a_checkout_of_root_that_is_set_up_works_for_a_user(checkout: Path) -> N
 
 
 @pytest.mark.slow
-def test_without_a_network_it_is_said(checkout: Path) -> None:
+def test_a_missing_network_is_reported(checkout: Path) -> None:
     said = refused(pagewalk(checkout, *NO_NETWORK))
     assert said.startswith("pip cannot reach the packages it needs; connect to the network")
     log = said.rpartition(" are in ")[2]
@@ -125,7 +125,7 @@ def test_without_a_network_it_is_said(checkout: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_index_without_the_packages_is_said(checkout: Path, tmp_path: Path) -> None:
+def test_an_index_without_the_packages_is_reported(checkout: Path, tmp_path: Path) -> None:
     said = refused(pagewalk(checkout, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path)))
     assert said.startswith("pip failed: No matching distribution found for hatchling")
 
@@ -141,14 +141,14 @@ def begins(checkout: Path) -> str:
     return line
 
 
-def test_a_moved_checkout_is_set_up_anew(checkout: Path) -> None:
+def test_a_moved_checkout_is_set_up_again(checkout: Path) -> None:
     install(checkout)
     assert works(pagewalk(checkout))
     moved = checkout.rename(checkout.with_name("moved"))
     assert begins(moved) == f"pagewalk: installing into {moved}/.venv\n"
 
 
-def test_a_checkout_whose_python_is_gone_is_set_up_anew(checkout: Path) -> None:
+def test_a_checkout_whose_python_is_gone_is_set_up_again(checkout: Path) -> None:
     install(checkout)
     python = checkout / ".venv/bin/python3"
     python.unlink()

@@ -291,7 +291,7 @@ def test_auto_is_one_of_the_sources() -> None:
     ValueError("zip() argument 2 is longer than argument 1"), OSError(5, "Input/output error"),
     MemoryError(), SourceUnavailable("ebpf", "no", "no"), Unsupported("it", "6.1"),
 ])
-def test_auto_passes_over_a_source_that_fails_for_whatever_reason(
+def test_auto_skips_a_source_that_fails_whatever_the_reason(
     fault: Exception, child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(name: str, target: object, budget_ns: int) -> Source:

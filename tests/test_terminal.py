@@ -79,7 +79,7 @@ def test_what_an_encoding_lacks_is_written_as_its_escape(
     assert encoded(name, encoding) == expected
 
 
-def test_a_full_disk_is_heard_of_behind_a_screen(tmp_path: Path) -> None:
+def test_a_full_disk_is_noticed_behind_a_screen(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         with pytest.raises(OSError) as caught, open(tmp_path / "out", "w") as out:
@@ -92,7 +92,7 @@ def test_a_full_disk_is_heard_of_behind_a_screen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("says", ["", "0", "-80", "\u00b2", "8\u0663", "9" * 5000, "80 "])
-def test_columns_that_are_no_width_are_passed_over(
+def test_a_columns_variable_that_is_not_a_width_is_ignored(
     says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", says)

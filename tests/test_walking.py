@@ -206,7 +206,7 @@ def test_an_abandoned_walk_gives_its_descriptors_back() -> None:
     assert not walked.outcome.done
 
 
-def test_a_walk_that_nobody_consumes_gives_its_descriptors_back() -> None:
+def test_a_walk_that_is_never_consumed_closes_its_descriptors() -> None:
     walk(os.getpid())
     before = os.listdir("/proc/self/fd")
     walk(os.getpid())
@@ -215,7 +215,7 @@ def test_a_walk_that_nobody_consumes_gives_its_descriptors_back() -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_a_walk_gives_its_descriptors_back_once() -> None:
+def test_a_walk_closes_its_descriptors_once() -> None:
     walked = walk(os.getpid())
     for _ in walked.batches:
         pass

@@ -114,13 +114,13 @@ def test_lazyfree_is_what_smaps_calls_so(
     assert from_tables(flags, kpageflags, 1, "lazyfree", "~lazyfree") == [expected, not expected]
 
 
-def test_a_page_table_has_no_bit_for_exclusive_but_the_mapcount() -> None:
+def test_exclusive_is_the_mapcount_where_a_page_table_was_read() -> None:
     assert from_tables(Flag(0), ("anon",), 1, "exclusive", "~exclusive") == [True, False]
     assert from_tables(Flag(0), ("anon",), 2, "exclusive", "~exclusive") == [False, True]
 
 
 @pytest.mark.parametrize("term", ["lazyfree", "~pte_dirty", "write", "young", "empty"])
-def test_what_a_source_cannot_tell_is_refused_and_no_empty_answer(term: str) -> None:
+def test_a_term_that_the_source_cannot_tell_is_refused(term: str) -> None:
     with pytest.raises(BadRequest, match=f"--where {term.strip('~')}: source 'procfs' does not"):
         check_told(f"anon,{term}", by_hand.walk([]))
     check_told("anon,dirty,mapcount>1", by_hand.walk([]))

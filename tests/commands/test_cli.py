@@ -172,7 +172,7 @@ def test_a_name_in_a_message_cannot_drive_the_terminal(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("typed", ["--tree", "--freez", "--freezer", "--free"])
-def test_no_option_that_disturbs_is_suggested(
+def test_no_option_that_disturbs_the_target_is_suggested(
     typed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["show", "1", typed]) == 2
@@ -223,7 +223,7 @@ def test_a_disk_that_is_full_fails_the_command_and_leaves_nothing(
     assert os.listdir(tmp_path) == []
 
 
-def test_who_writes_to_the_same_folder_is_left_alone(tmp_path: Path) -> None:
+def test_others_that_write_to_the_same_folder_are_left_alone(tmp_path: Path) -> None:
     # The other one may have our number, in a PID namespace of its own.
     with output(str(tmp_path / "a")) as one, output(str(tmp_path / "b")) as other:
         one.write("a")
@@ -232,7 +232,7 @@ def test_who_writes_to_the_same_folder_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mebibytes", [30, 45, 60])
-def test_a_library_that_finds_no_memory_is_one_sentence(sleeper: str, mebibytes: int) -> None:
+def test_a_library_that_gets_no_memory_is_one_sentence(sleeper: str, mebibytes: int) -> None:
     def little_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (mebibytes << 20, mebibytes << 20))
 

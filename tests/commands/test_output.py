@@ -87,7 +87,7 @@ def test_csv_gives_a_pipe_the_name_byte_by_byte(locale: str, target: tuple[str, 
 
 
 @pytest.mark.parametrize("locale", LOCALES)
-def test_a_file_has_it_byte_by_byte_in_any_locale(
+def test_a_file_gets_the_name_byte_by_byte_in_any_locale(
     locale: str, target: tuple[str, bytes], tmp_path: Path
 ) -> None:
     pid, path = target
@@ -98,7 +98,7 @@ def test_a_file_has_it_byte_by_byte_in_any_locale(
 
 
 @pytest.mark.parametrize("locale", LOCALES)
-def test_json_gives_it_byte_by_byte(locale: str, target: tuple[str, bytes]) -> None:
+def test_json_gives_the_name_byte_by_byte(locale: str, target: tuple[str, bytes]) -> None:
     pid, path = target
     document = json.loads(piped(["maps", pid, "--format", "json"], locale))
     names = [vma["name"].encode(errors="surrogateescape") for vma in document["vmas"]]
@@ -111,7 +111,7 @@ def test_an_encoding_without_the_character_gets_its_escape(target: tuple[str, by
 
 
 @pytest.mark.parametrize("form", ["text", "json", "csv", "log"])
-def test_a_terminal_gets_nothing_that_it_would_obey(form: str, target: tuple[str, bytes]) -> None:
+def test_nothing_that_reaches_a_terminal_can_drive_it(form: str, target: tuple[str, bytes]) -> None:
     ours, theirs = pty.openpty()
     environ = {"COLUMNS": "200", "TERM": "xterm"}
     with subprocess.Popen([*PAGEWALK, "maps", target[0], "--format", form, *FAST],

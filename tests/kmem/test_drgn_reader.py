@@ -49,7 +49,7 @@ def test_a_fault_is_an_errno(memory: DrgnMemory) -> None:
         memory.read(0x1000, 8)
 
 
-def test_without_drgn_what_is_advised_can_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_drgn_the_advice_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "drgn", None)
     with pytest.raises(SourceUnavailable, match=r"source 'drgn' .*drgn is not") as caught:
         open_drgn()
@@ -66,6 +66,6 @@ def test_no_core_file_is_one_sentence() -> None:
 
 @pytest.mark.skipif(not importlib.util.find_spec("drgn"), reason="drgn is an optional extra")
 @pytest.mark.skipif(Path("/proc/kcore").exists(), reason="this kernel has /proc/kcore")
-def test_it_is_drgn_that_misses_kcore() -> None:
+def test_the_error_about_kcore_names_drgn() -> None:
     with pytest.raises(SourceUnavailable, match=r"source 'drgn' .*/proc/kcore is not there"):
         open_drgn()

@@ -195,7 +195,7 @@ def patched(place: int, value: int) -> bytes:
 # where the headers are.
 @pytest.mark.parametrize("value", BIG)
 @pytest.mark.parametrize("place", [32, 72, 80, 96, 104, 128, 136, 152, 160])
-def test_sizes_that_cannot_be_are_refused_or_left_out(
+def test_impossible_sizes_are_refused_or_left_out(
     tmp_path: Path, place: int, value: int
 ) -> None:
     (tmp_path / "core").write_bytes(patched(place, value))

@@ -26,7 +26,7 @@ MAPS = replace(MAPS, inode=np.array([1, 0, 0, 2, 0], np.uint64))
 VM_READ, VM_WRITE = 1, 2
 
 
-def test_a_vma_of_another_moment_has_the_name_of_what_it_was_a_part_of() -> None:
+def test_a_vma_of_another_moment_is_named_after_the_one_it_was_part_of() -> None:
     # Of the library the second half is left, the heap has grown, the memfd has gone, and where the
     # other anonymous VMA was nothing could be read.
     rows = [
@@ -51,11 +51,11 @@ def test_a_vma_of_another_moment_has_the_name_of_what_it_was_a_part_of() -> None
     assert f"{4 * PAGE} bytes" in unflagged(told).why
 
 
-def test_nothing_missing_is_nothing_to_say() -> None:
+def test_nothing_is_said_where_nothing_is_missing() -> None:
     assert unread(np.zeros((0, 2), np.uint64), USER_END) is None
 
 
-def test_what_was_never_read_is_told_with_its_bytes() -> None:
+def test_what_was_never_read_is_reported_with_its_bytes() -> None:
     lost = np.array([[0x1000, 0x3000], [USER_END - 0x1000, 1 << 63]], np.uint64)
     said = unread(lost, USER_END)
     assert said is not None and said.partial

@@ -84,7 +84,7 @@ def forking_shells(count: int) -> Iterator[None]:
 
 
 @pytest.mark.skipif(not OTHERS, reason="there is only one source here")
-def test_what_other_processes_map_is_no_difference() -> None:
+def test_what_other_processes_map_is_not_a_difference() -> None:
     told = 0
     with start("python", stopped=True) as running, forking_shells(2):
         for _ in range(20):

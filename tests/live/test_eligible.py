@@ -108,7 +108,7 @@ SETTINGS = [
 @pytest.mark.parametrize("settings", SETTINGS, ids=[
     ",".join(f"{p.parent.name[10:]}{p.name}={v}" for p, v in row.items()) for row in SETTINGS
 ])
-def test_it_is_that_of_smaps(mapper: int, settings: dict[Path, str]) -> None:
+def test_thp_eligible_is_that_of_smaps(mapper: int, settings: dict[Path, str]) -> None:
     if not all(path.exists() for path in settings):
         pytest.skip("this kernel has no settings by size")
     assert mmap.PAGESIZE == 4096

@@ -118,7 +118,7 @@ def test_the_files_that_are_asked_here_are_those_that_are_read() -> None:
     assert found and found <= set(FILES)
 
 
-def test_one_that_is_ending_cannot_be_opened_and_is_gone() -> None:
+def test_a_process_that_is_ending_cannot_be_opened_and_is_gone() -> None:
     for _ in range(TRIES):
         with holder() as process:
             target = open_target(process.pid)
@@ -248,7 +248,7 @@ def test_a_thread_that_does_not_stop_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_one_that_ends_while_it_is_to_be_stopped_is_gone() -> None:
+def test_a_process_that_ends_while_it_is_being_stopped_is_gone() -> None:
     # Its threads do not stop any more: they run until they are gone.
     with holder() as process:
         target = open_target(process.pid)

@@ -278,7 +278,7 @@ def test_locked_vm_leak(source: str) -> None:
 
 
 @pytest.mark.parametrize("source", working_sources())
-def test_what_pss_has_for_a_cause_locked_has_too(source: str) -> None:
+def test_locked_has_the_same_causes_as_pss(source: str) -> None:
     # All of it is locked, libc too, of which others map the pages, and of which the frame database
     # may say nothing.
     with start("locked_all", stopped=True) as running:

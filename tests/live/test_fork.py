@@ -77,7 +77,7 @@ def told() -> Iterator[tuple[int, Callable[[str], None]]]:
 
 @pytest.mark.parametrize("source", TABLES)
 @pytest.mark.parametrize("act", [*FORKS, *OTHERS])
-def test_a_fork_and_only_that_is_told(
+def test_only_a_fork_is_reported_as_a_fork(
     act: str, source: str, told: tuple[int, Callable[[str], None]]
 ) -> None:
     pid, tell = told

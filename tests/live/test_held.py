@@ -71,7 +71,7 @@ def frames_of(pid: int) -> int:
      "shmem_thp", "file_thp", "huge_zero", "hugetlb_fork", "hugetlb_private", "hugetlb_pmd",
      "swap_forked", "python"],
 )
-def test_distinct_is_what_pagemap_has_sorted(name: str, source: str) -> None:
+def test_distinct_is_the_number_of_different_frames_in_pagemap(name: str, source: str) -> None:
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
         for pid in running.pids:
             said = living_thread(pid)
@@ -219,7 +219,7 @@ AMOUNTS = {  # of the object: in RAM, mapped by the process, whether it ends wit
 
 
 @pytest.mark.parametrize("kind", AMOUNTS)
-def test_an_object_is_told_with_what_of_it_is_mapped(ended: dict[str, Ended], kind: str) -> None:
+def test_an_object_is_reported_with_what_is_mapped(ended: dict[str, Ended], kind: str) -> None:
     table = ended[kind].table
     (row,) = table.holdings or []
     assert (row.resident, row.mapped, row.ends) == AMOUNTS[kind]
@@ -292,7 +292,7 @@ def test_a_source_that_cannot_tell_says_so() -> None:
 DROPPED = (sys.executable, "-m", "tests.live.dropped", "--user", "65534")
 
 
-def test_a_user_sees_what_an_own_process_holds() -> None:
+def test_a_user_sees_what_their_own_process_holds() -> None:
     words = [sys.executable, "-c", USERS]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:

@@ -95,7 +95,7 @@ def test_pages_calls_it_zero(reader: Running, source: str) -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_who_was_there_before_it_knows_it_too(source: str) -> None:
+def test_a_process_that_is_older_than_the_page_knows_it_too(source: str) -> None:
     words = [sys.executable, "-c", LONG_LIVED, source]
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -116,7 +116,7 @@ def kernel() -> Iterator[Kernel]:
     kernel.close()
 
 
-def test_who_may_not_ask_the_kernel_finds_it_all_the_same(
+def test_it_is_found_without_kpageflags_too(
     kernel: Kernel, reader: Running
 ) -> None:
     begin = reader.facts["zeroes"]["start"]

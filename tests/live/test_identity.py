@@ -80,7 +80,7 @@ COMMANDS = ("show", "maps", "pages", "explain", "check", "vtop")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_number_that_means_two_processes_is_refused(
+def test_a_pid_that_means_two_processes_is_refused(
     command: str, victim: int, program: Path
 ) -> None:
     words = ("stack-8",) if command == "vtop" else ()
@@ -98,7 +98,7 @@ def test_a_number_that_means_two_processes_is_refused(
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_number_of_the_caller_that_proc_does_not_have_is_that_process(
+def test_a_pid_that_only_the_caller_knows_is_that_process(
     source: str, program: Path
 ) -> None:
     with inside(free_number(), program) as found:
@@ -109,7 +109,7 @@ def test_a_number_of_the_caller_that_proc_does_not_have_is_that_process(
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_number_of_proc_that_the_caller_does_not_have_is_that_process(
+def test_a_pid_that_only_proc_knows_is_that_process(
     source: str, program: Path
 ) -> None:
     with inside(0, program) as found:
@@ -140,7 +140,7 @@ def test_maps_all_counts_swap_users_in_such_a_namespace(program: Path) -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_what_is_outside_of_the_namespace_is_shown_but_cannot_be_stopped(
+def test_a_process_outside_the_namespace_is_shown_but_cannot_be_stopped(
     source: str, victim: int, program: Path
 ) -> None:
     with inside(0, program) as found:
@@ -186,7 +186,7 @@ def test_a_proc_that_does_not_show_us_is_refused() -> None:
             process.kill()
 
 
-def test_no_proc_at_all_is_told() -> None:
+def test_a_missing_proc_is_reported() -> None:
     before = ("unshare", "--mount", "sh", "-c", 'umount -l /proc && exec "$@"', "sh")
     ran = pagewalk("show", os.getpid(), before=before)
     assert (ran.code, one_sentence(ran)) == (

@@ -49,7 +49,7 @@ def test_columns_and_where_are_smaps(source: str) -> None:
         assert (ran.code, sum(row["size"] for row in rows)) == (0, said)
 
 
-def test_where_nobody_tells_the_reason_is_told() -> None:
+def test_where_lazyfree_is_withheld_the_reason_is_given() -> None:
     with start("lazyfree", stopped=True) as running:
         ran = pagewalk("maps", running.pid, "--columns", "anon,lazyfree", "--source", "procfs")
         said = " ".join(ran.out.split())

@@ -173,7 +173,7 @@ def test_the_first_screen_misses_page_tables_only_where_nothing_reads_them(
     assert ("page tables" in missing) == (lacks or CONFIDENTIAL)
 
 
-def test_doctor_says_that_pss_is_exact_to_whom_ebpf_reads() -> None:
+def test_doctor_says_that_pss_is_exact_to_those_who_can_use_ebpf() -> None:
     for held, ok in ((("bpf", "perfmon"), not CONFIDENTIAL), ((), False)):
         ran = pagewalk("doctor", "--format", "json", before=only(*held))
         found = {check["name"]: check for check in ran.json["checks"]}

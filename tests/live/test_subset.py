@@ -34,7 +34,7 @@ def subset(*args: object) -> Ran:
 
 @pytest.mark.parametrize("source", READ)
 @pytest.mark.parametrize("name", ["plain", "zero_reads", "fork_cow"])
-def test_every_number_is_the_one_a_whole_proc_gives(name: str, source: str) -> None:
+def test_every_number_is_the_same_as_with_a_full_proc(name: str, source: str) -> None:
     with start(name, stopped=True) as running:
         ran = subset("maps", running.pid, "--source", source, "--format", "json")
         whole = pagewalk("maps", running.pid, "--source", source, "--format", "json")
@@ -59,7 +59,7 @@ def pss(ran: Ran, starts: list[str]) -> list[int]:
 
 @pytest.mark.parametrize("source", READ)
 @pytest.mark.parametrize("name", ["swap_shmem", "swap_private"])
-def test_swap_is_no_zero_where_the_devices_are_not_listed(name: str, source: str) -> None:
+def test_swap_is_not_zero_where_the_devices_are_not_listed(name: str, source: str) -> None:
     with prepared("zram"), start(name, stopped=True) as running:
         ran = subset("show", running.pid, "--source", source, "--format", "json")
         smaps = kernel_says.read_smaps(running.pid)
@@ -106,7 +106,7 @@ def test_maps_all_works() -> None:
 
 
 @pytest.mark.parametrize("source", ["kcore", "drgn"])
-def test_what_is_not_there_is_named(source: str) -> None:
+def test_the_missing_file_is_named(source: str) -> None:
     ran = subset("show", os.getpid(), "--source", source)
     assert ran.code == 1
     assert one_sentence(ran).startswith(f"source '{source}' is not available: ")

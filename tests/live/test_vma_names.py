@@ -84,7 +84,7 @@ def test_of_two_files_pages_shows_both_and_vtop_asks_which(mapper: int) -> None:
         assert "'l.so' may be any of" in ran.err
 
 
-def test_what_is_no_name_is_one_sentence(mapper: int) -> None:
+def test_an_unknown_name_is_one_sentence(mapper: int) -> None:
     ran = pagewalk("pages", mapper, "--vma", "nothing")
     assert (ran.code, ran.out) == (2, "")
     assert "--vma: no VMA is called 'nothing'; there are: anon, " in ran.err

@@ -33,7 +33,7 @@ def test_the_first_bad_line_is_told(text: bytes) -> None:
 
 
 @pytest.mark.parametrize("word", [b"", b"-1", b"+1", b"1_0", b" 1", b"1\r", b"a", b"1" * 21])
-def test_what_is_no_number_is_refused(word: bytes) -> None:
+def test_an_invalid_number_is_refused(word: bytes) -> None:
     with pytest.raises(ValueError):
         number(word)
 

@@ -33,7 +33,7 @@ def test_a_mount_point_keeps_every_byte(odd: bytes) -> None:
 
 
 @pytest.mark.parametrize("line", [b"\n", b"22 1 0:20 / /proc rw proc proc rw\n", PROC[:-1]])
-def test_what_is_no_mount_is_refused(line: bytes) -> None:
+def test_an_invalid_line_of_mountinfo_is_refused(line: bytes) -> None:
     with pytest.raises(BadText, match="line 2 of mountinfo"):
         parse_mounts(PROC + line)
 

@@ -36,7 +36,7 @@ def target() -> Iterator[Target]:
         held.close()
 
 
-def test_a_memfd_is_found_by_its_name_with_what_of_it_is_in_ram() -> None:
+def test_a_memfd_is_found_with_its_name_and_its_bytes_in_ram() -> None:
     fd = os.memfd_create("a b\nc")
     os.ftruncate(fd, 9 * PAGE)
     os.write(fd, b"x" * (2 * PAGE + 1))
@@ -50,7 +50,7 @@ def test_a_memfd_is_found_by_its_name_with_what_of_it_is_in_ram() -> None:
     assert missing == []
 
 
-def test_what_is_on_no_memory_file_system_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_on_other_file_systems_are_not_queried(monkeypatch: pytest.MonkeyPatch) -> None:
     # A FUSE or NFS server may never answer: what it serves is not even looked at.
     asked: list[str] = []
     monkeypatch.setattr(objects, "add", lambda _t, link, *_: asked.append(link))
@@ -61,7 +61,7 @@ def test_what_is_on_no_memory_file_system_is_not_asked(monkeypatch: pytest.Monke
     assert kind or here not in asked
 
 
-def test_a_refused_look_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_look_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> bool:
         raise PermissionError(13, "Permission denied")
 
@@ -100,7 +100,7 @@ def test_a_segment_ends_when_it_is_removed_and_nobody_else_has_it(
     assert answers([segment], SEGMENTS, monkeypatch, attached) == [expected]
 
 
-def test_who_has_a_name_stays_and_who_has_none_is_asked_about(
+def test_a_named_object_stays_and_the_source_is_asked_about_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     named = Object(1, 5, "/dev/shm/x", PAGE, linked=True)

@@ -89,7 +89,7 @@ def test_we_are_not_the_process_that_is_meant(tmp_path: Path) -> None:
     assert find("me", str(tmp_path)) == 9
 
 
-def test_one_without_an_address_space_is_found_where_no_other_has_the_name(tmp_path: Path) -> None:
+def test_a_kernel_thread_is_found_if_no_process_has_its_name(tmp_path: Path) -> None:
     pretend(tmp_path, 8, b"kthreadd", b"", vsize=0)
     assert find("kthreadd", str(tmp_path)) == 8
     pretend(tmp_path, 9, b"kthreadd", b"kthreadd\0")

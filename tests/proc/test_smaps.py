@@ -69,7 +69,7 @@ def test_a_zombies_smaps_is_empty() -> None:
     [b"1000-2000 rw-p 0 0:0 0", b"0000-1000 rw-p 0 0:0 0", b"Rss: 4 kB", b"Rss: -4 kB",
      b"Rss: 1_0 kB", b"Rss: 99999999999999999999 kB", b"nonsense", b""],
 )
-def test_what_no_block_of_smaps_can_hold_is_refused(line: bytes) -> None:
+def test_an_impossible_line_of_smaps_is_refused(line: bytes) -> None:
     with pytest.raises(BadText, match="line 3 of smaps"):
         parse_smaps(b"1000-2000 rw-p 0 0:0 0\nRss: 4 kB\n%b\n" % line)
 
@@ -169,7 +169,7 @@ def outcome(parse: Callable[[bytes], Smaps], text: bytes) -> Smaps | str:
         return str(err)
 
 
-def test_what_is_broken_is_refused_alike_together_and_line_by_line() -> None:
+def test_broken_text_is_refused_alike_together_and_line_by_line() -> None:
     draw = random.Random(11)
     whole = b"".join(recorded(FEW + 8))
     refused = 0

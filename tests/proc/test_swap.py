@@ -28,12 +28,12 @@ def test_a_path_keeps_every_byte(odd: bytes) -> None:
 
 
 @pytest.mark.parametrize("line", [b"\n", b"/dev/zram0 partition\t2\n", ZRAM[:-1], ZRAM[:60]])
-def test_what_is_no_line_is_refused(line: bytes) -> None:
+def test_an_invalid_line_of_swaps_is_refused(line: bytes) -> None:
     with pytest.raises(BadText, match="line 2 of /proc/swaps"):
         parse_swaps(HEADING + line)
 
 
-def test_only_the_first_device_can_be_told_and_only_if_it_is_number_0() -> None:
+def test_only_device_0_can_be_named() -> None:
     # What is listed first is 0, or 0 was removed: then nothing has an entry of 0.
     two = parse_swaps(HEADING + ZRAM + b"/dev/zram1 partition\t4\t\t0\t\t-2\n")
     assert device_of(0, two) == "/dev/zram0"

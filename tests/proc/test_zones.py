@@ -102,7 +102,7 @@ def test_without_a_device_there_is_none() -> None:
     [b"spanned 5\n", b"Node 0, zone Normal\n  spanned x\n", b"Node 0, zone Normal\n  spanned\n",
      b"Node 0, zone Normal\n  start_pfn: -1\n", b"Node 0, zone Normal\n  spanned  40"],
 )
-def test_what_is_no_zoneinfo_is_refused(text: bytes) -> None:
+def test_invalid_zoneinfo_is_refused(text: bytes) -> None:
     with pytest.raises(BadText, match="zoneinfo"):
         parse_zones(text)
 
@@ -116,7 +116,7 @@ def test_no_ram_at_all_is_one_sentence(
         read_memory()
 
 
-def test_without_the_file_there_may_be_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_file_memory_may_be_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zones, "PATH", "/proc/no/such/file")
     assert read_memory() == Memory(None, devices=True)
 

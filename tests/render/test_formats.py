@@ -39,7 +39,7 @@ def test_no_colours_off_a_terminal(format_name: str, name: str) -> None:
 
 @pytest.mark.parametrize("frames", [True, False])
 @pytest.mark.parametrize(("format_name", "name"), PAIRS)
-def test_a_terminal_is_shown_nothing_that_it_would_obey(
+def test_no_view_can_drive_a_terminal(
     format_name: str, name: str, frames: bool
 ) -> None:
     told = written.write(format_name, name, Terminal(), frames=frames, names=HOSTILE)
@@ -47,7 +47,7 @@ def test_a_terminal_is_shown_nothing_that_it_would_obey(
 
 
 @pytest.mark.parametrize(("format_name", "name"), [pair for pair in PAIRS if pair[0] != "csv"])
-def test_what_is_for_people_shows_it_nowhere(format_name: str, name: str) -> None:
+def test_text_for_people_shows_a_hostile_name_nowhere(format_name: str, name: str) -> None:
     # CSV is for programs, and keeps names as they are off a terminal.
     assert seen(written.write(format_name, name, names=HOSTILE))
 

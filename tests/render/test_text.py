@@ -188,14 +188,14 @@ def test_what_present_has_beyond_rss_is_a_line_of_its_own() -> None:
     assert "\nzero_page: " in written.write("text", "explain")
 
 
-def test_a_number_without_one_of_ours_is_no_line_of_the_ledger() -> None:
+def test_a_number_that_ours_is_withheld_for_has_no_line_in_the_ledger() -> None:
     screen = written.write("text", "explain", frames=False)
     assert "smaps Pss = pss" not in screen
     flat = " ".join(screen.split())
     assert "not compared, as ours is withheld: smaps Pss 2 062, smaps Private_*" in flat
 
 
-def test_a_total_that_is_the_kernels_is_marked() -> None:
+def test_a_total_of_the_kernels_own_is_marked() -> None:
     table, lines = written.arguments("show", frames=False)
     told = filled(table, by_hand.ROLLUP)
     for name, shown in (("show", (told, lines)), ("maps", (told,))):
