@@ -53,8 +53,8 @@ NO_PMD_SHARING = Withheld(
 
 NO_HUGE_ZERO = Withheld(
     "rss, zero and the split by kind",
-    "only the frame tells the huge zero page from an anonymous page that other processes map too,"
-    " and frames are hidden; rss and zero are told where VmRSS shows that there is none",
+    "frames are hidden, and only they tell the huge zero page from an anonymous huge page that"
+    " other processes map too; rss and zero are given if VmRSS shows that there is none",
     partial=True,
 )
 
@@ -317,8 +317,8 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
     present = sum_of(sums, PRESENT_STATES)
     not_mapped = state[State.NOT_MAPPED] if walk.tables else None
     rss = sum_of(sums, RSS_STATES) + sums.hwpoison
-    # Where a zero page looks like any anonymous page, RSS is known only if there is none, and VmRSS
-    # says so by being the same.
+    # Where a zero page looks like any anonymous page, RSS is known only if there is none, which
+    # VmRSS shows by being equal.
     maybe = int(sums.maybe_zero.sum())
     certain = (walk.zeros and not maybe) or int(rss.sum()) == walk.outcome.vm_rss
     columns: dict[str, I64 | None] = {

@@ -85,7 +85,7 @@ class Flag(IntFlag):
     DIRTY = 1 << 19
     PROT_NONE = 1 << 20
     NORMAL = 1 << 21  # read from a real page table: not SPECIAL, so a normal struct page
-    MAYBE_ZERO = 1 << 22  # anonymous or the huge zero page: this kernel tells us no difference
+    MAYBE_ZERO = 1 << 22  # anonymous or the huge zero page: this kernel does not say which
 
 
 # A row for a hole keeps the level its walk ended at (see Holes.level) above the flags.

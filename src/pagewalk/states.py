@@ -116,7 +116,8 @@ def kind_by_vma(flags: U32, backing: U8) -> U8:
     kind[backing == Backing.DRIVER.value] = State.PRESENT
     kind[normal_file] = State.FILE
     kind[normal_file & (backing == Backing.SHMEM.value)] = State.SHMEM
-    # Nothing but a zero page is not anonymous there: the huge one has bit 61 (6.12, 6.1.192).
+    # In anonymous memory only a zero page is not anonymous: the huge one has bit 61 (6.12,
+    # 6.1.192).
     kind[normal_file & (backing == Backing.ANON.value)] = State.ZERO
     kind[backing == Backing.HUGETLB.value] = State.HUGETLB
     kind[flags & Flag.MAYBE_ZERO.value != 0] = State.PRESENT

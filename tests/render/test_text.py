@@ -70,7 +70,7 @@ def test_the_first_screen_fits_80_by_24(terminal: Terminal) -> None:
 
 
 def test_what_does_not_fit_is_said(terminal: Terminal) -> None:
-    assert "not shown for want of width: PRESENT" in written.write("text", "maps", terminal)
+    assert "no room for these columns: PRESENT" in written.write("text", "maps", terminal)
 
 
 def test_a_file_gets_every_column_and_the_whole_name() -> None:

@@ -99,10 +99,10 @@ def can_scan(fd: int, categories: int = 0) -> bool:
 
 
 def tells_huge_zero() -> int:
-    """Return by what this kernel tells the huge zero page from an anonymous page.
+    """Return the bit by which this kernel tells the huge zero page from an anonymous page.
 
-    PFNZERO of a scan (6.18), or FILE, bit 61 of the words (from 6.12 on). Asked of memory of
-    our own: 0 where neither tells, and where we are not given a huge page, or may not look.
+    PFNZERO of a scan (6.18), or FILE, bit 61 of the words (from 6.12 on). Found on memory of our
+    own: 0 if neither is set, if we get no huge page, or if we may not look.
     """
     own = mmap.mmap(-1, 2 * HUGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     address = np.frombuffer(own, np.uint8).ctypes.data
@@ -117,7 +117,7 @@ def tells_huge_zero() -> int:
 
 
 def what_tells(start: int) -> int:
-    # What says of a huge page of ours that it is not anonymous.
+    # The bit that shows that a huge page of ours is not anonymous.
     arg, vec, word = np.zeros(12, np.uint64), np.zeros(3, np.uint64), np.zeros(1, np.uint64)
     arg[0], arg[2], arg[3], arg[5], arg[6] = arg.nbytes, start, start + PAGE, vec.ctypes.data, 1
     arg[10], arg[11] = PRESENT, HUGE | PFNZERO

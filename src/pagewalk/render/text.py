@@ -166,7 +166,7 @@ def print_maps(
     if foot:
         marked(table, found.shown, out)
     if found.left_out:
-        print(wrapped(f"not shown for want of width: {', '.join(found.left_out)}", out), file=out)
+        print(wrapped(f"no room for these columns: {', '.join(found.left_out)}", out), file=out)
 
 
 # ---- pages

@@ -300,8 +300,10 @@ class ProcfsSource:
         return self.leaves(vmas, ranges)
 
     def counts(self, vmas: VMAs, ranges: U64) -> Iterator[Counts]:
-        """Yield bytes of ``ranges`` by VMA and state from PAGEMAP_SCAN; words are read for swap and
-        for what may be the huge zero page."""
+        """Yield bytes of ``ranges`` by VMA and state from PAGEMAP_SCAN.
+
+        Words are read only for swap and for what may be the huge zero page.
+        """
         shown, _, _ = intersect(visible(vmas), ranges)
         if not self.huge:
             for batch in self.leaves(vmas, shown):
@@ -317,7 +319,7 @@ class ProcfsSource:
             yield count_regions(vmas, regions[~unsure])
 
     def maybe_zero(self, vmas: VMAs, regions: U64) -> Bool:
-        # Which regions may have the huge zero page in them without the scan's saying so: up to 6.14
+        # Which regions may contain the huge zero page although the scan does not say so: up to 6.14
         # it knows the small one only.
         kind = np.uint64(pagemap.PRESENT | pagemap.HUGE)
         asked = kind | np.uint64(pagemap.PFNZERO)
@@ -330,15 +332,15 @@ class ProcfsSource:
         return out
 
     def huge_zero_told_by(self) -> int:
-        # Asked only once something depends on it.
+        # Found out only when something depends on it.
         if self.told is None:
             self.told = pagemap.tells_huge_zero()
         return self.told
 
     def mark_maybe_zero(self, vmas: VMAs, leaves: Leaves) -> None:
-        # A huge leaf of anonymous memory that is mapped once is no zero page, and one with bit 61
-        # is nothing else (classify). Of the others the frame tells, where it can be asked; else
-        # they are anonymous on a kernel that always sets one of the bits of a huge zero page.
+        # A huge leaf of anonymous memory that is mapped once is not a zero page, and one with bit
+        # 61 must be one (classify). For the others the frame tells, if it can be read; else they
+        # are anonymous on a kernel that always sets one of the bits of a huge zero page.
         asked = np.uint32(Flag.PRESENT | Flag.HUGE | Flag.FILE | Flag.EXCLUSIVE | Flag.ZERO)
         rows = np.flatnonzero(leaves.flags & asked == np.uint32(Flag.PRESENT | Flag.HUGE))
         if len(rows) == 0:
