@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from pagewalk import account
+from pagewalk import account, smaps
 from pagewalk.account import COLUMNS, TOTALS, Table, by_vma
 from pagewalk.flags import KPF
 from pagewalk.pages import READ, Backing, Counts, Flag, State, VMAs
@@ -129,21 +129,65 @@ def test_a_migrating_page_counts_in_rss_and_in_full_in_pss_but_is_not_private() 
     assert (totals["present"], totals["rss"], totals["pss"], totals["uss"]) == (0, PAGE, PAGE, 0)
 
 
-def test_a_hardware_poisoned_page_counts_as_smaps_counts_it() -> None:
-    # smaps_pte_entry, 6.12 on: a PFN entry that is not present has its whole size as PSS, shared.
-    totals = one_vma((State.POISONED, SOFT | Flag.HWPOISON, (), 0)).totals
-    assert (totals["present"], totals["rss"], totals["pss"], totals["uss"]) == (0, PAGE, PAGE, 0)
+LOST = (State.POISONED, SOFT | Flag.HWPOISON, (), 0)
 
 
-@pytest.mark.parametrize(
-    ("release", "counted"), [((5, 15), 0), ((6, 8), 0), ((6, 9), PAGE), ((6, 1), PAGE)]
-)
-def test_it_counts_on_the_kernels_whose_smaps_counts_it(
-    monkeypatch: pytest.MonkeyPatch, release: tuple[int, int], counted: int
+@pytest.mark.parametrize("release", [(5, 15), (6, 1), (6, 8), (6, 9), (6, 18)])
+@pytest.mark.parametrize(("counts", "lost"), [(True, PAGE), (False, 0)])
+def test_a_hardware_poisoned_page_counts_as_smaps_counts_it(
+    counts: bool, lost: int, release: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # smaps_pte_entry: where it counts, it has its whole size as PSS.
     monkeypatch.setattr(account, "release", lambda: release)
-    totals = one_vma((State.POISONED, SOFT | Flag.HWPOISON, (), 0)).totals
-    assert (totals["rss"], totals["pss"], totals["poisoned"]) == (counted, counted, PAGE)
+    table = one_vma(LOST, (State.ANON, HERE, ("anon",), 2), counts_hwpoison=counts)
+    totals = table.totals
+    assert (totals["poisoned"], totals["present"]) == (PAGE, PAGE)
+    assert (totals["rss"], totals["pss"]) == (PAGE + lost, PAGE // 2 + lost)
+    assert table.pss_fixed is not None
+    assert table.pss_fixed.tolist() == [(PAGE // 2 + lost) << 12]
+    # Since 6.11 as shared.
+    assert totals["uss"] == (lost if release < (6, 11) else 0)
+    assert table.outcome.withheld == []
+
+
+@pytest.mark.parametrize(("counts", "lost"), [(True, PAGE), (False, 0), (None, None)])
+def test_each_field_of_smaps_has_it_as_its_page_was(
+    counts: bool | None, lost: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Recorded on 6.12: an anonymous page that was dirty, lost, is Shared_Dirty.
+    monkeypatch.setattr(smaps, "release", lambda: (6, 12))
+    of = by_hand.vmas([(1 << 30, 2, READ, 0, Backing.ANON, "")])
+    made: list[Row] = [
+        (1 << 30, PAGE, State.POISONED, SOFT | Flag.HWPOISON, 1,
+         ("anon", "swapbacked", "dirty", "hwpoison"), 0),
+        ((1 << 30) + PAGE, PAGE, State.ANON, ONCE | Flag.DIRTY | Flag.ACCESSED, 2,
+         ("anon", "swapbacked"), 1),
+    ]
+    walk = by_hand.walk([by_hand.pages(made, of)], of, tables=True, counts_hwpoison=counts)
+    totals = smaps.by_field(walk._replace(young=True), None).totals
+    known = None if lost is None else PAGE
+    assert totals["shared_dirty"] == lost
+    assert totals["pss_dirty"] == (None if lost is None else PAGE + lost)
+    assert totals["private_dirty"] == totals["referenced"] == known
+    clean = None if lost is None else 0
+    assert totals["shared_clean"] == totals["private_clean"] == totals["lazyfree"] == clean
+
+
+def test_where_smaps_does_not_tell_whether_it_counts_what_it_may_be_part_of_is_withheld() -> None:
+    table = one_vma(LOST, (State.ANON, HERE, ("anon",), 2))
+    gone = {name for name, value in table.totals.items() if value is None}
+    assert gone - TABLES_ONLY == {"rss", "pss", "uss", "locked"}
+    assert table.pss_fixed is None
+    assert (table.totals["poisoned"], table.totals["anon"]) == (PAGE, PAGE)
+
+
+@pytest.mark.parametrize("counts", [True, False, None])
+def test_hugetlb_memory_that_was_lost_is_in_no_rss(counts: bool | None) -> None:
+    totals = one_vma(
+        (State.POISONED, SOFT | Flag.HWPOISON | Flag.HUGE, (), 0), size=THP,
+        backing=Backing.HUGETLB, counts_hwpoison=counts,
+    ).totals
+    assert (totals["poisoned"], totals["rss"], totals["pss"], totals["uss"]) == (THP, 0, 0, 0)
 
 
 def test_a_page_poisoned_by_userfaultfd_is_a_marker_and_counts_nowhere() -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
-from pagewalk.afterwards import look_back
+from pagewalk.afterwards import LOOKS, SMALL_RSS, ask_hwpoison, look_back
 from pagewalk.errors import BadText, NotPermitted, ProcessGone, SourceUnavailable, Unsupported
 from pagewalk.outcome import Outcome
-from pagewalk.pages import I64, READ, SHARED, WRITE, Backing, VMAs
+from pagewalk.pages import I64, READ, SHARED, U64, WRITE, Backing, Flag, Leaves, VMAs
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target, open_target
+from pagewalk.scan import NO_DOUBTS, NO_HOLES, Batch
 from tests import by_hand
-from tests.by_hand import HEAP
+from tests.by_hand import HEAP, PAGE
 
 
 class Failing:
@@ -102,3 +104,112 @@ def test_a_file_that_is_refused_after_the_walk_makes_it_partial(
         "locked", "unmapped", "VmSwap and VmRSS",
     ]
     assert outcome.locked is None and outcome.vm_swap is None
+
+
+# ---- whether smaps counts the entries for pages lost to a memory error
+
+
+ANON = by_hand.vmas([
+    (HEAP, 64, READ | WRITE, 0, Backing.ANON, ""), (2 * HEAP, 8, READ | WRITE, 0, Backing.ANON, ""),
+])
+HERE, LOST = Flag.PRESENT, Flag.SOFT | Flag.HWPOISON
+
+
+class Lossy:
+    """A source, and its target, of a process that has lost two of five pages of its second VMA.
+
+    ``rss`` are the pages that smaps says of it, one reading after the other, ``faults`` how many it
+    has had, and ``pages`` the entries.
+    """
+
+    def __init__(
+        self,
+        rss: tuple[int, ...],
+        faults: Callable[[int], int] = lambda call: 7,
+        pages: Callable[[int], tuple[Flag, ...]] = lambda call: (HERE, LOST, HERE, LOST, HERE),
+        state: str = "S",
+        vm_rss: int = 5 * PAGE,
+        end: int = 2 * HEAP + 8 * PAGE,
+    ) -> None:
+        self.rss, self.end, self.vm_rss, self.letter = list(rss), end, vm_rss, state
+        self.next_faults, self.next_pages = faults, pages
+        self.calls = {"faults": 0, "leaves": 0}
+        self.stall, self.frames, self.target = Stall(), None, self
+
+    def count(self, name: str) -> int:
+        self.calls[name] += 1
+        return self.calls[name] - 1
+
+    def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
+        assert ranges.tolist() == [[2 * HEAP, 2 * HEAP + 8 * PAGE]]
+        flags = np.array(self.next_pages(self.count("leaves")), np.uint32)
+        addr = 2 * HEAP + np.arange(len(flags), dtype=np.uint64) * np.uint64(PAGE)
+        shift = np.full(len(flags), 12, np.uint8)
+        yield Batch(Leaves(addr, shift, addr, flags, addr), NO_HOLES, NO_DOUBTS)
+
+    def faults(self) -> int:
+        return self.next_faults(self.count("faults"))
+
+    def state(self) -> str:
+        return self.letter
+
+    def read(self, name: str, stall: Stall | None = None) -> bytes:
+        if name == "status":
+            return b"VmSize: 1000 kB\nVmRSS: %d kB\n" % (self.vm_rss >> 10)
+        assert name == "smaps"
+        said = self.rss.pop(0) if len(self.rss) > 1 else self.rss[0]
+        return (
+            b"%x-%x rw-p 00000000 00:00 0 \nRss: 256 kB\nVmFlags: rd wr\n"
+            b"%x-%x rw-p 00000000 00:00 0 \nRss: %d kB\nVmFlags: rd wr\n"
+            % (HEAP, HEAP + 64 * PAGE, 2 * HEAP, self.end, said * PAGE >> 10)
+        )
+
+
+def asked(source: Lossy) -> tuple[bool | None, list[str]]:
+    outcome = Outcome(Stall(), hwpoison={0, 1})
+    told = ask_hwpoison(source, ANON, outcome)  # type: ignore[arg-type]
+    return told, outcome.partial
+
+
+@pytest.mark.parametrize(("rss", "told"), [(5, True), (3, False)])
+def test_smaps_tells_whether_it_counts_pages_that_were_lost(rss: int, told: bool) -> None:
+    assert asked(Lossy((rss,))) == (told, [])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Lossy((4,)),  # one page of another VMA's worth: something else is the matter
+        Lossy((6,)),
+        Lossy((5,), faults=lambda call: call),  # a page may have come and gone while smaps was read
+        Lossy((3,), pages=lambda call: (HERE, LOST, HERE, LOST, *(HERE,) * (call + 1))),
+        Lossy((3,), pages=lambda call: (HERE,) * 3),  # given up meanwhile
+        Lossy((5,), end=2 * HEAP + 7 * PAGE),  # another VMA than that walked
+    ],
+    ids=["less", "more", "faults", "pages", "none", "edge"],
+)
+def test_of_a_process_that_moves_smaps_tells_nothing(source: Lossy) -> None:
+    told, (why,) = asked(source)
+    assert told is None
+    assert why.startswith("rss, pss, uss and locked: ")
+    assert f"moved in each of {LOOKS} looks" in why
+    assert source.calls["leaves"] == 2 * LOOKS
+
+
+def test_a_process_that_moves_is_looked_at_again() -> None:
+    assert asked(Lossy((4, 5))) == (True, [])
+    assert asked(Lossy((5,), faults=lambda call: min(call, 1))) == (True, [])
+
+
+@pytest.mark.parametrize(("state", "told"), [("S", None), ("T", True)])
+def test_smaps_of_a_large_running_process_is_not_read(state: str, told: bool | None) -> None:
+    found, reasons = asked(Lossy((5,), state=state, vm_rss=SMALL_RSS + 1024))
+    assert found == told
+    assert all("hold the lock of a running process this large" in why for why in reasons)
+    assert len(reasons) == (told is None)
+
+
+def test_where_nothing_was_lost_nothing_is_asked() -> None:
+    outcome = Outcome(Stall())
+    assert ask_hwpoison(Lossy(()), ANON, outcome) is None  # type: ignore[arg-type]
+    assert outcome.withheld == []

@@ -40,10 +40,10 @@ def with_status(**changes: int) -> Theirs:
     return THEIRS._replace(status={**THEIRS.status, **changes})
 
 
-def with_row(*row: object, locked: bool = False) -> Table:
+def with_row(*row: object, locked: bool = False, **outcome: object) -> Table:
     """Return by_hand's Table with one more page in the memfd VMA instead of its marker."""
     rows = [*by_hand.ROWS[:10], row, *by_hand.ROWS[11:]]
-    return by_hand.table(rows, locked=np.array([locked] * 4))  # type: ignore[arg-type]
+    return by_hand.table(rows, locked=np.array([locked] * 4), **outcome)  # type: ignore[arg-type]
 
 
 def check_closes(table: Table) -> None:
@@ -174,9 +174,8 @@ def test_migration() -> None:
 
 def test_hwpoison() -> None:
     # smaps counts the page that was lost, status does not.
-    table = with_row(
-        MEMFD + 2 * PAGE, PAGE, State.POISONED, Flag.SOFT | Flag.HWPOISON, 9, (), 0
-    )
+    lost = (MEMFD + 2 * PAGE, PAGE, State.POISONED, Flag.SOFT | Flag.HWPOISON, 9, (), 0)
+    table = with_row(*lost, counts_hwpoison=True)
     row = line("status VmRSS", with_status(VmRSS=RSS), table)
     assert (row.causes, row.unexplained) == ((Cause("hwpoison", PAGE, True),), 0)
     assert beyond_rss(table) == (Cause("zero_page", PAGE, True), Cause("hwpoison", -PAGE, True))
@@ -185,6 +184,19 @@ def test_hwpoison() -> None:
         **SMAPS.columns, "Rss": SMAPS.columns["Rss"] + np.array([0, 0, PAGE, 0])}))
     row = line("smaps Rss", theirs, table)
     assert (row.causes, row.unexplained) == ((), 0)
+    # As anonymous, if it was; the page of a memfd was not.
+    anonymous = SMAPS.columns["Anonymous"] + np.array([0, 0, PAGE, 0])
+    theirs = THEIRS._replace(smaps=SMAPS._replace(columns={
+        **SMAPS.columns, "Anonymous": anonymous}))
+    row = line("smaps Anonymous", theirs, table)
+    assert (row.causes, row.unexplained) == ((Cause("hwpoison_page", -PAGE, False, PAGE),), 0)
+    assert line("smaps Anonymous", THEIRS, table).causes == ()
+    # Other kernels' smaps does not count it either.
+    table = with_row(*lost, counts_hwpoison=False)
+    for against in ("status VmRSS", "smaps Rss"):
+        row = line(against, with_status(VmRSS=RSS), table)
+        assert (row.causes, row.unexplained) == ((), 0)
+    assert beyond_rss(table) == (Cause("zero_page", PAGE, True),)
 
 
 def test_shmem_swap() -> None:
@@ -429,6 +441,7 @@ AMOUNTS = {
     "foreign_mapcount_change": {"pss", "uss", "locked"},
     "gate_vma": {"size"},
     "hwpoison": {"rss"},
+    "hwpoison_page": {"anon"},
     "smaps_large_shmem_swap_overcount": {"swap"},
     "shmem_swap": {"swap"},
     "hugetlb_pmd_shared": {"hugetlb"},
@@ -447,6 +460,7 @@ NOT_IN = {
         "smaps Size": "smaps lists the gate too", "pmap total": "pmap adds up what maps lists",
     },
     "hwpoison": dict.fromkeys(SMAPS_FILES, "smaps counts such pages as rss does"),
+    "hwpoison_page": dict.fromkeys(COUNTERS, "the page is taken off its counter"),
     "smaps_large_shmem_swap_overcount": dict.fromkeys(COUNTERS, "the bug is smaps' own"),
     "shmem_swap": dict.fromkeys(SMAPS_FILES, "smaps adds them as swap does"),
 }

@@ -32,7 +32,7 @@ from pagewalk.pages import (
 )
 from pagewalk.proc.kernel import release
 from pagewalk.proc.pagemap import PMD_SHARING_TOLD
-from pagewalk.states import untold
+from pagewalk.states import RSS_STATES, hwpoison, untold
 from pagewalk.walking import Walk
 
 if TYPE_CHECKING:
@@ -62,14 +62,6 @@ NO_HUGE_ZERO = Withheld(
 # smaps_account took what a migration entry points to for private.
 ENTRIES_SHARED = (6, 11)
 
-# fs/proc/task_mmu: an hwpoison entry counts as its page did; 6.1 has it since 6.1.192.
-HWPOISON_COUNTED = (6, 9)
-HWPOISON_COUNTED_TOO = (6, 1)
-
-# Present states that count in RSS; migrating entries do too, their page is in RAM.
-RSS_STATES = (
-    State.ANON, State.FILE, State.SHMEM, State.DEVICE, State.PRESENT, State.MIGRATING,
-)
 PRESENT_STATES = (
     State.ANON, State.FILE, State.SHMEM, State.ZERO, State.SPECIAL, State.HUGETLB, State.DEVICE,
     State.PRESENT,
@@ -189,8 +181,10 @@ class Sums:
     private_hugetlb: I64
     pmd_shared: I64
     untold: I64
-    hwpoison: I64
     maybe_zero: I64
+    hwpoison: I64
+    hwpoison_pss: I64
+    hwpoison_uss: I64
     held: Held = field(kw_only=True)
 
 
@@ -217,7 +211,7 @@ def by_vma(walk: Walk, *, also: Callable[[Pages], None] | None = None) -> Table:
         np.zeros((count, STATES), np.int64),
         np.zeros((count, STATES), np.int64),
         np.zeros((count, LEVELS), np.int64),
-        *(np.zeros(count, np.int64) for _ in range(8)),
+        *(np.zeros(count, np.int64) for _ in range(10)),
         held=empty(count),
     )
     for batch in walk.sums if also is None else walk.batches:
@@ -279,10 +273,9 @@ def add_frames(
     page_size: int,
 ) -> None:
     shape = (here.stop - here.start,)
-    poison = pages.flags & np.uint32(Flag.HWPOISON | Flag.MARKER) == np.uint32(Flag.HWPOISON)
-    if release() < HWPOISON_COUNTED and release() != HWPOISON_COUNTED_TOO:
-        poison[:] = False
-    if poison.any():
+    poison = hwpoison(pages.flags)
+    lost = bool(poison.any())
+    if lost:
         sums.hwpoison[here] += weigh(row[poison], size[poison], shape)
     hugetlb = pages.state == State.HUGETLB.value
     exclusive = hugetlb & (pages.flags & np.uint32(Flag.EXCLUSIVE) != 0)
@@ -294,17 +287,20 @@ def add_frames(
     once = hugetlb & ~exclusive & (pages.mapcount == 1)
     if once.any():
         sums.pmd_shared[here] += weigh(row[once], size[once], shape)
-    counted = SHARED_STATES[pages.state] | poison
+    counted = SHARED_STATES[pages.state]
     silent = counted & untold(pages.kflags) & (pages.mapcount == 0)
     if silent.any():
         sums.untold[here] += weigh(row[silent], size[silent], shape)
     share = np.uint64(page_size << PSS_SHIFT) // np.maximum(pages.mapcount, np.uint64(1))
     pss = (share * (pages.size // np.uint64(page_size))).astype(np.float64)
     sums.pss[here] += weigh(row, np.where(counted, pss, 0.0), shape)
-    alone = counted & (pages.mapcount < 2)
+    alone = pages.mapcount < 2
     if release() >= ENTRIES_SHARED:  # in full, and as shared
         alone &= (pages.state != State.MIGRATING.value) & ~poison
-    sums.uss[here] += weigh(row, np.where(alone, size, 0.0), shape)
+    sums.uss[here] += weigh(row, np.where(counted & alone, size, 0.0), shape)
+    if lost:
+        sums.hwpoison_pss[here] += weigh(row, np.where(poison, pss, 0.0), shape)
+        sums.hwpoison_uss[here] += weigh(row, np.where(poison & alone, size, 0.0), shape)
     ksm = (pages.kflags & KSM != 0) & (pages.state == State.ANON.value)
     if ksm.any():
         sums.ksm[here] += weigh(row[ksm], size[ksm], shape)
@@ -316,6 +312,7 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
     state = {s: sums.state[:, s] for s in State}
     present = sum_of(sums, PRESENT_STATES)
     not_mapped = state[State.NOT_MAPPED] if walk.tables else None
+    settled = settle_hwpoison(walk, sums)
     rss = sum_of(sums, RSS_STATES) + sums.hwpoison
     # Where a zero page looks like any anonymous page, RSS is known only if there is none, which
     # VmRSS shows by being equal.
@@ -324,7 +321,7 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
     columns: dict[str, I64 | None] = {
         "size": size,
         "present": present,
-        "rss": rss if certain else None,
+        "rss": rss if certain and settled else None,
         "not_present": size - present - (0 if not_mapped is None else not_mapped),
         "not_mapped": not_mapped,
         "empty": state[State.EMPTY] if walk.tables else None,
@@ -347,6 +344,8 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
         columns["anon"] = None
     if maybe:
         walk.outcome.withheld.append(NO_HUGE_ZERO)
+    if not settled:
+        columns.update(dict.fromkeys(("pss", "uss", "locked")))
     if sums.untold.any():
         walk.outcome.withheld.append(
             Withheld(
@@ -358,7 +357,7 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
             )
         )
     totals = {name: None if c is None else int(c.sum()) for name, c in columns.items()}
-    fixed = sums.pss if walk.frames else None
+    fixed = sums.pss if walk.frames and settled else None
     if fixed is not None:
         totals["pss"] = int(fixed.sum()) >> PSS_SHIFT
     ordered = {row.name: columns[row.name] for row in COLUMNS}
@@ -366,6 +365,21 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
     found = objects_held(walk, sums.held if walk.frames else mapped)
     totals["freed"] = found.freed(totals["freed"])
     return Table(walk, ordered, totals, fixed, holdings=found.rows, unmapped=found.unmapped)
+
+
+def settle_hwpoison(walk: Walk, sums: Sums) -> bool:
+    # Adds the entries for pages lost to a memory error where smaps does (never in hugetlb memory,
+    # which is in no RSS); returns whether it is known.
+    ordinary = walk.vmas.backing != Backing.HUGETLB.value
+    if not sums.hwpoison[ordinary].any():
+        sums.hwpoison[:] = 0
+        return True
+    counts = walk.outcome.counts_hwpoison
+    sums.hwpoison *= ordinary & bool(counts)
+    if counts:
+        sums.pss += sums.hwpoison_pss * ordinary
+        sums.uss += sums.hwpoison_uss * ordinary
+    return counts is not None
 
 
 def sum_of(sums: Sums, states: tuple[State, ...]) -> I64:

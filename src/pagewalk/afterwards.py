@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,14 +14,24 @@ from pagewalk.errors import PagewalkError, ProcessGone
 from pagewalk.outcome import Outcome
 from pagewalk.pages import I64, U64, Backing, Bool, VMAs, Withheld
 from pagewalk.proc import counters, objects, smaps, swap
+from pagewalk.proc.target import Target
+from pagewalk.rows import join_frames
 from pagewalk.sources import Source
+from pagewalk.states import RSS_STATES, hwpoison
 
 # smaps holds the lock for a whole VMA, at about 19 ms a GiB: below this much RSS its VmFlags may
 # be read from a running process without leaving the budget.
 SMALL_RSS = 128 << 20
 
 VM_LOCKED = 0x2000  # include/linux/mm.h
+LOOKS = 3  # at a VMA that moves
 
+
+HOLDS_THE_LOCK = (
+    "reading it would hold the lock of a running process this large beyond the budget;"
+    " --freeze makes it harmless"
+)
+HWPOISON = "rss, pss, uss and locked"
 
 # A failed read after the walk costs what it would have told, not the walk.
 # LookupError: this kernel's BTF lacks a member.
@@ -53,6 +65,8 @@ def look_back(source: Source, vmas: VMAs, outcome: Outcome) -> None:
         outcome.shmem_swap = read_shmem_swap(source, vmas)
     with withholding(outcome, "locked"):
         outcome.locked = read_locked(source, vmas, outcome)
+    with withholding(outcome, HWPOISON):
+        outcome.counts_hwpoison = ask_hwpoison(source, vmas, outcome)
     with withholding(outcome, "unmapped and freed"):
         read_held(source, vmas, outcome)
     # Last of all: if the process still has its memory now, it had it while the others were read.
@@ -116,19 +130,75 @@ def read_locked(source: Source, vmas: VMAs, outcome: Outcome) -> Bool | None:
     status = counters.read_status(target)
     if status.get("VmLck") == 0:
         return np.zeros(len(vmas), bool)
-    if status.get("VmRSS", 0) > SMALL_RSS and target.state() not in "Tt":
-        outcome.withheld.append(
-            Withheld(
-                "locked",
-                "only smaps tells which VMAs are locked, and reading it would hold the lock of a"
-                " running process this large beyond the budget; --freeze makes it harmless",
-                partial=False,
-            )
-        )
+    if not may_read_smaps(target, status):
+        why = "only smaps tells which VMAs are locked, and " + HOLDS_THE_LOCK
+        outcome.withheld.append(Withheld("locked", why, partial=False))
         return None
     said = smaps.read_smaps(target, source.stall)
     known = dict(zip(said.start.tolist(), said.flagged("lo").tolist(), strict=True))
     return np.array([known.get(start, False) for start in vmas.start.tolist()], bool)
+
+
+def may_read_smaps(target: Target, status: dict[str, int]) -> bool:
+    return status.get("VmRSS", 0) <= SMALL_RSS or target.state() in "Tt"
+
+
+def ask_hwpoison(source: Source, vmas: VMAs, outcome: Outcome) -> bool | None:
+    # Whether this kernel's smaps counts the entry for a page lost to a memory error
+    # (smaps_pte_entry). No version tells: it does since 6.9, and in the stable kernels and
+    # distributions that took the change. The smallest VMA that has one does, if it holds still.
+    if not outcome.hwpoison:
+        return None
+    why = "only smaps tells whether this kernel counts pages lost to a memory error, and "
+    if not may_read_smaps(source.target, counters.read_status(source.target)):
+        outcome.withheld.append(Withheld(HWPOISON, why + HOLDS_THE_LOCK, partial=True))
+        return None
+    row = min(outcome.hwpoison, key=lambda row: int(vmas.end[row] - vmas.start[row]))
+    for _ in range(LOOKS):
+        told = counts_hwpoison(source, vmas, row)
+        if told is not None:
+            return told
+    why += f"the VMA that has them moved in each of {LOOKS} looks; --freeze stops the process"
+    outcome.withheld.append(Withheld(HWPOISON, why, partial=True))
+    return None
+
+
+def counts_hwpoison(source: Source, vmas: VMAs, row: int) -> bool | None:
+    # No page comes without a fault. If there was none, and the same pages are there afterwards,
+    # they were there while smaps was read.
+    faults = source.target.faults()
+    before = look_into(source, vmas, row)
+    said = smaps.read_smaps(source.target, source.stall)
+    if look_into(source, vmas, row) != before or source.target.faults() != faults:
+        return None
+    at = np.flatnonzero((said.start == vmas.start[row]) & (said.end == vmas.end[row]))
+    if len(at) != 1 or "Rss" not in said.columns or not before.hwpoison:
+        return None
+    excess = int(said.columns["Rss"][at[0]]) - before.rss
+    return {0: False, before.hwpoison: True}.get(excess)
+
+
+class Look(NamedTuple):
+    """What a VMA holds: bytes in RSS and of hwpoison entries, and checksums of all its pages."""
+
+    rss: int
+    hwpoison: int
+    checksums: list[int]
+
+
+def look_into(source: Source, vmas: VMAs, row: int) -> Look:
+    rss = lost = 0
+    sums = [0, 0, 0]
+    only = np.array([[vmas.start[row], vmas.end[row]]], np.uint64)
+    for batch in source.leaves(vmas, only):
+        if not len(batch.leaves):
+            continue
+        pages = join_frames(vmas, batch.leaves, source.frames)
+        rss += int(pages.size[np.isin(pages.state, RSS_STATES)].sum())
+        lost += int(pages.size[hwpoison(pages.flags)].sum())
+        for at, column in enumerate((pages.addr, pages.state, pages.pfn)):
+            sums[at] = zlib.crc32(b"" if column is None else column.tobytes(), sums[at])
+    return Look(rss, lost, sums)
 
 
 def read_held(source: Source, vmas: VMAs, outcome: Outcome) -> None:

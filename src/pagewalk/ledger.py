@@ -277,7 +277,11 @@ CAUSE_ROWS = (
               "the gate ([vsyscall], on 32-bit ARM [vectors]) is listed in maps, but is not part of"
               " the address space"),
     CauseRule("hwpoison", True, lambda case: poisoned(case.table),
-              "rss, like smaps' Rss, still counts pages that were lost to a memory error"),
+              "rss, like smaps' Rss on this kernel, still counts pages that were lost to a memory"
+              " error"),
+    CauseRule("hwpoison_page", False, lambda case: abs(poisoned(case.table)),
+              "smaps still counts an anonymous page in Anonymous after it was lost to a memory"
+              " error; it is no longer present"),
     CauseRule("shmem_swap", True, column("swap_shmem"),
               "smaps adds the swapped pages of shmem objects, VmSwap knows only private entries"),
     CauseRule("pss_truncation_by_vma", True, pss_truncation_by_vma,
@@ -386,7 +390,7 @@ LINES = (
     smaps_line("Rss", "rss", ("huge_device_page",)),
     smaps_line("Pss", "pss", ("pss_truncation_by_vma", *SHARE)),
     smaps_line("Private_*", "uss", SHARE),
-    smaps_line("Anonymous", "anon", KIND),
+    smaps_line("Anonymous", "anon", (*KIND, "hwpoison_page")),
     smaps_line("LazyFree", "lazyfree", rare=True),
     smaps_line("Swap", "swap", ("smaps_large_shmem_swap_overcount",)),
     smaps_line("Locked", "locked", ("locked_truncation", *SHARE)),

@@ -17,6 +17,8 @@ class Outcome:
     VM_LOCKED VMAs, ``vm_swap`` and ``vm_rss`` bytes of status; ``None`` where withheld.
     ``objects`` are the objects of memory that the process holds, each with whether it ends with the
     process (None where that cannot be told); ``all_objects``: none of them is missing.
+    ``hwpoison`` are the rows of the VMAs, hugetlb ones excepted, with entries for pages lost to a
+    memory error; ``counts_hwpoison``: this kernel's smaps counts these entries in Rss.
     """
 
     stall: Stall
@@ -27,6 +29,8 @@ class Outcome:
     vm_rss: int | None = None
     objects: list[tuple[Object, bool | None]] = field(default_factory=list)
     all_objects: bool = False
+    hwpoison: set[int] = field(default_factory=set)
+    counts_hwpoison: bool | None = None
     done: bool = False
 
     @property

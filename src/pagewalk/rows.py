@@ -31,7 +31,7 @@ from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.ranges import gaps, holder, intersect
 from pagewalk.scan import Doubts
-from pagewalk.states import HOLE_STATES, classify, maybe_repeated
+from pagewalk.states import HOLE_STATES, classify, hwpoison, maybe_repeated
 
 HUGETLB = np.uint64(1 << KPF["huge"])
 PAGE_SHIFT = PAGE.bit_length() - 1
@@ -141,13 +141,15 @@ def states(vmas: VMAs, vma: I64, flags: U32, kflags: U64 | None) -> U8:
 
 
 def read_frames(flags: U32, pfn: U64, frames: FrameReader) -> tuple[U64, U64]:
-    # Flags and mapcount of the first base page of each present leaf, 0 elsewhere.
-    present = flags & np.uint32(Flag.PRESENT) != 0
+    # Flags and mapcount of the first base page of each present leaf, and of each that was lost to a
+    # memory error: such a frame stays as it was. 0 elsewhere.
+    framed = flags & np.uint32(Flag.PRESENT) != 0
     once = flags & np.uint32(Flag.EXCLUSIVE) != 0
-    if present.all():
+    if framed.all():
         return frames.read(pfn, once)
+    framed |= hwpoison(flags)
     kflags, mapcount = np.zeros(len(pfn), np.uint64), np.zeros(len(pfn), np.uint64)
-    kflags[present], mapcount[present] = frames.read(pfn[present], once[present])
+    kflags[framed], mapcount[framed] = frames.read(pfn[framed], once[framed])
     return kflags, mapcount
 
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from pagewalk.account import ENTRIES_SHARED, PSS_SHIFT, SHARED_STATES, Column, Table, by_vma, weigh
 from pagewalk.flags import YOUNG, vmflag_codes
-from pagewalk.pages import I64, U64, Bool, Flag, Pages, State, VMAs, Withheld
+from pagewalk.pages import I64, U64, Backing, Bool, Flag, Pages, State, VMAs, Withheld
 from pagewalk.proc.kernel import has_protection_keys, release
-from pagewalk.states import has, lazyfree
+from pagewalk.states import has, hwpoison, lazyfree
 from pagewalk.walking import Walk
 
 DETAILS = (
@@ -114,9 +114,17 @@ def by_field(walk: Walk, swap_users: SwapUsers | None) -> Table:
     ``swap_users`` is None where nobody counted them: swap_pss is then withheld.
     """
     count = len(walk.vmas)
-    sums = Sums(*(np.zeros(count, np.int64) for _ in fields(Sums)))
-    table = by_vma(walk, also=lambda pages: add(sums, pages, walk.page_size, swap_users))
-    known = walk.frames and walk.tables
+    sums, lost = (Sums(*(np.zeros(count, np.int64) for _ in fields(Sums))) for _ in range(2))
+
+    def add_both(pages: Pages) -> None:
+        add(sums, pages, walk.page_size, swap_users)
+        add_lost(lost, pages, walk)
+
+    table = by_vma(walk, also=add_both)
+    if walk.outcome.counts_hwpoison:
+        for column in fields(Sums):
+            getattr(sums, column.name)[:] += getattr(lost, column.name)
+    known = walk.tables and table.totals["pss"] is not None
     young = known and walk.young
     columns: dict[str, I64 | None] = {
         "pss_dirty": sums.pss_dirty >> PSS_SHIFT if known else None,
@@ -161,8 +169,20 @@ def add(sums: Sums, pages: Pages, page_size: int, swap_users: SwapUsers | None) 
     if pages.kflags is None or pages.mapcount is None:
         return
     add_swap(sums, pages, page_size, swap_users)
-    rows = np.flatnonzero(SHARED_STATES[pages.state])
-    if len(rows) == 0:
+    add_rows(sums, pages, np.flatnonzero(SHARED_STATES[pages.state]), page_size)
+
+
+def add_lost(lost: Sums, pages: Pages, walk: Walk) -> None:
+    # The entries for pages lost to a memory error; where smaps counts them, as their page was.
+    if pages.kflags is None or not (pages.state == State.POISONED.value).any():
+        return
+    rows = np.flatnonzero(hwpoison(pages.flags))
+    backing = walk.vmas.backing[pages.vma[rows]]
+    add_rows(lost, pages, rows[backing != Backing.HUGETLB.value], walk.page_size)
+
+
+def add_rows(sums: Sums, pages: Pages, rows: I64, page_size: int) -> None:
+    if len(rows) == 0 or pages.kflags is None or pages.mapcount is None:
         return
     kflags, flags, vma = pages.kflags[rows], pages.flags[rows], pages.vma[rows]
     size, mapcount = pages.size[rows], pages.mapcount[rows]
@@ -172,7 +192,7 @@ def add(sums: Sums, pages: Pages, page_size: int, swap_users: SwapUsers | None) 
     dirty = (pte_dirty | has(kflags, "dirty")) & ~moving
     shared = mapcount >= 2
     if release() >= ENTRIES_SHARED:
-        shared |= moving
+        shared |= moving | (pages.state[rows] == State.POISONED.value)
     accessed = (flags & np.uint32(Flag.ACCESSED) != 0) | (kflags & YOUNG != 0)
     accessed = (accessed | has(kflags, "referenced")) & ~moving
     lazy = lazyfree(kflags) & ~pte_dirty & ~moving

@@ -29,6 +29,11 @@ KEEPERS[[State.SHMEM.value, State.HUGETLB.value]] = Keeper.OBJECT.value
 HOLE_STATES = np.full(6, State.NOT_MAPPED.value, np.uint8)
 HOLE_STATES[:2] = State.ABSENT, State.EMPTY
 
+# States whose pages smaps counts in Rss: the page of a migrating entry is in RAM. See hwpoison too.
+RSS_STATES = (
+    State.ANON, State.FILE, State.SHMEM, State.DEVICE, State.PRESENT, State.MIGRATING,
+)
+
 SOFT_KINDS = (  # the last match wins
     (Flag.SWAP, State.SWAPPED),
     (Flag.MIGRATION, State.MIGRATING),
@@ -57,6 +62,15 @@ def classify(flags: U32, backing: U8, kflags: U64 | None) -> U8:
         for flag, soft in SOFT_KINDS:
             state[~present & (flags & flag.value != 0)] = soft
     return state
+
+
+def hwpoison(flags: U32) -> Bool:
+    """Return a mask of the entries for pages lost to a memory error.
+
+    smaps counts such an entry as its page did in some kernels, and not in others.
+    """
+    mask: Bool = flags & np.uint32(Flag.HWPOISON | Flag.MARKER) == np.uint32(Flag.HWPOISON)
+    return mask
 
 
 def has(kflags: U64, name: str) -> Bool:

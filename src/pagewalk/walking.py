@@ -14,6 +14,7 @@ from pagewalk.outcome import Outcome
 from pagewalk.pages import (
     I64,
     U64,
+    Backing,
     Counts,
     Leaves,
     Pages,
@@ -41,6 +42,7 @@ from pagewalk.rows import (
     unpopulated,
 )
 from pagewalk.sources import Source, open_source
+from pagewalk.states import hwpoison
 
 # So many leaves have their frames looked up at once: neighbours in RAM, which one read gets, lie
 # far apart in the address space. Their columns take 15 MB.
@@ -238,6 +240,7 @@ def run(
     for batch in batches:
         if not isinstance(batch, Shared):
             doubtful += int(batch.size[batch.state == State.DOUBT.value].sum())
+            note_hwpoison(vmas, outcome, batch)
         yield batch
         del batch  # or it stays in memory while the next one is made
     if doubtful:
@@ -250,6 +253,14 @@ def run(
             )
         )
     look_back(source, vmas, outcome)
+
+
+def note_hwpoison(vmas: VMAs, outcome: Outcome, batch: Pages | Counts) -> None:
+    rows = np.flatnonzero(batch.state == State.POISONED.value)
+    if len(rows):
+        rows = rows[hwpoison(batch.flags[rows])]
+        vma = batch.vma[rows]
+        outcome.hwpoison.update(vma[vmas.backing[vma] != Backing.HUGETLB.value].tolist())
 
 
 def keep_freed_memory() -> None:

@@ -107,6 +107,10 @@ KINDS = (State.ANON, State.FILE, State.SHMEM)
 HOLE_LEVELS = {Kind.PMD_NONE: 2, Kind.PUD_NONE: 3, Kind.P4D_NONE: 4, Kind.PGD_NONE: 5}
 KIND_STATES = np.array([State.DOUBT if k.state is None else k.state for k in Kind], np.uint8)
 HUGE_KINDS = (Kind.HUGE.value, Kind.HUGE_SPECIAL.value)
+KIND_FLAGS = np.zeros(len(Kind), np.uint32)
+KIND_FLAGS[list(HUGE_KINDS)] = Flag.HUGE
+KIND_FLAGS[Kind.HWPOISON] = Flag.HWPOISON
+KIND_FLAGS[Kind.POISON] = Flag.HWPOISON | Flag.MARKER
 KIND_LEVELS = np.array([HOLE_LEVELS.get(k, 0) for k in Kind], np.uint32)
 
 
@@ -120,6 +124,5 @@ def tallied(vmas: VMAs, rows: I64, size: U64, keep: Bool) -> Counts:
     if vmas.flags is not None:
         mapped = vmas.flags[row] & np.uint64(VM_PFNMAP) != 0
         state[(state == State.PRESENT.value) & mapped] = State.SPECIAL
-    huge = np.where(np.isin(kind, HUGE_KINDS), Flag.HUGE.value, 0).astype(np.uint32)
-    flags = KIND_LEVELS[kind] << np.uint32(LEVEL_SHIFT) | huge
+    flags = KIND_LEVELS[kind] << np.uint32(LEVEL_SHIFT) | KIND_FLAGS[kind]
     return Counts(row, state, flags, size[which, kind])

@@ -77,6 +77,10 @@ class Target:
         """Return the process's state letter (R S D T t Z X); raises ProcessGone once reaped."""
         return parse_stat(self.read("stat")).state
 
+    def faults(self) -> int:
+        """Return how many page faults the process has had; raises ProcessGone once reaped."""
+        return parse_stat(self.read("stat")).faults
+
     def close(self) -> None:
         """Give the descriptors back."""
         for fd in (self.dirfd, self.pidfd, *self.kept.values()):
@@ -86,7 +90,10 @@ class Target:
 
 
 class Stat(NamedTuple):
-    """The fields of /proc/PID/stat we use; ``rss`` in pages, ``vsize`` in bytes."""
+    """The fields of /proc/PID/stat we use; ``rss`` in pages, ``vsize`` in bytes.
+
+    ``faults`` is how many page faults the process's threads have had.
+    """
 
     comm: str
     state: str
@@ -95,6 +102,7 @@ class Stat(NamedTuple):
     starttime: int
     vsize: int
     rss: int
+    faults: int
 
     @property
     def ending(self) -> bool:
@@ -107,10 +115,12 @@ def parse_stat(text: bytes) -> Stat:
     found = STAT.fullmatch(text)
     if not found:
         raise BadText("stat", 1, text)
-    flags, threads, starttime, vsize, rss = (
-        int(words(found[3])[at - 4]) for at in (9, 20, 22, 23, 24)  # as proc_pid_stat(5) counts
+    flags, minor, major, threads, starttime, vsize, rss = (
+        # as proc_pid_stat(5) counts
+        int(words(found[3])[at - 4]) for at in (9, 10, 12, 20, 22, 23, 24)
     )
-    return Stat(decode_name(found[1]), decode_name(found[2]), flags, threads, starttime, vsize, rss)
+    name, state = decode_name(found[1]), decode_name(found[2])
+    return Stat(name, state, flags, threads, starttime, vsize, rss, minor + major)
 
 
 def read_all(fd: int, size: int = 1 << 18) -> bytes:
