@@ -166,16 +166,15 @@ def output(path: str | None) -> Iterator[TextIO]:
     # Its name does not grow with FILE's, which may be as long as names can be. A pid in it would
     # not do: in another container that writes to the same folder, it may be in use as well.
     partial = os.path.join(os.path.dirname(path), f".pagewalk.{os.urandom(6).hex()}.partial")
-    made = False
     try:
         with put_back(), terminating():
             fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            made = True
             with open(fd, "w", **EXACT) as out:
                 yield out
             os.replace(partial, path)
     except BaseException as err:
-        if made:
+        # A flag that says it was made would miss a signal between making it and setting the flag.
+        if not isinstance(err, FileExistsError):
             with suppress(OSError):
                 os.unlink(partial)
         if isinstance(err, OSError) and err.filename == partial:

@@ -31,7 +31,6 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
     from pagewalk.census import count_swap_users
     from pagewalk.errors import BadRequest
     from pagewalk.render import view
-    from pagewalk.rollup import ask_rollup
     from pagewalk.smaps import DETAILS, SMAPS_FIELDS, by_field
     from pagewalk.walking import walk
 
@@ -58,6 +57,9 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
             from pagewalk.particulars import with_particulars
 
             table = with_particulars(table, source)
-        told = table if counts else ask_rollup(table, source)
-        write(told, out, columns=chosen, everything=everything)
+        if not counts and None in table.totals.values():
+            from pagewalk.rollup import ask_rollup  # as in show
+
+            table = ask_rollup(table, source)
+        write(table, out, columns=chosen, everything=everything)
     return finish(request, table.outcome)

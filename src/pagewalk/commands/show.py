@@ -26,7 +26,6 @@ def command(counts: bool, **options: object) -> int:
     from pagewalk.ledger import SHORT, ledger
     from pagewalk.proc.counters import read_theirs
     from pagewalk.render import view
-    from pagewalk.rollup import ask_rollup
     from pagewalk.walking import walk
 
     request = Request(**options)  # type: ignore[arg-type]
@@ -41,7 +40,11 @@ def command(counts: bool, **options: object) -> int:
         table = with_lazyfree(by_vma(walk(source, frames=not counts)), source)
         theirs = read_theirs(source.target, source.stall)
         lines = [line for line in ledger(table, theirs, before) if line.against in SHORT]
-        write(table if counts else ask_rollup(table, source), lines, out)
+        if not counts and None in table.totals.values():
+            from pagewalk.rollup import ask_rollup  # root's screen does not wait for its import
+
+            table = ask_rollup(table, source)
+        write(table, lines, out)
     if request.format == "text":  # the screen says it already
         return PARTIAL if table.outcome.partial else 0
     return finish(request, table.outcome)
