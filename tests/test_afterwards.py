@@ -205,7 +205,7 @@ def test_a_process_that_moves_is_looked_at_again() -> None:
 def test_smaps_of_a_large_running_process_is_not_read(state: str, told: bool | None) -> None:
     found, reasons = asked(Lossy((5,), state=state, vm_rss=SMALL_RSS + 1024))
     assert found == told
-    assert all("hold the lock of a running process this large" in why for why in reasons)
+    assert all("hold the lock of a running process of this size" in why for why in reasons)
     assert len(reasons) == (told is None)
 
 

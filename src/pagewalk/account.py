@@ -368,8 +368,8 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
 
 
 def settle_hwpoison(walk: Walk, sums: Sums) -> bool:
-    # Adds the entries for pages lost to a memory error where smaps does (never in hugetlb memory,
-    # which is in no RSS); returns whether it is known.
+    # Adds the entries for pages lost to a memory error if smaps does (never in hugetlb memory,
+    # which is in no RSS); returns whether that is known.
     ordinary = walk.vmas.backing != Backing.HUGETLB.value
     if not sums.hwpoison[ordinary].any():
         sums.hwpoison[:] = 0

@@ -28,8 +28,8 @@ LOOKS = 3  # at a VMA that moves
 
 
 HOLDS_THE_LOCK = (
-    "reading it would hold the lock of a running process this large beyond the budget;"
-    " --freeze makes it harmless"
+    "reading it would hold the lock of a running process of this size for longer than the budget;"
+    " --freeze makes that harmless"
 )
 HWPOISON = "rss, pss, uss and locked"
 
@@ -164,8 +164,8 @@ def ask_hwpoison(source: Source, vmas: VMAs, outcome: Outcome) -> bool | None:
 
 
 def counts_hwpoison(source: Source, vmas: VMAs, row: int) -> bool | None:
-    # No page comes without a fault. If there was none, and the same pages are there afterwards,
-    # they were there while smaps was read.
+    # No page appears without a fault. If there was no fault, and the same pages are there
+    # afterwards, they were there while smaps was read.
     faults = source.target.faults()
     before = look_into(source, vmas, row)
     said = smaps.read_smaps(source.target, source.stall)
@@ -179,7 +179,7 @@ def counts_hwpoison(source: Source, vmas: VMAs, row: int) -> bool | None:
 
 
 class Look(NamedTuple):
-    """What a VMA holds: bytes in RSS and of hwpoison entries, and checksums of all its pages."""
+    """What a VMA holds: bytes in RSS, bytes of hwpoison entries, and checksums of all its pages."""
 
     rss: int
     hwpoison: int
