@@ -75,7 +75,7 @@ def test_a_present_page_is_what_its_frame_says(
         (HERE, Backing.HUGETLB, State.HUGETLB),
         (HERE | Flag.ZERO, Backing.ANON, State.ZERO),
         (NAMED | Flag.HUGE, Backing.ANON, State.ZERO),  # 6.12: the huge zero page
-        (NAMED, Backing.ANON, State.ZERO),  # the same in 6.1.192, which has no scan
+        (NAMED, Backing.ANON, State.FILE),  # a file that is called /dev/zero
         (HERE | Flag.HUGE | Flag.MAYBE_ZERO, Backing.ANON, State.PRESENT),
         (HERE, Backing.DRIVER, State.PRESENT),  # special or anonymous: nobody can tell
         (NAMED, Backing.DRIVER, State.FILE),

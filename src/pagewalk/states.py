@@ -130,9 +130,10 @@ def kind_by_vma(flags: U32, backing: U8) -> U8:
     kind[backing == Backing.DRIVER.value] = State.PRESENT
     kind[normal_file] = State.FILE
     kind[normal_file & (backing == Backing.SHMEM.value)] = State.SHMEM
-    # In anonymous memory only a zero page is not anonymous: the huge one has bit 61 (6.12,
-    # 6.1.192).
-    kind[normal_file & (backing == Backing.ANON.value)] = State.ZERO
+    # A huge leaf with bit 61 in anonymous memory is the huge zero page (from 6.12 on). A small one
+    # belongs to a file: one that is called /dev/zero is taken for anonymous memory.
+    huge_file = normal_file & (flags & Flag.HUGE.value != 0)
+    kind[huge_file & (backing == Backing.ANON.value)] = State.ZERO
     kind[backing == Backing.HUGETLB.value] = State.HUGETLB
     kind[flags & Flag.MAYBE_ZERO.value != 0] = State.PRESENT
     kind[flags & Flag.ZERO.value != 0] = State.ZERO

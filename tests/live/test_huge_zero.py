@@ -252,6 +252,21 @@ def test_a_kernel_that_says_less_is_asked_for_more(
         assert NO_HUGE_ZERO in table.outcome.withheld
 
 
+@pytest.mark.parametrize("name", ["huge_zero", "thp_fork"])
+def test_without_a_scan_it_is_no_file_either(name: str) -> None:
+    with prepared("thp"), start(name, stopped=True) as running:
+        root = pagewalk.by_vma(pagewalk.walk(running.pid, source="procfs")).totals
+        source = pagewalk.open_process(running.pid, "procfs")
+        assert isinstance(source, ProcfsSource) and source.frames is not None
+        source.frames.close()
+        source.frames, source.hidden, source.huge = None, pfns_hidden(), False
+        totals = pagewalk.by_vma(pagewalk.walk(source)).totals
+        pagewalk.close(source)
+    assert totals["file"] == root["file"]
+    for key in ("rss", "zero", "anon"):  # withheld where VmRSS lags behind
+        assert totals[key] in (root[key], None)
+
+
 @needs_scan
 def test_whether_the_kernel_tells_it_is_asked_of_memory_of_our_own() -> None:
     with prepared("thp"):

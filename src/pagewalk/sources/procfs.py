@@ -222,8 +222,10 @@ class ProcfsSource:
         found = self.regions(vmas, shown) if self.huge else self.everything(shown)
         for regions in gather(found):
             leaves = self.read_leaves(regions)
-            if self.frames is None:
+            if self.frames is None and self.huge:
                 self.mark_maybe_zero(vmas, leaves)
+            elif self.frames is None:
+                mark_unscanned_zero(vmas, leaves)
             yield Batch(leaves, NO_HOLES, NO_DOUBTS)
 
     def regions(self, vmas: VMAs, shown: U64) -> Iterator[U64]:
@@ -402,6 +404,16 @@ def mark(flags: U32, addr: U64, regions: U64, category: int, flag: Flag) -> None
     if len(hit) == 0:
         return
     flags[inside(addr, hit)] |= np.uint32(flag)
+
+
+def mark_unscanned_zero(vmas: VMAs, leaves: Leaves) -> None:
+    # Without a scan the huge zero page looks like 512 entries with bit 61 (since 6.1.192), which
+    # nothing else has where there is no file.
+    asked = np.uint32(Flag.PRESENT | Flag.FILE)
+    rows = np.flatnonzero(leaves.flags & asked == asked)
+    vma = holder(leaves.addr[rows], vmas.ranges)
+    zero = (vmas.backing[vma] == Backing.ANON.value) & (vmas.inode[vma] == 0)
+    leaves.flags[rows[zero]] |= np.uint32(Flag.ZERO)
 
 
 def mark_zero(flags: U32, pfn: U64, frames: Frames) -> None:
