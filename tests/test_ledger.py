@@ -57,6 +57,12 @@ def test_what_present_has_beyond_rss_is_not_told_where_rss_is_withheld() -> None
     assert beyond_rss(table._replace(totals={**table.totals, "rss": None})) == ()
 
 
+def test_what_present_has_beyond_rss_is_not_told_where_a_part_of_it_is_withheld() -> None:
+    # As with --counts: the other parts would not add up to present - rss.
+    table = by_hand.table()
+    assert beyond_rss(table._replace(totals={**table.totals, "special": None})) == ()
+
+
 def test_every_line_closes_and_says_why() -> None:
     rows = ledger(by_hand.table(), THEIRS, page_tables=by_hand.PAGE_TABLES)
     causes = {row.against: row.causes for row in rows}

@@ -478,9 +478,9 @@ def bounded(rest: int, bounds: list[tuple[str, int]]) -> list[Cause]:
 def beyond_rss(table: Table) -> tuple[Cause, ...]:
     """Return what present counts and rss does not: present - rss = the sum of their bytes.
 
-    Empty where rss is withheld.
+    Empty where rss or a part is withheld.
     """
-    if table.totals["rss"] is None:
+    if table.totals["rss"] is None or table.totals["special"] is None:
         return ()
     found = ((row.name, row.amount(table)) for row in BEYOND_RSS)
     return tuple(Cause(name, amount, True) for name, amount in found if amount)

@@ -45,11 +45,13 @@ def vma_table(
         from pagewalk.smaps import DETAILS
 
         titles = TITLES | {column.name: column.title for column in DETAILS}
-    chosen, cells = fit(table, rows, columns, titles, room, foot=foot)
+    ends = [heading, *([f"total of {len(rows)} VMAs"] if foot else ())]
+    needed = max(NAME_WIDTH, *map(len, ends))
+    chosen, cells = fit(table, rows, columns, titles, room, needed, foot=foot)
     if flags:
         cells += [[*column, ""] if foot else column for column in other_fields(table, rows)]
     names = names_of(table, rows, flags=flags)
-    names = [heading, *names, *([f"total of {len(rows)} VMAs"] if foot else ())]
+    names = [heading, *names, *ends[1:]]
     lines = align(cells, frozenset({0, 1}))
     wide = max(map(len, lines))
     if room is not None:
@@ -96,10 +98,11 @@ def fit(
     columns: Sequence[str],
     titles: dict[str, str],
     room: int | None,
+    names: int,
     *,
     foot: bool,
 ) -> tuple[list[str], list[list[str]]]:
-    # Leaves out columns until the rows and NAME_WIDTH characters of the name fit; returns those
+    # Leaves out columns until the rows and ``names`` characters of the name fit; returns those
     # that are left, and all columns as text, each with its heading and its total.
     vmas = table.vmas
     addresses = [f"{start:012x}" for start in vmas.start[rows].tolist()]
@@ -114,7 +117,7 @@ def fit(
     need = sum(max(map(len, column)) + 2 for column in fixed) + sum(widths[c] for c in columns)
     chosen = list(columns)
     for name in LEAST_WANTED:
-        if room is None or need + NAME_WIDTH <= room:
+        if room is None or need + names <= room:
             break
         if name in chosen:
             chosen.remove(name)

@@ -119,7 +119,8 @@ def walk(
     outcome = Outcome(opened.stall, list(opened.withheld))
     if not frames:
         outcome.withheld.append(
-            Withheld("pss, uss and the split by kind", "frames were not asked for", partial=False)
+            Withheld("pss, uss, distinct, freed and the split by kind", "frames were not asked for",
+                     partial=False)
         )
     batches: Iterator[Pages | Counts]
     sums: Iterator[Pages | Counts | Shared]

@@ -61,7 +61,8 @@ def flag_test(flag: Flag) -> Test:
 def kflag_test(name: str) -> Test:
     def test(pages: Pages) -> Bool:
         if pages.kflags is None:
-            raise BadRequest(f"--where {name}: page frames are withheld, so their flags are too")
+            raise BadRequest(f"--where {name}: page frames are withheld, so their flags are too;"
+                             " run as root")
         mask: Bool = pages.kflags & np.uint64(1 << KPF[name]) != 0
         return mask
 
@@ -80,14 +81,15 @@ def is_exclusive(pages: Pages) -> Bool:
     if not ask.any():
         return told
     if pages.mapcount is None:
-        raise BadRequest("--where exclusive: page frames are withheld")
+        raise BadRequest("--where exclusive: page frames are withheld; run as root")
     return np.where(ask, pages.mapcount == np.uint64(1), told)
 
 
 def is_lazyfree(pages: Pages) -> Bool:
     """Return a mask of the pages given up with MADV_FREE and not written to since (LazyFree)."""
     if pages.kflags is None:
-        raise BadRequest("--where lazyfree: page frames are withheld, so their flags are too")
+        raise BadRequest("--where lazyfree: page frames are withheld, so their flags are too;"
+                         " run as root")
     clean = state_test(State.ANON)(pages) & (pages.flags & np.uint32(Flag.DIRTY.value) == 0)
     mask: Bool = clean & lazyfree(pages.kflags)
     return mask
@@ -155,7 +157,7 @@ def comparison(term: str) -> Test | None:
     def test(pages: Pages) -> Bool:
         values = getattr(pages, column)
         if values is None:
-            raise BadRequest(f"--where {column}: page frames are withheld")
+            raise BadRequest(f"--where {column}: page frames are withheld; run as root")
         mask: Bool = sign(values, number) & state_test(*PRESENT_STATES)(pages)
         return mask
 

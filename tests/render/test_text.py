@@ -8,7 +8,7 @@ import re
 import pytest
 from hypothesis import strategies as st
 
-from pagewalk.pages import READ, Backing
+from pagewalk.pages import READ, Backing, Withheld
 from pagewalk.proc.processes import Process
 from pagewalk.render import text, view
 from pagewalk.rollup import filled
@@ -219,3 +219,30 @@ def test_a_width_is_the_terminals_or_that_of_columns(monkeypatch: pytest.MonkeyP
     assert width(io.StringIO()) == 132
     monkeypatch.setenv("COLUMNS", "nonsense")
     assert width(io.StringIO()) is None
+
+
+def test_an_ordinary_user_is_advised_to_look_at_a_process_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, terminal: Terminal
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    rows = [Process(7, "large", "", 0, 9 << 20), Process(8, "small", "", 1000, 1 << 20)]
+    text.processes(rows, "Linux", terminal)
+    assert "  pagewalk 8 " in terminal.getvalue() and "  pagewalk 7 " not in terminal.getvalue()
+
+
+@pytest.mark.parametrize("room", range(70, 100))
+def test_the_count_of_vmas_is_never_shortened(
+    room: int, monkeypatch: pytest.MonkeyPatch, terminal: Terminal
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(room))
+    assert "biggest of 4 VMAs" in written.write("text", "show", terminal)
+    assert "total of 4 VMAs" in written.write("text", "maps", terminal)
+
+
+def test_a_total_that_is_withheld_has_its_reason_below_maps() -> None:
+    table = by_hand.table()
+    table = table._replace(totals={**table.totals, "freed": None})
+    table.outcome.withheld.append(Withheld("freed", "nobody tells", partial=False))
+    out = io.StringIO()
+    text.maps(table, out, ("rss", "freed"))
+    assert "n/a: freed: nobody tells" in out.getvalue()

@@ -140,9 +140,9 @@ def note(request: Request, text: str) -> None:
             print(f"pagewalk: {harmless(text)}", file=sys.stderr)
 
 
-def finish(request: Request, outcome: Outcome) -> int:
-    """Write why the output is partial, and return the exit code it means."""
-    for reason in outcome.partial:
+def finish(request: Request, outcome: Outcome, *, told: bool = False) -> int:
+    """Write why the output is partial, unless it says so itself; return the exit code it means."""
+    for reason in () if told else outcome.partial:
         note(request, f"partial: {reason}")
     return PARTIAL if outcome.partial else 0
 

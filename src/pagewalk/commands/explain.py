@@ -54,7 +54,8 @@ def command(no_smaps: bool, **options: object) -> int:
     if open_lines:
         note(request, f"unexplained: {', '.join(open_lines)}"
                       + ("" if request.freeze else "; try --freeze, which stops the target"))
-    return DIFFERENCE if open_lines else finish(request, table.outcome)
+    said = request.format == "text"
+    return DIFFERENCE if open_lines else finish(request, table.outcome, told=said)
 
 
 class Look(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pagewalk.commands import PARTIAL, Request, finish, opened, output, target_options
+from pagewalk.commands import Request, finish, opened, output, target_options
 
 
 @click.command("show")
@@ -45,6 +45,4 @@ def command(counts: bool, **options: object) -> int:
 
             table = ask_rollup(table, source)
         write(table, lines, out)
-    if request.format == "text":  # the screen says it already
-        return PARTIAL if table.outcome.partial else 0
-    return finish(request, table.outcome)
+    return finish(request, table.outcome, told=request.format == "text")

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 MAPS_COLUMNS = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon",
                 "file", "shmem", "zero", "special", "hugetlb")
 NAMED = 3  # objects that are held but not mapped
-ENDS = {True: " (freed on exit)", False: "", None: " (n/a if freed on exit)"}
+ENDS = {True: " (freed on exit)", False: "", None: " (freed on exit or not: n/a)"}
 
 
 # ---- show
@@ -146,7 +146,10 @@ def maps(
     rows = list(range(len(table.vmas)))
     print_maps(table, rows, columns or MAPS_COLUMNS, out, room, "NAME", foot=True,
                flags=everything)
-    if everything or any(table.columns[name] is None for name in columns):
+    if "freed" in columns:  # its total has what no VMA maps
+        held(table, out)
+    if everything or any(table.columns[name] is None or table.totals[name] is None
+                         for name in columns):
         withheld(table, out)
 
 
@@ -380,10 +383,12 @@ def processes(rows: Sequence[Process], summary: str, out: TextIO) -> None:
     for i, line in enumerate(grid(table, frozenset({2}))):
         print(paint(out, DIM, line) if i == 0 else shorten(line, room), file=out)
     print(f"\n{len(rows)} processes; RSS counts a shared page in each of them. Try:", file=out)
-    # PID 1 is what a security module protects, if it protects any.
-    pid = next((process.pid for process in biggest if process.pid != 1), 1)
+    # PID 1 is what a security module protects, if it protects any; a user may read what is theirs.
+    us = os.geteuid()
+    pid = next((p.pid for p in sorted(rows, key=lambda p: -p.rss)
+                if p.pid != 1 and us in (0, p.uid)), os.getppid())
     for command, what in (
-        (f"pagewalk {pid}", "one screen: present, RSS, PSS, USS, swap, biggest VMAs"),
+        (f"pagewalk {pid}", "one screen: RSS, PSS, USS, freed, swap, biggest VMAs"),
         (f"pagewalk explain {pid}", "why top, status and smaps say something else"),
         (f"pagewalk pages {pid}", "every page with its physical address"),
     ):

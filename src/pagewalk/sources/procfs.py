@@ -164,7 +164,7 @@ def pfns_hidden() -> Withheld:
         )
     else:
         why = "page frames are hidden by this kernel, although CAP_SYS_ADMIN is held"
-    return Withheld("pfn, phys, mapcount, pss, uss, ksm", why, partial=True)
+    return Withheld("pfn, phys, mapcount, pss, uss, distinct, freed, ksm", why, partial=True)
 
 
 @dataclass(eq=False)
