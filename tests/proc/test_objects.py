@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -47,6 +49,36 @@ def test_a_memfd_is_found_with_its_name_and_its_bytes_in_ram() -> None:
     (row,) = [row for row in found if row.inode == told.st_ino]
     assert row.name == "/memfd:a b\nc (deleted)"
     assert (row.resident, row.linked) == (3 * PAGE, False)
+    assert missing == []
+
+
+MOVED = """
+import ctypes, os, sys, tempfile
+held = tempfile.TemporaryFile(dir="/dev/shm")
+held.write(b"x" * 8192)
+held.flush()
+# CLONE_NEWUSER | CLONE_NEWNS, include/uapi/linux/sched.h
+moved = ctypes.CDLL(None).unshare(0x10020000) == 0
+print(os.fstat(held.fileno()).st_ino if moved else 0, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_file_from_before_the_mount_namespace_was_left_is_found() -> None:
+    with subprocess.Popen([sys.executable, "-c", MOVED], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None and child.stdin is not None
+        inode = int(child.stdout.readline())
+        if not inode:
+            child.stdin.close()
+            pytest.skip("user namespaces are not allowed here")
+        held = open_target(child.pid)
+        try:
+            found, missing = read_objects(held, NOTHING)
+        finally:
+            held.close()
+            child.stdin.close()
+    assert [row.resident for row in found if row.inode == inode] == [2 * PAGE]
     assert missing == []
 
 

@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from stat import S_ISREG
 from typing import NamedTuple, TypeAlias
@@ -92,6 +93,10 @@ def reason(err: Exception) -> str:
 def memory_mounts(target: Target) -> set[int]:
     """Return the ids of the mounts of tmpfs and hugetlbfs; raises PagewalkError."""
     mounted = parse_mounts(target.read("mountinfo"))
+    # A file that was opened before its process entered another mount namespace stays on a mount of
+    # the namespace that it came from, which is ours more often than not.
+    with suppress(OSError):
+        mounted += parse_mounts(read_bytes("/proc/self/mountinfo"))
     return set(internal_mounts()) | {m.id for m in mounted if m.kind in (b"tmpfs", b"hugetlbfs")}
 
 
