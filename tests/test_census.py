@@ -58,3 +58,8 @@ def test_in_another_pid_namespace_address_spaces_are_told_apart_by_mm() -> None:
     assert census.same_memory((1, 7), (2, 7), by_pid=False)
     assert not census.same_memory((1, 7), (2, 8), by_pid=False)
     assert not census.same_memory((1, 0), (2, 0), by_pid=False)
+
+
+def test_of_many_processes_that_cannot_be_read_a_few_are_named() -> None:
+    missing = census.why_missing({pid: OSError("no") for pid in range(1, 9)})
+    assert missing is not None and "process 1, 2, 3, 4, 5 and 3 more," in missing

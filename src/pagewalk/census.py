@@ -24,6 +24,7 @@ from pagewalk.walking import close, open_listed
 
 NR_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}
 KCMP_VM = 1
+NAMED = 5  # processes that could not be read
 
 
 def count_swap_users(source: str) -> SwapUsers:
@@ -65,8 +66,10 @@ def count_swap_users(source: str) -> SwapUsers:
 def why_missing(refused: dict[int, Exception]) -> str | None:
     if not refused:
         return None
+    pids = sorted(refused)
+    more = f" and {len(pids) - NAMED} more" if len(pids) > NAMED else ""
     return (
-        f"cannot read the swap entries of process {', '.join(map(str, sorted(refused)))},"
+        f"cannot read the swap entries of process {', '.join(map(str, pids[:NAMED]))}{more},"
         " so a slot may have more users than were counted and swap_pss may be too large:"
         f" {refused[min(refused)]}"
     )
