@@ -56,7 +56,16 @@ def closed(name: str, sources: list[str]) -> Result:
 @pytest.mark.live
 @pytest.mark.parametrize("row", QUICK_CLAIMS, ids=named)
 def test_the_claim_holds_on_a_new_process(row: dict[str, Any], fresh: dict[str, Result]) -> None:
-    (verdict,) = [v for v in judge([fresh[row["target"]]]) if v.claim == row["claim"]]
+    try:
+        as_claimed(row, fresh[row["target"]])
+    except AssertionError:
+        # What others map may have moved between the reader of the claim and the walk.
+        _, sources = working_sources()
+        look_again(lambda: as_claimed(row, closed(row["target"], sources)), FIRM)
+
+
+def as_claimed(row: dict[str, Any], result: Result) -> None:
+    (verdict,) = [v for v in judge([result]) if v.claim == row["claim"]]
     assert (verdict.held == verdict.runs) == (row["held"] == row["runs"]), row["sentence"]
 
 
