@@ -104,12 +104,13 @@ def held(table: Table, out: TextIO) -> None:
     rows = [row for row in table.holdings or () if row.unmapped]
     if not rows:
         return
-    named = [f"{printable(row.name)} {kib(row.unmapped)}{ENDS[row.ends]}" for row in rows[:NAMED]]
+    named = [f"{kib(row.unmapped)} KiB of {printable(row.name)}{ENDS[row.ends]}"
+             for row in rows[:NAMED]]
     if len(rows) > NAMED:
         named.append(f"and {len(rows) - NAMED} more")
-    amount = kib(sum(row.unmapped for row in rows))
+    amount = f"{kib(sum(row.unmapped for row in rows))} KiB: " if len(rows) > 1 else ""
     least = "" if table.unmapped is not None else "at least "
-    print(wrapped(f"held but not mapped, KiB: {least}{amount}: {', '.join(named)}", out), file=out)
+    print(wrapped(f"held but not mapped: {least}{amount}{', '.join(named)}", out), file=out)
 
 
 def label(name: str) -> str:
