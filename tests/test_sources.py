@@ -20,6 +20,7 @@ from pagewalk import sources
 from pagewalk.account import by_vma
 from pagewalk.errors import (
     BadRequest,
+    BadText,
     NoAddressSpace,
     NotPermitted,
     ProcessGone,
@@ -307,6 +308,23 @@ def test_auto_skips_a_source_that_fails_whatever_the_reason(
     assert type(fault).__name__ in why or str(fault) == why
     assert "\n" not in why
     close(source)
+
+
+@pytest.mark.parametrize(
+    ("last", "raised"),
+    [(SourceUnavailable("kcore", "no", "no"), "source 'ebpf'"), (BadText("maps", 1, b"?"), "maps")],
+)
+def test_where_none_works_the_best_one_says_why(
+    last: Exception, raised: str, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str, target: object, budget_ns: int) -> Source:
+        raise SourceUnavailable("ebpf", "no", "no") if name == "ebpf" else last
+
+    monkeypatch.setattr(sources, "open_source", fail)
+    target = open_target(child.pid)
+    with pytest.raises(type(last), match=raised):
+        sources.open_best(target, 1, besides="procfs")
+    target.close()
 
 
 @pytest.mark.parametrize("end", [ProcessGone(1, "ended"), NoAddressSpace(1, "is a zombie")])

@@ -11,7 +11,13 @@ import os
 from collections.abc import Iterator
 from typing import Protocol
 
-from pagewalk.errors import BadRequest, NoAddressSpace, PagewalkError, ProcessGone
+from pagewalk.errors import (
+    BadRequest,
+    NoAddressSpace,
+    PagewalkError,
+    ProcessGone,
+    SourceUnavailable,
+)
 from pagewalk.pages import I64, U64, Counts, Shared, VMAs, Withheld
 from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.stall import BUDGET_NS, Stall
@@ -115,10 +121,11 @@ def open_source(name: str, target: Target, budget_ns: int = BUDGET_NS) -> Source
 
 
 def open_best(target: Target, budget_ns: int, *, besides: str = "") -> Source:
-    """Return the first source of AUTO that works here; the last one's refusal is raised.
+    """Return the first source of AUTO that works here.
 
     ``besides`` names one that is not wanted. A source that cannot be opened is skipped, whatever
-    the reason, even a fault of ours: only the target itself can end the search.
+    the reason, even a fault of ours: only the target itself can end the search. Where none works,
+    the refusal of the best one is raised, or the last one's if that is about the target.
 
     Kernel memory asks no security module. So the kernel is asked first whether this process may
     be looked at, and its no is respected; who names a source knows what it does. A source that is
@@ -126,6 +133,7 @@ def open_best(target: Target, budget_ns: int, *, besides: str = "") -> Source:
     """
     os.close(target.open("maps"))
     notes: tuple[Withheld, ...] = ()
+    best: PagewalkError | None = None
     names = [name for name in AUTO if name != besides]
     for name in names[:-1]:
         try:
@@ -134,10 +142,14 @@ def open_best(target: Target, budget_ns: int, *, besides: str = "") -> Source:
             raise
         except Exception as fault:
             notes = notes or (Withheld("the best source", refusal(name, fault), partial=False),)
+            best = best or (fault if isinstance(fault, PagewalkError) else None)
             continue
         source.notes = notes
         return source
-    source = open_source(names[-1], target, budget_ns)
+    try:
+        source = open_source(names[-1], target, budget_ns)
+    except SourceUnavailable as last:
+        raise best or last from None
     source.notes = notes
     return source
 
