@@ -14,13 +14,13 @@ from pagewalk.errors import PagewalkError, ProcessGone
 from pagewalk.outcome import Outcome
 from pagewalk.pages import I64, U64, Backing, Bool, VMAs, Withheld
 from pagewalk.proc import counters, objects, smaps, swap
-from pagewalk.proc.target import Target
+from pagewalk.proc.stall import BUDGET_NS
 from pagewalk.rows import join_frames
 from pagewalk.sources import Source
 from pagewalk.states import RSS_STATES, hwpoison
 
-# smaps holds the lock for a whole VMA, at about 19 ms a GiB: below this much RSS its VmFlags may
-# be read from a running process without leaving the budget.
+# smaps holds the lock for a whole VMA, at about 19 ms a GiB: with up to this much RSS, reading that
+# of a running process stays within BUDGET_NS.
 SMALL_RSS = 128 << 20
 
 VM_LOCKED = 0x2000  # include/linux/mm.h
@@ -29,7 +29,7 @@ LOOKS = 3  # at a VMA that moves
 
 HOLDS_THE_LOCK = (
     "reading it would hold the lock of a running process of this size for longer than the budget;"
-    " --freeze makes that harmless"
+    " --freeze makes that harmless, --budget allows more"
 )
 HWPOISON = "rss, pss, uss and locked"
 
@@ -130,7 +130,7 @@ def read_locked(source: Source, vmas: VMAs, outcome: Outcome) -> Bool | None:
     status = counters.read_status(target)
     if status.get("VmLck") == 0:
         return np.zeros(len(vmas), bool)
-    if not may_read_smaps(target, status):
+    if not may_read_smaps(source, status.get("VmRSS", 0)):
         why = "only smaps tells which VMAs are locked, and " + HOLDS_THE_LOCK
         outcome.withheld.append(Withheld("locked", why, partial=False))
         return None
@@ -139,8 +139,13 @@ def read_locked(source: Source, vmas: VMAs, outcome: Outcome) -> Bool | None:
     return np.array([known.get(start, False) for start in vmas.start.tolist()], bool)
 
 
-def may_read_smaps(target: Target, status: dict[str, int]) -> bool:
-    return status.get("VmRSS", 0) <= SMALL_RSS or target.state() in "Tt"
+def may_read_smaps(source: Source, rss: int) -> bool:
+    """Return whether reading smaps of a process with ``rss`` bytes stays within the budget.
+
+    Of a stopped process it may be read whatever its size: it waits for nothing meanwhile.
+    """
+    largest = SMALL_RSS * source.stall.budget_ns // BUDGET_NS
+    return rss <= largest or source.target.state() in "Tt"
 
 
 def ask_hwpoison(source: Source, vmas: VMAs, outcome: Outcome) -> bool | None:
@@ -150,7 +155,7 @@ def ask_hwpoison(source: Source, vmas: VMAs, outcome: Outcome) -> bool | None:
     if not outcome.hwpoison:
         return None
     why = "only smaps tells whether this kernel counts pages lost to a memory error, and "
-    if not may_read_smaps(source.target, counters.read_status(source.target)):
+    if not may_read_smaps(source, counters.read_status(source.target).get("VmRSS", 0)):
         outcome.withheld.append(Withheld(HWPOISON, why + HOLDS_THE_LOCK, partial=True))
         return None
     row = min(outcome.hwpoison, key=lambda row: int(vmas.end[row] - vmas.start[row]))

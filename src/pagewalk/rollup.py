@@ -6,11 +6,10 @@ Whoever may read a process's maps may read it; no right to see page frames is ne
 from __future__ import annotations
 
 from pagewalk.account import Table
-from pagewalk.afterwards import SMALL_RSS
+from pagewalk.afterwards import may_read_smaps
 from pagewalk.errors import PagewalkError
 from pagewalk.pages import Withheld
 from pagewalk.proc.smaps import Smaps, read_smaps
-from pagewalk.proc.stall import BUDGET_NS
 from pagewalk.smaps import SMAPS_FIELDS
 from pagewalk.sources import Source
 
@@ -30,7 +29,8 @@ def ask_rollup(table: Table, source: Source) -> Table:
     if not missing(table):
         return table
     try:
-        if not affordable(table, source):
+        rss = table.totals["rss"] if table.outcome.vm_rss is None else table.outcome.vm_rss
+        if not may_read_smaps(source, rss or 0):
             table.outcome.withheld.append(too_long(missing(table)))
             return table
         return filled(table, read_smaps(source.target, source.stall, "smaps_rollup"))
@@ -40,12 +40,6 @@ def ask_rollup(table: Table, source: Source) -> Table:
 
 def missing(table: Table) -> list[str]:
     return [name for name in SUMS if name in table.totals and table.totals[name] is None]
-
-
-def affordable(table: Table, source: Source) -> bool:
-    largest = SMALL_RSS * source.stall.budget_ns // BUDGET_NS
-    rss = table.totals["rss"] if table.outcome.vm_rss is None else table.outcome.vm_rss
-    return (rss or 0) <= largest or source.target.state() in "Tt"
 
 
 def too_long(names: list[str]) -> Withheld:
