@@ -16,7 +16,7 @@ from pagewalk.pages import I64, READ, SHARED, U64, WRITE, Backing, Flag, Leaves,
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target, open_target
-from pagewalk.scan import NO_DOUBTS, NO_HOLES, Batch
+from pagewalk.scan import NO_DOUBTS, NO_HOLES, Entries
 from tests import by_hand
 from tests.by_hand import HEAP, PAGE
 
@@ -140,12 +140,12 @@ class Lossy:
         self.calls[name] += 1
         return self.calls[name] - 1
 
-    def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
+    def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Entries]:
         assert ranges.tolist() == [[2 * HEAP, 2 * HEAP + 8 * PAGE]]
         flags = np.array(self.next_pages(self.count("leaves")), np.uint32)
         addr = 2 * HEAP + np.arange(len(flags), dtype=np.uint64) * np.uint64(PAGE)
         shift = np.full(len(flags), 12, np.uint8)
-        yield Batch(Leaves(addr, shift, addr, flags, addr), NO_HOLES, NO_DOUBTS)
+        yield Entries(Leaves(addr, shift, addr, flags, addr), NO_HOLES, NO_DOUBTS)
 
     def faults(self) -> int:
         return self.next_faults(self.count("faults"))

@@ -9,7 +9,7 @@ from pagewalk.arch import ARCHES
 from pagewalk.errors import BadRequest
 from pagewalk.pages import U64, Flag
 from pagewalk.paging import LEVEL_NAMES, Arch, Era, SwapTypes
-from pagewalk.pgtable import Batch, Why, walk_tables
+from pagewalk.pgtable import Entries, Why, walk_tables
 from pagewalk.tally import Kind, Memo, count_tables
 from tests.memory import DATA, PAGE, SLOTS, TABLE, Memory, chain
 
@@ -26,12 +26,12 @@ def ranges(*pairs: tuple[int, int]) -> U64:
 
 def walked(
     memory: Memory, root: int, wanted: U64, arch: Arch = X86, batch: int = 1 << 17, retries: int = 0
-) -> list[Batch]:
+) -> list[Entries]:
     found = walk_tables(arch, root, memory.read_tables, wanted, batch=batch, retries=retries)
     return list(found)
 
 
-def leaves(batches: list[Batch]) -> list[tuple[int, int, int]]:
+def leaves(batches: list[Entries]) -> list[tuple[int, int, int]]:
     """(address, shift, frame) of every leaf, in the order they came."""
     return [
         row
@@ -42,11 +42,11 @@ def leaves(batches: list[Batch]) -> list[tuple[int, int, int]]:
     ]
 
 
-def flags(batches: list[Batch]) -> list[Flag]:
+def flags(batches: list[Entries]) -> list[Flag]:
     return [Flag(word) for b in batches for word in b.leaves.flags.tolist()]
 
 
-def holes(batches: list[Batch]) -> list[tuple[int, int, int]]:
+def holes(batches: list[Entries]) -> list[tuple[int, int, int]]:
     """(address, size, level) of every hole, in the order they came."""
     return [
         row
@@ -57,7 +57,7 @@ def holes(batches: list[Batch]) -> list[tuple[int, int, int]]:
     ]
 
 
-def doubts(batches: list[Batch]) -> list[tuple[int, int, int, int, Why]]:
+def doubts(batches: list[Entries]) -> list[tuple[int, int, int, int, Why]]:
     """(address, size, level, entry, why) of every doubt, in the order they came."""
     return [
         (addr, size, level, entry, Why(why))

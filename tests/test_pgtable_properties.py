@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pagewalk.arch import ARCHES
 from pagewalk.pages import Flag
 from pagewalk.paging import Arch, Era, SwapTypes
-from pagewalk.pgtable import Batch, Why, walk_tables
+from pagewalk.pgtable import Entries, Why, walk_tables
 from pagewalk.tally import Kind, Memo, count_tables
 from tests.memory import Memory
 
@@ -186,7 +186,7 @@ def continues(before: Found, what: tuple[object, ...]) -> bool:
     return first[0] == "hole" and first == what
 
 
-def rows_of(batches: list[Batch], ranges: Ranges) -> list[Found]:
+def rows_of(batches: list[Entries], ranges: Ranges) -> list[Found]:
     rows: list[Found] = []
     for batch in batches:
         part: list[Found] = []

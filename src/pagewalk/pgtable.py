@@ -16,8 +16,8 @@ import numpy as np
 from pagewalk.pages import U64
 from pagewalk.paging import Arch
 from pagewalk.scan import (
-    Batch,
     Doubts,
+    Entries,
     ReadTables,
     Space,
     Tables,
@@ -30,7 +30,7 @@ from pagewalk.scan import (
     split,
 )
 
-__all__ = ["Batch", "Doubts", "Why", "walk_tables"]
+__all__ = ["Doubts", "Entries", "Why", "walk_tables"]
 
 
 def walk_tables(
@@ -41,7 +41,7 @@ def walk_tables(
     *,
     batch: int = 1 << 17,
     retries: int = 0,
-) -> Iterator[Batch]:
+) -> Iterator[Entries]:
     """Walk the tables under ``root`` and yield what maps ``ranges``, by ascending address.
 
     ``root``: physical address of the top table, bytes. ``read_tables(phys u64[n])`` returns
@@ -57,7 +57,7 @@ def walk_tables(
     return _bounded(space, batch, retries)
 
 
-def _bounded(space: Space, batch: int, retries: int) -> Iterator[Batch]:
+def _bounded(space: Space, batch: int, retries: int) -> Iterator[Entries]:
     group = max(1, batch >> space.arch.levels[-1].bits)
     parts = _descend(space, 0, root_table(space), space.arch.user_end, group)
     for _, part in _settle(space, parts, group, retries):
@@ -70,7 +70,7 @@ def _bounded(space: Space, batch: int, retries: int) -> Iterator[Batch]:
 
 
 # Yield (upto, rows): the rows are all there is below the address upto that was not yielded before.
-_Parts: TypeAlias = Iterator[tuple[int, Batch]]
+_Parts: TypeAlias = Iterator[tuple[int, Entries]]
 
 
 # Walk tables of one level and what is below, a group at a time; what they map ends at limit.
@@ -86,7 +86,7 @@ def _descend(space: Space, depth: int, tables: Tables, limit: int, group: int) -
 
 
 # Rows of one level, dealt out over the parts of the walk below it.
-def _weave(rows: Batch, parts: _Parts) -> _Parts:
+def _weave(rows: Entries, parts: _Parts) -> _Parts:
     for upto, below in parts:
         here, rows = split(rows, upto)
         yield upto, merge(here, below)

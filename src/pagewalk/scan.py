@@ -66,7 +66,7 @@ NO_DOUBTS = Doubts(_NO_WORDS, _NO_WORDS, _NO_BYTES, _NO_WORDS, _NO_BYTES)
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class Entries:
     """What a part of a walk found; together the three tile the part's ranges exactly."""
 
     leaves: Leaves
@@ -77,7 +77,7 @@ class Batch:
         return len(self.leaves) + len(self.holes) + len(self.doubts)
 
 
-NO_ROWS = Batch(NO_LEAVES, NO_HOLES, NO_DOUBTS)
+NO_ENTRIES = Entries(NO_LEAVES, NO_HOLES, NO_DOUBTS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +101,7 @@ class Tables:
 
 # Non-empty entries picked out of some tables: table is the row of its table.
 @dataclass(frozen=True, eq=False)
-class _Entries:
+class _Words:
     table: I64
     addr: U64
     entry: U64
@@ -120,7 +120,7 @@ class Space(NamedTuple):
     end: U64
 
 
-_Columns = TypeVar("_Columns", Leaves, Holes, Doubts, Tables, _Entries)
+_Columns = TypeVar("_Columns", Leaves, Holes, Doubts, Tables, _Words)
 
 
 def open_space(arch: Arch, root: int, read_tables: ReadTables, ranges: U64) -> Space:
@@ -161,16 +161,16 @@ def in_order(parts: list[_Columns]) -> _Columns:
     return pick(rows, np.argsort(rows.addr, kind="stable"))
 
 
-def merge(a: Batch, b: Batch) -> Batch:
+def merge(a: Entries, b: Entries) -> Entries:
     """Return the rows of both, by ascending address."""
-    return Batch(
+    return Entries(
         in_order([a.leaves, b.leaves]),
         in_order([a.holes, b.holes]),
         in_order([a.doubts, b.doubts]),
     )
 
 
-def split(rows: Batch, addr: int) -> tuple[Batch, Batch]:
+def split(rows: Entries, addr: int) -> tuple[Entries, Entries]:
     """Return the rows that begin below ``addr``, and the others."""
     a, b, c = (
         int(np.searchsorted(columns.addr, np.uint64(addr)))
@@ -178,8 +178,8 @@ def split(rows: Batch, addr: int) -> tuple[Batch, Batch]:
     )
     leaves, holes, doubts = rows.leaves, rows.holes, rows.doubts
     return (
-        Batch(pick(leaves, slice(a)), pick(holes, slice(b)), pick(doubts, slice(c))),
-        Batch(
+        Entries(pick(leaves, slice(a)), pick(holes, slice(b)), pick(doubts, slice(c))),
+        Entries(
             pick(leaves, slice(a, None)),
             pick(holes, slice(b, None)),
             pick(doubts, slice(c, None)),
@@ -187,7 +187,7 @@ def split(rows: Batch, addr: int) -> tuple[Batch, Batch]:
     )
 
 
-def scan(space: Space, depth: int, tables: Tables) -> tuple[Batch, Tables]:
+def scan(space: Space, depth: int, tables: Tables) -> tuple[Entries, Tables]:
     """Read tables of one level; return what they hold, and the tables they name.
 
     ``depth`` is the row of the level in ``space.arch.levels``.
@@ -198,7 +198,7 @@ def scan(space: Space, depth: int, tables: Tables) -> tuple[Batch, Tables]:
 
 def decode(
     space: Space, depth: int, tables: Tables, entries: U64, ok: Bool
-) -> tuple[Batch, Tables]:
+) -> tuple[Entries, Tables]:
     """Return what ``scan`` does, of tables that were read: ``entries`` u64[n, slots]."""
     if ok.all():
         return _decode(space, depth, tables, entries)
@@ -212,21 +212,21 @@ def _lost(space: Space, depth: int, tables: Tables) -> Doubts:
     return _doubts(space, depth - 1, tables.addr, span, tables.entry, why)
 
 
-def _decode(space: Space, depth: int, tables: Tables, entries: U64) -> tuple[Batch, Tables]:
+def _decode(space: Space, depth: int, tables: Tables, entries: U64) -> tuple[Entries, Tables]:
     arch, level = space.arch, space.arch.levels[depth]
     entries = entries[:, : 1 << level.bits]
     none, inside = arch.none(arch, entries, level), _inside(space, tables, level)
     holes = _holes(space, level, tables, none & inside)
     slot = np.flatnonzero(~none & inside)
     addr = _address(tables, level, slot)
-    found = _Entries(slot >> level.bits, addr, entries.reshape(-1)[slot])
+    found = _Words(slot >> level.bits, addr, entries.reshape(-1)[slot])
     leaves, doubts, below = _named(space, depth, tables, found)
-    return Batch(leaves, holes, doubts), below
+    return Entries(leaves, holes, doubts), below
 
 
 def sift(
     space: Space, depth: int, tables: Tables, entries: U64, ok: Bool, found: U64
-) -> tuple[Batch, Tables]:
+) -> tuple[Entries, Tables]:
     """Return what ``decode`` does but holes; for who only adds up, a third of the time.
 
     Adds to ``found`` u64[k] the bytes of each range that some entry is for.
@@ -250,14 +250,14 @@ def sift(
         inside = row[alike(row)]
     if len(inside) < len(slot):
         slot, addr = slot[inside], addr[inside]
-    some = _Entries(slot >> level.bits, addr, entries.reshape(-1)[slot])
+    some = _Words(slot >> level.bits, addr, entries.reshape(-1)[slot])
     leaves, doubts, below = _named(space, depth, tables, some)
-    return Batch(leaves, NO_HOLES, doubts), below
+    return Entries(leaves, NO_HOLES, doubts), below
 
 
 # What entries name: leaves, doubts, and tables below.
 def _named(
-    space: Space, depth: int, tables: Tables, found: _Entries
+    space: Space, depth: int, tables: Tables, found: _Words
 ) -> tuple[Leaves, Doubts, Tables]:
     if depth == len(space.arch.levels) - 1:
         return *_leaves(space, depth, tables, found), pick(tables, slice(0, 0))
@@ -329,7 +329,7 @@ def _doubts(space: Space, depth: int, addr: U64, size: int, entry: U64, why: U8)
     return Doubts(start, end - start, level, entry[row], why[row])
 
 
-def _below(space: Space, depth: int, tables: Tables, found: _Entries) -> tuple[Tables, Doubts]:
+def _below(space: Space, depth: int, tables: Tables, found: _Words) -> tuple[Tables, Doubts]:
     arch, level = space.arch, space.arch.levels[depth]
     phys = arch.address(arch, found.entry)
     path = np.column_stack([tables.path, tables.phys])[found.table]
@@ -345,7 +345,7 @@ def _below(space: Space, depth: int, tables: Tables, found: _Entries) -> tuple[T
     return pick(below, ~bad), doubts
 
 
-def _leaves(space: Space, depth: int, tables: Tables, found: _Entries) -> tuple[Leaves, Doubts]:
+def _leaves(space: Space, depth: int, tables: Tables, found: _Words) -> tuple[Leaves, Doubts]:
     if not len(found):
         return NO_LEAVES, NO_DOUBTS
     arch, level = space.arch, space.arch.levels[depth]

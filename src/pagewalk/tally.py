@@ -17,11 +17,11 @@ from pagewalk.paging import Arch
 from pagewalk.pgtable import only, walk_tables
 from pagewalk.scan import (
     NO_DOUBTS,
+    NO_ENTRIES,
     NO_HOLES,
     NO_LEAVES,
-    NO_ROWS,
-    Batch,
     Doubts,
+    Entries,
     ReadTables,
     Space,
     Tables,
@@ -181,7 +181,7 @@ def sweep(
     count_plain: CountPlain | None = None,
     tables: I64 | None = None,
     memo: Memo | None = None,
-) -> Iterator[Plain | Batch | Gaps]:
+) -> Iterator[Plain | Entries | Gaps]:
     """Walk as ``walk_tables`` does, in no order, and leave whole plain tables as they are.
 
     Holes come as Gaps, at the end. ``count_plain`` counts in place of count_by_reading.
@@ -195,7 +195,7 @@ def sweep(
     seen = np.zeros(6, np.int64) if tables is None else tables
     doubts = [NO_DOUBTS]
     for part in _sweep(space, count_plain, seen, memo):
-        if isinstance(part, Batch) and len(part.doubts):
+        if isinstance(part, Entries) and len(part.doubts):
             doubts.append(part.doubts)
             yield replace(part, doubts=NO_DOUBTS)
         else:
@@ -206,12 +206,12 @@ def sweep(
         unsure = np.stack([again.start, again.end], axis=1)
         yield from walk_tables(arch, root, read_tables, unsure, retries=retries - 1)
     elif len(left):
-        yield Batch(NO_LEAVES, NO_HOLES, left)
+        yield Entries(NO_LEAVES, NO_HOLES, left)
 
 
 def _sweep(
     space: Space, count_plain: CountPlain | None, seen: I64, memo: Memo
-) -> Iterator[Plain | Batch | Gaps]:
+) -> Iterator[Plain | Entries | Gaps]:
     last = len(space.arch.levels) - 1
     # bytes of each range, by level number: what entries are for, and what of it no table is below
     found, ends = (np.zeros((7, len(space.start)), np.uint64) for _ in range(2))
@@ -241,7 +241,7 @@ def _sweep(
 # Tables above the PTEs, decoded only if one is not as it was; with leaves they are never kept.
 def _upper(
     space: Space, depth: int, tables: Tables, found: U64, memo: Memo
-) -> tuple[Batch, Tables]:
+) -> tuple[Entries, Tables]:
     entries, ok = space.read_tables(tables.phys)
     last = memo.levels.get(depth)
     if (
@@ -251,7 +251,7 @@ def _upper(
         and np.array_equal(last.entries, entries)
     ):
         found += last.found
-        return NO_ROWS, last.below
+        return NO_ENTRIES, last.below
     more = np.zeros_like(found)
     entries = entries.copy() if len(tables) <= _KEPT else entries
     rows, below = sift(space, depth, tables, entries, ok, more)
@@ -264,7 +264,7 @@ def _upper(
 
 
 # Add what a part of the walk ended with; a doubt's level is that of the entry it is about.
-def _end(space: Space, ends: U64, rows: Batch, number: int) -> None:
+def _end(space: Space, ends: U64, rows: Entries, number: int) -> None:
     leaves, doubts = rows.leaves, rows.doubts
     if len(leaves):
         owner = np.searchsorted(space.start, leaves.addr, side="right") - 1
@@ -289,7 +289,7 @@ def _gaps(space: Space, found: U64, ends: U64) -> U64:
 # was read: who gets it may read on, into the same memory.
 def _part(
     space: Space, tables: Tables, count_plain: CountPlain | None, found: U64, ends: U64
-) -> Iterator[Plain | Batch]:
+) -> Iterator[Plain | Entries]:
     level, depth = space.arch.levels[-1], len(space.arch.levels) - 1
     owner = np.searchsorted(space.start, tables.addr, side="right") - 1
     whole = (owner >= 0) & (tables.addr + np.uint64(level.span) <= space.end[owner])
@@ -377,7 +377,7 @@ def _plain_pages(arch: Arch, entries: U64) -> I64:
     return pages
 
 
-def _add(start: U64, size: U64, rows: Batch) -> None:
+def _add(start: U64, size: U64, rows: Entries) -> None:
     leaves, holes, doubts = rows.leaves, rows.holes, rows.doubts
     leaf_size = np.uint64(1) << leaves.shift.astype(np.uint64)
     for addr, kind, amount in (

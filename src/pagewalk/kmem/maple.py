@@ -20,7 +20,7 @@ _TYPE_SHIFT, _TYPE_MASK = np.uint64(3), np.uint64(0xF)
 _DEPTH = 16
 
 
-class Entries(NamedTuple):
+class Slots(NamedTuple):
     """Hold the tree's ranges: [first, last] of indexes, both inside, and the stored pointer."""
 
     first: U64
@@ -50,7 +50,7 @@ class Torn(Exception):
     """Raised inside when a tree changed under the reader: read it again."""
 
 
-def read_maple_tree(kernel: Kernel, root: int, wanted: U64 | None = None) -> tuple[Entries, U64]:
+def read_maple_tree(kernel: Kernel, root: int, wanted: U64 | None = None) -> tuple[Slots, U64]:
     """Return the ranges of the maple tree whose ``ma_root`` is ``root``, and where it was torn.
 
     ``wanted`` u64[k, 2] (bytes, sorted, half open): only ranges that meet one of these are read.
@@ -58,7 +58,7 @@ def read_maple_tree(kernel: Kernel, root: int, wanted: U64 | None = None) -> tup
     replaced. Raises Torn when that is everywhere.
     """
     torn = [np.zeros((0, 2), np.uint64)]
-    level = Entries(
+    level = Slots(
         np.zeros(1, np.uint64), np.full(1, (1 << 64) - 1, np.uint64), np.array([root], np.uint64)
     )
     if not root & 2:
@@ -83,11 +83,11 @@ def read_maple_tree(kernel: Kernel, root: int, wanted: U64 | None = None) -> tup
     raise Torn
 
 
-def _meeting(level: Entries, wanted: U64) -> Entries:
+def _meeting(level: Slots, wanted: U64) -> Slots:
     # What meets one of these ranges.
     at = np.minimum(np.searchsorted(wanted[:, 1], level.first, side="right"), len(wanted) - 1)
     here = (wanted[at, 0] <= level.last) & (level.first < wanted[at, 1])
-    return Entries(*(column[here] for column in level))
+    return Slots(*(column[here] for column in level))
 
 
 def _shape(kernel: Kernel, node: str) -> _Shape:
@@ -99,8 +99,8 @@ def _shape(kernel: Kernel, node: str) -> _Shape:
 
 
 def _children(
-    kernel: Kernel, level: Entries, kinds: U64, shapes: dict[int, _Shape]
-) -> tuple[Entries, U64]:
+    kernel: Kernel, level: Slots, kinds: U64, shapes: dict[int, _Shape]
+) -> tuple[Slots, U64]:
     addresses = level.entry & ~np.uint64(_NODE - 1)
     rows, errno = read_structs(kernel.memory, addresses, _NODE)
     words = rows.view(np.uint64)
@@ -121,7 +121,7 @@ def _children(
     first, last, entry = (np.concatenate(column) for column in list(zip(*parts, strict=True))[:3])
     order = np.argsort(first) if len(parts) > 1 else slice(None)
     lost = np.stack([level.first[dead], _after(level.last[dead])], axis=1)
-    return Entries(first[order], last[order], entry[order]), lost
+    return Slots(first[order], last[order], entry[order]), lost
 
 
 def _after(last: U64) -> U64:
@@ -145,7 +145,7 @@ def _ranges(words: U64, shape: _Shape, first: U64, last: U64) -> _Slots:
     return _Slots(starts[used], ends[used], slots[used], mad)
 
 
-def _stored(level: Entries) -> Entries:
+def _stored(level: Slots) -> Slots:
     # A pointer: neither empty nor one of the tree's reserved values, which carry the tag 2.
     real = (level.entry != 0) & (level.entry & np.uint64(3) == 0)
-    return Entries(level.first[real], level.last[real], level.entry[real])
+    return Slots(level.first[real], level.last[real], level.entry[real])

@@ -75,7 +75,7 @@ from pagewalk.proc.stall import Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
 from pagewalk.ranges import differing, holder
-from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Batch
+from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Entries
 from pagewalk.states import HOLE_STATES, ORDINARY, classify, has
 from pagewalk.tally import Gaps, Memo, Plain, count_by_reading, count_tables, sweep
 
@@ -232,7 +232,7 @@ class KernelSource:
             raise ProcessGone(self.target.pid, "exec'ed another program while it was opened")
         return self.last.parse(text, self.filesystems)
 
-    def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
+    def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Entries]:
         """Yield the leaves, holes and doubts of the real page tables in ``ranges``."""
         below = ranges[:, 1] <= np.uint64(self.machine.arch.user_end)
         user, above = ranges[below], ranges[~below]
@@ -245,9 +245,9 @@ class KernelSource:
         if len(above):  # the gate VMA is in the kernel's half, not in this process's tables
             size = above[:, 1] - above[:, 0]
             gate = Holes(above[:, 0], size, np.zeros(len(above), np.uint8))
-            yield Batch(NO_LEAVES, gate, NO_DOUBTS)
+            yield Entries(NO_LEAVES, gate, NO_DOUBTS)
 
-    def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Batch | Counts | Shared]:
+    def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Entries | Counts | Shared]:
         """Yield what ``leaves`` does, in no order; whole tables of ordinary pages as Counts."""
         frames = self.machine.frames
         if not isinstance(frames, StructPages):
@@ -414,7 +414,7 @@ class KernelSource:
         tally = count_tables(self.machine.arch, self.root, self.read_tables, everything)
         return int(tally.tables[1:4].sum()) * PAGE
 
-    def count_batch(self, vmas: VMAs, batch: Batch) -> Counts:
+    def count_batch(self, vmas: VMAs, batch: Entries) -> Counts:
         # The rows of a real walk as Counts, with the zero pages told by their frames.
         leaves = batch.leaves
         assert leaves.pfn is not None

@@ -9,7 +9,7 @@ import numpy as np
 
 from pagewalk.errors import SourceUnavailable, Unsupported
 from pagewalk.kmem.kernel import Kernel
-from pagewalk.kmem.maple import Entries, Torn, read_maple_tree
+from pagewalk.kmem.maple import Slots, Torn, read_maple_tree
 from pagewalk.kmem.memory import read_structs, read_words
 from pagewalk.pages import U8, U32, U64, Bool
 from pagewalk.ranges import overlapping, without
@@ -152,7 +152,7 @@ def _restless(times: int) -> SourceUnavailable:
     )
 
 
-def _tree(kernel: Kernel, mm: int) -> Entries:
+def _tree(kernel: Kernel, mm: int) -> Slots:
     tree, torn = read_maple_tree(kernel, _root(kernel, mm))
     if len(torn):
         raise Torn
@@ -163,7 +163,7 @@ def _root(kernel: Kernel, mm: int) -> int:
     return kernel.field("mm_struct", mm, "mm_mt.ma_root")
 
 
-def _edges(tree: Entries) -> U64:
+def _edges(tree: Slots) -> U64:
     return np.stack([tree.first, tree.last + np.uint64(1)], axis=1)
 
 
@@ -177,7 +177,7 @@ def _read_once(kernel: Kernel, mm: int) -> RawVmas:
     return _columns(kernel, entries.entry, rows)
 
 
-def _fits(kernel: Kernel, mm: int, tree: Entries, rows: U8) -> Bool:
+def _fits(kernel: Kernel, mm: int, tree: Slots, rows: U8) -> Bool:
     # A VMA that was freed and reused meanwhile has another mm or another range.
     start, end, owner = (
         kernel.column(rows, "vm_area_struct", name) for name in ("vm_start", "vm_end", "vm_mm")

@@ -23,7 +23,7 @@ from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.stall import BUDGET_NS, Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
-from pagewalk.scan import Batch
+from pagewalk.scan import Entries
 
 SOURCES = {
     "procfs": "pagewalk.sources.procfs",
@@ -70,13 +70,13 @@ class Source(Protocol):
         Call it after changed().
         """
 
-    def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
+    def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Entries]:
         """Yield leaves, holes and doubts of ``ranges`` (u64[k, 2], sorted, half open) in order.
 
         Without ``tables`` there are leaves only.
         """
 
-    def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Batch | Counts | Shared]:
+    def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Entries | Counts | Shared]:
         """Yield what ``leaves`` does, to be added up: in no order, alike pages as Counts.
 
         Pages in Counts that may be mapped more than once come as Shared, too.

@@ -50,7 +50,7 @@ from pagewalk.ranges import (
     join_near,
     reaching,
 )
-from pagewalk.scan import NO_DOUBTS, NO_HOLES, Batch
+from pagewalk.scan import NO_DOUBTS, NO_HOLES, Entries
 from pagewalk.states import classify, has
 
 PAGE = pagemap.PAGE
@@ -216,7 +216,7 @@ class ProcfsSource:
         del vmas
         return False
 
-    def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
+    def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Entries]:
         """Yield the populated leaves in ``ranges``, about BATCH words at a time."""
         shown, _, _ = intersect(visible(vmas), ranges)
         found = self.regions(vmas, shown) if self.huge else self.everything(shown)
@@ -226,7 +226,7 @@ class ProcfsSource:
                 self.mark_maybe_zero(vmas, leaves)
             elif self.frames is None:
                 mark_unscanned_zero(vmas, leaves)
-            yield Batch(leaves, NO_HOLES, NO_DOUBTS)
+            yield Entries(leaves, NO_HOLES, NO_DOUBTS)
 
     def regions(self, vmas: VMAs, shown: U64) -> Iterator[U64]:
         # Populated regions (start, end, categories) of the VMAs. Near VMAs are scanned together:
@@ -297,7 +297,7 @@ class ProcfsSource:
         decode_soft(flags, pfn)
         return merge_huge(addr, words, flags, pfn, hidden=self.hidden is not None)
 
-    def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Batch]:
+    def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Entries]:
         """Yield what ``leaves`` does: every word has to be read."""
         return self.leaves(vmas, ranges)
 
