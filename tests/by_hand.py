@@ -20,6 +20,7 @@ from dataclasses import fields
 import numpy as np
 
 from pagewalk.account import Table, by_vma
+from pagewalk.facts import Facts
 from pagewalk.flags import KPF
 from pagewalk.outcome import Outcome
 from pagewalk.pages import (
@@ -46,6 +47,7 @@ PROGRAM, HEAP, MEMFD, BIG = 0x40_0000, 0x60_0000, 0x7F00_0000_0000, 0x7F00_0020_
 # A file's name may hold anything but NUL; maps escapes the newline.
 EVIL = "/tmp/a b\x1b[31m\\012c (deleted)"
 
+FACTS = Facts("x86_64", (6, 18), PAGE, 2, frozenset, lambda: False)
 Row = tuple[int, int, State, Flag, int, tuple[str, ...], int]
 
 
@@ -163,6 +165,7 @@ def walk(
     frames: bool = True,
     tables: bool = False,
     withheld: Sequence[Withheld] = (),
+    facts: Facts = FACTS,
     **outcome: object,
 ) -> Walk:
     """Return a Walk that yields ``batches``; ``outcome`` sets fields of its Outcome."""
@@ -171,8 +174,9 @@ def walk(
     known = {"shmem_swap": none, "locked": none.astype(bool), "vm_swap": PAGE, "done": True,
              "all_objects": True}
     return Walk(
-        pid=4711, name="pro gram\x1b[1m", exe="/usr/bin/program", source="procfs", arch="x86_64",
-        page_size=PAGE, frames=frames, huge=True, tables=tables, young=False, zeros=True, ksm=True,
+        pid=4711, name="pro gram\x1b[1m", exe="/usr/bin/program", source="procfs", facts=facts,
+        arch=facts.architecture, page_size=facts.page_size, frames=frames, huge=True, tables=tables,
+        young=False, zeros=True, ksm=True,
         vmas=of, covered=of.size.astype(np.int64), batches=iter(batches), sums=iter(batches),
         outcome=Outcome(stall, list(withheld), **{**known, **outcome}),  # type: ignore[arg-type]
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from pagewalk.afterwards import look_back
 from pagewalk.errors import BadRequest
+from pagewalk.facts import Facts
 from pagewalk.outcome import Outcome
 from pagewalk.pages import (
     I64,
@@ -25,7 +26,6 @@ from pagewalk.pages import (
     join,
     take,
 )
-from pagewalk.proc import kernel
 from pagewalk.proc.namespace import number_in_proc
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.stall import BUDGET_NS
@@ -63,6 +63,8 @@ class Walk(NamedTuple):
     ``sums`` is for adding up: the same walk, but in no order; many alike pages may come as one row
     of Counts, and those that may be mapped more than once come as Shared as well. Consume either.
 
+    ``facts`` are those of the process's kernel.
+
     What the source can tell: ``frames``, ``huge`` leaves, ``tables`` (holes by level), ``young``
     pages, ``zeros`` (the zero page from an anonymous one), ``ksm`` pages. ``covered`` i64 bytes of
     each VMA are walked: all of it, unless ranges were asked for.
@@ -72,6 +74,7 @@ class Walk(NamedTuple):
     name: str
     exe: str | None
     source: str
+    facts: Facts
     arch: str
     page_size: int
     frames: bool
@@ -140,8 +143,9 @@ def walk(
         name=opened.target.name,
         exe=opened.target.exe,
         source=opened.name,
-        arch=kernel.architecture(),
-        page_size=PAGE,
+        facts=opened.facts,
+        arch=opened.facts.architecture,
+        page_size=opened.facts.page_size,
         frames=frames and opened.frames is not None,
         huge=opened.huge,
         tables=opened.tables,

@@ -87,3 +87,29 @@ def test_the_architecture_is_the_kernels_whatever_setarch_says() -> None:
     if said.returncode:
         pytest.skip(said.stderr)
     assert said.stdout.strip() == kernel.architecture()
+
+
+def test_the_facts_of_this_kernel_are_what_its_own_tools_print() -> None:
+    facts = kernel.read_facts()
+    said = subprocess.run(["uname", "-mr"], check=True, capture_output=True, text=True).stdout
+    release, machine = said.split()
+    assert facts.architecture == machine
+    assert release.startswith("{}.{}".format(*facts.release))
+    for name, ours in (("PAGESIZE", facts.page_size), ("_NPROCESSORS_ONLN", facts.cpus)):
+        asked = subprocess.run(["getconf", name], check=True, capture_output=True, text=True)
+        assert int(asked.stdout) == ours
+
+
+def test_the_configuration_is_not_read_before_somebody_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unread(path: str) -> bytes:
+        raise AssertionError(f"{path} was read")
+
+    kernel.read_config.cache_clear()
+    kernel.has_protection_keys.cache_clear()
+    monkeypatch.setattr(kernel, "read_bytes", unread)
+    facts = kernel.read_facts()
+    monkeypatch.undo()
+    assert facts.config == kernel.read_config()
+    assert facts.protection_keys == kernel.has_protection_keys()

@@ -21,6 +21,7 @@ from pagewalk.errors import (
     ProcessGone,
     SourceUnavailable,
 )
+from pagewalk.facts import Facts
 from pagewalk.kmem.counts import (
     HUGE_KINDS,
     KINDS,
@@ -68,7 +69,7 @@ from pagewalk.pages import (
 )
 from pagewalk.pgtable import walk_tables
 from pagewalk.proc.frames import FrameReader
-from pagewalk.proc.kernel import read_config, release
+from pagewalk.proc.kernel import read_config, read_facts, release
 from pagewalk.proc.maps import LastMaps, internal_filesystems, parse_mountinfo
 from pagewalk.proc.pagemap import PAGE, PMD_SHARING_TOLD
 from pagewalk.proc.stall import Stall
@@ -122,6 +123,7 @@ class KernelSource:
     root: int
     pagemap_fd: int
     filesystems: dict[int, str]
+    facts: Facts
     huge: bool = True
     tables: bool = True
     notes: tuple[Withheld, ...] = ()
@@ -471,7 +473,7 @@ def open_process_memory(
     proof = places_of(machine.kernel, task)
     return KernelSource(
         name, machine, target, Stall(budget_ns), struct_pid, task, proof, task.mm, root, pagemap_fd,
-        filesystems,
+        filesystems, read_facts(),
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 from collections.abc import Container
 from functools import cache
 
 from pagewalk.errors import BadText
+from pagewalk.facts import Facts
 from pagewalk.paging import SwapTypes
 from pagewalk.proc.files import lines, read_bytes
 
@@ -43,6 +45,21 @@ def swap_types(release: tuple[int, int], config: Container[str] | None) -> SwapT
         device=built("CONFIG_DEVICE_PRIVATE", device),
         marker=marker,
         swapin_error=int((5, 19) <= release < (6, 8)),
+    )
+
+
+def read_facts() -> Facts:
+    """Return the facts of the running kernel, its CPUs as they are now.
+
+    The configuration and the protection keys are read when somebody asks, and then kept.
+    """
+    return Facts(
+        architecture=architecture(),
+        release=release(),
+        page_size=mmap.PAGESIZE,
+        cpus=os.cpu_count() or 1,
+        read_config=read_config,
+        read_protection_keys=has_protection_keys,
     )
 
 

@@ -18,6 +18,7 @@ from pagewalk.errors import (
     ProcessGone,
     SourceUnavailable,
 )
+from pagewalk.facts import Facts
 from pagewalk.pages import I64, U64, Counts, Shared, VMAs, Withheld
 from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.stall import BUDGET_NS, Stall
@@ -39,12 +40,14 @@ AUTO = ("ebpf", "kcore", "procfs")
 class Source(Protocol):
     """One opened way to read one process.
 
-    ``huge`` and ``tables`` say whether leaves carry Flag.HUGE, and whether holes are told apart
-    from empty slots. ``notes`` is what who opened it has to add to ``withheld``.
+    ``facts`` are those of the process's kernel. ``huge`` and ``tables`` say whether leaves carry
+    Flag.HUGE, and whether holes are told apart from empty slots. ``notes`` is what
+    the caller that opened it adds to ``withheld``.
     """
 
     name: str
     target: Target
+    facts: Facts
     stall: Stall
     huge: bool
     tables: bool

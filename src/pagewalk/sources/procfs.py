@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pagewalk.errors import PagewalkError, ProcessGone
+from pagewalk.facts import Facts
 from pagewalk.pages import (
     I64,
     U32,
@@ -30,7 +31,7 @@ from pagewalk.pages import (
 from pagewalk.proc import pagemap
 from pagewalk.proc.counters import read_status
 from pagewalk.proc.frames import Frames, open_frames, read_frames
-from pagewalk.proc.kernel import read_config, release, swap_types
+from pagewalk.proc.kernel import read_config, read_facts, release, swap_types
 from pagewalk.proc.maps import LastMaps, internal_filesystems, parse_mountinfo
 from pagewalk.proc.refusals import (
     has_capability,
@@ -126,6 +127,7 @@ def open(target: Target, budget_ns: int) -> ProcfsSource:
         raise
     return ProcfsSource(
         target=target,
+        facts=read_facts(),
         stall=Stall(budget_ns),
         frames=frames,
         huge=pagemap.can_scan(held[1]),
@@ -172,6 +174,7 @@ class ProcfsSource:
     """A process read through /proc; see sources.Source."""
 
     target: Target
+    facts: Facts
     stall: Stall
     frames: Frames | None
     huge: bool

@@ -1,0 +1,59 @@
+"""What the kernel that is looked at is like, where that decides how its memory is counted. No I/O.
+
+The facts travel with the walk: a rule asks ``walk.facts``, never the machine that pagewalk runs on,
+which may be another one. docs/counting.md lists which rule depends on which fact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Facts(NamedTuple):
+    """One kernel, and the machine that it runs on.
+
+    ``architecture`` is uname's name for it (x86_64), ``release`` (major, minor), ``page_size`` the
+    bytes of a base page, ``cpus`` how many are online. What takes time to find out is found out
+    when it is needed: ``read_config`` and ``read_protection_keys`` return what ``config`` and
+    ``protection_keys`` do.
+    """
+
+    architecture: str
+    release: tuple[int, int]
+    page_size: int
+    cpus: int
+    read_config: Callable[[], frozenset[str] | None]
+    read_protection_keys: Callable[[], bool]
+
+    @property
+    def config(self) -> frozenset[str] | None:
+        """Return the configuration symbols that are built in, None where that is not known."""
+        return self.read_config()
+
+    @property
+    def protection_keys(self) -> bool:
+        """Return whether the CPU has protection keys and the kernel uses them."""
+        return self.read_protection_keys()
+
+    @property
+    def huge_size(self) -> int:
+        """Return the bytes that a PMD leaf maps: a table is one page of 8-byte entries."""
+        return self.page_size * (self.page_size // 8)
+
+    @property
+    def entries_shared(self) -> bool:
+        """Return whether smaps counts migration and hwpoison entries as shared, whatever their
+        page's mapcount (fs/proc/task_mmu: account non-present entries as "maybe shared")."""
+        return self.release >= (6, 11)
+
+    @property
+    def pmd_sharing_told(self) -> bool:
+        """Return whether bit 56 of a hugetlb page in pagemap is clear where another process shares
+        its page table; before, the bit told the mapcount only (pagemap_hugetlb_range)."""
+        return self.release >= (6, 12)
+
+    @property
+    def average_mapcounts(self) -> bool:
+        """Return whether pages of large folios have no mapcount of their own."""
+        return "CONFIG_NO_PAGE_MAPCOUNT" in (self.config or ())
