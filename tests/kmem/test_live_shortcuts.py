@@ -18,6 +18,7 @@ from pagewalk.kmem.frames import StructPages, open_frame_map, read_frames
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.layout import page_layout
 from pagewalk.kmem.machine import paging_format
+from pagewalk.kmem.shortcuts import Shortcuts
 from pagewalk.kmem.struct_page import FrameMap, decode_words, tell_apart
 from pagewalk.kmem.task import find_task, read_mm
 from pagewalk.kmem.zero import find_zero_frames
@@ -160,8 +161,9 @@ def test_what_no_word_tells_is_read_as_before(
     # Frames from all over RAM, large folios and such as were never initialised among them: the
     # reader that condenses and the one that does not must agree where nothing moves.
     zero = find_zero_frames(kernel, direct_map)
-    quick = StructPages(open_frame_map(kernel, mem_map, zero, arch))
-    plain = StructPages(open_frame_map(kernel, mem_map, zero))
+    frames = open_frame_map(kernel, mem_map, zero)
+    quick = StructPages(frames, Shortcuts(kernel.btf, arch, frames.layout, mem_map))
+    plain = StructPages(frames)
     assert quick.condenser_for(1 << 30) is not None
     assert plain.condenser_for(1 << 30) is None
     pfns = np.linspace(1, read_memory().ram_end // PAGE - 1, 1 << 16).astype(np.uint64)

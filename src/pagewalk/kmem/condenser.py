@@ -32,8 +32,7 @@ from pagewalk.kmem.direct import (
     stop,
 )
 from pagewalk.kmem.directmap import MemMap
-from pagewalk.kmem.layout import Layout
-from pagewalk.kmem.struct_page import COUNT_SHIFT, FLAG_BITS, INITIALISED, KIND_SHIFT
+from pagewalk.kmem.layout import COUNT_SHIFT, FLAG_BITS, INITIALISED, KIND_SHIFT, Layout
 from pagewalk.kmem.syscall import Array, create_array
 from pagewalk.pages import U64, Bool
 from pagewalk.paging import Arch
@@ -47,7 +46,7 @@ _PLACE, _ENTRIES, _PAGE, _OWN = FIRST, SECOND, THIRD, FOURTH
 
 
 class Condenser:
-    """Condense struct pages to a word each (see struct_page.FLAG_BITS).
+    """Condense struct pages to a word each (see layout.FLAG_BITS).
 
     What a method returns is a view that the next call overwrites.
     """

@@ -21,7 +21,6 @@ from pagewalk.kmem.directmap import MemMap
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.layout import kpf, page_layout
 from pagewalk.kmem.memory import I32, PAGE, element_batches, read_pages
-from pagewalk.kmem.shortcuts import Shortcuts
 from pagewalk.kmem.struct_page import (
     FrameMap,
     FrameRows,
@@ -32,11 +31,11 @@ from pagewalk.kmem.struct_page import (
 )
 from pagewalk.kmem.zero import ZeroFrames
 from pagewalk.pages import I64, U64, Bool, alike
-from pagewalk.paging import Arch
 from pagewalk.proc.zones import read_memory
 
 if TYPE_CHECKING:
     from pagewalk.kmem.condenser import Condenser
+    from pagewalk.kmem.shortcuts import Shortcuts
 
 __all__ = [
     "FrameMap",
@@ -55,17 +54,10 @@ _ACCOUNTED = kpf("anon") | kpf("ksm") | kpf("swapbacked") | kpf("swapcache")
 _SAMPLE = 128
 
 
-def open_frame_map(
-    kernel: Kernel, mem_map: MemMap, zero: ZeroFrames, arch: Arch | None = None
-) -> FrameMap:
-    """Prepare to read struct pages; raises SourceUnavailable when BTF does not tell enough.
-
-    With ``arch``, ``kernel`` is one we may load programs into.
-    """
+def open_frame_map(kernel: Kernel, mem_map: MemMap, zero: ZeroFrames) -> FrameMap:
+    """Prepare to read struct pages; raises SourceUnavailable when BTF does not tell enough."""
     try:
-        layout = page_layout(kernel.btf)
-        shortcuts = None if arch is None else Shortcuts(kernel.btf, arch, layout, mem_map)
-        return FrameMap(kernel, mem_map, layout, zero, shortcuts)
+        return FrameMap(kernel, mem_map, page_layout(kernel.btf), zero)
     except LookupError as error:
         what = error.missing if isinstance(error, NotInBtf) else error
         raise SourceUnavailable(
@@ -127,8 +119,8 @@ class StructPages:
     young = True
     ksm = True
 
-    def __init__(self, frames: FrameMap) -> None:
-        self.frames = frames
+    def __init__(self, frames: FrameMap, shortcuts: Shortcuts | None = None) -> None:
+        self.frames, self._shortcuts = frames, shortcuts
         self._proved: bool | None = None
         self._tables_proved = False
 
@@ -171,8 +163,7 @@ class StructPages:
         It is proved when it is first used: its answers about frames from all over RAM are those of
         read_frames.
         """
-        shortcuts = self.frames.shortcuts
-        made = None if shortcuts is None else shortcuts.condenser_for(pages)
+        made = None if self._shortcuts is None else self._shortcuts.condenser_for(pages)
         if made is not None and self._proved is None:
             self._proved = any(self._agrees(made) for _ in range(_ATTEMPTS))
         return made if self._proved else None

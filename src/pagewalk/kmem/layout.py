@@ -43,6 +43,12 @@ _COPIED = {
 _HALF = 12
 _HALF_MASK = np.uint64((1 << _HALF) - 1)
 
+# A condensed struct page: the low bits of the flags, then whether the page was ever initialised,
+# whether it is a tail, and the kind of its mapping; the upper half is _mapcount as it stands.
+FLAG_BITS = 28
+INITIALISED, TAIL = np.uint64(1 << FLAG_BITS), np.uint64(1 << FLAG_BITS + 1)
+KIND_SHIFT, COUNT_SHIFT = FLAG_BITS + 2, 32
+
 _TYPES = {"offline": "offline", "table": "pgtable", "slab": "slab"}
 # include/linux/page-flags.h up to 6.9 has them as macros, which BTF does not carry.
 _OLD_TYPES = {"PG_offline": 0x100, "PG_table": 0x200, "PAGE_TYPE_BASE": 0xF0000000}

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from pagewalk.arch import ARCHES
 from pagewalk.arch.x86_64 import DEVMAP_TO_6_5, DEVMAP_TO_6_14, FRAME, SAVED_DIRTY
 from pagewalk.errors import Unsupported
-from pagewalk.kmem import frames as struct_pages
 from pagewalk.kmem.directmap import (
     DirectMap,
     MemMap,
@@ -20,6 +19,7 @@ from pagewalk.kmem.directmap import (
     own_mm,
     translate,
 )
+from pagewalk.kmem.frames import StructPages, open_frame_map, sample
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.shortcuts import Shortcuts
 from pagewalk.kmem.task import read_mm
@@ -121,15 +121,15 @@ def open_machine(kernel: Kernel, *, loads: bool = False) -> Machine:
         mem_map = find_mem_map(kernel, direct_map)
         zero = find_zero_frames(kernel, direct_map)
         arch = paging_format(direct_map)
-        frame_map = struct_pages.open_frame_map(kernel, mem_map, zero, arch if loads else None)
+        frame_map = open_frame_map(kernel, mem_map, zero)
+        shortcuts = Shortcuts(kernel.btf, arch, frame_map.layout, mem_map) if loads else None
         own = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        frames, notes = choose_frames(frame_map, written_frame(kernel, direct_map, own))
+        pages = StructPages(frame_map, shortcuts)
+        frames, notes = choose_frames(pages, written_frame(kernel, direct_map, own))
     except BaseException:
         kernel.close()
         raise
-    return Machine(
-        kernel, direct_map, mem_map, arch, frames, zero.small, notes, frame_map.shortcuts
-    )
+    return Machine(kernel, direct_map, mem_map, arch, frames, zero.small, notes, shortcuts)
 
 
 def written_frame(kernel: Kernel, direct_map: DirectMap, own: mmap.mmap) -> int:
@@ -140,10 +140,8 @@ def written_frame(kernel: Kernel, direct_map: DirectMap, own: mmap.mmap) -> int:
     return phys // PAGE
 
 
-def choose_frames(
-    frames: struct_pages.FrameMap, own: int
-) -> tuple[FrameReader, tuple[Withheld, ...]]:
-    """Return struct pages as the frame database where they agree with the kernel's own files.
+def choose_frames(pages: StructPages, own: int) -> tuple[FrameReader, tuple[Withheld, ...]]:
+    """Return ``pages`` as the frame database where they agree with the kernel's own files.
 
     The files are asked about a sample of frames; ``own`` is as Frames.proved has it. Where they
     may not be read (only root may) nothing contradicts, and the walk says that nothing confirmed
@@ -154,11 +152,11 @@ def choose_frames(
     except FileNotFoundError:
         why = "; ".join(why_missing("/proc/kpageflags", "CONFIG_PROC_PAGE_MONITOR"))
         said = f"struct page was read, but nothing confirms it: {why}"
-        return struct_pages.StructPages(frames), (UNCONFIRMED._replace(why=said),)
+        return pages, (UNCONFIRMED._replace(why=said),)
     except OSError:
-        return struct_pages.StructPages(frames), (UNCONFIRMED,)
-    agreement = compare(frames, kpage, struct_pages.sample())
+        return pages, (UNCONFIRMED,)
+    agreement = compare(pages.frames, kpage, sample())
     if len(agreement.flags) or len(agreement.mapcount) or not agreement.compared:
         return kpage, (CONTRADICTED,)
     kpage.close()
-    return struct_pages.StructPages(frames), ()
+    return pages, ()

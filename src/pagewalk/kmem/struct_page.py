@@ -7,19 +7,24 @@ knows how this kernel lays struct page out.
 from __future__ import annotations
 
 import errno as errnos
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from pagewalk.kmem.directmap import MemMap
 from pagewalk.kmem.kernel import Kernel
-from pagewalk.kmem.layout import Layout, kpf
+from pagewalk.kmem.layout import (
+    COUNT_SHIFT,
+    FLAG_BITS,
+    INITIALISED,
+    KIND_SHIFT,
+    TAIL,
+    Layout,
+    kpf,
+)
 from pagewalk.kmem.memory import I32, read_structs
 from pagewalk.kmem.zero import ZeroFrames
 from pagewalk.pages import I64, U8, U32, U64, Bool
-
-if TYPE_CHECKING:
-    from pagewalk.kmem.shortcuts import Shortcuts
 
 _TAG = np.uint64(1)
 # Up to this, _mapcount is a page type and no count (page_type_has_type).
@@ -30,12 +35,6 @@ _UNMAPPED = np.uint32(0xFFFFFFFF)
 _KIND, _ANON = np.uint8(3), np.uint8(1)
 _KIND_SHIFT = np.uint64(62)
 _KIND_BITS = np.array([0, kpf("anon"), 0, kpf("anon") | kpf("ksm")], np.uint64)
-
-# A condensed struct page: the low bits of the flags, then whether the page was ever initialised,
-# whether it is a tail, and the kind of its mapping; the upper half is _mapcount as it stands.
-FLAG_BITS = 28
-INITIALISED, TAIL = np.uint64(1 << FLAG_BITS), np.uint64(1 << FLAG_BITS + 1)
-KIND_SHIFT, COUNT_SHIFT = FLAG_BITS + 2, 32
 
 # What read_frames says in flags: /proc/kpageflags less buddy, nopage, arch_2 and arch_3, which
 # takes more than the page's own struct page, and less bits gone long ago.
@@ -77,7 +76,6 @@ class FrameMap(NamedTuple):
     mem_map: MemMap
     layout: Layout
     zero: ZeroFrames
-    shortcuts: Shortcuts | None = None
 
 
 def put_rows(out: FrameRows, rows: slice | I64, part: FrameRows) -> None:
