@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.account import Table
 from pagewalk.eligible import UNKNOWN, eligible
 from pagewalk.errors import PagewalkError
 from pagewalk.kmem.mappings import Mappings, read_mappings
@@ -47,13 +46,6 @@ class Particulars(NamedTuple):
     def eligible(self, row: int) -> int | None:
         """Return THPeligible of a VMA, 0 or 1, None where it is withheld."""
         return told(self.thp_eligible, row)
-
-
-def with_particulars(table: Table, source: Source) -> Table:
-    """Return ``table``, of a walk of ``source``, with the particulars of its VMAs."""
-    found, why = read_particulars(source, table.vmas)
-    table.outcome.withheld.extend(why)
-    return table._replace(particulars=found)
 
 
 def told(column: I64, row: int) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from pagewalk.pages import I64, U64, Backing, Bool, Flag, Pages, State, VMAs, Wi
 from pagewalk.proc.kernel import has_protection_keys, release
 from pagewalk.states import has, hwpoison, lazyfree
 from pagewalk.walking import Walk
+
+if TYPE_CHECKING:
+    from pagewalk.sources import Source
 
 DETAILS = (
     Column("pss_dirty", "PSS DIRTY", "PSS of dirty pages"),
@@ -248,6 +252,15 @@ def protection_key(vmas: VMAs, row: int) -> int | None:
     if vmas.flags is None or not has_protection_keys():
         return None
     return int(vmas.flags[row] >> VM_PKEY_SHIFT & VM_PKEY_MASK)
+
+
+def with_particulars(table: Table, source: Source) -> Table:
+    """Return ``table``, of a walk of ``source``, with the particulars of its VMAs."""
+    from pagewalk.particulars import read_particulars
+
+    found, why = read_particulars(source, table.vmas)
+    table.outcome.withheld.extend(why)
+    return table._replace(particulars=found)
 
 
 def others(table: Table, row: int) -> dict[str, int | None]:

@@ -11,8 +11,7 @@ import pytest
 import pagewalk
 from pagewalk.account import Table
 from pagewalk.census import count_swap_users
-from pagewalk.particulars import with_particulars
-from pagewalk.smaps import OTHER_FIELDS, SMAPS_FIELDS, by_field, others, vmflags
+from pagewalk.smaps import OTHER_FIELDS, SMAPS_FIELDS, by_field, others, vmflags, with_particulars
 from tests.kernel_says import VmaSays, parse_smaps, read_smaps, read_status_kib, smaps_text
 from tests.live.bracket import Seen, living_thread, settle, working_sources
 from tests.machine import prepared

@@ -31,7 +31,7 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
     from pagewalk.census import count_swap_users
     from pagewalk.errors import BadRequest
     from pagewalk.render import view
-    from pagewalk.smaps import DETAILS, SMAPS_FIELDS, by_field
+    from pagewalk.smaps import DETAILS, SMAPS_FIELDS, by_field, with_particulars
     from pagewalk.walking import walk
 
     request = Request(**options)  # type: ignore[arg-type]
@@ -54,8 +54,6 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
         users = count_swap_users(source.name) if counted else None
         table = by_field(walked, users) if everything or detailed else by_vma(walked)
         if everything:
-            from pagewalk.particulars import with_particulars
-
             table = with_particulars(table, source)
         if not counts and None in table.totals.values():
             from pagewalk.rollup import ask_rollup  # as in show
