@@ -18,7 +18,7 @@ import ctypes, os, struct, sys
 from pagewalk.errors import PagewalkError
 from pagewalk.kmem.directmap import find_direct_map, find_mem_map
 from pagewalk.kmem.live import open_bpf
-from pagewalk.kmem.refusal import BPF_SYSCALL
+from pagewalk.kmem.syscall import BPF_SYSCALL
 from pagewalk.kmem.task import find_task
 
 libc = ctypes.CDLL(None, use_errno=True)

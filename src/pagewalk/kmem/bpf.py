@@ -18,9 +18,10 @@ import numpy as np
 from pagewalk.kmem import asm, refusal
 from pagewalk.kmem.asm import R0, R1, R2, R3, R4, R6, R7, R8, R9
 from pagewalk.kmem.memory import I32, PAGE, Batch, refuse_address
-from pagewalk.kmem.syscall import create_array, load_program
+from pagewalk.kmem.syscall import BPF_SYSCALL, create_array, load_program
 from pagewalk.pages import U32, U64
 from pagewalk.proc.kernel import architecture
+from pagewalk.proc.rights import read_rights
 
 # include/uapi/linux/bpf.h
 _GET_CURRENT_TASK, _PROBE_READ_KERNEL = 35, 113
@@ -80,15 +81,15 @@ class BpfMemory:
 
     def __init__(self) -> None:
         machine = architecture()
-        if machine not in refusal.BPF_SYSCALL:
-            raise refusal.refuse_machine(machine)
+        if machine not in BPF_SYSCALL:
+            raise refusal.refuse_machine(machine, BPF_SYSCALL)
         self._fds: list[int] = []
         try:
             self._open()
             self._run(0)
         except OSError as error:
             self.close()
-            raise refusal.explain(error, refusal.read_rights()) from error
+            raise refusal.explain(error, read_rights()) from error
         self.current = int(self._head[1])
 
     def _open(self) -> None:

@@ -16,10 +16,10 @@ import numpy as np
 
 from pagewalk.errors import SourceUnavailable
 from pagewalk.kmem.memory import I32, Batch, refuse_address
-from pagewalk.kmem.refusal import read_rights
 from pagewalk.pages import I64, U8, U32, U64
 from pagewalk.proc.files import decode_name
 from pagewalk.proc.refusals import why_missing
+from pagewalk.proc.rights import read_rights
 
 PATH = "/proc/kcore"
 

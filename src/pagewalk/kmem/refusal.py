@@ -4,60 +4,12 @@ from __future__ import annotations
 
 import errno as errnos
 import os
-from typing import NamedTuple
+from collections.abc import Collection
 
 from pagewalk.errors import SourceUnavailable
-from pagewalk.proc.files import decode_name, numbers, read_bytes
-from pagewalk.proc.kernel import architecture
-from pagewalk.proc.refusals import is_initial
-
-# bpf(2)'s number; include/uapi/asm-generic/unistd.h for the two newer architectures.
-BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
-
-# include/uapi/linux/capability.h
-_CAPABILITIES = {"CAP_SYS_RAWIO": 17, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+from pagewalk.proc.rights import Rights, is_initial
 
 _GRANT = "run as root, or grant CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)"
-
-
-class Rights(NamedTuple):
-    """Hold what decides over bpf(2): the machine, and this process's own standing.
-
-    ``seccomp`` is the mode of /proc/self/status (0 none, 2 filter); ``lockdown`` the active mode
-    ("" when the kernel has no lockdown); ``uid_map`` the text of /proc/self/uid_map; ``effective``
-    the CapEff mask.
-    """
-
-    machine: str
-    seccomp: int
-    lockdown: str
-    uid_map: bytes
-    effective: int
-
-    def has(self, capability: str) -> bool:
-        """Tell whether ``capability`` is effective."""
-        return bool(self.effective >> _CAPABILITIES[capability] & 1)
-
-
-def _contents(path: str) -> bytes:
-    try:
-        return read_bytes(path)
-    except OSError:
-        return b""
-
-
-def read_rights(root: str = "/") -> Rights:
-    """Read this process's rights; ``root`` is where proc and sys lie."""
-    status = _contents(f"{root}/proc/self/status")
-    lockdown = _contents(f"{root}/sys/kernel/security/lockdown")
-    return Rights(
-        machine=architecture(),
-        seccomp=(numbers(status, b"Seccomp") or [0])[0],
-        # "none [integrity] confidentiality": the brackets mark the active one.
-        lockdown=decode_name(lockdown.partition(b"[")[2].partition(b"]")[0]),
-        uid_map=_contents(f"{root}/proc/self/uid_map"),
-        effective=(numbers(status, b"CapEff", 16) or [0])[0],
-    )
 
 
 def missing_capabilities(rights: Rights) -> list[str]:
@@ -111,9 +63,8 @@ def _leftover(error: OSError) -> tuple[str, str]:
     return "the rights suffice, so a security module may forbid it", "ask `dmesg` or the audit log"
 
 
-def refuse_machine(machine: str) -> SourceUnavailable:
-    """Say that bpf(2)'s number is not known for ``machine``."""
-    known = ", ".join(BPF_SYSCALL)
+def refuse_machine(machine: str, known: Collection[str]) -> SourceUnavailable:
+    """Say that bpf(2)'s number on ``machine`` is not among those ``known``."""
     return SourceUnavailable(
-        "ebpf", f"it is not made for {machine} (only {known})", "take --source procfs"
+        "ebpf", f"it is not made for {machine} (only {', '.join(known)})", "take --source procfs"
     )

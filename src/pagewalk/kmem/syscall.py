@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.kmem import refusal
 from pagewalk.pages import U8
 from pagewalk.proc.kernel import architecture
+
+# bpf(2)'s number; include/uapi/asm-generic/unistd.h for the two newer architectures.
+BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 
 # include/uapi/linux/bpf.h
 _MAP_CREATE, _PROG_LOAD, _PROG_TEST_RUN = 0, 5, 10
@@ -86,7 +88,7 @@ def _attr(fields: bytes) -> ctypes.Array[ctypes.c_char]:
     return ctypes.create_string_buffer(fields, _ATTR_BYTES)
 
 
-_NUMBER = refusal.BPF_SYSCALL.get(architecture(), -1)
+_NUMBER = BPF_SYSCALL.get(architecture(), -1)
 
 
 def _bpf(

@@ -14,12 +14,8 @@ from pagewalk.proc import kernel, swap
 from pagewalk.proc.frames import open_frames
 from pagewalk.proc.namespace import REMEDY, own_numbers
 from pagewalk.proc.pagemap import GUARD, PAGE, PFN_BITS, can_scan
-from pagewalk.proc.refusals import (
-    has_capability,
-    hides_processes,
-    in_initial_user_namespace,
-    why_missing,
-)
+from pagewalk.proc.refusals import why_missing
+from pagewalk.proc.rights import has_capability, hides_processes, in_initial_user_namespace
 
 AVERAGED = (6, 15)  # the first kernel that has CONFIG_NO_PAGE_MAPCOUNT
 CONFIGURATION = "/proc/config.gz (CONFIG_IKCONFIG_PROC) or /boot/config-*"

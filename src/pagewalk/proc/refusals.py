@@ -8,50 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pagewalk.errors import NotPermitted, PagewalkError, ProcessGone, SourceUnavailable
-from pagewalk.proc.files import lines, numbers, read_bytes, words
-from pagewalk.proc.mounts import parse_mounts
+from pagewalk.proc.files import numbers, read_bytes, words
+from pagewalk.proc.rights import (
+    has_capability,
+    hides_processes,
+    in_initial_user_namespace,
+    proc_options,
+    reads_any_file,
+)
 
 PF_EXITING = 0x00000004  # include/linux/sched.h
-
-CAPABILITIES = {
-    "CAP_DAC_OVERRIDE": 1,
-    "CAP_DAC_READ_SEARCH": 2,
-    "CAP_SYS_RAWIO": 17,
-    "CAP_SYS_PTRACE": 19,
-    "CAP_SYS_ADMIN": 21,
-    "CAP_PERFMON": 38,
-    "CAP_BPF": 39,
-    "CAP_CHECKPOINT_RESTORE": 40,
-}
-
-
-def effective_capabilities() -> int:
-    """Return this thread's CapEff as a bit mask (Documentation/filesystems/proc.rst, status)."""
-    return (numbers(read_bytes("/proc/self/status"), b"CapEff", 16) or [0])[0]
-
-
-def has_capability(name: str) -> bool:
-    """Return whether ``name`` is effective here and counts: the user namespace is the first."""
-    return bool(effective_capabilities() >> CAPABILITIES[name] & 1) and in_initial_user_namespace()
-
-
-def reads_any_file() -> bool:
-    """Return whether a file's mode means nothing to us; needed for other users' mode 0400."""
-    return has_capability("CAP_DAC_OVERRIDE") or has_capability("CAP_DAC_READ_SEARCH")
-
-
-def in_initial_user_namespace() -> bool:
-    """Return whether this process lives in a namespace that maps all 2**32 - 1 uids to itself."""
-    try:
-        return is_initial(read_bytes("/proc/self/uid_map"))
-    except OSError:
-        return True
-
-
-def is_initial(uid_map: bytes) -> bool:
-    """Return whether a uid_map file is that of the first user namespace."""
-    return [words(line) for line in lines(uid_map, "uid_map")] == [[b"0", b"0", b"4294967295"]]
-
 
 @contextmanager
 def reading(pid: int, name: str, dirfd: int | None = None) -> Iterator[None]:
@@ -138,25 +104,6 @@ def alive(dirfd: int) -> bool:
     finally:
         os.close(fd)
     return state not in (b"Z", b"X") and not int(rest[5]) & PF_EXITING
-
-
-def proc_options() -> frozenset[bytes]:
-    """Return the options that /proc is mounted with, none if they cannot be read."""
-    try:
-        mounts = parse_mounts(read_bytes("/proc/self/mountinfo"))
-    except OSError:
-        return frozenset()
-    options: list[bytes] = []
-    for mount in mounts:
-        if mount.point == b"/proc" and mount.kind == b"proc":
-            options = mount.options  # a later mount covers an earlier one
-    return frozenset(options)
-
-
-def hides_processes() -> bool:
-    """Return whether this /proc is mounted so that other users' processes are not listed."""
-    hiding = {b"hidepid=2", b"hidepid=invisible", b"hidepid=ptraceable", b"hidepid=4"}
-    return not hiding.isdisjoint(proc_options())
 
 
 def why_missing(path: str, symbol: str) -> tuple[str, str]:

@@ -33,12 +33,8 @@ from pagewalk.proc.counters import read_status
 from pagewalk.proc.frames import Frames, open_frames, read_frames
 from pagewalk.proc.kernel import read_config, read_facts, release, swap_types
 from pagewalk.proc.maps import LastMaps, internal_filesystems, parse_mountinfo
-from pagewalk.proc.refusals import (
-    has_capability,
-    in_initial_user_namespace,
-    reading,
-    why_missing,
-)
+from pagewalk.proc.refusals import reading, why_missing
+from pagewalk.proc.rights import has_capability, in_initial_user_namespace
 from pagewalk.proc.stall import Slice, Stall, read_slices
 from pagewalk.proc.swap import Evicted, ask_cachestat
 from pagewalk.proc.target import Target
