@@ -29,7 +29,8 @@ import numpy as np
 from pagewalk.arch import ARCHES
 from pagewalk.btf import Btf
 from pagewalk.errors import NotInBtf, PagewalkError
-from pagewalk.paging import Era, SwapTypes
+from pagewalk.paging import Era
+from pagewalk.soft import SwapTypes
 from tests import samples
 
 PATIENCE_S = 5.0

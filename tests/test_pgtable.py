@@ -8,8 +8,9 @@ import pytest
 from pagewalk.arch import ARCHES
 from pagewalk.errors import BadRequest
 from pagewalk.pages import U64, Flag
-from pagewalk.paging import LEVEL_NAMES, Arch, Era, SwapTypes
+from pagewalk.paging import LEVEL_NAMES, Arch, Era
 from pagewalk.pgtable import Entries, Why, walk_tables
+from pagewalk.soft import SwapTypes
 from pagewalk.tally import Kind, Memo, count_tables
 from tests.memory import DATA, PAGE, SLOTS, TABLE, Memory, chain
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from pagewalk.arch import ARCHES
 from pagewalk.pages import Flag
-from pagewalk.paging import Arch, Era, SwapTypes
+from pagewalk.paging import Arch, Era
 from pagewalk.pgtable import Entries, Why, walk_tables
+from pagewalk.soft import SwapTypes
 from pagewalk.tally import Kind, Memo, count_tables
 from tests.memory import Memory
 

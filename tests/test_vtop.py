@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pagewalk.arch import ARCHES
 from pagewalk.errors import BadTable
 from pagewalk.pages import Flag
-from pagewalk.paging import Arch, Era, SwapTypes
+from pagewalk.paging import Arch, Era
 from pagewalk.pgtable import Why, walk_tables
+from pagewalk.soft import SwapTypes
 from pagewalk.vtop import Trace, compare, hole_around, spell_pagemap, trace
 from tests.memory import DATA, PAGE, TABLE, Memory, chain
 from tests.test_pgtable_properties import EDGES, FIVE, FOUR, GRAPHS, laid_out

@@ -8,8 +8,9 @@ from pagewalk.address import holder_of
 from pagewalk.arch import ARCHES
 from pagewalk.flags import KPF
 from pagewalk.pages import State, VMAs
-from pagewalk.paging import Arch, Era, SwapTypes
+from pagewalk.paging import Arch, Era
 from pagewalk.remarks import remarks
+from pagewalk.soft import SwapTypes
 from pagewalk.vtop import Frame, Opinion, Translation, trace
 from tests.by_hand import BIG, HEAP, MEMFD, PAGE, PROGRAM, VMAS
 from tests.memory import DATA, TABLE, Memory

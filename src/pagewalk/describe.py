@@ -22,6 +22,7 @@ from pagewalk.pages import (
     State,
 )
 from pagewalk.proc.pagemap import PAGE
+from pagewalk.soft import unpack
 from pagewalk.where import ENTRY_FLAGS
 
 STATE_LABELS = [state.label for state in State]
@@ -81,10 +82,11 @@ def swap_place(rows: Pages, before: str, between: str, after: str, otherwise: st
     other = pieces.text(otherwise, count)
     if rows.pfn is None:
         return other
+    kind, offset = unpack(rows.pfn)
     place = np.concatenate(
         [
-            pieces.text(before, count), pieces.decimal(rows.pfn & np.uint64(31)),
-            pieces.text(between, count), pieces.decimal(rows.pfn >> np.uint64(5)),
+            pieces.text(before, count), pieces.decimal(kind),
+            pieces.text(between, count), pieces.decimal(offset),
             pieces.text(after, count),
         ],
         axis=1,

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from pagewalk.soft import SwapTypes, swap_types
+
 
 class Facts(NamedTuple):
     """One kernel, and the machine that it runs on.
@@ -35,6 +37,11 @@ class Facts(NamedTuple):
     def protection_keys(self) -> bool:
         """Return whether the CPU has protection keys and the kernel uses them."""
         return self.read_protection_keys()
+
+    @property
+    def swap_types(self) -> SwapTypes:
+        """Return which type numbers of software entries mean what."""
+        return swap_types(self.release, self.config)
 
     @property
     def huge_size(self) -> int:

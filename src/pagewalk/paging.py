@@ -1,15 +1,13 @@
-"""What a paging format is: levels, entries and swap types as data, for one walk over them all."""
+"""What a paging format is: levels and entries as data, for one walk over them all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
-
 from pagewalk.errors import BadRequest
-from pagewalk.pages import U32, U64, Bool, Flag
+from pagewalk.pages import U32, U64, Bool
+from pagewalk.soft import SwapTypes
 
 LEVEL_NAMES = {1: "PTE", 2: "PMD", 3: "PUD", 4: "P4D", 5: "PGD"}
 
@@ -33,50 +31,6 @@ class Level(NamedTuple):
     def span(self) -> int:
         """Return the bytes that one whole table of this level maps."""
         return 1 << (self.shift + self.bits)
-
-
-class SwapTypes(NamedTuple):
-    """Which type numbers of a non-present entry mean what, on one kernel.
-
-    Types below ``swapfiles`` are swap devices. The other ranges depend on the release and on three
-    configuration symbols (see ``counted``); a type in none of them is kept as Flag.SOFT alone.
-    The default holds for every kernel: 22 is the smallest MAX_SWAPFILES.
-    Source: include/linux/swap.h.
-    """
-
-    swapfiles: int = 22
-    hwpoison: range = range(0)
-    migration: range = range(0)
-    device: range = range(0)
-    marker: range = range(0)
-    swapin_error: range = range(0)
-
-    @classmethod
-    def counted(
-        cls, hwpoison: int, migration: int, device: int, marker: int, swapin_error: int = 0
-    ) -> SwapTypes:
-        """Return the ranges of a kernel that has so many types of each kind, 0 if not built in.
-
-        They fill the 32 types from the top, in this order (include/linux/swap.h, MAX_SWAPFILES).
-        """
-        counts = (hwpoison, migration, device, marker, swapin_error)
-        edge = [32 - sum(counts[i:]) for i in range(len(counts) + 1)]
-        return cls(edge[0], *(range(a, b) for a, b in pairwise(edge)))
-
-    def flags(self) -> U32:
-        """Return u32[32], the Flag bits of each type number."""
-        words = np.full(32, Flag.SOFT.value, np.uint32)
-        words[: self.swapfiles] |= np.uint32(Flag.SWAP)
-        for flag, types in (
-            (Flag.HWPOISON, self.hwpoison),
-            (Flag.MIGRATION, self.migration),
-            (Flag.DEVICE, self.device),
-            (Flag.MARKER, self.marker),
-            # 6.2 made this type the marker that is now called poison
-            (Flag.MARKER | Flag.HWPOISON, self.swapin_error),
-        ):
-            words[types.start : types.stop] |= np.uint32(flag)
-        return words
 
 
 class Era(NamedTuple):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pagewalk import soft
 from pagewalk.errors import BadTable
 from pagewalk.pages import Flag, Leaves, State, VMAs
 from pagewalk.paging import Arch, Level
@@ -20,7 +21,7 @@ ALL = Flag(int(RIGHTS))
 NOTHING = Flag(0)
 
 # A pagemap word (Documentation/admin-guide/mm/pagemap.rst).
-PRESENT, SOFT, PAYLOAD, TYPE_BITS = 1 << 63, 1 << 62, (1 << 55) - 1, 5
+PRESENT, SOFT, PAYLOAD = 1 << 63, 1 << 62, (1 << 55) - 1
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ def compare(arch: Arch, found: Trace, word: int) -> Opinion:
         payload = found.pfn
     else:
         kind, offset = (int(part[0]) for part in arch.soft(arch, np.array([last.entry], np.uint64)))
-        payload = kind | (found.pfn or offset) << TYPE_BITS
+        payload = soft.pack(kind, found.pfn or offset)
     if word & PAYLOAD != payload:
         return Opinion(word, False, f"the page tables give {payload:#x} where it has a payload")
     return Opinion(word, True)
@@ -258,7 +259,7 @@ def spell_pagemap(word: int | None) -> str:
     if word & PRESENT:
         return f"present, frame {payload:#x}" if payload else "present, its frame is hidden"
     if word & SOFT:
-        kind, offset = payload & (1 << TYPE_BITS) - 1, payload >> TYPE_BITS
+        kind, offset = soft.unpack(payload)
         return f"swap or the like, type {kind}, offset {offset}"
     return "no page"
 

@@ -8,7 +8,8 @@ import pytest
 from pagewalk.arch import ARCHES
 from pagewalk.arch.x86_64 import DEVMAP_TO_6_5, DEVMAP_TO_6_14, SAVED_DIRTY
 from pagewalk.pages import Flag
-from pagewalk.paging import Arch, Era, Level, SwapTypes
+from pagewalk.paging import Arch, Era, Level
+from pagewalk.soft import SwapTypes
 
 ONES = (1 << 64) - 1
 # The 6.18 kernel of which the raw words below were recorded: no hwpoison, no device types, so

@@ -1,4 +1,4 @@
-"""The type numbers of swap entries, by release and configuration (include/linux/swap.h)."""
+"""What the running kernel says that it is."""
 
 from __future__ import annotations
 
@@ -10,66 +10,6 @@ import sys
 import pytest
 
 from pagewalk.proc import kernel
-from pagewalk.proc.kernel import swap_types
-
-FULL = {
-    "CONFIG_MEMORY_FAILURE": "y", "CONFIG_MIGRATION": "y", "CONFIG_DEVICE_PRIVATE": "y",
-    "CONFIG_PTE_MARKER": "y",
-}
-THIS = {"CONFIG_MIGRATION": "y", "CONFIG_PTE_MARKER": "y"}
-
-
-@pytest.mark.parametrize(
-    ("release", "config", "swap", "hwpoison", "migration", "device", "marker"),
-    [
-        # MAX_SWAPFILES = 32 less the numbers in use, which follow in this order.
-        ((4, 14), FULL, 27, [27], [28, 29], [30, 31], []),
-        ((5, 4), FULL, 27, [27], [28, 29], [30, 31], []),
-        ((5, 15), FULL, 25, [25], [26, 27], [28, 29, 30, 31], []),
-        ((6, 8), FULL, 23, [23], [24, 25, 26], [27, 28, 29, 30], [31]),
-        ((6, 14), FULL, 23, [23], [24, 25, 26], [27, 28, 29, 30], [31]),
-        ((6, 18), FULL, 24, [24], [25, 26, 27], [28, 29, 30], [31]),
-        # A kernel without poison and device memory: migration is 28 to 30.
-        ((6, 18), THIS, 28, [], [28, 29, 30], [], [31]),
-        ((6, 18), {}, 31, [], [], [], [31]),
-    ],
-)
-def test_types_above_the_swap_devices(
-    release: tuple[int, int], config: dict[str, str], swap: int, hwpoison: list[int],
-    migration: list[int], device: list[int], marker: list[int]
-) -> None:
-    types = swap_types(release, config)
-    found = (types.hwpoison, types.migration, types.device, types.marker)
-    assert [list(r) for r in found] == [hwpoison, migration, device, marker]
-    assert types.swapfiles == swap
-
-
-def test_in_6_1_the_marker_is_type_30_and_a_failed_swapin_31() -> None:
-    types = swap_types((6, 1), FULL)
-    assert (types.swapfiles, list(types.marker), list(types.swapin_error)) == (22, [30], [31])
-    assert list(types.migration) == [23, 24, 25]
-    assert list(types.device) == [26, 27, 28, 29]
-    without = swap_types((6, 1), {"CONFIG_MIGRATION": "y"})
-    assert (without.swapfiles, list(without.migration)) == (28, [28, 29, 30])
-    assert len(without.marker) == 0
-
-
-@pytest.mark.parametrize("release", [(5, 15), (6, 1), (6, 8), (6, 18)])
-def test_without_the_configuration_only_the_sure_types_are_known(release: tuple[int, int]) -> None:
-    types = swap_types(release, None)
-    assert types.swapfiles == 22  # the least that any kernel leaves
-    assert [*types.hwpoison, *types.migration, *types.device] == []
-    assert list(types.marker) == ([31] if release >= (6, 8) else [])
-
-
-@pytest.mark.parametrize("config", [FULL, THIS, {}, None])
-@pytest.mark.parametrize("release", [(4, 14), (5, 4), (5, 15), (6, 1), (6, 8), (6, 14), (6, 18)])
-def test_no_type_means_two_things(release: tuple[int, int], config: dict[str, str] | None) -> None:
-    types = swap_types(release, config)
-    others = (types.hwpoison, types.migration, types.device, types.marker, types.swapin_error)
-    claimed = [*range(types.swapfiles), *(number for numbers in others for number in numbers)]
-    assert len(claimed) == len(set(claimed))
-    assert set(claimed) <= set(range(32))
 
 
 def test_this_kernels_release_and_machine_are_uname_s() -> None:

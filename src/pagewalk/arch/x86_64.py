@@ -9,6 +9,7 @@ from functools import cache
 
 import numpy as np
 
+from pagewalk import soft
 from pagewalk.flags import X86_PTE, Bit, names
 from pagewalk.pages import U32, U64, Bool, Flag
 from pagewalk.paging import Arch, Era, Level
@@ -35,9 +36,6 @@ _LOW = {
     Flag.UFFD_WP: UFFD_WP,
     Flag.SOFT_DIRTY: SOFT_DIRTY,
 }
-
-# What a marker's offset bits say (include/linux/swapops.h, PTE_MARKER_*); they combine.
-_MARKER = {1: Flag.UFFD_WP, 2: Flag.HWPOISON, 4: Flag.GUARD}
 
 
 # The flags of a leaf by its low 12 bits: one look-up in place of a dozen passes.
@@ -128,23 +126,18 @@ def _decode(arch: Arch, entry: U64, level: Level) -> tuple[U32, U64]:
         # Against L1TF the frame of every entry without bit 0 is stored inverted.
         pfn[odd] = (~entry[odd] & frame) >> np.uint64(arch.page_shift)
         flags[odd] &= ~np.uint32(Flag.EXEC)
-        soft = odd[(flags[odd] & np.uint32(Flag.PRESENT)) == 0]
-        flags[soft], pfn[soft] = _decode_soft(arch, entry[soft], level)
+        rows = odd[(flags[odd] & np.uint32(Flag.PRESENT)) == 0]
+        flags[rows], pfn[rows] = _decode_soft(arch, entry[rows], level)
     return flags, pfn
 
 
 def _decode_soft(arch: Arch, entry: U64, level: Level) -> tuple[U32, U64]:
-    kind, offset = _soft(arch, entry)
-    flags = arch.era.swap.flags()[kind]
+    flags, pfn = soft.decode(arch.era.swap, *_soft(arch, entry))
     flags[entry & np.uint64(SWAP_SOFT_DIRTY) != 0] |= np.uint32(Flag.SOFT_DIRTY)
     flags[entry & np.uint64(SWAP_UFFD_WP) != 0] |= np.uint32(Flag.UFFD_WP)
     if level.number > 1:
         flags |= np.uint32(Flag.HUGE)
-    marker = (flags & np.uint32(Flag.MARKER)) != 0
-    framed = ~marker & ((flags & np.uint32(Flag.MIGRATION | Flag.DEVICE | Flag.HWPOISON)) != 0)
-    for bit, flag in _MARKER.items():
-        flags[marker & (offset & np.uint64(bit) != 0)] |= np.uint32(flag)
-    return flags, np.where(framed, offset & np.uint64(_soft_frame(arch)), 0).astype(np.uint64)
+    return flags, pfn & np.uint64(_soft_frame(arch))
 
 
 # A software entry's frame: above it migration keeps young and dirty (SWP_PFN_BITS in
@@ -200,23 +193,14 @@ def _describe_soft(
     arch: Arch, entry: int, level: Level, flags: Flag, pfn: int
 ) -> list[tuple[str, int | str]]:
     kind, offset = (int(column[0]) for column in _soft(arch, np.array([entry], np.uint64)))
-    words = {
-        Flag.MARKER: "marker",
-        Flag.SWAP: "swap",
-        Flag.MIGRATION: "migration",
-        Flag.DEVICE: "device",
-        Flag.HWPOISON: "hwpoison",
-    }
-    name = next((word for flag, word in words.items() if flag in flags), "software entry")
-    marks = [flag.name.lower() for bit, flag in _MARKER.items() if offset & bit and flag.name]
     low = {SWAP_SOFT_DIRTY: "soft_dirty", SWAP_UFFD_WP: "uffd_wp", SWAP_EXCLUSIVE: "exclusive"}
     rest = [low.get(1 << n, f"bit{n}") for n in range(9) if entry >> n & 1]
     return [
-        ("kind", name),
+        ("kind", soft.kind_name(flags)),
         ("type", kind),
         ("offset", offset),
         *([("pfn", pfn)] if pfn else []),
-        *([("marks", " ".join(marks))] if Flag.MARKER in flags else []),
+        *([("marks", " ".join(soft.mark_names(offset)))] if Flag.MARKER in flags else []),
         ("bits", " ".join(rest)),
     ]
 

@@ -28,7 +28,7 @@ from pagewalk.kmem.zero import find_zero_frames
 from pagewalk.pages import Withheld
 from pagewalk.paging import Arch, Era
 from pagewalk.proc.frames import FrameReader, open_frames
-from pagewalk.proc.kernel import architecture, read_config, release, swap_types
+from pagewalk.proc.kernel import read_facts
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.refusals import why_missing
 from pagewalk.proc.zones import Memory, read_memory
@@ -70,16 +70,17 @@ def paging_format(direct_map: DirectMap) -> Arch:
     do not move PTE bits within one. (6.6: x86/mm: Introduce _PAGE_SAVED_DIRTY; 6.15 on: fsdax
     pages are ordinary ones, without a DEVMAP bit.)
     """
-    name = architecture()
+    facts = read_facts()
+    name = facts.architecture
     if name not in ARCHES:
         raise Unsupported(f"page-table format for {name} in pagewalk", "x86_64")
-    now = release()
+    now = facts.release
     era = Era(
         physical_bits=direct_map.phys_mask.bit_length(),
         encryption=FRAME & ~direct_map.phys_mask,
         saved_dirty=SAVED_DIRTY if now >= (6, 6) else 0,
         devmap=DEVMAP_TO_6_5 if now < (6, 6) else DEVMAP_TO_6_14 if now < (6, 15) else 0,
-        swap=swap_types(now, read_config()),
+        swap=facts.swap_types,
     )
     return ARCHES[name].on(direct_map.levels, bounded(era))
 

@@ -77,6 +77,7 @@ from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
 from pagewalk.ranges import differing, holder
 from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Entries
+from pagewalk.soft import pack
 from pagewalk.states import HOLE_STATES, ORDINARY, classify, has
 from pagewalk.tally import Gaps, Memo, Plain, count_by_reading, count_tables, sweep
 
@@ -333,10 +334,10 @@ class KernelSource:
         plain = leaves.flags & (PRESENT | np.uint32(Flag.SPECIAL)) == PRESENT
         leaves.flags[plain] |= np.uint32(Flag.NORMAL)
         soft = np.flatnonzero(leaves.flags & np.uint32(Flag.SWAP | Flag.MARKER) != 0)
-        if len(soft):  # as pagemap gives it: type | offset << 5
+        if len(soft):
             assert leaves.pfn is not None
             kind, offset = self.machine.arch.soft(self.machine.arch, leaves.entry[soft])
-            leaves.pfn[soft] = kind | offset << np.uint64(5)
+            leaves.pfn[soft] = pack(kind, offset)
         hugetlb = present & (vmas.backing[row] == Backing.HUGETLB.value)
         if hugetlb.any():
             self.mark_exclusive(leaves, np.flatnonzero(hugetlb))

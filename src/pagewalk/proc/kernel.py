@@ -1,16 +1,14 @@
-"""What this kernel is: its release, its configuration, and the numbers that follow from them."""
+"""What this kernel is: its release, its configuration and its architecture."""
 
 from __future__ import annotations
 
 import mmap
 import os
 import sys
-from collections.abc import Container
 from functools import cache
 
 from pagewalk.errors import BadText
 from pagewalk.facts import Facts
-from pagewalk.paging import SwapTypes
 from pagewalk.proc.files import lines, read_bytes
 
 # What of the configuration decides over what we see.
@@ -22,30 +20,6 @@ SYMBOLS = (
     "CONFIG_PTE_MARKER",
     "CONFIG_READ_ONLY_THP_FOR_FS",
 )
-
-
-def swap_types(release: tuple[int, int], config: Container[str] | None) -> SwapTypes:
-    """Return the type numbers of kernel ``release`` with the symbols of ``config`` built in (None:
-    unreadable).
-
-    Without the configuration only swap devices below 22, the least any kernel leaves, and from
-    6.8 on the marker, 31, are certain. Source: include/linux/swap.h (MAX_SWAPFILES).
-    """
-    if config is None:
-        return SwapTypes(marker=range(31, 32)) if release >= (6, 8) else SwapTypes()
-
-    def built(symbol: str, count: int) -> int:
-        return count if symbol in config else 0
-
-    device = 3 if release >= (6, 15) else 4 if release >= (5, 14) else 2
-    marker = 1 if release >= (6, 8) else built("CONFIG_PTE_MARKER", 1) * (release >= (5, 19))
-    return SwapTypes.counted(
-        hwpoison=built("CONFIG_MEMORY_FAILURE", 1),
-        migration=built("CONFIG_MIGRATION", 3 if release >= (6, 0) else 2),
-        device=built("CONFIG_DEVICE_PRIVATE", device),
-        marker=marker,
-        swapin_error=int((5, 19) <= release < (6, 8)),
-    )
 
 
 def read_facts() -> Facts:

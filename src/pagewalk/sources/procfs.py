@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pagewalk import soft
 from pagewalk.errors import PagewalkError, ProcessGone
 from pagewalk.facts import Facts
 from pagewalk.pages import (
@@ -31,7 +32,7 @@ from pagewalk.pages import (
 from pagewalk.proc import pagemap
 from pagewalk.proc.counters import read_status
 from pagewalk.proc.frames import Frames, open_frames, read_frames
-from pagewalk.proc.kernel import read_config, read_facts, release, swap_types
+from pagewalk.proc.kernel import read_facts
 from pagewalk.proc.maps import LastMaps, internal_filesystems, parse_mountinfo
 from pagewalk.proc.refusals import reading, why_missing
 from pagewalk.proc.rights import has_capability, in_initial_user_namespace
@@ -48,6 +49,7 @@ from pagewalk.ranges import (
     reaching,
 )
 from pagewalk.scan import NO_DOUBTS, NO_HOLES, Entries
+from pagewalk.soft import SwapTypes
 from pagewalk.states import classify, has
 
 PAGE = pagemap.PAGE
@@ -59,9 +61,6 @@ TABLE_NS = 2500  # what a scan may take for a page table with nothing in it (170
 
 # What cannot be told apart without a look at the frame.
 KINDS = (State.ANON, State.FILE, State.SHMEM)
-
-# The payload bits of a marker entry (include/linux/swapops.h).
-MARKERS = {1: Flag.UFFD_WP, 2: Flag.HWPOISON, 4: Flag.GUARD}
 
 NO_TABLES = Withheld(
     "not_mapped",
@@ -293,7 +292,10 @@ class ProcfsSource:
         pfn = words & pagemap.PFN_BITS
         if not self.huge and self.frames is not None:
             mark_zero(flags, pfn, self.frames)
-        decode_soft(flags, pfn)
+        # where frames are hidden, type and offset read as 0, and the kind stays unknown
+        rows = np.flatnonzero((flags & np.uint32(Flag.SOFT) != 0) & (pfn != 0))
+        if len(rows):
+            decode_soft(self.facts.swap_types, flags, pfn, rows)
         return merge_huge(addr, words, flags, pfn, hidden=self.hidden is not None)
 
     def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Entries]:
@@ -423,22 +425,13 @@ def mark_zero(flags: U32, pfn: U64, frames: Frames) -> None:
     flags[rows[zero[which]]] |= np.uint32(Flag.ZERO)
 
 
-def decode_soft(flags: U32, pfn: U64) -> None:
-    # What the software entries are: the type is in bits 0-4, its payload above. Where frames are
-    # hidden both read as 0, and the kind stays unknown. `pfn` becomes the PFN of those types that
-    # carry one, and stays type | offset << 5 for swap and markers.
-    rows = np.flatnonzero((flags & np.uint32(Flag.SOFT) != 0) & (pfn != 0))
-    if len(rows) == 0:
-        return
-    kind, payload = (pfn[rows] & np.uint64(31)).astype(np.intp), pfn[rows] >> np.uint64(5)
-    add = swap_types(release(), read_config()).flags()[kind]
-    marker = add & np.uint32(Flag.MARKER) != 0
-    for bit, flag in MARKERS.items():
-        add[marker & (payload & np.uint64(bit) != 0)] |= np.uint32(flag)
-    flags[rows] |= add
-    framed = add & np.uint32(Flag.HWPOISON | Flag.MIGRATION | Flag.DEVICE) != 0
-    framed &= ~marker
-    pfn[rows[framed]] = payload[framed]
+def decode_soft(types: SwapTypes, flags: U32, pfn: U64, rows: I64) -> None:
+    # What the software entries in `rows` are. `pfn` becomes the frame of those that name one, and
+    # stays type and offset of the others.
+    found, frame = soft.decode(types, *soft.unpack(pfn[rows]))
+    flags[rows] |= found
+    framed = soft.names_frame(found)
+    pfn[rows[framed]] = frame[framed]
 
 
 def merge_huge(addr: U64, words: U64, flags: U32, pfn: U64, *, hidden: bool) -> Leaves:
