@@ -140,7 +140,7 @@ THEIRS = Theirs(
     },
     statm={"size": SIZE, "resident": RSS, "shared": 12 * KIB, "data": 4120 * KIB},
     stat={"rss": RSS, "vsize": SIZE},
-    smaps=SMAPS, rollup=ROLLUP, pmap=SIZE, cpus=2, threads=1, release=(6, 18),
+    smaps=SMAPS, rollup=ROLLUP, pmap=SIZE, threads=1,
 )
 
 

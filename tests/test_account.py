@@ -135,11 +135,11 @@ LOST = (State.POISONED, SOFT | Flag.HWPOISON, (), 0)
 @pytest.mark.parametrize("release", [(5, 15), (6, 1), (6, 8), (6, 9), (6, 18)])
 @pytest.mark.parametrize(("counts", "lost"), [(True, PAGE), (False, 0)])
 def test_a_hardware_poisoned_page_counts_as_smaps_counts_it(
-    counts: bool, lost: int, release: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    counts: bool, lost: int, release: tuple[int, int]
 ) -> None:
     # smaps_pte_entry: where it counts, it has its whole size as PSS.
-    monkeypatch.setattr(account, "release", lambda: release)
-    table = one_vma(LOST, (State.ANON, HERE, ("anon",), 2), counts_hwpoison=counts)
+    facts = by_hand.FACTS._replace(release=release)
+    table = one_vma(LOST, (State.ANON, HERE, ("anon",), 2), counts_hwpoison=counts, facts=facts)
     totals = table.totals
     assert (totals["poisoned"], totals["present"]) == (PAGE, PAGE)
     assert (totals["rss"], totals["pss"]) == (PAGE + lost, PAGE // 2 + lost)
@@ -152,10 +152,10 @@ def test_a_hardware_poisoned_page_counts_as_smaps_counts_it(
 
 @pytest.mark.parametrize(("counts", "lost"), [(True, PAGE), (False, 0), (None, None)])
 def test_each_field_of_smaps_has_it_as_its_page_was(
-    counts: bool | None, lost: int | None, monkeypatch: pytest.MonkeyPatch
+    counts: bool | None, lost: int | None
 ) -> None:
     # Recorded on 6.12: an anonymous page that was dirty, lost, is Shared_Dirty.
-    monkeypatch.setattr(smaps, "release", lambda: (6, 12))
+    facts = by_hand.FACTS._replace(release=(6, 12))
     of = by_hand.vmas([(1 << 30, 2, READ, 0, Backing.ANON, "")])
     made: list[Row] = [
         (1 << 30, PAGE, State.POISONED, SOFT | Flag.HWPOISON, 1,
@@ -163,7 +163,8 @@ def test_each_field_of_smaps_has_it_as_its_page_was(
         ((1 << 30) + PAGE, PAGE, State.ANON, ONCE | Flag.DIRTY | Flag.ACCESSED, 2,
          ("anon", "swapbacked"), 1),
     ]
-    walk = by_hand.walk([by_hand.pages(made, of)], of, tables=True, counts_hwpoison=counts)
+    walk = by_hand.walk([by_hand.pages(made, of)], of, tables=True, facts=facts,
+                        counts_hwpoison=counts)
     totals = smaps.by_field(walk._replace(young=True), None).totals
     known = None if lost is None else PAGE
     assert totals["shared_dirty"] == lost

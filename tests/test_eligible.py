@@ -9,6 +9,7 @@ from pagewalk.eligible import UNKNOWN, eligible
 from pagewalk.kmem.mappings import Mappings
 from pagewalk.kmem.vmas import RawVmas
 from pagewalk.proc.hugepages import Policy
+from tests.by_hand import FACTS
 
 MIB, PAGE = 1 << 20, 4096
 START = 0x7F00_0000_0000
@@ -39,7 +40,9 @@ def ask(
     of: Mappings, policy: Policy | None = ALWAYS, release: tuple[int, int] = NEW,
     file_thp: bool | None = False,
 ) -> int:
-    (found,) = eligible(of, policy, release, file_thp=file_thp).tolist()
+    built = {True: frozenset({"CONFIG_READ_ONLY_THP_FOR_FS"}), False: frozenset[str](), None: None}
+    facts = FACTS._replace(release=release, read_config=lambda: built[file_thp])
+    (found,) = eligible(of, policy, facts).tolist()
     return int(found)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from pagewalk import holdings
 from pagewalk.account import Table
+from pagewalk.facts import Facts
 from pagewalk.holdings import Holding
 from pagewalk.pages import READ, SHARED, WRITE, Backing, State, VMAs
 from pagewalk.proc.objects import Object
@@ -46,10 +46,11 @@ def table(
     *,
     frames: bool = True,
     everything: bool = True,
+    facts: Facts = by_hand.FACTS,
 ) -> Table:
     of = vmas() if of is None else of
     walk = by_hand.walk([by_hand.pages(rows or ROWS, of, frames=frames)], of, frames=frames,
-                        objects=objects, all_objects=everything)
+                        objects=objects, all_objects=everything, facts=facts)
     return by_hand.by_vma(walk)
 
 
@@ -104,8 +105,8 @@ def test_a_part_of_a_process_says_nothing_of_what_it_does_not_map() -> None:
     assert (part.holdings, part.unmapped, part.totals["freed"]) == (None, None, 2 * PAGE)
 
 
-def test_a_kernel_without_mapcounts_gives_neither(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holdings, "read_config", lambda: frozenset({"CONFIG_NO_PAGE_MAPCOUNT"}))
-    found = table([(MEMFD, True)])
+def test_a_kernel_without_mapcounts_gives_neither() -> None:
+    config = frozenset({"CONFIG_NO_PAGE_MAPCOUNT"})
+    found = table([(MEMFD, True)], facts=by_hand.FACTS._replace(read_config=lambda: config))
     assert amounts(found)[:2] == (None, None)
     assert holdings.NO_PAGE_MAPCOUNT in found.outcome.withheld

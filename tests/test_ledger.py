@@ -317,11 +317,12 @@ def overcounting(swap_kib: int, perms: int) -> Line:
 def test_huge_device_page(release: tuple[int, int], left: int) -> None:
     # 4 MiB of a device, mapped by two huge entries: smaps up to 6.5 counts a page of each.
     flags = Flag.PRESENT | Flag.HUGE | Flag.SPECIAL
-    table = with_row(MEMFD + 2 * PAGE, 4 << 20, State.SPECIAL, flags, 9, ("reserved",), 0)
+    table = with_row(MEMFD + 2 * PAGE, 4 << 20, State.SPECIAL, flags, 9, ("reserved",), 0,
+                     facts=by_hand.FACTS._replace(release=release))
     rss = SMAPS.columns["Rss"].copy()
     rss[2] += 8 * KIB
     smaps = SMAPS._replace(columns={**SMAPS.columns, "Rss": rss})
-    row = line("smaps Rss", THEIRS._replace(smaps=smaps, release=release), table)
+    row = line("smaps Rss", THEIRS._replace(smaps=smaps), table)
     assert row.causes == (() if left else (Cause("huge_device_page", -8 * KIB, False, 8 * KIB),))
     assert row.unexplained == left
 
@@ -360,15 +361,16 @@ def test_only_private_writable_shmem_can_be_overcounted(perms: int) -> None:
 def test_counters_lag_by_so_many_pages_and_no_more(
     release: tuple[int, int], against: str, most: int, sign: int
 ) -> None:
+    table = by_hand.table(facts=by_hand.FACTS._replace(release=release, cpus=2))
+
     def off_by(pages: int) -> Line:
         bytes_off = sign * pages * PAGE
         changed = THEIRS._replace(
             status={k: v + bytes_off for k, v in THEIRS.status.items()},
             statm={k: v + bytes_off for k, v in THEIRS.statm.items()},
             stat={"rss": RSS + bytes_off, "vsize": SIZE},
-            release=release,
         )
-        return line(against, changed)
+        return line(against, changed, table)
 
     inside, outside = off_by(most), off_by(most + 1)
     assert (inside.causes[-1].bytes, inside.unexplained) == (-sign * most * PAGE, 0)

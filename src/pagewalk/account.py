@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pagewalk.facts import Facts
 from pagewalk.flags import KPF
 from pagewalk.held import Held, empty, shared_rows
 from pagewalk.holdings import Holding, held_columns, objects_held
@@ -30,8 +31,6 @@ from pagewalk.pages import (
     Withheld,
     alike,
 )
-from pagewalk.proc.kernel import release
-from pagewalk.proc.pagemap import PMD_SHARING_TOLD
 from pagewalk.states import RSS_STATES, hwpoison, untold
 from pagewalk.walking import Walk
 
@@ -57,10 +56,6 @@ NO_HUGE_ZERO = Withheld(
     " other processes map too; rss and zero are given if VmRSS shows that there is none",
     partial=True,
 )
-
-# fs/proc/task_mmu: account non-present entries as "maybe shared, but no idea how often". Before,
-# smaps_account took what a migration entry points to for private.
-ENTRIES_SHARED = (6, 11)
 
 PRESENT_STATES = (
     State.ANON, State.FILE, State.SHMEM, State.ZERO, State.SPECIAL, State.HUGETLB, State.DEVICE,
@@ -193,7 +188,7 @@ def hides_pmd_sharing(walk: Walk) -> bool:
 
     They are shared a whole PUD at a time (vma_shareable, mm/hugetlb.c).
     """
-    if walk.tables or release() >= PMD_SHARING_TOLD:
+    if walk.tables or walk.facts.pmd_sharing_told:
         return False
     vmas, pud = walk.vmas, np.uint64(PUD_SIZE)
     whole = (vmas.start + pud - np.uint64(1)) // pud < vmas.end // pud
@@ -222,13 +217,13 @@ def by_vma(walk: Walk, *, also: Callable[[Pages], None] | None = None) -> Table:
         elif len(batch):
             for rows in shared_rows(batch) if isinstance(batch, Pages) else ():
                 sums.held.add_shared(rows)
-            add(sums, squeeze(batch) if isinstance(batch, Pages) else batch, walk.page_size)
+            add(sums, squeeze(batch) if isinstance(batch, Pages) else batch, walk.facts)
         del batch
     sums.held.finish()
     return tabulate(walk, sums)
 
 
-def add(sums: Sums, batch: Counts, page_size: int) -> None:
+def add(sums: Sums, batch: Counts, facts: Facts) -> None:
     """Add one batch to ``sums``."""
     first, last = int(batch.vma.min()), int(batch.vma.max()) + 1
     row = batch.vma - first
@@ -247,7 +242,7 @@ def add(sums: Sums, batch: Counts, page_size: int) -> None:
     if holes.any():
         level = (batch.flags[holes] >> np.uint32(LEVEL_SHIFT)).astype(np.int64)
         sums.level[here] += weigh(row[holes] * LEVELS + level, size[holes], (shape[0], LEVELS))
-    add_frames(sums, batch, row, size, here, page_size)
+    add_frames(sums, batch, row, size, here, facts)
 
 
 def squeeze(pages: Pages) -> Counts:
@@ -270,9 +265,9 @@ def add_frames(
     row: I64,
     size: F64,
     here: slice,
-    page_size: int,
+    facts: Facts,
 ) -> None:
-    shape = (here.stop - here.start,)
+    shape, page_size = (here.stop - here.start,), facts.page_size
     poison = hwpoison(pages.flags)
     lost = bool(poison.any())
     if lost:
@@ -295,7 +290,7 @@ def add_frames(
     pss = (share * (pages.size // np.uint64(page_size))).astype(np.float64)
     sums.pss[here] += weigh(row, np.where(counted, pss, 0.0), shape)
     alone = pages.mapcount < 2
-    if release() >= ENTRIES_SHARED:  # in full, and as shared
+    if facts.entries_shared:
         alone &= (pages.state != State.MIGRATING.value) & ~poison
     sums.uss[here] += weigh(row, np.where(counted & alone, size, 0.0), shape)
     if lost:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pagewalk.facts import Facts
 from pagewalk.kmem.mappings import Mappings
 from pagewalk.pages import I64, U64, Bool
 from pagewalk.proc.hugepages import Policy
@@ -35,15 +36,12 @@ MMF_DISABLED, MMF_UNLESS_ADVISED = 1 << 24, 1 << 23
 MOUNT_ALWAYS, MOUNT_WITHIN_SIZE, MOUNT_ADVISE = 1, 2, 3
 
 
-def eligible(
-    of: Mappings, policy: Policy | None, release: tuple[int, int], *, file_thp: bool | None
-) -> I64:
+def eligible(of: Mappings, policy: Policy | None, facts: Facts) -> I64:
     """Return for each VMA 1 if it may get huge pages, 0 if not, UNKNOWN where that is not known.
 
-    ``policy`` is None on a kernel without huge pages. ``file_thp`` says whether files may have huge
-    pages too (CONFIG_READ_ONLY_THP_FOR_FS), None where that is not known. Returns i64[n].
+    ``policy`` is None on a kernel without huge pages. Returns i64[n].
     """
-    count = len(of.vma.start)
+    count, release = len(of.vma.start), facts.release
     if policy is None:
         return np.zeros(count, np.int64)
     if not KNOWN[0] <= release <= KNOWN[1]:
@@ -59,7 +57,7 @@ def eligible(
     fits = fitting(of, anon, release)
     wanted = np.full(count, policy.anon == "always") | (advised & (policy.anon == "madvise"))
     file = np.where(of.huge_fault & (release >= BY_SIZE), 1, 0)
-    if file_thp is not False:
+    if facts.file_huge_pages is not False:
         file[of.regular & (file == 0)] = UNKNOWN
     found = np.where(wanted & (fits != 0), file, 0)
     found[anon] = anonymous(flags, fits, wanted, advised, policy, release)[anon]

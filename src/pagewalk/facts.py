@@ -49,6 +49,23 @@ class Facts(NamedTuple):
         return self.page_size * (self.page_size // 8)
 
     @property
+    def counters_by_thread(self) -> bool:
+        """Return whether each thread keeps some of its faults out of the RSS counters; since, each
+        CPU does (mm: convert mm's rss stats into percpu_counter)."""
+        return self.release < (6, 2)
+
+    @property
+    def counters_summed(self) -> bool:
+        """Return whether status and statm add the RSS counters of all CPUs up exactly."""
+        return self.release >= (6, 18)
+
+    @property
+    def counts_huge_device(self) -> bool:
+        """Return whether smaps takes the first page of a huge entry of device memory for a normal
+        page, and counts that one (smaps_pmd_entry)."""
+        return self.release < (6, 6)
+
+    @property
     def entries_shared(self) -> bool:
         """Return whether smaps counts migration and hwpoison entries as shared, whatever their
         page's mapcount (fs/proc/task_mmu: account non-present entries as "maybe shared")."""
@@ -64,3 +81,8 @@ class Facts(NamedTuple):
     def average_mapcounts(self) -> bool:
         """Return whether pages of large folios have no mapcount of their own."""
         return "CONFIG_NO_PAGE_MAPCOUNT" in (self.config or ())
+
+    @property
+    def file_huge_pages(self) -> bool | None:
+        """Return whether files of any file system may have huge pages, None if that is unknown."""
+        return None if self.config is None else "CONFIG_READ_ONLY_THP_FOR_FS" in self.config

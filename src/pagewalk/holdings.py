@@ -9,7 +9,6 @@ import numpy as np
 from pagewalk.held import Held
 from pagewalk.outcome import Outcome
 from pagewalk.pages import I64, SHARED, Backing, Bool, VMAs, Withheld
-from pagewalk.proc.kernel import read_config
 from pagewalk.proc.objects import Object
 from pagewalk.walking import Walk
 
@@ -71,7 +70,7 @@ def held_columns(walk: Walk, held: Held) -> dict[str, I64 | None]:
     """Return the columns distinct and freed of a consumed walk."""
     if not walk.frames:
         return {"distinct": None, "freed": None}
-    if "CONFIG_NO_PAGE_MAPCOUNT" in (read_config() or ()):
+    if walk.facts.average_mapcounts:
         walk.outcome.withheld.append(NO_PAGE_MAPCOUNT)
         return {"distinct": None, "freed": None}
     return {"distinct": held.frames, "freed": freed(walk.vmas, walk.outcome, held)}

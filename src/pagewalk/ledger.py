@@ -14,10 +14,8 @@ import numpy as np
 from pagewalk.account import PSS_SHIFT, Table
 from pagewalk.moves import FIELDS, STILL, Moves, Shift, compare, of_smaps, of_table, shift
 from pagewalk.pages import SHARED, WRITE, Backing
-from pagewalk.proc.counters import PAGE, Theirs, lag
+from pagewalk.proc.counters import Theirs, lag
 from pagewalk.proc.smaps import Smaps
-
-HUGE_SIZE = PAGE * PAGE // 8  # what a PMD leaf maps
 
 
 class Cause(NamedTuple):
@@ -132,7 +130,8 @@ def deposits(case: Case) -> int:
     # Each PMD-mapped anonymous THP and each huge zero page keeps a PTE table in reserve, for the
     # day it is split (pgtable_trans_huge_deposit).
     huge = (case.table.totals["anon_huge"] or 0) + (case.table.totals["huge_zero"] or 0)
-    return -huge // HUGE_SIZE * PAGE
+    facts = case.table.walk.facts
+    return -huge // facts.huge_size * facts.page_size
 
 
 def gate_vma(case: Case) -> int:
@@ -185,8 +184,10 @@ def shmem_overcount(case: Case) -> int:
 def huge_device(case: Case) -> int:
     # Up to 6.5 smaps_pmd_entry() takes the first page of a huge entry of device memory for a normal
     # page and counts that one; from 6.6 on it counts none, as for a small entry.
-    old = case.theirs.release < (6, 6)
-    return (case.table.totals["special"] or 0) // (HUGE_SIZE // PAGE) if old else 0
+    facts = case.table.walk.facts
+    if not facts.counts_huge_device:
+        return 0
+    return (case.table.totals["special"] or 0) // (facts.huge_size // facts.page_size)
 
 
 def shift_of(case: Case) -> Shift:
@@ -258,7 +259,7 @@ def locked_leak(case: Case) -> int:
 
 
 def batching(counters: int, *, always: bool = False) -> Callable[[Case], int]:
-    return lambda case: lag(case.theirs, counters, always=always)
+    return lambda case: lag(case.theirs, case.table.walk.facts, counters, always=always)
 
 
 class CauseRule(NamedTuple):

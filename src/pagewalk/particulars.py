@@ -13,11 +13,9 @@ from pagewalk.kmem.naming import agreeing
 from pagewalk.kmem.process import KernelSource
 from pagewalk.pages import I64, Backing, VMAs, Withheld
 from pagewalk.proc.hugepages import read_policy
-from pagewalk.proc.kernel import read_config, release
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.sources import Source
 
-FILE_THP = "CONFIG_READ_ONLY_THP_FOR_FS"
 # These VMAs have base pages only; a driver's may have others (vm_operations_struct.pagesize).
 BASE_PAGES = (Backing.ANON, Backing.FILE, Backing.SHMEM, Backing.KERNEL, Backing.HIDDEN,
               Backing.GATE)
@@ -66,9 +64,7 @@ def read_particulars(source: Source, vmas: VMAs) -> tuple[Particulars, list[With
         return nothing, [Withheld("thp_eligible, kernel_page_size", str(err), partial=False)]
     same = agreeing(vmas, of.vma)
     at = np.searchsorted(of.vma.start, vmas.start[same])
-    config = read_config()
-    file_thp = None if config is None else FILE_THP in config
-    found = eligible(of, policy, release(), file_thp=file_thp)
+    found = eligible(of, policy, source.facts)
     nothing.page_size[same] = page_sizes(of)[at]
     nothing.thp_eligible[same] = found[at]
     nothing.thp_eligible[vmas.gate] = 0  # it has no mm

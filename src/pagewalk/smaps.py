@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pagewalk.account import ENTRIES_SHARED, PSS_SHIFT, SHARED_STATES, Column, Table, by_vma, weigh
+from pagewalk.account import PSS_SHIFT, SHARED_STATES, Column, Table, by_vma, weigh
+from pagewalk.facts import Facts
 from pagewalk.flags import YOUNG, vmflag_codes
-from pagewalk.pages import I64, U64, Backing, Bool, Flag, Pages, State, VMAs, Withheld
-from pagewalk.proc.kernel import has_protection_keys, release
+from pagewalk.pages import I64, U64, Backing, Bool, Flag, Pages, State, Withheld
 from pagewalk.states import has, hwpoison, lazyfree
 from pagewalk.walking import Walk
 
@@ -121,7 +121,7 @@ def by_field(walk: Walk, swap_users: SwapUsers | None) -> Table:
     sums, lost = (Sums(*(np.zeros(count, np.int64) for _ in fields(Sums))) for _ in range(2))
 
     def add_both(pages: Pages) -> None:
-        add(sums, pages, walk.page_size, swap_users)
+        add(sums, pages, walk.facts, swap_users)
         add_lost(lost, pages, walk)
 
     table = by_vma(walk, also=add_both)
@@ -168,12 +168,12 @@ def limits(walk: Walk, swap_users: SwapUsers | None) -> list[Withheld]:
     return out
 
 
-def add(sums: Sums, pages: Pages, page_size: int, swap_users: SwapUsers | None) -> None:
+def add(sums: Sums, pages: Pages, facts: Facts, swap_users: SwapUsers | None) -> None:
     """Add one batch of pages to ``sums``."""
     if pages.kflags is None or pages.mapcount is None:
         return
-    add_swap(sums, pages, page_size, swap_users)
-    add_rows(sums, pages, np.flatnonzero(SHARED_STATES[pages.state]), page_size)
+    add_swap(sums, pages, facts.page_size, swap_users)
+    add_rows(sums, pages, np.flatnonzero(SHARED_STATES[pages.state]), facts)
 
 
 def add_lost(lost: Sums, pages: Pages, walk: Walk) -> None:
@@ -182,10 +182,10 @@ def add_lost(lost: Sums, pages: Pages, walk: Walk) -> None:
         return
     rows = np.flatnonzero(hwpoison(pages.flags))
     backing = walk.vmas.backing[pages.vma[rows]]
-    add_rows(lost, pages, rows[backing != Backing.HUGETLB.value], walk.page_size)
+    add_rows(lost, pages, rows[backing != Backing.HUGETLB.value], walk.facts)
 
 
-def add_rows(sums: Sums, pages: Pages, rows: I64, page_size: int) -> None:
+def add_rows(sums: Sums, pages: Pages, rows: I64, facts: Facts) -> None:
     if len(rows) == 0 or pages.kflags is None or pages.mapcount is None:
         return
     kflags, flags, vma = pages.kflags[rows], pages.flags[rows], pages.vma[rows]
@@ -195,7 +195,7 @@ def add_rows(sums: Sums, pages: Pages, rows: I64, page_size: int) -> None:
     pte_dirty = flags & np.uint32(Flag.DIRTY) != 0
     dirty = (pte_dirty | has(kflags, "dirty")) & ~moving
     shared = mapcount >= 2
-    if release() >= ENTRIES_SHARED:
+    if facts.entries_shared:
         shared |= moving | (pages.state[rows] == State.POISONED.value)
     accessed = (flags & np.uint32(Flag.ACCESSED) != 0) | (kflags & YOUNG != 0)
     accessed = (accessed | has(kflags, "referenced")) & ~moving
@@ -209,8 +209,8 @@ def add_rows(sums: Sums, pages: Pages, rows: I64, page_size: int) -> None:
         (sums.lazyfree, lazy),
     ):
         add_masked(column, vma, size, mask)
-    share = np.uint64(page_size << PSS_SHIFT) // np.maximum(mapcount, np.uint64(1))
-    add_masked(sums.pss_dirty, vma, share * (size // np.uint64(page_size)), dirty)
+    share = np.uint64(facts.page_size << PSS_SHIFT) // np.maximum(mapcount, np.uint64(1))
+    add_masked(sums.pss_dirty, vma, share * (size // np.uint64(facts.page_size)), dirty)
 
 
 def add_swap(sums: Sums, pages: Pages, page_size: int, swap_users: SwapUsers | None) -> None:
@@ -230,28 +230,28 @@ def add_masked(column: I64, vma: I64, amount: U64, mask: Bool) -> None:
         column[first:last] += weigh(vma - first, weights, (last - first,))
 
 
-def vmflags(vmas: VMAs, row: int) -> list[str] | None:
+def vmflags(table: Table, row: int) -> list[str] | None:
     """Return the VmFlags codes of a VMA in smaps' order, ``??`` for a bit it has no code for."""
-    if vmas.flags is None:
+    if table.vmas.flags is None:
         return None
-    return list(codes_of(int(vmas.flags[row]), release()))
+    return list(codes_of(int(table.vmas.flags[row]), table.walk.facts.release))
 
 
 @cache  # thousands of VMAs share a few words
-def codes_of(word: int, kernel: tuple[int, int]) -> tuple[str, ...]:
-    codes = vmflag_codes(kernel)
+def codes_of(word: int, release: tuple[int, int]) -> tuple[str, ...]:
+    codes = vmflag_codes(release)
     found = (codes.get(bit, "??") for bit in range(64) if word >> bit & 1)
     return tuple(code for code in found if code)
 
 
-def protection_key(vmas: VMAs, row: int) -> int | None:
+def protection_key(table: Table, row: int) -> int | None:
     """Return the protection key of a VMA (vma_pkey).
 
     None if vm_flags is not known, or if the CPU has no keys: smaps then has no such line.
     """
-    if vmas.flags is None or not has_protection_keys():
+    if table.vmas.flags is None or not table.walk.facts.protection_keys:
         return None
-    return int(vmas.flags[row] >> VM_PKEY_SHIFT & VM_PKEY_MASK)
+    return int(table.vmas.flags[row] >> VM_PKEY_SHIFT & VM_PKEY_MASK)
 
 
 def with_particulars(table: Table, source: Source) -> Table:
@@ -268,7 +268,7 @@ def others(table: Table, row: int) -> dict[str, int | None]:
 
     All of OTHER_FIELDS, or only the protection key if ``table`` has no particulars.
     """
-    key = protection_key(table.vmas, row)
+    key = protection_key(table, row)
     more = table.particulars
     if more is None:
         return {"protection_key": key}

@@ -72,13 +72,12 @@ def names_of(table: Table, rows: list[int], *, flags: bool) -> list[str]:
         return names
     from pagewalk.smaps import vmflags
 
-    return [f"{name}  {' '.join(vmflags(table.vmas, row) or [])}".rstrip()
+    return [f"{name}  {' '.join(vmflags(table, row) or [])}".rstrip()
             for name, row in zip(names, rows, strict=True)]
 
 
 def other_fields(table: Table, rows: list[int]) -> list[list[str]]:
     # The fields of smaps that are not amounts, a column each, with its title.
-    from pagewalk.proc.kernel import has_protection_keys
     from pagewalk.smaps import others
 
     def cell(name: str, value: int | None) -> str:
@@ -88,7 +87,8 @@ def other_fields(table: Table, rows: list[int]) -> list[list[str]]:
               "thp_eligible": "THP", "protection_key": "PKEY"}
     told = [others(table, row) for row in rows]
     # Without protection keys in the CPU smaps has no such line.
-    shown = [name for name in titles if name != "protection_key" or has_protection_keys()]
+    keys = table.walk.facts.protection_keys
+    shown = [name for name in titles if name != "protection_key" or keys]
     return [[titles[name], *(cell(name, row[name]) for row in told)] for name in shown]
 
 

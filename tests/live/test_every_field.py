@@ -43,7 +43,7 @@ def fields(table: Table, before: VmaSays, after: VmaSays, row: int) -> list[Fiel
         ours = None if values is None else int(values[row]) >> 10
         if name in before.fields:
             rows.append(Field(name, before.fields[name], after.fields[name], ours))
-    rows.append(Field("VmFlags", before.flags, after.flags, tuple(vmflags(table.vmas, row) or ())))
+    rows.append(Field("VmFlags", before.flags, after.flags, tuple(vmflags(table, row) or ())))
     for name, key in OTHER_FIELDS.items():
         value = others(table, row)[key]
         ours = value >> 10 if value is not None and name.endswith("PageSize") else value

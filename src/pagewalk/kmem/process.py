@@ -69,9 +69,9 @@ from pagewalk.pages import (
 )
 from pagewalk.pgtable import walk_tables
 from pagewalk.proc.frames import FrameReader
-from pagewalk.proc.kernel import read_config, read_facts, release
+from pagewalk.proc.kernel import read_facts
 from pagewalk.proc.maps import LastMaps, internal_filesystems, parse_mountinfo
-from pagewalk.proc.pagemap import PAGE, PMD_SHARING_TOLD
+from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
@@ -83,7 +83,6 @@ from pagewalk.tally import Gaps, Memo, Plain, count_by_reading, count_tables, sw
 
 SHMEM_CHANGED = "a mapping of shared memory changed after the walk; --freeze prevents that"
 NOWHERE = np.zeros((0, 2), np.uint64)
-NO_PAGE_MAPCOUNT = "CONFIG_NO_PAGE_MAPCOUNT"  # shared is what was so once
 RETRIES = 3
 VMA_TRIES = 2
 PMD_SHIFT = 21  # every architecture with a direct map that is known here
@@ -308,8 +307,10 @@ class KernelSource:
     def unshared(self, vmas: VMAs) -> Bool:
         """Return a mask of the VMAs whose ordinary pages only this process maps, as far as the
         reverse map tells."""
-        known, config = self.known, read_config()
-        if known is None or known.vmas is not vmas or config is None or NO_PAGE_MAPCOUNT in config:
+        known = self.known
+        # With average mapcounts a page that was once mapped by others may still count as shared.
+        averages = self.facts.config is None or self.facts.average_mapcounts
+        if known is None or known.vmas is not vmas or averages:
             return np.zeros(len(vmas), bool)
         mask = unshared(self.machine.kernel, known.raw)
         mask &= self.check_alive() == known.sequence
@@ -347,7 +348,7 @@ class KernelSource:
         # is told by bit 56 of pagemap.
         if self.pagemap_fd < 0:
             return
-        if release() < PMD_SHARING_TOLD:  # there bit 56 is the mapcount's alone
+        if not self.facts.pmd_sharing_told:  # there bit 56 is the mapcount's alone
             rows = rows[~self.in_shared_table(leaves, rows)]
         word = np.zeros(1, np.uint64)
         for at in rows.tolist():

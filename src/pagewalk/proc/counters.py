@@ -7,13 +7,12 @@ Source: Documentation/filesystems/proc.rst, fs/proc/task_mmu.c.
 from __future__ import annotations
 
 import mmap
-import os
 import re
 from typing import NamedTuple
 
 from pagewalk.errors import BadText, PagewalkError, ProcessGone
+from pagewalk.facts import Facts
 from pagewalk.proc.files import decode_name, lines, number, read_bytes, rows
-from pagewalk.proc.kernel import release
 from pagewalk.proc.smaps import LastSmaps, Smaps, read_smaps
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.target import Target, parse_stat
@@ -71,9 +70,8 @@ def read_stat(target: Target) -> dict[str, int]:
 class Theirs(NamedTuple):
     """The kernel's own numbers, in bytes; ``None`` where a file was not read or not readable.
 
-    ``pmap`` is the total that pmap(1) prints. ``cpus`` and ``threads`` bound what the kernel's
-    counters may lag behind; ``summed`` says that status and statm are exact sums (6.18), not
-    approximate reads. ``not_read`` says which files were not, and why.
+    ``pmap`` is the total that pmap(1) prints. ``threads`` bounds how far the counters of some
+    kernels may lag. ``not_read`` says which files were not, and why.
     """
 
     status: dict[str, int]
@@ -82,39 +80,34 @@ class Theirs(NamedTuple):
     smaps: Smaps | None = None
     rollup: Smaps | None = None
     pmap: int | None = None
-    cpus: int = 1
     threads: int = 1
-    release: tuple[int, int] = (6, 18)
     not_read: tuple[str, ...] = ()
 
-    @property
-    def summed(self) -> bool:
-        """Return whether status and statm are exact sums of the per-CPU counters."""
-        return self.release >= (6, 18) or self.stat["rss"] != self.statm["resident"]
 
-
-def lag(theirs: Theirs, counters: int, *, always: bool = False) -> int:
+def lag(theirs: Theirs, facts: Facts, counters: int, *, always: bool = False) -> int:
     """Return how far the sum of ``counters`` RSS counters of the kernel may lag, in bytes.
 
     stat's rss is an approximate read on every kernel (``always``); status and statm are exact
     from 6.18 on.
     """
-    if theirs.release < (6, 2):
-        return counters * thread_pages(theirs) * PAGE
-    if theirs.summed and not always:
+    if facts.counters_by_thread:
+        return counters * thread_pages(theirs.threads) * facts.page_size
+    # Where the sum was backported, stat's approximate rss differs from statm's.
+    summed = facts.counters_summed or theirs.stat["rss"] != theirs.statm["resident"]
+    if summed and not always:
         return 0
-    return counters * batch_pages(theirs) * PAGE
+    return counters * batch_pages(facts.cpus) * facts.page_size
 
 
-def batch_pages(theirs: Theirs) -> int:
+def batch_pages(cpus: int) -> int:
     # include/linux/percpu_counter.h: an approximate read may miss batch - 1 on every CPU.
-    return theirs.cpus * (max(32, 2 * theirs.cpus) - 1)
+    return cpus * (max(32, 2 * cpus) - 1)
 
 
-def thread_pages(theirs: Theirs) -> int:
+def thread_pages(threads: int) -> int:
     # mm/memory.c up to 6.1: each thread keeps up to 64 faults to itself (and two may pass the
     # check), each of up to 16 file pages around the fault.
-    return theirs.threads * 66 * 16
+    return threads * 66 * 16
 
 
 def read_theirs(
@@ -142,9 +135,7 @@ def read_theirs(
         stat=stat,
         smaps=tables.get("smaps"),
         rollup=tables.get("smaps_rollup"),
-        cpus=os.cpu_count() or 1,
         threads=parse_stat(target.read("stat")).threads,
-        release=release(),
         not_read=tuple(not_read),
     )
 

@@ -27,10 +27,6 @@ PAGEMAP_SCAN = 0xC0606610  # _IOWR('f', 16, struct pm_scan_arg)
 WRITTEN, FILE, PRESENT, SWAPPED, PFNZERO, HUGE = 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 << 6
 GUARD = 1 << 8  # since 6.15
 
-# Since then bit 56 of a hugetlb page also says that no other process shares its page table
-# (pagemap_hugetlb_range asks hugetlb_pmd_shared); before it was mapcount == 1.
-PMD_SHARING_TOLD = (6, 12)
-
 REGIONS = 512  # the kernel's own bounce buffer: one pass, one hold of the lock, a call
 # Populated pages of one scan: a call that finds so many in one region takes about a millisecond.
 MOST_PAGES, LEAST_PAGES = 1 << 16, 1 << 12

@@ -60,7 +60,7 @@ def maps(
         head = row(hex(vmas.start[i]), hex(vmas.end[i]), describe.perms(int(vmas.perms[i])),
                    int(vmas.offset[i]), vmas.name[i])
         amounts = ",".join("" if column is None else str(column[i]) for column in lists)
-        tail = row(*(others(table, i)[name] for name in more), " ".join(vmflags(vmas, i) or []))
+        tail = row(*(others(table, i)[name] for name in more), " ".join(vmflags(table, i) or []))
         out.write(f"{head[:-1]},{amounts},{tail}")
 
 

@@ -74,7 +74,7 @@ def vma_rows(table: Table) -> list[dict[str, Any]]:
             "offset": offset,
             "name": vmas.name[row],
             **{k: None if (c := lists[k]) is None else c[row] for k in keys},
-            "vm_flags": vmflags(vmas, row),
+            "vm_flags": vmflags(table, row),
             **others(table, row),
         }
         for row, (start, end, word, offset) in enumerate(
