@@ -23,7 +23,7 @@ MODULES = {
 # A module or a folder, and its rank: it may import what ranks equal or lower.
 RANKS = {
     "errors": 0, "facts": 0, "flags": 0, "pages": 0, "ranges": 0, "soft": 0,
-    "paging": 1, "scan": 1, "pgtable": 1, "tally": 1, "arch": 1, "btf": 1, "states": 1,
+    "paging": 1, "scan": 1, "pgtable": 1, "tally": 1, "arch": 1, "btf": 1, "rules": 1, "states": 1,
     "proc": 1, "kmem": 1,
     "sources": 2,
     "rows": 3, "outcome": 3, "afterwards": 3, "walking": 3,

@@ -1,4 +1,4 @@
-"""The columns themselves: taking rows, joining batches, and the closed vocabulary of states."""
+"""The columns themselves: taking rows and joining batches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from pagewalk.pages import PRESENT_STATES, Counts, Holes, Leaves, Pages, State, join, take
+from pagewalk.pages import Counts, Holes, Leaves, Pages, join, take
 from tests.by_hand import ROWS, VMAS, cut, pages
 
 
@@ -46,12 +46,3 @@ def test_columns_of_a_batch_cannot_be_replaced(columns: type) -> None:
 
 def test_vma_sizes_are_bytes() -> None:
     assert VMAS.size.tolist() == [4 * 4096, 6 * 4096, 3 * 4096, 1024 * 4096]
-
-
-def test_every_state_of_the_vocabulary_is_there_and_in_one_class() -> None:
-    # The closed vocabulary, and what a source may be unable to tell apart.
-    present = "anon file shmem zero special hugetlb device present"
-    not_present = "empty swapped migrating poisoned guard marker soft doubt"
-    assert {s.label for s in PRESENT_STATES} == set(present.split())
-    others = {s.label for s in State} - set(present.split())
-    assert others == {*not_present.split(), "not_mapped", "absent"}

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pagewalk.facts import Facts
-from pagewalk.flags import KPF
 from pagewalk.held import Held, empty, shared_rows
 from pagewalk.holdings import Holding, held_columns, objects_held
 from pagewalk.outcome import Outcome
@@ -22,6 +21,7 @@ from pagewalk.pages import (
     LEVEL_SHIFT,
     SHARED,
     Backing,
+    Bool,
     Counts,
     Flag,
     Pages,
@@ -31,7 +31,8 @@ from pagewalk.pages import (
     Withheld,
     alike,
 )
-from pagewalk.states import RSS_STATES, hwpoison, untold
+from pagewalk.rules import IN_PSS, IN_RSS, IS_PRESENT, KSM, STANDINGS
+from pagewalk.states import holds, hwpoison, shared, untold
 from pagewalk.walking import Walk
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ STATES = len(State)
 LEVELS = 6  # Holes.level, 1 PTE to 5 PGD
 LEVEL_NAMES = {2: "pmd", 3: "pud", 4: "p4d", 5: "pgd"}
 PSS_SHIFT = 12  # fs/proc/task_mmu.c: sums are kept in 1/4096 bytes
-KSM = np.uint64(1 << KPF["ksm"])
 PUD_SIZE = 1 << 30
 NO_PMD_SHARING = Withheld(
     "private_hugetlb, shared_hugetlb",
@@ -56,14 +56,6 @@ NO_HUGE_ZERO = Withheld(
     " other processes map too; rss and zero are given if VmRSS shows that there is none",
     partial=True,
 )
-
-PRESENT_STATES = (
-    State.ANON, State.FILE, State.SHMEM, State.ZERO, State.SPECIAL, State.HUGETLB, State.DEVICE,
-    State.PRESENT,
-)
-PLAIN_STATES = (State.MIGRATING, State.POISONED, State.GUARD, State.MARKER, State.DOUBT)
-SHARED_STATES = np.zeros(STATES, bool)
-SHARED_STATES[[State.ANON, State.FILE, State.SHMEM, State.DEVICE, State.MIGRATING]] = True
 
 
 class Column(NamedTuple):
@@ -282,21 +274,19 @@ def add_frames(
     once = hugetlb & ~exclusive & (pages.mapcount == 1)
     if once.any():
         sums.pmd_shared[here] += weigh(row[once], size[once], shape)
-    counted = SHARED_STATES[pages.state]
+    counted = IN_PSS[pages.state]
     silent = counted & untold(pages.kflags) & (pages.mapcount == 0)
     if silent.any():
         sums.untold[here] += weigh(row[silent], size[silent], shape)
     share = np.uint64(page_size << PSS_SHIFT) // np.maximum(pages.mapcount, np.uint64(1))
     pss = (share * (pages.size // np.uint64(page_size))).astype(np.float64)
     sums.pss[here] += weigh(row, np.where(counted, pss, 0.0), shape)
-    alone = pages.mapcount < 2
-    if facts.entries_shared:
-        alone &= (pages.state != State.MIGRATING.value) & ~poison
+    alone = ~shared(pages, entries=facts.entries_shared)
     sums.uss[here] += weigh(row, np.where(counted & alone, size, 0.0), shape)
     if lost:
         sums.hwpoison_pss[here] += weigh(row, np.where(poison, pss, 0.0), shape)
         sums.hwpoison_uss[here] += weigh(row, np.where(poison & alone, size, 0.0), shape)
-    ksm = (pages.kflags & KSM != 0) & (pages.state == State.ANON.value)
+    ksm = holds(KSM, pages.flags, pages.kflags) & (pages.state == State.ANON.value)
     if ksm.any():
         sums.ksm[here] += weigh(row[ksm], size[ksm], shape)
 
@@ -305,10 +295,10 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
     """Return the Table of a consumed walk."""
     size = walk.covered
     state = {s: sums.state[:, s] for s in State}
-    present = sum_of(sums, PRESENT_STATES)
+    present = sum_of(sums, IS_PRESENT)
     not_mapped = state[State.NOT_MAPPED] if walk.tables else None
     settled = settle_hwpoison(walk, sums)
-    rss = sum_of(sums, RSS_STATES) + sums.hwpoison
+    rss = sum_of(sums, IN_RSS) + sums.hwpoison
     # Where a zero page looks like any anonymous page, RSS is known only if there is none, which
     # VmRSS shows by being equal.
     maybe = int(sums.maybe_zero.sum())
@@ -318,20 +308,14 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
         "present": present,
         "rss": rss if certain and settled else None,
         "not_present": size - present - (0 if not_mapped is None else not_mapped),
-        "not_mapped": not_mapped,
-        "empty": state[State.EMPTY] if walk.tables else None,
-        "zero": state[State.ZERO] if certain else None,
         "huge_zero": sums.huge[:, State.ZERO] if walk.huge and certain else None,
-        "hugetlb": state[State.HUGETLB],
-        "device": state[State.DEVICE],
         "hidden": np.where(walk.vmas.hidden, size - present, 0),
-        **{s.label: state[s] for s in PLAIN_STATES},
         **{
             f"not_mapped_{name}": sums.level[:, level] if walk.tables else None
             for level, name in LEVEL_NAMES.items()
         },
         **swap_columns(walk, state),
-        **kind_columns(walk, sums, state),
+        **state_columns(walk, sums, certain),
         **frame_columns(walk, sums),
         **held_columns(walk, sums.held),
     }
@@ -356,7 +340,7 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
     if fixed is not None:
         totals["pss"] = int(fixed.sum()) >> PSS_SHIFT
     ordered = {row.name: columns[row.name] for row in COLUMNS}
-    mapped = sum_of(sums, (State.SHMEM, State.HUGETLB, State.PRESENT))
+    mapped = state[State.SHMEM] + state[State.HUGETLB] + state[State.PRESENT]
     found = objects_held(walk, sums.held if walk.frames else mapped)
     totals["freed"] = found.freed(totals["freed"])
     return Table(walk, ordered, totals, fixed, holdings=found.rows, unmapped=found.unmapped)
@@ -377,8 +361,8 @@ def settle_hwpoison(walk: Walk, sums: Sums) -> bool:
     return counts is not None
 
 
-def sum_of(sums: Sums, states: tuple[State, ...]) -> I64:
-    out: I64 = sums.state[:, list(states)].sum(axis=1)
+def sum_of(sums: Sums, states: Bool) -> I64:
+    out: I64 = sums.state[:, states].sum(axis=1)
     return out
 
 
@@ -396,17 +380,19 @@ def swap_columns(walk: Walk, state: dict[State, I64]) -> dict[str, I64 | None]:
     return {"swap": both, "swap_private": private, "swap_shmem": shmem}
 
 
-def kind_columns(walk: Walk, sums: Sums, state: dict[State, I64]) -> dict[str, I64 | None]:
+def state_columns(walk: Walk, sums: Sums, certain: bool) -> dict[str, I64 | None]:
     # A present page of withheld kind withholds the kinds it may be of.
-    unknown = bool(state[State.PRESENT].any())
-    kinds: dict[str, I64 | None] = {
-        s.label: None if unknown else state[s]
-        for s in (State.ANON, State.FILE, State.SHMEM, State.SPECIAL)
+    kinds = not sums.state[:, State.PRESENT].any()
+    told = {"always": True, "tables": walk.tables, "zero": certain, "kind": kinds}
+    columns: dict[str, I64 | None] = {
+        s.label: sums.state[:, s] if told[row.told] else None
+        for s, row in STANDINGS.items()
+        if row.told
     }
     for name, s in (("anon_huge", State.ANON), ("shmem_huge", State.SHMEM),
                     ("file_huge", State.FILE)):
-        kinds[name] = sums.huge[:, s] if walk.huge and not unknown else None
-    return kinds
+        columns[name] = sums.huge[:, s] if walk.huge and kinds else None
+    return columns
 
 
 def frame_columns(walk: Walk, sums: Sums) -> dict[str, I64 | None]:

@@ -16,8 +16,9 @@ from pagewalk.pages import I64, U64, Backing, Bool, VMAs, Withheld
 from pagewalk.proc import counters, objects, smaps, swap
 from pagewalk.proc.stall import BUDGET_NS
 from pagewalk.rows import join_frames
+from pagewalk.rules import IN_RSS
 from pagewalk.sources import Source
-from pagewalk.states import RSS_STATES, hwpoison
+from pagewalk.states import hwpoison
 
 # smaps holds the lock for a whole VMA, at about 19 ms a GiB: with up to this much RSS, reading that
 # of a running process stays within BUDGET_NS.
@@ -199,7 +200,7 @@ def look_into(source: Source, vmas: VMAs, row: int) -> Look:
         if not len(batch.leaves):
             continue
         pages = join_frames(vmas, batch.leaves, source.frames)
-        rss += int(pages.size[np.isin(pages.state, RSS_STATES)].sum())
+        rss += int(pages.size[IN_RSS[pages.state]].sum())
         lost += int(pages.size[hwpoison(pages.flags)].sum())
         for at, column in enumerate((pages.addr, pages.state, pages.pfn)):
             sums[at] = zlib.crc32(b"" if column is None else column.tobytes(), sums[at])

@@ -13,6 +13,7 @@ from pagewalk.account import Table, by_vma
 from pagewalk.pages import I64, U64, Bool, Pages, State, VMAs, join, take
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.ranges import gaps, inside, intersect, union
+from pagewalk.rules import HAS_ENTRY, IS_PRESENT
 from pagewalk.sources import Source
 from pagewalk.states import untold
 from pagewalk.walking import walk
@@ -189,14 +190,13 @@ def populated(source: Source, ranges: U64) -> Iterator[Pages]:
     # What has an entry, by address; how a source splits holes is its own affair.
     for batch in walk(source, ranges=ranges).batches:
         assert isinstance(batch, Pages)
-        rows = np.isin(batch.state, NO_ENTRY, invert=True)
+        rows = HAS_ENTRY[batch.state]
         if rows.any():
             yield take(batch, rows)
 
 
 # Two sources may rightly differ in what they cannot tell, and in what that makes of the rest.
 NOT_COMPARED = ("not_present", "hidden", "untold")
-NO_ENTRY = (State.EMPTY, State.NOT_MAPPED, State.ABSENT)
 NO_PAGES = Pages(
     *(np.zeros(0, kind) for kind in ("u8", "u8", "i8", "u1", "u4", "u8", "u8", "u8", "u8"))
 )
@@ -242,7 +242,7 @@ def compared(
     yield "state", states[0] == states[1], (labels[states[0]], labels[states[1]])
     if first.pfn is not None and second.pfn is not None:
         frames = first.pfn[one], second.pfn[other]
-        here = [state <= State.PRESENT.value for state in states]
+        here = [IS_PRESENT[state] for state in states]
         steps = [
             np.where(mask, (pieces[:, 0] - rows.addr[row]) // PAGE, 0)
             for mask, rows, row in zip(here, (first, second), (one, other), strict=True)
@@ -260,7 +260,7 @@ def no_count(pages: Pages) -> Bool:
     if pages.kflags is None or pages.mapcount is None:
         return np.ones(len(pages), bool)
     silent: Bool = untold(pages.kflags) & (pages.mapcount == 0)
-    return silent & (pages.state <= State.PRESENT.value)
+    return silent & IS_PRESENT[pages.state]
 
 
 def alone(spare: U64, known: U64, rows: Pages, which: int) -> Iterator[Difference]:

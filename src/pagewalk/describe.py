@@ -10,7 +10,6 @@ from pagewalk import lines as pieces
 from pagewalk.flags import KPAGEFLAGS, names
 from pagewalk.pages import (
     EXEC,
-    PRESENT_STATES,
     READ,
     SHARED,
     U8,
@@ -22,12 +21,12 @@ from pagewalk.pages import (
     State,
 )
 from pagewalk.proc.pagemap import PAGE
+from pagewalk.rules import IS_PRESENT
 from pagewalk.soft import unpack
 from pagewalk.where import ENTRY_FLAGS
 
 STATE_LABELS = [state.label for state in State]
 SHOWN_FLAGS = np.uint32(sum(int(flag) for flag in ENTRY_FLAGS.values()))
-IS_PRESENT = np.isin(np.arange(len(State)), PRESENT_STATES)
 
 
 def perms(word: int) -> str:

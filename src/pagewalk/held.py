@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pagewalk.flags import KPF
 from pagewalk.pages import (
     I64,
     U8,
@@ -30,9 +29,9 @@ from pagewalk.pages import (
     take,
 )
 from pagewalk.proc.pagemap import PAGE
-from pagewalk.states import HELD, KEEPERS, maybe_repeated, untold
+from pagewalk.rules import HELD, KEEPERS
+from pagewalk.states import has, maybe_repeated, untold
 
-ANON = np.uint64(1 << KPF["anon"])
 CHUNK_SHIFT = np.uint64(24)
 CHUNK = 1 << 24  # frames: 64 GiB of RAM
 MOST = 254  # mappings of a frame by this process that a byte can count
@@ -221,7 +220,7 @@ def joined(parts: list[Shared]) -> Shared:
 
 def keepers(state: U8, kflags: U64) -> U8:
     keeper = KEEPERS[state]
-    keeper[(state == State.HUGETLB.value) & (kflags & ANON != 0)] = Keeper.MAPPINGS.value
+    keeper[(state == State.HUGETLB.value) & has(kflags, "anon")] = Keeper.MAPPINGS.value
     return keeper
 
 

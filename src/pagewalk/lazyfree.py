@@ -13,8 +13,9 @@ from pagewalk.account import Table
 from pagewalk.pages import I64, Backing, Flag, VMAs
 from pagewalk.proc.counters import lazily_freed
 from pagewalk.ranges import holder
+from pagewalk.rules import LAZYFREE
 from pagewalk.sources import Source
-from pagewalk.states import lazyfree
+from pagewalk.states import holds
 
 _CLEAN = np.uint32((Flag.PRESENT | Flag.DIRTY | Flag.SPECIAL).value)
 
@@ -49,7 +50,7 @@ def by_vma(source: Source, vmas: VMAs) -> I64:
         if len(rows) == 0 or leaves.pfn is None:
             continue
         kflags, _ = frames.read(leaves.pfn[rows], np.ones(len(rows), bool))
-        lazy = rows[lazyfree(kflags)]
+        lazy = rows[holds(LAZYFREE, leaves.flags[rows], kflags)]
         owner = holder(leaves.addr[lazy], vmas.ranges)
         np.add.at(column, owner, leaves.size[lazy].astype(np.int64))
     return column

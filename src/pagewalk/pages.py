@@ -57,9 +57,6 @@ class State(IntEnum):
         return self.name.lower()
 
 
-PRESENT_STATES = tuple(s for s in State if s.value <= State.PRESENT.value)
-
-
 class Flag(IntFlag):
     """What a leaf entry says, whatever the source's own encoding (Leaves.flags, u32)."""
 

@@ -30,8 +30,9 @@ from pagewalk.pages import (
 from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.ranges import gaps, holder, intersect
+from pagewalk.rules import HOLE_STATES
 from pagewalk.scan import Doubts
-from pagewalk.states import HOLE_STATES, classify, hwpoison, maybe_repeated
+from pagewalk.states import classify, hwpoison, maybe_repeated
 
 HUGETLB = np.uint64(1 << KPF["huge"])
 PAGE_SHIFT = PAGE.bit_length() - 1

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pagewalk.account import PSS_SHIFT, SHARED_STATES, Column, Table, by_vma, weigh
+from pagewalk.account import PSS_SHIFT, Column, Table, by_vma, weigh
 from pagewalk.facts import Facts
-from pagewalk.flags import YOUNG, vmflag_codes
-from pagewalk.pages import I64, U64, Backing, Bool, Flag, Pages, State, Withheld
-from pagewalk.states import has, hwpoison, lazyfree
+from pagewalk.flags import vmflag_codes
+from pagewalk.pages import I64, U64, Backing, Bool, Pages, State, Withheld
+from pagewalk.rules import DIRTY, IN_PSS, LAZYFREE, REFERENCED
+from pagewalk.states import holds, hwpoison, shared
 from pagewalk.walking import Walk
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def add(sums: Sums, pages: Pages, facts: Facts, swap_users: SwapUsers | None) ->
     if pages.kflags is None or pages.mapcount is None:
         return
     add_swap(sums, pages, facts.page_size, swap_users)
-    add_rows(sums, pages, np.flatnonzero(SHARED_STATES[pages.state]), facts)
+    add_rows(sums, pages, np.flatnonzero(IN_PSS[pages.state]), facts)
 
 
 def add_lost(lost: Sums, pages: Pages, walk: Walk) -> None:
@@ -190,23 +191,15 @@ def add_rows(sums: Sums, pages: Pages, rows: I64, facts: Facts) -> None:
         return
     kflags, flags, vma = pages.kflags[rows], pages.flags[rows], pages.vma[rows]
     size, mapcount = pages.size[rows], pages.mapcount[rows]
-    # What is on the move has no bits of its own left: it counts as clean.
-    moving = pages.state[rows] == State.MIGRATING.value
-    pte_dirty = flags & np.uint32(Flag.DIRTY) != 0
-    dirty = (pte_dirty | has(kflags, "dirty")) & ~moving
-    shared = mapcount >= 2
-    if facts.entries_shared:
-        shared |= moving | (pages.state[rows] == State.POISONED.value)
-    accessed = (flags & np.uint32(Flag.ACCESSED) != 0) | (kflags & YOUNG != 0)
-    accessed = (accessed | has(kflags, "referenced")) & ~moving
-    lazy = lazyfree(kflags) & ~pte_dirty & ~moving
+    dirty = holds(DIRTY, flags, kflags)
+    many = shared(pages, entries=facts.entries_shared)[rows]
     for column, mask in (
-        (sums.shared_clean, shared & ~dirty),
-        (sums.shared_dirty, shared & dirty),
-        (sums.private_clean, ~shared & ~dirty),
-        (sums.private_dirty, ~shared & dirty),
-        (sums.referenced, accessed),
-        (sums.lazyfree, lazy),
+        (sums.shared_clean, many & ~dirty),
+        (sums.shared_dirty, many & dirty),
+        (sums.private_clean, ~many & ~dirty),
+        (sums.private_dirty, ~many & dirty),
+        (sums.referenced, holds(REFERENCED, flags, kflags)),
+        (sums.lazyfree, holds(LAZYFREE, flags, kflags)),
     ):
         add_masked(column, vma, size, mask)
     share = np.uint64(facts.page_size << PSS_SHIFT) // np.maximum(mapcount, np.uint64(1))

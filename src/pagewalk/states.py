@@ -1,47 +1,25 @@
-"""Decide what stands behind a page: from its entry's flags, its frame's flags, and its VMA.
-
-Pure. The rules are those of fs/proc/task_mmu.c (smaps_pte_entry, vm_normal_page).
-"""
+"""Decide what stands behind pages, and what is counted of them: ``rules`` over columns. Pure."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from pagewalk.flags import KPF
-from pagewalk.pages import U8, U32, U64, Backing, Bool, Counts, Flag, Keeper, Pages, State
+from pagewalk.pages import U8, U32, U64, Bool, Counts, Flag, Pages, State
+from pagewalk.rules import (
+    ANYWHERE,
+    BY_FRAME,
+    BY_VMA,
+    HELD,
+    HWPOISON,
+    KSM,
+    NOTHING,
+    Bits,
+    Rules,
+    When,
+)
 
-LARGE = np.uint64(1 << KPF["head"] | 1 << KPF["tail"] | 1 << KPF["thp"])
 NO_FRAME = np.uint64(1 << KPF["nopage"])
-
-# Whether the pages of a VMA are what their frames say, by Backing.
-ORDINARY = np.zeros(len(Backing), np.bool_)
-ORDINARY[[Backing.ANON, Backing.FILE, Backing.SHMEM]] = True
-
-# RAM that a process holds, by State (not the zero pages, lost pages or device memory), and what
-# keeps such a page. An anonymous hugetlb page is an exception: its mappings keep it.
-HELD = np.zeros(len(State), np.bool_)
-HELD[[State.ANON, State.FILE, State.SHMEM, State.HUGETLB, State.MIGRATING]] = True
-KEEPERS = np.full(len(State), Keeper.MAPPINGS.value, np.uint8)
-KEEPERS[State.FILE.value] = Keeper.CACHE.value
-KEEPERS[[State.SHMEM.value, State.HUGETLB.value]] = Keeper.OBJECT.value
-
-# What a hole is, by Holes.level.
-HOLE_STATES = np.full(6, State.NOT_MAPPED.value, np.uint8)
-HOLE_STATES[:2] = State.ABSENT, State.EMPTY
-
-# States whose pages smaps counts in Rss: the page of a migrating entry is in RAM. See hwpoison too.
-RSS_STATES = (
-    State.ANON, State.FILE, State.SHMEM, State.DEVICE, State.PRESENT, State.MIGRATING,
-)
-
-SOFT_KINDS = (  # the last match wins
-    (Flag.SWAP, State.SWAPPED),
-    (Flag.MIGRATION, State.MIGRATING),
-    (Flag.DEVICE, State.DEVICE),
-    (Flag.MARKER, State.MARKER),
-    (Flag.HWPOISON, State.POISONED),
-    (Flag.GUARD, State.GUARD),
-)
 
 
 def classify(flags: U32, backing: U8, kflags: U64 | None) -> U8:
@@ -51,17 +29,55 @@ def classify(flags: U32, backing: U8, kflags: U64 | None) -> U8:
     /proc/kpageflags word, or None where frames are withheld: the kind then comes from bit 61 and
     the VMA, and a page of a driver's VMA that may be special stays PRESENT.
     """
-    present = flags & Flag.PRESENT.value != 0
-    kind = (
-        kind_by_vma(flags, backing)
-        if kflags is None
-        else kind_by_frame(flags, backing, kflags)
-    )
-    state = np.where(present, kind, np.uint8(State.SOFT))
-    if not present.all():
-        for flag, soft in SOFT_KINDS:
-            state[~present & (flags & flag.value != 0)] = soft
+    return decide(BY_VMA if kflags is None else BY_FRAME, flags, backing, kflags)
+
+
+def decide(rules: Rules, flags: U32, backing: U8, kflags: U64 | None) -> U8:
+    # The last rule first, so that the first that holds has the last word. A rule that no row can
+    # fulfil is left out: of twenty few batches need five.
+    some_have, all_have = np.bitwise_or.reduce(flags), np.bitwise_and.reduce(flags)
+    some_frames = NOTHING.frame if kflags is None else np.bitwise_or.reduce(kflags)
+    told = kflags is None or not untold(kflags).any()
+    here = np.uint8(1) << backing
+    state = np.full(len(flags), rules[-1][0].value, np.uint8)
+    for result, when in reversed(rules[:-1]):
+        some = when.some
+        if when.none.entry & all_have or (when.silent and told):
+            continue
+        if some is not None and not (some.entry & some_have or some.frame & some_frames):
+            continue
+        where = holds(when, flags, kflags, all_have)
+        if when.backing != ANYWHERE:
+            where &= here & when.backing != 0
+        np.copyto(state, result.value, where=where)
     return state
+
+
+def holds(
+    when: When, flags: U32, kflags: U64 | None = None, known: np.uint32 = NOTHING.entry
+) -> Bool:
+    """Return a mask of the pages of which ``when`` holds, in whatever VMA they are.
+
+    ``flags`` u32 (Flag) and ``kflags`` u64 are theirs, without ``kflags`` only the entry counts.
+    All of them have the bits ``known`` in ``flags``.
+    """
+    some, none = when.some, when.none
+    mask = np.ones(len(flags), np.bool_)
+    if when.silent and kflags is not None:
+        mask = untold(kflags)
+    if some is not None and not some.entry & known:
+        mask &= any_of(some, flags, kflags)
+    if none.entry or none.frame:
+        mask &= ~any_of(none, flags, kflags)
+    return mask
+
+
+def any_of(bits: Bits, flags: U32, kflags: U64 | None) -> Bool:
+    if kflags is None or not bits.frame:
+        mask: Bool = flags & bits.entry != 0
+        return mask
+    mask = kflags & bits.frame != 0
+    return mask | (flags & bits.entry != 0) if bits.entry else mask
 
 
 def hwpoison(flags: U32) -> Bool:
@@ -69,24 +85,12 @@ def hwpoison(flags: U32) -> Bool:
 
     smaps counts such an entry as its page did in some kernels, and not in others.
     """
-    mask: Bool = flags & np.uint32(Flag.HWPOISON | Flag.MARKER) == np.uint32(Flag.HWPOISON)
-    return mask
+    return holds(HWPOISON, flags)
 
 
 def has(kflags: U64, name: str) -> Bool:
     """Return a mask of the words with the kpageflags bit ``name``."""
     mask: Bool = kflags & np.uint64(1 << KPF[name]) != 0
-    return mask
-
-
-def lazyfree(kflags: U64) -> Bool:
-    """Return a mask of the frames given up with MADV_FREE, unless their entry is dirty.
-
-    Anonymous, not swap-backed and not dirty, as smaps counts LazyFree (smaps_account,
-    fs/proc/task_mmu.c).
-    """
-    kept = np.uint64(1 << KPF["swapbacked"] | 1 << KPF["dirty"])
-    mask: Bool = has(kflags, "anon") & (kflags & kept == 0)
     return mask
 
 
@@ -96,48 +100,17 @@ def untold(kflags: U64) -> Bool:
     return mask
 
 
-def kind_by_frame(flags: U32, backing: U8, kflags: U64) -> U8:
-    # Up to 6.14 entries of files and devices that are memory are special, and kpageflags knows no
-    # such frames. (Bit 61 is wrong there: pagemap sets it for a PMD.) Anonymous memory that was
-    # migrated to a device has ordinary entries.
-    special = flags & Flag.SPECIAL.value != 0
-    nowhere = (kflags & NO_FRAME != 0) & (flags & Flag.NORMAL.value == 0)
-    special |= nowhere & (backing != Backing.ANON.value)
-    # A normal page is anonymous, or has bit 61; up to 6.8 bit 61 is missing on PMD-mapped file
-    # THPs, which the large-folio bits give away. A real page table says it by its special bit.
-    normal_file = (flags & (Flag.FILE | Flag.NORMAL).value != 0) | (kflags & LARGE != 0)
-    normal_file &= ~special
-    kind = np.full(len(flags), State.SPECIAL.value, np.uint8)
-    # No driver maps into anonymous memory or a file: such a page was moved to another frame before
-    # the old one's flags were read, or the frame database leaves its frame out, as some kernels do
-    # with RAM that they initialise late. It is the entry that is right.
-    kind[ORDINARY[backing] & ~special] = State.ANON
-    kind[normal_file] = State.FILE
-    kind[normal_file & has(kflags, "swapbacked")] = State.SHMEM
-    silent = normal_file & untold(kflags)
-    kind[silent] = State.DEVICE
-    kind[silent & (backing == Backing.FILE.value)] = State.FILE
-    kind[silent & (backing == Backing.SHMEM.value)] = State.SHMEM
-    kind[has(kflags, "anon")] = State.ANON
-    kind[has(kflags, "huge")] = State.HUGETLB
-    kind[has(kflags, "zero_page") | (flags & Flag.ZERO.value != 0)] = State.ZERO
-    return kind
+def shared(pages: Counts | Pages, *, entries: bool) -> Bool:
+    """Return a mask of the pages that smaps counts as shared.
 
-
-def kind_by_vma(flags: U32, backing: U8) -> U8:
-    normal_file = flags & Flag.FILE.value != 0
-    kind = np.full(len(flags), State.ANON.value, np.uint8)
-    kind[backing == Backing.DRIVER.value] = State.PRESENT
-    kind[normal_file] = State.FILE
-    kind[normal_file & (backing == Backing.SHMEM.value)] = State.SHMEM
-    # A huge leaf with bit 61 in anonymous memory is the huge zero page (from 6.12 on). A small one
-    # belongs to a file: one that is called /dev/zero is taken for anonymous memory.
-    huge_file = normal_file & (flags & Flag.HUGE.value != 0)
-    kind[huge_file & (backing == Backing.ANON.value)] = State.ZERO
-    kind[backing == Backing.HUGETLB.value] = State.HUGETLB
-    kind[flags & Flag.MAYBE_ZERO.value != 0] = State.PRESENT
-    kind[flags & Flag.ZERO.value != 0] = State.ZERO
-    return kind
+    With ``entries`` the kernel takes migration and hwpoison entries for shared, whatever their
+    page's mapcount (since 6.11).
+    """
+    assert pages.mapcount is not None
+    mask: Bool = pages.mapcount >= 2
+    if entries:
+        mask |= (pages.state == State.MIGRATING.value) | hwpoison(pages.flags)
+    return mask
 
 
 def once(pages: Counts | Pages) -> Bool:
@@ -154,7 +127,7 @@ def inherited(pages: Counts | Pages) -> Bool:
     # each address space (vma_address, mm/rmap.c, computes it from the index), unless KSM merged it.
     assert pages.mapcount is not None and pages.kflags is not None
     mask: Bool = (pages.state == State.ANON.value) & (pages.mapcount > 1)
-    return mask & ~has(pages.kflags, "ksm")
+    return mask & ~holds(KSM, pages.flags, pages.kflags)
 
 
 def maybe_repeated(pages: Counts | Pages) -> Bool:

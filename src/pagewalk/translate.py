@@ -19,6 +19,7 @@ from pagewalk.pages import Backing, Flag, State, VMAs
 from pagewalk.proc.pagemap import PAGE, WORD
 from pagewalk.proc.swap import device_of, read_swaps
 from pagewalk.remarks import remarks
+from pagewalk.rules import HOLE_STATES
 from pagewalk.states import classify
 from pagewalk.vtop import Frame, Opinion, Trace, Translation, compare, hole_around, trace
 
@@ -111,7 +112,7 @@ def look_at(
     if row is None:
         return None, frame
     if not found.last.flags:
-        return (State.EMPTY if found.last.level.number == 1 else State.NOT_MAPPED), frame
+        return State(int(HOLE_STATES[found.last.level.number])), frame
     leaf = found.leaf()
     source.settle(vmas, leaf)
     return State(int(classify(leaf.flags, vmas.backing[[row]], kflags)[0])), frame

@@ -10,8 +10,9 @@ import numpy as np
 
 from pagewalk.errors import BadRequest
 from pagewalk.flags import KPF
-from pagewalk.pages import PRESENT_STATES, Bool, Flag, Pages, State
-from pagewalk.states import lazyfree
+from pagewalk.pages import Bool, Flag, Pages, State
+from pagewalk.rules import IS_PRESENT, LAZYFREE
+from pagewalk.states import holds
 from pagewalk.walking import Walk
 
 Test = Callable[[Pages], Bool]
@@ -90,9 +91,7 @@ def is_lazyfree(pages: Pages) -> Bool:
     if pages.kflags is None:
         raise BadRequest("--where lazyfree: page frames are withheld, so their flags are too;"
                          " run as root")
-    clean = state_test(State.ANON)(pages) & (pages.flags & np.uint32(Flag.DIRTY.value) == 0)
-    mask: Bool = clean & lazyfree(pages.kflags)
-    return mask
+    return state_test(State.ANON)(pages) & holds(LAZYFREE, pages.flags, pages.kflags)
 
 
 def terms() -> dict[str, Test]:
@@ -101,8 +100,8 @@ def terms() -> dict[str, Test]:
     tests |= {name: flag_test(flag) for name, flag in ENTRY_FLAGS.items()}
     tests |= {"exclusive": is_exclusive, "lazyfree": is_lazyfree}
     tests |= {s.label: state_test(s) for s in State}
-    tests["present"] = state_test(*PRESENT_STATES)
-    tests["not_present"] = state_test(*(s for s in State if s not in PRESENT_STATES))
+    tests["present"] = lambda pages: IS_PRESENT[pages.state]
+    tests["not_present"] = lambda pages: ~IS_PRESENT[pages.state]
     return tests
 
 
@@ -158,7 +157,7 @@ def comparison(term: str) -> Test | None:
         values = getattr(pages, column)
         if values is None:
             raise BadRequest(f"--where {column}: page frames are withheld; run as root")
-        mask: Bool = sign(values, number) & state_test(*PRESENT_STATES)(pages)
+        mask: Bool = sign(values, number) & IS_PRESENT[pages.state]
         return mask
 
     return test

@@ -26,6 +26,7 @@ from pagewalk.pages import U64
 from pagewalk.paging import Arch
 from pagewalk.proc.kernel import release
 from pagewalk.proc.zones import read_memory
+from pagewalk.rules import KEPT
 from tests.live.bracket import Seen, looking_again, settle
 from tests.memory import DATA, PAGE, SLOTS
 
@@ -151,8 +152,11 @@ def test_words_of_tables_stand_where_the_entries_do(
     words = words[:2]
     found = np.argwhere(words != 0).tolist()
     assert found == [[0, 0], [0, 511], [1, 8]]
-    _, mapcount, _ = decode_words(frames.layout, words[words != 0])
+    flags, mapcount, _ = decode_words(frames.layout, words[words != 0])
     assert mapcount.tolist() == [1] * 3
+    (told,) = read_frames(frames, np.array([pfn], np.uint64)).flags
+    assert (flags & KEPT).tolist() == [told & KEPT] * 3
+    assert told & KEPT  # anonymous, and more
 
 
 def test_what_no_word_tells_is_read_as_before(

@@ -36,6 +36,7 @@ from pagewalk.kmem.layout import COUNT_SHIFT, FLAG_BITS, INITIALISED, KIND_SHIFT
 from pagewalk.kmem.syscall import Array, create_array
 from pagewalk.pages import U64, Bool
 from pagewalk.paging import Arch
+from pagewalk.rules import KEPT
 
 _RUN = 32  # tables
 _UNROLLED = 16  # words that a step of a loop takes: a step costs a call
@@ -71,9 +72,9 @@ class Condenser:
         """Return (plain bool[n], words u64[n, 512]) for up to TABLES of ``addresses`` (u64[n]).
 
         Where a table is ``plain``, which it is with ordinary pages of RAM and empty slots, a word
-        stands for each entry, 0 for an empty one; of the flags those only that accounting needs. A
-        page of a large folio has its folio's flags and kind, and no mark that it is one. Memory
-        that cannot be read is a table of empty slots.
+        stands for each entry, 0 for an empty one; of the flags those only that sums need. A page of
+        a large folio has its folio's flags and kind, and no mark that it is one. Memory that cannot
+        be read is a table of empty slots.
         """
         given, words = self._words
         size = len(addresses)
@@ -133,7 +134,7 @@ def _of_tables(
         asm.add(R1, R2),
         asm.store_u64(FP, _ENTRIES, R1),
     ]
-    flags = int(layout.swapcache | layout.slab | layout.hwpoison)
+    flags = layout.behind(KEPT) | int(layout.slab)  # a slab page has no mapcount
     heads: list[Line] = []
     for word in range(_UNROLLED):
         body += [

@@ -22,8 +22,9 @@ from pagewalk.pages import (
 )
 from pagewalk.paging import Arch
 from pagewalk.proc.pagemap import PAGE
+from pagewalk.rules import HOLE_STATES, KEEPERS
 from pagewalk.scan import ReadTables
-from pagewalk.states import HOLE_STATES, KEEPERS, classify, maybe_repeated
+from pagewalk.states import classify, maybe_repeated
 from pagewalk.tally import Gaps, Kind
 
 VM_PFNMAP = 0x400  # include/linux/mm.h

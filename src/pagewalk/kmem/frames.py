@@ -32,6 +32,7 @@ from pagewalk.kmem.struct_page import (
 from pagewalk.kmem.zero import ZeroFrames
 from pagewalk.pages import I64, U64, Bool, alike
 from pagewalk.proc.zones import read_memory
+from pagewalk.rules import KEPT
 
 if TYPE_CHECKING:
     from pagewalk.kmem.condenser import Condenser
@@ -50,7 +51,6 @@ __all__ = [
 
 _ATTEMPTS = 3
 _PROVED = 8  # tables
-_ACCOUNTED = kpf("anon") | kpf("ksm") | kpf("swapbacked") | kpf("swapcache")
 _SAMPLE = 128
 
 
@@ -218,7 +218,7 @@ class StructPages:
         told = read_frames(self.frames, pfns)
         clear = tell_apart(self.frames.layout, words[filled]) & (told.errno == 0)
         flags, mapcount = self._decode(words[filled])
-        wrong = ((flags ^ told.flags) & _ACCOUNTED != 0) | (mapcount != _unsigned(told.mapcount))
+        wrong = ((flags ^ told.flags) & KEPT != 0) | (mapcount != _unsigned(told.mapcount))
         return bool(clear.any()) and not wrong[clear].any()
 
     def _runs(self, plain: Bool, words: U64) -> tuple[I64, I64, U64, I64]:

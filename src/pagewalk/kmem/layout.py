@@ -6,6 +6,8 @@ a version number: distributions backport.
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from typing import NamedTuple
 
 import numpy as np
@@ -114,6 +116,14 @@ class Layout(NamedTuple):
         bits: U64 = self.high[(flags >> np.uint64(_HALF) & _HALF_MASK).view(np.int64)]
         bits |= self.low[(flags & _HALF_MASK).view(np.int64)]
         return bits
+
+    def behind(self, told: np.uint64) -> int:
+        """Return the flags that the bits ``told`` of /proc/kpageflags are made from."""
+        flags = np.uint64(1) << np.arange(2 * _HALF, dtype=np.uint64)
+        own = {"swapcache": self.swapcache, "hwpoison": self.hwpoison, "young": self.young}
+        found = flags[self.copied(flags) & told != 0].tolist()
+        found += [int(mask) for name, mask in own.items() if told & kpf(name)]
+        return reduce(or_, found, 0)
 
     def is_hugetlb(self, page_type: U32, second_flags: U64, folio: U8) -> Bool:
         """Tell which folios are hugetlb's: by page type, by flag (6.6), by destructor (6.1)."""

@@ -76,9 +76,10 @@ from pagewalk.proc.stall import Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
 from pagewalk.ranges import differing, holder
+from pagewalk.rules import HOLE_STATES, ORDINARY
 from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Entries
 from pagewalk.soft import pack
-from pagewalk.states import HOLE_STATES, ORDINARY, classify, has
+from pagewalk.states import classify, has
 from pagewalk.tally import Gaps, Memo, Plain, count_by_reading, count_tables, sweep
 
 SHMEM_CHANGED = "a mapping of shared memory changed after the walk; --freeze prevents that"

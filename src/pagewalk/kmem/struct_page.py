@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pagewalk.flags import KPF
 from pagewalk.kmem.directmap import MemMap
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.layout import (
@@ -36,19 +37,10 @@ _KIND, _ANON = np.uint8(3), np.uint8(1)
 _KIND_SHIFT = np.uint64(62)
 _KIND_BITS = np.array([0, kpf("anon"), 0, kpf("anon") | kpf("ksm")], np.uint64)
 
-# What read_frames says in flags: /proc/kpageflags less buddy, nopage, arch_2 and arch_3, which
-# takes more than the page's own struct page, and less bits gone long ago.
-EXPORTED = np.bitwise_or.reduce(
-    [
-        kpf(name)
-        for name in (
-            *("locked", "referenced", "uptodate", "dirty", "lru", "active", "slab", "writeback"),
-            *("reclaim", "mmap", "anon", "swapcache", "swapbacked", "head", "tail", "huge"),
-            *("unevictable", "hwpoison", "ksm", "thp", "offline", "zero_page", "idle", "pgtable"),
-            *("reserved", "mlocked", "owner_2", "private", "private_2", "owner_private", "arch"),
-        )
-    ]
-)
+# Bits of /proc/kpageflags that read_frames does not say, as they take more than the page's own
+# struct page or went long ago; and young, which it says in a column of its own.
+_NOT_SAID = ("buddy", "nopage", "arch_2", "arch_3", "error", "uncached", "softdirty", "young")
+EXPORTED = np.bitwise_or.reduce([kpf(name) for name in KPF if name not in _NOT_SAID])
 
 
 class FrameRows(NamedTuple):

@@ -1,0 +1,196 @@
+"""How a page counts: the table against the kernel's rules, its masks against what they change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+
+from pagewalk.account import Table, by_vma
+from pagewalk.flags import KPF
+from pagewalk.kmem.layout import kpf
+from pagewalk.kmem.struct_page import EXPORTED
+from pagewalk.pages import READ, U32, U64, Backing, Flag, State
+from pagewalk.rules import ACCOUNTED, IS_PRESENT, KEPT, STANDINGS
+from pagewalk.smaps import by_field
+from pagewalk.states import classify
+from tests import by_hand
+from tests.by_hand import HEAP, PAGE
+
+SOFTWARE = (Flag.SWAP, Flag.MIGRATION, Flag.DEVICE, Flag.HWPOISON, Flag.MARKER, Flag.GUARD)
+HERE = (Flag.FILE, Flag.NORMAL, Flag.SPECIAL, Flag.ZERO, Flag.HUGE, Flag.MAYBE_ZERO)
+DECIDING = ("anon", "huge", "zero_page", "swapbacked", "nopage", "head", "tail", "thp")
+FRAMES = (*DECIDING, "lru")  # and one that says only that the frame is known
+OWN = (Backing.ANON, Backing.FILE, Backing.SHMEM)  # where no driver maps its own pages
+
+
+def words(bits: list[int]) -> list[int]:
+    """Return every combination of ``bits``."""
+    return [sum(bit for bit, on in zip(bits, which, strict=True) if on)
+            for which in product((False, True), repeat=len(bits))]
+
+
+ENTRIES = np.array(words([flag.value for flag in HERE]), np.uint32)
+SOFT_ENTRIES = np.array(words([flag.value for flag in SOFTWARE]), np.uint32)
+KFLAGS = np.array(words([1 << KPF[name] for name in FRAMES]), np.uint64)
+NAMES = [frozenset(n for n in FRAMES if word >> KPF[n] & 1) for word in KFLAGS.tolist()]
+
+
+def software(entry: Flag) -> State:
+    # include/linux/swapops.h: a marker's payload has one bit each for guard and poison
+    if Flag.GUARD in entry:
+        return State.GUARD
+    if Flag.HWPOISON in entry:
+        return State.POISONED
+    if Flag.MARKER in entry:
+        return State.MARKER
+    if Flag.DEVICE in entry:
+        return State.DEVICE
+    if Flag.MIGRATION in entry:
+        return State.MIGRATING
+    return State.SWAPPED if Flag.SWAP in entry else State.SOFT
+
+
+def by_frame(entry: Flag, frame: frozenset[str], backing: Backing) -> State:
+    # smaps_pte_entry, vm_normal_page, smaps_account (fs/proc/task_mmu.c, mm/memory.c), of one page
+    if "zero_page" in frame or Flag.ZERO in entry:
+        return State.ZERO
+    if "huge" in frame:
+        return State.HUGETLB
+    if "anon" in frame:  # folio_test_anon
+        return State.ANON
+    normal = Flag.NORMAL in entry  # pte_special is clear
+    if Flag.SPECIAL in entry or ("nopage" in frame and not normal and backing != Backing.ANON):
+        return State.SPECIAL
+    if normal or Flag.FILE in entry or frame & {"head", "tail", "thp"}:
+        if not frame - {"nopage"}:
+            told = {Backing.FILE: State.FILE, Backing.SHMEM: State.SHMEM}
+            return told.get(backing, State.DEVICE)
+        return State.SHMEM if "swapbacked" in frame else State.FILE
+    return State.ANON if backing in OWN else State.SPECIAL
+
+
+def by_entry(entry: Flag, backing: Backing) -> State:
+    # The same where nobody may look at the frame.
+    if Flag.ZERO in entry:
+        return State.ZERO
+    if Flag.MAYBE_ZERO in entry:
+        return State.PRESENT
+    if Flag.SPECIAL in entry:
+        return State.ZERO if backing == Backing.ANON else State.SPECIAL
+    if backing == Backing.HUGETLB:
+        return State.HUGETLB
+    if Flag.FILE in entry:
+        if backing == Backing.ANON and Flag.HUGE in entry:
+            return State.ZERO
+        return State.SHMEM if backing == Backing.SHMEM else State.FILE
+    return State.PRESENT if backing == Backing.DRIVER else State.ANON
+
+
+def classified(flags: U32, backing: Backing, kflags: U64 | None) -> np.ndarray:
+    return classify(flags, np.full(len(flags), backing.value, np.uint8), kflags)
+
+
+@pytest.mark.parametrize("backing", Backing)
+def test_present_pages_with_frames(backing: Backing) -> None:
+    expected = np.array(
+        [by_frame(Flag(e), names, backing) for e in ENTRIES.tolist() for names in NAMES], np.uint8
+    )
+    entries, kflags = np.repeat(ENTRIES, len(KFLAGS)), np.tile(KFLAGS, len(ENTRIES))
+    for soft in SOFT_ENTRIES:  # which mean nothing where a page is present
+        flags = entries | np.uint32(Flag.PRESENT) | soft
+        assert (classified(flags, backing, kflags) == expected).all()
+
+
+@pytest.mark.parametrize("backing", Backing)
+def test_present_pages_without_frames(backing: Backing) -> None:
+    expected = [by_entry(Flag(entry), backing) for entry in ENTRIES.tolist()]
+    for soft in SOFT_ENTRIES:
+        flags = ENTRIES | np.uint32(Flag.PRESENT) | soft
+        assert classified(flags, backing, None).tolist() == expected
+
+
+@pytest.mark.parametrize("backing", Backing)
+def test_software_entries(backing: Backing) -> None:
+    expected = np.array([software(Flag(entry)) for entry in SOFT_ENTRIES.tolist()], np.uint8)
+    entries, kflags = np.repeat(SOFT_ENTRIES, len(KFLAGS)), np.tile(KFLAGS, len(SOFT_ENTRIES))
+    for here in ENTRIES:
+        flags = SOFT_ENTRIES | np.uint32(Flag.SOFT) | here
+        assert (classified(flags, backing, None) == expected).all()
+        found = classified(entries | np.uint32(Flag.SOFT) | here, backing, kflags)
+        assert (found == np.repeat(expected, len(KFLAGS))).all()
+
+
+def test_a_mixed_batch_is_what_its_rows_are_alone() -> None:
+    rng = np.random.default_rng(11)
+    some = 4096
+    flags = rng.choice(ENTRIES, some) | rng.choice(SOFT_ENTRIES, some)
+    flags |= np.where(rng.integers(2, size=some), Flag.PRESENT, Flag.SOFT).astype(np.uint32)
+    backing = rng.integers(len(Backing), size=some).astype(np.uint8)
+    kflags = rng.choice(KFLAGS, some)
+    for frames in (kflags, None):
+        alone = [
+            int(classify(flags[i : i + 1], backing[i : i + 1],
+                         None if frames is None else frames[i : i + 1])[0])
+            for i in range(some)
+        ]
+        assert classify(flags, backing, frames).tolist() == alone
+
+
+def test_every_state_has_a_standing_and_is_in_one_class() -> None:
+    # The closed vocabulary, and what a source may be unable to tell apart.
+    present = "anon file shmem zero special hugetlb device present"
+    not_present = "empty swapped migrating poisoned guard marker soft doubt"
+    assert list(STANDINGS) == list(State)
+    assert {s.label for s in State if IS_PRESENT[s]} == set(present.split())
+    others = {s.label for s in State} - set(present.split())
+    assert others == {*not_present.split(), "not_mapped", "absent"}
+
+
+# Frames to flip a bit of: all combinations of those that decide anything, none of which is silent.
+BITS = ("anon", "ksm", "swapbacked", "dirty", "huge", "zero_page", "nopage", "thp")
+BEFORE = np.array(words([1 << KPF[name] for name in BITS]), np.uint64) | kpf("mmap")
+
+
+def account(flags: Flag, kflags: U64, *, fields: bool) -> list[list[int] | None]:
+    """Return all columns of pages with these frames, one a VMA, from the accounting itself."""
+    count = len(kflags)
+    of = by_hand.vmas(
+        [(HEAP + i * PAGE, 1, READ, 0, Backing.KERNEL, "") for i in range(count)]
+    )
+    state = classified(np.full(count, flags, np.uint32), Backing.KERNEL, kflags)
+    rows = [
+        (HEAP + i * PAGE, PAGE, State(s), flags, 0x1000 + i, (), i // 2 % 3)
+        for i, s in enumerate(state.tolist())
+    ]
+    pages = replace(by_hand.pages(rows, of), kflags=kflags)
+    walk = by_hand.walk([pages], of, tables=True)
+    table: Table = by_field(walk._replace(young=True), None) if fields else by_vma(walk)
+    return [None if c is None else c.tolist() for c in table.columns.values()]
+
+
+@pytest.mark.parametrize(
+    ("entries", "fields", "mask"),
+    [
+        ((Flag.PRESENT, Flag.PRESENT | Flag.NORMAL), True, ACCOUNTED),
+        ((Flag.PRESENT | Flag.NORMAL,), False, KEPT),
+    ],
+)
+def test_a_mask_has_the_bits_that_change_a_column(
+    entries: tuple[Flag, ...], fields: bool, mask: np.uint64
+) -> None:
+    found = np.uint64(0)
+    for flags in entries:
+        before = account(flags, BEFORE, fields=fields)
+        for name in KPF.keys() - {"mmap"}:
+            if account(flags, BEFORE ^ kpf(name), fields=fields) != before:
+                found |= kpf(name)
+    assert found == mask
+
+
+def test_what_is_accounted_is_verified() -> None:
+    # nopage is no bit of a struct page but the lack of one, which is an errno; young has a column.
+    assert kpf("nopage") | kpf("young") == ACCOUNTED & ~EXPORTED
+    assert KEPT & ~EXPORTED == 0
