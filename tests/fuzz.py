@@ -312,7 +312,7 @@ def locate(data: bytes) -> object:
 def parse_range(data: bytes) -> object:
     from pagewalk.commands.pages import within
 
-    return within(vmas().ranges, os.fsdecode(data))  # type: ignore[attr-defined]
+    return within(vmas().ranges, os.fsdecode(data), 4096)  # type: ignore[attr-defined]
 
 
 def find_pid(data: bytes) -> object:

@@ -43,7 +43,7 @@ def pages(*rows: tuple[int, int, State, int, int]) -> Pages:
 def found(first: Pages, second: Pages) -> list[tuple[int, int, str, str | None, str | None]]:
     return [
         (d.addr // PAGE, d.size // PAGE, d.what, d.first, d.second)
-        for d in differing(first, second)
+        for d in differing(first, second, PAGE)
     ]
 
 

@@ -6,7 +6,6 @@ address space once.
 
 from __future__ import annotations
 
-import ctypes
 from typing import NamedTuple
 
 import numpy as np
@@ -15,15 +14,12 @@ from pagewalk.errors import NoAddressSpace, PagewalkError, ProcessGone
 from pagewalk.kmem.process import KernelSource
 from pagewalk.pages import U64, Flag
 from pagewalk.proc.counters import read_status
-from pagewalk.proc.kernel import architecture
 from pagewalk.proc.namespace import own_numbers
-from pagewalk.proc.processes import read_processes
+from pagewalk.proc.processes import read_processes, share_memory
 from pagewalk.smaps import SwapUsers
 from pagewalk.sources import Source
 from pagewalk.walking import close, open_listed
 
-NR_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}
-KCMP_VM = 1
 NAMED = 5  # processes that could not be read
 
 
@@ -113,10 +109,8 @@ def read_slots(source: Source) -> U64:
 def same_memory(first: tuple[int, int], second: tuple[int, int], *, by_pid: bool) -> bool:
     """Return whether two processes, each (pid, mm or 0), share one address space (vfork, CLONE_VM).
 
-    kcmp(2) tells, unless the pids are those of another namespace: then their mm is compared.
+    Without ``by_pid`` the pids are those of another namespace, and their mm is compared.
     """
-    if not by_pid:
-        return first[1] == second[1] != 0
-    libc = ctypes.CDLL(None, use_errno=True)
-    number = NR_KCMP.get(architecture())
-    return number is not None and libc.syscall(number, first[0], second[0], KCMP_VM, 0, 0) == 0
+    if by_pid:
+        return share_memory(first[0], second[0])
+    return first[1] == second[1] != 0

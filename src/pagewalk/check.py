@@ -11,7 +11,6 @@ import numpy as np
 
 from pagewalk.account import Table, by_vma
 from pagewalk.pages import I64, U64, Bool, Pages, State, VMAs, join, take
-from pagewalk.proc.pagemap import PAGE
 from pagewalk.ranges import gaps, inside, intersect, union
 from pagewalk.rules import HAS_ENTRY, IS_PRESENT
 from pagewalk.sources import Source
@@ -78,14 +77,14 @@ def check(first: Source, second: Source) -> Report:
     after it. On a stopped process a difference that stays is real. Raises what walk raises.
     """
     report = Report(first.name, second.name)
-    vmas = first.vmas()
+    vmas, page_size = first.vmas(), first.facts.page_size
     report.left_out, ranges = comparable(vmas)
 
     def ask_pages(asked: list[Difference]) -> Answer:
         before, other, after = (
             whole(source, touched(asked, vmas)) for source in (first, second, first)
         )
-        return list(differing(before, other)), list(differing(before, after))
+        return list(differing(before, other, page_size)), list(differing(before, after, page_size))
 
     def ask_amounts(asked: list[Difference]) -> Answer:
         before, other, after = (
@@ -176,9 +175,10 @@ def page_differences(
     """Yield every stretch of pages in ``ranges`` on which two fresh walks differ, and count them
     all in ``report``."""
     walks = [populated(source, ranges) for source in (first, second)]
+    page_size = first.facts.page_size
     for one, other in side_by_side(*walks):
-        report.pages += int(one.size.sum()) // PAGE
-        yield from differing(one, other)
+        report.pages += int(one.size.sum()) // page_size
+        yield from differing(one, other, page_size)
 
 
 def whole(source: Source, ranges: U64) -> Pages:
@@ -223,10 +223,10 @@ def side_by_side(
             yield pair[0], pair[1]
 
 
-def differing(first: Pages, second: Pages) -> Iterator[Difference]:
+def differing(first: Pages, second: Pages, page_size: int) -> Iterator[Difference]:
     spans = [np.stack([rows.addr, rows.addr + rows.size], axis=1) for rows in (first, second)]
     pieces, one, other = intersect(*spans)
-    for name, same, values in compared(first, second, pieces, one, other):
+    for name, same, values in compared(first, second, pieces, one, other, page_size):
         for row in np.flatnonzero(~same).tolist():
             addr, size = int(pieces[row, 0]), int(pieces[row, 1] - pieces[row, 0])
             yield Difference(addr, size, name, *(str(column[row]) for column in values))
@@ -235,7 +235,7 @@ def differing(first: Pages, second: Pages) -> Iterator[Difference]:
 
 
 def compared(
-    first: Pages, second: Pages, pieces: U64, one: I64, other: I64
+    first: Pages, second: Pages, pieces: U64, one: I64, other: I64, page_size: int
 ) -> Iterator[tuple[str, Bool, tuple[np.ndarray, np.ndarray]]]:
     labels = np.array([state.label for state in State])
     states = first.state[one], second.state[other]
@@ -244,7 +244,7 @@ def compared(
         frames = first.pfn[one], second.pfn[other]
         here = [IS_PRESENT[state] for state in states]
         steps = [
-            np.where(mask, (pieces[:, 0] - rows.addr[row]) // PAGE, 0)
+            np.where(mask, (pieces[:, 0] - rows.addr[row]) // page_size, 0)
             for mask, rows, row in zip(here, (first, second), (one, other), strict=True)
         ]
         found = frames[0] + steps[0].astype(np.uint64), frames[1] + steps[1].astype(np.uint64)

@@ -20,7 +20,6 @@ from pagewalk.pages import (
     Pages,
     State,
 )
-from pagewalk.proc.pagemap import PAGE
 from pagewalk.rules import IS_PRESENT
 from pagewalk.soft import unpack
 from pagewalk.where import ENTRY_FLAGS
@@ -51,12 +50,13 @@ def states(rows: Pages) -> U8:
     return pieces.labels(STATE_LABELS, rows.state)
 
 
-def physical(rows: Pages, otherwise: str) -> U8:
+def physical(rows: Pages, page_size: int, otherwise: str) -> U8:
     """Return the physical address, 16 hexadecimal digits, or ``otherwise`` without one."""
     other = pieces.text(otherwise, len(rows))
     if rows.pfn is None:
         return other
-    return pieces.where(present(rows), pieces.hexadecimal(rows.pfn * np.uint64(PAGE)), other)
+    address = pieces.hexadecimal(rows.pfn * np.uint64(page_size))
+    return pieces.where(present(rows), address, other)
 
 
 def frame(rows: Pages, otherwise: str) -> U8:

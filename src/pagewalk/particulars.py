@@ -13,7 +13,6 @@ from pagewalk.kmem.naming import agreeing
 from pagewalk.kmem.process import KernelSource
 from pagewalk.pages import I64, Backing, VMAs, Withheld
 from pagewalk.proc.hugepages import read_policy
-from pagewalk.proc.pagemap import PAGE
 from pagewalk.sources import Source
 
 # These VMAs have base pages only; a driver's may have others (vm_operations_struct.pagesize).
@@ -53,7 +52,8 @@ def told(column: I64, row: int) -> int | None:
 
 def read_particulars(source: Source, vmas: VMAs) -> tuple[Particulars, list[Withheld]]:
     """Return the particulars of ``vmas``, as ``source`` read them, and why some are withheld."""
-    size = np.where(np.isin(vmas.backing, [kind.value for kind in BASE_PAGES]), PAGE, UNKNOWN)
+    page_size = source.facts.page_size
+    size = np.where(np.isin(vmas.backing, [kind.value for kind in BASE_PAGES]), page_size, UNKNOWN)
     nothing = Particulars(size.astype(np.int64), np.full(len(vmas), UNKNOWN, np.int64))
     if not isinstance(source, KernelSource):
         return nothing, [NOT_TOLD]
@@ -65,17 +65,17 @@ def read_particulars(source: Source, vmas: VMAs) -> tuple[Particulars, list[With
     same = agreeing(vmas, of.vma)
     at = np.searchsorted(of.vma.start, vmas.start[same])
     found = eligible(of, policy, source.facts)
-    nothing.page_size[same] = page_sizes(of)[at]
+    nothing.page_size[same] = page_sizes(of, page_size)[at]
     nothing.thp_eligible[same] = found[at]
     nothing.thp_eligible[vmas.gate] = 0  # it has no mm
     return nothing, limits(nothing)
 
 
-def page_sizes(of: Mappings) -> I64:
+def page_sizes(of: Mappings, page_size: int) -> I64:
     # vma_kernel_pagesize: a mapping whose page size may differ has a function that tells it. For
     # hugetlb that is its mount's size; SysV memory asks the object underneath (hugetlb, or shmem,
     # which has none); any other is known to its driver only.
-    size = np.where(of.sized & ~of.shmem, UNKNOWN, PAGE)
+    size = np.where(of.sized & ~of.shmem, UNKNOWN, page_size)
     return np.where(of.sized & (of.block != 0), of.block.astype(np.int64), size).astype(np.int64)
 
 

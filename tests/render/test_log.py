@@ -25,7 +25,7 @@ AMOUNT = re.compile(r"(.+?) ?: ?(\d+) \((\d+) kB\)")
 def logged(rows: Sequence[Row], *vmas: tuple[int, int, Backing], cut_at: int = 100) -> list[str]:
     of = by_hand.vmas([(start, n, READ, 0, backing, "") for start, n, backing in vmas])
     out = io.StringIO()
-    log.pages(by_hand.cut(by_hand.pages(rows, of), cut_at), of, out)
+    log.pages(by_hand.cut(by_hand.pages(rows, of), cut_at), by_hand.walk([], of), out)
     return out.getvalue().splitlines()
 
 

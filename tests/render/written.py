@@ -76,7 +76,7 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
     return {
         "show": (table, lines),
         "maps": (table,),
-        "pages": ([by_hand.pages(by_hand.ROWS, frames=frames)], by_hand.VMAS),
+        "pages": ([by_hand.pages(by_hand.ROWS, frames=frames)], by_hand.walk([])),
         "explain": (table, lines, by_hand.THEIRS),
         "vtop": (vtop_by_hand.found("page" if frames else "swap"),),
         "doctor": (CHECKS, "Linux 6.18, x86_64, 4 KiB pages, root"),

@@ -50,12 +50,12 @@ def command(span: str | None, vma: str | None, where: str | None, **options: obj
         if vma is not None:
             ranges = ranges[named(vmas, vma)]
         if span is not None:
-            ranges = within(ranges, span)
+            ranges = within(ranges, span, source.facts.page_size)
         walked = walk(source, holes=True, ranges=ranges)
         if where:
             check_told(where, walked)
         rows = selected(walked, test)
-        write(rows, walked.vmas, out)
+        write(rows, walked, out)
     return finish(request, walked.outcome)
 
 
@@ -85,12 +85,11 @@ def named(vmas: VMAs, name: str) -> list[int]:
     return rows
 
 
-def within(ranges: U64, span: str) -> U64:
+def within(ranges: U64, span: str, page_size: int) -> U64:
     """Return ``ranges`` cut to ``span``, grown to whole pages; raises BadRequest if empty."""
     import numpy as np
 
     from pagewalk.errors import BadRequest
-    from pagewalk.proc.pagemap import PAGE
     from pagewalk.ranges import intersect
 
     try:
@@ -99,7 +98,8 @@ def within(ranges: U64, span: str) -> U64:
         raise BadRequest(f"--range: '{span}' is not A-B with two hexadecimal addresses") from None
     if not 0 <= low < high <= 1 << 64:
         raise BadRequest(f"--range: {span} is empty, or beyond 64 bits; the end is not part of it")
-    low, high = low // PAGE * PAGE, min(-(-high // PAGE) * PAGE, (1 << 64) - PAGE)
+    low, high = low // page_size * page_size, -(-high // page_size) * page_size
+    high = min(high, (1 << 64) - page_size)
     pieces, _, _ = intersect(ranges, np.array([[low, high]], np.uint64))
     if len(pieces) == 0:
         raise BadRequest(f"--range: no VMA of the target lies in {low:#x}-{high:#x}; see maps")

@@ -16,9 +16,10 @@ from pagewalk import describe
 from pagewalk import lines as pieces
 from pagewalk.account import TOTALS, Table
 from pagewalk.ledger import Line
-from pagewalk.pages import Pages, VMAs
+from pagewalk.pages import Pages
 from pagewalk.proc.counters import Theirs
 from pagewalk.smaps import OTHER_FIELDS, others, vmflags
+from pagewalk.walking import Walk
 
 # Quotes, commas, control characters, and whatever ends a line for str.splitlines.
 SPECIAL = re.compile('[",\x00-\x1f\x7f-\x9f\u2028\u2029]|^ | $')
@@ -75,14 +76,14 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
         out.write(row(*sides, "unexplained", line.unexplained, None, None))
 
 
-def pages(batches: Iterable[Pages], vmas: VMAs, out: TextIO) -> None:
+def pages(batches: Iterable[Pages], walk: Walk, out: TextIO) -> None:
     """Write one line a page, huge leaf, or stretch without pages; flags joined by ``|``."""
     out.write("addr,size,state,pfn,phys,mapcount,swap_type,swap_offset,flags\n")
     for batch in batches:
-        out.write(page_lines(batch).decode())
+        out.write(page_lines(batch, walk.facts.page_size).decode())
 
 
-def page_lines(rows: Pages) -> bytes:
+def page_lines(rows: Pages, page_size: int) -> bytes:
     count = len(rows)
     comma = pieces.text(",", count)
     known = describe.present(rows) if rows.pfn is not None else np.zeros(count, bool)
@@ -90,7 +91,7 @@ def page_lines(rows: Pages) -> bytes:
     return pieces.lines(
         pieces.text("0x", count), pieces.hexadecimal(rows.addr), comma, pieces.decimal(rows.size),
         comma, describe.states(rows), comma, describe.frame(rows, ""), comma, prefix,
-        describe.physical(rows, ""), comma, describe.mapcount(rows, ""), comma,
+        describe.physical(rows, page_size, ""), comma, describe.mapcount(rows, ""), comma,
         describe.swap_place(rows, "", ",", "", ","), comma, describe.flag_words(rows, joint="|"),
     )
 

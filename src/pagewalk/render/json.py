@@ -18,12 +18,13 @@ from pagewalk.account import TOTALS, Table
 from pagewalk.check import Report
 from pagewalk.flags import KPAGEFLAGS, names
 from pagewalk.ledger import Line, beyond_rss
-from pagewalk.pages import U8, Flag, Pages, VMAs
+from pagewalk.pages import U8, Flag, Pages
 from pagewalk.proc.counters import Theirs
 from pagewalk.proc.doctor import Check
 from pagewalk.proc.processes import Process
 from pagewalk.smaps import others, vmflags
 from pagewalk.vtop import Step, Translation
+from pagewalk.walking import Walk
 
 SCHEMA = "pagewalk/1"
 
@@ -159,19 +160,20 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
     )
 
 
-def pages(batches: Iterable[Pages], vmas: VMAs, out: TextIO) -> None:
+def pages(batches: Iterable[Pages], walk: Walk, out: TextIO) -> None:
     """Write one object a line for each page, huge leaf, or stretch without pages."""
     for batch in batches:
-        out.write(page_lines(batch).decode())
+        out.write(page_lines(batch, walk.facts.page_size).decode())
 
 
-def page_lines(rows: Pages) -> bytes:
+def page_lines(rows: Pages, page_size: int) -> bytes:
     count = len(rows)
 
     def text(value: str) -> U8:
         return pieces.text(value, count)
 
-    quoted = np.concatenate([text('"0x'), describe.physical(rows, ""), text('"')], axis=1)
+    physical = describe.physical(rows, page_size, "")
+    quoted = np.concatenate([text('"0x'), physical, text('"')], axis=1)
     known = describe.present(rows) if rows.pfn is not None else np.zeros(count, bool)
     return pieces.lines(
         text('{"addr":"0x'), pieces.hexadecimal(rows.addr), text('","size":'),

@@ -13,52 +13,52 @@ import numpy as np
 from pagewalk import describe
 from pagewalk import lines as pieces
 from pagewalk.account import Table
-from pagewalk.pages import I64, U8, Pages, State, VMAs, take
-from pagewalk.proc.pagemap import PAGE
+from pagewalk.pages import I64, U8, Pages, State, take
+from pagewalk.walking import Walk
 
 CHUNK = 1 << 16  # pages written at a time
 
 PRESENT, ABSENT, UNMAPPED, HIDDEN = range(4)
 
 
-def pages(batches: Iterable[Pages], vmas: VMAs, out: TextIO) -> None:
+def pages(batches: Iterable[Pages], walk: Walk, out: TextIO) -> None:
     """Write a line for each base page of every VMA, in address order, with blocks and totals."""
-    counts = np.zeros(4, np.int64)
+    sizes = np.zeros(4, np.int64)
     total = np.zeros(4, np.int64)
     at = None
-    all_hidden = vmas.hidden.tolist()
+    all_hidden, page_size = walk.vmas.hidden.tolist(), walk.facts.page_size
     unknown = False  # whether some page of this VMA is absent or not mapped, and nobody knows which
-    for rows in (piece for batch in batches for piece in chunks(batch)):
+    for rows in (piece for batch in batches for piece in chunks(batch, page_size)):
         edges = np.flatnonzero(np.diff(rows.vma)) + 1
         for part in np.split(np.arange(len(rows)), edges):
             here = take(rows, part)
             row = int(here.vma[0])
             if at is not None and row != at:
-                block(counts, out, tables=not unknown)
-                counts[:] = 0
+                block(sizes, page_size, out, tables=not unknown)
+                sizes[:] = 0
                 unknown = False
             at = row
             unknown = unknown or bool((here.state == State.ABSENT.value).any())
             kinds = kind(here, hidden=all_hidden[row])
-            out.write(lines(here, kinds).decode())
-            found = np.bincount(kinds, minlength=4)
-            counts += found
+            out.write(lines(here, kinds, page_size).decode())
+            found = np.bincount(kinds, minlength=4) * page_size
+            sizes += found
             total += found
     if at is not None:
-        block(counts, out, tables=not unknown)
-    totals(int(total[PRESENT]), int(total.sum()), out)
+        block(sizes, page_size, out, tables=not unknown)
+    totals(int(total[PRESENT]), int(total.sum()), page_size, out)
 
 
-def chunks(batch: Pages) -> Iterator[Pages]:
+def chunks(batch: Pages, page_size: int) -> Iterator[Pages]:
     # Base pages, CHUNK at a time, however long a row is.
-    count = (batch.size // np.uint64(PAGE)).astype(np.int64)
+    count = (batch.size // np.uint64(page_size)).astype(np.int64)
     last = np.cumsum(count)
     for start in range(0, int(last[-1]) if len(last) else 0, CHUNK):
         page = np.arange(start, min(start + CHUNK, int(last[-1])))
         row = np.searchsorted(last, page, side="right")
         step = (page - (last - count)[row]).astype(np.uint64)
         part = take(batch, row)
-        part.addr[:] += step * np.uint64(PAGE)
+        part.addr[:] += step * np.uint64(page_size)
         if part.pfn is not None:
             part.pfn[describe.present(part)] += step[describe.present(part)]
         yield part
@@ -70,13 +70,13 @@ def kind(rows: Pages, *, hidden: bool) -> I64:
     return kinds.astype(np.int64)
 
 
-def lines(rows: Pages, kinds: I64) -> bytes:
+def lines(rows: Pages, kinds: I64, page_size: int) -> bytes:
     count = len(rows)
     words = ["Physical page exists at PA:", "Physical Page Not in RAM", "Not Mapped",
              "Not Shown by this source"]
     place: U8 = pieces.where(
         kinds == PRESENT,
-        describe.physical(rows, "hidden (needs CAP_SYS_ADMIN)"),
+        describe.physical(rows, page_size, "hidden (needs CAP_SYS_ADMIN)"),
         np.zeros((count, 1), np.uint8),
     )
     return pieces.lines(
@@ -85,24 +85,25 @@ def lines(rows: Pages, kinds: I64) -> bytes:
     )
 
 
-def block(counts: I64, out: TextIO, *, tables: bool) -> None:
+def block(sizes: I64, page_size: int, out: TextIO, *, tables: bool) -> None:
     """Write a VMA's block; ``Not Mapped`` is withheld where no page table was read."""
-    present, absent, unmapped, hidden = (int(n) for n in counts)
+    present, absent, unmapped, hidden = (int(n) for n in sizes)
+    gone = amount(unmapped, page_size) if tables else "n/a"
     out.write("FOR CURRENT VMA,\n")
-    out.write(f"Present in RAM (RSS): {amount(present)}\n")
-    out.write(f"Not Present in RAM : {amount(absent + hidden)}\n")
-    out.write(f"Not Mapped : {amount(unmapped) if tables else 'n/a'}\n")
-    out.write(f"Total Pages : {amount(int(counts.sum()))}\n")
+    out.write(f"Present in RAM (RSS): {amount(present, page_size)}\n")
+    out.write(f"Not Present in RAM : {amount(absent + hidden, page_size)}\n")
+    out.write(f"Not Mapped : {gone}\n")
+    out.write(f"Total Pages : {amount(int(sizes.sum()), page_size)}\n")
 
 
-def totals(present: int, size: int, out: TextIO) -> None:
+def totals(present: int, size: int, page_size: int, out: TextIO) -> None:
     out.write("TOTAL VM,\n")
-    out.write(f"RSS : {amount(present)}\n")
-    out.write(f"Size: {amount(size)}\n")
+    out.write(f"RSS : {amount(present, page_size)}\n")
+    out.write(f"Size: {amount(size, page_size)}\n")
 
 
-def amount(count: int) -> str:
-    return f"{count} ({count * PAGE >> 10} kB)"
+def amount(size: int, page_size: int) -> str:
+    return f"{size // page_size} ({size >> 10} kB)"
 
 
 def maps(
@@ -111,14 +112,14 @@ def maps(
     """Write each VMA's block and the totals, without the page lines."""
     del columns, everything
     present, size = table.columns["present"], table.columns["size"]
-    unmapped = table.columns["not_mapped"]
+    unmapped, page_size = table.columns["not_mapped"], table.walk.facts.page_size
     assert present is not None and size is not None
     for row in range(len(table.vmas)):
-        here, whole = int(present[row]) // PAGE, int(size[row]) // PAGE
-        gone = 0 if unmapped is None else int(unmapped[row]) // PAGE
-        counts = np.array([here, whole - here - gone, gone, 0])
-        block(counts, out, tables=unmapped is not None or here == whole)
-    totals(int(present.sum()) // PAGE, int(size.sum()) // PAGE, out)
+        here, whole = int(present[row]), int(size[row])
+        gone = 0 if unmapped is None else int(unmapped[row])
+        sizes = np.array([here, whole - here - gone, gone, 0])
+        block(sizes, page_size, out, tables=unmapped is not None or here == whole)
+    totals(int(present.sum()), int(size.sum()), page_size, out)
 
 
 VIEWS = {"pages": pages, "maps": maps}

@@ -15,7 +15,7 @@ from pagewalk import describe
 from pagewalk import lines as pieces
 from pagewalk.account import Table
 from pagewalk.ledger import SHORT, Line, beyond_rss, why
-from pagewalk.pages import Pages, VMAs
+from pagewalk.pages import Pages
 from pagewalk.terminal import (
     BOLD,
     DIM,
@@ -31,6 +31,7 @@ from pagewalk.terminal import (
     wrapped,
 )
 from pagewalk.vma_table import KERNELS, total, vma_table
+from pagewalk.walking import Walk
 
 # What one view needs is imported by it: a command should not wait for the others'.
 if TYPE_CHECKING:
@@ -176,22 +177,22 @@ def print_maps(
 # ---- pages
 
 
-def pages(batches: Iterable[Pages], vmas: VMAs, out: TextIO) -> None:
+def pages(batches: Iterable[Pages], walk: Walk, out: TextIO) -> None:
     """Write one line a page, or a huge leaf, or a stretch without pages."""
     head = f"{'ADDRESS':<16}  {'PHYSICAL':<16}  {'KIB':>9}  {'STATE':<10}  {'MAPS':>5}  FLAGS"
     print(paint(out, DIM, head), file=out)
     for batch in batches:
-        out.write(page_lines(batch).decode(errors="surrogateescape"))
+        out.write(page_lines(batch, walk.facts.page_size).decode(errors="surrogateescape"))
 
 
-def page_lines(rows: Pages) -> bytes:
+def page_lines(rows: Pages, page_size: int) -> bytes:
     gap, nothing = pieces.text("  ", len(rows)), pieces.text("", len(rows))
     told = np.concatenate(
         [describe.flag_words(rows), describe.swap_place(rows, "swap ", ":", "", "")], axis=1
     )
     return pieces.lines(
         pieces.hexadecimal(rows.addr), gap,
-        pieces.ljust(describe.physical(rows, "-"), 16), gap,
+        pieces.ljust(describe.physical(rows, page_size, "-"), 16), gap,
         pieces.rjust(pieces.decimal(rows.size >> np.uint64(10)), 9), gap,
         pieces.ljust(describe.states(rows), 10), gap,
         pieces.rjust(describe.mapcount(rows, "-"), 5),
