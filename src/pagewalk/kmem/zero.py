@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -22,7 +21,7 @@ from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import PAGE, read_pages
 from pagewalk.kmem.task import read_mm
 from pagewalk.pages import U64, Bool
-from pagewalk.proc.frames import read_frames
+from pagewalk.proc.frames import open_kpageflags, read_frames
 
 _ZERO_PAGE = np.uint64(1 << KPF["zero_page"])
 _PAGES = 512  # base pages of a PMD entry, on every architecture that is known here
@@ -66,7 +65,4 @@ def find_zero_frames(kernel: Kernel, direct_map: DirectMap) -> ZeroFrames:
         raise AssertionError("fresh anonymous memory is zero")
     address = ctypes.addressof(ctypes.c_char.from_buffer(area))
     phys, _ = translate(kernel, direct_map, read_mm(kernel, own_mm(kernel)).pgd, address)
-    kpageflags: BinaryIO | None = None
-    with suppress(OSError):
-        kpageflags = open("/proc/kpageflags", "rb", buffering=0)  # noqa: SIM115
-    return ZeroFrames(kernel, direct_map, phys // PAGE, kpageflags)
+    return ZeroFrames(kernel, direct_map, phys // PAGE, open_kpageflags())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
@@ -111,6 +111,14 @@ def open_frames(root: str = "/proc") -> Frames:
     except OSError:
         os.close(flags)
         raise
+
+
+def open_kpageflags() -> BinaryIO | None:
+    """Return /proc/kpageflags, open, or None where it may not be read (only root may)."""
+    try:
+        return open("/proc/kpageflags", "rb", buffering=0)
+    except OSError:
+        return None
 
 
 def read_frames(fd: int, pfns: U64) -> U64:
