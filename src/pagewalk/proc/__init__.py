@@ -1,1 +1,1 @@
-"""Readers of /proc, one file a kernel interface: bytes in, columns out; sources compose them."""
+"""Readers of /proc, one per kernel interface: bytes in, columns out; sources combine them."""

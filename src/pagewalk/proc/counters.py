@@ -1,6 +1,6 @@
-"""The kernel's own totals: status, statm, stat, smaps, smaps_rollup; the numbers we explain.
+"""The kernel's own totals from status, statm, stat, smaps and smaps_rollup: what we explain.
 
-The kernel's "kB" is KiB; it is turned into bytes here, and nowhere else.
+The kernel's "kB" means KiB. It is converted to bytes here and nowhere else.
 Source: Documentation/filesystems/proc.rst, fs/proc/task_mmu.c.
 """
 
@@ -23,9 +23,9 @@ STATM = re.compile(rb"(?m)^" + rb" ".join([rb"(\d{1,20})"] * 7) + rb"\n")
 
 
 def read_status(target: Target) -> dict[str, int]:
-    """Return the ``kB`` lines of /proc/PID/status, in bytes, by the kernel's name (``VmRSS``).
+    """Return the ``kB`` lines of /proc/PID/status in bytes, keyed by the kernel's name (``VmRSS``).
 
-    Raises ProcessGone when status has no memory lines, as the memory is gone; and BadText.
+    Raises ProcessGone when status has no memory lines because the memory is gone, and BadText.
     """
     found = in_bytes(target.read("status"))
     if "VmSize" not in found:
@@ -34,7 +34,10 @@ def read_status(target: Target) -> dict[str, int]:
 
 
 def in_bytes(text: bytes) -> dict[str, int]:
-    """Return the ``kB`` lines of a status file, in bytes, by the kernel's name; raises BadText."""
+    """Return the ``kB`` lines of a status file in bytes, keyed by the kernel's name.
+
+    Raises BadText.
+    """
     found: dict[str, int] = {}
     for at, line in enumerate(lines(text, "status"), 1):
         key, _, value = line.partition(b":")
@@ -87,8 +90,8 @@ class Theirs(NamedTuple):
 def lag(theirs: Theirs, facts: Facts, counters: int, *, always: bool = False) -> int:
     """Return how far the sum of ``counters`` RSS counters of the kernel may lag, in bytes.
 
-    stat's rss is an approximate read on every kernel (``always``); status and statm are exact
-    from 6.18 on.
+    The rss of stat is an approximate read on every kernel (``always``); status and statm are
+    exact since 6.18.
     """
     if facts.counters_by_thread:
         return counters * thread_pages(theirs.threads) * facts.page_size
@@ -113,10 +116,11 @@ def thread_pages(threads: int) -> int:
 def read_theirs(
     target: Target, stall: Stall, *files: str, last: LastSmaps | None = None
 ) -> Theirs:
-    """Return the kernel's own numbers of ``target``.
+    """Return the kernel's own numbers for ``target``.
 
-    ``files``, "smaps" and "smaps_rollup" or none, hold its lock; ``last`` is what smaps said
-    before. One that cannot be read is left out and named in ``not_read``. Raises ProcessGone.
+    ``files`` are any of "smaps" and "smaps_rollup", whose reads take the target's lock; ``last`` is
+    the previous smaps text. A file that cannot be read is left out and named in ``not_read``.
+    Raises ProcessGone.
     """
     tables: dict[str, Smaps] = {}
     not_read = []
@@ -129,7 +133,7 @@ def read_theirs(
             not_read.append(f"{name}: {err}")
     statm, stat = read_statm(target), read_stat(target)
     return Theirs(
-        # Last of all: if its memory is still there now, it was there while the others were read.
+        # Read last: if the memory is still there now, it was there while the others were read.
         status=read_status(target),
         statm=statm,
         stat=stat,
@@ -143,12 +147,12 @@ def read_theirs(
 def read_pmap(pid: int) -> int | None:
     """Return the total that pmap(1) prints for ``pid``, in bytes.
 
-    None where it is not installed, and where it finds nothing: of a process whose main thread has
-    exited, /proc/PID/maps is empty, and pmap knows no other.
+    None where pmap is not installed or finds nothing: once the main thread of a process has exited,
+    /proc/PID/maps is empty, and pmap reads no other file.
 
-    The program itself is asked: the ledger is about what people see.
+    We run the program itself, because the ledger is about the numbers people see.
     """
-    import shutil  # these two cost 8 ms to import, and only explain asks
+    import shutil  # these two take 8 ms to import, and only explain needs them
     import subprocess
 
     program = shutil.which("pmap")

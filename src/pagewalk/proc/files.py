@@ -1,10 +1,10 @@
-"""The kernel's small files, whole, and the text in them, which is bytes.
+"""Read the kernel's small files whole, and parse the text in them as bytes.
 
-A process chooses its name, the paths it maps and, in a user namespace, its mount points, byte by
-byte. The kernel escapes only what would end the field there; ``splitlines``, ``split`` and
-``strip`` take more than that for structure (``\\r``, ``\\x0b``, ``\\x0c``, ``\\x1c``, U+0085), and
-decoding fails at what is not UTF-8. So here a line ends at ``\\n``, a field at a blank, and only
-names become text, last of all. (pathlib would take 6 ms to import.)
+A process may put any bytes in its name, in the paths it maps and, in a user namespace, in its mount
+points. The kernel escapes only what would end the field; ``splitlines``, ``split`` and ``strip``
+treat more than that as structure (``\\r``, ``\\x0b``, ``\\x0c``, ``\\x1c``, U+0085), and decoding
+fails on anything that is not UTF-8. So here a line ends at ``\\n``, a field at a blank, and only
+names are decoded, as the last step. (Importing pathlib would take 6 ms.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BLANK = re.compile(rb"[ \t]+")
 
 
 def read_bytes(path: str) -> bytes:
-    """Return what ``path`` holds; raises OSError."""
+    """Return the contents of ``path``; raises OSError."""
     with open(path, "rb") as file:
         return file.read()
 
@@ -25,7 +25,7 @@ def read_bytes(path: str) -> bytes:
 def lines(text: bytes, file: str) -> list[bytes]:
     """Return the lines of ``text``, read from ``file``, without their newlines.
 
-    Raises BadText if the last line has none: the kernel always writes one, so the text was cut.
+    Raises BadText if the last line has none: the kernel always writes one, so the text is cut off.
     """
     *whole, rest = text.split(b"\n")
     if rest:
@@ -48,14 +48,14 @@ def rows(line: re.Pattern[bytes], text: bytes, file: str) -> list[tuple[bytes, .
 
 
 def words(line: bytes) -> list[bytes]:
-    """Return the fields of ``line``, which blanks and tabs separate."""
+    """Return the fields of ``line``, separated by blanks and tabs."""
     return [word for word in BLANK.split(line) if word]
 
 
 def numbers(text: bytes, field: bytes, base: int = 10) -> list[int]:
     """Return the numbers in line ``field`` of a status file, none if there is no such line.
 
-    Of two lines with one name the first counts. Raises BadText.
+    If two lines have the same name, the first counts. Raises BadText.
     """
     for at, line in enumerate(lines(text, "status"), 1):
         key, _, value = line.partition(b":")

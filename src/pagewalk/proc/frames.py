@@ -1,7 +1,7 @@
-"""/proc/kpageflags and /proc/kpagecount: what the kernel says of a page frame.
+"""/proc/kpageflags and /proc/kpagecount: what the kernel says about a page frame.
 
-Sources: Documentation/admin-guide/mm/pagemap.rst, fs/proc/page.c. No lock of any process is
-taken; a word costs the kernel 60 to 90 ns, so frames are read in runs, each once.
+Sources: Documentation/admin-guide/mm/pagemap.rst, fs/proc/page.c. Reading takes no process's
+locks. Each word costs the kernel 60 to 90 ns, so frames are read in runs, and each only once.
 """
 
 from __future__ import annotations
@@ -20,48 +20,48 @@ HEAD = np.uint64(1 << KPF["head"])
 TAIL = np.uint64(1 << KPF["tail"])
 LARGE = HEAD | TAIL
 NOPAGE = np.uint64(1 << KPF["nopage"])
-NOPAGE_GONE = (6, 15)  # since then such a frame's word is 0
+NOPAGE_GONE = (6, 15)  # since then the word of a frame without RAM is 0
 KSM = np.uint64(1 << KPF["ksm"])
 LARGEST_ORDER = 18  # 1 GiB of 4 KiB pages: no folio is larger
 
-# Frames between two wanted ones that are cheaper to read than a second call.
+# Reading this many unwanted frames between two wanted ones is cheaper than a second call.
 GAP = 8
 
-# Runs whose places are Python's numbers at once, which take more memory than the frames' words.
+# Runs converted to Python integers at a time: those take more memory than the frames' words.
 RUNS = 1 << 12
 
 
 class FrameReader(Protocol):
-    """What tells the flags and the mapcount of page frames."""
+    """A source of the flags and mapcounts of page frames."""
 
     @property
     def young(self) -> bool:
-        """Return whether the flags hold flags.YOUNG."""
+        """Return whether the flags include flags.YOUNG."""
 
     @property
     def ksm(self) -> bool:
-        """Return whether the flags tell KSM pages."""
+        """Return whether the flags identify KSM pages."""
 
     def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
         """Return (flags of the folio's head, mapcount), u64[n], of each frame in ``pfns`` u64[n].
 
-        ``once`` bool[n] marks frames whose entry says "mapped exactly once"; of a small folio that
-        is the mapcount, and saves a read.
+        ``once`` bool[n] marks frames whose entry says "mapped exactly once"; for a small folio that
+        is the mapcount, which saves a read.
         """
 
     def counts(self, pfns: U64) -> U64:
         """Return the mapcount (u64[n]) of each frame in ``pfns``."""
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """The frame database of /proc, open: descriptors of kpageflags and kpagecount.
+    """The open frame database of /proc: descriptors of kpageflags and kpagecount.
 
     Without ``ksm`` the kernel's KSM bit means nothing; see ``proved``. With ``nopage`` the kernel
-    marks frames that are not RAM, and we mark those beyond the end of the file in the same way.
+    marks frames that are not RAM, and we mark frames beyond the end of the file the same way.
     """
 
     flags: int
@@ -71,7 +71,7 @@ class Frames:
     nopage: bool = False
 
     def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
-        """Return (flags, mapcount) as FrameReader says."""
+        """Return (flags, mapcount); see FrameReader."""
         flags = folio_flags(self.flags, pfns, read_frames(self.flags, pfns))
         if self.nopage and not flags.min(initial=1):
             flags[pfns >= np.uint64(end_of(self.flags))] = NOPAGE
@@ -83,21 +83,21 @@ class Frames:
         return flags, mapcount
 
     def counts(self, pfns: U64) -> U64:
-        """Return the mapcounts as FrameReader says."""
+        """Return the mapcounts; see FrameReader."""
         return read_frames(self.count, pfns)
 
     def proved(self, own: int) -> Frames:
-        """Return these frames with ``ksm`` off if the kernel calls frame ``own`` merged.
+        """Return these frames with ``ksm`` off if the kernel says that frame ``own`` is merged.
 
-        It is to be one of ours, written a moment ago, which nobody can have merged. 6.12 sets the
-        KSM bit on every anonymous page: PAGE_MAPPING_KSM, which stable_page_flags tests, is two
-        bits, one of them PAGE_MAPPING_ANON.
+        ``own`` must be a frame of ours, written a moment ago, that cannot have been merged. 6.12
+        sets the KSM bit on every anonymous page: PAGE_MAPPING_KSM, which stable_page_flags tests,
+        is two bits, one of which is PAGE_MAPPING_ANON.
         """
         word = read_frames(self.flags, np.array([own], np.uint64))[0]
         return replace(self, ksm=not word & KSM)
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
         os.close(self.flags)
         os.close(self.count)
 
@@ -124,7 +124,7 @@ def open_kpageflags() -> BinaryIO | None:
 def read_frames(fd: int, pfns: U64) -> U64:
     """Return the word (u64[n]) of each frame in ``pfns`` (u64[n], any order, repeats allowed).
 
-    A frame beyond the end of the file (device memory) reads as 0, as it does inside.
+    A frame beyond the end of the file (device memory) reads as 0, like one without RAM inside it.
     """
     if len(pfns) == 0:
         return np.zeros(0, np.uint64)
@@ -152,9 +152,9 @@ def read_frames(fd: int, pfns: U64) -> U64:
 
 
 def end_of(fd: int) -> int:
-    """Return how many frames kpageflags has a word for: it ends where RAM does, or later.
+    """Return how many frames kpageflags has a word for: it ends where RAM ends, or later.
 
-    The file has no size, so its end is found by bisection, each time, as it may grow.
+    The file has no size, so its end is found by bisection; every time, because it may grow.
     """
     low, high = 0, 1 << 52
     while low < high:
@@ -167,7 +167,7 @@ def end_of(fd: int) -> int:
 
 
 def runs(pfns: U64) -> tuple[U64, U64]:
-    # Ascending neighbours form a run: (first, last + 1) of each, in the order of the rows.
+    # Consecutive frames form a run. Returns (first, last + 1) of each run, in row order.
     first = np.ones(len(pfns), bool)
     first[1:] = pfns[1:] != pfns[:-1] + np.uint64(1)
     heads = np.flatnonzero(first)
@@ -176,7 +176,7 @@ def runs(pfns: U64) -> tuple[U64, U64]:
 
 
 def merge(first: U64, last: U64) -> tuple[U64, U64]:
-    # Runs sorted by their start, joined where they touch, overlap, or leave less than GAP.
+    # Joins runs sorted by start where they touch, overlap, or are less than GAP apart.
     reach = np.maximum.accumulate(last)
     new = np.ones(len(first), bool)
     new[1:] = first[1:] > reach[:-1] + np.uint64(GAP)
@@ -185,7 +185,7 @@ def merge(first: U64, last: U64) -> tuple[U64, U64]:
 
 
 def read_slowly(fd: int, offset: int, out: memoryview) -> None:
-    # What lies beyond the end of the file stays as it is.
+    # Leaves the part of `out` beyond the end of the file as it is.
     done = 0
     while done < len(out) and (got := os.preadv(fd, [out[done:]], offset + done)):
         done += got
@@ -194,8 +194,8 @@ def read_slowly(fd: int, offset: int, out: memoryview) -> None:
 def folio_flags(fd: int, pfns: U64, words: U64) -> U64:
     """Return ``words`` with those of tail pages replaced by their folio head's.
 
-    Up to 6.9 a tail's own word lacks referenced, dirty and swapbacked; the head's is right on
-    every version. The TAIL bit is kept, so that a tail can still be told.
+    Up to 6.9 a tail's own word lacks referenced, dirty and swapbacked; the head's is right on every
+    version. The TAIL bit is kept, so that tails can still be recognised.
     """
     tails = np.flatnonzero(words & TAIL)
     if len(tails) == 0:
@@ -208,8 +208,8 @@ def folio_flags(fd: int, pfns: U64, words: U64) -> U64:
 
 
 def find_heads(fd: int, pfns: U64) -> U64:
-    # A folio is aligned to its own size: the head of a tail is the nearest aligned frame below it
-    # that has the HEAD bit. 0 where none is found (the folio was split meanwhile).
+    # A folio is aligned to its size, so a tail's head is the nearest aligned frame below it that
+    # has the HEAD bit. 0 where there is none (the folio has been split meanwhile).
     found = np.zeros(len(pfns), np.uint64)
     open_rows = np.arange(len(pfns))
     for order in range(1, LARGEST_ORDER + 1):

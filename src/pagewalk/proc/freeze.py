@@ -1,4 +1,4 @@
-"""Stop a process for the length of a walk, and let it go on whatever happens to us."""
+"""Stop a process during a walk, and resume it whatever happens to us."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pagewalk.proc.target import Stat, Target, thread_stats
 
 PATIENCE_S = 5.0
 
-# What a thread that does not stop may be doing (Documentation/filesystems/proc.rst, stat).
+# What a thread that does not stop may be doing, by its state in stat (filesystems/proc.rst).
 STATES = {
     "D": "waiting inside the kernel, where no signal is taken",
     "R": "running inside the kernel, or waiting for a CPU",
@@ -26,10 +26,10 @@ STATES = {
 def frozen(target: Target) -> Iterator[bool]:
     """Stop ``target`` with SIGSTOP inside the block, and resume it when the block ends.
 
-    It is resumed after an error, Ctrl-C, SIGTERM and SIGHUP, and by a watching child even when we
-    are killed. Yields True, or False for a process that was already stopped, which is left stopped.
-    Its parent sees the stop. Raises NotPermitted, ProcessGone, Unsupported, or PagewalkError
-    when a thread does not stop in time.
+    It is resumed after an error, Ctrl-C, SIGTERM and SIGHUP too, and a child process resumes it
+    even if we are killed. Yields True, or False for a process that was already stopped, which stays
+    stopped. Its parent can see the stop. Raises NotPermitted, ProcessGone, Unsupported, or
+    PagewalkError when a thread does not stop in time.
     """
     if target.state() in "Tt":
         yield False
@@ -42,13 +42,13 @@ def frozen(target: Target) -> Iterator[bool]:
 
 @contextmanager
 def watched(target: Target) -> Iterator[None]:
-    # A child holds the other end of a pipe. It resumes the target when told to, or when the pipe
-    # breaks because we are gone.
+    # A child process reads from a pipe. It resumes the target when told to, or when the pipe closes
+    # because we are gone.
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(theirs)
-        os.setsid()  # what ends our process group must not end the child with it
+        os.setsid()  # a signal that kills our process group must not kill the child too
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         os.read(ours, 1)
@@ -65,7 +65,7 @@ def watched(target: Target) -> Iterator[None]:
 
 @contextmanager
 def terminating() -> Iterator[None]:
-    # SIGTERM and SIGHUP become SystemExit, so that every finally runs.
+    # SIGTERM and SIGHUP raise SystemExit, so that every finally block runs.
     def leave(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 
@@ -78,7 +78,7 @@ def terminating() -> Iterator[None]:
 
 
 def send(target: Target, number: signal.Signals) -> None:
-    """Send a signal to ``target`` by the descriptor it is read through, never to another process.
+    """Send a signal to ``target`` through its descriptor, so that no other process can get it.
 
     Raises ProcessGone, NotPermitted, Unsupported.
     """
@@ -95,8 +95,8 @@ def unsent(err: OSError, pid: int) -> PagewalkError:
     if err.errno == errno.EINVAL:  # access_pidfd_pidns(), kernel/signal.c
         return NotPermitted(
             what,
-            "it is outside the PID namespace that this command runs in, and the kernel sends"
-            " signals inward only",
+            "it is outside the PID namespace of this command, and the kernel delivers signals"
+            " into nested namespaces only",
             "run pagewalk in its namespace (on the host, nsenter --pid), or drop --freeze",
         )
     if err.errno in (errno.ENOSYS, errno.EBADF):
@@ -105,7 +105,7 @@ def unsent(err: OSError, pid: int) -> PagewalkError:
 
 
 def wait_stopped(target: Target) -> None:
-    """Wait until no thread of ``target`` runs: each is stopped, or is ending."""
+    """Wait until every thread of ``target`` has stopped or is exiting."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         threads = thread_stats(target)

@@ -1,6 +1,6 @@
-"""/sys/kernel/mm/transparent_hugepage: where this machine wants huge pages.
+"""/sys/kernel/mm/transparent_hugepage: where this machine is set to use huge pages.
 
-Source: Documentation/admin-guide/mm/transhuge.rst. An order is the power of two of a size in base
+Source: Documentation/admin-guide/mm/transhuge.rst. The order of a size is its base-2 logarithm in
 pages; a mask has bit n set for order n.
 """
 
@@ -18,11 +18,11 @@ SIZE = re.compile(r"hugepages-(\d{1,9})kB")
 
 
 class Policy(NamedTuple):
-    """The settings in force.
+    """The transparent huge page settings in force.
 
-    ``anon`` and ``shmem`` are the top-level words ("always", "madvise", "never"; "advise", "deny",
-    ...). ``anon_orders`` and ``shmem_orders`` are masks by the word of each size ("always",
-    "inherit", ...), empty where the kernel has no settings by size.
+    ``anon`` and ``shmem`` are the top-level settings ("always", "madvise", "never"; "advise",
+    "deny", ...). ``anon_orders`` and ``shmem_orders`` map each per-size setting ("always",
+    "inherit", ...) to a mask of orders; both are empty where the kernel has no per-size settings.
     """
 
     anon: str
@@ -32,7 +32,7 @@ class Policy(NamedTuple):
 
 
 def read_policy(root: str = ROOT) -> Policy | None:
-    """Return the settings, None where the kernel is built without huge pages; raises OSError."""
+    """Return the settings, or None if the kernel is built without huge pages; raises OSError."""
     try:
         anon = chosen(read_bytes(f"{root}/enabled"))
     except FileNotFoundError:
@@ -57,5 +57,5 @@ def word_of(path: str) -> str | None:
 
 
 def chosen(text: bytes) -> str:
-    """Return the word in brackets of ``always [madvise] never``."""
+    """Return the word in brackets, as in ``always [madvise] never``."""
     return text.partition(b"[")[2].partition(b"]")[0].decode("ascii", "replace")

@@ -1,4 +1,4 @@
-"""What this kernel is: its release, its configuration and its architecture."""
+"""This kernel's release, configuration and architecture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pagewalk.errors import BadText
 from pagewalk.facts import Facts
 from pagewalk.proc.files import lines, read_bytes
 
-# What of the configuration decides over what we see.
+# The configuration symbols that affect what we see.
 SYMBOLS = (
     "CONFIG_DEVICE_PRIVATE",
     "CONFIG_MEMORY_FAILURE",
@@ -60,12 +60,12 @@ def read_config() -> frozenset[str] | None:
 
 
 def parse_config(raw: bytes) -> frozenset[str]:
-    """Return which of SYMBOLS a kernel's configuration, plain or zipped, builds in.
+    """Return which of SYMBOLS are built in, from a kernel's configuration, plain or gzipped.
 
-    Raises BadText for a configuration that is cut short, or not gzip where it claims to be.
+    Raises BadText if it is truncated, or has a gzip header but is not gzip.
     """
     if raw.startswith(b"\x1f\x8b"):
-        import gzip  # only here, and most walks meet no software entry
+        import gzip  # only used here, and most walks meet no software entry
         import zlib
 
         try:
@@ -77,7 +77,7 @@ def parse_config(raw: bytes) -> frozenset[str]:
 
 
 def architecture() -> str:
-    """Return the kernel's architecture by uname's name for it: x86_64, aarch64, riscv64."""
+    """Return the kernel's architecture as uname names it: x86_64, aarch64, riscv64."""
     machine = os.uname().machine
     if sys.maxsize < 1 << 32:  # a 32-bit program cannot tell
         return machine

@@ -20,11 +20,11 @@ from pagewalk.proc.mounts import parse_mounts
 PAGE = mmap.PAGESIZE
 PERMS = {ord("r"): READ, ord("w"): WRITE, ord("x"): EXEC, ord("s"): SHARED}
 # What the kernel maps into every process for its own purposes (_install_special_mapping) has a name
-# in brackets and no file. So do these, but they are anonymous memory: "[anon:NAME]" is a mapping
-# that the process named (PR_SET_VMA_ANON_NAME), "[stack:TID]" a thread's stack (3.4 to 4.4),
-# "[mpx]" a table of bounds (up to 5.5).
+# in brackets and no file. The names below look the same but are anonymous memory: "[anon:NAME]" is
+# a mapping that the process named (PR_SET_VMA_ANON_NAME), "[stack:TID]" a thread's stack (3.4 to
+# 4.4), "[mpx]" a bounds table (up to 5.5).
 ANON_NAME = re.compile(r"|\[heap\]|\[stack(:\d+)?\]|\[anon:.*\]|\[mpx\]", re.DOTALL)
-# Data of the vDSO, on most architectures a PFN map.
+# The vDSO's data, a PFN map on most architectures.
 PFN_MAPS = frozenset({"[vvar]", "[vvar_vclock]"})
 # show_vma_header_prefix, fs/proc/task_mmu.c
 LINE = re.compile(
@@ -42,14 +42,14 @@ def parse_maps(
     ``machine`` is the architecture of the kernel that wrote it (uname -m), None for this kernel's.
 
     A name is kept as the kernel prints it: spaces as they are, a newline as ``\\012``, an unlinked
-    file with `` (deleted)``. What the kernel printed twice counts once. Raises BadText for a line
-    that is not one of maps, and for VMAs that do not ascend.
+    file with `` (deleted)``. A range that the kernel printed twice counts once. Raises BadText for
+    a line that is not in the format of maps, and for VMAs that are not in ascending order.
     """
     rows = files.rows(LINE, text, "maps")
     first, last, fields, names = zip(*rows, strict=True) if rows else ((),) * 4
     start = np.array([int(edge, 16) for edge in first], np.uint64)
     end = np.array([int(edge, 16) for edge in last], np.uint64)
-    # In a process with many VMAs most differ only in where they lie.
+    # In a process with many VMAs, most differ only in their addresses.
     distinct: dict[tuple[bytes, bytes], int] = {}
     which = np.array(
         [distinct.setdefault(what, len(distinct)) for what in zip(fields, names, strict=True)],
@@ -75,7 +75,7 @@ def parse_maps(
 
 
 class Mapped(NamedTuple):
-    # What a line of maps says besides where its VMA lies; see VMAs.
+    # What a line of maps says besides the VMA's addresses; see VMAs.
     perms: int
     offset: int
     dev: int
@@ -97,7 +97,7 @@ def read_fields(
 
 
 def disorder(start: U64, end: U64) -> list[int]:
-    # The rows that are no VMA, or do not end above the one before.
+    # The rows that cannot be a VMA, or that do not end above the previous one.
     odd = (start >= end) | ((start | end) & np.uint64(PAGE - 1) != 0)
     odd[1:] |= end[1:] <= end[:-1]
     return np.flatnonzero(odd).tolist()
@@ -105,9 +105,9 @@ def disorder(start: U64, end: U64) -> list[int]:
 
 def apart(vmas: VMAs) -> VMAs:
     # The kernel resumes at the VMA that holds the address where the last one ended (m_start,
-    # fs/proc/task_mmu.c). If what it has printed was merged with that VMA in the meantime, it
-    # prints all of it again, although Documentation/filesystems/proc.rst rules that out: seen on
-    # 6.18. Only the new part counts.
+    # fs/proc/task_mmu.c). If a VMA that it has printed was merged into that one in the meantime, it
+    # prints the whole merged VMA, although Documentation/filesystems/proc.rst rules that out: seen
+    # on 6.18. Only the new part counts.
     start = np.maximum(vmas.start, np.append(np.uint64(0), vmas.end[:-1]))
     offset = np.where(vmas.inode != 0, vmas.offset + (start - vmas.start), vmas.offset)
     return replace(vmas, start=start, offset=offset)
@@ -115,34 +115,35 @@ def apart(vmas: VMAs) -> VMAs:
 
 @dataclass(eq=False)
 class LastMaps:
-    """The maps text that was parsed last: mostly the next one is the same."""
+    """The maps text that was parsed last: the next one is usually the same."""
 
     text: bytes = b""
     vmas: VMAs | None = None
 
     def parse(self, text: bytes, filesystems: dict[int, str]) -> VMAs:
-        """Return parse_maps of ``text``."""
+        """Return the VMAs of ``text``; see parse_maps."""
         if self.vmas is None or text != self.text:
             self.text, self.vmas = text, parse_maps(text, filesystems)
         return self.vmas
 
 
 def gate_name(machine: str) -> str:
-    """Return the name of the gate VMA of an architecture, '' where it has none (get_gate_vma).
+    """Return the name of an architecture's gate VMA, '' if it has none (get_gate_vma).
 
-    It is a page of the kernel that maps and smaps list after the VMAs of each process, although the
-    process has no such VMA: no other number counts it, and pagemap ends before it.
+    That is a page of the kernel which maps and smaps list after each process's own VMAs although
+    it is not one of them: no other number counts it, and pagemap ends before it.
     """
     if machine.startswith("arm"):  # arch/arm/kernel/process.c; on aarch64 it is an ordinary VMA
         return "[vectors]"
-    # arch/x86/entry/vsyscall/vsyscall_64.c; ia64's has no name of its own (show_map_vma)
+    # arch/x86/entry/vsyscall/vsyscall_64.c; ia64's is not named, so it prints as [vdso]
+    # (show_map_vma)
     return {"x86_64": "[vsyscall]", "ia64": "[vdso]"}.get(machine, "")
 
 
 def backing_of(name: str, inode: int, filesystem: str, gate: str = "") -> Backing:
     """Return what a VMA maps, from its name, inode and its filesystem's type ('' if unknown).
 
-    ``gate`` is what the gate VMA is called here.
+    ``gate`` is the name of the gate VMA.
     """
     if inode == 0:
         if ANON_NAME.fullmatch(name):
@@ -168,10 +169,10 @@ def parse_mountinfo(text: bytes) -> dict[int, str]:
 
 @cache
 def internal_filesystems() -> dict[int, str]:
-    """Return the types of the mounts the kernel keeps to itself, absent from every mountinfo.
+    """Return the types of the kernel's internal mounts, which no mountinfo lists, by dev.
 
     memfd, SysV and shared anonymous memory live on one of them, anonymous hugetlb memory on one
-    for each page size. A memfd of our own shows each one's device; it reserves no page.
+    for each page size. We find each one's device by creating a memfd, which reserves no page.
     """
     found = {}
     for fstype, flags in [("tmpfs", 0), *(("hugetlbfs", f) for f in hugetlb_memfd_flags())]:

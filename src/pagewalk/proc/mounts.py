@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 from pagewalk.proc.files import rows
 
-# Blanks in a field are escaped, so a dash between two ends the optional fields (show_mountinfo,
-# fs/proc_namespace.c). The source may be empty.
+# Blanks in a field are escaped, so a dash between two blanks ends the optional fields
+# (show_mountinfo, fs/proc_namespace.c). The source may be empty.
 LINE = re.compile(
     rb"(?m)^(\d{1,10}) \d+ (\d{1,4}):(\d{1,7}) [^ \n]+ ([^ \n]+) [^\n]*? - ([^ \n]+) ([^\n]*)\n"
 )
 
 
 class Mount(NamedTuple):
-    """One mount: its ``id``, ``dev`` major << 32 | minor, ``options`` those of its superblock."""
+    """One mount; ``dev`` is major << 32 | minor, ``options`` are those of the superblock."""
 
     id: int
     dev: int
@@ -25,7 +25,7 @@ class Mount(NamedTuple):
 
 
 def parse_mounts(text: bytes) -> list[Mount]:
-    """Return the mounts of a mountinfo file, in its order; raises BadText."""
+    """Return the mounts in a mountinfo file, in file order; raises BadText."""
     return [
         Mount(
             int(number), int(major) << 32 | int(minor), point, kind,

@@ -1,7 +1,8 @@
-"""Which PID namespace's ids this /proc shows: one number means another process in each of them.
+"""Which PID namespace's ids this /proc shows: a number means a different process in each.
 
 A /proc shows the ids of the namespace it was mounted in (pid_namespaces(7)), which need not be
-ours: `unshare --pid --fork` without `--mount-proc`, a container that was given the host's /proc.
+ours: after `unshare --pid --fork` without `--mount-proc`, or in a container that was given the
+host's /proc.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def own_parent() -> int:
 
 
 def why_unseen() -> str:
-    # Nothing read here could be proved to be about the process that was meant.
+    # Whatever we read could be about some other process than the one that was meant.
     if not any(entry.isdigit() for entry in os.listdir("/proc")):
         return "/proc is not mounted: no process can be seen; mount -t proc proc /proc"
     return (
@@ -51,7 +52,7 @@ def number_in_proc(pid: int) -> int:
     """Return the number under which /proc shows the process that the caller calls ``pid``.
 
     If /proc uses another namespace's ids, ``pid`` may be an id in either. Raises BadTarget when it
-    is one process there and another one here, since it cannot be known which is meant.
+    is one process there and another one here, because there is no telling which is meant.
     """
     if len(own_numbers()) == 1:
         return pid
@@ -76,8 +77,9 @@ def called(pid: int, ours: int) -> str:
 def shown_as(pid: int) -> int | None:
     """Return the number in /proc of the process that our own PID namespace calls ``pid``.
 
-    None if there is no such process; 0 if there is one that cannot be found, as with a thread's id.
-    Source: the Pid line of a pidfd in /proc/self/fdinfo, an id of that /proc (kernel/fork.c).
+    None if there is no such process; 0 if there is one but its number cannot be found, as with a
+    thread's id. Source: the Pid line of a pidfd in /proc/self/fdinfo, which is an id of that /proc
+    (kernel/fork.c).
     """
     try:
         fd = os.pidfd_open(pid)

@@ -1,7 +1,7 @@
-"""Objects of memory that a process holds: memfd, tmpfs, hugetlbfs, SysV, shared anonymous memory.
+"""Memory objects that a process holds: memfd, tmpfs, hugetlbfs, SysV, shared anonymous memory.
 
-It holds them through open files and mappings. No file is opened or queried before it is known to
-lie on tmpfs or hugetlbfs: another file system may take for ever to answer.
+It holds them through open files and mappings. No file is opened or queried until it is known to be
+on tmpfs or hugetlbfs: another file system may take forever to answer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pagewalk.proc.swap import evicted, swap_in_use
 from pagewalk.proc.target import Target, read_all
 
 BLOCK = 512  # of st_blocks, stat(2)
-SHM_DEST = 0o1000  # include/linux/shm.h: destroyed as soon as nobody has it attached
+SHM_DEST = 0o1000  # include/linux/shm.h: destroyed at the last detach
 MOST_FILES, LONGEST_NS = 1 << 16, 500_000_000
 SEGMENT = "/SYSV"
 # /proc/sysvipc/shm (ipc/shm.c): key shmid perms size cpid lpid nattch ...
@@ -37,17 +37,17 @@ SHM_LINE = re.compile(
 )
 CUT = Withheld(
     "a part of unmapped and freed",
-    f"the process has so many open files that only {MOST_FILES} of them, or half a second's worth,"
-    " were looked at",
+    "the process has too many open files to look at them all: the limit is"
+    f" {MOST_FILES} files or half a second",
     partial=True,
 )
 
 
 class Object(NamedTuple):
-    """An object of memory: ``dev`` major << 32 | minor and ``inode`` as in VMAs, its ``name``.
+    """A memory object; ``dev`` (major << 32 | minor) and ``inode`` are as in VMAs.
 
-    ``resident`` bytes of RAM; ``linked``: it has a name in a file system, and so stays even if
-    nothing holds it.
+    ``resident`` is its bytes in RAM; if ``linked``, it has a name in a file system, and so stays
+    even when nothing holds it.
     """
 
     dev: int
@@ -93,8 +93,8 @@ def reason(err: Exception) -> str:
 def memory_mounts(target: Target) -> set[int]:
     """Return the ids of the mounts of tmpfs and hugetlbfs; raises PagewalkError."""
     mounted = parse_mounts(target.read("mountinfo"))
-    # A file that was opened before its process entered another mount namespace stays on a mount of
-    # the namespace that it came from, which is ours more often than not.
+    # A file that was opened before its process entered another mount namespace is still on a mount
+    # of the namespace that it came from, which is usually ours.
     with suppress(OSError):
         mounted += parse_mounts(read_bytes("/proc/self/mountinfo"))
     return set(internal_mounts()) | {m.id for m in mounted if m.kind in (b"tmpfs", b"hugetlbfs")}
@@ -102,7 +102,7 @@ def memory_mounts(target: Target) -> set[int]:
 
 @cache
 def internal_mounts() -> tuple[int, ...]:
-    # Mounts that are in no mountinfo: memfd, SysV and shared anonymous memory live there.
+    # The mounts that no mountinfo lists, where memfd, SysV and shared anonymous memory live.
     found = []
     for flags in (0, *hugetlb_memfd_flags()):
         try:
@@ -121,7 +121,7 @@ def mount_of(fdinfo: bytes) -> int:
 
 
 def add_open(target: Target, mounts: set[int], found: Found) -> bool:
-    """Add what is open to ``found``; return False if some files were skipped. Raises OSError."""
+    """Add open objects to ``found``; return False if some files were skipped. Raises OSError."""
     folder = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target.dirfd)
     started = time.perf_counter_ns()
     try:
@@ -155,8 +155,8 @@ def mount_id(target: Target, name: str) -> int:
 
 
 def add(target: Target, link: str, name: str, mounts: set[int] | None, found: Found) -> None:
-    # O_PATH asks the file system nothing. The mount is checked again: the process may have put
-    # another file at this descriptor in the meantime.
+    # An O_PATH open does not involve the file system. Check the mount again: the process may have
+    # put another file at this descriptor in the meantime.
     fd = os.open(link, os.O_PATH | os.O_CLOEXEC, dir_fd=target.dirfd)
     try:
         if mounts is not None and mount_of(read_bytes(f"/proc/self/fdinfo/{fd}")) not in mounts:
@@ -171,7 +171,7 @@ def add(target: Target, link: str, name: str, mounts: set[int] | None, found: Fo
 
 
 def swapped(fd: int) -> int:
-    # cachestat needs the file open, which for a regular file on tmpfs disturbs nobody.
+    # cachestat needs a real open; for a regular file on tmpfs it has no side effects.
     if not swap_in_use():
         return 0
     opened = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -182,7 +182,7 @@ def swapped(fd: int) -> int:
 
 
 def add_mapped(target: Target, vmas: VMAs, found: Found) -> None:
-    """Add to ``found`` what is mapped but not open; raises OSError."""
+    """Add objects that are mapped but not open to ``found``; raises OSError."""
     kinds = (Backing.SHMEM.value, Backing.HUGETLB.value)
     known = set(found)
     for row in np.flatnonzero(np.isin(vmas.backing, kinds)).tolist():
@@ -215,9 +215,9 @@ def segment_ends(target: Target, vmas: VMAs, found: Object) -> bool | None:
 def ends(
     target: Target, vmas: VMAs, objects: list[Object], ask: Ask
 ) -> list[bool | None]:
-    """Return whether each of ``objects`` ends with ``target``; None where that cannot be told.
+    """Return whether each of ``objects`` ends with ``target``; None where that is not known.
 
-    ``ask`` is Source.ended_by, for the objects that only their holders keep, by (dev, inode).
+    ``ask`` is Source.ended_by, called for the unlinked objects, each as (dev, inode).
     """
     out: list[bool | None] = [False] * len(objects)
     asked = []

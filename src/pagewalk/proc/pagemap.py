@@ -1,4 +1,4 @@
-"""/proc/PID/pagemap: one word a page, and the PAGEMAP_SCAN ioctl that finds populated runs.
+"""/proc/PID/pagemap: one word per page, and the PAGEMAP_SCAN ioctl that finds populated runs.
 
 Sources: Documentation/admin-guide/mm/pagemap.rst, include/uapi/linux/fs.h.
 """
@@ -32,14 +32,14 @@ REGIONS = 512  # the kernel's own bounce buffer: one pass, one hold of the lock,
 MOST_PAGES, LEAST_PAGES = 1 << 16, 1 << 12
 POPULATED = PRESENT | SWAPPED
 
-# How far apart two populated pages may lie and still be read by one call: a call costs about as
-# much as a page table's worth of empty words.
+# How far apart two populated pages may be and still be read by one call: a call costs about as much
+# as reading a page table's worth of empty words.
 GAP = 512 * PAGE
 HUGE_SIZE = PAGE * (PAGE // WORD)  # what a PMD leaf maps
 
 
 def flags_by_high_bits() -> U32:
-    # Bits 55-63 of a pagemap word are one of 512 values: decode by table look-up.
+    # Bits 55-63 of a pagemap word have 512 possible values: decode them by table lookup.
     bits = {
         55: Flag.SOFT_DIRTY,
         56: Flag.EXCLUSIVE,
@@ -69,7 +69,7 @@ def decode(words: U64) -> U32:
 def read_words(fd: int, start: int, out: U64, pid: int, stall: Stall, chunk: Slice) -> None:
     """Fill ``out`` (u64[n]) with the words of the n pages from address ``start``, in slices.
 
-    Raises ProcessGone when the address space is gone (the kernel then reads as an empty file).
+    Raises ProcessGone when the address space is gone (the file then reads as empty).
     """
     raw = out.data.cast("B")
     done, base = 0, start // PAGE * WORD
@@ -89,23 +89,23 @@ def can_scan(fd: int, categories: int = 0) -> bool:
     try:
         fcntl.ioctl(fd, PAGEMAP_SCAN, arg.data)
     except OSError as err:
-        # ESRCH: the ioctl is there, the address space is not.
+        # ESRCH: the ioctl exists, the address space does not.
         return err.errno == errno.ESRCH
     return True
 
 
 def tells_huge_zero() -> int:
-    """Return the bit by which this kernel tells the huge zero page from an anonymous page.
+    """Return the bit by which this kernel distinguishes the huge zero page from anonymous pages.
 
-    PFNZERO of a scan (6.18), or FILE, bit 61 of the words (from 6.12 on). Found on memory of our
-    own: 0 if neither is set, if we get no huge page, or if we may not look.
+    That is PFNZERO of a scan (6.18), or FILE, bit 61 of the words (since 6.12), determined on
+    memory of our own. 0 if neither is set, if we get no huge page, or if we lack the rights.
     """
     own = mmap.mmap(-1, 2 * HUGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     address = np.frombuffer(own, np.uint8).ctypes.data
     begin = -address % HUGE_SIZE
     try:
         own.madvise(mmap.MADV_HUGEPAGE, begin, HUGE_SIZE)
-        if own[begin]:  # the read that makes the kernel map it
+        if own[begin]:  # reading it makes the kernel map it
             raise AssertionError("fresh anonymous memory is zero")
         return what_tells(address + begin)
     except OSError:
@@ -113,7 +113,7 @@ def tells_huge_zero() -> int:
 
 
 def what_tells(start: int) -> int:
-    # The bit that shows that a huge page of ours is not anonymous.
+    # The bit that says that our huge page is not anonymous.
     arg, vec, word = np.zeros(12, np.uint64), np.zeros(3, np.uint64), np.zeros(1, np.uint64)
     arg[0], arg[2], arg[3], arg[5], arg[6] = arg.nbytes, start, start + PAGE, vec.ctypes.data, 1
     arg[10], arg[11] = PRESENT, HUGE | PFNZERO
@@ -139,10 +139,9 @@ def scan(
 ) -> Iterator[U64]:
     """Yield arrays u64[n, 3] of populated regions (start, end, categories) in [start, end).
 
-    ``window`` bounds the address range of a call in bytes, ``max_pages`` the populated pages of
-    one (fewer where calls take long), ``returned`` the categories asked for (neighbours that agree
-    in them are one region).
-    Raises ProcessGone when the address space is gone.
+    ``window`` limits the address range of a call in bytes, ``max_pages`` its populated pages (fewer
+    where calls take long). ``returned`` are the categories asked for; neighbours that agree in
+    them form one region. Raises ProcessGone when the address space is gone.
     """
     arg = np.zeros(12, np.uint64)
     vec = np.zeros((vec_len, 3), np.uint64)
@@ -176,11 +175,11 @@ def scan_call(fd: int, arg: U64, pid: int) -> int:
 
 
 def resume(vec: U64, found: int, walk_end: int, stop: int, vec_len: int, max_pages: int) -> int:
-    """Return where the scan of [.., ``stop``) goes on after a call that ``found`` regions.
+    """Return where to continue the scan of [.., ``stop``) after a call that ``found`` regions.
 
-    ``walk_end`` alone is not to be trusted: when the kernel's bounce buffer of 512 regions filled
-    more than once and the last pass ended normally, it is left at the start of that pass
-    (6.8 to 6.19, pagemap_scan_walk), and whole batches would be counted twice.
+    ``walk_end`` alone cannot be trusted: when the kernel's bounce buffer of 512 regions filled
+    more than once and the last pass ended normally, it points at the start of that pass
+    (pagemap_scan_walk, 6.8 to 6.19), and whole batches would be counted twice.
     """
     if found == 0:
         return stop

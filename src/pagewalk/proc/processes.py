@@ -1,4 +1,4 @@
-"""The processes of this machine: list them cheaply, and find the one a name means."""
+"""List the processes of this machine cheaply, and find a process by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
 
 
 class Process(NamedTuple):
-    """One row of the process list; ``rss`` bytes from statm, which takes no lock of the process."""
+    """One row of the process list; ``rss`` in bytes, from statm, which takes no process lock."""
 
     pid: int
     name: str
@@ -35,7 +35,7 @@ def read_processes(root: str = "/proc") -> Iterator[Process]:
 
 
 def read_listed(root: str) -> Iterator[tuple[Process, Stat]]:
-    # With kernel threads and zombies, which have no address space.
+    # Includes kernel threads and zombies, which have no address space.
     for entry in os.listdir(root):
         if not entry.isdigit():
             continue
@@ -63,10 +63,10 @@ def share_memory(first: int, second: int) -> bool:
 
 
 def find(text: str, root: str = "/proc") -> int:
-    """Return the number in /proc of the process that TARGET ``text`` means, a pid or a unique name.
+    """Return the number in /proc of the process named by TARGET ``text``, a pid or a unique name.
 
-    A name is compared with comm and with the base name of argv[0]. This process itself and its
-    parent do not count; one without an address space counts only if no other has the name. Raises
+    A name is compared with comm and with the base name of argv[0]. This process and its parent do
+    not count; a process without an address space counts only if no other has the name. Raises
     BadTarget with the candidates.
     """
     if NUMBER.fullmatch(text):

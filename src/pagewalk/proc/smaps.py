@@ -1,8 +1,9 @@
-"""smaps and smaps_rollup: a block of lines for each VMA, as columns.
+"""smaps and smaps_rollup, whose text is a block of lines for each VMA, as columns.
 
 A process may have 65530 VMAs and more, and a block has about 25 lines. The kernel writes all blocks
-in one format (show_smap, fs/proc/task_mmu.c), so they are parsed together: numpy compares them with
-one of them, and only those that differ in more than digits are parsed line by line.
+in one format (show_smap, fs/proc/task_mmu.c), so they are parsed together: numpy compares each with
+a template made from one of them, and only blocks that differ in more than their digits are parsed
+line by line.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from pagewalk.proc.stall import Stall
 from pagewalk.proc.target import Target
 
 NEWLINE, BLANK, ZERO = ord("\n"), ord(" "), ord("0")
-DIGITS = 8  # SEQ_PUT_DEC() pads numbers to 8 digits; a longer one makes its block an odd one
-FEW = 32  # blocks: fewer are parsed faster line by line
-EDGES = 34  # bytes of the addresses at most: 16 digits, a hyphen, 16 digits, a blank
-TOGETHER = 4096  # blocks parsed at a time: 3 MB, which stay in the cache
+DIGITS = 8  # SEQ_PUT_DEC() pads numbers to 8 digits; a block with a longer one does not fit
+FEW = 32  # fewer blocks than this are parsed faster line by line
+EDGES = 34  # most bytes the addresses take: 16 digits, a hyphen, 16 digits, a blank
+TOGETHER = 4096  # blocks parsed at a time: 3 MB, which fit in the cache
 NOT_HEX = 255
 HEX = np.full(256, NOT_HEX, np.uint8)
 HEX[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
@@ -32,9 +33,9 @@ HEX[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 class Smaps(NamedTuple):
     """Every VMA's block of a smaps file.
 
-    ``start``, ``end`` u64 bytes; ``columns`` the amounts by the kernel's name (``Rss``), i64 bytes,
-    0 where a block lacks the line; ``codes`` the distinct sets of VmFlags (two-letter codes),
-    ``which`` i64 the index into them of each VMA.
+    ``start`` and ``end`` are addresses, u64. ``columns`` are the amounts by the kernel's name
+    (``Rss``), i64 bytes, 0 where a block lacks the line. ``codes`` are the distinct sets of VmFlags
+    (two-letter codes), ``which`` (i64) is each VMA's index into them.
     """
 
     start: U64
@@ -44,7 +45,7 @@ class Smaps(NamedTuple):
     which: I64
 
     def flagged(self, *wanted: str, without: tuple[str, ...] = ()) -> Bool:
-        """Return a mask of the VMAs whose VmFlags hold all of ``wanted``, none of ``without``."""
+        """Return a mask of the VMAs whose VmFlags have all of ``wanted``, none of ``without``."""
         hit = [codes.issuperset(wanted) and codes.isdisjoint(without) for codes in self.codes]
         mask: Bool = np.array(hit, bool)[self.which]
         return mask
@@ -52,13 +53,13 @@ class Smaps(NamedTuple):
 
 @dataclass(eq=False)
 class LastSmaps:
-    """The last text and what was parsed from it: for a process at rest the next one is the same."""
+    """The last text and its parsed form: while a process is idle, the next text is the same."""
 
     text: bytes = b""
     smaps: Smaps | None = None
 
     def parse(self, text: bytes) -> Smaps:
-        """Return parse_smaps of ``text``, the same object for the same text."""
+        """Return the parsed ``text``, the same object for the same text; see parse_smaps."""
         if self.smaps is None or text != self.text:
             self.text, self.smaps = text, parse_smaps(text)
         return self.smaps
@@ -67,10 +68,10 @@ class LastSmaps:
 def read_smaps(
     target: Target, stall: Stall, name: str = "smaps", last: LastSmaps | None = None
 ) -> Smaps:
-    """Return a fresh reading of ``smaps`` or ``smaps_rollup``; each read is timed on ``stall``.
+    """Read ``smaps`` or ``smaps_rollup`` and return its columns; ``stall`` times each read.
 
-    The kernel holds the target's lock for a whole VMA, and for smaps_rollup (5.15 and later yield
-    to a waiter) for the whole walk. Raises NotPermitted, ProcessGone, BadText.
+    The kernel holds the target's lock for a whole VMA; for smaps_rollup it holds it for the whole
+    walk (since 5.15 it yields to a waiter). Raises NotPermitted, ProcessGone, BadText.
     """
     text = target.read(name, stall)
     return parse_smaps(text) if last is None else last.parse(text)
@@ -79,7 +80,7 @@ def read_smaps(
 def parse_smaps(text: bytes) -> Smaps:
     """Return the blocks of a smaps or smaps_rollup file; raises BadText.
 
-    A VMA that was merged with its neighbour while it was printed counts once.
+    A VMA that was merged with its neighbour while being printed counts once.
     """
     layout = find_blocks(text)
     if layout is None:
@@ -92,8 +93,8 @@ def parse_smaps(text: bytes) -> Smaps:
 
 def once(smaps: Smaps) -> Smaps:
     # The kernel resumes at the VMA that holds the address where the last one ended (m_start,
-    # fs/proc/task_mmu.c). What it had printed, and was merged with that VMA in the meantime, is
-    # printed again as part of the larger block: only that one is kept.
+    # fs/proc/task_mmu.c). If a VMA that it has printed was merged into that one in the meantime, it
+    # is printed again as part of the larger VMA: only the larger block is kept.
     if (smaps.start[1:] >= smaps.end[:-1]).all():
         return smaps
     least = np.minimum.accumulate(smaps.start[::-1])[::-1]
@@ -131,7 +132,7 @@ def by_line(text: bytes) -> Smaps:
 
 
 def block(line: bytes, above: int) -> tuple[int, int]:
-    # Where the VMA of a block lies: it ends above the one before it.
+    # The addresses of a block's VMA, which must end above the previous one.
     low, _, high = line.partition(b" ")[0].partition(b"-")
     start, end = number(low, 16), number(high, 16)
     if start >= end or end <= above:
@@ -140,7 +141,7 @@ def block(line: bytes, above: int) -> tuple[int, int]:
 
 
 def add(column: dict[int, int], row: int, kib: bytes) -> None:
-    # Adds an amount of block `row`, in which each occurs once.
+    # Adds an amount to block `row`, where each amount occurs once.
     amount = number(kib.lstrip(b" "))
     if row < 0 or row in column or amount >> 53:
         raise ValueError(kib)
@@ -154,7 +155,7 @@ def spread(rows: dict[int, int], count: int) -> I64:
 
 
 def codes(flags: list[bytes]) -> tuple[tuple[frozenset[str], ...], I64]:
-    # The distinct values of `flags` (the text after VmFlags:), and the index of each block's.
+    # The distinct values of `flags` (the text after VmFlags:), and each block's index into them.
     rows: dict[bytes, int] = {}
     which = np.array([rows.setdefault(value, len(rows)) for value in flags], np.int64)
     return tuple(frozenset(decode_name(value).split(" ")) - {""} for value in rows), which
@@ -164,8 +165,8 @@ def codes(flags: list[bytes]) -> tuple[tuple[frozenset[str], ...], I64]:
 
 
 class Layout(NamedTuple):
-    # Where the blocks of a text lie, i64 each: a block begins at `head`, its second line at `body`,
-    # its VmFlags at `flags` (its end, if it has none). `end` is the next block's head.
+    # Offsets of the blocks in a text: a block begins at `head`, its second line at `body`, its
+    # VmFlags line at `flags` (= `end` if it has none). `end` is the next block's head.
     head: I64
     body: I64
     flags: I64
@@ -176,7 +177,7 @@ Raw: TypeAlias = npt.NDArray[np.uint8]
 
 
 def find_blocks(text: bytes) -> Layout | None:
-    """Return where the blocks of ``text`` lie; None if there are few, or something is odd."""
+    """Return where the blocks of ``text`` are; None if they are few, or something looks wrong."""
     raw = np.frombuffer(text, np.uint8)
     ends = np.flatnonzero(raw == NEWLINE)
     if len(ends) == 0 or int(ends[-1]) != len(raw) - 1:
@@ -200,8 +201,9 @@ def find_blocks(text: bytes) -> Layout | None:
 
 
 class Template(NamedTuple):
-    # What all but the odd blocks look like: `text` u8[n], the bytes after the first line; `fixed`
-    # bool[n], those that are equal in all; `digits` i64[k, DIGITS], where the amounts `names` are.
+    # What all but the odd blocks look like: `text` u8[n] is the bytes after the first line; `fixed`
+    # bool[n] marks those that are equal in all; `digits` i64[k, DIGITS] says where the amounts of
+    # `names` are.
     text: U8
     fixed: Bool
     names: tuple[str, ...]
@@ -264,15 +266,15 @@ def make_template(body: U8) -> Template:
 
 
 def read_amounts(raw: Raw, body: I64, template: Template) -> tuple[I64, Bool]:
-    """Return the amounts (i64[n, k] bytes) of the blocks at ``body``, and which are usual."""
+    """Return the amounts (i64[n, k] bytes) of blocks at ``body``, and which fit ``template``."""
     rows = np.lib.stride_tricks.sliding_window_view(raw, len(template.text))[body]
     other = (rows != template.text) & template.fixed
-    # what is not fixed is a number, blanks before it
+    # anything not fixed must be a number padded with blanks
     other |= (rows - np.uint8(ZERO) > 9) & (rows != BLANK) & ~template.fixed
     usual = ~other.any(axis=1)
     cells = rows[:, template.digits]
     blank = cells == BLANK
-    digit = np.where(blank, 0, cells - np.uint8(ZERO))  # below "0" it wraps, beyond 9
+    digit = np.where(blank, 0, cells - np.uint8(ZERO))  # below "0" this wraps to more than 9
     fits = (digit <= 9).all(axis=(1, 2)) & ~blank[:, :, -1].any(axis=1)
     fits &= ~(blank[:, :, 1:] & ~blank[:, :, :-1]).any(axis=(1, 2))
     pairs = digit[:, :, 0::2] * np.uint8(10) + digit[:, :, 1::2]  # 99 at most
@@ -282,7 +284,7 @@ def read_amounts(raw: Raw, body: I64, template: Template) -> tuple[I64, Bool]:
 
 
 def read_odd(text: bytes, at: Layout, odd: I64, columns: dict[str, I64]) -> None:
-    # Parses the unusual blocks line by line, into their rows of `columns`.
+    # Parses the odd blocks line by line, into their rows of `columns`.
     if len(odd) == 0:
         return
     edges = zip(at.head[odd].tolist(), at.end[odd].tolist(), strict=True)
@@ -296,7 +298,7 @@ def read_odd(text: bytes, at: Layout, odd: I64, columns: dict[str, I64]) -> None
 
 
 def edges_of(raw: Raw, at: Layout) -> tuple[U64, U64]:
-    """Return where the VMAs of the blocks lie, u64 each; raises BadText."""
+    """Return (start, end) of each block's VMA, u64 each; raises BadText."""
     wide = np.lib.stride_tricks.sliding_window_view(raw, EDGES)[at.head]
     dash = (wide == ord("-")).argmax(axis=1)
     blank = (wide == BLANK).argmax(axis=1)
@@ -304,9 +306,9 @@ def edges_of(raw: Raw, at: Layout) -> tuple[U64, U64]:
 
 
 def hexadecimal(rows: Raw, begin: I64, end: I64) -> U64:
-    """Return the number in columns [``begin``, ``end``) of each of ``rows``, u64; raises BadText.
+    """Return the number in columns [``begin``, ``end``) of each of ``rows``, u64.
 
-    It has 1 to 16 hexadecimal digits.
+    Raises BadText unless each has 1 to 16 hexadecimal digits.
     """
     at = end[:, None] + np.arange(-16, 0)
     inside = at >= begin[:, None]

@@ -1,4 +1,4 @@
-"""The longest time one read may have held a lock of the target: measured, and kept in budget."""
+"""Measure how long a read may have held a lock of the target, and keep that within a budget."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 BUDGET_NS = 5_000_000
-MOST_TEXT, LEAST_TEXT = 1 << 12, 1 << 7  # a line of maps has 50 bytes and more
+MOST_TEXT, LEAST_TEXT = 1 << 12, 1 << 7  # a line of maps has at least 50 bytes
 
 
 @dataclass(eq=False)
 class Stall:
-    """Times each read that takes the target's mmap_lock; the longest bounds what it waited.
+    """Timer of reads that take the target's mmap_lock; the longest bounds how long it waited.
 
-    ``budget_ns`` is what a single read may take, ``longest_ns`` the longest so far and ``where``
-    the file it was on. A read's whole duration is counted, so the true hold is shorter.
+    ``budget_ns`` is how long a single read may take, ``longest_ns`` the longest so far and
+    ``where`` the file it read. The whole read is timed, so the lock was held for less.
     """
 
     budget_ns: int = BUDGET_NS
@@ -36,7 +36,7 @@ class Stall:
             self.note(time.perf_counter_ns() - started, where)
 
     def note(self, took_ns: int, where: str) -> None:
-        """Count a read that took ``took_ns``."""
+        """Record a read of ``where`` that took ``took_ns``."""
         self.reads += 1
         self.last_ns = took_ns
         if took_ns > self.longest_ns:
@@ -46,10 +46,10 @@ class Stall:
 
 @dataclass(eq=False)
 class Slice:
-    """How much to ask for in one read, adapted so that reads stay far inside the budget.
+    """How much to ask for in one read, adapted so that reads stay well within the budget.
 
-    The ``share``-th part of the budget is aimed at: on a busy machine a read also waits for the
-    lock and is descheduled, and that time cannot be told from the lock's.
+    It aims at 1/``share`` of the budget: on a busy machine a read also waits for the lock and is
+    descheduled, and that time cannot be told apart from the time under the lock.
     """
 
     size: int
@@ -58,7 +58,7 @@ class Slice:
     share: int = 10
 
     def adapt(self, stall: Stall) -> None:
-        """Grow or shrink after the read that ``stall`` timed last."""
+        """Grow or shrink according to the read that ``stall`` timed last."""
         if stall.last_ns > stall.budget_ns // self.share:
             self.size = max(self.size // 2, self.least)
         elif stall.last_ns < stall.budget_ns // self.share * 2 // 5:
@@ -68,15 +68,15 @@ class Slice:
 def read_slices(fd: int, stall: Stall, where: str) -> bytes:
     """Return everything behind ``fd``, a text file of /proc, from offset 0; each read is timed.
 
-    One read prints as many VMAs as fit its buffer, 4 KiB at most (seq_read_iter, fs/seq_file.c),
-    and holds the target's lock for all of them. So a shorter read holds it for fewer VMAs: for one,
-    if its text fills the buffer.
+    One read prints as many VMAs as fit in its buffer, 4 KiB at most (seq_read_iter, fs/seq_file.c),
+    and holds the target's lock for all of them. So a shorter read holds it for fewer VMAs, down to
+    one whose text fills the buffer.
     """
     chunk = Slice(MOST_TEXT, LEAST_TEXT, MOST_TEXT)
     os.lseek(fd, 0, os.SEEK_SET)
     parts: list[bytes] = []
     part = b"more"
-    while part:  # 5000 times for 30 000 VMAs: timed() would take a fifth of the time
+    while part:  # 5000 passes for 30 000 VMAs: timed() would add a fifth
         began = time.perf_counter_ns()
         part = os.read(fd, chunk.size)
         stall.note(time.perf_counter_ns() - began, where)

@@ -1,4 +1,4 @@
-"""Swap: the devices behind an entry's type number, and the swapped pages of shmem objects."""
+"""Swap: the device behind a swap entry's type number, and the swapped pages of shmem objects."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.target import Target
 from pagewalk.ranges import gaps
 
-# (offset, size) of a part of a shmem object, bytes -> the bytes of it that are in swap.
+# (offset, size) in bytes of a part of a shmem object -> how many of its bytes are in swap.
 Evicted: TypeAlias = Callable[[int, int], int]
 
-# swap_show, mm/swapfile.c, below its heading. Blanks in a path are escaped.
+# The heading or a line of swap_show, mm/swapfile.c. Blanks in a path are escaped.
 LINE = re.compile(
     rb"(?m)^(?:Filename\t[^\n]*|([^ \t\n]+)[ \t]+(?:file|partition)[ \t]+(\d{1,20})"
     rb"[ \t]+(\d{1,20})[ \t]+-?\d+)\n"
@@ -36,11 +36,11 @@ def swap_in_use() -> bool:
 
 
 def device_of(number: int, devices: Sequence[SwapDevice]) -> str | None:
-    """Return the path of swap device ``number``, in use, if ``devices`` prove it, else None.
+    """Return the path of active swap device ``number`` if ``devices`` leave no doubt, else None.
 
-    /proc/swaps lists the devices in use in order of their numbers, but shows neither the numbers
-    nor the gaps of removed devices (swap_start, mm/swapfile.c), so the first may have any number.
-    But no number is below 0: while device 0 is in use, it is the first.
+    /proc/swaps lists the active devices in order of their numbers, but shows neither the numbers
+    nor the gaps that removed devices left (swap_start, mm/swapfile.c), so the first may have any
+    number. Only device 0 is certain: while it is active, it is the first.
     """
     return devices[0].path if number == 0 and devices else None
 
@@ -54,7 +54,7 @@ class SwapDevice(NamedTuple):
 
 
 def read_swaps() -> list[SwapDevice] | None:
-    """Return the lines of /proc/swaps, None where there is no such file (subset=pid).
+    """Return the lines of /proc/swaps, or None if there is no such file (subset=pid).
 
     Raises BadText.
     """
@@ -83,13 +83,13 @@ def open_mapped_file(target: Target, start: int, end: int) -> int:
 
 
 def evicted(fd: int, offset: int, size: int) -> int:
-    """Return the bytes of [``offset``, +``size``) of a shmem file that are in swap.
+    """Return how many bytes of [``offset``, +``size``) of a shmem file are in swap.
 
     cachestat(2) counts them as evicted pages. Raises OSError (ENOSYS before 6.5).
     """
     with refusing():
         if os.uname().machine == "alpha":
-            raise OSError(errno.ENOSYS, "cachestat has another number there")
+            raise OSError(errno.ENOSYS, "cachestat has a different number on alpha")
         libc = ctypes.CDLL(None, use_errno=True)
         span = (ctypes.c_uint64 * 2)(offset, size)
         result = (ctypes.c_uint64 * 5)()
@@ -101,7 +101,7 @@ def evicted(fd: int, offset: int, size: int) -> int:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    # Rewords an OSError: what is needed, or that the mapping has gone.
+    # Rewords an OSError to say what is needed, or that the mapping has gone.
     try:
         yield
     except OSError as err:
@@ -115,9 +115,9 @@ def refusing() -> Iterator[None]:
 
 
 def ask_cachestat(target: Target, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
-    """Yield for each of ``rows`` what tells the swapped bytes of the object mapped there.
+    """Yield, for each of ``rows``, a function that returns the mapped object's swapped bytes.
 
-    It holds until the next one is asked for. Raises OSError.
+    It is valid until the next one is asked for. Raises OSError.
     """
     for row in rows.tolist():
         with refusing():
@@ -129,13 +129,13 @@ def ask_cachestat(target: Target, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
 
 
 def shmem_swap(vmas: VMAs, row: int, swapped: Evicted, populated: Callable[[int], U64]) -> int:
-    """Return what smaps adds to Swap for the shmem object under a VMA, bytes; raises OSError.
+    """Return what smaps adds to a VMA's Swap for the shmem object it maps, in bytes.
 
-    Of a shared or read-only VMA that is all of the object that it maps (shmem_swap_usage and
-    shmem_partial_swap_usage, mm/shmem.c). Of a private writable one smaps looks only at what this
-    process has no entry for: ``populated(row)`` are the address ranges with one, u64[n, 2]. There
-    the kernel's own smaps may say more: it adds a whole large swap entry for each page of it
-    (6.18).
+    For a shared or read-only VMA, smaps looks at the whole mapped part of the object
+    (shmem_swap_usage and shmem_partial_swap_usage, mm/shmem.c). For a private writable one it looks
+    only at pages that this process has no entry for; ``populated(row)`` returns the address ranges
+    that do have one, u64[n, 2]. There the kernel's own smaps may report more: it adds a whole large
+    swap entry for each of its pages (6.18). Raises OSError.
     """
     start, end, offset = int(vmas.start[row]), int(vmas.end[row]), int(vmas.offset[row])
     found = swapped(offset, end - start)

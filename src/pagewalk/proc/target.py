@@ -1,4 +1,4 @@
-"""Hold one process by file descriptors that can never come to mean another."""
+"""Hold one process by file descriptors that can never come to mean another process."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PF_KTHREAD = 0x00200000  # include/linux/sched.h
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """One process, held: ``dirfd`` and ``pidfd`` are its /proc directory, ``pid`` its number there.
+    """A process held open: ``dirfd`` and ``pidfd`` are its /proc directory, ``pid`` its number.
 
-    When the main thread has exited, ``dirfd`` is the directory of a live thread, but ``pidfd``
+    When the main thread has exited, ``dirfd`` is the directory of a live thread instead; ``pidfd``
     never is. The kernel accepts a /proc directory as a pidfd (tgid_pidfd_to_pid(), fs/proc/base.c),
-    so what is read and what is stopped cannot be two processes. ``name`` is comm, ``exe`` the
-    program's path or None where it may not be read.
+    so the process that is read and the one that is stopped cannot differ. ``name`` is comm, ``exe``
+    the program's path, or None where we may not read it.
     """
 
     pid: int
@@ -42,14 +42,14 @@ class Target:
     def keep(self, *names: str) -> None:
         """Open files of /proc/PID now, for a reader that gives up its rights before it reads.
 
-        The kernel asks for them at open. A file that it refuses is refused again when it is read.
+        The kernel checks rights at open. A file that it refuses now is refused again when read.
         """
         for name in names:
             with contextlib.suppress(PagewalkError):
                 self.kept[name] = self.open(name)
 
     def open(self, name: str) -> int:
-        """Return a descriptor of /proc/PID/``name`` at its start, a kept one if there is one.
+        """Return a descriptor of /proc/PID/``name`` at its start, duplicated if one was kept.
 
         Raises NotPermitted, ProcessGone.
         """
@@ -63,8 +63,7 @@ class Target:
     def read(self, name: str, stall: Stall | None = None) -> bytes:
         """Return the whole of /proc/PID/``name``; raises NotPermitted or ProcessGone.
 
-        With ``stall``, for files that hold the target's lock, it is read in slices that are timed
-        there.
+        With ``stall``, for files whose reads take the target's lock, it is read in timed slices.
         """
         fd = self.open(name)
         try:
@@ -82,7 +81,7 @@ class Target:
         return parse_stat(self.read("stat")).faults
 
     def close(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
         for fd in (self.dirfd, self.pidfd, *self.kept.values()):
             if fd >= 0:
                 with contextlib.suppress(OSError):
@@ -106,7 +105,7 @@ class Stat(NamedTuple):
 
     @property
     def ending(self) -> bool:
-        """Return whether this thread has ended or is about to: its memory may already be gone."""
+        """Return whether this thread has exited or is exiting: its memory may already be gone."""
         return self.state in "ZX" or bool(self.flags & PF_EXITING)
 
 
@@ -116,7 +115,7 @@ def parse_stat(text: bytes) -> Stat:
     if not found:
         raise BadText("stat", 1, text)
     flags, minor, major, threads, starttime, vsize, rss = (
-        # as proc_pid_stat(5) counts
+        # field numbers as in proc_pid_stat(5)
         int(words(found[3])[at - 4]) for at in (9, 10, 12, 20, 22, 23, 24)
     )
     name, state = decode_name(found[1]), decode_name(found[2])
@@ -124,7 +123,7 @@ def parse_stat(text: bytes) -> Stat:
 
 
 def read_all(fd: int, size: int = 1 << 18) -> bytes:
-    """Return everything behind ``fd`` from offset 0, in reads of ``size`` bytes."""
+    """Return everything in ``fd`` from offset 0, in reads of ``size`` bytes."""
     os.lseek(fd, 0, os.SEEK_SET)
     parts = []
     while part := os.read(fd, size):
@@ -135,8 +134,8 @@ def read_all(fd: int, size: int = 1 << 18) -> bytes:
 def open_target(number: int) -> Target:
     """Return the process that this /proc shows as ``number``, held by descriptors.
 
-    A thread's number means its process. Raises ProcessGone when there is none or it is ending,
-    NoAddressSpace for a kernel thread or a zombie, NotPermitted when /proc hides it.
+    A thread's number stands for its process. Raises ProcessGone if there is none or it is exiting,
+    NoAddressSpace for a kernel thread or a zombie, NotPermitted if /proc hides it.
     """
     with reading(number, ""):
         held = [open_folder(f"/proc/{number}")]
@@ -153,7 +152,7 @@ def open_folder(path: str, dir_fd: int | None = None) -> int:
 
 
 def hold(pid: int, held: list[int]) -> Target:
-    # `held` lists what the caller closes on failure; the first is the directory of the process.
+    # The caller closes the descriptors in `held` on failure; the first is the process's directory.
     tgid = read_tgid(pid, held[0])
     if tgid != pid:
         with reading(pid, "", held[0]):

@@ -1,4 +1,4 @@
-"""/proc/zoneinfo: where the zones of physical memory lie, and which of them are a device's."""
+"""/proc/zoneinfo: where the zones of physical memory are, and which belong to a device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pagewalk.proc import files
 from pagewalk.proc.pagemap import PAGE
 
 PATH = "/proc/zoneinfo"
-# Of several hundred lines, these: "Node 0, zone   Normal", "  spanned  4095", "  start_pfn:  1".
+# The lines we need: "Node 0, zone   Normal", "  spanned  4095", "  start_pfn:  1".
 LINE = re.compile(rb"(?m)^(?:Node| *spanned| *start_pfn:)(?: [^\n]*)?$")
 
 
@@ -18,7 +18,7 @@ class Zone(NamedTuple):
     """One zone of one node: frames [``start``, + ``spanned``).
 
     ``start`` is None where the kernel does not show it because no page of the zone is RAM: then
-    ``spanned`` is 0, or the zone is a device's. Source: mm/vmstat.c, zoneinfo_show_print.
+    ``spanned`` is 0, or the zone belongs to a device. Source: mm/vmstat.c, zoneinfo_show_print.
     """
 
     name: str
@@ -27,10 +27,10 @@ class Zone(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What physical memory there is: ``ram_end``, bytes, is the end of the last zone of RAM.
+    """What physical memory there is; ``ram_end`` is the end of the last zone of RAM, in bytes.
 
-    It is None if that is not known; then RAM may lie anywhere up to the last physical address.
-    ``devices``: there is memory that is a device (persistent memory, CXL, a GPU's), with struct
+    It is None if that is not known; then RAM may be anywhere up to the last physical address.
+    ``devices`` says that there is device memory (persistent memory, CXL, a GPU's), which has struct
     pages of its own, at addresses that the kernel does not show.
     """
 
@@ -39,9 +39,9 @@ class Memory(NamedTuple):
 
 
 def parse_zones(text: bytes) -> list[Zone]:
-    """Return the zones of a zoneinfo file in its order; raises BadText."""
+    """Return the zones of a zoneinfo file in file order; raises BadText."""
     if not text.endswith(b"\n"):
-        files.lines(text, "zoneinfo")  # raises for a last line that was cut
+        files.lines(text, "zoneinfo")  # raises for a last line that is cut off
     zones: list[Zone] = []
     for match in LINE.finditer(text):
         line = match[0]
@@ -59,14 +59,14 @@ def parse_zones(text: bytes) -> list[Zone]:
 
 
 def memory_of(zones: list[Zone]) -> Memory:
-    """Return what memory ``zones`` make up; ``ram_end`` is 0 when none of them is RAM."""
+    """Return the memory that ``zones`` make up; ``ram_end`` is 0 when none of them is RAM."""
     ends = [zone.start + zone.spanned for zone in zones if zone.start is not None and zone.spanned]
     devices = any(zone.start is None and zone.spanned for zone in zones)
     return Memory(max(ends, default=0) * PAGE, devices)
 
 
 def read_memory() -> Memory:
-    """Return what physical memory there is; any user may ask. Raises SourceUnavailable, BadText."""
+    """Read what physical memory there is, as any user. Raises SourceUnavailable, BadText."""
     try:
         text = files.read_bytes(PATH)
     except OSError:  # /proc is mounted with subset=pid
