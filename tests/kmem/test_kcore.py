@@ -167,10 +167,10 @@ def test_a_truncated_file_is_an_io_error_and_not_zeros(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "no 64-bit little-endian ELF"),
-        (b"\x7fELF\x01\x01" + bytes(100), "no 64-bit little-endian ELF"),
+        (b"", "not a 64-bit little-endian ELF"),
+        (b"\x7fELF\x01\x01" + bytes(100), "not a 64-bit little-endian ELF"),
         (core([]), "no memory"),
-        (core([(HIGH, HIGH_DATA)])[:80], "cut short"),
+        (core([(HIGH, HIGH_DATA)])[:80], "truncated"),
     ],
 )
 def test_what_is_no_core_file_is_refused(tmp_path: Path, content: bytes, why: str) -> None:

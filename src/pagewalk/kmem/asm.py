@@ -1,4 +1,4 @@
-"""A very small assembler for eBPF: only the instructions the programs here need.
+"""A very small assembler for eBPF, with only the instructions that the programs here need.
 
 An instruction is eight bytes: opcode, destination and source register, jump or memory offset,
 immediate (Documentation/bpf/standardization/instruction-set.rst).
@@ -23,7 +23,7 @@ _PSEUDO_MAP_VALUE, _PSEUDO_KFUNC_CALL = 2, 2
 
 
 class Instruction(NamedTuple):
-    """Hold one instruction; ``target`` names the label a jump goes to."""
+    """One instruction; ``target`` is the label that a jump goes to."""
 
     opcode: int
     dst: int = 0
@@ -34,7 +34,7 @@ class Instruction(NamedTuple):
 
 
 class Label(NamedTuple):
-    """Name the place of the next instruction."""
+    """A name for the position of the next instruction."""
 
     name: str
 
@@ -169,9 +169,9 @@ def leave() -> Instruction:
 
 
 def assemble(*lines: Line) -> bytes:
-    """Turn lines into machine code, eight bytes an instruction, with the jumps resolved.
+    """Return the machine code for ``lines``, eight bytes per instruction, with jumps resolved.
 
-    Raises LookupError for a jump to a label that is not there.
+    Raises LookupError for a jump to a label that does not exist.
     """
     code: list[Instruction] = []
     labels: dict[str, int] = {}
@@ -186,6 +186,6 @@ def assemble(*lines: Line) -> bytes:
 
 
 def _encode(one: Instruction, place: int, labels: dict[str, int]) -> bytes:
-    # A jump counts from the instruction after it.
+    # A jump offset counts from the next instruction.
     offset = labels[one.target] - place - 1 if one.target else one.offset
     return struct.pack("<BBhi", one.opcode, one.dst | one.src << 4, offset, one.imm)

@@ -1,9 +1,9 @@
-"""Kernel memory through one generic eBPF program: "read these addresses", and nothing else.
+"""Kernel memory through one generic eBPF program that reads given addresses and nothing else.
 
 The program is the same on every kernel since 5.10 and every architecture: no struct offsets, no
 BTF relocations, no kernel functions, only bpf_probe_read_kernel in a bounded loop. It is run by
-BPF_PROG_TEST_RUN, attached to nothing, and its results land in an array map that is mapped here,
-so that numpy decodes them where the kernel wrote them. No lock of any process is taken.
+BPF_PROG_TEST_RUN without being attached to any hook, and its results land in an array map that we
+have mapped, so that numpy decodes them in place. It takes none of a process's locks.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from pagewalk.proc.rights import read_rights
 # include/uapi/linux/bpf.h
 _GET_CURRENT_TASK, _PROBE_READ_KERNEL = 35, 113
 
-# The verifier walks the loop once per request, 17 ms for 1024; one run costs 3 us, so that these
-# cost 12 ns each. As many pages fill the output.
+# The verifier walks the loop once per request, 17 ms for 1024; one run costs 3 us, so with this
+# many each request costs 12 ns. The same number of pages fills the output.
 REQUESTS = 256
-# The output of one run; 1 MiB of page tables or struct pages stays in the second-level cache.
+# The output of one run; 1 MiB of page tables or struct pages fits in the L2 cache.
 OUTPUT = 1 << 20
 
-_REQUEST = struct.Struct("<QII")  # address, length, place in the output
+_REQUEST = struct.Struct("<QII")  # address, length, offset in the output
 
 
 def reader_program(requests_fd: int, output_fd: int) -> bytes:
-    """Assemble the program over its two maps.
+    """Assemble the program that uses these two maps.
 
     The requests map holds {u64 count, u64 current} and then one row {u64 address, u32 length,
-    u32 place} per request; the program overwrites the address by the read's return value, 0 or a
-    negative errno, and ``current`` by the address of the running task. It returns how many
+    u32 place} per request; the program overwrites each address with the read's return value, 0 or a
+    negative errno, and ``current`` with the address of the running task. It returns how many
     requests it served.
     """
     address, length, place = 0, 8, 12
@@ -54,7 +54,7 @@ def reader_program(requests_fd: int, output_fd: int) -> bytes:
         asm.Label("next"),
         asm.jump_ge(R9, R8, "done"),
         asm.add_imm(R6, 16),
-        # The two bounds are for the verifier: what we write ourselves never exceeds them.
+        # The two bounds are for the verifier: the values we write never exceed them.
         asm.load_u32(R2, R6, length),
         asm.jump_gt_imm(R2, PAGE, "done"),
         asm.load_u32(R4, R6, place),
@@ -73,10 +73,10 @@ def reader_program(requests_fd: int, output_fd: int) -> bytes:
 
 
 class BpfMemory:
-    """Read kernel memory by bpf(2); see memory.KernelMemory.
+    """A reader of kernel memory through bpf(2); see memory.KernelMemory.
 
     ``current`` is the address of the opening thread's task_struct. Raises SourceUnavailable with
-    the cause and the remedy when the kernel refuses.
+    cause and remedy when the kernel refuses.
     """
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class BpfMemory:
             raise OSError(f"the reader served {served} of {count} requests")
 
     def batches(self, addresses: U64, lengths: U32 | int) -> Iterator[Batch]:
-        """Read as KernelMemory.batches says; errno EFAULT (5.10: also ERANGE) per bad address."""
+        """See KernelMemory.batches; a bad address gets errno EFAULT (on 5.10 also ERANGE)."""
         if isinstance(lengths, int):
             yield from self._equal(addresses, lengths)
             return
@@ -149,7 +149,7 @@ class BpfMemory:
         return Batch(first, self._output[:size], errno)
 
     def read(self, address: int, size: int) -> bytes:
-        """Read one block as KernelMemory.read says."""
+        """Read one block; see KernelMemory.read."""
         if not (0 <= address < 1 << 64 and 0 <= size <= PAGE):
             raise refuse_address(address, errnos.EFAULT)
         _REQUEST.pack_into(self._rows.data, _REQUEST.size, address, size, 0)
@@ -160,11 +160,11 @@ class BpfMemory:
         return self._output[:size].tobytes()
 
     def close(self) -> None:
-        """Close the program and the maps; views handed out before keep their pages alive."""
+        """Close the program and the maps; views handed out earlier stay valid."""
         for fd in self._fds:
             os.close(fd)
         self._fds.clear()
-        # A mapping goes when its last view goes.
+        # A mapping is unmapped with its last view.
         for name in ("_rows", "_head", "_addresses", "_lengths", "_places", "_returns", "_output"):
             self.__dict__.pop(name, None)
 

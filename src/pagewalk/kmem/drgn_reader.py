@@ -1,6 +1,6 @@
-"""Kernel memory through drgn: /proc/kcore, crash dumps of every format drgn knows, no symbols.
+"""Kernel memory through drgn: /proc/kcore and every crash dump format that drgn reads, no symbols.
 
-drgn is an optional extra: it is imported here alone, and only when asked for.
+drgn is an optional extra: it is imported only here, and only when asked for.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ _BATCH_ROWS = 256
 
 
 class DrgnMemory:
-    """Read kernel memory from ``program``, a drgn.Program; see memory.KernelMemory."""
+    """A reader of kernel memory through ``program``, a drgn.Program; see memory.KernelMemory."""
 
     def __init__(self, program: Any) -> None:
         self._program = program
         self._fault: type[Exception] = _import_drgn().FaultError
 
     def read(self, address: int, size: int) -> bytes:
-        """Read one block as KernelMemory.read says."""
+        """Read one block; see KernelMemory.read."""
         try:
             return bytes(self._program.read(address, size))
         except (self._fault, OverflowError) as error:
             raise refuse_address(address, errnos.EFAULT) from error
 
     def batches(self, addresses: U64, lengths: U32 | int) -> Iterator[Batch]:
-        """Read as KernelMemory.batches says; drgn takes one address a call."""
+        """See KernelMemory.batches; drgn takes one address per call."""
         lengths = np.broadcast_to(np.uint32(lengths), len(addresses))
         for first in range(0, len(addresses), _BATCH_ROWS):
             rows = slice(first, first + _BATCH_ROWS)
@@ -50,7 +50,7 @@ class DrgnMemory:
             yield Batch(first, np.frombuffer(b"".join(parts), np.uint8), errno)
 
     def close(self) -> None:
-        """Let the program go."""
+        """Drop the program."""
         self._program = None
 
 
@@ -71,7 +71,7 @@ def open_drgn(core: str | None = None) -> DrgnMemory:
             raise explain(PATH, error, "drgn") from error
         what = core or PATH
         raise SourceUnavailable(
-            "drgn", f"drgn cannot open {what}: {error}", "run as root, or take --source ebpf"
+            "drgn", f"drgn cannot open {what}: {error}", "run as root, or use --source ebpf"
         ) from error
     return DrgnMemory(program)
 

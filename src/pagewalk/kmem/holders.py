@@ -1,9 +1,9 @@
-"""Whether an object of memory ends with a process: told by the kernel's own reference counts.
+"""Whether a memory object ends with a process, from the kernel's own reference counts.
 
 An unlinked inode goes with its last dentry, a dentry with the last file open on it, and a file with
-its last reference, which is in a table of descriptors, a VMA, or somewhere that cannot be searched
-(a message on a socket, a loop device). So the counts are compared with the number of references
-that this process has.
+its last reference, which is in a descriptor table, a VMA, or somewhere that cannot be searched (a
+message on a socket, a loop device). So the counts are compared with the number of references that
+this process holds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pagewalk.kmem.memory import read_bytes, read_words
 from pagewalk.kmem.vmas import read_files, read_vmas
 from pagewalk.pages import I64, U64, Bool
 
-# A thread that is using a file holds a reference for a moment; whoever keeps it holds it always.
+# A thread that is using a file holds a reference for a moment; a lasting holder always does.
 _LOOKS = 5
 _MOST_FILES = 1 << 20
 _HALF = np.uint64(0xFFFFFFFF)
@@ -25,7 +25,8 @@ _HALF = np.uint64(0xFFFFFFFF)
 def ended_by(kernel: Kernel, task: int, mm: int, keys: list[tuple[int, int]]) -> list[bool | None]:
     """Return whether the object of each of ``keys`` (dev, inode) ends with the process.
 
-    ``task`` and ``mm`` are the addresses of its structs. None for one that changed in every look.
+    ``task`` and ``mm`` are the addresses of the process's structs. None for an object whose counts
+    changed on every attempt.
     """
     found: list[bool | None] = [None] * len(keys)
     for _ in range(_LOOKS):
@@ -54,7 +55,7 @@ def _look(kernel: Kernel, task: int, mm: int, keys: list[tuple[int, int]]) -> li
 
 
 def _references(kernel: Kernel, task: int, mm: int) -> U64:
-    # The files that this process refers to, one entry for each reference.
+    # The files that this process refers to, one entry per reference.
     program = kernel.field("mm_struct", mm, "exe_file")
     parts = [read_vmas(kernel, mm).file, _descriptors(kernel, task), np.array([program], np.uint64)]
     every = np.concatenate(parts)

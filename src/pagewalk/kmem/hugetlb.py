@@ -1,6 +1,6 @@
 """Which hugetlb pages are mapped by a page table that processes share (hugetlb_pmd_shared).
 
-Such a page is mapped once by its mapcount, and yet is nobody's own.
+The mapcount of such a page may be 1 although several processes map it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PMD = 2  # Level.number
 def in_shared_table(
     kernel: Kernel, direct_map: DirectMap, mem_map: MemMap, arch: Arch, root: int, addr: U64
 ) -> Bool:
-    """Tell which of ``addr`` (u64[n], mapped by PMD leaves) are in a PMD table that is shared.
+    """Return which of ``addr`` (u64[n], mapped by PMD leaves) are in a PMD table that is shared.
 
     ``root`` is the physical address of the PGD. Raises OSError when a table cannot be read.
     """
@@ -42,10 +42,10 @@ def _is_shared(kernel: Kernel, mem_map: MemMap, pfn: U64) -> Bool:
     if errno.any():
         raise OSError(int(errno.max()), "a struct page cannot be read")
     for struct in ("ptdesc", "page"):
-        # (6.13, and backported) "mm: hugetlb: independent PMD page table shared count"
+        # 6.13 and backports: "mm: hugetlb: independent PMD page table shared count"
         if kernel.btf.has(struct, "pt_share_count"):
             counted: Bool = kernel.column(rows, struct, "pt_share_count") > 0
             return counted
-    # Before, each process that uses the table held a reference to its page.
+    # Before that, each process that uses the table held a reference to its page.
     referenced: Bool = kernel.column(rows, "page", "_refcount") > 1
     return referenced

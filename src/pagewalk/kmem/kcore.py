@@ -1,7 +1,7 @@
-"""Kernel memory through /proc/kcore: the running kernel as an ELF core file, read by pread.
+"""Kernel memory through /proc/kcore, the running kernel as an ELF core file, read with pread.
 
-It needs CAP_SYS_RAWIO and no BPF. What the kernel itself cannot read there comes as zeros, not as
-an error (fs/proc/kcore.c, read_kcore_iter): only addresses outside of every segment are refused.
+It needs CAP_SYS_RAWIO but no BPF. What the kernel itself cannot read reads as zeros rather than
+failing (fs/proc/kcore.c, read_kcore_iter): only addresses outside every segment are refused.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _MAGIC = b"\x7fELF\x02\x01"  # 64 bit, little endian
 _PT_LOAD, _PT_NOTE = 1, 4
 _PN_XNUM = 0xFFFF
 _BATCH_BYTES = 1 << 20
-_NOTE_BYTES = 1 << 20  # the kernel's notes are a few kilobytes
-_LAST_BYTE = (1 << 63) - 1  # of any file: offsets are signed
+_NOTE_BYTES = 1 << 20  # the kernel's notes take a few kilobytes
+_LAST_BYTE = (1 << 63) - 1  # the largest file offset: offsets are signed
 
 
 class Segments(NamedTuple):
-    """Hold the PT_LOADs by ascending address: u64 columns, bytes.
+    """The PT_LOAD segments in ascending order of address, as u64 columns in bytes.
 
-    ``start`` and ``end`` are kernel addresses, half open; ``place`` is where they lie in the file.
+    [``start``, ``end``) are kernel addresses; ``place`` is the segment's offset in the file.
     """
 
     start: U64
@@ -46,10 +46,10 @@ class Segments(NamedTuple):
 
 
 class KcoreMemory:
-    """Read kernel memory from /proc/kcore; see memory.KernelMemory.
+    """A reader of kernel memory through /proc/kcore; see memory.KernelMemory.
 
-    ``vmcoreinfo`` holds the kernel's own lines ({"OSRELEASE": "6.1.0", ...}), empty when there
-    are none. Raises SourceUnavailable with cause and remedy when it cannot be opened or is no
+    ``vmcoreinfo`` holds the VMCOREINFO lines ({"OSRELEASE": "6.1.0", ...}), empty when there are
+    none. Raises SourceUnavailable with cause and remedy when ``path`` cannot be opened or is not a
     core file.
     """
 
@@ -67,7 +67,7 @@ class KcoreMemory:
         self.vmcoreinfo = parse_vmcoreinfo(notes)
 
     def read(self, address: int, size: int) -> bytes:
-        """Read one block as KernelMemory.read says."""
+        """Read one block; see KernelMemory.read."""
         if not 0 <= address < 1 << 64:
             raise refuse_address(address, errnos.EFAULT)
         places, errno = self._places(np.array([address], np.uint64), np.array([size], np.uint32))
@@ -77,7 +77,7 @@ class KcoreMemory:
         return data
 
     def batches(self, addresses: U64, lengths: U32 | int) -> Iterator[Batch]:
-        """Read as KernelMemory.batches says; neighbours in the file are one pread."""
+        """See KernelMemory.batches; requests that are adjacent in the file share one pread."""
         lengths = np.broadcast_to(np.uint32(lengths), len(addresses))
         places, errno = self._places(addresses, lengths)
         ends = np.cumsum(lengths, dtype=np.int64)
@@ -92,7 +92,7 @@ class KcoreMemory:
             first = last
 
     def _places(self, addresses: U64, lengths: U32) -> tuple[I64, I32]:
-        # Where in the file, and EFAULT for what no segment holds as a whole.
+        # Offsets in the file, and EFAULT for requests that do not lie within one segment.
         segments = self.segments
         row = np.searchsorted(segments.start, addresses, "right").astype(np.int64) - 1
         known = row >= 0
@@ -104,7 +104,7 @@ class KcoreMemory:
         return places, np.where(known, 0, errnos.EFAULT).astype(np.int32)
 
     def _fill(self, data: U8, places: I64, lengths: U32, errno: I32) -> None:
-        # One step per run of requests that are neighbours in the file and in the answer.
+        # One pread per run of requests that are adjacent in the file and in the answer.
         breaks = np.ones(len(places), bool)
         breaks[1:] = (places[1:] != places[:-1] + lengths[:-1]) | (errno[1:] != errno[:-1])
         begins = np.flatnonzero(breaks)
@@ -131,25 +131,25 @@ class KcoreMemory:
 
 
 def read_segments(fd: int, path: str) -> tuple[Segments, bytes]:
-    """Read the PT_LOADs and the bytes of the first PT_NOTE of the core file open at ``fd``.
+    """Read the PT_LOADs and the bytes of the first PT_NOTE of the core file ``fd``.
 
-    A segment beyond the largest possible file offset is left out. Raises SourceUnavailable when it
-    is not a core file, or contradicts itself.
+    A segment beyond the largest possible file offset is left out. Raises SourceUnavailable when the
+    file is not a core file or contradicts itself.
     """
     header = os.pread(fd, _HEADER.size, 0)
     if len(header) < _HEADER.size or not header.startswith(_MAGIC):
-        raise _no_core(path, "it is no 64-bit little-endian ELF file")
+        raise _no_core(path, "not a 64-bit little-endian ELF file")
     table, width, count = struct.unpack_from("<32xQ14xHH", header)
     if width != _SEGMENT.size or count == _PN_XNUM or table + width * count > _LAST_BYTE:
         raise _no_core(path, f"its program headers cannot be read ({count} of {width} bytes)")
     raw = os.pread(fd, width * count, table)
     if len(raw) != width * count:
-        raise _no_core(path, "its program headers are cut short")
+        raise _no_core(path, "its program headers are truncated")
     loads, notes = [], b""
     for kind, _, place, address, _, in_file, in_memory, _ in _SEGMENT.iter_unpack(raw):
         size = min(in_file, in_memory) if kind == _PT_LOAD else in_file
         if address + size >= 1 << 64:
-            raise _no_core(path, f"a segment at {address:#x} has {size} bytes, beyond 64 bits")
+            raise _no_core(path, f"a segment of {size} bytes at {address:#x} ends beyond 64 bits")
         if place + size > _LAST_BYTE:
             continue
         if kind == _PT_NOTE and not notes:
@@ -157,13 +157,13 @@ def read_segments(fd: int, path: str) -> tuple[Segments, bytes]:
         if kind == _PT_LOAD and size:
             loads.append((address, address + size, place))
     if not loads:
-        raise _no_core(path, "it has no memory in it")
+        raise _no_core(path, "it has no memory segments")
     columns = np.array(sorted(loads), np.uint64).T
     return Segments(columns[0], columns[1], columns[2]), notes
 
 
 def parse_vmcoreinfo(notes: bytes) -> dict[str, str]:
-    """Return the VMCOREINFO lines among ELF ``notes`` as {key: value}; empty without them."""
+    """Return the VMCOREINFO lines in ELF ``notes`` as {key: value}, empty if there are none."""
     at = 0
     while at + _NOTE.size <= len(notes):
         name_size, size, _ = _NOTE.unpack_from(notes, at)
@@ -183,16 +183,16 @@ def _no_core(path: str, why: str) -> SourceUnavailable:
 
 
 def explain(path: str, error: OSError, source: str = "kcore") -> SourceUnavailable:
-    """Turn the kernel's refusal of ``path`` into one sentence with its remedy, for ``source``."""
+    """Return the error for the kernel's refusal to open ``path``, with a remedy, for ``source``."""
     rights = read_rights()
     says = f"cannot open {path}: {error.strerror}"
     if error.errno == errnos.ENOENT:
         why, remedy = why_missing(path, "CONFIG_PROC_KCORE, or --source ebpf")
     elif rights.lockdown == "confidentiality":
         why = f"{says}: kernel lockdown is in confidentiality mode"
-        remedy = "boot with lockdown=integrity or none, or take --source procfs"
+        remedy = "boot with lockdown=integrity or none, or use --source procfs"
     elif not rights.has("CAP_SYS_RAWIO"):
         why, remedy = f"{says}: CAP_SYS_RAWIO missing", "run as root, or grant CAP_SYS_RAWIO"
     else:
-        why, remedy = says, "run as root outside of a container, or take --source ebpf"
+        why, remedy = says, "run as root outside a container, or use --source ebpf"
     return SourceUnavailable(source, why, remedy)

@@ -1,4 +1,4 @@
-"""One opened kernel: a reader of its memory and its own description of its structs."""
+"""An open kernel: a reader of its memory, and BTF, its own description of its structs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LARGEST = 1 << 20  # bytes: far above any struct's size
 
 
 class Kernel(NamedTuple):
-    """Hold what every look into the kernel needs.
+    """What it takes to read the kernel's structs.
 
-    ``current`` is the kernel address of a task_struct of this very process: where PIDs are looked
-    up from, so that they mean what they mean to the caller.
+    ``current`` is the kernel address of a task_struct of this process. PIDs are looked up in its
+    namespace, so that they mean the same here as to the caller.
     """
 
     memory: KernelMemory
@@ -29,12 +29,12 @@ class Kernel(NamedTuple):
     def field(self, struct: str, address: int, path: str) -> int:
         """Read member ``path`` of the ``struct`` at ``address`` as an unsigned integer.
 
-        Raises OSError when the memory cannot be read, NotInBtf when there is no such member.
+        Raises OSError when the memory cannot be read, NotInBtf if there is no such member.
         """
         return self.fields(struct, address, (path,))[path]
 
     def fields(self, struct: str, address: int, paths: Iterable[str]) -> dict[str, int]:
-        """Read several members of one struct in one go: one moment for all of them."""
+        """Read several members of one struct in a single read, as unsigned integers by path."""
         members = {path: self._integer(struct, path) for path in paths}
         low = min(member.offset for member in members.values())
         high = max(member.offset + member.size for member in members.values())
@@ -45,7 +45,7 @@ class Kernel(NamedTuple):
         }
 
     def column(self, rows: U8, struct: str, path: str) -> NDArray[Any]:
-        """View member ``path`` in ``rows`` (u8[n, sizeof struct]) as unsigned integers[n]."""
+        """Return a view of member ``path`` in ``rows`` (u8[n, sizeof struct]), unsigned[n]."""
         member = self._integer(struct, path)
         cells = rows[:, member.offset : member.offset + member.size]
         return cells.view(f"<u{member.size}")[:, 0]
@@ -57,7 +57,7 @@ class Kernel(NamedTuple):
         return member
 
     def close(self) -> None:
-        """Give back the reader's descriptors and maps."""
+        """Close the reader's descriptors and maps."""
         self.memory.close()
 
     def __enter__(self) -> Kernel:

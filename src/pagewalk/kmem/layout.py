@@ -1,7 +1,7 @@
-"""How this kernel lays out struct page: offsets and bits from BTF, and the rules BTF cannot tell.
+"""How this kernel lays out struct page: offsets and bits from BTF, and rules that BTF lacks.
 
-Where kernels differ, the newest is tried first, and what tells them apart is a name in BTF, never
-a version number: distributions backport.
+Where kernels differ, the newest layout is tried first. They are told apart by names in BTF, never
+by version number, because distributions backport.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pagewalk.errors import NotInBtf
 from pagewalk.flags import KPF
 from pagewalk.pages import U8, U32, U64, Bool
 
-# enum pageflags -> the bit of /proc/kpageflags that fs/proc/page.c copies it to. Some kernels
-# lack some. swapcache and hwpoison have rules of their own; PG_head is the page's, not the folio's.
+# enum pageflags -> the bit of /proc/kpageflags that fs/proc/page.c copies it to. Not every kernel
+# has them all. swapcache and hwpoison have rules of their own; PG_head is per page, not per folio.
 _COPIED = {
     "PG_locked": "locked",
     "PG_error": "error",
@@ -52,7 +52,7 @@ INITIALISED, TAIL = np.uint64(1 << FLAG_BITS), np.uint64(1 << FLAG_BITS + 1)
 KIND_SHIFT, COUNT_SHIFT = FLAG_BITS + 2, 32
 
 _TYPES = {"offline": "offline", "table": "pgtable", "slab": "slab"}
-# include/linux/page-flags.h up to 6.9 has them as macros, which BTF does not carry.
+# Macros in include/linux/page-flags.h up to 6.9, so not in BTF.
 _OLD_TYPES = {"PG_offline": 0x100, "PG_table": 0x200, "PAGE_TYPE_BASE": 0xF0000000}
 
 
@@ -62,23 +62,24 @@ def kpf(name: str) -> np.uint64:
 
 
 class TypeTest(NamedTuple):
-    """Tell a page type: the u32 that doubles as the mapcount, masked, has one value."""
+    """A test for a page type: the u32 that doubles as the mapcount, masked, has one value."""
 
     mask: np.uint32
     value: np.uint32
 
     def test(self, page_type: U32) -> Bool:
-        """Tell which of ``page_type`` (u32[n]) have this type."""
+        """Return which of ``page_type`` (u32[n]) have this type."""
         found: Bool = (page_type & self.mask) == self.value
         return found
 
 
 class Layout(NamedTuple):
-    """Hold offsets in bytes from a struct page, bit masks of its flags word, and type tests.
+    """Byte offsets in struct page, bit masks of its flags word, and page type tests.
+
     ``second_flags``, ``entire_mapcount``, ``large_mapcount``, ``pages_mapped`` and
-    ``hugetlb_dtor`` lie in the second page of a large folio and count from the first; None where
-    this kernel has no such member. ``folio_bytes`` reach to the last of them. ``low`` and
-    ``high`` turn twelve flag bits each into those of /proc/kpageflags; no flag lies above
+    ``hugetlb_dtor`` are in the second page of a large folio, with offsets from the first; None if
+    this kernel has no such member. ``folio_bytes`` is the size up to the last of them. ``low`` and
+    ``high`` each convert twelve flag bits to those of /proc/kpageflags; no flag is above
     ``highest_bit``.
     """
 
@@ -112,7 +113,7 @@ class Layout(NamedTuple):
 
     def copied(self, flags: U64) -> U64:
         """Return the bits of /proc/kpageflags that are copies of ``flags`` (u64[n])."""
-        # numpy takes by i64 twice as fast as by u64.
+        # numpy indexes with i64 twice as fast as with u64.
         bits: U64 = self.high[(flags >> np.uint64(_HALF) & _HALF_MASK).view(np.int64)]
         bits |= self.low[(flags & _HALF_MASK).view(np.int64)]
         return bits
@@ -126,7 +127,7 @@ class Layout(NamedTuple):
         return reduce(or_, found, 0)
 
     def is_hugetlb(self, page_type: U32, second_flags: U64, folio: U8) -> Bool:
-        """Tell which folios are hugetlb's: by page type, by flag (6.6), by destructor (6.1)."""
+        """Return which folios are hugetlb: by page type, by flag (6.6), or by destructor (6.1)."""
         if self.hugetlb_type is not None:
             return self.hugetlb_type.test(page_type)
         by_flag: Bool = second_flags & self.hugetlb_flag != 0
@@ -137,11 +138,11 @@ class Layout(NamedTuple):
 
     @property
     def mapped_is_told(self) -> bool:
-        """Tell whether a large folio itself says that some page of it is mapped (6.2)."""
+        """Return whether a large folio records that any of its pages is mapped (since 6.2)."""
         return self.large_mapcount is not None or self.pages_mapped is not None
 
     def is_mapped(self, folio: NDArray[np.int32]) -> Bool:
-        """Tell which large folios (i32[n, folio_bytes / 4]) are mapped, wholly or in part."""
+        """Return which large folios (i32[n, folio_bytes / 4]) are mapped, wholly or in part."""
         if self.large_mapcount is not None:
             whole: Bool = folio[:, self.large_mapcount // 4] >= 0
             return whole
@@ -152,7 +153,7 @@ class Layout(NamedTuple):
 
 
 def page_layout(btf: Btf) -> Layout:
-    """Read the layout; raises NotInBtf naming what this kernel's BTF lacks."""
+    """Read the layout from ``btf``; raises NotInBtf, which names what it lacks."""
     bits = _flag_bits(btf)
 
     def flag(name: str) -> np.uint64:
@@ -162,7 +163,7 @@ def page_layout(btf: Btf) -> Layout:
     entire = _second_page(btf, ("folio", "_entire_mapcount"), ("page", "compound_mapcount"))
     if entire is None:
         raise NotInBtf("folio._entire_mapcount")
-    # (6.10) folio_mapped() asks _large_mapcount; before it asked _nr_pages_mapped (6.2).
+    # folio_mapped() tests _large_mapcount since 6.10; from 6.2 to 6.9 it tested _nr_pages_mapped.
     large = _second_page(btf, ("folio", "_large_mapcount"))
     mapped = _second_page(btf, ("folio", "_nr_pages_mapped"))
     dtor = _second_page(btf, ("page", "compound_dtor"))
@@ -170,7 +171,7 @@ def page_layout(btf: Btf) -> Layout:
     return Layout(
         flags=btf.offset("page", "flags"),
         compound_head=btf.offset("page", "compound_head"),
-        # struct page loses members to struct folio, which overlays it, release by release.
+        # Release by release, members move from struct page to struct folio, which overlays it.
         mapping=btf.offset("folio", "mapping"),
         mapcount=btf.offset("page", "_mapcount"),
         refcount=btf.offset("page", "_refcount"),
@@ -203,26 +204,26 @@ def _flag_bits(btf: Btf) -> dict[str, int]:
     bits = btf.enumerators("pageflags")
     wrong = [name for name, bit in bits.items() if not 0 <= bit < 64]
     if wrong or "__NR_PAGEFLAGS" not in bits:
-        raise NotInBtf(f"place below bit 64 for {', '.join(wrong) or '__NR_PAGEFLAGS'}")
+        raise NotInBtf(f"bit below 64 for {', '.join(wrong) or '__NR_PAGEFLAGS'}")
     return bits
 
 
 def _tables(bits: dict[str, int]) -> tuple[U64, U64]:
-    # For every value of a half of the flags word, the kpageflags bits it stands for.
+    # For every value of each half of the flags word, the kpageflags bits that it stands for.
     tables = np.zeros((2, 1 << _HALF), np.uint64)
     values = np.arange(1 << _HALF)
     for name, copy in _COPIED.items():
         if name in bits:
             if bits[name] >= 2 * _HALF:
-                raise NotInBtf(f"place below bit {2 * _HALF} for {name}")
+                raise NotInBtf(f"bit below {2 * _HALF} for {name}")
             half, bit = divmod(bits[name], _HALF)
             tables[half][values >> bit & 1 == 1] |= kpf(copy)
     return tables[0], tables[1]
 
 
 def _second_page(btf: Btf, *candidates: tuple[str, str]) -> int | None:
-    # The first of the members that this kernel has, counted from the first page: struct folio
-    # spans them all, struct page's members for tail pages count from the second page.
+    # The offset from the first page of the first candidate that this kernel has: struct folio spans
+    # all pages, while struct page's members for tail pages count from the second page.
     for struct, path in candidates:
         if btf.has(struct, path):
             return btf.offset(struct, path) + (btf.size("page") if struct == "page" else 0)
@@ -237,11 +238,11 @@ def _type_tests(btf: Btf, wanted: dict[str, str]) -> dict[str, TypeTest]:
     tests = {}
     for name, copy in wanted.items():
         if f"PGTY_{name}" in enum:
-            # (6.12) mm: remove the type bits: the top byte holds one number.
+            # 6.12: the top byte holds one number, no longer a bit per type.
             number = (enum[f"PGTY_{name}"] & 0xFF) << 24
             tests[copy] = TypeTest(np.uint32(0xFF000000), np.uint32(number))
         elif f"PG_{name}" in enum:
-            # Before, all bits were set but the type's own.
+            # Before that, all bits were set except the type's own.
             if "PAGE_TYPE_BASE" not in enum:
                 raise NotInBtf("PAGE_TYPE_BASE")
             base = enum["PAGE_TYPE_BASE"] & 0xFFFFFFFF

@@ -1,4 +1,4 @@
-"""The running kernel, opened: a reader of its memory, its BTF, and a task of our own in it."""
+"""Open the running kernel: a reader of its memory, its BTF, and a task of our own in it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BTF_PATH = "/sys/kernel/btf/vmlinux"
 
 
 def read_btf(path: str = BTF_PATH) -> Btf:
-    """Open the running kernel's BTF; raises SourceUnavailable when it has none."""
+    """Open the running kernel's BTF; raises SourceUnavailable if it has none."""
     try:
         with open(path, "rb") as file:
             return Btf(_contents(file))
@@ -30,12 +30,12 @@ def read_btf(path: str = BTF_PATH) -> Btf:
         raise SourceUnavailable(
             "btf",
             f"cannot read {path}: {error.strerror}",
-            "use a kernel built with CONFIG_DEBUG_INFO_BTF, as distributions' are",
+            "use a kernel built with CONFIG_DEBUG_INFO_BTF, as distributions' kernels are",
         ) from error
 
 
 def _contents(file: BinaryIO) -> bytes | mmap.mmap:
-    # 6.16 let it be mapped, which spares a copy of several mebibytes.
+    # Since 6.16 it can be mapped, which saves a copy of several mebibytes.
     try:
         return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     except (OSError, ValueError):
@@ -47,7 +47,7 @@ def open_bpf() -> Kernel:
     memory = BpfMemory()
     try:
         kernel = Kernel(memory, read_btf(), memory.current)
-        # The thread that asked may end before its process; the leader's task_struct stays.
+        # The calling thread may exit before the process; the group leader's task_struct stays.
         return kernel._replace(
             current=kernel.field("task_struct", memory.current, "group_leader")
         )
@@ -59,9 +59,9 @@ def open_bpf() -> Kernel:
 def open_kcore(memory: KernelMemory, source: str = "kcore") -> Kernel:
     """Open the running kernel through ``memory``, a reader of /proc/kcore, for ``source``.
 
-    A core file does not tell which task is asking, so our own is looked up by its PID: that needs
-    a /proc of the initial PID namespace, and the address of init_task from /proc/kallsyms. Raises
-    SourceUnavailable with the remedy where one is missing.
+    A core file does not say which task is reading it, so our own is looked up by its PID: that
+    needs a /proc of the initial PID namespace, and the address of init_task from /proc/kallsyms.
+    Raises SourceUnavailable with the remedy if either is missing.
     """
     kernel = Kernel(memory, read_btf(), _symbol("init_task", source))
     number = own_numbers()[0]
@@ -75,7 +75,7 @@ def open_kcore(memory: KernelMemory, source: str = "kcore") -> Kernel:
 
 
 def _is_ours(kernel: Kernel, number: int) -> bool:
-    # In another PID namespace this number is another process, whose descriptors are not ours.
+    # In another PID namespace this number is another process, which does not have our descriptors.
     fd = os.open("/proc/self/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return task_of(kernel, pid_behind(kernel, fd), number).address == kernel.current
@@ -88,7 +88,7 @@ def _symbol(name: str, source: str) -> int:
         symbols = read_bytes("/proc/kallsyms")
     except FileNotFoundError:
         raise SourceUnavailable(
-            source, *why_missing("/proc/kallsyms", "CONFIG_KALLSYMS, or take --source ebpf")
+            source, *why_missing("/proc/kallsyms", "CONFIG_KALLSYMS, or use --source ebpf")
         ) from None
     except OSError as error:
         why = f"cannot read /proc/kallsyms: {error.strerror}"
@@ -104,6 +104,6 @@ def _symbol(name: str, source: str) -> int:
 
 
 def find_symbol(kallsyms: bytes, name: str) -> int:
-    """Return the address of ``name`` in the text of kallsyms, 0 where it is not shown."""
+    """Return the address of ``name`` in the text of kallsyms, 0 if it is not shown."""
     found = re.search(rb"(?m)^([0-9a-f]{1,16}) [A-Za-z] %b\n" % name.encode(), kallsyms)
     return int(found[1], 16) if found else 0

@@ -1,7 +1,7 @@
-"""The maple tree, which holds a process's VMAs since 6.1 (lib/maple_tree.c), read level by level.
+"""Read the maple tree that holds a process's VMAs since 6.1 (lib/maple_tree.c), level by level.
 
 A node has 256 bytes: a parent pointer, pivots (the last index of each slot) and slots. A pointer
-to a node carries the node's type in its low byte.
+to a node has the node's type in its low byte.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pagewalk.pages import U64, Bool
 
 _NODE = 256
 _TYPE_SHIFT, _TYPE_MASK = np.uint64(3), np.uint64(0xF)
-# lib/maple_tree.c gives up no deeper: 31 bits hold the parent's slot at 16 slots a node.
+# More levels than any real tree has: a guard against a tree that changes while it is read.
 _DEPTH = 16
 
 
 class Slots(NamedTuple):
-    """Hold the tree's ranges: [first, last] of indexes, both inside, and the stored pointer."""
+    """The tree's ranges: first and last index, both inclusive, and the pointer stored there."""
 
     first: U64
     last: U64
@@ -29,13 +29,13 @@ class Slots(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    # Where one node type keeps its pivots and slots, in words.
+    # Where a node type keeps its pivots and slots, in words.
     pivots: slice
     slots: slice
 
 
 class _Slots(NamedTuple):
-    # The slots in use of some nodes, and a mask of the nodes that make no sense and have none.
+    # The used slots of some nodes, and a mask of the nodes that make no sense and so have none.
     first: U64
     last: U64
     entry: U64
@@ -47,15 +47,15 @@ _NONE = _Slots(_EMPTY, _EMPTY, _EMPTY, np.zeros(0, bool))
 
 
 class Torn(Exception):
-    """Raised inside when a tree changed under the reader: read it again."""
+    """Raised internally when a tree changed while it was read: read it again."""
 
 
 def read_maple_tree(kernel: Kernel, root: int, wanted: U64 | None = None) -> tuple[Slots, U64]:
     """Return the ranges of the maple tree whose ``ma_root`` is ``root``, and where it was torn.
 
-    ``wanted`` u64[k, 2] (bytes, sorted, half open): only ranges that meet one of these are read.
-    The second value, of the same form, is where nothing could be read because the nodes had been
-    replaced. Raises Torn when that is everywhere.
+    ``wanted`` (u64[k, 2], addresses, sorted, half open) limits the reading to ranges that overlap
+    one of these. The second value, of the same form, is where nothing could be read because the
+    nodes had been replaced. Raises Torn when that is everywhere.
     """
     torn = [np.zeros((0, 2), np.uint64)]
     level = Slots(
@@ -71,7 +71,7 @@ def read_maple_tree(kernel: Kernel, root: int, wanted: U64 | None = None) -> tup
     }
     for _ in range(_DEPTH):
         kinds = level.entry >> _TYPE_SHIFT & _TYPE_MASK
-        # All leaves have the same depth (it is a B-tree), so one tells for its level.
+        # All leaves are at the same depth (it is a B-tree), so one node decides for its level.
         last = len(kinds) == 0 or kinds[0] == types["maple_leaf_64"]
         level, lost = _children(kernel, level, kinds, shapes)
         torn.append(lost)
@@ -84,7 +84,7 @@ def read_maple_tree(kernel: Kernel, root: int, wanted: U64 | None = None) -> tup
 
 
 def _meeting(level: Slots, wanted: U64) -> Slots:
-    # What meets one of these ranges.
+    # The slots that overlap one of these ranges.
     at = np.minimum(np.searchsorted(wanted[:, 1], level.first, side="right"), len(wanted) - 1)
     here = (wanted[at, 0] <= level.last) & (level.first < wanted[at, 1])
     return Slots(*(column[here] for column in level))
@@ -104,7 +104,7 @@ def _children(
     addresses = level.entry & ~np.uint64(_NODE - 1)
     rows, errno = read_structs(kernel.memory, addresses, _NODE)
     words = rows.view(np.uint64)
-    # A node that was replaced points at itself (ma_dead_node).
+    # A node that was replaced is its own parent (ma_dead_node).
     dead = (errno != 0) | (words[:, 0] & ~np.uint64(_NODE - 1) == addresses)
     alike = shapes.get(int(kinds[0])) if len(kinds) else None
     parts: list[_Slots]
@@ -125,15 +125,15 @@ def _children(
 
 
 def _after(last: U64) -> U64:
-    # The half-open end of a range; nothing lies at the very last address.
+    # The half-open end of a range; nothing is stored at the very last address.
     end: U64 = np.where(last == np.iinfo(np.uint64).max, last, last + np.uint64(1))
     return end
 
 
 def _ranges(words: U64, shape: _Shape, first: U64, last: U64) -> _Slots:
     slots = words[:, shape.slots]
-    # The pivot of the last slot in use is the node's own end, or 0 for short; behind it the slots
-    # are leftovers (mas_logical_pivot, ma_data_end).
+    # The pivot of the last used slot is the end of the node's range, or 0 in its place; the slots
+    # after it hold stale values (mas_logical_pivot, ma_data_end).
     ends = np.concatenate((words[:, shape.pivots], last[:, None]), axis=1)
     ends[:, 1:][ends[:, 1:] == 0] = np.iinfo(np.uint64).max
     ends = np.minimum(ends, last[:, None])
@@ -146,6 +146,6 @@ def _ranges(words: U64, shape: _Shape, first: U64, last: U64) -> _Slots:
 
 
 def _stored(level: Slots) -> Slots:
-    # A pointer: neither empty nor one of the tree's reserved values, which carry the tag 2.
+    # A pointer: neither empty nor one of the tree's reserved values, which have the tag 2.
     real = (level.entry != 0) & (level.entry & np.uint64(3) == 0)
     return Slots(level.first[real], level.last[real], level.entry[real])

@@ -1,4 +1,4 @@
-"""What the kernel knows of each mapping besides its place: its operations and its file's inode."""
+"""What the kernel knows about each mapping besides its address: operations and file inode."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ _KIND, _REGULAR = 0xF000, 0x8000
 
 
 class Mappings(NamedTuple):
-    """One row a VMA: ``vma`` itself, and columns about its operations and its file.
+    """The VMAs (``vma``), and one row per VMA about its operations and its file.
 
-    ``huge_fault`` bool, it maps huge pages itself; ``sized`` bool, its page size may differ from
-    the base page; ``dax``, ``shmem``, ``regular`` bool, what its file is; ``anon_shmem`` bool,
-    shmem that had no name when it was mapped (shared anonymous memory, a memfd); ``block`` u64,
-    bytes of a hugetlb page, 0 for all others; ``mount`` u64, the huge= option of a tmpfs mount.
-    ``mm_flags`` is an int, the flags of the mm_struct.
+    ``huge_fault`` (bool): it has a huge_fault operation; ``sized`` (bool): it has a pagesize
+    operation, so its page size may differ from the base page; ``dax``, ``shmem``, ``regular``
+    (bool): the kind of its file; ``anon_shmem`` (bool): shmem without a name when it was mapped
+    (shared anonymous memory, a memfd); ``block`` (u64): bytes of a hugetlb page, 0 for other
+    memory; ``mount`` (u64): the huge= option of a tmpfs mount. ``mm_flags`` is the int flags of the
+    mm_struct.
     """
 
     vma: RawVmas
@@ -52,7 +53,7 @@ def read_mappings(kernel: Kernel, mm: int) -> Mappings:
             return _read_once(kernel, mm, read_vmas(kernel, mm))
         except (Torn, OSError):
             continue
-    raise SourceUnavailable("kernel memory", "the files of its VMAs changed", "take --freeze")
+    raise SourceUnavailable("kernel memory", "the files of its VMAs changed", "use --freeze")
 
 
 def _read_once(kernel: Kernel, mm: int, vma: RawVmas) -> Mappings:
@@ -80,11 +81,11 @@ def _read_once(kernel: Kernel, mm: int, vma: RawVmas) -> Mappings:
 
 
 def _nameless(kernel: Kernel) -> int:
-    # shmem_anon_vm_ops, which shmem_mmap() gives to a file without a name: found on one of our own.
+    # shmem_anon_vm_ops, which shmem_mmap() gives to a file without a name: taken from one of ours.
     with mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS) as own:
         byte = ctypes.c_char.from_buffer(own)
         address = ctypes.addressof(byte)
-        del byte  # or the mapping could not be closed
+        del byte  # otherwise the mapping could not be closed
         mine = read_vmas(kernel, own_mm(kernel))
     at = np.flatnonzero((mine.start <= np.uint64(address)) & (np.uint64(address) < mine.end))
     return int(mine.ops[at[0]]) if len(at) else 0
@@ -93,7 +94,7 @@ def _nameless(kernel: Kernel) -> int:
 def _members(
     kernel: Kernel, struct: str, address: U64, paths: tuple[str, ...]
 ) -> dict[str, U64]:
-    # Members of the structs at `address` (u64[n]), 0 where that is 0. Many VMAs share one.
+    # Members of the structs at `address` (u64[n]), 0 where the address is 0. Many VMAs share one.
     places, back = np.unique(address, return_inverse=True)
     there = places != 0
     out = {path: np.zeros(len(places), np.uint64) for path in paths}

@@ -1,4 +1,4 @@
-"""What a reader of kernel memory is, and the reads that work through every reader."""
+"""The interface of a reader of kernel memory, and the reads that work through every reader."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _CHUNK = 1 << 12
 
 
 def refuse_address(address: int, code: int) -> OSError:
-    """Make the error of a read at ``address`` that failed with errno ``code``."""
+    """Return the error for a read at ``address`` that failed with errno ``code``."""
     return OSError(code, f"kernel memory at {address:#x} cannot be read")
 
 
 class Batch(NamedTuple):
-    """Hold the answers to requests ``first`` up to ``first + len(errno)``.
+    """The answers to requests ``first`` up to ``first + len(errno)``.
 
-    ``data`` is u8, the requests' bytes one after the other, a view that the next read of the same
-    reader overwrites. ``errno`` is i32 per request, 0 where the bytes are the kernel's; elsewhere
-    they mean nothing.
+    ``data`` (u8) is the requests' bytes one after the other, a view that the next read through the
+    same reader overwrites. ``errno`` is i32 per request, 0 if it was read; if not, its bytes are
+    meaningless.
     """
 
     first: int
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 
 
 class KernelMemory(Protocol):
-    """Read kernel memory at virtual addresses. A reader serves one thread."""
+    """A reader of kernel memory at virtual addresses, for use by one thread."""
 
     def batches(self, addresses: U64, lengths: U32 | int) -> Iterator[Batch]:
         """Read ``lengths`` bytes (u32[n], or one number for all; at most PAGE) at ``addresses``
@@ -45,7 +45,7 @@ class KernelMemory(Protocol):
         """Read ``size`` bytes, at most PAGE, at ``address``; raises OSError with the errno."""
 
     def close(self) -> None:
-        """Give back every descriptor and mapping; closing twice is allowed."""
+        """Release every descriptor and mapping; closing twice is allowed."""
 
 
 def read_bytes(memory: KernelMemory, address: int, size: int) -> bytes:
@@ -55,7 +55,7 @@ def read_bytes(memory: KernelMemory, address: int, size: int) -> bytes:
 
 
 def read_word(memory: KernelMemory, address: int) -> int:
-    """Read the u64 at ``address``; raises OSError as read_bytes does."""
+    """Read the u64 at ``address``; raises OSError with the kernel's errno."""
     return int.from_bytes(memory.read(address, 8), "little")
 
 
@@ -90,8 +90,8 @@ def page_batches(memory: KernelMemory, addresses: U64) -> Iterator[tuple[int, U6
 def read_pages(memory: KernelMemory, addresses: U64) -> tuple[U64, I32]:
     """Read the page at each of ``addresses`` (u64[n]); return (words u64[n, 512], errno i32[n]).
 
-    When they fit one batch the words are a view that the next read overwrites, else a copy. Take
-    ``page_batches`` for many pages.
+    If they fit in one batch, the words are a view that the next read overwrites, else a copy. For
+    many pages use ``page_batches``.
     """
     parts = [
         (words if len(words) == len(addresses) else words.copy(), errno)
@@ -110,10 +110,10 @@ def element_batches(
     """Read element ``i`` of an array at ``base`` for each i of ``indexes`` (u64[n], any order).
 
     Elements have ``size`` bytes, at most PAGE. Neighbours are read as one block, so ascending
-    indexes are the fast ones. Yields (first, elements, errno): u8[k, size], a view that the next
-    step overwrites, and i32[k].
+    indexes are fastest. Yields (first, elements, errno): u8[k, size], a view that the next step
+    overwrites, and i32[k].
     """
-    # A chunk's bookkeeping stays in the cache, and it fills about one batch.
+    # The bookkeeping of a chunk fits in the cache, and a chunk fills about one batch.
     for start in range(0, len(indexes), _CHUNK):
         chunk = indexes[start : start + _CHUNK]
         first = _block_starts(base, chunk, size)
@@ -125,13 +125,13 @@ def element_batches(
 
 
 def _block_starts(base: int, indexes: U64, size: int) -> I64:
-    # A block ends where the next element is no neighbour and at each page edge: then a page that
-    # is not mapped takes none of its neighbours' elements with it, and no block exceeds a page.
+    # A block ends where the next element is not adjacent, and at each page boundary: so an unmapped
+    # page does not spoil elements on its neighbours, and no block exceeds a page.
     if PAGE % size == 0 and base % size == 0:
         each = PAGE // size
         begins = indexes + np.uint64(base // size) & np.uint64(each - 1) == 0
     else:
-        # An element that lies across the edge is a block of its own.
+        # An element that crosses the boundary is a block of its own.
         place = indexes * np.uint64(size) + np.uint64(base) & np.uint64(PAGE - 1)
         begins = (place < np.uint64(size)) | (place > np.uint64(PAGE - size))
     begins[0] = True
@@ -140,7 +140,7 @@ def _block_starts(base: int, indexes: U64, size: int) -> I64:
 
 
 def read_elements(memory: KernelMemory, base: int, indexes: U64, size: int) -> tuple[U8, I32]:
-    """Read array elements as element_batches does; return (u8[n, size], errno i32[n]), copies."""
+    """Return copies of array elements (see element_batches) as (u8[n, size], errno i32[n])."""
     elements = np.empty((len(indexes), size), np.uint8)
     errno = np.empty(len(indexes), np.int32)
     for first, part, codes in element_batches(memory, base, indexes, size):

@@ -1,4 +1,4 @@
-"""The VMAs of the maple tree with what /proc/PID/maps calls them, or without."""
+"""The VMAs of the maple tree, with or without their names from /proc/PID/maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VM_READ, VM_WRITE, VM_EXEC, VM_MAYSHARE, VM_HUGETLB = 0x1, 0x2, 0x4, 0x80, 0x400
 
 
 def agreeing(named: VMAs, raw: RawVmas) -> Bool:
-    """Return a mask of the VMAs of maps that the maple tree has too, with the same edges."""
+    """Return a mask of the VMAs in maps that are in the maple tree too, with the same edges."""
     if len(raw.start) == 0:
         return np.zeros(len(named), bool)
     at = np.minimum(np.searchsorted(raw.start, named.start), len(raw.start) - 1)
@@ -24,8 +24,8 @@ def agreeing(named: VMAs, raw: RawVmas) -> Bool:
 
 
 def flags_of(named: VMAs, raw: RawVmas | None) -> U64:
-    # The vm_flags of each VMA of maps; 0 where they are not known. The gate VMA is in no tree: its
-    # flags are its permissions, which have the same bits, and no others (vsyscall_64.c).
+    # The vm_flags of each VMA in maps, 0 where they are not known. The gate VMA is not in the tree:
+    # its flags are its permissions, which have the same bits, and no others (vsyscall_64.c).
     flags = np.where(named.gate, named.perms, 0).astype(np.uint64)
     if raw is not None:
         known = agreeing(named, raw)
@@ -34,7 +34,7 @@ def flags_of(named: VMAs, raw: RawVmas | None) -> U64:
 
 
 def with_flags(vmas: VMAs, flags: U64) -> VMAs:
-    """Return ``vmas`` with vm_flags; what they call a PFN map is no longer hidden."""
+    """Return ``vmas`` with vm_flags; VMAs that these show to be PFN maps are no longer hidden."""
     backing = vmas.backing.copy()
     seen = (backing == Backing.HIDDEN.value) & (flags != 0)
     backing[seen] = Backing.KERNEL
@@ -43,7 +43,7 @@ def with_flags(vmas: VMAs, flags: U64) -> VMAs:
 
 
 def unnamed(raw: RawVmas, files: Files, filesystems: dict[int, str]) -> VMAs:
-    """Return raw VMAs whose names maps does not tell: a file is named by its device and inode."""
+    """Return raw VMAs as VMAs without names from maps: a file is named by device and inode."""
     dev = files.major.astype(np.uint64) << np.uint64(32) | files.minor
     names = tuple(
         f"/dev {major}:{minor} inode {inode}" if inode else ""

@@ -1,4 +1,4 @@
-"""The VMAs of a process that does not hold still, pieced together from several readings."""
+"""Piece together the VMAs of a process that keeps changing them, from several readings."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def piece_together(
 ) -> tuple[VMAs, Withheld | None]:
     """Return ``raw`` (see vmas.read_each) with the names from maps, and what is missing from it.
 
-    ``named`` is what maps said at another moment, None where it may not be read; ``lost`` u64[n, 2]
-    is where the VMAs changed during every reading.
+    ``named`` is what maps said at another moment, None if we may not read it; ``lost`` u64[n, 2] is
+    where the VMAs changed during every reading.
     """
     files = read_files(kernel, raw.file)
     if not files.known.all():
@@ -43,9 +43,9 @@ def pieced(raw: VMAs, named: VMAs, lost: U64, user_end: int) -> tuple[VMAs, I64]
     """Return the VMAs of the maple tree (``raw``, from unnamed()) with names from an older maps.
 
     A VMA takes the name of the one in maps with the same edges, or of the one that it was part of.
-    For ``lost`` u64[k, 2], where the tree gave nothing, the VMAs of maps stand in, without flags,
-    as does the gate VMA. The second value is the size in bytes (i64) of each VMA that only maps
-    has.
+    In ``lost`` u64[k, 2], where the tree could not be read, VMAs are taken from maps, without
+    flags, as is the gate VMA. The second value is the size in bytes (i64) of each VMA that is in
+    maps only.
     """
     assert raw.flags is not None
     at = np.searchsorted(named.start, raw.end) - 1
@@ -63,7 +63,7 @@ def pieced(raw: VMAs, named: VMAs, lost: U64, user_end: int) -> tuple[VMAs, I64]
 
 
 def _merged(vmas: VMAs, named: VMAs, also: Bool) -> VMAs:
-    # `vmas` with those of `named` that `also` marks, by ascending address.
+    # `vmas` and those of `named` that `also` marks, in ascending order of address.
     assert vmas.flags is not None
     extra = np.flatnonzero(also)
     if not len(extra):
@@ -86,16 +86,16 @@ def unread(lost: U64, user_end: int) -> Withheld | None:
     return Withheld(
         "VMAs",
         f"in {len(lost)} places, {size} bytes at most, they changed each time they were read, and"
-        " maps cannot be read instead; --freeze stops the process for the walk",
+        " maps cannot be read instead; --freeze stops the process during the walk",
         partial=True,
     )
 
 
 def unflagged(told: I64) -> Withheld:
-    """Return the note on VMAs of these sizes (i64 bytes) whose flags are not known."""
+    """Return the note on VMAs of sizes ``told`` (i64 bytes) whose flags are not known."""
     return Withheld(
         f"vm_flags of {len(told)} VMAs",
-        f"their {int(told.sum())} bytes were mapped anew each time they were read, so they are"
-        " shown as in maps, without flags; --freeze stops the process for the walk",
+        f"their {int(told.sum())} bytes were remapped each time they were read, so they are shown"
+        " as in maps, without flags; --freeze stops the process during the walk",
         partial=True,
     )

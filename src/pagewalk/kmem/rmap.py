@@ -1,10 +1,11 @@
-"""VMAs whose pages nobody else maps: told by the reverse map, without a look at a page.
+"""VMAs whose pages no other process maps, found by the reverse map without looking at any page.
 
-Every mapping of an anonymous page is found through its anon_vma. One that is its own root was made
-in this very address space (__anon_vma_prepare() in mm/rmap.c); a fork gives the child an anon_vma
-that counts as a child of it (anon_vma_fork()) before any page is shared, and until the child has
-unmapped the last one. So the pages of an anon_vma that is root, and has no child but itself, are
-mapped here only. KSM alone maps an anonymous page otherwise, and only where madvise allows it.
+Every mapping of an anonymous page is found through its anon_vma. One that is its own root was
+created in this address space (__anon_vma_prepare() in mm/rmap.c). A fork gives the child an
+anon_vma that counts as a child of it (anon_vma_fork()) before any page is shared, and it counts
+until the child has unmapped the last one. So the pages of a root anon_vma with no child but itself
+are mapped here only. Only KSM maps an anonymous page any other way, and only where madvise allows
+it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ _NEVER = np.uint64(0x8 | 0x400 | 0x4000 | 0x40_0000 | 0x1000_0000 | 0x8000_0000)
 
 
 def unshared(kernel: Kernel, vmas: RawVmas) -> Bool:
-    """Return a mask of VMAs whose ordinary pages are anonymous, each mapped once: by this process.
+    """Return a mask of VMAs whose ordinary pages are anonymous and mapped once, by this process.
 
-    It holds while no VMA changes, for a fork changes the VMAs' mm_lock_seq. All False where the
+    It holds as long as no VMA changes: a fork changes the VMAs' mm_lock_seq. All False if the
     kernel does not count an anon_vma's children (before 6.0).
     """
     mask: Bool = (vmas.ops | vmas.file == 0) & (vmas.anon_vma != 0) & (vmas.flags & _NEVER == 0)

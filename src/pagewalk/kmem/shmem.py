@@ -1,7 +1,7 @@
-"""Which pages of a shmem object are in swap: told by its page cache, whose xarray keeps the slot.
+"""Which pages of a shmem object are in swap, from its page cache, whose xarray keeps swap entries.
 
-smaps adds them to Swap (mm/shmem.c, shmem_partial_swap_usage). Before cachestat(2), which came in
-6.5, no interface tells them of a part of an object.
+smaps adds them to Swap (mm/shmem.c, shmem_partial_swap_usage). Before cachestat(2), new in 6.5, no
+interface reports them for part of an object.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from pagewalk.pages import U64, Bool
 from pagewalk.ranges import intersect
 
 _ATTEMPTS = 5
-# include/linux/xarray.h: a node has 64 slots; the low bits of an entry tell a value (a swap slot),
-# a node, or (small numbers) a sibling: the slot of the entry that this one is a part of.
+# include/linux/xarray.h: a node has 64 slots; the low bits of an entry mark it as a value (a swap
+# slot), a node, or (small numbers) a sibling: the slot of the entry that this one is part of.
 _SLOTS, _BITS = 64, 6
 _VALUE, _TAG, _INTERNAL = np.uint64(1), np.uint64(3), np.uint64(2)
 _LAST_SIBLING, _LARGEST_RESERVED = np.uint64(62 << 2 | 2), np.uint64(4096)
 
 
 def swapped_ranges(kernel: Kernel, file: int) -> U64:
-    """Return the ranges (u64[n, 2], bytes of the object, sorted) that are in swap.
+    """Return the ranges (u64[n, 2], offsets in the object, sorted) that are in swap.
 
     ``file`` is the address of a struct file of a shmem object. Raises OSError when its page cache
-    changed in every attempt, or cannot be read.
+    changed during every attempt, or cannot be read.
     """
     inode = kernel.field("file", file, "f_inode")
     info = inode - kernel.btf.offset("shmem_inode_info", "vfs_inode")
@@ -40,11 +40,11 @@ def swapped_ranges(kernel: Kernel, file: int) -> U64:
             return _values(kernel, kernel.field("address_space", mapping, "i_pages.xa_head"))
         except Torn:
             continue
-    raise OSError(errnos.EAGAIN, "the page cache of a shmem object changed in each read")
+    raise OSError(errnos.EAGAIN, "the page cache of a shmem object changed during each read")
 
 
 def _values(kernel: Kernel, head: int) -> U64:
-    # The values of the xarray by index, level by level, a large one once for each slot it fills.
+    # The values of the xarray by index, read level by level; a large one is repeated for each slot.
     if head & 1:
         return np.array([[0, PAGE]], np.uint64)
     found = [np.zeros((0, 2), np.uint64)]
@@ -70,7 +70,7 @@ def _is_node(entry: U64) -> Bool:
 
 
 def _read_slots(kernel: Kernel, nodes: U64, shift: int) -> U64:
-    # u64[n, 64], a sibling replaced by what it is a part of.
+    # u64[n, 64], siblings replaced by the entry that they are part of.
     rows, errno = read_structs(kernel.memory, nodes, kernel.btf.size("xa_node"))
     if errno.any() or shift < 0 or (kernel.column(rows, "xa_node", "shift") != shift).any():
         raise Torn

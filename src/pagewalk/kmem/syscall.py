@@ -1,4 +1,4 @@
-"""bpf(2): array maps that numpy sees, programs, and running one; nothing of what programs do."""
+"""bpf(2): array maps that numpy can see, and loading and running programs, whatever they do."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 # include/uapi/linux/bpf.h
 _MAP_CREATE, _PROG_LOAD, _PROG_TEST_RUN = 0, 5, 10
 _MAP_TYPE_ARRAY, _F_MMAPABLE = 2, 1 << 10
-# SYSCALL programs would do too, but came in 5.14; a RAW_TRACEPOINT one can be test-run since 5.10.
+# SYSCALL programs would do too, but are new in 5.14; RAW_TRACEPOINT can be test-run since 5.10.
 _PROG_TYPE_RAW_TRACEPOINT = 17
 
 _ATTR_BYTES = 128
-_RUN_ATTR_BYTES = 80  # up to and with the batch_size of BPF_PROG_TEST_RUN
+_RUN_ATTR_BYTES = 80  # up to and including the batch_size of BPF_PROG_TEST_RUN
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Array(NamedTuple):
-    """An array map of one value, mapped here: ``data`` u8 is what programs see.
+    """An array map of one value, mapped into this process: ``data`` (u8) is what programs see.
 
-    The mapping lives as long as a view of it; who made the map closes ``fd``.
+    The mapping lives as long as any view of it; the creator closes ``fd``.
     """
 
     fd: int
@@ -54,19 +54,19 @@ def create_array(size: int, name: str) -> Array:
 
 
 class Program(NamedTuple):
-    """A loaded program, attached to nothing; who loaded it closes ``fd``."""
+    """A loaded program, not attached to any hook; its loader closes ``fd``."""
 
     fd: int
     attr: ctypes.Array[ctypes.c_char]
 
     def run(self) -> int:
-        """Run it once, on this CPU; return what it returns (u32). Raises OSError."""
+        """Run it once, on this CPU, and return its return value (u32); raises OSError."""
         _bpf("bpf(BPF_PROG_TEST_RUN)", _PROG_TEST_RUN, self.attr, _RUN_ATTR_BYTES)
         result: int = struct.unpack_from("<I", self.attr, 4)[0]
         return result
 
     def run_with(self, *context: int) -> None:
-        """Run it once, on this CPU, with as many u64 as it looks at; raises OSError."""
+        """Run it once, on this CPU, with the u64 values of ``context``; raises OSError."""
         given = (ctypes.c_uint64 * len(context))(*context)
         fields = (self.fd, ctypes.sizeof(given), ctypes.addressof(given))
         attr = _attr(struct.pack("<I36xI4xQ", *fields))
@@ -102,7 +102,7 @@ def _bpf(
 
 def _raise_memlock() -> None:
     # Up to 5.10 the maps are charged to RLIMIT_MEMLOCK, 64 KiB by default; later to the memcg.
-    # Without the right to raise the hard limit, its value has to do.
+    # Without the right to raise the hard limit, we make do with that.
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     for limits in (unlimited, (hard, hard)):

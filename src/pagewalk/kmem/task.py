@@ -1,9 +1,9 @@
 """pid -> task -> mm -> page-table root, by plain reads of the kernel's own structs.
 
-The way is the kernel's: find_pid_ns() and pid_task() of kernel/pid.c; for a process that is held by
-its /proc directory, from that descriptor (proc_pid() of fs/proc/internal.h). Nothing is locked, so
-every answer is checked by reading back what leads to it; a task that was freed on the way is looked
-up again.
+It goes the kernel's way: find_pid_ns() and pid_task() of kernel/pid.c, or, for a process that is
+held by its /proc directory, from that descriptor (proc_pid() of fs/proc/internal.h). Nothing is
+locked, so every answer is checked by reading the pointers to it again; a task that was freed on the
+way is looked up again.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _ATTEMPTS = 5
 
 
 class Task(NamedTuple):
-    """Describe one thread.
+    """One thread.
 
-    ``address`` of its task_struct; ``pid`` its id as the caller counts; ``comm`` its name; ``mm``
-    the address of its mm_struct, None for a kernel thread and for one that exits or has exited
-    (``exiting``); ``start_ns`` its start time since boot in ns, which tells a reused pid.
+    ``address`` of its task_struct; ``pid`` its id in the caller's namespace; ``comm`` its name;
+    ``mm`` the address of its mm_struct, None for a kernel thread and for one that is exiting or has
+    exited (``exiting``); ``start_ns`` its start time since boot in ns, which reveals a reused pid.
     """
 
     address: int
@@ -42,7 +42,7 @@ class Task(NamedTuple):
 
 
 class Mm(NamedTuple):
-    """Hold the numbers of one mm_struct: bytes, but ``map_count`` (VMAs) and addresses.
+    """The numbers in one mm_struct, in bytes except ``map_count`` (VMAs) and the addresses.
 
     ``pgd`` is the kernel address of the page-table root; ``pgtables`` the bytes of page tables
     (VmPTE), ``total`` VmSize, ``locked`` VmLck, ``pinned`` VmPin. ``start_brk``, ``brk`` and
@@ -64,8 +64,8 @@ class Mm(NamedTuple):
 def find_task(kernel: Kernel, pid: int) -> Task:
     """Find the thread that the caller's PID namespace calls ``pid``.
 
-    Any thread's id will do: with a dead group leader its living threads still lead to the mm.
-    Raises ProcessGone when there is none.
+    Any thread's id will do: after the group leader has exited, live threads still lead to the mm.
+    Raises ProcessGone if there is none.
     """
     for _ in range(_ATTEMPTS):
         try:
@@ -82,7 +82,7 @@ def pid_behind(kernel: Kernel, dirfd: int) -> int:
 
     No number is looked up: in another PID namespace it would mean another process. While ``dirfd``
     is open, the struct pid is neither freed nor given to another task. Raises SourceUnavailable
-    when the inode that was read cannot be proved to be the descriptor's own.
+    when the inode that was read cannot be verified to be the descriptor's.
     """
     real = os.fstat(dirfd)
     for _ in range(_ATTEMPTS):
@@ -94,13 +94,13 @@ def pid_behind(kernel: Kernel, dirfd: int) -> int:
             struct_pid = kernel.field("proc_inode", start, "pid")
         except OSError:
             continue
-        # dev_t inside the kernel: MINORBITS are 20 (include/linux/kdev_t.h)
+        # dev_t inside the kernel has 20 MINORBITS (include/linux/kdev_t.h)
         if (said["i_ino"], device) == (real.st_ino, _kernel_dev(real.st_dev)) and struct_pid:
             return struct_pid
     raise SourceUnavailable(
         "kernel memory",
-        "cannot prove that the process found is the one whose /proc directory is open",
-        "take --source procfs, and report this with the kernel's version",
+        "cannot verify that the process found is the one whose /proc directory is open",
+        "use --source procfs, and report this with the kernel's version",
     )
 
 
@@ -118,7 +118,7 @@ def file_behind(kernel: Kernel, fd: int) -> int:
 def task_of(kernel: Kernel, struct_pid: int, number: int) -> Task:
     """Return the thread that has ``struct_pid``, which the caller calls ``number``.
 
-    Raises ProcessGone when it has ended and been reaped.
+    Raises ProcessGone when it has exited and been reaped.
     """
     for _ in range(_ATTEMPTS):
         try:
@@ -152,7 +152,7 @@ def read_mm(kernel: Kernel, address: int, page_size: int = 4096) -> Mm:
 
 
 def _task_once(kernel: Kernel, pid: int) -> Task | None:
-    # None: not there, or it changed while we looked.
+    # None if it does not exist, or changed while we read it.
     namespace, level = _pid_namespace(kernel)
     struct_pid = _xarray_load(kernel, namespace, pid)
     if not struct_pid:
@@ -166,13 +166,13 @@ def _task_once(kernel: Kernel, pid: int) -> Task | None:
 
 
 def _is_still(kernel: Kernel, struct_pid: int, address: int) -> bool:
-    # The task read was this pid's only if it still is: both are freed by RCU, and reused.
+    # The task that we read belonged to this pid only if it still does: both are freed and reused.
     still = _pid_task(kernel, struct_pid) == address
     return still and kernel.field("task_struct", address, "thread_pid") == struct_pid
 
 
 def _pid_namespace(kernel: Kernel) -> tuple[int, int]:
-    # task_active_pid_ns(current): the namespace of its pid's deepest number, and that level.
+    # task_active_pid_ns(current): the namespace of its pid's innermost number, and that level.
     struct_pid = kernel.field("task_struct", kernel.current, "thread_pid")
     level = kernel.field("pid", struct_pid, "level")
     return kernel.field("upid", _upid(kernel, struct_pid, level), "ns"), level
@@ -187,7 +187,7 @@ def _number(kernel: Kernel, struct_pid: int, level: int) -> int:
 
 
 def _pid_task(kernel: Kernel, struct_pid: int) -> int:
-    # hlist_first of tasks[PIDTYPE_PID], which is the first of the enum since it exists.
+    # The first entry of tasks[PIDTYPE_PID]; PIDTYPE_PID has always been 0.
     node = read_word(kernel.memory, struct_pid + kernel.btf.offset("pid", "tasks"))
     return node - kernel.btf.offset("task_struct", "pid_links") if node else 0
 
@@ -201,7 +201,7 @@ def _read_task(kernel: Kernel, address: int, pid: int) -> Task:
         address=address,
         pid=pid,
         comm=decode_name(raw),
-        # A kernel thread may borrow an mm (kthread_use_mm); it never is its own.
+        # A kernel thread may borrow an mm (kthread_use_mm); it never has its own.
         mm=None if kernel_thread else found["mm"] or None,
         kernel_thread=kernel_thread,
         exiting=bool(found["exit_state"] or found["flags"] & _PF_EXITING),
@@ -227,5 +227,5 @@ def _xarray_load(kernel: Kernel, namespace: int, pid: int) -> int:
         root = False
         if shift == 0:
             break
-    # A tree whose root is no node holds index 0 alone.
+    # A tree whose root is not a node holds only index 0.
     return 0 if entry & _XA_TAG or (root and index) else entry

@@ -1,4 +1,4 @@
-"""The VMAs of a process as the kernel keeps them: struct vm_area_struct, as columns."""
+"""A process's VMAs as the kernel keeps them: struct vm_area_struct, as columns."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pagewalk.pages import U8, U32, U64, Bool
 from pagewalk.ranges import overlapping, without
 
 _ATTEMPTS = 8  # to read all VMAs at once
-_LOOKS = 20  # at those that change
-# What must be equal in two readings of a VMA: everything that is reported of it.
+_LOOKS = 20  # at the ones that keep changing
+# What must be equal in two readings of a VMA: everything that is reported about it.
 _COMPARED = ("vm_start", "vm_end", "vm_flags", "vm_pgoff", "vm_file", "vm_mm", "vm_ops", "anon_vma")
 _DONTEXPAND = 0x40000  # include/linux/mm.h
 _LOCKED = "vm_lock_seq"
@@ -24,13 +24,13 @@ _MINOR_BITS = np.uint64(20)  # include/linux/kdev_t.h
 
 
 class RawVmas(NamedTuple):
-    """Hold one row per VMA, by ascending address.
+    """One row per VMA, in ascending order of address.
 
-    ``address`` u64 of the vm_area_struct; ``start``, ``end`` u64, user addresses; ``flags`` u64,
-    vm_flags with the protection key and the rest; ``offset`` u64 bytes into the file (or, of an
-    anonymous VMA, its pgoff in bytes); ``file``, ``ops`` and ``anon_vma`` u64, the addresses of its
-    struct file, vm_operations_struct and anon_vma, 0 where it has none. ``locked`` u64 is the mm's
-    sequence when the VMA was last locked to be changed, 0 where the kernel does not keep it (6.4).
+    All are u64: ``address`` of the vm_area_struct; ``start``, ``end``, user addresses; ``flags``,
+    vm_flags including the protection key; ``offset`` into the file in bytes (for an anonymous VMA
+    its pgoff in bytes); ``file``, ``ops`` and ``anon_vma``, the addresses of its struct file,
+    vm_operations_struct and anon_vma, 0 if it has none. ``locked`` is the mm's sequence number when
+    the VMA was last locked for a change, 0 if the kernel does not keep it (before 6.4).
     """
 
     address: U64
@@ -45,10 +45,10 @@ class RawVmas(NamedTuple):
 
 
 class Files(NamedTuple):
-    """Hold ``inode`` u64, ``major`` and ``minor`` u32 of each VMA's file, 0 when anonymous.
+    """``inode`` (u64), ``major`` and ``minor`` (u32) of each VMA's file, 0 when anonymous.
 
-    ``known`` is a mask: where it is False the file was closed during each reading, and the rest is
-    0.
+    ``known`` is a mask: where it is False, the file was closed during each reading, and the other
+    columns are 0.
     """
 
     inode: U64
@@ -61,20 +61,20 @@ _Answer = TypeVar("_Answer")
 
 
 def read_vmas(kernel: Kernel, mm: int) -> RawVmas:
-    """Return the VMAs of the mm_struct at ``mm``, all of one moment.
+    """Return the VMAs of the mm_struct at ``mm``, all as of one moment.
 
     No lock is taken, so it reads again until the tree, the VMAs and the mm's own count agree.
 
-    Raises Unsupported before 6.1, SourceUnavailable when they change all the time.
+    Raises Unsupported before 6.1, SourceUnavailable when they keep changing.
     """
     return _consistent(kernel, lambda: _read_once(kernel, mm))
 
 
 def read_each(kernel: Kernel, mm: int) -> tuple[RawVmas, U64]:
-    """Return the VMAs of the mm_struct at ``mm``, read one by one, each at a moment of its own.
+    """Return the VMAs of the mm_struct at ``mm``, read one by one, each at its own moment.
 
     Only what changes during the reading is read again. The second value, u64[n, 2] half open, is
-    what changed every time: VMAs there are missing from the first. Raises as read_vmas does.
+    what changed every time: VMAs there are missing from the first. Raises like read_vmas.
     """
     wanted = np.array([[0, np.iinfo(np.uint64).max]], np.uint64)
     found = RawVmas(*(np.zeros(0, np.uint64) for _ in RawVmas._fields))
@@ -94,12 +94,12 @@ def read_each(kernel: Kernel, mm: int) -> tuple[RawVmas, U64]:
 
 
 def read_edges(kernel: Kernel, mm: int) -> U64:
-    """Read u64[n, 2], where the VMAs of the mm_struct at ``mm`` lie; raises as read_vmas does."""
+    """Read the ranges (u64[n, 2]) of the VMAs of the mm_struct at ``mm``; raises like read_vmas."""
     return _consistent(kernel, lambda: _edges(_tree(kernel, mm)))
 
 
 def read_files(kernel: Kernel, file: U64) -> Files:
-    """Return inode and device of the struct files at ``file`` (u64[n], 0 for none)."""
+    """Return the inode and device of each struct file at ``file`` (u64[n], 0 for none)."""
     for _ in range(_ATTEMPTS):
         files = _identify(kernel, file)
         if files.known.all():
@@ -108,7 +108,7 @@ def read_files(kernel: Kernel, file: U64) -> Files:
 
 
 def still_maps(kernel: Kernel, mm: int, vmas: RawVmas, row: int) -> bool:
-    """Return whether VMA ``row`` of ``vmas`` maps the same file at the same place as before."""
+    """Return whether VMA ``row`` of ``vmas`` still maps the same file at the same address."""
     found = kernel.fields(
         "vm_area_struct", int(vmas.address[row]), ("vm_mm", "vm_start", "vm_end", "vm_file")
     )
@@ -117,11 +117,11 @@ def still_maps(kernel: Kernel, mm: int, vmas: RawVmas, row: int) -> bool:
 
 
 def forked(kernel: Kernel, mm: int, before: RawVmas) -> bool:
-    """Return whether the process forked since its VMAs were read, as far as they tell.
+    """Return whether the process has forked since its VMAs were read, as far as they show it.
 
     Since 6.5 fork locks each VMA to copy it (dup_mmap, mm/mmap.c), even those that nothing else
-    locks once they are in place: the vDSO's and its like, which may not be expanded. vfork copies
-    nothing and locks nothing.
+    locks once they exist: the vDSO's and the like, which may not be expanded. vfork copies nothing
+    and locks nothing.
     """
     if not kernel.btf.has("vm_area_struct", _LOCKED):
         return False
@@ -148,7 +148,7 @@ def _consistent(kernel: Kernel, read: Callable[[], _Answer]) -> _Answer:
 
 def _restless(times: int) -> SourceUnavailable:
     return SourceUnavailable(
-        "kernel memory", f"its VMAs changed in each of {times} reads", "freeze the target"
+        "kernel memory", f"its VMAs changed during each of {times} reads", "use --freeze"
     )
 
 
@@ -205,10 +205,10 @@ def _columns(kernel: Kernel, address: U64, rows: U8) -> RawVmas:
 
 
 def _look(kernel: Kernel, mm: int, wanted: U64) -> tuple[RawVmas, U64]:
-    # The VMAs that meet `wanted` and are equal in two readings in a row, and where the others are.
+    # The VMAs that overlap `wanted` and are equal in two successive readings; where the rest are.
     tree, torn = read_maple_tree(kernel, _root(kernel, mm), wanted)
     size, paths = kernel.btf.size("vm_area_struct"), list(_COMPARED)
-    # (6.4) whoever changes a VMA first writes the mm's sequence into it (vma_start_write)
+    # Since 6.4 a writer first stores the mm's sequence number in the VMA (vma_start_write).
     paths += [_LOCKED] if kernel.btf.has("vm_area_struct", _LOCKED) else []
     rows, errno = read_structs(kernel.memory, tree.entry, size)
     again, lost = read_structs(kernel.memory, tree.entry, size)
@@ -223,8 +223,8 @@ def _look(kernel: Kernel, mm: int, wanted: U64) -> tuple[RawVmas, U64]:
 
 
 def _put(found: RawVmas, new: RawVmas, torn: U64) -> tuple[RawVmas, U64]:
-    # Both together, the newer VMA where two overlap, and what must be looked at again: `torn`, and
-    # what an older VMA covered and the newer ones do not.
+    # Both combined, the newer VMA where two overlap, and what must be read again: `torn`, and what
+    # an older VMA covered and no newer one does.
     old = np.stack([found.start, found.end], axis=1)
     over = overlapping(old, np.stack([new.start, new.end], axis=1))
     kept = RawVmas(*(column[~over] for column in found))
@@ -236,7 +236,7 @@ def _put(found: RawVmas, new: RawVmas, torn: U64) -> tuple[RawVmas, U64]:
 
 
 def _identify(kernel: Kernel, file: U64) -> Files:
-    # file -> f_inode -> i_ino, i_sb -> s_dev, each step once for all VMAs that have a file.
+    # file -> f_inode -> i_ino, i_sb -> s_dev, each step for all VMAs with a file at once.
     has = np.flatnonzero(file)
     inode, device = np.zeros(len(file), np.uint64), np.zeros(len(file), np.uint64)
     known = np.ones(len(file), bool)
@@ -253,6 +253,6 @@ def _identify(kernel: Kernel, file: U64) -> Files:
 
 
 def _follow(kernel: Kernel, struct: str, addresses: U64, path: str) -> tuple[U64, Bool]:
-    # The words, and which of them could be read.
+    # The words, and a mask of those that could be read.
     words, errno = read_words(kernel.memory, addresses + np.uint64(kernel.btf.offset(struct, path)))
     return words, errno == 0

@@ -1,9 +1,9 @@
-"""The frames that stand for "all zero": the shared zero page and the huge zero page.
+"""The frames that stand for all-zero memory: the shared zero page and the huge zero page.
 
-The zero page stays where it is from boot on. The huge zero page is allocated when a process first
-maps it, freed when none does, and allocated again elsewhere. A process that may not have huge pages
-(perhaps ours: prctl(PR_SET_THP_DISABLE), or a size set to "never") cannot map it. So nothing about
-it is remembered: each frame that may be the huge zero page is checked, each time.
+The zero page never moves after boot. The huge zero page is allocated when a process first maps it,
+freed when none does, and allocated again elsewhere. A process that may not have huge pages (perhaps
+ours: prctl(PR_SET_THP_DISABLE), or a size set to "never") cannot map it. So we remember nothing
+about it: each frame that may be the huge zero page is checked every time.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pagewalk.pages import U64, Bool
 from pagewalk.proc.frames import open_kpageflags, read_frames
 
 _ZERO_PAGE = np.uint64(1 << KPF["zero_page"])
-_PAGES = 512  # base pages of a PMD entry, on every architecture that is known here
+_PAGES = 512  # base pages of a PMD entry, on every supported architecture
 
 
 @dataclass(frozen=True, eq=False)
 class ZeroFrames:
-    """The zero frames of this kernel: ``small`` is the PFN of the zero page.
+    """The zero frames of this kernel; ``small`` is the PFN of the zero page.
 
-    ``kpageflags`` is /proc/kpageflags, open, or None where it may not be read.
+    ``kpageflags`` is the open /proc/kpageflags, or None if we may not read it.
     """
 
     kernel: Kernel
@@ -42,9 +42,9 @@ class ZeroFrames:
     def are_huge(self, heads: U64) -> Bool:
         """Return which of ``heads`` are the first frame of the huge zero page.
 
-        ``heads`` (u64[n]) are the first frames of large folios that have no owner and no mapcount,
-        although page tables lead to them. kpageflags tells (stable_page_flags, fs/proc/page.c);
-        where it may not be read, the huge zero page is the one whose bytes are all zero.
+        ``heads`` (u64[n]) are the first frames of large folios that have no owner and no mapcount
+        although page tables point to them. kpageflags identifies it (stable_page_flags,
+        fs/proc/page.c); if we may not read that, it is the one whose bytes are all zero.
         """
         if self.kpageflags is not None:
             told: Bool = read_frames(self.kpageflags.fileno(), heads) & _ZERO_PAGE != 0
@@ -59,9 +59,9 @@ class ZeroFrames:
 
 
 def find_zero_frames(kernel: Kernel, direct_map: DirectMap) -> ZeroFrames:
-    """Find the zero page by reading memory of our own that was never written."""
+    """Find the zero page by reading memory of ours that was never written."""
     area = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if area[0]:  # the read that makes the kernel map it
+    if area[0]:  # reading it makes the kernel map it
         raise AssertionError("fresh anonymous memory is zero")
     address = ctypes.addressof(ctypes.c_char.from_buffer(area))
     phys, _ = translate(kernel, direct_map, read_mm(kernel, own_mm(kernel)).pgd, address)
