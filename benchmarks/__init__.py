@@ -1,1 +1,1 @@
-"""How pagewalk compares with the other ways to read the same memory: python -m benchmarks."""
+"""Compare pagewalk with other ways to read the same memory: python -m benchmarks."""

@@ -12,17 +12,17 @@ from subprocess import CalledProcessError
 from benchmarks import machine
 
 HERE = Path(__file__).parent
-# An odd number of rounds has a median that was measured.
+# With an odd number of rounds the median is one of the samples.
 FULL, QUICK = (9, 1), (3, 8)
 
 
 def main() -> int:
-    """Run what is asked for; the exit code is 4 when a limit is not kept, 1 on failure."""
+    """Run the measures asked for; the exit code is 4 if a limit is exceeded, 1 on failure."""
     options = parser().parse_args()
     if options.setup:
         return machine.setup()
     if os.geteuid() != 0:
-        print("benchmarks: page frames are shown to root only; run as root", file=sys.stderr)
+        print("benchmarks: page frames are visible to root only; run as root", file=sys.stderr)
         return 1
     from benchmarks.measures import MEASURES
     from benchmarks.report import table, write
@@ -30,7 +30,7 @@ def main() -> int:
     from pagewalk.errors import PagewalkError
 
     if unknown := sorted(set(options.only) - set(MEASURES)):
-        print(f"benchmarks: no measure {', '.join(unknown)}; there are: {', '.join(MEASURES)}",
+        print(f"benchmarks: no measure {', '.join(unknown)}; choose from {', '.join(MEASURES)}",
               file=sys.stderr)
         return 2
     about = machine.describe()
@@ -64,12 +64,12 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--only", action="append", default=[], metavar="NAME",
                        help="run this measure; may be given more than once")
     found.add_argument("--quick", action="store_true",
-                       help="small targets, few rounds, no limits: does it work")
+                       help="small targets, few rounds, no limits: only check that it works")
     found.add_argument("--output", type=Path, metavar="FOLDER",
                        help="write RESULTS.md and results.json there (a whole run writes them to"
                             " benchmarks/)")
     found.add_argument("--setup", action="store_true",
-                       help="install compiler, smem and psutil (Debian, root), measure nothing")
+                       help="install a compiler, smem and psutil (Debian, root); measure nothing")
     return found
 
 

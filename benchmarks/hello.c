@@ -1,4 +1,4 @@
-/* The program the whole thing began with: it says hello and stays. */
+/* The program that this project started with: it says hello and waits. */
 #include <stdio.h>
 #include <unistd.h>
 

@@ -1,9 +1,9 @@
 /*
- * kpage_read PID: the least that flags and mapcount of all frames of a process cost through /proc.
+ * kpage_read PID: the lowest cost of the flags and mapcounts of a process's frames through /proc.
  *
  * Collects the PFNs of the process's present pages from pagemap and sorts them; neither is timed.
- * Then reads kpageflags and kpagecount of them: ascending runs, each frame once, up to 1 MiB a
- * call. Prints nanoseconds, frames, and calls.
+ * Then reads their kpageflags and kpagecount in ascending runs, each frame once, up to 1 MiB per
+ * call. Prints nanoseconds, frames and calls.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -15,7 +15,7 @@
 
 enum { PAGE_SHIFT = 12, CHUNK = 1 << 17 }; /* words: 1 MiB */
 
-/* So many unwanted words cost less than a call: about 70 ns a word, 700 ns a call. */
+/* This many unwanted words cost less than a call: about 70 ns per word, 700 ns per call. */
 enum { GAP = 8 };
 
 #define PFN_MASK ((1UL << 55) - 1)
@@ -97,7 +97,7 @@ static int ascending(const void *left, const void *right)
 	return (a > b) - (a < b);
 }
 
-/* Read the words of all frames, by run; return the number of calls. */
+/* Read the words of all frames in runs; return the number of calls. */
 static long read_all(int fd)
 {
 	long calls = 0;

@@ -1,4 +1,4 @@
-"""What the figures were taken on."""
+"""Describe the machine that the figures were taken on."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def memory_gib() -> float:
 
 
 def chosen(path: Path) -> str:
-    # "always [madvise] never" names the choice in force in brackets.
+    # The setting in force is the one in brackets, as in "always [madvise] never".
     try:
         return path.read_text().partition("[")[2].partition("]")[0]
     except OSError:
@@ -68,7 +68,7 @@ def first_line(command: list[str]) -> str:
 
 
 def setup() -> int:
-    """Install what the measures need beside pagewalk; returns the exit code."""
+    """Install what the measures need besides pagewalk; returns the exit code."""
     packages = ["gcc", "libc6-dev", "procps", "smem"]
     install = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
     for command in (

@@ -1,8 +1,8 @@
 /*
- * mappings COUNT THREADS STEP: COUNT mappings of one page each, STEP pages apart: in turn anonymous
- * memory that is written, anonymous memory that is read, a private mapping of this program and a
- * shared one of a memfd. THREADS threads map, touch and unmap 16 pages all the time. Says "ready"
- * and stays.
+ * mappings COUNT THREADS STEP: COUNT mappings of one page each, STEP pages apart, which are in turn
+ * anonymous memory that is written, anonymous memory that is read, a private mapping of this program
+ * and a shared mapping of a memfd. THREADS threads keep mapping, touching and unmapping 16 pages.
+ * Prints "ready" and waits.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-"""The opponents: compiled here, or run as the user would run them. All return milliseconds."""
+"""The opponents, compiled here or run as a user would run them. All return milliseconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 @functools.cache
 def program(name: str) -> str:
-    """Compile ``name``.c of this folder, once a run, and return the program's path."""
+    """Compile ``name``.c from this folder, once per run, and return the program's path."""
     folder = Path(tempfile.mkdtemp(prefix="benchmarks-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     command = ["cc", "-O2", "-Wall", "-Wextra", "-o", str(folder / name), str(HERE / f"{name}.c")]
@@ -32,24 +32,24 @@ def pagemap_loop(pid: int) -> float:
 
 
 def kpage_read(pid: int) -> float:
-    """Read kpageflags and kpagecount of a process's frames in C, sorted and in runs."""
+    """Read kpageflags and kpagecount for a process's frames in C, sorted and in runs."""
     return int(output([program("kpage_read"), str(pid)]).split()[0]) / 1e6
 
 
 def cat(pid: int, name: str) -> float:
-    """Read the whole of /proc/PID/``name``, in one go as cat does."""
+    """Read the whole of /proc/PID/``name``, as cat does."""
     return whole(["cat", f"/proc/{pid}/{name}"])
 
 
 def timed(call: Callable[[], object]) -> float:
-    """Return how long ``call`` takes."""
+    """Return how many milliseconds ``call`` takes."""
     begin = time.perf_counter_ns()
     call()
     return (time.perf_counter_ns() - begin) / 1e6
 
 
 def whole(command: Sequence[str]) -> float:
-    """Run a command as a user would and return its whole time, start and end included."""
+    """Run a command as a user would and return its total time, startup and exit included."""
     return timed(
         lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment())
     )
@@ -62,9 +62,9 @@ def output(command: Sequence[str]) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a user: Python may keep its compiled modules."""
+    """Return a user's environment, in which Python may cache its compiled modules."""
     return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
 
-# The command as it was installed beside this interpreter.
+# The command as installed next to this interpreter.
 PAGEWALK = (str(Path(sys.executable).with_name("pagewalk")),)

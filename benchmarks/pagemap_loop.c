@@ -1,9 +1,9 @@
 /*
- * pagemap_loop PID [ROUNDS]: the plain way to account for a process, as fast as C does it.
+ * pagemap_loop PID [ROUNDS]: the simple way to account for a process, as fast as C can do it.
  *
- * Reads every pagemap word of every VMA in big chunks and counts what it says. Prints a line a
- * round: nanoseconds, base pages, present, swapped. The time is that of the loop alone, maps
- * included, without the start of the program.
+ * Reads every pagemap word of every VMA in big chunks and counts what it finds. Prints one line per
+ * round: nanoseconds, base pages, present, swapped. The time is that of the loop alone, including
+ * reading maps but not program startup.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PAGE_SHIFT = 12, CHUNK = 1 << 16 }; /* words: 512 KiB, which stays in the cache */
+enum { PAGE_SHIFT = 12, CHUNK = 1 << 16 }; /* words: 512 KiB, which fits in the cache */
 
 static uint64_t words[CHUNK];
 static unsigned long pages, present, swapped;
@@ -47,7 +47,7 @@ static void count_vma(int pagemap, unsigned long page, unsigned long end)
 		size_t want = (left < CHUNK ? left : CHUNK) * sizeof(*words);
 		ssize_t got = pread(pagemap, words, want, page * sizeof(*words));
 
-		if (got <= 0) /* above the end of the address space: [vsyscall] */
+		if (got <= 0) /* beyond the end of the address space: [vsyscall] */
 			return;
 		for (size_t i = 0; i < got / sizeof(*words); i++) {
 			present += words[i] >> 63;

@@ -1,9 +1,9 @@
 /*
- * populated anon|forked|file MIB: that much memory, every page of it present. Says "ready" and stays.
+ * populated anon|forked|file MIB: that much memory, all of it present. Prints "ready" and waits.
  *
- * anon is anonymous memory in base pages; forked the same, with a child that maps it too. file is one shared file of 64 MiB, mapped as often as
- * makes up MIB: many pages that take little memory. The kernel fills the pages in, which is faster
- * than a loop that touches them.
+ * anon is anonymous memory in base pages; forked is the same, with a child that maps it too; file is
+ * one shared file of 64 MiB, mapped repeatedly until MIB is reached: many pages that take little
+ * memory. The kernel populates the pages, which is faster than a loop that touches them.
  */
 #define _GNU_SOURCE
 #include <signal.h>

@@ -1,4 +1,4 @@
-"""The processes that are measured: the tests' targets, and two programs of our own."""
+"""The processes that are measured: the tests' targets, and programs in this folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Running", "available_mib", "own", "start"]
 
 @contextmanager
 def own(name: str, *args: object) -> Iterator[int]:
-    """Run ``name``.c of this folder until the block ends; gives its pid once it has said a line."""
+    """Run ``name``.c of this folder until the block ends; yields its pid once it prints a line."""
     command = [program(name), *map(str, args)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -29,7 +29,7 @@ def own(name: str, *args: object) -> Iterator[int]:
 
 
 def available_mib() -> int:
-    """Return how much memory the machine has left."""
+    """Return how much memory the machine has available, in MiB."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     free = next(line for line in lines if line.startswith("MemAvailable:"))
     return int(free.split()[1]) >> 10

@@ -1,4 +1,4 @@
-"""Write rows: a table for the screen, RESULTS.md, results.json."""
+"""Write rows as a table for the screen, RESULTS.md and results.json."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ figure: the median, or the worst sample where it says so.
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """Return a row of the table, a text for each of HEADINGS."""
+    """Return a row of the table, one text for each of HEADINGS."""
     if row.missing:
         return (row.measure, "", row.opponent, "", "", "", limit(row), f"- ({row.missing})")
     ratios = row.ratios
@@ -46,14 +46,14 @@ def figure(samples: Sequence[float], unit: str) -> str:
 
 
 def number(value: float) -> str:
-    """Return three significant digits, without an exponent."""
+    """Return ``value`` to three significant digits, without an exponent."""
     if value >= 100 or value == int(value):
         return f"{value:.0f}"
     return f"{value:.3g}" if value >= 0.01 else f"{value:.5f}"
 
 
 def limit(row: Row) -> str:
-    """Return the limit in words; a ratio below one as a fraction, as it is meant."""
+    """Return the limit in words; a ratio below one is written as a fraction."""
     if row.limit is None:
         return ""
     value = row.limit.value
@@ -83,7 +83,7 @@ def markdown(rows: Sequence[Row], machine: dict[str, str]) -> str:
 
 
 def results(rows: Sequence[Row], machine: dict[str, str]) -> str:
-    """Return results.json: every sample."""
+    """Return the text of results.json, with every sample."""
     found = [
         {
             "measure": row.measure, "opponent": row.opponent, "unit": row.unit,

@@ -1,4 +1,4 @@
-"""One row of the table: our samples, the opponent's, and the limit they are held to."""
+"""A row of the table: our samples, the opponent's, and the limit that applies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class Of(Enum):
-    """What a limit is set on."""
+    """What a limit applies to."""
 
     RATIO = "ratio"  # the median of ours over theirs, round by round
     MEDIAN = "median"  # the median of our own samples
@@ -18,7 +18,7 @@ class Of(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The most that a row may show, and of what."""
+    """The most that a row may show, and what it applies to."""
 
     value: float
     of: Of = Of.RATIO
@@ -28,9 +28,9 @@ class Limit:
 class Row:
     """One comparison. ``ours`` and ``theirs`` are samples in ``unit``, in the order taken.
 
-    ``theirs`` is empty where there is no opponent, and of another length where the opponent was
-    not run in every round; a round's ratio is then taken over the median of ``theirs``.
-    ``missing`` says why nothing was measured; ``note`` what the reader must know of the figures.
+    ``theirs`` is empty if there is no opponent, and has another length if the opponent was not run
+    in every round; then each round is compared with the median of ``theirs``. ``missing`` says why
+    nothing was measured, ``note`` what a reader has to know about the figures.
     """
 
     measure: str
@@ -44,7 +44,7 @@ class Row:
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """Return ours over theirs, one a round; empty without an opponent."""
+        """Return ours over theirs, one per round; empty without an opponent."""
         if not self.ours or not self.theirs:
             return ()
         if len(self.ours) == len(self.theirs):
@@ -54,7 +54,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Return whether the limit is kept; None without a limit or without figures."""
+        """Return whether the limit was met; None without a limit or without figures."""
         if self.limit is None or not self.ours:
             return None
         if self.limit.of is Of.RATIO:
@@ -65,14 +65,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much to do. ``scale`` divides the sizes of the targets, which stay as named at 1."""
+    """How much to do. Sizes of targets are divided by ``scale``, which is 1 in a full run."""
 
     rounds: int
     scale: int
 
     @property
     def quick(self) -> bool:
-        """Return whether sizes differ from those the limits are meant for."""
+        """Return whether sizes differ from those that the limits are meant for."""
         return self.scale > 1
 
     def mib(self, gib: float) -> int:
@@ -85,7 +85,7 @@ def interleave(
 ) -> dict[str, tuple[float, ...]]:
     """Run all contestants in turn, ``rounds`` times (A B A B ...), and return their samples.
 
-    One turn before that is thrown away: it warms caches for everybody alike.
+    One turn before that is discarded: it warms the caches for all of them.
     """
     samples: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds + 1):

@@ -1,4 +1,4 @@
-"""Print the manual page, made of the commands' own help: scripts/man.py > docs/man/pagewalk.1"""
+"""Print the manual page, made from the commands' own help: scripts/man.py > docs/man/pagewalk.1"""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def options(command: click.Command, context: click.Context) -> Iterator[str]:
 
 
 def escape(text: str) -> str:
-    """Return ``text`` with no character that roff would take for its own."""
+    """Return ``text`` with roff's special characters escaped."""
     plain = text.replace("\\", r"\e").replace("-", r"\-")
     lines = (rf"\&{line}" if line.startswith((".", "'")) else line for line in plain.split("\n"))
     return "\n".join(lines)

@@ -102,7 +102,7 @@ def test_a_checkout_of_root_is_refused_to_a_user_with_advice(
         (checkout / ".venv").mkdir()
     said = refused(pagewalk(checkout, *NOBODY, PATH="/usr/bin:/bin"))
     assert said.startswith(f"cannot write to {checkout}/.venv: Permission denied; copy the")
-    assert f"have {checkout}/scripts/setup run by who may write here" in said
+    assert f"have a user who may write here run {checkout}/scripts/setup" in said
 
 
 def test_a_checkout_of_root_that_is_set_up_works_for_a_user(checkout: Path) -> None:

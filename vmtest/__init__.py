@@ -1,1 +1,1 @@
-"""Other kernels under QEMU: boot one with this machine's files, run a command, bring it back."""
+"""Other kernels under QEMU: boot one on this machine's files, run a command, return its output."""

@@ -17,13 +17,13 @@ from vmtest.fetch import fetch, find_unpacked
 from vmtest.kernels import KERNELS, SHORT, Kernel
 from vmtest.run import Result, run_in_vm
 
-# Seconds for one guest. A guest runs Python about ten times slower than the machine itself; the
-# short selection is for continuous integration: two guests fit into eight minutes of a quiet
-# machine, and into these limits where others want its CPUs as well.
+# Seconds for one guest. A guest runs Python about ten times slower than the host. The short
+# selection is for continuous integration: two guests take less than eight minutes on a quiet
+# machine, and these limits leave room for a busy one.
 TEST_TIMEOUT = 7200.0
 SHORT_TIMEOUT = 1500.0
 
-# Compiled here once: a guest takes a minute for it.
+# Compiled once on the host: it would take a guest a minute.
 COMPILE = """
 import sys
 from pathlib import Path
@@ -31,7 +31,7 @@ from tests.targets.running import compile_zoo
 compile_zoo(Path(sys.argv[1]))
 """
 
-# Seconds for one test, in place of pyproject.toml's limit, which is meant for the machine itself.
+# Seconds for one test, in place of pyproject.toml's limit, which is meant for the host.
 ONE_TEST_TIMEOUT = 1200
 
 
@@ -75,7 +75,7 @@ def run_run(arguments: argparse.Namespace) -> int:
 
 
 def run_test(arguments: argparse.Namespace) -> int:
-    """Run pytest in kernel after kernel; exit 0 only if it passed in each."""
+    """Run pytest in one kernel after another; exit 0 only if it passed in all."""
     chosen = arguments.kernel or (SHORT if arguments.short else KERNELS)
     timeout = arguments.timeout or (SHORT_TIMEOUT if arguments.short else TEST_TIMEOUT)
     summary, failed = [], False
@@ -102,7 +102,7 @@ def run_test(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def compiled_targets(python: str) -> Iterator[dict[str, str]]:
-    """Compile what the live tests look at, and give the variable that says where it is."""
+    """Compile the live tests' targets, and yield the variable that says where they are."""
     with tempfile.TemporaryDirectory(prefix="vmtest-zoo-") as folder:
         program = Path(folder) / "zoo"
         argv = [python, "-c", COMPILE, str(program)]
@@ -113,7 +113,7 @@ def compiled_targets(python: str) -> Iterator[dict[str, str]]:
 
 
 def pytest_argv(python: str, selection: Sequence[str], *, short: bool) -> list[str]:
-    """Build the command of `test`: pytest on `selection`."""
+    """Build the command that `test` runs: pytest on `selection`."""
     marked = ["-m", "vmshort"] if short else []
     # hypothesis takes seconds to import in a guest, and no live test uses it.
     without = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
@@ -131,7 +131,7 @@ def describe(kernel: Kernel, result: Result) -> str:
 
 
 def choose_kernels(names: Iterable[str]) -> list[Kernel]:
-    """Look names up in the table; raise VmtestError for one that is not there."""
+    """Look names up in the table; raises VmtestError for an unknown one."""
     try:
         return [KERNELS[name] for name in names]
     except KeyError as error:
@@ -140,7 +140,7 @@ def choose_kernels(names: Iterable[str]) -> list[Kernel]:
 
 
 def write_files(result: Result, directory: Path) -> None:
-    """Write the files of a result below `directory`."""
+    """Write the files of a result under `directory`."""
     for name, content in result.files.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser; each command's help is the docstring of its function."""
     parser = argparse.ArgumentParser(
         prog="python -m vmtest",
-        description="Boot other kernels under QEMU with this machine's files as their root.",
+        description="Boot other kernels under QEMU with this machine's files as the root.",
     )
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
     added = {
@@ -168,7 +168,7 @@ def build_parser() -> argparse.ArgumentParser:
     }
 
     added["fetch"].add_argument("kernel", nargs="*", metavar="KERNEL", help="default: all")
-    added["fetch"].add_argument("--update", action="store_true", help="look for newer ones")
+    added["fetch"].add_argument("--update", action="store_true", help="look for newer versions")
 
     added["run"].add_argument("kernel", metavar="KERNEL", help="a name from 'list'")
     added["run"].add_argument("command", nargs="+", metavar="COMMAND", help="put -- before it")
@@ -176,7 +176,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         metavar="DIR",
-        help="write here what the command leaves in $VMTEST_OUTPUT",
+        help="write the files that the command leaves in $VMTEST_OUTPUT to this directory",
     )
     added["run"].add_argument("--timeout", type=float, default=600, metavar="SECONDS")
 
@@ -184,7 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
         "selection",
         nargs="*",
         metavar="SELECTION",
-        help="arguments for pytest, after --; default: tests/live, or what the kernel's row says",
+        help="arguments for pytest, after -- (default: tests/live, or as the kernel's row says)",
     )
     added["test"].add_argument(
         "--short",
@@ -192,7 +192,7 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"only {' and '.join(SHORT)}, only tests marked vmshort",
     )
     added["test"].add_argument(
-        "--kernel", action="append", metavar="KERNEL", help="only this kernel; may be given again"
+        "--kernel", action="append", metavar="KERNEL", help="only this kernel; may be repeated"
     )
     added["test"].add_argument(
         "--python",
@@ -204,7 +204,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--timeout",
         type=float,
         metavar="SECONDS",
-        help=f"for each kernel (default: {TEST_TIMEOUT:.0f}; with --short: {SHORT_TIMEOUT:.0f})",
+        help=f"limit per kernel (default: {TEST_TIMEOUT:.0f}; with --short: {SHORT_TIMEOUT:.0f})",
     )
     for name in ("run", "test"):
         added[name].add_argument(
@@ -229,13 +229,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # Or the interpreter complains once more when it flushes stdout at its exit.
+        # Otherwise the interpreter complains again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     return code
 
 
 if __name__ == "__main__":
-    # A caller that loses patience sends SIGTERM; as an exception it ends the guest too.
+    # A caller's timeout sends SIGTERM; turned into an exception, it ends the guest too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class VmtestError(Exception):
-    """Say what was tried, what came back and what to do, in one sentence."""
+    """What was tried, what went wrong and what to do, in one sentence."""

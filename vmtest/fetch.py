@@ -15,43 +15,43 @@ from vmtest.kernels import Kernel
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-# Debian 12 and 13 have a kernel in one package, later releases in four: the versioned ones in the
-# closure of the metapackage hold the files.
+# Debian 12 and 13 ship a kernel as one package, later releases as four: the versioned packages in
+# the metapackage's closure hold the files.
 _KERNEL_PACKAGE = re.compile(r"linux-(image|binary|modules|base)-\d\S*")
 
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """Say where one unpacked kernel is: its modules are in lib/modules/`release` of `root`."""
+    """An unpacked kernel; its modules are in lib/modules/`release` under `root`."""
 
     release: str
     root: Path
 
     @property
     def vmlinuz(self) -> Path:
-        """Name the bootable image: Debian 12 and 13 have it in boot, later ones by the modules."""
+        """Return the bootable image: in boot up to Debian 13, next to the modules in later ones."""
         in_boot = self.root / "boot" / f"vmlinuz-{self.release}"
         return in_boot if in_boot.exists() else self.modules / self.release / "vmlinuz"
 
     @property
     def modules(self) -> Path:
-        """Name the directory that the guest sees as /lib/modules."""
+        """Return the directory that the guest sees as /lib/modules."""
         return self.root / "lib" / "modules"
 
 
 def cache_dir() -> Path:
-    """Name the directory for downloads: $XDG_CACHE_HOME/pagewalk/vmtest, or below ~/.cache."""
+    """Return the download directory: $XDG_CACHE_HOME/pagewalk/vmtest, or under ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "pagewalk" / "vmtest"
 
 
 def find_unpacked(kernel: Kernel) -> Unpacked | None:
-    """Find an unpacked kernel in the cache; None if it has not been fetched."""
+    """Return an unpacked kernel from the cache, None if it has not been fetched."""
     return _read_unpacked(cache_dir() / kernel.suite / kernel.package)
 
 
 def fetch(kernel: Kernel, *, update: bool = False) -> Unpacked:
-    """Fetch a kernel into the cache, or find it there; `update` takes the archive's newest.
+    """Fetch a kernel into the cache, or find it there; `update` fetches the archive's newest.
 
     Raises VmtestError if apt, dpkg or depmod is missing or fails.
     """
@@ -68,18 +68,18 @@ def fetch(kernel: Kernel, *, update: bool = False) -> Unpacked:
     packages = parse_kernel_packages(depends)
     if not packages:
         raise VmtestError(
-            f"cannot fetch {kernel.name}: suite {kernel.suite} has no kernel image "
-            f"below {kernel.package}; check the row in vmtest/kernels.py"
+            f"cannot fetch {kernel.name}: in suite {kernel.suite}, {kernel.package} depends on "
+            "no kernel image; check the row in vmtest/kernels.py"
         )
     _run("apt-get", "-c", config, "-q", "download", *packages, cwd=downloads)
     return _unpack(sorted(downloads.glob("*.deb")), cache_dir() / kernel.suite / kernel.package)
 
 
 def write_apt_config(apt: Path, suite: str) -> Path:
-    """Write an apt configuration of its own below `apt`, and return its file.
+    """Write a separate apt configuration under `apt`, and return its file.
 
-    It names the mirror this machine already uses with another suite, keeps its state and its
-    downloads below `apt`, and knows of no installed package, so that it cannot touch the system.
+    It uses this machine's mirror with another suite, keeps its state and downloads under `apt`, and
+    has no record of installed packages, so that it cannot touch the system.
     """
     for name in ("state/lists/partial", "cache/archives/partial"):
         (apt / name).mkdir(parents=True, exist_ok=True)
@@ -104,22 +104,22 @@ def write_apt_config(apt: Path, suite: str) -> Path:
 
 
 def read_mirror() -> str:
-    """Read the URI of the Debian archive from apt's own sources, in whatever form they are."""
-    # os-release names the suite that is the main archive, not its updates or security fixes.
+    """Read the URI of the Debian archive from apt's own sources, whatever their format."""
+    # os-release names the suite of the main archive, not of its updates or security fixes.
     codename = _read_os_release().get("VERSION_CODENAME", "")
     columns = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)"
     text = _run("apt-get", "indextargets", "--format", columns, "Created-By: Packages")
     uri = parse_mirror(text, codename)
     if uri is None:
         raise VmtestError(
-            f"cannot find a Debian mirror: apt knows no '{codename} main' of origin "
-            "Debian; run apt-get update, or use a Debian machine"
+            f"cannot find a Debian mirror: apt has no '{codename} main' with origin Debian; "
+            "run apt-get update, or use a Debian machine"
         )
     return uri
 
 
 def parse_mirror(indextargets: str, codename: str) -> str | None:
-    """Pick the URI of Debian's main archive from lines of `URI RELEASE COMPONENT ORIGIN`."""
+    """Return the URI of Debian's main archive from lines of `URI RELEASE COMPONENT ORIGIN`."""
     for line in indextargets.splitlines():
         uri, *rest = line.split()
         if rest == [codename, "main", "Debian"]:
@@ -128,22 +128,22 @@ def parse_mirror(indextargets: str, codename: str) -> str | None:
 
 
 def parse_kernel_packages(depends: str) -> list[str]:
-    """Pick the packages that hold kernel files from the output of `apt-cache depends`.
+    """Return the packages with kernel files among the output of `apt-cache depends`.
 
-    Every package of the closure starts a line at column 0.
+    Every package in the closure starts a line at column 0.
     """
     names: Iterable[str] = (line for line in depends.splitlines() if not line.startswith(" "))
     return sorted({name for name in names if _KERNEL_PACKAGE.fullmatch(name)})
 
 
 def _unpack(debs: list[Path], root: Path) -> Unpacked:
-    # Beside the old one, then renamed: an interrupted fetch never looks like a whole kernel.
+    # Unpack next to the old one, then rename: an interrupted fetch never looks complete.
     fresh = root.with_name(root.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     for deb in debs:
         _run("dpkg", "-x", deb, fresh)
         deb.unlink()
-    # Trixie's packages have usr/lib, bookworm's lib; depmod and modprobe differ likewise.
+    # Trixie's packages use usr/lib, bookworm's lib; so do their depmod and modprobe.
     for missing, target in (("lib", "usr/lib"), ("usr/lib", "../lib")):
         if not (fresh / missing / "modules").exists():
             (fresh / missing).parent.mkdir(exist_ok=True)

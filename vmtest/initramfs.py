@@ -1,4 +1,4 @@
-"""Build the initramfs: a static busybox, the modules that reach the host's files, and init."""
+"""Build the initramfs: a static busybox, init, and the modules needed to reach the host's files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from vmtest.errors import VmtestError
 from vmtest.fetch import Unpacked
 
-# What a Debian kernel has as modules and the guest needs before it has a root file system.
+# Modules of a Debian kernel that the guest needs before it has a root file system.
 MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
 DIRECTORIES = ("bin", "dev", "host", "modules", "newroot", "writes")
 INIT = Path(__file__).with_name("guest") / "init"
@@ -21,7 +21,7 @@ BUSYBOX = Path("/bin/busybox")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Hold one file of an archive; `mode` as in struct stat, type bits included."""
+    """One file in an archive; `mode` is as in struct stat, type bits included."""
 
     name: str
     mode: int
@@ -52,7 +52,7 @@ def build_initramfs(kernel: Unpacked) -> bytes:
 
 
 def module_files(kernel: Unpacked) -> list[Path]:
-    """List the files of MODULES and of what they depend on, in load order."""
+    """Return the files of MODULES and their dependencies, in load order."""
     lines: list[str] = []
     for module in MODULES:
         argv = ["modprobe", "-d", str(kernel.root), "-S", kernel.release, "-C", "/dev/null"]
@@ -73,14 +73,14 @@ def module_files(kernel: Unpacked) -> list[Path]:
 
 
 def parse_show_depends(lines: Iterable[str]) -> list[Path]:
-    """Parse lines of `modprobe --show-depends`, keeping each file's first place."""
+    """Return the files in lines of `modprobe --show-depends`, each where it first occurs."""
     # The other kind of line is "builtin NAME": nothing to load.
     loads = (line.split() for line in lines if line.startswith("insmod "))
     return list(dict.fromkeys(Path(words[1]) for words in loads))
 
 
 def read_module(path: Path) -> bytes:
-    """Read a module, decompressed; its appended signature stays, for lockdown asks for it."""
+    """Read a module, decompressed; it keeps its appended signature, which lockdown requires."""
     content = path.read_bytes()
     return lzma.decompress(content) if path.suffix == ".xz" else content
 

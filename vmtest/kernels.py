@@ -1,4 +1,4 @@
-"""The kernels that the live tests run on: a plain table, one row for each way to boot."""
+"""The kernels that the live tests run on: a plain table, one row per way to boot."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Describe one way to boot one Debian kernel.
+    """One way to boot one Debian kernel.
 
     name: the word on the command line; unique.
     package: the Debian package that depends on the kernel image.
     suite: the Debian suite that has the package, on the mirror this machine already uses.
-    levels: page-table levels, 4 or 5 (the CPU is given LA57 or not).
-    cmdline: kernel command-line options beside the ones every boot needs.
-    tests: what `test` runs there unless it is told something else.
+    levels: page-table levels, 4 or 5 (whether the CPU has LA57).
+    cmdline: kernel command-line options besides those that every boot needs.
+    tests: what `test` runs there by default.
     """
 
     name: str
@@ -25,10 +25,10 @@ class Kernel:
     tests: tuple[str, ...] = ("tests/live",)
 
 
-# The last 128 MiB below 1920 are persistent memory, and there is no RAM beyond: so its frames lie
-# past the last one of RAM, as those of a real device do. (With --memory 2048, the default.)
+# The last 128 MiB below 1920 are persistent memory, with no RAM above: so its frames are past the
+# last frame of RAM, like those of a real device. (With --memory 2048, the default.)
 PMEM = ("memmap=128M!1792M", "mem=1920M")
-# Of the other tests, those that compare every number, on a machine that has such memory.
+# The device memory tests, and of the others those that compare every number.
 PMEM_TESTS = ("tests/live/test_device_memory.py", "tests/live/test_exact.py")
 
 
@@ -47,5 +47,5 @@ KERNELS: dict[str, Kernel] = {
     kernel.name: kernel for kernel in (*_debian("6.1", "bookworm"), *_debian("6.12", "trixie"))
 }
 
-# What `test --short` boots: each kernel once, each number of levels once.
+# What `test --short` boots: each number of levels once, with different kernels.
 SHORT: tuple[str, ...] = ("6.1", "6.12-la57")

@@ -1,4 +1,4 @@
-"""Start QEMU on a kernel and wait until the guest switches itself off."""
+"""Start QEMU on a kernel and wait until the guest powers itself off."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def require_qemu() -> None:
 
 
 def kernel_cmdline(kernel: Kernel) -> str:
-    """Build the kernel command line; a panic ends QEMU at once, for it may not reboot."""
-    # On a busy machine an emulated timer misses the moment in which the kernel counts its
+    """Build the kernel command line; a panic ends QEMU at once, because it may not reboot."""
+    # On a busy machine an emulated timer misses the period in which the kernel counts its
     # interrupts, and the kernel panics ("IO-APIC + timer doesn't work").
     words = ["console=ttyS0", "panic=-1", "no_timer_check", "rdinit=/init"]
     return " ".join([*words, *kernel.cmdline])
@@ -37,14 +37,14 @@ def qemu_argv(
 ) -> list[str]:
     """Build QEMU's command line: no device but a serial console and two 9p file systems.
 
-    exchange: the host directory that holds the initramfs and gets the console's output; the guest
+    exchange: the host directory with the initramfs, where the console's output goes; the guest
     mounts it by the tag `exchange`, and the host's root, read-only, by `root`. memory: bytes.
     """
     la57 = "on" if kernel.levels == 5 else "off"
     options = [
         ("-accel", "tcg"),
-        ("-machine", "q35,mem-merge=off"),  # ksmd would scan 2 GiB of guest, and little else
-        # QEMU 7.2 emulates AVX2 wrongly: numpy's argsort of 64-bit numbers gives nonsense with it.
+        ("-machine", "q35,mem-merge=off"),  # else ksmd would be busy scanning 2 GiB of guest
+        # QEMU 7.2 emulates AVX2 wrongly: numpy's argsort of 64-bit numbers returns nonsense.
         ("-cpu", f"max,la57={la57},avx2=off"),
         ("-m", f"{memory >> 20}M"),
         ("-smp", str(cpus)),
@@ -62,8 +62,8 @@ def qemu_argv(
 
 
 def _share(tag: str, path: Path, limits: str) -> list[tuple[str, str]]:
-    # remap: the host's root holds several file systems, whose inode numbers would clash in one 9p.
-    # security_model=none: an ordinary user may run this too; changes of owner then fail quietly.
+    # remap: the host's root has several file systems, whose inode numbers would clash in one 9p.
+    # security_model=none: an ordinary user may run this too; chown then fails silently.
     escaped = str(path).replace(",", ",,")
     return [
         ("-fsdev", f"local,id={tag},path={escaped},security_model=none,multidevs=remap{limits}"),
@@ -72,7 +72,7 @@ def _share(tag: str, path: Path, limits: str) -> list[tuple[str, str]]:
 
 
 def boot(argv: list[str], exchange: Path, *, timeout: float, echo: TextIO | None) -> None:
-    """Run QEMU until the guest is off, copying the file `stdout` of `exchange` to `echo`.
+    """Run QEMU until the guest is off, copying the file `stdout` in `exchange` to `echo`.
 
     Raises VmtestError if QEMU fails, or after `timeout` seconds; QEMU never outlives this call.
     """
@@ -84,7 +84,7 @@ def boot(argv: list[str], exchange: Path, *, timeout: float, echo: TextIO | None
         while qemu.poll() is None:
             if time.monotonic() > deadline:
                 raise VmtestError(
-                    f"the guest was not done after {timeout:.0f} s; "
+                    f"the guest did not finish within {timeout:.0f} s; "
                     f"its console ends with: {read_tail(exchange / 'console')}"
                 )
             time.sleep(0.1)
@@ -98,14 +98,14 @@ def boot(argv: list[str], exchange: Path, *, timeout: float, echo: TextIO | None
 
 
 def read_tail(path: Path, lines: int = 5) -> str:
-    """Read the last lines of a log as one line of text."""
+    """Return the last lines of a log as one line of text."""
     text = path.read_text(errors="replace") if path.exists() else ""
     return " | ".join(line.strip() for line in text.splitlines()[-lines:]) or "(nothing)"
 
 
 def _echo_from(path: Path, offset: int, echo: TextIO | None) -> int:
-    # Returns the bytes copied. A character cut by the end of a read shows as U+FFFD: Result.stdout
-    # has it whole.
+    # Returns the number of bytes copied. A character split by the end of a read shows as U+FFFD;
+    # Result.stdout has it whole.
     if echo is None or not path.exists():
         return 0
     with open(path, "rb") as stream:

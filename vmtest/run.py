@@ -1,4 +1,4 @@
-"""Run one command in a guest that has this machine's files, and bring back what it left."""
+"""Run one command in a guest that has this machine's files, and return what it left behind."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from vmtest.initramfs import build_initramfs
 from vmtest.kernels import Kernel
 from vmtest.qemu import boot, qemu_argv, read_tail, require_qemu
 
-# Where the guest sees the directory it shares with the host; `files` below it comes back.
+# Where the guest sees the directory it shares with the host; `files` under it is returned.
 EXCHANGE = Path("/run/vmtest")
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Hold what a command in a guest left behind.
+    """What a command in a guest left behind.
 
-    files: contents by path below $VMTEST_OUTPUT. boot_seconds: from starting QEMU to starting the
-    command; run_seconds: from there to the end of the command.
+    files: contents by path under $VMTEST_OUTPUT. boot_seconds: from the start of QEMU to the start
+    of the command; run_seconds: from there to the end of the command.
     """
 
     returncode: int
@@ -47,15 +47,15 @@ def run_in_vm(
     env: Mapping[str, str] | None = None,
     echo: TextIO | None = None,
 ) -> Result:
-    """Run a command as root in a guest, in the caller's directory, and bring back what it left.
+    """Run a command as root in a guest, in the caller's directory, and return what it left.
 
-    timeout: seconds for boot and command together. memory: bytes of RAM. env: variables beside
+    timeout: seconds for boot and command together. memory: bytes of RAM. env: variables besides
     those of `guest_environment`. echo: a text stream that gets the command's stdout as it comes.
 
-    The guest sees the host's files. What it writes goes to its own RAM and is lost, except below
+    The guest sees the host's files. What it writes goes to its own RAM and is lost, except under
     the directory $VMTEST_OUTPUT. The kernel is fetched if it is not in the cache yet.
 
-    Raises VmtestError if the kernel cannot be had, QEMU cannot start or the guest does not finish.
+    Raises VmtestError if there is no such kernel, QEMU cannot start or the guest does not finish.
     """
     require_qemu()
     unpacked = fetch(kernel)
@@ -73,7 +73,7 @@ def run_in_vm(
 
 
 def guest_environment(kernel: Kernel) -> dict[str, str]:
-    """Build the environment of the command: the caller's PATH, and where it runs."""
+    """Return the environment of the command: the caller's PATH, and the kernel it runs on."""
     return {
         "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
         "HOME": "/root",
@@ -87,17 +87,17 @@ def guest_environment(kernel: Kernel) -> dict[str, str]:
 def start_script(
     argv: Sequence[str], env: Mapping[str, str], directory: Path, unpacked: Path
 ) -> str:
-    """Write the shell script that is PID 1 once the guest has its root.
+    """Return the shell script that is PID 1 once the guest has its root.
 
-    unpacked: the root of the kernel's own files.
+    unpacked: the directory with the kernel's own files.
     """
     variables = [f"{key}={value}" for key, value in env.items()]
     command = shlex.join(["env", "-i", *variables, *argv])
     return "\n".join(
         [
             "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-            # So that the command can load modules of the kernel it runs on, and read its
-            # configuration where a Debian machine has it.
+            # So that the command can load modules of its kernel, and find the configuration where
+            # Debian puts it.
             "mkdir -p /lib/modules /boot",
             f"mount --bind {shlex.quote(str(unpacked / 'lib/modules'))} /lib/modules",
             f"mount --bind {shlex.quote(str(unpacked / 'boot'))} /boot",
@@ -113,17 +113,17 @@ def start_script(
 
 
 def read_result(exchange: Path, began: float) -> Result:
-    """Read what a guest left in its exchange directory; `began` is when QEMU started (time.time).
+    """Return what a guest left in its exchange directory; QEMU started at `began` (time.time).
 
-    Raises VmtestError if the guest went off before the command ended.
+    Raises VmtestError if the guest powered off before the command ended.
     """
     returncode = exchange / "returncode"
     if not returncode.exists():
         raise VmtestError(
-            "the guest went off before the command ended; "
+            "the guest powered off before the command ended; "
             f"its console ends with: {read_tail(exchange / 'console', 12)}"
         )
-    # The host stamps these files: 9p creates them here, so no clock of the guest is involved.
+    # The timestamps are the host's: 9p creates these files here, so the guest's clock is not used.
     started, ended = (exchange / "started").stat().st_mtime, returncode.stat().st_mtime
     files = exchange / "files"
     return Result(

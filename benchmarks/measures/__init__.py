@@ -1,6 +1,6 @@
-"""The measures by name: each a function of a Plan that returns rows.
+"""The measures by name: each is a function that takes a Plan and returns rows.
 
-To add one: a function here or in a new file of this folder, and a name in MEASURES.
+To add one, write a function in a module of this folder, and name it in MEASURES.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The whole command, as a user waits for it, on the smallest process; and what import costs."""
+"""How long a user waits for the whole command on the smallest process, and for the import."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ print(middle - begin, now() - middle)
 
 
 def hello(plan: Plan) -> list[Row]:
-    """Time `pagewalk PID` on a hello-world program, and the package's import beyond numpy's."""
+    """Time `pagewalk PID` on a hello-world program, and the import of the package after numpy."""
     with own("hello") as pid:
         got = interleave(
             3 * plan.rounds,

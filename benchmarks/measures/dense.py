@@ -1,4 +1,4 @@
-"""A process whose every page is present: the work is that of the pages."""
+"""A process with all of its pages present: the cost is per page."""
 
 from __future__ import annotations
 

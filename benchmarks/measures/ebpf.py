@@ -1,4 +1,4 @@
-"""The measures of the ebpf source; reported as missing where that source does not work."""
+"""Measures of the ebpf source, reported as missing where that source does not work."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from pagewalk.tally import sweep
 
 LOOP = "C loop over pagemap"
 SPLIT = "the full split and PSS by VMA"
-LOADED = 9  # walks of 2 GiB, after which every program has paid for itself
-WALKS = 100  # of a large target, while a thread of it maps
-CHURNS = 10_000  # of a small target that never stays the same
+LOADED = 9  # walks of 2 GiB, after which every program is worth loading
+WALKS = 100  # of a large target, one of whose threads keeps mapping
+CHURNS = 10_000  # walks of a small target that never stays the same
 
-# "That of an idle run": both worst waits are the scheduler's, and vary by about that much from one
-# run to the next even when nothing is read.
+# The worst wait is to be that of an idle run. Both are the scheduler's, and vary by about this much
+# from one run to the next even if nothing is read.
 IDLE = 1.5
 
 
@@ -73,8 +73,8 @@ def ebpf_dense(plan: Plan) -> list[Row]:
 
 def against_loop(pid: int, rounds: int) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
     # Samples of counts, of the tables alone, of their entries, and of the split, each with those of
-    # the loop. The source is opened once, which ebpf_open times, and the programs that it loads
-    # when they pay are loaded; VMAs, totals and what the end of a walk asks are ours as well.
+    # the loop. The source is opened once (ebpf_open times that), and the programs that it loads
+    # when they pay are loaded; VMAs, totals and the checks at the end count as our time too.
     with opened(pid) as source:
         for _ in range(LOADED):
             by_vma(walk(source))
@@ -95,7 +95,7 @@ def against_loop(pid: int, rounds: int) -> list[tuple[tuple[float, ...], tuple[f
 
 
 def whole_tables(source: Source, vmas: VMAs) -> tuple[TableCounter | None, U64]:
-    """Return what counts whole tables, None before 6.4, and where those of the process lie."""
+    """Return the counter of whole tables, None before 6.4, and the addresses of the tables."""
     assert isinstance(source, KernelSource)
     machine, found = source.machine, [np.zeros(0, np.uint64)]
 
@@ -111,7 +111,7 @@ def whole_tables(source: Source, vmas: VMAs) -> tuple[TableCounter | None, U64]:
 
 
 def ebpf_sparse(plan: Plan) -> list[Row]:
-    """Account for 16 TiB with 1000 pages; the C loop takes seconds, and is run once."""
+    """Account for 16 TiB with 1000 pages; the C loop takes seconds and is run only once."""
     tib = 16 // plan.scale
     note = f"the C loop was run once, over all of the {tib} TiB"
     row = Row(f"ebpf, sparse {tib} TiB: counts by VMA", LOOP, "ms", limit=Limit(1 / 500), note=note)
@@ -166,7 +166,7 @@ def ebpf_open(plan: Plan) -> list[Row]:
 
 
 def ebpf_frames(plan: Plan) -> list[Row]:
-    """Read flags and mapcounts of all frames of 4 GiB from struct page."""
+    """Read the flags and mapcounts of all frames of 4 GiB from struct page."""
     row = Row(
         f"ebpf, dense {size(plan.mib(4))}: frames from struct page",
         "C: sorted bulk read of kpageflags and kpagecount", "ms", limit=Limit(1 / 6),
@@ -178,7 +178,7 @@ def ebpf_frames(plan: Plan) -> list[Row]:
         assert frames is not None
         batches = walk(pid, source="procfs").batches
         pfns = np.sort(np.concatenate([present_frames(batch) for batch in batches]))
-        unknown = np.zeros(len(pfns), bool)  # "mapped once", which would save a read
+        unknown = np.zeros(len(pfns), bool)  # not known to be mapped once, which would save a read
         got = interleave(
             plan.rounds,
             {
@@ -205,7 +205,7 @@ def present_frames(pages: Pages | Counts) -> U64:
 
 
 def ebpf_stall(plan: Plan) -> list[Row]:
-    """Let a thread map and unmap beside 6 GiB: during 100 walks, and undisturbed for as long."""
+    """Let a thread map and unmap next to 6 GiB, during 100 walks and for as long undisturbed."""
     row = Row(
         f"ebpf, {size(plan.mib(6))}: a mapping thread's worst mmap during {WALKS} walks",
         "idle for as long", "ms", limit=Limit(IDLE),
@@ -227,7 +227,7 @@ def ebpf_stall(plan: Plan) -> list[Row]:
 
 
 def ebpf_churn(plan: Plan) -> list[Row]:
-    """Walk a process that keeps mapping and unmapping, and look for frames there cannot be."""
+    """Walk a process that keeps mapping and unmapping, and look for impossible frames."""
     count = CHURNS // plan.scale
     rows = [
         Row(f"ebpf, {count} walks of a churning process: impossible frames", "", "frames",
@@ -250,7 +250,7 @@ def ebpf_churn(plan: Plan) -> list[Row]:
 
 
 def highest_frame() -> int:
-    # Devices lie above RAM, but the target maps none. Addresses are shown to root only.
+    # Devices are above RAM, but the target maps none. Only root sees the addresses.
     lines = Path("/proc/iomem").read_text().splitlines()
     ram = [line.split()[0] for line in lines if line.endswith(" : System RAM")]
     return max(int(span.split("-")[1], 16) for span in ram) >> 12

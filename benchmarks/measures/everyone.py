@@ -1,4 +1,4 @@
-"""PSS and USS of every process of this machine: whole commands."""
+"""PSS and USS of every process on this machine, by whole commands."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ for process in psutil.process_iter():
 
 
 def everyone(plan: Plan) -> list[Row]:
-    """Time one script over all processes against psutil's, and against smem."""
+    """Time one script over all processes against one with psutil, and against smem."""
     contestants = {
         "pagewalk": lambda: whole([sys.executable, "-c", PAGEWALK_ALL]),
         "psutil": lambda: whole([sys.executable, "-c", PSUTIL_ALL]),

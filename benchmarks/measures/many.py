@@ -1,4 +1,4 @@
-"""A process with tens of thousands of VMAs: whole commands against one reading of its smaps."""
+"""A process with tens of thousands of VMAs: whole commands against one read of its smaps."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from benchmarks.opponents import PAGEWALK, cat, environment, timed
 from benchmarks.processes import own
 from benchmarks.rows import Limit, Plan, Row, interleave
 
-# What is unexplained, or moved while it was read, is an answer too.
+# The exit codes for unexplained amounts, and for those that moved during the read, are answers too.
 ANSWERS = (0, 3, 4)
 SPREAD = 16  # pages from one VMA to the next
 MOST = 10.0
 
 
 def many(plan: Plan) -> list[Row]:
-    """Time explain and maps on many VMAs, at rest and while a thread maps and unmaps."""
+    """Time explain and maps on many VMAs, idle and while a thread maps and unmaps."""
     rows = []
     for command, thousands, threads in (("explain", 26, 0), ("explain", 26, 1), ("maps", 50, 0)):
         count = thousands * 1000 // plan.scale
@@ -36,7 +36,7 @@ def many(plan: Plan) -> list[Row]:
 
 
 def answered(command: str, pid: int) -> float:
-    """Return the milliseconds until a command has answered."""
+    """Return how many milliseconds a command takes to answer."""
     words = [*PAGEWALK, command, str(pid), "--quiet"]
     codes: list[int] = []
     took = timed(

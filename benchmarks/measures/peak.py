@@ -1,4 +1,4 @@
-"""How much memory the whole command takes at most, and that it is not the target's size."""
+"""The peak memory of the whole command, which must not grow with the target."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks.opponents import output
 from benchmarks.processes import available_mib, own
 from benchmarks.rows import Limit, Of, Plan, Row, size
 
-# VmHWM belongs to the address space: unlike ru_maxrss it starts anew at exec.
+# VmHWM belongs to the address space: unlike ru_maxrss, it starts from 0 at exec.
 SHOW = """
 import sys
 from pathlib import Path
@@ -18,8 +18,8 @@ status = Path("/proc/self/status").read_text()
 print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
 """
 
-# What Python and numpy hold at most. The process has more: the interpreter, the libraries, and
-# holes between pieces of different sizes, which are not the same twice.
+# The most that Python and numpy hold. The process has more: the interpreter, the libraries, and
+# holes between allocations of different sizes, which vary from run to run.
 HELD = """
 import sys, tracemalloc
 tracemalloc.start()
@@ -29,17 +29,17 @@ print(tracemalloc.get_traced_memory()[1])
 """
 
 LIMIT_MB = 150.0
-# The same batches, but not the same layout: a batch has 2**18 frames, and where each is a run of
-# its own in RAM, nine columns of runs are as long as those of frames: 19 MB to the 43 that are
-# held anyway. Four times the size would be four times the memory, if it counted.
+# The batches are the same, but not their layout: a batch has 2**18 frames, and if each is a run of
+# its own in RAM, nine columns of runs are as long as those of frames: 19 MB on top of the 43 that
+# are held anyway. If size mattered, four times the size would take four times the memory.
 SAME = 1.45
 RUNS = 3  # peaks hardly vary
-# What has to stay free beside the target, in MiB.
+# How much has to stay free besides the target, in MiB.
 SPARE = 3072
 
 
 def peak(plan: Plan) -> list[Row]:
-    """Show 1, 4 and 16 GiB of anonymous memory, and as much of one file that is mapped often."""
+    """Show 1, 4 and 16 GiB of anonymous memory, and as much of one file mapped repeatedly."""
     rows = []
     for kind, what in (("anon", "dense"), ("file", "one file mapped often")):
         sizes = [plan.mib(gib) for gib in (1, 4, 16)]
@@ -49,7 +49,7 @@ def peak(plan: Plan) -> list[Row]:
                 got[mib], held[mib] = peaks(kind, mib)
         names = {mib: f"peak memory of show, {what}, {size(mib)}" for mib in sizes}
         for mib in sizes:
-            why = "" if mib in got else f"the machine has not {size(mib)} to spare"
+            why = "" if mib in got else f"the machine does not have {size(mib)} to spare"
             rows.append(Row(names[mib], "", "MB", got.get(mib, ()),
                             limit=Limit(LIMIT_MB, Of.WORST), missing=why))
         if sizes[2] in got:
@@ -65,7 +65,7 @@ def fits(kind: str, mib: int) -> bool:
 
 
 def peaks(kind: str, mib: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    # MB of each run of the command: of the process, and of what was held.
+    # MB for each run of the command: of the process, and held.
     with own("populated", kind, mib) as pid:
         whole, held = (
             [int(output([sys.executable, "-c", script, str(pid)])) for _ in range(RUNS)]

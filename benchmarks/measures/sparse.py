@@ -1,4 +1,4 @@
-"""A process that has reserved much and touched little: the work is that of finding pages."""
+"""A process that has reserved much and touched little: the cost is that of finding pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TOUCHED = "1000 scattered pages"
 
 
 def sparse(plan: Plan) -> list[Row]:
-    """Account for 16 TiB with 1000 pages; the C loop takes seconds, and is run once."""
+    """Account for 16 TiB with 1000 pages; the C loop takes seconds and is run only once."""
     tib = 16 // plan.scale
     with start("reservation", tib) as target:
         loop = (pagemap_loop(target.pid),)

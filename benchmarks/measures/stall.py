@@ -1,4 +1,4 @@
-"""What a reader does to the target: the longest read, and a mapping thread's worst wait."""
+"""How much a reader disturbs the target: the longest read, and a mapping thread's worst wait."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BUDGET_MS = 5.0
 
 
 def stall(plan: Plan) -> list[Row]:
-    """Walk 6 GiB while a thread of the target maps and unmaps, and read smaps_rollup likewise."""
+    """Walk 6 GiB while a thread of the target maps and unmaps, and then read its smaps_rollup."""
     mib = plan.mib(6)
     reads: list[float] = []
     rollups: list[float] = []
@@ -38,7 +38,7 @@ def stall(plan: Plan) -> list[Row]:
 
 
 def watched(target: Running, waits: list[float], work: Callable[[], object]) -> float:
-    """Do ``work``; add the mapping thread's worst wait meanwhile (ms), return the seconds."""
+    """Do ``work``, append the mapping thread's worst wait during it (ms), return its seconds."""
     target.tell("stall")
     took = timed(work)
     waits.append(target.tell("stall")["worst_ns"] / 1e6)
@@ -51,7 +51,7 @@ def longest(pid: int) -> float:
 
 
 def read_rollups(pid: int, seconds: float, longest_ms: list[float]) -> None:
-    # Again and again for as long as the walk took: the worst wait has equal chances.
+    # Repeatedly, for as long as the walk took, so that the worst wait is as likely to occur.
     end = time.perf_counter() + seconds
     took: list[float] = []
     while not took or time.perf_counter() < end:

@@ -28,14 +28,14 @@ _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = 1, 2, 3, 4, 5, 6, 7
 _VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR, _DATASEC = 9, 10, 11, 12, 13, 14, 15
 _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = 16, 17, 18, 19
 
-# How deep types may nest, or name one another, in any kernel: twice what its own check allows
+# How deep types may nest or refer to one another: twice what the kernel's own check allows
 # (kernel/bpf/btf.c, MAX_RESOLVE_DEPTH).
 _DEEPEST = 64
 
 _TRANSPARENT = frozenset((_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG))
 
-# Every type is three words, then this many fixed words and words per vlen, by kind. A kind newer
-# than ENUM64 has a length we cannot know, so the index stops there with an error.
+# Every type is three words, then this many fixed words and words per vlen, by kind. We cannot know
+# the length of a kind newer than ENUM64, so the index stops there with an error.
 _EXTRA_WORDS = {
     _INT: (1, 0),
     _PTR: (0, 0),
@@ -65,12 +65,12 @@ _FIXED += np.int32(3)
 
 @dataclass(frozen=True)
 class Member:
-    """Say where a struct member lies.
+    """The position of a struct member.
 
-    ``offset`` bytes from the start of the struct to the member; for a bit field to the byte that
-    holds its first bit, ``bit`` (0-7) being the place in that byte and ``bits`` its width (0 for
-    an ordinary member). ``size`` bytes, of the whole array for an array; ``count`` elements (1
-    when the member is no array, 0 for a flexible array).
+    ``offset`` is in bytes from the start of the struct; for a bit field it is that of the byte with
+    its first bit, ``bit`` (0-7) the position in that byte and ``bits`` its width (0 for an ordinary
+    member). ``size`` is in bytes, for an array that of the whole array; ``count`` is the number of
+    elements (1 if the member is not an array, 0 for a flexible array).
     """
 
     offset: int
@@ -101,18 +101,18 @@ class _Found(NamedTuple):
 
 
 class Btf:
-    """Read one little-endian BTF blob, such as /sys/kernel/btf/vmlinux, read or mapped.
+    """A little-endian BTF blob, such as /sys/kernel/btf/vmlinux, read or mapped.
 
-    Raises SourceUnavailable when ``data`` is no BTF or is cut short, and, here or in any method,
+    Raises SourceUnavailable when ``data`` is not BTF or is truncated and, here or in any method,
     when it meets a kind of type that is newer than this reader, a reference to a type or name that
-    does not exist, or a type that contains itself. Types are indexed only as far as they are asked
-    for: what matters to us lies in the first eighth of a kernel's.
+    does not exist, or a type that contains itself. Types are indexed only as far as needed: those
+    that matter to us are in the first eighth of a kernel's.
     """
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
         self._data, (first, last), self._strings = data, *_sections(data)
         self._words = np.frombuffer(data, "<u4", (last - first) // 4, first)
-        # the word where each type begins, [0] stands for void; where the next one does
+        # The word where each type begins, with [0] standing for void; where the next one begins.
         self._starts: I32 = np.zeros(1, np.int32)
         self._reached = 0
         self._structs: dict[str, int] = {}
@@ -122,14 +122,14 @@ class Btf:
 
     @property
     def types(self) -> int:
-        """Count the types, without void."""
+        """Return the number of types, not counting void."""
         self._index(len(self._words))
         return len(self._starts) - 1
 
     def size(self, name: str) -> int:
-        """Return the bytes of struct, union, enum, integer or typedef ``name``.
+        """Return the size of struct, union, enum, integer or typedef ``name`` in bytes.
 
-        Raises NotInBtf when the kernel has no such type.
+        Raises NotInBtf if the kernel has no such type.
         """
         if name not in self._sizes:
             self._sizes[name] = self._find_size(name)
@@ -142,7 +142,7 @@ class Btf:
         raise NotInBtf(f"type {name}")
 
     def has(self, struct_name: str, path: str = "") -> bool:
-        """Tell whether the kernel has that struct and, with ``path``, that member."""
+        """Return whether the kernel has that struct and, with ``path``, that member."""
         try:
             self.member(struct_name, path) if path else self._struct(struct_name)
         except NotInBtf:
@@ -150,16 +150,16 @@ class Btf:
         return True
 
     def offset(self, struct_name: str, path: str) -> int:
-        """Return the bytes from the start of ``struct_name`` to member ``path`` ("a.b.c").
+        """Return the offset of member ``path`` ("a.b.c") in ``struct_name``, in bytes.
 
-        Anonymous structs and unions are looked through. Raises NotInBtf when it does not exist.
+        It also finds members of anonymous structs and unions. Raises NotInBtf if there is none.
         """
         return self.member(struct_name, path).offset
 
     def member(self, struct_name: str, path: str) -> Member:
-        """Return the place of member ``path`` of a struct or union; see Member.
+        """Return the position of member ``path`` in a struct or union; see Member.
 
-        Raises NotInBtf when it does not exist.
+        Raises NotInBtf if it does not exist.
         """
         if (struct_name, path) not in self._places:
             self._places[struct_name, path] = self._member(struct_name, path)
@@ -173,17 +173,17 @@ class Btf:
                 raise NotInBtf(f"member {path} in {struct_name}")
             found, bit, type_id = step, bit + step.bit, step.type_id
         place = Member(bit // 8, self._sizeof(type_id), bit % 8, found.bits)
-        # The integer that holds a bit field may reach beyond the struct; its bits may not.
+        # The integer that holds a bit field may extend beyond the struct; its bits may not.
         bits = found.bits or 8 * place.size
         if bit + bits > 8 * self._sizeof(self._struct(struct_name)):
-            raise _refuse(f"{struct_name}.{path} lies outside its struct")
+            raise _refuse(f"{struct_name}.{path} is outside its struct")
         array = self._type(self._resolve(type_id))
         if array.kind != _ARRAY:
             return place
         return replace(place, count=int(self._words[array.body + 2]))
 
     def enumerators(self, name: str) -> dict[str, int]:
-        """Return {enumerator: value} of enum ``name``; raises NotInBtf when it is missing."""
+        """Return {enumerator: value} of enum ``name``; raises NotInBtf if there is none."""
         for type_id in self._by_name(name):
             enum = self._type(type_id)
             if enum.kind in (_ENUM, _ENUM64):
@@ -193,10 +193,10 @@ class Btf:
     def enumerator(self, name: str) -> int:
         """Return the value of ``name`` in whichever enum has it, named or not.
 
-        Raises NotInBtf when no enum of at most 32 bits has it.
+        Raises NotInBtf if no enum of at most 32 bits has it.
         """
-        # A hit is some word equal to the name's offset: it counts only where an ENUM record covers
-        # it at a place that holds names.
+        # A hit is any word equal to the name's offset: it counts only if it is where an ENUM record
+        # keeps a name.
         for at in np.flatnonzero(self._words == self._name_offset(name)).tolist():
             self._index(at + 1)
             type_id = int(np.searchsorted(self._starts[1:], at, "right"))
@@ -219,7 +219,7 @@ class Btf:
     # -- types by id ----------------------------------------------------------------------------
 
     def _index(self, upto: int) -> None:
-        # Find where the types begin, at least as far as word `upto`.
+        # Finds where types begin, at least up to word `upto`.
         parts = [self._starts]
         while self._reached < min(upto, len(self._words)):
             starts, self._reached = _piece(self._words, self._reached)
@@ -228,7 +228,7 @@ class Btf:
             self._starts = np.concatenate(parts)
 
     def _index_more(self) -> bool:
-        # As much again, so that the copies of a growing index come to no more than its length.
+        # As much again, so that copying the growing index costs no more than its final length.
         before = self._reached
         self._index(2 * before)
         return self._reached > before
@@ -263,8 +263,8 @@ class Btf:
         raise _endless()
 
     def _find(self, type_id: int, name: int) -> _Found | None:
-        # Looks through anonymous structs and unions, each once: seeing one again adds no names, and
-        # one that contains itself would never end.
+        # Searches anonymous structs and unions too, each once: a second time finds no new names,
+        # and one that contains itself would never end.
         waiting, seen = [(type_id, 0)], set()
         while waiting:
             here, base = waiting.pop()
@@ -295,12 +295,12 @@ class Btf:
     def _string(self, offset: int) -> str:
         first, last = self._strings
         if first + offset >= last:
-            raise _refuse(f"it refers to byte {offset} of only {last - first} bytes of names")
+            raise _refuse(f"it refers to name byte {offset}, but has only {last - first}")
         return decode_name(self._data[first + offset : self._data.find(b"\0", first + offset)])
 
     def _name_offset(self, name: str) -> int:
-        # The string section holds every name once, so the first hit is the only one. 0 is the
-        # empty name: what every anonymous type has, and so not an answer.
+        # The string section holds every name once, so the first hit is the only one. 0 is the empty
+        # name, which every anonymous type has, so it is not an answer.
         first, last = self._strings
         at = self._data.find(b"\0" + name.encode() + b"\0", first, last)
         if at < 0 or not name:
@@ -308,7 +308,7 @@ class Btf:
         return at + 1 - first
 
     def _by_name(self, name: str) -> Iterator[int]:
-        # The ids, ascending; more is indexed only where those found so far did not do.
+        # The ids, ascending; more types are indexed only if the ids so far were not enough.
         offset, seen = np.uint32(self._name_offset(name)), 1
         while seen < len(self._starts) or self._index_more():
             here = self._starts[seen:]
@@ -330,7 +330,7 @@ class Btf:
                 typedef = typedef or type_id
         if not typedef:
             raise NotInBtf(f"struct {name}")
-        # of an anonymous struct, such as pgd_t
+        # a typedef of an anonymous struct, such as pgd_t
         return self._resolve(typedef)
 
 
@@ -339,45 +339,45 @@ def _refuse(why: str) -> SourceUnavailable:
 
 
 def _endless() -> SourceUnavailable:
-    return _refuse("it has types that contain or name themselves")
+    return _refuse("it has types that contain or refer to themselves")
 
 
 def _size(found: _Type) -> int:
-    # Bytes of a type that is neither an array nor a typedef of one.
+    # The size in bytes of a type that is neither an array nor a typedef of one.
     if found.kind == _PTR:
         return 8
     return 0 if found.kind in (0, _FWD, _FUNC, _FUNC_PROTO) else found.size_or_type
 
 
 def _sections(data: bytes | mmap.mmap) -> tuple[tuple[int, int], tuple[int, int]]:
-    # (first, last) byte of the types, and of the strings.
+    # The (first, last) byte of the types and of the strings.
     if len(data) < _HEADER.size:
         raise _refuse(f"the blob has {len(data)} bytes, less than a BTF header")
     magic, version, _, header, type_at, type_len, str_at, str_len = _HEADER.unpack_from(data)
     if magic != _MAGIC or version != 1:
-        raise _refuse(f"no BTF version 1: it begins with {data[:4].hex()}, not 9feb01")
+        raise _refuse(f"not BTF version 1: it begins with {data[:4].hex()}, not 9feb01")
     types, strings = header + type_at, header + str_at
     ends = (types + type_len, strings + str_len)
     if max(ends) > len(data) or type_len % 4:
-        raise _refuse(f"the BTF is cut short: {len(data)} bytes of {max(ends)}")
+        raise _refuse(f"the BTF is truncated: {len(data)} bytes of {max(ends)}")
     if not str_len or data[ends[1] - 1 : ends[1]] != b"\0":
         raise _refuse("its string section does not end with a zero byte")
     return (types, ends[0]), (strings, ends[1])
 
 
-_PIECE = 1 << 15  # words whose columns stay in the cache
+_PIECE = 1 << 15  # so many words that their columns fit in the cache
 
 
 def _piece(words: U32, at: int) -> tuple[I32, int]:
-    # The words where types begin in the piece that begins with one at `at`, and the next one after
-    # it. Where a type begins depends on the length of the one before, so somebody must follow the
-    # chain. Python follows only every eighth link (31 ms for 10^5 types when it follows all, a
-    # third so); numpy, which has for every word "the next type if one began here", fills in the
-    # others.
+    # The words where types begin in the piece that starts at `at`, where a type begins; and where
+    # the first type after it begins. That depends on the length of the type before, so the chain
+    # has to be followed link by link. Python follows only every eighth link (following all would
+    # take 31 ms for 10^5 types, this takes a third of that); numpy, which knows for every word
+    # where the next type would begin if one began here, fills in the others.
     length = _lengths(words, at)
     size = len(length)
     jumps = [np.minimum(np.arange(size, dtype=np.int32) + length, size)]
-    jumps[0] = np.append(jumps[0], np.int32(size))  # the end leads to itself
+    jumps[0] = np.append(jumps[0], np.int32(size))  # the end links to itself
     for _ in range(3):
         jumps.append(jumps[-1].take(jumps[-1]))
     starts = _follow(jumps, size)
@@ -388,7 +388,7 @@ def _piece(words: U32, at: int) -> tuple[I32, int]:
 
 
 def _follow(jumps: list[I32], size: int) -> I32:
-    # Every type of a piece that begins with one: jumps are of 1, 2, 4 and 8 links.
+    # Every type in a piece that starts with one; `jumps` holds jumps over 1, 2, 4 and 8 links.
     leap, at, leaps = jumps[-1].data, 0, []
     while at < size:
         leaps.append(at)
@@ -402,12 +402,12 @@ def _follow(jumps: list[I32], size: int) -> I32:
 
 
 def _lengths(words: U32, first: int) -> I32:
-    # i32: how many words the type has that begins at each of the words from first on. Its second
-    # word is vlen (16 bits) and kind (5 bits of the top byte).
+    # i32: for each word from `first` on, how many words a type that begins there has. Its second
+    # word holds vlen (16 bits) and kind (5 bits of the top byte).
     info = words[first + 1 : first + 1 + _PIECE]
     kind = info.view(np.uint8)[3::4] & np.uint8(31)
     length = np.empty(min(len(words) - first, _PIECE), np.int32)
-    length[len(info) :] = 3  # a last word, without a second: too long, as _check_types will see
+    length[len(info) :] = 3  # the last word has no second word: _check_types finds it too long
     here = length[: len(info)]
     np.multiply(_EACH.take(kind), info.view(np.uint16)[::2], out=here, casting="unsafe")
     here += _FIXED.take(kind)
@@ -415,7 +415,7 @@ def _lengths(words: U32, first: int) -> I32:
 
 
 def _check_types(words: U32, starts: I32, after: int) -> None:
-    # not np.unique: its first call imports numpy.ma, 15 ms
+    # Not np.unique: its first call imports numpy.ma, which takes 15 ms.
     infos = words[np.minimum(starts + 1, len(words) - 1)]
     kinds = np.flatnonzero(np.bincount((infos >> 24 & 31).astype(np.intp)))
     unknown = set(kinds.tolist()) - set(_EXTRA_WORDS)

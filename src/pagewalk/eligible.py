@@ -1,9 +1,9 @@
-"""Which VMAs may get huge pages: smaps' THPeligible, worked out from the kernel's own rule. No I/O.
+"""Which VMAs may get huge pages: THPeligible of smaps, computed by the kernel's own rule. No I/O.
 
 The rule is thp_vma_allowable_orders() (mm/huge_memory.c, up to 6.7 hugepage_vma_check). It is
-policy: what the machine's settings, the process and the VMA's flags, size and place allow. It
-changes with most releases, so for those outside KNOWN nothing is claimed. An order is the power of
-two of a size in base pages; a mask has bit n set for order n.
+policy: what the machine's settings, the process and the VMA's flags, size and address allow. It
+changes with most releases, so for those outside KNOWN we claim nothing. The order of a size is its
+base-2 logarithm in base pages; a mask has bit n set for order n.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pagewalk.pages import I64, U64, Bool
 from pagewalk.proc.hugepages import Policy
 
 KNOWN = ((6, 1), (6, 18))
-BY_SIZE = (6, 8)  # the settings of each size
-MASKED = (6, 17)  # shmem's orders are among those that fit
+BY_SIZE = (6, 8)  # there are settings for each size
+MASKED = (6, 17)  # shmem's orders are limited to those that fit
 EXCEPT_ADVISED = (6, 18)  # a process may have huge pages disabled except with MADV_HUGEPAGE
 UNKNOWN = -1
 PAGE_SHIFT, PMD_ORDER, PUD_ORDER = 12, 9, 18
@@ -68,14 +68,14 @@ def eligible(of: Mappings, policy: Policy | None, facts: Facts) -> I64:
 
 
 def fitting(of: Mappings, anon: Bool, release: tuple[int, int]) -> U64:
-    """Return the mask (u64) of the orders up to the largest that fits into each VMA."""
+    """Return the mask (u64) of all orders up to the largest that fits in each VMA."""
     start, end = of.vma.start, of.vma.end
     special = ~anon & (of.vma.file != 0)
     special &= of.vma.flags & np.uint64(VM_PFNMAP | VM_MIXEDMAP) != 0
     fits = np.zeros(len(start), np.uint64)
     for order in (*FILE_ORDERS, PUD_ORDER):
         size = np.uint64(1 << PAGE_SHIFT + order)
-        # thp_vma_suitable_order: the last aligned block, aligned in the file as well
+        # thp_vma_suitable_order: the last aligned block, which must be aligned in the file too
         block = np.where(end >= size, end - size, np.uint64(0)) & ~(size - np.uint64(1))
         suits = (block >= start) & (block + size <= end) & (end - start >= size)
         suits &= anon | ((start - of.vma.offset) & (size - np.uint64(1)) == 0)
@@ -98,7 +98,7 @@ def anonymous(
         mask = np.full(len(flags), by_word.get("always", 0), np.uint64)
         mask[advised] |= np.uint64(by_word.get("madvise", 0))
         mask[wanted] |= np.uint64(by_word.get("inherit", 0))
-    # A stack that exec is about to move.
+    # A stack that exec is about to move (vma_is_temporary_stack).
     moving = (flags & np.uint64(VM_GROWSDOWN) != 0) & (
         flags & np.uint64(INCOMPLETE_STACK) == np.uint64(INCOMPLETE_STACK)
     )
@@ -114,7 +114,7 @@ def shmem(
     force = policy.shmem == "force"
     top = (of.mount == MOUNT_ALWAYS) | force
     top |= ((of.mount == MOUNT_ADVISE) | (of.mount == MOUNT_WITHIN_SIZE)) & advised
-    # Whether the page lies within the object is not checked here.
+    # Whether the page is within the object's size is not checked here.
     unknown = (of.mount == MOUNT_WITHIN_SIZE) & ~top
     mask = np.where(top, np.uint64(1 << PMD_ORDER), np.uint64(0))
     if policy.shmem_orders:

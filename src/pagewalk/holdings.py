@@ -1,4 +1,4 @@
-"""What a process holds but does not map, and what comes back when it ends. No I/O."""
+"""Memory that a process holds without mapping it, and what is freed when it ends. No I/O."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pagewalk.walking import Walk
 
 NO_PAGE_MAPCOUNT = Withheld(
     "distinct, freed",
-    "this kernel keeps no mapcount of the pages of large folios (CONFIG_NO_PAGE_MAPCOUNT)",
+    "this kernel keeps no mapcounts for pages of large folios (CONFIG_NO_PAGE_MAPCOUNT)",
     partial=False,
 )
 
 
 class Holding(NamedTuple):
-    """An object of memory that a process holds.
+    """A memory object that a process holds.
 
-    ``resident`` bytes of it are in RAM, of which the process maps ``mapped`` and not ``unmapped``;
-    ``ends``: whether it ends with the process, None where that cannot be told.
+    Of its ``resident`` bytes in RAM the process maps ``mapped`` and does not map ``unmapped``.
+    ``ends`` says whether it ends with the process, None if that is not known.
     """
 
     name: str
@@ -34,23 +34,23 @@ class Holding(NamedTuple):
 
 
 def holdings(vmas: VMAs, outcome: Outcome, mapped: I64) -> list[Holding]:
-    """Return the objects a process holds, those with the most unmapped bytes first.
+    """Return the objects that a process holds, those with the most unmapped bytes first.
 
-    ``mapped`` are i64 bytes by VMA, each page of an object counted once.
+    ``mapped`` is i64 bytes by VMA, with each page of an object counted once.
     """
     found = []
     for held, ends in outcome.objects:
         here = int(mapped[rows_of(vmas, held)].sum())
-        # A running process may have mapped more meanwhile.
+        # A running process may have mapped more in the meantime.
         unmapped = max(held.resident - here, 0)
         found.append(Holding(held.name, held.resident, here, unmapped, ends))
     return sorted(found, key=lambda row: (-row.unmapped, -row.resident, row.name))
 
 
 def freed(vmas: VMAs, outcome: Outcome, held: Held) -> I64 | None:
-    """Return the bytes of each VMA that come back when the process ends.
+    """Return the bytes of each VMA that are freed when the process ends.
 
-    None if it has pages to itself of an object of which it is not known whether it ends with it.
+    None if the process has private use of pages of an object that may or may not end with it.
     """
     known, ends = np.zeros(len(vmas), bool), np.zeros(len(vmas), bool)
     for each, answer in outcome.objects:
@@ -67,7 +67,7 @@ def rows_of(vmas: VMAs, held: Object) -> Bool:
 
 
 def held_columns(walk: Walk, held: Held) -> dict[str, I64 | None]:
-    """Return the columns distinct and freed of a consumed walk."""
+    """Return the columns ``distinct`` and ``freed`` for a consumed walk."""
     if not walk.frames:
         return {"distinct": None, "freed": None}
     if walk.facts.average_mapcounts:
@@ -77,10 +77,10 @@ def held_columns(walk: Walk, held: Held) -> dict[str, I64 | None]:
 
 
 class ObjectsHeld(NamedTuple):
-    """The objects that a process holds (``rows``), None where its pages cannot be told apart.
+    """The objects that a process holds (``rows``), None if its pages cannot be told apart.
 
-    ``unmapped`` are the bytes that it does not map, None where an object may be missing; ``more``
-    those of them that end with the process, None where that cannot be told.
+    ``unmapped`` is the bytes that it does not map, None if an object may be missing; ``more`` is
+    how many of those are freed when the process ends, None if that is not known.
     """
 
     rows: list[Holding] | None
@@ -88,14 +88,14 @@ class ObjectsHeld(NamedTuple):
     more: int | None
 
     def freed(self, mapped: int | None) -> int | None:
-        """Return the bytes that come back in all; ``mapped`` are those in VMAs."""
+        """Return all bytes that are freed when it ends; ``mapped`` are those in VMAs."""
         return None if mapped is None or self.more is None else mapped + self.more
 
 
 def objects_held(walk: Walk, mapped: Held | I64) -> ObjectsHeld:
     """Return the objects that the process of a consumed walk holds.
 
-    ``mapped`` is what Held found, or, where no frame was looked at, the i64 bytes of each VMA.
+    ``mapped`` is what Held found or, if no frames were read, the i64 bytes of each VMA.
     """
     pages = mapped.objects if isinstance(mapped, Held) else told_apart(walk.vmas, mapped)
     if not (walk.covered == walk.vmas.size.astype(np.int64)).all():
@@ -111,8 +111,8 @@ def objects_held(walk: Walk, mapped: Held | I64) -> ObjectsHeld:
 
 
 def told_apart(vmas: VMAs, mapped: I64) -> I64 | None:
-    # Each page of an object is counted once if no two VMAs map the same part of it and no private
-    # mapping has copies of its own; else None.
+    # Each page of an object is counted once only if no two VMAs map the same part of it and no
+    # private mapping has copies of its own; else None.
     rows = np.flatnonzero(np.isin(vmas.backing, (Backing.SHMEM.value, Backing.HUGETLB.value)))
     private = vmas.perms[rows] & SHARED == 0
     order = rows[np.lexsort((vmas.offset[rows], vmas.inode[rows], vmas.dev[rows]))]

@@ -1,13 +1,13 @@
-"""A Ctrl-C ends the program at once, wherever there is nothing to put back.
+"""Make Ctrl-C end the program at once wherever there is nothing to put back.
 
 A KeyboardInterrupt would have to propagate through whatever is running, and some code swallows it:
 initialising a C extension turns it into an ImportError, numpy takes it for a missing attribute.
-Where something has to be put back first, commands.put_back makes Ctrl-C raise one for that time.
+Where something has to be put back first, commands.put_back lets Ctrl-C raise one meanwhile.
 """
 
 import os
 
-# Already loaded, whereas the module signal takes some milliseconds.
+# This module is already loaded; importing signal would take some milliseconds.
 from _signal import (  # type: ignore[import-not-found]
     SIGINT,
     default_int_handler,
@@ -19,7 +19,7 @@ INTERRUPTED = "interrupted; nothing was changed"
 
 
 def end_at_once() -> None:
-    """Let SIGINT end the program from now on, with exit code 130, unless SIGINT is ignored."""
+    """Make SIGINT end the program with exit code 130 from now on, unless SIGINT is ignored."""
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, leave)
 

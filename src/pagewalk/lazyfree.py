@@ -1,8 +1,8 @@
 """How much memory a process gave up with MADV_FREE, found quickly enough for the first screen.
 
-Such a page is anonymous, and neither its entry nor its folio is dirty (smaps' LazyFree; smaps.py
-counts it from all pages). Most anonymous memory has dirty entries, so only the frames of the others
-are looked at.
+Such a page is anonymous, and neither its entry nor its folio is dirty (LazyFree of smaps, which
+smaps.py counts from all pages). Most anonymous memory has dirty entries, so we look only at the
+frames of the rest.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _CLEAN = np.uint32((Flag.PRESENT | Flag.DIRTY | Flag.SPECIAL).value)
 
 
 def with_lazyfree(table: Table, source: Source) -> Table:
-    """Return ``table``, of a walk of ``source``, with the column lazyfree (i64 bytes).
+    """Return ``table``, from a walk of ``source``, with the column lazyfree (i64 bytes).
 
-    It is returned unchanged if the source reads no page tables or no frames. Raises what walking
+    It is returned unchanged if the source reads no page tables or no frames. Raises whatever a walk
     raises.
     """
     if not source.tables or source.frames is None or not table.walk.frames:
         return table
-    # It is 0 on a machine where nobody has called MADV_FREE since boot.
+    # It is 0 if no process has called MADV_FREE since boot.
     count = len(table.vmas)
     column = by_vma(source, table.vmas) if lazily_freed() else np.zeros(count, np.int64)
     return table._replace(
@@ -38,7 +38,7 @@ def with_lazyfree(table: Table, source: Source) -> Table:
 
 
 def by_vma(source: Source, vmas: VMAs) -> I64:
-    """Return the bytes of lazyfree pages (i64) of each VMA."""
+    """Return the bytes of lazyfree pages (i64) in each VMA."""
     column = np.zeros(len(vmas), np.int64)
     frames = source.frames
     assert frames is not None

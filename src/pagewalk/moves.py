@@ -1,9 +1,8 @@
-"""By how much amounts moved while they were read, VMA by VMA. No I/O.
+"""How much amounts moved while they were read, VMA by VMA. No I/O.
 
 There are three readings: two by one reader and, between them, one by the other (smaps and our own
-walk, either way round). A VMA that looks the same to the first reader both times held still, as far
-as can be told; for one that does not, the other's reading is a third sample of an amount that
-moves.
+walk, either way round). A VMA that looks the same to the first reader both times did not change, as
+far as we can tell; for one that does not, the other's reading is a third sample of a moving amount.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ FIELDS = {
 
 
 class Reading(NamedTuple):
-    """What was read of each VMA: its edges (u64 bytes), its columns (i64 bytes, None if untold)."""
+    """What was read of each VMA: its edges (u64) and columns (i64 bytes, None if not reported)."""
 
     start: U64
     end: U64
@@ -35,9 +34,9 @@ class Reading(NamedTuple):
 class Moves(NamedTuple):
     """Three readings side by side; each VMA that occurs in any of them has a number.
 
-    ``rows`` i64 are the numbers of each reading's VMAs; ``alone`` bool, by number, marks VMAs that
-    are not in all three; ``own`` bool those whose edges or Rss moved, which no other process
-    causes.
+    ``rows`` (i64) are the numbers of each reading's VMAs. By number, ``alone`` (bool) marks VMAs
+    that are not in all three, and ``own`` (bool) those whose edges or Rss moved, which no other
+    process can cause.
     """
 
     readings: tuple[Reading, Reading, Reading]
@@ -47,10 +46,10 @@ class Moves(NamedTuple):
 
 
 class Shift(NamedTuple):
-    """Bytes by which an amount moved, the moves of single VMAs added up.
+    """How far an amount moved, in bytes, summed over VMAs.
 
-    ``own`` counts VMAs whose edges or Rss moved, ``others`` those that only other processes
-    changed, by mapping the same pages.
+    ``own`` is the number of VMAs whose edges or Rss moved, ``others`` of those that only other
+    processes changed, by mapping the same pages.
     """
 
     own: int
@@ -77,7 +76,7 @@ def of_table(table: Table) -> Reading:
 
 
 def compare(first: Reading, last: Reading, other: Reading) -> Moves:
-    """Return two readings by one reader and, side by side with them, the ``other``'s in between."""
+    """Align two readings by one reader with the ``other`` reader's in between."""
     readings = (first, last, other)
     rows, count = align(*((reading.start, reading.end) for reading in readings))
     alone = np.zeros(count, bool)
@@ -110,9 +109,9 @@ def align(*edges: tuple[U64, U64]) -> tuple[tuple[I64, I64, I64], int]:
 
 
 def shift(moves: Moves | None, column: str) -> Shift:
-    """Return by how much ``column`` moved: for each VMA that did, how far its readings are apart.
+    """Return how far ``column`` moved: the spread of its readings, for each VMA that changed.
 
-    If a reader does not tell the column, nothing is known to have moved.
+    If a reader does not report the column, nothing is known to have moved.
     """
     if moves is None or not (which := moved(moves, column) | moves.alone).any():
         return STILL
@@ -133,7 +132,7 @@ def moved(moves: Moves, column: str) -> Bool:
 
 
 def at(moves: Moves, which: int, column: str) -> I64 | None:
-    # What one reading says, by number of VMA; 0 for a VMA that it does not have.
+    # One reading's values by VMA number, 0 for a VMA that it does not have.
     values = moves.readings[which].columns.get(column)
     if values is None:
         return None

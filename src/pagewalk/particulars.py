@@ -1,4 +1,4 @@
-"""The fields of smaps that are not amounts and cannot be added up: page sizes, THPeligible."""
+"""The fields of smaps that are not amounts and cannot be summed: page sizes, THPeligible."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ BASE_PAGES = (Backing.ANON, Backing.FILE, Backing.SHMEM, Backing.KERNEL, Backing
 
 NOT_TOLD = Withheld(
     "thp_eligible, and kernel_page_size of hugetlb memory and drivers",
-    "they are in the kernel's structs, which this source does not read; take --source ebpf",
+    "they are in the kernel's structs, which this source does not read; use --source ebpf",
     partial=False,
 )
 
 
 class Particulars(NamedTuple):
-    """One row a VMA.
+    """One row per VMA.
 
-    ``page_size`` i64 bytes, smaps' KernelPageSize (and, on this architecture, MMUPageSize);
-    ``thp_eligible`` i64, 1 or 0. UNKNOWN where withheld.
+    ``page_size`` (i64 bytes) is KernelPageSize of smaps (and, on this architecture, MMUPageSize);
+    ``thp_eligible`` (i64) is 1 or 0. Both are UNKNOWN where withheld.
     """
 
     page_size: I64
     thp_eligible: I64
 
     def size_of(self, row: int) -> int | None:
-        """Return the page size of a VMA, bytes, None where it is withheld."""
+        """Return the page size of a VMA in bytes, None where it is withheld."""
         return told(self.page_size, row)
 
     def eligible(self, row: int) -> int | None:
@@ -82,7 +82,7 @@ def page_sizes(of: Mappings, page_size: int) -> I64:
 def limits(of: Particulars) -> list[Withheld]:
     out = []
     if (of.page_size == UNKNOWN).any():
-        out.append(Withheld("kernel_page_size", "for some VMAs only their driver knows it",
+        out.append(Withheld("kernel_page_size", "for some VMAs only the driver knows it",
                             partial=False))
     if (of.thp_eligible == UNKNOWN).any():
         out.append(

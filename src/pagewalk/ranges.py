@@ -1,6 +1,6 @@
 """Arithmetic on sorted, half-open address ranges: pure, vectorised over ranges.
 
-A list of ranges is u64[n, 2], sorted, without overlap; touching ranges are allowed.
+Ranges are u64[n, 2], sorted, without overlap; adjacent ranges are allowed.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pagewalk.pages import I64, U64, Bool
 
 
 def join_near(starts: U64, ends: U64, gap: int) -> list[tuple[int, int]]:
-    """Return the ranges with those that leave no more than ``gap`` bytes between them joined."""
+    """Return the ranges, with those at most ``gap`` bytes apart joined."""
     return joined(starts, ends, starts[1:] - ends[:-1] > np.uint64(gap))
 
 
 def join_free(ranges: U64, others: U64, gap: int, free: int) -> list[tuple[int, int]]:
-    """Return ``ranges`` with those joined that leave no more than ``gap`` bytes between them.
+    """Return ``ranges``, with those at most ``gap`` bytes apart joined.
 
-    If none of ``others`` (u64, sorted) lies between them, it may be as many as ``free`` bytes.
+    If none of ``others`` (u64, sorted) is between two, they may be ``free`` bytes apart.
     """
     starts, ends = ranges[:, 0], ranges[:, 1]
     empty = np.searchsorted(others, starts[1:]) == np.searchsorted(others, ends[:-1])
@@ -28,7 +28,7 @@ def join_free(ranges: U64, others: U64, gap: int, free: int) -> list[tuple[int, 
 
 
 def joined(starts: U64, ends: U64, apart: Bool) -> list[tuple[int, int]]:
-    # The ranges, each joined with the one before it unless `apart` says otherwise.
+    # The ranges, each joined with the previous one unless marked in `apart`.
     if len(starts) == 0:
         return []
     heads = np.flatnonzero(np.append(True, apart))
@@ -37,13 +37,13 @@ def joined(starts: U64, ends: U64, apart: Bool) -> list[tuple[int, int]]:
 
 
 def reaching(ranges: U64, start: int, end: int) -> slice:
-    """Return the rows of ``ranges`` that reach into [``start``, ``end``)."""
+    """Return the rows of ``ranges`` that overlap [``start``, ``end``)."""
     first = np.searchsorted(ranges[:, 1], np.uint64(start), side="right")
     return slice(int(first), int(np.searchsorted(ranges[:, 0], np.uint64(end))))
 
 
 def inside(points: U64, ranges: U64) -> Bool:
-    """Return for each of ``points`` whether one of ``ranges`` holds it."""
+    """Return whether each of ``points`` is in one of ``ranges``."""
     if len(ranges) == 0:
         return np.zeros(len(points), bool)
     row = holder(points, ranges)
@@ -57,9 +57,9 @@ def holder(points: U64, ranges: U64) -> I64:
 
 
 def distinct(values: U64) -> U64:
-    """Return the different ``values``, ascending.
+    """Return the distinct ``values``, ascending.
 
-    As np.unique, whose first call imports numpy.ma: 15 ms on the way to every command's output.
+    Like np.unique, whose first call imports numpy.ma, which would cost every command 15 ms.
     """
     ordered = np.sort(values)
     new = np.ones(len(ordered), bool)
@@ -69,7 +69,7 @@ def distinct(values: U64) -> U64:
 
 
 def differing(before: U64, after: U64) -> int:
-    """Return how many ranges of ``before`` are not in ``after``, or the other way round if none."""
+    """Return how many ranges of ``before`` are not in ``after``; if none, the other way round."""
     if len(before) == len(after) and (before == after).all():
         return 0
     old, new = (set(map(tuple, ranges.tolist())) for ranges in (before, after))
@@ -77,7 +77,7 @@ def differing(before: U64, after: U64) -> int:
 
 
 def intersect(first: U64, second: U64) -> tuple[U64, I64, I64]:
-    """Return what both cover, cut at every edge of either, and each piece's row in both."""
+    """Return what both cover, split at every edge of either, and each piece's row in both."""
     if len(first) == 0 or len(second) == 0:
         none = np.zeros(0, np.int64)
         return np.zeros((0, 2), np.uint64), none, none
@@ -98,7 +98,7 @@ def overlapping(ranges: U64, others: U64) -> Bool:
 
 
 def union(ranges: U64) -> U64:
-    """Return what ``ranges`` (in any order) cover, sorted and joined where they touch."""
+    """Return what ``ranges`` (in any order) cover, sorted and joined where adjacent."""
     if len(ranges) == 0:
         return ranges
     ordered = ranges[np.argsort(ranges[:, 0], kind="stable")]
@@ -122,7 +122,7 @@ def without(ranges: U64, others: U64) -> U64:
 
 
 def gaps(covered: U64, start: int, end: int) -> U64:
-    """Return the parts of [``start``, ``end``) that ``covered`` leaves free."""
+    """Return the parts of [``start``, ``end``) that ``covered`` does not cover."""
     last = np.uint64(min(end, 2**64 - 1))
     low = np.concatenate([[np.uint64(start)], covered[:, 1]])
     high = np.concatenate([covered[:, 0], [last]])

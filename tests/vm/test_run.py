@@ -50,7 +50,7 @@ def test_a_result_is_read_from_the_exchange_directory(tmp_path: Path) -> None:
 
 def test_a_guest_that_went_off_early_is_an_error_with_its_last_words(tmp_path: Path) -> None:
     (tmp_path / "console").write_text("ok\nKernel panic - not syncing: no init\n")
-    with pytest.raises(VmtestError, match=r"went off before .* Kernel panic - not syncing"):
+    with pytest.raises(VmtestError, match=r"powered off before .* Kernel panic - not syncing"):
         read_result(tmp_path, 0.0)
 
 
