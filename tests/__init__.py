@@ -1,1 +1,1 @@
-"""The tests: this package's modules mirror src; tests/targets makes the processes to look at."""
+"""The tests: modules here mirror src; tests/targets provides the processes to look at."""

@@ -1,9 +1,9 @@
-"""VMAs, pages, a Table and the kernel's numbers, small enough to work out on paper.
+"""VMAs, pages, a Table and the kernel's numbers, small enough to check on paper.
 
 The address space, in base pages:
 
 =========  =====  ======  ====================================================================
-VMA        pages  perms   what is behind it
+VMA        pages  perms   contents
 =========  =====  ======  ====================================================================
 program        4  r-xp    two file pages, mapped once and by 3 processes; two absent
 [heap]         6  rw-p    anonymous: mapped once, by 2, a KSM page mapped by 4; swapped; absent 2
@@ -44,7 +44,7 @@ from pagewalk.walking import Walk
 PAGE, KIB = 4096, 1024
 THP = 512 * PAGE
 PROGRAM, HEAP, MEMFD, BIG = 0x40_0000, 0x60_0000, 0x7F00_0000_0000, 0x7F00_0020_0000
-# A file's name may hold anything but NUL; maps escapes the newline.
+# A file's name may hold any byte but NUL; maps escapes newlines.
 EVIL = "/tmp/a b\x1b[31m\\012c (deleted)"
 
 FACTS = Facts("x86_64", (6, 18), PAGE, 2, frozenset, lambda: False)
@@ -93,7 +93,7 @@ ROWS: list[Row] = [
 ]
 
 # What the kernel prints for these: RSS without the zero page (2072 KiB), and the PSS of
-# each VMA, 5461 + 7168 + 2048 + 2097152 bytes, cut to 5 + 7 + 2 + 2048 KiB.
+# each VMA, 5461 + 7168 + 2048 + 2097152 bytes, truncated to 5 + 7 + 2 + 2048 KiB.
 SMAPS = parse_smaps(
     b"""\
 00400000-00404000 r-xp 00001000 08:01 77   /usr/bin/program
@@ -135,7 +135,7 @@ THEIRS = Theirs(
         "VmSize": SIZE, "VmRSS": RSS, "RssAnon": ANON, "RssFile": 8 * KIB, "RssShmem": 4 * KIB,
         "VmSwap": 4 * KIB, "VmData": 24 * KIB, "VmStk": 4096 * KIB, "VmExe": 12 * KIB,
         "VmLib": 4 * KIB, "VmLck": 0, "HugetlbPages": 0,
-        # Seven tables in the tree, and one in reserve for the THP.
+        # Seven tables in the tree, and one deposited for the THP.
         "VmPTE": PAGE_TABLES + 4 * KIB,
     },
     statm={"size": SIZE, "resident": RSS, "shared": 12 * KIB, "data": 4120 * KIB},

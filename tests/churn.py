@@ -1,6 +1,6 @@
-"""Walk processes that map, unmap, fork and exec without a pause: what is refused, what cannot be.
+"""Walk processes that never stop mapping, forking and exec'ing; count refusals and impossible results.
 
-``python -m tests.churn 25000`` walks so often by each source, as root, and prints the figures.
+``python -m tests.churn 25000`` walks that many times by each source, as root, and prints figures.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from pagewalk.pages import Counts, Flag, Pages
 from pagewalk.walking import Walk
 from tests.targets import start
 
-# Mapping threads, forking threads and VMAs that stay, of each target.
+# Each target's number of mapping threads, forking threads and VMAs that stay.
 STORMS = ((2, 1, 3000), (3, 2, 100), (1, 3, 10))
 PARTS = ("anon", "file", "shmem", "zero", "special", "hugetlb", "device")
-# What a busy machine gets no time for is walked all the same.
+# The fewest walks of each target, however little time a busy machine leaves.
 LEAST = 12
-# How a walk is consumed: summed up, page by page, or counted.
+# How a walk is consumed: summed, page by page, or counted.
 WAYS = ("sums", "pages", "counts")
 
 
 @dataclass
 class Tally:
-    """How walks went: how many, those of processes that had ended, those that were partial; why
-    others were refused, and what was impossible."""
+    """The outcome of many walks: how many, of processes that had ended, partial; why others were
+    refused, and impossible results."""
 
     walks: int = 0
     ended: int = 0
@@ -49,7 +49,7 @@ class Tally:
 
 
 def walk_storms(source: str, seconds: float) -> Tally:
-    """Walk each target and its children in turn, for ``seconds`` in all and LEAST times each."""
+    """Walk each target and its children in turn, for ``seconds`` in all, LEAST times at least."""
     tally = Tally()
     for arguments in STORMS:
         with start("storm", *arguments) as running:
@@ -62,7 +62,7 @@ def walk_storms(source: str, seconds: float) -> Tally:
 def walk_family(
     pid: int, source: str, tally: Tally, *, until: float = inf, upto: float = inf
 ) -> None:
-    """Walk ``pid``, which stays, and its children, which do not, until a moment or a count."""
+    """Walk ``pid``, which stays, and its children, which do not, until a time or a count."""
     for way in cycle(WAYS):
         for member in (pid, *children(pid)):
             if monotonic() > until or tally.walks >= upto:
@@ -71,7 +71,7 @@ def walk_family(
 
 
 def walk_once(pid: int, source: str, way: str, tally: Tally, *, ends: bool) -> None:
-    """Walk ``pid`` and add how it went to ``tally``; ``ends``: it may end, or become another."""
+    """Walk ``pid`` and add the outcome to ``tally``; with ``ends`` it may exit or exec."""
     tally.walks += 1
     try:
         walked = pagewalk.walk(pid, source=source, frames=way != "counts")
@@ -90,7 +90,7 @@ def walk_once(pid: int, source: str, way: str, tally: Tally, *, ends: bool) -> N
 
 
 def plain(err: Exception) -> str:
-    # Without numbers, so that alike ones are counted together.
+    # Without numbers, so that similar errors are counted together.
     return f"{type(err).__name__}: {re.sub(r'[0-9]+', 'N', str(err))}"
 
 
@@ -107,7 +107,7 @@ def children(pid: int) -> list[int]:
 
 
 def wrong_amounts(table: Table) -> Iterator[str]:
-    """Yield what cannot be about the amounts of a walk."""
+    """Yield what is impossible about the amounts of a walk."""
     columns, vmas = table.columns, table.vmas
     if (vmas.start >= vmas.end).any() or (vmas.end[:-1] > vmas.start[1:]).any():
         yield "VMAs that are empty or overlap"
@@ -129,7 +129,7 @@ def wrong_amounts(table: Table) -> Iterator[str]:
 
 
 def wrong_pages(walked: Walk) -> Iterator[str]:
-    """Yield what cannot be about the pages of a walk."""
+    """Yield what is impossible about the pages of a walk."""
     told = np.zeros(len(walked.vmas), np.uint64)
     for batch in walked.batches:
         np.add.at(told, batch.vma, batch.size)
@@ -137,9 +137,9 @@ def wrong_pages(walked: Walk) -> Iterator[str]:
             continue
         start, end = walked.vmas.start[batch.vma], walked.vmas.end[batch.vma]
         if ((batch.addr < start) | (batch.addr + batch.size > end)).any():
-            yield "a page outside of its VMA"
+            yield "a page outside its VMA"
         if has_impossible_frame(batch):
-            yield "a frame that cannot be"
+            yield "an impossible frame"
     if (told > walked.vmas.size).any():
         yield "more pages than a VMA has"
 
@@ -151,7 +151,7 @@ def has_impossible_frame(pages: Pages) -> bool:
 
 @cache
 def highest_frame() -> int:
-    """Return the last frame of RAM; the kernel shows the addresses to root only."""
+    """Return the last frame of RAM; only root sees the addresses."""
     lines = Path("/proc/iomem").read_text().splitlines()
     ram = [line.split()[0] for line in lines if line.endswith(" : System RAM")]
     return max(int(span.split("-")[1], 16) for span in ram) >> 12

@@ -1,4 +1,4 @@
-"""What every test shares: the live tests' rule, and the machine's set-ups."""
+"""What all tests share: the rule for live tests, and the machine's set-ups."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["prepare"]
 
 
 def pytest_sessionstart() -> None:
-    """Let SIGTERM, as of timeout(1), end a run as Ctrl-C does: with everything put back."""
+    """Make SIGTERM, as from timeout(1), end a run like Ctrl-C, with everything put back."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -24,7 +24,7 @@ def pytest_sessionstart() -> None:
 def nothing_left(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """Fail if the live tests have changed the machine or left something on it."""
+    """Fail if the live tests have changed the machine or left anything behind."""
     if os.geteuid() or not any(item.get_closest_marker("live") for item in request.session.items):
         yield
         return
@@ -35,7 +35,7 @@ def nothing_left(
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip live tests for an ordinary user, unless PAGEWALK_LIVE=1 makes that a failure.
 
-    In CI a live test that cannot run is a failure: there they run, and say what is missing.
+    In CI a live test that cannot run is a failure: it runs anyway, and says what is missing.
     """
     if os.geteuid() == 0 or os.environ.get("PAGEWALK_LIVE") == "1":
         return
@@ -47,10 +47,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Skip in a guest what its old kernel cannot be made to do; on the host that is a failure.
+    """Skip in a guest what its old kernel cannot do; on the host that is a failure.
 
-    The targets and set-ups are made for the newest kernel, which runs here, or it would go unseen.
-    Nothing that a test runs may let numpy ask an enum: see plain_numbers.
+    The targets and set-ups are made for the newest kernel, which is the host's: a skip there would
+    go unnoticed. No test may make numpy look up attributes on an enum: see plain_numbers.
     """
     try:
         with plain_numbers.watched() as asked:
@@ -63,5 +63,5 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 
 
 def in_guest() -> bool:
-    """Return whether vmtest booted the kernel that runs here."""
+    """Return whether vmtest booted this kernel."""
     return "VMTEST_KERNEL" in os.environ

@@ -1,4 +1,4 @@
-"""The documents for people, and what is in them: code blocks, links, commands."""
+"""The documentation and what is in it: code blocks, links, commands."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def links(document: Path) -> list[str]:
 
 
 def anchors(document: Path) -> set[str]:
-    """Return what a link may name after ``#``: the headings, as the usual renderers spell them."""
+    """Return what a link may name after ``#``: the headings, as renderers usually spell them."""
     headings = re.findall(r"^#+ (.*)$", prose(document), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -49,7 +49,7 @@ def anchors(document: Path) -> set[str]:
 def commands(document: Path) -> Iterator[list[str]]:
     """Yield the words after ``pagewalk`` of every ``$ pagewalk ...`` line in a console block.
 
-    Of a pipe only the first part counts.
+    Only the first command of a pipe counts.
     """
     for kind in ("console", "text"):
         for block in blocks(document, kind):

@@ -1,8 +1,8 @@
-"""Feed every parser what nobody should write: python -m tests.fuzz [--inputs N] [PARSER...].
+"""Fuzz every parser: python -m tests.fuzz [--inputs N] [PARSER...].
 
-An input is a sample that was cut, spliced and changed, or made at random. A parser may return, or
-raise one of our own errors; any other exception, and more than PATIENCE_S of CPU time, is a fault.
-A run is repeated with its seed; the first input of each fault is printed, in hex.
+An input is a sample that was cut, spliced and changed, or is random. A parser may return, or raise
+one of our own errors; any other exception, or more than PATIENCE_S of CPU time, is a fault. The
+seed of a run repeats it; the first input of each fault is printed in hex.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from pagewalk.soft import SwapTypes
 from tests import samples
 
 PATIENCE_S = 5.0
-MEMORY = 2 << 30  # bytes that a parser may take beyond what the program has
+MEMORY = 2 << 30  # bytes that a parser may use in addition to what the program has
 
 
 class Parser(NamedTuple):
-    """What is fed: ``parse`` gets each of ``samples``, changed."""
+    """A parser to fuzz: ``parse`` gets mutations of each of ``samples``."""
 
     samples: tuple[bytes, ...]
     parse: Callable[[bytes], object]
 
 
-# What breaks parsers of text: blanks and line ends that are none, numbers at the edges.
+# What breaks parsers of text: characters that look like blanks or line ends, extreme numbers.
 ODD = [bytes([byte]) for byte in b"\n\r\x0b\x0c\x1c\x85\xff\0\t :,-+_~()0"]
 ODD += [b"  ", b" - ", b" kB", b"\\012", b"\xe2\x80\xa8", b"\xc2\xb2", b"-1", b"0x", b"1_0"]
 ODD += [b"9" * 20, b"9" * 5000, b"18446744073709551615", b"ffffffffffffffff", b"10000000000000000"]
@@ -110,7 +110,7 @@ def swap_lines(data: bytes, _: bytes, rng: random.Random) -> bytes:
 
 
 def overwrite(data: bytes, _: bytes, rng: random.Random) -> bytes:
-    # A whole word of a binary format becomes an edge.
+    # Replaces a whole word of a binary format with an extreme value.
     size = rng.choice((2, 4, 8))
     at = rng.randint(0, max(0, len(data) - size)) // size * size
     word = rng.choice(EDGES) % (1 << 8 * size)
@@ -131,7 +131,7 @@ def parse_maps(data: bytes) -> object:
 
 
 def parse_smaps(data: bytes) -> object:
-    # Many blocks are taken apart together: what comes out is what each line says by itself.
+    # Many blocks are parsed together: the result must be that of parsing line by line.
     from pagewalk.proc.smaps import by_line, parse_smaps
 
     smaps, slowly = parse_smaps(data), by_line(data)
@@ -197,7 +197,7 @@ def find_symbol(data: bytes) -> object:
 
 
 def decode_words(data: bytes) -> object:
-    # Words of pagemap, and of kpageflags and kpagecount behind them, whatever they are.
+    # Arbitrary words of pagemap, and of kpageflags and kpagecount for their frames.
     from pagewalk.pages import Backing
     from pagewalk.proc.pagemap import decode
     from pagewalk.states import classify
@@ -221,7 +221,7 @@ def ask_btf(data: bytes) -> object:
 
 
 def answer(ask: Callable[[], object]) -> object:
-    # What is missing or refused is an answer; the next question may still have one.
+    # "Missing" and "refused" are answers too; the next question may have another.
     try:
         return ask()
     except (NotInBtf, PagewalkError):
@@ -247,11 +247,11 @@ def core_file() -> int:
 
 
 ERA = Era(physical_bits=40, max_pfn=0xFFFF, swap=SwapTypes.counted(1, 3, 3, 1))
-PLACES = [0x1000 * (at + 1) for at in range(6)]  # of six tables, each at any level
+PLACES = [0x1000 * (at + 1) for at in range(6)]  # six tables, each usable at any level
 
 
 def walk_tables(data: bytes) -> object:
-    # The input lays out six tables: a byte says which slot of which, and eight what is in it.
+    # The input lays out six tables: a byte chooses table and slot, the next eight are the entry.
     from pagewalk.pgtable import walk_tables
     from pagewalk.tally import count_tables
     from tests.memory import Memory
@@ -273,7 +273,7 @@ def walk_tables(data: bytes) -> object:
 
 
 def trace(data: bytes) -> object:
-    # The way of one address through the same tables.
+    # One address's way through the same tables.
     from pagewalk.vtop import trace
     from tests.memory import Memory
 
@@ -346,12 +346,12 @@ PARSERS = {
 
 
 class TooLong(Exception):
-    """Raised in a parser that does not come to an end."""
+    """Raised in a parser that does not end."""
 
 
 @dataclass
 class Fed:
-    """What became of the inputs: how many, of which ``taken`` as good, and every fault once."""
+    """The outcome: how many inputs, how many of them accepted (``taken``), every fault once."""
 
     inputs: int = 0
     taken: int = 0
@@ -361,7 +361,7 @@ class Fed:
 
 @contextmanager
 def limited() -> Iterator[None]:
-    """Raise TooLong in whatever the block runs for more than PATIENCE_S of CPU time."""
+    """Raise TooLong in the block after PATIENCE_S of CPU time."""
 
     def late(*_: object) -> None:
         raise TooLong
@@ -376,7 +376,7 @@ def limited() -> Iterator[None]:
 
 
 def feed(name: str, inputs: int, seed: int) -> Fed:
-    """Feed parser ``name`` so many inputs, the same ones for the same ``seed``."""
+    """Feed parser ``name`` that many inputs, the same ones for the same ``seed``."""
     parser, rng, fed = PARSERS[name], random.Random(f"{seed} {name}"), Fed()
     for _ in range(inputs):
         data = change(rng.choice(parser.samples), parser.samples, rng)
@@ -388,7 +388,7 @@ def feed(name: str, inputs: int, seed: int) -> Fed:
         except PagewalkError:
             continue
         except Exception as error:
-            # Our innermost line is what two inputs of one fault have in common.
+            # Two inputs that reach the same innermost line of ours have the same fault.
             lines = traceback.extract_tb(error.__traceback__)
             here = next((f for f in reversed(lines) if "pagewalk" in f.filename), lines[-1])
             fault = f"{type(error).__name__} at {Path(here.filename).name}:{here.lineno}"
@@ -399,11 +399,11 @@ def feed(name: str, inputs: int, seed: int) -> Fed:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--inputs", type=int, default=10_000, help="of each parser")
+    parser.add_argument("--inputs", type=int, default=10_000, help="number for each parser")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("parsers", nargs="*", default=[], metavar="PARSER", help=", ".join(PARSERS))
     args = parser.parse_args()
-    # An input must not take the machine's memory: MemoryError is a fault like any other.
+    # No input may exhaust the machine's memory: MemoryError is a fault like any other.
     size = int(Path("/proc/self/statm").read_bytes().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
     print(f"seed {args.seed}\n{'parser':10} {'inputs':>8} {'taken':>8} {'faults':>7} {'s':>6}")

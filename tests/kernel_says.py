@@ -1,8 +1,8 @@
 """What the kernel itself says about a process: the oracle of the live tests.
 
-Simple on purpose, and sharing nothing with src: text parsed line by line, pagemap and
+Simple on purpose, and sharing no code with src: text parsed line by line, pagemap and
 kpageflags read with one seek each. Formats: Documentation/filesystems/proc.rst and
-Documentation/admin-guide/mm/pagemap.rst. Sizes of the text files stay in KiB, as printed.
+Documentation/admin-guide/mm/pagemap.rst. Sizes in the text files stay in KiB, as printed.
 """
 
 import os
@@ -19,7 +19,7 @@ MAPS_LINE = re.compile(
     rb"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)", re.DOTALL
 )
 
-# pagemap.rst, and for what fills an entry that is neither page nor swap: linux/swapops.h.
+# pagemap.rst; for entries that are neither page nor swap see linux/swapops.h.
 PRESENT, SWAP, FILE_OR_SHARED, GUARD, UFFD_WP, ONCE = (1 << b for b in (63, 62, 61, 58, 57, 56))
 PFN = (1 << 55) - 1
 SWAP_TYPE = 31
@@ -34,7 +34,7 @@ KPF_HUGE, KPF_KSM, KPF_THP, KPF_ZERO = (1 << b for b in (17, 21, 22, 24))
 class VmaSays:
     """One VMA as smaps (or maps) prints it.
 
-    start, end: addresses. perms: as "rw-p". offset: bytes. name: unescaped only of the newline.
+    start, end: addresses. perms: like "rw-p". offset: bytes. name: with only newlines unescaped.
     fields: KiB by name, empty for maps. flags: the two-letter words of VmFlags.
     """
 
@@ -55,12 +55,12 @@ def read_smaps(pid: int) -> list[VmaSays]:
 
 
 def smaps_text(pid: int) -> bytes:
-    """Read /proc/PID/smaps as it is."""
+    """Read the text of /proc/PID/smaps."""
     return _read(pid, "smaps")
 
 
 def parse_smaps(text: bytes) -> list[VmaSays]:
-    """Return every VMA of the text of smaps with its fields."""
+    """Return every VMA in the text of smaps with its fields."""
     vmas: list[VmaSays] = []
     for line in text.split(b"\n")[:-1]:
         head = MAPS_LINE.fullmatch(line)
@@ -113,12 +113,12 @@ def read_stat_rss(pid: int) -> int:
 
 
 def vma_at(vmas: list[VmaSays], addr: int) -> VmaSays:
-    """Return the VMA that holds addr."""
+    """Return the VMA that contains addr."""
     return next(vma for vma in vmas if vma.start <= addr < vma.end)
 
 
 def sum_fields(vmas: list[VmaSays], start: int, end: int) -> dict[str, int]:
-    """Add up the fields (KiB) of the VMAs that lie in [start, end)."""
+    """Sum the fields (KiB) of the VMAs in [start, end)."""
     total: Counter[str] = Counter()
     for vma in vmas:
         if start <= vma.start and vma.end <= end:
@@ -133,15 +133,15 @@ def read_pagemap(pid: int, start: int, end: int) -> np.ndarray:
 
 
 def read_counts(pfn: np.ndarray) -> np.ndarray:
-    """Read /proc/kpagecount of each frame: u64."""
+    """Read /proc/kpagecount for each frame: u64."""
     return _frames("kpagecount", pfn)
 
 
 def read_folio_flags(pfn: np.ndarray) -> np.ndarray:
-    """Read /proc/kpageflags of each frame's head page: u64.
+    """Read /proc/kpageflags for each frame's head page: u64.
 
     Up to Linux 6.9 a tail page shows its own flags word, which lacks the folio's flags; but
-    each page of hugetlb says that it is one.
+    each page of a hugetlb folio has the hugetlb flag.
     """
     flags = _frames("kpageflags", pfn)
     tail = (flags & KPF_TAIL != 0) & (flags & KPF_HUGE == 0)
@@ -153,15 +153,15 @@ def read_folio_flags(pfn: np.ndarray) -> np.ndarray:
 def count_states(pid: int, start: int, end: int) -> dict[str, int]:
     """Count the base pages of [start, end) by state, from pagemap and kpageflags alone.
 
-    The states are those of tests.targets.STATES; the ones that do not occur are absent. A
-    VM_PFNMAP VMA reads as empty, whatever its page tables hold.
+    The states are those of tests.targets.STATES; states that do not occur are absent. A
+    VM_PFNMAP VMA reads as empty, whatever is in its page tables.
     """
     entry = read_pagemap(pid, start, end)
     here = entry & PRESENT != 0
     flags = np.zeros_like(entry)
     flags[here] = read_folio_flags(entry[here] & PFN)
     marker = ~here & (entry & SWAP != 0) & (entry & SWAP_TYPE == MARKER_TYPE)
-    # The first line that fits a page names its state.
+    # The first line that matches a page determines its state.
     states = {
         "guard": entry & GUARD != 0,
         "poisoned": marker & (entry & MARKER_POISON != 0),
@@ -170,8 +170,8 @@ def count_states(pid: int, start: int, end: int) -> dict[str, int]:
         "empty": ~here,
         "zero": flags & KPF_ZERO != 0,
         "hugetlb": flags & KPF_HUGE != 0,
-        # A few frames read 0 although they are in use (RAM that the kernel initialises late); but
-        # bit 56 says that there is a page, and without bit 61 it is anonymous.
+        # A few frames read as 0 although they are in use (RAM that the kernel initialises late);
+        # but bit 56 says that there is a page, and without bit 61 it is anonymous.
         "anon": (flags & KPF_ANON != 0)
         | ((flags == 0) & (entry & ONCE != 0) & (entry & FILE_OR_SHARED == 0)),
         "special": entry & FILE_OR_SHARED == 0,
@@ -199,7 +199,7 @@ def _vma(head: re.Match[bytes]) -> VmaSays:
 
 
 def _lines(pid: int, name: str) -> list[bytes]:
-    # Names hold whatever the process likes, but no newline: splitlines() would cut them at \r.
+    # Names may hold anything but a newline: splitlines() would split them at \r.
     return _read(pid, name).split(b"\n")[:-1]
 
 
@@ -216,7 +216,7 @@ def _frames(name: str, pfn: np.ndarray) -> np.ndarray:
 
 
 def _head(pfn: int) -> int:
-    # A folio of up to 512 pages lies inside its aligned block of 512.
+    # A folio of up to 512 pages is within an aligned block of 512.
     first = pfn - pfn % 512
     with open("/proc/kpageflags", "rb", buffering=0) as file:
         block = _words(file.fileno(), first, pfn - first + 1)

@@ -1,4 +1,4 @@
-"""What a run of live tests leaves behind, which must be nothing: settings, swap, processes."""
+"""Check that a run of live tests leaves nothing behind: settings, swap, processes, mounts."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 
 from tests.machine import MM, alone, is_free
 
-# In the environment of whatever this run starts, and of what that starts.
+# In the environment of every process that this run starts, and of their children.
 MARK = "PAGEWALK_TEST_RUN"
 BLOCK = Path("/sys/block")
-# What is killed may take a moment to end.
+# A killed process may take a moment to end.
 PATIENCE = 60.0
 
 
 def settings_now() -> dict[str, str]:
-    """Return every setting that a test may change by its path, and the swap devices there are."""
+    """Return every setting that a test may change, by path, and the swap devices."""
     paths = [*(MM / "ksm").glob("*"), *(MM / "transparent_hugepage").rglob("*")]
     paths += [*(MM / "hugepages").rglob("nr_*"), Path("/proc/sys/vm/hugetlb_optimize_vmemmap")]
     found = {}
     for path in paths:
-        # The others in these folders are counters.
+        # The other files in these folders are counters.
         if path.is_file() and path.stat().st_mode & 0o600 == 0o600:
             with suppress(OSError):
                 found[str(path)] = path.read_text().strip()
@@ -34,14 +34,14 @@ def settings_now() -> dict[str, str]:
 
 
 def has_size(zram: str) -> bool:
-    # Loading the module makes a device of no size, which harms nobody.
+    # Loading the module creates a device of size 0, which does no harm.
     with suppress(OSError):
         return int(Path(zram, "disksize").read_text()) > 0
     return False
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """Return a line for each setting that is not what it was."""
+    """Return a line for each setting that has changed."""
     return [
         f"{path}: {before.get(path)}, now {after.get(path)}"
         for path in sorted(before.keys() | after.keys())
@@ -50,7 +50,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
 
 
 def processes(run: str) -> list[str]:
-    """Return the processes that a run has started and that are still there, zombies aside."""
+    """Return the processes that a run has started and that still exist, except zombies."""
     mark, found = f"{MARK}={run}".encode(), []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
@@ -69,16 +69,16 @@ def lasting(run: str) -> list[str]:
 
 
 def mounts(below: Path) -> list[str]:
-    """Return the mount points below a folder."""
+    """Return the mount points under a folder."""
     lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
     return [f"mount {line.split()[4]}" for line in lines if line.split()[4].startswith(f"{below}/")]
 
 
 @contextmanager
 def nothing(folder: Path) -> Iterator[None]:
-    """Fail at the block's end if it changed a setting, or left a process or a mount in ``folder``.
+    """Fail if the block changed a setting, or left a process or a mount in ``folder``.
 
-    While another test run is at work the settings are that one's business and not looked at.
+    While another test run is active, the settings are its business and are not checked.
     """
     run = os.environ[MARK] = str(os.getpid())
     before = settings_now() if is_free() else None
@@ -91,7 +91,7 @@ def nothing(folder: Path) -> Iterator[None]:
 
 
 def changes_since(before: dict[str, str] | None) -> list[str]:
-    """Return what has changed, unless another test run is at work now or was then."""
+    """Return what has changed, unless another test run is active now or was then."""
     if before is None or not is_free():
         return []
     with alone():

@@ -1,8 +1,8 @@
-"""Set this machine up for live tests, and put everything back: also on failure and Ctrl-C.
+"""Set this machine up for live tests, and put everything back, even after failure or Ctrl-C.
 
-A test that cannot run here must fail, not be skipped: each set-up raises MachineLacks with
-what is missing. All need root. prepared() and prepare keep other test runs on this machine out
-meanwhile; hugetlb pages are added to those there are, and zram is a device of one's own.
+A test that cannot run here must fail, not be skipped: each set-up raises MachineLacks, saying what
+is missing. All need root. prepared() and prepare keep other test runs on this machine out in the
+meantime; hugetlb pages are added to the existing ones, and zram is a separate device.
 """
 
 import fcntl
@@ -29,9 +29,9 @@ class MachineLacks(Exception):
 
 @contextmanager
 def setting(path: Path, value: object) -> Iterator[None]:
-    """Write one kernel setting, and write the old value back at the end."""
+    """Write one kernel setting, and restore the old value at the end."""
     try:
-        # "always [madvise] never" names the choice in force in brackets.
+        # The setting in force is the one in brackets, as in "always [madvise] never".
         old = path.read_text().strip()
     except OSError as error:
         raise MachineLacks(f"{path}: {error.strerror}") from error
@@ -45,7 +45,7 @@ def setting(path: Path, value: object) -> Iterator[None]:
 
 @contextmanager
 def settings(folder: Path, **values: object) -> Iterator[None]:
-    """Write several kernel settings of one folder, and put all back at the end."""
+    """Write several kernel settings in one folder, and restore them all at the end."""
     with ExitStack() as stack:
         for name, value in values.items():
             stack.enter_context(setting(folder / name, value))
@@ -54,14 +54,14 @@ def settings(folder: Path, **values: object) -> Iterator[None]:
 
 @contextmanager
 def zram(mib: int = 256) -> Iterator[Path]:
-    """Swap on a new zram device until the block ends; gives the device's path."""
+    """Swap on a new zram device until the block ends; yields the device's path."""
     if not (ZRAM_CONTROL / "hot_add").exists():
         subprocess.run(["modprobe", "zram", "num_devices=0"], check=False, capture_output=True)
     for tool in ("mkswap", "swapon", "swapoff"):
         if not shutil.which(tool):
             raise MachineLacks(f"{tool}: install util-linux")
     try:
-        # Reading hot_add makes a device and tells its number.
+        # Reading hot_add creates a device and returns its number.
         number = (ZRAM_CONTROL / "hot_add").read_text().strip()
     except OSError as error:
         raise MachineLacks(f"zram (CONFIG_ZRAM, root): {error.strerror}") from error
@@ -79,14 +79,14 @@ def zram(mib: int = 256) -> Iterator[Path]:
 
 @contextmanager
 def hugetlb(pages: int = 16, kib: int = 2048) -> Iterator[None]:
-    """Offer that many more hugetlb pages of a size."""
+    """Add that many hugetlb pages of a size."""
     path = MM / f"hugepages/hugepages-{kib}kB/nr_hugepages"
     if not path.exists():
         raise MachineLacks(f"hugetlb pages of {kib} kB (CONFIG_HUGETLBFS, the CPU's pdpe1gb)")
     before = int(path.read_text())
     got = 0
     try:
-        # Memory that is busy at the moment cannot be moved aside: ask again.
+        # Memory that is in use at the moment cannot be migrated: ask again.
         for _ in range(5):
             _write(path, before + pages)
             got = int(path.read_text()) - before
@@ -94,21 +94,21 @@ def hugetlb(pages: int = 16, kib: int = 2048) -> Iterator[None]:
                 break
             time.sleep(0.05)
         if got < pages:
-            raise MachineLacks(f"{pages} free hugetlb pages of {kib} kB: only {got} could be made")
+            raise MachineLacks(f"{pages} free hugetlb pages of {kib} kB: got only {got}")
         yield
     finally:
         _write(path, max(0, int(path.read_text()) - got))
 
 
 def hugetlb_gib() -> AbstractContextManager[None]:
-    """Offer one more hugetlb page of 1 GiB, which takes that much unfragmented memory."""
+    """Add one hugetlb page of 1 GiB, which takes that much unfragmented memory."""
     return hugetlb(1, 1 << 20)
 
 
 @contextmanager
 def ksm() -> Iterator[None]:
-    """Run ksmd at a brisk pace, zero pages merged with the zero page."""
-    # Two passes are needed before a page is merged: 1000 pages every 2 ms.
+    """Run ksmd at a brisk pace, merging empty pages with the zero page."""
+    # A page is merged after two passes: scan 1000 pages every 2 ms.
     pace = {"pages_to_scan": 1000, "sleep_millisecs": 2, "use_zero_pages": 1}
     with settings(MM / "ksm", **pace, run=1):
         yield
@@ -116,7 +116,7 @@ def ksm() -> Iterator[None]:
 
 @contextmanager
 def thp() -> Iterator[None]:
-    """Give huge pages to who asks by madvise; keep khugepaged from changing a target."""
+    """Give huge pages to memory that asks with madvise; keep khugepaged away from targets."""
     folder = MM / "transparent_hugepage"
     with (
         settings(folder, enabled="madvise", defrag="madvise", use_zero_page=1),
@@ -127,14 +127,14 @@ def thp() -> Iterator[None]:
 
 @contextmanager
 def shmem_thp() -> Iterator[None]:
-    """Give huge pages to shared memory that asks by madvise."""
+    """Give huge pages to shared memory that asks with madvise."""
     with thp(), setting(MM / "transparent_hugepage/shmem_enabled", "advise"):
         yield
 
 
 @contextmanager
 def userfaultfd() -> Iterator[None]:
-    """Only check that userfaultfd(2) is there."""
+    """Only check that userfaultfd(2) exists."""
     if not Path("/proc/sys/vm/unprivileged_userfaultfd").exists():
         raise MachineLacks("userfaultfd (CONFIG_USERFAULTFD)")
     yield
@@ -142,13 +142,13 @@ def userfaultfd() -> Iterator[None]:
 
 @contextmanager
 def java() -> Iterator[None]:
-    """Only check that a Java compiler and runtime are there."""
+    """Only check that a Java compiler and runtime are installed."""
     if not shutil.which("java"):
         raise MachineLacks("java: install openjdk-17-jdk-headless")
     yield
 
 
-# What Target.needs names.
+# The names that Target.needs may list.
 SETUPS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "zram": zram,
     "hugetlb": hugetlb,
@@ -163,7 +163,7 @@ SETUPS: dict[str, Callable[[], AbstractContextManager[object]]] = {
 
 @contextmanager
 def memory_cgroup(name: str) -> Iterator[Path]:
-    """Make a memory cgroup, v1 or v2, and remove it; what ran in it is to have ended by then."""
+    """Create a memory cgroup, v1 or v2, and remove it; whatever ran in it must have ended."""
     root = Path("/sys/fs/cgroup")
     old = root / "memory"
     if not old.is_dir():
@@ -189,7 +189,7 @@ def memory_cgroup(name: str) -> Iterator[Path]:
                 time.sleep(0.1)
 
 
-# One for each alone() that is open in this process.
+# One entry for each active alone() in this process.
 _open: list[None] = []
 
 
@@ -211,7 +211,7 @@ def alone() -> Iterator[None]:
 
 
 def is_free() -> bool:
-    """Return whether no test run keeps the others waiting at this moment."""
+    """Return whether no test run is keeping the others waiting at this moment."""
     try:
         fcntl.flock(_lock_file(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -223,9 +223,9 @@ def is_free() -> bool:
 
 @contextmanager
 def prepared(*needs: str) -> Iterator[None]:
-    """Make several set-ups by name, undone in reverse order."""
+    """Do several set-ups by name, and undo them in reverse order."""
     with ExitStack() as stack:
-        if needs:  # who changes nothing need not wait
+        if needs:  # a test that changes nothing need not wait
             stack.enter_context(alone())
         for name in needs:
             stack.enter_context(SETUPS[name]())
@@ -234,7 +234,7 @@ def prepared(*needs: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def prepare() -> Iterator[Callable[..., None]]:
-    """Give prepare("zram", ...): makes each set-up once, undone when the module is done."""
+    """Return prepare("zram", ...), which does each set-up once, until the module is done."""
     made: set[str] = set()
     with ExitStack() as stack:
 
@@ -260,7 +260,7 @@ def _write(path: Path, value: object) -> None:
 
 
 def _run(*command: str) -> None:
-    # A session of its own: the terminal's Ctrl-C is for us, and must not cut swapoff short.
+    # In a session of its own: a Ctrl-C on the terminal must not interrupt swapoff.
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, start_new_session=True
     )

@@ -21,10 +21,10 @@ DATA = 1 << 63 | 0x67
 
 @dataclass
 class Memory:
-    """Pages of tables by physical address; what was never laid out lies outside RAM.
+    """Page tables by physical address; whatever was not laid out is outside RAM.
 
     ``reads`` lists the addresses of each call of ``read_tables``. ``later`` replaces a table from
-    the second time on that it is read: the first read was torn.
+    its second read on, as if the first read had been torn.
     """
 
     tables: dict[int, U64] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Memory:
         return [phys for call in self.reads for phys in call]
 
     def read_tables(self, phys: U64) -> tuple[U64, Bool]:
-        """Serve the walk."""
+        """Return the tables' words and whether each could be read, as a walk asks for them."""
         self.reads.append(phys.tolist())
         entries = np.zeros((len(phys), SLOTS), np.uint64)
         ok = np.zeros(len(phys), np.bool_)
@@ -64,9 +64,9 @@ def page(entries: Mapping[int, int] | Iterable[int]) -> U64:
 
 
 def chain(memory: Memory, first: int, leaf_table: int, slots: Iterable[int]) -> int:
-    """Lay out one table a level from ``first`` on, through ``slots`` (top first) to a table.
+    """Lay out one table per level from ``first`` on, through ``slots`` (top first) to a table.
 
-    Return the root: the table at ``first``; the others follow page by page.
+    Returns the root, which is the table at ``first``; the others follow page by page.
     """
     path = list(slots)
     for depth, slot in enumerate(path):

@@ -1,8 +1,8 @@
-"""Where numpy asks an enum for what it has not: the Ctrl-C that comes meanwhile is lost.
+"""Find where numpy looks up an attribute on an enum: a Ctrl-C during the lookup is lost.
 
-numpy looks for ``__array_ufunc__`` and ``__array_function__`` on the type of each operand. On an
-enum's type Python 3.11 runs Python code for that, in which a signal handler may raise; numpy takes
-whatever is raised for "no such attribute". So columns are compared with, and filled from, plain
+numpy looks for ``__array_ufunc__`` and ``__array_function__`` on the type of each operand. For an
+enum's type Python 3.11 runs Python code to find them, in which a signal handler may raise; numpy
+takes any exception for "no such attribute". So columns are compared with, and filled from, plain
 numbers: ``State.ANON.value``.
 """
 
@@ -21,12 +21,12 @@ SOURCE = str(Path(pagewalk.__file__).parent)
 
 @contextmanager
 def watched(*, everywhere: bool = False) -> Iterator[set[str]]:
-    """Collect each ``file:line: attribute`` of the source that makes numpy ask an enum's type.
+    """Collect each ``file:line: attribute`` in the source that makes numpy ask an enum's type.
 
-    With ``everywhere`` also those outside the source.
+    With ``everywhere``, those outside the source as well.
     """
     found: set[str] = set()
-    before = vars(enum.EnumMeta).get("__getattr__")  # gone since Python 3.12
+    before = vars(enum.EnumMeta).get("__getattr__")  # removed in Python 3.12
 
     def ask(cls: type, name: str) -> object:
         if name.startswith("__array_"):

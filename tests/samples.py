@@ -1,4 +1,4 @@
-"""One good input of each kind that the parsers take, as the kernel or a person writes it."""
+"""One valid input for each parser, as the kernel or a person writes it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ROLLUP = b"""\
 Rss:                1800 kB
 Pss:                  97 kB
 """
-# So many that they are taken apart together (see proc/smaps.py), and one that has more lines.
+# So many that they are parsed together (see proc/smaps.py), and one that has more lines.
 BLOCK = b"""\
 %x-%x rw-p 00000000 fe:00 7                          /tmp/a\rb: 4 kB
 Size:                132 kB
@@ -127,7 +127,7 @@ ENUMS = ("colour", "wide", "pageflags", "pagetype")
 
 
 def btf() -> tuple[bytes, ...]:
-    """Return a BTF with every kind of type, and what little page_layout asks for."""
+    """Return a BTF with every kind of type, and the little that page_layout needs."""
     w = BtfWriter()
     u64, u32, u8 = w.integer("unsigned long", 8), w.integer("u32", 4), w.integer("u8", 1)
     ulong = w.add("ulong", btf_writer.TYPEDEF, 0, 0, u64)
@@ -164,14 +164,14 @@ def btf() -> tuple[bytes, ...]:
 
 
 def core_file() -> bytes:
-    """Return a core file of two segments, with the kernel's own lines."""
+    """Return a core file with two segments and VMCOREINFO lines."""
     info = b"OSRELEASE=6.1.0\nSIZE(page)=64\n\xff=1\n"
     notes = note(b"CORE", b"prstatus") + note(b"VMCOREINFO", info)
     return core([(0xFFFF888000000000, bytes(64)), (0xFFFFEA0000000000, bytes(range(64)))], notes)
 
 
 def tables() -> tuple[bytes, ...]:
-    """Return entries as fuzz.walk_tables lays them out: table, slot, and the eight bytes of one."""
+    """Return entries as fuzz.walk_tables reads them: table, slot, and the entry's eight bytes."""
     table, page, huge, soft = 0x67, 0x67, 0xE7, 3 << 59 | (~5 & (1 << 50) - 1) << 9
     down = [(at, 0, 0x1000 * (at + 2) | table) for at in range(4)]
     ends = [(3, 1, 0x7000 | page), (3, 2, soft), (2, 1, 0x200000 | huge), (1, 1, 0x5000 | table)]

@@ -1,4 +1,4 @@
-"""Translations of addresses of by_hand's process, through tables of one entry a level."""
+"""Translations of addresses in by_hand's process, through tables with one entry per level."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ERA = Era(max_pfn=0xF_FFFF, saved_dirty=1 << 58,
 ROOT = 0x10_0000
 # Type 1, offset 5.
 SWAP = (~5 & (1 << 50) - 1) << 9 | 1 << 59
-# What ends the way of an address: (address, state, level, entry, mapcount).
+# Where the translation of an address ends: (address, state, level, entry, mapcount).
 CASES = {
     "page": (HEAP + 0x123, State.ANON, 1, 0x20_0000 | DATA, 1),
     "copied": (HEAP + PAGE, State.ANON, 1, 0x20_1000 | DATA & ~2, 2),
@@ -45,7 +45,7 @@ def arch(levels: int = 4) -> Arch:
 
 
 def memory(addr: int, number: int, entry: int, *, form: Arch) -> Memory:
-    """Lay out the way to ``addr``, which ends at level ``number`` with ``entry``."""
+    """Lay out the tables that lead ``addr`` to ``entry`` at level ``number``."""
     laid = Memory()
     for depth, level in enumerate(form.levels):
         here, slot = ROOT + depth * PAGE, addr >> level.shift & 511
@@ -57,7 +57,7 @@ def memory(addr: int, number: int, entry: int, *, form: Arch) -> Memory:
 
 
 def found(name: str, *, levels: int = 4, vmas: VMAs = VMAS, **changes: object) -> Translation:
-    """Return the translation of a case of CASES; ``changes`` sets fields of it."""
+    """Return the translation for a case in CASES; ``changes`` sets fields of it."""
     addr, state, number, entry, mapcount = CASES[name]
     form = arch(levels)
     laid = memory(addr, number, entry, form=form)

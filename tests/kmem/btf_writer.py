@@ -9,7 +9,7 @@ CONST, FUNC, FUNC_PROTO, VAR, DATASEC, ENUM64 = 10, 12, 13, 14, 15, 19
 
 
 class BtfWriter:
-    """Collect types; each method returns the new type's id."""
+    """A collection of types; each method that adds one returns the new type's id."""
 
     def __init__(self) -> None:
         self.strings = b"\0"

@@ -1,4 +1,4 @@
-"""The running kernel, opened once for the live tests of this folder."""
+"""The running kernel, opened once for the live tests in this folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write a small ELF core file as /proc/kcore lays one out (fs/proc/kcore.c)."""
+"""Write a small ELF core file with the layout of /proc/kcore (fs/proc/kcore.c)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import struct
 
 
 def note(name: bytes, text: bytes) -> bytes:
-    """Return one ELF note; name and text are padded to four bytes each."""
+    """Return one ELF note; name and text are each padded to four bytes."""
     head = struct.pack("<III", len(name) + 1, len(text), 0)
     name += b"\0"
     return head + name + bytes(-len(name) % 4) + text + bytes(-len(text) % 4)
 
 
 def core(segments: list[tuple[int, bytes]], notes: bytes = b"") -> bytes:
-    """Return a core file whose PT_LOADs hold ``bytes`` at kernel addresses, in that order."""
+    """Return a core file with one PT_LOAD for each (address, contents), in that order."""
     count = len(segments) + 1
     at = 64 + 56 * count
     ident = b"\x7fELF\x02\x01\x01" + bytes(9)
-    # e_type 4 is ET_CORE, e_machine 62 x86_64; program headers follow the header.
+    # e_type 4 is ET_CORE, e_machine 62 is x86_64; the program headers follow the header.
     header = ident + struct.pack("<HHIQQQIHHHHHH", 4, 62, 1, 0, 64, 0, 0, 64, 56, count, 0, 0, 0)
     table = struct.pack("<IIQQQQQQ", 4, 0, at, 0, 0, len(notes), 0, 0)
     body = notes

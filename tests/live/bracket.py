@@ -1,9 +1,9 @@
-"""Look again, with a bound, at what others change; and compare a walk with smaps that way.
+"""Look again, a limited number of times, at what others change, and so compare a walk with smaps.
 
-Even while a process is stopped, others map and unmap the same pages of libc. So the witness is
-asked before and after us: what both answers agree on must equal ours, with tolerance 0, and what
+Even while a process is stopped, others map and unmap the same pages of libc. So the kernel is asked
+before and after us: where both answers agree, ours must equal them, with tolerance 0; whatever
 moved is looked at again. What never holds still counts as wrong, and so does what still differs in
-the last look. A difference that others make is another one the next time; ours stays the same.
+the last look. A difference that others cause varies from look to look; one of ours stays the same.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from tests.kernel_says import (
     smaps_text,
 )
 
-# How often, and for how many seconds, before what has not agreed is wrong.
+# How often, and for how many seconds, to look before what has not agreed counts as wrong.
 LOOKS, PATIENCE = 300, 120.0
-# The same difference in so many looks in a row is no change under way (as kmem/verify has it).
+# The same difference in this many consecutive looks is not a change in progress (see kmem/verify).
 FIRM = 20
 
 P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
-# smaps' name of each of our columns.
+# The name in smaps of each of our columns.
 FIELDS = {
     "Size": "size",
     "Rss": "rss",
@@ -63,8 +63,8 @@ FIELDS = {
 }
 
 
-# What procfs withholds on kernels older than the interface that tells it: PAGEMAP_SCAN,
-# cachestat(2), and bit 56 of pagemap for page tables of hugetlb memory that are shared.
+# What procfs withholds on kernels older than the interface that provides it: PAGEMAP_SCAN,
+# cachestat(2), and bit 56 of pagemap for shared page tables of hugetlb memory.
 TOLD_SINCE = {
     "AnonHugePages": (6, 7),
     "ShmemPmdMapped": (6, 7),
@@ -76,7 +76,7 @@ TOLD_SINCE = {
 
 
 def looks() -> Iterator[int]:
-    """Count the looks that may be taken: LOOKS of them, or those of PATIENCE seconds."""
+    """Yield the number of each permitted look: LOOKS of them, or for PATIENCE seconds."""
     end = time.monotonic() + PATIENCE
     for look in range(LOOKS):
         if look and time.monotonic() > end:
@@ -85,7 +85,7 @@ def looks() -> Iterator[int]:
 
 
 def look_again(look: Callable[[], T], most: int = LOOKS) -> T:
-    """Return what ``look`` returns once it raises no AssertionError.
+    """Return the result of the first ``look`` that raises no AssertionError.
 
     Fails with what the looks said, after ``most`` of them or when FIRM in a row said the same.
     """
@@ -101,7 +101,7 @@ def look_again(look: Callable[[], T], most: int = LOOKS) -> T:
 
 
 def looking_again(test: Callable[P, None]) -> Callable[P, None]:
-    """Run a whole test up to FIRM times: of things that the kernel may move at any moment."""
+    """Run a whole test up to FIRM times, for things that the kernel may move at any moment."""
 
     @wraps(test)
     def looked(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -111,24 +111,24 @@ def looking_again(test: Callable[P, None]) -> Callable[P, None]:
 
 
 def told(said: list[str]) -> str:
-    """Return the last of what the looks said, those in a row that said the same as one."""
+    """Return the last of what the looks said, with repetitions merged."""
     runs = [(len(list(same)), text) for text, same in groupby(said)]
     return "\n".join(f"{times} x {text}" for times, text in runs[-8:])
 
 
 @dataclass(frozen=True)
 class Seen(Generic[K]):
-    """One look: the fields that held still and differ, with how; and those that moved."""
+    """One look: fields that held still and differ, with the difference, and those that moved."""
 
     differ: dict[K, object]
     moved: AbstractSet[K]
 
 
 def settle(look: Callable[[], Seen[K]]) -> dict[K, object]:
-    """Look until every field has agreed; return those that would not, each with its difference.
+    """Look until every field has agreed; return those that did not, each with its difference.
 
-    A field is settled by a look in which it holds still and agrees, until a later one shows that
-    it differs. Prints the looks if any is left: pytest shows what a test that failed has printed.
+    A field is settled by a look in which it holds still and agrees, unless a later one shows that
+    it differs. Prints the looks if any field is left: pytest shows the output of a failed test.
     """
     left: dict[K, object] = {}
     times: dict[K, int] = {}
@@ -151,7 +151,7 @@ def settle(look: Callable[[], Seen[K]]) -> dict[K, object]:
 
 @dataclass(frozen=True)
 class Wrong:
-    """A field of a VMA on which smaps and the walk differ, in KiB; ours None if withheld."""
+    """A field of a VMA in which smaps and the walk differ, in KiB; ours is None if withheld."""
 
     field: str
     vma: str
@@ -161,7 +161,7 @@ class Wrong:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How many fields were compared, those that differ, and the walk's table."""
+    """How many fields were compared, which of them differ, and the walk's table."""
 
     compared: int
     wrong: list[Wrong]
@@ -169,13 +169,13 @@ class Comparison:
 
 
 def compare(pid: int, source: str) -> Comparison:
-    """Compare ``pid``, as ``source`` walks it, with smaps field by field and with its rollup."""
+    """Compare a walk of ``pid`` by ``source`` with smaps, field by field, and with smaps_rollup."""
     said = living_thread(pid)
     compared, tables = 0, list[Table]()
 
     def look() -> Seen[tuple[int, str]]:
         nonlocal compared
-        # Parsed later: the sooner all three are read, the less moves.
+        # Parsed later: the faster all three are read, the less moves.
         text, rolled = smaps_text(said), read_rollup(said)
         table = pagewalk.by_vma(pagewalk.walk(pid, source=source))
         again, after = read_rollup(said), read_smaps(said)
@@ -218,7 +218,7 @@ def smaller(name: str, *sources: str) -> tuple[int, ...]:
 
 
 def living_thread(pid: int) -> int:
-    """Return the id of a thread that has not exited: the kernel shows memory by its files only."""
+    """Return the id of a thread that has not exited: only its files show the process's memory."""
     for tid in sorted(int(entry) for entry in os.listdir(f"/proc/{pid}/task")):
         if read_status(tid)["State"][0] not in "ZX":
             return tid
@@ -226,7 +226,7 @@ def living_thread(pid: int) -> int:
 
 
 def fields(table: Table, row: int, says: VmaSays) -> list[tuple[str, int, int | None]]:
-    """Return (field, smaps' KiB, our KiB) of one VMA; private pages are USS."""
+    """Return (field, KiB in smaps, our KiB) for one VMA; private pages are USS."""
     rows = [
         (field, says.fields[field], kib(table.columns[name], row))
         for field, name in FIELDS.items()
@@ -237,11 +237,11 @@ def fields(table: Table, row: int, says: VmaSays) -> list[tuple[str, int, int | 
 
 
 def within(table: Table, row: int, field: str, ours: int | None, theirs: int) -> bool:
-    """Return whether a field lies within the bound that the walk gives for it.
+    """Return whether a field is within the bound that the walk gives for it.
 
-    /proc/kpagecount reads 0 for some frames in use (RAM that the kernel initialises late). They
-    count as mapped once; in truth each is mapped at least once, so the most we can be above smaps
-    is their size. No other field, and no other page, has any slack.
+    /proc/kpagecount reads as 0 for some frames in use (RAM that the kernel initialises late). We
+    count them as mapped once; they are mapped at least once, so we can be above smaps by their size
+    at most. No other field, and no other page, has any slack.
     """
     untold = kib(table.columns["untold"], row)
     return field in ("Pss", "Private", "Locked") and bool(untold) and ours is not None and (
@@ -250,14 +250,14 @@ def within(table: Table, row: int, field: str, ours: int | None, theirs: int) ->
 
 
 def rightly_withheld(table: Table, field: str) -> bool:
-    """Return whether a source that says nothing of a field could not know on this kernel."""
+    """Return whether a source that withholds a field could not know it on this kernel."""
     old = release() < TOLD_SINCE.get(field, (0, 0)) or (field == "KSM" and all_is_ksm())
     return old and table.walk.source == "procfs" and table.columns[FIELDS[field]] is None
 
 
 @cache
 def all_is_ksm() -> bool:
-    """Return whether this kernel calls a page KSM that was written a moment ago (6.12 does)."""
+    """Return whether this kernel calls a freshly written page KSM (6.12 does)."""
     own = np.ones(PAGE // 8, np.uint64)
     addr = own.ctypes.data // PAGE * PAGE
     pfn = read_pagemap(os.getpid(), addr, addr + PAGE) & PFN
@@ -275,7 +275,7 @@ def kib(column: np.ndarray | None, row: int) -> int | None:
 
 
 def sums(table: Table) -> dict[str, int | None]:
-    """Return our totals by smaps_rollup's name, in whole KiB as it prints them."""
+    """Return our totals by their names in smaps_rollup, in whole KiB as it prints them."""
     names = {"Rss": "rss", "Pss": "pss", "Anonymous": "anon", "Swap": "swap"}
     return {
         field: None if (total := table.totals[name]) is None else total >> 10
@@ -285,7 +285,7 @@ def sums(table: Table) -> dict[str, int | None]:
 
 @cache
 def working_sources() -> list[str]:
-    """Return the sources that work here, asked of this very process."""
+    """Return the sources that work here, tried on this process."""
     working = []
     for name in SOURCES:
         try:

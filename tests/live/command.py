@@ -13,7 +13,7 @@ from typing import Any
 from pagewalk.cli import main
 
 PAGEWALK = (sys.executable, "-m", "pagewalk")
-PATIENCE = 240.0  # seconds: a command that hangs is what this is for, not a machine that is slow
+PATIENCE = 240.0  # seconds: meant for a command that hangs, not for a slow machine
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ def pagewalk(*args: object, before: tuple[str, ...] = (), **options: Any) -> Ran
 
 
 def pagewalk_here(*args: object) -> Ran:
-    """Run pagewalk inside this process: no other program then starts and maps libc meanwhile."""
+    """Run pagewalk inside this process, so that no other program starts and maps libc."""
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
         code = main([str(arg) for arg in args])
     return Ran(code, out.getvalue(), err.getvalue())
 
 
 def run(*words: object, **options: Any) -> Ran:
-    """Run a command to its end; no traceback may ever be seen."""
+    """Run a command to its end; it must never print a traceback."""
     done = subprocess.run(
         [str(word) for word in words], check=False, capture_output=True, timeout=PATIENCE, **options
     )
@@ -57,19 +57,19 @@ def checked(code: int, *written: bytes | None) -> Ran:
 
 
 def begin(*args: object, **options: Any) -> subprocess.Popen[bytes]:
-    """Start pagewalk with pipes for its output; it stops in mid-walk once the pipe is full."""
+    """Start pagewalk with pipes for its output; it blocks in mid-walk once the pipe is full."""
     words = [*PAGEWALK, *map(str, args)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
 def end(process: subprocess.Popen[bytes]) -> Ran:
-    """Read what a started pagewalk still writes, and return how it ended."""
+    """Read the rest of a started pagewalk's output, and return how it ended."""
     out, err = process.communicate(None, PATIENCE)
     return checked(process.returncode, out, err)
 
 
 def one_sentence(ran: Ran) -> str:
-    """Return the only line of the error output, without its prefix."""
+    """Return the only line on standard error, without its prefix."""
     assert ran.out == ""
     lines = ran.err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("pagewalk: "), ran.err

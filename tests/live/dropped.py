@@ -1,6 +1,7 @@
 """Run pagewalk with fewer rights: python -m tests.live.dropped --without CAP,... | --user UID ARGS.
 
-All of pagewalk is imported before the rights are dropped: the checkout may be root's alone.
+All of pagewalk is imported before the rights are dropped: only root may be able to read the
+checkout.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pkgutil
 import sys
 from contextlib import suppress
 
-# What functions of pagewalk import late: Python itself may be root's alone, too.
+# What functions of pagewalk import late: the same may be true of Python itself.
 LATE = ("gzip", "shutil", "subprocess")
 
 # include/uapi/linux/capability.h
@@ -25,7 +26,7 @@ PR_SET_DUMPABLE, PR_CAPBSET_DROP = 4, 24
 
 
 def import_all() -> None:
-    """Import every module of pagewalk, but those whose optional package is missing."""
+    """Import every module of pagewalk except those whose optional package is missing."""
     import pagewalk
 
     for name in LATE:
@@ -38,16 +39,16 @@ def import_all() -> None:
 
 
 def become(uid: int) -> None:
-    """Become an ordinary user with no capability, for good, as after a login."""
+    """Become an ordinary user without capabilities, permanently, as after a login."""
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
-    # A change of user hides /proc/self from its owner; an exec, as of a login shell, would undo it.
+    # A change of user hides /proc/self from its owner; an exec, as by a login shell, undoes that.
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1)
 
 
 def lose(*names: str) -> None:
-    """Take capabilities away from this thread and from what it executes."""
+    """Drop capabilities from this thread and from whatever it executes."""
     libc = ctypes.CDLL(None, use_errno=True)
     mask = 0
     for name in names:
@@ -66,7 +67,7 @@ def lose(*names: str) -> None:
 
 
 def take(words: list[str], option: str) -> str | None:
-    # The value of an option in front of pagewalk's own words; None without it.
+    # The value of an option in front of pagewalk's own arguments; None without it.
     if words[:1] != [option]:
         return None
     del words[0]

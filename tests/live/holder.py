@@ -1,6 +1,6 @@
 """A process that holds memory in one way: python tests/live/holder.py KIND, until stdin ends.
 
-It says "ready" once it does. Nothing of this project is imported: what is measured is to be small.
+It prints "ready" once it does. It imports nothing from this project, to keep the process small.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def filled(fd: int, size: int = SIZE) -> int:
 
 
 def child(also: Callable[[], object] = lambda: None) -> None:
-    # It stays until it is killed, with its parent's group.
+    # It stays until it is killed with its parent's process group.
     told, tell = os.pipe()
     if os.fork() == 0:
         also()
@@ -44,7 +44,7 @@ def child(also: Callable[[], object] = lambda: None) -> None:
 
 
 def thrice() -> None:
-    """Map one memfd three times, as ZGC does, and once more a part of it."""
+    """Map one memfd three times, as ZGC does, and a part of it once more."""
     fd = filled(os.memfd_create("heap"))
     for _ in range(3):
         fill(mmap.mmap(fd, SIZE))
@@ -52,7 +52,7 @@ def thrice() -> None:
 
 
 def reader() -> None:
-    """Read files through a map: their pages stay in the page cache."""
+    """Read files through mappings: their pages stay in the page cache."""
     import _ctypes
 
     for path in (sys.executable, _ctypes.__file__):
@@ -62,20 +62,20 @@ def reader() -> None:
 
 
 def family() -> None:
-    """Share memory with a child that has written half of it since."""
+    """Share memory with a child that has since written half of it."""
     area = fill(mmap.mmap(-1, SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
     child(lambda: fill(area, SIZE // 2))
 
 
 def named() -> None:
-    """Hold a tmpfs file that has a name: half of it mapped."""
+    """Hold a tmpfs file that has a name, and map half of it."""
     path = f"/dev/shm/pagewalk-{os.getpid()}"
     fd = filled(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     fill(mmap.mmap(fd, SIZE // 2), SIZE // 2)
 
 
 def gone() -> None:
-    """Hold a tmpfs file that was deleted: half of it mapped."""
+    """Hold a tmpfs file that was deleted, and map half of it."""
     path = f"/dev/shm/pagewalk-{os.getpid()}"
     fd = filled(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     os.unlink(path)
@@ -83,7 +83,7 @@ def gone() -> None:
 
 
 def unmapped() -> None:
-    """Hold a memfd that is mapped nowhere, by two descriptors of one file and one of another."""
+    """Hold an unmapped memfd, by two descriptors of one open file and one of another."""
     fd = filled(os.memfd_create("unmapped"))
     os.dup(fd)
     os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
@@ -97,7 +97,7 @@ def lent() -> None:
 
 
 def mapped_by_child() -> None:
-    """Hold shared anonymous memory that a child maps too, and has touched nothing of."""
+    """Hold shared anonymous memory that a child maps too but has not touched."""
     fill(mmap.mmap(-1, SIZE))
     child()
 
@@ -118,24 +118,24 @@ def segment() -> int:
 
 
 def removed() -> None:
-    """Hold a SysV segment that is removed already: half of it touched."""
+    """Hold a SysV segment that is already removed, half of it touched."""
     ctypes.CDLL(None).shmctl(segment(), IPC_RMID, None)
 
 
 def left() -> None:
-    """Hold a SysV segment that stays; whoever started this removes it, by the number it prints."""
+    """Hold a SysV segment that stays; the caller must remove it, by the id that this prints."""
     print(segment(), flush=True)
 
 
 def attached_twice() -> None:
-    """Hold a SysV segment that is removed already, and that a child has attached too."""
+    """Hold a SysV segment that is already removed and that a child has attached too."""
     number = segment()
     child()
     ctypes.CDLL(None).shmctl(number, IPC_RMID, None)
 
 
 def hugetlb() -> None:
-    """Hold hugetlb pages: private, shared, of a memfd, of which one page is not mapped."""
+    """Hold hugetlb pages: private, shared, and of a memfd with one page not mapped."""
     for flags in (mmap.MAP_PRIVATE, mmap.MAP_SHARED):
         area = mmap.mmap(-1, HUGE, flags=flags | mmap.MAP_ANONYMOUS | MAP_HUGETLB)
         area[0] = 1

@@ -1,7 +1,7 @@
 """Run pagewalk in a PID namespace whose /proc is its parent's.
 
 python -m tests.live.inside PID PROGRAM starts PROGRAM there as process PID (0: any), and then
-answers: a line of JSON with the words of a command gets one with how it ended.
+runs commands: for each line of JSON with a command's words, it prints a line with the outcome.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def clone_with_pid(pid: int, *words: str) -> int:
     if pid:
         fields[8], fields[9] = ctypes.addressof(wanted), 1
     args = (ctypes.c_uint64 * 11)(*fields)
-    # PyDLL keeps the interpreter's lock: the child has it too, and goes on at once.
+    # PyDLL keeps the interpreter's lock: the child has it too, and can continue at once.
     libc = ctypes.PyDLL(None, use_errno=True)
     started = int(libc.syscall(435, ctypes.byref(args), ctypes.sizeof(args)))
     if started == 0:
@@ -42,7 +42,7 @@ def clone_with_pid(pid: int, *words: str) -> int:
 class Inside:
     """A PID namespace without a /proc of its own, and the program that runs in it.
 
-    ``pid`` is its number in there, ``listed`` the one that this /proc lists it by.
+    ``pid`` is the program's number in the namespace, ``listed`` the one in this /proc.
     """
 
     pid: int
@@ -50,7 +50,7 @@ class Inside:
     process: subprocess.Popen[bytes]
 
     def pagewalk(self, *args: object) -> Ran:
-        """Run pagewalk in there."""
+        """Run pagewalk in the namespace."""
         assert self.process.stdin is not None
         words = [*PAGEWALK, *map(str, args)]
         self.process.stdin.write(json.dumps(words).encode() + b"\n")

@@ -1,9 +1,9 @@
-"""A process all of whose names are odd: python -m tests.live.oddly_named FOLDER.
+"""A process with odd names for everything: python -m tests.live.oddly_named FOLDER.
 
-As an ordinary user, in a user and a mount namespace of its own, so that nothing stays behind:
-FOLDER gets a mount point with every byte there is in its name, with a file in it, also so called,
-that is mapped; a memfd, and a program with an odd argv[0], in the same way. It prints the two
-pids, its own first; each line it reads, in hex, becomes its name, and is answered by "ok".
+It runs as an ordinary user, in its own user and mount namespaces, so that nothing is left behind.
+In FOLDER it creates a mount point with every possible byte in its name, and in that a file with the
+same name, which it maps. It maps a memfd and runs a program with an odd argv[0] likewise. It prints
+the two pids, its own first; each line it reads, in hex, becomes its name, and is answered by "ok".
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ MS_PRIVATE, MS_REC = 1 << 18, 1 << 14  # include/uapi/linux/mount.h
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_VMA, PR_SET_VMA_ANON_NAME = 1, 15, 0x53564D41, 0
 SIGKILL = 9
 
-# Every byte a name may hold, and what str.splitlines and str.split take for structure beyond one
-# byte, or a terminal for a direction: U+0085, U+2028, U+202E. A part of a path has 255 bytes.
+# Every byte a name may hold, and characters of several bytes that str.splitlines and str.split take
+# for structure, or a terminal for a direction: U+0085, U+2028, U+202E. A path component has at most
+# 255 bytes.
 BYTES = bytes(byte for byte in range(1, 256) if byte != ord("/"))
 WIDE = "\x85\u2028\u202e".encode()
 
@@ -51,7 +52,7 @@ def odd_file(folder: bytes) -> bytes:
     system("mount", b"none", folder, b"tmpfs", 0, None)
     point = folder + b"/" + BYTES + b"/" + WIDE
     os.makedirs(point)
-    # The source and the type's options of a mount are names too.
+    # The source and the options of a mount are names too.
     system("mount", BYTES, point, b"tmpfs", 0, None)
     path = point + b"/" + BYTES
     shutil.copy(os.fsencode(shutil.which("sleep") or "/bin/sleep"), path)
@@ -59,7 +60,7 @@ def odd_file(folder: bytes) -> bytes:
 
 
 def map_all(path: bytes) -> list[mmap.mmap]:
-    """Map the file, a memfd and anonymous memory, all of them oddly named."""
+    """Map the file, a memfd and anonymous memory, all of them with odd names."""
     maps = []
     with open(path, "rb") as file:
         maps.append(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
@@ -70,7 +71,7 @@ def map_all(path: bytes) -> list[mmap.mmap]:
     maps.append(mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE))
     for found in maps[1:]:
         found[0] = 1
-    # The kernel takes printable ASCII only, and no name at all without CONFIG_ANON_VMA_NAME.
+    # The kernel accepts only printable ASCII, and no name at all without CONFIG_ANON_VMA_NAME.
     place = ctypes.addressof(ctypes.c_char.from_buffer(maps[-1]))
     with suppress(OSError):
         system("prctl", PR_SET_VMA, PR_SET_VMA_ANON_NAME, ctypes.c_ulong(place),
@@ -79,7 +80,7 @@ def map_all(path: bytes) -> list[mmap.mmap]:
 
 
 def start_program(path: bytes) -> int:
-    """Run sleep(1) from ``path``, with an argv[0] of every byte."""
+    """Run sleep(1) from ``path``, with an argv[0] that has every byte."""
     pid = os.fork()
     if pid == 0:
         libc.prctl(PR_SET_PDEATHSIG, SIGKILL)

@@ -1,4 +1,4 @@
-"""Write the hand-made results in any format, as a command would."""
+"""Write hand-made results in any format, as a command would."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ PROCESSES = [
 REASON = by_hand.Withheld("pss", "frames are hidden\nrun as root", partial=True)
 
 
-# Every character a name may hold that a terminal obeys or nobody sees, a byte that is no UTF-8,
-# what CSV and the shell take for their own, and what is harmless.
+# Every character in a name that a terminal obeys or that is invisible, a byte that is not UTF-8,
+# characters that CSV and the shell treat as special, and harmless ones.
 HOSTILE = (
     "\x1b[31m\x1b[2J" + "".join(map(chr, (*range(1, 32), *range(127, 160))))
     + "\u061c\u200b\u200c\u200d\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2060"
@@ -35,18 +35,18 @@ HOSTILE = (
 
 
 def seen(text: str) -> bool:
-    """Return whether ``text`` is lines of characters that a terminal shows as they are."""
+    """Return whether ``text`` is lines of characters that a terminal shows literally."""
     unseen = set("\u034f\u115f\u3164\ufe0f\U000e0100\u2800")
     return all(c == "\n" or (c.isprintable() and c not in unseen) for c in text)
 
 
-# Fields that hold names, or sentences about them.
+# Fields that contain names, or sentences about them.
 SPOKEN = {"name", "exe", "argv0", "why", "finding", "remedy", "asked", "remarks", "device",
           "not_read", "partial"}
 
 
 def spoiled(value: Any, text: str, field: str = "") -> Any:
-    """Return results of a command with ``text`` at the end of each name and sentence in them."""
+    """Return a command's results with ``text`` appended to each name and sentence in them."""
     if isinstance(value, str):
         return value + text if field in SPOKEN else value
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -62,7 +62,7 @@ def spoiled(value: Any, text: str, field: str = "") -> Any:
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         """Return True."""
@@ -70,7 +70,7 @@ class Terminal(io.StringIO):
 
 
 def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
-    """Return what the command gives to view ``name``."""
+    """Return what the command passes to view ``name``."""
     table = by_hand.table(frames=frames, withheld=[] if frames else [REASON])
     lines = ledger(table, by_hand.THEIRS)
     return {
@@ -86,7 +86,7 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
 
 def write(format_name: str, name: str, out: io.StringIO | None = None, *, frames: bool = True,
           names: str = "", **options: Any) -> str:
-    """Return what ``format_name`` writes as view ``name``; ``names`` ends each name in it."""
+    """Return what ``format_name`` writes for view ``name``; ``names`` is appended to each name."""
     out = io.StringIO() if out is None else out
     given = arguments(name, frames=frames)
     view(format_name, name)(*(spoiled(given, names) if names else given), out, **options)

@@ -1,4 +1,4 @@
-"""Processes that do exactly what they say: the targets of the live tests.
+"""The targets of the live tests: processes that do exactly what they say.
 
 with start("fork_cow", stopped=True) as running:
     running.pid, running.pids         # the main process; the whole family

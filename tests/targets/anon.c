@@ -18,7 +18,7 @@ static void zero_reads(char **args)
 	fact("zeroes", p, 112, "zero", 64L, "anon", 32L, "empty", 16L, NULL);
 }
 
-/* Child k of three writes pages [0, 8k): then 8 pages are mapped by 1, 2, 3 and 24 by 4. */
+/* Child k of three writes [0, 8k): 8 pages each get 1, 2 and 3 mappings, and 24 get 4. */
 static void fork_cow(char **args)
 {
 	char *p = map(64, PRIVATE_ANON, -1, 0);
@@ -31,7 +31,7 @@ static void fork_cow(char **args)
 			continue;
 		write_pages(p, 0, 8 * k, 1);
 		snprintf(name, sizeof(name), "child%ld", k);
-		/* Its own copies; then [8k, 24) shared by as many as have not written them. */
+		/* Its own copies; [8k, 24) is shared by those that have not written it. */
 		fact(name, p, 64, "anon", 48L, "empty", 16L, "mapped_by_1", 8 * k, "mapped_by_2",
 		     k <= 1 ? 8L : 0L, "mapped_by_3", k <= 2 ? 8L : 0L, "mapped_by_4", 24L, NULL);
 		done();
@@ -41,7 +41,7 @@ static void fork_cow(char **args)
 	     "mapped_by_3", 8L, "mapped_by_4", 24L, NULL);
 }
 
-/* Seven pages mapped three times: 7 x 4096 / 3 is no whole number of bytes. */
+/* Seven pages mapped three times: 7 x 4096 / 3 is not a whole number of bytes. */
 static void fork_three(char **args)
 {
 	char *p = map(16, PRIVATE_ANON, -1, 0);
@@ -90,7 +90,7 @@ static void locked(char **args)
 	fact("after", part + 64 * PAGE, 32, "empty", 32L, "locked", 0L, NULL);
 }
 
-/* All of it: the pages of libc too, which other processes map. */
+/* Everything, including pages of libc, which other processes map. */
 static void locked_all(char **args)
 {
 	char *p = map(32, PRIVATE_ANON, -1, 0);
@@ -100,7 +100,7 @@ static void locked_all(char **args)
 	fact("memory", p, 32, "anon", 32L, "locked", 32L, NULL);
 }
 
-/* mremap(MREMAP_DONTUNMAP) of locked memory counts it again in VmLck; munmap takes it off once. */
+/* mremap(MREMAP_DONTUNMAP) adds locked memory to VmLck again; munmap subtracts it once. */
 static void locked_leak(char **args)
 {
 	long pages = number(args, 0, 256);
@@ -129,7 +129,7 @@ static void lazyfree(char **args)
 
 	write_pages(p, 0, 48, 1);
 	stay();
-	/* The first call leaves the pages in this CPU's batch, the next one drains it. */
+	/* The first call leaves the pages in this CPU's batch, the second drains it. */
 	for (int i = 0; i < 2; i++)
 		check(!madvise(p, 16 * PAGE, MADV_FREE), "madvise(MADV_FREE)");
 	fact("free", p, 64, "anon", 48L, "empty", 16L, "lazyfree", 16L, NULL);
@@ -141,12 +141,12 @@ static void reservation(char **args)
 	char *p = map(pages, PRIVATE_ANON | MAP_NORESERVE, -1, 0);
 	long touched = write_pages(p, 0, pages - 1, pages / 999 + 1);
 
-	/* The last page too: a walk must not stop early. 999 + 1 pages for 16 TiB. */
+	/* The last page as well: a walk must not stop early. 999 + 1 pages for 16 TiB. */
 	touched += write_pages(p, pages - 1, pages, 1);
 	fact("reserved", p, pages, "anon", touched, "empty", (long)pages - touched, NULL);
 }
 
-/* Freed under pressure without being swapped: anonymous, but not backed by swap. */
+/* Freed under memory pressure instead of being swapped: anonymous, but not backed by swap. */
 static void droppable(char **args)
 {
 	char *p = mmap(NULL, 32 * PAGE, RW, 0x08 /* MAP_DROPPABLE */ | MAP_ANONYMOUS, -1, 0);
@@ -165,7 +165,7 @@ static void runs(char **args)
 	fact("runs", p, 2 * n, "anon", n, "empty", n, NULL);
 }
 
-/* Every other page read-only: as many VMAs as pages, each one with its page. */
+/* Every other page is read-only: as many VMAs as pages, each with one page. */
 static void vmas(char **args)
 {
 	long n = number(args, 0, 3000);

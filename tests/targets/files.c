@@ -36,7 +36,7 @@ static void map_shmem(int fd)
 	shared = map(96, MAP_SHARED, fd, 0);
 	write_pages(shared, 0, 64, 1);
 	fact("shared", shared, 96, "shmem", 64L, "empty", 32L, NULL);
-	/* Pages 32..64 are in the cache and 64..96 are holes: all are copied when written. */
+	/* Pages 32..64 are in the cache and 64..96 are holes: writing copies either. */
 	copy = map(96, MAP_PRIVATE, fd, 0);
 	read_pages(copy, 0, 16, 1);
 	write_pages(copy, 48, 80, 1);

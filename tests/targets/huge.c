@@ -19,7 +19,7 @@ static void thp(char **args)
 	fact("thp", p, 2 * PMD_PAGES, "anon", 512L, "empty", 512L, "pmd_mapped", 512L, NULL);
 }
 
-/* The parent keeps its huge entry while half of the pages have one mapping and half two. */
+/* The parent keeps its huge entry; half of the pages have one mapping and half have two. */
 static void thp_part(char **args)
 {
 	char *p = anon_thp();
@@ -46,7 +46,7 @@ static void thp_fork(char **args)
 	     "mapped_by_2", 512L, NULL);
 }
 
-/* A VMA edge inside a huge page splits the entry, not the folio. */
+/* A VMA boundary inside a huge page splits the entry, not the folio. */
 static void thp_split(char **args)
 {
 	char *p = anon_thp();
@@ -89,7 +89,7 @@ static void file_thp(char **args)
 	int fd = disk_file("huge.dat", 2 * PMD_PAGES);
 	char *p;
 
-	/* Out of the page cache, to be read again in a large folio; fsync would wait for others. */
+	/* Drop it, so that it is read again into a large folio; fsync would wait for other files. */
 	check(!sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE_AND_WAIT) &&
 		      !posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED),
 	      "drop the cache");
@@ -123,7 +123,7 @@ static void hugetlb_shared(char **args)
 	fact("shared", p, 3 * PMD_PAGES, "hugetlb", 1024L, "empty", 512L, "private", 1024L, NULL);
 }
 
-/* Parent writes pages 0 and 1, the child 1 and 2: one is shared. */
+/* The parent writes pages 0 and 1, the child 1 and 2: one is shared. */
 static void hugetlb_fork(char **args)
 {
 	char *p = hugetlb(3 * PMD_PAGES, MAP_SHARED);
@@ -139,7 +139,7 @@ static void hugetlb_fork(char **args)
 	fact("parent", p, 3 * PMD_PAGES, "hugetlb", 1024L, "empty", 512L, "private", 512L, NULL);
 }
 
-/* A whole aligned GiB, shared: the processes share the page table itself. */
+/* A whole aligned GiB of shared memory: the processes share the page table itself. */
 static void hugetlb_pmd(char **args)
 {
 	int flags = SHARED_ANON | MAP_HUGETLB | MAP_NORESERVE | MAP_FIXED;
@@ -154,13 +154,13 @@ static void hugetlb_pmd(char **args)
 		done();
 	}
 	gather(1);
-	/* The child's page too: it went into the common table. */
+	/* Including the child's page: it went into the shared table. */
 	fact("parent", p, PUD_PAGES, "hugetlb", 1536L, "empty", empty, "private", 0L, NULL);
 }
 
 /*
- * Linux 6.18 calls it private or shared by chance: smaps and pagemap ask for the share count of
- * the table, which only tables of PMDs have (pt_share_count), while this leaf is in one of PUDs.
+ * Whether Linux 6.18 calls it private or shared is random: smaps and pagemap read the table's share
+ * count (pt_share_count), which only PMD tables have, while this leaf is in a PUD table.
  */
 static void hugetlb_pud(char **args)
 {

@@ -61,7 +61,7 @@ static void write_protect(int fd, char *p, size_t pages)
 	check(!ioctl(fd, UFFDIO_WRITEPROTECT, &area), "UFFDIO_WRITEPROTECT");
 }
 
-/* Protected: 16 written pages, and 16 that have no page, where a marker must stand. */
+/* Protects 16 written pages, and 16 without a page, where a marker must be. */
 static void uffd_wp(char **args)
 {
 	int fd = userfaultfd(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED |
@@ -85,7 +85,7 @@ static void uffd_poison(char **args)
 	char *p = map(64, PRIVATE_ANON, -1, 0);
 	struct uffdio_poison area = { .range = { (uintptr_t)p + 32 * PAGE, 8 * PAGE } };
 
-	/* Before it is watched: a missing page would then wait for a handler. */
+	/* Write before registering: after that a missing page would wait for a handler. */
 	write_pages(p, 0, 16, 1);
 	watch(fd, p, 64, UFFDIO_REGISTER_MODE_MISSING);
 	check(!ioctl(fd, UFFDIO_POISON, &area), "UFFDIO_POISON");
@@ -105,7 +105,7 @@ static long number_in(const char *path, const char *key)
 	return at ? atol(at + strlen(key)) : -1;
 }
 
-/* 60 pages become one, 20 differ and stay, 20 zero pages become the zero page. */
+/* 60 pages are merged into one, 20 differ and stay, 20 are merged with the zero page. */
 static void ksm(char **args)
 {
 	char *p = map(112, PRIVATE_ANON, -1, 0);

@@ -1,4 +1,4 @@
-"""Start a target, hear its facts, hold it still, and end its whole family."""
+"""Start a target, read its facts, stop it, and kill its whole family."""
 
 import atexit
 import functools
@@ -19,20 +19,20 @@ from typing import Any
 from tests.targets.catalogue import TARGETS, Target
 
 HERE = Path(__file__).parent
-# Far above any target's start (java: 2 s; KSM: 3 s) on a machine that is busy with other things.
+# Far longer than any target takes to start (java: 2 s; KSM: 3 s), even on a busy machine.
 PATIENCE = 120.0
 
 
 class CannotProvoke(Exception):
-    """A target says that this kernel or machine cannot do what it is for."""
+    """Raised when a target reports that this kernel or machine cannot do what it provokes."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """One started target.
+    """One running target.
 
-    pid: the main process. pids: the family, the main process first. facts: by region (or by
-    what else the target tells), {"pid", "start", "end", and counts of base pages}.
+    pid: the main process. pids: the family, the main process first. facts: by region (or whatever
+    else the target reports), {"pid", "start", "end", and counts of base pages}.
     """
 
     target: Target
@@ -44,7 +44,7 @@ class Running:
     def tell(self, word: str) -> dict[str, Any]:
         """Send one command and return the answer; "exit" and "exec" return when they are done.
 
-        Not while stopped: the target could not answer.
+        The target must not be stopped: it could not answer.
         """
         assert self.process.stdin is not None
         exe = os.readlink(f"/proc/{self.pid}/exe") if word == "exec" else ""
@@ -63,7 +63,7 @@ class Running:
         stop(*self.pids)
 
     def resume(self) -> None:
-        """Let a stopped family go on."""
+        """Resume a stopped family."""
         for pid in self.pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
@@ -73,7 +73,7 @@ class Running:
 def build() -> Path:
     """Compile the zoo, once per run, and return the program's path.
 
-    PAGEWALK_ZOO in the environment is one compiled before: in a guest the compiler takes a minute.
+    PAGEWALK_ZOO in the environment names one compiled earlier: in a guest it would take a minute.
     """
     if "PAGEWALK_ZOO" in os.environ:
         return Path(os.environ["PAGEWALK_ZOO"])
@@ -97,10 +97,10 @@ def compile_zoo(program: Path) -> Path:
 
 @contextmanager
 def start(name: str, *args: object, stopped: bool = False) -> Iterator[Running]:
-    """Run a target of TARGETS until the block ends; its family is then killed and reaped.
+    """Run a target from TARGETS until the block ends; its family is then killed and reaped.
 
-    args replace the target's own arguments: start("runs", 1025). stopped=True gives the family
-    with every thread in state T. Raises CannotProvoke with the target's reason, and TimeoutError.
+    args replace the target's own arguments: start("runs", 1025). With stopped=True every thread of
+    the family is in state T. Raises CannotProvoke with the target's reason, and TimeoutError.
     """
     target = TARGETS[name]
     words = [target.args[0], *map(str, args)] if args else list(target.args)
@@ -123,14 +123,14 @@ def stop(*pids: int) -> None:
     """Stop processes and return when every thread of them has stopped."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    # A zombie, and a leader that has exited before its threads, is as still as can be.
+    # A zombie, or a leader that has exited before its threads, does not move either.
     _wait(lambda: set(_states(pids)) <= set("TZX"), f"{pids} to stop")
 
 
 def asleep(pid: int, name: str) -> None:
-    """Wait until a process has become the program called ``name``, all loaded, and sleeps.
+    """Wait until a process has become the program ``name``, is fully loaded, and sleeps.
 
-    Popen() returns once it is executed: its libraries are still being mapped then.
+    Popen() returns after exec, when the program's libraries are still being mapped.
     """
     comm = name.encode()[:15]
     _wait(lambda: Path(f"/proc/{pid}/comm").read_bytes()[:-1] == comm, f"{pid} to be {name}")
@@ -138,7 +138,7 @@ def asleep(pid: int, name: str) -> None:
 
 
 def _hear(process: subprocess.Popen[bytes], target: Target, family: list[int]) -> dict[str, Any]:
-    # Fills family as it goes, so that a target that fails half-way is ended whole.
+    # Fills family as it goes, so that all of a target that fails half-way is killed.
     if target.execs:
         zoo = str(build())
         _wait(lambda: os.readlink(f"/proc/{process.pid}/exe") != zoo, "exec")
@@ -165,18 +165,18 @@ def _read_line(process: subprocess.Popen[bytes]) -> dict[str, Any]:
     while not line.endswith(b"\n"):
         left = deadline - time.monotonic()
         if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
-            raise TimeoutError(f"the target {process.args!r} says nothing")
+            raise TimeoutError(f"the target {process.args!r} printed nothing")
         byte = os.read(process.stdout.fileno(), 1)
         if not byte:
-            raise RuntimeError(f"the target {process.args!r} ended: {process.wait(PATIENCE)}")
+            raise RuntimeError(f"the target {process.args!r} exited: {process.wait(PATIENCE)}")
         line += byte
     answer: dict[str, Any] = json.loads(line)
     return answer
 
 
 def _end(process: subprocess.Popen[bytes], family: list[int]) -> None:
-    # The main process reaps nobody, so while it lives no pid of the family is used again; and
-    # once it is dead the kernel has killed the others (PR_SET_PDEATHSIG).
+    # The main process never reaps its children, so while it lives no pid of the family is reused;
+    # once it is dead, the kernel has killed the others (PR_SET_PDEATHSIG).
     if process.poll() is None:
         for pid in reversed(family):
             os.kill(pid, signal.SIGKILL)
@@ -191,7 +191,7 @@ def _end(process: subprocess.Popen[bytes], family: list[int]) -> None:
 
 
 def _states(pids: list[int] | tuple[int, ...]) -> list[str]:
-    # The state letter of every thread. The name before it may hold blanks and parentheses.
+    # The state letter of every thread. The name before it may contain blanks and parentheses.
     states = []
     for pid in pids:
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -212,7 +212,7 @@ def _wait(condition: Callable[[], bool], what: str) -> None:
 
 @functools.cache
 def _disk() -> str:
-    # A folder whose files live in the page cache of a disk: /tmp may be a tmpfs.
+    # A folder whose files are on a disk, and so in the page cache: /tmp may be a tmpfs.
     for folder in (tempfile.gettempdir(), "/var/tmp", "."):
         command = ["stat", "-f", "-c", "%T", folder]
         kind = subprocess.run(command, check=False, capture_output=True, text=True)

@@ -1,6 +1,6 @@
 /*
  * Pages that a driver put into the address space. The kernel counts those with a normal struct
- * page as file pages (MIXEDMAP), and those without (PFNMAP) not at all.
+ * page as file pages (MIXEDMAP), and does not count those without (PFNMAP).
  */
 #include "zoo.h"
 #include <arpa/inet.h>
@@ -45,7 +45,7 @@ static void packet_ring(char **args)
 				    .tp_block_nr = 4,
 				    .tp_frame_size = 2048,
 				    .tp_frame_nr = 32 };
-	/* Protocol 0: it receives nothing. */
+	/* With protocol 0 it receives nothing. */
 	int fd = socket(AF_PACKET, SOCK_RAW, 0);
 	char *p;
 
@@ -62,7 +62,7 @@ static void io_uring(char **args)
 	char *p;
 
 	check(fd >= 0, "io_uring_setup");
-	/* 256 entries of 64 bytes: four pages. io_uring does not let us choose where. */
+	/* 256 entries of 64 bytes: four pages. io_uring does not let us choose the address. */
 	p = mmap(NULL, 4 * PAGE, RW, MAP_SHARED, fd, IORING_OFF_SQES);
 	check(p != MAP_FAILED, "mmap");
 	fact("entries", p, 4, "file", 4L, NULL);
@@ -83,7 +83,7 @@ static void bpf_array(char **args)
 	fact("array", p, 8, "file", 8L, NULL);
 }
 
-/* Taken out of the kernel's own map of memory; locked, and counted as file. */
+/* Removed from the kernel's direct map; locked, and counted as file. */
 static void secret(char **args)
 {
 	int fd = syscall(SYS_memfd_secret, 0);

@@ -1,9 +1,9 @@
-/* Memory on swap. The harness has swapped on a zram device. */
+/* Memory on swap. The test harness has enabled a zram device. */
 #include "zoo.h"
 
 /*
- * Reclaim passes over a page that is busy at that moment (in a CPU's batch, for one), so ask
- * again until none is left.
+ * Reclaim skips a page that is busy at that moment (in a CPU's batch, for example), so ask again
+ * until none is left.
  */
 void page_out(char *p, size_t pages)
 {
@@ -23,14 +23,14 @@ static void swap_private(char **args)
 
 	write_pages(p, 0, 80, 1);
 	page_out(p, 64);
-	/* Reading leaves a page that is also on swap, writing one that is not. */
+	/* After a read the page is still on swap too, after a write it is not. */
 	read_pages(p, 0, 16, 1);
 	write_pages(p, 16, 24, 1);
 	fact("private", p, 96, "anon", 40L, "swapped", 40L, "empty", 16L, NULL);
 }
 
 /*
- * Three processes share the slots: forked after the page-out, since reclaim leaves shared pages
+ * Three processes share the slots: they fork after the page-out, because reclaim leaves shared pages
  * alone. child1 writes pages 0..16; child2 reads 40..48, which stay on swap for the others.
  */
 static void swap_forked(char **args)
@@ -56,7 +56,7 @@ static void swap_forked(char **args)
 	     NULL);
 }
 
-/* A swapped shmem page leaves no entry behind: its object knows, and smaps asks it. */
+/* A swapped shmem page leaves no entry behind: smaps looks it up in the object. */
 static void swap_shmem(char **args)
 {
 	int fd = memory_file("swapped", 96);
@@ -66,16 +66,16 @@ static void swap_shmem(char **args)
 	page_out(p, 64);
 	write_pages(p, 0, 16, 1);
 	fact("shared", p, 96, "shmem", 16L, "empty", 80L, "shmem_swapped", 48L, NULL);
-	/* Private and writable: the kernel looks up every hole instead of asking for the sum. */
+	/* Private and writable: the kernel looks up every hole instead of taking the object's sum. */
 	q = map(96, MAP_PRIVATE, fd, 0);
 	write_pages(q, 0, 8, 1);
 	fact("copy", q, 96, "anon", 8L, "empty", 88L, "shmem_swapped", 48L, NULL);
-	/* Neither from the object's start nor to its end. */
+	/* Neither at the start of the object nor up to its end. */
 	part = map(32, MAP_SHARED, fd, 40 * PAGE);
 	fact("part", part, 32, "empty", 32L, "shmem_swapped", 24L, NULL);
 }
 
-/* Private copies of memfd pages on swap as well: swap entries beside swapped shmem pages. */
+/* Private copies of memfd pages on swap as well: swap entries next to swapped shmem pages. */
 static void swap_mixed(char **args)
 {
 	int fd = memory_file("mixed", 64);
@@ -92,7 +92,7 @@ static void swap_mixed(char **args)
 
 /*
  * Two huge pages of shared memory, each in one large swap entry. Up to 6.18 at least, smaps of
- * the private writable mapping adds the whole entry once for every page of it.
+ * the private writable mapping adds the whole entry once for each of its pages.
  */
 static void swap_huge(char **args)
 {
@@ -101,7 +101,7 @@ static void swap_huge(char **args)
 
 	write_pages(p, 0, 2 * PMD_PAGES, 1);
 	check(!madvise(p, 2 * PMD_SIZE, MADV_COLLAPSE), "madvise(MADV_COLLAPSE)");
-	/* One private copy in each, so that there is a page table whose holes are looked up. */
+	/* One private copy in each, so that there is a page table with holes to look up. */
 	q = map_huge(2 * PMD_PAGES, MAP_PRIVATE, fd);
 	write_pages(q, 0, 2 * PMD_PAGES, PMD_PAGES);
 	page_out(p, 2 * PMD_PAGES);
@@ -117,7 +117,7 @@ static void swap_thp(char **args)
 	write_pages(p, 0, PMD_PAGES, 1);
 	page_out(p, PMD_PAGES);
 	read_pages(p, 0, 1, 1);
-	/* Reading one page back may bring its neighbours: ask what came. */
+	/* Reading one page back may bring in its neighbours: count what came. */
 	long back = count_present(p, PMD_PAGES);
 	fact("thp", p, 2 * PMD_PAGES, "anon", back, "swapped", (long)PMD_PAGES - back, "empty", 512L,
 	     NULL);

@@ -26,7 +26,7 @@ static void spawn(void *(*run)(void *), void *what)
 	check(!errno, "pthread_create");
 }
 
-/* Field number `index` of a file of numbers, without touching memory that is new. */
+/* Field number `index` of a file of numbers, without touching new memory. */
 static long number_at(const char *path, int index)
 {
 	char text[1024], *at = text;
@@ -42,14 +42,14 @@ static long number_at(const char *path, int index)
 	return atol(at);
 }
 
-/* Faults that the kernel has counted on one CPU only: stat's rss leaves them out, statm does not. */
+/* Faults that the kernel has counted on one CPU only: the rss of stat omits them, statm does not. */
 static void batching(char **args)
 {
 	long pages = 256;
 	char *p = map(pages, PRIVATE_ANON, -1, 0);
 
 	stay();
-	/* What fact() needs of libc is mapped now, not after the count. */
+	/* Map the parts of libc that fact() needs now, not after the count. */
 	fact("memory", p, pages, NULL);
 	for (long i = 0; i < pages; i++) {
 		write_pages(p, i, i + 1, 1);
@@ -91,13 +91,13 @@ static void *serve_for(void *leader)
 		fclose(file);
 		usleep(1000);
 	}
-	/* By this thread: only its number still leads to the address space. */
+	/* Called by this thread: only its id still leads to the address space. */
 	touched("memory");
 	serve();
 	return NULL;
 }
 
-/* /proc/PID looks like a dead process, /proc/PID/task/TID does not. */
+/* /proc/PID looks like that of a dead process, /proc/PID/task/TID does not. */
 static void leader_dead(char **args)
 {
 	spawn(sleep_on, NULL);
@@ -138,7 +138,7 @@ static void shared_mm(char **args)
 	fact("parent", p, FEW, "anon", (long)FEW, NULL);
 }
 
-/* Blanks, a parenthesis, a state letter and a newline, in the 15 bytes that a name may have. */
+/* Blanks, a parenthesis, a state letter and a newline, within the 15 bytes of a name. */
 static void odd_name(char **args)
 {
 	check(!prctl(PR_SET_NAME, "a) R\n(deleted)"), "prctl(PR_SET_NAME)");
@@ -152,7 +152,7 @@ static void nobody(char **args)
 
 	touched("memory");
 	check(!setresgid(id, id, id) && !setresuid(id, id, id), "setresuid");
-	/* A change of user clears both. */
+	/* The change of user cleared both. */
 	prctl(PR_SET_DUMPABLE, 1);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 }
@@ -165,15 +165,15 @@ static void undumpable(char **args)
 
 static void *map_and_unmap(void *arena)
 {
-	/* Up to 4 MiB at changing places: page tables of two levels come and go. */
+	/* Up to 4 MiB at varying addresses: page tables of two levels come and go. */
 	for (unsigned i = 0;; i++) {
 		size_t pages = 1 + i * 37 % 1024;
 		char *at = (char *)arena + i * 61 % 1024 * PAGE;
-		/* All within the arena, which is too small for another thread's stack. */
+		/* All of it is in the arena, which is too small for another thread's stack. */
 		char *p = mmap(at, pages * PAGE, RW, PRIVATE_ANON | MAP_FIXED, -1, 0);
 
 		check(p != MAP_FAILED, "mmap");
-		/* A freed table that is used again for this data shows impossible frames. */
+		/* A freed table that is reused for this data shows impossible frames. */
 		memset(p, 0xff, pages * PAGE);
 		check(!munmap(p, pages * PAGE), "munmap");
 	}
@@ -195,7 +195,7 @@ static void churn(char **args)
 	}
 }
 
-/* Maps of a page or a few, without a pause: VMAs come and go, merge and split. */
+/* Maps one or a few pages at a time, without pause: VMAs come and go, merge and split. */
 static void *flicker(void *arena)
 {
 	for (unsigned i = 0;; i++) {
@@ -212,7 +212,7 @@ static void *flicker(void *arena)
 	return NULL;
 }
 
-/* Children that map, and then become another program that maps, and ends. */
+/* Forks children that map, and then exec another program that maps and exits. */
 static void *forks(void *arena)
 {
 	for (;;) {
@@ -282,7 +282,7 @@ static void *measure_stalls(void *unused)
 		if (took > worst_ns)
 			worst_ns = took;
 		rounds++;
-		/* Mostly asleep: the scheduler then runs it at once when it wakes. */
+		/* Sleep most of the time, so that the scheduler runs it at once when it wakes. */
 		usleep(50);
 	}
 	return NULL;
@@ -294,7 +294,7 @@ static void report_stalls(const char *word)
 	worst_ns = rounds = 0;
 }
 
-/* A thread that takes the address space's lock for writing; any command reports and restarts. */
+/* A thread takes mmap_lock for writing; any command reports the worst wait and resets it. */
 static void mapper(char **args)
 {
 	long pages = number(args, 0, 64) << 8; /* MiB */
@@ -306,7 +306,7 @@ static void mapper(char **args)
 	spawn(measure_stalls, NULL);
 }
 
-/* Become another program, which dies with the harness too. */
+/* Becomes another program, which also dies with the harness. */
 static void run(char **args)
 {
 	execvp(args[0], args);

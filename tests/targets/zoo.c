@@ -1,4 +1,4 @@
-/* The zoo: one subcommand per case. Compiled by tests/targets with every other .c file here. */
+/* The zoo: one subcommand per case. tests/targets compiles it with the other .c files here. */
 #include "zoo.h"
 #include <sys/prctl.h>
 #include <sched.h>
@@ -16,7 +16,7 @@ void say(const char *format, ...)
 	int n = vsnprintf(line, sizeof(line) - 1, format, args);
 	va_end(args);
 	line[n++] = '\n';
-	/* One write below PIPE_BUF: lines of a family never mix, and no stdio buffer is forked. */
+	/* One write below PIPE_BUF: lines from a family never mix, and no stdio buffer is forked. */
 	if (write(1, line, n) != n)
 		_exit(3);
 }
@@ -58,7 +58,7 @@ long number(char **args, int i, long otherwise)
 	return atol(args[i]);
 }
 
-/* Adjacent mappings merge into one VMA: a page of PROT_NONE stays on both sides of each. */
+/* Adjacent mappings would merge into one VMA, so each has a PROT_NONE page on both sides. */
 char *place(size_t pages, size_t align)
 {
 	size_t whole = pages * PAGE + align + 2 * PAGE;
@@ -92,7 +92,7 @@ long write_pages(char *p, size_t from, size_t to, size_t step)
 {
 	long written = 0;
 
-	/* Different in every page, so that KSM finds none equal; never zero. */
+	/* Different in every page, so that KSM finds no duplicates; never zero. */
 	for (size_t i = from; i < to; i += step, written++)
 		*(volatile uint64_t *)(p + i * PAGE) = i + 1;
 	return written;
@@ -136,7 +136,7 @@ int disk_file(const char *name, size_t pages)
 
 	check(fd >= 0, "create a file");
 	memset(page, 'f', sizeof(page));
-	/* Page by page: one large write makes large folios, and a fault may map a whole folio. */
+	/* Page by page: a large write creates large folios, and a fault may map a whole folio. */
 	for (size_t i = 0; i < pages; i++)
 		check(pwrite(fd, page, PAGE, i * PAGE) == (ssize_t)PAGE, "write a file");
 	return fd;
@@ -197,7 +197,7 @@ void serve(void)
 	size_t n = 0;
 
 	say("{\"ready\": 1}");
-	/* read(2), not stdio: the heap stays as the case left it. */
+	/* read(2) rather than stdio: the heap stays as the case left it. */
 	while (n < sizeof(word) && read(0, word + n, 1) == 1) {
 		if (word[n++] != '\n')
 			continue;

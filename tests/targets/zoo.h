@@ -1,8 +1,8 @@
 /*
- * What every case of the zoo uses. A case makes some memory, states as facts what each region
- * holds, and returns; main() then says ready and serves commands until it is killed.
+ * What every case of the zoo uses. A case creates some memory, reports as facts what is in each
+ * region, and returns; main() then reports ready and serves commands until it is killed.
  *
- * A region fact told by another thread than the first has its "tid" too.
+ * A fact that is reported by a thread other than the first has its "tid" too.
  *
  * Counts are base pages. A region's counts by state (anon, file, shmem, zero, special, hugetlb,
  * swapped, guard, marker, poisoned, empty) add up to the region; other keys are details.
@@ -27,7 +27,7 @@
 #define PRIVATE_ANON (MAP_PRIVATE | MAP_ANONYMOUS)
 #define SHARED_ANON (MAP_SHARED | MAP_ANONYMOUS)
 
-/* Absent from older kernel headers; the numbers are ABI. */
+/* Missing from older kernel headers; the numbers are ABI. */
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT 21
 #endif
@@ -49,19 +49,19 @@ extern const struct zoo_case anon_cases[], file_cases[], huge_cases[], mark_case
 /* facts and words to the harness */
 void fact(const char *region, const void *start, size_t pages, ...); /* "key", 1L, ..., NULL */
 void say(const char *format, ...);                                   /* one JSON line */
-void cannot(const char *what);                                       /* says why, exits */
+void cannot(const char *what);                                       /* reports why, exits */
 void check(int ok, const char *what);
 extern void (*on_command)(const char *word); /* a case's own answer; NULL: answers {} */
 void serve(void);                            /* ready, then commands; never returns */
 
 /* memory */
-char *place(size_t pages, size_t align); /* where to map with MAP_FIXED, away from all else */
+char *place(size_t pages, size_t align); /* where to map with MAP_FIXED, away from the rest */
 char *map(size_t pages, int flags, int fd, off_t offset);
 char *map_huge(size_t pages, int flags, int fd); /* 2 MiB aligned, MADV_HUGEPAGE */
 long write_pages(char *p, size_t from, size_t to, size_t step); /* returns how many */
 void read_pages(const char *p, size_t from, size_t to, size_t step);
-void stay(void); /* on this CPU: some of the kernel's work is batched by CPU */
-size_t count_present(const char *p, size_t pages); /* by our own pagemap */
+void stay(void); /* on this CPU: the kernel batches some work per CPU */
+size_t count_present(const char *p, size_t pages); /* from our own pagemap */
 int disk_file(const char *name, size_t pages);     /* in the page cache, in single-page folios */
 int memory_file(const char *name, size_t pages);   /* memfd */
 void page_out(char *p, size_t pages);              /* to the swap that the harness made */
@@ -69,5 +69,5 @@ long number(char **args, int i, long otherwise);
 
 /* families */
 pid_t child(void);       /* fork; the child dies with its parent */
-void done(void);         /* the child has said its facts; it waits to be killed */
+void done(void);         /* the child has reported its facts; it waits to be killed */
 void gather(int count);  /* wait until that many children are done */
