@@ -1,4 +1,4 @@
-"""Walk processes that never stop mapping, forking and exec'ing; count refusals and impossible results.
+"""Walk processes that map, unmap, fork and exec nonstop; count refusals and impossible results.
 
 ``python -m tests.churn 25000`` walks that many times by each source, as root, and prints figures.
 """

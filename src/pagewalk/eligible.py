@@ -37,7 +37,7 @@ MOUNT_ALWAYS, MOUNT_WITHIN_SIZE, MOUNT_ADVISE = 1, 2, 3
 
 
 def eligible(of: Mappings, policy: Policy | None, facts: Facts) -> I64:
-    """Return for each VMA 1 if it may get huge pages, 0 if not, UNKNOWN where that is not known.
+    """Return 1 for each VMA that may get huge pages, 0 if it may not, UNKNOWN if we cannot tell.
 
     ``policy`` is None on a kernel without huge pages. Returns i64[n].
     """

@@ -15,7 +15,7 @@ from pagewalk.pages import I64, Backing, VMAs, Withheld
 from pagewalk.proc.hugepages import read_policy
 from pagewalk.sources import Source
 
-# These VMAs have base pages only; a driver's may have others (vm_operations_struct.pagesize).
+# These VMAs have base pages only; a driver's may have other sizes (vm_operations_struct.pagesize).
 BASE_PAGES = (Backing.ANON, Backing.FILE, Backing.SHMEM, Backing.KERNEL, Backing.HIDDEN,
               Backing.GATE)
 

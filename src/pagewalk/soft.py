@@ -81,11 +81,11 @@ class SwapTypes(NamedTuple):
 
 
 def swap_types(release: tuple[int, int], config: Container[str] | None) -> SwapTypes:
-    """Return the type numbers of kernel ``release`` with the symbols of ``config`` built in (None:
-    unreadable).
+    """Return the swap type numbers of kernel ``release`` with the symbols in ``config`` built in.
 
-    Without the configuration only swap devices below 22, the least any kernel leaves, and from
-    6.8 on the marker, 31, are certain. Source: include/linux/swap.h (MAX_SWAPFILES).
+    If the configuration cannot be read (None), only two things are certain: types below 22, the
+    lowest MAX_SWAPFILES of any kernel, are swap devices, and since 6.8 type 31 is the marker.
+    Source: include/linux/swap.h.
     """
     if config is None:
         return SwapTypes(marker=range(31, 32)) if release >= (6, 8) else SwapTypes()

@@ -74,7 +74,7 @@ class Theirs(NamedTuple):
     """The kernel's own numbers, in bytes; ``None`` where a file was not read or not readable.
 
     ``pmap`` is the total that pmap(1) prints. ``threads`` bounds how far the counters of some
-    kernels may lag. ``not_read`` says which files were not, and why.
+    kernels may lag. ``not_read`` says which files were not read, and why.
     """
 
     status: dict[str, int]
@@ -103,13 +103,13 @@ def lag(theirs: Theirs, facts: Facts, counters: int, *, always: bool = False) ->
 
 
 def batch_pages(cpus: int) -> int:
-    # include/linux/percpu_counter.h: an approximate read may miss batch - 1 on every CPU.
+    # include/linux/percpu_counter.h: an approximate read may miss batch - 1 pages on each CPU.
     return cpus * (max(32, 2 * cpus) - 1)
 
 
 def thread_pages(threads: int) -> int:
-    # mm/memory.c up to 6.1: each thread keeps up to 64 faults to itself (and two may pass the
-    # check), each of up to 16 file pages around the fault.
+    # mm/memory.c up to 6.1: each thread batches up to 64 faults (two more can slip past the
+    # check), and each fault may map up to 16 file pages around it.
     return threads * 66 * 16
 
 

@@ -27,8 +27,8 @@ PAGEMAP_SCAN = 0xC0606610  # _IOWR('f', 16, struct pm_scan_arg)
 WRITTEN, FILE, PRESENT, SWAPPED, PFNZERO, HUGE = 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 << 6
 GUARD = 1 << 8  # since 6.15
 
-REGIONS = 512  # the kernel's own bounce buffer: one pass, one hold of the lock, a call
-# Populated pages of one scan: a call that finds so many in one region takes about a millisecond.
+REGIONS = 512  # the size of the kernel's bounce buffer: one pass under the lock per call
+# Populated pages per scan: a call that finds this many in one region takes about a millisecond.
 MOST_PAGES, LEAST_PAGES = 1 << 16, 1 << 12
 POPULATED = PRESENT | SWAPPED
 
