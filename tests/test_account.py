@@ -1,5 +1,5 @@
-"""Adding up: the hand-made walk against figures worked out on paper, random ones against smaps'
-rule written down again, page by page (fs/proc/task_mmu.c: smaps_account, smaps_page_accumulate).
+"""Accounting: the hand-made walk against figures worked out on paper, random walks against the rule
+of smaps written down page by page (fs/proc/task_mmu.c: smaps_account, smaps_page_accumulate).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ ON_PAPER = {
     "pss": (5461, 7168, 2048, THP),
     "uss": (4096, 4096, 0, THP),
     "distinct": (8192, 12288, 4096, THP),
-    # The program's pages stay in the page cache; the heap's second and third are mapped elsewhere
-    # too, and so is the memfd's.
+    # The program's pages stay in the page cache; the heap's second and third pages are mapped
+    # elsewhere too, and so is the memfd's.
     "freed": (0, 4096, 0, THP),
     "anon": (0, 12288, 0, THP),
     "file": (8192, 0, 0, 0),
@@ -52,18 +52,18 @@ def column(table: Table, name: str) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ON_PAPER)
-def test_every_amount_is_what_paper_says(name: str) -> None:
+def test_every_amount_is_the_one_worked_out_on_paper(name: str) -> None:
     table = by_hand.table()
     assert column(table, name) == list(ON_PAPER[name])
     assert table.totals[name] == sum(ON_PAPER[name])
 
 
 @pytest.mark.parametrize("name", sorted(NOTHING))
-def test_what_does_not_occur_is_zero_and_not_withheld(name: str) -> None:
+def test_amounts_that_do_not_occur_are_zero_and_not_withheld(name: str) -> None:
     assert column(by_hand.table(), name) == [0, 0, 0, 0]
 
 
-def test_only_what_a_page_table_tells_is_withheld_where_frames_are_shown() -> None:
+def test_where_frames_are_shown_only_amounts_from_page_tables_are_withheld() -> None:
     withheld = {name for name, c in by_hand.table().columns.items() if c is None}
     assert withheld == TABLES_ONLY
 
@@ -78,13 +78,13 @@ def test_batches_may_be_cut_anywhere(at: int) -> None:
     assert by_vma(by_hand.walk(batches)).totals == by_hand.table().totals
 
 
-def test_no_batch_at_all_is_an_untouched_address_space() -> None:
+def test_without_any_batch_the_address_space_is_untouched() -> None:
     table = by_vma(by_hand.walk([]))
     assert table.totals["present"] == table.totals["rss"] == table.totals["pss"] == 0
     assert table.totals["not_present"] == table.totals["size"] == sum(ON_PAPER["size"])
 
 
-def test_total_pss_is_cut_after_adding_as_in_smaps_rollup() -> None:
+def test_total_pss_is_truncated_after_adding_as_in_smaps_rollup() -> None:
     # Twice 4096 / 6 = 682.67: 682 in each VMA, 1365 in all.
     of = by_hand.vmas([(n << 20, 1, READ, 0, Backing.FILE, "/f") for n in (1, 2)])
     rows: list[Row] = [
@@ -100,7 +100,7 @@ def test_total_pss_is_cut_after_adding_as_in_smaps_rollup() -> None:
 
 def one_vma(*rows: tuple[State, Flag, tuple[str, ...], int], size: int = PAGE,
             backing: Backing = Backing.ANON, **outcome: object) -> Table:
-    """Return the Table of one VMA that consists of these (state, flags, kpageflags, mapcount)."""
+    """Return the Table of one VMA with these pages (state, flags, kpageflags, mapcount)."""
     of = by_hand.vmas([(1 << 30, len(rows) * size // PAGE, READ, 0, backing, "")])
     made: list[Row] = [
         ((1 << 30) + i * size, size, state, flags, 1 + i * 512, kflags, mapcount)
@@ -137,7 +137,7 @@ LOST = (State.POISONED, SOFT | Flag.HWPOISON, (), 0)
 def test_a_hardware_poisoned_page_counts_as_smaps_counts_it(
     counts: bool, lost: int, release: tuple[int, int]
 ) -> None:
-    # smaps_pte_entry: where it counts, it has its whole size as PSS.
+    # smaps_pte_entry: where it counts, its whole size is PSS.
     facts = by_hand.FACTS._replace(release=release)
     table = one_vma(LOST, (State.ANON, HERE, ("anon",), 2), counts_hwpoison=counts, facts=facts)
     totals = table.totals
@@ -151,10 +151,10 @@ def test_a_hardware_poisoned_page_counts_as_smaps_counts_it(
 
 
 @pytest.mark.parametrize(("counts", "lost"), [(True, PAGE), (False, 0), (None, None)])
-def test_each_field_of_smaps_has_it_as_its_page_was(
+def test_each_field_of_smaps_counts_a_lost_page_as_what_it_was(
     counts: bool | None, lost: int | None
 ) -> None:
-    # Recorded on 6.12: an anonymous page that was dirty, lost, is Shared_Dirty.
+    # Recorded on 6.12: a lost anonymous page that was dirty is in Shared_Dirty.
     facts = by_hand.FACTS._replace(release=(6, 12))
     of = by_hand.vmas([(1 << 30, 2, READ, 0, Backing.ANON, "")])
     made: list[Row] = [
@@ -174,7 +174,7 @@ def test_each_field_of_smaps_has_it_as_its_page_was(
     assert totals["shared_clean"] == totals["private_clean"] == totals["lazyfree"] == clean
 
 
-def test_where_smaps_does_not_tell_whether_it_counts_what_it_may_be_part_of_is_withheld() -> None:
+def test_unless_smaps_shows_whether_it_counts_lost_pages_amounts_are_withheld() -> None:
     table = one_vma(LOST, (State.ANON, HERE, ("anon",), 2))
     gone = {name for name, value in table.totals.items() if value is None}
     assert gone - TABLES_ONLY == {"rss", "pss", "uss", "locked"}
@@ -212,7 +212,7 @@ def test_locked_is_the_pss_of_the_locked_vmas() -> None:
     assert column(table, "locked") == [5461, 0, 2048, 0]
 
 
-def test_a_hidden_vma_is_all_hidden() -> None:
+def test_all_of_a_hidden_vma_is_hidden() -> None:
     table = one_vma((State.ABSENT, Flag(0), (), 0), backing=Backing.HIDDEN)
     assert (table.totals["hidden"], table.totals["not_present"]) == (PAGE, PAGE)
 
@@ -220,7 +220,7 @@ def test_a_hidden_vma_is_all_hidden() -> None:
 # ---- withheld
 
 
-def test_without_frames_all_that_needs_them_is_withheld() -> None:
+def test_without_frames_every_amount_that_needs_them_is_withheld() -> None:
     table = by_hand.table(frames=False)
     gone = {name for name, value in table.totals.items() if value is None}
     assert gone - TABLES_ONLY == {
@@ -231,7 +231,7 @@ def test_without_frames_all_that_needs_them_is_withheld() -> None:
     assert table.pss_fixed is None
 
 
-def test_a_page_of_unknown_kind_withholds_the_kinds_it_may_be_of() -> None:
+def test_a_page_of_unknown_kind_withholds_every_kind_it_may_be() -> None:
     totals = one_vma((State.PRESENT, HERE, (), 1), (State.ZERO, HERE, (), 0)).totals
     assert (totals["anon"], totals["file"], totals["shmem"], totals["special"]) == (None,) * 4
     assert (totals["present"], totals["rss"], totals["zero"]) == (2 * PAGE, PAGE, PAGE)
@@ -241,7 +241,7 @@ def test_a_page_of_unknown_kind_withholds_the_kinds_it_may_be_of() -> None:
     ("vm_rss", "rss", "zero"),
     [(2 * THP, 2 * THP, THP), (THP, None, None), (0, None, None), (None, None, None)],
 )
-def test_what_may_be_the_huge_zero_page_is_in_rss_only_if_vmrss_says_so(
+def test_a_possible_huge_zero_page_is_in_rss_only_if_vmrss_says_so(
     vm_rss: int | None, rss: int | None, zero: int | None
 ) -> None:
     table = one_vma(
@@ -380,7 +380,7 @@ def test_every_byte_is_present_or_not_present_or_not_mapped(space: list[list[Lea
 @always(SPACES, st.integers(1, 9))
 def test_totals_are_sums_however_the_walk_was_cut(space: list[list[Leaf]], cut_at: int) -> None:
     table = random_table(space, cut_at)
-    for name in set(table.columns) - {"pss", "freed"}:  # freed: shmem of an object nobody knows
+    for name in set(table.columns) - {"pss", "freed"}:  # freed: shmem of an unknown object
         assert table.totals[name] == sum(column(table, name)), name
     assert table.totals == random_table(space).totals
 

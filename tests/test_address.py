@@ -1,4 +1,4 @@
-"""Addresses as people write them; the VMAs are laid out below."""
+"""Addresses as people write them; the VMAs are defined below."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VMAS = by_hand.vmas(
     ]
 )
 # Names that a process may choose: deleted files, a file and its deleted namesake, a name that looks
-# deleted, memfds, named anonymous memory, blanks, newlines as maps escapes them, no UTF-8.
+# deleted, memfds, named anonymous memory, blanks, newlines as maps escapes them, invalid UTF-8.
 ODD_NAMES = (
     "/tmp/libdel.so (deleted)", "/tmp/both", "/tmp/both (deleted)", "/memfd:jit (deleted)",
     "[anon:my heap]", "/tmp/two words", r"/tmp/new\012line", "/tmp/caf\udce9", "[anon:]]",
@@ -57,16 +57,16 @@ ODD = by_hand.vmas(
         ("heap+1000", 0x60_1000),
         # back from the end: 0x7fff00000000 + 4 pages
         ("stack-8", 0x7FFF_0000_3FF8),
-        # counted from the load address, on into the second VMA of the file
+        # counted from the load address, past it into the second VMA of the file
         ("libc.so.6+0x2010", 0x7F00_0000_2010),
         (f"{LIBC}+0x2010", 0x7F00_0000_2010),
-        # the second VMA ends 5 pages behind the load address
+        # the second VMA ends 5 pages above the load address
         ("libc.so.6-1", 0x7F00_0000_4FFF),
         ("libstdc++.so.6+10", 0x7F00_0001_0010),
         ("libstdc++.so.6 (deleted)", 0x7F00_0001_0000),
-        # past its VMA: an address all the same
+        # past its VMA, but still an address
         ("heap+0x9000", 0x60_9000),
-        # hexadecimal digits are a number; its path means the file
+        # hexadecimal digits are a number; a path means the file
         ("cafe", 0xCAFE),
         ("/opt/a/cafe", 0x40_0000),
     ],
@@ -89,7 +89,7 @@ def test_an_address_or_a_name_with_an_offset(text: str, address: int) -> None:
         ("heap-0xffffffff", "beyond 64 bits"),
     ],
 )
-def test_what_is_no_address_is_one_sentence(text: str, says: str) -> None:
+def test_an_invalid_address_is_refused_in_one_sentence(text: str, says: str) -> None:
     with pytest.raises(BadRequest, match=says):
         locate(text, VMAS)
 
@@ -100,7 +100,7 @@ def test_what_is_no_address_is_one_sentence(text: str, says: str) -> None:
         ("libdel.so", "/tmp/libdel.so (deleted)"),
         ("/tmp/libdel.so", "/tmp/libdel.so (deleted)"),
         ("libdel.so (deleted)", "/tmp/libdel.so (deleted)"),
-        ("/tmp/both", "/tmp/both"),  # what maps prints goes before what else it may be
+        ("/tmp/both", "/tmp/both"),  # exactly what maps prints takes precedence
         ("/tmp/both (deleted)", "/tmp/both (deleted)"),
         ("memfd:jit", "/memfd:jit (deleted)"),
         ("/memfd:jit", "/memfd:jit (deleted)"),
@@ -125,12 +125,12 @@ def test_an_odd_name_means_the_same_to_both_commands(text: str, name: str) -> No
 
 
 @pytest.mark.parametrize("text", ["both", "del", "my heap", "tmp", "x"])
-def test_a_part_of_a_name_is_refused_and_an_ambiguous_one_not_guessed(text: str) -> None:
+def test_part_of_a_name_is_refused_and_an_ambiguous_name_is_not_guessed(text: str) -> None:
     with pytest.raises(BadRequest, match=f"'{text}' (is neither|may be any of /tmp/both, )"):
         locate(text, ODD)
 
 
-def test_pages_shows_all_files_of_a_name_and_what_has_none() -> None:
+def test_pages_shows_all_files_of_one_name_and_vmas_without_a_name() -> None:
     assert named(VMAS, "plug.so") == [1, 2]
     assert [named(VMAS, name) for name in ("anon", "[anon]", "")] == [[4]] * 3
     with pytest.raises(BadRequest, match="--vma: no VMA is called 'none'; there are: anon, cafe"):
@@ -187,5 +187,5 @@ def test_canonical_means_that_the_high_bits_are_equal(
     [(0, None), (0x60_0000, 3), (0x60_7FFF, 3), (0x60_8000, None), (0x7F00_0000_2000, 6),
      (0x7FFF_0000_4000, None)],
 )
-def test_the_vma_that_holds_an_address(addr: int, row: int | None) -> None:
+def test_the_vma_that_contains_an_address(addr: int, row: int | None) -> None:
     assert holder_of(VMAS, addr) == row

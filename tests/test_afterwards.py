@@ -1,4 +1,4 @@
-"""What comes after the walk costs what it would have told, never the walk."""
+"""A failure after the walk costs only what was read then, never the walk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.by_hand import HEAP, PAGE
 
 
 class Failing:
-    """A source whose reader after the walk fails; what is not given is as it should be."""
+    """A source with readers that fail after the walk; those not given work as they should."""
 
     stall = Stall()
 
@@ -106,7 +106,7 @@ def test_a_file_that_is_refused_after_the_walk_makes_it_partial(
     assert outcome.locked is None and outcome.vm_swap is None
 
 
-# ---- whether smaps counts the entries for pages lost to a memory error
+# ---- whether smaps counts the entries of pages lost to a memory error
 
 
 ANON = by_hand.vmas([
@@ -116,7 +116,7 @@ HERE, LOST = Flag.PRESENT, Flag.SOFT | Flag.HWPOISON
 
 
 class Lossy:
-    """A source, and its target, of a process that has lost two of five pages of its second VMA.
+    """The source and target of a process that has lost two of five pages in its second VMA.
 
     ``rss`` are the pages that smaps says of it, one reading after the other, ``faults`` how many it
     has had, and ``pages`` the entries.
@@ -179,16 +179,16 @@ def test_smaps_tells_whether_it_counts_pages_that_were_lost(rss: int, told: bool
 @pytest.mark.parametrize(
     "source",
     [
-        Lossy((4,)),  # one page of another VMA's worth: something else is the matter
+        Lossy((4,)),  # one page too many: something else is wrong
         Lossy((6,)),
-        Lossy((5,), faults=lambda call: call),  # a page may have come and gone while smaps was read
+        Lossy((5,), faults=lambda call: call),  # a page may have come and gone
         Lossy((3,), pages=lambda call: (HERE, LOST, HERE, LOST, *(HERE,) * (call + 1))),
-        Lossy((3,), pages=lambda call: (HERE,) * 3),  # given up meanwhile
-        Lossy((5,), end=2 * HEAP + 7 * PAGE),  # another VMA than that walked
+        Lossy((3,), pages=lambda call: (HERE,) * 3),  # the lost pages are gone by now
+        Lossy((5,), end=2 * HEAP + 7 * PAGE),  # not the VMA that was walked
     ],
     ids=["less", "more", "faults", "pages", "none", "edge"],
 )
-def test_of_a_process_that_moves_smaps_tells_nothing(source: Lossy) -> None:
+def test_smaps_of_a_changing_process_decides_nothing(source: Lossy) -> None:
     told, (why,) = asked(source)
     assert told is None
     assert why.startswith("rss, pss, uss and locked: ")
@@ -196,7 +196,7 @@ def test_of_a_process_that_moves_smaps_tells_nothing(source: Lossy) -> None:
     assert source.calls["leaves"] == 2 * LOOKS
 
 
-def test_a_process_that_moves_is_looked_at_again() -> None:
+def test_a_changing_process_is_looked_at_again() -> None:
     assert asked(Lossy((4, 5))) == (True, [])
     assert asked(Lossy((5,), faults=lambda call: min(call, 1))) == (True, [])
 
@@ -209,7 +209,7 @@ def test_smaps_of_a_large_running_process_is_not_read(state: str, told: bool | N
     assert len(reasons) == (told is None)
 
 
-def test_where_nothing_was_lost_nothing_is_asked() -> None:
+def test_without_lost_pages_nothing_is_read() -> None:
     outcome = Outcome(Stall())
     assert ask_hwpoison(Lossy(()), ANON, outcome) is None  # type: ignore[arg-type]
     assert outcome.withheld == []

@@ -1,4 +1,4 @@
-"""Looking again forgives what moves, never what stays; and it ends."""
+"""Looking again forgives differences that move, never those that stay; and it ends."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tests.live.bracket import FIRM, Seen, look_again, looking_again, settle
 
 
 def script(*looks: Seen[int]) -> Callable[[], Seen[int]]:
-    """Return a look that sees one after the other, and the last one for good."""
+    """Return a look that sees ``looks`` one after the other, then repeats the last."""
     left = list(looks)
     return lambda: left.pop(0) if len(left) > 1 else left[0]
 
 
-def test_what_moved_or_differed_for_a_while_is_settled_by_a_look_that_agrees() -> None:
+def test_a_field_that_moved_or_differed_for_a_while_is_settled_by_a_look_that_agrees() -> None:
     assert settle(script(Seen({1: "a"}, {2, 3}), Seen({}, {2, 9}), Seen({}, {1}))) == {}
 
 
-def test_what_agreed_once_may_not_differ_in_the_last_look() -> None:
+def test_a_field_that_agreed_once_may_not_differ_in_the_last_look() -> None:
     assert settle(script(Seen({}, {2}), Seen({1: "a"}, set()))) == {1: "a"}
 
 
@@ -29,12 +29,12 @@ def test_a_difference_that_stays_is_firm(capsys: pytest.CaptureFixture[str]) -> 
     assert f"{FIRM} looks:" in capsys.readouterr().out
 
 
-def test_what_is_firm_does_not_end_the_wait_for_the_rest() -> None:
+def test_a_firm_difference_does_not_end_the_wait_for_the_rest() -> None:
     looks = [Seen({1: "a"}, {2})] * (FIRM + 5)
     assert settle(script(*looks, Seen({1: "a"}, set()))) == {1: "a"}
 
 
-def test_what_never_holds_still_is_not_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_field_that_never_holds_still_does_not_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bracket, "LOOKS", 40)
     assert settle(script(Seen({}, {2}))) == {2: "never held still"}
 
@@ -56,7 +56,7 @@ def test_a_look_that_fails_is_taken_again_until_it_returns() -> None:
     assert look_again(look) == 6
 
 
-def test_what_fails_for_good_fails_with_its_history() -> None:
+def test_a_lasting_failure_reports_its_history() -> None:
     turns = iter(range(1000))
 
     @looking_again

@@ -1,4 +1,4 @@
-"""BTF: layouts written by hand, with the C they stand for above them; and the running kernel's."""
+"""BTF: layouts written by hand, below the C that they stand for; and the running kernel's."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def small() -> BtfWriter:
     either = w.members("", 8, ("ptr", pointer, 0), ("", pair, 0), kind=btf_writer.UNION)
     const = w.add("", btf_writer.CONST, 0, 0, inner)
     flexible = w.array(u64, u32, 0)
-    # With the kind flag the top byte of a place is the width in bits.
+    # With the kind flag, the top byte of an offset is the width in bits.
     w.members(
         "outer",
         32,
@@ -55,7 +55,7 @@ def small() -> BtfWriter:
     w.enum("", NAMELESS=42)
     w.enum64("wide", TOP=1 << 63, LOW=1)
     w.enum64("wide_signed", MINUS=-2)
-    # Kinds that carry words of their own must be stepped over, whatever they say.
+    # Kinds with extra words must be skipped, whatever those words are.
     proto = w.add("", btf_writer.FUNC_PROTO, 2, 0, u32, w.name("a"), u32, w.name("b"), u64)
     w.add("outer", btf_writer.FUNC, 0, 0, proto)
     variable = w.add("percpu", btf_writer.VAR, 0, 0, u64, 1)
@@ -66,7 +66,7 @@ def small() -> BtfWriter:
 
 @pytest.fixture(params=[8, 1 << 15])
 def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Index 8 words at a time, which a lookup has to extend often; and all at once."""
+    """Index 8 words at a time, so that lookups often extend the index; and all at once."""
     monkeypatch.setattr("pagewalk.btf._PIECE", request.param)
 
 
@@ -91,7 +91,7 @@ def test_members(path: str, expected: Member) -> None:
 
 
 @pytest.mark.usefixtures("piece")
-def test_the_struct_is_found_beside_a_function_of_its_name() -> None:
+def test_a_struct_is_found_despite_a_function_of_the_same_name() -> None:
     btf = Btf(small().blob())
     assert btf.size("outer") == 32
     assert btf.offset("last", "only") == 0
@@ -119,7 +119,7 @@ def test_enumerators() -> None:
         lambda btf: btf.enumerator("flags"),
     ],
 )
-def test_what_is_missing_is_a_lookup_error(ask: object) -> None:
+def test_a_missing_name_is_a_lookup_error(ask: object) -> None:
     with pytest.raises(LookupError):
         ask(Btf(small().blob()))  # type: ignore[operator]
 
@@ -161,7 +161,7 @@ def test_an_unknown_kind_is_refused() -> None:
         Btf(writer.blob())
 
 
-def test_a_type_that_runs_over_the_end_is_refused() -> None:
+def test_a_type_that_runs_past_the_end_is_refused() -> None:
     writer = small()
     writer.add("liar", btf_writer.STRUCT, 5, 0, 40)
     with pytest.raises(SourceUnavailable, match="runs past the end"):
@@ -175,11 +175,11 @@ def test_strings_without_an_end_are_refused() -> None:
         Btf(writer.blob())
 
 
-# In these blobs the next type has the id writer.count + 1: a type can be made to refer to itself.
+# In these blobs the next type has the id writer.count + 1, so a type can refer to itself.
 
 
 def ring(kind: int, *, of: int) -> bytes:
-    """Return a BTF with struct s { t x; }, where ``of`` types of ``kind`` refer to one another."""
+    """Return a BTF with struct s { t x; }, where ``of`` types of ``kind`` form a ring."""
     writer = BtfWriter()
     for at in range(of):
         below = 1 if at == of - 1 else writer.count + 2
@@ -194,7 +194,7 @@ def ring(kind: int, *, of: int) -> bytes:
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("of", [1, 2, 1000])
 @pytest.mark.parametrize("kind", [btf_writer.TYPEDEF, btf_writer.CONST, btf_writer.ARRAY])
-def test_types_that_name_or_contain_themselves_are_refused(kind: int, of: int) -> None:
+def test_types_that_refer_to_or_contain_themselves_are_refused(kind: int, of: int) -> None:
     btf = Btf(ring(kind, of=of))
     with pytest.raises(SourceUnavailable, match="themselves"):
         btf.offset("s", "x")
@@ -203,10 +203,10 @@ def test_types_that_name_or_contain_themselves_are_refused(kind: int, of: int) -
 
 
 @pytest.mark.timeout(10)
-def test_a_struct_without_a_name_in_itself_is_searched_once() -> None:
+def test_an_anonymous_struct_that_contains_itself_is_searched_once() -> None:
     writer = BtfWriter()
     number = writer.integer("u32", 4)
-    # Each holds the next one twice, which are 2**40 ways, and the last one the first.
+    # Each contains the next one twice, which makes 2**40 paths, and the last one the first.
     for at in range(40):
         below = writer.count + 2 if at < 39 else 2
         writer.members("" if at else "s", 8, ("", below, 0), ("", below, 32))
@@ -251,7 +251,7 @@ def test_a_member_outside_its_struct_is_refused() -> None:
     writer = BtfWriter()
     number = writer.integer("u32", 4)
     writer.members("s", 8, ("in", number, 32), ("out", number, 33))
-    # A bit field's bits count, not the integer they are part of.
+    # A bit field's own bits count, not the integer that they are part of.
     writer.members("bits", 1, ("in", number, 3 << 24 | 5), ("out", number, 3 << 24 | 6), flag=1)
     btf = Btf(writer.blob())
     assert btf.offset("s", "in") == 4
@@ -280,7 +280,7 @@ class Pollfd(ctypes.Structure):
 @pytest.mark.parametrize(
     ("name", "c_type"), [("iovec", Iovec), ("rlimit64", Rlimit64), ("pollfd", Pollfd)]
 )
-def test_user_abi_structs_are_as_the_c_abi_has_them(
+def test_user_abi_structs_are_laid_out_as_in_the_c_abi(
     name: str, c_type: type[ctypes.Structure]
 ) -> None:
     btf = Btf(VMLINUX.read_bytes())
@@ -292,7 +292,7 @@ def test_user_abi_structs_are_as_the_c_abi_has_them(
 
 @pytest.mark.live
 def test_the_kernels_own_index_agrees_with_a_plain_walk() -> None:
-    # The reader follows every fourth link only; this follows each, by the format's text.
+    # The reader follows only every eighth link; this follows each, as the format describes it.
     data = VMLINUX.read_bytes()
     header, at, size = struct.unpack_from("<4xIII", data)
     extra = {1: (4, 0), 3: (12, 0), 4: (0, 12), 5: (0, 12), 6: (0, 8), 13: (0, 8)}
@@ -307,7 +307,7 @@ def test_the_kernels_own_index_agrees_with_a_plain_walk() -> None:
     assert Btf(data).types == count
 
 
-def test_an_unknown_kind_hurts_only_who_comes_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_kind_matters_only_where_it_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pagewalk.btf._PIECE", 8)
     writer = small()
     writer.add("newer", 25, 0, 0, 0)
@@ -319,10 +319,10 @@ def test_an_unknown_kind_hurts_only_who_comes_to_it(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.live
 def test_the_index_is_quick() -> None:
-    # 15 to 30 ms of CPU time here, with all types; the limit is the one that was promised.
+    # 15 to 30 ms of CPU time here for all types; the limit is the documented one.
     data = VMLINUX.read_bytes()
     times = []
-    for _ in range(20):  # a CPU whose cache and other half are busy needs more of its time
+    for _ in range(20):  # it takes longer on a CPU with a busy cache and sibling thread
         begin = time.process_time()
         btf = Btf(data)
         assert btf.offset("task_struct", "mm") and btf.types

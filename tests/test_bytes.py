@@ -1,8 +1,8 @@
-"""The kernel's text is bytes: what reads it never lets Python guess where a line or field ends.
+"""The kernel's text is bytes: no reader lets Python guess where a line or field ends.
 
 ``splitlines``, and ``split`` and ``strip`` without an argument, also take \\r, \\x0b, \\x0c, \\x1c
-and more for structure, all of which a process may have in its name. ``open`` as text, and
-``decode``, stop at what is not UTF-8. proc/files.py has what to use instead.
+and more for structure, all of which may occur in a process's name. ``open`` as text, and
+``decode``, fail on anything that is not UTF-8. proc/files.py has functions to use instead.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ CUTTERS = ("split", "rsplit", "strip", "lstrip", "rstrip")
 
 
 def guesses(of: ast.Module) -> Iterator[tuple[int, str]]:
-    """Yield (line, what) of each call that leaves it to Python what the kernel's text means."""
+    """Yield (line, what) of each call that leaves the structure of the text to Python."""
     for node in ast.walk(of):
         text = node.value if isinstance(node, ast.Constant) else None
         if isinstance(text, bytes) and rb"\s" in text:
-            yield node.lineno, r"\s"  # what split() takes for blanks
+            yield node.lineno, r"\s"  # the characters that split() takes for blanks
         if not isinstance(node, ast.Call):
             continue
         called = node.func
@@ -47,7 +47,7 @@ def test_no_reader_of_the_kernels_text_guesses(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_nothing_anywhere_splits_into_lines_by_guess(module: str) -> None:
+def test_no_code_guesses_where_lines_end(module: str) -> None:
     assert [what for _, what in guesses(tree(module)) if what == "splitlines"] == []
 
 
@@ -70,5 +70,5 @@ def test_the_check_sees_each_way_to_guess(code: str) -> None:
         "open(x, 'rb')", "pagemap.decode(words)", "re.compile(rb'(?m)^a +\\n')",
     ],
 )
-def test_the_check_accepts_what_is_explicit(code: str) -> None:
+def test_the_check_accepts_explicit_separators(code: str) -> None:
     assert list(guesses(ast.parse(code))) == []

@@ -1,4 +1,4 @@
-"""The census of swap slots: what one process does not tell never ends the count."""
+"""The census of swap slots: a process that cannot be read never ends the count."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pagewalk.proc.processes import Process
 
 
 def count(monkeypatch: pytest.MonkeyPatch, error: Exception) -> census.SwapUsers:
-    """Return the census of two processes, of which the first raises ``error`` when it is read."""
+    """Return the census of two processes, the first of which raises ``error`` when read."""
 
     def swap_slots(pid: int, source: str) -> census.Swapped:
         if pid == 1:
@@ -40,7 +40,7 @@ def count(monkeypatch: pytest.MonkeyPatch, error: Exception) -> census.SwapUsers
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_process_that_cannot_be_read_makes_it_a_lower_bound(
+def test_a_process_that_cannot_be_read_makes_the_count_a_lower_bound(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     users = count(monkeypatch, error)
@@ -54,12 +54,12 @@ def test_a_process_that_has_ended_costs_nothing(monkeypatch: pytest.MonkeyPatch)
     assert count(monkeypatch, ProcessGone(1, "ended")).missing is None
 
 
-def test_in_another_pid_namespace_address_spaces_are_told_apart_by_mm() -> None:
+def test_in_another_pid_namespace_address_spaces_are_distinguished_by_mm() -> None:
     assert census.same_memory((1, 7), (2, 7), by_pid=False)
     assert not census.same_memory((1, 7), (2, 8), by_pid=False)
     assert not census.same_memory((1, 0), (2, 0), by_pid=False)
 
 
-def test_of_many_processes_that_cannot_be_read_a_few_are_named() -> None:
+def test_only_a_few_of_many_unreadable_processes_are_named() -> None:
     missing = census.why_missing({pid: OSError("no") for pid in range(1, 9)})
     assert missing is not None and "process 1, 2, 3, 4, 5 and 3 more," in missing

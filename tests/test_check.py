@@ -1,4 +1,4 @@
-"""Comparing two walks: pages built by hand, the differences written beside them."""
+"""Comparing two walks: pages built by hand, with the expected differences next to them."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_batches_are_cut_at_common_addresses() -> None:
     assert seen == [([1], [1]), ([2], [2]), ([9], [9]), ([], [12])]
 
 
-# ---- what is asked again
+# ---- what is read again
 
 
 def of(page: int, what: str = "mapcount", count: int = 1) -> Difference:
@@ -111,33 +111,33 @@ def of(page: int, what: str = "mapcount", count: int = 1) -> Difference:
 def settled(
     found: list[Difference], *answers: Answer, then: Answer | None = None
 ) -> tuple[list[Difference], Report]:
-    """Return what settle makes of ``answers`` in turn, and of ``then`` for ever after."""
+    """Return the result of settle for ``answers`` in turn, and ``then`` ever after."""
     report, waiting = Report("ebpf", "procfs"), list(answers)
 
     def ask(_: list[Difference]) -> Answer:
         if waiting:
             return waiting.pop(0)
-        assert then is not None, "asked once too often"
+        assert then is not None, "asked too often"
         return then
 
     return settle(found, ask, report), report
 
 
-def test_what_differs_while_the_first_holds_still_is_a_difference() -> None:
+def test_a_page_that_differs_while_the_first_source_holds_still_is_a_difference() -> None:
     left, report = settled([of(1), of(2, "pfn")], then=([of(1), of(2, "pfn")], []))
     assert left == [of(1), of(2, "pfn")]
     assert (report.moved, report.unsteady) == (0, 0)
 
 
-def test_what_is_gone_in_any_look_is_not_a_difference() -> None:
+def test_a_difference_that_is_gone_in_any_look_does_not_count() -> None:
     there = ([of(1)], list[Difference]())
     left, report = settled([of(1)], *[there] * (FIRM - 1), ([], []))
     assert left == []
     assert (report.moved, report.moved_by_others) == (1, 1)
 
 
-def test_what_never_holds_still_is_counted_and_not_a_difference() -> None:
-    # Every look differs, and the first source says two things around the second.
+def test_pages_that_never_hold_still_are_counted_but_are_no_difference() -> None:
+    # Every look differs, and the first source disagrees with itself before and after the second.
     moving = [of(1), of(2, "state")]
     left, report = settled(moving, *[(moving, moving)] * LOOKS)
     assert left == []
@@ -145,7 +145,7 @@ def test_what_never_holds_still_is_counted_and_not_a_difference() -> None:
     assert (report.moved, report.moved_by_others) == (0, 0)
 
 
-def test_amounts_that_other_processes_change_are_counted_apart() -> None:
+def test_amounts_that_other_processes_change_are_counted_separately() -> None:
     found = [of(1, "pss", 8), of(1, "uss", 8), of(1, "anon", 8), of(1, "locked", 8)]
     _, report = settled(found, ([], []))
     assert (report.moved, report.moved_by_others) == (4, 3)
@@ -158,7 +158,7 @@ def test_a_difference_survives_being_split_differently() -> None:
     assert overlapping([of(9)], [of(9, "pfn"), of(8), of(10)]) == []
 
 
-def test_what_is_asked_again_is_all_of_what_differed() -> None:
+def test_everything_that_differed_is_read_again() -> None:
     vmas = by_hand.vmas([(0, 100, 1, 0, Backing.ANON, "")])
     asked = touched([of(1, count=4), of(3, "pfn", 8), of(2, "state"), of(20)], vmas)
     assert (asked // PAGE).tolist() == [[1, 11], [20, 21]]

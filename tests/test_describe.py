@@ -1,4 +1,4 @@
-"""Pages in words and digits: what every output shares."""
+"""Pages in words and digits, as all outputs share them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_only_pages_in_ram_have_an_address_a_frame_and_a_mapcount() -> None:
     ]
 
 
-def test_withheld_frames_are_never_a_zero() -> None:
+def test_withheld_frames_are_never_shown_as_zero() -> None:
     for found in (
         describe.physical(HIDDEN, PAGE, "withheld"), describe.frame(HIDDEN, "withheld"),
         describe.mapcount(HIDDEN, "withheld"),
@@ -59,7 +59,7 @@ def test_swap_is_device_and_offset() -> None:
     assert set(text(describe.swap_place(HIDDEN, "<", ":", ">", "-"))) == {"-"}
 
 
-def test_flags_are_entry_flags_and_then_frame_flags() -> None:
+def test_flags_are_entry_flags_followed_by_frame_flags() -> None:
     words = text(describe.flag_words(SHOWN))
     assert words[0] == "exclusive,uptodate,lru,mmap"
     assert words[2] == ""
@@ -68,12 +68,12 @@ def test_flags_are_entry_flags_and_then_frame_flags() -> None:
     assert words[11] == "pmd,exclusive,anon,swapbacked,head,thp"
 
 
-def test_flags_without_frames_are_entry_flags() -> None:
+def test_flags_without_frames_are_entry_flags_only() -> None:
     words = text(describe.flag_words(HIDDEN, quote='"'))
     assert (words[0], words[5], words[11]) == ('"exclusive"', "", '"pmd","exclusive"')
 
 
-def test_an_unknown_frame_flag_is_kept_as_its_number() -> None:
+def test_an_unknown_frame_flag_is_shown_by_its_number() -> None:
     rows = by_hand.pages(ROWS[:1])
     assert rows.kflags is not None
     rows.kflags[0] = 1 << 12 | 1 << 55

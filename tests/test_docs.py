@@ -1,4 +1,4 @@
-"""Everything that the outputs say is documented: commands, keys, columns, causes."""
+"""Everything in the outputs is documented: commands, keys, columns, causes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ JSON_VIEWS = ("show", "maps", "pages", "explain", "vtop", "doctor")
 
 @cache
 def words(page: str) -> frozenset[str]:
-    """Return what stands between backticks in a page of docs/."""
+    """Return the words in backticks on a page of docs/."""
     return frozenset(re.findall(r"`([^`\n]+)`", (DOCS / page).read_text()))
 
 
@@ -44,7 +44,7 @@ def keys(value: Any) -> set[str]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_a_page_with_its_options(name: str) -> None:
-    # Those that every command takes are in the index.
+    # Options that every command takes are in the index.
     text = (DOCS / "commands" / f"{name}.md").read_text() + (DOCS / "index.md").read_text()
     options = [option for p in command(name).params for option in p.opts if option[:2] == "--"]
     assert [option for option in options if option not in text] == []

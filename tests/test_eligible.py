@@ -1,4 +1,4 @@
-"""The rule of THPeligible, one case a line of thp_vma_allowable_orders() (mm/huge_memory.c)."""
+"""The rule of THPeligible, one case per line of thp_vma_allowable_orders() (mm/huge_memory.c)."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ def test_on_every_release(
         (mapping(flags=DONTEXPAND), ALWAYS, 0, 1),
         (mapping(ops=1, file=1, huge_fault=True), ALWAYS, 0, 1),
         (mapping(ops=1, file=1, huge_fault=True), NEVER, 0, 0),
-        # A file whose place in huge pages of the file differs from that in memory.
+        # A file mapping whose alignment in the file differs from that in memory.
         (mapping(2 * MIB, ops=1, file=1, huge_fault=True, offset=PAGE), ALWAYS, 0, 0),
-        # A driver's own memory comes in 2 MiB or 1 GiB, or not at all.
+        # A driver's own memory has huge pages of 2 MiB or 1 GiB, or none.
         (mapping(16 * PAGE, ops=1, file=1, huge_fault=True), ALWAYS, 0, 1),
         (mapping(16 * PAGE, ops=1, file=1, huge_fault=True, flags=PFNMAP), ALWAYS, 0, 0),
     ],
@@ -100,30 +100,30 @@ def test_what_6_8_changed(of: Mappings, policy: Policy, old: int, new: int) -> N
     assert (ask(of, policy, OLD), ask(of, policy, NEW)) == (old, new)
 
 
-def test_shared_anonymous_memory_goes_by_size() -> None:
+def test_shared_anonymous_memory_follows_the_settings_by_size() -> None:
     own = mapping(16 * PAGE, ops=1, file=1, shmem=True, anon_shmem=True)
     named = mapping(16 * PAGE, ops=1, file=1, shmem=True)
     policy = ALWAYS._replace(shmem_orders={"always": 1 << 4})
     assert (ask(own, policy), ask(named, policy)) == (1, 0)
     within = ALWAYS._replace(shmem_orders={"within_size": 1 << 4})
     assert ask(own, within) == UNKNOWN
-    assert ask(own, within._replace(shmem="force")) == 0  # inherit only, and none inherits
+    assert ask(own, within._replace(shmem="force")) == 0  # applies to "inherit", which none has
 
 
-def test_6_17_asks_whether_the_order_fits() -> None:
+def test_6_17_checks_whether_the_order_fits() -> None:
     # 64 KiB on a mount that gives huge pages of 2 MiB.
     small = mapping(16 * PAGE, ops=1, file=1, shmem=True, mount=1)
     assert (ask(small, release=(6, 16)), ask(small, release=(6, 17))) == (1, 0)
 
 
-def test_a_process_may_want_them_where_advised_only() -> None:
+def test_a_process_may_disable_them_except_where_advised() -> None:
     mine = {"mm_flags": 1 << 23}
     assert ask(mapping(**mine), release=(6, 18)) == 0  # type: ignore[arg-type]
     assert ask(mapping(flags=HUGE, **mine), release=(6, 18)) == 1  # type: ignore[arg-type]
     assert ask(mapping(**mine), release=(6, 17)) == 1  # type: ignore[arg-type]
 
 
-def test_files_may_be_collapsed_on_some_kernels() -> None:
+def test_file_mappings_may_be_collapsed_on_some_kernels() -> None:
     text = mapping(ops=1, file=1, regular=True)
     assert [ask(text, file_thp=built) for built in (False, True, None)] == [0, UNKNOWN, UNKNOWN]
     assert ask(text, NEVER, file_thp=True) == 0
@@ -131,6 +131,6 @@ def test_files_may_be_collapsed_on_some_kernels() -> None:
 
 
 @pytest.mark.parametrize("release", [(5, 15), (6, 0), (6, 19), (7, 2)])
-def test_another_kernel_is_not_guessed_at(release: tuple[int, int]) -> None:
+def test_for_an_unknown_kernel_nothing_is_guessed(release: tuple[int, int]) -> None:
     assert ask(mapping(), release=release) == UNKNOWN
     assert ask(mapping(), None, release) == 0

@@ -1,4 +1,4 @@
-"""Every error: its exit code, its place in the documented tree, and how its sentence is formed."""
+"""Every error: its exit code, its place in the documented tree, and the form of its sentence."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pagewalk.errors import (
 
 SOURCES = sorted(Path(errors.__file__).parent.rglob("*.py"))
 
-# README and --help promise these to scripts.
+# README and --help document these for scripts.
 EXIT_CODES = {
     "PagewalkError": 1, "BadTarget": 2, "BadRequest": 2, "ProcessGone": 5, "NoAddressSpace": 1,
     "NotPermitted": 6, "SourceUnavailable": 1, "BadTable": 1, "BadText": 1,
@@ -45,7 +45,7 @@ EXAMPLES = [
 ]
 
 
-def test_every_error_has_the_promised_exit_code() -> None:
+def test_every_error_has_the_documented_exit_code() -> None:
     classes = {
         name: c.exit_code for name, c in vars(errors).items()
         if isinstance(c, type) and issubclass(c, PagewalkError)
@@ -59,13 +59,13 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda e: type(e).__name__)
-def test_a_sentence_begins_small_and_has_no_full_stop(error: PagewalkError) -> None:
+def test_a_sentence_starts_in_lower_case_and_has_no_full_stop(error: PagewalkError) -> None:
     assert not str(error)[0].isupper() or type(error) is BadTable  # which begins with PGD, PMD...
     assert not str(error).endswith(".")
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda e: type(e).__name__)
-def test_what_an_error_was_told_is_in_its_sentence(error: PagewalkError) -> None:
+def test_an_errors_sentence_contains_its_arguments(error: PagewalkError) -> None:
     told = {k: v for k, v in vars(error).items() if k not in ("candidates", "level")}
     assert all(str(v) in str(error) or f"{v:#x}" in str(error) or f"{v:#018x}" in str(error)
                for v in told.values())

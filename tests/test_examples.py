@@ -1,4 +1,4 @@
-"""The Python examples of the documents run as they are printed, each page in its own process."""
+"""The Python examples in the documentation run as printed, each page in its own process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_examples_run(page: Path, tmp_path: Path) -> None:
 
 
 def run(code: str, stderr: Path) -> int:
-    """Run Python code and return its exit code; what it leaves running is ended."""
+    """Run Python code and return its exit code; whatever it leaves running is killed."""
     with stderr.open("w") as said:
         process = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -46,7 +46,7 @@ def run(code: str, stderr: Path) -> int:
 
 
 def program(page: Path, examples: list[str]) -> str:
-    """Return the examples one below the other, each at its own line of the page."""
+    """Return the examples one below the other, each at the line it has on the page."""
     text = page.read_text()
     lines = [""] * text.count("\n")
     for example in examples:

@@ -1,4 +1,4 @@
-"""Every bit we know, against the kernel's own numbers."""
+"""Every bit that we know, against the kernel's own numbers."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ def test_no_bit_and_no_name_occurs_twice(bits: tuple[Bit, ...]) -> None:
     assert all(row.doc and row.since for row in bits)
 
 
-def test_names_keep_the_bits_nobody_knows() -> None:
+def test_names_keep_unknown_bits() -> None:
     assert names(1 << 0 | 1 << 12 | 1 << 55, KPAGEFLAGS) == ["locked", "anon", "bit55"]
     assert names(0, KPAGEFLAGS) == []

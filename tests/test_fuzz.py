@@ -20,14 +20,14 @@ INPUTS = {"tables": 100, "trace": 800, "smaps": 1000}
 
 
 @pytest.mark.parametrize("name", fuzz.PARSERS)
-def test_a_good_input_is_taken(name: str) -> None:
+def test_a_valid_input_is_accepted(name: str) -> None:
     parser = fuzz.PARSERS[name]
     for sample in parser.samples:
         parser.parse(sample)
 
 
 @pytest.mark.parametrize("name", fuzz.PARSERS)
-def test_no_input_raises_any_error_but_ours(name: str) -> None:
+def test_no_input_raises_any_error_except_ours(name: str) -> None:
     fed = fuzz.feed(name, INPUTS.get(name, 2000), seed=0)
     assert {fault: fed.first[fault].hex() for fault in fed.faults} == {}
     assert fed.taken > 0
@@ -43,7 +43,7 @@ def endless(_: bytes) -> None:
     [(lambda data: data[1000], "IndexError"), (endless, "TooLong")],
     ids=["an error", "no end"],
 )
-def test_the_fuzzer_sees_what_is_broken(
+def test_the_fuzzer_finds_a_broken_parser(
     monkeypatch: pytest.MonkeyPatch, broken: object, fault: str
 ) -> None:
     monkeypatch.setattr(fuzz, "PATIENCE_S", 0.2)
@@ -53,7 +53,7 @@ def test_the_fuzzer_sees_what_is_broken(
 
 
 def cuts(text: bytes) -> list[bytes]:
-    """Return ``text`` cut everywhere but at the end of a line."""
+    """Return ``text`` truncated everywhere except at the end of a line."""
     return [text[:at] for at in range(1, len(text)) if text[at - 1 : at] != b"\n"]
 
 
@@ -67,13 +67,13 @@ def cuts(text: bytes) -> list[bytes]:
     ],
     ids=lambda of: getattr(of, "__name__", ""),
 )
-def test_text_that_is_cut_inside_a_line_is_never_taken(parse: object, text: bytes) -> None:
+def test_text_truncated_inside_a_line_is_never_accepted(parse: object, text: bytes) -> None:
     for part in cuts(text):
         with pytest.raises(BadText):
             parse(part)  # type: ignore[operator]
 
 
-def test_smaps_cut_after_any_line_has_no_value_of_another_block() -> None:
+def test_smaps_truncated_after_any_line_has_no_value_from_another_block() -> None:
     whole = parse_smaps(samples.MANY)
     for at, byte in enumerate(samples.MANY):
         if byte != ord("\n"):
@@ -85,6 +85,6 @@ def test_smaps_cut_after_any_line_has_no_value_of_another_block() -> None:
         count = len(part.start)
         assert part.start.tolist() == whole.start[:count].tolist()
         for name, column in part.columns.items():
-            # The last block may lack lines; what it has is its own.
+            # The last block may lack lines; those it has must be its own.
             assert column[:-1].tolist() == whole.columns[name][: count - 1].tolist()
             assert column[-1] in (0, whole.columns[name][count - 1])

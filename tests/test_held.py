@@ -1,4 +1,4 @@
-"""Frames, each once: random walks against the same rules written down page by page."""
+"""Each frame once: random walks against the same rules written down page by page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VMAS = 4
 
 
 class Frame(NamedTuple):
-    """A frame: who maps it here (a VMA each time), how often others do, what keeps it."""
+    """A frame: which VMAs map it here, how often others do, what keeps it alive."""
 
     here: list[int]
     others: int
@@ -36,7 +36,7 @@ FRAMES = st.lists(
 
 
 def add_all(frames: list[Frame], order: list[int], cut: int) -> Held:
-    """Return what Held makes of each mapping of ``frames``, in any order, ``cut`` at a time."""
+    """Return Held after every mapping of ``frames``, in any order, ``cut`` at a time."""
     rows = [(vma, number, len(frame.here) + frame.others, frame.keeper)
             for number, frame in enumerate(frames) for vma in frame.here]
     rows = [row for _, row in sorted(zip(order, rows, strict=False))]
@@ -66,7 +66,7 @@ def by_rule(frames: list[Frame]) -> dict[str, list[int]]:
 @pytest.fixture(params=[(254, 0), (2, 0), (254, 20), (2, 200)],
                 ids=["bytes", "overflow", "few at first", "few and overflow"])
 def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let frames lie in several chunks, and a byte count far enough or not; or let them wait."""
+    """Put frames in several chunks, with byte counters that do or do not suffice; or delay them."""
     most, few = request.param
     monkeypatch.setattr(held, "CHUNK", 8)
     monkeypatch.setattr(held, "CHUNK_SHIFT", np.uint64(3))
@@ -110,7 +110,7 @@ def shared(*rows: Row) -> list[tuple[int, int, int]]:
 HEAP, BIG = by_hand.HEAP, by_hand.BIG
 
 
-def test_a_page_that_is_mapped_once_is_not_among_them() -> None:
+def test_a_page_that_is_mapped_once_is_not_shared() -> None:
     once: Row = (HEAP, PAGE, State.ANON, ONCE, 8, ("anon",), 1)
     twice: Row = (HEAP + PAGE, PAGE, State.ANON, HERE, 9, ("anon", "ksm"), 2)
     assert shared(once, twice) == [(9, PAGE, 2)]
@@ -126,7 +126,7 @@ def test_an_anonymous_page_that_others_map_too_is_held_and_not_freed() -> None:
     assert (table.totals["distinct"], table.totals["freed"]) == (3 * PAGE, 2 * PAGE)
 
 
-def test_nothing_that_is_not_ram_is_among_them() -> None:
+def test_pages_that_are_not_in_ram_are_not_shared() -> None:
     assert shared(
         (HEAP, PAGE, State.ZERO, HERE, 8, ("zero_page",), 0),
         (HEAP + PAGE, PAGE, State.SPECIAL, HERE, 9, (), 0),
@@ -145,7 +145,7 @@ def test_a_huge_page_is_its_base_pages_and_a_hugetlb_page_is_one() -> None:
 
 
 def test_a_page_with_unknown_mappings_is_never_ours_alone() -> None:
-    # On the move; and in a page table of hugetlb that another process shares.
+    # Migrating; and in a hugetlb page table that another process shares.
     moving: Row = (HEAP, PAGE, State.MIGRATING, Flag.SOFT | Flag.MIGRATION, 9, (), 0)
     foreign: Row = (BIG, THP, State.HUGETLB, HERE | Flag.HUGE, 0x400, ("huge",), 1)
     assert shared(moving, foreign) == [(9, PAGE, 0), (0x400, THP, 0)]
@@ -153,7 +153,7 @@ def test_a_page_with_unknown_mappings_is_never_ours_alone() -> None:
     assert (table.totals["distinct"], table.totals["freed"]) == (PAGE + THP, 0)
 
 
-def test_a_frame_unknown_to_the_database_counts_as_ours_as_in_uss() -> None:
+def test_a_frame_that_the_database_does_not_know_counts_as_ours_as_in_uss() -> None:
     silent: Row = (HEAP, PAGE, State.ANON, HERE, 9, (), 0)
     assert shared(silent) == [(9, PAGE, 1)]
     totals = by_hand.table([silent]).totals

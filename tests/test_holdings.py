@@ -1,4 +1,4 @@
-"""Objects that a process holds: what of them it maps, and what comes back when it ends."""
+"""Objects that a process holds: how much of them it maps, and what is freed when it ends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def page(addr: int, pfn: int, mapcount: int) -> Row:
     return (addr, PAGE, State.SHMEM, flags, pfn, ("swapbacked",), mapcount)
 
 
-# Two frames: one mapped by both VMAs and nobody else, one by the first alone.
+# Two frames: one mapped by both VMAs and by nothing else, one by the first VMA only.
 ROWS = [page(FIRST, 1, 2), page(FIRST + PAGE, 2, 1), page(SECOND, 1, 2)]
 
 
@@ -58,30 +58,30 @@ def amounts(found: Table) -> tuple[int | None, ...]:
     return (found.totals["distinct"], found.totals["freed"], found.unmapped)
 
 
-def test_what_ends_with_the_process_comes_back_mapped_or_not() -> None:
+def test_objects_that_end_with_the_process_are_freed_mapped_or_not() -> None:
     found = table([(MEMFD, True)])
     assert amounts(found) == (2 * PAGE, 8 * PAGE, 6 * PAGE)
     assert found.holdings == [Holding(MEMFD.name, 8 * PAGE, 2 * PAGE, 6 * PAGE, True)]
-    # Each frame in the first VMA that maps it; what is mapped nowhere is in none.
+    # Each frame is in the first VMA that maps it; unmapped ones are in none.
     assert found.columns["distinct"] is not None and found.columns["freed"] is not None
     assert found.columns["distinct"].tolist() == found.columns["freed"].tolist() == [2 * PAGE, 0]
 
 
-def test_what_stays_does_not_come_back() -> None:
+def test_objects_that_stay_are_not_freed() -> None:
     found = table([(MEMFD, False), (FILE, False)])
     assert amounts(found) == (2 * PAGE, 0, 9 * PAGE)
 
 
-def test_a_page_that_another_process_maps_does_not_come_back() -> None:
+def test_a_page_that_another_process_maps_is_not_freed() -> None:
     found = table([(MEMFD, True)], [page(FIRST, 1, 3), page(SECOND, 1, 3)])
     assert amounts(found) == (PAGE, 7 * PAGE, 7 * PAGE)
 
 
-def test_where_it_is_not_told_whether_it_ends_freed_is_withheld() -> None:
+def test_freed_is_withheld_unless_it_is_known_whether_an_object_ends() -> None:
     found = table([(MEMFD, None)])
     assert amounts(found) == (2 * PAGE, None, 6 * PAGE)
     assert found.columns["freed"] is None
-    # With nothing of it that nobody else maps, and all of it mapped, it does not matter.
+    # If all of it is mapped, and by others too, it does not matter.
     small = MEMFD._replace(resident=PAGE)
     assert amounts(table([(small, None)], [page(FIRST, 1, 2)])) == (PAGE, 0, 0)
 
@@ -91,7 +91,7 @@ def test_where_an_object_may_be_missing_freed_and_unmapped_are_withheld() -> Non
     assert table([(FILE, False)], everything=False).unmapped is None
 
 
-def test_without_frames_maps_that_do_not_overlap_tell_as_much() -> None:
+def test_without_frames_mappings_that_do_not_overlap_give_the_same() -> None:
     found = table([(MEMFD, True)], of=vmas(4 * PAGE), frames=False)
     assert amounts(found) == (None, None, 5 * PAGE)
     assert amounts(table([(MEMFD, True)], frames=False)) == (None, None, None)
@@ -99,7 +99,7 @@ def test_without_frames_maps_that_do_not_overlap_tell_as_much() -> None:
     assert table([(MEMFD, True)], of=private, frames=False).holdings is None
 
 
-def test_a_part_of_a_process_says_nothing_of_what_it_does_not_map() -> None:
+def test_part_of_a_process_does_not_show_what_the_process_does_not_map() -> None:
     walk = by_hand.walk([by_hand.pages(ROWS, vmas())], vmas(), objects=[(MEMFD, True)])
     part = by_hand.by_vma(walk._replace(covered=np.array([4 * PAGE, 0])))
     assert (part.holdings, part.unmapped, part.totals["freed"]) == (None, None, 2 * PAGE)

@@ -1,4 +1,4 @@
-"""A Ctrl-C at any moment: exit code 130 and one line, or silence; never a traceback of ours."""
+"""A Ctrl-C at any moment: exit code 130 and one line, or silence, but no traceback of ours."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sleeper() -> Iterator[str]:
 
 
 def interrupted(words: list[str], after_s: float) -> tuple[int, str]:
-    """Run a command, interrupt it ``after_s`` seconds later; return its code and its stderr."""
+    """Run a command and interrupt it after ``after_s`` seconds; return its exit code and stderr."""
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     time.sleep(after_s)
     process.send_signal(signal.SIGINT)
@@ -42,10 +42,10 @@ def interrupted(words: list[str], after_s: float) -> tuple[int, str]:
 
 
 def before_our_first_line(err: str) -> bool:
-    """Return whether Python was still starting itself: no frame is in a file of ours.
+    """Return whether Python was still starting: no frame is in a file of ours.
 
     Our first line is that of scripts/program.py. With -m it is that of __main__: runpy imports the
-    package before, which must leave a library's user the signals.
+    package before it, and the package must leave signals to the users of the library.
     """
     ours = r'File "[^"]*(/src/pagewalk/(?!__init__\.py)|program\.py)'
     return "Traceback" in err and not re.search(ours, err)
@@ -55,7 +55,7 @@ def before_our_first_line(err: str) -> bool:
 def test_no_moment_gives_a_traceback(program: str, sleeper: str) -> None:
     name = str(PROGRAMS[program])
     words = [sys.executable, name, *(["pagewalk"] if name == "-m" else []), "show", sleeper]
-    # A machine that gets busier meanwhile may have no command past its start at any moment.
+    # On a machine that becomes busier in the meantime no command may get past its start.
     for _ in range(ROUNDS):
         span_s = seconds(words)
         ended = [interrupted(words, span_s * n / MOMENTS) for n in range(MOMENTS)]
@@ -66,7 +66,7 @@ def test_no_moment_gives_a_traceback(program: str, sleeper: str) -> None:
 
 
 def seconds(words: list[str]) -> float:
-    """Return how long a command takes at present."""
+    """Return how long a command takes now."""
     begin = time.monotonic()
     subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=PATIENCE,
                    check=False)
@@ -75,7 +75,7 @@ def seconds(words: list[str]) -> float:
 
 def check_endings(ended: list[tuple[int, str]]) -> None:
     ours = [(code, err) for code, err in ended if not before_our_first_line(err)]
-    # -2 is Python killed by the signal before it has a handler; 0 and 3 are a walk that was faster.
+    # -2: the signal killed Python before it had a handler; 0 and 3: the walk was faster.
     odd = [(code, err) for code, err in ours
            if (code, err) not in ((130, LINE), (130, ""), (-2, ""))
            and not (code in (0, 3) and "Traceback" not in err)]
@@ -83,7 +83,7 @@ def check_endings(ended: list[tuple[int, str]]) -> None:
 
 
 def test_an_ignored_ctrl_c_stays_ignored() -> None:
-    # As in `pagewalk ... &` of a script, where the Ctrl-C is meant for something else.
+    # As with `pagewalk ... &` in a script, where Ctrl-C is meant for something else.
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" \
            "import pagewalk.__main__\n" \
            "assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN"

@@ -1,4 +1,4 @@
-"""The ledger: hand-made numbers on both sides, each difference with the cause put there."""
+"""The ledger: hand-made numbers on both sides, each difference with the cause that was put in."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def check_closes(table: Table) -> None:
     assert present - rss == sum(part.bytes for part in beyond_rss(table))
 
 
-def test_what_present_has_beyond_rss_is_not_told_where_rss_is_withheld() -> None:
+def test_what_present_has_beyond_rss_is_withheld_if_rss_is() -> None:
     table = by_hand.table()
     assert beyond_rss(table._replace(totals={**table.totals, "rss": None})) == ()
 
 
-def test_what_present_has_beyond_rss_is_not_told_where_a_part_of_it_is_withheld() -> None:
-    # As with --counts: the other parts would not add up to present - rss.
+def test_what_present_has_beyond_rss_is_withheld_if_a_part_of_it_is() -> None:
+    # As with --counts: the remaining parts would not add up to present - rss.
     table = by_hand.table()
     assert beyond_rss(table._replace(totals={**table.totals, "special": None})) == ()
 
@@ -76,17 +76,17 @@ def test_every_line_closes_and_says_why() -> None:
     assert all(row.unexplained == 0 for row in rows)
 
 
-def test_a_rare_line_is_there_where_one_side_has_something() -> None:
+def test_a_rare_line_is_shown_if_either_side_is_not_zero() -> None:
     smaps = SMAPS._replace(columns={**SMAPS.columns, "LazyFree": np.array([0, 8, 0, 0]) * KIB})
     told = by_hand.table()
     told = told._replace(totals={**told.totals, "lazyfree": 8 * KIB})
     theirs = THEIRS._replace(smaps=smaps)
     lines = {row.against: row for row in ledger(told, theirs)}
     assert lines["smaps LazyFree"] == Line("smaps LazyFree", "lazyfree", 8192, 8192, (), 0)
-    # Where no page table was read the kernel's figure stands alone.
+    # If no page tables were read, only the kernel has a figure.
     lines = {row.against: row for row in ledger(by_hand.table(), theirs)}
     assert lines["smaps LazyFree"] == Line("smaps LazyFree", "lazyfree", None, 8192, (), None)
-    # And ours, where smaps says that there is nothing, is a difference.
+    # And if only ours is not zero, that is a difference.
     (row,) = (row for row in ledger(told, THEIRS) if row.against == "smaps LazyFree")
     assert row.unexplained == 8 * KIB
     assert "smaps LazyFree" not in {row.against for row in ledger(by_hand.table(), THEIRS)}
@@ -96,7 +96,7 @@ def test_a_rare_line_is_there_where_one_side_has_something() -> None:
     st.dictionaries(st.sampled_from(sorted(THEIRS.status)), st.integers(0, 1 << 40)),
     st.integers(0, 1 << 40), st.integers(0, 1 << 40),
 )
-def test_ours_less_theirs_is_the_causes_and_the_rest(
+def test_ours_minus_theirs_is_the_causes_and_the_rest(
     status: dict[str, int], rss: int, before: int
 ) -> None:
     theirs = with_status(**status)._replace(stat={"rss": rss, "vsize": SIZE})
@@ -127,7 +127,7 @@ def test_a_number_of_ours_that_is_withheld_is_none_and_never_zero() -> None:
     assert (row.ours, row.theirs, row.unexplained) == (None, 2062 * KIB, None)
 
 
-# ---- one test a cause: the bytes put in are the bytes named
+# ---- one test per cause: the bytes put in are the bytes named
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_gate_vma(start: int, name: str) -> None:
     table = by_hand.by_vma(by_hand.walk([], of))
     row = line("status VmSize", with_status(VmSize=16 * KIB), table)
     assert (row.causes, row.unexplained) == ((Cause("gate_vma", PAGE, True),), 0)
-    # smaps has VmFlags of it, but its page is no code of the process's
+    # smaps has VmFlags for it, but its page is not the process's code
     smaps = parse_smaps(
         b"00400000-00404000 r-xp 00000000 08:01 7 /f\nSize: 16 kB\nVmFlags: rd ex mr me\n"
         b"%x-%x r-xp 00000000 00:00 0 %b\nSize: 4 kB\nVmFlags: rd ex mr me\n"
@@ -163,7 +163,7 @@ def test_gate_vma(start: int, name: str) -> None:
 def test_present_pages_that_are_in_no_rss(cause: str, state: State, flags: Flag) -> None:
     table = with_row(MEMFD + 2 * PAGE, PAGE, state, flags, 9, (), 0)
     found = {c.cause: c.bytes for c in beyond_rss(table)}
-    # The zero page that is in by_hand anyway comes on top.
+    # by_hand has a zero page of its own, which adds to that.
     assert found == {"zero_page": PAGE, cause: PAGE * (2 if cause == "zero_page" else 1)}
     check_closes(table)
     row = line("status VmRSS", table=table)
@@ -190,14 +190,14 @@ def test_hwpoison() -> None:
         **SMAPS.columns, "Rss": SMAPS.columns["Rss"] + np.array([0, 0, PAGE, 0])}))
     row = line("smaps Rss", theirs, table)
     assert (row.causes, row.unexplained) == ((), 0)
-    # As anonymous, if it was; the page of a memfd was not.
+    # As anonymous, if it was anonymous; a memfd's page was not.
     anonymous = SMAPS.columns["Anonymous"] + np.array([0, 0, PAGE, 0])
     theirs = THEIRS._replace(smaps=SMAPS._replace(columns={
         **SMAPS.columns, "Anonymous": anonymous}))
     row = line("smaps Anonymous", theirs, table)
     assert (row.causes, row.unexplained) == ((Cause("hwpoison_page", -PAGE, False, PAGE),), 0)
     assert line("smaps Anonymous", THEIRS, table).causes == ()
-    # Other kernels' smaps does not count it either.
+    # smaps of other kernels does not count it either.
     table = with_row(*lost, counts_hwpoison=False)
     for against in ("status VmRSS", "smaps Rss"):
         row = line(against, with_status(VmRSS=RSS), table)
@@ -212,7 +212,7 @@ def test_shmem_swap() -> None:
 
 
 def test_locked_truncation() -> None:
-    # Locked are all four VMAs: 5461 bytes less 5 KiB are lost to the kernel's whole KiB.
+    # All four VMAs are locked: the kernel's rounding down to KiB loses 5461 bytes - 5 KiB.
     table = by_hand.table(locked=np.array([True] * 4))
     smaps = SMAPS._replace(columns={**SMAPS.columns, "Locked": SMAPS.columns["Pss"]})
     row = line("smaps Locked", THEIRS._replace(smaps=smaps), table)
@@ -228,7 +228,7 @@ def test_hugetlb_pmd_shared() -> None:
 
 
 def test_device_page_is_of_a_kind_that_only_the_kernel_knows() -> None:
-    # DEVICE, and nobody told how often it is mapped
+    # DEVICE, with no mapcount
     table = with_row(MEMFD + 2 * PAGE, PAGE, State.DEVICE, Flag.PRESENT | Flag.FILE, 9, (), 0)
     shmem = THEIRS.status["RssShmem"]
     row = line("status RssShmem", with_status(RssShmem=shmem + PAGE), table)
@@ -237,7 +237,7 @@ def test_device_page_is_of_a_kind_that_only_the_kernel_knows() -> None:
 
 
 def locked_line(locked_kib: int) -> Line:
-    """Return the line of Locked, of a locked shmem VMA with a page whose frame nobody knows."""
+    """Return the line of Locked for a locked shmem VMA with a page whose frame is unknown."""
     table = with_row(MEMFD + 2 * PAGE, PAGE, State.DEVICE, Flag.PRESENT | Flag.FILE, 9, (), 0)
     table.outcome.locked = np.array([False, False, True, False])
     table.columns["locked"] = np.where(table.outcome.locked, table.columns["pss"], 0)
@@ -248,35 +248,35 @@ def locked_line(locked_kib: int) -> Line:
 
 
 def test_device_page_in_a_locked_vma() -> None:
-    # Ours are 2 KiB of a page mapped by two, and the 4 KiB of the other in full.
+    # Ours is 2 KiB of a page mapped by two processes, and all 4 KiB of the other.
     assert locked_line(6).causes == ()
     row = locked_line(3)
     assert (row.causes, row.unexplained) == ((Cause("device_page", 3 * KIB, False, PAGE),), 0)
     assert locked_line(1).unexplained == 5 * KIB
 
 
-def test_the_first_cause_that_can_be_all_of_it_is_named() -> None:
+def test_the_first_cause_that_can_account_for_all_of_it_is_named() -> None:
     assert bounded(-3, [("a", 2), ("b", 4), ("c", 9)]) == [Cause("b", -3, False, 4)]
 
 
-def test_bounded_causes_may_have_to_go_together() -> None:
+def test_bounded_causes_may_have_to_be_combined() -> None:
     assert bounded(-5, [("a", 2), ("b", 0), ("c", 4)]) == [
         Cause("a", -2, False, 2), Cause("c", -3, False, 4)
     ]
 
 
-def test_what_all_bounds_together_do_not_reach_stays_unexplained() -> None:
+def test_a_difference_beyond_the_sum_of_all_bounds_stays_unexplained() -> None:
     assert bounded(7, [("a", 2), ("c", 4)]) == bounded(0, [("a", 2)]) == []
 
 
-def test_migrating_page_is_of_a_kind_that_its_entry_does_not_tell() -> None:
+def test_migrating_page_is_of_a_kind_that_its_entry_does_not_show() -> None:
     table = with_row(MEMFD + 2 * PAGE, PAGE, State.MIGRATING, Flag.SOFT | Flag.MIGRATION, 9, (), 0)
     row = line("status RssShmem", with_status(RssShmem=8 * KIB), table)
     assert (row.causes, row.unexplained) == ((Cause("migrating_page", -PAGE, False, PAGE),), 0)
 
 
 def with_locked(vm_lck: int, *vmas: int) -> Theirs:
-    """Return THEIRS with a VmLck, and ``lo`` on these rows of smaps."""
+    """Return THEIRS with this VmLck, and ``lo`` in these rows of smaps."""
     flags = [codes | {"lo"} if i in vmas else codes - {"lo"}
              for i, codes in enumerate(SMAPS.codes[row] for row in SMAPS.which)]
     smaps = SMAPS._replace(codes=tuple(flags), which=np.arange(len(flags)))
@@ -295,7 +295,7 @@ def test_a_counter_below_the_locked_vmas_is_no_leak() -> None:
 
 
 def test_a_counter_that_moves_is_no_leak() -> None:
-    # locked or unlocked meanwhile: the kernel's two numbers are of two moments
+    # locked or unlocked meanwhile: the kernel's two numbers are from different moments
     row = line("status VmLck", with_locked(24 * KIB, 2), before=with_locked(12 * KIB, 2))
     assert [cause.cause for cause in row.causes] == [CONCURRENT]
     row = line("status VmLck", with_locked(24 * KIB, 2), before=with_locked(24 * KIB, 1))
@@ -352,13 +352,13 @@ def test_only_private_writable_shmem_can_be_overcounted(perms: int) -> None:
         ((6, 12), "status VmRSS", 186),
         ((6, 12), "status RssAnon", 62),
         ((6, 12), "statm shared (top SHR)", 124),
-        # Per thread up to 6.1: 66 faults of up to 16 file pages, and here is one thread.
+        # Per thread up to 6.1: 66 faults of up to 16 file pages; there is one thread here.
         ((6, 1), "status RssFile", 1056),
         ((6, 1), "status VmRSS", 3168),
     ],
 )
 @pytest.mark.parametrize("sign", [1, -1])
-def test_counters_lag_by_so_many_pages_and_no_more(
+def test_counters_lag_by_at_most_this_many_pages(
     release: tuple[int, int], against: str, most: int, sign: int
 ) -> None:
     table = by_hand.table(facts=by_hand.FACTS._replace(release=release, cpus=2))
@@ -386,7 +386,7 @@ def smaps_with_pss(*kib: int) -> Smaps:
 
 
 def test_foreign_mapcount_change_is_bounded_by_what_moved_between_two_readings() -> None:
-    # Around the walk another process unmapped libc: one VMA's PSS rose by 3 KiB, another's fell
+    # During the walk another process unmapped libc: one VMA's PSS rose by 3 KiB, another's fell
     # by 1; whatever mixture the walk saw, it is at most 4 KiB off.
     after, before = smaps_with_pss(8, 6, 2, 2048), smaps_with_pss(5, 7, 2, 2048)
     row = line("smaps Pss", THEIRS._replace(smaps=after), before=THEIRS._replace(smaps=before))
@@ -396,7 +396,7 @@ def test_foreign_mapcount_change_is_bounded_by_what_moved_between_two_readings()
     )
 
 
-def test_what_moved_while_the_process_ran_is_a_concurrent_change() -> None:
+def test_an_amount_that_moved_while_the_process_ran_is_a_concurrent_change() -> None:
     before, after = with_status(VmData=16 * KIB), with_status(VmData=20 * KIB)
     row = line("status VmData", after, before=before)
     assert (row.causes, row.unexplained) == ((Cause(CONCURRENT, 4 * KIB, False, 4 * KIB),), 0)
@@ -440,8 +440,8 @@ def test_when_a_counter_moves_the_sum_over_vmas_moves_too() -> None:
 
 # ---- the tables
 
-# Which amounts of ours a cause may make wrong, whoever says them. A line of such an amount that
-# does not name the cause has to be here, with the reason.
+# Which of our amounts a cause may affect, in whatever file the kernel reports them. A line of such
+# an amount that does not name the cause must be listed here, with the reason.
 AMOUNTS = {
     "device_page": {"anon", "file", "shmem", "file + shmem", "pss", "uss", "locked"},
     "migrating_page": {"anon", "file", "shmem", "file + shmem"},
@@ -487,7 +487,7 @@ def test_lines_of_one_amount_have_the_same_causes(cause: str) -> None:
             assert rule.ours_is in AMOUNTS[cause], rule.against
 
 
-def test_every_cause_is_about_amounts_or_about_how_a_number_is_written_or_read() -> None:
+def test_every_cause_affects_amounts_or_how_a_number_is_written_or_read() -> None:
     apart = {name for name in CAUSES if name.endswith(("_batching", "truncation", "_by_vma"))}
     assert set(CAUSES) - apart - {"rollup_mapcount_change"} == set(AMOUNTS)
 
@@ -507,6 +507,6 @@ def test_the_short_ledger_is_lines_of_the_ledger() -> None:
     assert set(SHORT) <= {rule.against for rule in LINES}
 
 
-def test_the_hand_made_smaps_is_of_the_hand_made_vmas() -> None:
+def test_the_hand_made_smaps_matches_the_hand_made_vmas() -> None:
     assert SMAPS.start.tolist()[:3] == [PROGRAM, HEAP, MEMFD]
     assert SMAPS.end.tolist() == by_hand.VMAS.end.tolist()

@@ -1,4 +1,4 @@
-"""A run of live tests leaves nothing on the machine, however it ends; and it would be seen."""
+"""A run of live tests leaves nothing behind, however it ends; and leftovers are noticed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.live
 ROOT = Path(__file__).parents[1]
 
 
-def test_what_is_left_would_be_seen(tmp_path: Path) -> None:
+def test_leftovers_are_noticed(tmp_path: Path) -> None:
     with machine.alone():
         before = left.settings_now()
         assert left.changed(before, left.settings_now()) == []
@@ -49,7 +49,7 @@ def test_an_interrupted_run_puts_the_machine_back(number: signal.Signals) -> Non
     )
     try:
         wait_for_target(run.pid)
-        os.killpg(run.pid, number)  # as a terminal does it: the targets get it too
+        os.killpg(run.pid, number)  # as a terminal does: the targets get it too
         said, _ = run.communicate(timeout=PATIENCE)
     finally:
         run.kill()
@@ -63,7 +63,7 @@ def test_an_interrupted_run_puts_the_machine_back(number: signal.Signals) -> Non
 
 def wait_for_target(pid: int) -> None:
     """Wait until a test run has started a target."""
-    deadline = time.monotonic() + 2 * PATIENCE  # another run may be at work before it
+    deadline = time.monotonic() + 2 * PATIENCE  # it may have to wait for another run
     children = Path(f"/proc/{pid}/task/{pid}/children")
     while not any(named(child, "zoo") for child in children.read_text().split()):
         assert time.monotonic() < deadline

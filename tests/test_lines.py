@@ -1,4 +1,4 @@
-"""Lines from columns must be what str.format gives row by row."""
+"""Lines from columns must be what str.format returns row by row."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pagewalk import lines
 from tests.properties import always
 
 WORDS = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=20)
-# No NUL: the kernel never gives one, and here it is padding.
+# No NUL: the kernel never writes one, and here it is padding.
 NAMES = st.lists(st.text(st.characters(exclude_characters="\0\n", codec="utf-8")), min_size=1)
 
 
 def rows(*pieces: np.ndarray) -> list[str]:
-    # Not splitlines, which would cut at other characters too.
+    # Not splitlines, which would split at other characters too.
     text = lines.lines(*pieces).decode()
     assert text.endswith("\n")
     return text[:-1].split("\n")
@@ -33,7 +33,7 @@ def test_decimal_is_d(words: list[int]) -> None:
 
 @always(WORDS, st.integers(1, 30))
 def test_rjust_is_str_rjust(words: list[int], width: int) -> None:
-    # `decimal` leaves no padding on the left of its widest number, so that one is never cut.
+    # `decimal` leaves no padding to the left of its widest number, so that is never cut off.
     widest = max(width, *(len(str(word)) for word in words))
     piece = lines.rjust(lines.decimal(np.array(words, np.uint64)), width)
     assert rows(piece) == [str(word).rjust(widest) for word in words]
@@ -61,14 +61,14 @@ def test_where_takes_one_piece_or_the_other(words: list[int], data: st.DataObjec
     assert rows(piece) == expected
 
 
-def test_pieces_stand_side_by_side() -> None:
+def test_pieces_are_joined_side_by_side() -> None:
     number = np.array([7, 1234], np.uint64)
     pieces = (lines.text("VA:", 2), lines.hexadecimal(number, 4), lines.text(" ", 2),
               lines.decimal(number), lines.text("", 2))
     assert lines.lines(*pieces) == b"VA:0007 7\nVA:04d2 1234\n"
 
 
-def test_bytes_that_are_no_utf8_come_out_as_they_went_in() -> None:
+def test_bytes_that_are_not_utf8_are_kept() -> None:
     name = b"caf\xe9".decode(errors="surrogateescape")
     assert lines.lines(lines.labels([name], np.array([0]))) == b"caf\xe9\n"
 
@@ -78,7 +78,7 @@ def test_no_rows_are_no_lines() -> None:
     assert lines.lines(lines.hexadecimal(none), lines.decimal(none), lines.text("x", 0)) == b""
 
 
-def test_distinct_gives_each_rows_place_among_the_values() -> None:
+def test_distinct_returns_each_rows_index_among_the_values() -> None:
     values, index = lines.distinct(np.array([5, 3, 5, 9], np.uint64))
     assert [values[i] for i in index] == [5, 3, 5, 9]
     assert len(values) == 3

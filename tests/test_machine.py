@@ -13,7 +13,7 @@ pytestmark = pytest.mark.live
 
 @pytest.fixture(autouse=True)
 def alone() -> Iterator[None]:
-    """Let no other run change a setting between our two looks at it."""
+    """Keep other runs from changing a setting between our two looks at it."""
     with machine.alone():
         yield
 
@@ -33,7 +33,7 @@ def alone() -> Iterator[None]:
     ],
 )
 @pytest.mark.parametrize("ending", [None, ValueError, KeyboardInterrupt])
-def test_settings_come_back(
+def test_settings_are_restored(
     name: str, path: Path, inside: str, ending: type[BaseException] | None
 ) -> None:
     before = path.read_text()
@@ -64,17 +64,17 @@ def test_hugetlb_pages_come_and_go() -> None:
     assert int(path.read_text()) == before
 
 
-def test_too_many_hugetlb_pages_are_a_clear_error_and_none_is_kept() -> None:
+def test_too_many_hugetlb_pages_are_a_clear_error_and_none_are_kept() -> None:
     path = MM / "hugepages/hugepages-1048576kB/nr_hugepages"
     before = path.read_text()
     # 16 TiB: more than this machine can have free.
-    reason = "16384 free hugetlb pages of 1048576 kB: only"
+    reason = "16384 free hugetlb pages of 1048576 kB: got only"
     with pytest.raises(MachineLacks, match=reason), machine.hugetlb(1 << 14, 1 << 20):
         pass
     assert path.read_text() == before
 
 
-def test_what_is_missing_is_named() -> None:
+def test_the_missing_thing_is_named() -> None:
     reason = "/sys/kernel/mm/no_such: No such file"
     with pytest.raises(MachineLacks, match=reason), machine.setting(MM / "no_such", 1):
         pass

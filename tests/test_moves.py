@@ -1,4 +1,4 @@
-"""By how much numbers moved, VMA by VMA: three readings made by hand."""
+"""How far numbers moved, VMA by VMA, with three readings made by hand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def moves(before: Smaps, after: Smaps, *vmas: tuple[int, int], pss: tuple[int, .
     return shift(compare(first, last, of_table(table)), "pss")
 
 
-def test_what_says_the_same_twice_did_not_move_whatever_we_say() -> None:
+def test_an_amount_that_reads_the_same_twice_did_not_move_whatever_ours_is() -> None:
     same = smaps((1, 4, 16, 8), (9, 1, 4, 4))
     again = smaps((1, 4, 16, 8), (9, 1, 4, 4))
     assert moves(same, same, (1, 4), (9, 1), pss=(12, 4)) == STILL
@@ -44,7 +44,7 @@ def test_what_says_the_same_twice_did_not_move_whatever_we_say() -> None:
 
 def test_a_vma_moved_by_the_span_of_all_three_readings() -> None:
     before, after = smaps((1, 4, 16, 8), (9, 1, 4, 4)), smaps((1, 4, 16, 9), (9, 1, 4, 4))
-    # ours 6, then 8 and 9: 3 KiB, made by others, for its Rss held still
+    # ours is 6, then 8 and 9: it moved by 3 KiB, because of others, since its Rss held still
     assert moves(before, after, (1, 4), (9, 1), pss=(6, 4)) == Shift(0, 3 * KIB)
 
 
@@ -58,11 +58,11 @@ def test_a_vma_whose_rss_moved_was_changed_by_the_process() -> None:
     assert moves(before, after, (1, 4), pss=(12,)) == Shift(4 * KIB, 0)
 
 
-def test_a_vma_missing_from_a_reading_moved_by_all_of_it() -> None:
+def test_a_vma_missing_from_a_reading_moved_by_its_whole_amount() -> None:
     one, two = (1, 4, 16, 16), (9, 2, 8, 8)
     assert moves(smaps(one, two), smaps(one), (1, 4), pss=(16,)) == Shift(8 * KIB, 0)
     assert moves(smaps(one), smaps(one), (1, 4), (9, 2), pss=(16, 8)) == Shift(8 * KIB, 0)
-    # grown from two pages to three: both were all there was of it
+    # it grew from two pages to three: each size counts as a VMA that came or went
     grown = (9, 3, 12, 12)
     assert moves(smaps(two), smaps(grown), (9, 2), pss=(8,)) == Shift(20 * KIB, 0)
 

@@ -32,7 +32,7 @@ def test_join_undoes_cutting(frames: bool) -> None:
     assert rows_of(join(list(cut(whole, 4)))) == rows_of(whole)
 
 
-def test_what_one_part_withholds_the_whole_withholds() -> None:
+def test_a_column_withheld_by_one_part_is_withheld_by_the_whole() -> None:
     first, second = cut(pages(ROWS), 7)
     assert join([first, replace(second, mapcount=None)]).mapcount is None
 

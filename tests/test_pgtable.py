@@ -1,4 +1,4 @@
-"""Walks over tables laid out by hand; the expected ranges are worked out above each table."""
+"""Walks over tables laid out by hand, with the expected ranges worked out above each table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.memory import DATA, PAGE, SLOTS, TABLE, Memory, chain
 KIB4, MIB2, GIB1, GIB512 = 1 << 12, 1 << 21, 1 << 30, 1 << 39
 ALL = Flag.WRITE | Flag.USER | Flag.EXEC
 X86 = ARCHES["x86_64"]
-# Where tests put things: root tables from 1 MiB on, page tables from 2 MiB on.
+# Where the tables are: root tables from 1 MiB on, page tables from 2 MiB on.
 ROOT, PTES = 0x10_0000, 0x20_0000
 
 
@@ -122,7 +122,7 @@ def test_holes_carry_the_level_at_which_the_walk_ended() -> None:
 
 
 def test_only_the_ranges_are_walked_and_reported() -> None:
-    # Pages at slots 0, 1, 2, 3 and 9. Two ranges that touch, and one apart:
+    # Pages at slots 0, 1, 2, 3 and 9. Two adjacent ranges, and a separate one:
     #   [slot 1, slot 2)   page 1
     #   [slot 2, slot 6)   pages 2 and 3, then slots 4..5 empty
     #   [slot 8, slot 9)   slot 8 empty
@@ -143,7 +143,7 @@ def test_only_the_ranges_are_walked_and_reported() -> None:
         (BASE + 0x3000, 12, 0x103),
     ]
     assert holes(found) == [(BASE + 0x4000, 0x2000, 1), (BASE + 0x8000, 0x1000, 1)]
-    # the table behind PGD 7 is none of these ranges' business
+    # the table of PGD 7 is outside these ranges
     assert memory.asked == [ROOT, ROOT + PAGE, ROOT + 2 * PAGE, PTES]
 
 
@@ -168,7 +168,7 @@ def test_an_upper_hole_is_cut_at_the_edges_of_every_range() -> None:
     ]
 
 
-def test_a_range_of_nothing_finds_nothing_and_reads_nothing() -> None:
+def test_an_empty_range_finds_nothing_and_reads_nothing() -> None:
     memory, root = one_table({0: 0x7000 | DATA})
     assert walked(memory, root, ranges()) == []
     assert count_tables(X86, root, memory.read_tables, ranges()).size.shape == (0, len(Kind))
@@ -182,7 +182,7 @@ def test_a_range_of_nothing_finds_nothing_and_reads_nothing() -> None:
         (ranges((0x1000, 0x3000), (0x2000, 0x4000)), "overlap"),
         (ranges((0x1000, 0x1000)), "empty"),
         (ranges((0x1000, 0x1800)), "part of a page of 4096 bytes"),
-        # the vsyscall page lies above the user half
+        # the vsyscall page is above the user half
         (ranges((0xFFFF_FFFF_FF60_0000, 0xFFFF_FFFF_FF60_1000)), "end at 0x800000000000"),
     ],
 )
@@ -252,7 +252,7 @@ def test_a_huge_leaf_that_a_range_cuts_comes_in_aligned_pieces() -> None:
         (1, TABLE & ~0x4, Flag.WRITE | Flag.EXEC),
         (2, TABLE | 1 << 63, Flag.WRITE | Flag.USER),
         (2, TABLE & ~0x2, Flag.USER | Flag.EXEC),
-        # NX in the PGD is page-table isolation's, in the kernel's own copy: no right is lost
+        # page-table isolation sets NX in the kernel's copy of the PGD: no right is lost
         (0, TABLE | 1 << 63, ALL),
         (0, TABLE & ~0x2, Flag.USER | Flag.EXEC),
     ],
@@ -279,7 +279,7 @@ def test_a_leaf_cannot_give_back_a_right_and_can_take_one() -> None:
 
 
 def test_a_table_outside_ram_is_a_doubt_and_the_walk_goes_on() -> None:
-    # PMD 0 names a page that cannot be read, PMD 1 one beyond 40 address bits, PMD 2 a good one.
+    # PMD 0 points to a page that cannot be read, PMD 1 beyond 40 address bits, PMD 2 to a good one.
     outside, beyond = 0x666_6000 | TABLE, 1 << 40 | TABLE
     memory, root = one_table({0: 0x7000 | DATA})
     memory.table(ROOT + 2 * PAGE, {0: outside, 1: beyond, 2: PTES | TABLE})
@@ -294,7 +294,7 @@ def test_a_table_outside_ram_is_a_doubt_and_the_walk_goes_on() -> None:
         (base + 0x5000, MIB2 - 0x5000, 2, outside, Why.TABLE),
         (base + MIB2, MIB2, 2, beyond, Why.TABLE),
     ]
-    # what lies beyond the address bits is not even asked for
+    # an address beyond the address bits is not even read
     assert 1 << 40 not in memory.asked
 
 
@@ -305,7 +305,7 @@ def test_a_root_outside_ram_is_one_doubt_above_the_top_level() -> None:
 
 
 def test_a_cycle_is_a_doubt_and_a_table_used_twice_is_not() -> None:
-    # PMD 0 names the root again, PMD 1 its own table, PMD 2 and 3 the same PTE table.
+    # PMD 0 points to the root again, PMD 1 to its own table, PMD 2 and 3 to the same PTE table.
     memory, root = one_table({0: 0x7000 | DATA})
     up, own = ROOT | TABLE, ROOT + 2 * PAGE | TABLE
     memory.table(ROOT + 2 * PAGE, {0: up, 1: own, 2: PTES | TABLE, 3: PTES | TABLE})
@@ -333,8 +333,8 @@ def test_an_impossible_frame_is_a_doubt_unless_it_is_special() -> None:
 
 
 def test_a_page_beyond_ram_is_a_page_where_memory_may_be_a_device() -> None:
-    # As above, but the machine has a device zone: only the address bits bound a page. A table
-    # still lies in RAM.
+    # As above, but the machine has a device zone: only the address bits limit a page. A table must
+    # still be in RAM.
     arch = X86._replace(era=Era(physical_bits=40, max_pfn=0xFFFF, devices=True))
     past, far = 0x1000_0000 | DATA, 1 << 40 | DATA
     memory, root = one_table({0: 0xFFF_F000 | DATA, 1: past, 2: far})
@@ -374,7 +374,7 @@ def test_a_torn_table_is_walked_again_and_only_there() -> None:
     ]
 
 
-def test_what_stays_torn_is_reported_after_the_last_retry() -> None:
+def test_a_table_that_stays_torn_is_reported_after_the_last_retry() -> None:
     memory, root = one_table({3: (1 << 51) | DATA})
     arch = X86._replace(era=Era(max_pfn=0xFFFF))
     found = walked(memory, root, ranges((BASE, BASE + MIB2)), arch, retries=2)
@@ -384,7 +384,7 @@ def test_what_stays_torn_is_reported_after_the_last_retry() -> None:
 
 def test_batches_are_bounded_and_in_order() -> None:
     # Three PTE tables of 512 pages, a 2 MiB page between the first and the second: 1537 leaves.
-    # With at most 512 a batch no batch may hold more, and the addresses must still ascend.
+    # With at most 512 per batch no batch may hold more, and the addresses must still ascend.
     memory, root = one_table({})
     for i in range(3):
         memory.table(PTES + i * PAGE, [(0x1000 + 512 * i + k) * PAGE | DATA for k in range(512)])
@@ -410,7 +410,7 @@ def test_batches_are_bounded_and_in_order() -> None:
 
 def test_few_tables_are_held_however_large_the_target() -> None:
     # 512 PMD tables share 512 PTE tables: 512 * 512 * 512 pages, 512 GiB. The first batch must
-    # come after one group of tables a level, not after all 262,144.
+    # come after one group of tables per level, not after all 262,144.
     memory = Memory()
     for i in range(512):
         memory.table(0x1000_0000 + i * PAGE)
@@ -434,7 +434,7 @@ def counted(
     return sizes, tables
 
 
-def test_counts_of_whole_and_of_cut_tables() -> None:
+def test_counts_of_whole_and_partial_tables() -> None:
     # Three PTE tables in a row: full; 100 pages from slot 0 on; empty.
     # Range 0 is the first table and 50 pages of the second, range 1 the next 60 slots of it
     # (50 pages, 10 empty), range 2 the rest of it (402 empty), the third and 2 MiB without a table.
@@ -478,7 +478,7 @@ ALL_TYPES = Era(swap=SwapTypes.counted(hwpoison=1, migration=3, device=3, marker
     ],
 )
 def test_each_kind_is_counted_in_an_otherwise_plain_table(word: int, kind: Kind) -> None:
-    # 512 pages of which one is the odd word, in a range that covers the table.
+    # 512 pages, one of which is the odd word, in a range that covers the table.
     memory, root = one_table(dict.fromkeys(range(512), 0x1000 | DATA) | {9: word})
     sizes, _ = counted(memory, root, ranges((BASE, BASE + MIB2)), X86.on(4, ALL_TYPES))
     expected = {Kind.PAGE: 511 * PAGE}
@@ -513,8 +513,8 @@ def test_counts_of_huge_leaves_and_of_every_hole() -> None:
 
 
 def test_a_frame_past_ram_is_found_in_a_plain_table_too() -> None:
-    # Frames 0x1001..0x1200; where RAM ends with 0x11ff, slot 511 alone is in doubt. ORed, even the
-    # good ones give 0x13ff, so a table must not be condemned for its OR.
+    # Frames 0x1001..0x1200; where RAM ends with 0x11ff, only slot 511 is in doubt. Even the good
+    # ones ORed together are 0x13ff, so a table must not be rejected for its OR.
     memory, root = one_table({k: (0x1001 + k) * PAGE | DATA for k in range(512)})
     wanted = ranges((BASE, BASE + MIB2))
     for last, bad in ((0x11FF, 1), (0x1200, 0)):
@@ -537,7 +537,7 @@ def test_doubts_are_counted_again_into_their_own_range() -> None:
     assert tables == {"PGD": 1, "PUD": 1, "PMD": 1, "PTE": 1}
 
 
-def test_a_memo_holds_where_nothing_above_changed_and_only_there() -> None:
+def test_a_memo_is_used_where_no_upper_table_changed_and_only_there() -> None:
     memory, root = one_table({0: 0x7000 | DATA})
     wanted, memo = ranges((BASE, BASE + 2 * MIB2)), Memo()
 
@@ -549,7 +549,7 @@ def test_a_memo_holds_where_nothing_above_changed_and_only_there() -> None:
     kept = memo.levels
     assert sizes() == [1, 511, 512]
     assert memo.levels is kept and len(kept) == 3
-    memory.tables[PTES][5] = 0x8000 | DATA  # a PTE table is always looked at
+    memory.tables[PTES][5] = 0x8000 | DATA  # a PTE table is always read
     assert sizes() == [2, 510, 512]
     memory.table(0x66_6000, {0: 0x9000 | DATA})
     memory.tables[ROOT + 2 * PAGE][4] = 0x66_6000 | TABLE

@@ -1,4 +1,4 @@
-"""Random tables, walked by the library and by a scalar oracle that knows nothing of columns."""
+"""Random tables, walked by the library and by a scalar oracle without columns."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SOFT = st.builds(
 ODD = st.sampled_from((0x20, 0x60, (1 << 64) - 1)) | st.integers(0, (1 << 64) - 1)
 ENTRIES = TABLES | TABLES | SMALL | HUGE | HIDDEN | SOFT | ODD
 SPARSE = st.dictionaries(SLOTS, ENTRIES, max_size=4)
-# A table full of ordinary pages, but for a few entries.
+# A table full of ordinary pages, except for a few entries.
 FULL = st.builds(lambda some: {i: (0x100 + i) << 12 | 0x67 for i in range(512)} | some, SPARSE)
 GRAPHS = st.lists(SPARSE | SPARSE | FULL, min_size=len(PLACES), max_size=len(PLACES))
 
@@ -60,7 +60,7 @@ EDGES = st.builds(
     st.sampled_from((0, 1, 2, 255)),
     *[st.sampled_from((0, 0, 1, 2, 3, 4, 100, 511))] * 3,
 )
-# Ranges between consecutive edges; some of them, so that some touch and some do not.
+# Some of the ranges between consecutive edges, so that some are adjacent and some are not.
 RANGES = st.builds(
     lambda edges, keep: [
         pair for pair, wanted in zip(pairwise(sorted(edges)), keep, strict=False) if wanted
@@ -83,7 +83,7 @@ def laid_out(graph: list[dict[int, int]]) -> Memory:
 
 
 def oracle(memory: Memory, arch: Arch, ranges: Ranges) -> Iterator[Found]:
-    """Yield (start, end, what) of every entry that meets a range, one at a time."""
+    """Yield (start, end, what) of every entry that overlaps a range, one at a time."""
     yield from below(memory, arch, ranges, 0, PLACES[0], 0, RIGHTS, ())
 
 
@@ -157,7 +157,7 @@ def leaf(arch: Arch, number: int, word: int, rights: Flag) -> tuple[object, ...]
 
 
 def cut(found: Iterator[Found], ranges: Ranges) -> list[Found]:
-    """Cut to the ranges; join touching holes of one level, and the parts of one leaf."""
+    """Cut to the ranges; join adjacent holes of one level, and the parts of one leaf."""
     rows: list[Found] = []
     for first, last, what in found:
         for low, high in ranges:
@@ -202,7 +202,7 @@ def rows_of(batches: list[Entries], ranges: Ranges) -> list[Found]:
         columns = (d.addr, d.size, d.entry, d.level, d.why)
         for addr, size, entry, level, why in zip(*(c.tolist() for c in columns), strict=True):
             part.append((addr, addr + size, ("doubt", entry, level, Why(why))))
-        # each column ascends by itself; together they must ascend from batch to batch too
+        # each column is ascending; from batch to batch all of them must ascend together
         for column in (a.addr, h.addr, d.addr):
             assert (np.diff(column.astype(np.int64)) > 0).all()
         rows += sorted(part, key=lambda row: row[0])
@@ -293,14 +293,14 @@ def test_counts_are_the_sums_of_a_walk(
 
 @settings(max_examples=60, deadline=None)
 @given(GRAPHS, GRAPHS, RANGES, RANGES, st.booleans())
-def test_what_is_remembered_of_upper_tables_changes_nothing(
+def test_remembering_upper_tables_changes_nothing(
     before: list[dict[int, int]],
     after: list[dict[int, int]],
     ranges: Ranges,
     others: Ranges,
     five: bool,
 ) -> None:
-    # The same tables again, then others, then other ranges of these: each time as without a memo.
+    # The same tables again, then others, then other ranges of these: always as without a memo.
     arch = FIVE if five else FOUR
     memo = Memo()
     for graph, wanted in ((before, ranges), (before, ranges), (after, ranges), (after, others)):

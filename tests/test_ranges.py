@@ -1,4 +1,4 @@
-"""Range arithmetic, against sets of the bytes that the ranges hold."""
+"""Range arithmetic, against sets of the bytes in the ranges."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pagewalk.ranges import (
 )
 from tests.properties import always
 
-# Sorted, half open, without overlap; touching ones occur. Small enough to list every byte.
+# Sorted, half open, without overlap, sometimes adjacent. Small enough to list every byte.
 Ranges = list[tuple[int, int]]
 EDGE = st.integers(0, 60)
 
@@ -59,7 +59,7 @@ def test_join_near_closes_gaps_up_to_the_limit_and_no_others(ranges: Ranges, gap
 
 
 @always(range_lists(), st.lists(EDGE))
-def test_inside_asks_whether_a_range_holds_the_byte(ranges: Ranges, points: list[int]) -> None:
+def test_inside_says_whether_a_range_contains_the_byte(ranges: Ranges, points: list[int]) -> None:
     found = inside(np.array(points, np.uint64), array(ranges))
     assert found.tolist() == [point in bytes_of(ranges) for point in points]
 
@@ -79,7 +79,7 @@ def test_intersect_covers_what_both_cover(first: Ranges, second: Ranges) -> None
 
 
 @always(range_lists(), range_lists())
-def test_each_piece_lies_in_the_rows_it_names(first: Ranges, second: Ranges) -> None:
+def test_each_piece_is_inside_the_rows_it_names(first: Ranges, second: Ranges) -> None:
     pieces, in_first, in_second = intersect(array(first), array(second))
     for (low, high), i, j in zip(pieces.tolist(), in_first, in_second, strict=True):
         assert first[i][0] <= low < high <= first[i][1]
@@ -87,13 +87,13 @@ def test_each_piece_lies_in_the_rows_it_names(first: Ranges, second: Ranges) -> 
 
 
 @always(range_lists(), EDGE, EDGE)
-def test_gaps_are_what_the_ranges_leave_free(ranges: Ranges, start: int, end: int) -> None:
+def test_gaps_are_what_the_ranges_do_not_cover(ranges: Ranges, start: int, end: int) -> None:
     free = gaps(array(ranges), start, end).tolist()
     assert bytes_of(free) == bytes_of([(start, end)]) - bytes_of(ranges)
 
 
 def test_the_end_of_the_address_space_is_a_possible_edge() -> None:
-    # [vsyscall], the highest VMA there is; 1 << 64 does not fit a u64.
+    # [vsyscall], the highest VMA; 1 << 64 does not fit in a u64.
     gate = array([(0xFFFF_FFFF_FF60_0000, 0xFFFF_FFFF_FF60_1000)])
     assert gaps(gate, 0xFFFF_FFFF_FF60_0000, 1 << 64).tolist() == [
         [0xFFFF_FFFF_FF60_1000, (1 << 64) - 1]
@@ -111,14 +111,14 @@ def test_union_covers_the_same_in_order_and_joined(ranges: Ranges) -> None:
 
 
 @always(ANY, range_lists())
-def test_without_takes_away_what_the_others_cover(ranges: Ranges, others: Ranges) -> None:
+def test_without_removes_what_the_others_cover(ranges: Ranges, others: Ranges) -> None:
     left = without(array(ranges), array(others)).tolist()
     assert bytes_of([(low, high) for low, high in left]) == bytes_of(ranges) - bytes_of(others)
     assert all(a[1] < b[0] for a, b in pairwise(left))
 
 
 @always(ANY, range_lists())
-def test_overlapping_marks_what_shares_a_byte(ranges: Ranges, others: Ranges) -> None:
+def test_overlapping_marks_ranges_that_share_a_byte(ranges: Ranges, others: Ranges) -> None:
     marked = overlapping(array(ranges), array(others)).tolist()
     assert marked == [bool(bytes_of([pair]) & bytes_of(others)) for pair in ranges]
 
@@ -138,14 +138,14 @@ def test_join_free_closes_wider_gaps_where_nothing_begins(
 
 
 @always(range_lists(), EDGE, EDGE)
-def test_reaching_is_what_has_a_byte_in_the_span(ranges: Ranges, low: int, high: int) -> None:
+def test_reaching_returns_ranges_that_overlap_the_span(ranges: Ranges, low: int, high: int) -> None:
     found = ranges[reaching(array(ranges), low, high)] if low < high else []
     wanted = set(range(low, high))
     assert found == [span for span in ranges if bytes_of([span]) & wanted]
 
 
 @pytest.mark.parametrize("given", [[[0, 4096], [4096, 8192]], [[4096, 4096]], []])
-def test_ranges_of_whole_pages_in_order_are_ranges(given: list[list[int]]) -> None:
+def test_ranges_of_whole_pages_in_order_are_valid(given: list[list[int]]) -> None:
     check(array([(a, b) for a, b in given]), 4096)
 
 

@@ -1,4 +1,4 @@
-"""What a stranger reads first is true: commands, screens and links of the documents."""
+"""What a newcomer reads first is true: commands, screens and links in the documentation."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def programs() -> list[Path]:
     return [ROOT / line.split()[0] for line in lines if line.startswith("./")]
 
 
-def test_two_commands_do_all_set_up() -> None:
+def test_two_commands_set_up_everything() -> None:
     assert [path.name for path in programs()] == ["pagewalk", "test"]
 
 
 @pytest.mark.parametrize("path", [*programs(), *(ROOT / "scripts").iterdir(), ROOT / ".ci/run"])
-def test_a_script_is_valid_and_may_be_run(path: Path) -> None:
+def test_a_script_is_valid_and_executable(path: Path) -> None:
     if path.read_bytes().startswith(b"#!/bin/bash\n"):
         assert os.access(path, os.X_OK)
         subprocess.run(["bash", "-n", path], check=True)
@@ -49,15 +49,15 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
-def test_commands_shown_are_commands_there_are(document: Path) -> None:
+def test_commands_shown_exist(document: Path) -> None:
     for words in commands(document):
         name, command, rest = cli.resolve_command(click.Context(cli), words)
         assert command is not None
-        command.make_context(name, rest)  # raises for an option or a value that is not there
+        command.make_context(name, rest)  # raises for an option or a value that does not exist
 
 
 @pytest.mark.live
-def test_the_screen_looks_as_it_does_now() -> None:
+def test_the_screen_shown_is_what_the_command_prints() -> None:
     (screen,) = blocks(README, "text")
     now = subprocess.run(
         [sys.executable, "-m", "pagewalk", str(os.getpid())],
@@ -87,7 +87,7 @@ def test_the_manual_page_is_up_to_date() -> None:
     assert (ROOT / "docs/man/pagewalk.1").read_text() == made, "run scripts/man.py"
 
 
-def test_the_kernels_of_the_support_page_are_those_that_are_tested() -> None:
+def test_the_kernels_on_the_support_page_are_those_that_are_tested() -> None:
     rows = re.findall(r"^\| (6\S+) \| (\w+) \| (\d) \|", prose(ROOT / "docs/support.md"), re.M)
     assert rows == [(k.name, k.suite, str(k.levels)) for k in KERNELS.values()]
 

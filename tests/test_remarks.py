@@ -1,4 +1,4 @@
-"""What is said of a translation beyond its bits; the rules are those of the fault handler."""
+"""Remarks on a translation beyond its bits; the rules are those of the page-fault handler."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def test_an_amount_in_its_largest_unit(size: int, words: str) -> None:
         ("kernel", "in the kernel's half of the address space"),
     ],
 )
-def test_what_is_not_plain_is_said(case: str, says: str) -> None:
+def test_an_unusual_page_gets_a_remark(case: str, says: str) -> None:
     assert says in " ".join(found(case).remarks)
 
 
 @pytest.mark.parametrize("case", ["page", "file"])
-def test_nothing_is_said_of_an_ordinary_page(case: str) -> None:
+def test_an_ordinary_page_gets_no_remark(case: str) -> None:
     assert found(case).remarks == ()
 
 
-def test_a_page_that_nobody_else_has_may_be_taken_over() -> None:
+def test_a_page_that_no_other_process_maps_may_be_reused() -> None:
     one = found("copied")
     assert one.frame is not None
     alone = found("copied", frame=type(one.frame)(one.frame.pfn, one.frame.kflags, 1))
@@ -66,13 +66,13 @@ NOBODY = VMAs(**{
 })
 
 
-def test_no_access_is_prot_none_and_no_numa_hint() -> None:
+def test_a_page_without_access_is_prot_none_and_not_a_numa_hint() -> None:
     said = " ".join(found("prot_none", vmas=BARRED).remarks)
     assert "because the VMA grants no access (PROT_NONE)" in said
     assert "NUMA" not in said
 
 
-def test_a_touch_of_a_barred_hole_makes_no_page() -> None:
+def test_touching_a_hole_without_access_allocates_no_page() -> None:
     said = " ".join(found("none", vmas=BARRED).remarks)
     assert "grants no access: a touch raises SIGSEGV and makes no page" in said
     assert "gets a page" not in said
@@ -86,8 +86,8 @@ def test_a_race_and_a_difference_come_first() -> None:
 
 
 def test_between_two_vmas_both_neighbours_are_named() -> None:
-    # The program ends at 0x404000 and the heap begins at 0x600000: 0x500000 lies 0xfc000 behind
-    # the one and 0x100000 before the other.
+    # The program ends at 0x404000 and the heap begins at 0x600000: 0x500000 is 0xfc000 above the
+    # one and 0x100000 below the other.
     assert neighbours(VMAS, 0x50_0000) == (
         "; /usr/bin/program ends 0xfc000 below it, [heap] begins 0x100000 above it"
     )

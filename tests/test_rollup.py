@@ -1,4 +1,4 @@
-"""What a walk withholds and smaps_rollup tells: marked as the kernel's, never mixed with ours."""
+"""Totals that a walk withholds and smaps_rollup has: marked as the kernel's, kept from ours."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def test_a_withheld_total_is_taken_from_the_kernel() -> None:
     table = filled(by_hand.table(frames=False), ROLLUP)
     told = {name: table.totals[name] for name in table.from_kernel}
     assert told == {"pss": 2062 * KIB, "uss": 2056 * KIB, "ksm": 4 * KIB}
-    # What the kernel says of the whole it does not say of a VMA.
+    # The kernel gives the total only, not the amount of each VMA.
     assert all(table.columns[name] is None for name in told)
 
 
-def test_what_this_kernel_has_no_line_for_stays_withheld() -> None:
+def test_a_total_without_a_line_on_this_kernel_stays_withheld() -> None:
     table = filled(by_hand.table(frames=False), by_hand.ROLLUP)
     assert (table.from_kernel, table.totals["uss"]) == (("pss",), None)
 

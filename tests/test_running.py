@@ -1,4 +1,4 @@
-"""The targets as processes: their states, what they can be told, and how they end."""
+"""The targets as processes: their states, the commands they obey, and how they end."""
 
 import os
 import signal
@@ -54,7 +54,7 @@ def test_threads_and_states() -> None:
         assert kernel_says.read_status(dead)["State"].startswith("Z")
 
 
-def test_shared_mm_is_mapped_once_though_two_list_it() -> None:
+def test_shared_mm_is_mapped_once_although_two_processes_list_it() -> None:
     with start("shared_mm", stopped=True) as running:
         parent, child = running.facts["parent"], running.facts["child"]
         assert parent["pid"] != child["pid"]
@@ -71,14 +71,14 @@ def test_other_users_processes() -> None:
         assert os.stat(f"/proc/{running.pid}/maps").st_uid == 0
 
 
-def test_churn_changes_and_its_memory_does_not() -> None:
+def test_churn_changes_but_its_memory_does_not() -> None:
     with start("churn", 2) as running:
         seen: set[tuple[int, int]] = set()
         deadline = time.monotonic() + PATIENCE
         while len(seen) < 5 and time.monotonic() < deadline:
             arenas = [running.facts["arena0"], running.facts["arena1"]]
             vmas = kernel_says.read_maps(running.pid)
-            # The part of the arenas that is readable at this moment.
+            # The part of the arenas that is mapped at this moment.
             seen |= {
                 (vma.start, vma.end)
                 for vma in vmas
@@ -97,7 +97,7 @@ def test_mapper_measures_and_starts_again() -> None:
             assert said["rounds"] == 0 or said["worst_ns"] > 0
             return int(said["rounds"])
 
-        # Counts that went on would never fall: from here on one answer is less than one before it.
+        # Counts that were not reset would never fall: wait for an answer below an earlier one.
         most, deadline = answer(), time.monotonic() + PATIENCE
         while (now := answer()) >= most:
             most = now
@@ -115,7 +115,7 @@ def test_targets_exit_and_exec_when_told() -> None:
         assert all(vma.start != before for vma in kernel_says.read_maps(running.pid))
 
 
-# Zombies aside: they hold nothing, and init reaps them when it likes.
+# Not counting zombies: they hold nothing, and init reaps them when it likes.
 def alive(pid: int) -> bool:
     try:
         return not kernel_says.read_status(pid)["State"].startswith(("Z", "X"))
@@ -123,7 +123,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_a_family_is_stopped_whole_resumed_and_ended_also_on_failure() -> None:
+def test_a_whole_family_is_stopped_resumed_and_killed_even_on_failure() -> None:
     with pytest.raises(KeyboardInterrupt), start("fork_cow", stopped=True) as running:
         assert len(running.pids) == 4
         states = [kernel_says.read_status(pid)["State"] for pid in running.pids]
@@ -145,7 +145,7 @@ def test_a_family_dies_with_the_test_run(tmp_path: Path) -> None:
         capture_output=True,
         cwd=Path(__file__).parents[1],
         start_new_session=True,
-        # It cannot tidy up after itself.
+        # It cannot clean up after itself.
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     family = [int(word) for word in done.stdout.split()]
@@ -157,8 +157,8 @@ def test_a_family_dies_with_the_test_run(tmp_path: Path) -> None:
     assert not any(map(alive, family))
 
 
-def test_a_target_that_cannot_says_why() -> None:
-    # 2^57 bytes: more than the address space of a process has, with four or five levels.
+def test_a_target_that_cannot_do_its_job_says_why() -> None:
+    # 2^57 bytes: more than a process's address space, with four or five levels.
     with (
         pytest.raises(CannotProvoke, match="reservation: reserve address space: "),
         start("reservation", 1 << 17),

@@ -1,4 +1,4 @@
-"""./pagewalk in a checkout that was moved, is read-only, somebody else's, or without a network."""
+"""./pagewalk in a checkout that was moved, is read-only, belongs to others, or has no network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from tests.documents import ROOT
 
 pytestmark = [
-    pytest.mark.live,  # root makes mounts and networks of its own, and becomes nobody
+    pytest.mark.live,  # root creates mounts and networks, and becomes nobody
     pytest.mark.skipif("VMTEST_KERNEL" in os.environ, reason="setting up is the host's"),
 ]
 
@@ -28,14 +28,14 @@ PATIENCE = 240
 
 
 def read_only(checkout: Path) -> tuple[str, ...]:
-    """Return the words before a command that sees ``checkout`` on a read-only mount."""
+    """Return the words to put before a command so that it sees ``checkout`` mounted read-only."""
     script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
     return ("unshare", "--mount", "sh", "-c", script, str(checkout))
 
 
 @pytest.fixture
 def checkout() -> Iterator[Path]:
-    """Return a checkout without .venv, which everybody may read."""
+    """Return a checkout without .venv that everybody may read."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         made = Path(folder, "checkout")
@@ -47,7 +47,7 @@ def checkout() -> Iterator[Path]:
 
 
 def install(checkout: Path) -> None:
-    """Make what scripts/setup makes, out of the packages that are here."""
+    """Make what scripts/setup makes, from the packages that are installed here."""
     venv = checkout / ".venv"
     subprocess.run(["python3", "-m", "venv", "--without-pip", venv], check=True)
     (site,) = venv.glob("lib/python*/site-packages")
@@ -61,7 +61,7 @@ def install(checkout: Path) -> None:
 
 
 def pagewalk(checkout: Path, *before: str, **environ: str) -> tuple[int, str, str]:
-    # No index but the usual one, and no wheels of this machine: what a stranger has.
+    # Only the usual index, and none of this machine's wheels: what a newcomer has.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     strange = {"PIP_CONFIG_FILE": os.devnull, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([*before, checkout / "pagewalk", "--version"], capture_output=True,
@@ -71,7 +71,7 @@ def pagewalk(checkout: Path, *before: str, **environ: str) -> tuple[int, str, st
 
 
 def refused(ran: tuple[int, str, str]) -> str:
-    """Return the only sentence of a command that did nothing."""
+    """Return the only sentence printed by a command that did nothing."""
     code, out, err = ran
     lines = [line for line in err.splitlines() if "installing into" not in line]
     assert (code, out, len(lines)) == (1, "", 1), ran
@@ -108,7 +108,7 @@ def test_a_checkout_of_root_is_refused_to_a_user_with_advice(
 def test_a_checkout_of_root_that_is_set_up_works_for_a_user(checkout: Path) -> None:
     install(checkout)
     python = (checkout / ".venv/bin/python").resolve()
-    # setpriv itself still has root's rights when it executes something.
+    # setpriv itself still has root's rights when it execs the program.
     tried = subprocess.run([*NOBODY, "sh", "-c", 'exec "$0" -c ""', python], capture_output=True,
                            check=False)
     if tried.returncode:
@@ -131,7 +131,7 @@ def test_an_index_without_the_packages_is_reported(checkout: Path, tmp_path: Pat
 
 
 def begins(checkout: Path) -> str:
-    """Return the first line of ./pagewalk on stderr, and go no further."""
+    """Return the first line that ./pagewalk prints on stderr, and stop it there."""
     with subprocess.Popen([checkout / "pagewalk", "--version"], stdout=subprocess.DEVNULL,
                           stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None
@@ -157,7 +157,7 @@ def test_a_checkout_whose_python_is_gone_is_set_up_again(checkout: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_moved_checkout_works_where_packages_can_be_had(checkout: Path) -> None:
+def test_a_moved_checkout_works_where_packages_are_available(checkout: Path) -> None:
     install(checkout)
     moved = checkout.rename(checkout.with_name("moved"))
     code, out, err = pagewalk(moved, **{n: v for n, v in os.environ.items() if n[:4] == "PIP_"},

@@ -1,7 +1,7 @@
 """The contract of a source, for every name in SOURCES, on a small stopped process.
 
-What a source gives is compared with what the target itself did to its memory, and with the
-properties that the walk above it relies on. That the figures equal smaps is tests/live's.
+What a source returns is compared with what the target itself did to its memory, and with the
+properties that the walk relies on. tests/live checks that the figures equal smaps.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from pagewalk.walking import close, open_process, walk
 PAGE = 4096
 COUNT = 64
 
-# 64 anonymous pages: every second one written, page 5 only read, page 7 guarded if this kernel can
-# (6.13), which leaves an entry that is not present and no swap either.
+# 64 anonymous pages: every second one written, page 5 only read, page 7 guarded if this kernel has
+# guard regions (6.13), which leaves an entry that is neither present nor swap.
 PROGRAM = f"""
 import ctypes, mmap, time
 area = mmap.mmap(-1, {(COUNT + 1) * PAGE}, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -56,7 +56,7 @@ time.sleep(1000)
 
 @dataclass(frozen=True)
 class Child:
-    """A stopped process; ``area`` is the address of its 64 pages, ``guards`` how many it guards."""
+    """A stopped process; ``area`` is the address of its 64 pages, ``guards`` the number guarded."""
 
     pid: int
     area: int
@@ -80,7 +80,7 @@ def start() -> Child:
 
 @pytest.fixture(scope="module")
 def child() -> Iterator[Child]:
-    """Return a process that stays as it is for all tests here."""
+    """Return a process that does not change during the tests here."""
     running = start()
     yield running
     running.process.kill()
@@ -106,7 +106,7 @@ def area_of(child: Child) -> U64:
     return np.array([[child.area, child.area + COUNT * PAGE]], np.uint64)
 
 
-def test_it_says_who_it_is(source: Source, child: Child) -> None:
+def test_it_names_itself(source: Source, child: Child) -> None:
     assert source.name in SOURCES
     assert source.target.pid == child.pid
     assert all(isinstance(row, Withheld) and row.why for row in source.withheld)
@@ -124,11 +124,11 @@ def test_vmas_are_those_of_maps(source: Source, child: Child) -> None:
     with open(f"/proc/{child.pid}/maps", encoding="utf-8") as file:
         edges = [tuple(int(n, 16) for n in line.split()[0].split("-")) for line in file]
     found = [tuple(edge) for edge in source.vmas().ranges.tolist()]
-    gate = 1 << 63  # [vsyscall], which is no VMA: a source may leave it out
+    gate = 1 << 63  # [vsyscall], which is not a VMA: a source may leave it out
     assert [e for e in found if e[0] < gate] == [e for e in edges if e[0] < gate]
 
 
-def test_leaves_are_ascending_disjoint_and_inside_what_was_asked(source: Source) -> None:
+def test_leaves_are_ascending_disjoint_and_inside_the_ranges(source: Source) -> None:
     vmas = source.vmas()
     leaves = all_leaves(source, vmas, vmas.ranges)
     end = leaves.addr + (np.uint64(1) << leaves.shift.astype(np.uint64))
@@ -153,7 +153,7 @@ def test_leaves_are_the_pages_the_target_touched(source: Source, child: Child) -
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 1), (1, 2), (3, 9), (62, 64), (10, 10)])
-def test_a_range_gives_the_leaves_in_it_and_no_others(
+def test_a_range_returns_the_leaves_in_it_and_no_others(
     source: Source, child: Child, first: int, last: int
 ) -> None:
     span = np.array([[child.area + first * PAGE, child.area + last * PAGE]], np.uint64)
@@ -197,7 +197,7 @@ def test_the_kinds_are_those_the_target_made(source: Source, child: Child) -> No
     assert sizes[State.EMPTY] + sizes[State.ABSENT] == (31 - child.guards) * PAGE
 
 
-def test_present_not_present_and_not_mapped_are_all(source: Source) -> None:
+def test_present_not_present_and_not_mapped_add_up_to_all(source: Source) -> None:
     columns = by_vma(walk(source)).columns
     present, absent, size = (columns[n] for n in ("present", "not_present", "size"))
     assert present is not None and absent is not None and size is not None
@@ -220,7 +220,7 @@ def test_nothing_is_left_open(name: str, child: Child) -> None:
         close(source)
 
     try:
-        once()  # what a source keeps for the next process it keeps from here on
+        once()  # from here on a source has what it keeps for the next process
     except (SourceUnavailable, NotPermitted) as err:
         pytest.skip(str(err))
     before = os.listdir("/proc/self/fd")
@@ -259,14 +259,14 @@ def test_counting_ranges_gives_the_bytes_that_walking_them_gives(
 
 
 def some_ranges(vmas: VMAs, chance: np.random.Generator) -> U64:
-    """Return ranges that begin and end anywhere, inside VMAs and across them."""
+    """Return ranges that begin and end anywhere, within VMAs and across them."""
     pages = np.concatenate([np.arange(a // PAGE, b // PAGE + 1) for a, b in vmas.ranges.tolist()])
     edges = np.sort(chance.choice(np.unique(pages), 2 * int(chance.integers(1, 20)), replace=False))
     return edges.reshape(-1, 2).astype(np.uint64) * np.uint64(PAGE)
 
 
 @pytest.mark.parametrize("frames", [True, False])
-def test_with_holes_every_byte_of_the_ranges_is_told_once(source: Source, frames: bool) -> None:
+def test_with_holes_every_byte_of_the_ranges_is_reported_once(source: Source, frames: bool) -> None:
     ranges = some_ranges(source.vmas(), np.random.default_rng(1))
     walked = walk(source, frames=frames, holes=True, ranges=ranges)
     total = np.zeros(len(walked.vmas), np.int64)
@@ -351,6 +351,6 @@ def test_an_unknown_source_is_named_with_the_known_ones() -> None:
         target.close()
 
 
-def test_walking_it_left_the_process_stopped(child: Child) -> None:
+def test_walking_leaves_the_process_stopped(child: Child) -> None:
     with open(f"/proc/{child.pid}/stat", encoding="utf-8") as file:
         assert file.read().rpartition(")")[2].split()[0] == "T"

@@ -1,4 +1,4 @@
-"""What stands behind a page: one row a rule of fs/proc/task_mmu.c."""
+"""What is behind a page: one row per rule of fs/proc/task_mmu.c."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def state(flags: Flag, backing: Backing, *kpageflags: str, frames: bool = True) 
         (HERE, Backing.ANON, ("anon", "swapbacked"), State.ANON),
         (HERE, Backing.ANON, ("anon", "ksm"), State.ANON),
         (HERE, Backing.FILE, ("anon", "swapbacked"), State.ANON),  # copied on write
-        # A frame that the database says nothing of: the entry without bit 61 is enough.
+        # A frame that the database knows nothing about: the entry without bit 61 is enough.
         (HERE, Backing.ANON, (), State.ANON),
         (HERE, Backing.FILE, (), State.ANON),
         (HERE, Backing.SHMEM, (), State.ANON),
@@ -40,12 +40,12 @@ def state(flags: Flag, backing: Backing, *kpageflags: str, frames: bool = True) 
         (NAMED | Flag.HUGE, Backing.FILE, ("nopage",), State.SPECIAL),  # pagemap sets bit 61
         (NAMED | Flag.HUGE, Backing.DRIVER, ("nopage",), State.SPECIAL),
         (HERE, Backing.ANON, ("nopage",), State.ANON),  # migrated to a device, and normal
-        # So does a page table, whatever the struct page of the device says.
+        # A page table says the same, whatever is in the device's struct page.
         (HERE | Flag.SPECIAL | Flag.DEVICE, Backing.FILE, ("reserved",), State.SPECIAL),
         (HERE | Flag.SPECIAL | Flag.DEVICE, Backing.FILE, ("head", "reserved"), State.SPECIAL),
         (HERE | Flag.NORMAL, Backing.FILE, ("nopage",), State.FILE),
         (HERE | Flag.SPECIAL, Backing.ANON, ("zero_page", "reserved"), State.ZERO),
-        (NAMED, Backing.FILE, (), State.FILE),  # RAM initialised late, or DAX: the VMA tells
+        (NAMED, Backing.FILE, (), State.FILE),  # RAM initialised late, or DAX: the VMA decides
         (NAMED, Backing.SHMEM, (), State.SHMEM),
         (HERE, Backing.FILE, ("thp", "head", "lru"), State.FILE),  # to 6.8 a PMD lacks bit 61
         (HERE, Backing.ANON, ("zero_page",), State.ZERO),
@@ -77,7 +77,7 @@ def test_a_present_page_is_what_its_frame_says(
         (NAMED | Flag.HUGE, Backing.ANON, State.ZERO),  # 6.12: the huge zero page
         (NAMED, Backing.ANON, State.FILE),  # a file that is called /dev/zero
         (HERE | Flag.HUGE | Flag.MAYBE_ZERO, Backing.ANON, State.PRESENT),
-        (HERE, Backing.DRIVER, State.PRESENT),  # special or anonymous: nobody can tell
+        (HERE, Backing.DRIVER, State.PRESENT),  # special or anonymous: there is no telling
         (NAMED, Backing.DRIVER, State.FILE),
     ],
 )
@@ -108,7 +108,7 @@ def test_a_software_entry_is_what_its_type_says(
     assert state(Flag.SOFT | flags, Backing.ANON, frames=frames) == expected
 
 
-def test_rows_are_told_apart_in_one_call() -> None:
+def test_rows_of_different_kinds_are_classified_in_one_call() -> None:
     flags = np.array([Flag.SOFT | Flag.SWAP, NAMED, HERE], np.uint32)
     backing = np.array([Backing.ANON, Backing.FILE, Backing.ANON], np.uint8)
     kflags = np.array([0, 1 << KPF["lru"], 1 << KPF["anon"]], np.uint64)

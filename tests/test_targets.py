@@ -1,6 +1,6 @@
-"""Each target provokes what it says: the kernel's own files are asked, not pagewalk.
+"""Each target provokes what it says, according to the kernel's own files, not to pagewalk.
 
-The kernel may move a page between two looks, at pagemap and at its frame: then a test looks again.
+The kernel may move a page between the looks at pagemap and at its frame: then a test looks again.
 """
 
 from collections.abc import Callable
@@ -21,19 +21,19 @@ Prepare = Callable[..., None]
 PAGE = 4096
 KIB = PAGE // 1024
 HUGE_FIELDS = ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped")
-# 2^32 entries would be 32 GiB of pagemap; its own test asks smaps.
+# 2^32 entries would be 32 GiB of pagemap; its own test reads smaps.
 WITHOUT_PAGEMAP = {"reservation"}
 # Linux 6.12 to 6.18 at least count a large swap entry once for each of its pages there.
 OVERCOUNTED = {("swap_huge", "copy")}
 
 
 def regions(facts: dict[str, Fact]) -> list[tuple[str, Fact]]:
-    # An arena of churn has an address but no state: it changes all the time.
+    # An arena of churn has an address but no states: it changes all the time.
     return [(name, fact) for name, fact in facts.items() if set(fact) & set(STATES)]
 
 
 def task(fact: Fact) -> int:
-    # Through a dead leader's number /proc shows nothing; any live thread's will do.
+    # /proc shows nothing for a leader that has exited; any live thread's id will do.
     tid: int = fact["tid"] if "tid" in fact else fact["pid"]
     return tid
 
@@ -82,7 +82,7 @@ def test_smaps_agrees(name: str, prepare: Prepare) -> None:
                 assert fields["Swap"] == (pages["swapped"] + pages["shmem_swapped"]) * KIB, region
 
 
-# What the other keys of a fact must equal: pages by smaps, by its fields' names.
+# What the other keys of a fact must equal: sums of these fields of smaps.
 DETAILS = {
     "locked": ("Locked",),
     "lazyfree": ("LazyFree",),
@@ -119,7 +119,7 @@ def test_mapcounts_are_as_stated_and_so_is_pss(name: str, prepare: Prepare) -> N
             stated = {n: fact.get(f"mapped_by_{n}", 0) for n in range(1, 5)}
             counts = kernel_says.read_counts(present_entries(fact) & kernel_says.PFN)
             assert {n: int((counts == n).sum()) for n in stated} == stated, region
-            # Each page adds a share of 12 fractional bits; KiB is what is left of the sum.
+            # Each page adds a share with 12 fractional bits; the sum is truncated to KiB.
             shares = sum(pages * ((PAGE << 12) // n) for n, pages in stated.items())
             assert smaps_of(fact).fields["Pss"] == shares >> 22, region
 
@@ -139,7 +139,7 @@ def test_swap_slots_are_shared_by_three(prepare: Prepare) -> None:
 
 
 @pytest.mark.parametrize("name", ["swap_private", "swap_shmem", "swap_mixed"])
-def test_vmswap_knows_private_swap_only(name: str, prepare: Prepare) -> None:
+def test_vmswap_counts_private_swap_only(name: str, prepare: Prepare) -> None:
     prepare("zram")
     with start(name, stopped=True) as running:
         private = sum(fact.get("swapped", 0) for _, fact in regions(running.facts))
@@ -151,7 +151,7 @@ def test_smaps_overcounts_huge_swap_entries(prepare: Prepare) -> None:
     with start("swap_huge", stopped=True) as running:
         copy = running.facts["copy"]
         excess = smaps_of(copy).fields["Swap"] // KIB - copy["shmem_swapped"]
-        # Each hole whose page is in an entry of 512 adds 511 too many. 0 is a kernel without it.
+        # Each hole whose page is in an entry of 512 adds 511 too many; 0 without the bug.
         assert excess in (0, copy["shmem_swapped"] * 511)
 
 
@@ -192,7 +192,7 @@ def test_hugetlb_table_is_shared(prepare: Prepare) -> None:
     with start("hugetlb_pmd", stopped=True) as running:
         for _, fact in regions(running.facts):
             entries = present_entries(fact)
-            # Mapped once by its count, though smaps calls all of it shared.
+            # The mapcount is 1, although smaps calls all of it shared.
             assert (kernel_says.read_counts(entries & kernel_says.PFN) == 1).all()
             assert not (entries & kernel_says.ONCE).any()
             assert smaps_of(fact).fields["Shared_Hugetlb"] == fact["hugetlb"] * KIB
@@ -262,7 +262,7 @@ def test_names_are_awkward() -> None:
         "newline": "/new\nline.dat",
         "deleted": "/looks (deleted)",
         "unlinked": "/gone.dat (deleted)",
-        "backslash": "/back\n" + "slash.dat",  # the maps file cannot tell it from a newline
+        "backslash": "/back\n" + "slash.dat",  # the maps file writes a newline the same way
     }
     with start("names", stopped=True) as running:
         assert set(running.facts) == set(endings)

@@ -14,12 +14,12 @@ from pagewalk.terminal import BOLD, PLAIN, Screen, harmless, keep_names, printab
 from tests.properties import always
 from tests.render.written import HOSTILE, Terminal, seen
 
-# Any str that a name may be: characters, and bytes that were no UTF-8.
+# Any str that a name may be: characters, and bytes that were not UTF-8.
 NAMES = st.binary().map(lambda raw: raw.decode(errors="surrogateescape"))
 
 
 @always(st.one_of(st.text(), NAMES))
-def test_what_is_printable_is_shown_as_it_is_and_the_rest_as_escapes(name: str) -> None:
+def test_printable_characters_are_shown_as_they_are_and_the_rest_as_escapes(name: str) -> None:
     shown = printable(name)
     assert seen(shown) and "\n" not in shown
     assert (shown == name) == (seen(name) and "\n" not in name)
@@ -32,20 +32,20 @@ def test_lines_stay_lines(text: str) -> None:
 
 
 @pytest.mark.parametrize("character", sorted(set(HOSTILE)))
-def test_each_character_is_told_apart_from_the_others(character: str) -> None:
+def test_each_character_is_distinguishable_from_the_others(character: str) -> None:
     shown = printable(character)
     assert shown == character or shown.startswith("\\")
     assert [c for c in set(HOSTILE) if printable(c) == shown] == [character]
 
 
-def test_a_screen_lets_our_colours_through_where_they_are_wanted() -> None:
+def test_a_screen_passes_our_colours_where_they_are_wanted() -> None:
     out = Terminal()
     Screen(out, colours=True).write(f"{BOLD}a\x1b[2J{PLAIN}\n")
     assert out.getvalue() == f"{BOLD}a\\x1b[2J{PLAIN}\n"
 
 
 @pytest.mark.parametrize(("out", "colours"), [(Terminal(), False), (io.StringIO(), True)])
-def test_a_screen_lets_none_through_elsewhere(out: io.StringIO, colours: bool) -> None:
+def test_a_screen_passes_no_colours_elsewhere(out: io.StringIO, colours: bool) -> None:
     Screen(out, colours=colours).write(f"{BOLD}a\n")
     assert out.getvalue() == "\\x1b[1ma\n"
 
@@ -60,7 +60,7 @@ def encoded(name: str, encoding: str) -> bytes:
 
 
 @always(st.binary())
-def test_a_name_leaves_in_utf_8_as_the_bytes_it_came_as(raw: bytes) -> None:
+def test_in_utf_8_a_name_is_written_as_the_bytes_it_was_read_as(raw: bytes) -> None:
     assert encoded(raw.decode(errors="surrogateescape"), "utf-8") == raw
 
 
@@ -73,7 +73,7 @@ def test_a_name_leaves_in_utf_8_as_the_bytes_it_came_as(raw: bytes) -> None:
         ("a\udcff", "ascii", b"a\xff"),
     ],
 )
-def test_what_an_encoding_lacks_is_written_as_its_escape(
+def test_a_character_that_an_encoding_lacks_is_written_as_an_escape(
     name: str, encoding: str, expected: bytes
 ) -> None:
     assert encoded(name, encoding) == expected
@@ -84,7 +84,7 @@ def test_a_full_disk_is_noticed_behind_a_screen(tmp_path: Path) -> None:
     try:
         with pytest.raises(OSError) as caught, open(tmp_path / "out", "w") as out:
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-            # Text that waits in the first buffer (8 KiB) and is too much for the second (4 KiB).
+            # Text that fits in the first buffer (8 KiB) but not in the second (4 KiB).
             Screen(out, colours=False).write("x" * 8000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -1,4 +1,4 @@
-"""The table of VMAs as text: which columns fit, the totals, and what is the kernel's own."""
+"""The table of VMAs as text: which columns fit, the totals, and which are the kernel's own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def fitted(room: int | None) -> VmaTable:
     return vma_table(by_hand.table(), ROWS, COLUMNS, room, "NAME", foot=True, flags=False)
 
 
-def test_what_is_least_wanted_goes_first_and_the_rest_fits() -> None:
+def test_the_least_important_columns_are_dropped_until_the_rest_fits() -> None:
     rooms = range(40, 200)
     for room in rooms:
         found = fitted(room)
@@ -28,7 +28,7 @@ def test_what_is_least_wanted_goes_first_and_the_rest_fits() -> None:
     assert len(fitted(rooms[0]).shown) < len(COLUMNS)
 
 
-def test_the_foot_is_the_total_and_without_it_there_is_none() -> None:
+def test_the_footer_is_the_total_and_without_a_total_there_is_none() -> None:
     sizes = [str(size >> 10) for size in by_hand.VMAS.size[:2].tolist()]
     for foot, end in ((False, []), (True, [total(by_hand.table(), "size")])):
         found = vma_table(by_hand.table(), ROWS[:2], ("size",), None, "two", foot=foot, flags=False)
@@ -37,7 +37,7 @@ def test_the_foot_is_the_total_and_without_it_there_is_none() -> None:
         assert [line.split("  total")[0].strip() for line in found.lines[3:]] == end
 
 
-def test_a_total_of_the_kernels_is_marked() -> None:
+def test_a_total_from_the_kernel_is_marked() -> None:
     table = by_hand.table()._replace(from_kernel=("pss",))
     assert total(table, "pss") == total(by_hand.table(), "pss") + "*"
     assert not total(table, "rss").endswith("*")

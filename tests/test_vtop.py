@@ -1,4 +1,4 @@
-"""One address through tables laid out by hand; what is expected is worked out on paper.
+"""One address through tables laid out by hand, with expected values worked out on paper.
 
 The address 0x7f12_3456_7abc is, from the top, slots 254, 72, 418 and 359, and byte 0xabc:
 0xfe << 39 | 0x48 << 30 | 0x1a2 << 21 | 0x167 << 12 | 0xabc.
@@ -33,7 +33,7 @@ ALL = Flag.WRITE | Flag.USER | Flag.EXEC
 
 
 def tables(*, pte: int = 0, **above: int) -> Memory:
-    """Lay out the way to ADDR; ``pgd``, ``pud`` and ``pmd`` replace an entry above the PTE."""
+    """Lay out tables for ADDR; ``pgd``, ``pud`` and ``pmd`` replace an entry above the PTE."""
     memory = Memory()
     chain(memory, ROOT, PTES, (PGD, PUD, PMD))
     memory.table(PTES, {PTE: pte})
@@ -47,14 +47,14 @@ def follow(memory: Memory, addr: int = ADDR, arch: Arch = X86) -> Trace:
     return trace(arch, ROOT, memory.read_tables, addr)
 
 
-def test_the_address_is_the_slots_of_the_docstring() -> None:
+def test_the_address_has_the_slots_in_the_docstring() -> None:
     assert PGD << 39 | PUD << 30 | PMD << 21 | PTE << 12 | BYTE == ADDR
 
 
 def test_every_level_has_its_table_slot_and_entry() -> None:
     found = follow(tables(pte=DATA | 0x1234_5000))
     assert [(s.level.name, s.table, s.index, s.at, s.entry) for s in found.steps] == [
-        # an entry lies 8 bytes a slot behind its table: 254 * 8 = 0x7f0, 72 * 8 = 0x240 ...
+        # an entry's address is its table's plus 8 per slot: 254 * 8 = 0x7f0, 72 * 8 = 0x240 ...
         ("PGD", 0x10_0000, 254, 0x10_07F0, 0x10_1067),
         ("PUD", 0x10_1000, 72, 0x10_1240, 0x10_2067),
         ("PMD", 0x10_2000, 418, 0x10_2D10, 0x20_0067),
@@ -65,14 +65,14 @@ def test_every_level_has_its_table_slot_and_entry() -> None:
     assert found.last.rights == Flag.WRITE | Flag.USER
 
 
-def test_only_the_tables_on_the_way_are_read() -> None:
+def test_only_the_tables_on_the_path_are_read() -> None:
     memory = tables(pte=DATA)
     follow(memory)
     assert memory.asked == [0x10_0000, 0x10_1000, 0x10_2000, 0x20_0000]
 
 
 def test_five_levels() -> None:
-    # slot 3 of the PGD above; the P4D is what the PGD was: 3 << 48 | ADDR
+    # slot 3 of a PGD on top; the P4D is what the PGD was: 3 << 48 | ADDR
     memory = Memory()
     chain(memory, ROOT, PTES, (3, PGD, PUD, PMD))
     memory.table(PTES, {PTE: DATA | 0x1234_5000})
@@ -87,7 +87,7 @@ def test_five_levels() -> None:
     [
         # 2 MiB at 0x40000000: the offset is the low 21 bits of ADDR, 0x167abc
         ("pmd", 0x4000_0000 | DATA | PSE, 0x4_0167, 0x4016_7ABC),
-        # the same, with PAT (bit 12), which is no part of the frame
+        # the same, with PAT (bit 12), which is not part of the frame
         ("pmd", 0x4000_0000 | DATA | PSE | 1 << 12, 0x4_0167, 0x4016_7ABC),
         # 1 GiB at 0x80000000: the low 30 bits, 0x34567abc
         ("pud", 0x8000_0000 | DATA | PSE, 0xB_4567, 0xB456_7ABC),
@@ -102,7 +102,7 @@ def test_the_offset_in_a_huge_page_is_longer(
     assert found.start + found.offset == ADDR
 
 
-def test_a_table_takes_rights_away_from_all_below() -> None:
+def test_a_table_removes_rights_from_everything_below() -> None:
     # the PUD entry has no write bit, the PMD entry forbids execution
     found = follow(tables(pte=0x1234_5067, pud=0x10_2065, pmd=NX | PTES | TABLE))
     wanted = [ALL, Flag.USER | Flag.EXEC, Flag.USER, Flag.USER]
@@ -127,11 +127,11 @@ def test_a_prot_none_page_has_its_frame_inverted() -> None:
         ({"pud": 0}, "PUD", 0x7F12_0000_0000, 1 << 30),
         ({"pmd": 0}, "PMD", 0x7F12_3440_0000, 1 << 21),
         ({}, "PTE", 0x7F12_3456_7000, 1 << 12),
-        # accessed and dirty alone, which an erratum may set, are none too
+        # accessed and dirty alone, which an erratum may set, are empty too
         ({"pmd": 0x60}, "PMD", 0x7F12_3440_0000, 1 << 21),
     ],
 )
-def test_an_empty_slot_ends_the_way(
+def test_an_empty_slot_ends_the_walk(
     above: dict[str, int], level: str, start: int, size: int
 ) -> None:
     found = follow(tables(**above))
@@ -153,7 +153,7 @@ def test_a_swap_entry_has_type_and_offset() -> None:
 @pytest.mark.parametrize(
     ("above", "level", "why"),
     [
-        # no huge page at the PGD
+        # there are no huge pages at the PGD
         ({"pgd": 0x10_1000 | TABLE | PSE}, "PGD", Why.RESERVED),
         # a PUD leaf that is not aligned to 1 GiB
         ({"pud": 0x4020_0000 | DATA | PSE}, "PUD", Why.RESERVED),
@@ -167,14 +167,14 @@ def test_a_swap_entry_has_type_and_offset() -> None:
         ({"pte": 0x1_0000_0000 | DATA}, "PTE", Why.FRAME),
     ],
 )
-def test_what_no_kernel_writes_is_in_doubt(above: dict[str, int], level: str, why: Why) -> None:
+def test_what_no_kernel_writes_is_a_doubt(above: dict[str, int], level: str, why: Why) -> None:
     found = follow(tables(**above))
     assert (found.last.level.name, found.last.doubt) == (level, why)
     assert not found.present
     assert (found.phys, found.last.below) == (None, None)
 
 
-def test_a_page_of_a_device_lies_beyond_ram() -> None:
+def test_a_device_page_may_be_beyond_ram() -> None:
     # bit 9, special
     assert follow(tables(pte=0x1_0000_0000 | DATA | 0x200)).phys == 0x1_0000_0ABC
 
@@ -184,7 +184,7 @@ def test_without_a_root_there_is_nothing_to_say() -> None:
         follow(Memory())
 
 
-def test_the_kernel_half_hangs_on_the_same_root() -> None:
+def test_the_kernel_half_has_the_same_root() -> None:
     # 0xffff888000001abc is slots 273, 0, 0 and 1; a page of the kernel has no user bit
     memory = Memory()
     chain(memory, ROOT, PTES, (273, 0, 0))
@@ -193,13 +193,13 @@ def test_the_kernel_half_hangs_on_the_same_root() -> None:
     assert [step.index for step in found.steps] == [273, 0, 0, 1]
     assert found.phys == 0x1ABC
     assert found.last.rights == Flag.WRITE
-    # one that was taken out of the direct map (set_memory_np) is no swap entry
+    # one that was removed from the direct map (set_memory_np) is not a swap entry
     gone = follow(memory, 0xFFFF_8880_0000_2000)
     assert gone.last.kind == "not present"
     assert gone.phys is None
 
 
-# A random address of random tables ends as it does in a walk of its page alone.
+# A random address in random tables ends as it does in a walk of its page alone.
 @settings(max_examples=60, deadline=None)
 @given(GRAPHS, EDGES, st.booleans())
 def test_a_trace_ends_where_the_walk_ends(
@@ -224,7 +224,7 @@ def test_a_trace_ends_where_the_walk_ends(
         assert batch.leaves.flags.tolist() == [int(last.flags)]
 
 
-# Pages 3 and 10 of the page table of ADDR are there, and page 0 of the one behind it.
+# Pages 3 and 10 in ADDR's page table are present, and page 0 in the next one.
 def sparse() -> Memory:
     memory = Memory()
     chain(memory, ROOT, PTES, (PGD, PUD, PMD))
@@ -246,14 +246,14 @@ FIRST = ADDR & -(1 << 21)
         # the VMA ends before the next page
         (5, 5, 8, (5, 8)),
         (0, 0, 512, (0, 3)),
-        # over the edge of the page table
+        # past the end of the page table
         (200, 0, 1024, (11, 512)),
         (600, 0, 1024, (513, 1024)),
-        # over the edges of tables above
+        # past the ends of tables above
         (-5, -(1 << 20), 512, (-(1 << 20), 3)),
     ],
 )
-def test_a_hole_reaches_from_page_to_page(
+def test_a_hole_extends_from_page_to_page(
     page: int, start: int, end: int, hole: tuple[int, int]
 ) -> None:
     read = sparse().read_tables
@@ -273,7 +273,7 @@ HERE, SOFT = 1 << 63, 1 << 62
         # hidden frames read as 0: only presence can be compared
         (DATA | 0x1234_5000, HERE, True),
         (0, 0, True),
-        # soft-dirty of the VMA, bit 55, says nothing of the page
+        # soft-dirty of the VMA, bit 55, says nothing about the page
         (0, 1 << 55, True),
         (0, HERE | 0x12345, False),
         # swap: type 1, offset 5
@@ -287,14 +287,14 @@ HERE, SOFT = 1 << 63, 1 << 62
         (30 << 59 | (~(3 << 34 | 0x777) & (1 << 50) - 1) << 9, SOFT | 30 | 0x777 << 5, True),
     ],
 )
-def test_pagemap_says_the_same_or_not(pte: int, word: int, agrees: bool) -> None:
+def test_whether_pagemap_agrees(pte: int, word: int, agrees: bool) -> None:
     opinion = compare(X86, follow(tables(pte=pte)), word)
     assert opinion.agrees is agrees
     assert opinion.word == word
     assert bool(opinion.why) is (not agrees or word == HERE)
 
 
-def test_pagemap_of_a_huge_page_counts_on() -> None:
+def test_pagemap_numbers_the_pages_of_a_huge_page() -> None:
     # page 0x167 of the 2 MiB at frame 0x40000
     found = follow(tables(pmd=0x4000_0000 | DATA | PSE))
     assert compare(X86, found, HERE | 0x4_0167).agrees is True

@@ -1,4 +1,4 @@
-"""Every command of docs/walk-by-hand.md runs, in its order, and writes what the page shows."""
+"""Every command in docs/walk-by-hand.md runs, in order, and prints what the page shows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.live
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^```sh\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 MARK = "-- the next command --"
-# Whatever happens, no process and no swap of ours is left.
+# Whatever happens, no process or swap of ours is left behind.
 TRAP = """
 finish() {
     [ -z "$pid" ] || kill "$pid" || true
@@ -28,7 +28,7 @@ finish() {
 } 2>/dev/null
 trap 'finish' EXIT
 """
-# Where things lie in RAM and on swap is the kernel's choice, each time anew; and which of these
+# What varies from run to run: where the kernel puts things in RAM and on swap, and which of these
 # flags a page has at the moment.
 CHANCE = (
     (re.compile(r"^process \d+ .*$"), "process"),
@@ -43,12 +43,12 @@ SHOWS_ONLY_RAM = ("PGD ", "PUD ", "PMD ", "PTE ", "  ", "PAGE ", "FRAME ")
 
 
 def blocks() -> list[tuple[str, str]]:
-    """Return each block of commands, and what the page says it writes: "" if nothing."""
+    """Return each block of commands, and the output that the page shows: "" if none."""
     return BLOCK.findall((DOCS / "walk-by-hand.md").read_text())
 
 
 def settled(line: str) -> str:
-    """Return a line of output without what may be otherwise next time."""
+    """Return a line of output without the parts that may differ next time."""
     for pattern, text in CHANCE:
         line = pattern.sub(text, line)
     if line.startswith(SHOWS_ONLY_RAM):
@@ -57,7 +57,7 @@ def settled(line: str) -> str:
 
 
 def run_page(folder: Path) -> list[str]:
-    """Run all commands of the page in one shell, and return what each block wrote."""
+    """Run all commands of the page in one shell, and return each block's output."""
     shutil.copy(DOCS / "lesson.c", folder)
     script = "".join(f"{commands}\necho '{MARK}'\n" for commands, _ in blocks())
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -77,11 +77,11 @@ def test_the_page_is_true(tmp_path: Path) -> None:
         expected = [settled(line) for line in shown.splitlines()]
         found = [settled(line) for line in output.splitlines()]
         assert expected == found[: len(expected)], commands
-        # The page leaves a long output out only after its first two lines.
+        # The page shortens a long output only after its first two lines.
         assert len(expected) == len(found) or len(expected) == 2, commands
 
 
-def test_the_page_shows_the_output_of_every_look() -> None:
+def test_the_page_shows_the_output_of_every_command_that_reads() -> None:
     looks = [shown for commands, shown in blocks() if "vtop" in commands]
     assert len(looks) >= 6
     assert all(looks)

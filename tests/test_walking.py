@@ -1,4 +1,4 @@
-"""Leaves joined with VMAs and frames; holes filled in; a change in mid-walk noticed."""
+"""Leaves joined with VMAs and frames; holes filled in; changes in mid-walk noticed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ANON, HUGE = np.uint64(1 << KPF["anon"]), np.uint64(1 << KPF["huge"])
 
 
 class FrameList:
-    """Frames given as a list: (flags, mapcount) by PFN."""
+    """Given frames: (flags, mapcount) by PFN."""
 
     young = False
 
@@ -71,7 +71,7 @@ THREE = leaves(
 )
 
 
-def test_a_leaf_gets_its_vma_its_frame_and_its_state() -> None:
+def test_a_leaf_is_joined_with_its_vma_frame_and_state() -> None:
     pages = join_frames(VMAS, THREE, FrameList({7: 1 << KPF["lru"], 8: int(ANON)}, {7: 3}))
     assert pages.vma.tolist() == [0, 1, 1]
     assert pages.state.tolist() == [State.FILE, State.ANON, State.SWAPPED]
@@ -90,7 +90,7 @@ def thp(frames: FrameList) -> Pages:
     return join_frames(VMAS, of, frames)
 
 
-def test_a_huge_leaf_mapped_alike_all_over_is_one_row() -> None:
+def test_a_uniformly_mapped_huge_leaf_is_one_row() -> None:
     frames = FrameList({0x400: int(ANON)}, {0x400 + n: 2 for n in range(512)})
     pages = thp(frames)
     assert pages.size.tolist() == [PAGE, THP]
@@ -98,7 +98,7 @@ def test_a_huge_leaf_mapped_alike_all_over_is_one_row() -> None:
 
 
 def test_a_huge_leaf_that_another_process_unmapped_in_part_is_a_row_for_each_page() -> None:
-    # A forked child gave its first half back.
+    # A forked child unmapped its first half.
     pages = thp(FrameList({0x400: int(ANON)}, {0x400 + n: 2 for n in range(256, 512)}))
     assert pages.addr.tolist() == [HEAP, *range(BIG, BIG + THP, PAGE)]
     assert pages.pfn is not None and pages.pfn.tolist() == [8, *range(0x400, 0x600)]
@@ -112,9 +112,9 @@ def test_a_hugetlb_page_has_one_mapcount() -> None:
     assert pages.size.tolist() == [PAGE, THP]
 
 
-def test_neighbours_that_are_alike_are_summed_up_as_one_row() -> None:
-    # Of 6 pages of the heap 2 and 3 are mapped twice, by KSM, and the last is a swap entry. The
-    # page before them is the program's, and like the heap's first but for its VMA.
+def test_similar_neighbours_are_summed_as_one_row() -> None:
+    # Of the heap's 6 pages, 2 and 3 are mapped twice, by KSM, and the last is a swap entry. The
+    # page before them is the program's, and differs from the heap's first only in its VMA.
     pages = leaves(
         (VMAS.end[0] - PAGE, 12, PRESENT, 7),
         *((HEAP + i * PAGE, 12, PRESENT, 10 + i) for i in range(5)),
@@ -129,12 +129,12 @@ def test_neighbours_that_are_alike_are_summed_up_as_one_row() -> None:
     assert counts.size.tolist() == [PAGE, 2 * PAGE, 2 * PAGE, PAGE, PAGE]
     assert counts.state.tolist() == [State.ANON] * 4 + [State.SWAPPED]
     assert counts.mapcount is not None and counts.mapcount.tolist() == [1, 1, 2, 1, 0]
-    # What one process may map twice comes page by page as well, with its frame.
+    # Pages that one process may map twice are also returned one by one, with their frames.
     assert (shared.vma.tolist(), shared.pfn.tolist()) == ([1, 1], [12, 13])
     assert (shared.size.tolist(), shared.mapcount.tolist()) == ([PAGE, PAGE], [2, 2])
 
 
-def test_pages_among_which_are_huge_ones_are_not_summed_up() -> None:
+def test_pages_that_include_huge_ones_are_not_summed() -> None:
     of = leaves((HEAP, 12, PRESENT, 8), (BIG, 21, PRESENT | Flag.HUGE, 0x400))
     frames = FrameList({8: int(ANON), 0x400: int(ANON)}, {0x401: 2})
     (summed,), (joined,) = sum_batches(VMAS, [of], frames), join_batches(VMAS, [of], frames)
@@ -162,7 +162,7 @@ IN_VMAS = {*range(10, 30), *range(40, 50)}
 
 
 @always(st.sets(st.sampled_from(sorted(IN_VMAS))), st.sets(st.integers(8, 52)))
-def test_fill_covers_each_page_that_was_asked_for_once(there: set[int], asked: set[int]) -> None:
+def test_fill_covers_each_requested_page_once(there: set[int], asked: set[int]) -> None:
     there &= asked
     rows = [(n * PAGE, PAGE, State.ANON, PRESENT, n, (), 1) for n in sorted(there)]
     pages = by_hand.pages(rows or [(0, 0, State.ANON, PRESENT, 0, (), 1)], AREAS)
@@ -177,7 +177,7 @@ def test_fill_covers_each_page_that_was_asked_for_once(there: set[int], asked: s
     assert present.tolist() == sorted(there)
 
 
-def test_no_filled_row_crosses_the_edge_of_a_vma() -> None:
+def test_no_filled_row_crosses_a_vma_boundary() -> None:
     rows = [(12 * PAGE, PAGE, State.ANON, PRESENT, 1, (), 1)]
     filled = fill(AREAS, by_hand.pages(rows, AREAS), 0, 1 << 64, AREAS.ranges)
     spans = zip(filled.addr.tolist(), filled.size.tolist(), filled.vma.tolist(), strict=True)
@@ -186,10 +186,10 @@ def test_no_filled_row_crosses_the_edge_of_a_vma() -> None:
     ]
 
 
-# ---- the address space must stay as it was
+# ---- the address space must not change
 
 
-def test_a_vma_that_comes_in_mid_walk_makes_the_walk_partial() -> None:
+def test_a_vma_that_appears_in_mid_walk_makes_the_walk_partial() -> None:
     walked = walk(os.getpid(), source="procfs", frames=False)
     with mmap.mmap(-1, 1 << 20, prot=mmap.PROT_READ):
         list(walked.batches)
@@ -197,7 +197,7 @@ def test_a_vma_that_comes_in_mid_walk_makes_the_walk_partial() -> None:
     assert walked.outcome.done
 
 
-def test_an_abandoned_walk_gives_its_descriptors_back() -> None:
+def test_an_abandoned_walk_closes_its_descriptors() -> None:
     before = os.listdir("/proc/self/fd")
     walked = walk(os.getpid(), source="procfs")
     next(walked.batches)
@@ -219,7 +219,7 @@ def test_a_walk_closes_its_descriptors_once() -> None:
     walked = walk(os.getpid())
     for _ in walked.batches:
         pass
-    # The numbers that the walk gave back are these by now.
+    # By now these have the descriptor numbers that the walk closed.
     others = [os.open("/dev/null", os.O_RDONLY) for _ in range(50)]
     try:
         with pytest.raises(BadRequest, match="once"):

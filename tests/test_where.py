@@ -70,13 +70,13 @@ def test_all_terms_must_hold(expression: str, expected: set[int]) -> None:
         ("mapcount>99999999999999999999", "mapcount.*64 bits"),
     ],
 )
-def test_what_is_unknown_is_named(expression: str, complaint: str) -> None:
+def test_an_unknown_word_is_named(expression: str, complaint: str) -> None:
     with pytest.raises(BadRequest, match=complaint):
         parse_where(expression)
 
 
 @pytest.mark.parametrize("expression", ["ksm", "thp,anon", "mapcount>1", "pfn=1"])
-def test_withheld_frames_are_said_and_never_an_empty_answer(expression: str) -> None:
+def test_withheld_frames_are_reported_and_never_an_empty_answer(expression: str) -> None:
     with pytest.raises(BadRequest, match="withheld"):
         found(expression, frames=False)
 
@@ -86,14 +86,14 @@ def test_states_and_entry_flags_need_no_frames() -> None:
 
 
 def test_a_name_that_is_both_a_state_and_a_frame_flag_means_the_state() -> None:
-    # A shmem page written by COW is anonymous by its frame, and so is its state; but the anon
-    # state also holds where frames are withheld.
+    # A copied shmem page is anonymous by its frame and by its state; but the anon state is also
+    # known where frames are withheld.
     assert found("anon", frames=False) == ANON
     assert set(ENTRY_FLAGS) <= set(terms())
 
 
 def from_tables(flags: Flag, kpageflags: tuple[str, ...], mapcount: int, *terms: str) -> list[bool]:
-    """Return which of ``terms`` hold for an anonymous page that was read from a page table."""
+    """Return which of ``terms`` are true for an anonymous page read from a page table."""
     rows = pages([(HEAP, PAGE, State.ANON, Flag.PRESENT | Flag.NORMAL | flags, 5, kpageflags,
                    mapcount)])
     return [bool(parse_where(term)(rows)[0]) for term in terms]
@@ -108,7 +108,7 @@ def from_tables(flags: Flag, kpageflags: tuple[str, ...], mapcount: int, *terms:
         (Flag(0), ("anon", "lru", "swapbacked"), False),  # never freed
     ],
 )
-def test_lazyfree_is_what_smaps_calls_so(
+def test_lazyfree_is_what_smaps_calls_lazyfree(
     flags: Flag, kpageflags: tuple[str, ...], expected: bool
 ) -> None:
     assert from_tables(flags, kpageflags, 1, "lazyfree", "~lazyfree") == [expected, not expected]
@@ -120,7 +120,7 @@ def test_exclusive_is_the_mapcount_where_a_page_table_was_read() -> None:
 
 
 @pytest.mark.parametrize("term", ["lazyfree", "~pte_dirty", "write", "young", "empty"])
-def test_a_term_that_the_source_cannot_tell_is_refused(term: str) -> None:
+def test_a_term_that_the_source_does_not_provide_is_refused(term: str) -> None:
     with pytest.raises(BadRequest, match=f"--where {term.strip('~')}: source 'procfs' does not"):
         check_told(f"anon,{term}", by_hand.walk([]))
     check_told("anon,dirty,mapcount>1", by_hand.walk([]))
