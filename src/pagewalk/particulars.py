@@ -51,7 +51,7 @@ def told(column: I64, row: int) -> int | None:
 
 
 def read_particulars(source: Source, vmas: VMAs) -> tuple[Particulars, list[Withheld]]:
-    """Return the particulars of ``vmas``, as ``source`` read them, and why some are withheld."""
+    """Return the particulars of ``vmas`` as read by ``source``, and why some are withheld."""
     page_size = source.facts.page_size
     size = np.where(np.isin(vmas.backing, [kind.value for kind in BASE_PAGES]), page_size, UNKNOWN)
     nothing = Particulars(size.astype(np.int64), np.full(len(vmas), UNKNOWN, np.int64))
@@ -72,9 +72,9 @@ def read_particulars(source: Source, vmas: VMAs) -> tuple[Particulars, list[With
 
 
 def page_sizes(of: Mappings, page_size: int) -> I64:
-    # vma_kernel_pagesize: a mapping whose page size may differ has a function that tells it. For
-    # hugetlb that is its mount's size; SysV memory asks the object underneath (hugetlb, or shmem,
-    # which has none); any other is known to its driver only.
+    # vma_kernel_pagesize: a mapping whose page size may differ has an operation that returns it.
+    # For hugetlb that is the mount's size; SysV memory calls that of the object underneath
+    # (hugetlb, or shmem, which has none); any other size is known only to its driver.
     size = np.where(of.sized & ~of.shmem, UNKNOWN, page_size)
     return np.where(of.sized & (of.block != 0), of.block.astype(np.int64), size).astype(np.int64)
 
