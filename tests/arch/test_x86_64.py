@@ -1,4 +1,4 @@
-"""Entries of x86-64 tables, word by word; the bits are put together in the comments."""
+"""Entries of x86-64 tables, word by word, with their bits explained in the comments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pagewalk.paging import Arch, Era, Level
 from pagewalk.soft import SwapTypes
 
 ONES = (1 << 64) - 1
-# The 6.18 kernel of which the raw words below were recorded: no hwpoison, no device types, so
+# The 6.18 kernel on which the raw words below were recorded: no hwpoison, no device types, so
 # 32 - 3 - 1 = 28 swap files, migration 28..30, marker 31.
 RECORDED = SwapTypes.counted(hwpoison=0, migration=3, device=0, marker=1)
 FULL = SwapTypes.counted(hwpoison=1, migration=3, device=3, marker=1)
@@ -42,14 +42,14 @@ def software(kind: int, offset: int, low: int = 0) -> int:
     return kind << 59 | (~offset & (1 << 50) - 1) << 9 | low
 
 
-def test_the_zero_page_of_a_live_kernel() -> None:
+def test_the_zero_page_recorded_from_a_kernel() -> None:
     # 0x8000000003b34225: NX, frame 0x3b34, 0x225 = special 0x200, accessed 0x20, user 4, present 1
     flags, pfn = decode(0x8000_0000_03B3_4225)
     assert pfn == 0x3B34
     assert flags == Flag.PRESENT | Flag.SPECIAL | Flag.ACCESSED | Flag.USER
 
 
-def test_a_page_of_a_pfn_map_of_a_live_kernel() -> None:
+def test_a_page_of_a_pfn_map_recorded_from_a_kernel() -> None:
     # 0x8000000243ca7225: the same bits, frame 0x243ca7
     assert decode(0x8000_0002_43CA_7225) == (
         Flag.PRESENT | Flag.SPECIAL | Flag.ACCESSED | Flag.USER,
@@ -68,7 +68,7 @@ def test_a_page_of_a_pfn_map_of_a_live_kernel() -> None:
         (1 << 10, Flag.UFFD_WP),
         (1 << 11, Flag.SOFT_DIRTY),
         (1 << 58, Flag.DIRTY),
-        # memory types, global, bits 52 and 57 and the protection key say nothing of this
+        # memory types, global, bits 52 and 57 and the protection key give no flags
         (1 << 3 | 1 << 4 | 1 << 7 | 1 << 8 | 1 << 52 | 1 << 57 | 0xF << 59, Flag(0)),
     ],
 )
@@ -87,24 +87,24 @@ def test_each_bit_of_a_present_page(bits: int, flag: Flag) -> None:
         (Era(saved_dirty=SAVED_DIRTY), 57, Flag(0)),
     ],
 )
-def test_bits_57_and_58_mean_what_the_kernel_at_hand_says(era: Era, bit: int, flag: Flag) -> None:
+def test_bits_57_and_58_mean_what_this_kernel_uses_them_for(era: Era, bit: int, flag: Flag) -> None:
     arch = ARCHES["x86_64"].on(4, era)
     assert decode(0x7001 | 1 << bit, arch=arch) == (Flag.PRESENT | Flag.EXEC | flag, 7)
 
 
 def test_prot_none_has_an_inverted_frame_and_no_rights() -> None:
     # frame 0x12345 inverted in bits 12-51: 0x000fffffedcba000; global 0x100 without present,
-    # accessed 0x20, dirty 0x40; a stray write and user bit grant nothing
+    # accessed 0x20, dirty 0x40; stray write and user bits grant nothing
     word = 0x000F_FFFF_EDCB_A000 | 0x160
     expected = Flag.PRESENT | Flag.PROT_NONE | Flag.ACCESSED | Flag.DIRTY
     assert decode(word) == (expected, 0x12345)
     assert decode(word | 0x6) == (expected, 0x12345)
-    # what made it special or watched stays
+    # the bits for special and userfaultfd remain
     assert decode(word | 0x600)[0] == expected | Flag.SPECIAL | Flag.UFFD_WP
 
 
-def test_an_encryption_bit_is_no_part_of_a_frame() -> None:
-    # the C-bit of this machine is 47; an inverted frame inverts it or not, it is ignored
+def test_an_encryption_bit_is_not_part_of_a_frame() -> None:
+    # this machine's C-bit is 47; whether or not an inverted frame inverts it, it is ignored
     arch = ARCHES["x86_64"].on(4, Era(encryption=1 << 47))
     assert decode(1 << 47 | 0x1234_5067, arch=arch)[1] == 0x12345
     assert decode(0x000F_FFFF_EDCB_A100, arch=arch)[1] == 0x12345
@@ -143,7 +143,7 @@ def test_which_slots_are_empty(word: int, none: bool) -> None:
         (software(31, 5), Flag.SOFT | Flag.MARKER | Flag.GUARD | Flag.UFFD_WP, 0),
         # swap, device 27 (the last), soft-dirty 2, uffd-wp 4, exclusive 8
         (software(27, 1 << 40, 0xE), Flag.SOFT | Flag.SWAP | Flag.SOFT_DIRTY | Flag.UFFD_WP, 0),
-        # migration: frame 0x12345, above the 34 bits of a frame young and dirty
+        # migration: frame 0x12345, with young and dirty above the 34 bits of a frame
         (software(28, 3 << 34 | 0x12345), Flag.SOFT | Flag.MIGRATION, 0x12345),
         (software(30, 0x12345), Flag.SOFT | Flag.MIGRATION, 0x12345),
     ],
@@ -197,7 +197,7 @@ def test_five_levels_have_40_bits_of_frame_in_a_migration_entry() -> None:
                 31: Flag.MARKER | Flag.HWPOISON,
             },
         ),
-        # nothing known of the configuration
+        # unknown configuration
         (SwapTypes(), {21: Flag.SWAP, 22: Flag(0), 30: Flag(0), 31: Flag(0)}),
     ],
 )
@@ -237,7 +237,7 @@ def test_a_huge_page_in_each_of_its_states(word: int, flags: Flag, pfn: int) -> 
     assert decode(word, PMD) == (flags | Flag.HUGE | Flag.ACCESSED | Flag.DIRTY, pfn)
 
 
-def test_software_entries_stand_in_for_huge_pages_too() -> None:
+def test_software_entries_occur_at_the_pmd_too() -> None:
     entry = software(29, 0x600)
     assert decode(entry, PMD) == (Flag.SOFT | Flag.MIGRATION | Flag.HUGE, 0x600)
     assert not is_reserved(entry, PMD)
@@ -251,7 +251,7 @@ def test_software_entries_stand_in_for_huge_pages_too() -> None:
         (PMD, 0x60_20E7, True),
         (PUD, 0x4000_00E7, False),
         (PUD, 0x4020_00E7, True),
-        # PROT_NONE on a table, which no kernel writes
+        # PROT_NONE in a table's entry, which no kernel writes
         (PMD, 0x2_0100, True),
         # PSE in the PGD; a software entry there
         (X86.levels[0], 0x2_00E7, True),
@@ -272,7 +272,7 @@ def test_table_entries() -> None:
     assert not is_table(software(29, 0x600), PMD)
 
 
-def test_plain_bits_exclude_everything_that_is_no_ordinary_page() -> None:
+def test_plain_bits_exclude_everything_but_ordinary_pages() -> None:
     arch = ARCHES["x86_64"].on(4, Era(devmap=DEVMAP_TO_6_14))
     bits_set, bits_clear = arch.plain(arch)
     for word, plain in (
@@ -312,7 +312,7 @@ def test_plain_bits_exclude_everything_that_is_no_ordinary_page() -> None:
             },
         ),
         (
-            # protection key 5 is bits 59 and 61; saved-dirty bit 58; bit 52 is nobody's
+            # protection key 5 is bits 59 and 61; saved-dirty is bit 58; bit 52 is unused
             5 << 59 | 1 << 58 | 1 << 52 | 0x60_10A7,
             PMD,
             {

@@ -53,7 +53,7 @@ def helped(*args: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_helps_with_its_own_docstring(
+def test_every_commands_help_is_its_docstring(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = helped(name, capsys=capsys)
@@ -103,9 +103,9 @@ def test_an_example_works_when_pasted(
     code = main(shlex.split(example.replace("$$", sleeper))[1:])
     out, err = capsys.readouterr()
     if example.split()[1] == "vtop" and os.geteuid() != 0:
-        assert code == 1 and "--source ebpf" in err  # an ordinary user reads no page tables
+        assert code == 1 and "--source ebpf" in err  # an ordinary user cannot read page tables
         return
-    # As an ordinary user frames are withheld, which is partial.
+    # For an ordinary user frames are withheld, which makes it partial.
     assert code in ((0,) if os.geteuid() == 0 else (0, 3)), err
     assert out
 
@@ -127,7 +127,7 @@ def test_an_example_works_when_pasted(
         (["show", "1", "--budget", "soon"], "soon"),
     ],
 )
-def test_wrong_usage_is_exit_code_2_and_names_what_is_wrong(
+def test_wrong_usage_is_exit_code_2_and_names_the_mistake(
     args: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(args) == 2
@@ -155,7 +155,7 @@ def test_wrong_usage_is_exit_code_2_and_names_what_is_wrong(
          "cannot read or write /nonexistent/file: No such file or directory\n"),
     ],
 )
-def test_a_failure_is_one_sentence_and_a_code(
+def test_a_failure_is_one_sentence_and_an_exit_code(
     args: list[str], code: int, complaint: str, sleeper: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([sleeper if arg == "SLEEPER" else arg for arg in args]) == code
@@ -172,14 +172,14 @@ def test_a_name_in_a_message_cannot_drive_the_terminal(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("typed", ["--tree", "--freez", "--freezer", "--free"])
-def test_no_option_that_disturbs_the_target_is_suggested(
+def test_options_that_disturb_the_target_are_never_suggested(
     typed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["show", "1", typed]) == 2
     assert capsys.readouterr().err.endswith(f"Error: No such option '{typed}'.\n")
 
 
-def test_an_option_that_disturbs_nothing_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_harmless_option_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "1", "--formt", "json"]) == 2
     assert "--format" in capsys.readouterr().err
 
@@ -188,7 +188,7 @@ def test_an_option_that_disturbs_nothing_is_suggested(capsys: pytest.CaptureFixt
     "args", [["show", "1", f"--{HOSTILE}"], ["show", "1", "--format", HOSTILE], ["show", HOSTILE],
              ["show", "1", "-o", f"/nonexistent/{HOSTILE}"], ["vtop", "1", HOSTILE]],
 )
-def test_what_was_typed_cannot_drive_the_terminal(
+def test_the_users_own_input_cannot_drive_the_terminal(
     args: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(args) != 0
@@ -202,14 +202,14 @@ def test_a_note_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[str]) ->
     assert err.startswith("pagewalk: partial: ") and seen(err)
 
 
-def test_a_file_name_may_be_as_long_as_any(sleeper: str, tmp_path: Path) -> None:
+def test_a_file_name_may_have_the_maximum_length(sleeper: str, tmp_path: Path) -> None:
     out = tmp_path / ("x" * 255)
     assert main(["show", sleeper, "--quiet", "--output", str(out)]) in (0, 3)
     assert os.listdir(tmp_path) == [out.name]
 
 
 @pytest.mark.parametrize("form", ["text", "csv", "json"])
-def test_a_disk_that_is_full_fails_the_command_and_leaves_nothing(
+def test_a_full_disk_fails_the_command_and_leaves_nothing(
     sleeper: str, tmp_path: Path, form: str
 ) -> None:
     def small_files() -> None:
@@ -223,8 +223,8 @@ def test_a_disk_that_is_full_fails_the_command_and_leaves_nothing(
     assert os.listdir(tmp_path) == []
 
 
-def test_others_that_write_to_the_same_folder_are_left_alone(tmp_path: Path) -> None:
-    # The other one may have our number, in a PID namespace of its own.
+def test_other_writers_to_the_same_folder_are_left_alone(tmp_path: Path) -> None:
+    # The other writer may have our pid, in a PID namespace of its own.
     with output(str(tmp_path / "a")) as one, output(str(tmp_path / "b")) as other:
         one.write("a")
         other.write("b")
@@ -232,7 +232,7 @@ def test_others_that_write_to_the_same_folder_are_left_alone(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("mebibytes", [30, 45, 60])
-def test_a_library_that_gets_no_memory_is_one_sentence(sleeper: str, mebibytes: int) -> None:
+def test_a_library_that_runs_out_of_memory_is_one_sentence(sleeper: str, mebibytes: int) -> None:
     def little_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (mebibytes << 20, mebibytes << 20))
 
@@ -244,7 +244,7 @@ def test_a_library_that_gets_no_memory_is_one_sentence(sleeper: str, mebibytes: 
     assert done.stderr.startswith("pagewalk: ")
 
 
-def test_target_alone_means_show(sleeper: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_target_alone_means_show(sleeper: str, capsys: pytest.CaptureFixture[str]) -> None:
     def head(*args: str) -> str:
         main([*args])
         return capsys.readouterr().out.splitlines()[0]
@@ -253,7 +253,7 @@ def test_target_alone_means_show(sleeper: str, capsys: pytest.CaptureFixture[str
     assert head(sleeper).startswith(f"process {sleeper} (sleep)")
 
 
-def test_no_argument_is_the_first_screen() -> None:
+def test_without_arguments_the_first_screen_is_shown() -> None:
     done = run()
     assert done.returncode == 0
     lines = done.stdout.splitlines()
@@ -277,7 +277,7 @@ def test_data_is_on_stdout_and_notes_on_stderr(
 def test_a_range_is_cut_out_of_the_vmas(sleeper: str, capsys: pytest.CaptureFixture[str]) -> None:
     with open(f"/proc/{sleeper}/maps", encoding="utf-8") as file:
         start = int(file.readline().split("-")[0], 16)
-    # Bytes 1 to 4097 touch two pages; the program's first VMA has at least as many.
+    # Bytes 1 to 4097 touch two pages; the program's first VMA has at least that many.
     main(["pages", sleeper, "--range", f"{start + 1:x}-{start + 4097:x}", "-f", "json"])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert sum(row["size"] for row in rows) == 8192
@@ -320,7 +320,7 @@ def loaded_by(*args: str) -> set[str]:
 
 
 @pytest.mark.parametrize("args", [["--help"], ["maps", "--help"]])
-def test_help_does_not_wait_for_numpy(args: list[str]) -> None:
+def test_help_does_not_load_numpy(args: list[str]) -> None:
     assert "numpy" not in loaded_by(*args)
 
 
@@ -334,21 +334,21 @@ def test_a_command_loads_only_itself(sleeper: str) -> None:
 # ---- shell completion
 
 
-def test_completion_is_asked_through_the_environment() -> None:
+def test_completion_is_requested_through_the_environment() -> None:
     assert "_PAGEWALK_COMPLETE" in run(_PAGEWALK_COMPLETE="bash_source").stdout
     offered = run(_PAGEWALK_COMPLETE="bash_complete", COMP_WORDS="pagewalk expl", COMP_CWORD="1")
-    assert "plain,explain" in offered.stdout.splitlines()  # beside processes that are called so
+    assert "plain,explain" in offered.stdout.splitlines()  # besides processes with such a name
 
 
 def completed(line: str) -> set[str]:
-    """Return what <Tab> offers for the last word of ``line``, asked in this process."""
+    """Return what <Tab> offers for the last word of ``line``, computed in this process."""
     words = line.split(" ")
     completion = BashComplete(cli, {}, "pagewalk", "_PAGEWALK_COMPLETE")
     return {item.value for item in completion.get_completions(words[1:-1], words[-1])}
 
 
 def test_commands_options_formats_and_targets_are_completed(sleeper: str) -> None:
-    assert "explain" in completed("pagewalk expl")  # beside processes that are called so
+    assert "explain" in completed("pagewalk expl")  # besides processes with such a name
     assert completed("pagewalk maps --for") == {"--format"}
     assert completed("pagewalk doctor --format ") == {"text", "json"}
     assert sleeper in completed(f"pagewalk show {sleeper[:-1]}")
@@ -359,7 +359,7 @@ def test_commands_options_formats_and_targets_are_completed(sleeper: str) -> Non
 @pytest.mark.parametrize(
     "name", ["a b", "$(x)", "a;b", "a\nplain", "\x1b[2J", "\u202ea", "x\udcff"]
 )
-def test_a_name_that_a_shell_would_obey_is_not_completed(
+def test_a_name_that_a_shell_would_interpret_is_not_completed(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [Process(4711, name, "", 0, 0), Process(4712, "日本", "", 0, 0)]

@@ -1,4 +1,4 @@
-"""A process that maps a file of a hostile name, on a terminal, in pipes, files and any locale."""
+"""A process that maps a file with a hostile name: on a terminal, in pipes, files and any locale."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.render.written import seen
 
 PAGEWALK = [sys.executable, "-m", "pagewalk"]
 FAST = ["--quiet", "--source", "procfs"]
-# 日本, a byte that is no UTF-8, what ends a line for some readers, and what a terminal obeys.
+# 日本, a byte that is not UTF-8, line ends of some readers, and a terminal's control sequences.
 NAME = "日本é".encode() + b'\xff\r\x0b\x1c\xc2\x85\xe2\x80\xa8\xe2\x80\xae\x1b[31m",x'
 LOCALES = {
     "utf-8": {"LC_ALL": "C.UTF-8"},
@@ -33,7 +33,7 @@ COLOUR = re.compile(r"\x1b\[(0|1|2|31|32)m")
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, bytes]]:
-    """Return the pid of a process, and the path of the file with a hostile name that it maps."""
+    """Return a process's pid, and the path of the file with a hostile name that it maps."""
     path = os.fsencode(tmp_path_factory.mktemp("names")) + b"/" + NAME
     with open(path, "wb") as file:
         file.write(bytes(4096))
@@ -54,7 +54,7 @@ def ran(words: list[str], locale: str, **options: int) -> subprocess.CompletedPr
     environ = {name: value for name, value in os.environ.items() if name not in unset}
     done = subprocess.run([*PAGEWALK, *words, *FAST], env={**environ, **LOCALES[locale]},
                           stderr=subprocess.PIPE, timeout=240, check=False, **options)
-    # As an ordinary user frames are withheld, which is partial.
+    # For an ordinary user frames are withheld, which makes it partial.
     assert done.returncode in (0, 3) and done.stderr == b"", done.stderr
     return done
 
@@ -79,7 +79,7 @@ def rows(raw: bytes) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("locale", ["utf-8", "C"])
-def test_csv_gives_a_pipe_the_name_byte_by_byte(locale: str, target: tuple[str, bytes]) -> None:
+def test_csv_writes_the_name_to_a_pipe_byte_by_byte(locale: str, target: tuple[str, bytes]) -> None:
     pid, path = target
     names = [row["name"].encode(errors="surrogateescape")
              for row in rows(piped(["maps", pid, "--format", "csv"], locale))]
@@ -87,7 +87,7 @@ def test_csv_gives_a_pipe_the_name_byte_by_byte(locale: str, target: tuple[str, 
 
 
 @pytest.mark.parametrize("locale", LOCALES)
-def test_a_file_gets_the_name_byte_by_byte_in_any_locale(
+def test_the_name_is_written_to_a_file_byte_by_byte_in_any_locale(
     locale: str, target: tuple[str, bytes], tmp_path: Path
 ) -> None:
     pid, path = target
@@ -98,14 +98,14 @@ def test_a_file_gets_the_name_byte_by_byte_in_any_locale(
 
 
 @pytest.mark.parametrize("locale", LOCALES)
-def test_json_gives_the_name_byte_by_byte(locale: str, target: tuple[str, bytes]) -> None:
+def test_json_keeps_the_name_byte_by_byte(locale: str, target: tuple[str, bytes]) -> None:
     pid, path = target
     document = json.loads(piped(["maps", pid, "--format", "json"], locale))
     names = [vma["name"].encode(errors="surrogateescape") for vma in document["vmas"]]
     assert names.count(path) == 1
 
 
-def test_an_encoding_without_the_character_gets_its_escape(target: tuple[str, bytes]) -> None:
+def test_a_character_that_the_encoding_lacks_is_escaped(target: tuple[str, bytes]) -> None:
     found = piped(["maps", target[0], "--format", "csv"], "ascii")
     assert rb"/\u65e5\u672c\xe9" in found
 
@@ -126,7 +126,7 @@ def test_nothing_that_reaches_a_terminal_can_drive_it(form: str, target: tuple[s
 
 
 def read(terminal: int) -> Iterator[bytes]:
-    # A terminal whose other end is closed gives EIO once all is read.
+    # A terminal whose other end is closed returns EIO once everything is read.
     try:
         while piece := os.read(terminal, 1 << 16):
             yield piece

@@ -1,4 +1,4 @@
-"""pagewalk vtop where no page table is read: what it refuses, and its exit codes."""
+"""pagewalk vtop without page tables: what it refuses, and its exit codes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def refused(*args: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     return code, err
 
 
-def test_procfs_shows_no_tables_but_what_pagemap_knows(
+def test_procfs_shows_no_tables_but_what_pagemap_says(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    here = ctypes.create_string_buffer(b"x" * 64)  # a page that is surely there
+    here = ctypes.create_string_buffer(b"x" * 64)  # a page that is certainly present
     code, err = refused(ME, hex(ctypes.addressof(here)), "--source", "procfs", capsys=capsys)
     assert code == 1
     assert "source 'procfs' is not available: vtop follows page tables" in err
@@ -44,7 +44,7 @@ def test_procfs_shows_no_tables_but_what_pagemap_knows(
         ("0x123456789abcdef01", "beyond 64 bits"),
     ],
 )
-def test_what_is_no_address_is_a_mistake_in_the_call(
+def test_an_invalid_address_is_a_usage_error(
     address: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, err = refused(ME, address, "--source", "procfs", capsys=capsys)
@@ -58,7 +58,7 @@ def test_an_unknown_source_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no source is called 'nothing'" in err
 
 
-def test_without_an_address_it_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_an_address_it_says_that_one_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["vtop", ME]) == 2
     assert "Missing argument 'ADDRESS'" in capsys.readouterr().err
 

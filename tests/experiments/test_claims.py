@@ -1,4 +1,4 @@
-"""What experiments/RESULTS.md claims holds on new processes; and its files are of one piece."""
+"""The claims of experiments/RESULTS.md hold on new processes, and its files are consistent."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def named(row: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="module")
 def fresh() -> dict[str, Result]:
-    """Run (a), (b), (e) and (f) whole, once: started, quiet, stopped, read by everyone."""
+    """Run (a), (b), (e) and (f) completely, once: started, quiet, stopped, read by every reader."""
     _, sources = working_sources()
     assert {"procfs", "ebpf"} <= set(sources)
     return {name: look_again(partial(closed, name, sources), FIRM) for name in QUICK_TARGETS}
 
 
 def closed(name: str, sources: list[str]) -> Result:
-    """Measure once; others map and unmap the same pages, so a ledger may have to be made again."""
+    """Measure once; others map and unmap the same pages, so a ledger may have to be repeated."""
     result = measure(name, 1, sources)
     for process in result.runs[0].processes:
         for source, walk in process.walks.items():
@@ -59,7 +59,7 @@ def test_the_claim_holds_on_a_new_process(row: dict[str, Any], fresh: dict[str, 
     try:
         as_claimed(row, fresh[row["target"]])
     except AssertionError:
-        # What others map may have moved between the reader of the claim and the walk.
+        # Pages that others map may have moved between the claim's reader and the walk.
         _, sources = working_sources()
         look_again(lambda: as_claimed(row, closed(row["target"], sources)), FIRM)
 
@@ -78,7 +78,7 @@ def test_the_ledger_closes(name: str, fresh: dict[str, Result]) -> None:
             assert walk.lines == len(walk.ledger) > 20
 
 
-# ---- on what is kept
+# ---- on the stored results
 
 
 def test_every_claim_is_in_the_file_for_each_of_its_targets() -> None:
@@ -87,14 +87,14 @@ def test_every_claim_is_in_the_file_for_each_of_its_targets() -> None:
     assert all(row["runs"] >= 5 for row in CLAIMED)
 
 
-def test_the_results_are_what_the_raw_figures_give() -> None:
+def test_the_results_follow_from_the_raw_figures() -> None:
     measured = keep.load(FOLDER / "raw")
     verdicts = judge(measured.results)
     assert (FOLDER / "claims.json").read_text() == claims_json(verdicts)
     assert (FOLDER / "RESULTS.md").read_text() == write_up(measured, verdicts)
 
 
-def test_the_results_say_what_they_claim() -> None:
+def test_the_results_state_their_claims() -> None:
     text = (FOLDER / "RESULTS.md").read_text()
     for claim in CLAIMS:
         rows = [row for row in CLAIMED if row["claim"] == claim.name]
@@ -104,7 +104,7 @@ def test_the_results_say_what_they_claim() -> None:
     assert "not measured" not in text
 
 
-def test_every_figure_is_there_and_has_no_background() -> None:
+def test_every_figure_exists_and_has_no_background() -> None:
     text = (FOLDER / "RESULTS.md").read_text()
     figures = sorted((FOLDER / "figures").glob("*.svg"))
     assert len(figures) >= 5
@@ -124,7 +124,7 @@ def hello() -> Result:
 
 
 def verdict_on(claim: str, change: Callable[[Process], Process]) -> bool:
-    """Judge a claim on the last run of hello world, with its process changed."""
+    """Return the verdict on a claim for the last run of hello world, with its process changed."""
     result = hello()
     last = result.runs[-1]
     changed = Run(last.quiet, [change(process) for process in last.processes])
@@ -171,7 +171,7 @@ def with_open_line(process: Process) -> Process:
         ("tables-are-vmpte", with_theirs("status", "VmPTE", 4096)),
         ("tools-print-files", with_theirs("top", "RES", 1024)),
         ("psutil-counts-hugetlb", with_theirs("psutil", "uss", 4096)),
-        # Three counters, each batch - 1 pages short on each CPU: 1 << 40 is beyond any machine.
+        # Three counters, each batch - 1 pages short on each CPU: no machine reaches 1 << 40.
         ("stat-lags", with_theirs("stat", "rss", 1 << 40)),
     ],
 )
@@ -195,7 +195,7 @@ def test_a_claim_fails_when_a_number_is_off(
         ([], "n/a"),
     ],
 )
-def test_a_figure_has_its_spread(values: list[int], written: str) -> None:
+def test_a_figure_is_written_with_its_spread(values: list[int], written: str) -> None:
     assert spread(values) == written
 
 
@@ -205,20 +205,20 @@ def test_small_numbers_have_three_digits() -> None:
     ]
 
 
-def test_what_top_scales_is_read() -> None:
+def test_numbers_that_top_scales_are_read() -> None:
     assert [scaled(word) for word in ("2480", "1.5m", "16.0t")] == [
         2480 << 10, 3 << 19, 16 << 40
     ]
 
 
-def test_what_was_not_measured_says_so() -> None:
+def test_a_figure_that_was_not_measured_says_so() -> None:
     measured = keep.load(FOLDER / "raw")
     part = replace(measured, results=[hello()], shown={})
     text = write_up(part, judge(part.results))
     assert "not measured" in text and "{" not in text
 
 
-def test_raw_figures_hold_no_names_of_other_processes() -> None:
+def test_raw_figures_contain_no_names_of_other_processes() -> None:
     machine = json.loads((FOLDER / "raw/machine.json").read_text())
     values = [value for row in machine["everyone"]["processes"] for value in row.values()]
     assert values and all(isinstance(value, int) for value in values)

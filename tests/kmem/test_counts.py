@@ -12,7 +12,7 @@ from tests import by_hand
 from tests.by_hand import HEAP, PAGE
 
 
-def test_a_page_that_was_lost_is_told_from_a_poison_marker() -> None:
+def test_a_lost_page_is_distinguished_from_a_poison_marker() -> None:
     of = by_hand.vmas([(HEAP, 8, READ | WRITE, 0, Backing.ANON, "")])
     size = np.zeros((1, len(Kind)), np.uint64)
     size[0, Kind.HWPOISON], size[0, Kind.POISON], size[0, Kind.PAGE] = PAGE, 2 * PAGE, 5 * PAGE

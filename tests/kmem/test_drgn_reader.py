@@ -1,4 +1,4 @@
-"""drgn as the reader, on a program whose memory is a file's segment."""
+"""drgn as the reader, on a program whose memory is a segment of a file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def memory() -> DrgnMemory:
     return DrgnMemory(program)
 
 
-def test_the_same_reads_as_every_reader(memory: DrgnMemory) -> None:
+def test_it_reads_like_every_other_reader(memory: DrgnMemory) -> None:
     assert read_bytes(memory, HIGH + 3, 5000) == DATA[3:5003]
     pages, errors = read_pages(memory, np.array([HIGH + 4096, HIGH], np.uint64))
     assert pages[0].tobytes() == DATA[4096:]
@@ -53,12 +53,12 @@ def test_without_drgn_the_advice_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "drgn", None)
     with pytest.raises(SourceUnavailable, match=r"source 'drgn' .*drgn is not") as caught:
         open_drgn()
-    # pagewalk itself is in no index: 'pip install pagewalk[kcore]' would fail.
+    # pagewalk itself is not in an index: 'pip install pagewalk[kcore]' would fail.
     assert caught.value.remedy == f"{sys.executable} -m pip install drgn"
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("drgn"), reason="drgn is an optional extra")
-def test_no_core_file_is_one_sentence() -> None:
+def test_a_missing_core_file_is_one_sentence() -> None:
     with pytest.raises(SourceUnavailable, match="drgn cannot open /etc/passwd") as caught:
         open_drgn("/etc/passwd")
     assert "\n" not in str(caught.value)

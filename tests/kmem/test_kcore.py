@@ -1,4 +1,4 @@
-"""/proc/kcore as a reader, on core files built by hand; and the reads that work by any reader."""
+"""/proc/kcore as a reader, on core files built by hand; and reads that work with any reader."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_read_bytes_over_several_pages(memory: KcoreMemory) -> None:
 @pytest.mark.parametrize(
     "address", [0, LOW - 1, LOW + len(LOW_DATA) - 3, HIGH + len(HIGH_DATA), (1 << 64) - 1, -1]
 )
-def test_outside_of_every_segment_is_efault(memory: KcoreMemory, address: int) -> None:
+def test_an_address_outside_every_segment_is_efault(memory: KcoreMemory, address: int) -> None:
     with pytest.raises(OSError, match="cannot be read") as caught:
         read_bytes(memory, address, 4)
     assert caught.value.errno == errno.EFAULT
@@ -104,7 +104,7 @@ def test_many_pages_come_in_batches(memory: KcoreMemory) -> None:
     assert read_pages(memory, addresses)[0].shape == (700, 512)
 
 
-def test_no_request_is_no_answer(memory: KcoreMemory) -> None:
+def test_without_requests_there_are_no_answers(memory: KcoreMemory) -> None:
     none = u64()
     assert read_words(memory, none)[0].shape == (0,)
     assert read_pages(memory, none)[0].shape == (0, 512)
@@ -121,8 +121,8 @@ def test_no_request_is_no_answer(memory: KcoreMemory) -> None:
 def test_elements_are_those_of_the_array(
     memory: KcoreMemory, size: int, skew: int, indexes: list[int]
 ) -> None:
-    # The array begins inside the segment; elements that lie outside of it, or across its end,
-    # fail, and no other.
+    # The array begins inside the segment; elements outside it or across its end fail, and no
+    # others.
     wanted = np.array(indexes, np.uint64)
     rows, errors = read_elements(memory, HIGH + skew, wanted, size)
     for row, index in enumerate(indexes):
@@ -136,7 +136,7 @@ def test_elements_are_those_of_the_array(
 
 
 def test_a_block_never_crosses_a_page(memory: KcoreMemory) -> None:
-    # Ten elements of 1000 bytes, of which the fifth and the ninth lie across a page's edge.
+    # Ten elements of 1000 bytes, of which the fifth and the ninth cross a page boundary.
     sizes = []
 
     class Spy:
@@ -173,7 +173,7 @@ def test_a_truncated_file_is_an_io_error_and_not_zeros(tmp_path: Path) -> None:
         (core([(HIGH, HIGH_DATA)])[:80], "truncated"),
     ],
 )
-def test_what_is_no_core_file_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
+def test_any_other_file_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
     (tmp_path / "core").write_bytes(content)
     before = os.listdir("/proc/self/fd")
     with pytest.raises(SourceUnavailable, match=why):
@@ -185,14 +185,14 @@ BIG = [1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 4096, (1 << 64) - 1]
 
 
 def patched(place: int, value: int) -> bytes:
-    """Return a core file with one u64 of it changed."""
+    """Return a core file with one u64 changed."""
     whole = bytearray(core([(HIGH, HIGH_DATA)], note(b"VMCOREINFO", INFO)))
     struct.pack_into("<Q", whole, place, value)
     return bytes(whole)
 
 
-# Offset, address, size in the file and in memory of each program header (elf(5), Elf64_Phdr), and
-# where the headers are.
+# Offset, address, size in the file and in memory in each program header (elf(5), Elf64_Phdr), and
+# the offset of the headers.
 @pytest.mark.parametrize("value", BIG)
 @pytest.mark.parametrize("place", [32, 72, 80, 96, 104, 128, 136, 152, 160])
 def test_impossible_sizes_are_refused_or_left_out(
@@ -205,7 +205,7 @@ def test_impossible_sizes_are_refused_or_left_out(
     except SourceUnavailable as error:
         assert re.search(r"beyond 64 bits|no memory|program headers", str(error))
     else:
-        # Whatever it takes for memory is read from the file, or is an error.
+        # Any address it accepts as memory is read from the file, or is an error.
         for address in (HIGH, value, *memory.segments.start.tolist()):
             with suppress(OSError):
                 read_word(memory, address)

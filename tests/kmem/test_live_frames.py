@@ -37,7 +37,7 @@ def kpage() -> Iterator[Frames]:
 
 
 def last_frame() -> int:
-    # /proc/kpageflags ends with the last section, 128 MiB, that holds RAM.
+    # /proc/kpageflags ends with the last section (128 MiB) that contains RAM.
     with open("/proc/kpageflags", "rb", buffering=0) as file:
         low, high = 0, 1 << 40
         while low < high:
@@ -71,8 +71,8 @@ def frames_of(running: Running) -> np.ndarray:
     return np.unique(np.concatenate(parts))
 
 
-# The target, and what /proc/kpageflags must say of some frame of it, so that the comparison is
-# known to meet what the target is for.
+# The target, and a flag that /proc/kpageflags must show for one of its frames, so that the
+# comparison is known to include what the target is for.
 KINDS = {
     "plain": ("anon", "swapbacked"),
     "zero_reads": ("zero_page",),
@@ -100,7 +100,7 @@ def test_targets(frames: FrameMap, kpage: Frames, prepare: Callable[..., None], 
     prepare(*TARGETS[name].needs)
     with start(name, stopped=True) as running:
         pfns = frames_of(running)
-        # Frames of libc change whenever another process starts: look when few of them do.
+        # Frames of libc change whenever another process starts: repeat until few of them do.
         for _ in range(ROUNDS):
             agreement = compare(frames, kpage, pfns)
             if agreement.compared > len(pfns) // 2:
@@ -115,8 +115,8 @@ def test_targets(frames: FrameMap, kpage: Frames, prepare: Callable[..., None], 
 
 
 def test_hugetlb_folios_whose_struct_pages_are_shared(frames: FrameMap, kpage: Frames) -> None:
-    # vm.hugetlb_optimize_vmemmap maps the tails' struct pages to one page, where each 64th looks
-    # like a head: the 1024 frames of two huge pages must have two heads all the same.
+    # vm.hugetlb_optimize_vmemmap maps the tails' struct pages to one page, where every 64th looks
+    # like a head: the 1024 frames of two huge pages must still have two heads.
     switch = Path("/proc/sys/vm/hugetlb_optimize_vmemmap")
     if not switch.exists():
         pytest.skip("this kernel has no CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP")
@@ -142,7 +142,7 @@ def test_frames_that_change_all_the_time(frames: FrameMap, kpage: Frames) -> Non
 
 
 def test_a_wrong_layout_is_noticed(frames: FrameMap, kpage: Frames) -> None:
-    # Bit 12 and up taken for bit 0 and up: what a kernel with other flag numbers would look like.
+    # Takes bits 12 and up for bits 0 and up, as if the kernel had other flag numbers.
     layout = frames.layout._replace(low=frames.layout.high)
     with start("plain", stopped=True) as running:
         agreement = compare(frames._replace(layout=layout), kpage, frames_of(running))
@@ -153,7 +153,7 @@ def test_a_wrong_layout_is_noticed(frames: FrameMap, kpage: Frames) -> None:
     assert len(agreement.mapcount) > 100
 
 
-def test_a_frame_that_is_none_has_an_errno(frames: FrameMap) -> None:
+def test_a_nonexistent_frame_has_an_errno(frames: FrameMap) -> None:
     # 2^40 frames are 4 PiB: above any RAM, and beyond the struct pages.
     rows = read_frames(frames, np.array([1 << 40, 1], np.uint64))
     assert rows.errno[0] != 0
@@ -165,9 +165,9 @@ def own_frames(area: mmap.mmap, pages: int) -> np.ndarray:
     return kernel_says.read_pagemap(os.getpid(), address, address + pages * PAGE) & PFN
 
 
-def test_young_is_what_the_idle_bitmap_left(frames: FrameMap) -> None:
-    # Marking a page idle clears the accessed bit of its page-table entry and keeps it as
-    # PG_young (mm/page_idle.c), on our own page only.
+def test_young_is_what_the_idle_bitmap_leaves_behind(frames: FrameMap) -> None:
+    # Marking a page idle clears the accessed bit in its page-table entry and keeps it as PG_young
+    # (mm/page_idle.c); we do so for our own page only.
     bitmap = Path("/sys/kernel/mm/page_idle/bitmap")
     if not bitmap.exists():
         pytest.skip("this kernel has no idle page tracking (CONFIG_IDLE_PAGE_TRACKING)")

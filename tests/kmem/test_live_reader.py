@@ -41,7 +41,7 @@ def test_a_token_of_our_own_is_read_through_the_direct_map(
     phys, shift = translate(kernel, direct_map, own_pgd(kernel), address)
     assert shift == 12
     assert read_bytes(kernel.memory, phys + direct_map.base, len(TOKEN)) == TOKEN
-    # What is written later is read later: it is the page, not a copy.
+    # A later write is seen by a later read: it is the page, not a copy.
     page[0:8] = bytes(range(8))
     words, errors = read_pages(kernel.memory, direct_map.addresses(np.array([phys], np.uint64)))
     assert not errors.any()
@@ -49,7 +49,7 @@ def test_a_token_of_our_own_is_read_through_the_direct_map(
     assert words[0, 1:8].tobytes() == TOKEN[8:64]
 
 
-def test_the_frame_is_the_one_pagemap_tells(kernel: Kernel, direct_map: DirectMap) -> None:
+def test_the_frame_is_the_one_in_pagemap(kernel: Kernel, direct_map: DirectMap) -> None:
     _page, address = token_page()
     with open("/proc/self/pagemap", "rb", buffering=0) as file:
         word = int.from_bytes(os.pread(file.fileno(), 8, address // mmap.PAGESIZE * 8), "little")
@@ -65,7 +65,7 @@ def test_the_levels_are_those_the_cpu_uses(direct_map: DirectMap) -> None:
 
 
 def test_each_request_has_its_own_errno(kernel: Kernel, direct_map: DirectMap) -> None:
-    # User space, a hole that is no canonical address, and in between a page of the direct map.
+    # User space, a non-canonical address, and between them a page of the direct map.
     good = own_pgd(kernel)
     addresses = np.array([good, 0x1000, good + 8, 0x8000_0000_0000_0000, good], np.uint64)
     words, errors = read_words(kernel.memory, addresses)
@@ -78,7 +78,7 @@ def test_each_request_has_its_own_errno(kernel: Kernel, direct_map: DirectMap) -
         read_bytes(kernel.memory, 1 << 64, 8)
 
 
-def test_more_requests_than_one_run_takes(kernel: Kernel) -> None:
+def test_more_requests_than_fit_in_one_run(kernel: Kernel) -> None:
     count = 3 * REQUESTS + 1
     addresses = np.full(count, kernel.current, np.uint64) + np.uint64(
         kernel.btf.offset("task_struct", "thread_pid")
@@ -98,7 +98,7 @@ def test_pages_are_decoded_where_the_kernel_wrote_them(kernel: Kernel) -> None:
     assert all(owners)
 
 
-def test_closing_gives_back_every_descriptor_and_map() -> None:
+def test_closing_releases_every_descriptor_and_mapping() -> None:
     def left() -> tuple[list[str], int]:
         maps = Path("/proc/self/maps").read_text().count("anon_inode:bpf-map")
         return sorted(os.listdir("/proc/self/fd")), maps
@@ -112,8 +112,8 @@ def test_closing_gives_back_every_descriptor_and_map() -> None:
 
 
 def test_struct_pages_are_an_array(mem_map: MemMap, kernel: Kernel, direct_map: DirectMap) -> None:
-    # The struct page of a page of our own knows the anonymous VMA it belongs to: its index is
-    # the page's address in pages, as linear_page_index() has it for a private mapping.
+    # The index in the struct page of a page of ours is its address in pages, as
+    # linear_page_index() returns it for a private mapping.
     page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     page[0] = 1
     address = ctypes.addressof(ctypes.c_char.from_buffer(page))

@@ -1,4 +1,4 @@
-"""Who may read kernel memory by eBPF: each case in a child of its own, by the kernel's verdict."""
+"""Who may read kernel memory by eBPF, as the kernel decides: each case in its own child process."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ pytestmark = pytest.mark.live
 
 SYS_ADMIN, PERFMON, BPF = 21, 38, 39
 
-# Keep only these capabilities (capset, version 3: two sets of 32), then do the whole job: open,
-# find the direct map and the struct pages, find our own task. Print "ok" or the refusal.
+# Keeps only these capabilities (capset, version 3: two sets of 32), then does the whole job: open,
+# find the direct map and the struct pages, find our own task. Prints "ok" or the refusal.
 JOB = """
 import ctypes, os, struct, sys
 from pagewalk.errors import PagewalkError
@@ -92,7 +92,7 @@ def test_an_ordinary_user() -> None:
 
 
 def test_root_of_a_user_namespace() -> None:
-    # All capabilities, but in a namespace of its own, where bpf asks in the initial one.
+    # It has all capabilities, but in its own namespace, while bpf wants them in the initial one.
     says = verdict("pass", "unshare", "--user", "--map-root-user")
     assert "this is a user namespace" in says
     assert "\n" not in says
@@ -100,6 +100,5 @@ def test_root_of_a_user_namespace() -> None:
 
 @pytest.mark.parametrize(("code", "cause"), [(1, "seccomp filter"), (38, "no bpf system call")])
 def test_a_seccomp_filter(code: int, cause: str) -> None:
-    # 1 is EPERM, a container's usual answer; 38 ENOSYS, which cannot be told from a kernel
-    # without bpf.
+    # 1 is EPERM, a container's usual answer; 38 is ENOSYS, which looks like a kernel without bpf.
     assert cause in verdict(f"forbid_bpf({code})")

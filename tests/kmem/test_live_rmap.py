@@ -1,4 +1,4 @@
-"""Which VMAs hold pages of one process alone: asked of a process that shares and stops sharing."""
+"""Which VMAs have pages of one process only, for a process that shares and stops sharing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.live
 
 VM_MERGEABLE = 0x8000_0000  # include/linux/mm.h
 
-# Has 8 MiB of each kind, tells where, and does as it is told, a line at a time.
+# Maps 8 MiB of each kind, prints the addresses, and obeys commands, one per line.
 SHARER = """
 import ctypes, json, mmap, os, signal, sys, tempfile
 size = 8 << 20
@@ -58,13 +58,13 @@ for line in sys.stdin:
 
 
 class Sharer(NamedTuple):
-    """The process, and where its memory lies."""
+    """The process, and the addresses of its memory."""
 
     process: subprocess.Popen[str]
     places: dict[str, int]
 
     def tell(self, what: str) -> int:
-        """Have it do ``what``; return the pid of its child."""
+        """Make it do ``what``; return the pid of its child."""
         assert self.process.stdin is not None and self.process.stdout is not None
         print(what, file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
@@ -100,24 +100,24 @@ def check_alone(pid: int, places: dict[str, int]) -> None:
     assert alone(pid, places) == dict.fromkeys(places, True)
 
 
-def test_only_anonymous_memory_that_was_touched_is_told(sharer: Sharer) -> None:
-    # The kernel may put the untouched memory beside the other into one VMA.
+def test_only_touched_anonymous_memory_is_known_to_be_unshared(sharer: Sharer) -> None:
+    # The kernel may merge the untouched memory with its neighbour into one VMA.
     told = alone(sharer.process.pid, sharer.places)
     del told["untouched"]
     assert told == {"anon": True, "shared": False, "file": False}
 
 
-def test_what_a_child_shares_is_nobodys_alone(sharer: Sharer) -> None:
+def test_memory_that_a_child_shares_is_not_unshared(sharer: Sharer) -> None:
     anon = {"anon": sharer.places["anon"]}
     child = sharer.tell("fork")
     assert alone(sharer.process.pid, anon) == {"anon": False}
     assert alone(child, anon) == {"anon": False}
     sharer.tell("end")
-    # Whoever reads the dead child's smaps at this moment keeps its memory for as long.
+    # Another process that is reading the dead child's smaps keeps its memory alive.
     look_again(lambda: check_alone(sharer.process.pid, anon))
 
 
-def test_what_ksm_may_merge_is_nobodys_alone(sharer: Sharer) -> None:
+def test_memory_that_ksm_may_merge_is_not_unshared(sharer: Sharer) -> None:
     anon = {"anon": sharer.places["anon"]}
     sharer.tell("MADV_MERGEABLE")
     assert alone(sharer.process.pid, anon) == {"anon": False}
@@ -129,12 +129,12 @@ def read_twice(source: Source) -> VMAs:
     before = source.vmas()
     again = source.vmas()
     assert source.changed(before) == source.changed(again) == 0
-    if release() >= (6, 13):  # mm_lock_seq told that nothing changed; khugepaged takes it too
+    if release() >= (6, 13):  # mm_lock_seq shows that nothing changed; khugepaged raises it too
         assert again is before
     return again
 
 
-def test_vmas_are_read_again_when_one_changed(sharer: Sharer) -> None:
+def test_vmas_are_read_again_after_a_change(sharer: Sharer) -> None:
     source = pagewalk.open_process(sharer.process.pid, "ebpf")
     before = look_again(lambda: read_twice(source))
     sharer.tell("MADV_MERGEABLE")

@@ -1,4 +1,4 @@
-"""The programs that spare copying, on tables that are laid out by hand in memory of our own."""
+"""The programs that save copying, on tables laid out by hand in memory of our own."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ pytestmark = [
     pytest.mark.skipif(release() < (6, 4), reason="bpf_iter_num is missing before 6.4"),
 ]
 
-FRAME = 0x1234  # some frame of RAM, in every machine
+FRAME = 0x1234  # a frame of RAM on every machine
 SPECIAL = 1 << 9
 
 
 class Laid:
-    """Pages of our own as page tables, and where the kernel sees them.
+    """Pages of ours that serve as page tables, and their addresses in the kernel.
 
     It may move them at any moment, to make room for a huge page: then a test looks again.
     """
@@ -50,7 +50,7 @@ class Laid:
         self.area.madvise(mmap.MADV_NOHUGEPAGE)
         self.words = np.frombuffer(self.area, np.uint64).reshape(count, SLOTS)
         for page in range(count):
-            self.area[page * PAGE] = 0  # the kernel gives it a frame of its own
+            self.area[page * PAGE] = 0  # makes the kernel allocate a frame for it
         task = find_task(kernel, os.getpid())
         assert task.mm is not None
         pgd = read_mm(kernel, task.mm).pgd
@@ -91,17 +91,17 @@ def test_pages_of_whole_tables_are_counted(
     tables[0] = page  # 512 pages
     tables[1, ::2] = page  # 256 pages and 256 empty slots
     tables[2, 511] = page  # the last slot alone
-    tables[3] = 0  # nothing, as memory that cannot be read
+    tables[3] = 0  # nothing, like memory that cannot be read
     tables[4], tables[4, 7] = page, page | SPECIAL
     tables[5], tables[5, 300] = page, past_ram * PAGE | DATA
     tables[6], tables[6, 0] = page, (past_ram - 1) * PAGE | DATA  # the last frame of RAM
     tables[7], tables[7, 511] = page, 0x8000_0000_03B3_4000 & ~1  # a swap entry
-    tables[8] = (1 << 64) - 1  # freed and filled with something else
+    tables[8] = (1 << 64) - 1  # freed and reused for something else
     assert counter.count(laid.addresses).tolist() == [512, 256, 1, -1, -1, -1, 512, -1, -1]
 
 
 @looking_again
-def test_more_tables_than_one_run_takes(
+def test_more_tables_than_fit_in_one_run(
     kernel: Kernel, direct_map: DirectMap, counter: TableCounter
 ) -> None:
     laid = Laid(kernel, direct_map, 2)
@@ -111,8 +111,8 @@ def test_more_tables_than_one_run_takes(
     assert counter.count(many[:0]).tolist() == []
 
 
-def test_no_memory_at_all_is_no_table(counter: TableCounter) -> None:
-    # a user address, and a kernel address that nothing is mapped at: a load gives 0
+def test_unmapped_memory_is_not_a_table(counter: TableCounter) -> None:
+    # a user address, and a kernel address where nothing is mapped: loads return 0
     nowhere = np.array([0x1000, 0xFFFF_8000_0000_0000 - PAGE], np.uint64)
     assert counter.count(nowhere).tolist() == [-1, -1]
 
@@ -123,10 +123,10 @@ def own_frames(laid: Laid, direct_map: DirectMap) -> U64:
 
 
 @looking_again
-def test_a_word_of_a_frame_says_what_its_struct_page_says(
+def test_a_frames_word_says_what_its_struct_page_says(
     kernel: Kernel, direct_map: DirectMap, frames: FrameMap, condenser: Condenser
 ) -> None:
-    laid = Laid(kernel, direct_map, 20)  # 20 frames, no multiple of what one step does
+    laid = Laid(kernel, direct_map, 20)  # 20 frames, not a multiple of the frames per step
     pfns = own_frames(laid, direct_map)
     words = condenser.of_frames(pfns)
     assert len(words) == 20
@@ -139,7 +139,7 @@ def test_a_word_of_a_frame_says_what_its_struct_page_says(
 
 
 @looking_again
-def test_words_of_tables_stand_where_the_entries_do(
+def test_words_of_tables_are_at_the_positions_of_the_entries(
     kernel: Kernel, direct_map: DirectMap, frames: FrameMap, condenser: Condenser
 ) -> None:
     laid = Laid(kernel, direct_map, 3)
@@ -159,11 +159,11 @@ def test_words_of_tables_stand_where_the_entries_do(
     assert told & KEPT  # anonymous, and more
 
 
-def test_what_no_word_tells_is_read_as_before(
+def test_frames_without_a_word_are_read_as_before(
     kernel: Kernel, direct_map: DirectMap, mem_map: MemMap, arch: Arch
 ) -> None:
-    # Frames from all over RAM, large folios and such as were never initialised among them: the
-    # reader that condenses and the one that does not must agree where nothing moves.
+    # Frames from all over RAM, including large folios and frames that were never initialised: the
+    # reader that condenses and the one that does not must agree wherever nothing moves.
     zero = find_zero_frames(kernel, direct_map)
     frames = open_frame_map(kernel, mem_map, zero)
     quick = StructPages(frames, Shortcuts(kernel.btf, arch, frames.layout, mem_map))

@@ -59,7 +59,7 @@ def maps(pid: int) -> list[Row]:
     return [
         (vma.start, vma.end, vma.perms, vma.offset, vma.device, vma.inode)
         for vma in kernel_says.read_maps(pid)
-        if vma.name != "[vsyscall]"  # the gate VMA is in no tree
+        if vma.name != "[vsyscall]"  # the gate VMA is not in the tree
     ]
 
 
@@ -75,8 +75,8 @@ def test_the_vma_list_is_that_of_maps(kernel: Kernel, prepare: object, name: str
 
 @looking_again
 def test_every_process_of_this_machine(kernel: Kernel) -> None:
-    # Others may map and exit between the reads: a process counts where maps before and after
-    # agree; of those every one must match. One that mapped and unmapped in between is no match.
+    # Others may map and exit between the reads: a process counts if maps before and after agree,
+    # and then it must match. One that mapped and unmapped in between does not.
     compared = 0
     for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
         try:
@@ -85,7 +85,7 @@ def test_every_process_of_this_machine(kernel: Kernel) -> None:
             vmas = as_maps(kernel, read_vmas(kernel, task.mm)) if task.mm else []
             after = maps(pid)
         except (OSError, ProcessGone, SourceUnavailable):
-            continue  # gone, or its VMAs would not hold still
+            continue  # gone, or its VMAs kept changing
         if before == after:
             assert vmas == before, pid
             compared += 1
@@ -93,7 +93,7 @@ def test_every_process_of_this_machine(kernel: Kernel) -> None:
 
 
 def test_vm_flags_are_those_of_smaps(kernel: Kernel) -> None:
-    # Bit and letters as in show_smap_vma_flags(), fs/proc/task_mmu.c.
+    # Bits and letters as in show_smap_vma_flags(), fs/proc/task_mmu.c.
     codes = {"rd": 0, "wr": 1, "ex": 2, "sh": 3, "mr": 4, "mw": 5, "me": 6, "ms": 7, "gd": 8}
     codes |= {"lo": 13, "nr": 21}
     with start("locked", stopped=True) as running:
@@ -198,7 +198,7 @@ with open_bpf() as kernel:
 """
 
 
-def test_pids_mean_what_they_mean_to_the_caller() -> None:
+def test_pids_are_those_of_the_callers_namespace() -> None:
     # In a PID namespace of its own the child is 1, and 1 must be itself, not the machine's init.
     command = ["unshare", "--pid", "--fork", sys.executable, "-c", INSIDE]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -208,7 +208,7 @@ def test_pids_mean_what_they_mean_to_the_caller() -> None:
     assert name in (comm, Path(sys.executable).name[:15])
 
 
-def test_vmas_that_change_all_the_time_are_read_consistently(kernel: Kernel) -> None:
+def test_vmas_that_keep_changing_are_read_consistently(kernel: Kernel) -> None:
     with start("churn") as running:
         mm = find_task(kernel, running.pid).mm
         assert mm is not None
@@ -231,10 +231,10 @@ def test_vmas_one_by_one_are_those_of_one_moment(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(4, 0, 10), (3, 0, 20000)])
-def test_vmas_that_change_all_the_time_are_read_one_by_one(
+def test_vmas_that_keep_changing_are_read_one_by_one(
     kernel: Kernel, arguments: tuple[int, ...]
 ) -> None:
-    # Those that stay are all told, whatever goes on beside them.
+    # All those that stay are reported, whatever happens next to them.
     with start("storm", *arguments) as running:
         mm = find_task(kernel, running.pid).mm
         assert mm is not None
@@ -249,7 +249,7 @@ def test_vmas_that_change_all_the_time_are_read_one_by_one(
 
 
 def test_our_own_task_is_found_without_being_told(kernel: Kernel) -> None:
-    # A core file does not say who asks: from init_task, by the reader that does know.
+    # A core file does not say which task reads it: start from init_task, with a reader that knows.
     symbols = Path("/proc/kallsyms").read_text().splitlines()
     if any(line.endswith(" init_task") for line in symbols):
         assert open_kcore(kernel.memory).current == kernel.current

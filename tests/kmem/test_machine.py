@@ -1,4 +1,4 @@
-"""The machine, opened once: what may change while it stays open."""
+"""The machine, opened once: what may change while it is open."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOTHING: Any = None
         (Memory(2 * GIB, devices=True), 2 * GIB // PAGE - 1, (1 << 40 - 12) - 2),  # a driver came
     ],
 )
-def test_the_bounds_of_memory_are_those_of_now(
+def test_the_bounds_of_memory_are_the_current_ones(
     memory: Memory, last_ram: int, last_page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arch = ARCHES["x86_64"].on(4, Era(physical_bits=40, max_pfn=2 * GIB // PAGE - 1))

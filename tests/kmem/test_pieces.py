@@ -1,4 +1,4 @@
-"""VMAs of many moments put together: by hand."""
+"""VMAs of different moments pieced together, with hand-made input."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ VM_READ, VM_WRITE = 1, 2
 
 
 def test_a_vma_of_another_moment_is_named_after_the_one_it_was_part_of() -> None:
-    # Of the library the second half is left, the heap has grown, the memfd has gone, and where the
-    # other anonymous VMA was nothing could be read.
+    # Only the second half of the library is left, the heap has grown, the memfd has gone, and
+    # nothing could be read where the other anonymous VMA was.
     rows = [
         (15 * PAGE, 5, READ, 8 * PAGE, Backing.FILE, "/dev 8:1 inode 1"),
         (30 * PAGE, 8, READ | WRITE, 0, Backing.ANON, ""),
@@ -51,11 +51,11 @@ def test_a_vma_of_another_moment_is_named_after_the_one_it_was_part_of() -> None
     assert f"{4 * PAGE} bytes" in unflagged(told).why
 
 
-def test_nothing_is_said_where_nothing_is_missing() -> None:
+def test_nothing_is_reported_if_nothing_is_missing() -> None:
     assert unread(np.zeros((0, 2), np.uint64), USER_END) is None
 
 
-def test_what_was_never_read_is_reported_with_its_bytes() -> None:
+def test_vmas_that_were_never_read_are_reported_with_their_bytes() -> None:
     lost = np.array([[0x1000, 0x3000], [USER_END - 0x1000, 1 << 63]], np.uint64)
     said = unread(lost, USER_END)
     assert said is not None and said.partial

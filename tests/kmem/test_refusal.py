@@ -1,4 +1,4 @@
-"""Each refusal of bpf(2): the cause that is named, and the order in which causes are looked for."""
+"""Each refusal of bpf(2): the cause that is named, and the order in which causes are checked."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_cause_and_remedy(code: int, rights: Rights, cause: str, remedy: str) ->
 
 
 def test_the_most_fundamental_cause_is_named_first() -> None:
-    # Everything wrong at once; each cause put right uncovers the next.
+    # Everything is wrong at once; fixing one cause reveals the next.
     rights = Rights("x86_64", 2, "confidentiality", b"0 1000 1\n", 0)
     assert "no bpf system call" in refusal(errno.ENOSYS, rights)
     assert "seccomp" in refusal(errno.EPERM, rights)

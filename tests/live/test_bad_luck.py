@@ -1,4 +1,4 @@
-"""Wrong targets, targets that leave, odd names, full disks: one clear sentence, the right code."""
+"""Wrong targets, vanishing targets, odd names, full disks: one clear sentence, the right code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SOURCES = working_sources()
 
 @contextmanager
 def program(name: str, folder: Path, count: int = 1) -> Iterator[list[int]]:
-    """Run sleep(1) under another name, ``count`` times; gives the pids."""
+    """Run sleep(1) under another name, ``count`` times; yields the pids."""
     copy = folder / name
     shutil.copy(shutil.which("sleep") or "/bin/sleep", copy)
     running = [subprocess.Popen([copy, "3600"]) for _ in range(count)]
@@ -61,7 +61,7 @@ def wait_for(condition) -> None:  # type: ignore[no-untyped-def]
         time.sleep(0.002)
 
 
-# ---- targets that are none
+# ---- invalid targets
 
 
 @pytest.mark.parametrize("command", ["show", "maps", "pages", "explain"])
@@ -105,7 +105,7 @@ def test_a_name_of_one_is_enough(tmp_path: Path) -> None:
 def kernel_threads() -> list[int]:
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        with suppress(FileNotFoundError, ProcessLookupError):  # one that ended just now
+        with suppress(FileNotFoundError, ProcessLookupError):  # one that has just ended
             stat = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
             if int(stat[6]) & PF_KTHREAD:
                 found.append(int(pid))
@@ -130,7 +130,7 @@ def test_zombie() -> None:
     assert "is a zombie" in one_sentence(ran)
 
 
-def test_the_main_thread_has_exited_others_live() -> None:
+def test_the_main_thread_has_exited_and_others_live() -> None:
     with start("leader_dead") as running:
         ran = pagewalk("maps", running.pid, "--format", "json")
         region = running.facts["memory"]
@@ -150,7 +150,7 @@ def test_a_thread_means_its_process() -> None:
     assert ran.json["totals"]["rss"] == whole.json["totals"]["rss"]
 
 
-def test_a_stack_of_vmas_as_high_as_the_kernel_allows() -> None:
+def test_as_many_vmas_as_the_kernel_allows() -> None:
     limit = int(Path("/proc/sys/vm/max_map_count").read_text())
     count = min(60000, limit - 1000)
     with start("vmas", count, stopped=True) as running:
@@ -161,12 +161,12 @@ def test_a_stack_of_vmas_as_high_as_the_kernel_allows() -> None:
     assert ran.json["totals"]["rss"] == status["VmRSS"] << 10
 
 
-# ---- targets that leave in mid-walk
+# ---- targets that vanish in mid-walk
 
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("how", ["exit", "exec"])
-def test_a_target_that_leaves_in_mid_walk_is_gone(how: str, source: str) -> None:
+def test_a_target_that_vanishes_in_mid_walk_is_gone(how: str, source: str) -> None:
     with start("runs", RUNS) as running:
         walked = library.walk(running.pid, source=source)
         assert len(next(walked.batches)) > 0
@@ -180,7 +180,7 @@ def test_a_target_that_leaves_in_mid_walk_is_gone(how: str, source: str) -> None
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("how", ["exit", "exec"])
-def test_the_command_says_so_after_what_it_has_written(how: str, source: str) -> None:
+def test_the_command_says_so_after_its_output_so_far(how: str, source: str) -> None:
     with start("runs", RUNS) as running:
         process = begin("pages", running.pid, "--source", source)
         assert process.stdout is not None
@@ -192,7 +192,7 @@ def test_the_command_says_so_after_what_it_has_written(how: str, source: str) ->
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_pid_that_is_used_again_is_never_walked(source: str) -> None:
+def test_a_reused_pid_is_never_walked(source: str) -> None:
     with start("plain") as running:
         held = library.open_process(running.pid, source)
         try:
@@ -207,7 +207,7 @@ def test_a_pid_that_is_used_again_is_never_walked(source: str) -> None:
                 with pytest.raises(ProcessGone):
                     send(held.target, signal.SIGSTOP)
                 assert kernel_says.read_status(stranger)["State"][0] != "T"
-                # A walk by the number, from now on, is one of the stranger.
+                # From now on, walking by number walks the new process.
                 assert library.walk(stranger, source=source).name == "sleep"
             finally:
                 os.kill(stranger, signal.SIGKILL)
@@ -223,7 +223,7 @@ ODD = ["two  words", "new\nline", "gone (deleted)", "\x1b[31mred\x07", "back\\01
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_names_are_found_and_cannot_steer_the_terminal(name: str, tmp_path: Path) -> None:
+def test_odd_names_are_found_and_cannot_drive_the_terminal(name: str, tmp_path: Path) -> None:
     name = own(name)
     with program(name, tmp_path) as (pid,):
         comm = name.encode()[:15].decode(errors="ignore")
@@ -237,14 +237,14 @@ def test_odd_names_are_found_and_cannot_steer_the_terminal(name: str, tmp_path: 
         assert all(c.isprintable() or c == "\n" for c in screen.out)
 
 
-def test_errors_cannot_steer_the_terminal(tmp_path: Path) -> None:
+def test_errors_cannot_drive_the_terminal(tmp_path: Path) -> None:
     with program("\x1b[31mred", tmp_path, 2):
         ran = pagewalk("show", "\x1b[31mred")
     assert ran.code == 2
     assert "\\x1b[31mred" in ran.err and "\x1b" not in ran.err
 
 
-def test_vmas_with_odd_names_are_the_files_they_are() -> None:
+def test_vmas_with_odd_names_are_the_right_files() -> None:
     with start("names", stopped=True) as running:
         ran = pagewalk("maps", running.pid, "--format", "json")
         by_start = {vma.start: vma for vma in kernel_says.read_maps(running.pid)}
@@ -258,7 +258,7 @@ def test_vmas_with_odd_names_are_the_files_they_are() -> None:
 # ---- output
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+def test_a_reader_that_stops_reading_is_not_an_error() -> None:
     with start("runs", RUNS) as running:
         pipeline = ["bash", "-c", 'set -o pipefail; "$@" | head -1', "bash"]
         ran = run(*pipeline, *PAGEWALK, "pages", running.pid, "--format", "log")
@@ -268,7 +268,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 
 @pytest.mark.parametrize("redirect", [">&-", "> /dev/full"])
 @pytest.mark.parametrize("command", ["show", "maps", "pages", "doctor"])
-def test_nowhere_to_write_to(command: str, redirect: str) -> None:
+def test_output_that_cannot_be_written(command: str, redirect: str) -> None:
     with start("plain") as running:
         target = [] if command == "doctor" else [running.pid]
         ran = run("sh", "-c", f'exec "$@" {redirect}', "sh", *PAGEWALK, command, *target)
@@ -309,7 +309,7 @@ def test_a_signal_leaves_the_old_file_and_nothing_else(
     old = tmp_path / "pages.txt"
     old.write_text("what was there")
     with start("reservation", 1) as running:
-        # A line for each page of a TiB: it is far from its end when the signal comes.
+        # A line for each page of a TiB: it is far from done when the signal comes.
         process = begin("pages", running.pid, "--format", "log", "--output", old)
         wait_for(lambda: len(os.listdir(tmp_path)) == 2)
         process.send_signal(number)
@@ -319,7 +319,7 @@ def test_a_signal_leaves_the_old_file_and_nothing_else(
     assert old.read_text() == "what was there"
 
 
-def test_a_file_that_holds_frames_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_file_with_frames_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     out = tmp_path / "pages.json"
     out.write_text("old, and open to all")
     out.chmod(0o644)
@@ -330,7 +330,7 @@ def test_a_file_that_holds_frames_is_for_its_owner_alone(tmp_path: Path) -> None
     assert out.read_text().startswith('{"addr":"0x')
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     with start("plain") as running:
         ran = pagewalk("show", running.pid, "--output", tmp_path / "no" / "where")
     assert ran.code == 1
@@ -377,7 +377,7 @@ def test_absurd_ranges(span: str, says: str) -> None:
     assert says in one_sentence(ran)
 
 
-def test_a_range_is_grown_to_whole_pages() -> None:
+def test_a_range_is_extended_to_whole_pages() -> None:
     with start("plain", stopped=True) as running:
         first = running.facts["plain"]["start"]
         span = f"{first + PAGE - 1:#x}-{first + PAGE + 1:#x}"
@@ -387,17 +387,17 @@ def test_a_range_is_grown_to_whole_pages() -> None:
     assert [int(row.split(",")[0], 16) for row in rows] == [first, first + PAGE]
 
 
-def test_the_whole_of_the_address_space() -> None:
+def test_the_whole_address_space() -> None:
     with start("plain", stopped=True) as running:
         ran = pagewalk("pages", running.pid, "--range", "0-10000000000000000", "--format", "csv")
         whole = pagewalk("pages", running.pid, "--format", "csv")
     assert ran.code == whole.code == 0
-    # Address, size and state: other columns have bits that the kernel changes by itself.
+    # Address, size and state: other columns have bits that the kernel changes on its own.
     rows = [[line.split(",")[:3] for line in text.splitlines()] for text in (ran.out, whole.out)]
     assert rows[0] == rows[1]
 
 
-def test_the_gate_can_be_asked_for() -> None:
+def test_the_gate_can_be_selected() -> None:
     gates = [vma for vma in kernel_says.read_maps(os.getpid()) if vma.name == "[vsyscall]"]
     if not gates:
         pytest.skip("no vsyscall gate on this kernel")

@@ -1,4 +1,4 @@
-"""pagewalk check: no difference where there is none, and each one where there is."""
+"""pagewalk check reports every difference, and none where there is none."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def compare(first: int, by: str, second: int, and_by: str) -> Report:
 
 
 def test_parent_and_child_differ_in_the_pages_that_were_copied() -> None:
-    # The same addresses in two processes: what differs is what was copied after the fork.
+    # The same addresses in two processes: the pages that differ are those copied after the fork.
     with start("fork_cow", stopped=True) as running:
         parent, child = running.facts["parent"], running.facts["child3"]
         assert (parent["start"], parent["end"]) == (child["start"], child["end"])
@@ -70,7 +70,7 @@ def test_the_command_says_so_and_exits_0() -> None:
 
 @contextmanager
 def forking_shells(count: int) -> Iterator[None]:
-    """Run shells that start a program after the other: all map and unmap the same libraries."""
+    """Run shells that start one program after another: all map and unmap the same libraries."""
     loop = "while :; do /bin/true; done"
     shells = [
         subprocess.Popen(["/bin/sh", "-c", loop], start_new_session=True) for _ in range(count)
@@ -84,18 +84,18 @@ def forking_shells(count: int) -> Iterator[None]:
 
 
 @pytest.mark.skipif(not OTHERS, reason="there is only one source here")
-def test_what_other_processes_map_is_not_a_difference() -> None:
+def test_mappings_by_other_processes_are_not_differences() -> None:
     told = 0
     with start("python", stopped=True) as running, forking_shells(2):
         for _ in range(20):
             report = compare(running.pid, OTHERS[0], running.pid, "procfs")
             assert report.differences == [], report.differences[:5]
-            # the process is stopped, and its own pages stay where they are
+            # the process is stopped, and its own pages do not move
             assert report.moved == report.moved_by_others
             assert report.unsteady == report.unsteady_by_others
             told += report.moved + report.unsteady
-    # Two shells change libc's mapcounts some hundred times a second: twenty runs that see none
-    # of it would not have read mapcounts at all.
+    # Two shells change libc's mapcounts some hundred times a second: if none of twenty runs saw
+    # that, they would not have read mapcounts at all.
     assert told > 0
 
 

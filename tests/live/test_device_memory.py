@@ -1,7 +1,7 @@
-"""Memory that is a device: a persistent-memory disk, and its files mapped without the page cache.
+"""Device memory: a persistent-memory disk, and its files mapped without the page cache.
 
-Only in a guest that vmtest boots with such memory ("6.1-pmem", "6.12-pmem"): it is made there of
-RAM, by the kernel's memmap=SIZE!START, and lies beyond the rest of it.
+Only in a guest that vmtest boots with such memory ("6.1-pmem", "6.12-pmem"): there it is a part of
+RAM, reserved by the kernel's memmap=SIZE!START, above the rest of RAM.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ pytestmark = [
     ),
 ]
 
-# 4 MiB of a file at an address where huge entries can map it, and the same shifted by a page,
-# where they cannot; one page is written through a private mapping, and is anonymous from then on.
+# Maps 4 MiB of a file at an address where huge entries can map it, and the same shifted by a page,
+# where they cannot; writes one page through a private mapping, which makes it anonymous.
 MAP = f"""
 import ctypes, mmap, os, signal, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -114,7 +114,7 @@ def test_auto_is_the_best_source(mapper: int) -> None:
 @pytest.mark.parametrize("source", working_sources())
 def test_it_equals_smaps(mapper: int, source: str) -> None:
     compared = compare(mapper, source)
-    # Up to 6.5 smaps counts a page of each huge entry, of which there are two.
+    # Up to 6.5 smaps counts one page of each huge entry, of which there are two.
     wrong = {(row.field, row.theirs - (row.ours or 0)) for row in compared.wrong}
     assert wrong <= ({(name, 8) for name in ONE_A_HUGE_ENTRY} if release() < (6, 6) else set())
     assert not compared.table.totals["doubt"]

@@ -1,7 +1,7 @@
-"""Open with rights, drop them, then walk, from a checkout that is nobody's but its owner's.
+"""Open with rights, drop them, then walk, from a checkout that only its owner can read.
 
-The other tests of this (test_rights.py) have every module imported before. Here nothing may be left
-to import, since nothing can be read any more.
+The other such tests (test_rights.py) import every module before. Here nothing may be left to
+import, because nothing can be read any more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.targets import start
 
 pytestmark = pytest.mark.live
 
-# What docs/permissions.md shows; {swap} and the like are read from software entries.
+# The program in docs/permissions.md; {swap} and the like are read from software entries.
 PROGRAM = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
@@ -52,7 +52,7 @@ pagewalk.close(source)
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """Return the folder that holds a copy of the package, in a home of mode 0700."""
+    """Return a folder with a copy of the package, in a home directory of mode 0700."""
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     shutil.copytree(Path(pagewalk.__file__).parent, home / "src" / "pagewalk")

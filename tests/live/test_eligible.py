@@ -1,4 +1,4 @@
-"""THPeligible, worked out, is that of smaps under every setting of this machine."""
+"""Our THPeligible is that of smaps under every setting of this machine."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ pytestmark = [
 ]
 THP = MM / "transparent_hugepage"
 
-# Anonymous, shared anonymous and memfd memory of several sizes, at the start of a huge page and a
-# page behind it, without advice, advised and advised against; a file as well.
+# Maps anonymous, shared anonymous and memfd memory of several sizes, at the start of a huge page
+# and one page after it, without advice, advised and advised against; and a file.
 MAP = """
 import ctypes, mmap, os, signal, sys, tempfile
 libc = ctypes.CDLL(None, use_errno=True)
@@ -124,7 +124,7 @@ def test_thp_eligible_is_that_of_smaps(mapper: int, settings: dict[Path, str]) -
             pagewalk.close(source)
             ours = {int(start): found.eligible(row) for row, start in enumerate(vmas.start)}
             assert ours.keys() == said.keys()
-            # Whether an object is as large as its pages is not looked at.
+            # Whether an object is large enough for its pages is not checked.
             open_ones = {start for start, value in ours.items() if value is None}
             assert not open_ones or "within_size" in settings.values()
             wrong = {hex(a): (ours[a], said[a]) for a in said if ours[a] not in (None, said[a])}

@@ -1,7 +1,7 @@
-"""A target that ends while it is looked at is gone, exit code 5, whatever file told so first.
+"""A target that ends while being read is gone, exit code 5, whichever file shows it first.
 
-Between the moment that its memory is let go and the one that it is a zombie, which may take long, a
-process is neither there nor gone: /proc/PID/stat says R, the other files are empty or refuse.
+From the moment that its memory is released until it is a zombie, which may take long, a process is
+neither alive nor gone: /proc/PID/stat says R, the other files are empty or refuse.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ pytestmark = pytest.mark.live
 
 SOURCES = working_sources()
 PATIENCE = 120.0
-# How often a process may be missed while it ends.
+# How many attempts may fail to catch a process as it ends.
 TRIES = 50
 GONE, ZOMBIE = 5, "is a zombie"
 PF_EXITING = 0x00000004  # include/linux/sched.h
 
-# So much memory takes tens of milliseconds to be given back.
+# This much memory takes tens of milliseconds to free.
 MIB = 192
 HOLDER = """
 import mmap, sys
@@ -46,7 +46,7 @@ print("ready", flush=True)
 sys.stdin.read()
 """
 
-# Every file that a source or a command opens of a process, as proc/refusals.py lists them.
+# Every file of a process that a source or a command opens, as proc/refusals.py lists them.
 FILES = ("stat", "status", "statm", "maps", "smaps", "smaps_rollup", "pagemap", "mountinfo")
 
 
@@ -72,7 +72,7 @@ def phase(target: Target) -> str:
 
 
 def ask_all(target: Target) -> dict[str, str]:
-    """Return for each file whether it gave text, nothing, or that the process is gone."""
+    """Return for each file whether it returned text, nothing, or that the process is gone."""
     said = {}
     for name in FILES:
         try:
@@ -82,7 +82,7 @@ def ask_all(target: Target) -> dict[str, str]:
     return said
 
 
-def test_every_file_of_a_process_that_ends_says_so_or_nothing() -> None:
+def test_every_file_of_an_ending_process_says_so_or_is_empty() -> None:
     seen: dict[str, set[str]] = {"ending": set(), "zombie": set(), "reaped": set()}
     for _ in range(TRIES):
         with holder() as process:
@@ -108,7 +108,7 @@ def test_every_file_of_a_process_that_ends_says_so_or_nothing() -> None:
     assert "mountinfo gone" in seen["zombie"]
 
 
-def test_the_files_that_are_asked_here_are_those_that_are_read() -> None:
+def test_the_files_in_this_test_are_those_that_pagewalk_reads() -> None:
     found = set()
     for path in Path(library.__file__).parent.rglob("*.py"):
         text = path.read_text()
@@ -118,7 +118,7 @@ def test_the_files_that_are_asked_here_are_those_that_are_read() -> None:
     assert found and found <= set(FILES)
 
 
-def test_a_process_that_is_ending_cannot_be_opened_and_is_gone() -> None:
+def test_an_ending_process_cannot_be_opened_and_is_gone() -> None:
     for _ in range(TRIES):
         with holder() as process:
             target = open_target(process.pid)
@@ -151,14 +151,14 @@ def words_for(command: tuple[str, ...], pid: int, source: str) -> list[str]:
 
 
 def timed(command: tuple[str, ...], source: str) -> tuple[Ran, float]:
-    """Run a command on a process that nobody kills; return how it ended and how long it took."""
+    """Run a command on a process that is not killed; return how it ended and how long it took."""
     with holder() as process:
         began = time.monotonic()
         return pagewalk_here(*words_for(command, process.pid, source)), time.monotonic() - began
 
 
 def killed_before(seconds: float, command: tuple[str, ...], source: str) -> Ran:
-    """Run a command on a process that was killed so long ago, and that nobody has waited for."""
+    """Run a command on a process that was killed ``seconds`` ago and has not been reaped."""
     with holder() as process:
         process.kill()
         time.sleep(seconds)
@@ -166,7 +166,7 @@ def killed_before(seconds: float, command: tuple[str, ...], source: str) -> Ran:
 
 
 def killed_after(seconds: float, command: tuple[str, ...], source: str) -> Ran:
-    """Run a command on a process that is killed and reaped so long after the command began."""
+    """Run a command on a process that is killed and reaped ``seconds`` after the command began."""
     with holder() as process:
 
         def kill() -> None:
@@ -203,7 +203,7 @@ def test_a_command_on_a_process_that_is_killed(command: tuple[str, ...], source:
 
 
 def check_end(ran: Ran, whole: int) -> None:
-    # A zombie is told as one; what was killed after all was read was there.
+    # A zombie is reported as one; a process killed after all reads was still there.
     if ran.code == GONE:
         assert re.search(r"^pagewalk: process \d+ (ended|is ending)", ran.err, re.M), ran.err
     else:
@@ -212,7 +212,7 @@ def check_end(ran: Ran, whole: int) -> None:
 
 # ---- --freeze
 
-# posix_spawn() waits in the kernel until its child execs, which here waits for the FIFO before.
+# posix_spawn() waits in the kernel until its child execs; here the child first waits for a FIFO.
 SPAWNER = """
 import os, sys
 print("ready", flush=True)
@@ -238,7 +238,7 @@ def test_a_thread_that_does_not_stop_is_named(tmp_path: Path) -> None:
             with open(os.open(fifo, os.O_RDWR), "wb"):
                 process.wait(PATIENCE)
     assert ran.code == 1
-    # One sentence: it was not stopped, so nothing is said of for how long it was.
+    # One sentence: it was not stopped, so there is no note on how long it was stopped.
     assert re.fullmatch(
         rf"process {process.pid} did not stop within 5 s and has been resumed: its thread"
         rf" {process.pid}"
@@ -248,8 +248,8 @@ def test_a_thread_that_does_not_stop_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_a_process_that_ends_while_it_is_being_stopped_is_gone() -> None:
-    # Its threads do not stop any more: they run until they are gone.
+def test_a_process_that_ends_while_being_stopped_is_gone() -> None:
+    # Its threads no longer stop: they run until they are gone.
     with holder() as process:
         target = open_target(process.pid)
         process.kill()

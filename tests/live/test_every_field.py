@@ -1,4 +1,4 @@
-"""maps --all: every field of smaps, made from page tables and struct pages, with tolerance 0."""
+"""maps --all: every field of smaps, from page tables and struct pages, with tolerance 0."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tests.targets import TARGETS, start
 pytestmark = pytest.mark.live
 
 WORKING = [name for name in working_sources() if name != "procfs"]
-# smaps adds a whole large swap entry for each page of it (see test_exact.py).
+# smaps adds a whole large swap entry for each of its pages (see test_exact.py).
 OVERCOUNTED = {"swap_huge": "Swap"}
-# How many fields each test of this run compared.
+# How many fields each test in this run compared.
 COMPARED: list[int] = []
 
 
 @dataclass(frozen=True)
 class Field:
-    """One field of one VMA: smaps' value before and after the walk, and ours (KiB or codes)."""
+    """One field of one VMA: in smaps before and after the walk, and ours (KiB or codes)."""
 
     name: str
     before: object
@@ -53,10 +53,10 @@ def fields(table: Table, before: VmaSays, after: VmaSays, row: int) -> list[Fiel
 
 
 def wrong_fields(pid: int, source: str) -> tuple[int, list[tuple[str, object]]]:
-    """Compare every field until each held still; return how many, and (name, how) if it differs."""
+    """Compare every field until each held still; return how many, and each difference."""
     said = living_thread(pid)
     total = 0
-    # Nobody but its own family, stopped as well, has entries for its swap slots.
+    # Only its own family, which is stopped too, has entries for its swap slots.
     users = count_swap_users(source)
 
     def look() -> Seen[tuple[int, str]]:
@@ -94,10 +94,10 @@ def test_equals_smaps_in_every_field(name: str, source: str) -> None:
             assert [how for field, how in wrong if field != skipped] == []
 
 
-def test_smaps_has_no_field_that_is_not_known() -> None:
+def test_smaps_has_no_unknown_field() -> None:
     names = {name for vma in read_smaps(os.getpid()) for name in vma.fields}
     assert names <= {*SMAPS_FIELDS, *OTHER_FIELDS}
-    # Of ours a kernel or a CPU may lack these, and no others.
+    # These of our fields may be missing on a kernel or a CPU, and no others.
     assert {*SMAPS_FIELDS, *OTHER_FIELDS} - names <= {"KSM", "ProtectionKey"}
 
 
@@ -105,7 +105,7 @@ def test_at_least_100_000_fields_were_compared() -> None:
     assert sum(COMPARED) >= 100_000
 
 
-def test_procfs_withholds_what_only_page_tables_tell() -> None:
+def test_procfs_withholds_fields_that_need_page_tables() -> None:
     with start("plain", stopped=True) as running:
         table = by_field(pagewalk.walk(running.pid, source="procfs"), None)
     for name in ("pss_dirty", "private_dirty", "shared_clean", "referenced", "lazyfree"):

@@ -19,11 +19,11 @@ from tests.targets import TARGETS, start
 
 pytestmark = pytest.mark.live
 
-# In a private writable map of shmem 6.18 adds a whole large swap entry for each page of it:
-# smaps says 2 GiB of swap for 4 MiB (KERNEL: smaps_pte_hole_lookup). Ours is cachestat's.
+# In a private writable mapping of shmem 6.18 adds a whole large swap entry for each of its pages:
+# smaps says 2 GiB of swap for 4 MiB (smaps_pte_hole_lookup). Ours comes from cachestat.
 OVERCOUNTED = {"swap_huge": "Swap"}
 WORKING = working_sources()
-# The short round in other kernels: each rule that differs between them once.
+# The short round in other kernels has each rule that differs between them once.
 SHORT = {
     (name, source)
     for name in ("zero_reads", "fork_three", "thp_part", "hugetlb_fork", "swap_private", "sleep")
@@ -53,7 +53,7 @@ def test_equals_smaps_vma_by_vma(name: str, source: str) -> None:
 
 
 @pytest.mark.parametrize("source", WORKING)
-def test_huge_leaves_are_withheld_only_where_the_kernel_does_not_tell(source: str) -> None:
+def test_huge_leaves_are_withheld_only_where_the_kernel_does_not_show_them(source: str) -> None:
     # PAGEMAP_SCAN came in 6.7.
     untold = source == "procfs" and release() < (6, 7)
     with start("plain", stopped=True) as running:
@@ -68,7 +68,7 @@ def test_a_page_table_reader_works_here() -> None:
 
 
 def wrong_but(wrong: list[Wrong], overcounted: str | None) -> list[Wrong]:
-    """Leave out a field in which the kernel is known to say too much, if it does say more."""
+    """Leave out a field that the kernel is known to overcount, if it does overcount it."""
     return [
         row for row in wrong
         if overcounted is None
@@ -91,7 +91,7 @@ def check_closes(table: pagewalk.Table) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "zero_reads", "guard", "uffd_wp", "swap_private", "ksm"])
-def test_regions_hold_what_the_target_says(name: str) -> None:
+def test_regions_contain_what_the_target_says(name: str) -> None:
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
         table = pagewalk.by_vma(pagewalk.walk(running.pid))
         for region, facts in running.facts.items():
@@ -112,7 +112,7 @@ def test_every_process_of_this_machine() -> None:
             refused += 1
             continue
         except PagewalkError:
-            continue  # a kernel thread, or gone: a sentence, not a traceback
+            continue  # a kernel thread, or gone: an error of ours, not a traceback
         walked += 1
         check_closes(table)
         assert table.totals["pss"] is not None and table.totals["rss"] is not None
@@ -145,7 +145,7 @@ def test_page_by_page_adds_up_to_the_table(source: str) -> None:
 @pytest.mark.parametrize("source", WORKING)
 @pytest.mark.parametrize("name", ["zero_reads", "huge_zero", "thp_part", "hugetlb_fork",
                                   "perf_ring", "swap_private", "guard", "runs", "packet_ring"])
-def test_counting_without_frames_gives_the_same_numbers(name: str, source: str) -> None:
+def test_counting_without_frames_returns_the_same_numbers(name: str, source: str) -> None:
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
         full = pagewalk.by_vma(pagewalk.walk(running.pid, source=source)).columns
         fast = pagewalk.by_vma(pagewalk.walk(running.pid, source=source, frames=False)).columns
@@ -154,7 +154,7 @@ def test_counting_without_frames_gives_the_same_numbers(name: str, source: str) 
     assert fast["pss"] is None and fast["anon"] is None
 
 
-def test_a_sparse_reservation_is_walked_whole() -> None:
+def test_a_sparse_reservation_is_walked_completely() -> None:
     with start("reservation", stopped=True) as running:
         region = next(iter(running.facts.values()))
         walked = pagewalk.walk(running.pid)

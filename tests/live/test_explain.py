@@ -1,4 +1,4 @@
-"""The ledger closes on every stopped target, and each cause is the size the target made it."""
+"""The ledger closes on every stopped target, and each cause has the size that the target made."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SHORT = ("zero_reads",)
 PARAMETERS = [
     pytest.param(name, marks=[pytest.mark.vmshort] if name in SHORT else []) for name in TARGETS
 ]
-# What may stand on a stopped process's ledger without being exact: other processes map the same
-# pages, and counters that the kernel itself reads approximately.
+# What may be in a stopped process's ledger without being exact: other processes map the same pages,
+# and the kernel itself reads some counters approximately.
 BOUNDED = {
     "foreign_mapcount_change", "rollup_mapcount_change", "hugetlb_pmd_shared", "stat_batching",
     "device_page",
@@ -40,7 +40,7 @@ def explain(pid: int, source: str = "procfs") -> Ran:
 
 def check_adds_up(ledger: list[dict[str, Any]]) -> None:
     for line in ledger:
-        if line["ours"] is None:  # told by page tables alone
+        if line["ours"] is None:  # known from page tables only
             assert line["against"] == "smaps LazyFree"
             assert (line["causes"], line["unexplained"]) == ([], None)
             continue
@@ -52,7 +52,7 @@ def check_adds_up(ledger: list[dict[str, Any]]) -> None:
 
 
 def lines(ran: Ran) -> dict[str, dict[str, Any]]:
-    """Return the lines of a ledger that closes, by what they are against."""
+    """Return the lines of a ledger that closes, by what they are compared with."""
     assert ran.code == 0, ran.err
     ledger = ran.json["ledger"]
     check_adds_up(ledger)
@@ -61,7 +61,7 @@ def lines(ran: Ran) -> dict[str, dict[str, Any]]:
 
 
 def beyond_rss(ran: Ran) -> dict[str, int]:
-    """Return what present has and rss has not, where both are compared with their own numbers."""
+    """Return what is in present and not in rss, where each is compared with its own number."""
     against = lines(ran)
     for name in ("status VmRSS", "statm resident (top RES)", "smaps Rss", "smaps_rollup Rss"):
         assert against[name]["ours_is"] == "rss"
@@ -75,7 +75,7 @@ def causes(line: dict[str, Any]) -> dict[str, int]:
 
 def counted(running: Running, state: str) -> int:
     """Return the bytes in a state over the whole process, counted from pagemap and kpageflags."""
-    # The gate VMA lies above the addresses that pagemap knows.
+    # The gate VMA is above the addresses that pagemap covers.
     vmas = [vma for vma in kernel_says.read_maps(running.pid) if vma.start < 1 << 63]
     states = [kernel_says.count_states(running.pid, vma.start, vma.end) for vma in vmas]
     return sum(found.get(state, 0) for found in states) * PAGE
@@ -141,7 +141,7 @@ def test_hugetlb_pmd_shared() -> None:
             assert line["ours"] == 3 * PMD
             missing[pid] = causes(line).get("hugetlb_pmd_shared", 0)
             assert missing[pid] == 3 * PMD - said
-    # Three pages in one common table: what one process is not charged for, the other is.
+    # Three pages in one shared table: what one process is not charged for, the other is.
     assert sum(missing.values()) == 3 * PMD
 
 
@@ -157,7 +157,7 @@ def test_gate_vma() -> None:
 
 @pytest.mark.skipif("ebpf" not in working_sources(), reason="no source reads page tables here")
 def test_special_mapping() -> None:
-    # Every page of a PFN map has a special entry, in no counter of the kernel.
+    # Every page of a PFN map has a special entry, which no counter of the kernel includes.
     with start("perf_ring", stopped=True) as running:
         parts = beyond_rss(explain(running.pid, "ebpf"))
         ours = pagewalk_here("maps", running.pid, "--format", "json", "--source", "ebpf").json
@@ -170,7 +170,7 @@ def test_special_mapping() -> None:
 
 
 def test_special_mapping_is_hidden_from_procfs() -> None:
-    # pagemap shows nothing of a PFN map, so the pages are on neither side of any line.
+    # pagemap shows nothing for a PFN map, so the pages are on neither side of any line.
     with start("perf_ring", stopped=True) as running:
         ring = running.facts["ring"]
         assert not kernel_says.read_pagemap(running.pid, ring["start"], ring["end"]).any()
@@ -202,16 +202,16 @@ def test_pss_truncation() -> None:
 
 
 def check_truncation(pid: int) -> None:
-    # Others map and unmap libc's pages: what held still around the command must be what it said.
+    # Others map and unmap libc's pages: what held still during the command must be what it said.
     before = pss_of(pid)
     ledger = lines(explain(pid))
     assert before == pss_of(pid)
     ours = sum(before) >> 12
     whole_kib = sum(fixed >> 22 for fixed in before) * KIB
-    # Seven pages over three: 9557 bytes, which smaps prints as 9 kB.
+    # Seven pages divided by three: 9557 bytes, which smaps prints as 9 kB.
     assert ours > whole_kib
     assert ledger["smaps Pss"]["ours"] == ours
-    # libc may have frames that the kernel's frame database is silent of.
+    # libc may have frames that the kernel's frame database does not know.
     by_vma, at_once = (
         {cause: amount for cause, amount in causes(ledger[line]).items() if cause != "device_page"}
         for line in ("smaps Pss", "smaps_rollup Pss")
@@ -241,7 +241,7 @@ def test_smaps_large_shmem_swap_overcount() -> None:
     assert ledger["smaps Swap"]["ours"] == ours
     excess = {"smaps_large_shmem_swap_overcount": ours - said} if said != ours else {}
     assert causes(ledger["smaps Swap"]) == excess
-    # Each page adds the whole entry of 2**order pages, so one too many of (2**order - 1).
+    # Each page adds the whole entry of 2**order pages, so it overcounts by (2**order - 1).
     assert excess == {} or (said - ours) % ((512 - 1) * PAGE) == 0
 
 
@@ -271,7 +271,7 @@ def test_locked_vm_leak(source: str) -> None:
         said = kernel_says.read_status_kib(running.pid)["VmLck"] * KIB
     pages = running.facts["leak"]["pages"]
     assert not any("lo" in vma.flags for vma in smaps)
-    # A kernel that mends it counts nothing, and needs no cause.
+    # A kernel with a fix counts nothing, and needs no cause.
     assert said in (pages * PAGE, 0)
     assert (line["ours"], line["theirs"]) == (0, said)
     assert causes(line) == ({"locked_vm_leak": -said} if said else {})
@@ -279,8 +279,8 @@ def test_locked_vm_leak(source: str) -> None:
 
 @pytest.mark.parametrize("source", working_sources())
 def test_locked_has_the_same_causes_as_pss(source: str) -> None:
-    # All of it is locked, libc too, of which others map the pages, and of which the frame database
-    # may say nothing.
+    # All of it is locked, including libc, whose pages others map and the frame database may not
+    # know.
     with start("locked_all", stopped=True) as running:
         for _ in range(5):
             ledger = lines(explain(running.pid, source))
@@ -292,7 +292,7 @@ def test_locked_has_the_same_causes_as_pss(source: str) -> None:
 
 
 @pytest.mark.parametrize("source", working_sources())
-def test_a_process_that_changes_is_never_said_to_close(source: str) -> None:
+def test_the_ledger_of_a_changing_process_is_never_said_to_close(source: str) -> None:
     named = False
     with start("churn", 2) as running:
         for _ in looks():
@@ -303,7 +303,7 @@ def test_a_process_that_changes_is_never_said_to_close(source: str) -> None:
             assert ran.code == 4 if open_lines else ran.code in (0, 3)
             assert ("unexplained: " in ran.err) == bool(open_lines)
             found = itertools.chain.from_iterable(causes(line) for line in ledger)
-            # Two threads map and unmap up to 4 MiB all the time, as far as they are let run.
+            # Two threads keep mapping and unmapping up to 4 MiB, if the scheduler lets them.
             if named := bool(open_lines) or "concurrent_change" in found:
                 break
     assert named
@@ -328,7 +328,7 @@ def test_without_smaps_nothing_holds_the_lock() -> None:
 
 
 def test_pss_rule_of_this_file() -> None:
-    """The oracle above against smaps: each VMA's Pss, on a process whose pages nobody shares."""
+    """The oracle above against smaps: each VMA's Pss, on a process that shares no pages."""
     with start("plain", stopped=True) as running:
         anon = [v for v in kernel_says.read_smaps(running.pid) if not v.inode and v.start < 1 << 63]
         said = dict(zip((v.start for v in kernel_says.read_maps(running.pid)), pss_of(running.pid),

@@ -1,4 +1,4 @@
-"""A fork in mid-walk is told, and nothing else is taken for one."""
+"""A fork in mid-walk is reported, and nothing else is taken for one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pagewalk
 from pagewalk.kmem.live import read_btf
 from tests.live.bracket import working_sources
 
-# Does what it is told, a word a line, and says so.
+# Obeys commands, one word per line, and acknowledges them.
 PROGRAM = """
 import ctypes, mmap, os, subprocess, sys, threading
 

@@ -1,4 +1,4 @@
-"""--freeze stops the target for the walk, and it goes on again however pagewalk ends."""
+"""--freeze stops the target during the walk, and it is resumed however pagewalk ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.targets import Running, start
 pytestmark = pytest.mark.live
 
 PATIENCE = 120.0
-# A page a line of about 60 bytes: far more than a pipe holds, so that pagewalk waits in mid-walk.
+# A line of about 60 bytes per page: far more than fits in a pipe, so pagewalk blocks in mid-walk.
 RUNS = 20000
 STOPPED = r"process (\d+) was stopped for \d+\.\d ms"
 
@@ -43,7 +43,7 @@ def check_goes_on(running: Running) -> None:
 
 
 def frozen_walk(running: Running, *options: str) -> subprocess.Popen[bytes]:
-    """Start a walk that cannot end, since nobody reads it; return once the target is stopped."""
+    """Start a walk that cannot end, because nothing reads it; return once the target is stopped."""
     process = begin("pages", running.pid, "--freeze", *options)
     assert process.stdout is not None
     process.stdout.readline()
@@ -51,7 +51,7 @@ def frozen_walk(running: Running, *options: str) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_the_target_is_stopped_and_goes_on() -> None:
+def test_the_target_is_stopped_and_resumed() -> None:
     with start("runs", RUNS) as running:
         process = frozen_walk(running)
         ran = end(process)
@@ -84,7 +84,7 @@ def test_a_signal_to_pagewalk_resumes_the_target(
     with start("runs", RUNS) as running:
         process = frozen_walk(running)
         process.send_signal(number)
-        if number == signal.SIGKILL:  # before its pipe is read: the watching child does it
+        if number == signal.SIGKILL:  # before its pipe is read: the watching child resumes it
             check_goes_on(running)
         ran = end(process)
         check_goes_on(running)
@@ -135,7 +135,7 @@ def test_a_target_that_is_killed_while_stopped_is_gone() -> None:
     assert f"process {running.pid} " in ran.err
 
 
-def test_what_was_stopped_before_stays_stopped() -> None:
+def test_a_process_that_was_already_stopped_stays_stopped() -> None:
     with start("plain", stopped=True) as running:
         ran = pagewalk("show", running.pid, "--freeze")
         assert states(running.pid) == {"T"}
@@ -143,7 +143,7 @@ def test_what_was_stopped_before_stays_stopped() -> None:
     assert "was stopped" not in ran.err
 
 
-def test_quiet_does_not_tell() -> None:
+def test_quiet_does_not_report_the_stop() -> None:
     with start("plain") as running:
         ran = pagewalk("show", running.pid, "--freeze", "--quiet")
         check_goes_on(running)
@@ -159,8 +159,8 @@ def test_without_freeze_nothing_is_stopped() -> None:
         assert end(process).code == 0
 
 
-def test_no_child_stays_behind() -> None:
-    # The watching child holds the command's output open: had it stayed, reading would not end.
+def test_no_child_is_left_behind() -> None:
+    # The watching child has the command's output open: if it had stayed, reading would not end.
     with start("plain") as running:
         process = begin("show", running.pid, "--freeze")
         end(process)

@@ -1,7 +1,7 @@
-"""What a process holds, each frame once, and what comes back when it ends: proved by ending it.
+"""What a process holds, each frame once, and what is freed when it ends: checked by ending it.
 
-Witness of the first is pagemap, sorted; of the second the memory cgroup that the process is alone
-in: its counters of anonymous memory and shmem, before and after, tolerance 0.
+The first is compared with pagemap, sorted; the second with the memory cgroup in which the process
+is alone: its counters of anonymous memory and shmem, before and after, tolerance 0.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ pytestmark = [
 
 HOLDER = Path(__file__).with_name("holder.py")
 KPF_ZERO = kernel_says.KPF_ZERO
-# memory.stat is brought up to date every two seconds (FLUSH_TIME, mm/memcontrol.c).
+# memory.stat is updated every two seconds (FLUSH_TIME, mm/memcontrol.c).
 FLUSHED = 2.2
 LOOKS = 10
 KINDS = ("thrice", "reader", "family", "named", "gone", "unmapped", "lent", "mapped_by_child",
@@ -75,7 +75,7 @@ def test_distinct_is_the_number_of_different_frames_in_pagemap(name: str, source
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
         for pid in running.pids:
             said = living_thread(pid)
-            for _ in range(LOOKS):  # khugepaged and compaction move pages of a stopped process too
+            for _ in range(LOOKS):  # khugepaged and compaction move even a stopped process's pages
                 before = frames_of(said)
                 table = library.by_vma(library.walk(pid, source=source))
                 if before == frames_of(said) == table.totals["distinct"]:
@@ -92,7 +92,7 @@ def check_bounds(table: Table) -> None:
     assert int(table.columns["distinct"].sum()) == totals["distinct"]
 
 
-def test_every_way_of_adding_up_says_the_same() -> None:
+def test_every_way_of_summing_gives_the_same() -> None:
     with holding("thrice") as (pid, _), holding("family") as (other, _):
         for each in (pid, other):
             tables = [
@@ -142,7 +142,7 @@ def charged(group: Path) -> dict[str, int]:
 
 
 class Ended(NamedTuple):
-    """A process that was ended: what freed said, and how much less its cgroup holds."""
+    """A process that was ended: the predicted freed, and how much its cgroup shrank."""
 
     table: Table
     freed: int | None
@@ -163,7 +163,7 @@ def settled(groups: dict[str, Path]) -> dict[str, dict[str, int]]:
 
 @pytest.fixture(scope="module")
 def ended() -> Iterator[dict[str, Ended]]:
-    """Start a process of each kind in a cgroup of its own, walk each, end each, count again."""
+    """Start a process of each kind in its own cgroup, walk each, end each, count again."""
     with ExitStack() as stack:
         try:
             groups = {kind: stack.enter_context(memory_cgroup(kind)) for kind in KINDS}
@@ -188,16 +188,16 @@ def ended() -> Iterator[dict[str, Ended]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_freed_is_what_comes_back(ended: dict[str, Ended], kind: str) -> None:
+def test_freed_is_what_the_cgroup_loses(ended: dict[str, Ended], kind: str) -> None:
     found = ended[kind]
     assert found.freed == found.held
-    # And the page cache keeps what it has.
+    # And the page cache does not change.
     assert found.file == 0
     check_bounds(found.table)
 
 
-def test_what_uss_says_of_these_is_not_what_comes_back(ended: dict[str, Ended]) -> None:
-    # The two faults that distinct and freed are there for.
+def test_uss_is_not_what_is_freed(ended: dict[str, Ended]) -> None:
+    # The two flaws of USS that distinct and freed exist for.
     thrice, reader = ended["thrice"].table.totals, ended["reader"].table.totals
     assert (thrice["freed"] or 0) - (thrice["uss"] or 0) > SIZE // 2
     assert (thrice["rss"] or 0) - (thrice["distinct"] or 0) >= 2 * SIZE
@@ -219,7 +219,7 @@ AMOUNTS = {  # of the object: in RAM, mapped by the process, whether it ends wit
 
 
 @pytest.mark.parametrize("kind", AMOUNTS)
-def test_an_object_is_reported_with_what_is_mapped(ended: dict[str, Ended], kind: str) -> None:
+def test_an_object_is_reported_with_how_much_is_mapped(ended: dict[str, Ended], kind: str) -> None:
     table = ended[kind].table
     (row,) = table.holdings or []
     assert (row.resident, row.mapped, row.ends) == AMOUNTS[kind]
@@ -247,7 +247,7 @@ def test_hugetlb_pages_go_back_to_their_pool() -> None:
     assert (after - before) * HUGE == mapped + HUGE
 
 
-def test_what_is_on_swap_of_an_object_is_not_in_ram() -> None:
+def test_an_objects_swapped_pages_are_not_in_ram() -> None:
     with prepared("zram"), start("swap_shmem", stopped=True) as running:
         table = library.by_vma(library.walk(running.pid))
     fact = running.facts["shared"]
@@ -256,7 +256,7 @@ def test_what_is_on_swap_of_an_object_is_not_in_ram() -> None:
     assert row.mapped == row.resident
 
 
-# ---- what is said of it
+# ---- how it is reported
 
 
 def document(*args: object) -> dict[str, Any]:
@@ -281,7 +281,7 @@ def test_the_first_screen_names_what_is_held_but_not_mapped() -> None:
     assert found["explain"]["freed"] == found["show"]["totals"]["freed"] > SIZE
 
 
-def test_a_source_that_cannot_tell_says_so() -> None:
+def test_a_source_that_does_not_know_says_so() -> None:
     with holding("unmapped") as (pid, _):
         said = document("show", pid, "--source", "procfs")
     assert said["unmapped"]["bytes"] == SIZE
@@ -317,7 +317,7 @@ sys.stdin.read()
 """
 
 
-def test_a_process_with_too_many_files_is_looked_at_in_part(
+def test_a_process_with_too_many_files_is_searched_only_in_part(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(objects, "MOST_FILES", 2)

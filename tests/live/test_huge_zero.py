@@ -1,4 +1,4 @@
-"""The huge zero page is known to a pagewalk that may not have huge pages itself."""
+"""The huge zero page is recognised even if pagewalk itself may not have huge pages."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ PMD = 512 * PAGE
 HUGE_PAGES = 8  # 16 MiB
 SIZE = HUGE_PAGES * PMD
 WITHOUT = "import ctypes, os, sys; assert not ctypes.CDLL(None).prctl(41, 1, 0, 0, 0); "
-# PR_SET_THP_DISABLE (include/uapi/linux/prctl.h): for this process and what it becomes.
+# PR_SET_THP_DISABLE (include/uapi/linux/prctl.h), for this process and whatever it execs.
 BEFORE = (sys.executable, "-c", WITHOUT + "os.execv(sys.argv[1], sys.argv[1:])")
 
-# Its own memory is walked before any huge zero page need exist; then what it is told to.
+# Walks its own memory before any huge zero page need exist; then the process that it is told to.
 LONG_LIVED = WITHOUT + """
 import pagewalk
 pagewalk.by_vma(pagewalk.walk(os.getpid(), source=sys.argv[1]))
@@ -63,7 +63,7 @@ def test_each_command_counts_it_as_smaps_does(
     reader: Running, options: tuple[str, ...], source: str
 ) -> None:
     ran = run(*BEFORE, *PAGEWALK, *options, reader.pid, "--source", source, "--format", "json")
-    # Who uses which swap slot is asked of every process, and one may not let itself be read.
+    # The users of swap slots are counted in every process, and one of them may be unreadable.
     assert ran.code in ((0, 3) if "--all" in options else (0,)), ran.err
     totals = ran.json["totals"]
     assert totals["zero"] >= SIZE
@@ -95,7 +95,7 @@ def test_pages_calls_it_zero(reader: Running, source: str) -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_process_that_is_older_than_the_page_knows_it_too(source: str) -> None:
+def test_a_process_that_is_older_than_the_page_recognises_it_too(source: str) -> None:
     words = [sys.executable, "-c", LONG_LIVED, source]
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -136,7 +136,7 @@ def test_it_is_found_without_kpageflags_too(
     assert has(found, "zero_page").tolist() == [True, True, False, False]
 
 
-# ---- where frames are hidden, and kernels that say less
+# ---- where frames are hidden, and kernels that report less
 
 
 DROPPED = (sys.executable, "-m", "tests.live.dropped", "--without", "SYS_ADMIN")
@@ -146,7 +146,7 @@ TOLD = (pagemap.PFNZERO, pagemap.FILE) if release() >= (6, 12) else (0,)
 
 
 def truth(pid: int) -> dict[str, int]:
-    """Return the bytes that the kernel counts in Rss, and of the other present pages."""
+    """Return the bytes that the kernel counts in Rss, and those of other present pages."""
     vmas = [vma for vma in read_smaps(pid) if vma.start < 1 << 63]  # pagemap lacks the gate VMA
     rss = sum(vma.fields["Rss"] for vma in vmas) << 10
     here = sum(
@@ -157,7 +157,7 @@ def truth(pid: int) -> dict[str, int]:
 
 @pytest.mark.parametrize("options", [("show",), ("show", "--counts"), ("maps",)], ids=" ".join)
 @pytest.mark.parametrize("name", ["huge_zero", "thp_part", "thp_fork"])
-def test_it_is_told_where_frames_are_hidden(name: str, options: tuple[str, ...]) -> None:
+def test_it_is_recognised_where_frames_are_hidden(name: str, options: tuple[str, ...]) -> None:
     words = (*options, "--source", "procfs", "--format", "json")
     with prepared("thp"), start(name, stopped=True) as running:
         ran = run(*DROPPED, *words, running.pid)
@@ -166,7 +166,7 @@ def test_it_is_told_where_frames_are_hidden(name: str, options: tuple[str, ...])
     totals = ran.json["totals"]
     assert ran.code == 3, ran.err  # other things are hidden
     assert totals["file"] == root["file"]
-    if not CAN_SCAN and totals["zero"] is None:  # since VmRSS lags behind; rss is smaps_rollup's
+    if not CAN_SCAN and totals["zero"] is None:  # because VmRSS lags; rss is from smaps_rollup
         expected = {"rss": None if "--counts" in options else expected["rss"], "zero": None}
     assert {key: totals[key] for key in expected} == expected
     assert NO_HUGE_ZERO.why not in ran.err
@@ -176,13 +176,13 @@ def test_it_is_told_where_frames_are_hidden(name: str, options: tuple[str, ...])
 
 @dataclass(frozen=True)
 class Says:
-    """What tells the huge zero page: PFNZERO of a scan never, bit 61, its frame."""
+    """What identifies the huge zero page: PFNZERO of a scan, bit 61, its frame."""
 
     bit: bool
     frame: bool
 
 
-# Later stable releases say more: 6.12.117 has PFNZERO, as 6.18 does.
+# Later stable releases report more: 6.12.117 has PFNZERO, like 6.18.
 KERNELS = {
     "6.12": Says(bit=True, frame=True),
     "6.12, frames hidden": Says(bit=True, frame=False),
@@ -192,7 +192,7 @@ KERNELS = {
 
 
 def silence(monkeypatch: pytest.MonkeyPatch, says: Says, region: dict[str, int]) -> None:
-    """Take from what this kernel says of a target's huge pages what that one does not say."""
+    """Remove from what this kernel reports of a target's huge pages what that one does not."""
     scan, read_words = pagemap.scan, pagemap.read_words
 
     def scan_less(*args: Any) -> Iterator[np.ndarray]:
@@ -230,7 +230,7 @@ def walk_silenced(pid: int, says: Says, *, frames: bool) -> Table:
 @pytest.mark.parametrize("frames", [True, False], ids=["pages", "counts"])
 @pytest.mark.parametrize("says", KERNELS.values(), ids=list(KERNELS))
 @pytest.mark.parametrize(("name", "fact"), [("huge_zero", "zeroes"), ("thp_fork", "parent")])
-def test_a_kernel_that_says_less_is_asked_for_more(
+def test_it_is_found_by_other_means_on_kernels_that_report_less(
     name: str, fact: str, says: Says, frames: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with prepared("thp"), start(name, stopped=True) as running:
@@ -247,13 +247,13 @@ def test_a_kernel_that_says_less_is_asked_for_more(
         assert [table.totals[key] for key in ("anon", "file", "huge_zero")] == [None] * 3
         assert NO_HUGE_ZERO in table.outcome.withheld
     else:
-        # VmRSS may lag behind up to 6.17; it never shows what is not there.
+        # VmRSS may lag up to 6.17; it never shows what is not there.
         assert known in (expected, {"rss": None, "zero": None})
         assert NO_HUGE_ZERO in table.outcome.withheld
 
 
 @pytest.mark.parametrize("name", ["huge_zero", "thp_fork"])
-def test_without_a_scan_it_is_no_file_either(name: str) -> None:
+def test_without_a_scan_it_is_not_a_file_either(name: str) -> None:
     with prepared("thp"), start(name, stopped=True) as running:
         root = pagewalk.by_vma(pagewalk.walk(running.pid, source="procfs")).totals
         source = pagewalk.open_process(running.pid, "procfs")
@@ -263,12 +263,12 @@ def test_without_a_scan_it_is_no_file_either(name: str) -> None:
         totals = pagewalk.by_vma(pagewalk.walk(source)).totals
         pagewalk.close(source)
     assert totals["file"] == root["file"]
-    for key in ("rss", "zero", "anon"):  # withheld where VmRSS lags behind
+    for key in ("rss", "zero", "anon"):  # withheld where VmRSS lags
         assert totals[key] in (root[key], None)
 
 
 @needs_scan
-def test_whether_the_kernel_tells_it_is_asked_of_memory_of_our_own() -> None:
+def test_whether_the_kernel_reports_it_is_tested_on_our_own_memory() -> None:
     with prepared("thp"):
         told = pagemap.tells_huge_zero()
         assert told == pagemap.PFNZERO if release() >= (6, 18) else told in TOLD

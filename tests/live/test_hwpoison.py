@@ -1,4 +1,4 @@
-"""A page lost to a memory error: only in a virtual machine, for RAM is not given back."""
+"""A page lost to a memory error: only in a virtual machine, because the RAM stays lost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ os.kill(os.getpid(), signal.SIGSTOP)
 """
 
 
-# smaps' fields that the entry may be in, by our name of each.
+# The fields of smaps that the entry may be in, by our name.
 FIELDS = {
     "Rss": "rss", "Pss": "pss", "Pss_Dirty": "pss_dirty", "Shared_Clean": "shared_clean",
     "Shared_Dirty": "shared_dirty", "Private_Clean": "private_clean",
@@ -67,7 +67,7 @@ def victim(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("source", ["procfs", "ebpf"])
-def test_it_is_told_and_explained(victim: int, source: str) -> None:
+def test_it_is_reported_and_explained(victim: int, source: str) -> None:
     ran = pagewalk_here("explain", victim, "--format", "json", "--source", source)
     lines = {line["against"]: line for line in json.loads(ran.out)["ledger"]}
     # Our RSS counts it if this kernel's smaps does; the counters do not.
@@ -83,7 +83,7 @@ def test_it_is_told_and_explained(victim: int, source: str) -> None:
 
 @pytest.mark.parametrize("options", [("--all",), ("--counts",)], ids=" ".join)
 @pytest.mark.parametrize("source", ["procfs", "ebpf"])
-def test_each_field_of_its_vma_is_smaps(
+def test_each_field_of_its_vma_equals_smaps(
     victim: int, source: str, options: tuple[str, ...]
 ) -> None:
     ran = pagewalk_here("maps", victim, *options, "--format", "json", "--source", source)

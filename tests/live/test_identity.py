@@ -1,7 +1,7 @@
-"""The path in /proc, the descriptor that signals go by and the kernel's task are one process.
+"""The path in /proc, the descriptor for signals and the kernel's task are one process.
 
-In a PID namespace with its parent's /proc a number means two processes. None of them may be shown
-for the other, and none but the one that was asked for may be stopped.
+In a PID namespace with its parent's /proc a number means two processes. Neither may be shown
+instead of the other, and only the requested one may be stopped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NAME = f"inner{os.getpid()}"  # that no process of another test run has
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """Return sleep(1) under a name that nobody else has."""
+    """Return sleep(1) under a name that no other process has."""
     copy = tmp_path / NAME
     shutil.copy(shutil.which("sleep") or "/bin/sleep", copy)
     return copy
@@ -42,19 +42,19 @@ def program(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def victim() -> Iterator[int]:
-    """Return a process outside of the namespace; it must never be stopped."""
+    """Return a process outside the namespace; it must never be stopped."""
     with subprocess.Popen(["sleep", "3600"]) as process:
         try:
             asleep(process.pid, "sleep")
             yield process.pid
-            # Had it been stopped and let go again, its context switches would tell.
+            # If it had been stopped and resumed, its context switches would show it.
             assert kernel_says.read_status(process.pid)["State"][0] == "S"
         finally:
             process.kill()
 
 
 def switches(pid: int) -> str:
-    """Return how often a process has run: one that sleeps runs again when it is stopped."""
+    """Return how often a process has run: stopping a sleeping process makes it run again."""
     status = kernel_says.read_status(pid)
     return status["voluntary_ctxt_switches"] + " " + status["nonvoluntary_ctxt_switches"]
 
@@ -66,7 +66,7 @@ def free_number() -> int:
 
 
 def check_shown(found: Inside, source: str, *args: object) -> None:
-    """Check that it is the process inside which is shown, by the kernel's own number."""
+    """Check that the process inside is the one that is shown, by the kernel's own number."""
     ran = found.pagewalk("show", *args, "--source", source, "--format", "json")
     assert ran.code == 0, ran.err
     assert ran.json["process"]["pid"] == found.listed
@@ -154,7 +154,7 @@ def test_a_process_outside_the_namespace_is_shown_but_cannot_be_stopped(
 
 
 def test_the_command_itself_is_not_found_by_its_name(program: Path) -> None:
-    # Inside, its own number is another process's in /proc.
+    # Inside, its own number belongs to another process in /proc.
     with inside(0, program) as found:
         ran = found.pagewalk("show", "no such name")
         own = found.pagewalk()
@@ -166,13 +166,13 @@ OUTSIDE = 'sleep 3600 & echo $!; wait'
 
 
 def test_a_proc_that_does_not_show_us_is_refused() -> None:
-    # The other way round: the /proc of a namespace that this command is not in.
+    # The reverse case: the /proc of a namespace that this command is not in.
     words = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", OUTSIDE)
     with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             inner = int(process.stdout.readline())
-            # unshare forks the shell that has the new /proc.
+            # unshare forks the shell that sees the new /proc.
             tasks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             enter = ("nsenter", "--mount", "--target", tasks[0], f"--wdns={os.getcwd()}")
             for args in (("show", inner), ("show", "sleep"), ("maps", 1, "--freeze"), ()):

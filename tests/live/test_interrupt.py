@@ -1,4 +1,4 @@
-"""Of many Ctrl-Cs during walks none is lost: numpy drops what is raised while it asks an enum."""
+"""Of many Ctrl-Cs during walks none is lost: numpy drops exceptions raised in attribute lookups."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ COMMANDS = (
     ("maps", "--source", "procfs"), ("pages", "--source", "procfs"), ("explain",),
 )
 PATIENCE = 240.0
-# What a command needs on this machine from the moment it begins its output, at least.
+# A command takes at least this long on this machine after it has started its output.
 WALK_S = 0.2
 
 
 def ended(process: subprocess.Popen[bytes], options: int) -> int | None:
-    """Return how the process ended or stopped (CLD_...); unlike poll, leave it to be waited for."""
+    """Return how the process ended or stopped (CLD_...); unlike poll, do not reap it."""
     status = os.waitid(os.P_PID, process.pid, options | os.WNOWAIT)
     return status and status.si_code
 
 
 def interrupt(running: Running, folder: Path, turn: int) -> tuple[str, str]:
-    """Interrupt a command in mid-walk; return what became of the Ctrl-C, and of the command.
+    """Interrupt a command in mid-walk; return the outcome of the Ctrl-C, and of the command.
 
-    While FILE is written a Ctrl-C raises KeyboardInterrupt. It is sent while the command stands
-    still and FILE is not complete: so there is no race, and each must end it.
+    While FILE is written a Ctrl-C raises KeyboardInterrupt. It is sent while the command is stopped
+    and FILE is incomplete: so there is no race, and each must end it.
     """
     words, out = COMMANDS[turn % len(COMMANDS)], folder / str(turn)
     out.mkdir()

@@ -1,4 +1,4 @@
-"""MADV_FREE pages can be asked for: by VMA, by page, and with the reason where nobody tells."""
+"""MADV_FREE pages are reported by VMA and by page, or with the reason where they are unknown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.machine import prepared
 from tests.targets import TARGETS, start
 
 pytestmark = pytest.mark.live
-# Huge pages where 8 MiB hold some, all given up.
+# Huge pages if 8 MiB get any, all of them freed with MADV_FREE.
 FREE_HUGE = """
 import mmap, os, signal
 area = mmap.mmap(-1, 8 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -36,7 +36,7 @@ WORKING = [name for name in working_sources() if name != "procfs"]
 
 
 @pytest.mark.parametrize("source", WORKING)
-def test_columns_and_where_are_smaps(source: str) -> None:
+def test_columns_and_where_equal_smaps(source: str) -> None:
     with start("lazyfree", stopped=True) as running:
         said = sum(vma.fields["LazyFree"] for vma in read_smaps(running.pid)) << 10
         assert said == 16 * 4096
@@ -75,7 +75,7 @@ def test_show_and_explain_mention_it(source: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["thp", "fork_cow", "droppable", "huge_zero", "plain"])
-def test_it_is_that_of_smaps_on_other_memory(name: str) -> None:
+def test_it_equals_smaps_on_other_memory(name: str) -> None:
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
         for pid in running.pids:
             opened = open_process(pid, WORKING[0])
@@ -85,7 +85,7 @@ def test_it_is_that_of_smaps_on_other_memory(name: str) -> None:
             assert table.totals["lazyfree"] == said
 
 
-def test_a_huge_page_is_found_whole() -> None:
+def test_all_of_a_huge_page_is_found() -> None:
     with prepared("thp"), subprocess.Popen(
         [sys.executable, "-c", FREE_HUGE], stdout=subprocess.PIPE
     ) as process:
@@ -104,7 +104,7 @@ def test_a_huge_page_is_found_whole() -> None:
             process.send_signal(signal.SIGKILL)
 
 
-def test_without_page_tables_the_kernels_figure_stands_alone() -> None:
+def test_without_page_tables_only_the_kernel_has_a_figure() -> None:
     with start("lazyfree", stopped=True) as running:
         ran = pagewalk("explain", running.pid, "--source", "procfs")
         assert "smaps LazyFree 64" in ran.out

@@ -1,4 +1,4 @@
-"""Every byte in every name there is: no command stumbles over it, of that process or of another."""
+"""Every byte in every kind of name: no command fails, on that process or on another."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def odd() -> Iterator[Odd]:
 
 
 def fine(pid: int, *words: str) -> str:
-    """Run a command on ``pid``; it ends well, or with what it must withhold."""
+    """Run a command on ``pid``; it must succeed, or be partial for a known reason."""
     ran = pagewalk_here(words[0], pid, *words[1:])
     assert (ran.code in (0, 3), ran.err) == (True, ""), ran
     return ran.out
@@ -80,7 +80,7 @@ def fine(pid: int, *words: str) -> str:
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("name", NAMES, ids=bytes.hex)
-def test_a_process_may_be_called_anything(odd: Odd, name: bytes, source: str) -> None:
+def test_a_process_may_have_any_name(odd: Odd, name: bytes, source: str) -> None:
     odd.call(name)
     fine(odd.pid, "show", "--source", source)
     fine(odd.pid, "explain", "--source", source)
@@ -93,7 +93,7 @@ def test_a_process_may_be_called_anything(odd: Odd, name: bytes, source: str) ->
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("who", ["pid", "program"])
-def test_every_command_works_where_every_name_is_odd(
+def test_every_command_works_when_every_name_is_odd(
     odd: Odd, who: str, command: tuple[str, ...]
 ) -> None:
     odd.call(b"\r\x0b\x0c\x1c\x85\xff\xe2\x80\xa8 \n) R 1")
@@ -113,7 +113,7 @@ def test_the_mappings_have_the_names_that_the_kernel_prints(odd: Odd, source: st
         names = pagewalk.walk(pid, source=source).vmas.name
         printed = [vma.name for vma in kernel_says.read_maps(pid)]
         assert [name.replace(r"\012", "\n") for name in names] == printed
-        # The newline in it is escaped, and the rest of the bytes are not.
+        # The newline in it is escaped, and the other bytes are not.
         odd_path = os.fsdecode(b"/" + BYTES + b"/" + WIDE + b"/" + BYTES)
         assert sum(name.endswith(odd_path) for name in printed) >= 1
 
@@ -123,12 +123,12 @@ def test_one_oddly_named_process_ends_no_command_about_another(odd: Odd) -> None
     with start("plain", stopped=True) as running:
         ran = pagewalk_here("maps", running.pid, "--all", "--format", "json")
         assert (ran.code, ran.err) == (0, "")
-        # Who counts the users of swap slots looks into every process, and says which he could not.
+        # Counting the users of swap slots reads every process, and lists those it could not read.
         assert str(odd.pid) not in ran.out and str(odd.program) not in ran.out
 
 
-def test_a_swap_file_may_be_called_anything() -> None:
-    # In a folder of a disk: a tmpfs holds no swap file.
+def test_a_swap_file_may_have_any_name() -> None:
+    # In a folder on a disk: swap files do not work on tmpfs.
     with alone(), tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         path = os.fsencode(folder) + b"/" + BYTES
         with open(path, "wb") as file:
@@ -141,7 +141,7 @@ def test_a_swap_file_may_be_called_anything() -> None:
             names = [os.fsencode(device.path) for device in read_swaps() or ()]
             ran = [pagewalk_here(*words) for words in (("doctor",), ("show", os.getppid()))]
         finally:
-            # A session of its own: the terminal's Ctrl-C is not to cut it short.
+            # In a session of its own: a Ctrl-C on the terminal must not interrupt it.
             words = ["swapoff", path]
             subprocess.run(words, check=True, capture_output=True, start_new_session=True)
     assert all(done.code in (0, 3) and done.err == "" for done in ran), ran
@@ -151,16 +151,16 @@ def test_a_swap_file_may_be_called_anything() -> None:
     assert path in names
 
 
-def test_the_process_list_has_them(odd: Odd) -> None:
+def test_the_process_list_shows_them(odd: Odd) -> None:
     odd.call(NAMES[0])
     found = {process.pid: process for process in read_processes()}
     assert os.fsencode(found[odd.pid].name) == NAMES[0]
     assert os.fsencode(found[odd.program].argv0) == BYTES + b"/" + WIDE
 
 
-def test_a_name_does_not_choose_the_window(odd: Odd) -> None:
-    # The window follows VmPTE: with few page tables it may be large. Forty tables fit this budget,
-    # and this process has more than the four below which that does not matter.
+def test_a_name_cannot_influence_the_window(odd: Odd) -> None:
+    # The window depends on VmPTE: with few page tables it may be large. Forty tables fit in this
+    # budget, and this process has more than four, below which it does not matter.
     budget = 40 * procfs.TABLE_NS
     assert kernel_says.read_status_kib(odd.pid)["VmPTE"] > 4 * 4
     for name in (b"python", b"\rVmPTE: 0 kB", b"\nVmPTE:\t0 kB", b"\x1cVmPTE:\t0 kB"):

@@ -1,4 +1,4 @@
-"""Processes that map, unmap, fork and exec without a pause: none is refused, none impossible."""
+"""Walks of processes that never stop mapping, forking or exec'ing: none refused or impossible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECONDS = 60 / len(working_sources())
 
 
 @pytest.mark.parametrize("source", working_sources())
-def test_no_walk_is_refused_and_none_is_impossible(source: str) -> None:
+def test_no_walk_is_refused_and_no_result_is_impossible(source: str) -> None:
     tally = walk_storms(source, SECONDS)
     assert tally.walks > 30
     assert tally.ended < tally.walks
@@ -31,7 +31,7 @@ def test_swapped_shared_memory_among_mappings_that_come_and_go(source: str) -> N
     with prepared("zram"), start("storm", 2, 0, 3000, pages) as running:
         for command in (("show",), ("maps",), ("maps", "--all"), ("pages",), ("explain",)):
             ran = pagewalk(*command, running.pid, "--source", source, "--format", "json")
-            # Partial, for it changed under each of them; the ledger of a running process may not
+            # Partial, because it changed during each; the ledger of a running process may not
             # close.
             assert ran.code in ((0, 3, 4) if command == ("explain",) else (0, 3)), ran.err
             if command[0] == "maps":

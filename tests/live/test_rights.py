@@ -1,4 +1,4 @@
-"""What each set of rights may see: what is withheld is said, with the cause, and never a zero."""
+"""What each set of rights may see: withheld amounts are reported with the cause, never as zero."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tests.targets import TARGETS, Running, start
 pytestmark = pytest.mark.live
 
 NOBODY, OTHER = 65534, 65533
-# What a container's root lacks by default, of what pagewalk can use.
+# The capabilities that pagewalk can use and a container's root lacks by default.
 CONTAINER = ("SYS_ADMIN", "BPF", "PERFMON", "CHECKPOINT_RESTORE")
-# What cannot be told without frames (fs/proc/task_mmu.c hides them from all but CAP_SYS_ADMIN).
+# What is unknown without frames (fs/proc/task_mmu.c hides them from all without CAP_SYS_ADMIN).
 FRAMES = ("pss", "uss", "ksm")
 KNOWN = ("size", "present", "rss", "not_present", "anon", "file", "shmem", "zero", "hugetlb")
 DROPPED = (sys.executable, "-m", "tests.live.dropped")
@@ -42,9 +42,9 @@ def without(capabilities: tuple[str, ...], *args: object) -> Ran:
 
 
 def check_withheld(ran: Ran, truth: dict[str, Any], says: str) -> None:
-    """Everything that needs no frame is right, everything else null, and the cause is named.
+    """Check that amounts that need no frames are right, the rest null, and the cause named.
 
-    What smaps_rollup tells of the whole is the kernel's, and said to be.
+    Totals from smaps_rollup are the kernel's, and marked as such.
     """
     assert ran.code == 3
     document = ran.json
@@ -55,7 +55,7 @@ def check_withheld(ran: Ran, truth: dict[str, Any], says: str) -> None:
     for key in FRAMES:
         assert key in document["from_kernel"]
         assert all(vma[key] is None for vma in document["vmas"])
-    # Only KSM holds still: other processes map the same libraries.
+    # Only KSM does not move: other processes map the same libraries.
     assert totals["ksm"] == kernel_says.read_rollup(pid)["KSM"] << 10
     assert 0 < totals["uss"] <= totals["pss"] <= totals["rss"]
     assert any(says in reason for reason in document["partial"])
@@ -70,7 +70,7 @@ def truth(pid: int) -> dict[str, Any]:
 # ---- an ordinary user
 
 
-def test_a_user_sees_all_but_frames_of_an_own_process() -> None:
+def test_a_user_sees_all_but_the_frames_of_their_own_process() -> None:
     with start("nobody", stopped=True) as running:
         ran = as_user(NOBODY, "show", running.pid, "--format", "json")
         check_withheld(ran, truth(running.pid), "shown to CAP_SYS_ADMIN only; run as root")
@@ -78,21 +78,21 @@ def test_a_user_sees_all_but_frames_of_an_own_process() -> None:
         status = kernel_says.read_status_kib(running.pid)
     assert ran.json["totals"]["rss"] == status["VmRSS"] << 10
     assert screen.code == 3
-    # The screen breaks lines where it must.
+    # The screen wraps lines.
     flat = " ".join(screen.out.split())
     assert "shown to CAP_SYS_ADMIN only; run as root" in flat
     assert re.search(r" pss [0-9 ]+\* ", flat)
     assert "* the kernel's own figure, from smaps_rollup, not counted by pagewalk" in flat
 
 
-def test_csv_has_no_place_to_say_that_an_amount_is_the_kernels() -> None:
+def test_csv_leaves_out_the_kernels_amounts_as_it_cannot_mark_them() -> None:
     with start("nobody", stopped=True) as running:
         ran = as_user(NOBODY, "show", running.pid, "--format", "csv")
     assert "pss,\n" in ran.out
 
 
-def test_the_kernels_figure_is_smaps_rollups() -> None:
-    # Others map the same libraries: two readings that agree, and ours between them.
+def test_the_kernels_figure_is_that_of_smaps_rollup() -> None:
+    # Others map the same libraries, so take two readings that agree, with ours between them.
     names = ("pss", "uss", "ksm")
     with start("nobody", stopped=True) as running:
         source = library.open_process(running.pid, "procfs")
@@ -114,7 +114,7 @@ def test_the_kernels_figure_is_smaps_rollups() -> None:
             library.close(source)
 
 
-# 160 MiB in one VMA: more than smaps_rollup may add up of a running process in 5 ms.
+# 160 MiB in one VMA: more than smaps_rollup can sum in the 5 ms allowed for a running process.
 LARGE = """
 import mmap, os, sys
 sys.path[:0] = [os.getcwd()]
@@ -126,7 +126,7 @@ sys.stdin.read()
 """
 
 
-def test_a_large_running_process_is_not_held_up_for_the_kernels_figure() -> None:
+def test_a_large_running_process_is_not_stalled_for_the_kernels_figure() -> None:
     words = [sys.executable, "-c", LARGE, str(NOBODY)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
@@ -154,7 +154,7 @@ def test_a_user_gets_no_frame_of_any_page() -> None:
     assert all(row["pfn"] is row["phys"] is row["mapcount"] is None for row in rows)
 
 
-def test_a_user_may_explain_an_own_process() -> None:
+def test_a_user_may_explain_their_own_process() -> None:
     with start("nobody", stopped=True) as running:
         ran = as_user(NOBODY, "explain", running.pid, "--format", "json")
     assert ran.code == 3
@@ -164,8 +164,8 @@ def test_a_user_may_explain_an_own_process() -> None:
     assert pss["ours"] is pss["unexplained"] is None and pss["theirs"] > 0
 
 
-# An ordinary user's memory on swap, three guard pages beside it: both are software entries, whose
-# kind is hidden with the frames. MADV_PAGEOUT is 21, MADV_GUARD_INSTALL 102.
+# An ordinary user's memory on swap, with three guard pages next to it: both are software entries,
+# whose kind is hidden with the frames. MADV_PAGEOUT is 21, MADV_GUARD_INSTALL 102.
 SWAPPER = """
 import ctypes, mmap, os, sys, time
 sys.path[:0] = [os.getcwd()]
@@ -201,7 +201,7 @@ def swapper(kind: str) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("kind", ["plain", "guarded"])
-def test_a_user_sees_an_own_process_s_swap_exactly(kind: str) -> None:
+def test_a_user_sees_the_exact_swap_of_their_own_process(kind: str) -> None:
     with prepared("zram"), swapper(kind) as pid:
         ran = as_user(NOBODY, "show", pid, "--format", "json")
         said = kernel_says.read_status_kib(pid)["VmSwap"] << 10
@@ -213,7 +213,7 @@ def test_a_user_sees_an_own_process_s_swap_exactly(kind: str) -> None:
 @pytest.mark.parametrize(
     "command", ["show", "maps", "pages", "explain"]
 )
-def test_a_user_is_refused_somebody_else_s_process(command: str) -> None:
+def test_a_user_is_refused_another_users_process(command: str) -> None:
     with start("nobody", OTHER) as running:
         ran = as_user(NOBODY, command, running.pid)
     assert ran.code == 6
@@ -222,7 +222,7 @@ def test_a_user_is_refused_somebody_else_s_process(command: str) -> None:
     assert f"it belongs to uid {OTHER}, you are uid {NOBODY}; run as root" in says
 
 
-def test_a_user_is_refused_an_own_process_that_is_not_dumpable() -> None:
+def test_a_user_is_refused_their_own_process_if_it_is_not_dumpable() -> None:
     with start("undumpable") as running:
         ran = as_user(NOBODY, "show", running.pid)
     assert ran.code == 6
@@ -250,7 +250,7 @@ def test_doctor_promises_a_user_no_pss() -> None:
 HIDEPID = ("unshare", "-m", "sh", "-c", 'mount -t proc -o hidepid=2 proc /proc && exec "$@"', "sh")
 
 
-def test_hidepid_is_named_to_whom_it_hides() -> None:
+def test_hidepid_is_named_to_users_it_hides_processes_from() -> None:
     with start("nobody", OTHER) as running:
         ran = as_user(NOBODY, "show", running.pid, before=HIDEPID)
     assert ran.code == 6
@@ -258,7 +258,7 @@ def test_hidepid_is_named_to_whom_it_hides() -> None:
     assert len(ran.err.splitlines()) == 1
 
 
-def test_hidepid_leaves_an_own_process_visible() -> None:
+def test_hidepid_leaves_a_users_own_process_visible() -> None:
     with start("nobody", stopped=True) as running:
         ran = as_user(NOBODY, "show", running.pid, "--format", "json", before=HIDEPID)
         check_withheld(ran, truth(running.pid), "shown to CAP_SYS_ADMIN only")
@@ -273,10 +273,10 @@ def test_hidepid_hides_nothing_from_root() -> None:
     assert (gone.code, one_sentence(gone)) == (5, f"process {nobody} does not exist")
 
 
-# ---- root, but not all of it
+# ---- root without some capabilities
 
 
-def test_root_without_cap_sys_admin_is_told_and_shown_no_zeros() -> None:
+def test_root_without_cap_sys_admin_gets_the_reason_and_no_zeros() -> None:
     with start("zero_reads", stopped=True) as running:
         ran = without(CONTAINER, "show", running.pid, "--format", "json")
         check_withheld(ran, truth(running.pid), "root without CAP_SYS_ADMIN (a default container)")
@@ -331,14 +331,14 @@ def test_pid_1_of_a_hardened_machine_refuses_even_root() -> None:
         with open("/proc/1/maps"):
             pytest.skip("process 1 of this machine refuses nobody")
     except PermissionError:
-        # A source that reads kernel memory asks nobody.
+        # A source that reads kernel memory needs no permission of the process.
         ran = pagewalk("show", 1, "--source", "procfs")
     assert ran.code == 6
     assert "a security module (LSM) or this kernel's hardening" in one_sentence(ran)
 
 
-def test_zero_pages_are_not_called_anonymous_where_nobody_can_tell() -> None:
-    # Before 6.7 pagemap says of a zero page what it says of a shared anonymous one.
+def test_zero_pages_are_not_called_anonymous_where_that_is_unknown() -> None:
+    # Before 6.7 a zero page looks like a shared anonymous page in pagemap.
     with start("zero_reads", stopped=True) as running:
         found = walk_in_child(running, "procfs", lose=CONTAINER, scan=False)
     region = running.facts["zeroes"]
@@ -357,8 +357,8 @@ def walk_in_child(
 ) -> dict[str, Any]:
     """Walk a process in a child and return what it found.
 
-    ``lose`` capabilities go before it is opened; with ``drop`` all rights go after that. Without
-    ``scan`` PAGEMAP_SCAN is not used, as on a kernel that has none.
+    Capabilities in ``lose`` are dropped before it is opened; with ``drop`` all rights are dropped
+    after that. Without ``scan`` PAGEMAP_SCAN is not used, as on a kernel that lacks it.
     """
     read, write = os.pipe()
     child = os.fork()
@@ -374,11 +374,11 @@ def walk_in_child(
             own = [not name or name == "[heap]" for name in table.vmas.name]
             said = {
                 "totals": table.totals, "names": table.vmas.name, "partial": table.outcome.partial,
-                # Of memory that the target shares with nobody but its family.
+                # Of memory that the target shares only with its family.
                 **{key: amounts(table, key, own) for key in ("pss", "uss")},
                 "rights": kernel_says.read_status(os.getpid())["CapEff"],
             }
-        except BaseException as err:  # the child must not go on as a second test run
+        except BaseException as err:  # the child must not continue as a second test run
             said = {"error": repr(err)}
         os.write(write, json.dumps(said).encode())
         os._exit(0)
@@ -405,9 +405,9 @@ def test_opened_with_rights_and_walked_without(name: str, source: str) -> None:
     assert sum(before["pss"]) > 0
     for key in ("pss", "uss"):
         assert after[key] == before[key]
-        # That of libc moves with every process that comes and goes.
+        # That of libc changes with every process that starts or ends.
         assert after["totals"].pop(key) is not None and before["totals"].pop(key) is not None
-    # Whose files are open is asked at the end, and what they hold may be freed too.
+    # Open files are looked up at the end, and what they hold may be freed too.
     assert after["totals"].pop("freed") is None
     del before["totals"]["freed"]
     assert after["totals"] == before["totals"]
@@ -416,7 +416,7 @@ def test_opened_with_rights_and_walked_without(name: str, source: str) -> None:
 
 
 @pytest.mark.parametrize("source", working_sources())
-def test_what_needs_rights_at_the_end_is_said_to_be_missing(source: str) -> None:
+def test_amounts_that_need_rights_at_the_end_are_reported_as_missing(source: str) -> None:
     with prepared("zram"), start("swap_shmem", stopped=True) as running:
         before = walk_in_child(running, source, drop=False)
         after = walk_in_child(running, source, drop=True)
@@ -426,7 +426,7 @@ def test_what_needs_rights_at_the_end_is_said_to_be_missing(source: str) -> None
     for key in ("swap_shmem", "swap"):
         gone = "swap of shmem" in missing
         assert after["totals"][key] == (None if gone else before["totals"][key])
-    # Open files, and files that are mapped, are looked at with the rights that are left.
+    # Open and mapped files are looked at with the remaining rights.
     assert missing == {"unmapped"} | ({"swap of shmem"} if source == "procfs" else set())
     assert after["totals"]["freed"] is None
     assert after["totals"]["rss"] == before["totals"]["rss"]

@@ -1,6 +1,6 @@
-"""Who may read kernel memory, by the real command: capabilities, lockdown, and what auto takes.
+"""Who may read kernel memory, by the real command: capabilities, lockdown, and what auto chooses.
 
-Root with a smaller bounding set has just those capabilities after exec (capabilities(7)), and may
+Root with a smaller bounding set has only those capabilities after exec (capabilities(7)), and may
 read a process that has none.
 """
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.live
 
 FAILED = 1
 GRANT = "run as root, or grant CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)"
-# What reads by kcore needs: the file itself, and the address of init_task.
+# What reading through kcore needs: the file itself, and the address of init_task.
 KCORE = ("sys_rawio", "syslog")
 
 
@@ -49,7 +49,7 @@ def target() -> Iterator[int]:
 
 
 def only(*capabilities: str) -> tuple[str, ...]:
-    """Return the words in front of a command that leave it these capabilities alone."""
+    """Return the words to put before a command so that it has only these capabilities."""
     kept = "".join(f",+{name}" for name in capabilities)
     return ("setpriv", f"--bounding-set=-all{kept}", "--inh-caps=-all")
 
@@ -67,7 +67,7 @@ def check_reads(ran: Ran, source: str, pid: int) -> None:
 
 
 @pytest.mark.skipif(CONFIDENTIAL, reason="lockdown: nobody may")
-# The short round has one command: a guest takes ten seconds for each.
+# The short round has one command: each takes ten seconds in a guest.
 @pytest.mark.parametrize(
     "held", [pytest.param(("bpf", "perfmon"), marks=pytest.mark.vmshort), ("sys_admin",)]
 )
@@ -137,7 +137,7 @@ def test_integrity_refuses_nothing(source: str, target: int) -> None:
     ("held", "reads"),
     [(("bpf", "perfmon"), "ebpf"), (("sys_admin",), "ebpf"), (KCORE, "kcore"), ((), "procfs")],
 )
-def test_auto_takes_the_best_that_works(held: tuple[str, ...], reads: str, target: int) -> None:
+def test_auto_chooses_the_best_that_works(held: tuple[str, ...], reads: str, target: int) -> None:
     if CONFIDENTIAL or (reads == "kcore" and not HAS_KCORE):
         reads = "procfs"
     ran = show(target, "auto", *only(*held))
@@ -164,7 +164,7 @@ def test_full_root_reads_page_tables_unless_locked_down(target: int) -> None:
     ("held", "lacks"),
     [(("sys_admin",), False), (("bpf", "perfmon"), False), (KCORE, not HAS_KCORE), ((), True)],
 )
-def test_the_first_screen_misses_page_tables_only_where_nothing_reads_them(
+def test_the_first_screen_reports_missing_page_tables_only_where_nothing_reads_them(
     held: tuple[str, ...], lacks: bool
 ) -> None:
     first = " ".join(pagewalk(before=only(*held)).out.split())
@@ -173,7 +173,7 @@ def test_the_first_screen_misses_page_tables_only_where_nothing_reads_them(
     assert ("page tables" in missing) == (lacks or CONFIDENTIAL)
 
 
-def test_doctor_says_that_pss_is_exact_to_those_who_can_use_ebpf() -> None:
+def test_doctor_says_that_pss_is_exact_where_ebpf_works() -> None:
     for held, ok in ((("bpf", "perfmon"), not CONFIDENTIAL), ((), False)):
         ran = pagewalk("doctor", "--format", "json", before=only(*held))
         found = {check["name"]: check for check in ran.json["checks"]}

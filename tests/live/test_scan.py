@@ -32,7 +32,7 @@ def scan(pid: int, region: dict[str, int], vec_len: int, max_pages: int, window:
     """Return all regions (start, end, categories) of a target's region, in the order found."""
     fd = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY)
     try:
-        # A budget of an hour: the window stays as wide as it is.
+        # With a budget of an hour the window keeps its width.
         found = pagemap.scan(
             fd, region["start"], region["end"], ASKED, pid, Stall(3600 * 10**9),
             Slice(window, window, window), vec_len, max_pages,
@@ -74,15 +74,15 @@ def test_a_limit_on_pages_cuts_a_long_region_without_loss(max_pages: int) -> Non
     with start("dense", 4, stopped=True) as running:
         region = running.facts["dense"]
         found = scan(running.pid, region, 512, max_pages, 1 << 40)
-    # The pieces follow one another with neither gap nor overlap.
+    # The pieces follow one another without gap or overlap.
     np.testing.assert_array_equal(found[1:, 0], found[:-1, 1])
     assert (int(found[0, 0]), int(found[-1, 1])) == (region["start"], region["end"])
     assert int((found[:, 1] - found[:, 0]).max()) <= max_pages * PAGE
 
 
 @needs_scan
-def test_going_on_at_walk_end_counts_pages_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Why resume() exists: with more than 512 regions, walk_end is the start of the last pass.
+def test_continuing_at_walk_end_counts_pages_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The reason for resume(): with more than 512 regions, walk_end is the start of the last pass.
     monkeypatch.setattr(pagemap, "resume", lambda vec, found, walk_end, stop, *_: walk_end or stop)
     with start("runs", 1025, stopped=True) as running:
         found = scan(running.pid, running.facts["runs"], 4096, 1 << 20, 1 << 40)
@@ -94,7 +94,7 @@ def test_going_on_at_walk_end_counts_pages_twice(monkeypatch: pytest.MonkeyPatch
 
 @contextmanager
 def leaves(pid: int, *, by_scan: bool) -> Iterator[Leaves]:
-    """Give every leaf of a process, found by PAGEMAP_SCAN or by reading the whole of pagemap."""
+    """Yield every leaf of a process, found by PAGEMAP_SCAN or by reading all of pagemap."""
     source = open_source("procfs", open_target(pid))
     try:
         source.huge = source.huge and by_scan
@@ -106,13 +106,13 @@ def leaves(pid: int, *, by_scan: bool) -> Iterator[Leaves]:
 
 
 def base_pages(found: Leaves) -> np.ndarray:
-    """Return (addr, entry, pfn, flags) of every base page, but the flags that only a scan tells."""
+    """Return (addr, entry, pfn, flags) of every base page, without the flags from scans."""
     pages = (1 << found.shift.astype(np.int64)) // PAGE
     row = np.repeat(np.arange(len(found)), pages)
     step = (np.arange(len(row)) - np.repeat(np.cumsum(pages) - pages, pages)).astype(np.uint64)
     assert found.pfn is not None
     flags = found.flags & ~np.uint32(Flag.ZERO | Flag.HUGE)
-    # Of a huge leaf the first entry and frame are given; the others follow.
+    # A huge leaf has its first entry and frame; those of its other pages follow.
     return np.stack(
         [found.addr[row] + step * np.uint64(PAGE), found.entry[row] + step, found.pfn[row] + step,
          flags[row].astype(np.uint64)]
@@ -127,12 +127,12 @@ def base_pages(found: Leaves) -> np.ndarray:
         "swap_private",
     ],
 )
-def test_reading_without_scan_gives_the_same_leaves(name: str) -> None:
+def test_reading_without_scan_finds_the_same_leaves(name: str) -> None:
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
         region = next(iter(running.facts.values()))
 
         def look() -> None:
-            # whether a page of libc is mapped once depends on others, from moment to moment
+            # whether a page of libc is mapped once depends on other processes at that moment
             with (
                 leaves(running.pid, by_scan=True) as scanned,
                 leaves(running.pid, by_scan=False) as read,

@@ -1,4 +1,4 @@
-"""With the programs that spare copying at work, however small the process, nothing changes."""
+"""The programs that save copying change no result, however small the process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Take the shortcuts at once; lists how many tables each call condensed."""
+    """Use the shortcuts at once, and return a list of how many tables each call condensed."""
     tables: list[int] = []
     runs = StructPages.runs
 
@@ -56,7 +56,7 @@ def test_equals_smaps(name: str) -> None:
 
 @pytest.fixture
 def page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look at every page, as if each VMA had been shared by a fork."""
+    """Read every page, as if each VMA had been shared by a fork."""
     monkeypatch.setattr(KernelSource, "unshared", lambda _, vmas: np.zeros(len(vmas), bool))
 
 
@@ -66,11 +66,11 @@ def test_whole_tables_are_condensed_and_equal_what_smaps_says(used: list[int]) -
     with start("dense", 64, stopped=True) as running:
         found = compare(running.pid, "ebpf")
     assert found.wrong == []
-    assert max(used) >= 30  # 64 MiB are 32 tables, but for the edges
+    assert max(used) >= 30  # 64 MiB are 32 tables, except at the edges
 
 
 @pytest.mark.skipif(release() < (6, 13), reason="mm_lock_seq cannot be relied upon before 6.13")
-def test_pages_that_nobody_else_maps_are_counted_only(used: list[int]) -> None:
+def test_pages_that_no_other_process_maps_are_only_counted(used: list[int]) -> None:
     with start("dense", 64, stopped=True) as running:
         found = compare(running.pid, "ebpf")
     assert found.wrong == []
@@ -79,7 +79,7 @@ def test_pages_that_nobody_else_maps_are_counted_only(used: list[int]) -> None:
 
 
 def columns_of(pid: int, *, one_by_one: bool) -> dict[str, I64 | None]:
-    # `also` makes by_vma look at every page.
+    # `also` makes by_vma read every page.
     walked = pagewalk.walk(pid, source="ebpf")
     return pagewalk.by_vma(walked, also=(lambda pages: None) if one_by_one else None).columns
 
@@ -103,7 +103,7 @@ def check_sums(pid: int) -> None:
 
 
 @pytest.mark.usefixtures("page_by_page")
-def test_pages_are_looked_at_one_by_one_on_demand_only(used: list[int]) -> None:
+def test_pages_are_read_one_by_one_only_on_demand(used: list[int]) -> None:
     with start("dense", 64, stopped=True) as running:
         columns_of(running.pid, one_by_one=False)
         assert used
@@ -113,10 +113,10 @@ def test_pages_are_looked_at_one_by_one_on_demand_only(used: list[int]) -> None:
 
 
 @pytest.mark.usefixtures("page_by_page")
-def test_what_is_told_otherwise_than_the_reader_tells_it_is_not_used(
+def test_a_program_that_disagrees_with_the_reader_is_not_used(
     used: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As if a mapcount lay elsewhere on this kernel.
+    # As if the mapcount were elsewhere on this kernel.
     of_tables = Condenser.of_tables
 
     def shifted(self: Condenser, addresses: U64) -> tuple[Bool, U64]:
@@ -137,8 +137,8 @@ def test_what_is_told_otherwise_than_the_reader_tells_it_is_not_used(
     assert found.wrong == []
 
 
-# Four huge pages that are mapped by small entries, less one page each, and a child that has written
-# to every other page of the first two and then unmapped the third.
+# Four huge pages that are mapped by small entries, minus one page each, and a child that has
+# written to every other page of the first two and then unmapped the third.
 SPLIT = """
 import ctypes, mmap, os, signal
 huge = 2 << 20
@@ -178,8 +178,8 @@ def test_pages_of_large_folios_are_condensed(monkeypatch: pytest.MonkeyPatch) ->
                 stop(pid)
                 found = compare(pid, "ebpf")
                 assert found.wrong == []
-                # the tables of the four, each time it was walked; the child has filled the first
-                # two up and emptied the third
+                # the tables of the four, for each walk; the child has completed the first two and
+                # emptied the third
                 each = 4 if pid == process.pid else 1
                 assert pages.count(511) >= each and pages.count(511) % each == 0
                 pages.clear()
@@ -192,7 +192,7 @@ def test_pages_of_large_folios_are_condensed(monkeypatch: pytest.MonkeyPatch) ->
 def test_tables_that_need_a_closer_look_get_it(
     used: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As if every second table held a page of a large folio.
+    # As if every second table mapped a page of a large folio.
     runs = StructPages.runs
 
     def doubtful(self: StructPages, condenser: Condenser, addresses: U64) -> object:
@@ -209,7 +209,7 @@ def test_tables_that_need_a_closer_look_get_it(
 
 
 @pytest.mark.usefixtures("page_by_page")
-def test_without_the_programs_it_is_walked_as_before(
+def test_without_the_programs_walks_work_as_before(
     used: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with start("dense", 64, stopped=True) as running:
@@ -217,7 +217,7 @@ def test_without_the_programs_it_is_walked_as_before(
         assert isinstance(source, KernelSource)
         monkeypatch.setattr(source.machine.shortcuts, "counter", None)
         monkeypatch.setattr(source.machine.shortcuts, "condenser", None)
-        assert ebpf.machine() is source.machine  # that all walks of this process use
+        assert ebpf.machine() is source.machine  # which all walks in this process use
         found = compare(running.pid, "ebpf")
         pagewalk.close(source)
     assert found.wrong == []
@@ -225,7 +225,7 @@ def test_without_the_programs_it_is_walked_as_before(
     check_closes(found.table)
 
 
-def test_a_forked_child_has_programs_of_its_own() -> None:
+def test_a_forked_child_loads_its_own_programs() -> None:
     before = ebpf.machine()
     assert ebpf.machine() is before
     child = os.fork()
@@ -238,7 +238,7 @@ def test_a_forked_child_has_programs_of_its_own() -> None:
 
 
 def test_a_program_is_loaded_when_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    # 31 tables a walk: the second one pays
+    # 31 tables per walk: it pays from the second on
     monkeypatch.setattr(shortcuts, "COUNTER_PAYS", 48 * 512)
     with start("dense", 64, stopped=True) as running:
         source = pagewalk.open_process(running.pid, "ebpf")

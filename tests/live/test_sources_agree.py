@@ -1,4 +1,4 @@
-"""Every pair of sources that work here says the same of a stopped process, page by page."""
+"""Every pair of sources that work here agrees on a stopped process, page by page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.live
 NOTHING_THERE = (State.EMPTY, State.NOT_MAPPED, State.ABSENT)
 UNTOLD = np.uint64(2**64 - 1)
 ROW = np.dtype([("addr", "u8"), ("state", "u1"), ("pfn", "u8"), ("mapcount", "u8")])
-# Each with the next: who equals its neighbours equals all.
+# Each is compared with the next: if neighbours are equal, all are.
 WORKING = working_sources()
 PAIRS = list(pairwise(WORKING))
 SHORT = ("fork_three", "thp_part", "swap_forked")
@@ -45,7 +45,7 @@ def test_procfs_and_a_page_table_reader_are_compared() -> None:
     assert ("procfs", "ebpf") in PAIRS
 
 
-def test_a_difference_would_be_seen() -> None:
+def test_a_difference_would_be_noticed() -> None:
     with start("plain", stopped=True) as one, start("plain", stopped=True) as other:
         first, second = (
             base_pages(running.pid, batches_of(running.pid, "procfs", None), None)
@@ -57,7 +57,7 @@ def test_a_difference_would_be_seen() -> None:
 def compare(pid: int, first: str, second: str) -> tuple[int, list[str]]:
     """Return how many base pages were compared, and the differences that stay.
 
-    What differed or moved is looked at again alone: the less there is to read, the less moves.
+    Only what differed or moved is looked at again: the less there is to read, the less moves.
     """
     count = 0
     spans: np.ndarray | None = None
@@ -84,9 +84,9 @@ def batches_of(pid: int, source: str, spans: np.ndarray | None) -> list[Pages]:
 
 
 def base_pages(pid: int, batches: list[Pages], spans: np.ndarray | None) -> np.ndarray:
-    """Return what fills the page tables as ROW[n], a huge leaf as its base pages.
+    """Return the contents of the page tables as ROW[n], with huge leaves split into base pages.
 
-    Without the VM_PFNMAP VMAs: pagemap shows nothing of them (fs/proc/task_mmu.c, pagemap_read).
+    VM_PFNMAP VMAs are left out: pagemap shows nothing for them (fs/proc/task_mmu.c, pagemap_read).
     """
     says = read_smaps(living_thread(pid))
     hidden = [(vma.start, vma.end) for vma in says if "pf" in vma.flags]
@@ -108,10 +108,10 @@ def expand(batch: Pages) -> np.ndarray:
     pages["addr"] = batch.addr[row] + nth.astype(np.uint64) * np.uint64(PAGE)
     pages["state"] = batch.state[row]
     present = batch.state[row] <= State.PRESENT
-    # a swap entry has its slot there, which is the same for the whole entry
+    # for a swap entry this is the slot, which is the same for the whole entry
     pages["pfn"] = batch.pfn[row] + np.where(present, nth, 0).astype(np.uint64)
     pages["mapcount"] = batch.mapcount[row]
-    # The frame database says nothing of some frames in use, whose RAM the kernel initialises late.
+    # The frame database does not know some frames in use, whose RAM the kernel initialises late.
     assert batch.kflags is not None
     untold = present & (batch.kflags[row] == 0) & (batch.mapcount[row] == 0)
     pages["mapcount"][untold] = UNTOLD
@@ -119,7 +119,7 @@ def expand(batch: Pages) -> np.ndarray:
 
 
 def different(first: np.ndarray, second: np.ndarray) -> dict[tuple[int, str], str]:
-    """Return a line by (address, column) for each page that only one has or that differs."""
+    """Return a line by (address, column) for each page that differs or that only one has."""
     apart = np.setxor1d(first["addr"], second["addr"]).tolist()
     lines = {(addr, "page"): f"{addr:x} only in one" for addr in apart}
     mine = first[np.isin(first["addr"], second["addr"])]

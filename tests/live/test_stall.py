@@ -1,4 +1,4 @@
-"""Reads come in slices that adapt to a budget; what was measured is told. No absolute speeds."""
+"""Reads are done in slices that adapt to a budget, and measured. No absolute speeds here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.live
 SECOND = 10**9
 
 
-def test_the_longest_read_is_told() -> None:
+def test_the_longest_read_is_reported() -> None:
     with start("dense", 64, stopped=True) as running:
         screen = pagewalk("show", running.pid)
         document = pagewalk("show", running.pid, "--format", "json").json
@@ -40,7 +40,7 @@ def reads(pid: int, budget_ns: int) -> tuple[int, library.Table]:
 def check_same(one: library.Table, other: library.Table) -> None:
     for name in ("present", "rss", "not_present", "anon", "file", "zero"):
         np.testing.assert_array_equal(one.columns[name], other.columns[name], name)
-    # What is shared with other processes moves when they come and go.
+    # Memory shared with other processes moves when they come and go.
     own = one.columns["anon"] == one.columns["present"]
     for name in ("pss", "uss"):
         first, second = (table.columns[name] for table in (one, other))
@@ -52,8 +52,8 @@ def test_a_small_budget_makes_more_and_shorter_reads() -> None:
     with start("dense", 256, stopped=True) as running:
         few, one = reads(running.pid, SECOND)
         many, other = reads(running.pid, 1000)
-    # In 1 us no slice fits, so all shrink to the least, 512 words of 4 KiB pages: half as many
-    # reads are left to the first ones, which were longer.
+    # No slice fits in 1 us, so all shrink to the smallest, 512 words of 4 KiB pages; half of that
+    # number allows for the first reads, which are longer.
     least = (256 << 20) // (512 * PAGE) // 2
     assert many > least > few
     check_same(one, other)
@@ -63,7 +63,7 @@ def test_a_small_budget_makes_more_and_narrower_scans() -> None:
     with start("runs", 65536, stopped=True) as running:
         few, one = reads(running.pid, SECOND)
         many, other = reads(running.pid, 1000)
-    # 512 regions of 8 KiB are the most a scan finds, which is 4 MiB; the least it asks is 2 MiB.
+    # A scan finds at most 512 regions of 8 KiB, which is 4 MiB; the smallest window is 2 MiB.
     assert many >= few + 100
     check_same(one, other)
 
@@ -79,19 +79,19 @@ def test_every_read_of_the_walk_is_counted() -> None:
     assert walked.outcome.stall.longest_ns > 0
 
 
-def test_a_process_that_maps_all_the_time_is_walked_right() -> None:
+def test_a_process_that_keeps_mapping_is_walked_correctly() -> None:
     mib = 256
     with start("mapper", mib) as running:
         region = running.facts["dense"]
         running.tell("stall")
         for _ in range(5):
             table = library.by_vma(library.walk(running.pid, source="procfs"))
-            # the page that it maps may lie beside the region for a moment, and be one VMA with it
+            # the page that it maps may be next to the region for a moment, and merge with its VMA
             inside = (table.vmas.start < region["end"]) & (table.vmas.end > region["start"])
             anon = table.columns["anon"]
             assert anon is not None
             assert int(anon[inside].sum()) == mib << 20
-        # It went on mapping while it was walked, pages that it never touches.
+        # It kept mapping pages, which it never touches, while it was walked.
         assert running.tell("stall")["rounds"] > 0
         look_again(lambda: check_rss(running.pid))
 

@@ -1,6 +1,6 @@
-"""/proc mounted with subset=pid shows processes only, as systemd's ProcSubset=pid does.
+"""/proc mounted with subset=pid shows processes only, as with systemd's ProcSubset=pid.
 
-What needs another file of it is withheld, and nothing else.
+Only amounts that need another of its files are withheld.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.live
 
 SUBSET = ("unshare", "-m", "sh", "-c", 'mount -t proc -o subset=pid proc /proc && exec "$@"', "sh")
 SOURCES = working_sources()
-# kcore is one of the files that are not there, and drgn reads it too.
+# kcore is one of the missing files, and drgn reads it too.
 READ = [name for name in SOURCES if name in ("procfs", "ebpf")]
 SAYS = "/proc is mounted with subset=pid, so it shows processes only"
 KNOWN = ("size", "present", "rss", "not_mapped", "swap", "hugetlb", "anon", "zero")
@@ -53,7 +53,7 @@ def test_every_number_is_the_same_as_with_a_full_proc(name: str, source: str) ->
 
 
 def pss(ran: Ran, starts: list[str]) -> list[int]:
-    # Of memory that no other process maps or gives up meanwhile.
+    # Of memory that no other process maps or unmaps meanwhile.
     return [vma["pss"] for vma in ran.json["vmas"] if vma["start"] in starts]
 
 
@@ -70,7 +70,7 @@ def test_swap_is_not_zero_where_the_devices_are_not_listed(name: str, source: st
 
 
 def first_swapped(running: Running, source: str) -> str | None:
-    """Return what vtop says of the first swapped page, None where there is no entry for one."""
+    """Return what vtop says about the first swapped page, None if there is no swap entry."""
     if source == "procfs":
         return None
     rows = pagewalk("pages", running.pid, "--where", "swapped", "--format", "csv").out.split("\n")

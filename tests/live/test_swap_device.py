@@ -1,4 +1,4 @@
-"""Which device a swapped page is on: never the name of another, whatever was removed before."""
+"""Which device a swapped page is on: never the wrong name, whatever was removed before."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ MIB = 16
 
 
 def swapped_pages(pid: int, start_at: int, end: int) -> dict[int, int]:
-    """Return one address on swap for each device's number, by pagemap."""
+    """Return one swapped address for each device number, from pagemap."""
     words = read_pagemap(pid, start_at, end)
     rows = np.flatnonzero(words & np.uint64(SWAP) != 0)
     return {int(words[row]) & SWAP_TYPE: start_at + int(row) * PAGE for row in rows.tolist()}
 
 
 def names_told(source: str, devices: list[Path]) -> set[tuple[int, str]]:
-    """Swap a process out; return (number, name told) of its pages, by number.
+    """Swap a process out; return (number, reported name) of its pages, by number.
 
-    ``devices`` are those in use by ascending number, as the machine may have others before them.
+    ``devices`` are those in use in ascending order; the machine may have others before them.
     """
     listed = [line.split(b" ")[0] for line in Path("/proc/swaps").read_bytes().split(b"\n")[1:-1]]
     assert listed == [str(device).encode() for device in devices]
@@ -63,6 +63,6 @@ def test_a_removed_device_gives_its_name_to_no_other(source: str) -> None:
         first.close()
         # Now 1 is b and 2 is c, and the list's second line is 2.
         assert names_told(source, [b, c]) <= {(1, ""), (2, "")}
-        # The lowest number that is free is given again.
+        # The lowest free number is reused.
         d = stack.enter_context(zram(MIB))
         assert names_told(source, [d, b, c]) <= {(0, str(d)), (1, ""), (2, "")}

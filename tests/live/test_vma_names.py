@@ -1,4 +1,4 @@
-"""pages --vma and vtop take the same names of VMAs, odd ones too, on real mappings."""
+"""pages --vma and vtop accept the same VMA names, including odd ones, on real mappings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.live.command import pagewalk
 pytestmark = pytest.mark.live
 
 # Maps a page of each: a deleted library, a memfd, names with blanks, a newline, and bytes that are
-# not UTF-8, and two files of one base name.
+# not UTF-8, and two files with the same base name.
 MAP = rb"""
 import mmap, os, signal, sys
 folder = os.fsencode(sys.argv[1])
@@ -74,7 +74,7 @@ def test_both_commands_find_it(mapper: int, name: str) -> None:
         assert (told.code, told.json["addr"]) == (0, hex(vma.start))
 
 
-def test_of_two_files_pages_shows_both_and_vtop_asks_which(mapper: int) -> None:
+def test_for_two_files_pages_shows_both_and_vtop_asks_which(mapper: int) -> None:
     both = [f"{vma.start:016x}" for vma in read_maps(mapper) if vma.name.endswith("/l.so")]
     ran = pagewalk("pages", mapper, "--vma", "l.so")
     assert [line.split()[0] for line in ran.out.splitlines()[1:]] == both

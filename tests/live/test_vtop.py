@@ -27,7 +27,7 @@ from tests.targets import TARGETS, Running, start
 pytestmark = pytest.mark.live
 
 TABLE_SOURCES = [name for name in working_sources() if name != "procfs"]
-# What the facts of a target call a page, by our states. A hole with and without a table is empty.
+# A target's name for each of our states. A hole is empty with and without a table.
 FACTS = {State.NOT_MAPPED: "empty"}
 KINDS = ("plain", "zero_reads", "thp", "huge_zero", "hugetlb_private", "guard", "guard_file",
          "prot_none", "swap_private", "uffd_wp", "uffd_poison", "memfd", "file_private",
@@ -70,8 +70,8 @@ def test_every_page_of_a_region_is_what_the_target_and_pagemap_say(name: str, so
             begin, end = facts["start"], facts["end"]
             pid = facts.get("pid", running.pid)
             hidden = "pf" in flags_at(pid, begin)
-            # every state of these targets fills whole fours of pages, or sixty-fours where it is
-            # huge pages that do: one page of each is looked at
+            # every state of these targets fills a multiple of 4 pages, or of 64 if they are huge
+            # pages: one page of each is checked
             count = (end - begin) // PAGE
             step = 64 if count > 512 else 4 if count >= 32 else 1
             seen: Counter[str] = Counter()
@@ -121,7 +121,7 @@ def same(found: Translation, word: int) -> bool:
 
 @pytest.mark.parametrize("source", TABLE_SOURCES)
 def test_the_physical_address_holds_the_same_bytes(source: str) -> None:
-    # the strongest witness: memory read at both addresses, by /proc/PID/mem and the direct map
+    # the strongest check: memory read at both addresses, by /proc/PID/mem and the direct map
     with start("sleep", stopped=True) as running, opened(running.pid, source) as reader:
         compared = 0
         with open(f"/proc/{running.pid}/mem", "rb", buffering=0) as memory:
@@ -133,7 +133,7 @@ def test_the_physical_address_holds_the_same_bytes(source: str) -> None:
 
 
 def same_bytes(reader: KernelSource, memory: BinaryIO, addr: int) -> bool:
-    """Check that memory is the same by its two addresses; False if it has no physical one."""
+    """Check that both addresses have the same contents; False if there is no physical address."""
     phys = translate(reader, hex(addr)).trace.phys
     if phys is None:
         return False
@@ -142,7 +142,7 @@ def same_bytes(reader: KernelSource, memory: BinaryIO, addr: int) -> bool:
     return True
 
 
-def test_the_size_of_a_leaf_is_told_by_its_level() -> None:
+def test_a_leafs_size_follows_from_its_level() -> None:
     for name, level, size in (("plain", "PTE", PAGE), ("thp", "PMD", 2 << 20),
                               ("hugetlb_pud", "PUD", 1 << 30)):
         with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
@@ -178,7 +178,7 @@ def test_a_hole_ends_where_pagemap_shows_something() -> None:
 
 
 def test_a_reservation_has_holes_at_every_level() -> None:
-    # 16 TiB with 1000 pages: most of it has no PTE table, much no PMD table, and some no PUD table
+    # 16 TiB with 1000 pages: most of it has no PTE table, much has no PMD or even PUD table
     with start("reservation", stopped=True) as running:
         begin, end = region(running)
         with opened(running.pid, TABLE_SOURCES[0]) as reader:
@@ -198,8 +198,8 @@ def test_a_reservation_has_holes_at_every_level() -> None:
 
 
 @looking_again
-def test_secret_memory_is_gone_from_the_kernels_half() -> None:
-    # memfd_secret takes its pages out of the direct map: vtop of that address shows it
+def test_secret_memory_is_not_in_the_kernels_half() -> None:
+    # memfd_secret removes its pages from the direct map: vtop of their address there shows it
     with start("secret", stopped=True) as running, opened(running.pid, "ebpf") as reader:
         found = translate(reader, hex(region(running)[0]))
         assert found.trace.phys is not None
@@ -207,7 +207,7 @@ def test_secret_memory_is_gone_from_the_kernels_half() -> None:
         kernel = translate(reader, hex(there))
         assert kernel.trace.last.kind == "not present"
         assert kernel.trace.phys is None
-        # that of an ordinary page leads to the very page
+        # that of an ordinary page leads to the same page
         plain = translate(reader, "stack-8")
         assert plain.trace.phys is not None
         back = translate(reader, hex(reader.machine.direct_map.base + plain.trace.phys))
@@ -225,7 +225,7 @@ def test_a_name_means_what_maps_says() -> None:
 
 
 @looking_again
-def test_the_text_tells_the_page_and_its_way() -> None:
+def test_the_text_shows_the_page_and_its_translation() -> None:
     with start("plain", stopped=True) as running:
         begin = region(running)[0]
         ran = pagewalk("vtop", running.pid, hex(begin + 0x10), env={**os.environ, "COLUMNS": "80"})
@@ -239,7 +239,7 @@ def test_the_text_tells_the_page_and_its_way() -> None:
     assert max(len(line) for line in ran.out.splitlines()) <= 80
 
 
-def test_outside_every_vma_it_is_walked_all_the_same() -> None:
+def test_an_address_outside_every_vma_is_walked_too() -> None:
     with start("sleep", stopped=True) as running:
         ran = pagewalk("vtop", running.pid, "0x10", "-f", "json")
     assert ran.code == 0
@@ -251,7 +251,7 @@ def test_outside_every_vma_it_is_walked_all_the_same() -> None:
 def test_the_gate_vma() -> None:
     with start("sleep", stopped=True) as running:
         if not any(vma.name == "[vsyscall]" for vma in read_maps(running.pid)):
-            return  # vsyscall=none: there is none to ask for
+            return  # vsyscall=none: there is no gate VMA
         ran = pagewalk("vtop", running.pid, "vsyscall", "-f", "json")
     assert ran.code == 0
     assert ran.json["addr"] == "0xffffffffff600000"
@@ -267,7 +267,7 @@ def test_the_gate_vma() -> None:
         ("ffffffffffffffffff", 2, "beyond 64 bits"),
     ],
 )
-def test_what_is_no_address_is_refused(asked: str, code: int, says: str) -> None:
+def test_an_invalid_address_is_refused(asked: str, code: int, says: str) -> None:
     with start("sleep", stopped=True) as running:
         ran = pagewalk("vtop", running.pid, asked)
     assert ran.code == code
@@ -286,12 +286,12 @@ def test_procfs_says_which_source_is_needed_and_what_it_knows() -> None:
     assert "--source ebpf" in said
 
 
-def test_a_target_that_maps_and_unmaps_never_breaks_it() -> None:
+def test_a_target_that_maps_and_unmaps_does_not_break_it() -> None:
     with start("churn") as running, opened(running.pid, TABLE_SOURCES[0]) as reader:
         for step in range(200):
             # the mappings of the thread are among the anonymous ones
             vmas = [vma for vma in read_maps(running.pid) if not vma.name]
             found = translate(reader, hex(vmas[step % len(vmas)].start))
-            # Unstable is allowed here; a settled answer that differs from pagemap is not.
+            # An unstable answer is allowed here; a stable one that differs from pagemap is not.
             assert found.pagemap.agrees is not False, found
             assert found.trace.steps[0].table == reader.root

@@ -27,10 +27,10 @@ def test_statm_is_in_bytes() -> None:
     assert parse_statm(b"716 383 371 5 0 85 0\n")[:2] == [716 * 4096, 383 * 4096]
 
 
-# The kernel ends each line with a newline: what has none was cut, and a cut number looks whole.
+# The kernel ends each line with a newline: text without one was cut off, and so may be a number.
 @pytest.mark.parametrize("parse", [in_bytes, parse_statm, parse_stat])
 @pytest.mark.parametrize("text", [b"VmRSS:\t 15", b"716 383 3", b"1 (a) S 1"])
-def test_text_that_was_cut_is_refused(parse: Callable[[bytes], object], text: bytes) -> None:
+def test_truncated_text_is_refused(parse: Callable[[bytes], object], text: bytes) -> None:
     with pytest.raises(BadText, match="line 1 of sta"):
         parse(text)
 

@@ -26,7 +26,7 @@ def test_an_empty_file_has_no_lines() -> None:
 
 
 @pytest.mark.parametrize("text", [b"1 2\n3 4", b"1 2\n3\n", b"1 2\n\n", b"1 2\n 3 4\n5 6\n"])
-def test_the_first_bad_line_is_told(text: bytes) -> None:
+def test_the_first_bad_line_is_reported(text: bytes) -> None:
     assert rows(PAIR, b"1 2\n3 4\n", "x") == [(b"1", b"2"), (b"3", b"4")]
     with pytest.raises(BadText, match="line 2 of x"):
         rows(PAIR, text, "x")

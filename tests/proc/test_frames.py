@@ -1,4 +1,4 @@
-"""The frame database, on files that stand for /proc/kpageflags and /proc/kpagecount."""
+"""The frame database, on files that stand in for /proc/kpageflags and /proc/kpagecount."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_each_frame_gets_its_own_word_in_any_order(numbered: int, pfns: list[int
 
 
 @always(st.lists(st.tuples(st.integers(0, COUNT), st.integers(1, 90)), max_size=8))
-def test_runs_are_read_alike(numbered: int, spans: list[tuple[int, int]]) -> None:
+def test_runs_are_read_like_single_frames(numbered: int, spans: list[tuple[int, int]]) -> None:
     pfns = [n for first, count in spans for n in range(first, first + count)]
     found = read_frames(numbered, array(*pfns))
     assert found.tolist() == [10 * n if n < COUNT else 0 for n in pfns]
 
 
-def test_a_frame_beyond_the_end_is_no_page_where_the_kernel_says_so(numbered: int) -> None:
-    # Frame 0 has a word of 0 in this file, as RAM has that the kernel initialises late.
+def test_a_frame_beyond_the_end_is_nopage_on_kernels_that_have_it(numbered: int) -> None:
+    # The word of frame 0 in this file is 0, like that of RAM that the kernel initialises late.
     assert end_of(numbered) == COUNT
     pfns, once = array(0, COUNT - 1, COUNT, COUNT + 9), np.zeros(4, bool)
     nopage = 1 << KPF["nopage"]
@@ -92,7 +92,7 @@ HEADS = {16: 8, 32: 2, 1024: 512}
 
 @pytest.fixture(scope="module")
 def folios(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, U64]]:
-    """Return a descriptor and the words: a head's flags are its own, tails have TAIL alone."""
+    """Return a descriptor and the words: a head has flags of its own, tails have only TAIL."""
     words = np.zeros(2048, np.uint64)
     words[40] = ANON
     for head, size in HEADS.items():
@@ -113,7 +113,7 @@ def test_a_tail_finds_its_own_head(folios: tuple[int, U64]) -> None:
     assert find_heads(fd, array(*tails)).tolist() == words[owner].tolist()
 
 
-def test_a_tail_without_a_head_is_said_to_have_none(folios: tuple[int, U64]) -> None:
+def test_a_tail_without_a_head_is_reported_without_one(folios: tuple[int, U64]) -> None:
     assert find_heads(folios[0], array(900)).tolist() == [0]
 
 
@@ -141,7 +141,7 @@ def test_a_small_page_known_to_be_mapped_once_costs_no_read_of_its_count(databas
     opened = open_frames(str(database))
     try:
         flags, counts = opened.read(array(3, 4, 8, 9), np.array([True, False, True, True]))
-        # Bit 56 says "once" of frame 3. Of a large folio it may speak of the head only.
+        # Bit 56 says "once" for frame 3. For a large folio it may be about the head only.
         assert counts.tolist() == [1, 104, 108, 109]
         assert flags.tolist() == [0, 0, int(HEAD), int(TAIL)]
         assert opened.counts(array(5, 2)).tolist() == [105, 102]

@@ -37,6 +37,6 @@ def test_a_kernel_without_huge_pages_has_no_settings(tmp_path: Path) -> None:
     assert read_policy(str(tmp_path / "none")) is None
 
 
-def test_the_word_in_brackets_is_in_force() -> None:
+def test_the_word_in_brackets_is_the_setting() -> None:
     assert chosen(b"always [madvise] never\n") == "madvise"
     assert chosen(b"") == ""

@@ -1,4 +1,4 @@
-"""What the running kernel says that it is."""
+"""What the running kernel says about itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from pagewalk.proc import kernel
 
 
-def test_this_kernels_release_and_machine_are_uname_s() -> None:
+def test_this_kernels_release_and_machine_are_those_of_uname() -> None:
     name = os.uname()
     major, minor = kernel.release()
     assert name.release.startswith(f"{major}.{minor}")
@@ -40,7 +40,7 @@ def test_the_facts_of_this_kernel_are_what_its_own_tools_print() -> None:
         assert int(asked.stdout) == ours
 
 
-def test_the_configuration_is_not_read_before_somebody_asks(
+def test_the_configuration_is_not_read_until_it_is_needed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def unread(path: str) -> bytes:

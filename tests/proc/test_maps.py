@@ -12,7 +12,7 @@ from pagewalk.pages import EXEC, READ, SHARED, WRITE, Backing
 from pagewalk.proc.kernel import architecture
 from pagewalk.proc.maps import backing_of, gate_name, parse_maps, parse_mountinfo
 
-# Recorded on Linux 6.18, shortened; the odd names are files of that name, mapped.
+# Recorded on Linux 6.18, shortened; the odd names are of real mapped files.
 # A VMA without a name ends in a blank.
 RECORDED = b"""\
 55d1a2c4e000-55d1a2c50000 r--p 00000000 fe:00 1311                       /usr/bin/sleep
@@ -39,7 +39,7 @@ def test_permissions_offset_device_and_inode_of_a_line() -> None:
     assert (VMAS.offset[1], VMAS.inode[1], VMAS.dev[1]) == (0x2000, 1311, 0xFE << 32)
 
 
-def test_names_stay_as_the_kernel_gives_them() -> None:
+def test_names_stay_as_the_kernel_prints_them() -> None:
     assert VMAS.name == (
         "/usr/bin/sleep", "/usr/bin/sleep", "[heap]", "/memfd:a b (deleted)", r"/tmp/new\012line",
         "/tmp/two  spaces (deleted)", "", "/tmp/caf\udce9", "[vvar]", "[vsyscall]",
@@ -66,7 +66,7 @@ NEXT = b"1000-2000 rw-p 00000000 00:00 0 \n"
         b"2000-2800 rw-p 00000000 00:00 0 \n",  # half a page
     ],
 )
-def test_what_is_no_maps_line_is_refused(line: bytes) -> None:
+def test_an_invalid_line_of_maps_is_refused(line: bytes) -> None:
     with pytest.raises(BadText, match="line 2 of maps"):
         parse_maps(NEXT + line)
 
@@ -79,7 +79,7 @@ def test_a_vma_that_was_printed_and_then_merged_counts_once() -> None:
     assert vmas.offset.tolist() == [0x3000, 0x5000, 0]
 
 
-# What split(), splitlines() and str take for blanks or line ends, and what is no UTF-8.
+# What split(), splitlines() and str take for blanks or line ends, and bytes that are not UTF-8.
 ODD = [bytes([byte]) for byte in range(1, 256) if byte != 0x0A] + [b"\xc2\x85", b"\xe2\x80\xa8"]
 
 
@@ -106,7 +106,7 @@ def test_a_name_keeps_every_byte(odd: bytes) -> None:
         ("[sigpage]", 0, "", Backing.KERNEL),
         ("[uprobes]", 0, "", Backing.KERNEL),
         ("[vectors]", 0, "", Backing.KERNEL),  # of a 32-bit program on aarch64: an ordinary VMA
-        ("[kuser]", 0, "", Backing.KERNEL),  # nios2's; and whatever a kernel may come up with
+        ("[kuser]", 0, "", Backing.KERNEL),  # nios2's, or any name that a kernel may choose
         ("[vsyscall]", 5, "tmpfs", Backing.SHMEM),  # a file
         ("/usr/bin/sleep", 1311, "ext4", Backing.FILE),
         ("/usr/bin/sleep", 1311, "", Backing.FILE),  # another mount namespace
@@ -115,7 +115,7 @@ def test_a_name_keeps_every_byte(odd: bytes) -> None:
         ("/SYSV00000000 (deleted)", 9, "tmpfs", Backing.SHMEM),
         ("/dev/zero (deleted)", 9, "tmpfs", Backing.SHMEM),  # shared anonymous memory
         ("/anon_hugepage (deleted)", 9, "hugetlbfs", Backing.HUGETLB),
-        ("/dev/zero", 5, "devtmpfs", Backing.ANON),  # a private map of it is anonymous memory
+        ("/dev/zero", 5, "devtmpfs", Backing.ANON),  # mapped privately it is anonymous memory
         ("/dev/dri/card0", 5, "devtmpfs", Backing.DRIVER),
         ("/dev/kfd", 5, "", Backing.DRIVER),
         ("anon_inode:[perf_event]", 11, "", Backing.DRIVER),
@@ -125,8 +125,8 @@ def test_what_a_vma_maps(name: str, inode: int, filesystem: str, expected: Backi
     assert backing_of(name, inode, filesystem, "[vsyscall]") == expected
 
 
-# A 32-bit ARM process, as show_map_vma (fs/proc/task_mmu.c) prints it there: addresses of eight
-# digits, the signal page and the vDSO where mmap put them, and the gate at the vectors.
+# A 32-bit ARM process, as show_map_vma (fs/proc/task_mmu.c) prints it: addresses of eight digits,
+# the signal page and the vDSO where mmap put them, and the gate at the vectors.
 ARM = b"""\
 00010000-0008f000 r-xp 00000000 b3:02 656                                /bin/busybox
 0009e000-000a0000 rw-p 0007e000 b3:02 656                                /bin/busybox
@@ -176,7 +176,7 @@ def test_the_filesystem_is_found_by_device() -> None:
 
 
 def test_mountinfo_gives_the_type_of_each_device() -> None:
-    # With no optional field, with one, with two, and with a blank in the mount point.
+    # With no optional fields, with one, with two, and with a blank in the mount point.
     recorded = (
         b"21 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n"
         b"33 21 0:33 / /dev/shm rw shared:4 - tmpfs tmpfs rw\n"

@@ -1,4 +1,4 @@
-"""mountinfo, on recorded lines and on mount points that are called anything."""
+"""mountinfo, on recorded lines and on mount points with any name."""
 
 from __future__ import annotations
 

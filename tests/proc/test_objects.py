@@ -1,4 +1,4 @@
-"""Objects of memory that a process holds: this very process, and lines on paper."""
+"""Memory objects that a process holds: in this process, and from hand-made lines."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ sys.stdin.read()
 """
 
 
-def test_a_file_from_before_the_mount_namespace_was_left_is_found() -> None:
+def test_a_file_opened_in_an_earlier_mount_namespace_is_found() -> None:
     with subprocess.Popen([sys.executable, "-c", MOVED], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None and child.stdin is not None
@@ -83,7 +83,7 @@ def test_a_file_from_before_the_mount_namespace_was_left_is_found() -> None:
 
 
 def test_files_on_other_file_systems_are_not_queried(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A FUSE or NFS server may never answer: what it serves is not even looked at.
+    # A FUSE or NFS server may never answer: its files are not even looked at.
     asked: list[str] = []
     monkeypatch.setattr(objects, "add", lambda _t, link, *_: asked.append(link))
     with open(__file__, "rb") as file, target() as held:
@@ -105,7 +105,7 @@ def test_a_refused_look_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why.why == "cannot look at its open files: permission denied"
 
 
-def test_a_mount_is_told_by_fdinfo() -> None:
+def test_the_mount_is_read_from_fdinfo() -> None:
     assert mount_of(b"pos:\t0\nflags:\t0100002\nmnt_id:\t31\nino:\t77\n") == 31
     assert mount_of(b"pos:\t0\n") == -1
 
@@ -124,7 +124,7 @@ def answers(found: list[Object], segments: bytes, monkeypatch: pytest.MonkeyPatc
     ("number", "attached", "expected"),
     [(32768, 2, True), (32768, 1, False), (9, 1, False), (10, 1, None)],
 )
-def test_a_segment_ends_when_it_is_removed_and_nobody_else_has_it(
+def test_a_segment_ends_if_it_is_removed_and_no_other_process_has_it(
     number: int, attached: int, expected: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert SHM_DEST == 0o1000

@@ -1,4 +1,4 @@
-"""pagemap words, and how a scan goes on after a call that did not cover everything."""
+"""pagemap words, and how a scan continues after a call that did not cover everything."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def flags(*words: int) -> list[Flag]:
         (1 << 63 | 1 << 61 | 0x3B34, Flag.PRESENT | Flag.FILE),
         (1 << 62, Flag.SOFT),  # what an ordinary user sees of any swap entry
         (1 << 59 | 1 << 60, Flag(0)),  # reserved: zero today
-        ((1 << 55) - 1, Flag(0)),  # the frame's bits are no flags
+        ((1 << 55) - 1, Flag(0)),  # the bits of the frame are not flags
     ],
 )
 def test_bits_55_to_63_are_flags(word: int, expected: Flag) -> None:
     assert flags(word) == [expected]
 
 
-def test_words_are_decoded_each_for_itself() -> None:
+def test_each_word_is_decoded_independently() -> None:
     assert flags(1 << 63, 0, 1 << 62) == [Flag.PRESENT, Flag(0), Flag.SOFT]
 
 
@@ -63,13 +63,13 @@ STOP = 10_000 * PAGE
         # Nothing found: everything was looked at.
         (regions(), STOP, 512, 1 << 16, STOP),
         (regions(), 0, 512, 1 << 16, STOP),
-        # Room left in the vector and in max_pages: complete, whatever walk_end says.
+        # Room left in the vector and in max_pages: complete, whatever walk_end is.
         (singles(511), STOP, 512, 1 << 16, STOP),
-        # The kernel's bug: 513 regions in a vector of 1024; walk_end is left where the second pass
+        # The kernel's bug: 513 regions in a vector of 1024; walk_end stays where the second pass
         # began, at region 512, and a naive scan would count that region twice.
         (singles(513), 2 * 512 * PAGE, 1024, 1 << 16, STOP),
         (singles(1020), 2 * 512 * PAGE, 1024, 1 << 16, STOP),
-        # The vector is full: go on after what it holds, or where the kernel stopped if later.
+        # The vector is full: continue after its last region, or where the kernel stopped if later.
         (singles(512), (2 * 512 + 40) * PAGE, 512, 1 << 16, (2 * 512 + 40) * PAGE),
         (singles(1024), 2 * 512 * PAGE, 1024, 1 << 16, (2 * 1023 + 1) * PAGE),
         (singles(512), STOP, 512, 1 << 16, STOP),
@@ -78,11 +78,11 @@ STOP = 10_000 * PAGE
         (regions((0, 8)), 90 * PAGE, 512, 8, 90 * PAGE),
         (regions((0, 8)), 0, 512, 8, 8 * PAGE),
         (regions((0, 9)), 9 * PAGE, 512, 8, 9 * PAGE),  # a huge page may go beyond
-        # Never past the end that was asked for.
+        # Never past the requested end.
         (regions((0, 8)), STOP + PAGE, 512, 8, STOP),
     ],
 )
-def test_where_a_scan_goes_on(
+def test_where_a_scan_continues(
     vec: U64, walk_end: int, vec_len: int, max_pages: int, expected: int
 ) -> None:
     assert resume(vec, len(vec), walk_end, STOP, vec_len, max_pages) == expected
@@ -91,10 +91,10 @@ def test_where_a_scan_goes_on(
 def scan_like_the_kernel(
     pages: list[int], start: int, stop: int, vec_len: int
 ) -> tuple[U64, int]:
-    """Return (regions, walk_end) as pagemap_scan_walk of 6.8 to 6.19 gives them, bug and all.
+    """Return (regions, walk_end) as pagemap_scan_walk of 6.8 to 6.19 does, bug included.
 
     Regions are gathered in a buffer of 512. When it fills, the pass ends at the region that did
-    not fit and walk_end is set there; at the normal end walk_end is set only if it still is 0.
+    not fit and walk_end is set there; at the normal end walk_end is set only if it is still 0.
     """
     found: list[int] = []
     walk_end = 0
@@ -117,7 +117,7 @@ def scan_like_the_kernel(
 def test_every_region_is_seen_once(count: int, vec_len: int) -> None:
     pages = list(range(3, 3 + 2 * count, 2))
     if vec_len == 1 and count > 600:
-        pages = pages[:600]  # a call a region, and each call of the model is slow
+        pages = pages[:600]  # one call per region, and each call of the model is slow
     stop = (pages[-1] + 5) * PAGE
     seen: list[int] = []
     start = 0
@@ -129,7 +129,7 @@ def test_every_region_is_seen_once(count: int, vec_len: int) -> None:
 
 
 def test_the_model_of_the_kernel_has_the_bug() -> None:
-    # Recorded on 6.18: with 512 regions walk_end is the end, with 513 and 1020 that of region 512.
+    # Recorded on 6.18: with 512 regions walk_end is the end, with 513 and 1020 it is region 512.
     ends = [scan_like_the_kernel(list(range(0, 2 * n, 2)), 0, STOP, 4096)[1] for n in (512, 513)]
     assert ends == [STOP, 1024 * PAGE]
 
@@ -137,7 +137,7 @@ def test_the_model_of_the_kernel_has_the_bug() -> None:
 # ---- reading
 
 
-def test_words_are_read_in_slices_into_the_right_places(tmp_path: Path) -> None:
+def test_words_read_in_slices_end_up_in_the_right_places(tmp_path: Path) -> None:
     words = np.arange(5000, dtype=np.uint64)
     path = tmp_path / "pagemap"
     words.tofile(path)

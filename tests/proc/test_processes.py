@@ -1,4 +1,4 @@
-"""Which process a TARGET means, on a /proc of plain files and on the real one."""
+"""Which process a TARGET means, in a /proc of plain files and in the real one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pretend(root: Path, pid: int, comm: bytes, cmdline: bytes, vsize: int = 8192
 def test_a_process_is_a_number_with_an_address_space(tmp_path: Path) -> None:
     pretend(tmp_path, 7, b"a) (b", b"/bin/a b\0-x\0")
     pretend(tmp_path, 8, b"kthreadd", b"", vsize=0)
-    (tmp_path / "9").mkdir()  # ended between the listing and the look
+    (tmp_path / "9").mkdir()  # ended after the listing
     (tmp_path / "self").mkdir()
     uid = os.getuid()
     assert list(read_processes(str(tmp_path))) == [Process(7, "a) (b", "/bin/a b", uid, 3 * 4096)]
@@ -46,20 +46,20 @@ def test_a_number_is_a_pid(text: str, pid: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "2147483648", "99999999999999999999"])
-def test_a_number_no_process_can_have_is_refused(text: str) -> None:
+def test_a_number_that_no_process_can_have_is_refused(text: str) -> None:
     with pytest.raises(BadTarget, match="is not a process id"):
         find(text)
 
 
 @pytest.mark.parametrize("text", ["", " ", "+-5", "²", "1" * 5000, "no such name"])
-def test_what_is_no_number_is_a_name(text: str) -> None:
+def test_anything_but_a_number_is_a_name(text: str) -> None:
     with pytest.raises(BadTarget, match="no process is called"):
         find(text)
 
 
 @pytest.fixture
 def listed(tmp_path: Path) -> str:
-    """Return a /proc of five processes."""
+    """Return a /proc with five processes."""
     pretend(tmp_path, 10, b"java", b"/usr/bin/java\0-jar\0")
     pretend(tmp_path, 11, b"python3", b"/opt/tool\0")
     pretend(tmp_path, 12, b"sshd", b"sshd: alice\0")
@@ -84,7 +84,7 @@ def test_candidates_of_an_ambiguous_name_are_listed(listed: str) -> None:
     assert "12  sshd: alice" in str(caught.value)
 
 
-def test_we_are_not_the_process_that_is_meant(tmp_path: Path) -> None:
+def test_pagewalk_itself_is_never_the_process_meant(tmp_path: Path) -> None:
     # `pagewalk python3` runs in a python3, from a shell or a test runner.
     for pid in (os.getpid(), os.getppid(), 9):
         pretend(tmp_path, pid, b"me", b"")

@@ -1,4 +1,4 @@
-"""What this process may do, from the files that say so."""
+"""What this process may do, as read from /proc and /sys."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_initial_user_namespace_maps_every_uid_to_itself(uid_map: bytes, ini
     ("options", "hides"),
     [("", False), (",hidepid=invisible", True), (",hidepid=noaccess", False), (",hidepid=2", True)],
 )
-def test_whether_proc_hides_processes_is_how_it_is_mounted(
+def test_whether_proc_hides_processes_is_read_from_its_mount_options(
     monkeypatch: pytest.MonkeyPatch, options: str, hides: bool
 ) -> None:
     monkeypatch.setattr(rights, "read_bytes", lambda path: MOUNTS.format(options).encode())

@@ -1,4 +1,4 @@
-"""smaps and smaps_rollup, on recorded text; taken apart together as line by line."""
+"""smaps and smaps_rollup, on recorded text, parsed together and line by line."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def test_amounts_are_bytes_by_the_kernels_name() -> None:
     }
 
 
-def test_a_block_begins_at_its_addresses_whatever_the_files_name() -> None:
+def test_a_block_begins_at_its_addresses_whatever_the_files_name_is() -> None:
     smaps = parse_smaps(RECORDED)
     assert smaps.start.tolist() == [0x55D1_BE1C_3000, 0x7F1C_0000_1000]
     assert smaps.end.tolist() == [0x55D1_BE1E_4000, 0x7F1C_0000_2000]
 
 
-def test_vmflags_are_asked_by_their_code() -> None:
+def test_vmflags_are_looked_up_by_code() -> None:
     smaps = parse_smaps(RECORDED)
     assert smaps.flagged("lo").tolist() == [True, False]
     assert smaps.flagged("rd").tolist() == [True, True]
@@ -75,13 +75,13 @@ def test_an_impossible_line_of_smaps_is_refused(line: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", [b"1000-20", b"1000-2000 rw-p 0 0:0 0", RECORDED[:-1]])
-def test_text_that_was_cut_is_refused(text: bytes) -> None:
+def test_truncated_text_is_refused(text: bytes) -> None:
     with pytest.raises(BadText, match="of smaps"):
         parse_smaps(text)
 
 
 def merged(first: list[bytes]) -> bytes:
-    """Return ``first`` and behind it a block of all that its last block is of, and a page more."""
+    """Return ``first`` followed by a block that covers its last block and one page more."""
     low, _, rest = first[-1].partition(b"-")
     high, _, tail = rest.partition(b" ")
     larger = b"%b-%08x %b" % (low, int(high, 16) + 0x1000, tail)
@@ -89,7 +89,7 @@ def merged(first: list[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("count", [3, 100])
-def test_a_vma_that_was_merged_while_it_was_printed_counts_once(count: int) -> None:
+def test_a_vma_that_was_merged_while_being_printed_counts_once(count: int) -> None:
     blocks = recorded(count)
     found, without = parse_smaps(merged(blocks)), parse_smaps(b"".join(blocks))
     assert found.start.tolist() == without.start.tolist()
@@ -104,7 +104,7 @@ def test_a_vma_that_was_merged_while_it_was_printed_counts_once(count: int) -> N
 
 
 def recorded(count: int) -> list[bytes]:
-    """Return the blocks of a process of ``count`` VMAs, as Linux 6.18 writes them."""
+    """Return the blocks of a process with ``count`` VMAs, as Linux 6.18 writes them."""
     names = ("", "/usr/lib/libc.so.6", "[heap]", "/tmp/VmFlags: lo", "/tmp/4 kB", "/caf\xe9\r")
     amounts = ("Size", "KernelPageSize", "Rss", "Pss", "Private_Dirty", "Swap", "Locked")
     flags = (b"rd wr mr mw me ac ", b"rd mr mw me lo ", b"")
@@ -132,7 +132,7 @@ def same(one: Smaps, other: Smaps) -> bool:
     )
 
 
-def test_many_blocks_say_together_what_they_say_line_by_line() -> None:
+def test_many_blocks_parsed_together_equal_those_parsed_line_by_line() -> None:
     text = b"".join(recorded(300))
     assert find_blocks(text) is not None
     found = parse_smaps(text)
@@ -169,7 +169,7 @@ def outcome(parse: Callable[[bytes], Smaps], text: bytes) -> Smaps | str:
         return str(err)
 
 
-def test_broken_text_is_refused_alike_together_and_line_by_line() -> None:
+def test_broken_text_is_refused_in_the_same_way_together_and_line_by_line() -> None:
     draw = random.Random(11)
     whole = b"".join(recorded(FEW + 8))
     refused = 0

@@ -1,4 +1,4 @@
-"""How long a read may hold the target's lock: measured, and the next read cut to fit."""
+"""How long a read may hold the target's lock: measured, and the next read sized to fit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_read_that_fails_is_timed_too() -> None:
         (BUDGET // 10 + 1, 50),
         (BUDGET // 10, 100),
         (BUDGET // 25, 100),
-        (BUDGET // 25 - 1, 200),  # far inside: double
+        (BUDGET // 25 - 1, 200),  # far below: double
         (0, 200),
     ],
 )
@@ -54,8 +54,8 @@ def test_a_slice_stays_within_its_limits(took: int, expected: int) -> None:
 
 
 def test_a_smaller_budget_means_shorter_reads() -> None:
-    # A machine that needs 10 us for each unit of work: the size settles where a read takes no
-    # more than a fifth of the budget.
+    # On a machine that needs 10 us per unit of work, the size settles where a read takes no more
+    # than a fifth of the budget.
     def settled(budget_ns: int) -> int:
         stall, piece = Stall(budget_ns), Slice(1 << 14, 1, 1 << 20)
         for _ in range(40):

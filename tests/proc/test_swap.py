@@ -1,4 +1,4 @@
-"""/proc/swaps, on recorded lines and on devices that are called anything."""
+"""/proc/swaps, on recorded lines and on devices with any name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_line_is_a_device() -> None:
     assert parse_swaps(HEADING) == []
 
 
-# swap_show (mm/swapfile.c) has these four escaped, and nothing else.
+# swap_show (mm/swapfile.c) escapes these four, and nothing else.
 @pytest.mark.parametrize("odd", [o for o in ODD if o not in (b" ", b"\t", b"\\")], ids=bytes.hex)
 def test_a_path_keeps_every_byte(odd: bytes) -> None:
     path = b"/tmp/a%bb%b" % (odd, odd)
@@ -34,7 +34,7 @@ def test_an_invalid_line_of_swaps_is_refused(line: bytes) -> None:
 
 
 def test_only_device_0_can_be_named() -> None:
-    # What is listed first is 0, or 0 was removed: then nothing has an entry of 0.
+    # The first one listed is device 0, unless 0 was removed: then no entry has number 0.
     two = parse_swaps(HEADING + ZRAM + b"/dev/zram1 partition\t4\t\t0\t\t-2\n")
     assert device_of(0, two) == "/dev/zram0"
     assert device_of(1, two) is None

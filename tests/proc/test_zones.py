@@ -1,4 +1,4 @@
-"""Where RAM ends, and whether there is memory that is a device, from /proc/zoneinfo's text.
+"""Where RAM ends, and whether there is device memory, from the text of /proc/zoneinfo.
 
 The format is that of zoneinfo_show_print (mm/vmstat.c).
 """
@@ -15,8 +15,8 @@ from pagewalk.proc.zones import Memory, Zone, memory_of, parse_zones, read_memor
 
 PAGE = 4096
 
-# Two nodes, and on the second one persistent memory: its zone has pages, but none of them is RAM,
-# so the kernel ends the zone's paragraph before start_pfn. The empty Movable zones end there too.
+# Two nodes, the second with persistent memory: its zone has pages, but none of them is RAM, so the
+# kernel ends the zone's paragraph before start_pfn. The empty Movable zones end there too.
 WITH_DEVICE = b"""\
 Node 0, zone      DMA
   per-node stats
@@ -88,7 +88,7 @@ def test_each_zone_has_its_own_start_and_span() -> None:
     ]
 
 
-def test_ram_ends_with_its_last_zone_and_a_device_is_told() -> None:
+def test_ram_ends_with_its_last_zone_and_a_device_is_reported() -> None:
     assert memory_of(parse_zones(WITH_DEVICE)) == Memory((2097152 + 32768) * PAGE, devices=True)
 
 
@@ -122,5 +122,5 @@ def test_without_the_file_memory_may_be_anywhere(monkeypatch: pytest.MonkeyPatch
 
 
 def test_this_machine_has_ram() -> None:
-    # iomem would say the same, but shows addresses to CAP_SYS_ADMIN only.
+    # iomem would say the same, but shows addresses only with CAP_SYS_ADMIN.
     assert (read_memory().ram_end or 0) >= 16 << 20

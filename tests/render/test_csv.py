@@ -1,4 +1,4 @@
-"""CSV: what a program reads back is what went in."""
+"""CSV: a program reads back exactly what was written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def rows(name: str, *, frames: bool = True) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(written.write("csv", name, frames=frames), newline="")))
 
 
-def test_totals_are_a_line_each() -> None:
+def test_each_total_is_a_line() -> None:
     found = {row["name"]: row["bytes"] for row in rows("show")}
     assert (found["rss"], found["pss"], found["not_mapped"]) == ("2121728", "2111829", "")
 
@@ -30,13 +30,13 @@ def test_a_vma_is_a_line_and_any_name_survives() -> None:
     assert [int(row["uss"]) for row in found] == [4096, 4096, 0, 2 << 20]
 
 
-# What some reader takes for the end of a line; a newline is none of it, for the kernel writes \012.
+# What some readers take for the end of a line, except a newline, which the kernel writes as \012.
 ENDS = ["\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
 
 
 @pytest.mark.parametrize("end", [*ENDS, '"', ",", '","', " ", "\0", "", "日本", HOSTILE])
 def test_every_name_is_read_back(end: str) -> None:
-    # HOSTILE has every control character but the newline's, which a name from the kernel never has.
+    # HOSTILE has every control character except newline, which is never in a name from the kernel.
     text = written.write("csv", "maps", names=end.replace("\n", "\\012"))
     lines = text.split("\n")
     assert len(lines) == 1 + len(by_hand.VMAS) + 1 and lines[-1] == ""
@@ -66,7 +66,7 @@ def test_a_page_is_a_line() -> None:
     assert (swapped["pfn"], swapped["phys"], swapped["mapcount"]) == ("", "", "")
 
 
-def test_every_line_of_the_ledger_ends_with_its_unexplained_rest() -> None:
+def test_every_line_of_the_ledger_ends_with_its_unexplained_remainder() -> None:
     found = rows("explain")
     pss = [row for row in found if row["against"] == "smaps_rollup Pss"]
     assert [(row["cause"], row["bytes"], row["exact"]) for row in pss] == [

@@ -1,4 +1,4 @@
-"""What holds for every view of every format."""
+"""Rules for every view in every format."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_no_view_can_drive_a_terminal(
 
 
 @pytest.mark.parametrize(("format_name", "name"), [pair for pair in PAIRS if pair[0] != "csv"])
-def test_text_for_people_shows_a_hostile_name_nowhere(format_name: str, name: str) -> None:
-    # CSV is for programs, and keeps names as they are off a terminal.
+def test_text_for_people_never_shows_a_hostile_name(format_name: str, name: str) -> None:
+    # CSV is for programs, and keeps names as they are unless it is on a terminal.
     assert seen(written.write(format_name, name, names=HOSTILE))
 
 
@@ -58,6 +58,6 @@ def test_a_name_cannot_forge_a_colour() -> None:
         assert "\x1b[32m" not in told and r"\x1b[32m" in told
 
 
-def test_a_missing_view_names_the_formats_that_have_it() -> None:
+def test_the_error_for_a_missing_view_names_the_formats_that_have_it() -> None:
     with pytest.raises(BadRequest, match="'doctor' cannot be written as csv; it can as text, json"):
         view("csv", "doctor")

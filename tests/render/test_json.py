@@ -18,7 +18,7 @@ TOTALS = {
 }
 HEAD = {"schema", "pagewalk", "process", "source"}
 FOOT = {"partial", "stall_ns"}
-# What every document promises, and what it may say beyond that.
+# The keys that every document must have, and those that it may have in addition.
 PROMISED = {
     "show": HEAD | FOOT | {"totals", "from_kernel", "unmapped", "vmas"},
     "maps": HEAD | FOOT | {"totals", "from_kernel", "unmapped", "vmas"},
@@ -97,7 +97,7 @@ def test_withheld_is_null_with_a_reason_and_never_zero() -> None:
     assert {"what": "pss", "why": reason} in found["withheld"]
 
 
-def test_a_ledger_line_closes_by_its_own_numbers() -> None:
+def test_a_ledger_line_adds_up_by_its_own_numbers() -> None:
     rows = document("explain")["ledger"]
     assert len(rows) > 20
     for row in rows:
@@ -116,7 +116,7 @@ def test_what_present_has_beyond_rss_is_named(name: str) -> None:
     assert document(name)["beyond_rss"] == [{"part": "zero_page", "bytes": 4096}]
 
 
-# ---- pages: one object a line
+# ---- pages: one object per line
 
 PAGE_KEYS = ["addr", "size", "state", "pfn", "phys", "flags", "mapcount", "swap"]
 

@@ -1,4 +1,4 @@
-"""The original kernel module's lines, literally; its pages and kB now agree."""
+"""The original kernel module's lines, literally, except that pages and kB now agree."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def test_a_missing_page_table_is_not_mapped() -> None:
     assert "Not Present in RAM : 0 (0 kB)" in lines
 
 
-def test_not_mapped_is_withheld_where_no_page_table_was_read_and_a_page_is_missing() -> None:
-    # Of the first VMA all pages are there, so none is not mapped, whoever asks.
+def test_not_mapped_is_withheld_if_no_page_tables_were_read_and_a_page_is_missing() -> None:
+    # All pages of the first VMA are present, so none is unmapped, with or without page tables.
     rows = [anon(PAGE, 5), anon(8 * PAGE, 6), hole(9 * PAGE, 1, State.ABSENT), anon(20 * PAGE, 7)]
     lines = logged(rows, (PAGE, 1, Backing.ANON), (8 * PAGE, 2, Backing.ANON),
                    (20 * PAGE, 1, Backing.ANON))
@@ -90,12 +90,12 @@ def test_a_huge_leaf_is_a_line_for_each_base_page() -> None:
     assert "Present in RAM (RSS): 512 (2048 kB)" in lines
 
 
-def test_hidden_pages_are_said_to_be_hidden() -> None:
+def test_hidden_pages_are_shown_as_hidden() -> None:
     lines = logged([hole(PAGE, 1, State.ABSENT)], (PAGE, 1, Backing.HIDDEN))
     assert lines[0] == "VA:0000000000001000 Not Shown by this source"
 
 
-def test_a_withheld_frame_is_no_zero() -> None:
+def test_a_withheld_frame_is_not_zero() -> None:
     out = written.write("log", "pages", frames=False)
     assert out.startswith("VA:0000000000400000 Physical page exists at PA:hidden")
 
@@ -145,7 +145,7 @@ def test_every_page_has_a_line_and_pages_and_kb_agree(
 
 
 @pytest.mark.parametrize("name", ["maps", "pages"])
-def test_maps_gives_the_same_blocks_without_the_pages(name: str) -> None:
+def test_maps_writes_the_same_blocks_without_the_pages(name: str) -> None:
     lines = written.write("log", name).splitlines()
     blocks = [line for line in lines if not line.startswith("VA:")]
     assert blocks[:5] == [

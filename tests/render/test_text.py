@@ -1,4 +1,4 @@
-"""Text for people: it fits 80 columns, is coloured on a terminal only, and cannot be hijacked."""
+"""Text for people: it fits in 80 columns, is coloured only on a terminal, and is not hijackable."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SCREENS = ("show", "maps", "explain", "doctor", "processes")
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Return a terminal of 80 columns that wants colours."""
+    """Return a terminal with 80 columns and colours."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -69,7 +69,7 @@ def test_the_first_screen_fits_80_by_24(terminal: Terminal) -> None:
     assert any("p199" in line for line in lines)  # the biggest, not the first
 
 
-def test_what_does_not_fit_is_said(terminal: Terminal) -> None:
+def test_the_number_of_rows_that_do_not_fit_is_shown(terminal: Terminal) -> None:
     assert "no room for these columns: PRESENT" in written.write("text", "maps", terminal)
 
 
@@ -167,7 +167,7 @@ def test_a_page_is_one_line() -> None:
         ["0000000000402000", "-", "8", "absent", "-"],
         ["0000000000603000", "-", "4", "swapped", "-", "swap", "1:5"],
     ]
-    # Every row is laid out under the heads.
+    # Every row is aligned with the headings.
     assert {line.find(word) for line, word in zip(lines[1:3], ("file", "file"), strict=True)} == {
         lines[0].find("STATE")
     }
@@ -188,14 +188,14 @@ def test_what_present_has_beyond_rss_is_a_line_of_its_own() -> None:
     assert "\nzero_page: " in written.write("text", "explain")
 
 
-def test_a_number_that_ours_is_withheld_for_has_no_line_in_the_ledger() -> None:
+def test_a_number_without_one_of_ours_has_no_line_in_the_ledger() -> None:
     screen = written.write("text", "explain", frames=False)
     assert "smaps Pss = pss" not in screen
     flat = " ".join(screen.split())
     assert "not compared, as ours is withheld: smaps Pss 2 062, smaps Private_*" in flat
 
 
-def test_a_total_of_the_kernels_own_is_marked() -> None:
+def test_a_total_from_the_kernel_is_marked() -> None:
     table, lines = written.arguments("show", frames=False)
     told = filled(table, by_hand.ROLLUP)
     for name, shown in (("show", (told, lines)), ("maps", (told,))):
@@ -206,13 +206,13 @@ def test_a_total_of_the_kernels_own_is_marked() -> None:
         assert "* the kernel's own figure, from smaps_rollup" in screen
 
 
-def test_what_is_withheld_is_said_with_its_reason() -> None:
+def test_withheld_amounts_are_shown_with_the_reason() -> None:
     screen = written.write("text", "show", frames=False)
     assert "partial: pss: frames are hidden run as root" in screen
     assert re.search(r"pss +n/a", screen)
 
 
-def test_a_width_is_the_terminals_or_that_of_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_width_is_the_terminals_or_that_in_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     assert width(io.StringIO()) is None
     monkeypatch.setenv("COLUMNS", "132")
@@ -239,7 +239,7 @@ def test_the_count_of_vmas_is_never_shortened(
     assert "total of 4 VMAs" in written.write("text", "maps", terminal)
 
 
-def test_a_total_that_is_withheld_has_its_reason_below_maps() -> None:
+def test_the_reason_for_a_withheld_total_is_shown_below_maps() -> None:
     table = by_hand.table()
     table = table._replace(totals={**table.totals, "freed": None})
     table.outcome.withheld.append(Withheld("freed", "nobody tells", partial=False))

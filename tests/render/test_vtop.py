@@ -1,4 +1,4 @@
-"""How one address is written: the text fits 80 columns, and JSON holds all of it."""
+"""How one address is written: the text fits in 80 columns, and JSON has all of it."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ def test_the_page_of_an_address_level_by_level(monkeypatch: pytest.MonkeyPatch) 
         ("kernel", "       4 KiB page, frame 0x1: present write accessed dirty global nx"),
     ],
 )
-def test_a_line_says(case: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_of_the_text(case: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     assert line in text(case).splitlines()
 
 
-def test_an_entrys_frame_is_painted_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entrys_frame_is_coloured_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     painted = text("page", Terminal())
@@ -103,14 +103,14 @@ def test_an_entrys_frame_is_painted_on_a_terminal(monkeypatch: pytest.MonkeyPatc
     assert CONTROL.search(text("page", Terminal())) is None
 
 
-def test_the_legend_explains_each_bit_that_is_set() -> None:
+def test_the_legend_explains_every_set_bit() -> None:
     written = text("huge", legend=True)
     assert "entry pse          this entry maps a huge page itself" in written
     assert "frame uptodate     holds current data" in written
     assert "entry pse" not in text("huge")
 
 
-def test_json_holds_every_level() -> None:
+def test_json_has_every_level() -> None:
     huge = document("huge")
     # BIG + 0x12345 = 0x7f0000212345: slots 254, 0 and 1; 0x400000 + 0x12345 = 0x412345
     assert huge["addr"] == "0x7f0000212345"

@@ -1,4 +1,4 @@
-"""One real boot, where QEMU is installed and the kernel has been fetched."""
+"""One real boot, if QEMU is installed and the kernel has been fetched."""
 
 import shutil
 import sys
@@ -21,7 +21,7 @@ pytestmark = [
     ),
 ]
 
-# mmap takes the hint above 1 << 47 only if the kernel runs with five levels of page tables.
+# mmap honours a hint above 1 << 47 only if the kernel runs with five levels of page tables.
 SCRIPT = """
 import ctypes, os, pathlib, sys
 mmap = ctypes.CDLL(None, use_errno=True).mmap
@@ -39,7 +39,7 @@ sys.exit(9)
 
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Name a file of the host that the guest writes to."""
+    """Return the path of a file on the host that the guest writes to."""
     return tmp_path_factory.mktemp("host") / "trace"
 
 

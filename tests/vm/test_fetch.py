@@ -9,7 +9,7 @@ from vmtest import fetch
 from vmtest.errors import VmtestError
 from vmtest.kernels import KERNELS
 
-# As `apt-get indextargets` prints them; the mirror's own updates and a stranger come first.
+# As `apt-get indextargets` prints them; the mirror's updates and a foreign archive come first.
 INDEXTARGETS = """\
 http://mirror.example/debian/ bookworm-updates main Debian
 http://tools.example/apt/ bookworm main Tools
@@ -41,7 +41,7 @@ def test_no_mirror_for_an_unknown_release() -> None:
     assert fetch.parse_mirror(INDEXTARGETS, "noble") is None
 
 
-def test_only_versioned_kernel_packages_are_taken() -> None:
+def test_only_versioned_kernel_packages_are_chosen() -> None:
     assert fetch.parse_kernel_packages(DEPENDS) == [
         "linux-base-6.1.0-50-amd64",
         "linux-image-6.1.0-50-amd64",
@@ -50,7 +50,7 @@ def test_only_versioned_kernel_packages_are_taken() -> None:
 
 
 @pytest.mark.skipif(shutil.which("apt-config") is None, reason="apt is not installed")
-def test_apt_itself_reads_the_configuration_as_meant(
+def test_apt_itself_reads_the_configuration_as_intended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch, "read_mirror", lambda: "http://mirror.example/debian/")
@@ -73,7 +73,7 @@ def test_apt_itself_reads_the_configuration_as_meant(
 @pytest.mark.parametrize(
     "image", ["boot/vmlinuz-6.1.0-50-amd64", "lib/modules/6.1.0-50-amd64/vmlinuz"]
 )
-def test_a_kernel_is_found_where_the_release_of_debian_keeps_it(
+def test_a_kernel_is_found_where_its_debian_release_keeps_it(
     image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -16,7 +16,7 @@ needs_busybox = pytest.mark.skipif(not BUSYBOX.exists(), reason="busybox-static 
 
 @needs_busybox
 def test_busybox_unpacks_what_newc_packed(tmp_path: Path) -> None:
-    # Contents of 0 to 4 bytes and names of 1 to 5 characters meet every padding.
+    # Contents of 0 to 4 bytes and names of 1 to 5 characters need every padding.
     members = [Member("d", stat.S_IFDIR | 0o755)]
     members += [
         Member("d/" + "n" * size, stat.S_IFREG | 0o640, b"x" * (size - 1)) for size in range(1, 6)
@@ -49,7 +49,7 @@ def test_init_is_a_script_that_busybox_can_parse() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_load_order_keeps_the_first_place_and_drops_what_is_built_in() -> None:
+def test_load_order_keeps_the_first_occurrence_and_drops_built_in_modules() -> None:
     lines = [
         "insmod /k/virtio.ko ",
         "insmod /k/virtio_pci.ko ",

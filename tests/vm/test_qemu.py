@@ -1,4 +1,4 @@
-"""QEMU's command line, and the watch over its process (any process will do for that)."""
+"""QEMU's command line, and the supervision of its process (any process will do for that)."""
 
 import io
 import time
@@ -53,12 +53,12 @@ def test_output_is_copied_as_it_comes_and_nothing_is_lost(tmp_path: Path) -> Non
     assert echo.getvalue() == "line 1\nline 2\nline 3\n"
 
 
-def test_a_guest_that_hangs_is_ended_and_its_console_quoted(tmp_path: Path) -> None:
+def test_a_guest_that_hangs_is_killed_and_its_console_quoted(tmp_path: Path) -> None:
     (tmp_path / "console").write_text("booting\nwaiting for a disk\n")
     began = time.monotonic()
     with pytest.raises(VmtestError, match=r"did not finish within 0 s; .*waiting for a disk"):
         boot(["sleep", "60"], tmp_path, timeout=0.3, echo=None)
-    # Far below the 60 s of the process, far above the 0.3 s of the limit on a busy machine.
+    # Far below the process's 60 s, and far above the limit of 0.3 s even on a busy machine.
     assert time.monotonic() - began < 30
 
 

@@ -1,4 +1,4 @@
-"""The script that runs in the guest, and what is read back from it."""
+"""The script that runs in the guest, and the results that are read back."""
 
 import os
 import shlex
@@ -13,9 +13,9 @@ from vmtest.run import guest_environment, read_result, start_script
 AWKWARD = ["printf", "%s\n", "two words", "it's", "$HOME", "a\nnewline", "*", ""]
 
 
-def test_a_shell_hands_over_the_arguments_and_variables_unchanged() -> None:
+def test_a_shell_passes_on_the_arguments_and_variables_unchanged() -> None:
     script = start_script(AWKWARD, {"A": "b c"}, Path("/"), Path("/m"))
-    # The command may span lines of the script, so split all of it as the shell does.
+    # The command may span several lines of the script, so split all of it as a shell does.
     words = shlex.split(script)
     first = words.index("env")
     assert words[first : first + 3 + len(AWKWARD)] == ["env", "-i", "A=b c", *AWKWARD]
@@ -48,13 +48,13 @@ def test_a_result_is_read_from_the_exchange_directory(tmp_path: Path) -> None:
     assert (result.boot_seconds, result.run_seconds) == (12.5, 1.25)
 
 
-def test_a_guest_that_went_off_early_is_an_error_with_its_last_words(tmp_path: Path) -> None:
+def test_a_guest_that_powered_off_early_is_an_error_with_its_last_output(tmp_path: Path) -> None:
     (tmp_path / "console").write_text("ok\nKernel panic - not syncing: no init\n")
     with pytest.raises(VmtestError, match=r"powered off before .* Kernel panic - not syncing"):
         read_result(tmp_path, 0.0)
 
 
-def test_short_takes_only_the_marked_tests() -> None:
+def test_short_runs_only_the_marked_tests() -> None:
     live = KERNELS["6.1"].tests
     assert pytest_argv("/py", live, short=False)[-1] == "tests/live"
     assert pytest_argv("/py", live, short=True)[-3:] == ["-m", "vmshort", "tests/live"]
