@@ -69,7 +69,8 @@ def test_a_reader_that_fails_after_the_walk_makes_it_partial(
     look_back(Failing(target, **{reader: error}), SHMEM, outcome)  # type: ignore[arg-type]
     target.close()
     (why,) = outcome.partial
-    assert why.startswith({"changed": "a consistent moment: ", "shmem": "swap of shmem: "}[reader])
+    what = {"changed": "whether the process changed during the walk", "shmem": "swap of shmem"}
+    assert why.startswith(f"{what[reader]}: ")
     assert says in why
     assert outcome.done
     assert outcome.locked is not None and outcome.vm_rss
@@ -192,7 +193,7 @@ def test_smaps_of_a_changing_process_decides_nothing(source: Lossy) -> None:
     told, (why,) = asked(source)
     assert told is None
     assert why.startswith("rss, pss, uss and locked: ")
-    assert f"moved in each of {LOOKS} looks" in why
+    assert f"changed in each of {LOOKS} attempts" in why
     assert source.calls["leaves"] == 2 * LOOKS
 
 

@@ -304,11 +304,11 @@ def test_pagemap_numbers_the_pages_of_a_huge_page() -> None:
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        (None, "nothing: it ends below that address"),
+        (None, "nothing: it ends below this address"),
         (0, "no page"),
         (HERE | 0x12345, "present, frame 0x12345"),
         (HERE, "present, its frame is hidden"),
-        (SOFT | 1 | 5 << 5, "swap or the like, type 1, offset 5"),
+        (SOFT | 1 | 5 << 5, "swap or another software entry, type 1, offset 5"),
     ],
 )
 def test_a_pagemap_word_in_words(word: int | None, says: str) -> None:

@@ -45,15 +45,15 @@ PSS_SHIFT = 12  # fs/proc/task_mmu.c: sums are kept in 1/4096 bytes
 PUD_SIZE = 1 << 30
 NO_PMD_SHARING = Withheld(
     "private_hugetlb, shared_hugetlb",
-    "before 6.12 pagemap does not tell whether a page table of hugetlb memory is shared with"
-    " another process; --source ebpf reads it",
+    "before 6.12 pagemap does not show whether a hugetlb page table is shared with another"
+    " process; --source ebpf does",
     partial=False,
 )
 
 NO_HUGE_ZERO = Withheld(
     "rss, zero and the split by kind",
-    "frames are hidden, and only they tell the huge zero page from an anonymous huge page that"
-    " other processes map too; rss and zero are given if VmRSS shows that there is none",
+    "page frames are hidden, and without them the huge zero page looks like an anonymous huge page"
+    " shared with other processes; rss and zero are shown if VmRSS proves that there is none",
     partial=True,
 )
 
@@ -67,52 +67,53 @@ class Column(NamedTuple):
 
 
 COLUMNS = (
-    Column("size", "SIZE", "the VMA's length"),
-    Column("present", "PRESENT", "pages mapped by a page-table entry, whatever they are"),
-    Column("rss", "RSS", "the kernel's resident set: present less zero, special and hugetlb pages,"
-           " plus pages on the move"),
-    Column("not_present", "NOT PRES", "no page in RAM behind the address: never touched, dropped,"
-           " or swapped (with procfs: not mapped ones too)"),
-    Column("not_mapped", "NOT MAPPED", "the walk ended above the PTE: there is no page table"),
-    Column("swap", "SWAP", "in a swap device: private entries, and swapped pages of a shmem object"
-           " as smaps counts them"),
-    Column("pss", "PSS", "each page of RSS divided by its mapcount"),
-    Column("uss", "USS", "pages of RSS that are mapped once, so by this process alone"),
-    Column("distinct", "DISTINCT", "the frames of RAM it maps, each once: of RSS and hugetlb"),
-    Column("freed", "FREED", "what comes back when it ends: anonymous pages that only it maps, and"
-           " those of shmem and hugetlb objects that end with it"),
-    Column("anon", "ANON", "present anonymous pages (KSM pages too)"),
+    Column("size", "SIZE", "length of the VMA"),
+    Column("present", "PRESENT", "bytes mapped by a present page-table entry"),
+    Column("rss", "RSS", "resident set size, counted as the kernel does: present minus zero,"
+           " special and hugetlb pages, plus pages being migrated"),
+    Column("not_present", "NOT PRES", "no page in RAM behind the address: never touched, dropped"
+           " or swapped out (with procfs this includes not_mapped)"),
+    Column("not_mapped", "NOT MAPPED", "no page table: the walk ended above PTE level"),
+    Column("swap", "SWAP", "swapped out: private swap entries, and pages of shmem objects, counted"
+           " as in smaps"),
+    Column("pss", "PSS", "RSS with each page divided by its mapcount"),
+    Column("uss", "USS", "pages of RSS that are mapped exactly once, so only by this process"),
+    Column("distinct", "DISTINCT", "page frames that it maps (RSS and hugetlb), each counted once"),
+    Column("freed", "FREED", "memory freed when it exits: anonymous pages that only it maps, and"
+           " the shmem and hugetlb objects that go away with it"),
+    Column("anon", "ANON", "present anonymous pages, including KSM pages"),
     Column("file", "FILE", "present pages of the page cache, and kernel pages such as the vdso"),
     Column("shmem", "SHMEM", "present pages of tmpfs, memfd, SysV and shared anonymous memory"),
-    Column("zero", "ZERO", "the shared zero page or huge zero page: present, in no RSS"),
+    Column("zero", "ZERO", "the shared zero page or huge zero page: present, but not counted in"
+           " RSS"),
     Column("huge_zero", "HUGE ZERO", "the huge zero page (part of zero)"),
-    Column("special", "SPECIAL", "present without a normal page frame: in no RSS"),
-    Column("hugetlb", "HUGETLB", "present hugetlb pages: in no RSS"),
+    Column("special", "SPECIAL", "present, but without a normal struct page: not counted in RSS"),
+    Column("hugetlb", "HUGETLB", "present hugetlb pages: not counted in RSS"),
     Column("device", "DEVICE", "present pages of device memory"),
-    Column("untold", "UNTOLD", "present pages whose frame the kernel's frame database says nothing"
-           " of (device memory, or RAM initialised late), nor the entry that they are mapped once:"
-           " counted as if they were"),
+    Column("untold", "UNCLASSIFIED", "present pages that neither /proc/kpageflags knows (device"
+           " memory, or RAM initialised late) nor the entry marks as mapped once: counted as if"
+           " mapped once"),
     Column("ksm", "KSM", "pages merged by KSM (part of anon)"),
-    Column("locked", "LOCKED", "PSS of a VMA that is mlocked"),
+    Column("locked", "LOCKED", "PSS of mlocked VMAs"),
     Column("anon_huge", "ANON HUGE", "anonymous memory mapped by PMD leaves"),
     Column("shmem_huge", "SHMEM HUGE", "shmem mapped by PMD leaves"),
     Column("file_huge", "FILE HUGE", "file pages mapped by PMD leaves"),
     Column("private_hugetlb", "HUGETLB PRIV", "hugetlb pages that only this process maps"),
     Column("shared_hugetlb", "HUGETLB SHRD", "hugetlb pages mapped more than once"),
-    Column("hugetlb_pmd_shared", "HUGETLB PMD", "hugetlb pages whose page table another process"
-           " shares (part of shared_hugetlb)"),
-    Column("swap_private", "SWAP PRIV", "swap entries of this process's own page tables"),
-    Column("swap_shmem", "SWAP SHMEM", "swapped pages of the shmem objects it maps"),
-    Column("not_mapped_pgd", "NO PGD", "not mapped: the PGD entry is none (part of not_mapped)"),
-    Column("not_mapped_p4d", "NO P4D", "not mapped: the P4D entry is none"),
-    Column("not_mapped_pud", "NO PUD", "not mapped: the PUD entry is none"),
-    Column("not_mapped_pmd", "NO PMD", "not mapped: the PMD entry is none, there is no PTE table"),
-    Column("empty", "EMPTY", "slots of existing page tables that hold nothing"),
-    Column("migrating", "MIGRATING", "pages on the move to another frame"),
+    Column("hugetlb_pmd_shared", "HUGETLB PMD", "hugetlb pages in page tables shared with another"
+           " process (part of shared_hugetlb)"),
+    Column("swap_private", "SWAP PRIV", "swap entries in this process's own page tables"),
+    Column("swap_shmem", "SWAP SHMEM", "swapped-out pages of the shmem objects it maps"),
+    Column("not_mapped_pgd", "NO PGD", "not mapped: the PGD entry is empty (part of not_mapped)"),
+    Column("not_mapped_p4d", "NO P4D", "not mapped: the P4D entry is empty"),
+    Column("not_mapped_pud", "NO PUD", "not mapped: the PUD entry is empty"),
+    Column("not_mapped_pmd", "NO PMD", "not mapped: the PMD entry is empty, there is no PTE table"),
+    Column("empty", "EMPTY", "empty slots in existing page tables"),
+    Column("migrating", "MIGRATING", "pages being migrated to another frame"),
     Column("poisoned", "POISONED", "lost to a memory error, or poisoned by userfaultfd"),
     Column("guard", "GUARD", "guard regions (MADV_GUARD_INSTALL)"),
     Column("marker", "MARKER", "userfaultfd markers"),
-    Column("doubt", "DOUBT", "page-table entries that no kernel writes (part of not_present)"),
+    Column("doubt", "DOUBT", "malformed page-table entries (part of not_present)"),
     Column("hidden", "HIDDEN", "in a VMA whose pages this source never shows (part of"
            " not_present)"),
 )
@@ -329,9 +330,9 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
         walk.outcome.withheld.append(
             Withheld(
                 f"who else maps {int(sums.untold.sum())} bytes",
-                "/proc/kpageflags and kpagecount say nothing of their frames (device memory, or RAM"
-                " that the kernel initialises late): pss and uss count them as this process's own;"
-                " --source ebpf reads struct page",
+                "/proc/kpageflags and kpagecount know nothing about these frames (device memory, or"
+                " RAM that the kernel initialises late), so pss and uss count them as private;"
+                " --source ebpf reads struct page instead",
                 partial=False,
             )
         )

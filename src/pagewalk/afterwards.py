@@ -30,7 +30,7 @@ LOOKS = 3  # at a VMA that moves
 
 HOLDS_THE_LOCK = (
     "reading it would hold the lock of a running process of this size for longer than the budget;"
-    " --freeze makes that harmless, --budget allows more"
+    " use --freeze, or raise --budget"
 )
 HWPOISON = "rss, pss, uss and locked"
 
@@ -60,7 +60,7 @@ def reason(err: Exception) -> str:
 
 def look_back(source: Source, vmas: VMAs, outcome: Outcome) -> None:
     """Complete ``outcome`` of a walk over ``vmas``; raises ProcessGone when the memory is gone."""
-    with withholding(outcome, "a consistent moment"):
+    with withholding(outcome, "whether the process changed during the walk"):
         check_still(source, vmas, outcome)
     with withholding(outcome, "swap of shmem"):
         outcome.shmem_swap = read_shmem_swap(source, vmas)
@@ -84,17 +84,18 @@ def check_still(source: Source, vmas: VMAs, outcome: Outcome) -> None:
     if gone:
         outcome.withheld.append(
             Withheld(
-                "a consistent moment",
-                f"{gone} VMAs changed during the walk; --freeze stops the process for the walk",
+                "the process changed during the walk",
+                f"{gone} mapping{'s' * (gone != 1)}; totals mix two moments; use --freeze to stop"
+                " the process meanwhile",
                 partial=True,
             )
         )
     if source.forked(vmas):
         outcome.withheld.append(
             Withheld(
-                "mapcounts of one moment",
-                "the process forked during the walk and now shares its pages with the child;"
-                " --freeze stops it for the walk",
+                "the process forked during the walk",
+                "its pages are now shared with the child, so mapcounts mix two moments; use"
+                " --freeze to stop the process meanwhile",
                 partial=True,
             )
         )
@@ -132,7 +133,7 @@ def read_locked(source: Source, vmas: VMAs, outcome: Outcome) -> Bool | None:
     if status.get("VmLck") == 0:
         return np.zeros(len(vmas), bool)
     if not may_read_smaps(source, status.get("VmRSS", 0)):
-        why = "only smaps tells which VMAs are locked, and " + HOLDS_THE_LOCK
+        why = "only smaps shows which VMAs are locked, and " + HOLDS_THE_LOCK
         outcome.withheld.append(Withheld("locked", why, partial=False))
         return None
     said = smaps.read_smaps(target, source.stall)
@@ -155,7 +156,7 @@ def ask_hwpoison(source: Source, vmas: VMAs, outcome: Outcome) -> bool | None:
     # distributions that took the change. The smallest VMA that has one does, if it holds still.
     if not outcome.hwpoison:
         return None
-    why = "only smaps tells whether this kernel counts pages lost to a memory error, and "
+    why = "only smaps shows whether this kernel counts pages lost to a memory error, and "
     if not may_read_smaps(source, counters.read_status(source.target).get("VmRSS", 0)):
         outcome.withheld.append(Withheld(HWPOISON, why + HOLDS_THE_LOCK, partial=True))
         return None
@@ -164,7 +165,7 @@ def ask_hwpoison(source: Source, vmas: VMAs, outcome: Outcome) -> bool | None:
         told = counts_hwpoison(source, vmas, row)
         if told is not None:
             return told
-    why += f"the VMA that has them moved in each of {LOOKS} looks; --freeze stops the process"
+    why += f"the VMA that has them changed in each of {LOOKS} attempts; use --freeze"
     outcome.withheld.append(Withheld(HWPOISON, why, partial=True))
     return None
 
@@ -219,8 +220,8 @@ def read_held(source: Source, vmas: VMAs, outcome: Outcome) -> None:
         outcome.withheld.append(
             Withheld(
                 "freed",
-                f"only the kernel's own reference counts tell who else holds {unsure[0]}, and this"
-                " source does not read them; take --source ebpf",
+                f"only the kernel's reference counts show who else holds {unsure[0]}, and this"
+                " source does not read them; use --source ebpf",
                 partial=False,
             )
         )

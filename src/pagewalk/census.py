@@ -52,8 +52,8 @@ def count_swap_users(source: str) -> SwapUsers:
     missing = why_missing(refused)
     if missing is None and not comparable and any(not mm for _, mm in walked):
         missing = (
-            "this /proc belongs to another PID namespace, so it cannot be told which processes"
-            " share an address space, and a slot may have fewer users than were counted; take"
+            "this /proc belongs to another PID namespace, so processes that share an address space"
+            " cannot be recognised and a slot may have fewer users than were counted; use"
             " --source ebpf"
         )
     return SwapUsers(users[0], users[1].astype(np.uint64), missing)

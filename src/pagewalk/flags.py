@@ -1,6 +1,6 @@
 """Every bit pagewalk knows, as rows: pagemap words, /proc/kpageflags, VmFlags codes, x86 PTEs.
 
-A bit nobody knows is kept and printed as ``bitN``: nothing is dropped.
+An unknown bit is kept and printed as ``bitN``: nothing is dropped.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ class Bit(NamedTuple):
 # Documentation/admin-guide/mm/pagemap.rst
 PAGEMAP = (
     Bit("soft_dirty", 55, "3.11", "written since clear_refs (needs CONFIG_MEM_SOFT_DIRTY)"),
-    Bit("exclusive", 56, "4.2", "mapped exactly once; of a PMD-mapped THP only the head is asked"),
+    Bit("exclusive", 56, "4.2", "mapped exactly once; for a PMD-mapped THP only the head page is"
+        " checked"),
     Bit("uffd_wp", 57, "5.13", "write-protected by userfaultfd"),
     Bit("guard", 58, "6.15", "a guard region (MADV_GUARD_INSTALL)"),
     Bit("file", 61, "3.5", "a normal page that is not anonymous: file or shmem"),
-    Bit("swap", 62, "2.6.25", "not present, not empty: swap or another software entry"),
+    Bit("swap", 62, "2.6.25", "neither present nor empty: swap or another software entry"),
     Bit("present", 63, "2.6.25", "a page is mapped here (PROT_NONE included)"),
 )
 
@@ -36,71 +37,72 @@ KPAGEFLAGS = (
     Bit("error", 1, "2.6.25", "I/O error (gone by 6.12)"),
     Bit("referenced", 2, "2.6.25", "referenced since the last LRU scan"),
     Bit("uptodate", 3, "2.6.25", "holds current data"),
-    Bit("dirty", 4, "2.6.25", "holds data its backing store does not have"),
+    Bit("dirty", 4, "2.6.25", "holds data not yet written to its backing store"),
     Bit("lru", 5, "2.6.25", "on an LRU list"),
     Bit("active", 6, "2.6.25", "on the active LRU list"),
     Bit("slab", 7, "2.6.25", "used by the slab allocator"),
     Bit("writeback", 8, "2.6.25", "being written back"),
-    Bit("reclaim", 9, "2.6.25", "to be reclaimed as soon as it is clean"),
+    Bit("reclaim", 9, "2.6.25", "to be reclaimed once it is clean"),
     Bit("buddy", 10, "2.6.25", "free, in the buddy allocator"),
     Bit("mmap", 11, "2.6.31", "mapped into an address space"),
-    Bit("anon", 12, "2.6.31", "anonymous (KSM pages too)"),
-    Bit("swapcache", 13, "2.6.31", "has a slot in a swap device"),
+    Bit("anon", 12, "2.6.31", "anonymous (including KSM pages)"),
+    Bit("swapcache", 13, "2.6.31", "in the swap cache, with a slot on a swap device"),
     Bit("swapbacked", 14, "2.6.31", "reclaimed to swap: anonymous or shmem"),
     Bit("head", 15, "2.6.31", "first page of a large folio"),
     Bit("tail", 16, "2.6.31", "later page of a large folio"),
     Bit("huge", 17, "2.6.31", "hugetlb"),
     Bit("unevictable", 18, "2.6.31", "on the unevictable list"),
     Bit("hwpoison", 19, "2.6.31", "hardware-poisoned"),
-    Bit("nopage", 20, "2.6.31", "no page frame there (emitted to 6.14)"),
+    Bit("nopage", 20, "2.6.31", "no page frame exists here (reported up to 6.14)"),
     Bit("ksm", 21, "2.6.32", "merged by KSM"),
     Bit("thp", 22, "3.4", "part of a large anonymous or file folio; not the same as PMD-mapped"),
     Bit("offline", 23, "3.18", "logically offline (a balloon before 5.x)"),
     Bit("zero_page", 24, "4.1", "the shared zero page or huge zero page"),
-    Bit("idle", 25, "4.3", "idle page tracking's flag"),
+    Bit("idle", 25, "4.3", "marked idle by idle page tracking"),
     Bit("pgtable", 26, "4.18", "used as a page table"),
-    Bit("reserved", 32, "2.6.31", "never given to the page allocator"),
+    Bit("reserved", 32, "2.6.31", "reserved, not managed by the page allocator"),
     Bit("mlocked", 33, "2.6.31", "mlocked"),
-    Bit("owner_2", 34, "2.6.31", "owner's flag (mappedtodisk; anon-exclusive on anonymous pages)"),
-    Bit("private", 35, "2.6.31", "owner keeps private data"),
-    Bit("private_2", 36, "2.6.31", "owner keeps more private data"),
-    Bit("owner_private", 37, "2.6.31", "owner's private flag"),
-    Bit("arch", 38, "2.6.31", "architecture's flag"),
+    Bit("owner_2", 34, "2.6.31", "owner-defined (mappedtodisk; anon-exclusive on anonymous pages)"),
+    Bit("private", 35, "2.6.31", "has private data"),
+    Bit("private_2", 36, "2.6.31", "has more private data"),
+    Bit("owner_private", 37, "2.6.31", "owner-defined private flag"),
+    Bit("arch", 38, "2.6.31", "architecture-defined flag"),
     Bit("uncached", 39, "2.6.31", "mapped uncached (gone by 6.12)"),
     Bit("softdirty", 40, "3.11", "soft-dirty"),
-    Bit("arch_2", 41, "4.16", "architecture's second flag"),
-    Bit("arch_3", 42, "6.1", "architecture's third flag"),
-    # kpageflags does not export PG_young: this bit is set by who reads struct page itself.
-    Bit("young", 63, "4.3", "accessed, as idle page tracking or DAMON noted; by struct page only"),
+    Bit("arch_2", 41, "4.16", "second architecture-defined flag"),
+    Bit("arch_3", 42, "6.1", "third architecture-defined flag"),
+    # kpageflags does not export PG_young: readers of struct page set this bit.
+    Bit("young", 63, "4.3", "accessed, as noted by idle page tracking or DAMON; from struct page"
+        " only"),
 )
 
 # arch/x86/include/asm/pgtable_types.h: a present entry. Bit 7 is PSE in a huge leaf, whose PAT is
 # bit 12; bit 8 is PROT_NONE when bit 0 is clear; bits 57 and 58 changed their meaning.
 X86_PTE = (
-    Bit("present", 0, "1.0", "the CPU may use it"),
+    Bit("present", 0, "1.0", "the CPU may use the entry"),
     Bit("write", 1, "1.0", "writable"),
-    Bit("user", 2, "1.0", "open to user mode"),
+    Bit("user", 2, "1.0", "accessible from user mode"),
     Bit("pwt", 3, "1.0", "memory type: write-through"),
     Bit("pcd", 4, "1.0", "memory type: cache disabled"),
-    Bit("accessed", 5, "1.0", "used since the bit was cleared; set by the CPU"),
-    Bit("dirty", 6, "1.0", "written since the bit was cleared; set by the CPU"),
+    Bit("accessed", 5, "1.0", "accessed since the bit was last cleared; set by the CPU"),
+    Bit("dirty", 6, "1.0", "written since the bit was last cleared; set by the CPU"),
     Bit("pat", 7, "1.0", "memory type: third bit"),
-    Bit("global", 8, "2.4", "kept in the TLB when the address space changes"),
+    Bit("global", 8, "2.4", "stays in the TLB across address-space switches"),
     Bit("special", 9, "2.6.25", "no normal struct page behind it"),
     Bit("uffd_wp", 10, "5.7", "write-protected by userfaultfd"),
     Bit("soft_dirty", 11, "3.11", "written since clear_refs"),
     Bit("nx", 63, "2.6.11", "not executable"),
 )
 
-# What the same bits mean in other entries, or on other kernels. Bit 58 was devmap up to 6.5.
+# What the same bits mean in other entries or on other kernels. Bit 58 was devmap up to 6.5.
 X86_MORE = (
-    Bit("pse", 7, "1.0", "this entry maps a huge page itself"),
-    Bit("pat", 12, "2.6.26", "memory type: third bit, of a huge page"),
-    Bit("prot_none", 8, "2.4", "with bit 0 clear: the page is there, every touch faults"),
-    Bit("exclusive", 3, "5.19", "of a swap entry: no other process refers to this anonymous page"),
+    Bit("pse", 7, "1.0", "this entry maps a huge page directly"),
+    Bit("pat", 12, "2.6.26", "memory type: third bit, in a huge-page entry"),
+    Bit("prot_none", 8, "2.4", "with bit 0 clear: the page exists, but every access faults"),
+    Bit("exclusive", 3, "5.19", "in a swap entry: no other process refers to this anonymous page"),
     Bit("devmap", 57, "4.5", "device memory without a normal struct page"),
-    Bit("saved_dirty", 58, "6.6", "dirty, kept here while the entry may not be written"),
-    Bit("encrypted", 51, "4.14", "memory encryption's bit, no part of the address"),
+    Bit("saved_dirty", 58, "6.6", "dirty, saved here while the entry is write-protected"),
+    Bit("encrypted", 51, "4.14", "memory-encryption bit, not part of the address"),
 )
 
 KPF = {row.name: row.bit for row in KPAGEFLAGS}
@@ -108,8 +110,9 @@ KPF = {row.name: row.bit for row in KPAGEFLAGS}
 
 YOUNG = np.uint64(1 << KPF["young"])
 
-# vm_flags by smaps' two letters (fs/proc/task_mmu.c, show_smap_vma_flags); the protection key's
-# bits have none. What moved or came later is in vmflag_codes.
+# The two letters that smaps prints for each bit of vm_flags (fs/proc/task_mmu.c,
+# show_smap_vma_flags); the bits of the protection key have none. For what moved or was added later
+# see vmflag_codes.
 VMFLAGS = {
     0: "rd", 1: "wr", 2: "ex", 3: "sh", 4: "mr", 5: "mw", 6: "me", 7: "ms", 8: "gd", 9: "um",
     10: "pf", 11: "gu", 12: "uw", 13: "lo", 14: "io", 15: "sr", 16: "rr", 17: "dc", 18: "de",

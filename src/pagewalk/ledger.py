@@ -1,7 +1,7 @@
-"""From our number to theirs: every difference is a list of named causes, in bytes. No I/O.
+"""Explain our numbers against the kernel's: each difference is a list of named causes. No I/O.
 
-A line is a row of LINES: which of the kernel's numbers, which of ours, and the causes that may
-stand between them. To add a line or a cause: one row in LINES or CAUSES.
+A line is a row of LINES: one of the kernel's numbers, one of ours, and the causes that may account
+for the difference. To add a line or a cause, add a row to LINES or CAUSE_ROWS.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Line(NamedTuple):
 
 
 class Case(NamedTuple):
-    # What the rules look at: our table, their numbers before the walk, in between and after it.
+    # What a rule sees: our table, and their numbers before, during and after the walk.
     table: Table
     theirs: Theirs
     before: Theirs
     between: tuple[Theirs, ...] = ()
     page_tables: int | None = None
     moves: Moves | None = None
-    rule: Rule | None = None  # the line that is worked out
+    rule: Rule | None = None  # the line being worked out
 
     @property
     def readings(self) -> tuple[Theirs, ...]:
@@ -54,9 +54,9 @@ class Case(NamedTuple):
 
 
 class Rule(NamedTuple):
-    # A line before it is worked out; an optional one is left out where our side is not read,
-    # a rare one where both sides are 0. `column` is our column that it is the sum of, "size" where
-    # it adds up sizes of VMAs.
+    # A line before it is worked out. An optional one is left out if our side was not read, a rare
+    # one if both sides are 0. `column` is the column of ours that it sums, "size" if it adds up the
+    # sizes of VMAs.
     against: str
     ours_is: str
     theirs: Callable[[Theirs], int | None]
@@ -78,7 +78,7 @@ def status(name: str) -> Callable[[Theirs], int | None]:
 def smaps_line(
     field: str, column: str, causes: tuple[str, ...] = (), *, rare: bool = False
 ) -> Rule:
-    """Return the line that compares our ``column`` with smaps, added up over the VMAs."""
+    """Return the line that compares our ``column`` with smaps, summed over the VMAs."""
     return Rule(
         f"smaps {field}", column,
         lambda theirs: None if theirs.smaps is None else sum_of(theirs.smaps, *FIELDS[column]),
@@ -119,7 +119,7 @@ def data_stack(case: Case) -> int | None:
     return None if data is None or stack is None else data + stack
 
 
-# ---- causes: exact ones say how much they are, bounded ones how much they can be
+# ---- causes: an exact one returns its amount, a bounded one the most it can account for
 
 
 def column(name: str, sign: int = 1) -> Callable[[Case], int]:
@@ -127,8 +127,8 @@ def column(name: str, sign: int = 1) -> Callable[[Case], int]:
 
 
 def deposits(case: Case) -> int:
-    # Each PMD-mapped anonymous THP and each huge zero page keeps a PTE table in reserve, for the
-    # day it is split (pgtable_trans_huge_deposit).
+    # Each PMD-mapped anonymous THP and each huge zero page keeps a PTE table in reserve, in case it
+    # is split (pgtable_trans_huge_deposit).
     huge = (case.table.totals["anon_huge"] or 0) + (case.table.totals["huge_zero"] or 0)
     facts = case.table.walk.facts
     return -huge // facts.huge_size * facts.page_size
@@ -140,13 +140,13 @@ def gate_vma(case: Case) -> int:
 
 
 def pmd_shared(case: Case) -> int:
-    # Where that is not told (procfs before 6.12), all of it may be.
+    # Where it is not known (procfs before 6.12), all hugetlb memory may be shared.
     told = case.table.totals["hugetlb_pmd_shared"]
     return (case.table.totals["hugetlb"] or 0) if told is None else told
 
 
 def pss_truncation_by_vma(case: Case) -> int:
-    # smaps cuts each VMA's sum to whole KiB; ours is cut to bytes, once.
+    # smaps truncates each VMA's sum to whole KiB; ours is truncated to bytes, once.
     fixed, ours = case.table.pss_fixed, case.table.totals["pss"]
     if fixed is None or ours is None:
         return 0
@@ -163,15 +163,15 @@ def locked_truncation(case: Case) -> int:
 
 
 def poisoned(table: Table) -> int:
-    # What rss counts besides present pages and pages that are being moved.
+    # What rss counts besides present pages and pages being migrated.
     names = ("rss", "anon", "file", "shmem", "device", "migrating")
     known = [part for name in names if (part := table.totals[name]) is not None]
     return known[0] - sum(known[1:]) if len(known) == len(names) else 0
 
 
 def shmem_overcount(case: Case) -> int:
-    # How much smaps' Swap exceeds ours on private writable maps of shmem, the only VMAs in which
-    # the kernel adds a whole large entry for every page of it (6.18, smaps_pte_hole_lookup).
+    # How much smaps' Swap exceeds ours in private writable maps of shmem, the only VMAs where
+    # the kernel counts a whole large entry for each of its pages (6.18, smaps_pte_hole_lookup).
     ours, smaps, vmas = case.table.columns["swap"], case.theirs.smaps, case.table.vmas
     if ours is None or smaps is None or len(smaps.start) != len(vmas):
         return 0
@@ -182,8 +182,8 @@ def shmem_overcount(case: Case) -> int:
 
 
 def huge_device(case: Case) -> int:
-    # Up to 6.5 smaps_pmd_entry() takes the first page of a huge entry of device memory for a normal
-    # page and counts that one; from 6.6 on it counts none, as for a small entry.
+    # Up to 6.5 smaps_pmd_entry() mistakes the first page of a huge entry of device memory for a
+    # normal page and counts it; from 6.6 on it counts none, as for a small entry.
     facts = case.table.walk.facts
     if not facts.counts_huge_device:
         return 0
@@ -207,10 +207,10 @@ def rollup_by_others(case: Case) -> int:
 
 
 def drift(case: Case) -> int:
-    """Return by how much the number of a line moved while it was read, and ours with it.
+    """Return how far the number of a line, and ours, moved while they were read.
 
-    VMAs that moved also moved every number that is their sum, and a counter that moved did so
-    because of some VMA.
+    A VMA that moved also moved every number that is a sum over VMAs, and a counter that moved did
+    so because of some VMA.
     """
     own, others = shift_of(case)
     named = case.rule is not None and not OTHERS.isdisjoint(case.rule.causes)
@@ -218,7 +218,7 @@ def drift(case: Case) -> int:
 
 
 def counted(case: Case) -> int:
-    # How far apart the readings of the counter are that includes the line's column.
+    # How far apart the readings are of the counter that includes the line's column.
     rule = case.rule
     if rule is None or not rule.against.startswith(("smaps", PMAP)):
         return 0
@@ -227,7 +227,7 @@ def counted(case: Case) -> int:
 
 
 def spread(case: Case) -> int:
-    # How far apart the readings of a number are that is not told by VMA.
+    # How far apart the readings are of a number that is not broken down by VMA.
     rule = case.rule
     if rule is None or rule.against.startswith("smaps "):
         return 0
@@ -241,7 +241,7 @@ def width(values: list[int | None]) -> int:
 
 
 def untold(case: Case) -> int:
-    # How much of what the line counts has a frame that the frame database knows nothing about.
+    # How much of what the line counts has a frame that /proc/kpageflags knows nothing about.
     column, locked = case.table.columns["untold"], case.table.outcome.locked
     if column is None:
         return 0
@@ -250,8 +250,8 @@ def untold(case: Case) -> int:
 
 
 def locked_leak(case: Case) -> int:
-    # The counter exceeds the kernel's own list of locked VMAs, and neither moves: the excess is at
-    # most the counter itself.
+    # The counter exceeds the total of the VMAs that the kernel lists as locked, and neither moves:
+    # the excess is at most the counter itself.
     counter, listed = case.theirs.status.get("VmLck"), flagged("lo")(case)
     if counter is None or listed is None or counter <= listed or spread(case):
         return 0
@@ -273,46 +273,48 @@ class CauseRule(NamedTuple):
 
 CAUSE_ROWS = (
     CauseRule("thp_deposit", True, deposits,
-              "each PMD-mapped anonymous huge page keeps a page table in reserve, in no tree"),
+              "each PMD-mapped anonymous huge page keeps a page table in reserve, not linked into"
+              " the page tables"),
     CauseRule("gate_vma", True, gate_vma,
-              "the gate ([vsyscall], on 32-bit ARM [vectors]) is listed in maps, but is not part of"
-              " the address space"),
+              "the gate VMA ([vsyscall], or [vectors] on 32-bit ARM) is listed in maps but is not"
+              " part of the address space"),
     CauseRule("hwpoison", True, lambda case: poisoned(case.table),
-              "rss, like smaps' Rss on this kernel, still counts pages that were lost to a memory"
-              " error"),
+              "rss, like smaps' Rss on this kernel, still counts pages lost to a memory error"),
     CauseRule("hwpoison_page", False, lambda case: abs(poisoned(case.table)),
               "smaps still counts an anonymous page in Anonymous after it was lost to a memory"
-              " error; it is no longer present"),
+              " error, although it is no longer present"),
     CauseRule("shmem_swap", True, column("swap_shmem"),
-              "smaps adds the swapped pages of shmem objects, VmSwap knows only private entries"),
+              "smaps includes swapped-out pages of shmem objects; VmSwap counts only private swap"
+              " entries"),
     CauseRule("pss_truncation_by_vma", True, pss_truncation_by_vma,
-              "smaps cuts the PSS of every VMA to whole KiB before it is added up"),
-    CauseRule("pss_truncation", True, pss_truncation, "the kernel prints whole KiB"),
-    CauseRule("locked_truncation", True, locked_truncation, "the kernel prints whole KiB"),
+              "smaps truncates the PSS of each VMA to whole KiB before they are added up"),
+    CauseRule("pss_truncation", True, pss_truncation, "the kernel truncates to whole KiB"),
+    CauseRule("locked_truncation", True, locked_truncation, "the kernel truncates to whole KiB"),
     CauseRule("smaps_large_shmem_swap_overcount", False, lambda case: abs(shmem_overcount(case)),
-              "a kernel bug: smaps adds a whole large swap entry for each page of it"),
+              "a kernel bug: smaps counts a whole large swap entry once for each of its pages"),
     CauseRule("hugetlb_pmd_shared", False, pmd_shared,
-              "page tables of hugetlb memory shared with another process count in one of them"),
+              "hugetlb memory in page tables shared with another process is counted in only one of"
+              " the processes"),
     CauseRule("huge_device_page", False, huge_device,
-              "a kernel bug: smaps counts one page for each huge entry of device memory, which has"
-              " no normal page"),
+              "a kernel bug: smaps counts one page for each huge entry of device memory, although"
+              " none of it is a normal page"),
     CauseRule("migrating_page", False, column("migrating"),
-              "the kernel counts a page that is being moved as anon, file or shmem, and its entry"
-              " does not say which"),
+              "the kernel counts a page being migrated as anon, file or shmem, and its entry does"
+              " not say which"),
     CauseRule("locked_vm_leak", False, locked_leak,
-              "a kernel bug: mremap(MREMAP_DONTUNMAP) of locked memory counts it twice, and munmap"
-              " takes it off once (mm/mremap.c); or a driver counts pages there that it pinned"),
+              "a kernel bug: mremap(MREMAP_DONTUNMAP) counts locked memory twice and munmap"
+              " subtracts it once (mm/mremap.c); or a driver adds pages that it has pinned"),
     CauseRule("device_page", False, untold,
-              "the kernel's frame database says nothing of the frame (device memory): neither its"
-              " kind nor how often it is mapped"),
+              "/proc/kpageflags and kpagecount know nothing about the frame (device memory):"
+              " neither its kind nor its mapcount"),
     CauseRule("counter_batching", False, batching(1),
               "the kernel reads its per-CPU (up to 6.1: per-thread) counter approximately"),
     CauseRule("counters_batching", False, batching(3),
-              "the kernel adds three per-CPU (up to 6.1: per-thread) counters read approximately"),
+              "the kernel adds three per-CPU (up to 6.1: per-thread) counters, read approximately"),
     CauseRule("shared_batching", False, batching(2),
-              "the kernel adds two per-CPU (up to 6.1: per-thread) counters read approximately"),
+              "the kernel adds two per-CPU (up to 6.1: per-thread) counters, read approximately"),
     CauseRule("stat_batching", False, batching(3, always=True),
-              "/proc/PID/stat adds three per-CPU counters without summing them up"),
+              "/proc/PID/stat adds three counters and leaves out what is still per-CPU"),
     CauseRule("foreign_mapcount_change", False, by_others,
               "other processes mapped or unmapped the same pages between the readings"),
     CauseRule("rollup_mapcount_change", False, rollup_by_others,
@@ -322,7 +324,7 @@ CAUSES = {row.name: row for row in CAUSE_ROWS}
 
 
 class Part(NamedTuple):
-    """A part of present that is not in rss, or (below 0) a part of rss that is not present."""
+    """A part of present that is not in rss or, if negative, a part of rss that is not present."""
 
     name: str
     amount: Callable[[Table], int]
@@ -335,22 +337,22 @@ def part(name: str, less: str | None = None, sign: int = 1) -> Callable[[Table],
 
 BEYOND_RSS = (
     Part("zero_page", part("zero", "huge_zero"),
-         "memory that was only read maps the shared zero page, which is in no RSS"),
-    Part("huge_zero_page", part("huge_zero"), "the huge zero page is mapped, and is in no RSS"),
+         "memory that was only read maps the shared zero page, which is not counted in RSS"),
+    Part("huge_zero_page", part("huge_zero"), "the huge zero page is not counted in RSS"),
     Part("special_mapping", part("special"),
-         "mapped without a normal page (a driver's memory): in no RSS"),
-    Part("hugetlb", part("hugetlb"), "hugetlb pages are accounted apart: HugetlbPages, never RSS"),
+         "mapped without a normal struct page (driver memory): not counted in RSS"),
+    Part("hugetlb", part("hugetlb"), "hugetlb pages are counted in HugetlbPages, never in RSS"),
     Part("migration", part("migrating", sign=-1),
-         "pages that are being moved to another frame are not present, but still count in RSS"),
+         "pages being migrated to another frame are not present but still counted in RSS"),
     Part("hwpoison", lambda table: -poisoned(table), CAUSES["hwpoison"].why),
 )
 CONCURRENT = "concurrent_change"
-CONCURRENT_WHY = "the process ran: the number moved between the readings before and after the walk"
+CONCURRENT_WHY = "the process was running: the number changed between readings around the walk"
 OTHERS = frozenset({"foreign_mapcount_change", "rollup_mapcount_change"})
 # Causes that a quieter moment would not show.
 MOVED = OTHERS | {CONCURRENT}
 SHARE = ("huge_device_page", "device_page", "foreign_mapcount_change")
-KIND = ("migrating_page", "device_page")  # of these the kind is not known
+KIND = ("migrating_page", "device_page")  # whose kind is not known
 PMAP = "pmap total"
 COUNTERS = {"size": "VmSize", "anon": "RssAnon", "swap": "VmSwap"}
 
@@ -402,7 +404,7 @@ LINES = (
     Rule(PMAP, "size", lambda t: t.pmap, total("size")),
 )
 
-# What `show` prints: the numbers everybody looks at, from files that take no lock.
+# What `show` prints: the numbers everybody looks at, from files that need no lock.
 SHORT = ("status VmSize", "status VmRSS", "status VmSwap", "status HugetlbPages")
 
 
@@ -418,12 +420,12 @@ def ledger(
     between: tuple[Theirs, ...] = (),
     earlier: Table | None = None,
 ) -> list[Line]:
-    """Return a Line for each of LINES whose side of theirs could be read.
+    """Return a Line for each of LINES whose kernel number could be read.
 
-    ``before`` are the same numbers read before the walk, ``between`` any that were read meanwhile:
-    what moved is a bounded cause, ``concurrent_change``. VMAs are compared by the smaps of both, or
-    by ``earlier``, a walk before this one. ``page_tables`` are bytes, None if the source does not
-    count them.
+    ``before`` are the same numbers read before the walk, ``between`` any that were read during it:
+    what moved becomes a bounded cause, ``concurrent_change``. Whether a VMA moved is shown by the
+    smaps of both, or by ``earlier``, a previous walk. ``page_tables`` is in bytes, None if the
+    source does not count them.
     """
     first = before or theirs
     moves = None
@@ -461,7 +463,7 @@ def work_out(rule: Rule, case: Case) -> Line | None:
 
 
 def bounded(rest: int, bounds: list[tuple[str, int]]) -> list[Cause]:
-    """Return the first cause that can be all of ``rest``, else those that can be so together."""
+    """Return the first cause that can explain all of ``rest``, else several that do together."""
     sign, left = (1 if rest > 0 else -1), abs(rest)
     for name, bound in bounds:
         if 0 < left <= bound:
@@ -477,7 +479,7 @@ def bounded(rest: int, bounds: list[tuple[str, int]]) -> list[Cause]:
 
 
 def beyond_rss(table: Table) -> tuple[Cause, ...]:
-    """Return what present counts and rss does not: present - rss = the sum of their bytes.
+    """Return what present counts and rss does not: their bytes add up to present - rss.
 
     Empty where rss or a part is withheld.
     """

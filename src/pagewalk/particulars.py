@@ -88,7 +88,7 @@ def limits(of: Particulars) -> list[Withheld]:
         out.append(
             Withheld(
                 "thp_eligible",
-                "for some VMAs it depends on rules of this kernel that pagewalk does not know",
+                "for some VMAs it depends on rules of this kernel unknown to pagewalk",
                 partial=False,
             )
         )

@@ -46,7 +46,7 @@ def too_long(names: list[str]) -> Withheld:
     return Withheld(
         f"the kernel's own {', '.join(names)}",
         "reading smaps_rollup would hold the lock of a running process of this size for longer than"
-        " the budget; --freeze makes that harmless, --budget allows more",
+        " the budget; use --freeze, or raise --budget",
         partial=False,
     )
 

@@ -30,8 +30,8 @@ DETAILS = (
     Column("shared_dirty", "SHRD DIRTY", "dirty pages mapped more than once"),
     Column("private_clean", "PRIV CLEAN", "clean pages that only this process maps"),
     Column("private_dirty", "PRIV DIRTY", "dirty pages that only this process maps"),
-    Column("referenced", "REFERENCED", "pages accessed since somebody last asked"),
-    Column("lazyfree", "LAZYFREE", "MADV_FREE pages, to be dropped instead of swapped"),
+    Column("referenced", "REFERENCED", "pages accessed since the bits were last cleared"),
+    Column("lazyfree", "LAZYFREE", "MADV_FREE pages, dropped instead of swapped out"),
     Column("swap_pss", "SWAP PSS", "each private swap entry divided by its number of users"),
 )
 
@@ -72,17 +72,17 @@ VM_PKEY_SHIFT, VM_PKEY_MASK = np.uint64(32), np.uint64(0xF)
 NEEDS_TABLES = Withheld(
     "pss_dirty, clean and dirty, referenced, lazyfree, vm_flags",
     "the dirty and accessed bits are in the page tables, which this source does not read;"
-    " --source ebpf does",
+    " use --source ebpf",
     partial=False,
 )
 NOT_COUNTED = Withheld(
     "swap_pss",
-    "it takes a walk of every process with swap, as --columns swap_pss and --all do",
+    "it requires walking every process that uses swap; --columns swap_pss and --all do that",
     partial=False,
 )
 NEEDS_STRUCT_PAGE = Withheld(
     "referenced",
-    "whether a page is young is told by struct page alone, which is not read here",
+    "only struct page shows whether a page is young, and struct page is not read here",
     partial=False,
 )
 

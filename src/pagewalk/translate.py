@@ -78,17 +78,17 @@ def read_chain(
 def ask_pagemap(source: KernelSource, found: Trace, vmas: VMAs, row: int | None) -> Opinion:
     arch = source.machine.arch
     if source.pagemap_fd < 0:
-        return Opinion(None, None, "pagemap may not be read")
+        return Opinion(None, None, "pagemap is not readable")
     if found.addr >= arch.user_end:
-        return Opinion(None, None, "pagemap shows the user's half only")
+        return Opinion(None, None, "pagemap covers user addresses only")
     word = pagemap_word(source.pagemap_fd, found.addr)
     if word is None:
         return Opinion(None, None, "pagemap ends below this address")
     if row is not None:
         if vmas.flags is not None and int(vmas.flags[row]) & VM_PFNMAP:
-            return Opinion(word, None, "pagemap shows nothing of a PFN map")
+            return Opinion(word, None, "pagemap does not show PFN maps")
         if vmas.backing[row] == Backing.HUGETLB.value and not found.present and not found.none:
-            return Opinion(word, None, "of hugetlb pagemap shows pages only")
+            return Opinion(word, None, "for hugetlb, pagemap shows only present pages")
     return compare(arch, found, word)
 
 

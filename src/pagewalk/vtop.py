@@ -240,27 +240,28 @@ def compare(arch: Arch, found: Trace, word: int) -> Opinion:
     if not ours:
         return Opinion(word, True)
     if not word & PAYLOAD:
-        return Opinion(word, True, "frames are hidden there: only presence was compared")
+        return Opinion(word, True, "pagemap hides frames: only presence was compared")
     if here:
         payload = found.pfn
     else:
         kind, offset = (int(part[0]) for part in arch.soft(arch, np.array([last.entry], np.uint64)))
         payload = soft.pack(kind, found.pfn or offset)
     if word & PAYLOAD != payload:
-        return Opinion(word, False, f"the page tables give {payload:#x} where it has a payload")
+        theirs = word & PAYLOAD
+        return Opinion(word, False, f"the page tables say {payload:#x}, pagemap {theirs:#x}")
     return Opinion(word, True)
 
 
 def spell_pagemap(word: int | None) -> str:
     """Return what a pagemap ``word`` says, in words."""
     if word is None:
-        return "nothing: it ends below that address"
+        return "nothing: it ends below this address"
     payload = word & PAYLOAD
     if word & PRESENT:
         return f"present, frame {payload:#x}" if payload else "present, its frame is hidden"
     if word & SOFT:
         kind, offset = soft.unpack(payload)
-        return f"swap or the like, type {kind}, offset {offset}"
+        return f"swap or another software entry, type {kind}, offset {offset}"
     return "no page"
 
 

@@ -122,7 +122,8 @@ def walk(
     outcome = Outcome(opened.stall, list(opened.withheld))
     if not frames:
         outcome.withheld.append(
-            Withheld("pss, uss, distinct, freed and the split by kind", "frames were not asked for",
+            Withheld("pss, uss, distinct, freed and the split by kind", "page frames were not"
+                     " requested",
                      partial=False)
         )
     batches: Iterator[Pages | Counts]
@@ -210,7 +211,7 @@ class Lease:
 
 def closing(batches: Iterator[Rows], lease: Lease) -> Iterator[Rows]:
     if lease.source is None:
-        raise BadRequest("this walk is over: its batches or its sums can be consumed once")
+        raise BadRequest("this walk is over: its batches or its sums can be consumed only once")
     try:
         yield from batches
     finally:
@@ -252,8 +253,8 @@ def run(
         outcome.withheld.append(
             Withheld(
                 f"{doubtful} bytes",
-                "page-table entries that no kernel writes, after reading them again: the tables"
-                " changed under the walk, or are broken; pages --where doubt shows them",
+                "malformed page-table entries, still malformed when read again: the tables changed"
+                " during the walk, or are corrupt; pages --where doubt lists them",
                 partial=True,
             )
         )

@@ -69,7 +69,7 @@ def test_without_an_address_it_says_that_one_is_missing(capsys: pytest.CaptureFi
         ("page", {}, 0, ""),
         ("none", {}, 0, ""),
         ("outside", {}, 0, ""),
-        ("page", {"pagemap": Opinion(None, None, "pagemap may not be read")}, 0, ""),
+        ("page", {"pagemap": Opinion(None, None, "pagemap is not readable")}, 0, ""),
         ("page", {"pagemap": Opinion(0, False, "it says so")}, 4, "pagemap differs: it says so"),
         ("page", {"stable": False}, 3, "partial: the entries changed while they were read"),
         ("doubt", {}, 3, "partial"),

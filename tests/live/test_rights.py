@@ -73,14 +73,14 @@ def truth(pid: int) -> dict[str, Any]:
 def test_a_user_sees_all_but_the_frames_of_their_own_process() -> None:
     with start("nobody", stopped=True) as running:
         ran = as_user(NOBODY, "show", running.pid, "--format", "json")
-        check_withheld(ran, truth(running.pid), "shown to CAP_SYS_ADMIN only; run as root")
+        check_withheld(ran, truth(running.pid), "shown only with CAP_SYS_ADMIN; run as root")
         screen = as_user(NOBODY, "show", running.pid)
         status = kernel_says.read_status_kib(running.pid)
     assert ran.json["totals"]["rss"] == status["VmRSS"] << 10
     assert screen.code == 3
     # The screen wraps lines.
     flat = " ".join(screen.out.split())
-    assert "shown to CAP_SYS_ADMIN only; run as root" in flat
+    assert "shown only with CAP_SYS_ADMIN; run as root" in flat
     assert re.search(r" pss [0-9 ]+\* ", flat)
     assert "* the kernel's own figure, from smaps_rollup, not counted by pagewalk" in flat
 
@@ -261,7 +261,7 @@ def test_hidepid_is_named_to_users_it_hides_processes_from() -> None:
 def test_hidepid_leaves_a_users_own_process_visible() -> None:
     with start("nobody", stopped=True) as running:
         ran = as_user(NOBODY, "show", running.pid, "--format", "json", before=HIDEPID)
-        check_withheld(ran, truth(running.pid), "shown to CAP_SYS_ADMIN only")
+        check_withheld(ran, truth(running.pid), "shown only with CAP_SYS_ADMIN")
 
 
 def test_hidepid_hides_nothing_from_root() -> None:

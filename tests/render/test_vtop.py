@@ -105,7 +105,7 @@ def test_an_entrys_frame_is_coloured_on_a_terminal(monkeypatch: pytest.MonkeyPat
 
 def test_the_legend_explains_every_set_bit() -> None:
     written = text("huge", legend=True)
-    assert "entry pse          this entry maps a huge page itself" in written
+    assert "entry pse          this entry maps a huge page directly" in written
     assert "frame uptodate     holds current data" in written
     assert "entry pse" not in text("huge")
 

@@ -34,14 +34,14 @@ from pagewalk.proc.refusals import why_missing
 from pagewalk.proc.zones import Memory, read_memory
 
 UNCONFIRMED = Withheld(
-    "a second opinion on page frames",
-    "struct page was read, but /proc/kpageflags and /proc/kpagecount, which would confirm it,"
-    " may be read by root only",
+    "a cross-check of page frames",
+    "struct page was read, but only root may read /proc/kpageflags and /proc/kpagecount to"
+    " confirm it",
     partial=False,
 )
 CONTRADICTED = Withheld(
-    "page frames by struct page",
-    "what was read differs from /proc/kpageflags on this kernel, so that is used, which is slower",
+    "page frames from struct page",
+    "struct page and /proc/kpageflags disagree on this kernel, so the slower kpageflags is used",
     partial=False,
 )
 
@@ -152,7 +152,7 @@ def choose_frames(pages: StructPages, own: int) -> tuple[FrameReader, tuple[With
         kpage = open_frames().proved(own)
     except FileNotFoundError:
         why = "; ".join(why_missing("/proc/kpageflags", "CONFIG_PROC_PAGE_MONITOR"))
-        said = f"struct page was read, but nothing confirms it: {why}"
+        said = f"struct page was read but could not be confirmed: {why}"
         return pages, (UNCONFIRMED._replace(why=said),)
     except OSError:
         return pages, (UNCONFIRMED,)

@@ -163,6 +163,6 @@ def refusal(name: str, fault: Exception) -> str:
         return str(fault)
     what = f"{type(fault).__name__}: {fault}" if str(fault) else type(fault).__name__
     return (
-        f"source '{name}' failed for a reason unknown to pagewalk ({what}); report it with the"
+        f"source '{name}' failed unexpectedly ({what}); please report this with the"
         f" output of --source {name}"
     )

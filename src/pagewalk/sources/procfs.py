@@ -64,30 +64,30 @@ KINDS = (State.ANON, State.FILE, State.SHMEM)
 
 NO_TABLES = Withheld(
     "not_mapped",
-    "/proc/PID/pagemap cannot tell an empty slot from a missing page table, and not_present"
-    " counts both; ebpf and kcore can (pagewalk doctor says what they need)",
+    "/proc/PID/pagemap does not distinguish an empty slot from a missing page table, so"
+    " not_present counts both; ebpf and kcore do (see pagewalk doctor for what they need)",
     partial=False,
 )
 NO_SCAN = Withheld(
     "anon_huge, shmem_huge, file_huge",
-    "this kernel has no PAGEMAP_SCAN (since 6.7), the only interface that tells a huge leaf",
+    "this kernel has no PAGEMAP_SCAN (since 6.7), the only interface that shows huge mappings",
     partial=False,
 )
 NO_ZERO = Withheld(
     "rss, anon and zero",
-    "without PAGEMAP_SCAN (since 6.7) only its frame tells the zero page, and frames are hidden;"
-    " they are told where VmRSS shows that there is none",
+    "without PAGEMAP_SCAN (since 6.7) only its frame identifies the zero page, and frames are"
+    " hidden; they are shown if VmRSS proves that there is none",
     partial=True,
 )
 NO_KSM = Withheld(
     "ksm",
-    "/proc/kpageflags of this kernel calls every anonymous page KSM (a bug, seen on 6.12);"
-    " --source ebpf tells",
+    "/proc/kpageflags marks every anonymous page as KSM on this kernel (a bug, seen on 6.12);"
+    " use --source ebpf",
     partial=False,
 )
 NO_KPAGE = Withheld(
     "pss, uss, mapcount and the split by kind",
-    "/proc/kpageflags and /proc/kpagecount are root's, mode 0400; run as root, or with"
+    "/proc/kpageflags and /proc/kpagecount are readable by root only; run as root, or with"
     " CAP_DAC_READ_SEARCH",
     partial=True,
 )
@@ -148,11 +148,11 @@ def find_pfn(own: U64) -> int:
 def pfns_hidden() -> Withheld:
     """Return why PFNs read as 0."""
     if os.geteuid() != 0:
-        why = "page frames are shown to CAP_SYS_ADMIN only; run as root"
+        why = "page frames are shown only with CAP_SYS_ADMIN; run as root"
     elif not in_initial_user_namespace():
         why = (
-            "page frames are hidden: you are root in a user namespace, and CAP_SYS_ADMIN counts in"
-            " the first one only; run on the host"
+            "page frames are hidden: you are root in a user namespace, and CAP_SYS_ADMIN counts"
+            " only in the initial one; run on the host"
         )
     elif not has_capability("CAP_SYS_ADMIN"):
         why = (
@@ -160,7 +160,7 @@ def pfns_hidden() -> Withheld:
             " add it (docker run --cap-add SYS_ADMIN), or run on the host"
         )
     else:
-        why = "page frames are hidden by this kernel, although CAP_SYS_ADMIN is held"
+        why = "page frames are hidden by this kernel despite CAP_SYS_ADMIN"
     return Withheld("pfn, phys, mapcount, pss, uss, distinct, freed, ksm", why, partial=True)
 
 
