@@ -13,7 +13,16 @@ from pagewalk.flags import KPF
 from pagewalk.kmem.layout import kpf
 from pagewalk.kmem.struct_page import EXPORTED
 from pagewalk.pages import READ, U32, U64, Backing, Flag, State
-from pagewalk.rules import ACCOUNTED, IS_PRESENT, KEPT, STANDINGS
+from pagewalk.rules import (
+    ACCOUNTED,
+    HAS_ENTRY,
+    HELD,
+    IN_PSS,
+    IN_RSS,
+    IS_PRESENT,
+    KEPT,
+    STANDINGS,
+)
 from pagewalk.smaps import by_field
 from pagewalk.states import classify
 from tests import by_hand
@@ -139,14 +148,27 @@ def test_a_mixed_batch_is_what_its_rows_are_alone() -> None:
         assert classify(flags, backing, frames).tolist() == alone
 
 
-def test_every_state_has_a_standing_and_is_in_one_class() -> None:
+def test_every_state_has_a_standing() -> None:
     # The closed vocabulary, and what a source may be unable to tell apart.
-    present = "anon file shmem zero special hugetlb device present"
-    not_present = "empty swapped migrating poisoned guard marker soft doubt"
     assert list(STANDINGS) == list(State)
-    assert {s.label for s in State if IS_PRESENT[s]} == set(present.split())
-    others = {s.label for s in State} - set(present.split())
-    assert others == {*not_present.split(), "not_mapped", "absent"}
+    present = "anon file shmem zero special hugetlb device present"
+    others = "empty swapped migrating poisoned guard marker soft not_mapped absent doubt"
+    assert {s.label for s in State} == {*present.split(), *others.split()}
+
+
+@pytest.mark.parametrize(
+    ("mask", "states"),
+    [
+        (IS_PRESENT, "anon file shmem zero special hugetlb device present"),
+        # smaps_pte_entry: vm_normal_page, and the pages of migration and device-private entries
+        (IN_RSS, "anon file shmem device present migrating"),
+        (IN_PSS, "anon file shmem device migrating"),  # whose mapcount is known
+        (HELD, "anon file shmem hugetlb migrating"),  # RAM, and neither zero page nor poisoned
+        (~HAS_ENTRY, "empty not_mapped absent"),
+    ],
+)
+def test_the_states_that_count(mask: np.ndarray, states: str) -> None:
+    assert {s.label for s in State if mask[s]} == set(states.split())
 
 
 # Frames to flip a bit of: all combinations of those that decide anything, none of which is silent.

@@ -309,7 +309,6 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
         "present": present,
         "rss": rss if certain and settled else None,
         "not_present": size - present - (0 if not_mapped is None else not_mapped),
-        "huge_zero": sums.huge[:, State.ZERO] if walk.huge and certain else None,
         "hidden": np.where(walk.vmas.hidden, size - present, 0),
         **{
             f"not_mapped_{name}": sums.level[:, level] if walk.tables else None
@@ -385,14 +384,12 @@ def state_columns(walk: Walk, sums: Sums, certain: bool) -> dict[str, I64 | None
     # A present page of withheld kind withholds the kinds it may be of.
     kinds = not sums.state[:, State.PRESENT].any()
     told = {"always": True, "tables": walk.tables, "zero": certain, "kind": kinds}
-    columns: dict[str, I64 | None] = {
-        s.label: sums.state[:, s] if told[row.told] else None
-        for s, row in STANDINGS.items()
-        if row.told
-    }
-    for name, s in (("anon_huge", State.ANON), ("shmem_huge", State.SHMEM),
-                    ("file_huge", State.FILE)):
-        columns[name] = sums.huge[:, s] if walk.huge and kinds else None
+    columns: dict[str, I64 | None] = {}
+    for s, row in STANDINGS.items():
+        if row.told:
+            columns[s.label] = sums.state[:, s] if told[row.told] else None
+        if row.told and row.huge:
+            columns[row.huge] = sums.huge[:, s] if walk.huge and told[row.told] else None
     return columns
 
 

@@ -23,9 +23,10 @@ class Standing(NamedTuple):
 
     ``present``: a page-table entry maps them; ``rss``: in Rss; ``pss``: in Pss, each divided by
     its mapcount; ``held``: frames of RAM that the process holds, which ``keeper`` keeps there;
-    ``entry``: there is an entry at all. Their sum is the column of the state's name where ``told``
-    is: always, by page ``tables`` only, where ``zero`` pages are told, or where each present page's
-    ``kind`` is; None where other columns tell it.
+    ``entry``: there is an entry at all. Their sum is the column of the state's name, and that of
+    those mapped by huge leaves the column ``huge``, where ``told`` is: always, by page ``tables``
+    only, where ``zero`` pages are told, or where each present page's ``kind`` is; None where other
+    columns tell it.
     """
 
     present: bool = False
@@ -35,17 +36,22 @@ class Standing(NamedTuple):
     keeper: Keeper = Keeper.MAPPINGS
     entry: bool = True
     told: str | None = "always"
+    huge: str | None = None
 
 
 STANDINGS = {
-    State.ANON: Standing(present=True, rss=True, pss=True, held=True, told="kind"),
+    State.ANON: Standing(
+        present=True, rss=True, pss=True, held=True, told="kind", huge="anon_huge"
+    ),
     State.FILE: Standing(
-        present=True, rss=True, pss=True, held=True, keeper=Keeper.CACHE, told="kind"
+        present=True, rss=True, pss=True, held=True, keeper=Keeper.CACHE, told="kind",
+        huge="file_huge",
     ),
     State.SHMEM: Standing(
-        present=True, rss=True, pss=True, held=True, keeper=Keeper.OBJECT, told="kind"
+        present=True, rss=True, pss=True, held=True, keeper=Keeper.OBJECT, told="kind",
+        huge="shmem_huge",
     ),
-    State.ZERO: Standing(present=True, told="zero"),
+    State.ZERO: Standing(present=True, told="zero", huge="huge_zero"),
     State.SPECIAL: Standing(present=True, told="kind"),
     State.HUGETLB: Standing(present=True, held=True, keeper=Keeper.OBJECT),
     State.DEVICE: Standing(present=True, rss=True, pss=True),
