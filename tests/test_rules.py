@@ -91,6 +91,8 @@ def by_entry(entry: Flag, backing: Backing) -> State:
         return State.ZERO if backing == Backing.ANON else State.SPECIAL
     if backing == Backing.HUGETLB:
         return State.HUGETLB
+    if Flag.NORMAL in entry:  # page tables have no bit 61
+        return State.PRESENT
     if Flag.FILE in entry:
         if backing == Backing.ANON and Flag.HUGE in entry:
             return State.ZERO

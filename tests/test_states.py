@@ -78,6 +78,10 @@ def test_a_present_page_is_what_its_frame_says(
         (NAMED, Backing.ANON, State.FILE),  # a file that is called /dev/zero
         (HERE | Flag.HUGE | Flag.MAYBE_ZERO, Backing.ANON, State.PRESENT),
         (HERE, Backing.DRIVER, State.PRESENT),  # special or anonymous: there is no telling
+        (HERE | Flag.NORMAL, Backing.FILE, State.PRESENT),  # a page table has no bit 61
+        (HERE | Flag.NORMAL, Backing.HUGETLB, State.HUGETLB),
+        (HERE | Flag.SPECIAL, Backing.ANON, State.ZERO),
+        (HERE | Flag.SPECIAL, Backing.KERNEL, State.SPECIAL),
         (NAMED, Backing.DRIVER, State.FILE),
     ],
 )

@@ -164,6 +164,8 @@ BY_VMA: Rules = (
     (State.ZERO, When(bits(Flag.SPECIAL), backing=within(Backing.ANON))),
     (State.SPECIAL, When(bits(Flag.SPECIAL))),
     (State.HUGETLB, When(backing=within(Backing.HUGETLB))),
+    # a real page table, where nothing says which kind
+    (State.PRESENT, When(bits(Flag.NORMAL))),
     # A huge leaf with bit 61 in anonymous memory is the huge zero page (from 6.12 on). A small one
     # belongs to a file: one that is called /dev/zero is taken for anonymous memory.
     (State.FILE, When(bits(Flag.FILE), none=bits(Flag.HUGE), backing=within(Backing.ANON))),

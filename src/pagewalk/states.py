@@ -27,7 +27,8 @@ def classify(flags: U32, backing: U8, kflags: U64 | None) -> U8:
 
     ``flags`` u32 (Flag), ``backing`` u8 the VMA's (Backing), ``kflags`` u64 the folio head's
     /proc/kpageflags word, or None where frames are withheld: the kind then comes from bit 61 and
-    the VMA, and a page of a driver's VMA that may be special stays PRESENT.
+    the VMA. Pages of page tables, which have no such bit, and pages of a driver's VMA that may be
+    special stay PRESENT.
     """
     return decide(BY_VMA if kflags is None else BY_FRAME, flags, backing, kflags)
 
