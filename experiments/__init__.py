@@ -1,1 +1,1 @@
-"""The report's experiments, redone: python -m experiments; what came out is in RESULTS.md."""
+"""The report's experiments, redone: python -m experiments. The results are in RESULTS.md."""

@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> int:
-    """Run what is asked for; the exit code is 4 when a claim does not hold, 1 on failure."""
+    """Run the requested experiments; the exit code is 4 if a claim does not hold, 1 on failure."""
     options = parser().parse_args()
     if options.setup:
         from experiments import machine
@@ -28,7 +28,7 @@ def main() -> int:
 
         return write(keep.load(HERE / "raw"), HERE)
     if os.geteuid() != 0:
-        print("experiments: page frames are shown to root only; run as root", file=sys.stderr)
+        print("experiments: page frames are visible to root only; run as root", file=sys.stderr)
         return 1
     from experiments import keep
     from experiments.causes import SHOWN
@@ -36,7 +36,7 @@ def main() -> int:
 
     letters = sorted({target.letter for target in TARGETS.values()})
     if unknown := sorted(set(options.only) - set(letters)):
-        print(f"experiments: no experiment {', '.join(unknown)}; there are: {', '.join(letters)}",
+        print(f"experiments: no experiment {', '.join(unknown)}; choose from {', '.join(letters)}",
               file=sys.stderr)
         return 2
     names = [n for n, t in TARGETS.items() if not options.only or t.letter in options.only]
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def measure(names: Sequence[str], causes: Sequence[str], runs: int) -> Measured:
-    """Run the targets, look at every process of the machine, and show the causes at work."""
+    """Run the targets, read every process on the machine, and show the causes at work."""
     from subprocess import SubprocessError
 
     from experiments import machine
@@ -80,7 +80,7 @@ def measure(names: Sequence[str], causes: Sequence[str], runs: int) -> Measured:
 
 
 def tell(measured: Measured) -> int:
-    """Write which claims do not hold to stderr, and return the exit code."""
+    """Print the claims that do not hold to stderr, and return the exit code."""
     from experiments.claims import judge
 
     verdicts = judge(measured.results)
@@ -92,7 +92,7 @@ def tell(measured: Measured) -> int:
 
 
 def write(measured: Measured, folder: Path) -> int:
-    """Write RESULTS.md, claims.json and the figures, and return what `tell` does."""
+    """Write RESULTS.md, claims.json and the figures, and return the exit code of `tell`."""
     from experiments import figures
     from experiments.claims import judge
     from experiments.report import claims_json

@@ -1,4 +1,4 @@
-"""The causes that make one to three pages, each shown happening: SHOWN by name."""
+"""The causes that account for one to three pages, each shown at work: SHOWN by name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAUSE = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A cause at work: rows, one a step, of pages by name, and what they show in a sentence."""
+    """A cause at work: rows, one per step, of pages by name, and a sentence on what they show."""
 
     cause: str
     rows: list[dict[str, Any]]
@@ -30,7 +30,7 @@ class Shown:
 
 
 def steps_program() -> Path:
-    # Static, so that it maps nothing but what it says, here and in other kernels.
+    # Static, so that it maps nothing but what it reports, here and on other kernels.
     return program("steps", "-static")
 
 
@@ -42,13 +42,13 @@ def pages(pid: int) -> dict[str, Any]:
 
 
 def zero_page() -> Shown:
-    """Read pages that nobody has written: each maps the shared zero page."""
+    """Read pages that were never written: each maps the shared zero page."""
     return stepped("zero_page", "r", "each page read but never written adds one to the pages that"
                    " a walk finds present, and none to any RSS")
 
 
 def vdso() -> Shown:
-    """Ask for the time: the vdso reads a page of the kernel's."""
+    """Ask for the time: the vdso reads a page of the kernel."""
     return stepped("vdso", "c", "the first look at the clock maps a page of [vvar]: present in the"
                    " page table, hidden from pagemap and smaps, in no RSS")
 
@@ -78,7 +78,7 @@ def concurrent_change() -> Shown:
 
 
 def counter_batching() -> Shown:
-    """Write page after page, here and on kernels whose counters work otherwise."""
+    """Write page after page, here and on kernels whose counters work differently."""
     rows = [report(steps_program(), hellos())]
     rows += [in_kernel(name) for name in OTHER_KERNELS]
     return Shown("counter_batching", rows, "up to 6.1 a thread keeps its last faults to itself, so"
@@ -91,7 +91,7 @@ def hellos() -> list[Path]:
 
 
 def in_kernel(name: str) -> dict[str, Any]:
-    """Run experiments.steps in another kernel under QEMU, and return what it wrote."""
+    """Run experiments.steps on another kernel under QEMU, and return its output."""
     from vmtest.kernels import KERNELS
     from vmtest.run import run_in_vm
 

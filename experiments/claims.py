@@ -1,6 +1,6 @@
-"""What RESULTS.md claims, as checks: CLAIMS. The tests run them again on new processes.
+"""The claims of RESULTS.md as checks: CLAIMS. The tests run them again on new processes.
 
-To add a claim: one row in CLAIMS, and its check, which takes a process (EACH) or a whole run.
+To add a claim, add a row to CLAIMS and its check, which takes a process (EACH) or a whole run.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ EVERY = tuple(TARGETS)
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One claim: about says which of the report's five observations it is evidence for, 0 none.
+    """One claim: about is which of the report's five observations it is evidence for, 0 if none.
 
-    check returns whether the claim holds in one run; targets are those it is about.
+    check returns whether the claim holds in one run; targets are those that it is about.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A claim on one target: in how many runs it held."""
+    """The number of runs in which a claim held on one target."""
 
     claim: str
     target: str
@@ -82,15 +82,15 @@ def ledger_closes(walk: Walked, process: Process) -> bool:
 
 
 def tables_are_vmpte(walk: Walked, process: Process) -> bool:
-    # pgtable_trans_huge_deposit: one PTE table is kept in store for each huge anonymous leaf.
+    # pgtable_trans_huge_deposit: one PTE table is kept in reserve for each huge anonymous leaf.
     huge = known(walk, "anon_huge") + known(walk, "huge_zero")
     tables = (walk.page_tables or 0) + huge // PMD_SIZE * PAGE
     return tables == process.theirs["status"]["VmPTE"]
 
 
 def sources_agree(process: Process) -> bool:
-    # present and special are left out: procfs cannot see the kernel's page in [vvar]. And of untold
-    # frames it knows neither the kind nor the mapcount.
+    # present and special are left out: procfs cannot see the kernel's page in [vvar]. And it knows
+    # neither the kind nor the mapcount of frames that the database leaves out.
     walks = list(process.walks.values())
     same = ("size", "rss", "swap", "zero", "hugetlb")
     unknown = max(known(walk, "untold") for walk in walks)
@@ -111,8 +111,8 @@ def tools_print_files(process: Process) -> bool:
 
 
 def rounding(amount: int) -> int:
-    # What is too wide for its column (10 million KiB), top writes with one digit after the point,
-    # 53.2g or 16.0t: half of that digit is lost.
+    # top writes a number that is too wide for its column (10 million KiB) with one decimal, 53.2g
+    # or 16.0t: half a unit of that digit is lost.
     if amount < 10_000_000 << 10:
         return 0
     return (1 << 40 if amount >= 1 << 40 else 1 << 30) // 20 + 1
@@ -132,7 +132,7 @@ def stat_lags_within_bound(process: Process) -> bool:
 
 
 def main(check: Callable[[Process], bool]) -> Callable[[Run], bool]:
-    """Return a check of the first process of a run alone."""
+    """Return a check of only the first process of a run."""
     return lambda run: check(run.processes[0])
 
 
@@ -149,7 +149,7 @@ def family_shares(run: Run) -> bool:
 
 
 def best(process: Process) -> Walked:
-    """Return the walk that tells the most: the one that read page tables, if any did."""
+    """Return the most informative walk: the one that read page tables, if any did."""
     walks = list(process.walks.values())
     return next((walk for walk in walks if walk.page_tables is not None), walks[0])
 

@@ -1,4 +1,4 @@
-"""Every process of this machine, in figures without names: size, states, and the kernel's RSS."""
+"""Every process on this machine, in figures without names: size, states, and the kernel's RSS."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ COLUMNS = ("size", "present", "rss", "pss", "uss", "not_present", "not_mapped",
 class Everyone:
     """All processes with memory: bytes by column, with "VmSize" and "VmRSS" of status.
 
-    moved: processes that ran, so that status did not stay the same around the walk; they are
-    left out of processes. refused: those that nobody may read.
+    moved: processes that ran, so that status changed during the walk; they are left out of
+    processes. refused: those that may not be read.
     """
 
     processes: list[dict[str, int]]
@@ -29,7 +29,7 @@ class Everyone:
 
 
 def read_everyone(source: str) -> Everyone:
-    """Walk every process; those that change meanwhile are tried again, and then counted."""
+    """Walk every process; those that change meanwhile are tried again, and then only counted."""
     rows, moved, refused = [], 0, 0
     for process in read_processes():
         try:
@@ -45,10 +45,10 @@ def read_everyone(source: str) -> Everyone:
 
 
 def still(pid: int, source: str, tries: int = 5) -> dict[str, int] | None:
-    """Return one process's figures, read while its counters stood still; None if they never do."""
+    """Return a process's figures from a moment when its counters did not change, None if none."""
     opened = pagewalk.open_process(pid, source)
     try:
-        opened.target.read("smaps_rollup")  # refused where only we could see what is inside
+        opened.target.read("smaps_rollup")  # refused if others may not see what is inside
         for _ in range(tries):
             before = read_status(opened.target)
             table = pagewalk.by_vma(pagewalk.walk(opened))

@@ -1,4 +1,4 @@
-"""A family of processes: who is in it now."""
+"""A family of processes: its current members."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ STYLE: dict[str, Any] = {
     "font.size": 10, "axes.titlesize": 10.5, "legend.frameon": False, "figure.facecolor": "none",
     "axes.facecolor": "none", "savefig.facecolor": "none", "savefig.transparent": True,
     "svg.fonttype": "path",
-    # So that the same figures make the same file.
+    # So that the same figures produce the same file.
     "svg.hashsalt": "pagewalk",
 }
 FAMILIES = {  # label: colour, marker, targets
@@ -51,12 +51,12 @@ mpl.use("svg")
 def save(path: Path) -> None:
     plt.savefig(path, metadata={"Date": None})
     plt.close()
-    # matplotlib leaves blanks at the ends of lines.
+    # matplotlib leaves trailing blanks.
     path.write_text("\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n")
 
 
 def binary(value: float, _position: object = None) -> str:
-    """Return bytes in the largest unit that leaves a whole number: 64 KiB, 16 TiB."""
+    """Return bytes in the largest unit that gives a whole number: 64 KiB, 16 TiB."""
     if value < 1:
         return "0"
     power = min(int(math.log2(value) // 10), 4)
@@ -64,7 +64,7 @@ def binary(value: float, _position: object = None) -> str:
 
 
 def lag(shown: Shown, path: Path) -> None:
-    """Draw how many pages each kernel's counters are short of smaps, step by step."""
+    """Draw how many pages each kernel's counters lag behind smaps, step by step."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(shown.rows), figsize=(9, 3.1), sharey=True)
         for axis, row in zip(axes, sorted(shown.rows, key=lambda r: version(r["release"])),
@@ -85,7 +85,7 @@ def version(release: str) -> tuple[int, ...]:
 
 
 def not_mapped(results: Sequence[Result], everyone: Everyone, path: Path) -> None:
-    """Draw the bytes without a page table against the size, a panel for each level."""
+    """Draw the bytes without a page table against the size, one panel per level."""
     rows = {result.target: result.runs[-1].processes for result in results}
     with plt.rc_context(STYLE):
         levels = [level for level in LEVELS if any_at(level, rows, everyone)] or ["pmd"]
@@ -124,7 +124,7 @@ def points(axis: Axes, found: Sequence[tuple[float, float]], colour: str, marker
 
 def sizes(axis: Axes) -> None:
     axis.set_xscale("log", base=2)
-    # Linear below a page, so that there is a place for nothing.
+    # Linear below a page, so that zero has a place.
     axis.set_yscale("symlog", base=2, linthresh=PAGE, linscale=0.5)
     axis.set_xticks([1 << shift for shift in (20, 30, 40)])
     axis.set_yticks([0, *(1 << shift for shift in (16, 20, 30, 40))])
@@ -135,7 +135,7 @@ def sizes(axis: Axes) -> None:
 
 
 def sharing(rows: Sequence[dict[str, int]], lagging: Shown | None, path: Path) -> None:
-    """Draw RSS less VmRSS against the part of RSS that is shared."""
+    """Draw RSS minus VmRSS against the part of RSS that is shared."""
     here = [(1 - row["uss"] / row["rss"], (row["rss"] - row["VmRSS"]) // PAGE) for row in rows]
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(9, 3.2))
@@ -185,7 +185,7 @@ def called(name: str, perms: str) -> str:
 
 
 def sums(results: Sequence[Result], path: Path) -> None:
-    """Draw what each family's processes add up to by RSS, PSS and USS."""
+    """Draw the sums over each family's processes of RSS, PSS and USS."""
     families = [r for r in results if len(r.runs[-1].processes) > 2]
     columns = (("rss", RED, "RSS: shared pages once a process"), ("pss", BLUE, "PSS: once in all"),
                ("uss", GREEN, "USS: not at all"))

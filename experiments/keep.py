@@ -14,7 +14,7 @@ from experiments.targets import TARGETS
 
 
 def save(measured: Measured, folder: Path) -> None:
-    """Write all of ``measured`` to ``folder``, in the place of what was there."""
+    """Write all of ``measured`` to ``folder``, replacing what was there."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.json"):
         old.unlink()

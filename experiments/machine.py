@@ -1,4 +1,4 @@
-"""What the figures were taken on, and the set-up of a new machine."""
+"""The machine that the figures were taken on, and the set-up of a new one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def describe() -> dict[str, str]:
 
 
 def setup() -> int:
-    """Install what the experiments need beside pagewalk (Debian, root); returns the exit code."""
+    """Install what the experiments need besides pagewalk (Debian, root); returns the exit code."""
     kernels = [line for line in (HERE.parent / "vmtest/packages.txt").read_text().splitlines()
                if line and not line.startswith("#")]
     for command in (

@@ -1,4 +1,4 @@
-"""Compile the experiments' own programs, and start programs so that they always end with us."""
+"""Compile the experiments' own programs, and run programs so that they always end with us."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 36, 37
 
 @functools.cache
 def folder() -> Path:
-    """Return a directory of our own on a disk, removed at the end."""
+    """Return a temporary directory on a disk, removed at the end."""
     path = Path(tempfile.mkdtemp(prefix="experiments-", dir="/var/tmp"))
-    # PostgreSQL runs as a user of its own, and must be able to reach its directory below.
+    # PostgreSQL runs as a separate user, which must be able to reach its directory in there.
     path.chmod(0o755)
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
@@ -34,7 +34,7 @@ def folder() -> Path:
 
 @functools.cache
 def program(name: str, *flags: str) -> Path:
-    """Compile ``name``.c of this folder with ``flags``, once a run, and return the program."""
+    """Compile ``name``.c from this folder with ``flags``, once per run, and return the program."""
     path = folder() / "-".join([name, *(flag.strip("-") for flag in flags)])
     command = ["cc", "-O1", "-Wall", "-Wextra", *flags, "-o", str(path), str(HERE / f"{name}.c")]
     subprocess.run(command, check=True)
@@ -53,7 +53,7 @@ def running(command: Sequence[object], **options: Any) -> Iterator[subprocess.Po
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill and reap a family, its head first, so that nobody starts a member again."""
+    """Kill and reap a family, its head first, so that no member is restarted."""
     with suppress(psutil.NoSuchProcess):
         head = psutil.Process(process.pid)
         head.suspend()
@@ -71,7 +71,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def orphans_come_to_us() -> Iterator[None]:
-    # Those whose parent dies first would be left to init, which does not reap them everywhere.
+    # Processes whose parent dies first would be left to init, which does not reap them everywhere.
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     before = ctypes.c_int()
     prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Wait until a family of processes has nothing to do, and hold it still."""
+"""Wait until a family of processes is idle, and stop it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def wait_until_quiet(family: Family, seconds: float, patience: float = 90.0) -> bool:
-    """Return True once ``family`` has used no CPU to speak of, and not grown, for ``seconds``.
+    """Return True once ``family`` has used hardly any CPU, and not grown, for ``seconds``.
 
-    False when it is still busy after ``patience`` seconds.
+    False if it is still busy after ``patience`` seconds.
     """
     deadline = time.monotonic() + patience
     before = seen(family)
@@ -33,7 +33,7 @@ def wait_until_quiet(family: Family, seconds: float, patience: float = 90.0) -> 
 
 
 def seen(family: Family) -> tuple[int, int, list[int]]:
-    """Return the clock ticks that ``family`` has used, the pages it holds, and who it is."""
+    """Return the clock ticks that ``family`` has used, the pages it holds, and its members."""
     ticks = pages = 0
     pids = [pid for _, pid in family()]
     for pid in pids:

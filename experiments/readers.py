@@ -1,7 +1,7 @@
-"""What others say of a process: READERS by name, each a dict of bytes by the reader's own word.
+"""What other tools say about a process: READERS by name, each a dict of bytes by its own words.
 
-A reader that reads a file notes on a Stall how long its longest read took: that bounds how long
-the target's lock was held. What a program holds, nobody can say from outside.
+A reader of a file records on a Stall how long its longest read took, which bounds how long the
+target's lock was held. How long a program holds it cannot be seen from outside.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Numbers = dict[str, int]
 
 STATUS = ("VmSize", "VmRSS", "RssAnon", "RssFile", "RssShmem", "VmSwap", "VmPTE", "HugetlbPages")
 SMAPS = ("Size", "Rss", "Pss", "Swap", "Private_Clean", "Private_Dirty", "Private_Hugetlb")
-# Away from the user's own settings, which may change columns and units.
+# Without the user's own settings, which may change columns and units.
 PLAIN = {"HOME": "/nonexistent", "LC_ALL": "C", "PATH": "/usr/bin:/bin", "TERM": "dumb"}
 
 
@@ -62,7 +62,7 @@ def top(target: Target, stall: Stall) -> Numbers:
 
 
 def scaled(word: str) -> int:
-    """Return the bytes of top's KiB; what is too wide for its column, top writes as 16.0t."""
+    """Return the bytes for top's KiB; a number too wide for its column is written as 16.0t."""
     power = " mgtp".find(word[-1])
     return int(word) << 10 if power < 0 else int(float(word[:-1]) * 1024 ** (power + 1))
 
@@ -94,7 +94,7 @@ READERS: dict[str, Callable[[Target, Stall], Numbers]] = {
     "ps": ps,
     "psutil": psutil_full,
 }
-# Which number of a file a program prints under which name: (program, its word, file, file's word).
+# Which number in a file a program prints under which name: (program, its word, file, file's word).
 PRINTS = (
     ("pmap", "Kbytes", "smaps", "Size"),
     ("pmap", "RSS", "smaps", "Rss"),

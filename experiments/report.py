@@ -35,7 +35,7 @@ class Measured:
 
     @property
     def processes(self) -> list[dict[str, int]]:
-        """Return every process of the machine, and every target's of the last run.
+        """Return every process on the machine, and those of every target's last run.
 
         Bytes by column, with "VmRSS" of status.
         """
@@ -57,7 +57,7 @@ def over_runs(result: Result, role: str, pick: Callable[[Process], int | None]) 
 
 
 def spread(values: Sequence[float], unit: float = KIB) -> str:
-    """Return the median, and in brackets the least and the most if they are not the same."""
+    """Return the median, followed by the minimum and maximum in brackets if they differ."""
     if not values:
         return "n/a"
     low, middle, high = (number(v / unit) for v in (min(values), statistics.median(values),
@@ -66,7 +66,7 @@ def spread(values: Sequence[float], unit: float = KIB) -> str:
 
 
 def number(value: float) -> str:
-    """Return a whole number with its thousands apart, or three digits of a small one."""
+    """Return a whole number with separated thousands, or a small one to three digits."""
     if value >= 100 or value == int(value):
         return f"{value:,.0f}".replace(",", " ")
     return f"{value:.3g}"
@@ -87,7 +87,7 @@ def theirs(reader: str, word: str) -> Callable[[Process], int | None]:
 
 
 def roles(result: Result) -> list[str]:
-    """Return the roles of a target's processes, as the last run had them."""
+    """Return the roles of a target's processes in the last run."""
     return [process.role for process in result.runs[-1].processes]
 
 
@@ -105,7 +105,7 @@ OURS = ("size", "present", "rss", "not_present", "not_mapped", "pss", "uss", "sw
 
 
 def ours_table(results: Sequence[Result]) -> str:
-    """Write what pagewalk says of every process, by the source that tells the most."""
+    """Return what pagewalk says about every process, by the most informative source."""
     head = ["process", *(name.replace("_", " ") for name in OURS), "no PTE table", "no PMD table",
             "no PUD table", "page tables"]
     rows = []
@@ -130,7 +130,7 @@ THEIRS = (
 
 
 def theirs_table(results: Sequence[Result]) -> str:
-    """Write what the others say of every target's main process, a row a number."""
+    """Return what other tools say about every target's main process, one row per number."""
     head = ["reader", "its word", *(result.target for result in results)]
     rows = [
         [reader, word, *(spread(over_runs(result, roles(result)[0], theirs(reader, word)))
@@ -141,7 +141,7 @@ def theirs_table(results: Sequence[Result]) -> str:
 
 
 def causes_table(results: Sequence[Result]) -> str:
-    """Write which causes stand on the ledgers, of all processes, runs and sources."""
+    """Return which causes occur in the ledgers of all processes, runs and sources."""
     head = ["target", "ledgers", "lines", "equal", "unexplained", "causes, and lines they are on"]
     rows = []
     for result in results:
@@ -154,7 +154,7 @@ def causes_table(results: Sequence[Result]) -> str:
 
 
 def ledger_table(process: Process) -> str:
-    """Write one ledger whole."""
+    """Return one whole ledger."""
     rows = []
     for line in best(process).ledger:
         causes = ", ".join(f"{cause['cause']} {exact(cause['bytes'])}" for cause in line["causes"])
@@ -164,14 +164,14 @@ def ledger_table(process: Process) -> str:
 
 
 def exact(amount: int | None) -> str:
-    """Return bytes as KiB, and what is no whole KiB in bytes."""
+    """Return an amount in KiB, or in bytes if it is not a whole number of KiB."""
     if amount is None:
         return "n/a"
     return f"{amount} B" if amount % KIB else f"{amount // KIB:,}".replace(",", " ")
 
 
 def cost_table(results: Sequence[Result]) -> str:
-    """Write the time of each reader on each main process, and its longest read."""
+    """Return the time of each reader on each main process, and its longest read."""
     sources = list(results[0].runs[0].processes[0].walks)
     pairs = {f"pagewalk by {source}": (walk_ns(source), walk_held_ns(source))
              for source in sources}
@@ -209,12 +209,12 @@ def cost(took: Sequence[int], held: Sequence[int]) -> str:
 
 
 def milliseconds(samples: Sequence[int]) -> str:
-    # Two digits: a third one would not come again.
+    # Two digits: a third would not be reproducible.
     return f"{float(f'{statistics.median(samples) / 1e6:.2g}'):g}"
 
 
 def claims_table(verdicts: Sequence[Verdict]) -> str:
-    """Write every claim, on how many targets and runs it held."""
+    """Return every claim, and on how many targets and in how many runs it held."""
     rows = []
     for claim in CLAIMS:
         mine = [verdict for verdict in verdicts if verdict.claim == claim.name]
@@ -230,20 +230,20 @@ def claims_table(verdicts: Sequence[Verdict]) -> str:
 
 
 def claims_json(verdicts: Sequence[Verdict]) -> str:
-    """Return the claims for machines: what tests/experiments reads."""
+    """Return the claims as JSON, which tests/experiments reads."""
     sentences = {claim.name: claim.sentence for claim in CLAIMS}
     rows = [{**asdict(v), "sentence": sentences[v.claim]} for v in verdicts]
     return json.dumps(rows, indent=1) + "\n"
 
 
 def steps_table(shown: Shown) -> str:
-    """Write the rows of a cause shown happening, in pages."""
+    """Return the rows of a cause shown at work, in pages."""
     keys = list(shown.rows[0])
     return grid(keys, [[str(row[key]) for key in keys] for row in shown.rows])
 
 
 def hello_table(shown: Shown) -> str:
-    """Write what is said of hello world in each kernel, in pages."""
+    """Return what each kernel says about hello world, in pages."""
     keys = ("smaps", "status", "statm", "stat")
     rows = []
     for row in shown.rows:
@@ -254,12 +254,12 @@ def hello_table(shown: Shown) -> str:
 
 
 def prints_table() -> str:
-    """Write which file's number each program prints."""
+    """Return which file's number each program prints."""
     return grid(["program", "its word", "is", "of"],
                 [[tool, word, field, f"`/proc/PID/{file}`"] for tool, word, file, field in PRINTS])
 
 
 def lag_range(shown: Shown, release: str) -> tuple[int, int]:
-    """Return the least and the most pages that VmRSS was short of smaps in a kernel."""
+    """Return the minimum and maximum number of pages by which VmRSS lagged behind smaps."""
     row = next(row for row in shown.rows if row["release"].startswith(release))
     return min(row["short"]["status"]), max(row["short"]["status"])

@@ -1,4 +1,4 @@
-"""Start a target, wait, hold it still, read it by everyone: one run; RUNS of them a result."""
+"""Start a target, wait, stop it, read it by every reader: that is a run; RUNS of them a result."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One start of a target; quiet says whether it had come to rest."""
+    """One start of a target; quiet says whether it had become idle."""
 
     quiet: bool
     processes: list[Process]
@@ -51,7 +51,7 @@ class Result:
 
 
 def measure(name: str, runs: int, sources: Sequence[str]) -> Result:
-    """Return ``runs`` runs of target ``name``, each a new start."""
+    """Return ``runs`` runs of target ``name``, each started anew."""
     return Result(name, [run(name, sources) for _ in range(runs)])
 
 
@@ -68,8 +68,8 @@ def run(name: str, sources: Sequence[str]) -> Run:
 def read(role: str, pid: int, sources: Sequence[str]) -> Process:
     """Read one process by every source and every reader.
 
-    The kernel may take pages from a stopped process too: what then changed between the first look
-    at status and the last is read again.
+    The kernel may take pages even from a stopped process: if status changed between the first
+    read and the last, all is read again.
     """
     target = open_target(pid)
     try:
@@ -98,7 +98,7 @@ def read_theirs(target: Target) -> tuple[dict[str, Numbers], dict[str, int], dic
 
 
 def write(result: Result, folder: Path) -> None:
-    """Write a result as raw JSON; ledgers and groups of VMAs only of the last run."""
+    """Write a result as raw JSON, with ledgers and groups of VMAs of the last run only."""
     document = asdict(result)
     for past in document["runs"][:-1]:
         for process in past["processes"]:

@@ -1,8 +1,8 @@
-"""Drive steps.c, and read what the kernel says after each step. Imports nothing but the library.
+"""Drive steps.c, and read what the kernel says after each step. Imports only the library.
 
-As a program, python -m experiments.steps STEPS HELLO..., it writes as JSON how far each counter
-lags behind, step by step, and what is said of each hello world: so it runs in other kernels, where
-Python is slow.
+As a program, python -m experiments.steps STEPS HELLO..., it prints as JSON how far each counter
+lags, step by step, and what the kernel says about each hello world. That is how it runs on other
+kernels, where Python is slow.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Stepper:
         self.pid = process.pid
 
     def tell(self, command: str) -> None:
-        """Send one command; all but "d" are done when this returns."""
+        """Send one command; all except "d" are done when this returns."""
         assert self.process.stdin is not None and self.process.stdout is not None
         os.write(self.process.stdin.fileno(), command.encode())
         if command != "d":
@@ -46,9 +46,9 @@ def stepper(program: Path) -> Iterator[Stepper]:
 
 
 def said(pid: int) -> dict[str, int]:
-    """Return the RSS of a process in pages, as smaps, status, statm and stat say it.
+    """Return the RSS of a process in pages, according to smaps, status, statm and stat.
 
-    And "private": those of them that no other process maps, by smaps.
+    "private" is how many of them no other process maps, according to smaps.
     """
     status = fields(Path(f"/proc/{pid}/status").read_text())
     smaps = fields(Path(f"/proc/{pid}/smaps_rollup").read_text())
@@ -63,13 +63,13 @@ def said(pid: int) -> dict[str, int]:
 
 
 def fields(text: str) -> dict[str, int]:
-    """Return the "kB" lines of a status or smaps_rollup file, in KiB."""
+    """Return the "kB" lines of a status or smaps_rollup file in KiB, by name."""
     rows = (line.partition(":") for line in text.splitlines() if line.endswith(" kB"))
     return {key: int(value.split()[0]) for key, _, value in rows}
 
 
 def lags(program: Path) -> dict[str, list[int]]:
-    """Write page after page; return by file, how many pages it was short of smaps after each."""
+    """Write page after page; return by file how many pages it lagged behind smaps after each."""
     short: dict[str, list[int]] = {"status": [], "statm": [], "stat": []}
     with stepper(program) as steps:
         for _ in range(STEPS):
@@ -81,7 +81,7 @@ def lags(program: Path) -> dict[str, list[int]]:
 
 
 def said_of(hello: Path) -> dict[str, int]:
-    """Run a hello world, and return what is said of it once it waits."""
+    """Run a hello world, and return what the kernel says about it once it waits."""
     with subprocess.Popen([hello], stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -94,7 +94,7 @@ def said_of(hello: Path) -> dict[str, int]:
 
 
 def report(steps: Path, hellos: Sequence[Path]) -> dict[str, object]:
-    """Return what this module writes as a program."""
+    """Return what this module prints as a program."""
     return {
         "release": os.uname().release,
         "short": lags(steps),

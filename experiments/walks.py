@@ -1,4 +1,4 @@
-"""What pagewalk says of a process, by every source that works here."""
+"""What pagewalk says about a process, by every source that works here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pagewalk.ledger import Line
 from pagewalk.proc.stall import Stall
 from pagewalk.sources import SOURCES
 
-# What differs in names from run to run: the ends of temporary directories, and numbers.
+# Parts of names that differ from run to run: suffixes of temporary directories, and numbers.
 CHANCE = re.compile(r"(?<=experiments)-\w{8}|(?<=zoo)-\w{8}|(?<=/tmp)\w{8}|(?<=SQL)\.\d+")
 # How often to look again while other processes map and unmap the same pages.
 ROUNDS = 8
@@ -29,11 +29,11 @@ class Walked:
     """One process as one source walked it.
 
     totals: bytes by column, None where withheld. page_tables: bytes of the process's page
-    tables, None where the source does not read any. lines, equal, open: how many lines the ledger
-    has, on how many ours is theirs, how many are unexplained; causes: on how many each stands.
-    walk_ns: one walk with frames, source opened. held_ns: the longest read that may have held the
-    target's lock. ledger: pagewalk explain's lines; groups: bytes by name and permissions of the
-    VMAs: both are kept of the last run only.
+    tables, None if the source does not read any. lines, equal, open: how many lines the ledger
+    has, how many of them agree, how many are unexplained; causes: how many lines each occurs in.
+    walk_ns: one walk with frames, without opening the source. held_ns: the longest read that may
+    have held the target's lock. ledger: the lines of pagewalk explain; groups: bytes by name and
+    permissions of the VMAs; both are kept for the last run only.
     """
 
     totals: dict[str, int | None]
@@ -49,7 +49,7 @@ class Walked:
 
 
 def working_sources() -> tuple[dict[str, str], list[str]]:
-    """Return why each source that does not work here does not, and the names of those that do."""
+    """Return why some sources do not work here, by name, and the names of those that do."""
     refused: dict[str, str] = {}
     for name in SOURCES:
         try:
@@ -60,12 +60,12 @@ def working_sources() -> tuple[dict[str, str], list[str]]:
 
 
 def walk_by(source_name: str, pid: int) -> Walked:
-    """Walk a process that holds still; the round in which least moved around it counts."""
+    """Walk a stopped process; the round during which least moved counts."""
     source = pagewalk.open_process(pid, source_name)
     try:
         some = islice(looks(source, smaps=True), ROUNDS)
         table, _, lines = min(some, key=lambda look: doubt(look.lines))
-        # Once more for the clock: all is warm now, and nothing else reads in between.
+        # Once more, timed: caches are warm now, and nothing else reads in between.
         source.stall = Stall(source.stall.budget_ns)
         begin = time.perf_counter_ns()
         pagewalk.by_vma(pagewalk.walk(source))
@@ -79,7 +79,7 @@ def walk_by(source_name: str, pid: int) -> Walked:
         page_tables=tables,
         lines=len(lines),
         equal=sum(line.ours == line.theirs for line in lines),
-        # None is a line that the source withholds one side of.
+        # None is a line of which the source withholds one side.
         open=sum(line.unexplained != 0 for line in lines),
         causes=dict(Counter(cause.cause for line in lines for cause in line.causes)),
         walk_ns=walk_ns,

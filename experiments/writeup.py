@@ -1,4 +1,4 @@
-"""Fill template.md with what was measured: RESULTS.md."""
+"""Fill in template.md with the measurements, to make RESULTS.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPORT = (("hello", "4 204", "1 212", "1 204", "2 pages"),
 
 
 class Fields(dict[str, str]):
-    """The template's fields by name; what was not measured says so."""
+    """The template's fields by name; fields that were not measured say so."""
 
     def __missing__(self, _name: str) -> str:
         return NOT_MEASURED
@@ -41,14 +41,14 @@ def write_up(measured: Measured, verdicts: Sequence[Verdict]) -> str:
 
 
 def refilled(part: str) -> str:
-    """Return a paragraph folded anew, as its figures have other widths than their names."""
+    """Return a paragraph wrapped again, because figures are not as wide as their names."""
     if part.startswith(("#", "|", "- ", "!")):
         return part
     return textwrap.fill(part, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def broken(verdicts: Sequence[Verdict], number: int) -> str:
-    """Return a warning where a claim that an observation rests on did not hold."""
+    """Return a warning if a claim that an observation depends on did not hold."""
     about = {claim.name: claim.about for claim in CLAIMS}
     names = [f"`{v.claim}` ({v.target})" for v in verdicts
              if about[v.claim] == number and v.held < v.runs]
@@ -56,7 +56,7 @@ def broken(verdicts: Sequence[Verdict], number: int) -> str:
 
 
 def head(measured: Measured) -> dict[str, str]:
-    """Return what was measured on what."""
+    """Return what was measured, and on which machine."""
     about = [f"- {name}: {value}" for name, value in measured.about.items()]
     about += [f"- no source {name} here: {why.partition(' is not available: ')[2] or why}"
               for name, why in measured.refused.items()]
@@ -79,7 +79,7 @@ def find(measured: Measured, name: str) -> Result | None:
 
 
 def reports_figures(measured: Measured) -> str:
-    """Return the report's figures, and ours of the same targets."""
+    """Return the report's figures, and ours for the same targets."""
     rows = []
     for name, size, rss, smaps, off in REPORT:
         if (found := find(measured, name)) is None:
@@ -125,14 +125,14 @@ def observations(measured: Measured) -> dict[str, str]:
 
 
 def extra(rows: Sequence[dict[str, int]]) -> str:
-    """Say by how many pages present is more than RSS, and in how many processes."""
+    """Return by how many pages present exceeds RSS, and in how many processes."""
     above = [(row["present"] - row["rss"]) // PAGE for row in rows]
     words = [f"{n} page{'s' * (n != 1)} in {above.count(n)}" for n in range(4)]
     return f"{', '.join(words)}, and more in {sum(n > 3 for n in above)}"
 
 
 def browsers(measured: Measured) -> str:
-    """Say how much of what browsers have not mapped is memory without any right."""
+    """Return how much of what browsers have not mapped is memory without access rights."""
     lines = []
     for name in ("firefox", "chromium"):
         if (found := find(measured, name)) is None:
@@ -148,7 +148,7 @@ def browsers(measured: Measured) -> str:
 
 
 def barred_bytes(process: Process) -> int:
-    # Not mapped, in anonymous VMAs without any right.
+    # Not mapped, in anonymous VMAs without access rights.
     groups = best(process).groups
     return sum(g.get("not_mapped") or 0 for g in groups if not g["name"] and g["perms"] == "---p")
 

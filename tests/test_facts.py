@@ -1,4 +1,4 @@
-"""Nobody but the sources asks the host what it is like, and each rule follows the walk's facts."""
+"""Only the sources ask the host what kernel it runs, and each rule follows the walk's facts."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tests.by_hand import FACTS, HERE, ONCE, PAGE, SOFT, Row
 ROOT = Path(pagewalk.__file__).parent
 COUNTING = ROOT.parents[1] / "docs" / "counting.md"
 
-# These may ask, as they read the kernel that they run on.
+# These may ask, because they read the kernel that they run on.
 ASKING = ("proc", "kmem", "sources")
-# What is asked: how proc/ names the host's page, and what Python does.
+# The questions: the names in proc/ for the host's facts, and Python's own.
 OURS = {"PAGE", "PAGE_SHIFT", "HUGE_SIZE", "read_facts", "release", "read_config", "architecture",
         "has_protection_keys"}
 PYTHONS = {"uname", "sysconf", "cpu_count", "process_cpu_count", "sched_getaffinity", "PAGESIZE",
@@ -35,12 +35,12 @@ PYTHONS = {"uname", "sysconf", "cpu_count", "process_cpu_count", "sched_getaffin
 
 
 def folder(name: str) -> str:
-    """Return the room of ``pagewalk.room.module``."""
+    """Return the room in ``pagewalk.room.module``."""
     return f"{name}.".split(".")[1]
 
 
 def asks(module: str) -> Iterator[tuple[int, str]]:
-    """Yield (line, name) of each question to the host in ``module``, a file of the package."""
+    """Yield (line, name) of each question to the host in ``module``, a file in the package."""
     for node in ast.walk(ast.parse((ROOT / module).read_text())):
         if isinstance(node, ast.ImportFrom):
             of = node.module or ""
@@ -72,7 +72,7 @@ def test_only_the_sources_and_what_they_read_ask_the_host(module: str) -> None:
     assert list(asks(module)) == []
 
 
-def test_the_check_sees_what_the_sources_ask() -> None:
+def test_the_check_finds_the_sources_questions() -> None:
     found = {name.rpartition(".")[2] for module in modules(asking=True) for _, name in asks(module)}
     assert {"PAGE", "PAGESIZE", "uname", "cpu_count", "read_facts"} <= found
 
@@ -93,7 +93,7 @@ def test_every_fact_and_every_rule_is_documented() -> None:
 
 def one(*rows: tuple[State, Flag, int], facts: Facts, backing: Backing = Backing.ANON,
         vm_flags: int | None = None, **outcome: object) -> Table:
-    """Return the Table of one VMA that consists of these pages (state, flags, mapcount)."""
+    """Return the Table of one VMA with these pages (state, flags, mapcount)."""
     of = by_hand.vmas([(1 << 30, len(rows), READ, 0, backing, "")])
     if vm_flags is not None:
         of = replace(of, flags=np.array([vm_flags], np.uint64))
@@ -105,7 +105,7 @@ def one(*rows: tuple[State, Flag, int], facts: Facts, backing: Backing = Backing
 
 
 @pytest.mark.parametrize(("facts", "uss"), [(OLD, 3 * PAGE), (NEW, PAGE)])
-def test_what_is_not_present_is_private_up_to_6_10(facts: Facts, uss: int) -> None:
+def test_pages_that_are_not_present_are_private_up_to_6_10(facts: Facts, uss: int) -> None:
     table = one((State.ANON, ONCE, 1), (State.MIGRATING, SOFT | Flag.MIGRATION, 0),
                 (State.POISONED, SOFT | Flag.HWPOISON, 0), facts=facts, counts_hwpoison=True)
     assert (table.totals["rss"], table.totals["pss"]) == (3 * PAGE, 3 * PAGE)
@@ -113,10 +113,10 @@ def test_what_is_not_present_is_private_up_to_6_10(facts: Facts, uss: int) -> No
 
 
 @pytest.mark.parametrize(("facts", "told"), [(OLD, False), (NEW, True)])
-def test_pagemap_tells_shared_page_tables_of_hugetlb_from_6_12_on(
+def test_pagemap_shows_shared_page_tables_of_hugetlb_since_6_12(
     facts: Facts, *, told: bool
 ) -> None:
-    gib = 1 << 30  # a whole PUD, which is what is shared
+    gib = 1 << 30  # a whole PUD, since that is what is shared
     of = by_hand.vmas([(gib, gib // PAGE, READ | SHARED, 0, Backing.HUGETLB, "/h")])
     row: Row = (gib, 2 << 20, State.HUGETLB, ONCE | Flag.HUGE, 512, ("huge", "head"), 1)
     totals = by_vma(by_hand.walk([by_hand.pages([row], of)], of, facts=facts)).totals
@@ -126,7 +126,7 @@ def test_pagemap_tells_shared_page_tables_of_hugetlb_from_6_12_on(
 @pytest.mark.parametrize(
     ("facts", "codes"),
     [
-        # rd and mr; on fault only; what became the shadow stack; the last bit, for a while sealed
+        # rd and mr; lock on fault; what became the shadow stack; the last bit, once used for sealed
         (OLD, ["rd", "mr", "??", "ui", "??"]),
         (FACTS._replace(release=(6, 6)), ["rd", "mr", "??", "ss", "??"]),
         (FACTS._replace(release=(6, 12)), ["rd", "mr", "lf", "ss", "sl"]),
@@ -140,13 +140,13 @@ def test_vmflags_have_the_letters_of_their_kernel(facts: Facts, codes: list[str]
 
 
 @pytest.mark.parametrize(("keys", "key"), [(True, 5), (False, None)])
-def test_a_protection_key_is_told_where_there_are_some(keys: bool, key: int | None) -> None:
+def test_a_protection_key_is_reported_where_the_cpu_has_them(keys: bool, key: int | None) -> None:
     facts = FACTS._replace(read_protection_keys=lambda: keys)
     table = one((State.ANON, ONCE, 1), facts=facts, vm_flags=5 << 32)
     assert others(table, 0)["protection_key"] == key
 
 
-def test_without_mapcounts_nothing_is_told_that_needs_them() -> None:
+def test_without_mapcounts_amounts_that_need_them_are_withheld() -> None:
     config = frozenset({"CONFIG_NO_PAGE_MAPCOUNT"})
     for facts, told in ((FACTS, PAGE), (FACTS._replace(read_config=lambda: config), None)):
         totals = one((State.ANON, ONCE, 1), facts=facts).totals
@@ -165,7 +165,7 @@ def test_pss_divides_a_page_of_the_walks_size() -> None:
     rows: list[Row] = [(size, size, State.ANON, ONCE, 1, ("anon",), 1),
                        (2 * size, size, State.ANON, HERE, 2, ("anon",), 3)]
     table = by_vma(by_hand.walk([by_hand.pages(rows, of)], of, facts=LARGE))
-    # 65536 / 3 is cut to 1/4096 bytes: 65536 + 21845.333
+    # 65536 / 3 is truncated to 1/4096 bytes: 65536 + 21845.333
     assert table.pss_fixed is not None
     assert table.pss_fixed.tolist() == [(size << 12) + (size << 12) // 3]
     assert table.totals["uss"] == size
@@ -187,7 +187,7 @@ def test_a_frame_number_times_the_page_size_is_the_physical_address(form: str) -
         assert "RSS : 1 (64 kB)\n" in out.getvalue()
 
 
-def test_a_range_grows_to_whole_pages() -> None:
+def test_a_range_is_extended_to_whole_pages() -> None:
     all_of_it = np.array([[0, 1 << 30]], np.uint64)
     for size in (PAGE, LARGE.page_size):
         assert within(all_of_it, "12345-23456", size).tolist() == [

@@ -82,7 +82,7 @@ def by_frame(entry: Flag, frame: frozenset[str], backing: Backing) -> State:
 
 
 def by_entry(entry: Flag, backing: Backing) -> State:
-    # The same where nobody may look at the frame.
+    # The same if the frame may not be looked at.
     if Flag.ZERO in entry:
         return State.ZERO
     if Flag.MAYBE_ZERO in entry:
@@ -110,7 +110,7 @@ def test_present_pages_with_frames(backing: Backing) -> None:
         [by_frame(Flag(e), names, backing) for e in ENTRIES.tolist() for names in NAMES], np.uint8
     )
     entries, kflags = np.repeat(ENTRIES, len(KFLAGS)), np.tile(KFLAGS, len(ENTRIES))
-    for soft in SOFT_ENTRIES:  # which mean nothing where a page is present
+    for soft in SOFT_ENTRIES:  # which mean nothing for a present page
         flags = entries | np.uint32(Flag.PRESENT) | soft
         assert (classified(flags, backing, kflags) == expected).all()
 
@@ -134,7 +134,7 @@ def test_software_entries(backing: Backing) -> None:
         assert (found == np.repeat(expected, len(KFLAGS))).all()
 
 
-def test_a_mixed_batch_is_what_its_rows_are_alone() -> None:
+def test_a_mixed_batch_is_classified_like_its_rows_one_by_one() -> None:
     rng = np.random.default_rng(11)
     some = 4096
     flags = rng.choice(ENTRIES, some) | rng.choice(SOFT_ENTRIES, some)
@@ -151,7 +151,7 @@ def test_a_mixed_batch_is_what_its_rows_are_alone() -> None:
 
 
 def test_every_state_has_a_standing() -> None:
-    # The closed vocabulary, and what a source may be unable to tell apart.
+    # All states, including those for what a source may be unable to tell apart.
     assert list(STANDINGS) == list(State)
     present = "anon file shmem zero special hugetlb device present"
     others = "empty swapped migrating poisoned guard marker soft not_mapped absent doubt"
@@ -173,13 +173,13 @@ def test_the_states_that_count(mask: np.ndarray, states: str) -> None:
     assert {s.label for s in State if mask[s]} == set(states.split())
 
 
-# Frames to flip a bit of: all combinations of those that decide anything, none of which is silent.
+# Frames in which to flip a bit: all combinations of the bits that decide anything.
 BITS = ("anon", "ksm", "swapbacked", "dirty", "huge", "zero_page", "nopage", "thp")
 BEFORE = np.array(words([1 << KPF[name] for name in BITS]), np.uint64) | kpf("mmap")
 
 
 def account(flags: Flag, kflags: U64, *, fields: bool) -> list[list[int] | None]:
-    """Return all columns of pages with these frames, one a VMA, from the accounting itself."""
+    """Return all columns of pages with these frames, one per VMA, from the accounting itself."""
     count = len(kflags)
     of = by_hand.vmas(
         [(HEAP + i * PAGE, 1, READ, 0, Backing.KERNEL, "") for i in range(count)]
@@ -215,6 +215,6 @@ def test_a_mask_has_the_bits_that_change_a_column(
 
 
 def test_what_is_accounted_is_verified() -> None:
-    # nopage is no bit of a struct page but the lack of one, which is an errno; young has a column.
+    # nopage is not a bit in a struct page but the lack of one, an errno; young has its own column.
     assert kpf("nopage") | kpf("young") == ACCOUNTED & ~EXPORTED
     assert KEPT & ~EXPORTED == 0

@@ -1,4 +1,4 @@
-"""Software entries: the numbers of their types by kernel, and that all who read them agree."""
+"""Software entries: the numbers of their types by kernel, and that all readers of them agree."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ THIS = {"CONFIG_MIGRATION": "y", "CONFIG_PTE_MARKER": "y"}
 @pytest.mark.parametrize(
     ("release", "config", "swap", "hwpoison", "migration", "device", "marker"),
     [
-        # MAX_SWAPFILES = 32 less the numbers in use, which follow in this order.
+        # MAX_SWAPFILES = 32 minus the numbers in use, which follow in this order.
         ((4, 14), FULL, 27, [27], [28, 29], [30, 31], []),
         ((5, 4), FULL, 27, [27], [28, 29], [30, 31], []),
         ((5, 15), FULL, 25, [25], [26, 27], [28, 29, 30, 31], []),
@@ -65,16 +65,16 @@ def test_in_6_1_the_marker_is_type_30_and_a_failed_swapin_31() -> None:
 
 
 @pytest.mark.parametrize("release", [(5, 15), (6, 1), (6, 8), (6, 18)])
-def test_without_the_configuration_only_the_sure_types_are_known(release: tuple[int, int]) -> None:
+def test_without_the_configuration_only_certain_types_are_known(release: tuple[int, int]) -> None:
     types = swap_types(release, None)
-    assert types.swapfiles == 22  # the least that any kernel leaves
+    assert types.swapfiles == 22  # the lowest of any kernel
     assert [*types.hwpoison, *types.migration, *types.device] == []
     assert list(types.marker) == ([31] if release >= (6, 8) else [])
 
 
 @pytest.mark.parametrize("config", [FULL, THIS, {}, None])
 @pytest.mark.parametrize("release", [(4, 14), (5, 4), (5, 15), (6, 1), (6, 8), (6, 14), (6, 18)])
-def test_no_type_means_two_things(release: tuple[int, int], config: dict[str, str] | None) -> None:
+def test_no_type_has_two_meanings(release: tuple[int, int], config: dict[str, str] | None) -> None:
     types = swap_types(release, config)
     others = (types.hwpoison, types.migration, types.device, types.marker, types.swapin_error)
     claimed = [*range(types.swapfiles), *(number for numbers in others for number in numbers)]
@@ -82,9 +82,9 @@ def test_no_type_means_two_things(release: tuple[int, int], config: dict[str, st
     assert set(claimed) <= set(range(32))
 
 
-# MAX_PHYSMEM_BITS - PAGE_SHIFT of x86-64 with 4 and 5 levels: what of an offset is the frame.
+# MAX_PHYSMEM_BITS - PAGE_SHIFT of x86-64 with 4 and 5 levels: the bits of an offset for the frame.
 FRAME_BITS = {4: 34, 5: 40}
-# swp_offset_pfn() (include/linux/swapops.h) takes the frame only, above it are young and dirty.
+# swp_offset_pfn() (include/linux/swapops.h) returns only the frame; young and dirty are above it.
 OFFSETS = [1, 2, 3, 4, 5, 6, 7, 8, 31, 32, 0x12345, 1 << 33, 1 << 34, 3 << 34 | 0x777, 1 << 45]
 
 
@@ -134,7 +134,7 @@ def test_a_pagemap_word_and_a_table_entry_say_the_same(
         assert Flag.SOFT in flags
         if kind in framed:
             assert shown == frame == offset & (1 << bits) - 1
-        else:  # pagemap's number stays as it is: it says which slot
+        else:  # the number in pagemap is the slot
             assert frame == 0
             assert (shown & 31, shown >> 5) == case
 

@@ -1,7 +1,7 @@
 """What is measured: TARGETS by letter, as the report and its sequel name them.
 
-Each starts real processes and gives a function that lists the family as it is now, [(role, pid)],
-the main process first. To add one: a context manager in a file here, and one row below.
+Each starts real processes and yields a function that lists the current family, [(role, pid)], the
+main process first. To add one, write a context manager in a module here, and add a row below.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from experiments.targets.zoo import zoo
 class Target:
     """One target.
 
-    letter: its experiment. title: what it is. start: a context manager that gives its family.
+    letter: its experiment. title: what it is. start: a context manager that yields its family.
     settle: seconds without work after which it is quiet.
     """
 

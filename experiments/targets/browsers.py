@@ -1,4 +1,4 @@
-"""Firefox and Chromium without a screen, each with a new profile and a page of one line."""
+"""Firefox and Chromium, headless, each with a new profile and a page of one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from experiments.family import Family
 from experiments.programs import folder, running, wait
 
 PAGE = "<!doctype html><title>hello</title><p>Hello, world!</p>\n"
-# Nothing that would wake it up later, or ask the network.
+# Nothing that would wake it up later, or use the network.
 FIREFOX_PREFERENCES: dict[str, bool | str] = {
     "app.normandy.enabled": False,
     "app.update.enabled": False,
@@ -91,7 +91,7 @@ def literal(value: bool | str) -> str:
 
 
 def family(pid: int, role: Callable[[list[str]], str]) -> list[tuple[str, int]]:
-    """Return (role, pid) of a browser and all that descend from it; equal roles are numbered."""
+    """Return (role, pid) of a browser and its descendants; equal roles are numbered."""
     rows = [("browser", pid)]
     count: Counter[str] = Counter()
     for child in psutil.Process(pid).children(recursive=True):

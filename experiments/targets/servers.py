@@ -18,7 +18,7 @@ from experiments.programs import HERE, folder, running, wait
 
 HEAP = "256m"
 BUFFERS = "128MB"
-# About 26 MiB: of a table larger than a quarter of the buffers, a scan uses 256 KiB only.
+# About 26 MiB: for a table larger than a quarter of the buffers, a scan uses only 256 KiB.
 ROWS = 200_000
 CLIENTS = 4
 
@@ -34,7 +34,7 @@ def jvm() -> Iterator[Family]:
 
 @contextmanager
 def postgresql() -> Iterator[Family]:
-    """Run a new cluster of its own, with clients that have each read the whole of one table."""
+    """Run a new, separate cluster, with clients that have each read all of one table."""
     user = pwd.getpwnam("postgres")
     bin_folder = newest_server()
     with tempfile.TemporaryDirectory(dir=folder()) as name, ExitStack() as stack:
@@ -77,7 +77,7 @@ def newest_server() -> Path:
 
 
 def family(pid: int) -> list[tuple[str, int]]:
-    """Return the server's processes; each says in its command line what it is."""
+    """Return the server's processes; each command line says what the process is."""
     rows = [("postmaster", pid)]
     clients = 0
     for child in psutil.Process(pid).children():

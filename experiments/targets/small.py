@@ -35,7 +35,7 @@ def hello_static() -> Iterator[Family]:
 
 @contextmanager
 def top() -> Iterator[Family]:
-    """Run top in a terminal of its own; it draws one screen, and the next an hour later."""
+    """Run top in its own terminal; it draws one screen, and the next an hour later."""
     ours, its = pty.openpty()
     try:
         environment = {"TERM": "xterm", "PATH": os.environ["PATH"], "HOME": "/nonexistent"}

@@ -1,4 +1,4 @@
-"""Targets that the tests already have: they say what they do, page by page."""
+"""Targets that the tests already have: they report what they do, page by page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from experiments.family import Family
 
 
 def zoo(name: str) -> Callable[[], AbstractContextManager[Family]]:
-    """Return what starts the tests' target ``name``, on a machine set up for it and put back."""
+    """Return a starter of the tests' target ``name``, which sets the machine up and restores it."""
 
     @contextmanager
     def started() -> Iterator[Family]:

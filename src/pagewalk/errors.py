@@ -88,7 +88,7 @@ class NotInBtf(SourceUnavailable, LookupError):
     """Raised when the kernel's description of its structs, BTF, has no ``missing``."""
 
     def __init__(self, missing: str) -> None:
-        super().__init__("btf", f"this kernel's BTF has no {missing}", "take --source procfs")
+        super().__init__("btf", f"this kernel's BTF has no {missing}", "use --source procfs")
         self.missing = missing
 
 

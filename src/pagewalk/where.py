@@ -125,7 +125,7 @@ def check_told(expression: str, walk: Walk) -> None:
         name = term.strip().removeprefix("~").strip().lower()
         field, why = UNTOLD.get(name, ("", ""))
         if field and not getattr(walk, field):
-            way = "; take --source ebpf or kcore" if field in ("tables", "young") else ""
+            way = "; use --source ebpf or kcore" if field in ("tables", "young") else ""
             raise BadRequest(f"--where {name}: source '{walk.source}' does not tell it: {why}{way}")
 
 

@@ -34,7 +34,7 @@ def test_procfs_shows_no_tables_but_what_pagemap_says(
     assert code == 1
     assert "source 'procfs' is not available: vtop follows page tables" in err
     assert "pagemap says present" in err
-    assert "take --source ebpf or kcore" in err
+    assert "use --source ebpf or kcore" in err
 
 
 @pytest.mark.parametrize(

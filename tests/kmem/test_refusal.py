@@ -33,7 +33,7 @@ def refusal(code: int, rights: Rights) -> str:
         (errno.EPERM, NOBODY, "CAP_BPF and CAP_PERFMON missing", "run as root"),
         (errno.EPERM, NOBODY._replace(effective=BPF), ": CAP_PERFMON missing", "grant CAP_BPF"),
         (errno.EPERM, NOBODY._replace(effective=PERFMON), ": CAP_BPF missing", "grant CAP_BPF"),
-        (errno.EINVAL, NOBODY._replace(effective=SYS_ADMIN), "rights suffice", "at least 5.10"),
+        (errno.EINVAL, NOBODY._replace(effective=SYS_ADMIN), "capabilities suffice", "5.10 or"),
         (errno.EPERM, NOBODY._replace(effective=SYS_ADMIN), "security module", "audit log"),
     ],
 )

@@ -72,5 +72,5 @@ def refusal(source: Source, asked: str) -> SourceUnavailable:
         says = spell_pagemap(pagemap_word(source.pagemap_fd, addr))
         why += f"; of {addr:#x} pagemap says {says}"
     return SourceUnavailable(
-        source.name, why, "take --source ebpf or kcore (pagewalk doctor says what they need)"
+        source.name, why, "use --source ebpf or kcore (pagewalk doctor says what they need)"
     )

@@ -1,8 +1,9 @@
-"""What BPF programs are made of that look at memory where it lies, instead of copying it out.
+"""Building blocks of BPF programs that look at kernel memory in place, instead of copying it out.
 
-They load from any kernel address by bpf_rdonly_cast(), in loops of bpf_iter_num, which the verifier
-has since 6.4; older kernels go without (LookupError from BTF). A load from where no memory is gives
-0 and no error, so what comes out all zero has to be read again by who can tell.
+They load from any kernel address through bpf_rdonly_cast(), in loops of bpf_iter_num, which exist
+since 6.4; older kernels do without these programs (LookupError from BTF). A load from an address
+without memory returns 0 and no error, so anything that is all zero has to be read again by a reader
+that reports errors.
 Source: kernel/bpf/helpers.c, Documentation/bpf/kfuncs.rst.
 """
 
@@ -20,7 +21,7 @@ from pagewalk.kmem.asm import FP, R0, R1, R2, R3, R6, R7, Line
 from pagewalk.kmem.syscall import Array, Program, load_program
 from pagewalk.paging import Arch
 
-# Tables of which each page is told something at a time: a mebibyte of output.
+# Tables per run that outputs a word for each page: a mebibyte of output.
 TABLES = 256
 SLOTS = 512
 FRAMES = TABLES * SLOTS
@@ -28,12 +29,12 @@ FRAMES = TABLES * SLOTS
 # The stack: two iterators of bpf_iter_num, the address of a table, and numbers.
 OUTER, INNER, TABLE, FIRST, SECOND, THIRD, FOURTH = -8, -16, -24, -32, -40, -48, -56
 
-# Words that one cast gives.
+# Words that can be read through one cast.
 CAST_WORDS = 16
 
 
 class Casts(NamedTuple):
-    """The BTF ids that the programs are made with.
+    """The BTF ids that the programs use.
 
     ``plain`` is a struct whose first 128 bytes are numbers: memory cast to it is read word by word.
     """
@@ -46,7 +47,7 @@ class Casts(NamedTuple):
 
 
 def find_casts(btf: Btf) -> Casts:
-    """Look the ids up; raises LookupError on a kernel without them."""
+    """Look up the ids; raises LookupError on a kernel without them."""
     return Casts(
         plain=btf.struct_id("pt_regs"),
         cast=btf.function_id("bpf_rdonly_cast"),
@@ -57,7 +58,7 @@ def find_casts(btf: Btf) -> Casts:
 
 
 def load(code: bytes, name: str, *opened: Array | Program) -> Program:
-    """Load a program; where the kernel refuses it (OSError) what is ``opened`` is closed."""
+    """Load a program; if the kernel refuses it (OSError), close what is ``opened``."""
     try:
         return load_program(code, name)
     except OSError:
@@ -68,8 +69,8 @@ def load(code: bytes, name: str, *opened: Array | Program) -> Program:
 def run(program: Program, count: int, most: int) -> None:
     """Run ``program`` over range(``count``) of its input, ``most`` at a time.
 
-    In the kernel it may not be preempted: a run takes a fifth of a millisecond or so, in which a
-    thread of the target that wants this CPU waits.
+    It may not be preempted in the kernel: a thread of the target that wants this CPU has to wait
+    for a run, which takes about a fifth of a millisecond.
     """
     for first in range(0, count, most):
         program.run_with(first, min(first + most, count))
@@ -84,9 +85,9 @@ def close(*opened: Array | Program) -> None:
 def loop(
     casts: Casts, at: int, label: str, body: list[Line], leaving: Sequence[Line] = ()
 ) -> list[Line]:
-    """for number in range(r2, r3), at r0: body; ``at`` is the iterator's place on the stack
+    """for number in range(r2, r3), at r0: body; ``at`` is the iterator's offset on the stack
 
-    ``leaving`` is where the body may jump to in order to break off.
+    ``leaving`` is code that the body may jump to in order to leave the loop.
     """
     return [
         *iterator_at(at),
@@ -123,12 +124,12 @@ def cast(casts: Casts) -> list[Line]:
 
 
 def frame_mask(arch: Arch) -> int:
-    """Return the bits of an entry that are its frame."""
+    """Return the bits of an entry that hold its frame."""
     return int(arch.address(arch, np.array([(1 << 64) - 1], np.uint64))[0])
 
 
 def start(given: Array, words: Array) -> list[Line]:
-    """r6 the input, r7 the output; r2 and r3 from and up to where, as in run"""
+    """r6 = the input, r7 = the output; r2 and r3 = the range of the input to handle, see run"""
     return [
         asm.map_value(R6, given.fd),
         asm.map_value(R7, words.fd),

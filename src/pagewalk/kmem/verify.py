@@ -1,4 +1,4 @@
-"""Is the frame database read from struct page the kernel's own? Ask /proc/kpage* about a sample."""
+"""Check the frame database read from struct page against /proc/kpage* on a sample of frames."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pagewalk.pages import U64
 from pagewalk.proc.frames import Frames, folio_flags
 from pagewalk.proc.frames import read_frames as read_kpage
 
-# One that comes and goes all the time may look odd in three on end: in 1 of 12 runs of a test.
+# A page that is freed and reused all the time can differ in three consecutive looks: that happened
+# in 1 of 12 runs of a test.
 _LOOKS = 20
 
 
 class Agreement(NamedTuple):
-    """Hold how a comparison went: frames ``compared``, and the PFNs (u64) that differ in ``flags``
-    (those in EXPORTED) and in ``mapcount``."""
+    """The outcome of a comparison: the number of frames ``compared``, and the PFNs (u64) that
+    differ in ``flags`` (those in EXPORTED) and in ``mapcount``."""
 
     compared: int
     flags: U64
@@ -29,12 +30,12 @@ class Agreement(NamedTuple):
 def compare(frames: FrameMap, kpage: Frames, pfns: U64) -> Agreement:
     """Read ``pfns`` (u64[n], ascending) from struct page and from /proc/kpage*, and compare.
 
-    Frames change all the time, so the kernel's files are read before and after, and only a frame
-    of which both readings agree counts. So does none of which /proc/kpageflags knows nothing (0,
-    or nopage): offline memory, device memory, or what is not initialised yet. A page that was
-    freed, used and freed again in between looks the same before and after: a difference counts
-    when many looks in a row show it. On kernels up to 6.9 a tail's flags are compared with its
-    head's, as everywhere in pagewalk.
+    Frames change all the time, so the kernel's files are read before and after, and only frames on
+    which both readings agree count. Frames that /proc/kpageflags does not know (0, or nopage) do
+    not count: offline memory, device memory, or memory that is not initialised yet. A page that was
+    freed, used and freed again in between looks the same before and after, so a difference counts
+    only when many consecutive looks show it. On kernels up to 6.9 a tail's flags are compared with
+    its head's, as everywhere in pagewalk.
     """
     found = _look(frames, kpage, pfns)
     for _ in range(_LOOKS - 1):
@@ -56,8 +57,8 @@ def _look(frames: FrameMap, kpage: Frames, pfns: U64) -> Agreement:
     after = _kpage(kpage, pfns)
     same = (before[0] == after[0]) & (before[1] == after[1]) & (rows.errno == 0)
     same &= after[0] & ~kpf("nopage") != 0
-    # Of an optimised hugetlb folio's tails the kernel calls each 64th a head, by the struct page
-    # they share (seen on 6.18); we know better.
+    # The kernel calls every 64th tail of an optimised hugetlb folio a head, because of the struct
+    # page that they share (seen on 6.18); we know better.
     huge = after[0] & kpf("huge") != 0
     exported = EXPORTED if kpage.ksm else EXPORTED & ~kpf("ksm")
     compared = np.where(huge, exported & ~(kpf("head") | kpf("tail")), exported)

@@ -23,9 +23,9 @@ SYMBOLS = (
 
 
 def read_facts() -> Facts:
-    """Return the facts of the running kernel, its CPUs as they are now.
+    """Return the facts of the running kernel, with its current number of CPUs.
 
-    The configuration and the protection keys are read when somebody asks, and then kept.
+    The configuration and the protection keys are read when first needed, and then cached.
     """
     return Facts(
         architecture=architecture(),

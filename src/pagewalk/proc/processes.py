@@ -51,11 +51,11 @@ def read_listed(root: str) -> Iterator[tuple[Process, Stat]]:
 
 
 def share_memory(first: int, second: int) -> bool:
-    """Return whether two processes, by their pids to us, share one address space, as kcmp(2) tells.
+    """Return whether two processes, by their pids in our namespace, share an address space.
 
-    False where it does not tell.
+    False if kcmp(2) cannot say.
     """
-    import ctypes  # only here, and only a census of swap asks
+    import ctypes  # only used here, by the census of swap slots
 
     libc = ctypes.CDLL(None, use_errno=True)
     number = NR_KCMP.get(architecture())

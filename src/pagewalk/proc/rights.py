@@ -22,7 +22,7 @@ CAPABILITIES = {
 
 
 def has_capability(name: str) -> bool:
-    """Return whether ``name`` is effective here and counts: the user namespace is the first."""
+    """Return whether ``name`` is effective in the initial user namespace, where it counts."""
     held = effective(read_bytes("/proc/self/status")) >> CAPABILITIES[name] & 1
     return bool(held) and in_initial_user_namespace()
 
@@ -33,12 +33,12 @@ def effective(status: bytes) -> int:
 
 
 def reads_any_file() -> bool:
-    """Return whether a file's mode means nothing to us; needed for other users' mode 0400."""
+    """Return whether file modes do not restrict us, so that we can read others' 0400 files."""
     return has_capability("CAP_DAC_OVERRIDE") or has_capability("CAP_DAC_READ_SEARCH")
 
 
 def in_initial_user_namespace() -> bool:
-    """Return whether this process lives in a namespace that maps all 2**32 - 1 uids to itself."""
+    """Return whether this process is in a user namespace that maps each uid to itself."""
     try:
         return is_initial(read_bytes("/proc/self/uid_map"))
     except OSError:
@@ -46,12 +46,12 @@ def in_initial_user_namespace() -> bool:
 
 
 def is_initial(uid_map: bytes) -> bool:
-    """Return whether a uid_map file is that of the first user namespace."""
+    """Return whether a uid_map file is that of the initial user namespace."""
     return [words(line) for line in lines(uid_map, "uid_map")] == [[b"0", b"0", b"4294967295"]]
 
 
 def proc_options() -> frozenset[bytes]:
-    """Return the options that /proc is mounted with, none if they cannot be read."""
+    """Return the mount options of /proc, none if they cannot be read."""
     try:
         mounts = parse_mounts(read_bytes("/proc/self/mountinfo"))
     except OSError:
@@ -70,9 +70,9 @@ def hides_processes() -> bool:
 
 
 class Rights(NamedTuple):
-    """Hold what decides over bpf(2): the machine, and this process's own standing.
+    """What bpf(2) depends on: the machine, and this process's rights.
 
-    ``seccomp`` is the mode of /proc/self/status (0 none, 2 filter); ``lockdown`` the active mode
+    ``seccomp`` is the mode in /proc/self/status (0 none, 2 filter); ``lockdown`` the active mode
     ("" when the kernel has no lockdown); ``uid_map`` the text of /proc/self/uid_map; ``effective``
     the CapEff mask.
     """
@@ -84,7 +84,7 @@ class Rights(NamedTuple):
     effective: int
 
     def has(self, capability: str) -> bool:
-        """Tell whether ``capability`` is effective."""
+        """Return whether ``capability`` is effective."""
         return bool(self.effective >> CAPABILITIES[capability] & 1)
 
 
@@ -96,7 +96,7 @@ def _contents(path: str) -> bytes:
 
 
 def read_rights(root: str = "/") -> Rights:
-    """Read this process's rights; ``root`` is where proc and sys lie."""
+    """Read this process's rights; ``root`` is the directory with proc and sys."""
     status = _contents(f"{root}/proc/self/status")
     lockdown = _contents(f"{root}/sys/kernel/security/lockdown")
     return Rights(

@@ -77,5 +77,5 @@ def read_memory() -> Memory:
     raise SourceUnavailable(
         "kernel memory",
         f"{PATH} names no zone of RAM, so where RAM ends is not known",
-        "take --source procfs",
+        "use --source procfs",
     )
