@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import struct
 
+import numpy as np
+
+LOW, HIGH = 0xFFFF888000000000, 0xFFFFEA0000000000
+RANDOM = np.random.default_rng(1)
+# Two pages and a bit at LOW, three pages at HIGH; the file holds HIGH first, as kcore may.
+LOW_DATA = RANDOM.bytes(2 * 4096 + 100)
+HIGH_DATA = RANDOM.bytes(3 * 4096)
+INFO = b"OSRELEASE=6.1.0\nNUMBER(pgtable_l5_enabled)=1\nnonsense\n"
+
 
 def note(name: bytes, text: bytes) -> bytes:
     """Return one ELF note; name and text are each padded to four bytes."""

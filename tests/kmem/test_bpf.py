@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import mmap
 import os
@@ -12,26 +11,13 @@ import numpy as np
 import pytest
 
 from pagewalk.kmem.bpf import REQUESTS, BpfMemory
-from pagewalk.kmem.directmap import DirectMap, MemMap, translate
+from pagewalk.kmem.directmap import DirectMap, translate
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import page_batches, read_bytes, read_pages, read_words
-from pagewalk.kmem.task import find_task, read_mm
+from tests.kmem.own_memory import TOKEN, own_pgd, token_page
 
 pytestmark = pytest.mark.live
 
-TOKEN = os.urandom(64)
-
-
-def token_page() -> tuple[mmap.mmap, int]:
-    page = mmap.mmap(-1, mmap.PAGESIZE)
-    page[: len(TOKEN)] = TOKEN
-    return page, ctypes.addressof(ctypes.c_char.from_buffer(page))
-
-
-def own_pgd(kernel: Kernel) -> int:
-    mm = find_task(kernel, os.getpid()).mm
-    assert mm is not None
-    return read_mm(kernel, mm).pgd
 
 
 def test_a_token_of_our_own_is_read_through_the_direct_map(
@@ -47,21 +33,6 @@ def test_a_token_of_our_own_is_read_through_the_direct_map(
     assert not errors.any()
     assert words[0, :1].tobytes() == bytes(range(8))
     assert words[0, 1:8].tobytes() == TOKEN[8:64]
-
-
-def test_the_frame_is_the_one_in_pagemap(kernel: Kernel, direct_map: DirectMap) -> None:
-    _page, address = token_page()
-    with open("/proc/self/pagemap", "rb", buffering=0) as file:
-        word = int.from_bytes(os.pread(file.fileno(), 8, address // mmap.PAGESIZE * 8), "little")
-    assert word >> 63
-    phys, _ = translate(kernel, direct_map, own_pgd(kernel), address)
-    assert phys // mmap.PAGESIZE == word & (1 << 55) - 1
-
-
-def test_the_levels_are_those_the_cpu_uses(direct_map: DirectMap) -> None:
-    # With LA57 in use the kernel's own half begins at 0xff..., with 4 levels at 0xffff8...
-    assert direct_map.levels == (5 if direct_map.base < 0xFFFF800000000000 else 4)
-    assert direct_map.levels == 4 or " la57 " in Path("/proc/cpuinfo").read_text()
 
 
 def test_each_request_has_its_own_errno(kernel: Kernel, direct_map: DirectMap) -> None:
@@ -109,15 +80,3 @@ def test_closing_releases_every_descriptor_and_mapping() -> None:
         assert memory.current
     memory.close()
     assert left() == before
-
-
-def test_struct_pages_are_an_array(mem_map: MemMap, kernel: Kernel, direct_map: DirectMap) -> None:
-    # The index in the struct page of a page of ours is its address in pages, as
-    # linear_page_index() returns it for a private mapping.
-    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    page[0] = 1
-    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
-    phys, _ = translate(kernel, direct_map, own_pgd(kernel), address)
-    struct_page = mem_map.base + phys // mmap.PAGESIZE * mem_map.size
-    assert kernel.field("folio", struct_page, "mapping") & 3 == 1
-    assert kernel.field("folio", struct_page, "index") == address // mmap.PAGESIZE

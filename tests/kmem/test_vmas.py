@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pagewalk.errors import ProcessGone, SourceUnavailable
 from pagewalk.kmem.kernel import Kernel
-from pagewalk.kmem.live import open_kcore
-from pagewalk.kmem.task import find_task, read_mm
+from pagewalk.kmem.task import find_task
 from pagewalk.kmem.vmas import RawVmas, read_each, read_files, read_vmas
 from pagewalk.ranges import overlapping
 from tests import kernel_says
@@ -109,105 +104,6 @@ def test_vm_flags_are_those_of_smaps(kernel: Kernel) -> None:
         assert any("lo" in flags for _, flags in says)
 
 
-def test_mm_numbers_are_those_of_status(kernel: Kernel) -> None:
-    with start("locked", stopped=True) as running:
-        mm = read_mm(kernel, find_task(kernel, running.pid).mm or 0)
-        status = kernel_says.read_status_kib(running.pid)
-        assert mm.total == status["VmSize"] * 1024
-        assert mm.locked == status["VmLck"] * 1024 > 0
-        assert mm.pinned == status["VmPin"] * 1024
-        assert mm.pgtables == status["VmPTE"] * 1024
-        assert mm.map_count == len(maps(running.pid))
-        stack = next(vma for vma in kernel_says.read_maps(running.pid) if vma.name == "[stack]")
-        assert stack.start <= mm.start_stack < stack.end
-
-
-def test_tasks_are_those_of_proc(kernel: Kernel) -> None:
-    own = find_task(kernel, os.getpid())
-    assert own.address == kernel.current
-    assert own.comm == Path("/proc/self/comm").read_text()[:-1]
-    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    # stat prints start_boottime in clock ticks, rounded down (nsec_to_clock_t).
-    assert own.start_ns // (10**9 // os.sysconf("SC_CLK_TCK")) == ticks
-    assert not own.kernel_thread
-    assert not own.exiting
-
-
-def test_a_kernel_thread_has_no_mm(kernel: Kernel) -> None:
-    kthreadd = find_task(kernel, 2)
-    assert kthreadd.comm == "kthreadd"
-    assert kthreadd.kernel_thread
-    assert kthreadd.mm is None
-
-
-def test_a_thread_is_found_by_its_own_id(kernel: Kernel) -> None:
-    done, ids = threading.Event(), []
-
-    def wait() -> None:
-        ids.append(threading.get_native_id())
-        done.wait()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    while not ids:
-        pass
-    found, own = find_task(kernel, ids[0]), find_task(kernel, os.getpid())
-    done.set()
-    thread.join()
-    assert found.pid == ids[0] != own.pid
-    assert found.address != own.address
-    assert found.mm == own.mm
-
-
-def test_the_threads_of_a_dead_leader_lead_to_the_mm(kernel: Kernel) -> None:
-    with start("leader_dead", stopped=True) as running:
-        leader = find_task(kernel, running.pid)
-        assert leader.exiting
-        assert leader.mm is None
-        threads = [int(tid) for tid in os.listdir(f"/proc/{running.pid}/task")]
-        alive = [task for task in (find_task(kernel, tid) for tid in threads) if task.mm]
-        assert len(alive) == 2
-        assert len({task.mm for task in alive}) == 1
-
-
-def test_a_zombie_has_no_mm(kernel: Kernel) -> None:
-    with subprocess.Popen(["true"]) as child:
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        zombie = find_task(kernel, child.pid)
-        assert zombie.exiting
-        assert zombie.mm is None
-        child.wait()
-        with pytest.raises(ProcessGone):
-            find_task(kernel, child.pid)
-
-
-@pytest.mark.parametrize("pid", [0, -1, 4194304, 1 << 40])
-def test_no_such_pid(kernel: Kernel, pid: int) -> None:
-    # 4194304 is PID_MAX_LIMIT: no id is that high.
-    with pytest.raises(ProcessGone, match="does not exist"):
-        find_task(kernel, pid)
-
-
-INSIDE = """
-import os
-from pagewalk.kmem.live import open_bpf
-from pagewalk.kmem.task import find_task
-with open_bpf() as kernel:
-    own = find_task(kernel, os.getpid())
-    print(os.getpid(), own.pid, own.comm, own.address == kernel.current)
-"""
-
-
-def test_pids_are_those_of_the_callers_namespace() -> None:
-    # In a PID namespace of its own the child is 1, and 1 must be itself, not the machine's init.
-    command = ["unshare", "--pid", "--fork", sys.executable, "-c", INSIDE]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    comm = Path(sys.executable).resolve().name[:15]
-    pid, found, name, same = done.stdout.split()
-    assert (pid, found, same) == ("1", "1", "True")
-    assert name in (comm, Path(sys.executable).name[:15])
-
-
 def test_vmas_that_keep_changing_are_read_consistently(kernel: Kernel) -> None:
     with start("churn") as running:
         mm = find_task(kernel, running.pid).mm
@@ -246,13 +142,3 @@ def test_vmas_that_keep_changing_are_read_one_by_one(
             assert set(stays) <= set(zip(vmas.start.tolist(), vmas.end.tolist(), strict=True))
             assert (lost[:, 0] < lost[:, 1]).all()
             assert not overlapping(np.stack([vmas.start, vmas.end], axis=1), lost).any()
-
-
-def test_our_own_task_is_found_without_being_told(kernel: Kernel) -> None:
-    # A core file does not say which task reads it: start from init_task, with a reader that knows.
-    symbols = Path("/proc/kallsyms").read_text().splitlines()
-    if any(line.endswith(" init_task") for line in symbols):
-        assert open_kcore(kernel.memory).current == kernel.current
-    else:
-        with pytest.raises(SourceUnavailable, match=r"does not show init_task; .*KALLSYMS_ALL"):
-            open_kcore(kernel.memory)

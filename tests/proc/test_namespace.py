@@ -1,0 +1,57 @@
+"""Whose ids this /proc shows: ours here, and status files written by hand."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from pagewalk.errors import BadTarget
+from pagewalk.proc import namespace
+from pagewalk.proc.namespace import number_in_proc, own_numbers, own_parent, shown_as
+
+STATUS = b"Name:\tpagewalk\nPid:\t4711\nPPid:\t4700\nNSpid:\t4711\t7\n"
+
+
+def test_in_our_own_namespace_a_pid_is_what_it_is() -> None:
+    assert own_numbers()[0] == int(os.readlink("/proc/self"))
+    assert own_parent() == os.getppid()
+    assert shown_as(os.getpid()) == number_in_proc(os.getpid()) == os.getpid()
+
+
+def test_what_ended_has_no_number() -> None:
+    with subprocess.Popen(["true"]) as child:
+        child.wait()
+        assert shown_as(child.pid) is None
+    assert shown_as(1 << 40) == 0  # no pid can be that large
+
+
+def test_the_ids_of_a_deeper_namespace_come_after_those_of_proc(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(namespace, "read_bytes", lambda path: STATUS)
+    assert own_numbers() == [4711, 7]
+    assert own_parent() == 4700
+
+
+@pytest.mark.parametrize(("shown", "number"), [(None, 7), (7, 7), (4711, None)])
+def test_a_pid_that_means_two_processes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, shown: int | None, number: int | None
+) -> None:
+    # /proc shows a process 7 of its own wherever ours is another number.
+    monkeypatch.setattr(namespace, "own_numbers", lambda: [4711, 7])
+    monkeypatch.setattr(namespace, "shown_as", lambda pid: shown)
+    monkeypatch.setattr(os.path, "exists", lambda path: True)
+    if number is None:
+        with pytest.raises(BadTarget, match="'7' may be two processes"):
+            number_in_proc(7)
+    else:
+        assert number_in_proc(7) == number
+
+
+def test_a_pid_that_only_we_know_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespace, "own_numbers", lambda: [4711, 7])
+    monkeypatch.setattr(namespace, "shown_as", lambda pid: 4711)
+    monkeypatch.setattr(os.path, "exists", lambda path: False)
+    assert number_in_proc(7) == 4711
