@@ -19,8 +19,8 @@ One run of `python -m benchmarks`, which wrote this file.
 [What is measured, and how](../docs/benchmarks.md).
 
 A figure is the median of its samples; a ratio is the median of ours over theirs, round by round,
-with the smallest and the largest. A limit is on the ratio, or, where it has a unit, on our own
-figure: the median, or the worst sample where it says so.
+with the smallest and the largest. A limit is on the ratio, or, where it has a unit, on the worst of
+our own samples. None is in milliseconds, which would be a limit on the machine.
 """
 
 
@@ -59,7 +59,7 @@ def limit(row: Row) -> str:
     value = row.limit.value
     if row.limit.of is Of.RATIO:
         return f"1/{1 / value:.0f}" if value < 1 else f"{value:g}x"
-    worst = f", worst {number(max(row.ours))}" if row.ours and row.limit.of is Of.WORST else ""
+    worst = f", worst {number(max(row.ours))}" if row.ours else ""
     return f"{value:g} {row.unit}{worst}"
 
 

@@ -12,7 +12,6 @@ class Of(Enum):
     """What a limit applies to."""
 
     RATIO = "ratio"  # the median of ours over theirs, round by round
-    MEDIAN = "median"  # the median of our own samples
     WORST = "worst"  # the largest of our own samples
 
 
@@ -59,8 +58,7 @@ class Row:
             return None
         if self.limit.of is Of.RATIO:
             return statistics.median(self.ratios) <= self.limit.value
-        figure = statistics.median if self.limit.of is Of.MEDIAN else max
-        return figure(self.ours) <= self.limit.value
+        return max(self.ours) <= self.limit.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,16 @@ import sys
 
 from benchmarks.opponents import PAGEWALK, output, whole
 from benchmarks.processes import own
-from benchmarks.rows import Limit, Of, Plan, Row, interleave
+from benchmarks.rows import Limit, Plan, Row, interleave
 
 PSUTIL = """
 import psutil, sys
 process = psutil.Process(int(sys.argv[1]))
 print(process.memory_full_info(), process.memory_maps(grouped=False))
 """
+
+# The least that a program with numpy takes, start and end included.
+IMPORT = "python -c 'import numpy' (whole command)"
 
 IMPORTS = """
 from time import perf_counter_ns as now
@@ -32,6 +35,7 @@ def hello(plan: Plan) -> list[Row]:
             {
                 "pagewalk": lambda: whole([*PAGEWALK, str(pid)]),
                 "procfs": lambda: whole([*PAGEWALK, str(pid), "--source", "procfs"]),
+                "numpy": lambda: whole([sys.executable, "-c", "import numpy"]),
                 "psutil": lambda: whole([sys.executable, "-c", PSUTIL, str(pid)]),
                 "pmap": lambda: whole(["pmap", "-X", str(pid)]),
                 "cat": lambda: whole(["cat", f"/proc/{pid}/smaps"]),
@@ -39,14 +43,15 @@ def hello(plan: Plan) -> list[Row]:
         )
     runs = [output([sys.executable, "-c", IMPORTS]).split() for _ in range(3 * plan.rounds + 1)]
     numpy, package = (tuple(int(run[i]) / 1e6 for run in runs[1:]) for i in (0, 1))
-    limit = Limit(200, Of.MEDIAN)
     psutil = "python with psutil: memory_full_info, memory_maps"
-    what = "hello world: whole command"
+    what, by_procfs = "hello world: whole command", "hello world: whole command, --source procfs"
     return [
-        Row(what, psutil, "ms", got["pagewalk"], got["psutil"], limit),
-        Row(f"{what}, --source procfs", psutil, "ms", got["procfs"], got["psutil"], limit),
+        Row(what, IMPORT, "ms", got["pagewalk"], got["numpy"], Limit(1.7)),
+        Row(by_procfs, IMPORT, "ms", got["procfs"], got["numpy"], Limit(1.4)),
+        Row(what, psutil, "ms", got["pagewalk"], got["psutil"]),
+        Row(by_procfs, psutil, "ms", got["procfs"], got["psutil"]),
         Row(what, "pmap -X", "ms", got["pagewalk"], got["pmap"]),
         Row(what, "cat smaps", "ms", got["pagewalk"], got["cat"]),
         Row("from pagewalk import by_vma, walk, after numpy", "import numpy", "ms", package, numpy,
-            Limit(30, Of.MEDIAN)),
+            Limit(1 / 3)),
     ]
