@@ -21,7 +21,7 @@ import numpy as np
 
 from pagewalk.account import Table, by_vma
 from pagewalk.facts import Facts
-from pagewalk.flags import KPF
+from pagewalk.flags import kpf
 from pagewalk.outcome import Outcome
 from pagewalk.pages import (
     EXEC,
@@ -148,7 +148,7 @@ def pages(rows: Sequence[Row], of: VMAs = VMAS, *, frames: bool = True) -> Pages
     """Return Pages of (address, size, state, flags, pfn, kpageflags names, mapcount)."""
     addr, size, state, flags, pfn, kflags, mapcount = zip(*rows, strict=True)
     at = np.array(addr, np.uint64)
-    words = np.array([sum(1 << KPF[name] for name in names) for names in kflags], np.uint64)
+    words = np.array([kpf(*names) for names in kflags], np.uint64)
     return Pages(
         at, np.array(size, np.uint64), np.searchsorted(of.start, at, side="right") - 1,
         np.array(state, np.uint8), np.array(flags, np.uint32), np.zeros(len(rows), np.uint64),

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from pagewalk.account import Table, by_vma
-from pagewalk.flags import KPF
-from pagewalk.kmem.layout import kpf
+from pagewalk.flags import KPF, kpf
 from pagewalk.kmem.struct_page import EXPORTED
 from pagewalk.pages import READ, U32, U64, Backing, Flag, State
 from pagewalk.rules import (

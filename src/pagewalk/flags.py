@@ -108,7 +108,12 @@ X86_MORE = (
 KPF = {row.name: row.bit for row in KPAGEFLAGS}
 
 
-YOUNG = np.uint64(1 << KPF["young"])
+def kpf(*names: str) -> np.uint64:
+    """Return the mask of the bits that /proc/kpageflags calls ``names``."""
+    return np.uint64(sum(1 << KPF[name] for name in names))
+
+
+YOUNG = kpf("young")
 
 # The two letters that smaps prints for each bit of vm_flags (fs/proc/task_mmu.c,
 # show_smap_vma_flags); the bits of the protection key have none. For what moved or was added later

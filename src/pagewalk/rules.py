@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.flags import KPF
+from pagewalk.flags import kpf
 from pagewalk.pages import U8, Backing, Bool, Flag, Keeper, State
 
 
@@ -79,12 +79,12 @@ class Bits(NamedTuple):
 
 def frame(*names: str) -> Bits:
     """Return the Bits that kpageflags calls ``names``."""
-    return Bits(np.uint32(0), np.uint64(sum(1 << KPF[name] for name in names)))
+    return Bits(np.uint32(0), kpf(*names))
 
 
 def bits(entry: Flag, *names: str) -> Bits:
     """Return the Bits ``entry`` and those that kpageflags calls ``names``."""
-    return Bits(np.uint32(entry), frame(*names).frame)
+    return Bits(np.uint32(entry), kpf(*names))
 
 
 def within(*backings: Backing) -> np.uint8:

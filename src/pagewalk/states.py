@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pagewalk.flags import KPF
+from pagewalk.flags import kpf
 from pagewalk.pages import U8, U32, U64, Bool, Counts, Flag, Pages, State
 from pagewalk.rules import (
     ANYWHERE,
@@ -19,7 +19,7 @@ from pagewalk.rules import (
     When,
 )
 
-NO_FRAME = np.uint64(1 << KPF["nopage"])
+NO_FRAME = kpf("nopage")
 
 
 def classify(flags: U32, backing: U8, kflags: U64 | None) -> U8:
@@ -63,11 +63,12 @@ def holds(
     All of them have the bits ``known`` in ``flags``.
     """
     some, none = when.some, when.none
-    mask = np.ones(len(flags), np.bool_)
+    if some is None or some.entry & known:
+        mask = np.ones(len(flags), np.bool_)
+    else:
+        mask = any_of(some, flags, kflags)
     if when.silent and kflags is not None:
-        mask = untold(kflags)
-    if some is not None and not some.entry & known:
-        mask &= any_of(some, flags, kflags)
+        mask &= untold(kflags)
     if none.entry or none.frame:
         mask &= ~any_of(none, flags, kflags)
     return mask
@@ -91,7 +92,7 @@ def hwpoison(flags: U32) -> Bool:
 
 def has(kflags: U64, name: str) -> Bool:
     """Return a mask of the words with the kpageflags bit ``name``."""
-    mask: Bool = kflags & np.uint64(1 << KPF[name]) != 0
+    mask: Bool = kflags & kpf(name) != 0
     return mask
 
 

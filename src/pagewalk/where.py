@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pagewalk.errors import BadRequest
-from pagewalk.flags import KPF
+from pagewalk.flags import KPF, kpf
 from pagewalk.pages import Bool, Flag, Pages, State
 from pagewalk.rules import IS_PRESENT, LAZYFREE
 from pagewalk.states import holds
@@ -64,7 +64,7 @@ def kflag_test(name: str) -> Test:
         if pages.kflags is None:
             raise BadRequest(f"--where {name}: page frames are withheld, so their flags are too;"
                              " run as root")
-        mask: Bool = pages.kflags & np.uint64(1 << KPF[name]) != 0
+        mask: Bool = pages.kflags & kpf(name) != 0
         return mask
 
     return test

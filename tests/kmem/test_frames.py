@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pagewalk.flags import KPF
+from pagewalk.flags import KPF, kpf
 from pagewalk.kmem.frames import read_frames
-from pagewalk.kmem.layout import kpf
 from pagewalk.kmem.struct_page import FrameMap
 from pagewalk.kmem.verify import compare
 from pagewalk.proc.frames import Frames, open_frames

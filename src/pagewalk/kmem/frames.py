@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pagewalk.errors import NotInBtf, SourceUnavailable
-from pagewalk.flags import YOUNG
+from pagewalk.flags import YOUNG, kpf
 from pagewalk.kmem.direct import FRAMES, TABLES
 from pagewalk.kmem.directmap import MemMap
 from pagewalk.kmem.kernel import Kernel
-from pagewalk.kmem.layout import kpf, page_layout
+from pagewalk.kmem.layout import page_layout
 from pagewalk.kmem.memory import I32, PAGE, element_batches, read_pages
 from pagewalk.kmem.struct_page import (
     FrameMap,

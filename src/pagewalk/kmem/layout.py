@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pagewalk.btf import Btf
 from pagewalk.errors import NotInBtf
-from pagewalk.flags import KPF
+from pagewalk.flags import kpf
 from pagewalk.pages import U8, U32, U64, Bool
 
 # enum pageflags -> the bit of /proc/kpageflags that fs/proc/page.c copies it to. Not every kernel
@@ -54,11 +54,6 @@ KIND_SHIFT, COUNT_SHIFT = FLAG_BITS + 2, 32
 _TYPES = {"offline": "offline", "table": "pgtable", "slab": "slab"}
 # Macros in include/linux/page-flags.h up to 6.9, so not in BTF.
 _OLD_TYPES = {"PG_offline": 0x100, "PG_table": 0x200, "PAGE_TYPE_BASE": 0xF0000000}
-
-
-def kpf(name: str) -> np.uint64:
-    """Return the mask of bit ``name`` in /proc/kpageflags."""
-    return np.uint64(1 << KPF[name])
 
 
 class TypeTest(NamedTuple):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.flags import KPF
+from pagewalk.flags import KPF, kpf
 from pagewalk.kmem.directmap import MemMap
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.layout import (
@@ -21,7 +21,6 @@ from pagewalk.kmem.layout import (
     KIND_SHIFT,
     TAIL,
     Layout,
-    kpf,
 )
 from pagewalk.kmem.memory import I32, read_structs
 from pagewalk.kmem.zero import ZeroFrames
@@ -40,7 +39,7 @@ _KIND_BITS = np.array([0, kpf("anon"), 0, kpf("anon") | kpf("ksm")], np.uint64)
 # Bits of /proc/kpageflags that read_frames does not say, as they take more than the page's own
 # struct page or went long ago; and young, which it says in a column of its own.
 _NOT_SAID = ("buddy", "nopage", "arch_2", "arch_3", "error", "uncached", "softdirty", "young")
-EXPORTED = np.bitwise_or.reduce([kpf(name) for name in KPF if name not in _NOT_SAID])
+EXPORTED = kpf(*KPF) & ~kpf(*_NOT_SAID)
 
 
 class FrameRows(NamedTuple):

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pagewalk.flags import kpf
 from pagewalk.kmem.frames import read_frames
-from pagewalk.kmem.layout import kpf
 from pagewalk.kmem.struct_page import EXPORTED, FrameMap
 from pagewalk.pages import U64
 from pagewalk.proc.frames import Frames, folio_flags

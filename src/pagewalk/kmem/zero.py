@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pagewalk.flags import KPF
+from pagewalk.flags import kpf
 from pagewalk.kmem.directmap import DirectMap, own_mm, translate
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import PAGE, read_pages
@@ -23,7 +23,7 @@ from pagewalk.kmem.task import read_mm
 from pagewalk.pages import U64, Bool
 from pagewalk.proc.frames import open_kpageflags, read_frames
 
-_ZERO_PAGE = np.uint64(1 << KPF["zero_page"])
+_ZERO_PAGE = kpf("zero_page")
 _PAGES = 512  # base pages of a PMD entry, on every supported architecture
 
 

@@ -12,16 +12,16 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from pagewalk.flags import KPF
+from pagewalk.flags import kpf
 from pagewalk.pages import U64, Bool
 from pagewalk.proc.kernel import release
 
-HEAD = np.uint64(1 << KPF["head"])
-TAIL = np.uint64(1 << KPF["tail"])
+HEAD = kpf("head")
+TAIL = kpf("tail")
 LARGE = HEAD | TAIL
-NOPAGE = np.uint64(1 << KPF["nopage"])
+NOPAGE = kpf("nopage")
 NOPAGE_GONE = (6, 15)  # since then the word of a frame without RAM is 0
-KSM = np.uint64(1 << KPF["ksm"])
+KSM = kpf("ksm")
 LARGEST_ORDER = 18  # 1 GiB of 4 KiB pages: no folio is larger
 
 # Reading this many unwanted frames between two wanted ones is cheaper than a second call.
