@@ -250,7 +250,7 @@ class Btf:
             if found.kind not in _TRANSPARENT:
                 return type_id
             type_id = found.size_or_type
-        raise _endless()
+        raise _refuse_cycle()
 
     def _sizeof(self, type_id: int) -> int:
         elements = 1
@@ -260,7 +260,7 @@ class Btf:
                 return elements * _size(found)
             type_id, _, count = (int(word) for word in self._words[found.body : found.body + 3])
             elements *= count
-        raise _endless()
+        raise _refuse_cycle()
 
     def _find(self, type_id: int, name: int) -> _Found | None:
         # Searches anonymous structs and unions too, each once: a second time finds no new names,
@@ -338,7 +338,7 @@ def _refuse(why: str) -> SourceUnavailable:
     return SourceUnavailable("btf", why, "give the bytes of /sys/kernel/btf/vmlinux")
 
 
-def _endless() -> SourceUnavailable:
+def _refuse_cycle() -> SourceUnavailable:
     return _refuse("it has types that contain or refer to themselves")
 
 

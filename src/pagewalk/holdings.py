@@ -97,7 +97,7 @@ def objects_held(walk: Walk, mapped: Held | I64) -> ObjectsHeld:
 
     ``mapped`` is what Held found or, if no frames were read, the i64 bytes of each VMA.
     """
-    pages = mapped.objects if isinstance(mapped, Held) else told_apart(walk.vmas, mapped)
+    pages = mapped.objects if isinstance(mapped, Held) else counted_once(walk.vmas, mapped)
     if not (walk.covered == walk.vmas.size.astype(np.int64)).all():
         return ObjectsHeld(None, None, 0)
     if pages is None:
@@ -110,7 +110,7 @@ def objects_held(walk: Walk, mapped: Held | I64) -> ObjectsHeld:
     return ObjectsHeld(rows, sum(row.unmapped for row in rows), more)
 
 
-def told_apart(vmas: VMAs, mapped: I64) -> I64 | None:
+def counted_once(vmas: VMAs, mapped: I64) -> I64 | None:
     # Each page of an object is counted once only if no two VMAs map the same part of it and no
     # private mapping has copies of its own; else None.
     rows = np.flatnonzero(np.isin(vmas.backing, (Backing.SHMEM.value, Backing.HUGETLB.value)))

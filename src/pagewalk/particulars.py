@@ -38,14 +38,14 @@ class Particulars(NamedTuple):
 
     def size_of(self, row: int) -> int | None:
         """Return the page size of a VMA in bytes, None where it is withheld."""
-        return told(self.page_size, row)
+        return or_none(self.page_size, row)
 
     def eligible(self, row: int) -> int | None:
         """Return THPeligible of a VMA, 0 or 1, None where it is withheld."""
-        return told(self.thp_eligible, row)
+        return or_none(self.thp_eligible, row)
 
 
-def told(column: I64, row: int) -> int | None:
+def or_none(column: I64, row: int) -> int | None:
     value = int(column[row])
     return None if value == UNKNOWN else value
 

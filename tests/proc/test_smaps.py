@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pagewalk.errors import BadText
-from pagewalk.proc.smaps import FEW, Smaps, by_line, find_blocks, once, parse_smaps
+from pagewalk.proc.smaps import FEW, Smaps, by_line, find_blocks, parse_smaps, without_repeats
 
 RECORDED = b"""\
 55d1be1c3000-55d1be1e4000 rw-p 00000000 00:00 0                          [heap]
@@ -187,7 +187,7 @@ def test_broken_text_is_refused_in_the_same_way_together_and_line_by_line() -> N
             else:
                 del text[at:]
         one = outcome(parse_smaps, bytes(text))
-        other = outcome(lambda text: once(by_line(text)), bytes(text))
+        other = outcome(lambda text: without_repeats(by_line(text)), bytes(text))
         if isinstance(one, str) or isinstance(other, str):
             assert one == other
             refused += 1

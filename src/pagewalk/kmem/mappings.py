@@ -72,7 +72,7 @@ def _read_once(kernel: Kernel, mm: int, vma: RawVmas) -> Mappings:
         sized=operations["pagesize"] != 0,
         dax=_members(kernel, "inode", host, ("i_flags",))["i_flags"] & np.uint64(_S_DAX) != 0,
         shmem=shmem & regular,
-        anon_shmem=shmem & (vma.ops == np.uint64(_nameless(kernel) if shmem.any() else 0)),
+        anon_shmem=shmem & (vma.ops == np.uint64(_anon_shmem_ops(kernel) if shmem.any() else 0)),
         regular=regular,
         block=np.where(hugetlb, mount["s_blocksize"], np.uint64(0)),
         mount=_members(kernel, "shmem_sb_info", info, ("huge",))["huge"],
@@ -80,7 +80,7 @@ def _read_once(kernel: Kernel, mm: int, vma: RawVmas) -> Mappings:
     )
 
 
-def _nameless(kernel: Kernel) -> int:
+def _anon_shmem_ops(kernel: Kernel) -> int:
     # shmem_anon_vm_ops, which shmem_mmap() gives to a file without a name: taken from one of ours.
     with mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS) as own:
         byte = ctypes.c_char.from_buffer(own)

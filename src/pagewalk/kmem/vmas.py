@@ -81,15 +81,15 @@ def read_each(kernel: Kernel, mm: int) -> tuple[RawVmas, U64]:
     reads = 0
     for _ in range(_LOOKS):
         try:
-            new, torn = _look(kernel, mm, wanted)
+            new, torn = _read_stable(kernel, mm, wanted)
         except (Torn, OSError):
             continue
         reads += 1
-        found, wanted = _put(found, new, torn)
+        found, wanted = _merge(found, new, torn)
         if not len(wanted):
             break
     if not reads:
-        raise _restless(_LOOKS)
+        raise _keep_changing(_LOOKS)
     return found, wanted
 
 
@@ -143,10 +143,10 @@ def _consistent(kernel: Kernel, read: Callable[[], _Answer]) -> _Answer:
             return read()
         except (Torn, OSError):
             continue
-    raise _restless(_ATTEMPTS)
+    raise _keep_changing(_ATTEMPTS)
 
 
-def _restless(times: int) -> SourceUnavailable:
+def _keep_changing(times: int) -> SourceUnavailable:
     return SourceUnavailable(
         "kernel memory", f"its VMAs changed during each of {times} reads", "use --freeze"
     )
@@ -170,14 +170,14 @@ def _edges(tree: Slots) -> U64:
 def _read_once(kernel: Kernel, mm: int) -> RawVmas:
     entries = _tree(kernel, mm)
     rows, errno = read_structs(kernel.memory, entries.entry, kernel.btf.size("vm_area_struct"))
-    if errno.any() or not _fits(kernel, mm, entries, rows).all():
+    if errno.any() or not _matches(kernel, mm, entries, rows).all():
         raise Torn
     if kernel.field("mm_struct", mm, "map_count") != len(rows):
         raise Torn
     return _columns(kernel, entries.entry, rows)
 
 
-def _fits(kernel: Kernel, mm: int, tree: Slots, rows: U8) -> Bool:
+def _matches(kernel: Kernel, mm: int, tree: Slots, rows: U8) -> Bool:
     # A VMA that was freed and reused meanwhile has another mm or another range.
     start, end, owner = (
         kernel.column(rows, "vm_area_struct", name) for name in ("vm_start", "vm_end", "vm_mm")
@@ -204,7 +204,7 @@ def _columns(kernel: Kernel, address: U64, rows: U8) -> RawVmas:
     )
 
 
-def _look(kernel: Kernel, mm: int, wanted: U64) -> tuple[RawVmas, U64]:
+def _read_stable(kernel: Kernel, mm: int, wanted: U64) -> tuple[RawVmas, U64]:
     # The VMAs that overlap `wanted` and are equal in two successive readings; where the rest are.
     tree, torn = read_maple_tree(kernel, _root(kernel, mm), wanted)
     size, paths = kernel.btf.size("vm_area_struct"), list(_COMPARED)
@@ -212,7 +212,7 @@ def _look(kernel: Kernel, mm: int, wanted: U64) -> tuple[RawVmas, U64]:
     paths += [_LOCKED] if kernel.btf.has("vm_area_struct", _LOCKED) else []
     rows, errno = read_structs(kernel.memory, tree.entry, size)
     again, lost = read_structs(kernel.memory, tree.entry, size)
-    same = (errno == 0) & (lost == 0) & _fits(kernel, mm, tree, rows)
+    same = (errno == 0) & (lost == 0) & _matches(kernel, mm, tree, rows)
     for path in paths:
         one, other = (kernel.column(r, "vm_area_struct", path) for r in (rows, again))
         same &= one == other
@@ -222,7 +222,7 @@ def _look(kernel: Kernel, mm: int, wanted: U64) -> tuple[RawVmas, U64]:
     )
 
 
-def _put(found: RawVmas, new: RawVmas, torn: U64) -> tuple[RawVmas, U64]:
+def _merge(found: RawVmas, new: RawVmas, torn: U64) -> tuple[RawVmas, U64]:
     # Both combined, the newer VMA where two overlap, and what must be read again: `torn`, and what
     # an older VMA covered and no newer one does.
     old = np.stack([found.start, found.end], axis=1)

@@ -87,10 +87,10 @@ def send(target: Target, number: signal.Signals) -> None:
     except ProcessLookupError:
         raise ProcessGone(target.pid, "ended") from None
     except OSError as err:
-        raise unsent(err, target.pid) from None
+        raise send_error(err, target.pid) from None
 
 
-def unsent(err: OSError, pid: int) -> PagewalkError:
+def send_error(err: OSError, pid: int) -> PagewalkError:
     what = f"cannot stop process {pid}"
     if err.errno == errno.EINVAL:  # access_pidfd_pidns(), kernel/signal.c
         return NotPermitted(

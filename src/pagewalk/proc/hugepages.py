@@ -37,18 +37,18 @@ def read_policy(root: str = ROOT) -> Policy | None:
         anon = chosen(read_bytes(f"{root}/enabled"))
     except FileNotFoundError:
         return None
-    shmem = word_of(f"{root}/shmem_enabled") or "never"
+    shmem = read_setting(f"{root}/shmem_enabled") or "never"
     by_size: dict[str, dict[str, int]] = {"enabled": {}, "shmem_enabled": {}}
     for match in filter(None, map(SIZE.fullmatch, os.listdir(root))):
         order = ((int(match[1]) << 10) // PAGE).bit_length() - 1
         for name, masks in by_size.items():
-            word = word_of(f"{root}/{match[0]}/{name}")
+            word = read_setting(f"{root}/{match[0]}/{name}")
             if word is not None:
                 masks[word] = masks.get(word, 0) | 1 << order
     return Policy(anon, shmem, by_size["enabled"], by_size["shmem_enabled"])
 
 
-def word_of(path: str) -> str | None:
+def read_setting(path: str) -> str | None:
     # None: this kernel has no such setting.
     try:
         return chosen(read_bytes(path))

@@ -71,7 +71,7 @@ def parse_maps(
         np.array([what.backing for what in mapped], np.uint8)[which],
         tuple([mapped[row].name for row in which.tolist()]),
     )
-    return vmas if (start[1:] >= end[:-1]).all() else apart(vmas)
+    return vmas if (start[1:] >= end[:-1]).all() else without_repeats(vmas)
 
 
 class Mapped(NamedTuple):
@@ -103,7 +103,7 @@ def disorder(start: U64, end: U64) -> list[int]:
     return np.flatnonzero(odd).tolist()
 
 
-def apart(vmas: VMAs) -> VMAs:
+def without_repeats(vmas: VMAs) -> VMAs:
     # The kernel resumes at the VMA that holds the address where the last one ended (m_start,
     # fs/proc/task_mmu.c). If a VMA that it has printed was merged into that one in the meantime, it
     # prints the whole merged VMA, although Documentation/filesystems/proc.rst rules that out: seen

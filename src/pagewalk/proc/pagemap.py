@@ -107,12 +107,12 @@ def tells_huge_zero() -> int:
         own.madvise(mmap.MADV_HUGEPAGE, begin, HUGE_SIZE)
         if own[begin]:  # reading it makes the kernel map it
             raise AssertionError("fresh anonymous memory is zero")
-        return what_tells(address + begin)
+        return distinguishing_bit(address + begin)
     except OSError:
         return 0
 
 
-def what_tells(start: int) -> int:
+def distinguishing_bit(start: int) -> int:
     # The bit that says that our huge page is not anonymous.
     arg, vec, word = np.zeros(12, np.uint64), np.zeros(3, np.uint64), np.zeros(1, np.uint64)
     arg[0], arg[2], arg[3], arg[5], arg[6] = arg.nbytes, start, start + PAGE, vec.ctypes.data, 1

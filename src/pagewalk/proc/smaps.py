@@ -84,14 +84,14 @@ def parse_smaps(text: bytes) -> Smaps:
     """
     layout = find_blocks(text)
     if layout is None:
-        return once(by_line(text))
+        return without_repeats(by_line(text))
     try:
-        return once(by_template(text, layout))
+        return without_repeats(by_template(text, layout))
     except BadText:  # parse again line by line, to name the line
-        return once(by_line(text))
+        return without_repeats(by_line(text))
 
 
-def once(smaps: Smaps) -> Smaps:
+def without_repeats(smaps: Smaps) -> Smaps:
     # The kernel resumes at the VMA that holds the address where the last one ended (m_start,
     # fs/proc/task_mmu.c). If a VMA that it has printed was merged into that one in the meantime, it
     # is printed again as part of the larger VMA: only the larger block is kept.

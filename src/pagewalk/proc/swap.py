@@ -87,7 +87,7 @@ def evicted(fd: int, offset: int, size: int) -> int:
 
     cachestat(2) counts them as evicted pages. Raises OSError (ENOSYS before 6.5).
     """
-    with refusing():
+    with rewording():
         if os.uname().machine == "alpha":
             raise OSError(errno.ENOSYS, "cachestat has a different number on alpha")
         libc = ctypes.CDLL(None, use_errno=True)
@@ -100,7 +100,7 @@ def evicted(fd: int, offset: int, size: int) -> int:
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
+def rewording() -> Iterator[None]:
     # Rewords an OSError to say what is needed, or that the mapping has gone.
     try:
         yield
@@ -120,7 +120,7 @@ def ask_cachestat(target: Target, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
     It is valid until the next one is asked for. Raises OSError.
     """
     for row in rows.tolist():
-        with refusing():
+        with rewording():
             fd = open_mapped_file(target, int(vmas.start[row]), int(vmas.end[row]))
         try:
             yield partial(evicted, fd)
