@@ -36,7 +36,7 @@ def steps_program() -> Path:
 
 def pages(pid: int) -> dict[str, Any]:
     """Return a process's pages as we count them and as smaps does."""
-    totals = pagewalk.by_vma(pagewalk.walk(pid)).totals
+    totals = pagewalk.table(pid).totals
     ours = {name: (totals[name] or 0) // PAGE for name in ("present", "zero", "special", "rss")}
     return {**ours, "smaps": said(pid)["smaps"]}
 

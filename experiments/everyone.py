@@ -48,11 +48,13 @@ def still(pid: int, source: str, tries: int = 5) -> dict[str, int] | None:
     """Return a process's figures from a moment when its counters did not change, None if none."""
     opened = pagewalk.open_process(pid, source)
     try:
-        opened.target.read("smaps_rollup")  # refused if others may not see what is inside
+        assert opened.live is not None
+        target = opened.live.target
+        target.read("smaps_rollup")  # refused if others may not see what is inside
         for _ in range(tries):
-            before = read_status(opened.target)
-            table = pagewalk.by_vma(pagewalk.walk(opened))
-            if before == (status := read_status(opened.target)):
+            before = read_status(target)
+            table = pagewalk.table(opened)
+            if before == (status := read_status(target)):
                 return {**columns(table), "VmSize": status["VmSize"], "VmRSS": status["VmRSS"]}
     finally:
         pagewalk.close(opened)

@@ -14,7 +14,6 @@ import pagewalk
 from pagewalk.account import Table
 from pagewalk.commands.explain import doubt, looks
 from pagewalk.ledger import Line
-from pagewalk.proc.stall import Stall
 from pagewalk.sources import SOURCES
 
 # Parts of names that differ from run to run: suffixes of temporary directories, and numbers.
@@ -66,12 +65,13 @@ def walk_by(source_name: str, pid: int) -> Walked:
         some = islice(looks(source, smaps=True), ROUNDS)
         table, _, lines = min(some, key=lambda look: doubt(look.lines))
         # Once more, timed: caches are warm now, and nothing else reads in between.
-        source.stall = Stall(source.stall.budget_ns)
+        stall = source.outcome().stall
+        stall.longest_ns = 0
         begin = time.perf_counter_ns()
-        pagewalk.by_vma(pagewalk.walk(source))
+        again = pagewalk.table(source)
         walk_ns = time.perf_counter_ns() - begin
-        held_ns = source.stall.longest_ns
-        tables = source.page_tables()
+        held_ns = stall.longest_ns
+        tables = again.outcome.page_tables
     finally:
         pagewalk.close(source)
     return Walked(

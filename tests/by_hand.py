@@ -15,31 +15,38 @@ big         1024  rw-p    a THP mapped by a PMD, mapped once; 512 absent
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from typing import TypeVar
 
 import numpy as np
 
 from pagewalk.account import Table, by_vma
+from pagewalk.check import NO_PAGES
 from pagewalk.facts import Facts
 from pagewalk.flags import kpf
 from pagewalk.outcome import Outcome
 from pagewalk.pages import (
     EXEC,
+    I64,
     READ,
     SHARED,
     WRITE,
+    Amounts,
     Backing,
-    Counts,
     Flag,
     Pages,
     State,
+    Sums,
+    Tells,
     VMAs,
     Withheld,
+    take,
 )
 from pagewalk.proc.counters import Theirs
 from pagewalk.proc.smaps import parse_smaps
 from pagewalk.proc.stall import Stall
+from pagewalk.sums import add_up
 from pagewalk.walking import Walk
+from tests.columns import Columns
 
 PAGE, KIB = 4096, 1024
 THP = 512 * PAGE
@@ -48,6 +55,7 @@ PROGRAM, HEAP, MEMFD, BIG = 0x40_0000, 0x60_0000, 0x7F00_0000_0000, 0x7F00_0020_
 EVIL = "/tmp/a b\x1b[31m\\012c (deleted)"
 
 FACTS = Facts("x86_64", (6, 18), PAGE, 2, frozenset, lambda: False)
+Asked = TypeVar("Asked", Pages, Sums)
 Row = tuple[int, int, State, Flag, int, tuple[str, ...], int]
 
 
@@ -151,34 +159,80 @@ def pages(rows: Sequence[Row], of: VMAs = VMAS, *, frames: bool = True) -> Pages
     words = np.array([kpf(*names) for names in kflags], np.uint64)
     return Pages(
         at, np.array(size, np.uint64), np.searchsorted(of.start, at, side="right") - 1,
-        np.array(state, np.uint8), np.array(flags, np.uint32), np.zeros(len(rows), np.uint64),
+        np.array(state, np.uint8), np.zeros(len(rows), np.uint8), np.array(flags, np.uint32),
+        np.zeros(len(rows), np.uint64),
         np.array(pfn, np.uint64) if frames else None,
         words if frames else None,
         np.array(mapcount, np.uint64) if frames else None,
     )
 
 
+def source(
+    rows: Sequence[Row] = ROWS,
+    of: VMAs = VMAS,
+    *,
+    tables: bool = False,
+    frames: bool = True,
+    **outcome: object,
+) -> Columns:
+    """Return a process that is only ``rows`` in memory; ``outcome`` sets fields of its Outcome."""
+    made = pages(rows, of, frames=frames) if rows else NO_PAGES
+    return Columns(of, made, FACTS, known_outcome(of, **outcome), THEIRS, tables)
+
+
+def known_outcome(
+    of: VMAs, withheld: Sequence[Withheld] = (), **outcome: object
+) -> Outcome:
+    """Return what is known of a process with VMAs ``of``."""
+    stall = Stall(longest_ns=1_234_567, where="pagemap scan", reads=3)
+    none = np.zeros(len(of), np.int64)
+    known = {"shmem_swap": none, "locked": none.astype(bool), "vm_swap": PAGE, "all_objects": True}
+    return Outcome(stall, list(withheld), **{**known, **outcome})  # type: ignore[arg-type]
+
+
 def walk(
-    batches: Iterable[Pages | Counts],
+    batches: Iterable[Pages | Amounts],
     of: VMAs = VMAS,
     *,
     frames: bool = True,
     tables: bool = False,
-    withheld: Sequence[Withheld] = (),
     facts: Facts = FACTS,
+    covered: I64 | None = None,
     **outcome: object,
-) -> Walk:
-    """Return a Walk that yields ``batches``; ``outcome`` sets fields of its Outcome."""
-    stall = Stall(longest_ns=1_234_567, where="pagemap scan", reads=3)
-    none = np.zeros(len(of), np.int64)
-    known = {"shmem_swap": none, "locked": none.astype(bool), "vm_swap": PAGE, "done": True,
-             "all_objects": True}
+) -> Walk[Sums]:
+    """Return a Walk that yields ``batches`` as Sums; ``outcome`` sets fields of its Outcome."""
+    rows = (
+        sums for batch in batches
+        for sums in (add_up(batch, PAGE) if isinstance(batch, Pages) else [Sums(batch)])
+    )
+    return made(Sums, rows, of, frames=frames, tables=tables, facts=facts, covered=covered,
+                **outcome)
+
+
+def page_walk(batches: Iterable[Pages], of: VMAs = VMAS, **options: object) -> Walk[Pages]:
+    """Return a Walk that yields ``batches``; the options are those of walk."""
+    return made(Pages, iter(batches), of, **options)  # type: ignore[arg-type]
+
+
+def made(
+    want: type[Asked],
+    rows: Iterator[Asked],
+    of: VMAs,
+    *,
+    frames: bool = True,
+    tables: bool = False,
+    facts: Facts = FACTS,
+    covered: I64 | None = None,
+    young: bool = False,
+    **outcome: object,
+) -> Walk[Asked]:
+    """Return a Walk that yields ``rows``."""
+    whole = of.size.astype(np.int64) if covered is None else covered
     return Walk(
-        pid=4711, name="pro gram\x1b[1m", exe="/usr/bin/program", source="procfs", facts=facts,
-        arch=facts.architecture, page_size=facts.page_size, frames=frames, huge=True, tables=tables,
-        young=False, zeros=True, ksm=True,
-        vmas=of, covered=of.size.astype(np.int64), batches=iter(batches), sums=iter(batches),
-        outcome=Outcome(stall, list(withheld), **{**known, **outcome}),  # type: ignore[arg-type]
+        Columns(of, NO_PAGES, facts, Outcome(Stall()), name="procfs"), want, rows,
+        vmas=of, covered=whole,
+        tells=Tells(tables=tables, huge=True, zeros=True, frames=frames, young=young, ksm=True),
+        outcome=known_outcome(of, **outcome),  # type: ignore[arg-type]
     )
 
 
@@ -190,5 +244,4 @@ def table(rows: Sequence[Row] = ROWS, *, frames: bool = True, **outcome: object)
 def cut(columns: Pages, at: int) -> Iterator[Pages]:
     """Yield ``columns`` as batches of at most ``at`` rows."""
     for first in range(0, len(columns), at):
-        part = {f.name: getattr(columns, f.name) for f in fields(columns)}
-        yield Pages(**{k: None if c is None else c[first : first + at] for k, c in part.items()})
+        yield take(columns, slice(first, first + at))

@@ -23,7 +23,7 @@ import numpy as np
 import pagewalk
 from pagewalk.account import Table
 from pagewalk.errors import NoAddressSpace, PagewalkError, ProcessGone
-from pagewalk.pages import Counts, Flag, Pages
+from pagewalk.pages import Flag, Pages
 from pagewalk.walking import Walk
 from tests.targets import start
 
@@ -74,18 +74,19 @@ def walk_once(pid: int, source: str, way: str, tally: Tally, *, ends: bool) -> N
     """Walk ``pid`` and add the outcome to ``tally``; with ``ends`` it may exit or exec."""
     tally.walks += 1
     try:
-        walked = pagewalk.walk(pid, source=source, frames=way != "counts")
         if way == "pages":
-            wrong = list(wrong_pages(walked))
+            walked = pagewalk.walk(pid, source=source)
+            outcome, wrong = walked.outcome, list(wrong_pages(walked))
         else:
-            wrong = list(wrong_amounts(pagewalk.by_vma(walked)))
+            table = pagewalk.table(pid, source=source, frames=way != "counts")
+            outcome, wrong = table.outcome, list(wrong_amounts(table))
     except (ProcessGone, NoAddressSpace) as err:
         tally.ended += ends
         tally.refused.update([] if ends else [plain(err)])
     except (PagewalkError, OSError) as err:
         tally.refused[plain(err)] += 1
     else:
-        tally.partial += bool(walked.outcome.partial)
+        tally.partial += bool(outcome.partial)
         tally.impossible.update(wrong)
 
 
@@ -128,13 +129,11 @@ def wrong_amounts(table: Table) -> Iterator[str]:
             yield f"{less} is more than {more}"
 
 
-def wrong_pages(walked: Walk) -> Iterator[str]:
+def wrong_pages(walked: Walk[Pages]) -> Iterator[str]:
     """Yield what is impossible about the pages of a walk."""
     told = np.zeros(len(walked.vmas), np.uint64)
-    for batch in walked.batches:
+    for batch in walked:
         np.add.at(told, batch.vma, batch.size)
-        if isinstance(batch, Counts):
-            continue
         start, end = walked.vmas.start[batch.vma], walked.vmas.end[batch.vma]
         if ((batch.addr < start) | (batch.addr + batch.size > end)).any():
             yield "a page outside its VMA"

@@ -253,8 +253,8 @@ PLACES = [0x1000 * (at + 1) for at in range(6)]  # six tables, each usable at an
 def walk_tables(data: bytes) -> object:
     # The input lays out six tables: a byte chooses table and slot, the next eight are the entry.
     from pagewalk.pgtable import walk_tables
-    from pagewalk.tally import count_tables
     from tests.memory import Memory
+    from tests.swept import swept
 
     memory, tables = Memory(), [dict[int, int]() for _ in PLACES]
     for at in range(0, len(data) - 9, 10):
@@ -267,8 +267,8 @@ def walk_tables(data: bytes) -> object:
     found = list(walk_tables(arch, PLACES[0], memory.read_tables, ranges, retries=1))
     rows = (rows for part in found for rows in (part.leaves, part.holes, part.doubts))
     size = sum(int(row.size.sum()) for row in rows)
-    tally = count_tables(arch, PLACES[0], memory.read_tables, ranges, retries=1)
-    assert size == int(tally.size.sum()) == arch.user_end
+    found = swept(arch, PLACES[0], memory.read_tables, ranges, retries=1)
+    assert size == found.size.total() == arch.user_end
     return found
 
 

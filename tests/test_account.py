@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pagewalk import account, smaps
 from pagewalk.account import COLUMNS, TOTALS, Table, by_vma
 from pagewalk.flags import KPF
-from pagewalk.pages import READ, Backing, Counts, Flag, State, VMAs
+from pagewalk.pages import READ, Amounts, Backing, Flag, State, VMAs
 from tests import by_hand
 from tests.by_hand import HERE, ONCE, PAGE, SOFT, THP, Row
 from tests.properties import always
@@ -163,9 +163,9 @@ def test_each_field_of_smaps_counts_a_lost_page_as_what_it_was(
         ((1 << 30) + PAGE, PAGE, State.ANON, ONCE | Flag.DIRTY | Flag.ACCESSED, 2,
          ("anon", "swapbacked"), 1),
     ]
-    walk = by_hand.walk([by_hand.pages(made, of)], of, tables=True, facts=facts,
-                        counts_hwpoison=counts)
-    totals = smaps.by_field(walk._replace(young=True), None).totals
+    walk = by_hand.page_walk([by_hand.pages(made, of)], of, tables=True, young=True, facts=facts,
+                             counts_hwpoison=counts)
+    totals = smaps.by_field(walk, None).totals
     known = None if lost is None else PAGE
     assert totals["shared_dirty"] == lost
     assert totals["pss_dirty"] == (None if lost is None else PAGE + lost)
@@ -280,7 +280,7 @@ def test_swap_is_private_entries_and_swapped_shmem() -> None:
 
 def test_a_counting_walk_gives_the_same_bytes_by_state() -> None:
     whole = by_hand.pages(by_hand.ROWS)
-    counts = Counts(whole.vma, whole.state, whole.flags, whole.size)
+    counts = Amounts(whole.vma, whole.state, whole.level, whole.flags, whole.size)
     counted = by_vma(by_hand.walk([counts], frames=False))
     assert counted.totals == by_hand.table(frames=False).totals
 

@@ -134,16 +134,17 @@ class Lossy:
     ) -> None:
         self.rss, self.end, self.vm_rss, self.letter = list(rss), end, vm_rss, state
         self.next_faults, self.next_pages = faults, pages
-        self.calls = {"faults": 0, "leaves": 0}
+        self.calls = {"faults": 0, "entries": 0}
         self.stall, self.frames, self.target = Stall(), None, self
+        self.space, self.facts = self, by_hand.FACTS
 
     def count(self, name: str) -> int:
         self.calls[name] += 1
         return self.calls[name] - 1
 
-    def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Entries]:
+    def entries(self, vmas: VMAs, ranges: U64) -> Iterator[Entries]:
         assert ranges.tolist() == [[2 * HEAP, 2 * HEAP + 8 * PAGE]]
-        flags = np.array(self.next_pages(self.count("leaves")), np.uint32)
+        flags = np.array(self.next_pages(self.count("entries")), np.uint32)
         addr = 2 * HEAP + np.arange(len(flags), dtype=np.uint64) * np.uint64(PAGE)
         shift = np.full(len(flags), 12, np.uint8)
         yield Entries(Leaves(addr, shift, addr, flags, addr), NO_HOLES, NO_DOUBTS)
@@ -194,7 +195,7 @@ def test_smaps_of_a_changing_process_decides_nothing(source: Lossy) -> None:
     assert told is None
     assert why.startswith("rss, pss, uss and locked: ")
     assert f"changed in each of {LOOKS} attempts" in why
-    assert source.calls["leaves"] == 2 * LOOKS
+    assert source.calls["entries"] == 2 * LOOKS
 
 
 def test_a_changing_process_is_looked_at_again() -> None:

@@ -32,6 +32,7 @@ def pages(*rows: tuple[int, int, State, int, int]) -> Pages:
         size=columns[:, 1] * np.uint64(PAGE),
         vma=np.zeros(len(columns), np.int64),
         state=columns[:, 2].astype(np.uint8),
+        level=np.zeros(len(columns), np.uint8),
         flags=np.zeros(len(columns), np.uint32),
         entry=np.zeros(len(columns), np.uint64),
         pfn=columns[:, 3].copy(),

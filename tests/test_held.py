@@ -9,8 +9,9 @@ import pytest
 from hypothesis import strategies as st
 
 from pagewalk import held
-from pagewalk.held import Held, empty, shared_rows
+from pagewalk.held import Held, empty
 from pagewalk.pages import Flag, Keeper, Shared, State
+from pagewalk.sums import shared_rows
 from tests import by_hand
 from tests.by_hand import HERE, ONCE, PAGE, THP, Row
 from tests.properties import always
@@ -102,7 +103,7 @@ def test_a_frame_mapped_a_million_times_is_one() -> None:
 
 
 def shared(*rows: Row) -> list[tuple[int, int, int]]:
-    parts = list(shared_rows(by_hand.pages(rows)))
+    parts = list(shared_rows(by_hand.pages(rows), PAGE))
     return [row for part in parts for row in
             zip(part.pfn.tolist(), part.size.tolist(), part.mapcount.tolist(), strict=True)]
 

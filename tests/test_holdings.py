@@ -100,8 +100,9 @@ def test_without_frames_mappings_that_do_not_overlap_give_the_same() -> None:
 
 
 def test_part_of_a_process_does_not_show_what_the_process_does_not_map() -> None:
-    walk = by_hand.walk([by_hand.pages(ROWS, vmas())], vmas(), objects=[(MEMFD, True)])
-    part = by_hand.by_vma(walk._replace(covered=np.array([4 * PAGE, 0])))
+    walk = by_hand.walk([by_hand.pages(ROWS, vmas())], vmas(), objects=[(MEMFD, True)],
+                        covered=np.array([4 * PAGE, 0]))
+    part = by_hand.by_vma(walk)
     assert (part.holdings, part.unmapped, part.totals["freed"]) == (None, None, 2 * PAGE)
 
 

@@ -24,19 +24,20 @@ MODULES = {
 RANKS = {
     "errors": 0, "facts": 0, "flags": 0, "pages": 0, "ranges": 0, "soft": 0,
     "paging": 1, "scan": 1, "pgtable": 1, "tally": 1, "arch": 1, "btf": 1, "rules": 1, "states": 1,
+    "vtop": 1,
     "proc": 1, "kmem": 1,
-    "sources": 2,
-    "rows": 3, "outcome": 3, "afterwards": 3, "walking": 3,
+    "outcome": 2, "sources": 2,
+    "rows": 3, "sums": 3, "afterwards": 3, "walking": 3,
     "account": 3, "smaps": 3, "rollup": 3, "held": 3, "holdings": 3, "census": 3, "ledger": 3,
     "moves": 3, "particulars": 3, "eligible": 3, "lazyfree": 3,
     "where": 3, "lines": 3, "describe": 3, "vma_table": 3, "terminal": 3,
-    "address": 3, "vtop": 3, "remarks": 3, "translate": 3, "vtop_words": 3, "check": 3,
+    "address": 3, "remarks": 3, "translate": 3, "vtop_words": 3, "check": 3,
     "render": 4,
     "commands": 5, "tui": 5,
     "interrupt": 6, "cli": 6, "__main__": 6, "__init__": 6,
 }
 # Files of these folders do not know one another.
-STRANGERS = ("arch", "sources", "render", "commands")
+STRANGERS = ("arch", "render", "commands")
 # These read the machine or talk to people; nothing else does.
 OUTWARD = ("proc", "kmem", "sources", "render", "commands", "tui", "cli", "__main__")
 VAGUE = {"util", "utils", "common", "base", "core", "manager", "factory", "helper", "helpers"}

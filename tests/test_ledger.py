@@ -32,7 +32,9 @@ THEIRS, SMAPS, SIZE, RSS = by_hand.THEIRS, by_hand.SMAPS, by_hand.SIZE, by_hand.
 
 def line(against: str, theirs: Theirs = THEIRS, table: Table | None = None,
          before: Theirs | None = None) -> Line:
-    rows = ledger(table or by_hand.table(), theirs, before, by_hand.PAGE_TABLES)
+    ours = table or by_hand.table()
+    ours.outcome.page_tables = by_hand.PAGE_TABLES
+    rows = ledger(ours, theirs, before)
     return next(row for row in rows if row.against == against)
 
 
@@ -64,7 +66,7 @@ def test_what_present_has_beyond_rss_is_withheld_if_a_part_of_it_is() -> None:
 
 
 def test_every_line_closes_and_says_why() -> None:
-    rows = ledger(by_hand.table(), THEIRS, page_tables=by_hand.PAGE_TABLES)
+    rows = ledger(by_hand.table(page_tables=by_hand.PAGE_TABLES), THEIRS)
     causes = {row.against: row.causes for row in rows}
     assert set(causes) == {rule.against for rule in LINES if not rule.rare}
     cut = 5461 - 5 * KIB

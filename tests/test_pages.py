@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from pagewalk.pages import Counts, Holes, Leaves, Pages, join, take
+from pagewalk.pages import Amounts, Holes, Leaves, Pages, join, take
 from tests.by_hand import ROWS, VMAS, cut, pages
 
 
@@ -37,7 +37,7 @@ def test_a_column_withheld_by_one_part_is_withheld_by_the_whole() -> None:
     assert join([first, replace(second, mapcount=None)]).mapcount is None
 
 
-@pytest.mark.parametrize("columns", [Leaves, Holes, Pages, Counts])
+@pytest.mark.parametrize("columns", [Leaves, Holes, Pages, Amounts])
 def test_columns_of_a_batch_cannot_be_replaced(columns: type) -> None:
     empty = columns(*(np.zeros(0, np.uint64) for _ in fields(columns)))
     with pytest.raises(AttributeError):

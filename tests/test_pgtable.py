@@ -11,8 +11,10 @@ from pagewalk.pages import U64, Flag
 from pagewalk.paging import LEVEL_NAMES, Arch, Era
 from pagewalk.pgtable import Entries, Why, walk_tables
 from pagewalk.soft import SwapTypes
-from pagewalk.tally import Kind, Memo, count_tables
+from pagewalk.tally import Memo
+from tests import swept as kinds
 from tests.memory import DATA, PAGE, SLOTS, TABLE, Memory, chain
+from tests.swept import swept
 
 KIB4, MIB2, GIB1, GIB512 = 1 << 12, 1 << 21, 1 << 30, 1 << 39
 ALL = Flag.WRITE | Flag.USER | Flag.EXEC
@@ -171,7 +173,7 @@ def test_an_upper_hole_is_cut_at_the_edges_of_every_range() -> None:
 def test_an_empty_range_finds_nothing_and_reads_nothing() -> None:
     memory, root = one_table({0: 0x7000 | DATA})
     assert walked(memory, root, ranges()) == []
-    assert count_tables(X86, root, memory.read_tables, ranges()).size.shape == (0, len(Kind))
+    assert not swept(X86, root, memory.read_tables, ranges()).size
     assert memory.reads == []
 
 
@@ -426,12 +428,11 @@ def test_few_tables_are_held_however_large_the_target() -> None:
 
 def counted(
     memory: Memory, root: int, wanted: U64, arch: Arch = X86, retries: int = 0
-) -> tuple[list[dict[Kind, int]], dict[str, int]]:
-    """(bytes by Kind of each range, tables read by level), both without their zeros."""
-    tally = count_tables(arch, root, memory.read_tables, wanted, retries=retries)
-    sizes = [{Kind(k): size for k, size in enumerate(row) if size} for row in tally.size.tolist()]
-    tables = {LEVEL_NAMES[n]: count for n, count in enumerate(tally.tables.tolist()) if count}
-    return sizes, tables
+) -> tuple[list[dict[int, int]], dict[str, int]]:
+    """(bytes by kind of each range, tables read by level), both without their zeros."""
+    found = swept(arch, root, memory.read_tables, wanted, retries=retries)
+    tables = {LEVEL_NAMES[n]: count for n, count in enumerate(found.tables) if count}
+    return [found.of(row) for row in range(len(wanted))], tables
 
 
 def test_counts_of_whole_and_partial_tables() -> None:
@@ -446,9 +447,9 @@ def test_counts_of_whole_and_partial_tables() -> None:
     a, b = BASE + MIB2 + 50 * PAGE, BASE + MIB2 + 110 * PAGE
     sizes, tables = counted(memory, root, ranges((BASE, a), (a, b), (b, BASE + 4 * MIB2)))
     assert sizes == [
-        {Kind.PAGE: 562 * PAGE},
-        {Kind.PAGE: 50 * PAGE, Kind.EMPTY: 10 * PAGE},
-        {Kind.EMPTY: (402 + 512) * PAGE, Kind.PMD_NONE: MIB2},
+        {kinds.PAGE: 562 * PAGE},
+        {kinds.PAGE: 50 * PAGE, kinds.EMPTY: 10 * PAGE},
+        {kinds.EMPTY: (402 + 512) * PAGE, kinds.PMD_NONE: MIB2},
     ]
     assert tables == {"PGD": 1, "PUD": 1, "PMD": 1, "PTE": 3}
 
@@ -460,28 +461,28 @@ ALL_TYPES = Era(swap=SwapTypes.counted(hwpoison=1, migration=3, device=3, marker
 @pytest.mark.parametrize(
     ("word", "kind"),
     [
-        (0x7000 | DATA, Kind.PAGE),
+        (0x7000 | DATA, kinds.PAGE),
         # PROT_NONE, its frame 7 inverted
-        (0x000F_FFFF_FFFF_8120, Kind.PAGE),
-        (0x8000_0000_03B3_4225, Kind.SPECIAL),
-        (0x07FF_FFFF_FFFF_C000, Kind.SWAP),
-        (24 << 59 | ((1 << 50) - 1 - 7) << 9, Kind.HWPOISON),
-        (25 << 59 | ((1 << 50) - 1 - 7) << 9, Kind.MIGRATION),
-        (28 << 59 | ((1 << 50) - 1 - 7) << 9, Kind.DEVICE),
-        (0xFFFF_FFFF_FFFF_FC00, Kind.MARKER),
-        (0xFFFF_FFFF_FFFF_FA00, Kind.POISON),
-        (0xFFFF_FFFF_FFFF_F600, Kind.GUARD),
+        (0x000F_FFFF_FFFF_8120, kinds.PAGE),
+        (0x8000_0000_03B3_4225, kinds.SPECIAL),
+        (0x07FF_FFFF_FFFF_C000, kinds.SOFT | Flag.SWAP),
+        (24 << 59 | ((1 << 50) - 1 - 7) << 9, kinds.SOFT | Flag.HWPOISON),
+        (25 << 59 | ((1 << 50) - 1 - 7) << 9, kinds.SOFT | Flag.MIGRATION),
+        (28 << 59 | ((1 << 50) - 1 - 7) << 9, kinds.SOFT | Flag.DEVICE),
+        (0xFFFF_FFFF_FFFF_FC00, kinds.MARKER),
+        (0xFFFF_FFFF_FFFF_FA00, kinds.POISON),
+        (0xFFFF_FFFF_FFFF_F600, kinds.GUARD),
         # an erratum's bits in an empty slot
-        (0x60, Kind.EMPTY),
+        (0x60, kinds.EMPTY),
         # PSE in a swap entry
-        (0x07FF_FFFF_FFFF_C080, Kind.DOUBT),
+        (0x07FF_FFFF_FFFF_C080, kinds.DOUBT),
     ],
 )
-def test_each_kind_is_counted_in_an_otherwise_plain_table(word: int, kind: Kind) -> None:
+def test_each_kind_is_counted_in_an_otherwise_plain_table(word: int, kind: int) -> None:
     # 512 pages, one of which is the odd word, in a range that covers the table.
     memory, root = one_table(dict.fromkeys(range(512), 0x1000 | DATA) | {9: word})
     sizes, _ = counted(memory, root, ranges((BASE, BASE + MIB2)), X86.on(4, ALL_TYPES))
-    expected = {Kind.PAGE: 511 * PAGE}
+    expected = {kinds.PAGE: 511 * PAGE}
     expected[kind] = expected.get(kind, 0) + PAGE
     assert sizes == [expected]
 
@@ -489,7 +490,7 @@ def test_each_kind_is_counted_in_an_otherwise_plain_table(word: int, kind: Kind)
 def test_an_unknown_software_type_is_counted_as_such() -> None:
     memory, root = one_table({9: 24 << 59 | ((1 << 50) - 1 - 7) << 9})
     sizes, _ = counted(memory, root, ranges((BASE, BASE + MIB2)))
-    assert sizes == [{Kind.SOFT: PAGE, Kind.EMPTY: 511 * PAGE}]
+    assert sizes == [{kinds.SOFT: PAGE, kinds.EMPTY: 511 * PAGE}]
 
 
 def test_counts_of_huge_leaves_and_of_every_hole() -> None:
@@ -502,11 +503,11 @@ def test_counts_of_huge_leaves_and_of_every_hole() -> None:
     sizes, tables = counted(memory, ROOT, ranges((0, 4 * GIB512)))
     assert sizes == [
         {
-            Kind.HUGE: GIB1 + MIB2,
-            Kind.HUGE_SPECIAL: MIB2,
-            Kind.PMD_NONE: 510 * MIB2,
-            Kind.PUD_NONE: 510 * GIB1,
-            Kind.PGD_NONE: 3 * GIB512,
+            kinds.HUGE: GIB1 + MIB2,
+            kinds.HUGE_SPECIAL: MIB2,
+            kinds.PMD_NONE: 510 * MIB2,
+            kinds.PUD_NONE: 510 * GIB1,
+            kinds.PGD_NONE: 3 * GIB512,
         }
     ]
     assert tables == {"PGD": 1, "PUD": 1, "PMD": 1}
@@ -519,9 +520,9 @@ def test_a_frame_past_ram_is_found_in_a_plain_table_too() -> None:
     wanted = ranges((BASE, BASE + MIB2))
     for last, bad in ((0x11FF, 1), (0x1200, 0)):
         arch = X86._replace(era=Era(max_pfn=last))
-        tally = count_tables(arch, root, memory.read_tables, wanted)
-        assert int(tally.size[0, Kind.PAGE]) == (512 - bad) * PAGE
-        assert tally.doubts.addr.tolist() == [BASE + 511 * PAGE][:bad]
+        found = swept(arch, root, memory.read_tables, wanted)
+        assert found.size[0, kinds.PAGE] == (512 - bad) * PAGE
+        assert found.doubts.addr.tolist() == [BASE + 511 * PAGE][:bad]
 
 
 def test_doubts_are_counted_again_into_their_own_range() -> None:
@@ -532,7 +533,7 @@ def test_doubts_are_counted_again_into_their_own_range() -> None:
     memory.tables[PTES] = np.full(SLOTS, (1 << 64) - 1, np.uint64)
     middle = BASE + 256 * PAGE
     sizes, tables = counted(memory, root, ranges((BASE, middle), (middle, BASE + MIB2)), retries=1)
-    assert sizes == [{Kind.PAGE: PAGE, Kind.EMPTY: 255 * PAGE}] * 2
+    assert sizes == [{kinds.PAGE: PAGE, kinds.EMPTY: 255 * PAGE}] * 2
     # a table walked twice is one table
     assert tables == {"PGD": 1, "PUD": 1, "PMD": 1, "PTE": 1}
 
@@ -542,8 +543,8 @@ def test_a_memo_is_used_where_no_upper_table_changed_and_only_there() -> None:
     wanted, memo = ranges((BASE, BASE + 2 * MIB2)), Memo()
 
     def sizes() -> list[int]:
-        tally = count_tables(X86, root, memory.read_tables, wanted, memo=memo)
-        return [int(tally.size[0, kind]) // PAGE for kind in (Kind.PAGE, Kind.EMPTY, Kind.PMD_NONE)]
+        found = swept(X86, root, memory.read_tables, wanted, memo=memo).of(0)
+        return [found.get(kind, 0) // PAGE for kind in (kinds.PAGE, kinds.EMPTY, kinds.PMD_NONE)]
 
     assert sizes() == [1, 511, 512]
     kept = memo.levels
@@ -561,18 +562,14 @@ def test_a_memo_is_used_where_no_upper_table_changed_and_only_there() -> None:
 def test_an_unreadable_page_table_is_counted_as_doubt_and_the_others_as_they_are() -> None:
     memory, root = one_table({0: 0x7000 | DATA})
     memory.tables[ROOT + 2 * PAGE][4] = 0x66_6000 | TABLE
-    tally = count_tables(X86, root, memory.read_tables, ranges((BASE, BASE + 2 * MIB2)))
-    assert tally.size[0, [Kind.PAGE, Kind.EMPTY, Kind.DOUBT]].tolist() == [
-        PAGE,
-        511 * PAGE,
-        MIB2,
-    ]
-    assert tally.doubts.entry.tolist() == [0x66_6000 | TABLE]
-    assert tally.doubts.level.tolist() == [2]
+    found = swept(X86, root, memory.read_tables, ranges((BASE, BASE + 2 * MIB2)))
+    assert found.of(0) == {kinds.PAGE: PAGE, kinds.EMPTY: 511 * PAGE, kinds.DOUBT: MIB2}
+    assert found.doubts.entry.tolist() == [0x66_6000 | TABLE]
+    assert found.doubts.level.tolist() == [2]
 
 
 def test_a_table_that_begins_below_the_first_range_is_not_counted_whole() -> None:
     # 512 pages, of which the range leaves out the first; the range goes on past the table.
     memory, root = one_table(dict.fromkeys(range(512), 0x1000 | DATA))
     sizes, _ = counted(memory, root, ranges((BASE + PAGE, BASE + 2 * MIB2)))
-    assert sizes == [{Kind.PAGE: 511 * PAGE, Kind.PMD_NONE: MIB2}]
+    assert sizes == [{kinds.PAGE: 511 * PAGE, kinds.PMD_NONE: MIB2}]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -15,8 +14,9 @@ from pagewalk.pages import Flag
 from pagewalk.paging import Arch, Era
 from pagewalk.pgtable import Entries, Why, walk_tables
 from pagewalk.soft import SwapTypes
-from pagewalk.tally import Kind, Memo, count_tables
+from pagewalk.tally import Memo
 from tests.memory import Memory
+from tests.swept import DOUBT, Kinds, add, swept
 
 # RAM ends with frame 0xffff; addresses have 40 bits.
 LAST_RAM, BITS = 0xFFFF, 40
@@ -237,26 +237,6 @@ def test_a_walk_finds_what_a_scalar_walk_finds(
     assert sum(end - start for start, end, _ in rows) == sum(b - a for a, b in ranges)
 
 
-def kind_of(flags: Flag, size: int) -> Kind:
-    """The Kind of one uncut leaf, from its flags."""
-    if Flag.PRESENT in flags:
-        huge = {1 << 21: Kind.HUGE, 1 << 30: Kind.HUGE}.get(size, Kind.PAGE)
-        return Kind.SPECIAL if Flag.SPECIAL in flags else huge
-    if Flag.MARKER in flags:
-        if Flag.GUARD in flags:
-            return Kind.GUARD
-        return Kind.POISON if Flag.HWPOISON in flags else Kind.MARKER
-    for flag, kind in (
-        (Flag.SWAP, Kind.SWAP),
-        (Flag.MIGRATION, Kind.MIGRATION),
-        (Flag.DEVICE, Kind.DEVICE),
-        (Flag.HWPOISON, Kind.HWPOISON),
-    ):
-        if flag in flags:
-            return kind
-    return Kind.SOFT
-
-
 @settings(max_examples=60, deadline=None)
 @given(GRAPHS, RANGES, st.booleans(), st.integers(0, 1))
 def test_counts_are_the_sums_of_a_walk(
@@ -266,29 +246,17 @@ def test_counts_are_the_sums_of_a_walk(
     ranges = [(low, high) for low, high in ranges if high <= arch.user_end]
     memory = laid_out(graph)
     wanted = np.array(ranges, np.uint64).reshape(-1, 2)
-    tally = count_tables(arch, PLACES[0], memory.read_tables, wanted, retries=retries)
-    sums: Counter[tuple[int, Kind]] = Counter()
-    for batch in walk_tables(arch, PLACES[0], memory.read_tables, wanted):
-        a, h, d = batch.leaves, batch.holes, batch.doubts
-        for addr, shift, word in zip(
-            a.addr.tolist(), a.shift.tolist(), a.flags.tolist(), strict=True
-        ):
-            flags = Flag(word)
-            row = owner(addr, ranges)
-            size = leaf_size(memory, arch, addr) if Flag.HUGE in flags else 1 << shift
-            sums[row, kind_of(flags, size)] += 1 << shift
-        for addr, size, level in zip(
-            h.addr.tolist(), h.size.tolist(), h.level.tolist(), strict=True
-        ):
-            sums[owner(addr, ranges), Kind(Kind.EMPTY + level - 1)] += size
-        for addr, size in zip(d.addr.tolist(), d.size.tolist(), strict=True):
-            sums[owner(addr, ranges), Kind.DOUBT] += size
-    expected = np.zeros((len(ranges), len(Kind)), np.uint64)
-    for (row, kind), size in sums.items():
-        expected[row, kind] = size
-    assert tally.size.tolist() == expected.tolist()
-    assert tally.size.sum(axis=1).tolist() == [high - low for low, high in ranges]
-    assert int(tally.doubts.size.sum()) == int(tally.size[:, Kind.DOUBT].sum())
+    found = swept(arch, PLACES[0], memory.read_tables, wanted, retries=retries)
+    expected = Kinds()
+    for entries in walk_tables(arch, PLACES[0], memory.read_tables, wanted):
+        add(expected, entries, wanted)
+    assert found.size == expected
+    assert [sum(found.of(row).values()) for row in range(len(ranges))] == [
+        high - low for low, high in ranges
+    ]
+    assert int(found.doubts.size.sum()) == sum(
+        size for (_, kind), size in found.size.items() if kind == DOUBT
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -307,23 +275,8 @@ def test_remembering_upper_tables_changes_nothing(
         memory = laid_out(graph)
         spans = [(low, high) for low, high in wanted if high <= arch.user_end]
         places = np.array(spans, np.uint64).reshape(-1, 2)
-        fresh = count_tables(arch, PLACES[0], memory.read_tables, places)
-        again = count_tables(arch, PLACES[0], memory.read_tables, places, memo=memo)
-        assert again.size.tolist() == fresh.size.tolist()
-        assert again.tables.tolist() == fresh.tables.tolist()
+        fresh = swept(arch, PLACES[0], memory.read_tables, places)
+        again = swept(arch, PLACES[0], memory.read_tables, places, memo=memo)
+        assert again.size == fresh.size
+        assert again.tables == fresh.tables
         assert again.doubts.entry.tolist() == fresh.doubts.entry.tolist()
-
-
-def owner(addr: int, ranges: Ranges) -> int:
-    return next(row for row, (low, high) in enumerate(ranges) if low <= addr < high)
-
-
-def leaf_size(memory: Memory, arch: Arch, addr: int) -> int:
-    """Follow one address to the entry that maps it; return how many bytes that entry maps."""
-    phys = PLACES[0]
-    for level in arch.levels:
-        word = int(memory.tables[phys][addr >> level.shift & (1 << level.bits) - 1])
-        if level.number == 1 or word & 0x81 != 1:
-            return 1 << level.shift
-        phys = word & 0xF_FFFF_FFFF_F000
-    raise AssertionError("a walk ends at the last level")

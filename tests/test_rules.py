@@ -189,8 +189,11 @@ def account(flags: Flag, kflags: U64, *, fields: bool) -> list[list[int] | None]
         for i, s in enumerate(state.tolist())
     ]
     pages = replace(by_hand.pages(rows, of), kflags=kflags)
-    walk = by_hand.walk([pages], of, tables=True)
-    table: Table = by_field(walk._replace(young=True), None) if fields else by_vma(walk)
+    table: Table = (
+        by_field(by_hand.page_walk([pages], of, tables=True, young=True), None)
+        if fields
+        else by_vma(by_hand.walk([pages], of, tables=True))
+    )
     return [None if c is None else c.tolist() for c in table.columns.values()]
 
 

@@ -20,7 +20,7 @@ from pagewalk.soft import (
     swap_types,
     unpack,
 )
-from pagewalk.sources.procfs import decode_soft
+from pagewalk.sources.pagemap import decode_soft
 
 FULL = {
     "CONFIG_MEMORY_FAILURE": "y", "CONFIG_MIGRATION": "y", "CONFIG_DEVICE_PRIVATE": "y",

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from pagewalk import sources
-from pagewalk.account import by_vma
+from pagewalk.account import table
 from pagewalk.errors import (
     BadRequest,
     BadText,
@@ -27,7 +27,7 @@ from pagewalk.errors import (
     SourceUnavailable,
     Unsupported,
 )
-from pagewalk.pages import U64, Counts, Flag, Leaves, Pages, State, VMAs, Withheld, join
+from pagewalk.pages import U64, Flag, Leaves, State, Sums, VMAs, Withheld, join
 from pagewalk.proc.target import open_target
 from pagewalk.sources import AUTO, SOURCES, Source, open_source
 from pagewalk.walking import close, open_process, walk
@@ -99,7 +99,7 @@ def source(request: pytest.FixtureRequest, child: Child) -> Iterator[Source]:
 
 
 def all_leaves(source: Source, vmas: VMAs, ranges: U64) -> Leaves:
-    return join([batch.leaves for batch in source.leaves(vmas, ranges)])
+    return join([batch.leaves for batch in source.space.entries(vmas, ranges)])
 
 
 def area_of(child: Child) -> U64:
@@ -108,8 +108,9 @@ def area_of(child: Child) -> U64:
 
 def test_it_names_itself(source: Source, child: Child) -> None:
     assert source.name in SOURCES
-    assert source.target.pid == child.pid
-    assert all(isinstance(row, Withheld) and row.why for row in source.withheld)
+    assert source.who.pid == child.pid
+    assert source.live is not None and source.live.target.pid == child.pid
+    assert all(isinstance(row, Withheld) and row.why for row in source.outcome().withheld)
 
 
 def test_vmas_are_sorted_without_overlap(source: Source, child: Child) -> None:
@@ -158,15 +159,15 @@ def test_a_range_returns_the_leaves_in_it_and_no_others(
 ) -> None:
     span = np.array([[child.area + first * PAGE, child.area + last * PAGE]], np.uint64)
     found = [
-        addr for batch in source.leaves(source.vmas(), span[span[:, 0] < span[:, 1]])
+        addr for batch in source.space.entries(source.vmas(), span[span[:, 0] < span[:, 1]])
         for addr in batch.leaves.addr.tolist()
     ]
     assert found == child.populated(first, last)
 
 
 def test_counting_gives_the_bytes_that_walking_gives(source: Source) -> None:
-    counted = by_vma(walk(source, frames=False))
-    walked = by_vma(walk(source))
+    counted = table(source, frames=False)
+    walked = table(source)
     for name in ("size", "present", "rss", "zero", "hugetlb", "swap", "not_mapped", "guard"):
         assert counted.totals[name] == walked.totals[name], name
 
@@ -175,8 +176,7 @@ def test_a_walk_with_holes_covers_every_byte_of_every_vma_once(source: Source) -
     walked = walk(source, holes=True)
     at = 0
     covered = np.zeros(len(walked.vmas), np.int64)
-    for batch in walked.batches:
-        assert isinstance(batch, Pages)
+    for batch in walked:
         assert int(batch.addr[0]) >= at
         assert (batch.addr[:-1] + batch.size[:-1] <= batch.addr[1:]).all()
         at = int(batch.addr[-1] + batch.size[-1])
@@ -187,7 +187,7 @@ def test_a_walk_with_holes_covers_every_byte_of_every_vma_once(source: Source) -
 
 def test_the_kinds_are_those_the_target_made(source: Source, child: Child) -> None:
     walked = walk(source, holes=True, ranges=area_of(child))
-    rows = join([batch for batch in walked.batches if isinstance(batch, Pages)])
+    rows = join(list(walked))
     sizes = dict.fromkeys(State, 0)
     for state, size in zip(rows.state.tolist(), rows.size.tolist(), strict=True):
         sizes[State(state)] += size
@@ -198,25 +198,26 @@ def test_the_kinds_are_those_the_target_made(source: Source, child: Child) -> No
 
 
 def test_present_not_present_and_not_mapped_add_up_to_all(source: Source) -> None:
-    columns = by_vma(walk(source)).columns
+    columns = table(source).columns
     present, absent, size = (columns[n] for n in ("present", "not_present", "size"))
     assert present is not None and absent is not None and size is not None
     unmapped = columns["not_mapped"]
-    assert (unmapped is None) == (not source.tables)
+    assert (unmapped is None) == (not source.space.tells.tables)
     assert ((present + absent + (0 if unmapped is None else unmapped)) == size).all()
 
 
 def test_reads_are_timed(source: Source) -> None:
-    by_vma(walk(source))
-    assert source.stall.reads > 0
-    assert source.stall.longest_ns > 0
+    table(source)
+    stall = source.outcome().stall
+    assert stall.reads > 0
+    assert stall.longest_ns > 0
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_nothing_is_left_open(name: str, child: Child) -> None:
     def once() -> None:
         source = open_process(child.pid, name)
-        by_vma(walk(source))
+        table(source)
         close(source)
 
     try:
@@ -240,7 +241,7 @@ def test_a_process_that_ended_is_gone_and_not_empty(name: str) -> None:
         mortal.process.wait()
     try:
         with pytest.raises(ProcessGone):
-            by_vma(walk(source))
+            table(source)
     finally:
         close(source)
 
@@ -250,8 +251,8 @@ def test_counting_ranges_gives_the_bytes_that_walking_them_gives(
     source: Source, seed: int
 ) -> None:
     ranges = some_ranges(source.vmas(), np.random.default_rng(seed))
-    counted = by_vma(walk(source, frames=False, ranges=ranges)).columns
-    walked = by_vma(walk(source, ranges=ranges)).columns
+    counted = table(source, frames=False, ranges=ranges).columns
+    walked = table(source, ranges=ranges).columns
     for name in ("size", "present", "not_present", "not_mapped", "rss", "zero", "guard", "empty"):
         ours, theirs = counted[name], walked[name]
         assert (ours is None) == (theirs is None)
@@ -268,19 +269,23 @@ def some_ranges(vmas: VMAs, chance: np.random.Generator) -> U64:
 @pytest.mark.parametrize("frames", [True, False])
 def test_with_holes_every_byte_of_the_ranges_is_reported_once(source: Source, frames: bool) -> None:
     ranges = some_ranges(source.vmas(), np.random.default_rng(1))
-    walked = walk(source, frames=frames, holes=True, ranges=ranges)
-    total = np.zeros(len(walked.vmas), np.int64)
-    for batch in walked.batches:
+    pages = walk(source, frames=frames, holes=True, ranges=ranges)
+    total, added = (np.zeros(len(pages.vmas), np.int64) for _ in range(2))
+    for batch in pages:
         np.add.at(total, batch.vma, batch.size.astype(np.int64))
-    assert total.tolist() == walked.covered.tolist()
+    assert total.tolist() == pages.covered.tolist()
+    summed = walk(source, Sums, frames=frames, holes=True, ranges=ranges)
+    for sums in summed:
+        np.add.at(added, sums.amounts.vma, sums.amounts.size.astype(np.int64))
+    assert added.tolist() == summed.covered.tolist()
 
 
 def test_counts_are_inside_their_vma(source: Source) -> None:
     vmas = source.vmas()
     total = np.zeros(len(vmas), np.int64)
-    for batch in source.counts(vmas, vmas.ranges):
-        assert isinstance(batch, Counts)
-        np.add.at(total, batch.vma, batch.size.astype(np.int64))
+    for part in source.space.sums(vmas, vmas.ranges, frames=False):
+        assert len(part.entries.leaves) == 0
+        np.add.at(total, part.sums.amounts.vma, part.sums.amounts.size.astype(np.int64))
     assert (total <= vmas.size.astype(np.int64)).all()
 
 
@@ -304,7 +309,7 @@ def test_auto_skips_a_source_that_fails_whatever_the_reason(
     monkeypatch.setattr(sources, "open_source", fail)
     source = open_process(child.pid)
     assert source.name == "procfs"
-    (why,) = [row.why for row in source.withheld if row.what == "the best source"]
+    (why,) = [row.why for row in source.outcome().withheld if row.what == "the best source"]
     assert type(fault).__name__ in why or str(fault) == why
     assert "\n" not in why
     close(source)

@@ -17,13 +17,12 @@ from pagewalk.pages import (
     U64,
     Backing,
     Bool,
-    Counts,
     Flag,
     Holes,
     Leaves,
     Pages,
-    Shared,
     State,
+    Sums,
     VMAs,
     take,
 )
@@ -39,7 +38,7 @@ ANON, HUGE = np.uint64(1 << KPF["anon"]), np.uint64(1 << KPF["huge"])
 class FrameList:
     """Given frames: (flags, mapcount) by PFN."""
 
-    young = False
+    young, ksm = False, True
 
     def __init__(self, flags: dict[int, int], mapcount: dict[int, int]) -> None:
         self.flags, self.mapcount = flags, mapcount
@@ -47,9 +46,9 @@ class FrameList:
     def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
         """Return (flags, mapcount) of each frame."""
         flags = np.array([self.flags.get(n, 0) for n in pfns.tolist()], np.uint64)
-        return flags, self.counts(pfns)
+        return flags, self.mapcounts(pfns)
 
-    def counts(self, pfns: U64) -> U64:
+    def mapcounts(self, pfns: U64) -> U64:
         """Return the mapcount of each frame, 1 by default."""
         return np.array([self.mapcount.get(n, 1) for n in pfns.tolist()], np.uint64)
 
@@ -73,7 +72,7 @@ THREE = leaves(
 
 
 def test_a_leaf_is_joined_with_its_vma_frame_and_state() -> None:
-    pages = join_frames(VMAS, THREE, FrameList({7: 1 << KPF["lru"], 8: int(ANON)}, {7: 3}))
+    pages = join_frames(VMAS, THREE, FrameList({7: 1 << KPF["lru"], 8: int(ANON)}, {7: 3}), PAGE)
     assert pages.vma.tolist() == [0, 1, 1]
     assert pages.state.tolist() == [State.FILE, State.ANON, State.SWAPPED]
     assert pages.size.tolist() == [PAGE] * 3
@@ -81,14 +80,14 @@ def test_a_leaf_is_joined_with_its_vma_frame_and_state() -> None:
 
 
 def test_without_frames_there_are_no_flags_and_no_mapcounts() -> None:
-    pages = join_frames(VMAS, THREE, None)
+    pages = join_frames(VMAS, THREE, None, PAGE)
     assert pages.kflags is None and pages.mapcount is None
     assert pages.state.tolist() == [State.FILE, State.ANON, State.SWAPPED]
 
 
 def thp(frames: FrameList) -> Pages:
     of = leaves((HEAP, 12, PRESENT, 8), (BIG, 21, PRESENT | Flag.HUGE, 0x400))
-    return join_frames(VMAS, of, frames)
+    return join_frames(VMAS, of, frames, PAGE)
 
 
 def test_a_uniformly_mapped_huge_leaf_is_one_row() -> None:
@@ -124,8 +123,7 @@ def test_similar_neighbours_are_summed_as_one_row() -> None:
     merged = int(ANON) | 1 << KPF["ksm"]
     kinds = {number: int(ANON) for number in (7, 10, 11, 14)} | {12: merged, 13: merged}
     frames = FrameList(kinds, {12: 2, 13: 2})
-    counts, shared = sum_batches(VMAS, [pages], frames)
-    assert isinstance(counts, Counts) and isinstance(shared, Shared)
+    (counts, _), (_, shared) = sum_batches(VMAS, [pages], frames, PAGE)
     assert counts.vma.tolist() == [0, 1, 1, 1, 1]
     assert counts.size.tolist() == [PAGE, 2 * PAGE, 2 * PAGE, PAGE, PAGE]
     assert counts.state.tolist() == [State.ANON] * 4 + [State.SWAPPED]
@@ -138,9 +136,11 @@ def test_similar_neighbours_are_summed_as_one_row() -> None:
 def test_pages_that_include_huge_ones_are_not_summed() -> None:
     of = leaves((HEAP, 12, PRESENT, 8), (BIG, 21, PRESENT | Flag.HUGE, 0x400))
     frames = FrameList({8: int(ANON), 0x400: int(ANON)}, {0x401: 2})
-    (summed,), (joined,) = sum_batches(VMAS, [of], frames), join_batches(VMAS, [of], frames)
-    assert isinstance(summed, Pages)
-    assert len(summed) == len(joined) == 513
+    (joined,) = join_batches(VMAS, [of], frames, PAGE)
+    assert len(joined) == 513
+    # One is mapped once, 511 once each, and one twice.
+    summed = [sums.amounts.size.tolist() for sums in sum_batches(VMAS, [of], frames, PAGE)]
+    assert summed == [[PAGE, PAGE, PAGE, THP - 2 * PAGE]]
 
 
 def test_a_hole_is_empty_if_there_is_a_page_table_and_not_mapped_if_not() -> None:
@@ -193,7 +193,7 @@ def test_no_filled_row_crosses_a_vma_boundary() -> None:
 def test_a_vma_that_appears_in_mid_walk_makes_the_walk_partial() -> None:
     walked = walk(os.getpid(), source="procfs", frames=False)
     with mmap.mmap(-1, 1 << 20, prot=mmap.PROT_READ):
-        list(walked.batches)
+        list(walked)
     (why,) = walked.outcome.partial
     assert re.match(r"the process changed during the walk: [12] mappings?; totals mix", why)
     assert walked.outcome.done
@@ -201,31 +201,34 @@ def test_a_vma_that_appears_in_mid_walk_makes_the_walk_partial() -> None:
 
 def test_an_abandoned_walk_closes_its_descriptors() -> None:
     before = os.listdir("/proc/self/fd")
-    walked = walk(os.getpid(), source="procfs")
-    next(walked.batches)
-    walked.batches.close()  # type: ignore[attr-defined]
+    with walk(os.getpid(), source="procfs") as walked:
+        next(iter(walked))
     assert os.listdir("/proc/self/fd") == before
     assert not walked.outcome.done
+    for _ in walk(os.getpid(), source="procfs"):
+        break
+    assert os.listdir("/proc/self/fd") == before
 
 
-def test_a_walk_that_is_never_consumed_closes_its_descriptors() -> None:
-    walk(os.getpid())
+def test_a_walk_that_is_never_consumed_closes_its_descriptors_and_warns() -> None:
+    with walk(os.getpid()):  # what a source keeps for the next process it keeps from here on
+        pass
     before = os.listdir("/proc/self/fd")
-    walk(os.getpid())
-    next(walk(os.getpid()).batches)
-    next(walk(os.getpid()).sums)
+    for want in (Pages, Sums):
+        with pytest.warns(ResourceWarning, match="never consumed"):
+            walk(os.getpid(), want)
     assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_walk_closes_its_descriptors_once() -> None:
     walked = walk(os.getpid())
-    for _ in walked.batches:
+    for _ in walked:
         pass
     # By now these have the descriptor numbers that the walk closed.
     others = [os.open("/dev/null", os.O_RDONLY) for _ in range(50)]
     try:
         with pytest.raises(BadRequest, match="once"):
-            next(walked.sums)
+            iter(walked)
         del walked
         for fd in others:
             os.fstat(fd)

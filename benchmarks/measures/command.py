@@ -22,7 +22,7 @@ from time import perf_counter_ns as now
 begin = now()
 import numpy
 middle = now()
-from pagewalk import by_vma, walk
+from pagewalk import table, walk
 print(middle - begin, now() - middle)
 """
 
@@ -52,6 +52,6 @@ def hello(plan: Plan) -> list[Row]:
         Row(by_procfs, psutil, "ms", got["procfs"], got["psutil"]),
         Row(what, "pmap -X", "ms", got["pagewalk"], got["pmap"]),
         Row(what, "cat smaps", "ms", got["pagewalk"], got["cat"]),
-        Row("from pagewalk import by_vma, walk, after numpy", "import numpy", "ms", package, numpy,
+        Row("from pagewalk import table, walk, after numpy", "import numpy", "ms", package, numpy,
             Limit(1 / 3)),
     ]

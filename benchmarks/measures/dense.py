@@ -7,7 +7,7 @@ import psutil
 from benchmarks.opponents import cat, kpage_read, pagemap_loop, timed
 from benchmarks.processes import start
 from benchmarks.rows import Limit, Plan, Row, interleave, size
-from pagewalk import by_vma, walk
+from pagewalk import table
 
 
 def dense(plan: Plan) -> list[Row]:
@@ -19,9 +19,9 @@ def dense(plan: Plan) -> list[Row]:
         got = interleave(
             plan.rounds,
             {
-                "counts": lambda: timed(lambda: by_vma(walk(pid, source="procfs", frames=False))),
+                "counts": lambda: timed(lambda: table(pid, source="procfs", frames=False)),
                 "loop": lambda: pagemap_loop(pid),
-                "frames": lambda: timed(lambda: by_vma(walk(pid, source="procfs"))),
+                "frames": lambda: timed(lambda: table(pid, source="procfs")),
                 "kpage": lambda: kpage_read(pid),
                 "smaps": lambda: cat(pid, "smaps"),
                 "full": lambda: timed(process.memory_full_info),

@@ -18,12 +18,12 @@ from benchmarks.measures.stall import watched
 from benchmarks.opponents import kpage_read, output, pagemap_loop, timed
 from benchmarks.processes import own, start
 from benchmarks.rows import Limit, Of, Plan, Row, absent, interleave, size
-from pagewalk import by_vma, close, open_process, walk
+from pagewalk import close, open_process, table, walk
 from pagewalk.errors import PagewalkError
 from pagewalk.kmem.counter import TableCounter
-from pagewalk.kmem.process import KernelSource
-from pagewalk.pages import I64, U64, Counts, Flag, Pages, VMAs
+from pagewalk.pages import I64, U64, Flag, Pages, VMAs
 from pagewalk.sources import SOURCES, Source
+from pagewalk.sources.kernel import KernelSource
 from pagewalk.tally import sweep
 
 LOOP = "C loop over pagemap"
@@ -42,7 +42,7 @@ def refused() -> str:
     if "ebpf" not in SOURCES:
         return "source not there"
     try:
-        by_vma(walk(os.getpid(), source="ebpf", frames=False))
+        table(os.getpid(), source="ebpf", frames=False)
     except PagewalkError as err:
         return str(err)
     return ""
@@ -77,18 +77,18 @@ def against_loop(pid: int, rounds: int) -> list[tuple[tuple[float, ...], tuple[f
     # when they pay are loaded; VMAs, totals and the checks at the end count as our time too.
     with opened(pid) as source:
         for _ in range(LOADED):
-            by_vma(walk(source))
-            by_vma(walk(source, frames=False))
-        vmas = source.vmas()
+            table(source)
+            table(source, frames=False)
+        vmas, space = source.vmas(), source.space
         counter, addresses = whole_tables(source, vmas)
         got = interleave(
             rounds,
             {
-                "counts": lambda: timed(lambda: by_vma(walk(source, frames=False))),
-                "tables": lambda: timed(lambda: list(source.counts(vmas, vmas.ranges))),
+                "counts": lambda: timed(lambda: table(source, frames=False)),
+                "tables": lambda: timed(lambda: list(space.sums(vmas, vmas.ranges, frames=False))),
                 "floor": lambda: timed(lambda: counter.count(addresses)) if counter else math.nan,
                 "loop": lambda: pagemap_loop(pid),
-                "frames": lambda: timed(lambda: by_vma(walk(source))),
+                "frames": lambda: timed(lambda: table(source)),
             },
         )
     return [(got[name], got["loop"]) for name in ("counts", "tables", "floor", "frames")]
@@ -104,7 +104,8 @@ def whole_tables(source: Source, vmas: VMAs) -> tuple[TableCounter | None, U64]:
         return np.zeros(len(owner), np.int64)
 
     user = vmas.ranges[vmas.end <= np.uint64(machine.arch.user_end)]
-    for _ in sweep(machine.arch, source.root, source.read_tables, user, count_plain=note):
+    space = source.space
+    for _ in sweep(machine.arch, space.root, space.read_tables, user, count_plain=note):
         pass
     counter = None if machine.shortcuts is None else machine.shortcuts.counter
     return counter, machine.direct_map.addresses(np.concatenate(found))
@@ -122,7 +123,7 @@ def ebpf_sparse(plan: Plan) -> list[Row]:
         loop = (pagemap_loop(pid),)
         got = interleave(
             plan.rounds,
-            {"ours": lambda: timed(lambda: by_vma(walk(pid, source="ebpf", frames=False)))},
+            {"ours": lambda: timed(lambda: table(pid, source="ebpf", frames=False))},
         )
     return [replace(row, ours=got["ours"], theirs=loop)]
 
@@ -133,17 +134,17 @@ from time import perf_counter_ns as now
 start = now()
 import numpy
 imported = now()
-from pagewalk import by_vma, open_process, walk
+from pagewalk import open_process, table
 begin = now()
 source = open_process(int(sys.argv[1]), "ebpf")
 opened = now()
-by_vma(walk(source, frames=False))
+table(source, frames=False)
 first = now()
-by_vma(walk(source, frames=False))
+table(source, frames=False)
 again = now()
 vmas = source.vmas()
 known = now()
-for batch in source.counts(vmas, vmas.ranges):
+for part in source.space.sums(vmas, vmas.ranges, frames=False):
     pass
 print(opened - begin, now() - known, again - first, imported - start)
 """
@@ -175,10 +176,10 @@ def ebpf_frames(plan: Plan) -> list[Row]:
     if why := refused():
         return absent([row], why)
     with start("dense", plan.mib(4)) as target, opened(target.pid) as source:
-        frames, pid = source.frames, target.pid
+        frames, pid = source.space.frames, target.pid
         assert frames is not None
-        batches = walk(pid, source="procfs").batches
-        pfns = np.sort(np.concatenate([present_frames(batch) for batch in batches]))
+        every = [present_frames(pages) for pages in walk(pid, source="procfs")]
+        pfns = np.sort(np.concatenate(every))
         unknown = np.zeros(len(pfns), bool)  # not known to be mapped once, which would save a read
         got = interleave(
             plan.rounds,
@@ -199,8 +200,8 @@ def opened(pid: int) -> Iterator[Source]:
         close(source)
 
 
-def present_frames(pages: Pages | Counts) -> U64:
-    assert isinstance(pages, Pages) and pages.pfn is not None
+def present_frames(pages: Pages) -> U64:
+    assert pages.pfn is not None
     frames: U64 = pages.pfn[pages.flags & np.uint32(Flag.PRESENT) != 0]
     return frames
 
@@ -219,7 +220,7 @@ def ebpf_stall(plan: Plan) -> list[Row]:
 
         def hundred() -> None:
             for _ in range(WALKS):
-                by_vma(walk(target.pid, source="ebpf", frames=False))
+                table(target.pid, source="ebpf", frames=False)
 
         for _ in range(plan.rounds):
             spent = watched(target, walks, hundred)
@@ -244,7 +245,7 @@ def ebpf_churn(plan: Plan) -> list[Row]:
         for _ in range(count):
             failures += 1
             with contextlib.suppress(PagewalkError):
-                for batch in walk(target.pid, source="ebpf").batches:
+                for batch in walk(target.pid, source="ebpf"):
                     impossible += int((present_frames(batch) > highest).sum())
                 failures -= 1
     return [replace(rows[0], ours=(float(impossible),)), replace(rows[1], ours=(float(failures),))]

@@ -10,12 +10,12 @@ from benchmarks.rows import Plan, Row, absent, interleave
 
 PAGEWALK_ALL = """
 import os
-from pagewalk import by_vma, walk
+from pagewalk import table
 from pagewalk.errors import PagewalkError
 for name in os.listdir("/proc"):
     if name.isdigit():
         try:
-            totals = by_vma(walk(int(name), source="procfs")).totals
+            totals = table(int(name), source="procfs").totals
         except PagewalkError:  # kernel threads, and what even root may not read
             continue
         print(name, totals["rss"], totals["pss"], totals["uss"], totals["swap"])

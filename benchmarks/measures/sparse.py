@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.opponents import pagemap_loop, timed
 from benchmarks.processes import start
 from benchmarks.rows import Limit, Plan, Row, interleave
-from pagewalk import by_vma, walk
+from pagewalk import table
 
 TOUCHED = "1000 scattered pages"
 
@@ -19,9 +19,9 @@ def sparse(plan: Plan) -> list[Row]:
             plan.rounds,
             {
                 "counts": lambda: timed(
-                    lambda: by_vma(walk(target.pid, source="procfs", frames=False))
+                    lambda: table(target.pid, source="procfs", frames=False)
                 ),
-                "frames": lambda: timed(lambda: by_vma(walk(target.pid, source="procfs"))),
+                "frames": lambda: timed(lambda: table(target.pid, source="procfs")),
             },
         )
     note = f"the C loop was run once, over all of the {tib} TiB"

@@ -9,7 +9,7 @@ from functools import partial
 from benchmarks.opponents import timed
 from benchmarks.processes import Running, start
 from benchmarks.rows import Limit, Plan, Row, size
-from pagewalk import by_vma, walk
+from pagewalk import table
 
 
 def stall(plan: Plan) -> list[Row]:
@@ -44,8 +44,8 @@ def watched(target: Running, waits: list[float], work: Callable[[], object]) -> 
 
 
 def longest(pid: int) -> float:
-    table = by_vma(walk(pid, source="procfs"))
-    return table.outcome.stall.longest_ns / 1e6
+    amounts = table(pid, source="procfs")
+    return amounts.outcome.stall.longest_ns / 1e6
 
 
 def read_rollups(pid: int, seconds: float, longest_ms: list[float]) -> None:

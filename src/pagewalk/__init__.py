@@ -1,6 +1,6 @@
 """pagewalk: where a Linux process's memory lives, page by page.
 
-    table = pagewalk.by_vma(pagewalk.walk(pid))
+    table = pagewalk.table(pid)
     table.totals["rss"], table.columns["pss"], table.vmas.name
 
 The names are imported when first used, so that ``pagewalk --help`` does not wait for numpy.
@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pagewalk.account import COLUMNS, Table, by_vma
+    from pagewalk.account import COLUMNS, Table, by_vma, table
     from pagewalk.errors import (
         BadRequest,
         BadTable,
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
         Unsupported,
     )
     from pagewalk.outcome import Outcome
-    from pagewalk.pages import Backing, Counts, Flag, Pages, State, VMAs
+    from pagewalk.pages import Amounts, Backing, Flag, Pages, State, Sums, VMAs
     from pagewalk.walking import Walk, close, open_process, walk
 
 HOMES = {
     "COLUMNS": "account",
     "Table": "account",
     "by_vma": "account",
+    "table": "account",
     "BadRequest": "errors",
     "BadTable": "errors",
     "BadText": "errors",
@@ -45,10 +46,11 @@ HOMES = {
     "Unsupported": "errors",
     "Outcome": "outcome",
     "Backing": "pages",
-    "Counts": "pages",
+    "Amounts": "pages",
     "Flag": "pages",
     "Pages": "pages",
     "State": "pages",
+    "Sums": "pages",
     "VMAs": "pages",
     "Walk": "walking",
     "close": "walking",
@@ -74,12 +76,12 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "COLUMNS",
+    "Amounts",
     "Backing",
     "BadRequest",
     "BadTable",
     "BadTarget",
     "BadText",
-    "Counts",
     "Flag",
     "NoAddressSpace",
     "NotPermitted",
@@ -89,6 +91,7 @@ __all__ = [
     "ProcessGone",
     "SourceUnavailable",
     "State",
+    "Sums",
     "Table",
     "Unsupported",
     "VMAs",
@@ -96,5 +99,6 @@ __all__ = [
     "by_vma",
     "close",
     "open_process",
+    "table",
     "walk",
 ]

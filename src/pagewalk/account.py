@@ -1,42 +1,40 @@
-"""Add up a walk: Pages and Counts in, a Table of bytes by VMA out. No I/O.
+"""Add up a walk: Sums in, a Table of bytes by VMA out. No I/O.
 
 The rules are smaps' own (fs/proc/task_mmu.c); docs/counting.md tells them to users.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from pagewalk.errors import BadRequest
 from pagewalk.facts import Facts
-from pagewalk.held import Held, empty, shared_rows
+from pagewalk.held import Held, empty
 from pagewalk.holdings import Holding, held_columns, objects_held
 from pagewalk.outcome import Outcome
 from pagewalk.pages import (
     F64,
     I64,
-    LEVEL_SHIFT,
     SHARED,
+    Amounts,
     Backing,
     Bool,
-    Counts,
     Flag,
-    Pages,
-    Shared,
     State,
+    Sums,
     VMAs,
     Withheld,
-    alike,
 )
 from pagewalk.rules import IN_PSS, IN_RSS, IS_PRESENT, KSM, STANDINGS
 from pagewalk.states import holds, hwpoison, shared, untold
-from pagewalk.walking import Walk
+from pagewalk.walking import Walk, walk
 
 if TYPE_CHECKING:
     from pagewalk.particulars import Particulars
+    from pagewalk.sources import Source
 
 STATES = len(State)
 LEVELS = 6  # Holes.level, 1 PTE to 5 PGD
@@ -137,7 +135,7 @@ class Table(NamedTuple):
     missing. The total of freed includes these if their object ends with the process; no VMA does.
     """
 
-    walk: Walk
+    walk: Walk[Any]
     columns: dict[str, I64 | None]
     totals: dict[str, int | None]
     pss_fixed: I64 | None
@@ -158,7 +156,7 @@ class Table(NamedTuple):
 
 
 @dataclass(eq=False)
-class Sums:
+class Totals:
     # The running sums of a walk, i64 by VMA.
     state: I64
     huge: I64
@@ -176,12 +174,12 @@ class Sums:
     held: Held = field(kw_only=True)
 
 
-def hides_pmd_sharing(walk: Walk) -> bool:
+def hides_pmd_sharing(walk: Walk[Any]) -> bool:
     """Return whether hugetlb pages may be in page tables that are shared without its being told.
 
     They are shared a whole PUD at a time (vma_shareable, mm/hugetlb.c).
     """
-    if walk.tables or walk.facts.pmd_sharing_told:
+    if walk.tells.tables or walk.facts.pmd_sharing_told:
         return False
     vmas, pud = walk.vmas, np.uint64(PUD_SIZE)
     whole = (vmas.start + pud - np.uint64(1)) // pud < vmas.end // pud
@@ -189,62 +187,61 @@ def hides_pmd_sharing(walk: Walk) -> bool:
     return bool((shared & whole).any())
 
 
-def by_vma(walk: Walk, *, also: Callable[[Pages], None] | None = None) -> Table:
-    """Consume ``walk`` and return its Table; raises what consuming its batches raises.
+def table(target: int | Source, **options: Any) -> Table:
+    """Walk process ``target`` and return its Table; options and errors are those of walk."""
+    return by_vma(walk(target, Sums, **options))
 
-    ``also`` is called with each batch of Pages, for who adds up something more.
+
+def by_vma(walk: Walk[Sums]) -> Table:
+    """Consume ``walk``, which was asked for Sums, and return its Table.
+
+    Raises what iterating over it raises, BadRequest for a walk that was asked for Pages.
     """
-    count = len(walk.vmas)
-    sums = Sums(
+    if walk.want is not Sums:
+        raise BadRequest("a table takes a walk that was asked for sums: walk(pid, Sums)")
+    so_far = no_totals(len(walk.vmas))
+    for sums in walk:
+        add(so_far, sums, walk.facts)
+        del sums
+    return tabulate(walk, so_far)
+
+
+def no_totals(count: int) -> Totals:
+    """Return the running sums of ``count`` VMAs before the first page."""
+    return Totals(
         np.zeros((count, STATES), np.int64),
         np.zeros((count, STATES), np.int64),
         np.zeros((count, LEVELS), np.int64),
         *(np.zeros(count, np.int64) for _ in range(10)),
         held=empty(count),
     )
-    for batch in walk.sums if also is None else walk.batches:
-        if also is not None and isinstance(batch, Pages):
-            also(batch)
-        if isinstance(batch, Shared):
-            sums.held.add_shared(batch)
-        elif len(batch):
-            for rows in shared_rows(batch) if isinstance(batch, Pages) else ():
-                sums.held.add_shared(rows)
-            add(sums, squeeze(batch) if isinstance(batch, Pages) else batch, walk.facts)
-        del batch
-    sums.held.finish()
-    return tabulate(walk, sums)
 
 
-def add(sums: Sums, batch: Counts, facts: Facts) -> None:
-    """Add one batch to ``sums``."""
+def add(so_far: Totals, sums: Sums, facts: Facts) -> None:
+    """Add a part of a walk to ``so_far``."""
+    if len(sums.shared):
+        so_far.held.add_shared(sums.shared)
+    batch = sums.amounts
+    if not len(batch):
+        return
     first, last = int(batch.vma.min()), int(batch.vma.max()) + 1
     row = batch.vma - first
     key = row * STATES + batch.state
     size = batch.size.astype(np.float64)  # exact below 2**53 bytes, more than a batch can hold
     shape = (last - first, STATES)
     here = slice(first, last)
-    sums.state[here] += weigh(key, size, shape)
+    so_far.state[here] += weigh(key, size, shape)
     huge = batch.flags & np.uint32(Flag.HUGE) != 0
     if huge.any():
-        sums.huge[here] += weigh(key[huge], size[huge], shape)
+        so_far.huge[here] += weigh(key[huge], size[huge], shape)
     maybe = batch.flags & np.uint32(Flag.MAYBE_ZERO) != 0
     if maybe.any():
-        sums.maybe_zero[here] += weigh(row[maybe], size[maybe], shape[:1])
+        so_far.maybe_zero[here] += weigh(row[maybe], size[maybe], shape[:1])
     holes = batch.state == State.NOT_MAPPED.value
     if holes.any():
-        level = (batch.flags[holes] >> np.uint32(LEVEL_SHIFT)).astype(np.int64)
-        sums.level[here] += weigh(row[holes] * LEVELS + level, size[holes], (shape[0], LEVELS))
-    add_frames(sums, batch, row, size, here, facts)
-
-
-def squeeze(pages: Pages) -> Counts:
-    # Neighbours that agree in all that is added up become one row of their common size.
-    first = alike(pages.vma, pages.state, pages.flags, pages.kflags, pages.mapcount)
-    kflags = None if pages.kflags is None else pages.kflags[first]
-    mapcount = None if pages.mapcount is None else pages.mapcount[first]
-    size = np.add.reduceat(pages.size, first)
-    return Counts(pages.vma[first], pages.state[first], pages.flags[first], size, kflags, mapcount)
+        level = batch.level[holes].astype(np.int64)
+        so_far.level[here] += weigh(row[holes] * LEVELS + level, size[holes], (shape[0], LEVELS))
+    add_frames(so_far, batch, row, size, here, facts)
 
 
 def weigh(key: I64, size: F64, shape: tuple[int, ...]) -> I64:
@@ -253,8 +250,8 @@ def weigh(key: I64, size: F64, shape: tuple[int, ...]) -> I64:
 
 
 def add_frames(
-    sums: Sums,
-    pages: Counts,
+    so_far: Totals,
+    pages: Amounts,
     row: I64,
     size: F64,
     here: slice,
@@ -264,46 +261,47 @@ def add_frames(
     poison = hwpoison(pages.flags)
     lost = bool(poison.any())
     if lost:
-        sums.hwpoison[here] += weigh(row[poison], size[poison], shape)
+        so_far.hwpoison[here] += weigh(row[poison], size[poison], shape)
     hugetlb = pages.state == State.HUGETLB.value
     exclusive = hugetlb & (pages.flags & np.uint32(Flag.EXCLUSIVE) != 0)
     if exclusive.any():
-        sums.private_hugetlb[here] += weigh(row[exclusive], size[exclusive], shape)
+        so_far.private_hugetlb[here] += weigh(row[exclusive], size[exclusive], shape)
     if pages.kflags is None or pages.mapcount is None:
         return
-    sums.held.add(pages)
+    so_far.held.add(pages)
     once = hugetlb & ~exclusive & (pages.mapcount == 1)
     if once.any():
-        sums.pmd_shared[here] += weigh(row[once], size[once], shape)
+        so_far.pmd_shared[here] += weigh(row[once], size[once], shape)
     counted = IN_PSS[pages.state]
     silent = counted & untold(pages.kflags) & (pages.mapcount == 0)
     if silent.any():
-        sums.untold[here] += weigh(row[silent], size[silent], shape)
+        so_far.untold[here] += weigh(row[silent], size[silent], shape)
     share = np.uint64(page_size << PSS_SHIFT) // np.maximum(pages.mapcount, np.uint64(1))
     pss = (share * (pages.size // np.uint64(page_size))).astype(np.float64)
-    sums.pss[here] += weigh(row, np.where(counted, pss, 0.0), shape)
+    so_far.pss[here] += weigh(row, np.where(counted, pss, 0.0), shape)
     alone = ~shared(pages, entries=facts.entries_shared)
-    sums.uss[here] += weigh(row, np.where(counted & alone, size, 0.0), shape)
+    so_far.uss[here] += weigh(row, np.where(counted & alone, size, 0.0), shape)
     if lost:
-        sums.hwpoison_pss[here] += weigh(row, np.where(poison, pss, 0.0), shape)
-        sums.hwpoison_uss[here] += weigh(row, np.where(poison & alone, size, 0.0), shape)
+        so_far.hwpoison_pss[here] += weigh(row, np.where(poison, pss, 0.0), shape)
+        so_far.hwpoison_uss[here] += weigh(row, np.where(poison & alone, size, 0.0), shape)
     ksm = holds(KSM, pages.flags, pages.kflags) & (pages.state == State.ANON.value)
     if ksm.any():
-        sums.ksm[here] += weigh(row[ksm], size[ksm], shape)
+        so_far.ksm[here] += weigh(row[ksm], size[ksm], shape)
 
 
-def tabulate(walk: Walk, sums: Sums) -> Table:
+def tabulate(walk: Walk[Any], so_far: Totals) -> Table:
     """Return the Table of a consumed walk."""
+    so_far.held.finish()
     size = walk.covered
-    state = {s: sums.state[:, s] for s in State}
-    present = sum_of(sums, IS_PRESENT)
-    not_mapped = state[State.NOT_MAPPED] if walk.tables else None
-    settled = settle_hwpoison(walk, sums)
-    rss = sum_of(sums, IN_RSS) + sums.hwpoison
+    state = {s: so_far.state[:, s] for s in State}
+    present = sum_of(so_far, IS_PRESENT)
+    not_mapped = state[State.NOT_MAPPED] if walk.tells.tables else None
+    settled = settle_hwpoison(walk, so_far)
+    rss = sum_of(so_far, IN_RSS) + so_far.hwpoison
     # Where a zero page looks like any anonymous page, RSS is known only if there is none, which
     # VmRSS shows by being equal.
-    maybe = int(sums.maybe_zero.sum())
-    certain = (walk.zeros and not maybe) or int(rss.sum()) == walk.outcome.vm_rss
+    maybe = int(so_far.maybe_zero.sum())
+    certain = (walk.tells.zeros and not maybe) or int(rss.sum()) == walk.outcome.vm_rss
     columns: dict[str, I64 | None] = {
         "size": size,
         "present": present,
@@ -311,13 +309,13 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
         "not_present": size - present - (0 if not_mapped is None else not_mapped),
         "hidden": np.where(walk.vmas.hidden, size - present, 0),
         **{
-            f"not_mapped_{name}": sums.level[:, level] if walk.tables else None
+            f"not_mapped_{name}": so_far.level[:, level] if walk.tells.tables else None
             for level, name in LEVEL_NAMES.items()
         },
         **swap_columns(walk, state),
-        **state_columns(walk, sums, certain),
-        **frame_columns(walk, sums),
-        **held_columns(walk, sums.held),
+        **state_columns(walk, so_far, certain),
+        **frame_columns(walk, so_far),
+        **held_columns(walk, so_far.held),
     }
     if not certain:
         columns["anon"] = None
@@ -325,10 +323,10 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
         walk.outcome.withheld.append(NO_HUGE_ZERO)
     if not settled:
         columns.update(dict.fromkeys(("pss", "uss", "locked")))
-    if sums.untold.any():
+    if so_far.untold.any():
         walk.outcome.withheld.append(
             Withheld(
-                f"who else maps {int(sums.untold.sum())} bytes",
+                f"who else maps {int(so_far.untold.sum())} bytes",
                 "/proc/kpageflags and kpagecount know nothing about these frames (device memory, or"
                 " RAM that the kernel initialises late), so pss and uss count them as private;"
                 " --source ebpf reads struct page instead",
@@ -336,37 +334,37 @@ def tabulate(walk: Walk, sums: Sums) -> Table:
             )
         )
     totals = {name: None if c is None else int(c.sum()) for name, c in columns.items()}
-    fixed = sums.pss if walk.frames and settled else None
+    fixed = so_far.pss if walk.tells.frames and settled else None
     if fixed is not None:
         totals["pss"] = int(fixed.sum()) >> PSS_SHIFT
     ordered = {row.name: columns[row.name] for row in COLUMNS}
     mapped = state[State.SHMEM] + state[State.HUGETLB] + state[State.PRESENT]
-    found = objects_held(walk, sums.held if walk.frames else mapped)
+    found = objects_held(walk, so_far.held if walk.tells.frames else mapped)
     totals["freed"] = found.freed(totals["freed"])
     return Table(walk, ordered, totals, fixed, holdings=found.rows, unmapped=found.unmapped)
 
 
-def settle_hwpoison(walk: Walk, sums: Sums) -> bool:
+def settle_hwpoison(walk: Walk[Any], so_far: Totals) -> bool:
     # Adds the entries for pages lost to a memory error if smaps does (never in hugetlb memory,
     # which is in no RSS); returns whether that is known.
     ordinary = walk.vmas.backing != Backing.HUGETLB.value
-    if not sums.hwpoison[ordinary].any():
-        sums.hwpoison[:] = 0
+    if not so_far.hwpoison[ordinary].any():
+        so_far.hwpoison[:] = 0
         return True
     counts = walk.outcome.counts_hwpoison
-    sums.hwpoison *= ordinary & bool(counts)
+    so_far.hwpoison *= ordinary & bool(counts)
     if counts:
-        sums.pss += sums.hwpoison_pss * ordinary
-        sums.uss += sums.hwpoison_uss * ordinary
+        so_far.pss += so_far.hwpoison_pss * ordinary
+        so_far.uss += so_far.hwpoison_uss * ordinary
     return counts is not None
 
 
-def sum_of(sums: Sums, states: Bool) -> I64:
-    out: I64 = sums.state[:, states].sum(axis=1)
+def sum_of(so_far: Totals, states: Bool) -> I64:
+    out: I64 = so_far.state[:, states].sum(axis=1)
     return out
 
 
-def swap_columns(walk: Walk, state: dict[State, I64]) -> dict[str, I64 | None]:
+def swap_columns(walk: Walk[Any], state: dict[State, I64]) -> dict[str, I64 | None]:
     # Where frames are hidden a swap entry cannot be told from another software entry; when their
     # sum is VmSwap to the byte, they are all swap.
     private: I64 | None = state[State.SWAPPED]
@@ -380,34 +378,34 @@ def swap_columns(walk: Walk, state: dict[State, I64]) -> dict[str, I64 | None]:
     return {"swap": both, "swap_private": private, "swap_shmem": shmem}
 
 
-def state_columns(walk: Walk, sums: Sums, certain: bool) -> dict[str, I64 | None]:
+def state_columns(walk: Walk[Any], so_far: Totals, certain: bool) -> dict[str, I64 | None]:
     # A present page of withheld kind withholds the kinds it may be of.
-    kinds = not sums.state[:, State.PRESENT].any()
-    told = {"always": True, "tables": walk.tables, "zero": certain, "kind": kinds}
+    kinds = not so_far.state[:, State.PRESENT].any()
+    told = {"always": True, "tables": walk.tells.tables, "zero": certain, "kind": kinds}
     columns: dict[str, I64 | None] = {}
     for s, row in STANDINGS.items():
         if row.told:
-            columns[s.label] = sums.state[:, s] if told[row.told] else None
+            columns[s.label] = so_far.state[:, s] if told[row.told] else None
         if row.told and row.huge:
-            columns[row.huge] = sums.huge[:, s] if walk.huge and told[row.told] else None
+            columns[row.huge] = so_far.huge[:, s] if walk.tells.huge and told[row.told] else None
     return columns
 
 
-def frame_columns(walk: Walk, sums: Sums) -> dict[str, I64 | None]:
-    pss = sums.pss >> PSS_SHIFT
+def frame_columns(walk: Walk[Any], so_far: Totals) -> dict[str, I64 | None]:
+    pss = so_far.pss >> PSS_SHIFT
     locked = walk.outcome.locked
-    hugetlb = sums.state[:, State.HUGETLB]
+    hugetlb = so_far.state[:, State.HUGETLB]
     hidden = hides_pmd_sharing(walk)
     if hidden:
         walk.outcome.withheld.append(NO_PMD_SHARING)
-    split = walk.frames and not hidden
+    split = walk.tells.frames and not hidden
     return {
-        "untold": sums.untold if walk.frames else None,
-        "pss": pss if walk.frames else None,
-        "uss": sums.uss if walk.frames else None,
-        "ksm": sums.ksm if walk.frames and walk.ksm else None,
-        "locked": np.where(locked, pss, 0) if walk.frames and locked is not None else None,
-        "private_hugetlb": sums.private_hugetlb if split else None,
-        "hugetlb_pmd_shared": sums.pmd_shared if split else None,
-        "shared_hugetlb": hugetlb - sums.private_hugetlb if split else None,
+        "untold": so_far.untold if walk.tells.frames else None,
+        "pss": pss if walk.tells.frames else None,
+        "uss": so_far.uss if walk.tells.frames else None,
+        "ksm": so_far.ksm if walk.tells.frames and walk.tells.ksm else None,
+        "locked": np.where(locked, pss, 0) if walk.tells.frames and locked is not None else None,
+        "private_hugetlb": so_far.private_hugetlb if split else None,
+        "hugetlb_pmd_shared": so_far.pmd_shared if split else None,
+        "shared_hugetlb": hugetlb - so_far.private_hugetlb if split else None,
     }

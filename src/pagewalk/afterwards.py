@@ -17,7 +17,7 @@ from pagewalk.proc import counters, objects, smaps, swap
 from pagewalk.proc.stall import BUDGET_NS
 from pagewalk.rows import join_frames
 from pagewalk.rules import IN_RSS
-from pagewalk.sources import Source
+from pagewalk.sources import Live
 from pagewalk.states import hwpoison
 
 # smaps holds the lock for a whole VMA, at about 19 ms a GiB: with up to this much RSS, reading that
@@ -58,29 +58,29 @@ def reason(err: Exception) -> str:
     return f"this kernel's BTF has no {err.args[0]}"
 
 
-def look_back(source: Source, vmas: VMAs, outcome: Outcome) -> None:
+def look_back(live: Live, vmas: VMAs, outcome: Outcome) -> None:
     """Complete ``outcome`` of a walk over ``vmas``; raises ProcessGone when the memory is gone."""
     with withholding(outcome, "whether the process changed during the walk"):
-        check_still(source, vmas, outcome)
+        check_still(live, vmas, outcome)
     with withholding(outcome, "swap of shmem"):
-        outcome.shmem_swap = read_shmem_swap(source, vmas)
+        outcome.shmem_swap = read_shmem_swap(live, vmas)
     with withholding(outcome, "locked"):
-        outcome.locked = read_locked(source, vmas, outcome)
+        outcome.locked = read_locked(live, vmas, outcome)
     with withholding(outcome, HWPOISON):
-        outcome.counts_hwpoison = ask_hwpoison(source, vmas, outcome)
+        outcome.counts_hwpoison = ask_hwpoison(live, vmas, outcome)
     with withholding(outcome, "unmapped and freed"):
-        read_held(source, vmas, outcome)
+        read_held(live, vmas, outcome)
     # Last of all: if the process still has its memory now, it had it while the others were read.
     with withholding(outcome, "VmSwap and VmRSS"):
-        status = counters.read_status(source.target)
+        status = counters.read_status(live.target)
         outcome.vm_swap, outcome.vm_rss = status.get("VmSwap"), status.get("VmRSS")
     outcome.done = True
 
 
-def check_still(source: Source, vmas: VMAs, outcome: Outcome) -> None:
+def check_still(live: Live, vmas: VMAs, outcome: Outcome) -> None:
     # The address space must still be there, and be mapped as it was: a walk of one that went away
     # meanwhile looks complete otherwise. Raises ProcessGone.
-    gone = source.changed(vmas)
+    gone = live.changed(vmas)
     if gone:
         outcome.withheld.append(
             Withheld(
@@ -90,7 +90,7 @@ def check_still(source: Source, vmas: VMAs, outcome: Outcome) -> None:
                 partial=True,
             )
         )
-    if source.forked(vmas):
+    if live.forked(vmas):
         outcome.withheld.append(
             Withheld(
                 "the process forked during the walk",
@@ -101,68 +101,68 @@ def check_still(source: Source, vmas: VMAs, outcome: Outcome) -> None:
         )
 
 
-def read_shmem_swap(source: Source, vmas: VMAs) -> I64:
+def read_shmem_swap(live: Live, vmas: VMAs) -> I64:
     # Swapped shmem pages leave no trace in the page tables; only the object knows.
     found = np.zeros(len(vmas), np.int64)
     shmem = np.flatnonzero(vmas.backing == Backing.SHMEM.value)
     if len(shmem) == 0 or not swap.swap_in_use():
         return found
-    for row, swapped in zip(shmem.tolist(), source.shmem_swapped(vmas, shmem), strict=True):
-        found[row] = swap.shmem_swap(vmas, row, swapped, partial(populated, source, vmas))
+    for row, swapped in zip(shmem.tolist(), live.shmem_swapped(vmas, shmem), strict=True):
+        found[row] = swap.shmem_swap(vmas, row, swapped, partial(populated, live, vmas))
     return found
 
 
-def populated(source: Source, vmas: VMAs, row: int) -> U64:
+def populated(live: Live, vmas: VMAs, row: int) -> U64:
     only = np.array([[vmas.start[row], vmas.end[row]]], np.uint64)
     parts = [
         np.stack([batch.leaves.addr, batch.leaves.addr + batch.leaves.size], axis=1)
-        for batch in source.leaves(vmas, only)
+        for batch in live.space.entries(vmas, only)
     ]
     return np.concatenate([np.zeros((0, 2), np.uint64), *parts])
 
 
-def read_locked(source: Source, vmas: VMAs, outcome: Outcome) -> Bool | None:
+def read_locked(live: Live, vmas: VMAs, outcome: Outcome) -> Bool | None:
     # Without vm_flags only smaps tells which VMAs are locked, and it holds the lock for a whole
     # VMA. Every real VMA has some flag set: 0 means that its flags could not be read.
     flags = vmas.flags
     if flags is not None and (flags != 0)[vmas.backing != Backing.HIDDEN.value].all():
         locked: Bool = flags & np.uint64(VM_LOCKED) != 0
         return locked
-    target = source.target
+    target = live.target
     status = counters.read_status(target)
     if status.get("VmLck") == 0:
         return np.zeros(len(vmas), bool)
-    if not may_read_smaps(source, status.get("VmRSS", 0)):
+    if not may_read_smaps(live, status.get("VmRSS", 0)):
         why = "only smaps shows which VMAs are locked, and " + HOLDS_THE_LOCK
         outcome.withheld.append(Withheld("locked", why, partial=False))
         return None
-    said = smaps.read_smaps(target, source.stall)
+    said = smaps.read_smaps(target, live.stall)
     known = dict(zip(said.start.tolist(), said.flagged("lo").tolist(), strict=True))
     return np.array([known.get(start, False) for start in vmas.start.tolist()], bool)
 
 
-def may_read_smaps(source: Source, rss: int) -> bool:
+def may_read_smaps(live: Live, rss: int) -> bool:
     """Return whether reading smaps of a process with ``rss`` bytes stays within the budget.
 
     Of a stopped process it may be read whatever its size: it waits for nothing meanwhile.
     """
-    largest = SMALL_RSS * source.stall.budget_ns // BUDGET_NS
-    return rss <= largest or source.target.state() in "Tt"
+    largest = SMALL_RSS * live.stall.budget_ns // BUDGET_NS
+    return rss <= largest or live.target.state() in "Tt"
 
 
-def ask_hwpoison(source: Source, vmas: VMAs, outcome: Outcome) -> bool | None:
+def ask_hwpoison(live: Live, vmas: VMAs, outcome: Outcome) -> bool | None:
     # Whether this kernel's smaps counts the entry for a page lost to a memory error
     # (smaps_pte_entry). No version tells: it does since 6.9, and in the stable kernels and
     # distributions that took the change. The smallest VMA that has one does, if it holds still.
     if not outcome.hwpoison:
         return None
     why = "only smaps shows whether this kernel counts pages lost to a memory error, and "
-    if not may_read_smaps(source, counters.read_status(source.target).get("VmRSS", 0)):
+    if not may_read_smaps(live, counters.read_status(live.target).get("VmRSS", 0)):
         outcome.withheld.append(Withheld(HWPOISON, why + HOLDS_THE_LOCK, partial=True))
         return None
     row = min(outcome.hwpoison, key=lambda row: int(vmas.end[row] - vmas.start[row]))
     for _ in range(LOOKS):
-        told = counts_hwpoison(source, vmas, row)
+        told = counts_hwpoison(live, vmas, row)
         if told is not None:
             return told
     why += f"the VMA that has them changed in each of {LOOKS} attempts; use --freeze"
@@ -170,13 +170,13 @@ def ask_hwpoison(source: Source, vmas: VMAs, outcome: Outcome) -> bool | None:
     return None
 
 
-def counts_hwpoison(source: Source, vmas: VMAs, row: int) -> bool | None:
+def counts_hwpoison(live: Live, vmas: VMAs, row: int) -> bool | None:
     # No page appears without a fault. If there was no fault, and the same pages are there
     # afterwards, they were there while smaps was read.
-    faults = source.target.faults()
-    before = look_into(source, vmas, row)
-    said = smaps.read_smaps(source.target, source.stall)
-    if look_into(source, vmas, row) != before or source.target.faults() != faults:
+    faults = live.target.faults()
+    before = look_into(live, vmas, row)
+    said = smaps.read_smaps(live.target, live.stall)
+    if look_into(live, vmas, row) != before or live.target.faults() != faults:
         return None
     at = np.flatnonzero((said.start == vmas.start[row]) & (said.end == vmas.end[row]))
     if len(at) != 1 or "Rss" not in said.columns or not before.hwpoison:
@@ -193,14 +193,15 @@ class Look(NamedTuple):
     checksums: list[int]
 
 
-def look_into(source: Source, vmas: VMAs, row: int) -> Look:
+def look_into(live: Live, vmas: VMAs, row: int) -> Look:
     rss = lost = 0
     sums = [0, 0, 0]
     only = np.array([[vmas.start[row], vmas.end[row]]], np.uint64)
-    for batch in source.leaves(vmas, only):
+    space = live.space
+    for batch in space.entries(vmas, only):
         if not len(batch.leaves):
             continue
-        pages = join_frames(vmas, batch.leaves, source.frames)
+        pages = join_frames(vmas, batch.leaves, space.frames, space.facts.page_size)
         rss += int(pages.size[IN_RSS[pages.state]].sum())
         lost += int(pages.size[hwpoison(pages.flags)].sum())
         for at, column in enumerate((pages.addr, pages.state, pages.pfn)):
@@ -208,10 +209,10 @@ def look_into(source: Source, vmas: VMAs, row: int) -> Look:
     return Look(rss, lost, sums)
 
 
-def read_held(source: Source, vmas: VMAs, outcome: Outcome) -> None:
+def read_held(live: Live, vmas: VMAs, outcome: Outcome) -> None:
     # Memory that the process holds through a file, mapped or not.
-    found, missing = objects.read_objects(source.target, vmas)
-    end = objects.ends(source.target, vmas, found, source.ended_by)
+    found, missing = objects.read_objects(live.target, vmas)
+    end = objects.ends(live.target, vmas, found, live.ended_by)
     outcome.objects = list(zip(found, end, strict=True))
     outcome.all_objects = not missing
     outcome.withheld.extend(missing)

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.errors import NoAddressSpace, PagewalkError, ProcessGone
-from pagewalk.kmem.process import KernelSource
 from pagewalk.pages import U64, Flag
 from pagewalk.proc.counters import read_status
 from pagewalk.proc.namespace import own_numbers
@@ -88,9 +87,10 @@ def swap_slots(pid: int, source: str) -> Swapped | None:
     """
     opened = open_listed(pid, source)
     try:
-        if read_status(opened.target).get("VmSwap", 0) == 0:
+        assert opened.live is not None
+        if read_status(opened.live.target).get("VmSwap", 0) == 0:
             return None
-        mm = opened.mm if isinstance(opened, KernelSource) else 0
+        mm = 0 if opened.page_tables is None else opened.page_tables.mm
         return Swapped(read_slots(opened), mm)
     finally:
         close(opened)
@@ -99,7 +99,7 @@ def swap_slots(pid: int, source: str) -> Swapped | None:
 def read_slots(source: Source) -> U64:
     vmas = source.vmas()
     parts = [np.zeros(0, np.uint64)]
-    for batch in source.leaves(vmas, vmas.ranges):
+    for batch in source.space.entries(vmas, vmas.ranges):
         leaves = batch.leaves
         if leaves.pfn is not None:
             parts.append(leaves.pfn[leaves.flags & np.uint32(Flag.SWAP) != 0])

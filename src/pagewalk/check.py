@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pagewalk.account import Table, by_vma
+from pagewalk.account import Table, table
 from pagewalk.pages import I64, U64, Bool, Pages, State, VMAs, join, take
 from pagewalk.ranges import gaps, inside, intersect, union
 from pagewalk.rules import HAS_ENTRY, IS_PRESENT
@@ -77,7 +77,7 @@ def check(first: Source, second: Source) -> Report:
     after it. On a stopped process a difference that stays is real. Raises what walk raises.
     """
     report = Report(first.name, second.name)
-    vmas, page_size = first.vmas(), first.facts.page_size
+    vmas, page_size = first.vmas(), first.space.facts.page_size
     report.left_out, ranges = comparable(vmas)
 
     def ask_pages(asked: list[Difference]) -> Answer:
@@ -88,13 +88,13 @@ def check(first: Source, second: Source) -> Report:
 
     def ask_amounts(asked: list[Difference]) -> Answer:
         before, other, after = (
-            by_vma(walk(source, ranges=touched(asked, vmas))) for source in (first, second, first)
+            table(source, ranges=touched(asked, vmas)) for source in (first, second, first)
         )
         return amounts(before, other, ranges), amounts(before, after, ranges)
 
     found = list(page_differences(first, second, ranges, report))
     keep(report, settle(found, ask_pages, report))
-    one, other = by_vma(walk(first)), by_vma(walk(second))
+    one, other = table(first), table(second)
     report.fields = sum(len(rows) for _, rows, _, _ in shared_columns(one, other, ranges))
     keep(report, settle(amounts(one, other, ranges), ask_amounts, report))
     return report
@@ -175,7 +175,7 @@ def page_differences(
     """Yield every stretch of pages in ``ranges`` on which two fresh walks differ, and count them
     all in ``report``."""
     walks = [populated(source, ranges) for source in (first, second)]
-    page_size = first.facts.page_size
+    page_size = first.space.facts.page_size
     for one, other in side_by_side(*walks):
         report.pages += int(one.size.sum()) // page_size
         yield from differing(one, other, page_size)
@@ -188,8 +188,7 @@ def whole(source: Source, ranges: U64) -> Pages:
 
 def populated(source: Source, ranges: U64) -> Iterator[Pages]:
     # What has an entry, by address; how a source splits holes is its own affair.
-    for batch in walk(source, ranges=ranges).batches:
-        assert isinstance(batch, Pages)
+    for batch in walk(source, ranges=ranges):
         rows = HAS_ENTRY[batch.state]
         if rows.any():
             yield take(batch, rows)
@@ -198,7 +197,7 @@ def populated(source: Source, ranges: U64) -> Iterator[Pages]:
 # Two sources may rightly differ in what they cannot tell, and in what that makes of the rest.
 NOT_COMPARED = ("not_present", "hidden", "untold")
 NO_PAGES = Pages(
-    *(np.zeros(0, kind) for kind in ("u8", "u8", "i8", "u1", "u4", "u8", "u8", "u8", "u8"))
+    *(np.zeros(0, kind) for kind in ("u8", "u8", "i8", "u1", "u1", "u4", "u8", "u8", "u8", "u8"))
 )
 
 

@@ -9,7 +9,6 @@ shares its libraries and its heap costs a few pages; a terabyte of a file costs 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -19,23 +18,19 @@ import numpy.typing as npt
 from pagewalk.pages import (
     I64,
     U8,
-    U64,
+    Amounts,
     Bool,
-    Counts,
     Keeper,
-    Pages,
     Shared,
-    State,
     take,
 )
-from pagewalk.proc.pagemap import PAGE
-from pagewalk.rules import HELD, KEEPERS
-from pagewalk.states import has, maybe_repeated, untold
+from pagewalk.rules import HELD
+from pagewalk.states import maybe_repeated
+from pagewalk.sums import TOGETHER, keepers
 
 CHUNK_SHIFT = np.uint64(24)
 CHUNK = 1 << 24  # frames: 64 GiB of RAM
 MOST = 254  # mappings of a frame by this process that a byte can count
-TOGETHER = 1 << 17  # base pages that one step looks at: their columns stay in the cache
 # So few mappings are cheaper to sort than to place by frame: frames lie far apart in RAM, and each
 # place may be in a page of its own, which must be faulted in.
 FEW = 1 << 14
@@ -68,7 +63,7 @@ class Held:
     # many more times this process maps it).
     often: list[tuple[Shared, I64]] = field(default_factory=list)
 
-    def add(self, pages: Counts) -> None:
+    def add(self, pages: Amounts) -> None:
         """Add those of ``pages`` that this process maps once."""
         if pages.mapcount is None or pages.kflags is None:
             return
@@ -216,44 +211,3 @@ def joined(parts: list[Shared]) -> Shared:
         np.concatenate([getattr(part, name) for part in parts])
         for name in ("vma", "pfn", "size", "mapcount", "keeper")
     ))
-
-
-def keepers(state: U8, kflags: U64) -> U8:
-    keeper = KEEPERS[state]
-    keeper[(state == State.HUGETLB.value) & has(kflags, "anon")] = Keeper.MAPPINGS.value
-    return keeper
-
-
-def shared_rows(pages: Pages) -> Iterator[Shared]:
-    """Yield those of ``pages`` that this process may map more than once, one base page a row.
-
-    A hugetlb page is one row. Where another process shares the page table, it is not known how
-    often the page is mapped: ``mapcount`` is then 0, as for a page that is being moved. For a frame
-    that the frame database knows nothing about it is 1, as in uss.
-    """
-    if pages.pfn is None or pages.mapcount is None or pages.kflags is None:
-        return
-    rows = np.flatnonzero(maybe_repeated(pages))
-    if len(rows) == 0:
-        return
-    pages = take(pages, rows)
-    assert pages.pfn is not None and pages.mapcount is not None and pages.kflags is not None
-    mapcount = np.where(pages.mapcount == 1, np.uint64(0), pages.mapcount)
-    silent = untold(pages.kflags) & (pages.state != State.MIGRATING.value)
-    mapcount[silent & (mapcount == 0)] = 1
-    keeper = keepers(pages.state, pages.kflags)
-    whole = Shared(pages.vma, pages.pfn, pages.size, mapcount, keeper)
-    large = (pages.size > PAGE) & (pages.state != State.HUGETLB.value)
-    if not large.any():
-        yield whole
-        return
-    yield take(whole, ~large)
-    rows = np.flatnonzero(large)
-    per = (pages.size[rows] // np.uint64(PAGE)).astype(np.int64)
-    cut = np.flatnonzero(np.diff(np.cumsum(per) // TOGETHER)) + 1
-    for some, each in zip(np.split(rows, cut), np.split(per, cut), strict=True):
-        part = take(whole, np.repeat(some, each))
-        step = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
-        part.pfn[:] += step.astype(np.uint64)
-        part.size[:] = PAGE
-        yield part

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,9 +66,9 @@ def rows_of(vmas: VMAs, held: Object) -> Bool:
     return mask
 
 
-def held_columns(walk: Walk, held: Held) -> dict[str, I64 | None]:
+def held_columns(walk: Walk[Any], held: Held) -> dict[str, I64 | None]:
     """Return the columns ``distinct`` and ``freed`` for a consumed walk."""
-    if not walk.frames:
+    if not walk.tells.frames:
         return {"distinct": None, "freed": None}
     if walk.facts.average_mapcounts:
         walk.outcome.withheld.append(NO_PAGE_MAPCOUNT)
@@ -92,7 +92,7 @@ class ObjectsHeld(NamedTuple):
         return None if mapped is None or self.more is None else mapped + self.more
 
 
-def objects_held(walk: Walk, mapped: Held | I64) -> ObjectsHeld:
+def objects_held(walk: Walk[Any], mapped: Held | I64) -> ObjectsHeld:
     """Return the objects that the process of a consumed walk holds.
 
     ``mapped`` is what Held found or, if no frames were read, the i64 bytes of each VMA.

@@ -14,7 +14,7 @@ from pagewalk.pages import I64, Backing, Flag, VMAs
 from pagewalk.proc.counters import lazily_freed
 from pagewalk.ranges import holder
 from pagewalk.rules import LAZYFREE
-from pagewalk.sources import Source
+from pagewalk.sources import Source, Space
 from pagewalk.states import holds
 
 _CLEAN = np.uint32((Flag.PRESENT | Flag.DIRTY | Flag.SPECIAL).value)
@@ -26,25 +26,26 @@ def with_lazyfree(table: Table, source: Source) -> Table:
     It is returned unchanged if the source reads no page tables or no frames. Raises whatever a walk
     raises.
     """
-    if not source.tables or source.frames is None or not table.walk.frames:
+    tells = table.walk.tells
+    if not tells.tables or not tells.frames:
         return table
     # It is 0 if no process has called MADV_FREE since boot.
     count = len(table.vmas)
-    column = by_vma(source, table.vmas) if lazily_freed() else np.zeros(count, np.int64)
+    column = by_vma(source.space, table.vmas) if lazily_freed() else np.zeros(count, np.int64)
     return table._replace(
         columns={**table.columns, "lazyfree": column},
         totals={**table.totals, "lazyfree": int(column.sum())},
     )
 
 
-def by_vma(source: Source, vmas: VMAs) -> I64:
+def by_vma(space: Space, vmas: VMAs) -> I64:
     """Return the bytes of lazyfree pages (i64) in each VMA."""
     column = np.zeros(len(vmas), np.int64)
-    frames = source.frames
+    frames = space.frames
     assert frames is not None
     # madvise_free_single_vma: anonymous memory only
     ranges = vmas.ranges[vmas.backing == Backing.ANON.value]
-    for batch in source.leaves(vmas, ranges):
+    for batch in space.entries(vmas, ranges):
         leaves = batch.leaves
         rows = np.flatnonzero(leaves.flags & _CLEAN == np.uint32(Flag.PRESENT.value))
         if len(rows) == 0 or leaves.pfn is None:

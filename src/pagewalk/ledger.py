@@ -44,7 +44,6 @@ class Case(NamedTuple):
     theirs: Theirs
     before: Theirs
     between: tuple[Theirs, ...] = ()
-    page_tables: int | None = None
     moves: Moves | None = None
     rule: Rule | None = None  # the line being worked out
 
@@ -375,8 +374,8 @@ LINES = (
          lambda t: t.status["VmExe"] + t.status["VmLib"] if "VmExe" in t.status else None,
          flagged("ex", without=("wr", "gd"))),
     Rule("status VmLck", "locked VMAs", status("VmLck"), flagged("lo"), ("locked_vm_leak",)),
-    Rule("status VmPTE", "page tables", status("VmPTE"), lambda case: case.page_tables,
-         ("thp_deposit",), optional=True, column=""),
+    Rule("status VmPTE", "page tables", status("VmPTE"),
+         lambda case: case.table.outcome.page_tables, ("thp_deposit",), optional=True, column=""),
     Rule("status HugetlbPages", "hugetlb", status("HugetlbPages"), total("hugetlb"),
          ("hugetlb_pmd_shared",), column="hugetlb"),
     Rule("statm size", "size", lambda t: t.statm["size"], total("size"), ("gate_vma",)),
@@ -416,7 +415,6 @@ def ledger(
     table: Table,
     theirs: Theirs,
     before: Theirs | None = None,
-    page_tables: int | None = None,
     between: tuple[Theirs, ...] = (),
     earlier: Table | None = None,
 ) -> list[Line]:
@@ -424,8 +422,7 @@ def ledger(
 
     ``before`` are the same numbers read before the walk, ``between`` any that were read during it:
     what moved becomes a bounded cause, ``concurrent_change``. Whether a VMA moved is shown by the
-    smaps of both, or by ``earlier``, a previous walk. ``page_tables`` is in bytes, None if the
-    source does not count them.
+    smaps of both, or by ``earlier``, a previous walk.
     """
     first = before or theirs
     moves = None
@@ -435,7 +432,7 @@ def ledger(
         last = of_smaps(theirs.smaps)
         same = first.smaps is theirs.smaps
         moves = compare(last if same else of_smaps(first.smaps), last, of_table(table))
-    case = Case(table, theirs, first, between, page_tables, moves)
+    case = Case(table, theirs, first, between, moves)
     lines = (work_out(rule, case._replace(rule=rule)) for rule in LINES)
     return [line for line in lines if line is not None]
 

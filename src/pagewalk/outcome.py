@@ -11,7 +11,7 @@ from pagewalk.proc.stall import Stall
 
 @dataclass(eq=False)
 class Outcome:
-    """What a walk found out beside its pages; complete once its batches have been consumed.
+    """What a walk found out beside its pages; complete once it has been consumed.
 
     ``shmem_swap`` i64 bytes in swap of the shmem object under each VMA, ``locked`` a mask of the
     VM_LOCKED VMAs, ``vm_swap`` and ``vm_rss`` bytes of status; ``None`` where withheld.
@@ -19,6 +19,8 @@ class Outcome:
     process (None where that cannot be told); ``all_objects``: none of them is missing.
     ``hwpoison`` are the rows of the VMAs, hugetlb ones excepted, with entries for pages lost to a
     memory error; ``counts_hwpoison``: this kernel's smaps counts these entries in Rss.
+    ``page_tables`` are the bytes of PTE, PMD and PUD tables, as VmPTE counts them, deposits apart;
+    None where tables are not read, or not all of them.
     """
 
     stall: Stall
@@ -31,6 +33,7 @@ class Outcome:
     all_objects: bool = False
     hwpoison: set[int] = field(default_factory=set)
     counts_hwpoison: bool | None = None
+    page_tables: int | None = None
     done: bool = False
 
     @property

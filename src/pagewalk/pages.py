@@ -1,4 +1,4 @@
-"""The columns that flow from a source to a view: VMAs, Leaves, Holes, Pages, Counts.
+"""The columns that flow from a source to a view: VMAs, Leaves, Holes, Pages, Sums.
 
 Every class is a frozen dataclass of numpy arrays of one length. Addresses and sizes are bytes,
 ranges are half open. A column that is ``None`` was not read or was withheld; zero is a
@@ -83,10 +83,6 @@ class Flag(IntFlag):
     PROT_NONE = 1 << 20
     NORMAL = 1 << 21  # read from a real page table: not SPECIAL, so a normal struct page
     MAYBE_ZERO = 1 << 22  # anonymous or the huge zero page: this kernel does not say which
-
-
-# A row for a hole keeps the level its walk ended at (see Holes.level) above the flags.
-LEVEL_SHIFT = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,18 +193,20 @@ class Holes:
 
 @dataclass(frozen=True, eq=False)
 class Pages:
-    """Leaves joined with their VMA and their frame: one batch of a walk, by ascending address.
+    """Entries joined with their VMA and their frame: one batch of a walk, by ascending address.
 
     ``addr`` u64; ``size`` u64 bytes; ``vma`` i64 row of the walk's VMAs; ``state`` u8 (State);
-    ``flags`` u32 (Flag); ``entry`` u64; ``pfn`` u64 first frame, ``kflags`` u64 (/proc/kpageflags,
-    of the folio's head) and ``mapcount`` u64 (of every base page of the row), or ``None`` where
-    frames are withheld. A huge leaf is one row, unless its base pages have different mapcounts.
+    ``level`` u8, of a hole or a malformed entry the level it is at (see Holes), else 0; ``flags``
+    u32 (Flag); ``entry`` u64; ``pfn`` u64 first frame, ``kflags`` u64 (/proc/kpageflags, of the
+    folio's head) and ``mapcount`` u64 (of every base page of the row), or ``None`` where frames are
+    withheld. A huge leaf is one row, unless its base pages have different mapcounts.
     """
 
     addr: U64
     size: U64
     vma: I64
     state: U8
+    level: U8
     flags: U32
     entry: U64
     pfn: U64 | None
@@ -220,17 +218,18 @@ class Pages:
 
 
 @dataclass(frozen=True, eq=False)
-class Counts:
-    """Bytes by VMA and state, where no single page is wanted: a batch of a counting walk.
+class Amounts:
+    """Bytes by VMA and state, for callers that need no single page.
 
-    ``vma`` i64 row of the walk's VMAs; ``state`` u8 (State); ``flags`` u32 (of a leaf what
-    accounting needs of Flag; of a hole its level); ``size`` u64 bytes, all of them inside that VMA.
+    ``vma`` i64 row of the walk's VMAs; ``state`` u8 (State); ``level`` u8 as in Pages; ``flags``
+    u32, as much of Flag as accounting needs; ``size`` u64 bytes, all of them inside that VMA.
     ``kflags`` and ``mapcount`` u64 as in Pages, of every page of the row, or ``None`` where frames
     were not read. Rows may repeat one another.
     """
 
     vma: I64
     state: U8
+    level: U8
     flags: U32
     size: U64
     kflags: U64 | None = None
@@ -266,6 +265,42 @@ class Shared:
         return len(self.vma)
 
 
+_NO_ROWS, _NO_BYTES = np.zeros(0, np.int64), np.zeros(0, np.uint8)
+_NO_FLAGS, _NO_WORDS = np.zeros(0, np.uint32), np.zeros(0, np.uint64)
+NO_AMOUNTS = Amounts(_NO_ROWS, _NO_BYTES, _NO_BYTES, _NO_FLAGS, _NO_WORDS)
+NO_SHARED = Shared(_NO_ROWS, _NO_WORDS, _NO_WORDS, _NO_WORDS, _NO_BYTES)
+
+
+class Sums(NamedTuple):
+    """A part of what a walk adds up to, in no order.
+
+    ``shared`` are the pages of ``amounts`` that this process may map more than once, again.
+    """
+
+    amounts: Amounts = NO_AMOUNTS
+    shared: Shared = NO_SHARED
+
+
+NO_SUMS = Sums()
+
+
+class Tells(NamedTuple):
+    """What a walk can tell; the rest is withheld.
+
+    ``tables``: page tables are read, so a hole has its level and an entry all its bits. ``huge``:
+    leaves mapped by a PMD or PUD carry Flag.HUGE. ``zeros``: the zero page is told from an
+    anonymous one. ``frames``: flags and mapcounts of page frames, and among them ``young`` (see
+    flags.YOUNG) and ``ksm`` pages.
+    """
+
+    tables: bool
+    huge: bool
+    zeros: bool
+    frames: bool
+    young: bool
+    ksm: bool
+
+
 class Withheld(NamedTuple):
     """Something a walk does not tell, and why.
 
@@ -279,7 +314,7 @@ class Withheld(NamedTuple):
     partial: bool
 
 
-Columns = TypeVar("Columns", Leaves, Holes, Pages, Counts, Shared)
+Columns = TypeVar("Columns", Leaves, Holes, Pages, Amounts, Shared)
 
 
 def take(columns: Columns, rows: Bool | I64 | slice) -> Columns:

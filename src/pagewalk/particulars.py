@@ -10,7 +10,6 @@ from pagewalk.eligible import UNKNOWN, eligible
 from pagewalk.errors import PagewalkError
 from pagewalk.kmem.mappings import Mappings, read_mappings
 from pagewalk.kmem.naming import agreeing
-from pagewalk.kmem.process import KernelSource
 from pagewalk.pages import I64, Backing, VMAs, Withheld
 from pagewalk.proc.hugepages import read_policy
 from pagewalk.sources import Source
@@ -52,19 +51,20 @@ def or_none(column: I64, row: int) -> int | None:
 
 def read_particulars(source: Source, vmas: VMAs) -> tuple[Particulars, list[Withheld]]:
     """Return the particulars of ``vmas`` as read by ``source``, and why some are withheld."""
-    page_size = source.facts.page_size
+    page_size = source.space.facts.page_size
     size = np.where(np.isin(vmas.backing, [kind.value for kind in BASE_PAGES]), page_size, UNKNOWN)
     nothing = Particulars(size.astype(np.int64), np.full(len(vmas), UNKNOWN, np.int64))
-    if not isinstance(source, KernelSource):
+    tables = source.page_tables
+    if tables is None:
         return nothing, [NOT_TOLD]
     try:
-        of = read_mappings(source.machine.kernel, source.mm)
+        of = read_mappings(tables.machine.kernel, tables.mm)
         policy = read_policy()
     except (PagewalkError, OSError) as err:
         return nothing, [Withheld("thp_eligible, kernel_page_size", str(err), partial=False)]
     same = agreeing(vmas, of.vma)
     at = np.searchsorted(of.vma.start, vmas.start[same])
-    found = eligible(of, policy, source.facts)
+    found = eligible(of, policy, source.space.facts)
     nothing.page_size[same] = page_sizes(of, page_size)[at]
     nothing.thp_eligible[same] = found[at]
     nothing.thp_eligible[vmas.gate] = 0  # it has no mm

@@ -26,14 +26,15 @@ def ask_rollup(table: Table, source: Source) -> Table:
     The kernel holds the target's lock while it adds them up, 10 to 20 ms a GiB, so a running
     process is asked only if that fits the budget. What cannot be read stays withheld.
     """
-    if not missing(table):
+    live = source.live
+    if live is None or not missing(table):
         return table
     try:
         rss = table.totals["rss"] if table.outcome.vm_rss is None else table.outcome.vm_rss
-        if not may_read_smaps(source, rss or 0):
+        if not may_read_smaps(live, rss or 0):
             table.outcome.withheld.append(too_long(missing(table)))
             return table
-        return filled(table, read_smaps(source.target, source.stall, "smaps_rollup"))
+        return filled(table, read_smaps(live.target, live.stall, "smaps_rollup"))
     except PagewalkError:
         return table
 

@@ -8,71 +8,68 @@ from typing import TypeAlias
 import numpy as np
 
 from pagewalk.flags import KPF
-from pagewalk.held import shared_rows
 from pagewalk.pages import (
     I64,
-    LEVEL_SHIFT,
     U8,
     U32,
     U64,
-    Counts,
+    Amounts,
     Flag,
     Holes,
     Leaves,
     Pages,
-    Shared,
     State,
+    Sums,
     VMAs,
     alike,
     join,
     take,
 )
 from pagewalk.proc.frames import FrameReader
-from pagewalk.proc.pagemap import PAGE
 from pagewalk.ranges import gaps, holder, intersect
 from pagewalk.rules import HOLE_STATES
 from pagewalk.scan import Doubts
 from pagewalk.states import classify, hwpoison, maybe_repeated
+from pagewalk.sums import add_up, shared_rows
 
 HUGETLB = np.uint64(1 << KPF["huge"])
-PAGE_SHIFT = PAGE.bit_length() - 1
 
 # Huge leaves whose base pages are counted at once: a million counts at 2 MiB each.
 HUGE_TOGETHER = 1 << 11
 
 
-def join_frames(vmas: VMAs, leaves: Leaves, frames: FrameReader | None) -> Pages:
+def join_frames(
+    vmas: VMAs, leaves: Leaves, frames: FrameReader | None, page_size: int
+) -> Pages:
     """Return ``leaves`` as Pages: with VMA, state and, where ``frames`` is open, frame columns."""
-    return next(join_batches(vmas, [leaves], frames))
+    return next(join_batches(vmas, [leaves], frames, page_size))
 
 
 def join_batches(
-    vmas: VMAs, batches: list[Leaves], frames: FrameReader | None
+    vmas: VMAs, batches: list[Leaves], frames: FrameReader | None, page_size: int
 ) -> Iterator[Pages]:
     """Yield join_frames of each of ``batches``; their frames are looked up at once."""
     for leaves, kflags, mapcount in look_up(batches, frames):
-        yield join_looked_up(vmas, leaves, kflags, mapcount, frames)
+        yield join_looked_up(vmas, leaves, kflags, mapcount, frames, page_size)
 
 
 def sum_batches(
-    vmas: VMAs, batches: list[Leaves], frames: FrameReader | None
-) -> Iterator[Pages | Counts | Shared]:
-    """Yield what adds up to join_batches; neighbouring base pages that are alike as one row.
-
-    Pages that may be mapped more than once come a second time, as Shared.
-    """
+    vmas: VMAs, batches: list[Leaves], frames: FrameReader | None, page_size: int
+) -> Iterator[Sums]:
+    """Yield what join_batches adds up to; neighbouring base pages that are alike as one row."""
+    base = page_size.bit_length() - 1
     for leaves, kflags, mapcount in look_up(batches, frames):
-        if kflags is None or mapcount is None or (leaves.shift != PAGE_SHIFT).any():
-            yield join_looked_up(vmas, leaves, kflags, mapcount, frames)
+        if kflags is None or mapcount is None or (leaves.shift != base).any():
+            pages = join_looked_up(vmas, leaves, kflags, mapcount, frames, page_size)
+            yield from add_up(pages, page_size)
             continue
-        counts = sum_alike(vmas, leaves, kflags, mapcount)
-        yield counts
-        pages = (counts.size // np.uint64(PAGE)).astype(np.int64)
-        rows = np.flatnonzero(np.repeat(maybe_repeated(counts), pages))
+        amounts = sum_alike(vmas, leaves, kflags, mapcount, page_size)
+        yield Sums(amounts)
+        times = (amounts.size // np.uint64(page_size)).astype(np.int64)
+        rows = np.flatnonzero(np.repeat(maybe_repeated(amounts), times))
         if len(rows):
-            yield from shared_rows(
-                join_columns(vmas, take(leaves, rows), kflags[rows], mapcount[rows])
-            )
+            pages = join_columns(vmas, take(leaves, rows), kflags[rows], mapcount[rows])
+            yield from (Sums(shared=shared) for shared in shared_rows(pages, page_size))
 
 
 LookedUp: TypeAlias = tuple[Leaves, U64 | None, U64 | None]
@@ -98,31 +95,35 @@ def join_looked_up(
     kflags: U64 | None,
     mapcount: U64 | None,
     frames: FrameReader | None,
+    page_size: int,
 ) -> Pages:
     pages = join_columns(vmas, leaves, kflags, mapcount)
     if kflags is None or frames is None:
         return pages
-    huge = (leaves.shift > PAGE_SHIFT) & (leaves.flags & np.uint32(Flag.PRESENT) != 0)
+    huge = leaves.shift > page_size.bit_length() - 1
+    huge &= leaves.flags & np.uint32(Flag.PRESENT) != 0
     rows = np.flatnonzero(huge & (kflags & HUGETLB == 0))  # hugetlb: one count for all
-    return split_huge(pages, rows, frames) if len(rows) else pages
+    return split_huge(pages, rows, frames, page_size) if len(rows) else pages
 
 
-def sum_alike(vmas: VMAs, leaves: Leaves, kflags: U64, mapcount: U64) -> Counts:
+def sum_alike(
+    vmas: VMAs, leaves: Leaves, kflags: U64, mapcount: U64, page_size: int
+) -> Amounts:
     edges = np.searchsorted(leaves.addr, vmas.start)
     first = alike(leaves.flags, kflags, mapcount, also=edges)
     vma = np.searchsorted(edges, first, side="right") - 1
     flags, kflags = leaves.flags[first], kflags[first]
-    size = np.diff(first, append=len(leaves)).astype(np.uint64) * np.uint64(PAGE)
+    size = np.diff(first, append=len(leaves)).astype(np.uint64) * np.uint64(page_size)
     state = classify(flags, vmas.backing[vma], kflags)
-    return Counts(vma, state, flags, size, kflags, mapcount[first])
+    return Amounts(vma, state, np.zeros_like(state), flags, size, kflags, mapcount[first])
 
 
 def join_columns(vmas: VMAs, leaves: Leaves, kflags: U64 | None, mapcount: U64 | None) -> Pages:
     vma = vma_rows(vmas, leaves.addr)
     state = states(vmas, vma, leaves.flags, kflags)
     return Pages(
-        leaves.addr, leaves.size, vma, state, leaves.flags, leaves.entry, leaves.pfn, kflags,
-        mapcount,
+        leaves.addr, leaves.size, vma, state, np.zeros_like(state), leaves.flags, leaves.entry,
+        leaves.pfn, kflags, mapcount,
     )
 
 
@@ -154,7 +155,7 @@ def read_frames(flags: U32, pfn: U64, frames: FrameReader) -> tuple[U64, U64]:
     return kflags, mapcount
 
 
-def split_huge(pages: Pages, rows: I64, frames: FrameReader) -> Pages:
+def split_huge(pages: Pages, rows: I64, frames: FrameReader, page_size: int) -> Pages:
     # A huge leaf whose base pages are mapped equally often stays one row; another becomes one row
     # a base page. A leaf that was cut by a range may have any size.
     assert pages.pfn is not None and pages.mapcount is not None
@@ -162,27 +163,29 @@ def split_huge(pages: Pages, rows: I64, frames: FrameReader) -> Pages:
     counted: list[U64] = []
     for at in range(0, len(rows), HUGE_TOGETHER):
         some = rows[at : at + HUGE_TOGETHER]
-        per, first, step = base_pages(pages, some)
-        counts = frames.counts(np.repeat(pages.pfn[some], per) + step)
+        per, first, step = base_pages(pages, some, page_size)
+        counts = frames.mapcounts(np.repeat(pages.pfn[some], per) + step)
         pages.mapcount[some] = counts[first]
         least, most = (f.reduceat(counts, first) for f in (np.minimum, np.maximum))
         uneven.append(some[least != most])
         counted.append(counts[np.repeat(least != most, per)])
     spread = np.concatenate(uneven)
-    return pages if len(spread) == 0 else spread_out(pages, spread, np.concatenate(counted))
+    return pages if len(spread) == 0 else spread_out(
+        pages, spread, np.concatenate(counted), page_size
+    )
 
 
-def base_pages(pages: Pages, rows: I64) -> tuple[I64, I64, U64]:
+def base_pages(pages: Pages, rows: I64, page_size: int) -> tuple[I64, I64, U64]:
     # Of the base pages of `rows`, one after the other: how many each row has, where each begins,
     # and every base page's number within its row.
-    per = (pages.size[rows] // np.uint64(PAGE)).astype(np.int64)
+    per = (pages.size[rows] // np.uint64(page_size)).astype(np.int64)
     first = np.cumsum(per) - per
     return per, first, (np.arange(per.sum()) - np.repeat(first, per)).astype(np.uint64)
 
 
-def spread_out(pages: Pages, rows: I64, mapcount: U64) -> Pages:
+def spread_out(pages: Pages, rows: I64, mapcount: U64, page_size: int) -> Pages:
     # `pages` with one row for each base page of `rows`, whose counts are `mapcount`.
-    per, _, step = base_pages(pages, rows)
+    per, _, step = base_pages(pages, rows, page_size)
     repeat = np.ones(len(pages), np.int64)
     repeat[rows] = per
     out = take(pages, np.repeat(np.arange(len(pages)), repeat))
@@ -190,9 +193,9 @@ def spread_out(pages: Pages, rows: I64, mapcount: U64) -> Pages:
     spread[rows] = True
     index = np.flatnonzero(np.repeat(spread, repeat))
     assert out.pfn is not None and out.mapcount is not None
-    out.addr[index] += step * np.uint64(PAGE)
+    out.addr[index] += step * np.uint64(page_size)
     out.pfn[index] += step
-    out.size[index] = PAGE
+    out.size[index] = page_size
     out.mapcount[index] = mapcount
     return out
 
@@ -203,21 +206,22 @@ def hole_rows(vmas: VMAs, holes: Holes) -> Pages:
     What the source did not look at (level 0) is ABSENT.
     """
     rows = unpopulated(vmas, holes.addr, holes.size, HOLE_STATES[holes.level])
-    rows.flags[:] = holes.level.astype(np.uint32) << np.uint32(LEVEL_SHIFT)
+    rows.level[:] = holes.level
     return rows
 
 
-def hole_counts(vmas: VMAs, holes: Holes) -> Counts:
-    """Return ``holes`` as Counts, with the states of hole_rows."""
-    level = holes.level.astype(np.uint32) << np.uint32(LEVEL_SHIFT)
-    return Counts(holder(holes.addr, vmas.ranges), HOLE_STATES[holes.level], level, holes.size)
+def hole_amounts(vmas: VMAs, holes: Holes) -> Amounts:
+    """Return ``holes`` as Amounts, with the states of hole_rows."""
+    flags = np.zeros(len(holes), np.uint32)
+    vma = holder(holes.addr, vmas.ranges)
+    return Amounts(vma, HOLE_STATES[holes.level], holes.level, flags, holes.size)
 
 
 def doubt_rows(vmas: VMAs, doubts: Doubts) -> Pages:
     """Return ``doubts`` as Pages in state DOUBT, with the raw entry and its level."""
     state = np.full(len(doubts), State.DOUBT.value, np.uint8)
     rows = unpopulated(vmas, doubts.addr, doubts.size, state)
-    rows.flags[:] = doubts.level.astype(np.uint32) << np.uint32(LEVEL_SHIFT)
+    rows.level[:] = doubts.level
     rows.entry[:] = doubts.entry
     return rows
 
@@ -225,9 +229,10 @@ def doubt_rows(vmas: VMAs, doubts: Doubts) -> Pages:
 def unpopulated(vmas: VMAs, addr: U64, size: U64, state: U8) -> Pages:
     # Rows without a page, for the ranges [addr, addr + size).
     count = len(addr)
+    vma, level = holder(addr, vmas.ranges), np.zeros(count, np.uint8)
     flags = np.zeros(count, np.uint32)
     entry, pfn, kflags, mapcount = (np.zeros(count, np.uint64) for _ in range(4))
-    return Pages(addr, size, holder(addr, vmas.ranges), state, flags, entry, pfn, kflags, mapcount)
+    return Pages(addr, size, vma, state, level, flags, entry, pfn, kflags, mapcount)
 
 
 def fill(vmas: VMAs, pages: Pages, start: int, end: int, wanted: U64) -> Pages:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pagewalk.account import PSS_SHIFT, Column, Table, by_vma, weigh
+from pagewalk import account
+from pagewalk.account import PSS_SHIFT, Column, Table, no_totals, tabulate, weigh
 from pagewalk.facts import Facts
 from pagewalk.flags import vmflag_codes
 from pagewalk.pages import I64, U64, Backing, Bool, Pages, State, Withheld
 from pagewalk.rules import DIRTY, IN_PSS, LAZYFREE, REFERENCED
 from pagewalk.states import holds, hwpoison, shared
+from pagewalk.sums import add_up
 from pagewalk.walking import Walk
 
 if TYPE_CHECKING:
@@ -101,7 +103,7 @@ class SwapUsers:
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
+class Details:
     # Bytes by VMA, i64; the two PSS in 1/4096 bytes.
     pss_dirty: I64
     shared_clean: I64
@@ -113,24 +115,25 @@ class Sums:
     swap_pss: I64
 
 
-def by_field(walk: Walk, swap_users: SwapUsers | None) -> Table:
-    """Consume ``walk`` and return its Table with DETAILS too; raises what by_vma raises.
+def by_field(walk: Walk[Pages], swap_users: SwapUsers | None) -> Table:
+    """Consume ``walk`` and return its Table with DETAILS too; raises what iterating over it raises.
 
     ``swap_users`` is None where nobody counted them: swap_pss is then withheld.
     """
     count = len(walk.vmas)
-    sums, lost = (Sums(*(np.zeros(count, np.int64) for _ in fields(Sums))) for _ in range(2))
-
-    def add_both(pages: Pages) -> None:
+    sums, lost = (Details(*(np.zeros(count, np.int64) for _ in fields(Details))) for _ in "12")
+    so_far = no_totals(count)
+    for pages in walk:
         add(sums, pages, walk.facts, swap_users)
         add_lost(lost, pages, walk)
-
-    table = by_vma(walk, also=add_both)
+        for part in add_up(pages, walk.facts.page_size):
+            account.add(so_far, part, walk.facts)
+    table = tabulate(walk, so_far)
     if walk.outcome.counts_hwpoison:
-        for column in fields(Sums):
+        for column in fields(Details):
             getattr(sums, column.name)[:] += getattr(lost, column.name)
-    known = walk.tables and table.totals["pss"] is not None
-    young = known and walk.young
+    known = walk.tells.tables and table.totals["pss"] is not None
+    young = known and walk.tells.young
     columns: dict[str, I64 | None] = {
         "pss_dirty": sums.pss_dirty >> PSS_SHIFT if known else None,
         **{
@@ -155,12 +158,12 @@ def counted(swap_users: SwapUsers | None) -> bool:
     return swap_users is not None and swap_users.missing is None
 
 
-def limits(walk: Walk, swap_users: SwapUsers | None) -> list[Withheld]:
+def limits(walk: Walk[Pages], swap_users: SwapUsers | None) -> list[Withheld]:
     """Return why columns of DETAILS are withheld from ``walk``."""
     out = []
-    if not walk.tables:
+    if not walk.tells.tables:
         out.append(NEEDS_TABLES)
-    elif not walk.young:
+    elif not walk.tells.young:
         out.append(NEEDS_STRUCT_PAGE)
     if swap_users is None:
         out.append(NOT_COUNTED)
@@ -169,7 +172,7 @@ def limits(walk: Walk, swap_users: SwapUsers | None) -> list[Withheld]:
     return out
 
 
-def add(sums: Sums, pages: Pages, facts: Facts, swap_users: SwapUsers | None) -> None:
+def add(sums: Details, pages: Pages, facts: Facts, swap_users: SwapUsers | None) -> None:
     """Add one batch of pages to ``sums``."""
     if pages.kflags is None or pages.mapcount is None:
         return
@@ -177,7 +180,7 @@ def add(sums: Sums, pages: Pages, facts: Facts, swap_users: SwapUsers | None) ->
     add_rows(sums, pages, np.flatnonzero(IN_PSS[pages.state]), facts)
 
 
-def add_lost(lost: Sums, pages: Pages, walk: Walk) -> None:
+def add_lost(lost: Details, pages: Pages, walk: Walk[Pages]) -> None:
     # The entries for pages lost to a memory error; where smaps counts them, as their page was.
     if pages.kflags is None or not (pages.state == State.POISONED.value).any():
         return
@@ -186,7 +189,7 @@ def add_lost(lost: Sums, pages: Pages, walk: Walk) -> None:
     add_rows(lost, pages, rows[backing != Backing.HUGETLB.value], walk.facts)
 
 
-def add_rows(sums: Sums, pages: Pages, rows: I64, facts: Facts) -> None:
+def add_rows(sums: Details, pages: Pages, rows: I64, facts: Facts) -> None:
     if len(rows) == 0 or pages.kflags is None or pages.mapcount is None:
         return
     kflags, flags, vma = pages.kflags[rows], pages.flags[rows], pages.vma[rows]
@@ -206,7 +209,7 @@ def add_rows(sums: Sums, pages: Pages, rows: I64, facts: Facts) -> None:
     add_masked(sums.pss_dirty, vma, share * (size // np.uint64(facts.page_size)), dirty)
 
 
-def add_swap(sums: Sums, pages: Pages, page_size: int, swap_users: SwapUsers | None) -> None:
+def add_swap(sums: Details, pages: Pages, page_size: int, swap_users: SwapUsers | None) -> None:
     rows = np.flatnonzero(pages.state == State.SWAPPED.value)
     if len(rows) == 0 or swap_users is None or pages.pfn is None:
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pagewalk.flags import kpf
-from pagewalk.pages import U8, U32, U64, Bool, Counts, Flag, Pages, State
+from pagewalk.pages import U8, U32, U64, Amounts, Bool, Flag, Pages, State
 from pagewalk.rules import (
     ANYWHERE,
     BY_FRAME,
@@ -102,7 +102,7 @@ def untold(kflags: U64) -> Bool:
     return mask
 
 
-def shared(pages: Counts | Pages, *, entries: bool) -> Bool:
+def shared(pages: Amounts | Pages, *, entries: bool) -> Bool:
     """Return a mask of the pages that smaps counts as shared.
 
     With ``entries`` the kernel takes migration and hwpoison entries for shared, whatever their
@@ -115,7 +115,7 @@ def shared(pages: Counts | Pages, *, entries: bool) -> Bool:
     return mask
 
 
-def once(pages: Counts | Pages) -> Bool:
+def once(pages: Amounts | Pages) -> Bool:
     # Mapped once, by a page table that belongs to this process alone.
     assert pages.mapcount is not None
     foreign = pages.state == State.HUGETLB.value
@@ -124,7 +124,7 @@ def once(pages: Counts | Pages) -> Bool:
     return mask
 
 
-def inherited(pages: Counts | Pages) -> Bool:
+def inherited(pages: Amounts | Pages) -> Bool:
     # Anonymous and mapped by others too, yet by this process once: such a page has one address in
     # each address space (vma_address, mm/rmap.c, computes it from the index), unless KSM merged it.
     assert pages.mapcount is not None and pages.kflags is not None
@@ -132,7 +132,7 @@ def inherited(pages: Counts | Pages) -> Bool:
     return mask & ~holds(KSM, pages.flags, pages.kflags)
 
 
-def maybe_repeated(pages: Counts | Pages) -> Bool:
+def maybe_repeated(pages: Amounts | Pages) -> Bool:
     """Return a mask of the pages in RAM that this process may map more than once."""
     mask: Bool = HELD[pages.state] & ~once(pages) & ~inherited(pages)
     return mask

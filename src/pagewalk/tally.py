@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from pagewalk.pages import I64, U64, Flag, Leaves, State
+from pagewalk.pages import I64, U64
 from pagewalk.paging import Arch
 from pagewalk.pgtable import only, walk_tables
 from pagewalk.scan import (
@@ -20,7 +19,6 @@ from pagewalk.scan import (
     NO_ENTRIES,
     NO_HOLES,
     NO_LEAVES,
-    Doubts,
     Entries,
     ReadTables,
     Space,
@@ -31,84 +29,6 @@ from pagewalk.scan import (
     root_table,
     sift,
 )
-
-
-class Kind(IntEnum):
-    """What count_tables tells apart (the columns of Tally.size)."""
-
-    PAGE = 0  # a present base page with a normal struct page, PROT_NONE included
-    SPECIAL = 1  # present without one: the zero page, PFN maps
-    HUGE = 2  # present, mapped by a PMD or PUD leaf
-    SWAP = 3
-    MIGRATION = 4
-    DEVICE = 5
-    HWPOISON = 6
-    POISON = 7  # a marker that says so
-    GUARD = 8
-    MARKER = 9
-    SOFT = 10  # a software entry of a type this kernel did not explain
-    EMPTY = 11  # an empty slot of a PTE table
-    PMD_NONE = 12  # no PTE table: the PMD entry is none; and so on up
-    PUD_NONE = 13
-    P4D_NONE = 14
-    PGD_NONE = 15
-    DOUBT = 16
-    HUGE_SPECIAL = 17  # as SPECIAL, mapped by a PMD or PUD leaf: since 6.18 the huge zero page
-
-    @property
-    def state(self) -> State | None:
-        """Return the state of such pages; None for a doubt."""
-        return _STATES[self]
-
-
-_STATES = {
-    Kind.PAGE: State.PRESENT,
-    Kind.SPECIAL: State.SPECIAL,
-    Kind.HUGE: State.PRESENT,
-    Kind.SWAP: State.SWAPPED,
-    Kind.MIGRATION: State.MIGRATING,
-    Kind.DEVICE: State.DEVICE,
-    Kind.HWPOISON: State.POISONED,
-    Kind.POISON: State.POISONED,
-    Kind.GUARD: State.GUARD,
-    Kind.MARKER: State.MARKER,
-    Kind.SOFT: State.SOFT,
-    Kind.EMPTY: State.EMPTY,
-    Kind.PMD_NONE: State.NOT_MAPPED,
-    Kind.PUD_NONE: State.NOT_MAPPED,
-    Kind.P4D_NONE: State.NOT_MAPPED,
-    Kind.PGD_NONE: State.NOT_MAPPED,
-    Kind.DOUBT: None,
-    Kind.HUGE_SPECIAL: State.SPECIAL,
-}
-
-# Flags that decide a leaf's Kind; the last match wins. What matches none is SOFT.
-_BY_FLAGS = (
-    (np.uint32(Flag.SWAP), Kind.SWAP),
-    (np.uint32(Flag.MIGRATION), Kind.MIGRATION),
-    (np.uint32(Flag.DEVICE), Kind.DEVICE),
-    (np.uint32(Flag.HWPOISON), Kind.HWPOISON),
-    (np.uint32(Flag.MARKER), Kind.MARKER),
-    (np.uint32(Flag.MARKER | Flag.HWPOISON), Kind.POISON),
-    (np.uint32(Flag.MARKER | Flag.GUARD), Kind.GUARD),
-    (np.uint32(Flag.PRESENT), Kind.PAGE),
-    (np.uint32(Flag.PRESENT | Flag.SPECIAL), Kind.SPECIAL),
-)
-_PAGE = np.uint32(Flag.PRESENT)
-_TOLD = np.bitwise_or.reduce([flags for flags, _ in _BY_FLAGS]) | np.uint32(Flag.HUGE)
-
-
-class Tally(NamedTuple):
-    """Bytes by range and Kind, which add up to every range's length.
-
-    ``size`` u64[k, len(Kind)] bytes; ``tables`` i64[6], the tables read, by level number;
-    ``doubts`` what remained in doubt.
-    """
-
-    size: U64
-    tables: I64
-    doubts: Doubts
-
 
 # PTE tables read at a time when counting: 1 MiB, so that they stay in the cache; and tables of
 # which only few are read, with those above.
@@ -171,6 +91,19 @@ class Gaps(NamedTuple):
     size: U64
 
 
+_NO_ROWS, _NO_WORDS = np.zeros(0, np.int64), np.zeros(0, np.uint64)
+_NO_PLAIN = Plain(_NO_ROWS, _NO_WORDS, _NO_WORDS, _NO_ROWS)
+_NO_GAPS = Gaps(np.zeros((0, 0), np.uint64))
+
+
+class Swept(NamedTuple):
+    """A part of a sweep: entries, whole plain tables and, at the end, the gaps."""
+
+    entries: Entries = NO_ENTRIES
+    plain: Plain = _NO_PLAIN
+    gaps: Gaps = _NO_GAPS
+
+
 def sweep(
     arch: Arch,
     root: int,
@@ -181,7 +114,7 @@ def sweep(
     count_plain: CountPlain | None = None,
     tables: I64 | None = None,
     memo: Memo | None = None,
-) -> Iterator[Plain | Entries | Gaps]:
+) -> Iterator[Swept]:
     """Walk as ``walk_tables`` does, in no order, and leave whole plain tables as they are.
 
     Holes come as Gaps, at the end. ``count_plain`` counts in place of count_by_reading.
@@ -195,23 +128,26 @@ def sweep(
     seen = np.zeros(6, np.int64) if tables is None else tables
     doubts = [NO_DOUBTS]
     for part in _sweep(space, count_plain, seen, memo):
-        if isinstance(part, Entries) and len(part.doubts):
-            doubts.append(part.doubts)
-            yield replace(part, doubts=NO_DOUBTS)
+        entries = part.entries
+        if len(entries.doubts):
+            doubts.append(entries.doubts)
+            yield part._replace(entries=replace(entries, doubts=NO_DOUBTS))
         else:
             yield part
     left = in_order(doubts)
     if len(left) and retries:
         again = only(space, left)
         unsure = np.stack([again.start, again.end], axis=1)
-        yield from walk_tables(arch, root, read_tables, unsure, retries=retries - 1)
+        yield from map(
+            Swept, walk_tables(arch, root, read_tables, unsure, retries=retries - 1)
+        )
     elif len(left):
-        yield Entries(NO_LEAVES, NO_HOLES, left)
+        yield Swept(Entries(NO_LEAVES, NO_HOLES, left))
 
 
 def _sweep(
     space: Space, count_plain: CountPlain | None, seen: I64, memo: Memo
-) -> Iterator[Plain | Entries | Gaps]:
+) -> Iterator[Swept]:
     last = len(space.arch.levels) - 1
     # bytes of each range, by level number: what entries are for, and what of it no table is below
     found, ends = (np.zeros((7, len(space.start)), np.uint64) for _ in range(2))
@@ -232,10 +168,10 @@ def _sweep(
         rows, below = _upper(space, depth, here, found[number], memo)
         if len(rows):
             _end(space, ends, rows, number)
-            yield rows
+            yield Swept(rows)
         if len(below):
             todo.append((depth + 1, below))
-    yield Gaps(_gaps(space, found, ends))
+    yield Swept(gaps=Gaps(_gaps(space, found, ends)))
 
 
 # Tables above the PTEs, decoded only if one is not as it was; with leaves they are never kept.
@@ -289,7 +225,7 @@ def _gaps(space: Space, found: U64, ends: U64) -> U64:
 # was read: who gets it may read on, into the same memory.
 def _part(
     space: Space, tables: Tables, count_plain: CountPlain | None, found: U64, ends: U64
-) -> Iterator[Plain | Entries]:
+) -> Iterator[Swept]:
     level, depth = space.arch.levels[-1], len(space.arch.levels) - 1
     owner = np.searchsorted(space.start, tables.addr, side="right") - 1
     whole = (owner >= 0) & (tables.addr + np.uint64(level.span) <= space.end[owner])
@@ -307,12 +243,12 @@ def _part(
         batch, _ = sift(space, depth, some, *space.read_tables(some.phys), found)
         _end(space, ends, batch, level.number)
         if len(batch):
-            yield batch
+            yield Swept(batch)
     done = pages >= 0
     if done.any():
         plain = Plain(owner[done], tables.addr[done], tables.phys[done], pages[done])
         np.add.at(found, plain.owner, plain.pages.astype(np.uint64) << np.uint64(level.shift))
-        yield plain
+        yield Swept(plain=plain)
 
 
 def count_by_reading(arch: Arch, read_tables: ReadTables, phys: U64) -> I64:
@@ -323,38 +259,6 @@ def count_by_reading(arch: Arch, read_tables: ReadTables, phys: U64) -> I64:
         entries, ok = read_tables(phys[here])
         pages[here] = np.where(ok, _plain_pages(arch, entries), -1)
     return pages
-
-
-def count_tables(
-    arch: Arch,
-    root: int,
-    read_tables: ReadTables,
-    ranges: U64,
-    *,
-    retries: int = 0,
-    count_plain: CountPlain | None = None,
-    memo: Memo | None = None,
-) -> Tally:
-    """Count what maps each of ``ranges``, without looking at single pages where none is odd.
-
-    Arguments and errors are those of ``sweep``; the sums are those of ``walk_tables``.
-    """
-    start = np.ascontiguousarray(np.asarray(ranges, np.uint64).reshape(-1, 2)[:, 0])
-    tables, doubts = np.zeros(6, np.int64), [NO_DOUBTS]
-    size = np.zeros((len(start), len(Kind)), np.uint64)
-    page = np.uint64(arch.levels[-1].shift)
-    for part in sweep(
-        arch, root, read_tables, ranges, retries=retries, count_plain=count_plain, tables=tables,
-        memo=memo,
-    ):
-        if isinstance(part, Plain):
-            np.add.at(size[:, Kind.PAGE], part.owner, part.pages.astype(np.uint64) << page)
-        elif isinstance(part, Gaps):
-            size[:, Kind.EMPTY : Kind.PGD_NONE + 1] += part.size[1:].T
-        else:
-            _add(start, size, part)
-            doubts.append(part.doubts)
-    return Tally(size, tables, in_order(doubts))
 
 
 # How many pages each table holds, i64; -1 where something in it is neither plain nor zero.
@@ -375,28 +279,3 @@ def _plain_pages(arch: Arch, entries: U64) -> I64:
     if (arch.address(arch, some) >= end).any():
         pages[arch.address(arch, entries).max(axis=1) >= end] = -1
     return pages
-
-
-def _add(start: U64, size: U64, rows: Entries) -> None:
-    leaves, holes, doubts = rows.leaves, rows.holes, rows.doubts
-    leaf_size = np.uint64(1) << leaves.shift.astype(np.uint64)
-    for addr, kind, amount in (
-        (leaves.addr, _kinds(leaves), leaf_size),
-        (holes.addr, holes.level.astype(np.int64) + (Kind.EMPTY - 1), holes.size),
-        (doubts.addr, np.full(len(doubts), Kind.DOUBT.value), doubts.size),
-    ):
-        if len(addr):
-            owner = np.searchsorted(start, addr, side="right") - 1
-            np.add.at(size, (owner, kind), amount)
-
-
-def _kinds(leaves: Leaves) -> I64:
-    if (leaves.flags & _TOLD == _PAGE).all():
-        return np.full(len(leaves), Kind.PAGE.value, np.int64)
-    kind = np.full(len(leaves), Kind.SOFT.value, np.int64)
-    for wanted, name in _BY_FLAGS:
-        kind[(leaves.flags & wanted) == wanted] = name
-    huge = leaves.flags & np.uint32(Flag.HUGE) != 0
-    kind[huge & (kind == Kind.PAGE.value)] = Kind.HUGE.value
-    kind[huge & (kind == Kind.SPECIAL.value)] = Kind.HUGE_SPECIAL.value
-    return kind

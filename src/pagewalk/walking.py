@@ -1,53 +1,55 @@
-"""Walk a process: a source's leaves, joined with their VMA and their frame, batch by batch."""
+"""Walk a process: its entries joined with their VMA and their frame, or what they add up to."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from typing import NamedTuple, TypeVar
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 
 from pagewalk.afterwards import look_back
 from pagewalk.errors import BadRequest
-from pagewalk.facts import Facts
 from pagewalk.outcome import Outcome
 from pagewalk.pages import (
     I64,
     U64,
+    Amounts,
     Backing,
-    Counts,
     Leaves,
     Pages,
-    Shared,
     State,
+    Sums,
+    Tells,
     VMAs,
     Withheld,
     join,
     take,
 )
+from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.namespace import number_in_proc
-from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.stall import BUDGET_NS
 from pagewalk.proc.target import open_target
 from pagewalk.ranges import check, holder, intersect
 from pagewalk.rows import (
     doubt_rows,
     fill,
-    hole_counts,
+    hole_amounts,
     hole_rows,
     join_batches,
     join_frames,
     sum_batches,
     unpopulated,
 )
-from pagewalk.sources import Source, open_source
+from pagewalk.sources import Source, Space, open_source
 from pagewalk.states import hwpoison
+from pagewalk.sums import add_up
 
 # So many leaves have their frames looked up at once: neighbours in RAM, which one read gets, lie
 # far apart in the address space. Their columns take 15 MB.
 TOGETHER = 1 << 18
-Rows = TypeVar("Rows", bound=Pages | Counts | Shared)
+Row = TypeVar("Row", Pages, Sums)
 
 # Modules that would be imported after the process was opened. A caller that drops its rights then
 # may no longer be able to read the checkout, or Python itself.
@@ -56,108 +58,152 @@ LATER = (
     "pagewalk.kmem.direct",
 )
 
+NOT_ASKED = Withheld(
+    "pss, uss, distinct, freed and the split by kind", "page frames were not requested",
+    partial=False,
+)
 
-class Walk(NamedTuple):
-    """One walk of one process: the VMAs at its start, and the batches to consume, once.
 
-    ``sums`` is for adding up: the same walk, but in no order; many alike pages may come as one row
-    of Counts, and those that may be mapped more than once come as Shared as well. Consume either.
+class Asked(NamedTuple):
+    """What a walk is asked for: ``ranges`` (u64[k, 2]) of ``vmas``, and whether with ``holes``.
 
-    ``facts`` are those of the process's kernel.
-
-    What the source can tell: ``frames``, ``huge`` leaves, ``tables`` (holes by level), ``young``
-    pages, ``zeros`` (the zero page from an anonymous one), ``ksm`` pages. ``covered`` i64 bytes of
-    each VMA are walked: all of it, unless ranges were asked for.
+    ``frames`` is the open frame database, None if the frames are not to be looked at, or cannot be;
+    with ``look`` they were asked for.
     """
 
-    pid: int
-    name: str
-    exe: str | None
-    source: str
-    facts: Facts
-    arch: str
-    page_size: int
-    frames: bool
-    huge: bool
-    tables: bool
-    young: bool
-    zeros: bool
-    ksm: bool
     vmas: VMAs
-    covered: I64
-    batches: Iterator[Pages | Counts]
-    sums: Iterator[Pages | Counts | Shared]
-    outcome: Outcome
+    ranges: U64
+    frames: FrameReader | None
+    look: bool
+    holes: bool
+    page_size: int
+
+
+class Walk(Generic[Row]):
+    """One walk of one process: iterate over it, once, for its Pages or Sums.
+
+    ``vmas`` are those at its start, of which ``covered`` (i64 bytes) are walked: all, unless ranges
+    were asked for. ``tells`` says what the walk can tell; ``outcome`` is complete at its end. A
+    walk that opened the process itself closes it then; to break it off, use it as a context
+    manager.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        want: type[Row],
+        rows: Iterator[Row],
+        *,
+        vmas: VMAs,
+        covered: I64,
+        tells: Tells,
+        outcome: Outcome,
+        owned: bool = False,
+    ) -> None:
+        self.pid, self.name, self.exe = source.who
+        self.source, self.facts = source.name, source.space.facts
+        self.want: type[Any] = want
+        self.vmas, self.covered, self.tells, self.outcome = vmas, covered, tells, outcome
+        self._rows: Iterator[Row] | None = rows
+        self._owned = source if owned else None
+
+    def __iter__(self) -> Iterator[Row]:
+        rows, self._rows = self._rows, None
+        if rows is None:
+            raise BadRequest("this walk is over: it can be iterated over only once")
+        return self._run(rows)
+
+    def _run(self, rows: Iterator[Row]) -> Iterator[Row]:
+        try:
+            yield from rows
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give back what the walk opened; closing it again does nothing."""
+        # Closed twice, a descriptor would be somebody else's by then.
+        source, self._owned = self._owned, None
+        self._rows = None
+        if source is not None:
+            close(source)
+
+    def __enter__(self) -> Walk[Row]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_owned", None) is not None and self._rows is not None:
+            warnings.warn(f"walk of process {self.pid} was never consumed: close it",
+                          ResourceWarning, source=self, stacklevel=2)
+        self.close()
+
+
+@overload
+def walk(
+    target: int | Source, want: type[Pages] = ..., *, source: str = ..., frames: bool = ...,
+    holes: bool = ..., ranges: U64 | None = ..., budget_ns: int = ...,
+) -> Walk[Pages]: ...
+
+
+@overload
+def walk(
+    target: int | Source, want: type[Sums], *, source: str = ..., frames: bool = ...,
+    holes: bool = ..., ranges: U64 | None = ..., budget_ns: int = ...,
+) -> Walk[Sums]: ...
 
 
 def walk(
     target: int | Source,
+    want: type[Any] = Pages,
     *,
     source: str = "auto",
     frames: bool = True,
     holes: bool = False,
     ranges: U64 | None = None,
     budget_ns: int = BUDGET_NS,
-) -> Walk:
-    """Walk process ``target`` (a pid, or a Source opened earlier) and return a Walk.
+) -> Walk[Any]:
+    """Return a Walk of process ``target`` (a pid, or a Source opened earlier), to be iterated over.
 
-    With ``frames=False`` no page is looked at one by one: batches are Counts, bytes by state, and
-    everything that needs a frame is withheld. With ``holes=True`` the batches also hold rows for
-    what is not populated. ``ranges`` u64[k, 2] restricts the walk (sorted, half open).
+    ``want`` is Pages, for every page in address order, or Sums, for what they add up to. With
+    ``frames=False`` no frame is looked at: bytes by state are told, and what needs a frame is
+    withheld. With ``holes=True`` there are also rows for what is not populated. ``ranges``
+    u64[k, 2] restricts the walk (sorted, half open).
 
-    Nothing is read before the batches are consumed, but the VMAs. Raises BadTarget, ProcessGone,
-    NotPermitted, NoAddressSpace, SourceUnavailable, BadRequest for invalid ranges; consuming
-    the batches may raise ProcessGone.
+    Nothing but the VMAs is read before the iteration. Raises BadTarget, ProcessGone, NotPermitted,
+    NoAddressSpace, SourceUnavailable, BadRequest for invalid ranges; the iteration may raise
+    ProcessGone.
     """
-    if ranges is not None:
-        check(ranges, PAGE)
+    owned = isinstance(target, int)
     opened = open_process(target, source, budget_ns) if isinstance(target, int) else target
     try:
-        vmas = opened.vmas()
+        return begin(opened, want, ranges, frames=frames, holes=holes, owned=owned)
     except BaseException:
-        if isinstance(target, int):
+        if owned:
             close(opened)
         raise
+
+
+def begin(
+    source: Source, want: type[Row], ranges: U64 | None, *, frames: bool, holes: bool, owned: bool
+) -> Walk[Row]:
+    # A walk that has read the VMAs and nothing else.
+    space = source.space
+    if ranges is not None:
+        check(ranges, space.facts.page_size)
+    vmas = source.vmas()
     wanted = vmas.ranges if ranges is None else intersect(vmas.ranges, ranges)[0]
-    outcome = Outcome(opened.stall, list(opened.withheld))
+    tells, outcome = space.tells, source.outcome()
     if not frames:
-        outcome.withheld.append(
-            Withheld("pss, uss, distinct, freed and the split by kind", "page frames were not"
-                     " requested",
-                     partial=False)
-        )
-    batches: Iterator[Pages | Counts]
-    sums: Iterator[Pages | Counts | Shared]
-    if frames:
-        batches = run(opened, vmas, outcome, page_batches(opened, vmas, wanted, holes=holes))
-        sums = run(opened, vmas, outcome, summed(opened, vmas, wanted))
-    else:
-        counts = opened.counts(vmas, wanted)
-        if holes:
-            counts = with_absent(counts, covered(vmas, wanted))
-        sums = batches = run(opened, vmas, outcome, counts)
-    if isinstance(target, int):
-        lease = Lease(opened)
-        batches, sums = closing(batches, lease), closing(sums, lease)
+        tells = tells._replace(frames=False)
+        outcome.withheld.append(NOT_ASKED)
+    reader = space.frames if frames else None
+    asked = Asked(vmas, wanted, reader, frames, holes, space.facts.page_size)
+    rows = run(source, asked, outcome, *WALKS[want], whole=ranges is None)
     return Walk(
-        pid=opened.target.pid,
-        name=opened.target.name,
-        exe=opened.target.exe,
-        source=opened.name,
-        facts=opened.facts,
-        arch=opened.facts.architecture,
-        page_size=opened.facts.page_size,
-        frames=frames and opened.frames is not None,
-        huge=opened.huge,
-        tables=opened.tables,
-        young=opened.frames is not None and opened.frames.young,
-        zeros=opened.huge or opened.frames is not None,
-        ksm=opened.frames is not None and opened.frames.ksm,
-        vmas=vmas,
-        covered=covered(vmas, wanted),
-        batches=batches,
-        sums=sums,
-        outcome=outcome,
+        source, want, rows, vmas=vmas, covered=covered(vmas, wanted), tells=tells, outcome=outcome,
+        owned=owned,
     )
 
 
@@ -186,36 +232,8 @@ def open_listed(number: int, source: str = "auto", budget_ns: int = BUDGET_NS) -
 def close(source: Source) -> None:
     """Give back a source and the target it holds."""
     source.close()
-    source.target.close()
-
-
-class Lease:
-    """A source that a walk opened itself: closed once, at the walk's end or when it is dropped.
-
-    Closing it twice would close descriptors that belong to somebody else by then.
-    """
-
-    def __init__(self, source: Source) -> None:
-        self.source: Source | None = source
-
-    def end(self) -> None:
-        """Close the source, unless that was done."""
-        source, self.source = self.source, None
-        if source is not None:
-            close(source)
-
-    def __del__(self) -> None:
-        # A generator that was never started runs no `finally`.
-        self.end()
-
-
-def closing(batches: Iterator[Rows], lease: Lease) -> Iterator[Rows]:
-    if lease.source is None:
-        raise BadRequest("this walk is over: its batches or its sums can be consumed only once")
-    try:
-        yield from batches
-    finally:
-        lease.end()
+    if source.live is not None:
+        source.live.target.close()
 
 
 def covered(vmas: VMAs, wanted: U64) -> I64:
@@ -226,29 +244,26 @@ def covered(vmas: VMAs, wanted: U64) -> I64:
     return out
 
 
-def with_absent(batches: Iterator[Counts], whole: I64) -> Iterator[Counts]:
-    # The batches and, at the end, what of each VMA none of them covers.
-    left = whole.copy()
-    for batch in batches:
-        np.subtract.at(left, batch.vma, batch.size.astype(np.int64))
-        yield batch
-    row = np.flatnonzero(left > 0)
-    state = np.full(len(row), State.ABSENT.value, np.uint8)
-    yield Counts(row, state, np.zeros(len(row), np.uint32), left[row].astype(np.uint64))
-
-
 def run(
-    source: Source, vmas: VMAs, outcome: Outcome, batches: Iterator[Rows]
-) -> Iterator[Rows]:
+    source: Source,
+    asked: Asked,
+    outcome: Outcome,
+    read: Callable[[Space, Asked, Outcome], Iterator[Row]],
+    amounts: Callable[[Row], Pages | Amounts],
+    *,
+    whole: bool,
+) -> Iterator[Row]:
     # The walk proper; what can only be known at its end goes into `outcome`.
     keep_freed_memory()
     doubtful = 0
-    for batch in batches:
-        if not isinstance(batch, Shared):
-            doubtful += int(batch.size[batch.state == State.DOUBT.value].sum())
-            note_hwpoison(vmas, outcome, batch)
-        yield batch
-        del batch  # or it stays in memory while the next one is made
+    for row in read(source.space, asked, outcome):
+        here = amounts(row)
+        doubtful += int(here.size[here.state == State.DOUBT.value].sum())
+        note_hwpoison(asked.vmas, outcome, here)
+        yield row
+        del row, here  # or they stay in memory while the next ones are made
+    if not whole:
+        outcome.page_tables = None
     if doubtful:
         outcome.withheld.append(
             Withheld(
@@ -258,10 +273,13 @@ def run(
                 partial=True,
             )
         )
-    look_back(source, vmas, outcome)
+    if source.live is not None:
+        look_back(source.live, asked.vmas, outcome)
+    else:
+        outcome.done = True
 
 
-def note_hwpoison(vmas: VMAs, outcome: Outcome, batch: Pages | Counts) -> None:
+def note_hwpoison(vmas: VMAs, outcome: Outcome, batch: Pages | Amounts) -> None:
     rows = np.flatnonzero(batch.state == State.POISONED.value)
     if len(rows):
         rows = rows[hwpoison(batch.flags[rows])]
@@ -275,78 +293,102 @@ def keep_freed_memory() -> None:
     np.empty(31 << 20, np.uint8)
 
 
-def page_batches(source: Source, vmas: VMAs, wanted: U64, *, holes: bool) -> Iterator[Pages]:
-    # Every page, in address order.
-    if source.tables:
-        return table_pages(source, vmas, wanted, in_order=holes)
-    return filled(source, vmas, wanted) if holes else leaf_pages(source, vmas, wanted)
-
-
-def summed(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages | Counts | Shared]:
+def summed(space: Space, asked: Asked, outcome: Outcome) -> Iterator[Sums]:
     # What adds up to the same. Small pieces are put together before their frames are looked up.
+    left = covered(asked.vmas, asked.ranges)
+    for sums in parts(space, asked, outcome):
+        if asked.holes:
+            np.subtract.at(left, sums.amounts.vma, sums.amounts.size.astype(np.int64))
+        yield sums
+    row = np.flatnonzero(left > 0)
+    if asked.holes and len(row):
+        nothing = np.zeros(len(row), np.uint8)
+        state = np.full(len(row), State.ABSENT.value, np.uint8)
+        size = left[row].astype(np.uint64)
+        yield Sums(Amounts(row, state, nothing, nothing.astype(np.uint32), size))
+
+
+def parts(space: Space, asked: Asked, outcome: Outcome) -> Iterator[Sums]:
     waiting: list[Leaves] = []
-    for part in source.sums(vmas, wanted):
-        if isinstance(part, Counts | Shared):
-            yield part
-            continue
-        if len(part.holes):
-            yield hole_counts(vmas, part.holes)
-        if len(part.doubts):
-            yield doubt_rows(vmas, part.doubts)
-        if len(part.leaves):
-            waiting.append(part.leaves)
+    for part in space.sums(asked.vmas, asked.ranges, frames=asked.look):
+        outcome.page_tables = part.page_tables
+        entries = part.entries
+        if len(part.sums.amounts) or len(part.sums.shared):
+            yield part.sums
+        if len(entries.holes):
+            yield Sums(hole_amounts(asked.vmas, entries.holes))
+        if len(entries.doubts):
+            yield from add_up(doubt_rows(asked.vmas, entries.doubts), asked.page_size)
+        if len(entries.leaves):
+            waiting.append(entries.leaves)
         if sum(map(len, waiting)) >= TOGETHER:
-            yield from sum_sorted(source, vmas, waiting)
+            yield from sum_waiting(space, asked, waiting)
             waiting = []
     if waiting:
-        yield from sum_sorted(source, vmas, waiting)
+        yield from sum_waiting(space, asked, waiting)
 
 
-def sum_sorted(
-    source: Source, vmas: VMAs, waiting: list[Leaves]
-) -> Iterator[Pages | Counts | Shared]:
-    if source.tables:
+def sum_waiting(space: Space, asked: Asked, waiting: list[Leaves]) -> Iterator[Sums]:
+    if space.tells.tables:  # they come in no order
         leaves = join(waiting)
         waiting = [take(leaves, np.argsort(leaves.addr, kind="stable"))]
-    return sum_batches(vmas, waiting, source.frames)
+    return sum_batches(asked.vmas, waiting, asked.frames, asked.page_size)
 
 
-def leaf_pages(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages]:
+def paged(space: Space, asked: Asked, outcome: Outcome) -> Iterator[Pages]:
+    # Every page, in address order.
+    if space.tells.tables:
+        return table_pages(space, asked)
+    return filled(space, asked) if asked.holes else leaf_pages(space, asked)
+
+
+def leaf_pages(space: Space, asked: Asked) -> Iterator[Pages]:
     # Batches of what is populated.
     waiting: list[Leaves] = []
-    for batch in source.leaves(vmas, wanted):
-        waiting.append(batch.leaves)
+    for entries in space.entries(asked.vmas, asked.ranges, frames=asked.look):
+        waiting.append(entries.leaves)
         if sum(map(len, waiting)) >= TOGETHER:
-            yield from join_batches(vmas, waiting, source.frames)
+            yield from join_batches(asked.vmas, waiting, asked.frames, asked.page_size)
             waiting = []
     if waiting:
-        yield from join_batches(vmas, waiting, source.frames)
+        yield from join_batches(asked.vmas, waiting, asked.frames, asked.page_size)
 
 
-def table_pages(source: Source, vmas: VMAs, wanted: U64, *, in_order: bool) -> Iterator[Pages]:
-    # Batches with a row for each hole and doubt too; who only looks at leaves minds no order.
-    for batch in source.leaves(vmas, wanted):
-        parts = [join_frames(vmas, batch.leaves, source.frames)] if len(batch.leaves) else []
-        if len(batch.holes):
-            parts.append(hole_rows(vmas, batch.holes))
-        if len(batch.doubts):
-            parts.append(doubt_rows(vmas, batch.doubts))
-        if not in_order:
-            yield from parts
-        elif parts:
-            rows = join(parts)
-            yield take(rows, np.argsort(rows.addr, kind="stable"))
+def table_pages(space: Space, asked: Asked) -> Iterator[Pages]:
+    # Batches with a row for each hole and doubt too; in order only where holes were asked for.
+    vmas = asked.vmas
+    for entries in space.entries(vmas, asked.ranges, frames=asked.look):
+        rows = []
+        if len(entries.leaves):
+            rows.append(join_frames(vmas, entries.leaves, asked.frames, asked.page_size))
+        if len(entries.holes):
+            rows.append(hole_rows(vmas, entries.holes))
+        if len(entries.doubts):
+            rows.append(doubt_rows(vmas, entries.doubts))
+        if not asked.holes:
+            yield from rows
+        elif rows:
+            every = join(rows)
+            yield take(every, np.argsort(every.addr, kind="stable"))
 
 
-def filled(source: Source, vmas: VMAs, wanted: U64) -> Iterator[Pages]:
+def filled(space: Space, asked: Asked) -> Iterator[Pages]:
     # Batches with ABSENT rows between the leaves, for a source that cannot tell holes apart.
-    at = 0
-    for pages in leaf_pages(source, vmas, wanted):
+    at, vmas = 0, asked.vmas
+    for pages in leaf_pages(space, asked):
         if len(pages):
             end = int(pages.addr[-1] + pages.size[-1])
-            yield fill(vmas, pages, at, end, wanted)
+            yield fill(vmas, pages, at, end, asked.ranges)
             at = end
     none = np.zeros(0, np.uint64)
-    rest = fill(vmas, unpopulated(vmas, none, none, none.astype(np.uint8)), at, 1 << 64, wanted)
+    rest = unpopulated(vmas, none, none, none.astype(np.uint8))
+    rest = fill(vmas, rest, at, 1 << 64, asked.ranges)
     if len(rest):
         yield rest
+
+
+# What a walk may be asked for: how it is read, and what of a row is added up.
+WALKS: dict[type[Any], tuple[Callable[..., Any], Callable[..., Any]]] = {
+    Pages: (paged, lambda pages: pages),
+    Sums: (summed, lambda sums: sums.amounts),
+}

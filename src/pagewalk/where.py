@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ ENTRY_FLAGS = {
     "prot_none": Flag.PROT_NONE,
 }
 
-# Terms that not every walk can tell: the field of Walk that says whether this one can, and the
+# Terms that not every walk can tell: the field of Tells that says whether this one can, and the
 # reason if it cannot.
 UNTOLD = {
     **dict.fromkeys(
@@ -116,7 +117,7 @@ def parse_where(expression: str) -> Test:
     return lambda pages: np.logical_and.reduce([test(pages) for test in tests])
 
 
-def check_told(expression: str, walk: Walk) -> None:
+def check_told(expression: str, walk: Walk[Any]) -> None:
     """Raise BadRequest for a term of ``expression`` that ``walk`` cannot tell.
 
     No page would match it, or with ``~`` every page.
@@ -124,7 +125,7 @@ def check_told(expression: str, walk: Walk) -> None:
     for term in expression.split(","):
         name = term.strip().removeprefix("~").strip().lower()
         field, why = UNTOLD.get(name, ("", ""))
-        if field and not getattr(walk, field):
+        if field and not getattr(walk.tells, field):
             way = "; use --source ebpf or kcore" if field in ("tables", "young") else ""
             raise BadRequest(f"--where {name}: source '{walk.source}' does not tell it: {why}{way}")
 

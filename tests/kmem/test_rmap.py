@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 import pagewalk
-from pagewalk.kmem.process import KernelSource
 from pagewalk.kmem.rmap import unshared
 from pagewalk.kmem.vmas import read_vmas
 from pagewalk.pages import U64, VMAs
 from pagewalk.proc.kernel import release
-from pagewalk.sources import Source
+from pagewalk.sources.kernel import KernelSource
 from tests.live.bracket import look_again
 
 pytestmark = pytest.mark.live
@@ -125,7 +124,7 @@ def test_memory_that_ksm_may_merge_is_not_unshared(sharer: Sharer) -> None:
     assert alone(sharer.process.pid, anon) == {"anon": True}
 
 
-def read_twice(source: Source) -> VMAs:
+def read_twice(source: KernelSource) -> VMAs:
     before = source.vmas()
     again = source.vmas()
     assert source.changed(before) == source.changed(again) == 0

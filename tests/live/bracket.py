@@ -177,7 +177,7 @@ def compare(pid: int, source: str) -> Comparison:
         nonlocal compared
         # Parsed later: the faster all three are read, the less moves.
         text, rolled = smaps_text(said), read_rollup(said)
-        table = pagewalk.by_vma(pagewalk.walk(pid, source=source))
+        table = pagewalk.table(pid, source=source)
         again, after = read_rollup(said), read_smaps(said)
         before = parse_smaps(text)
         tables[:] = [table]

@@ -169,10 +169,11 @@ def test_as_many_vmas_as_the_kernel_allows() -> None:
 def test_a_target_that_vanishes_in_mid_walk_is_gone(how: str, source: str) -> None:
     with start("runs", RUNS) as running:
         walked = library.walk(running.pid, source=source)
-        assert len(next(walked.batches)) > 0
+        pages = iter(walked)
+        assert len(next(pages)) > 0
         running.tell(how)
         with pytest.raises(ProcessGone) as caught:
-            list(walked.batches)
+            list(pages)
     assert caught.value.pid == running.pid
     assert caught.value.exit_code == 5
     assert not walked.outcome.done
@@ -201,14 +202,16 @@ def test_a_reused_pid_is_never_walked(source: str) -> None:
             try:
                 asleep(stranger, "sleep")
                 with pytest.raises(ProcessGone):
-                    library.by_vma(library.walk(held))
+                    library.table(held)
+                assert held.live is not None
                 with pytest.raises(ProcessGone):
-                    held.target.state()
+                    held.live.target.state()
                 with pytest.raises(ProcessGone):
-                    send(held.target, signal.SIGSTOP)
+                    send(held.live.target, signal.SIGSTOP)
                 assert kernel_says.read_status(stranger)["State"][0] != "T"
                 # From now on, walking by number walks the new process.
-                assert library.walk(stranger, source=source).name == "sleep"
+                with library.walk(stranger, source=source) as walked:
+                    assert walked.name == "sleep"
             finally:
                 os.kill(stranger, signal.SIGKILL)
                 os.waitpid(stranger, 0)

@@ -37,9 +37,9 @@ try:
 except PermissionError:
     pass
 before = set(sys.modules)
-counts = pagewalk.by_vma(pagewalk.walk(source, frames=False))
-table = pagewalk.by_vma(pagewalk.walk(source))
-for pages in pagewalk.walk(source, holes=True).batches:
+counts = pagewalk.table(source, frames=False)
+table = pagewalk.table(source)
+for pages in pagewalk.walk(source, holes=True):
     assert len(pages)
 outcome: pagewalk.Outcome = table.outcome
 names = [getattr(pagewalk, name) for name in pagewalk.__all__]

@@ -127,9 +127,10 @@ def test_vmpte_is_the_tables_walked_and_the_deposits(name: str, source: str) -> 
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
         for pid in running.pids:
             opened = pagewalk.open_process(pid, source)
-            tables = opened.page_tables()
-            totals = pagewalk.by_vma(pagewalk.walk(opened)).totals
+            table, counted = (pagewalk.table(opened, frames=frames) for frames in (True, False))
             pagewalk.close(opened)
+            tables, totals = table.outcome.page_tables, table.totals
+            assert counted.outcome.page_tables == tables
             # one table for each anonymous huge page and huge zero page mapped by a PMD leaf
             deposits = ((totals["anon_huge"] or 0) + (totals["huge_zero"] or 0)) // (2 << 20) * 4096
             assert (tables or 0) + deposits == read_status_kib(pid)["VmPTE"] << 10

@@ -57,7 +57,7 @@ def test_huge_leaves_are_withheld_only_where_the_kernel_does_not_show_them(sourc
     # PAGEMAP_SCAN came in 6.7.
     untold = source == "procfs" and release() < (6, 7)
     with start("plain", stopped=True) as running:
-        table = pagewalk.by_vma(pagewalk.walk(running.pid, source=source))
+        table = pagewalk.table(running.pid, source=source)
     for name in ("anon_huge", "shmem_huge", "file_huge"):
         assert (table.columns[name] is None) == untold
     assert any("PAGEMAP_SCAN" in row.why for row in table.outcome.withheld) == untold
@@ -93,7 +93,7 @@ def check_closes(table: pagewalk.Table) -> None:
 @pytest.mark.parametrize("name", ["plain", "zero_reads", "guard", "uffd_wp", "swap_private", "ksm"])
 def test_regions_contain_what_the_target_says(name: str) -> None:
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
-        table = pagewalk.by_vma(pagewalk.walk(running.pid))
+        table = pagewalk.table(running.pid)
         for region, facts in running.facts.items():
             inside = (table.vmas.start >= facts["start"]) & (table.vmas.end <= facts["end"])
             for state in ("anon", "zero", "guard", "marker", "swapped"):
@@ -106,7 +106,7 @@ def test_every_process_of_this_machine() -> None:
     walked = refused = 0
     for pid in sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
         try:
-            table = pagewalk.by_vma(pagewalk.walk(pid))
+            table = pagewalk.table(pid)
         except NotPermitted as err:
             assert "security module" in str(err)
             refused += 1
@@ -124,11 +124,11 @@ def test_every_process_of_this_machine() -> None:
 @pytest.mark.parametrize("source", WORKING)
 def test_page_by_page_adds_up_to_the_table(source: str) -> None:
     with start("fork_cow", stopped=True) as running:
-        table = pagewalk.by_vma(pagewalk.walk(running.pid, source=source))
+        table = pagewalk.table(running.pid, source=source)
         walked = pagewalk.walk(running.pid, source=source, holes=True)
         end = 0
         by_state = dict.fromkeys(State, 0)
-        for batch in walked.batches:
+        for batch in walked:
             assert isinstance(batch, Pages)
             assert int(batch.addr[0]) >= end
             assert (batch.addr[1:] >= batch.addr[:-1] + batch.size[:-1]).all()
@@ -147,8 +147,8 @@ def test_page_by_page_adds_up_to_the_table(source: str) -> None:
                                   "perf_ring", "swap_private", "guard", "runs", "packet_ring"])
 def test_counting_without_frames_returns_the_same_numbers(name: str, source: str) -> None:
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
-        full = pagewalk.by_vma(pagewalk.walk(running.pid, source=source)).columns
-        fast = pagewalk.by_vma(pagewalk.walk(running.pid, source=source, frames=False)).columns
+        full = pagewalk.table(running.pid, source=source).columns
+        fast = pagewalk.table(running.pid, source=source, frames=False).columns
     for name in ("size", "present", "rss", "not_present", "zero", "hugetlb", "swap"):
         np.testing.assert_array_equal(full[name], fast[name], name)
     assert fast["pss"] is None and fast["anon"] is None
@@ -157,8 +157,7 @@ def test_counting_without_frames_returns_the_same_numbers(name: str, source: str
 def test_a_sparse_reservation_is_walked_completely() -> None:
     with start("reservation", stopped=True) as running:
         region = next(iter(running.facts.values()))
-        walked = pagewalk.walk(running.pid)
-        table = pagewalk.by_vma(walked)
+        table = pagewalk.table(running.pid)
         inside = (table.vmas.start >= region["start"]) & (table.vmas.end <= region["end"])
         anon = table.columns["anon"]
         assert anon is not None

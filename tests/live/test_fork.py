@@ -82,7 +82,7 @@ def test_only_a_fork_is_reported_as_a_fork(
 ) -> None:
     pid, tell = told
     for _ in range(3):
-        walked = pagewalk.walk(pid, source=source)
+        walked = pagewalk.walk(pid, pagewalk.Sums, source=source)
         tell(act)
         pagewalk.by_vma(walked)
         said = [why for why in walked.outcome.partial if "the process forked" in why]

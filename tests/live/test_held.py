@@ -24,6 +24,7 @@ import pytest
 import pagewalk as library
 from pagewalk.account import Table
 from pagewalk.proc import objects
+from pagewalk.smaps import by_field
 from tests import kernel_says
 from tests.kernel_says import PAGE
 from tests.live.bracket import living_thread, working_sources
@@ -77,7 +78,7 @@ def test_distinct_is_the_number_of_different_frames_in_pagemap(name: str, source
             said = living_thread(pid)
             for _ in range(LOOKS):  # khugepaged and compaction move even a stopped process's pages
                 before = frames_of(said)
-                table = library.by_vma(library.walk(pid, source=source))
+                table = library.table(pid, source=source)
                 if before == frames_of(said) == table.totals["distinct"]:
                     break
             assert table.totals["distinct"] == before
@@ -95,11 +96,8 @@ def check_bounds(table: Table) -> None:
 def test_every_way_of_summing_gives_the_same() -> None:
     with holding("thrice") as (pid, _), holding("family") as (other, _):
         for each in (pid, other):
-            tables = [
-                library.by_vma(library.walk(each, source="ebpf"), also=also)
-                for also in (None, lambda _: None)
-            ]
-            tables.append(library.by_vma(library.walk(each, source="procfs")))
+            tables = [library.table(each, source=source) for source in ("ebpf", "procfs")]
+            tables.append(by_field(library.walk(each, source="ebpf"), None))
             for table in tables[1:]:
                 np.testing.assert_array_equal(table.columns["distinct"],
                                               tables[0].columns["distinct"])
@@ -171,7 +169,7 @@ def ended() -> Iterator[dict[str, Ended]]:
             pytest.skip(str(lacks))
         pids = {kind: stack.enter_context(holding(kind, groups[kind]))[0] for kind in KINDS}
         before = settled(groups)
-        tables = {kind: library.by_vma(library.walk(pid)) for kind, pid in pids.items()}
+        tables = {kind: library.table(pid) for kind, pid in pids.items()}
         assert settled(groups) == before
         for pid in pids.values():
             os.kill(pid, signal.SIGKILL)
@@ -236,7 +234,7 @@ def test_hugetlb_pages_go_back_to_their_pool() -> None:
     with prepared("hugetlb"):
         with holding("hugetlb") as (pid, _):
             before = free_huge_pages()
-            table = library.by_vma(library.walk(pid, source="ebpf"))
+            table = library.table(pid, source="ebpf")
         after = free_huge_pages()
     assert table.columns["freed"] is not None
     huge = table.vmas.backing == library.pages.Backing.HUGETLB
@@ -249,7 +247,7 @@ def test_hugetlb_pages_go_back_to_their_pool() -> None:
 
 def test_an_objects_swapped_pages_are_not_in_ram() -> None:
     with prepared("zram"), start("swap_shmem", stopped=True) as running:
-        table = library.by_vma(library.walk(running.pid))
+        table = library.table(running.pid)
     fact = running.facts["shared"]
     row = max(table.holdings or [], key=lambda row: row.resident)
     assert row.resident == fact["shmem"] * PAGE
@@ -322,6 +320,6 @@ def test_a_process_with_too_many_files_is_searched_only_in_part(
 ) -> None:
     monkeypatch.setattr(objects, "MOST_FILES", 2)
     with holding("unmapped") as (pid, _):
-        table = library.by_vma(library.walk(pid))
+        table = library.table(pid)
     assert table.unmapped is table.totals["freed"] is None
     assert any("too many open files" in reason for reason in table.outcome.partial)

@@ -41,7 +41,7 @@ BEFORE = (sys.executable, "-c", WITHOUT + "os.execv(sys.argv[1], sys.argv[1:])")
 # Walks its own memory before any huge zero page need exist; then the process that it is told to.
 LONG_LIVED = WITHOUT + """
 import pagewalk
-pagewalk.by_vma(pagewalk.walk(os.getpid(), source=sys.argv[1]))
+pagewalk.table(os.getpid(), source=sys.argv[1])
 print("ready", flush=True)
 for line in sys.stdin:
     from tests.live.bracket import compare
@@ -214,14 +214,20 @@ def silence(monkeypatch: pytest.MonkeyPatch, says: Says, region: dict[str, int])
     monkeypatch.setattr(pagemap, "tells_huge_zero", lambda: says.bit and pagemap.FILE)
 
 
+def hide_frames(source: ProcfsSource) -> None:
+    """Let ``source`` see what it would see without rights."""
+    assert source.space.frames is not None
+    source.space.frames.close()
+    source.space.frames, source.space.hidden, source.hidden = None, True, pfns_hidden()
+
+
 def walk_silenced(pid: int, says: Says, *, frames: bool) -> Table:
     source = pagewalk.open_process(pid, "procfs")
-    assert isinstance(source, ProcfsSource) and source.frames is not None
+    assert isinstance(source, ProcfsSource)
     if not says.frame:
-        source.frames.close()
-        source.frames, source.hidden = None, pfns_hidden()
+        hide_frames(source)
     try:
-        return pagewalk.by_vma(pagewalk.walk(source, frames=frames))
+        return pagewalk.table(source, frames=frames)
     finally:
         pagewalk.close(source)
 
@@ -255,12 +261,12 @@ def test_it_is_found_by_other_means_on_kernels_that_report_less(
 @pytest.mark.parametrize("name", ["huge_zero", "thp_fork"])
 def test_without_a_scan_it_is_not_a_file_either(name: str) -> None:
     with prepared("thp"), start(name, stopped=True) as running:
-        root = pagewalk.by_vma(pagewalk.walk(running.pid, source="procfs")).totals
+        root = pagewalk.table(running.pid, source="procfs").totals
         source = pagewalk.open_process(running.pid, "procfs")
-        assert isinstance(source, ProcfsSource) and source.frames is not None
-        source.frames.close()
-        source.frames, source.hidden, source.huge = None, pfns_hidden(), False
-        totals = pagewalk.by_vma(pagewalk.walk(source)).totals
+        assert isinstance(source, ProcfsSource)
+        hide_frames(source)
+        source.space.huge = False
+        totals = pagewalk.table(source).totals
         pagewalk.close(source)
     assert totals["file"] == root["file"]
     for key in ("rss", "zero", "anon"):  # withheld where VmRSS lags

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from pagewalk import by_vma, close, open_process, walk
+from pagewalk import close, open_process, table
 from pagewalk.lazyfree import with_lazyfree
 from tests.kernel_says import read_smaps
 from tests.live.bracket import working_sources
@@ -79,10 +79,10 @@ def test_it_equals_smaps_on_other_memory(name: str) -> None:
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
         for pid in running.pids:
             opened = open_process(pid, WORKING[0])
-            table = with_lazyfree(by_vma(walk(opened)), opened)
+            found = with_lazyfree(table(opened), opened)
             close(opened)
             said = sum(vma.fields["LazyFree"] for vma in read_smaps(pid)) << 10
-            assert table.totals["lazyfree"] == said
+            assert found.totals["lazyfree"] == said
 
 
 def test_all_of_a_huge_page_is_found() -> None:
@@ -97,9 +97,9 @@ def test_all_of_a_huge_page_is_found() -> None:
             assert said >= 2 << 20
             for name in WORKING:
                 opened = open_process(process.pid, name)
-                table = with_lazyfree(by_vma(walk(opened)), opened)
+                found = with_lazyfree(table(opened), opened)
                 close(opened)
-                assert table.totals["lazyfree"] == said
+                assert found.totals["lazyfree"] == said
         finally:
             process.send_signal(signal.SIGKILL)
 

@@ -15,6 +15,7 @@ from pagewalk.proc.processes import read_processes
 from pagewalk.proc.swap import read_swaps
 from pagewalk.proc.target import open_target
 from pagewalk.sources import procfs
+from pagewalk.sources.pagemap import HUGE_SIZE, TABLE_NS
 from tests import kernel_says
 from tests.live.bracket import working_sources
 from tests.live.command import pagewalk_here
@@ -86,7 +87,7 @@ def test_a_process_may_have_any_name(odd: Odd, name: bytes, source: str) -> None
     fine(odd.pid, "explain", "--source", source)
     opened = pagewalk.open_process(odd.pid, source)
     try:
-        assert os.fsencode(opened.target.name) == name
+        assert os.fsencode(opened.who.name) == name
     finally:
         pagewalk.close(opened)
 
@@ -161,13 +162,13 @@ def test_the_process_list_shows_them(odd: Odd) -> None:
 def test_a_name_cannot_influence_the_window(odd: Odd) -> None:
     # The window depends on VmPTE: with few page tables it may be large. Forty tables fit in this
     # budget, and this process has more than four, below which it does not matter.
-    budget = 40 * procfs.TABLE_NS
+    budget = 40 * TABLE_NS
     assert kernel_says.read_status_kib(odd.pid)["VmPTE"] > 4 * 4
     for name in (b"python", b"\rVmPTE: 0 kB", b"\nVmPTE:\t0 kB", b"\x1cVmPTE:\t0 kB"):
         odd.call(name)
         target = open_target(odd.pid)
         source = procfs.open(target, budget)
         try:
-            assert source.widest_window() == 40 * procfs.HUGE_SIZE
+            assert source.space.widest_window() == 40 * HUGE_SIZE
         finally:
             pagewalk.close(source)

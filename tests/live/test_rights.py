@@ -97,7 +97,7 @@ def test_the_kernels_figure_is_that_of_smaps_rollup() -> None:
     with start("nobody", stopped=True) as running:
         source = library.open_process(running.pid, "procfs")
         try:
-            table = library.by_vma(library.walk(source))
+            table = library.table(source)
             hidden = table._replace(totals={**table.totals, **dict.fromkeys(names)})
 
             def look() -> None:
@@ -367,10 +367,10 @@ def walk_in_child(
             dropped.import_all()
             dropped.lose(*lose)
             opened = library.open_process(running.pid, source)
-            opened.huge = opened.huge and scan
+            opened.space.huge = scan and opened.space.huge  # type: ignore[attr-defined]
             if drop:
                 dropped.become(NOBODY)
-            table = library.by_vma(library.walk(opened))
+            table = library.table(opened)
             own = [not name or name == "[heap]" for name in table.vmas.name]
             said = {
                 "totals": table.totals, "names": table.vmas.name, "partial": table.outcome.partial,

@@ -13,9 +13,9 @@ import pagewalk
 from pagewalk.pages import Flag, Leaves, join
 from pagewalk.proc import pagemap
 from pagewalk.proc.pagemap import PAGE
-from pagewalk.proc.stall import Slice, Stall
+from pagewalk.proc.stall import BUDGET_NS, Slice, Stall
 from pagewalk.proc.target import open_target
-from pagewalk.sources import open_source
+from pagewalk.sources import procfs
 from tests.live.bracket import look_again
 from tests.machine import prepared
 from tests.targets import TARGETS, start
@@ -95,12 +95,12 @@ def test_continuing_at_walk_end_counts_pages_twice(monkeypatch: pytest.MonkeyPat
 @contextmanager
 def leaves(pid: int, *, by_scan: bool) -> Iterator[Leaves]:
     """Yield every leaf of a process, found by PAGEMAP_SCAN or by reading all of pagemap."""
-    source = open_source("procfs", open_target(pid))
+    source = procfs.open(open_target(pid), BUDGET_NS)
     try:
-        source.huge = source.huge and by_scan
+        source.space.huge = source.space.huge and by_scan
         vmas = source.vmas()
         ranges = np.stack([vmas.start, vmas.end], axis=1)
-        yield join([batch.leaves for batch in source.leaves(vmas, ranges)])
+        yield join([batch.leaves for batch in source.space.entries(vmas, ranges)])
     finally:
         pagewalk.close(source)
 

@@ -14,10 +14,11 @@ import pagewalk
 from pagewalk.kmem import frames, shortcuts
 from pagewalk.kmem.condenser import Condenser
 from pagewalk.kmem.frames import StructPages
-from pagewalk.kmem.process import KernelSource
 from pagewalk.pages import I64, U64, Bool
 from pagewalk.proc.kernel import release
+from pagewalk.smaps import DETAILS, by_field
 from pagewalk.sources import ebpf
+from pagewalk.sources.kernel import KernelSource
 from tests.live.bracket import compare, look_again
 from tests.live.test_exact import OVERCOUNTED, check_closes, wrong_but
 from tests.machine import prepared
@@ -79,11 +80,13 @@ def test_pages_that_no_other_process_maps_are_only_counted(used: list[int]) -> N
 
 
 def columns_of(pid: int, *, one_by_one: bool) -> dict[str, I64 | None]:
-    # `also` makes by_vma read every page.
-    walked = pagewalk.walk(pid, source="ebpf")
-    return pagewalk.by_vma(walked, also=(lambda pages: None) if one_by_one else None).columns
+    if not one_by_one:
+        return pagewalk.table(pid, source="ebpf").columns
+    table = by_field(pagewalk.walk(pid, source="ebpf"), None)
+    return {name: table.columns[name] for name in table.columns if name not in SMAPS_ONLY}
 
 
+SMAPS_ONLY = {column.name for column in DETAILS}
 MOVING = ("zombie", "churn", "storm", "mapper")
 
 
@@ -126,10 +129,10 @@ def test_a_program_that_disagrees_with_the_reader_is_not_used(
     monkeypatch.setattr(Condenser, "of_tables", shifted)
     with start("dense", 64, stopped=True) as running:
         source = pagewalk.open_process(running.pid, "ebpf")
-        frames = source.frames
+        frames = source.space.frames
         assert isinstance(frames, StructPages)
         monkeypatch.setattr(frames, "_tables_proved", False)
-        table = pagewalk.by_vma(pagewalk.walk(source))
+        table = pagewalk.table(source)
         assert used and not frames._tables_proved
         pagewalk.close(source)
         assert (table.totals["uss"] or 0) > 64 << 20
@@ -249,7 +252,7 @@ def test_a_program_is_loaded_when_it_pays(monkeypatch: pytest.MonkeyPatch) -> No
         held.__dict__.pop("counter", None)
         present, loaded = [], []
         for _ in range(2):
-            present.append(pagewalk.by_vma(pagewalk.walk(source, frames=False)).columns["present"])
+            present.append(pagewalk.table(source, frames=False).columns["present"])
             loaded.append("counter" in held.__dict__)
         pagewalk.close(source)
     assert loaded == [False, True]

@@ -80,7 +80,7 @@ def compare(pid: int, first: str, second: str) -> tuple[int, list[str]]:
 
 def batches_of(pid: int, source: str, spans: np.ndarray | None) -> list[Pages]:
     walked = pagewalk.walk(pid, source=source, ranges=spans)
-    return [batch for batch in walked.batches if isinstance(batch, Pages)]
+    return [batch for batch in walked if isinstance(batch, Pages)]
 
 
 def base_pages(pid: int, batches: list[Pages], spans: np.ndarray | None) -> np.ndarray:

@@ -32,9 +32,8 @@ def test_the_longest_read_is_reported() -> None:
 
 def reads(pid: int, budget_ns: int) -> tuple[int, library.Table]:
     """Return how many reads a walk needed within a budget, and what it found."""
-    walked = library.walk(pid, source="procfs", budget_ns=budget_ns)
-    table = library.by_vma(walked)
-    return walked.outcome.stall.reads, table
+    table = library.table(pid, source="procfs", budget_ns=budget_ns)
+    return table.outcome.stall.reads, table
 
 
 def check_same(one: library.Table, other: library.Table) -> None:
@@ -70,7 +69,7 @@ def test_a_small_budget_makes_more_and_narrower_scans() -> None:
 
 def test_every_read_of_the_walk_is_counted() -> None:
     with start("plain", stopped=True) as running:
-        walked = library.walk(running.pid, source="procfs")
+        walked = library.walk(running.pid, library.Sums, source="procfs")
         before = walked.outcome.stall.reads
         library.by_vma(walked)
     # The VMAs were read first; then at least one scan or read of pagemap, and the VMAs again.
@@ -85,7 +84,7 @@ def test_a_process_that_keeps_mapping_is_walked_correctly() -> None:
         region = running.facts["dense"]
         running.tell("stall")
         for _ in range(5):
-            table = library.by_vma(library.walk(running.pid, source="procfs"))
+            table = library.table(running.pid, source="procfs")
             # the page that it maps may be next to the region for a moment, and merge with its VMA
             inside = (table.vmas.start < region["end"]) & (table.vmas.end > region["start"])
             anon = table.columns["anon"]
@@ -98,6 +97,6 @@ def test_a_process_that_keeps_mapping_is_walked_correctly() -> None:
 
 def check_rss(pid: int) -> None:
     before = kernel_says.read_rollup(pid)["Rss"]
-    totals = library.by_vma(library.walk(pid, source="procfs")).totals
+    totals = library.table(pid, source="procfs").totals
     assert before == kernel_says.read_rollup(pid)["Rss"]
     assert totals["rss"] == before << 10

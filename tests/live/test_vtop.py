@@ -13,8 +13,8 @@ from typing import BinaryIO
 import numpy as np
 import pytest
 
-from pagewalk.kmem.process import KernelSource
 from pagewalk.pages import State
+from pagewalk.sources.kernel import KernelSource
 from pagewalk.translate import translate
 from pagewalk.vtop import Translation
 from pagewalk.walking import close, open_process
@@ -294,4 +294,4 @@ def test_a_target_that_maps_and_unmaps_does_not_break_it() -> None:
             found = translate(reader, hex(vmas[step % len(vmas)].start))
             # An unstable answer is allowed here; a stable one that differs from pagemap is not.
             assert found.pagemap.agrees is not False, found
-            assert found.trace.steps[0].table == reader.root
+            assert found.trace.steps[0].table == reader.space.root

@@ -144,7 +144,7 @@ def test_a_small_page_known_to_be_mapped_once_costs_no_read_of_its_count(databas
         # Bit 56 says "once" for frame 3. For a large folio it may be about the head only.
         assert counts.tolist() == [1, 104, 108, 109]
         assert flags.tolist() == [0, 0, int(HEAD), int(TAIL)]
-        assert opened.counts(array(5, 2)).tolist() == [105, 102]
+        assert opened.mapcounts(array(5, 2)).tolist() == [105, 102]
     finally:
         opened.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 from typing import Any
@@ -10,6 +11,7 @@ from pagewalk.ledger import ledger
 from pagewalk.proc.doctor import Check
 from pagewalk.proc.processes import Process
 from pagewalk.render import view
+from pagewalk.walking import Walk
 from tests import by_hand, vtop_by_hand
 
 CHECKS = [
@@ -49,6 +51,11 @@ def spoiled(value: Any, text: str, field: str = "") -> Any:
     """Return a command's results with ``text`` appended to each name and sentence in them."""
     if isinstance(value, str):
         return value + text if field in SPOKEN else value
+    if isinstance(value, Walk):
+        twin = copy.copy(value)
+        for name in ("name", "exe", "vmas", "outcome"):
+            setattr(twin, name, spoiled(getattr(value, name), text, name))
+        return twin
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         parts = {name: spoiled(getattr(value, name), text, name) for name in value._fields}
         return value._replace(**parts)

@@ -121,15 +121,17 @@ def opened(request: Request) -> Iterator[Source]:
     from pagewalk.walking import close, open_listed
 
     source = open_listed(find(request.target), request.source, int(request.budget * 1e6))
+    assert source.live is not None
+    target = source.live.target
     started, stopped = time.monotonic(), False
     try:
-        around = frozen(source.target) if request.freeze else nullcontext(False)
+        around = frozen(target) if request.freeze else nullcontext(False)
         with put_back() if request.freeze else nullcontext(), around as stopped:
             yield source
     finally:
         close(source)
         if stopped:
-            note(request, f"process {source.target.pid} was stopped for"
+            note(request, f"process {target.pid} was stopped for"
                           f" {(time.monotonic() - started) * 1e3:.1f} ms")
 
 

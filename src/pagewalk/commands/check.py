@@ -56,7 +56,8 @@ def open_other(source: Source, against: str) -> Source:
     from pagewalk.errors import BadRequest, NotPermitted, SourceUnavailable, Unsupported
     from pagewalk.sources import open_best, open_source
 
-    target, budget_ns = source.target, source.stall.budget_ns
+    assert source.live is not None
+    target, budget_ns = source.live.target, source.live.stall.budget_ns
     if source.name != against:
         return open_source(against, target, budget_ns)
     try:

@@ -68,23 +68,22 @@ class Look(NamedTuple):
 def looks(source: Source, *, smaps: bool) -> Iterator[Look]:
     # Other processes come and go, and with them mapcounts, also while the target is stopped: the
     # walk is repeated until nothing moved between the readings before and after it.
-    from pagewalk.account import by_vma
-    from pagewalk.proc.counters import read_theirs
+    from pagewalk.account import table
     from pagewalk.proc.smaps import LastSmaps
-    from pagewalk.walking import walk
 
-    began, stopped = time.monotonic(), source.target.state() in "Tt"
+    live, tables = source.live, source.space.tells.tables
+    began, stopped = time.monotonic(), live is None or live.target.state() in "Tt"
     files = ("smaps", "smaps_rollup") if smaps else ()
     last = LastSmaps()
     # Whether a VMA moved is shown by two readings around the other's: two walks of ours where the
     # source reads page tables (quicker than smaps, and without a lock), else two readings of smaps.
-    earlier = by_vma(walk(source)) if source.tables else None
-    first = files[1:] if source.tables else files
-    theirs = read_theirs(source.target, source.stall, *first, last=last)
+    earlier = table(source) if tables else None
+    first = files[1:] if tables else files
+    theirs = source.theirs(*first, last=last)
     for _ in range(LOOKS):
         look = look_at(source, files, theirs, earlier, last)
         yield look
-        theirs, earlier = look.theirs, look.table if source.tables else None
+        theirs, earlier = look.theirs, look.table if tables else None
         unexplained, moved = doubt(look.lines)
         patience = PATIENTLY_S if unexplained and stopped else BRIEFLY_S
         if not (unexplained or moved) or time.monotonic() - began > patience:
@@ -94,32 +93,31 @@ def looks(source: Source, *, smaps: bool) -> Iterator[Look]:
 def look_at(
     source: Source, files: tuple[str, ...], before: Theirs, earlier: Table | None, last: LastSmaps
 ) -> Look:
-    from pagewalk.account import by_vma
+    from pagewalk.account import table as walk_table
     from pagewalk.lazyfree import with_lazyfree
     from pagewalk.ledger import ledger
-    from pagewalk.proc.counters import read_pmap, read_theirs
-    from pagewalk.walking import walk
+    from pagewalk.proc.counters import read_pmap
 
     between: list[Theirs] = []
 
     def read_counters() -> None:
-        between.extend(read_theirs(source.target, source.stall) for _ in range(READINGS))
+        between.extend(source.theirs() for _ in range(READINGS))
 
     def ask() -> Theirs:
-        theirs = read_theirs(source.target, source.stall, *files, last=last)
+        theirs = source.theirs(*files, last=last)
         # pmap takes a pid; that the process is still there afterwards proves it was this one.
-        theirs = theirs._replace(pmap=read_pmap(source.target.pid) if files else None)
+        if files and source.live is not None:
+            theirs = theirs._replace(pmap=read_pmap(source.who.pid))
         read_counters()
         return theirs
 
     read_counters()
-    theirs = ask() if source.tables else None
-    table = with_lazyfree(by_vma(walk(source)), source)
-    page_tables = source.page_tables()
+    theirs = ask() if source.space.tells.tables else None
+    table = with_lazyfree(walk_table(source), source)
     read_counters()
     theirs = theirs or ask()
     return Look(
-        table, theirs, ledger(table, theirs, before, page_tables, tuple(between), earlier)
+        table, theirs, ledger(table, theirs, before, tuple(between), earlier)
     )
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from pagewalk.commands import Request, finish, opened, output, target_options
+
+if TYPE_CHECKING:
+    from pagewalk.account import Table
+    from pagewalk.sources import Source
 
 
 @click.command("maps")
@@ -27,12 +33,10 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
     pagewalk maps $$ --all --format json
     pagewalk maps $$ --format csv
     """
-    from pagewalk.account import COLUMNS, by_vma
-    from pagewalk.census import count_swap_users
+    from pagewalk.account import COLUMNS
     from pagewalk.errors import BadRequest
     from pagewalk.render import view
-    from pagewalk.smaps import DETAILS, SMAPS_FIELDS, by_field, with_particulars
-    from pagewalk.walking import walk
+    from pagewalk.smaps import DETAILS, SMAPS_FIELDS
 
     request = Request(**options)  # type: ignore[arg-type]
     if everything and counts:
@@ -49,15 +53,27 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
         raise BadRequest(f"--columns {detailed[0]} looks at every frame; --counts looks at none")
     write = view(request.format, "maps")
     with opened(request) as source, output(request.output) as out:
-        walked = walk(source, frames=not counts)
-        counted = everything or "swap_pss" in detailed
-        users = count_swap_users(source.name) if counted else None
-        table = by_field(walked, users) if everything or detailed else by_vma(walked)
-        if everything:
-            table = with_particulars(table, source)
-        if not counts and None in table.totals.values():
-            from pagewalk.rollup import ask_rollup  # as in show
-
-            table = ask_rollup(table, source)
+        table = tabulate(source, detailed, counts=counts, everything=everything)
         write(table, out, columns=chosen, everything=everything)
     return finish(request, table.outcome)
+
+
+def tabulate(source: Source, detailed: list[str], *, counts: bool, everything: bool) -> Table:
+    """Walk ``source`` and return its Table, with smaps' other columns if any is ``detailed``."""
+    from pagewalk.account import table as walk_table
+    from pagewalk.census import count_swap_users
+    from pagewalk.smaps import by_field, with_particulars
+    from pagewalk.walking import walk
+
+    if everything or detailed:
+        counted = everything or "swap_pss" in detailed
+        table = by_field(walk(source), count_swap_users(source.name) if counted else None)
+    else:
+        table = walk_table(source, frames=not counts)
+    if everything:
+        table = with_particulars(table, source)
+    if not counts and None in table.totals.values():
+        from pagewalk.rollup import ask_rollup  # as in show
+
+        table = ask_rollup(table, source)
+    return table

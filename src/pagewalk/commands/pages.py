@@ -11,6 +11,7 @@ from pagewalk.commands import Request, finish, opened, output, target_options
 
 if TYPE_CHECKING:
     from pagewalk.pages import U64, Pages, VMAs
+    from pagewalk.sources import Source
     from pagewalk.walking import Walk
 
 
@@ -32,11 +33,8 @@ def command(span: str | None, vma: str | None, where: str | None, **options: obj
     pagewalk pages $$ --where 'file,mapcount>1' --format json
     pagewalk pages $$ --format log
     """
-    import numpy as np
-
     from pagewalk.errors import BadRequest
     from pagewalk.render import view
-    from pagewalk.walking import walk
     from pagewalk.where import check_told, parse_where
 
     request = Request(**options)  # type: ignore[arg-type]
@@ -45,13 +43,7 @@ def command(span: str | None, vma: str | None, where: str | None, **options: obj
         raise BadRequest("--format log prints every page; --where is for the other formats")
     write = view(request.format, "pages")
     with opened(request) as source, output(request.output) as out:
-        vmas = source.vmas()
-        ranges = np.stack([vmas.start, vmas.end], axis=1)
-        if vma is not None:
-            ranges = ranges[named(vmas, vma)]
-        if span is not None:
-            ranges = within(ranges, span, source.facts.page_size)
-        walked = walk(source, holes=True, ranges=ranges)
+        walked = walk_part(source, span, vma)
         if where:
             check_told(where, walked)
         rows = selected(walked, test)
@@ -59,11 +51,23 @@ def command(span: str | None, vma: str | None, where: str | None, **options: obj
     return finish(request, walked.outcome)
 
 
-def selected(walked: Walk, test: object) -> Iterator[Pages]:
-    from pagewalk.pages import Pages, take
+def walk_part(source: Source, span: str | None, vma: str | None) -> Walk[Pages]:
+    """Return a walk of ``source`` with holes, of what ``span`` and ``vma`` leave of it."""
+    from pagewalk.walking import walk
 
-    for batch in walked.batches:
-        assert isinstance(batch, Pages)
+    vmas = source.vmas()
+    ranges = vmas.ranges
+    if vma is not None:
+        ranges = ranges[named(vmas, vma)]
+    if span is not None:
+        ranges = within(ranges, span, source.space.facts.page_size)
+    return walk(source, holes=True, ranges=ranges)
+
+
+def selected(walked: Walk[Pages], test: object) -> Iterator[Pages]:
+    from pagewalk.pages import take
+
+    for batch in walked:
         rows = take(batch, test(batch)) if callable(test) else batch
         if len(rows):
             yield rows

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TextIO
+
 import click
 
 from pagewalk.commands import Request, finish, opened, output, target_options
+
+if TYPE_CHECKING:
+    from pagewalk.outcome import Outcome
+    from pagewalk.sources import Source
 
 
 @click.command("show")
@@ -21,28 +28,41 @@ def command(counts: bool, **options: object) -> int:
     pagewalk show $$ --format json
     pagewalk show $$ --counts
     """
-    from pagewalk.account import by_vma
-    from pagewalk.lazyfree import with_lazyfree
-    from pagewalk.ledger import SHORT, ledger
-    from pagewalk.proc.counters import read_theirs
     from pagewalk.render import view
-    from pagewalk.walking import walk
 
     request = Request(**options)  # type: ignore[arg-type]
     # The module's log is made of the pages themselves.
     write = view(request.format, "pages" if request.format == "log" else "show")
     with opened(request) as source, output(request.output) as out:
         if request.format == "log":
-            walked = walk(source, holes=True)
-            write(walked.batches, walked.vmas, out)
-            return finish(request, walked.outcome)
-        before = read_theirs(source.target, source.stall)
-        table = with_lazyfree(by_vma(walk(source, frames=not counts)), source)
-        theirs = read_theirs(source.target, source.stall)
-        lines = [line for line in ledger(table, theirs, before) if line.against in SHORT]
-        if not counts and None in table.totals.values():
-            from pagewalk.rollup import ask_rollup  # root's screen does not wait for its import
+            outcome = log(source, write, out)
+        else:
+            outcome = show(source, write, out, counts=counts)
+    return finish(request, outcome, told=request.format == "text")
 
-            table = ask_rollup(table, source)
-        write(table, lines, out)
-    return finish(request, table.outcome, told=request.format == "text")
+
+def log(source: Source, write: Callable[..., None], out: TextIO) -> Outcome:
+    """Write every page of ``source``, as the kernel module did."""
+    from pagewalk.walking import walk
+
+    walked = walk(source, holes=True)
+    write(walked, walked.vmas, out)
+    return walked.outcome
+
+
+def show(source: Source, write: Callable[..., None], out: TextIO, *, counts: bool) -> Outcome:
+    """Walk ``source`` and write its screen."""
+    from pagewalk.account import table as walk_table
+    from pagewalk.lazyfree import with_lazyfree
+    from pagewalk.ledger import SHORT, ledger
+
+    before = source.theirs()
+    table = with_lazyfree(walk_table(source, frames=not counts), source)
+    theirs = source.theirs()
+    lines = [line for line in ledger(table, theirs, before) if line.against in SHORT]
+    if not counts and None in table.totals.values():
+        from pagewalk.rollup import ask_rollup  # root's screen does not wait for its import
+
+        table = ask_rollup(table, source)
+    write(table, lines, out)
+    return table.outcome

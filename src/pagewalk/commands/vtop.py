@@ -33,14 +33,13 @@ def command(address: str, legend: bool, **options: object) -> int:
     pagewalk vtop $$ stack-8 --legend
     pagewalk vtop $$ heap --format json
     """
-    from pagewalk.kmem.process import KernelSource
     from pagewalk.render import view
     from pagewalk.translate import translate
 
     request = Request(**options)  # type: ignore[arg-type]
     write = view(request.format, "vtop")
     with opened(request) as source, output(request.output) as out:
-        if not isinstance(source, KernelSource):
+        if source.page_tables is None:
             raise refusal(source, address)
         found = translate(source, address)
         write(found, out, legend=legend)
@@ -62,14 +61,12 @@ def refusal(source: Source, asked: str) -> SourceUnavailable:
     """Return why ``source`` cannot translate, with what it does tell of the address."""
     from pagewalk.address import locate
     from pagewalk.errors import SourceUnavailable
-    from pagewalk.sources.procfs import ProcfsSource
-    from pagewalk.translate import pagemap_word
     from pagewalk.vtop import spell_pagemap
 
     why = "vtop follows page tables, and it shows none"
-    if isinstance(source, ProcfsSource):
+    if source.pagemap is not None:
         addr = locate(asked, source.vmas())
-        says = spell_pagemap(pagemap_word(source.pagemap_fd, addr))
+        says = spell_pagemap(source.pagemap.word(addr))
         why += f"; of {addr:#x} pagemap says {says}"
     return SourceUnavailable(
         source.name, why, "use --source ebpf or kcore (pagewalk doctor says what they need)"

@@ -236,7 +236,7 @@ class StructPages:
         clear = pages[table] >= 0
         return table[clear], length[clear], word[clear], pages
 
-    def counts(self, pfns: U64) -> U64:
+    def mapcounts(self, pfns: U64) -> U64:
         """Return the mapcounts as FrameReader says."""
         return _unsigned(read_frames(self.frames, pfns).mapcount)
 

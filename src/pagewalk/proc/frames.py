@@ -49,7 +49,7 @@ class FrameReader(Protocol):
         is the mapcount, which saves a read.
         """
 
-    def counts(self, pfns: U64) -> U64:
+    def mapcounts(self, pfns: U64) -> U64:
         """Return the mapcount (u64[n]) of each frame in ``pfns``."""
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ class Frames:
         mapcount[ask] = read_frames(self.count, pfns[ask])
         return flags, mapcount
 
-    def counts(self, pfns: U64) -> U64:
+    def mapcounts(self, pfns: U64) -> U64:
         """Return the mapcounts; see FrameReader."""
         return read_frames(self.count, pfns)
 

@@ -9,8 +9,10 @@ import errno
 import fcntl
 import mmap
 import os
+import sys
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -80,6 +82,28 @@ def read_words(fd: int, start: int, out: U64, pid: int, stall: Stall, chunk: Sli
             raise ProcessGone(pid, "ended or exec'ed another program while it was walked")
         chunk.adapt(stall)
         done += got
+
+
+class Pagemap(NamedTuple):
+    """/proc/PID/pagemap of process ``pid``, open as ``fd``; each read is timed by ``stall``."""
+
+    fd: int
+    pid: int
+    stall: Stall
+
+    def word(self, addr: int) -> int | None:
+        """Return the word of the page at ``addr``, None beyond the end of the file."""
+        with self.stall.timed("pagemap"):
+            raw = os.pread(self.fd, WORD, addr // PAGE * WORD)
+        return int.from_bytes(raw, sys.byteorder) if len(raw) == WORD else None
+
+    def read(self, start: int, out: U64, chunk: Slice) -> None:
+        """Fill ``out`` as read_words does."""
+        read_words(self.fd, start, out, self.pid, self.stall, chunk)
+
+    def scan(self, start: int, end: int, returned: int, window: Slice) -> Iterator[U64]:
+        """Yield populated regions as scan does."""
+        return scan(self.fd, start, end, returned, self.pid, self.stall, window)
 
 
 def can_scan(fd: int, categories: int = 0) -> bool:

@@ -76,7 +76,7 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
         out.write(row(*sides, "unexplained", line.unexplained, None, None))
 
 
-def pages(batches: Iterable[Pages], walk: Walk, out: TextIO) -> None:
+def pages(batches: Iterable[Pages], walk: Walk[Pages], out: TextIO) -> None:
     """Write one line a page, huge leaf, or stretch without pages; flags joined by ``|``."""
     out.write("addr,size,state,pfn,phys,mapcount,swap_type,swap_offset,flags\n")
     for batch in batches:

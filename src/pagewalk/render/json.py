@@ -45,7 +45,8 @@ def head(table: Table) -> dict[str, Any]:
         "schema": SCHEMA,
         "pagewalk": version(),
         "process": {"pid": walk.pid, "name": walk.name, "exe": walk.exe},
-        "source": {"name": walk.source, "arch": walk.arch, "page_size": walk.page_size},
+        "source": {"name": walk.source, "arch": walk.facts.architecture,
+                   "page_size": walk.facts.page_size},
     }
 
 
@@ -160,7 +161,7 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
     )
 
 
-def pages(batches: Iterable[Pages], walk: Walk, out: TextIO) -> None:
+def pages(batches: Iterable[Pages], walk: Walk[Pages], out: TextIO) -> None:
     """Write one object a line for each page, huge leaf, or stretch without pages."""
     for batch in batches:
         out.write(page_lines(batch, walk.facts.page_size).decode())

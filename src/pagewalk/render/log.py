@@ -21,7 +21,7 @@ CHUNK = 1 << 16  # pages written at a time
 PRESENT, ABSENT, UNMAPPED, HIDDEN = range(4)
 
 
-def pages(batches: Iterable[Pages], walk: Walk, out: TextIO) -> None:
+def pages(batches: Iterable[Pages], walk: Walk[Pages], out: TextIO) -> None:
     """Write a line for each base page of every VMA, in address order, with blocks and totals."""
     sizes = np.zeros(4, np.int64)
     total = np.zeros(4, np.int64)

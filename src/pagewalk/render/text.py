@@ -71,7 +71,7 @@ def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
 def source_line(table: Table) -> str:
     walk, stall = table.walk, table.outcome.stall
     return (
-        f"read by {walk.source}, {walk.arch}, {walk.page_size >> 10} KiB pages;"
+        f"read by {walk.source}, {walk.facts.architecture}, {walk.facts.page_size >> 10} KiB pages;"
         f" longest read {stall.longest_ns / 1e6:.2f} ms ({stall.where}),"
         f" budget {stall.budget_ns / 1e6:g} ms"
     )
@@ -177,7 +177,7 @@ def print_maps(
 # ---- pages
 
 
-def pages(batches: Iterable[Pages], walk: Walk, out: TextIO) -> None:
+def pages(batches: Iterable[Pages], walk: Walk[Pages], out: TextIO) -> None:
     """Write one line a page, or a huge leaf, or a stretch without pages."""
     head = f"{'ADDRESS':<16}  {'PHYSICAL':<16}  {'KIB':>9}  {'STATE':<10}  {'MAPS':>5}  FLAGS"
     print(paint(out, DIM, head), file=out)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pagewalk.errors import (
     BadRequest,
@@ -19,12 +19,19 @@ from pagewalk.errors import (
     SourceUnavailable,
 )
 from pagewalk.facts import Facts
-from pagewalk.pages import I64, U64, Counts, Shared, VMAs, Withheld
+from pagewalk.outcome import Outcome
+from pagewalk.pages import I64, NO_SUMS, U64, Sums, Tells, VMAs, Withheld
 from pagewalk.proc.frames import FrameReader
 from pagewalk.proc.stall import BUDGET_NS, Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
-from pagewalk.scan import Entries
+from pagewalk.scan import NO_ENTRIES, Entries
+
+if TYPE_CHECKING:
+    from pagewalk.proc.counters import Theirs
+    from pagewalk.proc.pagemap import Pagemap
+    from pagewalk.proc.smaps import LastSmaps
+    from pagewalk.sources.tables import TableSpace
 
 SOURCES = {
     "procfs": "pagewalk.sources.procfs",
@@ -37,32 +44,62 @@ SOURCES = {
 AUTO = ("ebpf", "kcore", "procfs")
 
 
-class Source(Protocol):
-    """One opened way to read one process.
+class Part(NamedTuple):
+    """A part of what an address space adds up to: entries, and sums that need no second look.
 
-    ``facts`` are those of the process's kernel. ``huge`` and ``tables`` say whether leaves carry
-    Flag.HUGE, and whether holes are told apart from empty slots. ``notes`` is what
-    the caller that opened it adds to ``withheld``.
+    ``page_tables``: bytes of the PTE, PMD and PUD tables read, known at the end.
     """
 
-    name: str
-    target: Target
+    entries: Entries = NO_ENTRIES
+    sums: Sums = NO_SUMS
+    page_tables: int | None = None
+
+
+class Space(Protocol):
+    """One address space, whatever it is read from: a pagemap, page tables, columns in memory."""
+
     facts: Facts
-    stall: Stall
-    huge: bool
-    tables: bool
-    notes: tuple[Withheld, ...]
+
+    @property
+    def tells(self) -> Tells:
+        """Return what can be told of this address space."""
 
     @property
     def frames(self) -> FrameReader | None:
         """Return the open frame database, None where frames are withheld."""
 
-    @property
-    def withheld(self) -> tuple[Withheld, ...]:
-        """Return what this source cannot tell of this process."""
+    def entries(self, vmas: VMAs, ranges: U64, *, frames: bool = True) -> Iterator[Entries]:
+        """Yield the entries of ``ranges`` (u64[k, 2], sorted, half open) of ``vmas``, in order.
 
-    def vmas(self) -> VMAs:
-        """Return a fresh reading of the VMAs; raises ProcessGone when the memory is gone."""
+        There are holes only where page tables are read. Without ``frames`` nobody is going to look
+        at them, so the zero pages are marked here as far as possible.
+        """
+
+    def sums(self, vmas: VMAs, ranges: U64, *, frames: bool = True) -> Iterator[Part]:
+        """Yield what ``entries`` does for callers that only need sums, in no order.
+
+        Without ``frames`` everything comes as sums, without kinds.
+        """
+
+
+class Who(NamedTuple):
+    """Whose address space it is: ``name`` is comm, ``exe`` the program's path where known."""
+
+    pid: int
+    name: str
+    exe: str | None
+
+
+class Live(Protocol):
+    """A process that may change, end, or wait for us: what wraps its address space."""
+
+    name: str
+    target: Target
+    stall: Stall
+
+    @property
+    def space(self) -> Space:
+        """Return its address space."""
 
     def changed(self, vmas: VMAs) -> int:
         """Return how many of ``vmas`` have changed since they were read; raises as vmas() does."""
@@ -73,25 +110,10 @@ class Source(Protocol):
         Call it after changed().
         """
 
-    def leaves(self, vmas: VMAs, ranges: U64) -> Iterator[Entries]:
-        """Yield leaves, holes and doubts of ``ranges`` (u64[k, 2], sorted, half open) in order.
-
-        Without ``tables`` there are leaves only.
-        """
-
-    def sums(self, vmas: VMAs, ranges: U64) -> Iterator[Entries | Counts | Shared]:
-        """Yield what ``leaves`` does, to be added up: in no order, alike pages as Counts.
-
-        Pages in Counts that may be mapped more than once come as Shared, too.
-        """
-
-    def counts(self, vmas: VMAs, ranges: U64) -> Iterator[Counts]:
-        """Yield bytes of ``ranges`` by VMA and state, without reading any frame."""
-
     def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
         """Yield for each of ``rows``, VMAs of shmem, what tells the swapped bytes of its object.
 
-        Each holds until the next one is asked for. Raises OSError where that cannot be told.
+        Each is valid until the next one is asked for. Raises OSError where that cannot be told.
         """
 
     def ended_by(self, keys: list[tuple[int, int]]) -> list[bool | None]:
@@ -100,11 +122,47 @@ class Source(Protocol):
         None where that cannot be told.
         """
 
-    def page_tables(self) -> int | None:
-        """Return the bytes of PTE, PMD and PUD tables, None where tables are not read."""
+
+class Source(Protocol):
+    """One process, opened one way: its address space, and the process itself while it lives.
+
+    ``notes`` is added to what the walk withholds by the code that chose this source.
+    """
+
+    name: str
+    notes: tuple[Withheld, ...]
+
+    @property
+    def space(self) -> Space:
+        """Return its address space."""
+
+    @property
+    def page_tables(self) -> TableSpace | None:
+        """Return the same where it is read from page tables, else None."""
+
+    @property
+    def live(self) -> Live | None:
+        """Return the process, None if it is only a recording."""
+
+    @property
+    def pagemap(self) -> Pagemap | None:
+        """Return the open pagemap, None where it may not be read."""
+
+    @property
+    def who(self) -> Who:
+        """Return whose address space it is."""
+
+    def vmas(self) -> VMAs:
+        """Return a fresh reading of the VMAs; raises ProcessGone when the memory is gone."""
+
+    def outcome(self) -> Outcome:
+        """Return what is known before a walk, and what cannot be told of this process."""
+
+    def theirs(self, *files: str, last: LastSmaps | None = None) -> Theirs:
+        """Return the kernel's own numbers; see proc.counters.read_theirs."""
 
     def close(self) -> None:
-        """Give every descriptor back."""
+        """Give every descriptor back, but the target's."""
 
 
 def open_source(name: str, target: Target, budget_ns: int = BUDGET_NS) -> Source:

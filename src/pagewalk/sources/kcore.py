@@ -11,8 +11,8 @@ from functools import cache
 from pagewalk.kmem.kcore import KcoreMemory
 from pagewalk.kmem.live import open_kcore
 from pagewalk.kmem.machine import Machine, open_machine
-from pagewalk.kmem.process import KernelSource, open_process_memory
 from pagewalk.proc.target import Target
+from pagewalk.sources.kernel import KernelSource, open_process_memory
 
 
 def open(target: Target, budget_ns: int) -> KernelSource:

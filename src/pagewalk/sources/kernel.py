@@ -1,0 +1,296 @@
+"""A process read from kernel memory: its VMAs and its real page tables, without any lock.
+
+What every source over kernel memory shares, whatever reads the memory (eBPF, /proc/kcore).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.errors import (
+    NoAddressSpace,
+    PagewalkError,
+    ProcessGone,
+    SourceUnavailable,
+)
+from pagewalk.kmem.holders import ended_by
+from pagewalk.kmem.kernel import Kernel
+from pagewalk.kmem.machine import Machine, as_it_is_now
+from pagewalk.kmem.memory import read_words
+from pagewalk.kmem.naming import agreeing, flags_of, with_flags
+from pagewalk.kmem.pieces import piece_together
+from pagewalk.kmem.rmap import unshared
+from pagewalk.kmem.shmem import covered, swapped_ranges
+from pagewalk.kmem.task import Task, pid_behind, read_mm, task_of
+from pagewalk.kmem.vmas import (
+    RawVmas,
+    forked,
+    read_each,
+    read_edges,
+    read_vmas,
+    still_maps,
+)
+from pagewalk.outcome import Outcome
+from pagewalk.pages import I64, U64, Bool, VMAs, Withheld
+from pagewalk.proc.counters import Theirs, read_theirs
+from pagewalk.proc.kernel import read_facts
+from pagewalk.proc.maps import LastMaps, internal_filesystems, parse_mountinfo
+from pagewalk.proc.pagemap import Pagemap
+from pagewalk.proc.smaps import LastSmaps
+from pagewalk.proc.stall import Stall
+from pagewalk.proc.swap import Evicted
+from pagewalk.proc.target import Target
+from pagewalk.ranges import differing
+from pagewalk.sources import Who
+from pagewalk.sources.tables import TableSpace
+
+SHMEM_CHANGED = "a mapping of shared memory changed after the walk; --freeze prevents that"
+NOWHERE = np.zeros((0, 2), np.uint64)
+VMA_TRIES = 2
+
+
+class Known(NamedTuple):
+    """The VMAs as they are while the mm's ``sequence`` stands still: what maps told of them, what
+    the maple tree did, and both together."""
+
+    sequence: int
+    named: VMAs
+    raw: RawVmas
+    vmas: VMAs
+
+
+@dataclass(eq=False)
+class KernelSource:
+    """A process whose page tables are read from kernel memory; see sources.Source, sources.Live.
+
+    ``mm`` is the address of its mm_struct as it was when it was opened. ``task`` is the thread that
+    the target's directory is of, and ``struct_pid`` the address of its struct pid, which that open
+    directory keeps. ``proof`` u64[2] is where the task's start time and mm lie, with the place of
+    the mm's sequence where the kernel keeps one. ``pagemap`` serves hugetlb only and is None where
+    refused. ``known`` are the VMAs as they were last read, ``restless`` notes what could not be
+    read of them, and ``told`` is what vmas() returned last, with what it was made from; ``unmoved``
+    are VMAs that changed() found unchanged by the mm's sequence alone.
+    """
+
+    name: str
+    machine: Machine
+    target: Target
+    stall: Stall
+    struct_pid: int
+    task: Task
+    proof: U64
+    mm: int
+    pagemap: Pagemap | None
+    filesystems: dict[int, str]
+    space: TableSpace
+    notes: tuple[Withheld, ...] = ()
+    last: LastMaps = field(default_factory=LastMaps)
+    known: Known | None = None
+    restless: Withheld | None = None
+    told: tuple[VMAs, RawVmas] | None = None
+    unmoved: VMAs | None = None
+
+    def __post_init__(self) -> None:
+        self.space.exclusive, self.space.unshared = self.exclusive, self.unshared
+
+    @property
+    def page_tables(self) -> TableSpace:
+        """Return the address space: it is read from page tables."""
+        return self.space
+
+    @property
+    def live(self) -> KernelSource:
+        """Return the process itself."""
+        return self
+
+    @property
+    def who(self) -> Who:
+        """Return whose address space it is."""
+        return Who(self.target.pid, self.target.name, self.target.exe)
+
+    def outcome(self) -> Outcome:
+        """Return what this source cannot tell of this process."""
+        restless = () if self.restless is None else (self.restless,)
+        return Outcome(self.stall, [*self.machine.notes, *self.notes, *restless])
+
+    def theirs(self, *files: str, last: LastSmaps | None = None) -> Theirs:
+        """Return the kernel's own numbers; see proc.counters.read_theirs."""
+        return read_theirs(self.target, self.stall, *files, last=last)
+
+    def vmas(self) -> VMAs:
+        """Return the VMAs of the maple tree, named by maps where it may be read.
+
+        If the process maps and unmaps all the time, each VMA is as it was at some moment of its
+        own, and ``withheld`` tells what could not be read even so. Raises ProcessGone when the task
+        has ended or has another mm.
+        """
+        sequence = self.check_alive()
+        for _ in range(VMA_TRIES):
+            named = self.read_maps()
+            if self.known and self.known.sequence == sequence and self.known.named is named:
+                return self.known.vmas
+            raw, lost, at_once = self.read_raw()
+            # VMAs of many moments will not be those of maps the next time either.
+            if named is None or not at_once or self.agree(named, raw):
+                break
+        self.restless = None
+        if named is not None and not len(lost) and self.agree(named, raw):
+            vmas = with_flags(named, flags_of(named, raw))
+        else:
+            vmas, self.restless = piece_together(
+                self.machine.kernel, named, raw, lost, self.filesystems, self.machine.arch.user_end
+            )
+        self.told = vmas, raw
+        if self.check_alive() == sequence and sequence is not None and named is not None:
+            self.known = Known(sequence, named, raw, vmas)
+        return vmas
+
+    def agree(self, named: VMAs, raw: RawVmas) -> bool:
+        # Whether maps and the maple tree have the same VMAs; maps also has the gate VMA.
+        gate = int((named.start >= np.uint64(self.machine.arch.user_end)).sum())
+        return int(agreeing(named, raw).sum()) == len(raw.start) == len(named) - gate
+
+    def read_raw(self) -> tuple[RawVmas, U64, bool]:
+        # The VMAs, where none could be read, u64[n, 2], and whether all are of one moment.
+        kernel = self.machine.kernel
+        with suppress(SourceUnavailable):
+            return read_vmas(kernel, self.mm), NOWHERE, True
+        self.check_alive()  # while an mm is torn down its VMAs change, too
+        return *read_each(kernel, self.mm), False
+
+    def changed(self, vmas: VMAs) -> int:
+        """Return how many of ``vmas`` have changed; raises ProcessGone as vmas() does."""
+        sequence = self.check_alive()
+        still = self.known and self.known.sequence == sequence and self.known.vmas is vmas
+        self.unmoved = vmas if still else None
+        if still:
+            return 0
+        ranges = vmas.ranges[vmas.end <= np.uint64(self.machine.arch.user_end)]
+        try:
+            changed = differing(ranges, read_edges(self.machine.kernel, self.mm))
+        except SourceUnavailable:
+            raw, lost, _ = self.read_raw()
+            now = np.stack([raw.start, raw.end], axis=1)
+            changed = differing(ranges, now) or len(lost)
+        if changed:  # or the tree was torn down under the reader
+            self.check_alive()
+        return changed
+
+    def forked(self, vmas: VMAs) -> bool:
+        """Return whether the process forked since ``vmas`` were read; raises as vmas() does."""
+        if self.told is None or self.told[0] is not vmas or self.unmoved is vmas:
+            return False
+        return forked(self.machine.kernel, self.mm, self.told[1])
+
+    def check_alive(self) -> int | None:
+        # Another task that reuses this one's memory has neither its start time nor its mm. Returns
+        # the mm's sequence: while it is the same, no VMA changes. None: not known, or one does.
+        words, errno = read_words(self.machine.kernel.memory, self.proof)
+        if not errno.any() and words[:2].tolist() == [self.task.start_ns, self.mm]:
+            sequence = int(words[-1]) & 0xFFFFFFFF
+            return sequence if len(words) > 2 and sequence % 2 == 0 else None
+        self.task = task_of(self.machine.kernel, self.struct_pid, self.target.pid)
+        self.proof = places_of(self.machine.kernel, self.task)
+        if self.task.mm != self.mm:
+            raise ProcessGone(self.target.pid, "ended or exec'ed another program")
+        return None
+
+    def read_maps(self) -> VMAs | None:
+        # The kernel's text takes the mmap_lock (6.18: a VMA's own lock at a time), for names only.
+        try:
+            text = self.target.read("maps", self.stall)
+        except PagewalkError:
+            return None
+        if not text:  # the mm it was opened for is gone (proc_maps_open, fs/proc/task_mmu.c)
+            self.check_alive()
+            raise ProcessGone(self.target.pid, "exec'ed another program while it was opened")
+        return self.last.parse(text, self.filesystems)
+
+    def unshared(self, vmas: VMAs) -> Bool:
+        """Return a mask of the VMAs whose ordinary pages only this process maps, as far as the
+        reverse map tells."""
+        known, facts = self.known, self.space.facts
+        # With average mapcounts a page that was once mapped by others may still count as shared.
+        averages = facts.config is None or facts.average_mapcounts
+        if known is None or known.vmas is not vmas or averages:
+            return np.zeros(len(vmas), bool)
+        mask = unshared(self.machine.kernel, known.raw)
+        mask &= self.check_alive() == known.sequence
+        return np.isin(vmas.start, known.raw.start[mask])
+
+    def exclusive(self, addr: U64) -> Bool:
+        """Return which of the hugetlb pages at ``addr`` (u64[n]) no other process maps.
+
+        pagemap has a bit for it (56). All False where it may not be read.
+        """
+        if self.pagemap is None:
+            return np.zeros(len(addr), bool)
+        words = [self.pagemap.word(at) or 0 for at in addr.tolist()]
+        return np.array([word >> 56 & 1 for word in words], bool)
+
+    def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
+        """Yield what the page cache of each object tells; raises OSError when it will not."""
+        kernel = self.machine.kernel
+        raw, _, _ = self.read_raw()
+        found = zip(raw.start.tolist(), raw.end.tolist(), raw.offset.tolist(), strict=True)
+        at = {key: row for row, key in enumerate(found)}
+        for row in rows.tolist():
+            here = at.get((int(vmas.start[row]), int(vmas.end[row]), int(vmas.offset[row])))
+            if here is None:
+                raise OSError(errno.EAGAIN, SHMEM_CHANGED)
+            ranges = swapped_ranges(kernel, int(raw.file[here]))
+            if not still_maps(kernel, self.mm, raw, here):  # it may have been another file's
+                raise OSError(errno.EAGAIN, SHMEM_CHANGED)
+            yield partial(covered, ranges)
+
+    def ended_by(self, keys: list[tuple[int, int]]) -> list[bool | None]:
+        """Return whether each unlinked object ends with the process, by its reference counts."""
+        return ended_by(self.machine.kernel, self.task.address, self.mm, keys)
+
+    def close(self) -> None:
+        """Give back what belongs to this process; the machine stays open for the next."""
+        if self.pagemap is not None:
+            os.close(self.pagemap.fd)
+
+
+def open_process_memory(
+    name: str, machine: Machine, target: Target, budget_ns: int
+) -> KernelSource:
+    """Return process ``target`` read through ``machine``; raises ProcessGone, NoAddressSpace."""
+    machine = as_it_is_now(machine)
+    struct_pid = pid_behind(machine.kernel, target.dirfd)
+    task = task_of(machine.kernel, struct_pid, target.pid)
+    if task.mm is None and task.exiting:
+        raise ProcessGone(target.pid, "ended")
+    if task.mm is None:
+        raise NoAddressSpace(target.pid, f"({task.comm}) has no address space")
+    root = read_mm(machine.kernel, task.mm).pgd - machine.direct_map.base
+    stall, pagemap = Stall(budget_ns), None
+    with suppress(PagewalkError):
+        pagemap = Pagemap(target.open("pagemap"), target.pid, stall)
+    filesystems = dict(internal_filesystems())
+    with suppress(PagewalkError):
+        filesystems |= parse_mountinfo(target.read("mountinfo"))
+    space = TableSpace(machine, read_facts(), task.mm, root)
+    proof = places_of(machine.kernel, task)
+    return KernelSource(
+        name, machine, target, stall, struct_pid, task, proof, task.mm, pagemap, filesystems, space
+    )
+
+
+def places_of(kernel: Kernel, task: Task) -> U64:
+    # Since 6.13 mmap_lock counts: odd while who changes VMAs holds it (mm_lock_seqcount_begin() in
+    # include/linux/mmap_lock.h). The counter of 6.4 moves only after the change.
+    btf, path = kernel.btf, "mm_lock_seq.sequence"
+    places = [task.address + btf.offset("task_struct", name) for name in ("start_boottime", "mm")]
+    if task.mm is not None and btf.has("mm_struct", path):
+        places.append(task.mm + btf.offset("mm_struct", path))
+    return np.array(places, np.uint64)

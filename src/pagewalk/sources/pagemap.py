@@ -1,0 +1,315 @@
+"""An address space read from /proc/PID/pagemap: PAGEMAP_SCAN, and a word a page.
+
+It cannot tell an empty slot from a missing page table, and shows nothing of a PFN map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pagewalk import soft
+from pagewalk.facts import Facts
+from pagewalk.pages import (
+    I64,
+    U32,
+    U64,
+    Amounts,
+    Backing,
+    Bool,
+    Flag,
+    Leaves,
+    State,
+    Sums,
+    Tells,
+    VMAs,
+)
+from pagewalk.proc import pagemap
+from pagewalk.proc.frames import Frames, read_frames
+from pagewalk.proc.pagemap import Pagemap
+from pagewalk.proc.stall import Slice
+from pagewalk.ranges import (
+    holder,
+    inside,
+    intersect,
+    join_free,
+    join_near,
+    reaching,
+)
+from pagewalk.scan import NO_DOUBTS, NO_HOLES, Entries
+from pagewalk.soft import SwapTypes
+from pagewalk.sources import Part
+from pagewalk.states import classify, has
+
+PAGE = pagemap.PAGE
+PAGE_SHIFT = PAGE.bit_length() - 1
+BATCH = 1 << 17  # words read before a batch is yielded: 1 MiB, so that columns stay in the cache
+WORDS = PAGE // 8
+HUGE_SIZE = pagemap.HUGE_SIZE
+TABLE_NS = 2500  # what a scan may take for a page table with nothing in it (1700 seen, uncached)
+
+# What cannot be told apart without a look at the frame.
+KINDS = (State.ANON, State.FILE, State.SHMEM)
+
+
+@dataclass(eq=False)
+class PagemapSpace:
+    """An address space read from an open ``pagemap``; see sources.Space.
+
+    ``huge``: there is PAGEMAP_SCAN. ``hidden``: frames read as 0. ``table_bytes`` returns the bytes
+    of page tables there are, None where that is not known.
+    """
+
+    pagemap: Pagemap
+    facts: Facts
+    frames: Frames | None
+    huge: bool
+    hidden: bool
+    table_bytes: Callable[[], int | None]
+    told: int | None = None
+
+    @property
+    def tells(self) -> Tells:
+        """Return what a pagemap tells, with the frames if they can be read."""
+        known = self.frames is not None
+        return Tells(
+            tables=False, huge=self.huge, zeros=self.huge or known, frames=known,
+            young=self.frames is not None and self.frames.young,
+            ksm=self.frames is not None and self.frames.ksm,
+        )
+
+    def entries(self, vmas: VMAs, ranges: U64, *, frames: bool = True) -> Iterator[Entries]:
+        """Yield the populated leaves in ``ranges``, about BATCH words at a time."""
+        shown, _, _ = intersect(visible(vmas), ranges)
+        found = self.regions(vmas, shown) if self.huge else self.everything(shown)
+        for regions in gather(found):
+            leaves = self.read_leaves(regions)
+            if self.huge and not (frames and self.frames is not None):
+                self.mark_maybe_zero(vmas, leaves)
+            elif self.frames is None:
+                mark_unscanned_zero(vmas, leaves)
+            yield Entries(leaves, NO_HOLES, NO_DOUBTS)
+
+    def regions(self, vmas: VMAs, shown: U64) -> Iterator[U64]:
+        # Populated regions (start, end, categories) of the VMAs. Near VMAs are scanned together:
+        # what lies between was not asked for.
+        for found in gather(self.scan(vmas, shown)):
+            asked = shown[reaching(shown, int(found[0, 0]), int(found[-1, 1]))]
+            pieces, _, row = intersect(asked, found[:, :2])
+            if len(pieces):
+                yield np.column_stack([pieces, found[row, 2]])
+
+    def scan(self, vmas: VMAs, shown: U64) -> Iterator[U64]:
+        asked = pagemap.PRESENT | pagemap.SWAPPED | pagemap.PFNZERO | pagemap.HUGE
+        widest = self.widest_window()
+        window = Slice(min(1 << 28, widest), 1 << 21, widest)
+        # The kernel passes over what belongs to no VMA at once.
+        for start, end in join_free(shown, vmas.start, pagemap.GAP, window.size):
+            yield from self.pagemap.scan(start, end, asked, window)
+
+    def widest_window(self) -> int:
+        # A call is bounded in the pages and regions it finds, so what can take long is page tables
+        # with nothing in them: no more of those in a window than fit the budget. With few tables
+        # in all, of whatever kind, there is little to meet, and 4 TiB may be asked at once.
+        tables = self.pagemap.stall.budget_ns // TABLE_NS
+        found = self.table_bytes()
+        if found is not None and found < tables // 10 * PAGE:
+            return 1 << 42
+        return max(tables, 1) * HUGE_SIZE
+
+    def everything(self, shown: U64) -> Iterator[U64]:
+        # Without PAGEMAP_SCAN every page of every VMA has to be asked for, in batches.
+        step = BATCH * PAGE
+        for start, end in join_near(shown[:, 0], shown[:, 1], 0):
+            for low in range(start, end, step):
+                yield np.array([[low, min(low + step, end), 0]], np.uint64)
+
+    def read_leaves(self, regions: U64) -> Leaves:
+        # The words of all pages of the regions; those between two near regions are read along,
+        # and dropped again where they are empty.
+        spans = join_near(regions[:, 0], regions[:, 1], pagemap.GAP)
+        total = sum(end - start for start, end in spans) // PAGE
+        words = np.empty(total, np.uint64)
+        addr = np.empty(total, np.uint64)
+        chunk = Slice(1 << 13, 1 << 9, BATCH)
+        at = 0
+        for start, end in spans:
+            to = at + (end - start) // PAGE
+            self.pagemap.read(start, words[at:to], chunk)
+            addr[at:to] = np.arange(start, end, PAGE, dtype=np.uint64)
+            at = to
+        flags = pagemap.decode(words)
+        populated = flags & np.uint32(Flag.PRESENT | Flag.SOFT) != 0
+        if total * PAGE != int((regions[:, 1] - regions[:, 0]).sum()):
+            populated &= inside(addr, regions[:, :2])
+        if not populated.all():
+            words, addr, flags = words[populated], addr[populated], flags[populated]
+        mark(flags, addr, regions, pagemap.PFNZERO, Flag.ZERO)
+        mark(flags, addr, regions, pagemap.HUGE, Flag.HUGE)
+        pfn = words & pagemap.PFN_BITS
+        if not self.huge and self.frames is not None:
+            mark_zero(flags, pfn, self.frames)
+        # where frames are hidden, type and offset read as 0, and the kind stays unknown
+        rows = np.flatnonzero((flags & np.uint32(Flag.SOFT) != 0) & (pfn != 0))
+        if len(rows):
+            decode_soft(self.facts.swap_types, flags, pfn, rows)
+        return merge_huge(addr, words, flags, pfn, hidden=self.hidden)
+
+    def sums(self, vmas: VMAs, ranges: U64, *, frames: bool = True) -> Iterator[Part]:
+        """Yield what ``entries`` does; with ``frames``, every word has to be read.
+
+        Without, words are read only for swap and for what may be the huge zero page.
+        """
+        if frames:
+            yield from map(Part, self.entries(vmas, ranges))
+        elif not self.huge:
+            for entries in self.entries(vmas, ranges, frames=False):
+                yield Part(sums=sum_leaves(vmas, entries.leaves))
+        else:
+            shown, _, _ = intersect(visible(vmas), ranges)
+            for regions in gather(self.regions(vmas, shown)):
+                unsure = regions[:, 2] & np.uint64(pagemap.SWAPPED) != 0
+                unsure |= self.maybe_zero(vmas, regions)
+                if unsure.any():
+                    leaves = self.read_leaves(regions[unsure])
+                    self.mark_maybe_zero(vmas, leaves)
+                    yield Part(sums=sum_leaves(vmas, leaves))
+                yield Part(sums=sum_regions(vmas, regions[~unsure]))
+
+    def maybe_zero(self, vmas: VMAs, regions: U64) -> Bool:
+        # Which regions may contain the huge zero page although the scan does not say so: up to 6.14
+        # it knows the small one only.
+        kind = np.uint64(pagemap.PRESENT | pagemap.HUGE)
+        asked = kind | np.uint64(pagemap.PFNZERO)
+        anon = vmas.backing == Backing.ANON.value
+        first = np.searchsorted(vmas.end[anon], regions[:, 0], side="right")
+        last = np.searchsorted(vmas.start[anon], regions[:, 1], side="left")
+        out: Bool = (regions[:, 2] & asked == kind) & (first < last)
+        if out.any() and self.huge_zero_told_by() == pagemap.PFNZERO:
+            out[:] = False
+        return out
+
+    def huge_zero_told_by(self) -> int:
+        # Found out only when something depends on it.
+        if self.told is None:
+            self.told = pagemap.tells_huge_zero()
+        return self.told
+
+    def mark_maybe_zero(self, vmas: VMAs, leaves: Leaves) -> None:
+        # A huge leaf of anonymous memory that is mapped once is not a zero page, and one with bit
+        # 61 must be one (classify). For the others the frame tells, if it can be read; else they
+        # are anonymous on a kernel that always sets one of the bits of a huge zero page.
+        asked = np.uint32(Flag.PRESENT | Flag.HUGE | Flag.FILE | Flag.EXCLUSIVE | Flag.ZERO)
+        rows = np.flatnonzero(leaves.flags & asked == np.uint32(Flag.PRESENT | Flag.HUGE))
+        if len(rows) == 0:
+            return
+        anon = vmas.backing[holder(leaves.addr[rows], vmas.ranges)] == Backing.ANON.value
+        rows = rows[anon]
+        if len(rows) == 0:
+            return
+        if self.frames is not None and leaves.pfn is not None:
+            zero = has(read_frames(self.frames.flags, leaves.pfn[rows]), "zero_page")
+            leaves.flags[rows[zero]] |= np.uint32(Flag.ZERO)
+        elif not self.huge_zero_told_by():
+            leaves.flags[rows] |= np.uint32(Flag.MAYBE_ZERO)
+
+
+def visible(vmas: VMAs) -> U64:
+    """Return the ranges (u64[k, 2]) of the VMAs that pagemap may show something of."""
+    shown = ~vmas.gate
+    return np.stack([vmas.start[shown], vmas.end[shown]], axis=1)
+
+
+def gather(found: Iterator[U64]) -> Iterator[U64]:
+    # Regions in batches of about BATCH pages, so that neither one huge region nor many tiny ones
+    # make a batch of unbounded size.
+    waiting: list[U64] = []
+    pages = 0
+    for regions in found:
+        waiting.append(regions)
+        pages += int((regions[:, 1] - regions[:, 0]).sum()) // PAGE + 512 * len(regions)
+        if pages >= BATCH:
+            yield np.concatenate(waiting)
+            waiting, pages = [], 0
+    if waiting:
+        yield np.concatenate(waiting)
+
+
+def mark(flags: U32, addr: U64, regions: U64, category: int, flag: Flag) -> None:
+    # Sets `flag` on the rows inside the regions of `category`.
+    hit = regions[regions[:, 2] & np.uint64(category) != 0]
+    if len(hit) == 0:
+        return
+    flags[inside(addr, hit)] |= np.uint32(flag)
+
+
+def mark_unscanned_zero(vmas: VMAs, leaves: Leaves) -> None:
+    # Without a scan the huge zero page looks like 512 entries with bit 61 (since 6.1.192), which
+    # nothing else has where there is no file.
+    asked = np.uint32(Flag.PRESENT | Flag.FILE)
+    rows = np.flatnonzero(leaves.flags & asked == asked)
+    vma = holder(leaves.addr[rows], vmas.ranges)
+    zero = (vmas.backing[vma] == Backing.ANON.value) & (vmas.inode[vma] == 0)
+    leaves.flags[rows[zero]] |= np.uint32(Flag.ZERO)
+
+
+def mark_zero(flags: U32, pfn: U64, frames: Frames) -> None:
+    # Without PAGEMAP_SCAN only the frame tells a zero page; its mapcount is never 1.
+    rows = np.flatnonzero(flags & np.uint32(Flag.PRESENT | Flag.EXCLUSIVE) == Flag.PRESENT.value)
+    known, which = np.unique(pfn[rows], return_inverse=True)
+    zero = has(read_frames(frames.flags, known), "zero_page")
+    flags[rows[zero[which]]] |= np.uint32(Flag.ZERO)
+
+
+def decode_soft(types: SwapTypes, flags: U32, pfn: U64, rows: I64) -> None:
+    # What the software entries in `rows` are. `pfn` becomes the frame of those that name one, and
+    # stays type and offset of the others.
+    found, frame = soft.decode(types, *soft.unpack(pfn[rows]))
+    flags[rows] |= found
+    framed = soft.names_frame(found)
+    pfn[rows[framed]] = frame[framed]
+
+
+def merge_huge(addr: U64, words: U64, flags: U32, pfn: U64, *, hidden: bool) -> Leaves:
+    # The 512 words of a huge leaf become one row; a leaf that is cut by the range asked for, or
+    # that was split while it was read, stays in base pages. A 1 GiB leaf is 512 rows of 2 MiB.
+    shift = np.full(len(addr), PAGE_SHIFT, np.uint8)
+    huge = flags & np.uint32(Flag.HUGE) != 0
+    heads = np.flatnonzero(huge & (addr & np.uint64(HUGE_SIZE - 1) == 0))
+    heads = heads[heads + WORDS <= len(addr)]
+    if len(heads):
+        last = heads + (WORDS - 1)
+        step = np.uint64(0 if hidden else WORDS - 1)
+        whole = addr[last] == addr[heads] + np.uint64(HUGE_SIZE - PAGE)
+        heads = heads[whole & (words[last] == words[heads] + step)]
+        shift[heads] = HUGE_SIZE.bit_length() - 1
+        edge = np.zeros(len(addr) + 1, np.int64)
+        edge[heads + 1] += 1
+        edge[heads + WORDS] -= 1
+        rows = np.cumsum(edge[:-1]) == 0
+        addr, words, flags = addr[rows], words[rows], flags[rows]
+        shift, pfn = shift[rows], pfn[rows]
+    return Leaves(addr, shift, words, flags, None if hidden else pfn)
+
+
+def sum_leaves(vmas: VMAs, leaves: Leaves) -> Sums:
+    # Bytes by VMA and state, without a look at the frames.
+    row = holder(leaves.addr, vmas.ranges)
+    state = classify(leaves.flags, vmas.backing[row], None)
+    state[np.isin(state, KINDS)] = State.PRESENT
+    return Sums(Amounts(row, state, np.zeros_like(state), leaves.flags, leaves.size))
+
+
+def sum_regions(vmas: VMAs, regions: U64) -> Sums:
+    # The kernel joins neighbouring pages across the edge of two VMAs: cut them there again.
+    pieces, row, region = intersect(vmas.ranges, regions[:, :2])
+    categories = regions[region, 2]
+    backing = vmas.backing[row]
+    state = np.full(len(row), State.PRESENT.value, np.uint8)
+    state[backing == Backing.HUGETLB.value] = State.HUGETLB
+    state[categories & np.uint64(pagemap.PFNZERO) != 0] = State.ZERO
+    huge = categories & np.uint64(pagemap.HUGE) != 0
+    flags = np.where(huge, np.uint32(Flag.HUGE | Flag.PRESENT), np.uint32(Flag.PRESENT))
+    return Sums(Amounts(row, state, np.zeros_like(state), flags, pieces[:, 1] - pieces[:, 0]))

@@ -1,0 +1,177 @@
+"""An address space read from its page tables, in whatever memory they are. No lock is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+from pagewalk.facts import Facts
+from pagewalk.kmem.hugetlb import in_shared_table
+from pagewalk.kmem.machine import Machine
+from pagewalk.kmem.memory import read_pages
+from pagewalk.pages import I64, U64, Backing, Bool, Flag, Holes, Leaves, Tells, VMAs
+from pagewalk.pgtable import walk_tables
+from pagewalk.proc.frames import FrameReader
+from pagewalk.ranges import holder
+from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Entries
+from pagewalk.soft import pack
+from pagewalk.sources import Part
+from pagewalk.sources.amounts import VM_PFNMAP, ByFrame, WholeTables, gap_amounts, sum_entries
+from pagewalk.states import has
+from pagewalk.tally import Memo, sweep
+from pagewalk.vtop import Trace, hole_around, trace
+
+RETRIES = 3
+PMD_SHIFT = 21  # every architecture with a direct map that is known here
+PRESENT = np.uint32(Flag.PRESENT)
+
+# Addresses u64[n] of hugetlb pages -> which of them no other process maps.
+Exclusive: TypeAlias = Callable[[U64], Bool]
+# VMAs -> which of them only this process maps the ordinary pages of.
+Unshared: TypeAlias = Callable[[VMAs], Bool]
+
+
+def none_known(of: VMAs | U64) -> Bool:
+    """Return False for each: what an address space alone tells of who else maps its pages."""
+    return np.zeros(len(of), bool)
+
+
+@dataclass(eq=False)
+class TableSpace:
+    """An address space read from page tables in ``machine``'s memory; see sources.Space.
+
+    ``mm`` is the address of its mm_struct, ``root`` the physical address of its PGD.
+    ``exclusive`` and ``unshared`` are asked what the tables do not tell.
+    """
+
+    machine: Machine
+    facts: Facts
+    mm: int
+    root: int
+    exclusive: Exclusive = none_known
+    unshared: Unshared = none_known
+    memo: Memo = field(default_factory=Memo)
+
+    @property
+    def frames(self) -> FrameReader | None:
+        """Return what tells flags and mapcounts of frames."""
+        return self.machine.frames
+
+    @property
+    def tells(self) -> Tells:
+        """Return what page tables tell, with the frames if they can be read."""
+        frames = self.machine.frames
+        known = frames is not None
+        return Tells(
+            tables=True, huge=True, zeros=True, frames=known,
+            young=frames is not None and frames.young, ksm=frames is not None and frames.ksm,
+        )
+
+    def entries(self, vmas: VMAs, ranges: U64, *, frames: bool = True) -> Iterator[Entries]:
+        """Yield the leaves, holes and doubts of the page tables in ``ranges``."""
+        arch = self.machine.arch
+        below = ranges[:, 1] <= np.uint64(arch.user_end)
+        for entries in walk_tables(
+            arch, self.root, self.read_tables, ranges[below], retries=RETRIES
+        ):
+            if len(entries.leaves):
+                self.settle(vmas, entries.leaves, frames=frames)
+            yield entries
+        if not below.all():
+            yield gate(ranges[~below])
+
+    def sums(self, vmas: VMAs, ranges: U64, *, frames: bool = True) -> Iterator[Part]:
+        """Yield what ``entries`` does, in no order; whole tables of ordinary pages as sums."""
+        machine = self.machine
+        below = ranges[:, 1] <= np.uint64(machine.arch.user_end)
+        user = ranges[below]
+        row = holder(user[:, 0], vmas.ranges)
+        whole = (ByFrame if frames else WholeTables)(self, vmas, row)
+        tables = np.zeros(6, np.int64)
+        for part in sweep(
+            machine.arch, self.root, self.read_tables, user, retries=RETRIES,
+            count_plain=whole.count, tables=tables, memo=self.memo,
+        ):
+            yield from (Part(sums=sums) for sums in whole.sums(part.plain))
+            if len(part.gaps.size):
+                yield Part(sums=gap_amounts(row, part.gaps))
+            entries = part.entries
+            if len(entries.leaves):
+                self.settle(vmas, entries.leaves, frames=frames)
+            if len(entries):
+                yield Part(entries) if frames else Part(sums=sum_entries(vmas, entries))
+        yield Part(gate(ranges[~below]), page_tables=int(tables[1:4].sum()) * self.facts.page_size)
+
+    def settle(self, vmas: VMAs, leaves: Leaves, *, frames: bool = True) -> None:
+        """Mark in ``leaves`` what the VMA and the kernel's bookkeeping add to an entry.
+
+        Without ``frames`` the zero pages too, which nobody else is going to look at.
+        """
+        row = holder(leaves.addr, vmas.ranges)
+        present = leaves.flags & PRESENT != 0
+        if vmas.flags is not None:
+            mapped = present & (vmas.flags[row] & np.uint64(VM_PFNMAP) != 0)
+            leaves.flags[mapped] |= np.uint32(Flag.SPECIAL)
+        plain = leaves.flags & (PRESENT | np.uint32(Flag.SPECIAL)) == PRESENT
+        leaves.flags[plain] |= np.uint32(Flag.NORMAL)
+        soft = np.flatnonzero(leaves.flags & np.uint32(Flag.SWAP | Flag.MARKER) != 0)
+        if len(soft):
+            assert leaves.pfn is not None
+            kind, offset = self.machine.arch.soft(self.machine.arch, leaves.entry[soft])
+            leaves.pfn[soft] = pack(kind, offset)
+        hugetlb = present & (vmas.backing[row] == Backing.HUGETLB.value)
+        if hugetlb.any():
+            self.mark_exclusive(leaves, np.flatnonzero(hugetlb))
+        if not frames:
+            self.mark_zero(leaves, present)
+
+    def mark_zero(self, leaves: Leaves, present: Bool) -> None:
+        assert leaves.pfn is not None
+        zero = present & (leaves.pfn == np.uint64(self.machine.zero_pfn))
+        huge = np.flatnonzero(present & (leaves.flags & np.uint32(Flag.HUGE) != 0))
+        if len(huge) and self.machine.frames is not None:
+            pfns = leaves.pfn[huge]
+            kflags, _ = self.machine.frames.read(pfns, np.zeros(len(pfns), bool))
+            zero[huge] |= has(kflags, "zero_page")
+        leaves.flags[zero] |= np.uint32(Flag.ZERO)
+
+    def mark_exclusive(self, leaves: Leaves, rows: I64) -> None:
+        # Whether the page table of a hugetlb page is shared with another process, and so the page.
+        if not self.facts.pmd_sharing_told:  # pagemap's bit 56 is the mapcount's alone there
+            rows = rows[~self.in_shared_table(leaves, rows)]
+        alone = rows[self.exclusive(leaves.addr[rows])]
+        leaves.flags[alone] |= np.uint32(Flag.EXCLUSIVE)
+
+    def in_shared_table(self, leaves: Leaves, rows: I64) -> Bool:
+        small = leaves.shift[rows] == PMD_SHIFT  # tables of larger leaves are never shared
+        shared = np.zeros(len(rows), bool)
+        machine, addr = self.machine, leaves.addr[rows[small]]
+        shared[small] = in_shared_table(
+            machine.kernel, machine.direct_map, machine.mem_map, machine.arch, self.root, addr
+        )
+        return shared
+
+    def read_tables(self, phys: U64) -> tuple[U64, Bool]:
+        """Return (entries u64[n, 512], readable bool[n]) of the tables at ``phys`` (u64[n])."""
+        words, errno = read_pages(
+            self.machine.kernel.memory, self.machine.direct_map.addresses(phys)
+        )
+        return words, errno == 0
+
+    def trace(self, addr: int) -> Trace:
+        """Return the way of ``addr`` through the tables; raises BadTable for an unreadable root."""
+        return trace(self.machine.arch, self.root, self.read_tables, addr)
+
+    def hole_around(self, addr: int, start: int, end: int) -> tuple[int, int]:
+        """Return the bounds of what is not populated around ``addr`` inside [start, end)."""
+        return hole_around(self.machine.arch, self.root, self.read_tables, addr, start, end)
+
+
+def gate(ranges: U64) -> Entries:
+    # The gate VMA is in the kernel's half, not in this process's tables.
+    size = ranges[:, 1] - ranges[:, 0]
+    holes = Holes(ranges[:, 0], size, np.zeros(len(ranges), np.uint8))
+    return Entries(NO_LEAVES, holes, NO_DOUBTS)

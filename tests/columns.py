@@ -1,0 +1,141 @@
+"""A process that is only columns in memory: no kernel, no descriptor, nobody alive.
+
+What a walk of it gives is known before: its rows are given as Pages, those without a page too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from pagewalk.facts import Facts
+from pagewalk.outcome import Outcome
+from pagewalk.pages import (
+    U64,
+    Bool,
+    Flag,
+    Holes,
+    Leaves,
+    Pages,
+    State,
+    Tells,
+    VMAs,
+    Withheld,
+    take,
+)
+from pagewalk.proc.counters import Theirs
+from pagewalk.proc.smaps import LastSmaps
+from pagewalk.ranges import inside
+from pagewalk.scan import NO_DOUBTS, NO_HOLES, Entries
+from pagewalk.sources import Part, Who
+from pagewalk.sources.amounts import sum_entries
+
+WHO = Who(4711, "pro gram\x1b[1m", "/usr/bin/program")
+
+
+@dataclass(eq=False)
+class FrameColumns:
+    """The frames of ``pages``, each row's mapped alike; see proc.frames.FrameReader."""
+
+    pages: Pages
+    young: bool = False
+    ksm: bool = True
+
+    def __post_init__(self) -> None:
+        assert self.pages.pfn is not None
+        order = np.argsort(self.pages.pfn, kind="stable")
+        self.pages = take(self.pages, order)
+
+    def find(self, pfns: U64) -> Pages:
+        """Return the rows that ``pfns`` lie in."""
+        assert self.pages.pfn is not None
+        return take(self.pages, np.searchsorted(self.pages.pfn, pfns, side="right") - 1)
+
+    def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
+        """Return (flags, mapcount) of each frame."""
+        del once
+        rows = self.find(pfns)
+        assert rows.kflags is not None and rows.mapcount is not None
+        return rows.kflags, rows.mapcount
+
+    def mapcounts(self, pfns: U64) -> U64:
+        """Return the mapcount of each frame."""
+        return self.read(pfns, pfns != 0)[1]
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass(eq=False)
+class Columns:
+    """A process of ``rows``, by address; see sources.Source and sources.Space."""
+
+    known: VMAs
+    rows: Pages
+    facts: Facts
+    before: Outcome
+    numbers: Theirs | None = None
+    tables: bool = False
+    who: Who = WHO
+    name: str = "columns"
+    notes: tuple[Withheld, ...] = ()
+    live: None = None
+    pagemap: None = None
+    page_tables: None = None
+    closed: int = field(default=0, init=False)
+
+    @property
+    def space(self) -> Columns:
+        """Return the address space, which is all there is."""
+        return self
+
+    @property
+    def frames(self) -> FrameColumns | None:
+        """Return the frames, None where the rows have none."""
+        framed = self.rows.flags & np.uint32(Flag.PRESENT) != 0
+        return None if self.rows.kflags is None else FrameColumns(take(self.rows, framed))
+
+    @property
+    def tells(self) -> Tells:
+        """Return what the rows tell."""
+        frames = self.rows.kflags is not None
+        return Tells(self.tables, huge=True, zeros=True, frames=frames, young=False, ksm=frames)
+
+    def vmas(self) -> VMAs:
+        """Return the VMAs."""
+        return self.known
+
+    def outcome(self) -> Outcome:
+        """Return what was known of the process."""
+        return replace(self.before, withheld=list(self.before.withheld), hwpoison=set())
+
+    def entries(self, vmas: VMAs, ranges: U64, *, frames: bool = True) -> Iterator[Entries]:
+        """Yield the rows in ``ranges``, in one piece."""
+        del vmas, frames
+        rows = take(self.rows, inside(self.rows.addr, ranges))
+        here = rows.flags & np.uint32(Flag.PRESENT | Flag.SOFT) != 0
+        leaves = take(rows, here)
+        shift = np.log2(leaves.size.astype(np.float64)).astype(np.uint8)
+        free = take(rows, ~here & (rows.state != State.ABSENT.value))
+        yield Entries(
+            Leaves(leaves.addr, shift, leaves.entry, leaves.flags.copy(), leaves.pfn),
+            Holes(free.addr, free.size, free.level) if self.tables else NO_HOLES,
+            NO_DOUBTS,
+        )
+
+    def sums(self, vmas: VMAs, ranges: U64, *, frames: bool = True) -> Iterator[Part]:
+        """Yield the same as sums."""
+        for entries in self.entries(vmas, ranges):
+            yield Part(entries) if frames else Part(sums=sum_entries(vmas, entries))
+
+    def theirs(self, *files: str, last: LastSmaps | None = None) -> Theirs:
+        """Return the kernel's numbers; smaps too only if ``files`` ask for it."""
+        del last
+        assert self.numbers is not None
+        return self.numbers if files else self.numbers._replace(smaps=None, rollup=None, pmap=None)
+
+    def close(self) -> None:
+        """Count that it was closed."""
+        self.closed += 1
