@@ -15,6 +15,7 @@ from pagewalk.kmem.machine import paging_format
 from pagewalk.kmem.struct_page import FrameMap
 from pagewalk.kmem.zero import find_zero_frames
 from pagewalk.paging import Arch
+from pagewalk.proc.frames import Frames, open_frames
 from tests.kmem.core_file import HIGH, HIGH_DATA, INFO, LOW, LOW_DATA, core, note
 
 
@@ -51,3 +52,10 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KcoreMemory]:
     path.write_bytes(core([(HIGH, HIGH_DATA), (LOW, LOW_DATA)], notes))
     with KcoreMemory(str(path)) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def kpage() -> Iterator[Frames]:
+    opened = open_frames()
+    yield opened
+    opened.close()
