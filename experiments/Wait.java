@@ -1,4 +1,4 @@
-/** Allocates 64 MiB of small objects, lets go of half of them, and waits. */
+/** Allocates 64 MiB of small objects, drops half of them, and waits. */
 class Wait {
     public static void main(String[] arguments) throws Exception {
         byte[][] kept = new byte[32 << 10][];

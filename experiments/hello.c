@@ -1,4 +1,4 @@
-/* The report's first target: it says hello and does not end. */
+/* The report's first target: it says hello and waits. */
 #include <stdio.h>
 #include <unistd.h>
 

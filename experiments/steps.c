@@ -1,10 +1,10 @@
 /*
- * A process that changes one page at a time, when told: each byte of standard input is a command,
- * each done one is answered by a dot. It uses no library memory meanwhile.
+ * A process that changes one page at a time on command: each byte on standard input is a command,
+ * and each completed one is answered by a dot. It uses no library memory meanwhile.
  *
- *   w  write the next page       r  read the next page, which nobody has written
- *   c  ask for the time, which is answered by the vdso from the vvar page
- *   d  from now on write a page every millisecond, and answer no more
+ *   w  write the next page       r  read the next page, which was never written
+ *   c  ask for the time, which the vdso answers from the vvar page
+ *   d  from now on write a page every millisecond, and stop answering
  */
 #include <sys/mman.h>
 #include <time.h>
@@ -23,7 +23,7 @@ int main(void)
 	struct timespec now, pause = { 0, 1000000 };
 	char command;
 
-	/* Huge pages would make 512 pages of one. */
+	/* With huge pages one write would add 512 pages. */
 	if (madvise(written, (size_t)PAGES * PAGE, MADV_NOHUGEPAGE) ||
 	    madvise((char *)read_only, (size_t)PAGES * PAGE, MADV_NOHUGEPAGE))
 		return 1;

@@ -119,7 +119,7 @@ HERE, LOST = Flag.PRESENT, Flag.SOFT | Flag.HWPOISON
 class Lossy:
     """The source and target of a process that has lost two of five pages in its second VMA.
 
-    ``rss`` are the pages that smaps says of it, one reading after the other, ``faults`` how many it
+    ``rss`` are its pages according to smaps, one reading after the other, ``faults`` how many it
     has had, and ``pages`` the entries.
     """
 

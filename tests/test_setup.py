@@ -112,7 +112,7 @@ def test_a_checkout_of_root_that_is_set_up_works_for_a_user(checkout: Path) -> N
     tried = subprocess.run([*NOBODY, "sh", "-c", 'exec "$0" -c ""', python], capture_output=True,
                            check=False)
     if tried.returncode:
-        pytest.skip(f"{python} is for root alone")
+        pytest.skip(f"{python} is for root only")
     assert works(pagewalk(checkout, *NOBODY))
 
 

@@ -103,7 +103,7 @@ def mapped_by_child() -> None:
 
 
 def shared_anonymous() -> None:
-    """Hold shared anonymous memory alone."""
+    """Hold shared anonymous memory that no other process has."""
     fill(mmap.mmap(-1, SIZE))
 
 

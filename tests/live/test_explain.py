@@ -252,7 +252,7 @@ def test_stat_batching() -> None:
         lag = statm - kernel_says.read_stat_rss(running.pid)
         zero = counted(running, "zero")
     assert causes(line)["stat_batching"] == line["ours"] - line["theirs"] - zero
-    if lag >= 16:  # statm is an exact sum since 6.18; before, both lag alike
+    if lag >= 16:  # statm is an exact sum since 6.18; before that both lag equally
         assert causes(line)["stat_batching"] == lag * PAGE
 
 

@@ -26,7 +26,7 @@ SHORT = ("fork_three", "thp_part", "swap_forked")
 NAMES = [
     pytest.param(name, marks=[pytest.mark.vmshort] if name in SHORT else [])
     for name in TARGETS
-    if name not in ("zombie", "vmas")  # test_exact.py: no pages at all, and 30,000 alike
+    if name not in ("zombie", "vmas")  # in test_exact.py: no pages at all, and 30,000 equal VMAs
 ]
 
 

@@ -1,4 +1,4 @@
-"""Condense struct pages to a word each: what accounting needs of a page."""
+"""Condense struct pages to one word each, with what accounting needs to know about a page."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from pagewalk.paging import Arch
 from pagewalk.rules import KEPT
 
 _RUN = 32  # tables
-_UNROLLED = 16  # words that a step of a loop takes: a step costs a call
+_UNROLLED = 16  # words per step of a loop: each step costs a call
 
 ALL_FLAGS = (1 << FLAG_BITS) - 1
 
@@ -47,17 +47,17 @@ _PLACE, _ENTRIES, _PAGE, _OWN = FIRST, SECOND, THIRD, FOURTH
 
 
 class Condenser:
-    """Condense struct pages to a word each (see layout.FLAG_BITS).
+    """Condenses struct pages to one word each (see layout.FLAG_BITS).
 
-    What a method returns is a view that the next call overwrites.
+    Methods return views that the next call overwrites.
     """
 
     def __init__(self, casts: Casts, arch: Arch, layout: Layout, mem_map: MemMap) -> None:
         """Load the programs; raises LookupError, OSError."""
-        # a cast gives two struct pages, what a folio tells of itself
+        # a cast covers two struct pages, which hold what a folio says about itself
         usual = mem_map.size == 64 and layout.highest_bit < FLAG_BITS and not layout.double_map
         if not usual or layout.entire_mapcount >= 8 * CAST_WORDS:
-            raise LookupError("struct page of a usual shape")
+            raise LookupError("struct page with the usual layout")
         self._input = create_array(8 * FRAMES, "pagewalk_in")
         self._output = create_array(8 * FRAMES, "pagewalk_out")
         maps = (self._input, self._output)
@@ -71,9 +71,9 @@ class Condenser:
     def of_tables(self, addresses: U64) -> tuple[Bool, U64]:
         """Return (plain bool[n], words u64[n, 512]) for up to TABLES of ``addresses`` (u64[n]).
 
-        Where a table is ``plain``, which it is with ordinary pages of RAM and empty slots, a word
-        stands for each entry, 0 for an empty one; of the flags those only that sums need. A page of
-        a large folio has its folio's flags and kind, and no mark that it is one. Memory that cannot
+        A table is ``plain`` if it has only ordinary pages of RAM and empty slots. Then there is a
+        word for each entry, 0 for an empty one, with only those flags that sums need. A page of a
+        large folio has its folio's flags and kind, and nothing marks it as one. Memory that cannot
         be read is a table of empty slots.
         """
         given, words = self._words
@@ -91,7 +91,7 @@ class Condenser:
         return words
 
     def close(self) -> None:
-        """Give back the programs and their maps."""
+        """Close the programs and their maps."""
         close(self._frames, self._tables, self._input, self._output)
 
 
@@ -119,7 +119,7 @@ def _of_frames(
 def _of_tables(
     casts: Casts, arch: Arch, layout: Layout, mem_map: MemMap, given: Array, words: Array
 ) -> bytes:
-    # A table with something odd in it is left at once, with a mark in place of its address.
+    # Gives up a table with any other entry at once, and puts a mark in place of its address.
     bits_set, bits_clear = arch.plain(arch)
     left = 64 - frame_mask(arch).bit_length()
     right = left + arch.page_shift
@@ -171,7 +171,7 @@ def _of_tables(
 
 
 def _mark(value: int) -> list[Line]:
-    # the number at r9 in the input = value
+    # the input's number at r9 = value
     return [
         asm.and_imm(R9, 8 * (TABLES - 1)),
         asm.move(R1, R6),
@@ -189,8 +189,8 @@ def _condense(
     word: int,
     ask: Sequence[Line] = (),
 ) -> list[Line]:
-    # The struct page of frame r1, as one word into place `word` at r9; 0 from "done" on. `ask` has
-    # it in r1 to r4: flags, compound_head, mapping, mapcount.
+    # Stores the struct page of frame r1 as one word at position `word` of r9, 0 from "done" on.
+    # `ask` finds it in r1 to r4: flags, compound_head, mapping, mapcount.
     known = f"known {word}"
     return [
         asm.left_imm(R1, mem_map.size.bit_length() - 1),
@@ -222,13 +222,13 @@ def _condense(
 
 
 def _load_half(register: int, offset: int) -> list[Line]:
-    # register = the u32 at r0 + offset, below what else
+    # register = the u32 at r0 + offset, with anything in the upper half
     half: list[Line] = [] if offset % 8 == 0 else [asm.right_imm(register, 32)]
     return [asm.load_u64(register, R0, offset & ~7), *half]
 
 
 def _ask_head(layout: Layout, word: int) -> list[Line]:
-    # A page of a large folio: "large" takes flags, mapping and more from its head.
+    # A page of a large folio: at "large" its flags, mapping and more are taken from the head.
     return [
         asm.move(R5, R2),
         asm.and_imm(R5, 1),
@@ -241,8 +241,8 @@ def _ask_head(layout: Layout, word: int) -> list[Line]:
 
 
 def _of_head(casts: Casts, layout: Layout, mem_map: MemMap, word: int) -> list[Line]:
-    # A page is also mapped where the whole folio is (folio_precise_page_mapcount()). The second
-    # page names the head, unless the folio is being split or freed.
+    # A page is also mapped wherever the whole folio is (folio_precise_page_mapcount()). The second
+    # page points to the head, unless the folio is being split or freed.
     return [
         asm.Label(f"tail {word}"),
         asm.add_imm(R2, -1),

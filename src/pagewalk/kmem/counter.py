@@ -1,4 +1,4 @@
-"""Count the pages of whole page tables inside the kernel, where nothing in them is odd."""
+"""Count the pages of whole page tables inside the kernel, if they have only ordinary entries."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from pagewalk.paging import Arch
 
 _TABLES = 1024
 _RUN = 256
-# Slots that a step of the inner loop takes. It is a loop that the verifier walks step by step:
-# short enough for that, and for the CPU to keep it decoded.
+# Slots per step of the inner loop. The verifier walks this loop step by step: it is short enough
+# for that, and for the CPU to keep it decoded.
 _UNROLLED = 64
 
 _GIVEN, _PLACE, _COUNTS = FIRST, SECOND, THIRD
 
 
 class TableCounter:
-    """Count whole page tables that hold ordinary pages and empty slots only."""
+    """Counts whole page tables that have only ordinary pages and empty slots."""
 
     def __init__(self, casts: Casts, arch: Arch) -> None:
         """Load the program; raises OSError."""
@@ -52,8 +52,8 @@ class TableCounter:
     def count(self, addresses: U64) -> I64:
         """Return how many pages each table at ``addresses`` (u64[n], kernel addresses) maps.
 
-        -1 where something in it is neither an ordinary page of RAM nor nothing, or where nothing
-        is in it at all, which is what unreadable memory looks like.
+        -1 if an entry is neither an ordinary page of RAM nor empty, or if all are empty, which is
+        what unreadable memory looks like.
         """
         pages = np.empty(len(addresses), np.uint64)
         for first in range(0, len(addresses), _TABLES):
@@ -65,22 +65,22 @@ class TableCounter:
         return np.where(pages == 0, -1, pages.view(np.int64))
 
     def close(self) -> None:
-        """Give back the program and its maps."""
+        """Close the program and its maps."""
         close(self._program, self._given, self._counts)
 
 
 def _counter(casts: Casts, arch: Arch, given: Array, counts: Array) -> bytes:
-    # No branch depends on an entry, for the verifier would follow both ways of each. r7 is what
-    # any entry has, after `beyond` was added, which carries out of the frames of RAM where a frame
-    # is beyond them.
+    # No branch depends on an entry, because the verifier would follow both ways of each. r7
+    # collects the bits that any entry has after adding `beyond`, which carries out of the bits for
+    # frames of RAM if a frame is beyond them.
     present, special = arch.plain(arch)
     frames = int(arch.last_ram_frame).bit_length()
     beyond = (1 << frames) - 1 - arch.last_ram_frame << arch.page_shift
     odd = special | frame_mask(arch) >> arch.page_shift + frames << arch.page_shift + frames
     collect: list[Line] = [asm.move(R2, R1), asm.add(R2, R5), asm.or_(R7, R2)]
-    # Most tables are full: what all entries have shows it, in r6.
+    # Most tables are full: r6, the bits that all entries have, shows it.
     full = [*collect, asm.and_(R6, R1)]
-    # Else r8 counts those that are present, and r6 is what others have.
+    # Otherwise r8 counts present entries, and r6 collects the bits of the others.
     partly = [
         *collect,
         asm.move(R2, R1),
@@ -109,7 +109,7 @@ def _counter(casts: Casts, arch: Arch, given: Array, counts: Array) -> bytes:
         asm.constant(R1, present),
         asm.and_(R6, R1),
         asm.jump_ne_imm(R6, 0, "told"),
-        # The verifier would follow a count from a 0 that it knows; of a map's it knows nothing.
+        # The verifier would track a count that starts from a known 0; it does not know map values.
         asm.load_u64(R9, FP, _PLACE),
         asm.load_u64(R1, FP, _COUNTS),
         asm.add(R1, R9),
@@ -138,7 +138,7 @@ def _counter(casts: Casts, arch: Arch, given: Array, counts: Array) -> bytes:
 
 
 def _each(casts: Casts, label: str, constant: int, lines: list[Line]) -> list[Line]:
-    """for r1 in the entries of the table: lines, with ``constant`` in r5; r9 is lost"""
+    """for r1 in the entries of the table: lines, with ``constant`` in r5; clobbers r9"""
     entries: list[Line] = []
     for word in range(_UNROLLED):
         if word % CAST_WORDS == 0:

@@ -1,9 +1,9 @@
-"""The frame database read from struct page itself: flags, mapcount, owner of every page frame.
+"""The frame database, read from struct page itself: flags and mapcount of every page frame.
 
-The answers are those of /proc/kpageflags and /proc/kpagecount in a fraction of the time, and
-PG_young besides, which the kernel exports nowhere. What the pages of a large folio share is taken
-from its head, for a tail too. ``verify`` compares with the kernel's own files, which is to be done
-before relying on it: struct page changes with nearly every release.
+The results are those of /proc/kpageflags and /proc/kpagecount in a fraction of the time, and also
+PG_young, which the kernel does not export. What the pages of a large folio share is taken from its
+head, for tails too. ``verify`` compares with the kernel's own files, and has to be called before
+relying on this: struct page changes with nearly every release.
 """
 
 from __future__ import annotations
@@ -55,20 +55,20 @@ _SAMPLE = 128
 
 
 def open_frame_map(kernel: Kernel, mem_map: MemMap, zero: ZeroFrames) -> FrameMap:
-    """Prepare to read struct pages; raises SourceUnavailable when BTF does not tell enough."""
+    """Prepare to read struct pages; raises SourceUnavailable if BTF lacks something."""
     try:
         return FrameMap(kernel, mem_map, page_layout(kernel.btf), zero)
     except LookupError as error:
         what = error.missing if isinstance(error, NotInBtf) else error
         raise SourceUnavailable(
-            "struct page", f"this kernel's BTF has no {what}", "take /proc/kpageflags"
+            "struct page", f"this kernel's BTF has no {what}", "use /proc/kpageflags"
         ) from error
 
 
 def read_frames(frames: FrameMap, pfns: U64) -> FrameRows:
-    """Read one row per frame of ``pfns`` (u64[n], any order; ascending ones are fast).
+    """Read one row per frame in ``pfns`` (u64[n], any order; ascending is fast).
 
-    A folio that is split or freed while it is read is read again, up to three times.
+    A folio that is split or freed while being read is read again, up to three times.
     """
     n = len(pfns)
     out = FrameRows(
@@ -91,9 +91,9 @@ def read_frames(frames: FrameMap, pfns: U64) -> FrameRows:
 
 
 def frame_batches(frames: FrameMap, pfns: U64) -> Iterator[tuple[int, FrameRows]]:
-    """Read as read_frames does, but once: yield (first row, rows) per batch.
+    """Read like read_frames, but only once: yield (first row, rows) per batch.
 
-    Here errno EAGAIN marks the pages of a folio that changed while it was read.
+    Here errno EAGAIN marks the pages of a folio that changed while being read.
     """
     base, size = frames.mem_map.base, frames.mem_map.size
     for first, pages, errno in element_batches(frames.kernel.memory, base, pfns, size):
@@ -101,10 +101,10 @@ def frame_batches(frames: FrameMap, pfns: U64) -> Iterator[tuple[int, FrameRows]
 
 
 class Runs(NamedTuple):
-    """Hold runs of pages that are alike in all that accounting adds up.
+    """Runs of pages that do not differ in anything that accounting sums.
 
-    ``table`` i64 the row of the run's table, ``pages`` i64 its length; ``flags`` and ``mapcount``
-    u64 of each page, as FrameReader has them.
+    ``table`` (i64) is the row of the run's table, ``pages`` (i64) its length; ``flags`` and
+    ``mapcount`` (u64) are those of each page, see FrameReader.
     """
 
     table: I64
@@ -125,7 +125,7 @@ class StructPages:
         self._tables_proved = False
 
     def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
-        """Return (flags, mapcount) as FrameReader says; ``once`` saves nothing here."""
+        """Return (flags, mapcount), see FrameReader; ``once`` saves nothing here."""
         del once
         condenser = self.condenser_for(len(pfns))
         if condenser is None:
@@ -133,7 +133,7 @@ class StructPages:
             return np.where(rows.young, rows.flags | YOUNG, rows.flags), _unsigned(rows.mapcount)
         flags, mapcount = np.empty(len(pfns), np.uint64), np.empty(len(pfns), np.uint64)
         zero = np.uint64(self.frames.zero.small)
-        # Decoded once for neighbours that are alike, as most are.
+        # Equal neighbours, which most are, are decoded once.
         for at in range(0, len(pfns), FRAMES):
             here = slice(at, at + FRAMES)
             words = condenser.of_frames(pfns[here])
@@ -157,10 +157,10 @@ class StructPages:
         return np.where(young, bits | YOUNG, bits), _unsigned(mapcount)
 
     def condenser_for(self, pages: int) -> Condenser | None:
-        """Return what makes ``runs`` possible, when asked for ``pages`` more; None where the kernel
-        refuses it, or where it does not pay yet.
+        """Return the condenser that ``runs`` needs, for ``pages`` more; None if the kernel refuses
+        it, or if it does not pay yet.
 
-        It is proved when it is first used: its answers about frames from all over RAM are those of
+        It is verified before its first use: on frames from all over RAM it must agree with
         read_frames.
         """
         made = None if self._shortcuts is None else self._shortcuts.condenser_for(pages)
@@ -182,10 +182,10 @@ class StructPages:
     def runs(self, condenser: Condenser, addresses: U64) -> tuple[Runs, I64]:
         """Return (runs, pages) of the PTE tables at kernel ``addresses`` (u64[n], one or more).
 
-        ``pages`` i64[n] tells how many each table maps. It is -1, and there are no runs, where
-        something in it is neither an ordinary page of RAM nor an empty slot, or needs a closer
-        look; and where nothing is in it, which is what unreadable memory looks like. It is -1 for
-        all until some of these tables were told as read_frames tells them.
+        ``pages`` (i64[n]) is how many each table maps. It is -1, and there are no runs, if an entry
+        is neither an ordinary page of RAM nor empty, or needs a closer look; and if all are empty,
+        which is what unreadable memory looks like. It is -1 for all until the condenser has agreed
+        with read_frames on some of these tables.
         """
         if not self._tables_proved:
             some = addresses[:: -(-len(addresses) // _PROVED)]
@@ -204,7 +204,7 @@ class StructPages:
         return Runs(table, length, *self._decode(word)), np.concatenate(counts)
 
     def _tables_agree(self, condenser: Condenser, addresses: U64) -> bool:
-        # In all that accounting asks of a page, and in which slots are empty.
+        # In everything that accounting needs of a page, and in which slots are empty.
         entries, errno = read_pages(self.frames.kernel.memory, addresses)
         entries = entries.copy()
         plain, words = condenser.of_tables(addresses)
@@ -222,8 +222,8 @@ class StructPages:
         return bool(clear.any()) and not wrong[clear].any()
 
     def _runs(self, plain: Bool, words: U64) -> tuple[I64, I64, U64, I64]:
-        # (table, length, word) of each run of pages, and the pages of each table, of what of_tables
-        # tells.
+        # (table, length, word) of each run of pages, and the number of pages in each table, from
+        # the result of of_tables.
         flat = words.reshape(-1)
         start = alike(flat, also=np.arange(0, len(flat), words.shape[1]))
         length, word = np.diff(start, append=len(flat)), flat[start]
@@ -241,11 +241,11 @@ class StructPages:
         return _unsigned(read_frames(self.frames, pfns).mapcount)
 
     def close(self) -> None:
-        """Give nothing back: the reader belongs to the machine."""
+        """Do nothing: the reader belongs to the machine."""
 
 
 def sample() -> U64:
-    """Return _SAMPLE frames (u64, ascending) spread over all RAM, none if its end is unknown."""
+    """Return _SAMPLE frames (u64, ascending) spread over all RAM, none if RAM's end is unknown."""
     last = (read_memory().ram_end or 0) // PAGE - 1
     frames: U64 = np.linspace(1, last, _SAMPLE if last > 0 else 0).astype(np.uint64)
     return frames

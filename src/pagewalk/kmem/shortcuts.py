@@ -1,7 +1,7 @@
-"""The programs that spare copying, loaded when they pay; a kernel may refuse them.
+"""The programs that save copying, loaded when they pay; a kernel may refuse them.
 
-Looking up what they call and verifying one takes some 30 ms. Each is loaded when the pages that it
-would have been used for would have paid for that: what was done without it cost no more.
+Looking up the functions that they call and verifying one takes some 30 ms. Each is loaded once it
+would have saved that much on the pages so far, so that working without it cost no more.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from pagewalk.kmem.counter import TableCounter
     from pagewalk.kmem.direct import Casts
 
-# Pages: the counter spares 2 ns of each, the condenser 250.
+# In pages: the counter saves 2 ns on each, the condenser 250.
 COUNTER_PAYS = 1 << 23
 CONDENSER_PAYS = 1 << 17
 
 
 class Shortcuts:
-    """What this kernel's verifier lets us load beside the reader; None where it does not, or where
-    that does not pay yet."""
+    """The programs that this kernel's verifier lets us load in addition to the reader; None where
+    it does not, or where that does not pay yet."""
 
     def __init__(self, btf: Btf, arch: Arch, layout: Layout, mem_map: MemMap) -> None:
         self._btf, self._arch, self._layout, self._mem_map = btf, arch, layout, mem_map
         self._counted = self._condensed = 0
 
     def counter_for(self, pages: int) -> TableCounter | None:
-        """Return what counts the pages of whole tables, when asked for ``pages`` more."""
+        """Return the counter of whole tables, when it is needed for ``pages`` more."""
         self._counted += pages
         return self.counter if self._counted >= COUNTER_PAYS else None
 
     def condenser_for(self, pages: int) -> Condenser | None:
-        """Return what condenses struct pages, when asked for ``pages`` more."""
+        """Return the condenser of struct pages, when it is needed for ``pages`` more."""
         self._condensed += pages
         return self.condenser if self._condensed >= CONDENSER_PAYS else None
 
@@ -52,7 +52,7 @@ class Shortcuts:
 
     @cached_property
     def counter(self) -> TableCounter | None:
-        """Load what counts the pages of whole tables."""
+        """Load the counter of whole tables."""
         from pagewalk.kmem.counter import TableCounter
 
         with suppress(LookupError, OSError, SourceUnavailable):
@@ -61,7 +61,7 @@ class Shortcuts:
 
     @cached_property
     def condenser(self) -> Condenser | None:
-        """Load what condenses struct pages."""
+        """Load the condenser of struct pages."""
         from pagewalk.kmem.condenser import Condenser
 
         with suppress(LookupError, OSError, SourceUnavailable):

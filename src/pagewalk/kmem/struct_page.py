@@ -1,7 +1,7 @@
-"""What struct pages say, decoded: the words of /proc/kpageflags and /proc/kpagecount from bytes.
+"""Decode struct pages into the words of /proc/kpageflags and /proc/kpagecount.
 
-The rules are those of fs/proc/page.c (stable_page_flags, get_kpage_count) over ``layout``, which
-knows how this kernel lays struct page out.
+The rules are those of fs/proc/page.c (stable_page_flags, get_kpage_count), applied to ``layout``,
+which knows how this kernel lays out struct page.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pagewalk.kmem.zero import ZeroFrames
 from pagewalk.pages import I64, U8, U32, U64, Bool
 
 _TAG = np.uint64(1)
-# Up to this, _mapcount is a page type and no count (page_type_has_type).
+# Up to this, _mapcount is a page type rather than a count (page_type_has_type).
 _FIRST_TYPE = -128
 _UNMAPPED = np.uint32(0xFFFFFFFF)
 # include/linux/page-flags.h: the low two bits of a folio's mapping word are its kind: 1 anonymous,
@@ -36,21 +36,20 @@ _KIND, _ANON = np.uint8(3), np.uint8(1)
 _KIND_SHIFT = np.uint64(62)
 _KIND_BITS = np.array([0, kpf("anon"), 0, kpf("anon") | kpf("ksm")], np.uint64)
 
-# Bits of /proc/kpageflags that read_frames does not say, as they take more than the page's own
-# struct page or went long ago; and young, which it says in a column of its own.
+# Bits of /proc/kpageflags that read_frames does not report, because they need more than the page's
+# own struct page or are long gone; and young, which has a column of its own.
 _NOT_SAID = ("buddy", "nopage", "arch_2", "arch_3", "error", "uncached", "softdirty", "young")
 EXPORTED = kpf(*KPF) & ~kpf(*_NOT_SAID)
 
 
 class FrameRows(NamedTuple):
-    """Hold one row per frame asked for.
+    """One row per requested frame.
 
-    ``flags`` u64, bits as in /proc/kpageflags, those of ``EXPORTED`` only, a tail's being its
-    folio's; ``mapcount`` i32, as /proc/kpagecount; ``young`` bool, PG_young of the folio;
-    ``head`` u64, the PFN of the folio's first page; ``errno`` i32, 0 where the row holds and
-    otherwise why not (EFAULT no struct page, ENXIO one that was never initialised, EAGAIN the
-    folio changed in every attempt): then the flags and the count are 0, as /proc/kpage* has it for
-    what it does not know.
+    ``flags`` (u64): bits as in /proc/kpageflags, limited to ``EXPORTED``; a tail has its folio's.
+    ``mapcount`` (i32): as in /proc/kpagecount. ``young`` (bool): PG_young of the folio. ``head``
+    (u64): the PFN of the folio's first page. ``errno`` (i32): 0 if the row is valid, or else why
+    not (EFAULT no struct page, ENXIO one that was never initialised, EAGAIN the folio changed on
+    every attempt); then flags and count are 0, like those of unknown frames in /proc/kpage*.
     """
 
     flags: U64
@@ -61,7 +60,7 @@ class FrameRows(NamedTuple):
 
 
 class FrameMap(NamedTuple):
-    """Hold what reading struct pages takes; made by ``open_frame_map``."""
+    """What reading struct pages needs; made by ``open_frame_map``."""
 
     kernel: Kernel
     mem_map: MemMap
@@ -76,7 +75,7 @@ def put_rows(out: FrameRows, rows: slice | I64, part: FrameRows) -> None:
 
 
 class _Pages(NamedTuple):
-    # Columns of struct pages as they stand, copied: the batch's buffer is soon read into again.
+    # Columns of struct pages as they are, copied because the batch's buffer is soon reused.
     flags: U64
     compound: U64
     kind: U8
@@ -86,15 +85,15 @@ class _Pages(NamedTuple):
         return _Pages(self.flags[rows], self.compound[rows], self.kind[rows], self.mapcount[rows])
 
 
-# Accounting waits for this: a million frames are to take some 30 ms, of which reading them takes
-# half, and each pass over a column adds almost one. So what is rare is asked for once a batch,
-# and what the pages of a folio share is worked out once a folio.
+# Accounting waits for this: a million frames should take some 30 ms, of which reading them takes
+# half, and each pass over a column adds almost one. So rare properties are checked once per batch,
+# and what the pages of a folio share is computed once per folio.
 
 
 def decode(frames: FrameMap, pfns: U64, data: U8, errno: I32) -> FrameRows:
     """Decode the struct pages of ``pfns`` (u64[n]) from ``data`` (u8[n, sizeof struct page]).
 
-    ``errno`` (i32[n]) are their reads' own. The heads of large folios are read from memory.
+    ``errno`` (i32[n]) is that of their reads. The heads of large folios are read from memory.
     """
     page = _columns(frames.layout, data)
     if not page.flags.min(initial=1):
@@ -129,8 +128,8 @@ def _columns(layout: Layout, data: U8) -> _Pages:
 
 
 def _mark_uninitialised(layout: Layout, data: U8, errno: I32) -> None:
-    # A struct page that is all zero would be mapped once and yet have no reference: the kernel
-    # did not initialise it yet (deferred_init) or never will.
+    # A struct page that is all zero would be mapped once and yet have no reference: the kernel has
+    # not initialised it yet (deferred_init) or never will.
     numbers, words = data.view(np.int32), data.view(np.uint64)
     blank = words[:, layout.flags // 8] == 0
     blank &= words[:, layout.compound_head // 8] & _TAG == 0
@@ -140,7 +139,7 @@ def _mark_uninitialised(layout: Layout, data: U8, errno: I32) -> None:
 
 
 def _are_large(layout: Layout, page: _Pages) -> Bool | None:
-    # Which rows are pages of a large folio; None when none is, as nearly always.
+    # Which rows are pages of a large folio; None if none is, which is nearly always so.
     tails, heads = np.bitwise_or.reduce(page.compound), np.bitwise_or.reduce(page.flags)
     if not (tails & _TAG or heads & layout.head):
         return None
@@ -155,8 +154,8 @@ def _ordinary(frames: FrameMap, pfns: U64, page: _Pages, errno: I32) -> FrameRow
 
 
 def decode_words(layout: Layout, words: U64) -> tuple[U64, I32, Bool]:
-    """Decode condensed struct pages (u64[n], see FLAG_BITS) of pages that are no part of a large
-    folio: (flags, mapcount, young) as in FrameRows, but that no word tells the zero page."""
+    """Decode condensed struct pages (u64[n], see FLAG_BITS) of pages outside large folios into
+    (flags, mapcount, young) as in FrameRows, except that words do not identify the zero page."""
     flags = words & np.uint64((1 << FLAG_BITS) - 1)
     kind = (words >> np.uint64(KIND_SHIFT)).astype(np.uint8) & _KIND
     page = _Pages(flags, words, kind, (words >> np.uint64(COUNT_SHIFT)).astype(np.int32))
@@ -165,7 +164,7 @@ def decode_words(layout: Layout, words: U64) -> tuple[U64, I32, Bool]:
 
 
 def tell_apart(layout: Layout, words: U64) -> Bool:
-    """Tell which condensed struct pages (u64[n]) ``decode_words`` can decode."""
+    """Return which condensed struct pages (u64[n]) ``decode_words`` can decode."""
     clear: Bool = words & (TAIL | INITIALISED | layout.head) == INITIALISED
     return clear
 
@@ -189,7 +188,7 @@ def _in_folios(frames: FrameMap, pfns: U64, page: _Pages, errno: I32) -> FrameRo
     head = np.repeat(folios.head, times)
     bits = np.repeat(folios.bits, times)
     bits |= np.where(head == pfns, kpf("head"), kpf("tail"))
-    # folio_precise_page_mapcount(): a page is also mapped where the whole folio is.
+    # folio_precise_page_mapcount(): a page is also mapped wherever the whole folio is.
     mapcount = _own_mapcount(page.mapcount) + np.repeat(folios.entire, times)
     if folios.slab.any():
         mapcount[np.repeat(folios.slab, times)] = 0
@@ -204,8 +203,8 @@ def _in_folios(frames: FrameMap, pfns: U64, page: _Pages, errno: I32) -> FrameRo
 
 
 class _Folios(NamedTuple):
-    # One row per run of pages of one large folio: how many they are, the folio's first PFN, the
-    # bits they share, how often it is mapped as a whole.
+    # One row per run of pages of one large folio: how many there are, the folio's first PFN, the
+    # bits that they share, and how often the folio is mapped as a whole.
     pages: I64
     head: U64
     bits: U64
@@ -240,8 +239,8 @@ def _read_heads(frames: FrameMap, heads: U64) -> tuple[U64, U8, I32]:
     data, errno = read_structs(memory, heads, size)
     at = (frames.mem_map.size + frames.layout.compound_head) // 8
     second = data.view(np.uint64)[:, at]
-    # The structs of an optimised hugetlb folio's tails are one page of structs mapped again and
-    # again, whose first looks like a head (page_fixed_fake_head): the struct behind it knows.
+    # The structs of an optimised hugetlb folio's tails are one page of structs mapped repeatedly,
+    # the first of which looks like a head (page_fixed_fake_head): the struct after it shows that.
     fake = np.flatnonzero((second & _TAG != 0) & (second - _TAG != heads))
     if len(fake):
         heads[fake] = second[fake] - _TAG
@@ -254,7 +253,7 @@ def _large_bits(frames: FrameMap, head: _Pages, data: U8, pfns: U64) -> U64:
     more = data.view(np.uint64)[:, layout.second_flags // 8]
     types = head.mapcount.view(np.uint32)
     huge = layout.is_hugetlb(types, more, data)
-    # Before large_rmappable (6.6) what is on the LRU or anonymous was taken for it.
+    # Before large_rmappable (6.6) a folio on the LRU, or an anonymous one, counted as THP.
     thp = (head.flags & layout.lru != 0) | (head.kind & _ANON != 0)
     if layout.large_rmappable:
         thp = more & layout.large_rmappable != 0
@@ -265,7 +264,7 @@ def _large_bits(frames: FrameMap, head: _Pages, data: U8, pfns: U64) -> U64:
         bits |= (layout.is_mapped(data.view(np.int32)) & ~slab) * kpf("mmap")
     if layout.hwpoison:
         bits |= (huge & (head.flags & layout.hwpoison != 0)) * kpf("hwpoison")
-    # The huge zero page is not counted at all; its struct page only says that it is large.
+    # The huge zero page has no mapcount; its struct page says only that it is large.
     blank = ~huge & ~thp & (data.view(np.uint64)[:, layout.mapping // 8] == 0)
     blank &= head.flags & (layout.lru | layout.swapcache | layout.slab) == 0
     entire = data.view(np.uint32)[:, layout.entire_mapcount // 4]
@@ -277,13 +276,13 @@ def _large_bits(frames: FrameMap, head: _Pages, data: U8, pfns: U64) -> U64:
 
 
 def _entire(layout: Layout, head: _Pages, data: U8) -> I32:
-    # How often each folio is mapped as a whole, to be added to each of its pages.
+    # How often each folio is mapped as a whole, which is added for each of its pages.
     numbers = data.view(np.int32)
     entire: I32 = numbers[:, layout.entire_mapcount // 4] + np.int32(1)
     if not layout.double_map:
         return entire
-    # (up to 6.1) __page_mapcount(): a file folio's pages have it in their own counts already, and
-    # an anonymous folio that is mapped both ways has one too many in each.
+    # Up to 6.1, __page_mapcount(): a file folio's pages already include it in their own counts, and
+    # each page of an anonymous folio that is mapped both ways has one too many.
     more = data.view(np.uint64)[:, layout.second_flags // 8]
     huge = layout.is_hugetlb(head.mapcount.view(np.uint32), more, data)
     double = more & layout.double_map != 0
@@ -292,20 +291,20 @@ def _entire(layout: Layout, head: _Pages, data: U8) -> I32:
 
 
 def _own_mapcount(count: I32) -> I32:
-    # _mapcount is -1 for a page that nobody maps, and a type far below.
+    # _mapcount is -1 for an unmapped page, and far below that for a page type.
     mapcount: I32 = count + np.int32(1)
     mapcount[count <= _FIRST_TYPE] = 0
     return mapcount
 
 
 def _drop_slab(layout: Layout, flags: U64, mapcount: I32) -> None:
-    # Up to 6.9 slab was a flag, and slab pages keep something else where the mapcount is.
+    # Up to 6.9 slab was a flag, and slab pages keep something else in place of the mapcount.
     if layout.slab:
         mapcount[flags & layout.slab != 0] = 0
 
 
 def _shared_bits(layout: Layout, flags: U64, kind: U8) -> U64:
-    # Neighbours are mostly alike: where nearly all are as the first, only the others are decoded.
+    # Neighbours are mostly equal: if nearly all are like the first, only the others are decoded.
     key = flags & layout.copied_mask | kind.astype(np.uint64) << _KIND_SHIFT
     odd = np.flatnonzero(key != key[0]) if len(key) else key[:0].astype(np.int64)
     if 4 * len(odd) > len(key):
