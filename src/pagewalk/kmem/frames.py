@@ -237,7 +237,7 @@ class StructPages:
         return table[clear], length[clear], word[clear], pages
 
     def mapcounts(self, pfns: U64) -> U64:
-        """Return the mapcounts as FrameReader says."""
+        """Return the mapcounts; see FrameReader."""
         return _unsigned(read_frames(self.frames, pfns).mapcount)
 
     def close(self) -> None:
