@@ -48,7 +48,8 @@ def before_our_first_line(err: str) -> bool:
     package before it, and the package must leave signals to the users of the library.
     """
     ours = r'File "[^"]*(/src/pagewalk/(?!__init__\.py)|program\.py)'
-    return "Traceback" in err and not re.search(ours, err)
+    starting = "Traceback" in err or err.startswith("Fatal Python error: init_")
+    return starting and not re.search(ours, err)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
