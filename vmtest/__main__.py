@@ -1,4 +1,4 @@
-"""The command line: python -m vmtest list | fetch | run KERNEL -- COMMAND... | test."""
+"""The command line: python -m vmtest list | fetch | run KERNEL -- COMMAND | test | support."""
 
 from __future__ import annotations
 
@@ -8,19 +8,29 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from vmtest import told
 from vmtest.errors import VmtestError
-from vmtest.fetch import fetch, find_unpacked
+from vmtest.fetch import cache_dir, fetch, find_unpacked
 from vmtest.kernels import KERNELS, SHORT, Kernel
+from vmtest.rounds import (
+    Round,
+    count,
+    failures,
+    load,
+    read_rows,
+    save,
+    write_support,
+)
 from vmtest.run import Result, run_in_vm
 
-# Seconds for one guest. A guest runs Python about ten times slower than the host. The short
-# selection is for continuous integration: two guests take less than eight minutes on a quiet
-# machine, and these limits leave room for a busy one.
-TEST_TIMEOUT = 7200.0
+# Seconds for one guest. A guest runs Python about ten times slower than the host. All live tests
+# take it hours. The short selection is for continuous integration: two guests take less than eight
+# minutes on a quiet machine. These limits leave room for a busy one.
+TEST_TIMEOUT = 6 * 3600.0
 SHORT_TIMEOUT = 1500.0
 
 # Compiled once on the host: it would take a guest a minute.
@@ -66,38 +76,71 @@ def run_run(arguments: argparse.Namespace) -> int:
         timeout=arguments.timeout,
         memory=arguments.memory << 20,
         echo=sys.stdout,
+        output=arguments.output,
     )
     sys.stderr.write(result.stderr)
-    if arguments.output:
-        write_files(result, arguments.output)
     print(f"vmtest: {describe(kernel, result)}", file=sys.stderr)
     return result.returncode
 
 
 def run_test(arguments: argparse.Namespace) -> int:
     """Run pytest in one kernel after another; exit 0 only if it passed in all."""
+    if arguments.record and arguments.selection:
+        raise VmtestError("--record is for whole and short rounds; leave out the selection")
     chosen = arguments.kernel or (SHORT if arguments.short else KERNELS)
-    timeout = arguments.timeout or (SHORT_TIMEOUT if arguments.short else TEST_TIMEOUT)
     summary, failed = [], False
     with compiled_targets(arguments.python) as env:
         for kernel in choose_kernels(chosen):
-            selection = arguments.selection or kernel.tests
-            argv = pytest_argv(arguments.python, selection, short=arguments.short)
-            print(f"vmtest: {kernel.name}: {' '.join(argv[1:])}", flush=True)
-            memory = arguments.memory << 20
-            try:
-                result = run_in_vm(
-                    kernel, argv, timeout=timeout, memory=memory, env=env, echo=sys.stdout
-                )
-            except VmtestError as error:
-                failed = True
-                summary.append(f"{kernel.name}: {error}")
-                continue
-            sys.stderr.write(result.stderr)
-            failed |= result.returncode != 0
-            summary.append(describe(kernel, result))
-    print("\n".join(f"vmtest: {line}" for line in summary))
+            found = test_one(kernel, arguments, env)
+            failed |= not found.complete or bool(found.failed)
+            summary.append(f"vmtest: {kernel.name}: {found}")
+            if arguments.record and found.collected:
+                keep(kernel, found, "short" if arguments.short else "whole")
+    print("\n".join(summary))
     return int(failed)
+
+
+def test_one(kernel: Kernel, arguments: argparse.Namespace, env: Mapping[str, str]) -> Round:
+    """Run pytest in one kernel; return what it came to.
+
+    The result of each test stays in the cache, also if the guest or this command is stopped.
+    """
+    selection = arguments.selection or kernel.tests
+    argv = pytest_argv(arguments.python, selection, short=arguments.short)
+    print(f"vmtest: {kernel.name}: {' '.join(argv[1:])}", flush=True)
+    timeout = arguments.timeout or (SHORT_TIMEOUT if arguments.short else TEST_TIMEOUT)
+    output = cache_dir() / "results" / kernel.name
+    (output / told.NAME).unlink(missing_ok=True)
+    try:
+        result = run_in_vm(
+            kernel, argv, timeout=timeout, memory=arguments.memory << 20, env=env, echo=sys.stdout,
+            output=output,
+        )
+    except VmtestError as error:
+        print(f"vmtest: {kernel.name}: {error}")
+        rows = read_rows(output / told.NAME)
+        # pytest has not come to its own summary.
+        print(*(f"FAILED {row['test']}\n{row['text']}" for row in failures(rows)), sep="\n")
+        return count(rows, str(error).partition(";")[0])
+    sys.stderr.write(result.stderr)
+    print(f"vmtest: {describe(kernel, result)}")
+    rows = read_rows(output / told.NAME)
+    unexplained = result.returncode != int(bool(failures(rows)))
+    return count(rows, f"exit code {result.returncode}" if unexplained else "")
+
+
+def keep(kernel: Kernel, found: Round, size: str) -> None:
+    """Put a round into the record, and the record into the documentation."""
+    record = load()
+    record.setdefault(kernel.name, {})[size] = found
+    save(record)
+    write_support(record)
+
+
+def run_support(arguments: argparse.Namespace) -> int:
+    """Write the table of kernels in docs/support.md from the recorded rounds."""
+    write_support(load())
+    return 0
 
 
 @contextmanager
@@ -116,9 +159,9 @@ def pytest_argv(python: str, selection: Sequence[str], *, short: bool) -> list[s
     """Build the command that `test` runs: pytest on `selection`."""
     marked = ["-m", "vmshort"] if short else []
     # hypothesis takes seconds to import in a guest, and no live test uses it.
-    without = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    plugins = ["-p", told.__name__, "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     limit = ["-o", f"timeout={ONE_TEST_TIMEOUT}"]
-    return [python, "-m", "pytest", *without, *limit, *marked, *selection]
+    return [python, "-m", "pytest", *plugins, *limit, *marked, *selection]
 
 
 def describe(kernel: Kernel, result: Result) -> str:
@@ -139,19 +182,12 @@ def choose_kernels(names: Iterable[str]) -> list[Kernel]:
         raise VmtestError(f"no kernel {error} in the table; choose from {known}") from error
 
 
-def write_files(result: Result, directory: Path) -> None:
-    """Write the files of a result under `directory`."""
-    for name, content in result.files.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "list": run_list,
     "fetch": run_fetch,
     "run": run_run,
     "test": run_test,
+    "support": run_support,
 }
 
 
@@ -193,6 +229,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     added["test"].add_argument(
         "--kernel", action="append", metavar="KERNEL", help="only this kernel; may be repeated"
+    )
+    added["test"].add_argument(
+        "--record",
+        action="store_true",
+        help="keep what it came to in vmtest/results.json and in the table of docs/support.md",
     )
     added["test"].add_argument(
         "--python",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -46,11 +47,13 @@ def run_in_vm(
     cpus: int = 2,
     env: Mapping[str, str] | None = None,
     echo: TextIO | None = None,
+    output: Path | None = None,
 ) -> Result:
     """Run a command as root in a guest, in the caller's directory, and return what it left.
 
     timeout: seconds for boot and command together. memory: bytes of RAM. env: variables besides
     those of `guest_environment`. echo: a text stream that gets the command's stdout as it comes.
+    output: a directory that gets what is under $VMTEST_OUTPUT, however the guest ends.
 
     The guest sees the host's files. What it writes goes to its own RAM and is lost, except under
     the directory $VMTEST_OUTPUT. The kernel is fetched if it is not in the cache yet.
@@ -68,8 +71,12 @@ def run_in_vm(
         (exchange / "start").write_text(start)
         machine = qemu_argv(kernel, unpacked.vmlinuz, exchange, memory=memory, cpus=cpus)
         began = time.time()
-        boot(machine, exchange, timeout=timeout, echo=echo)
-        return read_result(exchange, began)
+        try:
+            boot(machine, exchange, timeout=timeout, echo=echo)
+            return read_result(exchange, began)
+        finally:
+            if output is not None:
+                shutil.copytree(exchange / "files", output, dirs_exist_ok=True)
 
 
 def guest_environment(kernel: Kernel) -> dict[str, str]:
