@@ -31,6 +31,7 @@ from pagewalk.ranges import inside
 from pagewalk.scan import NO_DOUBTS, NO_HOLES, Entries
 from pagewalk.sources import Part, Who
 from pagewalk.sources.amounts import sum_entries
+from pagewalk.states import hwpoison
 
 WHO = Who(4711, "pro gram\x1b[1m", "/usr/bin/program")
 
@@ -78,6 +79,7 @@ class Columns:
     before: Outcome
     numbers: Theirs | None = None
     tables: bool = False
+    young: bool = False
     who: Who = WHO
     name: str = "columns"
     notes: tuple[Withheld, ...] = ()
@@ -94,14 +96,14 @@ class Columns:
     @property
     def frames(self) -> FrameColumns | None:
         """Return the frames, None where the rows have none."""
-        framed = self.rows.flags & np.uint32(Flag.PRESENT) != 0
+        framed = (self.rows.flags & np.uint32(Flag.PRESENT) != 0) | hwpoison(self.rows.flags)
         return None if self.rows.kflags is None else FrameColumns(take(self.rows, framed))
 
     @property
     def tells(self) -> Tells:
         """Return what the rows tell."""
-        frames = self.rows.kflags is not None
-        return Tells(self.tables, huge=True, zeros=True, frames=frames, young=False, ksm=frames)
+        frames, young = self.rows.kflags is not None, self.young
+        return Tells(self.tables, huge=True, zeros=True, frames=frames, young=young, ksm=frames)
 
     def vmas(self) -> VMAs:
         """Return the VMAs."""

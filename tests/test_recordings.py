@@ -11,12 +11,14 @@ from functools import cache
 import numpy as np
 import pytest
 
+import pagewalk
 from pagewalk.account import Table
 from pagewalk.facts import Facts
-from pagewalk.pages import Backing
+from pagewalk.outcome import Outcome
+from pagewalk.pages import Backing, Pages
+from pagewalk.proc.stall import Stall
 from pagewalk.smaps import SMAPS_FIELDS, SwapUsers, by_field, protection_key, vmflags
-from pagewalk.states import hwpoison
-from tests import by_hand
+from tests.columns import Columns
 from tests.kernel_says import PAGE, VmaSays, vma_at
 from tests.recordings import Recording, load
 
@@ -34,17 +36,16 @@ def recorded(kernel: str) -> Recording:
 
 def count(walked: Recording, of: Recording) -> Table:
     """Return the Table of the walk of ``walked``, counted as the kernel of ``of`` counts."""
-    pages, vmas = walked.pages, walked.vmas
+    vmas = walked.vmas
     assert vmas.flags is not None
-    facts = Facts("x86_64", of.release, PAGE, 2, frozenset, lambda: True)
-    walk = by_hand.walk(
-        [pages], vmas, tables=True, facts=facts,
-        locked=vmas.flags & VM_LOCKED != 0,
-        hwpoison=set(pages.vma[hwpoison(pages.flags)].tolist()),
+    before = Outcome(
+        Stall(), locked=vmas.flags & VM_LOCKED != 0, shmem_swap=np.zeros(len(vmas), np.int64),
         counts_hwpoison=of.counts_hwpoison,
     )
+    facts = Facts("x86_64", of.release, PAGE, 2, frozenset, lambda: True)
+    space = Columns(vmas, walked.pages, facts, before, tables=True, young=True)
     none = np.zeros(0, np.uint64)
-    return by_field(walk._replace(young=True), SwapUsers(none, none, None))
+    return by_field(pagewalk.walk(space, Pages, holes=True), SwapUsers(none, none, None))
 
 
 def ours(table: Table, row: int, says: VmaSays) -> VmaSays:

@@ -13,7 +13,9 @@ from tests.kernel_says import VmaSays, parse_smaps
 
 HERE = Path(__file__).parent
 VMA_COLUMNS = ("start", "end", "perms", "offset", "dev", "inode", "backing", "flags")
-PAGE_COLUMNS = ("addr", "size", "vma", "state", "flags", "pfn", "kflags", "mapcount")
+PAGE_COLUMNS = (
+    "addr", "size", "vma", "state", "level", "flags", "pfn", "kflags", "mapcount",
+)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import numpy as np
 import pagewalk
 from pagewalk.pages import Pages, join
 from tests.documents import ROOT
-from tests.kernel_says import smaps_text
+from tests.kernel_says import PAGE, smaps_text
 from tests.live.bracket import look_again
 from tests.recordings import PAGE_COLUMNS, VMA_COLUMNS
 
@@ -50,11 +50,13 @@ def main() -> None:
 def record(pid: int) -> dict[str, Any]:
     """Return the columns of a walk and the text of smaps, the same before and after it."""
     before = smaps_text(pid)
-    walk = pagewalk.walk(pid, source="ebpf", holes=True)
-    pages = join([batch for batch in walk.batches if isinstance(batch, Pages)])
+    walk = pagewalk.walk(pid, Pages, source="ebpf", holes=True)
+    pages = join(list(walk))
     assert smaps_text(pid) == before
     assert pages.pfn is not None
-    # Which frame it was is nobody's business; that two pages have the same one is.
+    # Which frame it was is nobody's business; that two pages have the same one is. (All are small:
+    # a huge one would need as many numbers as it has pages.)
+    assert (pages.size[pages.kflags != 0] == PAGE).all()
     pages.pfn[:] = np.unique(pages.pfn, return_inverse=True)[1]
     return {
         **{f"vma_{name}": getattr(walk.vmas, name) for name in VMA_COLUMNS},
