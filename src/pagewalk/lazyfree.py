@@ -31,7 +31,8 @@ def with_lazyfree(table: Table, source: Source) -> Table:
         return table
     # It is 0 if no process has called MADV_FREE since boot.
     count = len(table.vmas)
-    column = by_vma(source.space, table.vmas) if lazily_freed() else np.zeros(count, np.int64)
+    any_freed = source.live is None or lazily_freed()
+    column = by_vma(source.space, table.vmas) if any_freed else np.zeros(count, np.int64)
     return table._replace(
         columns={**table.columns, "lazyfree": column},
         totals={**table.totals, "lazyfree": int(column.sum())},

@@ -311,7 +311,8 @@ def summed(space: Space, asked: Asked, outcome: Outcome) -> Iterator[Sums]:
 def parts(space: Space, asked: Asked, outcome: Outcome) -> Iterator[Sums]:
     waiting: list[Leaves] = []
     for part in space.sums(asked.vmas, asked.ranges, frames=asked.look):
-        outcome.page_tables = part.page_tables
+        if part.page_tables is not None:
+            outcome.page_tables = part.page_tables
         entries = part.entries
         if len(part.sums.amounts) or len(part.sums.shared):
             yield part.sums

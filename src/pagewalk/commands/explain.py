@@ -72,7 +72,7 @@ def looks(source: Source, *, smaps: bool) -> Iterator[Look]:
     from pagewalk.proc.smaps import LastSmaps
 
     live, tables = source.live, source.space.tells.tables
-    began, stopped = time.monotonic(), live is None or live.target.state() in "Tt"
+    began, stopped = time.monotonic(), live is not None and live.target.state() in "Tt"
     files = ("smaps", "smaps_rollup") if smaps else ()
     last = LastSmaps()
     # Whether a VMA moved is shown by two readings around the other's: two walks of ours where the
@@ -86,7 +86,7 @@ def looks(source: Source, *, smaps: bool) -> Iterator[Look]:
         theirs, earlier = look.theirs, look.table if tables else None
         unexplained, moved = doubt(look.lines)
         patience = PATIENTLY_S if unexplained and stopped else BRIEFLY_S
-        if not (unexplained or moved) or time.monotonic() - began > patience:
+        if live is None or not (unexplained or moved) or time.monotonic() - began > patience:
             return
 
 
@@ -116,9 +116,7 @@ def look_at(
     table = with_lazyfree(walk_table(source), source)
     read_counters()
     theirs = theirs or ask()
-    return Look(
-        table, theirs, ledger(table, theirs, before, tuple(between), earlier)
-    )
+    return Look(table, theirs, ledger(table, theirs, before, tuple(between), earlier))
 
 
 def doubt(lines: list[Line]) -> tuple[int, int]:

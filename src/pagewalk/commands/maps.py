@@ -66,7 +66,7 @@ def tabulate(source: Source, detailed: list[str], *, counts: bool, everything: b
     from pagewalk.walking import walk
 
     if everything or detailed:
-        counted = everything or "swap_pss" in detailed
+        counted = source.live is not None and (everything or "swap_pss" in detailed)
         table = by_field(walk(source), count_swap_users(source.name) if counted else None)
     else:
         table = walk_table(source, frames=not counts)

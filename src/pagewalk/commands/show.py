@@ -46,7 +46,7 @@ def log(source: Source, write: Callable[..., None], out: TextIO) -> Outcome:
     from pagewalk.walking import walk
 
     walked = walk(source, holes=True)
-    write(walked, walked.vmas, out)
+    write(walked, walked, out)
     return walked.outcome
 
 
