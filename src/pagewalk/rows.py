@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pagewalk.flags import KPF
+from pagewalk.flags import kpf
 from pagewalk.pages import (
     I64,
     U8,
@@ -32,7 +32,7 @@ from pagewalk.scan import Doubts
 from pagewalk.states import classify, hwpoison, maybe_repeated
 from pagewalk.sums import add_up, shared_rows
 
-HUGETLB = np.uint64(1 << KPF["huge"])
+HUGETLB = kpf("huge")
 
 # Huge leaves whose base pages are counted at once: a million counts at 2 MiB each.
 HUGE_TOGETHER = 1 << 11

@@ -196,7 +196,7 @@ SUMMED = (ANONYMOUS, KSM)
 DETAILED = (DIRTY, REFERENCED, LAZYFREE)
 
 
-def frame_bits(rules: Iterable[When], entry: Flag | None = None) -> np.uint64:
+def frame_bits(rules: Iterable[When], entry: np.uint32 | None = None) -> np.uint64:
     """Return the kpageflags bits that ``rules`` read of a page, if its entry has flags ``entry``.
 
     That the frame database is silent is told by there being no bit at all, and not counted here.
@@ -207,9 +207,8 @@ def frame_bits(rules: Iterable[When], entry: Flag | None = None) -> np.uint64:
         if entry is None:
             mask |= some.frame | when.none.frame
             continue
-        given = np.uint32(entry)
-        met = when.some is None or bool(some.entry & given)
-        if (met or some.frame) and not when.none.entry & given:
+        met = when.some is None or bool(some.entry & entry)
+        if (met or some.frame) and not when.none.entry & entry:
             mask |= when.none.frame | (NOTHING if met else some).frame
     return mask
 
@@ -217,7 +216,8 @@ def frame_bits(rules: Iterable[When], entry: Flag | None = None) -> np.uint64:
 # All that accounting reads of a frame; and what sums read of one behind an ordinary entry of a page
 # table, which is what an in-kernel program must keep.
 ACCOUNTED = frame_bits([when for _, when in BY_FRAME] + [*SUMMED, *DETAILED])
-KEPT = frame_bits([*(when for _, when in BY_FRAME), *SUMMED], Flag.PRESENT | Flag.NORMAL)
+ORDINARY_ENTRY = np.uint32(Flag.PRESENT | Flag.NORMAL)
+KEPT = frame_bits([*(when for _, when in BY_FRAME), *SUMMED], ORDINARY_ENTRY)
 
 
 def _states(name: str) -> Bool:
@@ -231,6 +231,11 @@ IN_PSS = _states("pss")
 HELD = _states("held")
 HAS_ENTRY = _states("entry")
 KEEPERS: U8 = np.array([STANDINGS[state].keeper for state in State], np.uint8)
+
+# What is left of a state where only sizes are wanted, and nobody looks at bit 61.
+SIZES: U8 = np.array(
+    [State.PRESENT if s in (State.ANON, State.FILE, State.SHMEM) else s for s in State], np.uint8
+)
 
 # Whether the pages of a VMA are what their frames say, by Backing.
 ORDINARY: Bool = _ORDINARY >> np.arange(len(Backing)) & 1 != 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pagewalk.flags import KPF
+from pagewalk.flags import kpf
 from pagewalk.kmem.direct import SLOTS, TABLES
 from pagewalk.kmem.frames import Runs, StructPages
 from pagewalk.pages import (
@@ -26,7 +26,7 @@ from pagewalk.pages import (
 from pagewalk.paging import Arch
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.ranges import holder
-from pagewalk.rules import HOLE_STATES, KEEPERS, ORDINARY
+from pagewalk.rules import HOLE_STATES, KEEPERS, ORDINARY, ORDINARY_ENTRY
 from pagewalk.scan import Entries, ReadTables
 from pagewalk.states import classify, maybe_repeated
 from pagewalk.tally import Gaps, Plain, count_by_reading
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 VM_PFNMAP = 0x400  # include/linux/mm.h
 PRESENT = np.uint32(Flag.PRESENT)
-NORMAL = PRESENT | np.uint32(Flag.NORMAL)
 
 
 class WholeTables:
@@ -63,7 +62,7 @@ class WholeTables:
         """Yield what the tables that ``count`` has counted come to."""
         if len(plain.owner):
             vma = self.row[plain.owner]
-            flags = np.full(len(vma), NORMAL)
+            flags = np.full(len(vma), ORDINARY_ENTRY)
             if self.vmas.flags is not None:
                 mapped = self.vmas.flags[vma] & np.uint64(VM_PFNMAP) != 0
                 flags[mapped] = PRESENT | np.uint32(Flag.SPECIAL)
@@ -154,7 +153,7 @@ def gap_amounts(vma: I64, gaps: Gaps) -> Sums:
 
 def run_amounts(vmas: VMAs, vma: I64, runs: Runs) -> Amounts:
     """Return ``runs`` of the VMAs ``vma`` (i64[n]) as Amounts."""
-    flags = np.full(len(vma), NORMAL)
+    flags = np.full(len(vma), ORDINARY_ENTRY)
     state = classify(flags, vmas.backing[vma], runs.flags)
     level = np.zeros(len(vma), np.uint8)
     return Amounts(vma, state, level, flags, sizes(runs.pages), runs.flags, runs.mapcount)
@@ -214,9 +213,9 @@ def alone_amounts(vma: I64, pages: I64) -> Sums:
             vma,
             np.full(many, State.ANON.value, np.uint8),
             np.zeros(many, np.uint8),
-            np.full(many, NORMAL),
+            np.full(many, ORDINARY_ENTRY),
             sizes(pages),
-            np.full(many, 1 << KPF["anon"], np.uint64),
+            np.full(many, kpf("anon")),
             np.ones(many, np.uint64),
         )
     )

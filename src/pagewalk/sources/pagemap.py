@@ -21,7 +21,6 @@ from pagewalk.pages import (
     Bool,
     Flag,
     Leaves,
-    State,
     Sums,
     Tells,
     VMAs,
@@ -38,6 +37,7 @@ from pagewalk.ranges import (
     join_near,
     reaching,
 )
+from pagewalk.rules import SIZES
 from pagewalk.scan import NO_DOUBTS, NO_HOLES, Entries
 from pagewalk.soft import SwapTypes
 from pagewalk.sources import Part
@@ -49,9 +49,6 @@ BATCH = 1 << 17  # words read before a batch is yielded: 1 MiB, so that columns 
 WORDS = PAGE // 8
 HUGE_SIZE = pagemap.HUGE_SIZE
 TABLE_NS = 2500  # what a scan may take for a page table with nothing in it (1700 seen, uncached)
-
-# What cannot be told apart without a look at the frame.
-KINDS = (State.ANON, State.FILE, State.SHMEM)
 
 
 @dataclass(eq=False)
@@ -297,19 +294,15 @@ def merge_huge(addr: U64, words: U64, flags: U32, pfn: U64, *, hidden: bool) -> 
 def sum_leaves(vmas: VMAs, leaves: Leaves) -> Sums:
     # Bytes by VMA and state, without a look at the frames.
     row = holder(leaves.addr, vmas.ranges)
-    state = classify(leaves.flags, vmas.backing[row], None)
-    state[np.isin(state, KINDS)] = State.PRESENT
+    state = SIZES[classify(leaves.flags, vmas.backing[row], None)]
     return Sums(Amounts(row, state, np.zeros_like(state), leaves.flags, leaves.size))
 
 
 def sum_regions(vmas: VMAs, regions: U64) -> Sums:
     # The kernel joins neighbouring pages across the edge of two VMAs: cut them there again.
     pieces, row, region = intersect(vmas.ranges, regions[:, :2])
-    categories = regions[region, 2]
-    backing = vmas.backing[row]
-    state = np.full(len(row), State.PRESENT.value, np.uint8)
-    state[backing == Backing.HUGETLB.value] = State.HUGETLB
-    state[categories & np.uint64(pagemap.PFNZERO) != 0] = State.ZERO
-    huge = categories & np.uint64(pagemap.HUGE) != 0
-    flags = np.where(huge, np.uint32(Flag.HUGE | Flag.PRESENT), np.uint32(Flag.PRESENT))
+    flags = np.full(len(row), Flag.PRESENT.value, np.uint32)
+    for category, flag in ((pagemap.PFNZERO, Flag.ZERO), (pagemap.HUGE, Flag.HUGE)):
+        flags[regions[region, 2] & np.uint64(category) != 0] |= np.uint32(flag)
+    state = SIZES[classify(flags, vmas.backing[row], None)]
     return Sums(Amounts(row, state, np.zeros_like(state), flags, pieces[:, 1] - pieces[:, 0]))
