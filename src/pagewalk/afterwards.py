@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.errors import PagewalkError, ProcessGone
+from pagewalk.flags import VM_LOCKED
 from pagewalk.outcome import Outcome
 from pagewalk.pages import I64, U64, Backing, Bool, VMAs, Withheld
 from pagewalk.proc import counters, objects, smaps, swap
@@ -24,7 +25,6 @@ from pagewalk.states import hwpoison
 # of a running process stays within BUDGET_NS.
 SMALL_RSS = 128 << 20
 
-VM_LOCKED = 0x2000  # include/linux/mm.h
 LOOKS = 3  # at a VMA that moves
 
 

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from pagewalk.account import Table, table
+from pagewalk.flags import VM_PFNMAP
 from pagewalk.pages import I64, U64, Bool, Pages, State, VMAs, join, take
 from pagewalk.ranges import gaps, inside, intersect, union
 from pagewalk.rules import HAS_ENTRY, IS_PRESENT
@@ -17,7 +18,6 @@ from pagewalk.sources import Source
 from pagewalk.states import untold
 from pagewalk.walking import walk
 
-VM_PFNMAP = np.uint64(0x400)  # include/linux/mm.h
 MOST_LISTED = 1000
 
 # How often a difference is looked at again. It is real if it was there in every look and if, in
@@ -158,7 +158,7 @@ def comparable(vmas: VMAs) -> tuple[list[str], U64]:
     """Return the names of the VMAs procfs shows nothing of, and the ranges of the others."""
     hidden = vmas.hidden
     if vmas.flags is not None:
-        hidden = hidden | (vmas.flags & VM_PFNMAP != 0)
+        hidden = hidden | (vmas.flags & np.uint64(VM_PFNMAP) != 0)
     names = [vmas.name[row] or "[anon]" for row in np.flatnonzero(hidden).tolist()]
     return names, vmas.ranges[~hidden]
 

@@ -11,6 +11,18 @@ from __future__ import annotations
 import numpy as np
 
 from pagewalk.facts import Facts
+from pagewalk.flags import (
+    VM_DONTEXPAND,
+    VM_GROWSDOWN,
+    VM_HUGEPAGE,
+    VM_HUGETLB,
+    VM_IO,
+    VM_MIXEDMAP,
+    VM_NOHUGEPAGE,
+    VM_PFNMAP,
+    VM_RAND_READ,
+    VM_SEQ_READ,
+)
 from pagewalk.kmem.mappings import Mappings
 from pagewalk.pages import I64, U64, Bool
 from pagewalk.proc.hugepages import Policy
@@ -24,10 +36,6 @@ PAGE_SHIFT, PMD_ORDER, PUD_ORDER = 12, 9, 18
 # include/linux/huge_mm.h: THP_ORDERS_ALL_ANON, _FILE_DEFAULT, _SPECIAL
 ANON_ORDERS, FILE_ORDERS = range(2, PMD_ORDER + 1), range(1, PMD_ORDER + 1)
 SPECIAL_ORDERS = (PMD_ORDER, PUD_ORDER)
-# include/linux/mm.h
-VM_GROWSDOWN, VM_PFNMAP, VM_IO, VM_SEQ_READ, VM_RAND_READ = 0x100, 0x400, 0x4000, 0x8000, 0x10000
-VM_DONTEXPAND, VM_HUGETLB, VM_MIXEDMAP = 0x40000, 0x400000, 0x10000000
-VM_HUGEPAGE, VM_NOHUGEPAGE = 0x20000000, 0x40000000
 VM_NO_KHUGEPAGED = VM_IO | VM_DONTEXPAND | VM_PFNMAP | VM_MIXEDMAP | VM_HUGETLB
 INCOMPLETE_STACK = VM_RAND_READ | VM_SEQ_READ
 # include/linux/mm_types.h, MMF_DISABLE_THP_COMPLETELY and _EXCEPT_ADVISED

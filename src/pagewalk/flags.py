@@ -115,6 +115,12 @@ def kpf(*names: str) -> np.uint64:
 
 YOUNG = kpf("young")
 
+# vm_flags (include/linux/mm.h)
+VM_READ, VM_WRITE, VM_EXEC, VM_SHARED, VM_MAYSHARE = 0x1, 0x2, 0x4, 0x8, 0x80
+VM_GROWSDOWN, VM_PFNMAP, VM_LOCKED, VM_IO, VM_SEQ_READ = 0x100, 0x400, 0x2000, 0x4000, 0x8000
+VM_RAND_READ, VM_DONTEXPAND, VM_HUGETLB, VM_MIXEDMAP = 0x1_0000, 0x4_0000, 0x40_0000, 0x1000_0000
+VM_HUGEPAGE, VM_NOHUGEPAGE, VM_MERGEABLE = 0x2000_0000, 0x4000_0000, 0x8000_0000
+
 # The two letters that smaps prints for each bit of vm_flags (fs/proc/task_mmu.c,
 # show_smap_vma_flags); the bits of the protection key have none. For what moved or was added later
 # see vmflag_codes.

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from pagewalk.address import check_canonical, holder_of, locate
+from pagewalk.flags import VM_PFNMAP
 from pagewalk.pages import Backing, Flag, State, VMAs
 from pagewalk.paging import Arch
 from pagewalk.proc.pagemap import Pagemap
@@ -18,7 +19,6 @@ from pagewalk.proc.swap import device_of, read_swaps
 from pagewalk.remarks import remarks
 from pagewalk.rules import HOLE_STATES
 from pagewalk.sources import Source
-from pagewalk.sources.amounts import VM_PFNMAP
 from pagewalk.sources.tables import TableSpace
 from pagewalk.states import classify
 from pagewalk.vtop import Frame, Opinion, Trace, Translation, compare

@@ -6,12 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from pagewalk.flags import VM_EXEC, VM_HUGETLB, VM_MAYSHARE, VM_READ, VM_WRITE
 from pagewalk.kmem.vmas import Files, RawVmas
 from pagewalk.pages import EXEC, READ, SHARED, U64, WRITE, Backing, Bool, VMAs
 from pagewalk.proc.maps import backing_of
-
-# include/linux/mm.h
-VM_READ, VM_WRITE, VM_EXEC, VM_MAYSHARE, VM_HUGETLB = 0x1, 0x2, 0x4, 0x80, 0x400000
 
 
 def agreeing(named: VMAs, raw: RawVmas) -> Bool:

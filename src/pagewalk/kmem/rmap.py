@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from pagewalk.flags import VM_HUGETLB, VM_IO, VM_MERGEABLE, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import read_structs
 from pagewalk.kmem.vmas import RawVmas
 from pagewalk.pages import Bool
 
-# include/linux/mm.h: shared, PFN maps, I/O, hugetlb, mixed maps, KSM
-_NEVER = np.uint64(0x8 | 0x400 | 0x4000 | 0x40_0000 | 0x1000_0000 | 0x8000_0000)
+# what is not private anonymous memory, and what KSM may merge
+_NEVER = np.uint64(VM_SHARED | VM_PFNMAP | VM_IO | VM_HUGETLB | VM_MIXEDMAP | VM_MERGEABLE)
 
 
 def unshared(kernel: Kernel, vmas: RawVmas) -> Bool:

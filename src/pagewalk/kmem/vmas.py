@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from pagewalk.errors import SourceUnavailable, Unsupported
+from pagewalk.flags import VM_DONTEXPAND
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.maple import Slots, Torn, read_maple_tree
 from pagewalk.kmem.memory import read_structs, read_words
@@ -18,7 +19,6 @@ _ATTEMPTS = 8  # to read all VMAs at once
 _LOOKS = 20  # at the ones that keep changing
 # What must be equal in two readings of a VMA: everything that is reported about it.
 _COMPARED = ("vm_start", "vm_end", "vm_flags", "vm_pgoff", "vm_file", "vm_mm", "vm_ops", "anon_vma")
-_DONTEXPAND = 0x40000  # include/linux/mm.h
 _LOCKED = "vm_lock_seq"
 _MINOR_BITS = np.uint64(20)  # include/linux/kdev_t.h
 
@@ -125,7 +125,7 @@ def forked(kernel: Kernel, mm: int, before: RawVmas) -> bool:
     """
     if not kernel.btf.has("vm_area_struct", _LOCKED):
         return False
-    rows = np.flatnonzero(before.flags & np.uint64(_DONTEXPAND) != 0)
+    rows = np.flatnonzero(before.flags & np.uint64(VM_DONTEXPAND) != 0)
     size = kernel.btf.size("vm_area_struct")
     structs, errno = read_structs(kernel.memory, before.address[rows], size)
     now = _columns(kernel, before.address[rows], structs)

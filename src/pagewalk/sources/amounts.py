@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pagewalk.flags import kpf
+from pagewalk.flags import VM_PFNMAP, kpf
 from pagewalk.kmem.direct import SLOTS, TABLES
 from pagewalk.kmem.frames import Runs, StructPages
 from pagewalk.pages import (
@@ -34,7 +34,6 @@ from pagewalk.tally import Gaps, Plain, count_by_reading
 if TYPE_CHECKING:
     from pagewalk.sources.tables import TableSpace
 
-VM_PFNMAP = 0x400  # include/linux/mm.h
 PRESENT = np.uint32(Flag.PRESENT)
 
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from pagewalk.facts import Facts
+from pagewalk.flags import VM_PFNMAP
 from pagewalk.kmem.hugetlb import in_shared_table
 from pagewalk.kmem.machine import Machine
 from pagewalk.kmem.memory import read_pages
@@ -19,7 +20,7 @@ from pagewalk.ranges import holder
 from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Entries
 from pagewalk.soft import pack
 from pagewalk.sources import Part
-from pagewalk.sources.amounts import VM_PFNMAP, ByFrame, WholeTables, gap_amounts, sum_entries
+from pagewalk.sources.amounts import ByFrame, WholeTables, gap_amounts, sum_entries
 from pagewalk.states import has
 from pagewalk.tally import Memo, sweep
 from pagewalk.vtop import Trace, hole_around, trace
