@@ -12,6 +12,11 @@ except KeyboardInterrupt:  # it came before the handler was set
 
 def run() -> None:
     """Run the command line, and end the program with its exit code."""
+    import gc
+
+    # Hundreds of modules are imported and leave no garbage; to look for it is a twentieth of the
+    # whole command. It begins when a process is opened (commands.look_for_garbage).
+    gc.disable()
     from pagewalk import cli
 
     cli.run()

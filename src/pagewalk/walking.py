@@ -54,7 +54,7 @@ Row = TypeVar("Row", Pages, Sums)
 # Modules that would be imported after the process was opened. A caller that drops its rights then
 # may no longer be able to read the checkout, or Python itself.
 LATER = (
-    "gzip", "pagewalk.account", "pagewalk.kmem.condenser", "pagewalk.kmem.counter",
+    "zlib", "pagewalk.account", "pagewalk.kmem.condenser", "pagewalk.kmem.counter",
     "pagewalk.kmem.direct",
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import pytest
 from click.shell_completion import BashComplete
 
 from pagewalk.cli import COMMANDS, cli, main
-from pagewalk.commands import Request, complete_target, note, output
+from pagewalk.commands import Request, complete_target, look_for_garbage, note, output
 from pagewalk.proc.processes import Process
 from tests.render.written import HOSTILE, seen
 from tests.targets import asleep
@@ -366,3 +367,18 @@ def test_a_name_that_a_shell_would_interpret_is_not_completed(
     rows = [Process(4711, name, "", 0, 0), Process(4712, "日本", "", 0, 0)]
     monkeypatch.setattr("pagewalk.proc.processes.read_processes", lambda: rows)
     assert complete_target(None, None, "") == ["4711", "4712", "日本"]
+
+
+def test_garbage_is_looked_for_once_a_process_is_opened_but_not_before() -> None:
+    begin = "import gc; from pagewalk import __main__ as program, cli; "
+    tell = "cli.run = lambda: print(gc.isenabled()); program.run()"
+    words = [sys.executable, "-c", begin + tell]
+    said = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert said.stdout == "False\n"
+    gc.disable()
+    try:
+        look_for_garbage()
+        assert gc.isenabled() and gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+        gc.enable()

@@ -14,7 +14,7 @@ import sys
 from contextlib import suppress
 
 # What functions of pagewalk import late: the same may be true of Python itself.
-LATE = ("gzip", "shutil", "subprocess")
+LATE = ("zlib", "shutil", "subprocess")
 
 # include/uapi/linux/capability.h
 CAPABILITIES = {

@@ -6,6 +6,7 @@ cli.COMMANDS. Heavy imports belong inside the functions, so that ``--help`` stay
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -123,6 +124,7 @@ def opened(request: Request) -> Iterator[Source]:
     source = open_listed(find(request.target), request.source, int(request.budget * 1e6))
     assert source.live is not None
     target = source.live.target
+    look_for_garbage()
     started, stopped = time.monotonic(), False
     try:
         around = frozen(target) if request.freeze else nullcontext(False)
@@ -133,6 +135,13 @@ def opened(request: Request) -> Iterator[Source]:
         if stopped:
             note(request, f"process {target.pid} was stopped for"
                           f" {(time.monotonic() - started) * 1e3:.1f} ms")
+
+
+def look_for_garbage() -> None:
+    """Turn the garbage collector on where __main__ turned it off; it passes over what is there."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def note(request: Request, text: str) -> None:

@@ -65,12 +65,11 @@ def parse_config(raw: bytes) -> frozenset[str]:
     Raises BadText if it is truncated, or has a gzip header but is not gzip.
     """
     if raw.startswith(b"\x1f\x8b"):
-        import gzip  # only used here, and most walks meet no software entry
-        import zlib
+        import zlib  # only used here, as gzip would be, which takes a millisecond to import
 
         try:
-            raw = gzip.decompress(raw)
-        except (OSError, EOFError, zlib.error):
+            raw = zlib.decompress(raw, wbits=16 + zlib.MAX_WBITS)
+        except zlib.error:
             raise BadText("config.gz", 1, raw) from None
     built = set(lines(raw, "config"))
     return frozenset(symbol for symbol in SYMBOLS if symbol.encode() + b"=y" in built)
