@@ -63,11 +63,7 @@ def modules(*, asking: bool) -> list[str]:
     return [str(path) for path in paths if (path.parts[0] in ASKING) == asking]
 
 
-# Their page size comes with the rewritten walk.
-LATER = {"held.py", "rows.py", "translate.py", "walking.py"}
-
-
-@pytest.mark.parametrize("module", [m for m in modules(asking=False) if m not in LATER])
+@pytest.mark.parametrize("module", modules(asking=False))
 def test_only_the_sources_and_what_they_read_ask_the_host(module: str) -> None:
     assert list(asks(module)) == []
 
