@@ -12,6 +12,7 @@ from pagewalk.account import Table, by_vma
 from pagewalk.flags import KPF, kpf
 from pagewalk.kmem.struct_page import EXPORTED
 from pagewalk.pages import READ, U32, U64, Backing, Flag, State
+from pagewalk.proc import pagemap
 from pagewalk.rules import (
     ACCOUNTED,
     HAS_ENTRY,
@@ -20,10 +21,13 @@ from pagewalk.rules import (
     IN_RSS,
     IS_PRESENT,
     KEPT,
+    SIZES,
     STANDINGS,
 )
 from pagewalk.smaps import by_field
-from pagewalk.states import classify
+from pagewalk.sources.amounts import alone_amounts
+from pagewalk.sources.pagemap import sum_regions
+from pagewalk.states import classify, maybe_repeated
 from tests import by_hand
 from tests.by_hand import HEAP, PAGE
 
@@ -131,6 +135,25 @@ def test_software_entries(backing: Backing) -> None:
         assert (classified(flags, backing, None) == expected).all()
         found = classified(entries | np.uint32(Flag.SOFT) | here, backing, kflags)
         assert (found == np.repeat(expected, len(KFLAGS))).all()
+
+
+def test_where_only_sizes_are_wanted_no_kind_is_told() -> None:
+    kinds = {State.ANON, State.FILE, State.SHMEM}
+    assert SIZES.tolist() == [State.PRESENT if s in kinds else s for s in State]
+    zero, huge = pagemap.PFNZERO, pagemap.HUGE
+    for backing, categories in product(Backing, (0, zero, huge, zero | huge)):
+        of = by_hand.vmas([(HEAP, 1, READ, 0, backing, "")])
+        regions = np.array([[HEAP, HEAP + PAGE, categories]], np.uint64)
+        (state,) = sum_regions(of, regions).amounts.state
+        held = State.HUGETLB if backing == Backing.HUGETLB else State.PRESENT
+        assert state == (State.ZERO if categories & zero else held)
+
+
+def test_tables_whose_frames_are_not_read_count_as_their_pages_would() -> None:
+    found = alone_amounts(np.zeros(2, np.int64), np.array([1, 512])).amounts
+    assert classified(found.flags, Backing.ANON, found.kflags).tolist() == found.state.tolist()
+    assert found.state.tolist() == [State.ANON] * 2
+    assert not maybe_repeated(found).any()
 
 
 def test_a_mixed_batch_is_classified_like_its_rows_one_by_one() -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from pagewalk.btf import Btf
 from pagewalk.errors import NotInBtf
-from pagewalk.kmem.layout import kpf, page_layout
+from pagewalk.flags import kpf
+from pagewalk.kmem.layout import page_layout
 from tests.kmem import btf_writer
 from tests.kmem.btf_writer import BtfWriter
 
@@ -49,6 +50,14 @@ def test_offsets_and_bits() -> None:
     words = np.array([0, 1, 1 << 5 | 1 << 17, 1 << 6], np.uint64)
     told = [0, kpf("locked"), kpf("lru") | kpf("swapbacked"), 0]  # a head is the page's own
     assert layout.copied(words).tolist() == told
+
+
+def test_behind_a_bit_of_kpageflags_are_the_flags_it_is_made_from() -> None:
+    layout = page_layout(btf(FLAGS | {"PG_hwpoison": 21}, MEMBERS, FOLIO))
+    assert layout.behind(kpf("swapbacked", "lru", "anon", "ksm")) == 1 << 17 | 1 << 5
+    assert layout.behind(kpf("swapcache")) == 1 << 10 | 1 << 17
+    assert layout.behind(kpf("hwpoison")) == 1 << 21
+    assert layout.behind(kpf("anon", "dirty")) == 0  # not a flag; a flag that is not there
 
 
 def test_the_newest_way_to_ask_whether_a_folio_is_mapped_is_taken() -> None:
