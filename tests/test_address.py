@@ -83,10 +83,10 @@ def test_an_address_or_a_name_with_an_offset(text: str, address: int) -> None:
         ("nothing+0x10", "'nothing' is neither"),
         ("", "'' is neither"),
         ("+0x10", "neither"),
-        ("plug.so+0x10", "'plug.so' may be any of /opt/one/plug.so, /opt/two/plug.so"),
-        ("0x10000000000000000", "beyond 64 bits"),
-        ("0xffffffffffffffff+1", "beyond 64 bits"),
-        ("heap-0xffffffff", "beyond 64 bits"),
+        ("plug.so+0x10", "'plug.so' could be any of /opt/one/plug.so, /opt/two/plug.so"),
+        ("0x10000000000000000", "exceeds 64 bits"),
+        ("0xffffffffffffffff+1", "exceeds 64 bits"),
+        ("heap-0xffffffff", "exceeds 64 bits"),
     ],
 )
 def test_an_invalid_address_is_refused_in_one_sentence(text: str, says: str) -> None:
@@ -126,14 +126,14 @@ def test_an_odd_name_means_the_same_to_both_commands(text: str, name: str) -> No
 
 @pytest.mark.parametrize("text", ["both", "del", "my heap", "tmp", "x"])
 def test_part_of_a_name_is_refused_and_an_ambiguous_name_is_not_guessed(text: str) -> None:
-    with pytest.raises(BadRequest, match=f"'{text}' (is neither|may be any of /tmp/both, )"):
+    with pytest.raises(BadRequest, match=f"'{text}' (is neither|could be any of /tmp/both, )"):
         locate(text, ODD)
 
 
 def test_pages_shows_all_files_of_one_name_and_vmas_without_a_name() -> None:
     assert named(VMAS, "plug.so") == [1, 2]
     assert [named(VMAS, name) for name in ("anon", "[anon]", "")] == [[4]] * 3
-    with pytest.raises(BadRequest, match="--vma: no VMA is called 'none'; there are: anon, cafe"):
+    with pytest.raises(BadRequest, match="--vma: no VMA is called 'none'; choose from: anon, cafe"):
         named(VMAS, "none")
 
 
@@ -142,7 +142,7 @@ def test_two_deleted_files_of_one_path_are_two_files() -> None:
         [(at << 12, 1, 5, 0, Backing.FILE, "/tmp/l.so (deleted)") for at in (1, 2, 3)]
     )
     twice = replace(twice, inode=np.array([7, 7, 8], np.uint64))
-    with pytest.raises(BadRequest, match=r"'l\.so' is the name of 2 files; give an address"):
+    with pytest.raises(BadRequest, match=r"2 mapped files are called 'l\.so'; give an address"):
         locate("l.so", twice)
     assert named(twice, "l.so") == [0, 1, 2]
 
@@ -151,7 +151,8 @@ def test_an_error_lists_a_dozen_names_and_counts_the_rest() -> None:
     many = by_hand.vmas(
         [(page << 12, 1, 1, 0, Backing.FILE, f"/lib/lib{page}.so") for page in range(1, 21)]
     )
-    with pytest.raises(BadRequest, match=r"lib1\.so, .*lib12\.so and 8 more \(see maps\)$"):
+    listed = r"lib1\.so, .*lib12\.so and 8 more \(see pagewalk maps\)$"
+    with pytest.raises(BadRequest, match=listed):
         locate("nothing", many)
 
 
@@ -178,7 +179,7 @@ def test_canonical_means_that_the_high_bits_are_equal(
         check_canonical(addr, arch)
         return
     top = 47 if levels == 4 else 56
-    with pytest.raises(BadRequest, match=f"{addr:#x} is not canonical.*63 to {top} are equal"):
+    with pytest.raises(BadRequest, match=f"{addr:#x} is not canonical.*63 to {top} must be equal"):
         check_canonical(addr, arch)
 
 

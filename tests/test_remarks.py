@@ -27,21 +27,22 @@ def test_an_amount_in_its_largest_unit(size: int, words: str) -> None:
     ("case", "says"),
     [
         ("copied", "a write faults, and copy-on-write gives this process a copy"),
-        ("shared", "a write faults, and the kernel notes that the file's page is dirty"),
+        ("shared", "a write faults, and the kernel marks the file's page dirty"),
         ("zero", "shared zero page"),
-        ("huge", "the PMD entry maps 2 MiB itself, so the bits that would select a PTE belong"),
-        ("none", "The page table is there, this slot of it is empty"),
-        ("none", "A touch that the VMA allows gets a page."),
-        ("none", "The file's page may be in the page cache all the same"),
-        ("no_table", "nothing is mapped in the 2 MiB it stands for"),
-        ("no_table", "gets a page and the missing tables (PTE)"),
-        ("swap", "on swap: a touch reads it back"),
-        ("guard", "a touch raises SIGSEGV"),
-        ("prot_none", "a touch faults, as a NUMA hint"),
+        ("huge", "the PMD entry maps 2 MiB directly, so the bits that would select a PTE are"),
+        ("none", "The page table exists, but this slot is empty"),
+        ("none", "An access that the VMA permits allocates a page."),
+        ("none", "The file's page may still be in the page cache"),
+        ("no_table", "nothing is mapped in the 2 MiB that it covers"),
+        ("no_table", "allocates a page and the missing tables (PTE)"),
+        ("swap", "swapped out: an access reads it back"),
+        ("guard", "any access raises SIGSEGV"),
+        ("prot_none", "an access faults, as a NUMA hint"),
         ("doubt", "its frame is beyond the end of memory"),
         # PROGRAM begins at 0x400000, that is 0x3ff000 above 0x1000
-        ("outside", "in no VMA, so a touch raises SIGSEGV; /usr/bin/program begins 0x3ff000 above"),
-        ("kernel", "in the kernel's half of the address space"),
+        ("outside", "not in any VMA, so an access raises SIGSEGV; /usr/bin/program begins 0x3ff000"
+         " above"),
+        ("kernel", "in the kernel half of the address space"),
     ],
 )
 def test_an_unusual_page_gets_a_remark(case: str, says: str) -> None:
@@ -57,7 +58,7 @@ def test_a_page_that_no_other_process_maps_may_be_reused() -> None:
     one = found("copied")
     assert one.frame is not None
     alone = found("copied", frame=type(one.frame)(one.frame.pfn, one.frame.kflags, 1))
-    assert "takes the page over" in alone.remarks[0]
+    assert "reuses the page" in alone.remarks[0]
 
 
 BARRED = replace(VMAS, perms=np.zeros(len(VMAS), np.uint8))
@@ -74,15 +75,15 @@ def test_a_page_without_access_is_prot_none_and_not_a_numa_hint() -> None:
 
 def test_touching_a_hole_without_access_allocates_no_page() -> None:
     said = " ".join(found("none", vmas=BARRED).remarks)
-    assert "grants no access: a touch raises SIGSEGV and makes no page" in said
-    assert "gets a page" not in said
+    assert "grants no access: touching it raises SIGSEGV and allocates nothing" in said
+    assert "allocates a page" not in said
 
 
 def test_a_race_and_a_difference_come_first() -> None:
     moving = found("page", stable=False)
     assert moving.remarks[0].startswith("The entries changed between readings")
     other = found("page", pagemap=Opinion(0, False, "the page tables say 4 KiB page"))
-    assert other.remarks[0] == "pagemap says something else: the page tables say 4 KiB page."
+    assert other.remarks[0] == "pagemap disagrees: the page tables say 4 KiB page."
 
 
 def test_between_two_vmas_both_neighbours_are_named() -> None:

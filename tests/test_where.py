@@ -61,12 +61,12 @@ def test_all_terms_must_hold(expression: str, expected: set[int]) -> None:
 @pytest.mark.parametrize(
     ("expression", "complaint"),
     [
-        ("anno", "nothing is called 'anno'; there are: .*anon"),
-        ("", "nothing is called ''"),
-        ("anon,,ksm", "nothing is called ''"),
-        ("~~anon", "nothing is called '~anon'"),
-        ("size>1", "nothing is called 'size>1'; .* mapcount>N"),
-        ("mapcount>", "nothing is called 'mapcount>'"),
+        ("anno", "unknown term 'anno'; choose from: .*anon"),
+        ("", "unknown term ''"),
+        ("anon,,ksm", "unknown term ''"),
+        ("~~anon", "unknown term '~anon'"),
+        ("size>1", "unknown term 'size>1'; .* mapcount>N"),
+        ("mapcount>", "unknown term 'mapcount>'"),
         ("mapcount>99999999999999999999", "mapcount.*64 bits"),
     ],
 )

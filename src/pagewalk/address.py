@@ -17,7 +17,7 @@ NUMBER = re.compile(r"(0x)?[0-9a-f]+", re.IGNORECASE)
 SUM = re.compile(r"(.+)([+-])((0x)?[0-9a-f]+)", re.IGNORECASE | re.DOTALL)
 DELETED = " (deleted)"
 NEWLINE = r"\012"  # seq_file_path() and anon_name escape nothing else
-LISTED = 12  # names an error lists: more would hide the sentence
+LISTED = 12  # names that an error lists: more would bury the message
 
 
 def locate(text: str, vmas: VMAs) -> int:
@@ -25,17 +25,17 @@ def locate(text: str, vmas: VMAs) -> int:
 
     NAME is what ``called`` takes. NAME+N counts from the first byte of its first VMA, as
     symbolisers and backtraces count from a library's load address; NAME-N counts back from the end
-    of its last one. Raises BadRequest for a name that no VMA or more than one file has, and for a
-    number beyond 64 bits.
+    of its last one. Raises BadRequest for a name that no VMA has or that several files share, and
+    for a number beyond 64 bits.
     """
     low, high = place(text, vmas) or split(text, vmas)
     if not 0 <= low < 1 << 64 or high < 0:
-        raise BadRequest(f"'{text}' is no address: it is beyond 64 bits")
+        raise BadRequest(f"'{text}' is not an address: it exceeds 64 bits")
     return low
 
 
 def split(text: str, vmas: VMAs) -> tuple[int, int]:
-    # What is no number and no name as it stands is a sum of one and an offset.
+    # What is neither a number nor a name as it stands must be one of these plus an offset.
     match = SUM.fullmatch(text)
     base = place(match[1], vmas) if match else None
     if match is None or base is None:
@@ -46,7 +46,7 @@ def split(text: str, vmas: VMAs) -> tuple[int, int]:
 
 
 def place(text: str, vmas: VMAs) -> tuple[int, int] | None:
-    """Return [first, last) of what ``text`` names, an address being empty; None for no such."""
+    """Return [start, end) of what ``text`` names, empty for an address; None if nothing matches."""
     if NUMBER.fullmatch(text):
         return int(text, 16), int(text, 16)
     rows = called(text, vmas)
@@ -54,18 +54,19 @@ def place(text: str, vmas: VMAs) -> tuple[int, int] | None:
         return None
     names = sorted({vmas.name[row] for row in rows})
     if len(names) > 1:
-        raise BadRequest(f"'{text}' may be any of {', '.join(names)}; give the whole name")
+        raise BadRequest(f"'{text}' could be any of {', '.join(names)}; give the full name")
     files = {(int(vmas.dev[row]), int(vmas.inode[row])) for row in rows}
     if len(files) > 1:
-        raise BadRequest(f"'{text}' is the name of {len(files)} files; give an address (see maps)")
+        raise BadRequest(f"{len(files)} mapped files are called '{text}'; give an address (see"
+                         " pagewalk maps)")
     return int(vmas.start[rows[0]]), int(vmas.end[rows[-1]])
 
 
 def called(text: str, vmas: VMAs) -> list[int]:
-    """Return the rows of the VMAs that ``text`` names: a path, its last part, or heap, stack, vdso.
+    """Return the rows of the VMAs called ``text``: a path, its last component, heap, stack, vdso.
 
-    A name exactly as maps prints it takes precedence over the shorter forms, so that a file and its
-    deleted namesake can be told apart.
+    A name exactly as maps prints it takes precedence over the shorter forms, so that a file and a
+    deleted one of the same name can be distinguished.
     """
     known = {name: known_as(name) for name in set(vmas.name) if name}
     whole = {name for name in known if name == text}
@@ -74,7 +75,7 @@ def called(text: str, vmas: VMAs) -> list[int]:
 
 
 def known_as(name: str) -> set[str]:
-    """Return what a VMA called ``name`` may be called here.
+    """Return the names by which a VMA called ``name`` may be given.
 
     maps writes a newline in a name as ``\\012``; both spellings are accepted.
     """
@@ -89,7 +90,7 @@ def known_as(name: str) -> set[str]:
 def unknown(text: str, vmas: VMAs) -> str:
     """Return the message for ``text`` that is neither an address nor the name of a VMA."""
     return (
-        f"'{text}' is neither a hexadecimal address nor the name of a VMA; there are:"
+        f"'{text}' is neither a hexadecimal address nor the name of a VMA; choose from:"
         f" {listed(vmas)}"
     )
 
@@ -98,7 +99,7 @@ def listed(vmas: VMAs) -> str:
     """Return the shortest names of the first few VMAs, for an error message."""
     shortest = (min(known_as(name), key=lambda way: (len(way), way)) for name in vmas.name if name)
     names = [way.replace("\n", NEWLINE) for way in dict.fromkeys(shortest)]
-    more = f" and {len(names) - LISTED} more (see maps)" if len(names) > LISTED else ""
+    more = f" and {len(names) - LISTED} more (see pagewalk maps)" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more
 
 
@@ -107,12 +108,13 @@ def check_canonical(addr: int, arch: Arch) -> None:
     if arch.user_end <= addr < (1 << 64) - arch.user_end:
         top = arch.user_end.bit_length() - 1
         raise BadRequest(
-            f"{addr:#x} is not canonical: with {len(arch.levels)} levels of page tables bits 63 to"
-            f" {top} are equal, so no entry can map it; the user's half ends at {arch.user_end:#x}"
+            f"{addr:#x} is not canonical: with {len(arch.levels)}-level page tables bits 63 to"
+            f" {top} must be equal, so no entry can map it; user addresses end at"
+            f" {arch.user_end:#x}"
         )
 
 
 def holder_of(vmas: VMAs, addr: int) -> int | None:
-    """Return the row of the VMA that holds ``addr``, None outside of all."""
+    """Return the row of the VMA that contains ``addr``, None if there is none."""
     row = int(np.searchsorted(vmas.start, np.uint64(addr), side="right")) - 1
     return row if row >= 0 and addr < int(vmas.end[row]) else None

@@ -9,7 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-# One thread is enough for sums over columns, and starting more costs 60 ms. Before numpy.
+# One thread is enough for sums over columns; starting more costs 60 ms. Must precede numpy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import click
@@ -35,9 +35,9 @@ COMMANDS = {
 DISTURBING = ("--freeze",)
 
 EPILOG = """\b
-Exit codes: 0 complete, 1 failed, 2 usage, 3 complete but partial (rights or a
-race withheld something, the output says what), 4 a difference is left
-unexplained, 5 the target is gone, 6 not permitted."""
+Exit codes: 0 success, 1 failure, 2 usage error, 3 partial (missing privileges
+or a race withheld something; the output says what), 4 an unexplained
+difference remains, 5 the target is gone, 6 not permitted."""
 
 
 class Commands(click.Group):
@@ -60,7 +60,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        # A first word may be a target too; there are too many to list before a letter is typed.
+        # The first word may also be a target, but there are too many to list without a prefix.
         found = super().shell_complete(ctx, incomplete)
         if incomplete and not incomplete.startswith("-"):
             from click.shell_completion import CompletionItem
@@ -108,13 +108,13 @@ def first_run() -> None:
 
     us = own_numbers()[0]
     lacking = missing(checks())
-    advice = f"; missing: {', '.join(lacking)} (pagewalk doctor says why)" if lacking else ""
+    advice = f"; missing: {', '.join(lacking)} (see pagewalk doctor)" if lacking else ""
     others = [process for process in read_processes() if process.pid != us]
     view("text", "processes")(others, machine() + advice, sys.stdout)
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the command line and return its exit code; no error leaves it as a traceback."""
+    """Run the command line and return its exit code; no error escapes as a traceback."""
     if sys.stderr is None:  # closed by the caller: print() would write to stdout instead
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if sys.stdout is None:
@@ -138,16 +138,15 @@ def main(args: list[str] | None = None) -> int:
     except MemoryError:
         return fail("out of memory", 1)
     except ImportError as err:
-        # numpy's is a page long; its cause, such as a library that got no memory, is one line.
+        # numpy's message is a page long; its cause, such as a failed mmap of a library, is a line.
         why = str(err.__cause__ or err).strip().rpartition("\n")[2]
-        return fail(f"cannot load a part of pagewalk: {why}; give it more memory, or install it"
-                    " again", 1)
+        return fail(f"cannot load part of pagewalk: {why}; give it more memory or reinstall it", 1)
 
 
 def run() -> NoReturn:
     """Run the command line as a program of its own.
 
-    It ends without taking the interpreter down piece by piece, for which numpy needs 12 ms.
+    It exits without finalizing the interpreter, which takes 12 ms with numpy loaded.
     """
     code = main()
     for stream in (sys.stdout, sys.stderr):
@@ -160,7 +159,7 @@ def run() -> NoReturn:
 
 
 def misused(error: click.ClickException) -> int:
-    # What was typed may be anything. A typo must not lead to an option that disturbs the target.
+    # The input may be anything, and a typo must not suggest an option that disturbs the target.
     if isinstance(error, click.NoSuchOption):
         known = [name for name in error.possibilities or () if name not in DISTURBING]
         error = click.NoSuchOption(error.option_name, error.message, known, error.ctx)
@@ -172,7 +171,7 @@ def misused(error: click.ClickException) -> int:
 
 
 def drop_output() -> int:
-    # The reader has seen enough. What is still buffered must not be written at exit.
+    # The reader has closed the pipe: what is still buffered must not be written at exit.
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

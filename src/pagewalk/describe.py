@@ -1,4 +1,4 @@
-"""Pages and VMAs in words and digits: the pieces every output lays out in its own way."""
+"""Pages and VMAs as text: the pieces that each output format lays out in its own way."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def present(rows: Pages) -> Bool:
 
 
 def swapped(rows: Pages) -> Bool:
-    """Return a mask of the rows whose page is in a swap device, where that is known."""
+    """Return a mask of the rows whose page is known to be on a swap device."""
     mask: Bool = rows.flags & np.uint32(Flag.SWAP) != 0
     return mask
 
 
 def states(rows: Pages) -> U8:
-    """Return the state's word of each row."""
+    """Return the name of each row's state."""
     return pieces.labels(STATE_LABELS, rows.state)
 
 
 def physical(rows: Pages, page_size: int, otherwise: str) -> U8:
-    """Return the physical address, 16 hexadecimal digits, or ``otherwise`` without one."""
+    """Return the physical address in 16 hexadecimal digits, or ``otherwise`` if it has none."""
     other = pieces.text(otherwise, len(rows))
     if rows.pfn is None:
         return other
@@ -60,7 +60,7 @@ def physical(rows: Pages, page_size: int, otherwise: str) -> U8:
 
 
 def frame(rows: Pages, otherwise: str) -> U8:
-    """Return the PFN in decimal, or ``otherwise`` without one."""
+    """Return the PFN in decimal, or ``otherwise`` if it has none."""
     other = pieces.text(otherwise, len(rows))
     return other if rows.pfn is None else pieces.where(
         present(rows), pieces.decimal(rows.pfn), other
@@ -68,7 +68,7 @@ def frame(rows: Pages, otherwise: str) -> U8:
 
 
 def mapcount(rows: Pages, otherwise: str) -> U8:
-    """Return how often the page is mapped, or ``otherwise`` where withheld or not present."""
+    """Return the mapcount, or ``otherwise`` if it is withheld or the page is not present."""
     other = pieces.text(otherwise, len(rows))
     return other if rows.mapcount is None else pieces.where(
         present(rows), pieces.decimal(rows.mapcount), other
@@ -76,7 +76,7 @@ def mapcount(rows: Pages, otherwise: str) -> U8:
 
 
 def swap_place(rows: Pages, before: str, between: str, after: str, otherwise: str) -> U8:
-    """Return the swap device's number and the offset in pages, each row framed by the texts."""
+    """Return the number of the swap device and the offset in pages, joined by the given texts."""
     count = len(rows)
     other = pieces.text(otherwise, count)
     if rows.pfn is None:
@@ -110,7 +110,7 @@ def flag_words(rows: Pages, quote: str = "", joint: str = ",") -> U8:
 
 
 def spell(words: U64, name: Callable[[int], list[str]], quote: str, joint: str) -> U8:
-    # Few words differ among many rows: each is spelled out once.
+    # Many rows share few distinct words: each is spelled out once.
     distinct, index = pieces.distinct(words)
     texts = [joint.join(f"{quote}{n}{quote}" for n in name(word)) for word in distinct]
     return pieces.labels(texts, index)

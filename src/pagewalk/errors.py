@@ -3,15 +3,15 @@
 ::
 
     PagewalkError                 exit 1
-    +-- BadTarget                 exit 2   the name or number names no single process
-    +-- BadRequest                exit 2   a range, filter or option that cannot be
-    +-- ProcessGone               exit 5   the target ended, or became another program
-    +-- NoAddressSpace            exit 1   a kernel thread or a zombie: there is no memory to show
-    +-- NotPermitted              exit 6   the kernel said no
-    +-- SourceUnavailable         exit 1   this machine or these rights cannot serve that source
+    +-- BadTarget                 exit 2   TARGET does not name exactly one process
+    +-- BadRequest                exit 2   an invalid range, filter or option
+    +-- ProcessGone               exit 5   the target exited, or executed another program
+    +-- NoAddressSpace            exit 1   a kernel thread or a zombie, which has no memory
+    +-- NotPermitted              exit 6   the kernel refused
+    +-- SourceUnavailable         exit 1   the source does not work here
         +-- NotInBtf              exit 1   this kernel's BTF lacks what that source needs
-    +-- BadTable                  exit 1   a page table that no kernel would write
-    +-- BadText                   exit 1   a file of /proc that is not as documented
+    +-- BadTable                  exit 1   a malformed page-table entry
+    +-- BadText                   exit 1   a file in /proc that is not as documented
     +-- Unsupported               exit 1   this kernel lacks the interface
 
 Form of a message: what was tried, what the kernel said, what to do; lower case, no full stop.
@@ -27,7 +27,7 @@ class PagewalkError(Exception):
 
 
 class BadTarget(PagewalkError):
-    """Raised when TARGET names no process, or more than one; ``candidates`` holds (pid, name)."""
+    """Raised when TARGET matches no process or several; ``candidates`` holds (pid, name)."""
 
     exit_code = 2
 
@@ -37,13 +37,13 @@ class BadTarget(PagewalkError):
 
 
 class BadRequest(PagewalkError):
-    """Raised when a range, a filter or an option cannot mean anything for this target."""
+    """Raised when a range, filter or option makes no sense for this target."""
 
     exit_code = 2
 
 
 class ProcessGone(PagewalkError):
-    """Raised when process ``pid`` ended, or exec'ed another program, before the work was done."""
+    """Raised when process ``pid`` exited or executed another program before the work was done."""
 
     exit_code = 5
 
@@ -63,7 +63,7 @@ class NoAddressSpace(PagewalkError):
 
 
 class NotPermitted(PagewalkError):
-    """Raised when the kernel refuses ``what``; ``says`` is its answer, ``remedy`` the way out."""
+    """Raised when the kernel refuses ``what``; ``says`` is the cause, ``remedy`` the way out."""
 
     exit_code = 6
 
@@ -75,7 +75,7 @@ class NotPermitted(PagewalkError):
 
 
 class SourceUnavailable(PagewalkError):
-    """Raised when ``source`` cannot work here, with the reason and the remedy."""
+    """Raised when ``source`` does not work here, with the reason and the remedy."""
 
     def __init__(self, source: str, why: str, remedy: str) -> None:
         super().__init__(f"source '{source}' is not available: {why}; {remedy}")
@@ -85,7 +85,7 @@ class SourceUnavailable(PagewalkError):
 
 
 class NotInBtf(SourceUnavailable, LookupError):
-    """Raised when the kernel's description of its structs, BTF, has no ``missing``."""
+    """Raised when the kernel's BTF, the description of its structures, lacks ``missing``."""
 
     def __init__(self, missing: str) -> None:
         super().__init__("btf", f"this kernel's BTF has no {missing}", "use --source procfs")
@@ -93,10 +93,10 @@ class NotInBtf(SourceUnavailable, LookupError):
 
 
 class BadTable(PagewalkError):
-    """Raised for a page-table entry no kernel writes; the walk goes on beside it.
+    """Raised for a malformed page-table entry; the walk continues with the next one.
 
-    ``level`` is the level's name (PGD...PTE), ``addr`` the virtual address in bytes the entry
-    maps, ``entry`` the raw word.
+    ``level`` is the level's name (PGD...PTE), ``addr`` the virtual address in bytes that the
+    entry maps, ``entry`` the raw word.
     """
 
     def __init__(self, level: str, addr: int, entry: int, why: str) -> None:
@@ -108,9 +108,9 @@ class BadTable(PagewalkError):
 
 
 class BadText(PagewalkError):
-    """Raised for a line of ``file`` that is not as the kernel documents it.
+    """Raised for a line of ``file`` that does not have the documented form.
 
-    ``line`` is its number, from 1; ``text`` is the start of it, as a Python literal.
+    ``line`` is its number, from 1; ``text`` is the beginning of it, as a Python literal.
     """
 
     def __init__(self, file: str, line: int, text: bytes) -> None:
@@ -118,12 +118,12 @@ class BadText(PagewalkError):
         self.line = line
         self.text = repr(text[:60])[1:]
         super().__init__(
-            f"cannot make sense of line {line} of {file}: {self.text}; report it with that file"
+            f"cannot parse line {line} of {file}: {self.text}; please report this with that file"
         )
 
 
 class Unsupported(PagewalkError):
-    """Raised when this kernel lacks ``what``, which came ``since`` a release."""
+    """Raised when this kernel lacks ``what``, which was added in release ``since``."""
 
     def __init__(self, what: str, since: str) -> None:
         super().__init__(f"this kernel has no {what} (since {since})")

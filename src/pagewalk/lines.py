@@ -1,7 +1,7 @@
 """Lines of text from columns, without a Python loop over rows.
 
-Each piece is a byte matrix u8[n, width]; a 0 byte is padding and is left out of the result. Pieces
-are made by the functions here and put side by side by `lines`.
+Each piece is a byte matrix u8[n, width] in which 0 bytes are padding that the result omits. The
+functions here make pieces; `lines` puts them side by side.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MOST_DIGITS = 20  # of a u64
 
 
 def text(value: str, count: int) -> U8:
-    """Return the same ``value`` on each of ``count`` rows."""
+    """Return ``value`` on each of ``count`` rows."""
     raw = np.frombuffer(value.encode(errors="surrogateescape"), np.uint8)
     return np.broadcast_to(raw, (count, len(raw)))
 
@@ -51,7 +51,7 @@ def labels(names: Sequence[str], index: I64 | U8) -> U8:
 
 
 def where(mask: Bool, yes: U8, no: U8) -> U8:
-    """Return on each row ``yes`` where ``mask`` holds, else ``no``."""
+    """Return ``yes`` on the rows where ``mask`` is set, ``no`` on the others."""
     width = max(yes.shape[1], no.shape[1])
     return np.where(mask[:, None], widen(yes, width), widen(no, width))
 
@@ -78,7 +78,7 @@ def rjust(piece: U8, width: int) -> U8:
 
 
 def lines(*pieces: U8) -> bytes:
-    """Return the rows of all ``pieces`` side by side as bytes, each ended by a newline."""
+    """Return the rows of all ``pieces`` side by side as bytes, each ending in a newline."""
     count = len(pieces[0])
     wide = np.concatenate([*pieces, np.full((count, 1), 10, np.uint8)], axis=1)
     kept: U8 = wide[wide != 0]
@@ -86,6 +86,6 @@ def lines(*pieces: U8) -> bytes:
 
 
 def distinct(values: U64) -> tuple[list[int], I64]:
-    """Return the distinct ``values``, and for each row the position of its own among them."""
+    """Return the distinct ``values``, and the index of each row's value among them."""
     unique, index = np.unique(values, return_inverse=True)
     return unique.tolist(), index.astype(np.int64)

@@ -1,4 +1,4 @@
-"""What a translation means beyond its bits: sentences for people who ask why.
+"""What a translation means beyond its bits: sentences for people.
 
 Pure. The rules are those of the kernel's fault handler (mm/memory.c) and of fs/proc/task_mmu.c.
 """
@@ -13,19 +13,19 @@ from pagewalk.vtop import Translation
 UNITS = ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB"))
 
 STATES = {
-    State.ZERO: "This is the shared zero page, or the huge one: read, never written. It is in no"
-    " RSS, and a write gets a page of its own.",
-    State.SPECIAL: "No normal struct page stands behind it (a PFN map, or kernel memory mapped by"
-    " hand): it is in no RSS.",
-    State.HUGETLB: "A hugetlb page: it is in HugetlbPages and in no RSS.",
-    State.MIGRATING: "The page is being moved: the frame above is where it was, a touch waits for"
-    " the end of the move, and it counts as RSS all the while.",
-    State.GUARD: "A guard region (MADV_GUARD_INSTALL): a touch raises SIGSEGV. No memory stands"
-    " behind it, and no counter counts it, swap included.",
-    State.POISONED: "Poisoned, by broken memory or by UFFDIO_POISON: a touch raises SIGBUS.",
-    State.MARKER: "A marker, which keeps a page's userfaultfd state while there is no page; no"
-    " counter counts it, swap included.",
-    State.DEVICE: "Device memory: the CPU's touch brings the page back first.",
+    State.ZERO: "This is the shared zero page, or the huge zero page: memory that was read but"
+    " never written. It is not counted in RSS, and a write allocates a private page.",
+    State.SPECIAL: "There is no normal struct page behind it (a PFN map, or kernel memory mapped"
+    " directly): it is not counted in RSS.",
+    State.HUGETLB: "A hugetlb page: counted in HugetlbPages, not in RSS.",
+    State.MIGRATING: "The page is being migrated: the frame above is its old one, an access waits"
+    " until migration ends, and it counts in RSS throughout.",
+    State.GUARD: "A guard region (MADV_GUARD_INSTALL): any access raises SIGSEGV. No memory is"
+    " behind it, and no counter includes it, not even swap.",
+    State.POISONED: "Poisoned, by a memory error or by UFFDIO_POISON: any access raises SIGBUS.",
+    State.MARKER: "A marker: it keeps a page's userfaultfd state while there is no page. No counter"
+    " includes it, not even swap.",
+    State.DEVICE: "Device memory: a CPU access first migrates the page back.",
 }
 
 
@@ -38,7 +38,7 @@ def amount(size: int) -> str:
 
 
 def remarks(found: Translation) -> tuple[str, ...]:
-    """Return what is to be said of ``found``, most important first."""
+    """Return remarks on ``found``, most important first."""
     return (*about_doubt(found), *about_vma(found), *about_page(found), *about_rights(found),
             *about_hole(found))
 
@@ -47,36 +47,36 @@ def about_doubt(found: Translation) -> Iterator[str]:
     last = found.trace.last
     if last.doubt is not None:
         yield (
-            f"No kernel writes such a {last.level.name} entry: {last.doubt.label}. The tables"
-            " changed under the reading, or are broken."
+            f"The {last.level.name} entry is malformed: {last.doubt.label}. The tables changed"
+            " while they were read, or are corrupt."
         )
     if not found.stable:
         yield (
-            "The entries changed between readings, so these may be of different moments; --freeze"
-            " stops the process for the time."
+            "The entries changed between readings, so those shown may be from different moments;"
+            " use --freeze to stop the process meanwhile."
         )
     if found.pagemap.agrees is False:
-        yield f"pagemap says something else: {found.pagemap.why}."
+        yield f"pagemap disagrees: {found.pagemap.why}."
 
 
 def about_vma(found: Translation) -> Iterator[str]:
     addr = found.trace.addr
     if found.row is not None and found.vmas.gate[found.row]:
         yield (
-            "The gate VMA, the same in every process: where no page stands behind it, the kernel"
-            " emulates a call to it."
+            "The gate VMA is the same in every process; if there is no page behind it, the kernel"
+            " emulates calls to it."
         )
     elif addr >= found.arch.user_end:
         yield (
-            "It lies in the kernel's half of the address space, which hangs on the same root and is"
-            " the same in every process; user mode cannot use it."
+            "It is in the kernel half of the address space, which is reached from the same root"
+            " table and is the same in every process; user mode cannot access it."
         )
     if found.row is None and addr < found.arch.user_end:
-        yield f"It lies in no VMA, so a touch raises SIGSEGV{neighbours(found.vmas, addr)}."
+        yield f"It is not in any VMA, so an access raises SIGSEGV{neighbours(found.vmas, addr)}."
 
 
 def neighbours(vmas: VMAs, addr: int) -> str:
-    """Return how far the nearest VMA on each side is."""
+    """Return the distance to the nearest VMA on each side."""
     sides = []
     below = [row for row in range(len(vmas)) if int(vmas.end[row]) <= addr]
     above = [row for row in range(len(vmas)) if int(vmas.start[row]) > addr]
@@ -101,16 +101,16 @@ def about_page(found: Translation) -> Iterator[str]:
     if Flag.PROT_NONE in last.flags:
         why = "as a NUMA hint" if grants(found) else "because the VMA grants no access (PROT_NONE)"
         yield (
-            f"Bit 0 is clear and bit 8 set: the page is there, but a touch faults, {why}. The"
-            " frame's bits are stored inverted, against L1TF."
+            f"Bit 0 is clear and bit 8 is set: the page exists, but an access faults, {why}. The"
+            " frame number is stored inverted, as a mitigation for L1TF."
         )
     if Flag.SWAP in last.flags:
-        yield "The page is on swap: a touch reads it back, into another frame."
+        yield "The page is swapped out: an access reads it back into a new frame."
     if found.trace.present and last.size > 1 << found.arch.page_shift:
         names = [level.name for level in found.arch.levels if level.number < last.level.number]
         yield (
-            f"A huge page: the {last.level.name} entry maps {amount(last.size)} itself, so the bits"
-            f" that would select a {' and a '.join(names)} belong to the offset."
+            f"A huge page: the {last.level.name} entry maps {amount(last.size)} directly, so the"
+            f" bits that would select a {' and a '.join(names)} are part of the offset."
         )
 
 
@@ -126,8 +126,8 @@ def about_rights(found: Translation) -> Iterator[str]:
     if last.taken and found.trace.present:
         lost = " and ".join(str(flag.name).lower() for flag in last.taken)
         yield (
-            f"The {last.level.name} entry grants {lost}, a table above it does not: the CPU asks"
-            " them all."
+            f"The {last.level.name} entry grants {lost} but a table above it does not: the CPU"
+            " checks them all."
         )
     if not found.trace.present or row is None or Flag.PROT_NONE in last.flags:
         return
@@ -139,13 +139,13 @@ def about_rights(found: Translation) -> Iterator[str]:
 
 def write_fault(found: Translation, *, shared: bool) -> str:
     """Return why a writable VMA has a read-only entry, and what a write does."""
-    why = "The VMA may be written, this entry may not: a write faults, and "
+    why = "The VMA is writable but this entry is not: a write faults, and "
     if Flag.UFFD_WP in found.trace.last.flags:
-        return why + "userfaultfd is told, which write-protected it."
+        return why + "userfaultfd, which write-protected it, is notified."
     if shared:
-        return why + "the kernel notes that the file's page is dirty."
+        return why + "the kernel marks the file's page dirty."
     if found.state is State.ANON and found.frame is not None and found.frame.mapcount == 1:
-        return why + "copy-on-write takes the page over, or copies it if others still refer to it."
+        return why + "copy-on-write reuses the page, or copies it if others still refer to it."
     return why + "copy-on-write gives this process a copy of the page."
 
 
@@ -154,19 +154,19 @@ def about_hole(found: Translation) -> Iterator[str]:
         return
     last = found.trace.last
     if last.level.number == 1:
-        yield "The page table is there, this slot of it is empty: never touched, or given back."
+        yield "The page table exists, but this slot is empty: never touched, or freed again."
     else:
         yield (
-            f"The {last.level.name} entry is empty: no table below it exists, and nothing is mapped"
-            f" in the {amount(last.size)} it stands for."
+            f"The {last.level.name} entry is empty: there is no table below it, and nothing is"
+            f" mapped in the {amount(last.size)} that it covers."
         )
     if not grants(found):
-        yield "The VMA grants no access: a touch raises SIGSEGV and makes no page."
+        yield "The VMA grants no access: touching it raises SIGSEGV and allocates nothing."
         return
     missing = [level.name for level in found.arch.levels if level.number < last.level.number]
     made = "a page" if not missing else f"a page and the missing tables ({', '.join(missing)})"
-    yield f"A touch that the VMA allows gets {made}."
+    yield f"An access that the VMA permits allocates {made}."
     backing = Backing(found.vmas.backing[found.row])
     if backing in (Backing.FILE, Backing.SHMEM):
         where = "in the page cache" + (" or on swap" if backing is Backing.SHMEM else "")
-        yield f"The file's page may be {where} all the same: only page tables are looked at here."
+        yield f"The file's page may still be {where}: only page tables are examined here."

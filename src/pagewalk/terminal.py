@@ -1,7 +1,7 @@
-"""Text for people: folded to the terminal, coloured only on one, and safe to print there.
+"""Text for people: wrapped to the terminal, coloured only on one, and safe to print there.
 
 Names are hostile: they may contain control, bidirectional and invisible characters, and bytes that
-are not UTF-8. Each of these is shown as an escape.
+are not UTF-8. Each of these is printed as an escape.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TextIO
 
 BOLD, DIM, RED, GREEN, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
 COLOURS = re.compile(r"(\x1b\[(?:[012]|3[12])m)")
-# What Python calls printable although it is invisible (Unicode's Default_Ignorable_Code_Point), and
-# the Braille pattern without dots.
+# Invisible characters that Python considers printable (Unicode's Default_Ignorable_Code_Point), and
+# the blank Braille pattern.
 UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U000e0100-\U000e01ef]"
@@ -24,7 +24,7 @@ UNSEEN = re.compile(
 
 
 def width(out: TextIO) -> int | None:
-    """Return the columns of the terminal behind ``out``, or None where it is none."""
+    """Return the width of the terminal behind ``out``, or None if it is not a terminal."""
     wide = environ_width()
     if not out.isatty():
         return wide if wide >= 40 else None
@@ -32,12 +32,12 @@ def width(out: TextIO) -> int | None:
         return wide
     try:
         return os.get_terminal_size(out.fileno()).columns or 80
-    except (OSError, ValueError):  # a terminal that is none, such as a test's
+    except (OSError, ValueError):  # a stream that only claims to be a terminal, as in tests
         return 80
 
 
 def environ_width() -> int:
-    """Return the width that COLUMNS gives, 0 if it gives none."""
+    """Return the width set by COLUMNS, 0 if there is none."""
     wide = os.environ.get("COLUMNS", "")
     return int(wide) if re.fullmatch("[0-9]{1,9}", wide) else 0
 
@@ -49,7 +49,7 @@ def paint(out: TextIO, colour: str, text: str) -> str:
 
 
 def printable(name: str) -> str:
-    """Return ``name`` with control, unseen and undecodable characters as escapes."""
+    """Return ``name`` with control, invisible and undecodable characters escaped."""
     if name.isprintable() and (name.isascii() or not UNSEEN.search(name)):
         return name
     return "".join(
@@ -59,12 +59,12 @@ def printable(name: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """Return ``text`` with each of its lines made `printable`."""
+    """Return ``text`` with each line made `printable`."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 class Screen(io.TextIOBase):
-    """A stream through which nothing reaches a terminal that could drive it.
+    """A stream that lets no control sequence through to a terminal.
 
     With ``colours``, those of `paint` pass if the stream is a terminal.
     """
@@ -78,35 +78,35 @@ class Screen(io.TextIOBase):
         """Write ``text``, made `harmless`."""
         if text.replace("\n", " ").isprintable() and text.isascii():
             return self._out.write(text)
-        # Every second piece is a colour.
+        # Every second piece is a colour sequence.
         pieces = COLOURS.split(text) if self._colours else [text]
         pieces[::2] = map(harmless, pieces[::2])
         return self._out.write("".join(pieces))
 
     def flush(self) -> None:
-        """Flush the stream beneath."""
+        """Flush the underlying stream."""
         self._out.flush()
 
     def close(self) -> None:
-        """Leave the stream beneath open.
+        """Leave the underlying stream open.
 
-        Python closes a stream that is no longer referenced, and drops the error if that flushes to
-        a full disk: whoever opened the stream beneath would never hear of it.
+        Python closes a stream that is no longer referenced and ignores an error from flushing it,
+        such as a full disk: the owner of the underlying stream would never learn of it.
         """
 
     def isatty(self) -> bool:
-        """Return whether the stream beneath is a terminal."""
+        """Return whether the underlying stream is a terminal."""
         return self._out.isatty()
 
     def fileno(self) -> int:
-        """Return the descriptor of the stream beneath."""
+        """Return the descriptor of the underlying stream."""
         return self._out.fileno()
 
 
 def name_bytes(error: UnicodeError) -> tuple[bytes, int]:
     """Return bytes for what a stream's encoding cannot write (codecs.register_error).
 
-    A byte that was not UTF-8 becomes that byte again; any other character becomes its escape.
+    A byte that was not valid UTF-8 becomes that byte again; other characters become escapes.
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error
@@ -119,19 +119,19 @@ def name_bytes(error: UnicodeError) -> tuple[bytes, int]:
 
 
 def keep_names(out: TextIO) -> None:
-    """Let ``out`` write every name, whatever its encoding: see `name_bytes`."""
+    """Make ``out`` able to write any name, whatever its encoding: see `name_bytes`."""
     codecs.register_error("pagewalk.names", name_bytes)
     if isinstance(out, io.TextIOWrapper):
         out.reconfigure(errors="pagewalk.names")
 
 
 def kib(amount: int | None) -> str:
-    """Return bytes as KiB, thousands apart; ``n/a`` where withheld."""
+    """Return bytes as KiB with thousands separated, or ``n/a`` if withheld."""
     return "n/a" if amount is None else f"{amount / 1024:,.0f}".replace(",", " ")
 
 
 def shorten(text: str, room: int) -> str:
-    """Return ``text`` in ``room`` characters, its middle left out: both ends tell the most."""
+    """Return ``text`` cut to ``room`` characters in the middle: the ends say the most."""
     if len(text) <= room:
         return text
     tail = (room - 1) * 2 // 3
@@ -154,7 +154,7 @@ def align(columns: Sequence[Sequence[str]], left: frozenset[int]) -> list[str]:
 
 
 def wrapped(text: str, out: TextIO, indent: str = "  ") -> str:
-    """Return ``text`` folded to the terminal, later lines indented."""
+    """Return ``text`` wrapped to the terminal, with later lines indented."""
     import textwrap
 
     return textwrap.fill(text, width(out) or 100, subsequent_indent=indent, break_long_words=False,
@@ -162,7 +162,7 @@ def wrapped(text: str, out: TextIO, indent: str = "  ") -> str:
 
 
 def kib_exact(amount: int | None) -> str:
-    """Return bytes as KiB to four decimals, so that a single byte is seen: 1536 is ``1.5``."""
+    """Return bytes as KiB to four decimals, enough to show a single byte: 1536 is ``1.5``."""
     if amount is None:
         return "n/a"
     whole, rest = divmod(abs(amount), 1024)

@@ -10,15 +10,15 @@ from pagewalk.account import COLUMNS, Table
 from pagewalk.terminal import align, kib, printable, shorten
 
 TITLES = {column.name: column.title for column in COLUMNS}
-# What a narrow terminal leaves out, first to go first.
+# Columns hidden on a narrow terminal, in this order.
 LEAST_WANTED = ("special", "hugetlb", "zero", "shmem", "file", "anon", "not_mapped", "present",
                 "uss", "swap", "not_present")
 NAME_WIDTH = 14
-KERNELS = "*"  # after a total that is the kernel's own
+KERNELS = "*"  # marks a total that is the kernel's own
 
 
 class VmaTable(NamedTuple):
-    """The table as ``lines``, its head first; the columns ``shown``, and titles ``left_out``."""
+    """The table as ``lines``, heading first; the columns ``shown``; the titles ``left_out``."""
 
     lines: list[str]
     shown: list[str]
@@ -35,9 +35,9 @@ def vma_table(
     foot: bool,
     flags: bool,
 ) -> VmaTable:
-    """Return the VMAs ``rows`` with those of ``columns`` that fit ``room`` characters (None: all).
+    """Return the VMAs ``rows`` with the ``columns`` that fit into ``room`` characters (None: all).
 
-    ``heading`` is the title of the names; with ``foot`` totals follow, with ``flags`` the fields of
+    ``heading`` is the title of the name column. ``foot`` adds totals; ``flags`` adds the fields of
     smaps that are not amounts, and VmFlags after the name.
     """
     titles = TITLES
@@ -45,7 +45,7 @@ def vma_table(
         from pagewalk.smaps import DETAILS
 
         titles = TITLES | {column.name: column.title for column in DETAILS}
-    ends = [heading, *([f"total of {len(rows)} VMAs"] if foot else ())]
+    ends = [heading, *([f"total of {vmas_counted(len(rows))}"] if foot else ())]
     needed = max(NAME_WIDTH, *map(len, ends))
     chosen, cells = fit(table, rows, columns, titles, room, needed, foot=foot)
     if flags:
@@ -59,6 +59,11 @@ def vma_table(
         names = each(lambda name: shorten(name, free), names)
     lines = [f"{line.ljust(wide)}  {name}" for line, name in zip(lines, names, strict=True)]
     return VmaTable(lines, chosen, [titles[c] for c in columns if c not in chosen])
+
+
+def vmas_counted(count: int) -> str:
+    """Return ``1 VMA``, ``2 VMAs``."""
+    return f"{count} VMA" + ("" if count == 1 else "s")
 
 
 def total(table: Table, name: str) -> str:
@@ -77,7 +82,7 @@ def names_of(table: Table, rows: list[int], *, flags: bool) -> list[str]:
 
 
 def other_fields(table: Table, rows: list[int]) -> list[list[str]]:
-    # The fields of smaps that are not amounts, a column each, with its title.
+    # The fields of smaps that are not amounts: a column each, title first.
     from pagewalk.smaps import others
 
     def cell(name: str, value: int | None) -> str:
@@ -102,8 +107,8 @@ def fit(
     *,
     foot: bool,
 ) -> tuple[list[str], list[list[str]]]:
-    # Leaves out columns until the rows and ``names`` characters of the name fit; returns those
-    # that are left, and all columns as text, each with its heading and its total.
+    # Drops columns until the rows and ``names`` characters of the name fit; returns the remaining
+    # ones, and all columns as text, each with its heading and total.
     vmas = table.vmas
     addresses = [f"{start:012x}" for start in vmas.start[rows].tolist()]
     perms = each(describe.perms, vmas.perms[rows].tolist())
@@ -131,6 +136,6 @@ def amounts(table: Table, column: str, rows: list[int]) -> list[str]:
 
 
 def each(show: Callable[[Any], str], values: list[Any]) -> list[str]:
-    # Of thousands of VMAs most are alike: each value is made text once.
+    # Most of thousands of VMAs are alike: each distinct value is formatted once.
     known = {value: show(value) for value in set(values)}
     return [known[value] for value in values]

@@ -19,19 +19,19 @@ def answer(found: Translation) -> str:
     if trace.phys is not None:
         end = f"physical {trace.phys:#x}"
     elif last.doubt is not None:
-        end = f"unknown: the {last.level.name} entry is not to be believed"
+        end = f"unknown: the {last.level.name} entry is malformed"
     elif trace.none:
         end = f"no page: the {last.level.name} entry is empty"
     else:
         state = last.kind if found.state is None else found.state.label
-        end = f"no page: {state}, says the {last.level.name} entry"
+        end = f"no page: the {last.level.name} entry says {state}"
     asked = "" if found.asked.removeprefix("0x") == f"{trace.addr:x}" else f"{found.asked} = "
     return f"{asked}{trace.addr:#x} -> {end}"
 
 
 def reading(found: Translation) -> str:
-    """Return by what, and how steadily, the entries were read."""
-    often = "twice, the same entries" if found.stable else "again and again, changing entries"
+    """Return how the entries were read, and whether they were stable."""
+    often = "read twice, same entries" if found.stable else "the entries kept changing"
     size = amount(1 << found.trace.page_shift)
     return (
         f"read by {found.source}, {found.arch.name}, {len(found.arch.levels)} levels,"
@@ -42,8 +42,8 @@ def reading(found: Translation) -> str:
 def cut_address(found: Translation) -> list[list[str]]:
     """Return the address cut into indexes and offset: a row of titles, of bits, of numbers.
 
-    A page ends the indexes, and the bits below it are its offset. Where nothing is mapped they are
-    cut as for a base page.
+    Below the level that maps the page all bits are the offset. If nothing is mapped, the address
+    is cut as for a base page.
     """
     trace = found.trace
     fields = [(step.level, step.slots.bit_length() - 1) for step in trace.steps]
@@ -63,7 +63,7 @@ def cut_address(found: Translation) -> list[list[str]]:
 
 
 def levels(found: Translation) -> list[tuple[str, ...]]:
-    """Return a row a level under LEVELS."""
+    """Return one row per level, below the heading LEVELS."""
     rows = [
         (step.level.name, str(step.index), hex(step.table), hex(step.at), raw(step), rights(step))
         for step in found.trace.steps
@@ -82,7 +82,7 @@ def leads_on(step: Step) -> bool:
 
 
 def rights(step: Step) -> str:
-    """Return what the entries down to here allow together: ``rwx user``."""
+    """Return what the entries down to this level grant together, such as ``rwx user``."""
     if step.below is None and (Flag.PRESENT not in step.flags or Flag.PROT_NONE in step.flags):
         return "none"
     letters = ("w" if Flag.WRITE in step.rights else "-") + (
@@ -92,7 +92,7 @@ def rights(step: Step) -> str:
 
 
 def says(step: Step) -> str:
-    """Return an entry in words: what it is, where it leads, and its bits by name."""
+    """Return an entry in words: what it is, where it points, and its bits by name."""
     known = dict(step.says)
     text = "empty" if step.kind == "none" else step.kind
     if "table" in known:
@@ -106,7 +106,7 @@ def says(step: Step) -> str:
 
 
 def facts(found: Translation) -> Iterator[tuple[str, str]]:
-    """Yield what is known beside the entries, as (title, text)."""
+    """Yield what is known besides the entries, as (title, text)."""
     trace = found.trace
     if trace.phys is not None:
         kind = "" if found.state is None else f"{found.state.label}, "
@@ -122,7 +122,7 @@ def facts(found: Translation) -> Iterator[tuple[str, str]]:
     if Flag.SWAP in trace.last.flags:
         known = dict(trace.last.says)
         at = int(known["offset"]) << trace.page_shift
-        device = found.device or "/proc/swaps does not tell which"
+        device = found.device or "/proc/swaps does not show which"
         yield "SWAP", f"device {known['type']} ({device}), slot {known['offset']}, byte {at:#x}"
     if found.hole is not None:
         yield "HOLE", hole(found, *found.hole)
@@ -132,16 +132,16 @@ def facts(found: Translation) -> Iterator[tuple[str, str]]:
 
 
 def hole(found: Translation, low: int, high: int) -> str:
-    """Return how far what is not populated reaches, and what bounds it."""
+    """Return the extent of the unpopulated range, and what bounds it."""
     vmas, row = found.vmas, found.row
     assert row is not None
-    first = "its VMA's start" if low == int(vmas.start[row]) else "the entry before"
+    first = "its VMA's start" if low == int(vmas.start[row]) else "the previous entry"
     last = "its VMA's end" if high == int(vmas.end[row]) else "the next entry"
     return f"{low:#x}-{high:#x}, {amount(high - low)}, from {first} to {last}"
 
 
 def vma(found: Translation, row: int) -> str:
-    """Return the VMA of ``row`` and where in it, and in its file, the address lies."""
+    """Return the VMA of ``row``, and the offset of the address in it and in its file."""
     vmas, addr = found.vmas, found.trace.addr
     start, end = int(vmas.start[row]), int(vmas.end[row])
     in_file = int(vmas.offset[row]) + addr - start
@@ -152,9 +152,9 @@ def vma(found: Translation, row: int) -> str:
 
 
 def pagemap(found: Translation) -> str:
-    """Return what pagemap said, and whether it is the same."""
+    """Return what pagemap says, and whether it agrees."""
     opinion = found.pagemap
-    verdict = {True: "says the same", False: "differs", None: "not compared"}[opinion.agrees]
+    verdict = {True: "agrees", False: "differs", None: "not compared"}[opinion.agrees]
     word = "" if opinion.word is None else f"{opinion.word:#018x} "
     return f"{word}{verdict}" + (f": {opinion.why}" if opinion.why else "")
 
@@ -164,8 +164,8 @@ def legend(found: Translation) -> Iterator[tuple[str, str]]:
     meaning = {row.name: row.doc for row in (*X86_PTE, *X86_MORE)}
     used = " ".join(str(dict(step.says).get("bits", "")) for step in found.trace.steps).split()
     for name in dict.fromkeys(used):
-        yield f"entry {name}", meaning.get(name, "a bit that nobody here knows")
+        yield f"entry {name}", meaning.get(name, "unknown bit")
     if found.frame is not None:
         frame_meaning = {row.name: row.doc for row in KPAGEFLAGS}
         for name in names(found.frame.kflags, KPAGEFLAGS):
-            yield f"frame {name}", frame_meaning.get(name, "a bit that nobody here knows")
+            yield f"frame {name}", frame_meaning.get(name, "unknown bit")

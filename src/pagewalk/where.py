@@ -1,4 +1,4 @@
-"""Filter expressions over pages: ``anon,~ksm``; all terms must hold, ``~`` negates one."""
+"""Filter expressions over pages, such as ``anon,~ksm``: all terms must match, ``~`` negates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pagewalk.walking import Walk
 
 Test = Callable[[Pages], Bool]
 
-# Flags of the entry, by the names the views print.
+# Flags of the entry, by the names that the views print.
 ENTRY_FLAGS = {
     "pmd": Flag.HUGE,
     "exclusive": Flag.EXCLUSIVE,
@@ -31,17 +31,17 @@ ENTRY_FLAGS = {
     "prot_none": Flag.PROT_NONE,
 }
 
-# Terms that not every walk can tell: the field of Tells that says whether this one can, and the
-# reason if it cannot.
+# Terms that not every walk can answer: the field of Tells that says whether it can, and the reason
+# if it cannot.
 UNTOLD = {
     **dict.fromkeys(
         ("write", "exec", "accessed", "pte_dirty", "prot_none", "lazyfree", "empty", "not_mapped"),
-        ("tables", "only page tables tell it"),
+        ("tables", "it requires reading page tables"),
     ),
     "pmd": ("huge", "this kernel's pagemap does not show huge entries (PAGEMAP_SCAN, 6.7)"),
-    "young": ("young", "only struct page tells it"),
-    "ksm": ("ksm", "this kernel calls every anonymous page KSM, or frames are withheld"),
-    "zero": ("zeros", "without frames and PAGEMAP_SCAN (6.7) it looks like any other page"),
+    "young": ("young", "it requires reading struct page"),
+    "ksm": ("ksm", "this kernel marks every anonymous page as KSM, or page frames are withheld"),
+    "zero": ("zeros", "without page frames or PAGEMAP_SCAN (6.7) it looks like any other page"),
 }
 
 COMPARISONS = {
@@ -74,8 +74,8 @@ def kflag_test(name: str) -> Test:
 def is_exclusive(pages: Pages) -> Bool:
     """Return a mask of the pages that are mapped exactly once.
 
-    pagemap has a bit for it (56). A page table has none, so there the mapcount tells, except for
-    hugetlb memory, whose tables may be shared and which has the flag from both.
+    pagemap has a bit for it (56). A page table has none, so the mapcount decides, except for
+    hugetlb memory, whose tables may be shared: there both sources set the flag.
     """
     told: Bool = pages.flags & np.uint32(Flag.EXCLUSIVE.value) != 0
     ask = pages.flags & np.uint32(Flag.NORMAL.value) != 0
@@ -88,7 +88,7 @@ def is_exclusive(pages: Pages) -> Bool:
 
 
 def is_lazyfree(pages: Pages) -> Bool:
-    """Return a mask of the pages given up with MADV_FREE and not written to since (LazyFree)."""
+    """Return a mask of the pages released with MADV_FREE and not written since (LazyFree)."""
     if pages.kflags is None:
         raise BadRequest("--where lazyfree: page frames are withheld, so their flags are too;"
                          " run as root")
@@ -96,7 +96,7 @@ def is_lazyfree(pages: Pages) -> Bool:
 
 
 def terms() -> dict[str, Test]:
-    """Return every name an expression may use, with its test; states come before frame flags."""
+    """Return every name an expression may use, with its test; states override frame flags."""
     tests = {name: kflag_test(name) for name in KPF}
     tests |= {name: flag_test(flag) for name, flag in ENTRY_FLAGS.items()}
     tests |= {"exclusive": is_exclusive, "lazyfree": is_lazyfree}
@@ -107,9 +107,9 @@ def terms() -> dict[str, Test]:
 
 
 def parse_where(expression: str) -> Test:
-    """Return the test that ``expression`` describes; raises BadRequest naming what is unknown.
+    """Return the test that ``expression`` describes; raises BadRequest naming an unknown term.
 
-    Terms are separated by commas and all must hold: a state, ``present``, ``not_present``, a
+    Terms are separated by commas and all must match: a state, ``present``, ``not_present``, a
     kpageflags name, an entry flag, or a comparison of ``mapcount`` or ``pfn`` with a number.
     """
     known = terms()
@@ -118,16 +118,16 @@ def parse_where(expression: str) -> Test:
 
 
 def check_told(expression: str, walk: Walk[Any]) -> None:
-    """Raise BadRequest for a term of ``expression`` that ``walk`` cannot tell.
+    """Raise BadRequest for a term of ``expression`` that ``walk`` cannot answer.
 
-    No page would match it, or with ``~`` every page.
+    No page would match it or, with ``~``, every page would.
     """
     for term in expression.split(","):
         name = term.strip().removeprefix("~").strip().lower()
         field, why = UNTOLD.get(name, ("", ""))
         if field and not getattr(walk.tells, field):
             way = "; use --source ebpf or kcore" if field in ("tables", "young") else ""
-            raise BadRequest(f"--where {name}: source '{walk.source}' does not tell it: {why}{way}")
+            raise BadRequest(f"--where {name}: source '{walk.source}' does not show it: {why}{way}")
 
 
 def parse_term(term: str, known: dict[str, Test]) -> Test:
@@ -136,7 +136,7 @@ def parse_term(term: str, known: dict[str, Test]) -> Test:
     test = comparison(name) or known.get(name)
     if test is None:
         raise BadRequest(
-            f"--where: nothing is called '{name}'; there are: {', '.join(sorted(known))},"
+            f"--where: unknown term '{name}'; choose from: {', '.join(sorted(known))},"
             " mapcount>N, pfn=N"
         )
     found = test
@@ -151,7 +151,7 @@ def comparison(term: str) -> Test | None:
     column, sign = match[1], COMPARISONS[match[2]]
     value = int(match[3], 16 if match[3].startswith("0x") else 10)
     if value >= 1 << 64:
-        raise BadRequest(f"--where {column}: {match[3]} is beyond 64 bits")
+        raise BadRequest(f"--where {column}: {match[3]} exceeds 64 bits")
     number = np.uint64(value)
 
     def test(pages: Pages) -> Bool:

@@ -33,7 +33,7 @@ def test_procfs_shows_no_tables_but_what_pagemap_says(
     code, err = refused(ME, hex(ctypes.addressof(here)), "--source", "procfs", capsys=capsys)
     assert code == 1
     assert "source 'procfs' is not available: vtop follows page tables" in err
-    assert "pagemap says present" in err
+    assert "pagemap says: present" in err
     assert "use --source ebpf or kcore" in err
 
 
@@ -41,7 +41,7 @@ def test_procfs_shows_no_tables_but_what_pagemap_says(
     ("address", "says"),
     [
         ("nothing+0x10", "'nothing' is neither a hexadecimal address nor the name of a VMA"),
-        ("0x123456789abcdef01", "beyond 64 bits"),
+        ("0x123456789abcdef01", "exceeds 64 bits"),
     ],
 )
 def test_an_invalid_address_is_a_usage_error(

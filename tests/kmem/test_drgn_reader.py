@@ -67,5 +67,5 @@ def test_a_missing_core_file_is_one_sentence() -> None:
 @pytest.mark.skipif(not importlib.util.find_spec("drgn"), reason="drgn is an optional extra")
 @pytest.mark.skipif(Path("/proc/kcore").exists(), reason="this kernel has /proc/kcore")
 def test_the_error_about_kcore_names_drgn() -> None:
-    with pytest.raises(SourceUnavailable, match=r"source 'drgn' .*/proc/kcore is not there"):
+    with pytest.raises(SourceUnavailable, match=r"source 'drgn' .*/proc/kcore does not exist"):
         open_drgn()

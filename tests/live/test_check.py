@@ -116,6 +116,6 @@ def test_a_source_is_never_compared_with_itself() -> None:
     assert ran.json["first"] in ("kcore", "procfs")
     assert same.code == 2
     assert one_sentence(same) == (
-        "--source and --against are both procfs, and a source always agrees with itself; give two"
-        " different ones"
+        "--source and --against are both procfs, and a source always agrees with itself; name two"
+        " different sources"
     )

@@ -56,7 +56,7 @@ def test_where_lazyfree_is_withheld_the_reason_is_given() -> None:
         assert "lazyfree, vm_flags: the dirty and accessed bits are in the page tables" in said
         ran = pagewalk("pages", running.pid, "--where", "lazyfree", "--source", "procfs")
         assert (ran.code, ran.out) == (2, "")
-        assert "--where lazyfree: source 'procfs' does not tell it" in ran.err
+        assert "--where lazyfree: source 'procfs' does not show it" in ran.err
         ran = pagewalk("maps", running.pid, "--columns", "lazyfree", "--counts")
         assert (ran.code, ran.out) == (2, "")
 
@@ -65,7 +65,7 @@ def test_where_lazyfree_is_withheld_the_reason_is_given() -> None:
 def test_show_and_explain_mention_it(source: str) -> None:
     with start("lazyfree", stopped=True) as running:
         ran = pagewalk("show", running.pid, "--source", source)
-        assert "lazyfree: 64 KiB of anon were given up (MADV_FREE)" in ran.out
+        assert "lazyfree: 64 KiB of anon were released with MADV_FREE" in ran.out
         ran = pagewalk("show", running.pid, "--source", source, "-f", "json")
         assert ran.json["totals"]["lazyfree"] == 16 * 4096
         ran = pagewalk("explain", running.pid, "--source", source)

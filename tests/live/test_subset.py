@@ -22,7 +22,7 @@ SUBSET = ("unshare", "-m", "sh", "-c", 'mount -t proc -o subset=pid proc /proc &
 SOURCES = working_sources()
 # kcore is one of the missing files, and drgn reads it too.
 READ = [name for name in SOURCES if name in ("procfs", "ebpf")]
-SAYS = "/proc is mounted with subset=pid, so it shows processes only"
+SAYS = "/proc is mounted with subset=pid, so it shows only processes"
 KNOWN = ("size", "present", "rss", "not_mapped", "swap", "hugetlb", "anon", "zero")
 
 

@@ -81,11 +81,11 @@ def test_for_two_files_pages_shows_both_and_vtop_asks_which(mapper: int) -> None
     if "ebpf" in working_sources():
         ran = pagewalk("vtop", mapper, "l.so")
         assert ran.code == 2
-        assert "'l.so' may be any of" in ran.err
+        assert "'l.so' could be any of" in ran.err
 
 
 def test_an_unknown_name_is_one_sentence(mapper: int) -> None:
     ran = pagewalk("pages", mapper, "--vma", "nothing")
     assert (ran.code, ran.out) == (2, "")
-    assert "--vma: no VMA is called 'nothing'; there are: anon, " in ran.err
+    assert "--vma: no VMA is called 'nothing'; choose from: anon, " in ran.err
     assert ran.err.count("\n") == 1

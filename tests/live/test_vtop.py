@@ -244,7 +244,7 @@ def test_an_address_outside_every_vma_is_walked_too() -> None:
         ran = pagewalk("vtop", running.pid, "0x10", "-f", "json")
     assert ran.code == 0
     assert (ran.json["vma"], ran.json["state"], ran.json["phys"]) == (None, None, None)
-    assert "It lies in no VMA" in ran.json["remarks"][0]
+    assert "It is not in any VMA" in ran.json["remarks"][0]
     assert ran.json["levels"][-1]["kind"] == "none"
 
 
@@ -264,7 +264,7 @@ def test_the_gate_vma() -> None:
     [
         ("0x800000000000000", 2, "is not canonical"),
         ("nothing", 2, "neither a hexadecimal address nor the name of a VMA"),
-        ("ffffffffffffffffff", 2, "beyond 64 bits"),
+        ("ffffffffffffffffff", 2, "exceeds 64 bits"),
     ],
 )
 def test_an_invalid_address_is_refused(asked: str, code: int, says: str) -> None:

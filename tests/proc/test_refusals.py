@@ -50,7 +50,7 @@ def test_a_file_that_vanished_with_its_process(zombie: tuple[int, int]) -> None:
 def test_a_file_that_this_kernel_does_not_have(own: int) -> None:
     found = meaning(met(errno.ENOENT), os.getpid(), "no_such_file", own)
     assert isinstance(found, SourceUnavailable)
-    assert "built without it" in str(found)
+    assert "use a kernel that is built with it" in str(found)
 
 
 def test_a_file_that_vanished_from_a_living_process(own: int) -> None:

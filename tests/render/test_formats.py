@@ -59,5 +59,6 @@ def test_a_name_cannot_forge_a_colour() -> None:
 
 
 def test_the_error_for_a_missing_view_names_the_formats_that_have_it() -> None:
-    with pytest.raises(BadRequest, match="'doctor' cannot be written as csv; it can as text, json"):
+    with pytest.raises(BadRequest, match="'doctor' cannot be written as csv; use one of: text,"
+                       " json"):
         view("csv", "doctor")

@@ -70,7 +70,7 @@ def test_the_first_screen_fits_80_by_24(terminal: Terminal) -> None:
 
 
 def test_the_number_of_rows_that_do_not_fit_is_shown(terminal: Terminal) -> None:
-    assert "no room for these columns: PRESENT" in written.write("text", "maps", terminal)
+    assert "hidden, terminal too narrow: PRESENT" in written.write("text", "maps", terminal)
 
 
 def test_a_file_gets_every_column_and_the_whole_name() -> None:
@@ -192,7 +192,7 @@ def test_a_number_without_one_of_ours_has_no_line_in_the_ledger() -> None:
     screen = written.write("text", "explain", frames=False)
     assert "smaps Pss = pss" not in screen
     flat = " ".join(screen.split())
-    assert "not compared, as ours is withheld: smaps Pss 2 062, smaps Private_*" in flat
+    assert "not compared, our number is withheld: smaps Pss 2 062, smaps Private_*" in flat
 
 
 def test_a_total_from_the_kernel_is_marked() -> None:
@@ -203,7 +203,7 @@ def test_a_total_from_the_kernel_is_marked() -> None:
         view("text", name)(*shown, out)
         screen = out.getvalue()
         assert "2 062*" in screen
-        assert "* the kernel's own figure, from smaps_rollup" in screen
+        assert "* the kernel's own figure from smaps_rollup" in screen
 
 
 def test_withheld_amounts_are_shown_with_the_reason() -> None:
@@ -235,7 +235,7 @@ def test_the_count_of_vmas_is_never_shortened(
     room: int, monkeypatch: pytest.MonkeyPatch, terminal: Terminal
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(room))
-    assert "biggest of 4 VMAs" in written.write("text", "show", terminal)
+    assert "largest of 4 VMAs" in written.write("text", "show", terminal)
     assert "total of 4 VMAs" in written.write("text", "maps", terminal)
 
 

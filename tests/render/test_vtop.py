@@ -48,7 +48,7 @@ def test_the_page_of_an_address_level_by_level(monkeypatch: pytest.MonkeyPatch) 
     assert text("page").splitlines() == [
         r"process 4711 (pro gram\x1b[1m)  /usr/bin/program",
         "0x600123 -> physical 0x200123",
-        "read by ebpf, x86_64, 4 levels, 4 KiB pages; twice, the same entries",
+        "read by ebpf, x86_64, 4 levels, 4 KiB pages; read twice, same entries",
         "",
         "bits   PGD 47-39  PUD 38-30  PMD 29-21  PTE 20-12  offset 11-0",
         "       000000000  000000000  000000011  000000000  000100100011",
@@ -67,7 +67,7 @@ def test_the_page_of_an_address_level_by_level(monkeypatch: pytest.MonkeyPatch) 
         "PAGE     anon, 4 KiB: 0x200000 + 0x123 = 0x200123",
         "FRAME    0x200, mapcount 1: uptodate lru mmap swapbacked",
         "VMA      600000-606000 rw-p +0x123: [heap]",
-        "PAGEMAP  0x0000000000001234 says the same",
+        "PAGEMAP  0x0000000000001234 agrees",
     ]
 
 
@@ -77,14 +77,14 @@ def test_the_page_of_an_address_level_by_level(monkeypatch: pytest.MonkeyPatch) 
         ("huge", "bits   PGD 47-39  PUD 38-30  PMD 29-21  offset 20-0"),
         ("huge", "       2 MiB page, frame 0x400: present write user accessed dirty pse nx"),
         ("none", "       empty"),
-        ("none", "HOLE     0x402000-0x404000, 8 KiB, from the entry before to its VMA's end"),
+        ("none", "HOLE     0x402000-0x404000, 8 KiB, from the previous entry to its VMA's end"),
         ("no_table", "STATE    not mapped"),
         ("swap", "       swap, type 1, offset 5"),
         # slot 5 of 4096 bytes begins at byte 0x5000
         ("swap", r"SWAP     device 1 (/dev/zram\x1b), slot 5, byte 0x5000"),
         ("guard", "       marker, type 31, offset 4, marks guard"),
-        ("guard", "0x604000 -> no page: guard, says the PTE entry"),
-        ("doubt", "0x600000 -> unknown: the PTE entry is not to be believed"),
+        ("guard", "0x604000 -> no page: the PTE entry says guard"),
+        ("doubt", "0x600000 -> unknown: the PTE entry is malformed"),
         ("outside", "0x1000 -> no page: the PGD entry is empty"),
         ("kernel", "       4 KiB page, frame 0x1: present write accessed dirty global nx"),
     ],

@@ -1,4 +1,4 @@
-"""What every command shares: its options, the opened target, and the output file.
+"""What all commands share: their options, the opened target and the output file.
 
 To add a command: one file here with a click command called ``command``, and one row in
 cli.COMMANDS. Heavy imports belong inside the functions, so that ``--help`` stays instant.
@@ -41,11 +41,11 @@ class Request(NamedTuple):
 
 
 def complete_target(_ctx: object, _param: object, typed: str) -> list[str]:
-    # Shell completion of TARGET: pids and names of the processes that run now.
+    # Shell completion of TARGET: pids and names of running processes.
     from pagewalk.proc.processes import read_processes
 
     rows = list(read_processes())
-    # A shell inserts what is offered verbatim: no blank, quote, dollar or control character.
+    # A shell inserts completions verbatim: no blanks, quotes, dollars or control characters.
     plain = {p.name for p in rows if re.fullmatch(r"[\w.+@%:,=/-]+", p.name)}
     words = [str(p.pid) for p in rows] + sorted(plain)
     return [word for word in words if word.startswith(typed)]
@@ -59,13 +59,13 @@ def complete_source(_ctx: object, _param: object, typed: str) -> list[str]:
 
 def format_option(*formats: str) -> Callable[[Any], Any]:
     return click.option(
-        "--format", "-f", default="text", type=click.Choice(formats), help="How to write it."
+        "--format", "-f", default="text", type=click.Choice(formats), help="Output format."
     )
 
 
 def output_options(command: Any) -> Any:
     for option in (
-        click.option("--quiet", "-q", is_flag=True, help="No notes on stderr."),
+        click.option("--quiet", "-q", is_flag=True, help="Print no notes on stderr."),
         click.option("--output", "-o", metavar="FILE",
                      help="Write to FILE (mode 0600, replaced only when complete)."),
     ):
@@ -81,14 +81,14 @@ def target_options(*formats: str) -> Callable[[Any], Any]:
             click.argument("target", shell_complete=complete_target),
             click.option("--source", default="auto", metavar="SOURCE", show_default=True,
                          shell_complete=complete_source,
-                         help="Where to read from: auto (the best that works here), ebpf,"
+                         help="What to read from: auto (the best that works here), ebpf,"
                               " kcore, drgn or procfs."),
             format_option(*formats),
             click.option("--freeze", is_flag=True,
-                         help="Stop the target (SIGSTOP) for the walk; always resumed."),
+                         help="Stop the target (SIGSTOP) during the walk, then resume it."),
             click.option("--budget", default=5.0, metavar="MS", show_default=True,
                          type=click.FloatRange(0.1, 1000),
-                         help="The longest that one read may hold the target's lock."),
+                         help="Longest time that a single read may hold the target's lock."),
         )
         for option in reversed(options):
             command = option(command)
@@ -99,9 +99,9 @@ def target_options(*formats: str) -> Callable[[Any], Any]:
 
 @contextmanager
 def put_back() -> Iterator[None]:
-    """Let a Ctrl-C raise KeyboardInterrupt inside the block, so that its clean-up runs.
+    """Make Ctrl-C raise KeyboardInterrupt inside the block, so that its clean-up runs.
 
-    Elsewhere a Ctrl-C ends the program at once: see interrupt.
+    Elsewhere Ctrl-C ends the program at once: see interrupt.
     """
     before = signal.getsignal(signal.SIGINT)
     if before != signal.SIG_IGN:
@@ -114,7 +114,7 @@ def put_back() -> Iterator[None]:
 
 @contextmanager
 def opened(request: Request) -> Iterator[Source]:
-    """Open the target's source, frozen if asked; close and resume whatever happens."""
+    """Open the target's source, stopped if --freeze was given; always close and resume it."""
     import time
 
     from pagewalk.proc.freeze import frozen
@@ -145,14 +145,14 @@ def look_for_garbage() -> None:
 
 
 def note(request: Request, text: str) -> None:
-    """Write a note for people, on stderr."""
+    """Print a note for the user on stderr."""
     if not request.quiet:
         with suppress(OSError):
             print(f"pagewalk: {harmless(text)}", file=sys.stderr)
 
 
 def finish(request: Request, outcome: Outcome, *, told: bool = False) -> int:
-    """Write why the output is partial, unless it says so itself; return the exit code it means."""
+    """Print why the output is partial, unless it says so itself; return the exit code."""
     for reason in () if told else outcome.partial:
         note(request, f"partial: {reason}")
     return PARTIAL if outcome.partial else 0
@@ -160,9 +160,9 @@ def finish(request: Request, outcome: Outcome, *, told: bool = False) -> int:
 
 @contextmanager
 def output(path: str | None) -> Iterator[TextIO]:
-    """Open FILE for writing, or standard output; a FILE is replaced only when all went well.
+    """Open FILE for writing, or standard output; FILE is replaced only if all goes well.
 
-    It is created readable by its owner alone: physical addresses are worth hiding.
+    It is readable by its owner only: physical addresses are worth hiding.
     """
     if path is None or path == "-":
         yield sys.stdout
@@ -174,8 +174,8 @@ def output(path: str | None) -> Iterator[TextIO]:
         return
     from pagewalk.proc.freeze import terminating
 
-    # Its name does not grow with FILE's, which may be as long as names can be. A pid in it would
-    # not do: in another container that writes to the same folder, it may be in use as well.
+    # Its name does not grow with FILE's, which may already be as long as a name can be. A pid would
+    # not make it unique: another container may write to the same directory under the same pid.
     partial = os.path.join(os.path.dirname(path), f".pagewalk.{os.urandom(6).hex()}.partial")
     try:
         with put_back(), terminating():
@@ -184,7 +184,7 @@ def output(path: str | None) -> Iterator[TextIO]:
                 yield out
             os.replace(partial, path)
     except BaseException as err:
-        # A flag that says it was made would miss a signal between making it and setting the flag.
+        # A flag would not do: a signal may arrive after the file is made and before it is set.
         if not isinstance(err, FileExistsError):
             with suppress(OSError):
                 os.unlink(partial)

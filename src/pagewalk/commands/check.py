@@ -1,4 +1,4 @@
-"""pagewalk check: two sources walk the same process; every difference, page by page."""
+"""pagewalk check: compare two sources on the same process, page by page."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 @click.command("check")
 @target_options("text", "json")
 @click.option("--against", default="procfs", show_default=True, metavar="SOURCE",
-              help="The second source.")
+              help="The source to compare with.")
 def command(against: str, **options: object) -> int:
-    """Walk TARGET by two sources and show every page and every amount on which they differ.
+    """Walk TARGET with two sources and show every page and every amount on which they differ.
 
-    Whatever differs is checked again, up to 20 times: the first source before the second and after
-    it. A difference is shown if it was there each time and the first source held still; what moved
-    in the meantime is only counted. Exit code 4 when a difference stays. With --freeze the target
-    cannot change between the two walks, so a difference that stays is a real one.
+    Whatever differs is checked again, up to 20 times, with the first source read before and after
+    the second. A difference is reported only if it appears every time while the first source is
+    stable; anything that changed in the meantime is only counted. Exit code 4 if a difference
+    remains. With --freeze the target cannot change between the two walks, so any difference that
+    remains is real.
 
     \b
     pagewalk check $$ --freeze
@@ -38,7 +39,7 @@ def command(against: str, **options: object) -> int:
     if request.source == against:
         raise BadRequest(
             f"--source and --against are both {against}, and a source always agrees with itself;"
-            " give two different ones"
+            " name two different sources"
         )
     with opened(request) as source, output(request.output) as out:
         other = open_other(source, against)
@@ -52,7 +53,7 @@ def command(against: str, **options: object) -> int:
 
 
 def open_other(source: Source, against: str) -> Source:
-    """Return source ``against``, or the next best one if auto chose ``against`` for ``source``."""
+    """Return source ``against``, or the next best one if auto chose that as ``source``."""
     from pagewalk.errors import BadRequest, NotPermitted, SourceUnavailable, Unsupported
     from pagewalk.sources import open_best, open_source
 

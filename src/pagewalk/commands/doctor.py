@@ -1,4 +1,4 @@
-"""pagewalk doctor: what this kernel and these rights allow."""
+"""pagewalk doctor: what this kernel and your privileges allow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pagewalk import commands
 @commands.format_option("text", "json")
 @commands.output_options
 def command(format: str, output: str | None, quiet: bool) -> int:
-    """Show what this kernel and these rights allow, and how to get the rest.
+    """Show what this kernel and your privileges allow, and how to get the rest.
 
     \b
     pagewalk doctor

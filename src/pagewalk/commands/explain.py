@@ -29,13 +29,13 @@ READINGS = 3
 @click.command("explain")
 @target_options("text", "json", "csv")
 @click.option("--no-smaps", is_flag=True,
-              help="Leave out smaps, smaps_rollup and pmap: they hold the target's lock.")
+              help="Do not read smaps, smaps_rollup and pmap, which hold the target's lock.")
 def command(no_smaps: bool, **options: object) -> int:
-    """Explain every difference between TARGET's pages and what status, statm, smaps, pmap say.
+    """Explain every difference between TARGET's pages and what status, statm, smaps and pmap say.
 
-    Each difference is a list of named causes, in KiB, exact or bounded, and what is left is
-    'unexplained'. Exit code 4 when something is. Reading smaps holds the target's lock for a whole
-    VMA; how long is printed.
+    Each difference, in KiB, is broken down into named causes, exact or bounded; the rest is
+    'unexplained', and the exit code is then 4. Reading smaps holds the target's lock for a whole
+    VMA; the longest time is printed.
 
     \b
     pagewalk explain $$

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 @click.command("maps")
 @target_options("text", "json", "csv", "log")
 @click.option("--counts", is_flag=True,
-              help="Count only: no frames, so no PSS, USS or kinds; a third of the time.")
+              help="Only count pages: no frames, PSS, USS or kinds, in a third of the time.")
 @click.option("--all", "everything", is_flag=True,
-              help="Every field of smaps, made from the page tables, and VmFlags.")
-@click.option("--columns", metavar="LIST", help="The columns of the text table, by comma.")
+              help="Every field of smaps, computed from the page tables, and VmFlags.")
+@click.option("--columns", metavar="LIST", help="Comma-separated columns of the text table.")
 def command(counts: bool, everything: bool, columns: str | None, **options: object) -> int:
     """Show every VMA of TARGET: size, present, RSS, not present, not mapped, swap, PSS, USS.
 
-    --all adds smaps' own fields: clean and dirty, referenced, lazyfree, SwapPss (all processes with
-    swap are walked for it), page sizes, THPeligible, VmFlags. They need a source that reads page
-    tables. --columns takes any of them by name.
+    --all adds the other fields of smaps: clean and dirty, referenced, lazyfree, SwapPss (for which
+    every process that uses swap is walked), page sizes, THPeligible and VmFlags. They require a
+    source that reads page tables. --columns accepts the amounts among them by name.
 
     \b
     pagewalk maps $$
@@ -40,17 +40,18 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
 
     request = Request(**options)  # type: ignore[arg-type]
     if everything and counts:
-        raise BadRequest("--all looks at every frame; --counts looks at none: give one of them")
+        raise BadRequest("--all looks at every page frame and --counts at none: use one or the"
+                         " other")
     known = [column.name for column in (*COLUMNS, *DETAILS)]
     chosen = list(SMAPS_FIELDS.values()) if everything else []
     if columns is not None:
         chosen = [name.strip() for name in columns.split(",")]
     unknown = sorted(set(chosen) - set(known))
     if unknown:
-        raise BadRequest(f"no column is called '{unknown[0]}'; there are: {', '.join(known)}")
+        raise BadRequest(f"no column is called '{unknown[0]}'; choose from: {', '.join(known)}")
     detailed = sorted(set(chosen) & {column.name for column in DETAILS})
     if detailed and counts:
-        raise BadRequest(f"--columns {detailed[0]} looks at every frame; --counts looks at none")
+        raise BadRequest(f"--columns {detailed[0]} looks at every page frame and --counts at none")
     write = view(request.format, "maps")
     with opened(request) as source, output(request.output) as out:
         table = tabulate(source, detailed, counts=counts, everything=everything)

@@ -17,15 +17,18 @@ if TYPE_CHECKING:
 
 @click.command("pages")
 @target_options("text", "json", "csv", "log")
-@click.option("--range", "span", metavar="A-B", help="Only addresses in [A, B), hexadecimal.")
-@click.option("--vma", metavar="NAME", help="Only VMAs of that name: a path, its last part, heap.")
-@click.option("--where", metavar="EXPR", help="Only pages for which all of EXPR holds: anon,~ksm.")
+@click.option("--range", "span", metavar="A-B", help="Only addresses in [A, B), in hexadecimal.")
+@click.option("--vma", metavar="NAME", help="Only VMAs with this name: a path, its last component,"
+              " or e.g. heap.")
+@click.option("--where", metavar="EXPR", help="Only pages that match every term of EXPR, e.g."
+              " anon,~ksm.")
 def command(span: str | None, vma: str | None, where: str | None, **options: object) -> int:
     """Show every page of TARGET: address, physical address, state, mapcount, flags.
 
-    A stretch without pages is one line. EXPR takes states (anon, file, shmem, zero, special,
-    hugetlb, swapped, guard, absent, present, not_present ...), kpageflags names (ksm, thp, dirty
-    ...), entry flags (pmd, exclusive ...), lazyfree and mapcount>1; a comma means and, ~ means not.
+    A range without pages is one line. The terms of EXPR are states (anon, file, shmem, zero,
+    special, hugetlb, swapped, guard, absent, present, not_present ...), kpageflags names (ksm, thp,
+    dirty ...), entry flags (pmd, exclusive ...), lazyfree and comparisons such as mapcount>1. A
+    comma means and, ~ means not.
 
     \b
     pagewalk pages $$ --vma heap
@@ -40,7 +43,7 @@ def command(span: str | None, vma: str | None, where: str | None, **options: obj
     request = Request(**options)  # type: ignore[arg-type]
     test = parse_where(where) if where else None
     if test and request.format == "log":
-        raise BadRequest("--format log prints every page; --where is for the other formats")
+        raise BadRequest("--format log always prints every page; use another format with --where")
     write = view(request.format, "pages")
     with opened(request) as source, output(request.output) as out:
         walked = walk_part(source, span, vma)
@@ -85,12 +88,12 @@ def named(vmas: VMAs, name: str) -> list[int]:
     rows = [row for row, own in enumerate(vmas.name) if not own] if nameless else []
     rows = rows or called(name, vmas)
     if not rows:
-        raise BadRequest(f"--vma: no VMA is called '{name}'; there are: anon, {listed(vmas)}")
+        raise BadRequest(f"--vma: no VMA is called '{name}'; choose from: anon, {listed(vmas)}")
     return rows
 
 
 def within(ranges: U64, span: str, page_size: int) -> U64:
-    """Return ``ranges`` cut to ``span``, grown to whole pages; raises BadRequest if empty."""
+    """Return ``ranges`` cut to ``span``, rounded out to whole pages; raises BadRequest if empty."""
     import numpy as np
 
     from pagewalk.errors import BadRequest
@@ -99,12 +102,13 @@ def within(ranges: U64, span: str, page_size: int) -> U64:
     try:
         low, high = (int(edge, 16) for edge in span.split("-"))
     except ValueError:
-        raise BadRequest(f"--range: '{span}' is not A-B with two hexadecimal addresses") from None
+        raise BadRequest(f"--range: '{span}' is not two hexadecimal addresses, A-B") from None
     if not 0 <= low < high <= 1 << 64:
-        raise BadRequest(f"--range: {span} is empty, or beyond 64 bits; the end is not part of it")
+        raise BadRequest(f"--range: {span} is empty or exceeds 64 bits; the end address is"
+                         " exclusive")
     low, high = low // page_size * page_size, -(-high // page_size) * page_size
     high = min(high, (1 << 64) - page_size)
     pieces, _, _ = intersect(ranges, np.array([[low, high]], np.uint64))
     if len(pieces) == 0:
-        raise BadRequest(f"--range: no VMA of the target lies in {low:#x}-{high:#x}; see maps")
+        raise BadRequest(f"--range: the target has no VMA in {low:#x}-{high:#x}; see pagewalk maps")
     return pieces

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 @click.command("show")
 @target_options("text", "json", "csv", "log")
 @click.option("--counts", is_flag=True,
-              help="Count only: no frames, so no PSS, USS or kinds; a third of the time.")
+              help="Only count pages: no frames, PSS, USS or kinds, in a third of the time.")
 def command(counts: bool, **options: object) -> int:
-    """Show where TARGET's memory lives, on one screen: totals, biggest VMAs, short ledger.
+    """Show where TARGET's memory lives on one screen: totals, largest VMAs, short ledger.
 
-    TARGET is a pid or a name that one process has. This is what `pagewalk TARGET` does.
+    TARGET is a pid, or a name that only one process has. `pagewalk TARGET` does the same.
 
     \b
     pagewalk show $$
@@ -31,7 +31,7 @@ def command(counts: bool, **options: object) -> int:
     from pagewalk.render import view
 
     request = Request(**options)  # type: ignore[arg-type]
-    # The module's log is made of the pages themselves.
+    # The original module's log lists the pages themselves.
     write = view(request.format, "pages" if request.format == "log" else "show")
     with opened(request) as source, output(request.output) as out:
         if request.format == "log":

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 @click.command("vtop")
 @target_options("text", "json")
 @click.argument("address")
-@click.option("--legend", is_flag=True, help="Also say what each bit means that is set.")
+@click.option("--legend", is_flag=True, help="Explain every bit that is set.")
 def command(address: str, legend: bool, **options: object) -> int:
-    """Translate ADDRESS of TARGET: the entry at every level, raw and in words, to the page.
+    """Translate ADDRESS of TARGET level by level: each page-table entry, raw and decoded.
 
-    ADDRESS is hexadecimal, or the name of a VMA: heap, stack, vdso, a path or its last part.
-    NAME+N counts from its first byte, as backtraces do, NAME-N back from its end; N is
-    hexadecimal. Reads the real page tables (source ebpf or kcore), twice, and asks pagemap for a
-    second opinion: exit code 4 when that differs.
+    ADDRESS is hexadecimal, or the name of a VMA: heap, stack, vdso, a path or its last component.
+    NAME+N counts from its first byte, as backtraces do, and NAME-N back from its end; N is
+    hexadecimal. The real page tables are read twice (source ebpf or kcore) and compared with
+    pagemap: exit code 4 if it differs.
 
     \b
     pagewalk vtop $$ stack-8
@@ -47,27 +47,27 @@ def command(address: str, legend: bool, **options: object) -> int:
 
 
 def verdict(request: Request, found: Translation) -> int:
-    """Say what is wrong with ``found``, if anything, and return the exit code it means."""
+    """Report what is wrong with ``found``, if anything, and return the exit code."""
     if found.pagemap.agrees is False:
         note(request, f"pagemap differs: {found.pagemap.why}")
         return DIFFERENCE
     if found.trace.last.doubt is not None or not found.stable:
-        note(request, "partial: the entries changed while they were read, or are broken")
+        note(request, "partial: the entries changed while they were read, or are corrupt")
         return PARTIAL
     return 0
 
 
 def refusal(source: Source, asked: str) -> SourceUnavailable:
-    """Return why ``source`` cannot translate, with what it does tell of the address."""
+    """Return why ``source`` cannot translate, with what it does know about the address."""
     from pagewalk.address import locate
     from pagewalk.errors import SourceUnavailable
     from pagewalk.vtop import spell_pagemap
 
-    why = "vtop follows page tables, and it shows none"
+    why = "vtop follows page tables, which it does not read"
     if source.pagemap is not None:
         addr = locate(asked, source.vmas())
         says = spell_pagemap(source.pagemap.word(addr))
-        why += f"; of {addr:#x} pagemap says {says}"
+        why += f"; for {addr:#x} pagemap says: {says}"
     return SourceUnavailable(
-        source.name, why, "use --source ebpf or kcore (pagewalk doctor says what they need)"
+        source.name, why, "use --source ebpf or kcore (see pagewalk doctor for what they need)"
     )

@@ -1,4 +1,4 @@
-"""What this kernel and these rights allow: one check a facility, each tried for real."""
+"""What this kernel and our privileges allow: one check per facility, each actually tried."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONFIGURATION = "/proc/config.gz (CONFIG_IKCONFIG_PROC) or /boot/config-*"
 
 
 class Check(NamedTuple):
-    """One facility: whether it is there, what it gives or what is lost, and how to get it."""
+    """One facility: whether it works, what it provides or what is lost, and how to get it."""
 
     name: str
     ok: bool
@@ -41,7 +41,7 @@ def checks() -> list[Check]:
 
 
 def missing(found: list[Check]) -> list[str]:
-    """Return the names of failed checks that cost something: one way to the tables is enough."""
+    """Return the names of failed checks that matter: one way to the page tables is enough."""
     names = [check.name for check in found if not check.ok]
     if all(name in names for name in TABLES):
         return names
@@ -53,7 +53,7 @@ def own_pagemap() -> Check:
         os.close(os.open("/proc/self/pagemap", os.O_RDONLY))
     except OSError as err:
         return Check(
-            "pagemap", False, f"/proc/self/pagemap: {err.strerror}: no page can be seen",
+            "pagemap", False, f"/proc/self/pagemap: {err.strerror}: no pages are visible",
             "mount /proc; the kernel needs CONFIG_PROC_PAGE_MONITOR",
         )
     return Check("pagemap", True, "present, swapped and shared bits of your own processes")
@@ -71,7 +71,7 @@ def page_frames() -> Check:
         return Check("page frames", False, f"pagemap cannot be read: {err.strerror}", "run as root")
     if int(word[0]) & int(PFN_BITS):
         return Check("page frames", True, "physical addresses are shown (CAP_SYS_ADMIN)")
-    where = "" if in_initial_user_namespace() else " in the first user namespace, not in this one"
+    where = "" if in_initial_user_namespace() else " in the initial user namespace"
     return Check(
         "page frames", False, "physical addresses are hidden: no CAP_SYS_ADMIN" + where,
         "run as root; in a container: docker run --cap-add SYS_ADMIN, or run on the host",
@@ -87,7 +87,7 @@ def frame_database() -> Check:
     except OSError as err:
         return Check(
             "kpageflags, kpagecount", False, f"{err.strerror}: no PSS, USS, kinds or KSM",
-            "run as root, or with CAP_DAC_READ_SEARCH: the files are root's, mode 0400",
+            "run as root, or with CAP_DAC_READ_SEARCH: the files are readable by root only",
         )
     return Check("kpageflags, kpagecount", True, "flags and mapcount of every page frame")
 
@@ -101,11 +101,11 @@ def pagemap_scan() -> Check:
         if not can_scan(fd):
             return Check(
                 "PAGEMAP_SCAN", False,
-                "not in this kernel: every page of a VMA is asked for, huge leaves stay unknown",
+                "not in this kernel: every page of a VMA is read, huge mappings are not visible",
                 "Linux 6.7 or later",
             )
         guard = " and guard regions" if can_scan(fd, GUARD) else ""
-        return Check("PAGEMAP_SCAN", True, f"finds populated runs, huge leaves{guard}")
+        return Check("PAGEMAP_SCAN", True, f"finds populated ranges, huge mappings{guard}")
     finally:
         os.close(fd)
 
@@ -113,21 +113,21 @@ def pagemap_scan() -> Check:
 def other_processes() -> Check:
     if hides_processes() and not has_capability("CAP_SYS_PTRACE"):
         return Check(
-            "other processes", False, "/proc is mounted with hidepid: they are not even listed",
+            "other processes", False, "/proc is mounted with hidepid: they are not listed",
             "run as root, or remount /proc with hidepid=0",
         )
     if len(own_numbers()) > 1:
         return Check(
             "other processes", False,
-            "/proc belongs to another PID namespace: a pid may mean one process there and another"
-            " here, and is then refused",
+            "/proc belongs to another PID namespace: a pid that means one process there and another"
+            " here is refused",
             REMEDY,
         )
     if has_capability("CAP_SYS_PTRACE"):
-        return Check("other processes", True, "every process that no security module protects")
+        return Check("other processes", True, "every process not protected by a security module")
     who = "root without CAP_SYS_PTRACE" if os.geteuid() == 0 else f"uid {os.geteuid()}"
     return Check(
-        "other processes", False, f"you are {who}: only processes of the same uid",
+        "other processes", False, f"you are {who}: only processes with the same uid",
         "run as root; in a container: docker run --cap-add SYS_PTRACE",
     )
 
@@ -137,7 +137,7 @@ def shmem_swap() -> Check:
     try:
         swap.evicted(fd, 0, PAGE)
     except OSError as err:
-        since = "Linux 6.5 or later" if err.errno == errno.ENOSYS else "a seccomp filter allows it"
+        since = "Linux 6.5 or later" if err.errno == errno.ENOSYS else "allow it by seccomp"
         return Check("swap of shmem", False, f"cachestat(2): {err.strerror}", since)
     finally:
         os.close(fd)
@@ -153,8 +153,8 @@ def swap_entries() -> Check:
     if kernel.read_config() is None:
         return Check(
             "kinds of swap entries", False,
-            "the kernel's configuration is not readable: migration, poison and device entries"
-            " stay 'soft'",
+            "the kernel configuration is not readable: migration, poison and device entries are"
+            " shown as 'soft'",
             CONFIGURATION,
         )
     return Check("kinds of swap entries", True, "swap, migration, device, poison, marker")
@@ -164,22 +164,22 @@ def mapcounts() -> Check:
     name, config = "mapcount of each page", kernel.read_config()
     if not page_tables().ok and not (page_frames().ok and frame_database().ok):
         return Check(
-            name, False, "not shown to you, so no PSS and no USS",
-            "see what 'page frames' and 'kpageflags, kpagecount' need, or 'page tables'",
+            name, False, "not visible to you: no PSS or USS",
+            "get 'page frames' and 'kpageflags, kpagecount', or 'page tables'",
         )
     if config is None and kernel.release() >= AVERAGED:
         return Check(
             name, False,
-            "PSS and USS are exact unless this kernel has CONFIG_NO_PAGE_MAPCOUNT, which is not"
-            " known: its configuration is not readable",
+            "PSS and USS are exact unless this kernel has CONFIG_NO_PAGE_MAPCOUNT, which cannot be"
+            " checked: its configuration is not readable",
             CONFIGURATION,
         )
     if "CONFIG_NO_PAGE_MAPCOUNT" in (config or ()):
         return Check(
             name, False,
-            "CONFIG_NO_PAGE_MAPCOUNT: the kernel keeps an average over a large folio, and so do"
-            " PSS and USS here and in smaps",
-            "a kernel with CONFIG_PAGE_MAPCOUNT",
+            "CONFIG_NO_PAGE_MAPCOUNT: the kernel keeps an average mapcount for each large folio, so"
+            " PSS and USS are approximate, here and in smaps",
+            "use a kernel with CONFIG_PAGE_MAPCOUNT",
         )
     return Check(name, True, "PSS and USS are exact, page by page")
 
@@ -188,9 +188,9 @@ def swap_devices() -> Check:
     devices = swap.read_swaps()
     if devices is None:
         why, remedy = why_missing("/proc/swaps", "CONFIG_SWAP")
-        return Check("swap devices", False, f"the devices are not known: {why}", remedy)
+        return Check("swap devices", False, f"unknown: {why}", remedy)
     listed = ", ".join(device.path for device in devices)
-    return Check("swap devices", True, listed or "none: nothing can be in swap")
+    return Check("swap devices", True, listed or "none: nothing can be swapped out")
 
 
 def page_tables() -> Check:
@@ -202,7 +202,7 @@ def page_tables() -> Check:
         return Check("page tables (ebpf)", False, err.why, err.remedy)
     return Check(
         "page tables (ebpf)", True,
-        "not mapped by level, dirty, accessed, vtop; no lock of the target is taken",
+        "not_mapped by level, dirty and accessed bits, vtop; without taking the target's locks",
     )
 
 

@@ -1,4 +1,4 @@
-"""Turn the kernel's errno into a meaning, in one place, after a second look at the cause."""
+"""Turn the kernel's errno into the error it means, after looking into the cause."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ PF_EXITING = 0x00000004  # include/linux/sched.h
 
 @contextmanager
 def reading(pid: int, name: str, dirfd: int | None = None) -> Iterator[None]:
-    """Raise the typed error behind an OSError met while reading /proc/``pid``/``name``.
+    """Turn an OSError from reading /proc/``pid``/``name`` into the typed error it means.
 
-    Raises ProcessGone when the process is no more, NotPermitted with the cause narrowed down
+    Raises ProcessGone if the process no longer exists, NotPermitted with the cause narrowed down
     (another user, a missing capability, a process that is not dumpable, a security module).
     """
     try:
@@ -32,9 +32,9 @@ def reading(pid: int, name: str, dirfd: int | None = None) -> Iterator[None]:
         raise meaning(err, pid, name, dirfd) from err
 
 
-# What the files of /proc/PID say while a process is ending, on Linux 6.18. "Ending" begins when
-# exit_mm() has let go of the memory, which may take seconds to free; stat still says R then, with
-# PF_EXITING among its flags. (tests/live/test_ending.py checks all of them.)
+# What the files of /proc/PID contain while a process is exiting, on Linux 6.18. "Ending" begins
+# when exit_mm() has dropped the memory, which may take seconds to free; stat still says R then,
+# with PF_EXITING among its flags. (tests/live/test_ending.py checks each of them.)
 #
 #                 ending           zombie           reaped    opened before, read when reaped
 #   stat          zeros for sizes  zeros for sizes  ESRCH     ESRCH
@@ -50,13 +50,13 @@ def reading(pid: int, name: str, dirfd: int | None = None) -> Iterator[None]:
 #   map_files/A-B ENOENT           ENOENT           ESRCH
 #
 # On older kernels pagemap and smaps_rollup can still be opened, and are empty; /proc/PID itself is
-# ENOENT once the process is reaped. A text that was being read when the memory went is cut short
-# without an error: whoever reads one has to check afterwards that the memory is still there.
+# ENOENT once the process is reaped. A text that was being read when the memory was dropped is cut
+# short without an error, so readers have to check afterwards that the memory is still there.
 GONE = (errno.ESRCH, errno.ENOENT, errno.EINVAL)
 
 
 def meaning(err: OSError, pid: int, name: str, dirfd: int | None = None) -> PagewalkError:
-    """Return the pagewalk error for ``err``, met on /proc/``pid``/``name``."""
+    """Return the pagewalk error for ``err``, raised by /proc/``pid``/``name``."""
     what = f"cannot read /proc/{pid}/{name}"
     if err.errno in GONE:
         found = why_gone(err, pid, name, dirfd)
@@ -71,23 +71,23 @@ def meaning(err: OSError, pid: int, name: str, dirfd: int | None = None) -> Page
 
 
 def why_gone(err: OSError, pid: int, name: str, dirfd: int | None) -> PagewalkError | None:
-    # None: the process still exists, and the error means something else.
+    # None if the process still exists and the error means something else.
     if dirfd is None:
         if hides_processes() and not has_capability("CAP_SYS_PTRACE"):
             return NotPermitted(
                 f"cannot read /proc/{pid}/{name}",
-                "no such file; /proc is mounted with hidepid, so other users' processes are hidden",
+                "no such file; /proc is mounted with hidepid, which hides other users' processes",
                 "run as root, or remount /proc with hidepid=0",
             )
         return ProcessGone(pid, "does not exist")
     if err.errno == errno.ESRCH or not alive(dirfd):
-        return ProcessGone(pid, "ended while it was read")
+        return ProcessGone(pid, "exited while it was read")
     if err.errno == errno.ENOENT and not os.path.exists(f"/proc/self/{name}"):
         return SourceUnavailable(
-            "procfs", f"/proc/{pid}/{name} does not exist", "this kernel is built without it"
+            "procfs", f"/proc/{pid}/{name} does not exist", "use a kernel that is built with it"
         )
     if err.errno == errno.ENOENT:
-        return ProcessGone(pid, "ended, or exec'ed another program, while it was read")
+        return ProcessGone(pid, "exited or executed another program while it was read")
     return None
 
 
@@ -107,16 +107,16 @@ def alive(dirfd: int) -> bool:
 
 
 def why_missing(path: str, symbol: str) -> tuple[str, str]:
-    """Return (cause, remedy) for a missing global file ``path`` of /proc.
+    """Return (cause, remedy) for a missing global file ``path`` in /proc.
 
-    ``symbol`` is the option that a kernel must be built with to have it.
+    ``symbol`` is the kernel option that provides it.
     """
     if b"subset=pid" in proc_options():
         return (
-            f"{path} is not there: /proc is mounted with subset=pid, so it shows processes only",
+            f"{path} does not exist: /proc is mounted with subset=pid, so it shows only processes",
             "mount a /proc without that option (systemd: ProcSubset=all)",
         )
-    return f"{path} is not there", f"use a kernel built with {symbol}"
+    return f"{path} does not exist", f"use a kernel built with {symbol}"
 
 
 def why_refused(pid: int, name: str, dirfd: int | None = None) -> tuple[str, str]:
@@ -124,34 +124,33 @@ def why_refused(pid: int, name: str, dirfd: int | None = None) -> tuple[str, str
     if has_capability("CAP_SYS_PTRACE"):
         if name == "pagemap" and not reads_any_file():
             return (
-                "permission denied: its mode lets only the owner open it, which CAP_SYS_PTRACE"
-                " does not change",
-                "run as root, or with CAP_DAC_READ_SEARCH too",
+                "permission denied: only its owner may open it, and CAP_SYS_PTRACE does not change"
+                " that",
+                "run as root, or with CAP_DAC_READ_SEARCH as well",
             )
         return (
-            "refused although CAP_SYS_PTRACE is held: a security module (LSM) or this kernel's"
-            " hardening protects the process",
-            "look at the policy of the LSMs named in /sys/kernel/security/lsm; --source ebpf reads"
-            " kernel memory, which asks none of them",
+            "refused despite CAP_SYS_PTRACE: a security module (LSM) or kernel hardening protects"
+            " the process",
+            "check the policy of the LSMs listed in /sys/kernel/security/lsm; --source ebpf reads"
+            " kernel memory, which no LSM checks",
         )
     uids = status_uids(pid, dirfd)
     me = os.geteuid()
     if me == 0 and not in_initial_user_namespace():
         return (
-            "permission denied: you are root in a user namespace, and the process is outside it",
+            "permission denied: you are root in a user namespace and the process is outside it",
             "run on the host",
         )
     if me == 0:
         return (
-            "permission denied: this is root without CAP_SYS_PTRACE (a default container)",
-            "run with that capability (docker run --cap-add SYS_PTRACE --cap-add SYS_ADMIN),"
-            " or on the host",
+            "permission denied: you are root without CAP_SYS_PTRACE (a default container)",
+            "add it (docker run --cap-add SYS_PTRACE --cap-add SYS_ADMIN), or run on the host",
         )
     if uids is not None and any(uid != me for uid in uids):
         return f"permission denied: it belongs to uid {uids[0]}, you are uid {me}", "run as root"
     return (
-        "permission denied: the process is your own but not dumpable (set-uid, prctl, or more"
-        " capabilities than yours)",
+        "permission denied: the process is yours but not dumpable (set-uid, prctl, or more"
+        " capabilities than you have)",
         "run as root",
     )
 

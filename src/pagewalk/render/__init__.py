@@ -1,7 +1,7 @@
-"""The outputs: FORMATS names a module for each; a module's VIEWS holds what it can write.
+"""The output formats: FORMATS names a module for each, whose VIEWS are what it can write.
 
-To add a format: one file here with a VIEWS dict, and one row in FORMATS. Every view takes the
-results and a text stream, which comes last, and computes nothing but layout.
+To add a format, add a file here with a VIEWS dict and a row in FORMATS. Every view takes the
+results and, last, a text stream, and computes nothing but layout.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def view(format_name: str, name: str) -> Callable[..., None]:
     views: dict[str, Callable[..., Any]] = module.VIEWS
     if name not in views:
         have = ", ".join(f for f in FORMATS if name in importlib.import_module(FORMATS[f]).VIEWS)
-        raise BadRequest(f"'{name}' cannot be written as {format_name}; it can as {have}")
+        raise BadRequest(f"'{name}' cannot be written as {format_name}; use one of: {have}")
     return shown(views[name], format_name)
 
 
 def shown(write: Callable[..., None], format_name: str) -> Callable[..., None]:
-    # The one place that all output passes through. Text is for people wherever it goes; the other
-    # formats write names to a file or a pipe as they are.
+    # All output passes through here. Text is meant for people wherever it goes; the other formats
+    # write names unchanged to a file or a pipe.
     def on_screen(*given: Any, **options: Any) -> None:
         *results, out = given
         if format_name == "text" or out.isatty():

@@ -1,7 +1,7 @@
 """CSV with a header line: bytes as integers, an empty field where withheld.
 
 Each row is one line: the kernel writes a newline in a name as ``\\012``. A field with any other
-character that some reader takes for the end of a line is quoted (RFC 4180).
+character that some readers treat as the end of a line is quoted (RFC 4180).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from pagewalk.proc.counters import Theirs
 from pagewalk.smaps import OTHER_FIELDS, others, vmflags
 from pagewalk.walking import Walk
 
-# Quotes, commas, control characters, and whatever ends a line for str.splitlines.
+# Quotes, commas, control characters, and whatever str.splitlines treats as the end of a line.
 SPECIAL = re.compile('[",\x00-\x1f\x7f-\x9f\u2028\u2029]|^ | $')
 
 
 def row(*fields: object) -> str:
-    """Return a line of ``fields``; csv.writer does not quote a carriage return before 3.13."""
+    """Return a line of ``fields``; before Python 3.13 csv.writer does not quote a CR."""
     return ",".join(map(field, fields)) + "\n"
 
 
@@ -36,12 +36,12 @@ def field(value: object) -> str:
 
 
 def ordered(table: Table) -> list[str]:
-    # The keys of the JSON contract first.
+    # The guaranteed keys first, in the order of the JSON documents.
     return [*TOTALS, *(name for name in table.columns if name not in TOTALS)]
 
 
 def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
-    """Write the totals, one line an amount (name, bytes); the kernel's own figures stay empty."""
+    """Write the totals, one amount per line (name, bytes); the kernel's own figures stay empty."""
     del ledger
     counted = {**table.totals, **dict.fromkeys(table.from_kernel)}
     out.write(row("name", "bytes"))
@@ -51,7 +51,7 @@ def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
 def maps(
     table: Table, out: TextIO, columns: Sequence[str] = (), *, everything: bool = False
 ) -> None:
-    """Write one line a VMA with every amount; the options are for formats of limited width."""
+    """Write one line per VMA with every amount; the options are for formats of limited width."""
     del columns, everything
     vmas, keys = table.vmas, ordered(table)
     more = OTHER_FIELDS.values() if table.particulars else ()
@@ -66,7 +66,7 @@ def maps(
 
 
 def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -> None:
-    """Write one line a cause, and one a line's unexplained rest."""
+    """Write one line per cause, and one for the unexplained rest of each line."""
     del table, theirs
     out.write(row("against", "ours", "theirs", "cause", "bytes", "exact", "bound"))
     for line in ledger:
@@ -77,7 +77,7 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
 
 
 def pages(batches: Iterable[Pages], walk: Walk[Pages], out: TextIO) -> None:
-    """Write one line a page, huge leaf, or stretch without pages; flags joined by ``|``."""
+    """Write one line per page, huge page or range without pages; flags are joined by ``|``."""
     out.write("addr,size,state,pfn,phys,mapcount,swap_type,swap_offset,flags\n")
     for batch in batches:
         out.write(page_lines(batch, walk.facts.page_size).decode())

@@ -60,7 +60,7 @@ def foot(table: Table) -> dict[str, Any]:
 
 
 def ordered(table: Table) -> list[str]:
-    # The keys of the contract first.
+    # The guaranteed keys first, in the documented order.
     return [*TOTALS, *(name for name in table.columns if name not in TOTALS)]
 
 
@@ -87,7 +87,7 @@ def vma_rows(table: Table) -> list[dict[str, Any]]:
 
 
 def write(document: dict[str, Any], out: TextIO) -> None:
-    # A line a key and a line a row: readable, and the rows are left to the fast encoder, which
+    # One line per key and one per row: readable, and the rows are encoded by the C encoder, which
     # json.dump does not use when it indents.
     lines = (f"{json.dumps(key)}: {encode(value)}" for key, value in document.items())
     out.write("{\n" + ",\n".join(lines) + "\n}\n")
@@ -141,7 +141,7 @@ def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
 def maps(
     table: Table, out: TextIO, columns: Sequence[str] = (), *, everything: bool = False
 ) -> None:
-    """Write the same document as show, without the ledger; the options are for other formats."""
+    """Write show's document without the ledger; the options are for other formats."""
     del columns, everything
     write({**head(table), **totals(table), "vmas": vma_rows(table), **foot(table)}, out)
 
@@ -162,7 +162,7 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
 
 
 def pages(batches: Iterable[Pages], walk: Walk[Pages], out: TextIO) -> None:
-    """Write one object a line for each page, huge leaf, or stretch without pages."""
+    """Write one object per line for each page, huge page or range without pages."""
     for batch in batches:
         out.write(page_lines(batch, walk.facts.page_size).decode())
 
@@ -194,9 +194,9 @@ def check(report: Report, out: TextIO) -> None:
 
 
 def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
-    """Write one address's way through the tables, a level an object, and what is at its end.
+    """Write one address's walk through the tables, an object per level, and what it leads to.
 
-    ``legend`` is for people.
+    ``legend`` is for the text format.
     """
     del legend
     trace, vmas, row = found.trace, found.vmas, found.row

@@ -1,6 +1,6 @@
-"""The lines of the original kernel module: every page, a block for each VMA, the totals.
+"""The format of the original kernel module: every page, a block for each VMA, the totals.
 
-The wording is the module's. Its page counts and its kB did not always agree; these do.
+The wording is the module's. Its page counts and kB did not always agree; these do.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def pages(batches: Iterable[Pages], walk: Walk[Pages], out: TextIO) -> None:
     total = np.zeros(4, np.int64)
     at = None
     all_hidden, page_size = walk.vmas.hidden.tolist(), walk.facts.page_size
-    unknown = False  # whether some page of this VMA is absent or not mapped, and nobody knows which
+    unknown = False  # whether some page of this VMA may be either absent or not mapped
     for rows in (piece for batch in batches for piece in chunks(batch, page_size)):
         edges = np.flatnonzero(np.diff(rows.vma)) + 1
         for part in np.split(np.arange(len(rows)), edges):

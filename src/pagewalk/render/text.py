@@ -1,6 +1,6 @@
-"""Plain text for people: tables that fit the terminal, colours only on one.
+"""Plain text for people: tables that fit the terminal, coloured only on a terminal.
 
-Amounts are KiB, as in every tool people compare us with; exact bytes are in the other formats.
+Amounts are in KiB, as in the tools that people compare with; the other formats have exact bytes.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from pagewalk.terminal import (
     width,
     wrapped,
 )
-from pagewalk.vma_table import KERNELS, total, vma_table
+from pagewalk.vma_table import KERNELS, total, vma_table, vmas_counted
 from pagewalk.walking import Walk
 
-# What one view needs is imported by it: a command should not wait for the others'.
+# Each view imports what it alone needs: a command should not wait for the imports of others.
 if TYPE_CHECKING:
     from pagewalk.check import Report
     from pagewalk.proc.counters import Theirs
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
 MAPS_COLUMNS = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon",
                 "file", "shmem", "zero", "special", "hugetlb")
 NAMED = 3  # objects that are held but not mapped
-ENDS = {True: " (freed on exit)", False: "", None: " (freed on exit or not: n/a)"}
+ENDS = {True: " (freed on exit)", False: "", None: " (freed on exit: n/a)"}
 
 
 # ---- show
 
 
 def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
-    """Write one screen: totals, the biggest VMAs, the short ledger, what was withheld."""
+    """Write one screen: totals, the largest VMAs, the short ledger, what was withheld."""
     walk = table.walk
     room = width(out) or 100
     exe = f"  {printable(walk.exe)}" if walk.exe else ""
@@ -92,16 +92,16 @@ def totals(table: Table, out: TextIO) -> None:
 
 
 def lazyfree(table: Table, out: TextIO) -> None:
-    """Write how much of anon is lazyfree and what that means; nothing if there is none."""
+    """Write how much of anon is lazyfree and what that means; write nothing if none is."""
     amount = table.totals.get("lazyfree")
     if amount:
-        print(wrapped(f"lazyfree: {kib(amount)} KiB of anon were given up (MADV_FREE) and not"
-                      " written to since: they count in RSS until memory runs short, and are then"
+        print(wrapped(f"lazyfree: {kib(amount)} KiB of anon were released with MADV_FREE and not"
+                      " written to since: they count in RSS until memory runs short, then they are"
                       " dropped", out), file=out)
 
 
 def held(table: Table, out: TextIO) -> None:
-    """Write what the process holds but does not map, by name; nothing if there is none."""
+    """Write what the process holds but does not map, by name; write nothing if there is none."""
     rows = [row for row in table.holdings or () if row.unmapped]
     if not rows:
         return
@@ -120,7 +120,7 @@ def label(name: str) -> str:
 
 def marked(table: Table, shown: Sequence[str], out: TextIO) -> None:
     if set(shown) & set(table.from_kernel):
-        print(wrapped(f"{KERNELS} the kernel's own figure, from smaps_rollup, not counted by"
+        print(wrapped(f"{KERNELS} the kernel's own figure from smaps_rollup, not counted by"
                       " pagewalk", out), file=out)
 
 
@@ -128,7 +128,7 @@ def biggest(table: Table, out: TextIO, room: int) -> None:
     present, size = table.columns["present"], table.columns["size"]
     assert present is not None and size is not None
     order = np.lexsort((-size, -present))[:5]
-    heading = f"biggest of {len(size)} VMAs"
+    heading = f"largest of {vmas_counted(len(size))}"
     print_maps(table, order.tolist(), ("size", "rss", "not_present", "swap", "pss", "uss"), out,
                room, heading)
 
@@ -139,16 +139,16 @@ def biggest(table: Table, out: TextIO, room: int) -> None:
 def maps(
     table: Table, out: TextIO, columns: Sequence[str] = (), *, everything: bool = False
 ) -> None:
-    """Write every VMA with its amounts; a narrow terminal gets the columns that fit.
+    """Write every VMA with its amounts; a narrow terminal shows only the columns that fit.
 
-    With ``everything`` no column is left out, the fields of smaps that are not amounts follow, and
+    With ``everything`` no column is hidden, the fields of smaps that are not amounts follow, and
     VmFlags are printed after the name.
     """
     room = None if everything else width(out)
     rows = list(range(len(table.vmas)))
     print_maps(table, rows, columns or MAPS_COLUMNS, out, room, "NAME", foot=True,
                flags=everything)
-    if "freed" in columns:  # its total has what no VMA maps
+    if "freed" in columns:  # its total includes what no VMA maps
         held(table, out)
     if everything or any(table.columns[name] is None or table.totals[name] is None
                          for name in columns):
@@ -171,14 +171,14 @@ def print_maps(
     if foot:
         marked(table, found.shown, out)
     if found.left_out:
-        print(wrapped(f"no room for these columns: {', '.join(found.left_out)}", out), file=out)
+        print(wrapped(f"hidden, terminal too narrow: {', '.join(found.left_out)}", out), file=out)
 
 
 # ---- pages
 
 
 def pages(batches: Iterable[Pages], walk: Walk[Pages], out: TextIO) -> None:
-    """Write one line a page, or a huge leaf, or a stretch without pages."""
+    """Write one line per page, huge page or range without pages."""
     head = f"{'ADDRESS':<16}  {'PHYSICAL':<16}  {'KIB':>9}  {'STATE':<10}  {'MAPS':>5}  FLAGS"
     print(paint(out, DIM, head), file=out)
     for batch in batches:
@@ -204,14 +204,14 @@ def page_lines(rows: Pages, page_size: int) -> bytes:
 
 
 def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -> None:
-    """Write every line of the ledger, and the meaning of each cause that occurs."""
+    """Write every line of the ledger, then explain each cause that occurs."""
     walk = table.walk
-    print(paint(out, BOLD, f"process {walk.pid} ({printable(walk.name)}): ours - theirs = the"
+    print(paint(out, BOLD, f"process {walk.pid} ({printable(walk.name)}): ours - theirs ="
                            " named causes + unexplained"), file=out)
     print(wrapped(source_line(table), out), file=out)
     print(file=out)
     compared(table, ledger, out)
-    print(f"distinct frames held {kib(table.totals['distinct'])}, freed on exit"
+    print(f"distinct frames {kib(table.totals['distinct'])}, freed on exit"
           f" {kib(table.totals['freed'])}", file=out)
     held(table, out)
     causes = [*(cause for row in ledger for cause in row.causes), *beyond_rss(table)]
@@ -222,18 +222,18 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
         print(wrapped(f"{cause}: {why(cause)}", out), file=out)
     lazyfree(table, out)
     for reason in theirs.not_read:
-        print(wrapped(f"not compared with {reason}", out), file=out)
+        print(wrapped(f"not compared: {reason}", out), file=out)
     withheld(table, out)
-    print(paint(out, DIM, "which of these to trust, and for what: docs/which-number.md"), file=out)
+    print(paint(out, DIM, "which number to trust for what: docs/which-number.md"), file=out)
 
 
 def compared(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
-    """Write the ledger, the kernel's numbers that ours are withheld for, and present beyond rss."""
+    """Write the ledger, the numbers of the kernel that have none of ours, and present - rss."""
     for line in ledger_lines([row for row in ledger if row.ours is not None], out):
         print(line, file=out)
     alone = [f"{row.against} {kib_exact(row.theirs)}" for row in ledger if row.ours is None]
     if alone:
-        print(wrapped(f"not compared, as ours is withheld: {', '.join(alone)}", out),
+        print(wrapped(f"not compared, our number is withheld: {', '.join(alone)}", out),
               file=out)
     parts = beyond_rss(table)
     if parts:
@@ -243,7 +243,7 @@ def compared(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
 
 
 def ledger_lines(ledger: Sequence[Line], out: TextIO) -> list[str]:
-    """Return the ledger as aligned lines, in KiB: a cause on a line of its own."""
+    """Return the ledger as aligned lines in KiB, with each cause on a line of its own."""
     rows = [("AGAINST", "OURS", "THEIRS", "DIFFERENCE")]
     marks = [DIM]
     for line in ledger:
@@ -265,7 +265,7 @@ def ledger_lines(ledger: Sequence[Line], out: TextIO) -> list[str]:
 
 
 def withheld(table: Table, out: TextIO) -> None:
-    """Write what the walk could not tell, and why."""
+    """Write what was withheld, and why."""
     for row in table.outcome.withheld:
         text = f"{'partial' if row.partial else 'n/a'}: {row.what}: {row.why}"
         print(paint(out, RED if row.partial else DIM, wrapped(text, out)), file=out)
@@ -275,9 +275,9 @@ def withheld(table: Table, out: TextIO) -> None:
 
 
 def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
-    """Write one address's way through the tables, what is at its end, and what that means.
+    """Write one address's walk through the tables, what it leads to, and what that means.
 
-    With ``legend`` also what each bit means that is set somewhere.
+    With ``legend``, explain every bit that is set.
     """
     from pagewalk import vtop_words as words
 
@@ -302,7 +302,7 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
 
 
 def vtop_levels(found: Translation, out: TextIO) -> None:
-    """Write two lines a level: where the entry is and its raw word, then what it says."""
+    """Write two lines per level: the entry's address and raw value, then its meaning."""
     from pagewalk import vtop_words as words
 
     head, *lines = grid(words.levels(found), frozenset({0, 5}))
@@ -319,12 +319,12 @@ def vtop_levels(found: Translation, out: TextIO) -> None:
 
 
 def check(report: Report, out: TextIO) -> None:
-    """Write what two walks agree on, and every page and amount on which they do not."""
+    """Write what was compared, and every page and amount on which two walks differ."""
     first, second = report.first, report.second
     print(paint(out, BOLD, f"{first} against {second}: {report.pages} pages and"
-                           f" {report.fields} amounts of VMAs compared"), file=out)
+                           f" {report.fields} VMA amounts compared"), file=out)
     if report.left_out:
-        print(wrapped(f"left out, for procfs shows nothing of them: {', '.join(report.left_out)}",
+        print(wrapped(f"left out, procfs does not show their pages: {', '.join(report.left_out)}",
                       out), file=out)
     for sentence in check_moves(report):
         print(wrapped(sentence, out), file=out)
@@ -341,17 +341,17 @@ def check(report: Report, out: TextIO) -> None:
 
 
 def check_moves(report: Report) -> Iterator[str]:
-    # What turned out not to be a difference, and who made it look like one.
+    # What turned out not to be a difference, and what made it look like one.
     for count, by_others, what in (
         (report.moved, report.moved_by_others, "gone when checked again"),
-        (report.unsteady, report.unsteady_by_others, "in what never held still"),
+        (report.unsteady, report.unsteady_by_others, "in pages or amounts that kept changing"),
     ):
         if count - by_others:
-            yield (f"{differences(count - by_others)} {what}: the pages of this process moved"
-                   " meanwhile")
+            yield (f"{differences(count - by_others)} {what}: this process's pages changed in the"
+                   " meantime")
         if by_others:
             yield (f"{differences(by_others)} {what}: other processes mapped or unmapped the same"
-                   " pages meanwhile")
+                   " pages in the meantime")
 
 
 def differences(count: int) -> str:
@@ -362,7 +362,7 @@ def differences(count: int) -> str:
 
 
 def doctor(checks: Sequence[Check], machine: str, out: TextIO) -> None:
-    """Write one line a facility; a missing one says how to get it."""
+    """Write one line per facility; for a missing one also how to get it."""
     print(paint(out, BOLD, machine), file=out)
     wide = max(len(check.name) for check in checks)
     for check in checks:
@@ -374,7 +374,7 @@ def doctor(checks: Sequence[Check], machine: str, out: TextIO) -> None:
 
 
 def processes(rows: Sequence[Process], summary: str, out: TextIO) -> None:
-    """Write the first-run screen: this machine, its biggest processes, what to try next."""
+    """Write the first-run screen: this machine, its largest processes, what to try next."""
     room = width(out) or 80
     print(paint(out, BOLD, "pagewalk: where a process's memory lives, page by page"), file=out)
     print(wrapped(summary, out), file=out)
@@ -385,13 +385,13 @@ def processes(rows: Sequence[Process], summary: str, out: TextIO) -> None:
     for i, line in enumerate(grid(table, frozenset({2}))):
         print(paint(out, DIM, line) if i == 0 else shorten(line, room), file=out)
     print(f"\n{len(rows)} processes; RSS counts a shared page in each of them. Try:", file=out)
-    # PID 1 is what a security module protects, if it protects any; a user may read what is theirs.
+    # If a security module protects any process, it is PID 1; a user may read only their own.
     us = os.geteuid()
     pid = next((p.pid for p in sorted(rows, key=lambda p: -p.rss)
                 if p.pid != 1 and us in (0, p.uid)), os.getppid())
     for command, what in (
-        (f"pagewalk {pid}", "one screen: RSS, PSS, USS, freed, swap, biggest VMAs"),
-        (f"pagewalk explain {pid}", "why top, status and smaps say something else"),
+        (f"pagewalk {pid}", "one screen: RSS, PSS, USS, freed, swap, largest VMAs"),
+        (f"pagewalk explain {pid}", "why top, status and smaps disagree"),
         (f"pagewalk pages {pid}", "every page with its physical address"),
     ):
         print(f"  {command.ljust(24)}  {what}"[:room], file=out)
