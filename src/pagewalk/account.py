@@ -71,7 +71,7 @@ COLUMNS = (
            " special and hugetlb pages, plus pages being migrated"),
     Column("not_present", "NOT PRES", "no page in RAM behind the address: never touched, dropped"
            " or swapped out (with procfs this includes not_mapped)"),
-    Column("not_mapped", "NOT MAPPED", "no page table: the walk ended above PTE level"),
+    Column("not_mapped", "NO TABLE", "no page table: the walk ended above PTE level"),
     Column("swap", "SWAP", "swapped out: private swap entries, and pages of shmem objects, counted"
            " as in smaps"),
     Column("pss", "PSS", "RSS with each page divided by its mapcount"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pagewalk import describe
 from pagewalk.flags import KPAGEFLAGS, X86_MORE, X86_PTE, names
-from pagewalk.pages import Flag
+from pagewalk.pages import Flag, State
 from pagewalk.remarks import amount
 from pagewalk.vtop import Step, Translation
 
@@ -115,7 +115,8 @@ def facts(found: Translation) -> Iterator[tuple[str, str]]:
             f" = {trace.phys:#x}"
         )
     elif found.state is not None:
-        yield "STATE", found.state.label.replace("_", " ")
+        named = "no page table" if found.state is State.NOT_MAPPED else found.state.label
+        yield "STATE", named
     if found.frame is not None:
         flags = " ".join(names(found.frame.kflags, KPAGEFLAGS)) or "no flags"
         yield "FRAME", f"{found.frame.pfn:#x}, mapcount {found.frame.mapcount}: {flags}"

@@ -76,7 +76,7 @@ def test_the_number_of_rows_that_do_not_fit_is_shown(terminal: Terminal) -> None
 def test_a_file_gets_every_column_and_the_whole_name() -> None:
     head, *rows, total = written.write("text", "maps").splitlines()
     assert re.split("  +", head) == [
-        "ADDRESS", "PERM", "SIZE", "PRESENT", "RSS", "NOT PRES", "NOT MAPPED", "SWAP", "PSS", "USS",
+        "ADDRESS", "PERM", "SIZE", "PRESENT", "RSS", "NOT PRES", "NO TABLE", "SWAP", "PSS", "USS",
         "ANON", "FILE", "SHMEM", "ZERO", "SPECIAL", "HUGETLB", "NAME",
     ]
     assert re.split("  +", rows[0]) == [

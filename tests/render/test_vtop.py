@@ -78,7 +78,7 @@ def test_the_page_of_an_address_level_by_level(monkeypatch: pytest.MonkeyPatch) 
         ("huge", "       2 MiB page, frame 0x400: present write user accessed dirty pse nx"),
         ("none", "       empty"),
         ("none", "HOLE     0x402000-0x404000, 8 KiB, from the previous entry to its VMA's end"),
-        ("no_table", "STATE    not mapped"),
+        ("no_table", "STATE    no page table"),
         ("swap", "       swap, type 1, offset 5"),
         # slot 5 of 4096 bytes begins at byte 0x5000
         ("swap", r"SWAP     device 1 (/dev/zram\x1b), slot 5, byte 0x5000"),

@@ -115,7 +115,8 @@ def held(table: Table, out: TextIO) -> None:
 
 
 def label(name: str) -> str:
-    return name.replace("_", " ")
+    # "not mapped" would contradict maps, which lists the VMA.
+    return "no page table" if name == "not_mapped" else name.replace("_", " ")
 
 
 def marked(table: Table, shown: Sequence[str], out: TextIO) -> None:
