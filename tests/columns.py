@@ -29,8 +29,9 @@ from pagewalk.proc.counters import Theirs
 from pagewalk.proc.smaps import LastSmaps
 from pagewalk.ranges import inside
 from pagewalk.scan import NO_DOUBTS, NO_HOLES, Entries
-from pagewalk.sources import Part, Who
+from pagewalk.sources import Who
 from pagewalk.sources.amounts import sum_entries
+from pagewalk.sources.space import Part
 from pagewalk.states import hwpoison
 
 WHO = Who(4711, "pro gram\x1b[1m", "/usr/bin/program")
@@ -71,7 +72,7 @@ class FrameColumns:
 
 @dataclass(eq=False)
 class Columns:
-    """A process of ``rows``, by address; see sources.Source and sources.Space."""
+    """A process of ``rows``, by address; see sources.Source and space.Space."""
 
     known: VMAs
     rows: Pages

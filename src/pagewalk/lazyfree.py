@@ -14,7 +14,8 @@ from pagewalk.pages import I64, Backing, Flag, VMAs
 from pagewalk.proc.counters import lazily_freed
 from pagewalk.ranges import holder
 from pagewalk.rules import LAZYFREE
-from pagewalk.sources import Source, Space
+from pagewalk.sources import Source
+from pagewalk.sources.space import Space
 from pagewalk.states import holds
 
 _CLEAN = np.uint32((Flag.PRESENT | Flag.DIRTY | Flag.SPECIAL).value)

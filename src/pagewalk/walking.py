@@ -42,7 +42,8 @@ from pagewalk.rows import (
     sum_batches,
     unpopulated,
 )
-from pagewalk.sources import Source, Space, open_source
+from pagewalk.sources import Source, open_source
+from pagewalk.sources.space import Space
 from pagewalk.states import hwpoison
 from pagewalk.sums import add_up
 

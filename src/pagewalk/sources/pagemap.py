@@ -40,7 +40,7 @@ from pagewalk.ranges import (
 from pagewalk.rules import SIZES
 from pagewalk.scan import NO_DOUBTS, NO_HOLES, Entries
 from pagewalk.soft import SwapTypes
-from pagewalk.sources import Part
+from pagewalk.sources.space import Part
 from pagewalk.states import classify, has
 
 PAGE = pagemap.PAGE
@@ -53,7 +53,7 @@ TABLE_NS = 2500  # what a scan may take for a page table with nothing in it (170
 
 @dataclass(eq=False)
 class PagemapSpace:
-    """An address space read from an open ``pagemap``; see sources.Space.
+    """An address space read from an open ``pagemap``; see space.Space.
 
     ``huge``: there is PAGEMAP_SCAN. ``hidden``: frames read as 0. ``table_bytes`` returns the bytes
     of page tables there are, None where that is not known.

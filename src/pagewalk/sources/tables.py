@@ -10,19 +10,34 @@ import numpy as np
 
 from pagewalk.facts import Facts
 from pagewalk.flags import VM_PFNMAP
+from pagewalk.kmem.direct import SLOTS
+from pagewalk.kmem.frames import StructPages
 from pagewalk.kmem.hugetlb import in_shared_table
 from pagewalk.kmem.machine import Machine
 from pagewalk.kmem.memory import read_pages
-from pagewalk.pages import I64, U64, Backing, Bool, Flag, Holes, Leaves, Tells, VMAs
+from pagewalk.pages import (
+    I64,
+    U64,
+    Amounts,
+    Backing,
+    Bool,
+    Flag,
+    Holes,
+    Leaves,
+    Sums,
+    Tells,
+    VMAs,
+)
 from pagewalk.pgtable import walk_tables
 from pagewalk.proc.frames import FrameReader
 from pagewalk.ranges import holder
+from pagewalk.rules import ORDINARY, ORDINARY_ENTRY
 from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Entries
 from pagewalk.soft import pack
-from pagewalk.sources import Part
-from pagewalk.sources.amounts import ByFrame, WholeTables, gap_amounts, sum_entries
-from pagewalk.states import has
-from pagewalk.tally import Memo, sweep
+from pagewalk.sources.amounts import alone_amounts, gap_amounts, shared_frames, sizes, sum_entries
+from pagewalk.sources.space import Part
+from pagewalk.states import classify, has
+from pagewalk.tally import Memo, Plain, count_by_reading, sweep
 from pagewalk.vtop import Trace, hole_around, trace
 
 RETRIES = 3
@@ -42,7 +57,7 @@ def none_known(of: VMAs | U64) -> Bool:
 
 @dataclass(eq=False)
 class TableSpace:
-    """An address space read from page tables in ``machine``'s memory; see sources.Space.
+    """An address space read from page tables in ``machine``'s memory; see space.Space.
 
     ``mm`` is the address of its mm_struct, ``root`` the physical address of its PGD.
     ``exclusive`` and ``unshared`` are asked what the tables do not tell.
@@ -169,6 +184,85 @@ class TableSpace:
     def hole_around(self, addr: int, start: int, end: int) -> tuple[int, int]:
         """Return the bounds of what is not populated around ``addr`` inside [start, end)."""
         return hole_around(self.machine.arch, self.root, self.read_tables, addr, start, end)
+
+
+class WholeTables:
+    """Count the pages of whole tables of ``space``, without kinds: no frame is looked at.
+
+    ``row`` i64 has the VMA of each range that is swept.
+    """
+
+    def __init__(self, space: TableSpace, vmas: VMAs, row: I64) -> None:
+        self.space, self.vmas, self.row = space, vmas, row
+
+    def count(self, owner: I64, phys: U64) -> I64:
+        """Return how many pages the whole tables at ``phys`` (u64[n]) map; see CountPlain."""
+        del owner
+        machine = self.space.machine
+        counter = None
+        if machine.shortcuts is not None:
+            counter = machine.shortcuts.counter_for(len(phys) * SLOTS)
+        if counter is None:
+            return count_by_reading(machine.arch, self.space.read_tables, phys)
+        return counter.count(machine.direct_map.addresses(phys))
+
+    def sums(self, plain: Plain) -> Iterator[Sums]:
+        """Yield what the tables that ``count`` has counted come to."""
+        if len(plain.owner):
+            vma = self.row[plain.owner]
+            flags = np.full(len(vma), ORDINARY_ENTRY)
+            if self.vmas.flags is not None:
+                mapped = self.vmas.flags[vma] & np.uint64(VM_PFNMAP) != 0
+                flags[mapped] = PRESENT | np.uint32(Flag.SPECIAL)
+            state = classify(flags, self.vmas.backing[vma], None)
+            level = np.zeros(len(vma), np.uint8)
+            yield Sums(Amounts(vma, state, level, flags, sizes(plain.pages)))
+
+
+class ByFrame(WholeTables):
+    """Count the pages of whole tables of ``space`` with what their frames say.
+
+    In VMAs whose pages only this process maps no frame needs to be looked at.
+    """
+
+    def __init__(self, space: TableSpace, vmas: VMAs, row: I64) -> None:
+        super().__init__(space, vmas, row)
+        self.ordinary = ORDINARY[vmas.backing[row]]
+        if vmas.flags is not None:  # else the VMA has a say in what its pages are
+            self.ordinary &= vmas.flags[row] & np.uint64(VM_PFNMAP) == 0
+        self.alone: Bool | None = None
+        self.runs: list[Sums] = []
+
+    def count(self, owner: I64, phys: U64) -> I64:
+        """Return as WholeTables does; -1 too where the frames must be looked at one by one."""
+        self.runs.clear()
+        pages = np.full(len(phys), -1, np.int64)
+        frames = self.space.frames
+        if not isinstance(frames, StructPages):
+            return pages
+        if self.alone is None:
+            self.alone = self.space.unshared(self.vmas)[self.row] & self.ordinary
+        once = np.flatnonzero(self.alone[owner])
+        pages[once] = super().count(owner[once], phys[once])
+        rest = np.flatnonzero((self.ordinary & ~self.alone)[owner])
+        condenser = frames.condenser_for(len(rest) * SLOTS)
+        if len(rest) and condenser is not None:
+            addresses = self.space.machine.direct_map.addresses(phys[rest])
+            found, pages[rest] = frames.runs(condenser, addresses)
+            vma = self.row[owner[rest]]
+            self.runs, torn = shared_frames(
+                self.space.machine.arch, self.space.read_tables, self.vmas, vma, phys[rest], found
+            )
+            pages[rest[torn]] = -1
+        return pages
+
+    def sums(self, plain: Plain) -> Iterator[Sums]:
+        """Yield what the tables that ``count`` has counted come to, before it is called again."""
+        if len(plain.owner):
+            assert self.alone is not None
+            yield from self.runs
+            once = self.alone[plain.owner]
+            yield alone_amounts(self.row[plain.owner[once]], plain.pages[once])
 
 
 def gate(ranges: U64) -> Entries:
