@@ -175,7 +175,7 @@ def source(
     frames: bool = True,
     **outcome: object,
 ) -> Columns:
-    """Return a process that is only ``rows`` in memory; ``outcome`` sets fields of its Outcome."""
+    """Return a process that consists of ``rows`` only; ``outcome`` sets fields of its Outcome."""
     made = pages(rows, of, frames=frames) if rows else NO_PAGES
     return Columns(of, made, FACTS, known_outcome(of, **outcome), THEIRS, tables)
 
@@ -183,7 +183,7 @@ def source(
 def known_outcome(
     of: VMAs, withheld: Sequence[Withheld] = (), **outcome: object
 ) -> Outcome:
-    """Return what is known of a process with VMAs ``of``."""
+    """Return the Outcome of a process with VMAs ``of``."""
     stall = Stall(longest_ns=1_234_567, where="pagemap scan", reads=3)
     none = np.zeros(len(of), np.int64)
     known = {"shmem_swap": none, "locked": none.astype(bool), "vm_swap": PAGE, "all_objects": True}

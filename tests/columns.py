@@ -1,6 +1,6 @@
-"""A process that is only columns in memory: no kernel, no descriptor, nobody alive.
+"""A process that is only columns in memory: no kernel, no descriptors, nothing running.
 
-What a walk of it gives is known before: its rows are given as Pages, those without a page too.
+The result of walking it is known beforehand: its rows are Pages, including those without a page.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WHO = Who(4711, "pro gram\x1b[1m", "/usr/bin/program")
 
 @dataclass(eq=False)
 class FrameColumns:
-    """The frames of ``pages``, each row's mapped alike; see proc.frames.FrameReader."""
+    """The frames of ``pages``, one mapcount per row; see proc.frames.FrameReader."""
 
     pages: Pages
     young: bool = False
@@ -51,7 +51,7 @@ class FrameColumns:
         self.pages = take(self.pages, order)
 
     def find(self, pfns: U64) -> Pages:
-        """Return the rows that ``pfns`` lie in."""
+        """Return the rows that contain ``pfns``."""
         assert self.pages.pfn is not None
         return take(self.pages, np.searchsorted(self.pages.pfn, pfns, side="right") - 1)
 
@@ -91,7 +91,7 @@ class Columns:
 
     @property
     def space(self) -> Columns:
-        """Return the address space, which is all there is."""
+        """Return the address space, which is all that there is."""
         return self
 
     @property
@@ -111,7 +111,7 @@ class Columns:
         return self.known
 
     def outcome(self) -> Outcome:
-        """Return what was known of the process."""
+        """Return what is known about the process."""
         return replace(self.before, withheld=list(self.before.withheld), hwpoison=set())
 
     def entries(self, vmas: VMAs, ranges: U64, *, frames: bool = True) -> Iterator[Entries]:
@@ -134,7 +134,7 @@ class Columns:
             yield Part(entries) if frames else Part(sums=sum_entries(vmas, entries))
 
     def theirs(self, *files: str, last: LastSmaps | None = None) -> Theirs:
-        """Return the kernel's numbers; smaps too only if ``files`` ask for it."""
+        """Return the kernel's numbers, with smaps only if it is in ``files``."""
         del last
         assert self.numbers is not None
         return self.numbers if files else self.numbers._replace(smaps=None, rollup=None, pmap=None)

@@ -1,4 +1,4 @@
-"""What a sweep of page tables comes to: bytes by range and kind, and how to name a kind."""
+"""The result of a sweep of page tables: bytes by range and kind, and how kinds are numbered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pagewalk.paging import Arch
 from pagewalk.scan import Doubts, Entries, ReadTables, in_order
 from pagewalk.tally import Memo, sweep
 
-# What tells one entry from another. A hole is the number of its level, below 0.
+# What distinguishes entries. A hole's kind is the number of its level, below 0.
 TOLD = Flag.PRESENT | Flag.SOFT | Flag.SPECIAL | Flag.SWAP | Flag.MIGRATION | Flag.DEVICE
 TOLD |= Flag.HWPOISON | Flag.MARKER | Flag.GUARD
 PAGE, HUGE = Flag.PRESENT, Flag.PRESENT | Flag.HUGE
@@ -26,7 +26,7 @@ Kinds = Counter[tuple[int, int]]  # bytes by (row of the range, kind)
 
 
 class Sweep(NamedTuple):
-    """Bytes by range and kind, the tables read by level number, and what remained in doubt."""
+    """Bytes by range and kind, the tables read by level number, and the remaining doubts."""
 
     size: Kinds
     tables: list[int]
@@ -58,7 +58,7 @@ def add(size: Kinds, entries: Entries, ranges: U64) -> None:
 
 
 def rows(*columns: np.ndarray) -> list[tuple[int, ...]]:
-    """Return the rows of ``columns`` as Python's numbers."""
+    """Return the rows of ``columns`` as Python numbers."""
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 

@@ -211,7 +211,7 @@ def test_an_abandoned_walk_closes_its_descriptors() -> None:
 
 
 def test_a_walk_that_is_never_consumed_closes_its_descriptors_and_warns() -> None:
-    with walk(os.getpid()):  # what a source keeps for the next process it keeps from here on
+    with walk(os.getpid()):  # from here on a source has what it keeps for the next process
         pass
     before = os.listdir("/proc/self/fd")
     for want in (Pages, Sums):

@@ -1,4 +1,4 @@
-"""What the tests of this folder read: the running kernel, opened once, and a core file."""
+"""What the tests in this folder read: the running kernel, opened once, and a core file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How struct page is laid out, from BTF written by hand: what 6.1, 6.6, 6.12 and later have."""
+"""The layout of struct page, from BTF written by hand, as on 6.1, 6.6, 6.12 and later."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def btf(
     flags: dict[str, int], page: dict[str, int], folio: dict[str, int],
     **enums: dict[str, int],
 ) -> Btf:
-    """Return a BTF with struct page and struct folio, whose members lie at the given bytes."""
+    """Return a BTF with struct page and struct folio, with members at the given offsets."""
     w = BtfWriter()
     word = w.integer("unsigned long", 8)
     for name, size, members in (("page", PAGE, page), ("folio", 4 * PAGE, folio)):
@@ -43,12 +43,12 @@ def test_offsets_and_bits() -> None:
     assert (layout.mapping, layout.entire_mapcount) == (24, PAGE + 20)
     assert layout.second_flags == PAGE
     assert (layout.head, layout.lru) == (1 << 6, 1 << 5)
-    assert layout.swapcache == 1 << 10 | 1 << 17  # folio_test_swapcache() asks both
+    assert layout.swapcache == 1 << 10 | 1 << 17  # folio_test_swapcache() tests both
     assert layout.highest_bit == 22
     assert (layout.slab, layout.young, layout.double_map) == (0, 0, 0)  # this kernel has none
     assert layout.folio_bytes == 2 * PAGE
     words = np.array([0, 1, 1 << 5 | 1 << 17, 1 << 6], np.uint64)
-    told = [0, kpf("locked"), kpf("lru") | kpf("swapbacked"), 0]  # a head is the page's own
+    told = [0, kpf("locked"), kpf("lru") | kpf("swapbacked"), 0]  # PG_head is per page
     assert layout.copied(words).tolist() == told
 
 
@@ -76,7 +76,7 @@ def test_the_newest_way_to_ask_whether_a_folio_is_mapped_is_taken() -> None:
     assert pages.is_mapped(folio).tolist() == [False, True, True]
 
 
-def test_hugetlb_is_told_by_type_by_flag_or_by_destructor() -> None:
+def test_hugetlb_is_recognised_by_type_by_flag_or_by_destructor() -> None:
     types, more = np.array([0xF4000000, 0xFFFFFFFF], np.uint32), np.array([0, 1 << 8], np.uint64)
     pages = np.zeros((2, 2 * PAGE), np.uint8)
     by_type = page_layout(btf(FLAGS, MEMBERS, FOLIO, pagetype={"PGTY_hugetlb": 0xF4}))
@@ -91,16 +91,16 @@ def test_hugetlb_is_told_by_type_by_flag_or_by_destructor() -> None:
     assert by_dtor.entire_mapcount == PAGE + 20  # counted from the second page
 
 
-def test_a_type_is_one_number_since_6_12_and_was_a_bit_that_is_clear() -> None:
+def test_a_type_is_a_number_since_6_12_and_was_a_clear_bit_before() -> None:
     words = np.array([0xF2000000, 0xF0000000 - 0x200, 0xFFFFFFFF], np.uint32)
     new = page_layout(btf(FLAGS, MEMBERS, FOLIO, pagetype={"PGTY_table": 0xF2}))
     assert new.types["pgtable"].test(words).tolist() == [True, False, False]
     words = np.array([0xFFFFFFFF - 0x200, 0xFFFFFFFF], np.uint32)
-    old = page_layout(btf(FLAGS, MEMBERS, FOLIO))  # macros, which BTF does not carry
+    old = page_layout(btf(FLAGS, MEMBERS, FOLIO))  # macros, which are not in BTF
     assert old.types["pgtable"].test(words).tolist() == [True, False]
 
 
-def test_what_is_missing_is_named() -> None:
+def test_the_missing_member_is_named() -> None:
     with pytest.raises(NotInBtf, match="_entire_mapcount"):
         page_layout(btf(FLAGS, MEMBERS, {"mapping": 24}))
     with pytest.raises(NotInBtf, match="__NR_PAGEFLAGS"):

@@ -1,4 +1,4 @@
-"""The running kernel, opened: which task of it we are."""
+"""The running kernel, opened: which of its tasks we are."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_pids_are_those_of_the_callers_namespace() -> None:
     assert name in (comm, Path(sys.executable).name[:15])
 
 
-def test_our_own_task_is_found_without_being_told(kernel: Kernel) -> None:
+def test_our_own_task_is_found_from_init_task(kernel: Kernel) -> None:
     # A core file does not say which task reads it: start from init_task, with a reader that knows.
     symbols = Path("/proc/kallsyms").read_text().splitlines()
     if any(line.endswith(" init_task") for line in symbols):

@@ -1,4 +1,4 @@
-"""Whose ids this /proc shows: ours here, and status files written by hand."""
+"""Which namespace's ids this /proc shows: ours here, others in hand-made status files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pagewalk.proc.namespace import number_in_proc, own_numbers, own_parent, sho
 STATUS = b"Name:\tpagewalk\nPid:\t4711\nPPid:\t4700\nNSpid:\t4711\t7\n"
 
 
-def test_in_our_own_namespace_a_pid_is_what_it_is() -> None:
+def test_in_our_own_namespace_a_pid_stands_for_itself() -> None:
     assert own_numbers()[0] == int(os.readlink("/proc/self"))
     assert own_parent() == os.getppid()
     assert shown_as(os.getpid()) == number_in_proc(os.getpid()) == os.getpid()
 
 
-def test_what_ended_has_no_number() -> None:
+def test_a_process_that_has_ended_has_no_number() -> None:
     with subprocess.Popen(["true"]) as child:
         child.wait()
         assert shown_as(child.pid) is None
@@ -39,7 +39,7 @@ def test_the_ids_of_a_deeper_namespace_come_after_those_of_proc(
 def test_a_pid_that_means_two_processes_is_refused(
     monkeypatch: pytest.MonkeyPatch, shown: int | None, number: int | None
 ) -> None:
-    # /proc shows a process 7 of its own wherever ours is another number.
+    # /proc has another process 7 whenever ours has another number there.
     monkeypatch.setattr(namespace, "own_numbers", lambda: [4711, 7])
     monkeypatch.setattr(namespace, "shown_as", lambda pid: shown)
     monkeypatch.setattr(os.path, "exists", lambda path: True)

@@ -1,4 +1,4 @@
-"""What an errno met in /proc means, told by a second look at the process."""
+"""What an errno from /proc means, found by a second look at the process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def met(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
-def test_whether_it_lives_is_asked_of_the_process(own: int, zombie: tuple[int, int]) -> None:
+def test_whether_a_process_lives_is_read_from_its_stat(own: int, zombie: tuple[int, int]) -> None:
     assert alive(own)
     assert not alive(zombie[1])
 
