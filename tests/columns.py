@@ -96,13 +96,13 @@ class Columns:
 
     @property
     def frames(self) -> FrameColumns | None:
-        """Return the frames, None where the rows have none."""
+        """Return the frames, None if the rows have none."""
         framed = (self.rows.flags & np.uint32(Flag.PRESENT) != 0) | hwpoison(self.rows.flags)
         return None if self.rows.kflags is None else FrameColumns(take(self.rows, framed))
 
     @property
     def tells(self) -> Tells:
-        """Return what the rows tell."""
+        """Return what can be known from the rows."""
         frames, young = self.rows.kflags is not None, self.young
         return Tells(self.tables, huge=True, zeros=True, frames=frames, young=young, ksm=frames)
 
