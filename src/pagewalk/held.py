@@ -1,9 +1,9 @@
-"""Which page frames a process holds, each once, and which of them nobody else maps. No I/O.
+"""Which page frames a process holds, each once, and which of them only it maps. No I/O.
 
-A page that is mapped once is one frame, and this process's alone. An anonymous page that is mapped
-more often is one frame too, which others map. Only the rest, pages of files and objects and pages
-that KSM merged, need memory here: three bytes a frame, however often it is mapped. A process that
-shares its libraries and its heap costs a few pages; a terabyte of a file costs 768 MiB.
+A page that is mapped once is one frame, which only this process maps. An anonymous page that is
+mapped more often is also one frame, which others map too. Only the rest, pages of files and objects
+and pages that KSM merged, need memory here: three bytes per frame, however often it is mapped. A
+process that shares its libraries and its heap costs a few pages; a terabyte of a file 768 MiB.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from pagewalk.sums import TOGETHER, keepers
 CHUNK_SHIFT = np.uint64(24)
 CHUNK = 1 << 24  # frames: 64 GiB of RAM
 MOST = 254  # mappings of a frame by this process that a byte can count
-# So few mappings are cheaper to sort than to place by frame: frames lie far apart in RAM, and each
-# place may be in a page of its own, which must be faulted in.
+# So few mappings are cheaper to sort than to place by frame: frames are far apart in RAM, and each
+# place may be in a page of its own, which has to be faulted in.
 FEW = 1 << 14
 
 
@@ -49,7 +49,7 @@ class Seen(NamedTuple):
 class Held:
     """Bytes by VMA, i64; a frame that several VMAs map counts in the first of them.
 
-    ``frames`` are all of them, ``objects`` those of shmem and hugetlb objects. Of the frames that
+    ``frames`` is all of them, ``objects`` those of shmem and hugetlb objects. Of the frames that
     no other process maps, ``own`` are freed with their last mapping, ``sole`` with their object.
     """
 
@@ -101,7 +101,7 @@ class Held:
 
     def look(self, chunk: int, rows: Shared) -> None:
         # A frame that occurs twice in these rows, which is rare, becomes one row. For frames mapped
-        # more than MOST times a byte cannot tell whether it does.
+        # more than MOST times a byte cannot show whether it does.
         seen = self.chunks.get(chunk) or self.chunks.setdefault(chunk, self.blank())
         at = (rows.pfn & np.uint64(CHUNK - 1)).astype(np.int64)
         twice = (rows.mapcount > MOST) | (rows.mapcount == 0)
@@ -141,7 +141,7 @@ class Held:
             self.count_sole(seen, at, mine, rows)
 
     def count_first(self, seen: Seen, at: I64, new: Bool, rows: Shared) -> None:
-        # A frame counts in its first VMA: it moves if a later VMA was seen before an earlier one.
+        # A frame counts in its first VMA: it moves there if a later VMA was seen first.
         size, vma = rows.size.astype(np.int64), rows.vma
         of_object = rows.keeper == Keeper.OBJECT.value
         if not new.all():
@@ -161,8 +161,8 @@ class Held:
         tally(self.sole, owner, size, mine & (rows.keeper == Keeper.OBJECT.value))
 
     def finish(self) -> None:
-        """Add what is only known after the last page; call it once, then."""
-        if self.waiting:  # these are few: their frames are renumbered, close together
+        """Add what is only known after the last page; to be called once, after that."""
+        if self.waiting:  # these are few: their frames are renumbered consecutively
             few = joined(self.waiting)
             _, number = np.unique(few.pfn, return_inverse=True)
             self.place(replace(few, pfn=number.astype(np.uint64)))
@@ -183,8 +183,8 @@ def empty(count: int) -> Held:
 
 
 def untouched(kind: type[np.unsignedinteger[Any]]) -> npt.NDArray[Any]:
-    # CHUNK zeros that take memory only where they are written to. np.zeros may reuse memory and so
-    # have to clear all of it.
+    # CHUNK zeros that take memory only where they are written. np.zeros may reuse memory, and would
+    # then have to clear all of it.
     return np.frombuffer(mmap.mmap(-1, CHUNK * np.dtype(kind).itemsize), kind)
 
 
@@ -199,7 +199,7 @@ def tally(column: I64, vma: I64, size: I64, where: Bool | None = None) -> None:
 
 
 def fewer(parts: list[tuple[Shared, I64]]) -> tuple[Shared, I64]:
-    # One row a frame.
+    # One row per frame.
     rows = parts[0][0] if len(parts) == 1 else joined([rows for rows, _ in parts])
     more = np.concatenate([more for _, more in parts])
     _, first, back = np.unique(rows.pfn, return_index=True, return_inverse=True)

@@ -1,4 +1,4 @@
-"""What a walk found out beside its pages."""
+"""What a walk found out besides its pages."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pagewalk.proc.stall import Stall
 
 @dataclass(eq=False)
 class Outcome:
-    """What a walk found out beside its pages; complete once it has been consumed.
+    """What a walk found out besides its pages; complete once it has been consumed.
 
     ``shmem_swap`` i64 bytes in swap of the shmem object under each VMA, ``locked`` a mask of the
     VM_LOCKED VMAs, ``vm_swap`` and ``vm_rss`` bytes of status; ``None`` where withheld.
-    ``objects`` are the objects of memory that the process holds, each with whether it ends with the
-    process (None where that cannot be told); ``all_objects``: none of them is missing.
+    ``objects`` are the memory objects that the process holds, each with whether it ends with the
+    process (None if that is not known); ``all_objects``: none of them is missing.
     ``hwpoison`` are the rows of the VMAs, hugetlb ones excepted, with entries for pages lost to a
     memory error; ``counts_hwpoison``: this kernel's smaps counts these entries in Rss.
-    ``page_tables`` are the bytes of PTE, PMD and PUD tables, as VmPTE counts them, deposits apart;
-    None where tables are not read, or not all of them.
+    ``page_tables`` are the bytes of PTE, PMD and PUD tables, as VmPTE counts them except for
+    deposits; None if tables are not read, or not all of them.
     """
 
     stall: Stall
@@ -38,5 +38,5 @@ class Outcome:
 
     @property
     def partial(self) -> list[str]:
-        """Return why the walk is not all this source could have given; empty if it is."""
+        """Return why the walk lacks what this source could have provided; empty if complete."""
         return [f"{row.what}: {row.why}" for row in self.withheld if row.partial]

@@ -1,7 +1,7 @@
-"""The page-table walk: one loop for every architecture, level by level, memory by a callback.
+"""The page-table walk: one loop for every architecture, level by level, with memory by callback.
 
-A table is read whole, all tables of a level together, and decoded as columns. The walk goes depth
-first over groups of tables, so that it yields in address order and holds one group a level,
+Tables are read whole, all tables of a level together, and decoded as columns. The walk goes depth
+first over groups of tables, so that it yields in address order and holds one group per level,
 however large the target. Nothing here does I/O or keeps state.
 """
 
@@ -42,16 +42,17 @@ def walk_tables(
     batch: int = 1 << 17,
     retries: int = 0,
 ) -> Iterator[Entries]:
-    """Walk the tables under ``root`` and yield what maps ``ranges``, by ascending address.
+    """Walk the tables under ``root`` and yield what maps ``ranges``, in address order.
 
     ``root``: physical address of the top table, bytes. ``read_tables(phys u64[n])`` returns
     (entries u64[n, slots], ok bool[n]); where not ok the entries are ignored. ``ranges``:
     u64[k, 2] half open, sorted, disjoint, page aligned, inside the user half; nothing outside is
-    walked or reported. A batch has at most ``batch`` leaves. Holes of one level that touch are one
-    row within a range and a batch. A huge leaf that a range cuts comes as aligned pieces. Entries
-    in doubt are walked again ``retries`` times, because live tables change under the reader.
+    walked or reported. A batch has at most ``batch`` leaves. Adjacent holes of one level are one
+    row within a range and a batch. A huge leaf that a range cuts is returned in aligned pieces.
+    Entries in doubt are walked again ``retries`` times, because live tables change while they are
+    read.
 
-    Raises BadRequest for such ranges as cannot be.
+    Raises BadRequest for invalid ranges.
     """
     space = open_space(arch, root, read_tables, ranges)
     return _bounded(space, batch, retries)
@@ -69,11 +70,11 @@ def _bounded(space: Space, batch: int, retries: int) -> Iterator[Entries]:
             yield rest
 
 
-# Yield (upto, rows): the rows are all there is below the address upto that was not yielded before.
+# Yields (upto, rows): all rows below the address upto that were not yielded before.
 _Parts: TypeAlias = Iterator[tuple[int, Entries]]
 
 
-# Walk tables of one level and what is below, a group at a time; what they map ends at limit.
+# Walks tables of one level and below, a group at a time; what they map ends at limit.
 def _descend(space: Space, depth: int, tables: Tables, limit: int, group: int) -> _Parts:
     for first in range(0, len(tables), group):
         after = first + group
@@ -85,7 +86,7 @@ def _descend(space: Space, depth: int, tables: Tables, limit: int, group: int) -
             yield end, rows
 
 
-# Rows of one level, dealt out over the parts of the walk below it.
+# Merges rows of one level into the parts of the walk below it.
 def _weave(rows: Entries, parts: _Parts) -> _Parts:
     for upto, below in parts:
         here, rows = split(rows, upto)
@@ -104,7 +105,7 @@ def _settle(space: Space, parts: _Parts, group: int, retries: int) -> _Parts:
 
 
 def only(space: Space, doubts: Doubts) -> Space:
-    """Return ``space`` cut down to what is in doubt; touching doubts of one range are one range."""
+    """Return ``space`` limited to what is in doubt; adjacent doubts in one range are one range."""
     start, end = doubts.addr, doubts.addr + doubts.size
     apart = (start[1:] != end[:-1]) | np.isin(start[1:], space.start)
     return space._replace(start=start[np.append(True, apart)], end=end[np.append(apart, True)])

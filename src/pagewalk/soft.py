@@ -1,4 +1,4 @@
-"""Software entries: what the type and the offset of an entry that is not present mean. No I/O.
+"""Software entries: the meaning of type and offset in an entry that is not present. No I/O.
 
 Page tables and pagemap hold the same two numbers, each packed its own way; what they mean depends
 on the kernel alone. Source: include/linux/swap.h, include/linux/swapops.h.
@@ -38,7 +38,7 @@ _Word = TypeVar("_Word", int, U64)
 
 
 class SwapTypes(NamedTuple):
-    """Which type numbers mean what on one kernel.
+    """The meaning of the type numbers on one kernel.
 
     Types below ``swapfiles`` are swap devices. The other ranges depend on the release and on three
     configuration symbols (see ``counted``); a type in none of them is kept as Flag.SOFT alone.
@@ -56,7 +56,7 @@ class SwapTypes(NamedTuple):
     def counted(
         cls, hwpoison: int, migration: int, device: int, marker: int, swapin_error: int = 0
     ) -> SwapTypes:
-        """Return the ranges of a kernel that has so many types of each kind, 0 if not built in.
+        """Return the ranges of a kernel with that many types of each kind, 0 if not built in.
 
         They fill the 32 types from the top, in this order (include/linux/swap.h, MAX_SWAPFILES).
         """
@@ -117,13 +117,13 @@ def decode(types: SwapTypes, kind: U64, offset: U64) -> tuple[U32, U64]:
 
 
 def names_frame(flags: U32) -> Bool:
-    """Return which software entries, by their ``flags``, have a page frame for an offset."""
+    """Return which software entries, by their ``flags``, have a page frame as their offset."""
     framed: Bool = (flags & _FRAMED != 0) & (flags & _MARKER == 0)
     return framed
 
 
 def kind_name(flags: Flag) -> str:
-    """Return what kind of software entry ``flags`` are of, in a word."""
+    """Return the kind of software entry that ``flags`` belong to, in a word."""
     return next((name for flag, name in KINDS.items() if flag in flags), "software entry")
 
 
@@ -133,10 +133,10 @@ def mark_names(offset: int) -> list[str]:
 
 
 def pack(kind: _Word, offset: _Word) -> _Word:
-    """Return type and offset as one number, as pagemap has them: the type in bits 0 to 4."""
+    """Return type and offset as one number, as in pagemap, with the type in bits 0 to 4."""
     return kind | offset << TYPE_BITS  # type: ignore[return-value]
 
 
 def unpack(payload: _Word) -> tuple[_Word, _Word]:
-    """Return the type and the offset that ``pack`` made one number."""
+    """Return the type and the offset that ``pack`` combined."""
     return payload & TYPES - 1, payload >> TYPE_BITS  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Decide what stands behind pages, and what is counted of them: ``rules`` over columns. Pure."""
+"""Decide what is behind pages and how they count: ``rules`` applied to columns. Pure."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def decide(rules: Rules, flags: U32, backing: U8, kflags: U64 | None) -> U8:
 def holds(
     when: When, flags: U32, kflags: U64 | None = None, known: np.uint32 = NOTHING.entry
 ) -> Bool:
-    """Return a mask of the pages of which ``when`` holds, in whatever VMA they are.
+    """Return a mask of the pages for which ``when`` holds, in whatever VMA they are.
 
     ``flags`` u32 (Flag) and ``kflags`` u64 are theirs, without ``kflags`` only the entry counts.
     All of them have the bits ``known`` in ``flags``.
@@ -85,7 +85,7 @@ def any_of(bits: Bits, flags: U32, kflags: U64 | None) -> Bool:
 def hwpoison(flags: U32) -> Bool:
     """Return a mask of the entries for pages lost to a memory error.
 
-    smaps counts such an entry as its page did in some kernels, and not in others.
+    Some kernels' smaps counts such an entry as it did the page, others do not count it.
     """
     return holds(HWPOISON, flags)
 
@@ -97,7 +97,7 @@ def has(kflags: U64, name: str) -> Bool:
 
 
 def untold(kflags: U64) -> Bool:
-    """Return a mask of the frames that the frame database says nothing of."""
+    """Return a mask of the frames that the frame database does not know."""
     mask: Bool = (kflags & ~NO_FRAME) == 0
     return mask
 
@@ -116,7 +116,7 @@ def shared(pages: Amounts | Pages, *, entries: bool) -> Bool:
 
 
 def once(pages: Amounts | Pages) -> Bool:
-    # Mapped once, by a page table that belongs to this process alone.
+    # Mapped once, by a page table that belongs only to this process.
     assert pages.mapcount is not None
     foreign = pages.state == State.HUGETLB.value
     foreign &= pages.flags & np.uint32(Flag.EXCLUSIVE.value) == 0

@@ -1,4 +1,4 @@
-"""Pages as sums: neighbours that are alike as one row, and the pages that may be mapped twice."""
+"""Pages as sums: equal neighbours as one row, and the pages that may be mapped twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pagewalk.pages import (
 from pagewalk.rules import KEEPERS
 from pagewalk.states import has, maybe_repeated, untold
 
-TOGETHER = 1 << 17  # base pages in one batch of Shared: their columns stay in the cache
+TOGETHER = 1 << 17  # base pages in one batch of Shared: their columns fit in the cache
 
 
 def add_up(pages: Pages, page_size: int) -> Iterator[Sums]:
@@ -52,11 +52,11 @@ def keepers(state: U8, kflags: U64) -> U8:
 
 
 def shared_rows(pages: Pages, page_size: int) -> Iterator[Shared]:
-    """Yield those of ``pages`` that this process may map more than once, one base page a row.
+    """Yield those of ``pages`` that this process may map more than once, one row per base page.
 
-    A hugetlb page is one row. Where another process shares the page table, it is not known how
-    often the page is mapped: ``mapcount`` is then 0, as for a page that is being moved. For a frame
-    that the frame database knows nothing about it is 1, as in uss.
+    A hugetlb page is one row. If another process shares its page table, it is not known how often
+    the page is mapped: ``mapcount`` is then 0, as for a page that is migrating. For a frame that
+    the frame database does not know it is 1, as in uss.
     """
     if pages.pfn is None or pages.mapcount is None or pages.kflags is None:
         return

@@ -1,7 +1,7 @@
-"""The drgn source: as kcore, with drgn as the reader of kernel memory (an optional extra).
+"""The drgn source: like kcore, with drgn as the reader of kernel memory (an optional extra).
 
-It needs no debug symbols. drgn reads one address a call, so it is the slowest; it is there to
-check the others against a reader that is not ours.
+It needs no debug symbols. drgn reads one address per call, so this is the slowest source; it exists
+to check the others against a reader that is not ours.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def open(target: Target, budget_ns: int) -> KernelSource:
 def machine() -> Machine:
     """Return the running kernel, opened once for all processes: loading takes some 50 ms.
 
-    A child of ours that was forked gets its own: it would share the memory that answers land in.
+    A forked child of ours gets its own: otherwise it would share the memory for the answers.
     """
     return _opened_by(os.getpid())
 

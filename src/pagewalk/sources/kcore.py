@@ -22,7 +22,7 @@ def open(target: Target, budget_ns: int) -> KernelSource:
 
 @cache
 def _opened_by(pid: int) -> Machine:
-    # The running kernel, opened once for all targets, but again in a forked child of ours: it is
-    # our own task whose descriptors are looked up.
+    # The running kernel, opened once for all targets, and again in a forked child of ours, because
+    # descriptors are looked up in our own task.
     del pid
     return open_machine(open_kcore(KcoreMemory()))

@@ -1,6 +1,6 @@
 """A process read from kernel memory: its VMAs and its real page tables, without any lock.
 
-What every source over kernel memory shares, whatever reads the memory (eBPF, /proc/kcore).
+Shared by all sources that read kernel memory, whatever the reader (eBPF, /proc/kcore).
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ VMA_TRIES = 2
 
 
 class Known(NamedTuple):
-    """The VMAs as they are while the mm's ``sequence`` stands still: what maps told of them, what
-    the maple tree did, and both together."""
+    """The VMAs as they are while the mm's ``sequence`` does not change: from maps, from the maple
+    tree, and both combined."""
 
     sequence: int
     named: VMAs
@@ -71,13 +71,13 @@ class Known(NamedTuple):
 class KernelSource:
     """A process whose page tables are read from kernel memory; see sources.Source, sources.Live.
 
-    ``mm`` is the address of its mm_struct as it was when it was opened. ``task`` is the thread that
-    the target's directory is of, and ``struct_pid`` the address of its struct pid, which that open
-    directory keeps. ``proof`` u64[2] is where the task's start time and mm lie, with the place of
-    the mm's sequence where the kernel keeps one. ``pagemap`` serves hugetlb only and is None where
-    refused. ``known`` are the VMAs as they were last read, ``restless`` notes what could not be
-    read of them, and ``told`` is what vmas() returned last, with what it was made from; ``unmoved``
-    are VMAs that changed() found unchanged by the mm's sequence alone.
+    ``mm`` is the address of its mm_struct when it was opened. ``task`` is the thread that the
+    target's directory belongs to, and ``struct_pid`` the address of its struct pid, which the open
+    directory keeps alive. ``proof`` u64[2] is the addresses of the task's start time and mm, and of
+    the mm's sequence if the kernel has one. ``pagemap`` is used for hugetlb only and is None if
+    refused. ``known`` is the VMAs as last read, ``restless`` notes what could not be read of them,
+    and ``told`` is what vmas() returned last, with its sources; ``unmoved`` are VMAs that changed()
+    found unchanged by the mm's sequence alone.
     """
 
     name: str
@@ -117,7 +117,7 @@ class KernelSource:
         return Who(self.target.pid, self.target.name, self.target.exe)
 
     def outcome(self) -> Outcome:
-        """Return what this source cannot tell of this process."""
+        """Return what this source cannot know about this process."""
         restless = () if self.restless is None else (self.restless,)
         return Outcome(self.stall, [*self.machine.notes, *self.notes, *restless])
 
@@ -126,11 +126,11 @@ class KernelSource:
         return read_theirs(self.target, self.stall, *files, last=last)
 
     def vmas(self) -> VMAs:
-        """Return the VMAs of the maple tree, named by maps where it may be read.
+        """Return the VMAs of the maple tree, with names from maps if we may read it.
 
-        If the process maps and unmaps all the time, each VMA is as it was at some moment of its
-        own, and ``withheld`` tells what could not be read even so. Raises ProcessGone when the task
-        has ended or has another mm.
+        If the process keeps mapping and unmapping, each VMA is as it was at some moment, and
+        ``withheld`` says what could not be read even so. Raises ProcessGone when the task has ended
+        or has another mm.
         """
         sequence = self.check_alive()
         for _ in range(VMA_TRIES):
@@ -138,7 +138,7 @@ class KernelSource:
             if self.known and self.known.sequence == sequence and self.known.named is named:
                 return self.known.vmas
             raw, lost, at_once = self.read_raw()
-            # VMAs of many moments will not be those of maps the next time either.
+            # VMAs of different moments will not match maps the next time either.
             if named is None or not at_once or self.agree(named, raw):
                 break
         self.restless = None
@@ -159,7 +159,7 @@ class KernelSource:
         return int(agreeing(named, raw).sum()) == len(raw.start) == len(named) - gate
 
     def read_raw(self) -> tuple[RawVmas, U64, bool]:
-        # The VMAs, where none could be read, u64[n, 2], and whether all are of one moment.
+        # The VMAs, where none could be read (u64[n, 2]), and whether all are of one moment.
         kernel = self.machine.kernel
         with suppress(SourceUnavailable):
             return read_vmas(kernel, self.mm), NOWHERE, True
@@ -167,7 +167,7 @@ class KernelSource:
         return *read_each(kernel, self.mm), False
 
     def changed(self, vmas: VMAs) -> int:
-        """Return how many of ``vmas`` have changed; raises ProcessGone as vmas() does."""
+        """Return how many of ``vmas`` have changed; raises ProcessGone like vmas()."""
         sequence = self.check_alive()
         still = self.known and self.known.sequence == sequence and self.known.vmas is vmas
         self.unmoved = vmas if still else None
@@ -180,7 +180,7 @@ class KernelSource:
             raw, lost, _ = self.read_raw()
             now = np.stack([raw.start, raw.end], axis=1)
             changed = differing(ranges, now) or len(lost)
-        if changed:  # or the tree was torn down under the reader
+        if changed:  # or the tree was torn down while it was read
             self.check_alive()
         return changed
 
@@ -192,7 +192,7 @@ class KernelSource:
 
     def check_alive(self) -> int | None:
         # Another task that reuses this one's memory has neither its start time nor its mm. Returns
-        # the mm's sequence: while it is the same, no VMA changes. None: not known, or one does.
+        # the mm's sequence: while it is the same, no VMA changes. None if unknown or changing.
         words, errno = read_words(self.machine.kernel.memory, self.proof)
         if not errno.any() and words[:2].tolist() == [self.task.start_ns, self.mm]:
             sequence = int(words[-1]) & 0xFFFFFFFF
@@ -216,7 +216,7 @@ class KernelSource:
 
     def unshared(self, vmas: VMAs) -> Bool:
         """Return a mask of the VMAs whose ordinary pages only this process maps, as far as the
-        reverse map tells."""
+        reverse map shows."""
         known, facts = self.known, self.space.facts
         # With average mapcounts a page that was once mapped by others may still count as shared.
         averages = facts.config is None or facts.average_mapcounts
@@ -237,7 +237,7 @@ class KernelSource:
         return np.array([word >> 56 & 1 for word in words], bool)
 
     def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
-        """Yield what the page cache of each object tells; raises OSError when it will not."""
+        """Yield a function for each object's swapped bytes, by its page cache; raises OSError."""
         kernel = self.machine.kernel
         raw, _, _ = self.read_raw()
         found = zip(raw.start.tolist(), raw.end.tolist(), raw.offset.tolist(), strict=True)
@@ -256,7 +256,7 @@ class KernelSource:
         return ended_by(self.machine.kernel, self.task.address, self.mm, keys)
 
     def close(self) -> None:
-        """Give back what belongs to this process; the machine stays open for the next."""
+        """Close what belongs to this process; the machine stays open for the next."""
         if self.pagemap is not None:
             os.close(self.pagemap.fd)
 
@@ -287,8 +287,8 @@ def open_process_memory(
 
 
 def places_of(kernel: Kernel, task: Task) -> U64:
-    # Since 6.13 mmap_lock counts: odd while who changes VMAs holds it (mm_lock_seqcount_begin() in
-    # include/linux/mmap_lock.h). The counter of 6.4 moves only after the change.
+    # Since 6.13 mmap_lock has a sequence count, odd while a writer holds the lock
+    # (mm_lock_seqcount_begin(), include/linux/mmap_lock.h). That of 6.4 moves only after a change.
     btf, path = kernel.btf, "mm_lock_seq.sequence"
     places = [task.address + btf.offset("task_struct", name) for name in ("start_boottime", "mm")]
     if task.mm is not None and btf.has("mm_struct", path):

@@ -1,7 +1,7 @@
 """The procfs source: maps, pagemap with PAGEMAP_SCAN, and the frame database.
 
-It works on every kernel and needs no privilege for one's own process. It cannot tell an empty
-slot from a missing page table, and shows nothing of a PFN map.
+It works on every kernel and needs no privilege for one's own process. It cannot distinguish an
+empty slot from a missing page table, and shows nothing for a PFN map.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def no_kpage() -> Withheld:
 
 
 def open(target: Target, budget_ns: int) -> ProcfsSource:
-    """Return the procfs source of ``target``, with every file it will need already open."""
+    """Return the procfs source of ``target``, with every file that it will need already open."""
     held: list[int] = []
     try:
         for name in ("maps", "pagemap"):
@@ -108,10 +108,10 @@ def open(target: Target, budget_ns: int) -> ProcfsSource:
 
 
 def find_pfn(own: U64) -> int:
-    """Return the PFN of memory of ours, 0 where PFNs read as 0 for whoever opens a pagemap now.
+    """Return the PFN of memory of ours, 0 if PFNs read as 0 in any pagemap that we open now.
 
-    The kernel decides at open (pagemap_open). A capability mask would not tell: it may count in a
-    lesser user namespace only.
+    The kernel decides at open (pagemap_open). A capability mask would not show it: it may only be
+    valid in a nested user namespace.
     """
     word = np.zeros(1, np.uint64)
     with builtins.open("/proc/self/pagemap", "rb", buffering=0) as mine:
@@ -173,7 +173,7 @@ class ProcfsSource:
         return Who(self.target.pid, self.target.name, self.target.exe)
 
     def outcome(self) -> Outcome:
-        """Return what procfs cannot tell of this process."""
+        """Return what procfs cannot show about this process."""
         huge, frames = self.space.huge, self.space.frames
         rows = (
             NO_TABLES,
@@ -198,7 +198,7 @@ class ProcfsSource:
         return self.last.parse(text, self.filesystems)
 
     def changed(self, vmas: VMAs) -> int:
-        """Return how many of ``vmas`` have changed since."""
+        """Return how many of ``vmas`` have changed since they were read."""
         return differing(vmas.ranges, self.vmas().ranges)
 
     def forked(self, vmas: VMAs) -> bool:
@@ -207,7 +207,7 @@ class ProcfsSource:
         return False
 
     def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
-        """Yield what cachestat(2) tells of each object; raises OSError before 6.5."""
+        """Yield cachestat(2) as a function for each object; raises OSError before 6.5."""
         return ask_cachestat(self.target, vmas, rows)
 
     def ended_by(self, keys: list[tuple[int, int]]) -> list[bool | None]:
@@ -215,7 +215,7 @@ class ProcfsSource:
         return [None] * len(keys)
 
     def close(self) -> None:
-        """Give every descriptor back."""
+        """Close every descriptor."""
         for fd in (self.maps_fd, self.space.pagemap.fd):
             os.close(fd)
         if self.space.frames is not None:
