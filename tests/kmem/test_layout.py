@@ -60,7 +60,7 @@ def test_behind_a_bit_of_kpageflags_are_the_flags_it_is_made_from() -> None:
     assert layout.behind(kpf("anon", "dirty")) == 0  # not a flag; a flag that is not there
 
 
-def test_the_newest_way_to_ask_whether_a_folio_is_mapped_is_taken() -> None:
+def test_the_newest_way_to_see_whether_a_folio_is_mapped_is_used() -> None:
     blind = page_layout(btf(FLAGS, MEMBERS, FOLIO))
     assert not blind.mapped_is_told
     pages = page_layout(btf(FLAGS, MEMBERS, FOLIO | {"_nr_pages_mapped": PAGE + 24}))
