@@ -40,7 +40,6 @@ STATES = len(State)
 LEVELS = 6  # Holes.level, 1 PTE to 5 PGD
 LEVEL_NAMES = {2: "pmd", 3: "pud", 4: "p4d", 5: "pgd"}
 PSS_SHIFT = 12  # fs/proc/task_mmu.c: sums are kept in 1/4096 bytes
-PUD_SIZE = 1 << 30
 NO_PMD_SHARING = Withheld(
     "private_hugetlb, shared_hugetlb",
     "before 6.12 pagemap does not show whether a hugetlb page table is shared with another"
@@ -181,7 +180,8 @@ def hides_pmd_sharing(walk: Walk[Any]) -> bool:
     """
     if walk.tells.tables or walk.facts.pmd_sharing_told:
         return False
-    vmas, pud = walk.vmas, np.uint64(PUD_SIZE)
+    vmas, facts = walk.vmas, walk.facts
+    pud = np.uint64(facts.huge_size * (facts.huge_size // facts.page_size))
     whole = (vmas.start + pud - np.uint64(1)) // pud < vmas.end // pud
     shared = (vmas.backing == Backing.HUGETLB.value) & (vmas.perms & SHARED != 0)
     return bool((shared & whole).any())

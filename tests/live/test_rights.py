@@ -367,7 +367,8 @@ def walk_in_child(
             dropped.import_all()
             dropped.lose(*lose)
             opened = library.open_process(running.pid, source)
-            opened.space.huge = scan and opened.space.huge  # type: ignore[attr-defined]
+            if not scan:
+                opened.space.huge = False  # type: ignore[attr-defined]
             if drop:
                 dropped.become(NOBODY)
             table = library.table(opened)
