@@ -227,7 +227,7 @@ def _decode(space: Space, depth: int, tables: Tables, entries: U64) -> tuple[Ent
 def sift(
     space: Space, depth: int, tables: Tables, entries: U64, ok: Bool, found: U64
 ) -> tuple[Entries, Tables]:
-    """Return what ``decode`` does but holes; for who only adds up, a third of the time.
+    """Return what ``decode`` does except holes, in a third of the time, for callers that need sums.
 
     Adds to ``found`` u64[k] the bytes of each range that some entry is for.
     """

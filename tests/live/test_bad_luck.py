@@ -81,7 +81,7 @@ def test_not_a_process(text: str) -> None:
 
 def test_negative_pid() -> None:
     ran = pagewalk("show", "--", "-1")
-    assert (ran.code, one_sentence(ran)) == (2, "'-1' is not a process id")
+    assert (ran.code, one_sentence(ran)) == (2, "'-1' is not a valid pid")
 
 
 def test_a_name_of_two_lists_both(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_number_is_a_pid(text: str, pid: int) -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "2147483648", "99999999999999999999"])
 def test_a_number_that_no_process_can_have_is_refused(text: str) -> None:
-    with pytest.raises(BadTarget, match="is not a process id"):
+    with pytest.raises(BadTarget, match="is not a valid pid"):
         find(text)
 
 

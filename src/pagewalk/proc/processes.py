@@ -72,7 +72,7 @@ def find(text: str, root: str = "/proc") -> int:
     if NUMBER.fullmatch(text):
         pid = int(text)
         if not 0 < pid < 1 << 31:
-            raise BadTarget(f"'{text}' is not a process id")
+            raise BadTarget(f"'{text}' is not a valid pid")
         return number_in_proc(pid)
     us = {own_numbers()[0], own_parent()}
     called = [

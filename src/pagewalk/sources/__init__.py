@@ -144,13 +144,13 @@ def open_source(name: str, target: Target, budget_ns: int = BUDGET_NS) -> Source
 def open_best(target: Target, budget_ns: int, *, besides: str = "") -> Source:
     """Return the first source of AUTO that works here.
 
-    ``besides`` names one that is not wanted. A source that cannot be opened is skipped, whatever
-    the reason, even a fault of ours: only the target itself can end the search. Where none works,
-    the refusal of the best one is raised, or the last one's if that is about the target.
+    ``besides`` names one to leave out. A source that cannot be opened is skipped, whatever the
+    reason, even a bug of ours: only the target itself can end the search. If none works, the
+    refusal of the best one is raised, or that of the last one if it is about the target.
 
-    Kernel memory asks no security module. So the kernel is asked first whether this process may
-    be looked at, and its no is respected; who names a source knows what it does. A source that is
-    not the best one says why that one would not do.
+    No security module checks reads of kernel memory. So the kernel is asked first whether we may
+    look at this process, and its refusal is respected; an explicitly named source skips this. A
+    source that is not the best one says why the best one does not work.
     """
     os.close(target.open("maps"))
     notes: tuple[Withheld, ...] = ()
