@@ -246,7 +246,7 @@ def core_file() -> int:
     return os.memfd_create("core")
 
 
-ERA = Era(physical_bits=40, max_pfn=0xFFFF, swap=SwapTypes.counted(1, 3, 3, 1))
+ERA = Era((6, 18), 40, max_pfn=0xFFFF, swap=SwapTypes.counted(1, 3, 3, 1))
 PLACES = [0x1000 * (at + 1) for at in range(6)]  # six tables, each usable at any level
 
 

@@ -174,7 +174,7 @@ def test_an_error_lists_a_dozen_names_and_counts_the_rest() -> None:
 def test_canonical_means_that_the_high_bits_are_equal(
     levels: int, addr: int, canonical: bool
 ) -> None:
-    arch = X86.on(levels, Era())
+    arch = X86.on(levels, Era((6, 18), 52))
     if canonical:
         check_canonical(addr, arch)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pagewalk import flags
-from pagewalk.flags import KPAGEFLAGS, PAGEMAP, VMFLAGS, X86_PTE, Bit, names
+from pagewalk.flags import KPAGEFLAGS, PAGEMAP, VMFLAGS, Bit, names
 
 # include/uapi/linux/kernel-page-flags.h, KPF_*, and include/linux/kernel-page-flags.h.
 KERNEL_PAGE_FLAGS = (
@@ -21,7 +21,7 @@ def test_kpageflags_are_numbered_as_in_the_header() -> None:
     assert user == {name: bit for bit, name in enumerate(KERNEL_PAGE_FLAGS)}
 
 
-@pytest.mark.parametrize("bits", [PAGEMAP, KPAGEFLAGS, X86_PTE])
+@pytest.mark.parametrize("bits", [PAGEMAP, KPAGEFLAGS])
 def test_no_bit_and_no_name_occurs_twice(bits: tuple[Bit, ...]) -> None:
     assert len({row.bit for row in bits}) == len({row.name for row in bits}) == len(bits)
     assert all(row.doc and row.since for row in bits)

@@ -15,7 +15,7 @@ from tests.swept import swept
 
 KIB4, MIB2, GIB1, GIB512 = 1 << 12, 1 << 21, 1 << 30, 1 << 39
 ALL = Flag.WRITE | Flag.USER | Flag.EXEC
-X86 = ARCHES["x86_64"]
+X86 = ARCHES["x86_64"].on(4, Era((6, 18), 52))
 # Where the tables are: root tables from 1 MiB on, page tables from 2 MiB on.
 ROOT, PTES = 0x10_0000, 0x20_0000
 
@@ -197,7 +197,7 @@ def test_five_levels_and_the_number_of_levels_that_exist() -> None:
     # Around it, in [1 << 48, 2 << 48): P4D 0..1 none, 2 the table, 3..511 none.
     memory = Memory()
     root = chain(memory, ROOT, memory.table(PTES, {5: 0xABC_D000 | DATA}), (1, 2, 3, 4))
-    five = X86.on(5, Era())
+    five = X86.on(5, Era((6, 18), 52))
     found = walked(memory, root, ranges((1 << 48, 2 << 48)), five)
     assert leaves(found) == [(0x1_0100_C080_5000, 12, 0xABCD)]
     p4d = [hole for hole in holes(found) if hole[2] == 4]
@@ -206,7 +206,7 @@ def test_five_levels_and_the_number_of_levels_that_exist() -> None:
         (0x1_0180_0000_0000, 509 << 39, 4),
     ]
     with pytest.raises(BadRequest, match="no 3-level page tables; give one of 4, 5"):
-        X86.on(3, Era())
+        X86.on(3, Era((6, 18), 52))
 
 
 def test_huge_leaves_at_the_pmd_and_the_pud() -> None:
@@ -283,7 +283,7 @@ def test_a_table_outside_ram_is_a_doubt_and_the_walk_goes_on() -> None:
     memory, root = one_table({0: 0x7000 | DATA})
     memory.table(ROOT + 2 * PAGE, {0: outside, 1: beyond, 2: PTES | TABLE})
     base = 0x80_8000_0000
-    arch = X86._replace(era=Era(physical_bits=40))
+    arch = X86.on(4, Era((6, 18), 40))
     wanted = ranges((base, base + 0x3000), (base + 0x5000, base + 2 * MIB2 + 0x1000))
     found = walked(memory, root, wanted, arch)
     assert leaves(found) == [(base + 2 * MIB2, 12, 7)]
@@ -320,7 +320,7 @@ def test_a_cycle_is_a_doubt_and_a_table_used_twice_is_not() -> None:
 def test_an_impossible_frame_is_a_doubt_unless_it_is_special() -> None:
     # RAM ends with frame 0xffff. Slot 0 is its last frame, slot 1 the next, slot 2 the next in a
     # PFN map (bit 9), slot 3 a PFN map's too, beyond the 40 address bits.
-    arch = X86._replace(era=Era(physical_bits=40, max_pfn=0xFFFF))
+    arch = X86.on(4, Era((6, 18), 40, max_pfn=0xFFFF))
     past, far = 0x1000_0000 | DATA, 1 << 40 | 0x200 | DATA
     memory, root = one_table({0: 0xFFF_F000 | DATA, 1: past, 2: past | 0x200, 3: far})
     found = walked(memory, root, ranges((BASE, BASE + 0x4000)), arch)
@@ -334,7 +334,7 @@ def test_an_impossible_frame_is_a_doubt_unless_it_is_special() -> None:
 def test_a_page_beyond_ram_is_a_page_where_memory_may_be_a_device() -> None:
     # As above, but the machine has a device zone: only the address bits limit a page. A table must
     # still be in RAM.
-    arch = X86._replace(era=Era(physical_bits=40, max_pfn=0xFFFF, devices=True))
+    arch = X86.on(4, Era((6, 18), 40, max_pfn=0xFFFF, devices=True))
     past, far = 0x1000_0000 | DATA, 1 << 40 | DATA
     memory, root = one_table({0: 0xFFF_F000 | DATA, 1: past, 2: far})
     memory.tables[ROOT + 2 * PAGE][4] = 0x1000_0000 | TABLE
@@ -355,7 +355,7 @@ def test_a_torn_table_is_walked_again_and_only_there() -> None:
     memory.tables[ROOT + 2 * PAGE][4] = PTES + PAGE | TABLE
     memory.table(PTES, good)
     memory.later[PTES], memory.tables[PTES] = memory.tables[PTES], torn
-    arch = X86._replace(era=Era(max_pfn=0xFFFF))
+    arch = X86.on(4, Era((6, 18), 52, max_pfn=0xFFFF))
     wanted = ranges((BASE, BASE + MIB2 + 0x1000))
     found = walked(memory, root, wanted, arch, retries=1)
     assert leaves(found) == [(BASE + 0x1000, 12, 7), (BASE + MIB2, 12, 8)]
@@ -375,7 +375,7 @@ def test_a_torn_table_is_walked_again_and_only_there() -> None:
 
 def test_a_table_that_stays_torn_is_reported_after_the_last_retry() -> None:
     memory, root = one_table({3: (1 << 51) | DATA})
-    arch = X86._replace(era=Era(max_pfn=0xFFFF))
+    arch = X86.on(4, Era((6, 18), 52, max_pfn=0xFFFF))
     found = walked(memory, root, ranges((BASE, BASE + MIB2)), arch, retries=2)
     assert doubts(found) == [(BASE + 0x3000, 0x1000, 1, (1 << 51) | DATA, Why.FRAME)]
     assert memory.reads.count([PTES]) == 3

@@ -20,7 +20,7 @@ from tests.swept import DOUBT, Kinds, add, swept
 
 # RAM ends with frame 0xffff; addresses have 40 bits.
 LAST_RAM, BITS = 0xFFFF, 40
-ERA = Era(physical_bits=BITS, max_pfn=LAST_RAM, swap=SwapTypes.counted(1, 3, 3, 1))
+ERA = Era((6, 18), BITS, max_pfn=LAST_RAM, swap=SwapTypes.counted(1, 3, 3, 1))
 FOUR, FIVE = (ARCHES["x86_64"].on(levels, ERA) for levels in (4, 5))
 
 # The tables lie at 4 KiB, 8 KiB, ...; each may be used at any level, so cycles are common.

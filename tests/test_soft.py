@@ -100,7 +100,7 @@ def as_pagemap_word(kind: int, offset: int, *, framed: bool, frame_bits: int) ->
 
 
 def by_table(arch: Arch, entries: list[int]) -> tuple[list[Flag], list[int]]:
-    flags, pfn = arch.decode(arch, np.array(entries, np.uint64), arch.levels[-1])
+    flags, pfn = arch.decode(np.array(entries, np.uint64), arch.levels[-1])
     return [Flag(word) for word in flags.tolist()], pfn.tolist()
 
 
@@ -118,7 +118,7 @@ def test_a_pagemap_word_and_a_table_entry_say_the_same(
     release: tuple[int, int], config: dict[str, str] | None, levels: int
 ) -> None:
     types = swap_types(release, config)
-    arch = ARCHES["x86_64"].on(levels, Era(swap=types))
+    arch = ARCHES["x86_64"].on(levels, Era(release, 52, swap=types))
     framed = {*types.hwpoison, *types.migration, *types.device}
     bits = FRAME_BITS[levels]
     cases = [(kind, offset) for kind in range(TYPES) for offset in OFFSETS]

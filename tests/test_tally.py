@@ -15,7 +15,7 @@ from tests.swept import swept
 from tests.test_pgtable import BASE, GIB1, GIB512, MIB2, PTES, ROOT, X86, one_table, ranges
 
 # Types 24 hwpoison, 25..27 migration, 28..30 device, 31 marker; offsets are stored inverted.
-ALL_TYPES = Era(swap=SwapTypes.counted(hwpoison=1, migration=3, device=3, marker=1))
+ALL_TYPES = Era((6, 18), 52, swap=SwapTypes.counted(hwpoison=1, migration=3, device=3, marker=1))
 
 
 def counted(
@@ -107,7 +107,7 @@ def test_a_frame_past_ram_is_found_in_a_plain_table_too() -> None:
     memory, root = one_table({k: (0x1001 + k) * PAGE | DATA for k in range(512)})
     wanted = ranges((BASE, BASE + MIB2))
     for last, bad in ((0x11FF, 1), (0x1200, 0)):
-        arch = X86._replace(era=Era(max_pfn=last))
+        arch = X86.on(4, Era((6, 18), 52, max_pfn=last))
         found = swept(arch, root, memory.read_tables, wanted)
         assert found.size[0, kinds.PAGE] == (512 - bad) * PAGE
         assert found.doubts.addr.tolist() == [BASE + 511 * PAGE][:bad]

@@ -26,7 +26,9 @@ PGD, PUD, PMD, PTE, BYTE = 254, 72, 418, 359, 0xABC
 # Tables at 0x100000, 0x101000, 0x102000 (see chain), the page table at 0x200000.
 ROOT, PTES = 0x10_0000, 0x20_0000
 # RAM ends with frame 0xfffff; types of a kernel with everything: marker 31, migration 28 to 30.
-ERA = Era(max_pfn=0xF_FFFF, swap=SwapTypes.counted(hwpoison=1, migration=3, device=0, marker=1))
+ERA = Era((6, 18), 52, max_pfn=0xF_FFFF,
+    swap=SwapTypes.counted(hwpoison=1, migration=3, device=0, marker=1),
+)
 X86 = ARCHES["x86_64"].on(4, ERA)
 NX, PSE, FRAME = 1 << 63, 0x80, 0x000F_FFFF_FFFF_F000
 ALL = Flag.WRITE | Flag.USER | Flag.EXEC

@@ -15,7 +15,7 @@ from pagewalk.vtop import Frame, Opinion, Translation, trace
 from tests.by_hand import BIG, HEAP, MEMFD, PAGE, PROGRAM, VMAS
 from tests.memory import DATA, TABLE, Memory
 
-ERA = Era(max_pfn=0xF_FFFF, saved_dirty=1 << 58,
+ERA = Era((6, 18), 52, max_pfn=0xF_FFFF,
           swap=SwapTypes.counted(hwpoison=1, migration=3, device=0, marker=1))
 ROOT = 0x10_0000
 # Type 1, offset 5.

@@ -180,8 +180,7 @@ def hides_pmd_sharing(walk: Walk[Any]) -> bool:
     """
     if walk.tells.tables or walk.facts.pmd_sharing_told:
         return False
-    vmas, facts = walk.vmas, walk.facts
-    pud = np.uint64(facts.huge_size * (facts.huge_size // facts.page_size))
+    vmas, pud = walk.vmas, np.uint64(walk.facts.pud_size)
     whole = (vmas.start + pud - np.uint64(1)) // pud < vmas.end // pud
     shared = (vmas.backing == Backing.HUGETLB.value) & (vmas.perms & SHARED != 0)
     return bool((shared & whole).any())

@@ -32,10 +32,6 @@ BY_SIZE = (6, 8)  # there are settings for each size
 MASKED = (6, 17)  # shmem's orders are limited to those that fit
 EXCEPT_ADVISED = (6, 18)  # a process may have huge pages disabled except with MADV_HUGEPAGE
 UNKNOWN = -1
-PAGE_SHIFT, PMD_ORDER, PUD_ORDER = 12, 9, 18
-# include/linux/huge_mm.h: THP_ORDERS_ALL_ANON, _FILE_DEFAULT, _SPECIAL
-ANON_ORDERS, FILE_ORDERS = range(2, PMD_ORDER + 1), range(1, PMD_ORDER + 1)
-SPECIAL_ORDERS = (PMD_ORDER, PUD_ORDER)
 VM_NO_KHUGEPAGED = VM_IO | VM_DONTEXPAND | VM_PFNMAP | VM_MIXEDMAP | VM_HUGETLB
 INCOMPLETE_STACK = VM_RAND_READ | VM_SEQ_READ
 # include/linux/mm_types.h, MMF_DISABLE_THP_COMPLETELY and _EXCEPT_ADVISED
@@ -62,45 +58,47 @@ def eligible(of: Mappings, policy: Policy | None, facts: Facts) -> I64:
         barred |= ~advised
     if release < BY_SIZE:
         barred |= flags & np.uint64(VM_NO_KHUGEPAGED) != 0
-    fits = fitting(of, anon, release)
+    fits = fitting(of, anon, facts)
     wanted = np.full(count, policy.anon == "always") | (advised & (policy.anon == "madvise"))
     file = np.where(of.huge_fault & (release >= BY_SIZE), 1, 0)
     if facts.file_huge_pages is not False:
         file[of.regular & (file == 0)] = UNKNOWN
     found = np.where(wanted & (fits != 0), file, 0)
-    found[anon] = anonymous(flags, fits, wanted, advised, policy, release)[anon]
-    shared = shmem(of, fits, advised, policy, release)
+    found[anon] = anonymous(flags, fits, wanted, advised, policy, facts)[anon]
+    shared = shmem(of, fits, advised, policy, facts)
     found[of.shmem] = shared[of.shmem]
     found[barred] = 0
     return found.astype(np.int64)
 
 
-def fitting(of: Mappings, anon: Bool, release: tuple[int, int]) -> U64:
+def fitting(of: Mappings, anon: Bool, facts: Facts) -> U64:
     """Return the mask (u64) of all orders up to the largest that fits in each VMA."""
     start, end = of.vma.start, of.vma.end
     special = ~anon & (of.vma.file != 0)
     special &= of.vma.flags & np.uint64(VM_PFNMAP | VM_MIXEDMAP) != 0
     fits = np.zeros(len(start), np.uint64)
-    for order in (*FILE_ORDERS, PUD_ORDER):
-        size = np.uint64(1 << PAGE_SHIFT + order)
+    pmd, pud = facts.pmd_order, 2 * facts.pmd_order
+    for order in (*range(1, pmd + 1), pud):
+        size = np.uint64(facts.page_size << order)
         # thp_vma_suitable_order: the last aligned block, which must be aligned in the file too
         block = np.where(end >= size, end - size, np.uint64(0)) & ~(size - np.uint64(1))
         suits = (block >= start) & (block + size <= end) & (end - start >= size)
         suits &= anon | ((start - of.vma.offset) & (size - np.uint64(1)) == 0)
-        meant = np.where(special, order in SPECIAL_ORDERS, order <= PMD_ORDER)
-        meant &= ~anon | (order in ANON_ORDERS)
-        if release < BY_SIZE:
-            meant &= order == PMD_ORDER
+        # include/linux/huge_mm.h: THP_ORDERS_ALL_SPECIAL, _FILE_DEFAULT, _ANON
+        meant = np.where(special, order in (pmd, pud), order <= pmd)
+        meant &= ~anon | (2 <= order <= pmd)
+        if facts.release < BY_SIZE:
+            meant &= order == pmd
         fits[suits & meant] |= np.uint64(1 << order)
     return fits
 
 
 def anonymous(
-    flags: U64, fits: U64, wanted: Bool, advised: Bool, policy: Policy, release: tuple[int, int]
+    flags: U64, fits: U64, wanted: Bool, advised: Bool, policy: Policy, facts: Facts
 ) -> I64:
     """Return 0 or 1 for each VMA, as if it were anonymous memory."""
-    if release < BY_SIZE:
-        mask = np.where(wanted, np.uint64(1 << PMD_ORDER), np.uint64(0))
+    if facts.release < BY_SIZE:
+        mask = np.where(wanted, np.uint64(1 << facts.pmd_order), np.uint64(0))
     else:
         by_word = policy.anon_orders
         mask = np.full(len(flags), by_word.get("always", 0), np.uint64)
@@ -113,9 +111,7 @@ def anonymous(
     return np.where((mask & fits != 0) & ~moving, 1, 0)
 
 
-def shmem(
-    of: Mappings, fits: U64, advised: Bool, policy: Policy, release: tuple[int, int]
-) -> I64:
+def shmem(of: Mappings, fits: U64, advised: Bool, policy: Policy, facts: Facts) -> I64:
     """Return 0, 1 or UNKNOWN for each VMA, as if it were shared memory (mm/shmem.c)."""
     if policy.shmem == "deny":
         return np.zeros(len(fits), np.int64)
@@ -124,7 +120,7 @@ def shmem(
     top |= ((of.mount == MOUNT_ADVISE) | (of.mount == MOUNT_WITHIN_SIZE)) & advised
     # Whether the page is within the object's size is not checked here.
     unknown = (of.mount == MOUNT_WITHIN_SIZE) & ~top
-    mask = np.where(top, np.uint64(1 << PMD_ORDER), np.uint64(0))
+    mask = np.where(top, np.uint64(1 << facts.pmd_order), np.uint64(0))
     if policy.shmem_orders:
         by_word = policy.shmem_orders
         own = np.full(len(fits), 0 if force else by_word.get("always", 0), np.uint64)
@@ -133,6 +129,6 @@ def shmem(
         mask = np.where(of.anon_shmem, own, mask)
         within = not force and "within_size" in by_word
         unknown = np.where(of.anon_shmem, within | (unknown & ("inherit" in by_word)), unknown)
-    allowed = mask & fits if release >= MASKED else np.where(fits != 0, mask, np.uint64(0))
+    allowed = mask & fits if facts.release >= MASKED else np.where(fits != 0, mask, np.uint64(0))
     yes = allowed != 0
     return np.where(yes, 1, np.where(unknown & (fits != 0), UNKNOWN, 0))

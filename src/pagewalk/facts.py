@@ -44,9 +44,22 @@ class Facts(NamedTuple):
         return swap_types(self.release, self.config)
 
     @property
+    def pmd_order(self) -> int:
+        """Return how many base pages a PMD leaf maps, as a power of two.
+
+        As many as a table has entries, and that is one page of 8-byte entries.
+        """
+        return (self.page_size // 8).bit_length() - 1
+
+    @property
     def huge_size(self) -> int:
-        """Return the bytes that a PMD leaf maps: a table is one page of 8-byte entries."""
-        return self.page_size * (self.page_size // 8)
+        """Return the bytes that a PMD leaf maps."""
+        return self.page_size << self.pmd_order
+
+    @property
+    def pud_size(self) -> int:
+        """Return the bytes that a PUD leaf maps, as many PMD leaves as a table has entries."""
+        return self.huge_size << self.pmd_order
 
     @property
     def counters_by_thread(self) -> bool:

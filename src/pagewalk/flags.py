@@ -1,4 +1,4 @@
-"""Every bit pagewalk knows, as rows: pagemap words, /proc/kpageflags, VmFlags codes, x86 PTEs.
+"""Every bit pagewalk knows, as rows: pagemap words, /proc/kpageflags and VmFlags codes.
 
 An unknown bit is kept and printed as ``bitN``: nothing is dropped.
 """
@@ -76,35 +76,6 @@ KPAGEFLAGS = (
         " only"),
 )
 
-# arch/x86/include/asm/pgtable_types.h: a present entry. Bit 7 is PSE in a huge leaf, whose PAT is
-# bit 12; bit 8 is PROT_NONE when bit 0 is clear; bits 57 and 58 changed their meaning.
-X86_PTE = (
-    Bit("present", 0, "1.0", "the CPU may use the entry"),
-    Bit("write", 1, "1.0", "writable"),
-    Bit("user", 2, "1.0", "accessible from user mode"),
-    Bit("pwt", 3, "1.0", "memory type: write-through"),
-    Bit("pcd", 4, "1.0", "memory type: cache disabled"),
-    Bit("accessed", 5, "1.0", "accessed since the bit was last cleared; set by the CPU"),
-    Bit("dirty", 6, "1.0", "written since the bit was last cleared; set by the CPU"),
-    Bit("pat", 7, "1.0", "memory type: third bit"),
-    Bit("global", 8, "2.4", "stays in the TLB across address-space switches"),
-    Bit("special", 9, "2.6.25", "no normal struct page behind it"),
-    Bit("uffd_wp", 10, "5.7", "write-protected by userfaultfd"),
-    Bit("soft_dirty", 11, "3.11", "written since clear_refs"),
-    Bit("nx", 63, "2.6.11", "not executable"),
-)
-
-# What the same bits mean in other entries or on other kernels. Bit 58 was devmap up to 6.5.
-X86_MORE = (
-    Bit("pse", 7, "1.0", "this entry maps a huge page directly"),
-    Bit("pat", 12, "2.6.26", "memory type: third bit, in a huge-page entry"),
-    Bit("prot_none", 8, "2.4", "with bit 0 clear: the page exists, but every access faults"),
-    Bit("exclusive", 3, "5.19", "in a swap entry: no other process refers to this anonymous page"),
-    Bit("devmap", 57, "4.5", "device memory without a normal struct page"),
-    Bit("saved_dirty", 58, "6.6", "dirty, saved here while the entry is write-protected"),
-    Bit("encrypted", 51, "4.14", "memory-encryption bit, not part of the address"),
-)
-
 KPF = {row.name: row.bit for row in KPAGEFLAGS}
 
 
@@ -122,19 +93,18 @@ VM_RAND_READ, VM_DONTEXPAND, VM_HUGETLB, VM_MIXEDMAP = 0x1_0000, 0x4_0000, 0x40_
 VM_HUGEPAGE, VM_NOHUGEPAGE, VM_MERGEABLE = 0x2000_0000, 0x4000_0000, 0x8000_0000
 
 # The two letters that smaps prints for each bit of vm_flags (fs/proc/task_mmu.c,
-# show_smap_vma_flags); the bits of the protection key have none. For what moved or was added later
-# see vmflag_codes.
+# show_smap_vma_flags). For what moved or was added later see vmflag_codes, for what is an
+# architecture's own Arch.vm_flag_codes.
 VMFLAGS = {
     0: "rd", 1: "wr", 2: "ex", 3: "sh", 4: "mr", 5: "mw", 6: "me", 7: "ms", 8: "gd", 9: "um",
     10: "pf", 11: "gu", 12: "uw", 13: "lo", 14: "io", 15: "sr", 16: "rr", 17: "dc", 18: "de",
     19: "lf", 20: "ac", 21: "nr", 22: "ht", 23: "sf", 24: "ar", 25: "wf", 26: "dd", 27: "sd",
-    28: "mm", 29: "hg", 30: "nh", 31: "mg", 32: "", 33: "", 34: "", 35: "", 36: "",
-    37: "ss", 38: "ui", 40: "dp", 41: "ui", 42: "sl",
+    28: "mm", 29: "hg", 30: "nh", 31: "mg", 38: "ui", 40: "dp", 41: "ui", 42: "sl",
 }  # fmt: skip
 
 
 def vmflag_codes(release: tuple[int, int]) -> dict[int, str]:
-    """Return the two-letter code of each vm_flags bit on kernel ``release`` (x86-64)."""
+    """Return the two-letter code of each vm_flags bit that all architectures have alike."""
     codes = dict(VMFLAGS)
     if release < (6, 6):
         codes[37] = "ui"  # 6.6 gave bit 37 to the shadow stack

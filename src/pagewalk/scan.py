@@ -215,7 +215,7 @@ def _lost(space: Space, depth: int, tables: Tables) -> Doubts:
 def _decode(space: Space, depth: int, tables: Tables, entries: U64) -> tuple[Entries, Tables]:
     arch, level = space.arch, space.arch.levels[depth]
     entries = entries[:, : 1 << level.bits]
-    none, inside = arch.none(arch, entries, level), _inside(space, tables, level)
+    none, inside = arch.none(entries, level), _inside(space, tables, level)
     holes = _holes(space, level, tables, none & inside)
     slot = np.flatnonzero(~none & inside)
     addr = _address(tables, level, slot)
@@ -237,7 +237,7 @@ def sift(
         return replace(rows, doubts=in_order([rows.doubts, lost])), below
     arch, level = space.arch, space.arch.levels[depth]
     entries = entries[:, : 1 << level.bits]
-    slot = np.flatnonzero(~arch.none(arch, entries, level))
+    slot = np.flatnonzero(~arch.none(entries, level))
     addr = _address(tables, level, slot)
     size = np.uint64(1 << level.shift)
     if depth == len(arch.levels) - 1:
@@ -261,7 +261,7 @@ def _named(
 ) -> tuple[Leaves, Doubts, Tables]:
     if depth == len(space.arch.levels) - 1:
         return *_leaves(space, depth, tables, found), pick(tables, slice(0, 0))
-    names_table = space.arch.table(space.arch, found.entry, space.arch.levels[depth])
+    names_table = space.arch.table(found.entry, space.arch.levels[depth])
     if names_table.all():
         below, astray = _below(space, depth, tables, found)
         return NO_LEAVES, astray, below
@@ -331,9 +331,9 @@ def _doubts(space: Space, depth: int, addr: U64, size: int, entry: U64, why: U8)
 
 def _below(space: Space, depth: int, tables: Tables, found: _Words) -> tuple[Tables, Doubts]:
     arch, level = space.arch, space.arch.levels[depth]
-    phys = arch.address(arch, found.entry)
+    phys = arch.address(found.entry)
     path = np.column_stack([tables.path, tables.phys])[found.table]
-    rights = tables.rights[found.table] & arch.rights(arch, found.entry, level)
+    rights = tables.rights[found.table] & arch.rights(found.entry, level)
     below = Tables(phys, found.addr, found.entry, rights, path)
     astray = phys >> np.uint64(arch.page_shift) > np.uint64(arch.last_ram_frame)
     bad = astray | (path == phys[:, None]).any(axis=1)
@@ -349,11 +349,11 @@ def _leaves(space: Space, depth: int, tables: Tables, found: _Words) -> tuple[Le
     if not len(found):
         return NO_LEAVES, NO_DOUBTS
     arch, level = space.arch, space.arch.levels[depth]
-    flags, pfn = arch.decode(arch, found.entry, level)
+    flags, pfn = arch.decode(found.entry, level)
     # a table above may have taken rights away
     if (tables.rights != RIGHTS).any():
         flags &= tables.rights[found.table] | ~RIGHTS
-    reserved = arch.reserved(arch, found.entry, level)
+    reserved = arch.reserved(found.entry, level)
     bad = reserved | _impossible(arch, flags, pfn)
     shift = np.full(len(found), level.shift, np.uint8)
     leaves = Leaves(found.addr, shift, found.entry, flags, pfn)

@@ -69,7 +69,6 @@ OTHER_FIELDS = {
     "ProtectionKey": "protection_key",
 }
 
-VM_PKEY_SHIFT, VM_PKEY_MASK = np.uint64(32), np.uint64(0xF)
 
 NEEDS_TABLES = Withheld(
     "pss_dirty, clean and dirty, referenced, lazyfree, vm_flags",
@@ -230,12 +229,15 @@ def vmflags(table: Table, row: int) -> list[str] | None:
     """Return the VmFlags codes of a VMA in smaps' order, ``??`` for a bit it has no code for."""
     if table.vmas.flags is None:
         return None
-    return list(codes_of(int(table.vmas.flags[row]), table.walk.facts.release))
+    facts = table.walk.facts
+    return list(codes_of(int(table.vmas.flags[row]), facts.architecture, facts.release))
 
 
 @cache  # thousands of VMAs share a few words
-def codes_of(word: int, release: tuple[int, int]) -> tuple[str, ...]:
-    codes = vmflag_codes(release)
+def codes_of(word: int, architecture: str, release: tuple[int, int]) -> tuple[str, ...]:
+    from pagewalk.arch import ARCHES  # here: procfs, which tells no vm_flags, needs no format
+
+    codes = vmflag_codes(release) | ARCHES[architecture].vm_flag_codes(release)
     found = (codes.get(bit, "??") for bit in range(64) if word >> bit & 1)
     return tuple(code for code in found if code)
 
@@ -245,9 +247,12 @@ def protection_key(table: Table, row: int) -> int | None:
 
     None if vm_flags is not known, or if the CPU has no keys: smaps then has no such line.
     """
-    if table.vmas.flags is None or not table.walk.facts.protection_keys:
+    facts = table.walk.facts
+    if table.vmas.flags is None or not facts.protection_keys:
         return None
-    return int(table.vmas.flags[row] >> VM_PKEY_SHIFT & VM_PKEY_MASK)
+    from pagewalk.arch import ARCHES
+
+    return ARCHES[facts.architecture].protection_key(int(table.vmas.flags[row]))
 
 
 def with_particulars(table: Table, source: Source) -> Table:

@@ -263,7 +263,7 @@ def count_by_reading(arch: Arch, read_tables: ReadTables, phys: U64) -> I64:
 
 # How many pages each table holds, i64; -1 where something in it is neither plain nor zero.
 def _plain_pages(arch: Arch, entries: U64) -> I64:
-    bits_set, bits_clear = (np.uint64(bits) for bits in arch.plain(arch))
+    bits_set, bits_clear = (np.uint64(bits) for bits in arch.plain())
     every = np.bitwise_and.reduce(entries, axis=1)
     some = np.bitwise_or.reduce(entries, axis=1)
     full = ((every & bits_set) == bits_set) & ((some & bits_clear) == 0)
@@ -276,6 +276,6 @@ def _plain_pages(arch: Arch, entries: U64) -> I64:
         pages[rest] = np.where(plain + zero == entries.shape[1], plain, -1)
     end = np.uint64(arch.last_ram_frame + 1 << arch.page_shift)
     # no frame is beyond what all of a table's frames ORed give
-    if (arch.address(arch, some) >= end).any():
-        pages[arch.address(arch, entries).max(axis=1) >= end] = -1
+    if (arch.address(some) >= end).any():
+        pages[arch.address(entries).max(axis=1) >= end] = -1
     return pages

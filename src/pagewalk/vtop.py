@@ -140,7 +140,7 @@ def trace(arch: Arch, root: int, read_tables: ReadTables, addr: int) -> Trace:
             break
         slots = entries.shape[1]
         index = addr >> level.shift & slots - 1
-        says = tuple(arch.describe(arch, entry := int(entries[0, index]), level))
+        says = tuple(arch.describe(entry := int(entries[0, index]), level))
         step = decode(arch, Step(level, table, slots, index, entry, says), rights, addr)
         if step.below in {root, *(above.table for above in steps), table}:
             step = replace(step, doubt=Why.CYCLE, below=None)
@@ -152,17 +152,17 @@ def trace(arch: Arch, root: int, read_tables: ReadTables, addr: int) -> Trace:
 def decode(arch: Arch, step: Step, above: Flag, addr: int) -> Step:
     """Return ``step`` with what its entry means, where the levels above leave ``above``."""
     level, word = step.level, np.array([step.entry], np.uint64)
-    if arch.none(arch, word, level)[0]:
+    if arch.none(word, level)[0]:
         return step
-    if level.number > 1 and arch.table(arch, word, level)[0]:
-        own = Flag(int(arch.rights(arch, word, level)[0]))
-        below = int(arch.address(arch, word)[0])
+    if level.number > 1 and arch.table(word, level)[0]:
+        own = Flag(int(arch.rights(word, level)[0]))
+        below = int(arch.address(word)[0])
         if below >> arch.page_shift > arch.last_ram_frame:
             return replace(step, doubt=Why.TABLE)
         return replace(step, below=below, rights=own & above, taken=own & ~above)
-    if arch.reserved(arch, word, level)[0]:
+    if arch.reserved(word, level)[0]:
         return replace(step, doubt=Why.RESERVED)
-    flag_column, pfn_column = arch.decode(arch, word, level)
+    flag_column, pfn_column = arch.decode(word, level)
     flags, pfn = Flag(int(flag_column[0])), int(pfn_column[0])
     kernel = addr >= arch.user_end
     if kernel and Flag.PRESENT not in flags:
@@ -244,7 +244,7 @@ def compare(arch: Arch, found: Trace, word: int) -> Opinion:
     if here:
         payload = found.pfn
     else:
-        kind, offset = (int(part[0]) for part in arch.soft(arch, np.array([last.entry], np.uint64)))
+        kind, offset = (int(part[0]) for part in arch.soft(np.array([last.entry], np.uint64)))
         payload = soft.pack(kind, found.pfn or offset)
     if word & PAYLOAD != payload:
         theirs = word & PAYLOAD

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pagewalk import describe
-from pagewalk.flags import KPAGEFLAGS, X86_MORE, X86_PTE, names
+from pagewalk.flags import KPAGEFLAGS, names
 from pagewalk.pages import Flag, State
 from pagewalk.remarks import amount
 from pagewalk.vtop import Step, Translation
@@ -162,7 +162,7 @@ def pagemap(found: Translation) -> str:
 
 def legend(found: Translation) -> Iterator[tuple[str, str]]:
     """Yield the meaning of every bit that is set in an entry or in the frame's flags."""
-    meaning = {row.name: row.doc for row in (*X86_PTE, *X86_MORE)}
+    meaning = {row.name: row.doc for row in found.arch.legend}
     used = " ".join(str(dict(step.says).get("bits", "")) for step in found.trace.steps).split()
     for name in dict.fromkeys(used):
         yield f"entry {name}", meaning.get(name, "unknown bit")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from pagewalk.arch import ARCHES
-from pagewalk.arch.x86_64 import DEVMAP_TO_6_5, DEVMAP_TO_6_14, SAVED_DIRTY
 from pagewalk.pages import Flag
 from pagewalk.paging import Arch, Era, Level
 from pagewalk.soft import SwapTypes
@@ -16,25 +15,25 @@ ONES = (1 << 64) - 1
 # 32 - 3 - 1 = 28 swap files, migration 28..30, marker 31.
 RECORDED = SwapTypes.counted(hwpoison=0, migration=3, device=0, marker=1)
 FULL = SwapTypes.counted(hwpoison=1, migration=3, device=3, marker=1)
-X86 = ARCHES["x86_64"].on(4, Era(saved_dirty=SAVED_DIRTY, swap=RECORDED))
+X86 = ARCHES["x86_64"].on(4, Era((6, 18), 52, swap=RECORDED))
 PUD, PMD, PTE = X86.levels[1:]
 
 
 def decode(entry: int, level: Level = PTE, arch: Arch = X86) -> tuple[Flag, int]:
-    flags, pfn = arch.decode(arch, np.array([entry], np.uint64), level)
+    flags, pfn = arch.decode(np.array([entry], np.uint64), level)
     return Flag(int(flags[0])), int(pfn[0])
 
 
 def is_none(entry: int, level: Level = PTE) -> bool:
-    return bool(X86.none(X86, np.array([entry], np.uint64), level)[0])
+    return bool(X86.none(np.array([entry], np.uint64), level)[0])
 
 
 def is_table(entry: int, level: Level) -> bool:
-    return bool(X86.table(X86, np.array([entry], np.uint64), level)[0])
+    return bool(X86.table(np.array([entry], np.uint64), level)[0])
 
 
 def is_reserved(entry: int, level: Level, arch: Arch = X86) -> bool:
-    return bool(arch.reserved(arch, np.array([entry], np.uint64), level)[0])
+    return bool(arch.reserved(np.array([entry], np.uint64), level)[0])
 
 
 def software(kind: int, offset: int, low: int = 0) -> int:
@@ -78,17 +77,23 @@ def test_each_bit_of_a_present_page(bits: int, flag: Flag) -> None:
 
 
 @pytest.mark.parametrize(
-    ("era", "bit", "flag"),
+    ("release", "bit", "flag"),
     [
-        (Era(), 58, Flag(0)),
-        (Era(devmap=DEVMAP_TO_6_5), 58, Flag.DEVICE | Flag.SPECIAL),
-        (Era(saved_dirty=SAVED_DIRTY, devmap=DEVMAP_TO_6_14), 58, Flag.DIRTY),
-        (Era(saved_dirty=SAVED_DIRTY, devmap=DEVMAP_TO_6_14), 57, Flag.DEVICE | Flag.SPECIAL),
-        (Era(saved_dirty=SAVED_DIRTY), 57, Flag(0)),
+        # bit 58 was device memory up to 6.5, and 57 up to 6.14; since 6.6 58 is saved-dirty
+        ((6, 1), 58, Flag.DEVICE | Flag.SPECIAL),
+        ((6, 5), 58, Flag.DEVICE | Flag.SPECIAL),
+        ((6, 5), 57, Flag(0)),
+        ((6, 6), 58, Flag.DIRTY),
+        ((6, 6), 57, Flag.DEVICE | Flag.SPECIAL),
+        ((6, 14), 57, Flag.DEVICE | Flag.SPECIAL),
+        ((6, 15), 58, Flag.DIRTY),
+        ((6, 15), 57, Flag(0)),
     ],
 )
-def test_bits_57_and_58_mean_what_this_kernel_uses_them_for(era: Era, bit: int, flag: Flag) -> None:
-    arch = ARCHES["x86_64"].on(4, era)
+def test_bits_57_and_58_mean_what_this_kernel_uses_them_for(
+    release: tuple[int, int], bit: int, flag: Flag
+) -> None:
+    arch = ARCHES["x86_64"].on(4, Era(release, 52))
     assert decode(0x7001 | 1 << bit, arch=arch) == (Flag.PRESENT | Flag.EXEC | flag, 7)
 
 
@@ -105,11 +110,11 @@ def test_prot_none_has_an_inverted_frame_and_no_rights() -> None:
 
 def test_an_encryption_bit_is_not_part_of_a_frame() -> None:
     # this machine's C-bit is 47; whether or not an inverted frame inverts it, it is ignored
-    arch = ARCHES["x86_64"].on(4, Era(encryption=1 << 47))
+    arch = ARCHES["x86_64"].on(4, Era((6, 18), 52, encryption=1 << 47))
     assert decode(1 << 47 | 0x1234_5067, arch=arch)[1] == 0x12345
     assert decode(0x000F_FFFF_EDCB_A100, arch=arch)[1] == 0x12345
     assert decode(0x000F_FFFF_EDCB_A100 & ~(1 << 47), arch=arch)[1] == 0x12345
-    named = arch.address(arch, np.array([1 << 47 | 0x20_0067], np.uint64))
+    named = arch.address(np.array([1 << 47 | 0x20_0067], np.uint64))
     assert named.tolist() == [0x20_0000]
 
 
@@ -155,13 +160,13 @@ def test_software_entries(entry: int, flags: Flag, pfn: int) -> None:
 
 
 def test_type_and_offset_of_the_recorded_swap_slot() -> None:
-    kind, offset = X86.soft(X86, np.array([0x07FF_FFFF_FFFF_C000, software(9, 77)], np.uint64))
+    kind, offset = X86.soft(np.array([0x07FF_FFFF_FFFF_C000, software(9, 77)], np.uint64))
     assert kind.tolist() == [0, 9]
     assert offset.tolist() == [31, 77]
 
 
 def test_five_levels_have_40_bits_of_frame_in_a_migration_entry() -> None:
-    five = ARCHES["x86_64"].on(5, Era(swap=RECORDED))
+    five = ARCHES["x86_64"].on(5, Era((6, 18), 52, swap=RECORDED))
     entry = software(28, 1 << 39 | 0x12345)
     assert decode(entry, arch=five) == (Flag.SOFT | Flag.MIGRATION, 1 << 39 | 0x12345)
     assert decode(entry)[1] == 0x12345
@@ -210,7 +215,7 @@ def test_swap_types_by_kernel(types: SwapTypes, meant: dict[int, Flag]) -> None:
 
 
 def test_frames_of_hwpoison_and_device_entries() -> None:
-    arch = ARCHES["x86_64"].on(4, Era(swap=FULL))
+    arch = ARCHES["x86_64"].on(4, Era((6, 18), 52, swap=FULL))
     assert decode(software(24, 0x777), arch=arch) == (Flag.SOFT | Flag.HWPOISON, 0x777)
     assert decode(software(29, 0x888), arch=arch) == (Flag.SOFT | Flag.DEVICE, 0x888)
 
@@ -273,8 +278,8 @@ def test_table_entries() -> None:
 
 
 def test_plain_bits_exclude_everything_but_ordinary_pages() -> None:
-    arch = ARCHES["x86_64"].on(4, Era(devmap=DEVMAP_TO_6_14))
-    bits_set, bits_clear = arch.plain(arch)
+    arch = ARCHES["x86_64"].on(4, Era((6, 14), 52))
+    bits_set, bits_clear = arch.plain()
     for word, plain in (
         (0x7067, True),
         (0x7067 | 1 << 63, True),
@@ -360,10 +365,42 @@ def test_plain_bits_exclude_everything_but_ordinary_pages() -> None:
     ],
 )
 def test_an_entry_in_words(entry: int, level: Level, told: dict[str, int | str]) -> None:
-    said = dict(X86.describe(X86, entry, level))
+    said = dict(X86.describe(entry, level))
     if told["kind"] == "reserved":
         # every set bit is still named
         assert said["kind"] == "reserved"
         assert said["bits"] == "present write user accessed dirty pse bit17"
     else:
         assert said == told
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "bits", "encryption"),
+    [
+        (b"address sizes\t: 46 bits physical, 48 bits virtual\n", 46, 0x3F << 46),
+        # an EPYC with SME: 48 bits, of which encryption takes 5; its C-bit is 47
+        (b"address sizes\t: 43 bits physical, 48 bits virtual\n", 43, 0x1FF << 43),
+        (b"address sizes\t: 52 bits physical, 57 bits virtual\n", 52, 0),
+        (b"", 52, 0),
+    ],
+)
+def test_the_cpu_tells_the_width_of_an_address(cpuinfo: bytes, bits: int, encryption: int) -> None:
+    arch = ARCHES["x86_64"]
+    era = arch.era_of((6, 12), b"flags\t: fpu vme\n" + cpuinfo, FULL)
+    assert era == Era((6, 12), bits, encryption=encryption, swap=FULL)
+    # bits 12 to 51 are an address, less those of encryption
+    assert arch.on(4, era).frame_mask == (1 << bits) - (1 << 12)
+
+
+def test_the_legend_has_each_bit_of_a_present_page_once() -> None:
+    present = ARCHES["x86_64"].legend[:13]
+    assert [row.bit for row in present] == [*range(12), 63]
+    assert len({row.name for row in present}) == 13
+
+
+def test_the_protection_key_is_in_bits_32_to_35_of_vm_flags() -> None:
+    # VM_HIGH_ARCH_BIT_0 to _3 (include/linux/mm.h); bit 36 is the next architecture bit
+    arch = ARCHES["x86_64"]
+    assert arch.protection_key(5 << 32 | 1 << 36 | 0xFFFF_FFFF) == 5
+    assert arch.vm_flag_codes((6, 1)) == {32: "", 33: "", 34: "", 35: "", 36: ""}
+    assert arch.vm_flag_codes((6, 6))[37] == "ss"

@@ -27,7 +27,7 @@ NOTHING: Any = None
 def test_the_bounds_of_memory_are_the_current_ones(
     memory: Memory, last_ram: int, last_page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arch = ARCHES["x86_64"].on(4, Era(physical_bits=40, max_pfn=2 * GIB // PAGE - 1))
+    arch = ARCHES["x86_64"].on(4, Era((6, 18), 40, max_pfn=2 * GIB // PAGE - 1))
     opened = Machine(NOTHING, NOTHING, NOTHING, arch, None, 0, ())
     monkeypatch.setattr(machine, "memory_in", lambda second: memory)
     now = as_it_is_now(opened)

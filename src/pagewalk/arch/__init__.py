@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pagewalk.arch import x86_64
+from pagewalk.arch.x86_64 import X86
 from pagewalk.paging import Arch
 
-ARCHES: dict[str, Arch] = {
-    "x86_64": x86_64.X86_64,
+ARCHES: dict[str, type[Arch]] = {
+    X86.name: X86,
 }

@@ -23,7 +23,6 @@ from pagewalk.kmem.direct import (
     Casts,
     cast,
     close,
-    frame_mask,
     index,
     load,
     loop,
@@ -120,8 +119,8 @@ def _of_tables(
     casts: Casts, arch: Arch, layout: Layout, mem_map: MemMap, given: Array, words: Array
 ) -> bytes:
     # Gives up a table with any other entry at once, and puts a mark in place of its address.
-    bits_set, bits_clear = arch.plain(arch)
-    left = 64 - frame_mask(arch).bit_length()
+    bits_set, bits_clear = arch.plain()
+    left = 64 - arch.frame_mask.bit_length()
     right = left + arch.page_shift
     body: list[Line] = [
         *index(R1, 8 * _UNROLLED, SLOTS // _UNROLLED),

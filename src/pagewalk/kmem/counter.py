@@ -17,7 +17,6 @@ from pagewalk.kmem.direct import (
     Casts,
     cast,
     close,
-    frame_mask,
     index,
     load,
     loop,
@@ -73,10 +72,10 @@ def _counter(casts: Casts, arch: Arch, given: Array, counts: Array) -> bytes:
     # No branch depends on an entry, because the verifier would follow both ways of each. r7
     # collects the bits that any entry has after adding `beyond`, which carries out of the bits for
     # frames of RAM if a frame is beyond them.
-    present, special = arch.plain(arch)
+    present, special = arch.plain()
     frames = int(arch.last_ram_frame).bit_length()
     beyond = (1 << frames) - 1 - arch.last_ram_frame << arch.page_shift
-    odd = special | frame_mask(arch) >> arch.page_shift + frames << arch.page_shift + frames
+    odd = special | arch.frame_mask >> arch.page_shift + frames << arch.page_shift + frames
     collect: list[Line] = [asm.move(R2, R1), asm.add(R2, R5), asm.or_(R7, R2)]
     # Most tables are full: r6, the bits that all entries have, shows it.
     full = [*collect, asm.and_(R6, R1)]

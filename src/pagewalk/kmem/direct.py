@@ -13,17 +13,15 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from pagewalk.btf import Btf
 from pagewalk.kmem import asm
 from pagewalk.kmem.asm import FP, R0, R1, R2, R3, R6, R7, Line
+from pagewalk.kmem.memory import PAGE
 from pagewalk.kmem.syscall import Array, Program, load_program
-from pagewalk.paging import Arch
 
 # Tables per run that outputs a word for each page: a mebibyte of output.
 TABLES = 256
-SLOTS = 512
+SLOTS = PAGE // 8
 FRAMES = TABLES * SLOTS
 
 # The stack: two iterators of bpf_iter_num, the address of a table, and numbers.
@@ -121,11 +119,6 @@ def index(register: int, size: int, below: int) -> list[Line]:
 def cast(casts: Casts) -> list[Line]:
     """r0 = the memory at r1"""
     return [asm.move_imm(R2, casts.plain), asm.call_kernel(casts.cast)]
-
-
-def frame_mask(arch: Arch) -> int:
-    """Return the bits of an entry that hold its frame."""
-    return int(arch.address(arch, np.array([(1 << 64) - 1], np.uint64))[0])
 
 
 def start(given: Array, words: Array) -> list[Line]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -19,33 +18,30 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pagewalk.arch import ARCHES
 from pagewalk.errors import SourceUnavailable, Unsupported
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import read_bytes, read_word, read_words
 from pagewalk.kmem.task import file_behind, find_task, read_mm
-from pagewalk.pages import U64
+from pagewalk.pages import U64, Bool, Flag
+from pagewalk.paging import PTE, Arch, Level
 from pagewalk.proc.files import read_bytes as read_file
-from pagewalk.proc.kernel import architecture
+from pagewalk.proc.kernel import read_facts
 from pagewalk.proc.zones import read_memory
 
-_GIB = 1 << 30
-# The length of the direct map by levels, for when the size of RAM is not known (mm.rst).
-_LARGEST = {4: 64 << 40, 5: 32 << 50}
-_PRESENT = np.uint64(1)
 _ATTEMPTS = 3
+_WORD = 8
 
 
 class DirectMap(NamedTuple):
     """Say how physical addresses become kernel addresses.
 
-    ``base`` is the kernel address of physical byte 0, ``levels`` the levels of page tables (4 or
-    5), ``phys_mask`` the bits of an entry that are its physical address: memory-encryption bits,
-    which lie above the CPU's address width, are outside of it.
+    ``base`` is the kernel address of physical byte 0, ``arch`` the paging format that it was found
+    with, without the bounds of memory.
     """
 
     base: int
-    levels: int
-    phys_mask: int
+    arch: Arch
 
     def addresses(self, phys: U64) -> U64:
         """Return the kernel addresses (u64[n]) of physical ones (u64[n], bytes)."""
@@ -85,42 +81,69 @@ def _token_page() -> Iterator[_Token]:
 def find_direct_map(kernel: Kernel) -> DirectMap:
     """Find the direct map's base and the number of levels, and prove them by a token of our own.
 
-    Raises SourceUnavailable when no base shows the token, Unsupported on another architecture
-    than x86_64.
+    Raises SourceUnavailable when no base shows the token, Unsupported on an architecture that is
+    not in ARCHES.
     """
-    if architecture() != "x86_64":
-        raise Unsupported(f"direct map that is understood on {architecture()}", "x86_64 only")
+    formats = _formats()
     pgd = read_mm(kernel, own_mm(kernel)).pgd
-    mask = _phys_mask()
     for _ in range(_ATTEMPTS):
         with _token_page() as token:
-            for levels in (4, 5):
-                for base in _proved_bases(kernel, token, pgd, levels, mask):
-                    return DirectMap(base, levels, mask)
+            for arch in formats:
+                for base in _proved_bases(kernel, token, pgd, arch):
+                    return DirectMap(base, arch)
     raise SourceUnavailable(
         "kernel memory",
-        "no direct-map base shows our own page, neither with 4 nor with 5 levels of page tables",
+        "no direct-map base shows our own page, whatever the number of levels of page tables",
         "report it with the kernel's version and /proc/zoneinfo",
     )
 
 
-def _proved_bases(kernel: Kernel, token: _Token, pgd: int, levels: int, mask: int) -> Iterator[int]:
-    # The base lies a whole number of GiB below any direct-map address (kaslr.c aligns it to a
-    # PUD), at most as many as there are GiB up to the end of RAM, where all page tables are. All
-    # are tried side by side, 10 to 1000 of them. None lies above the true one by more than that, so
-    # the addresses stay in the direct map or the hole that follows it, never in an I/O mapping.
-    count = (read_memory().ram_end or _LARGEST[levels]) // _GIB + 2
-    bases = np.uint64(pgd // _GIB * _GIB) - np.arange(count, dtype=np.uint64) * np.uint64(_GIB)
+def _formats() -> list[Arch]:
+    # This kernel's paging format, once for each number of levels.
+    facts = read_facts()
+    if facts.architecture not in ARCHES:
+        known = ", ".join(ARCHES)
+        raise Unsupported(f"direct map that is understood on {facts.architecture}", f"{known} only")
+    try:
+        cpuinfo = read_file("/proc/cpuinfo")
+    except OSError:  # subset=pid
+        cpuinfo = b""
+    arch = ARCHES[facts.architecture]
+    era = arch.era_of(facts.release, cpuinfo, facts.swap_types)
+    return [arch.on(levels, era) for levels in arch.depths]
+
+
+def _proved_bases(kernel: Kernel, token: _Token, pgd: int, arch: Arch) -> Iterator[int]:
+    # The base lies a whole number of steps below any direct-map address, at most as many as there
+    # are up to the end of RAM, where all page tables are. All are tried side by side, 10 to 1000 of
+    # them. None lies above the true one by more than that, so the addresses stay in the direct map
+    # or the hole that follows it, never in an I/O mapping.
+    step = arch.direct_map_step
+    count = (read_memory().ram_end or arch.direct_map_size[len(arch.levels)]) // step + 2
+    bases = np.uint64(pgd // step * step) - np.arange(count, dtype=np.uint64) * np.uint64(step)
     tables = np.full(count, pgd, np.uint64)
-    for shift in range(12 + 9 * (levels - 1), 11, -9):
-        index = token.address >> shift & 511
-        entries, errno = read_words(kernel.memory, tables + np.uint64(8 * index))
-        alive = (errno == 0) & (entries & _PRESENT != 0)
+    for level in arch.levels:
+        entries, errno = read_words(kernel.memory, tables + np.uint64(_place(level, token.address)))
+        alive = (errno == 0) & _leads_on(arch, entries, level)
         bases = bases[alive]
-        tables = (entries[alive] & np.uint64(mask)) + bases
+        tables = arch.address(entries[alive]) + bases
     for base, page in zip(bases.tolist(), tables.tolist(), strict=True):
         if _holds(kernel, page, token.text):
             yield base
+
+
+def _place(level: Level, address: int) -> int:
+    # Where in a table the entry for `address` lies, bytes.
+    return _WORD * (address >> level.shift & (1 << level.bits) - 1)
+
+
+def _leads_on(arch: Arch, entries: U64, level: Level) -> Bool:
+    # Which entries name a table, or at the last level a base page that the CPU may use.
+    if level.number > PTE:
+        return arch.table(entries, level)
+    flags, _ = arch.decode(entries, level)
+    usable: Bool = flags & np.uint32(Flag.PRESENT | Flag.PROT_NONE) == np.uint32(Flag.PRESENT)
+    return usable
 
 
 def _holds(kernel: Kernel, address: int, text: bytes) -> bool:
@@ -135,16 +158,17 @@ def translate(kernel: Kernel, direct_map: DirectMap, pgd: int, address: int) -> 
 
     For pages of our own only: present, small or huge. Raises OSError when nothing is mapped.
     """
-    table = pgd
-    for shift in range(12 + 9 * (direct_map.levels - 1), 11, -9):
-        entry = read_word(kernel.memory, table + 8 * (address >> shift & 511))
-        if not entry & 1:
+    table, arch = pgd, direct_map.arch
+    for level in arch.levels:
+        entry = np.array([read_word(kernel.memory, table + _place(level, address))], np.uint64)
+        if level.number > PTE and arch.table(entry, level)[0]:
+            table = int(arch.address(entry)[0]) + direct_map.base
+            continue
+        flags, pfn = arch.decode(entry, level)
+        if not flags[0] & np.uint32(Flag.PRESENT):
             raise OSError(f"nothing is mapped at {address:#x}")
-        phys = entry & direct_map.phys_mask
-        if shift == 12 or (entry & 0x80 and shift <= 30):
-            inside = (1 << shift) - 1
-            return phys & ~inside | address & inside & ~0xFFF, shift
-        table = phys + direct_map.base
+        base = address & (1 << level.shift) - (1 << arch.page_shift)
+        return (int(pfn[0]) << arch.page_shift) + base, level.shift
     raise AssertionError("the loop ends at the PTE")
 
 
@@ -194,14 +218,3 @@ def _mm_of(kernel: Kernel, pid: int) -> int:
     if own.mm is None:
         raise SourceUnavailable("kernel memory", "our own task has no mm", "report it")
     return own.mm
-
-
-def _phys_mask() -> int:
-    # The CPU tells its address width less the bits memory encryption takes; 52 is the format's.
-    try:
-        text = read_file("/proc/cpuinfo")
-    except OSError:  # subset=pid
-        text = b""
-    found = re.search(rb"address sizes\t: (\d+) bits physical", text)
-    width = min(int(found[1]), 52) if found else 52
-    return (1 << width) - mmap.PAGESIZE

@@ -214,7 +214,7 @@ class StructPages:
         if not filled.any() or not np.array_equal(filled, words != 0):
             return False
         arch = condenser.arch
-        pfns = arch.address(arch, entries[filled]) >> np.uint64(arch.page_shift)
+        pfns = arch.address(entries[filled]) >> np.uint64(arch.page_shift)
         told = read_frames(self.frames, pfns)
         clear = tell_apart(self.frames.layout, words[filled]) & (told.errno == 0)
         flags, mapcount = self._decode(words[filled])

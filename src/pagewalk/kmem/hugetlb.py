@@ -11,9 +11,7 @@ from pagewalk.kmem.directmap import DirectMap, MemMap
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import PAGE, read_structs, read_words
 from pagewalk.pages import U64, Bool
-from pagewalk.paging import Arch
-
-_PMD = 2  # Level.number
+from pagewalk.paging import PMD, Arch
 
 
 def in_shared_table(
@@ -25,14 +23,14 @@ def in_shared_table(
     """
     table = np.full(len(addr), root, np.uint64)
     for level in arch.levels:
-        if level.number == _PMD:
+        if level.number == PMD:
             break
         index = addr >> np.uint64(level.shift) & np.uint64((1 << level.bits) - 1)
         place = direct_map.addresses(table) + index * np.uint64(8)
         entry, errno = read_words(kernel.memory, place)
         if errno.any():
             raise OSError(int(errno.max()), "a page table cannot be read")
-        table = arch.address(arch, entry)
+        table = arch.address(entry)
     return _is_shared(kernel, mem_map, table // np.uint64(PAGE))
 
 

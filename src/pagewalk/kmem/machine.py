@@ -5,12 +5,10 @@ from __future__ import annotations
 import ctypes
 import mmap
 import time
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from pagewalk.arch import ARCHES
-from pagewalk.arch.x86_64 import DEVMAP_TO_6_5, DEVMAP_TO_6_14, FRAME, SAVED_DIRTY
-from pagewalk.errors import Unsupported
 from pagewalk.kmem.directmap import (
     DirectMap,
     MemMap,
@@ -28,7 +26,6 @@ from pagewalk.kmem.zero import find_zero_frames
 from pagewalk.pages import Withheld
 from pagewalk.paging import Arch, Era
 from pagewalk.proc.frames import FrameReader, open_frames
-from pagewalk.proc.kernel import read_facts
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.refusals import why_missing
 from pagewalk.proc.zones import Memory, read_memory
@@ -64,25 +61,11 @@ class Machine(NamedTuple):
 
 
 def paging_format(direct_map: DirectMap) -> Arch:
-    """Return this machine's paging format; raises Unsupported for an architecture not known.
+    """Return the paging format that proved the direct map, with the bounds that memory has now.
 
-    Which software bit means what follows from the release: no interface tells, and distributions
-    do not move PTE bits within one. (6.6: x86/mm: Introduce _PAGE_SAVED_DIRTY; 6.15 on: fsdax
-    pages are ordinary ones, without a DEVMAP bit.)
+    Raises as ``bounded`` does.
     """
-    facts = read_facts()
-    name = facts.architecture
-    if name not in ARCHES:
-        raise Unsupported(f"page-table format for {name} in pagewalk", "x86_64")
-    now = facts.release
-    era = Era(
-        physical_bits=direct_map.phys_mask.bit_length(),
-        encryption=FRAME & ~direct_map.phys_mask,
-        saved_dirty=SAVED_DIRTY if now >= (6, 6) else 0,
-        devmap=DEVMAP_TO_6_5 if now < (6, 6) else DEVMAP_TO_6_14 if now < (6, 15) else 0,
-        swap=facts.swap_types,
-    )
-    return ARCHES[name].on(direct_map.levels, bounded(era))
+    return replace(direct_map.arch, era=bounded(direct_map.arch.era))
 
 
 def bounded(era: Era) -> Era:
@@ -109,7 +92,7 @@ def as_it_is_now(machine: Machine) -> Machine:
     now = bounded(machine.arch.era)
     if now == machine.arch.era:
         return machine
-    return machine._replace(arch=machine.arch._replace(era=now))
+    return machine._replace(arch=replace(machine.arch, era=now))
 
 
 def open_machine(kernel: Kernel, *, loads: bool = False) -> Machine:

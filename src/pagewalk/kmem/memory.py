@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -12,7 +13,7 @@ from pagewalk.pages import I64, U8, U32, U64
 
 I32: TypeAlias = NDArray[np.int32]
 
-PAGE = 4096
+PAGE = mmap.PAGESIZE
 _CHUNK = 1 << 12
 
 

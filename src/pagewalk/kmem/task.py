@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pagewalk.errors import ProcessGone, SourceUnavailable, Unsupported
 from pagewalk.kmem.kernel import Kernel
-from pagewalk.kmem.memory import read_bytes, read_word
+from pagewalk.kmem.memory import PAGE, read_bytes, read_word
 from pagewalk.proc.files import decode_name
 
 # include/linux/sched.h, stable since 2.6
@@ -133,7 +133,7 @@ def task_of(kernel: Kernel, struct_pid: int, number: int) -> Task:
     raise ProcessGone(number, "ended")
 
 
-def read_mm(kernel: Kernel, address: int, page_size: int = 4096) -> Mm:
+def read_mm(kernel: Kernel, address: int) -> Mm:
     """Read the mm_struct at ``address``; raises OSError when it cannot be read."""
     names = ("pgd", "map_count", "total_vm", "locked_vm", "pinned_vm", "pgtables_bytes")
     found = kernel.fields("mm_struct", address, (*names, "start_brk", "brk", "start_stack"))
@@ -141,9 +141,9 @@ def read_mm(kernel: Kernel, address: int, page_size: int = 4096) -> Mm:
         address=address,
         pgd=found["pgd"],
         map_count=found["map_count"],
-        total=found["total_vm"] * page_size,
-        locked=found["locked_vm"] * page_size,
-        pinned=found["pinned_vm"] * page_size,
+        total=found["total_vm"] * PAGE,
+        locked=found["locked_vm"] * PAGE,
+        pinned=found["pinned_vm"] * PAGE,
         pgtables=found["pgtables_bytes"],
         start_brk=found["start_brk"],
         brk=found["brk"],

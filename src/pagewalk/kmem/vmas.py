@@ -11,7 +11,7 @@ from pagewalk.errors import SourceUnavailable, Unsupported
 from pagewalk.flags import VM_DONTEXPAND
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.maple import Slots, Torn, read_maple_tree
-from pagewalk.kmem.memory import read_structs, read_words
+from pagewalk.kmem.memory import PAGE, read_structs, read_words
 from pagewalk.pages import U8, U32, U64, Bool
 from pagewalk.ranges import overlapping, without
 
@@ -196,7 +196,7 @@ def _columns(kernel: Kernel, address: U64, rows: U8) -> RawVmas:
         start=column("vm_start"),
         end=column("vm_end"),
         flags=column("vm_flags"),
-        offset=column("vm_pgoff") * np.uint64(4096),
+        offset=column("vm_pgoff") * np.uint64(PAGE),
         file=column("vm_file"),
         ops=column("vm_ops"),
         anon_vma=column("anon_vma"),

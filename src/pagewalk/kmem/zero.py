@@ -24,7 +24,7 @@ from pagewalk.pages import U64, Bool
 from pagewalk.proc.frames import open_kpageflags, read_frames
 
 _ZERO_PAGE = kpf("zero_page")
-_PAGES = 512  # base pages of a PMD entry, on every supported architecture
+_PAGES = PAGE // 8  # base pages of a PMD entry: as many as a table has entries
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from pagewalk.proc.stall import Slice, Stall
 
 PAGE = mmap.PAGESIZE
 WORD = 8
+HUGE_SIZE = PAGE * (PAGE // WORD)  # what a PMD leaf maps, and a page table of words
 PFN_BITS = np.uint64((1 << 55) - 1)
 PAGEMAP_SCAN = 0xC0606610  # _IOWR('f', 16, struct pm_scan_arg)
 
@@ -36,8 +37,7 @@ POPULATED = PRESENT | SWAPPED
 
 # How far apart two populated pages may be and still be read by one call: a call costs about as much
 # as reading a page table's worth of empty words.
-GAP = 512 * PAGE
-HUGE_SIZE = PAGE * (PAGE // WORD)  # what a PMD leaf maps
+GAP = HUGE_SIZE
 
 
 def flags_by_high_bits() -> U32:

@@ -109,7 +109,7 @@ def shared_frames(
         same = ok & ((entries != 0).sum(axis=1) == pages)
         torn.append(some[~same])
         entries = entries[same]
-        pfns = arch.address(arch, entries[entries != 0]) >> np.uint64(arch.page_shift)
+        pfns = arch.address(entries[entries != 0]) >> np.uint64(arch.page_shift)
         here = take(amounts, np.isin(runs.table, some[same]))
         found.append(Sums(NO_AMOUNTS, run_frames(here, pfns)))
     changed = np.concatenate(torn)

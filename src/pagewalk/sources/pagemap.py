@@ -226,7 +226,7 @@ def gather(found: Iterator[U64]) -> Iterator[U64]:
     pages = 0
     for regions in found:
         waiting.append(regions)
-        pages += int((regions[:, 1] - regions[:, 0]).sum()) // PAGE + 512 * len(regions)
+        pages += int((regions[:, 1] - regions[:, 0]).sum()) // PAGE + WORDS * len(regions)
         if pages >= BATCH:
             yield np.concatenate(waiting)
             waiting, pages = [], 0

@@ -28,6 +28,7 @@ from pagewalk.pages import (
     Tells,
     VMAs,
 )
+from pagewalk.paging import PMD
 from pagewalk.pgtable import walk_tables
 from pagewalk.proc.frames import FrameReader
 from pagewalk.ranges import holder
@@ -41,7 +42,6 @@ from pagewalk.tally import Memo, Plain, count_by_reading, sweep
 from pagewalk.vtop import Trace, hole_around, trace
 
 RETRIES = 3
-PMD_SHIFT = 21  # every architecture with a direct map that is known here
 PRESENT = np.uint32(Flag.PRESENT)
 
 # Addresses u64[n] of hugetlb pages -> which of them no other process maps.
@@ -136,7 +136,7 @@ class TableSpace:
         soft = np.flatnonzero(leaves.flags & np.uint32(Flag.SWAP | Flag.MARKER) != 0)
         if len(soft):
             assert leaves.pfn is not None
-            kind, offset = self.machine.arch.soft(self.machine.arch, leaves.entry[soft])
+            kind, offset = self.machine.arch.soft(leaves.entry[soft])
             leaves.pfn[soft] = pack(kind, offset)
         hugetlb = present & (vmas.backing[row] == Backing.HUGETLB.value)
         if hugetlb.any():
@@ -162,7 +162,8 @@ class TableSpace:
         leaves.flags[alone] |= np.uint32(Flag.EXCLUSIVE)
 
     def in_shared_table(self, leaves: Leaves, rows: I64) -> Bool:
-        small = leaves.shift[rows] == PMD_SHIFT  # tables of larger leaves are never shared
+        pmd = self.machine.arch.level(PMD)  # tables of larger leaves are never shared
+        small = leaves.shift[rows] == pmd.shift
         shared = np.zeros(len(rows), bool)
         machine, addr = self.machine, leaves.addr[rows[small]]
         shared[small] = in_shared_table(
