@@ -23,7 +23,7 @@ from pagewalk.pages import Pages, join
 from tests.documents import ROOT
 from tests.kernel_says import PAGE, smaps_text
 from tests.live.bracket import look_again
-from tests.recordings import PAGE_COLUMNS, VMA_COLUMNS
+from tests.recordings import HERE, PAGE_COLUMNS, VMA_COLUMNS
 
 # A file that nobody else maps: vmtest needs it, but outside the guest.
 FILE = "/bin/busybox"
@@ -33,7 +33,7 @@ CHECKOUT = str(ROOT)
 def main() -> None:
     """Record the target of this folder."""
     os.sched_setaffinity(0, {0})  # the batches of a CPU are drained by what it does itself
-    words = [sys.executable, "-m", "tests.recordings.target", FILE]
+    words = [sys.executable, str(HERE / "target.py"), FILE]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         said = json.loads(process.stdout.readline())
