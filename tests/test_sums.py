@@ -28,6 +28,8 @@ def test_an_anonymous_page_that_others_map_too_is_held_and_not_freed() -> None:
     merged: Row = (HEAP + 2 * PAGE, PAGE, State.ANON, HERE, 10, ("anon", "ksm"), 2)
     again: Row = (HEAP + 3 * PAGE, PAGE, State.ANON, HERE, 10, ("anon", "ksm"), 2)
     assert shared(inherited) == []
+    unknown: Row = (HEAP + PAGE, PAGE, State.ANON, HERE, 9, ("anon", "maybe_ksm"), 3)
+    assert shared(unknown) == [(9, PAGE, 3)]
     table = by_hand.table([ours, inherited, merged, again])
     assert (table.totals["distinct"], table.totals["freed"]) == (3 * PAGE, 2 * PAGE)
 

@@ -71,6 +71,8 @@ KPAGEFLAGS = (
     Bit("softdirty", 40, "3.11", "soft-dirty"),
     Bit("arch_2", 41, "4.16", "second architecture-defined flag"),
     Bit("arch_3", 42, "6.1", "third architecture-defined flag"),
+    # Where kpageflags marks every anonymous page as KSM, we say this in place of ksm.
+    Bit("maybe_ksm", 62, "6.12", "mapped several times, and whether KSM merged it is not known"),
     # kpageflags does not export PG_young: readers of struct page set this bit.
     Bit("young", 63, "4.3", "accessed, as noted by idle page tracking or DAMON; from struct page"
         " only"),
@@ -84,7 +86,7 @@ def kpf(*names: str) -> np.uint64:
     return np.uint64(sum(1 << KPF[name] for name in names))
 
 
-YOUNG = kpf("young")
+YOUNG, MAYBE_KSM = kpf("young"), kpf("maybe_ksm")
 
 # vm_flags (include/linux/mm.h)
 VM_READ, VM_WRITE, VM_EXEC, VM_SHARED, VM_MAYSHARE = 0x1, 0x2, 0x4, 0x8, 0x80

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pagewalk.flags import kpf
+from pagewalk.flags import MAYBE_KSM, kpf
 from pagewalk.pages import U8, U32, U64, Amounts, Bool, Flag, Pages, State
 from pagewalk.rules import (
     ANYWHERE,
@@ -129,6 +129,7 @@ def inherited(pages: Amounts | Pages) -> Bool:
     # each address space (vma_address, mm/rmap.c, computes it from the index), unless KSM merged it.
     assert pages.mapcount is not None and pages.kflags is not None
     mask: Bool = (pages.state == State.ANON.value) & (pages.mapcount > 1)
+    mask &= pages.kflags & MAYBE_KSM == 0
     return mask & ~holds(KSM, pages.flags, pages.kflags)
 
 

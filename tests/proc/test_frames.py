@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from pagewalk.flags import KPF
+from pagewalk.flags import KPF, MAYBE_KSM, kpf
 from pagewalk.pages import U64
 from pagewalk.proc.frames import (
     GAP,
@@ -25,6 +25,7 @@ from pagewalk.proc.frames import (
 from tests.properties import always
 
 COUNT = 3000
+KSM = kpf("ksm")
 HEAD, TAIL, ANON, DIRTY = (np.uint64(1 << KPF[n]) for n in ("head", "tail", "anon", "dirty"))
 
 
@@ -145,6 +146,20 @@ def test_a_small_page_known_to_be_mapped_once_costs_no_read_of_its_count(databas
         assert counts.tolist() == [1, 104, 108, 109]
         assert flags.tolist() == [0, 0, int(HEAD), int(TAIL)]
         assert opened.mapcounts(array(5, 2)).tolist() == [105, 102]
+    finally:
+        opened.close()
+
+
+def test_where_every_anonymous_page_is_marked_as_ksm_only_one_mapped_twice_may_be(
+    tmp_path: Path
+) -> None:
+    # As 6.12 does; frame 3 is anonymous and mapped once, 4 twice, 5 is a file's, mapped twice.
+    np.array([0, 0, 0, ANON | KSM, ANON | KSM, 0], np.uint64).tofile(tmp_path / "kpageflags")
+    np.array([0, 0, 0, 1, 2, 2], np.uint64).tofile(tmp_path / "kpagecount")
+    opened = open_frames(str(tmp_path)).proved(3)
+    try:
+        flags, _ = opened.read(array(3, 4, 5), np.zeros(3, bool))
+        assert flags.tolist() == [int(ANON), int(ANON | MAYBE_KSM), 0]
     finally:
         opened.close()
 

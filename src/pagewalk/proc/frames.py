@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from pagewalk.flags import kpf
+from pagewalk.flags import MAYBE_KSM, kpf
 from pagewalk.pages import U64, Bool
 from pagewalk.proc.kernel import release
 
@@ -60,8 +60,9 @@ class FrameReader(Protocol):
 class Frames:
     """The open frame database of /proc: descriptors of kpageflags and kpagecount.
 
-    Without ``ksm`` the kernel's KSM bit means nothing; see ``proved``. With ``nopage`` the kernel
-    marks frames that are not RAM, and we mark frames beyond the end of the file the same way.
+    Without ``ksm`` the kernel's KSM bit means nothing (see ``proved``): pages that have it and are
+    mapped more than once get flags.MAYBE_KSM instead. With ``nopage`` the kernel marks frames that
+    are not RAM, and we mark frames beyond the end of the file the same way.
     """
 
     flags: int
@@ -75,11 +76,12 @@ class Frames:
         flags = folio_flags(self.flags, pfns, read_frames(self.flags, pfns))
         if self.nopage and not flags.min(initial=1):
             flags[pfns >= np.uint64(end_of(self.flags))] = NOPAGE
-        if not self.ksm:
-            flags &= ~KSM
         mapcount = np.ones(len(pfns), np.uint64)
         ask = np.flatnonzero(~once | (flags & LARGE != 0))
         mapcount[ask] = read_frames(self.count, pfns[ask])
+        if not self.ksm:
+            flags[(flags & KSM != 0) & (mapcount > 1)] |= MAYBE_KSM
+            flags &= ~KSM
         return flags, mapcount
 
     def mapcounts(self, pfns: U64) -> U64:
