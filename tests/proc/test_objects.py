@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from pagewalk.proc import objects
 from pagewalk.proc.objects import SHM_DEST, Object, ends, mount_of, read_objects
 from pagewalk.proc.target import Target, open_target
 from tests import by_hand
+from tests.kernel_says import read_maps
 
 PAGE = 4096
 NOTHING = by_hand.vmas([(0x1000, 1, READ, 0, Backing.ANON, "")])
@@ -103,6 +106,24 @@ def test_a_refused_look_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == []
     assert (why.what, why.partial) == ("unmapped", True)
     assert why.why == "cannot look at its open files: permission denied"
+
+
+def test_a_kernel_without_cachestat_is_told_once_and_is_no_refusal(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(objects, "swap_in_use", lambda: True)
+    monkeypatch.setattr(objects, "evicted", missing)
+    mapped = mmap.mmap(-1, PAGE)
+    (vma,) = (vma for vma in read_maps(os.getpid()) if "/dev/zero" in vma.name)
+    shared = by_hand.vmas([(vma.start, 1, READ, 0, Backing.SHMEM, vma.name)])
+    with open(os.memfd_create("held"), "wb"), target() as held:
+        _, (why,) = read_objects(held, shared)
+    mapped.close()
+    assert (why.what, why.partial) == ("unmapped", False)
+    assert "since Linux 6.5" in why.why
 
 
 def test_the_mount_is_read_from_fdinfo() -> None:

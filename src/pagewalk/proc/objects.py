@@ -42,6 +42,12 @@ CUT = Withheld(
     partial=True,
 )
 
+NO_CACHESTAT = Withheld(
+    "unmapped",
+    "swap is in use, and only cachestat(2), since Linux 6.5, tells how much of an object is there",
+    partial=False,
+)
+
 
 class Object(NamedTuple):
     """A memory object; ``dev`` (major << 32 | minor) and ``inode`` are as in VMAs.
@@ -73,16 +79,18 @@ def read_objects(target: Target, vmas: VMAs) -> tuple[list[Object], list[Withhel
         if not add_open(target, mounts, found):
             missing.append(CUT)
     except (PagewalkError, OSError) as err:
-        missing.append(refused(f"cannot look at its open files: {reason(err)}"))
+        missing.append(refused(err, f"cannot look at its open files: {reason(err)}"))
     try:
         add_mapped(target, vmas, found)
     except OSError as err:
-        missing.append(refused(f"cannot follow /proc/PID/map_files ({reason(err)}), which needs"
-                               " CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE; run as root"))
-    return list(found.values()), missing
+        why = f"cannot follow /proc/PID/map_files ({reason(err)}), which needs CAP_SYS_ADMIN or"
+        missing.append(refused(err, f"{why} CAP_CHECKPOINT_RESTORE; run as root"))
+    return list(found.values()), list(dict.fromkeys(missing))
 
 
-def refused(why: str) -> Withheld:
+def refused(err: Exception, why: str) -> Withheld:
+    if isinstance(err, OSError) and err.errno == errno.ENOSYS:
+        return NO_CACHESTAT
     return Withheld("unmapped", why, partial=True)
 
 

@@ -99,17 +99,22 @@ def evicted(fd: int, offset: int, size: int) -> int:
         return int(result[3]) * PAGE
 
 
+SAYS = {
+    errno.ENOENT: "a mapping changed before its object was read; --freeze prevents that",
+    errno.ENOSYS: "only cachestat(2) tells, which came with Linux 6.5; use --source ebpf",
+}
+
+
 @contextmanager
 def rewording() -> Iterator[None]:
     # Rewords an OSError to say what is needed, or that the mapping has gone.
     try:
         yield
     except OSError as err:
-        says = (
-            "a mapping changed before its object was read; --freeze prevents that"
-            if err.errno == errno.ENOENT
-            else f"/proc/PID/map_files and cachestat(2) cannot be used ({err.strerror}); needs"
-            " CAP_SYS_ADMIN and Linux 6.5, or --source ebpf"
+        says = SAYS.get(
+            err.errno or 0,
+            f"/proc/PID/map_files and cachestat(2) cannot be used ({err.strerror}); needs"
+            " CAP_SYS_ADMIN and Linux 6.5, or --source ebpf",
         )
         raise OSError(err.errno, says) from err
 
