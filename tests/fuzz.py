@@ -199,12 +199,12 @@ def find_symbol(data: bytes) -> object:
 def decode_words(data: bytes) -> object:
     # Arbitrary words of pagemap, and of kpageflags and kpagecount for their frames.
     from pagewalk.pages import Backing
-    from pagewalk.proc.pagemap import decode
+    from pagewalk.proc.pagemap import flags_of
     from pagewalk.states import classify
 
     words = np.frombuffer(data[: len(data) // 8 * 8], np.uint64)
     backing = (words % np.uint64(len(Backing))).astype(np.uint8)
-    flags = decode(words)
+    flags = flags_of(words)
     return classify(flags, backing, words[::-1]), classify(flags, backing, None)
 
 

@@ -67,7 +67,7 @@ def test_the_check_sees_each_way_to_guess(code: str) -> None:
     "code",
     [
         "x.split(b' ')", "x.strip(b'\\t ')", "x.decode('utf-8', 'surrogateescape')",
-        "open(x, 'rb')", "pagemap.decode(words)", "re.compile(rb'(?m)^a +\\n')",
+        "open(x, 'rb')", "pagemap.flags_of(words)", "re.compile(rb'(?m)^a +\\n')",
     ],
 )
 def test_the_check_accepts_explicit_separators(code: str) -> None:

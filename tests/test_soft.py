@@ -106,7 +106,7 @@ def by_table(arch: Arch, entries: list[int]) -> tuple[list[Flag], list[int]]:
 
 def by_pagemap(types: SwapTypes, words: list[int]) -> tuple[list[Flag], U64]:
     column = np.array(words, np.uint64)
-    flags, pfn = pagemap.decode(column), column & pagemap.PFN_BITS
+    flags, pfn = pagemap.flags_of(column), column & pagemap.PFN_BITS
     decode_soft(types, flags, pfn, np.arange(len(column)))
     return [Flag(word) for word in flags.tolist()], pfn
 

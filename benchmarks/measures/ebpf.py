@@ -97,18 +97,18 @@ def against_loop(pid: int, rounds: int) -> list[tuple[tuple[float, ...], tuple[f
 def whole_tables(source: Source, vmas: VMAs) -> tuple[TableCounter | None, U64]:
     """Return the counter of whole tables, None before 6.4, and the addresses of the tables."""
     assert isinstance(source, KernelSource)
-    machine, found = source.machine, [np.zeros(0, np.uint64)]
+    running, found = source.running, [np.zeros(0, np.uint64)]
 
     def note(owner: I64, phys: U64) -> I64:
         found.append(phys)
         return np.zeros(len(owner), np.int64)
 
-    user = vmas.ranges[vmas.end <= np.uint64(machine.arch.user_end)]
+    user = vmas.ranges[vmas.end <= np.uint64(running.arch.user_end)]
     space = source.space
-    for _ in sweep(machine.arch, space.root, space.read_tables, user, count_plain=note):
+    for _ in sweep(running.arch, space.root, space.read_tables, user, count_plain=note):
         pass
-    counter = None if machine.shortcuts is None else machine.shortcuts.counter
-    return counter, machine.direct_map.addresses(np.concatenate(found))
+    counter = None if running.shortcuts is None else running.shortcuts.loaded_counter
+    return counter, running.direct_map.addresses(np.concatenate(found))
 
 
 def ebpf_sparse(plan: Plan) -> list[Row]:

@@ -1,4 +1,4 @@
-"""What the kernel that is looked at is like, where that decides how its memory is counted. No I/O.
+"""Facts about the kernel being looked at that decide how its memory is counted. No I/O.
 
 The facts travel with the walk: a rule asks ``walk.facts``, never the machine that pagewalk runs on,
 which may be another one. docs/counting.md lists which rule depends on which fact.
@@ -16,8 +16,8 @@ class Facts(NamedTuple):
     """One kernel, and the machine that it runs on.
 
     ``architecture`` is uname's name for it (x86_64), ``release`` (major, minor), ``page_size`` the
-    bytes of a base page, ``cpus`` how many are online. What takes time to find out is found out
-    when it is needed: ``read_config`` and ``read_protection_keys`` return what ``config`` and
+    bytes of a base page, ``cpus`` how many are online. Facts that take time to find out are read
+    when needed: ``read_config`` and ``read_protection_keys`` return what ``config`` and
     ``protection_keys`` do.
     """
 
@@ -30,7 +30,7 @@ class Facts(NamedTuple):
 
     @property
     def config(self) -> frozenset[str] | None:
-        """Return the configuration symbols that are built in, None where that is not known."""
+        """Return the configuration symbols that are built in, None if that is not known."""
         return self.read_config()
 
     @property
@@ -40,7 +40,7 @@ class Facts(NamedTuple):
 
     @property
     def swap_types(self) -> SwapTypes:
-        """Return which type numbers of software entries mean what."""
+        """Return the meaning of the type numbers of software entries."""
         return swap_types(self.release, self.config)
 
     @property

@@ -24,7 +24,7 @@ LEVEL_NAMES = {PTE: "PTE", PMD: "PMD", PUD: "PUD", P4D: "P4D", PGD: "PGD"}
 class Level(NamedTuple):
     """One level of tables: a table has ``1 << bits`` entries of ``1 << shift`` bytes each.
 
-    ``number`` is that of Holes.level; a folded level is left out, so the top is always the PGD.
+    ``number`` is as in Holes.level; a folded level is left out, so the top is always the PGD.
     """
 
     number: int
@@ -33,12 +33,12 @@ class Level(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Return the kernel's name of the level, PTE to PGD."""
+        """Return the kernel's name for the level, PTE to PGD."""
         return LEVEL_NAMES[self.number]
 
     @property
     def span(self) -> int:
-        """Return the bytes that one whole table of this level maps."""
+        """Return how many bytes one whole table of this level maps."""
         return 1 << (self.shift + self.bits)
 
 
@@ -160,7 +160,7 @@ class Arch(ABC):
     @property
     def last_frame(self) -> int:
         """Return the largest frame number an entry can hold on this machine."""
-        # the very last one is left out: a word of all ones is garbage, not a page
+        # the last one is excluded: a word of all ones is garbage, not a page
         return (1 << (self.era.physical_bits - self.page_shift)) - 2
 
     @property

@@ -58,7 +58,7 @@ def read_particulars(source: Source, vmas: VMAs) -> tuple[Particulars, list[With
     if tables is None:
         return nothing, [NOT_TOLD]
     try:
-        of = read_mappings(tables.machine.kernel, tables.mm)
+        of = read_mappings(tables.running.kernel, tables.mm)
         policy = read_policy()
     except (PagewalkError, OSError) as err:
         return nothing, [Withheld("thp_eligible, kernel_page_size", str(err), partial=False)]

@@ -19,11 +19,11 @@ from pagewalk.scan import (
     Doubts,
     Entries,
     ReadTables,
-    Space,
+    Scope,
     Tables,
     Why,
     merge,
-    open_space,
+    open_scope,
     pick,
     root_table,
     scan,
@@ -54,14 +54,14 @@ def walk_tables(
 
     Raises BadRequest for invalid ranges.
     """
-    space = open_space(arch, root, read_tables, ranges)
-    return _bounded(space, batch, retries)
+    scope = open_scope(arch, root, read_tables, ranges)
+    return _bounded(scope, batch, retries)
 
 
-def _bounded(space: Space, batch: int, retries: int) -> Iterator[Entries]:
-    group = max(1, batch >> space.arch.levels[-1].bits)
-    parts = _descend(space, 0, root_table(space), space.arch.user_end, group)
-    for _, part in _settle(space, parts, group, retries):
+def _bounded(scope: Scope, batch: int, retries: int) -> Iterator[Entries]:
+    group = max(1, batch >> scope.arch.levels[-1].bits)
+    parts = _descend(scope, 0, root_table(scope), scope.arch.user_end, group)
+    for _, part in _settle(scope, parts, group, retries):
         rest = part
         while len(rest.leaves) > batch:
             head, rest = split(rest, int(rest.leaves.addr[batch]))
@@ -75,13 +75,13 @@ _Parts: TypeAlias = Iterator[tuple[int, Entries]]
 
 
 # Walks tables of one level and below, a group at a time; what they map ends at limit.
-def _descend(space: Space, depth: int, tables: Tables, limit: int, group: int) -> _Parts:
+def _descend(scope: Scope, depth: int, tables: Tables, limit: int, group: int) -> _Parts:
     for first in range(0, len(tables), group):
         after = first + group
         end = int(tables.addr[after]) if after < len(tables) else limit
-        rows, below = scan(space, depth, pick(tables, slice(first, after)))
+        rows, below = scan(scope, depth, pick(tables, slice(first, after)))
         if len(below):
-            yield from _weave(rows, _descend(space, depth + 1, below, end, group))
+            yield from _weave(rows, _descend(scope, depth + 1, below, end, group))
         else:
             yield end, rows
 
@@ -93,19 +93,19 @@ def _weave(rows: Entries, parts: _Parts) -> _Parts:
         yield upto, merge(here, below)
 
 
-def _settle(space: Space, parts: _Parts, group: int, retries: int) -> _Parts:
+def _settle(scope: Scope, parts: _Parts, group: int, retries: int) -> _Parts:
     for upto, rows in parts:
         if not retries or not len(rows.doubts):
             yield upto, rows
             continue
-        again = only(space, rows.doubts)
+        again = only(scope, rows.doubts)
         sure = replace(rows, doubts=pick(rows.doubts, slice(0)))
         second = _descend(again, 0, root_table(again), upto, group)
         yield from _weave(sure, _settle(again, second, group, retries - 1))
 
 
-def only(space: Space, doubts: Doubts) -> Space:
-    """Return ``space`` limited to what is in doubt; adjacent doubts in one range are one range."""
+def only(scope: Scope, doubts: Doubts) -> Scope:
+    """Return ``scope`` limited to what is in doubt; adjacent doubts in one range are one range."""
     start, end = doubts.addr, doubts.addr + doubts.size
-    apart = (start[1:] != end[:-1]) | np.isin(start[1:], space.start)
-    return space._replace(start=start[np.append(True, apart)], end=end[np.append(apart, True)])
+    apart = (start[1:] != end[:-1]) | np.isin(start[1:], scope.start)
+    return scope._replace(start=start[np.append(True, apart)], end=end[np.append(apart, True)])

@@ -48,7 +48,7 @@ def join_frames(
 def join_batches(
     vmas: VMAs, batches: list[Leaves], frames: FrameReader | None, page_size: int
 ) -> Iterator[Pages]:
-    """Yield join_frames of each of ``batches``; their frames are looked up at once."""
+    """Yield join_frames of each of ``batches``; the frames of all are looked up together."""
     for leaves, kflags, mapcount in look_up(batches, frames):
         yield join_looked_up(vmas, leaves, kflags, mapcount, frames, page_size)
 
@@ -56,7 +56,7 @@ def join_batches(
 def sum_batches(
     vmas: VMAs, batches: list[Leaves], frames: FrameReader | None, page_size: int
 ) -> Iterator[Sums]:
-    """Yield what join_batches adds up to; neighbouring base pages that are alike as one row."""
+    """Yield the sums of join_batches, with equal neighbouring base pages as one row."""
     base = page_size.bit_length() - 1
     for leaves, kflags, mapcount in look_up(batches, frames):
         if kflags is None or mapcount is None or (leaves.shift != base).any():
@@ -82,7 +82,7 @@ def look_up(batches: list[Leaves], frames: FrameReader | None) -> Iterator[Looke
         yield from ((leaves, None, None) for leaves in batches)
         return
     flags = np.concatenate([leaves.flags for leaves in batches])
-    kflags, mapcount = read_frames(flags, np.concatenate(pfns), frames)
+    kflags, mapcount = frame_words(flags, np.concatenate(pfns), frames)
     at = 0
     for leaves in batches:
         here = slice(at, at := at + len(leaves))
@@ -128,13 +128,13 @@ def join_columns(vmas: VMAs, leaves: Leaves, kflags: U64 | None, mapcount: U64 |
 
 
 def vma_rows(vmas: VMAs, addr: U64) -> I64:
-    # The VMA of each address, all inside one and ascending: so only the edges are looked up.
+    # The VMA of each address. All are inside one and ascending, so only the edges are looked up.
     edges = np.searchsorted(addr, vmas.start)
     return np.repeat(np.arange(len(vmas)), np.diff(edges, append=len(addr)))
 
 
 def states(vmas: VMAs, vma: I64, flags: U32, kflags: U64 | None) -> U8:
-    # The State of each leaf, decided once for neighbours that look alike.
+    # The State of each leaf, decided once for equal neighbours.
     first = alike(vma, flags, kflags)
     state = classify(
         flags[first], vmas.backing[vma[first]], None if kflags is None else kflags[first]
@@ -142,9 +142,9 @@ def states(vmas: VMAs, vma: I64, flags: U32, kflags: U64 | None) -> U8:
     return np.repeat(state, np.diff(first, append=len(flags)))
 
 
-def read_frames(flags: U32, pfn: U64, frames: FrameReader) -> tuple[U64, U64]:
+def frame_words(flags: U32, pfn: U64, frames: FrameReader) -> tuple[U64, U64]:
     # Flags and mapcount of the first base page of each present leaf, and of each that was lost to a
-    # memory error: such a frame stays as it was. 0 elsewhere.
+    # memory error, whose frame stays as it was. 0 for all others.
     framed = flags & np.uint32(Flag.PRESENT) != 0
     once = flags & np.uint32(Flag.EXCLUSIVE) != 0
     if framed.all():
@@ -156,8 +156,8 @@ def read_frames(flags: U32, pfn: U64, frames: FrameReader) -> tuple[U64, U64]:
 
 
 def split_huge(pages: Pages, rows: I64, frames: FrameReader, page_size: int) -> Pages:
-    # A huge leaf whose base pages are mapped equally often stays one row; another becomes one row
-    # a base page. A leaf that was cut by a range may have any size.
+    # A huge leaf whose base pages all have the same mapcount stays one row; any other becomes one
+    # row per base page. A leaf that was cut by a range may have any size.
     assert pages.pfn is not None and pages.mapcount is not None
     uneven: list[I64] = []
     counted: list[U64] = []
@@ -176,15 +176,15 @@ def split_huge(pages: Pages, rows: I64, frames: FrameReader, page_size: int) -> 
 
 
 def base_pages(pages: Pages, rows: I64, page_size: int) -> tuple[I64, I64, U64]:
-    # Of the base pages of `rows`, one after the other: how many each row has, where each begins,
-    # and every base page's number within its row.
+    # For the base pages of `rows`, one after the other: how many each row has, where each row
+    # begins, and each base page's number within its row.
     per = (pages.size[rows] // np.uint64(page_size)).astype(np.int64)
     first = np.cumsum(per) - per
     return per, first, (np.arange(per.sum()) - np.repeat(first, per)).astype(np.uint64)
 
 
 def spread_out(pages: Pages, rows: I64, mapcount: U64, page_size: int) -> Pages:
-    # `pages` with one row for each base page of `rows`, whose counts are `mapcount`.
+    # `pages` with one row for each base page of `rows`, which have mapcounts `mapcount`.
     per, _, step = base_pages(pages, rows, page_size)
     repeat = np.ones(len(pages), np.int64)
     repeat[rows] = per
@@ -203,7 +203,7 @@ def spread_out(pages: Pages, rows: I64, mapcount: U64, page_size: int) -> Pages:
 def hole_rows(vmas: VMAs, holes: Holes) -> Pages:
     """Return ``holes`` as Pages: EMPTY where a page table exists (level 1), else NOT_MAPPED.
 
-    What the source did not look at (level 0) is ABSENT.
+    Holes that the source cannot tell apart (level 0) are ABSENT.
     """
     rows = unpopulated(vmas, holes.addr, holes.size, HOLE_STATES[holes.level])
     rows.level[:] = holes.level
@@ -236,9 +236,9 @@ def unpopulated(vmas: VMAs, addr: U64, size: U64, state: U8) -> Pages:
 
 
 def fill(vmas: VMAs, pages: Pages, start: int, end: int, wanted: U64) -> Pages:
-    """Return ``pages`` with ABSENT rows for the parts of [``start``, ``end``) none of them covers.
+    """Return ``pages`` with ABSENT rows for the parts of [``start``, ``end``) that none covers.
 
-    Only parts inside ``wanted`` and inside a VMA count; no row crosses the edge of a VMA.
+    Only parts inside ``wanted`` and inside a VMA count; no row crosses a VMA boundary.
     """
     covered = np.stack([pages.addr, pages.addr + pages.size], axis=1)
     free, _, _ = intersect(gaps(covered, start, end), wanted)

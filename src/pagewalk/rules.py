@@ -1,4 +1,4 @@
-"""How a page counts: the one table, which a kernel that counts differently changes.
+"""How a page counts: the one table to change for a kernel that counts differently.
 
 A page is what three words say: its entry's flags (Flag), its frame's (/proc/kpageflags, of the
 folio's head) and what its VMA maps (Backing). ``BY_FRAME`` and ``BY_VMA`` give it a State,
@@ -97,7 +97,7 @@ ANYWHERE = within(*Backing)
 
 
 class When(NamedTuple):
-    """What must hold of a page: one of the bits ``some`` is set, and none of ``none``.
+    """What must hold for a page: one of the bits ``some`` is set, and none of ``none``.
 
     ``some`` is None where no bit is needed; ``backing`` are the kinds of VMA it may lie in (see
     within). With ``silent`` the frame database must say nothing of its frame.
@@ -240,6 +240,6 @@ SIZES: U8 = np.array(
 # Whether the pages of a VMA are what their frames say, by Backing.
 ORDINARY: Bool = _ORDINARY >> np.arange(len(Backing)) & 1 != 0
 
-# What a hole is, by Holes.level.
+# The state of a hole, by Holes.level.
 HOLE_STATES: U8 = np.full(6, State.NOT_MAPPED.value, np.uint8)
 HOLE_STATES[:2] = State.ABSENT, State.EMPTY

@@ -1,4 +1,4 @@
-"""Decode page tables of one level: what they hold of some ranges, and the tables they name.
+"""Decode page tables of one level: their entries in some ranges, and the tables they point to.
 
 Pure; ``pgtable`` decides which tables are read, and when.
 """
@@ -42,7 +42,7 @@ class Why(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class Doubts:
-    """Ranges whose entry no kernel writes, by ascending address: torn reads, or broken tables.
+    """Ranges with an entry that no kernel writes, in address order: torn reads or broken tables.
 
     ``addr`` u64, ``size`` u64 bytes, cut to the walk's ranges; ``level`` u8 of the entry (one more
     than the top's for the root itself); ``entry`` u64 raw word (the root's address for the root);
@@ -67,7 +67,7 @@ NO_DOUBTS = Doubts(_NO_WORDS, _NO_WORDS, _NO_BYTES, _NO_WORDS, _NO_BYTES)
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """What a part of a walk found; together the three tile the part's ranges exactly."""
+    """The result of a part of a walk; together the three cover the part's ranges exactly."""
 
     leaves: Leaves
     holes: Holes
@@ -82,7 +82,7 @@ NO_ENTRIES = Entries(NO_LEAVES, NO_HOLES, NO_DOUBTS)
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """Tables of one level that wait to be read, by ascending address.
+    """Tables of one level that are still to be read, in address order.
 
     ``phys`` and ``addr`` (the first byte each maps) u64[n] bytes; ``entry`` u64[n], the word that
     named it; ``rights`` u32[n], what the path to it allows; ``path`` u64[n, depth], the physical
@@ -110,8 +110,8 @@ class _Words:
         return len(self.addr)
 
 
-class Space(NamedTuple):
-    """An address space, and the sorted ranges of it (``start``, ``end`` u64) that are asked for."""
+class Scope(NamedTuple):
+    """An address scope, and the sorted ranges of it (``start``, ``end`` u64) that are asked for."""
 
     arch: Arch
     root: int
@@ -123,8 +123,8 @@ class Space(NamedTuple):
 _Columns = TypeVar("_Columns", Leaves, Holes, Doubts, Tables, _Words)
 
 
-def open_space(arch: Arch, root: int, read_tables: ReadTables, ranges: U64) -> Space:
-    """Return the Space for ``ranges`` u64[k, 2]; raises BadRequest for such as cannot be."""
+def open_scope(arch: Arch, root: int, read_tables: ReadTables, ranges: U64) -> Scope:
+    """Return the Scope for ``ranges`` u64[k, 2]; raises BadRequest for such as cannot be."""
     cells = np.asarray(ranges, np.uint64).reshape(-1, 2)
     start, end = cells[:, 0].copy(), cells[:, 1].copy()
     if (start >= end).any() or (start[1:] < end[:-1]).any():
@@ -135,20 +135,20 @@ def open_space(arch: Arch, root: int, read_tables: ReadTables, ranges: U64) -> S
         raise BadRequest(
             f"cannot walk up to {int(end[-1]):#x}: user addresses end at {arch.user_end:#x}"
         )
-    return Space(arch, root, read_tables, start, end)
+    return Scope(arch, root, read_tables, start, end)
 
 
-def root_table(space: Space) -> Tables:
+def root_table(scope: Scope) -> Tables:
     """Return the top table, or nothing if there are no ranges."""
-    root = np.array([space.root], np.uint64)
+    root = np.array([scope.root], np.uint64)
     nothing = np.zeros(1, np.uint64)
     rights = np.array([RIGHTS], np.uint32)
     top = Tables(root, nothing, root, rights, np.zeros((1, 0), np.uint64))
-    return pick(top, slice(len(space.start)))
+    return pick(top, slice(len(scope.start)))
 
 
 def pick(columns: _Columns, rows: Bool | I64 | slice) -> _Columns:
-    """Return the columns at ``rows``, as pages.take does."""
+    """Return the columns at ``rows``, like pages.take."""
     return take(columns, rows)  # type: ignore[type-var]
 
 
@@ -187,92 +187,92 @@ def split(rows: Entries, addr: int) -> tuple[Entries, Entries]:
     )
 
 
-def scan(space: Space, depth: int, tables: Tables) -> tuple[Entries, Tables]:
-    """Read tables of one level; return what they hold, and the tables they name.
+def scan(scope: Scope, depth: int, tables: Tables) -> tuple[Entries, Tables]:
+    """Read tables of one level; return their entries, and the tables they point to.
 
-    ``depth`` is the row of the level in ``space.arch.levels``.
+    ``depth`` is the row of the level in ``scope.arch.levels``.
     """
-    entries, ok = space.read_tables(tables.phys)
-    return decode(space, depth, tables, entries, ok)
+    entries, ok = scope.read_tables(tables.phys)
+    return decode_tables(scope, depth, tables, entries, ok)
 
 
-def decode(
-    space: Space, depth: int, tables: Tables, entries: U64, ok: Bool
+def decode_tables(
+    scope: Scope, depth: int, tables: Tables, entries: U64, ok: Bool
 ) -> tuple[Entries, Tables]:
-    """Return what ``scan`` does, of tables that were read: ``entries`` u64[n, slots]."""
+    """Return what ``scan`` does, for tables that were read: ``entries`` u64[n, slots]."""
     if ok.all():
-        return _decode(space, depth, tables, entries)
-    rows, below = _decode(space, depth, pick(tables, ok), entries[ok])
-    lost = _lost(space, depth, pick(tables, ~ok))
+        return _decode(scope, depth, tables, entries)
+    rows, below = _decode(scope, depth, pick(tables, ok), entries[ok])
+    lost = _lost(scope, depth, pick(tables, ~ok))
     return replace(rows, doubts=in_order([rows.doubts, lost])), below
 
 
-def _lost(space: Space, depth: int, tables: Tables) -> Doubts:
-    span, why = space.arch.levels[depth].span, np.full(len(tables), Why.TABLE.value, np.uint8)
-    return _doubts(space, depth - 1, tables.addr, span, tables.entry, why)
+def _lost(scope: Scope, depth: int, tables: Tables) -> Doubts:
+    span, why = scope.arch.levels[depth].span, np.full(len(tables), Why.TABLE.value, np.uint8)
+    return _doubts(scope, depth - 1, tables.addr, span, tables.entry, why)
 
 
-def _decode(space: Space, depth: int, tables: Tables, entries: U64) -> tuple[Entries, Tables]:
-    arch, level = space.arch, space.arch.levels[depth]
+def _decode(scope: Scope, depth: int, tables: Tables, entries: U64) -> tuple[Entries, Tables]:
+    arch, level = scope.arch, scope.arch.levels[depth]
     entries = entries[:, : 1 << level.bits]
-    none, inside = arch.none(entries, level), _inside(space, tables, level)
-    holes = _holes(space, level, tables, none & inside)
+    none, inside = arch.none(entries, level), _inside(scope, tables, level)
+    holes = _holes(scope, level, tables, none & inside)
     slot = np.flatnonzero(~none & inside)
     addr = _address(tables, level, slot)
     found = _Words(slot >> level.bits, addr, entries.reshape(-1)[slot])
-    leaves, doubts, below = _named(space, depth, tables, found)
+    leaves, doubts, below = _named(scope, depth, tables, found)
     return Entries(leaves, holes, doubts), below
 
 
 def sift(
-    space: Space, depth: int, tables: Tables, entries: U64, ok: Bool, found: U64
+    scope: Scope, depth: int, tables: Tables, entries: U64, ok: Bool, found: U64
 ) -> tuple[Entries, Tables]:
-    """Return what ``decode`` does except holes, in a third of the time, for callers that need sums.
+    """Return what ``decode_tables`` does except holes, in a third of the time.
 
-    Adds to ``found`` u64[k] the bytes of each range that some entry is for.
+    It takes a third of the time. Adds to ``found`` u64[k] the bytes of each range with entries.
     """
     if not ok.all():
-        rows, below = sift(space, depth, pick(tables, ok), entries[ok], ok[ok], found)
-        lost = _lost(space, depth, pick(tables, ~ok))
+        rows, below = sift(scope, depth, pick(tables, ok), entries[ok], ok[ok], found)
+        lost = _lost(scope, depth, pick(tables, ~ok))
         return replace(rows, doubts=in_order([rows.doubts, lost])), below
-    arch, level = space.arch, space.arch.levels[depth]
+    arch, level = scope.arch, scope.arch.levels[depth]
     entries = entries[:, : 1 << level.bits]
     slot = np.flatnonzero(~arch.none(entries, level))
     addr = _address(tables, level, slot)
     size = np.uint64(1 << level.shift)
     if depth == len(arch.levels) - 1:
-        owner = np.searchsorted(space.start, addr, side="right") - 1
-        inside = np.flatnonzero((owner >= 0) & (addr < space.end[owner]))
+        owner = np.searchsorted(scope.start, addr, side="right") - 1
+        inside = np.flatnonzero((owner >= 0) & (addr < scope.end[owner]))
         np.add.at(found, owner[inside], size)
     else:
-        row, owner, start, end = _cut(space, addr, addr + size)
+        row, owner, start, end = _cut(scope, addr, addr + size)
         np.add.at(found, owner, end - start)
         inside = row[alike(row)]
     if len(inside) < len(slot):
         slot, addr = slot[inside], addr[inside]
     some = _Words(slot >> level.bits, addr, entries.reshape(-1)[slot])
-    leaves, doubts, below = _named(space, depth, tables, some)
+    leaves, doubts, below = _named(scope, depth, tables, some)
     return Entries(leaves, NO_HOLES, doubts), below
 
 
-# What entries name: leaves, doubts, and tables below.
+# What entries point to: leaves, doubts, and tables below.
 def _named(
-    space: Space, depth: int, tables: Tables, found: _Words
+    scope: Scope, depth: int, tables: Tables, found: _Words
 ) -> tuple[Leaves, Doubts, Tables]:
-    if depth == len(space.arch.levels) - 1:
-        return *_leaves(space, depth, tables, found), pick(tables, slice(0, 0))
-    names_table = space.arch.table(found.entry, space.arch.levels[depth])
+    if depth == len(scope.arch.levels) - 1:
+        return *_leaves(scope, depth, tables, found), pick(tables, slice(0, 0))
+    names_table = scope.arch.table(found.entry, scope.arch.levels[depth])
     if names_table.all():
-        below, astray = _below(space, depth, tables, found)
+        below, astray = _below(scope, depth, tables, found)
         return NO_LEAVES, astray, below
-    below, astray = _below(space, depth, tables, pick(found, names_table))
-    leaves, doubts = _leaves(space, depth, tables, pick(found, ~names_table))
+    below, astray = _below(scope, depth, tables, pick(found, names_table))
+    leaves, doubts = _leaves(scope, depth, tables, pick(found, ~names_table))
     return leaves, in_order([doubts, astray]), below
 
 
-# Which slots of the tables meet a range, bool[n, slots]; a plain True if all of all of them do.
-def _inside(space: Space, tables: Tables, level: Level) -> Bool:
-    table, _, start, end = _cut(space, tables.addr, tables.addr + np.uint64(level.span))
+# Which slots of the tables overlap a range, bool[n, slots]; a plain True if all slots do.
+def _inside(scope: Scope, tables: Tables, level: Level) -> Bool:
+    table, _, start, end = _cut(scope, tables.addr, tables.addr + np.uint64(level.span))
     if len(table) == len(tables) and (end - start == np.uint64(level.span)).all():
         return np.ones((1, 1), np.bool_)
     shift, last = np.uint64(level.shift), np.uint64((1 << level.shift) - 1)
@@ -285,52 +285,52 @@ def _inside(space: Space, tables: Tables, level: Level) -> Bool:
     return inside
 
 
-# The walk's ranges cut the intervals [start, end) into (row of the interval, of the range, start,
-# end) each.
-def _cut(space: Space, start: U64, end: U64) -> tuple[I64, I64, U64, U64]:
-    first = np.searchsorted(space.end, start, side="right")
-    count = np.searchsorted(space.start, end, side="left") - first
+# The intervals [start, end) cut by the walk's ranges: row of the interval, row of the range, start
+# and end of each piece.
+def _cut(scope: Scope, start: U64, end: U64) -> tuple[I64, I64, U64, U64]:
+    first = np.searchsorted(scope.end, start, side="right")
+    count = np.searchsorted(scope.start, end, side="left") - first
     row = np.repeat(np.arange(len(start)), count)
     which = np.arange(len(row)) - np.repeat(np.cumsum(count) - count - first, count)
     start, end = start[row], end[row]
-    return row, which, np.maximum(start, space.start[which]), np.minimum(end, space.end[which])
+    return row, which, np.maximum(start, scope.start[which]), np.minimum(end, scope.end[which])
 
 
-def _holes(space: Space, level: Level, tables: Tables, none: Bool) -> Holes:
+def _holes(scope: Scope, level: Level, tables: Tables, none: Bool) -> Holes:
     if not none.any():
         return NO_HOLES
     flat = none.reshape(-1)
     begins, ends = flat.copy(), flat.copy()
     begins[1:] &= ~flat[:-1]
     ends[:-1] &= ~flat[1:]
-    # a run does not cross from one table to the next unless their addresses touch
+    # a run does not continue from one table to the next unless their addresses are adjacent
     gap = np.flatnonzero(np.diff(tables.addr) != np.uint64(level.span)) + 1 << level.bits
     begins[gap] = flat[gap]
     ends[gap - 1] = flat[gap - 1]
     start = _address(tables, level, np.flatnonzero(begins))
     end = _address(tables, level, np.flatnonzero(ends)) + np.uint64(1 << level.shift)
-    _, _, start, end = _cut(space, start, end)
+    _, _, start, end = _cut(scope, start, end)
     return Holes(start, end - start, np.full(len(start), level.number, np.uint8))
 
 
-# The address that each slot of the tables, counted through, maps first.
+# The first address that each slot maps; slots are numbered through all tables.
 def _address(tables: Tables, level: Level, slot: I64) -> U64:
     inside = (slot & (1 << level.bits) - 1).view(np.uint64) << np.uint64(level.shift)
     addr: U64 = tables.addr[slot >> level.bits] + inside
     return addr
 
 
-def _doubts(space: Space, depth: int, addr: U64, size: int, entry: U64, why: U8) -> Doubts:
+def _doubts(scope: Scope, depth: int, addr: U64, size: int, entry: U64, why: U8) -> Doubts:
     if not len(addr):
         return NO_DOUBTS
-    row, _, start, end = _cut(space, addr, addr + np.uint64(size))
-    number = space.arch.levels[max(depth, 0)].number + (depth < 0)
+    row, _, start, end = _cut(scope, addr, addr + np.uint64(size))
+    number = scope.arch.levels[max(depth, 0)].number + (depth < 0)
     level = np.full(len(row), number, np.uint8)
     return Doubts(start, end - start, level, entry[row], why[row])
 
 
-def _below(space: Space, depth: int, tables: Tables, found: _Words) -> tuple[Tables, Doubts]:
-    arch, level = space.arch, space.arch.levels[depth]
+def _below(scope: Scope, depth: int, tables: Tables, found: _Words) -> tuple[Tables, Doubts]:
+    arch, level = scope.arch, scope.arch.levels[depth]
     phys = arch.address(found.entry)
     path = np.column_stack([tables.path, tables.phys])[found.table]
     rights = tables.rights[found.table] & arch.rights(found.entry, level)
@@ -341,14 +341,14 @@ def _below(space: Space, depth: int, tables: Tables, found: _Words) -> tuple[Tab
         return below, NO_DOUBTS
     why = np.where(astray, Why.TABLE.value, Why.CYCLE.value).astype(np.uint8)
     wrong = pick(found, bad)
-    doubts = _doubts(space, depth, wrong.addr, 1 << level.shift, wrong.entry, why[bad])
+    doubts = _doubts(scope, depth, wrong.addr, 1 << level.shift, wrong.entry, why[bad])
     return pick(below, ~bad), doubts
 
 
-def _leaves(space: Space, depth: int, tables: Tables, found: _Words) -> tuple[Leaves, Doubts]:
+def _leaves(scope: Scope, depth: int, tables: Tables, found: _Words) -> tuple[Leaves, Doubts]:
     if not len(found):
         return NO_LEAVES, NO_DOUBTS
-    arch, level = space.arch, space.arch.levels[depth]
+    arch, level = scope.arch, scope.arch.levels[depth]
     flags, pfn = arch.decode(found.entry, level)
     # a table above may have taken rights away
     if (tables.rights != RIGHTS).any():
@@ -359,32 +359,32 @@ def _leaves(space: Space, depth: int, tables: Tables, found: _Words) -> tuple[Le
     leaves = Leaves(found.addr, shift, found.entry, flags, pfn)
     wrong = np.flatnonzero(bad)
     why = np.where(reserved[wrong], Why.RESERVED.value, Why.FRAME.value).astype(np.uint8)
-    doubts = _doubts(space, depth, found.addr[wrong], 1 << level.shift, found.entry[wrong], why)
+    doubts = _doubts(scope, depth, found.addr[wrong], 1 << level.shift, found.entry[wrong], why)
     if len(wrong):
         leaves = pick(leaves, ~bad)
-    return leaves if level.shift == arch.page_shift else _trim(space, leaves), doubts
+    return leaves if level.shift == arch.page_shift else _trim(scope, leaves), doubts
 
 
 def _impossible(arch: Arch, flags: U32, pfn: U64) -> Bool:
     bad = pfn > np.uint64(arch.last_page_frame)
     if bad.any():
-        # what has no struct page lies outside: PFN maps, and entries for a GPU's own memory
+        # memory without struct pages is outside: PFN maps, and entries for a GPU's own memory
         elsewhere = (flags & np.uint32(Flag.SPECIAL | Flag.DEVICE)) != 0
         bad &= ~elsewhere | (pfn > np.uint64(arch.last_frame))
     return bad
 
 
-# Huge leaves that reach out of the ranges, cut into the largest aligned pieces inside them.
-def _trim(space: Space, leaves: Leaves) -> Leaves:
+# Huge leaves that extend beyond the ranges, cut into the largest aligned pieces inside them.
+def _trim(scope: Scope, leaves: Leaves) -> Leaves:
     size = np.uint64(1) << leaves.shift.astype(np.uint64)
-    row, _, start, end = _cut(space, leaves.addr, leaves.addr + size)
+    row, _, start, end = _cut(scope, leaves.addr, leaves.addr + size)
     whole = end - start == size[row]
     if whole.all():
         return pick(leaves, row)
     parts = [pick(leaves, row[whole])]
     # a leaf is cut only at the two ends of a range, so this loop is short
     for i in np.flatnonzero(~whole):
-        parts.append(_pieces(space.arch, pick(leaves, row[i : i + 1]), int(start[i]), int(end[i])))
+        parts.append(_pieces(scope.arch, pick(leaves, row[i : i + 1]), int(start[i]), int(end[i])))
     cut = join(parts)
     return pick(cut, np.argsort(cut.addr, kind="stable"))
 

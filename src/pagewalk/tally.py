@@ -1,6 +1,6 @@
-"""Count what page tables map, whole tables at a time where nothing in them is odd.
+"""Count what page tables map, whole tables at a time if they have only ordinary entries.
 
-Pure, as ``pgtable`` is.
+Pure, like ``pgtable``.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from pagewalk.scan import (
     NO_LEAVES,
     Entries,
     ReadTables,
-    Space,
+    Scope,
     Tables,
     in_order,
-    open_space,
+    open_scope,
     pick,
     root_table,
     sift,
 )
 
 # PTE tables read at a time when counting: 1 MiB, so that they stay in the cache; and tables of
-# which only few are read, with those above.
+# which only a few are read, with those above.
 _CACHED = 256
 _GROUP = 512
 _COUNTED = 4096
@@ -39,15 +39,15 @@ _COUNTED = 4096
 _KEPT = 16
 
 # Counts the pages of whole PTE tables, (row of the range i64[n], physical address u64[n]): i64[n],
-# -1 for a table with anything in it but ordinary pages of RAM and empty slots.
+# -1 for a table with anything but ordinary pages of RAM and empty slots.
 CountPlain: TypeAlias = Callable[[I64, U64], I64]
 
 
 class Plain(NamedTuple):
     """Whole PTE tables of ordinary pages and empty slots, each inside one range.
 
-    ``owner`` i64[n], the range's row; ``addr`` u64[n] the first byte it maps, ``phys`` u64[n] where
-    it lies; ``pages`` i64[n], how many each maps.
+    ``owner`` i64[n] is the range's row, ``addr`` u64[n] the first byte that it maps, ``phys``
+    u64[n] its physical address, ``pages`` i64[n] how many pages it maps.
     """
 
     owner: I64
@@ -57,7 +57,7 @@ class Plain(NamedTuple):
 
 
 class Sifted(NamedTuple):
-    """Upper tables as they were read, and what they came to: tables below, and ``found`` bytes."""
+    """Upper tables as they were read, and the result: tables below, and ``found`` bytes."""
 
     tables: Tables
     entries: U64
@@ -69,24 +69,24 @@ class Sifted(NamedTuple):
 class Memo:
     """What the last sweep over the same ranges (``start``, ``end`` u64) read of upper tables.
 
-    ``levels`` has it by depth. They hardly ever change: where the words are the same, they need not
-    be decoded again.
+    ``levels`` has it by depth. Upper tables hardly ever change: while their words are the same,
+    they need not be decoded again.
     """
 
     start: U64 = field(default_factory=lambda: np.zeros(0, np.uint64))
     end: U64 = field(default_factory=lambda: np.zeros(0, np.uint64))
     levels: dict[int, Sifted] = field(default_factory=dict)
 
-    def open(self, space: Space) -> None:
-        """Forget what is of other ranges than those of ``space``, or of another root."""
+    def open(self, scope: Scope) -> None:
+        """Forget what is of other ranges than those of ``scope``, or of another root."""
         root = self.levels.get(0)
-        same = np.array_equal(self.start, space.start) and np.array_equal(self.end, space.end)
-        if not same or (root is not None and int(root.tables.phys[0]) != space.root):
-            self.start, self.end, self.levels = space.start, space.end, {}
+        same = np.array_equal(self.start, scope.start) and np.array_equal(self.end, scope.end)
+        if not same or (root is not None and int(root.tables.phys[0]) != scope.root):
+            self.start, self.end, self.levels = scope.start, scope.end, {}
 
 
 class Gaps(NamedTuple):
-    """What no entry is for: ``size`` u64[6, k], bytes of each range, a row for a Holes.level."""
+    """Bytes without entries: ``size`` u64[6, k] of each range, one row per Holes.level."""
 
     size: U64
 
@@ -115,19 +115,19 @@ def sweep(
     tables: I64 | None = None,
     memo: Memo | None = None,
 ) -> Iterator[Swept]:
-    """Walk as ``walk_tables`` does, in no order, and leave whole plain tables as they are.
+    """Walk like ``walk_tables``, but unordered, and leave whole plain tables as they are.
 
     Holes come as Gaps, at the end. ``count_plain`` counts in place of count_by_reading.
-    ``tables`` i64[6] is added to: how many were read, by level number. ``memo`` is of an earlier
-    sweep of the same process. Doubts come last, after reading what they are about again, with holes
-    that are rows.
+    ``tables`` i64[6] is increased by how many were read, by level number. ``memo`` is from an
+    earlier sweep of the same process. Doubts come last, after reading them again, with holes as
+    rows.
     """
-    space = open_space(arch, root, read_tables, ranges)
+    scope = open_scope(arch, root, read_tables, ranges)
     memo = memo or Memo()
-    memo.open(space)
+    memo.open(scope)
     seen = np.zeros(6, np.int64) if tables is None else tables
     doubts = [NO_DOUBTS]
-    for part in _sweep(space, count_plain, seen, memo):
+    for part in _sweep(scope, count_plain, seen, memo):
         entries = part.entries
         if len(entries.doubts):
             doubts.append(entries.doubts)
@@ -136,7 +136,7 @@ def sweep(
             yield part
     left = in_order(doubts)
     if len(left) and retries:
-        again = only(space, left)
+        again = only(scope, left)
         unsure = np.stack([again.start, again.end], axis=1)
         yield from map(
             Swept, walk_tables(arch, root, read_tables, unsure, retries=retries - 1)
@@ -146,13 +146,13 @@ def sweep(
 
 
 def _sweep(
-    space: Space, count_plain: CountPlain | None, seen: I64, memo: Memo
+    scope: Scope, count_plain: CountPlain | None, seen: I64, memo: Memo
 ) -> Iterator[Swept]:
-    last = len(space.arch.levels) - 1
-    # bytes of each range, by level number: what entries are for, and what of it no table is below
-    found, ends = (np.zeros((7, len(space.start)), np.uint64) for _ in range(2))
+    last = len(scope.arch.levels) - 1
+    # bytes of each range, by level number: those with entries, and of these those without tables
+    found, ends = (np.zeros((7, len(scope.start)), np.uint64) for _ in range(2))
     # a stack, deepest level on top, so that few tables wait however large the target
-    todo = [(0, root_table(space))] if len(space.start) else []
+    todo = [(0, root_table(scope))] if len(scope.start) else []
     while todo:
         depth, waiting = todo.pop()
         group = _GROUP if depth < last else _COUNTED
@@ -160,25 +160,25 @@ def _sweep(
         if len(waiting) > group:
             here = pick(waiting, slice(group))
             todo.append((depth, pick(waiting, slice(group, None))))
-        number = space.arch.levels[depth].number
+        number = scope.arch.levels[depth].number
         seen[number] += len(here)
         if depth == last:
-            yield from _part(space, here, count_plain, found[number], ends)
+            yield from _part(scope, here, count_plain, found[number], ends)
             continue
-        rows, below = _upper(space, depth, here, found[number], memo)
+        rows, below = _upper(scope, depth, here, found[number], memo)
         if len(rows):
-            _end(space, ends, rows, number)
+            _end(scope, ends, rows, number)
             yield Swept(rows)
         if len(below):
             todo.append((depth + 1, below))
-    yield Swept(gaps=Gaps(_gaps(space, found, ends)))
+    yield Swept(gaps=Gaps(_gaps(scope, found, ends)))
 
 
-# Tables above the PTEs, decoded only if one is not as it was; with leaves they are never kept.
+# Tables above the PTEs, decoded only if one has changed; those with leaves are never kept.
 def _upper(
-    space: Space, depth: int, tables: Tables, found: U64, memo: Memo
+    scope: Scope, depth: int, tables: Tables, found: U64, memo: Memo
 ) -> tuple[Entries, Tables]:
-    entries, ok = space.read_tables(tables.phys)
+    entries, ok = scope.read_tables(tables.phys)
     last = memo.levels.get(depth)
     if (
         last is not None
@@ -190,7 +190,7 @@ def _upper(
         return NO_ENTRIES, last.below
     more = np.zeros_like(found)
     entries = entries.copy() if len(tables) <= _KEPT else entries
-    rows, below = sift(space, depth, tables, entries, ok, more)
+    rows, below = sift(scope, depth, tables, entries, ok, more)
     found += more
     if len(tables) <= _KEPT and ok.all() and not len(rows):
         memo.levels[depth] = Sifted(tables, entries, below, more)
@@ -199,49 +199,49 @@ def _upper(
     return rows, below
 
 
-# Add what a part of the walk ended with; a doubt's level is that of the entry it is about.
-def _end(space: Space, ends: U64, rows: Entries, number: int) -> None:
+# Adds what a part of the walk ended with; a doubt's level is that of its entry.
+def _end(scope: Scope, ends: U64, rows: Entries, number: int) -> None:
     leaves, doubts = rows.leaves, rows.doubts
     if len(leaves):
-        owner = np.searchsorted(space.start, leaves.addr, side="right") - 1
+        owner = np.searchsorted(scope.start, leaves.addr, side="right") - 1
         np.add.at(ends[number], owner, leaves.size)
     if len(doubts):
-        owner = np.searchsorted(space.start, doubts.addr, side="right") - 1
+        owner = np.searchsorted(scope.start, doubts.addr, side="right") - 1
         np.add.at(ends, (doubts.level.astype(np.intp), owner), doubts.size)
 
 
-# What the tables of a level cover is what the entries above are for and end with nothing else.
-def _gaps(space: Space, found: U64, ends: U64) -> U64:
-    levels = space.arch.levels
-    size = np.zeros((6, len(space.start)), np.uint64)
-    covered = space.end - space.start - ends[levels[0].number + 1]
+# The tables of a level cover what the entries above point to and that ends with nothing else.
+def _gaps(scope: Scope, found: U64, ends: U64) -> U64:
+    levels = scope.arch.levels
+    size = np.zeros((6, len(scope.start)), np.uint64)
+    covered = scope.end - scope.start - ends[levels[0].number + 1]
     for level in levels:
         size[level.number] = covered - found[level.number]
         covered = found[level.number] - ends[level.number]
     return size
 
 
-# The PTE tables that are plain, and what the others hold. What is yielded holds nothing of what
-# was read: who gets it may read on, into the same memory.
+# The PTE tables that are plain, and the entries of the others. Nothing that is yielded is a view of
+# what was read: the caller may read on, into the same memory.
 def _part(
-    space: Space, tables: Tables, count_plain: CountPlain | None, found: U64, ends: U64
+    scope: Scope, tables: Tables, count_plain: CountPlain | None, found: U64, ends: U64
 ) -> Iterator[Swept]:
-    level, depth = space.arch.levels[-1], len(space.arch.levels) - 1
-    owner = np.searchsorted(space.start, tables.addr, side="right") - 1
-    whole = (owner >= 0) & (tables.addr + np.uint64(level.span) <= space.end[owner])
+    level, depth = scope.arch.levels[-1], len(scope.arch.levels) - 1
+    owner = np.searchsorted(scope.start, tables.addr, side="right") - 1
+    whole = (owner >= 0) & (tables.addr + np.uint64(level.span) <= scope.end[owner])
     pages = np.full(len(tables), -1, np.int64)
     if whole.any():
         phys = tables.phys[whole]
         pages[whole] = (
             count_plain(owner[whole], phys)
             if count_plain
-            else count_by_reading(space.arch, space.read_tables, phys)
+            else count_by_reading(scope.arch, scope.read_tables, phys)
         )
     odd = np.flatnonzero(pages < 0)
     for first in range(0, len(odd), _CACHED):
         some = pick(tables, odd[first : first + _CACHED])
-        batch, _ = sift(space, depth, some, *space.read_tables(some.phys), found)
-        _end(space, ends, batch, level.number)
+        batch, _ = sift(scope, depth, some, *scope.read_tables(some.phys), found)
+        _end(scope, ends, batch, level.number)
         if len(batch):
             yield Swept(batch)
     done = pages >= 0
@@ -252,7 +252,7 @@ def _part(
 
 
 def count_by_reading(arch: Arch, read_tables: ReadTables, phys: U64) -> I64:
-    """Count the pages of whole PTE tables at ``phys`` (u64[n]) as CountPlain says."""
+    """Count the pages of whole PTE tables at ``phys`` (u64[n]); see CountPlain."""
     pages = np.full(len(phys), -1, np.int64)
     for first in range(0, len(phys), _CACHED):
         here = slice(first, first + _CACHED)
@@ -261,7 +261,7 @@ def count_by_reading(arch: Arch, read_tables: ReadTables, phys: U64) -> I64:
     return pages
 
 
-# How many pages each table holds, i64; -1 where something in it is neither plain nor zero.
+# How many pages each table maps, i64; -1 if an entry is neither plain nor zero.
 def _plain_pages(arch: Arch, entries: U64) -> I64:
     bits_set, bits_clear = (np.uint64(bits) for bits in arch.plain())
     every = np.bitwise_and.reduce(entries, axis=1)
@@ -275,7 +275,7 @@ def _plain_pages(arch: Arch, entries: U64) -> I64:
         zero = (words == 0).sum(axis=1)
         pages[rest] = np.where(plain + zero == entries.shape[1], plain, -1)
     end = np.uint64(arch.last_ram_frame + 1 << arch.page_shift)
-    # no frame is beyond what all of a table's frames ORed give
+    # no frame is beyond all of a table's frames ORed together
     if (arch.address(some) >= end).any():
         pages[arch.address(entries).max(axis=1) >= end] = -1
     return pages

@@ -35,7 +35,7 @@ def translate(source: Source, asked: str) -> Translation:
     """
     tables = source.page_tables
     assert tables is not None
-    vmas, arch = source.vmas(), tables.machine.arch
+    vmas, arch = source.vmas(), tables.running.arch
     addr = locate(asked, vmas)
     check_canonical(addr, arch)
     row = holder_of(vmas, addr)
@@ -65,7 +65,7 @@ def read_chain(
     # entries, and pagemap in between must say the same, or both are read again.
     for _ in range(READINGS):
         before = tables.trace(addr)
-        opinion = ask_pagemap(source.pagemap, tables.machine.arch, before, vmas, row)
+        opinion = ask_pagemap(source.pagemap, tables.running.arch, before, vmas, row)
         found = tables.trace(addr)
         stable = before == found
         if stable and opinion.agrees is not False:

@@ -141,7 +141,7 @@ def trace(arch: Arch, root: int, read_tables: ReadTables, addr: int) -> Trace:
         slots = entries.shape[1]
         index = addr >> level.shift & slots - 1
         says = tuple(arch.describe(entry := int(entries[0, index]), level))
-        step = decode(arch, Step(level, table, slots, index, entry, says), rights, addr)
+        step = make_step(arch, Step(level, table, slots, index, entry, says), rights, addr)
         if step.below in {root, *(above.table for above in steps), table}:
             step = replace(step, doubt=Why.CYCLE, below=None)
         steps.append(step)
@@ -149,7 +149,7 @@ def trace(arch: Arch, root: int, read_tables: ReadTables, addr: int) -> Trace:
     return Trace(addr, arch.page_shift, tuple(steps))
 
 
-def decode(arch: Arch, step: Step, above: Flag, addr: int) -> Step:
+def make_step(arch: Arch, step: Step, above: Flag, addr: int) -> Step:
     """Return ``step`` with what its entry means, where the levels above leave ``above``."""
     level, word = step.level, np.array([step.entry], np.uint64)
     if arch.none(word, level)[0]:

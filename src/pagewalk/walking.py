@@ -1,4 +1,4 @@
-"""Walk a process: its entries joined with their VMA and their frame, or what they add up to."""
+"""Walk a process: its entries joined with their VMA and frame, or their sums."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ from pagewalk.sources.space import Space
 from pagewalk.states import hwpoison
 from pagewalk.sums import add_up
 
-# So many leaves have their frames looked up at once: neighbours in RAM, which one read gets, lie
-# far apart in the address space. Their columns take 15 MB.
+# How many leaves have their frames looked up together: neighbours in RAM, which one read returns,
+# are far apart in the address space. Their columns take 15 MB.
 TOGETHER = 1 << 18
 Row = TypeVar("Row", Pages, Sums)
 
-# Modules that would be imported after the process was opened. A caller that drops its rights then
-# may no longer be able to read the checkout, or Python itself.
+# Modules that would be imported after the process was opened. A caller that drops its rights at
+# that point may no longer be able to read the checkout, or Python itself.
 LATER = (
     "zlib", "pagewalk.account", "pagewalk.kmem.condenser", "pagewalk.kmem.counter",
     "pagewalk.kmem.direct",
@@ -66,10 +66,10 @@ NOT_ASKED = Withheld(
 
 
 class Asked(NamedTuple):
-    """What a walk is asked for: ``ranges`` (u64[k, 2]) of ``vmas``, and whether with ``holes``.
+    """What a walk is to return: ``ranges`` (u64[k, 2]) of ``vmas``, and whether with ``holes``.
 
-    ``frames`` is the open frame database, None if the frames are not to be looked at, or cannot be;
-    with ``look`` they were asked for.
+    ``frames`` is the open frame database, None if frames are not wanted or cannot be read; ``look``
+    says that they are wanted.
     """
 
     vmas: VMAs
@@ -83,9 +83,9 @@ class Asked(NamedTuple):
 class Walk(Generic[Row]):
     """One walk of one process: iterate over it, once, for its Pages or Sums.
 
-    ``vmas`` are those at its start, of which ``covered`` (i64 bytes) are walked: all, unless ranges
-    were asked for. ``tells`` says what the walk can tell; ``outcome`` is complete at its end. A
-    walk that opened the process itself closes it then; to break it off, use it as a context
+    ``vmas`` are those at its start, of which ``covered`` (i64 bytes) are walked: all of them unless
+    ranges were given. ``tells`` says what the walk can report; ``outcome`` is complete at its end.
+    A walk that opened the process itself then closes it; to stop early, use it as a context
     manager.
     """
 
@@ -121,8 +121,8 @@ class Walk(Generic[Row]):
             self.close()
 
     def close(self) -> None:
-        """Give back what the walk opened; closing it again does nothing."""
-        # Closed twice, a descriptor would be somebody else's by then.
+        """Close what the walk opened; closing it again does nothing."""
+        # By a second close the descriptor might have been reused.
         source, self._owned = self._owned, None
         self._rows = None
         if source is not None:
@@ -167,12 +167,12 @@ def walk(
 ) -> Walk[Any]:
     """Return a Walk of process ``target`` (a pid, or a Source opened earlier), to be iterated over.
 
-    ``want`` is Pages, for every page in address order, or Sums, for what they add up to. With
-    ``frames=False`` no frame is looked at: bytes by state are told, and what needs a frame is
-    withheld. With ``holes=True`` there are also rows for what is not populated. ``ranges``
-    u64[k, 2] restricts the walk (sorted, half open).
+    ``want`` is Pages, for every page in address order, or Sums. With ``frames=False`` no frames are
+    read: bytes by state are reported, and what needs frames is withheld. With ``holes=True`` there
+    are also rows for what is not populated. ``ranges`` u64[k, 2] restricts the walk (sorted, half
+    open).
 
-    Nothing but the VMAs is read before the iteration. Raises BadTarget, ProcessGone, NotPermitted,
+    Only the VMAs are read before the iteration. Raises BadTarget, ProcessGone, NotPermitted,
     NoAddressSpace, SourceUnavailable, BadRequest for invalid ranges; the iteration may raise
     ProcessGone.
     """
@@ -211,7 +211,7 @@ def begin(
 def open_process(pid: int, source: str = "auto", budget_ns: int = BUDGET_NS) -> Source:
     """Return process ``pid`` opened by ``source``; rights may be dropped before it is walked.
 
-    The caller gives it back with `close`. Raises what `walk` raises, and BadTarget if ``pid`` means
+    The caller closes it with `close`. Raises whatever `walk` raises, and BadTarget if ``pid`` means
     one process to the caller and another in /proc.
     """
     for name in LATER:
@@ -231,14 +231,14 @@ def open_listed(number: int, source: str = "auto", budget_ns: int = BUDGET_NS) -
 
 
 def close(source: Source) -> None:
-    """Give back a source and the target it holds."""
+    """Close a source and the target that it holds."""
     source.close()
     if source.live is not None:
         source.live.target.close()
 
 
 def covered(vmas: VMAs, wanted: U64) -> I64:
-    # How much of each VMA the walk is about, bytes.
+    # How many bytes of each VMA the walk covers.
     out = np.zeros(len(vmas), np.int64)
     size = (wanted[:, 1] - wanted[:, 0]).astype(np.int64)
     np.add.at(out, holder(wanted[:, 0], vmas.ranges), size)
@@ -262,7 +262,7 @@ def run(
         doubtful += int(here.size[here.state == State.DOUBT.value].sum())
         note_hwpoison(asked.vmas, outcome, here)
         yield row
-        del row, here  # or they stay in memory while the next ones are made
+        del row, here  # otherwise they stay in memory while the next ones are made
     if not whole:
         outcome.page_tables = None
     if doubtful:
@@ -289,13 +289,13 @@ def note_hwpoison(vmas: VMAs, outcome: Outcome, batch: Pages | Amounts) -> None:
 
 
 def keep_freed_memory() -> None:
-    # glibc gives a batch's memory back to the kernel after each batch, and to fault it in again
-    # costs a third of a walk. Its threshold follows the largest piece freed: free one, untouched.
+    # glibc returns a batch's memory to the kernel after each batch, and faulting it in again takes
+    # a third of a walk. Its threshold follows the largest block freed: free an untouched one.
     np.empty(31 << 20, np.uint8)
 
 
 def summed(space: Space, asked: Asked, outcome: Outcome) -> Iterator[Sums]:
-    # What adds up to the same. Small pieces are put together before their frames are looked up.
+    # Rows with the same sums. Small pieces are combined before their frames are looked up.
     left = covered(asked.vmas, asked.ranges)
     for sums in parts(space, asked, outcome):
         if asked.holes:
@@ -331,7 +331,7 @@ def parts(space: Space, asked: Asked, outcome: Outcome) -> Iterator[Sums]:
 
 
 def sum_waiting(space: Space, asked: Asked, waiting: list[Leaves]) -> Iterator[Sums]:
-    if space.tells.tables:  # they come in no order
+    if space.tells.tables:  # they are unordered
         leaves = join(waiting)
         waiting = [take(leaves, np.argsort(leaves.addr, kind="stable"))]
     return sum_batches(asked.vmas, waiting, asked.frames, asked.page_size)
@@ -345,7 +345,7 @@ def paged(space: Space, asked: Asked, outcome: Outcome) -> Iterator[Pages]:
 
 
 def leaf_pages(space: Space, asked: Asked) -> Iterator[Pages]:
-    # Batches of what is populated.
+    # Batches of the populated leaves.
     waiting: list[Leaves] = []
     for entries in space.entries(asked.vmas, asked.ranges, frames=asked.look):
         waiting.append(entries.leaves)
@@ -357,7 +357,7 @@ def leaf_pages(space: Space, asked: Asked) -> Iterator[Pages]:
 
 
 def table_pages(space: Space, asked: Asked) -> Iterator[Pages]:
-    # Batches with a row for each hole and doubt too; in order only where holes were asked for.
+    # Batches that have rows for holes and doubts too; in order only if holes are wanted.
     vmas = asked.vmas
     for entries in space.entries(vmas, asked.ranges, frames=asked.look):
         rows = []
@@ -389,7 +389,7 @@ def filled(space: Space, asked: Asked) -> Iterator[Pages]:
         yield rest
 
 
-# What a walk may be asked for: how it is read, and what of a row is added up.
+# What a walk may return: how it is read, and the amounts of a row.
 WALKS: dict[type[Any], tuple[Callable[..., Any], Callable[..., Any]]] = {
     Pages: (paged, lambda pages: pages),
     Sums: (summed, lambda sums: sums.amounts),

@@ -10,7 +10,7 @@ import pytest
 from pagewalk.kmem.condenser import Condenser
 from pagewalk.kmem.direct import find_casts
 from pagewalk.kmem.directmap import DirectMap, MemMap
-from pagewalk.kmem.frames import read_frames
+from pagewalk.kmem.frames import read_struct_pages
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.layout import page_layout
 from pagewalk.kmem.struct_page import FrameMap, decode_words, tell_apart
@@ -49,7 +49,7 @@ def test_a_frames_word_says_what_its_struct_page_says(
     assert len(words) == 20
     assert tell_apart(frames.layout, words).all()
     flags, mapcount, young = decode_words(frames.layout, words)
-    rows = read_frames(frames, pfns)
+    rows = read_struct_pages(frames, pfns)
     assert mapcount.tolist() == rows.mapcount.tolist() == [1] * 20
     assert flags.tolist() == rows.flags.tolist()
     assert young.tolist() == rows.young.tolist()
@@ -71,6 +71,6 @@ def test_words_of_tables_are_at_the_positions_of_the_entries(
     assert found == [[0, 0], [0, 511], [1, 8]]
     flags, mapcount, _ = decode_words(frames.layout, words[words != 0])
     assert mapcount.tolist() == [1] * 3
-    (told,) = read_frames(frames, np.array([pfn], np.uint64)).flags
+    (told,) = read_struct_pages(frames, np.array([pfn], np.uint64)).flags
     assert (flags & KEPT).tolist() == [told & KEPT] * 3
     assert told & KEPT  # anonymous, and more

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pagewalk.flags import KPF, kpf
-from pagewalk.kmem.frames import read_frames
+from pagewalk.kmem.frames import read_struct_pages
 from pagewalk.kmem.struct_page import FrameMap
 from pagewalk.kmem.verify import compare
 from pagewalk.proc.frames import Frames
@@ -97,7 +97,7 @@ def test_targets(frames: FrameMap, kpage: Frames, prepare: Callable[..., None], 
             agreement = compare(frames, kpage, pfns)
             if agreement.compared > len(pfns) // 2:
                 break
-        rows = read_frames(frames, pfns)
+        rows = read_struct_pages(frames, pfns)
     seen = np.bitwise_or.reduce(rows.flags)
     for kind in KINDS[name]:
         assert seen & kpf(kind), kind
@@ -114,7 +114,7 @@ def test_hugetlb_folios_whose_struct_pages_are_shared(frames: FrameMap, kpage: F
         pytest.skip("this kernel has no CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP")
     with alone(), setting(switch, 1), hugetlb(), start("hugetlb_private", stopped=True) as running:
         pfns = frames_of(running)
-        rows = read_frames(frames, pfns)
+        rows = read_struct_pages(frames, pfns)
         agreement = compare(frames, kpage, pfns)
     huge = rows.flags & kpf("huge") != 0
     heads = rows.flags & kpf("head") != 0
@@ -135,7 +135,7 @@ def test_frames_that_change_all_the_time(frames: FrameMap, kpage: Frames) -> Non
 
 def test_a_nonexistent_frame_has_an_errno(frames: FrameMap) -> None:
     # 2^40 frames are 4 PiB: above any RAM, and beyond the struct pages.
-    rows = read_frames(frames, np.array([1 << 40, 1], np.uint64))
+    rows = read_struct_pages(frames, np.array([1 << 40, 1], np.uint64))
     assert rows.errno[0] != 0
     assert rows.errno[1] == 0
 
@@ -157,6 +157,6 @@ def test_young_is_what_the_idle_bitmap_leaves_behind(frames: FrameMap) -> None:
     fd = os.open(bitmap, os.O_RDWR)
     os.pwrite(fd, (1 << frame % 64).to_bytes(8, "little"), frame // 64 * 8)
     os.close(fd)
-    rows = read_frames(frames, np.array([frame], np.uint64))
+    rows = read_struct_pages(frames, np.array([frame], np.uint64))
     assert rows.young.tolist() == [True]
     assert int(rows.flags[0]) >> KPF["idle"] & 1

@@ -8,7 +8,7 @@ import pytest
 
 from pagewalk.arch import ARCHES
 from pagewalk.kmem import machine
-from pagewalk.kmem.machine import Machine, as_it_is_now
+from pagewalk.kmem.machine import RunningKernel, as_it_is_now
 from pagewalk.paging import Era
 from pagewalk.proc.zones import Memory
 
@@ -28,7 +28,7 @@ def test_the_bounds_of_memory_are_the_current_ones(
     memory: Memory, last_ram: int, last_page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arch = ARCHES["x86_64"].on(4, Era((6, 18), 40, max_pfn=2 * GIB // PAGE - 1))
-    opened = Machine(NOTHING, NOTHING, NOTHING, arch, None, 0, ())
+    opened = RunningKernel(NOTHING, NOTHING, NOTHING, arch, None, 0, ())
     monkeypatch.setattr(machine, "memory_in", lambda second: memory)
     now = as_it_is_now(opened)
     assert (now.arch.last_ram_frame, now.arch.last_page_frame) == (last_ram, last_page)

@@ -88,7 +88,7 @@ def row_of(start: U64, place: int) -> int:
 def alone(pid: int, places: dict[str, int]) -> dict[str, bool]:
     source = pagewalk.open_process(pid, "ebpf")
     assert isinstance(source, KernelSource)
-    kernel = source.machine.kernel
+    kernel = source.running.kernel
     vmas = read_vmas(kernel, source.mm)
     mask = unshared(kernel, vmas)
     pagewalk.close(source)

@@ -31,8 +31,8 @@ def test_frames_without_a_word_are_read_as_before(
     frames = open_frame_map(kernel, mem_map, zero)
     quick = StructPages(frames, Shortcuts(kernel.btf, arch, frames.layout, mem_map))
     plain = StructPages(frames)
-    assert quick.condenser_for(1 << 30) is not None
-    assert plain.condenser_for(1 << 30) is None
+    assert quick.pay_for_condenser(1 << 30) is not None
+    assert plain.pay_for_condenser(1 << 30) is None
     pfns = np.linspace(1, read_memory().ram_end // PAGE - 1, 1 << 16).astype(np.uint64)
     pfns[100] = zero.small
 

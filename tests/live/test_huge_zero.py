@@ -16,7 +16,7 @@ from pagewalk.account import NO_HUGE_ZERO, Table
 from pagewalk.kmem.frames import StructPages
 from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.live import open_bpf
-from pagewalk.kmem.machine import open_machine
+from pagewalk.kmem.machine import open_running
 from pagewalk.proc import pagemap
 from pagewalk.proc.kernel import release
 from pagewalk.sources.procfs import ProcfsSource, pfns_hidden
@@ -121,7 +121,7 @@ def test_it_is_found_without_kpageflags_too(
 ) -> None:
     begin = reader.facts["zeroes"]["start"]
     frame = int(read_pagemap(reader.pid, begin, begin + PAGE)[0]) & PFN
-    frames = open_machine(kernel).frames
+    frames = open_running(kernel).frames
     assert isinstance(frames, StructPages)
     zero = replace(frames.frames.zero, kpageflags=None)
     alone = StructPages(frames.frames._replace(zero=zero))

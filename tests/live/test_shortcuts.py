@@ -218,9 +218,9 @@ def test_without_the_programs_walks_work_as_before(
     with start("dense", 64, stopped=True) as running:
         source = pagewalk.open_process(running.pid, "ebpf")
         assert isinstance(source, KernelSource)
-        monkeypatch.setattr(source.machine.shortcuts, "counter", None)
-        monkeypatch.setattr(source.machine.shortcuts, "condenser", None)
-        assert ebpf.machine() is source.machine  # which all walks in this process use
+        monkeypatch.setattr(source.running.shortcuts, "loaded_counter", None)
+        monkeypatch.setattr(source.running.shortcuts, "loaded_condenser", None)
+        assert ebpf.running() is source.running  # which all walks in this process use
         found = compare(running.pid, "ebpf")
         pagewalk.close(source)
     assert found.wrong == []
@@ -229,12 +229,12 @@ def test_without_the_programs_walks_work_as_before(
 
 
 def test_a_forked_child_loads_its_own_programs() -> None:
-    before = ebpf.machine()
-    assert ebpf.machine() is before
+    before = ebpf.running()
+    assert ebpf.running() is before
     child = os.fork()
     if child == 0:
         try:
-            os._exit(0 if ebpf.machine() is not before else 1)
+            os._exit(0 if ebpf.running() is not before else 1)
         finally:
             os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
@@ -246,14 +246,14 @@ def test_a_program_is_loaded_when_it_pays(monkeypatch: pytest.MonkeyPatch) -> No
     with start("dense", 64, stopped=True) as running:
         source = pagewalk.open_process(running.pid, "ebpf")
         assert isinstance(source, KernelSource)
-        held = source.machine.shortcuts
+        held = source.running.shortcuts
         assert held is not None
         monkeypatch.setattr(held, "_counted", 0)
-        held.__dict__.pop("counter", None)
+        held.__dict__.pop("loaded_counter", None)
         present, loaded = [], []
         for _ in range(2):
             present.append(pagewalk.table(source, frames=False).columns["present"])
-            loaded.append("counter" in held.__dict__)
+            loaded.append("loaded_counter" in held.__dict__)
         pagewalk.close(source)
     assert loaded == [False, True]
     np.testing.assert_array_equal(*present)

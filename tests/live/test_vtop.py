@@ -54,7 +54,7 @@ def region(running: Running, name: str | None = None) -> tuple[int, int]:
 
 def memory_at(source: KernelSource, phys: int, size: int) -> bytes:
     """Read physical memory through the kernel's direct map."""
-    return source.machine.kernel.memory.read(source.machine.direct_map.base + phys, size)
+    return source.running.kernel.memory.read(source.running.direct_map.base + phys, size)
 
 
 @pytest.mark.parametrize("source", TABLE_SOURCES)
@@ -203,14 +203,14 @@ def test_secret_memory_is_not_in_the_kernels_half() -> None:
     with start("secret", stopped=True) as running, opened(running.pid, "ebpf") as reader:
         found = translate(reader, hex(region(running)[0]))
         assert found.trace.phys is not None
-        there = reader.machine.direct_map.base + found.trace.phys
+        there = reader.running.direct_map.base + found.trace.phys
         kernel = translate(reader, hex(there))
         assert kernel.trace.last.kind == "not present"
         assert kernel.trace.phys is None
         # that of an ordinary page leads to the same page
         plain = translate(reader, "stack-8")
         assert plain.trace.phys is not None
-        back = translate(reader, hex(reader.machine.direct_map.base + plain.trace.phys))
+        back = translate(reader, hex(reader.running.direct_map.base + plain.trace.phys))
         assert back.trace.phys == plain.trace.phys
 
 

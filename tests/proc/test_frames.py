@@ -20,7 +20,7 @@ from pagewalk.proc.frames import (
     folio_flags,
     merge,
     open_frames,
-    read_frames,
+    read_kpage,
 )
 from tests.properties import always
 
@@ -48,14 +48,14 @@ PFNS = st.lists(st.integers(0, COUNT + 200), max_size=60)
 
 @always(PFNS)
 def test_each_frame_gets_its_own_word_in_any_order(numbered: int, pfns: list[int]) -> None:
-    found = read_frames(numbered, array(*pfns))
+    found = read_kpage(numbered, array(*pfns))
     assert found.tolist() == [10 * n if n < COUNT else 0 for n in pfns]
 
 
 @always(st.lists(st.tuples(st.integers(0, COUNT), st.integers(1, 90)), max_size=8))
 def test_runs_are_read_like_single_frames(numbered: int, spans: list[tuple[int, int]]) -> None:
     pfns = [n for first, count in spans for n in range(first, first + count)]
-    found = read_frames(numbered, array(*pfns))
+    found = read_kpage(numbered, array(*pfns))
     assert found.tolist() == [10 * n if n < COUNT else 0 for n in pfns]
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from pagewalk.pages import U64, Flag
-from pagewalk.proc.pagemap import PAGE, REGIONS, decode, read_words, resume
+from pagewalk.proc.pagemap import PAGE, REGIONS, flags_of, read_words, resume
 from pagewalk.proc.stall import Slice, Stall
 
 
 def flags(*words: int) -> list[Flag]:
-    return [Flag(f) for f in decode(np.array(words, np.uint64)).tolist()]
+    return [Flag(f) for f in flags_of(np.array(words, np.uint64)).tolist()]
 
 
 @pytest.mark.parametrize(

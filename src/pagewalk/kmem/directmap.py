@@ -1,8 +1,8 @@
-"""Where physical memory and its struct pages lie in the kernel's address space: found and proved.
+"""Where physical memory and its struct pages are in the kernel's address space: found and verified.
 
 The kernel maps all RAM at one base, chosen at boot (page_offset_base), and all struct pages at
-another (vmemmap_base). Neither is told to user space. Both are found here from structs of this
-very process, and believed only after a random token in a page of our own was read through them.
+another (vmemmap_base). Neither is visible to user space. Both are found here from structs of this
+process, and trusted only after a random token in a page of ours was read through them.
 Documentation/arch/x86/x86_64/mm.rst has the map.
 """
 
@@ -44,19 +44,19 @@ class DirectMap(NamedTuple):
     arch: Arch
 
     def addresses(self, phys: U64) -> U64:
-        """Return the kernel addresses (u64[n]) of physical ones (u64[n], bytes)."""
+        """Return the kernel addresses (u64[n]) of physical addresses (u64[n])."""
         return phys + np.uint64(self.base)
 
 
 class MemMap(NamedTuple):
-    """Say where struct pages lie: ``base`` is the kernel address of PFN 0's, ``size`` its bytes."""
+    """Where struct pages are: ``base`` is the kernel address of PFN 0's, ``size`` its bytes."""
 
     base: int
     size: int
 
 
 class _Token(NamedTuple):
-    """A page of our own: where it is mapped, what it holds, the memfd that holds it."""
+    """A page of ours: where it is mapped, its contents, and the memfd that holds it."""
 
     address: int
     text: bytes
@@ -65,8 +65,8 @@ class _Token(NamedTuple):
 
 @contextmanager
 def _token_page() -> Iterator[_Token]:
-    # Shared memory, not anonymous: the page cache then knows its struct page. One page, written,
-    # so that it is mapped by a PTE and stays where it is but for migration.
+    # Shared memory rather than anonymous, so that the page cache knows its struct page. One page,
+    # written, so that a PTE maps it and it does not move except by migration.
     fd = os.memfd_create("pagewalk-token")
     text = os.urandom(32)
     try:
@@ -156,7 +156,7 @@ def _holds(kernel: Kernel, address: int, text: bytes) -> bool:
 def translate(kernel: Kernel, direct_map: DirectMap, pgd: int, address: int) -> tuple[int, int]:
     """Walk to user ``address``: (physical address of its base page, shift of the leaf).
 
-    For pages of our own only: present, small or huge. Raises OSError when nothing is mapped.
+    Only for our own pages, which are present, small or huge. Raises OSError if nothing is mapped.
     """
     table, arch = pgd, direct_map.arch
     for level in arch.levels:
@@ -173,9 +173,9 @@ def translate(kernel: Kernel, direct_map: DirectMap, pgd: int, address: int) -> 
 
 
 def find_mem_map(kernel: Kernel, direct_map: DirectMap) -> MemMap:
-    """Find where struct pages begin, and prove it on two pages of our own.
+    """Find where struct pages begin, and verify it with two pages of ours.
 
-    The page cache of a memfd points at its page's struct page; the page's PFN comes from the page
+    The page cache of a memfd points to its page's struct page; the page's PFN comes from the page
     tables. Raises SourceUnavailable when the two pages do not agree.
     """
     size = kernel.btf.size("page")
@@ -186,13 +186,13 @@ def find_mem_map(kernel: Kernel, direct_map: DirectMap) -> MemMap:
             return MemMap(next(base for base in bases if base is not None), size)
     raise SourceUnavailable(
         "kernel memory",
-        "the struct pages of two pages of our own do not lie in one array",
+        "the struct pages of two pages of our own are not in one array",
         "take /proc/kpageflags",
     )
 
 
 def _mem_map_base(kernel: Kernel, direct_map: DirectMap, token: _Token, size: int) -> int | None:
-    # None when the page moved between the two looks, or its struct page is not what it should be.
+    # None if the page moved between the two reads, or its struct page is not as expected.
     mapping = _mapping_of(kernel, token.fd)
     # A file of one page: the root of its xarray is the page itself, a struct folio or page.
     page = kernel.field("address_space", mapping, "i_pages.xa_head")

@@ -24,7 +24,7 @@ from pagewalk.kmem.memory import I32, PAGE, element_batches, read_pages
 from pagewalk.kmem.struct_page import (
     FrameMap,
     FrameRows,
-    decode,
+    decode_pages,
     decode_words,
     put_rows,
     tell_apart,
@@ -45,7 +45,7 @@ __all__ = [
     "StructPages",
     "frame_batches",
     "open_frame_map",
-    "read_frames",
+    "read_struct_pages",
     "sample",
 ]
 
@@ -65,7 +65,7 @@ def open_frame_map(kernel: Kernel, mem_map: MemMap, zero: ZeroFrames) -> FrameMa
         ) from error
 
 
-def read_frames(frames: FrameMap, pfns: U64) -> FrameRows:
+def read_struct_pages(frames: FrameMap, pfns: U64) -> FrameRows:
     """Read one row per frame in ``pfns`` (u64[n], any order; ascending is fast).
 
     A folio that is split or freed while being read is read again, up to three times.
@@ -91,13 +91,13 @@ def read_frames(frames: FrameMap, pfns: U64) -> FrameRows:
 
 
 def frame_batches(frames: FrameMap, pfns: U64) -> Iterator[tuple[int, FrameRows]]:
-    """Read like read_frames, but only once: yield (first row, rows) per batch.
+    """Read like read_struct_pages, but only once: yield (first row, rows) per batch.
 
     Here errno EAGAIN marks the pages of a folio that changed while being read.
     """
     base, size = frames.mem_map.base, frames.mem_map.size
     for first, pages, errno in element_batches(frames.kernel.memory, base, pfns, size):
-        yield first, decode(frames, pfns[first : first + len(pages)], pages, errno)
+        yield first, decode_pages(frames, pfns[first : first + len(pages)], pages, errno)
 
 
 class Runs(NamedTuple):
@@ -127,9 +127,9 @@ class StructPages:
     def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
         """Return (flags, mapcount), see FrameReader; ``once`` saves nothing here."""
         del once
-        condenser = self.condenser_for(len(pfns))
+        condenser = self.pay_for_condenser(len(pfns))
         if condenser is None:
-            rows = read_frames(self.frames, pfns)
+            rows = read_struct_pages(self.frames, pfns)
             return np.where(rows.young, rows.flags | YOUNG, rows.flags), _unsigned(rows.mapcount)
         flags, mapcount = np.empty(len(pfns), np.uint64), np.empty(len(pfns), np.uint64)
         zero = np.uint64(self.frames.zero.small)
@@ -147,7 +147,7 @@ class StructPages:
             if clear.all():
                 continue
             left = at + np.flatnonzero(np.repeat(~clear, pages))
-            rows = read_frames(self.frames, pfns[left])
+            rows = read_struct_pages(self.frames, pfns[left])
             flags[left] = np.where(rows.young, rows.flags | YOUNG, rows.flags)
             mapcount[left] = _unsigned(rows.mapcount)
         return flags, mapcount
@@ -156,14 +156,14 @@ class StructPages:
         bits, mapcount, young = decode_words(self.frames.layout, words)
         return np.where(young, bits | YOUNG, bits), _unsigned(mapcount)
 
-    def condenser_for(self, pages: int) -> Condenser | None:
+    def pay_for_condenser(self, pages: int) -> Condenser | None:
         """Return the condenser that ``runs`` needs, for ``pages`` more; None if the kernel refuses
         it, or if it does not pay yet.
 
         It is verified before its first use: on frames from all over RAM it must agree with
-        read_frames.
+        read_struct_pages.
         """
-        made = None if self._shortcuts is None else self._shortcuts.condenser_for(pages)
+        made = None if self._shortcuts is None else self._shortcuts.pay_for_condenser(pages)
         if made is not None and self._proved is None:
             self._proved = any(self._agrees(made) for _ in range(_ATTEMPTS))
         return made if self._proved else None
@@ -173,7 +173,7 @@ class StructPages:
         words = condenser.of_frames(pfns)
         clear = tell_apart(self.frames.layout, words)
         flags, mapcount = self._decode(words[clear])
-        rows = read_frames(self.frames, pfns[clear])
+        rows = read_struct_pages(self.frames, pfns[clear])
         known = (rows.errno == 0) & (pfns[clear] != np.uint64(self.frames.zero.small))
         flags = (flags ^ rows.flags) & ~np.uint64(YOUNG)
         wrong = (flags != 0) | (mapcount != _unsigned(rows.mapcount))
@@ -185,7 +185,7 @@ class StructPages:
         ``pages`` (i64[n]) is how many each table maps. It is -1, and there are no runs, if an entry
         is neither an ordinary page of RAM nor empty, or needs a closer look; and if all are empty,
         which is what unreadable memory looks like. It is -1 for all until the condenser has agreed
-        with read_frames on some of these tables.
+        with read_struct_pages on some of these tables.
         """
         if not self._tables_proved:
             some = addresses[:: -(-len(addresses) // _PROVED)]
@@ -215,7 +215,7 @@ class StructPages:
             return False
         arch = condenser.arch
         pfns = arch.address(entries[filled]) >> np.uint64(arch.page_shift)
-        told = read_frames(self.frames, pfns)
+        told = read_struct_pages(self.frames, pfns)
         clear = tell_apart(self.frames.layout, words[filled]) & (told.errno == 0)
         flags, mapcount = self._decode(words[filled])
         wrong = ((flags ^ told.flags) & KEPT != 0) | (mapcount != _unsigned(told.mapcount))
@@ -238,10 +238,10 @@ class StructPages:
 
     def mapcounts(self, pfns: U64) -> U64:
         """Return the mapcounts; see FrameReader."""
-        return _unsigned(read_frames(self.frames, pfns).mapcount)
+        return _unsigned(read_struct_pages(self.frames, pfns).mapcount)
 
     def close(self) -> None:
-        """Do nothing: the reader belongs to the machine."""
+        """Do nothing: the reader belongs to the running kernel."""
 
 
 def sample() -> U64:

@@ -1,4 +1,4 @@
-"""Open the running kernel through a reader: find its maps of RAM, prove its struct pages."""
+"""Open the running kernel through a reader: find its maps of RAM, verify its struct pages."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ CONTRADICTED = Withheld(
 )
 
 
-class Machine(NamedTuple):
+class RunningKernel(NamedTuple):
     """The running kernel, opened once: its memory, its maps of RAM, its paging format.
 
-    ``frames`` answers for page frames, None where nothing on this kernel does; ``zero_pfn`` is
-    the frame of the zero page. ``shortcuts`` is None where no programs can be loaded.
+    ``frames`` reads page frames, None if nothing on this kernel can; ``zero_pfn`` is the frame of
+    the zero page. ``shortcuts`` is None if no programs can be loaded.
     """
 
     kernel: Kernel
@@ -69,7 +69,7 @@ def paging_format(direct_map: DirectMap) -> Arch:
 
 
 def bounded(era: Era) -> Era:
-    """Return ``era`` with the bounds that physical memory has now; raises SourceUnavailable,
+    """Return ``era`` with the current bounds of physical memory; raises SourceUnavailable,
     BadText."""
     memory = memory_in(int(time.monotonic()))
     last = None if memory.ram_end is None else memory.ram_end // PAGE - 1
@@ -78,27 +78,27 @@ def bounded(era: Era) -> Era:
 
 @lru_cache(maxsize=1)
 def memory_in(second: int) -> Memory:
-    """Return read_memory(), read at most once a ``second``: walking all processes asks often."""
+    """Return read_memory(), read at most once per ``second``: a walk of all processes needs it."""
     del second
     return read_memory()
 
 
-def as_it_is_now(machine: Machine) -> Machine:
-    """Return ``machine`` with the bounds that physical memory has now. Raises as ``bounded`` does.
+def as_it_is_now(running: RunningKernel) -> RunningKernel:
+    """Return ``running`` with the bounds that physical memory has now. Raises as ``bounded`` does.
 
     While it stays open, RAM may be plugged in and a driver may add a device's memory. The programs
     that were loaded keep their old bounds: what lies beyond is left to us.
     """
-    now = bounded(machine.arch.era)
-    if now == machine.arch.era:
-        return machine
-    return machine._replace(arch=replace(machine.arch, era=now))
+    now = bounded(running.arch.era)
+    if now == running.arch.era:
+        return running
+    return running._replace(arch=replace(running.arch, era=now))
 
 
-def open_machine(kernel: Kernel, *, loads: bool = False) -> Machine:
-    """Return the kernel ready to be walked; raises SourceUnavailable, Unsupported.
+def open_running(kernel: Kernel, *, loads: bool = False) -> RunningKernel:
+    """Return the kernel, ready for walks; raises SourceUnavailable, Unsupported.
 
-    ``loads``: programs may be loaded into it, beside what reads its memory.
+    With ``loads``, programs may be loaded into it in addition to the reader.
     """
     try:
         direct_map = find_direct_map(kernel)
@@ -113,7 +113,7 @@ def open_machine(kernel: Kernel, *, loads: bool = False) -> Machine:
     except BaseException:
         kernel.close()
         raise
-    return Machine(kernel, direct_map, mem_map, arch, frames, zero.small, notes, shortcuts)
+    return RunningKernel(kernel, direct_map, mem_map, arch, frames, zero.small, notes, shortcuts)
 
 
 def written_frame(kernel: Kernel, direct_map: DirectMap, own: mmap.mmap) -> int:
@@ -125,11 +125,10 @@ def written_frame(kernel: Kernel, direct_map: DirectMap, own: mmap.mmap) -> int:
 
 
 def choose_frames(pages: StructPages, own: int) -> tuple[FrameReader, tuple[Withheld, ...]]:
-    """Return ``pages`` as the frame database where they agree with the kernel's own files.
+    """Return ``pages`` as the frame database if they agree with the kernel's own files.
 
-    The files are asked about a sample of frames; ``own`` is as Frames.proved has it. Where they
-    may not be read (only root may) nothing contradicts, and the walk says that nothing confirmed
-    either.
+    A sample of frames is compared; for ``own`` see Frames.proved. If the files may not be read
+    (only root may), ``pages`` are used, and the walk reports that they are unconfirmed.
     """
     try:
         kpage = open_frames().proved(own)

@@ -34,15 +34,15 @@ class Shortcuts:
         self._btf, self._arch, self._layout, self._mem_map = btf, arch, layout, mem_map
         self._counted = self._condensed = 0
 
-    def counter_for(self, pages: int) -> TableCounter | None:
-        """Return the counter of whole tables, when it is needed for ``pages`` more."""
+    def pay_for_counter(self, pages: int) -> TableCounter | None:
+        """Count ``pages`` more that it would have served; load and return it once that pays."""
         self._counted += pages
-        return self.counter if self._counted >= COUNTER_PAYS else None
+        return self.loaded_counter if self._counted >= COUNTER_PAYS else None
 
-    def condenser_for(self, pages: int) -> Condenser | None:
-        """Return the condenser of struct pages, when it is needed for ``pages`` more."""
+    def pay_for_condenser(self, pages: int) -> Condenser | None:
+        """Count ``pages`` more that it would have served; load and return it once that pays."""
         self._condensed += pages
-        return self.condenser if self._condensed >= CONDENSER_PAYS else None
+        return self.loaded_condenser if self._condensed >= CONDENSER_PAYS else None
 
     @cached_property
     def _casts(self) -> Casts:
@@ -51,7 +51,7 @@ class Shortcuts:
         return find_casts(self._btf)
 
     @cached_property
-    def counter(self) -> TableCounter | None:
+    def loaded_counter(self) -> TableCounter | None:
         """Load the counter of whole tables."""
         from pagewalk.kmem.counter import TableCounter
 
@@ -60,7 +60,7 @@ class Shortcuts:
         return None
 
     @cached_property
-    def condenser(self) -> Condenser | None:
+    def loaded_condenser(self) -> Condenser | None:
         """Load the condenser of struct pages."""
         from pagewalk.kmem.condenser import Condenser
 

@@ -36,8 +36,8 @@ _KIND, _ANON = np.uint8(3), np.uint8(1)
 _KIND_SHIFT = np.uint64(62)
 _KIND_BITS = np.array([0, kpf("anon"), 0, kpf("anon") | kpf("ksm")], np.uint64)
 
-# Bits of /proc/kpageflags that read_frames does not report, because they need more than the page's
-# own struct page or are long gone; and young, which has a column of its own.
+# Bits of /proc/kpageflags that read_struct_pages does not report, because they need more than the
+# page's own struct page or are long gone; and young, which has a column of its own.
 _NOT_SAID = ("buddy", "nopage", "arch_2", "arch_3", "error", "uncached", "softdirty", "young")
 EXPORTED = kpf(*KPF) & ~kpf(*_NOT_SAID)
 
@@ -90,7 +90,7 @@ class _Pages(NamedTuple):
 # and what the pages of a folio share is computed once per folio.
 
 
-def decode(frames: FrameMap, pfns: U64, data: U8, errno: I32) -> FrameRows:
+def decode_pages(frames: FrameMap, pfns: U64, data: U8, errno: I32) -> FrameRows:
     """Decode the struct pages of ``pfns`` (u64[n]) from ``data`` (u8[n, sizeof struct page]).
 
     ``errno`` (i32[n]) is that of their reads. The heads of large folios are read from memory.

@@ -7,11 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.flags import kpf
-from pagewalk.kmem.frames import read_frames
+from pagewalk.kmem.frames import read_struct_pages
 from pagewalk.kmem.struct_page import EXPORTED, FrameMap
 from pagewalk.pages import U64
-from pagewalk.proc.frames import Frames, folio_flags
-from pagewalk.proc.frames import read_frames as read_kpage
+from pagewalk.proc.frames import Frames, folio_flags, read_kpage
 
 # A page that is freed and reused all the time can differ in three consecutive looks: that happened
 # in 1 of 12 runs of a test.
@@ -53,7 +52,7 @@ def compare(frames: FrameMap, kpage: Frames, pfns: U64) -> Agreement:
 
 def _look(frames: FrameMap, kpage: Frames, pfns: U64) -> Agreement:
     before = _kpage(kpage, pfns)
-    rows = read_frames(frames, pfns)
+    rows = read_struct_pages(frames, pfns)
     after = _kpage(kpage, pfns)
     same = (before[0] == after[0]) & (before[1] == after[1]) & (rows.errno == 0)
     same &= after[0] & ~kpf("nopage") != 0

@@ -21,7 +21,7 @@ from pagewalk.kmem.kernel import Kernel
 from pagewalk.kmem.memory import PAGE, read_pages
 from pagewalk.kmem.task import read_mm
 from pagewalk.pages import U64, Bool
-from pagewalk.proc.frames import open_kpageflags, read_frames
+from pagewalk.proc.frames import open_kpageflags, read_kpage
 
 _ZERO_PAGE = kpf("zero_page")
 _PAGES = PAGE // 8  # base pages of a PMD entry: as many as a table has entries
@@ -47,7 +47,7 @@ class ZeroFrames:
         fs/proc/page.c); if we may not read that, it is the one whose bytes are all zero.
         """
         if self.kpageflags is not None:
-            told: Bool = read_frames(self.kpageflags.fileno(), heads) & _ZERO_PAGE != 0
+            told: Bool = read_kpage(self.kpageflags.fileno(), heads) & _ZERO_PAGE != 0
             return told
         return np.array([self._is_empty(head) for head in heads.tolist()], bool)
 

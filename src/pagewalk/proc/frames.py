@@ -73,12 +73,12 @@ class Frames:
 
     def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
         """Return (flags, mapcount); see FrameReader."""
-        flags = folio_flags(self.flags, pfns, read_frames(self.flags, pfns))
+        flags = folio_flags(self.flags, pfns, read_kpage(self.flags, pfns))
         if self.nopage and not flags.min(initial=1):
             flags[pfns >= np.uint64(end_of(self.flags))] = NOPAGE
         mapcount = np.ones(len(pfns), np.uint64)
         ask = np.flatnonzero(~once | (flags & LARGE != 0))
-        mapcount[ask] = read_frames(self.count, pfns[ask])
+        mapcount[ask] = read_kpage(self.count, pfns[ask])
         if not self.ksm:
             flags[(flags & KSM != 0) & (mapcount > 1)] |= MAYBE_KSM
             flags &= ~KSM
@@ -86,7 +86,7 @@ class Frames:
 
     def mapcounts(self, pfns: U64) -> U64:
         """Return the mapcounts; see FrameReader."""
-        return read_frames(self.count, pfns)
+        return read_kpage(self.count, pfns)
 
     def proved(self, own: int) -> Frames:
         """Return these frames with ``ksm`` off if the kernel says that frame ``own`` is merged.
@@ -95,7 +95,7 @@ class Frames:
         sets the KSM bit on every anonymous page: PAGE_MAPPING_KSM, which stable_page_flags tests,
         is two bits, one of which is PAGE_MAPPING_ANON.
         """
-        word = read_frames(self.flags, np.array([own], np.uint64))[0]
+        word = read_kpage(self.flags, np.array([own], np.uint64))[0]
         return replace(self, ksm=not word & KSM)
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ def open_kpageflags() -> BinaryIO | None:
         return None
 
 
-def read_frames(fd: int, pfns: U64) -> U64:
+def read_kpage(fd: int, pfns: U64) -> U64:
     """Return the word (u64[n]) of each frame in ``pfns`` (u64[n], any order, repeats allowed).
 
     A frame beyond the end of the file (device memory) reads as 0, like one without RAM inside it.
@@ -217,7 +217,7 @@ def find_heads(fd: int, pfns: U64) -> U64:
     for order in range(1, LARGEST_ORDER + 1):
         below = pfns[open_rows] >> np.uint64(order) << np.uint64(order)
         unique, back = np.unique(below, return_inverse=True)
-        words = read_frames(fd, unique)[back]
+        words = read_kpage(fd, unique)[back]
         hit: Bool = words & HEAD != 0
         found[open_rows[hit]] = words[hit]
         open_rows = open_rows[~hit]

@@ -61,7 +61,7 @@ def flags_by_high_bits() -> U32:
 FLAGS = flags_by_high_bits()
 
 
-def decode(words: U64) -> U32:
+def flags_of(words: U64) -> U32:
     """Return the flags (u32, see pages.Flag) of pagemap ``words`` (u64)."""
     high = (words >> np.uint64(55)).astype(np.uint16)
     first = alike(high)
@@ -147,7 +147,7 @@ def distinguishing_bit(start: int) -> int:
     categories = int(vec[2]) if found else 0
     if not categories & HUGE:
         return 0
-    return categories & PFNZERO or (FILE if decode(word)[0] & np.uint32(Flag.FILE) else 0)
+    return categories & PFNZERO or (FILE if flags_of(word)[0] & np.uint32(Flag.FILE) else 0)
 
 
 def scan(

@@ -1,4 +1,4 @@
-"""The places a walk can read from: the Source protocol, and SOURCES by name.
+"""What a walk can read from: the Source protocol, and SOURCES by name.
 
 To add a source: one file here with an ``open(target, budget_ns)`` that returns a Source, and one
 row in SOURCES. The contract tests (tests/test_sources.py) take every name.
@@ -43,7 +43,7 @@ AUTO = ("ebpf", "kcore", "procfs")
 
 
 class Who(NamedTuple):
-    """Whose address space it is: ``name`` is comm, ``exe`` the program's path where known."""
+    """Whose address space it is: ``name`` is comm, ``exe`` the program's path if known."""
 
     pid: int
     name: str
@@ -71,13 +71,13 @@ class Live(Protocol):
         """
 
     def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
-        """Yield for each of ``rows``, VMAs of shmem, what tells the swapped bytes of its object.
+        """Yield, for each of ``rows``, VMAs of shmem, a function for its object's swapped bytes.
 
-        Each is valid until the next one is asked for. Raises OSError where that cannot be told.
+        Each is valid until the next one is requested. Raises OSError if that cannot be read.
         """
 
     def ended_by(self, keys: list[tuple[int, int]]) -> list[bool | None]:
-        """Return whether each unlinked object of memory, by (dev, inode), ends with the process.
+        """Return whether each unlinked memory object, by (dev, inode), ends with the process.
 
         None where that cannot be told.
         """
@@ -116,13 +116,13 @@ class Source(Protocol):
         """Return a fresh reading of the VMAs; raises ProcessGone when the memory is gone."""
 
     def outcome(self) -> Outcome:
-        """Return what is known before a walk, and what cannot be told of this process."""
+        """Return what is known before a walk, and what cannot be known about this process."""
 
     def theirs(self, *files: str, last: LastSmaps | None = None) -> Theirs:
         """Return the kernel's own numbers; see proc.counters.read_theirs."""
 
     def close(self) -> None:
-        """Give every descriptor back, but the target's."""
+        """Close every descriptor except the target's."""
 
 
 def open_source(name: str, target: Target, budget_ns: int = BUDGET_NS) -> Source:

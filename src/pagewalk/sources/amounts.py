@@ -1,4 +1,4 @@
-"""What page tables come to: whole tables of ordinary pages, gaps, entries without frames."""
+"""Sums of page tables: whole tables of ordinary pages, gaps, entries without frames."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def sum_entries(vmas: VMAs, entries: Entries) -> Sums:
 
 
 def gap_amounts(vma: I64, gaps: Gaps) -> Sums:
-    """Return ``gaps`` of ranges in the VMAs ``vma`` (i64[k]) as Sums."""
+    """Return the ``gaps`` in ranges of the VMAs ``vma`` (i64[k]) as Sums."""
     level, owner = np.nonzero(gaps.size)
     flags = np.zeros(len(level), np.uint32)
     return Sums(

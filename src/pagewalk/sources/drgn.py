@@ -11,7 +11,7 @@ from functools import cache
 
 from pagewalk.kmem.drgn_reader import open_drgn
 from pagewalk.kmem.live import open_kcore
-from pagewalk.kmem.machine import Machine, open_machine
+from pagewalk.kmem.machine import RunningKernel, open_running
 from pagewalk.proc.target import Target
 from pagewalk.sources.kernel import KernelSource, open_process_memory
 
@@ -22,7 +22,7 @@ def open(target: Target, budget_ns: int) -> KernelSource:
 
 
 @cache
-def _opened_by(pid: int) -> Machine:
+def _opened_by(pid: int) -> RunningKernel:
     # As for kcore: a forked child of ours opens its own.
     del pid
-    return open_machine(open_kcore(open_drgn(), "drgn"))
+    return open_running(open_kcore(open_drgn(), "drgn"))

@@ -9,17 +9,17 @@ import os
 from functools import cache
 
 from pagewalk.kmem.live import open_bpf
-from pagewalk.kmem.machine import Machine, open_machine
+from pagewalk.kmem.machine import RunningKernel, open_running
 from pagewalk.proc.target import Target
 from pagewalk.sources.kernel import KernelSource, open_process_memory
 
 
 def open(target: Target, budget_ns: int) -> KernelSource:
     """Return the eBPF source of ``target``; raises SourceUnavailable with cause and remedy."""
-    return open_process_memory("ebpf", machine(), target, budget_ns)
+    return open_process_memory("ebpf", running(), target, budget_ns)
 
 
-def machine() -> Machine:
+def running() -> RunningKernel:
     """Return the running kernel, opened once for all processes: loading takes some 50 ms.
 
     A forked child of ours gets its own: otherwise it would share the memory for the answers.
@@ -28,6 +28,6 @@ def machine() -> Machine:
 
 
 @cache
-def _opened_by(pid: int) -> Machine:
+def _opened_by(pid: int) -> RunningKernel:
     del pid
-    return open_machine(open_bpf(), loads=True)
+    return open_running(open_bpf(), loads=True)

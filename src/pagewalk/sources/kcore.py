@@ -10,7 +10,7 @@ from functools import cache
 
 from pagewalk.kmem.kcore import KcoreMemory
 from pagewalk.kmem.live import open_kcore
-from pagewalk.kmem.machine import Machine, open_machine
+from pagewalk.kmem.machine import RunningKernel, open_running
 from pagewalk.proc.target import Target
 from pagewalk.sources.kernel import KernelSource, open_process_memory
 
@@ -21,8 +21,8 @@ def open(target: Target, budget_ns: int) -> KernelSource:
 
 
 @cache
-def _opened_by(pid: int) -> Machine:
+def _opened_by(pid: int) -> RunningKernel:
     # The running kernel, opened once for all targets, and again in a forked child of ours, because
     # descriptors are looked up in our own task.
     del pid
-    return open_machine(open_kcore(KcoreMemory()))
+    return open_running(open_kcore(KcoreMemory()))

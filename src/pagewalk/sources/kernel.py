@@ -23,7 +23,7 @@ from pagewalk.errors import (
 )
 from pagewalk.kmem.holders import ended_by
 from pagewalk.kmem.kernel import Kernel
-from pagewalk.kmem.machine import Machine, as_it_is_now
+from pagewalk.kmem.machine import RunningKernel, as_it_is_now
 from pagewalk.kmem.memory import read_words
 from pagewalk.kmem.naming import agreeing, flags_of, with_flags
 from pagewalk.kmem.pieces import piece_together
@@ -81,7 +81,7 @@ class KernelSource:
     """
 
     name: str
-    machine: Machine
+    running: RunningKernel
     target: Target
     stall: Stall
     struct_pid: int
@@ -119,7 +119,7 @@ class KernelSource:
     def outcome(self) -> Outcome:
         """Return what this source cannot know about this process."""
         restless = () if self.restless is None else (self.restless,)
-        return Outcome(self.stall, [*self.machine.notes, *self.notes, *restless])
+        return Outcome(self.stall, [*self.running.notes, *self.notes, *restless])
 
     def theirs(self, *files: str, last: LastSmaps | None = None) -> Theirs:
         """Return the kernel's own numbers; see proc.counters.read_theirs."""
@@ -146,7 +146,7 @@ class KernelSource:
             vmas = with_flags(named, flags_of(named, raw))
         else:
             vmas, self.restless = piece_together(
-                self.machine.kernel, named, raw, lost, self.filesystems, self.machine.arch.user_end
+                self.running.kernel, named, raw, lost, self.filesystems, self.running.arch.user_end
             )
         self.told = vmas, raw
         if self.check_alive() == sequence and sequence is not None and named is not None:
@@ -155,12 +155,12 @@ class KernelSource:
 
     def agree(self, named: VMAs, raw: RawVmas) -> bool:
         # Whether maps and the maple tree have the same VMAs; maps also has the gate VMA.
-        gate = int((named.start >= np.uint64(self.machine.arch.user_end)).sum())
+        gate = int((named.start >= np.uint64(self.running.arch.user_end)).sum())
         return int(agreeing(named, raw).sum()) == len(raw.start) == len(named) - gate
 
     def read_raw(self) -> tuple[RawVmas, U64, bool]:
         # The VMAs, where none could be read (u64[n, 2]), and whether all are of one moment.
-        kernel = self.machine.kernel
+        kernel = self.running.kernel
         with suppress(SourceUnavailable):
             return read_vmas(kernel, self.mm), NOWHERE, True
         self.check_alive()  # while an mm is torn down its VMAs change, too
@@ -173,9 +173,9 @@ class KernelSource:
         self.unmoved = vmas if still else None
         if still:
             return 0
-        ranges = vmas.ranges[vmas.end <= np.uint64(self.machine.arch.user_end)]
+        ranges = vmas.ranges[vmas.end <= np.uint64(self.running.arch.user_end)]
         try:
-            changed = differing(ranges, read_edges(self.machine.kernel, self.mm))
+            changed = differing(ranges, read_edges(self.running.kernel, self.mm))
         except SourceUnavailable:
             raw, lost, _ = self.read_raw()
             now = np.stack([raw.start, raw.end], axis=1)
@@ -188,17 +188,17 @@ class KernelSource:
         """Return whether the process forked since ``vmas`` were read; raises as vmas() does."""
         if self.told is None or self.told[0] is not vmas or self.unmoved is vmas:
             return False
-        return forked(self.machine.kernel, self.mm, self.told[1])
+        return forked(self.running.kernel, self.mm, self.told[1])
 
     def check_alive(self) -> int | None:
         # Another task that reuses this one's memory has neither its start time nor its mm. Returns
         # the mm's sequence: while it is the same, no VMA changes. None if unknown or changing.
-        words, errno = read_words(self.machine.kernel.memory, self.proof)
+        words, errno = read_words(self.running.kernel.memory, self.proof)
         if not errno.any() and words[:2].tolist() == [self.task.start_ns, self.mm]:
             sequence = int(words[-1]) & 0xFFFFFFFF
             return sequence if len(words) > 2 and sequence % 2 == 0 else None
-        self.task = task_of(self.machine.kernel, self.struct_pid, self.target.pid)
-        self.proof = places_of(self.machine.kernel, self.task)
+        self.task = task_of(self.running.kernel, self.struct_pid, self.target.pid)
+        self.proof = places_of(self.running.kernel, self.task)
         if self.task.mm != self.mm:
             raise ProcessGone(self.target.pid, "ended or exec'ed another program")
         return None
@@ -222,7 +222,7 @@ class KernelSource:
         averages = facts.config is None or facts.average_mapcounts
         if known is None or known.vmas is not vmas or averages:
             return np.zeros(len(vmas), bool)
-        mask = unshared(self.machine.kernel, known.raw)
+        mask = unshared(self.running.kernel, known.raw)
         mask &= self.check_alive() == known.sequence
         return np.isin(vmas.start, known.raw.start[mask])
 
@@ -238,7 +238,7 @@ class KernelSource:
 
     def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
         """Yield a function for each object's swapped bytes, by its page cache; raises OSError."""
-        kernel = self.machine.kernel
+        kernel = self.running.kernel
         raw, _, _ = self.read_raw()
         found = zip(raw.start.tolist(), raw.end.tolist(), raw.offset.tolist(), strict=True)
         at = {key: row for row, key in enumerate(found)}
@@ -253,36 +253,36 @@ class KernelSource:
 
     def ended_by(self, keys: list[tuple[int, int]]) -> list[bool | None]:
         """Return whether each unlinked object ends with the process, by its reference counts."""
-        return ended_by(self.machine.kernel, self.task.address, self.mm, keys)
+        return ended_by(self.running.kernel, self.task.address, self.mm, keys)
 
     def close(self) -> None:
-        """Close what belongs to this process; the machine stays open for the next."""
+        """Close what belongs to this process; the running kernel stays open for the next."""
         if self.pagemap is not None:
             os.close(self.pagemap.fd)
 
 
 def open_process_memory(
-    name: str, machine: Machine, target: Target, budget_ns: int
+    name: str, running: RunningKernel, target: Target, budget_ns: int
 ) -> KernelSource:
-    """Return process ``target`` read through ``machine``; raises ProcessGone, NoAddressSpace."""
-    machine = as_it_is_now(machine)
-    struct_pid = pid_behind(machine.kernel, target.dirfd)
-    task = task_of(machine.kernel, struct_pid, target.pid)
+    """Return process ``target`` read through ``running``; raises ProcessGone, NoAddressSpace."""
+    running = as_it_is_now(running)
+    struct_pid = pid_behind(running.kernel, target.dirfd)
+    task = task_of(running.kernel, struct_pid, target.pid)
     if task.mm is None and task.exiting:
         raise ProcessGone(target.pid, "ended")
     if task.mm is None:
         raise NoAddressSpace(target.pid, f"({task.comm}) has no address space")
-    root = read_mm(machine.kernel, task.mm).pgd - machine.direct_map.base
+    root = read_mm(running.kernel, task.mm).pgd - running.direct_map.base
     stall, pagemap = Stall(budget_ns), None
     with suppress(PagewalkError):
         pagemap = Pagemap(target.open("pagemap"), target.pid, stall)
     filesystems = dict(internal_filesystems())
     with suppress(PagewalkError):
         filesystems |= parse_mountinfo(target.read("mountinfo"))
-    space = TableSpace(machine, read_facts(), task.mm, root)
-    proof = places_of(machine.kernel, task)
+    space = TableSpace(running, read_facts(), task.mm, root)
+    proof = places_of(running.kernel, task)
     return KernelSource(
-        name, machine, target, stall, struct_pid, task, proof, task.mm, pagemap, filesystems, space
+        name, running, target, stall, struct_pid, task, proof, task.mm, pagemap, filesystems, space
     )
 
 

@@ -1,6 +1,6 @@
-"""An address space read from /proc/PID/pagemap: PAGEMAP_SCAN, and a word a page.
+"""An address space read from /proc/PID/pagemap: PAGEMAP_SCAN, and one word per page.
 
-It cannot tell an empty slot from a missing page table, and shows nothing of a PFN map.
+It cannot distinguish an empty slot from a missing page table, and shows nothing for a PFN map.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pagewalk.pages import (
     VMAs,
 )
 from pagewalk.proc import pagemap
-from pagewalk.proc.frames import Frames, read_frames
+from pagewalk.proc.frames import Frames, read_kpage
 from pagewalk.proc.pagemap import Pagemap
 from pagewalk.proc.stall import Slice
 from pagewalk.ranges import (
@@ -45,10 +45,10 @@ from pagewalk.states import classify, has
 
 PAGE = pagemap.PAGE
 PAGE_SHIFT = PAGE.bit_length() - 1
-BATCH = 1 << 17  # words read before a batch is yielded: 1 MiB, so that columns stay in the cache
+BATCH = 1 << 17  # words read before a batch is yielded: 1 MiB, so that its columns fit in the cache
 WORDS = PAGE // 8
 HUGE_SIZE = pagemap.HUGE_SIZE
-TABLE_NS = 2500  # what a scan may take for a page table with nothing in it (1700 seen, uncached)
+TABLE_NS = 2500  # how long a scan may take for an empty page table (1700 seen, uncached)
 
 
 @dataclass(eq=False)
@@ -56,7 +56,7 @@ class PagemapSpace:
     """An address space read from an open ``pagemap``; see space.Space.
 
     ``huge``: there is PAGEMAP_SCAN. ``hidden``: frames read as 0. ``table_bytes`` returns the bytes
-    of page tables there are, None where that is not known.
+    of all page tables, None if that is not known.
     """
 
     pagemap: Pagemap
@@ -69,7 +69,7 @@ class PagemapSpace:
 
     @property
     def tells(self) -> Tells:
-        """Return what a pagemap tells, with the frames if they can be read."""
+        """Return what a pagemap shows, with frames if they can be read."""
         known = self.frames is not None
         return Tells(
             tables=False, huge=self.huge, zeros=self.huge or known, frames=known,
@@ -90,8 +90,8 @@ class PagemapSpace:
             yield Entries(leaves, NO_HOLES, NO_DOUBTS)
 
     def regions(self, vmas: VMAs, shown: U64) -> Iterator[U64]:
-        # Populated regions (start, end, categories) of the VMAs. Near VMAs are scanned together:
-        # what lies between was not asked for.
+        # Populated regions (start, end, categories) of the VMAs. VMAs near each other are scanned
+        # together: whatever is between was not requested.
         for found in gather(self.scan(vmas, shown)):
             asked = shown[reaching(shown, int(found[0, 0]), int(found[-1, 1]))]
             pieces, _, row = intersect(asked, found[:, :2])
@@ -102,14 +102,14 @@ class PagemapSpace:
         asked = pagemap.PRESENT | pagemap.SWAPPED | pagemap.PFNZERO | pagemap.HUGE
         widest = self.widest_window()
         window = Slice(min(1 << 28, widest), 1 << 21, widest)
-        # The kernel passes over what belongs to no VMA at once.
+        # The kernel skips over gaps between VMAs at once.
         for start, end in join_free(shown, vmas.start, pagemap.GAP, window.size):
             yield from self.pagemap.scan(start, end, asked, window)
 
     def widest_window(self) -> int:
-        # A call is bounded in the pages and regions it finds, so what can take long is page tables
-        # with nothing in them: no more of those in a window than fit the budget. With few tables
-        # in all, of whatever kind, there is little to meet, and 4 TiB may be asked at once.
+        # A call is limited in the pages and regions it finds, so only empty page tables can take
+        # long: a window may not have more of those than fit in the budget. If the process has few
+        # tables of any kind, there are few to meet, and 4 TiB may be scanned at once.
         tables = self.pagemap.stall.budget_ns // TABLE_NS
         found = self.table_bytes()
         if found is not None and found < tables // 10 * PAGE:
@@ -117,15 +117,15 @@ class PagemapSpace:
         return max(tables, 1) * HUGE_SIZE
 
     def everything(self, shown: U64) -> Iterator[U64]:
-        # Without PAGEMAP_SCAN every page of every VMA has to be asked for, in batches.
+        # Without PAGEMAP_SCAN every page of every VMA has to be read, in batches.
         step = BATCH * PAGE
         for start, end in join_near(shown[:, 0], shown[:, 1], 0):
             for low in range(start, end, step):
                 yield np.array([[low, min(low + step, end), 0]], np.uint64)
 
     def read_leaves(self, regions: U64) -> Leaves:
-        # The words of all pages of the regions; those between two near regions are read along,
-        # and dropped again where they are empty.
+        # The words of all pages in the regions; those between two near regions are read too, and
+        # dropped again where they are empty.
         spans = join_near(regions[:, 0], regions[:, 1], pagemap.GAP)
         total = sum(end - start for start, end in spans) // PAGE
         words = np.empty(total, np.uint64)
@@ -137,7 +137,7 @@ class PagemapSpace:
             self.pagemap.read(start, words[at:to], chunk)
             addr[at:to] = np.arange(start, end, PAGE, dtype=np.uint64)
             at = to
-        flags = pagemap.decode(words)
+        flags = pagemap.flags_of(words)
         populated = flags & np.uint32(Flag.PRESENT | Flag.SOFT) != 0
         if total * PAGE != int((regions[:, 1] - regions[:, 0]).sum()):
             populated &= inside(addr, regions[:, :2])
@@ -177,7 +177,7 @@ class PagemapSpace:
 
     def maybe_zero(self, vmas: VMAs, regions: U64) -> Bool:
         # Which regions may contain the huge zero page although the scan does not say so: up to 6.14
-        # it knows the small one only.
+        # it recognises only the small one.
         kind = np.uint64(pagemap.PRESENT | pagemap.HUGE)
         asked = kind | np.uint64(pagemap.PFNZERO)
         anon = vmas.backing == Backing.ANON.value
@@ -196,7 +196,7 @@ class PagemapSpace:
 
     def mark_maybe_zero(self, vmas: VMAs, leaves: Leaves) -> None:
         # A huge leaf of anonymous memory that is mapped once is not a zero page, and one with bit
-        # 61 must be one (classify). For the others the frame tells, if it can be read; else they
+        # 61 must be one (classify). For others the frame decides, if it can be read; if not, they
         # are anonymous on a kernel that always sets one of the bits of a huge zero page.
         asked = np.uint32(Flag.PRESENT | Flag.HUGE | Flag.FILE | Flag.EXCLUSIVE | Flag.ZERO)
         rows = np.flatnonzero(leaves.flags & asked == np.uint32(Flag.PRESENT | Flag.HUGE))
@@ -207,14 +207,14 @@ class PagemapSpace:
         if len(rows) == 0:
             return
         if self.frames is not None and leaves.pfn is not None:
-            zero = has(read_frames(self.frames.flags, leaves.pfn[rows]), "zero_page")
+            zero = has(read_kpage(self.frames.flags, leaves.pfn[rows]), "zero_page")
             leaves.flags[rows[zero]] |= np.uint32(Flag.ZERO)
         elif not self.huge_zero_told_by():
             leaves.flags[rows] |= np.uint32(Flag.MAYBE_ZERO)
 
 
 def visible(vmas: VMAs) -> U64:
-    """Return the ranges (u64[k, 2]) of the VMAs that pagemap may show something of."""
+    """Return the ranges (u64[k, 2]) of the VMAs that pagemap may show."""
     shown = ~vmas.gate
     return np.stack([vmas.start[shown], vmas.end[shown]], axis=1)
 
@@ -244,7 +244,7 @@ def mark(flags: U32, addr: U64, regions: U64, category: int, flag: Flag) -> None
 
 def mark_unscanned_zero(vmas: VMAs, leaves: Leaves) -> None:
     # Without a scan the huge zero page looks like 512 entries with bit 61 (since 6.1.192), which
-    # nothing else has where there is no file.
+    # nothing else has outside file mappings.
     asked = np.uint32(Flag.PRESENT | Flag.FILE)
     rows = np.flatnonzero(leaves.flags & asked == asked)
     vma = holder(leaves.addr[rows], vmas.ranges)
@@ -253,16 +253,16 @@ def mark_unscanned_zero(vmas: VMAs, leaves: Leaves) -> None:
 
 
 def mark_zero(flags: U32, pfn: U64, frames: Frames) -> None:
-    # Without PAGEMAP_SCAN only the frame tells a zero page; its mapcount is never 1.
+    # Without PAGEMAP_SCAN only the frame identifies a zero page; its mapcount is never 1.
     rows = np.flatnonzero(flags & np.uint32(Flag.PRESENT | Flag.EXCLUSIVE) == Flag.PRESENT.value)
     known, which = np.unique(pfn[rows], return_inverse=True)
-    zero = has(read_frames(frames.flags, known), "zero_page")
+    zero = has(read_kpage(frames.flags, known), "zero_page")
     flags[rows[zero[which]]] |= np.uint32(Flag.ZERO)
 
 
 def decode_soft(types: SwapTypes, flags: U32, pfn: U64, rows: I64) -> None:
-    # What the software entries in `rows` are. `pfn` becomes the frame of those that name one, and
-    # stays type and offset of the others.
+    # Decodes the software entries in `rows`. `pfn` becomes the frame of those that have one, and
+    # remains type and offset for the others.
     found, frame = soft.decode(types, *soft.unpack(pfn[rows]))
     flags[rows] |= found
     framed = soft.names_frame(found)
@@ -270,8 +270,8 @@ def decode_soft(types: SwapTypes, flags: U32, pfn: U64, rows: I64) -> None:
 
 
 def merge_huge(addr: U64, words: U64, flags: U32, pfn: U64, *, hidden: bool) -> Leaves:
-    # The 512 words of a huge leaf become one row; a leaf that is cut by the range asked for, or
-    # that was split while it was read, stays in base pages. A 1 GiB leaf is 512 rows of 2 MiB.
+    # The 512 words of a huge leaf become one row; a leaf that is cut by the requested range, or
+    # was split while being read, stays in base pages. A 1 GiB leaf is 512 rows of 2 MiB.
     shift = np.full(len(addr), PAGE_SHIFT, np.uint8)
     huge = flags & np.uint32(Flag.HUGE) != 0
     heads = np.flatnonzero(huge & (addr & np.uint64(HUGE_SIZE - 1) == 0))
@@ -292,14 +292,14 @@ def merge_huge(addr: U64, words: U64, flags: U32, pfn: U64, *, hidden: bool) -> 
 
 
 def sum_leaves(vmas: VMAs, leaves: Leaves) -> Sums:
-    # Bytes by VMA and state, without a look at the frames.
+    # Bytes by VMA and state, without looking at frames.
     row = holder(leaves.addr, vmas.ranges)
     state = SIZES[classify(leaves.flags, vmas.backing[row], None)]
     return Sums(Amounts(row, state, np.zeros_like(state), leaves.flags, leaves.size))
 
 
 def sum_regions(vmas: VMAs, regions: U64) -> Sums:
-    # The kernel joins neighbouring pages across the edge of two VMAs: cut them there again.
+    # The kernel joins neighbouring pages across VMA boundaries: split them there again.
     pieces, row, region = intersect(vmas.ranges, regions[:, :2])
     flags = np.full(len(row), Flag.PRESENT.value, np.uint32)
     for category, flag in ((pagemap.PFNZERO, Flag.ZERO), (pagemap.HUGE, Flag.HUGE)):

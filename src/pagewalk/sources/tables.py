@@ -13,7 +13,7 @@ from pagewalk.flags import VM_PFNMAP
 from pagewalk.kmem.direct import SLOTS
 from pagewalk.kmem.frames import StructPages
 from pagewalk.kmem.hugetlb import in_shared_table
-from pagewalk.kmem.machine import Machine
+from pagewalk.kmem.machine import RunningKernel
 from pagewalk.kmem.memory import read_pages
 from pagewalk.pages import (
     I64,
@@ -46,24 +46,24 @@ PRESENT = np.uint32(Flag.PRESENT)
 
 # Addresses u64[n] of hugetlb pages -> which of them no other process maps.
 Exclusive: TypeAlias = Callable[[U64], Bool]
-# VMAs -> which of them only this process maps the ordinary pages of.
+# VMAs -> which of them have ordinary pages that only this process maps.
 Unshared: TypeAlias = Callable[[VMAs], Bool]
 
 
 def none_known(of: VMAs | U64) -> Bool:
-    """Return False for each: what an address space alone tells of who else maps its pages."""
+    """Return False for each: an address space alone does not show who else maps its pages."""
     return np.zeros(len(of), bool)
 
 
 @dataclass(eq=False)
 class TableSpace:
-    """An address space read from page tables in ``machine``'s memory; see space.Space.
+    """An address space read from page tables in ``running``'s memory; see space.Space.
 
     ``mm`` is the address of its mm_struct, ``root`` the physical address of its PGD.
-    ``exclusive`` and ``unshared`` are asked what the tables do not tell.
+    ``exclusive`` and ``unshared`` supply what the tables do not show.
     """
 
-    machine: Machine
+    running: RunningKernel
     facts: Facts
     mm: int
     root: int
@@ -73,13 +73,13 @@ class TableSpace:
 
     @property
     def frames(self) -> FrameReader | None:
-        """Return what tells flags and mapcounts of frames."""
-        return self.machine.frames
+        """Return the reader of frames' flags and mapcounts."""
+        return self.running.frames
 
     @property
     def tells(self) -> Tells:
-        """Return what page tables tell, with the frames if they can be read."""
-        frames = self.machine.frames
+        """Return what page tables show, with frames if they can be read."""
+        frames = self.running.frames
         known = frames is not None
         return Tells(
             tables=True, huge=True, zeros=True, frames=known,
@@ -88,7 +88,7 @@ class TableSpace:
 
     def entries(self, vmas: VMAs, ranges: U64, *, frames: bool = True) -> Iterator[Entries]:
         """Yield the leaves, holes and doubts of the page tables in ``ranges``."""
-        arch = self.machine.arch
+        arch = self.running.arch
         below = ranges[:, 1] <= np.uint64(arch.user_end)
         for entries in walk_tables(
             arch, self.root, self.read_tables, ranges[below], retries=RETRIES
@@ -101,14 +101,14 @@ class TableSpace:
 
     def sums(self, vmas: VMAs, ranges: U64, *, frames: bool = True) -> Iterator[Part]:
         """Yield what ``entries`` does, in no order; whole tables of ordinary pages as sums."""
-        machine = self.machine
-        below = ranges[:, 1] <= np.uint64(machine.arch.user_end)
+        running = self.running
+        below = ranges[:, 1] <= np.uint64(running.arch.user_end)
         user = ranges[below]
         row = holder(user[:, 0], vmas.ranges)
         whole = (ByFrame if frames else WholeTables)(self, vmas, row)
         tables = np.zeros(6, np.int64)
         for part in sweep(
-            machine.arch, self.root, self.read_tables, user, retries=RETRIES,
+            running.arch, self.root, self.read_tables, user, retries=RETRIES,
             count_plain=whole.count, tables=tables, memo=self.memo,
         ):
             yield from (Part(sums=sums) for sums in whole.sums(part.plain))
@@ -124,7 +124,7 @@ class TableSpace:
     def settle(self, vmas: VMAs, leaves: Leaves, *, frames: bool = True) -> None:
         """Mark in ``leaves`` what the VMA and the kernel's bookkeeping add to an entry.
 
-        Without ``frames`` the zero pages too, which nobody else is going to look at.
+        Without ``frames`` also mark zero pages, because their frames will not be looked at.
         """
         row = holder(leaves.addr, vmas.ranges)
         present = leaves.flags & PRESENT != 0
@@ -136,7 +136,7 @@ class TableSpace:
         soft = np.flatnonzero(leaves.flags & np.uint32(Flag.SWAP | Flag.MARKER) != 0)
         if len(soft):
             assert leaves.pfn is not None
-            kind, offset = self.machine.arch.soft(leaves.entry[soft])
+            kind, offset = self.running.arch.soft(leaves.entry[soft])
             leaves.pfn[soft] = pack(kind, offset)
         hugetlb = present & (vmas.backing[row] == Backing.HUGETLB.value)
         if hugetlb.any():
@@ -146,45 +146,45 @@ class TableSpace:
 
     def mark_zero(self, leaves: Leaves, present: Bool) -> None:
         assert leaves.pfn is not None
-        zero = present & (leaves.pfn == np.uint64(self.machine.zero_pfn))
+        zero = present & (leaves.pfn == np.uint64(self.running.zero_pfn))
         huge = np.flatnonzero(present & (leaves.flags & np.uint32(Flag.HUGE) != 0))
-        if len(huge) and self.machine.frames is not None:
+        if len(huge) and self.running.frames is not None:
             pfns = leaves.pfn[huge]
-            kflags, _ = self.machine.frames.read(pfns, np.zeros(len(pfns), bool))
+            kflags, _ = self.running.frames.read(pfns, np.zeros(len(pfns), bool))
             zero[huge] |= has(kflags, "zero_page")
         leaves.flags[zero] |= np.uint32(Flag.ZERO)
 
     def mark_exclusive(self, leaves: Leaves, rows: I64) -> None:
         # Whether the page table of a hugetlb page is shared with another process, and so the page.
-        if not self.facts.pmd_sharing_told:  # pagemap's bit 56 is the mapcount's alone there
+        if not self.facts.pmd_sharing_told:  # there bit 56 of pagemap is about the mapcount only
             rows = rows[~self.in_shared_table(leaves, rows)]
         alone = rows[self.exclusive(leaves.addr[rows])]
         leaves.flags[alone] |= np.uint32(Flag.EXCLUSIVE)
 
     def in_shared_table(self, leaves: Leaves, rows: I64) -> Bool:
-        pmd = self.machine.arch.level(PMD)  # tables of larger leaves are never shared
+        pmd = self.running.arch.level(PMD)  # tables of larger leaves are never shared
         small = leaves.shift[rows] == pmd.shift
         shared = np.zeros(len(rows), bool)
-        machine, addr = self.machine, leaves.addr[rows[small]]
+        running, addr = self.running, leaves.addr[rows[small]]
         shared[small] = in_shared_table(
-            machine.kernel, machine.direct_map, machine.mem_map, machine.arch, self.root, addr
+            running.kernel, running.direct_map, running.mem_map, running.arch, self.root, addr
         )
         return shared
 
     def read_tables(self, phys: U64) -> tuple[U64, Bool]:
         """Return (entries u64[n, 512], readable bool[n]) of the tables at ``phys`` (u64[n])."""
         words, errno = read_pages(
-            self.machine.kernel.memory, self.machine.direct_map.addresses(phys)
+            self.running.kernel.memory, self.running.direct_map.addresses(phys)
         )
         return words, errno == 0
 
     def trace(self, addr: int) -> Trace:
-        """Return the way of ``addr`` through the tables; raises BadTable for an unreadable root."""
-        return trace(self.machine.arch, self.root, self.read_tables, addr)
+        """Trace ``addr`` through the tables; raises BadTable for an unreadable root."""
+        return trace(self.running.arch, self.root, self.read_tables, addr)
 
     def hole_around(self, addr: int, start: int, end: int) -> tuple[int, int]:
-        """Return the bounds of what is not populated around ``addr`` inside [start, end)."""
-        return hole_around(self.machine.arch, self.root, self.read_tables, addr, start, end)
+        """Return the bounds of the unpopulated range around ``addr`` inside [start, end)."""
+        return hole_around(self.running.arch, self.root, self.read_tables, addr, start, end)
 
 
 class WholeTables:
@@ -199,13 +199,13 @@ class WholeTables:
     def count(self, owner: I64, phys: U64) -> I64:
         """Return how many pages the whole tables at ``phys`` (u64[n]) map; see CountPlain."""
         del owner
-        machine = self.space.machine
+        running = self.space.running
         counter = None
-        if machine.shortcuts is not None:
-            counter = machine.shortcuts.counter_for(len(phys) * SLOTS)
+        if running.shortcuts is not None:
+            counter = running.shortcuts.pay_for_counter(len(phys) * SLOTS)
         if counter is None:
-            return count_by_reading(machine.arch, self.space.read_tables, phys)
-        return counter.count(machine.direct_map.addresses(phys))
+            return count_by_reading(running.arch, self.space.read_tables, phys)
+        return counter.count(running.direct_map.addresses(phys))
 
     def sums(self, plain: Plain) -> Iterator[Sums]:
         """Yield what the tables that ``count`` has counted come to."""
@@ -246,13 +246,13 @@ class ByFrame(WholeTables):
         once = np.flatnonzero(self.alone[owner])
         pages[once] = super().count(owner[once], phys[once])
         rest = np.flatnonzero((self.ordinary & ~self.alone)[owner])
-        condenser = frames.condenser_for(len(rest) * SLOTS)
+        condenser = frames.pay_for_condenser(len(rest) * SLOTS)
         if len(rest) and condenser is not None:
-            addresses = self.space.machine.direct_map.addresses(phys[rest])
+            addresses = self.space.running.direct_map.addresses(phys[rest])
             found, pages[rest] = frames.runs(condenser, addresses)
             vma = self.row[owner[rest]]
             self.runs, torn = shared_frames(
-                self.space.machine.arch, self.space.read_tables, self.vmas, vma, phys[rest], found
+                self.space.running.arch, self.space.read_tables, self.vmas, vma, phys[rest], found
             )
             pages[rest[torn]] = -1
         return pages
