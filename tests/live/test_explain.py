@@ -26,6 +26,7 @@ PARAMETERS = [
     pytest.param(name, marks=[pytest.mark.vmshort] if name in SHORT else []) for name in TARGETS
 ]
 SHMEM_SWAP = ("swap_shmem", "swap_mixed", "swap_huge")
+TELLS_HUGE = "procfs" if release() >= (6, 7) else "ebpf"  # procfs needs PAGEMAP_SCAN
 TELLS_SHMEM_SWAP = "procfs" if release() >= (6, 5) else "ebpf"  # procfs needs cachestat(2)
 # What may be in a stopped process's ledger without being exact: other processes map the same pages,
 # and the kernel itself reads some counters approximately.
@@ -116,7 +117,7 @@ def test_zero_page() -> None:
 
 def test_huge_zero_page() -> None:
     with prepared("thp"), start("huge_zero", stopped=True) as running:
-        parts = beyond_rss(explain(running.pid))
+        parts = beyond_rss(explain(running.pid, TELLS_HUGE))
     assert running.facts["zeroes"]["pmd_zero"] * PAGE == PMD
     assert parts["huge_zero_page"] == PMD
 
