@@ -113,6 +113,7 @@ def test_a_name_keeps_every_byte(odd: bytes) -> None:
         ("/memfd:x (deleted)", 9, "tmpfs", Backing.SHMEM),
         ("/dev/shm/x", 9, "tmpfs", Backing.SHMEM),
         ("/SYSV00000000 (deleted)", 9, "tmpfs", Backing.SHMEM),
+        ("/SYSV00000000 (deleted)", 0, "tmpfs", Backing.SHMEM),  # the machine's first segment
         ("/dev/zero (deleted)", 9, "tmpfs", Backing.SHMEM),  # shared anonymous memory
         ("/anon_hugepage (deleted)", 9, "hugetlbfs", Backing.HUGETLB),
         ("/dev/zero", 5, "devtmpfs", Backing.ANON),  # mapped privately it is anonymous memory

@@ -44,7 +44,7 @@ def unnamed(raw: RawVmas, files: Files, filesystems: dict[int, str]) -> VMAs:
     """Return raw VMAs as VMAs without names from maps: a file is named by device and inode."""
     dev = files.major.astype(np.uint64) << np.uint64(32) | files.minor
     names = tuple(
-        f"/dev {major}:{minor} inode {inode}" if inode else ""
+        f"/dev {major}:{minor} inode {inode}" if major or minor else ""
         for major, minor, inode in zip(
             files.major.tolist(), files.minor.tolist(), files.inode.tolist(), strict=True
         )
@@ -59,6 +59,6 @@ def unnamed(raw: RawVmas, files: Files, filesystems: dict[int, str]) -> VMAs:
         ],
         np.uint8,
     )
-    offset = np.where(files.inode != 0, raw.offset, 0).astype(np.uint64)
+    offset = np.where(dev != 0, raw.offset, 0).astype(np.uint64)
     vmas = VMAs(raw.start, raw.end, perms, offset, dev, files.inode, backing, names)
     return with_flags(vmas, raw.flags)

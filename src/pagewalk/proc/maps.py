@@ -145,7 +145,8 @@ def backing_of(name: str, inode: int, filesystem: str, gate: str = "") -> Backin
 
     ``gate`` is the name of the gate VMA.
     """
-    if inode == 0:
+    # A SysV segment's inode is its id: that of the first one is 0.
+    if inode == 0 and not name.startswith("/"):
         if ANON_NAME.fullmatch(name):
             return Backing.ANON
         if name == gate:
