@@ -27,7 +27,7 @@ def main() -> int:
     from benchmarks.measures import MEASURES
     from benchmarks.report import table, write
     from benchmarks.rows import Plan, Row
-    from pagewalk.errors import PagewalkError
+    from pagewalk.model.errors import PagewalkError
 
     if unknown := sorted(set(options.only) - set(MEASURES)):
         print(f"benchmarks: no measure {', '.join(unknown)}; choose from {', '.join(MEASURES)}",

@@ -58,7 +58,7 @@ def measure(names: Sequence[str], causes: Sequence[str], runs: int) -> Measured:
     from experiments.report import Measured
     from experiments.runs import measure as measure_target
     from experiments.walks import working_sources
-    from pagewalk.errors import PagewalkError
+    from pagewalk.model.errors import PagewalkError
 
     about = machine.describe()
     refused, sources = working_sources()

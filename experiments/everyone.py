@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pagewalk
-from pagewalk.account import Table
-from pagewalk.errors import PagewalkError
+from pagewalk.account.table import Table
+from pagewalk.model.errors import PagewalkError
 from pagewalk.proc.counters import read_status
 from pagewalk.proc.processes import read_processes
 

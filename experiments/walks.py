@@ -11,9 +11,9 @@ from itertools import islice
 from typing import Any
 
 import pagewalk
-from pagewalk.account import Table
+from pagewalk.account.ledger import Line
+from pagewalk.account.table import Table
 from pagewalk.commands.explain import doubt, looks
-from pagewalk.ledger import Line
 from pagewalk.sources import SOURCES
 
 # Parts of names that differ from run to run: suffixes of temporary directories, and numbers.

@@ -19,12 +19,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from pagewalk.account import Table, by_vma
-from pagewalk.check import NO_PAGES
-from pagewalk.facts import Facts
-from pagewalk.flags import kpf
-from pagewalk.outcome import Outcome
-from pagewalk.pages import (
+from pagewalk.account.check import NO_PAGES
+from pagewalk.account.table import Table, by_vma
+from pagewalk.model.bits import kpf
+from pagewalk.model.columns import (
     EXEC,
     I64,
     READ,
@@ -41,11 +39,13 @@ from pagewalk.pages import (
     Withheld,
     take,
 )
+from pagewalk.model.facts import Facts
 from pagewalk.proc.counters import Theirs
 from pagewalk.proc.smaps import parse_smaps
 from pagewalk.proc.stall import Stall
-from pagewalk.sums import add_up
-from pagewalk.walking import Walk
+from pagewalk.sources.outcome import Outcome
+from pagewalk.walking.sums import add_up
+from pagewalk.walking.walk import Walk
 from tests.columns import Columns
 
 PAGE, KIB = 4096, 1024

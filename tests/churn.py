@@ -21,10 +21,10 @@ from time import monotonic
 import numpy as np
 
 import pagewalk
-from pagewalk.account import Table
-from pagewalk.errors import NoAddressSpace, PagewalkError, ProcessGone
-from pagewalk.pages import Flag, Pages
-from pagewalk.walking import Walk
+from pagewalk.account.table import Table
+from pagewalk.model.columns import Flag, Pages
+from pagewalk.model.errors import NoAddressSpace, PagewalkError, ProcessGone
+from pagewalk.walking.walk import Walk
 from tests.targets import start
 
 # Each target's number of mapping threads, forking threads and VMAs that stay.

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pagewalk.facts import Facts
-from pagewalk.outcome import Outcome
-from pagewalk.pages import (
+from pagewalk.model.columns import (
     U64,
     Bool,
     Flag,
@@ -25,14 +23,16 @@ from pagewalk.pages import (
     Withheld,
     take,
 )
+from pagewalk.model.facts import Facts
+from pagewalk.model.ranges import inside
+from pagewalk.model.states import hwpoison
+from pagewalk.pagetables.decode import NO_DOUBTS, NO_HOLES, Entries
 from pagewalk.proc.counters import Theirs
 from pagewalk.proc.smaps import LastSmaps
-from pagewalk.ranges import inside
-from pagewalk.scan import NO_DOUBTS, NO_HOLES, Entries
 from pagewalk.sources import Who
 from pagewalk.sources.amounts import sum_entries
+from pagewalk.sources.outcome import Outcome
 from pagewalk.sources.space import Part
-from pagewalk.states import hwpoison
 
 WHO = Who(4711, "pro gram\x1b[1m", "/usr/bin/program")
 

@@ -26,11 +26,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.arch import ARCHES
-from pagewalk.btf import Btf
-from pagewalk.errors import NotInBtf, PagewalkError
-from pagewalk.paging import Era
-from pagewalk.soft import SwapTypes
+from pagewalk.kernel.structs.btf import Btf
+from pagewalk.model.errors import NotInBtf, PagewalkError
+from pagewalk.model.soft import SwapTypes
+from pagewalk.pagetables.arch import ARCHES
+from pagewalk.pagetables.format import Era
 from tests import samples
 
 PATIENCE_S = 5.0
@@ -122,8 +122,8 @@ CHANGES = (cut, drop, repeat, flip, flip, insert, insert, splice, renumber, renu
 
 
 def parse_maps(data: bytes) -> object:
-    from pagewalk.address import known_as
     from pagewalk.proc.maps import parse_maps
+    from pagewalk.translate.address import known_as
 
     vmas = parse_maps(data, {0xFE << 32: "ext4"})
     assert (vmas.start < vmas.end).all() and (vmas.start[1:] >= vmas.end[:-1]).all()
@@ -191,16 +191,16 @@ def parse_config(data: bytes) -> object:
 
 
 def find_symbol(data: bytes) -> object:
-    from pagewalk.kmem.live import find_symbol
+    from pagewalk.kernel.open import find_symbol
 
     return find_symbol(data, "init_task")
 
 
 def decode_words(data: bytes) -> object:
     # Arbitrary words of pagemap, and of kpageflags and kpagecount for their frames.
-    from pagewalk.pages import Backing
+    from pagewalk.model.columns import Backing
+    from pagewalk.model.states import classify
     from pagewalk.proc.pagemap import flags_of
-    from pagewalk.states import classify
 
     words = np.frombuffer(data[: len(data) // 8 * 8], np.uint64)
     backing = (words % np.uint64(len(Backing))).astype(np.uint8)
@@ -209,7 +209,7 @@ def decode_words(data: bytes) -> object:
 
 
 def ask_btf(data: bytes) -> object:
-    from pagewalk.kmem.layout import page_layout
+    from pagewalk.kernel.structs.page_layout import page_layout
 
     btf = Btf(data)
     asked = [lambda: page_layout(btf), lambda: btf.types]
@@ -229,8 +229,8 @@ def answer(ask: Callable[[], object]) -> object:
 
 
 def read_core(data: bytes) -> object:
-    from pagewalk.kmem.kcore import KcoreMemory
-    from pagewalk.kmem.memory import read_words
+    from pagewalk.kernel.readers.kcore import KcoreMemory
+    from pagewalk.kernel.readers.memory import read_words
 
     fd = core_file()
     os.ftruncate(fd, 0)
@@ -252,7 +252,7 @@ PLACES = [0x1000 * (at + 1) for at in range(6)]  # six tables, each usable at an
 
 def walk_tables(data: bytes) -> object:
     # The input lays out six tables: a byte chooses table and slot, the next eight are the entry.
-    from pagewalk.pgtable import walk_tables
+    from pagewalk.pagetables.walk import walk_tables
     from tests.memory import Memory
     from tests.swept import swept
 
@@ -274,7 +274,7 @@ def walk_tables(data: bytes) -> object:
 
 def trace(data: bytes) -> object:
     # One address's way through the same tables.
-    from pagewalk.vtop import trace
+    from pagewalk.pagetables.trace import trace
     from tests.memory import Memory
 
     memory = Memory()
@@ -296,13 +296,13 @@ def vmas() -> object:
 
 
 def parse_where(data: bytes) -> object:
-    from pagewalk.where import parse_where
+    from pagewalk.walking.where import parse_where
 
     return parse_where(os.fsdecode(data))
 
 
 def locate(data: bytes) -> object:
-    from pagewalk.address import check_canonical, holder_of, locate
+    from pagewalk.translate.address import check_canonical, holder_of, locate
 
     addr = locate(os.fsdecode(data), vmas())  # type: ignore[arg-type]
     check_canonical(addr, ARCHES["x86_64"].on(4, ERA))

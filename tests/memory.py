@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pagewalk.pages import U64, Bool
+from pagewalk.model.columns import U64, Bool
 
 PAGE = 4096
 SLOTS = 512

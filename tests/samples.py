@@ -5,9 +5,9 @@ from __future__ import annotations
 import gzip
 import struct
 
-from tests.kmem import btf_writer
-from tests.kmem.btf_writer import BtfWriter
-from tests.kmem.core_file import core, note
+from tests.kernel import btf_writer
+from tests.kernel.btf_writer import BtfWriter
+from tests.kernel.core_file import core, note
 
 MAPS = b"""\
 55d1a2c4e000-55d1a2c50000 r--p 00000000 fe:00 1311                       /usr/bin/sleep

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.pages import U64, Flag
-from pagewalk.paging import Arch
-from pagewalk.scan import Doubts, Entries, ReadTables, in_order
-from pagewalk.tally import Memo, sweep
+from pagewalk.model.columns import U64, Flag
+from pagewalk.pagetables.count import Memo, sweep
+from pagewalk.pagetables.decode import Doubts, Entries, ReadTables, in_order
+from pagewalk.pagetables.format import Arch
 
 # What distinguishes entries. A hole's kind is the number of its level, below 0.
 TOLD = Flag.PRESENT | Flag.SOFT | Flag.SPECIAL | Flag.SWAP | Flag.MIGRATION | Flag.DEVICE

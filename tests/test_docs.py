@@ -11,10 +11,10 @@ from typing import Any
 import click
 import pytest
 
-from pagewalk.account import COLUMNS
+from pagewalk.account.ledger import BEYOND_RSS, CAUSES, CONCURRENT
+from pagewalk.account.table import COLUMNS
 from pagewalk.cli import COMMANDS, cli
-from pagewalk.ledger import BEYOND_RSS, CAUSES, CONCURRENT
-from pagewalk.pages import State
+from pagewalk.model.columns import State
 from tests.render import written
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pagewalk.errors import BadText, PagewalkError
+from pagewalk.model.errors import BadText, PagewalkError
 from pagewalk.proc.counters import in_bytes, parse_statm
 from pagewalk.proc.kernel import parse_config
 from pagewalk.proc.maps import parse_maps

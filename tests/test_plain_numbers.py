@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pagewalk.pages import State
+from pagewalk.model.columns import State
 from tests.plain_numbers import watched
 from tests.test_layers import MODULES, tree
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import pagewalk
-from pagewalk.account import Table
-from pagewalk.facts import Facts
-from pagewalk.outcome import Outcome
-from pagewalk.pages import Backing, Pages
+from pagewalk.account.smaps import SMAPS_FIELDS, SwapUsers, by_field, protection_key, vmflags
+from pagewalk.account.table import Table
+from pagewalk.model.columns import Backing, Pages
+from pagewalk.model.facts import Facts
 from pagewalk.proc.stall import Stall
-from pagewalk.smaps import SMAPS_FIELDS, SwapUsers, by_field, protection_key, vmflags
+from pagewalk.sources.outcome import Outcome
 from tests.columns import Columns
 from tests.kernel_says import PAGE, VmaSays, vma_at
 from tests.recordings import Recording, load

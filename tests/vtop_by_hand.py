@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pagewalk.address import holder_of
-from pagewalk.arch import ARCHES
-from pagewalk.flags import KPF
-from pagewalk.pages import State, VMAs
-from pagewalk.paging import Arch, Era
-from pagewalk.remarks import remarks
-from pagewalk.soft import SwapTypes
-from pagewalk.vtop import Frame, Opinion, Translation, trace
+from pagewalk.model.bits import KPF
+from pagewalk.model.columns import State, VMAs
+from pagewalk.model.soft import SwapTypes
+from pagewalk.pagetables.arch import ARCHES
+from pagewalk.pagetables.format import Arch, Era
+from pagewalk.pagetables.trace import Frame, Opinion, Translation, trace
+from pagewalk.translate.address import holder_of
+from pagewalk.translate.remarks import remarks
 from tests.by_hand import BIG, HEAP, MEMFD, PAGE, PROGRAM, VMAS
 from tests.memory import DATA, TABLE, Memory
 

@@ -19,12 +19,12 @@ from benchmarks.opponents import kpage_read, output, pagemap_loop, timed
 from benchmarks.processes import own, start
 from benchmarks.rows import Limit, Of, Plan, Row, absent, interleave, size
 from pagewalk import close, open_process, table, walk
-from pagewalk.errors import PagewalkError
-from pagewalk.kmem.counter import TableCounter
-from pagewalk.pages import I64, U64, Flag, Pages, VMAs
+from pagewalk.kernel.programs.count_tables import TableCounter
+from pagewalk.model.columns import I64, U64, Flag, Pages, VMAs
+from pagewalk.model.errors import PagewalkError
+from pagewalk.pagetables.count import sweep
 from pagewalk.sources import SOURCES, Source
 from pagewalk.sources.kernel import KernelSource
-from pagewalk.tally import sweep
 
 LOOP = "C loop over pagemap"
 SPLIT = "the full split and PSS by VMA"

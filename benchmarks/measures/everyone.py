@@ -11,7 +11,7 @@ from benchmarks.rows import Plan, Row, absent, interleave
 PAGEWALK_ALL = """
 import os
 from pagewalk import table
-from pagewalk.errors import PagewalkError
+from pagewalk.model.errors import PagewalkError
 for name in os.listdir("/proc"):
     if name.isdigit():
         try:

@@ -12,8 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pagewalk.account import COLUMNS, Table, by_vma, table
-    from pagewalk.errors import (
+    from pagewalk.account.table import COLUMNS, Table, by_vma, table
+    from pagewalk.model.columns import Amounts, Backing, Flag, Pages, State, Sums, VMAs
+    from pagewalk.model.errors import (
         BadRequest,
         BadTable,
         BadTarget,
@@ -25,37 +26,36 @@ if TYPE_CHECKING:
         SourceUnavailable,
         Unsupported,
     )
-    from pagewalk.outcome import Outcome
-    from pagewalk.pages import Amounts, Backing, Flag, Pages, State, Sums, VMAs
-    from pagewalk.walking import Walk, close, open_process, walk
+    from pagewalk.sources.outcome import Outcome
+    from pagewalk.walking.walk import Walk, close, open_process, walk
 
 HOMES = {
-    "COLUMNS": "account",
-    "Table": "account",
-    "by_vma": "account",
-    "table": "account",
-    "BadRequest": "errors",
-    "BadTable": "errors",
-    "BadText": "errors",
-    "BadTarget": "errors",
-    "NoAddressSpace": "errors",
-    "NotPermitted": "errors",
-    "PagewalkError": "errors",
-    "ProcessGone": "errors",
-    "SourceUnavailable": "errors",
-    "Unsupported": "errors",
-    "Outcome": "outcome",
-    "Backing": "pages",
-    "Amounts": "pages",
-    "Flag": "pages",
-    "Pages": "pages",
-    "State": "pages",
-    "Sums": "pages",
-    "VMAs": "pages",
-    "Walk": "walking",
-    "close": "walking",
-    "open_process": "walking",
-    "walk": "walking",
+    "COLUMNS": "account.table",
+    "Table": "account.table",
+    "by_vma": "account.table",
+    "table": "account.table",
+    "BadRequest": "model.errors",
+    "BadTable": "model.errors",
+    "BadText": "model.errors",
+    "BadTarget": "model.errors",
+    "NoAddressSpace": "model.errors",
+    "NotPermitted": "model.errors",
+    "PagewalkError": "model.errors",
+    "ProcessGone": "model.errors",
+    "SourceUnavailable": "model.errors",
+    "Unsupported": "model.errors",
+    "Outcome": "sources.outcome",
+    "Backing": "model.columns",
+    "Amounts": "model.columns",
+    "Flag": "model.columns",
+    "Pages": "model.columns",
+    "State": "model.columns",
+    "Sums": "model.columns",
+    "VMAs": "model.columns",
+    "Walk": "walking.walk",
+    "close": "walking.walk",
+    "open_process": "walking.walk",
+    "walk": "walking.walk",
 }
 
 

@@ -15,9 +15,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import click
 
 from pagewalk.commands import complete_target
-from pagewalk.errors import PagewalkError
 from pagewalk.interrupt import INTERRUPTED
-from pagewalk.terminal import harmless, keep_names
+from pagewalk.model.errors import PagewalkError
+from pagewalk.render.terminal import harmless, keep_names
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -101,10 +101,10 @@ def cli(ctx: click.Context) -> int:
 
 
 def first_run() -> None:
-    from pagewalk.proc.doctor import checks, machine, missing
     from pagewalk.proc.namespace import own_numbers
     from pagewalk.proc.processes import read_processes
     from pagewalk.render import view
+    from pagewalk.sources.doctor import checks, machine, missing
 
     us = own_numbers()[0]
     lacking = missing(checks())

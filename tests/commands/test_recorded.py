@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pagewalk.check import check
+from pagewalk.account.check import check
 from pagewalk.commands.explain import looks
 from pagewalk.commands.maps import tabulate
 from pagewalk.commands.pages import selected, walk_part
 from pagewalk.commands.show import log, show
-from pagewalk.errors import BadRequest
-from pagewalk.pages import Flag, Pages, State, Sums
+from pagewalk.model.columns import Flag, Pages, State, Sums
+from pagewalk.model.errors import BadRequest
 from pagewalk.render import view
-from pagewalk.walking import walk
-from pagewalk.where import parse_where
+from pagewalk.walking.walk import walk
+from pagewalk.walking.where import parse_where
 from tests import by_hand
+from tests.account.test_table import ON_PAPER
 from tests.by_hand import HEAP, PAGE, PROGRAM, Row
-from tests.test_account import ON_PAPER
 
 PAPER = {name: sum(column) for name, column in ON_PAPER.items()}
 

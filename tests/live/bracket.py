@@ -20,7 +20,7 @@ from typing import Generic, ParamSpec, TypeVar
 import numpy as np
 
 import pagewalk
-from pagewalk.account import Table
+from pagewalk.account.table import Table
 from pagewalk.proc.kernel import release
 from pagewalk.sources import SOURCES
 from tests.kernel_says import (
@@ -39,7 +39,8 @@ from tests.kernel_says import (
 
 # How often, and for how many seconds, to look before what has not agreed counts as wrong.
 LOOKS, PATIENCE = 300, 120.0
-# The same difference in this many consecutive looks is not a change in progress (see kmem/verify).
+# The same difference in this many consecutive looks is not a change in progress (see
+# kernel/verify).
 FIRM = 20
 
 P = ParamSpec("P")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import pagewalk as library
-from pagewalk.errors import ProcessGone
+from pagewalk.model.errors import ProcessGone
 from pagewalk.proc.freeze import send
 from tests import kernel_says
 from tests.kernel_says import PAGE

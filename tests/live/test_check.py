@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 import pagewalk
-from pagewalk.check import Report, check
+from pagewalk.account.check import Report, check
 from tests.live.bracket import working_sources
 from tests.live.command import one_sentence
 from tests.live.command import pagewalk as pagewalk_command

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import pagewalk
-from pagewalk.eligible import KNOWN
-from pagewalk.particulars import read_particulars
+from pagewalk.kernel.thp_eligible import KNOWN
 from pagewalk.proc.kernel import release
+from pagewalk.sources.particulars import read_particulars
 from tests.kernel_says import read_smaps
 from tests.live.bracket import working_sources
 from tests.machine import MM, alone, setting

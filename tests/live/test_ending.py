@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import pagewalk as library
-from pagewalk.errors import NoAddressSpace, ProcessGone
+from pagewalk.model.errors import NoAddressSpace, ProcessGone
 from pagewalk.proc.freeze import frozen
 from pagewalk.proc.target import Target, open_target, thread_stats
 from tests import kernel_says

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import pagewalk
-from pagewalk.errors import NoAddressSpace, NotPermitted, PagewalkError
-from pagewalk.pages import Pages, State
+from pagewalk.model.columns import Pages, State
+from pagewalk.model.errors import NoAddressSpace, NotPermitted, PagewalkError
 from pagewalk.proc.kernel import release
 from tests.kernel_says import PAGE, read_maps, read_rollup
 from tests.live.bracket import Wrong, compare, smaller, working_sources

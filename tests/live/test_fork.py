@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import pagewalk
-from pagewalk.kmem.live import read_btf
+from pagewalk.kernel.open import read_btf
 from tests.live.bracket import working_sources
 
 # Obeys commands, one word per line, and acknowledges them.

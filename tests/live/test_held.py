@@ -22,11 +22,11 @@ import numpy as np
 import pytest
 
 import pagewalk as library
-from pagewalk.account import Table
-from pagewalk.pages import Backing
+from pagewalk.account.smaps import by_field
+from pagewalk.account.table import Table
+from pagewalk.model.columns import Backing
 from pagewalk.proc import objects
 from pagewalk.proc.kernel import release
-from pagewalk.smaps import by_field
 from tests import kernel_says
 from tests.kernel_says import PAGE
 from tests.live.bracket import living_thread, working_sources

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 import pagewalk
-from pagewalk.account import NO_HUGE_ZERO, Table
-from pagewalk.kmem.frames import StructPages
-from pagewalk.kmem.kernel import Kernel
-from pagewalk.kmem.live import open_bpf
-from pagewalk.kmem.machine import open_running
+from pagewalk.account.table import NO_HUGE_ZERO, Table
+from pagewalk.kernel.frames import StructPages
+from pagewalk.kernel.open import open_bpf
+from pagewalk.kernel.running import open_running
+from pagewalk.kernel.structs.kernel import Kernel
+from pagewalk.model.states import has
 from pagewalk.proc import pagemap
 from pagewalk.proc.kernel import release
 from pagewalk.sources.procfs import ProcfsSource, pfns_hidden
-from pagewalk.states import has
 from tests.kernel_says import PAGE, PFN, read_pagemap, read_smaps, read_status_kib
 from tests.live.bracket import working_sources
 from tests.live.command import PAGEWALK, run

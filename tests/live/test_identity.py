@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from pagewalk.kmem.live import open_bpf
-from pagewalk.kmem.task import find_task, pid_behind, task_of
+from pagewalk.kernel.open import open_bpf
+from pagewalk.kernel.structs.task import find_task, pid_behind, task_of
 from pagewalk.proc.freeze import frozen
 from pagewalk.proc.target import open_target
 from tests import kernel_says

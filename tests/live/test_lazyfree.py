@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from pagewalk import close, open_process, table
-from pagewalk.lazyfree import with_lazyfree
+from pagewalk.account.lazyfree import with_lazyfree
 from tests.kernel_says import read_smaps
 from tests.live.bracket import working_sources
 from tests.live.command import pagewalk

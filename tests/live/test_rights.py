@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import pagewalk as library
-from pagewalk.rollup import ask_rollup
+from pagewalk.account.rollup import ask_rollup
 from tests import kernel_says
 from tests.live import dropped
 from tests.live.bracket import look_again, working_sources

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pagewalk
-from pagewalk.pages import Flag, Leaves, join
+from pagewalk.model.columns import Flag, Leaves, join
 from pagewalk.proc import pagemap
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.stall import BUDGET_NS, Slice, Stall

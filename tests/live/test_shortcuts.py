@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 import pagewalk
-from pagewalk.kmem import frames, shortcuts
-from pagewalk.kmem.condenser import Condenser
-from pagewalk.kmem.frames import StructPages
-from pagewalk.pages import I64, U64, Bool
+from pagewalk.account.smaps import DETAILS, by_field
+from pagewalk.kernel import frames
+from pagewalk.kernel.frames import StructPages
+from pagewalk.kernel.programs import loader
+from pagewalk.kernel.programs.condense_pages import Condenser
+from pagewalk.model.columns import I64, U64, Bool
 from pagewalk.proc.kernel import release
-from pagewalk.smaps import DETAILS, by_field
 from pagewalk.sources import ebpf
 from pagewalk.sources.kernel import KernelSource
 from tests.live.bracket import compare, look_again
@@ -40,8 +41,8 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         tables.append(len(addresses))
         return runs(self, condenser, addresses)
 
-    monkeypatch.setattr(shortcuts, "COUNTER_PAYS", 0)
-    monkeypatch.setattr(shortcuts, "CONDENSER_PAYS", 0)
+    monkeypatch.setattr(loader, "COUNTER_PAYS", 0)
+    monkeypatch.setattr(loader, "CONDENSER_PAYS", 0)
     monkeypatch.setattr(StructPages, "runs", spied)
     return tables
 
@@ -242,7 +243,7 @@ def test_a_forked_child_loads_its_own_programs() -> None:
 
 def test_a_program_is_loaded_when_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     # 31 tables per walk: it pays from the second on
-    monkeypatch.setattr(shortcuts, "COUNTER_PAYS", 48 * 512)
+    monkeypatch.setattr(loader, "COUNTER_PAYS", 48 * 512)
     with start("dense", 64, stopped=True) as running:
         source = pagewalk.open_process(running.pid, "ebpf")
         assert isinstance(source, KernelSource)

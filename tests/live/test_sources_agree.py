@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pagewalk
-from pagewalk.pages import Pages, State
+from pagewalk.model.columns import Pages, State
 from tests.kernel_says import PAGE, read_smaps
 from tests.live.bracket import Seen, living_thread, settle, smaller, working_sources
 from tests.machine import prepared

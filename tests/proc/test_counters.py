@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pagewalk.errors import BadText
+from pagewalk.model.errors import BadText
 from pagewalk.proc.counters import in_bytes, parse_statm
 from pagewalk.proc.target import parse_stat
 

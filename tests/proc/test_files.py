@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from pagewalk.errors import BadText
+from pagewalk.model.errors import BadText
 from pagewalk.proc.files import decode_name, lines, number, numbers, rows, words
 from tests.proc.test_maps import ODD
 

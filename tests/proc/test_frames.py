@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from pagewalk.flags import KPF, MAYBE_KSM, kpf
-from pagewalk.pages import U64
+from pagewalk.model.bits import KPF, MAYBE_KSM, kpf
+from pagewalk.model.columns import U64
 from pagewalk.proc.frames import (
     GAP,
     Frames,

@@ -7,8 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from pagewalk.errors import BadText
-from pagewalk.pages import EXEC, READ, SHARED, WRITE, Backing
+from pagewalk.model.columns import EXEC, READ, SHARED, WRITE, Backing
+from pagewalk.model.errors import BadText
 from pagewalk.proc.kernel import architecture
 from pagewalk.proc.maps import backing_of, gate_name, parse_maps, parse_mountinfo
 

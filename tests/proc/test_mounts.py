@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pagewalk.errors import BadText
+from pagewalk.model.errors import BadText
 from pagewalk.proc.mounts import parse_mounts
 from tests.proc.test_maps import ODD
 

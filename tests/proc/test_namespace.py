@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from pagewalk.errors import BadTarget
+from pagewalk.model.errors import BadTarget
 from pagewalk.proc import namespace
 from pagewalk.proc.namespace import number_in_proc, own_numbers, own_parent, shown_as
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from pagewalk.pages import READ, Backing
+from pagewalk.model.columns import READ, Backing
 from pagewalk.proc import objects
 from pagewalk.proc.objects import SHM_DEST, Object, ends, mount_of, read_objects
 from pagewalk.proc.target import Target, open_target

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pagewalk.pages import U64, Flag
+from pagewalk.model.columns import U64, Flag
 from pagewalk.proc.pagemap import PAGE, REGIONS, flags_of, read_words, resume
 from pagewalk.proc.stall import Slice, Stall
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pagewalk.errors import BadTarget
+from pagewalk.model.errors import BadTarget
 from pagewalk.proc.processes import Process, find, read_processes, share_memory
 
 STAT = b"%d (%s) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 %d 3 0\n"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pagewalk.errors import NotPermitted, ProcessGone, SourceUnavailable
+from pagewalk.model.errors import NotPermitted, ProcessGone, SourceUnavailable
 from pagewalk.proc import refusals
 from pagewalk.proc.refusals import alive, meaning, reading, why_missing, why_refused
 

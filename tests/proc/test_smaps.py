@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pagewalk.errors import BadText
+from pagewalk.model.errors import BadText
 from pagewalk.proc.smaps import FEW, Smaps, by_line, find_blocks, parse_smaps, without_repeats
 
 RECORDED = b"""\

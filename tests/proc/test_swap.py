@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from pagewalk.errors import BadText
+from pagewalk.model.errors import BadText
 from pagewalk.proc.swap import device_of, parse_swaps
 from tests.proc.test_maps import ODD
 

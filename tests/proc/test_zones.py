@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pagewalk.errors import BadText, SourceUnavailable
+from pagewalk.model.errors import BadText, SourceUnavailable
 from pagewalk.proc import zones
 from pagewalk.proc.zones import Memory, Zone, memory_of, parse_zones, read_memory
 

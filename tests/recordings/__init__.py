@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pagewalk.pages import Pages, VMAs
+from pagewalk.model.columns import Pages, VMAs
 from tests.kernel_says import VmaSays, parse_smaps
 
 HERE = Path(__file__).parent

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import pagewalk
-from pagewalk.pages import Pages, join
+from pagewalk.model.columns import Pages, join
 from tests.documents import ROOT
 from tests.kernel_says import PAGE, smaps_text
 from tests.live.bracket import look_again

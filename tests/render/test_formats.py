@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from pagewalk.errors import BadRequest
+from pagewalk.model.errors import BadRequest
 from pagewalk.render import FORMATS, view
 from tests.render import written
 from tests.render.written import HOSTILE, Terminal, seen

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import strategies as st
 
-from pagewalk.pages import READ, Backing, Flag, State
+from pagewalk.model.columns import READ, Backing, Flag, State
 from pagewalk.render import log
 from tests import by_hand
 from tests.by_hand import HERE, PAGE, SOFT, THP, Row

@@ -8,11 +8,11 @@ import re
 import pytest
 from hypothesis import strategies as st
 
-from pagewalk.pages import READ, Backing, Withheld
+from pagewalk.account.rollup import filled
+from pagewalk.model.columns import READ, Backing, Withheld
 from pagewalk.proc.processes import Process
 from pagewalk.render import text, view
-from pagewalk.rollup import filled
-from pagewalk.terminal import (
+from pagewalk.render.terminal import (
     BOLD,
     DIM,
     GREEN,

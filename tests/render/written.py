@@ -7,11 +7,11 @@ import dataclasses
 import io
 from typing import Any
 
-from pagewalk.ledger import ledger
-from pagewalk.proc.doctor import Check
+from pagewalk.account.ledger import ledger
 from pagewalk.proc.processes import Process
 from pagewalk.render import view
-from pagewalk.walking import Walk
+from pagewalk.sources.doctor import Check
+from pagewalk.walking.walk import Walk
 from tests import by_hand, vtop_by_hand
 
 CHECKS = [

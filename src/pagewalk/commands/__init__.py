@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import click
 
-from pagewalk.terminal import harmless
+from pagewalk.render.terminal import harmless
 
 if TYPE_CHECKING:
-    from pagewalk.outcome import Outcome
     from pagewalk.sources import Source
+    from pagewalk.sources.outcome import Outcome
 
 PARTIAL, DIFFERENCE = 3, 4
 # Names go into a file byte by byte, whatever the locale.
@@ -119,7 +119,7 @@ def opened(request: Request) -> Iterator[Source]:
 
     from pagewalk.proc.freeze import frozen
     from pagewalk.proc.processes import find
-    from pagewalk.walking import close, open_listed
+    from pagewalk.walking.walk import close, open_listed
 
     source = open_listed(find(request.target), request.source, int(request.budget * 1e6))
     assert source.live is not None

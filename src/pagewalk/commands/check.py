@@ -30,8 +30,8 @@ def command(against: str, **options: object) -> int:
     pagewalk check $$ --source ebpf --against procfs
     pagewalk check $$ --format json
     """
-    from pagewalk.check import check
-    from pagewalk.errors import BadRequest
+    from pagewalk.account.check import check
+    from pagewalk.model.errors import BadRequest
     from pagewalk.render import view
 
     request = Request(**options)  # type: ignore[arg-type]
@@ -54,7 +54,7 @@ def command(against: str, **options: object) -> int:
 
 def open_other(source: Source, against: str) -> Source:
     """Return source ``against``, or the next best one if auto chose that as ``source``."""
-    from pagewalk.errors import BadRequest, NotPermitted, SourceUnavailable, Unsupported
+    from pagewalk.model.errors import BadRequest, NotPermitted, SourceUnavailable, Unsupported
     from pagewalk.sources import open_best, open_source
 
     assert source.live is not None

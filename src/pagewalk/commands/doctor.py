@@ -18,8 +18,8 @@ def command(format: str, output: str | None, quiet: bool) -> int:
     pagewalk doctor --format json
     """
     del quiet
-    from pagewalk.proc.doctor import checks, machine
     from pagewalk.render import view
+    from pagewalk.sources.doctor import checks, machine
 
     with commands.output(output) as out:
         view(format, "doctor")(checks(), machine(), out)

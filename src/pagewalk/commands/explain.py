@@ -11,8 +11,8 @@ import click
 from pagewalk.commands import DIFFERENCE, Request, finish, note, opened, output, target_options
 
 if TYPE_CHECKING:
-    from pagewalk.account import Table
-    from pagewalk.ledger import Line
+    from pagewalk.account.ledger import Line
+    from pagewalk.account.table import Table
     from pagewalk.proc.counters import Theirs
     from pagewalk.proc.smaps import LastSmaps
     from pagewalk.sources import Source
@@ -68,7 +68,7 @@ class Look(NamedTuple):
 def looks(source: Source, *, smaps: bool) -> Iterator[Look]:
     # Other processes come and go, and with them mapcounts, also while the target is stopped: the
     # walk is repeated until nothing moved between the readings before and after it.
-    from pagewalk.account import table
+    from pagewalk.account.table import table
     from pagewalk.proc.smaps import LastSmaps
 
     live, tables = source.live, source.space.tells.tables
@@ -93,9 +93,9 @@ def looks(source: Source, *, smaps: bool) -> Iterator[Look]:
 def look_at(
     source: Source, files: tuple[str, ...], before: Theirs, earlier: Table | None, last: LastSmaps
 ) -> Look:
-    from pagewalk.account import table as walk_table
-    from pagewalk.lazyfree import with_lazyfree
-    from pagewalk.ledger import ledger
+    from pagewalk.account.lazyfree import with_lazyfree
+    from pagewalk.account.ledger import ledger
+    from pagewalk.account.table import table as walk_table
     from pagewalk.proc.counters import read_pmap
 
     between: list[Theirs] = []
@@ -121,7 +121,7 @@ def look_at(
 
 def doubt(lines: list[Line]) -> tuple[int, int]:
     # How many lines are unexplained, and how many causes say that something moved.
-    from pagewalk.ledger import MOVED
+    from pagewalk.account.ledger import MOVED
 
     causes = [cause.cause for line in lines for cause in line.causes]
     return sum(1 for line in lines if line.unexplained), sum(cause in MOVED for cause in causes)

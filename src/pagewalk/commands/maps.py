@@ -9,7 +9,7 @@ import click
 from pagewalk.commands import Request, finish, opened, output, target_options
 
 if TYPE_CHECKING:
-    from pagewalk.account import Table
+    from pagewalk.account.table import Table
     from pagewalk.sources import Source
 
 
@@ -33,10 +33,10 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
     pagewalk maps $$ --all --format json
     pagewalk maps $$ --format csv
     """
-    from pagewalk.account import COLUMNS
-    from pagewalk.errors import BadRequest
+    from pagewalk.account.smaps import DETAILS, SMAPS_FIELDS
+    from pagewalk.account.table import COLUMNS
+    from pagewalk.model.errors import BadRequest
     from pagewalk.render import view
-    from pagewalk.smaps import DETAILS, SMAPS_FIELDS
 
     request = Request(**options)  # type: ignore[arg-type]
     if everything and counts:
@@ -61,10 +61,10 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
 
 def tabulate(source: Source, detailed: list[str], *, counts: bool, everything: bool) -> Table:
     """Walk ``source`` and return its Table, with smaps' other columns if any is ``detailed``."""
-    from pagewalk.account import table as walk_table
-    from pagewalk.census import count_swap_users
-    from pagewalk.smaps import by_field, with_particulars
-    from pagewalk.walking import walk
+    from pagewalk.account.smaps import by_field, with_particulars
+    from pagewalk.account.swap_users import count_swap_users
+    from pagewalk.account.table import table as walk_table
+    from pagewalk.walking.walk import walk
 
     if everything or detailed:
         counted = source.live is not None and (everything or "swap_pss" in detailed)
@@ -74,7 +74,7 @@ def tabulate(source: Source, detailed: list[str], *, counts: bool, everything: b
     if everything:
         table = with_particulars(table, source)
     if not counts and None in table.totals.values():
-        from pagewalk.rollup import ask_rollup  # as in show
+        from pagewalk.account.rollup import ask_rollup  # as in show
 
         table = ask_rollup(table, source)
     return table

@@ -10,9 +10,9 @@ import click
 from pagewalk.commands import Request, finish, opened, output, target_options
 
 if TYPE_CHECKING:
-    from pagewalk.pages import U64, Pages, VMAs
+    from pagewalk.model.columns import U64, Pages, VMAs
     from pagewalk.sources import Source
-    from pagewalk.walking import Walk
+    from pagewalk.walking.walk import Walk
 
 
 @click.command("pages")
@@ -36,9 +36,9 @@ def command(span: str | None, vma: str | None, where: str | None, **options: obj
     pagewalk pages $$ --where 'file,mapcount>1' --format json
     pagewalk pages $$ --format log
     """
-    from pagewalk.errors import BadRequest
+    from pagewalk.model.errors import BadRequest
     from pagewalk.render import view
-    from pagewalk.where import check_told, parse_where
+    from pagewalk.walking.where import check_told, parse_where
 
     request = Request(**options)  # type: ignore[arg-type]
     test = parse_where(where) if where else None
@@ -56,7 +56,7 @@ def command(span: str | None, vma: str | None, where: str | None, **options: obj
 
 def walk_part(source: Source, span: str | None, vma: str | None) -> Walk[Pages]:
     """Return a walk of ``source`` with holes, of what ``span`` and ``vma`` leave of it."""
-    from pagewalk.walking import walk
+    from pagewalk.walking.walk import walk
 
     vmas = source.vmas()
     ranges = vmas.ranges
@@ -68,7 +68,7 @@ def walk_part(source: Source, span: str | None, vma: str | None) -> Walk[Pages]:
 
 
 def selected(walked: Walk[Pages], test: object) -> Iterator[Pages]:
-    from pagewalk.pages import take
+    from pagewalk.model.columns import take
 
     for batch in walked:
         rows = take(batch, test(batch)) if callable(test) else batch
@@ -81,8 +81,8 @@ def named(vmas: VMAs, name: str) -> list[int]:
 
     Raises BadRequest when there is none.
     """
-    from pagewalk.address import called, listed
-    from pagewalk.errors import BadRequest
+    from pagewalk.model.errors import BadRequest
+    from pagewalk.translate.address import called, listed
 
     nameless = name in ("anon", "[anon]", "")
     rows = [row for row, own in enumerate(vmas.name) if not own] if nameless else []
@@ -96,8 +96,8 @@ def within(ranges: U64, span: str, page_size: int) -> U64:
     """Return ``ranges`` cut to ``span``, rounded out to whole pages; raises BadRequest if empty."""
     import numpy as np
 
-    from pagewalk.errors import BadRequest
-    from pagewalk.ranges import intersect
+    from pagewalk.model.errors import BadRequest
+    from pagewalk.model.ranges import intersect
 
     try:
         low, high = (int(edge, 16) for edge in span.split("-"))

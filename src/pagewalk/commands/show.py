@@ -10,8 +10,8 @@ import click
 from pagewalk.commands import Request, finish, opened, output, target_options
 
 if TYPE_CHECKING:
-    from pagewalk.outcome import Outcome
     from pagewalk.sources import Source
+    from pagewalk.sources.outcome import Outcome
 
 
 @click.command("show")
@@ -43,7 +43,7 @@ def command(counts: bool, **options: object) -> int:
 
 def log(source: Source, write: Callable[..., None], out: TextIO) -> Outcome:
     """Write every page of ``source``, as the kernel module did."""
-    from pagewalk.walking import walk
+    from pagewalk.walking.walk import walk
 
     walked = walk(source, holes=True)
     write(walked, walked, out)
@@ -52,16 +52,16 @@ def log(source: Source, write: Callable[..., None], out: TextIO) -> Outcome:
 
 def show(source: Source, write: Callable[..., None], out: TextIO, *, counts: bool) -> Outcome:
     """Walk ``source`` and write its screen."""
-    from pagewalk.account import table as walk_table
-    from pagewalk.lazyfree import with_lazyfree
-    from pagewalk.ledger import SHORT, ledger
+    from pagewalk.account.lazyfree import with_lazyfree
+    from pagewalk.account.ledger import SHORT, ledger
+    from pagewalk.account.table import table as walk_table
 
     before = source.theirs()
     table = with_lazyfree(walk_table(source, frames=not counts), source)
     theirs = source.theirs()
     lines = [line for line in ledger(table, theirs, before) if line.against in SHORT]
     if not counts and None in table.totals.values():
-        from pagewalk.rollup import ask_rollup  # root's screen does not wait for its import
+        from pagewalk.account.rollup import ask_rollup  # root's screen does not wait for its import
 
         table = ask_rollup(table, source)
     write(table, lines, out)

@@ -9,9 +9,9 @@ import click
 from pagewalk.commands import DIFFERENCE, PARTIAL, Request, note, opened, output, target_options
 
 if TYPE_CHECKING:
-    from pagewalk.errors import SourceUnavailable
+    from pagewalk.model.errors import SourceUnavailable
+    from pagewalk.pagetables.trace import Translation
     from pagewalk.sources import Source
-    from pagewalk.vtop import Translation
 
 
 @click.command("vtop")
@@ -34,7 +34,7 @@ def command(address: str, legend: bool, **options: object) -> int:
     pagewalk vtop $$ heap --format json
     """
     from pagewalk.render import view
-    from pagewalk.translate import translate
+    from pagewalk.translate.translate import translate
 
     request = Request(**options)  # type: ignore[arg-type]
     write = view(request.format, "vtop")
@@ -59,9 +59,9 @@ def verdict(request: Request, found: Translation) -> int:
 
 def refusal(source: Source, asked: str) -> SourceUnavailable:
     """Return why ``source`` cannot translate, with what it does know about the address."""
-    from pagewalk.address import locate
-    from pagewalk.errors import SourceUnavailable
-    from pagewalk.vtop import spell_pagemap
+    from pagewalk.model.errors import SourceUnavailable
+    from pagewalk.pagetables.trace import spell_pagemap
+    from pagewalk.translate.address import locate
 
     why = "vtop follows page tables, which it does not read"
     if source.pagemap is not None:

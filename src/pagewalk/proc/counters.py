@@ -10,8 +10,8 @@ import mmap
 import re
 from typing import NamedTuple
 
-from pagewalk.errors import BadText, PagewalkError, ProcessGone
-from pagewalk.facts import Facts
+from pagewalk.model.errors import BadText, PagewalkError, ProcessGone
+from pagewalk.model.facts import Facts
 from pagewalk.proc.files import decode_name, lines, number, read_bytes, rows
 from pagewalk.proc.smaps import LastSmaps, Smaps, read_smaps
 from pagewalk.proc.stall import Stall

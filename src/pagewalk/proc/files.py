@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from pagewalk.errors import BadText
+from pagewalk.model.errors import BadText
 
 BLANK = re.compile(rb"[ \t]+")
 

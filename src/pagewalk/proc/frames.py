@@ -12,8 +12,8 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from pagewalk.flags import MAYBE_KSM, kpf
-from pagewalk.pages import U64, Bool
+from pagewalk.model.bits import MAYBE_KSM, kpf
+from pagewalk.model.columns import U64, Bool
 from pagewalk.proc.kernel import release
 
 HEAD = kpf("head")
@@ -36,7 +36,7 @@ class FrameReader(Protocol):
 
     @property
     def young(self) -> bool:
-        """Return whether the flags include flags.YOUNG."""
+        """Return whether the flags include bits.YOUNG."""
 
     @property
     def ksm(self) -> bool:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from pagewalk.errors import NotPermitted, PagewalkError, ProcessGone, Unsupported
+from pagewalk.model.errors import NotPermitted, PagewalkError, ProcessGone, Unsupported
 from pagewalk.proc.target import Stat, Target, thread_stats
 
 PATIENCE_S = 5.0

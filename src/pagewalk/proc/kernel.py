@@ -7,8 +7,8 @@ import os
 import sys
 from functools import cache
 
-from pagewalk.errors import BadText
-from pagewalk.facts import Facts
+from pagewalk.model.errors import BadText
+from pagewalk.model.facts import Facts
 from pagewalk.proc.files import lines, read_bytes
 
 # The configuration symbols that affect what we see.

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.errors import BadText
-from pagewalk.pages import EXEC, READ, SHARED, U64, WRITE, Backing, VMAs
+from pagewalk.model.columns import EXEC, READ, SHARED, U64, WRITE, Backing, VMAs
+from pagewalk.model.errors import BadText
 from pagewalk.proc import files
 from pagewalk.proc.kernel import architecture
 from pagewalk.proc.mounts import parse_mounts

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 
-from pagewalk.errors import BadTarget, PagewalkError
+from pagewalk.model.errors import BadTarget, PagewalkError
 from pagewalk.proc.files import decode_name, numbers, read_bytes
 
 PID = re.compile(rb"(?m)^Pid:\t(-?[0-9]+)\n")  # pidfd_show_fdinfo()

@@ -18,8 +18,8 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from pagewalk.errors import PagewalkError
-from pagewalk.pages import Backing, VMAs, Withheld
+from pagewalk.model.columns import Backing, VMAs, Withheld
+from pagewalk.model.errors import PagewalkError
 from pagewalk.proc.files import decode_name, read_bytes, rows
 from pagewalk.proc.maps import hugetlb_memfd_flags
 from pagewalk.proc.mounts import parse_mounts

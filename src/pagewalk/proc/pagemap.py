@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.errors import ProcessGone
-from pagewalk.pages import U32, U64, Flag, alike
+from pagewalk.model.columns import U32, U64, Flag, alike
+from pagewalk.model.errors import ProcessGone
 from pagewalk.proc.stall import Slice, Stall
 
 PAGE = mmap.PAGESIZE
@@ -62,7 +62,7 @@ FLAGS = flags_by_high_bits()
 
 
 def flags_of(words: U64) -> U32:
-    """Return the flags (u32, see pages.Flag) of pagemap ``words`` (u64)."""
+    """Return the flags (u32, see columns.Flag) of pagemap ``words`` (u64)."""
     high = (words >> np.uint64(55)).astype(np.uint16)
     first = alike(high)
     return np.repeat(FLAGS[high[first]], np.diff(first, append=len(high)))

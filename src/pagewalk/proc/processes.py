@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pagewalk.errors import BadTarget, BadText
+from pagewalk.model.errors import BadTarget, BadText
 from pagewalk.proc.counters import parse_statm
 from pagewalk.proc.files import decode_name, read_bytes
 from pagewalk.proc.kernel import architecture

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pagewalk.errors import NotPermitted, PagewalkError, ProcessGone, SourceUnavailable
+from pagewalk.model.errors import NotPermitted, PagewalkError, ProcessGone, SourceUnavailable
 from pagewalk.proc.files import numbers, read_bytes, words
 from pagewalk.proc.rights import (
     has_capability,

@@ -14,8 +14,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pagewalk.errors import BadText
-from pagewalk.pages import I64, U8, U64, Bool
+from pagewalk.model.columns import I64, U8, U64, Bool
+from pagewalk.model.errors import BadText
 from pagewalk.proc.files import decode_name, lines, number
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.target import Target

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
-from pagewalk.pages import I64, SHARED, U64, WRITE, VMAs
+from pagewalk.model.columns import I64, SHARED, U64, WRITE, VMAs
+from pagewalk.model.ranges import gaps
 from pagewalk.proc.files import decode_name, read_bytes, rows
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.target import Target
-from pagewalk.ranges import gaps
 
 # (offset, size) in bytes of a part of a shmem object -> how many of its bytes are in swap.
 Evicted: TypeAlias = Callable[[int, int], int]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pagewalk.errors import BadText, NoAddressSpace, PagewalkError, ProcessGone
+from pagewalk.model.errors import BadText, NoAddressSpace, PagewalkError, ProcessGone
 from pagewalk.proc.files import decode_name, numbers, words
 from pagewalk.proc.refusals import PF_EXITING, meaning, reading
 from pagewalk.proc.stall import Stall, read_slices

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from pagewalk.errors import BadText, SourceUnavailable
+from pagewalk.model.errors import BadText, SourceUnavailable
 from pagewalk.proc import files
 from pagewalk.proc.pagemap import PAGE
 

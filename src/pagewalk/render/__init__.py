@@ -10,8 +10,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from pagewalk.errors import BadRequest
-from pagewalk.terminal import Screen
+from pagewalk.model.errors import BadRequest
+from pagewalk.render.terminal import Screen
 
 FORMATS = {
     "text": "pagewalk.render.text",

@@ -12,14 +12,14 @@ from typing import TextIO
 
 import numpy as np
 
-from pagewalk import describe
-from pagewalk import lines as pieces
-from pagewalk.account import TOTALS, Table
-from pagewalk.ledger import Line
-from pagewalk.pages import Pages
+from pagewalk.account.ledger import Line
+from pagewalk.account.smaps import OTHER_FIELDS, others, vmflags
+from pagewalk.account.table import TOTALS, Table
+from pagewalk.model.columns import Pages
 from pagewalk.proc.counters import Theirs
-from pagewalk.smaps import OTHER_FIELDS, others, vmflags
-from pagewalk.walking import Walk
+from pagewalk.render import describe
+from pagewalk.render import lines as pieces
+from pagewalk.walking.walk import Walk
 
 # Quotes, commas, control characters, and whatever str.splitlines treats as the end of a line.
 SPECIAL = re.compile('[",\x00-\x1f\x7f-\x9f\u2028\u2029]|^ | $')

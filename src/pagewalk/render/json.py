@@ -12,19 +12,19 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from pagewalk import describe
-from pagewalk import lines as pieces
-from pagewalk.account import TOTALS, Table
-from pagewalk.check import Report
-from pagewalk.flags import KPAGEFLAGS, names
-from pagewalk.ledger import Line, beyond_rss
-from pagewalk.pages import U8, Flag, Pages
+from pagewalk.account.check import Report
+from pagewalk.account.ledger import Line, beyond_rss
+from pagewalk.account.smaps import others, vmflags
+from pagewalk.account.table import TOTALS, Table
+from pagewalk.model.bits import KPAGEFLAGS, names
+from pagewalk.model.columns import U8, Flag, Pages
+from pagewalk.pagetables.trace import Step, Translation
 from pagewalk.proc.counters import Theirs
-from pagewalk.proc.doctor import Check
 from pagewalk.proc.processes import Process
-from pagewalk.smaps import others, vmflags
-from pagewalk.vtop import Step, Translation
-from pagewalk.walking import Walk
+from pagewalk.render import describe
+from pagewalk.render import lines as pieces
+from pagewalk.sources.doctor import Check
+from pagewalk.walking.walk import Walk
 
 SCHEMA = "pagewalk/1"
 

@@ -10,11 +10,11 @@ from typing import TextIO
 
 import numpy as np
 
-from pagewalk import describe
-from pagewalk import lines as pieces
-from pagewalk.account import Table
-from pagewalk.pages import I64, U8, Pages, State, take
-from pagewalk.walking import Walk
+from pagewalk.account.table import Table
+from pagewalk.model.columns import I64, U8, Pages, State, take
+from pagewalk.render import describe
+from pagewalk.render import lines as pieces
+from pagewalk.walking.walk import Walk
 
 CHUNK = 1 << 16  # pages written at a time
 

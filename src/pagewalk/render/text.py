@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from pagewalk import describe
-from pagewalk import lines as pieces
-from pagewalk.account import Table
-from pagewalk.ledger import SHORT, Line, beyond_rss, why
-from pagewalk.pages import Pages
-from pagewalk.terminal import (
+from pagewalk.account.ledger import SHORT, Line, beyond_rss, why
+from pagewalk.account.table import Table
+from pagewalk.model.columns import Pages
+from pagewalk.render import describe
+from pagewalk.render import lines as pieces
+from pagewalk.render.terminal import (
     BOLD,
     DIM,
     GREEN,
@@ -30,16 +30,16 @@ from pagewalk.terminal import (
     width,
     wrapped,
 )
-from pagewalk.vma_table import KERNELS, total, vma_table, vmas_counted
-from pagewalk.walking import Walk
+from pagewalk.render.vma_table import KERNELS, total, vma_table, vmas_counted
+from pagewalk.walking.walk import Walk
 
 # Each view imports what it alone needs: a command should not wait for the imports of others.
 if TYPE_CHECKING:
-    from pagewalk.check import Report
+    from pagewalk.account.check import Report
+    from pagewalk.pagetables.trace import Translation
     from pagewalk.proc.counters import Theirs
-    from pagewalk.proc.doctor import Check
     from pagewalk.proc.processes import Process
-    from pagewalk.vtop import Translation
+    from pagewalk.sources.doctor import Check
 
 MAPS_COLUMNS = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon",
                 "file", "shmem", "zero", "special", "hugetlb")
@@ -280,7 +280,7 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
 
     With ``legend``, explain every bit that is set.
     """
-    from pagewalk import vtop_words as words
+    from pagewalk.render import vtop_words as words
 
     room = width(out) or 100
     exe = f"  {printable(found.exe)}" if found.exe else ""
@@ -304,7 +304,7 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
 
 def vtop_levels(found: Translation, out: TextIO) -> None:
     """Write two lines per level: the entry's address and raw value, then its meaning."""
-    from pagewalk import vtop_words as words
+    from pagewalk.render import vtop_words as words
 
     head, *lines = grid(words.levels(found), frozenset({0, 5}))
     print(paint(out, DIM, head), file=out)

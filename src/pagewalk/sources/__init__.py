@@ -1,7 +1,7 @@
 """What a walk can read from: the Source protocol, and SOURCES by name.
 
 To add a source: one file here with an ``open(target, budget_ns)`` that returns a Source, and one
-row in SOURCES. The contract tests (tests/test_sources.py) take every name.
+row in SOURCES. The contract tests (tests/sources/test_sources.py) take every name.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from pagewalk.errors import (
+from pagewalk.model.columns import I64, VMAs, Withheld
+from pagewalk.model.errors import (
     BadRequest,
     NoAddressSpace,
     PagewalkError,
     ProcessGone,
     SourceUnavailable,
 )
-from pagewalk.outcome import Outcome
-from pagewalk.pages import I64, VMAs, Withheld
 from pagewalk.proc.stall import BUDGET_NS, Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
+from pagewalk.sources.outcome import Outcome
 from pagewalk.sources.space import Space
 
 if TYPE_CHECKING:

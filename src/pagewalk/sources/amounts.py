@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pagewalk.flags import kpf
-from pagewalk.kmem.direct import TABLES
-from pagewalk.kmem.frames import Runs
-from pagewalk.pages import (
+from pagewalk.kernel.frames import Runs
+from pagewalk.kernel.programs.loops import TABLES
+from pagewalk.model.bits import kpf
+from pagewalk.model.columns import (
     I64,
     NO_AMOUNTS,
     U64,
@@ -19,13 +19,13 @@ from pagewalk.pages import (
     VMAs,
     take,
 )
-from pagewalk.paging import Arch
+from pagewalk.model.ranges import holder
+from pagewalk.model.rules import HOLE_STATES, KEEPERS, ORDINARY_ENTRY
+from pagewalk.model.states import classify, maybe_repeated
+from pagewalk.pagetables.count import Gaps
+from pagewalk.pagetables.decode import Entries, ReadTables
+from pagewalk.pagetables.format import Arch
 from pagewalk.proc.pagemap import PAGE
-from pagewalk.ranges import holder
-from pagewalk.rules import HOLE_STATES, KEEPERS, ORDINARY_ENTRY
-from pagewalk.scan import Entries, ReadTables
-from pagewalk.states import classify, maybe_repeated
-from pagewalk.tally import Gaps
 
 PRESENT = np.uint32(Flag.PRESENT)
 

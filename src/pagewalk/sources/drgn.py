@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from functools import cache
 
-from pagewalk.kmem.drgn_reader import open_drgn
-from pagewalk.kmem.live import open_kcore
-from pagewalk.kmem.machine import RunningKernel, open_running
+from pagewalk.kernel.open import open_kcore
+from pagewalk.kernel.readers.drgn import open_drgn
+from pagewalk.kernel.running import RunningKernel, open_running
 from pagewalk.proc.target import Target
 from pagewalk.sources.kernel import KernelSource, open_process_memory
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from functools import cache
 
-from pagewalk.kmem.kcore import KcoreMemory
-from pagewalk.kmem.live import open_kcore
-from pagewalk.kmem.machine import RunningKernel, open_running
+from pagewalk.kernel.open import open_kcore
+from pagewalk.kernel.readers.kcore import KcoreMemory
+from pagewalk.kernel.running import RunningKernel, open_running
 from pagewalk.proc.target import Target
 from pagewalk.sources.kernel import KernelSource, open_process_memory
 

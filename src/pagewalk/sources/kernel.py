@@ -15,22 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.errors import (
-    NoAddressSpace,
-    PagewalkError,
-    ProcessGone,
-    SourceUnavailable,
-)
-from pagewalk.kmem.holders import ended_by
-from pagewalk.kmem.kernel import Kernel
-from pagewalk.kmem.machine import RunningKernel, as_it_is_now
-from pagewalk.kmem.memory import read_words
-from pagewalk.kmem.naming import agreeing, flags_of, with_flags
-from pagewalk.kmem.pieces import piece_together
-from pagewalk.kmem.rmap import unshared
-from pagewalk.kmem.shmem import covered, swapped_ranges
-from pagewalk.kmem.task import Task, pid_behind, read_mm, task_of
-from pagewalk.kmem.vmas import (
+from pagewalk.kernel.readers.memory import read_words
+from pagewalk.kernel.running import RunningKernel, as_it_is_now
+from pagewalk.kernel.structs.holders import ended_by
+from pagewalk.kernel.structs.kernel import Kernel
+from pagewalk.kernel.structs.rmap import unshared
+from pagewalk.kernel.structs.shmem import covered, swapped_ranges
+from pagewalk.kernel.structs.task import Task, pid_behind, read_mm, task_of
+from pagewalk.kernel.structs.vmas import (
     RawVmas,
     forked,
     read_each,
@@ -38,8 +30,14 @@ from pagewalk.kmem.vmas import (
     read_vmas,
     still_maps,
 )
-from pagewalk.outcome import Outcome
-from pagewalk.pages import I64, U64, Bool, VMAs, Withheld
+from pagewalk.model.columns import I64, U64, Bool, VMAs, Withheld
+from pagewalk.model.errors import (
+    NoAddressSpace,
+    PagewalkError,
+    ProcessGone,
+    SourceUnavailable,
+)
+from pagewalk.model.ranges import differing
 from pagewalk.proc.counters import Theirs, read_theirs
 from pagewalk.proc.kernel import read_facts
 from pagewalk.proc.maps import LastMaps, internal_filesystems, parse_mountinfo
@@ -48,9 +46,11 @@ from pagewalk.proc.smaps import LastSmaps
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
-from pagewalk.ranges import differing
 from pagewalk.sources import Who
+from pagewalk.sources.outcome import Outcome
+from pagewalk.sources.pieces import piece_together
 from pagewalk.sources.tables import TableSpace
+from pagewalk.sources.vma_names import agreeing, flags_of, with_flags
 
 SHMEM_CHANGED = "a mapping of shared memory changed after the walk; --freeze prevents that"
 NOWHERE = np.zeros((0, 2), np.uint64)

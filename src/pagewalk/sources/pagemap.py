@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pagewalk import soft
-from pagewalk.facts import Facts
-from pagewalk.pages import (
+from pagewalk.model import soft
+from pagewalk.model.columns import (
     I64,
     U32,
     U64,
@@ -25,11 +24,8 @@ from pagewalk.pages import (
     Tells,
     VMAs,
 )
-from pagewalk.proc import pagemap
-from pagewalk.proc.frames import Frames, read_kpage
-from pagewalk.proc.pagemap import Pagemap
-from pagewalk.proc.stall import Slice
-from pagewalk.ranges import (
+from pagewalk.model.facts import Facts
+from pagewalk.model.ranges import (
     holder,
     inside,
     intersect,
@@ -37,11 +33,15 @@ from pagewalk.ranges import (
     join_near,
     reaching,
 )
-from pagewalk.rules import SIZES
-from pagewalk.scan import NO_DOUBTS, NO_HOLES, Entries
-from pagewalk.soft import SwapTypes
+from pagewalk.model.rules import SIZES
+from pagewalk.model.soft import SwapTypes
+from pagewalk.model.states import classify, has
+from pagewalk.pagetables.decode import NO_DOUBTS, NO_HOLES, Entries
+from pagewalk.proc import pagemap
+from pagewalk.proc.frames import Frames, read_kpage
+from pagewalk.proc.pagemap import Pagemap
+from pagewalk.proc.stall import Slice
 from pagewalk.sources.space import Part
-from pagewalk.states import classify, has
 
 PAGE = pagemap.PAGE
 PAGE_SHIFT = PAGE.bit_length() - 1

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pagewalk.errors import PagewalkError, ProcessGone
-from pagewalk.outcome import Outcome
-from pagewalk.pages import I64, U64, VMAs, Withheld
+from pagewalk.model.columns import I64, U64, VMAs, Withheld
+from pagewalk.model.errors import PagewalkError, ProcessGone
+from pagewalk.model.ranges import differing
 from pagewalk.proc import pagemap
 from pagewalk.proc.counters import Theirs, read_status, read_theirs
 from pagewalk.proc.frames import open_frames
@@ -28,8 +28,8 @@ from pagewalk.proc.smaps import LastSmaps
 from pagewalk.proc.stall import Stall, read_slices
 from pagewalk.proc.swap import Evicted, ask_cachestat
 from pagewalk.proc.target import Target
-from pagewalk.ranges import differing
 from pagewalk.sources import Who
+from pagewalk.sources.outcome import Outcome
 from pagewalk.sources.pagemap import PagemapSpace
 
 NO_TABLES = Withheld(

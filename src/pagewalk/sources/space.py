@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from pagewalk.facts import Facts
-from pagewalk.pages import NO_SUMS, U64, Sums, Tells, VMAs
+from pagewalk.model.columns import NO_SUMS, U64, Sums, Tells, VMAs
+from pagewalk.model.facts import Facts
+from pagewalk.pagetables.decode import NO_ENTRIES, Entries
 from pagewalk.proc.frames import FrameReader
-from pagewalk.scan import NO_ENTRIES, Entries
 
 
 class Part(NamedTuple):

@@ -8,14 +8,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pagewalk.facts import Facts
-from pagewalk.flags import VM_PFNMAP
-from pagewalk.kmem.direct import SLOTS
-from pagewalk.kmem.frames import StructPages
-from pagewalk.kmem.hugetlb import in_shared_table
-from pagewalk.kmem.machine import RunningKernel
-from pagewalk.kmem.memory import read_pages
-from pagewalk.pages import (
+from pagewalk.kernel.frames import StructPages
+from pagewalk.kernel.programs.loops import SLOTS
+from pagewalk.kernel.readers.memory import read_pages
+from pagewalk.kernel.running import RunningKernel
+from pagewalk.kernel.structs.hugetlb import in_shared_table
+from pagewalk.model.bits import VM_PFNMAP
+from pagewalk.model.columns import (
     I64,
     U64,
     Amounts,
@@ -28,18 +27,19 @@ from pagewalk.pages import (
     Tells,
     VMAs,
 )
-from pagewalk.paging import PMD
-from pagewalk.pgtable import walk_tables
+from pagewalk.model.facts import Facts
+from pagewalk.model.ranges import holder
+from pagewalk.model.rules import ORDINARY, ORDINARY_ENTRY
+from pagewalk.model.soft import pack
+from pagewalk.model.states import classify, has
+from pagewalk.pagetables.count import Memo, Plain, count_by_reading, sweep
+from pagewalk.pagetables.decode import NO_DOUBTS, NO_LEAVES, Entries
+from pagewalk.pagetables.format import PMD
+from pagewalk.pagetables.trace import Trace, hole_around, trace
+from pagewalk.pagetables.walk import walk_tables
 from pagewalk.proc.frames import FrameReader
-from pagewalk.ranges import holder
-from pagewalk.rules import ORDINARY, ORDINARY_ENTRY
-from pagewalk.scan import NO_DOUBTS, NO_LEAVES, Entries
-from pagewalk.soft import pack
 from pagewalk.sources.amounts import alone_amounts, gap_amounts, shared_frames, sizes, sum_entries
 from pagewalk.sources.space import Part
-from pagewalk.states import classify, has
-from pagewalk.tally import Memo, Plain, count_by_reading, sweep
-from pagewalk.vtop import Trace, hole_around, trace
 
 RETRIES = 3
 PRESENT = np.uint32(Flag.PRESENT)

@@ -1,0 +1,1 @@
+"""Sums, and the proof that they are right."""

@@ -1,0 +1,122 @@
+"""Memory that a process holds without mapping it, and what is freed when it ends. No I/O."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pagewalk.model.columns import I64, SHARED, Backing, Bool, VMAs, Withheld
+from pagewalk.proc.objects import Object
+from pagewalk.sources.outcome import Outcome
+from pagewalk.walking.held import Held
+from pagewalk.walking.walk import Walk
+
+NO_PAGE_MAPCOUNT = Withheld(
+    "distinct, freed",
+    "this kernel keeps no mapcounts for pages of large folios (CONFIG_NO_PAGE_MAPCOUNT)",
+    partial=False,
+)
+
+
+class Holding(NamedTuple):
+    """A memory object that a process holds.
+
+    Of its ``resident`` bytes in RAM the process maps ``mapped`` and does not map ``unmapped``.
+    ``ends`` says whether it ends with the process, None if that is not known.
+    """
+
+    name: str
+    resident: int
+    mapped: int
+    unmapped: int
+    ends: bool | None
+
+
+def holdings(vmas: VMAs, outcome: Outcome, mapped: I64) -> list[Holding]:
+    """Return the objects that a process holds, those with the most unmapped bytes first.
+
+    ``mapped`` is i64 bytes by VMA, with each page of an object counted once.
+    """
+    found = []
+    for held, ends in outcome.objects:
+        here = int(mapped[rows_of(vmas, held)].sum())
+        # A running process may have mapped more in the meantime.
+        unmapped = max(held.resident - here, 0)
+        found.append(Holding(held.name, held.resident, here, unmapped, ends))
+    return sorted(found, key=lambda row: (-row.unmapped, -row.resident, row.name))
+
+
+def freed(vmas: VMAs, outcome: Outcome, held: Held) -> I64 | None:
+    """Return the bytes of each VMA that are freed when the process ends.
+
+    None if the process has private use of pages of an object that may or may not end with it.
+    """
+    known, ends = np.zeros(len(vmas), bool), np.zeros(len(vmas), bool)
+    for each, answer in outcome.objects:
+        rows = rows_of(vmas, each)
+        known[rows], ends[rows] = answer is not None, answer is True
+    if held.sole[~known].any():
+        return None
+    return held.own + np.where(ends, held.sole, 0)
+
+
+def rows_of(vmas: VMAs, held: Object) -> Bool:
+    mask: Bool = (vmas.inode == held.inode) & (vmas.dev == held.dev)
+    return mask
+
+
+def held_columns(walk: Walk[Any], held: Held) -> dict[str, I64 | None]:
+    """Return the columns ``distinct`` and ``freed`` for a consumed walk."""
+    if not walk.tells.frames:
+        return {"distinct": None, "freed": None}
+    if walk.facts.average_mapcounts:
+        walk.outcome.withheld.append(NO_PAGE_MAPCOUNT)
+        return {"distinct": None, "freed": None}
+    return {"distinct": held.frames, "freed": freed(walk.vmas, walk.outcome, held)}
+
+
+class ObjectsHeld(NamedTuple):
+    """The objects that a process holds (``rows``), None if its pages cannot be told apart.
+
+    ``unmapped`` is the bytes that it does not map, None if an object may be missing; ``more`` is
+    how many of those are freed when the process ends, None if that is not known.
+    """
+
+    rows: list[Holding] | None
+    unmapped: int | None
+    more: int | None
+
+    def freed(self, mapped: int | None) -> int | None:
+        """Return all bytes that are freed when it ends; ``mapped`` are those in VMAs."""
+        return None if mapped is None or self.more is None else mapped + self.more
+
+
+def objects_held(walk: Walk[Any], mapped: Held | I64) -> ObjectsHeld:
+    """Return the objects that the process of a consumed walk holds.
+
+    ``mapped`` is what Held found or, if no frames were read, the i64 bytes of each VMA.
+    """
+    pages = mapped.objects if isinstance(mapped, Held) else counted_once(walk.vmas, mapped)
+    if not (walk.covered == walk.vmas.size.astype(np.int64)).all():
+        return ObjectsHeld(None, None, 0)
+    if pages is None:
+        return ObjectsHeld(None, None, None)
+    rows = holdings(walk.vmas, walk.outcome, pages)
+    if not walk.outcome.all_objects:
+        return ObjectsHeld(rows, None, None)
+    unsure = any(row.ends is None and row.unmapped for row in rows)
+    more = None if unsure else sum(row.unmapped for row in rows if row.ends)
+    return ObjectsHeld(rows, sum(row.unmapped for row in rows), more)
+
+
+def counted_once(vmas: VMAs, mapped: I64) -> I64 | None:
+    # Each page of an object is counted once only if no two VMAs map the same part of it and no
+    # private mapping has copies of its own; else None.
+    rows = np.flatnonzero(np.isin(vmas.backing, (Backing.SHMEM.value, Backing.HUGETLB.value)))
+    private = vmas.perms[rows] & SHARED == 0
+    order = rows[np.lexsort((vmas.offset[rows], vmas.inode[rows], vmas.dev[rows]))]
+    end = vmas.offset[order] + vmas.size[order]
+    same = (np.diff(vmas.inode[order]) == 0) & (np.diff(vmas.dev[order]) == 0)
+    overlap = same & (vmas.offset[order][1:] < end[:-1])
+    return None if private.any() or overlap.any() else mapped

@@ -1,0 +1,493 @@
+"""Explain our numbers against the kernel's: each difference is a list of named causes. No I/O.
+
+A line is a row of LINES: one of the kernel's numbers, one of ours, and the causes that may account
+for the difference. To add a line or a cause, add a row to LINES or CAUSE_ROWS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.account.moves import FIELDS, STILL, Moves, Shift, compare, of_smaps, of_table, shift
+from pagewalk.account.table import PSS_SHIFT, Table
+from pagewalk.model.columns import SHARED, WRITE, Backing
+from pagewalk.proc.counters import Theirs, lag
+from pagewalk.proc.smaps import Smaps
+
+
+class Cause(NamedTuple):
+    """One named part of a difference; ``bytes`` signed, ``bound`` bytes where it is not exact."""
+
+    cause: str
+    bytes: int
+    exact: bool
+    bound: int | None = None
+
+
+class Line(NamedTuple):
+    """ours - theirs = sum of the causes' bytes + unexplained; None where one side is withheld."""
+
+    against: str
+    ours_is: str
+    ours: int | None
+    theirs: int | None
+    causes: tuple[Cause, ...]
+    unexplained: int | None
+
+
+class Case(NamedTuple):
+    # What a rule sees: our table, and their numbers before, during and after the walk.
+    table: Table
+    theirs: Theirs
+    before: Theirs
+    between: tuple[Theirs, ...] = ()
+    moves: Moves | None = None
+    rule: Rule | None = None  # the line being worked out
+
+    @property
+    def readings(self) -> tuple[Theirs, ...]:
+        return (self.before, *self.between, self.theirs)
+
+
+class Rule(NamedTuple):
+    # A line before it is worked out. An optional one is left out if our side was not read, a rare
+    # one if both sides are 0. `column` is the column of ours that it sums, "size" if it adds up the
+    # sizes of VMAs.
+    against: str
+    ours_is: str
+    theirs: Callable[[Theirs], int | None]
+    ours: Callable[[Case], int | None]
+    causes: tuple[str, ...] = ()
+    optional: bool = False
+    rare: bool = False
+    column: str = "size"
+
+
+def total(name: str) -> Callable[[Case], int | None]:
+    return lambda case: case.table.totals.get(name)
+
+
+def status(name: str) -> Callable[[Theirs], int | None]:
+    return lambda theirs: theirs.status.get(name)
+
+
+def smaps_line(
+    field: str, column: str, causes: tuple[str, ...] = (), *, rare: bool = False
+) -> Rule:
+    """Return the line that compares our ``column`` with smaps, summed over the VMAs."""
+    return Rule(
+        f"smaps {field}", column,
+        lambda theirs: None if theirs.smaps is None else sum_of(theirs.smaps, *FIELDS[column]),
+        total(column), causes, rare=rare, column=column,
+    )
+
+
+def rollup_line(field: str, column: str, causes: tuple[str, ...] = ()) -> Rule:
+    return Rule(
+        f"smaps_rollup {field}", column,
+        lambda theirs: None if theirs.rollup is None else sum_of(theirs.rollup, field),
+        total(column), causes, column=column,
+    )
+
+
+def sum_of(smaps: Smaps, *names: str) -> int:
+    zero = np.zeros(0, np.int64)
+    return sum(int(smaps.columns.get(name, zero).sum()) for name in names)
+
+
+def flagged(*wanted: str, without: tuple[str, ...] = ()) -> Callable[[Case], int | None]:
+    """Return the size of the VMAs whose VmFlags hold all of ``wanted`` and none of ``without``."""
+
+    def size(case: Case) -> int | None:
+        smaps = case.theirs.smaps
+        if smaps is None:
+            return None
+        lengths = (smaps.end - smaps.start).astype(np.int64)
+        vmas = case.table.vmas
+        gate = np.isin(smaps.start, vmas.start[vmas.gate])
+        return int(lengths[smaps.flagged(*wanted, without=without) & ~gate].sum())
+
+    return size
+
+
+def data_stack(case: Case) -> int | None:
+    data, stack = flagged("wr", without=("sh", "gd"))(case), flagged("gd")(case)
+    return None if data is None or stack is None else data + stack
+
+
+# ---- causes: an exact one returns its amount, a bounded one the most it can account for
+
+
+def column(name: str, sign: int = 1) -> Callable[[Case], int]:
+    return lambda case: sign * (case.table.totals[name] or 0)
+
+
+def deposits(case: Case) -> int:
+    # Each PMD-mapped anonymous THP and each huge zero page keeps a PTE table in reserve, in case it
+    # is split (pgtable_trans_huge_deposit).
+    huge = (case.table.totals["anon_huge"] or 0) + (case.table.totals["huge_zero"] or 0)
+    facts = case.table.walk.facts
+    return -huge // facts.huge_size * facts.page_size
+
+
+def gate_vma(case: Case) -> int:
+    vmas = case.table.vmas
+    return int(vmas.size[vmas.gate].sum())
+
+
+def pmd_shared(case: Case) -> int:
+    # Where it is not known (procfs before 6.12), all hugetlb memory may be shared.
+    told = case.table.totals["hugetlb_pmd_shared"]
+    return (case.table.totals["hugetlb"] or 0) if told is None else told
+
+
+def pss_truncation_by_vma(case: Case) -> int:
+    # smaps truncates each VMA's sum to whole KiB; ours is truncated to bytes, once.
+    fixed, ours = case.table.pss_fixed, case.table.totals["pss"]
+    if fixed is None or ours is None:
+        return 0
+    return ours - int((fixed >> (PSS_SHIFT + 10) << 10).sum())
+
+
+def pss_truncation(case: Case) -> int:
+    return (case.table.totals["pss"] or 0) % 1024
+
+
+def locked_truncation(case: Case) -> int:
+    column = case.table.columns["locked"]
+    return 0 if column is None else int((column % 1024).sum())
+
+
+def poisoned(table: Table) -> int:
+    # What rss counts besides present pages and pages being migrated.
+    names = ("rss", "anon", "file", "shmem", "device", "migrating")
+    known = [part for name in names if (part := table.totals[name]) is not None]
+    return known[0] - sum(known[1:]) if len(known) == len(names) else 0
+
+
+def shmem_overcount(case: Case) -> int:
+    # How much smaps' Swap exceeds ours in private writable maps of shmem, the only VMAs where
+    # the kernel counts a whole large entry for each of its pages (6.18, smaps_pte_hole_lookup).
+    ours, smaps, vmas = case.table.columns["swap"], case.theirs.smaps, case.table.vmas
+    if ours is None or smaps is None or len(smaps.start) != len(vmas):
+        return 0
+    private = (vmas.backing == Backing.SHMEM.value) & (vmas.perms & WRITE != 0)
+    private &= vmas.perms & SHARED == 0
+    excess = smaps.columns.get("Swap", np.zeros(len(vmas), np.int64)) - ours
+    return -int(np.maximum(excess, 0)[private].sum())
+
+
+def huge_device(case: Case) -> int:
+    # Up to 6.5 smaps_pmd_entry() mistakes the first page of a huge entry of device memory for a
+    # normal page and counts it; from 6.6 on it counts none, as for a small entry.
+    facts = case.table.walk.facts
+    if not facts.counts_huge_device:
+        return 0
+    return (case.table.totals["special"] or 0) // (facts.huge_size // facts.page_size)
+
+
+def shift_of(case: Case) -> Shift:
+    rule = case.rule
+    return STILL if rule is None else shift(case.moves, rule.column)
+
+
+def by_others(case: Case) -> int:
+    # Other processes map and unmap the same pages, even while the target is stopped.
+    return shift_of(case).others
+
+
+def rollup_by_others(case: Case) -> int:
+    # smaps_rollup is read between the two readings of smaps, and does not tell VMAs apart.
+    own, others = shift_of(case)
+    return others + (0 if own else spread(case))
+
+
+def drift(case: Case) -> int:
+    """Return how far the number of a line, and ours, moved while they were read.
+
+    A VMA that moved also moved every number that is a sum over VMAs, and a counter that moved did
+    so because of some VMA.
+    """
+    own, others = shift_of(case)
+    named = case.rule is not None and not OTHERS.isdisjoint(case.rule.causes)
+    return own + (0 if named else others) + spread(case) + counted(case)
+
+
+def counted(case: Case) -> int:
+    # How far apart the readings are of the counter that includes the line's column.
+    rule = case.rule
+    if rule is None or not rule.against.startswith(("smaps", PMAP)):
+        return 0
+    counter = COUNTERS.get(rule.column, "VmRSS")
+    return width([theirs.status.get(counter) for theirs in case.readings])
+
+
+def spread(case: Case) -> int:
+    # How far apart the readings are of a number that is not broken down by VMA.
+    rule = case.rule
+    if rule is None or rule.against.startswith("smaps "):
+        return 0
+    ours = [rule.ours(case._replace(theirs=theirs)) for theirs in (case.before, case.theirs)]
+    return width(ours) + width([rule.theirs(theirs) for theirs in case.readings])
+
+
+def width(values: list[int | None]) -> int:
+    known = [value for value in values if value is not None]
+    return max(known, default=0) - min(known, default=0)
+
+
+def untold(case: Case) -> int:
+    # How much of what the line counts has a frame that /proc/kpageflags knows nothing about.
+    column, locked = case.table.columns["untold"], case.table.outcome.locked
+    if column is None:
+        return 0
+    about_locked = case.rule is not None and case.rule.ours_is == "locked" and locked is not None
+    return int(column[locked].sum() if about_locked else column.sum())
+
+
+def locked_leak(case: Case) -> int:
+    # The counter exceeds the total of the VMAs that the kernel lists as locked, and neither moves:
+    # the excess is at most the counter itself.
+    counter, listed = case.theirs.status.get("VmLck"), flagged("lo")(case)
+    if counter is None or listed is None or counter <= listed or spread(case):
+        return 0
+    return counter
+
+
+def batching(counters: int, *, always: bool = False) -> Callable[[Case], int]:
+    return lambda case: lag(case.theirs, case.table.walk.facts, counters, always=always)
+
+
+class CauseRule(NamedTuple):
+    """A cause: ``amount`` in bytes, signed when ``exact``, else the most it can explain."""
+
+    name: str
+    exact: bool
+    amount: Callable[[Case], int]
+    why: str
+
+
+CAUSE_ROWS = (
+    CauseRule("thp_deposit", True, deposits,
+              "each PMD-mapped anonymous huge page keeps a page table in reserve, not linked into"
+              " the page tables"),
+    CauseRule("gate_vma", True, gate_vma,
+              "the gate VMA ([vsyscall], or [vectors] on 32-bit ARM) is listed in maps but is not"
+              " part of the address space"),
+    CauseRule("hwpoison", True, lambda case: poisoned(case.table),
+              "rss, like smaps' Rss on this kernel, still counts pages lost to a memory error"),
+    CauseRule("hwpoison_page", False, lambda case: abs(poisoned(case.table)),
+              "smaps still counts an anonymous page in Anonymous after it was lost to a memory"
+              " error, although it is no longer present"),
+    CauseRule("shmem_swap", True, column("swap_shmem"),
+              "smaps includes swapped-out pages of shmem objects; VmSwap counts only private swap"
+              " entries"),
+    CauseRule("pss_truncation_by_vma", True, pss_truncation_by_vma,
+              "smaps truncates the PSS of each VMA to whole KiB before they are added up"),
+    CauseRule("pss_truncation", True, pss_truncation, "the kernel truncates to whole KiB"),
+    CauseRule("locked_truncation", True, locked_truncation, "the kernel truncates to whole KiB"),
+    CauseRule("smaps_large_shmem_swap_overcount", False, lambda case: abs(shmem_overcount(case)),
+              "a kernel bug: smaps counts a whole large swap entry once for each of its pages"),
+    CauseRule("hugetlb_pmd_shared", False, pmd_shared,
+              "hugetlb memory in page tables shared with another process is counted in only one of"
+              " the processes"),
+    CauseRule("huge_device_page", False, huge_device,
+              "a kernel bug: smaps counts one page for each huge entry of device memory, although"
+              " none of it is a normal page"),
+    CauseRule("migrating_page", False, column("migrating"),
+              "the kernel counts a page being migrated as anon, file or shmem, and its entry does"
+              " not say which"),
+    CauseRule("locked_vm_leak", False, locked_leak,
+              "a kernel bug: mremap(MREMAP_DONTUNMAP) counts locked memory twice and munmap"
+              " subtracts it once (mm/mremap.c); or a driver adds pages that it has pinned"),
+    CauseRule("device_page", False, untold,
+              "/proc/kpageflags and kpagecount know nothing about the frame (device memory):"
+              " neither its kind nor its mapcount"),
+    CauseRule("counter_batching", False, batching(1),
+              "the kernel reads its per-CPU (up to 6.1: per-thread) counter approximately"),
+    CauseRule("counters_batching", False, batching(3),
+              "the kernel adds three per-CPU (up to 6.1: per-thread) counters, read approximately"),
+    CauseRule("shared_batching", False, batching(2),
+              "the kernel adds two per-CPU (up to 6.1: per-thread) counters, read approximately"),
+    CauseRule("stat_batching", False, batching(3, always=True),
+              "/proc/PID/stat adds three counters and leaves out what is still per-CPU"),
+    CauseRule("foreign_mapcount_change", False, by_others,
+              "other processes mapped or unmapped the same pages between the readings"),
+    CauseRule("rollup_mapcount_change", False, rollup_by_others,
+              "other processes mapped or unmapped the same pages between the readings"),
+)
+CAUSES = {row.name: row for row in CAUSE_ROWS}
+
+
+class Part(NamedTuple):
+    """A part of present that is not in rss or, if negative, a part of rss that is not present."""
+
+    name: str
+    amount: Callable[[Table], int]
+    why: str
+
+
+def part(name: str, less: str | None = None, sign: int = 1) -> Callable[[Table], int]:
+    return lambda table: sign * (table.totals[name] or 0) - (table.totals[less] or 0 if less else 0)
+
+
+BEYOND_RSS = (
+    Part("zero_page", part("zero", "huge_zero"),
+         "memory that was only read maps the shared zero page, which is not counted in RSS"),
+    Part("huge_zero_page", part("huge_zero"), "the huge zero page is not counted in RSS"),
+    Part("special_mapping", part("special"),
+         "mapped without a normal struct page (driver memory): not counted in RSS"),
+    Part("hugetlb", part("hugetlb"), "hugetlb pages are counted in HugetlbPages, never in RSS"),
+    Part("migration", part("migrating", sign=-1),
+         "pages being migrated to another frame are not present but still counted in RSS"),
+    Part("hwpoison", lambda table: -poisoned(table), CAUSES["hwpoison"].why),
+)
+CONCURRENT = "concurrent_change"
+CONCURRENT_WHY = "the process was running: the number changed between readings around the walk"
+OTHERS = frozenset({"foreign_mapcount_change", "rollup_mapcount_change"})
+# Causes that a quieter moment would not show.
+MOVED = OTHERS | {CONCURRENT}
+SHARE = ("huge_device_page", "device_page", "foreign_mapcount_change")
+KIND = ("migrating_page", "device_page")  # whose kind is not known
+PMAP = "pmap total"
+COUNTERS = {"size": "VmSize", "anon": "RssAnon", "swap": "VmSwap"}
+
+LINES = (
+    Rule("status VmSize", "size", status("VmSize"), total("size"), ("gate_vma",)),
+    Rule("status VmRSS", "rss", status("VmRSS"), total("rss"), ("hwpoison", "counters_batching"),
+         column="rss"),
+    Rule("status RssAnon", "anon", status("RssAnon"), total("anon"),
+         (*KIND, "counter_batching"), column="anon"),
+    Rule("status RssFile", "file", status("RssFile"), total("file"),
+         (*KIND, "counter_batching"), column="file"),
+    Rule("status RssShmem", "shmem", status("RssShmem"), total("shmem"),
+         (*KIND, "counter_batching"), column="shmem"),
+    Rule("status VmSwap", "swap", status("VmSwap"), total("swap"),
+         ("shmem_swap", "counter_batching"), column="swap"),
+    Rule("status VmData", "private writable", status("VmData"),
+         flagged("wr", without=("sh", "gd"))),
+    Rule("status VmStk", "stack", status("VmStk"), flagged("gd")),
+    Rule("status VmExe+VmLib", "code",
+         lambda t: t.status["VmExe"] + t.status["VmLib"] if "VmExe" in t.status else None,
+         flagged("ex", without=("wr", "gd"))),
+    Rule("status VmLck", "locked VMAs", status("VmLck"), flagged("lo"), ("locked_vm_leak",)),
+    Rule("status VmPTE", "page tables", status("VmPTE"),
+         lambda case: case.table.outcome.page_tables, ("thp_deposit",), optional=True, column=""),
+    Rule("status HugetlbPages", "hugetlb", status("HugetlbPages"), total("hugetlb"),
+         ("hugetlb_pmd_shared",), column="hugetlb"),
+    Rule("statm size", "size", lambda t: t.statm["size"], total("size"), ("gate_vma",)),
+    Rule("statm resident (top RES)", "rss", lambda t: t.statm["resident"], total("rss"),
+         ("hwpoison", "counters_batching"), column="rss"),
+    Rule("statm shared (top SHR)", "file + shmem", lambda t: t.statm["shared"],
+         lambda case: add(case.table.totals["file"], case.table.totals["shmem"]),
+         (*KIND, "shared_batching"), column="rss"),
+    Rule("statm data", "private writable + stack", lambda t: t.statm["data"], data_stack),
+    Rule("stat vsize", "size", lambda t: t.stat["vsize"], total("size"), ("gate_vma",)),
+    Rule("stat rss", "rss", lambda t: t.stat["rss"], total("rss"), ("hwpoison", "stat_batching"),
+         column="rss"),
+    smaps_line("Size", "size"),
+    smaps_line("Rss", "rss", ("huge_device_page",)),
+    smaps_line("Pss", "pss", ("pss_truncation_by_vma", *SHARE)),
+    smaps_line("Private_*", "uss", SHARE),
+    smaps_line("Anonymous", "anon", (*KIND, "hwpoison_page")),
+    smaps_line("LazyFree", "lazyfree", rare=True),
+    smaps_line("Swap", "swap", ("smaps_large_shmem_swap_overcount",)),
+    smaps_line("Locked", "locked", ("locked_truncation", *SHARE)),
+    rollup_line("Rss", "rss", ("huge_device_page",)),
+    rollup_line("Pss", "pss",
+                ("pss_truncation", "huge_device_page", "device_page", "rollup_mapcount_change")),
+    rollup_line("Swap", "swap", ("smaps_large_shmem_swap_overcount",)),
+    Rule(PMAP, "size", lambda t: t.pmap, total("size")),
+)
+
+# What `show` prints: the numbers everybody looks at, from files that need no lock.
+SHORT = ("status VmSize", "status VmRSS", "status VmSwap", "status HugetlbPages")
+
+
+def add(first: int | None, second: int | None) -> int | None:
+    return None if first is None or second is None else first + second
+
+
+def ledger(
+    table: Table,
+    theirs: Theirs,
+    before: Theirs | None = None,
+    between: tuple[Theirs, ...] = (),
+    earlier: Table | None = None,
+) -> list[Line]:
+    """Return a Line for each of LINES whose kernel number could be read.
+
+    ``before`` are the same numbers read before the walk, ``between`` any that were read during it:
+    what moved becomes a bounded cause, ``concurrent_change``. Whether a VMA moved is shown by the
+    smaps of both, or by ``earlier``, a previous walk.
+    """
+    first = before or theirs
+    moves = None
+    if theirs.smaps is not None and earlier is not None:
+        moves = compare(of_table(earlier), of_table(table), of_smaps(theirs.smaps))
+    elif theirs.smaps is not None and first.smaps is not None:
+        last = of_smaps(theirs.smaps)
+        same = first.smaps is theirs.smaps
+        moves = compare(last if same else of_smaps(first.smaps), last, of_table(table))
+    case = Case(table, theirs, first, between, moves)
+    lines = (work_out(rule, case._replace(rule=rule)) for rule in LINES)
+    return [line for line in lines if line is not None]
+
+
+def work_out(rule: Rule, case: Case) -> Line | None:
+    """Return the line of ``rule``, None where the kernel gave no such number."""
+    theirs = rule.theirs(case.theirs)
+    if theirs is None:
+        return None
+    ours = rule.ours(case)
+    if ours is None and rule.optional:
+        return None
+    if rule.rare and not ours and not theirs:
+        return None
+    if ours is None:
+        return Line(rule.against, rule.ours_is, None, theirs, (), None)
+    rest = ours - theirs
+    amounts = [(CAUSES[name], CAUSES[name].amount(case)) for name in rule.causes]
+    causes = [Cause(row.name, amount, True) for row, amount in amounts if row.exact and amount]
+    rest -= sum(cause.bytes for cause in causes)
+    bounds = [(row.name, amount) for row, amount in amounts if not row.exact]
+    causes += bounded(rest, [*bounds, (CONCURRENT, drift(case))])
+    rest = ours - theirs - sum(cause.bytes for cause in causes)
+    return Line(rule.against, rule.ours_is, ours, theirs, tuple(causes), rest)
+
+
+def bounded(rest: int, bounds: list[tuple[str, int]]) -> list[Cause]:
+    """Return the first cause that can explain all of ``rest``, else several that do together."""
+    sign, left = (1 if rest > 0 else -1), abs(rest)
+    for name, bound in bounds:
+        if 0 < left <= bound:
+            return [Cause(name, rest, False, bound)]
+    if left > sum(bound for _, bound in bounds):
+        return []
+    causes = []
+    for name, bound in bounds:
+        if taken := min(left, bound):
+            causes.append(Cause(name, sign * taken, False, bound))
+            left -= taken
+    return causes
+
+
+def beyond_rss(table: Table) -> tuple[Cause, ...]:
+    """Return what present counts and rss does not: their bytes add up to present - rss.
+
+    Empty where rss or a part is withheld.
+    """
+    if table.totals["rss"] is None or table.totals["special"] is None:
+        return ()
+    found = ((row.name, row.amount(table)) for row in BEYOND_RSS)
+    return tuple(Cause(name, amount, True) for name, amount in found if amount)
+
+
+def why(cause: str) -> str:
+    """Return the sentence that explains ``cause``, a cause or a part of present."""
+    if cause == CONCURRENT:
+        return CONCURRENT_WHY
+    return {row.name: row.why for row in (*BEYOND_RSS, *CAUSE_ROWS)}[cause]

@@ -1,0 +1,62 @@
+"""Totals that a walk withholds, taken from the kernel's own sums in /proc/PID/smaps_rollup.
+
+Whoever may read a process's maps may read it; no right to see page frames is needed.
+"""
+
+from __future__ import annotations
+
+from pagewalk.account.smaps import SMAPS_FIELDS
+from pagewalk.account.table import Table
+from pagewalk.model.columns import Withheld
+from pagewalk.model.errors import PagewalkError
+from pagewalk.proc.smaps import Smaps, read_smaps
+from pagewalk.sources import Source
+from pagewalk.walking.at_end import may_read_smaps
+
+# The fields of smaps_rollup that add up to each of our totals. Not its Swap, which can be far too
+# large (smaps_large_shmem_swap_overcount).
+SUMS = {"uss": ("Private_Clean", "Private_Dirty")} | {
+    name: (field,) for field, name in SMAPS_FIELDS.items() if name != "swap"
+}
+
+
+def ask_rollup(table: Table, source: Source) -> Table:
+    """Return ``table`` with the totals it withholds taken from smaps_rollup (``from_kernel``).
+
+    The kernel holds the target's lock while it adds them up, 10 to 20 ms a GiB, so a running
+    process is asked only if that fits the budget. What cannot be read stays withheld.
+    """
+    live = source.live
+    if live is None or not missing(table):
+        return table
+    try:
+        rss = table.totals["rss"] if table.outcome.vm_rss is None else table.outcome.vm_rss
+        if not may_read_smaps(live, rss or 0):
+            table.outcome.withheld.append(too_long(missing(table)))
+            return table
+        return filled(table, read_smaps(live.target, live.stall, "smaps_rollup"))
+    except PagewalkError:
+        return table
+
+
+def missing(table: Table) -> list[str]:
+    return [name for name in SUMS if name in table.totals and table.totals[name] is None]
+
+
+def too_long(names: list[str]) -> Withheld:
+    return Withheld(
+        f"the kernel's own {', '.join(names)}",
+        "reading smaps_rollup would hold the lock of a running process of this size for longer than"
+        " the budget; use --freeze, or raise --budget",
+        partial=False,
+    )
+
+
+def filled(table: Table, rollup: Smaps) -> Table:
+    """Return ``table`` with the totals that it withholds and ``rollup`` has."""
+    told = {
+        name: sum(int(rollup.columns[field].sum()) for field in SUMS[name])
+        for name in missing(table)
+        if rollup.columns.keys() >= set(SUMS[name])
+    }
+    return table._replace(totals={**table.totals, **told}, from_kernel=tuple(told))

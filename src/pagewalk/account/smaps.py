@@ -1,0 +1,280 @@
+"""Every field of smaps, made from the page tables: the columns of ``maps --all``. No I/O.
+
+Dirty and referenced are bits of the page-table entry and of the folio together, so this needs a
+source that reads page tables; from procfs these columns are withheld. The rules are those of
+smaps_account and smaps_page_accumulate (fs/proc/task_mmu.c).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pagewalk.account import table as account
+from pagewalk.account.table import PSS_SHIFT, Column, Table, no_totals, tabulate, weigh
+from pagewalk.model.bits import vmflag_codes
+from pagewalk.model.columns import I64, U64, Backing, Bool, Pages, State, Withheld
+from pagewalk.model.facts import Facts
+from pagewalk.model.rules import DIRTY, IN_PSS, LAZYFREE, REFERENCED
+from pagewalk.model.states import holds, hwpoison, shared
+from pagewalk.walking.sums import add_up
+from pagewalk.walking.walk import Walk
+
+if TYPE_CHECKING:
+    from pagewalk.sources import Source
+
+DETAILS = (
+    Column("pss_dirty", "PSS DIRTY", "PSS of dirty pages"),
+    Column("shared_clean", "SHRD CLEAN", "clean pages mapped more than once"),
+    Column("shared_dirty", "SHRD DIRTY", "dirty pages mapped more than once"),
+    Column("private_clean", "PRIV CLEAN", "clean pages that only this process maps"),
+    Column("private_dirty", "PRIV DIRTY", "dirty pages that only this process maps"),
+    Column("referenced", "REFERENCED", "pages accessed since the bits were last cleared"),
+    Column("lazyfree", "LAZYFREE", "MADV_FREE pages, dropped instead of swapped out"),
+    Column("swap_pss", "SWAP PSS", "each private swap entry divided by its number of users"),
+)
+
+# smaps' name of every column that is one of its fields, in its order.
+SMAPS_FIELDS = {
+    "Size": "size",
+    "Rss": "rss",
+    "Pss": "pss",
+    "Pss_Dirty": "pss_dirty",
+    "Shared_Clean": "shared_clean",
+    "Shared_Dirty": "shared_dirty",
+    "Private_Clean": "private_clean",
+    "Private_Dirty": "private_dirty",
+    "Referenced": "referenced",
+    "Anonymous": "anon",
+    "KSM": "ksm",
+    "LazyFree": "lazyfree",
+    "AnonHugePages": "anon_huge",
+    "ShmemPmdMapped": "shmem_huge",
+    "FilePmdMapped": "file_huge",
+    "Shared_Hugetlb": "shared_hugetlb",
+    "Private_Hugetlb": "private_hugetlb",
+    "Swap": "swap",
+    "SwapPss": "swap_pss",
+    "Locked": "locked",
+}
+
+# And of those that are not amounts.
+OTHER_FIELDS = {
+    "KernelPageSize": "kernel_page_size",
+    "MMUPageSize": "mmu_page_size",
+    "THPeligible": "thp_eligible",
+    "ProtectionKey": "protection_key",
+}
+
+
+NEEDS_TABLES = Withheld(
+    "pss_dirty, clean and dirty, referenced, lazyfree, vm_flags",
+    "the dirty and accessed bits are in the page tables, which this source does not read;"
+    " use --source ebpf",
+    partial=False,
+)
+NOT_COUNTED = Withheld(
+    "swap_pss",
+    "it requires walking every process that uses swap; --columns swap_pss and --all do that",
+    partial=False,
+)
+NEEDS_STRUCT_PAGE = Withheld(
+    "referenced",
+    "only struct page shows whether a page is young, and struct page is not read here",
+    partial=False,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SwapUsers:
+    """How many page-table entries of the whole machine use each swap slot.
+
+    ``slot`` u64 ascending, type | offset << 5; ``users`` u64. ``missing`` says which processes
+    could not be read, None when none was missing: then every count is exact, else the least.
+    """
+
+    slot: U64
+    users: U64
+    missing: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Details:
+    # Bytes by VMA, i64; the two PSS in 1/4096 bytes.
+    pss_dirty: I64
+    shared_clean: I64
+    shared_dirty: I64
+    private_clean: I64
+    private_dirty: I64
+    referenced: I64
+    lazyfree: I64
+    swap_pss: I64
+
+
+def by_field(walk: Walk[Pages], swap_users: SwapUsers | None) -> Table:
+    """Consume ``walk`` and return its Table with DETAILS too; raises what iterating over it raises.
+
+    ``swap_users`` is None where nobody counted them: swap_pss is then withheld.
+    """
+    count = len(walk.vmas)
+    sums, lost = (Details(*(np.zeros(count, np.int64) for _ in fields(Details))) for _ in "12")
+    so_far = no_totals(count)
+    for pages in walk:
+        add(sums, pages, walk.facts, swap_users)
+        add_lost(lost, pages, walk)
+        for part in add_up(pages, walk.facts.page_size):
+            account.add(so_far, part, walk.facts)
+    table = tabulate(walk, so_far)
+    if walk.outcome.counts_hwpoison:
+        for column in fields(Details):
+            getattr(sums, column.name)[:] += getattr(lost, column.name)
+    known = walk.tells.tables and table.totals["pss"] is not None
+    young = known and walk.tells.young
+    columns: dict[str, I64 | None] = {
+        "pss_dirty": sums.pss_dirty >> PSS_SHIFT if known else None,
+        **{
+            name: getattr(sums, name) if known else None
+            for name in ("shared_clean", "shared_dirty", "private_clean", "private_dirty")
+        },
+        "referenced": sums.referenced if young else None,
+        "lazyfree": sums.lazyfree if known else None,
+        "swap_pss": sums.swap_pss >> PSS_SHIFT if counted(swap_users) else None,
+    }
+    totals = {name: None if c is None else int(c.sum()) for name, c in columns.items()}
+    for name in ("pss_dirty", "swap_pss"):
+        if columns[name] is not None:  # added up first and cut then, as smaps_rollup does
+            totals[name] = int(getattr(sums, name).sum()) >> PSS_SHIFT
+    table.outcome.withheld.extend(limits(walk, swap_users))
+    return table._replace(
+        columns={**table.columns, **columns}, totals={**table.totals, **totals}
+    )
+
+
+def counted(swap_users: SwapUsers | None) -> bool:
+    return swap_users is not None and swap_users.missing is None
+
+
+def limits(walk: Walk[Pages], swap_users: SwapUsers | None) -> list[Withheld]:
+    """Return why columns of DETAILS are withheld from ``walk``."""
+    out = []
+    if not walk.tells.tables:
+        out.append(NEEDS_TABLES)
+    elif not walk.tells.young:
+        out.append(NEEDS_STRUCT_PAGE)
+    if swap_users is None:
+        out.append(NOT_COUNTED)
+    elif swap_users.missing is not None:
+        out.append(Withheld("swap_pss", swap_users.missing, partial=True))
+    return out
+
+
+def add(sums: Details, pages: Pages, facts: Facts, swap_users: SwapUsers | None) -> None:
+    """Add one batch of pages to ``sums``."""
+    if pages.kflags is None or pages.mapcount is None:
+        return
+    add_swap(sums, pages, facts.page_size, swap_users)
+    add_rows(sums, pages, np.flatnonzero(IN_PSS[pages.state]), facts)
+
+
+def add_lost(lost: Details, pages: Pages, walk: Walk[Pages]) -> None:
+    # The entries for pages lost to a memory error; where smaps counts them, as their page was.
+    if pages.kflags is None or not (pages.state == State.POISONED.value).any():
+        return
+    rows = np.flatnonzero(hwpoison(pages.flags))
+    backing = walk.vmas.backing[pages.vma[rows]]
+    add_rows(lost, pages, rows[backing != Backing.HUGETLB.value], walk.facts)
+
+
+def add_rows(sums: Details, pages: Pages, rows: I64, facts: Facts) -> None:
+    if len(rows) == 0 or pages.kflags is None or pages.mapcount is None:
+        return
+    kflags, flags, vma = pages.kflags[rows], pages.flags[rows], pages.vma[rows]
+    size, mapcount = pages.size[rows], pages.mapcount[rows]
+    dirty = holds(DIRTY, flags, kflags)
+    many = shared(pages, entries=facts.entries_shared)[rows]
+    for column, mask in (
+        (sums.shared_clean, many & ~dirty),
+        (sums.shared_dirty, many & dirty),
+        (sums.private_clean, ~many & ~dirty),
+        (sums.private_dirty, ~many & dirty),
+        (sums.referenced, holds(REFERENCED, flags, kflags)),
+        (sums.lazyfree, holds(LAZYFREE, flags, kflags)),
+    ):
+        add_masked(column, vma, size, mask)
+    share = np.uint64(facts.page_size << PSS_SHIFT) // np.maximum(mapcount, np.uint64(1))
+    add_masked(sums.pss_dirty, vma, share * (size // np.uint64(facts.page_size)), dirty)
+
+
+def add_swap(sums: Details, pages: Pages, page_size: int, swap_users: SwapUsers | None) -> None:
+    rows = np.flatnonzero(pages.state == State.SWAPPED.value)
+    if len(rows) == 0 or swap_users is None or pages.pfn is None:
+        return
+    at = np.searchsorted(swap_users.slot, pages.pfn[rows])
+    users = np.append(swap_users.users, np.uint64(1))[at]
+    share = np.uint64(page_size << PSS_SHIFT) // np.maximum(users, np.uint64(1))
+    add_masked(sums.swap_pss, pages.vma[rows], share, np.ones(len(rows), bool))
+
+
+def add_masked(column: I64, vma: I64, amount: U64, mask: Bool) -> None:
+    if mask.any():
+        first, last = int(vma[0]), int(vma[-1]) + 1
+        weights = np.where(mask, amount, np.uint64(0)).astype(np.float64)
+        column[first:last] += weigh(vma - first, weights, (last - first,))
+
+
+def vmflags(table: Table, row: int) -> list[str] | None:
+    """Return the VmFlags codes of a VMA in smaps' order, ``??`` for a bit it has no code for."""
+    if table.vmas.flags is None:
+        return None
+    facts = table.walk.facts
+    return list(codes_of(int(table.vmas.flags[row]), facts.architecture, facts.release))
+
+
+@cache  # thousands of VMAs share a few words
+def codes_of(word: int, architecture: str, release: tuple[int, int]) -> tuple[str, ...]:
+    from pagewalk.pagetables.arch import (
+        ARCHES,  # here: procfs, which tells no vm_flags, needs no format
+    )
+
+    codes = vmflag_codes(release) | ARCHES[architecture].vm_flag_codes(release)
+    found = (codes.get(bit, "??") for bit in range(64) if word >> bit & 1)
+    return tuple(code for code in found if code)
+
+
+def protection_key(table: Table, row: int) -> int | None:
+    """Return the protection key of a VMA (vma_pkey).
+
+    None if vm_flags is not known, or if the CPU has no keys: smaps then has no such line.
+    """
+    facts = table.walk.facts
+    if table.vmas.flags is None or not facts.protection_keys:
+        return None
+    from pagewalk.pagetables.arch import ARCHES
+
+    return ARCHES[facts.architecture].protection_key(int(table.vmas.flags[row]))
+
+
+def with_particulars(table: Table, source: Source) -> Table:
+    """Return ``table``, of a walk of ``source``, with the particulars of its VMAs."""
+    from pagewalk.sources.particulars import read_particulars
+
+    found, why = read_particulars(source, table.vmas)
+    table.outcome.withheld.extend(why)
+    return table._replace(particulars=found)
+
+
+def others(table: Table, row: int) -> dict[str, int | None]:
+    """Return the fields of a VMA that are not amounts, sizes in bytes.
+
+    All of OTHER_FIELDS, or only the protection key if ``table`` has no particulars.
+    """
+    key = protection_key(table, row)
+    more = table.particulars
+    if more is None:
+        return {"protection_key": key}
+    size, thp = more.size_of(row), more.eligible(row)
+    values = (size, size, thp, key)
+    return dict(zip(OTHER_FIELDS.values(), values, strict=True))

@@ -1,0 +1,410 @@
+"""Add up a walk: Sums in, a Table of bytes by VMA out. No I/O.
+
+The rules are smaps' own (fs/proc/task_mmu.c); docs/counting.md tells them to users.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pagewalk.account.holdings import Holding, held_columns, objects_held
+from pagewalk.model.columns import (
+    F64,
+    I64,
+    SHARED,
+    Amounts,
+    Backing,
+    Bool,
+    Flag,
+    State,
+    Sums,
+    VMAs,
+    Withheld,
+)
+from pagewalk.model.errors import BadRequest
+from pagewalk.model.facts import Facts
+from pagewalk.model.rules import IN_PSS, IN_RSS, IS_PRESENT, KSM, STANDINGS
+from pagewalk.model.states import holds, hwpoison, shared, untold
+from pagewalk.sources.outcome import Outcome
+from pagewalk.walking.held import Held, empty
+from pagewalk.walking.walk import Walk, walk
+
+if TYPE_CHECKING:
+    from pagewalk.sources import Source
+    from pagewalk.sources.particulars import Particulars
+
+STATES = len(State)
+LEVELS = 6  # Holes.level, 1 PTE to 5 PGD
+LEVEL_NAMES = {2: "pmd", 3: "pud", 4: "p4d", 5: "pgd"}
+PSS_SHIFT = 12  # fs/proc/task_mmu.c: sums are kept in 1/4096 bytes
+NO_PMD_SHARING = Withheld(
+    "private_hugetlb, shared_hugetlb",
+    "before 6.12 pagemap does not show whether a hugetlb page table is shared with another"
+    " process; --source ebpf does",
+    partial=False,
+)
+
+NO_HUGE_ZERO = Withheld(
+    "rss, zero and the split by kind",
+    "page frames are hidden, and without them the huge zero page looks like an anonymous huge page"
+    " shared with other processes; rss and zero are shown if VmRSS proves that there is none",
+    partial=True,
+)
+
+
+class Column(NamedTuple):
+    """One amount of a Table: its key everywhere, its heading on screen, and its meaning."""
+
+    name: str
+    title: str
+    doc: str
+
+
+COLUMNS = (
+    Column("size", "SIZE", "length of the VMA"),
+    Column("present", "PRESENT", "bytes mapped by a present page-table entry"),
+    Column("rss", "RSS", "resident set size, counted as the kernel does: present minus zero,"
+           " special and hugetlb pages, plus pages being migrated"),
+    Column("not_present", "NOT PRES", "no page in RAM behind the address: never touched, dropped"
+           " or swapped out (with procfs this includes not_mapped)"),
+    Column("not_mapped", "NO TABLE", "no page table: the walk ended above PTE level"),
+    Column("swap", "SWAP", "swapped out: private swap entries, and pages of shmem objects, counted"
+           " as in smaps"),
+    Column("pss", "PSS", "RSS with each page divided by its mapcount"),
+    Column("uss", "USS", "pages of RSS that are mapped exactly once, so only by this process"),
+    Column("distinct", "DISTINCT", "page frames that it maps (RSS and hugetlb), each counted once"),
+    Column("freed", "FREED", "memory freed when it exits: anonymous pages that only it maps, and"
+           " the shmem and hugetlb objects that go away with it"),
+    Column("anon", "ANON", "present anonymous pages, including KSM pages"),
+    Column("file", "FILE", "present pages of the page cache, and kernel pages such as the vdso"),
+    Column("shmem", "SHMEM", "present pages of tmpfs, memfd, SysV and shared anonymous memory"),
+    Column("zero", "ZERO", "the shared zero page or huge zero page: present, but not counted in"
+           " RSS"),
+    Column("huge_zero", "HUGE ZERO", "the huge zero page (part of zero)"),
+    Column("special", "SPECIAL", "present, but without a normal struct page: not counted in RSS"),
+    Column("hugetlb", "HUGETLB", "present hugetlb pages: not counted in RSS"),
+    Column("device", "DEVICE", "present pages of device memory"),
+    Column("untold", "UNCLASSIFIED", "present pages that neither /proc/kpageflags knows (device"
+           " memory, or RAM initialised late) nor the entry marks as mapped once: counted as if"
+           " mapped once"),
+    Column("ksm", "KSM", "pages merged by KSM (part of anon)"),
+    Column("locked", "LOCKED", "PSS of mlocked VMAs"),
+    Column("anon_huge", "ANON HUGE", "anonymous memory mapped by PMD leaves"),
+    Column("shmem_huge", "SHMEM HUGE", "shmem mapped by PMD leaves"),
+    Column("file_huge", "FILE HUGE", "file pages mapped by PMD leaves"),
+    Column("private_hugetlb", "HUGETLB PRIV", "hugetlb pages that only this process maps"),
+    Column("shared_hugetlb", "HUGETLB SHRD", "hugetlb pages mapped more than once"),
+    Column("hugetlb_pmd_shared", "HUGETLB PMD", "hugetlb pages in page tables shared with another"
+           " process (part of shared_hugetlb)"),
+    Column("swap_private", "SWAP PRIV", "swap entries in this process's own page tables"),
+    Column("swap_shmem", "SWAP SHMEM", "swapped-out pages of the shmem objects it maps"),
+    Column("not_mapped_pgd", "NO PGD", "not mapped: the PGD entry is empty (part of not_mapped)"),
+    Column("not_mapped_p4d", "NO P4D", "not mapped: the P4D entry is empty"),
+    Column("not_mapped_pud", "NO PUD", "not mapped: the PUD entry is empty"),
+    Column("not_mapped_pmd", "NO PMD", "not mapped: the PMD entry is empty, there is no PTE table"),
+    Column("empty", "EMPTY", "empty slots in existing page tables"),
+    Column("migrating", "MIGRATING", "pages being migrated to another frame"),
+    Column("poisoned", "POISONED", "lost to a memory error, or poisoned by userfaultfd"),
+    Column("guard", "GUARD", "guard regions (MADV_GUARD_INSTALL)"),
+    Column("marker", "MARKER", "userfaultfd markers"),
+    Column("doubt", "DOUBT", "malformed page-table entries (part of not_present)"),
+    Column("hidden", "HIDDEN", "in a VMA whose pages this source never shows (part of"
+           " not_present)"),
+)
+
+# The keys every output has, in the order of the JSON contract.
+TOTALS = (
+    "size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss",
+    "anon", "file", "shmem", "zero", "special", "hugetlb", "distinct", "freed",
+)
+
+
+class Table(NamedTuple):
+    """Bytes by VMA: ``columns`` i64 by COLUMNS name, or None where withheld; ``totals`` likewise.
+
+    ``pss_fixed`` i64 is the unshifted PSS of each VMA in 1/4096 bytes, None with pss. A total is
+    the sum over VMAs; that of pss is shifted after adding, as smaps_rollup does. ``from_kernel``
+    names the totals that were not counted here but are the kernel's own (see rollup.py).
+    ``particulars`` are the fields of smaps that are not amounts, None unless they were asked for.
+    ``holdings`` are the objects of memory that the process holds, None where their pages cannot be
+    told apart; ``unmapped`` is the bytes of them that it does not map, None where an object may be
+    missing. The total of freed includes these if their object ends with the process; no VMA does.
+    """
+
+    walk: Walk[Any]
+    columns: dict[str, I64 | None]
+    totals: dict[str, int | None]
+    pss_fixed: I64 | None
+    from_kernel: tuple[str, ...] = ()
+    particulars: Particulars | None = None
+    holdings: list[Holding] | None = None
+    unmapped: int | None = None
+
+    @property
+    def vmas(self) -> VMAs:
+        """Return the VMAs the rows are of."""
+        return self.walk.vmas
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return what the walk found out beside its pages: stall, and what was withheld."""
+        return self.walk.outcome
+
+
+@dataclass(eq=False)
+class Totals:
+    # The running sums of a walk, i64 by VMA.
+    state: I64
+    huge: I64
+    level: I64
+    pss: I64
+    uss: I64
+    ksm: I64
+    private_hugetlb: I64
+    pmd_shared: I64
+    untold: I64
+    maybe_zero: I64
+    hwpoison: I64
+    hwpoison_pss: I64
+    hwpoison_uss: I64
+    held: Held = field(kw_only=True)
+
+
+def hides_pmd_sharing(walk: Walk[Any]) -> bool:
+    """Return whether hugetlb pages may be in page tables that are shared without its being told.
+
+    They are shared a whole PUD at a time (vma_shareable, mm/hugetlb.c).
+    """
+    if walk.tells.tables or walk.facts.pmd_sharing_told:
+        return False
+    vmas, pud = walk.vmas, np.uint64(walk.facts.pud_size)
+    whole = (vmas.start + pud - np.uint64(1)) // pud < vmas.end // pud
+    shared = (vmas.backing == Backing.HUGETLB.value) & (vmas.perms & SHARED != 0)
+    return bool((shared & whole).any())
+
+
+def table(target: int | Source, **options: Any) -> Table:
+    """Walk process ``target`` and return its Table; options and errors are those of walk."""
+    return by_vma(walk(target, Sums, **options))
+
+
+def by_vma(walk: Walk[Sums]) -> Table:
+    """Consume ``walk``, which was asked for Sums, and return its Table.
+
+    Raises what iterating over it raises, BadRequest for a walk that was asked for Pages.
+    """
+    if walk.want is not Sums:
+        raise BadRequest("a table takes a walk that was asked for sums: walk(pid, Sums)")
+    so_far = no_totals(len(walk.vmas))
+    for sums in walk:
+        add(so_far, sums, walk.facts)
+        del sums
+    return tabulate(walk, so_far)
+
+
+def no_totals(count: int) -> Totals:
+    """Return the running sums of ``count`` VMAs before the first page."""
+    return Totals(
+        np.zeros((count, STATES), np.int64),
+        np.zeros((count, STATES), np.int64),
+        np.zeros((count, LEVELS), np.int64),
+        *(np.zeros(count, np.int64) for _ in range(10)),
+        held=empty(count),
+    )
+
+
+def add(so_far: Totals, sums: Sums, facts: Facts) -> None:
+    """Add a part of a walk to ``so_far``."""
+    if len(sums.shared):
+        so_far.held.add_shared(sums.shared)
+    batch = sums.amounts
+    if not len(batch):
+        return
+    first, last = int(batch.vma.min()), int(batch.vma.max()) + 1
+    row = batch.vma - first
+    key = row * STATES + batch.state
+    size = batch.size.astype(np.float64)  # exact below 2**53 bytes, more than a batch can hold
+    shape = (last - first, STATES)
+    here = slice(first, last)
+    so_far.state[here] += weigh(key, size, shape)
+    huge = batch.flags & np.uint32(Flag.HUGE) != 0
+    if huge.any():
+        so_far.huge[here] += weigh(key[huge], size[huge], shape)
+    maybe = batch.flags & np.uint32(Flag.MAYBE_ZERO) != 0
+    if maybe.any():
+        so_far.maybe_zero[here] += weigh(row[maybe], size[maybe], shape[:1])
+    holes = batch.state == State.NOT_MAPPED.value
+    if holes.any():
+        level = batch.level[holes].astype(np.int64)
+        so_far.level[here] += weigh(row[holes] * LEVELS + level, size[holes], (shape[0], LEVELS))
+    add_frames(so_far, batch, row, size, here, facts)
+
+
+def weigh(key: I64, size: F64, shape: tuple[int, ...]) -> I64:
+    total = int(np.prod(shape))
+    return np.bincount(key, size, total)[:total].astype(np.int64).reshape(shape)
+
+
+def add_frames(
+    so_far: Totals,
+    pages: Amounts,
+    row: I64,
+    size: F64,
+    here: slice,
+    facts: Facts,
+) -> None:
+    shape, page_size = (here.stop - here.start,), facts.page_size
+    poison = hwpoison(pages.flags)
+    lost = bool(poison.any())
+    if lost:
+        so_far.hwpoison[here] += weigh(row[poison], size[poison], shape)
+    hugetlb = pages.state == State.HUGETLB.value
+    exclusive = hugetlb & (pages.flags & np.uint32(Flag.EXCLUSIVE) != 0)
+    if exclusive.any():
+        so_far.private_hugetlb[here] += weigh(row[exclusive], size[exclusive], shape)
+    if pages.kflags is None or pages.mapcount is None:
+        return
+    so_far.held.add(pages)
+    once = hugetlb & ~exclusive & (pages.mapcount == 1)
+    if once.any():
+        so_far.pmd_shared[here] += weigh(row[once], size[once], shape)
+    counted = IN_PSS[pages.state]
+    silent = counted & untold(pages.kflags) & (pages.mapcount == 0)
+    if silent.any():
+        so_far.untold[here] += weigh(row[silent], size[silent], shape)
+    share = np.uint64(page_size << PSS_SHIFT) // np.maximum(pages.mapcount, np.uint64(1))
+    pss = (share * (pages.size // np.uint64(page_size))).astype(np.float64)
+    so_far.pss[here] += weigh(row, np.where(counted, pss, 0.0), shape)
+    alone = ~shared(pages, entries=facts.entries_shared)
+    so_far.uss[here] += weigh(row, np.where(counted & alone, size, 0.0), shape)
+    if lost:
+        so_far.hwpoison_pss[here] += weigh(row, np.where(poison, pss, 0.0), shape)
+        so_far.hwpoison_uss[here] += weigh(row, np.where(poison & alone, size, 0.0), shape)
+    ksm = holds(KSM, pages.flags, pages.kflags) & (pages.state == State.ANON.value)
+    if ksm.any():
+        so_far.ksm[here] += weigh(row[ksm], size[ksm], shape)
+
+
+def tabulate(walk: Walk[Any], so_far: Totals) -> Table:
+    """Return the Table of a consumed walk."""
+    so_far.held.finish()
+    size = walk.covered
+    state = {s: so_far.state[:, s] for s in State}
+    present = sum_of(so_far, IS_PRESENT)
+    not_mapped = state[State.NOT_MAPPED] if walk.tells.tables else None
+    settled = settle_hwpoison(walk, so_far)
+    rss = sum_of(so_far, IN_RSS) + so_far.hwpoison
+    # Where a zero page looks like any anonymous page, RSS is known only if there is none, which
+    # VmRSS shows by being equal.
+    maybe = int(so_far.maybe_zero.sum())
+    certain = (walk.tells.zeros and not maybe) or int(rss.sum()) == walk.outcome.vm_rss
+    columns: dict[str, I64 | None] = {
+        "size": size,
+        "present": present,
+        "rss": rss if certain and settled else None,
+        "not_present": size - present - (0 if not_mapped is None else not_mapped),
+        "hidden": np.where(walk.vmas.hidden, size - present, 0),
+        **{
+            f"not_mapped_{name}": so_far.level[:, level] if walk.tells.tables else None
+            for level, name in LEVEL_NAMES.items()
+        },
+        **swap_columns(walk, state),
+        **state_columns(walk, so_far, certain),
+        **frame_columns(walk, so_far),
+        **held_columns(walk, so_far.held),
+    }
+    if not certain:
+        columns["anon"] = None
+    if maybe:
+        walk.outcome.withheld.append(NO_HUGE_ZERO)
+    if not settled:
+        columns.update(dict.fromkeys(("pss", "uss", "locked")))
+    if so_far.untold.any():
+        walk.outcome.withheld.append(
+            Withheld(
+                f"who else maps {int(so_far.untold.sum())} bytes",
+                "/proc/kpageflags and kpagecount know nothing about these frames (device memory, or"
+                " RAM that the kernel initialises late), so pss and uss count them as private;"
+                " --source ebpf reads struct page instead",
+                partial=False,
+            )
+        )
+    totals = {name: None if c is None else int(c.sum()) for name, c in columns.items()}
+    fixed = so_far.pss if walk.tells.frames and settled else None
+    if fixed is not None:
+        totals["pss"] = int(fixed.sum()) >> PSS_SHIFT
+    ordered = {row.name: columns[row.name] for row in COLUMNS}
+    mapped = state[State.SHMEM] + state[State.HUGETLB] + state[State.PRESENT]
+    found = objects_held(walk, so_far.held if walk.tells.frames else mapped)
+    totals["freed"] = found.freed(totals["freed"])
+    return Table(walk, ordered, totals, fixed, holdings=found.rows, unmapped=found.unmapped)
+
+
+def settle_hwpoison(walk: Walk[Any], so_far: Totals) -> bool:
+    # Adds the entries for pages lost to a memory error if smaps does (never in hugetlb memory,
+    # which is in no RSS); returns whether that is known.
+    ordinary = walk.vmas.backing != Backing.HUGETLB.value
+    if not so_far.hwpoison[ordinary].any():
+        so_far.hwpoison[:] = 0
+        return True
+    counts = walk.outcome.counts_hwpoison
+    so_far.hwpoison *= ordinary & bool(counts)
+    if counts:
+        so_far.pss += so_far.hwpoison_pss * ordinary
+        so_far.uss += so_far.hwpoison_uss * ordinary
+    return counts is not None
+
+
+def sum_of(so_far: Totals, states: Bool) -> I64:
+    out: I64 = so_far.state[:, states].sum(axis=1)
+    return out
+
+
+def swap_columns(walk: Walk[Any], state: dict[State, I64]) -> dict[str, I64 | None]:
+    # Where frames are hidden a swap entry cannot be told from another software entry; when their
+    # sum is VmSwap to the byte, they are all swap.
+    private: I64 | None = state[State.SWAPPED]
+    soft = state[State.SOFT]
+    if soft.any():
+        private = state[State.SWAPPED] + soft
+        if int(private.sum()) != walk.outcome.vm_swap:
+            private = None
+    shmem = walk.outcome.shmem_swap
+    both = None if private is None or shmem is None else private + shmem
+    return {"swap": both, "swap_private": private, "swap_shmem": shmem}
+
+
+def state_columns(walk: Walk[Any], so_far: Totals, certain: bool) -> dict[str, I64 | None]:
+    # A present page of withheld kind withholds the kinds it may be of.
+    kinds = not so_far.state[:, State.PRESENT].any()
+    told = {"always": True, "tables": walk.tells.tables, "zero": certain, "kind": kinds}
+    columns: dict[str, I64 | None] = {}
+    for s, row in STANDINGS.items():
+        if row.told:
+            columns[s.label] = so_far.state[:, s] if told[row.told] else None
+        if row.told and row.huge:
+            columns[row.huge] = so_far.huge[:, s] if walk.tells.huge and told[row.told] else None
+    return columns
+
+
+def frame_columns(walk: Walk[Any], so_far: Totals) -> dict[str, I64 | None]:
+    pss = so_far.pss >> PSS_SHIFT
+    locked = walk.outcome.locked
+    hugetlb = so_far.state[:, State.HUGETLB]
+    hidden = hides_pmd_sharing(walk)
+    if hidden:
+        walk.outcome.withheld.append(NO_PMD_SHARING)
+    split = walk.tells.frames and not hidden
+    return {
+        "untold": so_far.untold if walk.tells.frames else None,
+        "pss": pss if walk.tells.frames else None,
+        "uss": so_far.uss if walk.tells.frames else None,
+        "ksm": so_far.ksm if walk.tells.frames and walk.tells.ksm else None,
+        "locked": np.where(locked, pss, 0) if walk.tells.frames and locked is not None else None,
+        "private_hugetlb": so_far.private_hugetlb if split else None,
+        "hugetlb_pmd_shared": so_far.pmd_shared if split else None,
+        "shared_hugetlb": hugetlb - so_far.private_hugetlb if split else None,
+    }

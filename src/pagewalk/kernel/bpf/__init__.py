@@ -1,0 +1,1 @@
+"""BPF: an assembler, the system call, and why it was refused."""

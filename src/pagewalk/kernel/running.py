@@ -1,0 +1,145 @@
+"""Open the running kernel through a reader: find its maps of RAM, verify its struct pages."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import time
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+from pagewalk.kernel.frames import StructPages, open_frame_map, sample
+from pagewalk.kernel.programs.loader import Shortcuts
+from pagewalk.kernel.structs.direct_map import (
+    DirectMap,
+    MemMap,
+    find_direct_map,
+    find_mem_map,
+    own_mm,
+    translate,
+)
+from pagewalk.kernel.structs.kernel import Kernel
+from pagewalk.kernel.structs.task import read_mm
+from pagewalk.kernel.structs.zero import find_zero_frames
+from pagewalk.kernel.verify import compare
+from pagewalk.model.columns import Withheld
+from pagewalk.pagetables.format import Arch, Era
+from pagewalk.proc.frames import FrameReader, open_frames
+from pagewalk.proc.pagemap import PAGE
+from pagewalk.proc.refusals import why_missing
+from pagewalk.proc.zones import Memory, read_memory
+
+UNCONFIRMED = Withheld(
+    "a cross-check of page frames",
+    "struct page was read, but only root may read /proc/kpageflags and /proc/kpagecount to"
+    " confirm it",
+    partial=False,
+)
+CONTRADICTED = Withheld(
+    "page frames from struct page",
+    "struct page and /proc/kpageflags disagree on this kernel, so the slower kpageflags is used",
+    partial=False,
+)
+
+
+class RunningKernel(NamedTuple):
+    """The running kernel, opened once: its memory, its maps of RAM, its paging format.
+
+    ``frames`` reads page frames, None if nothing on this kernel can; ``zero_pfn`` is the frame of
+    the zero page. ``shortcuts`` is None if no programs can be loaded.
+    """
+
+    kernel: Kernel
+    direct_map: DirectMap
+    mem_map: MemMap
+    arch: Arch
+    frames: FrameReader | None
+    zero_pfn: int
+    notes: tuple[Withheld, ...]
+    shortcuts: Shortcuts | None = None
+
+
+def paging_format(direct_map: DirectMap) -> Arch:
+    """Return the paging format that proved the direct map, with the bounds that memory has now.
+
+    Raises as ``bounded`` does.
+    """
+    return replace(direct_map.arch, era=bounded(direct_map.arch.era))
+
+
+def bounded(era: Era) -> Era:
+    """Return ``era`` with the current bounds of physical memory; raises SourceUnavailable,
+    BadText."""
+    memory = memory_in(int(time.monotonic()))
+    last = None if memory.ram_end is None else memory.ram_end // PAGE - 1
+    return era._replace(max_pfn=last, devices=memory.devices)
+
+
+@lru_cache(maxsize=1)
+def memory_in(second: int) -> Memory:
+    """Return read_memory(), read at most once per ``second``: a walk of all processes needs it."""
+    del second
+    return read_memory()
+
+
+def as_it_is_now(running: RunningKernel) -> RunningKernel:
+    """Return ``running`` with the bounds that physical memory has now. Raises as ``bounded`` does.
+
+    While it stays open, RAM may be plugged in and a driver may add a device's memory. The programs
+    that were loaded keep their old bounds: what lies beyond is left to us.
+    """
+    now = bounded(running.arch.era)
+    if now == running.arch.era:
+        return running
+    return running._replace(arch=replace(running.arch, era=now))
+
+
+def open_running(kernel: Kernel, *, loads: bool = False) -> RunningKernel:
+    """Return the kernel, ready for walks; raises SourceUnavailable, Unsupported.
+
+    With ``loads``, programs may be loaded into it in addition to the reader.
+    """
+    try:
+        direct_map = find_direct_map(kernel)
+        mem_map = find_mem_map(kernel, direct_map)
+        zero = find_zero_frames(kernel, direct_map)
+        arch = paging_format(direct_map)
+        frame_map = open_frame_map(kernel, mem_map, zero)
+        shortcuts = Shortcuts(kernel.btf, arch, frame_map.layout, mem_map) if loads else None
+        own = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        pages = StructPages(frame_map, shortcuts)
+        frames, notes = choose_frames(pages, written_frame(kernel, direct_map, own))
+    except BaseException:
+        kernel.close()
+        raise
+    return RunningKernel(kernel, direct_map, mem_map, arch, frames, zero.small, notes, shortcuts)
+
+
+def written_frame(kernel: Kernel, direct_map: DirectMap, own: mmap.mmap) -> int:
+    """Return the PFN of ``own``, anonymous memory, after writing to it."""
+    own[0] = 1
+    address = ctypes.addressof(ctypes.c_char.from_buffer(own))
+    phys, _ = translate(kernel, direct_map, read_mm(kernel, own_mm(kernel)).pgd, address)
+    return phys // PAGE
+
+
+def choose_frames(pages: StructPages, own: int) -> tuple[FrameReader, tuple[Withheld, ...]]:
+    """Return ``pages`` as the frame database if they agree with the kernel's own files.
+
+    A sample of frames is compared; for ``own`` see Frames.proved. If the files may not be read
+    (only root may), ``pages`` are used, and the walk reports that they are unconfirmed.
+    """
+    try:
+        kpage = open_frames().proved(own)
+    except FileNotFoundError:
+        why = "; ".join(why_missing("/proc/kpageflags", "CONFIG_PROC_PAGE_MONITOR"))
+        said = f"struct page was read but could not be confirmed: {why}"
+        return pages, (UNCONFIRMED._replace(why=said),)
+    except OSError:
+        return pages, (UNCONFIRMED,)
+    agreement = compare(pages.frames, kpage, sample())
+    if len(agreement.flags) or len(agreement.mapcount) or not agreement.compared:
+        return kpage, (CONTRADICTED,)
+    kpage.close()
+    return pages, ()

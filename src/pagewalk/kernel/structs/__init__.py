@@ -1,0 +1,1 @@
+"""What kernel memory means: structs found by BTF."""

@@ -1,0 +1,151 @@
+"""Read the maple tree that holds a process's VMAs since 6.1 (lib/maple_tree.c), level by level.
+
+A node has 256 bytes: a parent pointer, pivots (the last index of each slot) and slots. A pointer
+to a node has the node's type in its low byte.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.kernel.readers.memory import read_structs
+from pagewalk.kernel.structs.kernel import Kernel
+from pagewalk.model.columns import U64, Bool
+
+_NODE = 256
+_TYPE_SHIFT, _TYPE_MASK = np.uint64(3), np.uint64(0xF)
+# More levels than any real tree has: a guard against a tree that changes while it is read.
+_DEPTH = 16
+
+
+class Slots(NamedTuple):
+    """The tree's ranges: first and last index, both inclusive, and the pointer stored there."""
+
+    first: U64
+    last: U64
+    entry: U64
+
+
+class _Shape(NamedTuple):
+    # Where a node type keeps its pivots and slots, in words.
+    pivots: slice
+    slots: slice
+
+
+class _Slots(NamedTuple):
+    # The used slots of some nodes, and a mask of the nodes that make no sense and so have none.
+    first: U64
+    last: U64
+    entry: U64
+    mad: Bool
+
+
+_EMPTY = np.zeros(0, np.uint64)
+_NONE = _Slots(_EMPTY, _EMPTY, _EMPTY, np.zeros(0, bool))
+
+
+class Torn(Exception):
+    """Raised internally when a tree changed while it was read: read it again."""
+
+
+def read_maple_tree(kernel: Kernel, root: int, wanted: U64 | None = None) -> tuple[Slots, U64]:
+    """Return the ranges of the maple tree whose ``ma_root`` is ``root``, and where it was torn.
+
+    ``wanted`` (u64[k, 2], addresses, sorted, half open) limits the reading to ranges that overlap
+    one of these. The second value, of the same form, is where nothing could be read because the
+    nodes had been replaced. Raises Torn when that is everywhere.
+    """
+    torn = [np.zeros((0, 2), np.uint64)]
+    level = Slots(
+        np.zeros(1, np.uint64), np.full(1, (1 << 64) - 1, np.uint64), np.array([root], np.uint64)
+    )
+    if not root & 2:
+        return _stored(level), torn[0]
+    types = kernel.btf.enumerators("maple_type")
+    shapes = {
+        types["maple_leaf_64"]: _shape(kernel, "maple_range_64"),
+        types["maple_range_64"]: _shape(kernel, "maple_range_64"),
+        types["maple_arange_64"]: _shape(kernel, "maple_arange_64"),
+    }
+    for _ in range(_DEPTH):
+        kinds = level.entry >> _TYPE_SHIFT & _TYPE_MASK
+        # All leaves are at the same depth (it is a B-tree), so one node decides for its level.
+        last = len(kinds) == 0 or kinds[0] == types["maple_leaf_64"]
+        level, lost = _children(kernel, level, kinds, shapes)
+        torn.append(lost)
+        if wanted is not None:
+            level = _meeting(level, wanted)
+        if last:
+            lost = np.concatenate(torn)
+            return _stored(level), lost[np.argsort(lost[:, 0])]
+    raise Torn
+
+
+def _meeting(level: Slots, wanted: U64) -> Slots:
+    # The slots that overlap one of these ranges.
+    at = np.minimum(np.searchsorted(wanted[:, 1], level.first, side="right"), len(wanted) - 1)
+    here = (wanted[at, 0] <= level.last) & (level.first < wanted[at, 1])
+    return Slots(*(column[here] for column in level))
+
+
+def _shape(kernel: Kernel, node: str) -> _Shape:
+    slots, pivots = kernel.btf.member(node, "slot"), kernel.btf.member(node, "pivot")
+    return _Shape(
+        pivots=slice(pivots.offset // 8, pivots.offset // 8 + pivots.count),
+        slots=slice(slots.offset // 8, slots.offset // 8 + slots.count),
+    )
+
+
+def _children(
+    kernel: Kernel, level: Slots, kinds: U64, shapes: dict[int, _Shape]
+) -> tuple[Slots, U64]:
+    addresses = level.entry & ~np.uint64(_NODE - 1)
+    rows, errno = read_structs(kernel.memory, addresses, _NODE)
+    words = rows.view(np.uint64)
+    # A node that was replaced is its own parent (ma_dead_node).
+    dead = (errno != 0) | (words[:, 0] & ~np.uint64(_NODE - 1) == addresses)
+    alike = shapes.get(int(kinds[0])) if len(kinds) else None
+    parts: list[_Slots]
+    if alike is not None and not dead.any() and (kinds == kinds[0]).all():
+        parts = [_ranges(words, alike, level.first, level.last)]
+        dead = parts[0].mad
+    else:
+        parts = [_NONE]
+        for kind, shape in shapes.items():
+            here = np.flatnonzero(~dead & (kinds == kind))
+            parts.append(_ranges(words[here], shape, level.first[here], level.last[here]))
+            dead[here] = parts[-1].mad
+        dead |= ~np.isin(kinds, list(shapes))
+    first, last, entry = (np.concatenate(column) for column in list(zip(*parts, strict=True))[:3])
+    order = np.argsort(first) if len(parts) > 1 else slice(None)
+    lost = np.stack([level.first[dead], _after(level.last[dead])], axis=1)
+    return Slots(first[order], last[order], entry[order]), lost
+
+
+def _after(last: U64) -> U64:
+    # The half-open end of a range; nothing is stored at the very last address.
+    end: U64 = np.where(last == np.iinfo(np.uint64).max, last, last + np.uint64(1))
+    return end
+
+
+def _ranges(words: U64, shape: _Shape, first: U64, last: U64) -> _Slots:
+    slots = words[:, shape.slots]
+    # The pivot of the last used slot is the end of the node's range, or 0 in its place; the slots
+    # after it hold stale values (mas_logical_pivot, ma_data_end).
+    ends = np.concatenate((words[:, shape.pivots], last[:, None]), axis=1)
+    ends[:, 1:][ends[:, 1:] == 0] = np.iinfo(np.uint64).max
+    ends = np.minimum(ends, last[:, None])
+    starts = np.concatenate((first[:, None], ends[:, :-1] + np.uint64(1)), axis=1)
+    used = np.arange(slots.shape[1]) <= np.argmax(ends == last[:, None], axis=1)[:, None]
+    mad: Bool = (used & (starts > ends)).any(axis=1)
+    if mad.any():
+        used &= ~mad[:, None]
+    return _Slots(starts[used], ends[used], slots[used], mad)
+
+
+def _stored(level: Slots) -> Slots:
+    # A pointer: neither empty nor one of the tree's reserved values, which have the tag 2.
+    real = (level.entry != 0) & (level.entry & np.uint64(3) == 0)
+    return Slots(level.first[real], level.last[real], level.entry[real])

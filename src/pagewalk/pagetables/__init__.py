@@ -1,0 +1,1 @@
+"""Page tables: formats as data, and walks over them."""

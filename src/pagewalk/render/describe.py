@@ -1,0 +1,116 @@
+"""Pages and VMAs as text: the pieces that each output format lays out in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pagewalk.model.bits import KPAGEFLAGS, names
+from pagewalk.model.columns import (
+    EXEC,
+    READ,
+    SHARED,
+    U8,
+    U64,
+    WRITE,
+    Bool,
+    Flag,
+    Pages,
+    State,
+)
+from pagewalk.model.rules import IS_PRESENT
+from pagewalk.model.soft import unpack
+from pagewalk.render import lines as pieces
+from pagewalk.walking.where import ENTRY_FLAGS
+
+STATE_LABELS = [state.label for state in State]
+SHOWN_FLAGS = np.uint32(sum(int(flag) for flag in ENTRY_FLAGS.values()))
+
+
+def perms(word: int) -> str:
+    """Return a VMA's permissions as maps prints them, ``rwxp``."""
+    letters = (c if word & bit else "-" for bit, c in ((READ, "r"), (WRITE, "w"), (EXEC, "x")))
+    return "".join(letters) + ("s" if word & SHARED else "p")
+
+
+def present(rows: Pages) -> Bool:
+    """Return a mask of the rows with a page in RAM."""
+    return IS_PRESENT[rows.state]
+
+
+def swapped(rows: Pages) -> Bool:
+    """Return a mask of the rows whose page is known to be on a swap device."""
+    mask: Bool = rows.flags & np.uint32(Flag.SWAP) != 0
+    return mask
+
+
+def states(rows: Pages) -> U8:
+    """Return the name of each row's state."""
+    return pieces.labels(STATE_LABELS, rows.state)
+
+
+def physical(rows: Pages, page_size: int, otherwise: str) -> U8:
+    """Return the physical address in 16 hexadecimal digits, or ``otherwise`` if it has none."""
+    other = pieces.text(otherwise, len(rows))
+    if rows.pfn is None:
+        return other
+    address = pieces.hexadecimal(rows.pfn * np.uint64(page_size))
+    return pieces.where(present(rows), address, other)
+
+
+def frame(rows: Pages, otherwise: str) -> U8:
+    """Return the PFN in decimal, or ``otherwise`` if it has none."""
+    other = pieces.text(otherwise, len(rows))
+    return other if rows.pfn is None else pieces.where(
+        present(rows), pieces.decimal(rows.pfn), other
+    )
+
+
+def mapcount(rows: Pages, otherwise: str) -> U8:
+    """Return the mapcount, or ``otherwise`` if it is withheld or the page is not present."""
+    other = pieces.text(otherwise, len(rows))
+    return other if rows.mapcount is None else pieces.where(
+        present(rows), pieces.decimal(rows.mapcount), other
+    )
+
+
+def swap_place(rows: Pages, before: str, between: str, after: str, otherwise: str) -> U8:
+    """Return the number of the swap device and the offset in pages, joined by the given texts."""
+    count = len(rows)
+    other = pieces.text(otherwise, count)
+    if rows.pfn is None:
+        return other
+    kind, offset = unpack(rows.pfn)
+    place = np.concatenate(
+        [
+            pieces.text(before, count), pieces.decimal(kind),
+            pieces.text(between, count), pieces.decimal(offset),
+            pieces.text(after, count),
+        ],
+        axis=1,
+    )
+    return pieces.where(swapped(rows), place, other)
+
+
+def flag_words(rows: Pages, quote: str = "", joint: str = ",") -> U8:
+    """Return the names of each row's entry flags and frame flags, ``quote``d and joined."""
+    left = spell(
+        (rows.flags & SHOWN_FLAGS).astype(np.uint64),
+        lambda word: [name for name, flag in ENTRY_FLAGS.items() if word & flag],
+        quote, joint,
+    )
+    if rows.kflags is None:
+        return left
+    right = spell(rows.kflags, lambda word: names(word, KPAGEFLAGS), quote, joint)
+    both = (left[:, 0] != 0) & (right[:, 0] != 0)
+    nothing = np.zeros((len(rows), 1), np.uint8)
+    between = pieces.where(both, pieces.text(joint, len(rows)), nothing)
+    return np.concatenate([left, between, right], axis=1)
+
+
+def spell(words: U64, name: Callable[[int], list[str]], quote: str, joint: str) -> U8:
+    # Many rows share few distinct words: each is spelled out once.
+    distinct, index = pieces.distinct(words)
+    texts = [joint.join(f"{quote}{n}{quote}" for n in name(word)) for word in distinct]
+    return pieces.labels(texts, index)

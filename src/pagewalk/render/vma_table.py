@@ -1,0 +1,141 @@
+"""The table of VMAs as text: amounts in KiB, and the columns that fit a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from pagewalk.account.table import COLUMNS, Table
+from pagewalk.render import describe
+from pagewalk.render.terminal import align, kib, printable, shorten
+
+TITLES = {column.name: column.title for column in COLUMNS}
+# Columns hidden on a narrow terminal, in this order.
+LEAST_WANTED = ("special", "hugetlb", "zero", "shmem", "file", "anon", "not_mapped", "present",
+                "uss", "swap", "not_present")
+NAME_WIDTH = 14
+KERNELS = "*"  # marks a total that is the kernel's own
+
+
+class VmaTable(NamedTuple):
+    """The table as ``lines``, heading first; the columns ``shown``; the titles ``left_out``."""
+
+    lines: list[str]
+    shown: list[str]
+    left_out: list[str]
+
+
+def vma_table(
+    table: Table,
+    rows: list[int],
+    columns: Sequence[str],
+    room: int | None,
+    heading: str,
+    *,
+    foot: bool,
+    flags: bool,
+) -> VmaTable:
+    """Return the VMAs ``rows`` with the ``columns`` that fit into ``room`` characters (None: all).
+
+    ``heading`` is the title of the name column. ``foot`` adds totals; ``flags`` adds the fields of
+    smaps that are not amounts, and VmFlags after the name.
+    """
+    titles = TITLES
+    if not titles.keys() >= set(columns):
+        from pagewalk.account.smaps import DETAILS
+
+        titles = TITLES | {column.name: column.title for column in DETAILS}
+    ends = [heading, *([f"total of {vmas_counted(len(rows))}"] if foot else ())]
+    needed = max(NAME_WIDTH, *map(len, ends))
+    chosen, cells = fit(table, rows, columns, titles, room, needed, foot=foot)
+    if flags:
+        cells += [[*column, ""] if foot else column for column in other_fields(table, rows)]
+    names = names_of(table, rows, flags=flags)
+    names = [heading, *names, *ends[1:]]
+    lines = align(cells, frozenset({0, 1}))
+    wide = max(map(len, lines))
+    if room is not None:
+        free = max(room - wide - 2, 8)
+        names = each(lambda name: shorten(name, free), names)
+    lines = [f"{line.ljust(wide)}  {name}" for line, name in zip(lines, names, strict=True)]
+    return VmaTable(lines, chosen, [titles[c] for c in columns if c not in chosen])
+
+
+def vmas_counted(count: int) -> str:
+    """Return ``1 VMA``, ``2 VMAs``."""
+    return f"{count} VMA" + ("" if count == 1 else "s")
+
+
+def total(table: Table, name: str) -> str:
+    """Return a total in KiB, marked if it is the kernel's own."""
+    return kib(table.totals[name]) + (KERNELS if name in table.from_kernel else "")
+
+
+def names_of(table: Table, rows: list[int], *, flags: bool) -> list[str]:
+    names = each(lambda name: printable(name) or "[anon]", [table.vmas.name[row] for row in rows])
+    if not flags:
+        return names
+    from pagewalk.account.smaps import vmflags
+
+    return [f"{name}  {' '.join(vmflags(table, row) or [])}".rstrip()
+            for name, row in zip(names, rows, strict=True)]
+
+
+def other_fields(table: Table, rows: list[int]) -> list[list[str]]:
+    # The fields of smaps that are not amounts: a column each, title first.
+    from pagewalk.account.smaps import others
+
+    def cell(name: str, value: int | None) -> str:
+        return kib(value) if value is None or name.endswith("_size") else str(value)
+
+    titles = {"kernel_page_size": "KERNEL PAGE", "mmu_page_size": "MMU PAGE",
+              "thp_eligible": "THP", "protection_key": "PKEY"}
+    told = [others(table, row) for row in rows]
+    # Without protection keys in the CPU smaps has no such line.
+    keys = table.walk.facts.protection_keys
+    shown = [name for name in titles if name != "protection_key" or keys]
+    return [[titles[name], *(cell(name, row[name]) for row in told)] for name in shown]
+
+
+def fit(
+    table: Table,
+    rows: list[int],
+    columns: Sequence[str],
+    titles: dict[str, str],
+    room: int | None,
+    names: int,
+    *,
+    foot: bool,
+) -> tuple[list[str], list[list[str]]]:
+    # Drops columns until the rows and ``names`` characters of the name fit; returns the remaining
+    # ones, and all columns as text, each with its heading and total.
+    vmas = table.vmas
+    addresses = [f"{start:012x}" for start in vmas.start[rows].tolist()]
+    perms = each(describe.perms, vmas.perms[rows].tolist())
+    fixed = [["ADDRESS", *addresses], ["PERM", *perms]]
+    cells = {c: [titles[c], *amounts(table, c, rows)] for c in columns}
+    if foot:
+        fixed = [[*column, ""] for column in fixed]
+        for name, column in cells.items():
+            column.append(total(table, name))
+    widths = {c: max(map(len, cells[c])) + 2 for c in columns}
+    need = sum(max(map(len, column)) + 2 for column in fixed) + sum(widths[c] for c in columns)
+    chosen = list(columns)
+    for name in LEAST_WANTED:
+        if room is None or need + names <= room:
+            break
+        if name in chosen:
+            chosen.remove(name)
+            need -= widths[name]
+    return chosen, fixed + [cells[c] for c in chosen]
+
+
+def amounts(table: Table, column: str, rows: list[int]) -> list[str]:
+    values = table.columns[column]
+    return ["n/a"] * len(rows) if values is None else each(kib, values[rows].tolist())
+
+
+def each(show: Callable[[Any], str], values: list[Any]) -> list[str]:
+    # Most of thousands of VMAs are alike: each distinct value is formatted once.
+    known = {value: show(value) for value in set(values)}
+    return [known[value] for value in values]

@@ -1,0 +1,1 @@
+"""Entries joined with their VMA and their frame."""

@@ -1,0 +1,63 @@
+"""A walk: changes in mid-walk are noticed, and descriptors are closed whatever happens."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+
+import pytest
+
+from pagewalk.model.columns import (
+    Pages,
+    Sums,
+)
+from pagewalk.model.errors import BadRequest
+from pagewalk.walking.walk import walk
+
+
+def test_a_vma_that_appears_in_mid_walk_makes_the_walk_partial() -> None:
+    walked = walk(os.getpid(), source="procfs", frames=False)
+    with mmap.mmap(-1, 1 << 20, prot=mmap.PROT_READ):
+        list(walked)
+    (why,) = walked.outcome.partial
+    assert re.match(r"the process changed during the walk: [12] mappings?; totals mix", why)
+    assert walked.outcome.done
+
+
+def test_an_abandoned_walk_closes_its_descriptors() -> None:
+    before = os.listdir("/proc/self/fd")
+    with walk(os.getpid(), source="procfs") as walked:
+        next(iter(walked))
+    assert os.listdir("/proc/self/fd") == before
+    assert not walked.outcome.done
+    for _ in walk(os.getpid(), source="procfs"):
+        break
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_walk_that_is_never_consumed_closes_its_descriptors_and_warns() -> None:
+    with walk(os.getpid()):  # from here on a source has what it keeps for the next process
+        pass
+    before = os.listdir("/proc/self/fd")
+    for want in (Pages, Sums):
+        with pytest.warns(ResourceWarning, match="never consumed"):
+            walk(os.getpid(), want)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_walk_closes_its_descriptors_once() -> None:
+    walked = walk(os.getpid())
+    for _ in walked:
+        pass
+    # By now these have the descriptor numbers that the walk closed.
+    others = [os.open("/dev/null", os.O_RDONLY) for _ in range(50)]
+    try:
+        with pytest.raises(BadRequest, match="once"):
+            iter(walked)
+        del walked
+        for fd in others:
+            os.fstat(fd)
+    finally:
+        for fd in others:
+            os.close(fd)
