@@ -14,7 +14,6 @@ from vmtest.rounds import load, with_table
 
 from pagewalk.cli import COMMANDS, cli
 from tests.documents import DOCUMENTS, ROOT, anchors, blocks, commands, links, prose
-from tests.test_layers import MODULES, RANKS, folder
 
 README = ROOT / "README.md"
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
@@ -90,10 +89,3 @@ def test_the_manual_page_is_up_to_date() -> None:
 def test_the_kernels_on_the_support_page_are_what_the_record_says_of_those_tested() -> None:
     page = (ROOT / "docs/support.md").read_text()
     assert page == with_table(page, load()), "run python -m vmtest support"
-
-
-def test_the_layers_drawn_are_those_that_are_enforced() -> None:
-    rows = re.findall(r"^\| (\d) \| ([\w, ]+) \|$", prose(ROOT / "ARCHITECTURE.md"), re.M)
-    drawn = {name: int(rank) for rank, names in rows for name in names.split(", ")}
-    there = {folder(module) for module in MODULES} - {"__init__", "__main__"}
-    assert drawn == {name: RANKS[name] for name in there}

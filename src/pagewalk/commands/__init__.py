@@ -1,5 +1,9 @@
 """What all commands share: their options, the opened target and the output file.
 
+Takes the words of the command line.
+Gives output on a stream or in a file, notes on stderr, and an exit code.
+Not here: how a page counts, and how a screen looks.
+
 To add a command: one file here with a click command called ``command``, and one row in
 cli.COMMANDS. Heavy imports belong inside the functions, so that ``--help`` stays instant.
 """

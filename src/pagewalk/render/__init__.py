@@ -1,5 +1,9 @@
 """The output formats: FORMATS names a module for each, whose VIEWS are what it can write.
 
+Takes results: tables, pages, ledgers, translations, checks.
+Gives text, JSON, CSV or log lines on a stream.
+Not here: computing a number, and opening anything.
+
 To add a format, add a file here with a VIEWS dict and a row in FORMATS. Every view takes the
 results and, last, a text stream, and computes nothing but layout.
 """

@@ -1,5 +1,9 @@
 """What a walk can read from: the Source protocol, and SOURCES by name.
 
+Takes an open process, and a budget for how long it may be held up.
+Gives its VMAs and page-table entries, whatever they are read from.
+Not here: joining entries with frames, and adding up.
+
 To add a source: one file here with an ``open(target, budget_ns)`` that returns a Source, and one
 row in SOURCES. The contract tests (tests/sources/test_sources.py) take every name.
 """

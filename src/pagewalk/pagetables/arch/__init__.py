@@ -1,4 +1,9 @@
-"""The paging formats, by the machine's name (uname -m)."""
+"""The paging formats, by the machine's name (uname -m).
+
+Takes what a running kernel says of itself: levels, address width, era.
+Gives one subclass of Arch: sizes, eras, the decoding of entries, the name of each bit.
+Not here: loops over tables, which are the same for every architecture.
+"""
 
 from __future__ import annotations
 

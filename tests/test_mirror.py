@@ -1,0 +1,88 @@
+"""The tests mirror the source: each module has a test of its name, or is listed here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.test_layers import MODULES, ROOMS, TESTS, TOP, room_of
+
+
+class Elsewhere(NamedTuple):
+    """Modules without a test of their own, the test that covers them instead, and why."""
+
+    modules: str
+    test: str
+    why: str
+
+
+ELSEWHERE = (
+    Elsewhere("__main__", "test_interrupt.py", "it only starts the program"),
+    Elsewhere("commands.doctor commands.maps commands.pages commands.show", "test_cli.py",
+              "a command only calls what other tests cover"),
+    Elsewhere("account.smaps", "live/test_every_field.py", "every value is compared with smaps"),
+    Elsewhere("kernel.bpf.syscall", "kernel/readers/test_bpf.py",
+              "a call is tested by the program it loads"),
+    Elsewhere("kernel.programs.loops", "kernel/programs/test_count_tables.py",
+              "parts of programs, which do nothing on their own"),
+    Elsewhere("kernel.structs.kernel kernel.structs.maple", "kernel/structs/test_vmas.py",
+              "the VMAs read through them are compared with maps"),
+    Elsewhere("kernel.structs.struct_page", "kernel/test_frames.py",
+              "every frame of RAM is compared with /proc/kpageflags and kpagecount"),
+    Elsewhere("kernel.structs.zero", "live/test_huge_zero.py", "only a kernel has a zero page"),
+    Elsewhere("kernel.structs.holders", "live/test_held.py", "only a kernel has open files"),
+    Elsewhere("kernel.structs.hugetlb kernel.structs.shmem sources.kernel sources.procfs"
+              " sources.tables sources.pagemap sources.amounts", "live/test_exact.py",
+              "everything read through them is compared with smaps"),
+    Elsewhere("kernel.structs.mappings sources.particulars", "live/test_eligible.py",
+              "every value is compared with smaps"),
+    Elsewhere("sources.drgn sources.ebpf sources.kcore sources.outcome sources.space",
+              "sources/test_sources.py",
+              "one test for all sources"),
+    Elsewhere("sources.doctor", "live/test_rights.py", "what it says depends on the rights"),
+    Elsewhere("pagetables.decode pagetables.format", "pagetables/test_walk.py",
+              "tables are decoded on a walk through them"),
+    Elsewhere("translate.translate", "live/test_vtop.py",
+              "it needs page tables and pagemap of the same process"),
+)
+LISTED = {module: row for row in ELSEWHERE for module in row.modules.split()}
+
+
+def own_tests(module: str) -> list[Path]:
+    """Return the tests named after ``module``: in the mirrored folder, or among the live ones."""
+    *folder, name = module.split(".")
+    paths = (TESTS.joinpath(*folder, f"test_{name}.py"), TESTS / "live" / f"test_{name}.py")
+    return [path for path in paths if path.exists()]
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m not in ROOMS and m != "__init__"])
+def test_a_module_has_a_test_of_its_name_or_is_listed(module: str) -> None:
+    assert bool(own_tests(module)) != (module in LISTED)
+
+
+def test_whatever_is_listed_exists() -> None:
+    assert set(LISTED) <= set(MODULES)
+    assert [row.test for row in ELSEWHERE if not (TESTS / row.test).exists()] == []
+
+
+# These test a room as a whole.
+WHOLE = {
+    "commands/test_output.py", "commands/test_recorded.py", "pagetables/arch/test_contract.py",
+    "pagetables/arch/test_source.py", "pagetables/test_walk_properties.py",
+    "render/test_formats.py", "sources/test_sources.py",
+}
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "pagewalk"])
+def test_every_test_in_a_mirrored_folder_has_a_module(room: str) -> None:
+    folder = TESTS.joinpath(*room.split("."))
+    tests = {str(path.relative_to(TESTS)) for path in folder.glob("test_*.py")}
+    modules = {m.rpartition(".")[2] for m in MODULES if room_of(m) == room and m not in ROOMS}
+    own = {str((folder / f"test_{name}.py").relative_to(TESTS)) for name in modules}
+    assert tests - own - WHOLE == set()
+
+
+def test_modules_at_the_top_have_their_tests_at_the_top() -> None:
+    assert [m for m in TOP - {"__init__", "__main__"} if not own_tests(m)] == []
