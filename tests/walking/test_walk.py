@@ -21,7 +21,7 @@ def test_a_vma_that_appears_in_mid_walk_makes_the_walk_partial() -> None:
     with mmap.mmap(-1, 1 << 20, prot=mmap.PROT_READ):
         list(walked)
     (why,) = walked.outcome.partial
-    assert re.match(r"the process changed during the walk: [12] mappings?; totals mix", why)
+    assert re.match(r"the process changed during the walk: [1-9]\d* mappings?; totals mix", why)
     assert walked.outcome.done
 
 
