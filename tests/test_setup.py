@@ -120,7 +120,7 @@ def test_a_checkout_of_root_that_is_set_up_works_for_a_user(checkout: Path) -> N
 def test_a_missing_network_is_reported(checkout: Path) -> None:
     said = refused(pagewalk(checkout, *NO_NETWORK))
     assert said.startswith("pip cannot reach the packages it needs; connect to the network")
-    log = said.rpartition(" are in ")[2]
+    log = said.rpartition(" is in ")[2]
     assert "hatchling" in Path(log).read_text()
 
 

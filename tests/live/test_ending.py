@@ -34,6 +34,7 @@ PATIENCE = 120.0
 # How many attempts may fail to catch a process as it ends.
 TRIES = 50
 GONE, ZOMBIE, NEVER_SEEN = 5, "is a zombie", "does not exist"
+ENDING = "exited|ended|is ending"
 PF_EXITING = 0x00000004  # include/linux/sched.h
 
 # This much memory takes tens of milliseconds to free.
@@ -195,10 +196,10 @@ def test_a_command_on_a_process_that_is_killed(command: tuple[str, ...], source:
         whole, took = timed(command, source)
         ending = [killed_before(seconds, command, source) for seconds in (0.01, 0.001)]
         for ran in ending:
-            check_end(ran, whole.code, "ended|is ending")
+            check_end(ran, whole.code, ENDING)
         reaped = [killed_after(took * part, command, source) for part in (0, 0.1, 0.25, 0.5, 0.75)]
         for ran in reaped:  # perhaps before the command came to look for it
-            check_end(ran, whole.code, f"ended|is ending|{NEVER_SEEN}")
+            check_end(ran, whole.code, f"{ENDING}|{NEVER_SEEN}")
         if any(ran.code == GONE and NEVER_SEEN not in ran.err for ran in ending + reaped):
             return
     raise AssertionError("no process ended while it was looked at")

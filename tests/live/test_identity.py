@@ -150,7 +150,7 @@ def test_a_process_outside_the_namespace_is_shown_but_cannot_be_stopped(
         assert switches(victim) == before
     assert shown.json["process"] == {"pid": victim, "name": "sleep", "exe": shutil.which("sleep")}
     assert ran.code == 6
-    assert "it is outside the PID namespace that this command runs in" in one_sentence(ran)
+    assert "it is outside the PID namespace of this command" in one_sentence(ran)
 
 
 def test_the_command_itself_is_not_found_by_its_name(program: Path) -> None:

@@ -323,7 +323,7 @@ def test_root_of_a_user_namespace_is_refused_a_process_outside_it() -> None:
     with start("plain") as running:
         ran = pagewalk("show", running.pid, before=("unshare", "--user", "--map-root-user"))
     assert ran.code == 6
-    assert "root in a user namespace, and the process is outside it" in one_sentence(ran)
+    assert "root in a user namespace and the process is outside it" in one_sentence(ran)
 
 
 def test_pid_1_of_a_hardened_machine_refuses_even_root() -> None:

@@ -67,7 +67,7 @@ def refusal(source: Source, asked: str) -> SourceUnavailable:
     if source.pagemap is not None:
         addr = locate(asked, source.vmas())
         says = spell_pagemap(source.pagemap.word(addr))
-        why += f"; for {addr:#x} pagemap says: {says}"
+        why += f"; for {addr:#x} pagemap says {says}"
     return SourceUnavailable(
         source.name, why, "use --source ebpf or kcore (see pagewalk doctor for what they need)"
     )
