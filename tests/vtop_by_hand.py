@@ -9,9 +9,10 @@ from pagewalk.model.columns import State, VMAs
 from pagewalk.model.soft import SwapTypes
 from pagewalk.pagetables.arch import ARCHES
 from pagewalk.pagetables.format import Arch, Era
-from pagewalk.pagetables.trace import Frame, Opinion, Translation, trace
+from pagewalk.pagetables.trace import trace
 from pagewalk.translate.address import holder_of
 from pagewalk.translate.remarks import remarks
+from pagewalk.translate.translation import Frame, Opinion, Translation
 from tests.by_hand import BIG, HEAP, MEMFD, PAGE, PROGRAM, VMAS
 from tests.memory import DATA, TABLE, Memory
 

@@ -10,7 +10,7 @@ import pytest
 from pagewalk.cli import main
 from pagewalk.commands import Request
 from pagewalk.commands.vtop import verdict
-from pagewalk.pagetables.trace import Opinion
+from pagewalk.translate.translation import Opinion
 from tests.vtop_by_hand import found
 
 ME = str(os.getpid())

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pagewalk.model.columns import VMAs
-from pagewalk.pagetables.trace import Opinion
 from pagewalk.translate.remarks import amount, neighbours
+from pagewalk.translate.translation import Opinion
 from tests.by_hand import VMAS
 from tests.vtop_by_hand import found
 

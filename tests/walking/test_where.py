@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pagewalk.model.columns import Flag, State
+from pagewalk.model.columns import ENTRY_FLAGS, Flag, State
 from pagewalk.model.errors import BadRequest
-from pagewalk.walking.where import ENTRY_FLAGS, check_told, parse_where, terms
+from pagewalk.walking.where import check_told, parse_where, terms
 from tests import by_hand
 from tests.by_hand import BIG, HEAP, MEMFD, PAGE, PROGRAM, ROWS, THP, pages
 

@@ -10,8 +10,8 @@ from pagewalk.commands import DIFFERENCE, PARTIAL, Request, note, opened, output
 
 if TYPE_CHECKING:
     from pagewalk.model.errors import SourceUnavailable
-    from pagewalk.pagetables.trace import Translation
     from pagewalk.sources import Source
+    from pagewalk.translate.translation import Translation
 
 
 @click.command("vtop")
@@ -60,8 +60,8 @@ def verdict(request: Request, found: Translation) -> int:
 def refusal(source: Source, asked: str) -> SourceUnavailable:
     """Return why ``source`` cannot translate, with what it does know about the address."""
     from pagewalk.model.errors import SourceUnavailable
-    from pagewalk.pagetables.trace import spell_pagemap
     from pagewalk.translate.address import locate
+    from pagewalk.translate.translation import spell_pagemap
 
     why = "vtop follows page tables, which it does not read"
     if source.pagemap is not None:

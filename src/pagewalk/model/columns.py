@@ -85,6 +85,20 @@ class Flag(IntFlag):
     MAYBE_ZERO = 1 << 22  # anonymous or the huge zero page: this kernel does not say which
 
 
+# Flags of the entry, by the names that the views print.
+ENTRY_FLAGS = {
+    "pmd": Flag.HUGE,
+    "exclusive": Flag.EXCLUSIVE,
+    "soft_dirty": Flag.SOFT_DIRTY,
+    "uffd_wp": Flag.UFFD_WP,
+    "write": Flag.WRITE,
+    "exec": Flag.EXEC,
+    "accessed": Flag.ACCESSED,
+    "pte_dirty": Flag.DIRTY,
+    "prot_none": Flag.PROT_NONE,
+}
+
+
 @dataclass(frozen=True, eq=False)
 class VMAs:
     """The virtual memory areas of one address space, by ascending address.

@@ -8,6 +8,7 @@ import numpy as np
 
 from pagewalk.model.bits import KPAGEFLAGS, names
 from pagewalk.model.columns import (
+    ENTRY_FLAGS,
     EXEC,
     READ,
     SHARED,
@@ -22,7 +23,6 @@ from pagewalk.model.columns import (
 from pagewalk.model.rules import IS_PRESENT
 from pagewalk.model.soft import unpack
 from pagewalk.render import lines as pieces
-from pagewalk.walking.where import ENTRY_FLAGS
 
 STATE_LABELS = [state.label for state in State]
 SHOWN_FLAGS = np.uint32(sum(int(flag) for flag in ENTRY_FLAGS.values()))

@@ -18,12 +18,13 @@ from pagewalk.account.smaps import others, vmflags
 from pagewalk.account.table import TOTALS, Table
 from pagewalk.model.bits import KPAGEFLAGS, names
 from pagewalk.model.columns import U8, Flag, Pages
-from pagewalk.pagetables.trace import Step, Translation
+from pagewalk.pagetables.trace import Step
 from pagewalk.proc.counters import Theirs
 from pagewalk.proc.processes import Process
 from pagewalk.render import describe
 from pagewalk.render import lines as pieces
 from pagewalk.sources.doctor import Check
+from pagewalk.translate.translation import Translation
 from pagewalk.walking.walk import Walk
 
 SCHEMA = "pagewalk/1"

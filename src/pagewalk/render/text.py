@@ -36,10 +36,10 @@ from pagewalk.walking.walk import Walk
 # Each view imports what it alone needs: a command should not wait for the imports of others.
 if TYPE_CHECKING:
     from pagewalk.account.check import Report
-    from pagewalk.pagetables.trace import Translation
     from pagewalk.proc.counters import Theirs
     from pagewalk.proc.processes import Process
     from pagewalk.sources.doctor import Check
+    from pagewalk.translate.translation import Translation
 
 MAPS_COLUMNS = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon",
                 "file", "shmem", "zero", "special", "hugetlb")

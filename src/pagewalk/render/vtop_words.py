@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from pagewalk.model.bits import KPAGEFLAGS, names
 from pagewalk.model.columns import Flag, State
-from pagewalk.pagetables.trace import Step, Translation
+from pagewalk.pagetables.trace import Step
 from pagewalk.render import describe
 from pagewalk.translate.remarks import amount
+from pagewalk.translate.translation import Translation
 
 LEVELS = ("LEVEL", "INDEX", "TABLE", "ENTRY AT", "ENTRY", "RIGHTS")
 

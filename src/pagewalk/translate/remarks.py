@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pagewalk.model.columns import EXEC, READ, SHARED, WRITE, Backing, Flag, State, VMAs
-from pagewalk.pagetables.trace import Translation
+from pagewalk.translate.translation import Translation
 
 UNITS = ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB"))
 

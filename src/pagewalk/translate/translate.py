@@ -15,13 +15,14 @@ from pagewalk.model.columns import Backing, Flag, State, VMAs
 from pagewalk.model.rules import HOLE_STATES
 from pagewalk.model.states import classify
 from pagewalk.pagetables.format import Arch
-from pagewalk.pagetables.trace import Frame, Opinion, Trace, Translation, compare
+from pagewalk.pagetables.trace import Trace
 from pagewalk.proc.pagemap import Pagemap
 from pagewalk.proc.swap import device_of, read_swaps
 from pagewalk.sources import Source
 from pagewalk.sources.tables import TableSpace
 from pagewalk.translate.address import check_canonical, holder_of, locate
 from pagewalk.translate.remarks import remarks
+from pagewalk.translate.translation import Frame, Opinion, Translation, compare
 
 # How often a chain that changes while it is read is read again. A page that comes and goes faster
 # than we read may well look absent, present and absent again five times in a row.

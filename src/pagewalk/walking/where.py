@@ -10,26 +10,13 @@ from typing import Any
 import numpy as np
 
 from pagewalk.model.bits import KPF, kpf
-from pagewalk.model.columns import Bool, Flag, Pages, State
+from pagewalk.model.columns import ENTRY_FLAGS, Bool, Flag, Pages, State
 from pagewalk.model.errors import BadRequest
 from pagewalk.model.rules import IS_PRESENT, LAZYFREE
 from pagewalk.model.states import holds
 from pagewalk.walking.walk import Walk
 
 Test = Callable[[Pages], Bool]
-
-# Flags of the entry, by the names that the views print.
-ENTRY_FLAGS = {
-    "pmd": Flag.HUGE,
-    "exclusive": Flag.EXCLUSIVE,
-    "soft_dirty": Flag.SOFT_DIRTY,
-    "uffd_wp": Flag.UFFD_WP,
-    "write": Flag.WRITE,
-    "exec": Flag.EXEC,
-    "accessed": Flag.ACCESSED,
-    "pte_dirty": Flag.DIRTY,
-    "prot_none": Flag.PROT_NONE,
-}
 
 # Terms that not every walk can answer: the field of Tells that says whether it can, and the reason
 # if it cannot.

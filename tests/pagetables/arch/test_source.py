@@ -43,7 +43,7 @@ ALLOWED = {
     # Numbers that are no sizes of page tables.
     ("model/columns.py", 1 << 9): "Flag.SWAP, of our own",
     ("model/columns.py", 1 << 21): "Flag.NORMAL, of our own",
-    ("pagetables/trace.py", 1 << 63): "pagemap's bit for a present page",
+    ("translate/translation.py", 1 << 63): "pagemap's bit for a present page",
     ("model/bits.py", 1 << 30): "VM_NOHUGEPAGE",
     ("kernel/structs/page_layout.py", 1 << 9): "a page type",
     ("kernel/structs/task.py", 1 << 21): "PF_KTHREAD",
