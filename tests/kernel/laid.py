@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 
 import numpy as np
 
-from pagewalk.kernel.structs.direct_map import DirectMap, translate
+from pagewalk.kernel.structs.direct_map import DirectMap, own_phys
 from pagewalk.kernel.structs.kernel import Kernel
-from pagewalk.kernel.structs.task import find_task, read_mm
 from pagewalk.model.columns import U64
 from tests.memory import PAGE, SLOTS
 
@@ -30,11 +28,6 @@ class Laid:
         self.words = np.frombuffer(self.area, np.uint64).reshape(count, SLOTS)
         for page in range(count):
             self.area[page * PAGE] = 0  # makes the kernel allocate a frame for it
-        task = find_task(kernel, os.getpid())
-        assert task.mm is not None
-        pgd = read_mm(kernel, task.mm).pgd
         start = ctypes.addressof(ctypes.c_char.from_buffer(self.area))
-        phys = [
-            translate(kernel, direct_map, pgd, start + page * PAGE)[0] for page in range(count)
-        ]
+        phys = [own_phys(kernel, direct_map, start + page * PAGE) for page in range(count)]
         self.addresses: U64 = direct_map.addresses(np.array(phys, np.uint64))

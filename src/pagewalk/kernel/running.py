@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import time
 from dataclasses import replace
@@ -16,11 +15,9 @@ from pagewalk.kernel.structs.direct_map import (
     MemMap,
     find_direct_map,
     find_mem_map,
-    own_mm,
-    translate,
+    own_frame,
 )
 from pagewalk.kernel.structs.kernel import Kernel
-from pagewalk.kernel.structs.task import read_mm
 from pagewalk.kernel.structs.zero import find_zero_frames
 from pagewalk.kernel.verify import compare
 from pagewalk.model.columns import Withheld
@@ -108,20 +105,13 @@ def open_running(kernel: Kernel, *, loads: bool = False) -> RunningKernel:
         frame_map = open_frame_map(kernel, mem_map, zero)
         shortcuts = Shortcuts(kernel.btf, arch, frame_map.layout, mem_map) if loads else None
         own = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        own[0] = 1  # gives it a frame of its own
         pages = StructPages(frame_map, shortcuts)
-        frames, notes = choose_frames(pages, written_frame(kernel, direct_map, own))
+        frames, notes = choose_frames(pages, own_frame(kernel, direct_map, own))
     except BaseException:
         kernel.close()
         raise
     return RunningKernel(kernel, direct_map, mem_map, arch, frames, zero.small, notes, shortcuts)
-
-
-def written_frame(kernel: Kernel, direct_map: DirectMap, own: mmap.mmap) -> int:
-    """Return the PFN of ``own``, anonymous memory, after writing to it."""
-    own[0] = 1
-    address = ctypes.addressof(ctypes.c_char.from_buffer(own))
-    phys, _ = translate(kernel, direct_map, read_mm(kernel, own_mm(kernel)).pgd, address)
-    return phys // PAGE
 
 
 def choose_frames(pages: StructPages, own: int) -> tuple[FrameReader, tuple[Withheld, ...]]:

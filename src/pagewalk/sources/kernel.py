@@ -21,7 +21,7 @@ from pagewalk.kernel.structs.holders import ended_by
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.rmap import unshared
 from pagewalk.kernel.structs.shmem import covered, swapped_ranges
-from pagewalk.kernel.structs.task import Task, pid_behind, read_mm, task_of
+from pagewalk.kernel.structs.task import Task, pid_behind, task_of
 from pagewalk.kernel.structs.vmas import (
     RawVmas,
     forked,
@@ -272,7 +272,7 @@ def open_process_memory(
         raise ProcessGone(target.pid, "ended")
     if task.mm is None:
         raise NoAddressSpace(target.pid, f"({task.comm}) has no address space")
-    root = read_mm(running.kernel, task.mm).pgd - running.direct_map.base
+    root = running.kernel.field("mm_struct", task.mm, "pgd") - running.direct_map.base
     stall, pagemap = Stall(budget_ns), None
     with suppress(PagewalkError):
         pagemap = Pagemap(target.open("pagemap"), target.pid, stall)

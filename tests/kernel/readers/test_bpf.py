@@ -12,9 +12,9 @@ import pytest
 
 from pagewalk.kernel.readers.bpf import REQUESTS, BpfMemory
 from pagewalk.kernel.readers.memory import page_batches, read_bytes, read_pages, read_words
-from pagewalk.kernel.structs.direct_map import DirectMap, translate
+from pagewalk.kernel.structs.direct_map import DirectMap, own_pgd, own_phys
 from pagewalk.kernel.structs.kernel import Kernel
-from tests.kernel.own_memory import TOKEN, own_pgd, token_page
+from tests.kernel.own_memory import TOKEN, token_page
 
 pytestmark = pytest.mark.live
 
@@ -24,8 +24,7 @@ def test_a_token_of_our_own_is_read_through_the_direct_map(
     kernel: Kernel, direct_map: DirectMap
 ) -> None:
     page, address = token_page()
-    phys, shift = translate(kernel, direct_map, own_pgd(kernel), address)
-    assert shift == 12
+    phys = own_phys(kernel, direct_map, address)
     assert read_bytes(kernel.memory, phys + direct_map.base, len(TOKEN)) == TOKEN
     # A later write is seen by a later read: it is the page, not a copy.
     page[0:8] = bytes(range(8))

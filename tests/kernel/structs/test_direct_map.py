@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pagewalk.kernel.structs.direct_map import DirectMap, MemMap, translate
+from pagewalk.kernel.structs.direct_map import DirectMap, MemMap, own_phys
 from pagewalk.kernel.structs.kernel import Kernel
-from tests.kernel.own_memory import own_pgd, token_page
+from tests.kernel.own_memory import token_page
 
 pytestmark = pytest.mark.live
 
@@ -21,7 +21,7 @@ def test_the_frame_is_the_one_in_pagemap(kernel: Kernel, direct_map: DirectMap) 
     with open("/proc/self/pagemap", "rb", buffering=0) as file:
         word = int.from_bytes(os.pread(file.fileno(), 8, address // mmap.PAGESIZE * 8), "little")
     assert word >> 63
-    phys, _ = translate(kernel, direct_map, own_pgd(kernel), address)
+    phys = own_phys(kernel, direct_map, address)
     assert phys // mmap.PAGESIZE == word & (1 << 55) - 1
 
 
@@ -38,7 +38,7 @@ def test_struct_pages_are_an_array(mem_map: MemMap, kernel: Kernel, direct_map: 
     page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     page[0] = 1
     address = ctypes.addressof(ctypes.c_char.from_buffer(page))
-    phys, _ = translate(kernel, direct_map, own_pgd(kernel), address)
+    phys = own_phys(kernel, direct_map, address)
     struct_page = mem_map.base + phys // mmap.PAGESIZE * mem_map.size
     assert kernel.field("folio", struct_page, "mapping") & 3 == 1
     assert kernel.field("folio", struct_page, "index") == address // mmap.PAGESIZE

@@ -10,26 +10,11 @@ from pathlib import Path
 import pytest
 
 from pagewalk.kernel.structs.kernel import Kernel
-from pagewalk.kernel.structs.task import find_task, read_mm
+from pagewalk.kernel.structs.task import find_task
 from pagewalk.model.errors import ProcessGone
-from tests import kernel_says
-from tests.kernel.structs.test_vmas import maps
 from tests.targets import start
 
 pytestmark = pytest.mark.live
-
-
-def test_mm_numbers_are_those_of_status(kernel: Kernel) -> None:
-    with start("locked", stopped=True) as running:
-        mm = read_mm(kernel, find_task(kernel, running.pid).mm or 0)
-        status = kernel_says.read_status_kib(running.pid)
-        assert mm.total == status["VmSize"] * 1024
-        assert mm.locked == status["VmLck"] * 1024 > 0
-        assert mm.pinned == status["VmPin"] * 1024
-        assert mm.pgtables == status["VmPTE"] * 1024
-        assert mm.map_count == len(maps(running.pid))
-        stack = next(vma for vma in kernel_says.read_maps(running.pid) if vma.name == "[stack]")
-        assert stack.start <= mm.start_stack < stack.end
 
 
 def test_tasks_are_those_of_proc(kernel: Kernel) -> None:

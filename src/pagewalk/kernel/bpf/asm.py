@@ -7,17 +7,10 @@ immediate (Documentation/bpf/standardization/instruction-set.rst).
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import NamedTuple
 
 R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, FP = range(11)
-
-_ADD_IMM, _ADD_REG = 0x07, 0x0F
-_OR_REG, _AND_REG, _AND_IMM, _LEFT_IMM, _RIGHT_IMM = 0x4F, 0x5F, 0x57, 0x67, 0x77
-_MOVE_IMM, _MOVE_REG = 0xB7, 0xBF
-_LOAD_U32, _LOAD_U64, _STORE_U64, _LOAD_IMM64 = 0x61, 0x79, 0x7B, 0x18
-_JUMP, _JUMP_EQ_IMM, _JUMP_NE_IMM, _JUMP_NE_REG, _JUMP_GT_REG = 0x05, 0x15, 0x55, 0x5D, 0x2D
-_JUMP_GT_IMM, _JUMP_GE_REG, _JUMP_LT_IMM = 0x25, 0x3D, 0xA5
-_CALL, _EXIT = 0x85, 0x95
 
 _PSEUDO_MAP_VALUE, _PSEUDO_KFUNC_CALL = 2, 2
 
@@ -42,130 +35,74 @@ class Label(NamedTuple):
 Line = Instruction | Label | tuple[Instruction, ...]
 
 
-def add(dst: int, src: int) -> Instruction:
-    """dst += src"""
-    return Instruction(_ADD_REG, dst, src)
+def _registers(opcode: int) -> Callable[[int, int], Instruction]:
+    return lambda dst, src: Instruction(opcode, dst, src)
 
 
-def add_imm(dst: int, imm: int) -> Instruction:
-    """dst += imm"""
-    return Instruction(_ADD_IMM, dst, imm=imm)
+def _number(opcode: int) -> Callable[[int, int], Instruction]:
+    return lambda dst, imm: Instruction(opcode, dst, imm=imm)
 
 
-def or_(dst: int, src: int) -> Instruction:
-    """dst |= src"""
-    return Instruction(_OR_REG, dst, src)
+def _load(opcode: int) -> Callable[[int, int, int], Instruction]:
+    return lambda dst, base, offset: Instruction(opcode, dst, base, offset)
 
 
-def and_(dst: int, src: int) -> Instruction:
-    """dst &= src"""
-    return Instruction(_AND_REG, dst, src)
+def _jump_registers(opcode: int) -> Callable[[int, int, str], Instruction]:
+    return lambda dst, src, target: Instruction(opcode, dst, src, target=target)
 
 
-def and_imm(dst: int, imm: int) -> Instruction:
-    """dst &= imm, sign extended"""
-    return Instruction(_AND_IMM, dst, imm=imm)
+def _jump_number(opcode: int) -> Callable[[int, int, str], Instruction]:
+    return lambda dst, imm, target: Instruction(opcode, dst, imm=imm, target=target)
 
 
-def left_imm(dst: int, imm: int) -> Instruction:
-    """dst <<= imm"""
-    return Instruction(_LEFT_IMM, dst, imm=imm)
+# Registers are unsigned, numbers are sign extended from 32 bits.
+add, add_imm = _registers(0x0F), _number(0x07)  # dst += src or imm
+or_ = _registers(0x4F)  # dst |= src
+and_, and_imm = _registers(0x5F), _number(0x57)  # dst &= src or imm
+left_imm, right_imm = _number(0x67), _number(0x77)  # dst <<= imm, dst >>= imm
+move, move_imm = _registers(0xBF), _number(0xB7)  # dst = src or imm
+load_u32, load_u64 = _load(0x61), _load(0x79)  # dst = *(u32 or u64 *)(base + offset)
+
+# if dst == imm goto target, and so on
+jump_eq_imm, jump_ne_imm, jump_ne = _jump_number(0x15), _jump_number(0x55), _jump_registers(0x5D)
+jump_gt_imm, jump_gt = _jump_number(0x25), _jump_registers(0x2D)
+jump_ge, jump_lt_imm = _jump_registers(0x3D), _jump_number(0xA5)
 
 
-def right_imm(dst: int, imm: int) -> Instruction:
-    """dst >>= imm (unsigned)"""
-    return Instruction(_RIGHT_IMM, dst, imm=imm)
+def store_u64(base: int, offset: int, src: int) -> Instruction:
+    """*(u64 *)(base + offset) = src"""
+    return Instruction(0x7B, base, src, offset)
 
 
-def move(dst: int, src: int) -> Instruction:
-    """dst = src"""
-    return Instruction(_MOVE_REG, dst, src)
-
-
-def move_imm(dst: int, imm: int) -> Instruction:
-    """dst = imm"""
-    return Instruction(_MOVE_IMM, dst, imm=imm)
+def jump(target: str) -> Instruction:
+    """goto target"""
+    return Instruction(0x05, target=target)
 
 
 def map_value(dst: int, map_fd: int) -> tuple[Instruction, Instruction]:
     """dst = address of the first value of an array map; takes two instructions"""
-    return Instruction(_LOAD_IMM64, dst, _PSEUDO_MAP_VALUE, imm=map_fd), Instruction(0)
+    return Instruction(0x18, dst, _PSEUDO_MAP_VALUE, imm=map_fd), Instruction(0)
 
 
 def constant(dst: int, value: int) -> tuple[Instruction, Instruction]:
     """dst = value (64 bits); takes two instructions"""
     low, high = struct.unpack("<ii", struct.pack("<Q", value))
-    return Instruction(_LOAD_IMM64, dst, imm=low), Instruction(0, imm=high)
-
-
-def load_u32(dst: int, base: int, offset: int) -> Instruction:
-    """dst = *(u32 *)(base + offset)"""
-    return Instruction(_LOAD_U32, dst, base, offset)
-
-
-def load_u64(dst: int, base: int, offset: int) -> Instruction:
-    """dst = *(u64 *)(base + offset)"""
-    return Instruction(_LOAD_U64, dst, base, offset)
-
-
-def store_u64(base: int, offset: int, src: int) -> Instruction:
-    """*(u64 *)(base + offset) = src"""
-    return Instruction(_STORE_U64, base, src, offset)
-
-
-def jump(target: str) -> Instruction:
-    """goto target"""
-    return Instruction(_JUMP, target=target)
-
-
-def jump_eq_imm(register: int, imm: int, target: str) -> Instruction:
-    """if register == imm goto target"""
-    return Instruction(_JUMP_EQ_IMM, register, imm=imm, target=target)
-
-
-def jump_ne_imm(register: int, imm: int, target: str) -> Instruction:
-    """if register != imm goto target"""
-    return Instruction(_JUMP_NE_IMM, register, imm=imm, target=target)
-
-
-def jump_ne(register: int, other: int, target: str) -> Instruction:
-    """if register != other goto target"""
-    return Instruction(_JUMP_NE_REG, register, other, target=target)
-
-
-def jump_gt(register: int, other: int, target: str) -> Instruction:
-    """if register > other (unsigned) goto target"""
-    return Instruction(_JUMP_GT_REG, register, other, target=target)
-
-
-def jump_gt_imm(register: int, imm: int, target: str) -> Instruction:
-    """if register > imm (unsigned) goto target"""
-    return Instruction(_JUMP_GT_IMM, register, imm=imm, target=target)
-
-
-def jump_ge(register: int, other: int, target: str) -> Instruction:
-    """if register >= other (unsigned) goto target"""
-    return Instruction(_JUMP_GE_REG, register, other, target=target)
-
-
-def jump_lt_imm(register: int, imm: int, target: str) -> Instruction:
-    """if register < imm (unsigned) goto target"""
-    return Instruction(_JUMP_LT_IMM, register, imm=imm, target=target)
+    return Instruction(0x18, dst, imm=low), Instruction(0, imm=high)
 
 
 def call(helper: int) -> Instruction:
     """r0 = helper(r1, r2, r3, r4, r5)"""
-    return Instruction(_CALL, imm=helper)
+    return Instruction(0x85, imm=helper)
 
 
 def call_kernel(function: int) -> Instruction:
     """r0 = the kernel's function of that BTF id (r1, r2, r3, r4, r5)"""
-    return Instruction(_CALL, src=_PSEUDO_KFUNC_CALL, imm=function)
+    return Instruction(0x85, src=_PSEUDO_KFUNC_CALL, imm=function)
 
 
 def leave() -> Instruction:
     """return r0"""
-    return Instruction(_EXIT)
+    return Instruction(0x95)
 
 
 def assemble(*lines: Line) -> bytes:

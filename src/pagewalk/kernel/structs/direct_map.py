@@ -20,7 +20,7 @@ import numpy as np
 
 from pagewalk.kernel.readers.memory import read_bytes, read_word, read_words
 from pagewalk.kernel.structs.kernel import Kernel
-from pagewalk.kernel.structs.task import file_behind, find_task, read_mm
+from pagewalk.kernel.structs.task import file_behind, find_task
 from pagewalk.model.columns import U64, Bool, Flag
 from pagewalk.model.errors import SourceUnavailable, Unsupported
 from pagewalk.pagetables.arch import ARCHES
@@ -85,7 +85,7 @@ def find_direct_map(kernel: Kernel) -> DirectMap:
     not in ARCHES.
     """
     formats = _formats()
-    pgd = read_mm(kernel, own_mm(kernel)).pgd
+    pgd = own_pgd(kernel)
     for _ in range(_ATTEMPTS):
         with _token_page() as token:
             for arch in formats:
@@ -153,12 +153,18 @@ def _holds(kernel: Kernel, address: int, text: bytes) -> bool:
         return False
 
 
-def translate(kernel: Kernel, direct_map: DirectMap, pgd: int, address: int) -> tuple[int, int]:
-    """Walk to user ``address``: (physical address of its base page, shift of the leaf).
+def own_frame(kernel: Kernel, direct_map: DirectMap, page: mmap.mmap) -> int:
+    """Return the PFN of ``page``, a present page of ours; raises OSError if nothing is mapped."""
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    return own_phys(kernel, direct_map, address) // mmap.PAGESIZE
 
-    Only for our own pages, which are present, small or huge. Raises OSError if nothing is mapped.
+
+def own_phys(kernel: Kernel, direct_map: DirectMap, address: int) -> int:
+    """Return the physical address of the base page at our ``address``, small or huge.
+
+    Raises OSError if nothing is mapped there.
     """
-    table, arch = pgd, direct_map.arch
+    table, arch = own_pgd(kernel), direct_map.arch
     for level in arch.levels:
         entry = np.array([read_word(kernel.memory, table + _place(level, address))], np.uint64)
         if level.number > PTE and arch.table(entry, level)[0]:
@@ -168,7 +174,7 @@ def translate(kernel: Kernel, direct_map: DirectMap, pgd: int, address: int) -> 
         if not flags[0] & np.uint32(Flag.PRESENT):
             raise OSError(f"nothing is mapped at {address:#x}")
         base = address & (1 << level.shift) - (1 << arch.page_shift)
-        return (int(pfn[0]) << arch.page_shift) + base, level.shift
+        return (int(pfn[0]) << arch.page_shift) + base
     raise AssertionError("the loop ends at the PTE")
 
 
@@ -193,18 +199,18 @@ def find_mem_map(kernel: Kernel, direct_map: DirectMap) -> MemMap:
 
 def _mem_map_base(kernel: Kernel, direct_map: DirectMap, token: _Token, size: int) -> int | None:
     # None if the page moved between the two reads, or its struct page is not as expected.
-    mapping = _mapping_of(kernel, token.fd)
+    mapping = kernel.field("file", file_behind(kernel, token.fd), "f_mapping")
     # A file of one page: the root of its xarray is the page itself, a struct folio or page.
     page = kernel.field("address_space", mapping, "i_pages.xa_head")
-    pgd = read_mm(kernel, own_mm(kernel)).pgd
-    phys, _ = translate(kernel, direct_map, pgd, token.address)
+    phys = own_phys(kernel, direct_map, token.address)
     same = _holds(kernel, phys + direct_map.base, token.text)
     points_back = page and kernel.field("page", page, "mapping") == mapping
     return page - phys // mmap.PAGESIZE * size if same and points_back else None
 
 
-def _mapping_of(kernel: Kernel, fd: int) -> int:
-    return kernel.field("file", file_behind(kernel, fd), "f_mapping")
+def own_pgd(kernel: Kernel) -> int:
+    """Return the kernel address of this process's own top page table."""
+    return kernel.field("mm_struct", own_mm(kernel), "pgd")
 
 
 def own_mm(kernel: Kernel) -> int:

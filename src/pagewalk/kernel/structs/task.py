@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from pagewalk.kernel.readers.memory import PAGE, read_bytes, read_word
+from pagewalk.kernel.readers.memory import read_bytes, read_word
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.model.errors import ProcessGone, SourceUnavailable, Unsupported
 from pagewalk.proc.files import decode_name
@@ -39,26 +39,6 @@ class Task(NamedTuple):
     kernel_thread: bool
     exiting: bool
     start_ns: int
-
-
-class Mm(NamedTuple):
-    """The numbers in one mm_struct, in bytes except ``map_count`` (VMAs) and the addresses.
-
-    ``pgd`` is the kernel address of the page-table root; ``pgtables`` the bytes of page tables
-    (VmPTE), ``total`` VmSize, ``locked`` VmLck, ``pinned`` VmPin. ``start_brk``, ``brk`` and
-    ``start_stack`` are user addresses.
-    """
-
-    address: int
-    pgd: int
-    map_count: int
-    total: int
-    locked: int
-    pinned: int
-    pgtables: int
-    start_brk: int
-    brk: int
-    start_stack: int
 
 
 def find_task(kernel: Kernel, pid: int) -> Task:
@@ -131,24 +111,6 @@ def task_of(kernel: Kernel, struct_pid: int, number: int) -> Task:
         except OSError:
             continue
     raise ProcessGone(number, "ended")
-
-
-def read_mm(kernel: Kernel, address: int) -> Mm:
-    """Read the mm_struct at ``address``; raises OSError when it cannot be read."""
-    names = ("pgd", "map_count", "total_vm", "locked_vm", "pinned_vm", "pgtables_bytes")
-    found = kernel.fields("mm_struct", address, (*names, "start_brk", "brk", "start_stack"))
-    return Mm(
-        address=address,
-        pgd=found["pgd"],
-        map_count=found["map_count"],
-        total=found["total_vm"] * PAGE,
-        locked=found["locked_vm"] * PAGE,
-        pinned=found["pinned_vm"] * PAGE,
-        pgtables=found["pgtables_bytes"],
-        start_brk=found["start_brk"],
-        brk=found["brk"],
-        start_stack=found["start_stack"],
-    )
 
 
 def _task_once(kernel: Kernel, pid: int) -> Task | None:

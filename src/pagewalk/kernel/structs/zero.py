@@ -8,7 +8,6 @@ about it: each frame that may be the huge zero page is checked every time.
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -16,9 +15,8 @@ from typing import BinaryIO
 import numpy as np
 
 from pagewalk.kernel.readers.memory import PAGE, read_pages
-from pagewalk.kernel.structs.direct_map import DirectMap, own_mm, translate
+from pagewalk.kernel.structs.direct_map import DirectMap, own_frame
 from pagewalk.kernel.structs.kernel import Kernel
-from pagewalk.kernel.structs.task import read_mm
 from pagewalk.model.bits import kpf
 from pagewalk.model.columns import U64, Bool
 from pagewalk.proc.frames import open_kpageflags, read_kpage
@@ -63,6 +61,4 @@ def find_zero_frames(kernel: Kernel, direct_map: DirectMap) -> ZeroFrames:
     area = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if area[0]:  # reading it makes the kernel map it
         raise AssertionError("fresh anonymous memory is zero")
-    address = ctypes.addressof(ctypes.c_char.from_buffer(area))
-    phys, _ = translate(kernel, direct_map, read_mm(kernel, own_mm(kernel)).pgd, address)
-    return ZeroFrames(kernel, direct_map, phys // PAGE, open_kpageflags())
+    return ZeroFrames(kernel, direct_map, own_frame(kernel, direct_map, area), open_kpageflags())
