@@ -81,6 +81,6 @@ def swept(
         doubts.append(part.entries.doubts)
         for owner, pages in rows(part.plain.owner, part.plain.pages):
             size[owner, int(PAGE)] += pages << arch.page_shift
-        for level, row in np.argwhere(part.gaps.size).tolist():
-            size[row, -level] += int(part.gaps.size[level, row])
+        for level, row in np.argwhere(part.gaps).tolist():
+            size[row, -level] += int(part.gaps[level, row])
     return Sweep(size, tables.tolist(), in_order(doubts))

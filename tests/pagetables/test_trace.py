@@ -15,9 +15,10 @@ from pagewalk.model.columns import Flag
 from pagewalk.model.errors import BadTable
 from pagewalk.model.soft import SwapTypes
 from pagewalk.pagetables.arch import ARCHES
+from pagewalk.pagetables.decode import Why
 from pagewalk.pagetables.format import Arch, Era
 from pagewalk.pagetables.trace import Trace, hole_around, trace
-from pagewalk.pagetables.walk import Why, walk_tables
+from pagewalk.pagetables.walk import walk_tables
 from tests.memory import DATA, PAGE, TABLE, Memory, chain
 from tests.pagetables.test_walk_properties import EDGES, FIVE, FOUR, GRAPHS, laid_out
 

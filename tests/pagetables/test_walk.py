@@ -8,8 +8,9 @@ import pytest
 from pagewalk.model.columns import U64, Flag
 from pagewalk.model.errors import BadRequest
 from pagewalk.pagetables.arch import ARCHES
+from pagewalk.pagetables.decode import Entries, Why
 from pagewalk.pagetables.format import Arch, Era
-from pagewalk.pagetables.walk import Entries, Why, walk_tables
+from pagewalk.pagetables.walk import walk_tables
 from tests.memory import DATA, PAGE, SLOTS, TABLE, Memory, chain
 from tests.swept import swept
 

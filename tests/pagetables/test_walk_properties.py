@@ -13,8 +13,9 @@ from pagewalk.model.columns import Flag
 from pagewalk.model.soft import SwapTypes
 from pagewalk.pagetables.arch import ARCHES
 from pagewalk.pagetables.count import Memo
+from pagewalk.pagetables.decode import Entries, Why
 from pagewalk.pagetables.format import Arch, Era
-from pagewalk.pagetables.walk import Entries, Why, walk_tables
+from pagewalk.pagetables.walk import walk_tables
 from tests.memory import Memory
 from tests.swept import DOUBT, Kinds, add, swept
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pagewalk.kernel.programs.loops import FRAMES, TABLES
-from pagewalk.kernel.readers.memory import I32, PAGE, element_batches, read_pages
+from pagewalk.kernel.readers.memory import PAGE, element_batches, read_pages
 from pagewalk.kernel.structs.direct_map import MemMap
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.page_layout import page_layout
@@ -29,7 +29,7 @@ from pagewalk.kernel.structs.struct_page import (
 )
 from pagewalk.kernel.structs.zero import ZeroFrames
 from pagewalk.model.bits import YOUNG, kpf
-from pagewalk.model.columns import I64, U64, Bool, alike
+from pagewalk.model.columns import I32, I64, U64, Bool, alike
 from pagewalk.model.errors import NotInBtf, SourceUnavailable
 from pagewalk.model.rules import KEPT
 from pagewalk.proc.zones import read_memory

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 U8: TypeAlias = npt.NDArray[np.uint8]
+I32: TypeAlias = npt.NDArray[np.int32]
 U32: TypeAlias = npt.NDArray[np.uint32]
 U64: TypeAlias = npt.NDArray[np.uint64]
 I64: TypeAlias = npt.NDArray[np.int64]
@@ -99,8 +100,16 @@ ENTRY_FLAGS = {
 }
 
 
+class Rows:
+    """Columns of one length, a numpy array each: what the classes below have in common."""
+
+    def __len__(self) -> int:
+        first: npt.NDArray[Any] = next(iter(vars(self).values()))
+        return len(first)
+
+
 @dataclass(frozen=True, eq=False)
-class VMAs:
+class VMAs(Rows):
     """The virtual memory areas of one address space, by ascending address.
 
     ``start``, ``end``, ``offset`` u64 bytes; ``perms`` u8, bits r 1, w 2, x 4, s 8 (shared);
@@ -119,9 +128,6 @@ class VMAs:
     backing: U8
     name: tuple[str, ...]
     flags: U64 | None = None
-
-    def __len__(self) -> int:
-        return len(self.start)
 
     @property
     def ranges(self) -> U64:
@@ -163,7 +169,7 @@ class Backing(IntEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Leaves:
+class Leaves(Rows):
     """Entries that end a walk: one row a populated PTE or huge leaf, by ascending address.
 
     ``addr`` u64 first byte; ``shift`` u8, the leaf covers ``1 << shift`` bytes; ``entry`` u64 the
@@ -178,9 +184,6 @@ class Leaves:
     flags: U32
     pfn: U64 | None
 
-    def __len__(self) -> int:
-        return len(self.addr)
-
     @property
     def size(self) -> U64:
         """Return the bytes each leaf covers, u64."""
@@ -189,7 +192,7 @@ class Leaves:
 
 
 @dataclass(frozen=True, eq=False)
-class Holes:
+class Holes(Rows):
     """Ranges in which the walk ended above a PTE, by ascending address.
 
     ``addr`` u64 first byte, ``size`` u64 bytes, ``level`` u8: the level whose entry was none
@@ -201,12 +204,9 @@ class Holes:
     size: U64
     level: U8
 
-    def __len__(self) -> int:
-        return len(self.addr)
-
 
 @dataclass(frozen=True, eq=False)
-class Pages:
+class Pages(Rows):
     """Entries joined with their VMA and their frame: one batch of a walk, by ascending address.
 
     ``addr`` u64; ``size`` u64 bytes; ``vma`` i64 row of the walk's VMAs; ``state`` u8 (State);
@@ -227,12 +227,9 @@ class Pages:
     kflags: U64 | None
     mapcount: U64 | None
 
-    def __len__(self) -> int:
-        return len(self.addr)
-
 
 @dataclass(frozen=True, eq=False)
-class Amounts:
+class Amounts(Rows):
     """Bytes by VMA and state, for callers that need no single page.
 
     ``vma`` i64 row of the walk's VMAs; ``state`` u8 (State); ``level`` u8 as in Pages; ``flags``
@@ -249,9 +246,6 @@ class Amounts:
     kflags: U64 | None = None
     mapcount: U64 | None = None
 
-    def __len__(self) -> int:
-        return len(self.vma)
-
 
 class Keeper(IntEnum):
     """What keeps a page in RAM (Shared.keeper)."""
@@ -262,7 +256,7 @@ class Keeper(IntEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Shared:
+class Shared(Rows):
     """Pages in RAM that may be mapped more than once: a row for each mapping by this process.
 
     ``vma`` i64 row of the walk's VMAs; ``pfn`` u64 first frame and ``size`` u64 bytes of the page;
@@ -274,9 +268,6 @@ class Shared:
     size: U64
     mapcount: U64
     keeper: U8
-
-    def __len__(self) -> int:
-        return len(self.vma)
 
 
 _NO_ROWS, _NO_BYTES = np.zeros(0, np.int64), np.zeros(0, np.uint8)
@@ -328,7 +319,7 @@ class Withheld(NamedTuple):
     partial: bool
 
 
-Columns = TypeVar("Columns", Leaves, Holes, Pages, Amounts, Shared)
+Columns = TypeVar("Columns", bound=Rows)
 
 
 def take(columns: Columns, rows: Bool | I64 | slice) -> Columns:

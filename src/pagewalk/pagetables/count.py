@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from pagewalk.model.columns import I64, U64
+from pagewalk.model.columns import I64, U64, take
 from pagewalk.pagetables.decode import (
     NO_DOUBTS,
     NO_ENTRIES,
@@ -23,7 +23,6 @@ from pagewalk.pagetables.decode import (
     Tables,
     in_order,
     open_scope,
-    pick,
     root_table,
     sift,
 )
@@ -78,30 +77,27 @@ class Memo:
     levels: dict[int, Sifted] = field(default_factory=dict)
 
     def open(self, scope: Scope) -> None:
-        """Forget what is of other ranges than those of ``scope``, or of another root."""
+        """Drop everything unless it is of the ranges and the root of ``scope``."""
         root = self.levels.get(0)
         same = np.array_equal(self.start, scope.start) and np.array_equal(self.end, scope.end)
         if not same or (root is not None and int(root.tables.phys[0]) != scope.root):
             self.start, self.end, self.levels = scope.start, scope.end, {}
 
 
-class Gaps(NamedTuple):
-    """Bytes without entries: ``size`` u64[6, k] of each range, one row per Holes.level."""
-
-    size: U64
-
-
 _NO_ROWS, _NO_WORDS = np.zeros(0, np.int64), np.zeros(0, np.uint64)
 _NO_PLAIN = Plain(_NO_ROWS, _NO_WORDS, _NO_WORDS, _NO_ROWS)
-_NO_GAPS = Gaps(np.zeros((0, 0), np.uint64))
+_NO_GAPS = np.zeros((0, 0), np.uint64)
 
 
 class Swept(NamedTuple):
-    """A part of a sweep: entries, whole plain tables and, at the end, the gaps."""
+    """A part of a sweep: entries, whole plain tables and, at the end, the gaps.
+
+    ``gaps`` u64[6, k]: bytes without entries of each range, one row per Holes.level.
+    """
 
     entries: Entries = NO_ENTRIES
     plain: Plain = _NO_PLAIN
-    gaps: Gaps = _NO_GAPS
+    gaps: U64 = _NO_GAPS
 
 
 def sweep(
@@ -117,7 +113,7 @@ def sweep(
 ) -> Iterator[Swept]:
     """Walk like ``walk_tables``, but unordered, and leave whole plain tables as they are.
 
-    Holes come as Gaps, at the end. ``count_plain`` counts in place of count_by_reading.
+    Holes come as ``gaps``, at the end. ``count_plain`` counts in place of count_by_reading.
     ``tables`` i64[6] is increased by how many were read, by level number. ``memo`` is from an
     earlier sweep of the same process. Doubts come last, after reading them again, with holes as
     rows.
@@ -158,8 +154,8 @@ def _sweep(
         group = _GROUP if depth < last else _COUNTED
         here = waiting
         if len(waiting) > group:
-            here = pick(waiting, slice(group))
-            todo.append((depth, pick(waiting, slice(group, None))))
+            here = take(waiting, slice(group))
+            todo.append((depth, take(waiting, slice(group, None))))
         number = scope.arch.levels[depth].number
         seen[number] += len(here)
         if depth == last:
@@ -171,7 +167,7 @@ def _sweep(
             yield Swept(rows)
         if len(below):
             todo.append((depth + 1, below))
-    yield Swept(gaps=Gaps(_gaps(scope, found, ends)))
+    yield Swept(gaps=_gaps(scope, found, ends))
 
 
 # Tables above the PTEs, decoded only if one has changed; those with leaves are never kept.
@@ -239,7 +235,7 @@ def _part(
         )
     odd = np.flatnonzero(pages < 0)
     for first in range(0, len(odd), _CACHED):
-        some = pick(tables, odd[first : first + _CACHED])
+        some = take(tables, odd[first : first + _CACHED])
         batch, _ = sift(scope, depth, some, *scope.read_tables(some.phys), found)
         _end(scope, ends, batch, level.number)
         if len(batch):

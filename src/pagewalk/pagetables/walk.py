@@ -13,24 +13,20 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pagewalk.model.columns import U64
+from pagewalk.model.columns import U64, take
 from pagewalk.pagetables.decode import (
     Doubts,
     Entries,
     ReadTables,
     Scope,
     Tables,
-    Why,
     merge,
     open_scope,
-    pick,
     root_table,
     scan,
     split,
 )
 from pagewalk.pagetables.format import Arch
-
-__all__ = ["Doubts", "Entries", "Why", "walk_tables"]
 
 
 def walk_tables(
@@ -79,7 +75,7 @@ def _descend(scope: Scope, depth: int, tables: Tables, limit: int, group: int) -
     for first in range(0, len(tables), group):
         after = first + group
         end = int(tables.addr[after]) if after < len(tables) else limit
-        rows, below = scan(scope, depth, pick(tables, slice(first, after)))
+        rows, below = scan(scope, depth, take(tables, slice(first, after)))
         if len(below):
             yield from _weave(rows, _descend(scope, depth + 1, below, end, group))
         else:
@@ -99,7 +95,7 @@ def _settle(scope: Scope, parts: _Parts, group: int, retries: int) -> _Parts:
             yield upto, rows
             continue
         again = only(scope, rows.doubts)
-        sure = replace(rows, doubts=pick(rows.doubts, slice(0)))
+        sure = replace(rows, doubts=take(rows.doubts, slice(0)))
         second = _descend(again, 0, root_table(again), upto, group)
         yield from _weave(sure, _settle(again, second, group, retries - 1))
 

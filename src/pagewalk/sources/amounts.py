@@ -22,7 +22,6 @@ from pagewalk.model.columns import (
 from pagewalk.model.ranges import holder
 from pagewalk.model.rules import HOLE_STATES, KEEPERS, ORDINARY_ENTRY
 from pagewalk.model.states import classify, maybe_repeated
-from pagewalk.pagetables.count import Gaps
 from pagewalk.pagetables.decode import Entries, ReadTables
 from pagewalk.pagetables.format import Arch
 from pagewalk.proc.pagemap import PAGE
@@ -54,13 +53,12 @@ def sum_entries(vmas: VMAs, entries: Entries) -> Sums:
     )
 
 
-def gap_amounts(vma: I64, gaps: Gaps) -> Sums:
-    """Return the ``gaps`` in ranges of the VMAs ``vma`` (i64[k]) as Sums."""
-    level, owner = np.nonzero(gaps.size)
+def gap_amounts(vma: I64, gaps: U64) -> Sums:
+    """Return the gaps (see Swept) in ranges of the VMAs ``vma`` (i64[k]) as Sums."""
+    level, owner = np.nonzero(gaps)
     flags = np.zeros(len(level), np.uint32)
     return Sums(
-        Amounts(vma[owner], HOLE_STATES[level], level.astype(np.uint8), flags,
-                gaps.size[level, owner])
+        Amounts(vma[owner], HOLE_STATES[level], level.astype(np.uint8), flags, gaps[level, owner])
     )
 
 

@@ -112,7 +112,7 @@ class TableSpace:
             count_plain=whole.count, tables=tables, memo=self.memo,
         ):
             yield from (Part(sums=sums) for sums in whole.sums(part.plain))
-            if len(part.gaps.size):
+            if len(part.gaps):
                 yield Part(sums=gap_amounts(row, part.gaps))
             entries = part.entries
             if len(entries.leaves):

@@ -18,8 +18,8 @@ import numpy as np
 from pagewalk.kernel.bpf import asm, refusal
 from pagewalk.kernel.bpf.asm import R0, R1, R2, R3, R4, R6, R7, R8, R9
 from pagewalk.kernel.bpf.syscall import BPF_SYSCALL, create_array, load_program
-from pagewalk.kernel.readers.memory import I32, PAGE, Batch, refuse_address
-from pagewalk.model.columns import U32, U64
+from pagewalk.kernel.readers.memory import PAGE, Batch, refuse_address
+from pagewalk.model.columns import I32, U32, U64
 from pagewalk.proc.kernel import architecture
 from pagewalk.proc.rights import read_rights
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.kernel.readers.memory import I32, Batch, refuse_address
-from pagewalk.model.columns import I64, U8, U32, U64
+from pagewalk.kernel.readers.memory import Batch, refuse_address
+from pagewalk.model.columns import I32, I64, U8, U32, U64
 from pagewalk.model.errors import SourceUnavailable
 from pagewalk.proc.files import decode_name
 from pagewalk.proc.refusals import why_missing

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pagewalk.model.columns import I64, U8, U32, U64
-
-I32: TypeAlias = NDArray[np.int32]
+from pagewalk.model.columns import I32, I64, U8, U32, U64
 
 PAGE = mmap.PAGESIZE
 _CHUNK = 1 << 12

@@ -10,16 +10,13 @@ import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pagewalk.model.columns import U32
+from pagewalk.model.columns import I32, U32
 from pagewalk.model.errors import NotInBtf, SourceUnavailable
 from pagewalk.proc.files import decode_name
-
-I32: TypeAlias = NDArray[np.int32]
 
 _HEADER = struct.Struct("<HBBIIIII")
 _MAGIC = 0xEB9F

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.kernel.readers.memory import I32, read_structs
+from pagewalk.kernel.readers.memory import read_structs
 from pagewalk.kernel.structs.direct_map import MemMap
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.page_layout import (
@@ -24,7 +24,7 @@ from pagewalk.kernel.structs.page_layout import (
 )
 from pagewalk.kernel.structs.zero import ZeroFrames
 from pagewalk.model.bits import KPF, kpf
-from pagewalk.model.columns import I64, U8, U32, U64, Bool
+from pagewalk.model.columns import I32, I64, U8, U32, U64, Bool
 
 _TAG = np.uint64(1)
 # Up to this, _mapcount is a page type rather than a count (page_type_has_type).
