@@ -22,6 +22,7 @@ from pagewalk.kernel.structs.page_layout import page_layout
 from pagewalk.kernel.structs.struct_page import (
     FrameMap,
     FrameRows,
+    blank_rows,
     decode_pages,
     decode_words,
     put_rows,
@@ -37,17 +38,6 @@ from pagewalk.proc.zones import read_memory
 if TYPE_CHECKING:
     from pagewalk.kernel.programs.condense_pages import Condenser
     from pagewalk.kernel.programs.loader import Shortcuts
-
-__all__ = [
-    "FrameMap",
-    "FrameRows",
-    "Runs",
-    "StructPages",
-    "frame_batches",
-    "open_frame_map",
-    "read_struct_pages",
-    "sample",
-]
 
 _ATTEMPTS = 3
 _PROVED = 8  # tables
@@ -70,14 +60,7 @@ def read_struct_pages(frames: FrameMap, pfns: U64) -> FrameRows:
 
     A folio that is split or freed while being read is read again, up to three times.
     """
-    n = len(pfns)
-    out = FrameRows(
-        flags=np.zeros(n, np.uint64),
-        mapcount=np.zeros(n, np.int32),
-        young=np.zeros(n, bool),
-        head=np.zeros(n, np.uint64),
-        errno=np.zeros(n, np.int32),
-    )
+    out = blank_rows(len(pfns))
     for first, part in frame_batches(frames, pfns):
         put_rows(out, slice(first, first + len(part.flags)), part)
     for _ in range(_ATTEMPTS - 1):

@@ -49,8 +49,7 @@ class ProcessGone(PagewalkError):
 
     def __init__(self, pid: int, what: str) -> None:
         super().__init__(f"process {pid} {what}")
-        self.pid = pid
-        self.what = what
+        self.pid, self.what = pid, what
 
 
 class NoAddressSpace(PagewalkError):
@@ -58,8 +57,7 @@ class NoAddressSpace(PagewalkError):
 
     def __init__(self, pid: int, why: str) -> None:
         super().__init__(f"process {pid} {why}")
-        self.pid = pid
-        self.why = why
+        self.pid, self.why = pid, why
 
 
 class NotPermitted(PagewalkError):
@@ -69,9 +67,7 @@ class NotPermitted(PagewalkError):
 
     def __init__(self, what: str, says: str, remedy: str) -> None:
         super().__init__(f"{what}: {says}; {remedy}")
-        self.what = what
-        self.says = says
-        self.remedy = remedy
+        self.what, self.says, self.remedy = what, says, remedy
 
 
 class SourceUnavailable(PagewalkError):
@@ -79,9 +75,7 @@ class SourceUnavailable(PagewalkError):
 
     def __init__(self, source: str, why: str, remedy: str) -> None:
         super().__init__(f"source '{source}' is not available: {why}; {remedy}")
-        self.source = source
-        self.why = why
-        self.remedy = remedy
+        self.source, self.why, self.remedy = source, why, remedy
 
 
 class NotInBtf(SourceUnavailable, LookupError):
@@ -101,10 +95,7 @@ class BadTable(PagewalkError):
 
     def __init__(self, level: str, addr: int, entry: int, why: str) -> None:
         super().__init__(f"{level} entry {entry:#018x} at {addr:#x}: {why}")
-        self.level = level
-        self.addr = addr
-        self.entry = entry
-        self.why = why
+        self.level, self.addr, self.entry, self.why = level, addr, entry, why
 
 
 class BadText(PagewalkError):
@@ -114,9 +105,7 @@ class BadText(PagewalkError):
     """
 
     def __init__(self, file: str, line: int, text: bytes) -> None:
-        self.file = file
-        self.line = line
-        self.text = repr(text[:60])[1:]
+        self.file, self.line, self.text = file, line, repr(text[:60])[1:]
         super().__init__(
             f"cannot parse line {line} of {file}: {self.text}; please report this with that file"
         )
@@ -127,5 +116,4 @@ class Unsupported(PagewalkError):
 
     def __init__(self, what: str, since: str) -> None:
         super().__init__(f"this kernel has no {what} (since {since})")
-        self.what = what
-        self.since = since
+        self.what, self.since = what, since

@@ -39,18 +39,11 @@ class Standing(NamedTuple):
     huge: str | None = None
 
 
+_IN_RAM = Standing(present=True, rss=True, pss=True, held=True, told="kind")
 STANDINGS = {
-    State.ANON: Standing(
-        present=True, rss=True, pss=True, held=True, told="kind", huge="anon_huge"
-    ),
-    State.FILE: Standing(
-        present=True, rss=True, pss=True, held=True, keeper=Keeper.CACHE, told="kind",
-        huge="file_huge",
-    ),
-    State.SHMEM: Standing(
-        present=True, rss=True, pss=True, held=True, keeper=Keeper.OBJECT, told="kind",
-        huge="shmem_huge",
-    ),
+    State.ANON: _IN_RAM._replace(huge="anon_huge"),
+    State.FILE: _IN_RAM._replace(keeper=Keeper.CACHE, huge="file_huge"),
+    State.SHMEM: _IN_RAM._replace(keeper=Keeper.OBJECT, huge="shmem_huge"),
     State.ZERO: Standing(present=True, told="zero", huge="huge_zero"),
     State.SPECIAL: Standing(present=True, told="kind"),
     State.HUGETLB: Standing(present=True, held=True, keeper=Keeper.OBJECT),
@@ -142,8 +135,7 @@ BY_FRAME: Rules = (
     # Up to 6.14 entries of files and devices that are memory are special, and kpageflags knows no
     # such frames. (Bit 61 is wrong there: pagemap sets it for a PMD.) Anonymous memory that was
     # migrated to a device has ordinary entries.
-    (State.SPECIAL, When(frame("nopage"), none=bits(Flag.NORMAL),
-                         backing=~within(Backing.ANON))),
+    (State.SPECIAL, When(frame("nopage"), none=bits(Flag.NORMAL), backing=~within(Backing.ANON))),
     (State.FILE, When(_NORMAL, backing=within(Backing.FILE), silent=True)),
     (State.SHMEM, When(_NORMAL, backing=within(Backing.SHMEM), silent=True)),
     (State.DEVICE, When(_NORMAL, silent=True)),
@@ -151,7 +143,7 @@ BY_FRAME: Rules = (
     (State.SHMEM, When(_NORMAL)),
     # No driver maps into anonymous memory or a file: such a page was moved to another frame before
     # the old one's flags were read, or the frame database leaves its frame out, as some kernels do
-    # with RAM that they initialise late. It is the entry that is right.
+    # with RAM that they initialise late. The entry is right.
     (State.ANON, When(backing=_ORDINARY)),
     (State.SPECIAL, When()),
 )  # fmt: skip
@@ -185,9 +177,7 @@ KSM = When(frame("ksm"))
 DIRTY = When(bits(Flag.DIRTY, "dirty"), none=_MOVING)
 REFERENCED = When(bits(Flag.ACCESSED, "referenced", "young"), none=_MOVING)
 # Anonymous, not swap-backed and not dirty, as smaps counts LazyFree.
-LAZYFREE = When(
-    frame("anon"), none=bits(Flag.MIGRATION | Flag.DIRTY, "swapbacked", "dirty")
-)
+LAZYFREE = When(frame("anon"), none=bits(Flag.MIGRATION | Flag.DIRTY, "swapbacked", "dirty"))
 # An entry for a page lost to a memory error, and no marker that only says so (UFFDIO_POISON).
 HWPOISON = When(bits(Flag.HWPOISON), none=bits(Flag.MARKER))
 
@@ -196,26 +186,22 @@ SUMMED = (ANONYMOUS, KSM)
 DETAILED = (DIRTY, REFERENCED, LAZYFREE)
 
 
-def frame_bits(rules: Iterable[When], entry: np.uint32 | None = None) -> np.uint64:
-    """Return the kpageflags bits that ``rules`` read of a page, if its entry has flags ``entry``.
+def frame_bits(rules: Iterable[When], entry: np.uint32) -> np.uint64:
+    """Return the kpageflags bits that ``rules`` read of a page whose entry has flags ``entry``.
 
-    That the frame database is silent is told by there being no bit at all, and not counted here.
+    A silent frame database is one that sets no bit at all, and is not counted here.
     """
     mask = np.uint64(0)
     for when in rules:
         some = when.some or NOTHING
-        if entry is None:
-            mask |= some.frame | when.none.frame
-            continue
         met = when.some is None or bool(some.entry & entry)
         if (met or some.frame) and not when.none.entry & entry:
             mask |= when.none.frame | (NOTHING if met else some).frame
     return mask
 
 
-# All that accounting reads of a frame; and what sums read of one behind an ordinary entry of a page
-# table, which is what an in-kernel program must keep.
-ACCOUNTED = frame_bits([when for _, when in BY_FRAME] + [*SUMMED, *DETAILED])
+# What sums read of a frame behind an ordinary entry of a page table: an in-kernel program must keep
+# it.
 ORDINARY_ENTRY = np.uint32(Flag.PRESENT | Flag.NORMAL)
 KEPT = frame_bits([*(when for _, when in BY_FRAME), *SUMMED], ORDINARY_ENTRY)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pagewalk.kernel.readers.drgn import DrgnMemory, open_drgn
-from pagewalk.kernel.readers.memory import read_bytes, read_elements, read_pages, read_words
+from pagewalk.kernel.readers.memory import read_bytes, read_pages, read_structs, read_words
 from pagewalk.model.errors import SourceUnavailable
 
 HIGH = 0xFFFFEA0000000000
@@ -36,7 +36,7 @@ def test_it_reads_like_every_other_reader(memory: DrgnMemory) -> None:
     assert pages[0].tobytes() == DATA[4096:]
     assert pages[1].tobytes() == DATA[:4096]
     assert not errors.any()
-    rows, errors = read_elements(memory, HIGH, np.array([1, 2, 5, 0], np.uint64), 64)
+    rows, errors = read_structs(memory, np.array([HIGH + 64, HIGH, HIGH + 320], np.uint64), 64)
     assert rows[2].tobytes() == DATA[320:384]
     assert not errors.any()
 

@@ -14,12 +14,12 @@ from pagewalk.kernel.readers.memory import (
     element_batches,
     page_batches,
     read_bytes,
-    read_elements,
     read_pages,
     read_structs,
     read_word,
     read_words,
 )
+from pagewalk.model.columns import I32, U8, U64
 from tests.kernel.core_file import HIGH, HIGH_DATA, LOW, LOW_DATA
 
 
@@ -78,6 +78,16 @@ def test_without_requests_there_are_no_answers(memory: KcoreMemory) -> None:
     assert read_pages(memory, none)[0].shape == (0, 512)
     assert read_elements(memory, HIGH, none, 64)[0].shape == (0, 64)
     assert read_bytes(memory, HIGH, 0) == b""
+
+
+def read_elements(memory: KcoreMemory, base: int, indexes: U64, size: int) -> tuple[U8, I32]:
+    """Return copies of array elements as (u8[n, size], errno i32[n])."""
+    elements = np.empty((len(indexes), size), np.uint8)
+    errors = np.empty(len(indexes), np.int32)
+    for first, part, codes in element_batches(memory, base, indexes, size):
+        rows = slice(first, first + len(codes))
+        elements[rows], errors[rows] = part, codes
+    return elements, errors
 
 
 @settings(deadline=None)

@@ -135,13 +135,3 @@ def _block_starts(base: int, indexes: U64, size: int) -> I64:
     begins[0] = True
     begins[1:] |= indexes[1:] - indexes[:-1] != np.uint64(1)
     return np.flatnonzero(begins)
-
-
-def read_elements(memory: KernelMemory, base: int, indexes: U64, size: int) -> tuple[U8, I32]:
-    """Return copies of array elements (see element_batches) as (u8[n, size], errno i32[n])."""
-    elements = np.empty((len(indexes), size), np.uint8)
-    errno = np.empty(len(indexes), np.int32)
-    for first, part, codes in element_batches(memory, base, indexes, size):
-        rows = slice(first, first + len(codes))
-        elements[rows], errno[rows] = part, codes
-    return elements, errno

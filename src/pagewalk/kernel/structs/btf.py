@@ -33,28 +33,10 @@ _TRANSPARENT = frozenset((_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG))
 
 # Every type is three words, then this many fixed words and words per vlen, by kind. We cannot know
 # the length of a kind newer than ENUM64, so the index stops there with an error.
-_EXTRA_WORDS = {
-    _INT: (1, 0),
-    _PTR: (0, 0),
-    _ARRAY: (3, 0),
-    _STRUCT: (0, 3),
-    _UNION: (0, 3),
-    _ENUM: (0, 2),
-    _FWD: (0, 0),
-    _TYPEDEF: (0, 0),
-    _VOLATILE: (0, 0),
-    _CONST: (0, 0),
-    _RESTRICT: (0, 0),
-    _FUNC: (0, 0),
-    _FUNC_PROTO: (0, 2),
-    _VAR: (1, 0),
-    _DATASEC: (0, 3),
-    _FLOAT: (0, 0),
-    _DECL_TAG: (1, 0),
-    _TYPE_TAG: (0, 0),
-    _ENUM64: (0, 3),
-}
-
+_EXTRA_WORDS = dict.fromkeys(range(_INT, _ENUM64 + 1), (0, 0)) | {
+    _INT: (1, 0), _ARRAY: (3, 0), _STRUCT: (0, 3), _UNION: (0, 3), _ENUM: (0, 2),
+    _FUNC_PROTO: (0, 2), _VAR: (1, 0), _DATASEC: (0, 3), _DECL_TAG: (1, 0), _ENUM64: (0, 3),
+}  # fmt: skip
 
 _FIXED, _EACH = np.array([_EXTRA_WORDS.get(k, (0, 0)) for k in range(32)], np.int32).T.copy()
 _FIXED += np.int32(3)
@@ -141,7 +123,7 @@ class Btf:
     def has(self, struct_name: str, path: str = "") -> bool:
         """Return whether the kernel has that struct and, with ``path``, that member."""
         try:
-            self.member(struct_name, path) if path else self._struct(struct_name)
+            self.member(struct_name, path) if path else self.struct_id(struct_name)
         except NotInBtf:
             return False
         return True
@@ -163,7 +145,7 @@ class Btf:
         return self._places[struct_name, path]
 
     def _member(self, struct_name: str, path: str) -> Member:
-        type_id, bit, found = self._struct(struct_name), 0, _Found(0, 0, 0)
+        type_id, bit, found = self.struct_id(struct_name), 0, _Found(0, 0, 0)
         for name in path.split("."):
             step = self._find(self._resolve(type_id), self._name_offset(name))
             if step is None:
@@ -172,7 +154,7 @@ class Btf:
         place = Member(bit // 8, self._sizeof(type_id), bit % 8, found.bits)
         # The integer that holds a bit field may extend beyond the struct; its bits may not.
         bits = found.bits or 8 * place.size
-        if bit + bits > 8 * self._sizeof(self._struct(struct_name)):
+        if bit + bits > 8 * self._sizeof(self.struct_id(struct_name)):
             raise _refuse(f"{struct_name}.{path} is outside its struct")
         array = self._type(self._resolve(type_id))
         if array.kind != _ARRAY:
@@ -201,10 +183,6 @@ class Btf:
             if enum.kind == _ENUM and at >= enum.body and (at - enum.body) % 2 == 0:
                 return self._enumerators(enum)[name]
         raise NotInBtf(f"enumerator {name}")
-
-    def struct_id(self, name: str) -> int:
-        """Return the type id of struct ``name``; raises NotInBtf."""
-        return self._struct(name)
 
     def function_id(self, name: str) -> int:
         """Return the type id of function ``name``; raises NotInBtf."""
@@ -312,7 +290,8 @@ class Btf:
             yield from (np.flatnonzero(self._words[here] == offset) + seen).tolist()
             seen += len(here)
 
-    def _struct(self, name: str) -> int:
+    def struct_id(self, name: str) -> int:
+        """Return the type id of struct ``name``; raises NotInBtf."""
         if name not in self._structs:
             self._structs[name] = self._find_struct(name)
         return self._structs[name]

@@ -20,28 +20,13 @@ from pagewalk.model.errors import NotInBtf
 
 # enum pageflags -> the bit of /proc/kpageflags that fs/proc/page.c copies it to. Not every kernel
 # has them all. swapcache and hwpoison have rules of their own; PG_head is per page, not per folio.
-_COPIED = {
-    "PG_locked": "locked",
-    "PG_error": "error",
-    "PG_referenced": "referenced",
-    "PG_uptodate": "uptodate",
-    "PG_dirty": "dirty",
-    "PG_lru": "lru",
-    "PG_active": "active",
-    "PG_slab": "slab",
-    "PG_writeback": "writeback",
-    "PG_reclaim": "reclaim",
-    "PG_swapbacked": "swapbacked",
-    "PG_unevictable": "unevictable",
-    "PG_idle": "idle",
-    "PG_reserved": "reserved",
-    "PG_mlocked": "mlocked",
-    "PG_mappedtodisk": "owner_2",
-    "PG_private": "private",
-    "PG_private_2": "private_2",
-    "PG_owner_priv_1": "owner_private",
-    "PG_arch_1": "arch",
-}
+_SAME_NAME = (
+    "locked", "error", "referenced", "uptodate", "dirty", "lru", "active", "slab", "writeback",
+    "reclaim", "swapbacked", "unevictable", "idle", "reserved", "mlocked", "private", "private_2",
+)  # fmt: skip
+_COPIED = {f"PG_{name}": name for name in _SAME_NAME} | {
+    "PG_mappedtodisk": "owner_2", "PG_owner_priv_1": "owner_private", "PG_arch_1": "arch",
+}  # fmt: skip
 _HALF = 12
 _HALF_MASK = np.uint64((1 << _HALF) - 1)
 

@@ -59,6 +59,12 @@ class FrameRows(NamedTuple):
     errno: I32
 
 
+def blank_rows(n: int) -> FrameRows:
+    """Return ``n`` rows of zeros."""
+    words, numbers = np.zeros((2, n), np.uint64), np.zeros((2, n), np.int32)
+    return FrameRows(words[0], numbers[0], np.zeros(n, bool), words[1], numbers[1])
+
+
 class FrameMap(NamedTuple):
     """What reading struct pages needs; made by ``open_frame_map``."""
 
@@ -103,14 +109,7 @@ def decode_pages(frames: FrameMap, pfns: U64, data: U8, errno: I32) -> FrameRows
         return _ordinary(frames, pfns, page, errno)
     if large.all():
         return _in_folios(frames, pfns, page, errno)
-    n = len(pfns)
-    out = FrameRows(
-        flags=np.empty(n, np.uint64),
-        mapcount=np.empty(n, np.int32),
-        young=np.empty(n, bool),
-        head=np.empty(n, np.uint64),
-        errno=np.empty(n, np.int32),
-    )
+    out = blank_rows(len(pfns))
     for rows, part in ((~large, _ordinary), (large, _in_folios)):
         here = np.flatnonzero(rows)
         put_rows(out, here, part(frames, pfns[here], page.of(here), errno[here]))
@@ -171,7 +170,9 @@ def tell_apart(layout: Layout, words: U64) -> Bool:
 
 def _ordinary_bits(layout: Layout, page: _Pages) -> tuple[U64, I32]:
     mapcount = _own_mapcount(page.mapcount)
-    _drop_slab(layout, page.flags, mapcount)
+    # Up to 6.9 slab was a flag, and slab pages keep something else in place of the mapcount.
+    if layout.slab:
+        mapcount[page.flags & layout.slab != 0] = 0
     bits = _shared_bits(layout, page.flags, page.kind)
     if page.mapcount.min(initial=0) <= _FIRST_TYPE:
         bits |= _type_bits(layout, page.mapcount.view(np.uint32))
@@ -295,12 +296,6 @@ def _own_mapcount(count: I32) -> I32:
     mapcount: I32 = count + np.int32(1)
     mapcount[count <= _FIRST_TYPE] = 0
     return mapcount
-
-
-def _drop_slab(layout: Layout, flags: U64, mapcount: I32) -> None:
-    # Up to 6.9 slab was a flag, and slab pages keep something else in place of the mapcount.
-    if layout.slab:
-        mapcount[flags & layout.slab != 0] = 0
 
 
 def _shared_bits(layout: Layout, flags: U64, kind: U8) -> U64:
