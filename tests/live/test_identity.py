@@ -187,7 +187,8 @@ def test_a_proc_that_does_not_show_us_is_refused() -> None:
 
 
 def test_a_missing_proc_is_reported() -> None:
-    before = ("unshare", "--mount", "sh", "-c", 'umount -l /proc && exec "$@"', "sh")
+    # Not umount: what lies under /proc in a guest is the host's.
+    before = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
     ran = pagewalk("show", os.getpid(), before=before)
     assert (ran.code, one_sentence(ran)) == (
         1, "/proc is not mounted: no process can be seen; mount -t proc proc /proc"
