@@ -311,14 +311,17 @@ def summed(space: Space, asked: Asked, outcome: Outcome) -> Iterator[Sums]:
 
 def parts(space: Space, asked: Asked, outcome: Outcome) -> Iterator[Sums]:
     waiting: list[Leaves] = []
+    unframed: list[Amounts] = []  # a row or two each
     for part in space.sums(asked.vmas, asked.ranges, frames=asked.look):
         if part.page_tables is not None:
             outcome.page_tables = part.page_tables
-        entries = part.entries
-        if len(part.sums.amounts) or len(part.sums.shared):
+        entries, (amounts, shared) = part.entries, part.sums
+        if amounts.kflags is not None or len(shared):
             yield part.sums
+        elif len(amounts):
+            unframed.append(amounts)
         if len(entries.holes):
-            yield Sums(hole_amounts(asked.vmas, entries.holes))
+            unframed.append(hole_amounts(asked.vmas, entries.holes))
         if len(entries.doubts):
             yield from add_up(doubt_rows(asked.vmas, entries.doubts), asked.page_size)
         if len(entries.leaves):
@@ -326,8 +329,13 @@ def parts(space: Space, asked: Asked, outcome: Outcome) -> Iterator[Sums]:
         if sum(map(len, waiting)) >= TOGETHER:
             yield from sum_waiting(space, asked, waiting)
             waiting = []
+        if sum(map(len, unframed)) >= TOGETHER:
+            yield Sums(join(unframed))
+            unframed = []
     if waiting:
         yield from sum_waiting(space, asked, waiting)
+    if unframed:
+        yield Sums(join(unframed))
 
 
 def sum_waiting(space: Space, asked: Asked, waiting: list[Leaves]) -> Iterator[Sums]:
