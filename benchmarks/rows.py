@@ -43,22 +43,22 @@ class Row:
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """Return ours over theirs, one per round; empty without an opponent."""
-        if not self.ours or not self.theirs:
+        """Return ours over theirs, one per round, without the rounds in which theirs was 0."""
+        if not self.theirs:
             return ()
-        if len(self.ours) == len(self.theirs):
-            return tuple(a / b for a, b in zip(self.ours, self.theirs, strict=True))
-        middle = statistics.median(self.theirs)
-        return tuple(a / middle for a in self.ours)
+        theirs = self.theirs
+        if len(theirs) != len(self.ours):
+            theirs = (statistics.median(theirs),) * len(self.ours)
+        return tuple(a / b for a, b in zip(self.ours, theirs, strict=True) if b)
 
     @property
     def met(self) -> bool | None:
         """Return whether the limit was met; None without a limit or without figures."""
-        if self.limit is None or not self.ours:
+        of_ratio = self.limit is not None and self.limit.of is Of.RATIO
+        figures = self.ratios if of_ratio else self.ours
+        if self.limit is None or not figures:
             return None
-        if self.limit.of is Of.RATIO:
-            return statistics.median(self.ratios) <= self.limit.value
-        return max(self.ours) <= self.limit.value
+        return (statistics.median(figures) if of_ratio else max(figures)) <= self.limit.value
 
 
 @dataclass(frozen=True, slots=True)

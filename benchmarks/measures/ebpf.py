@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from benchmarks.opponents import kpage_read, output, pagemap_loop, timed
 from benchmarks.processes import own, start
 from benchmarks.rows import Limit, Of, Plan, Row, absent, interleave, size
 from pagewalk import close, open_process, table, walk
-from pagewalk.kernel.programs.count_tables import TableCounter
+from pagewalk.kernel.programs.loops import TABLES
 from pagewalk.model.columns import I64, U64, Flag, Pages, VMAs
 from pagewalk.model.errors import PagewalkError
 from pagewalk.pagetables.count import sweep
@@ -28,6 +28,8 @@ from pagewalk.sources.kernel import KernelSource
 
 LOOP = "C loop over pagemap"
 SPLIT = "the full split and PSS by VMA"
+# What is timed, in the order of the rows.
+ALONE, SHARED = ("counts", "tables", "counted", "split"), ("condensed", "split")
 LOADED = 9  # walks of 2 GiB, after which every program is worth loading
 WALKS = 100  # of a large target, one of whose threads keeps mapping
 CHURNS = 10_000  # walks of a small target that never stays the same
@@ -59,44 +61,55 @@ def ebpf_dense(plan: Plan) -> list[Row]:
             Row(f"{what}: the floor, whole tables counted in the kernel", LOOP, "ms"),
             Row(f"{what}: {SPLIT}", LOOP, "ms", limit=Limit(1 / 2)),
         ]
-    rows.append(Row(f"ebpf, dense {size(plan.mib(4))}, shared with a child: {SPLIT}", LOOP, "ms"))
+    what = f"ebpf, dense {size(plan.mib(4))}, shared with a child"
+    rows += [
+        Row(f"{what}: the floor, struct pages condensed in the kernel", LOOP, "ms"),
+        Row(f"{what}: {SPLIT}", LOOP, "ms", limit=Limit(1 / 3)),
+    ]
     if why := refused():
         return absent(rows, why)
     got = []
     for gib in (4, 2):
         with start("dense", plan.mib(gib)) as running:
-            got += against_loop(running.pid, plan.rounds)
+            got += against_loop(running.pid, plan.rounds, ALONE)
     with own("populated", "forked", plan.mib(4)) as pid:
-        got.append(against_loop(pid, plan.rounds)[-1])
+        got += against_loop(pid, plan.rounds, SHARED)
     return [replace(r, ours=ours, theirs=loop) for r, (ours, loop) in zip(rows, got, strict=True)]
 
 
-def against_loop(pid: int, rounds: int) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
-    # Samples of counts, of the tables alone, of their entries, and of the split, each with those of
-    # the loop. The source is opened once (ebpf_open times that), and the programs that it loads
-    # when they pay are loaded; VMAs, totals and the checks at the end count as our time too.
+def against_loop(
+    pid: int, rounds: int, names: tuple[str, ...]
+) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+    # Samples of each of `names`, each with those of the loop. The source is opened once (ebpf_open
+    # times that), and the programs that it loads when they pay are loaded; VMAs, totals and the
+    # checks at the end count as our time too.
     with opened(pid) as source:
         for _ in range(LOADED):
             table(source)
             table(source, frames=False)
-        vmas, space = source.vmas(), source.space
-        counter, addresses = whole_tables(source, vmas)
-        got = interleave(
-            rounds,
-            {
-                "counts": lambda: timed(lambda: table(source, frames=False)),
-                "tables": lambda: timed(lambda: list(space.sums(vmas, vmas.ranges, frames=False))),
-                "floor": lambda: timed(lambda: counter.count(addresses)) if counter else math.nan,
-                "loop": lambda: pagemap_loop(pid),
-                "frames": lambda: timed(lambda: table(source)),
-            },
-        )
-    return [(got[name], got["loop"]) for name in ("counts", "tables", "floor", "frames")]
+        assert isinstance(source, KernelSource)
+        vmas, space, loaded = source.vmas(), source.space, source.running.shortcuts
+        counter = loaded and loaded.loaded_counter
+        condenser = loaded and loaded.loaded_condenser  # None before 6.4, like the counter
+        tables = whole_tables(source, vmas)
+        some = [tables[at : at + TABLES] for at in range(0, len(tables), TABLES)]
+        contestants: dict[str, Callable[[], float]] = {
+            "counts": lambda: timed(lambda: table(source, frames=False)),
+            "tables": lambda: timed(lambda: list(space.sums(vmas, vmas.ranges, frames=False))),
+            "counted": lambda: timed(lambda: counter.count(tables)) if counter else math.nan,
+            "condensed": lambda: (
+                timed(lambda: [condenser.of_tables(each) for each in some])
+                if condenser else math.nan
+            ),
+            "split": lambda: timed(lambda: table(source)),
+        }
+        ours = {name: contestants[name] for name in names}
+        got = interleave(rounds, {**ours, "loop": lambda: pagemap_loop(pid)})
+    return [(got[name], got["loop"]) for name in names]
 
 
-def whole_tables(source: Source, vmas: VMAs) -> tuple[TableCounter | None, U64]:
-    """Return the counter of whole tables, None before 6.4, and the addresses of the tables."""
-    assert isinstance(source, KernelSource)
+def whole_tables(source: KernelSource, vmas: VMAs) -> U64:
+    """Return the kernel addresses of the tables that lie whole in one VMA."""
     running, found = source.running, [np.zeros(0, np.uint64)]
 
     def note(owner: I64, phys: U64) -> I64:
@@ -107,8 +120,8 @@ def whole_tables(source: Source, vmas: VMAs) -> tuple[TableCounter | None, U64]:
     space = source.space
     for _ in sweep(running.arch, space.root, space.read_tables, user, count_plain=note):
         pass
-    counter = None if running.shortcuts is None else running.shortcuts.loaded_counter
-    return counter, running.direct_map.addresses(np.concatenate(found))
+    addresses: U64 = running.direct_map.addresses(np.concatenate(found))
+    return addresses
 
 
 def ebpf_sparse(plan: Plan) -> list[Row]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import IntEnum, IntFlag
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -129,7 +129,7 @@ class VMAs(Rows):
     name: tuple[str, ...]
     flags: U64 | None = None
 
-    @property
+    @cached_property
     def ranges(self) -> U64:
         """Return u64[n, 2], each VMA's [start, end)."""
         return np.stack([self.start, self.end], axis=1)
