@@ -21,7 +21,7 @@ from pagewalk.model.states import has
 from pagewalk.proc import pagemap
 from pagewalk.proc.kernel import release
 from pagewalk.sources.procfs import ProcfsSource, pfns_hidden
-from tests.kernel_says import PAGE, PFN, read_pagemap, read_smaps, read_status_kib
+from tests.kernel_says import PAGE, PFN, read_pagemap, read_smaps
 from tests.live.bracket import working_sources
 from tests.live.command import PAGEWALK, run
 from tests.live.test_scan import can_scan, needs_scan
@@ -31,6 +31,7 @@ from tests.targets import Running, start
 pytestmark = pytest.mark.live
 
 SOURCES = working_sources()
+CAN_SCAN = can_scan()
 PMD = 512 * PAGE
 HUGE_PAGES = 8  # 16 MiB
 SIZE = HUGE_PAGES * PMD
@@ -50,6 +51,11 @@ for line in sys.stdin:
 """
 
 
+def tells_huge(source: str) -> bool:
+    """Return whether a source tells which pages are mapped by huge entries."""
+    return source != "procfs" or CAN_SCAN
+
+
 @pytest.fixture(scope="module")
 def reader() -> Iterator[Running]:
     with prepared("thp"), start("huge_zero", HUGE_PAGES, stopped=True) as running:
@@ -67,12 +73,12 @@ def test_each_command_counts_it_as_smaps_does(
     assert ran.code in ((0, 3) if "--all" in options else (0,)), ran.err
     totals = ran.json["totals"]
     assert totals["zero"] >= SIZE
-    assert totals["huge_zero"] == SIZE
+    assert totals["huge_zero"] == (SIZE if tells_huge(source) else None)
+    # not VmRSS: up to 6.17 that counter lags
     assert totals["rss"] == sum(vma.fields["Rss"] for vma in read_smaps(reader.pid)) << 10
-    assert totals["rss"] == read_status_kib(reader.pid)["VmRSS"] << 10
     if "--counts" not in options:
         assert totals["file"] < SIZE
-        assert totals["file_huge"] == 0
+        assert totals["file_huge"] == (0 if tells_huge(source) else None)
         assert totals["special"] < SIZE
 
 
@@ -86,7 +92,8 @@ def test_explain_closes(reader: Running, source: str) -> None:
 @pytest.mark.parametrize("source", SOURCES)
 def test_pages_calls_it_zero(reader: Running, source: str) -> None:
     begin = reader.facts["zeroes"]["start"]
-    ran = run(*BEFORE, *PAGEWALK, "pages", reader.pid, "--source", source, "--where", "pmd",
+    where = "pmd" if tells_huge(source) else "zero"
+    ran = run(*BEFORE, *PAGEWALK, "pages", reader.pid, "--source", source, "--where", where,
               "--range", f"{begin:x}-{begin + SIZE:x}", "--format", "csv")
     assert ran.code == 0, ran.err
     header, *rows = [line.split(",") for line in ran.out.splitlines()]
@@ -97,6 +104,7 @@ def test_pages_calls_it_zero(reader: Running, source: str) -> None:
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_process_that_is_older_than_the_page_recognises_it_too(source: str) -> None:
     words = [sys.executable, "-c", LONG_LIVED, source]
+    told = f"True [] {SIZE if tells_huge(source) else None}\n"
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as walker, prepared("thp"):
@@ -105,7 +113,7 @@ def test_a_process_that_is_older_than_the_page_recognises_it_too(source: str) ->
         for _ in range(2):
             with start("huge_zero", HUGE_PAGES, stopped=True) as running:
                 print(running.pid, file=walker.stdin, flush=True)
-                assert walker.stdout.readline() == f"True [] {SIZE}\n"
+                assert walker.stdout.readline() == told
         walker.stdin.close()
 
 
@@ -141,7 +149,6 @@ def test_it_is_found_without_kpageflags_too(
 
 DROPPED = (sys.executable, "-m", "tests.live.dropped", "--without", "SYS_ADMIN")
 FILE = np.uint64(1 << 61)
-CAN_SCAN = can_scan()
 TOLD = (pagemap.PFNZERO, pagemap.FILE) if release() >= (6, 12) else (0,)
 
 
