@@ -31,24 +31,24 @@ def test_states_are_words() -> None:
 
 def test_only_pages_in_ram_have_an_address_a_frame_and_a_mapcount() -> None:
     present = [True, True, False, True, True, True, False, False, True, True, False, True, False]
-    assert describe.present(SHOWN).tolist() == present
     rows = list(zip(ROWS, present, strict=True))
     # The physical address is PFN * 4096: three more hexadecimal zeros.
     assert text(describe.physical(SHOWN, PAGE, "-")) == [
         f"{row[4]:013x}000" if here else "-" for row, here in rows
     ]
-    assert text(describe.frame(SHOWN, "null")) == [
+    assert text(describe.number(SHOWN, SHOWN.pfn, "null")) == [
         str(row[4]) if here else "null" for row, here in rows
     ]
-    assert text(describe.mapcount(SHOWN, "?")) == [
+    assert text(describe.number(SHOWN, SHOWN.mapcount, "?")) == [
         str(row[6]) if here else "?" for row, here in rows
     ]
 
 
 def test_withheld_frames_are_never_shown_as_zero() -> None:
     for found in (
-        describe.physical(HIDDEN, PAGE, "withheld"), describe.frame(HIDDEN, "withheld"),
-        describe.mapcount(HIDDEN, "withheld"),
+        describe.physical(HIDDEN, PAGE, "withheld"),
+        describe.number(HIDDEN, HIDDEN.pfn, "withheld"),
+        describe.number(HIDDEN, HIDDEN.mapcount, "withheld"),
     ):
         assert text(found) == ["withheld"] * len(ROWS)
 

@@ -144,6 +144,11 @@ class Table(NamedTuple):
     unmapped: int | None = None
 
     @property
+    def names(self) -> list[str]:
+        """Return the names of its columns in the order of the JSON contract, TOTALS first."""
+        return [*TOTALS, *(name for name in self.columns if name not in TOTALS)]
+
+    @property
     def vmas(self) -> VMAs:
         """Return the VMAs the rows are of."""
         return self.walk.vmas

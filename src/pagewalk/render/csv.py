@@ -10,11 +10,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-import numpy as np
-
 from pagewalk.account.ledger import Line
 from pagewalk.account.smaps import OTHER_FIELDS, others, vmflags
-from pagewalk.account.table import TOTALS, Table
+from pagewalk.account.table import Table
 from pagewalk.model.columns import Pages
 from pagewalk.proc.counters import Theirs
 from pagewalk.render import describe
@@ -35,17 +33,12 @@ def field(value: object) -> str:
     return '"' + text.replace('"', '""') + '"' if SPECIAL.search(text) else text
 
 
-def ordered(table: Table) -> list[str]:
-    # The guaranteed keys first, in the order of the JSON documents.
-    return [*TOTALS, *(name for name in table.columns if name not in TOTALS)]
-
-
 def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
     """Write the totals, one amount per line (name, bytes); the kernel's own figures stay empty."""
     del ledger
     counted = {**table.totals, **dict.fromkeys(table.from_kernel)}
     out.write(row("name", "bytes"))
-    out.writelines(row(key, counted[key]) for key in ordered(table))
+    out.writelines(row(key, counted[key]) for key in table.names)
 
 
 def maps(
@@ -53,7 +46,7 @@ def maps(
 ) -> None:
     """Write one line per VMA with every amount; the options are for formats of limited width."""
     del columns, everything
-    vmas, keys = table.vmas, ordered(table)
+    vmas, keys = table.vmas, table.names
     more = OTHER_FIELDS.values() if table.particulars else ()
     out.write(row("start", "end", "perms", "offset", "name", *keys, *more, "vm_flags"))
     lists = [None if (c := table.columns[k]) is None else c.tolist() for k in keys]
@@ -84,15 +77,12 @@ def pages(batches: Iterable[Pages], walk: Walk[Pages], out: TextIO) -> None:
 
 
 def page_lines(rows: Pages, page_size: int) -> bytes:
-    count = len(rows)
-    comma = pieces.text(",", count)
-    known = describe.present(rows) if rows.pfn is not None else np.zeros(count, bool)
-    prefix = pieces.where(known, pieces.text("0x", count), pieces.text("", count))
     return pieces.lines(
-        pieces.text("0x", count), pieces.hexadecimal(rows.addr), comma, pieces.decimal(rows.size),
-        comma, describe.states(rows), comma, describe.frame(rows, ""), comma, prefix,
-        describe.physical(rows, page_size, ""), comma, describe.mapcount(rows, ""), comma,
-        describe.swap_place(rows, "", ",", "", ","), comma, describe.flag_words(rows, joint="|"),
+        "0x", pieces.hexadecimal(rows.addr), ",", pieces.decimal(rows.size),
+        ",", describe.states(rows), ",", describe.number(rows, rows.pfn, ""),
+        ",", describe.physical(rows, page_size, "", "0x"),
+        ",", describe.number(rows, rows.mapcount, ""),
+        ",", describe.swap_place(rows, "", ",", "", ","), ",", describe.flag_words(rows, joint="|"),
     )
 
 

@@ -15,7 +15,6 @@ from pagewalk.model.columns import (
     U8,
     U64,
     WRITE,
-    Bool,
     Flag,
     Pages,
     State,
@@ -34,63 +33,41 @@ def perms(word: int) -> str:
     return "".join(letters) + ("s" if word & SHARED else "p")
 
 
-def present(rows: Pages) -> Bool:
-    """Return a mask of the rows with a page in RAM."""
-    return IS_PRESENT[rows.state]
-
-
-def swapped(rows: Pages) -> Bool:
-    """Return a mask of the rows whose page is known to be on a swap device."""
-    mask: Bool = rows.flags & np.uint32(Flag.SWAP) != 0
-    return mask
-
-
 def states(rows: Pages) -> U8:
     """Return the name of each row's state."""
     return pieces.labels(STATE_LABELS, rows.state)
 
 
-def physical(rows: Pages, page_size: int, otherwise: str) -> U8:
-    """Return the physical address in 16 hexadecimal digits, or ``otherwise`` if it has none."""
-    other = pieces.text(otherwise, len(rows))
+def physical(
+    rows: Pages, page_size: int, otherwise: str, before: str = "", after: str = ""
+) -> U8:
+    """Return the physical address in 16 hexadecimal digits between the given texts.
+
+    It is ``otherwise`` where it is withheld or the page is not present.
+    """
     if rows.pfn is None:
-        return other
+        return pieces.text(otherwise, len(rows))
     address = pieces.hexadecimal(rows.pfn * np.uint64(page_size))
-    return pieces.where(present(rows), address, other)
+    return pieces.where(IS_PRESENT[rows.state], pieces.beside(before, address, after), otherwise)
 
 
-def frame(rows: Pages, otherwise: str) -> U8:
-    """Return the PFN in decimal, or ``otherwise`` if it has none."""
-    other = pieces.text(otherwise, len(rows))
-    return other if rows.pfn is None else pieces.where(
-        present(rows), pieces.decimal(rows.pfn), other
-    )
+def number(rows: Pages, column: U64 | None, otherwise: str) -> U8:
+    """Return a column of ``rows`` (pfn, mapcount) in decimal.
 
-
-def mapcount(rows: Pages, otherwise: str) -> U8:
-    """Return the mapcount, or ``otherwise`` if it is withheld or the page is not present."""
-    other = pieces.text(otherwise, len(rows))
-    return other if rows.mapcount is None else pieces.where(
-        present(rows), pieces.decimal(rows.mapcount), other
-    )
+    It is ``otherwise`` where it is withheld or the page is not present.
+    """
+    if column is None:
+        return pieces.text(otherwise, len(rows))
+    return pieces.where(IS_PRESENT[rows.state], pieces.decimal(column), otherwise)
 
 
 def swap_place(rows: Pages, before: str, between: str, after: str, otherwise: str) -> U8:
     """Return the number of the swap device and the offset in pages, joined by the given texts."""
-    count = len(rows)
-    other = pieces.text(otherwise, count)
     if rows.pfn is None:
-        return other
-    kind, offset = unpack(rows.pfn)
-    place = np.concatenate(
-        [
-            pieces.text(before, count), pieces.decimal(kind),
-            pieces.text(between, count), pieces.decimal(offset),
-            pieces.text(after, count),
-        ],
-        axis=1,
-    )
-    return pieces.where(swapped(rows), place, other)
+        return pieces.text(otherwise, len(rows))
+    kind, offset = map(pieces.decimal, unpack(rows.pfn))
+    place = pieces.beside(before, kind, between, offset, after)
+    return pieces.where(rows.flags & np.uint32(Flag.SWAP) != 0, place, otherwise)
 
 
 def flag_words(rows: Pages, quote: str = "", joint: str = ",") -> U8:
@@ -104,9 +81,7 @@ def flag_words(rows: Pages, quote: str = "", joint: str = ",") -> U8:
         return left
     right = spell(rows.kflags, lambda word: names(word, KPAGEFLAGS), quote, joint)
     both = (left[:, 0] != 0) & (right[:, 0] != 0)
-    nothing = np.zeros((len(rows), 1), np.uint8)
-    between = pieces.where(both, pieces.text(joint, len(rows)), nothing)
-    return np.concatenate([left, between, right], axis=1)
+    return pieces.beside(left, pieces.where(both, joint, ""), right)
 
 
 def spell(words: U64, name: Callable[[int], list[str]], quote: str, joint: str) -> U8:

@@ -10,14 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, TextIO
 
-import numpy as np
-
 from pagewalk.account.check import Report
 from pagewalk.account.ledger import Line, beyond_rss
 from pagewalk.account.smaps import others, vmflags
-from pagewalk.account.table import TOTALS, Table
+from pagewalk.account.table import Table
 from pagewalk.model.bits import KPAGEFLAGS, names
-from pagewalk.model.columns import U8, Flag, Pages
+from pagewalk.model.columns import Flag, Pages, VMAs
 from pagewalk.pagetables.trace import Step
 from pagewalk.proc.counters import Theirs
 from pagewalk.proc.processes import Process
@@ -40,56 +38,49 @@ def version() -> str:
         return "unknown"
 
 
-def head(table: Table) -> dict[str, Any]:
-    walk = table.walk
-    return {
-        "schema": SCHEMA,
-        "pagewalk": version(),
+def write_table(table: Table, body: dict[str, Any], out: TextIO) -> None:
+    # What every document about a walk begins and ends with.
+    walk, outcome = table.walk, table.outcome
+    head = {
         "process": {"pid": walk.pid, "name": walk.name, "exe": walk.exe},
         "source": {"name": walk.source, "arch": walk.facts.architecture,
                    "page_size": walk.facts.page_size},
     }
-
-
-def foot(table: Table) -> dict[str, Any]:
-    outcome = table.outcome
-    return {
+    foot = {
         "withheld": [{"what": row.what, "why": row.why} for row in outcome.withheld],
         "partial": outcome.partial,
         "stall_ns": outcome.stall.longest_ns,
     }
-
-
-def ordered(table: Table) -> list[str]:
-    # The guaranteed keys first, in the documented order.
-    return [*TOTALS, *(name for name in table.columns if name not in TOTALS)]
+    write({**head, **body, **foot}, out)
 
 
 def vma_rows(table: Table) -> list[dict[str, Any]]:
-    vmas, values = table.vmas, table.columns
-    keys = ordered(table)
-    lists = {k: None if (c := values[k]) is None else c.tolist() for k in keys}
+    lists = {k: None if (c := table.columns[k]) is None else c.tolist() for k in table.names}
     return [
         {
-            "start": hex(start),
-            "end": hex(end),
-            "perms": describe.perms(word),
-            "offset": offset,
-            "name": vmas.name[row],
-            **{k: None if (c := lists[k]) is None else c[row] for k in keys},
+            **vma_head(table.vmas, row),
+            **{k: None if c is None else c[row] for k, c in lists.items()},
             "vm_flags": vmflags(table, row),
             **others(table, row),
         }
-        for row, (start, end, word, offset) in enumerate(
-            zip(vmas.start.tolist(), vmas.end.tolist(), vmas.perms.tolist(), vmas.offset.tolist(),
-                strict=True)
-        )
+        for row in range(len(table.vmas))
     ]
+
+
+def vma_head(vmas: VMAs, row: int) -> dict[str, Any]:
+    return {
+        "start": hex(vmas.start[row]),
+        "end": hex(vmas.end[row]),
+        "perms": describe.perms(int(vmas.perms[row])),
+        "offset": int(vmas.offset[row]),
+        "name": vmas.name[row],
+    }
 
 
 def write(document: dict[str, Any], out: TextIO) -> None:
     # One line per key and one per row: readable, and the rows are encoded by the C encoder, which
     # json.dump does not use when it indents.
+    document = {"schema": SCHEMA, "pagewalk": version(), **document}
     lines = (f"{json.dumps(key)}: {encode(value)}" for key, value in document.items())
     out.write("{\n" + ",\n".join(lines) + "\n}\n")
 
@@ -100,11 +91,12 @@ def encode(value: Any) -> str:
     return "[\n" + ",\n".join(json.dumps(row) for row in value) + "\n]"
 
 
-def totals(table: Table) -> dict[str, Any]:
+def amounts(table: Table) -> dict[str, Any]:
     return {
-        "totals": {k: table.totals[k] for k in ordered(table)},
+        "totals": {k: table.totals[k] for k in table.names},
         "from_kernel": list(table.from_kernel),
         "unmapped": unmapped(table),
+        "vmas": vma_rows(table),
     }
 
 
@@ -127,16 +119,7 @@ def against(table: Table, ledger: Sequence[Line]) -> dict[str, Any]:
 
 def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
     """Write totals, every VMA, and the short ledger."""
-    write(
-        {
-            **head(table),
-            **totals(table),
-            "vmas": vma_rows(table),
-            **against(table, ledger),
-            **foot(table),
-        },
-        out,
-    )
+    write_table(table, amounts(table) | against(table, ledger), out)
 
 
 def maps(
@@ -144,22 +127,18 @@ def maps(
 ) -> None:
     """Write show's document without the ledger; the options are for other formats."""
     del columns, everything
-    write({**head(table), **totals(table), "vmas": vma_rows(table), **foot(table)}, out)
+    write_table(table, amounts(table), out)
 
 
 def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -> None:
     """Write every line of the ledger; ours - theirs = sum of the causes' bytes + unexplained."""
-    write(
-        {
-            **head(table),
-            **against(table, ledger),
-            **{name: table.totals[name] for name in ("distinct", "freed")},
-            "unmapped": unmapped(table),
-            "not_read": list(theirs.not_read),
-            **foot(table),
-        },
-        out,
-    )
+    body = {
+        **against(table, ledger),
+        **{name: table.totals[name] for name in ("distinct", "freed")},
+        "unmapped": unmapped(table),
+        "not_read": list(theirs.not_read),
+    }
+    write_table(table, body, out)
 
 
 def pages(batches: Iterable[Pages], walk: Walk[Pages], out: TextIO) -> None:
@@ -169,29 +148,19 @@ def pages(batches: Iterable[Pages], walk: Walk[Pages], out: TextIO) -> None:
 
 
 def page_lines(rows: Pages, page_size: int) -> bytes:
-    count = len(rows)
-
-    def text(value: str) -> U8:
-        return pieces.text(value, count)
-
-    physical = describe.physical(rows, page_size, "")
-    quoted = np.concatenate([text('"0x'), physical, text('"')], axis=1)
-    known = describe.present(rows) if rows.pfn is not None else np.zeros(count, bool)
     return pieces.lines(
-        text('{"addr":"0x'), pieces.hexadecimal(rows.addr), text('","size":'),
-        pieces.decimal(rows.size), text(',"state":"'), describe.states(rows),
-        text('","pfn":'), describe.frame(rows, "null"),
-        text(',"phys":'), pieces.where(known, quoted, text("null")),
-        text(',"flags":['), describe.flag_words(rows, '"'),
-        text('],"mapcount":'), describe.mapcount(rows, "null"),
-        text(',"swap":'), describe.swap_place(rows, '{"type":', ',"offset":', "}", "null"),
-        text("}"),
+        '{"addr":"0x', pieces.hexadecimal(rows.addr), '","size":', pieces.decimal(rows.size),
+        ',"state":"', describe.states(rows), '","pfn":', describe.number(rows, rows.pfn, "null"),
+        ',"phys":', describe.physical(rows, page_size, "null", '"0x', '"'),
+        ',"flags":[', describe.flag_words(rows, '"'),
+        '],"mapcount":', describe.number(rows, rows.mapcount, "null"),
+        ',"swap":', describe.swap_place(rows, '{"type":', ',"offset":', "}", "null"), "}",
     )
 
 
 def check(report: Report, out: TextIO) -> None:
     """Write the report: pages and fields compared, and every difference."""
-    write({"schema": SCHEMA, "pagewalk": version(), **asdict(report)}, out)
+    write(asdict(report), out)
 
 
 def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
@@ -200,12 +169,9 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
     ``legend`` is for the text format.
     """
     del legend
-    trace, vmas, row = found.trace, found.vmas, found.row
-    frame, opinion = found.frame, found.pagemap
+    trace, frame, opinion = found.trace, found.frame, found.pagemap
     write(
         {
-            "schema": SCHEMA,
-            "pagewalk": version(),
             "process": {"pid": found.pid, "name": found.name, "exe": found.exe},
             "source": {"name": found.source, "arch": found.arch.name,
                        "page_size": 1 << trace.page_shift, "levels": len(found.arch.levels)},
@@ -216,13 +182,7 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
             "size": trace.last.size,
             "offset": trace.offset,
             "levels": [level_row(step) for step in trace.steps],
-            "vma": None if row is None else {
-                "start": hex(int(vmas.start[row])),
-                "end": hex(int(vmas.end[row])),
-                "perms": describe.perms(int(vmas.perms[row])),
-                "offset": int(vmas.offset[row]),
-                "name": vmas.name[row],
-            },
+            "vma": None if found.row is None else vma_head(found.vmas, found.row),
             "frame": None if frame is None else {
                 "pfn": frame.pfn,
                 "mapcount": frame.mapcount,
@@ -260,23 +220,15 @@ def level_row(step: Step) -> dict[str, Any]:
 
 def doctor(checks: Sequence[Check], machine: str, out: TextIO) -> None:
     """Write every check."""
-    write({"schema": SCHEMA, "pagewalk": version(), "machine": machine,
-           "checks": [check._asdict() for check in checks]}, out)
+    write({"machine": machine, "checks": [check._asdict() for check in checks]}, out)
 
 
 def processes(rows: Sequence[Process], summary: str, out: TextIO) -> None:
     """Write every process with its RSS."""
-    write({"schema": SCHEMA, "pagewalk": version(), "machine": summary,
-           "processes": [row._asdict() for row in rows]}, out)
+    write({"machine": summary, "processes": [row._asdict() for row in rows]}, out)
 
 
 VIEWS = {
-    "show": show,
-    "maps": maps,
-    "pages": pages,
-    "explain": explain,
-    "check": check,
-    "vtop": vtop,
-    "doctor": doctor,
-    "processes": processes,
+    "show": show, "maps": maps, "pages": pages, "explain": explain,
+    "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
 }

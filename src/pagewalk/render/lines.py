@@ -1,7 +1,7 @@
 """Lines of text from columns, without a Python loop over rows.
 
-Each piece is a byte matrix u8[n, width] in which 0 bytes are padding that the result omits. The
-functions here make pieces; `lines` puts them side by side.
+Each piece is a byte matrix u8[n, width] in which 0 bytes are padding that the result omits, or a
+string that is the same on each row. The functions here make pieces; `lines` puts them side by side.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import numpy as np
 from pagewalk.model.columns import I64, U8, U64, Bool
 
 HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
-MOST_DIGITS = 20  # of a u64
 
 
-def text(value: str, count: int) -> U8:
-    """Return ``value`` on each of ``count`` rows."""
-    raw = np.frombuffer(value.encode(errors="surrogateescape"), np.uint8)
+def text(piece: U8 | str, count: int) -> U8:
+    """Return ``piece``, a string repeated on each of ``count`` rows."""
+    if not isinstance(piece, str):
+        return piece
+    raw = np.frombuffer(piece.encode(errors="surrogateescape"), np.uint8)
     return np.broadcast_to(raw, (count, len(raw)))
 
 
@@ -50,8 +51,9 @@ def labels(names: Sequence[str], index: I64 | U8) -> U8:
     return table[index]
 
 
-def where(mask: Bool, yes: U8, no: U8) -> U8:
+def where(mask: Bool, yes: U8 | str, no: U8 | str) -> U8:
     """Return ``yes`` on the rows where ``mask`` is set, ``no`` on the others."""
+    yes, no = text(yes, len(mask)), text(no, len(mask))
     width = max(yes.shape[1], no.shape[1])
     return np.where(mask[:, None], widen(yes, width), widen(no, width))
 
@@ -64,23 +66,28 @@ def widen(piece: U8, width: int) -> U8:
 
 def ljust(piece: U8, width: int) -> U8:
     """Return ``piece`` padded on the right with blanks to ``width`` characters."""
-    out = widen(piece, max(width, piece.shape[1])).copy()
-    out[out == 0] = 32
-    return out
+    return blank(widen(piece, max(width, piece.shape[1])).copy())
 
 
 def rjust(piece: U8, width: int) -> U8:
     """Return right-aligned ``piece`` (as `decimal` makes it) padded on the left with blanks."""
-    pad = max(width - piece.shape[1], 0)
-    out = np.pad(piece, ((0, 0), (pad, 0)))
+    return blank(np.pad(piece, ((0, 0), (max(width - piece.shape[1], 0), 0))))
+
+
+def blank(out: U8) -> U8:
     out[out == 0] = 32
     return out
 
 
-def lines(*pieces: U8) -> bytes:
+def beside(*pieces: U8 | str) -> U8:
+    """Return ``pieces``, at least one of them a matrix, side by side."""
+    count = next(len(piece) for piece in pieces if not isinstance(piece, str))
+    return np.concatenate([text(piece, count) for piece in pieces], axis=1)
+
+
+def lines(*pieces: U8 | str) -> bytes:
     """Return the rows of all ``pieces`` side by side as bytes, each ending in a newline."""
-    count = len(pieces[0])
-    wide = np.concatenate([*pieces, np.full((count, 1), 10, np.uint8)], axis=1)
+    wide = beside(*pieces, "\n")
     kept: U8 = wide[wide != 0]
     return kept.tobytes()
 

@@ -11,7 +11,8 @@ from typing import TextIO
 import numpy as np
 
 from pagewalk.account.table import Table
-from pagewalk.model.columns import I64, U8, Pages, State, take
+from pagewalk.model.columns import I64, Pages, State, take
+from pagewalk.model.rules import IS_PRESENT
 from pagewalk.render import describe
 from pagewalk.render import lines as pieces
 from pagewalk.walking.walk import Walk
@@ -60,28 +61,24 @@ def chunks(batch: Pages, page_size: int) -> Iterator[Pages]:
         part = take(batch, row)
         part.addr[:] += step * np.uint64(page_size)
         if part.pfn is not None:
-            part.pfn[describe.present(part)] += step[describe.present(part)]
+            here = IS_PRESENT[part.state]
+            part.pfn[here] += step[here]
         yield part
 
 
 def kind(rows: Pages, *, hidden: bool) -> I64:
-    kinds = np.where(describe.present(rows), PRESENT, HIDDEN if hidden else ABSENT)
+    kinds = np.where(IS_PRESENT[rows.state], PRESENT, HIDDEN if hidden else ABSENT)
     kinds[rows.state == State.NOT_MAPPED.value] = UNMAPPED
     return kinds.astype(np.int64)
 
 
 def lines(rows: Pages, kinds: I64, page_size: int) -> bytes:
-    count = len(rows)
     words = ["Physical page exists at PA:", "Physical Page Not in RAM", "Not Mapped",
              "Not Shown by this source"]
-    place: U8 = pieces.where(
-        kinds == PRESENT,
-        describe.physical(rows, page_size, "hidden (needs CAP_SYS_ADMIN)"),
-        np.zeros((count, 1), np.uint8),
-    )
+    where = describe.physical(rows, page_size, "hidden (needs CAP_SYS_ADMIN)")
     return pieces.lines(
-        pieces.text("VA:", count), pieces.hexadecimal(rows.addr), pieces.text(" ", count),
-        pieces.labels(words, kinds), place,
+        "VA:", pieces.hexadecimal(rows.addr), " ", pieces.labels(words, kinds),
+        pieces.where(kinds == PRESENT, where, ""),
     )
 
 

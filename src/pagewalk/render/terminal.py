@@ -10,7 +10,7 @@ import codecs
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TextIO
 
 BOLD, DIM, RED, GREEN, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
@@ -138,12 +138,22 @@ def shorten(text: str, room: int) -> str:
     return text[: room - 1 - tail] + "~" + text[len(text) - tail :]
 
 
-def grid(rows: Sequence[Sequence[str]], left: frozenset[int]) -> list[str]:
+def grid(rows: Sequence[Sequence[str]], left: Set[int]) -> list[str]:
     """Return ``rows`` as aligned lines; columns in ``left`` are left-aligned."""
     return align(list(zip(*rows, strict=True)), left)
 
 
-def align(columns: Sequence[Sequence[str]], left: frozenset[int]) -> list[str]:
+def print_grid(
+    rows: Sequence[Sequence[str]], left: Set[int], out: TextIO, room: int | None = None
+) -> None:
+    """Print ``rows`` aligned, the first of them as a heading, the others cut to ``room``."""
+    head, *lines = grid(rows, left)
+    print(paint(out, DIM, head), file=out)
+    for line in lines:
+        print(line if room is None else shorten(line, room), file=out)
+
+
+def align(columns: Sequence[Sequence[str]], left: Set[int]) -> list[str]:
     """Return the rows of ``columns`` as aligned lines; those in ``left`` are left-aligned."""
     padded = []
     for i, column in enumerate(columns):
@@ -159,6 +169,11 @@ def wrapped(text: str, out: TextIO, indent: str = "  ") -> str:
 
     return textwrap.fill(text, width(out) or 100, subsequent_indent=indent, break_long_words=False,
                          break_on_hyphens=False)
+
+
+def say(text: str, out: TextIO, indent: str = "  ") -> None:
+    """Print ``text`` wrapped to the terminal."""
+    print(wrapped(text, out, indent), file=out)
 
 
 def kib_exact(amount: int | None) -> str:

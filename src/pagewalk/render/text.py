@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -25,7 +25,9 @@ from pagewalk.render.terminal import (
     kib,
     kib_exact,
     paint,
+    print_grid,
     printable,
+    say,
     shorten,
     width,
     wrapped,
@@ -54,10 +56,8 @@ def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
     """Write one screen: totals, the largest VMAs, the short ledger, what was withheld."""
     walk = table.walk
     room = width(out) or 100
-    exe = f"  {printable(walk.exe)}" if walk.exe else ""
-    title = f"process {walk.pid} ({printable(walk.name)}){exe}"
-    print(paint(out, BOLD, shorten(title, room)), file=out)
-    print(wrapped(source_line(table), out), file=out)
+    print(paint(out, BOLD, process_line(walk, room)), file=out)
+    say(source_line(table), out)
     print(file=out)
     totals(table, out)
     held(table, out)
@@ -66,6 +66,11 @@ def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
     print(file=out)
     compared(table, [row for row in ledger if row.against in SHORT], out)
     withheld(table, out)
+
+
+def process_line(found: Walk[Any] | Translation, room: int) -> str:
+    exe = f"  {printable(found.exe)}" if found.exe else ""
+    return shorten(f"process {found.pid} ({printable(found.name)}){exe}", room)
 
 
 def source_line(table: Table) -> str:
@@ -82,11 +87,8 @@ def totals(table: Table, out: TextIO) -> None:
     right = ("anon", "file", "shmem", "zero", "special", "hugetlb", "ksm", "locked", "freed")
     rows = [("", "KiB", "", "", "KiB")]
     for a, b in zip(left, right, strict=True):
-        rows.append((label(a), total(table, a), "  ", label(b), total(table, b)))
-    head, *body = grid(rows, frozenset({0, 2, 3}))
-    print(paint(out, DIM, "  " + head), file=out)
-    for line in body:
-        print("  " + line, file=out)
+        rows.append(("  " + label(a), total(table, a), "  ", label(b), total(table, b)))
+    print_grid(rows, {0, 2, 3}, out)
     marked(table, (*left, *right), out)
     lazyfree(table, out)
 
@@ -95,9 +97,8 @@ def lazyfree(table: Table, out: TextIO) -> None:
     """Write how much of anon is lazyfree and what that means; write nothing if none is."""
     amount = table.totals.get("lazyfree")
     if amount:
-        print(wrapped(f"lazyfree: {kib(amount)} KiB of anon were released with MADV_FREE and not"
-                      " written to since: they count in RSS until memory runs short, then they are"
-                      " dropped", out), file=out)
+        say(f"lazyfree: {kib(amount)} KiB of anon were released with MADV_FREE and not written to"
+            " since: they count in RSS until memory runs short, then they are dropped", out)
 
 
 def held(table: Table, out: TextIO) -> None:
@@ -111,7 +112,7 @@ def held(table: Table, out: TextIO) -> None:
         named.append(f"and {len(rows) - NAMED} more")
     amount = f"{kib(sum(row.unmapped for row in rows))} KiB: " if len(rows) > 1 else ""
     least = "" if table.unmapped is not None else "at least "
-    print(wrapped(f"held but not mapped: {least}{amount}{', '.join(named)}", out), file=out)
+    say(f"held but not mapped: {least}{amount}{', '.join(named)}", out)
 
 
 def label(name: str) -> str:
@@ -121,8 +122,7 @@ def label(name: str) -> str:
 
 def marked(table: Table, shown: Sequence[str], out: TextIO) -> None:
     if set(shown) & set(table.from_kernel):
-        print(wrapped(f"{KERNELS} the kernel's own figure from smaps_rollup, not counted by"
-                      " pagewalk", out), file=out)
+        say(f"{KERNELS} the kernel's own figure from smaps_rollup, not counted by pagewalk", out)
 
 
 def biggest(table: Table, out: TextIO, room: int) -> None:
@@ -172,7 +172,7 @@ def print_maps(
     if foot:
         marked(table, found.shown, out)
     if found.left_out:
-        print(wrapped(f"hidden, terminal too narrow: {', '.join(found.left_out)}", out), file=out)
+        say(f"hidden, terminal too narrow: {', '.join(found.left_out)}", out)
 
 
 # ---- pages
@@ -187,17 +187,14 @@ def pages(batches: Iterable[Pages], walk: Walk[Pages], out: TextIO) -> None:
 
 
 def page_lines(rows: Pages, page_size: int) -> bytes:
-    gap, nothing = pieces.text("  ", len(rows)), pieces.text("", len(rows))
-    told = np.concatenate(
-        [describe.flag_words(rows), describe.swap_place(rows, "swap ", ":", "", "")], axis=1
-    )
+    told = pieces.beside(describe.flag_words(rows), describe.swap_place(rows, "swap ", ":", "", ""))
     return pieces.lines(
-        pieces.hexadecimal(rows.addr), gap,
-        pieces.ljust(describe.physical(rows, page_size, "-"), 16), gap,
-        pieces.rjust(pieces.decimal(rows.size >> np.uint64(10)), 9), gap,
-        pieces.ljust(describe.states(rows), 10), gap,
-        pieces.rjust(describe.mapcount(rows, "-"), 5),
-        pieces.where(told.max(axis=1, initial=0) != 0, gap, nothing), told,
+        pieces.hexadecimal(rows.addr), "  ",
+        pieces.ljust(describe.physical(rows, page_size, "-"), 16), "  ",
+        pieces.rjust(pieces.decimal(rows.size >> np.uint64(10)), 9), "  ",
+        pieces.ljust(describe.states(rows), 10), "  ",
+        pieces.rjust(describe.number(rows, rows.mapcount, "-"), 5),
+        pieces.where(told.max(axis=1, initial=0) != 0, "  ", ""), told,
     )
 
 
@@ -209,7 +206,7 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
     walk = table.walk
     print(paint(out, BOLD, f"process {walk.pid} ({printable(walk.name)}): ours - theirs ="
                            " named causes + unexplained"), file=out)
-    print(wrapped(source_line(table), out), file=out)
+    say(source_line(table), out)
     print(file=out)
     compared(table, ledger, out)
     print(f"distinct frames {kib(table.totals['distinct'])}, freed on exit"
@@ -220,10 +217,10 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
     if used:
         print(file=out)
     for cause in sorted(used):
-        print(wrapped(f"{cause}: {why(cause)}", out), file=out)
+        say(f"{cause}: {why(cause)}", out)
     lazyfree(table, out)
     for reason in theirs.not_read:
-        print(wrapped(f"not compared: {reason}", out), file=out)
+        say(f"not compared: {reason}", out)
     withheld(table, out)
     print(paint(out, DIM, "which number to trust for what: docs/which-number.md"), file=out)
 
@@ -234,13 +231,12 @@ def compared(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
         print(line, file=out)
     alone = [f"{row.against} {kib_exact(row.theirs)}" for row in ledger if row.ours is None]
     if alone:
-        print(wrapped(f"not compared, our number is withheld: {', '.join(alone)}", out),
-              file=out)
+        say(f"not compared, our number is withheld: {', '.join(alone)}", out)
     parts = beyond_rss(table)
     if parts:
         listed = ", ".join(f"{part.cause} {kib_exact(part.bytes)}" for part in parts)
         more = kib_exact(sum(part.bytes for part in parts))
-        print(wrapped(f"present = rss + {more}: {listed}", out), file=out)
+        say(f"present = rss + {more}: {listed}", out)
 
 
 def ledger_lines(ledger: Sequence[Line], out: TextIO) -> list[str]:
@@ -259,10 +255,8 @@ def ledger_lines(ledger: Sequence[Line], out: TextIO) -> list[str]:
         if line.unexplained:
             rows.append(("    unexplained", "", "", kib_exact(line.unexplained)))
             marks.append(RED)
-    return [
-        paint(out, mark, text) if mark else text
-        for mark, text in zip(marks, grid(rows, frozenset({0})), strict=True)
-    ]
+    lines = zip(marks, grid(rows, {0}), strict=True)
+    return [paint(out, mark, text) if mark else text for mark, text in lines]
 
 
 def withheld(table: Table, out: TextIO) -> None:
@@ -282,38 +276,34 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
     """
     from pagewalk.render import vtop_words as words
 
-    room = width(out) or 100
-    exe = f"  {printable(found.exe)}" if found.exe else ""
-    print(shorten(f"process {found.pid} ({printable(found.name)}){exe}", room), file=out)
+    print(process_line(found, width(out) or 100), file=out)
     print(paint(out, BOLD, wrapped(printable(words.answer(found)), out)), file=out)
-    print(wrapped(words.reading(found), out), file=out)
+    say(words.reading(found), out)
     print(file=out)
-    titles, *digits = grid(words.cut_address(found), frozenset(range(9)))
-    print(paint(out, DIM, titles), *digits, sep="\n", file=out)
+    print_grid(words.cut_address(found), set(range(9)), out)
     print(file=out)
     vtop_levels(found, out)
     print(file=out)
     for title, text in words.facts(found):
-        print(wrapped(f"{title:<9}{printable(text)}", out, " " * 9), file=out)
+        say(f"{title:<9}{printable(text)}", out, " " * 9)
     for sentence in found.remarks:
-        print(wrapped(f"-> {printable(sentence)}", out, "   "), file=out)
-    rows = list(words.legend(found)) if legend else []
-    for name, meaning in rows:
-        print(wrapped(f"{name:<19}{meaning}", out, " " * 19), file=out)
+        say(f"-> {printable(sentence)}", out, "   ")
+    for name, meaning in words.legend(found) if legend else ():
+        say(f"{name:<19}{meaning}", out, " " * 19)
 
 
 def vtop_levels(found: Translation, out: TextIO) -> None:
     """Write two lines per level: the entry's address and raw value, then its meaning."""
     from pagewalk.render import vtop_words as words
 
-    head, *lines = grid(words.levels(found), frozenset({0, 5}))
+    head, *lines = grid(words.levels(found), {0, 5})
     print(paint(out, DIM, head), file=out)
     for step, line in zip(found.trace.steps, lines, strict=True):
         before, word, after = line.partition(words.raw(step))
         if words.leads_on(step):  # ten hexadecimal digits, bits 51 to 12, are a frame
             word = word[:5] + paint(out, GREEN, word[5:15]) + word[15:]
         print(before + word + after, file=out)
-        print(wrapped(f"       {words.says(step)}", out, " " * 9), file=out)
+        say(f"       {words.says(step)}", out, " " * 9)
 
 
 # ---- check
@@ -325,18 +315,16 @@ def check(report: Report, out: TextIO) -> None:
     print(paint(out, BOLD, f"{first} against {second}: {report.pages} pages and"
                            f" {report.fields} VMA amounts compared"), file=out)
     if report.left_out:
-        print(wrapped(f"left out, procfs does not show their pages: {', '.join(report.left_out)}",
-                      out), file=out)
+        say(f"left out, procfs does not show their pages: {', '.join(report.left_out)}", out)
     for sentence in check_moves(report):
-        print(wrapped(sentence, out), file=out)
+        say(sentence, out)
     if not report.differences:
         print(paint(out, GREEN, "no difference"), file=out)
         return
     rows = [("ADDRESS", "KIB", "WHAT", first, second)]
     rows += [(f"{d.addr:016x}", kib(d.size), d.what, d.first or "-", d.second or "-")
              for d in report.differences]
-    for i, line in enumerate(grid(rows, frozenset({0, 2}))):
-        print(paint(out, DIM, line) if i == 0 else line, file=out)
+    print_grid(rows, {0, 2}, out)
     if report.more:
         print(f"... and {report.more} more", file=out)
 
@@ -369,27 +357,25 @@ def doctor(checks: Sequence[Check], machine: str, out: TextIO) -> None:
     for check in checks:
         mark = paint(out, GREEN, "yes") if check.ok else paint(out, RED, "no ")
         text = f"{mark}  {check.name.ljust(wide)}  {check.finding}"
-        print(wrapped(text, out, " " * (wide + 7)), file=out)
+        say(text, out, " " * (wide + 7))
         if check.remedy:
-            print(wrapped(f"{' ' * (wide + 7)}-> {check.remedy}", out, " " * (wide + 10)), file=out)
+            say(f"{' ' * (wide + 7)}-> {check.remedy}", out, " " * (wide + 10))
 
 
 def processes(rows: Sequence[Process], summary: str, out: TextIO) -> None:
     """Write the first-run screen: this machine, its largest processes, what to try next."""
     room = width(out) or 80
     print(paint(out, BOLD, "pagewalk: where a process's memory lives, page by page"), file=out)
-    print(wrapped(summary, out), file=out)
+    say(summary, out)
     print(file=out)
-    biggest = sorted(rows, key=lambda p: -p.rss)[:12]
+    biggest = sorted(rows, key=lambda p: -p.rss)
     table = [("PID", "RSS KiB", "NAME")]
-    table += [(str(p.pid), kib(p.rss), program_of(p)) for p in biggest]
-    for i, line in enumerate(grid(table, frozenset({2}))):
-        print(paint(out, DIM, line) if i == 0 else shorten(line, room), file=out)
+    table += [(str(p.pid), kib(p.rss), program_of(p)) for p in biggest[:12]]
+    print_grid(table, {2}, out, room)
     print(f"\n{len(rows)} processes; RSS counts a shared page in each of them. Try:", file=out)
     # If a security module protects any process, it is PID 1; a user may read only their own.
     us = os.geteuid()
-    pid = next((p.pid for p in sorted(rows, key=lambda p: -p.rss)
-                if p.pid != 1 and us in (0, p.uid)), os.getppid())
+    pid = next((p.pid for p in biggest if p.pid != 1 and us in (0, p.uid)), os.getppid())
     for command, what in (
         (f"pagewalk {pid}", "one screen: RSS, PSS, USS, freed, swap, largest VMAs"),
         (f"pagewalk explain {pid}", "why top, status and smaps disagree"),
@@ -405,13 +391,6 @@ def program_of(process: Process) -> str:
 
 
 VIEWS = {
-    "show": show,
-    "maps": maps,
-    "pages": pages,
-    "explain": explain,
-    "vtop": vtop,
-    "check": check,
-    "doctor": doctor,
-    "processes": processes,
+    "show": show, "maps": maps, "pages": pages, "explain": explain,
+    "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
 }
-

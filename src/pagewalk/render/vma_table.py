@@ -52,7 +52,7 @@ def vma_table(
         cells += [[*column, ""] if foot else column for column in other_fields(table, rows)]
     names = names_of(table, rows, flags=flags)
     names = [heading, *names, *ends[1:]]
-    lines = align(cells, frozenset({0, 1}))
+    lines = align(cells, {0, 1})
     wide = max(map(len, lines))
     if room is not None:
         free = max(room - wide - 2, 8)
