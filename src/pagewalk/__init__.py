@@ -29,34 +29,17 @@ if TYPE_CHECKING:
     from pagewalk.sources.outcome import Outcome
     from pagewalk.walking.walk import Walk, close, open_process, walk
 
-HOMES = {
-    "COLUMNS": "account.table",
-    "Table": "account.table",
-    "by_vma": "account.table",
-    "table": "account.table",
-    "BadRequest": "model.errors",
-    "BadTable": "model.errors",
-    "BadText": "model.errors",
-    "BadTarget": "model.errors",
-    "NoAddressSpace": "model.errors",
-    "NotPermitted": "model.errors",
-    "PagewalkError": "model.errors",
-    "ProcessGone": "model.errors",
-    "SourceUnavailable": "model.errors",
-    "Unsupported": "model.errors",
-    "Outcome": "sources.outcome",
-    "Backing": "model.columns",
-    "Amounts": "model.columns",
-    "Flag": "model.columns",
-    "Pages": "model.columns",
-    "State": "model.columns",
-    "Sums": "model.columns",
-    "VMAs": "model.columns",
-    "Walk": "walking.walk",
-    "close": "walking.walk",
-    "open_process": "walking.walk",
-    "walk": "walking.walk",
+NAMES = {
+    "account.table": ("COLUMNS", "Table", "by_vma", "table"),
+    "model.columns": ("Amounts", "Backing", "Flag", "Pages", "State", "Sums", "VMAs"),
+    "model.errors": (
+        "BadRequest", "BadTable", "BadTarget", "BadText", "NoAddressSpace", "NotPermitted",
+        "PagewalkError", "ProcessGone", "SourceUnavailable", "Unsupported",
+    ),
+    "sources.outcome": ("Outcome",),
+    "walking.walk": ("Walk", "close", "open_process", "walk"),
 }
+HOMES = {name: module for module, names in NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> "Any":
@@ -74,31 +57,9 @@ def __dir__() -> list[str]:
     return __all__
 
 
-__all__ = [
-    "COLUMNS",
-    "Amounts",
-    "Backing",
-    "BadRequest",
-    "BadTable",
-    "BadTarget",
-    "BadText",
-    "Flag",
-    "NoAddressSpace",
-    "NotPermitted",
-    "Outcome",
-    "Pages",
-    "PagewalkError",
-    "ProcessGone",
-    "SourceUnavailable",
-    "State",
-    "Sums",
-    "Table",
-    "Unsupported",
-    "VMAs",
-    "Walk",
-    "by_vma",
-    "close",
-    "open_process",
-    "table",
-    "walk",
+__all__ = [  # in full: a type checker does not compute it
+    "COLUMNS", "Amounts", "Backing", "BadRequest", "BadTable", "BadTarget", "BadText", "Flag",
+    "NoAddressSpace", "NotPermitted", "Outcome", "Pages", "PagewalkError", "ProcessGone",
+    "SourceUnavailable", "State", "Sums", "Table", "Unsupported", "VMAs", "Walk", "by_vma", "close",
+    "open_process", "table", "walk",
 ]

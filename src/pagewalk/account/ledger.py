@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.account.moves import FIELDS, STILL, Moves, Shift, compare, of_smaps, of_table, shift
+from pagewalk.account.moves import FIELDS, Moves, compare, of_smaps, of_table, shift
 from pagewalk.account.table import PSS_SHIFT, Table
 from pagewalk.model.columns import SHARED, WRITE, Backing
 from pagewalk.proc.counters import Theirs, lag
@@ -39,13 +39,14 @@ class Line(NamedTuple):
 
 
 class Case(NamedTuple):
-    # What a rule sees: our table, and their numbers before, during and after the walk.
+    # What a rule sees: the line being worked out, our table, and their numbers before, during and
+    # after the walk.
+    rule: Rule
     table: Table
     theirs: Theirs
     before: Theirs
     between: tuple[Theirs, ...] = ()
     moves: Moves | None = None
-    rule: Rule | None = None  # the line being worked out
 
     @property
     def readings(self) -> tuple[Theirs, ...]:
@@ -74,28 +75,33 @@ def status(name: str) -> Callable[[Theirs], int | None]:
     return lambda theirs: theirs.status.get(name)
 
 
+def line(
+    against: str, column: str, theirs: Callable[[Theirs], int | None], causes: tuple[str, ...] = (),
+    *, rare: bool = False,
+) -> Rule:
+    """Return the line that compares our total of ``column``."""
+    return Rule(against, column, theirs, total(column), causes, rare=rare, column=column)
+
+
+def status_line(name: str, column: str, causes: tuple[str, ...]) -> Rule:
+    return line(f"status {name}", column, status(name), causes)
+
+
 def smaps_line(
     field: str, column: str, causes: tuple[str, ...] = (), *, rare: bool = False
 ) -> Rule:
-    """Return the line that compares our ``column`` with smaps, summed over the VMAs."""
-    return Rule(
-        f"smaps {field}", column,
-        lambda theirs: None if theirs.smaps is None else sum_of(theirs.smaps, *FIELDS[column]),
-        total(column), causes, rare=rare, column=column,
-    )
+    return line(f"smaps {field}", column, lambda t: sum_of(t.smaps, column), causes, rare=rare)
 
 
 def rollup_line(field: str, column: str, causes: tuple[str, ...] = ()) -> Rule:
-    return Rule(
-        f"smaps_rollup {field}", column,
-        lambda theirs: None if theirs.rollup is None else sum_of(theirs.rollup, field),
-        total(column), causes, column=column,
-    )
+    return line(f"smaps_rollup {field}", column, lambda t: sum_of(t.rollup, column), causes)
 
 
-def sum_of(smaps: Smaps, *names: str) -> int:
+def sum_of(smaps: Smaps | None, column: str) -> int | None:
+    if smaps is None:
+        return None
     zero = np.zeros(0, np.int64)
-    return sum(int(smaps.columns.get(name, zero).sum()) for name in names)
+    return sum(int(smaps.columns.get(name, zero).sum()) for name in FIELDS[column])
 
 
 def flagged(*wanted: str, without: tuple[str, ...] = ()) -> Callable[[Case], int | None]:
@@ -121,8 +127,8 @@ def data_stack(case: Case) -> int | None:
 # ---- causes: an exact one returns its amount, a bounded one the most it can account for
 
 
-def column(name: str, sign: int = 1) -> Callable[[Case], int]:
-    return lambda case: sign * (case.table.totals[name] or 0)
+def column(name: str) -> Callable[[Case], int]:
+    return lambda case: case.table.totals[name] or 0
 
 
 def deposits(case: Case) -> int:
@@ -189,19 +195,14 @@ def huge_device(case: Case) -> int:
     return (case.table.totals["special"] or 0) // (facts.huge_size // facts.page_size)
 
 
-def shift_of(case: Case) -> Shift:
-    rule = case.rule
-    return STILL if rule is None else shift(case.moves, rule.column)
-
-
 def by_others(case: Case) -> int:
     # Other processes map and unmap the same pages, even while the target is stopped.
-    return shift_of(case).others
+    return shift(case.moves, case.rule.column).others
 
 
 def rollup_by_others(case: Case) -> int:
     # smaps_rollup is read between the two readings of smaps, and does not tell VMAs apart.
-    own, others = shift_of(case)
+    own, others = shift(case.moves, case.rule.column)
     return others + (0 if own else spread(case))
 
 
@@ -211,24 +212,23 @@ def drift(case: Case) -> int:
     A VMA that moved also moved every number that is a sum over VMAs, and a counter that moved did
     so because of some VMA.
     """
-    own, others = shift_of(case)
-    named = case.rule is not None and not OTHERS.isdisjoint(case.rule.causes)
-    return own + (0 if named else others) + spread(case) + counted(case)
+    own, others = shift(case.moves, case.rule.column)
+    unnamed = others if OTHERS.isdisjoint(case.rule.causes) else 0
+    return own + unnamed + spread(case) + counted(case)
 
 
 def counted(case: Case) -> int:
     # How far apart the readings are of the counter that includes the line's column.
-    rule = case.rule
-    if rule is None or not rule.against.startswith(("smaps", PMAP)):
+    if not case.rule.against.startswith(("smaps", PMAP)):
         return 0
-    counter = COUNTERS.get(rule.column, "VmRSS")
+    counter = COUNTERS.get(case.rule.column, "VmRSS")
     return width([theirs.status.get(counter) for theirs in case.readings])
 
 
 def spread(case: Case) -> int:
     # How far apart the readings are of a number that is not broken down by VMA.
     rule = case.rule
-    if rule is None or rule.against.startswith("smaps "):
+    if rule.against.startswith("smaps "):
         return 0
     ours = [rule.ours(case._replace(theirs=theirs)) for theirs in (case.before, case.theirs)]
     return width(ours) + width([rule.theirs(theirs) for theirs in case.readings])
@@ -244,7 +244,7 @@ def untold(case: Case) -> int:
     column, locked = case.table.columns["untold"], case.table.outcome.locked
     if column is None:
         return 0
-    about_locked = case.rule is not None and case.rule.ours_is == "locked" and locked is not None
+    about_locked = case.rule.ours_is == "locked" and locked is not None
     return int(column[locked].sum() if about_locked else column.sum())
 
 
@@ -356,17 +356,12 @@ PMAP = "pmap total"
 COUNTERS = {"size": "VmSize", "anon": "RssAnon", "swap": "VmSwap"}
 
 LINES = (
-    Rule("status VmSize", "size", status("VmSize"), total("size"), ("gate_vma",)),
-    Rule("status VmRSS", "rss", status("VmRSS"), total("rss"), ("hwpoison", "counters_batching"),
-         column="rss"),
-    Rule("status RssAnon", "anon", status("RssAnon"), total("anon"),
-         (*KIND, "counter_batching"), column="anon"),
-    Rule("status RssFile", "file", status("RssFile"), total("file"),
-         (*KIND, "counter_batching"), column="file"),
-    Rule("status RssShmem", "shmem", status("RssShmem"), total("shmem"),
-         (*KIND, "counter_batching"), column="shmem"),
-    Rule("status VmSwap", "swap", status("VmSwap"), total("swap"),
-         ("shmem_swap", "counter_batching"), column="swap"),
+    status_line("VmSize", "size", ("gate_vma",)),
+    status_line("VmRSS", "rss", ("hwpoison", "counters_batching")),
+    status_line("RssAnon", "anon", (*KIND, "counter_batching")),
+    status_line("RssFile", "file", (*KIND, "counter_batching")),
+    status_line("RssShmem", "shmem", (*KIND, "counter_batching")),
+    status_line("VmSwap", "swap", ("shmem_swap", "counter_batching")),
     Rule("status VmData", "private writable", status("VmData"),
          flagged("wr", without=("sh", "gd"))),
     Rule("status VmStk", "stack", status("VmStk"), flagged("gd")),
@@ -376,18 +371,16 @@ LINES = (
     Rule("status VmLck", "locked VMAs", status("VmLck"), flagged("lo"), ("locked_vm_leak",)),
     Rule("status VmPTE", "page tables", status("VmPTE"),
          lambda case: case.table.outcome.page_tables, ("thp_deposit",), optional=True, column=""),
-    Rule("status HugetlbPages", "hugetlb", status("HugetlbPages"), total("hugetlb"),
-         ("hugetlb_pmd_shared",), column="hugetlb"),
-    Rule("statm size", "size", lambda t: t.statm["size"], total("size"), ("gate_vma",)),
-    Rule("statm resident (top RES)", "rss", lambda t: t.statm["resident"], total("rss"),
-         ("hwpoison", "counters_batching"), column="rss"),
+    status_line("HugetlbPages", "hugetlb", ("hugetlb_pmd_shared",)),
+    line("statm size", "size", lambda t: t.statm["size"], ("gate_vma",)),
+    line("statm resident (top RES)", "rss", lambda t: t.statm["resident"],
+         ("hwpoison", "counters_batching")),
     Rule("statm shared (top SHR)", "file + shmem", lambda t: t.statm["shared"],
          lambda case: add(case.table.totals["file"], case.table.totals["shmem"]),
          (*KIND, "shared_batching"), column="rss"),
     Rule("statm data", "private writable + stack", lambda t: t.statm["data"], data_stack),
-    Rule("stat vsize", "size", lambda t: t.stat["vsize"], total("size"), ("gate_vma",)),
-    Rule("stat rss", "rss", lambda t: t.stat["rss"], total("rss"), ("hwpoison", "stat_batching"),
-         column="rss"),
+    line("stat vsize", "size", lambda t: t.stat["vsize"], ("gate_vma",)),
+    line("stat rss", "rss", lambda t: t.stat["rss"], ("hwpoison", "stat_batching")),
     smaps_line("Size", "size"),
     smaps_line("Rss", "rss", ("huge_device_page",)),
     smaps_line("Pss", "pss", ("pss_truncation_by_vma", *SHARE)),
@@ -400,7 +393,7 @@ LINES = (
     rollup_line("Pss", "pss",
                 ("pss_truncation", "huge_device_page", "device_page", "rollup_mapcount_change")),
     rollup_line("Swap", "swap", ("smaps_large_shmem_swap_overcount",)),
-    Rule(PMAP, "size", lambda t: t.pmap, total("size")),
+    line(PMAP, "size", lambda t: t.pmap),
 )
 
 # What `show` prints: the numbers everybody looks at, from files that need no lock.
@@ -432,18 +425,15 @@ def ledger(
         last = of_smaps(theirs.smaps)
         same = first.smaps is theirs.smaps
         moves = compare(last if same else of_smaps(first.smaps), last, of_table(table))
-    case = Case(table, theirs, first, between, moves)
-    lines = (work_out(rule, case._replace(rule=rule)) for rule in LINES)
-    return [line for line in lines if line is not None]
+    cases = (Case(rule, table, theirs, first, between, moves) for rule in LINES)
+    return [line for case in cases if (line := work_out(case)) is not None]
 
 
-def work_out(rule: Rule, case: Case) -> Line | None:
-    """Return the line of ``rule``, None where the kernel gave no such number."""
-    theirs = rule.theirs(case.theirs)
-    if theirs is None:
-        return None
-    ours = rule.ours(case)
-    if ours is None and rule.optional:
+def work_out(case: Case) -> Line | None:
+    """Return the line of a rule, None where the kernel gave no such number."""
+    rule = case.rule
+    theirs, ours = rule.theirs(case.theirs), rule.ours(case)
+    if theirs is None or (ours is None and rule.optional):
         return None
     if rule.rare and not ours and not theirs:
         return None

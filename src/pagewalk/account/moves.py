@@ -63,8 +63,7 @@ def of_smaps(smaps: Smaps) -> Reading:
     """Return smaps as a Reading."""
     zero = np.zeros(len(smaps.start), np.int64)
     columns = {
-        name: sum((smaps.columns.get(field, zero) for field in fields[1:]),
-                  smaps.columns.get(fields[0], zero))
+        name: sum((smaps.columns.get(field, zero) for field in fields), zero)
         for name, fields in FIELDS.items()
     }
     return Reading(smaps.start, smaps.end, columns)
@@ -79,11 +78,7 @@ def compare(first: Reading, last: Reading, other: Reading) -> Moves:
     """Align two readings by one reader with the ``other`` reader's in between."""
     readings = (first, last, other)
     rows, count = align(*((reading.start, reading.end) for reading in readings))
-    alone = np.zeros(count, bool)
-    for row in rows:
-        has = np.zeros(count, bool)
-        has[row] = True
-        alone |= ~has
+    alone = np.bincount(np.concatenate(rows), minlength=count) < len(rows)
     moves = Moves(readings, rows, alone, alone)
     return moves._replace(own=alone | moved(moves, "rss"))
 

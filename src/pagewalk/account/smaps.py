@@ -7,14 +7,14 @@ smaps_account and smaps_page_accumulate (fs/proc/task_mmu.c).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from pagewalk.account import table as account
-from pagewalk.account.table import PSS_SHIFT, Column, Table, no_totals, tabulate, weigh
+from pagewalk.account.table import PSS_SHIFT, Column, Table, add_where, no_totals, tabulate
 from pagewalk.model.bits import vmflag_codes
 from pagewalk.model.columns import I64, U64, Backing, Bool, Pages, State, Withheld
 from pagewalk.model.facts import Facts
@@ -101,17 +101,9 @@ class SwapUsers:
     missing: str | None
 
 
-@dataclass(frozen=True, eq=False)
-class Details:
-    # Bytes by VMA, i64; the two PSS in 1/4096 bytes.
-    pss_dirty: I64
-    shared_clean: I64
-    shared_dirty: I64
-    private_clean: I64
-    private_dirty: I64
-    referenced: I64
-    lazyfree: I64
-    swap_pss: I64
+# Running sums, i64 by VMA, by the names in DETAILS: bytes, those of FIXED in 1/4096 bytes.
+Details: TypeAlias = dict[str, I64]
+FIXED = ("pss_dirty", "swap_pss")
 
 
 def by_field(walk: Walk[Pages], swap_users: SwapUsers | None) -> Table:
@@ -119,42 +111,29 @@ def by_field(walk: Walk[Pages], swap_users: SwapUsers | None) -> Table:
 
     ``swap_users`` is None where nobody counted them: swap_pss is then withheld.
     """
-    count = len(walk.vmas)
-    sums, lost = (Details(*(np.zeros(count, np.int64) for _ in fields(Details))) for _ in "12")
-    so_far = no_totals(count)
+    sums, lost = ({row.name: np.zeros(len(walk.vmas), np.int64) for row in DETAILS} for _ in "12")
+    so_far = no_totals(len(walk.vmas))
     for pages in walk:
-        add(sums, pages, walk.facts, swap_users)
+        add_rows(sums, pages, np.flatnonzero(IN_PSS[pages.state]), walk.facts)
+        add_swap(sums["swap_pss"], pages, walk.facts.page_size, swap_users)
         add_lost(lost, pages, walk)
         for part in add_up(pages, walk.facts.page_size):
             account.add(so_far, part, walk.facts)
     table = tabulate(walk, so_far)
-    if walk.outcome.counts_hwpoison:
-        for column in fields(Details):
-            getattr(sums, column.name)[:] += getattr(lost, column.name)
     known = walk.tells.tables and table.totals["pss"] is not None
-    young = known and walk.tells.young
-    columns: dict[str, I64 | None] = {
-        "pss_dirty": sums.pss_dirty >> PSS_SHIFT if known else None,
-        **{
-            name: getattr(sums, name) if known else None
-            for name in ("shared_clean", "shared_dirty", "private_clean", "private_dirty")
-        },
-        "referenced": sums.referenced if young else None,
-        "lazyfree": sums.lazyfree if known else None,
-        "swap_pss": sums.swap_pss >> PSS_SHIFT if counted(swap_users) else None,
+    told = dict.fromkeys(sums, known) | {
+        "referenced": known and walk.tells.young,
+        "swap_pss": swap_users is not None and swap_users.missing is None,
     }
-    totals = {name: None if c is None else int(c.sum()) for name, c in columns.items()}
-    for name in ("pss_dirty", "swap_pss"):
-        if columns[name] is not None:  # added up first and cut then, as smaps_rollup does
-            totals[name] = int(getattr(sums, name).sum()) >> PSS_SHIFT
+    columns, totals = dict(table.columns), dict(table.totals)
+    for name, counted in sums.items():
+        amount = counted + lost[name] if walk.outcome.counts_hwpoison else counted
+        shift = PSS_SHIFT if name in FIXED else 0
+        columns[name] = amount >> shift if told[name] else None
+        # added up first and cut then, as smaps_rollup does
+        totals[name] = int(amount.sum()) >> shift if told[name] else None
     table.outcome.withheld.extend(limits(walk, swap_users))
-    return table._replace(
-        columns={**table.columns, **columns}, totals={**table.totals, **totals}
-    )
-
-
-def counted(swap_users: SwapUsers | None) -> bool:
-    return swap_users is not None and swap_users.missing is None
+    return table._replace(columns=columns, totals=totals)
 
 
 def limits(walk: Walk[Pages], swap_users: SwapUsers | None) -> list[Withheld]:
@@ -171,21 +150,12 @@ def limits(walk: Walk[Pages], swap_users: SwapUsers | None) -> list[Withheld]:
     return out
 
 
-def add(sums: Details, pages: Pages, facts: Facts, swap_users: SwapUsers | None) -> None:
-    """Add one batch of pages to ``sums``."""
-    if pages.kflags is None or pages.mapcount is None:
-        return
-    add_swap(sums, pages, facts.page_size, swap_users)
-    add_rows(sums, pages, np.flatnonzero(IN_PSS[pages.state]), facts)
-
-
 def add_lost(lost: Details, pages: Pages, walk: Walk[Pages]) -> None:
     # The entries for pages lost to a memory error; where smaps counts them, as their page was.
-    if pages.kflags is None or not (pages.state == State.POISONED.value).any():
-        return
-    rows = np.flatnonzero(hwpoison(pages.flags))
-    backing = walk.vmas.backing[pages.vma[rows]]
-    add_rows(lost, pages, rows[backing != Backing.HUGETLB.value], walk.facts)
+    if (pages.state == State.POISONED.value).any():
+        rows = np.flatnonzero(hwpoison(pages.flags))
+        backing = walk.vmas.backing[pages.vma[rows]]
+        add_rows(lost, pages, rows[backing != Backing.HUGETLB.value], walk.facts)
 
 
 def add_rows(sums: Details, pages: Pages, rows: I64, facts: Facts) -> None:
@@ -195,34 +165,32 @@ def add_rows(sums: Details, pages: Pages, rows: I64, facts: Facts) -> None:
     size, mapcount = pages.size[rows], pages.mapcount[rows]
     dirty = holds(DIRTY, flags, kflags)
     many = shared(pages, entries=facts.entries_shared)[rows]
-    for column, mask in (
-        (sums.shared_clean, many & ~dirty),
-        (sums.shared_dirty, many & dirty),
-        (sums.private_clean, ~many & ~dirty),
-        (sums.private_dirty, ~many & dirty),
-        (sums.referenced, holds(REFERENCED, flags, kflags)),
-        (sums.lazyfree, holds(LAZYFREE, flags, kflags)),
-    ):
-        add_masked(column, vma, size, mask)
     share = np.uint64(facts.page_size << PSS_SHIFT) // np.maximum(mapcount, np.uint64(1))
-    add_masked(sums.pss_dirty, vma, share * (size // np.uint64(facts.page_size)), dirty)
+    for name, amount, mask in (
+        ("shared_clean", size, many & ~dirty),
+        ("shared_dirty", size, many & dirty),
+        ("private_clean", size, ~many & ~dirty),
+        ("private_dirty", size, ~many & dirty),
+        ("referenced", size, holds(REFERENCED, flags, kflags)),
+        ("lazyfree", size, holds(LAZYFREE, flags, kflags)),
+        ("pss_dirty", share * (size // np.uint64(facts.page_size)), dirty),
+    ):
+        add_masked(sums[name], vma, amount, mask)
 
 
-def add_swap(sums: Details, pages: Pages, page_size: int, swap_users: SwapUsers | None) -> None:
+def add_swap(swap_pss: I64, pages: Pages, page_size: int, swap_users: SwapUsers | None) -> None:
     rows = np.flatnonzero(pages.state == State.SWAPPED.value)
-    if len(rows) == 0 or swap_users is None or pages.pfn is None:
+    if len(rows) == 0 or swap_users is None or pages.pfn is None or pages.kflags is None:
         return
     at = np.searchsorted(swap_users.slot, pages.pfn[rows])
     users = np.append(swap_users.users, np.uint64(1))[at]
     share = np.uint64(page_size << PSS_SHIFT) // np.maximum(users, np.uint64(1))
-    add_masked(sums.swap_pss, pages.vma[rows], share, np.ones(len(rows), bool))
+    add_masked(swap_pss, pages.vma[rows], share, np.ones(len(rows), bool))
 
 
 def add_masked(column: I64, vma: I64, amount: U64, mask: Bool) -> None:
-    if mask.any():
-        first, last = int(vma[0]), int(vma[-1]) + 1
-        weights = np.where(mask, amount, np.uint64(0)).astype(np.float64)
-        column[first:last] += weigh(vma - first, weights, (last - first,))
+    first, last = int(vma[0]), int(vma[-1]) + 1
+    add_where(column[first:last], mask, vma - first, amount.astype(np.float64))
 
 
 def vmflags(table: Table, row: int) -> list[str] | None:
@@ -235,9 +203,8 @@ def vmflags(table: Table, row: int) -> list[str] | None:
 
 @cache  # thousands of VMAs share a few words
 def codes_of(word: int, architecture: str, release: tuple[int, int]) -> tuple[str, ...]:
-    from pagewalk.pagetables.arch import (
-        ARCHES,  # here: procfs, which tells no vm_flags, needs no format
-    )
+    # here: procfs, which tells no vm_flags, needs no format
+    from pagewalk.pagetables.arch import ARCHES
 
     codes = vmflag_codes(release) | ARCHES[architecture].vm_flag_codes(release)
     found = (codes.get(bit, "??") for bit in range(64) if word >> bit & 1)
@@ -271,10 +238,8 @@ def others(table: Table, row: int) -> dict[str, int | None]:
 
     All of OTHER_FIELDS, or only the protection key if ``table`` has no particulars.
     """
-    key = protection_key(table, row)
-    more = table.particulars
+    key, more = protection_key(table, row), table.particulars
     if more is None:
         return {"protection_key": key}
-    size, thp = more.size_of(row), more.eligible(row)
-    values = (size, size, thp, key)
-    return dict(zip(OTHER_FIELDS.values(), values, strict=True))
+    size = more.size_of(row)
+    return dict(zip(OTHER_FIELDS.values(), (size, size, more.eligible(row), key), strict=True))

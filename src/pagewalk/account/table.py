@@ -228,69 +228,53 @@ def add(so_far: Totals, sums: Sums, facts: Facts) -> None:
     batch = sums.amounts
     if not len(batch):
         return
-    first, last = int(batch.vma.min()), int(batch.vma.max()) + 1
-    row = batch.vma - first
+    here = slice(int(batch.vma.min()), int(batch.vma.max()) + 1)
+    row = batch.vma - here.start
     key = row * STATES + batch.state
     size = batch.size.astype(np.float64)  # exact below 2**53 bytes, more than a batch can hold
-    shape = (last - first, STATES)
-    here = slice(first, last)
-    so_far.state[here] += weigh(key, size, shape)
-    huge = batch.flags & np.uint32(Flag.HUGE) != 0
-    if huge.any():
-        so_far.huge[here] += weigh(key[huge], size[huge], shape)
-    maybe = batch.flags & np.uint32(Flag.MAYBE_ZERO) != 0
-    if maybe.any():
-        so_far.maybe_zero[here] += weigh(row[maybe], size[maybe], shape[:1])
+    add_where(so_far.state[here], None, key, size)
+    add_where(so_far.huge[here], batch.flags & np.uint32(Flag.HUGE) != 0, key, size)
+    add_where(so_far.maybe_zero[here], batch.flags & np.uint32(Flag.MAYBE_ZERO) != 0, row, size)
     holes = batch.state == State.NOT_MAPPED.value
-    if holes.any():
-        level = batch.level[holes].astype(np.int64)
-        so_far.level[here] += weigh(row[holes] * LEVELS + level, size[holes], (shape[0], LEVELS))
+    add_where(so_far.level[here], holes, row * LEVELS + batch.level, size)
     add_frames(so_far, batch, row, size, here, facts)
 
 
-def weigh(key: I64, size: F64, shape: tuple[int, ...]) -> I64:
-    total = int(np.prod(shape))
-    return np.bincount(key, size, total)[:total].astype(np.int64).reshape(shape)
+def add_where(sums: I64, mask: Bool | None, key: I64, size: F64) -> None:
+    """Add ``size`` to the elements ``key`` of ``sums``, only where ``mask`` is set (None: all)."""
+    if mask is not None:
+        if not mask.any():
+            return
+        key, size = key[mask], size[mask]
+    sums += np.bincount(key, size, sums.size)[: sums.size].astype(np.int64).reshape(sums.shape)
 
 
 def add_frames(
-    so_far: Totals,
-    pages: Amounts,
-    row: I64,
-    size: F64,
-    here: slice,
-    facts: Facts,
+    so_far: Totals, pages: Amounts, row: I64, size: F64, here: slice, facts: Facts
 ) -> None:
-    shape, page_size = (here.stop - here.start,), facts.page_size
     poison = hwpoison(pages.flags)
-    lost = bool(poison.any())
-    if lost:
-        so_far.hwpoison[here] += weigh(row[poison], size[poison], shape)
+    add_where(so_far.hwpoison[here], poison, row, size)
     hugetlb = pages.state == State.HUGETLB.value
     exclusive = hugetlb & (pages.flags & np.uint32(Flag.EXCLUSIVE) != 0)
-    if exclusive.any():
-        so_far.private_hugetlb[here] += weigh(row[exclusive], size[exclusive], shape)
+    add_where(so_far.private_hugetlb[here], exclusive, row, size)
     if pages.kflags is None or pages.mapcount is None:
         return
     so_far.held.add(pages)
     once = hugetlb & ~exclusive & (pages.mapcount == 1)
-    if once.any():
-        so_far.pmd_shared[here] += weigh(row[once], size[once], shape)
+    add_where(so_far.pmd_shared[here], once, row, size)
     counted = IN_PSS[pages.state]
     silent = counted & untold(pages.kflags) & (pages.mapcount == 0)
-    if silent.any():
-        so_far.untold[here] += weigh(row[silent], size[silent], shape)
-    share = np.uint64(page_size << PSS_SHIFT) // np.maximum(pages.mapcount, np.uint64(1))
-    pss = (share * (pages.size // np.uint64(page_size))).astype(np.float64)
-    so_far.pss[here] += weigh(row, np.where(counted, pss, 0.0), shape)
+    add_where(so_far.untold[here], silent, row, size)
+    page = np.uint64(facts.page_size)
+    share = (page << np.uint64(PSS_SHIFT)) // np.maximum(pages.mapcount, np.uint64(1))
+    pss = (share * (pages.size // page)).astype(np.float64)
+    add_where(so_far.pss[here], None, row, np.where(counted, pss, 0.0))
     alone = ~shared(pages, entries=facts.entries_shared)
-    so_far.uss[here] += weigh(row, np.where(counted & alone, size, 0.0), shape)
-    if lost:
-        so_far.hwpoison_pss[here] += weigh(row, np.where(poison, pss, 0.0), shape)
-        so_far.hwpoison_uss[here] += weigh(row, np.where(poison & alone, size, 0.0), shape)
+    add_where(so_far.uss[here], None, row, np.where(counted & alone, size, 0.0))
+    add_where(so_far.hwpoison_pss[here], poison, row, pss)
+    add_where(so_far.hwpoison_uss[here], poison & alone, row, size)
     ksm = holds(KSM, pages.flags, pages.kflags) & (pages.state == State.ANON.value)
-    if ksm.any():
-        so_far.ksm[here] += weigh(row[ksm], size[ksm], shape)
+    add_where(so_far.ksm[here], ksm, row, size)
 
 
 def tabulate(walk: Walk[Any], so_far: Totals) -> Table:

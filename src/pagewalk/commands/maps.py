@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pagewalk.commands import Request, finish, opened, output, target_options
+from pagewalk.commands import Request, counts_option, finish, opened, output, target_options
 
 if TYPE_CHECKING:
     from pagewalk.account.table import Table
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("maps")
 @target_options("text", "json", "csv", "log")
-@click.option("--counts", is_flag=True,
-              help="Only count pages: no frames, PSS, USS or kinds, in a third of the time.")
+@counts_option
 @click.option("--all", "everything", is_flag=True,
               help="Every field of smaps, computed from the page tables, and VmFlags.")
 @click.option("--columns", metavar="LIST", help="Comma-separated columns of the text table.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from pagewalk.commands import Request, finish, opened, output, target_options
+from pagewalk.commands import Request, counts_option, finish, opened, output, target_options
 
 if TYPE_CHECKING:
     from pagewalk.sources import Source
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("show")
 @target_options("text", "json", "csv", "log")
-@click.option("--counts", is_flag=True,
-              help="Only count pages: no frames, PSS, USS or kinds, in a third of the time.")
+@counts_option
 def command(counts: bool, **options: object) -> int:
     """Show where TARGET's memory lives on one screen: totals, largest VMAs, short ledger.
 

@@ -46,18 +46,25 @@ def vma_table(
 
         titles = TITLES | {column.name: column.title for column in DETAILS}
     ends = [heading, *([f"total of {vmas_counted(len(rows))}"] if foot else ())]
-    needed = max(NAME_WIDTH, *map(len, ends))
-    chosen, cells = fit(table, rows, columns, titles, room, needed, foot=foot)
-    if flags:
-        cells += [[*column, ""] if foot else column for column in other_fields(table, rows)]
-    names = names_of(table, rows, flags=flags)
-    names = [heading, *names, *ends[1:]]
-    lines = align(cells, {0, 1})
-    wide = max(map(len, lines))
+    blank = [""] if foot else []  # what has no total
+    addresses = [f"{start:012x}" for start in table.vmas.start[rows].tolist()]
+    perms = each(describe.perms, table.vmas.perms[rows].tolist())
+    fixed = [["ADDRESS", *addresses, *blank], ["PERM", *perms, *blank]]
+    cells = {c: [titles[c], *amounts(table, c, rows)] for c in columns}
+    for name in cells if foot else ():
+        cells[name].append(total(table, name))
+    taken = sum(map(wide, fixed)) + max(NAME_WIDTH, *map(len, ends))
+    widths = {name: wide(column) for name, column in cells.items()}
+    chosen = list(columns) if room is None else fit(columns, widths, room - taken)
+    fields = other_fields(table, rows) if flags else []
+    shown = [*fixed, *(cells[c] for c in chosen), *([*column, *blank] for column in fields)]
+    names = [heading, *names_of(table, rows, flags=flags), *ends[1:]]
+    lines = align(shown, {0, 1})
+    edge = max(map(len, lines))
     if room is not None:
-        free = max(room - wide - 2, 8)
+        free = max(room - edge - 2, 8)
         names = each(lambda name: shorten(name, free), names)
-    lines = [f"{line.ljust(wide)}  {name}" for line, name in zip(lines, names, strict=True)]
+    lines = [f"{line.ljust(edge)}  {name}" for line, name in zip(lines, names, strict=True)]
     return VmaTable(lines, chosen, [titles[c] for c in columns if c not in chosen])
 
 
@@ -97,37 +104,19 @@ def other_fields(table: Table, rows: list[int]) -> list[list[str]]:
     return [[titles[name], *(cell(name, row[name]) for row in told)] for name in shown]
 
 
-def fit(
-    table: Table,
-    rows: list[int],
-    columns: Sequence[str],
-    titles: dict[str, str],
-    room: int | None,
-    names: int,
-    *,
-    foot: bool,
-) -> tuple[list[str], list[list[str]]]:
-    # Drops columns until the rows and ``names`` characters of the name fit; returns the remaining
-    # ones, and all columns as text, each with its heading and total.
-    vmas = table.vmas
-    addresses = [f"{start:012x}" for start in vmas.start[rows].tolist()]
-    perms = each(describe.perms, vmas.perms[rows].tolist())
-    fixed = [["ADDRESS", *addresses], ["PERM", *perms]]
-    cells = {c: [titles[c], *amounts(table, c, rows)] for c in columns}
-    if foot:
-        fixed = [[*column, ""] for column in fixed]
-        for name, column in cells.items():
-            column.append(total(table, name))
-    widths = {c: max(map(len, cells[c])) + 2 for c in columns}
-    need = sum(max(map(len, column)) + 2 for column in fixed) + sum(widths[c] for c in columns)
+def wide(column: list[str]) -> int:
+    return max(map(len, column)) + 2
+
+
+def fit(columns: Sequence[str], widths: dict[str, int], room: int) -> list[str]:
+    """Return the columns that remain when the least wanted ones are dropped until they fit."""
     chosen = list(columns)
     for name in LEAST_WANTED:
-        if room is None or need + names <= room:
+        if sum(widths[c] for c in chosen) <= room:
             break
         if name in chosen:
             chosen.remove(name)
-            need -= widths[name]
-    return chosen, fixed + [cells[c] for c in chosen]
+    return chosen
 
 
 def amounts(table: Table, column: str, rows: list[int]) -> list[str]:
