@@ -282,7 +282,7 @@ def test_procfs_says_which_source_is_needed_and_what_it_knows() -> None:
         frame = word_at(running.pid, begin) & PFN
     assert ran.code == 1
     said = one_sentence(ran)
-    assert f"pagemap says: present, frame {frame:#x};" in said
+    assert f"pagemap says present, frame {frame:#x};" in said
     assert "--source ebpf" in said
 
 

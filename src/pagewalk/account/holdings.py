@@ -68,10 +68,9 @@ def rows_of(vmas: VMAs, held: Object) -> Bool:
 
 def held_columns(walk: Walk[Any], held: Held) -> dict[str, I64 | None]:
     """Return the columns ``distinct`` and ``freed`` for a consumed walk."""
-    if not walk.tells.frames:
-        return {"distinct": None, "freed": None}
-    if walk.facts.average_mapcounts:
+    if walk.tells.frames and walk.facts.average_mapcounts:
         walk.outcome.withheld.append(NO_PAGE_MAPCOUNT)
+    if not walk.tells.frames or walk.facts.average_mapcounts:
         return {"distinct": None, "freed": None}
     return {"distinct": held.frames, "freed": freed(walk.vmas, walk.outcome, held)}
 

@@ -119,9 +119,8 @@ def flagged(*wanted: str, without: tuple[str, ...] = ()) -> Callable[[Case], int
     return size
 
 
-def data_stack(case: Case) -> int | None:
-    data, stack = flagged("wr", without=("sh", "gd"))(case), flagged("gd")(case)
-    return None if data is None or stack is None else data + stack
+def add(first: int | None, second: int | None) -> int | None:
+    return None if first is None or second is None else first + second
 
 
 # ---- causes: an exact one returns its amount, a bounded one the most it can account for
@@ -378,7 +377,8 @@ LINES = (
     Rule("statm shared (top SHR)", "file + shmem", lambda t: t.statm["shared"],
          lambda case: add(case.table.totals["file"], case.table.totals["shmem"]),
          (*KIND, "shared_batching"), column="rss"),
-    Rule("statm data", "private writable + stack", lambda t: t.statm["data"], data_stack),
+    Rule("statm data", "private writable + stack", lambda t: t.statm["data"],
+         lambda case: add(flagged("wr", without=("sh", "gd"))(case), flagged("gd")(case))),
     line("stat vsize", "size", lambda t: t.stat["vsize"], ("gate_vma",)),
     line("stat rss", "rss", lambda t: t.stat["rss"], ("hwpoison", "stat_batching")),
     smaps_line("Size", "size"),
@@ -398,10 +398,6 @@ LINES = (
 
 # What `show` prints: the numbers everybody looks at, from files that need no lock.
 SHORT = ("status VmSize", "status VmRSS", "status VmSwap", "status HugetlbPages")
-
-
-def add(first: int | None, second: int | None) -> int | None:
-    return None if first is None or second is None else first + second
 
 
 def ledger(

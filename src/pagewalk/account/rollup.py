@@ -18,6 +18,10 @@ from pagewalk.walking.at_end import may_read_smaps
 SUMS = {"uss": ("Private_Clean", "Private_Dirty")} | {
     name: (field,) for field, name in SMAPS_FIELDS.items() if name != "swap"
 }
+TOO_LONG = (
+    "reading smaps_rollup would hold the lock of a running process of this size for longer than the"
+    " budget; use --freeze, or raise --budget"
+)
 
 
 def ask_rollup(table: Table, source: Source) -> Table:
@@ -32,7 +36,8 @@ def ask_rollup(table: Table, source: Source) -> Table:
     try:
         rss = table.totals["rss"] if table.outcome.vm_rss is None else table.outcome.vm_rss
         if not may_read_smaps(live, rss or 0):
-            table.outcome.withheld.append(too_long(missing(table)))
+            names = f"the kernel's own {', '.join(missing(table))}"
+            table.outcome.withheld.append(Withheld(names, TOO_LONG, partial=False))
             return table
         return filled(table, read_smaps(live.target, live.stall, "smaps_rollup"))
     except PagewalkError:
@@ -41,15 +46,6 @@ def ask_rollup(table: Table, source: Source) -> Table:
 
 def missing(table: Table) -> list[str]:
     return [name for name in SUMS if name in table.totals and table.totals[name] is None]
-
-
-def too_long(names: list[str]) -> Withheld:
-    return Withheld(
-        f"the kernel's own {', '.join(names)}",
-        "reading smaps_rollup would hold the lock of a running process of this size for longer than"
-        " the budget; use --freeze, or raise --budget",
-        partial=False,
-    )
 
 
 def filled(table: Table, rollup: Smaps) -> Table:

@@ -53,6 +53,11 @@ NO_HUGE_ZERO = Withheld(
     " shared with other processes; rss and zero are shown if VmRSS proves that there is none",
     partial=True,
 )
+NOT_IN_KPAGEFLAGS = (
+    "/proc/kpageflags and kpagecount know nothing about these frames (device memory, or RAM that"
+    " the kernel initialises late), so pss and uss count them as private; --source ebpf reads"
+    " struct page instead"
+)
 
 
 class Column(NamedTuple):
@@ -296,10 +301,8 @@ def tabulate(walk: Walk[Any], so_far: Totals) -> Table:
         "rss": rss if certain and settled else None,
         "not_present": size - present - (0 if not_mapped is None else not_mapped),
         "hidden": np.where(walk.vmas.hidden, size - present, 0),
-        **{
-            f"not_mapped_{name}": so_far.level[:, level] if walk.tells.tables else None
-            for level, name in LEVEL_NAMES.items()
-        },
+        **{f"not_mapped_{name}": so_far.level[:, level] if walk.tells.tables else None
+           for level, name in LEVEL_NAMES.items()},
         **swap_columns(walk, state),
         **state_columns(walk, so_far, certain),
         **frame_columns(walk, so_far),
@@ -311,16 +314,9 @@ def tabulate(walk: Walk[Any], so_far: Totals) -> Table:
         walk.outcome.withheld.append(NO_HUGE_ZERO)
     if not settled:
         columns.update(dict.fromkeys(("pss", "uss", "locked")))
-    if so_far.untold.any():
-        walk.outcome.withheld.append(
-            Withheld(
-                f"who else maps {int(so_far.untold.sum())} bytes",
-                "/proc/kpageflags and kpagecount know nothing about these frames (device memory, or"
-                " RAM that the kernel initialises late), so pss and uss count them as private;"
-                " --source ebpf reads struct page instead",
-                partial=False,
-            )
-        )
+    if unknown := int(so_far.untold.sum()):
+        what = f"who else maps {unknown} bytes"
+        walk.outcome.withheld.append(Withheld(what, NOT_IN_KPAGEFLAGS, partial=False))
     totals = {name: None if c is None else int(c.sum()) for name, c in columns.items()}
     fixed = so_far.pss if walk.tells.frames and settled else None
     if fixed is not None:

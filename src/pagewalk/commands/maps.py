@@ -38,9 +38,6 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
     from pagewalk.render import view
 
     request = Request(**options)  # type: ignore[arg-type]
-    if everything and counts:
-        raise BadRequest("--all looks at every page frame and --counts at none: use one or the"
-                         " other")
     known = [column.name for column in (*COLUMNS, *DETAILS)]
     chosen = list(SMAPS_FIELDS.values()) if everything else []
     if columns is not None:
@@ -49,8 +46,10 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
     if unknown:
         raise BadRequest(f"no column is called '{unknown[0]}'; choose from: {', '.join(known)}")
     detailed = sorted(set(chosen) & {column.name for column in DETAILS})
-    if detailed and counts:
-        raise BadRequest(f"--columns {detailed[0]} looks at every page frame and --counts at none")
+    if counts and (everything or detailed):
+        option = "--all" if everything else f"--columns {detailed[0]}"
+        raise BadRequest(f"{option} looks at every page frame and --counts at none: use one or the"
+                         " other")
     write = view(request.format, "maps")
     with opened(request) as source, output(request.output) as out:
         table = tabulate(source, detailed, counts=counts, everything=everything)

@@ -86,17 +86,13 @@ def block(sizes: I64, page_size: int, out: TextIO, *, tables: bool) -> None:
     """Write a VMA's block; ``Not Mapped`` is withheld where no page table was read."""
     present, absent, unmapped, hidden = (int(n) for n in sizes)
     gone = amount(unmapped, page_size) if tables else "n/a"
-    out.write("FOR CURRENT VMA,\n")
-    out.write(f"Present in RAM (RSS): {amount(present, page_size)}\n")
-    out.write(f"Not Present in RAM : {amount(absent + hidden, page_size)}\n")
-    out.write(f"Not Mapped : {gone}\n")
-    out.write(f"Total Pages : {amount(int(sizes.sum()), page_size)}\n")
+    out.write(f"FOR CURRENT VMA,\nPresent in RAM (RSS): {amount(present, page_size)}\n"
+              f"Not Present in RAM : {amount(absent + hidden, page_size)}\nNot Mapped : {gone}\n"
+              f"Total Pages : {amount(int(sizes.sum()), page_size)}\n")
 
 
 def totals(present: int, size: int, page_size: int, out: TextIO) -> None:
-    out.write("TOTAL VM,\n")
-    out.write(f"RSS : {amount(present, page_size)}\n")
-    out.write(f"Size: {amount(size, page_size)}\n")
+    out.write(f"TOTAL VM,\nRSS : {amount(present, page_size)}\nSize: {amount(size, page_size)}\n")
 
 
 def amount(size: int, page_size: int) -> str:

@@ -24,8 +24,9 @@ UNSEEN = re.compile(
 
 
 def width(out: TextIO) -> int | None:
-    """Return the width of the terminal behind ``out``, or None if it is not a terminal."""
-    wide = environ_width()
+    """Return COLUMNS or the width of the terminal behind ``out``; None if it is not a terminal."""
+    columns = os.environ.get("COLUMNS", "")
+    wide = int(columns) if re.fullmatch("[0-9]{1,9}", columns) else 0
     if not out.isatty():
         return wide if wide >= 40 else None
     if wide:
@@ -34,12 +35,6 @@ def width(out: TextIO) -> int | None:
         return os.get_terminal_size(out.fileno()).columns or 80
     except (OSError, ValueError):  # a stream that only claims to be a terminal, as in tests
         return 80
-
-
-def environ_width() -> int:
-    """Return the width set by COLUMNS, 0 if there is none."""
-    wide = os.environ.get("COLUMNS", "")
-    return int(wide) if re.fullmatch("[0-9]{1,9}", wide) else 0
 
 
 def paint(out: TextIO, colour: str, text: str) -> str:

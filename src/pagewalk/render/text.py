@@ -32,7 +32,7 @@ from pagewalk.render.terminal import (
     width,
     wrapped,
 )
-from pagewalk.render.vma_table import KERNELS, total, vma_table, vmas_counted
+from pagewalk.render.vma_table import KERNELS, VmaTable, total, vma_table, vmas_counted
 from pagewalk.walking.walk import Walk
 
 # Each view imports what it alone needs: a command should not wait for the imports of others.
@@ -128,10 +128,10 @@ def marked(table: Table, shown: Sequence[str], out: TextIO) -> None:
 def biggest(table: Table, out: TextIO, room: int) -> None:
     present, size = table.columns["present"], table.columns["size"]
     assert present is not None and size is not None
-    order = np.lexsort((-size, -present))[:5]
+    rows = np.lexsort((-size, -present))[:5].tolist()
+    columns = ("size", "rss", "not_present", "swap", "pss", "uss")
     heading = f"largest of {vmas_counted(len(size))}"
-    print_maps(table, order.tolist(), ("size", "rss", "not_present", "swap", "pss", "uss"), out,
-               room, heading)
+    print_maps(vma_table(table, rows, columns, room, heading), out)
 
 
 # ---- maps
@@ -147,8 +147,10 @@ def maps(
     """
     room = None if everything else width(out)
     rows = list(range(len(table.vmas)))
-    print_maps(table, rows, columns or MAPS_COLUMNS, out, room, "NAME", foot=True,
-               flags=everything)
+    found = vma_table(table, rows, columns or MAPS_COLUMNS, room, "NAME", foot=True,
+                      flags=everything)
+    print_maps(found, out)
+    marked(table, found.shown, out)
     if "freed" in columns:  # its total includes what no VMA maps
         held(table, out)
     if everything or any(table.columns[name] is None or table.totals[name] is None
@@ -156,21 +158,8 @@ def maps(
         withheld(table, out)
 
 
-def print_maps(
-    table: Table,
-    rows: list[int],
-    columns: Sequence[str],
-    out: TextIO,
-    room: int | None,
-    heading: str,
-    *,
-    foot: bool = False,
-    flags: bool = False,
-) -> None:
-    found = vma_table(table, rows, columns, room, heading, foot=foot, flags=flags)
+def print_maps(found: VmaTable, out: TextIO) -> None:
     out.write("\n".join([paint(out, DIM, found.lines[0]), *found.lines[1:], ""]))
-    if foot:
-        marked(table, found.shown, out)
     if found.left_out:
         say(f"hidden, terminal too narrow: {', '.join(found.left_out)}", out)
 
@@ -331,20 +320,18 @@ def check(report: Report, out: TextIO) -> None:
 
 def check_moves(report: Report) -> Iterator[str]:
     # What turned out not to be a difference, and what made it look like one.
-    for count, by_others, what in (
-        (report.moved, report.moved_by_others, "gone when checked again"),
-        (report.unsteady, report.unsteady_by_others, "in pages or amounts that kept changing"),
+    gone, changing = "gone when checked again", "in pages or amounts that kept changing"
+    ours = "this process's pages changed"
+    others = "other processes mapped or unmapped the same pages"
+    for count, what, cause in (
+        (report.moved - report.moved_by_others, gone, ours),
+        (report.moved_by_others, gone, others),
+        (report.unsteady - report.unsteady_by_others, changing, ours),
+        (report.unsteady_by_others, changing, others),
     ):
-        if count - by_others:
-            yield (f"{differences(count - by_others)} {what}: this process's pages changed in the"
-                   " meantime")
-        if by_others:
-            yield (f"{differences(by_others)} {what}: other processes mapped or unmapped the same"
-                   " pages in the meantime")
-
-
-def differences(count: int) -> str:
-    return "1 difference was" if count == 1 else f"{count} differences were"
+        if count:
+            differences = "1 difference was" if count == 1 else f"{count} differences were"
+            yield f"{differences} {what}: {cause} in the meantime"
 
 
 # ---- doctor, first run

@@ -32,8 +32,8 @@ def vma_table(
     room: int | None,
     heading: str,
     *,
-    foot: bool,
-    flags: bool,
+    foot: bool = False,
+    flags: bool = False,
 ) -> VmaTable:
     """Return the VMAs ``rows`` with the ``columns`` that fit into ``room`` characters (None: all).
 
