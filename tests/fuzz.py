@@ -18,7 +18,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -235,7 +235,7 @@ def read_core(data: bytes) -> object:
     fd = core_file()
     os.ftruncate(fd, 0)
     os.pwrite(fd, data, 0)
-    with KcoreMemory(f"/proc/self/fd/{fd}") as memory:
+    with closing(KcoreMemory(f"/proc/self/fd/{fd}")) as memory:
         edges = memory.segments
         asked = np.concatenate([edges.start, edges.end - np.uint64(8), edges.place])
         return read_words(memory, asked), memory.vmcoreinfo

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from pagewalk.kernel.frames import open_frame_map
 from pagewalk.kernel.open import open_bpf
 from pagewalk.kernel.readers.kcore import KcoreMemory
-from pagewalk.kernel.running import paging_format
+from pagewalk.kernel.running import bounded
 from pagewalk.kernel.structs.direct_map import DirectMap, MemMap, find_direct_map, find_mem_map
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.struct_page import FrameMap
@@ -21,7 +22,7 @@ from tests.kernel.core_file import HIGH, HIGH_DATA, INFO, LOW, LOW_DATA, core, n
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Kernel]:
-    with open_bpf() as opened:
+    with closing(open_bpf()) as opened:
         yield opened
 
 
@@ -42,7 +43,7 @@ def frames(kernel: Kernel, direct_map: DirectMap, mem_map: MemMap) -> FrameMap:
 
 @pytest.fixture(scope="module")
 def arch(direct_map: DirectMap) -> Arch:
-    return paging_format(direct_map)
+    return bounded(direct_map.arch)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KcoreMemory]:
     path = tmp_path_factory.mktemp("kcore") / "core"
     notes = note(b"CORE", b"prstatus") + note(b"VMCOREINFO", INFO)
     path.write_bytes(core([(HIGH, HIGH_DATA), (LOW, LOW_DATA)], notes))
-    with KcoreMemory(str(path)) as opened:
+    with closing(KcoreMemory(str(path))) as opened:
         yield opened
 
 

@@ -15,9 +15,10 @@ from pagewalk.model.errors import SourceUnavailable
 pytestmark = pytest.mark.live
 INSIDE = """
 import os
+from contextlib import closing
 from pagewalk.kernel.open import open_bpf
 from pagewalk.kernel.structs.task import find_task
-with open_bpf() as kernel:
+with closing(open_bpf()) as kernel:
     own = find_task(kernel, os.getpid())
     print(os.getpid(), own.pid, own.comm, own.address == kernel.current)
 """

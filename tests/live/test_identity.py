@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -216,7 +217,7 @@ def test_the_library_refuses_it_too() -> None:
 
 
 def test_the_kernels_task_is_that_of_the_directory() -> None:
-    with open_bpf() as kernel, start("leader_dead") as running:
+    with closing(open_bpf()) as kernel, start("leader_dead") as running:
         for pid in (os.getpid(), os.getppid(), running.pid):
             target = open_target(pid)
             try:

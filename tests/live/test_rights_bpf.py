@@ -17,6 +17,7 @@ JOB = """
 import ctypes, os, struct, sys
 from pagewalk.model.errors import PagewalkError
 from pagewalk.kernel.structs.direct_map import find_direct_map, find_mem_map
+from contextlib import closing
 from pagewalk.kernel.open import open_bpf
 from pagewalk.kernel.bpf.syscall import BPF_SYSCALL
 from pagewalk.kernel.structs.task import find_task
@@ -41,7 +42,7 @@ def forbid_bpf(code):
         raise OSError(ctypes.get_errno(), "prctl")
 
 def job():
-    with open_bpf() as kernel:
+    with closing(open_bpf()) as kernel:
         find_mem_map(kernel, find_direct_map(kernel))
         assert find_task(kernel, os.getpid()).address == kernel.current
     print("ok")

@@ -21,7 +21,7 @@ from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.zero import find_zero_frames
 from pagewalk.kernel.verify import compare
 from pagewalk.model.columns import Withheld
-from pagewalk.pagetables.format import Arch, Era
+from pagewalk.pagetables.format import Arch
 from pagewalk.proc.frames import FrameReader, open_frames
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.refusals import why_missing
@@ -57,20 +57,14 @@ class RunningKernel(NamedTuple):
     shortcuts: Shortcuts | None = None
 
 
-def paging_format(direct_map: DirectMap) -> Arch:
-    """Return the paging format that proved the direct map, with the bounds that memory has now.
+def bounded(arch: Arch) -> Arch:
+    """Return ``arch`` with the current bounds of physical memory.
 
-    Raises as ``bounded`` does.
+    Raises SourceUnavailable, BadText.
     """
-    return replace(direct_map.arch, era=bounded(direct_map.arch.era))
-
-
-def bounded(era: Era) -> Era:
-    """Return ``era`` with the current bounds of physical memory; raises SourceUnavailable,
-    BadText."""
     memory = memory_in(int(time.monotonic()))
     last = None if memory.ram_end is None else memory.ram_end // PAGE - 1
-    return era._replace(max_pfn=last, devices=memory.devices)
+    return replace(arch, era=arch.era._replace(max_pfn=last, devices=memory.devices))
 
 
 @lru_cache(maxsize=1)
@@ -86,10 +80,7 @@ def as_it_is_now(running: RunningKernel) -> RunningKernel:
     While it stays open, RAM may be plugged in and a driver may add a device's memory. The programs
     that were loaded keep their old bounds: what lies beyond is left to us.
     """
-    now = bounded(running.arch.era)
-    if now == running.arch.era:
-        return running
-    return running._replace(arch=replace(running.arch, era=now))
+    return running._replace(arch=bounded(running.arch))
 
 
 def open_running(kernel: Kernel, *, loads: bool = False) -> RunningKernel:
@@ -101,7 +92,7 @@ def open_running(kernel: Kernel, *, loads: bool = False) -> RunningKernel:
         direct_map = find_direct_map(kernel)
         mem_map = find_mem_map(kernel, direct_map)
         zero = find_zero_frames(kernel, direct_map)
-        arch = paging_format(direct_map)
+        arch = bounded(direct_map.arch)
         frame_map = open_frame_map(kernel, mem_map, zero)
         shortcuts = Shortcuts(kernel.btf, arch, frame_map.layout, mem_map) if loads else None
         own = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -11,18 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from pagewalk.kernel.structs.mappings import Mappings
-from pagewalk.model.bits import (
-    VM_DONTEXPAND,
-    VM_GROWSDOWN,
-    VM_HUGEPAGE,
-    VM_HUGETLB,
-    VM_IO,
-    VM_MIXEDMAP,
-    VM_NOHUGEPAGE,
-    VM_PFNMAP,
-    VM_RAND_READ,
-    VM_SEQ_READ,
-)
+from pagewalk.model import bits
 from pagewalk.model.columns import I64, U64, Bool
 from pagewalk.model.facts import Facts
 from pagewalk.proc.hugepages import Policy
@@ -32,8 +21,9 @@ BY_SIZE = (6, 8)  # there are settings for each size
 MASKED = (6, 17)  # shmem's orders are limited to those that fit
 EXCEPT_ADVISED = (6, 18)  # a process may have huge pages disabled except with MADV_HUGEPAGE
 UNKNOWN = -1
-VM_NO_KHUGEPAGED = VM_IO | VM_DONTEXPAND | VM_PFNMAP | VM_MIXEDMAP | VM_HUGETLB
-INCOMPLETE_STACK = VM_RAND_READ | VM_SEQ_READ
+_SPECIAL = bits.VM_PFNMAP | bits.VM_MIXEDMAP
+VM_NO_KHUGEPAGED = bits.VM_IO | bits.VM_DONTEXPAND | bits.VM_HUGETLB | _SPECIAL
+INCOMPLETE_STACK = bits.VM_RAND_READ | bits.VM_SEQ_READ
 # include/linux/mm_types.h, MMF_DISABLE_THP_COMPLETELY and _EXCEPT_ADVISED
 MMF_DISABLED, MMF_UNLESS_ADVISED = 1 << 24, 1 << 23
 # mm/shmem.c, SHMEM_HUGE_ALWAYS, _WITHIN_SIZE, _ADVISE
@@ -52,8 +42,9 @@ def eligible(of: Mappings, policy: Policy | None, facts: Facts) -> I64:
         return np.full(count, UNKNOWN, np.int64)
     flags = of.vma.flags
     anon = of.vma.ops == 0
-    advised = flags & np.uint64(VM_HUGEPAGE) != 0
-    barred = (flags & np.uint64(VM_NOHUGEPAGE) != 0) | bool(of.mm_flags & MMF_DISABLED) | of.dax
+    advised = flags & np.uint64(bits.VM_HUGEPAGE) != 0
+    barred = of.dax | (flags & np.uint64(bits.VM_NOHUGEPAGE) != 0)
+    barred |= bool(of.mm_flags & MMF_DISABLED)
     if release >= EXCEPT_ADVISED and of.mm_flags & MMF_UNLESS_ADVISED:
         barred |= ~advised
     if release < BY_SIZE:
@@ -75,7 +66,7 @@ def fitting(of: Mappings, anon: Bool, facts: Facts) -> U64:
     """Return the mask (u64) of all orders up to the largest that fits in each VMA."""
     start, end = of.vma.start, of.vma.end
     special = ~anon & (of.vma.file != 0)
-    special &= of.vma.flags & np.uint64(VM_PFNMAP | VM_MIXEDMAP) != 0
+    special &= of.vma.flags & np.uint64(_SPECIAL) != 0
     fits = np.zeros(len(start), np.uint64)
     pmd, pud = facts.pmd_order, 2 * facts.pmd_order
     for order in (*range(1, pmd + 1), pud):
@@ -105,7 +96,7 @@ def anonymous(
         mask[advised] |= np.uint64(by_word.get("madvise", 0))
         mask[wanted] |= np.uint64(by_word.get("inherit", 0))
     # A stack that exec is about to move (vma_is_temporary_stack).
-    moving = (flags & np.uint64(VM_GROWSDOWN) != 0) & (
+    moving = (flags & np.uint64(bits.VM_GROWSDOWN) != 0) & (
         flags & np.uint64(INCOMPLETE_STACK) == np.uint64(INCOMPLETE_STACK)
     )
     return np.where((mask & fits != 0) & ~moving, 1, 0)

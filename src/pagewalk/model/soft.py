@@ -17,14 +17,8 @@ from pagewalk.model.columns import U32, U64, Bool, Flag
 # What the bits of a marker's offset say (PTE_MARKER_*); they combine.
 MARKERS = {1: Flag.UFFD_WP, 2: Flag.HWPOISON, 4: Flag.GUARD}
 
-# The kinds of entry by name; the first that matches.
-KINDS = {
-    Flag.MARKER: "marker",
-    Flag.SWAP: "swap",
-    Flag.MIGRATION: "migration",
-    Flag.DEVICE: "device",
-    Flag.HWPOISON: "hwpoison",
-}
+# The kinds of entry; the first that matches.
+_KINDS = (Flag.MARKER, Flag.SWAP, Flag.MIGRATION, Flag.DEVICE, Flag.HWPOISON)
 
 # The entries of these kinds name a page frame, unless they are markers.
 _FRAMED = np.uint32(Flag.MIGRATION | Flag.DEVICE | Flag.HWPOISON)
@@ -124,7 +118,8 @@ def names_frame(flags: U32) -> Bool:
 
 def kind_name(flags: Flag) -> str:
     """Return the kind of software entry that ``flags`` belong to, in a word."""
-    return next((name for flag, name in KINDS.items() if flag in flags), "software entry")
+    kinds = (flag.name.lower() for flag in _KINDS if flag in flags and flag.name)
+    return next(kinds, "software entry")
 
 
 def mark_names(offset: int) -> list[str]:

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from pagewalk.model import rules
 from pagewalk.model.bits import MAYBE_KSM, kpf
 from pagewalk.model.columns import U8, U32, U64, Amounts, Bool, Flag, Pages, State
-from pagewalk.model.rules import (
-    ANYWHERE,
-    BY_FRAME,
-    BY_VMA,
-    HELD,
-    HWPOISON,
-    KSM,
-    NOTHING,
-    Bits,
-    Rules,
-    When,
-)
+from pagewalk.model.rules import NOTHING, Bits, Rules, When
 
 NO_FRAME = kpf("nopage")
 
@@ -30,25 +20,25 @@ def classify(flags: U32, backing: U8, kflags: U64 | None) -> U8:
     the VMA. Pages of page tables, which have no such bit, and pages of a driver's VMA that may be
     special stay PRESENT.
     """
-    return decide(BY_VMA if kflags is None else BY_FRAME, flags, backing, kflags)
+    return decide(rules.BY_VMA if kflags is None else rules.BY_FRAME, flags, backing, kflags)
 
 
-def decide(rules: Rules, flags: U32, backing: U8, kflags: U64 | None) -> U8:
+def decide(table: Rules, flags: U32, backing: U8, kflags: U64 | None) -> U8:
     # The last rule first, so that the first that holds has the last word. A rule that no row can
     # fulfil is left out: of twenty few batches need five.
     some_have, all_have = np.bitwise_or.reduce(flags), np.bitwise_and.reduce(flags)
     some_frames = NOTHING.frame if kflags is None else np.bitwise_or.reduce(kflags)
     told = kflags is None or not untold(kflags).any()
     here = np.uint8(1) << backing
-    state = np.full(len(flags), rules[-1][0].value, np.uint8)
-    for result, when in reversed(rules[:-1]):
+    state = np.full(len(flags), table[-1][0].value, np.uint8)
+    for result, when in reversed(table[:-1]):
         some = when.some
         if when.none.entry & all_have or (when.silent and told):
             continue
         if some is not None and not (some.entry & some_have or some.frame & some_frames):
             continue
         where = holds(when, flags, kflags, all_have)
-        if when.backing != ANYWHERE:
+        if when.backing != rules.ANYWHERE:
             where &= here & when.backing != 0
         np.copyto(state, result.value, where=where)
     return state
@@ -87,7 +77,7 @@ def hwpoison(flags: U32) -> Bool:
 
     Some kernels' smaps counts such an entry as it did the page, others do not count it.
     """
-    return holds(HWPOISON, flags)
+    return holds(rules.HWPOISON, flags)
 
 
 def has(kflags: U64, name: str) -> Bool:
@@ -130,10 +120,10 @@ def inherited(pages: Amounts | Pages) -> Bool:
     assert pages.mapcount is not None and pages.kflags is not None
     mask: Bool = (pages.state == State.ANON.value) & (pages.mapcount > 1)
     mask &= pages.kflags & MAYBE_KSM == 0
-    return mask & ~holds(KSM, pages.flags, pages.kflags)
+    return mask & ~holds(rules.KSM, pages.flags, pages.kflags)
 
 
 def maybe_repeated(pages: Amounts | Pages) -> Bool:
     """Return a mask of the pages in RAM that this process may map more than once."""
-    mask: Bool = HELD[pages.state] & ~once(pages) & ~inherited(pages)
+    mask: Bool = rules.HELD[pages.state] & ~once(pages) & ~inherited(pages)
     return mask

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_closing_releases_every_descriptor_and_mapping() -> None:
         return sorted(os.listdir("/proc/self/fd")), maps
 
     before = left()
-    with BpfMemory() as memory:
+    with closing(BpfMemory()) as memory:
         assert left() != before
         assert memory.current
     memory.close()

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import struct
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ def test_vmcoreinfo(memory: KcoreMemory) -> None:
 def test_a_truncated_file_is_an_io_error_and_not_zeros(tmp_path: Path) -> None:
     whole = core([(HIGH, HIGH_DATA)])
     (tmp_path / "core").write_bytes(whole[:-4096])
-    with KcoreMemory(str(tmp_path / "core")) as memory:
+    with closing(KcoreMemory(str(tmp_path / "core"))) as memory:
         _, errors = read_pages(memory, np.array([HIGH, HIGH + 8192], np.uint64))
         assert errors.tolist() == [0, errno.EIO]
         with pytest.raises(OSError, match="cannot be read"):

@@ -24,14 +24,12 @@ def test_tasks_are_those_of_proc(kernel: Kernel) -> None:
     ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     # stat prints start_boottime in clock ticks, rounded down (nsec_to_clock_t).
     assert own.start_ns // (10**9 // os.sysconf("SC_CLK_TCK")) == ticks
-    assert not own.kernel_thread
     assert not own.exiting
 
 
 def test_a_kernel_thread_has_no_mm(kernel: Kernel) -> None:
     kthreadd = find_task(kernel, 2)
     assert kthreadd.comm == "kthreadd"
-    assert kthreadd.kernel_thread
     assert kthreadd.mm is None
 
 

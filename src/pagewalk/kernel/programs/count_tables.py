@@ -7,24 +7,8 @@ import numpy as np
 from pagewalk.kernel.bpf import asm
 from pagewalk.kernel.bpf.asm import FP, R0, R1, R2, R5, R6, R7, R8, R9, Line
 from pagewalk.kernel.bpf.syscall import Array, create_array
-from pagewalk.kernel.programs.loops import (
-    CAST_WORDS,
-    FIRST,
-    OUTER,
-    SECOND,
-    SLOTS,
-    TABLE,
-    THIRD,
-    Casts,
-    cast,
-    close,
-    index,
-    load,
-    loop,
-    run,
-    start,
-    stop,
-)
+from pagewalk.kernel.programs import loops
+from pagewalk.kernel.programs.loops import FIRST, OUTER, SECOND, SLOTS, TABLE, THIRD, Casts
 from pagewalk.model.columns import I64, U64
 from pagewalk.pagetables.format import Arch
 
@@ -45,7 +29,7 @@ class TableCounter:
         self._given = create_array(8 * _TABLES, "pagewalk_tab")
         self._counts = create_array(8 * _TABLES, "pagewalk_cnt")
         maps = (self._given, self._counts)
-        self._program = load(_counter(casts, arch, *maps), "pagewalk_count", *maps)
+        self._program = loops.load(_counter(casts, arch, *maps), "pagewalk_count", *maps)
         self._words = [array.data.view(np.uint64) for array in maps]
 
     def count(self, addresses: U64) -> I64:
@@ -59,13 +43,13 @@ class TableCounter:
             here = addresses[first : first + _TABLES]
             given, counts = (words[: len(here)] for words in self._words)
             given[:] = here
-            run(self._program, len(here), _RUN)
+            loops.run(self._program, len(here), _RUN)
             pages[first : first + len(here)] = counts
         return np.where(pages == 0, -1, pages.view(np.int64))
 
     def close(self) -> None:
         """Close the program and its maps."""
-        close(self._program, self._given, self._counts)
+        loops.close(self._program, self._given, self._counts)
 
 
 def _counter(casts: Casts, arch: Arch, given: Array, counts: Array) -> bytes:
@@ -91,7 +75,7 @@ def _counter(casts: Casts, arch: Arch, given: Array, counts: Array) -> bytes:
         asm.or_(R6, R2),
     ]
     table: list[Line] = [
-        *index(R9, 8, _TABLES),
+        *loops.index(R9, 8, _TABLES),
         asm.store_u64(FP, _PLACE, R9),
         asm.load_u64(R1, FP, _GIVEN),
         asm.add(R1, R9),
@@ -128,11 +112,11 @@ def _counter(casts: Casts, arch: Arch, given: Array, counts: Array) -> bytes:
         asm.store_u64(R1, 0, R8),
     ]
     return asm.assemble(
-        *start(given, counts),
+        *loops.start(given, counts),
         asm.store_u64(FP, _GIVEN, R6),
         asm.store_u64(FP, _COUNTS, R7),
-        *loop(casts, OUTER, "table", table),
-        *stop(),
+        *loops.loop(casts, OUTER, "table", table),
+        *loops.stop(),
     )
 
 
@@ -140,14 +124,14 @@ def _each(casts: Casts, label: str, constant: int, lines: list[Line]) -> list[Li
     """for r1 in the entries of the table: lines, with ``constant`` in r5; clobbers r9"""
     entries: list[Line] = []
     for word in range(_UNROLLED):
-        if word % CAST_WORDS == 0:
+        if word % loops.CAST_WORDS == 0:
             entries += [
                 asm.load_u64(R1, FP, TABLE),
                 asm.add_imm(R1, 8 * word),
-                *cast(casts),
+                *loops.cast(casts),
                 asm.constant(R5, constant),
             ]
-        entries += [asm.load_u64(R1, R0, 8 * (word % CAST_WORDS)), *lines]
+        entries += [asm.load_u64(R1, R0, 8 * (word % loops.CAST_WORDS)), *lines]
     return [
         asm.move_imm(R9, 0),
         asm.Label(label),

@@ -167,9 +167,3 @@ class BpfMemory:
         # A mapping is unmapped with its last view.
         for name in ("_rows", "_head", "_addresses", "_lengths", "_places", "_returns", "_output"):
             self.__dict__.pop(name, None)
-
-    def __enter__(self) -> BpfMemory:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -123,12 +123,6 @@ class KcoreMemory:
             os.close(self._fd)
             self._fd = -1
 
-    def __enter__(self) -> KcoreMemory:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 def read_segments(fd: int, path: str) -> tuple[Segments, bytes]:
     """Read the PT_LOADs and the bytes of the first PT_NOTE of the core file ``fd``.

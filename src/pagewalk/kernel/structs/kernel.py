@@ -59,9 +59,3 @@ class Kernel(NamedTuple):
     def close(self) -> None:
         """Close the reader's descriptors and maps."""
         self.memory.close()
-
-    def __enter__(self) -> Kernel:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

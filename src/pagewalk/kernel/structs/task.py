@@ -36,7 +36,6 @@ class Task(NamedTuple):
     pid: int
     comm: str
     mm: int | None
-    kernel_thread: bool
     exiting: bool
     start_ns: int
 
@@ -158,14 +157,12 @@ def _read_task(kernel: Kernel, address: int, pid: int) -> Task:
     found = kernel.fields("task_struct", address, ("flags", "mm", "exit_state", "start_boottime"))
     comm = kernel.btf.member("task_struct", "comm")
     raw = read_bytes(kernel.memory, address + comm.offset, comm.size).partition(b"\0")[0]
-    kernel_thread = bool(found["flags"] & _PF_KTHREAD)
     return Task(
         address=address,
         pid=pid,
         comm=decode_name(raw),
         # A kernel thread may borrow an mm (kthread_use_mm); it never has its own.
-        mm=None if kernel_thread else found["mm"] or None,
-        kernel_thread=kernel_thread,
+        mm=None if found["flags"] & _PF_KTHREAD else found["mm"] or None,
         exiting=bool(found["exit_state"] or found["flags"] & _PF_EXITING),
         start_ns=found["start_boottime"],
     )

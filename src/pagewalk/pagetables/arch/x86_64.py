@@ -109,7 +109,7 @@ _FOUR = (Level(PGD, 39, 8), Level(PUD, 30, 9), Level(PMD, 21, 9), Level(PTE, 12,
 
 
 class X86(Arch):
-    """The paging format of x86-64; see Arch."""
+    """The paging format of x86-64; Arch says what its methods return."""
 
     name = "x86_64"
     page_shift = 12
@@ -121,7 +121,6 @@ class X86(Arch):
 
     @classmethod
     def era_of(cls, release: tuple[int, int], cpuinfo: bytes, swap: SwapTypes) -> Era:
-        """Return the Era of a kernel by its release and /proc/cpuinfo (b"": unreadable)."""
         # The CPU tells its address width less the bits memory encryption takes; 52 is the format's.
         found = re.search(rb"address sizes\t: (\d+) bits physical", cpuinfo)
         width = min(int(found[1]), 52) if found else 52
@@ -135,7 +134,6 @@ class X86(Arch):
 
     @staticmethod
     def protection_key(vm_flags: int) -> int:
-        """Return the protection key in a VMA's vm_flags (vma_pkey)."""
         return vm_flags >> _PKEY_SHIFT & _PKEY_MASK
 
     @property
@@ -152,17 +150,14 @@ class X86(Arch):
         return _DEVMAP_TO_6_5 if release < (6, 6) else _DEVMAP_TO_6_14 if release < (6, 15) else 0
 
     def none(self, entry: U64, level: Level) -> Bool:
-        """Return which slots are empty."""
         none: Bool = (entry & np.uint64(~_ERRATUM & (1 << 64) - 1)) == 0
         return none
 
     def table(self, entry: U64, level: Level) -> Bool:
-        """Return which of ``entry``, of a level above the PTE, name a table."""
         table: Bool = (entry & np.uint64(PRESENT | PSE)) == PRESENT
         return table
 
     def reserved(self, entry: U64, level: Level) -> Bool:
-        """Return which of ``entry``, neither empty nor naming a table, break the format."""
         if level.number > PUD:
             # no pages and no software entries above the PUD
             return np.ones(len(entry), np.bool_)
@@ -179,7 +174,6 @@ class X86(Arch):
         return huge
 
     def rights(self, entry: U64, level: Level) -> U32:
-        """Return what entries that name tables leave of Flag.WRITE, USER and EXEC."""
         # The PGD is left out: to make it useless for the user, page-table isolation sets NX in the
         # kernel's copy of it (__pti_set_user_pgtbl in arch/x86/mm/pti.c), and Linux never does
         # otherwise.
@@ -189,11 +183,9 @@ class X86(Arch):
         return rights.astype(np.uint32)
 
     def address(self, entry: U64) -> U64:
-        """Return the physical address (u64, bytes) that entries of tables and small pages hold."""
         return entry & np.uint64(FRAME & ~self.era.encryption)
 
     def decode(self, entry: U64, level: Level) -> tuple[U32, U64]:
-        """Return (flags u32, pfn u64) of leaves; pfn is 0 if a software entry holds none."""
         low = _PTE_FLAGS if level.number == PTE else _HUGE_FLAGS
         flags = low[(entry & np.uint64(0xFFF)).view(np.int64)]
         high = _high_flags(self.saved_dirty, self.devmap)
@@ -221,7 +213,6 @@ class X86(Arch):
         return flags, pfn & np.uint64((1 << bits) - 1)
 
     def soft(self, entry: U64) -> tuple[U64, U64]:
-        """Return (type u64, offset u64) of software entries."""
         offset = (~entry >> np.uint64(9)) & np.uint64((1 << 50) - 1)
         return entry >> np.uint64(59), offset
 
@@ -231,7 +222,6 @@ class X86(Arch):
         return PRESENT, SPECIAL | self.devmap
 
     def describe(self, entry: int, level: Level) -> Said:
-        """Return one entry, an int, in words: (name, value) pairs, the first of them "kind"."""
         word = np.array([entry], np.uint64)
         if self.none(word, level)[0]:
             return [("kind", "none"), self._bits(entry, level)]
