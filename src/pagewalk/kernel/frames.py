@@ -16,18 +16,11 @@ import numpy as np
 
 from pagewalk.kernel.programs.loops import FRAMES, TABLES
 from pagewalk.kernel.readers.memory import PAGE, element_batches, read_pages
+from pagewalk.kernel.structs import struct_page
 from pagewalk.kernel.structs.direct_map import MemMap
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.page_layout import page_layout
-from pagewalk.kernel.structs.struct_page import (
-    FrameMap,
-    FrameRows,
-    blank_rows,
-    decode_pages,
-    decode_words,
-    put_rows,
-    tell_apart,
-)
+from pagewalk.kernel.structs.struct_page import FrameMap, FrameRows, decode_words, tell_apart
 from pagewalk.kernel.structs.zero import ZeroFrames
 from pagewalk.model.bits import YOUNG, kpf
 from pagewalk.model.columns import I32, I64, U64, Bool, alike
@@ -60,13 +53,13 @@ def read_struct_pages(frames: FrameMap, pfns: U64) -> FrameRows:
 
     A folio that is split or freed while being read is read again, up to three times.
     """
-    out = blank_rows(len(pfns))
+    out = struct_page.blank_rows(len(pfns))
     for first, part in frame_batches(frames, pfns):
-        put_rows(out, slice(first, first + len(part.flags)), part)
+        struct_page.put_rows(out, slice(first, first + len(part.flags)), part)
     for _ in range(_ATTEMPTS - 1):
         again = np.flatnonzero(out.errno == errnos.EAGAIN)
         for first, part in frame_batches(frames, pfns[again]):
-            put_rows(out, again[first : first + len(part.flags)], part)
+            struct_page.put_rows(out, again[first : first + len(part.flags)], part)
     failed = out.errno != 0
     if failed.any():
         out.flags[failed], out.mapcount[failed], out.young[failed] = 0, 0, False
@@ -80,7 +73,8 @@ def frame_batches(frames: FrameMap, pfns: U64) -> Iterator[tuple[int, FrameRows]
     """
     base, size = frames.mem_map.base, frames.mem_map.size
     for first, pages, errno in element_batches(frames.kernel.memory, base, pfns, size):
-        yield first, decode_pages(frames, pfns[first : first + len(pages)], pages, errno)
+        here = pfns[first : first + len(pages)]
+        yield first, struct_page.decode_pages(frames, here, pages, errno)
 
 
 class Runs(NamedTuple):

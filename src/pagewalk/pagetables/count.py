@@ -12,20 +12,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from pagewalk.model.columns import I64, U64, take
-from pagewalk.pagetables.decode import (
-    NO_DOUBTS,
-    NO_ENTRIES,
-    NO_HOLES,
-    NO_LEAVES,
-    Entries,
-    ReadTables,
-    Scope,
-    Tables,
-    in_order,
-    open_scope,
-    root_table,
-    sift,
-)
+from pagewalk.pagetables import decode
+from pagewalk.pagetables.decode import Entries, ReadTables, Scope, Tables
 from pagewalk.pagetables.format import Arch
 from pagewalk.pagetables.walk import only, walk_tables
 
@@ -95,7 +83,7 @@ class Swept(NamedTuple):
     ``gaps`` u64[6, k]: bytes without entries of each range, one row per Holes.level.
     """
 
-    entries: Entries = NO_ENTRIES
+    entries: Entries = decode.NO_ENTRIES
     plain: Plain = _NO_PLAIN
     gaps: U64 = _NO_GAPS
 
@@ -118,19 +106,20 @@ def sweep(
     earlier sweep of the same process. Doubts come last, after reading them again, with holes as
     rows.
     """
-    scope = open_scope(arch, root, read_tables, ranges)
+    scope = decode.open_scope(arch, root, read_tables, ranges)
     memo = memo or Memo()
     memo.open(scope)
     seen = np.zeros(6, np.int64) if tables is None else tables
-    doubts = [NO_DOUBTS]
-    for part in _sweep(scope, count_plain, seen, memo):
+    count = count_plain or (lambda owner, phys: count_by_reading(arch, read_tables, phys))
+    doubts = [decode.NO_DOUBTS]
+    for part in _sweep(scope, count, seen, memo):
         entries = part.entries
         if len(entries.doubts):
             doubts.append(entries.doubts)
-            yield part._replace(entries=replace(entries, doubts=NO_DOUBTS))
+            yield part._replace(entries=replace(entries, doubts=decode.NO_DOUBTS))
         else:
             yield part
-    left = in_order(doubts)
+    left = decode.in_order(doubts)
     if len(left) and retries:
         again = only(scope, left)
         unsure = np.stack([again.start, again.end], axis=1)
@@ -138,17 +127,15 @@ def sweep(
             Swept, walk_tables(arch, root, read_tables, unsure, retries=retries - 1)
         )
     elif len(left):
-        yield Swept(Entries(NO_LEAVES, NO_HOLES, left))
+        yield Swept(Entries(decode.NO_LEAVES, decode.NO_HOLES, left))
 
 
-def _sweep(
-    scope: Scope, count_plain: CountPlain | None, seen: I64, memo: Memo
-) -> Iterator[Swept]:
+def _sweep(scope: Scope, count_plain: CountPlain, seen: I64, memo: Memo) -> Iterator[Swept]:
     last = len(scope.arch.levels) - 1
     # bytes of each range, by level number: those with entries, and of these those without tables
     found, ends = (np.zeros((7, len(scope.start)), np.uint64) for _ in range(2))
     # a stack, deepest level on top, so that few tables wait however large the target
-    todo = [(0, root_table(scope))] if len(scope.start) else []
+    todo = [(0, decode.root_table(scope))] if len(scope.start) else []
     while todo:
         depth, waiting = todo.pop()
         group = _GROUP if depth < last else _COUNTED
@@ -183,10 +170,10 @@ def _upper(
         and np.array_equal(last.entries, entries)
     ):
         found += last.found
-        return NO_ENTRIES, last.below
+        return decode.NO_ENTRIES, last.below
     more = np.zeros_like(found)
     entries = entries.copy() if len(tables) <= _KEPT else entries
-    rows, below = sift(scope, depth, tables, entries, ok, more)
+    rows, below = decode.sift(scope, depth, tables, entries, ok, more)
     found += more
     if len(tables) <= _KEPT and ok.all() and not len(rows):
         memo.levels[depth] = Sifted(tables, entries, below, more)
@@ -220,23 +207,18 @@ def _gaps(scope: Scope, found: U64, ends: U64) -> U64:
 # The PTE tables that are plain, and the entries of the others. Nothing that is yielded is a view of
 # what was read: the caller may read on, into the same memory.
 def _part(
-    scope: Scope, tables: Tables, count_plain: CountPlain | None, found: U64, ends: U64
+    scope: Scope, tables: Tables, count_plain: CountPlain, found: U64, ends: U64
 ) -> Iterator[Swept]:
     level, depth = scope.arch.levels[-1], len(scope.arch.levels) - 1
     owner = np.searchsorted(scope.start, tables.addr, side="right") - 1
     whole = (owner >= 0) & (tables.addr + np.uint64(level.span) <= scope.end[owner])
     pages = np.full(len(tables), -1, np.int64)
     if whole.any():
-        phys = tables.phys[whole]
-        pages[whole] = (
-            count_plain(owner[whole], phys)
-            if count_plain
-            else count_by_reading(scope.arch, scope.read_tables, phys)
-        )
+        pages[whole] = count_plain(owner[whole], tables.phys[whole])
     odd = np.flatnonzero(pages < 0)
     for first in range(0, len(odd), _CACHED):
         some = take(tables, odd[first : first + _CACHED])
-        batch, _ = sift(scope, depth, some, *scope.read_tables(some.phys), found)
+        batch, _ = decode.sift(scope, depth, some, *scope.read_tables(some.phys), found)
         _end(scope, ends, batch, level.number)
         if len(batch):
             yield Swept(batch)

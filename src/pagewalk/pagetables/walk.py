@@ -14,18 +14,8 @@ from typing import TypeAlias
 import numpy as np
 
 from pagewalk.model.columns import U64, take
-from pagewalk.pagetables.decode import (
-    Doubts,
-    Entries,
-    ReadTables,
-    Scope,
-    Tables,
-    merge,
-    open_scope,
-    root_table,
-    scan,
-    split,
-)
+from pagewalk.pagetables import decode
+from pagewalk.pagetables.decode import Doubts, Entries, ReadTables, Scope, Tables
 from pagewalk.pagetables.format import Arch
 
 
@@ -50,17 +40,17 @@ def walk_tables(
 
     Raises BadRequest for invalid ranges.
     """
-    scope = open_scope(arch, root, read_tables, ranges)
+    scope = decode.open_scope(arch, root, read_tables, ranges)
     return _bounded(scope, batch, retries)
 
 
 def _bounded(scope: Scope, batch: int, retries: int) -> Iterator[Entries]:
     group = max(1, batch >> scope.arch.levels[-1].bits)
-    parts = _descend(scope, 0, root_table(scope), scope.arch.user_end, group)
+    parts = _descend(scope, 0, decode.root_table(scope), scope.arch.user_end, group)
     for _, part in _settle(scope, parts, group, retries):
         rest = part
         while len(rest.leaves) > batch:
-            head, rest = split(rest, int(rest.leaves.addr[batch]))
+            head, rest = decode.split(rest, int(rest.leaves.addr[batch]))
             yield head
         if len(rest):
             yield rest
@@ -75,7 +65,7 @@ def _descend(scope: Scope, depth: int, tables: Tables, limit: int, group: int) -
     for first in range(0, len(tables), group):
         after = first + group
         end = int(tables.addr[after]) if after < len(tables) else limit
-        rows, below = scan(scope, depth, take(tables, slice(first, after)))
+        rows, below = decode.scan(scope, depth, take(tables, slice(first, after)))
         if len(below):
             yield from _weave(rows, _descend(scope, depth + 1, below, end, group))
         else:
@@ -85,8 +75,8 @@ def _descend(scope: Scope, depth: int, tables: Tables, limit: int, group: int) -
 # Merges rows of one level into the parts of the walk below it.
 def _weave(rows: Entries, parts: _Parts) -> _Parts:
     for upto, below in parts:
-        here, rows = split(rows, upto)
-        yield upto, merge(here, below)
+        here, rows = decode.split(rows, upto)
+        yield upto, decode.merge(here, below)
 
 
 def _settle(scope: Scope, parts: _Parts, group: int, retries: int) -> _Parts:
@@ -96,7 +86,7 @@ def _settle(scope: Scope, parts: _Parts, group: int, retries: int) -> _Parts:
             continue
         again = only(scope, rows.doubts)
         sure = replace(rows, doubts=take(rows.doubts, slice(0)))
-        second = _descend(again, 0, root_table(again), upto, group)
+        second = _descend(again, 0, decode.root_table(again), upto, group)
         yield from _weave(sure, _settle(again, second, group, retries - 1))
 
 

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from pagewalk.kernel.bpf.refusal import explain, missing_capabilities, refuse_machine
+from pagewalk.kernel.bpf.refusal import explain, missing_capabilities
 from pagewalk.proc.rights import Rights
 
 IDENTITY = b"         0          0 4294967295\n"
@@ -61,9 +61,3 @@ def test_the_most_fundamental_cause_is_named_first() -> None:
 def test_sys_admin_alone_suffices() -> None:
     assert missing_capabilities(NOBODY._replace(effective=SYS_ADMIN)) == []
     assert missing_capabilities(NOBODY._replace(effective=BPF | PERFMON)) == []
-
-
-def test_an_unknown_machine_is_named_with_the_known_ones() -> None:
-    text = str(refuse_machine("s390x", ("x86_64", "aarch64", "riscv64")))
-    assert "s390x" in text
-    assert "x86_64, aarch64, riscv64" in text

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pagewalk.kernel.readers import bpf
 from pagewalk.kernel.readers.bpf import REQUESTS, BpfMemory
 from pagewalk.kernel.readers.memory import page_batches, read_bytes, read_pages, read_words
 from pagewalk.kernel.structs.direct_map import DirectMap, own_pgd, own_phys
 from pagewalk.kernel.structs.kernel import Kernel
+from pagewalk.model.errors import SourceUnavailable
 from tests.kernel.own_memory import TOKEN, token_page
 
 pytestmark = pytest.mark.live
@@ -80,3 +82,9 @@ def test_closing_releases_every_descriptor_and_mapping() -> None:
         assert memory.current
     memory.close()
     assert left() == before
+
+
+def test_an_unknown_machine_is_named_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bpf, "architecture", lambda: "s390x")
+    with pytest.raises(SourceUnavailable, match=r"s390x \(only x86_64, aarch64, riscv64\)"):
+        BpfMemory()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno as errnos
 import os
-from collections.abc import Collection
 
 from pagewalk.model.errors import SourceUnavailable
 from pagewalk.proc.rights import Rights, is_initial
@@ -63,11 +62,4 @@ def _leftover(error: OSError) -> tuple[str, str]:
     return (
         "the capabilities suffice, so a security module may forbid it",
         "check `dmesg` or the audit log",
-    )
-
-
-def refuse_machine(machine: str, known: Collection[str]) -> SourceUnavailable:
-    """Return the error that bpf(2)'s number on ``machine`` is not among those ``known``."""
-    return SourceUnavailable(
-        "ebpf", f"it does not support {machine} (only {', '.join(known)})", "use --source procfs"
     )

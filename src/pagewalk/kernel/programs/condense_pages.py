@@ -9,36 +9,11 @@ import numpy as np
 from pagewalk.kernel.bpf import asm
 from pagewalk.kernel.bpf.asm import FP, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Line
 from pagewalk.kernel.bpf.syscall import Array, create_array
-from pagewalk.kernel.programs.loops import (
-    CAST_WORDS,
-    FIRST,
-    FOURTH,
-    FRAMES,
-    INNER,
-    OUTER,
-    SECOND,
-    SLOTS,
-    TABLE,
-    TABLES,
-    THIRD,
-    Casts,
-    cast,
-    close,
-    index,
-    load,
-    loop,
-    run,
-    start,
-    stop,
-)
+from pagewalk.kernel.programs import loops
+from pagewalk.kernel.programs.loops import FRAMES, SLOTS, TABLE, TABLES, Casts
+from pagewalk.kernel.structs import page_layout
 from pagewalk.kernel.structs.direct_map import MemMap
-from pagewalk.kernel.structs.page_layout import (
-    COUNT_SHIFT,
-    FLAG_BITS,
-    INITIALISED,
-    KIND_SHIFT,
-    Layout,
-)
+from pagewalk.kernel.structs.page_layout import FLAG_BITS, Layout
 from pagewalk.model.columns import U64, Bool
 from pagewalk.model.rules import KEPT
 from pagewalk.pagetables.format import Arch
@@ -48,7 +23,7 @@ _UNROLLED = 16  # words per step of a loop: each step costs a call
 
 ALL_FLAGS = (1 << FLAG_BITS) - 1
 
-_PLACE, _ENTRIES, _PAGE, _OWN = FIRST, SECOND, THIRD, FOURTH
+_PLACE, _ENTRIES, _PAGE, _OWN = loops.FIRST, loops.SECOND, loops.THIRD, loops.FOURTH
 
 
 class Condenser:
@@ -61,16 +36,16 @@ class Condenser:
         """Load the programs; raises LookupError, OSError."""
         # a cast covers two struct pages, which hold what a folio says about itself
         usual = mem_map.size == 64 and layout.highest_bit < FLAG_BITS and not layout.double_map
-        if not usual or layout.entire_mapcount >= 8 * CAST_WORDS:
+        if not usual or layout.entire_mapcount >= 8 * loops.CAST_WORDS:
             raise LookupError("struct page with the usual layout")
         self._input = create_array(8 * FRAMES, "pagewalk_in")
         self._output = create_array(8 * FRAMES, "pagewalk_out")
         maps = (self._input, self._output)
         self.arch = arch
         frames = _of_frames(casts, layout, mem_map, *maps)
-        self._frames = load(frames, "pagewalk_frame", *maps)
+        self._frames = loops.load(frames, "pagewalk_frame", *maps)
         tables = _of_tables(casts, arch, layout, mem_map, *maps)
-        self._tables = load(tables, "pagewalk_ptes", self._frames, *maps)
+        self._tables = loops.load(tables, "pagewalk_ptes", self._frames, *maps)
         self._words = [array.data.view(np.uint64) for array in maps]
 
     def of_tables(self, addresses: U64) -> tuple[Bool, U64]:
@@ -84,7 +59,7 @@ class Condenser:
         given, words = self._words
         size = len(addresses)
         given[:size] = addresses
-        run(self._tables, size, _RUN)
+        loops.run(self._tables, size, _RUN)
         return given[:size] == 0, words[: size * SLOTS].reshape(-1, SLOTS)
 
     def of_frames(self, pfns: U64) -> U64:
@@ -92,19 +67,19 @@ class Condenser:
         flags."""
         given, words = (words[: len(pfns)] for words in self._words)
         given[:] = pfns
-        run(self._frames, -(-len(pfns) // _UNROLLED), _RUN * SLOTS // _UNROLLED)
+        loops.run(self._frames, -(-len(pfns) // _UNROLLED), _RUN * SLOTS // _UNROLLED)
         return words
 
     def close(self) -> None:
         """Close the programs and their maps."""
-        close(self._frames, self._tables, self._input, self._output)
+        loops.close(self._frames, self._tables, self._input, self._output)
 
 
 def _of_frames(
     casts: Casts, layout: Layout, mem_map: MemMap, given: Array, words: Array
 ) -> bytes:
     body = [
-        *index(R9, 8 * _UNROLLED, FRAMES // _UNROLLED),
+        *loops.index(R9, 8 * _UNROLLED, FRAMES // _UNROLLED),
         asm.move(R1, R6),
         asm.add(R1, R9),
         asm.store_u64(FP, _ENTRIES, R1),
@@ -117,8 +92,8 @@ def _of_frames(
             asm.jump_eq_imm(R1, 0, f"done {word}"),
             *_condense(casts, layout, mem_map, ALL_FLAGS, word),
         ]
-    begin = [*start(given, words), asm.constant(R8, mem_map.base)]
-    return asm.assemble(*begin, *loop(casts, OUTER, "frames", body), *stop())
+    begin = [*loops.start(given, words), asm.constant(R8, mem_map.base)]
+    return asm.assemble(*begin, *loops.loop(casts, loops.OUTER, "frames", body), *loops.stop())
 
 
 def _of_tables(
@@ -129,7 +104,7 @@ def _of_tables(
     left = 64 - arch.frame_mask.bit_length()
     right = left + arch.page_shift
     body: list[Line] = [
-        *index(R1, 8 * _UNROLLED, SLOTS // _UNROLLED),
+        *loops.index(R1, 8 * _UNROLLED, SLOTS // _UNROLLED),
         asm.load_u64(R9, FP, _PLACE),
         asm.and_imm(R9, 8 * (TABLES - 1)),
         asm.left_imm(R9, SLOTS.bit_length() - 1),
@@ -144,7 +119,7 @@ def _of_tables(
     for word in range(_UNROLLED):
         body += [
             asm.load_u64(R1, FP, _ENTRIES),
-            *cast(casts),
+            *loops.cast(casts),
             asm.load_u64(R1, R0, 8 * word),
             asm.jump_eq_imm(R1, 0, f"done {word}"),
             asm.constant(R3, bits_set | bits_clear),
@@ -160,7 +135,7 @@ def _of_tables(
         heads += _of_head(casts, layout, mem_map, word)
     odd = [asm.Label("odd"), asm.load_u64(R9, FP, _PLACE), *_mark(1)]
     table: list[Line] = [
-        *index(R9, 8, TABLES),
+        *loops.index(R9, 8, TABLES),
         asm.move(R1, R6),
         asm.add(R1, R9),
         asm.load_u64(R1, R1, 0),
@@ -169,10 +144,10 @@ def _of_tables(
         *_mark(0),
         asm.move_imm(R2, 0),
         asm.move_imm(R3, SLOTS // _UNROLLED),
-        *loop(casts, INNER, "entries", body, [*heads, *odd]),
+        *loops.loop(casts, loops.INNER, "entries", body, [*heads, *odd]),
     ]
-    begin = [*start(given, words), asm.constant(R8, mem_map.base)]
-    return asm.assemble(*begin, *loop(casts, OUTER, "table", table), *stop())
+    begin = [*loops.start(given, words), asm.constant(R8, mem_map.base)]
+    return asm.assemble(*begin, *loops.loop(casts, loops.OUTER, "table", table), *loops.stop())
 
 
 def _mark(value: int) -> list[Line]:
@@ -201,7 +176,7 @@ def _condense(
         asm.left_imm(R1, mem_map.size.bit_length() - 1),
         asm.add(R1, R8),
         *([asm.store_u64(FP, _PAGE, R1)] if ask else []),
-        *cast(casts),
+        *loops.cast(casts),
         asm.load_u64(R1, R0, layout.flags),
         asm.load_u64(R2, R0, layout.compound_head),
         asm.load_u64(R3, R0, layout.mapping),
@@ -209,7 +184,7 @@ def _condense(
         *ask,
         asm.move_imm(R5, 0),
         asm.jump_eq_imm(R1, 0, known),
-        asm.move_imm(R5, int(INITIALISED)),
+        asm.move_imm(R5, int(page_layout.INITIALISED)),
         asm.Label(known),
         asm.and_imm(R1, flags),
         asm.or_(R1, R5),
@@ -217,9 +192,9 @@ def _condense(
         asm.left_imm(R2, FLAG_BITS + 1),
         asm.or_(R1, R2),
         asm.and_imm(R3, 3),
-        asm.left_imm(R3, KIND_SHIFT),
+        asm.left_imm(R3, page_layout.KIND_SHIFT),
         asm.or_(R1, R3),
-        asm.left_imm(R4, COUNT_SHIFT),
+        asm.left_imm(R4, page_layout.COUNT_SHIFT),
         asm.or_(R1, R4),
         asm.Label(f"done {word}"),
         asm.store_u64(R9, 8 * word, R1),
@@ -255,7 +230,7 @@ def _of_head(casts: Casts, layout: Layout, mem_map: MemMap, word: int) -> list[L
         asm.Label(f"head {word}"),
         asm.store_u64(FP, _OWN, R4),
         asm.load_u64(R1, FP, _PAGE),
-        *cast(casts),
+        *loops.cast(casts),
         asm.load_u64(R1, FP, _PAGE),
         asm.add_imm(R1, 1),
         asm.load_u64(R2, R0, mem_map.size + layout.compound_head),

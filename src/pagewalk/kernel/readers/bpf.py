@@ -20,6 +20,7 @@ from pagewalk.kernel.bpf.asm import R0, R1, R2, R3, R4, R6, R7, R8, R9
 from pagewalk.kernel.bpf.syscall import BPF_SYSCALL, create_array, load_program
 from pagewalk.kernel.readers.memory import PAGE, Batch, refuse_address
 from pagewalk.model.columns import I32, U32, U64
+from pagewalk.model.errors import SourceUnavailable
 from pagewalk.proc.kernel import architecture
 from pagewalk.proc.rights import read_rights
 
@@ -82,7 +83,8 @@ class BpfMemory:
     def __init__(self) -> None:
         machine = architecture()
         if machine not in BPF_SYSCALL:
-            raise refusal.refuse_machine(machine, BPF_SYSCALL)
+            why = f"it does not support {machine} (only {', '.join(BPF_SYSCALL)})"
+            raise SourceUnavailable("ebpf", why, "use --source procfs")
         self._fds: list[int] = []
         try:
             self._open()

@@ -73,12 +73,6 @@ class _Type(NamedTuple):
 _VOID = _Type(0, 0, 0, False, 0, 0)
 
 
-class _Found(NamedTuple):
-    bit: int
-    bits: int
-    type_id: int
-
-
 class Btf:
     """A little-endian BTF blob, such as /sys/kernel/btf/vmlinux, read or mapped.
 
@@ -145,16 +139,16 @@ class Btf:
         return self._places[struct_name, path]
 
     def _member(self, struct_name: str, path: str) -> Member:
-        type_id, bit, found = self.struct_id(struct_name), 0, _Found(0, 0, 0)
+        type_id, bit, width = self.struct_id(struct_name), 0, 0
         for name in path.split("."):
             step = self._find(self._resolve(type_id), self._name_offset(name))
             if step is None:
                 raise NotInBtf(f"member {path} in {struct_name}")
-            found, bit, type_id = step, bit + step.bit, step.type_id
-        place = Member(bit // 8, self._sizeof(type_id), bit % 8, found.bits)
+            offset, width, type_id = step
+            bit += offset
+        place = Member(bit // 8, self._sizeof(type_id), bit % 8, width)
         # The integer that holds a bit field may extend beyond the struct; its bits may not.
-        bits = found.bits or 8 * place.size
-        if bit + bits > 8 * self._sizeof(self.struct_id(struct_name)):
+        if bit + (width or 8 * place.size) > 8 * self._sizeof(self.struct_id(struct_name)):
             raise _refuse(f"{struct_name}.{path} is outside its struct")
         array = self._type(self._resolve(type_id))
         if array.kind != _ARRAY:
@@ -237,7 +231,8 @@ class Btf:
             elements *= count
         raise _refuse_cycle()
 
-    def _find(self, type_id: int, name: int) -> _Found | None:
+    def _find(self, type_id: int, name: int) -> tuple[int, int, int] | None:
+        # (first bit, bits if it is a bit field, type id) of the member of that name.
         # Searches anonymous structs and unions too, each once: a second time finds no new names,
         # and one that contains itself would never end.
         waiting, seen = [(type_id, 0)], set()
@@ -251,7 +246,7 @@ class Btf:
             for name_offset, member_type, place in members.tolist():
                 bit, bits = (place & 0xFFFFFF, place >> 24) if holder.kind_flag else (place, 0)
                 if name_offset == name:
-                    return _Found(base + bit, bits, member_type)
+                    return base + bit, bits, member_type
                 if not name_offset:
                     waiting.append((self._resolve(member_type), base + bit))
         return None

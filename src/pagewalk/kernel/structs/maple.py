@@ -12,7 +12,7 @@ import numpy as np
 
 from pagewalk.kernel.readers.memory import read_structs
 from pagewalk.kernel.structs.kernel import Kernel
-from pagewalk.model.columns import U64, Bool
+from pagewalk.model.columns import I64, U64, Bool
 
 _NODE = 256
 _TYPE_SHIFT, _TYPE_MASK = np.uint64(3), np.uint64(0xF)
@@ -34,16 +34,8 @@ class _Shape(NamedTuple):
     slots: slice
 
 
-class _Slots(NamedTuple):
-    # The used slots of some nodes, and a mask of the nodes that make no sense and so have none.
-    first: U64
-    last: U64
-    entry: U64
-    mad: Bool
-
-
 _EMPTY = np.zeros(0, np.uint64)
-_NONE = _Slots(_EMPTY, _EMPTY, _EMPTY, np.zeros(0, bool))
+_NONE = Slots(_EMPTY, _EMPTY, _EMPTY)
 
 
 class Torn(Exception):
@@ -87,7 +79,7 @@ def _meeting(level: Slots, wanted: U64) -> Slots:
     # The slots that overlap one of these ranges.
     at = np.minimum(np.searchsorted(wanted[:, 1], level.first, side="right"), len(wanted) - 1)
     here = (wanted[at, 0] <= level.last) & (level.first < wanted[at, 1])
-    return Slots(*(column[here] for column in level))
+    return _at(level, here)
 
 
 def _shape(kernel: Kernel, node: str) -> _Shape:
@@ -107,21 +99,23 @@ def _children(
     # A node that was replaced is its own parent (ma_dead_node).
     dead = (errno != 0) | (words[:, 0] & ~np.uint64(_NODE - 1) == addresses)
     alike = shapes.get(int(kinds[0])) if len(kinds) else None
-    parts: list[_Slots]
     if alike is not None and not dead.any() and (kinds == kinds[0]).all():
-        parts = [_ranges(words, alike, level.first, level.last)]
-        dead = parts[0].mad
+        found, dead = _ranges(words, alike, level)
     else:
         parts = [_NONE]
         for kind, shape in shapes.items():
             here = np.flatnonzero(~dead & (kinds == kind))
-            parts.append(_ranges(words[here], shape, level.first[here], level.last[here]))
-            dead[here] = parts[-1].mad
+            part, dead[here] = _ranges(words[here], shape, _at(level, here))
+            parts.append(part)
         dead |= ~np.isin(kinds, list(shapes))
-    first, last, entry = (np.concatenate(column) for column in list(zip(*parts, strict=True))[:3])
-    order = np.argsort(first) if len(parts) > 1 else slice(None)
+        found = Slots(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        found = _at(found, np.argsort(found.first))
     lost = np.stack([level.first[dead], _after(level.last[dead])], axis=1)
-    return Slots(first[order], last[order], entry[order]), lost
+    return found, lost
+
+
+def _at(level: Slots, rows: I64 | Bool) -> Slots:
+    return Slots(*(column[rows] for column in level))
 
 
 def _after(last: U64) -> U64:
@@ -130,8 +124,9 @@ def _after(last: U64) -> U64:
     return end
 
 
-def _ranges(words: U64, shape: _Shape, first: U64, last: U64) -> _Slots:
-    slots = words[:, shape.slots]
+def _ranges(words: U64, shape: _Shape, level: Slots) -> tuple[Slots, Bool]:
+    # The used slots of some nodes, and a mask of the nodes that make no sense and so have none.
+    first, last, slots = level.first, level.last, words[:, shape.slots]
     # The pivot of the last used slot is the end of the node's range, or 0 in its place; the slots
     # after it hold stale values (mas_logical_pivot, ma_data_end).
     ends = np.concatenate((words[:, shape.pivots], last[:, None]), axis=1)
@@ -142,10 +137,10 @@ def _ranges(words: U64, shape: _Shape, first: U64, last: U64) -> _Slots:
     mad: Bool = (used & (starts > ends)).any(axis=1)
     if mad.any():
         used &= ~mad[:, None]
-    return _Slots(starts[used], ends[used], slots[used], mad)
+    return Slots(starts[used], ends[used], slots[used]), mad
 
 
 def _stored(level: Slots) -> Slots:
     # A pointer: neither empty nor one of the tree's reserved values, which have the tag 2.
     real = (level.entry != 0) & (level.entry & np.uint64(3) == 0)
-    return Slots(level.first[real], level.last[real], level.entry[real])
+    return _at(level, real)

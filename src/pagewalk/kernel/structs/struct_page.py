@@ -12,16 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.kernel.readers.memory import read_structs
+from pagewalk.kernel.structs import page_layout
 from pagewalk.kernel.structs.direct_map import MemMap
 from pagewalk.kernel.structs.kernel import Kernel
-from pagewalk.kernel.structs.page_layout import (
-    COUNT_SHIFT,
-    FLAG_BITS,
-    INITIALISED,
-    KIND_SHIFT,
-    TAIL,
-    Layout,
-)
+from pagewalk.kernel.structs.page_layout import FLAG_BITS, INITIALISED, TAIL, Layout
 from pagewalk.kernel.structs.zero import ZeroFrames
 from pagewalk.model.bits import KPF, kpf
 from pagewalk.model.columns import I32, I64, U8, U32, U64, Bool
@@ -156,8 +150,9 @@ def decode_words(layout: Layout, words: U64) -> tuple[U64, I32, Bool]:
     """Decode condensed struct pages (u64[n], see FLAG_BITS) of pages outside large folios into
     (flags, mapcount, young) as in FrameRows, except that words do not identify the zero page."""
     flags = words & np.uint64((1 << FLAG_BITS) - 1)
-    kind = (words >> np.uint64(KIND_SHIFT)).astype(np.uint8) & _KIND
-    page = _Pages(flags, words, kind, (words >> np.uint64(COUNT_SHIFT)).astype(np.int32))
+    kind = (words >> np.uint64(page_layout.KIND_SHIFT)).astype(np.uint8) & _KIND
+    mapcount = (words >> np.uint64(page_layout.COUNT_SHIFT)).astype(np.int32)
+    page = _Pages(flags, words, kind, mapcount)
     bits, mapcount = _ordinary_bits(layout, page)
     return bits, mapcount, flags & layout.young != 0
 

@@ -64,27 +64,24 @@ def pid_behind(kernel: Kernel, dirfd: int) -> int:
     when the inode that was read cannot be verified to be the descriptor's.
     """
     real = os.fstat(dirfd)
+    # dev_t inside the kernel has 20 MINORBITS (include/linux/kdev_t.h)
+    real_device = os.major(real.st_dev) << 20 | os.minor(real.st_dev)
     for _ in range(_ATTEMPTS):
         try:
             inode = kernel.field("file", file_behind(kernel, dirfd), "f_inode")
-            said = kernel.fields("inode", inode, ("i_ino", "i_sb"))
-            device = kernel.field("super_block", said["i_sb"], "s_dev")
+            found = kernel.fields("inode", inode, ("i_ino", "i_sb"))
+            device = kernel.field("super_block", found["i_sb"], "s_dev")
             start = inode - kernel.btf.offset("proc_inode", "vfs_inode")
             struct_pid = kernel.field("proc_inode", start, "pid")
         except OSError:
             continue
-        # dev_t inside the kernel has 20 MINORBITS (include/linux/kdev_t.h)
-        if (said["i_ino"], device) == (real.st_ino, _kernel_dev(real.st_dev)) and struct_pid:
+        if (found["i_ino"], device) == (real.st_ino, real_device) and struct_pid:
             return struct_pid
     raise SourceUnavailable(
         "kernel memory",
         "cannot verify that the process found is the one whose /proc directory is open",
         "use --source procfs, and report this with the kernel's version",
     )
-
-
-def _kernel_dev(device: int) -> int:
-    return os.major(device) << 20 | os.minor(device)
 
 
 def file_behind(kernel: Kernel, fd: int) -> int:
