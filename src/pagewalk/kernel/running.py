@@ -115,8 +115,8 @@ def choose_frames(pages: StructPages, own: int) -> tuple[FrameReader, tuple[With
         kpage = open_frames().proved(own)
     except FileNotFoundError:
         why = "; ".join(why_missing("/proc/kpageflags", "CONFIG_PROC_PAGE_MONITOR"))
-        said = f"struct page was read but could not be confirmed: {why}"
-        return pages, (UNCONFIRMED._replace(why=said),)
+        unconfirmed = f"struct page was read but could not be confirmed: {why}"
+        return pages, (UNCONFIRMED._replace(why=unconfirmed),)
     except OSError:
         return pages, (UNCONFIRMED,)
     agreement = compare(pages.frames, kpage, sample())

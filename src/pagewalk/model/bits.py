@@ -71,7 +71,7 @@ KPAGEFLAGS = (
     Bit("softdirty", 40, "3.11", "soft-dirty"),
     Bit("arch_2", 41, "4.16", "second architecture-defined flag"),
     Bit("arch_3", 42, "6.1", "third architecture-defined flag"),
-    # Where kpageflags marks every anonymous page as KSM, we say this in place of ksm.
+    # Set in place of ksm where kpageflags marks every anonymous page as KSM.
     Bit("maybe_ksm", 62, "6.12", "mapped several times, and whether KSM merged it is not known"),
     # kpageflags does not export PG_young: readers of struct page set this bit.
     Bit("young", 63, "4.3", "accessed, as noted by idle page tracking or DAMON; from struct page"

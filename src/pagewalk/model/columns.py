@@ -293,8 +293,8 @@ class Tells(NamedTuple):
     """What a walk can tell; the rest is withheld.
 
     ``tables``: page tables are read, so a hole has its level and an entry all its bits. ``huge``:
-    leaves mapped by a PMD or PUD carry Flag.HUGE. ``zeros``: the zero page is told from an
-    anonymous one. ``frames``: flags and mapcounts of page frames, and among them ``young`` (see
+    leaves mapped by a PMD or PUD carry Flag.HUGE. ``zeros``: the zero page can be told from an
+    anonymous page. ``frames``: flags and mapcounts of page frames, and among them ``young`` (see
     bits.YOUNG) and ``ksm`` pages.
     """
 

@@ -63,8 +63,8 @@ class Facts(NamedTuple):
 
     @property
     def counters_by_thread(self) -> bool:
-        """Return whether each thread keeps some of its faults out of the RSS counters; since, each
-        CPU does (mm: convert mm's rss stats into percpu_counter)."""
+        """Return whether each thread keeps some of its faults out of the RSS counters; since 6.2
+        each CPU does (mm: convert mm's rss stats into percpu_counter)."""
         return self.release < (6, 2)
 
     @property
@@ -87,7 +87,7 @@ class Facts(NamedTuple):
     @property
     def pmd_sharing_told(self) -> bool:
         """Return whether bit 56 of a hugetlb page in pagemap is clear where another process shares
-        its page table; before, the bit told the mapcount only (pagemap_hugetlb_range)."""
+        its page table; before, the bit reflected only the mapcount (pagemap_hugetlb_range)."""
         return self.release >= (6, 12)
 
     @property

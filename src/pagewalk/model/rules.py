@@ -23,10 +23,10 @@ class Standing(NamedTuple):
 
     ``present``: a page-table entry maps them; ``rss``: in Rss; ``pss``: in Pss, each divided by
     its mapcount; ``held``: frames of RAM that the process holds, which ``keeper`` keeps there;
-    ``entry``: there is an entry at all. Their sum is the column of the state's name, and that of
-    those mapped by huge leaves the column ``huge``, where ``told`` is: always, by page ``tables``
-    only, where ``zero`` pages are told, or where each present page's ``kind`` is; None where other
-    columns tell it.
+    ``entry``: there is an entry at all. Their sum is the column of the state's name, and the
+    part mapped by huge leaves the column ``huge``. ``told`` is when these are known: "always", from
+    page "tables" only, where "zero" pages can be recognised, or where the "kind" of each present
+    page can; None where other columns have it.
     """
 
     present: bool = False
@@ -93,7 +93,7 @@ class When(NamedTuple):
     """What must hold for a page: one of the bits ``some`` is set, and none of ``none``.
 
     ``some`` is None where no bit is needed; ``backing`` are the kinds of VMA it may lie in (see
-    within). With ``silent`` the frame database must say nothing of its frame.
+    within). With ``silent`` the frame database must not know its frame.
     """
 
     some: Bits | None = None
@@ -120,7 +120,7 @@ _SOFTWARE: Rules = (
 )
 
 # A normal page is anonymous, or has bit 61; up to 6.8 bit 61 is missing on PMD-mapped file THPs,
-# which the large-folio bits give away. A real page table says it by its special bit.
+# which the large-folio bits give away. A real page table shows it by its special bit.
 _NORMAL = bits(Flag.FILE | Flag.NORMAL, "head", "tail", "thp")
 
 # The VMAs whose pages are what their frames say, unless their entry is special.

@@ -1,4 +1,4 @@
-"""What a paging format is: levels and entries, so that one walk does for every architecture."""
+"""What a paging format is: levels and entries, so that one walk serves every architecture."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Level(NamedTuple):
 class Era(NamedTuple):
     """What differs between kernels and machines of one architecture: probed, never assumed.
 
-    ``release``: (major, minor); which software bit means what follows from it, for no interface
-    tells, and distributions do not move the bits of an entry within one. ``physical_bits``: width
-    of a physical address. ``encryption``: entry bits that mark encrypted memory and are no part of
-    an address. ``max_pfn``: the last frame of RAM (None: only ``physical_bits`` bounds a frame).
-    ``devices``: memory that is a device lies anywhere beside it, and processes map it as they map
+    ``release``: (major, minor); it decides what software bits mean, because no interface reports
+    that, and distributions do not move the bits of an entry within a release. ``physical_bits``:
+    width of a physical address. ``encryption``: entry bits that mark encrypted memory and are no
+    part of an address. ``max_pfn``: the last frame of RAM (None: only ``physical_bits`` bounds a
+    frame). ``devices``: there is device memory, anywhere outside RAM, and processes map it like
     RAM. ``swap``: what the types of software entries mean.
     """
 
@@ -99,7 +99,7 @@ class Arch(ABC):
     @staticmethod
     @abstractmethod
     def vm_flag_codes(release: tuple[int, int]) -> dict[int, str]:
-        """Return smaps' two letters of the vm_flags bits that are this architecture's own."""
+        """Return the two letters that smaps prints for this architecture's own vm_flags bits."""
 
     @staticmethod
     @abstractmethod

@@ -63,7 +63,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Trace:
-    """The way of one address through the tables: a Step a level, from the PGD down to the end."""
+    """The path of one address through the tables: a Step per level, from the PGD to the end."""
 
     addr: int
     page_shift: int
@@ -91,7 +91,7 @@ class Trace:
 
     @property
     def offset(self) -> int:
-        """Return how far the address lies behind ``start``, bytes."""
+        """Return how far the address lies beyond ``start``, bytes."""
         return self.addr - self.start
 
     @property
@@ -119,7 +119,7 @@ class Trace:
 def trace(arch: Arch, root: int, read_tables: ReadTables, addr: int) -> Trace:
     """Follow ``addr`` from the table at physical address ``root`` (see walk_tables) to its end.
 
-    Any canonical address will do: the kernel's half hangs on the same root. Raises BadTable when
+    Any canonical address will do: the kernel's half is under the same root. Raises BadTable when
     the root itself cannot be read.
     """
     steps: list[Step] = []

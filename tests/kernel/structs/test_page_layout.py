@@ -62,9 +62,9 @@ def test_behind_a_bit_of_kpageflags_are_the_flags_it_is_made_from() -> None:
 
 def test_the_newest_way_to_see_whether_a_folio_is_mapped_is_used() -> None:
     blind = page_layout(btf(FLAGS, MEMBERS, FOLIO))
-    assert not blind.mapped_is_told
+    assert not blind.records_mapped
     pages = page_layout(btf(FLAGS, MEMBERS, FOLIO | {"_nr_pages_mapped": PAGE + 24}))
-    assert pages.mapped_is_told
+    assert pages.records_mapped
     both = FOLIO | {"_nr_pages_mapped": PAGE + 24, "_large_mapcount": PAGE + 28}
     newest = page_layout(btf(FLAGS, MEMBERS, both))
     folio = np.full((2, newest.folio_bytes // 4), 7, np.int32)

@@ -34,7 +34,7 @@ _WORD = 8
 
 
 class DirectMap(NamedTuple):
-    """Say how physical addresses become kernel addresses.
+    """How physical addresses map to kernel addresses.
 
     ``base`` is the kernel address of physical byte 0, ``arch`` the paging format that it was found
     with, without the bounds of memory.

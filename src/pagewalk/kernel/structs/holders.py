@@ -42,14 +42,14 @@ def ended_by(kernel: Kernel, task: int, mm: int, keys: list[tuple[int, int]]) ->
 
 def _look(kernel: Kernel, task: int, mm: int, keys: list[tuple[int, int]]) -> list[bool | None]:
     file, mine = np.unique(_references(kernel, task, mm), return_counts=True)
-    told = read_files(kernel, file)
-    dev = told.major.astype(np.uint64) << np.uint64(32) | told.minor.astype(np.uint64)
+    found = read_files(kernel, file)
+    dev = found.major.astype(np.uint64) << np.uint64(32) | found.minor.astype(np.uint64)
     whole = _file_counts(kernel, file) == mine
     dentry = _words(kernel, file, "file", "f_path.dentry")
     inode = _words(kernel, file, "file", "f_inode")
     out: list[bool | None] = []
     for wanted_dev, wanted_inode in keys:
-        rows = np.flatnonzero((dev == wanted_dev) & (told.inode == wanted_inode))
+        rows = np.flatnonzero((dev == wanted_dev) & (found.inode == wanted_inode))
         out.append(_ends(kernel, inode[rows], dentry[rows], whole[rows]) if len(rows) else None)
     return out
 

@@ -98,12 +98,12 @@ class Layout(NamedTuple):
         bits |= self.low[(flags & _HALF_MASK).view(np.int64)]
         return bits
 
-    def behind(self, told: np.uint64) -> int:
-        """Return the flags that the bits ``told`` of /proc/kpageflags are made from."""
+    def behind(self, wanted: np.uint64) -> int:
+        """Return the flags that the bits ``wanted`` of /proc/kpageflags are made from."""
         flags = np.uint64(1) << np.arange(2 * _HALF, dtype=np.uint64)
         own = {"swapcache": self.swapcache, "hwpoison": self.hwpoison, "young": self.young}
-        found = flags[self.copied(flags) & told != 0].tolist()
-        found += [int(mask) for name, mask in own.items() if told & kpf(name)]
+        found = flags[self.copied(flags) & wanted != 0].tolist()
+        found += [int(mask) for name, mask in own.items() if wanted & kpf(name)]
         return reduce(or_, found, 0)
 
     def is_hugetlb(self, page_type: U32, second_flags: U64, folio: U8) -> Bool:
@@ -117,7 +117,7 @@ class Layout(NamedTuple):
         return by_dtor
 
     @property
-    def mapped_is_told(self) -> bool:
+    def records_mapped(self) -> bool:
         """Return whether a large folio records that any of its pages is mapped (since 6.2)."""
         return self.large_mapcount is not None or self.pages_mapped is not None
 

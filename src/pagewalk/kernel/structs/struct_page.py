@@ -32,8 +32,8 @@ _KIND_BITS = np.array([0, kpf("anon"), 0, kpf("anon") | kpf("ksm")], np.uint64)
 
 # Bits of /proc/kpageflags that read_struct_pages does not report, because they need more than the
 # page's own struct page or are long gone; and young, which has a column of its own.
-_NOT_SAID = ("buddy", "nopage", "arch_2", "arch_3", "error", "uncached", "softdirty", "young")
-EXPORTED = kpf(*KPF) & ~kpf(*_NOT_SAID)
+_NOT_EXPORTED = ("buddy", "nopage", "arch_2", "arch_3", "error", "uncached", "softdirty", "young")
+EXPORTED = kpf(*KPF) & ~kpf(*_NOT_EXPORTED)
 
 
 class FrameRows(NamedTuple):
@@ -188,7 +188,7 @@ def _in_folios(frames: FrameMap, pfns: U64, page: _Pages, errno: I32) -> FrameRo
     mapcount = _own_mapcount(page.mapcount) + np.repeat(folios.entire, times)
     if folios.slab.any():
         mapcount[np.repeat(folios.slab, times)] = 0
-    if not layout.mapped_is_told:
+    if not layout.records_mapped:
         bits |= (mapcount > 0) * kpf("mmap")
     if layout.hwpoison:
         poisoned = (page.flags & layout.hwpoison != 0) & (bits & kpf("huge") == 0)
@@ -255,7 +255,7 @@ def _large_bits(frames: FrameMap, head: _Pages, data: U8, pfns: U64) -> U64:
         thp = more & layout.large_rmappable != 0
     bits = _shared_bits(layout, head.flags, head.kind) | _type_bits(layout, types)
     bits |= huge * kpf("huge") | (thp & ~huge) * kpf("thp")
-    if layout.mapped_is_told:
+    if layout.records_mapped:
         slab = head.flags & layout.slab != 0
         bits |= (layout.is_mapped(data.view(np.int32)) & ~slab) * kpf("mmap")
     if layout.hwpoison:

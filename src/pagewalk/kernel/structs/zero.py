@@ -45,8 +45,8 @@ class ZeroFrames:
         fs/proc/page.c); if we may not read that, it is the one whose bytes are all zero.
         """
         if self.kpageflags is not None:
-            told: Bool = read_kpage(self.kpageflags.fileno(), heads) & _ZERO_PAGE != 0
-            return told
+            known: Bool = read_kpage(self.kpageflags.fileno(), heads) & _ZERO_PAGE != 0
+            return known
         return np.array([self._is_empty(head) for head in heads.tolist()], bool)
 
     def _is_empty(self, head: int) -> bool:
