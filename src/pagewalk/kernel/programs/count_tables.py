@@ -20,6 +20,8 @@ _UNROLLED = 64
 
 _GIVEN, _PLACE, _COUNTS = FIRST, SECOND, THIRD
 
+_COLLECT: list[Line] = [asm.move(R2, R1), asm.add(R2, R5), asm.or_(R7, R2)]
+
 
 class TableCounter:
     """Counts whole page tables that have only ordinary pages and empty slots."""
@@ -60,20 +62,8 @@ def _counter(casts: Casts, arch: Arch, given: Array, counts: Array) -> bytes:
     frames = int(arch.last_ram_frame).bit_length()
     beyond = (1 << frames) - 1 - arch.last_ram_frame << arch.page_shift
     odd = special | arch.frame_mask >> arch.page_shift + frames << arch.page_shift + frames
-    collect: list[Line] = [asm.move(R2, R1), asm.add(R2, R5), asm.or_(R7, R2)]
     # Most tables are full: r6, the bits that all entries have, shows it.
-    full = [*collect, asm.and_(R6, R1)]
-    # Otherwise r8 counts present entries, and r6 collects the bits of the others.
-    partly = [
-        *collect,
-        asm.move(R2, R1),
-        asm.right_imm(R2, present.bit_length() - 1),
-        asm.and_imm(R2, 1),
-        asm.add(R8, R2),
-        asm.add_imm(R2, -1),
-        asm.and_(R2, R1),
-        asm.or_(R6, R2),
-    ]
+    full = [*_COLLECT, asm.and_(R6, R1)]
     table: list[Line] = [
         *loops.index(R9, 8, _TABLES),
         asm.store_u64(FP, _PLACE, R9),
@@ -92,18 +82,7 @@ def _counter(casts: Casts, arch: Arch, given: Array, counts: Array) -> bytes:
         asm.constant(R1, present),
         asm.and_(R6, R1),
         asm.jump_ne_imm(R6, 0, "known"),
-        # The verifier would track a count that starts from a known 0; it does not know map values.
-        asm.load_u64(R9, FP, _PLACE),
-        asm.load_u64(R1, FP, _COUNTS),
-        asm.add(R1, R9),
-        asm.store_u64(R1, 0, R7),
-        asm.load_u64(R8, R1, 0),
-        *_each(casts, "partly", beyond, partly),
-        asm.constant(R1, odd),
-        asm.and_(R7, R1),
-        asm.or_(R6, R7),
-        asm.jump_eq_imm(R6, 0, "known"),
-        asm.move_imm(R8, 0),
+        *_count_partly(casts, beyond, odd, present),
         asm.Label("known"),
         asm.load_u64(R9, FP, _PLACE),
         asm.and_imm(R9, 8 * (_TABLES - 1)),
@@ -118,6 +97,34 @@ def _counter(casts: Casts, arch: Arch, given: Array, counts: Array) -> bytes:
         *loops.loop(casts, OUTER, "table", table),
         *loops.stop(),
     )
+
+
+def _count_partly(casts: Casts, beyond: int, odd: int, present: int) -> list[Line]:
+    # Otherwise r8 counts present entries, and r6 collects the bits of the others.
+    partly: list[Line] = [
+        *_COLLECT,
+        asm.move(R2, R1),
+        asm.right_imm(R2, present.bit_length() - 1),
+        asm.and_imm(R2, 1),
+        asm.add(R8, R2),
+        asm.add_imm(R2, -1),
+        asm.and_(R2, R1),
+        asm.or_(R6, R2),
+    ]
+    return [
+        # The verifier would track a count that starts from a known 0; it does not know map values.
+        asm.load_u64(R9, FP, _PLACE),
+        asm.load_u64(R1, FP, _COUNTS),
+        asm.add(R1, R9),
+        asm.store_u64(R1, 0, R7),
+        asm.load_u64(R8, R1, 0),
+        *_each(casts, "partly", beyond, partly),
+        asm.constant(R1, odd),
+        asm.and_(R7, R1),
+        asm.or_(R6, R7),
+        asm.jump_eq_imm(R6, 0, "known"),
+        asm.move_imm(R8, 0),
+    ]
 
 
 def _each(casts: Casts, label: str, constant: int, lines: list[Line]) -> list[Line]:
