@@ -32,4 +32,4 @@ def test_the_bounds_of_memory_are_the_current_ones(
     monkeypatch.setattr(running, "memory_in", lambda second: memory)
     now = as_it_is_now(opened)
     assert (now.arch.last_ram_frame, now.arch.last_page_frame) == (last_ram, last_page)
-    assert (now == opened) == (memory == Memory(2 * GIB, devices=False))
+    assert (now is opened) == (memory == Memory(2 * GIB, devices=False))

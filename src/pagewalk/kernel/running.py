@@ -80,7 +80,8 @@ def as_it_is_now(running: RunningKernel) -> RunningKernel:
     While it stays open, RAM may be plugged in and a driver may add a device's memory. The programs
     that were loaded keep their old bounds: what lies beyond is left to us.
     """
-    return running._replace(arch=bounded(running.arch))
+    arch = bounded(running.arch)
+    return running if arch == running.arch else running._replace(arch=arch)
 
 
 def open_running(kernel: Kernel, *, loads: bool = False) -> RunningKernel:
