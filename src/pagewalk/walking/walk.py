@@ -195,6 +195,7 @@ def begin(
         check(ranges, space.facts.page_size)
     vmas = source.vmas()
     wanted = vmas.ranges if ranges is None else intersect(vmas.ranges, ranges)[0]
+    sizes = vmas.size.astype(np.int64) if ranges is None else covered(vmas, wanted)
     tells, outcome = space.tells, source.outcome()
     if not frames:
         tells = tells._replace(frames=False)
@@ -203,7 +204,7 @@ def begin(
     asked = Asked(vmas, wanted, reader, frames, holes, space.facts.page_size)
     rows = run(source, asked, outcome, *WALKS[want], whole=ranges is None)
     return Walk(
-        source, want, rows, vmas=vmas, covered=covered(vmas, wanted), tells=tells, outcome=outcome,
+        source, want, rows, vmas=vmas, covered=sizes, tells=tells, outcome=outcome,
         owned=owned,
     )
 
@@ -296,13 +297,15 @@ def keep_freed_memory() -> None:
 
 def summed(space: Space, asked: Asked, outcome: Outcome) -> Iterator[Sums]:
     # Rows with the same sums. Small pieces are combined before their frames are looked up.
+    if not asked.holes:
+        yield from parts(space, asked, outcome)
+        return
     left = covered(asked.vmas, asked.ranges)
     for sums in parts(space, asked, outcome):
-        if asked.holes:
-            np.subtract.at(left, sums.amounts.vma, sums.amounts.size.astype(np.int64))
+        np.subtract.at(left, sums.amounts.vma, sums.amounts.size.astype(np.int64))
         yield sums
     row = np.flatnonzero(left > 0)
-    if asked.holes and len(row):
+    if len(row):
         nothing = np.zeros(len(row), np.uint8)
         state = np.full(len(row), State.ABSENT.value, np.uint8)
         size = left[row].astype(np.uint64)
