@@ -57,7 +57,7 @@ ROOMS = {
 # Files that do not import one another, so that each can be removed without touching the others.
 STRANGERS = {
     "pagetables.arch": None,
-    "sources": ("procfs", "ebpf", "kcore", "drgn"),
+    "sources": ("procfs", "readers"),
     "render": ("text", "json", "csv", "log"),
     "commands": None,
 }

@@ -38,7 +38,7 @@ ELSEWHERE = (
               "everything read through them is compared with smaps"),
     Elsewhere("kernel.structs.mappings sources.particulars", "live/test_eligible.py",
               "every value is compared with smaps"),
-    Elsewhere("sources.drgn sources.ebpf sources.kcore sources.outcome sources.space",
+    Elsewhere("sources.readers sources.process sources.outcome sources.space",
               "sources/test_sources.py",
               "one test for all sources"),
     Elsewhere("sources.doctor", "live/test_rights.py", "what it says depends on the rights"),

@@ -18,7 +18,7 @@ from pagewalk.kernel.programs import loader
 from pagewalk.kernel.programs.condense_pages import Condenser
 from pagewalk.model.columns import I64, U64, Bool
 from pagewalk.proc.kernel import release
-from pagewalk.sources import ebpf
+from pagewalk.sources import readers
 from pagewalk.sources.kernel import KernelSource
 from tests.live.bracket import compare, look_again
 from tests.live.test_exact import OVERCOUNTED, check_closes, wrong_but
@@ -221,7 +221,7 @@ def test_without_the_programs_walks_work_as_before(
         assert isinstance(source, KernelSource)
         monkeypatch.setattr(source.running.shortcuts, "loaded_counter", None)
         monkeypatch.setattr(source.running.shortcuts, "loaded_condenser", None)
-        assert ebpf.running() is source.running  # which all walks in this process use
+        assert readers.running("ebpf") is source.running  # which all walks in this process use
         found = compare(running.pid, "ebpf")
         pagewalk.close(source)
     assert found.wrong == []
@@ -230,12 +230,12 @@ def test_without_the_programs_walks_work_as_before(
 
 
 def test_a_forked_child_loads_its_own_programs() -> None:
-    before = ebpf.running()
-    assert ebpf.running() is before
+    before = readers.running("ebpf")
+    assert readers.running("ebpf") is before
     child = os.fork()
     if child == 0:
         try:
-            os._exit(0 if ebpf.running() is not before else 1)
+            os._exit(0 if readers.running("ebpf") is not before else 1)
         finally:
             os._exit(2)
     assert os.waitpid(child, 0)[1] == 0

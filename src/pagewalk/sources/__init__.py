@@ -4,7 +4,7 @@ Takes an open process, and a budget for how long it may be held up.
 Gives its VMAs and page-table entries, whatever they are read from.
 Not here: joining entries with frames, and adding up.
 
-To add a source: one file here with an ``open(target, budget_ns)`` that returns a Source, and one
+To add a source: a file here with an ``open(name, target, budget_ns)`` that returns a Source, and a
 row in SOURCES. The contract tests (tests/sources/test_sources.py) take every name.
 """
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 SOURCES = {
     "procfs": "pagewalk.sources.procfs",
-    "ebpf": "pagewalk.sources.ebpf",
-    "kcore": "pagewalk.sources.kcore",
-    "drgn": "pagewalk.sources.drgn",
+    "ebpf": "pagewalk.sources.readers",
+    "kcore": "pagewalk.sources.readers",
+    "drgn": "pagewalk.sources.readers",
 }
 
 # What `auto` tries, best first.
@@ -140,8 +140,7 @@ def open_source(name: str, target: Target, budget_ns: int = BUDGET_NS) -> Source
     if name not in SOURCES:
         known = ", ".join(("auto", *SOURCES))
         raise BadRequest(f"no source is called '{name}'; there are: {known}")
-    module = importlib.import_module(SOURCES[name])
-    source: Source = module.open(target, budget_ns)
+    source: Source = importlib.import_module(SOURCES[name]).open(name, target, budget_ns)
     return source
 
 

@@ -9,7 +9,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -31,24 +31,17 @@ from pagewalk.kernel.structs.vmas import (
     still_maps,
 )
 from pagewalk.model.columns import I64, U64, Bool, VMAs, Withheld
-from pagewalk.model.errors import (
-    NoAddressSpace,
-    PagewalkError,
-    ProcessGone,
-    SourceUnavailable,
-)
+from pagewalk.model.errors import NoAddressSpace, PagewalkError, ProcessGone, SourceUnavailable
 from pagewalk.model.ranges import differing
-from pagewalk.proc.counters import Theirs, read_theirs
 from pagewalk.proc.kernel import read_facts
-from pagewalk.proc.maps import LastMaps, internal_filesystems, parse_mountinfo
+from pagewalk.proc.maps import internal_filesystems, parse_mountinfo
 from pagewalk.proc.pagemap import Pagemap
-from pagewalk.proc.smaps import LastSmaps
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
-from pagewalk.sources import Who
 from pagewalk.sources.outcome import Outcome
 from pagewalk.sources.pieces import piece_together
+from pagewalk.sources.process import LiveSource
 from pagewalk.sources.tables import TableSpace
 from pagewalk.sources.vma_names import agreeing, flags_of, with_flags
 
@@ -68,7 +61,7 @@ class Known(NamedTuple):
 
 
 @dataclass(eq=False)
-class KernelSource:
+class KernelSource(LiveSource):
     """A process whose page tables are read from kernel memory; see sources.Source, sources.Live.
 
     ``mm`` is the address of its mm_struct when it was opened. ``task`` is the thread that the
@@ -80,19 +73,13 @@ class KernelSource:
     found unchanged by the mm's sequence alone.
     """
 
-    name: str
     running: RunningKernel
-    target: Target
-    stall: Stall
     struct_pid: int
     task: Task
     proof: U64
     mm: int
     pagemap: Pagemap | None
-    filesystems: dict[int, str]
     space: TableSpace
-    notes: tuple[Withheld, ...] = ()
-    last: LastMaps = field(default_factory=LastMaps)
     known: Known | None = None
     restless: Withheld | None = None
     told: tuple[VMAs, RawVmas] | None = None
@@ -106,24 +93,10 @@ class KernelSource:
         """Return the address space: it is read from page tables."""
         return self.space
 
-    @property
-    def live(self) -> KernelSource:
-        """Return the process itself."""
-        return self
-
-    @property
-    def who(self) -> Who:
-        """Return whose address space it is."""
-        return Who(self.target.pid, self.target.name, self.target.exe)
-
     def outcome(self) -> Outcome:
         """Return what this source cannot know about this process."""
         restless = () if self.restless is None else (self.restless,)
         return Outcome(self.stall, [*self.running.notes, *self.notes, *restless])
-
-    def theirs(self, *files: str, last: LastSmaps | None = None) -> Theirs:
-        """Return the kernel's own numbers; see proc.counters.read_theirs."""
-        return read_theirs(self.target, self.stall, *files, last=last)
 
     def vmas(self) -> VMAs:
         """Return the VMAs of the maple tree, with names from maps if we may read it.
@@ -282,7 +255,7 @@ def open_process_memory(
     space = TableSpace(running, read_facts(), task.mm, root)
     proof = places_of(running.kernel, task)
     return KernelSource(
-        name, running, target, stall, struct_pid, task, proof, task.mm, pagemap, filesystems, space
+        name, target, stall, filesystems, running, struct_pid, task, proof, task.mm, pagemap, space
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,20 +17,19 @@ from pagewalk.model.columns import I64, U64, VMAs, Withheld
 from pagewalk.model.errors import PagewalkError, ProcessGone
 from pagewalk.model.ranges import differing
 from pagewalk.proc import pagemap
-from pagewalk.proc.counters import Theirs, read_status, read_theirs
+from pagewalk.proc.counters import read_status
 from pagewalk.proc.frames import open_frames
 from pagewalk.proc.kernel import read_facts
-from pagewalk.proc.maps import LastMaps, internal_filesystems, parse_mountinfo
+from pagewalk.proc.maps import internal_filesystems, parse_mountinfo
 from pagewalk.proc.pagemap import PAGE, Pagemap
 from pagewalk.proc.refusals import reading, why_missing
 from pagewalk.proc.rights import has_capability, in_initial_user_namespace
-from pagewalk.proc.smaps import LastSmaps
 from pagewalk.proc.stall import Stall, read_slices
 from pagewalk.proc.swap import Evicted, ask_cachestat
 from pagewalk.proc.target import Target
-from pagewalk.sources import Who
 from pagewalk.sources.outcome import Outcome
 from pagewalk.sources.pagemap import PagemapSpace
+from pagewalk.sources.process import LiveSource
 
 NO_TABLES = Withheld(
     "not_mapped",
@@ -69,12 +68,12 @@ def no_kpage() -> Withheld:
     return NO_KPAGE._replace(why=why)
 
 
-def open(target: Target, budget_ns: int) -> ProcfsSource:
-    """Return the procfs source of ``target``, with every file that it will need already open."""
+def open(name: str, target: Target, budget_ns: int) -> ProcfsSource:
+    """Return source ``name`` of ``target``, with every file that it will need already open."""
     held: list[int] = []
     try:
-        for name in ("maps", "pagemap"):
-            held.append(target.open(name))
+        held.append(target.open("maps"))
+        held.append(target.open("pagemap"))
         mounts = target.read("mountinfo")
         own = np.ones(PAGE // 8, np.uint64)
         own_pfn = find_pfn(own)
@@ -102,9 +101,8 @@ def open(target: Target, budget_ns: int) -> ProcfsSource:
         Pagemap(held[1], target.pid, stall), facts, frames, pagemap.can_scan(held[1]),
         hidden is not None, table_bytes,
     )
-    return ProcfsSource(
-        target, stall, held[0], {**parse_mountinfo(mounts), **internal_filesystems()}, hidden, space
-    )
+    filesystems = {**parse_mountinfo(mounts), **internal_filesystems()}
+    return ProcfsSource(name, target, stall, filesystems, held[0], hidden, space)
 
 
 def find_pfn(own: U64) -> int:
@@ -139,18 +137,12 @@ def pfns_hidden() -> Withheld:
 
 
 @dataclass(eq=False)
-class ProcfsSource:
+class ProcfsSource(LiveSource):
     """A process read through /proc; see sources.Source and sources.Live."""
 
-    target: Target
-    stall: Stall
     maps_fd: int
-    filesystems: dict[int, str]
     hidden: Withheld | None
     space: PagemapSpace
-    name: str = "procfs"
-    notes: tuple[Withheld, ...] = ()
-    last: LastMaps = field(default_factory=LastMaps)
 
     @property
     def page_tables(self) -> None:
@@ -161,16 +153,6 @@ class ProcfsSource:
     def pagemap(self) -> Pagemap:
         """Return the open pagemap."""
         return self.space.pagemap
-
-    @property
-    def live(self) -> ProcfsSource:
-        """Return the process itself."""
-        return self
-
-    @property
-    def who(self) -> Who:
-        """Return whose address space it is."""
-        return Who(self.target.pid, self.target.name, self.target.exe)
 
     def outcome(self) -> Outcome:
         """Return what procfs cannot show about this process."""
@@ -184,10 +166,6 @@ class ProcfsSource:
             self.hidden,
         )
         return Outcome(self.stall, [row for row in rows if row is not None])
-
-    def theirs(self, *files: str, last: LastSmaps | None = None) -> Theirs:
-        """Return the kernel's own numbers; see proc.counters.read_theirs."""
-        return read_theirs(self.target, self.stall, *files, last=last)
 
     def vmas(self) -> VMAs:
         """Return a fresh reading of maps; an empty file means that the memory is gone."""
