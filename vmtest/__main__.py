@@ -51,7 +51,7 @@ def run_list(arguments: argparse.Namespace) -> int:
         unpacked = find_unpacked(kernel)
         release = unpacked.release if unpacked else "(not fetched)"
         options = " ".join(kernel.cmdline)
-        row = f"{kernel.name:22}{kernel.levels} levels  {kernel.suite:10}{release:24}{options}"
+        row = f"{kernel.name:22}{kernel.levels} levels  {kernel.suite:18}{release:24}{options}"
         print(row.rstrip())
     return 0
 
@@ -62,7 +62,7 @@ def run_fetch(arguments: argparse.Namespace) -> int:
     for kernel in choose_kernels(arguments.kernel or KERNELS):
         if (kernel.package, kernel.suite) not in fetched:
             unpacked = fetch(kernel, update=arguments.update)
-            print(f"{kernel.suite:10}{unpacked.release:24}{unpacked.root}")
+            print(f"{kernel.suite:18}{unpacked.release:24}{unpacked.root}")
         fetched.add((kernel.package, kernel.suite))
     return 0
 

@@ -14,6 +14,7 @@ import numpy as np
 from pagewalk.account.moves import FIELDS, Moves, compare, of_smaps, of_table, shift
 from pagewalk.account.table import PSS_SHIFT, Table
 from pagewalk.model.columns import SHARED, WRITE, Backing
+from pagewalk.model.rules import STANDINGS
 from pagewalk.proc.counters import Theirs, lag
 from pagewalk.proc.smaps import Smaps
 
@@ -168,7 +169,7 @@ def locked_truncation(case: Case) -> int:
 
 def poisoned(table: Table) -> int:
     # What rss counts besides present pages and pages being migrated.
-    names = ("rss", "anon", "file", "shmem", "device", "migrating")
+    names = ("rss", *(state.label for state, row in STANDINGS.items() if row.rss and row.told))
     known = [part for name in names if (part := table.totals[name]) is not None]
     return known[0] - sum(known[1:]) if len(known) == len(names) else 0
 

@@ -77,7 +77,7 @@ def source_line(table: Table) -> str:
     walk, stall = table.walk, table.outcome.stall
     return (
         f"read by {walk.source}, {walk.facts.architecture}, {walk.facts.page_size >> 10} KiB pages;"
-        f" longest read {stall.longest_ns / 1e6:.2f} ms ({stall.where}),"
+        f" longest read {stall.longest_ns / 1e6:.2f} ms ({stall.where or 'none'}),"
         f" budget {stall.budget_ns / 1e6:g} ms"
     )
 
@@ -224,8 +224,9 @@ def compared(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
     parts = beyond_rss(table)
     if parts:
         listed = ", ".join(f"{part.cause} {kib_exact(part.bytes)}" for part in parts)
-        more = kib_exact(sum(part.bytes for part in parts))
-        say(f"present = rss + {more}: {listed}", out)
+        more = sum(part.bytes for part in parts)
+        sign = "-" if more < 0 else "+"
+        say(f"present = rss {sign} {kib_exact(abs(more))}: {listed}", out)
 
 
 def ledger_lines(ledger: Sequence[Line], out: TextIO) -> list[str]:
