@@ -229,7 +229,8 @@ def made(
     """Return a Walk that yields ``rows``."""
     whole = of.size.astype(np.int64) if covered is None else covered
     return Walk(
-        Columns(of, NO_PAGES, facts, Outcome(Stall()), name="procfs"), want, rows,
+        Columns(of, NO_PAGES, facts, Outcome(Stall()), name="procfs"), want,
+        (row for row in rows),
         vmas=of, covered=whole,
         tells=Tells(tables=tables, huge=True, zeros=True, frames=frames, young=young, ksm=True),
         outcome=known_outcome(of, **outcome),  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import mmap
 import os
 import re
 
+import numpy as np
 import pytest
 
 from pagewalk.model.columns import (
@@ -61,3 +62,33 @@ def test_a_walk_closes_its_descriptors_once() -> None:
     finally:
         for fd in others:
             os.close(fd)
+
+
+def test_a_closed_walk_reads_nothing_more() -> None:
+    walked = walk(os.getpid(), source="procfs")
+    rows = iter(walked)
+    next(rows)
+    walked.close()
+    with pytest.raises(BadRequest, match="closed before its end"):
+        next(rows)
+    late = walk(os.getpid(), source="procfs")
+    rows = iter(late)
+    late.close()
+    with pytest.raises(BadRequest, match="closed before its end"):
+        next(rows)
+
+
+def test_an_iterator_that_was_never_advanced_warns() -> None:
+    with pytest.warns(ResourceWarning, match="never consumed"):
+        iter(walk(os.getpid(), source="procfs"))
+
+
+def test_a_walk_of_anything_else_is_refused_and_leaves_nothing_open() -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(BadRequest, match="returns Pages or Sums, not <class 'dict'>"):
+        walk(os.getpid(), dict, source="procfs")  # type: ignore[call-overload]
+    with pytest.raises(BadRequest, match=r"array u64\[k, 2\], not list"):
+        walk(os.getpid(), source="procfs", ranges=[(0, 4096)])  # type: ignore[call-overload]
+    with pytest.raises(BadRequest, match="u64"):
+        walk(os.getpid(), source="procfs", ranges=np.zeros((1, 2), np.int64))  # type: ignore[call-overload]
+    assert os.listdir("/proc/self/fd") == before

@@ -133,6 +133,8 @@ def gaps(covered: U64, start: int, end: int) -> U64:
 
 def check(ranges: U64, page: int) -> None:
     """Raise BadRequest unless ``ranges`` are u64[k, 2], whole pages, sorted and disjoint."""
+    if not isinstance(ranges, np.ndarray):
+        raise BadRequest(f"ranges must be an array u64[k, 2], not {type(ranges).__name__}")
     if ranges.dtype != np.uint64 or ranges.ndim != 2 or ranges.shape[1] != 2:
         raise BadRequest(f"ranges must be u64[k, 2], not {ranges.dtype}{list(ranges.shape)}")
     if (ranges % np.uint64(page)).any():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -93,7 +93,7 @@ class Walk(Generic[Row]):
         self,
         source: Source,
         want: type[Row],
-        rows: Iterator[Row],
+        rows: Generator[Row, None, None],
         *,
         vmas: VMAs,
         covered: I64,
@@ -105,8 +105,9 @@ class Walk(Generic[Row]):
         self.source, self.facts = source.name, source.space.facts
         self.want: type[Any] = want
         self.vmas, self.covered, self.tells, self.outcome = vmas, covered, tells, outcome
-        self._rows: Iterator[Row] | None = rows
+        self._rows: Generator[Row, None, None] | None = rows
         self._owned = source if owned else None
+        self._begun = self._closed = False
 
     def __iter__(self) -> Iterator[Row]:
         rows, self._rows = self._rows, None
@@ -114,17 +115,28 @@ class Walk(Generic[Row]):
             raise BadRequest("this walk is over: it can be iterated over only once")
         return self._run(rows)
 
-    def _run(self, rows: Iterator[Row]) -> Iterator[Row]:
+    def _run(self, rows: Generator[Row, None, None]) -> Iterator[Row]:
+        self._begun = True
         try:
-            yield from rows
+            while True:
+                # Its descriptors may be those of another walk by now.
+                if self._closed:
+                    raise BadRequest("this walk was closed before its end")
+                try:
+                    row = next(rows)
+                except StopIteration:
+                    return
+                yield row
+                del row
         finally:
+            rows.close()  # before the descriptors that it reads
             self.close()
 
     def close(self) -> None:
-        """Close what the walk opened; closing it again does nothing."""
+        """Close what the walk opened and end it; closing it again does nothing."""
         # By a second close the descriptor might have been reused.
         source, self._owned = self._owned, None
-        self._rows = None
+        self._rows, self._closed = None, True
         if source is not None:
             close(source)
 
@@ -135,7 +147,7 @@ class Walk(Generic[Row]):
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_owned", None) is not None and self._rows is not None:
+        if getattr(self, "_owned", None) is not None and not self._begun:
             warnings.warn(f"walk of process {self.pid} was never consumed: close it",
                           ResourceWarning, source=self, stacklevel=2)
         self.close()
@@ -173,8 +185,8 @@ def walk(
     open).
 
     Only the VMAs are read before the iteration. Raises BadTarget, ProcessGone, NotPermitted,
-    NoAddressSpace, SourceUnavailable, BadRequest for invalid ranges; the iteration may raise
-    ProcessGone.
+    NoAddressSpace, SourceUnavailable, BadRequest for an invalid ``want`` or invalid ranges; the
+    iteration may raise ProcessGone.
     """
     owned = isinstance(target, int)
     opened = open_process(target, source, budget_ns) if isinstance(target, int) else target
@@ -191,6 +203,8 @@ def begin(
 ) -> Walk[Row]:
     # A walk that has read the VMAs and nothing else.
     space = source.space
+    if want not in WALKS:
+        raise BadRequest(f"a walk returns Pages or Sums, not {want!r}")
     if ranges is not None:
         check(ranges, space.facts.page_size)
     vmas = source.vmas()
@@ -254,7 +268,7 @@ def run(
     amounts: Callable[[Row], Pages | Amounts],
     *,
     whole: bool,
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     # The walk proper; what can only be known at its end goes into `outcome`.
     keep_freed_memory()
     doubtful = 0
