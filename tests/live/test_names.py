@@ -168,7 +168,7 @@ def test_a_name_cannot_influence_the_window(odd: Odd) -> None:
     for name in (b"python", b"\rVmPTE: 0 kB", b"\nVmPTE:\t0 kB", b"\x1cVmPTE:\t0 kB"):
         odd.call(name)
         target = open_target(odd.pid)
-        source = procfs.open(target, budget)
+        source = procfs.open("procfs", target, budget)
         try:
             assert source.space.widest_window() == 40 * HUGE_SIZE
         finally:

@@ -95,7 +95,7 @@ def test_continuing_at_walk_end_counts_pages_twice(monkeypatch: pytest.MonkeyPat
 @contextmanager
 def leaves(pid: int, *, by_scan: bool) -> Iterator[Leaves]:
     """Yield every leaf of a process, found by PAGEMAP_SCAN or by reading all of pagemap."""
-    source = procfs.open(open_target(pid), BUDGET_NS)
+    source = procfs.open("procfs", open_target(pid), BUDGET_NS)
     try:
         source.space.huge = source.space.huge and by_scan
         vmas = source.vmas()
