@@ -92,6 +92,9 @@ def hugetlb(pages: int = 16, kib: int = 2048) -> Iterator[None]:
             got = int(path.read_text()) - before
             if got == pages:
                 break
+            # What cannot be moved, such as dentries, may keep 1 GiB from being contiguous.
+            _write(Path("/proc/sys/vm/drop_caches"), 3)
+            _write(Path("/proc/sys/vm/compact_memory"), 1)
             time.sleep(0.05)
         if got < pages:
             raise MachineLacks(f"{pages} free hugetlb pages of {kib} kB: got only {got}")
