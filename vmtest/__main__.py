@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,13 @@ from vmtest.errors import VmtestError
 from vmtest.fetch import cache_dir, fetch, find_unpacked
 from vmtest.kernels import KERNELS, SHORT, Kernel
 from vmtest.rounds import (
+    NAME,
     Round,
     count,
     failures,
     load,
+    parts,
+    read_parts,
     read_rows,
     save,
     write_support,
@@ -95,38 +99,56 @@ def run_test(arguments: argparse.Namespace) -> int:
             failed |= not found.complete or bool(found.failed)
             summary.append(f"vmtest: {kernel.name}: {found}")
             if arguments.record and found.collected:
-                keep(kernel, found, "short" if arguments.short else "whole")
+                keep(kernel, found, size(arguments))
     print("\n".join(summary))
     return int(failed)
 
 
 def test_one(kernel: Kernel, arguments: argparse.Namespace, env: Mapping[str, str]) -> Round:
-    """Run pytest in one kernel; return what it came to.
+    """Run pytest in one kernel; return what it came to, with --resume together with earlier parts.
 
     The result of each test stays in the cache, also if the guest or this command is stopped.
     """
     selection = arguments.selection or kernel.tests
     argv = pytest_argv(arguments.python, selection, short=arguments.short)
-    print(f"vmtest: {kernel.name}: {' '.join(argv[1:])}", flush=True)
     timeout = arguments.timeout or (SHORT_TIMEOUT if arguments.short else TEST_TIMEOUT)
-    output = cache_dir() / "results" / kernel.name
-    (output / told.NAME).unlink(missing_ok=True)
+    folder = cache_dir() / "results" / kernel.name / size(arguments)
+    if not arguments.resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif (found := count(read_parts(folder), "")).complete and not found.failed:
+        return found
+    print(f"vmtest: {kernel.name}: {' '.join(argv[1:])}", flush=True)
+    variables = {**env, "VMTEST_PARTS": str(folder), "VMTEST_COMMIT": commit()}
+    part = folder / str(len(parts(folder)) + 1)
     try:
         result = run_in_vm(
-            kernel, argv, timeout=timeout, memory=arguments.memory << 20, env=env, echo=sys.stdout,
-            output=output,
+            kernel, argv, timeout=timeout, memory=arguments.memory << 20, env=variables,
+            echo=sys.stdout, output=part,
         )
     except VmtestError as error:
         print(f"vmtest: {kernel.name}: {error}")
-        rows = read_rows(output / told.NAME)
+        rows = read_parts(folder)
         # pytest has not come to its own summary.
         print(*(f"FAILED {row['test']}\n{row['text']}" for row in failures(rows)), sep="\n")
         return count(rows, str(error).partition(";")[0])
     sys.stderr.write(result.stderr)
     print(f"vmtest: {describe(kernel, result)}")
-    rows = read_rows(output / told.NAME)
-    unexplained = result.returncode != int(bool(failures(rows)))
-    return count(rows, f"exit code {result.returncode}" if unexplained else "")
+    unexplained = result.returncode != int(bool(failures(read_rows(part / NAME))))
+    return count(read_parts(folder), f"exit code {result.returncode}" if unexplained else "")
+
+
+def size(arguments: argparse.Namespace) -> str:
+    """Return how much of the tests is run: a name of rounds.SIZES, or "chosen"."""
+    if arguments.selection:
+        return "chosen"
+    return "short" if arguments.short else "whole"
+
+
+def commit() -> str:
+    """Return the commit of the checkout; "-dirty" follows if files differ from it."""
+    argv = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
 
 
 def keep(kernel: Kernel, found: Round, size: str) -> None:
@@ -234,6 +256,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--record",
         action="store_true",
         help="keep what it came to in vmtest/results.json and in the table of docs/support.md",
+    )
+    added["test"].add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the last round: leave out its tests that passed or were skipped",
     )
     added["test"].add_argument(
         "--python",

@@ -2,6 +2,9 @@
 
 `python -m vmtest test --record` keeps the last round of each kernel in results.json, and writes the
 table of kernels in docs/support.md from it; `python -m vmtest support` writes the table alone.
+
+A round may be run in parts. The folder of a round has a folder for each part, 1, 2, ..., with the
+file that told.py wrote in it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from vmtest.kernels import KERNELS, Kernel
 RESULTS = Path(__file__).parent / "results.json"
 SUPPORT = Path(__file__).parents[1] / "docs" / "support.md"
 HEADING = "| kernel | Debian suite | levels | booted with | all live tests | short round |"
+NAME = "results.jsonl"  # of the file that told.py writes
 # How much of a round was run, and the column of the table that shows it.
 SIZES = ("whole", "short")
 Record = dict[str, dict[str, "Round"]]  # by kernel's name and by size
@@ -26,7 +30,8 @@ class Round(NamedTuple):
     """What the tests in one kernel came to.
 
     release: uname's. day: in ISO form. collected: how many tests there were to run. failed: their
-    ids. stopped: why it ended before its end, or failed although no test did; else empty.
+    ids. stopped: why it ended before its end, or failed although no test did; else empty. commits:
+    of the checkout, one for each part of the round.
     """
 
     release: str
@@ -36,6 +41,7 @@ class Round(NamedTuple):
     skipped: int
     failed: tuple[str, ...]
     stopped: str
+    commits: tuple[str, ...] = ()
 
     @property
     def ran(self) -> int:
@@ -52,6 +58,8 @@ class Round(NamedTuple):
         parts = [f"{self.passed} passed", f"{self.skipped} skipped" if self.skipped else "",
                  f"{len(self.failed)} failed" if self.failed else ""]
         text = ", ".join(filter(None, parts))
+        if len(self.commits) > 1:
+            text += f"; in {len(self.commits)} parts, on {', '.join(dict.fromkeys(self.commits))}"
         if self.complete:
             return text
         return f"not complete ({self.stopped}): {self.ran} of {self.collected} run, {text}"
@@ -66,21 +74,47 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
+def parts(folder: Path) -> list[Path]:
+    """Return the folders of a round's parts, the first one first."""
+    found = [path for path in folder.iterdir() if path.name.isdigit()] if folder.exists() else []
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def read_parts(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a round's parts; of a test that ran in several, those of the last."""
+    rows: list[dict[str, Any]] = []
+    for part in parts(folder):
+        more = read_rows(part / NAME)
+        again = {row["test"] for row in more if "test" in row}
+        rows = [row for row in rows if row.get("test") not in again] + more
+    return rows
+
+
 def failures(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows of what failed."""
     return [row for row in rows if row.get("outcome") == "failed"]
 
 
+def settled(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Return how each test ended that did not fail; it may have passed, and its clean-up not."""
+    failed = {row["test"] for row in failures(rows)}
+    return {row["test"]: row["outcome"] for row in rows if row.get("test") not in {None, *failed}}
+
+
 def count(rows: Sequence[dict[str, Any]], stopped: str) -> Round:
-    """Return the Round of which told.py wrote ``rows``; ``stopped`` as in Round."""
-    nothing: dict[str, Any] = {"collected": 0, "release": "unknown"}
-    head = next((row for row in rows if "collected" in row), nothing)
-    failed = {row["test"] for row in failures(rows)}  # a test may have passed, and its clean-up not
-    others = {row["test"]: row["outcome"] for row in rows if row.get("test") not in {None, *failed}}
-    outcomes = list(others.values())
+    """Return the Round of which told.py wrote ``rows``; ``stopped`` as in Round.
+
+    Only tests that the last part had to run are counted: others have gone since.
+    """
+    heads = [row for row in rows if "collected" in row]
+    last = heads[-1] if heads else {"collected": [], "release": "unknown"}
+    mine = [row for row in rows if row.get("test") in set(last["collected"])]
+    outcomes = list(settled(mine).values())
     return Round(
-        head["release"], date.today().isoformat(), head["collected"], outcomes.count("passed"),
-        outcomes.count("skipped"), tuple(sorted(failed)), stopped,
+        last["release"], date.today().isoformat(), len(last["collected"]),
+        outcomes.count("passed"), outcomes.count("skipped"),
+        tuple(sorted({row["test"] for row in failures(mine)})), stopped,
+        tuple(head["commit"] for head in heads),
     )
 
 
@@ -88,7 +122,8 @@ def load(path: Path = RESULTS) -> Record:
     """Read the record."""
     return {
         kernel: {
-            size: Round(**{**fields, "failed": tuple(fields["failed"])})
+            size: Round(**{name: tuple(value) if isinstance(value, list) else value
+                           for name, value in fields.items()})
             for size, fields in rounds.items()
         }
         for kernel, rounds in json.loads(path.read_text()).items()

@@ -1,6 +1,7 @@
 """A pytest plugin for guests: it writes what each test came to into a file of the host.
 
-So a guest that is stopped at its limit, or crashes, has told what ran until then.
+So a guest that is stopped at its limit, or crashes, has told what ran until then, and the next part
+of the round leaves it out.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-NAME = "results.jsonl"
+from vmtest.rounds import NAME, read_parts, settled
 
 
 def tell(**row: object) -> None:
@@ -20,9 +21,14 @@ def tell(**row: object) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Tell how many tests are to come, and the kernel they run on."""
-    tell(collected=len(session.items), release=os.uname().release)
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tell which tests the round has, and on what it runs; drop those that need not run again."""
+    tell(collected=[item.nodeid for item in items], release=os.uname().release,
+         commit=os.environ["VMTEST_COMMIT"])
+    done = settled(read_parts(Path(os.environ["VMTEST_PARTS"])))
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in done])
+    items[:] = [item for item in items if item.nodeid not in done]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

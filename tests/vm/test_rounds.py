@@ -11,18 +11,19 @@ import pytest
 from vmtest.kernels import KERNELS
 from vmtest.rounds import (
     HEADING,
+    NAME,
     RESULTS,
     SIZES,
     Round,
     count,
     failures,
     load,
+    read_parts,
     read_rows,
     save,
     table,
     with_table,
 )
-from vmtest.told import NAME
 
 TESTS = """
 import os
@@ -45,14 +46,18 @@ def test_never_ends():
 """
 
 
-def told(folder: Path, **env: str) -> Path:
-    """Run TESTS as a guest does; return the file that the plugin wrote."""
-    (folder / "test_it.py").write_text(TESTS)
+def told(folder: Path, part: str = "1", tests: str = TESTS, **env: str) -> Path:
+    """Run ``tests`` as a guest does; return the file that the plugin wrote."""
+    (folder / "test_it.py").write_text(tests)
+    output = folder / part
+    output.mkdir()
     words = [sys.executable, "-m", "pytest", "-q", "-p", "vmtest.told", "-p", "no:cacheprovider",
              str(folder / "test_it.py"), "--rootdir", str(folder)]
-    subprocess.run(words, env={**os.environ, "VMTEST_OUTPUT": str(folder), **env}, check=False,
-                   capture_output=True, cwd=RESULTS.parents[1])
-    return folder / NAME
+    told_by = {"VMTEST_OUTPUT": str(output), "VMTEST_PARTS": str(folder),
+               "VMTEST_COMMIT": f"commit{part}"}
+    subprocess.run(words, env={**os.environ, **told_by, **env}, check=False, capture_output=True,
+                   cwd=RESULTS.parents[1])
+    return output / NAME
 
 
 def ids(*names: str) -> tuple[str, ...]:
@@ -77,6 +82,27 @@ def test_what_ran_before_a_guest_died_is_told(tmp_path: Path) -> None:
     assert (found.passed, found.ran, found.collected) == (2, 6, 7)
     assert not found.complete
     assert str(found).startswith("not complete (the guest did not finish within 9 s): 6 of 7 run")
+
+
+def test_the_next_part_runs_what_has_not_passed(tmp_path: Path) -> None:
+    first = read_rows(told(tmp_path, DIE="1"))
+    assert count(first, "").commits == ("commit1",)
+    second = read_rows(told(tmp_path, "2"))
+    ran = {row["test"] for row in second if "test" in row}
+    assert ran == {*ids("cannot_be_set_up", "fails[1]", "passes_and_cannot_clean_up", "never_ends")}
+    found = count(read_parts(tmp_path), "")
+    assert (found.passed, found.skipped, len(found.failed), found.collected) == (3, 1, 3, 7)
+    assert found.commits == ("commit1", "commit2")
+    assert found.complete and str(found).endswith("; in 2 parts, on commit1, commit2")
+
+
+def test_what_failed_is_mended_or_gone_in_the_next_part(tmp_path: Path) -> None:
+    told(tmp_path)
+    mended = TESTS.replace("n == 2", "n > 0").replace("def test_cannot_be_set_up", "def unused")
+    told(tmp_path, "2", mended)
+    found = count(read_parts(tmp_path), "")
+    assert found.failed == ids("passes_and_cannot_clean_up")
+    assert (found.passed, found.skipped, found.collected) == (4, 1, 6)
 
 
 def test_a_guest_that_told_nothing_is_not_complete(tmp_path: Path) -> None:
