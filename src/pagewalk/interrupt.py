@@ -8,12 +8,7 @@ Where something has to be put back first, commands.put_back lets Ctrl-C raise on
 import os
 
 # This module is already loaded; importing signal would take some milliseconds.
-from _signal import (  # type: ignore[import-not-found]
-    SIGINT,
-    default_int_handler,
-    getsignal,
-    signal,
-)
+from _signal import SIGINT, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
 
 INTERRUPTED = "interrupted; nothing was changed"
 

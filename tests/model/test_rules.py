@@ -13,16 +13,7 @@ from pagewalk.account.table import Table, by_vma
 from pagewalk.kernel.structs.struct_page import EXPORTED
 from pagewalk.model.bits import KPF, kpf
 from pagewalk.model.columns import READ, U32, U64, Backing, Flag, State
-from pagewalk.model.rules import (
-    HAS_ENTRY,
-    HELD,
-    IN_PSS,
-    IN_RSS,
-    IS_PRESENT,
-    KEPT,
-    SIZES,
-    STANDINGS,
-)
+from pagewalk.model.rules import HAS_ENTRY, HELD, IN_PSS, IN_RSS, IS_PRESENT, KEPT, SIZES, STANDINGS
 from pagewalk.model.states import classify, maybe_repeated
 from pagewalk.proc import pagemap
 from pagewalk.sources.amounts import alone_amounts

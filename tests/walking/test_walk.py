@@ -9,10 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from pagewalk.model.columns import (
-    Pages,
-    Sums,
-)
+from pagewalk.model.columns import Pages, Sums
 from pagewalk.model.errors import BadRequest
 from pagewalk.walking.walk import walk
 

@@ -25,14 +25,7 @@ from pagewalk.model.columns import (
     VMAs,
 )
 from pagewalk.model.facts import Facts
-from pagewalk.model.ranges import (
-    holder,
-    inside,
-    intersect,
-    join_free,
-    join_near,
-    reaching,
-)
+from pagewalk.model.ranges import holder, inside, intersect, join_free, join_near, reaching
 from pagewalk.model.rules import SIZES
 from pagewalk.model.soft import SwapTypes
 from pagewalk.model.states import classify, has

@@ -15,15 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pagewalk.model.columns import (
-    I64,
-    U8,
-    Amounts,
-    Bool,
-    Keeper,
-    Shared,
-    take,
-)
+from pagewalk.model.columns import I64, U8, Amounts, Bool, Keeper, Shared, take
 from pagewalk.model.rules import HELD
 from pagewalk.model.states import maybe_repeated
 from pagewalk.walking.sums import TOGETHER, keepers

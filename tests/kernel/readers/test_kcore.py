@@ -13,10 +13,7 @@ import numpy as np
 import pytest
 
 from pagewalk.kernel.readers.kcore import KcoreMemory, parse_vmcoreinfo
-from pagewalk.kernel.readers.memory import (
-    read_pages,
-    read_word,
-)
+from pagewalk.kernel.readers.memory import read_pages, read_word
 from pagewalk.model.errors import SourceUnavailable
 from tests.kernel.core_file import HIGH, HIGH_DATA, INFO, LOW, LOW_DATA, core, note
 
