@@ -25,10 +25,11 @@ from pagewalk.account.table import Table
 from pagewalk.model.columns import Flag, Pages
 from pagewalk.model.errors import NoAddressSpace, PagewalkError, ProcessGone
 from pagewalk.walking.walk import Walk
+from tests.machine import fewer
 from tests.targets import start
 
 # Each target's number of mapping threads, forking threads and VMAs that stay.
-STORMS = ((2, 1, 3000), (3, 2, 100), (1, 3, 10))
+STORMS = ((2, 1, fewer(3000)), (3, 2, 100), (1, 3, 10))
 PARTS = ("anon", "file", "shmem", "zero", "special", "hugetlb", "device")
 # The fewest walks of each target, however little time a busy machine leaves.
 LEAST = 12

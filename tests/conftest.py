@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from tests import left, plain_numbers
-from tests.machine import MachineLacks, prepare
+from tests.machine import IN_GUEST, MachineLacks, prepare
 from tests.targets import CannotProvoke
 
 __all__ = ["prepare"]
@@ -56,12 +56,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         with plain_numbers.watched() as asked:
             yield
     except (CannotProvoke, MachineLacks) as reason:
-        if in_guest():
+        if IN_GUEST:
             pytest.skip(str(reason))
         raise
     assert asked == set(), "numpy loses a Ctrl-C here: give it a plain number"
-
-
-def in_guest() -> bool:
-    """Return whether vmtest booted this kernel."""
-    return "VMTEST_KERNEL" in os.environ

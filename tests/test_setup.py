@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from tests.documents import ROOT
+from tests.machine import IN_GUEST
 
 pytestmark = [
     pytest.mark.live,  # root creates mounts and networks, and becomes nobody
-    pytest.mark.skipif("VMTEST_KERNEL" in os.environ, reason="setting up is the host's"),
+    pytest.mark.skipif(IN_GUEST, reason="setting up is the host's"),
 ]
 
 NEEDED = ("pagewalk", "pyproject.toml", "README.md", "LICENSE", "scripts", "src", "docs")

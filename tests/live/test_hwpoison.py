@@ -14,13 +14,17 @@ import pytest
 
 from pagewalk.proc.kernel import read_config
 from tests.kernel_says import PAGE, read_smaps, vma_at
+from tests.live.bracket import working_sources
 from tests.live.command import pagewalk_here
+from tests.machine import IN_GUEST
 
 pytestmark = [
     pytest.mark.live,
     pytest.mark.vmshort,
-    pytest.mark.skipif("VMTEST_KERNEL" not in os.environ, reason="it costs a page of real RAM"),
+    pytest.mark.skipif(not IN_GUEST, reason="it costs a page of real RAM"),
 ]
+
+SOURCES = [source for source in ("procfs", "ebpf") if source in working_sources()]
 
 LOSE_ONE = """
 import ctypes, mmap, os, signal, sys
@@ -66,7 +70,7 @@ def victim(request: pytest.FixtureRequest) -> Iterator[int]:
             process.send_signal(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("source", ["procfs", "ebpf"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_it_is_reported_and_explained(victim: int, source: str) -> None:
     ran = pagewalk_here("explain", victim, "--format", "json", "--source", source)
     lines = {line["against"]: line for line in json.loads(ran.out)["ledger"]}
@@ -82,7 +86,7 @@ def test_it_is_reported_and_explained(victim: int, source: str) -> None:
 
 
 @pytest.mark.parametrize("options", [("--all",), ("--counts",)], ids=" ".join)
-@pytest.mark.parametrize("source", ["procfs", "ebpf"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_each_field_of_its_vma_equals_smaps(
     victim: int, source: str, options: tuple[str, ...]
 ) -> None:

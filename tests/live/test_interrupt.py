@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.live.command import begin, end
+from tests.machine import fewer
 from tests.targets import Running, start
 
 pytestmark = pytest.mark.live
 
 # By hand 500: PAGEWALK_INTERRUPTS=500
-INTERRUPTS = int(os.environ.get("PAGEWALK_INTERRUPTS", "60"))
-VMAS = 4000
+INTERRUPTS = int(os.environ.get("PAGEWALK_INTERRUPTS", fewer(60)))
+VMAS = fewer(4000)
 COMMANDS = (
     ("show",), ("maps",), ("maps", "--all"), ("pages", "--format", "log"), ("show", "--counts"),
     ("maps", "--source", "procfs"), ("pages", "--source", "procfs"), ("explain",),

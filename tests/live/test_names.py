@@ -20,7 +20,7 @@ from tests import kernel_says
 from tests.live.bracket import working_sources
 from tests.live.command import pagewalk_here
 from tests.live.oddly_named import BYTES, NOBODY, WIDE
-from tests.machine import alone
+from tests.machine import IN_GUEST, alone
 from tests.targets import start
 
 pytestmark = pytest.mark.live
@@ -128,7 +128,7 @@ def test_one_oddly_named_process_ends_no_command_about_another(odd: Odd) -> None
         assert str(odd.pid) not in ran.out and str(odd.program) not in ran.out
 
 
-@pytest.mark.skipif("VMTEST_KERNEL" in os.environ, reason="a guest has no disk")
+@pytest.mark.skipif(IN_GUEST, reason="a guest has no disk")
 def test_a_swap_file_may_have_any_name() -> None:
     # In a folder on a disk: swap files do not work on tmpfs.
     with alone(), tempfile.TemporaryDirectory(dir="/var/tmp") as folder:

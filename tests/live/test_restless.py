@@ -8,7 +8,7 @@ from tests.churn import walk_storms
 from tests.kernel_says import PAGE
 from tests.live.bracket import working_sources
 from tests.live.command import pagewalk
-from tests.machine import prepared
+from tests.machine import fewer, prepared
 from tests.targets import start
 
 pytestmark = pytest.mark.live
@@ -28,7 +28,7 @@ def test_no_walk_is_refused_and_no_result_is_impossible(source: str) -> None:
 @pytest.mark.parametrize("source", working_sources())
 def test_swapped_shared_memory_among_mappings_that_come_and_go(source: str) -> None:
     pages = 64
-    with prepared("zram"), start("storm", 2, 0, 3000, pages) as running:
+    with prepared("zram"), start("storm", 2, 0, fewer(3000), pages) as running:
         for command in (("show",), ("maps",), ("maps", "--all"), ("pages",), ("explain",)):
             ran = pagewalk(*command, running.pid, "--source", source, "--format", "json")
             # Partial, because it changed during each; the ledger of a running process may not
