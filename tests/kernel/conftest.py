@@ -37,8 +37,10 @@ def mem_map(kernel: Kernel, direct_map: DirectMap) -> MemMap:
 
 
 @pytest.fixture(scope="module")
-def frames(kernel: Kernel, direct_map: DirectMap, mem_map: MemMap) -> FrameMap:
-    return open_frame_map(kernel, mem_map, find_zero_frames(kernel, direct_map))
+def frames(
+    kernel: Kernel, direct_map: DirectMap, mem_map: MemMap, kpage: Frames
+) -> FrameMap:
+    return open_frame_map(kernel, mem_map, find_zero_frames(kernel, direct_map, kpage.flags))
 
 
 @pytest.fixture(scope="module")

@@ -224,7 +224,6 @@ def silence(monkeypatch: pytest.MonkeyPatch, says: Says, region: dict[str, int])
 def hide_frames(source: ProcfsSource) -> None:
     """Make ``source`` see only what it would see without rights."""
     assert source.space.frames is not None
-    source.space.frames.close()
     source.space.frames, source.space.hidden, source.hidden = None, True, pfns_hidden()
 
 

@@ -156,7 +156,7 @@ def test_where_every_anonymous_page_is_marked_as_ksm_only_one_mapped_twice_may_b
     # As 6.12 does; frame 3 is anonymous and mapped once, 4 twice, 5 is a file's, mapped twice.
     np.array([0, 0, 0, ANON | KSM, ANON | KSM, 0], np.uint64).tofile(tmp_path / "kpageflags")
     np.array([0, 0, 0, 1, 2, 2], np.uint64).tofile(tmp_path / "kpagecount")
-    opened = open_frames(str(tmp_path)).proved(3)
+    opened = open_frames(str(tmp_path), own=3)
     try:
         flags, _ = opened.read(array(3, 4, 5), np.zeros(3, bool))
         assert flags.tolist() == [int(ANON), int(ANON | MAYBE_KSM), 0]
@@ -164,9 +164,14 @@ def test_where_every_anonymous_page_is_marked_as_ksm_only_one_mapped_twice_may_b
         opened.close()
 
 
-def test_a_missing_count_file_leaves_no_descriptor_open(database: Path) -> None:
-    (database / "kpagecount").unlink()
+@pytest.mark.parametrize("broken", ["kpageflags", "kpagecount"])
+def test_failing_to_open_or_to_read_them_leaves_no_descriptor_open(
+    broken: str, database: Path
+) -> None:
+    (database / broken).unlink()
+    if broken == "kpageflags":
+        (database / broken).mkdir()  # it can be opened, but not read
     before = os.listdir("/proc/self/fd")
-    with pytest.raises(FileNotFoundError):
-        open_frames(str(database))
+    with pytest.raises(OSError):
+        open_frames(str(database), own=3)
     assert os.listdir("/proc/self/fd") == before

@@ -6,6 +6,7 @@ properties that the walk relies on. tests/live checks that the figures equal sma
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -29,7 +30,8 @@ from pagewalk.model.errors import (
     Unsupported,
 )
 from pagewalk.proc.target import open_target
-from pagewalk.sources import AUTO, SOURCES, Source, open_source
+from pagewalk.sources import AUTO, SOURCES, Source, open_source, readers
+from pagewalk.sources.kernel import KernelSource
 from pagewalk.walking.walk import close, open_process, walk
 
 PAGE = 4096
@@ -227,6 +229,77 @@ def test_nothing_is_left_open(name: str, child: Child) -> None:
     before = os.listdir("/proc/self/fd")
     once()
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_closing_again_does_nothing(name: str, child: Child) -> None:
+    try:
+        source = open_process(child.pid, name)
+    except (SourceUnavailable, NotPermitted) as err:
+        pytest.skip(str(err))
+    assert source.live is not None
+    source.live.target.keep("status")
+    close(source)
+    # The numbers that have become free are those of other files now.
+    others = [os.open("/dev/null", os.O_RDONLY) for _ in range(8)]
+    close(source)
+    for fd in others:
+        os.close(fd)
+
+
+OPENED_AND_CLOSED = """
+import gc, sys, pagewalk
+for name in sys.argv[2:]:
+    try:
+        source = pagewalk.open_process(int(sys.argv[1]), name)
+    except pagewalk.PagewalkError:
+        continue
+    pagewalk.table(source)
+    pagewalk.close(source)
+    del source
+    gc.collect()
+"""
+
+
+def test_no_file_is_left_to_the_garbage_collector(child: Child) -> None:
+    # Until the end of the process, when the kernel that sources share goes too.
+    words = [sys.executable, "-W", "error::ResourceWarning", "-c", OPENED_AND_CLOSED]
+    ran = subprocess.run([*words, str(child.pid), *SOURCES], stderr=subprocess.PIPE, check=True)
+    assert ran.stderr == b""
+
+
+@pytest.mark.parametrize(("name", "broken"), [
+    ("procfs", "sources.procfs.find_frames"), ("procfs", "sources.procfs.parse_mountinfo"),
+    ("procfs", "proc.frames.read_kpage"), ("ebpf", "kernel.open.read_btf"),
+    ("ebpf", "kernel.running.find_mem_map"), ("ebpf", "kernel.running.compare"),
+    ("kcore", "kernel.open.read_btf"), ("kcore", "kernel.open.find_task"),
+    ("kcore", "kernel.running.compare"),
+])
+def test_a_source_that_cannot_be_opened_leaves_nothing_open(
+    name: str, broken: str, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError(broken)
+
+    # not the kernel that the other tests have opened
+    monkeypatch.setattr(readers, "_opened_by", readers._opened_by.__wrapped__)
+    try:
+        first = open_process(child.pid, name)
+    except (SourceUnavailable, NotPermitted) as err:
+        pytest.skip(str(err))
+    close(first)
+    if isinstance(first, KernelSource):
+        first.running.kernel.close()
+    monkeypatch.setattr(f"pagewalk.{broken}", fail)
+    before = len(os.listdir("/proc/self/fd"))
+    try:
+        open_process(child.pid, name)
+    except MemoryError as err:  # whose traceback keeps memory mapped until it is gone
+        assert str(err) == broken
+    else:
+        pytest.fail("it was opened")
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("name", SOURCES)

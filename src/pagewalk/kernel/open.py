@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from typing import BinaryIO
 
 from pagewalk.kernel.readers.bpf import BpfMemory
@@ -44,16 +44,12 @@ def _contents(file: BinaryIO) -> bytes | mmap.mmap:
 
 def open_bpf() -> Kernel:
     """Open the running kernel through bpf(2); raises SourceUnavailable with cause and remedy."""
-    memory = BpfMemory()
-    try:
-        kernel = Kernel(memory, read_btf(), memory.current)
+    with ExitStack() as held:
+        memory = held.enter_context(closing(BpfMemory()))
+        kernel = Kernel(memory, read_btf(), memory.current, held)
         # The calling thread may exit before the process; the group leader's task_struct stays.
-        return kernel._replace(
-            current=kernel.field("task_struct", memory.current, "group_leader")
-        )
-    except SourceUnavailable:
-        memory.close()
-        raise
+        leader = kernel.field("task_struct", memory.current, "group_leader")
+        return kernel._replace(current=leader, held=held.pop_all())
 
 
 def open_kcore(memory: KernelMemory, source: str = "kcore") -> Kernel:
@@ -61,14 +57,16 @@ def open_kcore(memory: KernelMemory, source: str = "kcore") -> Kernel:
 
     A core file does not say which task is reading it, so our own is looked up by its PID: that
     needs a /proc of the initial PID namespace, and the address of init_task from /proc/kallsyms.
-    Raises SourceUnavailable with the remedy if either is missing.
+    Raises SourceUnavailable with the remedy if either is missing; ``memory`` is closed then.
     """
-    kernel = Kernel(memory, read_btf(), _symbol("init_task", source))
-    number = own_numbers()[0]
-    with suppress(ProcessGone, SourceUnavailable):
-        own = kernel._replace(current=find_task(kernel, number).address)
-        if _is_ours(own, number):
-            return own
+    with ExitStack() as held:
+        held.callback(memory.close)
+        kernel = Kernel(memory, read_btf(), _symbol("init_task", source), held)
+        number = own_numbers()[0]
+        with suppress(ProcessGone, SourceUnavailable):
+            own = kernel._replace(current=find_task(kernel, number).address)
+            if _is_ours(own, number):
+                return own._replace(held=held.pop_all())
     raise SourceUnavailable(
         source, "pagewalk runs in a PID namespace of its own", "run on the host, or --source ebpf"
     )

@@ -22,7 +22,7 @@ from pagewalk.kernel.structs.zero import find_zero_frames
 from pagewalk.kernel.verify import compare
 from pagewalk.model.columns import Withheld
 from pagewalk.pagetables.format import Arch
-from pagewalk.proc.frames import FrameReader, open_frames
+from pagewalk.proc.frames import FrameReader, Frames, open_frames
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.refusals import why_missing
 from pagewalk.proc.zones import Memory, read_memory
@@ -92,36 +92,37 @@ def open_running(kernel: Kernel, *, loads: bool = False) -> RunningKernel:
     try:
         direct_map = find_direct_map(kernel)
         mem_map = find_mem_map(kernel, direct_map)
-        zero = find_zero_frames(kernel, direct_map)
+        kpage, notes = open_kpage(kernel, direct_map)
+        zero = find_zero_frames(kernel, direct_map, None if kpage is None else kpage.flags)
         arch = bounded(direct_map.arch)
         frame_map = open_frame_map(kernel, mem_map, zero)
         shortcuts = Shortcuts(kernel.btf, arch, frame_map.layout, mem_map) if loads else None
-        own = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        own[0] = 1  # gives it a frame of its own
-        pages = StructPages(frame_map, shortcuts)
-        frames, notes = choose_frames(pages, own_frame(kernel, direct_map, own))
+        frames: FrameReader = StructPages(frame_map, shortcuts)
+        if kpage is not None and not compare(frame_map, kpage, sample()).holds:
+            frames, notes = kpage, (CONTRADICTED,)
     except BaseException:
         kernel.close()
         raise
     return RunningKernel(kernel, direct_map, mem_map, arch, frames, zero.small, notes, shortcuts)
 
 
-def choose_frames(pages: StructPages, own: int) -> tuple[FrameReader, tuple[Withheld, ...]]:
-    """Return ``pages`` as the frame database if they agree with the kernel's own files.
+def open_kpage(
+    kernel: Kernel, direct_map: DirectMap
+) -> tuple[Frames | None, tuple[Withheld, ...]]:
+    """Return the kernel's own frame database, which ``kernel`` closes.
 
-    A sample of frames is compared; for ``own`` see Frames.proved. If the files may not be read
-    (only root may), ``pages`` are used, and the walk reports that they are unconfirmed.
+    If it may not be read (only root may), the walk reports that struct page is unconfirmed.
     """
+    own = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    own[0] = 1  # gives it a frame of its own
+    pfn = own_frame(kernel, direct_map, own)
     try:
-        kpage = open_frames().proved(own)
+        kpage = open_frames(own=pfn)
     except FileNotFoundError:
         why = "; ".join(why_missing("/proc/kpageflags", "CONFIG_PROC_PAGE_MONITOR"))
         unconfirmed = f"struct page was read but could not be confirmed: {why}"
-        return pages, (UNCONFIRMED._replace(why=unconfirmed),)
+        return None, (UNCONFIRMED._replace(why=unconfirmed),)
     except OSError:
-        return pages, (UNCONFIRMED,)
-    agreement = compare(pages.frames, kpage, sample())
-    if len(agreement.flags) or len(agreement.mapcount) or not agreement.compared:
-        return kpage, (CONTRADICTED,)
-    kpage.close()
-    return pages, ()
+        return None, (UNCONFIRMED,)
+    kernel.held.callback(kpage.close)
+    return kpage, ()

@@ -25,6 +25,11 @@ class Agreement(NamedTuple):
     flags: U64
     mapcount: U64
 
+    @property
+    def holds(self) -> bool:
+        """Return whether any frames were compared, and none differs."""
+        return self.compared > 0 and not len(self.flags) and not len(self.mapcount)
+
 
 def compare(frames: FrameMap, kpage: Frames, pfns: U64) -> Agreement:
     """Read ``pfns`` (u64[n], ascending) from struct page and from /proc/kpage*, and compare.

@@ -7,8 +7,9 @@ locks. Each word costs the kernel 60 to 90 ns, so frames are read in runs, and e
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
-from typing import BinaryIO, Protocol
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -60,7 +61,7 @@ class FrameReader(Protocol):
 class Frames:
     """The open frame database of /proc: descriptors of kpageflags and kpagecount.
 
-    Without ``ksm`` the kernel's KSM bit means nothing (see ``proved``): pages that have it and are
+    Without ``ksm`` the kernel's KSM bit means nothing (see open_frames): pages that have it and are
     mapped more than once get flags.MAYBE_KSM instead. With ``nopage`` the kernel marks frames that
     are not RAM, and we mark frames beyond the end of the file the same way.
     """
@@ -88,39 +89,27 @@ class Frames:
         """Return the mapcounts; see FrameReader."""
         return read_kpage(self.count, pfns)
 
-    def proved(self, own: int) -> Frames:
-        """Return these frames with ``ksm`` off if the kernel says that frame ``own`` is merged.
-
-        ``own`` must be a frame of ours, written a moment ago, that cannot have been merged. 6.12
-        sets the KSM bit on every anonymous page: PAGE_MAPPING_KSM, which stable_page_flags tests,
-        is two bits, one of which is PAGE_MAPPING_ANON.
-        """
-        word = read_kpage(self.flags, np.array([own], np.uint64))[0]
-        return replace(self, ksm=not word & KSM)
-
     def close(self) -> None:
         """Close the descriptors."""
         os.close(self.flags)
         os.close(self.count)
 
 
-def open_frames(root: str = "/proc") -> Frames:
-    """Return the open frame database; raises OSError (the files are root's, mode 0400)."""
-    flags = os.open(f"{root}/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
-    try:
+def open_frames(root: str = "/proc", own: int | None = None) -> Frames:
+    """Return the open frame database; raises OSError (the files are root's, mode 0400).
+
+    ``own`` is a frame of ours, written a moment ago, that cannot have been merged: ``ksm`` is off
+    if the kernel says that it is. 6.12 sets the KSM bit on every anonymous page: PAGE_MAPPING_KSM,
+    which stable_page_flags tests, is two bits, one of which is PAGE_MAPPING_ANON.
+    """
+    with ExitStack() as held:
+        flags = os.open(f"{root}/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
+        held.callback(os.close, flags)
         count = os.open(f"{root}/kpagecount", os.O_RDONLY | os.O_CLOEXEC)
-        return Frames(flags, count, nopage=release() < NOPAGE_GONE)
-    except OSError:
-        os.close(flags)
-        raise
-
-
-def open_kpageflags() -> BinaryIO | None:
-    """Return /proc/kpageflags, open, or None where it may not be read (only root may)."""
-    try:
-        return open("/proc/kpageflags", "rb", buffering=0)
-    except OSError:
-        return None
+        held.callback(os.close, count)
+        merged = own is not None and read_kpage(flags, np.array([own], np.uint64))[0] & KSM
+        held.pop_all()
+    return Frames(flags, count, ksm=not merged, nopage=release() < NOPAGE_GONE)
 
 
 def read_kpage(fd: int, pfns: U64) -> U64:

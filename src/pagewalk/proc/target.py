@@ -26,8 +26,9 @@ class Target:
 
     When the main thread has exited, ``dirfd`` is the directory of a live thread instead; ``pidfd``
     never is. The kernel accepts a /proc directory as a pidfd (tgid_pidfd_to_pid(), fs/proc/base.c),
-    so the process that is read and the one that is stopped cannot differ. ``name`` is comm, ``exe``
-    the program's path, or None where we may not read it.
+    so the process that is read and the one that is stopped cannot differ. ``opened`` lists both
+    until they are closed. ``name`` is comm, ``exe`` the program's path, or None where we may not
+    read it.
     """
 
     pid: int
@@ -37,6 +38,7 @@ class Target:
     threads: int
     dirfd: int
     pidfd: int
+    opened: list[int]
     kept: dict[str, int] = field(default_factory=dict, repr=False)
 
     def keep(self, *names: str) -> None:
@@ -81,11 +83,12 @@ class Target:
         return parse_stat(self.read("stat")).faults
 
     def close(self) -> None:
-        """Close the descriptors."""
-        for fd in (self.dirfd, self.pidfd, *self.kept.values()):
-            if fd >= 0:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
+        """Close the descriptors; closing them again does nothing."""
+        fds = [*self.opened, *self.kept.values()]
+        self.opened.clear()
+        self.kept.clear()
+        for fd in fds:
+            os.close(fd)
 
 
 class Stat(NamedTuple):
@@ -171,7 +174,8 @@ def hold(pid: int, held: list[int]) -> Target:
     else:
         held.append(os.dup(held[0]))
     pidfd, dirfd = held
-    return Target(pid, stat.comm, read_exe(dirfd), stat.starttime, stat.threads, dirfd, pidfd)
+    exe = read_exe(dirfd)
+    return Target(pid, stat.comm, exe, stat.starttime, stat.threads, dirfd, pidfd, held)
 
 
 def read_tgid(pid: int, dirfd: int) -> int:

@@ -126,7 +126,7 @@ class Source(Protocol):
         """Return the kernel's own numbers; see proc.counters.read_theirs."""
 
     def close(self) -> None:
-        """Close every descriptor except the target's."""
+        """Close every descriptor except the target's; closing them again does nothing."""
 
 
 def open_source(name: str, target: Target, budget_ns: int = BUDGET_NS) -> Source:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -228,16 +228,14 @@ class KernelSource(LiveSource):
         """Return whether each unlinked object ends with the process, by its reference counts."""
         return ended_by(self.running.kernel, self.task.address, self.mm, keys)
 
-    def close(self) -> None:
-        """Close what belongs to this process; the running kernel stays open for the next."""
-        if self.pagemap is not None:
-            os.close(self.pagemap.fd)
-
 
 def open_process_memory(
     name: str, running: RunningKernel, target: Target, budget_ns: int
 ) -> KernelSource:
-    """Return process ``target`` read through ``running``; raises ProcessGone, NoAddressSpace."""
+    """Return process ``target`` read through ``running``; raises ProcessGone, NoAddressSpace.
+
+    The running kernel stays open for the next process.
+    """
     running = as_it_is_now(running)
     struct_pid = pid_behind(running.kernel, target.dirfd)
     task = task_of(running.kernel, struct_pid, target.pid)
@@ -247,15 +245,17 @@ def open_process_memory(
         raise NoAddressSpace(target.pid, f"({task.comm}) has no address space")
     root = running.kernel.field("mm_struct", task.mm, "pgd") - running.direct_map.base
     stall, pagemap = Stall(budget_ns), None
-    with suppress(PagewalkError):
-        pagemap = Pagemap(target.open("pagemap"), target.pid, stall)
     filesystems = dict(internal_filesystems())
     with suppress(PagewalkError):
         filesystems |= parse_mountinfo(target.read("mountinfo"))
     space = TableSpace(running, read_facts(), task.mm, root)
-    proof = places_of(running.kernel, task)
+    proof, held = places_of(running.kernel, task), ExitStack()
+    with suppress(PagewalkError):
+        pagemap = Pagemap(target.open("pagemap"), target.pid, stall)
+        held.callback(os.close, pagemap.fd)
     return KernelSource(
-        name, target, stall, filesystems, running, struct_pid, task, proof, task.mm, pagemap, space
+        name, target, stall, filesystems, held, running, struct_pid, task, proof, task.mm,
+        pagemap, space,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -18,13 +19,15 @@ from pagewalk.sources import Who
 class LiveSource:
     """A process held open by source ``name``; see sources.Source and sources.Live.
 
-    ``filesystems`` are the types by device, and ``last`` the maps text that was parsed last.
+    ``filesystems`` are the types by device, and ``last`` the maps text that was parsed last;
+    ``held`` closes what was opened for this process besides the target.
     """
 
     name: str
     target: Target
     stall: Stall
     filesystems: dict[int, str]
+    held: ExitStack
     notes: tuple[Withheld, ...] = field(default=(), kw_only=True)
     last: LastMaps = field(default_factory=LastMaps, kw_only=True)
 
@@ -41,3 +44,7 @@ class LiveSource:
     def theirs(self, *files: str, last: LastSmaps | None = None) -> Theirs:
         """Return the kernel's own numbers; see proc.counters.read_theirs."""
         return read_theirs(self.target, self.stall, *files, last=last)
+
+    def close(self) -> None:
+        """Close every descriptor except the target's; closing them again does nothing."""
+        self.held.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from pagewalk.model.errors import PagewalkError, ProcessGone
 from pagewalk.model.ranges import differing
 from pagewalk.proc import pagemap
 from pagewalk.proc.counters import read_status
-from pagewalk.proc.frames import open_frames
+from pagewalk.proc.frames import Frames, open_frames
 from pagewalk.proc.kernel import read_facts
 from pagewalk.proc.maps import internal_filesystems, parse_mountinfo
 from pagewalk.proc.pagemap import PAGE, Pagemap
@@ -62,47 +63,46 @@ NO_KPAGE = Withheld(
 )
 
 
-def no_kpage() -> Withheld:
-    # No rights would open a file that does not exist.
-    why = "; ".join(why_missing("/proc/kpageflags", "CONFIG_PROC_PAGE_MONITOR"))
-    return NO_KPAGE._replace(why=why)
-
-
 def open(name: str, target: Target, budget_ns: int) -> ProcfsSource:
     """Return source ``name`` of ``target``, with every file that it will need already open."""
-    held: list[int] = []
-    try:
-        held.append(target.open("maps"))
-        held.append(target.open("pagemap"))
-        mounts = target.read("mountinfo")
-        own = np.ones(PAGE // 8, np.uint64)
-        own_pfn = find_pfn(own)
-        frames, hidden = None, None if own_pfn else pfns_hidden()
-        try:
-            if own_pfn:
-                frames = open_frames().proved(own_pfn)
-        except FileNotFoundError:
-            hidden = no_kpage()
-        except OSError:
-            hidden = NO_KPAGE
-    except BaseException:
-        for fd in held:
-            os.close(fd)
-        raise
-    stall, facts = Stall(budget_ns), read_facts()
-
     def table_bytes() -> int | None:
         try:
             return read_status(target).get("VmPTE")
         except PagewalkError:
             return None
 
-    space = PagemapSpace(
-        Pagemap(held[1], target.pid, stall), facts, frames, pagemap.can_scan(held[1]),
-        hidden is not None, table_bytes,
-    )
-    filesystems = {**parse_mountinfo(mounts), **internal_filesystems()}
-    return ProcfsSource(name, target, stall, filesystems, held[0], hidden, space)
+    stall = Stall(budget_ns)
+    fds: list[int] = []
+    with ExitStack() as held:
+        for file in ("maps", "pagemap"):
+            fds.append(target.open(file))
+            held.callback(os.close, fds[-1])
+        frames, hidden = find_frames()
+        if frames is not None:
+            held.callback(frames.close)
+        space = PagemapSpace(
+            Pagemap(fds[1], target.pid, stall), read_facts(), frames, pagemap.can_scan(fds[1]),
+            hidden is not None, table_bytes,
+        )
+        filesystems = {**parse_mountinfo(target.read("mountinfo")), **internal_filesystems()}
+        return ProcfsSource(
+            name, target, stall, filesystems, held.pop_all(), fds[0], hidden, space
+        )
+
+
+def find_frames() -> tuple[Frames | None, Withheld | None]:
+    # The frame database, or why it cannot be used.
+    own = np.ones(PAGE // 8, np.uint64)
+    own_pfn = find_pfn(own)
+    if not own_pfn:
+        return None, pfns_hidden()
+    try:
+        return open_frames(own=own_pfn), None
+    except FileNotFoundError:  # no rights would open a file that does not exist
+        why = "; ".join(why_missing("/proc/kpageflags", "CONFIG_PROC_PAGE_MONITOR"))
+        return None, NO_KPAGE._replace(why=why)
+    except OSError:
+        return None, NO_KPAGE
 
 
 def find_pfn(own: U64) -> int:
@@ -191,10 +191,3 @@ class ProcfsSource(LiveSource):
     def ended_by(self, keys: list[tuple[int, int]]) -> list[bool | None]:
         """Return None for each: /proc does not show files held by a message on a socket."""
         return [None] * len(keys)
-
-    def close(self) -> None:
-        """Close every descriptor."""
-        for fd in (self.maps_fd, self.space.pagemap.fd):
-            os.close(fd)
-        if self.space.frames is not None:
-            self.space.frames.close()

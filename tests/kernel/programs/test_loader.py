@@ -11,6 +11,7 @@ from pagewalk.kernel.structs.direct_map import DirectMap, MemMap
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.zero import find_zero_frames
 from pagewalk.pagetables.format import Arch
+from pagewalk.proc.frames import Frames
 from pagewalk.proc.kernel import release
 from pagewalk.proc.zones import read_memory
 from tests.live.bracket import Seen, settle
@@ -23,11 +24,11 @@ pytestmark = [
 
 
 def test_frames_without_a_word_are_read_as_before(
-    kernel: Kernel, direct_map: DirectMap, mem_map: MemMap, arch: Arch
+    kernel: Kernel, direct_map: DirectMap, mem_map: MemMap, arch: Arch, kpage: Frames
 ) -> None:
     # Frames from all over RAM, including large folios and frames that were never initialised: the
     # reader that condenses and the one that does not must agree wherever nothing moves.
-    zero = find_zero_frames(kernel, direct_map)
+    zero = find_zero_frames(kernel, direct_map, kpage.flags)
     frames = open_frame_map(kernel, mem_map, zero)
     quick = StructPages(frames, Shortcuts(kernel.btf, arch, frames.layout, mem_map))
     plain = StructPages(frames)

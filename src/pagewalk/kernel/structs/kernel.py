@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -19,12 +20,14 @@ class Kernel(NamedTuple):
     """What it takes to read the kernel's structs.
 
     ``current`` is the kernel address of a task_struct of this process. PIDs are looked up in its
-    namespace, so that they mean the same here as to the caller.
+    namespace, so that they mean the same here as to the caller. ``held`` closes the reader and
+    whatever else was opened for this kernel.
     """
 
     memory: KernelMemory
     btf: Btf
     current: int
+    held: ExitStack
 
     def field(self, struct: str, address: int, path: str) -> int:
         """Read member ``path`` of the ``struct`` at ``address`` as an unsigned integer.
@@ -57,5 +60,5 @@ class Kernel(NamedTuple):
         return member
 
     def close(self) -> None:
-        """Close the reader's descriptors and maps."""
-        self.memory.close()
+        """Close what was opened for this kernel; closing it again does nothing."""
+        self.held.close()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from pagewalk.kernel.structs.direct_map import DirectMap, own_frame
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.model.bits import kpf
 from pagewalk.model.columns import U64, Bool
-from pagewalk.proc.frames import open_kpageflags, read_kpage
+from pagewalk.proc.frames import read_kpage
 
 _ZERO_PAGE = kpf("zero_page")
 _PAGES = PAGE // 8  # base pages of a PMD entry: as many as a table has entries
@@ -29,13 +28,13 @@ _PAGES = PAGE // 8  # base pages of a PMD entry: as many as a table has entries
 class ZeroFrames:
     """The zero frames of this kernel; ``small`` is the PFN of the zero page.
 
-    ``kpageflags`` is the open /proc/kpageflags, or None if we may not read it.
+    ``kpageflags`` is the descriptor of /proc/kpageflags, or None if we may not read it.
     """
 
     kernel: Kernel
     direct_map: DirectMap
     small: int
-    kpageflags: BinaryIO | None
+    kpageflags: int | None
 
     def are_huge(self, heads: U64) -> Bool:
         """Return which of ``heads`` are the first frame of the huge zero page.
@@ -45,7 +44,7 @@ class ZeroFrames:
         fs/proc/page.c); if we may not read that, it is the one whose bytes are all zero.
         """
         if self.kpageflags is not None:
-            known: Bool = read_kpage(self.kpageflags.fileno(), heads) & _ZERO_PAGE != 0
+            known: Bool = read_kpage(self.kpageflags, heads) & _ZERO_PAGE != 0
             return known
         return np.array([self._is_empty(head) for head in heads.tolist()], bool)
 
@@ -56,9 +55,9 @@ class ZeroFrames:
         return not errno.any() and not words.any()
 
 
-def find_zero_frames(kernel: Kernel, direct_map: DirectMap) -> ZeroFrames:
+def find_zero_frames(kernel: Kernel, direct_map: DirectMap, kpageflags: int | None) -> ZeroFrames:
     """Find the zero page by reading memory of ours that was never written."""
     area = mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if area[0]:  # reading it makes the kernel map it
         raise AssertionError("fresh anonymous memory is zero")
-    return ZeroFrames(kernel, direct_map, own_frame(kernel, direct_map, area), open_kpageflags())
+    return ZeroFrames(kernel, direct_map, own_frame(kernel, direct_map, area), kpageflags)
