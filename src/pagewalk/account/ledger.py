@@ -6,7 +6,7 @@ for the difference. To add a line or a cause, add a row to LINES or CAUSE_ROWS.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,6 @@ from pagewalk.account.table import PSS_SHIFT, Table
 from pagewalk.model.columns import SHARED, WRITE, Backing
 from pagewalk.model.rules import STANDINGS
 from pagewalk.proc.counters import Theirs, lag
-from pagewalk.proc.smaps import Smaps
 
 
 class Cause(NamedTuple):
@@ -39,8 +38,21 @@ class Line(NamedTuple):
     unexplained: int | None
 
 
+class Rule(NamedTuple):
+    # A line before it is worked out. `against` begins with the file and the field of the kernel's
+    # number, `ours_is` names amounts of ours, joined by "+"; `column` is the column that moves with
+    # them if that is another. An optional line is left out if our side was not read, a rare one if
+    # both sides are 0.
+    against: str
+    ours_is: str
+    causes: tuple[str, ...] = ()
+    column: str = ""
+    optional: bool = False
+    rare: bool = False
+
+
 class Case(NamedTuple):
-    # What a rule sees: the line being worked out, our table, and their numbers before, during and
+    # What a cause sees: the line being worked out, our table, and their numbers before, during and
     # after the walk.
     rule: Rule
     table: Table
@@ -50,78 +62,59 @@ class Case(NamedTuple):
     moves: Moves | None = None
 
     @property
+    def column(self) -> str:
+        return self.rule.column or self.rule.ours_is
+
+    @property
     def readings(self) -> tuple[Theirs, ...]:
         return (self.before, *self.between, self.theirs)
 
 
-class Rule(NamedTuple):
-    # A line before it is worked out. An optional one is left out if our side was not read, a rare
-    # one if both sides are 0. `column` is the column of ours that it sums, "size" if it adds up the
-    # sizes of VMAs.
-    against: str
-    ours_is: str
-    theirs: Callable[[Theirs], int | None]
-    ours: Callable[[Case], int | None]
-    causes: tuple[str, ...] = ()
-    optional: bool = False
-    rare: bool = False
-    column: str = "size"
-
-
-def total(name: str) -> Callable[[Case], int | None]:
-    return lambda case: case.table.totals.get(name)
-
-
-def status(name: str) -> Callable[[Theirs], int | None]:
-    return lambda theirs: theirs.status.get(name)
-
-
-def line(
-    against: str, column: str, theirs: Callable[[Theirs], int | None], causes: tuple[str, ...] = (),
-    *, rare: bool = False,
-) -> Rule:
-    """Return the line that compares our total of ``column``."""
-    return Rule(against, column, theirs, total(column), causes, rare=rare, column=column)
-
-
-def status_line(name: str, column: str, causes: tuple[str, ...]) -> Rule:
-    return line(f"status {name}", column, status(name), causes)
-
-
-def smaps_line(
-    field: str, column: str, causes: tuple[str, ...] = (), *, rare: bool = False
-) -> Rule:
-    return line(f"smaps {field}", column, lambda t: sum_of(t.smaps, column), causes, rare=rare)
-
-
-def rollup_line(field: str, column: str, causes: tuple[str, ...] = ()) -> Rule:
-    return line(f"smaps_rollup {field}", column, lambda t: sum_of(t.rollup, column), causes)
-
-
-def sum_of(smaps: Smaps | None, column: str) -> int | None:
-    if smaps is None:
-        return None
-    zero = np.zeros(0, np.int64)
-    return sum(int(smaps.columns.get(name, zero).sum()) for name in FIELDS[column])
-
-
-def flagged(*wanted: str, without: tuple[str, ...] = ()) -> Callable[[Case], int | None]:
-    """Return the size of the VMAs whose VmFlags hold all of ``wanted`` and none of ``without``."""
-
-    def size(case: Case) -> int | None:
-        smaps = case.theirs.smaps
+def number(rule: Rule, theirs: Theirs) -> int | None:
+    """Return the kernel's number of a line, None where it was not read."""
+    file, fields, *_ = rule.against.split()
+    if file == "pmap":
+        return theirs.pmap
+    if file in ("smaps", "smaps_rollup"):
+        smaps = theirs.smaps if file == "smaps" else theirs.rollup
         if smaps is None:
             return None
-        lengths = (smaps.end - smaps.start).astype(np.int64)
-        vmas = case.table.vmas
-        gate = np.isin(smaps.start, vmas.start[vmas.gate])
-        return int(lengths[smaps.flagged(*wanted, without=without) & ~gate].sum())
-
-    return size
+        return sum(int(np.sum(smaps.columns.get(name, 0))) for name in FIELDS[rule.ours_is])
+    return add(getattr(theirs, file).get(field) for field in fields.split("+"))
 
 
-def add(first: int | None, second: int | None) -> int | None:
-    return None if first is None or second is None else first + second
+# The amounts that are sizes of VMAs: those whose VmFlags hold all of the first and none of the
+# second codes.
+BY_FLAGS = {
+    "private writable": (("wr",), ("sh", "gd")), "stack": (("gd",), ()),
+    "code": (("ex",), ("wr", "gd")), "locked VMAs": (("lo",), ()),
+}
+
+
+def ours(case: Case) -> int | None:
+    """Return our number of a line, None where it is withheld."""
+    return add(amount(case, name) for name in case.rule.ours_is.split(" + "))
+
+
+def amount(case: Case, name: str) -> int | None:
+    if name in BY_FLAGS:
+        return flagged(case, *BY_FLAGS[name])
+    return case.table.outcome.page_tables if name == "page tables" else case.table.totals.get(name)
+
+
+def flagged(case: Case, wanted: tuple[str, ...], without: tuple[str, ...]) -> int | None:
+    smaps, vmas = case.theirs.smaps, case.table.vmas
+    if smaps is None:
+        return None
+    lengths = (smaps.end - smaps.start).astype(np.int64)
+    gate = np.isin(smaps.start, vmas.start[vmas.gate])
+    return int(lengths[smaps.flagged(*wanted, without=without) & ~gate].sum())
+
+
+def add(amounts: Iterable[int | None]) -> int | None:
+    given = list(amounts)
+    known = [amount for amount in given if amount is not None]
+    return sum(known) if len(known) == len(given) else None
 
 
 # ---- causes: an exact one returns its amount, a bounded one the most it can account for
@@ -139,11 +132,6 @@ def deposits(case: Case) -> int:
     return -huge // facts.huge_size * facts.page_size
 
 
-def gate_vma(case: Case) -> int:
-    vmas = case.table.vmas
-    return int(vmas.size[vmas.gate].sum())
-
-
 def pmd_shared(case: Case) -> int:
     # Where it is not known (procfs before 6.12), all hugetlb memory may be shared.
     told = case.table.totals["hugetlb_pmd_shared"]
@@ -156,10 +144,6 @@ def pss_truncation_by_vma(case: Case) -> int:
     if fixed is None or ours is None:
         return 0
     return ours - int((fixed >> (PSS_SHIFT + 10) << 10).sum())
-
-
-def pss_truncation(case: Case) -> int:
-    return (case.table.totals["pss"] or 0) % 1024
 
 
 def locked_truncation(case: Case) -> int:
@@ -196,13 +180,9 @@ def huge_device(case: Case) -> int:
 
 
 def by_others(case: Case) -> int:
-    # Other processes map and unmap the same pages, even while the target is stopped.
-    return shift(case.moves, case.rule.column).others
-
-
-def rollup_by_others(case: Case) -> int:
-    # smaps_rollup is read between the two readings of smaps, and does not tell VMAs apart.
-    own, others = shift(case.moves, case.rule.column)
+    # Other processes map and unmap the same pages, even while the target is stopped. smaps_rollup
+    # is read between the two readings of smaps, and does not tell VMAs apart.
+    own, others = shift(case.moves, case.column)
     return others + (0 if own else spread(case))
 
 
@@ -212,26 +192,25 @@ def drift(case: Case) -> int:
     A VMA that moved also moved every number that is a sum over VMAs, and a counter that moved did
     so because of some VMA.
     """
-    own, others = shift(case.moves, case.rule.column)
+    own, others = shift(case.moves, case.column)
     unnamed = others if OTHERS.isdisjoint(case.rule.causes) else 0
     return own + unnamed + spread(case) + counted(case)
 
 
 def counted(case: Case) -> int:
     # How far apart the readings are of the counter that includes the line's column.
-    if not case.rule.against.startswith(("smaps", PMAP)):
+    if not case.rule.against.startswith(("smaps", "pmap")):
         return 0
-    counter = COUNTERS.get(case.rule.column, "VmRSS")
+    counter = COUNTERS.get(case.column, "VmRSS")
     return width([theirs.status.get(counter) for theirs in case.readings])
 
 
 def spread(case: Case) -> int:
     # How far apart the readings are of a number that is not broken down by VMA.
-    rule = case.rule
-    if rule.against.startswith("smaps "):
+    if case.rule.against.startswith("smaps "):
         return 0
-    ours = [rule.ours(case._replace(theirs=theirs)) for theirs in (case.before, case.theirs)]
-    return width(ours) + width([rule.theirs(theirs) for theirs in case.readings])
+    moved = width([ours(case._replace(theirs=theirs)) for theirs in (case.before, case.theirs)])
+    return moved + width([number(case.rule, theirs) for theirs in case.readings])
 
 
 def width(values: list[int | None]) -> int:
@@ -251,7 +230,7 @@ def untold(case: Case) -> int:
 def locked_leak(case: Case) -> int:
     # The counter exceeds the total of the VMAs that the kernel lists as locked, and neither moves:
     # the excess is at most the counter itself.
-    counter, listed = case.theirs.status.get("VmLck"), flagged("lo")(case)
+    counter, listed = number(case.rule, case.theirs), ours(case)
     if counter is None or listed is None or counter <= listed or spread(case):
         return 0
     return counter
@@ -274,7 +253,7 @@ CAUSE_ROWS = (
     CauseRule("thp_deposit", True, deposits,
               "each PMD-mapped anonymous huge page keeps a page table in reserve, not linked into"
               " the page tables"),
-    CauseRule("gate_vma", True, gate_vma,
+    CauseRule("gate_vma", True, lambda case: int(case.table.vmas.size[case.table.vmas.gate].sum()),
               "the gate VMA ([vsyscall], or [vectors] on 32-bit ARM) is listed in maps but is not"
               " part of the address space"),
     CauseRule("hwpoison", True, lambda case: poisoned(case.table),
@@ -287,7 +266,8 @@ CAUSE_ROWS = (
               " entries"),
     CauseRule("pss_truncation_by_vma", True, pss_truncation_by_vma,
               "smaps truncates the PSS of each VMA to whole KiB before they are added up"),
-    CauseRule("pss_truncation", True, pss_truncation, "the kernel truncates to whole KiB"),
+    CauseRule("pss_truncation", True, lambda case: (case.table.totals["pss"] or 0) % 1024,
+              "the kernel truncates to whole KiB"),
     CauseRule("locked_truncation", True, locked_truncation, "the kernel truncates to whole KiB"),
     CauseRule("smaps_large_shmem_swap_overcount", False, lambda case: abs(shmem_overcount(case)),
               "a kernel bug: smaps counts a whole large swap entry once for each of its pages"),
@@ -316,7 +296,7 @@ CAUSE_ROWS = (
               "/proc/PID/stat adds three counters and leaves out what is still per-CPU"),
     CauseRule("foreign_mapcount_change", False, by_others,
               "other processes mapped or unmapped the same pages between the readings"),
-    CauseRule("rollup_mapcount_change", False, rollup_by_others,
+    CauseRule("rollup_mapcount_change", False, by_others,
               "other processes mapped or unmapped the same pages between the readings"),
 )
 CAUSES = {row.name: row for row in CAUSE_ROWS}
@@ -352,49 +332,40 @@ OTHERS = frozenset({"foreign_mapcount_change", "rollup_mapcount_change"})
 MOVED = OTHERS | {CONCURRENT}
 SHARE = ("huge_device_page", "device_page", "foreign_mapcount_change")
 KIND = ("migrating_page", "device_page")  # whose kind is not known
-PMAP = "pmap total"
 COUNTERS = {"size": "VmSize", "anon": "RssAnon", "swap": "VmSwap"}
 
 LINES = (
-    status_line("VmSize", "size", ("gate_vma",)),
-    status_line("VmRSS", "rss", ("hwpoison", "counters_batching")),
-    status_line("RssAnon", "anon", (*KIND, "counter_batching")),
-    status_line("RssFile", "file", (*KIND, "counter_batching")),
-    status_line("RssShmem", "shmem", (*KIND, "counter_batching")),
-    status_line("VmSwap", "swap", ("shmem_swap", "counter_batching")),
-    Rule("status VmData", "private writable", status("VmData"),
-         flagged("wr", without=("sh", "gd"))),
-    Rule("status VmStk", "stack", status("VmStk"), flagged("gd")),
-    Rule("status VmExe+VmLib", "code",
-         lambda t: t.status["VmExe"] + t.status["VmLib"] if "VmExe" in t.status else None,
-         flagged("ex", without=("wr", "gd"))),
-    Rule("status VmLck", "locked VMAs", status("VmLck"), flagged("lo"), ("locked_vm_leak",)),
-    Rule("status VmPTE", "page tables", status("VmPTE"),
-         lambda case: case.table.outcome.page_tables, ("thp_deposit",), optional=True, column=""),
-    status_line("HugetlbPages", "hugetlb", ("hugetlb_pmd_shared",)),
-    line("statm size", "size", lambda t: t.statm["size"], ("gate_vma",)),
-    line("statm resident (top RES)", "rss", lambda t: t.statm["resident"],
-         ("hwpoison", "counters_batching")),
-    Rule("statm shared (top SHR)", "file + shmem", lambda t: t.statm["shared"],
-         lambda case: add(case.table.totals["file"], case.table.totals["shmem"]),
-         (*KIND, "shared_batching"), column="rss"),
-    Rule("statm data", "private writable + stack", lambda t: t.statm["data"],
-         lambda case: add(flagged("wr", without=("sh", "gd"))(case), flagged("gd")(case))),
-    line("stat vsize", "size", lambda t: t.stat["vsize"], ("gate_vma",)),
-    line("stat rss", "rss", lambda t: t.stat["rss"], ("hwpoison", "stat_batching")),
-    smaps_line("Size", "size"),
-    smaps_line("Rss", "rss", ("huge_device_page",)),
-    smaps_line("Pss", "pss", ("pss_truncation_by_vma", *SHARE)),
-    smaps_line("Private_*", "uss", SHARE),
-    smaps_line("Anonymous", "anon", (*KIND, "hwpoison_page")),
-    smaps_line("LazyFree", "lazyfree", rare=True),
-    smaps_line("Swap", "swap", ("smaps_large_shmem_swap_overcount",)),
-    smaps_line("Locked", "locked", ("locked_truncation", *SHARE)),
-    rollup_line("Rss", "rss", ("huge_device_page",)),
-    rollup_line("Pss", "pss",
-                ("pss_truncation", "huge_device_page", "device_page", "rollup_mapcount_change")),
-    rollup_line("Swap", "swap", ("smaps_large_shmem_swap_overcount",)),
-    line(PMAP, "size", lambda t: t.pmap),
+    Rule("status VmSize", "size", ("gate_vma",)),
+    Rule("status VmRSS", "rss", ("hwpoison", "counters_batching")),
+    Rule("status RssAnon", "anon", (*KIND, "counter_batching")),
+    Rule("status RssFile", "file", (*KIND, "counter_batching")),
+    Rule("status RssShmem", "shmem", (*KIND, "counter_batching")),
+    Rule("status VmSwap", "swap", ("shmem_swap", "counter_batching")),
+    Rule("status VmData", "private writable", column="size"),
+    Rule("status VmStk", "stack", column="size"),
+    Rule("status VmExe+VmLib", "code", column="size"),
+    Rule("status VmLck", "locked VMAs", ("locked_vm_leak",), column="size"),
+    Rule("status VmPTE", "page tables", ("thp_deposit",), optional=True),
+    Rule("status HugetlbPages", "hugetlb", ("hugetlb_pmd_shared",)),
+    Rule("statm size", "size", ("gate_vma",)),
+    Rule("statm resident (top RES)", "rss", ("hwpoison", "counters_batching")),
+    Rule("statm shared (top SHR)", "file + shmem", (*KIND, "shared_batching"), column="rss"),
+    Rule("statm data", "private writable + stack", column="size"),
+    Rule("stat vsize", "size", ("gate_vma",)),
+    Rule("stat rss", "rss", ("hwpoison", "stat_batching")),
+    Rule("smaps Size", "size"),
+    Rule("smaps Rss", "rss", ("huge_device_page",)),
+    Rule("smaps Pss", "pss", ("pss_truncation_by_vma", *SHARE)),
+    Rule("smaps Private_*", "uss", SHARE),
+    Rule("smaps Anonymous", "anon", (*KIND, "hwpoison_page")),
+    Rule("smaps LazyFree", "lazyfree", rare=True),
+    Rule("smaps Swap", "swap", ("smaps_large_shmem_swap_overcount",)),
+    Rule("smaps Locked", "locked", ("locked_truncation", *SHARE)),
+    Rule("smaps_rollup Rss", "rss", ("huge_device_page",)),
+    Rule("smaps_rollup Pss", "pss",
+         ("pss_truncation", "huge_device_page", "device_page", "rollup_mapcount_change")),
+    Rule("smaps_rollup Swap", "swap", ("smaps_large_shmem_swap_overcount",)),
+    Rule("pmap total", "size"),
 )
 
 # What `show` prints: the numbers everybody looks at, from files that need no lock.
@@ -429,21 +400,18 @@ def ledger(
 def work_out(case: Case) -> Line | None:
     """Return the line of a rule, None where the kernel gave no such number."""
     rule = case.rule
-    theirs, ours = rule.theirs(case.theirs), rule.ours(case)
-    if theirs is None or (ours is None and rule.optional):
+    theirs, our = number(rule, case.theirs), ours(case)
+    if theirs is None or (our is None and rule.optional) or (rule.rare and not our and not theirs):
         return None
-    if rule.rare and not ours and not theirs:
-        return None
-    if ours is None:
+    if our is None:
         return Line(rule.against, rule.ours_is, None, theirs, (), None)
-    rest = ours - theirs
     amounts = [(CAUSES[name], CAUSES[name].amount(case)) for name in rule.causes]
-    causes = [Cause(row.name, amount, True) for row, amount in amounts if row.exact and amount]
-    rest -= sum(cause.bytes for cause in causes)
+    exact = [Cause(row.name, amount, True) for row, amount in amounts if row.exact and amount]
+    rest = our - theirs - sum(cause.bytes for cause in exact)
     bounds = [(row.name, amount) for row, amount in amounts if not row.exact]
-    causes += bounded(rest, [*bounds, (CONCURRENT, drift(case))])
-    rest = ours - theirs - sum(cause.bytes for cause in causes)
-    return Line(rule.against, rule.ours_is, ours, theirs, tuple(causes), rest)
+    others = bounded(rest, [*bounds, (CONCURRENT, drift(case))])
+    rest -= sum(cause.bytes for cause in others)
+    return Line(rule.against, rule.ours_is, our, theirs, (*exact, *others), rest)
 
 
 def bounded(rest: int, bounds: list[tuple[str, int]]) -> list[Cause]:
