@@ -12,12 +12,12 @@ from pagewalk.account.ledger import (
     CONCURRENT,
     LINES,
     SHORT,
+    WHY,
     Cause,
     Line,
     beyond_rss,
     bounded,
     ledger,
-    why,
 )
 from pagewalk.account.table import Table
 from pagewalk.model.columns import EXEC, READ, SHARED, WRITE, Backing, Flag, State
@@ -501,8 +501,8 @@ def test_every_cause_is_used_by_a_line_and_every_line_names_known_causes() -> No
 
 @pytest.mark.parametrize("cause", [*CAUSES, *(row.name for row in BEYOND_RSS), CONCURRENT])
 def test_every_cause_has_a_sentence(cause: str) -> None:
-    assert len(why(cause).split()) >= 4
-    assert not why(cause).endswith(".")
+    assert len(WHY[cause].split()) >= 4
+    assert not WHY[cause].endswith(".")
 
 
 def test_the_short_ledger_is_lines_of_the_ledger() -> None:

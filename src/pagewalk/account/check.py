@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -80,23 +80,24 @@ def check(first: Source, second: Source) -> Report:
     vmas, page_size = first.vmas(), first.space.facts.page_size
     report.left_out, ranges = comparable(vmas)
 
-    def ask_pages(asked: list[Difference]) -> Answer:
-        before, other, after = (
-            whole(source, touched(asked, vmas)) for source in (first, second, first)
-        )
-        return list(differing(before, other, page_size)), list(differing(before, after, page_size))
+    def look_again(
+        found: list[Difference], read: Callable[..., Any],
+        differ: Callable[[Any, Any], list[Difference]],
+    ) -> None:
+        def ask(asked: list[Difference]) -> Answer:
+            spans = touched(asked, vmas)
+            before, other, after = (read(s, ranges=spans) for s in (first, second, first))
+            return differ(before, other), differ(before, after)
 
-    def ask_amounts(asked: list[Difference]) -> Answer:
-        before, other, after = (
-            table(source, ranges=touched(asked, vmas)) for source in (first, second, first)
-        )
-        return amounts(before, other, ranges), amounts(before, after, ranges)
+        keep(report, settle(found, ask, report))
 
-    found = list(page_differences(first, second, ranges, report))
-    keep(report, settle(found, ask_pages, report))
-    one, other = table(first), table(second)
-    report.fields = sum(len(rows) for _, rows, _, _ in shared_columns(one, other, ranges))
-    keep(report, settle(amounts(one, other, ranges), ask_amounts, report))
+    found: list[Difference] = []
+    for one, other in side_by_side(*(populated(source, ranges) for source in (first, second))):
+        report.pages += int(one.size.sum()) // page_size
+        found += differing(one, other, page_size)
+    look_again(found, whole, lambda a, b: list(differing(a, b, page_size)))
+    report.fields, found = amounts(table(first), table(second), ranges)
+    look_again(found, table, lambda a, b: amounts(a, b, ranges)[1])
     return report
 
 
@@ -167,18 +168,6 @@ def touched(found: list[Difference], vmas: VMAs) -> U64:
     """Return the parts of ``vmas`` that ``found`` is about, as ranges (u64[k, 2])."""
     spans = np.array([(d.addr, d.addr + d.size) for d in found], np.uint64).reshape(-1, 2)
     return intersect(vmas.ranges, union(spans))[0]
-
-
-def page_differences(
-    first: Source, second: Source, ranges: U64, report: Report
-) -> Iterator[Difference]:
-    """Yield every stretch of pages in ``ranges`` on which two fresh walks differ, and count them
-    all in ``report``."""
-    walks = [populated(source, ranges) for source in (first, second)]
-    page_size = first.space.facts.page_size
-    for one, other in side_by_side(*walks):
-        report.pages += int(one.size.sum()) // page_size
-        yield from differing(one, other, page_size)
 
 
 def whole(source: Source, ranges: U64) -> Pages:
@@ -274,21 +263,6 @@ def alone(spare: U64, known: U64, rows: Pages, which: int) -> Iterator[Differenc
         yield Difference(start, end - start, "state", *sides)
 
 
-def shared_columns(
-    first: Table, second: Table, shown: U64
-) -> Iterator[tuple[str, I64, I64, I64]]:
-    """Yield (name, rows of ``first``, amounts in each) of every column that both tables tell.
-
-    Only VMAs in ``shown`` that are the same in both tables count; amounts are i64 bytes.
-    """
-    rows, others = same_vmas(first.vmas, second.vmas, shown)
-    for name, column in first.columns.items():
-        other = second.columns.get(name)
-        # Where a source cannot tell not_mapped, its not_present includes it.
-        if column is not None and other is not None and name not in NOT_COMPARED:
-            yield name, rows, column[rows], other[others]
-
-
 def same_vmas(first: VMAs, second: VMAs, shown: U64) -> tuple[I64, I64]:
     if len(first) == 0 or len(second) == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -298,19 +272,24 @@ def same_vmas(first: VMAs, second: VMAs, shown: U64) -> tuple[I64, I64]:
     return rows, at[rows]
 
 
-def amounts(first: Table, second: Table, shown: U64) -> list[Difference]:
-    """Return every amount of a VMA in ``shown`` on which two tables differ."""
-    found = []
+def amounts(first: Table, second: Table, shown: U64) -> tuple[int, list[Difference]]:
+    """Return how many amounts of VMAs in ``shown`` two tables both tell, and those that differ."""
     rows, others = same_vmas(first.vmas, second.vmas, shown)
-    for name, _, one, other in shared_columns(first, second, shown):
-        differ = one != other
+    count, found = 0, []
+    for name, column in first.columns.items():
+        other = second.columns.get(name)
+        # Where a source cannot tell not_mapped, its not_present includes it.
+        if column is None or other is None or name in NOT_COMPARED:
+            continue
+        count += len(rows)
+        differ = column[rows] != other[others]
         if name in ("pss", "uss", "locked"):  # an amount with untold pages is incomplete
             for table, at in ((first, rows), (second, others)):
                 untold_bytes = table.columns["untold"]
                 assert untold_bytes is not None
                 differ &= untold_bytes[at] == 0
-        for row in np.flatnonzero(differ).tolist():
-            start, end = int(first.vmas.start[rows[row]]), int(first.vmas.end[rows[row]])
-            sides = (str(int(one[row])), str(int(other[row])))
+        for row, at in zip(rows[differ].tolist(), others[differ].tolist(), strict=True):
+            start, end = int(first.vmas.start[row]), int(first.vmas.end[row])
+            sides = str(int(column[row])), str(int(other[at]))
             found.append(Difference(start, end - start, name, *sides))
-    return found
+    return count, found

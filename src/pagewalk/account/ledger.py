@@ -1,7 +1,7 @@
 """Explain our numbers against the kernel's: each difference is a list of named causes. No I/O.
 
 A line is a row of LINES: one of the kernel's numbers, one of ours, and the causes that may account
-for the difference. To add a line or a cause, add a row to LINES or CAUSE_ROWS.
+for the difference. To add a line or a cause, add a row to LINES or CAUSES.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ class CauseRule(NamedTuple):
     why: str
 
 
-CAUSE_ROWS = (
+CAUSES = {row.name: row for row in (
     CauseRule("thp_deposit", True, deposits,
               "each PMD-mapped anonymous huge page keeps a page table in reserve, not linked into"
               " the page tables"),
@@ -298,8 +298,7 @@ CAUSE_ROWS = (
               "other processes mapped or unmapped the same pages between the readings"),
     CauseRule("rollup_mapcount_change", False, by_others,
               "other processes mapped or unmapped the same pages between the readings"),
-)
-CAUSES = {row.name: row for row in CAUSE_ROWS}
+)}
 
 
 class Part(NamedTuple):
@@ -326,7 +325,12 @@ BEYOND_RSS = (
     Part("hwpoison", lambda table: -poisoned(table), CAUSES["hwpoison"].why),
 )
 CONCURRENT = "concurrent_change"
-CONCURRENT_WHY = "the process was running: the number changed between readings around the walk"
+# The sentence that explains a cause or a part of present.
+WHY = {
+    **{name: row.why for name, row in CAUSES.items()},
+    **{row.name: row.why for row in BEYOND_RSS},
+    CONCURRENT: "the process was running: the number changed between readings around the walk",
+}
 OTHERS = frozenset({"foreign_mapcount_change", "rollup_mapcount_change"})
 # Causes that a quieter moment would not show.
 MOVED = OTHERS | {CONCURRENT}
@@ -439,10 +443,3 @@ def beyond_rss(table: Table) -> tuple[Cause, ...]:
         return ()
     found = ((row.name, row.amount(table)) for row in BEYOND_RSS)
     return tuple(Cause(name, amount, True) for name, amount in found if amount)
-
-
-def why(cause: str) -> str:
-    """Return the sentence that explains ``cause``, a cause or a part of present."""
-    if cause == CONCURRENT:
-        return CONCURRENT_WHY
-    return {row.name: row.why for row in (*BEYOND_RSS, *CAUSE_ROWS)}[cause]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from pagewalk.account.ledger import SHORT, Line, beyond_rss, why
+from pagewalk.account.ledger import SHORT, WHY, Line, beyond_rss
 from pagewalk.account.table import Table
 from pagewalk.model.columns import Pages
 from pagewalk.render import describe
@@ -206,7 +206,7 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
     if used:
         print(file=out)
     for cause in sorted(used):
-        say(f"{cause}: {why(cause)}", out)
+        say(f"{cause}: {WHY[cause]}", out)
     lazyfree(table, out)
     for reason in theirs.not_read:
         say(f"not compared: {reason}", out)
