@@ -22,15 +22,8 @@ from pagewalk.render.terminal import harmless, keep_names
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-COMMANDS = {
-    "show": "pagewalk.commands.show",
-    "maps": "pagewalk.commands.maps",
-    "pages": "pagewalk.commands.pages",
-    "vtop": "pagewalk.commands.vtop",
-    "explain": "pagewalk.commands.explain",
-    "check": "pagewalk.commands.check",
-    "doctor": "pagewalk.commands.doctor",
-}
+NAMES = ("show", "maps", "pages", "vtop", "explain", "check", "doctor")
+COMMANDS = {name: f"pagewalk.commands.{name}" for name in NAMES}
 
 DISTURBING = ("--freeze",)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pagewalk.account import swap_users
+from pagewalk.model.columns import U64
 from pagewalk.model.errors import (
     BadText,
     NotPermitted,
@@ -19,10 +20,10 @@ from pagewalk.proc.processes import Process
 def count(monkeypatch: pytest.MonkeyPatch, error: Exception) -> swap_users.SwapUsers:
     """Return the census of two processes, the first of which raises ``error`` when read."""
 
-    def swap_slots(pid: int, source: str) -> swap_users.Swapped:
+    def swap_slots(pid: int, source: str) -> tuple[U64, int]:
         if pid == 1:
             raise error
-        return swap_users.Swapped(np.array([32, 64], np.uint64), 0)
+        return np.array([32, 64], np.uint64), 0
 
     monkeypatch.setattr(swap_users, "read_processes", lambda: [
         Process(pid, "a", "a", 0, 4096) for pid in (1, 2)

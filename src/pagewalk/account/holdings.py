@@ -75,38 +75,26 @@ def held_columns(walk: Walk[Any], held: Held) -> dict[str, I64 | None]:
     return {"distinct": held.frames, "freed": freed(walk.vmas, walk.outcome, held)}
 
 
-class ObjectsHeld(NamedTuple):
-    """The objects that a process holds (``rows``), None if its pages cannot be told apart.
+def objects_held(
+    walk: Walk[Any], mapped: Held | I64
+) -> tuple[list[Holding] | None, int | None, int | None]:
+    """Return the objects that the process of a consumed walk holds, and two sums in bytes.
 
-    ``unmapped`` is the bytes that it does not map, None if an object may be missing; ``more`` is
-    how many of those are freed when the process ends, None if that is not known.
-    """
-
-    rows: list[Holding] | None
-    unmapped: int | None
-    more: int | None
-
-    def freed(self, mapped: int | None) -> int | None:
-        """Return all bytes that are freed when it ends; ``mapped`` are those in VMAs."""
-        return None if mapped is None or self.more is None else mapped + self.more
-
-
-def objects_held(walk: Walk[Any], mapped: Held | I64) -> ObjectsHeld:
-    """Return the objects that the process of a consumed walk holds.
-
-    ``mapped`` is what Held found or, if no frames were read, the i64 bytes of each VMA.
+    The objects are None if its pages cannot be told apart. The sums: what it does not map of them,
+    None if one may be missing; and how much of that is freed when the process ends, None if that is
+    not known. ``mapped`` is what Held found or, if no frames were read, the i64 bytes of each VMA.
     """
     pages = mapped.objects if isinstance(mapped, Held) else counted_once(walk.vmas, mapped)
     if not (walk.covered == walk.vmas.size.astype(np.int64)).all():
-        return ObjectsHeld(None, None, 0)
+        return None, None, 0
     if pages is None:
-        return ObjectsHeld(None, None, None)
+        return None, None, None
     rows = holdings(walk.vmas, walk.outcome, pages)
     if not walk.outcome.all_objects:
-        return ObjectsHeld(rows, None, None)
+        return rows, None, None
     unsure = any(row.ends is None and row.unmapped for row in rows)
     more = None if unsure else sum(row.unmapped for row in rows if row.ends)
-    return ObjectsHeld(rows, sum(row.unmapped for row in rows), more)
+    return rows, sum(row.unmapped for row in rows), more
 
 
 def counted_once(vmas: VMAs, mapped: I64) -> I64 | None:

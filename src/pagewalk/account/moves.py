@@ -45,20 +45,6 @@ class Moves(NamedTuple):
     own: Bool
 
 
-class Shift(NamedTuple):
-    """How far an amount moved, in bytes, summed over VMAs.
-
-    ``own`` is the number of VMAs whose edges or Rss moved, ``others`` of those that only other
-    processes changed, by mapping the same pages.
-    """
-
-    own: int
-    others: int
-
-
-STILL = Shift(0, 0)
-
-
 def of_smaps(smaps: Smaps) -> Reading:
     """Return smaps as a Reading."""
     zero = np.zeros(len(smaps.start), np.int64)
@@ -103,19 +89,21 @@ def align(*edges: tuple[U64, U64]) -> tuple[tuple[I64, I64, I64], int]:
     return (one, two, three), int(new.sum())
 
 
-def shift(moves: Moves | None, column: str) -> Shift:
+def shift(moves: Moves | None, column: str) -> tuple[int, int]:
     """Return how far ``column`` moved: the spread of its readings, for each VMA that changed.
 
-    If a reader does not report the column, nothing is known to have moved.
+    In bytes: of the VMAs whose edges or Rss moved, and of those that only other processes changed,
+    by mapping the same pages. If a reader does not report the column, nothing is known to have
+    moved.
     """
     if moves is None or not (which := moved(moves, column) | moves.alone).any():
-        return STILL
+        return 0, 0
     told = [values for i in range(3) if (values := at(moves, i, column)) is not None]
     if len(told) < 2:
-        return STILL
+        return 0, 0
     spread = np.maximum.reduce(told) - np.minimum.reduce(told)
     own = which & moves.own
-    return Shift(int(spread[own].sum()), int(spread[which & ~own].sum()))
+    return int(spread[own].sum()), int(spread[which & ~own].sum())
 
 
 def moved(moves: Moves, column: str) -> Bool:

@@ -6,8 +6,6 @@ address space once.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from pagewalk.account.smaps import SwapUsers
@@ -42,11 +40,12 @@ def count_swap_users(source: str) -> SwapUsers:
             continue
         if found is None:
             continue
-        this = process.pid, found.mm
+        entries, mm = found
+        this = process.pid, mm
         if any(same_memory(this, other, by_pid=comparable) for other in walked):
             continue
         walked.append(this)
-        slots.append(found.slots)
+        slots.append(entries)
     users = np.unique(np.concatenate([np.zeros(0, np.uint64), *slots]), return_counts=True)
     missing = why_missing(refused)
     if missing is None and not comparable and any(not mm for _, mm in walked):
@@ -70,20 +69,11 @@ def why_missing(refused: dict[int, Exception]) -> str | None:
     )
 
 
-class Swapped(NamedTuple):
-    """The swap slots (u64, type | offset << 5) that a process has entries for.
-
-    ``mm`` is the kernel address of its mm_struct, 0 where the source does not tell.
-    """
-
-    slots: U64
-    mm: int
-
-
-def swap_slots(pid: int, source: str) -> Swapped | None:
+def swap_slots(pid: int, source: str) -> tuple[U64, int] | None:
     """Return the swap slots of the process that /proc lists as ``pid``, None if it has none.
 
-    Raises ProcessGone, NoAddressSpace, NotPermitted.
+    They are u64, type | offset << 5; the second value is the kernel address of its mm_struct, 0
+    where the source does not tell. Raises ProcessGone, NoAddressSpace, NotPermitted.
     """
     opened = open_listed(pid, source)
     try:
@@ -91,7 +81,7 @@ def swap_slots(pid: int, source: str) -> Swapped | None:
         if read_status(opened.live.target).get("VmSwap", 0) == 0:
             return None
         mm = 0 if opened.page_tables is None else opened.page_tables.mm
-        return Swapped(read_slots(opened), mm)
+        return read_slots(opened), mm
     finally:
         close(opened)
 

@@ -287,10 +287,10 @@ def tabulate(walk: Walk[Any], so_far: Totals) -> Table:
     so_far.held.finish()
     size = walk.covered
     state = {s: so_far.state[:, s] for s in State}
-    present = sum_of(so_far, IS_PRESENT)
+    present: I64 = so_far.state[:, IS_PRESENT].sum(axis=1)
     not_mapped = state[State.NOT_MAPPED] if walk.tells.tables else None
     settled = settle_hwpoison(walk, so_far)
-    rss = sum_of(so_far, IN_RSS) + so_far.hwpoison
+    rss = so_far.state[:, IN_RSS].sum(axis=1) + so_far.hwpoison
     # Where a zero page looks like any anonymous page, RSS is known only if there is none, which
     # VmRSS shows by being equal.
     maybe = int(so_far.maybe_zero.sum())
@@ -323,9 +323,10 @@ def tabulate(walk: Walk[Any], so_far: Totals) -> Table:
         totals["pss"] = int(fixed.sum()) >> PSS_SHIFT
     ordered = {row.name: columns[row.name] for row in COLUMNS}
     mapped = state[State.SHMEM] + state[State.HUGETLB] + state[State.PRESENT]
-    found = objects_held(walk, so_far.held if walk.tells.frames else mapped)
-    totals["freed"] = found.freed(totals["freed"])
-    return Table(walk, ordered, totals, fixed, holdings=found.rows, unmapped=found.unmapped)
+    holdings, unmapped, more = objects_held(walk, so_far.held if walk.tells.frames else mapped)
+    freed = totals["freed"]
+    totals["freed"] = None if freed is None or more is None else freed + more
+    return Table(walk, ordered, totals, fixed, holdings=holdings, unmapped=unmapped)
 
 
 def settle_hwpoison(walk: Walk[Any], so_far: Totals) -> bool:
@@ -341,11 +342,6 @@ def settle_hwpoison(walk: Walk[Any], so_far: Totals) -> bool:
         so_far.pss += so_far.hwpoison_pss * ordinary
         so_far.uss += so_far.hwpoison_uss * ordinary
     return counts is not None
-
-
-def sum_of(so_far: Totals, states: Bool) -> I64:
-    out: I64 = so_far.state[:, states].sum(axis=1)
-    return out
 
 
 def swap_columns(walk: Walk[Any], state: dict[State, I64]) -> dict[str, I64 | None]:

@@ -17,7 +17,6 @@ def command(format: str, output: str | None, quiet: bool) -> int:
     pagewalk doctor
     pagewalk doctor --format json
     """
-    del quiet
     from pagewalk.render import view
     from pagewalk.sources.doctor import checks, machine
 

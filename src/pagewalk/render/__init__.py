@@ -17,12 +17,7 @@ from typing import Any
 from pagewalk.model.errors import BadRequest
 from pagewalk.render.terminal import Screen
 
-FORMATS = {
-    "text": "pagewalk.render.text",
-    "json": "pagewalk.render.json",
-    "csv": "pagewalk.render.csv",
-    "log": "pagewalk.render.log",
-}
+FORMATS = {name: f"pagewalk.render.{name}" for name in ("text", "json", "csv", "log")}
 
 
 def view(format_name: str, name: str) -> Callable[..., None]:

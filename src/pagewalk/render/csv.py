@@ -33,19 +33,15 @@ def field(value: object) -> str:
     return '"' + text.replace('"', '""') + '"' if SPECIAL.search(text) else text
 
 
-def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
+def show(table: Table, _ledger: Sequence[Line], out: TextIO) -> None:
     """Write the totals, one amount per line (name, bytes); the kernel's own figures stay empty."""
-    del ledger
     counted = {**table.totals, **dict.fromkeys(table.from_kernel)}
     out.write(row("name", "bytes"))
     out.writelines(row(key, counted[key]) for key in table.names)
 
 
-def maps(
-    table: Table, out: TextIO, columns: Sequence[str] = (), *, everything: bool = False
-) -> None:
+def maps(table: Table, out: TextIO, **_: object) -> None:
     """Write one line per VMA with every amount; the options are for formats of limited width."""
-    del columns, everything
     vmas, keys = table.vmas, table.names
     more = OTHER_FIELDS.values() if table.particulars else ()
     out.write(row("start", "end", "perms", "offset", "name", *keys, *more, "vm_flags"))
@@ -58,9 +54,8 @@ def maps(
         out.write(f"{head[:-1]},{amounts},{tail}")
 
 
-def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -> None:
+def explain(_table: Table, ledger: Sequence[Line], _theirs: Theirs, out: TextIO) -> None:
     """Write one line per cause, and one for the unexplained rest of each line."""
-    del table, theirs
     out.write(row("against", "ours", "theirs", "cause", "bytes", "exact", "bound"))
     for line in ledger:
         sides = (line.against, line.ours, line.theirs)

@@ -122,11 +122,8 @@ def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
     write_table(table, amounts(table) | against(table, ledger), out)
 
 
-def maps(
-    table: Table, out: TextIO, columns: Sequence[str] = (), *, everything: bool = False
-) -> None:
+def maps(table: Table, out: TextIO, **_: object) -> None:
     """Write show's document without the ledger; the options are for other formats."""
-    del columns, everything
     write_table(table, amounts(table), out)
 
 
@@ -163,12 +160,8 @@ def check(report: Report, out: TextIO) -> None:
     write(asdict(report), out)
 
 
-def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
-    """Write one address's walk through the tables, an object per level, and what it leads to.
-
-    ``legend`` is for the text format.
-    """
-    del legend
+def vtop(found: Translation, out: TextIO, **_: object) -> None:
+    """Write one address's walk through the tables, an object per level, and what it leads to."""
     trace, frame, opinion = found.trace, found.frame, found.pagemap
     write(
         {

@@ -5,7 +5,7 @@ The wording is the module's. Its page counts and kB did not always agree; these 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 import numpy as np
@@ -99,11 +99,8 @@ def amount(size: int, page_size: int) -> str:
     return f"{size // page_size} ({size >> 10} kB)"
 
 
-def maps(
-    table: Table, out: TextIO, columns: Sequence[str] = (), *, everything: bool = False
-) -> None:
+def maps(table: Table, out: TextIO, **_: object) -> None:
     """Write each VMA's block and the totals, without the page lines."""
-    del columns, everything
     present, size = table.columns["present"], table.columns["size"]
     unmapped, page_size = table.columns["not_mapped"], table.walk.facts.page_size
     assert present is not None and size is not None

@@ -39,7 +39,8 @@ def split(text: str, vmas: VMAs) -> tuple[int, int]:
     match = SUM.fullmatch(text)
     base = place(match[1], vmas) if match else None
     if match is None or base is None:
-        raise BadRequest(unknown(match[1] if match else text, vmas))
+        raise BadRequest(f"'{match[1] if match else text}' is neither a hexadecimal address nor the"
+                         f" name of a VMA; choose from: {listed(vmas)}")
     offset = int(match[3], 16)
     at = base[0] + offset if match[2] == "+" else base[1] - offset
     return at, at
@@ -85,14 +86,6 @@ def known_as(name: str) -> set[str]:
         path = name.removesuffix(DELETED)
         ways = {full for way in (name, path) for full in (way, way.rpartition("/")[2]) if full}
     return ways | {way.replace(NEWLINE, "\n") for way in ways}
-
-
-def unknown(text: str, vmas: VMAs) -> str:
-    """Return the message for ``text`` that is neither an address nor the name of a VMA."""
-    return (
-        f"'{text}' is neither a hexadecimal address nor the name of a VMA; choose from:"
-        f" {listed(vmas)}"
-    )
 
 
 def listed(vmas: VMAs) -> str:
