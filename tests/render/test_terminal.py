@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from pagewalk.render.terminal import BOLD, PLAIN, Screen, harmless, keep_names, printable, width
+from pagewalk.render.terminal import CODES, PLAIN, Screen, harmless, keep_names, printable, width
 from tests.properties import always
 from tests.render.written import HOSTILE, Terminal, seen
 
@@ -40,13 +40,13 @@ def test_each_character_is_distinguishable_from_the_others(character: str) -> No
 
 def test_a_screen_passes_our_colours_where_they_are_wanted() -> None:
     out = Terminal()
-    Screen(out, colours=True).write(f"{BOLD}a\x1b[2J{PLAIN}\n")
-    assert out.getvalue() == f"{BOLD}a\\x1b[2J{PLAIN}\n"
+    Screen(out, colours=True).write(f"{CODES['bold']}a\x1b[2J{PLAIN}\n")
+    assert out.getvalue() == f"{CODES['bold']}a\\x1b[2J{PLAIN}\n"
 
 
 @pytest.mark.parametrize(("out", "colours"), [(Terminal(), False), (io.StringIO(), True)])
 def test_a_screen_passes_no_colours_elsewhere(out: io.StringIO, colours: bool) -> None:
-    Screen(out, colours=colours).write(f"{BOLD}a\n")
+    Screen(out, colours=colours).write(f"{CODES['bold']}a\n")
     assert out.getvalue() == "\\x1b[1ma\n"
 
 

@@ -12,18 +12,7 @@ from pagewalk.account.rollup import filled
 from pagewalk.model.columns import READ, Backing, Withheld
 from pagewalk.proc.processes import Process
 from pagewalk.render import text, view
-from pagewalk.render.terminal import (
-    BOLD,
-    DIM,
-    GREEN,
-    PLAIN,
-    RED,
-    kib,
-    kib_exact,
-    printable,
-    shorten,
-    width,
-)
+from pagewalk.render.terminal import CODES, PLAIN, kib, kib_exact, printable, shorten, width
 from tests import by_hand
 from tests.by_hand import PAGE
 from tests.properties import always
@@ -109,7 +98,7 @@ def test_no_colours_where_none_are_wanted(
 
 @pytest.mark.parametrize("name", [*SCREENS, "pages"])
 def test_colours_are_the_only_escapes(terminal: Terminal, name: str) -> None:
-    ours = {BOLD, DIM, RED, GREEN, PLAIN}
+    ours = {*CODES.values(), PLAIN}
     found = set(re.findall(r"\x1b[^m]*m?", written.write("text", name, terminal)))
     assert found <= ours
 

@@ -10,10 +10,12 @@ import codecs
 import io
 import os
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
+from itertools import repeat
 from typing import TextIO
 
-BOLD, DIM, RED, GREEN, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
+CODES = {"": "", "bold": "\x1b[1m", "dim": "\x1b[2m", "red": "\x1b[31m", "green": "\x1b[32m"}
+PLAIN = "\x1b[0m"
 COLOURS = re.compile(r"(\x1b\[(?:[012]|3[12])m)")
 # Invisible characters that Python considers printable (Unicode's Default_Ignorable_Code_Point), and
 # the blank Braille pattern.
@@ -38,9 +40,9 @@ def width(out: TextIO) -> int | None:
 
 
 def paint(out: TextIO, colour: str, text: str) -> str:
-    """Return ``text`` in ``colour`` on a terminal that wants colours (https://no-color.org)."""
+    """Return ``text`` in a colour of CODES on a terminal that wants any (https://no-color.org)."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not out.isatty()
-    return text if plain else f"{colour}{text}{PLAIN}"
+    return text if plain or not colour else f"{CODES[colour]}{text}{PLAIN}"
 
 
 def printable(name: str) -> str:
@@ -133,19 +135,15 @@ def shorten(text: str, room: int) -> str:
     return text[: room - 1 - tail] + "~" + text[len(text) - tail :]
 
 
-def grid(rows: Sequence[Sequence[str]], left: Set[int]) -> list[str]:
-    """Return ``rows`` as aligned lines; columns in ``left`` are left-aligned."""
-    return align(list(zip(*rows, strict=True)), left)
-
-
-def print_grid(
-    rows: Sequence[Sequence[str]], left: Set[int], out: TextIO, room: int | None = None
+def say_grid(
+    rows: Sequence[Sequence[str]], left: Set[int], out: TextIO, room: int | None = None,
+    colours: Iterable[str] = repeat(""),
 ) -> None:
-    """Print ``rows`` aligned, the first of them as a heading, the others cut to ``room``."""
-    head, *lines = grid(rows, left)
-    print(paint(out, DIM, head), file=out)
-    for line in lines:
-        print(line if room is None else shorten(line, room), file=out)
+    """Print ``rows`` aligned: a heading, and lines in ``colours``, cut to ``room``."""
+    head, *lines = align(list(zip(*rows, strict=True)), left)
+    print(paint(out, "dim", head), file=out)
+    for line, colour in zip(lines, colours, strict=False):
+        print(paint(out, colour, line if room is None else shorten(line, room)), file=out)
 
 
 def align(columns: Sequence[Sequence[str]], left: Set[int]) -> list[str]:
@@ -158,17 +156,13 @@ def align(columns: Sequence[Sequence[str]], left: Set[int]) -> list[str]:
     return ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
 
 
-def wrapped(text: str, out: TextIO, indent: str = "  ") -> str:
-    """Return ``text`` wrapped to the terminal, with later lines indented."""
+def say(text: str, out: TextIO, indent: str = "  ", colour: str = "") -> None:
+    """Print ``text`` wrapped to the terminal, with later lines indented."""
     import textwrap
 
-    return textwrap.fill(text, width(out) or 100, subsequent_indent=indent, break_long_words=False,
-                         break_on_hyphens=False)
-
-
-def say(text: str, out: TextIO, indent: str = "  ") -> None:
-    """Print ``text`` wrapped to the terminal."""
-    print(wrapped(text, out, indent), file=out)
+    lines = textwrap.fill(text, width(out) or 100, subsequent_indent=indent, break_long_words=False,
+                          break_on_hyphens=False)
+    print(paint(out, colour, lines), file=out)
 
 
 def kib_exact(amount: int | None) -> str:

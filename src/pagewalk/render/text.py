@@ -16,22 +16,7 @@ from pagewalk.account.table import Table
 from pagewalk.model.columns import Pages
 from pagewalk.render import describe
 from pagewalk.render import lines as pieces
-from pagewalk.render.terminal import (
-    BOLD,
-    DIM,
-    GREEN,
-    RED,
-    grid,
-    kib,
-    kib_exact,
-    paint,
-    print_grid,
-    printable,
-    say,
-    shorten,
-    width,
-    wrapped,
-)
+from pagewalk.render.terminal import kib, kib_exact, paint, printable, say, say_grid, shorten, width
 from pagewalk.render.vma_table import KERNELS, VmaTable, total, vma_table, vmas_counted
 from pagewalk.walking.walk import Walk
 
@@ -56,7 +41,7 @@ def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
     """Write one screen: totals, the largest VMAs, the short ledger, what was withheld."""
     walk = table.walk
     room = width(out) or 100
-    print(paint(out, BOLD, process_line(walk, room)), file=out)
+    print(paint(out, "bold", process_line(walk, room)), file=out)
     say(source_line(table), out)
     print(file=out)
     totals(table, out)
@@ -88,7 +73,7 @@ def totals(table: Table, out: TextIO) -> None:
     rows = [("", "KiB", "", "", "KiB")]
     for a, b in zip(left, right, strict=True):
         rows.append(("  " + label(a), total(table, a), "  ", label(b), total(table, b)))
-    print_grid(rows, {0, 2, 3}, out)
+    say_grid(rows, {0, 2, 3}, out)
     marked(table, (*left, *right), out)
     lazyfree(table, out)
 
@@ -159,7 +144,7 @@ def maps(
 
 
 def print_maps(found: VmaTable, out: TextIO) -> None:
-    out.write("\n".join([paint(out, DIM, found.lines[0]), *found.lines[1:], ""]))
+    out.write("\n".join([paint(out, "dim", found.lines[0]), *found.lines[1:], ""]))
     if found.left_out:
         say(f"hidden, terminal too narrow: {', '.join(found.left_out)}", out)
 
@@ -170,7 +155,7 @@ def print_maps(found: VmaTable, out: TextIO) -> None:
 def pages(batches: Iterable[Pages], walk: Walk[Pages], out: TextIO) -> None:
     """Write one line per page, huge page or range without pages."""
     head = f"{'ADDRESS':<16}  {'PHYSICAL':<16}  {'KIB':>9}  {'STATE':<10}  {'MAPS':>5}  FLAGS"
-    print(paint(out, DIM, head), file=out)
+    print(paint(out, "dim", head), file=out)
     for batch in batches:
         out.write(page_lines(batch, walk.facts.page_size).decode(errors="surrogateescape"))
 
@@ -193,7 +178,7 @@ def page_lines(rows: Pages, page_size: int) -> bytes:
 def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -> None:
     """Write every line of the ledger, then explain each cause that occurs."""
     walk = table.walk
-    print(paint(out, BOLD, f"process {walk.pid} ({printable(walk.name)}): ours - theirs ="
+    print(paint(out, "bold", f"process {walk.pid} ({printable(walk.name)}): ours - theirs ="
                            " named causes + unexplained"), file=out)
     say(source_line(table), out)
     print(file=out)
@@ -211,13 +196,12 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
     for reason in theirs.not_read:
         say(f"not compared: {reason}", out)
     withheld(table, out)
-    print(paint(out, DIM, "which number to trust for what: docs/which-number.md"), file=out)
+    print(paint(out, "dim", "which number to trust for what: docs/which-number.md"), file=out)
 
 
 def compared(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
     """Write the ledger, the numbers of the kernel that have none of ours, and present - rss."""
-    for line in ledger_lines([row for row in ledger if row.ours is not None], out):
-        print(line, file=out)
+    print_lines([row for row in ledger if row.ours is not None], out)
     alone = [f"{row.against} {kib_exact(row.theirs)}" for row in ledger if row.ours is None]
     if alone:
         say(f"not compared, our number is withheld: {', '.join(alone)}", out)
@@ -229,31 +213,29 @@ def compared(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
         say(f"present = rss {sign} {kib_exact(abs(more))}: {listed}", out)
 
 
-def ledger_lines(ledger: Sequence[Line], out: TextIO) -> list[str]:
-    """Return the ledger as aligned lines in KiB, with each cause on a line of its own."""
-    rows = [("AGAINST", "OURS", "THEIRS", "DIFFERENCE")]
-    marks = [DIM]
+def print_lines(ledger: Sequence[Line], out: TextIO) -> None:
+    """Print the ledger in KiB, with each cause on a line of its own."""
+    rows, colours = [("AGAINST", "OURS", "THEIRS", "DIFFERENCE")], []
     for line in ledger:
         difference = None if line.ours is None or line.theirs is None else line.ours - line.theirs
         rows.append((f"{line.against} = {line.ours_is}", kib_exact(line.ours),
                      kib_exact(line.theirs), kib_exact(difference)))
-        marks.append("")
+        colours.append("")
         for cause in line.causes:
             kind = "exact" if cause.exact else f"bounded by {kib_exact(cause.bound)}"
             rows.append((f"    {cause.cause} ({kind})", "", "", kib_exact(cause.bytes)))
-            marks.append(DIM)
+            colours.append("dim")
         if line.unexplained:
             rows.append(("    unexplained", "", "", kib_exact(line.unexplained)))
-            marks.append(RED)
-    lines = zip(marks, grid(rows, {0}), strict=True)
-    return [paint(out, mark, text) if mark else text for mark, text in lines]
+            colours.append("red")
+    say_grid(rows, {0}, out, colours=colours)
 
 
 def withheld(table: Table, out: TextIO) -> None:
     """Write what was withheld, and why."""
     for row in table.outcome.withheld:
         text = f"{'partial' if row.partial else 'n/a'}: {row.what}: {row.why}"
-        print(paint(out, RED if row.partial else DIM, wrapped(text, out)), file=out)
+        say(text, out, colour="red" if row.partial else "dim")
 
 
 # ---- vtop
@@ -267,10 +249,10 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
     from pagewalk.render import vtop_words as words
 
     print(process_line(found, width(out) or 100), file=out)
-    print(paint(out, BOLD, wrapped(printable(words.answer(found)), out)), file=out)
+    say(printable(words.answer(found)), out, colour="bold")
     say(words.reading(found), out)
     print(file=out)
-    print_grid(words.cut_address(found), set(range(9)), out)
+    say_grid(words.cut_address(found), set(range(9)), out)
     print(file=out)
     vtop_levels(found, out)
     print(file=out)
@@ -286,12 +268,12 @@ def vtop_levels(found: Translation, out: TextIO) -> None:
     """Write two lines per level: the entry's address and raw value, then its meaning."""
     from pagewalk.render import vtop_words as words
 
-    head, *lines = grid(words.levels(found), {0, 5})
-    print(paint(out, DIM, head), file=out)
+    head, *lines = words.levels(found)
+    print(paint(out, "dim", head), file=out)
     for step, line in zip(found.trace.steps, lines, strict=True):
         before, word, after = line.partition(words.raw(step))
         if words.leads_on(step):  # ten hexadecimal digits, bits 51 to 12, are a frame
-            word = word[:5] + paint(out, GREEN, word[5:15]) + word[15:]
+            word = word[:5] + paint(out, "green", word[5:15]) + word[15:]
         print(before + word + after, file=out)
         say(f"       {words.says(step)}", out, " " * 9)
 
@@ -302,19 +284,19 @@ def vtop_levels(found: Translation, out: TextIO) -> None:
 def check(report: Report, out: TextIO) -> None:
     """Write what was compared, and every page and amount on which two walks differ."""
     first, second = report.first, report.second
-    print(paint(out, BOLD, f"{first} against {second}: {report.pages} pages and"
+    print(paint(out, "bold", f"{first} against {second}: {report.pages} pages and"
                            f" {report.fields} VMA amounts compared"), file=out)
     if report.left_out:
         say(f"left out, procfs does not show their pages: {', '.join(report.left_out)}", out)
     for sentence in check_moves(report):
         say(sentence, out)
     if not report.differences:
-        print(paint(out, GREEN, "no difference"), file=out)
+        print(paint(out, "green", "no difference"), file=out)
         return
     rows = [("ADDRESS", "KIB", "WHAT", first, second)]
     rows += [(f"{d.addr:016x}", kib(d.size), d.what, d.first or "-", d.second or "-")
              for d in report.differences]
-    print_grid(rows, {0, 2}, out)
+    say_grid(rows, {0, 2}, out)
     if report.more:
         print(f"... and {report.more} more", file=out)
 
@@ -340,10 +322,10 @@ def check_moves(report: Report) -> Iterator[str]:
 
 def doctor(checks: Sequence[Check], machine: str, out: TextIO) -> None:
     """Write one line per facility; for a missing one also how to get it."""
-    print(paint(out, BOLD, machine), file=out)
+    print(paint(out, "bold", machine), file=out)
     wide = max(len(check.name) for check in checks)
     for check in checks:
-        mark = paint(out, GREEN, "yes") if check.ok else paint(out, RED, "no ")
+        mark = paint(out, "green", "yes") if check.ok else paint(out, "red", "no ")
         text = f"{mark}  {check.name.ljust(wide)}  {check.finding}"
         say(text, out, " " * (wide + 7))
         if check.remedy:
@@ -353,13 +335,13 @@ def doctor(checks: Sequence[Check], machine: str, out: TextIO) -> None:
 def processes(rows: Sequence[Process], summary: str, out: TextIO) -> None:
     """Write the first-run screen: this machine, its largest processes, what to try next."""
     room = width(out) or 80
-    print(paint(out, BOLD, "pagewalk: where a process's memory lives, page by page"), file=out)
+    print(paint(out, "bold", "pagewalk: where a process's memory lives, page by page"), file=out)
     say(summary, out)
     print(file=out)
     biggest = sorted(rows, key=lambda p: -p.rss)
     table = [("PID", "RSS KiB", "NAME")]
     table += [(str(p.pid), kib(p.rss), program_of(p)) for p in biggest[:12]]
-    print_grid(table, {2}, out, room)
+    say_grid(table, {2}, out, room)
     print(f"\n{len(rows)} processes; RSS counts a shared page in each of them. Try:", file=out)
     # If a security module protects any process, it is PID 1; a user may read only their own.
     us = os.geteuid()

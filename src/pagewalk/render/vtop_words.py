@@ -8,6 +8,7 @@ from pagewalk.model.bits import KPAGEFLAGS, names
 from pagewalk.model.columns import Flag, State
 from pagewalk.pagetables.trace import Step
 from pagewalk.render import describe
+from pagewalk.render.terminal import align
 from pagewalk.translate.remarks import amount
 from pagewalk.translate.translation import Translation
 
@@ -63,13 +64,13 @@ def cut_address(found: Translation) -> list[list[str]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def levels(found: Translation) -> list[tuple[str, ...]]:
-    """Return one row per level, below the heading LEVELS."""
+def levels(found: Translation) -> list[str]:
+    """Return a line per level, below the heading LEVELS."""
     rows = [
         (step.level.name, str(step.index), hex(step.table), hex(step.at), raw(step), rights(step))
         for step in found.trace.steps
     ]
-    return [LEVELS, *rows]
+    return align(list(zip(LEVELS, *rows, strict=True)), {0, 5})
 
 
 def raw(step: Step) -> str:
