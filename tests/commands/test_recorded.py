@@ -14,7 +14,7 @@ from pagewalk.account.check import check
 from pagewalk.commands.explain import looks
 from pagewalk.commands.maps import tabulate
 from pagewalk.commands.pages import selected, walk_part
-from pagewalk.commands.show import log, show
+from pagewalk.commands.show import pages, show
 from pagewalk.model.columns import Flag, Pages, State, Sums
 from pagewalk.model.errors import BadRequest
 from pagewalk.render import view
@@ -29,13 +29,13 @@ PAPER = {name: sum(column) for name, column in ON_PAPER.items()}
 
 def written(name: str, write_it: Any, format_name: str = "json") -> Any:
     out = io.StringIO()
-    write_it(view(format_name, name), out)
+    write_it(lambda *results: view(format_name, name)(*results, out))
     return json.loads(out.getvalue()) if format_name == "json" else out.getvalue()
 
 
 def test_show() -> None:
     source = by_hand.source()
-    said = written("show", lambda write, out: show(source, write, out, counts=False))
+    said = written("show", lambda write: show(source, write, counts=False))
     assert said["process"] == {"pid": 4711, "name": "pro gram\x1b[1m", "exe": "/usr/bin/program"}
     assert {name: said["totals"][name] for name in PAPER} == PAPER
     assert [(line["against"], line["unexplained"]) for line in said["ledger"]] == [
@@ -46,7 +46,7 @@ def test_show() -> None:
 
 def test_show_without_frames() -> None:
     source = by_hand.source()
-    said = written("show", lambda write, out: show(source, write, out, counts=True))["totals"]
+    said = written("show", lambda write: show(source, write, counts=True))["totals"]
     assert (said["present"], said["rss"], said["swap"]) == tuple(
         PAPER[name] for name in ("present", "rss", "swap")
     )
@@ -54,7 +54,7 @@ def test_show_without_frames() -> None:
 
 
 def test_the_log() -> None:
-    text = written("pages", lambda write, out: log(by_hand.source(), write, out), "log")
+    text = written("pages", lambda write: pages(by_hand.source(), write), "log")
     assert text.count("VA:") == PAPER["size"] // PAGE
     assert text.count("Physical page exists at PA:") == PAPER["present"] // PAGE
 
@@ -80,7 +80,7 @@ def test_pages() -> None:
     assert np.concatenate([rows.addr for rows in found]).tolist() == [HEAP, HEAP + PAGE]
     span = f"{PROGRAM + PAGE:x}-{PROGRAM + 3 * PAGE:x}"
     walked = walk_part(by_hand.source(), span, None)
-    text = written("pages", lambda write, out: write(walked, walked, out), "csv")
+    text = written("pages", lambda write: write(walked, walked), "csv")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [(row["addr"], row["state"]) for row in rows] == [
         (f"0x{PROGRAM + PAGE:016x}", "file"), (f"0x{PROGRAM + 2 * PAGE:016x}", "absent"),

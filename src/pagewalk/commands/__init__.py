@@ -120,23 +120,29 @@ def put_back() -> Iterator[None]:
 
 
 @contextmanager
-def opened(request: Request) -> Iterator[Source]:
-    """Open the target's source, stopped if --freeze was given; always close and resume it."""
+def opened(request: Request, name: str) -> Iterator[tuple[Source, Callable[..., None]]]:
+    """Open the target's source and the output; yield the source and what writes view ``name``.
+
+    The target is stopped if --freeze was given; it is always resumed, and its source closed.
+    """
     import time
 
     from pagewalk.proc.freeze import frozen
     from pagewalk.proc.processes import find
+    from pagewalk.render import view
     from pagewalk.walking.walk import close, open_listed
 
+    write = view(request.format, name)
     source = open_listed(find(request.target), request.source, int(request.budget * 1e6))
     assert source.live is not None
     target = source.live.target
     look_for_garbage()
     started, stopped = time.monotonic(), False
     try:
+        guard = put_back() if request.freeze else nullcontext()
         around = frozen(target) if request.freeze else nullcontext(False)
-        with put_back() if request.freeze else nullcontext(), around as stopped:
-            yield source
+        with guard, around as stopped, output(request.output) as out:
+            yield source, lambda *results, **options: write(*results, out, **options)
     finally:
         close(source)
         if stopped:

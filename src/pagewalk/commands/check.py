@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pagewalk.commands import DIFFERENCE, Request, opened, output, target_options
+from pagewalk.commands import DIFFERENCE, Request, opened, target_options
 
 if TYPE_CHECKING:
     from pagewalk.sources import Source
@@ -32,23 +32,21 @@ def command(against: str, **options: object) -> int:
     """
     from pagewalk.account.check import check
     from pagewalk.model.errors import BadRequest
-    from pagewalk.render import view
 
     request = Request(**options)  # type: ignore[arg-type]
-    write = view(request.format, "check")
     if request.source == against:
         raise BadRequest(
             f"--source and --against are both {against}, and a source always agrees with itself;"
             " name two different sources"
         )
-    with opened(request) as source, output(request.output) as out:
+    with opened(request, "check") as (source, write):
         other = open_other(source, against)
         first, second = (source, other) if other.name == against else (other, source)
         try:
             report = check(first, second)
         finally:
             other.close()
-        write(report, out)
+        write(report)
     return DIFFERENCE if report.differences else 0
 
 

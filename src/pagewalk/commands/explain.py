@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from pagewalk.commands import DIFFERENCE, Request, finish, note, opened, output, target_options
+from pagewalk.commands import DIFFERENCE, Request, finish, note, opened, target_options
 
 if TYPE_CHECKING:
     from pagewalk.account.ledger import Line
@@ -42,14 +42,11 @@ def command(no_smaps: bool, **options: object) -> int:
     pagewalk explain $$ --freeze
     pagewalk explain $$ --format json
     """
-    from pagewalk.render import view
-
     request = Request(**options)  # type: ignore[arg-type]
-    write = view(request.format, "explain")
-    with opened(request) as source, output(request.output) as out:
+    with opened(request, "explain") as (source, write):
         best = min(looks(source, smaps=not no_smaps), key=lambda look: doubt(look.lines))
         table, theirs, lines = best
-        write(table, lines, theirs, out)
+        write(table, lines, theirs)
     open_lines = [line.against for line in lines if line.unexplained]
     if open_lines:
         note(request, f"unexplained: {', '.join(open_lines)}"

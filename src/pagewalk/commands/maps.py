@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pagewalk.commands import Request, counts_option, finish, opened, output, target_options
+from pagewalk.commands import Request, counts_option, finish, opened, target_options
 
 if TYPE_CHECKING:
     from pagewalk.account.table import Table
@@ -35,7 +35,6 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
     from pagewalk.account.smaps import DETAILS, SMAPS_FIELDS
     from pagewalk.account.table import COLUMNS
     from pagewalk.model.errors import BadRequest
-    from pagewalk.render import view
 
     request = Request(**options)  # type: ignore[arg-type]
     known = [column.name for column in (*COLUMNS, *DETAILS)]
@@ -50,10 +49,9 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
         option = "--all" if everything else f"--columns {detailed[0]}"
         raise BadRequest(f"{option} looks at every page frame and --counts at none: use one or the"
                          " other")
-    write = view(request.format, "maps")
-    with opened(request) as source, output(request.output) as out:
+    with opened(request, "maps") as (source, write):
         table = tabulate(source, detailed, counts=counts, everything=everything)
-        write(table, out, columns=chosen, everything=everything)
+        write(table, columns=chosen, everything=everything)
     return finish(request, table.outcome)
 
 

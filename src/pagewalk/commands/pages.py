@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pagewalk.commands import Request, finish, opened, output, target_options
+from pagewalk.commands import Request, finish, opened, target_options
 
 if TYPE_CHECKING:
     from pagewalk.model.columns import U64, Pages, VMAs
@@ -37,20 +37,17 @@ def command(span: str | None, vma: str | None, where: str | None, **options: obj
     pagewalk pages $$ --format log
     """
     from pagewalk.model.errors import BadRequest
-    from pagewalk.render import view
     from pagewalk.walking.where import check_told, parse_where
 
     request = Request(**options)  # type: ignore[arg-type]
     test = parse_where(where) if where else None
     if test and request.format == "log":
         raise BadRequest("--format log always prints every page; use another format with --where")
-    write = view(request.format, "pages")
-    with opened(request) as source, output(request.output) as out:
+    with opened(request, "pages") as (source, write):
         walked = walk_part(source, span, vma)
         if where:
             check_told(where, walked)
-        rows = selected(walked, test)
-        write(rows, walked, out)
+        write(selected(walked, test), walked)
     return finish(request, walked.outcome)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import click
 
-from pagewalk.commands import Request, counts_option, finish, opened, output, target_options
+from pagewalk.commands import Request, counts_option, finish, opened, target_options
 
 if TYPE_CHECKING:
     from pagewalk.sources import Source
@@ -27,29 +27,24 @@ def command(counts: bool, **options: object) -> int:
     pagewalk show $$ --format json
     pagewalk show $$ --counts
     """
-    from pagewalk.render import view
-
     request = Request(**options)  # type: ignore[arg-type]
     # The original module's log lists the pages themselves.
-    write = view(request.format, "pages" if request.format == "log" else "show")
-    with opened(request) as source, output(request.output) as out:
-        if request.format == "log":
-            outcome = log(source, write, out)
-        else:
-            outcome = show(source, write, out, counts=counts)
+    log = request.format == "log"
+    with opened(request, "pages" if log else "show") as (source, write):
+        outcome = pages(source, write) if log else show(source, write, counts=counts)
     return finish(request, outcome, told=request.format == "text")
 
 
-def log(source: Source, write: Callable[..., None], out: TextIO) -> Outcome:
-    """Write every page of ``source``, as the kernel module did."""
+def pages(source: Source, write: Callable[..., None]) -> Outcome:
+    """Write every page of ``source``."""
     from pagewalk.walking.walk import walk
 
     walked = walk(source, holes=True)
-    write(walked, walked, out)
+    write(walked, walked)
     return walked.outcome
 
 
-def show(source: Source, write: Callable[..., None], out: TextIO, *, counts: bool) -> Outcome:
+def show(source: Source, write: Callable[..., None], *, counts: bool) -> Outcome:
     """Walk ``source`` and write its screen."""
     from pagewalk.account.lazyfree import with_lazyfree
     from pagewalk.account.ledger import SHORT, ledger
@@ -63,5 +58,5 @@ def show(source: Source, write: Callable[..., None], out: TextIO, *, counts: boo
         from pagewalk.account.rollup import ask_rollup  # root's screen does not wait for its import
 
         table = ask_rollup(table, source)
-    write(table, lines, out)
+    write(table, lines)
     return table.outcome

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pagewalk.commands import DIFFERENCE, PARTIAL, Request, note, opened, output, target_options
+from pagewalk.commands import DIFFERENCE, PARTIAL, Request, note, opened, target_options
 
 if TYPE_CHECKING:
     from pagewalk.model.errors import SourceUnavailable
@@ -33,16 +33,14 @@ def command(address: str, legend: bool, **options: object) -> int:
     pagewalk vtop $$ stack-8 --legend
     pagewalk vtop $$ heap --format json
     """
-    from pagewalk.render import view
     from pagewalk.translate.translate import translate
 
     request = Request(**options)  # type: ignore[arg-type]
-    write = view(request.format, "vtop")
-    with opened(request) as source, output(request.output) as out:
+    with opened(request, "vtop") as (source, write):
         if source.page_tables is None:
             raise refusal(source, address)
         found = translate(source, address)
-        write(found, out, legend=legend)
+        write(found, legend=legend)
     return verdict(request, found)
 
 
