@@ -79,6 +79,7 @@ def run_run(arguments: argparse.Namespace) -> int:
         arguments.command,
         timeout=arguments.timeout,
         memory=arguments.memory << 20,
+        cpus=arguments.cpus,
         echo=sys.stdout,
         output=arguments.output,
     )
@@ -122,8 +123,8 @@ def test_one(kernel: Kernel, arguments: argparse.Namespace, env: Mapping[str, st
     part = folder / str(len(parts(folder)) + 1)
     try:
         result = run_in_vm(
-            kernel, argv, timeout=timeout, memory=arguments.memory << 20, env=variables,
-            echo=sys.stdout, output=part,
+            kernel, argv, timeout=timeout, memory=arguments.memory << 20, cpus=arguments.cpus,
+            env=variables, echo=sys.stdout, output=part,
         )
     except VmtestError as error:
         print(f"vmtest: {kernel.name}: {error}")
@@ -281,6 +282,13 @@ def build_parser() -> argparse.ArgumentParser:
             default=2048,
             metavar="MIB",
             help="RAM of the guest in MiB (default: 2048)",
+        )
+        added[name].add_argument(
+            "--cpus",
+            type=int,
+            default=2,
+            metavar="N",
+            help="CPUs of the guest (default: 2); one is several times faster on a busy machine",
         )
     return parser
 

@@ -31,7 +31,7 @@ class Round(NamedTuple):
 
     release: uname's. day: in ISO form. collected: how many tests there were to run. failed: their
     ids. stopped: why it ended before its end, or failed although no test did; else empty. commits:
-    of the checkout, one for each part of the round.
+    of the checkout, one for each part of the round. cpus: of the guest.
     """
 
     release: str
@@ -42,6 +42,7 @@ class Round(NamedTuple):
     failed: tuple[str, ...]
     stopped: str
     commits: tuple[str, ...] = ()
+    cpus: int = 2
 
     @property
     def ran(self) -> int:
@@ -60,6 +61,8 @@ class Round(NamedTuple):
         text = ", ".join(filter(None, parts))
         if len(self.commits) > 1:
             text += f"; in {len(self.commits)} parts, on {', '.join(dict.fromkeys(self.commits))}"
+        if self.cpus == 1:
+            text += "; with one CPU"
         if self.complete:
             return text
         return f"not complete ({self.stopped}): {self.ran} of {self.collected} run, {text}"
@@ -114,7 +117,7 @@ def count(rows: Sequence[dict[str, Any]], stopped: str) -> Round:
         last["release"], date.today().isoformat(), len(last["collected"]),
         outcomes.count("passed"), outcomes.count("skipped"),
         tuple(sorted({row["test"] for row in failures(mine)})), stopped,
-        tuple(head["commit"] for head in heads),
+        tuple(head["commit"] for head in heads), last.get("cpus", 2),
     )
 
 

@@ -25,7 +25,7 @@ def tell(**row: object) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tell which tests the round has, and on what it runs; drop those that need not run again."""
     tell(collected=[item.nodeid for item in items], release=os.uname().release,
-         commit=os.environ["VMTEST_COMMIT"])
+         commit=os.environ["VMTEST_COMMIT"], cpus=os.cpu_count())
     done = settled(read_parts(Path(os.environ["VMTEST_PARTS"])))
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid in done])
     items[:] = [item for item in items if item.nodeid not in done]

@@ -139,7 +139,8 @@ def holding(
 
 def charged(group: Path) -> dict[str, int]:
     """Return a memory cgroup's bytes of anonymous memory and of shmem, and of the page cache."""
-    # On a slow machine the update may take longer. To read cpu.stat of a v2 cgroup does it at once.
+    # On a slow machine the update may come late. Reading cpu.stat of a v2 cgroup makes it at once
+    # in 6.1 and 6.12; in 6.18 each controller has its own (kernel/cgroup/rstat.c).
     with suppress(FileNotFoundError):
         (group / "cpu.stat").read_bytes()
     lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())

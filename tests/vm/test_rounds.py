@@ -67,7 +67,7 @@ def ids(*names: str) -> tuple[str, ...]:
 def test_each_test_is_counted_once_by_its_worst(tmp_path: Path) -> None:
     rows = read_rows(told(tmp_path))
     found = count(rows, "")
-    assert (found.release, found.collected) == (os.uname().release, 7)
+    assert (found.release, found.collected, found.cpus) == (os.uname().release, 7, os.cpu_count())
     assert (found.passed, found.skipped) == (3, 1)
     assert found.failed == ids("cannot_be_set_up", "fails[1]", "passes_and_cannot_clean_up")
     assert found.complete and "3 failed" in str(found)
@@ -93,7 +93,8 @@ def test_the_next_part_runs_what_has_not_passed(tmp_path: Path) -> None:
     found = count(read_parts(tmp_path), "")
     assert (found.passed, found.skipped, len(found.failed), found.collected) == (3, 1, 3, 7)
     assert found.commits == ("commit1", "commit2")
-    assert found.complete and str(found).endswith("; in 2 parts, on commit1, commit2")
+    assert found.complete and "; in 2 parts, on commit1, commit2" in str(found)
+    assert str(found._replace(cpus=1)).endswith("; with one CPU")
 
 
 def test_what_failed_is_mended_or_gone_in_the_next_part(tmp_path: Path) -> None:
