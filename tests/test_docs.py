@@ -11,7 +11,8 @@ from typing import Any
 import click
 import pytest
 
-from pagewalk.account.ledger import BEYOND_RSS, CAUSES, CONCURRENT
+from pagewalk.account.causes import CAUSES
+from pagewalk.account.ledger import BEYOND_RSS, CONCURRENT
 from pagewalk.account.table import COLUMNS
 from pagewalk.cli import COMMANDS, cli
 from pagewalk.model.columns import State

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from pagewalk.account.causes import CAUSES
 from pagewalk.account.ledger import (
     BEYOND_RSS,
-    CAUSES,
     CONCURRENT,
     LINES,
     SHORT,

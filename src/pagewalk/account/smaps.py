@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from pagewalk.account import table as account
-from pagewalk.account.table import PSS_SHIFT, Column, Table, add_where, no_totals, tabulate
+from pagewalk.account.table import Column, Table, tabulate
+from pagewalk.account.totals import PSS_SHIFT, add, add_where, no_totals
 from pagewalk.model.bits import vmflag_codes
 from pagewalk.model.columns import I64, U64, Backing, Bool, Pages, State, Withheld
 from pagewalk.model.facts import Facts
@@ -101,7 +101,7 @@ def by_field(walk: Walk[Pages], swap_users: SwapUsers | None) -> Table:
         add_swap(sums["swap_pss"], pages, walk.facts.page_size, swap_users)
         add_lost(lost, pages, walk)
         for part in add_up(pages, walk.facts.page_size):
-            account.add(so_far, part, walk.facts)
+            add(so_far, part, walk.facts)
     table = tabulate(walk, so_far)
     known = walk.tells.tables and table.totals["pss"] is not None
     told = dict.fromkeys(sums, known) | {
