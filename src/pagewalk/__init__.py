@@ -26,8 +26,9 @@ if TYPE_CHECKING:
         SourceUnavailable,
         Unsupported,
     )
+    from pagewalk.sources import close, open_process
     from pagewalk.sources.outcome import Outcome
-    from pagewalk.walking.walk import Walk, close, open_process, walk
+    from pagewalk.walking.walk import Walk, walk
 
 NAMES = {
     "account.table": ("COLUMNS", "Table", "by_vma", "table"),
@@ -36,8 +37,9 @@ NAMES = {
         "BadRequest", "BadTable", "BadTarget", "BadText", "NoAddressSpace", "NotPermitted",
         "PagewalkError", "ProcessGone", "SourceUnavailable", "Unsupported",
     ),
+    "sources": ("close", "open_process"),
     "sources.outcome": ("Outcome",),
-    "walking.walk": ("Walk", "close", "open_process", "walk"),
+    "walking.walk": ("Walk", "walk"),
 }
 HOMES = {name: module for module, names in NAMES.items() for name in names}
 

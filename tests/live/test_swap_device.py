@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pagewalk.sources import close, open_process
 from pagewalk.translate.translate import translate
-from pagewalk.walking.walk import close, open_process
 from tests.kernel_says import PAGE, SWAP, SWAP_TYPE, read_pagemap
 from tests.live.bracket import working_sources
 from tests.machine import alone, zram

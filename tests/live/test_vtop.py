@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from pagewalk.model.columns import State
+from pagewalk.sources import close, open_process
 from pagewalk.sources.kernel import KernelSource
 from pagewalk.translate.translate import translate
 from pagewalk.translate.translation import Translation
-from pagewalk.walking.walk import close, open_process
 from tests.kernel_says import PAGE, PFN, PRESENT, SWAP, read_maps, read_pagemap, read_smaps, vma_at
 from tests.live.bracket import look_again, looking_again, working_sources
 from tests.live.command import Ran, one_sentence, pagewalk

@@ -30,9 +30,9 @@ from pagewalk.model.errors import (
     Unsupported,
 )
 from pagewalk.proc.target import open_target
-from pagewalk.sources import AUTO, SOURCES, Source, open_source, readers
+from pagewalk.sources import AUTO, SOURCES, Source, close, open_process, open_source, readers
 from pagewalk.sources.kernel import KernelSource
-from pagewalk.walking.walk import close, open_process, walk
+from pagewalk.walking.walk import walk
 
 PAGE = 4096
 COUNT = 64
@@ -374,7 +374,7 @@ def test_auto_skips_a_source_that_fails_whatever_the_reason(
     fault: Exception, child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(name: str, target: object, budget_ns: int) -> Source:
-        if name != "procfs":
+        if name not in ("auto", "procfs"):
             raise fault
         return real(name, target, budget_ns)  # type: ignore[arg-type]
 

@@ -14,8 +14,7 @@ from pagewalk.model.errors import NoAddressSpace, PagewalkError, ProcessGone
 from pagewalk.proc.counters import read_status
 from pagewalk.proc.namespace import own_numbers
 from pagewalk.proc.processes import read_processes, share_memory
-from pagewalk.sources import Source
-from pagewalk.walking.walk import close, open_listed
+from pagewalk.sources import Source, close, open_listed
 
 NAMED = 5  # processes that could not be read
 

@@ -130,7 +130,7 @@ def opened(request: Request, name: str) -> Iterator[tuple[Source, Callable[..., 
     from pagewalk.proc.freeze import frozen
     from pagewalk.proc.processes import find
     from pagewalk.render import view
-    from pagewalk.walking.walk import close, open_listed
+    from pagewalk.sources import close, open_listed
 
     write = view(request.format, name)
     source = open_listed(find(request.target), request.source, int(request.budget * 1e6))

@@ -1,6 +1,6 @@
 """What a walk can read from: the Source protocol, and SOURCES by name.
 
-Takes an open process, and a budget for how long it may be held up.
+Takes a process by its number, and a budget for how long it may be held up.
 Gives its VMAs and page-table entries, whatever they are read from.
 Not here: joining entries with frames, and adding up.
 
@@ -23,9 +23,10 @@ from pagewalk.model.errors import (
     ProcessGone,
     SourceUnavailable,
 )
+from pagewalk.proc.namespace import number_in_proc
 from pagewalk.proc.stall import BUDGET_NS, Stall
 from pagewalk.proc.swap import Evicted
-from pagewalk.proc.target import Target
+from pagewalk.proc.target import Target, open_target
 from pagewalk.sources.outcome import Outcome
 from pagewalk.sources.space import Space
 
@@ -44,6 +45,13 @@ SOURCES = {
 
 # What `auto` tries, best first.
 AUTO = ("ebpf", "kcore", "procfs")
+
+# Modules that would be imported after the process was opened. A caller that drops its rights at
+# that point may no longer be able to read the checkout, or Python itself.
+LATER = (
+    "zlib", "pagewalk.account.table", "pagewalk.kernel.programs.condense_pages",
+    "pagewalk.kernel.programs.count_tables", "pagewalk.kernel.programs.loops",
+)
 
 
 class Who(NamedTuple):
@@ -127,6 +135,35 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Close every descriptor except the target's; closing them again does nothing."""
+
+
+def open_process(pid: int, source: str = "auto", budget_ns: int = BUDGET_NS) -> Source:
+    """Return process ``pid`` opened by ``source``; rights may be dropped before it is walked.
+
+    The caller closes it with `close`. Raises whatever `walk` raises, and BadTarget if ``pid`` means
+    one process to the caller and another in /proc.
+    """
+    for name in LATER:
+        importlib.import_module(name)
+    return open_listed(number_in_proc(pid), source, budget_ns)
+
+
+def open_listed(number: int, source: str = "auto", budget_ns: int = BUDGET_NS) -> Source:
+    """Return the process that /proc lists as ``number``, opened as open_process does."""
+    target = open_target(number)
+    try:
+        target.keep("maps", "smaps")
+        return open_source(source, target, budget_ns)
+    except BaseException:
+        target.close()
+        raise
+
+
+def close(source: Source) -> None:
+    """Close a source and the target that it holds."""
+    source.close()
+    if source.live is not None:
+        source.live.target.close()
 
 
 def open_source(name: str, target: Target, budget_ns: int = BUDGET_NS) -> Source:

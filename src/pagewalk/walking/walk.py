@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar, overload
@@ -28,10 +27,8 @@ from pagewalk.model.errors import BadRequest
 from pagewalk.model.ranges import check, holder, intersect
 from pagewalk.model.states import hwpoison
 from pagewalk.proc.frames import FrameReader
-from pagewalk.proc.namespace import number_in_proc
 from pagewalk.proc.stall import BUDGET_NS
-from pagewalk.proc.target import open_target
-from pagewalk.sources import Source, open_source
+from pagewalk.sources import Source, close, open_process
 from pagewalk.sources.outcome import Outcome
 from pagewalk.sources.space import Space
 from pagewalk.walking.at_end import look_back
@@ -51,13 +48,6 @@ from pagewalk.walking.sums import add_up
 # are far apart in the address space. Their columns take 15 MB.
 TOGETHER = 1 << 18
 Row = TypeVar("Row", Pages, Sums)
-
-# Modules that would be imported after the process was opened. A caller that drops its rights at
-# that point may no longer be able to read the checkout, or Python itself.
-LATER = (
-    "zlib", "pagewalk.account.table", "pagewalk.kernel.programs.condense_pages",
-    "pagewalk.kernel.programs.count_tables", "pagewalk.kernel.programs.loops",
-)
 
 NOT_ASKED = Withheld(
     "pss, uss, distinct, freed and the split by kind", "page frames were not requested",
@@ -221,35 +211,6 @@ def begin(
         source, want, rows, vmas=vmas, covered=sizes, tells=tells, outcome=outcome,
         owned=owned,
     )
-
-
-def open_process(pid: int, source: str = "auto", budget_ns: int = BUDGET_NS) -> Source:
-    """Return process ``pid`` opened by ``source``; rights may be dropped before it is walked.
-
-    The caller closes it with `close`. Raises whatever `walk` raises, and BadTarget if ``pid`` means
-    one process to the caller and another in /proc.
-    """
-    for name in LATER:
-        importlib.import_module(name)
-    return open_listed(number_in_proc(pid), source, budget_ns)
-
-
-def open_listed(number: int, source: str = "auto", budget_ns: int = BUDGET_NS) -> Source:
-    """Return the process that /proc lists as ``number``, opened as open_process does."""
-    target = open_target(number)
-    try:
-        target.keep("maps", "smaps")
-        return open_source(source, target, budget_ns)
-    except BaseException:
-        target.close()
-        raise
-
-
-def close(source: Source) -> None:
-    """Close a source and the target that it holds."""
-    source.close()
-    if source.live is not None:
-        source.live.target.close()
 
 
 def covered(vmas: VMAs, wanted: U64) -> I64:
