@@ -32,6 +32,7 @@ from pagewalk.model.errors import (
 from pagewalk.proc.target import open_target
 from pagewalk.sources import AUTO, SOURCES, Source, close, open_process, open_source, readers
 from pagewalk.sources.kernel import KernelSource
+from pagewalk.sources.process import SMALL_RSS
 from pagewalk.walking.walk import walk
 
 PAGE = 4096
@@ -351,6 +352,19 @@ def test_with_holes_every_byte_of_the_ranges_is_reported_once(source: Source, fr
     for sums in summed:
         np.add.at(added, sums.amounts.vma, sums.amounts.size.astype(np.int64))
     assert added.tolist() == summed.covered.tolist()
+
+
+def test_smaps_of_a_large_process_is_read_only_while_it_is_stopped(child: Child) -> None:
+    stopped, running = open_process(child.pid, "procfs"), open_process(os.getpid(), "procfs")
+    assert stopped.live is not None and running.live is not None
+    large = SMALL_RSS + 1
+    assert stopped.live.smaps(large) is not None
+    assert running.live.smaps(large) is None
+    assert running.live.smaps(SMALL_RSS) is not None
+    running.live.stall.budget_ns *= 2  # a read may take twice as long, so twice as much may be read
+    assert running.live.smaps(large) is not None
+    close(stopped)
+    close(running)
 
 
 def test_counts_are_inside_their_vma(source: Source) -> None:

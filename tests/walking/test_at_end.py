@@ -3,48 +3,73 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
-from pagewalk.model.columns import I64, READ, SHARED, U64, WRITE, Backing, Flag, Leaves, VMAs
+from pagewalk.model.columns import (
+    I64,
+    READ,
+    SHARED,
+    U64,
+    WRITE,
+    Backing,
+    Flag,
+    Leaves,
+    VMAs,
+    Withheld,
+)
 from pagewalk.model.errors import BadText, NotPermitted, ProcessGone, SourceUnavailable, Unsupported
 from pagewalk.pagetables.decode import NO_DOUBTS, NO_HOLES, Entries
+from pagewalk.proc.objects import Object
+from pagewalk.proc.smaps import Smaps, parse_smaps
 from pagewalk.proc.stall import Stall
-from pagewalk.proc.swap import Evicted
-from pagewalk.proc.target import Target, open_target
 from pagewalk.sources.outcome import Outcome
-from pagewalk.walking.at_end import LOOKS, SMALL_RSS, ask_hwpoison, look_back
+from pagewalk.walking.at_end import LOOKS, ask_hwpoison, look_back
 from tests import by_hand
 from tests.by_hand import HEAP, PAGE
 
 
 class Failing:
-    """A source with readers that fail after the walk; those not given work as they should."""
+    """A live process; the questions in ``fails`` are answered with errors, the rest as they are.
 
-    stall = Stall()
+    ``asked`` are the questions that it was asked, in order.
+    """
 
-    def __init__(self, target: Target, **fails: Exception) -> None:
-        self.target, self.fails = target, fails
+    def __init__(self, **fails: Exception) -> None:
+        self.fails, self.asked = fails, list[str]()
+
+    def ask(self, question: str) -> None:
+        self.asked.append(question)
+        if question in self.fails:
+            raise self.fails[question]
+
+    def status(self) -> dict[str, int]:
+        self.ask("status")
+        return {"VmRSS": 2 * PAGE, "VmSwap": PAGE, "VmLck": PAGE}
+
+    def smaps(self, rss: int, name: str = "smaps") -> Smaps:
+        self.ask(name)
+        return parse_smaps(
+            b"%x-%x rw-s 00000000 00:00 0 \nRss: 8 kB\nVmFlags: rd wr lo\n"
+            % (HEAP, HEAP + 4 * PAGE)
+        )
+
+    def shmem_swap(self, vmas: VMAs) -> I64:
+        self.ask("shmem_swap")
+        return np.zeros(len(vmas), np.int64)
+
+    def objects(self, vmas: VMAs) -> tuple[list[tuple[Object, bool | None]], list[Withheld]]:
+        self.ask("objects")
+        return [], []
 
     def changed(self, vmas: VMAs) -> int:
-        if "changed" in self.fails:
-            raise self.fails["changed"]
+        self.ask("changed")
         return 0
 
     def forked(self, vmas: VMAs) -> bool:
         return False
-
-    def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
-        for _ in rows:
-            if "shmem" in self.fails:
-                raise self.fails["shmem"]
-            yield lambda offset, size: 0
-
-    def ended_by(self, keys: list[tuple[int, int]]) -> list[bool | None]:
-        return [None] * len(keys)
 
 
 SHMEM = by_hand.vmas([(HEAP, 4, READ | WRITE | SHARED, 0, Backing.SHMEM, "/memfd:x")])
@@ -59,52 +84,52 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("error", "says"), ERRORS, ids=[type(e).__name__ for e, _ in ERRORS])
-@pytest.mark.parametrize("reader", ["changed", "shmem"])
-def test_a_reader_that_fails_after_the_walk_makes_it_partial(
-    reader: str, error: Exception, says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pagewalk.proc.swap.swap_in_use", lambda: True)
-    target = open_target(os.getpid())
+def look(live: object) -> Outcome:
     outcome = Outcome(Stall())
-    look_back(Failing(target, **{reader: error}), SHMEM, outcome)  # type: ignore[arg-type]
-    target.close()
-    (why,) = outcome.partial
-    what = {"changed": "whether the process changed during the walk", "shmem": "swap of shmem"}
-    assert why.startswith(f"{what[reader]}: ")
+    look_back(live, SHMEM, outcome)  # type: ignore[arg-type]
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("question", "what"),
+    [
+        ("changed", ["whether the process changed during the walk"]),
+        ("shmem_swap", ["swap of shmem"]),
+        ("smaps", ["locked"]),
+        ("objects", ["unmapped and freed"]),
+        ("status", ["locked", "VmSwap and VmRSS"]),
+    ],
+)
+def test_a_question_that_fails_after_the_walk_costs_its_answer(
+    question: str, what: list[str]
+) -> None:
+    outcome = look(Failing(**{question: NotPermitted("cannot read it", "refused", "be root")}))
+    assert [why.partition(":")[0] for why in outcome.partial] == what
+    assert outcome.done
+    assert (outcome.shmem_swap is None) == (question == "shmem_swap")
+    assert (outcome.locked is None) == ("locked" in what)
+    assert (outcome.vm_rss is None) == (outcome.vm_swap is None) == (question == "status")
+
+
+@pytest.mark.parametrize(("error", "says"), ERRORS, ids=[type(e).__name__ for e, _ in ERRORS])
+def test_whatever_fails_says_why(error: Exception, says: str) -> None:
+    (why,) = look(Failing(shmem_swap=error)).partial
     assert says in why
-    assert outcome.done
-    assert outcome.locked is not None and outcome.vm_rss
-    assert (outcome.shmem_swap is None) == (reader == "shmem")
 
 
-@pytest.mark.parametrize("reader", ["changed", "shmem"])
-def test_a_process_that_ends_after_the_walk_is_gone(
-    reader: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pagewalk.proc.swap.swap_in_use", lambda: True)
-    target = open_target(os.getpid())
-    gone = ProcessGone(target.pid, "ended")
+@pytest.mark.parametrize("question", ["changed", "shmem_swap", "smaps", "objects", "status"])
+def test_a_process_that_ends_after_the_walk_is_gone(question: str) -> None:
     with pytest.raises(ProcessGone):
-        look_back(Failing(target, **{reader: gone}), SHMEM, Outcome(Stall()))  # type: ignore[arg-type]
-    target.close()
+        look(Failing(**{question: ProcessGone(1, "ended")}))
 
 
-def test_a_file_that_is_refused_after_the_walk_makes_it_partial(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(self: Target, name: str, *more: object) -> bytes:
-        raise NotPermitted(f"cannot read {name}", "permission denied", "run as root")
-
-    monkeypatch.setattr(Target, "read", refuse)
-    target = open_target(os.getpid())
-    outcome = Outcome(Stall())
-    look_back(Failing(target), SHMEM, outcome)  # type: ignore[arg-type]
-    target.close()
-    assert outcome.done
-    assert [why.partition(":")[0] for why in outcome.partial] == [
-        "locked", "unmapped", "VmSwap and VmRSS",
-    ]
-    assert outcome.locked is None and outcome.vm_swap is None
+def test_each_file_is_read_once_and_the_process_is_checked_last() -> None:
+    live = Failing()
+    outcome = look(live)
+    assert sorted(live.asked) == ["changed", "objects", "shmem_swap", "smaps", "status"]
+    assert live.asked[-1] == "changed"
+    assert outcome.locked is not None and outcome.locked.tolist() == [True]
+    assert (outcome.vm_rss, outcome.vm_swap, outcome.partial) == (2 * PAGE, PAGE, [])
 
 
 # ---- whether smaps counts the entries of pages lost to a memory error
@@ -117,10 +142,10 @@ HERE, LOST = Flag.PRESENT, Flag.SOFT | Flag.HWPOISON
 
 
 class Lossy:
-    """The source and target of a process that has lost two of five pages in its second VMA.
+    """A live process that has lost two of five pages in its second VMA.
 
     ``rss`` are its pages according to smaps, one reading after the other, ``faults`` how many it
-    has had, and ``pages`` the entries.
+    has had, and ``pages`` the entries. ``brief``: its smaps may be read.
     """
 
     def __init__(
@@ -128,22 +153,20 @@ class Lossy:
         rss: tuple[int, ...],
         faults: Callable[[int], int] = lambda call: 7,
         pages: Callable[[int], tuple[Flag, ...]] = lambda call: (HERE, LOST, HERE, LOST, HERE),
-        state: str = "S",
-        vm_rss: int = 5 * PAGE,
+        brief: bool = True,
         end: int = 2 * HEAP + 8 * PAGE,
     ) -> None:
-        self.rss, self.end, self.vm_rss, self.letter = list(rss), end, vm_rss, state
+        self.rss, self.end, self.brief = list(rss), end, brief
         self.next_faults, self.next_pages = faults, pages
         self.calls = {"faults": 0, "entries": 0}
-        self.stall, self.frames, self.target = Stall(), None, self
-        self.space, self.facts = self, by_hand.FACTS
+        self.frames, self.facts, self.target, self.space = None, by_hand.FACTS, self, self
 
     def count(self, name: str) -> int:
         self.calls[name] += 1
         return self.calls[name] - 1
 
-    def entries(self, vmas: VMAs, ranges: U64) -> Iterator[Entries]:
-        assert ranges.tolist() == [[2 * HEAP, 2 * HEAP + 8 * PAGE]]
+    def entries(self, vmas: VMAs, ranges: U64, *, frames: bool) -> Iterator[Entries]:
+        assert ranges.tolist() == [[2 * HEAP, 2 * HEAP + 8 * PAGE]] and frames
         flags = np.array(self.next_pages(self.count("entries")), np.uint32)
         addr = 2 * HEAP + np.arange(len(flags), dtype=np.uint64) * np.uint64(PAGE)
         shift = np.full(len(flags), 12, np.uint8)
@@ -152,15 +175,15 @@ class Lossy:
     def faults(self) -> int:
         return self.next_faults(self.count("faults"))
 
-    def state(self) -> str:
-        return self.letter
+    def status(self) -> dict[str, int]:
+        return {"VmRSS": 5 * PAGE}
 
-    def read(self, name: str, stall: Stall | None = None) -> bytes:
-        if name == "status":
-            return b"VmSize: 1000 kB\nVmRSS: %d kB\n" % (self.vm_rss >> 10)
-        assert name == "smaps"
+    def smaps(self, rss: int) -> Smaps | None:
+        assert rss == 5 * PAGE
+        if not self.brief:
+            return None
         said = self.rss.pop(0) if len(self.rss) > 1 else self.rss[0]
-        return (
+        return parse_smaps(
             b"%x-%x rw-p 00000000 00:00 0 \nRss: 256 kB\nVmFlags: rd wr\n"
             b"%x-%x rw-p 00000000 00:00 0 \nRss: %d kB\nVmFlags: rd wr\n"
             % (HEAP, HEAP + 64 * PAGE, 2 * HEAP, self.end, said * PAGE >> 10)
@@ -169,7 +192,7 @@ class Lossy:
 
 def asked(source: Lossy) -> tuple[bool | None, list[str]]:
     outcome = Outcome(Stall(), hwpoison={0, 1})
-    told = ask_hwpoison(source, ANON, outcome)  # type: ignore[arg-type]
+    told = ask_hwpoison(source, ANON, outcome, source.status)  # type: ignore[arg-type]
     return told, outcome.partial
 
 
@@ -203,15 +226,13 @@ def test_a_changing_process_is_looked_at_again() -> None:
     assert asked(Lossy((5,), faults=lambda call: min(call, 1))) == (True, [])
 
 
-@pytest.mark.parametrize(("state", "told"), [("S", None), ("T", True)])
-def test_smaps_of_a_large_running_process_is_not_read(state: str, told: bool | None) -> None:
-    found, reasons = asked(Lossy((5,), state=state, vm_rss=SMALL_RSS + 1024))
-    assert found == told
-    assert all("hold the lock of a running process of this size" in why for why in reasons)
-    assert len(reasons) == (told is None)
+def test_a_process_whose_smaps_takes_too_long_is_not_asked() -> None:
+    told, (why,) = asked(Lossy((5,), brief=False))
+    assert told is None
+    assert "hold the lock of a running process of this size" in why
 
 
 def test_without_lost_pages_nothing_is_read() -> None:
-    outcome = Outcome(Stall())
-    assert ask_hwpoison(Lossy(()), ANON, outcome) is None  # type: ignore[arg-type]
-    assert outcome.withheld == []
+    lossy, outcome = Lossy(()), Outcome(Stall())
+    assert ask_hwpoison(lossy, ANON, outcome, lossy.status) is None  # type: ignore[arg-type]
+    assert (outcome.withheld, lossy.calls) == ([], {"faults": 0, "entries": 0})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -19,7 +21,7 @@ from pagewalk.model.columns import (
     VMAs,
     take,
 )
-from pagewalk.walking.rows import fill, hole_rows, join_batches, join_frames, sum_batches
+from pagewalk.walking.rows import Asked, fill, hole_rows, join_batches
 from tests import by_hand
 from tests.by_hand import BIG, HEAP, PAGE, PROGRAM, THP, VMAS
 from tests.properties import always
@@ -48,6 +50,12 @@ class FrameList:
         """Do nothing."""
 
 
+def asked(frames: FrameList | None = None, of: VMAs = VMAS, wanted: U64 | None = None) -> Asked:
+    """Return what asks for ``wanted`` of ``of``, all by default, in a space with ``frames``."""
+    space = SimpleNamespace(frames=frames, facts=by_hand.FACTS)
+    return Asked(space, of, of.ranges if wanted is None else wanted)  # type: ignore[arg-type]
+
+
 def leaves(*rows: tuple[int, int, Flag, int]) -> Leaves:
     """Return Leaves of (address, shift, flags, PFN)."""
     addr, shift, flags, pfn = zip(*rows, strict=True)
@@ -64,7 +72,8 @@ THREE = leaves(
 
 
 def test_a_leaf_is_joined_with_its_vma_frame_and_state() -> None:
-    pages = join_frames(VMAS, THREE, FrameList({7: 1 << KPF["lru"], 8: int(ANON)}, {7: 3}), PAGE)
+    frames = FrameList({7: 1 << KPF["lru"], 8: int(ANON)}, {7: 3})
+    (pages,) = join_batches(asked(frames), [THREE])
     assert pages.vma.tolist() == [0, 1, 1]
     assert pages.state.tolist() == [State.FILE, State.ANON, State.SWAPPED]
     assert pages.size.tolist() == [PAGE] * 3
@@ -72,14 +81,15 @@ def test_a_leaf_is_joined_with_its_vma_frame_and_state() -> None:
 
 
 def test_without_frames_there_are_no_flags_and_no_mapcounts() -> None:
-    pages = join_frames(VMAS, THREE, None, PAGE)
+    (pages,) = join_batches(asked(), [THREE])
     assert pages.kflags is None and pages.mapcount is None
     assert pages.state.tolist() == [State.FILE, State.ANON, State.SWAPPED]
 
 
 def thp(frames: FrameList) -> Pages:
     of = leaves((HEAP, 12, PRESENT, 8), (BIG, 21, PRESENT | Flag.HUGE, 0x400))
-    return join_frames(VMAS, of, frames, PAGE)
+    (pages,) = join_batches(asked(frames), [of])
+    return pages
 
 
 def test_a_uniformly_mapped_huge_leaf_is_one_row() -> None:
@@ -104,37 +114,6 @@ def test_a_hugetlb_page_has_one_mapcount() -> None:
     assert pages.size.tolist() == [PAGE, THP]
 
 
-def test_similar_neighbours_are_summed_as_one_row() -> None:
-    # Of the heap's 6 pages, 2 and 3 are mapped twice, by KSM, and the last is a swap entry. The
-    # page before them is the program's, and differs from the heap's first only in its VMA.
-    pages = leaves(
-        (VMAS.end[0] - PAGE, 12, PRESENT, 7),
-        *((HEAP + i * PAGE, 12, PRESENT, 10 + i) for i in range(5)),
-        (HEAP + 5 * PAGE, 12, SWAP, 33),
-    )
-    merged = int(ANON) | 1 << KPF["ksm"]
-    kinds = {number: int(ANON) for number in (7, 10, 11, 14)} | {12: merged, 13: merged}
-    frames = FrameList(kinds, {12: 2, 13: 2})
-    (counts, _), (_, shared) = sum_batches(VMAS, [pages], frames, PAGE)
-    assert counts.vma.tolist() == [0, 1, 1, 1, 1]
-    assert counts.size.tolist() == [PAGE, 2 * PAGE, 2 * PAGE, PAGE, PAGE]
-    assert counts.state.tolist() == [State.ANON] * 4 + [State.SWAPPED]
-    assert counts.mapcount is not None and counts.mapcount.tolist() == [1, 1, 2, 1, 0]
-    # Pages that one process may map twice are also returned one by one, with their frames.
-    assert (shared.vma.tolist(), shared.pfn.tolist()) == ([1, 1], [12, 13])
-    assert (shared.size.tolist(), shared.mapcount.tolist()) == ([PAGE, PAGE], [2, 2])
-
-
-def test_pages_that_include_huge_ones_are_not_summed() -> None:
-    of = leaves((HEAP, 12, PRESENT, 8), (BIG, 21, PRESENT | Flag.HUGE, 0x400))
-    frames = FrameList({8: int(ANON), 0x400: int(ANON)}, {0x401: 2})
-    (joined,) = join_batches(VMAS, [of], frames, PAGE)
-    assert len(joined) == 513
-    # One is mapped once, 511 once each, and one twice.
-    summed = [sums.amounts.size.tolist() for sums in sum_batches(VMAS, [of], frames, PAGE)]
-    assert summed == [[PAGE, PAGE, PAGE, THP - 2 * PAGE]]
-
-
 def test_a_hole_is_empty_if_there_is_a_page_table_and_not_mapped_if_not() -> None:
     addr = np.array([PROGRAM, HEAP, BIG], np.uint64)
     holes = Holes(addr, np.full(3, PAGE, np.uint64), np.array([1, 2, 0], np.uint8))
@@ -155,24 +134,24 @@ IN_VMAS = {*range(10, 30), *range(40, 50)}
 
 
 @always(st.sets(st.sampled_from(sorted(IN_VMAS))), st.sets(st.integers(8, 52)))
-def test_fill_covers_each_requested_page_once(there: set[int], asked: set[int]) -> None:
-    there &= asked
+def test_fill_covers_each_requested_page_once(there: set[int], chosen: set[int]) -> None:
+    there &= chosen
     rows = [(n * PAGE, PAGE, State.ANON, PRESENT, n, (), 1) for n in sorted(there)]
     pages = by_hand.pages(rows or [(0, 0, State.ANON, PRESENT, 0, (), 1)], AREAS)
     if not rows:
         pages = take(pages, slice(0, 0))
-    wanted = numbered(*((n, n + 1) for n in sorted(asked & IN_VMAS)))
-    filled = fill(AREAS, pages, 0, 1 << 64, wanted)
+    wanted = numbered(*((n, n + 1) for n in sorted(chosen & IN_VMAS)))
+    filled = fill(asked(of=AREAS, wanted=wanted), pages, 0, 1 << 64)
     covered = [n for addr, size in zip(filled.addr.tolist(), filled.size.tolist(), strict=True)
                for n in range(addr // PAGE, (addr + size) // PAGE)]
-    assert covered == sorted(asked & IN_VMAS)
+    assert covered == sorted(chosen & IN_VMAS)
     present = filled.addr[filled.state == State.ANON] // np.uint64(PAGE)
     assert present.tolist() == sorted(there)
 
 
 def test_no_filled_row_crosses_a_vma_boundary() -> None:
     rows = [(12 * PAGE, PAGE, State.ANON, PRESENT, 1, (), 1)]
-    filled = fill(AREAS, by_hand.pages(rows, AREAS), 0, 1 << 64, AREAS.ranges)
+    filled = fill(asked(of=AREAS), by_hand.pages(rows, AREAS), 0, 1 << 64)
     spans = zip(filled.addr.tolist(), filled.size.tolist(), filled.vma.tolist(), strict=True)
     assert [(addr // PAGE, size // PAGE, vma) for addr, size, vma in spans] == [
         (10, 2, 0), (12, 1, 0), (13, 7, 0), (20, 10, 1), (40, 10, 2),

@@ -1,11 +1,14 @@
-"""Which pages of a walk may be mapped more than once."""
+"""Sums of a walk, and which of its pages may be mapped more than once."""
 
 from __future__ import annotations
 
+from pagewalk.model.bits import KPF
 from pagewalk.model.columns import Flag, State
-from pagewalk.walking.sums import shared_rows
+from pagewalk.walking.rows import join_batches
+from pagewalk.walking.sums import shared_rows, sum_batches
 from tests import by_hand
-from tests.by_hand import HERE, ONCE, PAGE, THP, Row
+from tests.by_hand import HERE, ONCE, PAGE, SOFT, THP, VMAS, Row
+from tests.walking.test_rows import ANON, FrameList, asked, leaves
 
 HEAP, BIG = by_hand.HEAP, by_hand.BIG
 
@@ -65,3 +68,34 @@ def test_a_frame_that_the_database_does_not_know_counts_as_ours_as_in_uss() -> N
     assert shared(silent) == [(9, PAGE, 1)]
     totals = by_hand.table([silent]).totals
     assert totals["uss"] == totals["freed"] == totals["distinct"] == totals["untold"] == PAGE
+
+
+def test_similar_neighbours_are_summed_as_one_row() -> None:
+    # Of the heap's 6 pages, 2 and 3 are mapped twice, by KSM, and the last is a swap entry. The
+    # page before them is the program's, and differs from the heap's first only in its VMA.
+    pages = leaves(
+        (VMAS.end[0] - PAGE, 12, HERE, 7),
+        *((HEAP + i * PAGE, 12, HERE, 10 + i) for i in range(5)),
+        (HEAP + 5 * PAGE, 12, SOFT | Flag.SWAP, 33),
+    )
+    merged = int(ANON) | 1 << KPF["ksm"]
+    kinds = {number: int(ANON) for number in (7, 10, 11, 14)} | {12: merged, 13: merged}
+    frames = FrameList(kinds, {12: 2, 13: 2})
+    (counts, _), (_, shared) = sum_batches(asked(frames), [pages])
+    assert counts.vma.tolist() == [0, 1, 1, 1, 1]
+    assert counts.size.tolist() == [PAGE, 2 * PAGE, 2 * PAGE, PAGE, PAGE]
+    assert counts.state.tolist() == [State.ANON] * 4 + [State.SWAPPED]
+    assert counts.mapcount is not None and counts.mapcount.tolist() == [1, 1, 2, 1, 0]
+    # Pages that one process may map twice are also returned one by one, with their frames.
+    assert (shared.vma.tolist(), shared.pfn.tolist()) == ([1, 1], [12, 13])
+    assert (shared.size.tolist(), shared.mapcount.tolist()) == ([PAGE, PAGE], [2, 2])
+
+
+def test_pages_that_include_huge_ones_are_not_summed() -> None:
+    of = leaves((HEAP, 12, HERE, 8), (BIG, 21, HERE | Flag.HUGE, 0x400))
+    frames = FrameList({8: int(ANON), 0x400: int(ANON)}, {0x401: 2})
+    (joined,) = join_batches(asked(frames), [of])
+    assert len(joined) == 513
+    # One is mapped once, 511 once each, and one twice.
+    summed = [sums.amounts.size.tolist() for sums in sum_batches(asked(frames), [of])]
+    assert summed == [[PAGE, PAGE, PAGE, THP - 2 * PAGE]]

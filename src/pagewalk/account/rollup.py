@@ -9,9 +9,8 @@ from pagewalk.account.smaps import SMAPS_FIELDS
 from pagewalk.account.table import Table
 from pagewalk.model.columns import Withheld
 from pagewalk.model.errors import PagewalkError
-from pagewalk.proc.smaps import Smaps, read_smaps
+from pagewalk.proc.smaps import Smaps
 from pagewalk.sources import Source
-from pagewalk.walking.at_end import may_read_smaps
 
 # The fields of smaps_rollup that add up to each of our totals. Not its Swap, which can be far too
 # large (smaps_large_shmem_swap_overcount).
@@ -35,11 +34,12 @@ def ask_rollup(table: Table, source: Source) -> Table:
         return table
     try:
         rss = table.totals["rss"] if table.outcome.vm_rss is None else table.outcome.vm_rss
-        if not may_read_smaps(live, rss or 0):
+        rollup = live.smaps(rss or 0, "smaps_rollup")
+        if rollup is None:
             names = f"the kernel's own {', '.join(missing(table))}"
             table.outcome.withheld.append(Withheld(names, TOO_LONG, partial=False))
             return table
-        return filled(table, read_smaps(live.target, live.stall, "smaps_rollup"))
+        return filled(table, rollup)
     except PagewalkError:
         return table
 

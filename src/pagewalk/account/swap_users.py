@@ -11,7 +11,6 @@ import numpy as np
 from pagewalk.account.smaps import SwapUsers
 from pagewalk.model.columns import U64, Flag
 from pagewalk.model.errors import NoAddressSpace, PagewalkError, ProcessGone
-from pagewalk.proc.counters import read_status
 from pagewalk.proc.namespace import own_numbers
 from pagewalk.proc.processes import read_processes, share_memory
 from pagewalk.sources import Source, close, open_listed
@@ -77,7 +76,7 @@ def swap_slots(pid: int, source: str) -> tuple[U64, int] | None:
     opened = open_listed(pid, source)
     try:
         assert opened.live is not None
-        if read_status(opened.live.target).get("VmSwap", 0) == 0:
+        if opened.live.status().get("VmSwap", 0) == 0:
             return None
         mm = 0 if opened.page_tables is None else opened.page_tables.mm
         return read_slots(opened), mm

@@ -133,18 +133,20 @@ def ask_cachestat(target: Target, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
             os.close(fd)
 
 
-def shmem_swap(vmas: VMAs, row: int, swapped: Evicted, populated: Callable[[int], U64]) -> int:
+def shmem_swap(
+    vmas: VMAs, row: int, swapped: Evicted, populated: Callable[[VMAs, int], U64]
+) -> int:
     """Return what smaps adds to a VMA's Swap for the shmem object it maps, in bytes.
 
     For a shared or read-only VMA, smaps looks at the whole mapped part of the object
     (shmem_swap_usage and shmem_partial_swap_usage, mm/shmem.c). For a private writable one it looks
-    only at pages that this process has no entry for; ``populated(row)`` returns the address ranges
-    that do have one, u64[n, 2]. There the kernel's own smaps may report more: it adds a whole large
-    swap entry for each of its pages (6.18). Raises OSError.
+    only at pages that this process has no entry for; ``populated(vmas, row)`` returns the address
+    ranges that do have one, u64[n, 2]. There the kernel's own smaps may report more: it adds a
+    whole large swap entry for each of its pages (6.18). Raises OSError.
     """
     start, end, offset = int(vmas.start[row]), int(vmas.end[row]), int(vmas.offset[row])
     found = swapped(offset, end - start)
     if not found or vmas.perms[row] & SHARED or not vmas.perms[row] & WRITE:
         return found
-    free = gaps(populated(row), start, end)
+    free = gaps(populated(vmas, row), start, end)
     return sum(swapped(offset + low - start, high - low) for low, high in free.tolist())

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pagewalk.model.columns import I64, VMAs, Withheld
@@ -24,8 +23,8 @@ from pagewalk.model.errors import (
     SourceUnavailable,
 )
 from pagewalk.proc.namespace import number_in_proc
+from pagewalk.proc.objects import Object
 from pagewalk.proc.stall import BUDGET_NS, Stall
-from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target, open_target
 from pagewalk.sources.outcome import Outcome
 from pagewalk.sources.space import Space
@@ -33,7 +32,7 @@ from pagewalk.sources.space import Space
 if TYPE_CHECKING:
     from pagewalk.proc.counters import Theirs
     from pagewalk.proc.pagemap import Pagemap
-    from pagewalk.proc.smaps import LastSmaps
+    from pagewalk.proc.smaps import LastSmaps, Smaps
     from pagewalk.sources.tables import TableSpace
 
 SOURCES = {
@@ -82,16 +81,26 @@ class Live(Protocol):
         Call it after changed().
         """
 
-    def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
-        """Yield, for each of ``rows``, VMAs of shmem, a function for its object's swapped bytes.
+    def status(self) -> dict[str, int]:
+        """Return the amounts of /proc/PID/status in bytes; raises ProcessGone."""
 
-        Each is valid until the next one is requested. Raises OSError if that cannot be read.
+    def smaps(self, rss: int, name: str = "smaps") -> Smaps | None:
+        """Return ``smaps`` or ``smaps_rollup`` of the process, which has ``rss`` bytes.
+
+        None if reading it would hold the lock of a running process for longer than the budget.
+        Raises NotPermitted, ProcessGone, BadText.
         """
 
-    def ended_by(self, keys: list[tuple[int, int]]) -> list[bool | None]:
-        """Return whether each unlinked memory object, by (dev, inode), ends with the process.
+    def shmem_swap(self, vmas: VMAs) -> I64:
+        """Return what smaps adds to each VMA's Swap for the shmem object it maps, i64 bytes.
 
-        None where that cannot be told.
+        Raises OSError if that cannot be read.
+        """
+
+    def objects(self, vmas: VMAs) -> tuple[list[tuple[Object, bool | None]], list[Withheld]]:
+        """Return the memory objects that the process holds, and why any may be missing.
+
+        Each has whether it ends with the process, None if that is not known. Raises ProcessGone.
         """
 
 

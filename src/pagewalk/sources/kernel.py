@@ -73,13 +73,13 @@ class KernelSource(LiveSource):
     found unchanged by the mm's sequence alone.
     """
 
+    space: TableSpace
     running: RunningKernel
     struct_pid: int
     task: Task
     proof: U64
     mm: int
     pagemap: Pagemap | None
-    space: TableSpace
     known: Known | None = None
     restless: Withheld | None = None
     told: tuple[VMAs, RawVmas] | None = None
@@ -254,8 +254,8 @@ def open_process_memory(
         pagemap = Pagemap(target.open("pagemap"), target.pid, stall)
         held.callback(os.close, pagemap.fd)
     return KernelSource(
-        name, target, stall, filesystems, held, running, struct_pid, task, proof, task.mm,
-        pagemap, space,
+        name, target, stall, filesystems, held, space, running, struct_pid, task, proof, task.mm,
+        pagemap,
     )
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 
-from pagewalk.model.columns import I64, U64, VMAs, Withheld
+from pagewalk.model.columns import U64, VMAs, Withheld
 from pagewalk.model.errors import PagewalkError, ProcessGone
 from pagewalk.model.ranges import differing
 from pagewalk.proc import pagemap
@@ -26,7 +25,6 @@ from pagewalk.proc.pagemap import PAGE, Pagemap
 from pagewalk.proc.refusals import reading, why_missing
 from pagewalk.proc.rights import has_capability, in_initial_user_namespace
 from pagewalk.proc.stall import Stall, read_slices
-from pagewalk.proc.swap import Evicted, ask_cachestat
 from pagewalk.proc.target import Target
 from pagewalk.sources.outcome import Outcome
 from pagewalk.sources.pagemap import PagemapSpace
@@ -86,7 +84,7 @@ def open(name: str, target: Target, budget_ns: int) -> ProcfsSource:
         )
         filesystems = {**parse_mountinfo(target.read("mountinfo")), **internal_filesystems()}
         return ProcfsSource(
-            name, target, stall, filesystems, held.pop_all(), fds[0], hidden, space
+            name, target, stall, filesystems, held.pop_all(), space, fds[0], hidden
         )
 
 
@@ -140,9 +138,9 @@ def pfns_hidden() -> Withheld:
 class ProcfsSource(LiveSource):
     """A process read through /proc; see sources.Source and sources.Live."""
 
+    space: PagemapSpace
     maps_fd: int
     hidden: Withheld | None
-    space: PagemapSpace
 
     @property
     def page_tables(self) -> None:
@@ -183,11 +181,3 @@ class ProcfsSource(LiveSource):
         """Return False: /proc shows only children that still exist, and most do not last."""
         del vmas
         return False
-
-    def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
-        """Yield cachestat(2) as a function for each object; raises OSError before 6.5."""
-        return ask_cachestat(self.target, vmas, rows)
-
-    def ended_by(self, keys: list[tuple[int, int]]) -> list[bool | None]:
-        """Return None for each: /proc does not show files held by a message on a socket."""
-        return [None] * len(keys)

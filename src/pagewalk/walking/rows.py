@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -13,13 +13,12 @@ from pagewalk.model.columns import (
     U8,
     U32,
     U64,
-    Amounts,
     Flag,
     Holes,
     Leaves,
     Pages,
+    Rows,
     State,
-    Sums,
     VMAs,
     alike,
     join,
@@ -27,62 +26,136 @@ from pagewalk.model.columns import (
 )
 from pagewalk.model.ranges import gaps, holder, intersect
 from pagewalk.model.rules import HOLE_STATES
-from pagewalk.model.states import classify, hwpoison, maybe_repeated
-from pagewalk.pagetables.decode import Doubts
+from pagewalk.model.states import classify, hwpoison
+from pagewalk.pagetables.decode import Doubts, Entries
 from pagewalk.proc.frames import FrameReader
-from pagewalk.walking.sums import add_up, shared_rows
+from pagewalk.sources.outcome import Outcome
+from pagewalk.sources.space import Space
 
 HUGETLB = kpf("huge")
 
+# How many leaves have their frames looked up together: neighbours in RAM, which one read returns,
+# are far apart in the address space. Their columns take 15 MB.
+TOGETHER = 1 << 18
 # Huge leaves whose base pages are counted at once: a million counts at 2 MiB each.
 HUGE_TOGETHER = 1 << 11
 
 
-def join_frames(
-    vmas: VMAs, leaves: Leaves, frames: FrameReader | None, page_size: int
-) -> Pages:
-    """Return ``leaves`` as Pages: with VMA, state and, where ``frames`` is open, frame columns."""
-    return next(join_batches(vmas, [leaves], frames, page_size))
+class Asked(NamedTuple):
+    """What a walk is to return: ``ranges`` (u64[k, 2]) of ``vmas``; whether with frames, holes."""
+
+    space: Space
+    vmas: VMAs
+    ranges: U64
+    frames: bool = True
+    holes: bool = False
+
+    @property
+    def reader(self) -> FrameReader | None:
+        """Return the open frame database, None if frames are not wanted or cannot be read."""
+        return self.space.frames if self.frames else None
+
+    @property
+    def page_size(self) -> int:
+        """Return the size of a base page."""
+        return self.space.facts.page_size
+
+    def covered(self) -> I64:
+        """Return how many bytes of each VMA the walk covers."""
+        out = np.zeros(len(self.vmas), np.int64)
+        size = (self.ranges[:, 1] - self.ranges[:, 0]).astype(np.int64)
+        np.add.at(out, holder(self.ranges[:, 0], self.vmas.ranges), size)
+        return out
+
+    def entries(self) -> Iterator[Entries]:
+        """Yield what is found in the address space, in order."""
+        return self.space.entries(self.vmas, self.ranges, frames=self.frames)
 
 
-def join_batches(
-    vmas: VMAs, batches: list[Leaves], frames: FrameReader | None, page_size: int
-) -> Iterator[Pages]:
-    """Yield join_frames of each of ``batches``; the frames of all are looked up together."""
-    for leaves, kflags, mapcount in look_up(batches, frames):
-        yield join_looked_up(vmas, leaves, kflags, mapcount, frames, page_size)
+def paged(asked: Asked, outcome: Outcome) -> Iterator[Pages]:
+    """Yield every page that is asked for, in address order."""
+    if asked.space.tells.tables:
+        return table_pages(asked)
+    return filled(asked) if asked.holes else leaf_pages(asked)
 
 
-def sum_batches(
-    vmas: VMAs, batches: list[Leaves], frames: FrameReader | None, page_size: int
-) -> Iterator[Sums]:
-    """Yield the sums of join_batches, with equal neighbouring base pages as one row."""
-    base = page_size.bit_length() - 1
-    for leaves, kflags, mapcount in look_up(batches, frames):
-        if kflags is None or mapcount is None or (leaves.shift != base).any():
-            pages = join_looked_up(vmas, leaves, kflags, mapcount, frames, page_size)
-            yield from add_up(pages, page_size)
-            continue
-        amounts = sum_alike(vmas, leaves, kflags, mapcount, page_size)
-        yield Sums(amounts)
-        times = (amounts.size // np.uint64(page_size)).astype(np.int64)
-        rows = np.flatnonzero(np.repeat(maybe_repeated(amounts), times))
-        if len(rows):
-            pages = join_columns(vmas, take(leaves, rows), kflags[rows], mapcount[rows])
-            yield from (Sums(shared=shared) for shared in shared_rows(pages, page_size))
+def leaf_pages(asked: Asked) -> Iterator[Pages]:
+    """Yield the populated leaves that are asked for, in address order."""
+    waiting: list[Leaves] = []
+    for entries in asked.entries():
+        if len(entries.leaves):
+            waiting.append(entries.leaves)
+        if enough(waiting):
+            yield from join_batches(asked, waiting)
+            waiting = []
+    if waiting:
+        yield from join_batches(asked, waiting)
+
+
+def enough(waiting: Sequence[Rows]) -> bool:
+    """Return whether so many rows are waiting that they should be looked up together now."""
+    return sum(map(len, waiting)) >= TOGETHER
+
+
+def table_pages(asked: Asked) -> Iterator[Pages]:
+    # Batches that have rows for holes and doubts too; in order only if holes are wanted.
+    for entries in asked.entries():
+        rows = [*join_batches(asked, [entries.leaves])] if len(entries.leaves) else []
+        if len(entries.holes):
+            rows.append(hole_rows(asked.vmas, entries.holes))
+        if len(entries.doubts):
+            rows.append(doubt_rows(asked.vmas, entries.doubts))
+        if not asked.holes:
+            yield from rows
+        elif rows:
+            every = join(rows)
+            yield take(every, np.argsort(every.addr, kind="stable"))
+
+
+def filled(asked: Asked) -> Iterator[Pages]:
+    # Batches with ABSENT rows between the leaves, for a source that cannot tell holes apart.
+    at = 0
+    for pages in leaf_pages(asked):
+        end = int(pages.addr[-1] + pages.size[-1])
+        yield fill(asked, pages, at, end)
+        at = end
+    none = np.zeros(0, np.uint64)
+    rest = fill(asked, unpopulated(asked.vmas, none, none, State.ABSENT.value), at, 1 << 64)
+    if len(rest):
+        yield rest
+
+
+def fill(asked: Asked, pages: Pages, start: int, end: int) -> Pages:
+    """Return ``pages`` with ABSENT rows for the parts of [``start``, ``end``) that none covers.
+
+    Only parts inside the wanted ranges, and so inside a VMA, count; no row crosses a VMA boundary.
+    """
+    covered = np.stack([pages.addr, pages.addr + pages.size], axis=1)
+    free, _, _ = intersect(gaps(covered, start, end), asked.ranges)
+    if len(free) == 0:
+        return pages
+    size = free[:, 1] - free[:, 0]
+    both = join([pages, unpopulated(asked.vmas, free[:, 0], size, State.ABSENT.value)])
+    return take(both, np.argsort(both.addr, kind="stable"))
+
+
+def join_batches(asked: Asked, batches: list[Leaves]) -> Iterator[Pages]:
+    """Yield ``batches`` as Pages; the frames of all are looked up together."""
+    for looked_up in look_up(asked, batches):
+        yield join_looked_up(asked, *looked_up)
 
 
 LookedUp: TypeAlias = tuple[Leaves, U64 | None, U64 | None]
 
 
-def look_up(batches: list[Leaves], frames: FrameReader | None) -> Iterator[LookedUp]:
-    # Each batch with the flags and mapcounts of its frames.
+def look_up(asked: Asked, batches: list[Leaves]) -> Iterator[LookedUp]:
+    """Yield each of ``batches`` with the flags and mapcounts of its frames, None if not read."""
     pfns = [leaves.pfn for leaves in batches if leaves.pfn is not None]
-    if frames is None or len(pfns) < len(batches):
+    if asked.reader is None or len(pfns) < len(batches):
         yield from ((leaves, None, None) for leaves in batches)
         return
     flags = np.concatenate([leaves.flags for leaves in batches])
-    kflags, mapcount = frame_words(flags, np.concatenate(pfns), frames)
+    kflags, mapcount = frame_words(flags, np.concatenate(pfns), asked.reader)
     at = 0
     for leaves in batches:
         here = slice(at, at := at + len(leaves))
@@ -90,37 +163,25 @@ def look_up(batches: list[Leaves], frames: FrameReader | None) -> Iterator[Looke
 
 
 def join_looked_up(
-    vmas: VMAs,
-    leaves: Leaves,
-    kflags: U64 | None,
-    mapcount: U64 | None,
-    frames: FrameReader | None,
-    page_size: int,
+    asked: Asked, leaves: Leaves, kflags: U64 | None, mapcount: U64 | None
 ) -> Pages:
-    pages = join_columns(vmas, leaves, kflags, mapcount)
-    if kflags is None or frames is None:
+    """Return ``leaves`` as Pages, with the frame columns that were looked up."""
+    pages = join_columns(asked, leaves, kflags, mapcount)
+    if kflags is None:
         return pages
-    huge = leaves.shift > page_size.bit_length() - 1
+    huge = leaves.shift > asked.page_size.bit_length() - 1
     huge &= leaves.flags & np.uint32(Flag.PRESENT) != 0
     rows = np.flatnonzero(huge & (kflags & HUGETLB == 0))  # hugetlb: one count for all
-    return split_huge(pages, rows, frames, page_size) if len(rows) else pages
+    return split_huge(asked, pages, rows) if len(rows) else pages
 
 
-def sum_alike(
-    vmas: VMAs, leaves: Leaves, kflags: U64, mapcount: U64, page_size: int
-) -> Amounts:
-    edges = np.searchsorted(leaves.addr, vmas.start)
-    first = alike(leaves.flags, kflags, mapcount, also=edges)
-    vma = np.searchsorted(edges, first, side="right") - 1
-    flags, kflags = leaves.flags[first], kflags[first]
-    size = np.diff(first, append=len(leaves)).astype(np.uint64) * np.uint64(page_size)
-    state = classify(flags, vmas.backing[vma], kflags)
-    return Amounts(vma, state, np.zeros_like(state), flags, size, kflags, mapcount[first])
-
-
-def join_columns(vmas: VMAs, leaves: Leaves, kflags: U64 | None, mapcount: U64 | None) -> Pages:
-    vma = vma_rows(vmas, leaves.addr)
-    state = states(vmas, vma, leaves.flags, kflags)
+def join_columns(asked: Asked, leaves: Leaves, kflags: U64 | None, mapcount: U64 | None) -> Pages:
+    vma = vma_rows(asked.vmas, leaves.addr)
+    # The state is decided once for equal neighbours.
+    first = alike(vma, leaves.flags, kflags)
+    backing = asked.vmas.backing[vma[first]]
+    state = classify(leaves.flags[first], backing, None if kflags is None else kflags[first])
+    state = np.repeat(state, np.diff(first, append=len(vma)))
     return Pages(
         leaves.addr, leaves.size, vma, state, np.zeros_like(state), leaves.flags, leaves.entry,
         leaves.pfn, kflags, mapcount,
@@ -131,15 +192,6 @@ def vma_rows(vmas: VMAs, addr: U64) -> I64:
     # The VMA of each address. All are inside one and ascending, so only the edges are looked up.
     edges = np.searchsorted(addr, vmas.start)
     return np.repeat(np.arange(len(vmas)), np.diff(edges, append=len(addr)))
-
-
-def states(vmas: VMAs, vma: I64, flags: U32, kflags: U64 | None) -> U8:
-    # The State of each leaf, decided once for equal neighbours.
-    first = alike(vma, flags, kflags)
-    state = classify(
-        flags[first], vmas.backing[vma[first]], None if kflags is None else kflags[first]
-    )
-    return np.repeat(state, np.diff(first, append=len(flags)))
 
 
 def frame_words(flags: U32, pfn: U64, frames: FrameReader) -> tuple[U64, U64]:
@@ -155,43 +207,41 @@ def frame_words(flags: U32, pfn: U64, frames: FrameReader) -> tuple[U64, U64]:
     return kflags, mapcount
 
 
-def split_huge(pages: Pages, rows: I64, frames: FrameReader, page_size: int) -> Pages:
+def split_huge(asked: Asked, pages: Pages, rows: I64) -> Pages:
     # A huge leaf whose base pages all have the same mapcount stays one row; any other becomes one
     # row per base page. A leaf that was cut by a range may have any size.
-    assert pages.pfn is not None and pages.mapcount is not None
+    assert asked.reader is not None and pages.pfn is not None and pages.mapcount is not None
     uneven: list[I64] = []
     counted: list[U64] = []
     for at in range(0, len(rows), HUGE_TOGETHER):
         some = rows[at : at + HUGE_TOGETHER]
-        per, first, step = base_pages(pages, some, page_size)
-        counts = frames.mapcounts(np.repeat(pages.pfn[some], per) + step)
+        per, first, step = base_pages(pages.size[some], asked.page_size)
+        counts = asked.reader.mapcounts(np.repeat(pages.pfn[some], per) + step)
         pages.mapcount[some] = counts[first]
         least, most = (f.reduceat(counts, first) for f in (np.minimum, np.maximum))
         uneven.append(some[least != most])
         counted.append(counts[np.repeat(least != most, per)])
     spread = np.concatenate(uneven)
-    return pages if len(spread) == 0 else spread_out(
-        pages, spread, np.concatenate(counted), page_size
-    )
+    if len(spread) == 0:
+        return pages
+    return spread_out(pages, spread, np.concatenate(counted), asked.page_size)
 
 
-def base_pages(pages: Pages, rows: I64, page_size: int) -> tuple[I64, I64, U64]:
-    # For the base pages of `rows`, one after the other: how many each row has, where each row
-    # begins, and each base page's number within its row.
-    per = (pages.size[rows] // np.uint64(page_size)).astype(np.int64)
+def base_pages(size: U64, page_size: int) -> tuple[I64, I64, U64]:
+    """Return how many base pages (i64) rows of ``size`` have, where each row's begin (i64) among
+    those of all rows, and the number (u64) of each within its row."""
+    per = (size // np.uint64(page_size)).astype(np.int64)
     first = np.cumsum(per) - per
     return per, first, (np.arange(per.sum()) - np.repeat(first, per)).astype(np.uint64)
 
 
 def spread_out(pages: Pages, rows: I64, mapcount: U64, page_size: int) -> Pages:
     # `pages` with one row for each base page of `rows`, which have mapcounts `mapcount`.
-    per, _, step = base_pages(pages, rows, page_size)
+    per, _, step = base_pages(pages.size[rows], page_size)
     repeat = np.ones(len(pages), np.int64)
     repeat[rows] = per
     out = take(pages, np.repeat(np.arange(len(pages)), repeat))
-    spread = np.zeros(len(pages), bool)
-    spread[rows] = True
-    index = np.flatnonzero(np.repeat(spread, repeat))
+    index = np.flatnonzero(np.repeat(repeat > 1, repeat))
     assert out.pfn is not None and out.mapcount is not None
     out.addr[index] += step * np.uint64(page_size)
     out.pfn[index] += step
@@ -205,46 +255,23 @@ def hole_rows(vmas: VMAs, holes: Holes) -> Pages:
 
     Holes that the source cannot tell apart (level 0) are ABSENT.
     """
-    rows = unpopulated(vmas, holes.addr, holes.size, HOLE_STATES[holes.level])
-    rows.level[:] = holes.level
-    return rows
-
-
-def hole_amounts(vmas: VMAs, holes: Holes) -> Amounts:
-    """Return ``holes`` as Amounts, with the states of hole_rows."""
-    flags = np.zeros(len(holes), np.uint32)
-    vma = holder(holes.addr, vmas.ranges)
-    return Amounts(vma, HOLE_STATES[holes.level], holes.level, flags, holes.size)
+    return unpopulated(vmas, holes.addr, holes.size, HOLE_STATES[holes.level], holes.level)
 
 
 def doubt_rows(vmas: VMAs, doubts: Doubts) -> Pages:
     """Return ``doubts`` as Pages in state DOUBT, with the raw entry and its level."""
-    state = np.full(len(doubts), State.DOUBT.value, np.uint8)
-    rows = unpopulated(vmas, doubts.addr, doubts.size, state)
-    rows.level[:] = doubts.level
-    rows.entry[:] = doubts.entry
-    return rows
+    state = State.DOUBT.value
+    return unpopulated(vmas, doubts.addr, doubts.size, state, doubts.level, doubts.entry)
 
 
-def unpopulated(vmas: VMAs, addr: U64, size: U64, state: U8) -> Pages:
+def unpopulated(
+    vmas: VMAs, addr: U64, size: U64, state: U8 | int, level: U8 | int = 0, entry: U64 | int = 0
+) -> Pages:
     # Rows without a page, for the ranges [addr, addr + size).
     count = len(addr)
-    vma, level = holder(addr, vmas.ranges), np.zeros(count, np.uint8)
-    flags = np.zeros(count, np.uint32)
-    entry, pfn, kflags, mapcount = (np.zeros(count, np.uint64) for _ in range(4))
-    return Pages(addr, size, vma, state, level, flags, entry, pfn, kflags, mapcount)
-
-
-def fill(vmas: VMAs, pages: Pages, start: int, end: int, wanted: U64) -> Pages:
-    """Return ``pages`` with ABSENT rows for the parts of [``start``, ``end``) that none covers.
-
-    Only parts inside ``wanted`` and inside a VMA count; no row crosses a VMA boundary.
-    """
-    covered = np.stack([pages.addr, pages.addr + pages.size], axis=1)
-    free, _, _ = intersect(gaps(covered, start, end), wanted)
-    state = np.full(len(free), State.ABSENT.value, np.uint8)
-    rows = unpopulated(vmas, free[:, 0], free[:, 1] - free[:, 0], state)
-    if len(free) == 0:
-        return pages
-    both = join([pages, rows])
-    return take(both, np.argsort(both.addr, kind="stable"))
+    pfn, kflags, mapcount = (np.zeros(count, np.uint64) for _ in range(3))
+    return Pages(
+        addr, size, holder(addr, vmas.ranges), np.full(count, state, np.uint8),
+        np.full(count, level, np.uint8), np.zeros(count, np.uint32),
+        np.full(count, entry, np.uint64), pfn, kflags, mapcount,
+    )

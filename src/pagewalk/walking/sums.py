@@ -1,4 +1,4 @@
-"""Pages as sums: equal neighbours as one row, and the pages that may be mapped twice."""
+"""A walk as sums: equal neighbours as one row, and the pages that may be mapped twice."""
 
 from __future__ import annotations
 
@@ -11,18 +11,120 @@ from pagewalk.model.columns import (
     U8,
     U64,
     Amounts,
+    Holes,
     Keeper,
+    Leaves,
     Pages,
     Shared,
     State,
     Sums,
+    VMAs,
     alike,
+    join,
     take,
 )
-from pagewalk.model.rules import KEEPERS
-from pagewalk.model.states import has, maybe_repeated, untold
+from pagewalk.model.ranges import holder
+from pagewalk.model.rules import HOLE_STATES, KEEPERS
+from pagewalk.model.states import classify, has, maybe_repeated, untold
+from pagewalk.sources.outcome import Outcome
+from pagewalk.walking.rows import (
+    Asked,
+    base_pages,
+    doubt_rows,
+    enough,
+    join_columns,
+    join_looked_up,
+    look_up,
+)
 
 TOGETHER = 1 << 17  # base pages in one batch of Shared: their columns fit in the cache
+
+
+def summed(asked: Asked, outcome: Outcome) -> Iterator[Sums]:
+    """Yield the sums of what is asked for, in no order; note the page tables in ``outcome``."""
+    if not asked.holes:
+        yield from parts(asked, outcome)
+        return
+    left = asked.covered()
+    for sums in parts(asked, outcome):
+        np.subtract.at(left, sums.amounts.vma, sums.amounts.size.astype(np.int64))
+        yield sums
+    row = np.flatnonzero(left > 0)
+    if len(row):
+        nothing = np.zeros(len(row), np.uint8)
+        state = np.full(len(row), State.ABSENT.value, np.uint8)
+        size = left[row].astype(np.uint64)
+        yield Sums(Amounts(row, state, nothing, nothing.astype(np.uint32), size))
+
+
+def parts(asked: Asked, outcome: Outcome) -> Iterator[Sums]:
+    # Small pieces are combined before their frames are looked up.
+    waiting: list[Leaves] = []
+    unframed: list[Amounts] = []  # a row or two each
+    for part in asked.space.sums(asked.vmas, asked.ranges, frames=asked.frames):
+        if part.page_tables is not None:
+            outcome.page_tables = part.page_tables
+        entries, (amounts, shared) = part.entries, part.sums
+        if amounts.kflags is not None or len(shared):
+            yield part.sums
+        elif len(amounts):
+            unframed.append(amounts)
+        if len(entries.holes):
+            unframed.append(hole_amounts(asked.vmas, entries.holes))
+        if len(entries.doubts):
+            yield from add_up(doubt_rows(asked.vmas, entries.doubts), asked.page_size)
+        if len(entries.leaves):
+            waiting.append(entries.leaves)
+        if enough(waiting):
+            yield from sum_waiting(asked, waiting)
+            waiting = []
+        if enough(unframed):
+            yield Sums(join(unframed))
+            unframed = []
+    if waiting:
+        yield from sum_waiting(asked, waiting)
+    if unframed:
+        yield Sums(join(unframed))
+
+
+def sum_waiting(asked: Asked, waiting: list[Leaves]) -> Iterator[Sums]:
+    if asked.space.tells.tables:  # they are unordered
+        leaves = join(waiting)
+        waiting = [take(leaves, np.argsort(leaves.addr, kind="stable"))]
+    return sum_batches(asked, waiting)
+
+
+def sum_batches(asked: Asked, batches: list[Leaves]) -> Iterator[Sums]:
+    """Yield the sums of ``batches``, with equal neighbouring base pages as one row."""
+    base = asked.page_size.bit_length() - 1
+    for leaves, kflags, mapcount in look_up(asked, batches):
+        if kflags is None or mapcount is None or (leaves.shift != base).any():
+            yield from add_up(join_looked_up(asked, leaves, kflags, mapcount), asked.page_size)
+            continue
+        amounts = sum_alike(asked, leaves, kflags, mapcount)
+        yield Sums(amounts)
+        times = (amounts.size // np.uint64(asked.page_size)).astype(np.int64)
+        rows = np.flatnonzero(np.repeat(maybe_repeated(amounts), times))
+        if len(rows):
+            pages = join_columns(asked, take(leaves, rows), kflags[rows], mapcount[rows])
+            yield from (Sums(shared=shared) for shared in shared_rows(pages, asked.page_size))
+
+
+def sum_alike(asked: Asked, leaves: Leaves, kflags: U64, mapcount: U64) -> Amounts:
+    edges = np.searchsorted(leaves.addr, asked.vmas.start)
+    first = alike(leaves.flags, kflags, mapcount, also=edges)
+    vma = np.searchsorted(edges, first, side="right") - 1
+    flags, kflags = leaves.flags[first], kflags[first]
+    size = np.diff(first, append=len(leaves)).astype(np.uint64) * np.uint64(asked.page_size)
+    state = classify(flags, asked.vmas.backing[vma], kflags)
+    return Amounts(vma, state, np.zeros_like(state), flags, size, kflags, mapcount[first])
+
+
+def hole_amounts(vmas: VMAs, holes: Holes) -> Amounts:
+    """Return ``holes`` as Amounts, with the states of rows.hole_rows."""
+    flags = np.zeros(len(holes), np.uint32)
+    vma = holder(holes.addr, vmas.ranges)
+    return Amounts(vma, HOLE_STATES[holes.level], holes.level, flags, holes.size)
 
 
 def add_up(pages: Pages, page_size: int) -> Iterator[Sums]:
@@ -75,16 +177,11 @@ def shared_rows(pages: Pages, page_size: int) -> Iterator[Shared]:
         yield whole
         return
     yield take(whole, ~large)
-    yield from base_pages(whole, np.flatnonzero(large), page_size)
-
-
-def base_pages(whole: Shared, large: np.ndarray, page_size: int) -> Iterator[Shared]:
-    # The base pages of the rows `large`, TOGETHER at a time.
-    per = (whole.size[large] // np.uint64(page_size)).astype(np.int64)
-    cut = np.flatnonzero(np.diff(np.cumsum(per) // TOGETHER)) + 1
-    for some, each in zip(np.split(large, cut), np.split(per, cut), strict=True):
-        part = take(whole, np.repeat(some, each))
-        step = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
-        part.pfn[:] += step.astype(np.uint64)
+    rows = np.flatnonzero(large)
+    per, _, _ = base_pages(pages.size[rows], page_size)
+    for some in np.split(rows, np.flatnonzero(np.diff(np.cumsum(per) // TOGETHER)) + 1):
+        per, _, step = base_pages(pages.size[some], page_size)
+        part = take(whole, np.repeat(some, per))
+        part.pfn[:] += step
         part.size[:] = page_size
         yield part
