@@ -29,6 +29,7 @@ from pagewalk.model.errors import (
     SourceUnavailable,
     Unsupported,
 )
+from pagewalk.model.rules import HAS_ENTRY
 from pagewalk.proc.target import open_target
 from pagewalk.sources import AUTO, SOURCES, Source, close, open_process, open_source, readers
 from pagewalk.sources.kernel import KernelSource
@@ -352,6 +353,18 @@ def test_with_holes_every_byte_of_the_ranges_is_reported_once(source: Source, fr
     for sums in summed:
         np.add.at(added, sums.amounts.vma, sums.amounts.size.astype(np.int64))
     assert added.tolist() == summed.covered.tolist()
+
+
+@pytest.mark.parametrize("frames", [True, False])
+def test_pages_and_sums_are_in_the_same_states(source: Source, frames: bool) -> None:
+    pages, sums = walk(source, frames=frames), walk(source, Sums, frames=frames)
+    of_pages, of_sums = (np.zeros((len(w.vmas), len(State)), np.uint64) for w in (pages, sums))
+    for rows in pages:
+        np.add.at(of_pages, (rows.vma, rows.state), rows.size)
+    for part in sums:
+        np.add.at(of_sums, (part.amounts.vma, part.amounts.state), part.amounts.size)
+    assert of_pages[:, HAS_ENTRY].tolist() == of_sums[:, HAS_ENTRY].tolist()
+    assert of_pages.sum() > 0
 
 
 def test_smaps_of_a_large_process_is_read_only_while_it_is_stopped(child: Child) -> None:

@@ -86,6 +86,11 @@ def test_without_frames_there_are_no_flags_and_no_mapcounts() -> None:
     assert pages.state.tolist() == [State.FILE, State.ANON, State.SWAPPED]
 
 
+def test_where_no_frames_are_asked_for_the_kinds_of_memory_are_not_told_apart() -> None:
+    (pages,) = join_batches(asked()._replace(frames=False), [THREE])
+    assert pages.state.tolist() == [State.PRESENT, State.PRESENT, State.SWAPPED]
+
+
 def thp(frames: FrameList) -> Pages:
     of = leaves((HEAP, 12, PRESENT, 8), (BIG, 21, PRESENT | Flag.HUGE, 0x400))
     (pages,) = join_batches(asked(frames), [of])

@@ -20,7 +20,7 @@ from pagewalk.model.columns import (
     take,
 )
 from pagewalk.model.ranges import holder
-from pagewalk.model.rules import HOLE_STATES, KEEPERS, ORDINARY_ENTRY
+from pagewalk.model.rules import HOLE_STATES, KEEPERS, ORDINARY_ENTRY, SIZES
 from pagewalk.model.states import classify, maybe_repeated
 from pagewalk.pagetables.decode import Entries, ReadTables
 from pagewalk.pagetables.format import Arch
@@ -42,7 +42,7 @@ def sum_entries(vmas: VMAs, entries: Entries) -> Sums:
         Amounts(
             row,
             np.concatenate([
-                classify(leaves.flags, vmas.backing[row[: len(leaves)]], None),
+                SIZES[classify(leaves.flags, vmas.backing[row[: len(leaves)]], None)],
                 HOLE_STATES[holes.level],
                 np.full(len(doubts), State.DOUBT.value, np.uint8),
             ]),

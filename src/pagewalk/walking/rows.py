@@ -25,7 +25,7 @@ from pagewalk.model.columns import (
     take,
 )
 from pagewalk.model.ranges import gaps, holder, intersect
-from pagewalk.model.rules import HOLE_STATES
+from pagewalk.model.rules import HOLE_STATES, SIZES
 from pagewalk.model.states import classify, hwpoison
 from pagewalk.pagetables.decode import Doubts, Entries
 from pagewalk.proc.frames import FrameReader
@@ -181,6 +181,8 @@ def join_columns(asked: Asked, leaves: Leaves, kflags: U64 | None, mapcount: U64
     first = alike(vma, leaves.flags, kflags)
     backing = asked.vmas.backing[vma[first]]
     state = classify(leaves.flags[first], backing, None if kflags is None else kflags[first])
+    if not asked.frames:
+        state = SIZES[state]
     state = np.repeat(state, np.diff(first, append=len(vma)))
     return Pages(
         leaves.addr, leaves.size, vma, state, np.zeros_like(state), leaves.flags, leaves.entry,
