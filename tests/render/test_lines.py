@@ -76,9 +76,3 @@ def test_bytes_that_are_not_utf8_are_kept() -> None:
 def test_no_rows_are_no_lines() -> None:
     none = np.zeros(0, np.uint64)
     assert lines.lines(lines.hexadecimal(none), lines.decimal(none), lines.text("x", 0)) == b""
-
-
-def test_distinct_returns_each_rows_index_among_the_values() -> None:
-    values, index = lines.distinct(np.array([5, 3, 5, 9], np.uint64))
-    assert [values[i] for i in index] == [5, 3, 5, 9]
-    assert len(values) == 3

@@ -15,7 +15,6 @@ from pagewalk.walking.walk import Walk
 NO_PAGE_MAPCOUNT = Withheld(
     "distinct, freed",
     "this kernel keeps no mapcounts for pages of large folios (CONFIG_NO_PAGE_MAPCOUNT)",
-    partial=False,
 )
 
 

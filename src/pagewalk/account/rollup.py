@@ -37,7 +37,7 @@ def ask_rollup(table: Table, source: Source) -> Table:
         rollup = live.smaps(rss or 0, "smaps_rollup")
         if rollup is None:
             names = f"the kernel's own {', '.join(missing(table))}"
-            table.outcome.withheld.append(Withheld(names, TOO_LONG, partial=False))
+            table.outcome.withheld.append(Withheld(names, TOO_LONG))
             return table
         return filled(table, rollup)
     except PagewalkError:

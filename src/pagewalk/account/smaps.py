@@ -57,17 +57,14 @@ NEEDS_TABLES = Withheld(
     "pss_dirty, clean and dirty, referenced, lazyfree, vm_flags",
     "the dirty and accessed bits are in the page tables, which this source does not read;"
     " use --source ebpf",
-    partial=False,
 )
 NOT_COUNTED = Withheld(
     "swap_pss",
     "it requires walking every process that uses swap; --columns swap_pss and --all do that",
-    partial=False,
 )
 NEEDS_STRUCT_PAGE = Withheld(
     "referenced",
     "only struct page shows whether a page is young, and struct page is not read here",
-    partial=False,
 )
 
 

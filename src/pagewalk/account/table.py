@@ -23,7 +23,6 @@ NO_PMD_SHARING = Withheld(
     "private_hugetlb, shared_hugetlb",
     "before 6.12 pagemap does not show whether a hugetlb page table is shared with another"
     " process; --source ebpf does",
-    partial=False,
 )
 
 NO_HUGE_ZERO = Withheld(
@@ -209,7 +208,7 @@ def tabulate(walk: Walk[Any], so_far: Totals) -> Table:
         columns.update(dict.fromkeys(("pss", "uss", "locked")))
     if unknown := int(so_far.untold.sum()):
         what = f"who else maps {unknown} bytes"
-        walk.outcome.withheld.append(Withheld(what, NOT_IN_KPAGEFLAGS, partial=False))
+        walk.outcome.withheld.append(Withheld(what, NOT_IN_KPAGEFLAGS))
     totals = {name: None if c is None else int(c.sum()) for name, c in columns.items()}
     fixed = so_far.pss if walk.tells.frames and settled else None
     if fixed is not None:

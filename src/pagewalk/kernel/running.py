@@ -31,12 +31,10 @@ UNCONFIRMED = Withheld(
     "a cross-check of page frames",
     "struct page was read, but only root may read /proc/kpageflags and /proc/kpagecount to"
     " confirm it",
-    partial=False,
 )
 CONTRADICTED = Withheld(
     "page frames from struct page",
     "struct page and /proc/kpageflags disagree on this kernel, so the slower kpageflags is used",
-    partial=False,
 )
 
 

@@ -316,7 +316,7 @@ class Withheld(NamedTuple):
 
     what: str
     why: str
-    partial: bool
+    partial: bool = False
 
 
 Columns = TypeVar("Columns", bound=Rows)

@@ -45,7 +45,6 @@ CUT = Withheld(
 NO_CACHESTAT = Withheld(
     "unmapped",
     "swap is in use, and only cachestat(2), since Linux 6.5, tells how much of an object is there",
-    partial=False,
 )
 
 

@@ -75,6 +75,6 @@ def flag_words(rows: Pages, quote: str = "", joint: str = ",") -> U8:
 
 def spell(words: U64, name: Callable[[int], list[str]], quote: str, joint: str) -> U8:
     # Many rows share few distinct words: each is spelled out once.
-    distinct, index = pieces.distinct(words)
-    texts = [joint.join(f"{quote}{n}{quote}" for n in name(word)) for word in distinct]
+    distinct, index = np.unique(words, return_inverse=True)
+    texts = [joint.join(f"{quote}{n}{quote}" for n in name(word)) for word in distinct.tolist()]
     return pieces.labels(texts, index)

@@ -90,9 +90,3 @@ def lines(*pieces: U8 | str) -> bytes:
     wide = beside(*pieces, "\n")
     kept: U8 = wide[wide != 0]
     return kept.tobytes()
-
-
-def distinct(values: U64) -> tuple[list[int], I64]:
-    """Return the distinct ``values``, and the index of each row's value among them."""
-    unique, index = np.unique(values, return_inverse=True)
-    return unique.tolist(), index.astype(np.int64)

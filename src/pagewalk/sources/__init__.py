@@ -211,7 +211,7 @@ def open_best(target: Target, budget_ns: int, *, besides: str = "") -> Source:
         except (ProcessGone, NoAddressSpace):
             raise
         except Exception as fault:
-            notes = notes or (Withheld("the best source", refusal(name, fault), partial=False),)
+            notes = notes or (Withheld("the best source", refusal(name, fault)),)
             best = best or (fault if isinstance(fault, PagewalkError) else None)
             continue
         source.notes = notes

@@ -21,7 +21,6 @@ BASE_PAGES = (Backing.ANON, Backing.FILE, Backing.SHMEM, Backing.KERNEL, Backing
 NOT_TOLD = Withheld(
     "thp_eligible, and kernel_page_size of hugetlb memory and drivers",
     "they are in the kernel's structs, which this source does not read; use --source ebpf",
-    partial=False,
 )
 
 
@@ -61,7 +60,7 @@ def read_particulars(source: Source, vmas: VMAs) -> tuple[Particulars, list[With
         of = read_mappings(tables.running.kernel, tables.mm)
         policy = read_policy()
     except (PagewalkError, OSError) as err:
-        return nothing, [Withheld("thp_eligible, kernel_page_size", str(err), partial=False)]
+        return nothing, [Withheld("thp_eligible, kernel_page_size", str(err))]
     same = agreeing(vmas, of.vma)
     at = np.searchsorted(of.vma.start, vmas.start[same])
     found = eligible(of, policy, source.space.facts)
@@ -82,14 +81,8 @@ def page_sizes(of: Mappings, page_size: int) -> I64:
 def limits(of: Particulars) -> list[Withheld]:
     out = []
     if (of.page_size == UNKNOWN).any():
-        out.append(Withheld("kernel_page_size", "for some VMAs only the driver knows it",
-                            partial=False))
+        out.append(Withheld("kernel_page_size", "for some VMAs only the driver knows it"))
     if (of.thp_eligible == UNKNOWN).any():
-        out.append(
-            Withheld(
-                "thp_eligible",
-                "for some VMAs it depends on rules of this kernel unknown to pagewalk",
-                partial=False,
-            )
-        )
+        why = "for some VMAs it depends on rules of this kernel unknown to pagewalk"
+        out.append(Withheld("thp_eligible", why))
     return out

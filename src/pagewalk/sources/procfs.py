@@ -34,12 +34,10 @@ NO_TABLES = Withheld(
     "not_mapped",
     "/proc/PID/pagemap does not distinguish an empty slot from a missing page table, so"
     " not_present counts both; ebpf and kcore do (see pagewalk doctor for what they need)",
-    partial=False,
 )
 NO_SCAN = Withheld(
     "anon_huge, shmem_huge, file_huge",
     "this kernel has no PAGEMAP_SCAN (since 6.7), the only interface that shows huge mappings",
-    partial=False,
 )
 NO_ZERO = Withheld(
     "rss, anon and zero",
@@ -51,7 +49,6 @@ NO_KSM = Withheld(
     "ksm",
     "/proc/kpageflags marks every anonymous page as KSM on this kernel (a bug, seen on 6.12);"
     " use --source ebpf",
-    partial=False,
 )
 NO_KPAGE = Withheld(
     "pss, uss, mapcount and the split by kind",

@@ -83,7 +83,7 @@ def find_locked(live: Live, vmas: VMAs, outcome: Outcome, status: Status) -> Boo
     said = live.smaps(status().get("VmRSS", 0))
     if said is None:
         why = "only smaps shows which VMAs are locked, and " + HOLDS_THE_LOCK
-        outcome.withheld.append(Withheld("locked", why, partial=False))
+        outcome.withheld.append(Withheld("locked", why))
         return None
     return np.isin(vmas.start, said.start[said.flagged("lo")])
 
@@ -142,14 +142,9 @@ def note_objects(live: Live, vmas: VMAs, outcome: Outcome) -> None:
     outcome.withheld.extend(missing)
     unsure = [each.name for each, ends in outcome.objects if ends is None and each.resident]
     if unsure:
-        outcome.withheld.append(
-            Withheld(
-                "freed",
-                f"only the kernel's reference counts show who else holds {unsure[0]}, and this"
-                " source does not read them; use --source ebpf",
-                partial=False,
-            )
-        )
+        why = (f"only the kernel's reference counts show who else holds {unsure[0]}, and this"
+               " source does not read them; use --source ebpf")
+        outcome.withheld.append(Withheld("freed", why))
 
 
 def check_still(live: Live, vmas: VMAs, outcome: Outcome) -> None:

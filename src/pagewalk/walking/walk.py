@@ -34,7 +34,6 @@ Row = TypeVar("Row", Pages, Sums)
 
 NOT_ASKED = Withheld(
     "pss, uss, distinct, freed and the split by kind", "page frames were not requested",
-    partial=False,
 )
 
 
