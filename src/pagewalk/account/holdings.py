@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pagewalk.model.columns import I64, SHARED, Backing, Bool, VMAs, Withheld
+from pagewalk.model.columns import I64, SHARED, Bool, VMAs, Withheld
 from pagewalk.proc.objects import Object
 from pagewalk.sources.outcome import Outcome
 from pagewalk.walking.held import Held
@@ -99,7 +99,9 @@ def objects_held(
 def counted_once(vmas: VMAs, mapped: I64) -> I64 | None:
     # Each page of an object is counted once only if no two VMAs map the same part of it and no
     # private mapping has copies of its own; else None.
-    rows = np.flatnonzero(np.isin(vmas.backing, (Backing.SHMEM.value, Backing.HUGETLB.value)))
+    rows = np.flatnonzero(vmas.of_objects)
+    if len(rows) == 0:
+        return mapped
     private = vmas.perms[rows] & SHARED == 0
     order = rows[np.lexsort((vmas.offset[rows], vmas.inode[rows], vmas.dev[rows]))]
     end = vmas.offset[order] + vmas.size[order]

@@ -146,6 +146,13 @@ class VMAs(Rows):
         return gate
 
     @property
+    def of_objects(self) -> Bool:
+        """Return a mask of the VMAs of shmem and hugetlb objects."""
+        shmem, hugetlb = (self.backing == kind.value for kind in (Backing.SHMEM, Backing.HUGETLB))
+        mask: Bool = shmem | hugetlb
+        return mask
+
+    @property
     def hidden(self) -> Bool:
         """Return a mask of the VMAs that pagemap does not show: PFN maps and the gate VMA."""
         hidden: Bool = self.gate | (self.backing == Backing.HIDDEN.value)

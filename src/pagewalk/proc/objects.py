@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from pagewalk.model.columns import Backing, VMAs, Withheld
+from pagewalk.model.columns import VMAs, Withheld
 from pagewalk.model.errors import PagewalkError
 from pagewalk.proc.files import decode_name, read_bytes, rows
 from pagewalk.proc.maps import hugetlb_memfd_flags
@@ -99,11 +99,12 @@ def reason(err: Exception) -> str:
 
 def memory_mounts(target: Target) -> set[int]:
     """Return the ids of the mounts of tmpfs and hugetlbfs; raises PagewalkError."""
-    mounted = parse_mounts(target.read("mountinfo"))
+    texts = {target.read("mountinfo")}
     # A file that was opened before its process entered another mount namespace is still on a mount
     # of the namespace that it came from, which is usually ours.
     with suppress(OSError):
-        mounted += parse_mounts(read_bytes("/proc/self/mountinfo"))
+        texts.add(read_bytes("/proc/self/mountinfo"))
+    mounted = (mount for text in texts for mount in parse_mounts(text))
     return set(internal_mounts()) | {m.id for m in mounted if m.kind in (b"tmpfs", b"hugetlbfs")}
 
 
@@ -190,9 +191,8 @@ def swapped(fd: int) -> int:
 
 def add_mapped(target: Target, vmas: VMAs, found: Found) -> None:
     """Add objects that are mapped but not open to ``found``; raises OSError."""
-    kinds = (Backing.SHMEM.value, Backing.HUGETLB.value)
     known = set(found)
-    for row in np.flatnonzero(np.isin(vmas.backing, kinds)).tolist():
+    for row in np.flatnonzero(vmas.of_objects).tolist():
         key = int(vmas.dev[row]), int(vmas.inode[row])
         if key in known:
             continue
