@@ -24,13 +24,13 @@ from pagewalk.model.columns import (
     take,
 )
 from pagewalk.model.facts import Facts
-from pagewalk.model.ranges import inside
+from pagewalk.model.ranges import holder, inside
 from pagewalk.model.states import hwpoison
-from pagewalk.pagetables.decode import NO_DOUBTS, NO_HOLES, Entries
+from pagewalk.pagetables.decode import NO_DOUBTS, NO_HOLES, NO_LEAVES, Entries
 from pagewalk.proc.counters import Theirs
 from pagewalk.proc.smaps import LastSmaps
 from pagewalk.sources import Who
-from pagewalk.sources.amounts import sum_entries
+from pagewalk.sources.amounts import sum_leaves
 from pagewalk.sources.outcome import Outcome
 from pagewalk.sources.space import Part
 
@@ -131,7 +131,12 @@ class Columns:
     def sums(self, vmas: VMAs, ranges: U64, *, frames: bool = True) -> Iterator[Part]:
         """Yield the same as sums."""
         for entries in self.entries(vmas, ranges):
-            yield Part(entries) if frames else Part(sums=sum_entries(vmas, entries))
+            if frames:
+                yield Part(entries)
+                continue
+            leaves = entries.leaves
+            sums = sum_leaves(vmas, holder(leaves.addr, vmas.ranges), leaves)
+            yield Part(replace(entries, leaves=NO_LEAVES), sums)
 
     def theirs(self, *files: str, last: LastSmaps | None = None) -> Theirs:
         """Return the kernel's numbers, with smaps only if it is in ``files``."""

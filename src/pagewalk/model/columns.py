@@ -104,8 +104,9 @@ class Rows:
     """Columns of one length, a numpy array each: what the classes below have in common."""
 
     def __len__(self) -> int:
-        first: npt.NDArray[Any] = next(iter(vars(self).values()))
-        return len(first)
+        for column in vars(self).values():
+            return len(column)
+        return 0
 
 
 @dataclass(frozen=True, eq=False)

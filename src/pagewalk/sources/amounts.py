@@ -12,45 +12,32 @@ from pagewalk.model.columns import (
     NO_AMOUNTS,
     U64,
     Amounts,
-    Flag,
+    Leaves,
     Shared,
     State,
     Sums,
     VMAs,
+    alike,
     take,
 )
-from pagewalk.model.ranges import holder
 from pagewalk.model.rules import HOLE_STATES, KEEPERS, ORDINARY_ENTRY, SIZES
 from pagewalk.model.states import classify, maybe_repeated
-from pagewalk.pagetables.decode import Entries, ReadTables
+from pagewalk.pagetables.decode import ReadTables
 from pagewalk.pagetables.format import Arch
 from pagewalk.proc.pagemap import PAGE
-
-PRESENT = np.uint32(Flag.PRESENT)
 
 
 def sizes(pages: I64) -> U64:
     return pages.astype(np.uint64) * np.uint64(PAGE)
 
 
-def sum_entries(vmas: VMAs, entries: Entries) -> Sums:
-    """Return ``entries``, with the zero pages marked, as Sums without kinds."""
-    leaves, holes, doubts = entries.leaves, entries.holes, entries.doubts
-    row = holder(np.concatenate([leaves.addr, holes.addr, doubts.addr]), vmas.ranges)
-    none = np.zeros(len(holes) + len(doubts), np.uint32)
-    return Sums(
-        Amounts(
-            row,
-            np.concatenate([
-                SIZES[classify(leaves.flags, vmas.backing[row[: len(leaves)]], None)],
-                HOLE_STATES[holes.level],
-                np.full(len(doubts), State.DOUBT.value, np.uint8),
-            ]),
-            np.concatenate([np.zeros(len(leaves), np.uint8), holes.level, doubts.level]),
-            np.concatenate([leaves.flags, none]),
-            np.concatenate([leaves.size, holes.size, doubts.size]),
-        )
-    )
+def sum_leaves(vmas: VMAs, row: I64, leaves: Leaves) -> Sums:
+    """Return ``leaves`` of the VMAs ``row`` (i64), with the zero pages marked, without kinds."""
+    first = alike(row, leaves.flags) if len(row) else row
+    vma, flags = row[first], leaves.flags[first]
+    state = SIZES[classify(flags, vmas.backing[vma], None)]
+    size = np.add.reduceat(leaves.size, first)
+    return Sums(Amounts(vma, state, np.zeros_like(state), flags, size))
 
 
 def gap_amounts(vma: I64, gaps: U64) -> Sums:
@@ -98,7 +85,7 @@ def shared_frames(
     out.
     """
     amounts = run_amounts(vmas, vma[runs.table], runs)
-    tables = np.unique(runs.table[maybe_repeated(amounts)])
+    tables = np.flatnonzero(np.bincount(runs.table[maybe_repeated(amounts)]))
     found, torn = list[Sums](), [tables[:0]]
     for first in range(0, len(tables), TABLES):
         some = tables[first : first + TABLES]

@@ -45,5 +45,5 @@ class Space(Protocol):
     def sums(self, vmas: VMAs, ranges: U64, *, frames: bool = True) -> Iterator[Part]:
         """Yield what ``entries`` does for callers that only need sums, in no order.
 
-        Without ``frames`` everything comes as sums, without kinds.
+        Without ``frames`` leaves come as sums, without kinds.
         """

@@ -26,6 +26,7 @@ from pagewalk.model.columns import (
     Sums,
     Tells,
     VMAs,
+    alike,
 )
 from pagewalk.model.facts import Facts
 from pagewalk.model.ranges import holder
@@ -38,7 +39,7 @@ from pagewalk.pagetables.format import PMD
 from pagewalk.pagetables.trace import Trace, hole_around, trace
 from pagewalk.pagetables.walk import walk_tables
 from pagewalk.proc.frames import FrameReader
-from pagewalk.sources.amounts import alone_amounts, gap_amounts, shared_frames, sizes, sum_entries
+from pagewalk.sources.amounts import alone_amounts, gap_amounts, shared_frames, sizes, sum_leaves
 from pagewalk.sources.space import Part
 
 RETRIES = 3
@@ -115,10 +116,11 @@ class TableSpace:
             if len(part.gaps):
                 yield Part(sums=gap_amounts(row, part.gaps))
             entries = part.entries
-            if len(entries.leaves):
-                self.settle(vmas, entries.leaves, frames=frames)
-            if len(entries):
-                yield Part(entries) if frames else Part(sums=sum_entries(vmas, entries))
+            if not frames and len(entries):
+                yield self.summed(vmas, entries)
+            elif len(entries):
+                self.settle(vmas, entries.leaves)
+                yield Part(entries)
         yield Part(gate(ranges[~below]), page_tables=int(tables[1:4].sum()) * self.facts.page_size)
 
     def settle(self, vmas: VMAs, leaves: Leaves, *, frames: bool = True) -> None:
@@ -127,12 +129,7 @@ class TableSpace:
         Without ``frames`` also mark zero pages, because their frames will not be looked at.
         """
         row = holder(leaves.addr, vmas.ranges)
-        present = leaves.flags & PRESENT != 0
-        if vmas.flags is not None:
-            mapped = present & (vmas.flags[row] & np.uint64(VM_PFNMAP) != 0)
-            leaves.flags[mapped] |= np.uint32(Flag.SPECIAL)
-        plain = leaves.flags & (PRESENT | np.uint32(Flag.SPECIAL)) == PRESENT
-        leaves.flags[plain] |= np.uint32(Flag.NORMAL)
+        present = mark_normal(vmas, row, leaves)
         soft = np.flatnonzero(leaves.flags & np.uint32(Flag.SWAP | Flag.MARKER) != 0)
         if len(soft):
             assert leaves.pfn is not None
@@ -143,6 +140,14 @@ class TableSpace:
             self.mark_exclusive(leaves, np.flatnonzero(hugetlb))
         if not frames:
             self.mark_zero(leaves, present)
+
+    def summed(self, vmas: VMAs, entries: Entries) -> Part:
+        # `entries` with the leaves as sums, which need neither swap slots nor who shares a page.
+        leaves = entries.leaves
+        row = holder(leaves.addr, vmas.ranges)
+        self.mark_zero(leaves, mark_normal(vmas, row, leaves))
+        rest = Entries(NO_LEAVES, entries.holes, entries.doubts)
+        return Part(rest, sum_leaves(vmas, row, leaves))
 
     def mark_zero(self, leaves: Leaves, present: Bool) -> None:
         assert leaves.pfn is not None
@@ -210,14 +215,19 @@ class WholeTables:
     def sums(self, plain: Plain) -> Iterator[Sums]:
         """Yield what the tables that ``count`` has counted come to."""
         if len(plain.owner):
-            vma = self.row[plain.owner]
+            vma, pages = self.by_vma(plain.owner, plain.pages)
             flags = np.full(len(vma), ORDINARY_ENTRY)
             if self.vmas.flags is not None:
                 mapped = self.vmas.flags[vma] & np.uint64(VM_PFNMAP) != 0
                 flags[mapped] = PRESENT | np.uint32(Flag.SPECIAL)
             state = classify(flags, self.vmas.backing[vma], None)
             level = np.zeros(len(vma), np.uint8)
-            yield Sums(Amounts(vma, state, level, flags, sizes(plain.pages)))
+            yield Sums(Amounts(vma, state, level, flags, sizes(pages)))
+
+    def by_vma(self, owner: I64, pages: I64) -> tuple[I64, I64]:
+        # The VMAs of the ranges `owner`, ascending, and how many of `pages` each of them has.
+        first = alike(owner)
+        return self.row[owner[first]], np.add.reduceat(pages, first)
 
 
 class ByFrame(WholeTables):
@@ -263,7 +273,18 @@ class ByFrame(WholeTables):
             assert self.alone is not None
             yield from self.runs
             once = self.alone[plain.owner]
-            yield alone_amounts(self.row[plain.owner[once]], plain.pages[once])
+            yield alone_amounts(*self.by_vma(plain.owner[once], plain.pages[once]))
+
+
+def mark_normal(vmas: VMAs, row: I64, leaves: Leaves) -> Bool:
+    # Marks which of `leaves`, in the VMAs `row`, have a normal struct page; returns the present.
+    present: Bool = leaves.flags & PRESENT != 0
+    if vmas.flags is not None:
+        mapped = (vmas.flags & np.uint64(VM_PFNMAP) != 0)[row] & present
+        leaves.flags[mapped] |= np.uint32(Flag.SPECIAL)
+    plain = leaves.flags & (PRESENT | np.uint32(Flag.SPECIAL)) == PRESENT
+    leaves.flags[plain] |= np.uint32(Flag.NORMAL)
+    return present
 
 
 def gate(ranges: U64) -> Entries:
