@@ -210,7 +210,7 @@ class Btf:
         if type_id >= len(self._starts):
             raise _refuse(f"it refers to type {type_id}, but has only {len(self._starts) - 1}")
         at = int(self._starts[type_id])
-        name, info, size_or_type = (int(word) for word in self._words[at : at + 3])
+        name, info, size_or_type = self._words[at : at + 3].tolist()
         return _Type(name, info >> 24 & 31, info & 0xFFFF, bool(info >> 31), size_or_type, at + 3)
 
     def _resolve(self, type_id: int) -> int:
@@ -227,7 +227,7 @@ class Btf:
             found = self._type(self._resolve(type_id))
             if found.kind != _ARRAY:
                 return elements * _size(found)
-            type_id, _, count = (int(word) for word in self._words[found.body : found.body + 3])
+            type_id, _, count = self._words[found.body : found.body + 3].tolist()
             elements *= count
         raise _refuse_cycle()
 

@@ -15,6 +15,7 @@ from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.vmas import read_files, read_vmas
 from pagewalk.model.columns import I64, U64, Bool
 from pagewalk.model.errors import SourceUnavailable
+from pagewalk.model.ranges import distinct
 
 # A thread that is using a file holds a reference for a moment; a lasting holder always does.
 _LOOKS = 5
@@ -83,7 +84,7 @@ def _file_counts(kernel: Kernel, file: U64) -> I64:
 
 
 def _ends(kernel: Kernel, inode: U64, dentry: U64, whole: Bool) -> bool:
-    dentries = np.unique(dentry)
+    dentries = distinct(dentry)
     names = _words(kernel, dentries, "dentry", "d_lockref.count") & _HALF
     counts = kernel.fields("inode", int(inode[0]), ("i_nlink", "i_count.counter"))
     return (
