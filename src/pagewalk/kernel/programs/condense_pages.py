@@ -23,7 +23,7 @@ _UNROLLED = 16  # words per step of a loop: each step costs a call
 
 ALL_FLAGS = (1 << FLAG_BITS) - 1
 
-_PLACE, _ENTRIES, _PAGE, _OWN = loops.FIRST, loops.SECOND, loops.THIRD, loops.FOURTH
+_PLACE, _ENTRIES, _OWN = loops.FIRST, loops.SECOND, loops.THIRD
 
 
 class Condenser:
@@ -90,7 +90,8 @@ def _of_frames(
             asm.load_u64(R1, FP, _ENTRIES),
             asm.load_u64(R1, R1, 8 * word),
             asm.jump_eq_imm(R1, 0, f"done {word}"),
-            *_condense(casts, layout, mem_map, ALL_FLAGS, word),
+            *_struct_page(mem_map),
+            *_condense(casts, layout, ALL_FLAGS, word),
         ]
     begin = [*loops.start(given, words), asm.constant(R8, mem_map.base)]
     return asm.assemble(*begin, *loops.loop(casts, loops.OUTER, "frames", body), *loops.stop())
@@ -116,12 +117,15 @@ def _of_tables(
     ]
     flags = layout.behind(KEPT) | int(layout.slab)  # a slab page has no mapcount
     heads: list[Line] = []
+    # First the address of each struct page in place of its word. It is also loaded once, because
+    # struct pages are rarely in the cache: with so little done between one and the next, the CPU
+    # waits for many of them at a time.
     for word in range(_UNROLLED):
         body += [
             asm.load_u64(R1, FP, _ENTRIES),
             *loops.cast(casts),
             asm.load_u64(R1, R0, 8 * word),
-            asm.jump_eq_imm(R1, 0, f"done {word}"),
+            asm.jump_eq_imm(R1, 0, f"found {word}"),
             asm.constant(R3, bits_set | bits_clear),
             asm.move(R2, R1),
             asm.and_(R2, R3),
@@ -130,7 +134,17 @@ def _of_tables(
             asm.right_imm(R1, right),
             asm.constant(R3, arch.last_ram_frame),
             asm.jump_gt(R1, R3, "odd"),
-            *_condense(casts, layout, mem_map, flags, word, _ask_head(layout, word)),
+            *_struct_page(mem_map),
+            asm.Label(f"found {word}"),
+            asm.store_u64(R9, 8 * word, R1),
+            *loops.cast(casts),
+            asm.load_u64(R1, R0, layout.flags),
+        ]
+    for word in range(_UNROLLED):
+        body += [
+            asm.load_u64(R1, R9, 8 * word),
+            asm.jump_eq_imm(R1, 0, f"done {word}"),
+            *_condense(casts, layout, flags, word, _ask_head(layout, word)),
         ]
         heads += _of_head(casts, layout, mem_map, word)
     odd = [asm.Label("odd"), asm.load_u64(R9, FP, _PLACE), *_mark(1)]
@@ -161,21 +175,18 @@ def _mark(value: int) -> list[Line]:
     ]
 
 
+def _struct_page(mem_map: MemMap) -> list[Line]:
+    # r1 = the address of the struct page of frame r1
+    return [asm.left_imm(R1, mem_map.size.bit_length() - 1), asm.add(R1, R8)]
+
+
 def _condense(
-    casts: Casts,
-    layout: Layout,
-    mem_map: MemMap,
-    flags: int,
-    word: int,
-    ask: Sequence[Line] = (),
+    casts: Casts, layout: Layout, flags: int, word: int, ask: Sequence[Line] = ()
 ) -> list[Line]:
-    # Stores the struct page of frame r1 as one word at position `word` of r9, 0 from "done" on.
+    # Stores the struct page at r1 as one word at position `word` of r9, 0 from "done" on.
     # `ask` finds it in r1 to r4: flags, compound_head, mapping, mapcount.
     known = f"known {word}"
     return [
-        asm.left_imm(R1, mem_map.size.bit_length() - 1),
-        asm.add(R1, R8),
-        *([asm.store_u64(FP, _PAGE, R1)] if ask else []),
         *loops.cast(casts),
         asm.load_u64(R1, R0, layout.flags),
         asm.load_u64(R2, R0, layout.compound_head),
@@ -226,12 +237,12 @@ def _of_head(casts: Casts, layout: Layout, mem_map: MemMap, word: int) -> list[L
     return [
         asm.Label(f"tail {word}"),
         asm.add_imm(R2, -1),
-        asm.store_u64(FP, _PAGE, R2),
+        asm.store_u64(R9, 8 * word, R2),
         asm.Label(f"head {word}"),
         asm.store_u64(FP, _OWN, R4),
-        asm.load_u64(R1, FP, _PAGE),
+        asm.load_u64(R1, R9, 8 * word),
         *loops.cast(casts),
-        asm.load_u64(R1, FP, _PAGE),
+        asm.load_u64(R1, R9, 8 * word),
         asm.add_imm(R1, 1),
         asm.load_u64(R2, R0, mem_map.size + layout.compound_head),
         asm.jump_ne(R1, R2, "odd"),

@@ -25,7 +25,7 @@ SLOTS = PAGE // 8
 FRAMES = TABLES * SLOTS
 
 # The stack: two iterators of bpf_iter_num, the address of a table, and numbers.
-OUTER, INNER, TABLE, FIRST, SECOND, THIRD, FOURTH = -8, -16, -24, -32, -40, -48, -56
+OUTER, INNER, TABLE, FIRST, SECOND, THIRD = -8, -16, -24, -32, -40, -48
 
 # Words that can be read through one cast.
 CAST_WORDS = 16
