@@ -19,6 +19,7 @@ from benchmarks.opponents import kpage_read, output, pagemap_loop, timed
 from benchmarks.processes import own, start
 from benchmarks.rows import Limit, Of, Plan, Row, absent, interleave, size
 from pagewalk import close, open_process, table, walk
+from pagewalk.kernel.programs.condense_pages import Condenser
 from pagewalk.kernel.programs.loops import TABLES
 from pagewalk.model.columns import I64, U64, Flag, Pages, VMAs
 from pagewalk.model.errors import PagewalkError
@@ -29,7 +30,8 @@ from pagewalk.sources.kernel import KernelSource
 LOOP = "C loop over pagemap"
 SPLIT = "the full split and PSS by VMA"
 # What is timed, in the order of the rows.
-ALONE, SHARED = ("counts", "tables", "counted", "split"), ("condensed", "split")
+ALONE, SHARED = ("counts", "tables", "counted", "split"), ("condensed", "cached", "split")
+CACHED = 4  # tables whose struct pages fit in the cache
 LOADED = 9  # walks of 2 GiB, after which every program is worth loading
 WALKS = 100  # of a large target, one of whose threads keeps mapping
 CHURNS = 10_000  # walks of a small target that never stays the same
@@ -64,6 +66,7 @@ def ebpf_dense(plan: Plan) -> list[Row]:
     what = f"ebpf, dense {size(plan.mib(4))}, shared with a child"
     rows += [
         Row(f"{what}: the floor, struct pages condensed in the kernel", LOOP, "ms"),
+        Row(f"{what}: as many, but always those of the same {CACHED} tables", LOOP, "ms"),
         Row(f"{what}: {SPLIT}", LOOP, "ms", limit=Limit(1 / 3)),
     ]
     if why := refused():
@@ -92,20 +95,26 @@ def against_loop(
         counter = loaded and loaded.loaded_counter
         condenser = loaded and loaded.loaded_condenser  # None before 6.4, like the counter
         tables = whole_tables(source, vmas)
-        some = [tables[at : at + TABLES] for at in range(0, len(tables), TABLES)]
         contestants: dict[str, Callable[[], float]] = {
             "counts": lambda: timed(lambda: table(source, frames=False)),
             "tables": lambda: timed(lambda: list(space.sums(vmas, vmas.ranges, frames=False))),
             "counted": lambda: timed(lambda: counter.count(tables)) if counter else math.nan,
-            "condensed": lambda: (
-                timed(lambda: [condenser.of_tables(each) for each in some])
-                if condenser else math.nan
-            ),
+            "condensed": lambda: condensed(condenser, tables),
+            "cached": lambda: condensed(condenser, np.resize(tables[:CACHED], len(tables))),
+            # Whoever comes after the loop starts with cold caches: always the same contestant.
+            "loop": lambda: pagemap_loop(pid),
             "split": lambda: timed(lambda: table(source)),
         }
-        ours = {name: contestants[name] for name in names}
-        got = interleave(rounds, {**ours, "loop": lambda: pagemap_loop(pid)})
+        got = interleave(rounds, {k: v for k, v in contestants.items() if k in (*names, "loop")})
     return [(got[name], got["loop"]) for name in names]
+
+
+def condensed(condenser: Condenser | None, tables: U64) -> float:
+    # Milliseconds to condense the struct pages of all `tables`.
+    if condenser is None:
+        return math.nan
+    parts = [tables[at : at + TABLES] for at in range(0, len(tables), TABLES)]
+    return timed(lambda: [condenser.of_tables(part) for part in parts])
 
 
 def whole_tables(source: KernelSource, vmas: VMAs) -> U64:
