@@ -89,7 +89,10 @@ def check(first: Source, second: Source) -> Report:
             before, other, after = (read(s, ranges=spans) for s in (first, second, first))
             return differ(before, other), differ(before, after)
 
-        keep(report, settle(found, ask, report))
+        firm = settle(found, ask, report)
+        room = MOST_LISTED - len(report.differences)
+        report.differences.extend(firm[:room])
+        report.more += max(len(firm) - room, 0)
 
     found: list[Difference] = []
     for one, other in side_by_side(*(populated(source, ranges) for source in (first, second))):
@@ -147,12 +150,6 @@ def overlapping(found: list[Difference], others: list[Difference]) -> list[Diffe
             if row >= 0 and int(spans[row, 1]) > d.addr:
                 kept.append(d)
     return sorted(kept, key=key)
-
-
-def keep(report: Report, found: list[Difference]) -> None:
-    room = MOST_LISTED - len(report.differences)
-    report.differences.extend(found[:room])
-    report.more += max(len(found) - room, 0)
 
 
 def comparable(vmas: VMAs) -> tuple[list[str], U64]:

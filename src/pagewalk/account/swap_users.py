@@ -13,7 +13,7 @@ from pagewalk.model.columns import U64, Flag
 from pagewalk.model.errors import NoAddressSpace, PagewalkError, ProcessGone
 from pagewalk.proc.namespace import own_numbers
 from pagewalk.proc.processes import read_processes, share_memory
-from pagewalk.sources import Source, close, open_listed
+from pagewalk.sources import close, open_listed
 
 NAMED = 5  # processes that could not be read
 
@@ -78,20 +78,15 @@ def swap_slots(pid: int, source: str) -> tuple[U64, int] | None:
         assert opened.live is not None
         if opened.live.status().get("VmSwap", 0) == 0:
             return None
-        mm = 0 if opened.page_tables is None else opened.page_tables.mm
-        return read_slots(opened), mm
+        vmas = opened.vmas()
+        parts = [np.zeros(0, np.uint64)]
+        for batch in opened.space.entries(vmas, vmas.ranges):
+            leaves = batch.leaves
+            if leaves.pfn is not None:
+                parts.append(leaves.pfn[leaves.flags & np.uint32(Flag.SWAP) != 0])
+        return np.concatenate(parts), 0 if opened.page_tables is None else opened.page_tables.mm
     finally:
         close(opened)
-
-
-def read_slots(source: Source) -> U64:
-    vmas = source.vmas()
-    parts = [np.zeros(0, np.uint64)]
-    for batch in source.space.entries(vmas, vmas.ranges):
-        leaves = batch.leaves
-        if leaves.pfn is not None:
-            parts.append(leaves.pfn[leaves.flags & np.uint32(Flag.SWAP) != 0])
-    return np.concatenate(parts)
 
 
 def same_memory(first: tuple[int, int], second: tuple[int, int], *, by_pid: bool) -> bool:

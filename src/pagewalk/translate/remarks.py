@@ -116,9 +116,7 @@ def about_page(found: Translation) -> Iterator[str]:
 
 def grants(found: Translation) -> bool:
     """Return whether the VMA grants any access at all."""
-    return found.row is not None and bool(
-        int(found.vmas.perms[found.row]) & (READ | WRITE | EXEC)
-    )
+    return found.row is not None and bool(found.vmas.perms[found.row] & (READ | WRITE | EXEC))
 
 
 def about_rights(found: Translation) -> Iterator[str]:
