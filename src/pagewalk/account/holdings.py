@@ -67,11 +67,11 @@ def rows_of(vmas: VMAs, held: Object) -> Bool:
 
 def held_columns(walk: Walk[Any], held: Held) -> dict[str, I64 | None]:
     """Return the columns ``distinct`` and ``freed`` for a consumed walk."""
-    if walk.tells.frames and walk.facts.average_mapcounts:
+    if walk.tells.frames and not walk.facts.average_mapcounts:
+        return {"distinct": held.frames, "freed": freed(walk.vmas, walk.outcome, held)}
+    if walk.tells.frames:
         walk.outcome.withheld.append(NO_PAGE_MAPCOUNT)
-    if not walk.tells.frames or walk.facts.average_mapcounts:
-        return {"distinct": None, "freed": None}
-    return {"distinct": held.frames, "freed": freed(walk.vmas, walk.outcome, held)}
+    return {"distinct": None, "freed": None}
 
 
 def objects_held(

@@ -254,7 +254,14 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
     print(file=out)
     say_grid(words.cut_address(found), set(range(9)), out)
     print(file=out)
-    vtop_levels(found, out)
+    head, *lines = words.levels(found)
+    print(paint(out, "dim", head), file=out)
+    for step, line in zip(found.trace.steps, lines, strict=True):  # two lines for each
+        before, word, after = line.partition(words.raw(step))
+        if words.leads_on(step):  # ten hexadecimal digits, bits 51 to 12, are a frame
+            word = word[:5] + paint(out, "green", word[5:15]) + word[15:]
+        print(before + word + after, file=out)
+        say(f"       {words.says(step)}", out, " " * 9)
     print(file=out)
     for title, text in words.facts(found):
         say(f"{title:<9}{printable(text)}", out, " " * 9)
@@ -262,20 +269,6 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
         say(f"-> {printable(sentence)}", out, "   ")
     for name, meaning in words.legend(found) if legend else ():
         say(f"{name:<19}{meaning}", out, " " * 19)
-
-
-def vtop_levels(found: Translation, out: TextIO) -> None:
-    """Write two lines per level: the entry's address and raw value, then its meaning."""
-    from pagewalk.render import vtop_words as words
-
-    head, *lines = words.levels(found)
-    print(paint(out, "dim", head), file=out)
-    for step, line in zip(found.trace.steps, lines, strict=True):
-        before, word, after = line.partition(words.raw(step))
-        if words.leads_on(step):  # ten hexadecimal digits, bits 51 to 12, are a frame
-            word = word[:5] + paint(out, "green", word[5:15]) + word[15:]
-        print(before + word + after, file=out)
-        say(f"       {words.says(step)}", out, " " * 9)
 
 
 # ---- check

@@ -77,15 +77,11 @@ def about_vma(found: Translation) -> Iterator[str]:
 
 def neighbours(vmas: VMAs, addr: int) -> str:
     """Return the distance to the nearest VMA on each side."""
-    sides = []
-    below = [row for row in range(len(vmas)) if int(vmas.end[row]) <= addr]
-    above = [row for row in range(len(vmas)) if int(vmas.start[row]) > addr]
-    if below:
-        distance = addr - int(vmas.end[below[-1]])
-        sides.append(f"{called(vmas, below[-1])} ends {distance:#x} below it")
-    if above:
-        distance = int(vmas.start[above[0]]) - addr
-        sides.append(f"{called(vmas, above[0])} begins {distance:#x} above it")
+    starts, ends = vmas.start.tolist(), vmas.end.tolist()
+    below = [row for row, end in enumerate(ends) if end <= addr][-1:]
+    above = [row for row, start in enumerate(starts) if start > addr][:1]
+    sides = [f"{called(vmas, row)} ends {addr - ends[row]:#x} below it" for row in below]
+    sides += [f"{called(vmas, row)} begins {starts[row] - addr:#x} above it" for row in above]
     return "; " + ", ".join(sides) if sides else ""
 
 
