@@ -190,7 +190,8 @@ def test_the_command_says_so_after_its_output_so_far(how: str, source: str) -> N
         running.tell(how)
         ran = end(process)
     assert ran.code == 5
-    assert re.fullmatch(rf"pagewalk: process {running.pid} [^\n]*(ended|exec)[^\n]*\n", ran.err)
+    says = rf"pagewalk: process {running.pid} [^\n]*(ended|exited|exec)[^\n]*\n"
+    assert re.fullmatch(says, ran.err)
 
 
 @pytest.mark.parametrize("source", SOURCES)
