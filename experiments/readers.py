@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import psutil
 
-from pagewalk.proc.counters import read_stat, read_statm, read_status
+from pagewalk.proc.counters import PAGE, parse_statm, read_status
 from pagewalk.proc.smaps import Smaps, read_smaps
 from pagewalk.proc.stall import Stall
-from pagewalk.proc.target import Target
+from pagewalk.proc.target import Target, parse_stat
 
 Numbers = dict[str, int]
 
@@ -30,12 +30,13 @@ def status(target: Target, stall: Stall) -> Numbers:
 
 
 def statm(target: Target, stall: Stall) -> Numbers:
-    found = read_statm(target)
-    return {name: found[name] for name in ("size", "resident", "shared")}
+    size, resident, shared, *_ = parse_statm(target.read("statm"))
+    return {"size": size, "resident": resident, "shared": shared}
 
 
 def stat(target: Target, stall: Stall) -> Numbers:
-    return read_stat(target)
+    found = parse_stat(target.read("stat"))
+    return {"rss": found.rss * PAGE, "vsize": found.vsize}
 
 
 def smaps(target: Target, stall: Stall) -> Numbers:

@@ -122,7 +122,7 @@ def test_thp_eligible_is_that_of_smaps(mapper: int, settings: dict[Path, str]) -
             vmas = source.vmas()
             found, _ = read_particulars(source, vmas)
             pagewalk.close(source)
-            ours = {int(start): found.eligible(row) for row, start in enumerate(vmas.start)}
+            ours = {int(start): found.of(row)[1] for row, start in enumerate(vmas.start)}
             assert ours.keys() == said.keys()
             # Whether an object is large enough for its pages is not checked.
             open_ones = {start for start, value in ours.items() if value is None}

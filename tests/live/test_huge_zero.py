@@ -200,7 +200,7 @@ KERNELS = {
 
 def silence(monkeypatch: pytest.MonkeyPatch, says: Says, region: dict[str, int]) -> None:
     """Remove from what this kernel reports of a target's huge pages what that one does not."""
-    scan, read_words = pagemap.scan, pagemap.read_words
+    scan, read = pagemap.Pagemap.scan, pagemap.Pagemap.read
 
     def scan_less(*args: Any) -> Iterator[np.ndarray]:
         for regions in scan(*args):
@@ -208,16 +208,16 @@ def silence(monkeypatch: pytest.MonkeyPatch, says: Says, region: dict[str, int])
             regions[huge, 2] &= ~np.uint64(pagemap.PFNZERO)
             yield regions
 
-    def read_less(fd: int, begin: int, out: np.ndarray, *args: Any) -> None:
-        read_words(fd, begin, out, *args)
+    def read_less(self: pagemap.Pagemap, begin: int, out: np.ndarray, *args: Any) -> None:
+        read(self, begin, out, *args)
         if not says.frame:
             out[out >> np.uint64(63) != 0] &= ~pagemap.PFN_BITS
         addr = begin + np.arange(len(out)) * PAGE
         if not says.bit:
             out[(addr >= region["start"]) & (addr < region["end"])] &= ~FILE
 
-    monkeypatch.setattr(pagemap, "scan", scan_less)
-    monkeypatch.setattr(pagemap, "read_words", read_less)
+    monkeypatch.setattr(pagemap.Pagemap, "scan", scan_less)
+    monkeypatch.setattr(pagemap.Pagemap, "read", read_less)
     monkeypatch.setattr(pagemap, "tells_huge_zero", lambda: says.bit and pagemap.FILE)
 
 

@@ -12,7 +12,7 @@ import pytest
 import pagewalk
 from pagewalk.model.columns import Flag, Leaves, join
 from pagewalk.proc import pagemap
-from pagewalk.proc.pagemap import PAGE
+from pagewalk.proc.pagemap import PAGE, Pagemap
 from pagewalk.proc.stall import BUDGET_NS, Slice, Stall
 from pagewalk.proc.target import open_target
 from pagewalk.sources import procfs
@@ -33,9 +33,8 @@ def scan(pid: int, region: dict[str, int], vec_len: int, max_pages: int, window:
     fd = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY)
     try:
         # With a budget of an hour the window keeps its width.
-        found = pagemap.scan(
-            fd, region["start"], region["end"], ASKED, pid, Stall(3600 * 10**9),
-            Slice(window, window, window), vec_len, max_pages,
+        found = Pagemap(fd, pid, Stall(3600 * 10**9)).scan(
+            region["start"], region["end"], ASKED, Slice(window, window, window), vec_len, max_pages
         )
         return np.concatenate([np.zeros((0, 3), np.uint64), *found])
     finally:

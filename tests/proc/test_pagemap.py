@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pagewalk.model.columns import U64, Flag
-from pagewalk.proc.pagemap import PAGE, REGIONS, flags_of, read_words, resume
+from pagewalk.proc.pagemap import PAGE, REGIONS, Pagemap, flags_of, resume
 from pagewalk.proc.stall import Slice, Stall
 
 
@@ -145,7 +145,7 @@ def test_words_read_in_slices_end_up_in_the_right_places(tmp_path: Path) -> None
     stall = Stall()
     fd = os.open(path, os.O_RDONLY)
     try:
-        read_words(fd, 1000 * PAGE, out, 1, stall, Slice(256, 64, 512))
+        Pagemap(fd, 1, stall).read(1000 * PAGE, out, Slice(256, 64, 512))
     finally:
         os.close(fd)
     assert out.tolist() == list(range(1000, 4000))

@@ -221,5 +221,5 @@ def others(table: Table, row: int) -> dict[str, int | None]:
     key, more = protection_key(table, row), table.particulars
     if more is None:
         return {"protection_key": key}
-    size = more.size_of(row)
-    return dict(zip(OTHER_FIELDS.values(), (size, size, more.eligible(row), key), strict=True))
+    size, eligible = more.of(row)
+    return dict(zip(OTHER_FIELDS.values(), (size, size, eligible, key), strict=True))

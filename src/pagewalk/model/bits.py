@@ -1,4 +1,4 @@
-"""Every bit pagewalk knows, as rows: pagemap words, /proc/kpageflags and VmFlags codes.
+"""Every bit pagewalk knows of a page frame and of a VMA: /proc/kpageflags and VmFlags codes.
 
 An unknown bit is kept and printed as ``bitN``: nothing is dropped.
 """
@@ -18,18 +18,6 @@ class Bit(NamedTuple):
     since: str
     doc: str
 
-
-# Documentation/admin-guide/mm/pagemap.rst
-PAGEMAP = (
-    Bit("soft_dirty", 55, "3.11", "written since clear_refs (needs CONFIG_MEM_SOFT_DIRTY)"),
-    Bit("exclusive", 56, "4.2", "mapped exactly once; for a PMD-mapped THP only the head page is"
-        " checked"),
-    Bit("uffd_wp", 57, "5.13", "write-protected by userfaultfd"),
-    Bit("guard", 58, "6.15", "a guard region (MADV_GUARD_INSTALL)"),
-    Bit("file", 61, "3.5", "a normal page that is not anonymous: file or shmem"),
-    Bit("swap", 62, "2.6.25", "neither present nor empty: swap or another software entry"),
-    Bit("present", 63, "2.6.25", "a page is mapped here (PROT_NONE included)"),
-)
 
 # include/uapi/linux/kernel-page-flags.h and include/linux/kernel-page-flags.h
 KPAGEFLAGS = (

@@ -64,12 +64,6 @@ def parse_statm(text: bytes) -> list[int]:
     return [int(word) * PAGE for word in found[0]]
 
 
-def read_stat(target: Target) -> dict[str, int]:
-    """Return ``rss`` and ``vsize`` of /proc/PID/stat, in bytes; raises BadText."""
-    stat = parse_stat(target.read("stat"))
-    return {"rss": stat.rss * PAGE, "vsize": stat.vsize}
-
-
 class Theirs(NamedTuple):
     """The kernel's own numbers, in bytes; ``None`` where a file was not read or not readable.
 
@@ -94,23 +88,16 @@ def lag(theirs: Theirs, facts: Facts, counters: int, *, always: bool = False) ->
     exact since 6.18.
     """
     if facts.counters_by_thread:
-        return counters * thread_pages(theirs.threads) * facts.page_size
+        # mm/memory.c up to 6.1: each thread batches up to 64 faults (two more can slip past the
+        # check), and each fault may map up to 16 file pages around it.
+        return counters * theirs.threads * 66 * 16 * facts.page_size
     # Where the sum was backported, stat's approximate rss differs from statm's.
     summed = facts.counters_summed or theirs.stat["rss"] != theirs.statm["resident"]
     if summed and not always:
         return 0
-    return counters * batch_pages(facts.cpus) * facts.page_size
-
-
-def batch_pages(cpus: int) -> int:
     # include/linux/percpu_counter.h: an approximate read may miss batch - 1 pages on each CPU.
-    return cpus * (max(32, 2 * cpus) - 1)
-
-
-def thread_pages(threads: int) -> int:
-    # mm/memory.c up to 6.1: each thread batches up to 64 faults (two more can slip past the
-    # check), and each fault may map up to 16 file pages around it.
-    return threads * 66 * 16
+    batch = max(32, 2 * facts.cpus)
+    return counters * facts.cpus * (batch - 1) * facts.page_size
 
 
 def read_theirs(
@@ -131,15 +118,15 @@ def read_theirs(
             raise
         except PagewalkError as err:
             not_read.append(f"{name}: {err}")
-    statm, stat = read_statm(target), read_stat(target)
+    statm, stat = read_statm(target), parse_stat(target.read("stat"))
     return Theirs(
         # Read last: if the memory is still there now, it was there while the others were read.
         status=read_status(target),
         statm=statm,
-        stat=stat,
+        stat={"rss": stat.rss * PAGE, "vsize": stat.vsize},
         smaps=tables.get("smaps"),
         rollup=tables.get("smaps_rollup"),
-        threads=parse_stat(target.read("stat")).threads,
+        threads=stat.threads,
         not_read=tuple(not_read),
     )
 

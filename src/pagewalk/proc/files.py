@@ -9,16 +9,36 @@ names are decoded, as the last step. (Importing pathlib would take 6 ms.)
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
 
 from pagewalk.model.errors import BadText
 
 BLANK = re.compile(rb"[ \t]+")
+Parsed = TypeVar("Parsed")
 
 
-def read_bytes(path: str) -> bytes:
-    """Return the contents of ``path``; raises OSError."""
-    with open(path, "rb") as file:
+@dataclass(eq=False)
+class Last(Generic[Parsed]):
+    """The text that was parsed last: while a process is idle, the next one is the same."""
+
+    text: bytes = b""
+    parsed: Parsed | None = None
+
+    def parse(self, text: bytes, parser: Callable[[bytes], Parsed]) -> Parsed:
+        """Return ``text`` as parsed by ``parser``, the same object for the same text."""
+        if self.parsed is None or text != self.text:
+            self.text, self.parsed = text, parser(text)
+        return self.parsed
+
+
+def read_bytes(path: str, dir_fd: int | None = None) -> bytes:
+    """Return the contents of ``path``, below the directory ``dir_fd`` if given; raises OSError."""
+    with open(path, "rb", 0, opener=partial(os.open, dir_fd=dir_fd)) as file:
         return file.read()
 
 

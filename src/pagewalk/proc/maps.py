@@ -5,7 +5,9 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -113,20 +115,6 @@ def without_repeats(vmas: VMAs) -> VMAs:
     return replace(vmas, start=start, offset=offset)
 
 
-@dataclass(eq=False)
-class LastMaps:
-    """The maps text that was parsed last: the next one is usually the same."""
-
-    text: bytes = b""
-    vmas: VMAs | None = None
-
-    def parse(self, text: bytes, filesystems: dict[int, str]) -> VMAs:
-        """Return the VMAs of ``text``; see parse_maps."""
-        if self.vmas is None or text != self.text:
-            self.text, self.vmas = text, parse_maps(text, filesystems)
-        return self.vmas
-
-
 def gate_name(machine: str) -> str:
     """Return the name of an architecture's gate VMA, '' if it has none (get_gate_vma).
 
@@ -170,28 +158,31 @@ def parse_mountinfo(text: bytes) -> dict[int, str]:
 
 @cache
 def internal_filesystems() -> dict[int, str]:
-    """Return the types of the kernel's internal mounts, which no mountinfo lists, by dev.
+    """Return the types of the kernel's internal mounts, which no mountinfo lists, by dev."""
+    return {device_key(os.fstat(fd)): fstype for fstype, fd in internal_files()}
+
+
+def device_key(told: os.stat_result) -> int:
+    """Return the device of a file as in VMAs.dev."""
+    return os.major(told.st_dev) << 32 | os.minor(told.st_dev)
+
+
+def internal_files() -> Iterator[tuple[str, int]]:
+    """Yield (type, descriptor) of an empty file on each of the kernel's internal mounts.
 
     memfd, SysV and shared anonymous memory live on one of them, anonymous hugetlb memory on one
-    for each page size. We find each one's device by creating a memfd, which reserves no page.
+    for each page size. A memfd reserves no page, and is closed when the next one is requested.
     """
-    found = {}
-    for fstype, flags in [("tmpfs", 0), *(("hugetlbfs", f) for f in hugetlb_memfd_flags())]:
-        try:
+    sizes: list[str] = []
+    with suppress(OSError):
+        sizes = os.listdir("/sys/kernel/mm/hugepages")
+    for name in ("", *sizes):
+        size = int(name.removeprefix("hugepages-").removesuffix("kB") or 0) << 10
+        flags = MFD_HUGETLB | (size.bit_length() - 1) << HUGE_SHIFT if size else 0
+        with suppress(OSError):
             fd = os.memfd_create("pagewalk", flags | os.MFD_CLOEXEC)
-        except OSError:
-            continue
-        dev = os.fstat(fd).st_dev
-        found[os.major(dev) << 32 | os.minor(dev)] = fstype
-        os.close(fd)
-    return found
-
-
-def hugetlb_memfd_flags() -> list[int]:
-    try:
-        names = os.listdir("/sys/kernel/mm/hugepages")
-    except OSError:
-        return []
-    sizes = [int(name.removeprefix("hugepages-").removesuffix("kB")) << 10 for name in names]
-    return [MFD_HUGETLB | (size.bit_length() - 1) << HUGE_SHIFT for size in sizes]
+            try:
+                yield ("hugetlbfs" if size else "tmpfs"), fd
+            finally:
+                os.close(fd)
 

@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from stat import S_ISREG
@@ -21,10 +21,10 @@ import numpy as np
 from pagewalk.model.columns import VMAs, Withheld
 from pagewalk.model.errors import PagewalkError
 from pagewalk.proc.files import decode_name, read_bytes, rows
-from pagewalk.proc.maps import hugetlb_memfd_flags
+from pagewalk.proc.maps import device_key, internal_files
 from pagewalk.proc.mounts import parse_mounts
 from pagewalk.proc.swap import evicted, swap_in_use
-from pagewalk.proc.target import Target, read_all
+from pagewalk.proc.target import Target, folder
 
 BLOCK = 512  # of st_blocks, stat(2)
 SHM_DEST = 0o1000  # include/linux/shm.h: destroyed at the last detach
@@ -111,15 +111,7 @@ def memory_mounts(target: Target) -> set[int]:
 @cache
 def internal_mounts() -> tuple[int, ...]:
     # The mounts that no mountinfo lists, where memfd, SysV and shared anonymous memory live.
-    found = []
-    for flags in (0, *hugetlb_memfd_flags()):
-        try:
-            fd = os.memfd_create("pagewalk", flags | os.MFD_CLOEXEC)
-        except OSError:
-            continue
-        found.append(mount_of(read_bytes(f"/proc/self/fdinfo/{fd}")))
-        os.close(fd)
-    return tuple(found)
+    return tuple(mount_of(read_bytes(f"/proc/self/fdinfo/{fd}")) for _, fd in internal_files())
 
 
 def mount_of(fdinfo: bytes) -> int:
@@ -130,36 +122,20 @@ def mount_of(fdinfo: bytes) -> int:
 
 def add_open(target: Target, mounts: set[int], found: Found) -> bool:
     """Add open objects to ``found``; return False if some files were skipped. Raises OSError."""
-    folder = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target.dirfd)
     started = time.perf_counter_ns()
-    try:
-        for many, name in enumerate(descriptors(folder)):
+    with folder(target.dirfd, "fd") as opened, os.scandir(opened) as entries:
+        for many, entry in enumerate(entries):
             if many >= MOST_FILES or time.perf_counter_ns() - started > LONGEST_NS:
                 return False
             try:
-                path = os.readlink(os.fsencode(name), dir_fd=folder)
-                if path.startswith(b"/") and mount_id(target, name) in mounts:
-                    add(target, f"fd/{name}", decode_name(path), mounts, found)
+                path = os.readlink(os.fsencode(entry.name), dir_fd=opened)
+                fdinfo = f"fdinfo/{entry.name}"
+                if path.startswith(b"/") and mount_of(read_bytes(fdinfo, target.dirfd)) in mounts:
+                    add(target, f"fd/{entry.name}", decode_name(path), mounts, found)
             except OSError as err:
                 if err.errno not in (errno.ENOENT, errno.ESRCH):  # closed meanwhile
                     raise
-    finally:
-        os.close(folder)
     return True
-
-
-def descriptors(folder: int) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            yield entry.name
-
-
-def mount_id(target: Target, name: str) -> int:
-    fd = os.open(f"fdinfo/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=target.dirfd)
-    try:
-        return mount_of(read_all(fd))
-    finally:
-        os.close(fd)
 
 
 def add(target: Target, link: str, name: str, mounts: set[int] | None, found: Found) -> None:
@@ -170,7 +146,7 @@ def add(target: Target, link: str, name: str, mounts: set[int] | None, found: Fo
         if mounts is not None and mount_of(read_bytes(f"/proc/self/fdinfo/{fd}")) not in mounts:
             return
         told = os.fstat(fd)
-        key = (os.major(told.st_dev) << 32 | os.minor(told.st_dev), told.st_ino)
+        key = device_key(told), told.st_ino
         if key not in found and S_ISREG(told.st_mode):
             resident = told.st_blocks * BLOCK - swapped(fd)
             found[key] = Object(*key, name, resident, told.st_nlink > 0)

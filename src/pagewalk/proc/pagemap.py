@@ -27,13 +27,15 @@ PFN_BITS = np.uint64((1 << 55) - 1)
 PAGEMAP_SCAN = 0xC0606610  # _IOWR('f', 16, struct pm_scan_arg)
 
 # Categories of a scanned region (PAGE_IS_* in include/uapi/linux/fs.h).
-WRITTEN, FILE, PRESENT, SWAPPED, PFNZERO, HUGE = 1 << 1, 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 << 6
+FILE, PRESENT, SWAPPED, PFNZERO, HUGE = 1 << 2, 1 << 3, 1 << 4, 1 << 5, 1 << 6
 GUARD = 1 << 8  # since 6.15
 
 REGIONS = 512  # the size of the kernel's bounce buffer: one pass under the lock per call
 # Populated pages per scan: a call that finds this many in one region takes about a millisecond.
 MOST_PAGES, LEAST_PAGES = 1 << 16, 1 << 12
 POPULATED = PRESENT | SWAPPED
+
+GONE = "ended or exec'ed another program while it was walked"  # see ProcessGone
 
 # How far apart two populated pages may be and still be read by one call: a call costs about as much
 # as reading a page table's worth of empty words.
@@ -68,22 +70,6 @@ def flags_of(words: U64) -> U32:
     return np.repeat(FLAGS[high[first]], np.diff(first, append=len(high)))
 
 
-def read_words(fd: int, start: int, out: U64, pid: int, stall: Stall, chunk: Slice) -> None:
-    """Fill ``out`` (u64[n]) with the words of the n pages from address ``start``, in slices.
-
-    Raises ProcessGone when the address space is gone (the file then reads as empty).
-    """
-    raw = out.data.cast("B")
-    done, base = 0, start // PAGE * WORD
-    while done < len(raw):
-        with stall.timed("pagemap"):
-            got = os.preadv(fd, [raw[done : done + chunk.size * WORD]], base + done)
-        if got == 0:
-            raise ProcessGone(pid, "ended or exec'ed another program while it was walked")
-        chunk.adapt(stall)
-        done += got
-
-
 class Pagemap(NamedTuple):
     """/proc/PID/pagemap of process ``pid``, open as ``fd``; each read is timed by ``stall``."""
 
@@ -98,12 +84,62 @@ class Pagemap(NamedTuple):
         return int.from_bytes(raw, sys.byteorder) if len(raw) == WORD else None
 
     def read(self, start: int, out: U64, chunk: Slice) -> None:
-        """Fill ``out`` as read_words does."""
-        read_words(self.fd, start, out, self.pid, self.stall, chunk)
+        """Fill ``out`` (u64[n]) with the words of the n pages from address ``start``, in slices.
 
-    def scan(self, start: int, end: int, returned: int, window: Slice) -> Iterator[U64]:
-        """Yield populated regions as scan does."""
-        return scan(self.fd, start, end, returned, self.pid, self.stall, window)
+        Raises ProcessGone when the address space is gone (the file then reads as empty).
+        """
+        raw = out.data.cast("B")
+        done, base = 0, start // PAGE * WORD
+        while done < len(raw):
+            with self.stall.timed("pagemap"):
+                got = os.preadv(self.fd, [raw[done : done + chunk.size * WORD]], base + done)
+            if got == 0:
+                raise ProcessGone(self.pid, GONE)
+            chunk.adapt(self.stall)
+            done += got
+
+    def scan(
+        self,
+        start: int,
+        end: int,
+        returned: int,
+        window: Slice,
+        vec_len: int = REGIONS,
+        max_pages: int = MOST_PAGES,
+    ) -> Iterator[U64]:
+        """Yield arrays u64[n, 3] of populated regions (start, end, categories) in [start, end).
+
+        ``window`` limits the address range of a call in bytes, ``max_pages`` its populated pages
+        (fewer where calls take long). ``returned`` are the categories asked for; neighbours that
+        agree in them form one region. Raises ProcessGone when the address space is gone.
+        """
+        arg = np.zeros(12, np.uint64)
+        vec = np.zeros((vec_len, 3), np.uint64)
+        arg[0], arg[5], arg[6] = arg.nbytes, vec.ctypes.data, vec_len
+        pages = Slice(max_pages, min(max_pages, LEAST_PAGES), max_pages, share=3)
+        arg[10], arg[11] = POPULATED, returned
+        while start < end:
+            stop = min(start + window.size, end)
+            arg[2], arg[3], arg[4], arg[7] = start, stop, 0, pages.size
+            began = time.perf_counter_ns()
+            found = self.scan_call(arg)
+            self.stall.note(time.perf_counter_ns() - began, "pagemap scan")
+            window.adapt(self.stall)
+            pages.adapt(self.stall)
+            if found:
+                yield vec[:found].copy()
+            start = resume(vec, found, int(arg[4]), stop, vec_len, int(arg[7]))
+
+    def scan_call(self, arg: U64) -> int:
+        # Python repeats an interrupted read, but not an interrupted ioctl.
+        while True:
+            try:
+                return int(fcntl.ioctl(self.fd, PAGEMAP_SCAN, arg.data))
+            except OSError as err:
+                if err.errno == errno.ESRCH:
+                    raise ProcessGone(self.pid, GONE) from err
+                if err.errno != errno.EINTR:
+                    raise
 
 
 def can_scan(fd: int, categories: int = 0) -> bool:
@@ -148,54 +184,6 @@ def distinguishing_bit(start: int) -> int:
     if not categories & HUGE:
         return 0
     return categories & PFNZERO or (FILE if flags_of(word)[0] & np.uint32(Flag.FILE) else 0)
-
-
-def scan(
-    fd: int,
-    start: int,
-    end: int,
-    returned: int,
-    pid: int,
-    stall: Stall,
-    window: Slice,
-    vec_len: int = REGIONS,
-    max_pages: int = MOST_PAGES,
-) -> Iterator[U64]:
-    """Yield arrays u64[n, 3] of populated regions (start, end, categories) in [start, end).
-
-    ``window`` limits the address range of a call in bytes, ``max_pages`` its populated pages (fewer
-    where calls take long). ``returned`` are the categories asked for; neighbours that agree in
-    them form one region. Raises ProcessGone when the address space is gone.
-    """
-    arg = np.zeros(12, np.uint64)
-    vec = np.zeros((vec_len, 3), np.uint64)
-    arg[0], arg[5], arg[6] = arg.nbytes, vec.ctypes.data, vec_len
-    pages = Slice(max_pages, min(max_pages, LEAST_PAGES), max_pages, share=3)
-    arg[10], arg[11] = POPULATED, returned
-    while start < end:
-        stop = min(start + window.size, end)
-        arg[2], arg[3], arg[4], arg[7] = start, stop, 0, pages.size
-        began = time.perf_counter_ns()
-        found = scan_call(fd, arg, pid)
-        stall.note(time.perf_counter_ns() - began, "pagemap scan")
-        window.adapt(stall)
-        pages.adapt(stall)
-        if found:
-            yield vec[:found].copy()
-        start = resume(vec, found, int(arg[4]), stop, vec_len, int(arg[7]))
-
-
-def scan_call(fd: int, arg: U64, pid: int) -> int:
-    while True:
-        try:
-            return int(fcntl.ioctl(fd, PAGEMAP_SCAN, arg.data))
-        except OSError as err:
-            if err.errno == errno.ESRCH:
-                raise ProcessGone(
-                    pid, "ended or exec'ed another program while it was walked"
-                ) from err
-            if err.errno != errno.EINTR:
-                raise
 
 
 def resume(vec: U64, found: int, walk_end: int, stop: int, vec_len: int, max_pages: int) -> int:

@@ -94,15 +94,9 @@ def why_gone(err: OSError, pid: int, name: str, dirfd: int | None) -> PagewalkEr
 def alive(dirfd: int) -> bool:
     """Return whether the thread behind an open /proc/PID directory exists and is not ending."""
     try:
-        fd = os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=dirfd)
+        state, *rest = words(read_bytes("stat", dirfd).rpartition(b")")[2]) or [b"Z"]
     except OSError:
         return False
-    try:
-        state, *rest = words(os.read(fd, 4096).rpartition(b")")[2]) or [b"Z"]
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
     return state not in (b"Z", b"X") and not int(rest[5]) & PF_EXITING
 
 
@@ -158,11 +152,7 @@ def why_refused(pid: int, name: str, dirfd: int | None = None) -> tuple[str, str
 def status_uids(pid: int, dirfd: int | None) -> tuple[int, ...] | None:
     # Real, effective and saved uid of the process; None when even status is hidden.
     try:
-        if dirfd is None:
-            text = read_bytes(f"/proc/{pid}/status")
-        else:
-            with open(os.open("status", os.O_RDONLY, dir_fd=dirfd), "rb") as file:
-                text = file.read()
+        text = read_bytes(f"/proc/{pid}/status" if dirfd is None else "status", dirfd)
     except OSError:
         return None
     return tuple(numbers(text, b"Uid")[:3]) or None

@@ -8,15 +8,13 @@ line by line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from pagewalk.model.columns import I64, U8, U64, Bool
 from pagewalk.model.errors import BadText
-from pagewalk.proc.files import decode_name, lines, number
+from pagewalk.proc.files import Last, decode_name, lines, number
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.target import Target
 
@@ -51,18 +49,7 @@ class Smaps(NamedTuple):
         return mask
 
 
-@dataclass(eq=False)
-class LastSmaps:
-    """The last text and its parsed form: while a process is idle, the next text is the same."""
-
-    text: bytes = b""
-    smaps: Smaps | None = None
-
-    def parse(self, text: bytes) -> Smaps:
-        """Return the parsed ``text``, the same object for the same text; see parse_smaps."""
-        if self.smaps is None or text != self.text:
-            self.text, self.smaps = text, parse_smaps(text)
-        return self.smaps
+LastSmaps: TypeAlias = Last[Smaps]
 
 
 def read_smaps(
@@ -74,7 +61,7 @@ def read_smaps(
     walk (since 5.15 it yields to a waiter). Raises NotPermitted, ProcessGone, BadText.
     """
     text = target.read(name, stall)
-    return parse_smaps(text) if last is None else last.parse(text)
+    return (last or LastSmaps()).parse(text, parse_smaps)
 
 
 def parse_smaps(text: bytes) -> Smaps:
@@ -173,9 +160,6 @@ class Layout(NamedTuple):
     end: I64
 
 
-Raw: TypeAlias = npt.NDArray[np.uint8]
-
-
 def find_blocks(text: bytes) -> Layout | None:
     """Return where the blocks of ``text`` are; None if they are few, or something looks wrong."""
     raw = np.frombuffer(text, np.uint8)
@@ -229,7 +213,7 @@ def by_template(text: bytes, at: Layout) -> Smaps:
     return Smaps(start, end, columns, *codes(flags_of(text, raw, at)))
 
 
-def flags_of(text: bytes, raw: Raw, at: Layout) -> list[bytes]:
+def flags_of(text: bytes, raw: U8, at: Layout) -> list[bytes]:
     # The text after VmFlags:, empty for a block without that line.
     has = np.flatnonzero(at.flags < at.end)
     key = np.frombuffer(b"VmFlags:", np.uint8)
@@ -265,7 +249,7 @@ def make_template(body: U8) -> Template:
     return Template(body, fixed, tuple(names), np.array(digits))
 
 
-def read_amounts(raw: Raw, body: I64, template: Template) -> tuple[I64, Bool]:
+def read_amounts(raw: U8, body: I64, template: Template) -> tuple[I64, Bool]:
     """Return the amounts (i64[n, k] bytes) of blocks at ``body``, and which fit ``template``."""
     rows = np.lib.stride_tricks.sliding_window_view(raw, len(template.text))[body]
     other = (rows != template.text) & template.fixed
@@ -297,7 +281,7 @@ def read_odd(text: bytes, at: Layout, odd: I64, columns: dict[str, I64]) -> None
         columns.setdefault(name, np.zeros(len(at.head), np.int64))[odd] = amounts
 
 
-def edges_of(raw: Raw, at: Layout) -> tuple[U64, U64]:
+def edges_of(raw: U8, at: Layout) -> tuple[U64, U64]:
     """Return (start, end) of each block's VMA, u64 each; raises BadText."""
     wide = np.lib.stride_tricks.sliding_window_view(raw, EDGES)[at.head]
     dash = (wide == ord("-")).argmax(axis=1)
@@ -305,7 +289,7 @@ def edges_of(raw: Raw, at: Layout) -> tuple[U64, U64]:
     return hexadecimal(wide, np.zeros_like(dash), dash), hexadecimal(wide, dash + 1, blank)
 
 
-def hexadecimal(rows: Raw, begin: I64, end: I64) -> U64:
+def hexadecimal(rows: U8, begin: I64, end: I64) -> U64:
     """Return the number in columns [``begin``, ``end``) of each of ``rows``, u64.
 
     Raises BadText unless each has 1 to 16 hexadecimal digits.

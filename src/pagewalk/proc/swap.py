@@ -72,16 +72,6 @@ def parse_swaps(text: bytes) -> list[SwapDevice]:
     ]
 
 
-def open_mapped_file(target: Target, start: int, end: int) -> int:
-    """Return a descriptor of the file mapped at [``start``, ``end``); raises OSError.
-
-    Needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE (proc_map_files_get_link).
-    """
-    return os.open(
-        f"map_files/{start:x}-{end:x}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=target.dirfd
-    )
-
-
 def evicted(fd: int, offset: int, size: int) -> int:
     """Return how many bytes of [``offset``, +``size``) of a shmem file are in swap.
 
@@ -124,9 +114,11 @@ def ask_cachestat(target: Target, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
 
     It is valid until the next one is asked for. Raises OSError.
     """
-    for row in rows.tolist():
+    for start, end in vmas.ranges[rows].tolist():
         with rewording():
-            fd = open_mapped_file(target, int(vmas.start[row]), int(vmas.end[row]))
+            # needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE (proc_map_files_get_link)
+            link = f"map_files/{start:x}-{end:x}"
+            fd = os.open(link, os.O_RDONLY | os.O_CLOEXEC, dir_fd=target.dirfd)
         try:
             yield partial(evicted, fd)
         finally:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pagewalk.model.errors import BadText, NoAddressSpace, PagewalkError, ProcessGone
-from pagewalk.proc.files import decode_name, numbers, words
-from pagewalk.proc.refusals import PF_EXITING, meaning, reading
+from pagewalk.proc.files import decode_name, numbers, read_bytes, words
+from pagewalk.proc.refusals import PF_EXITING, reading
 from pagewalk.proc.stall import Stall, read_slices
 
 # do_task_stat, fs/proc/array.c. The name is not escaped here and may contain anything; after it
@@ -67,12 +67,8 @@ class Target:
 
         With ``stall``, for files whose reads take the target's lock, it is read in timed slices.
         """
-        fd = self.open(name)
-        try:
-            with reading(self.pid, name, self.dirfd):
-                return read_all(fd) if stall is None else read_slices(fd, stall, name)
-        finally:
-            os.close(fd)
+        with reading(self.pid, name, self.dirfd), open(self.open(name), "rb", 0) as file:
+            return file.read() if stall is None else read_slices(file.fileno(), stall, name)
 
     def state(self) -> str:
         """Return the process's state letter (R S D T t Z X); raises ProcessGone once reaped."""
@@ -123,15 +119,6 @@ def parse_stat(text: bytes) -> Stat:
     )
     name, state = decode_name(found[1]), decode_name(found[2])
     return Stat(name, state, flags, threads, starttime, vsize, rss, minor + major)
-
-
-def read_all(fd: int, size: int = 1 << 18) -> bytes:
-    """Return everything in ``fd`` from offset 0, in reads of ``size`` bytes."""
-    os.lseek(fd, 0, os.SEEK_SET)
-    parts = []
-    while part := os.read(fd, size):
-        parts.append(part)
-    return b"".join(parts)
 
 
 def open_target(number: int) -> Target:
@@ -216,15 +203,9 @@ def folder(dirfd: int, name: str) -> Iterator[int]:
 def thread_stat(dirfd: int) -> Stat | None:
     # None if the thread is gone.
     try:
-        fd = os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=dirfd)
+        return parse_stat(read_bytes("stat", dirfd))
     except OSError:
         return None
-    try:
-        return parse_stat(read_all(fd))
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
 
 
 def thread_stats(target: Target) -> list[tuple[int, Stat]]:
@@ -240,14 +221,8 @@ def thread_stats(target: Target) -> list[tuple[int, Stat]]:
 
 
 def read_in(pid: int, dirfd: int, name: str) -> bytes:
-    try:
-        fd = os.open(name, os.O_RDONLY, dir_fd=dirfd)
-        try:
-            return read_all(fd)
-        finally:
-            os.close(fd)
-    except OSError as err:
-        raise meaning(err, pid, name, dirfd) from err
+    with reading(pid, name, dirfd):
+        return read_bytes(name, dirfd)
 
 
 def read_exe(dirfd: int) -> str | None:

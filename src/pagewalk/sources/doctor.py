@@ -13,9 +13,10 @@ from pagewalk.model.errors import PagewalkError, SourceUnavailable
 from pagewalk.proc import kernel, swap
 from pagewalk.proc.frames import open_frames
 from pagewalk.proc.namespace import REMEDY, own_numbers
-from pagewalk.proc.pagemap import GUARD, PAGE, PFN_BITS, can_scan
+from pagewalk.proc.pagemap import GUARD, PAGE, can_scan
 from pagewalk.proc.refusals import why_missing
 from pagewalk.proc.rights import has_capability, hides_processes, in_initial_user_namespace
+from pagewalk.sources.procfs import find_pfn
 
 AVERAGED = (6, 15)  # the first kernel that has CONFIG_NO_PAGE_MAPCOUNT
 CONFIGURATION = "/proc/config.gz (CONFIG_IKCONFIG_PROC) or /boot/config-*"
@@ -60,16 +61,11 @@ def own_pagemap() -> Check:
 
 
 def page_frames() -> Check:
-    word = np.zeros(1, np.uint64)
     try:
-        fd = os.open("/proc/self/pagemap", os.O_RDONLY)
-        try:
-            os.preadv(fd, [word.data.cast("B")], word.ctypes.data // PAGE * 8)
-        finally:
-            os.close(fd)
+        shown = find_pfn(np.zeros(1, np.uint64))
     except OSError as err:
         return Check("page frames", False, f"pagemap cannot be read: {err.strerror}", "run as root")
-    if int(word[0]) & int(PFN_BITS):
+    if shown:
         return Check("page frames", True, "physical addresses are shown (CAP_SYS_ADMIN)")
     where = "" if in_initial_user_namespace() else " in the initial user namespace"
     return Check(
@@ -94,20 +90,18 @@ def frame_database() -> Check:
 
 def pagemap_scan() -> Check:
     try:
-        fd = os.open("/proc/self/pagemap", os.O_RDONLY)
+        with open("/proc/self/pagemap", "rb", 0) as own:
+            scans, guards = can_scan(own.fileno()), can_scan(own.fileno(), GUARD)
     except OSError:
         return Check("PAGEMAP_SCAN", False, "pagemap cannot be opened", "mount /proc")
-    try:
-        if not can_scan(fd):
-            return Check(
-                "PAGEMAP_SCAN", False,
-                "not in this kernel: every page of a VMA is read, huge mappings are not visible",
-                "Linux 6.7 or later",
-            )
-        guard = " and guard regions" if can_scan(fd, GUARD) else ""
-        return Check("PAGEMAP_SCAN", True, f"finds populated ranges, huge mappings{guard}")
-    finally:
-        os.close(fd)
+    if not scans:
+        return Check(
+            "PAGEMAP_SCAN", False,
+            "not in this kernel: every page of a VMA is read, huge mappings are not visible",
+            "Linux 6.7 or later",
+        )
+    guard = " and guard regions" if guards else ""
+    return Check("PAGEMAP_SCAN", True, f"finds populated ranges, huge mappings{guard}")
 
 
 def other_processes() -> Check:

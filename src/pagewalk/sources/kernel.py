@@ -185,7 +185,7 @@ class KernelSource(LiveSource):
         if not text:  # the mm it was opened for is gone (proc_maps_open, fs/proc/task_mmu.c)
             self.check_alive()
             raise ProcessGone(self.target.pid, "exec'ed another program while it was opened")
-        return self.last.parse(text, self.filesystems)
+        return self.parse(text)
 
     def unshared(self, vmas: VMAs) -> Bool:
         """Return a mask of the VMAs whose ordinary pages only this process maps, as far as the

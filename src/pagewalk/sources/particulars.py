@@ -24,6 +24,15 @@ NOT_TOLD = Withheld(
 )
 
 
+# Why a column of Particulars may be withheld for some VMAs.
+LIMITS = (
+    Withheld("kernel_page_size", "for some VMAs only the driver knows it"),
+    Withheld(
+        "thp_eligible", "for some VMAs it depends on rules of this kernel unknown to pagewalk"
+    ),
+)
+
+
 class Particulars(NamedTuple):
     """One row per VMA.
 
@@ -34,18 +43,10 @@ class Particulars(NamedTuple):
     page_size: I64
     thp_eligible: I64
 
-    def size_of(self, row: int) -> int | None:
-        """Return the page size of a VMA in bytes, None where it is withheld."""
-        return or_none(self.page_size, row)
-
-    def eligible(self, row: int) -> int | None:
-        """Return THPeligible of a VMA, 0 or 1, None where it is withheld."""
-        return or_none(self.thp_eligible, row)
-
-
-def or_none(column: I64, row: int) -> int | None:
-    value = int(column[row])
-    return None if value == UNKNOWN else value
+    def of(self, row: int) -> tuple[int | None, int | None]:
+        """Return the page size in bytes and THPeligible of a VMA, None where withheld."""
+        size, eligible = (int(column[row]) for column in self)
+        return None if size == UNKNOWN else size, None if eligible == UNKNOWN else eligible
 
 
 def read_particulars(source: Source, vmas: VMAs) -> tuple[Particulars, list[Withheld]]:
@@ -67,7 +68,8 @@ def read_particulars(source: Source, vmas: VMAs) -> tuple[Particulars, list[With
     nothing.page_size[same] = page_sizes(of, page_size)[at]
     nothing.thp_eligible[same] = found[at]
     nothing.thp_eligible[vmas.gate] = 0  # it has no mm
-    return nothing, limits(nothing)
+    why = [row for row, column in zip(LIMITS, nothing, strict=True) if (column == UNKNOWN).any()]
+    return nothing, why
 
 
 def page_sizes(of: Mappings, page_size: int) -> I64:
@@ -76,13 +78,3 @@ def page_sizes(of: Mappings, page_size: int) -> I64:
     # (hugetlb, or shmem, which has none); any other size is known only to its driver.
     size = np.where(of.sized & ~of.shmem, UNKNOWN, page_size)
     return np.where(of.sized & (of.block != 0), of.block.astype(np.int64), size).astype(np.int64)
-
-
-def limits(of: Particulars) -> list[Withheld]:
-    out = []
-    if (of.page_size == UNKNOWN).any():
-        out.append(Withheld("kernel_page_size", "for some VMAs only the driver knows it"))
-    if (of.thp_eligible == UNKNOWN).any():
-        why = "for some VMAs it depends on rules of this kernel unknown to pagewalk"
-        out.append(Withheld("thp_eligible", why))
-    return out

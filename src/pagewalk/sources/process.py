@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self
 
 import numpy as np
 
 from pagewalk.model.columns import I64, U64, Backing, VMAs, Withheld
 from pagewalk.proc.counters import Theirs, read_status, read_theirs
-from pagewalk.proc.maps import LastMaps
+from pagewalk.proc.files import Last
+from pagewalk.proc.maps import parse_maps
 from pagewalk.proc.objects import Object, ends, read_objects
 from pagewalk.proc.smaps import LastSmaps, Smaps, read_smaps
 from pagewalk.proc.stall import BUDGET_NS, Stall
@@ -40,7 +42,7 @@ class LiveSource:
     held: ExitStack
     space: Space
     notes: tuple[Withheld, ...] = field(default=(), kw_only=True)
-    last: LastMaps = field(default_factory=LastMaps, kw_only=True)
+    last: Last[VMAs] = field(default_factory=Last, kw_only=True)
 
     @property
     def live(self) -> Self:
@@ -51,6 +53,10 @@ class LiveSource:
     def who(self) -> Who:
         """Return whose address space it is."""
         return Who(self.target.pid, self.target.name, self.target.exe)
+
+    def parse(self, text: bytes) -> VMAs:
+        """Return the VMAs in a text of maps."""
+        return self.last.parse(text, partial(parse_maps, filesystems=self.filesystems))
 
     def theirs(self, *files: str, last: LastSmaps | None = None) -> Theirs:
         """Return the kernel's own numbers; see proc.counters.read_theirs."""

@@ -168,7 +168,7 @@ class ProcfsSource(LiveSource):
             text = read_slices(self.maps_fd, self.stall, "maps")
         if not text:
             raise ProcessGone(self.target.pid, "ended or exec'ed another program")
-        return self.last.parse(text, self.filesystems)
+        return self.parse(text)
 
     def changed(self, vmas: VMAs) -> int:
         """Return how many of ``vmas`` have changed since they were read."""
