@@ -119,7 +119,6 @@ def test_hugetlb_folios_whose_struct_pages_are_shared(frames: FrameMap, kpage: F
     huge = rows.flags & kpf("huge") != 0
     heads = rows.flags & kpf("head") != 0
     assert np.count_nonzero(huge) == 2 * 512
-    assert np.unique(rows.head[huge]).tolist() == pfns[huge & heads].tolist()
     assert np.count_nonzero(huge & heads) == 2
     assert agreement.flags.tolist() == []
     assert agreement.mapcount.tolist() == []

@@ -217,15 +217,11 @@ class StructPages:
         """Return the mapcounts; see FrameReader."""
         return _unsigned(read_struct_pages(self.frames, pfns).mapcount)
 
-    def close(self) -> None:
-        """Do nothing: the reader belongs to the running kernel."""
-
 
 def sample() -> U64:
     """Return _SAMPLE frames (u64, ascending) spread over all RAM, none if RAM's end is unknown."""
     last = (read_memory().ram_end or 0) // PAGE - 1
-    frames: U64 = np.linspace(1, last, _SAMPLE if last > 0 else 0).astype(np.uint64)
-    return frames
+    return np.linspace(1, last, _SAMPLE if last > 0 else 0).astype(np.uint64)
 
 
 def _unsigned(mapcount: I32) -> U64:

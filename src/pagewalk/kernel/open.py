@@ -21,15 +21,15 @@ from pagewalk.proc.refusals import why_missing
 BTF_PATH = "/sys/kernel/btf/vmlinux"
 
 
-def read_btf(path: str = BTF_PATH) -> Btf:
+def read_btf() -> Btf:
     """Open the running kernel's BTF; raises SourceUnavailable if it has none."""
     try:
-        with open(path, "rb") as file:
+        with open(BTF_PATH, "rb") as file:
             return Btf(_contents(file))
     except OSError as error:
         raise SourceUnavailable(
             "btf",
-            f"cannot read {path}: {error.strerror}",
+            f"cannot read {BTF_PATH}: {error.strerror}",
             "use a kernel built with CONFIG_DEBUG_INFO_BTF, as distributions' kernels are",
         ) from error
 
@@ -61,7 +61,7 @@ def open_kcore(memory: KernelMemory, source: str = "kcore") -> Kernel:
     """
     with ExitStack() as held:
         held.callback(memory.close)
-        kernel = Kernel(memory, read_btf(), _symbol("init_task", source), held)
+        kernel = Kernel(memory, read_btf(), _init_task(source), held)
         number = own_numbers()[0]
         with suppress(ProcessGone, SourceUnavailable):
             own = kernel._replace(current=find_task(kernel, number).address)
@@ -81,7 +81,7 @@ def _is_ours(kernel: Kernel, number: int) -> bool:
         os.close(fd)
 
 
-def _symbol(name: str, source: str) -> int:
+def _init_task(source: str) -> int:
     try:
         symbols = read_bytes("/proc/kallsyms")
     except FileNotFoundError:
@@ -91,11 +91,11 @@ def _symbol(name: str, source: str) -> int:
     except OSError as error:
         why = f"cannot read /proc/kallsyms: {error.strerror}"
         raise SourceUnavailable(source, why, "run as root, or --source ebpf") from error
-    address = find_symbol(symbols, name)
+    address = find_symbol(symbols, "init_task")
     if not address:
         raise SourceUnavailable(
             source,
-            f"/proc/kallsyms does not show {name}",
+            "/proc/kallsyms does not show init_task",
             "grant CAP_SYSLOG, on a kernel built with CONFIG_KALLSYMS_ALL, or --source ebpf",
         )
     return address

@@ -195,8 +195,7 @@ class Leaves(Rows):
     @property
     def size(self) -> U64:
         """Return the bytes each leaf covers, u64."""
-        size: U64 = np.uint64(1) << self.shift.astype(np.uint64)
-        return size
+        return np.uint64(1) << self.shift.astype(np.uint64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,8 +64,7 @@ def distinct(values: U64) -> U64:
     ordered = np.sort(values)
     new = np.ones(len(ordered), bool)
     new[1:] = ordered[1:] != ordered[:-1]
-    found: U64 = ordered[new]
-    return found
+    return ordered[new]
 
 
 def differing(before: U64, after: U64) -> int:

@@ -125,5 +125,4 @@ def inherited(pages: Amounts | Pages) -> Bool:
 
 def maybe_repeated(pages: Amounts | Pages) -> Bool:
     """Return a mask of the pages in RAM that this process may map more than once."""
-    mask: Bool = rules.HELD[pages.state] & ~once(pages) & ~inherited(pages)
-    return mask
+    return rules.HELD[pages.state] & ~once(pages) & ~inherited(pages)

@@ -254,8 +254,7 @@ def _inside(scope: Scope, tables: Tables, level: Level) -> Bool:
     edges = np.zeros((len(tables), (1 << level.bits) + 1), np.int32)
     np.add.at(edges, (table, ((start - base) >> shift).astype(np.int64)), 1)
     np.add.at(edges, (table, ((end - base + last) >> shift).astype(np.int64)), -1)
-    inside: Bool = np.cumsum(edges, axis=1)[:, :-1] > 0
-    return inside
+    return np.cumsum(edges, axis=1)[:, :-1] > 0
 
 
 # The intervals [start, end) cut by the walk's ranges: row of the interval, row of the range, start

@@ -53,9 +53,6 @@ class FrameReader(Protocol):
     def mapcounts(self, pfns: U64) -> U64:
         """Return the mapcount (u64[n]) of each frame in ``pfns``."""
 
-    def close(self) -> None:
-        """Close the descriptors."""
-
 
 @dataclass(frozen=True, eq=False)
 class Frames:
@@ -138,8 +135,7 @@ def read_kpage(fd: int, pfns: U64) -> U64:
     shift[order] = base[span] - starts[span].astype(np.int64)
     row = np.repeat(shift, (last - first).astype(np.int64))
     row += pfns.view(np.int64)
-    found: U64 = words[row]
-    return found
+    return words[row]
 
 
 def end_of(fd: int) -> int:

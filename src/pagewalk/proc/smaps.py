@@ -45,8 +45,7 @@ class Smaps(NamedTuple):
     def flagged(self, *wanted: str, without: tuple[str, ...] = ()) -> Bool:
         """Return a mask of the VMAs whose VmFlags have all of ``wanted``, none of ``without``."""
         hit = [codes.issuperset(wanted) and codes.isdisjoint(without) for codes in self.codes]
-        mask: Bool = np.array(hit, bool)[self.which]
-        return mask
+        return np.array(hit, bool)[self.which]
 
 
 LastSmaps: TypeAlias = Last[Smaps]

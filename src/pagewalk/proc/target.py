@@ -34,8 +34,6 @@ class Target:
     pid: int
     name: str
     exe: str | None
-    starttime: int
-    threads: int
     dirfd: int
     pidfd: int
     opened: list[int]
@@ -90,14 +88,13 @@ class Target:
 class Stat(NamedTuple):
     """The fields of /proc/PID/stat we use; ``rss`` in pages, ``vsize`` in bytes.
 
-    ``faults`` is how many page faults the process's threads have had.
+    ``state`` is a letter (R S D T t Z X), ``faults`` how many page faults its threads have had.
     """
 
     comm: str
     state: str
     flags: int
     threads: int
-    starttime: int
     vsize: int
     rss: int
     faults: int
@@ -113,12 +110,12 @@ def parse_stat(text: bytes) -> Stat:
     found = STAT.fullmatch(text)
     if not found:
         raise BadText("stat", 1, text)
-    flags, minor, major, threads, starttime, vsize, rss = (
+    flags, minor, major, threads, vsize, rss = (
         # field numbers as in proc_pid_stat(5)
-        int(words(found[3])[at - 4]) for at in (9, 10, 12, 20, 22, 23, 24)
+        int(words(found[3])[at - 4]) for at in (9, 10, 12, 20, 23, 24)
     )
     name, state = decode_name(found[1]), decode_name(found[2])
-    return Stat(name, state, flags, threads, starttime, vsize, rss, minor + major)
+    return Stat(name, state, flags, threads, vsize, rss, minor + major)
 
 
 def open_target(number: int) -> Target:
@@ -161,8 +158,7 @@ def hold(pid: int, held: list[int]) -> Target:
     else:
         held.append(os.dup(held[0]))
     pidfd, dirfd = held
-    exe = read_exe(dirfd)
-    return Target(pid, stat.comm, exe, stat.starttime, stat.threads, dirfd, pidfd, held)
+    return Target(pid, stat.comm, read_exe(dirfd), dirfd, pidfd, held)
 
 
 def read_tgid(pid: int, dirfd: int) -> int:

@@ -190,24 +190,23 @@ def swap_devices() -> Check:
 def page_tables() -> Check:
     from pagewalk.kernel.open import open_bpf
 
-    try:
-        open_bpf().close()
-    except SourceUnavailable as err:
-        return Check("page tables (ebpf)", False, err.why, err.remedy)
-    return Check(
-        "page tables (ebpf)", True,
-        "not_mapped by level, dirty and accessed bits, vtop; without taking the target's locks",
-    )
+    gives = "not_mapped by level, dirty and accessed bits, vtop; without taking the target's locks"
+    return tried("page tables (ebpf)", lambda: open_bpf().close(), gives)
 
 
 def kernel_memory() -> Check:
     from pagewalk.kernel.readers.kcore import KcoreMemory
 
+    gives = "the same through /proc/kcore, without BPF"
+    return tried("page tables (kcore)", lambda: KcoreMemory().close(), gives)
+
+
+def tried(name: str, open_and_close: Callable[[], None], gives: str) -> Check:
     try:
-        KcoreMemory().close()
+        open_and_close()
     except SourceUnavailable as err:
-        return Check("page tables (kcore)", False, err.why, err.remedy)
-    return Check("page tables (kcore)", True, "the same through /proc/kcore, without BPF")
+        return Check(name, False, err.why, err.remedy)
+    return Check(name, True, gives)
 
 
 TABLES = ("page tables (ebpf)", "page tables (kcore)")

@@ -193,8 +193,6 @@ class PagemapSpace:
         # are anonymous on a kernel that always sets one of the bits of a huge zero page.
         asked = np.uint32(Flag.PRESENT | Flag.HUGE | Flag.FILE | Flag.EXCLUSIVE | Flag.ZERO)
         rows = np.flatnonzero(leaves.flags & asked == np.uint32(Flag.PRESENT | Flag.HUGE))
-        if len(rows) == 0:
-            return
         anon = vmas.backing[holder(leaves.addr[rows], vmas.ranges)] == Backing.ANON.value
         rows = rows[anon]
         if len(rows) == 0:
@@ -208,8 +206,7 @@ class PagemapSpace:
 
 def visible(vmas: VMAs) -> U64:
     """Return the ranges (u64[k, 2]) of the VMAs that pagemap may show."""
-    shown = ~vmas.gate
-    return np.stack([vmas.start[shown], vmas.end[shown]], axis=1)
+    return vmas.ranges[~vmas.gate]
 
 
 def gather(found: Iterator[U64]) -> Iterator[U64]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = 16, 17, 18, 19
 # (kernel/bpf/btf.c, MAX_RESOLVE_DEPTH).
 _DEEPEST = 64
 
+_SIZED = frozenset(range(_INT, _ENUM64 + 1)) - {_FWD, _FUNC, _VAR, _DATASEC, _DECL_TAG}
 _TRANSPARENT = frozenset((_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG))
 
 # Every type is three words, then this many fixed words and words per vlen, by kind. We cannot know
@@ -105,14 +107,8 @@ class Btf:
         Raises NotInBtf if the kernel has no such type.
         """
         if name not in self._sizes:
-            self._sizes[name] = self._find_size(name)
+            self._sizes[name] = self._sizeof(self._first("type", name, _SIZED))
         return self._sizes[name]
-
-    def _find_size(self, name: str) -> int:
-        for type_id in self._by_name(name):
-            if self._type(type_id).kind not in (_FWD, _FUNC, _VAR, _DATASEC, _DECL_TAG):
-                return self._sizeof(type_id)
-        raise NotInBtf(f"type {name}")
 
     def has(self, struct_name: str, path: str = "") -> bool:
         """Return whether the kernel has that struct and, with ``path``, that member."""
@@ -157,11 +153,7 @@ class Btf:
 
     def enumerators(self, name: str) -> dict[str, int]:
         """Return {enumerator: value} of enum ``name``; raises NotInBtf if there is none."""
-        for type_id in self._by_name(name):
-            enum = self._type(type_id)
-            if enum.kind in (_ENUM, _ENUM64):
-                return self._enumerators(enum)
-        raise NotInBtf(f"enum {name}")
+        return self._enumerators(self._type(self._first("enum", name, (_ENUM, _ENUM64))))
 
     def enumerator(self, name: str) -> int:
         """Return the value of ``name`` in whichever enum has it, named or not.
@@ -180,10 +172,7 @@ class Btf:
 
     def function_id(self, name: str) -> int:
         """Return the type id of function ``name``; raises NotInBtf."""
-        for type_id in self._by_name(name):
-            if self._type(type_id).kind == _FUNC:
-                return type_id
-        raise NotInBtf(f"function {name}")
+        return self._first("function", name, (_FUNC,))
 
     # -- types by id ----------------------------------------------------------------------------
 
@@ -292,17 +281,16 @@ class Btf:
         return self._structs[name]
 
     def _find_struct(self, name: str) -> int:
-        typedef = 0
-        for type_id in self._by_name(name):
-            kind = self._type(type_id).kind
-            if kind in (_STRUCT, _UNION):
-                return type_id
-            if kind == _TYPEDEF:
-                typedef = typedef or type_id
-        if not typedef:
-            raise NotInBtf(f"struct {name}")
+        with suppress(NotInBtf):
+            return self._first("struct", name, (_STRUCT, _UNION))
         # a typedef of an anonymous struct, such as pgd_t
-        return self._resolve(typedef)
+        return self._resolve(self._first("struct", name, (_TYPEDEF,)))
+
+    def _first(self, what: str, name: str, kinds: Container[int]) -> int:
+        for type_id in self._by_name(name):
+            if self._type(type_id).kind in kinds:
+                return type_id
+        raise NotInBtf(f"{what} {name}")
 
 
 def _refuse(why: str) -> SourceUnavailable:

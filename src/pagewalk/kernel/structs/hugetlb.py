@@ -42,8 +42,6 @@ def _is_shared(kernel: Kernel, mem_map: MemMap, pfn: U64) -> Bool:
     for struct in ("ptdesc", "page"):
         # 6.13 and backports: "mm: hugetlb: independent PMD page table shared count"
         if kernel.btf.has(struct, "pt_share_count"):
-            counted: Bool = kernel.column(rows, struct, "pt_share_count") > 0
-            return counted
+            return kernel.column(rows, struct, "pt_share_count") > 0
     # Before that, each process that uses the table held a reference to its page.
-    referenced: Bool = kernel.column(rows, "page", "_refcount") > 1
-    return referenced
+    return kernel.column(rows, "page", "_refcount") > 1

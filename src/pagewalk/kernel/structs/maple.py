@@ -120,8 +120,7 @@ def _at(level: Slots, rows: I64 | Bool) -> Slots:
 
 def _after(last: U64) -> U64:
     # The half-open end of a range; nothing is stored at the very last address.
-    end: U64 = np.where(last == np.iinfo(np.uint64).max, last, last + np.uint64(1))
-    return end
+    return np.where(last == np.iinfo(np.uint64).max, last, last + np.uint64(1))
 
 
 def _ranges(words: U64, shape: _Shape, level: Slots) -> tuple[Slots, Bool]:

@@ -124,8 +124,7 @@ class Layout(NamedTuple):
     def is_mapped(self, folio: NDArray[np.int32]) -> Bool:
         """Return which large folios (i32[n, folio_bytes / 4]) are mapped, wholly or in part."""
         if self.large_mapcount is not None:
-            whole: Bool = folio[:, self.large_mapcount // 4] >= 0
-            return whole
+            return folio[:, self.large_mapcount // 4] >= 0
         mapped: Bool = folio[:, self.entire_mapcount // 4] >= 0
         if self.pages_mapped is not None:
             mapped |= folio[:, self.pages_mapped // 4] > 0

@@ -60,8 +60,7 @@ def _values(kernel: Kernel, head: int) -> U64:
         below = _is_node(slots)
         nodes, first, shift = slots[below], index[below], shift - _BITS
     ranges = np.concatenate(found)
-    ordered: U64 = ranges[np.argsort(ranges[:, 0])]
-    return ordered
+    return ranges[np.argsort(ranges[:, 0])]
 
 
 def _is_node(entry: U64) -> Bool:

@@ -40,23 +40,22 @@ class FrameRows(NamedTuple):
     """One row per requested frame.
 
     ``flags`` (u64): bits as in /proc/kpageflags, limited to ``EXPORTED``; a tail has its folio's.
-    ``mapcount`` (i32): as in /proc/kpagecount. ``young`` (bool): PG_young of the folio. ``head``
-    (u64): the PFN of the folio's first page. ``errno`` (i32): 0 if the row is valid, or else why
-    not (EFAULT no struct page, ENXIO one that was never initialised, EAGAIN the folio changed on
-    every attempt); then flags and count are 0, like those of unknown frames in /proc/kpage*.
+    ``mapcount`` (i32): as in /proc/kpagecount. ``young`` (bool): PG_young of the folio. ``errno``
+    (i32): 0 if the row is valid, or else why not (EFAULT no struct page, ENXIO one that was never
+    initialised, EAGAIN the folio changed on every attempt); then flags and count are 0, like those
+    of unknown frames in /proc/kpage*.
     """
 
     flags: U64
     mapcount: I32
     young: Bool
-    head: U64
     errno: I32
 
 
 def blank_rows(n: int) -> FrameRows:
     """Return ``n`` rows of zeros."""
-    words, numbers = np.zeros((2, n), np.uint64), np.zeros((2, n), np.int32)
-    return FrameRows(words[0], numbers[0], np.zeros(n, bool), words[1], numbers[1])
+    mapcount, errno = np.zeros((2, n), np.int32)
+    return FrameRows(np.zeros(n, np.uint64), mapcount, np.zeros(n, bool), errno)
 
 
 class FrameMap(NamedTuple):
@@ -81,9 +80,6 @@ class _Pages(NamedTuple):
     kind: U8
     mapcount: I32
 
-    def of(self, rows: I64) -> _Pages:
-        return _Pages(self.flags[rows], self.compound[rows], self.kind[rows], self.mapcount[rows])
-
 
 # Accounting waits for this: a million frames should take some 30 ms, of which reading them takes
 # half, and each pass over a column adds almost one. So rare properties are checked once per batch,
@@ -106,7 +102,8 @@ def decode_pages(frames: FrameMap, pfns: U64, data: U8, errno: I32) -> FrameRows
     out = blank_rows(len(pfns))
     for rows, part in ((~large, _ordinary), (large, _in_folios)):
         here = np.flatnonzero(rows)
-        put_rows(out, here, part(frames, pfns[here], page.of(here), errno[here]))
+        some = _Pages._make(column[here] for column in page)
+        put_rows(out, here, part(frames, pfns[here], some, errno[here]))
     return out
 
 
@@ -143,7 +140,7 @@ def _are_large(layout: Layout, page: _Pages) -> Bool | None:
 def _ordinary(frames: FrameMap, pfns: U64, page: _Pages, errno: I32) -> FrameRows:
     bits, mapcount = _ordinary_bits(frames.layout, page)
     bits[pfns == np.uint64(frames.zero.small)] |= kpf("zero_page")
-    return FrameRows(bits, mapcount, page.flags & frames.layout.young != 0, pfns, errno)
+    return FrameRows(bits, mapcount, page.flags & frames.layout.young != 0, errno)
 
 
 def decode_words(layout: Layout, words: U64) -> tuple[U64, I32, Bool]:
@@ -181,9 +178,8 @@ def _in_folios(frames: FrameMap, pfns: U64, page: _Pages, errno: I32) -> FrameRo
     layout = frames.layout
     folios = _read_folios(frames, pfns, page.compound)
     times = folios.pages
-    head = np.repeat(folios.head, times)
     bits = np.repeat(folios.bits, times)
-    bits |= np.where(head == pfns, kpf("head"), kpf("tail"))
+    bits |= np.where(np.repeat(folios.head, times) == pfns, kpf("head"), kpf("tail"))
     # folio_precise_page_mapcount(): a page is also mapped wherever the whole folio is.
     mapcount = _own_mapcount(page.mapcount) + np.repeat(folios.entire, times)
     if folios.slab.any():
@@ -195,7 +191,7 @@ def _in_folios(frames: FrameMap, pfns: U64, page: _Pages, errno: I32) -> FrameRo
         bits |= poisoned * kpf("hwpoison")
     broken = np.repeat(~folios.intact, times)
     errno = np.where((errno == 0) & broken, errnos.EAGAIN, errno).astype(np.int32)
-    return FrameRows(bits, mapcount, np.repeat(folios.young, times), head, errno)
+    return FrameRows(bits, mapcount, np.repeat(folios.young, times), errno)
 
 
 class _Folios(NamedTuple):
