@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from pagewalk.proc import rights
-from pagewalk.proc.kernel import architecture
 from pagewalk.proc.rights import Rights, is_initial, read_rights
 
 IDENTITY = b"         0          0 4294967295\n"
@@ -46,4 +45,4 @@ def test_rights_are_read_from_proc_and_sys(tmp_path: Path) -> None:
     lockdown = "none integrity [confidentiality]\n"
     (tmp_path / "sys/kernel/security/lockdown").write_text(lockdown)
     rights = read_rights(str(tmp_path))
-    assert rights == Rights(architecture(), 2, "confidentiality", IDENTITY, BPF | PERFMON)
+    assert rights == Rights(2, "confidentiality", IDENTITY, BPF | PERFMON)

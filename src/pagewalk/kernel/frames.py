@@ -106,8 +106,7 @@ class StructPages:
         del once
         condenser = self.pay_for_condenser(len(pfns))
         if condenser is None:
-            rows = read_struct_pages(self.frames, pfns)
-            return np.where(rows.young, rows.flags | YOUNG, rows.flags), _unsigned(rows.mapcount)
+            return _frame_words(*read_struct_pages(self.frames, pfns)[:3])
         flags, mapcount = np.empty(len(pfns), np.uint64), np.empty(len(pfns), np.uint64)
         zero = np.uint64(self.frames.zero.small)
         # Equal neighbours, which most are, are decoded once.
@@ -124,14 +123,13 @@ class StructPages:
             if clear.all():
                 continue
             left = at + np.flatnonzero(np.repeat(~clear, pages))
-            rows = read_struct_pages(self.frames, pfns[left])
-            flags[left] = np.where(rows.young, rows.flags | YOUNG, rows.flags)
-            mapcount[left] = _unsigned(rows.mapcount)
+            flags[left], mapcount[left] = _frame_words(
+                *read_struct_pages(self.frames, pfns[left])[:3]
+            )
         return flags, mapcount
 
     def _decode(self, words: U64) -> tuple[U64, U64]:
-        bits, mapcount, young = decode_words(self.frames.layout, words)
-        return np.where(young, bits | YOUNG, bits), _unsigned(mapcount)
+        return _frame_words(*decode_words(self.frames.layout, words))
 
     def pay_for_condenser(self, pages: int) -> Condenser | None:
         """Return the condenser that ``runs`` needs, for ``pages`` more; None if the kernel refuses
@@ -153,7 +151,7 @@ class StructPages:
         rows = read_struct_pages(self.frames, pfns[clear])
         known = (rows.errno == 0) & (pfns[clear] != np.uint64(self.frames.zero.small))
         flags = (flags ^ rows.flags) & ~np.uint64(YOUNG)
-        wrong = (flags != 0) | (mapcount != _unsigned(rows.mapcount))
+        wrong = (flags != 0) | (mapcount != rows.mapcount.astype(np.uint64))
         return bool(clear.any()) and not wrong[known].any()
 
     def runs(self, condenser: Condenser, addresses: U64) -> tuple[Runs, I64]:
@@ -195,7 +193,7 @@ class StructPages:
         told = read_struct_pages(self.frames, pfns)
         clear = tell_apart(self.frames.layout, words[filled]) & (told.errno == 0)
         flags, mapcount = self._decode(words[filled])
-        wrong = ((flags ^ told.flags) & KEPT != 0) | (mapcount != _unsigned(told.mapcount))
+        wrong = ((flags ^ told.flags) & KEPT != 0) | (mapcount != told.mapcount.astype(np.uint64))
         return bool(clear.any()) and not wrong[clear].any()
 
     def _runs(self, plain: Bool, words: U64) -> tuple[I64, I64, U64, I64]:
@@ -215,7 +213,7 @@ class StructPages:
 
     def mapcounts(self, pfns: U64) -> U64:
         """Return the mapcounts; see FrameReader."""
-        return _unsigned(read_struct_pages(self.frames, pfns).mapcount)
+        return read_struct_pages(self.frames, pfns).mapcount.astype(np.uint64)
 
 
 def sample() -> U64:
@@ -224,5 +222,6 @@ def sample() -> U64:
     return np.linspace(1, last, _SAMPLE if last > 0 else 0).astype(np.uint64)
 
 
-def _unsigned(mapcount: I32) -> U64:
-    return mapcount.astype(np.uint64)
+def _frame_words(flags: U64, mapcount: I32, young: Bool) -> tuple[U64, U64]:
+    # As FrameReader has them.
+    return np.where(young, flags | YOUNG, flags), mapcount.astype(np.uint64)

@@ -19,6 +19,7 @@ from pagewalk.proc.target import Target, parse_stat
 
 PAGE = mmap.PAGESIZE
 PMAP_TOTAL = re.compile(rb"(?m)^ *total +(\d{1,20})K\n\Z")
+STATM_FIELDS = ("size", "resident", "shared", "text", "lib", "data", "dt")
 STATM = re.compile(rb"(?m)^" + rb" ".join([rb"(\d{1,20})"] * 7) + rb"\n")
 
 
@@ -48,12 +49,6 @@ def in_bytes(text: bytes) -> dict[str, int]:
         except ValueError:
             raise BadText("status", at, line) from None
     return found
-
-
-def read_statm(target: Target) -> dict[str, int]:
-    """Return the fields of /proc/PID/statm, in bytes; raises BadText."""
-    names = ("size", "resident", "shared", "text", "lib", "data", "dt")
-    return dict(zip(names, parse_statm(target.read("statm")), strict=True))
 
 
 def parse_statm(text: bytes) -> list[int]:
@@ -118,11 +113,11 @@ def read_theirs(
             raise
         except PagewalkError as err:
             not_read.append(f"{name}: {err}")
-    statm, stat = read_statm(target), parse_stat(target.read("stat"))
+    statm, stat = parse_statm(target.read("statm")), parse_stat(target.read("stat"))
     return Theirs(
         # Read last: if the memory is still there now, it was there while the others were read.
         status=read_status(target),
-        statm=statm,
+        statm=dict(zip(STATM_FIELDS, statm, strict=True)),
         stat={"rss": stat.rss * PAGE, "vsize": stat.vsize},
         smaps=tables.get("smaps"),
         rollup=tables.get("smaps_rollup"),

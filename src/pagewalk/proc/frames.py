@@ -71,7 +71,7 @@ class Frames:
 
     def read(self, pfns: U64, once: Bool) -> tuple[U64, U64]:
         """Return (flags, mapcount); see FrameReader."""
-        flags = folio_flags(self.flags, pfns, read_kpage(self.flags, pfns))
+        flags = folio_flags(self.flags, pfns)
         if self.nopage and not flags.min(initial=1):
             flags[pfns >= np.uint64(end_of(self.flags))] = NOPAGE
         mapcount = np.ones(len(pfns), np.uint64)
@@ -178,20 +178,19 @@ def read_slowly(fd: int, offset: int, out: memoryview) -> None:
         done += got
 
 
-def folio_flags(fd: int, pfns: U64, words: U64) -> U64:
-    """Return ``words`` with those of tail pages replaced by their folio head's.
+def folio_flags(fd: int, pfns: U64) -> U64:
+    """Return the words of ``pfns`` in kpageflags, those of tail pages replaced by their head's.
 
     Up to 6.9 a tail's own word lacks referenced, dirty and swapbacked; the head's is right on every
     version. The TAIL bit is kept, so that tails can still be recognised.
     """
+    words = read_kpage(fd, pfns)
     tails = np.flatnonzero(words & TAIL)
-    if len(tails) == 0:
-        return words
-    out = words.copy()
-    heads = find_heads(fd, pfns[tails])
-    known = heads != np.uint64(0)
-    out[tails[known]] = heads[known] & ~HEAD | TAIL
-    return out
+    if len(tails):
+        heads = find_heads(fd, pfns[tails])
+        known = heads != np.uint64(0)
+        words[tails[known]] = heads[known] & ~HEAD | TAIL
+    return words
 
 
 def find_heads(fd: int, pfns: U64) -> U64:

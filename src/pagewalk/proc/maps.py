@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -59,43 +58,34 @@ def parse_maps(
     )
     kinds, gate = filesystems or {}, gate_name(machine or architecture())
     mapped = [read_fields(*what, kinds, gate) for what in distinct]
-    inode = [what.inode for what in mapped]
+    perms, offset, dev, inode, backing, name = zip(*mapped, strict=True) if mapped else ((),) * 6
     beyond = np.array([number >> 64 != 0 for number in inode], bool)
     if wrong := disorder(start, end) or np.flatnonzero(beyond[which]).tolist():
         raise BadText("maps", wrong[0] + 1, text.split(b"\n")[wrong[0]])
     vmas = VMAs(
         start,
         end,
-        np.array([what.perms for what in mapped], np.uint8)[which],
-        np.array([what.offset for what in mapped], np.uint64)[which],
-        np.array([what.dev for what in mapped], np.uint64)[which],
+        np.array(perms, np.uint8)[which],
+        np.array(offset, np.uint64)[which],
+        np.array(dev, np.uint64)[which],
         np.array(inode, np.uint64)[which],
-        np.array([what.backing for what in mapped], np.uint8)[which],
-        tuple([mapped[row].name for row in which.tolist()]),
+        np.array(backing, np.uint8)[which],
+        tuple([name[row] for row in which.tolist()]),
     )
     return vmas if (start[1:] >= end[:-1]).all() else without_repeats(vmas)
 
 
-class Mapped(NamedTuple):
-    # What a line of maps says besides the VMA's addresses; see VMAs.
-    perms: int
-    offset: int
-    dev: int
-    inode: int
-    backing: Backing
-    name: str
-
-
 def read_fields(
     fields: bytes, raw: bytes, filesystems: dict[int, str], gate: str
-) -> Mapped:
+) -> tuple[int, int, int, int, Backing, str]:
+    # What a line of maps says besides the VMA's addresses, in the order of VMAs.
     modes, offset, device, word = fields.split(b" ")
     major, _, minor = device.partition(b":")
     dev, inode = int(major, 16) << 32 | int(minor, 16), int(word)
     name = files.decode_name(raw)
     backing = backing_of(name, inode, filesystems.get(dev, ""), gate)
     perms = sum(PERMS.get(letter, 0) for letter in modes)
-    return Mapped(perms, int(offset, 16), dev, inode, backing, name)
+    return perms, int(offset, 16), dev, inode, backing, name
 
 
 def disorder(start: U64, end: U64) -> list[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pagewalk.proc.files import decode_name, lines, numbers, read_bytes, words
-from pagewalk.proc.kernel import architecture
 from pagewalk.proc.mounts import parse_mounts
 
 # include/uapi/linux/capability.h
@@ -70,14 +69,13 @@ def hides_processes() -> bool:
 
 
 class Rights(NamedTuple):
-    """What bpf(2) depends on: the machine, and this process's rights.
+    """The rights of this process that bpf(2) depends on.
 
     ``seccomp`` is the mode in /proc/self/status (0 none, 2 filter); ``lockdown`` the active mode
     ("" when the kernel has no lockdown); ``uid_map`` the text of /proc/self/uid_map; ``effective``
     the CapEff mask.
     """
 
-    machine: str
     seccomp: int
     lockdown: str
     uid_map: bytes
@@ -100,7 +98,6 @@ def read_rights(root: str = "/") -> Rights:
     status = _contents(f"{root}/proc/self/status")
     lockdown = _contents(f"{root}/sys/kernel/security/lockdown")
     return Rights(
-        machine=architecture(),
         seccomp=(numbers(status, b"Seccomp") or [0])[0],
         # "none [integrity] confidentiality": the brackets mark the active one.
         lockdown=decode_name(lockdown.partition(b"[")[2].partition(b"]")[0]),

@@ -78,9 +78,8 @@ def parse_smaps(text: bytes) -> Smaps:
 
 
 def without_repeats(smaps: Smaps) -> Smaps:
-    # The kernel resumes at the VMA that holds the address where the last one ended (m_start,
-    # fs/proc/task_mmu.c). If a VMA that it has printed was merged into that one in the meantime, it
-    # is printed again as part of the larger VMA: only the larger block is kept.
+    # A VMA that was merged into the next one meanwhile is printed again as part of that (see
+    # maps.without_repeats): only the larger block is kept.
     if (smaps.start[1:] >= smaps.end[:-1]).all():
         return smaps
     least = np.minimum.accumulate(smaps.start[::-1])[::-1]
@@ -113,8 +112,12 @@ def by_line(text: bytes) -> Smaps:
         except (ValueError, IndexError):
             raise BadText("smaps", at, line) from None
     table = np.array(edges, np.uint64).reshape(len(edges), 2)
-    spread_out = {name: spread(rows, len(edges)) for name, rows in columns.items()}
-    return Smaps(table[:, 0], table[:, 1], spread_out, *codes(flags))
+    every = range(len(edges))
+    amounts = {
+        name: np.array([rows.get(row, 0) for row in every], np.int64)
+        for name, rows in columns.items()
+    }
+    return Smaps(table[:, 0], table[:, 1], amounts, *codes(flags))
 
 
 def block(line: bytes, above: int) -> tuple[int, int]:
@@ -132,12 +135,6 @@ def add(column: dict[int, int], row: int, kib: bytes) -> None:
     if row < 0 or row in column or amount >> 53:
         raise ValueError(kib)
     column[row] = amount << 10
-
-
-def spread(rows: dict[int, int], count: int) -> I64:
-    out = np.zeros(count, np.int64)
-    out[list(rows)] = list(rows.values())
-    return out
 
 
 def codes(flags: list[bytes]) -> tuple[tuple[frozenset[str], ...], I64]:

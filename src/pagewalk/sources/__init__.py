@@ -64,7 +64,6 @@ class Who(NamedTuple):
 class Live(Protocol):
     """A process that may change, end, or wait for us: what wraps its address space."""
 
-    name: str
     target: Target
     stall: Stall
 

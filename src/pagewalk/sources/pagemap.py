@@ -1,7 +1,4 @@
-"""An address space read from /proc/PID/pagemap: PAGEMAP_SCAN, and one word per page.
-
-It cannot distinguish an empty slot from a missing page table, and shows nothing for a PFN map.
-"""
+"""An address space read from /proc/PID/pagemap: PAGEMAP_SCAN, and one word per page."""
 
 from __future__ import annotations
 

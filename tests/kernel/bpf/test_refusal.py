@@ -11,7 +11,7 @@ from pagewalk.proc.rights import Rights
 
 IDENTITY = b"         0          0 4294967295\n"
 SYS_ADMIN, PERFMON, BPF = 1 << 21, 1 << 38, 1 << 39
-NOBODY = Rights("x86_64", 0, "", IDENTITY, 0)
+NOBODY = Rights(0, "", IDENTITY, 0)
 
 
 def refusal(code: int, rights: Rights) -> str:
@@ -47,7 +47,7 @@ def test_cause_and_remedy(code: int, rights: Rights, cause: str, remedy: str) ->
 
 def test_the_most_fundamental_cause_is_named_first() -> None:
     # Everything is wrong at once; fixing one cause reveals the next.
-    rights = Rights("x86_64", 2, "confidentiality", b"0 1000 1\n", 0)
+    rights = Rights(2, "confidentiality", b"0 1000 1\n", 0)
     assert "no bpf system call" in refusal(errno.ENOSYS, rights)
     assert "seccomp" in refusal(errno.EPERM, rights)
     rights = rights._replace(seccomp=0)
