@@ -104,9 +104,7 @@ def open_running(kernel: Kernel, *, loads: bool = False) -> RunningKernel:
     return RunningKernel(kernel, direct_map, mem_map, arch, frames, zero.small, notes, shortcuts)
 
 
-def open_kpage(
-    kernel: Kernel, direct_map: DirectMap
-) -> tuple[Frames | None, tuple[Withheld, ...]]:
+def open_kpage(kernel: Kernel, direct_map: DirectMap) -> tuple[Frames | None, tuple[Withheld, ...]]:
     """Return the kernel's own frame database, which ``kernel`` closes.
 
     If it may not be read (only root may), the walk reports that struct page is unconfirmed.

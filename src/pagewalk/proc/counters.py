@@ -95,9 +95,7 @@ def lag(theirs: Theirs, facts: Facts, counters: int, *, always: bool = False) ->
     return counters * facts.cpus * (batch - 1) * facts.page_size
 
 
-def read_theirs(
-    target: Target, stall: Stall, *files: str, last: LastSmaps | None = None
-) -> Theirs:
+def read_theirs(target: Target, stall: Stall, *files: str, last: LastSmaps | None = None) -> Theirs:
     """Return the kernel's own numbers for ``target``.
 
     ``files`` are any of "smaps" and "smaps_rollup", whose reads take the target's lock; ``last`` is

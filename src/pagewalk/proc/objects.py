@@ -195,9 +195,7 @@ def segment_ends(target: Target, vmas: VMAs, found: Object) -> bool | None:
     return None
 
 
-def ends(
-    target: Target, vmas: VMAs, objects: list[Object], ask: Ask
-) -> list[bool | None]:
+def ends(target: Target, vmas: VMAs, objects: list[Object], ask: Ask) -> list[bool | None]:
     """Return whether each of ``objects`` ends with ``target``; None where that is not known.
 
     ``ask`` is Source.ended_by, called for the unlinked objects, each as (dev, inode).

@@ -8,6 +8,7 @@ line by line.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -69,12 +70,10 @@ def parse_smaps(text: bytes) -> Smaps:
     A VMA that was merged with its neighbour while being printed counts once.
     """
     layout = find_blocks(text)
-    if layout is None:
-        return without_repeats(by_line(text))
-    try:
-        return without_repeats(by_template(text, layout))
-    except BadText:  # parse again line by line, to name the line
-        return without_repeats(by_line(text))
+    if layout is not None:
+        with suppress(BadText):  # it is parsed again line by line, to name the line
+            return without_repeats(by_template(text, layout))
+    return without_repeats(by_line(text))
 
 
 def without_repeats(smaps: Smaps) -> Smaps:
@@ -175,9 +174,7 @@ def find_blocks(text: bytes) -> Layout | None:
     last = after - 1
     has_flags = first[last] == ord("V")
     end = np.append(begins, len(raw))[after]
-    return Layout(
-        begins[heads], ends[heads] + 1, np.where(has_flags, begins[last], end), end
-    )
+    return Layout(begins[heads], ends[heads] + 1, np.where(has_flags, begins[last], end), end)
 
 
 class Template(NamedTuple):

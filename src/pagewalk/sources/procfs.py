@@ -80,9 +80,7 @@ def open(name: str, target: Target, budget_ns: int) -> ProcfsSource:
             hidden is not None, table_bytes,
         )
         filesystems = {**parse_mountinfo(target.read("mountinfo")), **internal_filesystems()}
-        return ProcfsSource(
-            name, target, stall, filesystems, held.pop_all(), space, fds[0], hidden
-        )
+        return ProcfsSource(name, target, stall, filesystems, held.pop_all(), space, fds[0], hidden)
 
 
 def find_frames() -> tuple[Frames | None, Withheld | None]:

@@ -75,9 +75,7 @@ class Condenser:
         loops.close(self._frames, self._tables, self._input, self._output)
 
 
-def _of_frames(
-    casts: Casts, layout: Layout, mem_map: MemMap, given: Array, words: Array
-) -> bytes:
+def _of_frames(casts: Casts, layout: Layout, mem_map: MemMap, given: Array, words: Array) -> bytes:
     body = [
         *loops.index(R9, 8 * _UNROLLED, FRAMES // _UNROLLED),
         asm.move(R1, R6),

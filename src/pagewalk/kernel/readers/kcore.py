@@ -164,9 +164,7 @@ def parse_vmcoreinfo(notes: bytes) -> dict[str, str]:
         name_at = at + _NOTE.size
         data_at = name_at + -(-name_size // 4) * 4
         if notes[name_at : name_at + name_size] == b"VMCOREINFO\0":
-            pairs = (
-                line.partition(b"=") for line in notes[data_at : data_at + size].split(b"\n")
-            )
+            pairs = (line.partition(b"=") for line in notes[data_at : data_at + size].split(b"\n"))
             return {decode_name(key): decode_name(value) for key, mark, value in pairs if mark}
         at = data_at + -(-size // 4) * 4
     return {}

@@ -91,9 +91,7 @@ def _anon_shmem_ops(kernel: Kernel) -> int:
     return int(mine.ops[at[0]]) if len(at) else 0
 
 
-def _members(
-    kernel: Kernel, struct: str, address: U64, paths: tuple[str, ...]
-) -> dict[str, U64]:
+def _members(kernel: Kernel, struct: str, address: U64, paths: tuple[str, ...]) -> dict[str, U64]:
     # Members of the structs at `address` (u64[n]), 0 where the address is 0. Many VMAs share one.
     places, back = np.unique(address, return_inverse=True)
     there = places != 0
