@@ -93,7 +93,7 @@ def decode_pages(frames: FrameMap, pfns: U64, data: U8, errno: I32) -> FrameRows
     """
     page = _columns(frames.layout, data)
     if not page.flags.min(initial=1):
-        _mark_uninitialised(frames.layout, data, errno)
+        _mark_uninitialised(frames.layout, page, data, errno)
     large = _are_large(frames.layout, page)
     if large is None:
         return _ordinary(frames, pfns, page, errno)
@@ -117,14 +117,11 @@ def _columns(layout: Layout, data: U8) -> _Pages:
     )
 
 
-def _mark_uninitialised(layout: Layout, data: U8, errno: I32) -> None:
+def _mark_uninitialised(layout: Layout, page: _Pages, data: U8, errno: I32) -> None:
     # A struct page that is all zero would be mapped once and yet have no reference: the kernel has
     # not initialised it yet (deferred_init) or never will.
-    numbers, words = data.view(np.int32), data.view(np.uint64)
-    blank = words[:, layout.flags // 8] == 0
-    blank &= words[:, layout.compound_head // 8] & _TAG == 0
-    blank &= numbers[:, layout.refcount // 4] == 0
-    blank &= numbers[:, layout.mapcount // 4] >= 0
+    blank = (page.flags == 0) & (page.compound & _TAG == 0) & (page.mapcount >= 0)
+    blank &= data.view(np.int32)[:, layout.refcount // 4] == 0
     errno[blank & (errno == 0)] = errnos.ENXIO
 
 
