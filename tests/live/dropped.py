@@ -18,7 +18,7 @@ LATE = ("zlib", "shutil", "subprocess")
 
 # include/uapi/linux/capability.h
 CAPABILITIES = {
-    "SYS_RAWIO": 17, "SYS_PTRACE": 19, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39,
+    "SYS_RAWIO": 17, "SYS_PTRACE": 19, "SYS_ADMIN": 21, "SYSLOG": 34, "PERFMON": 38, "BPF": 39,
     "CHECKPOINT_RESTORE": 40,
 }
 VERSION_3 = 0x20080522

@@ -15,7 +15,7 @@ from pagewalk.account.check import Report, check
 from tests.live.bracket import working_sources
 from tests.live.command import one_sentence
 from tests.live.command import pagewalk as pagewalk_command
-from tests.machine import prepared
+from tests.machine import fewer, prepared
 from tests.targets import TARGETS, start
 
 pytestmark = pytest.mark.live
@@ -87,14 +87,14 @@ def forking_shells(count: int) -> Iterator[None]:
 def test_mappings_by_other_processes_are_not_differences() -> None:
     told = 0
     with start("python", stopped=True) as running, forking_shells(2):
-        for _ in range(20):
+        for _ in range(fewer(20)):
             report = compare(running.pid, OTHERS[0], running.pid, "procfs")
             assert report.differences == [], report.differences[:5]
             # the process is stopped, and its own pages do not move
             assert report.moved == report.moved_by_others
             assert report.unsteady == report.unsteady_by_others
             told += report.moved + report.unsteady
-    # Two shells change libc's mapcounts some hundred times a second: if none of twenty runs saw
+    # Two shells change libc's mapcounts some hundred times a second: if none of these runs saw
     # that, they would not have read mapcounts at all.
     assert told > 0
 

@@ -15,10 +15,12 @@ import pytest
 
 import pagewalk as library
 from pagewalk.account.rollup import ask_rollup
+from pagewalk.proc.kernel import release
 from tests import kernel_says
 from tests.live import dropped
 from tests.live.bracket import look_again, working_sources
 from tests.live.command import Ran, one_sentence, pagewalk, run
+from tests.live.test_scan import can_scan
 from tests.machine import prepared
 from tests.targets import TARGETS, Running, start
 
@@ -26,9 +28,10 @@ pytestmark = pytest.mark.live
 
 NOBODY, OTHER = 65534, 65533
 # The capabilities that pagewalk can use and a container's root lacks by default.
-CONTAINER = ("SYS_ADMIN", "BPF", "PERFMON", "CHECKPOINT_RESTORE")
-# What is unknown without frames (fs/proc/task_mmu.c hides them from all without CAP_SYS_ADMIN).
-FRAMES = ("pss", "uss", "ksm")
+CONTAINER = ("SYS_ADMIN", "BPF", "PERFMON", "CHECKPOINT_RESTORE", "SYS_RAWIO", "SYSLOG")
+# What is unknown without frames (fs/proc/task_mmu.c hides them from all without CAP_SYS_ADMIN), and
+# smaps_rollup has: KSM since 6.8.
+FRAMES = ("pss", "uss", "ksm") if "KSM" in kernel_says.read_rollup(os.getpid()) else ("pss", "uss")
 KNOWN = ("size", "present", "rss", "not_present", "anon", "file", "shmem", "zero", "hugetlb")
 DROPPED = (sys.executable, "-m", "tests.live.dropped")
 
@@ -49,6 +52,8 @@ def check_withheld(ran: Ran, truth: dict[str, Any], says: str) -> None:
     assert ran.code == 3
     document = ran.json
     totals = document["totals"]
+    if not can_scan() and totals["zero"] is None:  # because VmRSS lags
+        truth["zero"] = None
     assert {key: totals[key] for key in KNOWN} == {key: truth[key] for key in KNOWN}
     assert totals["rss"] > 0
     pid = document["process"]["pid"]
@@ -56,7 +61,8 @@ def check_withheld(ran: Ran, truth: dict[str, Any], says: str) -> None:
         assert key in document["from_kernel"]
         assert all(vma[key] is None for vma in document["vmas"])
     # Only KSM does not move: other processes map the same libraries.
-    assert totals["ksm"] == kernel_says.read_rollup(pid)["KSM"] << 10
+    if "ksm" in FRAMES:
+        assert totals["ksm"] == kernel_says.read_rollup(pid)["KSM"] << 10
     assert 0 < totals["uss"] <= totals["pss"] <= totals["rss"]
     assert any(says in reason for reason in document["partial"])
     assert says in ran.err
@@ -75,8 +81,8 @@ def test_a_user_sees_all_but_the_frames_of_their_own_process() -> None:
         ran = as_user(NOBODY, "show", running.pid, "--format", "json")
         check_withheld(ran, truth(running.pid), "shown only with CAP_SYS_ADMIN; run as root")
         screen = as_user(NOBODY, "show", running.pid)
-        status = kernel_says.read_status_kib(running.pid)
-    assert ran.json["totals"]["rss"] == status["VmRSS"] << 10
+        rollup = kernel_says.read_rollup(running.pid)  # not VmRSS: up to 6.17 that counter lags
+    assert ran.json["totals"]["rss"] == rollup["Rss"] << 10
     assert screen.code == 3
     # The screen wraps lines.
     flat = " ".join(screen.out.split())
@@ -93,21 +99,22 @@ def test_csv_leaves_out_the_kernels_amounts_as_it_cannot_mark_them() -> None:
 
 def test_the_kernels_figure_is_that_of_smaps_rollup() -> None:
     # Others map the same libraries, so take two readings that agree, with ours between them.
-    names = ("pss", "uss", "ksm")
     with start("nobody", stopped=True) as running:
         source = library.open_process(running.pid, "procfs")
         try:
             table = library.table(source)
-            hidden = table._replace(totals={**table.totals, **dict.fromkeys(names)})
+            hidden = table._replace(totals={**table.totals, **dict.fromkeys(FRAMES)})
 
             def look() -> None:
                 before = kernel_says.read_rollup(running.pid)
                 told = ask_rollup(hidden, source)
                 assert before == kernel_says.read_rollup(running.pid)
-                assert set(told.from_kernel) >= set(names)
+                assert set(told.from_kernel) >= set(FRAMES)
                 private = before["Private_Clean"] + before["Private_Dirty"]
-                said = [before["Pss"] << 10, private << 10, before["KSM"] << 10]
-                assert [told.totals[name] for name in names] == said
+                said = {"pss": before["Pss"], "uss": private, "ksm": before.get("KSM")}
+                assert [(told.totals[name] or 0) >> 10 for name in FRAMES] == [
+                    said[name] for name in FRAMES
+                ]
 
             look_again(look)
         finally:
@@ -160,10 +167,12 @@ def test_a_user_may_explain_their_own_process() -> None:
     assert ran.code == 3
     ledger = {line["against"]: line for line in ran.json["ledger"]}
     rss, pss = ledger["status VmRSS"], ledger["smaps Pss"]
-    assert rss["unexplained"] == 0 and rss["ours"] > 0
+    if can_scan() or rss["ours"] is not None:  # withheld where VmRSS lags
+        assert rss["unexplained"] == 0 and rss["ours"] > 0
     assert pss["ours"] is pss["unexplained"] is None and pss["theirs"] > 0
 
 
+needs_guards = pytest.mark.skipif(release() < (6, 13), reason="guard pages came with Linux 6.13")
 # An ordinary user's memory on swap, with three guard pages next to it: both are software entries,
 # whose kind is hidden with the frames. MADV_PAGEOUT is 21, MADV_GUARD_INSTALL 102.
 SWAPPER = """
@@ -200,7 +209,7 @@ def swapper(kind: str) -> Iterator[int]:
             process.kill()
 
 
-@pytest.mark.parametrize("kind", ["plain", "guarded"])
+@pytest.mark.parametrize("kind", ["plain", pytest.param("guarded", marks=needs_guards)])
 def test_a_user_sees_the_exact_swap_of_their_own_process(kind: str) -> None:
     with prepared("zram"), swapper(kind) as pid:
         ran = as_user(NOBODY, "show", pid, "--format", "json")
@@ -232,9 +241,9 @@ def test_a_user_is_refused_their_own_process_if_it_is_not_dumpable() -> None:
 def test_root_sees_a_process_that_is_not_dumpable() -> None:
     with start("undumpable", stopped=True) as running:
         ran = pagewalk("show", running.pid, "--format", "json")
-        status = kernel_says.read_status_kib(running.pid)
+        rollup = kernel_says.read_rollup(running.pid)  # not VmRSS: up to 6.17 that counter lags
     assert ran.code == 0
-    assert ran.json["totals"]["rss"] == status["VmRSS"] << 10
+    assert ran.json["totals"]["rss"] == rollup["Rss"] << 10
 
 
 def test_doctor_promises_a_user_no_pss() -> None:
@@ -288,9 +297,11 @@ def test_root_without_cap_sys_admin_gets_the_reason_and_no_zeros() -> None:
 def test_root_without_cap_sys_admin_still_counts_swap() -> None:
     with prepared("zram"), start("swap_private", stopped=True) as running:
         ran = without(CONTAINER, "show", running.pid, "--format", "json")
-        said = kernel_says.read_status_kib(running.pid)["VmSwap"] << 10
+        said = kernel_says.read_rollup(running.pid)["Swap"] << 10
+        counter = kernel_says.read_status_kib(running.pid)["VmSwap"] << 10
     assert said > 0
-    assert ran.json["totals"]["swap"] == said
+    # Its entries are swap, and nothing else, if they add up to VmSwap; up to 6.17 that may lag.
+    assert ran.json["totals"]["swap"] == (said if counter == said else None)
 
 
 def test_root_without_map_files_withholds_the_swap_of_shmem() -> None:
@@ -421,6 +432,9 @@ def test_amounts_that_need_rights_at_the_end_are_reported_as_missing(source: str
     with prepared("zram"), start("swap_shmem", stopped=True) as running:
         before = walk_in_child(running, source, drop=False)
         after = walk_in_child(running, source, drop=True)
+    if source == "procfs" and release() < (6, 5):  # no cachestat(2)
+        assert before["totals"]["swap_shmem"] is after["totals"]["swap_shmem"] is None
+        return
     assert before["totals"]["swap_shmem"] > 0 and before["partial"] == []
     # procfs follows map_files at the end, which takes a right; kernel memory may do without.
     missing = {reason.partition(":")[0] for reason in after["partial"]}

@@ -9,10 +9,12 @@ import os
 
 import pytest
 
+from pagewalk.proc.kernel import release
 from tests import kernel_says
 from tests.kernel_says import PAGE
 from tests.live.bracket import working_sources
 from tests.live.command import Ran, one_sentence, pagewalk
+from tests.live.test_scan import can_scan
 from tests.machine import prepared
 from tests.targets import Running, start
 
@@ -40,8 +42,10 @@ def test_every_number_is_the_same_as_with_a_full_proc(name: str, source: str) ->
         whole = pagewalk("maps", running.pid, "--source", source, "--format", "json")
         rss = 1024 * sum(vma.fields["Rss"] for vma in kernel_says.read_smaps(running.pid))
     assert ran.json["totals"]["rss"] == rss
-    for key in KNOWN:
-        assert ran.json["totals"][key] == whole.json["totals"][key]
+    known, expected = ({key: found.json["totals"][key] for key in KNOWN} for found in (ran, whole))
+    if source == "procfs" and not can_scan() and known["zero"] is None:  # because VmRSS lags
+        expected["zero"] = None
+    assert known == expected
     if source == "procfs":
         assert ran.code == 3
         assert all(vma["pss"] is None for vma in ran.json["vmas"])
@@ -65,6 +69,9 @@ def test_swap_is_not_zero_where_the_devices_are_not_listed(name: str, source: st
         smaps = kernel_says.read_smaps(running.pid)
         swapped = first_swapped(running, source)
     totals = ran.json["totals"]
+    if (name, source) == ("swap_shmem", "procfs") and release() < (6, 5):  # no cachestat(2)
+        assert totals["swap"] is None
+        return
     assert totals["swap"] == 1024 * sum(vma.fields["Swap"] for vma in smaps) > 0
     assert swapped is None or "swap" in swapped
 
