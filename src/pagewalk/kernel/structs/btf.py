@@ -186,9 +186,9 @@ class Btf:
             self._starts = np.concatenate(parts)
 
     def _index_more(self) -> bool:
-        # As much again, so that copying the growing index costs no more than its final length.
+        # One more piece: most of what is looked for is just beyond, and a piece takes 0.5 ms.
         before = self._reached
-        self._index(2 * before)
+        self._index(before + 1)
         return self._reached > before
 
     def _type(self, type_id: int) -> _Type:
