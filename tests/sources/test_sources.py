@@ -292,6 +292,7 @@ def test_a_source_that_cannot_be_opened_leaves_nothing_open(
     close(first)
     if isinstance(first, KernelSource):
         first.running.kernel.close()
+    gc.collect()
     monkeypatch.setattr(f"pagewalk.{broken}", fail)
     before = len(os.listdir("/proc/self/fd"))
     try:

@@ -13,14 +13,13 @@ import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from pagewalk.kernel.readers.memory import read_bytes, read_word, read_words
 from pagewalk.kernel.structs.kernel import Kernel
-from pagewalk.kernel.structs.task import file_behind, find_task
+from pagewalk.kernel.structs.task import file_behind
 from pagewalk.model.columns import U64, Bool, Flag
 from pagewalk.model.errors import SourceUnavailable, Unsupported
 from pagewalk.pagetables.arch import ARCHES
@@ -215,12 +214,7 @@ def own_pgd(kernel: Kernel) -> int:
 
 def own_mm(kernel: Kernel) -> int:
     """Return the kernel address of this process's own mm_struct."""
-    return _mm_of(kernel, os.getpid())
-
-
-@lru_cache(maxsize=1)
-def _mm_of(kernel: Kernel, pid: int) -> int:
-    own = find_task(kernel, pid)
-    if own.mm is None:
+    mm = kernel.field("task_struct", kernel.current, "mm")
+    if not mm:
         raise SourceUnavailable("kernel memory", "our own task has no mm", "report it")
-    return own.mm
+    return mm
