@@ -34,12 +34,12 @@ class Agreement(NamedTuple):
 def compare(frames: FrameMap, kpage: Frames, pfns: U64) -> Agreement:
     """Read ``pfns`` (u64[n], ascending) from struct page and from /proc/kpage*, and compare.
 
-    Frames change all the time, so the kernel's files are read before and after, and only frames on
-    which both readings agree count. Frames that /proc/kpageflags does not know (0, or nopage) do
-    not count: offline memory, device memory, or memory that is not initialised yet. A page that was
-    freed, used and freed again in between looks the same before and after, so a difference counts
-    only when many consecutive looks show it. On kernels up to 6.9 a tail's flags are compared with
-    its head's, as everywhere in pagewalk.
+    Frames change all the time, so where the two differ the kernel's files are read again, and only
+    frames on which both readings agree count. Frames that /proc/kpageflags does not know (0, or
+    nopage) do not count: offline memory, device memory, or memory that is not initialised yet. A
+    page that was freed, used and freed again in between looks the same before and after, so a
+    difference counts only when many consecutive looks show it. On kernels up to 6.9 a tail's flags
+    are compared with its head's, as everywhere in pagewalk.
     """
     found = _look(frames, kpage, pfns)
     for _ in range(_LOOKS - 1):
@@ -56,19 +56,21 @@ def compare(frames: FrameMap, kpage: Frames, pfns: U64) -> Agreement:
 
 
 def _look(frames: FrameMap, kpage: Frames, pfns: U64) -> Agreement:
-    before = _kpage(kpage, pfns)
+    words, counts = _kpage(kpage, pfns)
     rows = read_struct_pages(frames, pfns)
-    after = _kpage(kpage, pfns)
-    same = (before[0] == after[0]) & (before[1] == after[1]) & (rows.errno == 0)
-    same &= after[0] & ~kpf("nopage") != 0
+    known = (words & ~kpf("nopage") != 0) & (rows.errno == 0)
     # The kernel calls every 64th tail of an optimised hugetlb folio a head, because of the struct
     # page that they share (seen on 6.18); we know better.
-    huge = after[0] & kpf("huge") != 0
+    huge = words & kpf("huge") != 0
     exported = EXPORTED if kpage.ksm else EXPORTED & ~kpf("ksm")
     compared = np.where(huge, exported & ~(kpf("head") | kpf("tail")), exported)
-    flags = same & ((rows.flags ^ after[0]) & compared != 0)
-    mapcount = same & (rows.mapcount != after[1].view(np.int64))
-    return Agreement(int(np.count_nonzero(same)), pfns[flags], pfns[mapcount])
+    flags = known & ((rows.flags ^ words) & compared != 0)
+    mapcount = known & (rows.mapcount != counts.view(np.int64))
+    differ = np.flatnonzero(flags | mapcount)
+    again = _kpage(kpage, pfns[differ])
+    changed = differ[(again[0] != words[differ]) | (again[1] != counts[differ])]
+    flags[changed] = mapcount[changed] = known[changed] = False
+    return Agreement(int(np.count_nonzero(known)), pfns[flags], pfns[mapcount])
 
 
 def _kpage(kpage: Frames, pfns: U64) -> tuple[U64, U64]:
