@@ -36,7 +36,7 @@ FLAG_BITS = 28
 INITIALISED, TAIL = np.uint64(1 << FLAG_BITS), np.uint64(1 << FLAG_BITS + 1)
 KIND_SHIFT, COUNT_SHIFT = FLAG_BITS + 2, 32
 
-_TYPES = {"offline": "offline", "table": "pgtable", "slab": "slab"}
+_TYPES = {"offline": "offline", "table": "pgtable", "slab": "slab", "hugetlb": "huge"}
 # Macros in include/linux/page-flags.h up to 6.9, so not in BTF.
 _OLD_TYPES = {"PG_offline": 0x100, "PG_table": 0x200, "PAGE_TYPE_BASE": 0xF0000000}
 
@@ -145,7 +145,11 @@ def page_layout(btf: Btf) -> Layout:
     # folio_mapped() tests _large_mapcount since 6.10; from 6.2 to 6.9 it tested _nr_pages_mapped.
     large = _second_page(btf, ("folio", "_large_mapcount"))
     mapped = _second_page(btf, ("folio", "_nr_pages_mapped"))
-    dtor = _second_page(btf, ("page", "compound_dtor"))
+    types = _type_tests(btf)
+    hugetlb_type, hugetlb_flag = types.pop("huge", None), flag("PG_hugetlb")
+    # a name that BTF lacks is searched for in all of its names
+    by_dtor = hugetlb_type is None and not hugetlb_flag
+    dtor = _second_page(btf, ("page", "compound_dtor")) if by_dtor else None
     last = max(entire, large or 0, mapped or 0, dtor or 0)
     return Layout(
         flags=btf.offset("page", "flags"),
@@ -165,9 +169,9 @@ def page_layout(btf: Btf) -> Layout:
         hwpoison=flag("PG_hwpoison"),
         large_rmappable=flag("PG_large_rmappable"),
         double_map=flag("PG_double_map"),
-        hugetlb_flag=flag("PG_hugetlb"),
-        hugetlb_type=_type_tests(btf, {"hugetlb": "huge"}).get("huge"),
-        types=_type_tests(btf, _TYPES),
+        hugetlb_flag=hugetlb_flag,
+        hugetlb_type=hugetlb_type,
+        types=types,
         highest_bit=bits["__NR_PAGEFLAGS"] - 1,
         second_flags=btf.size("page") + btf.offset("page", "flags"),
         entire_mapcount=entire,
@@ -209,13 +213,13 @@ def _second_page(btf: Btf, *candidates: tuple[str, str]) -> int | None:
     return None
 
 
-def _type_tests(btf: Btf, wanted: dict[str, str]) -> dict[str, TypeTest]:
+def _type_tests(btf: Btf) -> dict[str, TypeTest]:
     try:
         enum = btf.enumerators("pagetype")
     except NotInBtf:
         enum = _OLD_TYPES
     tests = {}
-    for name, copy in wanted.items():
+    for name, copy in _TYPES.items():
         if f"PGTY_{name}" in enum:
             # 6.12: the top byte holds one number, no longer a bit per type.
             number = (enum[f"PGTY_{name}"] & 0xFF) << 24
