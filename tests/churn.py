@@ -32,7 +32,7 @@ from tests.targets import start
 STORMS = ((2, 1, fewer(3000)), (3, 2, 100), (1, 3, 10))
 PARTS = ("anon", "file", "shmem", "zero", "special", "hugetlb", "device")
 # The fewest walks of each target, however little time a busy machine leaves.
-LEAST = 12
+LEAST = fewer(12)
 # How a walk is consumed: summed, page by page, or counted.
 WAYS = ("sums", "pages", "counts")
 
