@@ -13,7 +13,6 @@ from __future__ import annotations
 import gc
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -110,6 +109,8 @@ def put_back() -> Iterator[None]:
 
     Elsewhere Ctrl-C ends the program at once: see interrupt.
     """
+    import signal
+
     before = signal.getsignal(signal.SIGINT)
     if before != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -127,11 +128,16 @@ def opened(request: Request, name: str) -> Iterator[tuple[Source, Callable[..., 
     """
     import time
 
-    from pagewalk.proc.freeze import frozen
+    # Before the modules that need it: numpy's own imports are deep, and where the stack of Python
+    # 3.11 outgrows a chunk, each further call maps memory and unmaps it again.
+    import numpy  # noqa: F401
+
     from pagewalk.proc.processes import find
     from pagewalk.render import view
     from pagewalk.sources import close, open_listed
 
+    if request.freeze:
+        from pagewalk.proc.freeze import frozen
     write = view(request.format, name)
     source = open_listed(find(request.target), request.source, int(request.budget * 1e6))
     assert source.live is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -131,7 +130,7 @@ def look_into(live: Live, vmas: VMAs, row: int) -> Look:
         rss += int(pages.size[IN_RSS[pages.state]].sum())
         lost += int(pages.size[hwpoison(pages.flags)].sum())
         for at, column in enumerate((pages.addr, pages.state, pages.pfn)):
-            sums[at] = zlib.crc32(b"" if column is None else column.tobytes(), sums[at])
+            sums[at] = hash((sums[at], None if column is None else column.tobytes()))
     return Look(rss, lost, sums)
 
 
