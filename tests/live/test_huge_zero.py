@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -131,7 +131,7 @@ def test_it_is_found_without_kpageflags_too(
     frame = int(read_pagemap(reader.pid, begin, begin + PAGE)[0]) & PFN
     frames = open_running(kernel).frames
     assert isinstance(frames, StructPages)
-    zero = replace(frames.frames.zero, kpageflags=None)
+    zero = frames.frames.zero._replace(kpageflags=None)
     alone = StructPages(frames.frames._replace(zero=zero))
     with start("thp", stopped=True) as running:
         other = running.facts["thp"]["start"]

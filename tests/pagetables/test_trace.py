@@ -56,7 +56,7 @@ def test_the_address_has_the_slots_in_the_docstring() -> None:
 
 def test_every_level_has_its_table_slot_and_entry() -> None:
     found = follow(tables(pte=DATA | 0x1234_5000))
-    assert [(s.level.name, s.table, s.index, s.at, s.entry) for s in found.steps] == [
+    assert [(s.level.name, s.table, s.slot, s.at, s.entry) for s in found.steps] == [
         # an entry's address is its table's plus 8 per slot: 254 * 8 = 0x7f0, 72 * 8 = 0x240 ...
         ("PGD", 0x10_0000, 254, 0x10_07F0, 0x10_1067),
         ("PUD", 0x10_1000, 72, 0x10_1240, 0x10_2067),
@@ -81,7 +81,7 @@ def test_five_levels() -> None:
     memory.table(PTES, {PTE: DATA | 0x1234_5000})
     found = follow(memory, 3 << 48 | ADDR, ARCHES["x86_64"].on(5, ERA))
     assert [step.level.name for step in found.steps] == ["PGD", "P4D", "PUD", "PMD", "PTE"]
-    assert [step.index for step in found.steps] == [3, PGD, PUD, PMD, PTE]
+    assert [step.slot for step in found.steps] == [3, PGD, PUD, PMD, PTE]
     assert found.phys == 0x1234_5ABC
 
 
@@ -193,7 +193,7 @@ def test_the_kernel_half_has_the_same_root() -> None:
     chain(memory, ROOT, PTES, (273, 0, 0))
     memory.table(PTES, {1: 0x1163 | NX, 2: ~0x2000 & FRAME | 0x62})
     found = follow(memory, 0xFFFF_8880_0000_1ABC)
-    assert [step.index for step in found.steps] == [273, 0, 0, 1]
+    assert [step.slot for step in found.steps] == [273, 0, 0, 1]
     assert found.phys == 0x1ABC
     assert found.last.rights == Flag.WRITE
     # one that was removed from the direct map (set_memory_np) is not a swap entry

@@ -74,4 +74,4 @@ def _look(frames: FrameMap, kpage: Frames, pfns: U64) -> Agreement:
 
 
 def _kpage(kpage: Frames, pfns: U64) -> tuple[U64, U64]:
-    return folio_flags(kpage.flags, pfns), read_kpage(kpage.count, pfns)
+    return folio_flags(kpage.flags, pfns), read_kpage(kpage.counts, pfns)

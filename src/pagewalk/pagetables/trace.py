@@ -5,7 +5,7 @@ Pure, memory is read by a callback. The rules are those of ``scan``, for one ent
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,7 @@ ALL = Flag(int(RIGHTS))
 NOTHING = Flag(0)
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One level of a translation: the table, the slot that the address selects, and its entry.
 
     ``table`` is a physical address, of ``slots`` entries; ``entry`` is the raw word, and ``says``
@@ -35,7 +34,7 @@ class Step:
     level: Level
     table: int
     slots: int
-    index: int
+    slot: int
     entry: int
     says: tuple[tuple[str, int | str], ...]
     below: int | None = None
@@ -48,7 +47,7 @@ class Step:
     @property
     def at(self) -> int:
         """Return the physical address of the entry itself."""
-        return self.table + self.index * WORD
+        return self.table + self.slot * WORD
 
     @property
     def kind(self) -> str:
@@ -61,8 +60,7 @@ class Step:
         return 1 << self.level.shift
 
 
-@dataclass(frozen=True)
-class Trace:
+class Trace(NamedTuple):
     """The path of one address through the tables: a Step per level, from the PGD to the end."""
 
     addr: int
@@ -132,14 +130,14 @@ def trace(arch: Arch, root: int, read_tables: ReadTables, addr: int) -> Trace:
         if not ok[0]:
             if not steps:
                 raise BadTable(level.name, addr, root, Why.TABLE.label)
-            steps[-1] = replace(steps[-1], doubt=Why.TABLE, below=None)
+            steps[-1] = steps[-1]._replace(doubt=Why.TABLE, below=None)
             break
         slots = entries.shape[1]
         index = addr >> level.shift & slots - 1
         says = tuple(arch.describe(entry := int(entries[0, index]), level))
         step = make_step(arch, Step(level, table, slots, index, entry, says), rights, addr)
         if step.below in {root, *(above.table for above in steps), table}:
-            step = replace(step, doubt=Why.CYCLE, below=None)
+            step = step._replace(doubt=Why.CYCLE, below=None)
         steps.append(step)
         table, rights = step.below, step.rights
     return Trace(addr, arch.page_shift, tuple(steps))
@@ -154,20 +152,19 @@ def make_step(arch: Arch, step: Step, above: Flag, addr: int) -> Step:
         own = Flag(int(arch.rights(word, level)[0]))
         below = int(arch.address(word)[0])
         if below >> arch.page_shift > arch.last_ram_frame:
-            return replace(step, doubt=Why.TABLE)
-        return replace(step, below=below, rights=own & above, taken=own & ~above)
+            return step._replace(doubt=Why.TABLE)
+        return step._replace(below=below, rights=own & above, taken=own & ~above)
     if arch.reserved(word, level)[0]:
-        return replace(step, doubt=Why.RESERVED)
+        return step._replace(doubt=Why.RESERVED)
     flag_column, pfn_column = arch.decode(word, level)
     flags, pfn = Flag(int(flag_column[0])), int(pfn_column[0])
     kernel = addr >= arch.user_end
     if kernel and Flag.PRESENT not in flags:
         # the kernel keeps no software entries in its own half: a page taken out of its mapping
-        return replace(step, says=(("kind", "not present"), ("bits", dict(step.says)["bits"])))
+        return step._replace(says=(("kind", "not present"), ("bits", dict(step.says)["bits"])))
     elsewhere = kernel or Flag.SPECIAL in flags or Flag.DEVICE in flags
     limit = arch.last_frame if elsewhere else arch.last_page_frame
-    return replace(
-        step,
+    return step._replace(
         rights=flags & above & ALL,
         taken=flags & ~above & ALL,
         flags=flags & (above | ~ALL),

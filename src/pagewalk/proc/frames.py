@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -54,8 +53,7 @@ class FrameReader(Protocol):
         """Return the mapcount (u64[n]) of each frame in ``pfns``."""
 
 
-@dataclass(frozen=True, eq=False)
-class Frames:
+class Frames(NamedTuple):
     """The open frame database of /proc: descriptors of kpageflags and kpagecount.
 
     Without ``ksm`` the kernel's KSM bit means nothing (see open_frames): pages that have it and are
@@ -64,7 +62,7 @@ class Frames:
     """
 
     flags: int
-    count: int
+    counts: int
     young: bool = False
     ksm: bool = True
     nopage: bool = False
@@ -76,7 +74,7 @@ class Frames:
             flags[pfns >= np.uint64(end_of(self.flags))] = NOPAGE
         mapcount = np.ones(len(pfns), np.uint64)
         ask = np.flatnonzero(~once | (flags & LARGE != 0))
-        mapcount[ask] = read_kpage(self.count, pfns[ask])
+        mapcount[ask] = read_kpage(self.counts, pfns[ask])
         if not self.ksm:
             flags[(flags & KSM != 0) & (mapcount > 1)] |= MAYBE_KSM
             flags &= ~KSM
@@ -84,12 +82,12 @@ class Frames:
 
     def mapcounts(self, pfns: U64) -> U64:
         """Return the mapcounts; see FrameReader."""
-        return read_kpage(self.count, pfns)
+        return read_kpage(self.counts, pfns)
 
     def close(self) -> None:
         """Close the descriptors."""
         os.close(self.flags)
-        os.close(self.count)
+        os.close(self.counts)
 
 
 def open_frames(root: str = "/proc", own: int | None = None) -> Frames:

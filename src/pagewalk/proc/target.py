@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pagewalk.model.errors import BadText, NoAddressSpace, PagewalkError, ProcessGone
@@ -20,15 +19,14 @@ STAT = re.compile(rb"(?s)\d+ \((.*)\) ([A-Za-z])((?: -?\d{1,20}){21,})\n")
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
 
 
-@dataclass(frozen=True, eq=False)
-class Target:
+class Target(NamedTuple):
     """A process held open: ``dirfd`` and ``pidfd`` are its /proc directory, ``pid`` its number.
 
     When the main thread has exited, ``dirfd`` is the directory of a live thread instead; ``pidfd``
     never is. The kernel accepts a /proc directory as a pidfd (tgid_pidfd_to_pid(), fs/proc/base.c),
     so the process that is read and the one that is stopped cannot differ. ``opened`` lists both
-    until they are closed. ``name`` is comm, ``exe`` the program's path, or None where we may not
-    read it.
+    until they are closed, ``kept`` the files that were opened early (see keep). ``name`` is comm,
+    ``exe`` the program's path, or None where we may not read it.
     """
 
     pid: int
@@ -37,7 +35,7 @@ class Target:
     dirfd: int
     pidfd: int
     opened: list[int]
-    kept: dict[str, int] = field(default_factory=dict, repr=False)
+    kept: dict[str, int]
 
     def keep(self, *names: str) -> None:
         """Open files of /proc/PID now, for a reader that gives up its rights before it reads.
@@ -158,7 +156,7 @@ def hold(pid: int, held: list[int]) -> Target:
     else:
         held.append(os.dup(held[0]))
     pidfd, dirfd = held
-    return Target(pid, stat.comm, read_exe(dirfd), dirfd, pidfd, held)
+    return Target(pid, stat.comm, read_exe(dirfd), dirfd, pidfd, held, {})
 
 
 def read_tgid(pid: int, dirfd: int) -> int:

@@ -198,7 +198,7 @@ def level_row(step: Step) -> dict[str, Any]:
     return {
         "level": step.level.name,
         "table": hex(step.table),
-        "index": step.index,
+        "index": step.slot,
         "entry_addr": hex(step.at),
         "entry": hex(step.entry),
         "kind": step.kind,

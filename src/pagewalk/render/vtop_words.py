@@ -67,7 +67,7 @@ def cut_address(found: Translation) -> list[list[str]]:
 def levels(found: Translation) -> list[str]:
     """Return a line per level, below the heading LEVELS."""
     rows = [
-        (step.level.name, str(step.index), hex(step.table), hex(step.at), raw(step), rights(step))
+        (step.level.name, str(step.slot), hex(step.table), hex(step.at), raw(step), rights(step))
         for step in found.trace.steps
     ]
     return align(list(zip(LEVELS, *rows, strict=True)), {0, 5})

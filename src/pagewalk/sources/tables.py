@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -36,11 +36,13 @@ from pagewalk.model.states import classify, has
 from pagewalk.pagetables.count import Memo, Plain, count_by_reading, sweep
 from pagewalk.pagetables.decode import NO_DOUBTS, NO_LEAVES, Entries
 from pagewalk.pagetables.format import PMD
-from pagewalk.pagetables.trace import Trace, hole_around, trace
 from pagewalk.pagetables.walk import walk_tables
 from pagewalk.proc.frames import FrameReader
 from pagewalk.sources.amounts import alone_amounts, gap_amounts, shared_frames, sizes, sum_leaves
 from pagewalk.sources.space import Part
+
+if TYPE_CHECKING:
+    from pagewalk.pagetables.trace import Trace
 
 RETRIES = 3
 PRESENT = np.uint32(Flag.PRESENT)
@@ -185,10 +187,14 @@ class TableSpace:
 
     def trace(self, addr: int) -> Trace:
         """Trace ``addr`` through the tables; raises BadTable for an unreadable root."""
+        from pagewalk.pagetables.trace import trace
+
         return trace(self.running.arch, self.root, self.read_tables, addr)
 
     def hole_around(self, addr: int, start: int, end: int) -> tuple[int, int]:
         """Return the bounds of the unpopulated range around ``addr`` inside [start, end)."""
+        from pagewalk.pagetables.trace import hole_around
+
         return hole_around(self.running.arch, self.root, self.read_tables, addr, start, end)
 
 

@@ -80,10 +80,10 @@ def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         ("hi", Member(12, 4)),
         ("in", Member(16, 12)),
         ("in.x", Member(16, 4)),
-        ("in.grid", Member(20, 6, count=2)),
+        ("in.grid", Member(20, 6, elements=2)),
         ("first", Member(28, 4, bit=0, bits=3)),
         ("second", Member(28, 4, bit=3, bits=9)),
-        ("tail", Member(32, 0, count=0)),
+        ("tail", Member(32, 0, elements=0)),
     ],
 )
 def test_members(path: str, expected: Member) -> None:

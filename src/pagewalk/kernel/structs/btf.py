@@ -10,7 +10,6 @@ import mmap
 import struct
 from collections.abc import Container, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -44,21 +43,20 @@ _FIXED, _EACH = np.array([_EXTRA_WORDS.get(k, (0, 0)) for k in range(32)], np.in
 _FIXED += np.int32(3)
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """The position of a struct member.
 
     ``offset`` is in bytes from the start of the struct; for a bit field it is that of the byte with
     its first bit, ``bit`` (0-7) the position in that byte and ``bits`` its width (0 for an ordinary
-    member). ``size`` is in bytes, for an array that of the whole array; ``count`` is the number of
-    elements (1 if the member is not an array, 0 for a flexible array).
+    member). ``size`` is in bytes, for an array that of the whole array; ``elements`` is how
+    many it has (1 if the member is not an array, 0 for a flexible array).
     """
 
     offset: int
     size: int
     bit: int = 0
     bits: int = 0
-    count: int = 1
+    elements: int = 1
 
 
 class _Type(NamedTuple):
@@ -149,7 +147,7 @@ class Btf:
         array = self._type(self._resolve(type_id))
         if array.kind != _ARRAY:
             return place
-        return replace(place, count=int(self._words[array.body + 2]))
+        return place._replace(elements=int(self._words[array.body + 2]))
 
     def enumerators(self, name: str) -> dict[str, int]:
         """Return {enumerator: value} of enum ``name``; raises NotInBtf if there is none."""

@@ -85,8 +85,8 @@ def _meeting(level: Slots, wanted: U64) -> Slots:
 def _shape(kernel: Kernel, node: str) -> _Shape:
     slots, pivots = kernel.btf.member(node, "slot"), kernel.btf.member(node, "pivot")
     return _Shape(
-        pivots=slice(pivots.offset // 8, pivots.offset // 8 + pivots.count),
-        slots=slice(slots.offset // 8, slots.offset // 8 + slots.count),
+        pivots=slice(pivots.offset // 8, pivots.offset // 8 + pivots.elements),
+        slots=slice(slots.offset // 8, slots.offset // 8 + slots.elements),
     )
 
 

@@ -9,7 +9,7 @@ about it: each frame that may be the huge zero page is checked every time.
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +24,7 @@ _ZERO_PAGE = kpf("zero_page")
 _PAGES = PAGE // 8  # base pages of a PMD entry: as many as a table has entries
 
 
-@dataclass(frozen=True, eq=False)
-class ZeroFrames:
+class ZeroFrames(NamedTuple):
     """The zero frames of this kernel; ``small`` is the PFN of the zero page.
 
     ``kpageflags`` is the descriptor of /proc/kpageflags, or None if we may not read it.
