@@ -71,6 +71,13 @@ def test_pages_are_decoded_where_the_kernel_wrote_them(kernel: Kernel) -> None:
     assert all(owners)
 
 
+def test_a_request_of_more_than_a_page_is_refused_and_not_read_in_part(kernel: Kernel) -> None:
+    addresses = np.full(2, kernel.current, np.uint64)
+    lengths = np.array([8, mmap.PAGESIZE + 8], np.uint32)
+    with pytest.raises(ValueError, match=f"a request of {mmap.PAGESIZE + 8} bytes"):
+        list(kernel.memory.batches(addresses, lengths))
+
+
 def test_closing_releases_every_descriptor_and_mapping() -> None:
     def left() -> tuple[list[str], int]:
         maps = Path("/proc/self/maps").read_text().count("anon_inode:bpf-map")

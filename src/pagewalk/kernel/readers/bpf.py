@@ -55,8 +55,8 @@ def reader_program(requests_fd: int, output_fd: int) -> bytes:
         asm.Label("next"),
         asm.jump_ge(R9, R8, "done"),
         asm.add_imm(R6, 16),
-        # The two bounds are for the verifier: the values we write never exceed them. They are not
-        # jumps, because the verifier would follow both ways of each.
+        # The two bounds are for the verifier: the values that we write never exceed them (see
+        # batches). Masks, because the verifier would follow both branches of a jump.
         asm.load_u32(R2, R6, length),
         asm.and_imm(R2, 2 * PAGE - 1),
         asm.load_u32(R4, R6, place),
@@ -120,14 +120,14 @@ class BpfMemory:
         if isinstance(lengths, int):
             yield from self._equal(addresses, lengths)
             return
+        if lengths.max(initial=0) > PAGE:  # the program would read something else
+            raise ValueError(f"a request of {lengths.max()} bytes, more than {PAGE}")
         ends = np.cumsum(lengths, dtype=np.int64)
         first = 0
         while first < len(addresses):
             begin = int(ends[first - 1]) if first else 0
             fits = int(np.searchsorted(ends, begin + OUTPUT, "right"))
             last = min(first + REQUESTS, fits)
-            if last == first:
-                raise ValueError(f"a request of {lengths[first]} bytes, more than {PAGE}")
             places = ends[first:last] - lengths[first:last]
             self._places[: last - first] = places - places[0]
             size = int(ends[last - 1] - places[0])
