@@ -21,7 +21,7 @@ from tests.test_layers import DOOR, MODULES, ROOMS, tree
 
 TEXT = prose(ROOT / "ARCHITECTURE.md")
 HOUSE = ROOT / "src/pagewalk"
-# `walking/rows.join_frames`, `Target.dirfd`, `State`, `docs/counting.md`, `proc/`; nothing with
+# `walking/rows.join_batches`, `Target.dirfd`, `State`, `docs/counting.md`, `proc/`; nothing with
 # blanks or dashes, which is a command or an expression. NAME stands for any name.
 FOUND = set(re.findall(r"`([\w./]+(?:\(\))?)`", TEXT))
 NAMES = sorted(name.removesuffix("()") for name in FOUND if "NAME" not in name)
@@ -46,7 +46,7 @@ DEFINED = defined()
 
 
 def lookup(name: str) -> tuple[str, str]:
-    """Return (module, what in it) of a name like `walking/rows.join_frames`; ("", name) if none."""
+    """Return (module, what in it) of `walking/rows.join_batches` or the like; else ("", name)."""
     path, _, inner = name.partition(".")
     module = path.replace("/", ".")
     return (module, inner) if module in MODULES else ("", name)

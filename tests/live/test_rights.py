@@ -111,9 +111,9 @@ def test_the_kernels_figure_is_that_of_smaps_rollup() -> None:
                 assert before == kernel_says.read_rollup(running.pid)
                 assert set(told.from_kernel) >= set(FRAMES)
                 private = before["Private_Clean"] + before["Private_Dirty"]
-                said = {"pss": before["Pss"], "uss": private, "ksm": before.get("KSM")}
-                assert [(told.totals[name] or 0) >> 10 for name in FRAMES] == [
-                    said[name] for name in FRAMES
+                said = {"pss": before["Pss"], "uss": private, "ksm": before.get("KSM", 0)}
+                assert [told.totals[name] for name in FRAMES] == [
+                    said[name] << 10 for name in FRAMES
                 ]
 
             look_again(look)

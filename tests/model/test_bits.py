@@ -20,8 +20,8 @@ def test_kpageflags_are_numbered_as_in_the_header() -> None:
 
 
 def test_no_bit_and_no_name_occurs_twice() -> None:
-    numbers, names = ({row[column] for row in KPAGEFLAGS} for column in (1, 0))
-    assert len(numbers) == len(names) == len(KPAGEFLAGS)
+    assert len({row.bit for row in KPAGEFLAGS}) == len(KPAGEFLAGS)
+    assert len({row.name for row in KPAGEFLAGS}) == len(KPAGEFLAGS)
     assert all(row.doc and row.since for row in KPAGEFLAGS)
 
 

@@ -83,7 +83,6 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("error", "says"), ERRORS, ids=[type(e).__name__ for e, _ in ERRORS])
 def look(live: object) -> Outcome:
     outcome = Outcome(Stall())
     look_back(live, SHMEM, outcome)  # type: ignore[arg-type]

@@ -46,9 +46,6 @@ class FrameList:
         """Return the mapcount of each frame, 1 by default."""
         return np.array([self.mapcount.get(n, 1) for n in pfns.tolist()], np.uint64)
 
-    def close(self) -> None:
-        """Do nothing."""
-
 
 def asked(frames: FrameList | None = None, of: VMAs = VMAS, wanted: U64 | None = None) -> Asked:
     """Return what asks for ``wanted`` of ``of``, all by default, in a space with ``frames``."""
