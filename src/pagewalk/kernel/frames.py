@@ -106,7 +106,8 @@ class StructPages:
         del once
         condenser = self.pay_for_condenser(len(pfns))
         if condenser is None:
-            return _frame_words(*read_struct_pages(self.frames, pfns)[:3])
+            rows = read_struct_pages(self.frames, pfns)
+            return _frame_words(rows.flags, rows.mapcount, rows.young)
         flags, mapcount = np.empty(len(pfns), np.uint64), np.empty(len(pfns), np.uint64)
         zero = np.uint64(self.frames.zero.small)
         # Equal neighbours, which most are, are decoded once.
@@ -123,9 +124,8 @@ class StructPages:
             if clear.all():
                 continue
             left = at + np.flatnonzero(np.repeat(~clear, pages))
-            flags[left], mapcount[left] = _frame_words(
-                *read_struct_pages(self.frames, pfns[left])[:3]
-            )
+            rows = read_struct_pages(self.frames, pfns[left])
+            flags[left], mapcount[left] = _frame_words(rows.flags, rows.mapcount, rows.young)
         return flags, mapcount
 
     def _decode(self, words: U64) -> tuple[U64, U64]:

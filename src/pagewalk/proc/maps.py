@@ -163,11 +163,11 @@ def internal_files() -> Iterator[tuple[str, int]]:
     memfd, SysV and shared anonymous memory live on one of them, anonymous hugetlb memory on one
     for each page size. A memfd reserves no page, and is closed when the next one is requested.
     """
-    sizes: list[str] = []
+    sizes = [0]  # of huge pages in bytes, 0 for ordinary ones
     with suppress(OSError):
-        sizes = os.listdir("/sys/kernel/mm/hugepages")
-    for name in ("", *sizes):
-        size = int(name.removeprefix("hugepages-").removesuffix("kB") or 0) << 10
+        names = os.listdir("/sys/kernel/mm/hugepages")
+        sizes += [int(n.removeprefix("hugepages-").removesuffix("kB")) << 10 for n in names]
+    for size in sizes:
         flags = MFD_HUGETLB | (size.bit_length() - 1) << HUGE_SHIFT if size else 0
         with suppress(OSError):
             fd = os.memfd_create("pagewalk", flags | os.MFD_CLOEXEC)

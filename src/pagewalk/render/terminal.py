@@ -10,8 +10,7 @@ import codecs
 import io
 import os
 import re
-from collections.abc import Iterable, Sequence, Set
-from itertools import repeat
+from collections.abc import Sequence, Set
 from typing import TextIO
 
 CODES = {"": "", "bold": "\x1b[1m", "dim": "\x1b[2m", "red": "\x1b[31m", "green": "\x1b[32m"}
@@ -137,12 +136,15 @@ def shorten(text: str, room: int) -> str:
 
 def say_grid(
     rows: Sequence[Sequence[str]], left: Set[int], out: TextIO, room: int | None = None,
-    colours: Iterable[str] = repeat(""),
+    colours: Sequence[str] | None = None,
 ) -> None:
-    """Print ``rows`` aligned: a heading, and lines in ``colours``, cut to ``room``."""
+    """Print ``rows`` as align() lays them out: a heading, then lines that are cut to ``room``.
+
+    ``colours`` has one name of CODES for each line below the heading; by default all are plain.
+    """
     head, *lines = align(list(zip(*rows, strict=True)), left)
     print(paint(out, "dim", head), file=out)
-    for line, colour in zip(lines, colours, strict=False):
+    for line, colour in zip(lines, colours or [""] * len(lines), strict=True):
         print(paint(out, colour, line if room is None else shorten(line, room)), file=out)
 
 
