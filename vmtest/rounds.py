@@ -99,7 +99,7 @@ def failures(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def settled(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Return how each test ended that did not fail; it may have passed, and its clean-up not."""
+    """Return the outcome of each test that did not fail, neither itself nor in its clean-up."""
     failed = {row["test"] for row in failures(rows)}
     return {row["test"]: row["outcome"] for row in rows if row.get("test") not in {None, *failed}}
 

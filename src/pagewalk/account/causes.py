@@ -166,7 +166,8 @@ def huge_device(case: Case) -> int:
 
 def by_others(case: Case) -> int:
     # Other processes map and unmap the same pages, even while the target is stopped. smaps_rollup
-    # is read between the two readings of smaps, and does not tell VMAs apart.
+    # is read between the two readings of smaps, and does not tell VMAs apart: unless the process
+    # itself moved, all of its spread (0 for smaps) may be theirs.
     own, others = shift(case.moves, case.column)
     return others + (0 if own else spread(case))
 

@@ -84,6 +84,7 @@ def check(first: Source, second: Source) -> Report:
         found: list[Difference], read: Callable[..., Any],
         differ: Callable[[Any, Any], list[Difference]],
     ) -> None:
+        # Adds to the report what of `found` stays when both sources are read again, by `read`.
         def ask(asked: list[Difference]) -> Answer:
             spans = touched(asked, vmas)
             before, other, after = (read(s, ranges=spans) for s in (first, second, first))

@@ -68,10 +68,11 @@ def why_missing(refused: dict[int, Exception]) -> str | None:
 
 
 def swap_slots(pid: int, source: str) -> tuple[U64, int] | None:
-    """Return the swap slots of the process that /proc lists as ``pid``, None if it has none.
+    """Return (slots, mm) of the process that /proc lists as ``pid``, None if it has no swap.
 
-    They are u64, type | offset << 5; the second value is the kernel address of its mm_struct, 0
-    where the source does not tell. Raises ProcessGone, NoAddressSpace, NotPermitted.
+    ``slots`` are those it has entries for (u64, type | offset << 5), ``mm`` is the kernel address
+    of its mm_struct, 0 where the source does not tell. Raises ProcessGone, NoAddressSpace,
+    NotPermitted.
     """
     opened = open_listed(pid, source)
     try:

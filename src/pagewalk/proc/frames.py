@@ -94,7 +94,7 @@ def open_frames(root: str = "/proc", own: int | None = None) -> Frames:
     """Return the open frame database; raises OSError (the files are root's, mode 0400).
 
     ``own`` is a frame of ours, written a moment ago, that cannot have been merged: ``ksm`` is off
-    if the kernel says that it is. 6.12 sets the KSM bit on every anonymous page: PAGE_MAPPING_KSM,
+    if the kernel says that it was. 6.12 sets the KSM bit on every anonymous page: PAGE_MAPPING_KSM,
     which stable_page_flags tests, is two bits, one of which is PAGE_MAPPING_ANON.
     """
     with ExitStack() as held:

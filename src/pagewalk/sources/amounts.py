@@ -32,7 +32,10 @@ def sizes(pages: I64) -> U64:
 
 
 def sum_leaves(vmas: VMAs, row: I64, leaves: Leaves) -> Sums:
-    """Return ``leaves`` of the VMAs ``row`` (i64), with the zero pages marked, without kinds."""
+    """Return ``leaves``, whose zero pages are marked, as Sums without kinds.
+
+    ``row`` (i64) is the VMA of each; equal neighbours become one row.
+    """
     first = alike(row, leaves.flags) if len(row) else row
     vma, flags = row[first], leaves.flags[first]
     state = SIZES[classify(flags, vmas.backing[vma], None)]

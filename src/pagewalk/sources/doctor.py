@@ -62,7 +62,7 @@ def own_pagemap() -> Check:
 
 def page_frames() -> Check:
     try:
-        shown = find_pfn(np.zeros(1, np.uint64))
+        shown = find_pfn(np.ones(1, np.uint64))
     except OSError as err:
         return Check("page frames", False, f"pagemap cannot be read: {err.strerror}", "run as root")
     if shown:

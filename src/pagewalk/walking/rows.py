@@ -230,8 +230,11 @@ def split_huge(asked: Asked, pages: Pages, rows: I64) -> Pages:
 
 
 def base_pages(size: U64, page_size: int) -> tuple[I64, I64, U64]:
-    """Return how many base pages (i64) rows of ``size`` have, where each row's begin (i64) among
-    those of all rows, and the number (u64) of each within its row."""
+    """Return the base pages of rows of ``size`` bytes, as three columns.
+
+    By row: how many it has (i64), and where they begin among those of all rows (i64). By base page:
+    its number within its row (u64).
+    """
     per = (size // np.uint64(page_size)).astype(np.int64)
     first = np.cumsum(per) - per
     return per, first, (np.arange(per.sum()) - np.repeat(first, per)).astype(np.uint64)

@@ -115,9 +115,9 @@ def _of_tables(
     ]
     flags = layout.behind(KEPT) | int(layout.slab)  # a slab page has no mapcount
     heads: list[Line] = []
-    # First the address of each struct page in place of its word. It is also loaded once, because
-    # struct pages are rarely in the cache: with so little done between one and the next, the CPU
-    # waits for many of them at a time.
+    # First only the address of each struct page, stored where its word will be, and one load from
+    # it. Struct pages are rarely in the cache; with so few instructions between these loads, the
+    # CPU has many of the misses under way at once.
     for word in range(_UNROLLED):
         body += [
             asm.load_u64(R1, FP, _ENTRIES),
