@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
 from pagewalk.model.columns import I64, U8, U32, U64, Bool, Flag, Holes, Leaves, Rows, join, take
 from pagewalk.model.errors import BadRequest
-from pagewalk.pagetables.format import Arch, Level
+
+if TYPE_CHECKING:
+    from pagewalk.pagetables.format import Arch, Level
 
 ReadTables: TypeAlias = Callable[[U64], tuple[U64, Bool]]
 
@@ -40,7 +42,6 @@ class Why(IntEnum):
         }[self]
 
 
-@dataclass(frozen=True, eq=False)
 class Doubts(Rows):
     """Ranges with an entry that no kernel writes, in address order: torn reads or broken tables.
 
@@ -77,7 +78,6 @@ class Entries:
 NO_ENTRIES = Entries(NO_LEAVES, NO_HOLES, NO_DOUBTS)
 
 
-@dataclass(frozen=True, eq=False)
 class Tables(Rows):
     """Tables of one level that are still to be read, in address order.
 
@@ -94,7 +94,6 @@ class Tables(Rows):
 
 
 # Non-empty entries picked out of some tables: table is the row of its table.
-@dataclass(frozen=True, eq=False)
 class _Words(Rows):
     table: I64
     addr: U64
