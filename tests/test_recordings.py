@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import pagewalk
-from pagewalk.account.smaps import SMAPS_FIELDS, SwapUsers, by_field, protection_key, vmflags
-from pagewalk.account.table import Table
+from pagewalk.account.smaps import SwapUsers, by_field, protection_key, vmflags
+from pagewalk.account.table import SMAPS_FIELDS, Table
 from pagewalk.model.columns import Backing, Pages
 from pagewalk.model.facts import Facts
 from pagewalk.proc.stall import Stall

@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 
 import pagewalk
-from pagewalk.account.smaps import (
-    OTHER_FIELDS,
-    SMAPS_FIELDS,
-    by_field,
-    others,
-    vmflags,
-    with_particulars,
-)
+from pagewalk.account.smaps import OTHER_FIELDS, by_field, others, vmflags, with_particulars
 from pagewalk.account.swap_users import count_swap_users
-from pagewalk.account.table import Table
+from pagewalk.account.table import SMAPS_FIELDS, Table
 from tests.kernel_says import VmaSays, parse_smaps, read_smaps, read_status_kib, smaps_text
 from tests.live.bracket import Seen, living_thread, settle, working_sources
 from tests.machine import prepared

@@ -5,8 +5,7 @@ Whoever may read a process's maps may read it; no right to see page frames is ne
 
 from __future__ import annotations
 
-from pagewalk.account.smaps import SMAPS_FIELDS
-from pagewalk.account.table import Table
+from pagewalk.account.table import SMAPS_FIELDS, Table
 from pagewalk.model.columns import Withheld
 from pagewalk.model.errors import PagewalkError
 from pagewalk.proc.smaps import Smaps

@@ -37,17 +37,7 @@ DETAILS = (
     Column("swap_pss", "SWAP PSS", "each private swap entry divided by its number of users"),
 )
 
-# smaps' name of every column that is one of its fields, in its order.
-SMAPS_FIELDS = {
-    "Size": "size", "Rss": "rss", "Pss": "pss", "Pss_Dirty": "pss_dirty",
-    "Shared_Clean": "shared_clean", "Shared_Dirty": "shared_dirty",
-    "Private_Clean": "private_clean", "Private_Dirty": "private_dirty",
-    "Referenced": "referenced", "Anonymous": "anon", "KSM": "ksm", "LazyFree": "lazyfree",
-    "AnonHugePages": "anon_huge", "ShmemPmdMapped": "shmem_huge", "FilePmdMapped": "file_huge",
-    "Shared_Hugetlb": "shared_hugetlb", "Private_Hugetlb": "private_hugetlb",
-    "Swap": "swap", "SwapPss": "swap_pss", "Locked": "locked",
-}
-# And of those that are not amounts.
+# smaps' names of the columns that are not amounts.
 OTHER_FIELDS = {
     "KernelPageSize": "kernel_page_size", "MMUPageSize": "mmu_page_size",
     "THPeligible": "thp_eligible", "ProtectionKey": "protection_key",

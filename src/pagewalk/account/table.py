@@ -98,6 +98,17 @@ COLUMNS = (
            " not_present)"),
 )
 
+# smaps' name of every column that is one of its fields, in its order.
+SMAPS_FIELDS = {
+    "Size": "size", "Rss": "rss", "Pss": "pss", "Pss_Dirty": "pss_dirty",
+    "Shared_Clean": "shared_clean", "Shared_Dirty": "shared_dirty",
+    "Private_Clean": "private_clean", "Private_Dirty": "private_dirty",
+    "Referenced": "referenced", "Anonymous": "anon", "KSM": "ksm", "LazyFree": "lazyfree",
+    "AnonHugePages": "anon_huge", "ShmemPmdMapped": "shmem_huge", "FilePmdMapped": "file_huge",
+    "Shared_Hugetlb": "shared_hugetlb", "Private_Hugetlb": "private_hugetlb",
+    "Swap": "swap", "SwapPss": "swap_pss", "Locked": "locked",
+}
+
 # The keys every output has, in the order of the JSON contract.
 TOTALS = (
     "size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss",

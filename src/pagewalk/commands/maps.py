@@ -32,8 +32,8 @@ def command(counts: bool, everything: bool, columns: str | None, **options: obje
     pagewalk maps $$ --all --format json
     pagewalk maps $$ --format csv
     """
-    from pagewalk.account.smaps import DETAILS, SMAPS_FIELDS
-    from pagewalk.account.table import COLUMNS
+    from pagewalk.account.smaps import DETAILS
+    from pagewalk.account.table import COLUMNS, SMAPS_FIELDS
     from pagewalk.model.errors import BadRequest
 
     request = Request(**options)  # type: ignore[arg-type]

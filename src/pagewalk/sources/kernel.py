@@ -17,10 +17,7 @@ import numpy as np
 
 from pagewalk.kernel.readers.memory import read_words
 from pagewalk.kernel.running import RunningKernel, as_it_is_now
-from pagewalk.kernel.structs.holders import ended_by
 from pagewalk.kernel.structs.kernel import Kernel
-from pagewalk.kernel.structs.rmap import unshared
-from pagewalk.kernel.structs.shmem import covered, swapped_ranges
 from pagewalk.kernel.structs.task import Task, pid_behind, task_of
 from pagewalk.kernel.structs.vmas import (
     RawVmas,
@@ -40,7 +37,6 @@ from pagewalk.proc.stall import Stall
 from pagewalk.proc.swap import Evicted
 from pagewalk.proc.target import Target
 from pagewalk.sources.outcome import Outcome
-from pagewalk.sources.pieces import piece_together
 from pagewalk.sources.process import LiveSource
 from pagewalk.sources.tables import TableSpace
 from pagewalk.sources.vma_names import agreeing, flags_of, with_flags
@@ -118,6 +114,8 @@ class KernelSource(LiveSource):
         if named is not None and not len(lost) and self.agree(named, raw):
             vmas = with_flags(named, flags_of(named, raw))
         else:
+            from pagewalk.sources.pieces import piece_together
+
             vmas, self.restless = piece_together(
                 self.running.kernel, named, raw, lost, self.filesystems, self.running.arch.user_end
             )
@@ -195,6 +193,8 @@ class KernelSource(LiveSource):
         averages = facts.config is None or facts.average_mapcounts
         if known is None or known.vmas is not vmas or averages:
             return np.zeros(len(vmas), bool)
+        from pagewalk.kernel.structs.rmap import unshared
+
         mask = unshared(self.running.kernel, known.raw)
         mask &= self.check_alive() == known.sequence
         return np.isin(vmas.start, known.raw.start[mask])
@@ -211,6 +211,8 @@ class KernelSource(LiveSource):
 
     def shmem_swapped(self, vmas: VMAs, rows: I64) -> Iterator[Evicted]:
         """Yield a function for each object's swapped bytes, by its page cache; raises OSError."""
+        from pagewalk.kernel.structs.shmem import covered, swapped_ranges
+
         kernel = self.running.kernel
         raw, _, _ = self.read_raw()
         found = zip(raw.start.tolist(), raw.end.tolist(), raw.offset.tolist(), strict=True)
@@ -226,6 +228,8 @@ class KernelSource(LiveSource):
 
     def ended_by(self, keys: list[tuple[int, int]]) -> list[bool | None]:
         """Return whether each unlinked object ends with the process, by its reference counts."""
+        from pagewalk.kernel.structs.holders import ended_by
+
         return ended_by(self.running.kernel, self.task.address, self.mm, keys)
 
 
