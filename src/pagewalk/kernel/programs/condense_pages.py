@@ -99,9 +99,6 @@ def _of_tables(
     casts: Casts, arch: Arch, layout: Layout, mem_map: MemMap, given: Array, words: Array
 ) -> bytes:
     # Gives up a table with any other entry at once, and puts a mark in place of its address.
-    bits_set, bits_clear = arch.plain()
-    left = 64 - arch.frame_mask.bit_length()
-    right = left + arch.page_shift
     body: list[Line] = [
         *loops.index(R1, 8 * _UNROLLED, SLOTS // _UNROLLED),
         asm.load_u64(R9, FP, _PLACE),
@@ -115,29 +112,7 @@ def _of_tables(
     ]
     flags = layout.behind(KEPT) | int(layout.slab)  # a slab page has no mapcount
     heads: list[Line] = []
-    # First only the address of each struct page, stored where its word will be, and one load from
-    # it. Struct pages are rarely in the cache; with so few instructions between these loads, the
-    # CPU has many of the misses under way at once.
-    for word in range(_UNROLLED):
-        body += [
-            asm.load_u64(R1, FP, _ENTRIES),
-            *loops.cast(casts),
-            asm.load_u64(R1, R0, 8 * word),
-            asm.jump_eq_imm(R1, 0, f"found {word}"),
-            asm.constant(R3, bits_set | bits_clear),
-            asm.move(R2, R1),
-            asm.and_(R2, R3),
-            asm.jump_ne_imm(R2, bits_set, "odd"),
-            asm.left_imm(R1, left),
-            asm.right_imm(R1, right),
-            asm.constant(R3, arch.last_ram_frame),
-            asm.jump_gt(R1, R3, "odd"),
-            *_struct_page(mem_map),
-            asm.Label(f"found {word}"),
-            asm.store_u64(R9, 8 * word, R1),
-            *loops.cast(casts),
-            asm.load_u64(R1, R0, layout.flags),
-        ]
+    body += _find_struct_pages(casts, arch, layout, mem_map)
     for word in range(_UNROLLED):
         body += [
             asm.load_u64(R1, R9, 8 * word),
@@ -160,6 +135,36 @@ def _of_tables(
     ]
     begin = [*loops.start(given, words), asm.constant(R8, mem_map.base)]
     return asm.assemble(*begin, *loops.loop(casts, loops.OUTER, "table", table), *loops.stop())
+
+
+def _find_struct_pages(casts: Casts, arch: Arch, layout: Layout, mem_map: MemMap) -> list[Line]:
+    # Stores the address of each entry's struct page where its word will be, 0 for an empty entry,
+    # and loads from it once. Struct pages are rarely in the cache; with so few instructions between
+    # these loads, the CPU has many of the misses under way at once.
+    bits_set, bits_clear = arch.plain()
+    left = 64 - arch.frame_mask.bit_length()
+    lines: list[Line] = []
+    for word in range(_UNROLLED):
+        lines += [
+            asm.load_u64(R1, FP, _ENTRIES),
+            *loops.cast(casts),
+            asm.load_u64(R1, R0, 8 * word),
+            asm.jump_eq_imm(R1, 0, f"found {word}"),
+            asm.constant(R3, bits_set | bits_clear),
+            asm.move(R2, R1),
+            asm.and_(R2, R3),
+            asm.jump_ne_imm(R2, bits_set, "odd"),
+            asm.left_imm(R1, left),
+            asm.right_imm(R1, left + arch.page_shift),
+            asm.constant(R3, arch.last_ram_frame),
+            asm.jump_gt(R1, R3, "odd"),
+            *_struct_page(mem_map),
+            asm.Label(f"found {word}"),
+            asm.store_u64(R9, 8 * word, R1),
+            *loops.cast(casts),
+            asm.load_u64(R1, R0, layout.flags),
+        ]
+    return lines
 
 
 def _mark(value: int) -> list[Line]:
