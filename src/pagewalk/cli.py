@@ -22,8 +22,10 @@ from pagewalk.render.terminal import harmless, keep_names
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-NAMES = ("show", "maps", "pages", "vtop", "explain", "check", "doctor")
-COMMANDS = {name: f"pagewalk.commands.{name}" for name in NAMES}
+COMMANDS = {
+    name: f"pagewalk.commands.{name}"
+    for name in ("show", "maps", "pages", "vtop", "explain", "check", "doctor")
+}
 
 DISTURBING = ("--freeze",)
 

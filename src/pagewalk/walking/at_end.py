@@ -116,22 +116,22 @@ def ask_hwpoison(live: Live, vmas: VMAs, outcome: Outcome, status: Status) -> bo
 
 
 class Look(NamedTuple):
-    """What a VMA holds: bytes in RSS, bytes of hwpoison entries, and checksums of all its pages."""
+    """What a VMA holds: bytes in RSS, bytes of hwpoison entries, and hashes of all its pages."""
 
     rss: int
     hwpoison: int
-    checksums: list[int]
+    hashes: list[int]
 
 
 def look_into(live: Live, vmas: VMAs, row: int) -> Look:
     rss = lost = 0
-    sums = [0, 0, 0]
+    hashes = [0, 0, 0]
     for pages in leaf_pages(Asked(live.space, vmas, vmas.ranges[row : row + 1])):
         rss += int(pages.size[IN_RSS[pages.state]].sum())
         lost += int(pages.size[hwpoison(pages.flags)].sum())
         for at, column in enumerate((pages.addr, pages.state, pages.pfn)):
-            sums[at] = hash((sums[at], None if column is None else column.tobytes()))
-    return Look(rss, lost, sums)
+            hashes[at] = hash((hashes[at], None if column is None else column.tobytes()))
+    return Look(rss, lost, hashes)
 
 
 def note_objects(live: Live, vmas: VMAs, outcome: Outcome) -> None:
