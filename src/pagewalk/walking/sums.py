@@ -165,7 +165,8 @@ def shared_rows(pages: Pages, page_size: int) -> Iterator[Shared]:
     rows = np.flatnonzero(maybe_repeated(pages))
     if len(rows) == 0:
         return
-    pages = take(pages, rows)
+    if len(rows) < len(pages):  # a copy takes 60 bytes a page
+        pages = take(pages, rows)
     assert pages.pfn is not None and pages.mapcount is not None and pages.kflags is not None
     mapcount = np.where(pages.mapcount == 1, np.uint64(0), pages.mapcount)
     silent = untold(pages.kflags) & (pages.state != State.MIGRATING.value)
