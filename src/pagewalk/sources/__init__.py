@@ -50,6 +50,8 @@ AUTO = ("ebpf", "kcore", "procfs")
 LATER = (
     "zlib", "pagewalk.account.table", "pagewalk.kernel.programs.condense_pages",
     "pagewalk.kernel.programs.count_tables", "pagewalk.kernel.programs.loops",
+    "pagewalk.kernel.structs.holders", "pagewalk.kernel.structs.rmap",
+    "pagewalk.kernel.structs.shmem", "pagewalk.sources.pieces",
 )
 
 
