@@ -21,7 +21,7 @@ from pagewalk.translate.translation import Translation
 from tests.kernel_says import PAGE, PFN, PRESENT, SWAP, read_maps, read_pagemap, read_smaps, vma_at
 from tests.live.bracket import look_again, looking_again, working_sources
 from tests.live.command import Ran, one_sentence, pagewalk
-from tests.machine import prepared
+from tests.machine import IN_GUEST, prepared
 from tests.targets import TARGETS, Running, start
 
 pytestmark = pytest.mark.live
@@ -82,6 +82,10 @@ def test_every_page_of_a_region_is_what_the_target_and_pagemap_say(name: str, so
                     assert found.state is not None
                     seen[FACTS.get(found.state, found.state.label)] += step
             wanted = {key: facts[key] for key in facts if key in {s.label for s in State}}
+            if name == "perf_ring" and not hidden:  # up to 6.12 it is ordinary pages
+                wanted["file"] = wanted.pop("special")
+            if name == "file_private" and IN_GUEST:  # whose files are in a tmpfs under an overlay
+                wanted["shmem"] = wanted.pop("file")
             assert dict(seen) == wanted
 
 
@@ -189,7 +193,7 @@ def test_a_reservation_has_holes_at_every_level() -> None:
                 levels.add(found.trace.last.level.name)
                 assert found.hole is not None
                 low, high = found.hole
-                assert low <= addr < high and not word_at(running.pid, addr)
+                assert low <= addr < high and not word_at(running.pid, addr) & (PRESENT | SWAP)
                 if high < end:
                     assert word_at(running.pid, high) & PRESENT
                 if low > begin:

@@ -29,6 +29,8 @@ from pagewalk.proc.kernel import read_facts
 from pagewalk.proc.zones import read_memory
 
 _ATTEMPTS = 3
+# Most bases to try side by side: all that there may be with 4 levels.
+_AT_ONCE = 1 << 16
 _WORD = 8
 
 
@@ -88,8 +90,9 @@ def find_direct_map(kernel: Kernel) -> DirectMap:
     for _ in range(_ATTEMPTS):
         with _token_page() as token:
             for arch in formats:
-                for base in _proved_bases(kernel, token, pgd, arch):
-                    return DirectMap(base, arch)
+                for bases in candidates(arch, pgd):
+                    for base in _proved_bases(kernel, token, pgd, arch, bases):
+                        return DirectMap(base, arch)
     raise SourceUnavailable(
         "kernel memory",
         "no direct-map base shows our own page, whatever the number of levels of page tables",
@@ -112,15 +115,24 @@ def _formats() -> list[Arch]:
     return [arch.on(levels, era) for levels in arch.depths]
 
 
-def _proved_bases(kernel: Kernel, token: _Token, pgd: int, arch: Arch) -> Iterator[int]:
+def candidates(arch: Arch, pgd: int) -> Iterator[U64]:
+    """Yield the direct map's possible bases, u64[n], in batches, those nearest to ``pgd`` first."""
     # The base lies a whole number of steps below any direct-map address, at most as many as there
-    # are up to the end of RAM, where all page tables are. All are tried side by side, 10 to 1000 of
-    # them. None lies above the true one by more than that, so the addresses stay in the direct map
-    # or the hole that follows it, never in an I/O mapping.
+    # are up to the end of RAM, where all page tables are: 10 to 1000. Without /proc/zoneinfo, up to
+    # the end of the direct map: 65,536, or with 5 levels 33 million. None lies above the true one
+    # by more than that, so the addresses stay in the direct map or the hole that follows it, never
+    # in an I/O mapping.
     step = arch.direct_map_step
     count = (read_memory().ram_end or arch.direct_map_size[len(arch.levels)]) // step + 2
-    bases = np.uint64(pgd // step * step) - np.arange(count, dtype=np.uint64) * np.uint64(step)
-    tables = np.full(count, pgd, np.uint64)
+    for first in range(0, count, _AT_ONCE):
+        steps = np.arange(first, min(first + _AT_ONCE, count), dtype=np.uint64)
+        yield np.uint64(pgd // step * step) - steps * np.uint64(step)
+
+
+def _proved_bases(
+    kernel: Kernel, token: _Token, pgd: int, arch: Arch, bases: U64
+) -> Iterator[int]:
+    tables = np.full(len(bases), pgd, np.uint64)
     for level in arch.levels:
         entries, errno = read_words(kernel.memory, tables + np.uint64(_place(level, token.address)))
         alive = (errno == 0) & _leads_on(arch, entries, level)
