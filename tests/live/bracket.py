@@ -8,6 +8,7 @@ the last look. A difference that others cause varies from look to look; one of o
 
 from __future__ import annotations
 
+import mmap
 import os
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -27,6 +28,7 @@ from tests.kernel_says import (
     KPF_KSM,
     PAGE,
     PFN,
+    PRESENT,
     VmaSays,
     parse_smaps,
     read_folio_flags,
@@ -258,11 +260,13 @@ def rightly_withheld(table: Table, field: str) -> bool:
 
 @cache
 def all_is_ksm() -> bool:
-    """Return whether this kernel calls a freshly written page KSM (6.12 does)."""
-    own = np.ones(PAGE // 8, np.uint64)
-    addr = own.ctypes.data // PAGE * PAGE
-    pfn = read_pagemap(os.getpid(), addr, addr + PAGE) & PFN
-    return bool(read_folio_flags(pfn)[0] & KPF_KSM)
+    """Return whether this kernel calls freshly written pages KSM (6.12 does)."""
+    # Several: one may be migrated just now.
+    own = np.frombuffer(mmap.mmap(-1, 16 * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint64)
+    own += 1
+    entries = read_pagemap(os.getpid(), own.ctypes.data, own.ctypes.data + own.nbytes)
+    frames = entries[entries & PRESENT != 0] & PFN
+    return bool((read_folio_flags(frames) & KPF_KSM).any())
 
 
 def last_value(says: VmaSays, field: str) -> int:

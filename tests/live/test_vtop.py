@@ -21,7 +21,7 @@ from pagewalk.translate.translation import Translation
 from tests.kernel_says import PAGE, PFN, PRESENT, SWAP, read_maps, read_pagemap, read_smaps, vma_at
 from tests.live.bracket import look_again, looking_again, working_sources
 from tests.live.command import Ran, one_sentence, pagewalk
-from tests.machine import IN_GUEST, prepared
+from tests.machine import IN_GUEST, fewer, prepared
 from tests.targets import TARGETS, Running, start
 
 pytestmark = pytest.mark.live
@@ -292,7 +292,7 @@ def test_procfs_says_which_source_is_needed_and_what_it_knows() -> None:
 
 def test_a_target_that_maps_and_unmaps_does_not_break_it() -> None:
     with start("churn") as running, opened(running.pid, TABLE_SOURCES[0]) as reader:
-        for step in range(200):
+        for step in range(fewer(200)):
             # the mappings of the thread are among the anonymous ones
             vmas = [vma for vma in read_maps(running.pid) if not vma.name]
             found = translate(reader, hex(vmas[step % len(vmas)].start))
