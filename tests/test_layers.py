@@ -49,6 +49,7 @@ ROOMS = {
     "sources": Room(7, "one address space, opened in one of several ways", True),
     "walking": Room(8, "page-table entries joined with their VMA and frame"),
     "account": Room(9, "sums, and the proof that they are right"),
+    "heap": Room(9, "inside a process's memory: what its allocator holds", True),
     "translate": Room(9, "one address through the page tables"),
     "render": Room(10, "results as text, JSON, CSV and the module's log", True),
     "commands": Room(11, "the click commands, one file each", True),

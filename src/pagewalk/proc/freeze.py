@@ -23,20 +23,20 @@ STATES = {
 
 
 @contextmanager
-def frozen(target: Target) -> Iterator[bool]:
+def frozen(target: Target, patience_s: float = PATIENCE_S) -> Iterator[bool]:
     """Stop ``target`` with SIGSTOP inside the block, and resume it when the block ends.
 
     It is resumed after an error, Ctrl-C, SIGTERM and SIGHUP too, and a child process resumes it
     even if we are killed. Yields True, or False for a process that was already stopped, which stays
     stopped. Its parent can see the stop. Raises NotPermitted, ProcessGone, Unsupported, or
-    PagewalkError when a thread does not stop in time.
+    PagewalkError when a thread does not stop in ``patience_s``, at most 5.
     """
     if target.state() in "Tt":
         yield False
         return
     with terminating(), watched(target):
         send(target, signal.SIGSTOP)
-        wait_stopped(target)
+        wait_stopped(target, min(patience_s, PATIENCE_S))
         yield True
 
 
@@ -104,9 +104,9 @@ def send_error(err: OSError, pid: int) -> PagewalkError:
     return NotPermitted(what, os.strerror(err.errno or 0).lower(), "run as root")
 
 
-def wait_stopped(target: Target) -> None:
+def wait_stopped(target: Target, patience_s: float = PATIENCE_S) -> None:
     """Wait until every thread of ``target`` has stopped or is exiting."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while True:
         threads = thread_stats(target)
         if all(stat.ending for _, stat in threads):
@@ -115,13 +115,13 @@ def wait_stopped(target: Target) -> None:
         if not moving:
             return
         if time.monotonic() > deadline:
-            raise PagewalkError(unstoppable(target.pid, *moving[0]))
+            raise PagewalkError(unstoppable(target.pid, *moving[0], patience_s))
         time.sleep(0.001)
 
 
-def unstoppable(pid: int, tid: int, stat: Stat) -> str:
+def unstoppable(pid: int, tid: int, stat: Stat, patience_s: float) -> str:
     doing = STATES.get(stat.state, "neither running nor stopped")
     return (
-        f"process {pid} did not stop within {PATIENCE_S:.0f} s and has been resumed: its thread"
+        f"process {pid} did not stop within {patience_s:g} s and has been resumed: its thread"
         f" {tid} ({stat.comm}) is {doing} (state {stat.state}); walk it without --freeze"
     )

@@ -1,0 +1,353 @@
+"""What a process's allocator holds: read while it runs, or copied while it is stopped."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.heap.arenas import NONE, Arena, memory_of, read_arena
+from pagewalk.heap.cpython import Pools, is_python, pools
+from pagewalk.heap.glibc import ATTACHED, Malloc, find
+from pagewalk.heap.hotspot import Space, java_spaces
+from pagewalk.heap.mapped import Parameters, mapped_chunks, parameters
+from pagewalk.heap.memory import Memory, TooLong, bytes_within, copied, in_time, live
+from pagewalk.heap.others import loaded
+from pagewalk.heap.stacks import Stack, stacks
+from pagewalk.heap.tcache import NEW, OLD, add_up
+from pagewalk.model.columns import READ, SHARED, U64, WRITE, Backing, Bool, Pages, State, VMAs
+from pagewalk.model.ranges import union, without
+from pagewalk.proc.freeze import frozen
+from pagewalk.proc.refusals import reading
+from pagewalk.proc.switches import read_switches
+from pagewalk.proc.target import Target
+from pagewalk.sources import Source
+from pagewalk.sources.outcome import Outcome
+from pagewalk.walking.walk import Walk, walk
+
+ATTEMPTS, AGAIN_NS = 3, 10**9
+READABLE = (State.ANON, State.FILE, State.SHMEM, State.PRESENT)
+# What is assumed where malloc's own are not recognised.
+DEFAULTS = Parameters(0, 0, 4096, 7)
+HUGE = "arenas of huge pages (glibc.malloc.hugetlb=2) are laid out otherwise and are not read"
+RAN = "the process ran while it was read"
+TOO_LARGE = "copying its heap would have stopped the process for longer than {:.0f} ms"
+SWAPPED = (State.SWAPPED, State.SOFT, State.MIGRATING)
+
+
+class Part(NamedTuple):
+    """What one arena holds, in bytes; ``None`` where its records contradicted one another.
+
+    ``obtained`` from the system, ``in_use`` and ``free`` of it, as mallinfo2(3) counts them;
+    ``trim``: free and in RAM in whole pages, what malloc_trim(0) would give back;
+    ``thread_top``: so in the top of a thread arena, which it never gives back; ``scattered``: the
+    rest of what is free and in RAM, in pages that also hold something in use. ``threads``: how many
+    are attached to it.
+    """
+
+    main: bool
+    threads: int
+    obtained: int
+    in_use: int | None
+    free: int | None
+    trim: int | None
+    trim_exclusive: int | None
+    thread_top: int | None
+    scattered: int | None
+
+
+class Stacks(NamedTuple):
+    """The stacks of threads besides the main one: how many, their ``size``, and what was touched.
+
+    ``kept`` are those of ended threads, which glibc keeps for others. Bytes in RAM.
+    """
+
+    live: int
+    size: int
+    touched: int
+    kept: int
+    kept_touched: int
+
+
+class PoolBytes(NamedTuple):
+    """CPython's pools: how many are ``used``, and bytes in RAM ``in_use`` by those and ``free``."""
+
+    used: int
+    in_use: int
+    free: int
+
+
+class Heap(NamedTuple):
+    """What a process's allocator holds; see Part for the amounts, which are sums of ``arenas``.
+
+    ``allocator`` is its name, None if none was recognised; the amounts are then None. ``tcache``
+    bytes of what is in use are kept by threads for their next malloc, ``mmapped`` bytes besides are
+    in chunks that are mappings of their own. ``stacks`` and ``pools`` are what else is known of the
+    ``anonymous`` bytes in RAM; all together ``explained`` bytes of them. ``exact``: nothing changed
+    while it was read, else ``why``. ``stopped_ns``: for how long the process was stopped.
+    """
+
+    walk: Walk[Pages]
+    allocator: str | None
+    library: str
+    arenas: tuple[Part, ...]
+    tcache: int | None
+    mmapped: int | None
+    explained: int
+    anonymous: int
+    exact: bool
+    why: str
+    stacks: Stacks
+    pools: PoolBytes | None
+    java: list[Space] | None = None
+    stopped_ns: int = 0
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return what the walk found out besides."""
+        return self.walk.outcome
+
+    def total(self, name: str) -> int | None:
+        """Return the sum of an amount of all arenas, None if one is not known."""
+        amounts = [getattr(arena, name) for arena in self.arenas]
+        return sum(amounts) if amounts and None not in amounts else None
+
+
+class Taken(NamedTuple):
+    # What is read of a process before its arenas are looked through.
+    walk: Walk[Pages]
+    memory: Memory
+    malloc: Malloc | None
+    arenas: list[U64 | None]
+    parameters: Parameters | None
+    mapped: U64
+
+
+class Besides(NamedTuple):
+    # What else is in a process's anonymous memory.
+    stacks: list[Stack]
+    pools: Pools | None
+    java: list[Space] | None
+
+
+def read_heap(source: Source) -> Heap:
+    """Return what the allocator of a live process holds, read while it runs.
+
+    Its memory is only read, and only what is in RAM. It is read again, up to three times within a
+    second, until no thread of the process has run meanwhile. Raises NotPermitted, ProcessGone.
+    """
+    began = time.monotonic_ns()
+    with memory_file(source) as fd:
+        for _ in range(ATTEMPTS):
+            before = read_switches(target_of(source))
+            taken = take(source, fd)
+            heap = add_up_heap(taken, besides(taken))
+            if before is not None and before == read_switches(target_of(source)) and heap.exact:
+                return heap
+            if time.monotonic_ns() - began > AGAIN_NS:
+                break
+        return heap._replace(exact=False, why=heap.why or RAN)
+
+
+def read_stopped_heap(source: Source, longest_ns: int) -> Heap:
+    """Return what the allocator of a process holds that is stopped until its heap is copied.
+
+    A thread may be stopped in the middle of malloc: then it goes on, and is stopped again, up to
+    three times. If that takes longer than ``longest_ns`` in all it is read while it runs; if there
+    is time for the heap only, its stacks and pools are. Raises what read_heap and
+    proc.freeze.frozen do.
+    """
+    stopped_ns = 0
+    with memory_file(source) as fd:
+        for _ in range(ATTEMPTS):
+            taken, rest, took_ns = take_stopped(source, fd, longest_ns - stopped_ns)
+            stopped_ns += took_ns
+            if taken is None or rest is None:
+                break
+            heap = add_up_heap(taken, rest)
+            if heap.exact:
+                return heap._replace(stopped_ns=stopped_ns)
+        else:
+            return heap._replace(stopped_ns=stopped_ns)
+    heap = read_heap(source)._replace(stopped_ns=stopped_ns)
+    return heap if heap.exact else heap._replace(
+        why=f"{TOO_LARGE.format(longest_ns / 1e6)}; {heap.why}"
+    )
+
+
+def take_stopped(
+    source: Source, fd: int, longest_ns: int
+) -> tuple[Taken | None, Besides | None, int]:
+    # What was taken of the stopped process, with a copy of its heap, None if that took too long;
+    # and for how long it was stopped. Whether it stops in time counts too.
+    taken = rest = None
+    began = time.monotonic_ns()
+    with frozen(target_of(source), longest_ns / 1e9) as ours, suppress(TooLong):
+        found = take(source, fd, began + longest_ns)
+        taken = copy_of(found)
+        rest = besides(found)
+    took_ns = time.monotonic_ns() - began if ours else 0
+    if taken and rest is None:
+        rest = besides(found._replace(memory=replace(found.memory, read=live(fd))))
+    return taken, rest, took_ns
+
+
+def copy_of(taken: Taken) -> Taken:
+    # As read from a copy of its arenas.
+    ranges = joined([NONE, *(part for part in taken.arenas if part is not None)])
+    return taken._replace(memory=copied(taken.memory, ranges))
+
+
+def target_of(source: Source) -> Target:
+    assert source.live is not None
+    return source.live.target
+
+
+@contextmanager
+def memory_file(source: Source) -> Iterator[int]:
+    target = target_of(source)
+    fd = target.open("mem")
+    try:
+        with reading(target.pid, "mem", target.dirfd):
+            yield fd
+    finally:
+        os.close(fd)
+
+
+def take(source: Source, fd: int, until_ns: int | None = None) -> Taken:
+    walked, memory = in_ram(source, fd, until_ns)
+    malloc = find(memory)
+    arenas = memory_of(memory, malloc) if malloc else []
+    found = parameters(memory, malloc) if malloc else None
+    held = joined([NONE, *(part for part in arenas if part is not None)])
+    mapped = mapped_chunks(memory, held, (found or DEFAULTS).chunks) if malloc else NONE
+    return Taken(walked, memory, malloc, arenas, found, mapped)
+
+
+def besides(taken: Taken) -> Besides:
+    memory = taken.memory
+    held = [part for part in taken.arenas if part is not None]
+    rest = without(unnamed(memory.vmas), np.concatenate([NONE, *held, taken.mapped]))
+    return Besides(stacks(memory, rest), pools(memory, rest) if is_python(memory.vmas) else None,
+                   java_spaces(memory))
+
+
+def unnamed(vmas: VMAs) -> U64:
+    """Return the private anonymous VMAs that may be read and written and have no name."""
+    mine = (vmas.backing == Backing.ANON.value) & np.array([not name for name in vmas.name], bool)
+    ranges: U64 = vmas.ranges[mine & (vmas.perms & (READ | WRITE | SHARED) == READ | WRITE)]
+    return ranges
+
+
+def in_ram(source: Source, fd: int, until_ns: int | None) -> tuple[Walk[Pages], Memory]:
+    """Return a walk of the process that is over, and what of its memory is in RAM."""
+    readable, anon, exclusive, swapped = [NONE], [NONE], [NONE], [NONE]
+    with walk(source, Pages) as walked:
+        for pages in walked:
+            ranges = np.stack([pages.addr, pages.addr + pages.size], axis=1)
+            private = pages.state == State.ANON.value
+            readable.append(union(ranges[np.isin(pages.state, READABLE)]))
+            anon.append(union(ranges[private]))
+            swapped.append(union(ranges[np.isin(pages.state, SWAPPED)]))
+            if pages.mapcount is not None:
+                exclusive.append(union(ranges[private & (pages.mapcount == 1)]))
+            in_time(until_ns)
+    told = walked.tells.frames
+    return walked, Memory(walked.vmas, joined(readable), joined(anon),
+                          joined(exclusive) if told else None, joined(swapped),
+                          live(fd, until_ns))
+
+
+def joined(parts: list[U64]) -> U64:
+    return union(np.concatenate(parts))
+
+
+def total(ranges: U64) -> int:
+    return int((ranges[:, 1] - ranges[:, 0]).sum())
+
+
+def add_up_heap(taken: Taken, rest: Besides) -> Heap:
+    memory, malloc = taken.memory, taken.malloc
+    anon = memory.anon
+    heap = Heap(
+        taken.walk, None, "", (), None, None, 0, total(anon), exact=True, why="",
+        stacks=add_up_stacks(memory, rest.stacks), java=rest.java,
+        pools=None if rest.pools is None else PoolBytes(
+            len(rest.pools.used), bytes_within(rest.pools.used, anon),
+            bytes_within(rest.pools.free, anon)),
+    )
+    known = [stack_ranges(rest.stacks), memory.vmas.ranges[main_stack(memory.vmas)]]
+    known += [] if rest.pools is None else [rest.pools.used, rest.pools.free]
+    if malloc is None:
+        other = ", ".join(loaded(memory.vmas)) or None
+        why = f"{other} is not read" if other else "no allocator was recognised"
+        if len(memory.vmas) and memory.vmas.end[-1] <= np.uint64(1 << 32):
+            why = "32-bit programs are not read"
+        explained = bytes_within(joined([NONE, *known]), anon)
+        return heap._replace(allocator=other, exact=False, why=why, explained=explained)
+    if taken.parameters and taken.parameters.huge:
+        return heap._replace(allocator="glibc", library=malloc.library, exact=False, why=HUGE,
+                             explained=bytes_within(joined([NONE, *known]), anon))
+    parameters = taken.parameters or DEFAULTS
+    arenas = [read_arena(memory, state, part, parameters, main=row == 0)
+              for row, (state, part) in enumerate(zip(malloc.states, taken.arenas, strict=True))]
+    known += [taken.mapped, *(arena.memory for arena in arenas)]
+    rows = np.concatenate([arena.caches for arena in arenas])
+    layout = OLD if len(malloc.states[0].fast) else NEW
+    caches = add_up(memory, rows, layout, parameters.cached)
+    why = doubts(memory, arenas, taken.parameters)
+    return heap._replace(
+        allocator="glibc", library=malloc.library, exact=not why, why=why,
+        arenas=tuple(part(memory, arena) for arena in arenas),
+        tcache=None if caches is None or taken.parameters is None else caches.bytes,
+        mmapped=None if taken.parameters is None else taken.parameters.bytes,
+        explained=bytes_within(joined(known), anon),
+    )
+
+
+def add_up_stacks(memory: Memory, found: list[Stack]) -> Stacks:
+    live_ones = [stack for stack in found if stack.tid]
+    kept = [stack for stack in found if not stack.tid]
+    return Stacks(
+        len(live_ones), total(stack_ranges(live_ones)),
+        bytes_within(stack_ranges(live_ones), memory.anon), len(kept),
+        bytes_within(stack_ranges(kept), memory.anon),
+    )
+
+
+def stack_ranges(found: list[Stack]) -> U64:
+    return np.array([stack[1:] for stack in found], np.uint64).reshape(-1, 2)
+
+
+def main_stack(vmas: VMAs) -> Bool:
+    return np.array([name == "[stack]" for name in vmas.name], bool)
+
+
+def part(memory: Memory, arena: Arena) -> Part:
+    threads, obtained = arena.state.field(ATTACHED), arena.obtained
+    if not (arena.whole or arena.top[1]) or arena.free > obtained:
+        return Part(arena.main, threads, obtained, *(None,) * 6)
+    free, exclusive = arena.free, memory.exclusive
+    trim = bytes_within(arena.trim, memory.anon)
+    top = bytes_within(arena.kept, memory.anon)
+    return Part(
+        arena.main, threads, obtained, obtained - free, free, trim,
+        None if exclusive is None else bytes_within(arena.trim, exclusive), top,
+        bytes_within(arena.free_ranges, memory.anon) - trim - top,
+    )
+
+
+def doubts(memory: Memory, arenas: list[Arena], found: Parameters | None) -> str:
+    """Return why the numbers may be wrong, empty if there is no reason to think so."""
+    swapped = sum(bytes_within(arena.memory, memory.swapped) for arena in arenas)
+    if swapped:
+        return f"{swapped} bytes of the arenas are in swap, headers of chunks among them"
+    torn = sum(not arena.whole for arena in arenas)
+    if torn:
+        return f"the records of {torn} of {len(arenas)} arenas contradict one another"
+    return "" if found else "malloc's parameters were not recognised"

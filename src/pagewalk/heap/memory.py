@@ -1,0 +1,120 @@
+"""A process's memory, of which only what is in RAM is read."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pagewalk.model.columns import U64, VMAs
+from pagewalk.model.ranges import holder, intersect, reaching
+
+WORD, PAGE = 8, 4096
+LARGEST_READ, AT_ONCE = 1 << 30, 16 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """A process's memory: what of it is in RAM, and how to read that.
+
+    All ranges are u64[k, 2], sorted and joined: ``readable`` can be read without a page fault,
+    ``anon`` are private anonymous pages, ``exclusive`` those of them that nobody else maps (None
+    where frames are withheld), ``swapped`` what is in swap. ``read`` fills a buffer from an address
+    in ``readable`` on and returns how many bytes it read.
+    """
+
+    vmas: VMAs
+    readable: U64
+    anon: U64
+    exclusive: U64 | None
+    swapped: U64
+    read: Callable[[memoryview, int], int]
+
+    def words(self, start: int, end: int) -> U64:
+        """Return the words of [``start``, ``end``), u64; 0 where reading would fault a page in."""
+        out = np.zeros((end - start) // WORD, np.uint64)
+        raw = out.data.cast("B")
+        for low, high in self.readable[reaching(self.readable, start, end)].tolist():
+            at, last = max(low, start), min(high, end)
+            while at < last:
+                at += self.read(raw[at - start : min(last, at + LARGEST_READ) - start], at)
+        return out
+
+
+class TooLong(Exception):
+    """Reading takes longer than it may."""
+
+
+def live(fd: int, until_ns: int | None = None) -> Callable[[memoryview, int], int]:
+    """Return a reader of ``fd``, a descriptor of /proc/PID/mem.
+
+    What was unmapped since the walk reads as zeros. The reader raises TooLong after ``until_ns``
+    (of time.monotonic_ns), and then never reads more at once than takes some milliseconds.
+    """
+
+    def read(part: memoryview, at: int) -> int:
+        if until_ns is not None:
+            in_time(until_ns)
+            part = part[:AT_ONCE]
+        try:
+            got = os.preadv(fd, [part], at)
+        except OSError as err:
+            if err.errno != errno.EIO:
+                raise
+            got = min(len(part), PAGE - at % PAGE)
+            part[:got] = bytes(got)
+        if got == 0:
+            raise ProcessLookupError
+        return got
+
+    return read
+
+
+def in_time(until_ns: int | None) -> None:
+    """Raise TooLong after ``until_ns`` of time.monotonic_ns, None for never."""
+    if until_ns is not None and time.monotonic_ns() > until_ns:
+        raise TooLong
+
+
+def copied(memory: Memory, ranges: U64) -> Memory:
+    """Return ``memory`` with a copy of ``ranges``, from which that is read from now on.
+
+    What is not in the copy reads as zeros.
+    """
+    runs, _, _ = intersect(memory.readable, ranges)
+    parts: list[memoryview] = []
+    for start, end in runs.tolist():
+        words = np.empty((end - start) // WORD, np.uint64)
+        raw = words.data.cast("B")
+        at = 0
+        while at < len(raw):
+            at += memory.read(raw[at : at + AT_ONCE], start + at)
+        parts.append(raw)
+
+    def read(part: memoryview, at: int) -> int:
+        row = int(holder(np.array([at], np.uint64), runs)[0])
+        offset = at - int(runs[row, 0])
+        got = parts[row][offset : offset + len(part)]
+        part[: len(got)] = got
+        return len(got)
+
+    return replace(memory, readable=runs, read=read)
+
+
+def bytes_within(ranges: U64, runs: U64) -> int:
+    """Return how many bytes of ``ranges`` (u64[k, 2], in any order) ``runs`` (sorted) cover."""
+    if len(ranges) == 0 or len(runs) == 0:
+        return 0
+    before = np.concatenate([np.zeros(1, np.uint64), np.cumsum(runs[:, 1] - runs[:, 0])])
+
+    def below(points: U64) -> U64:
+        row = np.searchsorted(runs[:, 0], points, side="right")
+        last = np.maximum(row, 1) - 1
+        part = np.minimum(points, runs[last, 1]) - runs[last, 0]
+        return np.where(row > 0, before[last] + part, np.uint64(0))
+
+    return int((below(ranges[:, 1]) - below(ranges[:, 0])).sum())
