@@ -1,0 +1,175 @@
+"""What a process's memory is: its VMAs in groups that add up to the totals. No I/O.
+
+Each group has a rule, by what the kernel says of a VMA; docs/counting.md tells them to users. What
+no rule tells apart is called anonymous.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.account.table import Table
+from pagewalk.model.columns import EXEC, I64, READ, SHARED, U64, WRITE, Backing, VMAs
+from pagewalk.model.ranges import holder, inside
+
+HEAP_MAX = np.uint64(64 << 20)  # HEAP_MAX_SIZE, malloc/arena.c of glibc
+NAMED = re.compile(r"\[anon(?:_shmem)?:(.*)\]", re.DOTALL)  # anon_vma_name, mm/madvise.c
+
+
+class Kind(NamedTuple):
+    """A kind of memory: its key everywhere, what people call it, and what tells it."""
+
+    key: str
+    title: str
+    evidence: str
+
+
+KINDS = (
+    Kind("heap", "heap", "the kernel marks what brk(2) gave as [heap]"),
+    Kind("arena", "malloc arenas", "a readable and writable VMA from a multiple of 64 MiB on, and"
+         " one without access behind it to the next multiple: glibc's new_heap() reserves so"),
+    Kind("stack", "main stack", "the kernel marks it as [stack]"),
+    Kind("thread_stack", "thread stacks", "the stack pointer of a waiting thread is in it; with the"
+         " VMA without access right below it, its guard"),
+    Kind("named", "anonymous, named", "named by the process (PR_SET_VMA_ANON_NAME)"),
+    Kind("code", "generated code", "anonymous and executable"),
+    Kind("anonymous", "anonymous, not told apart", "private anonymous memory without any of these"
+         " signs"),
+    Kind("reserved", "no access", "anonymous memory that may neither be read nor written nor"
+         " executed"),
+    Kind("file", "files", "maps a file"),
+    Kind("shmem", "shared memory", "maps a file of tmpfs, memfd, SysV or shared anonymous memory"),
+    Kind("hugetlb", "hugetlb", "maps a file of hugetlbfs"),
+    Kind("device", "devices", "maps a device: its driver chooses the pages"),
+    Kind("kernel", "kernel's own", "[vdso], [vvar] and their like"),
+)
+BY_KEY = {kind.key: kind for kind in KINDS}
+CODES = {kind.key: code for code, kind in enumerate(KINDS)}
+
+# What needs no second look, by backing.
+BY_BACKING = {
+    Backing.FILE: "file", Backing.SHMEM: "shmem", Backing.HUGETLB: "hugetlb",
+    Backing.DRIVER: "device", Backing.KERNEL: "kernel", Backing.HIDDEN: "kernel",
+    Backing.GATE: "kernel", Backing.ANON: "anonymous",
+}
+BACKED = np.array([CODES[BY_BACKING[backing]] for backing in Backing], np.int64)
+RIGHTS = READ | WRITE | EXEC
+
+
+class Group(NamedTuple):
+    """VMAs of one kind, or with one key: ``vmas`` how many, ``rows`` which, i64.
+
+    ``amounts``: bytes by column of the Table, None where that is withheld.
+    """
+
+    key: str
+    vmas: int
+    rows: I64
+    amounts: dict[str, int | None]
+
+
+def kinds_of(vmas: VMAs, stack_pointers: U64) -> I64:
+    """Return the position in KINDS of each VMA's kind, i64.
+
+    ``stack_pointers`` u64 are those of the process's threads, as far as they are known.
+    """
+    code = BACKED[vmas.backing]
+    anon = vmas.backing == Backing.ANON.value
+    code[anon & (vmas.perms & EXEC != 0)] = CODES["code"]
+    code[anon & (vmas.perms & RIGHTS == 0)] = CODES["reserved"]
+    code[arena_rows(vmas)] = CODES["arena"]
+    stacks = holder(stack_pointers[inside(stack_pointers, vmas.ranges)], vmas.ranges)
+    stacks = stacks[anon[stacks]]
+    code[stacks] = CODES["thread_stack"]
+    for row, name in enumerate(vmas.name):
+        if name and anon[row]:
+            code[row] = CODES[called(name)]
+    stacks = np.flatnonzero(code == CODES["thread_stack"])
+    below = stacks[stacks > 0] - 1
+    guard = (code[below] == CODES["reserved"]) & (vmas.end[below] == vmas.start[below + 1])
+    code[below[guard]] = CODES["thread_stack"]
+    return code
+
+
+def called(name: str) -> str:
+    # The kind of anonymous memory that the kernel prints with a name.
+    if name in ("[heap]", "[stack]"):
+        return name[1:-1]
+    if NAMED.fullmatch(name):
+        return "named"
+    return "thread_stack" if name.startswith("[stack:") else "anonymous"
+
+
+def arena_rows(vmas: VMAs) -> I64:
+    # Pairs of VMAs: what heaps use from a multiple of HEAP_MAX on, and the rest of the last one.
+    plain = (vmas.backing == Backing.ANON.value) & (vmas.perms & SHARED == 0)
+    plain &= np.array([not name for name in vmas.name], bool)
+    rights = vmas.perms & RIGHTS
+    used = plain & (rights == READ | WRITE) & (vmas.start % HEAP_MAX == 0)
+    rest = plain & (rights == 0) & (vmas.end % HEAP_MAX == 0) & (vmas.size < HEAP_MAX)
+    pair = used[:-1] & rest[1:] & (vmas.end[:-1] == vmas.start[1:])
+    rows = np.flatnonzero(pair)
+    return np.concatenate([rows, rows + 1])
+
+
+def by_kind(table: Table, stack_pointers: U64) -> list[Group]:
+    """Return the groups of ``table`` by kind, in the order of KINDS, without empty ones."""
+    return grouped(table, kinds_of(table.vmas, stack_pointers), [kind.key for kind in KINDS])
+
+
+def by_name(table: Table) -> list[Group]:
+    """Return the groups of ``table`` by what is mapped, the largest in RAM first."""
+    return largest_first(grouped(table, *numbered([name or "[anon]" for name in table.vmas.name])))
+
+
+def by_perms(table: Table) -> list[Group]:
+    """Return the groups of ``table`` by access rights, the largest in RAM first."""
+    rights = ["".join(letter if perms & bit else "-" for letter, bit in
+                      (("r", READ), ("w", WRITE), ("x", EXEC))) + ("s" if perms & SHARED else "p")
+              for perms in table.vmas.perms.tolist()]
+    return largest_first(grouped(table, *numbered(rights)))
+
+
+def numbered(keys: list[str]) -> tuple[I64, list[str]]:
+    # The position of each key among the distinct ones, and those.
+    numbers: dict[str, int] = {}
+    which = [numbers.setdefault(key, len(numbers)) for key in keys]
+    return np.array(which, np.int64), list(numbers)
+
+
+def grouped(table: Table, which: I64, keys: list[str]) -> list[Group]:
+    """Return a group for each of ``keys`` that ``which`` (i64, its position) says of a VMA."""
+    sums = {name: None if column is None else summed(column, which, len(keys))
+            for name, column in table.columns.items()}
+    order = np.argsort(which, kind="stable")
+    edges = np.searchsorted(which[order], np.arange(len(keys) + 1))
+    return [
+        Group(key, int(end - start), order[start:end],
+              {name: None if column is None else int(column[row]) for name, column in sums.items()})
+        for row, (key, start, end) in enumerate(zip(keys, edges[:-1], edges[1:], strict=True))
+        if end > start
+    ]
+
+
+def summed(column: I64, which: I64, groups: int) -> I64:
+    # np.bincount adds in floating point, which is exact up to 2**53 bytes.
+    if int(np.abs(column).sum()) < 1 << 53:
+        return np.bincount(which, column, groups).astype(np.int64)
+    sums = np.zeros(groups, np.int64)
+    np.add.at(sums, which, column)
+    return sums
+
+
+def largest_first(groups: list[Group]) -> list[Group]:
+    return sorted(groups, key=lambda group: -(group.amounts["present"] or 0))
+
+
+BY: dict[str, Callable[[Table, U64], list[Group]]] = {
+    "kind": by_kind,
+    "file": lambda table, _: by_name(table),
+    "perms": lambda table, _: by_perms(table),
+}

@@ -1,0 +1,99 @@
+"""Groups of VMAs: each rule on VMAs written by hand, and sums that lose nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pagewalk.account.groups import BY, BY_KEY, KINDS, by_kind, kinds_of, summed
+from pagewalk.model.columns import EXEC, READ, SHARED, U64, WRITE, Backing
+from tests.by_hand import BIG, HEAP, MEMFD, PAGE, PROGRAM, table, vmas
+
+RW, MIB64 = READ | WRITE, 64 << 20
+ARENA, STACK = 0x7F10_0000_0000, 0x7F20_0000_0000
+NONE = np.zeros(0, np.uint64)
+ANON = Backing.ANON
+PAGES = MIB64 // PAGE  # of a heap of an arena
+
+# One VMA after another: (start, pages, perms, backing, name), and its kind.
+ROWS = [
+    ((0x40_0000, 4, READ | EXEC, Backing.FILE, "/usr/bin/program"), "file"),
+    ((0x60_0000, 6, RW, ANON, "[heap]"), "heap"),
+    ((ARENA, 33, RW, ANON, ""), "arena"),
+    ((ARENA + 33 * PAGE, PAGES - 33, 0, ANON, ""), "arena"),
+    # Two heaps that the kernel joined, and the rest of the second.
+    ((ARENA + 2 * MIB64, PAGES + 5, RW, ANON, ""), "arena"),
+    ((ARENA + 3 * MIB64 + 5 * PAGE, PAGES - 5, 0, ANON, ""), "arena"),
+    # Not at a multiple of 64 MiB; and one with nothing behind it.
+    ((ARENA + 5 * MIB64 + PAGE, 3, RW, ANON, ""), "anonymous"),
+    ((ARENA + 5 * MIB64 + 4 * PAGE, PAGES - 4, 0, ANON, ""), "reserved"),
+    ((ARENA + 7 * MIB64, 3, RW, ANON, ""), "anonymous"),
+    ((STACK - PAGE, 1, 0, ANON, ""), "thread_stack"),
+    ((STACK, 2048, RW, ANON, ""), "thread_stack"),
+    # Without access, but not right below a stack.
+    ((STACK + 4096 * PAGE, 1, 0, ANON, ""), "reserved"),
+    ((STACK + 4098 * PAGE, 2048, RW, ANON, ""), "thread_stack"),
+    ((STACK + 7000 * PAGE, 8, RW, ANON, "[anon:Go: heap]"), "named"),
+    ((STACK + 7010 * PAGE, 8, RW | EXEC, ANON, ""), "code"),
+    ((STACK + 7020 * PAGE, 8, RW | SHARED, Backing.SHMEM, "/memfd:cache (deleted)"), "shmem"),
+    ((STACK + 7030 * PAGE, 8, RW | SHARED, Backing.HUGETLB, "/dev/hugepages/x"), "hugetlb"),
+    ((STACK + 7040 * PAGE, 8, RW | SHARED, Backing.DRIVER, "/dev/dri/card0"), "device"),
+    ((STACK + 7050 * PAGE, 1, READ | EXEC, Backing.KERNEL, "[vdso]"), "kernel"),
+    ((STACK + 7060 * PAGE, 33, RW, ANON, "[stack]"), "stack"),
+]
+VMAS = vmas([(start, pages, perms, 0, backing, name)
+             for (start, pages, perms, backing, name), _ in ROWS])
+POINTERS = np.array([STACK + 100 * PAGE + 8, STACK + 4098 * PAGE + 2047 * PAGE], np.uint64)
+
+
+def kinds(pointers: U64) -> list[str]:
+    return [KINDS[code].key for code in kinds_of(VMAS, pointers).tolist()]
+
+
+def test_each_rule() -> None:
+    assert kinds(POINTERS) == [kind for _, kind in ROWS]
+
+
+def test_each_kind_has_a_vma_here() -> None:
+    assert {kind for _, kind in ROWS} == set(BY_KEY)
+    assert len(BY_KEY) == len(KINDS)
+
+
+def test_without_stack_pointers_no_stack_is_guessed() -> None:
+    found = kinds(NONE)
+    assert "thread_stack" not in found
+    assert found[10] == "anonymous" and found[9] == "reserved"
+
+
+def test_a_pointer_outside_every_vma_is_of_no_stack() -> None:
+    assert "thread_stack" not in kinds(np.array([8, 1 << 63], np.uint64))
+
+
+def test_sums_beyond_what_a_double_holds_are_exact() -> None:
+    column = np.array([(1 << 60) + 1, 3, 1 << 60], np.int64)
+    which = np.array([0, 1, 0], np.int64)
+    assert summed(column, which, 2).tolist() == [(1 << 61) + 1, 3]
+    assert summed(column >> 20, which, 2).tolist() == [1 << 41, 0]
+
+
+@pytest.mark.parametrize("by", BY)
+def test_groups_add_up_to_the_totals(by: str) -> None:
+    found = table()
+    groups = BY[by](found, NONE)
+    assert sorted(row for group in groups for row in group.rows.tolist()) == list(range(4))
+    assert [group.vmas for group in groups] == [len(group.rows) for group in groups]
+    for name, column in found.columns.items():
+        amounts = [group.amounts[name] for group in groups]
+        if column is None:
+            assert amounts == [None] * len(groups)
+        else:
+            assert sum(amount or 0 for amount in amounts) == int(column.sum())
+
+
+def test_the_amounts_of_a_group_are_those_of_its_vmas() -> None:
+    groups = {group.key: group for group in by_kind(table(), NONE)}
+    assert [*groups] == ["heap", "anonymous", "file", "shmem"]  # in the order of KINDS
+    assert groups["heap"].amounts["rss"] == 3 * PAGE
+    assert groups["anonymous"].amounts["size"] == 1024 * PAGE
+    assert groups["file"].amounts["uss"] == PAGE
+    assert {PROGRAM, HEAP, MEMFD, BIG} == set(table().vmas.start.tolist())
