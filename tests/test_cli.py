@@ -17,7 +17,7 @@ import click
 import pytest
 from click.shell_completion import BashComplete
 
-from pagewalk.cli import COMMANDS, cli, main
+from pagewalk.cli import COMMANDS, cli, main, usual
 from pagewalk.commands import Request, complete_target, look_for_garbage, note, output
 from pagewalk.proc.processes import Process
 from tests.render.written import HOSTILE, seen
@@ -152,6 +152,9 @@ def test_wrong_usage_is_exit_code_2_and_names_the_mistake(
         (["pages", "SLEEPER", "--range", "0-fffffffffffffffff"], 2, "exceeds 64 bits"),
         (["pages", "SLEEPER", "-f", "log", "--where", "anon"], 2, "use another format with"
          " --where"),
+        (["show", "SLEEPER", "--watch", "1", "--freeze"], 2, "leave out --freeze and --output"),
+        (["maps", "SLEEPER", "--watch", "1", "-o", "/nonexistent/file"], 2, "leave out --freeze"),
+        (["maps", "SLEEPER", "--sort", "rs"], 2, "did you mean 'rss'?"),
         (["show", "SLEEPER", "--source", "magic"], 2, "no source is called 'magic'"),
         (["show", "SLEEPER", "-o", "/nonexistent/file"], 1,
          "cannot read or write /nonexistent/file: No such file or directory\n"),
@@ -166,6 +169,27 @@ def test_a_failure_is_one_sentence_and_an_exit_code(
     assert complaint in err
     assert "Traceback" not in err
     assert out == ""
+
+
+@pytest.mark.parametrize(("args", "as_if"), [
+    (["help"], ["--help"]), (["help", "maps"], ["maps", "--help"]), (["version"], ["--version"]),
+    (["1", "maps", "--all"], ["maps", "1", "--all"]), (["maps", "-p", "1"], ["maps", "1"]),
+    (["1", "--json"], ["1", "--format", "json"]), (["maps", "1"], ["maps", "1"]),
+    (["maps", "maps"], ["maps", "maps"]), (["show", "--", "-p"], ["show", "--", "-p"]), ([], []),
+])
+def test_what_people_type_out_of_habit(args: list[str], as_if: list[str]) -> None:
+    assert usual(args) == as_if
+
+
+@pytest.mark.parametrize(("args", "hint"), [
+    (["shwo"], "did you mean 'pagewalk show'?"), (["mpas", "1"], "did you mean 'pagewalk maps'?"),
+    (["1", "2"], "give one TARGET at a time"),
+])
+def test_a_slip_is_answered_with_what_may_have_been_meant(
+    args: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(args) == 2
+    assert hint in capsys.readouterr().err
 
 
 def test_a_name_in_a_message_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

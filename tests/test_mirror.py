@@ -20,7 +20,7 @@ class Elsewhere(NamedTuple):
 
 ELSEWHERE = (
     Elsewhere("__main__", "test_interrupt.py", "it only starts the program"),
-    Elsewhere("commands.doctor commands.maps commands.pages commands.show", "test_cli.py",
+    Elsewhere("commands.doctor commands.pages commands.show", "test_cli.py",
               "a command only calls what other tests cover"),
     Elsewhere("account.smaps", "live/test_every_field.py", "every value is compared with smaps"),
     Elsewhere("account.totals", "account/test_table.py", "every sum is a column of a table"),

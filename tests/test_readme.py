@@ -67,7 +67,7 @@ def test_the_screen_shown_is_what_the_command_prints() -> None:
 
 def labels(screen: str) -> tuple[list[str], list[str]]:
     """Return the names of the totals, and what the short ledger compares."""
-    amount = r"[\d n/a]+"
+    amount = r"[\d .KMGTn/a]+"
     totals = re.findall(rf"^  ([a-z]+(?: [a-z]+)*) {amount}   ([a-z]+) {amount}$", screen, re.M)
     ledger = re.findall(r"^(\w+ \w+ = \w+) ", screen, re.M)
     assert len(totals) == 9 and len(ledger) >= 2

@@ -18,6 +18,8 @@ from benchmarks.measures.ebpf import (
     ebpf_stall,
 )
 from benchmarks.measures.everyone import everyone
+from benchmarks.measures.groups import groups
+from benchmarks.measures.heap import heap
 from benchmarks.measures.many import many
 from benchmarks.measures.peak import peak
 from benchmarks.measures.sparse import sparse
@@ -28,9 +30,11 @@ MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
     "dense": dense,
     "sparse": sparse,
     "hello": hello,
+    "groups": groups,
     "many": many,
     "peak": peak,
     "stall": stall,
+    "heap": heap,
     "everyone": everyone,
     "ebpf-dense": ebpf_dense,
     "ebpf-sparse": ebpf_sparse,

@@ -16,7 +16,7 @@ import click
 
 from pagewalk.commands import complete_target
 from pagewalk.interrupt import INTERRUPTED
-from pagewalk.model.errors import PagewalkError
+from pagewalk.model.errors import BadTarget, PagewalkError
 from pagewalk.render.terminal import harmless, keep_names
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     name: f"pagewalk.commands.{name}"
-    for name in ("show", "maps", "pages", "vtop", "explain", "check", "doctor")
+    for name in ("show", "maps", "pages", "vtop", "explain", "heap", "check", "doctor")
 }
 
 DISTURBING = ("--freeze",)
@@ -33,6 +33,30 @@ EPILOG = """\b
 Exit codes: 0 success, 1 failure, 2 usage error, 3 partial (missing privileges
 or a race withheld something; the output says what), 4 an unexplained
 difference remains, 5 the target is gone, 6 not permitted."""
+
+
+# What people type out of habit, and what it means here.
+USUAL = {"--json": ["--format", "json"], "--csv": ["--format", "csv"], "-p": [], "--pid": []}
+
+
+def usual(args: list[str]) -> list[str]:
+    """Return ``args`` as this command line has them: `pagewalk 1 maps --json` is common usage."""
+    if args[:1] == ["help"]:
+        return [*args[1:2], "--help"]
+    if args == ["version"]:
+        return ["--version"]
+    end = args.index("--") if "--" in args else len(args)
+    args = [*(word for arg in args[:end] for word in USUAL.get(arg, [arg])), *args[end:]]
+    if len(args) > 1 and args[1] in COMMANDS and args[0] not in COMMANDS:
+        args[:2] = args[1::-1]
+    return args
+
+
+def did_you_mean(word: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, COMMANDS, 1)
+    return f"; did you mean 'pagewalk {near[0]}'?" if near else ""
 
 
 class Commands(click.Group):
@@ -46,6 +70,9 @@ class Commands(click.Group):
             return None
         found: click.Command = importlib.import_module(COMMANDS[cmd_name]).command
         return found
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, usual(args))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -115,14 +142,17 @@ def main(args: list[str] | None = None) -> int:
     if sys.stdout is None:
         return fail("standard output is closed; redirect it to a file, or to /dev/null", 1)
     keep_names(sys.stdout)
+    words = sys.argv[1:] if args is None else args
     try:
         code = cli.main(args, prog_name="pagewalk", standalone_mode=False)
         sys.stdout.flush()
         return int(code or 0)
+    except BadTarget as err:
+        return fail(f"{err}{'' if err.candidates else did_you_mean(words[0])}", err.exit_code)
     except PagewalkError as err:
         return fail(str(err), err.exit_code)
     except click.ClickException as err:
-        return misused(err)
+        return misused(err, words)
     except (KeyboardInterrupt, click.Abort):
         return fail(INTERRUPTED, 130)
     except BrokenPipeError:
@@ -153,11 +183,14 @@ def run() -> NoReturn:
     os._exit(code)
 
 
-def misused(error: click.ClickException) -> int:
+def misused(error: click.ClickException, words: list[str]) -> int:
     # The input may be anything, and a typo must not suggest an option that disturbs the target.
     if isinstance(error, click.NoSuchOption):
         known = [name for name in error.possibilities or () if name not in DISTURBING]
         error = click.NoSuchOption(error.option_name, error.message, known, error.ctx)
+    elif isinstance(error, click.UsageError) and "unexpected extra argument" in error.message:
+        hint = did_you_mean(words[0]) or "; give one TARGET at a time"
+        error = click.UsageError(error.message + hint, error.ctx)
     said = io.StringIO()
     error.show(said)
     with contextlib.suppress(OSError):

@@ -59,22 +59,32 @@ def test_anything_but_a_number_is_a_name(text: str) -> None:
 
 @pytest.fixture
 def listed(tmp_path: Path) -> str:
-    """Return a /proc with five processes."""
+    """Return a /proc with six processes."""
     pretend(tmp_path, 10, b"java", b"/usr/bin/java\0-jar\0")
     pretend(tmp_path, 11, b"python3", b"/opt/tool\0")
     pretend(tmp_path, 12, b"sshd", b"sshd: alice\0")
     pretend(tmp_path, 13, b"sshd", b"/usr/sbin/sshd\0")
     pretend(tmp_path, 14, b"a b", b"")
+    pretend(tmp_path, 15, b"python3", b"/usr/bin/python3\0-u\0/srv/svc.py\0--port\0")
     return str(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "pid"),
-    [("java", 10), ("/usr/bin/java", 10), ("tool", 11), ("python3", 11), ("sshd: alice", 12),
-     ("a b", 14)],
+    [("java", 10), ("/usr/bin/java", 10), ("tool", 11), ("/opt/tool", 11), ("sshd: alice", 12),
+     ("a b", 14), ("svc.py", 15), ("/srv/svc.py", 15), ("jav*", 10), ("*/sbin/sshd", 13),
+     ("s?c.py", 15)],
 )
-def test_a_name_is_comm_or_argv0_or_its_last_part(listed: str, name: str, pid: int) -> None:
+def test_a_name_is_comm_or_a_word_of_the_command_line_or_a_pattern(
+    listed: str, name: str, pid: int
+) -> None:
     assert find(name, listed) == pid
+
+
+@pytest.mark.parametrize("name", ["-u", "--port", "srv", "svc", "nothing*", "?"])
+def test_options_and_parts_of_words_are_no_names(listed: str, name: str) -> None:
+    with pytest.raises(BadTarget, match="no process is called"):
+        find(name, listed)
 
 
 def test_candidates_of_an_ambiguous_name_are_listed(listed: str) -> None:

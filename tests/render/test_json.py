@@ -22,10 +22,12 @@ FOOT = {"partial", "stall_ns"}
 PROMISED = {
     "show": HEAD | FOOT | {"totals", "from_kernel", "unmapped", "vmas"},
     "maps": HEAD | FOOT | {"totals", "from_kernel", "unmapped", "vmas"},
+    "groups": HEAD | FOOT | {"totals", "groups"},
     "explain": HEAD | FOOT | {"ledger"},
 }
 MORE = {
-    "show": {"withheld", "ledger", "beyond_rss"},
+    "show": {"withheld", "ledger", "beyond_rss", "groups"},
+    "groups": {"withheld"},
     "maps": {"withheld"},
     "explain": {"withheld", "beyond_rss", "not_read", "distinct", "freed", "unmapped"},
 }

@@ -5,14 +5,27 @@ from __future__ import annotations
 import io
 import re
 
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from pagewalk.account.groups import by_kind
 from pagewalk.account.rollup import filled
 from pagewalk.model.columns import READ, Backing, Withheld
 from pagewalk.proc.processes import Process
 from pagewalk.render import text, view
-from pagewalk.render.terminal import CODES, PLAIN, kib, kib_exact, printable, shorten, width
+from pagewalk.render.terminal import (
+    CODES,
+    PLAIN,
+    STYLE,
+    Style,
+    human,
+    kib,
+    kib_exact,
+    printable,
+    shorten,
+    width,
+)
 from tests import by_hand
 from tests.by_hand import PAGE
 from tests.properties import always
@@ -20,7 +33,7 @@ from tests.render import written
 from tests.render.written import Terminal
 
 COLOUR = re.compile(r"\x1b\[\d+m")
-SCREENS = ("show", "maps", "explain", "doctor", "processes")
+SCREENS = ("show", "groups", "maps", "heap", "explain", "doctor", "processes")
 
 
 @pytest.fixture
@@ -43,8 +56,9 @@ def test_80_columns_are_enough(terminal: Terminal, name: str, frames: bool) -> N
 def test_sixteen_terabytes_fit_too(terminal: Terminal, name: str) -> None:
     of = by_hand.vmas([(1 << 32, (1 << 44) // PAGE, READ, 0, Backing.ANON, "[heap]")])
     table = by_hand.by_vma(by_hand.walk([], of))
-    arguments = (table, []) if name == "show" else (table,)
-    text.VIEWS[name](*arguments, terminal)
+    groups = by_kind(table, np.zeros(0, np.uint64))
+    arguments = (table, [], groups) if name == "show" else (table, [0])
+    view("text", name, human=False)(*arguments, terminal)
     lines = COLOUR.sub("", terminal.getvalue()).split("\n")
     assert any("17 179 869 184" in line for line in lines)
     assert [line for line in lines if len(line) > 80] == []
@@ -133,8 +147,44 @@ def test_a_name_is_made_printable(name: str, expected: str) -> None:
     ],
 )
 def test_amounts_are_kib(amount: int | None, rounded: str, exact: str) -> None:
-    assert kib(amount) == rounded
-    assert kib_exact(amount).replace("0.", ".") == exact
+    # In a pipe a blank would end a field.
+    assert kib(amount) == rounded.replace(" ", "")
+    assert kib_exact(amount).replace("0.", ".") == exact.replace(" ", "")
+    style = STYLE.set(Style(grouped=True))
+    try:
+        assert kib(amount) == rounded
+        assert kib_exact(amount).replace("0.", ".") == exact
+    finally:
+        STYLE.reset(style)
+
+
+@pytest.mark.parametrize(("amount", "text"), [
+    (0, "0"), (1, "0.0K"), (1536, "1.5K"), (4096, "4K"), (999 << 10, "999K"), (1000 << 10, "1.0M"),
+    (10 << 20, "10M"), (1700 << 20, "1.7G"), (35 << 30, "35G"), (16 << 40, "16T"),
+    (3000 << 50, "3000P"), (-1536, "-1.5K"), (-(5 << 30), "-5.0G"),
+])
+def test_amounts_for_people(amount: int, text: str) -> None:
+    assert human(amount) == text
+
+
+@pytest.mark.parametrize(("asked", "large", "told"), [
+    (None, True, "16T"), (None, False, "1 024"), (True, False, "1.0M"),
+    (False, True, "17 179 869 184"),
+])
+def test_a_terminal_shows_large_amounts_in_units(
+    terminal: Terminal, asked: bool | None, large: bool, told: str
+) -> None:
+    pages = (1 << 44 if large else 1 << 20) // PAGE
+    of = by_hand.vmas([(1 << 32, pages, READ, 0, Backing.ANON, "[heap]")])
+    view("text", "maps", asked)(by_hand.by_vma(by_hand.walk([], of)), [0], terminal)
+    assert told in terminal.getvalue()
+
+
+def test_a_pipe_never_does_by_itself() -> None:
+    of = by_hand.vmas([(1 << 32, (1 << 44) // PAGE, READ, 0, Backing.ANON, "[heap]")])
+    out = io.StringIO()
+    view("text", "maps")(by_hand.by_vma(by_hand.walk([], of)), [0], out)
+    assert "17179869184" in out.getvalue()
 
 
 @always(st.text(), st.integers(3, 60))
@@ -165,7 +215,7 @@ def test_a_page_is_one_line() -> None:
 def test_the_ledger_names_each_cause_and_what_it_means() -> None:
     lines = written.write("text", "explain").splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("status VmRSS"))
-    assert lines[at].split() == ["status", "VmRSS", "=", "rss", "2", "072", "2", "072", "0"]
+    assert lines[at].split() == ["status", "VmRSS", "=", "rss", "2072", "2072", "0"]
     at = next(i for i, line in enumerate(lines) if line.startswith("smaps_rollup Pss"))
     assert lines[at + 1].split() == ["pss_truncation", "(exact)", "0.333"]
     assert any(line.startswith("pss_truncation: ") for line in lines)
@@ -177,21 +227,27 @@ def test_what_present_has_beyond_rss_is_a_line_of_its_own() -> None:
     assert "\nzero_page: " in written.write("text", "explain")
 
 
+def test_an_amount_is_not_broken_between_its_digits(terminal: Terminal) -> None:
+    text.say("8 255 of 22 516 KiB " * 20, terminal)
+    for line in terminal.getvalue().splitlines():
+        assert re.fullmatch(r"(  )?(8 255|of|22 516 KiB)( (8 255|of|22 516 KiB))*", line)
+
+
 def test_a_number_without_one_of_ours_has_no_line_in_the_ledger() -> None:
     screen = written.write("text", "explain", frames=False)
     assert "smaps Pss = pss" not in screen
     flat = " ".join(screen.split())
-    assert "not compared, our number is withheld: smaps Pss 2 062, smaps Private_*" in flat
+    assert "not compared, our number is withheld: smaps Pss 2062, smaps Private_*" in flat
 
 
 def test_a_total_from_the_kernel_is_marked() -> None:
-    table, lines = written.arguments("show", frames=False)
+    table, lines, groups = written.arguments("show", frames=False)
     told = filled(table, by_hand.ROLLUP)
-    for name, shown in (("show", (told, lines)), ("maps", (told,))):
+    for name, shown in (("show", (told, lines, groups)), ("maps", (told, [0, 1, 2, 3]))):
         out = io.StringIO()
         view("text", name)(*shown, out)
         screen = out.getvalue()
-        assert "2 062*" in screen
+        assert "2062*" in screen
         assert "* the kernel's own figure from smaps_rollup" in screen
 
 
@@ -224,7 +280,6 @@ def test_the_count_of_vmas_is_never_shortened(
     room: int, monkeypatch: pytest.MonkeyPatch, terminal: Terminal
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(room))
-    assert "largest of 4 VMAs" in written.write("text", "show", terminal)
     assert "total of 4 VMAs" in written.write("text", "maps", terminal)
 
 
@@ -233,5 +288,5 @@ def test_the_reason_for_a_withheld_total_is_shown_below_maps() -> None:
     table = table._replace(totals={**table.totals, "freed": None})
     table.outcome.withheld.append(Withheld("freed", "nobody tells", partial=False))
     out = io.StringIO()
-    text.maps(table, out, ("rss", "freed"))
+    text.maps(table, [0, 1, 2, 3], out, ("rss", "freed"))
     assert "n/a: freed: nobody tells" in out.getvalue()

@@ -7,7 +7,11 @@ import dataclasses
 import io
 from typing import Any
 
+import numpy as np
+
+from pagewalk.account.groups import by_kind
 from pagewalk.account.ledger import ledger
+from pagewalk.heap.heap import Heap, Part, PoolBytes, Stacks
 from pagewalk.proc.processes import Process
 from pagewalk.render import view
 from pagewalk.sources.doctor import Check
@@ -23,6 +27,9 @@ PROCESSES = [
     Process(1, "init", "/sbin/init", 0, 12 << 20),
     Process(4711, "pro\x1b[1m", "/opt/a name that goes on and on" * 3, 0, 9 << 30),
 ]
+MIB = 1 << 20
+MAIN = Part(True, 1, 100 * MIB, 60 * MIB, 40 * MIB, 30 * MIB, 30 * MIB, 0, 2 * MIB)
+OTHER = Part(False, 2, 50 * MIB, 10 * MIB, 40 * MIB, MIB, MIB, 3 * MIB, 20 * MIB)
 REASON = by_hand.Withheld("pss", "frames are hidden\nrun as root", partial=True)
 
 
@@ -76,15 +83,26 @@ class Terminal(io.StringIO):
         return True
 
 
+def heap(*arenas: Part, **changed: Any) -> Heap:
+    """Return a Heap with these arenas."""
+    made = Heap(by_hand.page_walk([]), "glibc", "/lib/libc.so.6", arenas, 4096, 8 * MIB, 140 * MIB,
+                200 * MIB, exact=True, why="", stacks=Stacks(0, 0, 0, 0, 0), pools=None)
+    return made._replace(**changed)
+
+
 def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
     """Return what the command passes to view ``name``."""
     table = by_hand.table(frames=frames, withheld=[] if frames else [REASON])
     lines = ledger(table, by_hand.THEIRS)
+    groups = by_kind(table, np.zeros(0, np.uint64))
     return {
-        "show": (table, lines),
-        "maps": (table,),
+        "show": (table, lines, groups),
+        "groups": (table, groups),
+        "maps": (table, list(range(len(table.vmas)))),
         "pages": ([by_hand.pages(by_hand.ROWS, frames=frames)], by_hand.walk([])),
         "explain": (table, lines, by_hand.THEIRS),
+        "heap": (heap(MAIN, OTHER, stacks=Stacks(3, MIB, 4096, 1, 4096),
+                      pools=PoolBytes(9, MIB, 8 * MIB)),),
         "vtop": (vtop_by_hand.found("page" if frames else "swap"),),
         "doctor": (CHECKS, "Linux 6.18, x86_64, 4 KiB pages, root"),
         "processes": (PROCESSES, "Linux 6.18, x86_64, 4 KiB pages, root"),

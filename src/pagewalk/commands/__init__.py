@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import click
 
+from pagewalk.model.errors import BadRequest
 from pagewalk.render.terminal import harmless
 
 if TYPE_CHECKING:
+    from pagewalk.model.columns import U64
     from pagewalk.sources import Source
     from pagewalk.sources.outcome import Outcome
 
@@ -41,6 +43,8 @@ class Request(NamedTuple):
     quiet: bool
     freeze: bool
     budget: float
+    human: bool | None = None
+    watch: float | None = None
 
 
 def complete_target(_ctx: object, _param: object, typed: str) -> list[str]:
@@ -76,6 +80,18 @@ def output_options(command: Any) -> Any:
 counts_option = click.option(
     "--counts", is_flag=True,
     help="Only count pages: no frames, PSS, USS or kinds, in a third of the time.",
+)
+
+
+units_option = click.option(
+    "--human/--kib", "-H/", default=None,
+    help="Amounts in K, M and G, or in KiB (default: on a terminal, if they are large).",
+)
+
+
+watch_option = click.option(
+    "--watch", metavar="SECONDS", type=click.FloatRange(0.1),
+    help="Show it again every SECONDS, with what has changed in bold; Ctrl-C ends it.",
 )
 
 
@@ -136,9 +152,11 @@ def opened(request: Request, name: str) -> Iterator[tuple[Source, Callable[..., 
     from pagewalk.render import view
     from pagewalk.sources import close, open_listed
 
+    if request.watch and (request.freeze or request.output):
+        raise BadRequest("--watch goes on until you end it: leave out --freeze and --output")
     if request.freeze:
         from pagewalk.proc.freeze import frozen
-    write = view(request.format, name)
+    write = view(request.format, name, request.human)
     source = open_listed(find(request.target), request.source, int(request.budget * 1e6))
     assert source.live is not None
     target = source.live.target
@@ -148,12 +166,57 @@ def opened(request: Request, name: str) -> Iterator[tuple[Source, Callable[..., 
         guard = put_back() if request.freeze else nullcontext()
         around = frozen(target) if request.freeze else nullcontext(False)
         with guard, around as stopped, output(request.output) as out:
-            yield source, lambda *results, **options: write(*results, out, **options)
+            yield source, writer(write, out, again=request.watch is not None)
     finally:
         close(source)
         if stopped:
             note(request, f"process {target.pid} was stopped for"
                           f" {(time.monotonic() - started) * 1e3:.1f} ms")
+
+
+def rounds(seconds: float | None) -> Iterator[None]:
+    """Yield once; with ``seconds`` again and again, that long apart, until Ctrl-C ends the program.
+
+    Nothing has to be put back: the target is not stopped, and no file is being written.
+    """
+    if seconds is None:
+        yield
+        return
+    import signal
+    import time
+
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(0))
+    while True:
+        yield
+        time.sleep(seconds)
+
+
+def writer(write: Callable[..., None], out: TextIO, *, again: bool) -> Callable[..., None]:
+    if not again:
+        return lambda *results, **options: write(*results, out, **options)
+    from pagewalk.render.redrawn import Redrawn
+
+    screen = Redrawn(out)
+
+    def redraw(*results: Any, **options: Any) -> None:
+        write(*results, screen, **options)
+        screen.redraw()
+
+    return redraw
+
+
+def stack_pointers(source: Source) -> U64:
+    """Return where the threads' stacks are, as far as we may know: they are a kind of memory."""
+    import numpy as np
+
+    from pagewalk.model.errors import NotPermitted
+    from pagewalk.proc.stacks import read_stack_pointers
+
+    with suppress(NotPermitted):
+        if source.live is not None:
+            return read_stack_pointers(source.live.target)
+    return np.zeros(0, np.uint64)
 
 
 def look_for_garbage() -> None:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from pagewalk.commands import DIFFERENCE, Request, finish, note, opened, target_options
+from pagewalk.commands import (
+    DIFFERENCE,
+    Request,
+    finish,
+    note,
+    opened,
+    rounds,
+    target_options,
+    watch_option,
+)
 
 if TYPE_CHECKING:
     from pagewalk.account.ledger import Line
@@ -28,6 +37,7 @@ READINGS = 3
 
 @click.command("explain")
 @target_options("text", "json", "csv")
+@watch_option
 @click.option("--no-smaps", is_flag=True,
               help="Do not read smaps, smaps_rollup and pmap, which hold the target's lock.")
 def command(no_smaps: bool, **options: object) -> int:
@@ -44,9 +54,10 @@ def command(no_smaps: bool, **options: object) -> int:
     """
     request = Request(**options)  # type: ignore[arg-type]
     with opened(request, "explain") as (source, write):
-        best = min(looks(source, smaps=not no_smaps), key=lambda look: doubt(look.lines))
-        table, theirs, lines = best
-        write(table, lines, theirs)
+        for _ in rounds(request.watch):
+            best = min(looks(source, smaps=not no_smaps), key=lambda look: doubt(look.lines))
+            table, theirs, lines = best
+            write(table, lines, theirs)
     open_lines = [line.against for line in lines if line.unexplained]
     if open_lines:
         note(request, f"unexplained: {', '.join(open_lines)}"

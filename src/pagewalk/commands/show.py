@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pagewalk.commands import Request, counts_option, finish, opened, target_options
+from pagewalk.commands import (
+    Request,
+    counts_option,
+    finish,
+    opened,
+    rounds,
+    stack_pointers,
+    target_options,
+    units_option,
+    watch_option,
+)
 
 if TYPE_CHECKING:
     from pagewalk.sources import Source
@@ -16,9 +26,11 @@ if TYPE_CHECKING:
 
 @click.command("show")
 @target_options("text", "json", "csv", "log")
+@units_option
+@watch_option
 @counts_option
 def command(counts: bool, **options: object) -> int:
-    """Show where TARGET's memory lives on one screen: totals, largest VMAs, short ledger.
+    """Show where TARGET's memory lives on one screen: what it is, totals, short ledger.
 
     TARGET is a pid, or a name that only one process has. `pagewalk TARGET` does the same.
 
@@ -31,7 +43,8 @@ def command(counts: bool, **options: object) -> int:
     # The original module's log lists the pages themselves.
     log = request.format == "log"
     with opened(request, "pages" if log else "show") as (source, write):
-        outcome = pages(source, write) if log else show(source, write, counts=counts)
+        for _ in rounds(request.watch):
+            outcome = pages(source, write) if log else show(source, write, counts=counts)
     return finish(request, outcome, told=request.format == "text")
 
 
@@ -46,6 +59,7 @@ def pages(source: Source, write: Callable[..., None]) -> Outcome:
 
 def show(source: Source, write: Callable[..., None], *, counts: bool) -> Outcome:
     """Walk ``source`` and write its screen."""
+    from pagewalk.account.groups import by_kind
     from pagewalk.account.lazyfree import with_lazyfree
     from pagewalk.account.ledger import SHORT, ledger
     from pagewalk.account.table import table as walk_table
@@ -58,5 +72,5 @@ def show(source: Source, write: Callable[..., None], *, counts: bool) -> Outcome
         from pagewalk.account.rollup import ask_rollup  # root's screen does not wait for its import
 
         table = ask_rollup(table, source)
-    write(table, lines)
+    write(table, lines, by_kind(table, stack_pointers(source)))
     return table.outcome

@@ -16,6 +16,7 @@ from pagewalk.proc.target import Stat, parse_stat
 
 NR_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}
 KCMP_VM = 1
+WORDS = 4  # of a command line, in which the script of an interpreter is looked for
 NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
 
 
@@ -31,11 +32,12 @@ class Process(NamedTuple):
 
 def read_processes(root: str = "/proc") -> Iterator[Process]:
     """Yield every process with an address space that this /proc lists, by its number there."""
-    return (process for process, stat in read_listed(root) if stat.vsize)
+    return (process for process, stat, _ in read_listed(root) if stat.vsize)
 
 
-def read_listed(root: str) -> Iterator[tuple[Process, Stat]]:
-    # Includes kernel threads and zombies, which have no address space.
+def read_listed(root: str) -> Iterator[tuple[Process, Stat, tuple[str, ...]]]:
+    # With the first words of the command line; also kernel threads and zombies, which have no
+    # address space.
     for entry in os.listdir(root):
         if not entry.isdigit():
             continue
@@ -43,11 +45,12 @@ def read_listed(root: str) -> Iterator[tuple[Process, Stat]]:
         try:
             stat = parse_stat(read_bytes(f"{base}/stat"))
             resident = parse_statm(read_bytes(f"{base}/statm"))[1]
-            argv0 = read_bytes(f"{base}/cmdline").partition(b"\0")[0]
+            line = read_bytes(f"{base}/cmdline").split(b"\0", WORDS)[:WORDS]
             uid = os.stat(base).st_uid
         except (OSError, BadText):
             continue  # ended meanwhile
-        yield Process(int(entry), stat.comm, decode_name(argv0), uid, resident), stat
+        argv = tuple(decode_name(word) for word in line)
+        yield Process(int(entry), stat.comm, argv[0], uid, resident), stat, argv
 
 
 def share_memory(first: int, second: int) -> bool:
@@ -65,9 +68,10 @@ def share_memory(first: int, second: int) -> bool:
 def find(text: str, root: str = "/proc") -> int:
     """Return the number in /proc of the process named by TARGET ``text``, a pid or a unique name.
 
-    A name is compared with comm and with the base name of argv[0]. This process and its parent do
-    not count; a process without an address space counts only if no other has the name. Raises
-    BadTarget with the candidates.
+    A name is compared with comm, with argv[0] and its last part, and with the script that an
+    interpreter runs; with ``*`` or ``?`` it is a pattern. This process and its parent do not count;
+    a process without an address space counts only if no other has the name. Raises BadTarget with
+    the candidates.
     """
     if NUMBER.fullmatch(text):
         pid = int(text)
@@ -76,8 +80,8 @@ def find(text: str, root: str = "/proc") -> int:
         return number_in_proc(pid)
     us = {own_numbers()[0], own_parent()}
     called = [
-        (p, stat) for p, stat in read_listed(root)
-        if text and p.pid not in us and text in (p.name, p.argv0, os.path.basename(p.argv0))
+        (p, stat) for p, stat, argv in read_listed(root)
+        if text and p.pid not in us and fits(text, names(p, argv))
     ]
     exact = [p for p, stat in called if stat.vsize] or [p for p, _ in called]
     if len(exact) == 1:
@@ -88,3 +92,21 @@ def find(text: str, root: str = "/proc") -> int:
     listed = "".join(f"\n  {pid:>8}  {name}" for pid, name in rows[:20])
     more = f"\n  ... and {len(rows) - 20} more" if len(rows) > 20 else ""
     raise BadTarget(f"{len(rows)} processes are called '{text}'; give one pid:{listed}{more}", rows)
+
+
+def names(process: Process, argv: tuple[str, ...]) -> set[str]:
+    """Return what a process may be called: comm, its program, and the script that it runs.
+
+    The script is the first word after the program that is no option, with its last part.
+    """
+    script = next((word for word in argv[1:] if word and not word.startswith("-")), "")
+    words = {process.name, process.argv0, script}
+    return words | {os.path.basename(word) for word in words} - {""}
+
+
+def fits(text: str, called: set[str]) -> bool:
+    if not {"*", "?"} & set(text):
+        return text in called
+    from fnmatch import fnmatchcase
+
+    return any(fnmatchcase(name, text) for name in called)

@@ -15,28 +15,43 @@ from collections.abc import Callable
 from typing import Any
 
 from pagewalk.model.errors import BadRequest
-from pagewalk.render.terminal import Screen
+from pagewalk.render.terminal import STYLE, Screen, Style
 
 FORMATS = {name: f"pagewalk.render.{name}" for name in ("text", "json", "csv", "log")}
 
+LONG = 100_000 << 10  # bytes; more than five digits of KiB
 
-def view(format_name: str, name: str) -> Callable[..., None]:
-    """Return the function that writes view ``name``; raises BadRequest where there is none."""
+
+def view(format_name: str, name: str, human: bool | None = None) -> Callable[..., None]:
+    """Return the function that writes view ``name``; raises BadRequest where there is none.
+
+    ``human``: amounts in K, M and G, or in KiB; None: whatever is easier to read on a terminal.
+    """
     module = importlib.import_module(FORMATS[format_name])
     views: dict[str, Callable[..., Any]] = module.VIEWS
     if name not in views:
         have = ", ".join(f for f in FORMATS if name in importlib.import_module(FORMATS[f]).VIEWS)
         raise BadRequest(f"'{name}' cannot be written as {format_name}; use one of: {have}")
-    return shown(views[name], format_name)
+    return shown(views[name], format_name, human, getattr(module, "LARGEST", {}).get(name))
 
 
-def shown(write: Callable[..., None], format_name: str) -> Callable[..., None]:
+def shown(
+    write: Callable[..., None],
+    format_name: str,
+    human: bool | None = None,
+    largest: Callable[..., int] | None = None,
+) -> Callable[..., None]:
     # All output passes through here. Text is meant for people wherever it goes; the other formats
     # write names unchanged to a file or a pipe.
     def on_screen(*given: Any, **options: Any) -> None:
         *results, out = given
+        large = human is None and out.isatty() and largest and largest(*results) >= LONG
+        style = STYLE.set(Style(human=bool(human or large), grouped=out.isatty()))
         if format_name == "text" or out.isatty():
             out = Screen(out, colours=format_name == "text")
-        write(*results, out, **options)
+        try:
+            write(*results, out, **options)
+        finally:
+            STYLE.reset(style)
 
     return on_screen

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
+from pagewalk.account.groups import Group
 from pagewalk.account.ledger import Line
 from pagewalk.account.smaps import OTHER_FIELDS, others, vmflags
 from pagewalk.account.table import Table
@@ -33,25 +34,34 @@ def field(value: object) -> str:
     return '"' + text.replace('"', '""') + '"' if SPECIAL.search(text) else text
 
 
-def show(table: Table, _ledger: Sequence[Line], out: TextIO) -> None:
+def show(
+    table: Table, _ledger: Sequence[Line], _groups: Sequence[Group], out: TextIO
+) -> None:
     """Write the totals, one amount per line (name, bytes); the kernel's own figures stay empty."""
     counted = {**table.totals, **dict.fromkeys(table.from_kernel)}
     out.write(row("name", "bytes"))
     out.writelines(row(key, counted[key]) for key in table.names)
 
 
-def maps(table: Table, out: TextIO, **_: object) -> None:
-    """Write one line per VMA with every amount; the options are for formats of limited width."""
+def maps(table: Table, rows: list[int], out: TextIO, **_: object) -> None:
+    """Write one line per VMA of ``rows`` with every amount; the options are for other formats."""
     vmas, keys = table.vmas, table.names
     more = OTHER_FIELDS.values() if table.particulars else ()
     out.write(row("start", "end", "perms", "offset", "name", *keys, *more, "vm_flags"))
     lists = [None if (c := table.columns[k]) is None else c.tolist() for k in keys]
-    for i in range(len(vmas)):
+    for i in rows:
         head = row(hex(vmas.start[i]), hex(vmas.end[i]), describe.perms(int(vmas.perms[i])),
                    int(vmas.offset[i]), vmas.name[i])
         amounts = ",".join("" if column is None else str(column[i]) for column in lists)
         tail = row(*(others(table, i)[name] for name in more), " ".join(vmflags(table, i) or []))
         out.write(f"{head[:-1]},{amounts},{tail}")
+
+
+def groups(table: Table, found: Sequence[Group], out: TextIO, **_: object) -> None:
+    """Write one line per group with every amount."""
+    out.write(row("group", "vmas", *table.names))
+    for group in found:
+        out.write(row(group.key, group.vmas, *(group.amounts[name] for name in table.names)))
 
 
 def explain(_table: Table, ledger: Sequence[Line], _theirs: Theirs, out: TextIO) -> None:
@@ -81,4 +91,4 @@ def page_lines(rows: Pages, page_size: int) -> bytes:
     )
 
 
-VIEWS = {"show": show, "maps": maps, "pages": pages, "explain": explain}
+VIEWS = {"show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain}

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pagewalk.account.check import Report
+from pagewalk.account.groups import Group
 from pagewalk.account.ledger import Line, beyond_rss
 from pagewalk.account.smaps import others, vmflags
 from pagewalk.account.table import Table
@@ -24,6 +25,9 @@ from pagewalk.render import lines as pieces
 from pagewalk.sources.doctor import Check
 from pagewalk.translate.translation import Translation
 from pagewalk.walking.walk import Walk
+
+if TYPE_CHECKING:
+    from pagewalk.heap.heap import Heap
 
 SCHEMA = "pagewalk/1"
 
@@ -54,7 +58,7 @@ def write_table(table: Table, body: dict[str, Any], out: TextIO) -> None:
     write({**head, **body, **foot}, out)
 
 
-def vma_rows(table: Table) -> list[dict[str, Any]]:
+def vma_rows(table: Table, rows: Sequence[int]) -> list[dict[str, Any]]:
     lists = {k: None if (c := table.columns[k]) is None else c.tolist() for k in table.names}
     return [
         {
@@ -63,7 +67,7 @@ def vma_rows(table: Table) -> list[dict[str, Any]]:
             "vm_flags": vmflags(table, row),
             **others(table, row),
         }
-        for row in range(len(table.vmas))
+        for row in rows
     ]
 
 
@@ -91,12 +95,13 @@ def encode(value: Any) -> str:
     return "[\n" + ",\n".join(json.dumps(row) for row in value) + "\n]"
 
 
-def amounts(table: Table) -> dict[str, Any]:
+def amounts(table: Table, rows: list[int] | None = None) -> dict[str, Any]:
+    # With the VMAs `rows`, all of them if None.
     return {
         "totals": {k: table.totals[k] for k in table.names},
         "from_kernel": list(table.from_kernel),
         "unmapped": unmapped(table),
-        "vmas": vma_rows(table),
+        "vmas": vma_rows(table, range(len(table.vmas)) if rows is None else rows),
     }
 
 
@@ -117,14 +122,25 @@ def against(table: Table, ledger: Sequence[Line]) -> dict[str, Any]:
     }
 
 
-def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
-    """Write totals, every VMA, and the short ledger."""
-    write_table(table, amounts(table) | against(table, ledger), out)
+def show(table: Table, ledger: Sequence[Line], groups: Sequence[Group], out: TextIO) -> None:
+    """Write totals, every VMA, the short ledger, and the groups by kind."""
+    body = amounts(table) | against(table, ledger) | {"groups": group_rows(groups)}
+    write_table(table, body, out)
 
 
-def maps(table: Table, out: TextIO, **_: object) -> None:
+def groups(table: Table, found: Sequence[Group], out: TextIO, **_: object) -> None:
+    """Write the totals and the groups that add up to them."""
+    body = {"totals": {k: table.totals[k] for k in table.names}, "groups": group_rows(found)}
+    write_table(table, body, out)
+
+
+def group_rows(found: Sequence[Group]) -> list[dict[str, Any]]:
+    return [{"group": group.key, "vmas": group.vmas, **group.amounts} for group in found]
+
+
+def maps(table: Table, rows: list[int], out: TextIO, **_: object) -> None:
     """Write show's document without the ledger; the options are for other formats."""
-    write_table(table, amounts(table), out)
+    write_table(table, amounts(table, rows), out)
 
 
 def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -> None:
@@ -152,6 +168,35 @@ def page_lines(rows: Pages, page_size: int) -> bytes:
         ',"flags":[', describe.flag_words(rows, '"'),
         '],"mapcount":', describe.number(rows, rows.mapcount, "null"),
         ',"swap":', describe.swap_place(rows, '{"type":', ',"offset":', "}", "null"), "}",
+    )
+
+
+def heap(found: Heap, out: TextIO) -> None:
+    """Write what the allocator holds, in all and by arena."""
+    names = ("obtained", "in_use", "free", "trim", "trim_exclusive", "thread_top", "scattered")
+    walk = found.walk
+    write(
+        {
+            "process": {"pid": walk.pid, "name": walk.name, "exe": walk.exe},
+            "allocator": found.allocator,
+            "library": found.library,
+            **{key: found.total(name)
+               for name, key in zip(names, (*names[:5], "thread_tops", "scattered"), strict=True)},
+            "tcache": found.tcache,
+            "mmapped": found.mmapped,
+            "explained": found.explained,
+            "anonymous": found.anonymous,
+            "exact": found.exact,
+            "why": found.why,
+            "stopped_ns": found.stopped_ns,
+            "stacks": found.stacks._asdict(),
+            "pools": None if found.pools is None else found.pools._asdict(),
+            "java": None if found.java is None else [one._asdict() for one in found.java],
+            "arenas": [arena._asdict() for arena in found.arenas],
+            "withheld": [{"what": row.what, "why": row.why} for row in found.outcome.withheld],
+            "partial": found.outcome.partial,
+        },
+        out,
     )
 
 
@@ -222,6 +267,6 @@ def processes(rows: Sequence[Process], summary: str, out: TextIO) -> None:
 
 
 VIEWS = {
-    "show": show, "maps": maps, "pages": pages, "explain": explain,
-    "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
+    "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
+    "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
 }

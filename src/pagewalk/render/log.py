@@ -99,12 +99,12 @@ def amount(size: int, page_size: int) -> str:
     return f"{size // page_size} ({size >> 10} kB)"
 
 
-def maps(table: Table, out: TextIO, **_: object) -> None:
-    """Write each VMA's block and the totals, without the page lines."""
+def maps(table: Table, rows: list[int], out: TextIO, **_: object) -> None:
+    """Write the block of each VMA of ``rows`` and the totals, without the page lines."""
     present, size = table.columns["present"], table.columns["size"]
     unmapped, page_size = table.columns["not_mapped"], table.walk.facts.page_size
     assert present is not None and size is not None
-    for row in range(len(table.vmas)):
+    for row in rows:
         here, whole = int(present[row]), int(size[row])
         gone = 0 if unmapped is None else int(unmapped[row])
         sizes = np.array([here, whole - here - gone, gone, 0])

@@ -11,7 +11,8 @@ import io
 import os
 import re
 from collections.abc import Sequence, Set
-from typing import TextIO
+from contextvars import ContextVar
+from typing import NamedTuple, TextIO
 
 CODES = {"": "", "bold": "\x1b[1m", "dim": "\x1b[2m", "red": "\x1b[31m", "green": "\x1b[32m"}
 PLAIN = "\x1b[0m"
@@ -22,6 +23,17 @@ UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U000e0100-\U000e01ef]"
 )
+
+class Style(NamedTuple):
+    """How amounts are written: ``human`` in K, M, G, else in KiB; ``grouped`` by thousands."""
+
+    human: bool = False
+    grouped: bool = False
+
+
+PLAIN_STYLE = Style()
+STYLE: ContextVar[Style] = ContextVar("STYLE", default=PLAIN_STYLE)
+GROUPED = re.compile(r"(?<=\d) (?=\d{3}\b)| (?=KiB\b)")
 
 
 def width(out: TextIO) -> int | None:
@@ -122,8 +134,34 @@ def keep_names(out: TextIO) -> None:
 
 
 def kib(amount: int | None) -> str:
-    """Return bytes as KiB with thousands separated, or ``n/a`` if withheld."""
-    return "n/a" if amount is None else f"{amount / 1024:,.0f}".replace(",", " ")
+    """Return bytes as KiB, or in the unit that STYLE asks for; ``n/a`` if withheld."""
+    style = STYLE.get()
+    if amount is None:
+        return "n/a"
+    return human(amount) if style.human else grouped(f"{amount / 1024:,.0f}", style)
+
+
+def size(amount: int | None) -> str:
+    """Return bytes with their unit, for a sentence."""
+    return kib(amount) if STYLE.get().human or amount is None else f"{kib(amount)} KiB"
+
+
+def human(amount: int) -> str:
+    """Return bytes in the largest binary unit that leaves a digit before the point: ``1.6G``."""
+    value, unit = amount / 1024, "K"
+    for unit in "KMGTP":
+        if abs(value) < 999.5 or unit == "P":
+            break
+        value /= 1024
+    if not amount:
+        return "0"
+    short = abs(value) < 9.95 and not (unit == "K" and amount % 1024 == 0)
+    return f"{value:.1f}{unit}" if short else f"{value:.0f}{unit}"
+
+
+def grouped(number: str, style: Style) -> str:
+    # In a pipe a blank would end a field.
+    return number.replace(",", " " if style.grouped else "")
 
 
 def shorten(text: str, room: int) -> str:
@@ -162,9 +200,10 @@ def say(text: str, out: TextIO, indent: str = "  ", colour: str = "") -> None:
     """Print ``text`` wrapped to the terminal, with later lines indented."""
     import textwrap
 
-    lines = textwrap.fill(text, width(out) or 100, subsequent_indent=indent, break_long_words=False,
-                          break_on_hyphens=False)
-    print(paint(out, colour, lines), file=out)
+    whole = GROUPED.sub("\xa0", text)  # an amount is not broken between its digits
+    lines = textwrap.fill(whole, width(out) or 100, subsequent_indent=indent,
+                          break_long_words=False, break_on_hyphens=False)
+    print(paint(out, colour, lines.replace("\xa0", " ")), file=out)
 
 
 def kib_exact(amount: int | None) -> str:
@@ -174,4 +213,4 @@ def kib_exact(amount: int | None) -> str:
     whole, rest = divmod(abs(amount), 1024)
     sign = "-" if amount < 0 else ""
     part = f"{rest / 1024:.4f}".rstrip("0").removeprefix("0") if rest else ""
-    return f"{sign}{whole:,}{part}".replace(",", " ")
+    return grouped(f"{sign}{whole:,}{part}", STYLE.get())

@@ -6,7 +6,7 @@ Amounts are in KiB, as in the tools that people compare with; the other formats 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
@@ -16,16 +16,30 @@ from pagewalk.account.table import Table
 from pagewalk.model.columns import Pages
 from pagewalk.render import describe
 from pagewalk.render import lines as pieces
-from pagewalk.render.terminal import kib, kib_exact, paint, printable, say, say_grid, shorten, width
-from pagewalk.render.vma_table import KERNELS, VmaTable, total, vma_table, vmas_counted
+from pagewalk.render.terminal import (
+    STYLE,
+    kib,
+    kib_exact,
+    paint,
+    printable,
+    say,
+    say_grid,
+    shorten,
+    size,
+    width,
+)
+from pagewalk.render.vma_table import KERNELS, VmaTable, total, vma_table
 from pagewalk.walking.walk import Walk
 
 # Each view imports what it alone needs: a command should not wait for the imports of others.
 if TYPE_CHECKING:
     from pagewalk.account.check import Report
+    from pagewalk.account.groups import Group
+    from pagewalk.heap.heap import Heap
     from pagewalk.proc.counters import Theirs
     from pagewalk.proc.processes import Process
     from pagewalk.sources.doctor import Check
+    from pagewalk.sources.outcome import Outcome
     from pagewalk.translate.translation import Translation
 
 MAPS_COLUMNS = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon",
@@ -37,20 +51,31 @@ ENDS = {True: " (freed on exit)", False: "", None: " (freed on exit: n/a)"}
 # ---- show
 
 
-def show(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
-    """Write one screen: totals, the largest VMAs, the short ledger, what was withheld."""
+def show(table: Table, ledger: Sequence[Line], groups: Sequence[Group], out: TextIO) -> None:
+    """Write one screen: sentences, what it is, totals, the short ledger, what was withheld."""
+    from pagewalk.render import group_table as words
+
     walk = table.walk
     room = width(out) or 100
     print(paint(out, "bold", process_line(walk, room)), file=out)
     say(source_line(table), out)
     print(file=out)
+    for sentence in words.answers(table, groups):
+        say(sentence, out)
+    print(file=out)
+    say_grid(words.rows(table, groups, words.COLUMNS, room), {len(words.COLUMNS)}, out)
+    print(file=out)
     totals(table, out)
     held(table, out)
     print(file=out)
-    biggest(table, out, room)
-    print(file=out)
     compared(table, [row for row in ledger if row.against in SHORT], out)
-    withheld(table, out)
+    withheld(table.outcome, out)
+    following(out, *(f"pagewalk {command} {walk.pid}" for command in ("maps", "heap", "explain")))
+
+
+def following(out: TextIO, *commands: str) -> None:
+    """Write what to try next."""
+    print(paint(out, "dim", f"next: {'   '.join(commands)}"), file=out)
 
 
 def process_line(found: Walk[Any] | Translation, room: int) -> str:
@@ -70,7 +95,8 @@ def source_line(table: Table) -> str:
 def totals(table: Table, out: TextIO) -> None:
     left = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "distinct")
     right = ("anon", "file", "shmem", "zero", "special", "hugetlb", "ksm", "locked", "freed")
-    rows = [("", "KiB", "", "", "KiB")]
+    unit = "" if STYLE.get().human else "KiB"
+    rows = [("TOTALS", unit, "", "", unit)]
     for a, b in zip(left, right, strict=True):
         rows.append(("  " + label(a), total(table, a), "  ", label(b), total(table, b)))
     say_grid(rows, {0, 2, 3}, out)
@@ -82,7 +108,7 @@ def lazyfree(table: Table, out: TextIO) -> None:
     """Write how much of anon is lazyfree and what that means; write nothing if none is."""
     amount = table.totals.get("lazyfree")
     if amount:
-        say(f"lazyfree: {kib(amount)} KiB of anon were released with MADV_FREE and not written to"
+        say(f"lazyfree: {size(amount)} of anon were released with MADV_FREE and not written to"
             " since: they count in RSS until memory runs short, then they are dropped", out)
 
 
@@ -91,11 +117,11 @@ def held(table: Table, out: TextIO) -> None:
     rows = [row for row in table.holdings or () if row.unmapped]
     if not rows:
         return
-    named = [f"{kib(row.unmapped)} KiB of {printable(row.name)}{ENDS[row.ends]}"
+    named = [f"{size(row.unmapped)} of {printable(row.name)}{ENDS[row.ends]}"
              for row in rows[:NAMED]]
     if len(rows) > NAMED:
         named.append(f"and {len(rows) - NAMED} more")
-    amount = f"{kib(sum(row.unmapped for row in rows))} KiB: " if len(rows) > 1 else ""
+    amount = f"{size(sum(row.unmapped for row in rows))}: " if len(rows) > 1 else ""
     least = "" if table.unmapped is not None else "at least "
     say(f"held but not mapped: {least}{amount}{', '.join(named)}", out)
 
@@ -110,28 +136,30 @@ def marked(table: Table, shown: Sequence[str], out: TextIO) -> None:
         say(f"{KERNELS} the kernel's own figure from smaps_rollup, not counted by pagewalk", out)
 
 
-def biggest(table: Table, out: TextIO, room: int) -> None:
-    present, size = table.columns["present"], table.columns["size"]
-    assert present is not None and size is not None
-    rows = np.lexsort((-size, -present))[:5].tolist()
-    columns = ("size", "rss", "not_present", "swap", "pss", "uss")
-    heading = f"largest of {vmas_counted(len(size))}"
-    print_maps(vma_table(table, rows, columns, room, heading), out)
-
-
 # ---- maps
 
 
-def maps(
-    table: Table, out: TextIO, columns: Sequence[str] = (), *, everything: bool = False
+def groups(
+    table: Table, found: Sequence[Group], out: TextIO, columns: Sequence[str] = (),
 ) -> None:
-    """Write every VMA with its amounts; a narrow terminal shows only the columns that fit.
+    """Write a line for each group, and the totals that they add up to."""
+    from pagewalk.render import group_table as words
+
+    chosen = columns or words.COLUMNS
+    say_grid(words.rows(table, found, chosen, width(out)), {len(chosen)}, out)
+    marked(table, chosen, out)
+
+
+def maps(
+    table: Table, rows: list[int], out: TextIO, columns: Sequence[str] = (), *,
+    everything: bool = False,
+) -> None:
+    """Write the VMAs ``rows`` with their amounts; a narrow terminal shows the columns that fit.
 
     With ``everything`` no column is hidden, the fields of smaps that are not amounts follow, and
     VmFlags are printed after the name.
     """
     room = None if everything else width(out)
-    rows = list(range(len(table.vmas)))
     found = vma_table(table, rows, columns or MAPS_COLUMNS, room, "NAME", foot=True,
                       flags=everything)
     print_maps(found, out)
@@ -140,7 +168,7 @@ def maps(
         held(table, out)
     if everything or any(table.columns[name] is None or table.totals[name] is None
                          for name in columns):
-        withheld(table, out)
+        withheld(table.outcome, out)
 
 
 def print_maps(found: VmaTable, out: TextIO) -> None:
@@ -195,7 +223,7 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
     lazyfree(table, out)
     for reason in theirs.not_read:
         say(f"not compared: {reason}", out)
-    withheld(table, out)
+    withheld(table.outcome, out)
     print(paint(out, "dim", "which number to trust for what: docs/which-number.md"), file=out)
 
 
@@ -215,7 +243,8 @@ def compared(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
 
 def print_lines(ledger: Sequence[Line], out: TextIO) -> None:
     """Print the ledger in KiB, with each cause on a line of its own."""
-    rows, colours = [("AGAINST", "OURS", "THEIRS", "DIFFERENCE")], []
+    heading = "AGAINST, in KiB" if STYLE.get().human else "AGAINST"
+    rows, colours = [(heading, "OURS", "THEIRS", "DIFFERENCE")], []
     for line in ledger:
         difference = None if line.ours is None or line.theirs is None else line.ours - line.theirs
         rows.append((f"{line.against} = {line.ours_is}", kib_exact(line.ours),
@@ -231,9 +260,9 @@ def print_lines(ledger: Sequence[Line], out: TextIO) -> None:
     say_grid(rows, {0}, out, colours=colours)
 
 
-def withheld(table: Table, out: TextIO) -> None:
+def withheld(outcome: Outcome, out: TextIO) -> None:
     """Write what was withheld, and why."""
-    for row in table.outcome.withheld:
+    for row in outcome.withheld:
         text = f"{'partial' if row.partial else 'n/a'}: {row.what}: {row.why}"
         say(text, out, colour="red" if row.partial else "dim")
 
@@ -269,6 +298,26 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
         say(f"-> {printable(sentence)}", out, "   ")
     for name, meaning in words.legend(found) if legend else ():
         say(f"{name:<19}{meaning}", out, " " * 19)
+
+
+# ---- heap
+
+
+def heap(found: Heap, out: TextIO) -> None:
+    """Write what the allocator holds: sentences, then a table by arena."""
+    from pagewalk.render import heap_words as words
+
+    print(paint(out, "bold", process_line(found.walk, width(out) or 100)), file=out)
+    say(words.reading(found), out)
+    print(file=out)
+    for sentence in words.answers(found):
+        say(sentence, out)
+    if found.arenas:
+        print(file=out)
+        say_grid(words.rows(found), {0}, out)
+    for sentence in words.besides(found):
+        say(sentence, out)
+    withheld(found.outcome, out)
 
 
 # ---- check
@@ -332,7 +381,7 @@ def processes(rows: Sequence[Process], summary: str, out: TextIO) -> None:
     say(summary, out)
     print(file=out)
     biggest = sorted(rows, key=lambda p: -p.rss)
-    table = [("PID", "RSS KiB", "NAME")]
+    table = [("PID", "RSS" if STYLE.get().human else "RSS KiB", "NAME")]
     table += [(str(p.pid), kib(p.rss), program_of(p)) for p in biggest[:12]]
     say_grid(table, {2}, out, room)
     print(f"\n{len(rows)} processes; RSS counts a shared page in each of them. Try:", file=out)
@@ -353,7 +402,15 @@ def program_of(process: Process) -> str:
     return printable(process.name if program.startswith(process.name) or not program else both)
 
 
+# The largest amount that a view shows, for those that can show them in K, M and G.
+LARGEST: dict[str, Callable[..., int]] = {
+    "show": lambda table, *_: table.totals["size"] or 0,
+    "groups": lambda table, *_: table.totals["size"] or 0,
+    "maps": lambda table, *_: table.totals["size"] or 0,
+    "heap": lambda found: found.anonymous,
+    "processes": lambda rows, *_: max((process.rss for process in rows), default=0),
+}
 VIEWS = {
-    "show": show, "maps": maps, "pages": pages, "explain": explain,
-    "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
+    "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
+    "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
 }

@@ -45,7 +45,7 @@ def vma_table(
         from pagewalk.account.smaps import DETAILS
 
         titles = TITLES | {column.name: column.title for column in DETAILS}
-    ends = [heading, *([f"total of {vmas_counted(len(rows))}"] if foot else ())]
+    ends = [heading, *([f"total of {vmas_counted(len(table.vmas))}"] if foot else ())]
     blank = [""] if foot else []  # what has no total
     addresses = [f"{start:012x}" for start in table.vmas.start[rows].tolist()]
     perms = each(describe.perms, table.vmas.perms[rows].tolist())

@@ -122,12 +122,23 @@ def parse_term(term: str, known: dict[str, Test]) -> Test:
     name = term.removeprefix("~").strip().lower()
     test = comparison(name) or known.get(name)
     if test is None:
-        raise BadRequest(
-            f"--where: unknown term '{name}'; choose from: {', '.join(sorted(known))},"
-            " mapcount>N, pfn=N"
-        )
+        raise BadRequest(f"--where: {unknown(name, known)}")
     found = test
     return (lambda pages: ~found(pages)) if negate else found
+
+
+def unknown(name: str, known: dict[str, Test]) -> str:
+    from difflib import get_close_matches
+
+    column = re.match(r"(mapcount|pfn)\s*(>=|<=|!=|=|>|<)", name)
+    if column:
+        example = f"{column[1]}{column[2]}"
+        return (f"'{name}' does not compare {column[1]} with a number; write {example}2 or"
+                f" {example}0x2")
+    near = get_close_matches(name, known, 1)
+    if near:
+        return f"unknown term '{name}'; did you mean '{near[0]}'?"
+    return (f"unknown term '{name}'; choose from: {', '.join(sorted(known))}, mapcount>N, pfn=N")
 
 
 def comparison(term: str) -> Test | None:

@@ -1,0 +1,92 @@
+"""Groups of VMAs in words: the table of what a process's memory is, and the sentences above it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+from pagewalk.account.groups import BY_KEY, Group
+from pagewalk.account.table import Table
+from pagewalk.render.terminal import kib, printable, shorten, size
+from pagewalk.render.vma_table import TITLES, total, vmas_counted
+
+COLUMNS = ("rss", "uss", "swap", "size")
+NAMED = 2  # files of a group, the largest first; fewer where there is no room
+NARROWEST = 16  # of a name
+WITH_NAMES = {"file", "shmem", "hugetlb", "device", "named"}
+
+
+def rows(
+    table: Table, groups: Sequence[Group], columns: Sequence[str], room: int | None = None
+) -> list[tuple[str, ...]]:
+    """Return the table: a heading, a line for each group, and the totals, which they add up to.
+
+    A line is at most ``room`` characters long, if its amounts are not longer than that.
+    """
+    amounts = [[TITLES[name], *(kib(group.amounts[name]) for group in groups), total(table, name)]
+               for name in columns]
+    left = None if room is None else room - sum(max(map(len, cells)) + 2 for cells in amounts)
+    names = ["WHAT", *(what(table, group, left) for group in groups), "total"]
+    return list(zip(*amounts, names, strict=True))
+
+
+def what(table: Table, group: Group, room: int | None = None) -> str:
+    """Return what a group is: its kind, how many of them, and its largest members by name."""
+    room = sys.maxsize if room is None else max(room, NARROWEST)
+    if group.key not in BY_KEY:
+        many = f", {vmas_counted(group.vmas)}"
+        return shorten(printable(group.key), room - len(many)) + many
+    title = BY_KEY[group.key].title
+    if group.key in WITH_NAMES:
+        told = [f"{title}: {members(table, group, named)}" for named in range(NAMED, 0, -1)]
+        told.append(f"{title}, {len({table.vmas.name[row] for row in group.rows.tolist()})}")
+        return shorten(next((text for text in told if len(text) <= room), told[-1]), room)
+    if group.key == "arena":
+        return f"{title}, {group.vmas // 2}"
+    if group.key == "thread_stack":
+        return f"{title}, {stacks(table, group)}"
+    return title if group.vmas == 1 else f"{title}, {vmas_counted(group.vmas)}"
+
+
+def stacks(table: Table, group: Group) -> int:
+    # Without the guards.
+    return int((table.vmas.perms[group.rows] != 0).sum())
+
+
+def members(table: Table, group: Group, count: int) -> str:
+    present = table.columns["present"]
+    assert present is not None
+    by_name: dict[str, int] = {}
+    for row in group.rows.tolist():
+        name = table.vmas.name[row]
+        by_name[name] = by_name.get(name, 0) + int(present[row])
+    ordered = sorted(by_name, key=lambda name: -by_name[name])
+    named = [f"{printable(os.path.basename(name) or name)} {kib(by_name[name])}"
+             for name in ordered[:count]]
+    rest = ordered[count:]
+    if rest:
+        amount = sum(by_name[name] for name in rest)
+        named.append(f"{len(rest)} other{'s' if len(rest) > 1 else ''} {kib(amount)}")
+    return ", ".join(named)
+
+
+def answers(table: Table, groups: Sequence[Group]) -> Iterator[str]:
+    """Yield at most three sentences: what is in RAM, what could be had back, what is not there."""
+    totals = table.totals
+    swap = f", {size(totals['swap'])} are in swap" if totals["swap"] else ""
+    freed = totals["freed"]
+    ending = "" if freed is None else f"; ending the process frees {size(freed)}"
+    rss = totals["present"] if totals["rss"] is None else totals["rss"]
+    yield f"{size(rss)} are in RAM{swap}{ending}."
+    lazy = totals.get("lazyfree")
+    if lazy:
+        yield (f"{size(lazy)} could be had back while it runs: released with MADV_FREE, they are"
+               " dropped when memory runs short.")
+    behind = sum(totals[name] or 0 for name in ("present", "swap_private"))
+    empty = (totals["size"] or 0) - behind
+    reserved = sum(group.amounts["size"] or 0 for group in groups if group.key == "reserved")
+    if empty > behind:
+        part = f", {size(reserved)} without any access" if reserved else ""
+        yield (f"{size(totals['size'])} of address space, {size(empty)} of it with nothing"
+               f" behind it: reserved and not used, or given back{part}.")

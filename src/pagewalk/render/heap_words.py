@@ -1,0 +1,91 @@
+"""What a heap's numbers mean, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pagewalk.heap.heap import Heap, Part
+from pagewalk.render.terminal import kib, printable, size
+
+# Scattered memory is worth a sentence from this share of what is free and in RAM on, and from this
+# amount on.
+MUCH, LEAST = 1 / 4, 1 << 20
+AMOUNTS = ("obtained", "in_use", "free", "trim", "thread_top", "scattered")
+HEADING = ("ARENA", "FROM SYSTEM", "IN USE", "FREE", "TRIMMABLE", "TOP", "SCATTERED")
+
+
+def reading(heap: Heap) -> str:
+    """Say which allocator it is, how it was read, and how much of the process is explained."""
+    if heap.arenas:
+        count = f"{len(heap.arenas)} arena" + ("s" if len(heap.arenas) > 1 else "")
+        what = f"glibc's malloc, {count}, in {printable(heap.library)}"
+    else:
+        what = heap.allocator or "no allocator recognised"
+    stopped = f"; read while stopped for {heap.stopped_ns / 1e6:.0f} ms" if heap.stopped_ns else ""
+    return (f"{what}{stopped}; {kib(heap.explained)} of {size(heap.anonymous)} of anonymous"
+            " memory in RAM are explained below")
+
+
+def answers(heap: Heap) -> Iterator[str]:
+    """Yield what could be had back, what could not, and how sure that is, in plain sentences."""
+    trim, scattered, tops = (heap.total(name) for name in ("trim", "scattered", "thread_top"))
+    if trim is None or scattered is None or tops is None:
+        yield f"What is free inside the allocator is not known: {heap.why}."
+    else:
+        yield f"malloc_trim(0) would give back {size(trim)}{to_others(heap, trim)}."
+        if scattered >= max(LEAST, MUCH * (trim + scattered + tops)):
+            yield (f"{size(scattered)} more are free but scattered: every page of them also"
+                   " holds something in use. Trimming does not help there; fewer arenas"
+                   " (MALLOC_ARENA_MAX) or another allocator may.")
+    if heap.pools and heap.pools.free >= max(LEAST, MUCH * heap.pools.in_use):
+        yield (f"{size(heap.pools.free)} are free inside Python's own allocator: it gives an"
+               " arena of 1 MiB back only when nothing in it is in use.")
+    if trim is not None and not heap.exact:
+        yield (f"These are estimates: {heap.why}; with --freeze the process is stopped while its"
+               " heap is copied, and the numbers are exact.")
+
+
+def to_others(heap: Heap, trim: int) -> str:
+    alone = heap.total("trim_exclusive")
+    if alone is None or alone == trim:
+        return ""
+    return (f", but only {size(alone)} to the machine: the rest is shared with a process that"
+            " was forked")
+
+
+def rows(heap: Heap) -> list[tuple[str, ...]]:
+    """Return the table: the main arena, those of threads together, and all."""
+    main = [arena for arena in heap.arenas if arena.main]
+    threads = [arena for arena in heap.arenas if not arena.main]
+    lines = [HEADING, row(heap, "main", main)]
+    if threads:
+        lines.append(row(heap, f"{len(threads)} of threads", threads))
+        lines.append(row(heap, "total", [*main, *threads]))
+    return lines
+
+
+def row(heap: Heap, title: str, arenas: list[Part]) -> tuple[str, ...]:
+    some = heap._replace(arenas=tuple(arenas))
+    return (title, *(kib(some.total(name)) for name in AMOUNTS))
+
+
+def besides(heap: Heap) -> Iterator[str]:
+    """Yield what else is known: chunks of their own, caches, stacks, pools."""
+    if heap.arenas:
+        yield (f"besides, {size(heap.mmapped)} are large blocks with mappings of their own;"
+               f" {size(heap.tcache)} of what is in use are kept by threads for their next"
+               " malloc")
+    if heap.pools:
+        yield (f"Python's own allocator: {size(heap.pools.in_use)} in pools with something in"
+               f" use, {size(heap.pools.free)} in free ones")
+    if heap.java:
+        parts = [f"{printable(one.name)} {kib(one.used)} of {size(one.capacity)}"
+                 for one in heap.java]
+        yield f"the Java heap, as of its last collection: {', '.join(parts)}"
+    stacks = heap.stacks
+    if stacks.live:
+        yield (f"stacks of {stacks.live} threads: {kib(stacks.touched)} of {size(stacks.size)}"
+               " in RAM")
+    if stacks.kept:
+        yield (f"{stacks.kept} stacks of ended threads, kept for new ones:"
+               f" {size(stacks.kept_touched)}")

@@ -1,0 +1,226 @@
+"""What malloc holds, against malloc's own numbers and what malloc_trim(0) really gives back."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.kernel_says import read_smaps
+from tests.live.command import pagewalk
+from tests.targets.glibcs import SUITES, allocating
+
+pytestmark = pytest.mark.live
+
+PATTERNS = ("scattered", "freed", "comb", "wide_comb", "fastbins", "threads", "many_heaps", "ended",
+            "mapped", "foreign_break", "blocked_break", "no_break", "nothing",
+             "containers")
+# What of the heap's numbers has a name in mallinfo2(3).
+SAME = ("obtained", "in_use", "free", "mmapped")
+
+
+def anonymous(pid: int) -> int:
+    """Return the process's anonymous bytes in RAM, as smaps says."""
+    return sum(vma.fields["Anonymous"] for vma in read_smaps(pid)) << 10
+
+
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_it_is_what_malloc_says_and_what_trim_gives_back(suite: str, pattern: str) -> None:
+    with allocating(suite, pattern) as program:
+        said = program.ask("info")
+        before = anonymous(program.pid)
+        found = pagewalk("heap", program.pid, "--format", "json").json
+        assert anonymous(program.pid) == before  # reading has faulted nothing in
+        program.ask("trim")
+        given_back = before - anonymous(program.pid)
+    assert found["exact"] is True, found["why"]
+    assert {name: found[name] for name in SAME} == {name: said[name] for name in SAME}
+    assert found["trim"] == given_back
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_busy_heap_is_exact_while_stopped(suite: str) -> None:
+    with allocating(suite, "churn") as program:
+        ran = pagewalk("heap", program.pid, "--freeze", "--format", "json")
+        found = ran.json
+        assert found["exact"] is True and found["stopped_ns"] > 0
+        assert ran.code == 0
+        assert found["free"] + found["in_use"] == found["obtained"]
+        # While it runs there are only estimates, and they say so.
+        ran = pagewalk("heap", program.pid, "--format", "json")
+        assert ran.json["exact"] is False and ran.json["why"] and ran.code == 3
+
+
+# How many of the comb's chunks the thread's cache holds, up to 2.41 and in 2.43; a chunk of 700
+# bytes has 720.
+CHUNK = 720
+TUNABLES = {
+    "": (7, 16),
+    "glibc.malloc.tcache_count=0": (0, 0),
+    "glibc.malloc.tcache_count=100": (100, 100),
+    "glibc.malloc.tcache_max=64": (0, 0),
+    "glibc.malloc.mmap_threshold=600": (0, 0),
+    "glibc.malloc.mmap_max=0": (7, 16),
+    "glibc.malloc.arena_max=1": (7, 16),
+    "glibc.malloc.trim_threshold=4096": (7, 16),
+    "glibc.malloc.perturb=85": (7, 16),
+    "glibc.malloc.hugetlb=1": (7, 16),
+}
+
+
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("tunable", TUNABLES)
+def test_tunables_and_what_threads_keep(suite: str, tunable: str) -> None:
+    with allocating(suite, "comb", GLIBC_TUNABLES=tunable) as program:
+        said = program.ask("info")
+        before = anonymous(program.pid)
+        found = pagewalk("heap", program.pid, "--format", "json").json
+        program.ask("trim")
+        given_back = before - anonymous(program.pid)
+    assert found["exact"] is True, found["why"]
+    assert {name: found[name] for name in SAME} == {name: said[name] for name in SAME}
+    assert found["trim"] == given_back
+    assert found["tcache"] == CHUNK * TUNABLES[tunable][suite == "forky"]
+
+
+@pytest.mark.parametrize("suite", SUITES[1:])
+@pytest.mark.parametrize("pattern", ["comb", "threads"])
+def test_arenas_of_huge_pages_are_withheld(suite: str, pattern: str) -> None:
+    with allocating(suite, pattern, GLIBC_TUNABLES="glibc.malloc.hugetlb=2") as program:
+        ran = pagewalk("heap", program.pid, "--format", "json")
+    assert ran.code == 3 and ran.json["allocator"] == "glibc"
+    assert ran.json["trim"] is None and "hugetlb=2" in ran.json["why"]
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_what_the_main_arena_mapped_is_copied_too(suite: str) -> None:
+    with allocating(suite, "blocked_break") as program:
+        said = program.ask("info")
+        found = pagewalk("heap", program.pid, "--freeze", "--longest-stop", "5000", "--format",
+                         "json").json
+    assert found["exact"] is True and found["stopped_ns"] > 0
+    assert {name: found[name] for name in SAME} == {name: said[name] for name in SAME}
+
+
+@contextmanager
+def python(program: str, errors: Path) -> Iterator[int]:
+    """Run a Python program that says when it is ready; what it writes to stderr is in a file."""
+    with open(errors, "wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-c", program],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
+        )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        assert process.stdout.readline() == b"ready\n", errors.read_text()
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_pools_in_use_are_those_that_the_interpreter_counts(tmp_path: Path) -> None:
+    program = """if True:
+        import sys
+        pairs = [(i, str(i)) for i in range(200_000)]
+        kept = pairs[::997]
+        del pairs
+        sys._debugmallocstats()
+        print("ready")
+        sys.stdin.read()
+    """
+    with python(program, tmp_path / "stats") as pid:
+        found = pagewalk("heap", pid, "--format", "json").json
+    stats = (tmp_path / "stats").read_text()
+    # class, size, pools, blocks in use, blocks available
+    rows = re.findall(r"(?m)^ +(\d+) +(\d+) +(\d+) +(\d+) +(\d+)$", stats)
+    assert len(rows) > 10
+    assert found["pools"]["used"] == sum(int(row[2]) for row in rows)
+    # A pool is touched from its start on, as its blocks are handed out.
+    assert 0 < found["pools"]["in_use"] <= found["pools"]["used"] * (16 << 10)
+    unused = re.search(r"(\d+) unused pools", stats)
+    assert unused is not None
+    # Pools that were never used have no header, and are not in RAM.
+    assert 0 < found["pools"]["free"] <= int(unused[1]) * (16 << 10)
+
+
+def test_stacks_of_living_and_of_ended_threads(tmp_path: Path) -> None:
+    program = """if True:
+        import sys, threading
+        done = threading.Event()
+        waiting = [threading.Thread(target=done.wait, daemon=True) for _ in range(7)]
+        ended = [threading.Thread(target=done.wait) for _ in range(4)]
+        for thread in [*waiting, *ended]:
+            thread.start()
+        done.set()
+        for thread in [*waiting, *ended]:
+            thread.join()
+        stay = threading.Event()
+        for _ in range(3):
+            threading.Thread(target=stay.wait, daemon=True).start()
+        print("ready")
+        sys.stdin.read()
+    """
+    with python(program, tmp_path / "errors") as pid:
+        stacks = pagewalk("heap", pid, "--format", "json").json["stacks"]
+    # Eleven stacks at once (fewer if one had ended before the last began), three taken again.
+    assert stacks["live"] == 3
+    assert 0 < stacks["kept"] <= 8
+    assert stacks["size"] % 3 == 0 and 0 < stacks["touched"] < stacks["size"]
+    assert stacks["kept_touched"] >= stacks["kept"] * 4096
+
+
+def test_a_forked_child_frees_little_by_trimming(tmp_path: Path) -> None:
+    program = """if True:
+        import ctypes, os, sys
+        malloc = ctypes.CDLL(None).malloc
+        malloc.restype = ctypes.c_void_p
+        blocks = [malloc(2000) for _ in range(20_000)]
+        for block in blocks:
+            ctypes.memset(block, 1, 2000)
+        free = ctypes.CDLL(None).free
+        for block in blocks[:-1]:
+            free(ctypes.c_void_p(block))
+        if os.fork():
+            print("ready")
+        sys.stdin.read()
+    """
+    with python(program, tmp_path / "errors") as pid:
+        found = pagewalk("heap", pid, "--format", "json").json
+    assert found["trim"] > 30_000_000
+    assert found["trim_exclusive"] < found["trim"] / 10
+
+
+def test_an_ordinary_user_is_refused_for_a_process_of_another(tmp_path: Path) -> None:
+    with python("print('ready'); input()", tmp_path / "errors") as pid:
+        ran = pagewalk("heap", pid, before=("setpriv", "--reuid=65534", "--clear-groups"))
+    assert ran.code == 6 and "cannot read" in ran.err
+
+
+def test_the_java_heap_is_what_jstat_says(tmp_path: Path) -> None:
+    (tmp_path / "Wait.java").write_text("""class Wait { public static void main(String[] words)
+        throws Exception { System.gc(); System.out.println("ready"); System.in.read(); } }""")
+    process = subprocess.Popen(["java", "-Xmx64m", "-XX:+UseSerialGC", str(tmp_path / "Wait.java")],
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        assert process.stdout.readline() == b"ready\n"
+        java = pagewalk("heap", process.pid, "--freeze", "--format", "json").json["java"]
+        said = subprocess.run(["jstat", "-gc", str(process.pid)], check=True, capture_output=True,
+                              text=True).stdout.splitlines()
+    finally:
+        process.kill()
+        process.wait()
+    table = dict(zip(said[0].split(), said[1].split(), strict=True))
+    found = {space["name"]: space for space in java}
+    # jstat shows KiB to a tenth.
+    for name, capacity, used in (("eden", "EC", "EU"), ("old", "OC", "OU"),
+                                 ("metaspace", "MC", "MU")):
+        assert f"{found[name]['capacity'] / 1024:.1f}" == table[capacity]
+        assert f"{found[name]['used'] / 1024:.1f}" == table[used]

@@ -1,0 +1,92 @@
+"""Groups in words: names, counts, and sentences that appear when their rule says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pagewalk.account.groups import by_kind, by_perms
+from pagewalk.account.table import Table
+from pagewalk.model.columns import READ, WRITE, Backing
+from pagewalk.render.group_table import COLUMNS, answers, rows, what
+from tests import by_hand
+
+NONE = np.zeros(0, np.uint64)
+RW, PAGE = READ | WRITE, by_hand.PAGE
+
+
+def test_the_groups_and_what_they_add_up_to() -> None:
+    table = by_hand.table()
+    found = rows(table, by_kind(table, NONE), COLUMNS)
+    assert found[0] == ("RSS", "USS", "SWAP", "SIZE", "WHAT")
+    assert found[1] == ("12", "4", "4", "24", "heap")
+    assert found[2] == ("2048", "2048", "0", "4096", "anonymous, not told apart")
+    assert found[3][-1] == "files: program 8"
+    assert found[-1] == ("2072", "2056", "4", "4148", "total")
+
+
+def named(*names: str, backing: Backing = Backing.FILE) -> str:
+    """Return what a group of one-page VMAs with these names is."""
+    of = by_hand.vmas([(PAGE * (2 * at + 1), 1, RW, 0, backing, name)
+                       for at, name in enumerate(names)])
+    table = by_hand.by_vma(by_hand.walk([], of))
+    (group,) = by_kind(table, NONE)
+    return what(table, group)
+
+
+def test_the_largest_files_are_named_and_the_others_counted() -> None:
+    assert named("/a/one") == "files: one 0"
+    assert named("/a/one", "/a/one", "/b/two") == "files: one 0, two 0"
+    assert named("/a/one", "/b/two", "/c/three") == "files: one 0, two 0, 1 other 0"
+    assert named("/a", "/b", "/c", "/d") == "files: a 0, b 0, 2 others 0"
+    assert named("/dev/shm/x\x1b[2J", backing=Backing.SHMEM) == "shared memory: x\\x1b[2J 0"
+
+
+@pytest.mark.parametrize(("room", "told"), [
+    (80, "files: a 0, b 0, 2 others 0"), (26, "files: a 0, 3 others 0"), (20, "files, 4"),
+    (3, "files, 4"),
+])
+def test_where_there_is_no_room_fewer_are_named(room: int, told: str) -> None:
+    of = by_hand.vmas([(PAGE * (2 * at + 1), 1, RW, 0, Backing.FILE, f"/{name}")
+                       for at, name in enumerate("abcd")])
+    table = by_hand.by_vma(by_hand.walk([], of))
+    (group,) = by_kind(table, NONE)
+    assert what(table, group, room) == told
+
+
+def test_amounts_are_never_shortened() -> None:
+    table = by_hand.table()
+    for room in range(1, 80):
+        lines = rows(table, by_perms(table), COLUMNS, room)
+        assert [line[:-1] for line in lines] == [
+            line[:-1] for line in rows(table, by_perms(table), COLUMNS)]
+
+
+def test_several_vmas_are_counted() -> None:
+    assert named("", "", backing=Backing.ANON) == "anonymous, not told apart, 2 VMAs"
+    table = by_hand.table()
+    assert what(table, by_perms(table)[0]) == "rw-p, 2 VMAs"
+
+
+def said(**totals: int | None) -> str:
+    table: Table = by_hand.table()
+    table = table._replace(totals={**table.totals, **totals})
+    return " ".join(answers(table, by_kind(table, NONE)))
+
+
+@pytest.mark.parametrize(("totals", "words"), [
+    ({}, "2072 KiB are in RAM, 4 KiB are in swap"),
+    ({"swap": 0}, "2072 KiB are in RAM; ending the process frees"),
+    ({"freed": None}, "4 KiB are in swap."),
+    ({"lazyfree": 8192}, "8 KiB could be had back while it runs"),
+    ({"size": 1 << 30}, "1048576 KiB of address space, 1046496 KiB of it with nothing behind"),
+])
+def test_each_sentence(totals: dict[str, Any], words: str) -> None:
+    assert words in said(**totals)
+
+
+def test_no_more_is_said_than_there_is_to_say() -> None:
+    assert "could be had back" not in said()
+    assert "address space" not in said(size=4 << 20)

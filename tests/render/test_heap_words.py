@@ -1,0 +1,74 @@
+"""Sentences about a heap: each appears when its rule says so, and not otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pagewalk.heap.heap import Heap, PoolBytes, Stacks
+from pagewalk.render.heap_words import answers, besides, reading, rows
+from tests.render.written import MAIN, MIB, OTHER, heap
+
+
+def said(found: Heap) -> str:
+    return " ".join(answers(found))
+
+
+def test_what_trimming_gives_back() -> None:
+    assert [*answers(heap(MAIN))] == ["malloc_trim(0) would give back 30720 KiB."]
+
+
+def test_scattered_memory_is_told_where_it_is_much() -> None:
+    # 22 of 56 MiB that are free and in RAM; of the main arena alone 2 of 32.
+    assert "22528 KiB more are free but scattered" in said(heap(MAIN, OTHER))
+    assert "scattered" not in said(heap(MAIN))
+    little = MAIN._replace(trim=0, scattered=MIB - 1)
+    assert "scattered" not in said(heap(little))
+    assert "scattered" in said(heap(little._replace(scattered=MIB)))
+
+
+def test_after_a_fork_the_machine_gets_less() -> None:
+    forked = heap(MAIN._replace(trim_exclusive=10 * MIB))
+    assert "but only 10240 KiB to the machine" in said(forked)
+    assert "machine" not in said(heap(MAIN._replace(trim_exclusive=None)))
+
+
+def test_estimates_say_so_and_name_the_remedy() -> None:
+    found = said(heap(MAIN, exact=False, why="it ran"))
+    assert "estimates: it ran" in found and "--freeze" in found
+
+
+def test_what_is_not_known_has_its_reason() -> None:
+    torn = heap(MAIN._replace(trim=None), exact=False, why="no list was whole")
+    assert said(torn) == "What is free inside the allocator is not known: no list was whole."
+
+
+def test_free_pools_are_told_where_they_are_many() -> None:
+    assert "Python" not in said(heap(MAIN, pools=PoolBytes(9, 80 * MIB, 19 * MIB)))
+    assert "81920 KiB are free inside Python's" in said(
+        heap(MAIN, pools=PoolBytes(9, 20 * MIB, 80 * MIB)))
+
+
+def test_what_it_is() -> None:
+    assert reading(heap(MAIN, OTHER)).startswith("glibc's malloc, 2 arenas, in /lib/libc.so.6; 143")
+    stopped = reading(heap(MAIN, stopped_ns=31_000_000))
+    assert stopped.split("; ")[1] == "read while stopped for 31 ms"
+    assert reading(heap(allocator="jemalloc")).startswith("jemalloc; ")
+    assert reading(heap(allocator=None)).startswith("no allocator recognised; ")
+
+
+def test_the_table_has_totals_where_there_is_more_than_one_arena() -> None:
+    assert [row[0] for row in rows(heap(MAIN))] == ["ARENA", "main"]
+    table = rows(heap(MAIN, OTHER, OTHER))
+    assert [row[0] for row in table] == ["ARENA", "main", "2 of threads", "total"]
+    assert table[2][1:] == ("102400", "20480", "81920", "2048", "6144", "40960")
+    assert rows(heap(MAIN._replace(free=None)))[1][3] == "n/a"
+
+
+@pytest.mark.parametrize(("changed", "sentences"), [
+    ({}, 1), ({"pools": PoolBytes(1, 1, 1)}, 2), ({"stacks": Stacks(3, MIB, 4096, 0, 0)}, 2),
+    ({"stacks": Stacks(3, MIB, 4096, 1, 4096)}, 3),
+])
+def test_what_else_is_known(changed: dict[str, Any], sentences: int) -> None:
+    assert len([*besides(heap(MAIN, **changed))]) == sentences
