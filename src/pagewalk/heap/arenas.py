@@ -17,14 +17,14 @@ from pagewalk.heap.chunks import (
 )
 from pagewalk.heap.glibc import STATE_END, SYSTEM, TOP, Malloc, State, heaps
 from pagewalk.heap.mapped import Parameters
-from pagewalk.heap.memory import Memory
+from pagewalk.heap.memory import PAGE, Memory
 from pagewalk.heap.tcache import NEW, OLD
 from pagewalk.model.columns import READ, SHARED, U64, WRITE, Backing, VMAs
 from pagewalk.model.ranges import distinct, holder, inside, union
 
 HEADER = 48  # sizeof(struct malloc_chunk), which mtrim() keeps of a chunk
 SMALLEST_TOP = 33  # MINSIZE + 1, which systrim() keeps
-OFFSET = np.uint64(4095)
+OFFSET = np.uint64(PAGE - 1)
 # How often it is followed where the main arena mapped memory; more was planted.
 MOST_STEPS = 1000
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.heap.chunks import BINS, FASTBINS
-from pagewalk.heap.memory import WORD, Memory
+from pagewalk.heap.memory import PAGE, WORD, Memory
 from pagewalk.model.columns import I64, SHARED, U64, WRITE, Backing, Bool, VMAs
 from pagewalk.model.ranges import reaching
 
@@ -22,7 +22,7 @@ HUGE_HEAP_MAX = 8 << 20  # of four huge pages with the tunable glibc.malloc.huge
 # There are 8 for each CPU, unless the tunable glibc.malloc.arena_max allows more. More of either
 # were planted.
 MOST_ARENAS, MOST_BINS = 1 << 14, 16
-AT_ONCE, OVERLAP = 16 << 20, 4096
+AT_ONCE, OVERLAP = 16 << 20, PAGE
 # Bytes from malloc_state to its bins: with fastbins (2.27 to 2.42), and without (2.43).
 WITH_FASTBINS, WITHOUT = 112, 24
 # Bytes from bins to other fields.
@@ -131,7 +131,7 @@ def follow_ring(memory: Memory, bins: int, distance: int) -> tuple[State, ...] |
     seen: set[int] = set()
     while (addr := states[-1].field(NEXT)) != states[0].addr:
         # Others lie in the first page of their heap.
-        if addr in seen or len(seen) == MOST_ARENAS or not 0 < addr % HUGE_HEAP_MAX < 4096:
+        if addr in seen or len(seen) == MOST_ARENAS or not 0 < addr % HUGE_HEAP_MAX < PAGE:
             return None
         seen.add(addr)
         states.append(read_state(memory, addr + distance, distance))
@@ -142,8 +142,8 @@ def follow_ring(memory: Memory, bins: int, distance: int) -> tuple[State, ...] |
 
 def read_state(memory: Memory, bins: int, distance: int) -> State:
     addr = bins - distance
-    page = addr & -4096
-    words = memory.words(page, (bins + STATE_END + 4095) & -4096)
+    page = addr & -PAGE
+    words = memory.words(page, (bins + STATE_END + PAGE - 1) & -PAGE)
     return State(addr, bins, words[(addr - page) // WORD :][: (distance + STATE_END) // WORD])
 
 
@@ -157,7 +157,7 @@ def heaps(memory: Memory, state: State) -> U64 | None:
     seen: set[int] = set()
     while heap not in seen:
         seen.add(heap)
-        owner, previous, size = memory.words(heap, heap + 4096)[:3].tolist()
+        owner, previous, size = memory.words(heap, heap + PAGE)[:3].tolist()
         if owner != state.addr or not info < size <= HEAP_MAX:
             return None
         oldest = heap == state.addr & -HEAP_MAX

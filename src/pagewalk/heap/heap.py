@@ -16,7 +16,7 @@ from pagewalk.heap.cpython import Pools, is_python, pools
 from pagewalk.heap.glibc import ATTACHED, Malloc, find
 from pagewalk.heap.hotspot import Space, java_spaces
 from pagewalk.heap.mapped import Parameters, mapped_chunks, parameters
-from pagewalk.heap.memory import Memory, TooLong, bytes_within, copied, in_time, live
+from pagewalk.heap.memory import PAGE, Memory, TooLong, bytes_within, copied, in_time, live
 from pagewalk.heap.others import loaded
 from pagewalk.heap.stacks import Stack, stacks
 from pagewalk.heap.tcache import NEW, OLD, add_up
@@ -30,10 +30,11 @@ from pagewalk.sources import Source
 from pagewalk.sources.outcome import Outcome
 from pagewalk.walking.walk import Walk, walk
 
+MACHINES = {"x86_64"}  # whose layout of glibc's structures is known
 ATTEMPTS, AGAIN_NS = 3, 10**9
 READABLE = (State.ANON, State.FILE, State.SHMEM, State.PRESENT)
 # What is assumed where malloc's own are not recognised.
-DEFAULTS = Parameters(0, 0, 4096, 7)
+DEFAULTS = Parameters(0, 0, PAGE, 7)
 HUGE = "arenas of huge pages (glibc.malloc.hugetlb=2) are laid out otherwise and are not read"
 RAN = "the process ran while it was read"
 TOO_LARGE = "copying its heap would have stopped the process for longer than {:.0f} ms"
@@ -221,7 +222,7 @@ def memory_file(source: Source) -> Iterator[int]:
 
 def take(source: Source, fd: int, until_ns: int | None = None) -> Taken:
     walked, memory = in_ram(source, fd, until_ns)
-    malloc = find(memory)
+    malloc = find(memory) if walked.facts.architecture in MACHINES else None
     arenas = memory_of(memory, malloc) if malloc else []
     found = parameters(memory, malloc) if malloc else None
     held = joined([NONE, *(part for part in arenas if part is not None)])
@@ -288,6 +289,8 @@ def add_up_heap(taken: Taken, rest: Besides) -> Heap:
         why = f"{other} is not read" if other else "no allocator was recognised"
         if len(memory.vmas) and memory.vmas.end[-1] <= np.uint64(1 << 32):
             why = "32-bit programs are not read"
+        elif taken.walk.facts.architecture not in MACHINES:
+            why = f"on {taken.walk.facts.architecture} glibc's structures are not known"
         explained = bytes_within(joined([NONE, *known]), anon)
         return heap._replace(allocator=other, exact=False, why=why, explained=explained)
     if taken.parameters and taken.parameters.huge:

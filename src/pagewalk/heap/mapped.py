@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.heap.glibc import Malloc
-from pagewalk.heap.memory import WORD, Memory
+from pagewalk.heap.memory import PAGE, WORD, Memory
 from pagewalk.model.columns import READ, SHARED, U64, WRITE, Backing
 from pagewalk.model.ranges import inside, intersect, overlapping, union, without
 
 IS_MMAPPED, ANY_BIT, IS_HUGE = np.uint64(2), np.uint64(7), np.uint64(1)
-PAGE, HUGE = 4096, 2 << 20
+HUGE = 2 << 20  # thp_pagesize
 # 2.43: the size in the header leaves out CHUNK_HDR_SZ bytes, so that it can be used like any other.
 LEFT_OUT = 16
 # In the same object file as the main arena's malloc_state.

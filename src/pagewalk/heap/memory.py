@@ -13,7 +13,7 @@ import numpy as np
 from pagewalk.model.columns import U64, VMAs
 from pagewalk.model.ranges import holder, intersect, reaching
 
-WORD, PAGE = 8, 4096
+WORD, PAGE = 8, 4096  # on x86-64, the only machine whose layouts are known
 LARGEST_READ, AT_ONCE = 1 << 30, 16 << 20
 
 

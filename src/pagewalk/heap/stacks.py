@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.heap.memory import WORD, Memory
+from pagewalk.heap.memory import PAGE, WORD, Memory
 from pagewalk.model.columns import U64
 from pagewalk.model.ranges import intersect
 
@@ -48,7 +48,7 @@ def stack_of(words: U64, addr: int) -> list[Stack]:
         return []
     start, size, guard = words[BLOCK // WORD : END // WORD].tolist()
     tid = int(words[TID // WORD]) & 0xFFFFFFFF
-    fits = start % 4096 == size % 4096 == guard % 4096 == 0 and SMALLEST <= size <= LARGEST
+    fits = start % PAGE == size % PAGE == guard % PAGE == 0 and SMALLEST <= size <= LARGEST
     if fits and guard < size and start <= addr < start + size and tid < 1 << 22:
         return [Stack(tid, start, start + size)]
     return []

@@ -32,7 +32,7 @@ class Redrawn(io.TextIOBase):
 
     def redraw(self) -> None:
         """Write what was kept: over the last screen on a terminal, elsewhere below a blank line."""
-        lines = self._text.getvalue().splitlines()
+        lines = self._text.getvalue().removesuffix("\n").split("\n")
         self._text = io.StringIO()
         if self.isatty():
             lines = lines[: height(self._out)]

@@ -40,7 +40,13 @@ ALLOWED = {
     ("proc/kernel.py", "i686"): "uname's name for the machine under setarch",
     ("proc/kernel.py", "ospke"): "a word of /proc/cpuinfo; procfs is read on any machine",
     ("proc/maps.py", "x86_64"): "the gate VMA's name, by machine; procfs is read on any",
+    # glibc's layout, of the only machine on which it is read.
+    ("heap/heap.py", "x86_64"): "on another machine heap withholds its numbers",
+    ("heap/memory.py", 1 << 12): "the page size that glibc was built for",
+    ("heap/mapped.py", 1 << 21): "thp_pagesize, which glibc reads from the kernel",
     # Numbers that are no sizes of page tables.
+    ("heap/chunks.py", "shift 12"): "PROTECT_PTR's, whatever the machine",
+    ("heap/memory.py", 1 << 30): "how much is read at a time",
     ("model/columns.py", 1 << 9): "Flag.SWAP, of our own",
     ("model/columns.py", 1 << 21): "Flag.NORMAL, of our own",
     ("translate/translation.py", 1 << 63): "pagemap's bit for a present page",
