@@ -165,7 +165,7 @@ def test_whatever_ends_it_the_process_goes_on(number: signal.Signals) -> None:
             deadline = time.monotonic() + 10
             while state_of(program.pid) in "Tt" and time.monotonic() < deadline:
                 time.sleep(0.01)
-            assert state_of(program.pid) == "S"
+            assert state_of(program.pid) not in "Tt"
 
 
 def state_of(pid: int) -> str:
@@ -175,7 +175,7 @@ def state_of(pid: int) -> str:
 def test_a_stop_that_is_too_long_ends_and_is_an_estimate() -> None:
     with allocating("bookworm", "many_heaps") as program:
         ran = pagewalk("heap", program.pid, "--freeze", "--longest-stop", "1", "--format", "json")
-        assert state_of(program.pid) == "S"
+        assert state_of(program.pid) not in "Tt"
     # It did not stop in time, or was resumed before it was copied: it is at rest all the same.
     assert (ran.code == 1 and "did not stop" in one_sentence(ran)) or ran.json["exact"] is True
 
