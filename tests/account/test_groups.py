@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pagewalk.account.groups import BY, BY_KEY, KINDS, by_kind, kinds_of, summed
+from pagewalk.account.groups import BY, BY_KEY, KINDS, by_kind, grouped, kinds_of
 from pagewalk.model.columns import EXEC, READ, SHARED, U64, WRITE, Backing
 from tests.by_hand import BIG, HEAP, MEMFD, PAGE, PROGRAM, table, vmas
 
@@ -69,11 +69,9 @@ def test_a_pointer_outside_every_vma_is_of_no_stack() -> None:
     assert "thread_stack" not in kinds(np.array([8, 1 << 63], np.uint64))
 
 
-def test_sums_beyond_what_a_double_holds_are_exact() -> None:
-    column = np.array([(1 << 60) + 1, 3, 1 << 60], np.int64)
-    which = np.array([0, 1, 0], np.int64)
-    assert summed(column, which, 2).tolist() == [(1 << 61) + 1, 3]
-    assert summed(column >> 20, which, 2).tolist() == [1 << 41, 0]
+def test_no_vmas_are_no_groups() -> None:
+    found = table()
+    assert grouped(found, np.zeros(0, np.int64), ["heap"]) == []
 
 
 @pytest.mark.parametrize("by", BY)

@@ -143,25 +143,16 @@ def numbered(keys: list[str]) -> tuple[I64, list[str]]:
 
 def grouped(table: Table, which: I64, keys: list[str]) -> list[Group]:
     """Return a group for each of ``keys`` that ``which`` (i64, its position) says of a VMA."""
-    sums = {name: None if column is None else summed(column, which, len(keys))
-            for name, column in table.columns.items()}
     order = np.argsort(which, kind="stable")
     edges = np.searchsorted(which[order], np.arange(len(keys) + 1))
+    some = np.flatnonzero(edges[1:] > edges[:-1])
+    sums = {name: None if column is None else np.add.reduceat(column[order], edges[some]).tolist()
+            for name, column in table.columns.items()} if len(some) else {}
     return [
-        Group(key, int(end - start), order[start:end],
-              {name: None if column is None else int(column[row]) for name, column in sums.items()})
-        for row, (key, start, end) in enumerate(zip(keys, edges[:-1], edges[1:], strict=True))
-        if end > start
+        Group(keys[row], int(edges[row + 1] - edges[row]), order[edges[row] : edges[row + 1]],
+              {name: None if column is None else column[at] for name, column in sums.items()})
+        for at, row in enumerate(some.tolist())
     ]
-
-
-def summed(column: I64, which: I64, groups: int) -> I64:
-    # np.bincount adds in floating point, which is exact up to 2**53 bytes.
-    if int(np.abs(column).sum()) < 1 << 53:
-        return np.bincount(which, column, groups).astype(np.int64)
-    sums = np.zeros(groups, np.int64)
-    np.add.at(sums, which, column)
-    return sums
 
 
 def largest_first(groups: list[Group]) -> list[Group]:
