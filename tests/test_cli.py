@@ -141,7 +141,7 @@ def test_wrong_usage_is_exit_code_2_and_names_the_mistake(
     ("args", "code", "complaint"),
     [
         (["no such program"], 2, "no process is called 'no such program'"),
-        (["show", "0"], 2, "'0' is not a valid pid"),
+        (["show", "0"], 2, "'0' is not a valid pid\n"),
         (["4194305"], 5, "process 4194305 does not exist"),  # above every pid_max
         (["maps", "SLEEPER", "--columns", "rss,nonsense"], 2, "no column is called 'nonsense'"),
         (["pages", "SLEEPER", "--where", "anon,oops"], 2, "unknown term 'oops'"),

@@ -55,7 +55,7 @@ def usual(args: list[str]) -> list[str]:
 def did_you_mean(word: str) -> str:
     from difflib import get_close_matches
 
-    near = get_close_matches(word, COMMANDS, 1)
+    near = [] if word in COMMANDS else get_close_matches(word, COMMANDS, 1)
     return f"; did you mean 'pagewalk {near[0]}'?" if near else ""
 
 

@@ -48,7 +48,7 @@ sys.stdin.read()
 """
 
 # Every file of a process that a source or a command opens, as proc/refusals.py lists them.
-FILES = ("stat", "status", "statm", "maps", "smaps", "smaps_rollup", "pagemap", "mountinfo")
+FILES = ("stat", "status", "statm", "maps", "smaps", "smaps_rollup", "pagemap", "mem", "mountinfo")
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def test_every_file_of_an_ending_process_says_so_or_is_empty() -> None:
             break
     assert seen["reaped"] == {f"{name} gone" for name in FILES}
     for at in ("ending", "zombie"):
-        for name in ("maps", "smaps", "smaps_rollup", "pagemap"):
+        for name in ("maps", "smaps", "smaps_rollup", "pagemap", "mem"):
             assert f"{name} text" not in seen[at]
         assert {"stat text", "status text", "statm text"} <= seen[at]
     assert "mountinfo gone" in seen["zombie"]

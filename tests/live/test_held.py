@@ -291,7 +291,7 @@ def test_the_first_screen_names_what_is_held_but_not_mapped() -> None:
     with holding("unmapped") as (pid, _):
         screen = " ".join(pagewalk("show", pid).out.split())
         found = {name: document(name, pid) for name in ("show", "maps", "explain")}
-    assert "held but not mapped: 4 096 KiB of /memfd:unmapped (deleted) (freed on exit)" in (
+    assert "held but not mapped: 4096 KiB of /memfd:unmapped (deleted) (freed on exit)" in (
         screen
     )
     for name, said in found.items():

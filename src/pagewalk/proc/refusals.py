@@ -43,6 +43,7 @@ def reading(pid: int, name: str, dirfd: int | None = None) -> Iterator[None]:
 #   maps, smaps   empty            empty            ESRCH     ESRCH
 #   smaps_rollup  ESRCH            ESRCH            ESRCH     ESRCH
 #   pagemap       ESRCH            ESRCH            ESRCH     empty; PAGEMAP_SCAN: ESRCH
+#   mem           ESRCH            ESRCH            ESRCH     empty
 #   mountinfo     as ever          EINVAL, ENOENT   ESRCH     as ever
 #   cmdline       empty            empty            ESRCH     ESRCH
 #   exe           ENOENT           ENOENT           ESRCH
