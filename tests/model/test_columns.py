@@ -7,7 +7,19 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from pagewalk.model.columns import Amounts, Holes, Leaves, Pages, join, take
+from pagewalk.model.columns import (
+    EXEC,
+    READ,
+    SHARED,
+    WRITE,
+    Amounts,
+    Holes,
+    Leaves,
+    Pages,
+    join,
+    perms_text,
+    take,
+)
 from tests.by_hand import ROWS, VMAS, cut, pages
 
 
@@ -46,3 +58,12 @@ def test_columns_of_a_batch_cannot_be_replaced(columns: type) -> None:
 
 def test_vma_sizes_are_bytes() -> None:
     assert VMAS.size.tolist() == [4 * 4096, 6 * 4096, 3 * 4096, 1024 * 4096]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [(0, "---p"), (READ, "r--p"), (READ | WRITE, "rw-p"), (READ | EXEC, "r-xp"),
+     (READ | WRITE | SHARED, "rw-s"), (READ | WRITE | EXEC | SHARED, "rwxs")],
+)
+def test_permissions_are_written_as_in_maps(word: int, expected: str) -> None:
+    assert perms_text(word) == expected

@@ -81,6 +81,12 @@ def test_a_name_is_comm_or_a_word_of_the_command_line_or_a_pattern(
     assert find(name, listed) == pid
 
 
+def test_a_program_comes_before_a_script_of_that_name(tmp_path: Path) -> None:
+    pretend(tmp_path, 20, b"redis-server", b"redis-server\0*:6379\0")
+    pretend(tmp_path, 21, b"strace", b"strace\0-f\0redis-server\0")
+    assert find("redis-server", str(tmp_path)) == 20
+
+
 @pytest.mark.parametrize("name", ["-u", "--port", "srv", "svc", "nothing*", "?"])
 def test_options_and_parts_of_words_are_no_names(listed: str, name: str) -> None:
     with pytest.raises(BadTarget, match="no process is called"):

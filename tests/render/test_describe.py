@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-from pagewalk.model.columns import EXEC, READ, SHARED, WRITE
 from pagewalk.render import describe, lines
 from tests import by_hand
 from tests.by_hand import PAGE, ROWS
@@ -14,15 +11,6 @@ SHOWN, HIDDEN = by_hand.pages(ROWS), by_hand.pages(ROWS, frames=False)
 
 def text(piece: describe.U8) -> list[str]:
     return lines.lines(piece).decode().splitlines()
-
-
-@pytest.mark.parametrize(
-    ("word", "expected"),
-    [(0, "---p"), (READ, "r--p"), (READ | WRITE, "rw-p"), (READ | EXEC, "r-xp"),
-     (READ | WRITE | SHARED, "rw-s"), (READ | WRITE | EXEC | SHARED, "rwxs")],
-)
-def test_permissions_are_written_as_in_maps(word: int, expected: str) -> None:
-    assert describe.perms(word) == expected
 
 
 def test_states_are_words() -> None:

@@ -81,12 +81,31 @@ def said(**totals: int | None) -> str:
     ({"swap": 0}, "2072 KiB are in RAM; ending the process frees"),
     ({"freed": None}, "4 KiB are in swap."),
     ({"lazyfree": 8192}, "8 KiB could be had back while it runs"),
-    ({"size": 1 << 30}, "1048576 KiB of address space, 1046496 KiB of it with nothing behind"),
 ])
 def test_each_sentence(totals: dict[str, Any], words: str) -> None:
     assert words in said(**totals)
 
 
+def empty(*rows: tuple[int, int, Backing], swap: bool = True) -> str:
+    """Return what is said of VMAs of (pages, perms, backing) in which nothing is present."""
+    of = by_hand.vmas([(at << 40, pages, perms, 0, backing, "/file" * (backing == Backing.FILE))
+                       for at, (pages, perms, backing) in enumerate(rows, 1)])
+    table = by_hand.by_vma(by_hand.walk([], of))
+    if not swap:
+        table = table._replace(columns={**table.columns, "swap_private": None})
+    return " ".join(answers(table, by_kind(table, NONE)))
+
+
+def test_what_is_reserved_is_told_if_it_is_most_of_the_address_space() -> None:
+    reserved, memory = (512, 0, Backing.ANON), (256, RW, Backing.ANON)
+    file = (256, RW, Backing.FILE)
+    assert ("4096 KiB of address space, 3072 KiB of it anonymous memory with nothing behind it:"
+            " reserved and not used, or given back, 2048 KiB without any access."
+            ) in empty(reserved, file, memory)
+    # A file is still behind what is not present of it.
+    assert "address space" not in empty(memory, file)
+    assert "address space" not in empty(reserved, file, memory, swap=False)
+
+
 def test_no_more_is_said_than_there_is_to_say() -> None:
     assert "could be had back" not in said()
-    assert "address space" not in said(size=4 << 20)

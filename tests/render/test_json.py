@@ -163,3 +163,9 @@ def test_doctor_and_processes() -> None:
     assert set(found["checks"][1]) == {"name", "ok", "finding", "remedy"}
     rows = document("processes")["processes"]
     assert rows[0] == {"pid": 1, "name": "init", "argv0": "/sbin/init", "uid": 0, "rss": 12 << 20}
+
+
+def test_a_group_says_what_tells_it() -> None:
+    groups = {row["group"]: row for row in document("groups")["groups"]}
+    assert groups["heap"]["evidence"] == "the kernel marks what brk(2) gave as [heap]"
+    assert groups["heap"]["rss"] == 3 * 4096 and groups["heap"]["vmas"] == 1

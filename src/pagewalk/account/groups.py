@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.account.table import Table
-from pagewalk.model.columns import EXEC, I64, READ, SHARED, U64, WRITE, Backing, VMAs
+from pagewalk.model.columns import EXEC, I64, READ, SHARED, U64, WRITE, Backing, VMAs, perms_text
 from pagewalk.model.ranges import holder, inside
 
 HEAP_MAX = np.uint64(64 << 20)  # HEAP_MAX_SIZE, malloc/arena.c of glibc
@@ -128,10 +128,7 @@ def by_name(table: Table) -> list[Group]:
 
 def by_perms(table: Table) -> list[Group]:
     """Return the groups of ``table`` by access rights, the largest in RAM first."""
-    rights = ["".join(letter if perms & bit else "-" for letter, bit in
-                      (("r", READ), ("w", WRITE), ("x", EXEC))) + ("s" if perms & SHARED else "p")
-              for perms in table.vmas.perms.tolist()]
-    return largest_first(grouped(table, *numbered(rights)))
+    return largest_first(grouped(table, *numbered([*map(perms_text, table.vmas.perms.tolist())])))
 
 
 def numbered(keys: list[str]) -> tuple[I64, list[str]]:

@@ -11,6 +11,7 @@ from pagewalk.commands import (
     Request,
     counts_option,
     finish,
+    note,
     opened,
     rounds,
     stack_pointers,
@@ -82,6 +83,8 @@ def command(
     with opened(request, "groups" if by else "maps") as (source, write):
         for _ in rounds(request.watch):
             table = tabulate(source, detailed, counts=counts, everything=everything)
+            if order and table.columns[order.column] is None:
+                note(request, f"not sorted: {order.column} is withheld")
             if by:
                 groups = grouped(table, by, source, order, limit)
                 write(table, groups, columns=chosen)

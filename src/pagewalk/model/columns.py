@@ -188,6 +188,12 @@ class VMAs(Rows):
 READ, WRITE, EXEC, SHARED = 1, 2, 4, 8
 
 
+def perms_text(perms: int) -> str:
+    """Return a VMA's ``perms`` as maps prints them, ``rwxp``."""
+    letters = (c if perms & bit else "-" for bit, c in ((READ, "r"), (WRITE, "w"), (EXEC, "x")))
+    return "".join(letters) + ("s" if perms & SHARED else "p")
+
+
 class Backing(IntEnum):
     """What a VMA maps (VMAs.backing)."""
 

@@ -68,10 +68,10 @@ def share_memory(first: int, second: int) -> bool:
 def find(text: str, root: str = "/proc") -> int:
     """Return the number in /proc of the process named by TARGET ``text``, a pid or a unique name.
 
-    A name is compared with comm, with argv[0] and its last part, and with the script that an
-    interpreter runs; with ``*`` or ``?`` it is a pattern. This process and its parent do not count;
-    a process without an address space counts only if no other has the name. Raises BadTarget with
-    the candidates.
+    A name is compared with comm, with argv[0] and its last part, and, if no process has it, with
+    the script that an interpreter runs; with ``*`` or ``?`` it is a pattern. This process and its
+    parent do not count; a process without an address space counts only if no other has the name.
+    Raises BadTarget with the candidates.
     """
     if NUMBER.fullmatch(text):
         pid = int(text)
@@ -79,10 +79,9 @@ def find(text: str, root: str = "/proc") -> int:
             raise BadTarget(f"'{text}' is not a valid pid")
         return number_in_proc(pid)
     us = {own_numbers()[0], own_parent()}
-    called = [
-        (p, stat) for p, stat, argv in read_listed(root)
-        if text and p.pid not in us and fits(text, names(p, argv))
-    ]
+    others = [row for row in read_listed(root) if text and row[0].pid not in us]
+    called = [(p, stat) for p, stat, _ in others if fits(text, p.name, p.argv0)]
+    called = called or [(p, stat) for p, stat, argv in others if fits(text, script(argv))]
     exact = [p for p, stat in called if stat.vsize] or [p for p, _ in called]
     if len(exact) == 1:
         return exact[0].pid
@@ -94,17 +93,14 @@ def find(text: str, root: str = "/proc") -> int:
     raise BadTarget(f"{len(rows)} processes are called '{text}'; give one pid:{listed}{more}", rows)
 
 
-def names(process: Process, argv: tuple[str, ...]) -> set[str]:
-    """Return what a process may be called: comm, its program, and the script that it runs.
-
-    The script is the first word after the program that is no option, with its last part.
-    """
-    script = next((word for word in argv[1:] if word and not word.startswith("-")), "")
-    words = {process.name, process.argv0, script}
-    return words | {os.path.basename(word) for word in words} - {""}
+def script(argv: tuple[str, ...]) -> str:
+    """Return the first word after the program that is no option, empty if there is none."""
+    return next((word for word in argv[1:] if word and not word.startswith("-")), "")
 
 
-def fits(text: str, called: set[str]) -> bool:
+def fits(text: str, *names: str) -> bool:
+    # Whether it is one of `names`, or the last part of one.
+    called = {*names, *map(os.path.basename, names)} - {""}
     if not {"*", "?"} & set(text):
         return text in called
     from fnmatch import fnmatchcase

@@ -14,7 +14,7 @@ from pagewalk.account.groups import Group
 from pagewalk.account.ledger import Line
 from pagewalk.account.smaps import OTHER_FIELDS, others, vmflags
 from pagewalk.account.table import Table
-from pagewalk.model.columns import Pages
+from pagewalk.model.columns import Pages, perms_text
 from pagewalk.proc.counters import Theirs
 from pagewalk.render import describe
 from pagewalk.render import lines as pieces
@@ -50,7 +50,7 @@ def maps(table: Table, rows: list[int], out: TextIO, **_: object) -> None:
     out.write(row("start", "end", "perms", "offset", "name", *keys, *more, "vm_flags"))
     lists = [None if (c := table.columns[k]) is None else c.tolist() for k in keys]
     for i in rows:
-        head = row(hex(vmas.start[i]), hex(vmas.end[i]), describe.perms(int(vmas.perms[i])),
+        head = row(hex(vmas.start[i]), hex(vmas.end[i]), perms_text(int(vmas.perms[i])),
                    int(vmas.offset[i]), vmas.name[i])
         amounts = ",".join("" if column is None else str(column[i]) for column in lists)
         tail = row(*(others(table, i)[name] for name in more), " ".join(vmflags(table, i) or []))

@@ -7,30 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 from pagewalk.model.bits import KPAGEFLAGS, names
-from pagewalk.model.columns import (
-    ENTRY_FLAGS,
-    EXEC,
-    READ,
-    SHARED,
-    U8,
-    U64,
-    WRITE,
-    Flag,
-    Pages,
-    State,
-)
+from pagewalk.model.columns import ENTRY_FLAGS, U8, U64, Flag, Pages, State
 from pagewalk.model.rules import IS_PRESENT
 from pagewalk.model.soft import unpack
 from pagewalk.render import lines as pieces
 
 STATE_LABELS = [state.label for state in State]
 SHOWN_FLAGS = np.uint32(sum(int(flag) for flag in ENTRY_FLAGS.values()))
-
-
-def perms(word: int) -> str:
-    """Return a VMA's permissions as maps prints them, ``rwxp``."""
-    letters = (c if word & bit else "-" for bit, c in ((READ, "r"), (WRITE, "w"), (EXEC, "x")))
-    return "".join(letters) + ("s" if word & SHARED else "p")
 
 
 def states(rows: Pages) -> U8:

@@ -13,6 +13,7 @@ from pagewalk.render.vma_table import TITLES, total, vmas_counted
 
 COLUMNS = ("rss", "uss", "swap", "size")
 NAMED = 2  # files of a group, the largest first; fewer where there is no room
+ANONYMOUS = {"heap", "arena", "stack", "thread_stack", "named", "code", "anonymous", "reserved"}
 NARROWEST = 16  # of a name
 WITH_NAMES = {"file", "shmem", "hugetlb", "device", "named"}
 
@@ -83,10 +84,21 @@ def answers(table: Table, groups: Sequence[Group]) -> Iterator[str]:
     if lazy:
         yield (f"{size(lazy)} could be had back while it runs: released with MADV_FREE, they are"
                " dropped when memory runs short.")
-    behind = sum(totals[name] or 0 for name in ("present", "swap_private"))
-    empty = (totals["size"] or 0) - behind
-    reserved = sum(group.amounts["size"] or 0 for group in groups if group.key == "reserved")
-    if empty > behind:
+    whole, empty = totals["size"], nothing_behind(groups)
+    if whole is not None and empty is not None and 2 * empty > whole:
+        reserved = sum(group.amounts["size"] or 0 for group in groups if group.key == "reserved")
         part = f", {size(reserved)} without any access" if reserved else ""
-        yield (f"{size(totals['size'])} of address space, {size(empty)} of it with nothing"
+        yield (f"{size(whole)} of address space, {size(empty)} of it anonymous memory with nothing"
                f" behind it: reserved and not used, or given back{part}.")
+
+
+def nothing_behind(groups: Sequence[Group]) -> int | None:
+    """Return the bytes of anonymous memory neither present nor in swap, None if not known.
+
+    What is not present of a file is still behind its VMA.
+    """
+    amounts = [(group.amounts["size"], group.amounts["present"], group.amounts["swap_private"])
+               for group in groups if group.key in ANONYMOUS]
+    if any(None in row for row in amounts):
+        return None
+    return sum((length or 0) - (here or 0) - (gone or 0) for length, here, gone in amounts)

@@ -11,12 +11,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pagewalk.account.check import Report
-from pagewalk.account.groups import Group
+from pagewalk.account.groups import BY_KEY, Group
 from pagewalk.account.ledger import Line, beyond_rss
 from pagewalk.account.smaps import others, vmflags
 from pagewalk.account.table import Table
 from pagewalk.model.bits import KPAGEFLAGS, names
-from pagewalk.model.columns import Flag, Pages, VMAs
+from pagewalk.model.columns import Flag, Pages, VMAs, perms_text
 from pagewalk.pagetables.trace import Step
 from pagewalk.proc.counters import Theirs
 from pagewalk.proc.processes import Process
@@ -75,7 +75,7 @@ def vma_head(vmas: VMAs, row: int) -> dict[str, Any]:
     return {
         "start": hex(vmas.start[row]),
         "end": hex(vmas.end[row]),
-        "perms": describe.perms(int(vmas.perms[row])),
+        "perms": perms_text(int(vmas.perms[row])),
         "offset": int(vmas.offset[row]),
         "name": vmas.name[row],
     }
@@ -135,7 +135,11 @@ def groups(table: Table, found: Sequence[Group], out: TextIO, **_: object) -> No
 
 
 def group_rows(found: Sequence[Group]) -> list[dict[str, Any]]:
-    return [{"group": group.key, "vmas": group.vmas, **group.amounts} for group in found]
+    return [
+        {"group": group.key, "vmas": group.vmas,
+         "evidence": BY_KEY[group.key].evidence if group.key in BY_KEY else None, **group.amounts}
+        for group in found
+    ]
 
 
 def maps(table: Table, rows: list[int], out: TextIO, **_: object) -> None:

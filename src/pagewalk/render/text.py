@@ -148,6 +148,8 @@ def groups(
     chosen = columns or words.COLUMNS
     say_grid(words.rows(table, found, chosen, width(out)), {len(chosen)}, out)
     marked(table, chosen, out)
+    if any(table.totals[name] is None for name in chosen):
+        withheld(table.outcome, out)
 
 
 def maps(

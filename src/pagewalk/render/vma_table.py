@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from pagewalk.account.table import COLUMNS, Table
-from pagewalk.render import describe
+from pagewalk.model.columns import perms_text
 from pagewalk.render.terminal import align, kib, printable, shorten
 
 TITLES = {column.name: column.title for column in COLUMNS}
@@ -48,7 +48,7 @@ def vma_table(
     ends = [heading, *([f"total of {vmas_counted(len(table.vmas))}"] if foot else ())]
     blank = [""] if foot else []  # what has no total
     addresses = [f"{start:012x}" for start in table.vmas.start[rows].tolist()]
-    perms = each(describe.perms, table.vmas.perms[rows].tolist())
+    perms = each(perms_text, table.vmas.perms[rows].tolist())
     fixed = [["ADDRESS", *addresses, *blank], ["PERM", *perms, *blank]]
     cells = {c: [titles[c], *amounts(table, c, rows)] for c in columns}
     for name in cells if foot else ():

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pagewalk.model.bits import KPAGEFLAGS, names
-from pagewalk.model.columns import Flag, State
+from pagewalk.model.columns import Flag, State, perms_text
 from pagewalk.pagetables.trace import Step
-from pagewalk.render import describe
 from pagewalk.render.terminal import align
 from pagewalk.translate.remarks import amount
 from pagewalk.translate.translation import Translation
@@ -150,7 +149,7 @@ def vma(found: Translation, row: int) -> str:
     in_file = int(vmas.offset[row]) + addr - start
     more = f", file offset {in_file:#x}" if vmas.inode[row] else ""
     name = vmas.name[row] or "anonymous"
-    perms = describe.perms(int(vmas.perms[row]))
+    perms = perms_text(int(vmas.perms[row]))
     return f"{start:x}-{end:x} {perms} +{addr - start:#x}{more}: {name}"
 
 
