@@ -146,6 +146,13 @@ def test_pages_that_never_hold_still_are_counted_but_are_no_difference() -> None
     assert (report.moved, report.moved_by_others) == (0, 0)
 
 
+def test_a_second_source_that_says_something_else_each_time_is_no_difference() -> None:
+    looks = [[Difference(4096, 4096, "pss", "19456", str(20000 + n))] for n in range(LOOKS)]
+    left, report = settled(looks[0], *[(look, list[Difference]()) for look in looks])
+    assert left == []
+    assert (report.unsteady, report.unsteady_by_others) == (1, 1)
+
+
 def test_amounts_that_other_processes_change_are_counted_separately() -> None:
     found = [of(1, "pss", 8), of(1, "uss", 8), of(1, "anon", 8), of(1, "locked", 8)]
     _, report = settled(found, ([], []))

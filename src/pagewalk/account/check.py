@@ -21,9 +21,9 @@ from pagewalk.walking.walk import walk
 MOST_LISTED = 1000
 
 # How often a difference is looked at again. It is real if it was there in every look and if, in
-# half of them, the first source gave the same answer before and after the second was asked: a
-# process that forks may change a mapcount and change it back between two readings, but not ten
-# times without one look in which the two sources agree.
+# half of them, both sources said the same as ever and the first did so before and after the second
+# was asked. A process that forks may change a mapcount and change it back between two readings,
+# even in step with our looks, but what the second source adds up meanwhile is rarely the same.
 LOOKS, FIRM = 20, 10
 
 # These depend on how often other processes map the same pages, not on the target's pages alone.
@@ -53,7 +53,7 @@ class Report:
 
     ``left_out`` are the VMAs that one of the sources never shows; ``more`` counts differences
     beyond MOST_LISTED. Two kinds are counted but are not differences: ``moved`` were gone when
-    looked at again, and on ``unsteady`` the first source never held still. ``moved_by_others`` and
+    looked at again, and on ``unsteady`` a source never held still. ``moved_by_others`` and
     ``unsteady_by_others`` are those that other processes cause by mapping the same pages.
     """
 
@@ -113,9 +113,9 @@ def settle(
     found: list[Difference], ask: Callable[[list[Difference]], Answer], report: Report
 ) -> list[Difference]:
     """Return those of ``found`` that stay when looked at again; count the others."""
-    steady = Counter[tuple[int, str]]()
+    steady = Counter[tuple[int, str, str | None, str | None]]()
     for _ in range(LOOKS):
-        if not found or all(steady[key(d)] >= FIRM for d in found):
+        if not found or all(steady[said(d)] >= FIRM for d in found):
             break
         again, moving = ask(found)
         left = overlapping(again, found)
@@ -123,12 +123,17 @@ def settle(
         report.moved += max(gone[0], 0)
         report.moved_by_others += max(gone[1], 0)
         busy = set(map(key, overlapping(left, moving)))
-        steady.update(k for k in map(key, left) if k not in busy)
+        steady.update(said(d) for d in left if key(d) not in busy)
         found = left
-    firm = [d for d in found if steady[key(d)] >= FIRM]
+    firm = [d for d in found if steady[said(d)] >= FIRM]
     report.unsteady += len(found) - len(firm)
     report.unsteady_by_others += by_others(found) - by_others(firm)
     return firm
+
+
+def said(difference: Difference) -> tuple[int, str, str | None, str | None]:
+    """Return what must be the same in each look: where, and what both sources said."""
+    return *key(difference), difference.first, difference.second
 
 
 def key(difference: Difference) -> tuple[int, str]:
