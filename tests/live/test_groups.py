@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -96,3 +97,12 @@ def test_the_first_screen_says_what_it_is() -> None:
     assert "thread stacks, 5" in screen
     assert "shared memory: memfd:cache (deleted) 2048" in screen
     assert f"next: pagewalk maps {pid}" in screen
+
+
+def test_what_the_kernel_can_drop_is_what_smaps_calls_files() -> None:
+    with running() as pid:
+        screen = pagewalk(pid).out
+        files = sum(vma.fields["Rss"] - vma.fields["Anonymous"] for vma in read_smaps(pid)
+                    if vma.name.startswith("/") and not vma.name.startswith("/memfd:"))
+    (told,) = re.findall(r"(\d+) KiB are pages of files: the kernel takes these back", screen)
+    assert int(told) == files

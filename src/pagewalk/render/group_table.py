@@ -80,16 +80,35 @@ def answers(table: Table, groups: Sequence[Group]) -> Iterator[str]:
     ending = "" if freed is None else f"; ending the process frees {size(freed)}"
     rss = totals["present"] if totals["rss"] is None else totals["rss"]
     yield f"{size(rss)} are in RAM{swap}{ending}."
-    lazy = totals.get("lazyfree")
-    if lazy:
-        yield (f"{size(lazy)} could be had back while it runs: released with MADV_FREE, they are"
-               " dropped when memory runs short.")
+    yield from could_be_had_back(table, groups)
     whole, empty = totals["size"], nothing_behind(groups)
     if whole is not None and empty is not None and 2 * empty > whole:
         reserved = sum(group.amounts["size"] or 0 for group in groups if group.key == "reserved")
         part = f", {size(reserved)} without any access" if reserved else ""
         yield (f"{size(whole)} of address space, {size(empty)} of it anonymous memory with nothing"
                f" behind it: reserved and not used, or given back{part}.")
+
+
+def could_be_had_back(table: Table, groups: Sequence[Group]) -> Iterator[str]:
+    """Yield a sentence about what the kernel can take back while the process runs, if there is any.
+
+    Pages of files are dropped, if dirty after writing them; those in locked VMAs stay.
+    """
+    files, lazy = droppable_files(table, groups), table.totals.get("lazyfree")
+    parts = [f"{size(files)} are pages of files"] if files else []
+    parts += [f"{size(lazy)} were released with MADV_FREE"] if lazy else []
+    if parts:
+        rest = "" if files is None else "; the rest can only go to swap"
+        yield f"{' and '.join(parts)}: the kernel takes these back when memory runs short{rest}."
+
+
+def droppable_files(table: Table, groups: Sequence[Group]) -> int | None:
+    """Return the bytes of files in RAM that the process has not locked, None if not known."""
+    cached, locked = table.columns["file"], table.outcome.locked
+    if cached is None or locked is None:
+        return None
+    rows = [group.rows for group in groups if group.key == "file"]
+    return sum(int(cached[some][~locked[some]].sum()) for some in rows)
 
 
 def nothing_behind(groups: Sequence[Group]) -> int | None:
