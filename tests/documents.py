@@ -57,3 +57,10 @@ def commands(document: Path) -> Iterator[list[str]]:
                 if match := re.match(r"\$ (?:\./)?pagewalk ?(.*)", line):
                     words = shlex.split(match[1])
                     yield words[: words.index("|")] if "|" in words else words
+
+
+def named(document: Path) -> Iterator[list[str]]:
+    """Yield the words after ``pagewalk`` of every command that is named in the prose."""
+    for line in re.findall(r"`pagewalk ([^`]+)`", prose(document)):
+        words = shlex.split(line)
+        yield words[: words.index(">>")] if ">>" in words else words

@@ -13,7 +13,7 @@ import pytest
 from vmtest.rounds import load, with_table
 
 from pagewalk.cli import COMMANDS, cli
-from tests.documents import DOCUMENTS, ROOT, anchors, blocks, commands, links, prose
+from tests.documents import DOCUMENTS, ROOT, anchors, blocks, commands, links, named, prose
 
 README = ROOT / "README.md"
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
@@ -49,7 +49,8 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
 def test_commands_shown_exist(document: Path) -> None:
-    for words in commands(document):
+    recipe = document.parent.name == "recipes"
+    for words in [*commands(document), *(named(document) if recipe else ())]:
         name, command, rest = cli.resolve_command(click.Context(cli), words)
         assert command is not None
         command.make_context(name, rest)  # raises for an option or a value that does not exist

@@ -1,0 +1,200 @@
+"""The recipes of docs/recipes: their commands run as printed, and what they claim is so.
+
+Each runs on a process that has the very problem, made by tests/recipes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import recipes
+from tests.live.bracket import look_again
+from tests.live.command import pagewalk
+from tests.machine import memory_cgroup
+from tests.recipes import MIB, PROBLEMS, Ran
+from tests.targets import CannotProvoke
+
+pytestmark = pytest.mark.live
+
+# A partial result (3), a watch that timeout(1) has ended (124), and what find(1) says if a process
+# has ended while it looked (1).
+ENDED = {"timeout": {124}, "find": {0, 1}}
+
+
+def totals(pid: int) -> dict[str, Any]:
+    return dict(pagewalk(pid, "--format", "json").json["totals"])
+
+
+@pytest.fixture(scope="module", params=PROBLEMS)
+def recipe(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, list[Ran]]]:
+    """Yield the name of a recipe, and what its commands printed."""
+    with PROBLEMS[request.param](tmp_path_factory.mktemp("recipe")) as said:
+        ran = recipes.run(request.param, **said)
+    yield request.param, ran
+
+
+def test_every_command_of_a_page_works(recipe: tuple[str, list[Ran]]) -> None:
+    name, ran = recipe
+    assert len(ran) == len(recipes.commands(name)) > 2
+    for each in ran:
+        assert each.out, each.block.text
+        assert each.code in ENDED.get(each.block.text.split()[0], {0, 3}), each
+
+
+def test_what_a_page_explains_is_on_the_screen(recipe: tuple[str, list[Ran]]) -> None:
+    name, ran = recipe
+    printed = " ".join(" ".join(each.out for each in ran).split())
+    assert len(recipes.explained(name)) > 2
+    assert [words for words in recipes.explained(name) if words not in printed] == []
+
+
+def test_every_page_has_a_process_with_its_problem() -> None:
+    assert {path.stem for path in recipes.FOLDER.iterdir()} == set(PROBLEMS)
+
+
+# ---- "My RSS is 6 GB"
+
+
+def test_rss_is_mostly_what_malloc_has_kept(tmp_path: Path) -> None:
+    with recipes.rss(tmp_path) as said:
+        rss = totals(said["PID"])["rss"]
+        heap = pagewalk("heap", said["PID"], "--format", "json").json
+    assert heap["trim"] > rss / 2
+    # Five blocks of 20 MB or 40 MB in all 120 MB, of which a hundredth is in use.
+    assert heap["free"] > 100 * MIB > 10 * heap["in_use"]
+
+
+# ---- "What does one more worker cost?"
+
+
+def test_the_parts_of_a_service_are_not_its_rss(tmp_path: Path) -> None:
+    with recipes.workers(tmp_path) as said:
+        pids = [said["PID"], *children(said["PID"])]
+        parts = [totals(pid) for pid in pids]
+    assert len(parts) == 5
+    together = sum(part["pss"] for part in parts)
+    # At least the objects are in each RSS and once in RAM, unless a worker has copied them.
+    assert max(part["rss"] for part in parts) < together < sum(part["rss"] for part in parts) / 1.5
+
+
+def test_freed_is_what_one_more_worker_costs(tmp_path: Path) -> None:
+    with memory_cgroup("workers") as group, recipes.started("shop.py", group=group) as said:
+        recipes.collect(said["PORT"], said["WORKER"])
+        predicted = totals(said["WORKER"])["freed"]
+        before = charged(group)
+        old = children(said["PID"])
+        os.kill(said["PID"], signal.SIGTTIN)
+        (new,) = look_again(lambda: one_of(children(said["PID"]) - old))
+        recipes.collect(said["PORT"], new)
+        cost = charged(group) - before
+    # Others may have collected for the first time: each adds as much. Page tables and what is
+    # charged in advance (64 pages a CPU) come on top.
+    assert predicted > 5 * MIB
+    assert any(abs(cost - workers * predicted) < predicted / 4 for workers in range(1, 5))
+
+
+def test_gc_freeze_makes_workers_cheap(tmp_path: Path) -> None:
+    freed = {}
+    for words in ((), ("freeze",)):
+        with recipes.workers(tmp_path, *words) as said:
+            freed[words] = totals(said["WORKER"])["freed"]
+    assert freed["freeze",] < freed[()] / 4
+
+
+def children(pid: int) -> set[int]:
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def one_of(pids: set[int]) -> set[int]:
+    assert len(pids) == 1
+    return pids
+
+
+def charged(group: Path) -> int:
+    names = {"v1": "memory.usage_in_bytes", "v2": "memory.current"}
+    return int((group / names[recipes.version()]).read_text())
+
+
+# ---- "Is my model in RAM?"
+
+
+def test_a_model_is_in_three_places(tmp_path: Path) -> None:
+    with recipes.model(tmp_path) as said:
+        size, before = Path(said["MODEL"]).stat().st_size, cached(said["MODEL"])
+        if before == size:
+            raise CannotProvoke(f"{tmp_path} is in RAM")
+        maps = pagewalk("maps", said["PID"], "--format", "json").json
+        (row,) = [vma for vma in maps["vmas"] if vma["name"] == said["MODEL"]]
+        freed = totals(said["PID"])["freed"]
+        Path(said["MODEL"]).read_bytes()
+        # A quarter was used; a second one was only read, and the kernel may have read ahead.
+        assert row["rss"] == size // 4 and row["size"] == size and row["freed"] == 0
+        assert size // 2 <= before < size
+        assert cached(said["MODEL"]) == size
+        assert totals(said["PID"])["freed"] == freed
+    assert cached(said["MODEL"]) == size  # the process has ended
+
+
+def cached(path: str) -> int:
+    words = ["fincore", "--bytes", "--noheadings", "--output", "RES", path]
+    return int(subprocess.run(words, check=True, capture_output=True).stdout)
+
+
+# ---- "The container was killed"
+
+
+def test_the_memory_of_a_killed_container_was_in_no_rss(tmp_path: Path) -> None:
+    with recipes.killed(tmp_path) as said:
+        ran = {each.block.text: each.out for each in recipes.run("killed", **said)}
+        status = Path(f"/proc/{said['PID']}/status").read_text()
+    printed = "\n".join(ran.values())
+    assert "oom_kill 1\n" in printed
+    (shmem,) = re.findall(r"^shmem (\d+)$", printed, re.MULTILINE)
+    assert int(shmem) >= 40 * MIB
+    (rss,) = re.findall(r"VmRSS:\s+(\d+)", status)
+    (freed,) = re.findall(r"ending the process frees (\d+) KiB", printed)
+    assert int(rss) << 10 < 40 * MIB < int(freed) << 10
+
+
+# ---- "The machine is full"
+
+
+def test_ending_the_small_process_gives_more_back(tmp_path: Path) -> None:
+    with ExitStack() as both:
+        spool = both.enter_context(recipes.full(tmp_path))["PID"]
+        model = both.enter_context(recipes.model(tmp_path))["PID"]
+        small, large = totals(spool), totals(model)
+        full = meminfo()
+    if large["freed"] is None:
+        raise CannotProvoke(f"{tmp_path} is in RAM: what its files free is withheld")
+    assert small["rss"] < large["rss"] and small["freed"] > 160 * MIB > 10 * large["freed"]
+    assert full["Shmem"] > 160 * MIB
+
+    def given_back() -> None:
+        # Others come and go meanwhile, but not with a quarter of it.
+        assert full["Shmem"] - meminfo()["Shmem"] > 120 * MIB
+
+    look_again(given_back)
+
+
+def test_the_lines_of_meminfo_nearly_add_up() -> None:
+    now = meminfo()
+    told = ("AnonPages", "Shmem", "Hugetlb", "SUnreclaim", "PageTables")
+    missing = now["MemTotal"] - now["MemAvailable"] - sum(now.get(name, 0) for name in told)
+    assert missing < now["MemTotal"] / 10
+
+
+def meminfo() -> dict[str, int]:
+    rows = (row.split() for row in Path("/proc/meminfo").read_text().splitlines())
+    return {row[0].rstrip(":"): int(row[1]) << 10 for row in rows if row[-1] == "kB"}

@@ -1,0 +1,159 @@
+"""The recipes of docs/recipes, run as printed on a process that has the very problem.
+
+``python -m tests.recipes NAME`` prints what each command of a page says, as it would be on a
+terminal of 80 columns: the pages' screens are from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+from tests.documents import ROOT, Block, blocks, prose
+from tests.machine import memory_cgroup
+
+FOLDER = ROOT / "docs/recipes"
+PROGRAMS = Path(__file__).parent
+MIB = 1 << 20
+PYTHON = sys.executable
+PATIENCE = 240.0  # seconds: for a command that hangs
+BETWEEN = "\x1e"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A block of a page: what it printed, and the exit code of its last command."""
+
+    block: Block
+    out: str
+    code: int
+
+
+def page(name: str) -> Path:
+    """Return the page of a recipe."""
+    return FOLDER / f"{name}.md"
+
+
+def version() -> str:
+    """Return which cgroups hold this machine's memory controller: v1 or v2."""
+    return "v1" if Path("/sys/fs/cgroup/memory").is_dir() else "v2"
+
+
+def commands(name: str) -> list[Block]:
+    """Return the blocks of commands of a page, without those for the other version of cgroups."""
+    return [b for b in blocks(page(name), "sh") if not b.words[1:] or version() in b.words]
+
+
+def run(name: str, **variables: object) -> list[Ran]:
+    """Run the commands of a page in one shell, as its reader would, with ``variables`` set."""
+    return run_blocks(commands(name), **variables)
+
+
+def run_blocks(found: list[Block], **variables: object) -> list[Ran]:
+    """Run blocks of commands in one shell; what they write to stderr must not be a traceback."""
+    script = "".join(f"{b.text}printf '%s%s%s' '{BETWEEN}' $? '{BETWEEN}'\n" for b in found)
+    done = subprocess.run(
+        ["bash", "-c", script], check=True, capture_output=True, text=True, timeout=PATIENCE,
+        env=environment(variables),
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    parts = done.stdout.split(BETWEEN)
+    return [Ran(block, out, int(code))
+            for block, out, code in zip(found, parts[::2], parts[1::2], strict=False)]
+
+
+def environment(variables: Mapping[str, object]) -> dict[str, str]:
+    """Return the environment of a page's commands, whose ``pagewalk`` is the one tested."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return os.environ | {name: str(value) for name, value in variables.items()} | {"PATH": path}
+
+
+def explained(name: str) -> list[str]:
+    """Return what a page's lists explain: the words in bold that an item begins with."""
+    return [re.sub(r"\s+", " ", words)
+            for words in re.findall(r"^- \*\*([^*]+)\*\*", prose(page(name)), re.MULTILINE)]
+
+
+@contextmanager
+def started(*words: object, group: Path | None = None) -> Iterator[dict[str, Any]]:
+    """Start a program of this folder, alone in a memory cgroup if there is one.
+
+    Yields what it said in JSON when it was ready; it and its children are killed at the end.
+    """
+    command = [PYTHON, "-u", *map(str, words)]
+    if group is not None:
+        command = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs"), *command]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               cwd=PROGRAMS, start_new_session=True)
+    try:
+        assert process.stdout is not None
+        yield {"PID": process.pid, **json.loads(process.stdout.readline())}
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def rss(_: Path) -> AbstractContextManager[dict[str, Any]]:
+    """Run a service that has freed most of what it allocated."""
+    return started("bloated.py")
+
+
+@contextmanager
+def workers(_: Path, *words: str) -> Iterator[dict[str, Any]]:
+    """Run a service with four workers, one of which has collected garbage."""
+    with started("shop.py", *words) as said:
+        collect(said["PORT"], said["WORKER"])
+        yield said
+
+
+def collect(port: int, worker: int) -> None:
+    """Send requests until that worker has answered one; whoever answers collects garbage."""
+    while json.load(urlopen(f"http://127.0.0.1:{port}/gc")) != worker:
+        pass
+
+
+def model(folder: Path) -> AbstractContextManager[dict[str, Any]]:
+    """Run a program that maps a large file, of which it has read a quarter."""
+    return started("answers.py", folder / "model.gguf", os.environ.get("MODEL_MIB", "64"))
+
+
+@contextmanager
+def killed(_: Path) -> Iterator[dict[str, Any]]:
+    """Run a container whose memory is mostly a file in shared memory, and kill one like it."""
+    with memory_cgroup("killed") as group:
+        limits = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max")
+        for limit in limits:
+            with suppress(OSError):
+                (group / limit).write_text(str(96 * MIB))
+        with suppress(OSError):
+            (group / "memory.swap.max").write_text("0")
+        with started("spool.py", 40, group=group) as said:
+            # Its twin has no room: the kernel ends the larger of the two, which is this one.
+            with suppress(json.JSONDecodeError), started("spool.py", 0, 64, group=group):
+                raise AssertionError("there was room for both")
+            yield said
+
+
+def full(_: Path) -> AbstractContextManager[dict[str, Any]]:
+    """Run a program that keeps a file in RAM which it does not map."""
+    return started("spool.py", 160)
+
+
+PROBLEMS: dict[str, Callable[[Path], AbstractContextManager[dict[str, Any]]]] = {
+    "rss": rss,
+    "workers": workers,
+    "model": model,
+    "killed": killed,
+    "full": full,
+}
