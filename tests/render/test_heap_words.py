@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pagewalk.heap.heap import Heap, PoolBytes, Stacks
+from pagewalk.heap.returnable import Returnable
 from pagewalk.render.heap_words import answers, besides, reading, rows
 from tests.render.written import MAIN, MIB, OTHER, heap
 
@@ -48,6 +49,36 @@ def test_free_pools_are_told_where_they_are_many() -> None:
     assert "Python" not in said(heap(MAIN, pools=PoolBytes(9, 80 * MIB, 19 * MIB)))
     assert "81920 KiB are free inside Python's" in said(
         heap(MAIN, pools=PoolBytes(9, 20 * MIB, 80 * MIB)))
+
+
+NOTHING = Returnable(0, 0, 0, 0, 0, 0, 0, 0, 100 * MIB)
+
+
+@pytest.mark.parametrize(("found", "words"), [
+    (NOTHING, "In all 0 KiB of 102400 in RAM could be had back while it runs; the rest could only"
+              " go to swap."),
+    (NOTHING._replace(clean_file=3 * MIB), "When memory runs short the kernel drops 3072 KiB of"
+                                           " files."),
+    (NOTHING._replace(clean_file=MIB, lazyfree=MIB), "1024 KiB of files and 1024 KiB released"),
+    (NOTHING._replace(clean_file=None, lazyfree=None), "In all at least 0 KiB"),
+    (NOTHING._replace(huge=8 * MIB, huge_looked_at=8 * MIB, huge_zeros=2 * MIB),
+     "2048 KiB of 8192 KiB in huge pages are pages of zeros"),
+    (NOTHING._replace(huge=9 * MIB, huge_looked_at=4 * MIB, huge_zeros=2 * MIB),
+     "4096 KiB in huge pages (of 9216 KiB; the others were not looked at)"),
+    (NOTHING._replace(waiting=1, idle_stacks=MIB), "1024 KiB of stacks lie below where a thread"),
+    (NOTHING._replace(waiting=9, idle_stacks=MIB), "below where 9 threads wait"),
+])
+def test_what_could_be_had_back_besides(found: Returnable, words: str) -> None:
+    assert words in said(heap(MAIN, returnable=found))
+
+
+def test_little_has_no_sentence() -> None:
+    little = NOTHING._replace(huge=8 * MIB, huge_looked_at=8 * MIB, huge_zeros=2 * MIB - 1,
+                              waiting=1, idle_stacks=MIB - 1)
+    assert len([*answers(heap(MAIN, returnable=little))]) == 2
+    # Where the allocator is not read, more than was found may be free.
+    unread = said(heap(allocator=None, why="no allocator", returnable=NOTHING))
+    assert "In all at least" in unread
 
 
 def test_what_it_is() -> None:

@@ -98,6 +98,7 @@ _ALL = (
     _zoo("secret", "memfd_secret: outside the direct map, locked, counted as file"),
     _zoo("batching", "page counts that the rss of stat does not include yet and statm does"),
     _zoo("threads", "a process of nine threads"),
+    _zoo("deep", "three threads that once used 256 pages of their stacks and wait far above them"),
     _zoo("leader_dead", "the main thread has exited, two threads live"),
     _zoo("zombie", "a parent that does not reap its child"),
     _zoo("shared_mm", "two processes with one address space (CLONE_VM)"),

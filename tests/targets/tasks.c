@@ -79,6 +79,34 @@ static void threads(char **args)
 	say("{\"threads\": {\"pid\": %d, \"count\": 9}}", getpid());
 }
 
+#define DEEP 256 /* pages */
+static int deep_threads;
+
+static int descend(int pages)
+{
+	volatile char frame[PAGE];
+
+	frame[0] = 1;
+	return pages > 1 ? descend(pages - 1) + frame[0] : frame[0];
+}
+
+static void *descend_and_wait(void *unused)
+{
+	check(descend(DEEP) == DEEP, "descend");
+	__atomic_add_fetch(&deep_threads, 1, __ATOMIC_SEQ_CST);
+	return sleep_on(unused);
+}
+
+/* Each thread has used DEEP pages of its stack, and waits far above them. */
+static void deep(char **args)
+{
+	for (int i = 0; i < 3; i++)
+		spawn(descend_and_wait, NULL);
+	while (__atomic_load_n(&deep_threads, __ATOMIC_SEQ_CST) < 3)
+		usleep(1000);
+	say("{\"stacks\": {\"pid\": %d, \"deep\": %d, \"threads\": 3}}", getpid(), DEEP);
+}
+
 static void *serve_for(void *leader)
 {
 	char path[64], state = 0;
@@ -320,7 +348,7 @@ static void run_quietly(char **args)
 }
 
 const struct zoo_case task_cases[] = {
-	{ "batching", batching },   { "threads", threads },     { "leader_dead", leader_dead }, { "zombie", zombie },
+	{ "batching", batching },   { "threads", threads }, { "deep", deep },     { "leader_dead", leader_dead }, { "zombie", zombie },
 	{ "shared_mm", shared_mm }, { "odd_name", odd_name },       { "undumpable", undumpable },
 	{ "nobody", nobody },       { "churn", churn },             { "mapper", mapper },
 	{ "storm", storm },         { "brief", brief },

@@ -18,12 +18,24 @@ from pagewalk.heap.hotspot import Space, java_spaces
 from pagewalk.heap.mapped import Parameters, mapped_chunks, parameters
 from pagewalk.heap.memory import PAGE, Memory, TooLong, bytes_within, copied, in_time, live
 from pagewalk.heap.others import loaded
+from pagewalk.heap.returnable import (
+    Marked,
+    Returnable,
+    idle,
+    locked_ranges,
+    marked,
+    merged,
+    returnable,
+    total,
+    zero_pages,
+)
 from pagewalk.heap.stacks import Stack, stacks
 from pagewalk.heap.tcache import NEW, OLD, add_up
 from pagewalk.model.columns import READ, SHARED, U64, WRITE, Backing, Bool, Pages, State, VMAs
 from pagewalk.model.ranges import union, without
 from pagewalk.proc.freeze import frozen
 from pagewalk.proc.refusals import reading
+from pagewalk.proc.stacks import read_stack_pointers
 from pagewalk.proc.switches import read_switches
 from pagewalk.proc.target import Target
 from pagewalk.sources import Source
@@ -91,6 +103,7 @@ class Heap(NamedTuple):
     in chunks that are mappings of their own. ``stacks`` and ``pools`` are what else is known of the
     ``anonymous`` bytes in RAM; all together ``explained`` bytes of them. ``exact``: nothing changed
     while it was read, else ``why``. ``stopped_ns``: for how long the process was stopped.
+    ``trimmed``: the ranges that malloc_trim(0) would return, u64[k, 2].
     """
 
     walk: Walk[Pages]
@@ -107,6 +120,8 @@ class Heap(NamedTuple):
     pools: PoolBytes | None
     java: list[Space] | None = None
     stopped_ns: int = 0
+    trimmed: U64 = NONE
+    returnable: Returnable | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -122,6 +137,7 @@ class Heap(NamedTuple):
 class Taken(NamedTuple):
     # What is read of a process before its arenas are looked through.
     walk: Walk[Pages]
+    marked: Marked
     memory: Memory
     malloc: Malloc | None
     arenas: list[U64 | None]
@@ -147,12 +163,14 @@ def read_heap(source: Source) -> Heap:
         for _ in range(ATTEMPTS):
             before = read_switches(target_of(source))
             taken = take(source, fd)
-            heap = add_up_heap(taken, besides(taken))
-            if before is not None and before == read_switches(target_of(source)) and heap.exact:
-                return heap
-            if time.monotonic_ns() - began > AGAIN_NS:
+            rest = besides(taken)
+            heap = add_up_heap(taken, rest)
+            still = before is not None and before == read_switches(target_of(source))
+            if (still and heap.exact) or time.monotonic_ns() - began > AGAIN_NS:
                 break
-        return heap._replace(exact=False, why=heap.why or RAN)
+        if not still:
+            heap = heap._replace(exact=False, why=heap.why or RAN)
+        return with_returnable(heap, source, fd, taken, rest)
 
 
 def read_stopped_heap(source: Source, longest_ns: int) -> Heap:
@@ -163,22 +181,36 @@ def read_stopped_heap(source: Source, longest_ns: int) -> Heap:
     is time for the heap only, its stacks and pools are. Raises what read_heap and
     proc.freeze.frozen do.
     """
-    stopped_ns = 0
+    stopped_ns, read = 0, None
     with memory_file(source) as fd:
         for _ in range(ATTEMPTS):
             taken, rest, took_ns = take_stopped(source, fd, longest_ns - stopped_ns)
             stopped_ns += took_ns
             if taken is None or rest is None:
+                read = None
                 break
-            heap = add_up_heap(taken, rest)
+            heap = add_up_heap(taken, rest)._replace(stopped_ns=stopped_ns)
+            read = heap, source, fd, taken, rest
             if heap.exact:
-                return heap._replace(stopped_ns=stopped_ns)
-        else:
-            return heap._replace(stopped_ns=stopped_ns)
+                break
+        if read:
+            return with_returnable(*read)
     heap = read_heap(source)._replace(stopped_ns=stopped_ns)
     return heap if heap.exact else heap._replace(
         why=f"{TOO_LARGE.format(longest_ns / 1e6)}; {heap.why}"
     )
+
+
+def with_returnable(
+    heap: Heap, source: Source, fd: int, taken: Taken, rest: Besides
+) -> Heap:
+    # Looked at last, page by page while the process runs: it takes too long to stop it for that.
+    memory = taken.memory
+    waiting = idle(rest.stacks, memory.vmas.ranges[main_stack(memory.vmas)],
+                   read_stack_pointers(target_of(source)))
+    zeros = zero_pages(fd, taken.marked.huge, taken.walk.facts.huge_size)
+    return heap._replace(
+        returnable=returnable(taken.marked, memory.anon, zeros, waiting, heap.trimmed))
 
 
 def take_stopped(
@@ -221,13 +253,13 @@ def memory_file(source: Source) -> Iterator[int]:
 
 
 def take(source: Source, fd: int, until_ns: int | None = None) -> Taken:
-    walked, memory = in_ram(source, fd, until_ns)
+    walked, found_marked, memory = in_ram(source, fd, until_ns)
     malloc = find(memory) if walked.facts.architecture in MACHINES else None
     arenas = memory_of(memory, malloc) if malloc else []
     found = parameters(memory, malloc) if malloc else None
     held = joined([NONE, *(part for part in arenas if part is not None)])
     mapped = mapped_chunks(memory, held, (found or DEFAULTS).chunks) if malloc else NONE
-    return Taken(walked, memory, malloc, arenas, found, mapped)
+    return Taken(walked, found_marked, memory, malloc, arenas, found, mapped)
 
 
 def besides(taken: Taken) -> Besides:
@@ -245,11 +277,15 @@ def unnamed(vmas: VMAs) -> U64:
     return ranges
 
 
-def in_ram(source: Source, fd: int, until_ns: int | None) -> tuple[Walk[Pages], Memory]:
+def in_ram(source: Source, fd: int, until_ns: int | None) -> tuple[Walk[Pages], Marked, Memory]:
     """Return a walk of the process that is over, and what of its memory is in RAM."""
     readable, anon, exclusive, swapped = [NONE], [NONE], [NONE], [NONE]
+    marks: list[Marked] = []
     with walk(source, Pages) as walked:
+        dirty = walked.tells.tables and walked.tells.frames
+        huge = walked.facts.huge_size
         for pages in walked:
+            marks.append(marked(pages, walked.vmas, huge, dirty=dirty))
             ranges = np.stack([pages.addr, pages.addr + pages.size], axis=1)
             private = pages.state == State.ANON.value
             readable.append(union(ranges[np.isin(pages.state, READABLE)]))
@@ -259,17 +295,14 @@ def in_ram(source: Source, fd: int, until_ns: int | None) -> tuple[Walk[Pages], 
                 exclusive.append(union(ranges[private & (pages.mapcount == 1)]))
             in_time(until_ns)
     told = walked.tells.frames
-    return walked, Memory(walked.vmas, joined(readable), joined(anon),
-                          joined(exclusive) if told else None, joined(swapped),
-                          live(fd, until_ns))
+    locked = locked_ranges(walked.vmas, walked.outcome.locked)
+    return walked, merged(marks, locked), Memory(walked.vmas, joined(readable), joined(anon),
+                                                  joined(exclusive) if told else None,
+                                                  joined(swapped), live(fd, until_ns))
 
 
 def joined(parts: list[U64]) -> U64:
     return union(np.concatenate(parts))
-
-
-def total(ranges: U64) -> int:
-    return int((ranges[:, 1] - ranges[:, 0]).sum())
 
 
 def add_up_heap(taken: Taken, rest: Besides) -> Heap:
@@ -310,6 +343,7 @@ def add_up_heap(taken: Taken, rest: Besides) -> Heap:
         tcache=None if caches is None or taken.parameters is None else caches.bytes,
         mmapped=None if taken.parameters is None else taken.parameters.bytes,
         explained=bytes_within(joined(known), anon),
+        trimmed=np.concatenate([NONE, *(arena.trim for arena in arenas)]),
     )
 
 

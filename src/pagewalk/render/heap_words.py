@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pagewalk.heap.heap import Heap, Part
+from pagewalk.heap.returnable import Returnable
 from pagewalk.render.terminal import kib, printable, size
 
 # Scattered memory is worth a sentence from this share of what is free and in RAM on, and from this
@@ -40,9 +41,33 @@ def answers(heap: Heap) -> Iterator[str]:
     if heap.pools and heap.pools.free >= max(LEAST, MUCH * heap.pools.in_use):
         yield (f"{size(heap.pools.free)} are free inside Python's own allocator: it gives an"
                " arena of 1 MiB back only when nothing in it is in use.")
+    if heap.returnable:
+        yield from returned(heap.returnable, all_known=trim is not None)
     if trim is not None and not heap.exact:
         yield (f"These are estimates: {heap.why}; with --freeze the process is stopped while its"
                " heap is copied, and the numbers are exact.")
+
+
+def returned(found: Returnable, *, all_known: bool) -> Iterator[str]:
+    """Yield what could be had back besides, by whom, and what it comes to in all."""
+    dropped = [f"{size(found.clean_file)} of files"] if found.clean_file else []
+    dropped += [f"{size(found.lazyfree)} released with MADV_FREE"] if found.lazyfree else []
+    if dropped:
+        yield f"When memory runs short the kernel drops {' and '.join(dropped)}."
+    if found.huge_zeros >= max(LEAST, MUCH * found.huge_looked_at):
+        looked_at = "" if found.huge_looked_at == found.huge else (
+            f" (of {size(found.huge)}; the others were not looked at)")
+        yield (f"{size(found.huge_zeros)} of {size(found.huge_looked_at)} in huge pages{looked_at}"
+               " are pages of zeros: hardly used. MADV_NOHUGEPAGE avoids that; from Linux 6.12 on"
+               " the kernel frees them when memory runs short, if khugepaged/max_ptes_none is below"
+               " 511.")
+    if found.idle_stacks >= LEAST:
+        who = "a thread waits" if found.waiting == 1 else f"{found.waiting} threads wait"
+        yield (f"{size(found.idle_stacks)} of stacks lie below where {who}: used once, and kept for"
+               " the next call that goes as deep. Only the program could return them.")
+    at_least = "" if all_known and found.clean_file is not None else "at least "
+    yield (f"In all {at_least}{size(found.in_all)} of {kib(found.rss)} in RAM could be had back"
+           " while it runs; the rest could only go to swap.")
 
 
 def to_others(heap: Heap, trim: int) -> str:

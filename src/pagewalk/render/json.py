@@ -196,6 +196,7 @@ def heap(found: Heap, out: TextIO) -> None:
             "stacks": found.stacks._asdict(),
             "pools": None if found.pools is None else found.pools._asdict(),
             "java": None if found.java is None else [one._asdict() for one in found.java],
+            "returnable": None if found.returnable is None else found.returnable._asdict(),
             "arenas": [arena._asdict() for arena in found.arenas],
             "withheld": [{"what": row.what, "why": row.why} for row in found.outcome.withheld],
             "partial": found.outcome.partial,
