@@ -67,6 +67,20 @@ def test_the_group_lists_every_command(capsys: pytest.CaptureFixture[str]) -> No
     assert all(re.search(rf"^  {name} +\w", text, re.MULTILINE) for name in COMMANDS)
 
 
+@pytest.mark.parametrize("columns", ["80", "40"])
+def test_no_summary_is_cut(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    text = helped(capsys=capsys)
+    told = text[text.index("Commands:") : text.index("Exit codes")]
+    assert "..." not in told
+    flat = " ".join(told.split())
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None and f" {name} {command.short_help} " in f"{flat} "
+
+
 @pytest.mark.parametrize("name", ["", *COMMANDS])
 def test_help_fits_80_columns(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -171,25 +185,68 @@ def test_a_failure_is_one_sentence_and_an_exit_code(
     assert out == ""
 
 
-@pytest.mark.parametrize(("args", "as_if"), [
-    (["help"], ["--help"]), (["help", "maps"], ["maps", "--help"]), (["version"], ["--version"]),
-    (["1", "maps", "--all"], ["maps", "1", "--all"]), (["maps", "-p", "1"], ["maps", "1"]),
-    (["1", "--json"], ["1", "--format", "json"]), (["maps", "1"], ["maps", "1"]),
-    (["maps", "maps"], ["maps", "maps"]), (["show", "--", "-p"], ["show", "--", "-p"]), ([], []),
-])
-def test_what_people_type_out_of_habit(args: list[str], as_if: list[str]) -> None:
-    assert usual(args) == as_if
+TYPED: list[tuple[str, str]] = [
+    # an order, a number of rows, a form
+    ("--sort rss", "processes --sort rss"), ("--sort rss 1", "show --sort rss 1"),
+    ("show 1 --sort rss", "show 1 --sort rss"), ("--limit 3", "processes --limit 3"),
+    ("-n 3", "processes -n 3"), ("1 -n 3", "show 1 -n 3"),
+    ("1 --json", "show 1 --format json"), ("--json 1", "show --format json 1"),
+    ("--json", "processes --format json"), ("--csv maps 1", "maps --format csv 1"),
+    ("-H", "processes -H"), ("-H 1", "show -H 1"), ("1 --human", "show 1 --human"),
+    # a process
+    ("-p 1", "show 1"), ("maps -p 1", "maps 1"), ("--pid 1 maps", "maps 1"), ("-p1", "show 1"),
+    ("--pid=1", "show 1"), ("vtop -p 1 heap", "vtop 1 heap"), ("pyth*", "show pyth*"),
+    ("svc.py", "show svc.py"), ("/usr/bin/java", "show /usr/bin/java"),
+    ("-- -p", "show -- -p"), ("show -- -p --json", "show -- -p --json"),
+    # again and again
+    ("1 --interval 3", "show 1 --watch 3"), ("1 --interval=3", "show 1 --watch=3"),
+    ("1 --watch", "show 1 --watch 2"), ("--watch", "processes --watch 2"),
+    ("--watch java", "show --watch 2 java"), ("1 --watch --json", "show 1 --watch 2 --format json"),
+    ("1 --watch .5", "show 1 --watch .5"),
+    # a command
+    ("", "processes"), ("1", "show 1"), ("1 maps --all", "maps 1 --all"), ("maps 1", "maps 1"),
+    ("maps maps", "maps maps"), ("-H 1 maps", "maps -H 1"), ("1 heap", "heap 1"),
+    ("help", "--help"), ("help maps", "maps --help"), ("version", "--version"),
+    ("-h", "-h"), ("--help", "--help"), ("-V", "-V"), ("1 --help", "show 1 --help"),
+    # the value of an option is left alone
+    ("maps 1 --columns --json", "maps 1 --columns --json"), ("maps 1 -o -p", "maps 1 -o -p"),
+    ("pages 1 --vma -p --json", "pages 1 --vma -p --format json"),
+    ("maps 1 -qo --json -p", "maps 1 -qo --json"),
+    ("maps 1 -ox --json", "maps 1 -ox --format json"),
+    ("maps 1 --sort -rss", "maps 1 --sort -rss"), ("--vma maps 1", "show --vma maps 1"),
+]
+
+
+@pytest.mark.parametrize(("typed", "as_if"), TYPED, ids=[typed for typed, _ in TYPED])
+def test_what_people_type_out_of_habit(typed: str, as_if: str) -> None:
+    assert usual(typed.split()) == as_if.split()
 
 
 @pytest.mark.parametrize(("args", "hint"), [
     (["shwo"], "did you mean 'pagewalk show'?"), (["mpas", "1"], "did you mean 'pagewalk maps'?"),
-    (["1", "2"], "give one TARGET at a time"),
+    (["mpas"], "did you mean 'pagewalk maps'?"), (["--json", "shwo"], "'pagewalk show'?"),
+    (["1", "2"], "give one TARGET at a time"), (["help", "shwo"], "did you mean 'pagewalk show'?"),
+    (["top"], "did you mean 'pagewalk --watch 2'?"), (["ps"], "did you mean 'pagewalk'?"),
+    (["maps", "1", "--srot", "rss"], "--sort"), (["maps", "1", "--colums", "rss"], "--columns"),
+    (["maps", "1", "--sort", "rsss"], "did you mean 'rss'?"),
+    (["pages", "1", "--where", "anno"], "did you mean 'anon'?"),
+    (["pages", "1", "--where", "mapcout>1"], "did you mean 'mapcount'?"),
+    (["pages", "1", "--where", "mapcount>lots"], "does not compare mapcount with a number"),
+    (["pages", "1", "--where", "mapcount"], "compare mapcount with a number: mapcount>2"),
 ])
 def test_a_slip_is_answered_with_what_may_have_been_meant(
     args: list[str], hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(args) == 2
-    assert hint in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert hint in err and "freeze" not in err
+
+
+def test_a_target_that_is_not_there_is_not_taken_for_a_slip(
+    capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["nothing-of-that-name"]) == 2
+    assert "did you mean" not in capsys.readouterr().err
 
 
 def test_a_name_in_a_message_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from pagewalk.model.columns import State
 from tests.render import written
 
 DOCS = Path(__file__).parents[1] / "docs"
-JSON_VIEWS = ("show", "groups", "maps", "pages", "explain", "heap", "vtop", "doctor")
+JSON_VIEWS = ("processes", "show", "groups", "maps", "pages", "explain", "heap", "vtop", "doctor")
 
 
 @cache

@@ -20,7 +20,7 @@ class Elsewhere(NamedTuple):
 
 ELSEWHERE = (
     Elsewhere("__main__", "test_interrupt.py", "it only starts the program"),
-    Elsewhere("commands.doctor commands.pages commands.show", "test_cli.py",
+    Elsewhere("commands.doctor commands.processes commands.show", "test_cli.py",
               "a command only calls what other tests cover"),
     Elsewhere("account.smaps", "live/test_every_field.py", "every value is compared with smaps"),
     Elsewhere("account.totals", "account/test_table.py", "every sum is a column of a table"),
@@ -44,6 +44,7 @@ ELSEWHERE = (
               "sources/test_sources.py",
               "one test for all sources"),
     Elsewhere("sources.doctor", "live/test_rights.py", "what it says depends on the rights"),
+    Elsewhere("render.page_table", "render/test_columns.py", "every column is asked for"),
     Elsewhere("pagetables.decode pagetables.format", "pagetables/test_walk.py",
               "tables are decoded on a walk through them"),
     Elsewhere("translate.translate", "live/test_vtop.py",

@@ -12,7 +12,7 @@ import click
 import pytest
 from vmtest.rounds import load, with_table
 
-from pagewalk.cli import COMMANDS, cli
+from pagewalk.cli import COMMANDS, cli, usual
 from tests.documents import DOCUMENTS, ROOT, anchors, blocks, commands, links, named, prose
 
 README = ROOT / "README.md"
@@ -51,7 +51,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_commands_shown_exist(document: Path) -> None:
     recipe = document.parent.name == "recipes"
     for words in [*commands(document), *(named(document) if recipe else ())]:
-        name, command, rest = cli.resolve_command(click.Context(cli), words)
+        name, command, rest = cli.resolve_command(click.Context(cli), usual(words))
         assert command is not None
         command.make_context(name, rest)  # raises for an option or a value that does not exist
 

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     name: f"pagewalk.commands.{name}"
-    for name in ("show", "maps", "pages", "vtop", "explain", "heap", "check", "doctor")
+    for name in ("processes", "show", "maps", "pages", "vtop", "explain", "heap", "check", "doctor")
 }
 
 DISTURBING = ("--freeze",)
@@ -36,27 +37,85 @@ difference remains, 5 the target is gone, 6 not permitted."""
 
 
 # What people type out of habit, and what it means here.
-USUAL = {"--json": ["--format", "json"], "--csv": ["--format", "csv"], "-p": [], "--pid": []}
+USUAL = {
+    "--json": ["--format", "json"], "--csv": ["--format", "csv"], "-p": [], "--pid": [],
+    "--interval": ["--watch"],
+}
+ELSEWHERE = {"top": "pagewalk --watch 2", "ps": "pagewalk", "list": "pagewalk", "ls": "pagewalk"}
+EVERY = "2"  # seconds: --watch without a number
+NUMBER = re.compile(r"[0-9]*\.?[0-9]+")
 
 
 def usual(args: list[str]) -> list[str]:
-    """Return ``args`` as this command line has them: `pagewalk 1 maps --json` is common usage."""
-    if args[:1] == ["help"]:
+    """Return ``args`` with a command first: `pagewalk 1 maps --json` is common usage."""
+    first = args[0] if args else ""
+    if first == "help":
+        if args[1:] and args[1] not in COMMANDS:
+            raise click.UsageError(f"there is no command '{args[1]}'{did_you_mean(args[1])}")
         return [*args[1:2], "--help"]
     if args == ["version"]:
         return ["--version"]
-    end = args.index("--") if "--" in args else len(args)
-    args = [*(word for arg in args[:end] for word in USUAL.get(arg, [arg])), *args[end:]]
-    if len(args) > 1 and args[1] in COMMANDS and args[0] not in COMMANDS:
-        args[:2] = args[1::-1]
-    return args
+    if first in ("-h", "--help", "-V", "--version"):
+        return args
+    # Which options take a value is the command's affair; before it is known, any command's.
+    name = next((word for word in args[:2] if word in COMMANDS), "show")
+    names = COMMANDS if first.startswith("-") else (name,)
+    return led_by_command(*translated(args, set().union(*map(valued, names))))
+
+
+def led_by_command(args: list[str], own: list[int]) -> list[str]:
+    # ``own``: where the words are that are no options and no values of options.
+    at = next((at for at in own[:2] if args[at] in COMMANDS), None)
+    if at is not None:
+        return [args[at], *args[:at], *args[at + 1 :]]
+    return ["show" if own or "--" in args else "processes", *args]
+
+
+def valued(name: str) -> set[str]:
+    """Return the options of command ``name`` that take a value."""
+    command: click.Command = importlib.import_module(COMMANDS[name]).command
+    return {word for option in command.params
+            if isinstance(option, click.Option) and not (option.is_flag or option.count)
+            for word in option.opts}
+
+
+def translated(args: list[str], valued: set[str]) -> tuple[list[str], list[int]]:
+    """Return ``args`` with USUAL replaced, and which of them are neither options nor their values.
+
+    ``valued`` are the options that take a value, which is left as it is.
+    """
+    out: list[str] = []
+    own: list[int] = []
+    left = args[::-1]
+    while left:
+        word = re.sub(r"^(-p|--pid=)(?=[0-9]+$)", "", left.pop()).replace("--interval=", "--watch=")
+        if word == "--":
+            return [*out, word, *left[::-1]], own
+        new = USUAL.get(word, [word])
+        if not word.startswith("-") or word == "-":
+            own.append(len(out))
+        out += new
+        if len(new) == 1 and takes_value(new[0], valued):
+            if new == ["--watch"] and not (left and NUMBER.fullmatch(left[-1])):
+                left.append(EVERY)
+            out += [left.pop()] if left else []
+    return out, own
+
+
+def takes_value(word: str, valued: set[str]) -> bool:
+    # Whether its value is the next word: `-o`, `-qo`, but not `-oFILE` or `--output=FILE`.
+    if re.fullmatch("-[A-Za-z]{2,}", word):
+        at = next((at for at, letter in enumerate(word) if f"-{letter}" in valued), 0)
+        return at == len(word) - 1
+    return word in valued
 
 
 def did_you_mean(word: str) -> str:
     from difflib import get_close_matches
 
-    near = [] if word in COMMANDS else get_close_matches(word, COMMANDS, 1)
-    return f"; did you mean 'pagewalk {near[0]}'?" if near else ""
+    near = [] if word in COMMANDS else get_close_matches(word, COMMANDS, 1, 0.7)
+    meant = ELSEWHERE.get(word) or (f"pagewalk {near[0]}" if near else "")
+    return f"; did you mean '{meant}'?" if meant else ""
 
 
 class Commands(click.Group):
@@ -72,7 +131,7 @@ class Commands(click.Group):
         return found
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, usual(args))
+        return super().parse_args(ctx, args if ctx.resilient_parsing else usual(args))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -100,16 +159,16 @@ class Commands(click.Group):
 
 
 @click.group(
-    "pagewalk", cls=Commands, invoke_without_command=True, epilog=EPILOG,
+    "pagewalk", cls=Commands, epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "ignore_unknown_options": True},
 )
-@click.version_option(package_name="pagewalk")
-@click.pass_context
-def cli(ctx: click.Context) -> int:
+@click.version_option(None, "-V", "--version", package_name="pagewalk")
+def cli() -> None:
     """Show exactly where a Linux process's memory lives, page by page, and why the usual
     numbers disagree.
 
-    `pagewalk TARGET` is `pagewalk show TARGET`; TARGET is a pid or a process's name.
+    `pagewalk` alone lists the processes; `pagewalk TARGET` is `pagewalk show TARGET`. TARGET is a
+    pid, or a name that only one process has.
 
     \b
     pagewalk $$
@@ -117,22 +176,6 @@ def cli(ctx: click.Context) -> int:
     pagewalk pages $$ --where anon,~exclusive
     pagewalk explain $$
     """
-    if ctx.invoked_subcommand is None:
-        first_run()
-    return 0
-
-
-def first_run() -> None:
-    from pagewalk.proc.namespace import own_numbers
-    from pagewalk.proc.processes import read_processes
-    from pagewalk.render import view
-    from pagewalk.sources.doctor import checks, machine, missing
-
-    us = own_numbers()[0]
-    lacking = missing(checks())
-    advice = f"; missing: {', '.join(lacking)} (see pagewalk doctor)" if lacking else ""
-    others = [process for process in read_processes() if process.pid != us]
-    view("text", "processes")(others, machine() + advice, sys.stdout)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -148,7 +191,8 @@ def main(args: list[str] | None = None) -> int:
         sys.stdout.flush()
         return int(code or 0)
     except BadTarget as err:
-        return fail(f"{err}{'' if err.candidates else did_you_mean(words[0])}", err.exit_code)
+        return fail(f"{err}{'' if err.candidates else did_you_mean(first_word(words))}",
+                    err.exit_code)
     except PagewalkError as err:
         return fail(str(err), err.exit_code)
     except click.ClickException as err:
@@ -189,13 +233,17 @@ def misused(error: click.ClickException, words: list[str]) -> int:
         known = [name for name in error.possibilities or () if name not in DISTURBING]
         error = click.NoSuchOption(error.option_name, error.message, known, error.ctx)
     elif isinstance(error, click.UsageError) and "unexpected extra argument" in error.message:
-        hint = did_you_mean(words[0]) or "; give one TARGET at a time"
+        hint = did_you_mean(first_word(words)) or "; give one TARGET at a time"
         error = click.UsageError(error.message + hint, error.ctx)
     said = io.StringIO()
     error.show(said)
     with contextlib.suppress(OSError):
         print(harmless(said.getvalue()), end="", file=sys.stderr)
     return 2
+
+
+def first_word(words: list[str]) -> str:
+    return next((word for word in words if not word.startswith("-")), "")
 
 
 def drop_output() -> int:

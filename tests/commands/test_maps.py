@@ -1,42 +1,40 @@
-"""Columns as people name them, and the order of rows."""
+"""The order of VMAs, and what can be asked of them together."""
 
 from __future__ import annotations
 
 import pytest
 
-from pagewalk.commands.maps import Order, named, ordered, spelled
+from pagewalk.commands.maps import details, ordered, refuse_frames
 from pagewalk.model.errors import BadRequest
+from pagewalk.render.columns import choose
+from tests import by_hand
 
-KNOWN = {"rss": "rss", "not_present": "not_present", "not_pres": "not_present", "pss": "pss"}
-
-
-@pytest.mark.parametrize(("typed", "column"), [
-    ("rss", "rss"), ("RSS", "rss"), (" Rss ", "rss"), ("not_present", "not_present"),
-    ("NOT PRES", "not_present"), ("not-present", "not_present"),
-])
-def test_a_column_is_called_by_its_key_or_as_it_is_printed(typed: str, column: str) -> None:
-    assert named(typed, KNOWN) == column
+TABLE = by_hand.table()
 
 
-def test_the_nearest_name_is_suggested_and_without_one_all_are_listed() -> None:
-    with pytest.raises(BadRequest, match="no column is called 'rs'; did you mean 'rss'"):
-        named("rs", KNOWN)
-    with pytest.raises(BadRequest, match=r"choose from: rss, not_present, pss$"):
-        named("qqqqqq", KNOWN)
-
-
-def test_a_heading_becomes_a_name() -> None:
-    assert spelled("NO TABLE") == "no_table"
-
-
-@pytest.mark.parametrize(("order", "limit", "rows"), [
+@pytest.mark.parametrize(("sort", "limit", "rows"), [
     (None, None, [0, 1, 2, 3]), (None, 2, [0, 1]),
-    (Order("rss", smallest=False), None, [3, 0, 2, 1]),
-    (Order("rss", smallest=True), 2, [1, 0]),
+    ("size", None, [3, 1, 0, 2]), ("-size", 3, [2, 0, 1]),
+    ("ADDRESS", None, [0, 1, 2, 3]), ("-address", 1, [3]),
+    ("name", None, [3, 2, 0, 1]),  # "", "/tmp/...", "/usr/...", "[heap]"
 ])
-def test_the_order_of_rows(order: Order | None, limit: int | None, rows: list[int]) -> None:
-    assert ordered(4, [5, 1, 5, 9], order, limit) == rows
+def test_the_order_of_vmas(sort: str | None, limit: int | None, rows: list[int]) -> None:
+    assert ordered(TABLE, choose("maps", None, sort, limit)) == rows
 
 
 def test_where_amounts_are_withheld_the_order_stays() -> None:
-    assert ordered(3, [], Order("pss", smallest=False), None) == [0, 1, 2]
+    assert ordered(by_hand.table(frames=False), choose("maps", None, "pss", 3)) == [0, 1, 2]
+
+
+def test_a_column_of_smaps_is_noticed_wherever_it_is_named() -> None:
+    assert details(choose("maps", "rss,lazyfree", "pss_dirty")) == ["lazyfree", "pss_dirty"]
+    assert details(choose("maps", None, "rss")) == []
+
+
+def test_what_looks_at_frames_cannot_be_asked_for_together_with_counts() -> None:
+    with pytest.raises(BadRequest, match="column lazyfree looks at every page frame"):
+        refuse_frames(True, False, ["lazyfree"])
+    with pytest.raises(BadRequest, match="--all looks at every page frame"):
+        refuse_frames(True, True, [])
+    refuse_frames(False, True, ["lazyfree"])
+    refuse_frames(True, False, [])

@@ -87,6 +87,17 @@ def test_a_program_comes_before_a_script_of_that_name(tmp_path: Path) -> None:
     assert find("redis-server", str(tmp_path)) == 20
 
 
+def test_a_path_may_be_that_of_the_program_or_a_link_to_it(tmp_path: Path) -> None:
+    real, link = tmp_path / "jdk-17", tmp_path / "java"
+    real.write_bytes(b"")
+    link.symlink_to(real)
+    for pid, program in ((20, f"{real} (deleted)"), (21, str(tmp_path / "other"))):
+        pretend(tmp_path, pid, b"main", b"server\0")
+        (tmp_path / str(pid) / "exe").symlink_to(program)
+    pretend(tmp_path, 22, b"kthread", b"", 0)  # it has no exe
+    assert [find(str(path), str(tmp_path)) for path in (real, link)] == [20, 20]
+
+
 @pytest.mark.parametrize("name", ["-u", "--port", "srv", "svc", "nothing*", "?"])
 def test_options_and_parts_of_words_are_no_names(listed: str, name: str) -> None:
     with pytest.raises(BadTarget, match="no process is called"):

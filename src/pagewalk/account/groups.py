@@ -72,6 +72,11 @@ class Group(NamedTuple):
     amounts: dict[str, int | None]
 
 
+def value(group: Group, column: str) -> int | str | None:
+    """Return what a group has in ``column``: an amount, ``vmas`` or ``group``, its key."""
+    return {"group": group.key, "vmas": group.vmas, **group.amounts}[column]
+
+
 def kinds_of(vmas: VMAs, stack_pointers: U64) -> I64:
     """Return the position in KINDS of each VMA's kind, i64.
 

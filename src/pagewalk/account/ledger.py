@@ -34,6 +34,11 @@ class Line(NamedTuple):
     causes: tuple[Cause, ...]
     unexplained: int | None
 
+    @property
+    def difference(self) -> int | None:
+        """Return ours - theirs, None where one side is withheld."""
+        return None if self.ours is None or self.theirs is None else self.ours - self.theirs
+
 
 class Part(NamedTuple):
     """A part of present that is not in rss or, if negative, a part of rss that is not present."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from pagewalk.account.table import Column, Table, tabulate
 from pagewalk.account.totals import PSS_SHIFT, add, add_where, no_totals
 from pagewalk.model.bits import vmflag_codes
-from pagewalk.model.columns import I64, U64, Backing, Bool, Pages, State, Withheld
+from pagewalk.model.columns import I64, U64, Backing, Bool, Pages, State, Withheld, perms_text
 from pagewalk.model.facts import Facts
 from pagewalk.model.rules import DIRTY, IN_PSS, LAZYFREE, REFERENCED
 from pagewalk.model.states import holds, hwpoison, shared
@@ -169,6 +169,23 @@ def vmflags(table: Table, row: int) -> list[str] | None:
         return None
     facts = table.walk.facts
     return list(codes_of(int(table.vmas.flags[row]), facts.architecture, facts.release))
+
+
+def column(table: Table, name: str) -> list[Any] | None:
+    """Return ``name`` of each VMA: an amount, an edge, rights, its name, VmFlags; None: withheld.
+
+    Addresses are numbers, the others are text.
+    """
+    vmas = table.vmas
+    if name in table.columns:
+        values = table.columns[name]
+        return None if values is None else values.tolist()
+    if name == "vm_flags":
+        return None if vmas.flags is None else [
+            " ".join(vmflags(table, row) or ()) for row in range(len(vmas))]
+    if name == "perms":
+        return [perms_text(perms) for perms in vmas.perms.tolist()]
+    return list(vmas.name) if name == "name" else getattr(vmas, name).tolist()
 
 
 @cache  # thousands of VMAs share a few words

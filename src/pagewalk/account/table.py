@@ -39,11 +39,15 @@ NOT_IN_KPAGEFLAGS = (
 
 
 class Column(NamedTuple):
-    """One amount of a Table: its key everywhere, its heading on screen, and its meaning."""
+    """One column of a table: its key everywhere, its heading on screen, and its meaning.
+
+    ``words``: it holds text or addresses, which are read from the first on; amounts are not.
+    """
 
     name: str
     title: str
     doc: str
+    words: bool = False
 
 
 COLUMNS = (

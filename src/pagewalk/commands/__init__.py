@@ -25,6 +25,7 @@ from pagewalk.render.terminal import harmless
 
 if TYPE_CHECKING:
     from pagewalk.model.columns import U64
+    from pagewalk.render.columns import Choice
     from pagewalk.sources import Source
     from pagewalk.sources.outcome import Outcome
 
@@ -45,6 +46,9 @@ class Request(NamedTuple):
     budget: float
     human: bool | None = None
     watch: float | None = None
+    columns: str | None = None
+    sort: str | None = None
+    limit: int | None = None
 
 
 def complete_target(_ctx: object, _param: object, typed: str) -> list[str]:
@@ -93,6 +97,33 @@ watch_option = click.option(
     "--watch", metavar="SECONDS", type=click.FloatRange(0.1),
     help="Show it again every SECONDS, with what has changed in bold; Ctrl-C ends it.",
 )
+
+
+def table_options(command: Any) -> Any:
+    """Add the options of a command that shows a table."""
+    for option in (
+        click.option("--columns", metavar="LIST", help="Only these columns: names as they are"
+                     " printed or as in JSON, separated by commas."),
+        click.option("--sort", metavar="COLUMN", help="The largest by COLUMN first, or the first"
+                     " word; -COLUMN: the other way round."),
+        click.option("--limit", "-n", metavar="N", type=click.IntRange(1),
+                     help="Only the first N rows; totals are still those of all."),
+    ):
+        command = option(command)
+    return units_option(command)
+
+
+def choice_of(request: Request, table: str) -> Choice | None:
+    """Return what the options ask of ``table``; None, with nothing imported, if there are none."""
+    asked = request.columns, request.sort, request.limit
+    if asked == (None, None, None):
+        return None
+    from pagewalk.render.columns import choose
+
+    if request.format == "log":
+        raise BadRequest("--format log is always whole, and in its own order: leave out --columns,"
+                         " --sort and --limit, or use another format")
+    return choose(table, *asked)
 
 
 def target_options(*formats: str) -> Callable[[Any], Any]:

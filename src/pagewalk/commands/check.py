@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pagewalk.commands import DIFFERENCE, Request, opened, target_options
+from pagewalk.commands import DIFFERENCE, Request, choice_of, opened, table_options, target_options
 
 if TYPE_CHECKING:
     from pagewalk.sources import Source
 
 
-@click.command("check")
+@click.command("check", short_help="Two sources on the same process, compared page by page.")
 @target_options("text", "json")
+@table_options
 @click.option("--against", default="procfs", show_default=True, metavar="SOURCE",
               help="The source to compare with.")
 def command(against: str, **options: object) -> int:
@@ -30,10 +31,14 @@ def command(against: str, **options: object) -> int:
     pagewalk check $$ --source ebpf --against procfs
     pagewalk check $$ --format json
     """
+    from dataclasses import replace
+
     from pagewalk.account.check import check
     from pagewalk.model.errors import BadRequest
+    from pagewalk.render.columns import WHOLE
 
     request = Request(**options)  # type: ignore[arg-type]
+    choice = choice_of(request, "check") or WHOLE
     if request.source == against:
         raise BadRequest(
             f"--source and --against are both {against}, and a source always agrees with itself;"
@@ -46,7 +51,9 @@ def command(against: str, **options: object) -> int:
             report = check(first, second)
         finally:
             other.close()
-        write(report)
+        rows = choice.rows(report.differences)
+        more = report.more + len(report.differences) - len(rows)
+        write(replace(report, differences=rows, more=more), columns=choice.columns)
     return DIFFERENCE if report.differences else 0
 
 

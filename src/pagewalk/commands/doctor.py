@@ -7,19 +7,24 @@ import click
 from pagewalk import commands
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="What this kernel and your privileges allow.")
 @commands.format_option("text", "json")
+@commands.table_options
 @commands.output_options
-def command(format: str, output: str | None, quiet: bool) -> int:
+def command(format: str, output: str | None, **options: object) -> int:
     """Show what this kernel and your privileges allow, and how to get the rest.
 
     \b
     pagewalk doctor
+    pagewalk doctor --columns ok,remedy
     pagewalk doctor --format json
     """
     from pagewalk.render import view
+    from pagewalk.render.columns import choose
     from pagewalk.sources.doctor import checks, machine
 
+    asked = {name: options[name] for name in ("columns", "sort", "limit")}
+    choice = choose("doctor", **asked)  # type: ignore[arg-type]
     with commands.output(output) as out:
-        view(format, "doctor")(checks(), machine(), out)
+        view(format, "doctor")(choice.rows(checks()), machine(), out, columns=choice.columns)
     return 0

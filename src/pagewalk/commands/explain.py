@@ -11,10 +11,12 @@ import click
 from pagewalk.commands import (
     DIFFERENCE,
     Request,
+    choice_of,
     finish,
     note,
     opened,
     rounds,
+    table_options,
     target_options,
     watch_option,
 )
@@ -35,8 +37,9 @@ LOOKS, BRIEFLY_S, PATIENTLY_S = 25, 0.3, 3.0
 READINGS = 3
 
 
-@click.command("explain")
+@click.command("explain", short_help="Why top, status, smaps and pmap say something else.")
 @target_options("text", "json", "csv")
+@table_options
 @watch_option
 @click.option("--no-smaps", is_flag=True,
               help="Do not read smaps, smaps_rollup and pmap, which hold the target's lock.")
@@ -49,15 +52,24 @@ def command(no_smaps: bool, **options: object) -> int:
 
     \b
     pagewalk explain $$
+    pagewalk explain $$ --sort difference --limit 5
     pagewalk explain $$ --freeze
     pagewalk explain $$ --format json
     """
+    from pagewalk.model.errors import BadRequest
+    from pagewalk.render.columns import WHOLE
+
     request = Request(**options)  # type: ignore[arg-type]
+    choice = choice_of(request, "explain") or WHOLE
+    if choice.columns is not None and request.format == "csv":
+        raise BadRequest("explain's csv has a row for each cause, with other columns: leave out"
+                         " --columns, or use --format json")
     with opened(request, "explain") as (source, write):
         for _ in rounds(request.watch):
             best = min(looks(source, smaps=not no_smaps), key=lambda look: doubt(look.lines))
             table, theirs, lines = best
-            write(table, lines, theirs)
+            shown = {} if choice.columns is None else {"columns": choice.columns}
+            write(table, choice.rows(lines), theirs, **shown)
     open_lines = [line.against for line in lines if line.unexplained]
     if open_lines:
         note(request, f"unexplained: {', '.join(open_lines)}"

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from pagewalk.commands import PARTIAL, Request, finish, note, opened, target_options, units_option
+from pagewalk.commands import (
+    PARTIAL,
+    Request,
+    choice_of,
+    finish,
+    note,
+    opened,
+    table_options,
+    target_options,
+)
+
+if TYPE_CHECKING:
+    from pagewalk.heap.heap import Heap
+    from pagewalk.render.columns import Choice
 
 
-@click.command("heap")
+@click.command("heap", short_help="Inside the allocator: in use, free, what could be returned.")
 @target_options("text", "json")
-@units_option
+@table_options
 @click.option("--longest-stop", default=500.0, metavar="MS", show_default=True,
               type=click.FloatRange(1, 60_000),
               help="With --freeze: resume TARGET after that time, copied or not.")
@@ -17,24 +32,37 @@ def command(longest_stop: float, **options: object) -> int:
     """Show what TARGET's allocator holds: in use, free, and what malloc_trim(0) would give back.
 
     Its memory is read, never written, and only what is in RAM. The numbers are exact if TARGET does
-    not run meanwhile; with --freeze it is stopped, only while its heap is copied.
+    not run meanwhile; with --freeze it is stopped, only while its heap is copied. --columns, --sort
+    and --limit list every arena by itself.
 
     \b
     pagewalk heap $$
     pagewalk heap $$ --freeze
+    pagewalk heap $$ --sort free --limit 10
     pagewalk heap $$ --format json
     """
     from pagewalk.heap.heap import read_heap, read_stopped_heap
 
     request = Request(**options)  # type: ignore[arg-type]
+    choice = choice_of(request, "heap")
     with opened(request._replace(freeze=False), "heap") as (source, write):
         if request.freeze:
             heap = read_stopped_heap(source, int(longest_stop * 1e6))
         else:
             heap = read_heap(source)
-        write(heap)
+        write(heap, **by_arena(heap, choice))
     if heap.stopped_ns:
         note(request, f"process {heap.walk.pid} was stopped for {heap.stopped_ns / 1e6:.1f} ms")
     return finish(request, heap.outcome, told=request.format == "text") or (
         0 if heap.exact else PARTIAL
     )
+
+
+def by_arena(heap: Heap, choice: Choice | None) -> dict[str, Any]:
+    """Return what a view is to show of the arenas; nothing if the user has not chosen."""
+    if choice is None:
+        return {}
+    from pagewalk.render.heap_words import value
+
+    rows = choice.rows(range(len(heap.arenas)), lambda row, name: value(heap, row, name))
+    return {"arenas": rows, "columns": choice.columns}

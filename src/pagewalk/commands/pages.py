@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pagewalk.commands import Request, finish, opened, target_options
+from pagewalk.commands import Request, choice_of, finish, opened, table_options, target_options
 
 if TYPE_CHECKING:
     from pagewalk.model.columns import U64, Pages, VMAs
+    from pagewalk.render.columns import Choice
     from pagewalk.sources import Source
     from pagewalk.walking.walk import Walk
 
+MOST_SORTED = 1_000_000  # pages: 70 MB
 
-@click.command("pages")
+
+@click.command("pages", short_help="Every page: address, physical address, state, flags.")
 @target_options("text", "json", "csv", "log")
+@table_options
 @click.option("--range", "span", metavar="A-B", help="Only addresses in [A, B), in hexadecimal.")
 @click.option("--vma", metavar="NAME", help="Only VMAs with this name: a path, its last component,"
               " or e.g. heap.")
@@ -34,12 +38,16 @@ def command(span: str | None, vma: str | None, where: str | None, **options: obj
     pagewalk pages $$ --vma heap
     pagewalk pages $$ --where anon,~exclusive
     pagewalk pages $$ --where 'file,mapcount>1' --format json
+    pagewalk pages $$ --sort mapcount --limit 20
     pagewalk pages $$ --format log
     """
     from pagewalk.model.errors import BadRequest
+    from pagewalk.render.columns import WHOLE
     from pagewalk.walking.where import check_told, parse_where
 
     request = Request(**options)  # type: ignore[arg-type]
+    choice = choice_of(request, "pages") or WHOLE
+    check_sorted(choice)
     test = parse_where(where) if where else None
     if test and request.format == "log":
         raise BadRequest("--format log always prints every page; use another format with --where")
@@ -47,7 +55,9 @@ def command(span: str | None, vma: str | None, where: str | None, **options: obj
         walked = walk_part(source, span, vma)
         if where:
             check_told(where, walked)
-        write(selected(walked, test), walked)
+        rows = first(selected(walked, test), choice)
+        write(rows, walked, **({} if request.format == "log" else {"columns": choice.columns}))
+        walked.close()
     return finish(request, walked.outcome)
 
 
@@ -71,6 +81,68 @@ def selected(walked: Walk[Pages], test: object) -> Iterator[Pages]:
         rows = take(batch, test(batch)) if callable(test) else batch
         if len(rows):
             yield rows
+
+
+def check_sorted(choice: Choice) -> None:
+    """Raise BadRequest for an order that would take as much memory as there are pages."""
+    from pagewalk.model.errors import BadRequest
+
+    if choice.sort is None:
+        return
+    if choice.sort.name in ("flags", "swap"):
+        raise BadRequest(f"pages cannot be sorted by {choice.sort.name}; select them with --where")
+    if choice.limit is None or choice.limit > MOST_SORTED:
+        raise BadRequest("--sort holds every page that is shown in memory, and a process may have"
+                         f" hundreds of millions: add --limit N, at most {MOST_SORTED}")
+
+
+def first(batches: Iterator[Pages], choice: Choice) -> Iterator[Pages]:
+    """Yield the first ``choice.limit`` pages in the order asked for; all of them without a limit.
+
+    To sort them, at most twice as many are held, and a batch.
+    """
+    from pagewalk.model.columns import join, take
+
+    left = choice.limit
+    if left is None:
+        yield from batches
+    elif choice.sort is None:
+        for batch in batches:
+            yield take(batch, slice(left))
+            left -= len(batch)
+            if left <= 0:
+                return
+    else:
+        held: list[Pages] = []
+        for batch in batches:
+            held.append(batch)
+            if sum(map(len, held)) >= 2 * left:
+                held = [ordered(join(held), choice)]
+        if held:
+            yield ordered(join(held), choice)
+
+
+def ordered(rows: Pages, choice: Choice) -> Pages:
+    """Return the first ``choice.limit`` of ``rows`` in the order asked for.
+
+    Pages that are not present, of which there is no frame and no mapcount, are the last by these.
+    """
+    import numpy as np
+
+    from pagewalk.model.columns import State, take
+    from pagewalk.model.errors import BadRequest
+    from pagewalk.model.rules import IS_PRESENT
+
+    assert choice.sort is not None
+    name = choice.sort.name
+    values = getattr(rows, "pfn" if name == "phys" else name)
+    if values is None:
+        raise BadRequest(f"--sort {name}: page frames are withheld; run as root")
+    if name == "state":
+        values = np.argsort(np.argsort([state.label for state in State]))[values]
+    lacking = ~IS_PRESENT[rows.state] & (name in ("phys", "pfn", "mapcount"))
+    key = values if choice.reversed == (not choice.sort.words) else ~values
+    return take(rows, np.lexsort((key, lacking))[: choice.limit])
 
 
 def named(vmas: VMAs, name: str) -> list[int]:

@@ -9,42 +9,52 @@ import click
 
 from pagewalk.commands import (
     Request,
+    choice_of,
     counts_option,
     finish,
     opened,
     rounds,
     stack_pointers,
+    table_options,
     target_options,
-    units_option,
     watch_option,
 )
+from pagewalk.model.errors import BadRequest
 
 if TYPE_CHECKING:
+    from pagewalk.render.columns import Choice
     from pagewalk.sources import Source
     from pagewalk.sources.outcome import Outcome
 
 
-@click.command("show")
+@click.command("show", short_help="One screen: what TARGET's memory is, and where it is.")
 @target_options("text", "json", "csv", "log")
-@units_option
+@table_options
 @watch_option
 @counts_option
 def command(counts: bool, **options: object) -> int:
     """Show where TARGET's memory lives on one screen: what it is, totals, short ledger.
 
     TARGET is a pid, or a name that only one process has. `pagewalk TARGET` does the same.
+    --columns, --sort and --limit are about the table of what the memory is.
 
     \b
     pagewalk show $$
+    pagewalk show $$ --sort size
     pagewalk show $$ --format json
     pagewalk show $$ --counts
     """
     request = Request(**options)  # type: ignore[arg-type]
+    choice = choice_of(request, "show")
+    if choice and request.format == "csv":
+        raise BadRequest("show writes its totals as csv, which are no table: leave out --columns,"
+                         " --sort and --limit, or use maps --by kind")
     # The original module's log lists the pages themselves.
     log = request.format == "log"
     with opened(request, "pages" if log else "show") as (source, write):
         for _ in rounds(request.watch):
-            outcome = pages(source, write) if log else show(source, write, counts=counts)
+            outcome = pages(source, write) if log else show(
+                source, write, counts=counts, choice=choice)
     return finish(request, outcome, told=request.format == "text")
 
 
@@ -57,7 +67,9 @@ def pages(source: Source, write: Callable[..., None]) -> Outcome:
     return walked.outcome
 
 
-def show(source: Source, write: Callable[..., None], *, counts: bool) -> Outcome:
+def show(
+    source: Source, write: Callable[..., None], *, counts: bool, choice: Choice | None = None
+) -> Outcome:
     """Walk ``source`` and write its screen."""
     from pagewalk.account.groups import by_kind
     from pagewalk.account.lazyfree import with_lazyfree
@@ -72,5 +84,11 @@ def show(source: Source, write: Callable[..., None], *, counts: bool) -> Outcome
         from pagewalk.account.rollup import ask_rollup  # root's screen does not wait for its import
 
         table = ask_rollup(table, source)
-    write(table, lines, by_kind(table, stack_pointers(source)))
+    groups = by_kind(table, stack_pointers(source))
+    if choice is None:
+        write(table, lines, groups)
+    else:
+        from pagewalk.account.groups import value
+
+        write(table, lines, choice.rows(groups, value), columns=choice.columns)
     return table.outcome

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pagewalk.translate.translation import Translation
 
 
-@click.command("vtop")
+@click.command("vtop", short_help="One address through the page tables, level by level.")
 @target_options("text", "json")
 @click.argument("address")
 @click.option("--legend", is_flag=True, help="Explain every bit that is set.")

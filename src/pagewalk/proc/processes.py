@@ -69,8 +69,9 @@ def find(text: str, root: str = "/proc") -> int:
     """Return the number in /proc of the process named by TARGET ``text``, a pid or a unique name.
 
     A name is compared with comm, with argv[0] and its last part, and, if no process has it, with
-    the script that an interpreter runs; with ``*`` or ``?`` it is a pattern. This process and its
-    parent do not count; a process without an address space counts only if no other has the name.
+    the script that an interpreter runs; with ``*`` or ``?`` it is a pattern. A path may also be
+    that of the program, or a link to it. This process and its parent do not count; a process
+    without an address space counts only if no other has the name.
     Raises BadTarget with the candidates.
     """
     if NUMBER.fullmatch(text):
@@ -82,6 +83,9 @@ def find(text: str, root: str = "/proc") -> int:
     others = [row for row in read_listed(root) if text and row[0].pid not in us]
     called = [(p, stat) for p, stat, _ in others if fits(text, p.name, p.argv0)]
     called = called or [(p, stat) for p, stat, argv in others if fits(text, script(argv))]
+    if not called and text.startswith("/"):
+        real = os.path.realpath(text)
+        called = [(p, stat) for p, stat, _ in others if program(f"{root}/{p.pid}/exe") == real]
     exact = [p for p, stat in called if stat.vsize] or [p for p, _ in called]
     if len(exact) == 1:
         return exact[0].pid
@@ -91,6 +95,14 @@ def find(text: str, root: str = "/proc") -> int:
     listed = "".join(f"\n  {pid:>8}  {name}" for pid, name in rows[:20])
     more = f"\n  ... and {len(rows) - 20} more" if len(rows) > 20 else ""
     raise BadTarget(f"{len(rows)} processes are called '{text}'; give one pid:{listed}{more}", rows)
+
+
+def program(link: str) -> str:
+    """Return the path of the program that ``link``, an exe of /proc, points at; empty if hidden."""
+    try:
+        return os.readlink(link).removesuffix(" (deleted)")
+    except OSError:
+        return ""
 
 
 def script(argv: tuple[str, ...]) -> str:

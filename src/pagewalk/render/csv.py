@@ -7,14 +7,14 @@ character that some readers treat as the end of a line is quoted (RFC 4180).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
 
-from pagewalk.account.groups import Group
+from pagewalk.account.groups import Group, value
 from pagewalk.account.ledger import Line
-from pagewalk.account.smaps import OTHER_FIELDS, others, vmflags
+from pagewalk.account.smaps import OTHER_FIELDS, column, others
 from pagewalk.account.table import Table
-from pagewalk.model.columns import Pages, perms_text
+from pagewalk.model.columns import U8, Pages
 from pagewalk.proc.counters import Theirs
 from pagewalk.render import describe
 from pagewalk.render import lines as pieces
@@ -35,7 +35,7 @@ def field(value: object) -> str:
 
 
 def show(
-    table: Table, _ledger: Sequence[Line], _groups: Sequence[Group], out: TextIO
+    table: Table, _ledger: Sequence[Line], _groups: Sequence[Group], out: TextIO, **_: object
 ) -> None:
     """Write the totals, one amount per line (name, bytes); the kernel's own figures stay empty."""
     counted = {**table.totals, **dict.fromkeys(table.from_kernel)}
@@ -43,28 +43,43 @@ def show(
     out.writelines(row(key, counted[key]) for key in table.names)
 
 
-def maps(table: Table, rows: list[int], out: TextIO, **_: object) -> None:
-    """Write one line per VMA of ``rows`` with every amount; the options are for other formats."""
-    vmas, keys = table.vmas, table.names
-    more = OTHER_FIELDS.values() if table.particulars else ()
-    out.write(row("start", "end", "perms", "offset", "name", *keys, *more, "vm_flags"))
-    lists = [None if (c := table.columns[k]) is None else c.tolist() for k in keys]
-    for i in rows:
-        head = row(hex(vmas.start[i]), hex(vmas.end[i]), perms_text(int(vmas.perms[i])),
-                   int(vmas.offset[i]), vmas.name[i])
-        amounts = ",".join("" if column is None else str(column[i]) for column in lists)
-        tail = row(*(others(table, i)[name] for name in more), " ".join(vmflags(table, i) or []))
-        out.write(f"{head[:-1]},{amounts},{tail}")
+def maps(
+    table: Table, rows: list[int], out: TextIO, columns: Sequence[str] | None = None, **_: object
+) -> None:
+    """Write one line per VMA of ``rows`` with every amount, or with the ``columns``."""
+    more = list(OTHER_FIELDS.values()) if table.particulars and columns is None else []
+    known = [*table.names, *more, "vm_flags"]
+    names = (["start", "end", "perms", "offset", "name", *known] if columns is None
+             else ["start", "perms", "name", *columns])
+    out.write(row(*names))
+    told = [others(table, i) for i in rows] if more else []
+    fields = [[*map(field, (one[name] for one in told))] if name in more
+              else cells(table, rows, name) for name in names]
+    out.writelines(",".join(line) + "\n" for line in zip(*fields, strict=True))
 
 
-def groups(table: Table, found: Sequence[Group], out: TextIO, **_: object) -> None:
-    """Write one line per group with every amount."""
-    out.write(row("group", "vmas", *table.names))
+def cells(table: Table, rows: list[int], name: str) -> list[str]:
+    values = column(table, name)
+    if values is None:
+        return [""] * len(rows)
+    show = hex if name in ("start", "end") else field if name in ("name", "vm_flags") else str
+    return [show(values[row]) for row in rows]
+
+
+def groups(
+    table: Table, found: Sequence[Group], out: TextIO, columns: Sequence[str] | None = None,
+    **_: object,
+) -> None:
+    """Write one line per group with every amount, or with the ``columns``."""
+    keys = ["vmas", *table.names] if columns is None else columns
+    out.write(row("group", *keys))
     for group in found:
-        out.write(row(group.key, group.vmas, *(group.amounts[name] for name in table.names)))
+        out.write(row(group.key, *(value(group, name) for name in keys)))
 
 
-def explain(_table: Table, ledger: Sequence[Line], _theirs: Theirs, out: TextIO) -> None:
+def explain(
+    _table: Table, ledger: Sequence[Line], _theirs: Theirs, out: TextIO, **_: object
+) -> None:
     """Write one line per cause, and one for the unexplained rest of each line."""
     out.write(row("against", "ours", "theirs", "cause", "bytes", "exact", "bound"))
     for line in ledger:
@@ -74,21 +89,32 @@ def explain(_table: Table, ledger: Sequence[Line], _theirs: Theirs, out: TextIO)
         out.write(row(*sides, "unexplained", line.unexplained, None, None))
 
 
-def pages(batches: Iterable[Pages], walk: Walk[Pages], out: TextIO) -> None:
+# A field of a page, of (rows, page size); the swap device and the slot are two columns.
+PAGE_FIELDS: dict[str, Callable[[Pages, int], U8]] = {
+    "addr": lambda rows, _: pieces.beside("0x", pieces.hexadecimal(rows.addr)),
+    "size": lambda rows, _: pieces.decimal(rows.size),
+    "state": lambda rows, _: describe.states(rows),
+    "pfn": lambda rows, _: describe.number(rows, rows.pfn, ""),
+    "phys": lambda rows, page_size: describe.physical(rows, page_size, "", "0x"),
+    "mapcount": lambda rows, _: describe.number(rows, rows.mapcount, ""),
+    "swap": lambda rows, _: describe.swap_place(rows, "", ",", "", ","),
+    "flags": lambda rows, _: describe.flag_words(rows, joint="|"),
+}
+
+
+def pages(
+    batches: Iterable[Pages], walk: Walk[Pages], out: TextIO, columns: Sequence[str] | None = None
+) -> None:
     """Write one line per page, huge page or range without pages; flags are joined by ``|``."""
-    out.write("addr,size,state,pfn,phys,mapcount,swap_type,swap_offset,flags\n")
+    names = list(PAGE_FIELDS) if columns is None else ["addr", *columns]
+    out.write(row(*names).replace("swap", "swap_type,swap_offset"))
     for batch in batches:
-        out.write(page_lines(batch, walk.facts.page_size).decode())
+        out.write(page_lines(batch, walk.facts.page_size, names).decode())
 
 
-def page_lines(rows: Pages, page_size: int) -> bytes:
-    return pieces.lines(
-        "0x", pieces.hexadecimal(rows.addr), ",", pieces.decimal(rows.size),
-        ",", describe.states(rows), ",", describe.number(rows, rows.pfn, ""),
-        ",", describe.physical(rows, page_size, "", "0x"),
-        ",", describe.number(rows, rows.mapcount, ""),
-        ",", describe.swap_place(rows, "", ",", "", ","), ",", describe.flag_words(rows, joint="|"),
-    )
+def page_lines(rows: Pages, page_size: int, names: Sequence[str]) -> bytes:
+    first, *others = (PAGE_FIELDS[name](rows, page_size) for name in names)
+    return pieces.lines(first, *(part for field in others for part in (",", field)))
 
 
 VIEWS = {"show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pagewalk.account.groups import BY_KEY, Group
 from pagewalk.account.table import Table
 from pagewalk.render.terminal import kib, printable, shorten, size
-from pagewalk.render.vma_table import TITLES, total, vmas_counted
+from pagewalk.render.vma_table import headings, total, vmas_counted
 
 COLUMNS = ("rss", "uss", "swap", "size")
 NAMED = 2  # files of a group, the largest first; fewer where there is no room
@@ -25,11 +25,18 @@ def rows(
 
     A line is at most ``room`` characters long, if its amounts are not longer than that.
     """
-    amounts = [[TITLES[name], *(kib(group.amounts[name]) for group in groups), total(table, name)]
-               for name in columns]
+    told = headings(columns)
+    amounts = [[told[name], *cells(table, groups, name)] for name in columns]
     left = None if room is None else room - sum(max(map(len, cells)) + 2 for cells in amounts)
     names = ["WHAT", *(what(table, group, left) for group in groups), "total"]
     return list(zip(*amounts, names, strict=True))
+
+
+def cells(table: Table, groups: Sequence[Group], name: str) -> list[str]:
+    # One for each group, and the total.
+    if name == "vmas":
+        return [*(str(group.vmas) for group in groups), str(len(table.vmas))]
+    return [*(kib(group.amounts[name]) for group in groups), total(table, name)]
 
 
 def what(table: Table, group: Group, room: int | None = None) -> str:

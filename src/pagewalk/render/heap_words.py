@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pagewalk.heap.heap import Heap, Part
 from pagewalk.heap.returnable import Returnable
+from pagewalk.render.columns import titles
 from pagewalk.render.terminal import kib, printable, size
 
 # Scattered memory is worth a sentence from this share of what is free and in RAM on, and from this
 # amount on.
 MUCH, LEAST = 1 / 4, 1 << 20
 AMOUNTS = ("obtained", "in_use", "free", "trim", "thread_top", "scattered")
-HEADING = ("ARENA", "FROM SYSTEM", "IN USE", "FREE", "TRIMMABLE", "TOP", "SCATTERED")
 
 
 def reading(heap: Heap) -> str:
@@ -78,20 +78,36 @@ def to_others(heap: Heap, trim: int) -> str:
             " was forked")
 
 
-def rows(heap: Heap) -> list[tuple[str, ...]]:
-    """Return the table: the main arena, those of threads together, and all."""
+def value(heap: Heap, row: int, column: str) -> int | None:
+    """Return what an arena has in ``column``; ``arena`` is its number."""
+    found: int | None = row if column == "arena" else getattr(heap.arenas[row], column)
+    return found
+
+
+def rows(
+    heap: Heap, arenas: Sequence[int] | None = None, columns: Sequence[str] | None = None
+) -> list[tuple[str, ...]]:
+    """Return the table: a heading, ``arenas``, and all.
+
+    By default it has the main arena, and those of threads together.
+    """
     main = [arena for arena in heap.arenas if arena.main]
     threads = [arena for arena in heap.arenas if not arena.main]
-    lines = [HEADING, row(heap, "main", main)]
-    if threads:
-        lines.append(row(heap, f"{len(threads)} of threads", threads))
-        lines.append(row(heap, "total", [*main, *threads]))
-    return lines
+    if arenas is not None:
+        parts = [("main" if heap.arenas[row].main else str(row), [heap.arenas[row]])
+                 for row in arenas]
+    else:
+        parts = [("main", main), *([(f"{len(threads)} of threads", threads)] if threads else ())]
+    if len(parts) > 1 or arenas is not None:
+        parts.append(("total", [*main, *threads]))
+    shown, told = AMOUNTS if columns is None else columns, titles("heap")
+    lines = [(told["arena"], *(told[name] for name in shown))]
+    return lines + [(title, *(cell(heap, name, some) for name in shown)) for title, some in parts]
 
 
-def row(heap: Heap, title: str, arenas: list[Part]) -> tuple[str, ...]:
-    some = heap._replace(arenas=tuple(arenas))
-    return (title, *(kib(some.total(name)) for name in AMOUNTS))
+def cell(heap: Heap, name: str, arenas: list[Part]) -> str:
+    amount = heap._replace(arenas=tuple(arenas)).total(name)
+    return str(amount) if name == "threads" else kib(amount)
 
 
 def besides(heap: Heap) -> Iterator[str]:

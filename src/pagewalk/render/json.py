@@ -6,7 +6,7 @@ Every key is documented in docs/json.md.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -16,12 +16,13 @@ from pagewalk.account.ledger import Line, beyond_rss
 from pagewalk.account.smaps import others, vmflags
 from pagewalk.account.table import Table
 from pagewalk.model.bits import KPAGEFLAGS, names
-from pagewalk.model.columns import Flag, Pages, VMAs, perms_text
+from pagewalk.model.columns import U8, Flag, Pages, VMAs, perms_text
 from pagewalk.pagetables.trace import Step
 from pagewalk.proc.counters import Theirs
 from pagewalk.proc.processes import Process
 from pagewalk.render import describe
 from pagewalk.render import lines as pieces
+from pagewalk.render.columns import fields
 from pagewalk.sources.doctor import Check
 from pagewalk.translate.translation import Translation
 from pagewalk.walking.walk import Walk
@@ -58,9 +59,11 @@ def write_table(table: Table, body: dict[str, Any], out: TextIO) -> None:
     write({**head, **body, **foot}, out)
 
 
-def vma_rows(table: Table, rows: Sequence[int]) -> list[dict[str, Any]]:
+def vma_rows(
+    table: Table, rows: Sequence[int], columns: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
     lists = {k: None if (c := table.columns[k]) is None else c.tolist() for k in table.names}
-    return [
+    found = (
         {
             **vma_head(table.vmas, row),
             **{k: None if c is None else c[row] for k, c in lists.items()},
@@ -68,7 +71,8 @@ def vma_rows(table: Table, rows: Sequence[int]) -> list[dict[str, Any]]:
             **others(table, row),
         }
         for row in rows
-    ]
+    )
+    return [fields("maps", row, columns) for row in found]
 
 
 def vma_head(vmas: VMAs, row: int) -> dict[str, Any]:
@@ -95,13 +99,15 @@ def encode(value: Any) -> str:
     return "[\n" + ",\n".join(json.dumps(row) for row in value) + "\n]"
 
 
-def amounts(table: Table, rows: list[int] | None = None) -> dict[str, Any]:
-    # With the VMAs `rows`, all of them if None.
+def amounts(
+    table: Table, rows: list[int] | None = None, columns: Sequence[str] | None = None
+) -> dict[str, Any]:
+    # With the VMAs `rows` and the `columns` of them, all if None.
     return {
         "totals": {k: table.totals[k] for k in table.names},
         "from_kernel": list(table.from_kernel),
         "unmapped": unmapped(table),
-        "vmas": vma_rows(table, range(len(table.vmas)) if rows is None else rows),
+        "vmas": vma_rows(table, range(len(table.vmas)) if rows is None else rows, columns),
     }
 
 
@@ -122,35 +128,53 @@ def against(table: Table, ledger: Sequence[Line]) -> dict[str, Any]:
     }
 
 
-def show(table: Table, ledger: Sequence[Line], groups: Sequence[Group], out: TextIO) -> None:
-    """Write totals, every VMA, the short ledger, and the groups by kind."""
-    body = amounts(table) | against(table, ledger) | {"groups": group_rows(groups)}
+def show(
+    table: Table, ledger: Sequence[Line], groups: Sequence[Group], out: TextIO,
+    columns: Sequence[str] | None = None,
+) -> None:
+    """Write totals, every VMA, the short ledger, and the groups by kind, with the ``columns``."""
+    body = amounts(table) | against(table, ledger) | {"groups": group_rows(groups, columns)}
     write_table(table, body, out)
 
 
-def groups(table: Table, found: Sequence[Group], out: TextIO, **_: object) -> None:
-    """Write the totals and the groups that add up to them."""
-    body = {"totals": {k: table.totals[k] for k in table.names}, "groups": group_rows(found)}
-    write_table(table, body, out)
+def groups(
+    table: Table, found: Sequence[Group], out: TextIO, columns: Sequence[str] | None = None,
+    **_: object,
+) -> None:
+    """Write the totals and the groups that add up to them, with the ``columns``."""
+    totals = {k: table.totals[k] for k in table.names}
+    write_table(table, {"totals": totals, "groups": group_rows(found, columns)}, out)
 
 
-def group_rows(found: Sequence[Group]) -> list[dict[str, Any]]:
-    return [
+def group_rows(
+    found: Sequence[Group], columns: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    rows = (
         {"group": group.key, "vmas": group.vmas,
          "evidence": BY_KEY[group.key].evidence if group.key in BY_KEY else None, **group.amounts}
         for group in found
-    ]
+    )
+    return [fields("groups", row, columns) for row in rows]
 
 
-def maps(table: Table, rows: list[int], out: TextIO, **_: object) -> None:
-    """Write show's document without the ledger; the options are for other formats."""
-    write_table(table, amounts(table, rows), out)
+def maps(
+    table: Table, rows: list[int], out: TextIO, columns: Sequence[str] | None = None, **_: object
+) -> None:
+    """Write show's document without the ledger, with ``rows`` and their ``columns``."""
+    write_table(table, amounts(table, rows, columns), out)
 
 
-def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -> None:
+def explain(
+    table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO,
+    columns: Sequence[str] | None = None,
+) -> None:
     """Write every line of the ledger; ours - theirs = sum of the causes' bytes + unexplained."""
-    body = {
-        **against(table, ledger),
+    body = against(table, ledger)
+    if columns is not None:
+        body["ledger"] = [
+            fields("explain", line._asdict() | {"difference": line.difference}, columns)
+            for line in ledger]
+    body |= {
         **{name: table.totals[name] for name in ("distinct", "freed")},
         "unmapped": unmapped(table),
         "not_read": list(theirs.not_read),
@@ -158,25 +182,43 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
     write_table(table, body, out)
 
 
-def pages(batches: Iterable[Pages], walk: Walk[Pages], out: TextIO) -> None:
+# A field of a page, of (rows, page size).
+PAGE_FIELDS: dict[str, Callable[[Pages, int], Sequence[U8 | str]]] = {
+    "addr": lambda rows, _: ('"0x', pieces.hexadecimal(rows.addr), '"'),
+    "size": lambda rows, _: (pieces.decimal(rows.size),),
+    "state": lambda rows, _: ('"', describe.states(rows), '"'),
+    "pfn": lambda rows, _: (describe.number(rows, rows.pfn, "null"),),
+    "phys": lambda rows, page_size: (describe.physical(rows, page_size, "null", '"0x', '"'),),
+    "flags": lambda rows, _: ("[", describe.flag_words(rows, '"'), "]"),
+    "mapcount": lambda rows, _: (describe.number(rows, rows.mapcount, "null"),),
+    "swap": lambda rows, _: (
+        describe.swap_place(rows, '{"type":', ',"offset":', "}", "null"),),
+}
+
+
+def pages(
+    batches: Iterable[Pages], walk: Walk[Pages], out: TextIO, columns: Sequence[str] | None = None
+) -> None:
     """Write one object per line for each page, huge page or range without pages."""
+    names = list(PAGE_FIELDS) if columns is None else ["addr", *columns]
     for batch in batches:
-        out.write(page_lines(batch, walk.facts.page_size).decode())
+        out.write(page_lines(batch, walk.facts.page_size, names).decode())
 
 
-def page_lines(rows: Pages, page_size: int) -> bytes:
-    return pieces.lines(
-        '{"addr":"0x', pieces.hexadecimal(rows.addr), '","size":', pieces.decimal(rows.size),
-        ',"state":"', describe.states(rows), '","pfn":', describe.number(rows, rows.pfn, "null"),
-        ',"phys":', describe.physical(rows, page_size, "null", '"0x', '"'),
-        ',"flags":[', describe.flag_words(rows, '"'),
-        '],"mapcount":', describe.number(rows, rows.mapcount, "null"),
-        ',"swap":', describe.swap_place(rows, '{"type":', ',"offset":', "}", "null"), "}",
-    )
+def page_lines(rows: Pages, page_size: int, names: Sequence[str]) -> bytes:
+    parts: list[U8 | str] = []
+    for name in names:
+        before = "," if parts else "{"
+        parts += [f'{before}"{name}":', *PAGE_FIELDS[name](rows, page_size)]
+    return pieces.lines(*parts, "}")
 
 
-def heap(found: Heap, out: TextIO) -> None:
-    """Write what the allocator holds, in all and by arena."""
+def heap(
+    found: Heap, out: TextIO, arenas: Sequence[int] | None = None,
+    columns: Sequence[str] | None = None,
+) -> None:
+    """Write what the allocator holds, in all and by arena: ``arenas``, with the ``columns``."""
+    shown = found.arenas if arenas is None else [found.arenas[row] for row in arenas]
     names = ("obtained", "in_use", "free", "trim", "trim_exclusive", "thread_top", "scattered")
     walk = found.walk
     write(
@@ -197,7 +239,7 @@ def heap(found: Heap, out: TextIO) -> None:
             "pools": None if found.pools is None else found.pools._asdict(),
             "java": None if found.java is None else [one._asdict() for one in found.java],
             "returnable": None if found.returnable is None else found.returnable._asdict(),
-            "arenas": [arena._asdict() for arena in found.arenas],
+            "arenas": [fields("heap", arena._asdict(), columns) for arena in shown],
             "withheld": [{"what": row.what, "why": row.why} for row in found.outcome.withheld],
             "partial": found.outcome.partial,
         },
@@ -205,9 +247,11 @@ def heap(found: Heap, out: TextIO) -> None:
     )
 
 
-def check(report: Report, out: TextIO) -> None:
-    """Write the report: pages and fields compared, and every difference."""
-    write(asdict(report), out)
+def check(report: Report, out: TextIO, columns: Sequence[str] | None = None) -> None:
+    """Write the report: pages and fields compared, and every difference, with the ``columns``."""
+    told = asdict(report)
+    told["differences"] = [fields("check", row, columns) for row in told["differences"]]
+    write(told, out)
 
 
 def vtop(found: Translation, out: TextIO, **_: object) -> None:
@@ -261,14 +305,21 @@ def level_row(step: Step) -> dict[str, Any]:
     }
 
 
-def doctor(checks: Sequence[Check], machine: str, out: TextIO) -> None:
-    """Write every check."""
-    write({"machine": machine, "checks": [check._asdict() for check in checks]}, out)
+def doctor(
+    checks: Sequence[Check], machine: str, out: TextIO, columns: Sequence[str] | None = None
+) -> None:
+    """Write every check, with the ``columns``."""
+    rows = [fields("doctor", check._asdict(), columns) for check in checks]
+    write({"machine": machine, "checks": rows}, out)
 
 
-def processes(rows: Sequence[Process], summary: str, out: TextIO) -> None:
-    """Write every process with its RSS."""
-    write({"machine": summary, "processes": [row._asdict() for row in rows]}, out)
+def processes(
+    found: Sequence[Process], summary: str, out: TextIO, columns: Sequence[str] | None = None,
+    **_: object,
+) -> None:
+    """Write every process with its RSS, with the ``columns``."""
+    rows = [fields("processes", row._asdict(), columns) for row in found]
+    write({"machine": summary, "processes": rows}, out)
 
 
 VIEWS = {

@@ -9,13 +9,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-import numpy as np
-
 from pagewalk.account.ledger import SHORT, WHY, Line, beyond_rss
 from pagewalk.account.table import Table
-from pagewalk.model.columns import Pages
-from pagewalk.render import describe
-from pagewalk.render import lines as pieces
 from pagewalk.render.terminal import (
     STYLE,
     kib,
@@ -36,6 +31,7 @@ if TYPE_CHECKING:
     from pagewalk.account.check import Report
     from pagewalk.account.groups import Group
     from pagewalk.heap.heap import Heap
+    from pagewalk.model.columns import Pages
     from pagewalk.proc.counters import Theirs
     from pagewalk.proc.processes import Process
     from pagewalk.sources.doctor import Check
@@ -45,13 +41,17 @@ if TYPE_CHECKING:
 MAPS_COLUMNS = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon",
                 "file", "shmem", "zero", "special", "hugetlb")
 NAMED = 3  # objects that are held but not mapped
+LEDGER_COLUMNS = ("ours", "theirs", "difference")
 ENDS = {True: " (freed on exit)", False: "", None: " (freed on exit: n/a)"}
 
 
 # ---- show
 
 
-def show(table: Table, ledger: Sequence[Line], groups: Sequence[Group], out: TextIO) -> None:
+def show(
+    table: Table, ledger: Sequence[Line], groups: Sequence[Group], out: TextIO,
+    columns: Sequence[str] | None = None,
+) -> None:
     """Write one screen: sentences, what it is, totals, the short ledger, what was withheld."""
     from pagewalk.render import group_table as words
 
@@ -63,7 +63,8 @@ def show(table: Table, ledger: Sequence[Line], groups: Sequence[Group], out: Tex
     for sentence in words.answers(table, groups):
         say(sentence, out)
     print(file=out)
-    say_grid(words.rows(table, groups, words.COLUMNS, room), {len(words.COLUMNS)}, out)
+    shown = words.COLUMNS if columns is None else columns
+    say_grid(words.rows(table, groups, shown, room), {len(shown)}, out)
     print(file=out)
     totals(table, out)
     held(table, out)
@@ -140,20 +141,20 @@ def marked(table: Table, shown: Sequence[str], out: TextIO) -> None:
 
 
 def groups(
-    table: Table, found: Sequence[Group], out: TextIO, columns: Sequence[str] = (),
+    table: Table, found: Sequence[Group], out: TextIO, columns: Sequence[str] | None = None,
 ) -> None:
     """Write a line for each group, and the totals that they add up to."""
     from pagewalk.render import group_table as words
 
-    chosen = columns or words.COLUMNS
+    chosen = words.COLUMNS if columns is None else columns
     say_grid(words.rows(table, found, chosen, width(out)), {len(chosen)}, out)
     marked(table, chosen, out)
-    if any(table.totals[name] is None for name in chosen):
+    if any(table.totals.get(name, 0) is None for name in chosen):
         withheld(table.outcome, out)
 
 
 def maps(
-    table: Table, rows: list[int], out: TextIO, columns: Sequence[str] = (), *,
+    table: Table, rows: list[int], out: TextIO, columns: Sequence[str] | None = None, *,
     everything: bool = False,
 ) -> None:
     """Write the VMAs ``rows`` with their amounts; a narrow terminal shows the columns that fit.
@@ -162,14 +163,15 @@ def maps(
     VmFlags are printed after the name.
     """
     room = None if everything else width(out)
-    found = vma_table(table, rows, columns or MAPS_COLUMNS, room, "NAME", foot=True,
-                      flags=everything)
+    wanted = MAPS_COLUMNS if columns is None else columns
+    found = vma_table(table, rows, [name for name in wanted if name != "vm_flags"], room, "NAME",
+                      foot=True, flags=everything or "vm_flags" in wanted, fields=everything)
     print_maps(found, out)
     marked(table, found.shown, out)
-    if "freed" in columns:  # its total includes what no VMA maps
+    if "freed" in (columns or ()):  # its total includes what no VMA maps
         held(table, out)
-    if everything or any(table.columns[name] is None or table.totals[name] is None
-                         for name in columns):
+    if everything or any(table.columns.get(name, ()) is None or table.totals.get(name, 0) is None
+                         for name in columns or ()):
         withheld(table.outcome, out)
 
 
@@ -182,37 +184,36 @@ def print_maps(found: VmaTable, out: TextIO) -> None:
 # ---- pages
 
 
-def pages(batches: Iterable[Pages], walk: Walk[Pages], out: TextIO) -> None:
-    """Write one line per page, huge page or range without pages."""
-    head = f"{'ADDRESS':<16}  {'PHYSICAL':<16}  {'KIB':>9}  {'STATE':<10}  {'MAPS':>5}  FLAGS"
-    print(paint(out, "dim", head), file=out)
+def pages(
+    batches: Iterable[Pages], walk: Walk[Pages], out: TextIO, columns: Sequence[str] | None = None,
+) -> None:
+    """Write one line per page, huge page or range without pages, or that there is none."""
+    from pagewalk.render import page_table as words
+
+    names, some = words.shown(columns), False
+    print(paint(out, "dim", words.heading(names)), file=out)
     for batch in batches:
-        out.write(page_lines(batch, walk.facts.page_size).decode(errors="surrogateescape"))
-
-
-def page_lines(rows: Pages, page_size: int) -> bytes:
-    told = pieces.beside(describe.flag_words(rows), describe.swap_place(rows, "swap ", ":", "", ""))
-    return pieces.lines(
-        pieces.hexadecimal(rows.addr), "  ",
-        pieces.ljust(describe.physical(rows, page_size, "-"), 16), "  ",
-        pieces.rjust(pieces.decimal(rows.size >> np.uint64(10)), 9), "  ",
-        pieces.ljust(describe.states(rows), 10), "  ",
-        pieces.rjust(describe.number(rows, rows.mapcount, "-"), 5),
-        pieces.where(told.max(axis=1, initial=0) != 0, "  ", ""), told,
-    )
+        some = True
+        lines = words.page_lines(batch, walk.facts.page_size, names)
+        out.write(lines.decode(errors="surrogateescape"))
+    if not some:
+        print("none", file=out)
 
 
 # ---- explain
 
 
-def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -> None:
+def explain(
+    table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO,
+    columns: Sequence[str] = LEDGER_COLUMNS,
+) -> None:
     """Write every line of the ledger, then explain each cause that occurs."""
     walk = table.walk
     print(paint(out, "bold", f"process {walk.pid} ({printable(walk.name)}): ours - theirs ="
                            " named causes + unexplained"), file=out)
     say(source_line(table), out)
     print(file=out)
-    compared(table, ledger, out)
+    compared(table, ledger, out, columns)
     print(f"distinct frames {kib(table.totals['distinct'])}, freed on exit"
           f" {kib(table.totals['freed'])}", file=out)
     held(table, out)
@@ -229,9 +230,11 @@ def explain(table: Table, ledger: Sequence[Line], theirs: Theirs, out: TextIO) -
     print(paint(out, "dim", "which number to trust for what: docs/which-number.md"), file=out)
 
 
-def compared(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
+def compared(
+    table: Table, ledger: Sequence[Line], out: TextIO, columns: Sequence[str] = LEDGER_COLUMNS
+) -> None:
     """Write the ledger, the numbers of the kernel that have none of ours, and present - rss."""
-    print_lines([row for row in ledger if row.ours is not None], out)
+    print_lines([row for row in ledger if row.ours is not None], columns, out)
     alone = [f"{row.against} {kib_exact(row.theirs)}" for row in ledger if row.ours is None]
     if alone:
         say(f"not compared, our number is withheld: {', '.join(alone)}", out)
@@ -243,22 +246,26 @@ def compared(table: Table, ledger: Sequence[Line], out: TextIO) -> None:
         say(f"present = rss {sign} {kib_exact(abs(more))}: {listed}", out)
 
 
-def print_lines(ledger: Sequence[Line], out: TextIO) -> None:
-    """Print the ledger in KiB, with each cause on a line of its own."""
+def print_lines(ledger: Sequence[Line], columns: Sequence[str], out: TextIO) -> None:
+    """Print the ledger in KiB, with each cause on a line of its own if there are differences."""
     heading = "AGAINST, in KiB" if STYLE.get().human else "AGAINST"
-    rows, colours = [(heading, "OURS", "THEIRS", "DIFFERENCE")], []
+    rows, colours = [(heading, *(name.upper() for name in columns))], []
+
+    def add(title: str, colour: str, **amounts: int | None) -> None:
+        rows.append((title, *(kib_exact(amounts[name]) if name in amounts else ""
+                              for name in columns)))
+        colours.append(colour)
+
     for line in ledger:
-        difference = None if line.ours is None or line.theirs is None else line.ours - line.theirs
-        rows.append((f"{line.against} = {line.ours_is}", kib_exact(line.ours),
-                     kib_exact(line.theirs), kib_exact(difference)))
-        colours.append("")
+        add(f"{line.against} = {line.ours_is}", "",
+            ours=line.ours, theirs=line.theirs, difference=line.difference)
+        if "difference" not in columns:
+            continue
         for cause in line.causes:
             kind = "exact" if cause.exact else f"bounded by {kib_exact(cause.bound)}"
-            rows.append((f"    {cause.cause} ({kind})", "", "", kib_exact(cause.bytes)))
-            colours.append("dim")
+            add(f"    {cause.cause} ({kind})", "dim", difference=cause.bytes)
         if line.unexplained:
-            rows.append(("    unexplained", "", "", kib_exact(line.unexplained)))
-            colours.append("red")
+            add("    unexplained", "red", difference=line.unexplained)
     say_grid(rows, {0}, out, colours=colours)
 
 
@@ -305,7 +312,10 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
 # ---- heap
 
 
-def heap(found: Heap, out: TextIO) -> None:
+def heap(
+    found: Heap, out: TextIO, arenas: Sequence[int] | None = None,
+    columns: Sequence[str] | None = None,
+) -> None:
     """Write what the allocator holds: sentences, then a table by arena."""
     from pagewalk.render import heap_words as words
 
@@ -316,7 +326,7 @@ def heap(found: Heap, out: TextIO) -> None:
         say(sentence, out)
     if found.arenas:
         print(file=out)
-        say_grid(words.rows(found), {0}, out)
+        say_grid(words.rows(found, arenas, columns), {0}, out)
     for sentence in words.besides(found):
         say(sentence, out)
     withheld(found.outcome, out)
@@ -325,7 +335,7 @@ def heap(found: Heap, out: TextIO) -> None:
 # ---- check
 
 
-def check(report: Report, out: TextIO) -> None:
+def check(report: Report, out: TextIO, columns: Sequence[str] | None = None) -> None:
     """Write what was compared, and every page and amount on which two walks differ."""
     first, second = report.first, report.second
     print(paint(out, "bold", f"{first} against {second}: {report.pages} pages and"
@@ -337,10 +347,17 @@ def check(report: Report, out: TextIO) -> None:
     if not report.differences:
         print(paint(out, "green", "no difference"), file=out)
         return
-    rows = [("ADDRESS", "KIB", "WHAT", first, second)]
-    rows += [(f"{d.addr:016x}", kib(d.size), d.what, d.first or "-", d.second or "-")
-             for d in report.differences]
-    say_grid(rows, {0, 2}, out)
+    made = {
+        "size": ("KIB", [kib(d.size) for d in report.differences]),
+        "what": ("WHAT", [d.what for d in report.differences]),
+        "first": (first, [d.first or "-" for d in report.differences]),
+        "second": (second, [d.second or "-" for d in report.differences]),
+    }
+    shown = list(made) if columns is None else columns
+    rows = [("ADDRESS", *(made[name][0] for name in shown))]
+    rows += [(f"{d.addr:016x}", *(made[name][1][row] for name in shown))
+             for row, d in enumerate(report.differences)]
+    say_grid(rows, {0, *(at for at, name in enumerate(shown, 1) if name == "what")}, out)
     if report.more:
         print(f"... and {report.more} more", file=out)
 
@@ -364,38 +381,56 @@ def check_moves(report: Report) -> Iterator[str]:
 # ---- doctor, first run
 
 
-def doctor(checks: Sequence[Check], machine: str, out: TextIO) -> None:
+def doctor(
+    checks: Sequence[Check], machine: str, out: TextIO, columns: Sequence[str] | None = None
+) -> None:
     """Write one line per facility; for a missing one also how to get it."""
+    shown = ("ok", "finding", "remedy") if columns is None else columns
     print(paint(out, "bold", machine), file=out)
-    wide = max(len(check.name) for check in checks)
+    wide = max(map(len, (check.name for check in checks)), default=0)
+    edge = " " * (wide + 2 + 5 * ("ok" in shown))
     for check in checks:
-        mark = paint(out, "green", "yes") if check.ok else paint(out, "red", "no ")
-        text = f"{mark}  {check.name.ljust(wide)}  {check.finding}"
-        say(text, out, " " * (wide + 7))
-        if check.remedy:
-            say(f"{' ' * (wide + 7)}-> {check.remedy}", out, " " * (wide + 10))
+        mark = paint(out, "green", "yes  ") if check.ok else paint(out, "red", "no   ")
+        finding = f"  {check.finding}" if "finding" in shown else ""
+        say((mark if "ok" in shown else "") + check.name.ljust(wide) + finding, out, edge)
+        if check.remedy and "remedy" in shown:
+            say(f"{edge}-> {check.remedy}", out, edge + "   ")
 
 
-def processes(rows: Sequence[Process], summary: str, out: TextIO) -> None:
-    """Write the first-run screen: this machine, its largest processes, what to try next."""
+def processes(
+    rows: Sequence[Process], summary: str, out: TextIO, columns: Sequence[str] | None = None, *,
+    count: int | None = None,
+) -> None:
+    """Write the first screen: this machine, ``rows`` of its ``count`` processes, what to try."""
+    from pagewalk.render.columns import titles
+
     room = width(out) or 80
     print(paint(out, "bold", "pagewalk: where a process's memory lives, page by page"), file=out)
     say(summary, out)
     print(file=out)
-    biggest = sorted(rows, key=lambda p: -p.rss)
-    table = [("PID", "RSS" if STYLE.get().human else "RSS KiB", "NAME")]
-    table += [(str(p.pid), kib(p.rss), program_of(p)) for p in biggest[:12]]
-    say_grid(table, {2}, out, room)
-    print(f"\n{len(rows)} processes; RSS counts a shared page in each of them. Try:", file=out)
+    shown, told = ("rss", "name") if columns is None else columns, titles("processes")
+    unit = "" if STYLE.get().human else " KiB"
+    table = [("PID", *(told[name] + (unit if name == "rss" else "") for name in shown))]
+    table += [(str(p.pid), *(process_cell(p, name) for name in shown)) for p in rows]
+    words = {at for at, name in enumerate(shown, 1) if name in ("name", "argv0")}
+    say_grid(table, words, out, room)
+    print(f"\n{len(rows) if count is None else count} processes; RSS counts a shared page in each"
+          " of them. Try:", file=out)
     # If a security module protects any process, it is PID 1; a user may read only their own.
     us = os.geteuid()
-    pid = next((p.pid for p in biggest if p.pid != 1 and us in (0, p.uid)), os.getppid())
+    pid = next((p.pid for p in rows if p.pid != 1 and us in (0, p.uid)), os.getppid())
     for command, what in (
-        (f"pagewalk {pid}", "one screen: RSS, PSS, USS, freed, swap, largest VMAs"),
+        (f"pagewalk {pid}", "one screen: RSS, PSS, USS, freed, swap, what it is"),
         (f"pagewalk explain {pid}", "why top, status and smaps disagree"),
         (f"pagewalk pages {pid}", "every page with its physical address"),
     ):
         print(f"  {command.ljust(24)}  {what}"[:room], file=out)
+
+
+def process_cell(process: Process, name: str) -> str:
+    if name == "rss":
+        return kib(process.rss)
+    return program_of(process) if name == "name" else printable(str(getattr(process, name)))
 
 
 def program_of(process: Process) -> str:

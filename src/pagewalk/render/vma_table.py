@@ -14,6 +14,7 @@ TITLES = {column.name: column.title for column in COLUMNS}
 LEAST_WANTED = ("special", "hugetlb", "zero", "shmem", "file", "anon", "not_mapped", "present",
                 "uss", "swap", "not_present")
 NAME_WIDTH = 14
+PLACES = ("end", "offset")  # addresses among the columns
 KERNELS = "*"  # marks a total that is the kernel's own
 
 
@@ -34,17 +35,14 @@ def vma_table(
     *,
     foot: bool = False,
     flags: bool = False,
+    fields: bool = False,
 ) -> VmaTable:
     """Return the VMAs ``rows`` with the ``columns`` that fit into ``room`` characters (None: all).
 
-    ``heading`` is the title of the name column. ``foot`` adds totals; ``flags`` adds the fields of
-    smaps that are not amounts, and VmFlags after the name.
+    ``heading`` is the title of the name column. ``foot`` adds totals; ``flags`` VmFlags after the
+    name; ``fields`` the other fields of smaps that are not amounts.
     """
-    titles = TITLES
-    if not titles.keys() >= set(columns):
-        from pagewalk.account.smaps import DETAILS
-
-        titles = TITLES | {column.name: column.title for column in DETAILS}
+    titles = headings(columns)
     ends = [heading, *([f"total of {vmas_counted(len(table.vmas))}"] if foot else ())]
     blank = [""] if foot else []  # what has no total
     addresses = [f"{start:012x}" for start in table.vmas.start[rows].tolist()]
@@ -56,8 +54,8 @@ def vma_table(
     taken = sum(map(wide, fixed)) + max(NAME_WIDTH, *map(len, ends))
     widths = {name: wide(column) for name, column in cells.items()}
     chosen = list(columns) if room is None else fit(columns, widths, room - taken)
-    fields = other_fields(table, rows) if flags else []
-    shown = [*fixed, *(cells[c] for c in chosen), *([*column, *blank] for column in fields)]
+    others = other_fields(table, rows) if fields else []
+    shown = [*fixed, *(cells[c] for c in chosen), *([*column, *blank] for column in others)]
     names = [heading, *names_of(table, rows, flags=flags), *ends[1:]]
     lines = align(shown, {0, 1})
     edge = max(map(len, lines))
@@ -68,13 +66,24 @@ def vma_table(
     return VmaTable(lines, chosen, [titles[c] for c in columns if c not in chosen])
 
 
+def headings(columns: Sequence[str]) -> dict[str, str]:
+    """Return what is printed above ``columns`` of a VMA or of a group."""
+    if TITLES.keys() >= set(columns):
+        return TITLES
+    from pagewalk.render.columns import titles
+
+    return titles("maps") | titles("groups")
+
+
 def vmas_counted(count: int) -> str:
     """Return ``1 VMA``, ``2 VMAs``."""
     return f"{count} VMA" + ("" if count == 1 else "s")
 
 
 def total(table: Table, name: str) -> str:
-    """Return a total in KiB, marked if it is the kernel's own."""
+    """Return a total in KiB, marked if it is the kernel's own; nothing for an address."""
+    if name in PLACES:
+        return ""
     return kib(table.totals[name]) + (KERNELS if name in table.from_kernel else "")
 
 
@@ -120,6 +129,8 @@ def fit(columns: Sequence[str], widths: dict[str, int], room: int) -> list[str]:
 
 
 def amounts(table: Table, column: str, rows: list[int]) -> list[str]:
+    if column in PLACES:
+        return [f"{place:x}" for place in getattr(table.vmas, column)[rows].tolist()]
     values = table.columns[column]
     return ["n/a"] * len(rows) if values is None else each(kib, values[rows].tolist())
 

@@ -31,6 +31,7 @@ UNTOLD = {
     "zero": ("zeros", "without page frames or PAGEMAP_SCAN (6.7) it looks like any other page"),
 }
 
+NUMBERS = ("mapcount", "pfn")
 COMPARISONS = {
     ">=": operator.ge, "<=": operator.le, "!=": operator.ne,
     ">": operator.gt, "<": operator.lt, "=": operator.eq,
@@ -130,12 +131,20 @@ def parse_term(term: str, known: dict[str, Test]) -> Test:
 def unknown(name: str, known: dict[str, Test]) -> str:
     from difflib import get_close_matches
 
-    column = re.match(r"(mapcount|pfn)\s*(>=|<=|!=|=|>|<)", name)
-    if column:
+    column = re.fullmatch(r"(\w+)\s*(>=|<=|!=|==|=|>|<)(.*)", name, re.DOTALL)
+    if column and column[1] in NUMBERS and column[2] != "==":
         example = f"{column[1]}{column[2]}"
         return (f"'{name}' does not compare {column[1]} with a number; write {example}2 or"
                 f" {example}0x2")
-    near = get_close_matches(name, known, 1)
+    if name in NUMBERS:
+        return f"compare {name} with a number: {name}>2 or {name}=0x2"
+    if column and column[1] in NUMBERS:
+        return f"write {column[1]}={column[3].strip()}, with one ="
+    if column:
+        near = get_close_matches(column[1], NUMBERS, 1)
+        meant = f"did you mean '{near[0]}'?" if near else f"only {' and '.join(NUMBERS)} can be"
+        return f"'{column[1]}' cannot be compared with a number; {meant}"
+    near = get_close_matches(name, [*known, *NUMBERS], 1)
     if near:
         return f"unknown term '{name}'; did you mean '{near[0]}'?"
     return (f"unknown term '{name}'; choose from: {', '.join(sorted(known))}, mapcount>N, pfn=N")

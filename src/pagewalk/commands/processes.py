@@ -1,0 +1,53 @@
+"""pagewalk processes: the processes of this machine, the largest first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pagewalk import commands
+from pagewalk.commands import Request
+
+SHOWN = 12  # processes, without --limit and --sort
+
+
+@click.command("processes", short_help="The processes of this machine, the largest first.")
+@commands.format_option("text", "json")
+@commands.table_options
+@commands.watch_option
+@commands.output_options
+def command(**options: Any) -> int:
+    """Show the processes of this machine, the largest first. `pagewalk` alone does the same.
+
+    \b
+    pagewalk processes
+    pagewalk processes --sort name --limit 100
+    pagewalk processes --format json
+    """
+    from pagewalk.proc.namespace import own_numbers
+    from pagewalk.proc.processes import read_processes
+    from pagewalk.render import view
+    from pagewalk.render.columns import choose
+
+    request = Request(target="", source="", freeze=False, budget=0, **options)
+    choice = choose("processes", request.columns, request.sort or "rss", request.limit)
+    if request.limit is None and request.sort is None and request.format == "text":
+        choice = choice._replace(limit=SHOWN)
+    us, told = own_numbers()[0], summary()
+    with commands.output(request.output) as out:
+        write = commands.writer(view(request.format, "processes", request.human), out,
+                                again=request.watch is not None)
+        for _ in commands.rounds(request.watch):
+            found = [process for process in read_processes() if process.pid != us]
+            shown = choice.rows(found)
+            write(shown, told, columns=choice.columns, count=len(found))
+    return 0
+
+
+def summary() -> str:
+    """Return one line: the machine, and what is missing for all to be seen."""
+    from pagewalk.sources.doctor import checks, machine, missing
+
+    lacking = missing(checks())
+    return machine() + (f"; missing: {', '.join(lacking)} (see pagewalk doctor)" if lacking else "")

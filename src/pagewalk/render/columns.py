@@ -1,0 +1,203 @@
+"""The columns of every table, as people name them, and which rows of a table come first.
+
+To add a column, add it to its table here and to each format that writes it: the contract test
+(tests/render/test_columns.py) asks every format for every column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from pagewalk.account.table import COLUMNS, Column
+from pagewalk.model.errors import BadRequest
+
+Row = TypeVar("Row")
+
+
+class Columns(NamedTuple):
+    """The columns of a table: ``naming`` tell its rows apart and are always there."""
+
+    naming: tuple[Column, ...]
+    others: tuple[Column, ...]
+
+    @property
+    def known(self) -> dict[str, Column]:
+        """Return every column by what it may be called: its key, and what is printed above it."""
+        every = (*self.naming, *self.others)
+        return {spelled(word): column for column in every for word in (column.title, column.name)}
+
+
+class Choice(NamedTuple):
+    """What is shown of a table: columns (None: those of the format), and which rows come first.
+
+    ``columns`` are besides those that name a row, which are always shown.
+    """
+
+    columns: tuple[str, ...] | None = None
+    sort: Column | None = None
+    reversed: bool = False
+    limit: int | None = None
+
+    def rows(self, rows: Iterable[Row], value: Callable[[Row, str], Any] = getattr) -> list[Row]:
+        """Return ``rows`` in the order asked for, those whose ``value`` is None last.
+
+        The largest amount comes first, or the first word; a reversed order is the other way round.
+        """
+        kept = list(rows)
+        if self.sort is not None:
+            pairs = [(value(row, self.sort.name), row) for row in kept]
+            known = [pair for pair in pairs if pair[0] is not None]
+            known.sort(key=lambda pair: pair[0], reverse=self.reversed == self.sort.words)
+            kept = [row for _, row in known] + [row for told, row in pairs if told is None]
+        return kept[: self.limit]
+
+
+WHOLE = Choice()
+
+
+def words(*rows: tuple[str, str, str]) -> tuple[Column, ...]:
+    return tuple(Column(*row, words=True) for row in rows)
+
+
+def vma_columns() -> Columns:
+    from pagewalk.account.smaps import DETAILS
+
+    naming = words(
+        ("start", "ADDRESS", "first byte"), ("perms", "PERM", "access rights"),
+        ("name", "NAME", "what it maps"),
+    )
+    others = words(
+        ("end", "END", "first byte after it"), ("offset", "OFFSET", "its first byte in its file"),
+        ("vm_flags", "VMFLAGS", "the two-letter codes of smaps"),
+    )
+    return Columns(naming, (*COLUMNS, *DETAILS, *others))
+
+
+def kind_columns() -> Columns:
+    naming = words(("group", "WHAT", "the kind, the file or the access rights"))
+    return Columns(naming, (Column("vmas", "VMAS", "how many VMAs"), *COLUMNS))
+
+
+def group_columns() -> Columns:
+    from pagewalk.account.smaps import DETAILS
+
+    naming, others = kind_columns()
+    return Columns(naming, (*others, *DETAILS))
+
+
+def page_columns() -> Columns:
+    physical, state, flags, swap = words(
+        ("phys", "PHYSICAL", "where it is in RAM"), ("state", "STATE", "what the page is"),
+        ("flags", "FLAGS", "of the entry and of the frame"),
+        ("swap", "SWAP", "the swap device and the slot"),
+    )
+    return Columns(words(("addr", "ADDRESS", "first byte")), (
+        physical, Column("size", "KIB", "length of the page, or of the range without pages"), state,
+        Column("mapcount", "MAPS", "how often it is mapped"), flags, swap,
+        Column("pfn", "PFN", "number of the page frame"),
+    ))
+
+
+def ledger_columns() -> Columns:
+    naming = words(("against", "AGAINST", "the kernel's number, and which of ours it is"))
+    return Columns(naming, (
+        Column("ours", "OURS", "our number"), Column("theirs", "THEIRS", "the kernel's number"),
+        Column("difference", "DIFFERENCE", "ours - theirs"),
+    ))
+
+
+def arena_columns() -> Columns:
+    naming = words(("arena", "ARENA", "main, or the number of an arena for threads"))
+    return Columns(naming, (
+        Column("obtained", "FROM SYSTEM", "what it has from the system"),
+        Column("in_use", "IN USE", "what the program uses"),
+        Column("free", "FREE", "what it does not"),
+        Column("trim", "TRIMMABLE", "what malloc_trim(0) would give back"),
+        Column("thread_top", "TOP", "free at the end of a thread's arena"),
+        Column("scattered", "SCATTERED", "the rest of what is free and in RAM"),
+        Column("trim_exclusive", "TRIM ALONE", "what of trim only this process maps"),
+        Column("threads", "THREADS", "how many use it"),
+    ))
+
+
+def difference_columns() -> Columns:
+    what, first, second = words(
+        ("what", "WHAT", "what differs"), ("first", "FIRST", "what the first source says"),
+        ("second", "SECOND", "what the second source says"),
+    )
+    size = Column("size", "KIB", "length of the stretch")
+    return Columns(words(("addr", "ADDRESS", "first byte")), (size, what, first, second))
+
+
+def check_columns() -> Columns:
+    ok, finding, remedy = words(
+        ("ok", "OK", "whether it works"),
+        ("finding", "FINDING", "what it provides, or what is lost"),
+        ("remedy", "REMEDY", "how to get it"),
+    )
+    return Columns(words(("name", "NAME", "the facility")), (ok, finding, remedy))
+
+
+def process_columns() -> Columns:
+    pid, name, program, uid = words(
+        ("pid", "PID", "its number"), ("name", "NAME", "as the kernel has it"),
+        ("argv0", "PROGRAM", "how it was started"), ("uid", "UID", "the number of its user"),
+    )
+    rss = Column("rss", "RSS", "as in statm: a shared page counts in each process")
+    return Columns((pid,), (rss, name, program, uid))
+
+
+TABLES: dict[str, Callable[[], Columns]] = {
+    "show": kind_columns, "maps": vma_columns, "groups": group_columns, "pages": page_columns,
+    "explain": ledger_columns, "heap": arena_columns, "check": difference_columns,
+    "doctor": check_columns, "processes": process_columns,
+}
+
+
+def choose(
+    table: str, columns: str | None = None, sort: str | None = None, limit: int | None = None
+) -> Choice:
+    """Return what the options ask of ``table``; raises BadRequest for a column that it lacks."""
+    if columns is None and sort is None:
+        return Choice(limit=limit)
+    these = TABLES[table]()
+    order = None if sort is None else named(sort.removeprefix("-"), these.known)
+    chosen = None
+    if columns is not None:
+        asked = dict.fromkeys(named(word, these.known) for word in columns.split(","))
+        chosen = tuple(column.name for column in asked if column not in these.naming)
+    return Choice(chosen, order, sort is not None and sort.startswith("-"), limit)
+
+
+def spelled(title: str) -> str:
+    """Return a name as it is typed: ``NOT PRES`` is ``not_pres``."""
+    return title.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def named(word: str, known: Mapping[str, Column]) -> Column:
+    """Return the column called ``word``, by its key or as it is printed; raises BadRequest."""
+    from difflib import get_close_matches
+
+    if spelled(word) in known:
+        return known[spelled(word)]
+    near = get_close_matches(spelled(word), known, 1)
+    meant = f"did you mean '{known[near[0]].name}'? " if near else ""
+    every = ", ".join(dict.fromkeys(column.name for column in known.values()))
+    raise BadRequest(f"no column is called '{word}'; {meant}choose from: {every}")
+
+
+def fields(
+    table: str, row: Mapping[str, Any], columns: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Return ``row``, an object of ``table``, with only the ``columns`` and what names it."""
+    if columns is None:
+        return dict(row)
+    naming = [column.name for column in TABLES[table]().naming if column.name in row]
+    return {name: row[name] for name in (*naming, *columns)}
+
+
+def titles(table: str) -> dict[str, str]:
+    """Return what is printed above each column of ``table``."""
+    these = TABLES[table]()
+    return {column.name: column.title for column in (*these.naming, *these.others)}

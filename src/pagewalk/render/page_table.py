@@ -1,0 +1,63 @@
+"""The table of pages as text: a column of cells for each name, without a loop over pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.model.columns import U8, Pages
+from pagewalk.render import describe
+from pagewalk.render import lines as pieces
+from pagewalk.render.columns import titles
+
+COLUMNS = ("phys", "size", "state", "mapcount", "flags")
+
+
+class Cell(NamedTuple):
+    """How a column is made of (rows, page size), and how wide it is; ``wide`` < 0: to the left."""
+
+    wide: int
+    made: Callable[[Pages, int], U8 | str]
+
+
+CELLS = {
+    "addr": Cell(-16, lambda rows, _: pieces.hexadecimal(rows.addr)),
+    "phys": Cell(-16, lambda rows, page_size: describe.physical(rows, page_size, "-")),
+    "size": Cell(9, lambda rows, _: pieces.decimal(rows.size >> np.uint64(10))),
+    "state": Cell(-10, lambda rows, _: describe.states(rows)),
+    "mapcount": Cell(5, lambda rows, _: describe.number(rows, rows.mapcount, "-")),
+    "pfn": Cell(10, lambda rows, _: describe.number(rows, rows.pfn, "-")),
+    "swap": Cell(-12, lambda rows, _: describe.swap_place(rows, "", ":", "", "-")),
+    "flags": Cell(0, lambda rows, _: pieces.beside(
+        describe.flag_words(rows), describe.swap_place(rows, "swap ", ":", "", ""))),
+}
+
+
+def shown(columns: Sequence[str] | None) -> list[str]:
+    """Return the columns in the order of the screen: flags, of any length, are the last."""
+    wanted = COLUMNS if columns is None else columns
+    return ["addr", *sorted(wanted, key=lambda name: CELLS[name].wide == 0)]
+
+
+def heading(names: Sequence[str]) -> str:
+    """Return the line above the pages."""
+    told = titles("pages")
+    return "  ".join(
+        told[name].ljust(-CELLS[name].wide) if CELLS[name].wide <= 0
+        else told[name].rjust(CELLS[name].wide) for name in names
+    ).rstrip()
+
+
+def page_lines(rows: Pages, page_size: int, names: Sequence[str]) -> bytes:
+    """Return a line for each of ``rows``, with the columns ``names``."""
+    cells: list[U8 | str] = []
+    for name in names:
+        wide, made = CELLS[name]
+        cell = pieces.text(made(rows, page_size), len(rows))
+        if wide:
+            cell = pieces.ljust(cell, -wide) if wide < 0 else pieces.rjust(cell, wide)
+        gap = pieces.where(cell.max(axis=1, initial=0) != 0, "  ", "")
+        cells += [gap, cell] if cells else [cell]
+    return pieces.lines(*cells)
