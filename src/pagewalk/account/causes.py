@@ -3,8 +3,6 @@
 To add a cause, add a row to CAUSES, and its name to the lines of the ledger that it may affect.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 

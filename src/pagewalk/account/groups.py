@@ -4,8 +4,6 @@ Each group has a rule, by what the kernel says of a VMA; docs/counting.md tells 
 no rule tells apart is called anonymous.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import NamedTuple

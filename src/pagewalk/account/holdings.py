@@ -1,7 +1,5 @@
 """Memory that a process holds without mapping it, and what is freed when it ends. No I/O."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

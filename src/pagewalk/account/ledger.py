@@ -4,8 +4,6 @@ A line is a row of LINES: one of the kernel's numbers, one of ours, and the caus
 for the difference. To add a line, add a row to LINES.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

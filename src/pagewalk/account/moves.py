@@ -5,8 +5,6 @@ walk, either way round). A VMA that looks the same to the first reader both time
 far as we can tell; for one that does not, the other's reading is a third sample of a moving amount.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

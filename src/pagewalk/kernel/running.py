@@ -1,7 +1,5 @@
 """Open the running kernel through a reader: find its maps of RAM, verify its struct pages."""
 
-from __future__ import annotations
-
 import mmap
 import time
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Check the frame database read from struct page against /proc/kpage* on a sample of frames."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -3,8 +3,6 @@
 An unknown bit is kept and printed as ``bitN``: nothing is dropped.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

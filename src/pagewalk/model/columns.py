@@ -5,8 +5,6 @@ ranges are half open. A column that is ``None`` was not read or was withheld; ze
 measurement.
 """
 
-from __future__ import annotations
-
 from dataclasses import FrozenInstanceError, dataclass
 from enum import IntEnum, IntFlag
 from functools import cached_property

@@ -4,8 +4,6 @@ The facts travel with the walk: a rule asks ``walk.facts``, never the machine th
 which may be another one. docs/counting.md lists which rule depends on which fact.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

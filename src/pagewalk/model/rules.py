@@ -7,8 +7,6 @@ The rules are those of fs/proc/task_mmu.c (smaps_pte_entry, smaps_account, vm_no
 masks of kpageflags bits that in-kernel programs keep and that are proved come from the rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

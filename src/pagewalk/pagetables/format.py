@@ -1,7 +1,5 @@
 """What a paging format is: levels and entries, so that one walk serves every architecture."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The kernel's "kB" means KiB. It is converted to bytes here and nowhere else.
 Source: Documentation/filesystems/proc.rst, fs/proc/task_mmu.c.
 """
 
-from __future__ import annotations
-
 import mmap
 import re
 from typing import NamedTuple

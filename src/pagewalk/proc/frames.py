@@ -4,8 +4,6 @@ Sources: Documentation/admin-guide/mm/pagemap.rst, fs/proc/page.c. Reading takes
 locks. Each word costs the kernel 60 to 90 ns, so frames are read in runs, and each only once.
 """
 
-from __future__ import annotations
-
 import os
 from contextlib import ExitStack
 from typing import NamedTuple, Protocol

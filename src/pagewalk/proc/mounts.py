@@ -1,7 +1,5 @@
 """/proc/PID/mountinfo: what is mounted where, as a process sees it."""
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

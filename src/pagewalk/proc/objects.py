@@ -4,8 +4,6 @@ It holds them through open files and mappings. No file is opened or queried unti
 on tmpfs or hugetlbfs: another file system may take forever to answer.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

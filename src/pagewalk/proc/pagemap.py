@@ -3,8 +3,6 @@
 Sources: Documentation/admin-guide/mm/pagemap.rst, include/uapi/linux/fs.h.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import mmap

@@ -1,7 +1,5 @@
 """List the processes of this machine cheaply, and find a process by name."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator

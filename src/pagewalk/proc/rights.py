@@ -1,7 +1,5 @@
 """What this process may do: capabilities, user namespace, seccomp, lockdown, options of /proc."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from pagewalk.proc.files import decode_name, lines, numbers, read_bytes, words

@@ -6,8 +6,6 @@ a template made from one of them, and only blocks that differ in more than their
 line by line.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 

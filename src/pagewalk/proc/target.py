@@ -1,7 +1,5 @@
 """Hold one process by file descriptors that can never come to mean another process."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

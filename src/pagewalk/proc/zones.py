@@ -1,7 +1,5 @@
 """/proc/zoneinfo: where the zones of physical memory are, and which belong to a device."""
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ Names are hostile: they may contain control, bidirectional and invisible charact
 are not UTF-8. Each of these is printed as an escape.
 """
 
-from __future__ import annotations
-
 import codecs
 import io
 import os

@@ -1,7 +1,5 @@
 """The table of VMAs as text: amounts in KiB, and the columns that fit a terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 

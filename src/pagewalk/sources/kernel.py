@@ -3,8 +3,6 @@
 Shared by all sources that read kernel memory, whatever the reader (eBPF, /proc/kcore).
 """
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What a source reads: one address space, whatever it is read from."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 

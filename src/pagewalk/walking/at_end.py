@@ -1,7 +1,5 @@
 """What only the end of a walk can tell: shmem swap, mlock, whether the process held still."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache

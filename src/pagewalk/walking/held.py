@@ -6,8 +6,6 @@ and pages that KSM merged, need memory here: three bytes per frame, however ofte
 process that shares its libraries and its heap costs a few pages; a terabyte of a file 768 MiB.
 """
 
-from __future__ import annotations
-
 import mmap
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple

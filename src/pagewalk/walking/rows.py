@@ -1,7 +1,5 @@
 """Rows of a walk: leaves, holes and doubts as Pages, with their VMA, state and frame columns."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 

@@ -4,8 +4,6 @@ An instruction is eight bytes: opcode, destination and source register, jump or 
 immediate (Documentation/bpf/standardization/instruction-set.rst).
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable
 from typing import NamedTuple

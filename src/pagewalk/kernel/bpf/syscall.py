@@ -1,7 +1,5 @@
 """bpf(2): array maps that numpy can see, and loading and running programs, whatever they do."""
 
-from __future__ import annotations
-
 import ctypes
 import mmap
 import os

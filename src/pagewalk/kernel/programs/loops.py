@@ -7,8 +7,6 @@ that reports errors.
 Source: kernel/bpf/helpers.c, Documentation/bpf/kfuncs.rst.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The interface of a reader of kernel memory, and the reads that work through every reader."""
 
-from __future__ import annotations
-
 import mmap
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol

@@ -4,8 +4,6 @@ Only layouts are read: byte offsets, sizes, bit fields, array lengths, enumerato
 Documentation/bpf/btf.rst and include/uapi/linux/btf.h.
 """
 
-from __future__ import annotations
-
 import mmap
 import struct
 from collections.abc import Container, Iterator

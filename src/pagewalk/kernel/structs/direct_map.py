@@ -6,8 +6,6 @@ process, and trusted only after a random token in a page of ours was read throug
 Documentation/arch/x86/x86_64/mm.rst has the map.
 """
 
-from __future__ import annotations
-
 import ctypes
 import mmap
 import os

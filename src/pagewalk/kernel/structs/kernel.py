@@ -1,7 +1,5 @@
 """An open kernel: a reader of its memory, and BTF, its own description of its structs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ A node has 256 bytes: a parent pointer, pivots (the last index of each slot) and
 to a node has the node's type in its low byte.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -4,8 +4,6 @@ Where kernels differ, the newest layout is tried first. They are told apart by n
 by version number, because distributions backport.
 """
 
-from __future__ import annotations
-
 from functools import reduce
 from operator import or_
 from typing import NamedTuple

@@ -4,8 +4,6 @@ The rules are those of fs/proc/page.c (stable_page_flags, get_kpage_count), appl
 which knows how this kernel lays out struct page.
 """
 
-from __future__ import annotations
-
 import errno as errnos
 from typing import NamedTuple
 

@@ -6,8 +6,6 @@ locked, so every answer is checked by reading the pointers to it again; a task t
 way is looked up again.
 """
 
-from __future__ import annotations
-
 import os
 from typing import NamedTuple
 

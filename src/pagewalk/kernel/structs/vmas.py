@@ -1,7 +1,5 @@
 """A process's VMAs as the kernel keeps them: struct vm_area_struct, as columns."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 

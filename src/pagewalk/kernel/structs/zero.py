@@ -6,8 +6,6 @@ ours: prctl(PR_SET_THP_DISABLE), or a size set to "never") cannot map it. So we 
 about it: each frame that may be the huge zero page is checked every time.
 """
 
-from __future__ import annotations
-
 import mmap
 from typing import NamedTuple
 
