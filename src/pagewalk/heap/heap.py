@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.heap.arenas import NONE, Arena, memory_of, read_arena
+from pagewalk.heap.buildinfo import built_by
 from pagewalk.heap.cpython import Pools, is_python, pools
 from pagewalk.heap.glibc import ATTACHED, Malloc, find
+from pagewalk.heap.golang import Found, Go, read_go
 from pagewalk.heap.hotspot import Space, java_spaces
 from pagewalk.heap.mapped import Parameters, mapped_chunks, parameters
 from pagewalk.heap.memory import PAGE, Memory, TooLong, bytes_within, copied, in_time, live
@@ -98,12 +100,13 @@ class PoolBytes(NamedTuple):
 class Heap(NamedTuple):
     """What a process's allocator holds; see Part for the amounts, which are sums of ``arenas``.
 
-    ``allocator`` is its name, None if none was recognised; the amounts are then None. ``tcache``
-    bytes of what is in use are kept by threads for their next malloc, ``mmapped`` bytes besides are
-    in chunks that are mappings of their own. ``stacks`` and ``pools`` are what else is known of the
-    ``anonymous`` bytes in RAM; all together ``explained`` bytes of them. ``exact``: nothing changed
-    while it was read, else ``why``. ``stopped_ns``: for how long the process was stopped.
-    ``trimmed``: the ranges that malloc_trim(0) would return, u64[k, 2].
+    ``allocator`` is its name, None if none was recognised; if it is not glibc's the amounts are
+    None. ``tcache`` bytes of what is in use are kept by threads for their next malloc, ``mmapped``
+    bytes besides are in chunks that are mappings of their own. ``stacks``, ``pools`` and ``go`` are
+    what else is known of the ``anonymous`` bytes in RAM; all together ``explained`` bytes of them.
+    ``exact``: nothing changed while it was read, else ``why``. ``stopped_ns``: for how long the
+    process was stopped.
+    ``trimmed``: the ranges that malloc_trim(0) or debug.FreeOSMemory() would return, u64[k, 2].
     """
 
     walk: Walk[Pages]
@@ -119,6 +122,7 @@ class Heap(NamedTuple):
     stacks: Stacks
     pools: PoolBytes | None
     java: list[Space] | None = None
+    go: Go | None = None
     stopped_ns: int = 0
     trimmed: U64 = NONE
     returnable: Returnable | None = None
@@ -143,6 +147,7 @@ class Taken(NamedTuple):
     arenas: list[U64 | None]
     parameters: Parameters | None
     mapped: U64
+    go: Found
 
 
 class Besides(NamedTuple):
@@ -159,10 +164,11 @@ def read_heap(source: Source) -> Heap:
     second, until no thread of the process has run meanwhile. Raises NotPermitted, ProcessGone.
     """
     began = time.monotonic_ns()
+    version = built_by(target_of(source))
     with memory_file(source) as fd:
         for _ in range(ATTEMPTS):
             before = read_switches(target_of(source))
-            taken = take(source, fd)
+            taken = take(source, fd, version)
             rest = besides(taken)
             heap = add_up_heap(taken, rest)
             still = before is not None and before == read_switches(target_of(source))
@@ -182,9 +188,10 @@ def read_stopped_heap(source: Source, longest_ns: int) -> Heap:
     proc.freeze.frozen do.
     """
     stopped_ns, read = 0, None
+    version = built_by(target_of(source))
     with memory_file(source) as fd:
         for _ in range(ATTEMPTS):
-            taken, rest, took_ns = take_stopped(source, fd, longest_ns - stopped_ns)
+            taken, rest, took_ns = take_stopped(source, fd, version, longest_ns - stopped_ns)
             stopped_ns += took_ns
             if taken is None or rest is None:
                 read = None
@@ -214,14 +221,14 @@ def with_returnable(
 
 
 def take_stopped(
-    source: Source, fd: int, longest_ns: int
+    source: Source, fd: int, version: str | None, longest_ns: int
 ) -> tuple[Taken | None, Besides | None, int]:
     # What was taken of the stopped process, with a copy of its heap, None if that took too long;
     # and for how long it was stopped. Whether it stops in time counts too.
     taken = rest = None
     began = time.monotonic_ns()
     with frozen(target_of(source), longest_ns / 1e9) as ours, suppress(TooLong):
-        found = take(source, fd, began + longest_ns)
+        found = take(source, fd, version, began + longest_ns)
         taken = copy_of(found)
         rest = besides(found)
     took_ns = time.monotonic_ns() - began if ours else 0
@@ -252,20 +259,22 @@ def memory_file(source: Source) -> Iterator[int]:
         os.close(fd)
 
 
-def take(source: Source, fd: int, until_ns: int | None = None) -> Taken:
+def take(source: Source, fd: int, version: str | None, until_ns: int | None = None) -> Taken:
     walked, found_marked, memory = in_ram(source, fd, until_ns)
-    malloc = find(memory) if walked.facts.architecture in MACHINES else None
+    known = walked.facts.architecture in MACHINES
+    go = Found() if version is None or not known else read_go(memory, version)
+    malloc = find(memory) if known else None
     arenas = memory_of(memory, malloc) if malloc else []
     found = parameters(memory, malloc) if malloc else None
-    held = joined([NONE, *(part for part in arenas if part is not None)])
+    held = joined([go.ranges, *(part for part in arenas if part is not None)])
     mapped = mapped_chunks(memory, held, (found or DEFAULTS).chunks) if malloc else NONE
-    return Taken(walked, found_marked, memory, malloc, arenas, found, mapped)
+    return Taken(walked, found_marked, memory, malloc, arenas, found, mapped, go)
 
 
 def besides(taken: Taken) -> Besides:
     memory = taken.memory
     held = [part for part in taken.arenas if part is not None]
-    rest = without(unnamed(memory.vmas), np.concatenate([NONE, *held, taken.mapped]))
+    rest = without(unnamed(memory.vmas), np.concatenate([taken.go.ranges, *held, taken.mapped]))
     return Besides(stacks(memory, rest), pools(memory, rest) if is_python(memory.vmas) else None,
                    java_spaces(memory))
 
@@ -310,25 +319,20 @@ def add_up_heap(taken: Taken, rest: Besides) -> Heap:
     anon = memory.anon
     heap = Heap(
         taken.walk, None, "", (), None, None, 0, total(anon), exact=True, why="",
-        stacks=add_up_stacks(memory, rest.stacks), java=rest.java,
+        stacks=add_up_stacks(memory, rest.stacks), java=rest.java, go=taken.go.go,
+        trimmed=taken.go.free,
         pools=None if rest.pools is None else PoolBytes(
             len(rest.pools.used), bytes_within(rest.pools.used, anon),
             bytes_within(rest.pools.free, anon)),
     )
-    known = [stack_ranges(rest.stacks), memory.vmas.ranges[main_stack(memory.vmas)]]
+    main = memory.vmas.ranges[main_stack(memory.vmas)]
+    known = [stack_ranges(rest.stacks), main, taken.go.ranges]
     known += [] if rest.pools is None else [rest.pools.used, rest.pools.free]
     if malloc is None:
-        other = ", ".join(loaded(memory.vmas)) or None
-        why = f"{other} is not read" if other else "no allocator was recognised"
-        if len(memory.vmas) and memory.vmas.end[-1] <= np.uint64(1 << 32):
-            why = "32-bit programs are not read"
-        elif taken.walk.facts.architecture not in MACHINES:
-            why = f"on {taken.walk.facts.architecture} glibc's structures are not known"
-        explained = bytes_within(joined([NONE, *known]), anon)
-        return heap._replace(allocator=other, exact=False, why=why, explained=explained)
+        return without_glibc(taken, heap)._replace(explained=bytes_within(joined(known), anon))
     if taken.parameters and taken.parameters.huge:
         return heap._replace(allocator="glibc", library=malloc.library, exact=False, why=HUGE,
-                             explained=bytes_within(joined([NONE, *known]), anon))
+                             explained=bytes_within(joined(known), anon))
     parameters = taken.parameters or DEFAULTS
     arenas = [read_arena(memory, state, part, parameters, main=row == 0)
               for row, (state, part) in enumerate(zip(malloc.states, taken.arenas, strict=True))]
@@ -336,15 +340,29 @@ def add_up_heap(taken: Taken, rest: Besides) -> Heap:
     rows = np.concatenate([arena.caches for arena in arenas])
     layout = OLD if len(malloc.states[0].fast) else NEW
     caches = add_up(memory, rows, layout, parameters.cached)
-    why = doubts(memory, arenas, taken.parameters)
+    why = doubts(memory, arenas, taken.parameters) or (heap.go.why if heap.go else "")
     return heap._replace(
         allocator="glibc", library=malloc.library, exact=not why, why=why,
         arenas=tuple(part(memory, arena) for arena in arenas),
         tcache=None if caches is None or taken.parameters is None else caches.bytes,
         mmapped=None if taken.parameters is None else taken.parameters.bytes,
         explained=bytes_within(joined(known), anon),
-        trimmed=np.concatenate([NONE, *(arena.trim for arena in arenas)]),
+        trimmed=np.concatenate([taken.go.free, *(arena.trim for arena in arenas)]),
     )
+
+
+def without_glibc(taken: Taken, heap: Heap) -> Heap:
+    # Which allocator it is instead, and why it is not read.
+    vmas, go = taken.memory.vmas, heap.go
+    other = ", ".join(loaded(vmas)) or None
+    why = f"{other} is not read" if other else "no allocator was recognised"
+    if len(vmas) and vmas.end[-1] <= np.uint64(1 << 32):
+        why = "32-bit programs are not read"
+    elif taken.walk.facts.architecture not in MACHINES:
+        why = f"on {taken.walk.facts.architecture} glibc's structures are not known"
+    elif go and not other:
+        other, why = "Go", go.why
+    return heap._replace(allocator=other, exact=not why, why=why)
 
 
 def add_up_stacks(memory: Memory, found: list[Stack]) -> Stacks:

@@ -44,7 +44,7 @@ class Returnable(NamedTuple):
     ``lazyfree`` and ``clean_file``: see Marked. ``huge``: of anonymous memory in huge pages
     ``huge_looked_at`` were read, and ``huge_zeros`` of that are pages of zeros. ``idle_stacks``:
     below the stack pointers of the ``waiting`` threads. ``in_all``: of these and of what
-    malloc_trim(0) would return, each byte counted once, out of ``rss``.
+    malloc_trim(0) or Go's runtime would return, each byte counted once, out of ``rss``.
     """
 
     lazyfree: int | None

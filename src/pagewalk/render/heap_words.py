@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pagewalk.heap.heap import Heap, Part
 from pagewalk.heap.returnable import Returnable
 from pagewalk.render.columns import titles
+from pagewalk.render.runtime_words import go_answers, go_heap
 from pagewalk.render.terminal import kib, printable, size
 
 # Scattered memory is worth a sentence from this share of what is free and in RAM on, and from this
@@ -20,6 +21,8 @@ def reading(heap: Heap) -> str:
     if heap.arenas:
         count = f"{len(heap.arenas)} arena" + ("s" if len(heap.arenas) > 1 else "")
         what = f"glibc's malloc, {count}, in {printable(heap.library)}"
+    elif heap.go:
+        what = go_heap(heap.go)
     else:
         what = heap.allocator or "no allocator recognised"
     stopped = f"; read while stopped for {heap.stopped_ns / 1e6:.0f} ms" if heap.stopped_ns else ""
@@ -30,8 +33,11 @@ def reading(heap: Heap) -> str:
 def answers(heap: Heap) -> Iterator[str]:
     """Yield what could be had back, what could not, and how sure that is, in plain sentences."""
     trim, scattered, tops = (heap.total(name) for name in ("trim", "scattered", "thread_top"))
+    if heap.go:
+        yield from go_answers(heap.go)
     if trim is None or scattered is None or tops is None:
-        yield f"What is free inside the allocator is not known: {heap.why}."
+        if heap.allocator != "Go":
+            yield f"What is free inside the allocator is not known: {heap.why}."
     else:
         yield f"malloc_trim(0) would give back {size(trim)}{to_others(heap, trim)}."
         if scattered >= max(LEAST, MUCH * (trim + scattered + tops)):
@@ -41,9 +47,10 @@ def answers(heap: Heap) -> Iterator[str]:
     if heap.pools and heap.pools.free >= max(LEAST, MUCH * heap.pools.in_use):
         yield (f"{size(heap.pools.free)} are free inside Python's own allocator: it gives an"
                " arena of 1 MiB back only when nothing in it is in use.")
+    told = trim is not None or (heap.allocator == "Go" and heap.go is not None and not heap.go.why)
     if heap.returnable:
-        yield from returned(heap.returnable, all_known=trim is not None)
-    if trim is not None and not heap.exact:
+        yield from returned(heap.returnable, all_known=told)
+    if told and not heap.exact:
         yield (f"These are estimates: {heap.why}; with --freeze the process is stopped while its"
                " heap is copied, and the numbers are exact.")
 

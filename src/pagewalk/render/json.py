@@ -28,6 +28,7 @@ from pagewalk.translate.translation import Translation
 from pagewalk.walking.walk import Walk
 
 if TYPE_CHECKING:
+    from pagewalk.heap.golang import Go
     from pagewalk.heap.heap import Heap
 
 SCHEMA = "pagewalk/1"
@@ -238,6 +239,7 @@ def heap(
             "stacks": found.stacks._asdict(),
             "pools": None if found.pools is None else found.pools._asdict(),
             "java": None if found.java is None else [one._asdict() for one in found.java],
+            "go": None if found.go is None else go_heap(found.go),
             "returnable": None if found.returnable is None else found.returnable._asdict(),
             "arenas": [fields("heap", arena._asdict(), columns) for arena in shown],
             "withheld": [{"what": row.what, "why": row.why} for row in found.outcome.withheld],
@@ -245,6 +247,12 @@ def heap(
         },
         out,
     )
+
+
+def go_heap(go: Go) -> dict[str, Any]:
+    amounts = dict(zip(go._fields[2:], go[2:], strict=True))
+    return {"version": go.version, "why": go.why,
+            **{name: part and part._asdict() for name, part in amounts.items()}}
 
 
 def check(report: Report, out: TextIO, columns: Sequence[str] | None = None) -> None:

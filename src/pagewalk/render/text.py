@@ -318,6 +318,7 @@ def heap(
 ) -> None:
     """Write what the allocator holds: sentences, then a table by arena."""
     from pagewalk.render import heap_words as words
+    from pagewalk.render.runtime_words import go_rows
 
     print(paint(out, "bold", process_line(found.walk, width(out) or 100)), file=out)
     say(words.reading(found), out)
@@ -327,6 +328,9 @@ def heap(
     if found.arenas:
         print(file=out)
         say_grid(words.rows(found, arenas, columns), {0}, out)
+    if found.go and not found.go.why:
+        print(file=out)
+        say_grid(go_rows(found.go), {0}, out)
     for sentence in words.besides(found):
         say(sentence, out)
     withheld(found.outcome, out)

@@ -1,0 +1,88 @@
+"""What Go's heap holds, against the runtime's own numbers and what it then really gives back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.kernel_says import read_smaps
+from tests.live.bracket import look_again
+from tests.live.command import pagewalk
+from tests.targets.gos import GOS, PATTERNS, Holding, holding
+
+pytestmark = pytest.mark.live
+
+PARTS = ("objects", "stacks", "free", "released", "set_aside")
+
+
+def at_rest(program: Holding, *options: str) -> tuple[dict[str, Any], dict[str, int], int]:
+    """Return what heap says, what the runtime says before and after, and its heap in smaps."""
+    before, anonymous = program.ask("i"), in_heap(program.pid)
+    ran = pagewalk("heap", program.pid, "--format", "json", *options)
+    assert in_heap(program.pid) == anonymous  # reading has faulted nothing in
+    assert program.ask("i") == before
+    assert ran.json["exact"] is True and ran.code == 0, ran.json["why"]
+    return ran.json, before, anonymous
+
+
+def in_heap(pid: int) -> int:
+    """Return the anonymous bytes in RAM of Go's heap, in smaps.
+
+    Go asks for addresses between the program and where the kernel puts what has none.
+    """
+    return sum(vma.fields["Anonymous"] for vma in read_smaps(pid)
+               if 1 << 32 <= vma.start < 0x7E << 40 and not vma.name) << 10
+
+
+@pytest.mark.parametrize("go", GOS)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_it_is_what_the_runtime_says_and_what_it_gives_back(go: str, pattern: str) -> None:
+    with holding(go, pattern) as program:
+        found, said, before = look_again(lambda: at_rest(program))
+        after_free = program.ask("f")
+        given_back = before - in_heap(program.pid)
+    heap = found["go"]
+    assert found["allocator"] == "Go" and heap["version"].startswith("go1.")
+    size = {name: heap[name]["size"] for name in PARTS}
+    present = {name: heap[name]["present"] for name in PARTS}
+    assert size["objects"] == said["heap_inuse"]
+    assert size["stacks"] == said["stack_inuse"]
+    assert size["free"] + size["released"] + size["set_aside"] == said["heap_idle"]
+    assert sum(size.values()) == heap["obtained"]["size"] == said["heap_sys"] + said["stack_inuse"]
+    # Pages that a processor keeps may have been given back before: the runtime counts these too.
+    assert 0 <= said["heap_released"] - size["released"] <= size["set_aside"]
+    assert sum(present.values()) == heap["obtained"]["present"] == before
+    assert heap["obtained"]["exclusive"] == before
+    assert present["released"] == 0
+    # It collects garbage first. There is none; but doing so may touch stacks for the first time,
+    # and takes and returns some, and returns what processors keep.
+    assert after_free["heap_inuse"] == said["heap_inuse"]
+    untouched = size["stacks"] - present["stacks"]
+    more = after_free["stack_inuse"] - said["stack_inuse"]
+    least = present["free"] - untouched - max(more, 0)
+    assert least <= given_back <= present["free"] + present["set_aside"] + max(-more, 0)
+
+
+@pytest.mark.parametrize("go", GOS)
+def test_it_is_the_same_without_symbols_and_while_stopped(go: str) -> None:
+    with holding(go, "large", "-ldflags=-s -w") as program:
+        found, said, _ = look_again(lambda: at_rest(program, "--freeze", "--longest-stop=5000"))
+    assert found["stopped_ns"] > 0
+    assert found["go"]["objects"]["size"] == said["heap_inuse"]
+    assert found["go"]["stacks"]["size"] == said["stack_inuse"]
+
+
+@pytest.mark.parametrize("go", GOS)
+def test_the_stacks_of_goroutines_are_told_from_objects(go: str) -> None:
+    with holding(go, "stacks") as program:
+        found, _, _ = look_again(lambda: at_rest(program))
+    # 300 of some 25 KiB each.
+    assert found["go"]["stacks"]["present"] > 300 * (20 << 10) > found["go"]["objects"]["present"]
+
+
+def test_the_screen_says_what_could_be_had_back() -> None:
+    with holding(GOS[0], "huge") as program:
+        out = pagewalk("heap", program.pid).out
+    assert "debug.FreeOSMemory() would give back" in out and "GO HEAP" in out
+    assert "next malloc" not in out

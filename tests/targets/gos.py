@@ -1,0 +1,89 @@
+"""Two versions of Go that Debian has, unpacked, and a program that each compiles.
+
+PAGEWALK_GO in the environment names more of them: folders with bin/go, separated by colons.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmtest.fetch import cache_dir
+
+from tests.targets.glibcs import HERE, fetched
+
+DEBIAN = {"1.19": "bookworm", "1.24": "trixie"}
+MORE = [path for path in os.environ.get("PAGEWALK_GO", "").split(":") if path]
+GOS = (*DEBIAN, *MORE)
+PATTERNS = ("nothing", "small", "large", "huge", "stacks", "released")
+
+
+def root(go: str) -> Path:
+    """Return the folder of one of GOS, fetched if it is not there yet."""
+    if go not in DEBIAN:
+        return Path(go)
+    unpacked = fetched("go", DEBIAN[go], f"golang-{go}-go", f"golang-{go}-src")
+    return unpacked / "usr" / "lib" / f"go-{go}"
+
+
+@functools.cache
+def compiled(go: str, *options: str) -> Path:
+    """Return tests/targets/go/holds.go compiled by one of GOS."""
+    folder = cache_dir() / "go"
+    program = folder / "-".join(["holds", go.replace("/", "_"), *(o.strip("-") for o in options)])
+    built = program.with_suffix(f".{os.getpid()}")
+    done = subprocess.run(
+        [root(go) / "bin" / "go", "build", *options, "-o", built, HERE / "go" / "holds.go"],
+        check=False, capture_output=True, text=True, cwd=HERE / "go",
+        env={**os.environ, "GOROOT": str(root(go)), "GOCACHE": str(folder / "cache"),
+             "GOTOOLCHAIN": "local", "GOFLAGS": "", "GO111MODULE": "off", "CGO_ENABLED": "0"},
+    )
+    if done.returncode:
+        raise RuntimeError(f"cannot compile holds.go with {go}: {done.stderr.strip()}")
+    built.rename(program)
+    return program
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A running program; see holds.go."""
+
+    process: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        """Return its number."""
+        return self.process.pid
+
+    def ask(self, what: str) -> dict[str, int]:
+        """Return what Go's runtime counts: "i" now, "f" after debug.FreeOSMemory()."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(what.encode())
+        self.process.stdin.flush()
+        return self.hear()
+
+    def hear(self) -> dict[str, int]:
+        """Return the numbers that it writes next."""
+        assert self.process.stdout is not None
+        found: dict[str, int] = json.loads(self.process.stdout.readline())
+        return found
+
+
+@contextmanager
+def holding(go: str, pattern: str, *options: str) -> Iterator[Holding]:
+    """Run holds.go, compiled by one of GOS, until the block ends; yield once it is ready."""
+    process = subprocess.Popen([compiled(go, *options), pattern], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE)
+    try:
+        found = Holding(process)
+        found.hear()
+        yield found
+    finally:
+        process.kill()
+        process.wait()
