@@ -45,6 +45,7 @@ ELSEWHERE = (
               "one test for all sources"),
     Elsewhere("sources.doctor", "live/test_rights.py", "what it says depends on the rights"),
     Elsewhere("render.page_table", "render/test_columns.py", "every column is asked for"),
+    Elsewhere("render.machine", "render/test_text.py", "one test for all screens"),
     Elsewhere("pagetables.decode pagetables.format", "pagetables/test_walk.py",
               "tables are decoded on a walk through them"),
     Elsewhere("translate.translate", "live/test_vtop.py",

@@ -33,7 +33,13 @@ DISTURBING = ("--freeze",)
 EPILOG = """\b
 Exit codes: 0 success, 1 failure, 2 usage error, 3 partial (missing privileges
 or a race withheld something; the output says what), 4 an unexplained
-difference remains, 5 the target is gone, 6 not permitted."""
+difference remains, 5 the target is gone, 6 not permitted.
+
+\b
+Colours, on a terminal: bold is what the screen is about or, with --watch,
+what has changed; dim is what is beside the matter; green works or agrees; red
+is missing, partial or unexplained. No colour says what no word says. NO_COLOR
+and FORCE_COLOR and --color decide whether there are any."""
 
 
 # What people type out of habit, and what it means here.

@@ -56,12 +56,27 @@ def test_where_there_is_no_room_fewer_are_named(room: int, told: str) -> None:
     assert what(table, group, room) == told
 
 
-def test_amounts_are_never_shortened() -> None:
+def test_amounts_are_never_shortened_but_the_least_wanted_are_left_out() -> None:
     table = by_hand.table()
+    whole = list(zip(*rows(table, by_perms(table), COLUMNS), strict=True))
+    counts = []
     for room in range(1, 80):
-        lines = rows(table, by_perms(table), COLUMNS, room)
-        assert [line[:-1] for line in lines] == [
-            line[:-1] for line in rows(table, by_perms(table), COLUMNS)]
+        found = list(zip(*rows(table, by_perms(table), COLUMNS, room), strict=True))
+        assert found[:-1] == [column for column in whole if column in found[:-1]]
+        assert found[0][0] == "RSS"
+        counts.append(len(found))
+    assert counts == sorted(counts) and counts[0] == 2 and counts[-1] == len(whole)
+
+
+def test_bars_are_the_shares_of_the_first_amount() -> None:
+    table = by_hand.table()
+    groups = by_perms(table)
+    lines = rows(table, groups, ("size", "rss"), 80, "#")
+    assert lines[0][:3] == ("SIZE", "SHARE", "RSS") and lines[-1][1] == ""
+    whole = table.totals["size"]
+    assert whole is not None
+    assert [len(line[1]) for line in lines[1:-1]] == [
+        (group.amounts["size"] or 0) * 10 // whole for group in groups]
 
 
 def test_several_vmas_are_counted() -> None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import io
 import re
 
+import click
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
 from pagewalk.account.groups import by_kind
 from pagewalk.account.rollup import filled
+from pagewalk.cli import COMMANDS, cli, usual
 from pagewalk.model.columns import READ, Backing, Withheld
 from pagewalk.proc.processes import Process
-from pagewalk.render import text, view
+from pagewalk.render import machine, text, view
 from pagewalk.render.terminal import (
     CODES,
-    PLAIN,
     STYLE,
     Style,
+    cells,
     human,
     kib,
     kib_exact,
@@ -52,6 +54,61 @@ def test_80_columns_are_enough(terminal: Terminal, name: str, frames: bool) -> N
     assert [line for line in lines if len(line) > 80] == []
 
 
+@pytest.mark.parametrize("names", ["", "日本語"])
+@pytest.mark.parametrize("room", [60, 40, 28, 24])
+@pytest.mark.parametrize("name", [*SCREENS, "pages"])
+def test_a_narrow_terminal_has_tables_too(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, name: str, room: int, names: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(room))
+    told = COLOUR.sub("", written.write("text", name, terminal, names=names))
+    # A word that is too long for a line, such as a path in a sentence, has a line of its own.
+    wide = [line for line in told.split("\n") if cells(line) > room and " " in line.strip()]
+    # What is to be copied is not broken either.
+    assert [line for line in wide if not re.search("mmap|pagewalk", line)] == []
+    assert "SHARE" not in told
+
+
+@pytest.mark.parametrize("name", [*SCREENS, "pages", "vtop"])
+def test_every_screen_ends_with_what_to_try_next(terminal: Terminal, name: str) -> None:
+    end = COLOUR.sub("", written.write("text", name, terminal)).splitlines()[-1]
+    commands = re.findall(r"pagewalk(?: [\w.+=:-]+)*", end)
+    assert commands
+    for command in commands:
+        words = usual(command.split()[1:])
+        assert words[0] in COMMANDS
+        found = cli.get_command(click.Context(cli), words[0])
+        assert found is not None
+        found.make_context(words[0], words[1:])  # raises for what does not exist
+        assert "--freeze" not in words
+    if name not in ("processes", "vtop"):
+        assert end.startswith("next: ")
+    if name != "processes":
+        assert "next:" not in written.write("text", name)
+
+
+@pytest.mark.parametrize(("name", "option"), [
+    ("[heap]", "--vma heap"), ("", "--vma anon"), ("/usr/lib/libc.so.6", "--vma libc.so.6"),
+    ("/tmp/a b", "--range 100000000-100001000"), ("/tmp/$(reboot)", "--range 100000000-100001000"),
+    ("/tmp/-x", "--range 100000000-100001000"), ("/tmp/\x1b[2J", "--range 100000000-100001000"),
+    ("/tmp/日本", "--range 100000000-100001000"), ("/memfd:x (deleted)",
+                                                "--range 100000000-100001000"),
+])
+def test_a_name_is_only_suggested_if_a_shell_takes_it_for_one_word(name: str, option: str) -> None:
+    of = by_hand.vmas([(1 << 32, 1, READ, 0, Backing.ANON, name)])
+    assert text.largest(by_hand.by_vma(by_hand.walk([], of)), [0]) == option
+
+
+@pytest.mark.parametrize("name", ["groups", "show", "processes"])
+def test_shares_are_drawn_on_a_wide_terminal_only(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(Terminal, "encoding", "utf-8")
+    options = {"whole": 9 << 30} if name == "processes" else {}
+    assert "█" in written.write("text", name, terminal, **options)
+    assert "█" not in written.write("text", name, **options)
+
+
 @pytest.mark.parametrize("name", ["show", "maps"])
 def test_sixteen_terabytes_fit_too(terminal: Terminal, name: str) -> None:
     of = by_hand.vmas([(1 << 32, (1 << 44) // PAGE, READ, 0, Backing.ANON, "[heap]")])
@@ -66,7 +123,7 @@ def test_sixteen_terabytes_fit_too(terminal: Terminal, name: str) -> None:
 
 def test_the_first_screen_fits_80_by_24(terminal: Terminal) -> None:
     many = [Process(n, f"p{n}", "", 0, n << 20) for n in range(1, 200)]
-    text.processes(many[:-13:-1], "Linux 6.18, x86_64, 4 KiB pages, root", terminal)
+    machine.processes(many[:-13:-1], "Linux 6.18, x86_64, 4 KiB pages, root", terminal)
     lines = terminal.getvalue().splitlines()
     assert len(lines) < 24  # and the prompt
     assert any("p199" in line for line in lines)
@@ -112,9 +169,8 @@ def test_no_colours_where_none_are_wanted(
 
 @pytest.mark.parametrize("name", [*SCREENS, "pages"])
 def test_colours_are_the_only_escapes(terminal: Terminal, name: str) -> None:
-    ours = {*CODES.values(), PLAIN}
     found = set(re.findall(r"\x1b[^m]*m?", written.write("text", name, terminal)))
-    assert found <= ours
+    assert found <= CODES
 
 
 @pytest.mark.parametrize(
@@ -190,10 +246,12 @@ def test_a_pipe_never_does_by_itself() -> None:
 @always(st.text(), st.integers(3, 60))
 def test_a_shortened_text_fits_and_keeps_its_ends(name: str, room: int) -> None:
     short = shorten(name, room)
-    assert len(short) <= room
-    if len(name) > room:
+    assert cells(short) <= room
+    if cells(name) > room:
         head, _, tail = short.partition("~") if "~" not in name else (short[:0], "", short[-1:])
         assert name.startswith(head) and name.endswith(tail)
+        if name.isascii():
+            assert len(short) == room
     else:
         assert short == name
 
@@ -271,7 +329,7 @@ def test_an_ordinary_user_is_advised_to_look_at_a_process_of_their_own(
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     rows = [Process(7, "large", "", 0, 9 << 20), Process(8, "small", "", 1000, 1 << 20)]
-    text.processes(rows, "Linux", terminal)
+    machine.processes(rows, "Linux", terminal)
     assert "  pagewalk 8 " in terminal.getvalue() and "  pagewalk 7 " not in terminal.getvalue()
 
 

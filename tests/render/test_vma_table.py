@@ -7,7 +7,7 @@ from itertools import pairwise
 from pagewalk.render.vma_table import LEAST_WANTED, VmaTable, total, vma_table
 from tests import by_hand
 
-COLUMNS = ("size", "rss", *LEAST_WANTED)
+COLUMNS = ("rss", *LEAST_WANTED)
 ROWS = list(range(len(by_hand.VMAS)))
 
 

@@ -94,11 +94,11 @@ def test_a_line_of_the_text(case: str, line: str, monkeypatch: pytest.MonkeyPatc
     assert line in text(case).splitlines()
 
 
-def test_an_entrys_frame_is_coloured_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entrys_frame_stands_out_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     painted = text("page", Terminal())
-    assert "0x800\x1b[32m0000000200\x1b[0m067" in painted
+    assert "0x800\x1b[1m0000000200\x1b[0m067" in painted
     monkeypatch.setenv("NO_COLOR", "1")
     assert CONTROL.search(text("page", Terminal())) is None
 

@@ -44,6 +44,7 @@ class Request(NamedTuple):
     quiet: bool
     freeze: bool
     budget: float
+    color: str = "auto"
     human: bool | None = None
     watch: float | None = None
     columns: str | None = None
@@ -78,7 +79,10 @@ def output_options(command: Any) -> Any:
     quiet = click.option("--quiet", "-q", is_flag=True, help="Print no notes on stderr.")
     to_file = click.option("--output", "-o", metavar="FILE",
                            help="Write to FILE (mode 0600, replaced only when complete).")
-    return to_file(quiet(command))
+    color = click.option("--color", default="auto", metavar="WHEN", show_default=True,
+                         type=click.Choice(["auto", "always", "never"]),
+                         help="Colours in text: auto (on a terminal), always or never.")
+    return to_file(quiet(color(command)))
 
 
 counts_option = click.option(
@@ -187,7 +191,7 @@ def opened(request: Request, name: str) -> Iterator[tuple[Source, Callable[..., 
         raise BadRequest("--watch goes on until you end it: leave out --freeze and --output")
     if request.freeze:
         from pagewalk.proc.freeze import frozen
-    write = view(request.format, name, request.human)
+    write = view(request.format, name, request.human, request.color)
     source = open_listed(find(request.target), request.source, int(request.budget * 1e6))
     assert source.live is not None
     target = source.live.target

@@ -53,7 +53,8 @@ def command(against: str, **options: object) -> int:
             other.close()
         rows = choice.rows(report.differences)
         more = report.more + len(report.differences) - len(rows)
-        write(replace(report, differences=rows, more=more), columns=choice.columns)
+        write(replace(report, differences=rows, more=more), columns=choice.columns,
+              pid=source.who.pid)
     return DIFFERENCE if report.differences else 0
 
 

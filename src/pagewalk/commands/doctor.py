@@ -11,7 +11,7 @@ from pagewalk import commands
 @commands.format_option("text", "json")
 @commands.table_options
 @commands.output_options
-def command(format: str, output: str | None, **options: object) -> int:
+def command(format: str, output: str | None, color: str, **options: object) -> int:
     """Show what this kernel and your privileges allow, and how to get the rest.
 
     \b
@@ -26,5 +26,6 @@ def command(format: str, output: str | None, **options: object) -> int:
     asked = {name: options[name] for name in ("columns", "sort", "limit")}
     choice = choose("doctor", **asked)  # type: ignore[arg-type]
     with commands.output(output) as out:
-        view(format, "doctor")(choice.rows(checks()), machine(), out, columns=choice.columns)
+        write = view(format, "doctor", color=color)
+        write(choice.rows(checks()), machine(), out, columns=choice.columns)
     return 0

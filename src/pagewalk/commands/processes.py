@@ -36,12 +36,14 @@ def command(**options: Any) -> int:
         choice = choice._replace(limit=SHOWN)
     us, told = own_numbers()[0], summary()
     with commands.output(request.output) as out:
-        write = commands.writer(view(request.format, "processes", request.human), out,
-                                again=request.watch is not None)
+        write = commands.writer(
+            view(request.format, "processes", request.human, request.color), out,
+            again=request.watch is not None)
         for _ in commands.rounds(request.watch):
             found = [process for process in read_processes() if process.pid != us]
             shown = choice.rows(found)
-            write(shown, told, columns=choice.columns, count=len(found))
+            write(shown, told, columns=choice.columns, count=len(found),
+                  whole=sum(process.rss for process in found))
     return 0
 
 

@@ -22,17 +22,21 @@ FORMATS = {name: f"pagewalk.render.{name}" for name in ("text", "json", "csv", "
 LONG = 100_000 << 10  # bytes; more than five digits of KiB
 
 
-def view(format_name: str, name: str, human: bool | None = None) -> Callable[..., None]:
+def view(
+    format_name: str, name: str, human: bool | None = None, color: str = "auto"
+) -> Callable[..., None]:
     """Return the function that writes view ``name``; raises BadRequest where there is none.
 
     ``human``: amounts in K, M and G, or in KiB; None: whatever is easier to read on a terminal.
+    ``color``: auto, always or never.
     """
     module = importlib.import_module(FORMATS[format_name])
     views: dict[str, Callable[..., Any]] = module.VIEWS
     if name not in views:
         have = ", ".join(f for f in FORMATS if name in importlib.import_module(FORMATS[f]).VIEWS)
         raise BadRequest(f"'{name}' cannot be written as {format_name}; use one of: {have}")
-    return shown(views[name], format_name, human, getattr(module, "LARGEST", {}).get(name))
+    largest = getattr(module, "LARGEST", {}).get(name)
+    return shown(views[name], format_name, human, largest, color)
 
 
 def shown(
@@ -40,13 +44,14 @@ def shown(
     format_name: str,
     human: bool | None = None,
     largest: Callable[..., int] | None = None,
+    color: str = "auto",
 ) -> Callable[..., None]:
     # All output passes through here. Text is meant for people wherever it goes; the other formats
     # write names unchanged to a file or a pipe.
     def on_screen(*given: Any, **options: Any) -> None:
         *results, out = given
         large = human is None and out.isatty() and largest and largest(*results) >= LONG
-        style = STYLE.set(Style(human=bool(human or large), grouped=out.isatty()))
+        style = STYLE.set(Style(bool(human or large), grouped=out.isatty(), color=color))
         if format_name == "text" or out.isatty():
             out = Screen(out, colours=format_name == "text")
         try:

@@ -4,8 +4,6 @@ To add a column, add it to its table here and to each format that writes it: the
 (tests/render/test_columns.py) asks every format for every column.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 

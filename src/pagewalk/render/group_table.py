@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from pagewalk.account.groups import BY_KEY, Group
 from pagewalk.account.table import Table
-from pagewalk.render.terminal import kib, printable, shorten, size
-from pagewalk.render.vma_table import headings, total, vmas_counted
+from pagewalk.render.terminal import bars, kib, printable, shorten, size
+from pagewalk.render.vma_table import fit, headings, total, vmas_counted, wide
 
 COLUMNS = ("rss", "uss", "swap", "size")
 NAMED = 2  # files of a group, the largest first; fewer where there is no room
@@ -19,17 +19,32 @@ WITH_NAMES = {"file", "shmem", "hugetlb", "device", "named"}
 
 
 def rows(
-    table: Table, groups: Sequence[Group], columns: Sequence[str], room: int | None = None
+    table: Table, groups: Sequence[Group], columns: Sequence[str], room: int | None = None,
+    blocks: str = "",
 ) -> list[tuple[str, ...]]:
     """Return the table: a heading, a line for each group, and the totals, which they add up to.
 
-    A line is at most ``room`` characters long, if its amounts are not longer than that.
+    It is at most ``room`` columns wide: where that is little, without the least wanted amounts.
+    With ``blocks`` the first amount has bars: the share of each group in the total.
     """
     told = headings(columns)
-    amounts = [[told[name], *cells(table, groups, name)] for name in columns]
-    left = None if room is None else room - sum(max(map(len, cells)) + 2 for cells in amounts)
+    amounts = {name: [told[name], *cells(table, groups, name)] for name in columns}
+    if room is not None:
+        widths = {name: wide(column) for name, column in amounts.items()}
+        chosen = fit(columns, widths, room - NARROWEST)
+        amounts = {name: amounts[name] for name in chosen}
+    shown = list(amounts.values())
+    if blocks and shown:
+        shown.insert(1, ["SHARE", *shares(table, groups, columns[0], blocks), ""])
+    left = None if room is None else room - sum(map(wide, shown))
     names = ["WHAT", *(what(table, group, left) for group in groups), "total"]
-    return list(zip(*amounts, names, strict=True))
+    return list(zip(*shown, names, strict=True))
+
+
+def shares(table: Table, groups: Sequence[Group], name: str, blocks: str) -> list[str]:
+    if name == "vmas":
+        return bars([group.vmas for group in groups], len(table.vmas), blocks)
+    return bars([group.amounts[name] for group in groups], table.totals[name], blocks)
 
 
 def cells(table: Table, groups: Sequence[Group], name: str) -> list[str]:

@@ -255,7 +255,9 @@ def go_heap(go: Go) -> dict[str, Any]:
             **{name: part and part._asdict() for name, part in amounts.items()}}
 
 
-def check(report: Report, out: TextIO, columns: Sequence[str] | None = None) -> None:
+def check(
+    report: Report, out: TextIO, columns: Sequence[str] | None = None, **_: object
+) -> None:
     """Write the report: pages and fields compared, and every difference, with the ``columns``."""
     told = asdict(report)
     told["differences"] = [fields("check", row, columns) for row in told["differences"]]

@@ -1,7 +1,5 @@
 """The table of pages as text: a column of cells for each name, without a loop over pages."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,6 +11,10 @@ from pagewalk.render import lines as pieces
 from pagewalk.render.columns import titles
 
 COLUMNS = ("phys", "size", "state", "mapcount", "flags")
+
+# What goes on a narrow terminal, in this order.
+LEAST_WANTED = ("phys", "pfn", "swap", "size", "mapcount", "state")
+FLAGS = 10  # columns that flags need; they may take more than one line
 
 
 class Cell(NamedTuple):
@@ -41,6 +43,18 @@ def shown(columns: Sequence[str] | None) -> list[str]:
     return ["addr", *sorted(wanted, key=lambda name: CELLS[name].wide == 0)]
 
 
+def fit(names: Sequence[str], room: int | None) -> list[str]:
+    """Return the columns that fit into ``room``; flags go first, then what is not named first."""
+    kept = list(names)
+    for name in ("flags", *(name for name in LEAST_WANTED if name in names)):
+        taken = sum(abs(CELLS[one].wide) or FLAGS for one in kept) + 2 * (len(kept) - 1)
+        if room is None or taken <= room:
+            break
+        if name in kept:
+            kept.remove(name)
+    return kept
+
+
 def heading(names: Sequence[str]) -> str:
     """Return the line above the pages."""
     told = titles("pages")
@@ -56,7 +70,7 @@ def page_lines(rows: Pages, page_size: int, names: Sequence[str]) -> bytes:
     for name in names:
         wide, made = CELLS[name]
         cell = pieces.text(made(rows, page_size), len(rows))
-        if wide:
+        if wide > 0 or name != names[-1]:
             cell = pieces.ljust(cell, -wide) if wide < 0 else pieces.rjust(cell, wide)
         gap = pieces.where(cell.max(axis=1, initial=0) != 0, "  ", "")
         cells += [gap, cell] if cells else [cell]

@@ -22,6 +22,11 @@ class Redrawn(io.TextIOBase):
         """Keep ``text`` for the next screen."""
         return self._text.write(text)
 
+    @property
+    def encoding(self) -> str | None:  # type: ignore[override]
+        """Return the encoding of the stream behind it."""
+        return getattr(self._out, "encoding", None)
+
     def isatty(self) -> bool:
         """Return whether it ends up on a terminal."""
         return self._out.isatty()

@@ -12,9 +12,26 @@ from collections.abc import Sequence, Set
 from contextvars import ContextVar
 from typing import NamedTuple, TextIO
 
-CODES = {"": "", "bold": "\x1b[1m", "dim": "\x1b[2m", "red": "\x1b[31m", "green": "\x1b[32m"}
+
+class Look(NamedTuple):
+    """How something looks on a terminal, and what that says; never what no word says as well."""
+
+    code: str
+    looks: str
+    means: str
+
+
+# The one legend: docs/index.md and --help print it.
+LEGEND = {
+    "main": Look("\x1b[1m", "bold", "what the screen is about, or what matters in a line"),
+    "new": Look("\x1b[1m", "bold", "changed since the last round (--watch)"),
+    "aside": Look("\x1b[2m", "dim", "headings, causes, and what is beside the matter"),
+    "good": Look("\x1b[32m", "green", "works, or agrees"),
+    "bad": Look("\x1b[31m", "red", "missing, partial or unexplained"),
+}
 PLAIN = "\x1b[0m"
-COLOURS = re.compile(r"(\x1b\[(?:[012]|3[12])m)")
+CODES = {PLAIN, *(look.code for look in LEGEND.values())}
+COLOURS = re.compile(f"({'|'.join(map(re.escape, sorted(CODES)))})")
 # Invisible characters that Python considers printable (Unicode's Default_Ignorable_Code_Point), and
 # the blank Braille pattern.
 UNSEEN = re.compile(
@@ -22,15 +39,24 @@ UNSEEN = re.compile(
     "\U000e0100-\U000e01ef]"
 )
 
+
 class Style(NamedTuple):
-    """How amounts are written: ``human`` in K, M, G, else in KiB; ``grouped`` by thousands."""
+    """How amounts are written: ``human`` in K, M and G, else in KiB; ``grouped`` by thousands.
+
+    ``color``: always, never, or auto, where the environment and the stream decide.
+    """
 
     human: bool = False
     grouped: bool = False
+    color: str = "auto"
 
 
 PLAIN_STYLE = Style()
 STYLE: ContextVar[Style] = ContextVar("STYLE", default=PLAIN_STYLE)
+BLOCKS = "▏▎▍▌▋▊▉█"  # eighths
+BAR, WIDE_ENOUGH = 10, 72  # columns of a bar; columns of a terminal from which on there are bars
+NARROWEST = 8  # columns that a name keeps
+FILLER = "\0"  # in no name
 GROUPED = re.compile(r"(?<=\d) (?=\d{3}\b)| (?=KiB\b)")
 
 
@@ -48,10 +74,24 @@ def width(out: TextIO) -> int | None:
         return 80
 
 
-def paint(out: TextIO, colour: str, text: str) -> str:
-    """Return ``text`` in a colour of CODES on a terminal that wants any (https://no-color.org)."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not out.isatty()
-    return text if plain or not colour else f"{CODES[colour]}{text}{PLAIN}"
+def coloured(out: TextIO) -> bool:
+    """Return whether ``out`` is to have colours: --color, NO_COLOR, FORCE_COLOR, a terminal.
+
+    See https://no-color.org and https://force-color.org.
+    """
+    asked = STYLE.get().color
+    if asked != "auto":
+        return asked == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR", "0") not in ("", "0"):
+        return True
+    return os.environ.get("TERM") != "dumb" and out.isatty()
+
+
+def paint(out: TextIO, look: str, text: str) -> str:
+    """Return ``text`` with a look of LEGEND ("" for none) where colours are wanted."""
+    return f"{LEGEND[look].code}{text}{PLAIN}" if look and coloured(out) else text
 
 
 def printable(name: str) -> str:
@@ -72,13 +112,13 @@ def harmless(text: str) -> str:
 class Screen(io.TextIOBase):
     """A stream that lets no control sequence through to a terminal.
 
-    With ``colours``, those of `paint` pass if the stream is a terminal.
+    With ``colours``, those of `paint` pass where they are wanted.
     """
 
     def __init__(self, out: TextIO, *, colours: bool) -> None:
         super().__init__()
         self._out = out
-        self._colours = colours and out.isatty()
+        self._colours = colours and coloured(out)
 
     def write(self, text: str) -> int:
         """Write ``text``, made `harmless`."""
@@ -99,6 +139,11 @@ class Screen(io.TextIOBase):
         Python closes a stream that is no longer referenced and ignores an error from flushing it,
         such as a full disk: the owner of the underlying stream would never learn of it.
         """
+
+    @property
+    def encoding(self) -> str | None:  # type: ignore[override]
+        """Return the encoding of the underlying stream."""
+        return getattr(self._out, "encoding", None)
 
     def isatty(self) -> bool:
         """Return whether the underlying stream is a terminal."""
@@ -162,46 +207,112 @@ def grouped(number: str, style: Style) -> str:
     return number.replace(",", " " if style.grouped else "")
 
 
+def cells(text: str) -> int:
+    """Return how many columns of a terminal ``text`` takes: a wide character (CJK) takes two."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
 def shorten(text: str, room: int) -> str:
-    """Return ``text`` cut to ``room`` characters in the middle: the ends say the most."""
-    if len(text) <= room:
+    """Return ``text`` cut to ``room`` columns in the middle: the ends say the most."""
+    if cells(text) <= room:
         return text
     tail = (room - 1) * 2 // 3
-    return text[: room - 1 - tail] + "~" + text[len(text) - tail :]
+    return f"{cut(text, room - 1 - tail)}~{cut(text[::-1], tail)[::-1]}"[: max(room, 1)]
+
+
+def cut(text: str, room: int) -> str:
+    # As much of the beginning as fits.
+    if text.isascii():
+        return text[: max(room, 0)]
+    end = next((end for end in range(1, len(text) + 1) if cells(text[:end]) > room), len(text) + 1)
+    return text[: end - 1]
+
+
+def chart(out: TextIO) -> str:
+    """Return what bars are drawn with; nothing off a terminal, or where one is too narrow."""
+    wide = width(out) if out.isatty() else None
+    if wide is None or wide < WIDE_ENOUGH:
+        return ""
+    return BLOCKS if (getattr(out, "encoding", None) or "").lower().startswith("utf") else "#"
+
+
+def bars(parts: Sequence[int | None], whole: int | None, blocks: str) -> list[str]:
+    """Return a bar for each of ``parts``, BAR columns long for ``whole``; of eighths of a block."""
+    if not whole:
+        return [""] * len(parts)
+    steps = len(blocks)
+    shares = [divmod(min(max(part or 0, 0), whole) * BAR * steps // whole, steps) for part in parts]
+    return [blocks[-1] * full + (blocks[rest - 1] if rest else "") for full, rest in shares]
 
 
 def say_grid(
-    rows: Sequence[Sequence[str]], left: Set[int], out: TextIO, room: int | None = None,
-    colours: Sequence[str] | None = None,
+    rows: Sequence[Sequence[str]], left: Set[int], out: TextIO, *,
+    room: int | None = None, yields: int = 0, keeps: int = NARROWEST,
+    least: Sequence[int] | None = None, looks: Sequence[str] | None = None,
 ) -> None:
-    """Print ``rows`` as align() lays them out: a heading, then lines that are cut to ``room``.
+    """Print ``rows`` as align() lays them out: a heading, then lines.
 
-    ``colours`` has one name of CODES for each line below the heading; by default all are plain.
+    To fit into ``room`` the cells of column ``yields`` are shortened, but before fewer than
+    ``keeps`` columns of them are left others are hidden, ``least`` first (by default the last), and
+    named below. ``looks`` has one of LEGEND for each line below the heading.
     """
-    head, *lines = align(list(zip(*rows, strict=True)), left)
-    print(paint(out, "dim", head), file=out)
-    for line, colour in zip(lines, colours or [""] * len(lines), strict=True):
-        print(paint(out, colour, line if room is None else shorten(line, room)), file=out)
+    columns: list[Sequence[str]] = list(zip(*rows, strict=True))
+    shown, hidden = list(range(len(columns))), []
+    widths = [max(map(cells, column)) for column in columns]
+    if room is not None:
+        widths[yields] = min(widths[yields], keeps)
+        for at in shown[::-1] if least is None else least:
+            if sum(widths[one] + 2 for one in shown) - 2 <= room or len(shown) <= 2:
+                break
+            if at not in (0, yields):
+                shown.remove(at)
+                hidden.append(columns[at][0])
+        rest = room - sum(widths[one] + 2 for one in shown if one != yields)
+        columns[yields] = [shorten(cell, max(rest, NARROWEST)) for cell in columns[yields]]
+    head, *lines = align([columns[at] for at in shown], {shown.index(at) for at in left & {*shown}})
+    print(paint(out, "aside", head), file=out)
+    for line, look in zip(lines, looks or [""] * len(lines), strict=True):
+        print(paint(out, look, line), file=out)
+    if any(hidden):
+        say(f"hidden, terminal too narrow: {', '.join(filter(None, hidden[::-1]))}", out)
 
 
 def align(columns: Sequence[Sequence[str]], left: Set[int]) -> list[str]:
     """Return the rows of ``columns`` as aligned lines; those in ``left`` are left-aligned."""
     padded = []
     for i, column in enumerate(columns):
-        wide, pad = max(map(len, column)), str.ljust if i in left else str.rjust
-        cells = {cell: pad(cell, wide) for cell in set(column)}
-        padded.append([cells[cell] for cell in column])
+        wide = {cell: cells(cell) for cell in set(column)}
+        most = max(wide.values())
+        pads = {cell: " " * (most - taken) for cell, taken in wide.items()}
+        padded.append([c + pads[c] if i in left else pads[c] + c for c in column])
     return ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
 
 
-def say(text: str, out: TextIO, indent: str = "  ", colour: str = "") -> None:
+def say(text: str, out: TextIO, indent: str = "  ", look: str = "") -> None:
     """Print ``text`` wrapped to the terminal, with later lines indented."""
     import textwrap
 
+    room = width(out) or 100
     whole = GROUPED.sub("\xa0", text)  # an amount is not broken between its digits
-    lines = textwrap.fill(whole, width(out) or 100, subsequent_indent=indent,
+    if not whole.isascii():  # each character is to be as long as it is wide
+        whole = "".join(c + FILLER * (cells(c) - 1) for c in whole)
+    lines = textwrap.fill(whole, room, subsequent_indent=indent[: room // 2],
                           break_long_words=False, break_on_hyphens=False)
-    print(paint(out, colour, lines.replace("\xa0", " ")), file=out)
+    print(paint(out, look, lines.replace("\xa0", " ").replace(FILLER, "")), file=out)
+
+
+def following(out: TextIO, *commands: str) -> None:
+    """Write what to try next, on a terminal; a pipe gets results only.
+
+    No command is broken between two lines, so that it can be copied.
+    """
+    if out.isatty():
+        whole = (f"pagewalk {command}".strip().replace(" ", "\xa0") for command in commands)
+        say(f"next: {'   '.join(whole)}", out, "      ", look="aside")
 
 
 def kib_exact(amount: int | None) -> str:

@@ -6,13 +6,18 @@ Amounts are in KiB, as in the tools that people compare with; the other formats 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pagewalk.account.ledger import SHORT, WHY, Line, beyond_rss
 from pagewalk.account.table import Table
 from pagewalk.render.terminal import (
+    NARROWEST,
     STYLE,
+    cells,
+    chart,
+    following,
     kib,
     kib_exact,
     paint,
@@ -33,11 +38,10 @@ if TYPE_CHECKING:
     from pagewalk.heap.heap import Heap
     from pagewalk.model.columns import Pages
     from pagewalk.proc.counters import Theirs
-    from pagewalk.proc.processes import Process
-    from pagewalk.sources.doctor import Check
     from pagewalk.sources.outcome import Outcome
     from pagewalk.translate.translation import Translation
 
+TWO_COLUMNS = 50  # columns of a terminal that the totals need side by side
 MAPS_COLUMNS = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon",
                 "file", "shmem", "zero", "special", "hugetlb")
 NAMED = 3  # objects that are held but not mapped
@@ -57,31 +61,35 @@ def show(
 
     walk = table.walk
     room = width(out) or 100
-    print(paint(out, "bold", process_line(walk, room)), file=out)
+    print(paint(out, "main", process_line(walk, room)), file=out)
     say(source_line(table), out)
     print(file=out)
     for sentence in words.answers(table, groups):
         say(sentence, out)
     print(file=out)
     shown = words.COLUMNS if columns is None else columns
-    say_grid(words.rows(table, groups, shown, room), {len(shown)}, out)
+    say_groups(words.rows(table, groups, shown, room, chart(out)), out)
     print(file=out)
     totals(table, out)
     held(table, out)
     print(file=out)
     compared(table, [row for row in ledger if row.against in SHORT], out)
     withheld(table.outcome, out)
-    following(out, *(f"pagewalk {command} {walk.pid}" for command in ("maps", "heap", "explain")))
+    following(out, *(f"{command} {walk.pid}" for command in ("maps", "heap", "explain")))
 
 
-def following(out: TextIO, *commands: str) -> None:
-    """Write what to try next."""
-    print(paint(out, "dim", f"next: {'   '.join(commands)}"), file=out)
+def say_groups(rows: Sequence[Sequence[str]], out: TextIO) -> None:
+    # The bars, if any, are the second column; the names are the last one.
+    last = len(rows[0]) - 1
+    left = {last, *([1] if rows[0][1:2] == ("SHARE",) else ())}
+    say_grid(rows, left, out, room=width(out), yields=last)
 
 
 def process_line(found: Walk[Any] | Translation, room: int) -> str:
-    exe = f"  {printable(found.exe)}" if found.exe else ""
-    return shorten(f"process {found.pid} ({printable(found.name)}){exe}", room)
+    named = f"process {found.pid} ({printable(found.name)})"
+    left = room - cells(named) - 2
+    exe = f"  {shorten(printable(found.exe), left)}" if found.exe and left >= NARROWEST else ""
+    return shorten(named + exe, room)
 
 
 def source_line(table: Table) -> str:
@@ -97,10 +105,15 @@ def totals(table: Table, out: TextIO) -> None:
     left = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "distinct")
     right = ("anon", "file", "shmem", "zero", "special", "hugetlb", "ksm", "locked", "freed")
     unit = "" if STYLE.get().human else "KiB"
-    rows = [("TOTALS", unit, "", "", unit)]
-    for a, b in zip(left, right, strict=True):
-        rows.append(("  " + label(a), total(table, a), "  ", label(b), total(table, b)))
-    say_grid(rows, {0, 2, 3}, out)
+    halves = [[("  " + label(name), total(table, name)) for name in names]
+              for names in (left, right)]
+    room = width(out)
+    if room is not None and room < TWO_COLUMNS:
+        say_grid([("TOTALS", unit), *halves[0], *halves[1]], {0}, out, room=room)
+    else:
+        pairs = [(*one, f"  {name}", amount)
+                 for one, (name, amount) in zip(*halves, strict=True)]
+        say_grid([("TOTALS", unit, "", unit), *pairs], {0, 2}, out, room=room)
     marked(table, (*left, *right), out)
     lazyfree(table, out)
 
@@ -147,10 +160,11 @@ def groups(
     from pagewalk.render import group_table as words
 
     chosen = words.COLUMNS if columns is None else columns
-    say_grid(words.rows(table, found, chosen, width(out)), {len(chosen)}, out)
+    say_groups(words.rows(table, found, chosen, width(out), chart(out)), out)
     marked(table, chosen, out)
     if any(table.totals.get(name, 0) is None for name in chosen):
         withheld(table.outcome, out)
+    following(out, f"maps {table.walk.pid} --sort rss", f"heap {table.walk.pid}")
 
 
 def maps(
@@ -173,10 +187,25 @@ def maps(
     if everything or any(table.columns.get(name, ()) is None or table.totals.get(name, 0) is None
                          for name in columns or ()):
         withheld(table.outcome, out)
+    pages_of = f"pages {table.walk.pid} {largest(table, rows)}".rstrip()
+    following(out, f"maps {table.walk.pid} --by kind", pages_of)
+
+
+def largest(table: Table, rows: list[int]) -> str:
+    # The option that chooses the one of `rows` with the most pages. A name may be anything: it is
+    # only used if no shell and no person could misread it.
+    present = table.columns["present"]
+    if not rows or present is None:
+        return ""
+    row = max(rows, key=lambda row: int(present[row]))
+    name = os.path.basename(table.vmas.name[row]).strip("[]") or "anon"
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", name):
+        return f"--vma {name}"
+    return f"--range {table.vmas.start[row]:x}-{table.vmas.end[row]:x}"
 
 
 def print_maps(found: VmaTable, out: TextIO) -> None:
-    out.write("\n".join([paint(out, "dim", found.lines[0]), *found.lines[1:], ""]))
+    out.write("\n".join([paint(out, "aside", found.lines[0]), *found.lines[1:], ""]))
     if found.left_out:
         say(f"hidden, terminal too narrow: {', '.join(found.left_out)}", out)
 
@@ -190,14 +219,15 @@ def pages(
     """Write one line per page, huge page or range without pages, or that there is none."""
     from pagewalk.render import page_table as words
 
-    names, some = words.shown(columns), False
-    print(paint(out, "dim", words.heading(names)), file=out)
+    names, some = words.fit(words.shown(columns), width(out)), 0
+    print(paint(out, "aside", words.heading(names)), file=out)
     for batch in batches:
-        some = True
+        some = some or int(batch.addr[0])
         lines = words.page_lines(batch, walk.facts.page_size, names)
         out.write(lines.decode(errors="surrogateescape"))
     if not some:
         print("none", file=out)
+    following(out, f"vtop {walk.pid} {some:#x}" if some else f"maps {walk.pid}")
 
 
 # ---- explain
@@ -209,13 +239,13 @@ def explain(
 ) -> None:
     """Write every line of the ledger, then explain each cause that occurs."""
     walk = table.walk
-    print(paint(out, "bold", f"process {walk.pid} ({printable(walk.name)}): ours - theirs ="
-                           " named causes + unexplained"), file=out)
+    say(f"process {walk.pid} ({printable(walk.name)}): ours - theirs = named causes + unexplained",
+        out, look="main")
     say(source_line(table), out)
     print(file=out)
     compared(table, ledger, out, columns)
-    print(f"distinct frames {kib(table.totals['distinct'])}, freed on exit"
-          f" {kib(table.totals['freed'])}", file=out)
+    say(f"distinct frames {size(table.totals['distinct'])}, freed on exit"
+        f" {size(table.totals['freed'])}", out)
     held(table, out)
     causes = [*(cause for row in ledger for cause in row.causes), *beyond_rss(table)]
     used = {cause.cause for cause in causes}
@@ -227,7 +257,7 @@ def explain(
     for reason in theirs.not_read:
         say(f"not compared: {reason}", out)
     withheld(table.outcome, out)
-    print(paint(out, "dim", "which number to trust for what: docs/which-number.md"), file=out)
+    following(out, f"{walk.pid}", f"maps {walk.pid} --sort rss")
 
 
 def compared(
@@ -249,12 +279,12 @@ def compared(
 def print_lines(ledger: Sequence[Line], columns: Sequence[str], out: TextIO) -> None:
     """Print the ledger in KiB, with each cause on a line of its own if there are differences."""
     heading = "AGAINST, in KiB" if STYLE.get().human else "AGAINST"
-    rows, colours = [(heading, *(name.upper() for name in columns))], []
+    rows, looks = [(heading, *(name.upper() for name in columns))], []
 
-    def add(title: str, colour: str, **amounts: int | None) -> None:
+    def add(title: str, look: str, **amounts: int | None) -> None:
         rows.append((title, *(kib_exact(amounts[name]) if name in amounts else ""
                               for name in columns)))
-        colours.append(colour)
+        looks.append(look)
 
     for line in ledger:
         add(f"{line.against} = {line.ours_is}", "",
@@ -263,17 +293,17 @@ def print_lines(ledger: Sequence[Line], columns: Sequence[str], out: TextIO) -> 
             continue
         for cause in line.causes:
             kind = "exact" if cause.exact else f"bounded by {kib_exact(cause.bound)}"
-            add(f"    {cause.cause} ({kind})", "dim", difference=cause.bytes)
+            add(f"    {cause.cause} ({kind})", "aside", difference=cause.bytes)
         if line.unexplained:
-            add("    unexplained", "red", difference=line.unexplained)
-    say_grid(rows, {0}, out, colours=colours)
+            add("    unexplained", "bad", difference=line.unexplained)
+    say_grid(rows, {0}, out, looks=looks, room=width(out), keeps=16, least=(2, 1))
 
 
 def withheld(outcome: Outcome, out: TextIO) -> None:
     """Write what was withheld, and why."""
     for row in outcome.withheld:
         text = f"{'partial' if row.partial else 'n/a'}: {row.what}: {row.why}"
-        say(text, out, colour="red" if row.partial else "dim")
+        say(text, out, look="bad" if row.partial else "aside")
 
 
 # ---- vtop
@@ -287,17 +317,17 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
     from pagewalk.render import vtop_words as words
 
     print(process_line(found, width(out) or 100), file=out)
-    say(printable(words.answer(found)), out, colour="bold")
+    say(printable(words.answer(found)), out, look="main")
     say(words.reading(found), out)
     print(file=out)
     say_grid(words.cut_address(found), set(range(9)), out)
     print(file=out)
     head, *lines = words.levels(found)
-    print(paint(out, "dim", head), file=out)
+    print(paint(out, "aside", head), file=out)
     for step, line in zip(found.trace.steps, lines, strict=True):  # two lines for each
         before, word, after = line.partition(words.raw(step))
         if words.leads_on(step):  # ten hexadecimal digits, bits 51 to 12, are a frame
-            word = word[:5] + paint(out, "green", word[5:15]) + word[15:]
+            word = word[:5] + paint(out, "main", word[5:15]) + word[15:]
         print(before + word + after, file=out)
         say(f"       {words.says(step)}", out, " " * 9)
     print(file=out)
@@ -307,6 +337,9 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
         say(f"-> {printable(sentence)}", out, "   ")
     for name, meaning in words.legend(found) if legend else ():
         say(f"{name:<19}{meaning}", out, " " * 19)
+    page = found.trace.addr - found.trace.offset
+    part = f"pages {found.pid} --range {page:x}-{page + found.trace.last.size:x}"
+    following(out, part, *(() if legend else (f"vtop {found.pid} {found.trace.addr:#x} --legend",)))
 
 
 # ---- heap
@@ -320,36 +353,42 @@ def heap(
     from pagewalk.render import heap_words as words
     from pagewalk.render.runtime_words import go_rows
 
-    print(paint(out, "bold", process_line(found.walk, width(out) or 100)), file=out)
+    print(paint(out, "main", process_line(found.walk, width(out) or 100)), file=out)
     say(words.reading(found), out)
     print(file=out)
     for sentence in words.answers(found):
         say(sentence, out)
     if found.arenas:
         print(file=out)
-        say_grid(words.rows(found, arenas, columns), {0}, out)
+        say_grid(words.rows(found, arenas, columns), {0}, out, room=width(out))
     if found.go and not found.go.why:
         print(file=out)
-        say_grid(go_rows(found.go), {0}, out)
+        say_grid(go_rows(found.go), {0}, out, room=width(out))
     for sentence in words.besides(found):
         say(sentence, out)
     withheld(found.outcome, out)
+    pid = found.walk.pid
+    by_arena = (f"heap {pid} --sort free",) if arenas is None and len(found.arenas) > 2 else ()
+    following(out, *by_arena, f"maps {pid} --by kind")
 
 
 # ---- check
 
 
-def check(report: Report, out: TextIO, columns: Sequence[str] | None = None) -> None:
+def check(
+    report: Report, out: TextIO, columns: Sequence[str] | None = None, *, pid: int = 0
+) -> None:
     """Write what was compared, and every page and amount on which two walks differ."""
     first, second = report.first, report.second
-    print(paint(out, "bold", f"{first} against {second}: {report.pages} pages and"
+    print(paint(out, "main", f"{first} against {second}: {report.pages} pages and"
                            f" {report.fields} VMA amounts compared"), file=out)
     if report.left_out:
         say(f"left out, procfs does not show their pages: {', '.join(report.left_out)}", out)
     for sentence in check_moves(report):
         say(sentence, out)
     if not report.differences:
-        print(paint(out, "green", "no difference"), file=out)
+        print(paint(out, "good", "no difference"), file=out)
+        following(out, f"explain {pid}")
         return
     made = {
         "size": ("KIB", [kib(d.size) for d in report.differences]),
@@ -361,9 +400,11 @@ def check(report: Report, out: TextIO, columns: Sequence[str] | None = None) -> 
     rows = [("ADDRESS", *(made[name][0] for name in shown))]
     rows += [(f"{d.addr:016x}", *(made[name][1][row] for name in shown))
              for row, d in enumerate(report.differences)]
-    say_grid(rows, {0, *(at for at, name in enumerate(shown, 1) if name == "what")}, out)
+    left = {0, *(at for at, name in enumerate(shown, 1) if name == "what")}
+    say_grid(rows, left, out, room=width(out))
     if report.more:
         print(f"... and {report.more} more", file=out)
+    following(out, *(f"vtop {pid} {d.addr:#x}" for d in report.differences[:1]))
 
 
 def check_moves(report: Report) -> Iterator[str]:
@@ -382,65 +423,21 @@ def check_moves(report: Report) -> Iterator[str]:
             yield f"{differences} {what}: {cause} in the meantime"
 
 
-# ---- doctor, first run
+# ---- doctor, processes
 
 
-def doctor(
-    checks: Sequence[Check], machine: str, out: TextIO, columns: Sequence[str] | None = None
-) -> None:
-    """Write one line per facility; for a missing one also how to get it."""
-    shown = ("ok", "finding", "remedy") if columns is None else columns
-    print(paint(out, "bold", machine), file=out)
-    wide = max(map(len, (check.name for check in checks)), default=0)
-    edge = " " * (wide + 2 + 5 * ("ok" in shown))
-    for check in checks:
-        mark = paint(out, "green", "yes  ") if check.ok else paint(out, "red", "no   ")
-        finding = f"  {check.finding}" if "finding" in shown else ""
-        say((mark if "ok" in shown else "") + check.name.ljust(wide) + finding, out, edge)
-        if check.remedy and "remedy" in shown:
-            say(f"{edge}-> {check.remedy}", out, edge + "   ")
+def doctor(*given: Any, **options: Any) -> None:
+    """Write what this machine allows: see `machine.doctor`."""
+    from pagewalk.render import machine
+
+    machine.doctor(*given, **options)
 
 
-def processes(
-    rows: Sequence[Process], summary: str, out: TextIO, columns: Sequence[str] | None = None, *,
-    count: int | None = None,
-) -> None:
-    """Write the first screen: this machine, ``rows`` of its ``count`` processes, what to try."""
-    from pagewalk.render.columns import titles
+def processes(*given: Any, **options: Any) -> None:
+    """Write the processes of this machine: see `machine.processes`."""
+    from pagewalk.render import machine
 
-    room = width(out) or 80
-    print(paint(out, "bold", "pagewalk: where a process's memory lives, page by page"), file=out)
-    say(summary, out)
-    print(file=out)
-    shown, told = ("rss", "name") if columns is None else columns, titles("processes")
-    unit = "" if STYLE.get().human else " KiB"
-    table = [("PID", *(told[name] + (unit if name == "rss" else "") for name in shown))]
-    table += [(str(p.pid), *(process_cell(p, name) for name in shown)) for p in rows]
-    words = {at for at, name in enumerate(shown, 1) if name in ("name", "argv0")}
-    say_grid(table, words, out, room)
-    print(f"\n{len(rows) if count is None else count} processes; RSS counts a shared page in each"
-          " of them. Try:", file=out)
-    # If a security module protects any process, it is PID 1; a user may read only their own.
-    us = os.geteuid()
-    pid = next((p.pid for p in rows if p.pid != 1 and us in (0, p.uid)), os.getppid())
-    for command, what in (
-        (f"pagewalk {pid}", "one screen: RSS, PSS, USS, freed, swap, what it is"),
-        (f"pagewalk explain {pid}", "why top, status and smaps disagree"),
-        (f"pagewalk pages {pid}", "every page with its physical address"),
-    ):
-        print(f"  {command.ljust(24)}  {what}"[:room], file=out)
-
-
-def process_cell(process: Process, name: str) -> str:
-    if name == "rss":
-        return kib(process.rss)
-    return program_of(process) if name == "name" else printable(str(getattr(process, name)))
-
-
-def program_of(process: Process) -> str:
-    program = os.path.basename(process.argv0)
-    both = f"{process.name} ({program})"
-    return printable(process.name if program.startswith(process.name) or not program else both)
+    machine.processes(*given, **options)
 
 
 # The largest amount that a view shows, for those that can show them in K, M and G.

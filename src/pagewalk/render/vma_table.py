@@ -5,13 +5,15 @@ from typing import Any, NamedTuple
 
 from pagewalk.account.table import COLUMNS, Table
 from pagewalk.model.columns import perms_text
-from pagewalk.render.terminal import align, kib, printable, shorten
+from pagewalk.render.terminal import NARROWEST, align, kib, printable, shorten
 
 TITLES = {column.name: column.title for column in COLUMNS}
 # Columns hidden on a narrow terminal, in this order.
 LEAST_WANTED = ("special", "hugetlb", "zero", "shmem", "file", "anon", "not_mapped", "present",
-                "uss", "swap", "not_present")
+                "uss", "swap", "not_present", "size")
 NAME_WIDTH = 14
+NARROW, NARROWER = 40, 30  # columns of a terminal below which rights, and addresses, give way
+ROOMY = 60  # and below which the count of VMAs may be shortened
 PLACES = ("end", "offset")  # addresses among the columns
 KERNELS = "*"  # marks a total that is the kernel's own
 
@@ -46,19 +48,23 @@ def vma_table(
     addresses = [f"{start:012x}" for start in table.vmas.start[rows].tolist()]
     perms = each(perms_text, table.vmas.perms[rows].tolist())
     fixed = [["ADDRESS", *addresses, *blank], ["PERM", *perms, *blank]]
+    if room is not None and room < NARROW:
+        fixed = fixed[: room >= NARROWER]
     cells = {c: [titles[c], *amounts(table, c, rows)] for c in columns}
     for name in cells if foot else ():
         cells[name].append(total(table, name))
-    taken = sum(map(wide, fixed)) + max(NAME_WIDTH, *map(len, ends))
+    kept = [NARROWEST if room is not None and room < NARROW else NAME_WIDTH]
+    kept += map(len, ends) if room is None or room >= ROOMY else ()
+    taken = sum(map(wide, fixed)) + max(kept)
     widths = {name: wide(column) for name, column in cells.items()}
     chosen = list(columns) if room is None else fit(columns, widths, room - taken)
     others = other_fields(table, rows) if fields else []
     shown = [*fixed, *(cells[c] for c in chosen), *([*column, *blank] for column in others)]
     names = [heading, *names_of(table, rows, flags=flags), *ends[1:]]
-    lines = align(shown, {0, 1})
+    lines = align(shown, set(range(len(fixed))))
     edge = max(map(len, lines))
     if room is not None:
-        free = max(room - edge - 2, 8)
+        free = max(room - edge - 2, NARROWEST)
         names = each(lambda name: shorten(name, free), names)
     lines = [f"{line.ljust(edge)}  {name}" for line, name in zip(lines, names, strict=True)]
     return VmaTable(lines, chosen, [titles[c] for c in columns if c not in chosen])
@@ -116,10 +122,13 @@ def wide(column: list[str]) -> int:
 
 
 def fit(columns: Sequence[str], widths: dict[str, int], room: int) -> list[str]:
-    """Return the columns that remain when the least wanted ones are dropped until they fit."""
+    """Return the columns that remain when the least wanted ones are dropped until they fit.
+
+    Then the last go; one stays.
+    """
     chosen = list(columns)
-    for name in LEAST_WANTED:
-        if sum(widths[c] for c in chosen) <= room:
+    for name in (*LEAST_WANTED, *(name for name in columns[:0:-1] if name not in LEAST_WANTED)):
+        if sum(widths[c] for c in chosen) <= room or len(chosen) == 1:
             break
         if name in chosen:
             chosen.remove(name)
