@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import ROOT
+from tests.documents import ROOT, blocks
 from tests.machine import IN_GUEST
 
 pytestmark = [
@@ -167,3 +167,29 @@ def test_a_moved_checkout_works_where_packages_are_available(checkout: Path) -> 
         pytest.skip("no package index can be reached from here")
     assert (code, out[:18]) == (0, "pagewalk, version ")
     assert works(pagewalk(moved))
+
+
+WAYS = [line for block in blocks(ROOT / "README.md", "sh") if "install" in block.words
+        for line in block.text.splitlines()]
+
+
+def test_three_ways_to_install_it_are_shown() -> None:
+    assert [line.split()[0] for line in WAYS] == ["pipx", "uv", "python3"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS, ids=["pipx", "uv", "pip"])
+def test_each_way_to_install_it_works(checkout: Path, tmp_path: Path, way: str) -> None:
+    if not shutil.which(way.split()[0]):
+        pytest.skip(f"{way.split()[0]} is not installed")
+    home = {**os.environ, "HOME": str(tmp_path), "XDG_DATA_HOME": f"{tmp_path}/.local/share",
+            "PIPX_HOME": f"{tmp_path}/pipx", "PIPX_BIN_DIR": f"{tmp_path}/.local/bin"}
+    done = subprocess.run(["bash", "-c", way], cwd=checkout, env=home, capture_output=True,
+                          text=True, check=False, timeout=PATIENCE)
+    said = done.stdout + done.stderr
+    if "establish a new connection" in said or "dns error" in said:
+        pytest.skip("no package index can be reached from here")
+    assert done.returncode == 0, said
+    program = next(tmp_path.glob("**/.local/**/bin/pagewalk"))
+    ran = subprocess.run([program, "--version"], check=True, capture_output=True, text=True)
+    assert ran.stdout.startswith("pagewalk, version ")

@@ -106,7 +106,7 @@ def started(*words: object, group: Path | None = None) -> Iterator[dict[str, Any
 
 def rss(_: Path) -> AbstractContextManager[dict[str, Any]]:
     """Run a service that has freed most of what it allocated."""
-    return started("bloated.py")
+    return started("reports.py")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A service that was busy once: its threads allocated 120 MB and freed nearly all of it."""
+"""A service that was busy once: it made reports, and has freed nearly all that it allocated."""
 
 import ctypes
 import json
