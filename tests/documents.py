@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shlex
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 FENCE = re.compile(r"^```(?P<words>[^\n]*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+# How wide a character is in the pictures of scripts/screenshots.py.
+CELL = 12.2
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -64,3 +67,20 @@ def named(document: Path) -> Iterator[list[str]]:
     for line in re.findall(r"`pagewalk ([^`]+)`", prose(document)):
         words = shlex.split(line)
         yield words[: words.index(">>")] if ">>" in words else words
+
+
+def pictures(document: Path) -> list[str]:
+    """Return the files that a document shows as pictures, for light and for dark."""
+    return re.findall(r'(?:src|srcset)="([^"]+)"', document.read_text())
+
+
+def drawn(picture: Path) -> tuple[str, str]:
+    """Return the title of one of our SVG pictures, and the lines of text in it."""
+    svg = picture.read_text()
+    rows: dict[float, str] = {}
+    for attributes, text in re.findall(r"<text ([^>]*)>([^<]*)</text>", svg):
+        at = {key: float(value) for key, value in re.findall(r'\b(x|y)="([\d.]+)"', attributes)}
+        column = round(at["x"] / CELL)
+        rows[at["y"]] = rows.get(at["y"], "").ljust(column) + html.unescape(text)
+    lines = [rows[y].replace("\xa0", " ").rstrip() for y in sorted(rows)]
+    return re.findall("<title>(.*)</title>", svg)[0], "\n".join(lines) + "\n"

@@ -13,9 +13,21 @@ import pytest
 from vmtest.rounds import load, with_table
 
 from pagewalk.cli import COMMANDS, cli, usual
-from tests.documents import DOCUMENTS, ROOT, anchors, blocks, commands, links, named, prose
+from tests.documents import (
+    DOCUMENTS,
+    ROOT,
+    anchors,
+    blocks,
+    commands,
+    drawn,
+    links,
+    named,
+    pictures,
+    prose,
+)
 
 README = ROOT / "README.md"
+SCREENSHOTS = ROOT / "docs/screenshots"
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 
 
@@ -35,7 +47,7 @@ def test_a_script_is_valid_and_executable(path: Path) -> None:
         assert os.access(path, os.X_OK)
         subprocess.run(["bash", "-n", path], check=True)
     else:
-        assert path.suffix in (".py", ".txt")
+        assert path.suffix in (".py", ".txt", ".java")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
@@ -58,12 +70,12 @@ def test_commands_shown_exist(document: Path) -> None:
 
 @pytest.mark.live
 def test_the_screen_shown_is_what_the_command_prints() -> None:
-    (screen,) = blocks(README, "text")
+    _, screen = drawn(SCREENSHOTS / "show-light.svg")
     now = subprocess.run(
         [sys.executable, "-m", "pagewalk", str(os.getpid())],
         capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"},
     ).stdout
-    assert labels(screen.text) == labels(now)
+    assert labels(screen) == labels(now)
 
 
 def labels(screen: str) -> tuple[list[str], list[str]]:
@@ -73,6 +85,30 @@ def labels(screen: str) -> tuple[list[str], list[str]]:
     ledger = re.findall(r"^(\w+ \w+ = \w+) ", screen, re.M)
     assert len(totals) == 9 and len(ledger) >= 2
     return [name for row in totals for name in row], ledger
+
+
+def test_pictures_are_there_for_light_and_for_dark() -> None:
+    shown = {(page.parent / name).resolve() for page in DOCUMENTS for name in pictures(page)}
+    assert shown == set(SCREENSHOTS.iterdir())
+    for name in {path.stem.rpartition("-")[0] for path in shown}:
+        light, dark = (drawn(SCREENSHOTS / f"{name}-{shade}.svg") for shade in ("light", "dark"))
+        assert light == dark and light[1].startswith(f"$ {light[0]}\n")
+
+
+@pytest.mark.parametrize("picture", sorted(SCREENSHOTS.glob("*-light.svg")))
+def test_a_picture_shows_a_command_that_exists(picture: Path) -> None:
+    _, *words = drawn(picture)[0].split()
+    name, command, rest = cli.resolve_command(click.Context(cli), words)
+    assert command is not None
+    command.make_context(name, rest)
+
+
+def test_the_amounts_named_beside_the_picture_are_in_it() -> None:
+    text = prose(README).partition("## What you see")[2].partition("<picture>")[0]
+    named = re.findall(r"[\d.]+[KMG]\b", text)
+    shown = drawn(SCREENSHOTS / "show-light.svg")[1]
+    assert len(named) > 3
+    assert [amount for amount in named if not re.search(rf"(?<![\d.]){amount}\b", shown)] == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)

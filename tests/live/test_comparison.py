@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests import recipes
+from tests.live.bracket import working_sources
 from tests.live.command import Ran, pagewalk, run
 from tests.recipes import MIB
 
-pytestmark = pytest.mark.live
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif("ebpf" not in working_sources(), reason="nothing reads kernel memory here"),
+]
 
 NOBODY = ("setpriv", "--reuid=65534", "--clear-groups")
 

@@ -17,13 +17,16 @@ from typing import Any
 import pytest
 
 from tests import recipes
-from tests.live.bracket import look_again
+from tests.live.bracket import look_again, working_sources
 from tests.live.command import pagewalk
 from tests.machine import memory_cgroup
 from tests.recipes import MIB, PROBLEMS, Ran
 from tests.targets import CannotProvoke
 
-pytestmark = pytest.mark.live
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif("ebpf" not in working_sources(), reason="nothing reads kernel memory here"),
+]
 
 # A partial result (3), a watch that timeout(1) has ended (124), and what find(1) says if a process
 # has ended while it looked (1).
@@ -154,6 +157,7 @@ def cached(path: str) -> int:
 # ---- "The container was killed"
 
 
+@pytest.mark.vmshort  # the host may have cgroup v1; the other kernels have v2
 def test_the_memory_of_a_killed_container_was_in_no_rss(tmp_path: Path) -> None:
     with recipes.killed(tmp_path) as said:
         ran = {each.block.text: each.out for each in recipes.run("killed", **said)}
