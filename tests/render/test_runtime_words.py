@@ -6,9 +6,11 @@ import io
 import json
 
 from pagewalk.heap.golang import Amount, Go
+from pagewalk.heap.hotspot import Space
+from pagewalk.heap.jvm import Asked, Tracked
 from pagewalk.render.heap_words import answers, reading
 from pagewalk.render.json import heap as write_json
-from pagewalk.render.runtime_words import go_rows
+from pagewalk.render.runtime_words import go_rows, jvm_answers
 from tests.render.written import MAIN, MIB, heap
 
 OBTAINED, OBJECTS, STACKS, FREE, RELEASED, REST = (
@@ -69,3 +71,37 @@ def test_json_has_every_amount() -> None:
     out = io.StringIO()
     write_json(heap(go=Go("go1.99", "it is new")), out)
     assert json.loads(out.getvalue())["go"]["free"] is None
+
+
+SPACES = [Space("eden", 8 * MIB, 2 * MIB), Space("old\x1b[2J", 8 * MIB, 3 * MIB)]
+ASKED = Asked(SPACES, SPACES[:1], None, None, True, 5_000_000, "")
+
+
+def test_what_a_jvm_answered_is_said_and_what_it_was_disturbed_by() -> None:
+    found = [*jvm_answers(ASKED)]
+    assert found[0].startswith("the Java heap now, used of committed, in all 5120 of 16384 KiB: e")
+    assert found[1] == "metaspace, used of committed: eden 2048 of 8192 KiB"
+    assert "5 ms, and started its attach listener" in found[2] and len(found) == 3
+    assert "\x1b" not in "".join(found)
+    assert "listener" not in "".join(jvm_answers(ASKED._replace(started=False)))
+
+
+def test_native_memory_is_named_largest_first_and_the_rest_together() -> None:
+    parts = [Tracked(name, 9 * MIB, (at + 1) * MIB) for at, name in enumerate("abcdefgh")]
+    said = " ".join(jvm_answers(ASKED._replace(native=parts)))
+    assert "committed: h 8192 KiB, g 7168 KiB" in said and "2 others 3072 KiB" in said
+    assert "does not track" in " ".join(jvm_answers(ASKED._replace(native=[])))
+
+
+def test_a_jvm_that_was_not_asked_says_why() -> None:
+    silent = Asked(None, None, None, None, False, 0, "it is \x1b[2J none")
+    found = [*jvm_answers(silent)]
+    assert len(found) == 1 and found[0].startswith("not told: it is ") and "\x1b" not in found[0]
+
+
+def test_json_has_what_was_answered() -> None:
+    out = io.StringIO()
+    write_json(heap(MAIN, asked=ASKED), out)
+    found = json.loads(out.getvalue())["asked"]
+    assert found["heap"][0] == {"name": "eden", "capacity": 8 * MIB, "used": 2 * MIB}
+    assert found["code_cache"] is None and found["started"] is True

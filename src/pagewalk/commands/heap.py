@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 @click.option("--longest-stop", default=500.0, metavar="MS", show_default=True,
               type=click.FloatRange(1, 60_000),
               help="With --freeze: resume TARGET after that time, copied or not.")
-def command(longest_stop: float, **options: object) -> int:
+@click.option("--ask", is_flag=True,
+              help="Let a JVM tell more. It runs code for that, and may start a thread.")
+def command(longest_stop: float, ask: bool, **options: object) -> int:
     """Show what TARGET's allocator holds: in use, free, and what malloc_trim(0) would give back.
 
     Its memory is read, never written, and only what is in RAM. The numbers are exact if TARGET does
     not run meanwhile; with --freeze it is stopped, only while its heap is copied. --columns, --sort
-    and --limit list every arena by itself.
+    and --limit list every arena by itself. --ask asks a Java virtual machine, as jcmd does, for its
+    heap, metaspace, code cache and, if it tracks that, native memory.
 
     \b
     pagewalk heap $$
@@ -41,7 +44,7 @@ def command(longest_stop: float, **options: object) -> int:
     pagewalk heap $$ --sort free --limit 10
     pagewalk heap $$ --format json
     """
-    from pagewalk.heap.heap import read_heap, read_stopped_heap
+    from pagewalk.heap.heap import read_heap, read_stopped_heap, with_asked
 
     request = Request(**options)  # type: ignore[arg-type]
     choice = choice_of(request, "heap")
@@ -50,12 +53,15 @@ def command(longest_stop: float, **options: object) -> int:
             heap = read_stopped_heap(source, int(longest_stop * 1e6))
         else:
             heap = read_heap(source)
+        if ask:
+            heap = with_asked(heap, source)
         write(heap, **by_arena(heap, choice))
     if heap.stopped_ns:
         note(request, f"process {heap.walk.pid} was stopped for {heap.stopped_ns / 1e6:.1f} ms")
-    return finish(request, heap.outcome, told=request.format == "text") or (
-        0 if heap.exact else PARTIAL
-    )
+    if heap.asked and heap.asked.started:
+        note(request, f"process {heap.walk.pid} started its attach listener, a thread that stays")
+    whole = heap.exact and not (heap.asked and heap.asked.why)
+    return finish(request, heap.outcome, told=request.format == "text") or (0 if whole else PARTIAL)
 
 
 def by_arena(heap: Heap, choice: Choice | None) -> dict[str, Any]:

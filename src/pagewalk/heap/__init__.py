@@ -2,5 +2,5 @@
 
 Takes a process's VMAs, its resident pages and a descriptor of its memory.
 Gives what the allocator obtained, what of it is in use, and what it could give back.
-Not here: page tables and frames, and anything that writes to the process or faults a page in.
+Not here: page tables and frames, and anything that writes to the memory or faults a page in.
 """

@@ -16,7 +16,8 @@ from pagewalk.heap.buildinfo import built_by
 from pagewalk.heap.cpython import Pools, is_python, pools
 from pagewalk.heap.glibc import ATTACHED, Malloc, find
 from pagewalk.heap.golang import Found, Go, read_go
-from pagewalk.heap.hotspot import Space, java_spaces
+from pagewalk.heap.hotspot import Space, attachable, performance_data, spaces
+from pagewalk.heap.jvm import Asked, ask_jvm
 from pagewalk.heap.mapped import Parameters, mapped_chunks, parameters
 from pagewalk.heap.memory import PAGE, Memory, TooLong, bytes_within, copied, in_time, live
 from pagewalk.heap.others import loaded
@@ -107,6 +108,7 @@ class Heap(NamedTuple):
     ``exact``: nothing changed while it was read, else ``why``. ``stopped_ns``: for how long the
     process was stopped.
     ``trimmed``: the ranges that malloc_trim(0) or debug.FreeOSMemory() would return, u64[k, 2].
+    ``attachable``: whether a JVM says that it may be asked; ``asked``: what it then said.
     """
 
     walk: Walk[Pages]
@@ -126,6 +128,8 @@ class Heap(NamedTuple):
     stopped_ns: int = 0
     trimmed: U64 = NONE
     returnable: Returnable | None = None
+    attachable: bool | None = None
+    asked: Asked | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -154,7 +158,7 @@ class Besides(NamedTuple):
     # What else is in a process's anonymous memory.
     stacks: list[Stack]
     pools: Pools | None
-    java: list[Space] | None
+    java: dict[str, int | str]
 
 
 def read_heap(source: Source) -> Heap:
@@ -206,6 +210,14 @@ def read_stopped_heap(source: Source, longest_ns: int) -> Heap:
     return heap if heap.exact else heap._replace(
         why=f"{TOO_LARGE.format(longest_ns / 1e6)}; {heap.why}"
     )
+
+
+def with_asked(heap: Heap, source: Source) -> Heap:
+    """Return ``heap`` with what the process says, if it is a JVM, which runs code to do so.
+
+    Raises ProcessGone.
+    """
+    return heap._replace(asked=ask_jvm(target_of(source), heap.attachable))
 
 
 def with_returnable(
@@ -276,7 +288,7 @@ def besides(taken: Taken) -> Besides:
     held = [part for part in taken.arenas if part is not None]
     rest = without(unnamed(memory.vmas), np.concatenate([taken.go.ranges, *held, taken.mapped]))
     return Besides(stacks(memory, rest), pools(memory, rest) if is_python(memory.vmas) else None,
-                   java_spaces(memory))
+                   performance_data(memory))
 
 
 def unnamed(vmas: VMAs) -> U64:
@@ -319,7 +331,8 @@ def add_up_heap(taken: Taken, rest: Besides) -> Heap:
     anon = memory.anon
     heap = Heap(
         taken.walk, None, "", (), None, None, 0, total(anon), exact=True, why="",
-        stacks=add_up_stacks(memory, rest.stacks), java=rest.java, go=taken.go.go,
+        stacks=add_up_stacks(memory, rest.stacks), go=taken.go.go,
+        java=spaces(rest.java), attachable=attachable(rest.java),
         trimmed=taken.go.free,
         pools=None if rest.pools is None else PoolBytes(
             len(rest.pools.used), bytes_within(rest.pools.used, anon),

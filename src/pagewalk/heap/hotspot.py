@@ -29,14 +29,20 @@ class Space(NamedTuple):
     used: int
 
 
-def java_spaces(memory: Memory) -> list[Space] | None:
-    """Return the spaces of a JVM's heap and its metaspace; None if it is none, or tells nothing."""
+def performance_data(memory: Memory) -> dict[str, int | str]:
+    """Return a JVM's performance data; none if it is no JVM, or has none."""
     for row, name in enumerate(memory.vmas.name):
         size = int(memory.vmas.size[row])
         if FILE.search(name) and size <= LARGEST:
             start = int(memory.vmas.start[row])
-            return spaces(parse(memory.words(start, start + size).tobytes()))
-    return None
+            return parse(memory.words(start, start + size).tobytes())
+    return {}
+
+
+def attachable(told: dict[str, int | str]) -> bool | None:
+    """Return whether the JVM may be asked, as its data ``told`` say; None if they do not."""
+    capabilities = told.get("sun.rt.jvmCapabilities")  # Management::init, management.cpp
+    return capabilities[:1] == "1" if isinstance(capabilities, str) and capabilities else None
 
 
 def parse(raw: bytes) -> dict[str, int | str]:

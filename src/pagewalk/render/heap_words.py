@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pagewalk.heap.heap import Heap, Part
 from pagewalk.heap.returnable import Returnable
 from pagewalk.render.columns import titles
-from pagewalk.render.runtime_words import go_answers, go_heap
+from pagewalk.render.runtime_words import go_answers, go_heap, jvm_answers, space
 from pagewalk.render.terminal import kib, printable, size
 
 # Scattered memory is worth a sentence from this share of what is free and in RAM on, and from this
@@ -127,9 +127,10 @@ def besides(heap: Heap) -> Iterator[str]:
         yield (f"Python's own allocator: {size(heap.pools.in_use)} in pools with something in"
                f" use, {size(heap.pools.free)} in free ones")
     if heap.java:
-        parts = [f"{printable(one.name)} {kib(one.used)} of {size(one.capacity)}"
-                 for one in heap.java]
-        yield f"the Java heap, as of its last collection: {', '.join(parts)}"
+        parts = ", ".join(map(space, heap.java))
+        yield f"the Java heap, as of its last collection: {parts}"
+    if heap.asked:
+        yield from jvm_answers(heap.asked)
     stacks = heap.stacks
     if stacks.live:
         yield (f"stacks of {stacks.live} threads: {kib(stacks.touched)} of {size(stacks.size)}"

@@ -30,6 +30,7 @@ from pagewalk.walking.walk import Walk
 if TYPE_CHECKING:
     from pagewalk.heap.golang import Go
     from pagewalk.heap.heap import Heap
+    from pagewalk.heap.jvm import Asked
 
 SCHEMA = "pagewalk/1"
 
@@ -239,6 +240,7 @@ def heap(
             "stacks": found.stacks._asdict(),
             "pools": None if found.pools is None else found.pools._asdict(),
             "java": None if found.java is None else [one._asdict() for one in found.java],
+            "asked": None if found.asked is None else jvm(found.asked),
             "go": None if found.go is None else go_heap(found.go),
             "returnable": None if found.returnable is None else found.returnable._asdict(),
             "arenas": [fields("heap", arena._asdict(), columns) for arena in shown],
@@ -247,6 +249,11 @@ def heap(
         },
         out,
     )
+
+
+def jvm(asked: Asked) -> dict[str, Any]:
+    return {name: [one._asdict() for one in part] if isinstance(part, list) else part
+            for name, part in asked._asdict().items()}
 
 
 def go_heap(go: Go) -> dict[str, Any]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pagewalk.heap.golang import Amount, Go
+from pagewalk.heap.hotspot import Space
+from pagewalk.heap.jvm import Asked, Tracked
 from pagewalk.render.terminal import kib, printable, size
 
+NAMED = 6  # kinds of native memory
 HEADING = ("GO HEAP", "SIZE", "IN RAM")
 GO_ROWS = {
     "objects": "objects, reachable or not", "stacks": "stacks of goroutines", "free": "free",
@@ -43,3 +46,43 @@ def go_rows(go: Go) -> list[tuple[str, ...]]:
     if None in dict(parts).values():
         return []
     return [HEADING, *((title, kib(part.size), kib(part.present)) for title, part in parts)]
+
+
+def jvm_answers(asked: Asked) -> Iterator[str]:
+    """Yield what a JVM said when it was asked."""
+    for title, spaces, what in (
+        ("the Java heap now", asked.heap, "committed"), ("metaspace", asked.metaspace, "committed"),
+        ("generated code", asked.code_cache, "reserved"),
+    ):
+        if spaces:
+            parts = ", ".join(map(space, spaces))
+            yield f"{title}, used of {what}{in_all(spaces)}: {parts}"
+    if asked.native:
+        yield f"native memory as the JVM tracks it, committed: {native(asked.native)}"
+    elif asked.native is not None:
+        yield "it does not track its native memory (-XX:NativeMemoryTracking=summary)"
+    if asked.why:
+        yield f"not told: {printable(asked.why)}"
+    if asked.took_ns:
+        yield f"it was asked for {asked.took_ns / 1e6:.0f} ms" + (
+            ", and started its attach listener for that: a thread, and a socket in its /tmp"
+            if asked.started else "")
+
+
+def native(parts: list[Tracked]) -> str:
+    ordered = sorted(parts, key=lambda one: -one.committed)
+    words = [f"{printable(one.name)} {size(one.committed)}" for one in ordered[:NAMED]]
+    if rest := ordered[NAMED:]:
+        words.append(f"{len(rest)} others {size(sum(one.committed for one in rest))}")
+    return ", ".join(words)
+
+
+def space(one: Space) -> str:
+    return f"{printable(one.name)} {kib(one.used)} of {size(one.capacity)}"
+
+
+def in_all(spaces: list[Space]) -> str:
+    if len(spaces) == 1:
+        return ""
+    used, capacity = (sum(getattr(one, name) for one in spaces) for name in ("used", "capacity"))
+    return f", in all {kib(used)} of {size(capacity)}"
