@@ -15,6 +15,8 @@ import pytest
 from tests.kernel_says import read_smaps
 from tests.live.bracket import look_again
 from tests.live.command import pagewalk
+from tests.machine import prepared
+from tests.targets import TARGETS, start
 
 pytestmark = pytest.mark.live
 
@@ -105,3 +107,12 @@ def test_what_the_kernel_can_drop_is_what_smaps_calls_files() -> None:
                     if vma.name.startswith("/") and not vma.name.startswith("/memfd:"))
     (told,) = re.findall(r"(\d+) KiB are pages of files: the kernel takes these back", screen)
     assert int(told) == files
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("thp", "anonymous, not told apart, .*2048 KiB in huge pages"),
+    ("guard", "anonymous, not told apart, .* guards"),
+])
+def test_huge_pages_and_guards_have_their_place(name: str, words: str) -> None:
+    with prepared(*TARGETS[name].needs), start(name, stopped=True) as process:
+        assert re.search(words, pagewalk("show", process.pid).out)

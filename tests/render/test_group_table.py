@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pagewalk.account.groups import by_kind, by_perms
+from pagewalk.account.groups import BY_KEY, by_kind, by_perms
 from pagewalk.account.table import Table
 from pagewalk.model.columns import READ, WRITE, Backing
 from pagewalk.render.group_table import COLUMNS, answers, rows, what
@@ -22,7 +22,8 @@ def test_the_groups_and_what_they_add_up_to() -> None:
     found = rows(table, by_kind(table, NONE), COLUMNS)
     assert found[0] == ("RSS", "USS", "SWAP", "SIZE", "WHAT")
     assert found[1] == ("12", "4", "4", "24", "heap")
-    assert found[2] == ("2048", "2048", "0", "4096", "anonymous, not told apart")
+    assert found[2] == ("2048", "2048", "0", "4096",
+                        "anonymous, not told apart, 2048 KiB in huge pages")
     assert found[3][-1] == "files: program 8"
     assert found[-1] == ("2072", "2056", "4", "4148", "total")
 
@@ -54,6 +55,15 @@ def test_where_there_is_no_room_fewer_are_named(room: int, told: str) -> None:
     table = by_hand.by_vma(by_hand.walk([], of))
     (group,) = by_kind(table, NONE)
     assert what(table, group, room) == told
+
+
+def test_huge_pages_and_guards_are_told_where_there_is_room() -> None:
+    table = by_hand.table()
+    (_, group, *_) = by_kind(table, NONE)
+    group = group._replace(amounts={**group.amounts, "guard": 2 * PAGE, "shmem_huge": 4 << 20})
+    told = f"{BY_KEY[group.key].title}, 6144 KiB in huge pages, 8 KiB guards"
+    assert what(table, group) == what(table, group, len(told)) == told
+    assert what(table, group, len(told) - 1) == BY_KEY[group.key].title
 
 
 def test_amounts_are_never_shortened_but_the_least_wanted_are_left_out() -> None:

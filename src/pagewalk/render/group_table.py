@@ -15,6 +15,8 @@ COLUMNS = ("rss", "uss", "swap", "size")
 NAMED = 2  # files of a group, the largest first; fewer where there is no room
 ANONYMOUS = {"heap", "arena", "stack", "thread_stack", "named", "code", "anonymous", "reserved"}
 NARROWEST = 16  # of a name
+# Columns of which a group says how much there is.
+SPECIAL = {"{} in huge pages": ("anon_huge", "shmem_huge", "file_huge"), "{} guards": ("guard",)}
 WITH_NAMES = {"file", "shmem", "hugetlb", "device", "named"}
 
 
@@ -55,11 +57,21 @@ def cells(table: Table, groups: Sequence[Group], name: str) -> list[str]:
 
 
 def what(table: Table, group: Group, room: int | None = None) -> str:
-    """Return what a group is: its kind, how many of them, and its largest members by name."""
+    """Return what a group is: its kind, how many of them, its largest members, and what is special.
+
+    That is at most ``room`` characters long, if its kind is not longer.
+    """
     room = sys.maxsize if room is None else max(room, NARROWEST)
     if group.key not in BY_KEY:
         many = f", {vmas_counted(group.vmas)}"
         return shorten(printable(group.key), room - len(many)) + many
+    title = kind(table, group, room)
+    notes = "".join(f", {note}" for note in special(group))
+    return title + notes if len(title + notes) <= room else title
+
+
+def kind(table: Table, group: Group, room: int) -> str:
+    # What a group of one kind is called, and how many there are.
     title = BY_KEY[group.key].title
     if group.key in WITH_NAMES:
         told = [f"{title}: {members(table, group, named)}" for named in range(NAMED, 0, -1)]
@@ -70,6 +82,14 @@ def what(table: Table, group: Group, room: int | None = None) -> str:
     if group.key == "thread_stack":
         return f"{title}, {stacks(table, group)}"
     return title if group.vmas == 1 else f"{title}, {vmas_counted(group.vmas)}"
+
+
+def special(group: Group) -> Iterator[str]:
+    """Yield what of a group is in huge pages, and how much of it are guard regions."""
+    for title, names in SPECIAL.items():
+        amount = sum(group.amounts[name] or 0 for name in names)
+        if amount:
+            yield title.format(size(amount))
 
 
 def stacks(table: Table, group: Group) -> int:
