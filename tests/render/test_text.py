@@ -8,6 +8,7 @@ import re
 import click
 import numpy as np
 import pytest
+from hypothesis import example
 from hypothesis import strategies as st
 
 from pagewalk.account.groups import by_kind
@@ -243,6 +244,7 @@ def test_a_pipe_never_does_by_itself() -> None:
     assert "17179869184" in out.getvalue()
 
 
+@example("0000\u1ab0", 3)  # a combining mark takes no column
 @always(st.text(), st.integers(3, 60))
 def test_a_shortened_text_fits_and_keeps_its_ends(name: str, room: int) -> None:
     short = shorten(name, room)

@@ -221,7 +221,7 @@ def shorten(text: str, room: int) -> str:
     if cells(text) <= room:
         return text
     tail = (room - 1) * 2 // 3
-    return f"{cut(text, room - 1 - tail)}~{cut(text[::-1], tail)[::-1]}"[: max(room, 1)]
+    return f"{cut(text, room - 1 - tail)}~{cut(text[::-1], tail)[::-1]}"
 
 
 def cut(text: str, room: int) -> str:
