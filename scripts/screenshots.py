@@ -54,7 +54,7 @@ FRAME = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg
 {styles}
 </style>
 <defs>{lines}</defs>
-<rect width="100%" height="100%" rx="6" fill="BACKGROUND"/>
+<rect x="0.5" y="0.5" width="99.9%" height="99.9%" rx="6" fill="BACKGROUND" stroke="#8886"/>
 <g transform="translate(9, 24)">
 {backgrounds}
 <g class="{unique_id}-matrix">

@@ -87,6 +87,12 @@ def labels(screen: str) -> tuple[list[str], list[str]]:
     return [name for row in totals for name in row], ledger
 
 
+@pytest.mark.parametrize("document", sorted((ROOT / "docs/recipes").iterdir()))
+def test_commands_fit_a_terminal(document: Path) -> None:
+    lines = [line for block in blocks(document, "sh") for line in block.text.splitlines()]
+    assert [line for line in lines if len(line) > 90] == []
+
+
 def test_pictures_are_there_for_light_and_for_dark() -> None:
     shown = {(page.parent / name).resolve() for page in DOCUMENTS for name in pictures(page)}
     assert shown == set(SCREENSHOTS.iterdir())
