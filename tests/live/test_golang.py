@@ -81,6 +81,29 @@ def test_the_stacks_of_goroutines_are_told_from_objects(go: str) -> None:
     assert found["go"]["stacks"]["present"] > 300 * (20 << 10) > found["go"]["objects"]["present"]
 
 
+def kinds(program: Holding) -> dict[str, dict[str, Any]]:
+    groups = pagewalk("maps", program.pid, "--by", "kind", "--format", "json").json["groups"]
+    return {group["group"]: group for group in groups}
+
+
+@pytest.mark.parametrize("go", GOS)
+def test_its_heap_is_a_group_or_is_not_told_apart(go: str) -> None:
+    def look() -> dict[str, dict[str, Any]]:
+        before = in_heap(program.pid)
+        found = kinds(program)
+        if "go" in found:
+            assert found["go"]["anon"] == in_heap(program.pid) == before
+        return found
+
+    with holding(go, "stacks") as program:
+        found = look_again(look)
+        version = pagewalk("heap", program.pid, "--format", "json").json["go"]["version"]
+    random = int(version.split(".")[1]) >= 26
+    assert ("go" in found) is not random
+    # Threads wait on stacks in the heap, which is no thread's stack.
+    assert "thread_stack" not in found and "arena" not in found
+
+
 def test_the_screen_says_what_could_be_had_back() -> None:
     with holding(GOS[0], "huge") as program:
         out = pagewalk("heap", program.pid).out

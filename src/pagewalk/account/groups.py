@@ -15,6 +15,9 @@ from pagewalk.model.columns import EXEC, I64, READ, SHARED, U64, WRITE, Backing,
 from pagewalk.model.ranges import holder, inside
 
 HEAP_MAX = np.uint64(64 << 20)  # HEAP_MAX_SIZE, malloc/arena.c of glibc
+# Where Go puts its heap on amd64 and arm64, plus a multiple of 1 TiB (mallocinit, malloc.go of its
+# runtime); from 1.26 on at random (RandomizedHeapBase64).
+GO_HEAPS, GO_STEP, GO_RANDOM = (0xC0 << 32, 0x40 << 32), np.uint64(1 << 40), 26
 NAMED = re.compile(r"\[anon(?:_shmem)?:(.*)\]", re.DOTALL)  # anon_vma_name, mm/madvise.c
 
 
@@ -30,6 +33,9 @@ KINDS = (
     Kind("heap", "heap", "the kernel marks what brk(2) gave as [heap]"),
     Kind("arena", "malloc arenas", "a readable and writable VMA from a multiple of 64 MiB on, and"
          " one without access behind it to the next multiple: glibc's new_heap() reserves so"),
+    Kind("go", "Go heap", "Go built the program, and up to 1.25 its runtime puts its heap, with the"
+         " stacks of goroutines, at 0xc000000000 or a multiple of 1 TiB further up; with what is"
+         " reserved right behind it"),
     Kind("stack", "main stack", "the kernel marks it as [stack]"),
     Kind("thread_stack", "thread stacks", "the stack pointer of a waiting thread is in it; with the"
          " VMA without access right below it, its guard"),
@@ -56,6 +62,7 @@ BY_BACKING = {
 }
 BACKED = np.array([CODES[BY_BACKING[backing]] for backing in Backing], np.int64)
 RIGHTS = READ | WRITE | EXEC
+NO_ROWS = np.zeros(0, np.int64)
 
 
 class Group(NamedTuple):
@@ -75,19 +82,22 @@ def value(group: Group, column: str) -> int | str | None:
     return {"group": group.key, "vmas": group.vmas, **group.amounts}[column]
 
 
-def kinds_of(vmas: VMAs, stack_pointers: U64) -> I64:
+def kinds_of(vmas: VMAs, stack_pointers: U64, go: str | None = None) -> I64:
     """Return the position in KINDS of each VMA's kind, i64.
 
-    ``stack_pointers`` u64 are those of the process's threads, as far as they are known.
+    ``stack_pointers`` u64 are those of the process's threads, as far as they are known; ``go`` is
+    the version of Go that built the program, None for another program. If it is not known where
+    Go's heap is, stacks and arenas are not told from it.
     """
     code = BACKED[vmas.backing]
     anon = vmas.backing == Backing.ANON.value
     code[anon & (vmas.perms & EXEC != 0)] = CODES["code"]
     code[anon & (vmas.perms & RIGHTS == 0)] = CODES["reserved"]
-    code[arena_rows(vmas)] = CODES["arena"]
-    stacks = holder(stack_pointers[inside(stack_pointers, vmas.ranges)], vmas.ranges)
-    stacks = stacks[anon[stacks]]
-    code[stacks] = CODES["thread_stack"]
+    heap = NO_ROWS if go is None or random_heap(go) else go_rows(vmas)
+    if go is None or len(heap):
+        code[arena_rows(vmas)] = CODES["arena"]
+        code[stack_rows(vmas, stack_pointers)] = CODES["thread_stack"]
+    code[heap] = CODES["go"]
     for row, name in enumerate(vmas.name):
         if name and anon[row]:
             code[row] = CODES[called(name)]
@@ -96,6 +106,37 @@ def kinds_of(vmas: VMAs, stack_pointers: U64) -> I64:
     guard = (code[below] == CODES["reserved"]) & (vmas.end[below] == vmas.start[below + 1])
     code[below[guard]] = CODES["thread_stack"]
     return code
+
+
+def stack_rows(vmas: VMAs, pointers: U64) -> I64:
+    rows = holder(pointers[inside(pointers, vmas.ranges)], vmas.ranges)
+    anon: I64 = rows[vmas.backing[rows] == Backing.ANON.value]
+    return anon
+
+
+def may_be_go(vmas: VMAs, stack_pointers: U64) -> bool:
+    """Return whether some VMA would be of another kind if Go built the program."""
+    rows = np.concatenate([stack_rows(vmas, stack_pointers), arena_rows(vmas), go_rows(vmas)])
+    return any(not vmas.name[row] for row in rows.tolist())
+
+
+def random_heap(go: str) -> bool:
+    # Go before 1.18 does not say which it is: an empty text.
+    release = re.match(r"go1\.(\d{1,3})\b", go)
+    return bool(go) and (not release or int(release[1]) >= GO_RANDOM)
+
+
+def go_rows(vmas: VMAs) -> I64:
+    # From an address of Go's heap on, whatever lies right behind it and may be its own.
+    plain = (vmas.backing == Backing.ANON.value) & (vmas.perms & (SHARED | EXEC) == 0)
+    plain &= np.array([not name for name in vmas.name], bool)
+    first = plain & np.isin(vmas.start % GO_STEP, GO_HEAPS) & (vmas.start < np.uint64(1 << 47))
+    if not first.any():
+        return NO_ROWS
+    breaks = np.ones(len(vmas), bool)
+    breaks[1:] = (vmas.end[:-1] != vmas.start[1:]) | ~plain[1:] | ~plain[:-1] | first[1:]
+    run = np.cumsum(breaks)
+    return np.flatnonzero(np.isin(run, run[first]))
 
 
 def called(name: str) -> str:
@@ -119,9 +160,12 @@ def arena_rows(vmas: VMAs) -> I64:
     return np.concatenate([rows, rows + 1])
 
 
-def by_kind(table: Table, stack_pointers: U64) -> list[Group]:
-    """Return the groups of ``table`` by kind, in the order of KINDS, without empty ones."""
-    return grouped(table, kinds_of(table.vmas, stack_pointers), [kind.key for kind in KINDS])
+def by_kind(table: Table, stack_pointers: U64, go: str | None = None) -> list[Group]:
+    """Return the groups of ``table`` by kind, in the order of KINDS, without empty ones.
+
+    See kinds_of.
+    """
+    return grouped(table, kinds_of(table.vmas, stack_pointers, go), [kind.key for kind in KINDS])
 
 
 def by_name(table: Table) -> list[Group]:
@@ -159,8 +203,8 @@ def largest_first(groups: list[Group]) -> list[Group]:
     return sorted(groups, key=lambda group: -(group.amounts["present"] or 0))
 
 
-BY: dict[str, Callable[[Table, U64], list[Group]]] = {
+BY: dict[str, Callable[[Table, U64, str | None], list[Group]]] = {
     "kind": by_kind,
-    "file": lambda table, _: by_name(table),
-    "perms": lambda table, _: by_perms(table),
+    "file": lambda table, *_: by_name(table),
+    "perms": lambda table, *_: by_perms(table),
 }

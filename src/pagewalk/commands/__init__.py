@@ -24,7 +24,7 @@ from pagewalk.model.errors import BadRequest
 from pagewalk.render.terminal import harmless
 
 if TYPE_CHECKING:
-    from pagewalk.model.columns import U64
+    from pagewalk.model.columns import U64, VMAs
     from pagewalk.render.columns import Choice
     from pagewalk.sources import Source
     from pagewalk.sources.outcome import Outcome
@@ -241,17 +241,27 @@ def writer(write: Callable[..., None], out: TextIO, *, again: bool) -> Callable[
     return redraw
 
 
-def stack_pointers(source: Source) -> U64:
-    """Return where the threads' stacks are, as far as we may know: they are a kind of memory."""
+def signs(source: Source, vmas: VMAs) -> tuple[U64, str | None]:
+    """Return what tells kinds of memory besides the VMAs, as far as we may know.
+
+    Where the threads' stacks are, and which version of Go built the program, if that matters.
+    """
     import numpy as np
 
+    from pagewalk.account.groups import may_be_go
     from pagewalk.model.errors import NotPermitted
     from pagewalk.proc.stacks import read_stack_pointers
 
+    pointers = np.zeros(0, np.uint64)
+    if source.live is None:
+        return pointers, None
     with suppress(NotPermitted):
-        if source.live is not None:
-            return read_stack_pointers(source.live.target)
-    return np.zeros(0, np.uint64)
+        pointers = read_stack_pointers(source.live.target)
+    if not may_be_go(vmas, pointers):
+        return pointers, None
+    from pagewalk.heap.buildinfo import built_by
+
+    return pointers, built_by(source.live.target)
 
 
 def look_for_garbage() -> None:

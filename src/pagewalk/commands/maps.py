@@ -14,7 +14,7 @@ from pagewalk.commands import (
     note,
     opened,
     rounds,
-    stack_pointers,
+    signs,
     table_options,
     target_options,
     watch_option,
@@ -94,7 +94,7 @@ def grouped(table: Table, by: str, source: Source, choice: Choice) -> list[Group
     """Return the groups of ``table`` in the order asked for."""
     from pagewalk.account.groups import BY, value
 
-    return choice.rows(BY[by](table, stack_pointers(source)), value)
+    return choice.rows(BY[by](table, *signs(source, table.vmas)), value)
 
 
 def ordered(table: Table, choice: Choice) -> list[int]:

@@ -14,7 +14,7 @@ from pagewalk.commands import (
     finish,
     opened,
     rounds,
-    stack_pointers,
+    signs,
     table_options,
     target_options,
     watch_option,
@@ -84,7 +84,7 @@ def show(
         from pagewalk.account.rollup import ask_rollup  # root's screen does not wait for its import
 
         table = ask_rollup(table, source)
-    groups = by_kind(table, stack_pointers(source))
+    groups = by_kind(table, *signs(source, table.vmas))
     if choice is None:
         write(table, lines, groups)
     else:

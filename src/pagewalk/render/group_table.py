@@ -13,7 +13,8 @@ from pagewalk.render.vma_table import fit, headings, total, vmas_counted, wide
 
 COLUMNS = ("rss", "uss", "swap", "size")
 NAMED = 2  # files of a group, the largest first; fewer where there is no room
-ANONYMOUS = {"heap", "arena", "stack", "thread_stack", "named", "code", "anonymous", "reserved"}
+ANONYMOUS = {"heap", "arena", "go", "stack", "thread_stack", "named", "code", "anonymous",
+             "reserved"}
 NARROWEST = 16  # of a name
 # Columns of which a group says how much there is.
 SPECIAL = {"{} in huge pages": ("anon_huge", "shmem_huge", "file_huge"), "{} guards": ("guard",)}
