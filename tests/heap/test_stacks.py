@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pagewalk.heap.stacks import BLOCK, TID, Stack, stacks
+from pagewalk.heap.stacks import BLOCK, JOINED, TID, Stack, stacks
 from pagewalk.model.columns import READ, WRITE, Backing
 from tests.by_hand import PAGE, vmas
 from tests.heap.test_glibc import Written
@@ -23,10 +23,11 @@ def thread(written: Written, at: int, tid: int, start: int, size: int = SIZE, gu
     written.put(at + BLOCK, start, size, guard)
 
 
-def test_stacks_of_living_and_of_ended_threads() -> None:
+@pytest.mark.parametrize("ended", [0, JOINED])
+def test_stacks_of_living_and_of_ended_threads(ended: int) -> None:
     written = Written(VMAS)
     thread(written, START + SIZE - 0x940, 1234, START)
-    thread(written, START + 2 * SIZE - 0x940, 0, START + SIZE)
+    thread(written, START + 2 * SIZE - 0x940, ended, START + SIZE)
     written.put(START + 8, START + 8, 0, START + 8)  # points to itself, and is no thread
     assert stacks(written.memory, VMAS.ranges) == [
         Stack(1234, START, START + SIZE), Stack(0, START + SIZE, START + 2 * SIZE)]

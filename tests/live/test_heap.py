@@ -150,6 +150,22 @@ def test_pools_in_use_are_those_that_the_interpreter_counts(tmp_path: Path) -> N
     assert 0 < found["pools"]["free"] <= int(unused[1]) * (16 << 10)
 
 
+def test_stacks_of_threads_that_were_joined(tmp_path: Path) -> None:
+    program = """if True:
+        import ctypes, sys
+        libc, threads = ctypes.CDLL(None), [ctypes.c_ulong() for _ in range(3)]
+        for thread in threads:
+            assert libc.pthread_create(ctypes.byref(thread), None, libc.pause, None) == 0
+        for thread in threads:
+            assert libc.pthread_cancel(thread) == libc.pthread_join(thread, None) == 0
+        print("ready")
+        sys.stdin.read()
+    """
+    with python(program, tmp_path / "errors") as pid:
+        stacks = pagewalk("heap", pid, "--format", "json").json["stacks"]
+    assert (stacks["live"], stacks["kept"]) == (0, 3)
+
+
 def test_stacks_of_living_and_of_ended_threads(tmp_path: Path) -> None:
     program = """if True:
         import sys, threading

@@ -158,17 +158,32 @@ def target_options(*formats: str) -> Callable[[Any], Any]:
 def put_back() -> Iterator[None]:
     """Make Ctrl-C raise KeyboardInterrupt inside the block, so that its clean-up runs.
 
-    Elsewhere Ctrl-C ends the program at once: see interrupt.
+    Where Python ignores exceptions, as in __del__, and where a library drops them, it is raised at
+    the end of the block. Elsewhere Ctrl-C ends the program at once: see interrupt.
     """
     import signal
 
-    before = signal.getsignal(signal.SIGINT)
+    before, came = signal.getsignal(signal.SIGINT), False
+
+    def interrupt(*_: object) -> None:
+        nonlocal came
+        came = True
+        raise KeyboardInterrupt
+
+    def ignored(what: sys.UnraisableHookArgs) -> None:
+        if what.exc_type is not KeyboardInterrupt:
+            sys.__unraisablehook__(what)
+
     if before != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = ignored
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield
+        if came:
+            raise KeyboardInterrupt
     finally:
         signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = sys.__unraisablehook__
 
 
 @contextmanager

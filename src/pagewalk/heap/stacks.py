@@ -16,6 +16,8 @@ from pagewalk.model.ranges import intersect
 # Of struct pthread, from 2.31 to 2.43: it begins with a pointer to itself and has another one in
 # its third word (header.tcb, header.self); then tid, and where the stack lies.
 TID, BLOCK, END = 0x2D0, 0x690, 0x6A8
+# The tid of a thread that was joined (nptl/pthread_join_common.c); that of a detached one is 0.
+JOINED = 0xFFFFFFFF
 AT_ONCE = 16 << 20
 SMALLEST, LARGEST = 8 << 10, 1 << 36
 
@@ -48,6 +50,7 @@ def stack_of(words: U64, addr: int) -> list[Stack]:
         return []
     start, size, guard = words[BLOCK // WORD : END // WORD].tolist()
     tid = int(words[TID // WORD]) & 0xFFFFFFFF
+    tid = 0 if tid == JOINED else tid
     fits = start % PAGE == size % PAGE == guard % PAGE == 0 and SMALLEST <= size <= LARGEST
     if fits and guard < size and start <= addr < start + size and tid < 1 << 22:
         return [Stack(tid, start, start + size)]
