@@ -14,6 +14,7 @@ import pytest
 from tests.kernel_says import read_smaps
 from tests.live.command import pagewalk
 from tests.targets.glibcs import SUITES, allocating
+from tests.targets.pythons import PYTHONS, interpreter
 
 pytestmark = pytest.mark.live
 
@@ -109,12 +110,13 @@ def test_what_the_main_arena_mapped_is_copied_too(suite: str) -> None:
 
 
 @contextmanager
-def python(program: str, errors: Path) -> Iterator[int]:
+def python(program: str, errors: Path, which: str = sys.executable) -> Iterator[int]:
     """Run a Python program that says when it is ready; what it writes to stderr is in a file."""
+    words, environment = interpreter(which)
     with open(errors, "wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-u", "-c", program],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
+            [*words, "-u", "-c", program],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, env=environment,
         )
     assert process.stdin is not None and process.stdout is not None
     try:
@@ -125,7 +127,8 @@ def python(program: str, errors: Path) -> Iterator[int]:
         process.wait()
 
 
-def test_pools_in_use_are_those_that_the_interpreter_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", PYTHONS)
+def test_pools_in_use_are_those_that_the_interpreter_counts(tmp_path: Path, which: str) -> None:
     program = """if True:
         import sys
         pairs = [(i, str(i)) for i in range(200_000)]
@@ -135,19 +138,21 @@ def test_pools_in_use_are_those_that_the_interpreter_counts(tmp_path: Path) -> N
         print("ready")
         sys.stdin.read()
     """
-    with python(program, tmp_path / "stats") as pid:
+    with python(program, tmp_path / "stats", which) as pid:
         found = pagewalk("heap", pid, "--format", "json").json
+    assert found["python"]["why"] == ""
+    pool = found["python"]["pool"]
     stats = (tmp_path / "stats").read_text()
     # class, size, pools, blocks in use, blocks available
     rows = re.findall(r"(?m)^ +(\d+) +(\d+) +(\d+) +(\d+) +(\d+)$", stats)
     assert len(rows) > 10
     assert found["pools"]["used"] == sum(int(row[2]) for row in rows)
     # A pool is touched from its start on, as its blocks are handed out.
-    assert 0 < found["pools"]["in_use"] <= found["pools"]["used"] * (16 << 10)
+    assert 0 < found["pools"]["in_use"] <= found["pools"]["used"] * pool
     unused = re.search(r"(\d+) unused pools", stats)
     assert unused is not None
     # Pools that were never used have no header, and are not in RAM.
-    assert 0 < found["pools"]["free"] <= int(unused[1]) * (16 << 10)
+    assert 0 < found["pools"]["free"] <= int(unused[1]) * pool
 
 
 def test_stacks_of_threads_that_were_joined(tmp_path: Path) -> None:

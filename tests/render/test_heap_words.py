@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from pagewalk.heap.cpython import Build
 from pagewalk.heap.heap import Heap, PoolBytes, Stacks
 from pagewalk.heap.returnable import Returnable
 from pagewalk.render.heap_words import answers, besides, reading, rows
-from tests.render.written import MAIN, MIB, OTHER, heap
+from tests.render.written import MAIN, MIB, OTHER, PYTHON, heap
 
 
 def said(found: Heap) -> str:
@@ -46,9 +47,14 @@ def test_what_is_not_known_has_its_reason() -> None:
 
 
 def test_free_pools_are_told_where_they_are_many() -> None:
-    assert "Python" not in said(heap(MAIN, pools=PoolBytes(9, 80 * MIB, 19 * MIB)))
+    assert "Python" not in said(heap(MAIN, pools=PoolBytes(9, 80 * MIB, 19 * MIB), python=PYTHON))
     assert "81920 KiB are free inside Python's" in said(
-        heap(MAIN, pools=PoolBytes(9, 20 * MIB, 80 * MIB)))
+        heap(MAIN, pools=PoolBytes(9, 20 * MIB, 80 * MIB), python=PYTHON))
+
+
+def test_pools_that_are_not_told_have_their_reason() -> None:
+    found = heap(MAIN, python=Build(13, 0, 0, "it has no GIL"))
+    assert "Python's own allocator is not told: it has no GIL" in [*besides(found)]
 
 
 NOTHING = Returnable(0, 0, 0, 0, 0, 0, 0, 0, 100 * MIB)

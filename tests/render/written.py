@@ -11,6 +11,7 @@ import numpy as np
 
 from pagewalk.account.groups import by_kind
 from pagewalk.account.ledger import ledger
+from pagewalk.heap.cpython import Build
 from pagewalk.heap.heap import Heap, Part, PoolBytes, Stacks
 from pagewalk.proc.processes import Process
 from pagewalk.render import view
@@ -83,6 +84,9 @@ class Terminal(io.StringIO):
         return True
 
 
+PYTHON = Build(11, 16 << 10, 1 << 20, "")
+
+
 def heap(*arenas: Part, **changed: Any) -> Heap:
     """Return a Heap with these arenas."""
     made = Heap(by_hand.page_walk([]), "glibc", "/lib/libc.so.6", arenas, 4096, 8 * MIB, 140 * MIB,
@@ -102,7 +106,7 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
         "pages": ([by_hand.pages(by_hand.ROWS, frames=frames)], by_hand.walk([])),
         "explain": (table, lines, by_hand.THEIRS),
         "heap": (heap(MAIN, OTHER, stacks=Stacks(3, MIB, 4096, 1, 4096),
-                      pools=PoolBytes(9, MIB, 8 * MIB)),),
+                      pools=PoolBytes(9, MIB, 8 * MIB), python=PYTHON),),
         "vtop": (vtop_by_hand.found("page" if frames else "swap"),),
         "doctor": (CHECKS, "Linux 6.18, x86_64, 4 KiB pages, root"),
         "processes": (PROCESSES, "Linux 6.18, x86_64, 4 KiB pages, root"),

@@ -13,7 +13,7 @@ import numpy as np
 
 from pagewalk.heap.arenas import NONE, Arena, memory_of, read_arena
 from pagewalk.heap.buildinfo import built_by
-from pagewalk.heap.cpython import Pools, is_python, pools
+from pagewalk.heap.cpython import Build, Pools, pools, python_build
 from pagewalk.heap.glibc import ATTACHED, Malloc, find
 from pagewalk.heap.golang import Found, Go, read_go
 from pagewalk.heap.hotspot import Space, attachable, performance_data, spaces
@@ -124,6 +124,7 @@ class Heap(NamedTuple):
     stacks: Stacks
     pools: PoolBytes | None
     java: list[Space] | None = None
+    python: Build | None = None
     go: Go | None = None
     stopped_ns: int = 0
     trimmed: U64 = NONE
@@ -157,6 +158,7 @@ class Taken(NamedTuple):
 class Besides(NamedTuple):
     # What else is in a process's anonymous memory.
     stacks: list[Stack]
+    python: Build | None
     pools: Pools | None
     java: dict[str, int | str]
 
@@ -287,7 +289,9 @@ def besides(taken: Taken) -> Besides:
     memory = taken.memory
     held = [part for part in taken.arenas if part is not None]
     rest = without(unnamed(memory.vmas), np.concatenate([taken.go.ranges, *held, taken.mapped]))
-    return Besides(stacks(memory, rest), pools(memory, rest) if is_python(memory.vmas) else None,
+    python = python_build(memory)
+    return Besides(stacks(memory, rest), python,
+                   pools(memory, rest, python.pool) if python and python.pool else None,
                    performance_data(memory))
 
 
@@ -332,7 +336,7 @@ def add_up_heap(taken: Taken, rest: Besides) -> Heap:
     heap = Heap(
         taken.walk, None, "", (), None, None, 0, total(anon), exact=True, why="",
         stacks=add_up_stacks(memory, rest.stacks), go=taken.go.go,
-        java=spaces(rest.java), attachable=attachable(rest.java),
+        python=rest.python, java=spaces(rest.java), attachable=attachable(rest.java),
         trimmed=taken.go.free,
         pools=None if rest.pools is None else PoolBytes(
             len(rest.pools.used), bytes_within(rest.pools.used, anon),

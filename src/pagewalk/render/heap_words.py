@@ -44,9 +44,9 @@ def answers(heap: Heap) -> Iterator[str]:
             yield (f"{size(scattered)} more are free but scattered: every page of them also"
                    " holds something in use. Trimming does not help there; fewer arenas"
                    " (MALLOC_ARENA_MAX) or another allocator may.")
-    if heap.pools and heap.pools.free >= max(LEAST, MUCH * heap.pools.in_use):
+    if heap.pools and heap.python and heap.pools.free >= max(LEAST, MUCH * heap.pools.in_use):
         yield (f"{size(heap.pools.free)} are free inside Python's own allocator: it gives an"
-               " arena of 1 MiB back only when nothing in it is in use.")
+               f" arena of {heap.python.arena >> 10} KiB back only when nothing in it is in use.")
     told = trim is not None or (heap.allocator == "Go" and heap.go is not None and not heap.go.why)
     if heap.returnable:
         yield from returned(heap.returnable, all_known=told)
@@ -126,6 +126,8 @@ def besides(heap: Heap) -> Iterator[str]:
     if heap.pools:
         yield (f"Python's own allocator: {size(heap.pools.in_use)} in pools with something in"
                f" use, {size(heap.pools.free)} in free ones")
+    if heap.python and heap.python.why:
+        yield f"Python's own allocator is not told: {heap.python.why}"
     if heap.java:
         parts = ", ".join(map(space, heap.java))
         yield f"the Java heap, as of its last collection: {parts}"

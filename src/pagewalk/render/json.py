@@ -239,6 +239,7 @@ def heap(
             "stopped_ns": found.stopped_ns,
             "stacks": found.stacks._asdict(),
             "pools": None if found.pools is None else found.pools._asdict(),
+            "python": None if found.python is None else found.python._asdict(),
             "java": None if found.java is None else [one._asdict() for one in found.java],
             "asked": None if found.asked is None else jvm(found.asked),
             "go": None if found.go is None else go_heap(found.go),
