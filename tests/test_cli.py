@@ -167,6 +167,9 @@ def test_wrong_usage_is_exit_code_2_and_names_the_mistake(
         (["pages", "SLEEPER", "-f", "log", "--where", "anon"], 2, "use another format with"
          " --where"),
         (["show", "SLEEPER", "--watch", "1", "--freeze"], 2, "leave out --freeze and --output"),
+        (["heap", "SLEEPER", "--watch", "1", "--freeze"], 2, "leave out --freeze and --output"),
+        (["heap", "SLEEPER", "--watch", "1", "--ask"], 2, "leave out --watch"),
+        (["--watch", "1", "-o", "/nonexistent/file"], 2, "leave out --freeze and --output"),
         (["maps", "SLEEPER", "--watch", "1", "-o", "/nonexistent/file"], 2, "leave out --freeze"),
         (["maps", "SLEEPER", "--sort", "rs"], 2, "did you mean 'rss'?"),
         (["show", "SLEEPER", "--source", "magic"], 2, "no source is called 'magic'"),
@@ -254,11 +257,11 @@ def test_a_name_in_a_message_cannot_drive_the_terminal(capsys: pytest.CaptureFix
     assert r"no process is called '\x1b[2Jx'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("typed", ["--tree", "--freez", "--freezer", "--free"])
+@pytest.mark.parametrize("typed", ["--tree", "--freez", "--freezer", "--free", "--asq"])
 def test_options_that_disturb_the_target_are_never_suggested(
     typed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["show", "1", typed]) == 2
+    assert main(["heap", "1", typed]) == 2
     assert capsys.readouterr().err.endswith(f"Error: No such option '{typed}'.\n")
 
 

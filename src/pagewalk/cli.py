@@ -28,7 +28,7 @@ COMMANDS = {
     for name in ("processes", "show", "maps", "pages", "vtop", "explain", "heap", "check", "doctor")
 }
 
-DISTURBING = ("--freeze",)
+DISTURBING = ("--freeze", "--ask")
 
 EPILOG = """\b
 Exit codes: 0 success, 1 failure, 2 usage error, 3 partial (missing privileges

@@ -79,6 +79,8 @@ def spoiled(value: Any, text: str, field: str = "") -> Any:
 class Terminal(io.StringIO):
     """A stream that claims to be a terminal."""
 
+    columns = 80
+
     def isatty(self) -> bool:
         """Return True."""
         return True

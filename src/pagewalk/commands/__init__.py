@@ -202,8 +202,7 @@ def opened(request: Request, name: str) -> Iterator[tuple[Source, Callable[..., 
     from pagewalk.render import view
     from pagewalk.sources import close, open_listed
 
-    if request.watch and (request.freeze or request.output):
-        raise BadRequest("--watch goes on until you end it: leave out --freeze and --output")
+    check_watch(request)
     if request.freeze:
         from pagewalk.proc.freeze import frozen
     write = view(request.format, name, request.human, request.color)
@@ -216,7 +215,7 @@ def opened(request: Request, name: str) -> Iterator[tuple[Source, Callable[..., 
         guard = put_back() if request.freeze else nullcontext()
         around = frozen(target) if request.freeze else nullcontext(False)
         with guard, around as stopped, output(request.output) as out:
-            yield source, writer(write, out, again=request.watch is not None)
+            yield source, writer(request, write, out)
     finally:
         close(source)
         if stopped:
@@ -224,36 +223,29 @@ def opened(request: Request, name: str) -> Iterator[tuple[Source, Callable[..., 
                           f" {(time.monotonic() - started) * 1e3:.1f} ms")
 
 
-def rounds(seconds: float | None) -> Iterator[None]:
-    """Yield once; with ``seconds`` again and again, that long apart, until Ctrl-C ends the program.
-
-    Nothing has to be put back: the target is not stopped, and no file is being written.
-    """
-    if seconds is None:
+def rounds(request: Request, write: Callable[..., None]) -> Iterator[None]:
+    """Yield once; with --watch again and again, until Ctrl-C or the end of the target."""
+    if request.watch is None:
         yield
-        return
-    import signal
-    import time
+    else:
+        from pagewalk.render.redrawn import rounds
 
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(0))
-    while True:
-        yield
-        time.sleep(seconds)
+        yield from rounds(request.watch, write)  # type: ignore[arg-type]
 
 
-def writer(write: Callable[..., None], out: TextIO, *, again: bool) -> Callable[..., None]:
-    if not again:
+def writer(request: Request, write: Callable[..., None], out: TextIO) -> Callable[..., None]:
+    """Return ``write`` on ``out``; with --watch it writes over what it wrote before."""
+    if request.watch is None:
         return lambda *results, **options: write(*results, out, **options)
-    from pagewalk.render.redrawn import Redrawn
+    from pagewalk.render.redrawn import Drawing
 
-    screen = Redrawn(out)
+    return Drawing(write, out)
 
-    def redraw(*results: Any, **options: Any) -> None:
-        write(*results, screen, **options)
-        screen.redraw()
 
-    return redraw
+def check_watch(request: Request) -> None:
+    """Raise BadRequest for what cannot be done again and again."""
+    if request.watch and (request.freeze or request.output):
+        raise BadRequest("--watch goes on until you end it: leave out --freeze and --output")
 
 
 def signs(source: Source, vmas: VMAs) -> tuple[U64, str | None]:

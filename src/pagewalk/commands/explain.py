@@ -65,7 +65,7 @@ def command(no_smaps: bool, **options: object) -> int:
         raise BadRequest("explain's csv has a row for each cause, with other columns: leave out"
                          " --columns, or use --format json")
     with opened(request, "explain") as (source, write):
-        for _ in rounds(request.watch):
+        for _ in rounds(request, write):
             best = min(looks(source, smaps=not no_smaps), key=lambda look: doubt(look.lines))
             table, theirs, lines = best
             shown = {} if choice.columns is None else {"columns": choice.columns}

@@ -9,13 +9,17 @@ import click
 from pagewalk.commands import (
     PARTIAL,
     Request,
+    check_watch,
     choice_of,
     finish,
     note,
     opened,
+    rounds,
     table_options,
     target_options,
+    watch_option,
 )
+from pagewalk.model.errors import BadRequest
 
 if TYPE_CHECKING:
     from pagewalk.heap.heap import Heap
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 @click.command("heap", short_help="Inside the allocator: in use, free, what could be returned.")
 @target_options("text", "json")
 @table_options
+@watch_option
 @click.option("--longest-stop", default=500.0, metavar="MS", show_default=True,
               type=click.FloatRange(1, 60_000),
               help="With --freeze: resume TARGET after that time, copied or not.")
@@ -48,14 +53,18 @@ def command(longest_stop: float, ask: bool, **options: object) -> int:
 
     request = Request(**options)  # type: ignore[arg-type]
     choice = choice_of(request, "heap")
+    check_watch(request)
+    if ask and request.watch:
+        raise BadRequest("--ask has the process run code each time: leave out --watch")
     with opened(request._replace(freeze=False), "heap") as (source, write):
-        if request.freeze:
-            heap = read_stopped_heap(source, int(longest_stop * 1e6))
-        else:
-            heap = read_heap(source)
-        if ask:
-            heap = with_asked(heap, source)
-        write(heap, **by_arena(heap, choice))
+        for _ in rounds(request, write):
+            if request.freeze:
+                heap = read_stopped_heap(source, int(longest_stop * 1e6))
+            else:
+                heap = read_heap(source)
+            if ask:
+                heap = with_asked(heap, source)
+            write(heap, **by_arena(heap, choice))
     if heap.stopped_ns:
         note(request, f"process {heap.walk.pid} was stopped for {heap.stopped_ns / 1e6:.1f} ms")
     if heap.asked and heap.asked.started:

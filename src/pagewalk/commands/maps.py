@@ -62,7 +62,7 @@ def command(counts: bool, everything: bool, by: str | None, **options: object) -
     columns = list(SMAPS_FIELDS.values()) if everything else None
     columns = columns if choice.columns is None else list(choice.columns)
     with opened(request, view) as (source, write):
-        for _ in rounds(request.watch):
+        for _ in rounds(request, write):
             table = tabulate(source, detailed, counts=counts, everything=everything)
             if choice.sort and table.columns.get(choice.sort.name, ()) is None:
                 note(request, f"not sorted: {choice.sort.name} is withheld")

@@ -34,15 +34,14 @@ def command(**options: Any) -> int:
     choice = choose("processes", request.columns, request.sort or "rss", request.limit)
     if request.limit is None and request.sort is None and request.format == "text":
         choice = choice._replace(limit=SHOWN)
+    commands.check_watch(request)
     us, told = own_numbers()[0], summary()
     with commands.output(request.output) as out:
-        write = commands.writer(
-            view(request.format, "processes", request.human, request.color), out,
-            again=request.watch is not None)
-        for _ in commands.rounds(request.watch):
+        shown = view(request.format, "processes", request.human, request.color)
+        write = commands.writer(request, shown, out)
+        for _ in commands.rounds(request, write):
             found = [process for process in read_processes() if process.pid != us]
-            shown = choice.rows(found)
-            write(shown, told, columns=choice.columns, count=len(found),
+            write(choice.rows(found), told, columns=choice.columns, count=len(found),
                   whole=sum(process.rss for process in found))
     return 0
 

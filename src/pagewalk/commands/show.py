@@ -52,7 +52,7 @@ def command(counts: bool, **options: object) -> int:
     # The original module's log lists the pages themselves.
     log = request.format == "log"
     with opened(request, "pages" if log else "show") as (source, write):
-        for _ in rounds(request.watch):
+        for _ in rounds(request, write):
             outcome = pages(source, write) if log else show(
                 source, write, counts=counts, choice=choice)
     return finish(request, outcome, told=request.format == "text")

@@ -1,13 +1,23 @@
-"""A screen that is redrawn in place, with what has changed in bold (--watch)."""
+"""A screen that is drawn again and again, with what has changed in bold (--watch).
 
-from __future__ import annotations
+On a terminal it is drawn in place, on the terminal's other screen, so that what was on it before
+comes back; whatever ends the program, the last screen stays below it.
+"""
 
 import io
 import os
-from typing import TextIO
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, TextIO
 
-HOME, CLEAR, REST, BELOW = "\x1b[H", "\x1b[2J", "\x1b[K", "\x1b[J"
-BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
+from pagewalk.render.terminal import COLOURS, LEGEND, PLAIN, coloured
+
+HOME, REST, BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+# The other screen, no cursor, no wrapping: a line that is too long is cut by the terminal.
+ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 
 
 class Redrawn(io.TextIOBase):
@@ -17,6 +27,8 @@ class Redrawn(io.TextIOBase):
         super().__init__()
         self._out, self._text = out, io.StringIO()
         self._before: list[str] | None = None
+        self._in_place = out.isatty() and os.environ.get("TERM") != "dumb"
+        self._entered = False
 
     def write(self, text: str) -> int:
         """Keep ``text`` for the next screen."""
@@ -35,38 +47,148 @@ class Redrawn(io.TextIOBase):
         """Return the descriptor of the stream behind it."""
         return self._out.fileno()
 
-    def redraw(self) -> None:
-        """Write what was kept: over the last screen on a terminal, elsewhere below a blank line."""
+    def redraw(self, *, again: bool = False) -> None:
+        """Write what was kept: over the last screen on a terminal, elsewhere below a blank line.
+
+        ``again``: it is the same as before in another shape, so that nothing is marked.
+        """
         lines = self._text.getvalue().removesuffix("\n").split("\n")
-        self._text = io.StringIO()
-        if self.isatty():
-            lines = lines[: height(self._out)]
-            shown = marked(lines, self._before) if bold_wanted() else lines
-            start = CLEAR + HOME if self._before is None else HOME
-            self._out.write(start + "".join(f"{line}{REST}\n" for line in shown) + BELOW)
+        # Before anything is written: a signal that calls leave() may come as soon as it is.
+        before, self._before, self._text = self._before, lines, io.StringIO()
+        if self._in_place:
+            shown = marked(lines, before) if coloured(self._out) and not again else lines
+            screen = "".join(f"{line}{REST}\n" for line in fitted(shown, height(self._out)))
+            start = "" if self._entered else ENTER
+            self._entered = True
+            self._out.write(start + HOME + screen + BELOW)
         else:
-            blank = [] if self._before is None else [""]
+            blank = [] if before is None else [""]
             self._out.write("".join(f"{line}\n" for line in [*blank, *lines]))
         self._out.flush()
-        self._before = lines
+
+    def enter(self) -> None:
+        """Take the other screen, after `leave`."""
+        if self._in_place:
+            put(self._out, ENTER)
+            self._entered = True
+
+    def leave(self) -> None:
+        """Give the terminal back as it was, with the last screen below what was on it."""
+        if self._entered:
+            self._entered = False
+            put(self._out, LEAVE + "".join(f"{line}\n" for line in self._before or ()))
+
+
+class Drawing:
+    """What writes a view on a Redrawn, and can do so again with the same results."""
+
+    def __init__(self, write: Callable[..., None], out: TextIO) -> None:
+        self._write, self.screen = write, Redrawn(out)
+        self._last: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
+
+    def __call__(self, *results: Any, **options: Any) -> None:
+        """Draw the screen of ``results``."""
+        self._last = results, options
+        self._write(*results, self.screen, **options)
+        self.screen.redraw()
+
+    def again(self) -> None:
+        """Draw the last screen again, for a terminal that has another size or was cleared."""
+        results, options = self._last
+        self._write(*results, self.screen, **options)
+        self.screen.redraw(again=True)
+
+
+def rounds(seconds: float, drawing: Drawing) -> Iterator[None]:
+    """Yield again and again, ``seconds`` apart, until a signal or an exception ends the program.
+
+    In between the screen follows the size of its window. Ctrl-C is the usual end: exit code 0.
+    """
+    screen = drawing.screen
+    # Blocked, not handled: it would interrupt a walk, and is only wanted in between.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])
+    handled = {number: signal.signal(number, handler) for number, handler in (
+        (signal.SIGINT, ender(screen)), (signal.SIGTERM, ender(screen)),
+        (signal.SIGHUP, ender(screen)), (signal.SIGTSTP, pauser(screen)),
+    ) if signal.getsignal(number) != signal.SIG_IGN}
+    try:
+        while True:
+            began = time.monotonic()
+            yield
+            while (left := began + seconds - time.monotonic()) > 0:
+                if signal.sigtimedwait([signal.SIGWINCH], left) is not None:
+                    drawing.again()
+    finally:
+        screen.leave()
+        for number, handler in handled.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ender(screen: Redrawn) -> Callable[..., None]:
+    # Nothing else has to be put back: no target is stopped, and no file is being written.
+    def end(number: int, _: object) -> None:
+        screen.leave()
+        if number == signal.SIGINT:
+            os._exit(0)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    return end
+
+
+def pauser(screen: Redrawn) -> Callable[..., None]:
+    # Ctrl-Z: the shell gets its terminal back, and `fg` the screen.
+    def pause(number: int, _: object) -> None:
+        screen.leave()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        signal.signal(number, pause)
+        screen.enter()
+        os.kill(os.getpid(), signal.SIGWINCH)
+
+    return pause
+
+
+def put(out: TextIO, text: str) -> None:
+    # A signal may have come in the middle of a write, which must not be entered twice: so this does
+    # without the buffers of `out`.
+    with suppress(OSError):
+        try:
+            os.write(out.fileno(), text.encode(errors="replace"))
+        except io.UnsupportedOperation:  # no file, as in tests
+            out.write(text)
 
 
 def height(out: TextIO) -> int:
     # One line stays free for the cursor.
     try:
-        return max(os.get_terminal_size(out.fileno()).lines - 1, 1)
+        return max(os.get_terminal_size(out.fileno()).lines - 1, 2)
     except (OSError, ValueError):
         return 1 << 16
 
 
-def bold_wanted() -> bool:
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def fitted(lines: list[str], room: int) -> list[str]:
+    """Return the first of ``lines`` that fit into ``room``, and how many there are besides."""
+    if len(lines) <= room:
+        return lines
+    return [*lines[: room - 1], f"... {len(lines) - room + 1} more lines; --limit shows fewer rows"]
 
 
 def marked(lines: list[str], before: list[str] | None) -> list[str]:
-    """Return ``lines``, in bold where they differ from those ``before``."""
+    """Return ``lines`` with the words in bold that differ from those ``before``."""
     if before is None:
         return lines
     old = before + [""] * len(lines)
-    return [line if line == was or not line else f"{BOLD}{line}{PLAIN}"
-            for line, was in zip(lines, old, strict=False)]
+    return [mark(line, was) for line, was in zip(lines, old, strict=False)]
+
+
+def mark(line: str, was: str) -> str:
+    new, old = (re.split("( +)", COLOURS.sub("", text)) for text in (line, was))
+    if new == old:
+        return line
+    if len(new) != len(old):  # words came or went: no word has a counterpart
+        old = [""] * len(new)
+    return "".join(word if word == other or not word.strip() else
+                   f"{LEGEND['new'].code}{word}{PLAIN}"
+                   for word, other in zip(new, old, strict=True))
