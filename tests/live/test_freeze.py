@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from pagewalk.proc.freeze import frozen_for
+from pagewalk.proc.target import open_target
 from tests import kernel_says
 from tests.live.command import begin, end, pagewalk
 from tests.targets import Running, start
@@ -167,3 +169,47 @@ def test_no_child_is_left_behind() -> None:
         children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
         if children.exists():
             assert str(process.pid) not in children.read_text().split()
+
+
+def test_it_is_resumed_in_time_whatever_we_are_doing() -> None:
+    with start("runs", 10) as running:
+        target = open_target(running.pid)
+        try:
+            with frozen_for(target, 50_000_000) as stop:
+                assert states(running.pid) == {"T"}
+                # Nothing of ours resumes it: we only look.
+                wait(lambda: "T" not in states(running.pid), "the target to go on by itself")
+                assert time.monotonic_ns() >= stop.until_ns
+        finally:
+            target.close()
+        check_goes_on(running)
+    # As long as allowed, without the time that stopping took; a busy machine adds to the rest.
+    assert stop.ns > 25_000_000
+
+
+def test_the_end_of_the_block_resumes_it_at_once() -> None:
+    with start("runs", 10) as running:
+        target = open_target(running.pid)
+        try:
+            with frozen_for(target, 60 * 10**9) as stop:
+                assert states(running.pid) == {"T"}
+            check_goes_on(running)
+        finally:
+            target.close()
+    assert 0 < stop.ns < 60 * 10**9
+
+
+def test_one_that_others_had_stopped_stays_stopped() -> None:
+    with start("runs", 10) as running:
+        target = open_target(running.pid)
+        try:
+            os.kill(running.pid, signal.SIGSTOP)
+            wait(lambda: states(running.pid) == {"T"}, "the target to stop")
+            with frozen_for(target, 1_000_000) as stop:
+                time.sleep(0.01)
+                assert states(running.pid) == {"T"}
+            assert states(running.pid) == {"T"} and stop.ns == 0
+            os.kill(running.pid, signal.SIGCONT)
+            check_goes_on(running)
+        finally:
+            target.close()

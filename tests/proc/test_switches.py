@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from pagewalk.proc.switches import read_switches
+from pagewalk.proc.switches import cpu_time, read_switches
 from pagewalk.proc.target import Target, open_target
 
 PATIENCE_S = 60.0
@@ -73,3 +74,31 @@ def test_a_process_that_works_is_seen_to_run() -> None:
             time.sleep(0.01)
             seen.add(before is not None and before == read_switches(target))
         assert seen == {False}
+
+
+def test_the_cpu_time_stands_still_while_no_thread_runs_and_only_then() -> None:
+    program = """if True:
+        import threading, time
+        threading.Thread(target=time.sleep, args=(3600,)).start()
+        print("ready")
+        while input():
+            print("ready")
+    """
+    with running(program) as (process, target):
+        before = settled(target)
+        found = cpu_time(target)
+        assert found is not None and cpu_time(target) == found
+        # What the kernel counts for the process, in ticks.
+        ticks = sum(map(int, Path(f"/proc/{process.pid}/stat").read_text().split()[13:15]))
+        assert abs(found / 1e9 - ticks / os.sysconf("SC_CLK_TCK")) <= 2 / os.sysconf("SC_CLK_TCK")
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"go on\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        assert settled(target) != before and cpu_time(target) > found  # type: ignore[operator]
+
+
+def test_the_cpu_time_of_a_process_that_works_grows() -> None:
+    with running("print('ready')\nwhile True: pass") as (_, target):
+        seen = {cpu_time(target) for _ in range(100) if not time.sleep(0.01)}
+    assert len(seen) > 10

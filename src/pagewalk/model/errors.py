@@ -13,6 +13,7 @@
     +-- BadTable                  exit 1   a malformed page-table entry
     +-- BadText                   exit 1   a file in /proc that is not as documented
     +-- Unsupported               exit 1   this kernel lacks the interface
+    +-- NotStopped                exit 1   a thread of the target did not stop in time
 
 Form of a message: what was tried, what the kernel said, what to do; lower case, no full stop.
 """
@@ -117,3 +118,7 @@ class Unsupported(PagewalkError):
     def __init__(self, what: str, since: str) -> None:
         super().__init__(f"this kernel has no {what} (since {since})")
         self.what, self.since = what, since
+
+
+class NotStopped(PagewalkError):
+    """Raised when a thread of the target did not stop in time; the target has been resumed."""

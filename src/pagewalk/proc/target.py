@@ -17,6 +17,26 @@ STAT = re.compile(rb"(?s)\d+ \((.*)\) ([A-Za-z])((?: -?\d{1,20}){21,})\n")
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
 
 
+class Stat(NamedTuple):
+    """The fields of /proc/PID/stat we use; ``rss`` in pages, ``vsize`` in bytes.
+
+    ``state`` is a letter (R S D T t Z X), ``faults`` how many page faults its threads have had.
+    """
+
+    comm: str
+    state: str
+    flags: int
+    threads: int
+    vsize: int
+    rss: int
+    faults: int
+
+    @property
+    def ending(self) -> bool:
+        """Return whether this thread has exited or is exiting: its memory may already be gone."""
+        return self.state in "ZX" or bool(self.flags & PF_EXITING)
+
+
 class Target(NamedTuple):
     """A process held open: ``dirfd`` and ``pidfd`` are its /proc directory, ``pid`` its number.
 
@@ -66,11 +86,15 @@ class Target(NamedTuple):
 
     def state(self) -> str:
         """Return the process's state letter (R S D T t Z X); raises ProcessGone once reaped."""
-        return parse_stat(self.read("stat")).state
+        return self.stat().state
 
     def faults(self) -> int:
         """Return how many page faults the process has had; raises ProcessGone once reaped."""
-        return parse_stat(self.read("stat")).faults
+        return self.stat().faults
+
+    def stat(self) -> Stat:
+        """Return what /proc/PID/stat tells now; raises ProcessGone once reaped."""
+        return parse_stat(self.read("stat"))
 
     def close(self) -> None:
         """Close the descriptors; closing them again does nothing."""
@@ -79,26 +103,6 @@ class Target(NamedTuple):
         self.kept.clear()
         for fd in fds:
             os.close(fd)
-
-
-class Stat(NamedTuple):
-    """The fields of /proc/PID/stat we use; ``rss`` in pages, ``vsize`` in bytes.
-
-    ``state`` is a letter (R S D T t Z X), ``faults`` how many page faults its threads have had.
-    """
-
-    comm: str
-    state: str
-    flags: int
-    threads: int
-    vsize: int
-    rss: int
-    faults: int
-
-    @property
-    def ending(self) -> bool:
-        """Return whether this thread has exited or is exiting: its memory may already be gone."""
-        return self.state in "ZX" or bool(self.flags & PF_EXITING)
 
 
 def parse_stat(text: bytes) -> Stat:
