@@ -23,6 +23,8 @@ ELSEWHERE = (
     Elsewhere("commands.doctor commands.processes commands.show", "test_cli.py",
               "a command only calls what other tests cover"),
     Elsewhere("account.smaps", "live/test_every_field.py", "every value is compared with smaps"),
+    Elsewhere("model.malloc", "account/test_groups.py", "it is a number"),
+    Elsewhere("heap.read", "live/test_heap_bounds.py", "only a process can run, or be stopped"),
     Elsewhere("account.totals", "account/test_table.py", "every sum is a column of a table"),
     Elsewhere("account.causes", "account/test_ledger.py", "a cause shows in a line of the ledger"),
     Elsewhere("kernel.bpf.syscall", "kernel/readers/test_bpf.py",

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from pagewalk.heap import chunks
+from pagewalk.heap import memory
 from pagewalk.heap.chunks import Chunks, apart, in_fastbins, listed, look_through, reached
 from pagewalk.heap.tcache import OLD
 from tests.heap.built import BINS_AT, START, Built, build
@@ -46,7 +46,7 @@ def test_all_free_chunks_are_found_and_no_others(seed: int) -> None:
 
 @pytest.mark.parametrize("block", [4096, 8192])
 def test_a_chunk_may_reach_across_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "BLOCK", block)
+    monkeypatch.setattr(memory, "BLOCK", block)
     for seed in range(20):
         built = build(layout(seed), seed=seed)
         assert free_in(built) == (built.free, True)

@@ -7,7 +7,6 @@ import pytest
 
 from pagewalk.heap.chunks import BINS
 from pagewalk.heap.glibc import (
-    HEAP_MAX,
     MAX_SYSTEM,
     NEXT,
     SYSTEM,
@@ -21,6 +20,7 @@ from pagewalk.heap.glibc import (
 )
 from pagewalk.heap.memory import Memory
 from pagewalk.model.columns import READ, WRITE, Backing, VMAs
+from pagewalk.model.malloc import HEAP_MAX
 from pagewalk.model.ranges import union
 from tests.by_hand import PAGE, vmas
 

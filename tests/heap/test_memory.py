@@ -44,6 +44,15 @@ def test_what_is_not_in_ram_reads_as_zeros(start: int, end: int, most: int) -> N
     assert (memory(most).words(start, end) == expected(start, end)).all()
 
 
+def test_what_is_covered_is_read_and_what_is_not_stays_as_it_is() -> None:
+    found = memory()
+    assert found.covers(0x1000, 0x3000) and found.covers(0x5008, 0x5010)
+    assert not any(found.covers(*ends) for ends in ((0xFF8, 0x1010), (0x2000, 0x5010), (0, 8)))
+    words = found.fill(np.full(0x7000 // 8, 7, np.uint64), 0)
+    some = expected(0, 0x7000)
+    assert (words == np.where(some > 0, some, 7)).all()
+
+
 def test_a_copy_is_what_was_there() -> None:
     asked = np.array([[0x2000, 0x5800]], np.uint64)
     found = copied(memory(), asked)

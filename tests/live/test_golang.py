@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from pagewalk.heap.buildinfo import built_by
 from tests.kernel_says import read_smaps
 from tests.live.bracket import look_again
 from tests.live.command import pagewalk
+from tests.live.test_heap_bounds import opened, stopped_once
 from tests.targets.gos import GOS, PATTERNS, Holding, holding
 
 pytestmark = pytest.mark.live
@@ -66,11 +68,15 @@ def test_it_is_what_the_runtime_says_and_what_it_gives_back(go: str, pattern: st
 
 @pytest.mark.parametrize("go", GOS)
 def test_it_is_the_same_without_symbols_and_while_stopped(go: str) -> None:
-    with holding(go, "large", "-ldflags=-s -w") as program:
-        found, said, _ = look_again(lambda: at_rest(program, "--freeze", "--longest-stop=5000"))
-    assert found["stopped_ns"] > 0
+    with holding(go, "large", "-ldflags=-s -w") as program, opened(program.pid) as source:
+        found, said, _ = look_again(lambda: at_rest(program))
+        assert source.live is not None
+        heap, ms = stopped_once(source, 5000, built_by(source.live.target))
     assert found["go"]["objects"]["size"] == said["heap_inuse"]
     assert found["go"]["stacks"]["size"] == said["stack_inuse"]
+    assert heap is not None and heap.go is not None and ms > 0
+    assert heap.go.objects is not None and heap.go.objects.size == said["heap_inuse"]
+    assert heap.go.stacks is not None and heap.go.stacks.size == said["stack_inuse"]
 
 
 @pytest.mark.parametrize("go", GOS)

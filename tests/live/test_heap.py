@@ -99,16 +99,6 @@ def test_arenas_of_huge_pages_are_withheld(suite: str, pattern: str) -> None:
     assert ran.json["trim"] is None and "hugetlb=2" in ran.json["why"]
 
 
-@pytest.mark.parametrize("suite", SUITES)
-def test_what_the_main_arena_mapped_is_copied_too(suite: str) -> None:
-    with allocating(suite, "blocked_break") as program:
-        said = program.ask("info")
-        found = pagewalk("heap", program.pid, "--freeze", "--longest-stop", "5000", "--format",
-                         "json").json
-    assert found["exact"] is True and found["stopped_ns"] > 0
-    assert {name: found[name] for name in SAME} == {name: said[name] for name in SAME}
-
-
 @contextmanager
 def python(program: str, errors: Path, which: str = sys.executable) -> Iterator[int]:
     """Run a Python program that says when it is ready; what it writes to stderr is in a file."""

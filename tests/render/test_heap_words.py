@@ -91,6 +91,8 @@ def test_what_it_is() -> None:
     assert reading(heap(MAIN, OTHER)).startswith("glibc's malloc, 2 arenas, in /lib/libc.so.6; 143")
     stopped = reading(heap(MAIN, stopped_ns=31_000_000))
     assert stopped.split("; ")[1] == "read while stopped for 31 ms"
+    in_vain = reading(heap(MAIN, stopped_ns=31_000_000, exact=False))
+    assert in_vain.split("; ")[1] == "stopped for 31 ms"
     assert reading(heap(allocator="jemalloc")).startswith("jemalloc; ")
     assert reading(heap(allocator=None)).startswith("no allocator recognised; ")
 
@@ -105,7 +107,7 @@ def test_the_table_has_totals_where_there_is_more_than_one_arena() -> None:
 
 @pytest.mark.parametrize(("changed", "sentences"), [
     ({}, 1), ({"pools": PoolBytes(1, 1, 1)}, 2), ({"stacks": Stacks(3, MIB, 4096, 0, 0)}, 2),
-    ({"stacks": Stacks(3, MIB, 4096, 1, 4096)}, 3),
+    ({"stacks": Stacks(3, MIB, 4096, 1, 4096)}, 3), ({"rest_later": True}, 2),
 ])
 def test_what_else_is_known(changed: dict[str, Any], sentences: int) -> None:
     assert len([*besides(heap(MAIN, **changed))]) == sentences

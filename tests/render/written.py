@@ -15,6 +15,7 @@ from pagewalk.heap.cpython import Build
 from pagewalk.heap.heap import Heap, Part, PoolBytes, Stacks
 from pagewalk.proc.processes import Process
 from pagewalk.render import view
+from pagewalk.sources import Who
 from pagewalk.sources.doctor import Check
 from pagewalk.walking.walk import Walk
 from tests import by_hand, vtop_by_hand
@@ -91,8 +92,10 @@ PYTHON = Build(11, 16 << 10, 1 << 20, "")
 
 def heap(*arenas: Part, **changed: Any) -> Heap:
     """Return a Heap with these arenas."""
-    made = Heap(by_hand.page_walk([]), "glibc", "/lib/libc.so.6", arenas, 4096, 8 * MIB, 140 * MIB,
-                200 * MIB, exact=True, why="", stacks=Stacks(0, 0, 0, 0, 0), pools=None)
+    walk = by_hand.page_walk([])
+    made = Heap(Who(walk.pid, walk.name, walk.exe), walk.outcome, "glibc", "/lib/libc.so.6", arenas,
+                4096, 8 * MIB, 140 * MIB, 200 * MIB, exact=True, why="",
+                stacks=Stacks(0, 0, 0, 0, 0), pools=None)
     return made._replace(**changed)
 
 

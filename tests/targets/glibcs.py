@@ -147,12 +147,14 @@ def loading(suite: str) -> list[str]:
 
 
 @contextmanager
-def allocating(suite: str, pattern: str, **variables: str) -> Iterator[Allocating]:
+def allocating(
+    suite: str, pattern: str, *more: str, **variables: str
+) -> Iterator[Allocating]:
     """Run allocate.c with the glibc of ``suite`` until the block ends; yield once it has done.
 
-    ``pattern`` "containers" stands for containers.cc.
+    ``pattern`` "containers" stands for containers.cc; ``more`` are its other words.
     """
-    program = [containers()] if pattern == "containers" else [allocate(), pattern]
+    program = [containers()] if pattern == "containers" else [allocate(), pattern, *more]
     process = subprocess.Popen(
         [*loading(suite), *map(str, program)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **variables},

@@ -12,9 +12,9 @@ import numpy as np
 
 from pagewalk.account.table import Table
 from pagewalk.model.columns import EXEC, I64, READ, SHARED, U64, WRITE, Backing, VMAs, perms_text
+from pagewalk.model.malloc import HEAP_MAX
 from pagewalk.model.ranges import holder, inside
 
-HEAP_MAX = np.uint64(64 << 20)  # HEAP_MAX_SIZE, malloc/arena.c of glibc
 # Where Go puts its heap on amd64 and arm64, plus a multiple of 1 TiB (mallocinit, malloc.go of its
 # runtime); from 1.26 on at random (RandomizedHeapBase64).
 GO_HEAPS, GO_STEP, GO_RANDOM = (0xC0 << 32, 0x40 << 32), np.uint64(1 << 40), 26
@@ -153,8 +153,9 @@ def arena_rows(vmas: VMAs) -> I64:
     plain = (vmas.backing == Backing.ANON.value) & (vmas.perms & SHARED == 0)
     plain &= np.array([not name for name in vmas.name], bool)
     rights = vmas.perms & RIGHTS
-    used = plain & (rights == READ | WRITE) & (vmas.start % HEAP_MAX == 0)
-    rest = plain & (rights == 0) & (vmas.end % HEAP_MAX == 0) & (vmas.size < HEAP_MAX)
+    most = np.uint64(HEAP_MAX)
+    used = plain & (rights == READ | WRITE) & (vmas.start % most == 0)
+    rest = plain & (rights == 0) & (vmas.end % most == 0) & (vmas.size < most)
     pair = used[:-1] & rest[1:] & (vmas.end[:-1] == vmas.start[1:])
     rows = np.flatnonzero(pair)
     return np.concatenate([rows, rows + 1])

@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 @watch_option
 @click.option("--longest-stop", default=500.0, metavar="MS", show_default=True,
               type=click.FloatRange(1, 60_000),
-              help="With --freeze: resume TARGET after that time, copied or not.")
+              help="With --freeze: resume TARGET after that time, come what may.")
 @click.option("--ask", is_flag=True,
               help="Let a JVM tell more. It runs code for that, and may start a thread.")
 def command(longest_stop: float, ask: bool, **options: object) -> int:
     """Show what TARGET's allocator holds: in use, free, and what malloc_trim(0) would give back.
 
     Its memory is read, never written, and only what is in RAM. The numbers are exact if TARGET does
-    not run meanwhile; with --freeze it is stopped, only while its heap is copied. --columns, --sort
-    and --limit list every arena by itself. --ask asks a Java virtual machine, as jcmd does, for its
-    heap, metaspace, code cache and, if it tracks that, native memory.
+    not run meanwhile; with --freeze it is stopped if it does, only while they are read. --columns,
+    --sort and --limit list every arena by itself. --ask asks a Java virtual machine, as jcmd does,
+    for its heap, metaspace, code cache and, if it tracks that, native memory.
 
     \b
     pagewalk heap $$
@@ -49,7 +49,7 @@ def command(longest_stop: float, ask: bool, **options: object) -> int:
     pagewalk heap $$ --sort free --limit 10
     pagewalk heap $$ --format json
     """
-    from pagewalk.heap.heap import read_heap, read_stopped_heap, with_asked
+    from pagewalk.heap.read import read_heap, read_stopped_heap, with_asked
 
     request = Request(**options)  # type: ignore[arg-type]
     choice = choice_of(request, "heap")
@@ -66,9 +66,9 @@ def command(longest_stop: float, ask: bool, **options: object) -> int:
                 heap = with_asked(heap, source)
             write(heap, **by_arena(heap, choice))
     if heap.stopped_ns:
-        note(request, f"process {heap.walk.pid} was stopped for {heap.stopped_ns / 1e6:.1f} ms")
+        note(request, f"process {heap.who.pid} was stopped for {heap.stopped_ns / 1e6:.1f} ms")
     if heap.asked and heap.asked.started:
-        note(request, f"process {heap.walk.pid} started its attach listener, a thread that stays")
+        note(request, f"process {heap.who.pid} started its attach listener, a thread that stays")
     whole = heap.exact and not (heap.asked and heap.asked.why)
     return finish(request, heap.outcome, told=request.format == "text") or (0 if whole else PARTIAL)
 

@@ -10,6 +10,7 @@ from pagewalk.heap.chunks import (
     NO_CHUNKS,
     SMALLEST,
     Chunks,
+    Found,
     apart,
     in_fastbins,
     listed,
@@ -18,7 +19,7 @@ from pagewalk.heap.chunks import (
 from pagewalk.heap.glibc import STATE_END, SYSTEM, TOP, Malloc, State, heaps
 from pagewalk.heap.mapped import Parameters
 from pagewalk.heap.memory import PAGE, Memory
-from pagewalk.heap.tcache import NEW, OLD
+from pagewalk.heap.tcache import NEW, OLD, Layout
 from pagewalk.model.columns import READ, SHARED, U64, WRITE, Backing, VMAs
 from pagewalk.model.ranges import distinct, holder, inside, union
 
@@ -35,7 +36,7 @@ class Arena(NamedTuple):
     ``lists`` are on the lists of its bins, ``fast`` in its fastbins; ``top`` is [start, end) of the
     chunk at the end of its memory, from which new ones are cut. ``trim``: u64[k, 2], whole pages of
     free chunks that malloc_trim(0) returns to the kernel; ``kept`` those in the top of a thread
-    arena, which it never returns. ``caches`` as in Found. ``whole``: its records do not contradict
+    arena, which it never returns. ``whole``: its records do not contradict
     one another; otherwise ``lists`` are what looks free by its sizes alone.
     """
 
@@ -47,7 +48,6 @@ class Arena(NamedTuple):
     top: tuple[int, int]
     trim: U64
     kept: U64
-    caches: U64
     whole: bool
 
     @property
@@ -98,27 +98,54 @@ def heap_of(vmas: VMAs) -> U64:
     return union(vmas.ranges[np.array([name == "[heap]" for name in vmas.name], bool)])
 
 
-def read_arena(
-    memory: Memory, state: State, ranges: U64 | None, known: Parameters, *, main: bool
-) -> Arena:
-    """Return what the arena in ``ranges`` holds."""
-    layout = OLD if len(state.fast) else NEW
-    nothing = Arena(state, main, NONE, NO_CHUNKS, NO_CHUNKS, (0, 0), NONE, NONE,
-                    np.zeros((0, layout.words), np.uint64), not state.used)
-    if not state.used or ranges is None:
-        return nothing
+class Scanned(NamedTuple):
+    """What is read of an arena: its ``memory`` (u64[k, 2]), None if its heaps are torn.
+
+    ``brk``: where the break is, for the main arena.
+    """
+
+    state: State
+    main: bool
+    memory: U64 | None
+    found: Found
+    top: tuple[int, int]
+    brk: int | None
+
+
+def scan_arena(
+    memory: Memory, state: State, ranges: U64 | None, known: Parameters, most: int, *, main: bool
+) -> Scanned:
+    """Return what looks like chunks in the arena in ``ranges``, ``most`` of them at most."""
+    layout = layout_of(state)
     heap = heap_of(memory.vmas)
     brk = (int(heap[-1, 1]) if len(heap) else 0) if main else None
+    if not state.used or ranges is None:
+        caches = np.zeros((0, layout.words), np.uint64)
+        nothing = Found(NO_CHUNKS, NO_CHUNKS, caches, whole=True)
+        return Scanned(state, main, ranges, nothing, (0, 0), brk)
     sizes = tuple(SMALLEST + 16 * row for row in np.flatnonzero(state.fast).tolist())
-    found = look_through(memory, ranges, sizes, layout, known.cached)
+    found = look_through(memory, ranges, sizes, layout, known.cached, most)
+    return Scanned(state, main, ranges, found, top_chunk(memory, ranges, state.field(TOP)), brk)
+
+
+def layout_of(state: State) -> Layout:
+    """Return how the thread caches of the same glibc are laid out."""
+    return OLD if len(state.fast) else NEW
+
+
+def judged(scanned: Scanned, known: Parameters) -> Arena:
+    """Return what the arena holds, by its lists."""
+    state, found, top = scanned.state, scanned.found, scanned.top
+    if not state.used or scanned.memory is None:
+        return Arena(state, scanned.main, NONE, NO_CHUNKS, NO_CHUNKS, (0, 0), NONE, NONE,
+                     not state.used)
     on_list, complete = listed(found.free, state.bins, state.heads)
     on_fast = in_fastbins(found.small, state.fast)
     # Where lists were changing, what looks free by its sizes is the best guess.
     lists = found.free.take(on_list) if complete else apart(found.free)
     fast = NO_CHUNKS if on_fast is None else found.small.take(on_fast)
-    top = top_chunk(memory, ranges, state.field(TOP))
-    trim, kept = trimmed(lists, fast, top, brk, known.unit)
-    arena = Arena(state, main, ranges, lists, fast, top, trim, kept, found.caches,
+    trim, kept = trimmed(lists, fast, top, scanned.brk, known.unit)
+    arena = Arena(state, scanned.main, scanned.memory, lists, fast, top, trim, kept,
                   complete and on_fast is not None and top[0] < top[1])
     return arena._replace(whole=arena.whole and arena.free <= arena.obtained)
 

@@ -7,22 +7,23 @@ list of a bin, by two links. (malloc/malloc.c: struct malloc_chunk)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.heap.memory import WORD, Memory
+from pagewalk.heap.memory import WORD, Block, Memory, blocks
 from pagewalk.heap.tcache import Layout, plausible
 from pagewalk.model.columns import I64, U64, Bool
-from pagewalk.model.ranges import inside, intersect
 
 PREV_INUSE, SIZE_BITS = np.uint64(1), ~np.uint64(7)
+# Never set in a header of an arena: IS_MMAPPED, and a bit of a size in multiples of 16.
+NEVER = np.uint64(2 | 8)
 BINS, FASTBINS = 127, 10
 SMALLEST = 32
-# Bytes looked at together, so that they stay in the CPU's cache; and what is read beyond them, for
-# a header that begins in them.
-BLOCK, BEYOND = 4 << 20, 1024
+# Free chunks of all arenas, for each of which about 150 bytes are needed: a gigabyte. And caches,
+# one for each thread; more were planted.
+MOST_CHUNKS, MOST_CACHES = 1 << 23, 1 << 14
+LOWEST, HIGHEST = np.uint64(1 << 16), np.uint64(1 << 47)  # of a process's addresses
 
 
 class Chunks(NamedTuple):
@@ -57,120 +58,126 @@ class Found(NamedTuple):
 
     ``free``: chunks whose size stands at both of their ends; most of them are free. ``small``: all
     that look like chunks of one of the sizes asked for, whether free or in use. ``caches``: what
-    looks like a thread's cache, a row of words for each.
+    looks like a thread's cache, a row of words for each. ``whole``: these are all of them.
     """
 
     free: Chunks
     small: Chunks
     caches: U64
+    whole: bool
 
 
-class Block(NamedTuple):
-    # Words of [start, start + BLOCK), with some beyond it.
-    start: int
-    words: U64
-    slots: int  # of 16 bytes, without those beyond
+class Headers(NamedTuple):
+    # What may be the header of a chunk: its first word in the block, and its second word.
+    at: I64
+    word: U64
+
+    @property
+    def size(self) -> U64:
+        return self.word & SIZE_BITS
 
 
 def look_through(
-    memory: Memory, ranges: U64, sizes: tuple[int, ...], layout: Layout, cached: int
+    memory: Memory, ranges: U64, sizes: tuple[int, ...], layout: Layout, cached: int,
+    most: int = MOST_CHUNKS,
 ) -> Found:
     """Return what may be a chunk in ``ranges`` of ``memory``: free, or of one of ``sizes``.
 
-    A thread's cache has at most ``cached`` chunks of a size. Only what is in RAM is looked at,
-    BLOCK bytes at a time: besides that only 32 bytes are needed for each chunk found.
+    A thread's cache has at most ``cached`` chunks of a size. Only what is in RAM is looked at, a
+    block at a time: all that is kept of it are 32 bytes for each chunk that was found. If there are
+    more than ``most`` the rest is not looked at.
     """
-    whole, begun, ended, small = [], [], [], []
+    free, small = [NO_CHUNKS], [NO_CHUNKS]
     caches = [np.zeros((0, layout.words), np.uint64)]
+    begun, threads = NO_CHUNKS, MOST_CACHES
     for block in blocks(memory, ranges):
-        inner, last = twice_sized(block)
-        whole.append(inner)
-        ended.append(last)
-        begun.append(reaching_out(block, ranges))
-        small += [of_size(block, size) for size in sizes]
-        caches.append(caches_in(block, layout, cached))
-    across = matched(joined(begun), joined(ended))
-    return Found(joined([*whole, across]), joined(small),
-                 np.concatenate(caches))
+        likely = headers(block, ranges)
+        ended, begun = ended_in(block, strung([begun, free_like(block, likely)]))
+        free.append(ended)
+        small.append(of_sizes(block, likely, sizes))
+        caches.append(caches_in(block, likely, layout, cached))
+        most -= len(ended.addr) + len(small[-1].addr)
+        threads -= len(caches[-1])
+        if most < len(begun.addr) or threads < 0:
+            break
+    whole = most >= len(begun.addr) and threads >= 0
+    return Found(by_address(free), by_address(small), np.concatenate(caches), whole)
 
 
-def blocks(memory: Memory, ranges: U64) -> Iterator[Block]:
-    runs, _, _ = intersect(ranges, memory.readable)
-    for low, high in runs.tolist():
-        for start in range(low, high, BLOCK):
-            end = min(start + BLOCK, high)
-            words = memory.words(start, end + BEYOND)
-            yield Block(start, words, (end - start) // 16)
+def strung(parts: list[Chunks]) -> Chunks:
+    return Chunks(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def joined(parts: list[Chunks]) -> Chunks:
+def by_address(parts: list[Chunks]) -> Chunks:
     """Return the chunks of all ``parts`` by address."""
-    if not parts:
-        return NO_CHUNKS
-    every = Chunks(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    every = strung(parts)
     return every.take(np.argsort(every.addr, kind="stable"))
 
 
-def chunks_at(block: Block, at: I64) -> Chunks:
-    # Those that begin at the words `at` of a block.
-    addr = np.uint64(block.start) + at.astype(np.uint64) * np.uint64(WORD)
-    words = block.words
-    return Chunks(addr, words[at + 1] & SIZE_BITS, words[at + 2], words[at + 3])
+def headers(block: Block, ranges: U64) -> Headers:
+    """Return what may be headers in ``block``: no chunk is larger than the largest of ``ranges``.
 
-
-def twice_sized(block: Block) -> tuple[Chunks, Chunks]:
-    """Return the chunks whose size stands at both ends, and those that began before the block.
-
-    Of the latter only the end was seen.
+    One comparison rules out pointers, zeros and text, which is nearly all that is no header.
     """
-    words = block.words
-    end, head = words[: 2 * block.slots : 2], words[1 : 2 * block.slots : 2]
-    free = (head & PREV_INUSE == 0) & (end >= SMALLEST) & (end & np.uint64(15) == 0)
-    after = np.flatnonzero(free & (head >= 16)) * 2
-    size = words[after]
-    addr = np.uint64(block.start) + after.astype(np.uint64) * np.uint64(WORD) - size
-    before = (addr < np.uint64(block.start)) & (size < np.uint64(1 << 47))
-    within = addr >= np.uint64(block.start)
-    within &= addr < np.uint64(block.start + 16 * block.slots)
-    at = ((addr[within] - np.uint64(block.start)) // np.uint64(WORD)).astype(np.int64)
-    inner = chunks_at(block, at)
-    outer = Chunks(addr[before], size[before], *(np.zeros(int(before.sum()), np.uint64),) * 2)
-    return inner.take(inner.size == size[within]), outer
+    slots = (block.end - block.start) // 16
+    word = block.words[1 : 2 * slots : 2]
+    largest = (ranges[:, 1] - ranges[:, 0]).max()
+    row = np.flatnonzero(word - np.uint64(SMALLEST) < largest)
+    word = word[row]
+    good = word & NEVER == 0
+    return Headers(2 * row[good], word[good])
 
 
-def reaching_out(block: Block, ranges: U64) -> Chunks:
-    """Return what may be a free chunk that ends after the block."""
-    words, count = block.words, 2 * block.slots
-    size = words[1:count:2] & SIZE_BITS
-    room = np.arange(block.slots, 0, -1, dtype=np.uint64) * np.uint64(16)
-    far = (size >= room) & (size <= ranges[-1, 1] - np.uint64(block.start))
-    far &= size & np.uint64(8) == 0
-    found = chunks_at(block, np.flatnonzero(far) * 2)
-    return found.take(inside(found.addr + found.size - np.uint64(1), ranges))
+def chunks_at(block: Block, found: Headers) -> Chunks:
+    addr = np.uint64(block.start) + found.at.astype(np.uint64) * np.uint64(WORD)
+    return Chunks(addr, found.size, block.words[found.at + 2], block.words[found.at + 3])
 
 
-def matched(begun: Chunks, ended: Chunks) -> Chunks:
-    # The chunks of which both ends were seen, in different blocks.
-    row = np.searchsorted(begun.addr, ended.addr)
-    known = row < len(begun.addr)
-    known[known] = begun.addr[row[known]] == ended.addr[known]
-    known[known] = begun.size[row[known]] == ended.size[known]
-    return begun.take(row[known])
+def free_like(block: Block, likely: Headers) -> Chunks:
+    # What is on a list: it has two links, of which one may lead to a bin, and what is before it is
+    # in use, else they were merged.
+    before = likely.word & PREV_INUSE != 0
+    found = chunks_at(block, Headers(likely.at[before], likely.word[before]))
+    low, both = np.minimum(found.forward, found.back), found.forward | found.back
+    return found.take((low >= LOWEST) & (both < HIGHEST) & (both & np.uint64(7) == 0))
 
 
-def of_size(block: Block, size: int) -> Chunks:
-    sizes = block.words[1 : 2 * block.slots : 2] & SIZE_BITS
-    return chunks_at(block, np.flatnonzero(sizes == np.uint64(size)) * 2)
+def ended_in(block: Block, begun: Chunks) -> tuple[Chunks, Chunks]:
+    """Return those of ``begun`` whose size stands at their end in ``block`` too, and later ones.
+
+    Behind a free chunk is a header that says so.
+    """
+    foot = begun.addr + begun.size
+    later = foot >= np.uint64(block.end)
+    here = np.flatnonzero(~later & (foot >= np.uint64(block.start)))
+    at = ((foot[here] - np.uint64(block.start)) // np.uint64(WORD)).astype(np.int64)
+    twice = (block.words[at] == begun.size[here]) & (block.words[at + 1] & PREV_INUSE == 0)
+    return begun.take(here[twice]), begun.take(later)
 
 
-def caches_in(block: Block, layout: Layout, cached: int) -> U64:
+def of_sizes(block: Block, likely: Headers, sizes: tuple[int, ...]) -> Chunks:
+    # What may be in a fastbin: its link leads to an address, or to none (see in_fastbins).
+    if not sizes:
+        return NO_CHUNKS
+    row = np.isin(likely.size, np.array(sizes, np.uint64))
+    found = chunks_at(block, Headers(likely.at[row], likely.word[row]))
+    good = np.zeros(len(found.addr), bool)
+    for link in (found.forward, mangled(found)):
+        good |= (link < HIGHEST) & (link & np.uint64(15) == 0)
+    return found.take(good)
+
+
+def caches_in(block: Block, likely: Headers, layout: Layout, cached: int) -> U64:
     # What is left of a chunk that is split is no chunk if it has only 16 bytes.
-    more = (block.words[1 : 2 * block.slots : 2] & SIZE_BITS) - np.uint64(layout.chunk)
-    at = np.flatnonzero((more == 0) | (more == 16))
-    at = 2 * at[2 * at + 2 + layout.words <= len(block.words)]
+    more = likely.size - np.uint64(layout.chunk)
+    at = likely.at[(more == 0) | (more == 16)]
+    at = at[at + 2 + layout.words <= len(block.words)]
+    # Chunks of that size may be many: the first four numbers rule out nearly all others.
+    numbers = block.words[at + 2].view(np.uint16).reshape(-1, 4)
+    at = at[(numbers <= cached).all(axis=1)]
     rows: U64 = block.words[at[:, None] + np.arange(2, 2 + layout.words)]
-    likely: U64 = rows[plausible(rows, layout, cached)]
-    return likely
+    found: U64 = rows[plausible(rows, layout, cached)]
+    return found
 
 
 def listed(found: Chunks, bins: int, heads: U64) -> tuple[Bool, bool]:
@@ -205,12 +212,15 @@ def linked_back(
 
 def rows_of(found: Chunks, link: U64, bins: int) -> I64:
     """Return the row of the chunk that each ``link`` leads to, -1 for a bin, -2 for neither."""
-    if len(found.addr) == 0:
-        row = np.full(len(link), -2, np.int64)
-    else:
-        row = np.minimum(np.searchsorted(found.addr, link), len(found.addr) - 1)
-        row = np.where(found.addr[row] == link, row, -2)
-    return np.where(link - np.uint64(bins - 16) < np.uint64(16 * BINS), -1, row)
+    row = np.full(len(link), -2, np.int64)
+    if len(found.addr):
+        # Looking up ascending addresses finds what is needed in the CPU's cache.
+        order = np.argsort(link)
+        ascending = link[order]
+        near = np.minimum(np.searchsorted(found.addr, ascending), len(found.addr) - 1)
+        row[order] = np.where(found.addr[near] == ascending, near, -2)
+    row[link - np.uint64(bins - 16) < np.uint64(16 * BINS)] = -1
+    return row
 
 
 def apart(found: Chunks) -> Chunks:
@@ -227,13 +237,15 @@ def in_fastbins(small: Chunks, heads: U64) -> Bool | None:
     From 2.32 on a link is XORed with its own address (PROTECT_PTR). Returns None if the lists lead
     to what is no chunk, either way.
     """
-    plain = small.forward
-    mangled = plain ^ (small.addr + np.uint64(16)) >> np.uint64(12)
-    for link in (mangled, plain):
+    for link in (mangled(small), small.forward):
         mask = reached(small.addr, link, heads[heads != 0])
         if mask is not None:
             return mask
     return None
+
+
+def mangled(small: Chunks) -> U64:
+    return small.forward ^ (small.addr + np.uint64(16)) >> np.uint64(12)
 
 
 def reached(addr: U64, link: U64, heads: U64) -> Bool | None:

@@ -15,10 +15,10 @@ import numpy as np
 from pagewalk.heap.chunks import BINS, FASTBINS
 from pagewalk.heap.memory import PAGE, WORD, Memory
 from pagewalk.model.columns import I64, SHARED, U64, WRITE, Backing, Bool, VMAs
+from pagewalk.model.malloc import HEAP_MAX
 from pagewalk.model.ranges import reaching
 
-HEAP_MAX = 64 << 20  # HEAP_MAX_SIZE: the heap of a thread arena starts at a multiple of it,
-HUGE_HEAP_MAX = 8 << 20  # of four huge pages with the tunable glibc.malloc.hugetlb=2
+HUGE_HEAP_MAX = 8 << 20  # HEAP_MAX with the tunable glibc.malloc.hugetlb=2: four huge pages
 # There are 8 for each CPU, unless the tunable glibc.malloc.arena_max allows more. More of either
 # were planted.
 MOST_ARENAS, MOST_BINS = 1 << 14, 16

@@ -1,59 +1,34 @@
-"""What a process's allocator holds: read while it runs, or copied while it is stopped."""
+"""What a process's allocator holds, added up from what was read of it."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.heap.arenas import NONE, Arena, memory_of, read_arena
-from pagewalk.heap.buildinfo import built_by
-from pagewalk.heap.cpython import Build, Pools, pools, python_build
-from pagewalk.heap.glibc import ATTACHED, Malloc, find
-from pagewalk.heap.golang import Found, Go, read_go
-from pagewalk.heap.hotspot import Space, attachable, performance_data, spaces
-from pagewalk.heap.jvm import Asked, ask_jvm
-from pagewalk.heap.mapped import Parameters, mapped_chunks, parameters
-from pagewalk.heap.memory import PAGE, Memory, TooLong, bytes_within, copied, in_time, live
+from pagewalk.heap.arenas import NONE, Arena, Scanned, judged
+from pagewalk.heap.chunks import MOST_CHUNKS
+from pagewalk.heap.cpython import Build, Pools
+from pagewalk.heap.glibc import ATTACHED, Malloc
+from pagewalk.heap.golang import Found, Go
+from pagewalk.heap.hotspot import Space, attachable, spaces
+from pagewalk.heap.jvm import Asked
+from pagewalk.heap.mapped import Parameters
+from pagewalk.heap.memory import PAGE, Memory, bytes_within
 from pagewalk.heap.others import loaded
-from pagewalk.heap.returnable import (
-    Marked,
-    Returnable,
-    idle,
-    locked_ranges,
-    marked,
-    merged,
-    returnable,
-    total,
-    zero_pages,
-)
-from pagewalk.heap.stacks import Stack, stacks
-from pagewalk.heap.tcache import NEW, OLD, add_up
-from pagewalk.model.columns import READ, SHARED, U64, WRITE, Backing, Bool, Pages, State, VMAs
-from pagewalk.model.ranges import union, without
-from pagewalk.proc.freeze import frozen
-from pagewalk.proc.refusals import reading
-from pagewalk.proc.stacks import read_stack_pointers
-from pagewalk.proc.switches import read_switches
-from pagewalk.proc.target import Target
-from pagewalk.sources import Source
+from pagewalk.heap.returnable import Marked, Returnable, total
+from pagewalk.heap.stacks import Stack
+from pagewalk.heap.tcache import Caches
+from pagewalk.model.columns import U64, Bool, VMAs
+from pagewalk.model.ranges import union
+from pagewalk.sources import Who
 from pagewalk.sources.outcome import Outcome
-from pagewalk.walking.walk import Walk, walk
 
 MACHINES = {"x86_64"}  # whose layout of glibc's structures is known
-ATTEMPTS, AGAIN_NS = 3, 10**9
-READABLE = (State.ANON, State.FILE, State.SHMEM, State.PRESENT)
 # What is assumed where malloc's own are not recognised.
 DEFAULTS = Parameters(0, 0, PAGE, 7)
 HUGE = "arenas of huge pages (glibc.malloc.hugetlb=2) are laid out otherwise and are not read"
-RAN = "the process ran while it was read"
-TOO_LARGE = "copying its heap would have stopped the process for longer than {:.0f} ms"
-SWAPPED = (State.SWAPPED, State.SOFT, State.MIGRATING)
 
 
 class Part(NamedTuple):
@@ -106,12 +81,13 @@ class Heap(NamedTuple):
     bytes besides are in chunks that are mappings of their own. ``stacks``, ``pools`` and ``go`` are
     what else is known of the ``anonymous`` bytes in RAM; all together ``explained`` bytes of them.
     ``exact``: nothing changed while it was read, else ``why``. ``stopped_ns``: for how long the
-    process was stopped.
+    process was stopped, and ``rest_later``: stacks, pools and the Java heap were read after that.
     ``trimmed``: the ranges that malloc_trim(0) or debug.FreeOSMemory() would return, u64[k, 2].
     ``attachable``: whether a JVM says that it may be asked; ``asked``: what it then said.
     """
 
-    walk: Walk[Pages]
+    who: Who
+    outcome: Outcome
     allocator: str | None
     library: str
     arenas: tuple[Part, ...]
@@ -127,15 +103,11 @@ class Heap(NamedTuple):
     python: Build | None = None
     go: Go | None = None
     stopped_ns: int = 0
+    rest_later: bool = False
     trimmed: U64 = NONE
     returnable: Returnable | None = None
     attachable: bool | None = None
     asked: Asked | None = None
-
-    @property
-    def outcome(self) -> Outcome:
-        """Return what the walk found out besides."""
-        return self.walk.outcome
 
     def total(self, name: str) -> int | None:
         """Return the sum of an amount of all arenas, None if one is not known."""
@@ -144,227 +116,64 @@ class Heap(NamedTuple):
 
 
 class Taken(NamedTuple):
-    # What is read of a process before its arenas are looked through.
-    walk: Walk[Pages]
-    marked: Marked
+    """What was read of a process: where its allocator is, and what is there.
+
+    ``memory`` tells what is in RAM, ``marked`` what is special of it; ``malloc`` is None where
+    there is none, or none that is known.
+    ``ranges`` (u64[k, 2]) are those of each arena, None if its heaps are torn, ``mapped`` (the
+    same) chunks that are mappings of their own. Then ``arenas`` are looked through, in a ``copy``
+    of them if there is one, and the ``caches`` of threads found there.
+    """
+
+    who: Who
+    outcome: Outcome
+    architecture: str
     memory: Memory
-    malloc: Malloc | None
-    arenas: list[U64 | None]
-    parameters: Parameters | None
-    mapped: U64
-    go: Found
+    marked: Marked
+    go: Found = Found()
+    malloc: Malloc | None = None
+    ranges: Sequence[U64 | None] = ()
+    parameters: Parameters | None = None
+    mapped: U64 = NONE
+    copy: Memory | None = None
+    arenas: tuple[Scanned, ...] = ()
+    caches: Caches | None = None
 
 
 class Besides(NamedTuple):
-    # What else is in a process's anonymous memory.
+    """What else was read of its anonymous memory."""
+
     stacks: list[Stack]
     python: Build | None
     pools: Pools | None
     java: dict[str, int | str]
 
 
-def read_heap(source: Source) -> Heap:
-    """Return what the allocator of a live process holds, read while it runs.
-
-    Its memory is only read, and only what is in RAM. It is read again, up to three times within a
-    second, until no thread of the process has run meanwhile. Raises NotPermitted, ProcessGone.
-    """
-    began = time.monotonic_ns()
-    version = built_by(target_of(source))
-    with memory_file(source) as fd:
-        for _ in range(ATTEMPTS):
-            before = read_switches(target_of(source))
-            taken = take(source, fd, version)
-            rest = besides(taken)
-            heap = add_up_heap(taken, rest)
-            still = before is not None and before == read_switches(target_of(source))
-            if (still and heap.exact) or time.monotonic_ns() - began > AGAIN_NS:
-                break
-        if not still:
-            heap = heap._replace(exact=False, why=heap.why or RAN)
-        return with_returnable(heap, source, fd, taken, rest)
-
-
-def read_stopped_heap(source: Source, longest_ns: int) -> Heap:
-    """Return what the allocator of a process holds that is stopped until its heap is copied.
-
-    A thread may be stopped in the middle of malloc: then it goes on, and is stopped again, up to
-    three times. If that takes longer than ``longest_ns`` in all it is read while it runs; if there
-    is time for the heap only, its stacks and pools are. Raises what read_heap and
-    proc.freeze.frozen do.
-    """
-    stopped_ns, read = 0, None
-    version = built_by(target_of(source))
-    with memory_file(source) as fd:
-        for _ in range(ATTEMPTS):
-            taken, rest, took_ns = take_stopped(source, fd, version, longest_ns - stopped_ns)
-            stopped_ns += took_ns
-            if taken is None or rest is None:
-                read = None
-                break
-            heap = add_up_heap(taken, rest)._replace(stopped_ns=stopped_ns)
-            read = heap, source, fd, taken, rest
-            if heap.exact:
-                break
-        if read:
-            return with_returnable(*read)
-    heap = read_heap(source)._replace(stopped_ns=stopped_ns)
-    return heap if heap.exact else heap._replace(
-        why=f"{TOO_LARGE.format(longest_ns / 1e6)}; {heap.why}"
-    )
-
-
-def with_asked(heap: Heap, source: Source) -> Heap:
-    """Return ``heap`` with what the process says, if it is a JVM, which runs code to do so.
-
-    Raises ProcessGone.
-    """
-    return heap._replace(asked=ask_jvm(target_of(source), heap.attachable))
-
-
-def with_returnable(
-    heap: Heap, source: Source, fd: int, taken: Taken, rest: Besides
-) -> Heap:
-    # Looked at last, page by page while the process runs: it takes too long to stop it for that.
-    memory = taken.memory
-    waiting = idle(rest.stacks, memory.vmas.ranges[main_stack(memory.vmas)],
-                   read_stack_pointers(target_of(source)))
-    zeros = zero_pages(fd, taken.marked.huge, taken.walk.facts.huge_size)
-    return heap._replace(
-        returnable=returnable(taken.marked, memory.anon, zeros, waiting, heap.trimmed))
-
-
-def take_stopped(
-    source: Source, fd: int, version: str | None, longest_ns: int
-) -> tuple[Taken | None, Besides | None, int]:
-    # What was taken of the stopped process, with a copy of its heap, None if that took too long;
-    # and for how long it was stopped. Whether it stops in time counts too.
-    taken = rest = None
-    began = time.monotonic_ns()
-    with frozen(target_of(source), longest_ns / 1e9) as ours, suppress(TooLong):
-        found = take(source, fd, version, began + longest_ns)
-        taken = copy_of(found)
-        rest = besides(found)
-    took_ns = time.monotonic_ns() - began if ours else 0
-    if taken and rest is None:
-        rest = besides(found._replace(memory=replace(found.memory, read=live(fd))))
-    return taken, rest, took_ns
-
-
-def copy_of(taken: Taken) -> Taken:
-    # As read from a copy of its arenas.
-    ranges = joined([NONE, *(part for part in taken.arenas if part is not None)])
-    return taken._replace(memory=copied(taken.memory, ranges))
-
-
-def target_of(source: Source) -> Target:
-    assert source.live is not None
-    return source.live.target
-
-
-@contextmanager
-def memory_file(source: Source) -> Iterator[int]:
-    target = target_of(source)
-    fd = target.open("mem")
-    try:
-        with reading(target.pid, "mem", target.dirfd):
-            yield fd
-    finally:
-        os.close(fd)
-
-
-def take(source: Source, fd: int, version: str | None, until_ns: int | None = None) -> Taken:
-    walked, found_marked, memory = in_ram(source, fd, until_ns)
-    known = walked.facts.architecture in MACHINES
-    go = Found() if version is None or not known else read_go(memory, version)
-    malloc = find(memory) if known else None
-    arenas = memory_of(memory, malloc) if malloc else []
-    found = parameters(memory, malloc) if malloc else None
-    held = joined([go.ranges, *(part for part in arenas if part is not None)])
-    mapped = mapped_chunks(memory, held, (found or DEFAULTS).chunks) if malloc else NONE
-    return Taken(walked, found_marked, memory, malloc, arenas, found, mapped, go)
-
-
-def besides(taken: Taken) -> Besides:
-    memory = taken.memory
-    held = [part for part in taken.arenas if part is not None]
-    rest = without(unnamed(memory.vmas), np.concatenate([taken.go.ranges, *held, taken.mapped]))
-    python = python_build(memory)
-    return Besides(stacks(memory, rest), python,
-                   pools(memory, rest, python.pool) if python and python.pool else None,
-                   performance_data(memory))
-
-
-def unnamed(vmas: VMAs) -> U64:
-    """Return the private anonymous VMAs that may be read and written and have no name."""
-    mine = (vmas.backing == Backing.ANON.value) & np.array([not name for name in vmas.name], bool)
-    ranges: U64 = vmas.ranges[mine & (vmas.perms & (READ | WRITE | SHARED) == READ | WRITE)]
-    return ranges
-
-
-def in_ram(source: Source, fd: int, until_ns: int | None) -> tuple[Walk[Pages], Marked, Memory]:
-    """Return a walk of the process that is over, and what of its memory is in RAM."""
-    readable, anon, exclusive, swapped = [NONE], [NONE], [NONE], [NONE]
-    marks: list[Marked] = []
-    with walk(source, Pages) as walked:
-        dirty = walked.tells.tables and walked.tells.frames
-        huge = walked.facts.huge_size
-        for pages in walked:
-            marks.append(marked(pages, walked.vmas, huge, dirty=dirty))
-            ranges = np.stack([pages.addr, pages.addr + pages.size], axis=1)
-            private = pages.state == State.ANON.value
-            readable.append(union(ranges[np.isin(pages.state, READABLE)]))
-            anon.append(union(ranges[private]))
-            swapped.append(union(ranges[np.isin(pages.state, SWAPPED)]))
-            if pages.mapcount is not None:
-                exclusive.append(union(ranges[private & (pages.mapcount == 1)]))
-            in_time(until_ns)
-    told = walked.tells.frames
-    locked = locked_ranges(walked.vmas, walked.outcome.locked)
-    return walked, merged(marks, locked), Memory(walked.vmas, joined(readable), joined(anon),
-                                                  joined(exclusive) if told else None,
-                                                  joined(swapped), live(fd, until_ns))
-
-
-def joined(parts: list[U64]) -> U64:
-    return union(np.concatenate(parts))
-
-
 def add_up_heap(taken: Taken, rest: Besides) -> Heap:
-    memory, malloc = taken.memory, taken.malloc
-    anon = memory.anon
+    """Return what was read of a process, added up."""
+    memory, malloc, go = taken.memory, taken.malloc, taken.go
     heap = Heap(
-        taken.walk, None, "", (), None, None, 0, total(anon), exact=True, why="",
-        stacks=add_up_stacks(memory, rest.stacks), go=taken.go.go,
+        taken.who, taken.outcome, None, "", (), None, None, 0, total(memory.anon), exact=True,
+        why="", stacks=add_up_stacks(memory, rest.stacks), go=go.go,
         python=rest.python, java=spaces(rest.java), attachable=attachable(rest.java),
-        trimmed=taken.go.free,
-        pools=None if rest.pools is None else PoolBytes(
-            len(rest.pools.used), bytes_within(rest.pools.used, anon),
-            bytes_within(rest.pools.free, anon)),
+        pools=None if rest.pools is None else pool_bytes(memory, rest.pools), trimmed=go.free,
     )
-    main = memory.vmas.ranges[main_stack(memory.vmas)]
-    known = [stack_ranges(rest.stacks), main, taken.go.ranges]
+    known = [stack_ranges(rest.stacks), memory.vmas.ranges[main_stack(memory.vmas)], go.ranges]
     known += [] if rest.pools is None else [rest.pools.used, rest.pools.free]
     if malloc is None:
-        return without_glibc(taken, heap)._replace(explained=bytes_within(joined(known), anon))
+        return without_glibc(taken, heap)._replace(explained=covered(known, memory.anon))
     if taken.parameters and taken.parameters.huge:
         return heap._replace(allocator="glibc", library=malloc.library, exact=False, why=HUGE,
-                             explained=bytes_within(joined(known), anon))
-    parameters = taken.parameters or DEFAULTS
-    arenas = [read_arena(memory, state, part, parameters, main=row == 0)
-              for row, (state, part) in enumerate(zip(malloc.states, taken.arenas, strict=True))]
-    known += [taken.mapped, *(arena.memory for arena in arenas)]
-    rows = np.concatenate([arena.caches for arena in arenas])
-    layout = OLD if len(malloc.states[0].fast) else NEW
-    caches = add_up(memory, rows, layout, parameters.cached)
-    why = doubts(memory, arenas, taken.parameters) or (heap.go.why if heap.go else "")
+                             explained=covered(known, memory.anon))
+    held = [part for part in taken.ranges if part is not None]
+    arenas = add_up_arenas(taken)
+    why = doubts(taken, arenas.torn) or (go.go.why if go.go else "")
     return heap._replace(
-        allocator="glibc", library=malloc.library, exact=not why, why=why,
-        arenas=tuple(part(memory, arena) for arena in arenas),
-        tcache=None if caches is None or taken.parameters is None else caches.bytes,
+        allocator="glibc", library=malloc.library, exact=not why, why=why, arenas=arenas.parts,
+        tcache=None if taken.caches is None or taken.parameters is None else taken.caches.bytes,
         mmapped=None if taken.parameters is None else taken.parameters.bytes,
-        explained=bytes_within(joined(known), anon),
-        trimmed=np.concatenate([taken.go.free, *(arena.trim for arena in arenas)]),
+        explained=covered([*known, taken.mapped, *held], memory.anon),
+        trimmed=np.concatenate([go.free, *arenas.trim]),
     )
 
 
@@ -375,11 +184,39 @@ def without_glibc(taken: Taken, heap: Heap) -> Heap:
     why = f"{other} is not read" if other else "no allocator was recognised"
     if len(vmas) and vmas.end[-1] <= np.uint64(1 << 32):
         why = "32-bit programs are not read"
-    elif taken.walk.facts.architecture not in MACHINES:
-        why = f"on {taken.walk.facts.architecture} glibc's structures are not known"
+    elif taken.architecture not in MACHINES:
+        why = f"on {taken.architecture} glibc's structures are not known"
     elif go and not other:
         other, why = "Go", go.why
     return heap._replace(allocator=other, exact=not why, why=why)
+
+
+class Arenas(NamedTuple):
+    # What all arenas hold, the ranges of each that would be trimmed, and how many contradict
+    # themselves.
+    parts: tuple[Part, ...]
+    trim: list[U64]
+    torn: int
+
+
+def add_up_arenas(taken: Taken) -> Arenas:
+    # One after the other: each needs memory for its chunks.
+    parts, trim, torn = [], [], 0
+    for scanned in taken.arenas:
+        arena = judged(scanned, taken.parameters or DEFAULTS)
+        parts.append(part(taken.memory, arena))
+        trim.append(arena.trim)
+        torn += not arena.whole
+    return Arenas(tuple(parts), trim, torn)
+
+
+def pool_bytes(memory: Memory, found: Pools) -> PoolBytes:
+    return PoolBytes(len(found.used), bytes_within(found.used, memory.anon),
+                     bytes_within(found.free, memory.anon))
+
+
+def covered(ranges: list[U64], anon: U64) -> int:
+    return bytes_within(union(np.concatenate([NONE, *ranges])), anon)
 
 
 def add_up_stacks(memory: Memory, found: list[Stack]) -> Stacks:
@@ -414,12 +251,15 @@ def part(memory: Memory, arena: Arena) -> Part:
     )
 
 
-def doubts(memory: Memory, arenas: list[Arena], found: Parameters | None) -> str:
+def doubts(taken: Taken, torn: int) -> str:
     """Return why the numbers may be wrong, empty if there is no reason to think so."""
-    swapped = sum(bytes_within(arena.memory, memory.swapped) for arena in arenas)
+    memory, arenas = taken.memory, taken.arenas
+    swapped = sum(bytes_within(arena.memory, memory.swapped)
+                  for arena in arenas if arena.memory is not None)
     if swapped:
         return f"{swapped} bytes of the arenas are in swap, headers of chunks among them"
-    torn = sum(not arena.whole for arena in arenas)
+    if not all(arena.found.whole for arena in arenas):
+        return f"they have more than {MOST_CHUNKS} free chunks, for which it would need gigabytes"
     if torn:
         return f"the records of {torn} of {len(arenas)} arenas contradict one another"
-    return "" if found else "malloc's parameters were not recognised"
+    return "" if taken.parameters else "malloc's parameters were not recognised"

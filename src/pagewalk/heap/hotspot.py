@@ -31,11 +31,10 @@ class Space(NamedTuple):
 
 def performance_data(memory: Memory) -> dict[str, int | str]:
     """Return a JVM's performance data; none if it is no JVM, or has none."""
-    for row, name in enumerate(memory.vmas.name):
-        size = int(memory.vmas.size[row])
-        if FILE.search(name) and size <= LARGEST:
-            start = int(memory.vmas.start[row])
-            return parse(memory.words(start, start + size).tobytes())
+    rows = [row for row, name in enumerate(memory.vmas.name) if name and FILE.search(name)]
+    for start, end in memory.vmas.ranges[rows].tolist():
+        if end - start <= LARGEST:
+            return parse(memory.words(start, end).tobytes())
     return {}
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from pagewalk.model.columns import U64, VMAs
-from pagewalk.model.ranges import holder, intersect, reaching
+from pagewalk.model.ranges import holder, intersect, join_near, reaching
 
 WORD, PAGE = 8, 4096  # on x86-64, the only machine whose layouts are known
-LARGEST_READ, AT_ONCE = 1 << 30, 16 << 20
+LARGEST_READ, AT_ONCE = 1 << 30, 1 << 20
+# Bytes looked at together, so that they stay in the CPU's cache; what is read beyond them, for what
+# begins in them; and how far runs in RAM that are looked at together may be apart.
+BLOCK, BEYOND, NEAR = 4 << 20, PAGE, 64 << 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,13 +40,44 @@ class Memory:
 
     def words(self, start: int, end: int) -> U64:
         """Return the words of [``start``, ``end``), u64; 0 where reading would fault a page in."""
-        out = np.zeros((end - start) // WORD, np.uint64)
+        return self.fill(np.zeros((end - start) // WORD, np.uint64), start)
+
+    def covers(self, start: int, end: int) -> bool:
+        """Return whether all of [``start``, ``end``) can be read."""
+        some = self.readable[reaching(self.readable, start, end)]
+        return len(some) == 1 and bool(some[0, 0] <= start and some[0, 1] >= end)
+
+    def fill(self, out: U64, start: int) -> U64:
+        """Return ``out`` with the words from ``start`` on; what cannot be read is left as it is."""
         raw = out.data.cast("B")
+        end = start + len(raw)
         for low, high in self.readable[reaching(self.readable, start, end)].tolist():
             at, last = max(low, start), min(high, end)
             while at < last:
                 at += self.read(raw[at - start : min(last, at + LARGEST_READ) - start], at)
         return out
+
+
+class Block(NamedTuple):
+    """The words of [``start``, ``end``) and some beyond it, valid until the next block."""
+
+    start: int
+    end: int
+    words: U64
+
+
+def blocks(memory: Memory, ranges: U64) -> Iterator[Block]:
+    """Yield what of ``ranges`` is in RAM, block by block; 0 where it is not."""
+    runs, _, _ = intersect(ranges, memory.readable)
+    near = np.array(join_near(runs[:, 0], runs[:, 1], NEAR), np.uint64).reshape(-1, 2)
+    words = np.empty((BLOCK + BEYOND) // WORD, np.uint64)
+    for low, high in intersect(near, ranges)[0].tolist():
+        for start in range(low, high, BLOCK):
+            end = min(start + BLOCK, high)
+            part = words[: (end + BEYOND - start) // WORD]
+            if not memory.covers(start, end + BEYOND):
+                part.fill(0)
+            yield Block(start, end, memory.fill(part, start))
 
 
 class TooLong(Exception):
@@ -53,7 +88,7 @@ def live(fd: int, until_ns: int | None = None) -> Callable[[memoryview, int], in
     """Return a reader of ``fd``, a descriptor of /proc/PID/mem.
 
     What was unmapped since the walk reads as zeros. The reader raises TooLong after ``until_ns``
-    (of time.monotonic_ns), and then never reads more at once than takes some milliseconds.
+    (of time.monotonic_ns), and then reads no more at once than takes a fraction of a millisecond.
     """
 
     def read(part: memoryview, at: int) -> int:
@@ -92,7 +127,7 @@ def copied(memory: Memory, ranges: U64) -> Memory:
         raw = words.data.cast("B")
         at = 0
         while at < len(raw):
-            at += memory.read(raw[at : at + AT_ONCE], start + at)
+            at += memory.read(raw[at:], start + at)
         parts.append(raw)
 
     def read(part: memoryview, at: int) -> int:

@@ -25,7 +25,8 @@ def reading(heap: Heap) -> str:
         what = go_heap(heap.go)
     else:
         what = heap.allocator or "no allocator recognised"
-    stopped = f"; read while stopped for {heap.stopped_ns / 1e6:.0f} ms" if heap.stopped_ns else ""
+    how = "read while stopped" if heap.exact else "stopped"
+    stopped = f"; {how} for {heap.stopped_ns / 1e6:.0f} ms" if heap.stopped_ns else ""
     return (f"{what}{stopped}; {kib(heap.explained)} of {size(heap.anonymous)} of anonymous"
             " memory in RAM are explained below")
 
@@ -52,7 +53,7 @@ def answers(heap: Heap) -> Iterator[str]:
         yield from returned(heap.returnable, all_known=told)
     if told and not heap.exact:
         yield (f"These are estimates: {heap.why}; with --freeze the process is stopped while its"
-               " heap is copied, and the numbers are exact.")
+               " heap is read, and the numbers are exact.")
 
 
 def returned(found: Returnable, *, all_known: bool) -> Iterator[str]:
@@ -123,6 +124,8 @@ def besides(heap: Heap) -> Iterator[str]:
         yield (f"besides, {size(heap.mmapped)} are large blocks with mappings of their own;"
                f" {size(heap.tcache)} of what is in use are kept by threads for their next"
                " malloc")
+    if heap.rest_later:
+        yield "there was no time for what follows: it was read after the process was resumed"
     if heap.pools:
         yield (f"Python's own allocator: {size(heap.pools.in_use)} in pools with something in"
                f" use, {size(heap.pools.free)} in free ones")

@@ -222,10 +222,9 @@ def heap(
     """Write what the allocator holds, in all and by arena: ``arenas``, with the ``columns``."""
     shown = found.arenas if arenas is None else [found.arenas[row] for row in arenas]
     names = ("obtained", "in_use", "free", "trim", "trim_exclusive", "thread_top", "scattered")
-    walk = found.walk
     write(
         {
-            "process": {"pid": walk.pid, "name": walk.name, "exe": walk.exe},
+            "process": found.who._asdict(),
             "allocator": found.allocator,
             "library": found.library,
             **{key: found.total(name)
@@ -237,6 +236,7 @@ def heap(
             "exact": found.exact,
             "why": found.why,
             "stopped_ns": found.stopped_ns,
+            "rest_later": found.rest_later,
             "stacks": found.stacks._asdict(),
             "pools": None if found.pools is None else found.pools._asdict(),
             "python": None if found.python is None else found.python._asdict(),

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pagewalk.heap.heap import Heap
     from pagewalk.model.columns import Pages
     from pagewalk.proc.counters import Theirs
+    from pagewalk.sources import Who
     from pagewalk.sources.outcome import Outcome
     from pagewalk.translate.translation import Translation
 
@@ -85,7 +86,7 @@ def say_groups(rows: Sequence[Sequence[str]], out: TextIO) -> None:
     say_grid(rows, left, out, room=width(out), yields=last)
 
 
-def process_line(found: Walk[Any] | Translation, room: int) -> str:
+def process_line(found: Walk[Any] | Translation | Who, room: int) -> str:
     named = f"process {found.pid} ({printable(found.name)})"
     left = room - cells(named) - 2
     exe = f"  {shorten(printable(found.exe), left)}" if found.exe and left >= NARROWEST else ""
@@ -353,7 +354,7 @@ def heap(
     from pagewalk.render import heap_words as words
     from pagewalk.render.runtime_words import go_rows
 
-    print(paint(out, "main", process_line(found.walk, width(out) or 100)), file=out)
+    print(paint(out, "main", process_line(found.who, width(out) or 100)), file=out)
     say(words.reading(found), out)
     print(file=out)
     for sentence in words.answers(found):
@@ -367,7 +368,7 @@ def heap(
     for sentence in words.besides(found):
         say(sentence, out)
     withheld(found.outcome, out)
-    pid = found.walk.pid
+    pid = found.who.pid
     by_arena = (f"heap {pid} --sort free",) if arenas is None and len(found.arenas) > 2 else ()
     following(out, *by_arena, f"maps {pid} --by kind")
 

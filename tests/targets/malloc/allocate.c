@@ -1,7 +1,9 @@
 /* Allocate and free in a known pattern, then answer on standard output, a JSON object a line:
  * "info" malloc's own numbers, "trim" the same after malloc_trim(0). End of input ends it.
  *
- * usage: allocate PATTERN
+ * usage: allocate PATTERN [restless]
+ *
+ * A restless one has a thread that wakes up every millisecond, and never allocates.
  *
  * It runs with each glibc from 2.31 on: mallinfo2 (2.33) is looked up when it is needed.
  */
@@ -264,11 +266,21 @@ void serve(void)
 	_exit(0);
 }
 
+static _Atomic unsigned woken;
+
+static void *wake_up(void *unused)
+{
+	for (;; woken++)
+		usleep(1000);
+	return unused;
+}
+
 int main(int count, char **words)
 {
 	char line[64];
+	pthread_t thread;
 
-	if (count != 2)
+	if (count < 2)
 		return 2;
 	if (!strcmp(words[1], "no_break") && wall_at_break() == MAP_FAILED)
 		abort();
@@ -276,5 +288,10 @@ int main(int count, char **words)
 	snprintf(line, sizeof line, "%zu", sizeof line);
 	dlsym(RTLD_DEFAULT, "mallinfo2");
 	run(words[1]);
+	if (count > 2 && pthread_create(&thread, NULL, wake_up, NULL))
+		abort();
+	/* then it has touched all of its stack that it ever will */
+	while (count > 2 && woken < 2)
+		usleep(1000);
 	serve();
 }
