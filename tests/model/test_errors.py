@@ -17,6 +17,7 @@ from pagewalk.model.errors import (
     NoAddressSpace,
     NotInBtf,
     NotPermitted,
+    NotStopped,
     PagewalkError,
     ProcessGone,
     SourceUnavailable,
@@ -29,7 +30,7 @@ SOURCES = sorted(Path(errors.__file__).parents[1].rglob("*.py"))
 EXIT_CODES = {
     "PagewalkError": 1, "BadTarget": 2, "BadRequest": 2, "ProcessGone": 5, "NoAddressSpace": 1,
     "NotPermitted": 6, "SourceUnavailable": 1, "BadTable": 1, "BadText": 1,
-    "NotInBtf": 1, "Unsupported": 1,
+    "NotInBtf": 1, "Unsupported": 1, "NotStopped": 1,
 }
 EXAMPLES = [
     BadTarget("no process is called 'x'", ((1, "init"),)),
@@ -42,6 +43,7 @@ EXAMPLES = [
     BadTable("PMD", 0x1000, 0xBAD, "points outside RAM"),
     BadText("maps", 3, b"what"),
     Unsupported("PAGEMAP_SCAN", "6.7"),
+    NotStopped("process 7 did not stop within 5 s and has been resumed"),
 ]
 
 
