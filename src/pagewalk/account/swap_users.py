@@ -13,6 +13,7 @@ from pagewalk.model.columns import U64, Flag
 from pagewalk.model.errors import NoAddressSpace, PagewalkError, ProcessGone
 from pagewalk.proc.namespace import own_numbers
 from pagewalk.proc.processes import read_processes, share_memory
+from pagewalk.proc.stall import HEAR
 from pagewalk.sources import close, open_listed
 
 NAMED = 5  # processes that could not be read
@@ -27,7 +28,10 @@ def count_swap_users(source: str) -> SwapUsers:
     walked: list[tuple[int, int]] = []
     refused: dict[int, Exception] = {}
     comparable = len(own_numbers()) == 1  # kcmp(2) takes the pids of our own PID namespace
+    hear = HEAR.get()
     for process in read_processes():
+        if hear:
+            hear(f"looking who shares swap: {process.pid}", 0, None)
         try:
             found = swap_slots(process.pid, source)
         except (ProcessGone, NoAddressSpace):

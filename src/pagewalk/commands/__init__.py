@@ -15,7 +15,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import click
@@ -214,13 +214,29 @@ def opened(request: Request, name: str) -> Iterator[tuple[Source, Callable[..., 
     try:
         guard = put_back() if request.freeze else nullcontext()
         around = frozen(target) if request.freeze else nullcontext(False)
-        with guard, around as stopped, output(request.output) as out:
-            yield source, writer(request, write, out)
+        with (guard, around as stopped, output(request.output) as out,
+              telling(request, name) as erase):
+            yield source, writer(request, erasing(write, erase), out)
     finally:
         close(source)
         if stopped:
             note(request, f"process {target.pid} was stopped for"
                           f" {(time.monotonic() - started) * 1e3:.1f} ms")
+
+
+def telling(request: Request, name: str) -> AbstractContextManager[Callable[[], None]]:
+    """Show how far a long walk is, on a terminal; yield what erases that.
+
+    Not while the target is stopped: a terminal may block. Not where pages are on their way to the
+    same terminal, nor over a screen that is redrawn.
+    """
+    same = name == "pages" and request.output is None and sys.stdout.isatty()
+    if (request.quiet or request.freeze or request.watch or same or not sys.stderr.isatty()
+            or os.environ.get("TERM") == "dumb"):
+        return nullcontext(lambda: None)
+    from pagewalk.render.progress import shown
+
+    return shown(sys.stderr)
 
 
 def rounds(request: Request, write: Callable[..., None]) -> Iterator[None]:
@@ -240,6 +256,14 @@ def writer(request: Request, write: Callable[..., None], out: TextIO) -> Callabl
     from pagewalk.render.redrawn import Drawing
 
     return Drawing(write, out)
+
+
+def erasing(write: Callable[..., None], erase: Callable[[], None]) -> Callable[..., None]:
+    def clean(*results: Any, **options: Any) -> None:
+        erase()
+        write(*results, **options)
+
+    return clean
 
 
 def check_watch(request: Request) -> None:

@@ -56,7 +56,9 @@ def command(longest_stop: float, ask: bool, **options: object) -> int:
     check_watch(request)
     if ask and request.watch:
         raise BadRequest("--ask has the process run code each time: leave out --watch")
-    with opened(request._replace(freeze=False), "heap") as (source, write):
+    # It is stopped only while its heap is copied, and then nothing is told: a terminal may block.
+    quiet = request.quiet or request.freeze
+    with opened(request._replace(freeze=False, quiet=quiet), "heap") as (source, write):
         for _ in rounds(request, write):
             if request.freeze:
                 heap = read_stopped_heap(source, int(longest_stop * 1e6))

@@ -13,6 +13,7 @@ import numpy as np
 
 from pagewalk.model.columns import U64, VMAs
 from pagewalk.model.ranges import holder, intersect, join_near, reaching
+from pagewalk.proc.stall import HEAR
 
 WORD, PAGE = 8, 4096  # on x86-64, the only machine whose layouts are known
 LARGEST_READ, AT_ONCE = 1 << 30, 1 << 20
@@ -71,13 +72,18 @@ def blocks(memory: Memory, ranges: U64) -> Iterator[Block]:
     runs, _, _ = intersect(ranges, memory.readable)
     near = np.array(join_near(runs[:, 0], runs[:, 1], NEAR), np.uint64).reshape(-1, 2)
     words = np.empty((BLOCK + BEYOND) // WORD, np.uint64)
-    for low, high in intersect(near, ranges)[0].tolist():
+    spans = intersect(near, ranges)[0].tolist()
+    hear, done, whole = HEAR.get(), 0, sum(high - low for low, high in spans)
+    for low, high in spans:
         for start in range(low, high, BLOCK):
             end = min(start + BLOCK, high)
             part = words[: (end + BEYOND - start) // WORD]
             if not memory.covers(start, end + BEYOND):
                 part.fill(0)
             yield Block(start, end, memory.fill(part, start))
+            done += end - start
+            if hear:
+                hear("reading its heap:", done, whole)
 
 
 class TooLong(Exception):

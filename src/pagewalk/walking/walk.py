@@ -22,8 +22,9 @@ from pagewalk.model.columns import (
 )
 from pagewalk.model.errors import BadRequest
 from pagewalk.model.ranges import check, intersect
+from pagewalk.model.rules import IS_PRESENT
 from pagewalk.model.states import hwpoison
-from pagewalk.proc.stall import BUDGET_NS
+from pagewalk.proc.stall import BUDGET_NS, HEAR
 from pagewalk.sources import Source, close, open_process
 from pagewalk.sources.outcome import Outcome
 from pagewalk.walking.at_end import look_back
@@ -185,8 +186,11 @@ def run(
     read, amounts = WALKS[want]
     keep_freed_memory()
     doubtful = 0
+    hear = heard(source)
     for row in read(asked, outcome):
         here = amounts(row)
+        if hear:
+            hear(here)
         doubtful += int(here.size[here.state == State.DOUBT.value].sum())
         note_hwpoison(asked.vmas, outcome, here)
         yield row
@@ -206,6 +210,21 @@ def run(
         look_back(source.live, asked.vmas, outcome)
     else:
         outcome.done = True
+
+
+def heard(source: Source) -> Callable[[Pages | Amounts], None] | None:
+    # What tells a listener how much of what is in RAM was walked; None if there is none.
+    hear = HEAR.get()
+    if hear is None or source.live is None:
+        return None
+    whole, seen = source.live.status().get("VmRSS"), 0
+
+    def tell(batch: Pages | Amounts) -> None:
+        nonlocal seen
+        seen += int(batch.size[IS_PRESENT[batch.state]].sum())
+        hear("walked", seen, whole)
+
+    return tell
 
 
 def note_hwpoison(vmas: VMAs, outcome: Outcome, batch: Pages | Amounts) -> None:
