@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests.kernel_says import read_smaps
+from tests.kernel_says import VmaSays, read_smaps
 from tests.live.bracket import look_again
 from tests.live.command import pagewalk
 from tests.machine import prepared
 from tests.targets import TARGETS, start
+from tests.targets.glibcs import OLDEST, allocating
 
 pytestmark = pytest.mark.live
 
@@ -110,9 +111,43 @@ def test_what_the_kernel_can_drop_is_what_smaps_calls_files() -> None:
 
 
 @pytest.mark.parametrize(("name", "words"), [
-    ("thp", "anonymous, not told apart, .*2048 KiB in huge pages"),
-    ("guard", "anonymous, not told apart, .* guards"),
+    ("thp", "anonymous, not told apart, .*2048 in huge pages"),
+    ("guard", "anonymous, not told apart, .* in guard regions"),
 ])
 def test_huge_pages_and_guards_have_their_place(name: str, words: str) -> None:
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as process:
         assert re.search(words, pagewalk("show", process.pid).out)
+
+
+HEAP_MAX = 64 << 20  # where glibc puts a thread's arena: at multiples of this
+
+
+def test_arenas_are_what_malloc_says_they_are() -> None:
+    with allocating(OLDEST, "threads") as program:
+        arenas = by(program.pid, "kind")["arena"]
+        heap = json.loads(pagewalk("heap", program.pid, "--format", "json").out)
+        used = [vma for vma in read_smaps(program.pid)
+                if vma.start % HEAP_MAX == 0 and not vma.name and "wr" in vma.flags]
+    of_threads = [arena for arena in heap["arenas"] if not arena["main"]]
+    assert len(of_threads) == len(used) == arenas["vmas"] // 2
+    assert arenas["rss"] == sum(vma.fields["Rss"] for vma in used) << 10
+    assert arenas["size"] == len(used) * HEAP_MAX
+
+
+@pytest.mark.parametrize(("name", "kind"), [
+    ("perf_ring", "device"), ("hugetlb_private", "hugetlb"), ("memfd", "shmem"), ("sysv", "shmem"),
+    ("plain", "kernel"), ("file_shared", "file"),
+])
+def test_a_kind_is_the_vmas_that_the_kernel_lists(name: str, kind: str) -> None:
+    def of_kind(vma: VmaSays) -> bool:
+        own = vma.name.startswith(("[v", "[uprobes"))
+        names = {"hugetlb": "ht" in vma.flags, "device": "[perf_event]" in vma.name, "kernel": own,
+                 "shmem": vma.name.startswith(("/memfd:", "/SYSV"))}
+        return names.get(kind, vma.name.startswith("/") and not any(names.values()))
+
+    with prepared(*TARGETS[name].needs), start(name, stopped=True) as process:
+        group = by(process.pid, "kind")[kind]
+        mine = [vma for vma in read_smaps(process.pid) if of_kind(vma)]
+    assert group["vmas"] == len(mine) > 0
+    assert group["size"] == sum(vma.fields["Size"] for vma in mine) << 10
+    assert group["rss"] == sum(vma.fields["Rss"] for vma in mine) << 10

@@ -23,7 +23,7 @@ def test_the_groups_and_what_they_add_up_to() -> None:
     assert found[0] == ("RSS", "USS", "SWAP", "SIZE", "WHAT")
     assert found[1] == ("12", "4", "4", "24", "heap")
     assert found[2] == ("2048", "2048", "0", "4096",
-                        "anonymous, not told apart, 2048 KiB in huge pages")
+                        "anonymous, not told apart, 2048 in huge pages")
     assert found[3][-1] == "files: program 8"
     assert found[-1] == ("2072", "2056", "4", "4148", "total")
 
@@ -61,7 +61,7 @@ def test_huge_pages_and_guards_are_told_where_there_is_room() -> None:
     table = by_hand.table()
     (_, group, *_) = by_kind(table, NONE)
     group = group._replace(amounts={**group.amounts, "guard": 2 * PAGE, "shmem_huge": 4 << 20})
-    told = f"{BY_KEY[group.key].title}, 6144 KiB in huge pages, 8 KiB guards"
+    told = f"{BY_KEY[group.key].title}, 6144 in huge pages, 8 in guard regions"
     assert what(table, group) == what(table, group, len(told)) == told
     assert what(table, group, len(told) - 1) == BY_KEY[group.key].title
 

@@ -17,7 +17,8 @@ ANONYMOUS = {"heap", "arena", "go", "stack", "thread_stack", "named", "code", "a
              "reserved"}
 NARROWEST = 16  # of a name
 # Columns of which a group says how much there is.
-SPECIAL = {"{} in huge pages": ("anon_huge", "shmem_huge", "file_huge"), "{} guards": ("guard",)}
+SPECIAL = {"{} in huge pages": ("anon_huge", "shmem_huge", "file_huge"),
+           "{} in guard regions": ("guard",)}
 WITH_NAMES = {"file", "shmem", "hugetlb", "device", "named"}
 
 
@@ -90,7 +91,7 @@ def special(group: Group) -> Iterator[str]:
     for title, names in SPECIAL.items():
         amount = sum(group.amounts[name] or 0 for name in names)
         if amount:
-            yield title.format(size(amount))
+            yield title.format(kib(amount))
 
 
 def stacks(table: Table, group: Group) -> int:
