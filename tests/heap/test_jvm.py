@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from pagewalk.heap.attach import Answers
@@ -25,6 +26,7 @@ from pagewalk.heap.jvm import (
 from pagewalk.proc.target import Target
 
 KIB, MIB = 1 << 10, 1 << 20
+NONE = np.zeros((0, 2), np.uint64)
 NOBODY = Target(0, "", None, -1, -1, [], {})
 
 
@@ -99,12 +101,37 @@ def test_what_it_tracks_of_its_memory() -> None:
 def test_what_was_not_answered_is_none() -> None:
     answers = Answers({METASPACE: USAGE, HEAP: "", NATIVE: "Native memory tracking is not enabled"},
                       started=True, took_ns=5, why=f"{CODE}: no answer")
-    assert parsed(answers) == Asked(None, metaspaces(USAGE.splitlines()), None, [], True, 5,
-                                    f"{CODE}: no answer")
+    found, ranges = parsed(answers, NONE)
+    assert found == Asked(None, metaspaces(USAGE.splitlines()), None, [], None, None, True, 5,
+                          f"{CODE}: no answer")
+    assert len(ranges) == 0
 
 
 @pytest.mark.parametrize(("attachable", "why"), [(None, NO_JVM), (False, CANNOT)])
 def test_whatever_does_not_say_that_it_may_be_asked_is_not(
     attachable: bool | None, why: str
 ) -> None:
-    assert ask_jvm(NOBODY, attachable).why == why
+    assert ask_jvm(NOBODY, attachable, NONE)[0].why == why
+
+
+def test_what_is_in_ram_of_the_heap_and_of_the_code_is_where_the_jvm_says() -> None:
+    heap = """ def new generation   total 19648K, used 1K [0xfc000000, 0xfd550000, 0xfd550000)
+  eden space 17472K,   3% used [0xfc000000, 0xfc0ab120, 0xfd110000)
+ tenured generation   total 43712K, used 1K [0xfd550000, 0xfe000000, 0x100000000)"""
+    code = """CodeCache: size=65536Kb used=3243Kb max_used=3251Kb free=62292Kb
+ bounds [0x00007f920c400000, 0x00007f920c730000, 0x00007f9210400000]"""
+    anon = np.array([[0xFB000000, 0xFC001000], [0xFF000000, 0x1_0000_2000],
+                     [0x7F920C400000, 0x7F920C500000]], np.uint64)
+    answers = Answers({HEAP: heap, CODE: code}, started=False, took_ns=1, why="")
+    found, ranges = parsed(answers, anon)
+    assert found.heap_present == 0x1000 + 0x1000000 and found.code_present == 0x100000
+    assert ranges.tolist() == [[0xFC000000, 0x1_0000_0000], [0x7F920C400000, 0x7F9210400000]]
+
+
+@pytest.mark.parametrize("text", [
+    "[0x5, 0x1)", "[0x11111111111111111, 0x2)", "[0x0, 0xffffffffffffffff)", "[0x, 0x)", "[0x1",
+])
+def test_ranges_that_make_no_sense_do_no_harm(text: str) -> None:
+    answers = Answers({HEAP: text, CODE: text}, started=False, took_ns=1, why="")
+    anon = np.array([[0x1000, 0x3000]], np.uint64)
+    assert parsed(answers, anon)[0].heap_present in (None, 0x2000)

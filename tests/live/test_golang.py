@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from pagewalk.heap.buildinfo import built_by
+from pagewalk.heap.heap import Heap
+from pagewalk.sources import Source
 from tests.kernel_says import read_smaps
 from tests.live.bracket import look_again
 from tests.live.command import pagewalk
@@ -66,17 +68,30 @@ def test_it_is_what_the_runtime_says_and_what_it_gives_back(go: str, pattern: st
     assert least <= given_back <= present["free"] + present["set_aside"] + max(-more, 0)
 
 
+def stopped(program: Holding, source: Source) -> tuple[Heap, dict[str, int]]:
+    """Return what it holds, read while it is stopped, and what the runtime says of that."""
+    before = program.ask("i")
+    assert source.live is not None
+    heap, ms = stopped_once(source, 5000, built_by(source.live.target))
+    assert program.ask("i") == before
+    assert heap is not None and heap.exact and ms > 0
+    return heap, before
+
+
 @pytest.mark.parametrize("go", GOS)
-def test_it_is_the_same_without_symbols_and_while_stopped(go: str) -> None:
-    with holding(go, "large", "-ldflags=-s -w") as program, opened(program.pid) as source:
+@pytest.mark.parametrize("how", ["-ldflags=-s -w", "-buildmode=pie", "withc.go"])
+def test_it_is_the_same_however_it_was_built_and_while_stopped(go: str, how: str) -> None:
+    with holding(go, "large", how) as program, opened(program.pid) as source:
         found, said, _ = look_again(lambda: at_rest(program))
-        assert source.live is not None
-        heap, ms = stopped_once(source, 5000, built_by(source.live.target))
+        heap, said_then = look_again(lambda: stopped(program, source))
+    # With C there are stacks of threads besides, which the runtime does not count.
     assert found["go"]["objects"]["size"] == said["heap_inuse"]
     assert found["go"]["stacks"]["size"] == said["stack_inuse"]
-    assert heap is not None and heap.go is not None and ms > 0
-    assert heap.go.objects is not None and heap.go.objects.size == said["heap_inuse"]
-    assert heap.go.stacks is not None and heap.go.stacks.size == said["stack_inuse"]
+    assert found["allocator"] == ("glibc" if how == "withc.go" else "Go")
+    assert bool(found["arenas"]) is (how == "withc.go")
+    assert heap.go is not None and heap.go.objects is not None and heap.go.stacks is not None
+    assert heap.go.objects.size == said_then["heap_inuse"]
+    assert heap.go.stacks.size == said_then["stack_inuse"]
 
 
 @pytest.mark.parametrize("go", GOS)

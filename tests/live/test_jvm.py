@@ -89,6 +89,16 @@ def test_the_heap_that_it_tracks_is_the_heap() -> None:
     assert native["Thread"]["committed"] > 0
 
 
+def test_what_is_in_ram_of_its_heap_is_explained() -> None:
+    with java("-Xms64m", "-XX:+UseSerialGC", "-XX:+AlwaysPreTouch") as pid:
+        before = pagewalk("heap", pid, "--format", "json").json
+        found = pagewalk("heap", pid, "--ask", "--format", "json").json
+    assert found["asked"]["heap_present"] == 64 << 20
+    assert 0 < found["asked"]["code_present"] < 64 << 20
+    assert found["explained"] > before["explained"] + (64 << 20)
+    assert found["explained"] < found["anonymous"]
+
+
 def test_nothing_is_disturbed_unless_it_is_asked_and_then_that_is_said() -> None:
     with java() as pid:
         socket, mark = (Path(f"/tmp/.{name}_pid{pid}") for name in ("java", "attach"))

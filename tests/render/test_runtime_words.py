@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 
-from pagewalk.heap.golang import Amount, Go
+from pagewalk.heap.golang import TORN, Amount, Go
 from pagewalk.heap.hotspot import Space
 from pagewalk.heap.jvm import Asked, Tracked
 from pagewalk.render.heap_words import answers, reading
@@ -42,6 +42,7 @@ def test_what_a_forked_process_shares_is_said() -> None:
 def test_what_is_released_and_still_in_ram_is_said() -> None:
     lazily = OF_GO._replace(go=GO._replace(released=Amount(29 * MIB, 5 * MIB, 5 * MIB)))
     assert [*answers(lazily)][1].startswith("5120 KiB were given back but are still in RAM")
+    assert "still in RAM" not in " ".join(answers(lazily._replace(exact=False)))  # it just ran
 
 
 def test_estimates_are_called_so_and_what_is_not_known_has_its_reason() -> None:
@@ -50,6 +51,12 @@ def test_estimates_are_called_so_and_what_is_not_known_has_its_reason() -> None:
     withheld = heap(allocator="Go", go=Go("go1.99", "it is new"), exact=False, why="it is new")
     assert [*answers(withheld)] == ["What is free inside Go's heap is not known: it is new."]
     assert go_rows(Go("go1.99", "it is new")) == []
+
+
+def test_torn_records_are_a_reason_to_stop_it() -> None:
+    torn = heap(allocator="Go", go=Go("go1.24", TORN), exact=False, why=TORN)
+    assert "with --freeze" in " ".join(answers(torn))
+    assert "--freeze" not in " ".join(answers(torn._replace(stopped_ns=5)))
 
 
 def test_a_version_with_escape_sequences_is_shown_harmless() -> None:
@@ -74,14 +81,17 @@ def test_json_has_every_amount() -> None:
 
 
 SPACES = [Space("eden", 8 * MIB, 2 * MIB), Space("old\x1b[2J", 8 * MIB, 3 * MIB)]
-ASKED = Asked(SPACES, SPACES[:1], None, None, True, 5_000_000, "")
+ASKED = Asked(SPACES, SPACES[:1], None, None, 6 * MIB, None, True, 5_000_000, "")
 
 
 def test_what_a_jvm_answered_is_said_and_what_it_was_disturbed_by() -> None:
     found = [*jvm_answers(ASKED)]
     assert found[0].startswith("the Java heap now, used of committed, in all 5120 of 16384 KiB: e")
+    assert found[0].endswith("; 6144 KiB in RAM")
     assert found[1] == "metaspace, used of committed: eden 2048 of 8192 KiB"
-    assert "5 ms, and started its attach listener" in found[2] and len(found) == 3
+    assert found[2].startswith("at least 1024 KiB of the Java heap are in RAM and not in use")
+    assert "5 ms, and started its attach listener" in found[3] and len(found) == 4
+    assert "at least" not in " ".join(jvm_answers(ASKED._replace(heap_present=5 * MIB)))
     assert "\x1b" not in "".join(found)
     assert "listener" not in "".join(jvm_answers(ASKED._replace(started=False)))
 
@@ -94,7 +104,7 @@ def test_native_memory_is_named_largest_first_and_the_rest_together() -> None:
 
 
 def test_a_jvm_that_was_not_asked_says_why() -> None:
-    silent = Asked(None, None, None, None, False, 0, "it is \x1b[2J none")
+    silent = Asked(*(None,) * 6, False, 0, "it is \x1b[2J none")
     found = [*jvm_answers(silent)]
     assert len(found) == 1 and found[0].startswith("not told: it is ") and "\x1b" not in found[0]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,15 +35,19 @@ def root(go: str) -> Path:
 
 @functools.cache
 def compiled(go: str, *options: str) -> Path:
-    """Return tests/targets/go/holds.go compiled by one of GOS."""
+    """Return tests/targets/go/holds.go compiled by one of GOS; with withc.go if options say so."""
+    sources = ["holds.go", *(option for option in options if option == "withc.go")]
+    options = tuple(option for option in options if option not in sources)
     folder = cache_dir() / "go"
-    program = folder / "-".join(["holds", go.replace("/", "_"), *(o.strip("-") for o in options)])
+    named = ["-".join(sources), go, *options]
+    program = folder / "-".join(re.sub(r"[^\w.]+", "_", word) for word in named)
     built = program.with_suffix(f".{os.getpid()}")
     done = subprocess.run(
-        [root(go) / "bin" / "go", "build", *options, "-o", built, HERE / "go" / "holds.go"],
+        [root(go) / "bin" / "go", "build", *options, "-o", built, *sources],
         check=False, capture_output=True, text=True, cwd=HERE / "go",
         env={**os.environ, "GOROOT": str(root(go)), "GOCACHE": str(folder / "cache"),
-             "GOTOOLCHAIN": "local", "GOFLAGS": "", "GO111MODULE": "off", "CGO_ENABLED": "0"},
+             "GOTOOLCHAIN": "local", "GOFLAGS": "", "GO111MODULE": "off",
+             "CGO_ENABLED": str(len(sources) - 1)},
     )
     if done.returncode:
         raise RuntimeError(f"cannot compile holds.go with {go}: {done.stderr.strip()}")

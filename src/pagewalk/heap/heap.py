@@ -83,7 +83,9 @@ class Heap(NamedTuple):
     ``exact``: nothing changed while it was read, else ``why``. ``stopped_ns``: for how long the
     process was stopped, and ``rest_later``: stacks, pools and the Java heap were read after that.
     ``trimmed``: the ranges that malloc_trim(0) or debug.FreeOSMemory() would return, u64[k, 2].
-    ``attachable``: whether a JVM says that it may be asked; ``asked``: what it then said.
+    ``anon`` and ``known``: the ranges of which ``anonymous`` and ``explained`` are the bytes, the
+    latter in RAM or not. ``attachable``: whether a JVM says that it may be asked; ``asked``: what
+    it then said.
     """
 
     who: Who
@@ -106,8 +108,15 @@ class Heap(NamedTuple):
     rest_later: bool = False
     trimmed: U64 = NONE
     returnable: Returnable | None = None
+    anon: U64 = NONE
+    known: U64 = NONE
     attachable: bool | None = None
     asked: Asked | None = None
+
+    def explaining(self, *ranges: U64) -> Heap:
+        """Return it with ``ranges``, u64[k, 2] each, explained besides."""
+        known = union(np.concatenate([self.known, *ranges]))
+        return self._replace(known=known, explained=bytes_within(known, self.anon))
 
     def total(self, name: str) -> int | None:
         """Return the sum of an amount of all arenas, None if one is not known."""
@@ -157,22 +166,22 @@ def add_up_heap(taken: Taken, rest: Besides) -> Heap:
         why="", stacks=add_up_stacks(memory, rest.stacks), go=go.go,
         python=rest.python, java=spaces(rest.java), attachable=attachable(rest.java),
         pools=None if rest.pools is None else pool_bytes(memory, rest.pools), trimmed=go.free,
+        anon=memory.anon,
     )
-    known = [stack_ranges(rest.stacks), memory.vmas.ranges[main_stack(memory.vmas)], go.ranges]
-    known += [] if rest.pools is None else [rest.pools.used, rest.pools.free]
+    pools = [] if rest.pools is None else [rest.pools.used, rest.pools.free]
+    heap = heap.explaining(stack_ranges(rest.stacks), memory.vmas.ranges[main_stack(memory.vmas)],
+                           go.ranges, *pools)
     if malloc is None:
-        return without_glibc(taken, heap)._replace(explained=covered(known, memory.anon))
+        return without_glibc(taken, heap)
     if taken.parameters and taken.parameters.huge:
-        return heap._replace(allocator="glibc", library=malloc.library, exact=False, why=HUGE,
-                             explained=covered(known, memory.anon))
+        return heap._replace(allocator="glibc", library=malloc.library, exact=False, why=HUGE)
     held = [part for part in taken.ranges if part is not None]
     arenas = add_up_arenas(taken)
     why = doubts(taken, arenas.torn) or (go.go.why if go.go else "")
-    return heap._replace(
+    return heap.explaining(taken.mapped, *held)._replace(
         allocator="glibc", library=malloc.library, exact=not why, why=why, arenas=arenas.parts,
         tcache=None if taken.caches is None or taken.parameters is None else taken.caches.bytes,
         mmapped=None if taken.parameters is None else taken.parameters.bytes,
-        explained=covered([*known, taken.mapped, *held], memory.anon),
         trimmed=np.concatenate([go.free, *arenas.trim]),
     )
 
@@ -213,10 +222,6 @@ def add_up_arenas(taken: Taken) -> Arenas:
 def pool_bytes(memory: Memory, found: Pools) -> PoolBytes:
     return PoolBytes(len(found.used), bytes_within(found.used, memory.anon),
                      bytes_within(found.free, memory.anon))
-
-
-def covered(ranges: list[U64], anon: U64) -> int:
-    return bytes_within(union(np.concatenate([NONE, *ranges])), anon)
 
 
 def add_up_stacks(memory: Memory, found: list[Stack]) -> Stacks:

@@ -3,8 +3,13 @@
 import re
 from typing import NamedTuple
 
+import numpy as np
+
 from pagewalk.heap.attach import Answers, ask
 from pagewalk.heap.hotspot import Space
+from pagewalk.heap.memory import bytes_within
+from pagewalk.model.columns import U64
+from pagewalk.model.ranges import union
 from pagewalk.proc.target import Target
 
 HEAP, METASPACE, CODE, NATIVE = COMMANDS = (
@@ -21,6 +26,8 @@ SHENANDOAH = re.compile(r"^ \d+[KMG] max, .*?(\d+)([KMG]) committed, (\d+)([KMG]
 USED = re.compile(r"^ *(Non-class|Class|Both): +(\d+) bytes used")
 COMMITTED = re.compile(r"^ *(Non-class space|Class space|Both): +\d+ bytes reserved, +(\d+) bytes ")
 CACHE = re.compile(r"^(?:CodeHeap '([^']*)'|CodeCache): size=(\d+)Kb,? used=(\d+)Kb")
+# From where to where, in the second and third word what of that was or is committed.
+BOUNDS = re.compile(r"\[0x([0-9a-f]{1,16}), ?(?:0x[0-9a-f]{1,16}, ?)?0x([0-9a-f]{1,16})[)\]]")
 TRACKED = re.compile(r"^- +(\S.*?) \(reserved=(\d+), committed=(\d+)\)")
 OFF = "Native memory tracking is not enabled"
 
@@ -38,40 +45,53 @@ class Asked(NamedTuple):
 
     ``heap``: the spaces of its heap now. ``metaspace``: its two parts; their capacity is what is
     committed. ``code_cache``: its segments, with reserved capacity. ``native``: what it tracks of
-    its own memory (NativeMemoryTracking), empty if it does not. ``started``, ``took_ns``, ``why``:
-    see Answers.
+    its own memory (NativeMemoryTracking), empty if it does not. ``heap_present`` and
+    ``code_present``: bytes of private anonymous memory in RAM where it says that they are.
+    ``started``, ``took_ns``, ``why``: see Answers.
     """
 
     heap: list[Space] | None
     metaspace: list[Space] | None
     code_cache: list[Space] | None
     native: list[Tracked] | None
+    heap_present: int | None
+    code_present: int | None
     started: bool
     took_ns: int
     why: str
 
 
-def ask_jvm(target: Target, attachable: bool | None) -> Asked:
-    """Return what ``target`` answers; ``attachable`` is what its performance data say of that.
+def ask_jvm(target: Target, attachable: bool | None, anon: U64) -> tuple[Asked, U64]:
+    """Return what ``target`` answers, and the ranges of its heap and its generated code, u64[k, 2].
 
+    ``attachable`` is what its performance data say of that, ``anon`` what is anonymous and in RAM.
     Raises ProcessGone.
     """
     if attachable:
-        return parsed(ask(target, COMMANDS))
+        return parsed(ask(target, COMMANDS), anon)
     why = NO_JVM if attachable is None else CANNOT
-    return parsed(Answers({}, started=False, took_ns=0, why=why))
+    return parsed(Answers({}, started=False, took_ns=0, why=why), anon)
 
 
-def parsed(answers: Answers) -> Asked:
-    """Return the numbers in ``answers``."""
+def parsed(answers: Answers, anon: U64) -> tuple[Asked, U64]:
+    """Return the numbers in ``answers``, and the ranges."""
     lines = {command: text.split("\n") for command, text in answers.texts.items()}
-    native = lines.get(NATIVE)
+    heap, code, native = lines.get(HEAP, []), lines.get(CODE, []), lines.get(NATIVE)
+    of_heap, of_code = bounds(heap), bounds(code)
     return Asked(
-        heap_spaces(lines.get(HEAP, [])) or None, metaspaces(lines.get(METASPACE, [])) or None,
-        code_segments(lines.get(CODE, [])) or None,
-        None if native is None else tracked(native),
+        heap_spaces(heap) or None, metaspaces(lines.get(METASPACE, [])) or None,
+        code_segments(code) or None, None if native is None else tracked(native),
+        bytes_within(of_heap, anon) if len(of_heap) else None,
+        bytes_within(of_code, anon) if len(of_code) else None,
         answers.started, answers.took_ns, answers.why,
-    )
+    ), union(np.concatenate([of_heap, of_code]))
+
+
+def bounds(lines: list[str]) -> U64:
+    """Return the ranges that are said to be reserved, u64[k, 2], sorted and joined."""
+    found = [(int(match[1], 16), int(match[2], 16))
+             for line in lines if (match := BOUNDS.search(line))]
+    return union(np.array([pair for pair in found if pair[0] < pair[1]], np.uint64).reshape(-1, 2))
 
 
 def heap_spaces(lines: list[str]) -> list[Space]:

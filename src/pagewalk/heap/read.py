@@ -132,7 +132,8 @@ def with_asked(heap: Heap, source: Source) -> Heap:
 
     Raises ProcessGone.
     """
-    return heap._replace(asked=ask_jvm(target_of(source), heap.attachable))
+    asked, ranges = ask_jvm(target_of(source), heap.attachable, heap.anon)
+    return heap.explaining(ranges)._replace(asked=asked)
 
 
 def read_running(source: Source, fd: int, version: str | None) -> Reading:

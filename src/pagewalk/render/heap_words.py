@@ -35,7 +35,7 @@ def answers(heap: Heap) -> Iterator[str]:
     """Yield what could be had back, what could not, and how sure that is, in plain sentences."""
     trim, scattered, tops = (heap.total(name) for name in ("trim", "scattered", "thread_top"))
     if heap.go:
-        yield from go_answers(heap.go)
+        yield from go_answers(heap.go, exact=heap.exact, stopped=heap.stopped_ns > 0)
     if trim is None or scattered is None or tops is None:
         if heap.allocator != "Go":
             yield f"What is free inside the allocator is not known: {heap.why}."

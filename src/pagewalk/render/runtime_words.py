@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pagewalk.heap.golang import Amount, Go
+from pagewalk.heap.golang import TORN, Amount, Go
 from pagewalk.heap.hotspot import Space
 from pagewalk.heap.jvm import Asked, Tracked
 from pagewalk.render.terminal import kib, printable, size
 
+LEAST = 1 << 20  # bytes worth a sentence
 NAMED = 6  # kinds of native memory
 HEADING = ("GO HEAP", "SIZE", "IN RAM")
 GO_ROWS = {
@@ -22,14 +23,15 @@ def go_heap(go: Go) -> str:
     return f"the heap of Go's runtime, {printable(go.version) or 'older than go1.18'}"
 
 
-def go_answers(go: Go) -> Iterator[str]:
-    """Yield what Go's runtime could give back."""
+def go_answers(go: Go, *, exact: bool, stopped: bool) -> Iterator[str]:
+    """Yield what Go's runtime could give back; ``stopped``: it was, while its heap was read."""
     if go.free is None:
-        yield f"What is free inside Go's heap is not known: {go.why}."
+        hint = "; with --freeze the process is stopped meanwhile" if go.why == TORN else ""
+        yield f"What is free inside Go's heap is not known: {go.why}{'' if stopped else hint}."
         return
     yield (f"debug.FreeOSMemory() would give back {size(go.free.present)}{to_others(go.free)}, and"
            " what it finds unreachable.")
-    if go.released is not None and go.released.present:
+    if exact and go.released is not None and go.released.present:
         yield (f"{size(go.released.present)} were given back but are still in RAM: the kernel takes"
                " them when it needs them (GODEBUG=madvdontneed=0), or they are part of huge pages.")
 
@@ -50,13 +52,20 @@ def go_rows(go: Go) -> list[tuple[str, ...]]:
 
 def jvm_answers(asked: Asked) -> Iterator[str]:
     """Yield what a JVM said when it was asked."""
-    for title, spaces, what in (
-        ("the Java heap now", asked.heap, "committed"), ("metaspace", asked.metaspace, "committed"),
-        ("generated code", asked.code_cache, "reserved"),
+    for title, spaces, what, present in (
+        ("the Java heap now", asked.heap, "committed", asked.heap_present),
+        ("metaspace", asked.metaspace, "committed", None),
+        ("generated code", asked.code_cache, "reserved", asked.code_present),
     ):
         if spaces:
             parts = ", ".join(map(space, spaces))
-            yield f"{title}, used of {what}{in_all(spaces)}: {parts}"
+            in_ram = "" if present is None else f"; {size(present)} in RAM"
+            yield f"{title}, used of {what}{in_all(spaces)}: {parts}{in_ram}"
+    # What is used is not all in RAM: this is the least that is in RAM and not used.
+    unused = (asked.heap_present or 0) - sum(one.used for one in asked.heap or ())
+    if unused >= LEAST:
+        yield (f"at least {size(unused)} of the Java heap are in RAM and not in use; a full"
+               " collection may give some back, a smaller -Xmx does")
     if asked.native:
         yield f"native memory as the JVM tracks it, committed: {native(asked.native)}"
     elif asked.native is not None:
