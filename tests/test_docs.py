@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from functools import cache
@@ -17,6 +18,7 @@ from pagewalk.account.table import COLUMNS
 from pagewalk.cli import COMMANDS, cli
 from pagewalk.model.columns import State
 from tests.render import written
+from tests.test_layers import MODULES, tree
 
 DOCS = Path(__file__).parents[1] / "docs"
 JSON_VIEWS = ("processes", "show", "groups", "maps", "pages", "explain", "heap", "vtop", "doctor")
@@ -65,6 +67,18 @@ def test_every_json_key_is_documented(name: str) -> None:
 @pytest.mark.parametrize("name", [column.name for column in COLUMNS])
 def test_every_column_has_its_counting_rule(name: str) -> None:
     assert name in words("counting.md")
+
+
+def test_no_message_names_a_file_that_only_a_clone_has() -> None:
+    # Docstrings may; click's commands print theirs as help.
+    found = []
+    for module in MODULES:
+        for node in ast.walk(tree(module)):
+            if (isinstance(node, ast.Constant) and isinstance(node.value, str)
+                    and re.search(r"\b(docs|scripts|tests)/|\.md\b|README|CONTRIBUTING", node.value)
+                    and ast.get_docstring(tree(module), clean=False) != node.value):
+                found.append(f"{module}: {node.value[:60]}")
+    assert found == []
 
 
 @pytest.mark.parametrize("name", [*CAUSES, *(row.name for row in BEYOND_RSS), CONCURRENT])

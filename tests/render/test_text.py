@@ -272,6 +272,13 @@ def test_a_page_is_one_line() -> None:
     }
 
 
+def test_a_page_without_a_mapcount_ends_where_the_others_do() -> None:
+    pages = by_hand.pages([(*row[:6], 300) for row in by_hand.ROWS])
+    out = io.StringIO()
+    view("text", "pages")([pages], by_hand.walk([]), out, columns=("mapcount",))
+    assert {len(line) for line in out.getvalue().splitlines()} == {16 + 2 + 5}
+
+
 def test_the_ledger_names_each_cause_and_what_it_means() -> None:
     lines = written.write("text", "explain").splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("status VmRSS"))

@@ -64,8 +64,15 @@ def processes(
         words = {at, *(word + (word >= at) for word in words)}
     say_grid(table, words, out, room=room, yields=len(table[0]) - 1)
     print(file=out)
+    try_it = " Try:" if out.isatty() else ""
     say(f"{len(rows) if count is None else count} processes; RSS counts a shared page in each of"
-        " them. Try:", out)
+        f" them.{try_it}", out)
+    if try_it:
+        suggest(rows, room, out)
+
+
+def suggest(rows: Sequence[Process], room: int, out: TextIO) -> None:
+    """Write what to try next, on the largest process that the user may read."""
     # If a security module protects any process, it is PID 1; a user may read only their own.
     us = os.geteuid()
     pid = next((p.pid for p in rows if p.pid != 1 and us in (0, p.uid)), os.getppid())

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.model.columns import U8, Pages
+from pagewalk.model.columns import U8, U64, Pages
+from pagewalk.model.rules import IS_PRESENT
 from pagewalk.render import describe
 from pagewalk.render import lines as pieces
 from pagewalk.render.columns import titles
@@ -24,13 +25,22 @@ class Cell(NamedTuple):
     made: Callable[[Pages, int], U8 | str]
 
 
+
+def number(rows: Pages, column: U64 | None) -> U8 | str:
+    """Return ``column``, of what is present, to the right; ``-`` where there is none."""
+    if column is None:
+        return "-"
+    told = pieces.decimal(column)
+    return pieces.where(IS_PRESENT[rows.state], told, "-".rjust(told.shape[1]))
+
+
 CELLS = {
     "addr": Cell(-16, lambda rows, _: pieces.hexadecimal(rows.addr)),
     "phys": Cell(-16, lambda rows, page_size: describe.physical(rows, page_size, "-")),
     "size": Cell(9, lambda rows, _: pieces.decimal(rows.size >> np.uint64(10))),
     "state": Cell(-10, lambda rows, _: describe.states(rows)),
-    "mapcount": Cell(5, lambda rows, _: describe.number(rows, rows.mapcount, "-")),
-    "pfn": Cell(10, lambda rows, _: describe.number(rows, rows.pfn, "-")),
+    "mapcount": Cell(5, lambda rows, _: number(rows, rows.mapcount)),
+    "pfn": Cell(10, lambda rows, _: number(rows, rows.pfn)),
     "swap": Cell(-12, lambda rows, _: describe.swap_place(rows, "", ":", "", "-")),
     "flags": Cell(0, lambda rows, _: pieces.beside(
         describe.flag_words(rows), describe.swap_place(rows, "swap ", ":", "", ""))),

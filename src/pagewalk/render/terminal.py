@@ -298,7 +298,7 @@ def say(text: str, out: TextIO, indent: str = "  ", look: str = "") -> None:
 
     room = width(out) or 100
     whole = GROUPED.sub("\xa0", text)  # an amount is not broken between its digits
-    if not whole.isascii():  # each character is to be as long as it is wide
+    if not text.isascii():  # each character is to be as long as it is wide
         whole = "".join(c + FILLER * (cells(c) - 1) for c in whole)
     lines = textwrap.fill(whole, room, subsequent_indent=indent[: room // 2],
                           break_long_words=False, break_on_hyphens=False)
