@@ -48,9 +48,12 @@ def test_it_is_what_malloc_says_and_what_trim_gives_back(suite: str, pattern: st
 @pytest.mark.parametrize("suite", SUITES)
 def test_a_busy_heap_is_exact_while_stopped(suite: str) -> None:
     with allocating(suite, "churn") as program:
-        ran = pagewalk("heap", program.pid, "--freeze", "--format", "json")
+        # On a busy machine half a second may be a tenth of that for us.
+        ran = pagewalk("heap", program.pid, "--freeze", "--longest-stop", "10000",
+                       "--format", "json")
         found = ran.json
-        assert found["exact"] is True and found["stopped_ns"] > 0
+        assert found["exact"] is True, found["why"]
+        assert found["stopped_ns"] > 0
         assert ran.code == 0
         assert found["free"] + found["in_use"] == found["obtained"]
         # While it runs there are only estimates, and they say so.
