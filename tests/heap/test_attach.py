@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from pagewalk.heap.attach import LARGEST, Answers, ask
 from pagewalk.model.errors import ProcessGone
 from pagewalk.proc.target import open_target
+from tests.targets import stop
 
 # What a JVM does on SIGQUIT, as far as a client sees it.
 PLAYER = """if True:
@@ -112,6 +115,24 @@ def test_a_process_that_sigquit_would_end_is_left_alone() -> None:
         found = asked(pid, "first")
         os.kill(pid, 0)
     assert found.texts == {} and "does not catch SIGQUIT" in found.why and not found.started
+
+
+def test_one_that_is_stopped_is_left_alone() -> None:
+    """SIGQUIT would wait for it, and make it print its threads when it goes on."""
+    with playing("answers") as pid:
+        stop(pid)
+        found = asked(pid, "first")
+        pending = Path(f"/proc/{pid}/status").read_text()
+    assert found.why == "it is stopped" and "ShdPnd:\t0000000000000000" in pending
+
+
+def test_a_socket_that_nobody_listens_to_is_a_reason() -> None:
+    with playing("earlier") as pid:
+        os.unlink(f"/tmp/.java_pid{pid}")
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(f"/tmp/.java_pid{pid}")
+        found = asked(pid, "first")
+    assert found.why == "cannot speak to its socket: connection refused"
 
 
 def test_a_refusal_does_not_keep_from_asking_on() -> None:

@@ -14,9 +14,13 @@ import pytest
 
 from tests.live.bracket import look_again
 from tests.live.command import PATIENCE, pagewalk
+from tests.machine import IN_GUEST
 from tests.targets.catalogue import PARK
 
-pytestmark = pytest.mark.live
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(IN_GUEST, reason="what a JVM answers has nothing to do with the kernel"),
+]
 
 COLLECTORS = ("Serial", "Parallel", "G1", "Z", "Shenandoah")
 

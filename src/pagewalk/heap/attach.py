@@ -24,6 +24,7 @@ LARGEST, SHORT = 1 << 20, 200  # of an answer, of a refusal
 NOT_CAUGHT = "it does not catch SIGQUIT, which would end it"
 OTHERS = "it answers only its own user (uid {}) and root"
 NOT_ITS_OWN = "{} in its /tmp is not its own"
+STOPPED = "it is stopped"
 SILENT = "it did not answer within {:g} s"
 
 
@@ -76,12 +77,25 @@ def ask(target: Target, commands: Iterable[str], patience_s: float = PATIENCE_S)
                 os.close(file)
     except TimeoutError:
         missing.append(SILENT.format(patience_s))
-    except (Unanswered, NotPermitted, OSError) as err:
+    except (Unanswered, NotPermitted) as err:
         missing.append(str(err))
     return Answers(texts, started, int((time.monotonic() - began) * 1e9), "; ".join(missing))
 
 
+@contextmanager
+def trying(what: str) -> Iterator[None]:
+    # Turn an OSError into the reason that it is.
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except OSError as err:
+        raise Unanswered(f"cannot {what}: {os.strerror(err.errno or 0).lower()}") from None
+
+
 def owner_of(target: Target) -> Owner:
+    if target.state() in "Tt":
+        raise Unanswered(STOPPED)
     status = target.read("status")
     uid, gid = (numbers(status, field)[1] for field in (b"Uid", b"Gid"))
     caught = (numbers(status, b"SigCgt", 16) or [0])[0]
@@ -93,9 +107,10 @@ def owner_of(target: Target) -> Owner:
 def folder_of(target: Target) -> Iterator[int]:
     # A descriptor of its /tmp. Others may choose what is there: no link is followed.
     root = target.open("root")
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        folder = os.open("tmp", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
-                         dir_fd=root)
+        with trying("open its /tmp"):
+            folder = os.open("tmp", flags, dir_fd=root)
     finally:
         os.close(root)
     try:
@@ -111,10 +126,11 @@ def acting_as(owner: Owner) -> Iterator[None]:
     if uid not in (0, owner.uid):
         raise Unanswered(OTHERS.format(owner.uid))
     try:
-        if gid != owner.gid:
-            os.setegid(owner.gid)
-        if uid != owner.uid:
-            os.seteuid(owner.uid)
+        with trying(f"act as its user {owner.uid} and group {owner.gid}"):
+            if gid != owner.gid:
+                os.setegid(owner.gid)
+            if uid != owner.uid:
+                os.seteuid(owner.uid)
         yield
     finally:
         if os.geteuid() != uid:
@@ -148,28 +164,29 @@ def attached(target: Target, folder: int, owner: Owner, until: float) -> tuple[i
 def marked(folder: int, owner: Owner) -> Iterator[None]:
     # The file that tells SIGQUIT from a wish for a thread dump. It may be another client's.
     name = f".attach_pid{owner.pid}"
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-    try:
-        os.close(os.open(name, flags, 0o600, dir_fd=folder))
-    except FileExistsError:
-        file = its_own(folder, name, owner, stat.S_ISREG)
-        if file is not None:
-            os.close(file)
+    others = its_own(folder, name, owner, stat.S_ISREG)
+    if others is not None:
+        os.close(others)
         yield
         return
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+    with trying(f"put {name} into its /tmp"):
+        os.close(os.open(name, flags, 0o600, dir_fd=folder))
     try:
         yield
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             os.unlink(name, dir_fd=folder)
 
 
 def its_own(folder: int, name: str, owner: Owner, kind: Callable[[int], bool]) -> int | None:
     # A descriptor of what only the JVM's user can have put there, None if there is nothing.
-    try:
-        file = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    except FileNotFoundError:
-        return None
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    with trying(f"look at {name} in its /tmp"):
+        try:
+            file = os.open(name, flags, dir_fd=folder)
+        except FileNotFoundError:
+            return None
     found = os.fstat(file)
     if not kind(found.st_mode) or found.st_uid != owner.uid:
         os.close(file)
@@ -183,7 +200,7 @@ def answer(file: int, command: str, until: float) -> tuple[bool, str]:
     Raises OSError, TimeoutError after ``until``, Unanswered if the text is too long.
     """
     raw = b""
-    with socket.socket(socket.AF_UNIX) as line:
+    with trying("speak to its socket"), socket.socket(socket.AF_UNIX) as line:
         line.settimeout(max(until - time.monotonic(), STEP_S))
         line.connect(f"/proc/self/fd/{file}")
         line.sendall(b"1\0jcmd\0" + command.encode() + b"\0\0\0")
