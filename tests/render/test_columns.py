@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from typing import Any
 
 import pytest
@@ -82,6 +83,24 @@ def test_csv_and_json_have_it_or_refuse(table: str, name: str) -> None:
             else json.loads(text)[key])
     assert rows
     assert all(set(row) - naming == {name} for row in rows)
+
+
+@pytest.mark.parametrize(("table", "amount", "human"), [
+    ("pages", "2048", "2.0M"), ("check", "4", "4K"), ("maps", "4096", "4.0M"),
+    ("groups", "2048", "2.0M"), ("show", "2048", "2.0M"), ("heap", "102400", "100M"),
+    ("processes", "12288", "12M"),
+])
+def test_every_table_with_amounts_has_them_in_units_too(
+    table: str, amount: str, human: str
+) -> None:
+    given: tuple[Any, ...] = (REPORT,) if table == "check" else written.arguments(table)
+    texts = []
+    for asked in (False, True):
+        out = io.StringIO()
+        view("text", table, asked)(*given, out)
+        texts.append(out.getvalue())
+    assert re.search(rf"\b{amount}\b", texts[0]) and not re.search(rf"\b{human}\b", texts[0])
+    assert re.search(rf"\b{human}\b", texts[1]) and "KIB" not in texts[1]
 
 
 def test_every_view_of_a_table_takes_columns() -> None:

@@ -10,6 +10,7 @@ from pagewalk.model.rules import IS_PRESENT
 from pagewalk.render import describe
 from pagewalk.render import lines as pieces
 from pagewalk.render.columns import titles
+from pagewalk.render.terminal import STYLE, human
 
 COLUMNS = ("phys", "size", "state", "mapcount", "flags")
 
@@ -26,6 +27,16 @@ class Cell(NamedTuple):
 
 
 
+def length(rows: Pages) -> U8:
+    """Return the size of each row, in the unit that STYLE asks for."""
+    if not STYLE.get().human:
+        return pieces.decimal(rows.size >> np.uint64(10))
+    distinct, index = np.unique(rows.size, return_inverse=True)  # few sizes are different
+    texts = [human(size) for size in distinct.tolist()]
+    wide = max(map(len, texts))
+    return pieces.labels([text.rjust(wide) for text in texts], index)
+
+
 def number(rows: Pages, column: U64 | None) -> U8 | str:
     """Return ``column``, of what is present, to the right; ``-`` where there is none."""
     if column is None:
@@ -37,7 +48,7 @@ def number(rows: Pages, column: U64 | None) -> U8 | str:
 CELLS = {
     "addr": Cell(-16, lambda rows, _: pieces.hexadecimal(rows.addr)),
     "phys": Cell(-16, lambda rows, page_size: describe.physical(rows, page_size, "-")),
-    "size": Cell(9, lambda rows, _: pieces.decimal(rows.size >> np.uint64(10))),
+    "size": Cell(9, lambda rows, _: length(rows)),
     "state": Cell(-10, lambda rows, _: describe.states(rows)),
     "mapcount": Cell(5, lambda rows, _: number(rows, rows.mapcount)),
     "pfn": Cell(10, lambda rows, _: number(rows, rows.pfn)),
@@ -67,7 +78,7 @@ def fit(names: Sequence[str], room: int | None) -> list[str]:
 
 def heading(names: Sequence[str]) -> str:
     """Return the line above the pages."""
-    told = titles("pages")
+    told = titles("pages") | ({"size": "SIZE"} if STYLE.get().human else {})
     return "  ".join(
         told[name].ljust(-CELLS[name].wide) if CELLS[name].wide <= 0
         else told[name].rjust(CELLS[name].wide) for name in names

@@ -392,7 +392,7 @@ def check(
         following(out, f"explain {pid}")
         return
     made = {
-        "size": ("KIB", [kib(d.size) for d in report.differences]),
+        "size": ("SIZE" if STYLE.get().human else "KIB", [kib(d.size) for d in report.differences]),
         "what": ("WHAT", [d.what for d in report.differences]),
         "first": (first, [d.first or "-" for d in report.differences]),
         "second": (second, [d.second or "-" for d in report.differences]),
