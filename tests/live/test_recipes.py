@@ -19,8 +19,8 @@ import pytest
 
 from tests import recipes
 from tests.live.bracket import look_again, working_sources
-from tests.live.command import pagewalk
-from tests.machine import memory_cgroup
+from tests.live.command import pagewalk, run
+from tests.machine import MM, memory_cgroup, prepared, setting
 from tests.recipes import MIB, PROBLEMS, Ran
 from tests.targets import CannotProvoke
 
@@ -32,6 +32,8 @@ pytestmark = [
 # A partial result (3), a watch that timeout(1) has ended (124), and what find(1) says if a process
 # has ended while it looked (1).
 ENDED = {"timeout": {124}, "find": {0, 1}}
+
+KHUGEPAGED = MM / "transparent_hugepage/khugepaged"
 
 
 def totals(pid: int) -> dict[str, Any]:
@@ -71,7 +73,8 @@ def test_every_page_has_a_process_with_its_problem() -> None:
 
 
 def test_rss_is_mostly_what_malloc_has_kept(tmp_path: Path) -> None:
-    with recipes.rss(tmp_path) as said:
+    # Where every process gets huge pages, khugepaged soon fills again what was trimmed.
+    with prepared("thp"), recipes.rss(tmp_path) as said:
         rss = totals(said["PID"])["rss"]
         heap = pagewalk("heap", said["PID"], "--format", "json").json
         recipes.run("rss", **said)  # gdb among them
@@ -81,6 +84,31 @@ def test_rss_is_mostly_what_malloc_has_kept(tmp_path: Path) -> None:
     assert heap["trim"] > rss / 2
     # Five blocks of 20 MB or 40 MB in all 120 MB, of which a hundredth is in use.
     assert heap["free"] > 100 * MIB > 10 * heap["in_use"]
+
+
+def test_khugepaged_fills_what_was_trimmed_unless_it_is_told_not_to() -> None:
+    pace, holes = KHUGEPAGED / "scan_sleep_millisecs", KHUGEPAGED / "max_ptes_none"
+    with prepared("thp"), setting(pace, 10), setting(holes, 0), recipes.started(
+        "reports.py", GLIBC_TUNABLES="glibc.malloc.hugetlb=1"  # malloc asks for huge pages
+    ) as said:
+        call = "call (int)malloc_trim(0)"
+        run("gdb", "-p", said["PID"], "--batch", "-ex", call)
+        trimmed = totals(said["PID"])
+        wait_for_scans()
+        assert totals(said["PID"])["rss"] == trimmed["rss"]
+        holes.write_text("511")
+        wait_for_scans()
+        filled = totals(said["PID"])
+    assert filled["anon_huge"] - trimmed["anon_huge"] > 16 * MIB
+    assert filled["rss"] - trimmed["rss"] > 8 * MIB
+
+
+def wait_for_scans() -> None:
+    """Wait until khugepaged has looked at every process once more, from its beginning."""
+    scans = KHUGEPAGED / "full_scans"
+    first = int(scans.read_text())
+    while int(scans.read_text()) < first + 2:
+        time.sleep(0.05)
 
 
 # ---- "What does one more worker cost?"

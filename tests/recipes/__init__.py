@@ -85,7 +85,9 @@ def explained(name: str) -> list[str]:
 
 
 @contextmanager
-def started(*words: object, group: Path | None = None) -> Iterator[dict[str, Any]]:
+def started(
+    *words: object, group: Path | None = None, **environ: str
+) -> Iterator[dict[str, Any]]:
     """Start a program of this folder, alone in a memory cgroup if there is one.
 
     Yields what it said in JSON when it was ready; it and its children are killed at the end.
@@ -94,7 +96,7 @@ def started(*words: object, group: Path | None = None) -> Iterator[dict[str, Any
     if group is not None:
         command = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs"), *command]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               cwd=PROGRAMS, start_new_session=True)
+                               cwd=PROGRAMS, env=os.environ | environ, start_new_session=True)
     try:
         assert process.stdout is not None
         yield {"PID": process.pid, **json.loads(process.stdout.readline())}
