@@ -217,6 +217,39 @@ def test_an_ordinary_user_is_refused_for_a_process_of_another(tmp_path: Path) ->
     assert ran.code == 6 and "cannot read" in ran.err
 
 
+def test_an_ordinary_user_sees_everything_but_parts_of_huge_pages(tmp_path: Path) -> None:
+    program = """if True:
+        import ctypes, os, sys
+        ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE
+        os.setgid(65534), os.setuid(65534)
+        ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, which setuid has taken away
+        libc = ctypes.CDLL(None)
+        libc.malloc.restype = ctypes.c_void_p
+        blocks = [libc.malloc(2000) for _ in range(20_000)]
+        for block in blocks:
+            ctypes.memset(block, 1, 2000)
+        for block in blocks[:-1]:
+            libc.free(ctypes.c_void_p(block))
+        if os.fork():
+            block = libc.malloc(10_000_000 // 3)
+            ctypes.memset(block, 1, 10_000_000 // 3)
+            libc.free(ctypes.c_void_p(block))
+            print("ready")
+        sys.stdin.read()
+    """
+    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    with python(program, tmp_path / "errors") as pid:
+        all_told = pagewalk("heap", pid, "--format", "json").json
+        ran = pagewalk("heap", pid, "--format", "json", before=user)
+        screen = pagewalk("heap", pid, before=user)
+    told = ran.json
+    assert told["exact"] is True and ran.code == 0, (told["why"], ran.err)
+    for name in ("obtained", "in_use", "free", "trim", "trim_exclusive", "tcache", "explained"):
+        assert told[name] == all_told[name], name
+    assert 0 < told["trim_exclusive"] < told["trim"]
+    assert told["withheld"] == [] and "n/a" not in screen.out
+
+
 def test_the_java_heap_is_what_jstat_says(tmp_path: Path) -> None:
     (tmp_path / "Wait.java").write_text("""class Wait { public static void main(String[] words)
         throws Exception { System.gc(); System.out.println("ready"); System.in.read(); } }""")

@@ -28,6 +28,7 @@ from pagewalk.sources.outcome import Outcome
 MACHINES = {"x86_64"}  # whose layout of glibc's structures is known
 # What is assumed where malloc's own are not recognised.
 DEFAULTS = Parameters(0, 0, PAGE, 7)
+TORN = "contradict one another"
 HUGE = "arenas of huge pages (glibc.malloc.hugetlb=2) are laid out otherwise and are not read"
 
 
@@ -82,6 +83,7 @@ class Heap(NamedTuple):
     what else is known of the ``anonymous`` bytes in RAM; all together ``explained`` bytes of them.
     ``exact``: nothing changed while it was read, else ``why``. ``stopped_ns``: for how long the
     process was stopped, and ``rest_later``: stacks, pools and the Java heap were read after that.
+    ``stop_helps``: what was wrong is that it ran.
     ``trimmed``: the ranges that malloc_trim(0) or debug.FreeOSMemory() would return, u64[k, 2].
     ``anon`` and ``known``: the ranges of which ``anonymous`` and ``explained`` are the bytes, the
     latter in RAM or not. ``attachable``: whether a JVM says that it may be asked; ``asked``: what
@@ -106,6 +108,7 @@ class Heap(NamedTuple):
     go: Go | None = None
     stopped_ns: int = 0
     rest_later: bool = False
+    stop_helps: bool = False
     trimmed: U64 = NONE
     returnable: Returnable | None = None
     anon: U64 = NONE
@@ -180,6 +183,7 @@ def add_up_heap(taken: Taken, rest: Besides) -> Heap:
     why = doubts(taken, arenas.torn) or (go.go.why if go.go else "")
     return heap.explaining(taken.mapped, *held)._replace(
         allocator="glibc", library=malloc.library, exact=not why, why=why, arenas=arenas.parts,
+        stop_helps=why.endswith(TORN),
         tcache=None if taken.caches is None or taken.parameters is None else taken.caches.bytes,
         mmapped=None if taken.parameters is None else taken.parameters.bytes,
         trimmed=np.concatenate([go.free, *arenas.trim]),
@@ -197,7 +201,7 @@ def without_glibc(taken: Taken, heap: Heap) -> Heap:
         why = f"on {taken.architecture} glibc's structures are not known"
     elif go and not other:
         other, why = "Go", go.why
-    return heap._replace(allocator=other, exact=not why, why=why)
+    return heap._replace(allocator=other, exact=not why, why=why, stop_helps=why.endswith(TORN))
 
 
 class Arenas(NamedTuple):
@@ -266,5 +270,5 @@ def doubts(taken: Taken, torn: int) -> str:
     if not all(arena.found.whole for arena in arenas):
         return f"they have more than {MOST_CHUNKS} free chunks, for which it would need gigabytes"
     if torn:
-        return f"the records of {torn} of {len(arenas)} arenas contradict one another"
+        return f"the records of {torn} of {len(arenas)} arenas {TORN}"
     return "" if taken.parameters else "malloc's parameters were not recognised"

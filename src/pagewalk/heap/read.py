@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
@@ -51,6 +51,7 @@ from pagewalk.model.errors import NotStopped
 from pagewalk.model.ranges import union, without
 from pagewalk.proc.freeze import frozen_for
 from pagewalk.proc.refusals import reading
+from pagewalk.proc.sharers import numbers_in_proc, sharers
 from pagewalk.proc.stacks import read_stack_pointers
 from pagewalk.proc.switches import cpu_time, read_switches
 from pagewalk.proc.target import Target
@@ -66,20 +67,30 @@ READABLE, SWAPPED = np.zeros(256, bool), np.zeros(256, bool)
 READABLE[[State.ANON.value, State.FILE.value, State.SHMEM.value, State.PRESENT.value]] = True
 SWAPPED[[State.SWAPPED.value, State.SOFT.value, State.MIGRATING.value]] = True
 RAN = "the process ran while it was read"
+OTHERS = "process {} has the same memory (vfork, or clone with CLONE_VM) and may have run meanwhile"
 TOO_LONG = ("reading its heap takes longer than the {:.0f} ms for which it may be stopped: while it"
             " ran that took {:.0f} ms of CPU time; give --longest-stop more than that")
 
 
 class Reading(NamedTuple):
-    # What was read of a process, added up, and how much CPU time the allocator's part took.
+    # What was read of a process, added up; how much CPU time the allocator's part took, and which
+    # other processes have the same memory.
     heap: Heap
     taken: Taken
     rest: Besides
     took_ns: int = 0
+    others: Sequence[int] = ()
 
-    def but(self, why: str) -> Reading:
-        # The same as an estimate.
-        return self._replace(heap=self.heap._replace(exact=False, why=self.heap.why or why))
+    def but(self, others: list[int], *, ran: bool) -> Reading:
+        # The same as an estimate, if it or `others` in its memory may have run meanwhile.
+        heap = self.heap
+        if others:
+            heap = heap._replace(exact=False, why=heap.why or OTHERS.format(others[0]),
+                                 stop_helps=False)
+        elif ran:
+            heap = heap._replace(exact=False, why=heap.why or RAN,
+                                 stop_helps=heap.exact or heap.stop_helps)
+        return self._replace(heap=heap, others=others)
 
 
 def read_heap(source: Source) -> Heap:
@@ -109,9 +120,12 @@ def read_stopped_heap(source: Source, longest_ns: int) -> Heap:
     stopped_ns, last = 0, None
     version = built_by(target_of(source))
     with memory_file(source) as fd:
-        found = read_running(source, fd, version)
+        for _ in range(ATTEMPTS):
+            found = read_running(source, fd, version)
+            if not found.others:
+                break
         why = TOO_LONG.format(longest_ns / 1e6, found.took_ns / 1e6)
-        useful = not found.heap.exact and (found.heap.arenas or found.heap.go)
+        useful = found.heap.stop_helps and not found.heap.exact
         for _ in range(ATTEMPTS if useful and found.took_ns <= 2 * longest_ns else 0):
             began = time.monotonic_ns()
             try:
@@ -137,14 +151,14 @@ def with_asked(heap: Heap, source: Source) -> Heap:
 
 
 def read_running(source: Source, fd: int, version: str | None) -> Reading:
-    before = read_switches(target_of(source))
+    target = target_of(source)
+    before, others = read_switches(target), sharers(target)
     began = time.process_time_ns()
     taken = scanned(locate(source, fd, version))
     took_ns = time.process_time_ns() - began
     rest = besides(taken, live(fd))
-    ran = before is None or before != read_switches(target_of(source))
-    found = Reading(add_up_heap(taken, rest), taken, rest, took_ns)
-    return found.but(RAN) if ran else found
+    ran = before is None or before != read_switches(target)
+    return Reading(add_up_heap(taken, rest), taken, rest, took_ns).but(others, ran=ran)
 
 
 def read_once_stopped(
@@ -155,22 +169,24 @@ def read_once_stopped(
     target = target_of(source)
     taken = rest = None
     ran = False
+    known, others = numbers_in_proc(), sharers(target)
     with frozen_for(target, longest_ns) as stop, suppress(TooLong):
         until_ns = stop.until_ns or time.monotonic_ns() + longest_ns
         before = cpu_time(target)
         found = copied_or_scanned(locate(source, fd, version, until_ns))
         ran = before != cpu_time(target)
+        others += sharers(target, known)
         in_time(until_ns)
         taken = found
-        others = besides(found, live(fd, until_ns))
+        beside = besides(found, live(fd, until_ns))
         in_time(until_ns)
-        rest = others
+        rest = beside
     if taken is None:
         return None, stop.ns
     later, taken = rest is None, scanned(taken)
     rest = rest or besides(taken, live(fd))
     read = Reading(add_up_heap(taken, rest)._replace(rest_later=later), taken, rest)
-    return read.but(RAN) if ran else read, stop.ns
+    return read.but(others, ran=ran), stop.ns
 
 
 def with_returnable(found: Reading, source: Source, fd: int) -> Heap:

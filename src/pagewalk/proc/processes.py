@@ -1,8 +1,9 @@
 """List the processes of this machine cheaply, and find a process by name."""
 
+import functools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from pagewalk.model.errors import BadTarget, BadText
@@ -56,11 +57,22 @@ def share_memory(first: int, second: int) -> bool:
 
     False if kcmp(2) cannot say.
     """
-    import ctypes  # only used here, by the census of swap slots
+    return bool(same_memory(first, second))
 
-    libc = ctypes.CDLL(None, use_errno=True)
+
+def same_memory(first: int, second: int) -> bool | None:
+    """Return what share_memory does, but None if kcmp(2) cannot say."""
     number = NR_KCMP.get(architecture())
-    return number is not None and libc.syscall(number, first, second, KCMP_VM, 0, 0) == 0
+    said = -1 if number is None else system_call()(number, first, second, KCMP_VM, 0, 0)
+    return None if said < 0 else said == 0
+
+
+@functools.cache
+def system_call() -> Callable[..., int]:
+    import ctypes  # only used here, by the census of swap slots and by heap
+
+    found: Callable[..., int] = ctypes.CDLL(None, use_errno=True).syscall
+    return found
 
 
 def find(text: str, root: str = "/proc") -> int:

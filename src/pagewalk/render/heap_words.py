@@ -52,8 +52,9 @@ def answers(heap: Heap) -> Iterator[str]:
     if heap.returnable:
         yield from returned(heap.returnable, all_known=told)
     if told and not heap.exact:
-        yield (f"These are estimates: {heap.why}; with --freeze the process is stopped while its"
-               " heap is read, and the numbers are exact.")
+        remedy = ("; with --freeze the process is stopped while its heap is read, and the numbers"
+                  " are exact") if heap.stop_helps and "--longest-stop" not in heap.why else ""
+        yield f"These are estimates: {heap.why}{remedy}."
 
 
 def returned(found: Returnable, *, all_known: bool) -> Iterator[str]:

@@ -1,0 +1,85 @@
+"""Processes that run in the memory of another one, and what heap says of numbers read meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from pagewalk.proc import sharers as module
+from pagewalk.proc.sharers import numbers_in_proc, sharers
+from pagewalk.proc.target import open_target
+from tests.live.command import pagewalk
+from tests.live.test_heap_hostile import compiled
+
+pytestmark = pytest.mark.live
+
+# A child by fork, and one by clone(CLONE_VM); both only wait.
+TEXT = """
+    #define _GNU_SOURCE
+    #include <sched.h>
+    #include <signal.h>
+    #include <stdio.h>
+    #include <stdlib.h>
+    #include <unistd.h>
+    static char stack[65536];
+    static int wait_here(void *unused) { for (;;) pause(); }
+    int main(void)
+    {
+        int forked, shared;
+        free(malloc(100000));
+        forked = fork();
+        if (!forked)
+            wait_here(NULL);
+        shared = clone(wait_here, stack + sizeof stack, CLONE_VM | SIGCHLD, NULL);
+        printf("%d %d\\n", forked, shared);
+        fflush(stdout);
+        wait_here(NULL);
+    }
+"""
+PATIENCE_S = 60
+
+
+def start(program: Path) -> tuple[subprocess.Popen[bytes], int, int]:
+    """Run the program; return it, and its children by fork and by clone."""
+    process = subprocess.Popen([program], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    forked, shared = map(int, process.stdout.readline().split())
+    return process, forked, shared
+
+
+@pytest.mark.parametrize("comparable", [True, False])
+def test_one_that_has_the_same_memory_is_found_and_numbers_are_estimates(
+    comparable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not comparable:  # as for an ordinary user, and a process of another
+        monkeypatch.setattr(module, "same_memory", lambda *_: None)
+    with compiled(TEXT, "-w") as program:
+        process, forked, shared = start(program)
+        target = open_target(process.pid)
+        try:
+            assert shared in sharers(target)
+            assert not comparable or sharers(target) == [shared]
+            assert sharers(target, numbers_in_proc()) == []
+            for options in ((), ("--freeze",)):
+                ran = pagewalk("heap", process.pid, "--format", "json", *options)
+                assert ran.code == 3 and ran.json["exact"] is False
+                assert f"process {shared} has the same memory" in ran.json["why"]
+                assert ran.json["stopped_ns"] == 0
+            assert "--freeze" not in pagewalk("heap", process.pid).out
+            os.kill(shared, signal.SIGKILL)
+            deadline = time.monotonic() + PATIENCE_S
+            while sharers(target) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert pagewalk("heap", process.pid, "--format", "json").json["exact"] is True
+        finally:
+            target.close()
+            for pid in (forked, shared, process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
