@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pagewalk.heap.buildinfo import FLAGS, INLINE, MAGIC, SECTION, TEXT, go_version, version_in
+from pagewalk.heap.buildinfo import FLAGS, INLINE, MAGIC, TEXT, go_version, version_in
+from pagewalk.heap.program import SECTION
 
 
 def info(version: bytes, flags: int = INLINE) -> bytes:

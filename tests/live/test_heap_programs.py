@@ -14,8 +14,9 @@ from experiments.targets.servers import postgresql
 from tests.kernel_says import read_smaps
 from tests.live.command import PATIENCE, pagewalk
 from tests.live.test_heap import SAME, anonymous
+from tests.live.test_heap_hostile import compiled, running
 from tests.targets.catalogue import PARK
-from tests.targets.glibcs import Allocating, library
+from tests.targets.glibcs import LIBRARIES, Allocating, fetched, library
 
 pytestmark = pytest.mark.live
 
@@ -38,6 +39,48 @@ def trim(pid: int) -> None:
         check=True, capture_output=True, text=True, timeout=PATIENCE,
     )
     assert "$1 = " in done.stdout, done.stderr
+
+
+# The package, and the archive in it, of each allocator that Debian has as one.
+ARCHIVES = {
+    "jemalloc": ("libjemalloc-dev", "libjemalloc.a"),
+    "tcmalloc": ("libgoogle-perftools-dev", "libtcmalloc_minimal.a"),
+}
+
+
+@pytest.mark.parametrize("allocator", ARCHIVES)
+@pytest.mark.parametrize("stripped", [(), ("-s",)])
+def test_an_allocator_linked_into_a_program_is_named(
+    allocator: str, stripped: tuple[str, ...]
+) -> None:
+    """Beside jemalloc glibc's own malloc is used a little, as libc itself does."""
+    text = """
+        #include <stdlib.h>
+        #include <string.h>
+        #include <unistd.h>
+        extern void *__libc_malloc(size_t);
+        int main(void)
+        {
+            for (int i = 0; i < 64; i++)
+                memset(malloc(1 << 20), 1, 1 << 20);
+            memset(__libc_malloc(1000), 1, 1000);
+            return write(1, "\\n", 1) != 1 || pause();
+        }
+    """
+    package, archive = ARCHIVES[allocator]
+    path = fetched(allocator, "bookworm", package) / "usr" / LIBRARIES / archive
+    options = ("-w", "-x", "none", str(path), "-lstdc++", "-lm", "-lpthread", "-ldl", *stripped)
+    with compiled(text, *options) as program, running(program) as process:
+        found = pagewalk("heap", process.pid, "--format", "json").json
+        screen = " ".join(pagewalk("heap", process.pid).out.split())
+    assert found["others"] == [allocator]
+    assert found["anonymous"] - found["explained"] >= 64 << 20
+    if allocator == "jemalloc":
+        assert found["allocator"] == "glibc"
+        assert "are not malloc's: jemalloc is in the program too, and is not read." in screen
+    else:  # it takes the place of __libc_malloc too
+        assert found["allocator"] == allocator and found["exact"] is False
+        assert f"is not known: {allocator} is not read." in screen
 
 
 def test_python_by_malloc_itself() -> None:

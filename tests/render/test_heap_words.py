@@ -37,13 +37,24 @@ def test_after_a_fork_the_machine_gets_less() -> None:
 
 
 def test_estimates_say_so_and_name_the_remedy() -> None:
-    found = said(heap(MAIN, exact=False, why="it ran"))
+    found = said(heap(MAIN, exact=False, why="it ran", stop_helps=True))
     assert "estimates: it ran" in found and "--freeze" in found
+    # It does not help against everything.
+    assert "--freeze" not in said(heap(MAIN, exact=False, why="some is in swap"))
 
 
 def test_what_is_not_known_has_its_reason() -> None:
     torn = heap(MAIN._replace(trim=None), exact=False, why="no list was whole")
     assert said(torn) == "What is free inside the allocator is not known: no list was whole."
+
+
+def test_what_is_not_mallocs_is_told_where_it_is_much() -> None:
+    # Of 180 MiB a quarter is 45.
+    some = said(heap(MAIN, explained=135 * MIB))
+    assert "46080 KiB of anonymous memory are not malloc's: the program maps them itself" in some
+    some = said(heap(MAIN, explained=100 * MIB, others=("jemalloc",)))
+    assert "81920 KiB of anonymous memory are not malloc's: jemalloc is in the program too" in some
+    assert "not malloc's" not in said(heap(MAIN, explained=135 * MIB + 1))
 
 
 def test_free_pools_are_told_where_they_are_many() -> None:

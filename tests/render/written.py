@@ -94,7 +94,7 @@ def heap(*arenas: Part, **changed: Any) -> Heap:
     """Return a Heap with these arenas."""
     walk = by_hand.page_walk([])
     made = Heap(Who(walk.pid, walk.name, walk.exe), walk.outcome, "glibc", "/lib/libc.so.6", arenas,
-                4096, 8 * MIB, 140 * MIB, 200 * MIB, exact=True, why="",
+                4096, 8 * MIB, 140 * MIB, 180 * MIB, exact=True, why="",
                 stacks=Stacks(0, 0, 0, 0, 0), pools=None)
     return made._replace(**changed)
 

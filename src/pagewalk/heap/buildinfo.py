@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import struct
-from contextlib import suppress
-from itertools import islice
-
-from pagewalk.model.errors import NotPermitted
-from pagewalk.proc.refusals import reading
+from pagewalk.heap.program import opened_program, pread, sections
 from pagewalk.proc.target import Target
 
-# Elf64_Ehdr as far as it is needed: where the section headers are, their size, how many, and which
-# has their names. Of Elf64_Shdr: the name, where it is in the file, its size.
-HEADER, SECTION = "<6s34xQ10xHHH", "<I20xQQ24x"
-MOST_SECTIONS, MOST_NAMES = 1 << 12, 1 << 16
-NAME, MAGIC = b".go.buildinfo\0", b"\xff Go buildinf:"
+NAME, MAGIC = b".go.buildinfo", b"\xff Go buildinf:"
 INLINE = 2  # of the flags: the version's text follows, after its length
 FLAGS, TEXT, LONGEST = 15, 32, 127
 
@@ -25,10 +15,8 @@ def built_by(target: Target) -> str | None:
 
     It is None too where we may not read the program. Raises ProcessGone.
     """
-    with (suppress(NotPermitted), reading(target.pid, "exe", target.dirfd),
-          open(target.open("exe"), "rb", 0) as file):
-        return go_version(file.fileno())
-    return None
+    with opened_program(target) as fd:
+        return None if fd is None else go_version(fd)
 
 
 def go_version(fd: int) -> str | None:
@@ -36,24 +24,10 @@ def go_version(fd: int) -> str | None:
 
     It is empty for Go before 1.18, which keeps it elsewhere. A few KiB are read. Raises OSError.
     """
-    head = pread(fd, struct.calcsize(HEADER), 0)
-    if len(head) < struct.calcsize(HEADER):
-        return None
-    magic, at, size, count, names = struct.unpack(HEADER, head)
-    if magic != b"\x7fELF\x02\x01" or size != struct.calcsize(SECTION) or count > MOST_SECTIONS:
-        return None
-    raw = pread(fd, size * count, at)
-    rows = list(struct.iter_unpack(SECTION, raw[: len(raw) // size * size]))
-    _, at, length = next(islice(rows, names, None), (0, 0, 0))
-    text = pread(fd, min(length, MOST_NAMES), at)
-    for name, at, _ in rows:
-        if text[name : name + len(NAME)] == NAME:
-            return version_in(pread(fd, TEXT + 1 + LONGEST, at))
+    for section in sections(fd):
+        if section.name == NAME:
+            return version_in(pread(fd, TEXT + 1 + LONGEST, section.at))
     return None
-
-
-def pread(fd: int, size: int, at: int) -> bytes:
-    return os.pread(fd, size, at) if at < 1 << 62 else b""
 
 
 def version_in(raw: bytes) -> str | None:

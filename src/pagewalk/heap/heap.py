@@ -16,7 +16,6 @@ from pagewalk.heap.hotspot import Space, attachable, spaces
 from pagewalk.heap.jvm import Asked
 from pagewalk.heap.mapped import Parameters
 from pagewalk.heap.memory import PAGE, Memory, bytes_within
-from pagewalk.heap.others import loaded
 from pagewalk.heap.returnable import Marked, Returnable, total
 from pagewalk.heap.stacks import Stack
 from pagewalk.heap.tcache import Caches
@@ -83,7 +82,8 @@ class Heap(NamedTuple):
     what else is known of the ``anonymous`` bytes in RAM; all together ``explained`` bytes of them.
     ``exact``: nothing changed while it was read, else ``why``. ``stopped_ns``: for how long the
     process was stopped, and ``rest_later``: stacks, pools and the Java heap were read after that.
-    ``stop_helps``: what was wrong is that it ran.
+    ``stop_helps``: what was wrong is that it ran. ``others``: the allocators that it has besides,
+    which are not read.
     ``trimmed``: the ranges that malloc_trim(0) or debug.FreeOSMemory() would return, u64[k, 2].
     ``anon`` and ``known``: the ranges of which ``anonymous`` and ``explained`` are the bytes, the
     latter in RAM or not. ``attachable``: whether a JVM says that it may be asked; ``asked``: what
@@ -109,6 +109,7 @@ class Heap(NamedTuple):
     stopped_ns: int = 0
     rest_later: bool = False
     stop_helps: bool = False
+    others: tuple[str, ...] = ()
     trimmed: U64 = NONE
     returnable: Returnable | None = None
     anon: U64 = NONE
@@ -134,7 +135,8 @@ class Taken(NamedTuple):
     there is none, or none that is known.
     ``ranges`` (u64[k, 2]) are those of each arena, None if its heaps are torn, ``mapped`` (the
     same) chunks that are mappings of their own. Then ``arenas`` are looked through, in a ``copy``
-    of them if there is one, and the ``caches`` of threads found there.
+    of them if there is one, and the ``caches`` of threads found there. ``others``: allocators that
+    are not read.
     """
 
     who: Who
@@ -147,6 +149,7 @@ class Taken(NamedTuple):
     ranges: Sequence[U64 | None] = ()
     parameters: Parameters | None = None
     mapped: U64 = NONE
+    others: tuple[str, ...] = ()
     copy: Memory | None = None
     arenas: tuple[Scanned, ...] = ()
     caches: Caches | None = None
@@ -166,7 +169,7 @@ def add_up_heap(taken: Taken, rest: Besides) -> Heap:
     memory, malloc, go = taken.memory, taken.malloc, taken.go
     heap = Heap(
         taken.who, taken.outcome, None, "", (), None, None, 0, total(memory.anon), exact=True,
-        why="", stacks=add_up_stacks(memory, rest.stacks), go=go.go,
+        why="", others=taken.others, stacks=add_up_stacks(memory, rest.stacks), go=go.go,
         python=rest.python, java=spaces(rest.java), attachable=attachable(rest.java),
         pools=None if rest.pools is None else pool_bytes(memory, rest.pools), trimmed=go.free,
         anon=memory.anon,
@@ -193,7 +196,7 @@ def add_up_heap(taken: Taken, rest: Besides) -> Heap:
 def without_glibc(taken: Taken, heap: Heap) -> Heap:
     # Which allocator it is instead, and why it is not read.
     vmas, go = taken.memory.vmas, heap.go
-    other = ", ".join(loaded(vmas)) or None
+    other = ", ".join(taken.others) or None
     why = f"{other} is not read" if other else "no allocator was recognised"
     if len(vmas) and vmas.end[-1] <= np.uint64(1 << 32):
         why = "32-bit programs are not read"

@@ -45,6 +45,7 @@ def answers(heap: Heap) -> Iterator[str]:
             yield (f"{size(scattered)} more are free but scattered: every page of them also"
                    " holds something in use. Trimming does not help there; fewer arenas"
                    " (MALLOC_ARENA_MAX) or another allocator may.")
+    yield from not_malloc(heap)
     if heap.pools and heap.python and heap.pools.free >= max(LEAST, MUCH * heap.pools.in_use):
         yield (f"{size(heap.pools.free)} are free inside Python's own allocator: it gives an"
                f" arena of {heap.python.arena >> 10} KiB back only when nothing in it is in use.")
@@ -77,6 +78,16 @@ def returned(found: Returnable, *, all_known: bool) -> Iterator[str]:
     at_least = "" if all_known and found.clean_file is not None else "at least "
     yield (f"In all {at_least}{size(found.in_all)} of {kib(found.rss)} in RAM could be had back"
            " while it runs; the rest could only go to swap.")
+
+
+def not_malloc(heap: Heap) -> Iterator[str]:
+    """Yield how much glibc knows nothing of, where that is much, and whose it may be."""
+    rest = heap.anonymous - heap.explained
+    if heap.arenas and rest >= max(LEAST, MUCH * heap.anonymous):
+        whose = "the program maps them itself, or an allocator of its own does"
+        if heap.others:
+            whose = f"{' and '.join(heap.others)} is in the program too, and is not read"
+        yield f"{size(rest)} of anonymous memory are not malloc's: {whose}."
 
 
 def to_others(heap: Heap, trim: int) -> str:

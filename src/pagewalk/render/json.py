@@ -227,6 +227,7 @@ def heap(
             "process": found.who._asdict(),
             "allocator": found.allocator,
             "library": found.library,
+            "others": list(found.others),
             **{key: found.total(name)
                for name, key in zip(names, (*names[:5], "thread_tops", "scattered"), strict=True)},
             "tcache": found.tcache,
