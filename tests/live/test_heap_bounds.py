@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pagewalk.heap import read
+from pagewalk.heap import locate, read
 from pagewalk.heap.heap import Heap
 from pagewalk.proc.target import open_target
 from pagewalk.sources import Source, close, open_source
@@ -45,19 +45,20 @@ def stopped_once(
     source: Source, longest_ms: float, go: str | None = None
 ) -> tuple[Heap | None, float]:
     """Read a heap while its process is stopped; return it, and for how many ms that was."""
-    with read.memory_file(source) as fd:
-        found, ns = read.read_once_stopped(source, fd, go, int(longest_ms * 1e6))
+    with locate.memory_file(source) as fd:
+        found, ns = read.read_once_stopped(
+            source, fd, locate.Program(go, []), int(longest_ms * 1e6))
     return found.heap if found else None, ns / 1e6
 
 
 @pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("pattern", ["scattered", "fastbins", "threads", "many_heaps",
                                      "blocked_break", "mapped"])
-@pytest.mark.parametrize("largest_copy", [0, read.LARGEST_COPY])
+@pytest.mark.parametrize("largest_copy", [0, locate.LARGEST_COPY])
 def test_a_restless_process_is_read_exactly_while_stopped(
     suite: str, pattern: str, largest_copy: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read, "LARGEST_COPY", largest_copy)
+    monkeypatch.setattr(locate, "LARGEST_COPY", largest_copy)
     tried = []
     while len(tried) < TRIES:
         with allocating(suite, pattern, "restless") as program, opened(program.pid) as source:
@@ -125,4 +126,4 @@ def test_its_memory_does_not_follow_the_size_of_the_heap(mebibytes: int, freeze:
         ran = run(sys.executable, "-c", script, "heap", process.pid, "--format", "json", *options,
                   env={**os.environ, "MALLOC_ARENA_MAX": "1"})
     (peak,) = re.findall(r"(?m)^VmHWM:\s+(\d+) kB$", ran.err)
-    assert int(peak) << 10 < SMALL + (read.LARGEST_COPY if freeze else 0)
+    assert int(peak) << 10 < SMALL + (locate.LARGEST_COPY if freeze else 0)
