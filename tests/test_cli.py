@@ -17,9 +17,12 @@ import click
 import pytest
 from click.shell_completion import BashComplete
 
+from pagewalk.account.ledger import Line
 from pagewalk.cli import COMMANDS, cli, main, usual
 from pagewalk.commands import Request, complete_target, look_for_garbage, note, output
+from pagewalk.commands.explain import value
 from pagewalk.proc.processes import Process
+from pagewalk.render.columns import choose
 from tests.render.written import HOSTILE, seen
 from tests.targets import asleep
 
@@ -243,6 +246,24 @@ def test_a_slip_is_answered_with_what_may_have_been_meant(
     assert main(args) == 2
     err = capsys.readouterr().err
     assert hint in err and "freeze" not in err
+
+
+@pytest.mark.parametrize("words", [["show"], ["maps"], ["maps", "--by", "kind"]], ids=" ".join)
+def test_an_order_by_what_is_withheld_is_no_silent_one(
+    words: list[str], sleeper: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*words, sleeper, "--sort", "pss", "--counts"])
+    assert "not sorted: pss is withheld" in capsys.readouterr().err
+    main([*words, sleeper, "--sort", "size", "--counts"])
+    assert "not sorted" not in capsys.readouterr().err
+
+
+def test_the_largest_differences_are_first_whichever_way_they_go() -> None:
+    lines = [Line("a", "rss", 5, 9, (), None), Line("b", "rss", 5, None, (), None),
+             Line("c", "rss", 9, 7, (), None)]
+    for sort, order in (("difference", "acb"), ("-difference", "cab")):
+        rows = choose("explain", None, sort).rows(lines, value)
+        assert "".join(line.against for line in rows) == order
 
 
 def test_a_target_that_is_not_there_is_not_taken_for_a_slip(

@@ -97,3 +97,14 @@ def test_the_words_that_have_changed_are_marked(line: str, was: str, shown: str)
     told = shown.replace("<", "\x1b[1m").replace(">", "\x1b[0m")
     assert marked([line], [was]) == [told]
     assert marked([line], None) == [line]
+
+
+def test_a_row_that_has_moved_is_compared_with_itself() -> None:
+    before = ["PID  RSS  NAME", "  7   90  bash", "  8   80  sleep", "  9   70  bash"]
+    lines = ["PID  RSS  NAME", "  8   95  sleep", "  7   90  bash", " 12   75  bash"]
+    assert marked(lines, before) == [
+        "PID  RSS  NAME", "  8   \x1b[1m95\x1b[0m  sleep", "  7   90  bash",
+        " \x1b[1m12\x1b[0m   \x1b[1m75\x1b[0m  bash",  # a new one, at the place of another
+    ]
+    groups = [["5M  heap", "4M  stack"], ["6M  stack", "5M  heap"]]
+    assert marked(groups[1], groups[0]) == ["\x1b[1m6M\x1b[0m  stack", "5M  heap"]

@@ -24,6 +24,7 @@ from pagewalk.model.errors import BadRequest
 from pagewalk.render.terminal import harmless
 
 if TYPE_CHECKING:
+    from pagewalk.account.table import Table
     from pagewalk.model.columns import U64, VMAs
     from pagewalk.render.columns import Choice
     from pagewalk.sources import Source
@@ -307,6 +308,12 @@ def note(request: Request, text: str) -> None:
     if not request.quiet:
         with suppress(OSError):
             print(f"pagewalk: {harmless(text)}", file=sys.stderr)
+
+
+def note_unsorted(request: Request, table: Table, choice: Choice | None) -> None:
+    """Print that the rows are not in the order asked for, if the amounts are withheld."""
+    if choice and choice.sort and table.columns.get(choice.sort.name, ()) is None:
+        note(request, f"not sorted: {choice.sort.name} is withheld")
 
 
 def finish(request: Request, outcome: Outcome, *, told: bool = False) -> int:

@@ -69,13 +69,19 @@ def command(no_smaps: bool, **options: object) -> int:
             best = min(looks(source, smaps=not no_smaps), key=lambda look: doubt(look.lines))
             table, theirs, lines = best
             shown = {} if choice.columns is None else {"columns": choice.columns}
-            write(table, choice.rows(lines), theirs, **shown)
+            write(table, choice.rows(lines, value), theirs, **shown)
     open_lines = [line.against for line in lines if line.unexplained]
     if open_lines:
         note(request, f"unexplained: {', '.join(open_lines)}"
                       + ("" if request.freeze else "; try --freeze, which stops the target"))
     said = request.format == "text"
     return DIFFERENCE if open_lines else finish(request, table.outcome, told=said)
+
+
+def value(line: Line, column: str) -> int | str | None:
+    """Return what lines are sorted by: a difference counts as much below zero as above."""
+    found: int | str | None = getattr(line, column)
+    return abs(found) if column == "difference" and isinstance(found, int) else found
 
 
 class Look(NamedTuple):

@@ -11,7 +11,7 @@ from pagewalk.commands import (
     choice_of,
     counts_option,
     finish,
-    note,
+    note_unsorted,
     opened,
     rounds,
     signs,
@@ -64,8 +64,7 @@ def command(counts: bool, everything: bool, by: str | None, **options: object) -
     with opened(request, view) as (source, write):
         for _ in rounds(request, write):
             table = tabulate(source, detailed, counts=counts, everything=everything)
-            if choice.sort and table.columns.get(choice.sort.name, ()) is None:
-                note(request, f"not sorted: {choice.sort.name} is withheld")
+            note_unsorted(request, table, choice)
             if by:
                 write(table, grouped(table, by, source, choice), columns=columns)
             else:

@@ -12,6 +12,7 @@ from pagewalk.commands import (
     choice_of,
     counts_option,
     finish,
+    note_unsorted,
     opened,
     rounds,
     signs,
@@ -22,6 +23,7 @@ from pagewalk.commands import (
 from pagewalk.model.errors import BadRequest
 
 if TYPE_CHECKING:
+    from pagewalk.account.table import Table
     from pagewalk.render.columns import Choice
     from pagewalk.sources import Source
     from pagewalk.sources.outcome import Outcome
@@ -53,8 +55,12 @@ def command(counts: bool, **options: object) -> int:
     log = request.format == "log"
     with opened(request, "pages" if log else "show") as (source, write):
         for _ in rounds(request, write):
-            outcome = pages(source, write) if log else show(
-                source, write, counts=counts, choice=choice)
+            if log:
+                outcome = pages(source, write)
+                continue
+            table = show(source, write, counts=counts, choice=choice)
+            outcome = table.outcome
+            note_unsorted(request, table, choice)
     return finish(request, outcome, told=request.format == "text")
 
 
@@ -69,8 +75,8 @@ def pages(source: Source, write: Callable[..., None]) -> Outcome:
 
 def show(
     source: Source, write: Callable[..., None], *, counts: bool, choice: Choice | None = None
-) -> Outcome:
-    """Walk ``source`` and write its screen."""
+) -> Table:
+    """Walk ``source``, write its screen and return its Table."""
     from pagewalk.account.groups import by_kind
     from pagewalk.account.lazyfree import with_lazyfree
     from pagewalk.account.ledger import SHORT, ledger
@@ -91,4 +97,4 @@ def show(
         from pagewalk.account.groups import value
 
         write(table, lines, choice.rows(groups, value), columns=choice.columns)
-    return table.outcome
+    return table

@@ -176,17 +176,46 @@ def fitted(lines: list[str], room: int) -> list[str]:
 
 
 def marked(lines: list[str], before: list[str] | None) -> list[str]:
-    """Return ``lines`` with the words in bold that differ from those ``before``."""
+    """Return ``lines`` with the words in bold that differ from those ``before``.
+
+    A row of a table that has moved is compared with itself.
+    """
     if before is None:
         return lines
-    old = before + [""] * len(lines)
-    return [mark(line, was) for line, was in zip(lines, old, strict=False)]
+    new, old = ([COLOURS.sub("", line) for line in screen] for screen in (lines, before))
+    rows = [only(old, edge) for edge in EDGES]
+    shown = []
+    for at, (line, plain) in enumerate(zip(lines, new, strict=True)):
+        was = counterpart(plain, old[at] if at < len(old) else "", rows)
+        shown.append(line if plain == was else mark(plain, was))
+    return shown
+
+
+# What tells rows apart: their first word, such as a pid, or their last, a name.
+EDGES = (0, -1)
+
+
+def only(lines: list[str], edge: int) -> dict[str, str]:
+    # The lines by their first or last word, without those that have no word of their own.
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        for word in line.split()[edge:][:1]:
+            found.setdefault(word, []).append(line)
+    return {word: same[0] for word, same in found.items() if len(same) == 1}
+
+
+def counterpart(line: str, was: str, rows: list[dict[str, str]]) -> str:
+    # The line before that `line` is to be compared with: `was`, at its place, unless that is
+    # another row and its own is elsewhere.
+    words, others = line.split(), was.split()
+    if not words or (others and any(words[edge] == others[edge] for edge in EDGES)):
+        return was
+    found = (known.get(words[edge]) for edge, known in zip(EDGES, rows, strict=True))
+    return next((row for row in found if row is not None), was)
 
 
 def mark(line: str, was: str) -> str:
-    new, old = (re.split("( +)", COLOURS.sub("", text)) for text in (line, was))
-    if new == old:
-        return line
+    new, old = (re.split("( +)", text) for text in (line, was))
     if len(new) != len(old):  # words came or went: no word has a counterpart
         old = [""] * len(new)
     return "".join(word if word == other or not word.strip() else
