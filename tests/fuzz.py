@@ -32,6 +32,9 @@ from pagewalk.model.soft import SwapTypes
 from pagewalk.pagetables.arch import ARCHES
 from pagewalk.pagetables.format import Era
 from tests import samples
+from tests.heap.test_buildinfo import elf, info
+from tests.heap.test_hotspot import TOLD
+from tests.heap.test_hotspot import data as performance_data
 
 PATIENCE_S = 5.0
 MEMORY = 2 << 30  # bytes that a parser may use in addition to what the program has
@@ -322,6 +325,32 @@ def find_pid(data: bytes) -> object:
     return int(text) if NUMBER.fullmatch(text) else None
 
 
+def read_answers(data: bytes) -> object:
+    # What a JVM may answer to each command.
+    from pagewalk.heap.attach import Answers
+    from pagewalk.heap.jvm import COMMANDS, parsed
+
+    texts = dict.fromkeys(COMMANDS, data.decode(errors="replace"))
+    anon = np.array([[0xFC000000, 0xFD000000]], np.uint64)
+    return parsed(Answers(texts, started=False, took_ns=1, why=""), anon)
+
+
+def read_buildinfo(data: bytes) -> object:
+    from pagewalk.heap.buildinfo import go_version
+
+    fd = core_file()
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, data, 0)
+    return go_version(fd)
+
+
+def read_performance_data(data: bytes) -> object:
+    from pagewalk.heap.hotspot import attachable, parse, spaces
+
+    told = parse(data)
+    return spaces(told), attachable(told)
+
+
 PARSERS = {
     "maps": Parser((samples.MAPS,), parse_maps),
     "smaps": Parser((samples.SMAPS, samples.ROLLUP, samples.MANY), parse_smaps),
@@ -338,6 +367,9 @@ PARSERS = {
     "kcore": Parser((samples.core_file(),), read_core),
     "tables": Parser(samples.tables(), walk_tables),
     "trace": Parser(samples.tables(), trace),
+    "jvm": Parser((samples.JVM,), read_answers),
+    "buildinfo": Parser((elf(info(b"go1.19.8")),), read_buildinfo),
+    "hsperfdata": Parser((performance_data(*TOLD),), read_performance_data),
     "where": Parser(samples.WHERE, parse_where),
     "address": Parser(samples.ADDRESSES, locate),
     "range": Parser(samples.RANGES, parse_range),

@@ -163,6 +163,20 @@ def btf() -> tuple[bytes, ...]:
     return (w.blob(),)
 
 
+JVM = b"""\
+ def new generation   total 19648K, used 684K [0x00000000fc000000, 0x00000000fd550000)
+ garbage-first heap   total reserved 65536K, committed 32768K, used 2K [0xfc000000, 0xfd000000)
+ ZHeap           used 48M, capacity 64M, max capacity 128M
+ 65536K max, 65536K soft max, 32768K committed, 22684K used
+  Non-class:  8235176 bytes used.
+  Non-class space:  67108864 bytes reserved, 8323072 bytes ( 12%) committed,  1 nodes.
+CodeHeap 'non-nmethods': size=5692Kb used=1245Kb max_used=1258Kb free=4446Kb
+ bounds [0x00007fe1343ff000, 0x00007fe13466f000, 0x00007fe13b938000]
+CodeCache: size=245764Kb, used=3118Kb, max_used=3131Kb, free=242643Kb
+-                 Java Heap (reserved=67108864, committed=67108864)
+"""
+
+
 def core_file() -> bytes:
     """Return a core file with two segments and VMCOREINFO lines."""
     info = b"OSRELEASE=6.1.0\nSIZE(page)=64\n\xff=1\n"

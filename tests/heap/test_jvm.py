@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from pagewalk.heap.hotspot import Space
 from pagewalk.heap.jvm import (
     CANNOT,
     CODE,
+    COMMANDS,
     HEAP,
     METASPACE,
     NATIVE,
@@ -135,3 +138,14 @@ def test_ranges_that_make_no_sense_do_no_harm(text: str) -> None:
     answers = Answers({HEAP: text, CODE: text}, started=False, took_ns=1, why="")
     anon = np.array([[0x1000, 0x3000]], np.uint64)
     assert parsed(answers, anon)[0].heap_present in (None, 0x2000)
+
+
+@pytest.mark.parametrize("line", [
+    " " * 1_000_000, "a" * 1_000_000, "a " * 500_000, " 1K max, " + "1" * 1_000_000,
+    "- a" + " (reserved=1" * 90_000, "CodeHeap '" * 100_000, "[0x1, " * 150_000,
+])
+def test_a_line_as_long_as_an_answer_may_be_takes_no_time(line: str) -> None:
+    answers = Answers(dict.fromkeys(COMMANDS, line), started=False, took_ns=1, why="")
+    began = time.process_time()
+    parsed(answers, NONE)
+    assert time.process_time() - began < 5  # a minute if it grew with the square

@@ -18,18 +18,22 @@ HEAP, METASPACE, CODE, NATIVE = COMMANDS = (
 )
 NO_JVM = "it is no HotSpot JVM with performance data, which says whether it may be asked"
 CANNOT = "it was started so that it cannot be asked (-XX:+DisableAttachMechanism)"
-# Of JDK 17 and 25, each collector: the name, what is committed and what is used.
+# Of JDK 17 to 25, each collector: the name, what is committed and what is used. An answer may be
+# anything: in none of these does a long line take long.
 UNITS = {"K": 10, "M": 20, "G": 30}
-TOTAL = re.compile(r"^ ?(\S[\w -]*?) +total (?:reserved \d+K, committed )?(\d+)(K), used (\d+)(K)")
-Z = re.compile(r"^ ?(ZHeap) +used (\d+)([KMG]), capacity (\d+)([KMG])")
-SHENANDOAH = re.compile(r"^ \d+[KMG] max, .*?(\d+)([KMG]) committed, (\d+)([KMG]) used")
-USED = re.compile(r"^ *(Non-class|Class|Both): +(\d+) bytes used")
-COMMITTED = re.compile(r"^ *(Non-class space|Class space|Both): +\d+ bytes reserved, +(\d+) bytes ")
-CACHE = re.compile(r"^(?:CodeHeap '([^']*)'|CodeCache): size=(\d+)Kb,? used=(\d+)Kb")
+N, SIZE = r"(\d{1,18})", r"(\d{1,18})([KMG])"
+TOTAL = re.compile(rf"^ ?(\S[\w -]{{0,40}}?) {{1,20}}total (?:reserved \d{{1,18}}K, committed )?"
+                   rf"{SIZE}, used {SIZE}")
+Z = re.compile(rf"^ ?(ZHeap) +used {SIZE}, capacity {SIZE}")
+SHENANDOAH = re.compile(rf"^ \d{{1,18}}[KMG] max, .*?{SIZE} committed, {SIZE} used")
+USED = re.compile(rf"^ *(Non-class|Class|Both): +{N} bytes used")
+COMMITTED = re.compile(
+    rf"^ *(Non-class space|Class space|Both): +\d{{1,18}} bytes reserved, +{N} bytes "
+)
+CACHE = re.compile(rf"^(?:CodeHeap '([^']*)'|CodeCache): size={N}Kb,? used={N}Kb")
 # From where to where, in the second and third word what of that was or is committed.
 BOUNDS = re.compile(r"\[0x([0-9a-f]{1,16}), ?(?:0x[0-9a-f]{1,16}, ?)?0x([0-9a-f]{1,16})[)\]]")
-TRACKED = re.compile(r"^- +(\S.*?) \(reserved=(\d+), committed=(\d+)\)")
-OFF = "Native memory tracking is not enabled"
+TRACKED = re.compile(rf"^- +(\S.*?) \(reserved={N}, committed={N}\)")
 
 
 class Tracked(NamedTuple):
