@@ -188,26 +188,32 @@ def listed(found: Chunks, bins: int, heads: U64) -> tuple[Bool, bool]:
     point back to it, which unlink_chunk() breaks before it does anything else. All are found if
     each link of these chunks and of the bins leads to one of them or to a bin.
     """
-    ahead, next_row = linked_back(found, found.forward, found.back, bins, heads[1::2])
-    behind, last_row = linked_back(found, found.back, found.forward, bins, heads[::2])
-    on = ahead & behind
+    following = rows_of(found, found.forward, bins)
+    pointed = answers(found.back, heads[1::2], found.forward, following, bins) == found.addr
+    # Whoever follows such a chunk is led back to it: that need not be looked up.
+    before = np.full(len(following), -2, np.int64)
+    pair = np.flatnonzero(pointed & (following >= 0))
+    before[following[pair]] = pair
+    first = np.flatnonzero(found.back - np.uint64(bins - 16) < np.uint64(16 * BINS))
+    leads = heads[::2][bin_of(found.back[first], bins)] == found.addr[first]
+    before[first[leads]] = -1
+    on = pointed & (before >= -1)
     known = np.append(on, True)  # row -1 is a bin
-    every = np.concatenate([next_row[on], last_row[on], rows_of(found, heads, bins)])
+    every = np.concatenate([following[on], before[on], rows_of(found, heads, bins)])
     return on, bool((every >= -1).all() and known[every].all())
 
 
-def linked_back(
-    found: Chunks, link: U64, back: U64, bins: int, heads: U64
-) -> tuple[Bool, I64]:
-    # Whether what `link` leads to has in `back`, or as a bin in `heads`, a link to the chunk; and
-    # its row.
-    row = rows_of(found, link, bins)
-    answer = np.zeros(len(link), np.uint64)
-    answer[row >= 0] = back[row[row >= 0]]
-    bin_ = (link[row == -1] - np.uint64(bins - 16)) // np.uint64(16)
-    answer[row == -1] = heads[bin_.astype(np.int64)]
-    mask: Bool = answer == found.addr
-    return mask, row
+def answers(back: U64, heads: U64, link: U64, row: I64, bins: int) -> U64:
+    # Where what each `link` leads to points in its turn: a chunk, at `row`, by `back`, a bin by
+    # `heads`; 0 for neither.
+    found = np.zeros(len(link), np.uint64)
+    found[row >= 0] = back[row[row >= 0]]
+    found[row == -1] = heads[bin_of(link[row == -1], bins)]
+    return found
+
+
+def bin_of(link: U64, bins: int) -> I64:
+    return ((link - np.uint64(bins - 16)) // np.uint64(16)).astype(np.int64)
 
 
 def rows_of(found: Chunks, link: U64, bins: int) -> I64:
