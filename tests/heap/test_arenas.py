@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pagewalk.heap.arenas import top_chunk, trimmed
-from pagewalk.heap.chunks import NO_CHUNKS, Chunks
-from tests.heap.built import START, build
+from pagewalk.heap.arenas import Scanned, judged, top_chunk, trimmed
+from pagewalk.heap.chunks import NO_CHUNKS, Chunks, Found
+from pagewalk.heap.glibc import STATE_END, WITH_FASTBINS, State
+from pagewalk.heap.glibc import TOP as TOP_FIELD
+from pagewalk.heap.heap import DEFAULTS
+from pagewalk.heap.tcache import OLD
+from tests.heap.built import BINS_AT, START, STATE, build
 
 PAGE = 4096
 
@@ -78,3 +82,13 @@ def test_a_top_outside_the_heap_or_too_large_is_none(at: int) -> None:
     built = build([(64, "used"), (64, "used")])
     built.words[17] = 1 << 63
     assert top_chunk(built.memory(), built.ranges, at) == (0, 0)
+
+
+def test_one_with_more_chunks_than_were_kept_is_not_told() -> None:
+    found = Found(chunks((0x1000, 0x2000)), NO_CHUNKS, np.zeros((0, OLD.words), np.uint64), False)
+    words = np.zeros((WITH_FASTBINS + STATE_END) // 8, np.uint64)
+    words[(WITH_FASTBINS + TOP_FIELD) // 8] = 0x100000
+    state = State(STATE, BINS_AT, words)
+    ranges = np.array([[0x1000, 0x200000]], np.uint64)
+    arena = judged(Scanned(state, False, ranges, found, TOP, None), DEFAULTS)
+    assert not arena.whole and len(arena.lists.addr) == 0 and arena.top == (0, 0)

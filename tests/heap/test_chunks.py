@@ -86,6 +86,14 @@ def test_a_fastbin_that_leads_elsewhere_is_torn() -> None:
     assert in_fastbins(found.small, built.fast) is None
 
 
+def test_of_too_many_chunks_it_is_said_that_these_are_not_all() -> None:
+    built = build(layout(1))
+    count = len(built.free)
+    for most, whole in ((count, True), (count - 1, False)):
+        found = look_through(built.memory(), built.ranges, (), OLD, 7, most)
+        assert found.whole is whole
+
+
 def test_a_list_is_followed_whatever_its_length_and_a_ring_ends() -> None:
     for count in (1, 2, 3, 1000, 1025):
         addr = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(16)

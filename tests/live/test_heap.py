@@ -250,6 +250,37 @@ def test_an_ordinary_user_sees_everything_but_parts_of_huge_pages(tmp_path: Path
     assert told["withheld"] == [] and "n/a" not in screen.out
 
 
+def test_who_else_maps_parts_of_huge_pages_is_withheld_from_an_ordinary_user(
+    tmp_path: Path
+) -> None:
+    program = """if True:
+        import ctypes, os, sys
+        libc = ctypes.CDLL(None)
+        libc.malloc.restype = ctypes.c_void_p
+        libc.mallopt(-3, 1 << 30), libc.mallopt(-1, 1 << 30)  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+        os.setgid(65534), os.setuid(65534)
+        libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, which setuid has taken away
+        size, huge = 16 << 20, 2 << 20
+        block = libc.malloc(size)
+        first = -(-block // huge) * huge
+        libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(size - huge), 14)  # MADV_HUGEPAGE
+        ctypes.memset(block, 1, size)
+        libc.free(ctypes.c_void_p(block))
+        print("ready")
+        sys.stdin.read()
+    """
+    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    with python(program, tmp_path / "errors") as pid:
+        if not sum(vma.fields["AnonHugePages"] for vma in read_smaps(pid)):
+            pytest.skip("this machine has no huge page to give")
+        ran = pagewalk("heap", pid, "--format", "json", before=user)
+        screen = pagewalk("heap", pid, before=user).out
+    assert ran.code == 3 and ran.json["exact"] is True
+    assert ran.json["trim"] >= 14 << 20 and ran.json["trim_exclusive"] is None
+    assert len(ran.json["withheld"]) == 1
+    assert "partial: trim_exclusive" in screen and screen.count("n/a") == 0
+
+
 def test_the_java_heap_is_what_jstat_says(tmp_path: Path) -> None:
     (tmp_path / "Wait.java").write_text("""class Wait { public static void main(String[] words)
         throws Exception { System.gc(); System.out.println("ready"); System.in.read(); } }""")

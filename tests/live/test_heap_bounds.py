@@ -127,3 +127,13 @@ def test_its_memory_does_not_follow_the_size_of_the_heap(mebibytes: int, freeze:
                   env={**os.environ, "MALLOC_ARENA_MAX": "1"})
     (peak,) = re.findall(r"(?m)^VmHWM:\s+(\d+) kB$", ran.err)
     assert int(peak) << 10 < SMALL + (locate.LARGEST_COPY if freeze else 0)
+
+
+def test_more_free_chunks_than_fit_are_withheld(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locate, "MOST_CHUNKS", 100)
+    with allocating("bookworm", "scattered") as program, opened(program.pid) as source:
+        heap = read.read_heap(source)
+    assert heap.allocator == "glibc" and not heap.exact
+    assert "free chunks, for which it would need gigabytes" in heap.why
+    assert [heap.total(name) for name in ("free", "trim", "in_use")] == [None] * 3
+    assert heap.tcache is None and heap.total("obtained")

@@ -136,7 +136,7 @@ def layout_of(state: State) -> Layout:
 def judged(scanned: Scanned, known: Parameters) -> Arena:
     """Return what the arena holds, by its lists."""
     state, found, top = scanned.state, scanned.found, scanned.top
-    if not state.used or scanned.memory is None:
+    if not state.used or scanned.memory is None or not found.whole:
         return Arena(state, scanned.main, NONE, NO_CHUNKS, NO_CHUNKS, (0, 0), NONE, NONE,
                      not state.used)
     on_list, complete = listed(found.free, state.bins, state.heads)

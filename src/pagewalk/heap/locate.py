@@ -45,6 +45,7 @@ from pagewalk.sources.outcome import Outcome
 from pagewalk.walking.rows import Asked, paged
 
 LARGEST_COPY = 256 << 20
+EXCLUSIVE = "trim_exclusive, what of huge pages only this process holds"
 # What can be read without a fault, and what is in swap, by state.
 READABLE, SWAPPED = np.zeros(256, bool), np.zeros(256, bool)
 READABLE[[State.ANON.value, State.FILE.value, State.SHMEM.value, State.PRESENT.value]] = True
@@ -122,7 +123,9 @@ def scanned(taken: Taken) -> Taken:
         arenas.append(scan_arena(memory, state, part, known, most, main=row == 0))
         most -= len(arenas[-1].found.free.addr) + len(arenas[-1].found.small.addr)
     rows = np.concatenate([arena.found.caches for arena in arenas])
-    caches = add_up(memory, rows, layout_of(taken.malloc.states[0]), known.cached)
+    caches = None
+    if all(arena.found.whole for arena in arenas):
+        caches = add_up(memory, rows, layout_of(taken.malloc.states[0]), known.cached)
     return taken._replace(arenas=tuple(arenas), caches=caches, copy=None)
 
 
@@ -163,7 +166,7 @@ def in_ram(
         exclusive.append(union(ranges[private & alone(pages)]))
         told = told and tells_who(source, pages, private)
         in_time(until_ns)
-    hidden = [] if told else [Withheld("trim_exclusive", why_hidden(outcome), partial=True)]
+    hidden = [] if told else [Withheld(EXCLUSIVE, why_hidden(outcome), partial=True)]
     memory = Memory(vmas, joined(readable), joined(anon), joined(exclusive) if told else None,
                     joined(swapped), live(fd, until_ns))
     return memory, merged(marks, NONE), Outcome(outcome.stall, hidden)
