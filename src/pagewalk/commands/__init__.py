@@ -70,6 +70,16 @@ def complete_source(_ctx: object, _param: object, typed: str) -> list[str]:
     return [name for name in ("auto", *SOURCES) if name.startswith(typed)]
 
 
+def complete_column(ctx: click.Context, _param: object, typed: str) -> list[str]:
+    # The last of a list of columns.
+    from pagewalk.render.columns import TABLES
+
+    before, comma, last = typed.rpartition(",")
+    table = TABLES[ctx.info_name or ""]()
+    names = [column.name for column in (*table.naming, *table.others)]
+    return [before + comma + name for name in names if name.startswith(last)]
+
+
 def format_option(*formats: str) -> Callable[[Any], Any]:
     return click.option(
         "--format", "-f", default="text", type=click.Choice(formats), help="Output format."
@@ -77,7 +87,8 @@ def format_option(*formats: str) -> Callable[[Any], Any]:
 
 
 def output_options(command: Any) -> Any:
-    quiet = click.option("--quiet", "-q", is_flag=True, help="Print no notes on stderr.")
+    quiet = click.option("--quiet", "-q", is_flag=True,
+                         help="Print no notes and no progress on stderr.")
     to_file = click.option("--output", "-o", metavar="FILE",
                            help="Write to FILE (mode 0600, replaced only when complete).")
     color = click.option("--color", default="auto", metavar="WHEN", show_default=True,
@@ -107,13 +118,15 @@ watch_option = click.option(
 def table_options(command: Any) -> Any:
     """Add the options of a command that shows a table."""
     for option in (
-        click.option("--columns", metavar="LIST", help="Only these columns: names as they are"
-                     " printed or as in JSON, separated by commas."),
-        click.option("--sort", metavar="COLUMN", help="The largest by COLUMN first, or the first"
-                     " word; -COLUMN: the other way round."),
+        click.option("--columns", metavar="LIST", shell_complete=complete_column,
+                     help="Only these columns: names as they are printed or as in JSON, separated"
+                     " by commas."),
+        click.option("--sort", metavar="COLUMN", shell_complete=complete_column,
+                     help="The largest by COLUMN first, or the first word; -COLUMN: the other way"
+                     " round."),
         click.option("--limit", "-n", metavar="N", type=click.IntRange(1),
                      help="Only the first N rows; totals are still those of all."),
-    ):
+    )[::-1]:
         command = option(command)
     return units_option(command)
 
