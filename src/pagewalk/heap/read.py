@@ -145,7 +145,7 @@ def read_once_stopped(
         taken = found
         beside = besides(found, live(fd, until_ns))
         in_time(until_ns)
-        rest = beside
+        rest = beside if before == cpu_time(target) else None
     if taken is None:
         return None, stop.ns
     later, taken = rest is None, scanned(taken)
