@@ -52,7 +52,7 @@ def recipe(
 
 def test_every_command_of_a_page_works(recipe: tuple[str, list[Ran]]) -> None:
     name, ran = recipe
-    assert len(ran) == len(recipes.commands(name)) > 2
+    assert len(ran) == len(recipes.commands(name)) > 0
     for each in ran:
         assert each.out, each.block.text
         assert each.code in ENDED.get(each.block.text.split()[0], {0, 3}), each
@@ -109,6 +109,20 @@ def wait_for_scans() -> None:
     first = int(scans.read_text())
     while int(scans.read_text()) < first + 2:
         time.sleep(0.05)
+
+
+# ---- "Java takes more than -Xmx"
+
+
+def test_direct_buffers_are_outside_the_java_heap(tmp_path: Path) -> None:
+    with recipes.java(tmp_path) as said:
+        rss = totals(said["PID"])["rss"]
+        heap = pagewalk("heap", said["PID"], "--ask", "--format", "json").json
+    asked = heap["asked"]
+    (native,) = [kind["committed"] for kind in asked["native"] if kind["name"] == "Other"]
+    # 120 buffers of 1 MiB, each a block of malloc, with a header and rounded to a page.
+    assert 120 * MIB <= native < 121 * MIB <= heap["mmapped"]
+    assert asked["heap_present"] <= 64 * MIB < 120 * MIB < rss - asked["heap_present"]
 
 
 # ---- "What does one more worker cost?"

@@ -84,15 +84,20 @@ def explained(name: str) -> list[str]:
             for words in re.findall(r"^- \*\*([^*]+)\*\*", prose(page(name)), re.MULTILINE)]
 
 
+def started(*words: object, **options: Any) -> AbstractContextManager[dict[str, Any]]:
+    """Start a Python program of this folder; the options are those of ``running``."""
+    return running(PYTHON, "-u", *words, **options)
+
+
 @contextmanager
-def started(
+def running(
     *words: object, group: Path | None = None, **environ: str
 ) -> Iterator[dict[str, Any]]:
-    """Start a program of this folder, alone in a memory cgroup if there is one.
+    """Start a program in this folder, alone in a memory cgroup if there is one.
 
     Yields what it said in JSON when it was ready; it and its children are killed at the end.
     """
-    command = [PYTHON, "-u", *map(str, words)]
+    command = list(map(str, words))
     if group is not None:
         command = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs"), *command]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -152,8 +157,15 @@ def full(_: Path) -> AbstractContextManager[dict[str, Any]]:
     return started("spool.py", 160)
 
 
+def java(_: Path) -> AbstractContextManager[dict[str, Any]]:
+    """Run a JVM most of whose memory is outside the Java heap."""
+    options = ("-Xmx64m", "-XX:MaxDirectMemorySize=256m", "-XX:NativeMemoryTracking=summary")
+    return running("java", *options, "Direct.java")
+
+
 PROBLEMS: dict[str, Callable[[Path], AbstractContextManager[dict[str, Any]]]] = {
     "rss": rss,
+    "java": java,
     "workers": workers,
     "model": model,
     "killed": killed,
