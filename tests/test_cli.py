@@ -171,6 +171,7 @@ def test_wrong_usage_is_exit_code_2_and_names_the_mistake(
          " --where"),
         (["show", "SLEEPER", "--watch", "1", "--freeze"], 2, "leave out --freeze and --output"),
         (["heap", "SLEEPER", "--watch", "1", "--freeze"], 2, "leave out --freeze and --output"),
+        (["show", "SLEEPER", "--watch", "1", "-f", "log"], 2, "leave out --watch"),
         (["heap", "SLEEPER", "--watch", "1", "--ask"], 2, "leave out --watch"),
         (["--watch", "1", "-o", "/nonexistent/file"], 2, "leave out --freeze and --output"),
         (["maps", "SLEEPER", "--watch", "1", "-o", "/nonexistent/file"], 2, "leave out --freeze"),

@@ -284,6 +284,8 @@ def check_watch(request: Request) -> None:
     """Raise BadRequest for what cannot be done again and again."""
     if request.watch and (request.freeze or request.output):
         raise BadRequest("--watch goes on until you end it: leave out --freeze and --output")
+    if request.watch and request.format == "log":
+        raise BadRequest("--format log has no end that a screen could show: leave out --watch")
 
 
 def signs(source: Source, vmas: VMAs) -> tuple[U64, str | None]:
