@@ -287,8 +287,9 @@ def align(columns: Sequence[Sequence[str]], left: Set[int]) -> list[str]:
     for i, column in enumerate(columns):
         wide = {cell: cells(cell) for cell in set(column)}
         most = max(wide.values())
-        pads = {cell: " " * (most - taken) for cell, taken in wide.items()}
-        padded.append([c + pads[c] if i in left else pads[c] + c for c in column])
+        shown = {cell: cell + " " * (most - taken) if i in left else " " * (most - taken) + cell
+                 for cell, taken in wide.items()}
+        padded.append([shown[cell] for cell in column])
     return ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
 
 
