@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.opponents import PAGEWALK, environment, output, program, timed, whole
@@ -18,6 +18,7 @@ from benchmarks.rows import Limit, Of, Plan, Row, interleave
 MILLIONS = (1, 10)
 MIB_PER_MILLION = 540  # of the target, chunks and pointers to them
 AT_ONCE = 4 << 20
+ROUNDS = 5  # of half a minute each, with ten million chunks
 # VmHWM belongs to the address space: unlike ru_maxrss, it starts from 0 at exec.
 PEAK = """
 import sys
@@ -96,10 +97,11 @@ def heap(plan: Plan) -> list[Row]:
             rows.append(Row(f"{what}: the whole command heap", "malloc_info in the target", "ms",
                             missing="the machine does not have so much memory to spare"))
             continue
+        some = replace(plan, rounds=min(plan.rounds, ROUNDS))
         with chunks(millions * 1_000_000 // plan.scale) as target:
-            rows += at_rest(plan, target, what)
+            rows += at_rest(some, target, what)
             target.ask("busy")
-            rows += busy(plan, target, what)
+            rows += busy(some, target, what)
     return rows
 
 

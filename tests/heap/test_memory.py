@@ -83,5 +83,7 @@ def test_a_reader_stops_in_time_and_what_is_unmapped_reads_as_zeros() -> None:
 ])
 def test_covered_bytes(ranges: list[list[int]], covered: int) -> None:
     assert bytes_within(np.array(ranges, np.uint64).reshape(-1, 2), RUNS) == covered
+    many = np.repeat(np.array([[0, 0x9000]], np.uint64), (1 << 16) + 1, axis=0)
+    assert bytes_within(many, RUNS) == 0x3000 * len(many)
     nothing = replace(memory(), readable=np.zeros((0, 2), np.uint64))
     assert bytes_within(np.array(ranges, np.uint64).reshape(-1, 2), nothing.readable) == 0

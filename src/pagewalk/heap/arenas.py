@@ -182,6 +182,8 @@ def trimmed(
     thread arena.
     """
     start, end = np.uint64(top[0]), np.uint64(top[1])
+    if not len(fast.addr):  # then none has a free neighbour
+        lists = lists.take(lists.size >= np.uint64(PAGE))
     every = np.concatenate([lists.ranges, fast.ranges, np.array([top], np.uint64)])
     # What lies after the top is no neighbour of it: in between may be what others took by sbrk(2).
     late = every[:, 0] > start

@@ -20,6 +20,7 @@ LARGEST_READ, AT_ONCE = 1 << 30, 1 << 20
 # Bytes looked at together, so that they stay in the CPU's cache; what is read beyond them, for what
 # begins in them; and how far runs in RAM that are looked at together may be apart.
 BLOCK, BEYOND, NEAR = 4 << 20, PAGE, 64 << 10
+TOGETHER = 1 << 16  # ranges that are added up at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,4 +159,5 @@ def bytes_within(ranges: U64, runs: U64) -> int:
         part = np.minimum(points, runs[last, 1]) - runs[last, 0]
         return np.where(row > 0, before[last] + part, np.uint64(0))
 
-    return int((below(ranges[:, 1]) - below(ranges[:, 0])).sum())
+    parts = (ranges[row : row + TOGETHER] for row in range(0, len(ranges), TOGETHER))
+    return sum(int((below(part[:, 1]) - below(part[:, 0])).sum()) for part in parts)
