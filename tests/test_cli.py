@@ -19,8 +19,9 @@ from click.shell_completion import BashComplete
 
 from pagewalk.account.ledger import Line
 from pagewalk.cli import COMMANDS, cli, main, usual
-from pagewalk.commands import Request, complete_target, look_for_garbage, note, output
+from pagewalk.commands import look_for_garbage, note, output
 from pagewalk.commands.explain import value
+from pagewalk.commands.options import Request, complete_target
 from pagewalk.proc.processes import Process
 from pagewalk.render.columns import choose
 from tests.render.written import HOSTILE, seen

@@ -60,7 +60,8 @@ STRANGERS = {
     "pagetables.arch": None,
     "sources": ("procfs", "readers"),
     "render": ("text", "json", "csv", "log"),
-    "commands": None,
+    "commands": ("show", "maps", "pages", "vtop", "explain", "heap", "check", "doctor",
+                 "processes"),
 }
 VAGUE = {"util", "utils", "common", "base", "core", "manager", "factory", "helper", "helpers"}
 

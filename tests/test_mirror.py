@@ -20,7 +20,7 @@ class Elsewhere(NamedTuple):
 
 ELSEWHERE = (
     Elsewhere("__main__", "test_interrupt.py", "it only starts the program"),
-    Elsewhere("commands.doctor commands.processes commands.show", "test_cli.py",
+    Elsewhere("commands.doctor commands.options commands.processes commands.show", "test_cli.py",
               "a command only calls what other tests cover"),
     Elsewhere("account.smaps", "live/test_every_field.py", "every value is compared with smaps"),
     Elsewhere("model.malloc", "account/test_groups.py", "it is a number"),

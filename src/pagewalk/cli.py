@@ -15,7 +15,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import click
 
-from pagewalk.commands import complete_target
+from pagewalk.commands.options import complete_target
 from pagewalk.interrupt import INTERRUPTED
 from pagewalk.model.errors import BadTarget, PagewalkError
 from pagewalk.render.terminal import harmless, keep_names

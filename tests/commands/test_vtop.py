@@ -8,7 +8,7 @@ import os
 import pytest
 
 from pagewalk.cli import main
-from pagewalk.commands import Request
+from pagewalk.commands.options import Request
 from pagewalk.commands.vtop import verdict
 from pagewalk.translate.translation import Opinion
 from tests.vtop_by_hand import found

@@ -49,6 +49,7 @@ sys.stdin.read()
 
 # Every file of a process that a source or a command opens, as proc/refusals.py lists them.
 FILES = ("stat", "status", "statm", "maps", "smaps", "smaps_rollup", "pagemap", "mem", "mountinfo")
+LINKS = ("exe", "root")  # opened, but not read as text
 
 
 @contextmanager
@@ -116,7 +117,21 @@ def test_the_files_in_this_test_are_those_that_pagewalk_reads() -> None:
         found |= set(re.findall(r"target\.(?:open|read)\(\"([a-z_]+)\"", text))
         for names in re.findall(r"target\.keep\(([^)]*)\)", text):
             found |= set(re.findall(r"\"([a-z_]+)\"", names))
-    assert found and found <= set(FILES)
+    assert found and found <= {*FILES, *LINKS}
+
+
+def test_a_process_that_has_ended_leads_to_no_program_and_no_root() -> None:
+    with holder() as process:
+        target = open_target(process.pid)
+        process.kill()
+        while phase(target) != "zombie":
+            time.sleep(0.001)
+        for _ in range(2):
+            for name in LINKS:
+                with pytest.raises(ProcessGone):
+                    target.open(name)
+            process.wait(PATIENCE)
+        target.close()
 
 
 def test_an_ending_process_cannot_be_opened_and_is_gone() -> None:

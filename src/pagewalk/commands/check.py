@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pagewalk.commands import DIFFERENCE, Request, choice_of, opened, table_options, target_options
+from pagewalk.commands import DIFFERENCE, opened
+from pagewalk.commands.options import Request, choice_of, table_options, target_options
 
 if TYPE_CHECKING:
     from pagewalk.sources import Source

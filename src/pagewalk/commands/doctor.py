@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from pagewalk import commands
+from pagewalk.commands.options import format_option, output_options, table_options
 
 
 @click.command("doctor", short_help="What this kernel and your privileges allow.")
-@commands.format_option("text", "json")
-@commands.table_options
-@commands.output_options
+@format_option("text", "json")
+@table_options
+@output_options
 def command(format: str, output: str | None, color: str, **options: object) -> int:
     """Show what this kernel and your privileges allow, and how to get the rest.
 

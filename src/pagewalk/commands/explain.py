@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from pagewalk.commands import (
-    DIFFERENCE,
+from pagewalk.commands import DIFFERENCE, finish, note, opened, rounds
+from pagewalk.commands.options import (
     Request,
     choice_of,
-    finish,
-    note,
-    opened,
-    rounds,
     table_options,
     target_options,
     watch_option,

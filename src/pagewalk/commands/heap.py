@@ -6,15 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pagewalk.commands import (
-    PARTIAL,
+from pagewalk.commands import PARTIAL, finish, note, opened, rounds
+from pagewalk.commands.options import (
     Request,
     check_watch,
     choice_of,
-    finish,
-    note,
-    opened,
-    rounds,
     table_options,
     target_options,
     watch_option,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pagewalk.commands import Request, choice_of, finish, opened, table_options, target_options
+from pagewalk.commands import finish, opened
+from pagewalk.commands.options import Request, choice_of, table_options, target_options
 
 if TYPE_CHECKING:
     from pagewalk.model.columns import U64, Pages, VMAs

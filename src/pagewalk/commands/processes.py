@@ -7,16 +7,23 @@ from typing import Any
 import click
 
 from pagewalk import commands
-from pagewalk.commands import Request
+from pagewalk.commands.options import (
+    Request,
+    check_watch,
+    format_option,
+    output_options,
+    table_options,
+    watch_option,
+)
 
 SHOWN = 12  # processes, without --limit and --sort
 
 
 @click.command("processes", short_help="The processes of this machine, the largest first.")
-@commands.format_option("text", "json")
-@commands.table_options
-@commands.watch_option
-@commands.output_options
+@format_option("text", "json")
+@table_options
+@watch_option
+@output_options
 def command(**options: Any) -> int:
     """Show the processes of this machine, the largest first. `pagewalk` alone does the same.
 
@@ -34,7 +41,7 @@ def command(**options: Any) -> int:
     choice = choose("processes", request.columns, request.sort or "rss", request.limit)
     if request.limit is None and request.sort is None and request.format == "text":
         choice = choice._replace(limit=SHOWN)
-    commands.check_watch(request)
+    check_watch(request)
     us, told = own_numbers()[0], summary()
     with commands.output(request.output) as out:
         shown = view(request.format, "processes", request.human, request.color)

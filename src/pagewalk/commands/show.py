@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pagewalk.commands import (
+from pagewalk.commands import finish, note_unsorted, opened, rounds, signs
+from pagewalk.commands.options import (
     Request,
     choice_of,
     counts_option,
-    finish,
-    note_unsorted,
-    opened,
-    rounds,
-    signs,
     table_options,
     target_options,
     watch_option,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pagewalk.commands import DIFFERENCE, PARTIAL, Request, note, opened, target_options
+from pagewalk.commands import DIFFERENCE, PARTIAL, note, opened
+from pagewalk.commands.options import Request, target_options
 
 if TYPE_CHECKING:
     from pagewalk.model.errors import SourceUnavailable

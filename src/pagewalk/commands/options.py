@@ -1,0 +1,155 @@
+"""The options that commands share, as click declares them, and how a shell completes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from pagewalk.model.errors import BadRequest
+
+if TYPE_CHECKING:
+    from pagewalk.render.columns import Choice
+
+
+class Request(NamedTuple):
+    """The options that every command on a target takes."""
+
+    target: str
+    source: str
+    format: str
+    output: str | None
+    quiet: bool
+    freeze: bool
+    budget: float
+    color: str = "auto"
+    human: bool | None = None
+    watch: float | None = None
+    columns: str | None = None
+    sort: str | None = None
+    limit: int | None = None
+
+
+def complete_target(_ctx: object, _param: object, typed: str) -> list[str]:
+    # Shell completion of TARGET: pids and names of running processes.
+    from pagewalk.proc.processes import read_processes
+
+    rows = list(read_processes())
+    # A shell inserts completions verbatim: no blanks, quotes, dollars or control characters.
+    plain = {p.name for p in rows if re.fullmatch(r"[\w.+@%:,=/-]+", p.name)}
+    words = [str(p.pid) for p in rows] + sorted(plain)
+    return [word for word in words if word.startswith(typed)]
+
+
+def complete_source(_ctx: object, _param: object, typed: str) -> list[str]:
+    from pagewalk.sources import SOURCES
+
+    return [name for name in ("auto", *SOURCES) if name.startswith(typed)]
+
+
+def complete_column(ctx: click.Context, _param: object, typed: str) -> list[str]:
+    # The last of a list of columns.
+    from pagewalk.render.columns import TABLES
+
+    before, comma, last = typed.rpartition(",")
+    table = TABLES[ctx.info_name or ""]()
+    names = [column.name for column in (*table.naming, *table.others)]
+    return [before + comma + name for name in names if name.startswith(last)]
+
+
+def format_option(*formats: str) -> Callable[[Any], Any]:
+    return click.option(
+        "--format", "-f", default="text", type=click.Choice(formats), help="Output format."
+    )
+
+
+def output_options(command: Any) -> Any:
+    quiet = click.option("--quiet", "-q", is_flag=True,
+                         help="Print no notes and no progress on stderr.")
+    to_file = click.option("--output", "-o", metavar="FILE",
+                           help="Write to FILE (mode 0600, replaced only when complete).")
+    color = click.option("--color", default="auto", metavar="WHEN", show_default=True,
+                         type=click.Choice(["auto", "always", "never"]),
+                         help="Colours in text: auto (on a terminal), always or never.")
+    return to_file(quiet(color(command)))
+
+
+counts_option = click.option(
+    "--counts", is_flag=True,
+    help="Only count pages: no frames, PSS, USS or kinds, in a third of the time.",
+)
+
+
+units_option = click.option(
+    "--human/--kib", "-H/", default=None,
+    help="Amounts in K, M and G, or in KiB (default: on a terminal, if they are large).",
+)
+
+
+watch_option = click.option(
+    "--watch", metavar="SECONDS", type=click.FloatRange(0.1),
+    help="Show it again every SECONDS, with what has changed in bold; Ctrl-C ends it.",
+)
+
+
+def table_options(command: Any) -> Any:
+    """Add the options of a command that shows a table."""
+    for option in (
+        click.option("--columns", metavar="LIST", shell_complete=complete_column,
+                     help="Only these columns: names as they are printed or as in JSON, separated"
+                     " by commas."),
+        click.option("--sort", metavar="COLUMN", shell_complete=complete_column,
+                     help="The largest by COLUMN first, or the first word; -COLUMN: the other way"
+                     " round."),
+        click.option("--limit", "-n", metavar="N", type=click.IntRange(1),
+                     help="Only the first N rows; totals are still those of all."),
+    )[::-1]:
+        command = option(command)
+    return units_option(command)
+
+
+def choice_of(request: Request, table: str) -> Choice | None:
+    """Return what the options ask of ``table``; None, with nothing imported, if there are none."""
+    asked = request.columns, request.sort, request.limit
+    if asked == (None, None, None):
+        return None
+    from pagewalk.render.columns import choose
+
+    if request.format == "log":
+        raise BadRequest("--format log is always whole, and in its own order: leave out --columns,"
+                         " --sort and --limit, or use another format")
+    return choose(table, *asked)
+
+
+def target_options(*formats: str) -> Callable[[Any], Any]:
+    """Return a decorator that adds TARGET and the options of Request to a command."""
+
+    def add(command: Any) -> Any:
+        options = (
+            click.argument("target", shell_complete=complete_target),
+            click.option("--source", default="auto", metavar="SOURCE", show_default=True,
+                         shell_complete=complete_source,
+                         help="What to read from: auto (the best that works here), ebpf,"
+                              " kcore, drgn or procfs."),
+            format_option(*formats),
+            click.option("--freeze", is_flag=True,
+                         help="Stop the target (SIGSTOP) during the walk, then resume it."),
+            click.option("--budget", default=5.0, metavar="MS", show_default=True,
+                         type=click.FloatRange(0.1, 1000),
+                         help="Longest time that a single read may hold the target's lock."),
+        )
+        for option in reversed(options):
+            command = option(command)
+        return output_options(command)
+
+    return add
+
+
+def check_watch(request: Request) -> None:
+    """Raise BadRequest for what cannot be done again and again."""
+    if request.watch and (request.freeze or request.output):
+        raise BadRequest("--watch goes on until you end it: leave out --freeze and --output")
+    if request.watch and request.format == "log":
+        raise BadRequest("--format log has no end that a screen could show: leave out --watch")
