@@ -17,6 +17,9 @@ from pagewalk.proc.target import Stat, Target, thread_stats
 
 PATIENCE_S = 5.0
 LOOK_S = 0.001  # between two looks at a process that is to stop
+# How many threads are looked at one by one; of more, in how many looks none may have run: on a busy
+# machine one that is to stop may wait that long for a CPU.
+FEW, STILL = 64, 3
 
 # What a thread that does not stop may be doing, by its state in stat (filesystems/proc.rst).
 STATES = {
@@ -64,9 +67,9 @@ def frozen_for(target: Target, longest_ns: int) -> Iterator[Stop]:
     kernel wakes up each thread in either case. What may come on top is that the child waits for a
     CPU. Raises what frozen does.
 
-    The threads are not waited for one by one, which takes a tenth of a millisecond each: when one
-    has stopped, the kernel has told all of them to stop before they next return to user space
-    (do_signal_stop, kernel/signal.c), and when no CPU time passes, none is on its way there.
+    More than FEW threads are not waited for one by one, which takes a tenth of a millisecond each:
+    when one has stopped, the kernel has told all of them to stop before they next return to user
+    space (do_signal_stop, kernel/signal.c), and when no CPU time passes, none is on its way there.
     """
     stop = Stop()
     if target.state() in "Tt":
@@ -185,17 +188,18 @@ def wait_stopped(target: Target, patience_s: float = PATIENCE_S) -> None:
 
 
 def wait_at_rest(target: Target, patience_s: float) -> None:
-    """Wait until a thread of ``target`` has stopped and none has run from one look to the next."""
-    if cpu_time(target) is None:
+    """Wait until ``target`` has stopped: see frozen_for."""
+    if target.stat().threads <= FEW or cpu_time(target) is None:
         return wait_stopped(target, patience_s)
     deadline = time.monotonic() + patience_s
-    before = None
+    before, still = None, 0
     while True:
         stat = target.stat()
         now = cpu_time(target)
         if stat.ending:
             raise ProcessGone(target.pid, "ended")
-        if stat.state in "Tt" and now == before:
+        still = still + 1 if now == before else 0
+        if stat.state in "Tt" and still == STILL:
             return None
         if time.monotonic() > deadline:
             raise NotStopped(unstoppable(target.pid, target.pid, stat, patience_s))
