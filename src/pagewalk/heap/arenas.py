@@ -18,7 +18,7 @@ from pagewalk.heap.chunks import (
 )
 from pagewalk.heap.glibc import STATE_END, SYSTEM, TOP, Malloc, State, heaps
 from pagewalk.heap.mapped import Parameters
-from pagewalk.heap.memory import PAGE, Memory
+from pagewalk.heap.memory import NONE, PAGE, Memory
 from pagewalk.heap.tcache import NEW, OLD, Layout
 from pagewalk.model.columns import READ, SHARED, U64, WRITE, Backing, VMAs
 from pagewalk.model.ranges import distinct, holder, inside, union
@@ -65,9 +65,6 @@ class Arena(NamedTuple):
         """Return its free chunks, u64[n, 2], in no order."""
         top = np.array([self.top], np.uint64)
         return np.concatenate([self.lists.ranges, self.fast.ranges, top])
-
-
-NONE = np.zeros((0, 2), np.uint64)
 
 
 def memory_of(memory: Memory, malloc: Malloc) -> list[U64 | None]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.heap.glibc import data_segments
-from pagewalk.heap.memory import WORD, Memory, bytes_within
+from pagewalk.heap.memory import NONE, WORD, Memory, bytes_within, total
 from pagewalk.model.columns import U64
 from pagewalk.model.ranges import intersect, join_near, overlapping, reaching
 
@@ -31,7 +31,6 @@ TOP = 1 << 47
 # More of these were planted.
 LARGEST, MOST_RANGES, MOST_SPANS = 16 << 40, 1 << 16, 1 << 24
 AT_ONCE, TOGETHER, NEAR = 16 << 20, 1 << 12, 16 << 10
-NOWHERE = np.zeros((0, 2), np.uint64)
 UNKNOWN = "the structures of this version of Go are not known"
 SWAPPED = "records of Go's heap are in swap"
 NOT_FOUND = "the page allocator of Go was not found"
@@ -87,8 +86,8 @@ class Found(NamedTuple):
     """Go's heap, None if there is none; its ``ranges``, and those that are ``free``, u64[k, 2]."""
 
     go: Go | None = None
-    ranges: U64 = NOWHERE
-    free: U64 = NOWHERE
+    ranges: U64 = NONE
+    free: U64 = NONE
 
 
 def read_go(memory: Memory, version: str) -> Found:
@@ -154,8 +153,8 @@ def add_up(memory: Memory, version: str, at: int, layout: Layout, ranges: U64) -
     if bytes_within(spans.ranges, ranges) != total(spans.ranges):
         raise Unreadable(TORN)
     found = [*blocks(memory, at + ARRAYS, ranges)]
-    unused = np.concatenate([NOWHERE, *(block.free for block in found)])
-    released_ranges = np.concatenate([NOWHERE, *(block.released for block in found)])
+    unused = np.concatenate([NONE, *(block.free for block in found)])
+    released_ranges = np.concatenate([NONE, *(block.released for block in found)])
     if overlapping(np.concatenate([unused, released_ranges]), spans.ranges).any():
         raise Unreadable(TORN)
     free, released = amount(memory, unused), amount(memory, released_ranges)
@@ -172,10 +171,6 @@ def amount(memory: Memory, ranges: U64) -> Amount:
     exclusive = memory.exclusive
     return Amount(total(ranges), bytes_within(ranges, memory.anon),
                   None if exclusive is None else bytes_within(ranges, exclusive))
-
-
-def total(ranges: U64) -> int:
-    return int((ranges[:, 1] - ranges[:, 0]).sum())
 
 
 class Block(NamedTuple):

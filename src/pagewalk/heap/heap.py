@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.heap.arenas import NONE, Arena, Scanned, judged
+from pagewalk.heap.arenas import Arena, Scanned, judged
 from pagewalk.heap.chunks import MOST_CHUNKS
 from pagewalk.heap.cpython import Build, Pools
 from pagewalk.heap.glibc import ATTACHED, Malloc
@@ -15,8 +15,8 @@ from pagewalk.heap.golang import Found, Go
 from pagewalk.heap.hotspot import Space, attachable, spaces
 from pagewalk.heap.jvm import Asked
 from pagewalk.heap.mapped import Parameters
-from pagewalk.heap.memory import PAGE, Memory, bytes_within
-from pagewalk.heap.returnable import Marked, Returnable, total
+from pagewalk.heap.memory import NONE, PAGE, Memory, bytes_within, total
+from pagewalk.heap.returnable import Marked, Returnable
 from pagewalk.heap.stacks import Stack
 from pagewalk.heap.tcache import Caches
 from pagewalk.model.columns import U64, Bool, VMAs

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.heap.arenas import NONE, layout_of, memory_of, scan_arena
+from pagewalk.heap.arenas import layout_of, memory_of, scan_arena
 from pagewalk.heap.buildinfo import built_by
 from pagewalk.heap.chunks import MOST_CHUNKS
 from pagewalk.heap.cpython import pools, python_build
@@ -19,7 +19,7 @@ from pagewalk.heap.golang import Found, read_go
 from pagewalk.heap.heap import DEFAULTS, MACHINES, Besides, Taken
 from pagewalk.heap.hotspot import performance_data
 from pagewalk.heap.mapped import mapped_chunks, parameters
-from pagewalk.heap.memory import PAGE, Memory, bytes_within, copied, in_time, live
+from pagewalk.heap.memory import NONE, PAGE, Memory, bytes_within, copied, in_time, live
 from pagewalk.heap.others import linked, loaded
 from pagewalk.heap.returnable import Marked, marked, merged
 from pagewalk.heap.stacks import stacks

@@ -21,6 +21,7 @@ LARGEST_READ, AT_ONCE = 1 << 30, 1 << 20
 # begins in them; and how far runs in RAM that are looked at together may be apart.
 BLOCK, BEYOND, NEAR = 4 << 20, PAGE, 64 << 10
 TOGETHER = 1 << 16  # ranges that are added up at once
+NONE = np.zeros((0, 2), np.uint64)  # no ranges
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +146,11 @@ def copied(memory: Memory, ranges: U64) -> Memory:
         return len(got)
 
     return replace(memory, readable=runs, read=read)
+
+
+def total(ranges: U64) -> int:
+    """Return how many bytes are in ``ranges`` (u64[k, 2]), which are disjoint."""
+    return int((ranges[:, 1] - ranges[:, 0]).sum())
 
 
 def bytes_within(ranges: U64, runs: U64) -> int:

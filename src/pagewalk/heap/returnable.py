@@ -12,14 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.heap.memory import PAGE, WORD, bytes_within
+from pagewalk.heap.memory import NONE, PAGE, WORD, bytes_within, total
 from pagewalk.heap.stacks import Stack
 from pagewalk.model.columns import U64, Backing, Bool, Pages, State, VMAs
 from pagewalk.model.ranges import holder, inside, intersect, union, without
 from pagewalk.model.rules import DIRTY, IN_RSS, LAZYFREE
 from pagewalk.model.states import holds
 
-NONE = np.zeros((0, 2), np.uint64)
 LOOKED_AT = 500  # huge pages, 1 GiB of them on x86-64: reading takes about half a second
 RED_ZONE = 128  # below the stack pointer, and still the function's own (System V ABI, x86-64)
 
@@ -150,11 +149,6 @@ def returnable(
         total(taken.huge), looked_at, bytes_within(empty, anon),
         threads, bytes_within(below, anon), total(every), taken.rss,
     )
-
-
-def total(ranges: U64) -> int:
-    """Return how many bytes are in ``ranges``, which are disjoint."""
-    return int((ranges[:, 1] - ranges[:, 0]).sum())
 
 
 def locked_ranges(vmas: VMAs, locked: Bool | None) -> U64 | None:
