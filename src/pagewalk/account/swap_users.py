@@ -31,7 +31,7 @@ def count_swap_users(source: str) -> SwapUsers:
     hear = HEAR.get()
     for process in read_processes():
         if hear:
-            hear(f"looking who shares swap: {process.pid}", 0, None)
+            hear(f"counting the users of swap: {process.pid}", 0, None)
         try:
             found = swap_slots(process.pid, source)
         except (ProcessGone, NoAddressSpace):

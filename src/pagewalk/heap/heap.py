@@ -271,7 +271,7 @@ def doubts(taken: Taken, torn: int) -> str:
     if swapped:
         return f"{swapped} bytes of the arenas are in swap, headers of chunks among them"
     if not all(arena.found.whole for arena in arenas):
-        return f"there are more than {MOST_CHUNKS} free chunks, for which it would need gigabytes"
+        return f"it has more than {MOST_CHUNKS} free chunks: looking at them takes over a gigabyte"
     if torn:
         return f"the records of {torn} of {len(arenas)} arenas {TORN}"
     return "" if taken.parameters else "malloc's parameters were not recognised"

@@ -16,7 +16,7 @@ HEAP, METASPACE, CODE, NATIVE = COMMANDS = (
     "GC.heap_info", "VM.metaspace basic scale=1", "Compiler.codecache",
     "VM.native_memory summary scale=1",
 )
-NO_JVM = "it is no HotSpot JVM with performance data, which says whether it may be asked"
+NO_JVM = "it is not a HotSpot JVM with performance data, which say whether it may be asked"
 CANNOT = "it was started so that it cannot be asked (-XX:+DisableAttachMechanism)"
 # Of JDK 17 to 25, each collector: the name, what is committed and what is used. An answer may be
 # anything: in none of these does a long line take long.

@@ -94,8 +94,8 @@ def to_others(heap: Heap, trim: int) -> str:
     alone = heap.total("trim_exclusive")
     if alone is None or alone == trim:
         return ""
-    return (f", but only {size(alone)} to the machine: the rest is shared with a process that"
-            " was forked")
+    return (f", but only {size(alone)} to the machine: the rest is shared with a forked"
+            " process")
 
 
 def value(heap: Heap, row: int, column: str) -> int | None:
@@ -142,7 +142,7 @@ def besides(heap: Heap) -> Iterator[str]:
         yield (f"Python's own allocator: {size(heap.pools.in_use)} in pools with something in"
                f" use, {size(heap.pools.free)} in free ones")
     if heap.python and heap.python.why:
-        yield f"Python's own allocator is not told: {heap.python.why}"
+        yield f"what Python's own allocator holds is not known: {heap.python.why}"
     if heap.java:
         parts = ", ".join(map(space, heap.java))
         yield f"the Java heap, as of its last collection: {parts}"

@@ -26,7 +26,6 @@ class Cell(NamedTuple):
     made: Callable[[Pages, int], U8 | str]
 
 
-
 def length(rows: Pages) -> U8:
     """Return the size of each row, in the unit that STYLE asks for."""
     if not STYLE.get().human:

@@ -71,7 +71,7 @@ def jvm_answers(asked: Asked) -> Iterator[str]:
     elif asked.native is not None:
         yield "it does not track its native memory (-XX:NativeMemoryTracking=summary)"
     if asked.why:
-        yield f"not told: {printable(asked.why)}"
+        yield f"not answered: {printable(asked.why)}"
     if asked.took_ns:
         yield f"it was asked for {asked.took_ns / 1e6:.0f} ms" + (
             ", and started its attach listener for that: a thread, and a socket in its /tmp"
