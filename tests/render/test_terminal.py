@@ -12,13 +12,12 @@ import pytest
 from hypothesis import strategies as st
 
 from pagewalk.cli import EPILOG
+from pagewalk.render.amounts import STYLE, Style
 from pagewalk.render.terminal import (
     BLOCKS,
     LEGEND,
     PLAIN,
-    STYLE,
     Screen,
-    Style,
     align,
     bars,
     cells,

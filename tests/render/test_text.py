@@ -17,18 +17,7 @@ from pagewalk.cli import COMMANDS, cli, usual
 from pagewalk.model.columns import READ, Backing, Withheld
 from pagewalk.proc.processes import Process
 from pagewalk.render import machine, text, view
-from pagewalk.render.terminal import (
-    CODES,
-    STYLE,
-    Style,
-    cells,
-    human,
-    kib,
-    kib_exact,
-    printable,
-    shorten,
-    width,
-)
+from pagewalk.render.terminal import CODES, cells, printable, shorten, width
 from tests import by_hand
 from tests.by_hand import PAGE
 from tests.properties import always
@@ -188,40 +177,6 @@ def test_colours_are_the_only_escapes(terminal: Terminal, name: str) -> None:
 )
 def test_a_name_is_made_printable(name: str, expected: str) -> None:
     assert printable(name) == expected
-
-
-@pytest.mark.parametrize(
-    ("amount", "rounded", "exact"),
-    [
-        (None, "n/a", "n/a"),
-        (0, "0", "0"),
-        (1024, "1", "1"),
-        (1536, "2", "1.5"),
-        (-1024, "-1", "-1"),
-        (-1536, "-2", "-1.5"),
-        (1, "0", ".001"),
-        (1 << 44, "17 179 869 184", "17 179 869 184"),
-    ],
-)
-def test_amounts_are_kib(amount: int | None, rounded: str, exact: str) -> None:
-    # In a pipe a blank would end a field.
-    assert kib(amount) == rounded.replace(" ", "")
-    assert kib_exact(amount).replace("0.", ".") == exact.replace(" ", "")
-    style = STYLE.set(Style(grouped=True))
-    try:
-        assert kib(amount) == rounded
-        assert kib_exact(amount).replace("0.", ".") == exact
-    finally:
-        STYLE.reset(style)
-
-
-@pytest.mark.parametrize(("amount", "text"), [
-    (0, "0"), (1, "0.0K"), (1536, "1.5K"), (4096, "4K"), (999 << 10, "999K"), (1000 << 10, "1.0M"),
-    (10 << 20, "10M"), (1700 << 20, "1.7G"), (35 << 30, "35G"), (16 << 40, "16T"),
-    (3000 << 50, "3000P"), (-1536, "-1.5K"), (-(5 << 30), "-5.0G"),
-])
-def test_amounts_for_people(amount: int, text: str) -> None:
-    assert human(amount) == text
 
 
 @pytest.mark.parametrize(("asked", "large", "told"), [

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pagewalk.model.errors import BadRequest
-from pagewalk.render.terminal import STYLE, Screen, Style
+from pagewalk.render.amounts import STYLE, Style
+from pagewalk.render.terminal import Screen
 
 FORMATS = {name: f"pagewalk.render.{name}" for name in ("text", "json", "csv", "log")}
 

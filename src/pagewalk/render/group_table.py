@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from pagewalk.account.groups import BY_KEY, Group
 from pagewalk.account.table import Table
-from pagewalk.render.terminal import bars, kib, printable, shorten, size
+from pagewalk.render.amounts import kib, size
+from pagewalk.render.terminal import bars, printable, shorten
 from pagewalk.render.vma_table import fit, headings, total, vmas_counted, wide
 
 COLUMNS = ("rss", "uss", "swap", "size")

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from pagewalk.heap.heap import Heap, Part
 from pagewalk.heap.returnable import Returnable
+from pagewalk.render.amounts import kib, size
 from pagewalk.render.columns import titles
 from pagewalk.render.runtime_words import go_answers, go_heap, jvm_answers, space
-from pagewalk.render.terminal import kib, printable, size
+from pagewalk.render.terminal import printable
 
 # Scattered memory is worth a sentence from this share of what is free and in RAM on, and from this
 # amount on.

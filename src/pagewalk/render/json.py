@@ -5,10 +5,9 @@ Every key is documented in docs/json.md.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from pagewalk.account.check import Report
 from pagewalk.account.groups import BY_KEY, Group
@@ -23,26 +22,11 @@ from pagewalk.proc.processes import Process
 from pagewalk.render import describe
 from pagewalk.render import lines as pieces
 from pagewalk.render.columns import fields
+from pagewalk.render.document import write
+from pagewalk.render.heap_json import heap
 from pagewalk.sources.doctor import Check
 from pagewalk.translate.translation import Translation
 from pagewalk.walking.walk import Walk
-
-if TYPE_CHECKING:
-    from pagewalk.heap.golang import Go
-    from pagewalk.heap.heap import Heap
-    from pagewalk.heap.jvm import Asked
-
-SCHEMA = "pagewalk/1"
-
-
-def version() -> str:
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("pagewalk")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def write_table(table: Table, body: dict[str, Any], out: TextIO) -> None:
@@ -85,20 +69,6 @@ def vma_head(vmas: VMAs, row: int) -> dict[str, Any]:
         "offset": int(vmas.offset[row]),
         "name": vmas.name[row],
     }
-
-
-def write(document: dict[str, Any], out: TextIO) -> None:
-    # One line per key and one per row: readable, and the rows are encoded by the C encoder, which
-    # json.dump does not use when it indents.
-    document = {"schema": SCHEMA, "pagewalk": version(), **document}
-    lines = (f"{json.dumps(key)}: {encode(value)}" for key, value in document.items())
-    out.write("{\n" + ",\n".join(lines) + "\n}\n")
-
-
-def encode(value: Any) -> str:
-    if not isinstance(value, list) or not value:
-        return json.dumps(value)
-    return "[\n" + ",\n".join(json.dumps(row) for row in value) + "\n]"
 
 
 def amounts(
@@ -213,55 +183,6 @@ def page_lines(rows: Pages, page_size: int, names: Sequence[str]) -> bytes:
         before = "," if parts else "{"
         parts += [f'{before}"{name}":', *PAGE_FIELDS[name](rows, page_size)]
     return pieces.lines(*parts, "}")
-
-
-def heap(
-    found: Heap, out: TextIO, arenas: Sequence[int] | None = None,
-    columns: Sequence[str] | None = None,
-) -> None:
-    """Write what the allocator holds, in all and by arena: ``arenas``, with the ``columns``."""
-    shown = found.arenas if arenas is None else [found.arenas[row] for row in arenas]
-    names = ("obtained", "in_use", "free", "trim", "trim_exclusive", "thread_top", "scattered")
-    write(
-        {
-            "process": found.who._asdict(),
-            "allocator": found.allocator,
-            "library": found.library,
-            "others": list(found.others),
-            **{key: found.total(name)
-               for name, key in zip(names, (*names[:5], "thread_tops", "scattered"), strict=True)},
-            "tcache": found.tcache,
-            "mmapped": found.mmapped,
-            "explained": found.explained,
-            "anonymous": found.anonymous,
-            "exact": found.exact,
-            "why": found.why,
-            "stopped_ns": found.stopped_ns,
-            "rest_later": found.rest_later,
-            "stacks": found.stacks._asdict(),
-            "pools": None if found.pools is None else found.pools._asdict(),
-            "python": None if found.python is None else found.python._asdict(),
-            "java": None if found.java is None else [one._asdict() for one in found.java],
-            "asked": None if found.asked is None else jvm(found.asked),
-            "go": None if found.go is None else go_heap(found.go),
-            "returnable": None if found.returnable is None else found.returnable._asdict(),
-            "arenas": [fields("heap", arena._asdict(), columns) for arena in shown],
-            "withheld": [{"what": row.what, "why": row.why} for row in found.outcome.withheld],
-            "partial": found.outcome.partial,
-        },
-        out,
-    )
-
-
-def jvm(asked: Asked) -> dict[str, Any]:
-    return {name: [one._asdict() for one in part] if isinstance(part, list) else part
-            for name, part in asked._asdict().items()}
-
-
-def go_heap(go: Go) -> dict[str, Any]:
-    amounts = dict(zip(go._fields[2:], go[2:], strict=True))
-    return {"version": go.version, "why": go.why,
-            **{name: part and part._asdict() for name, part in amounts.items()}}
 
 
 def check(

@@ -7,19 +7,9 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from pagewalk.proc.processes import Process
+from pagewalk.render.amounts import STYLE, kib
 from pagewalk.render.columns import titles
-from pagewalk.render.terminal import (
-    STYLE,
-    bars,
-    chart,
-    following,
-    kib,
-    paint,
-    printable,
-    say,
-    say_grid,
-    width,
-)
+from pagewalk.render.terminal import bars, chart, following, paint, printable, say, say_grid, width
 from pagewalk.sources.doctor import Check
 
 

@@ -9,8 +9,8 @@ from pagewalk.model.columns import U8, U64, Pages
 from pagewalk.model.rules import IS_PRESENT
 from pagewalk.render import describe
 from pagewalk.render import lines as pieces
+from pagewalk.render.amounts import STYLE, human
 from pagewalk.render.columns import titles
-from pagewalk.render.terminal import STYLE, human
 
 COLUMNS = ("phys", "size", "state", "mapcount", "flags")
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from pagewalk.proc.stall import HEAR
-from pagewalk.render.terminal import human, shorten, width
+from pagewalk.render.amounts import human
+from pagewalk.render.terminal import shorten, width
 
 AFTER_S, EVERY_S = 1.0, 0.2
 # Shorter than any message, which then covers it: Ctrl-C ends the program at once, without erasing.

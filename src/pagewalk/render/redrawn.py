@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TextIO
 
-from pagewalk.render.terminal import COLOURS, LEGEND, PLAIN, coloured
+from pagewalk.render.terminal import COLOURS, LEGEND, PLAIN, InFront, coloured
 
 HOME, REST, BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 # The other screen, no cursor, no wrapping: a line that is too long is cut by the terminal.
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 
 
-class Redrawn(io.TextIOBase):
+class Redrawn(InFront):
     """A stream that keeps what is written until `redraw` puts it on ``out``, a screen at a time."""
 
     def __init__(self, out: TextIO) -> None:
-        super().__init__()
-        self._out, self._text = out, io.StringIO()
+        super().__init__(out)
+        self._text = io.StringIO()
         self._before: list[str] | None = None
         self._in_place = out.isatty() and os.environ.get("TERM") != "dumb"
         self._entered = False
@@ -33,19 +33,6 @@ class Redrawn(io.TextIOBase):
     def write(self, text: str) -> int:
         """Keep ``text`` for the next screen."""
         return self._text.write(text)
-
-    @property
-    def encoding(self) -> str | None:  # type: ignore[override]
-        """Return the encoding of the stream behind it."""
-        return getattr(self._out, "encoding", None)
-
-    def isatty(self) -> bool:
-        """Return whether it ends up on a terminal."""
-        return self._out.isatty()
-
-    def fileno(self) -> int:
-        """Return the descriptor of the stream behind it."""
-        return self._out.fileno()
 
     def redraw(self, *, again: bool = False) -> None:
         """Write what was kept: over the last screen on a terminal, elsewhere below a blank line.

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pagewalk.heap.golang import TORN, Amount, Go
 from pagewalk.heap.hotspot import Space
 from pagewalk.heap.jvm import Asked, Tracked
-from pagewalk.render.terminal import kib, printable, size
+from pagewalk.render.amounts import kib, size
+from pagewalk.render.terminal import printable
 
 LEAST = 1 << 20  # bytes worth a sentence
 NAMED = 6  # kinds of native memory

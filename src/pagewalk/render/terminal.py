@@ -9,8 +9,9 @@ import io
 import os
 import re
 from collections.abc import Sequence, Set
-from contextvars import ContextVar
 from typing import NamedTuple, TextIO
+
+from pagewalk.render.amounts import STYLE
 
 
 class Look(NamedTuple):
@@ -40,19 +41,6 @@ UNSEEN = re.compile(
 )
 
 
-class Style(NamedTuple):
-    """How amounts are written: ``human`` in K, M and G, else in KiB; ``grouped`` by thousands.
-
-    ``color``: always, never, or auto, where the environment and the stream decide.
-    """
-
-    human: bool = False
-    grouped: bool = False
-    color: str = "auto"
-
-
-PLAIN_STYLE = Style()
-STYLE: ContextVar[Style] = ContextVar("STYLE", default=PLAIN_STYLE)
 BLOCKS = "▏▎▍▌▋▊▉█"  # eighths
 BAR, WIDE_ENOUGH = 10, 72  # columns of a bar; columns of a terminal from which on there are bars
 NARROWEST = 8  # columns that a name keeps
@@ -109,15 +97,35 @@ def harmless(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-class Screen(io.TextIOBase):
+class InFront(io.TextIOBase):
+    """A stream to write to in front of ``out``, and a terminal if that is one."""
+
+    def __init__(self, out: TextIO) -> None:
+        super().__init__()
+        self._out = out
+
+    @property
+    def encoding(self) -> str | None:  # type: ignore[override]
+        """Return the encoding of the stream behind it."""
+        return getattr(self._out, "encoding", None)
+
+    def isatty(self) -> bool:
+        """Return whether the stream behind it is a terminal."""
+        return self._out.isatty()
+
+    def fileno(self) -> int:
+        """Return the descriptor of the stream behind it."""
+        return self._out.fileno()
+
+
+class Screen(InFront):
     """A stream that lets no control sequence through to a terminal.
 
     With ``colours``, those of `paint` pass where they are wanted.
     """
 
     def __init__(self, out: TextIO, *, colours: bool) -> None:
-        super().__init__()
-        self._out = out
+        super().__init__(out)
         self._colours = colours and coloured(out)
 
     def write(self, text: str) -> int:
@@ -140,19 +148,6 @@ class Screen(io.TextIOBase):
         such as a full disk: the owner of the underlying stream would never learn of it.
         """
 
-    @property
-    def encoding(self) -> str | None:  # type: ignore[override]
-        """Return the encoding of the underlying stream."""
-        return getattr(self._out, "encoding", None)
-
-    def isatty(self) -> bool:
-        """Return whether the underlying stream is a terminal."""
-        return self._out.isatty()
-
-    def fileno(self) -> int:
-        """Return the descriptor of the underlying stream."""
-        return self._out.fileno()
-
 
 def name_bytes(error: UnicodeError) -> tuple[bytes, int]:
     """Return bytes for what a stream's encoding cannot write (codecs.register_error).
@@ -174,37 +169,6 @@ def keep_names(out: TextIO) -> None:
     codecs.register_error("pagewalk.names", name_bytes)
     if isinstance(out, io.TextIOWrapper):
         out.reconfigure(errors="pagewalk.names")
-
-
-def kib(amount: int | None) -> str:
-    """Return bytes as KiB, or in the unit that STYLE asks for; ``n/a`` if withheld."""
-    style = STYLE.get()
-    if amount is None:
-        return "n/a"
-    return human(amount) if style.human else grouped(f"{amount / 1024:,.0f}", style)
-
-
-def size(amount: int | None) -> str:
-    """Return bytes with their unit, for a sentence."""
-    return kib(amount) if STYLE.get().human or amount is None else f"{kib(amount)} KiB"
-
-
-def human(amount: int) -> str:
-    """Return bytes in the largest binary unit that leaves a digit before the point: ``1.6G``."""
-    value, unit = amount / 1024, "K"
-    for unit in "KMGTP":
-        if abs(value) < 999.5 or unit == "P":
-            break
-        value /= 1024
-    if not amount:
-        return "0"
-    short = abs(value) < 9.95 and not (unit == "K" and amount % 1024 == 0)
-    return f"{value:.1f}{unit}" if short else f"{value:.0f}{unit}"
-
-
-def grouped(number: str, style: Style) -> str:
-    # In a pipe a blank would end a field.
-    return number.replace(",", " " if style.grouped else "")
 
 
 def cells(text: str) -> int:
@@ -314,13 +278,3 @@ def following(out: TextIO, *commands: str) -> None:
     if out.isatty():
         whole = (f"pagewalk {command}".strip().replace(" ", "\xa0") for command in commands)
         say(f"next: {'   '.join(whole)}", out, "      ", look="aside")
-
-
-def kib_exact(amount: int | None) -> str:
-    """Return bytes as KiB to four decimals, enough to show a single byte: 1536 is ``1.5``."""
-    if amount is None:
-        return "n/a"
-    whole, rest = divmod(abs(amount), 1024)
-    sign = "-" if amount < 0 else ""
-    part = f"{rest / 1024:.4f}".rstrip("0").removeprefix("0") if rest else ""
-    return grouped(f"{sign}{whole:,}{part}", STYLE.get())

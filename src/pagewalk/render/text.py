@@ -1,31 +1,32 @@
 """Plain text for people: tables that fit the terminal, coloured only on a terminal.
 
 Amounts are in KiB, as in the tools that people compare with; the other formats have exact bytes.
+
+There is a function for each screen; its table and its sentences are made in other modules. The
+screens share so much (whose memory it is, totals, the ledger, what was withheld) that they are
+together here.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pagewalk.account.ledger import SHORT, WHY, Line, beyond_rss
 from pagewalk.account.table import Table
+from pagewalk.render.amounts import STYLE, kib_exact, size
 from pagewalk.render.terminal import (
     NARROWEST,
-    STYLE,
     cells,
     chart,
     following,
-    kib,
-    kib_exact,
     paint,
     printable,
     say,
     say_grid,
     shorten,
-    size,
     width,
 )
 from pagewalk.render.vma_table import KERNELS, VmaTable, total, vma_table
@@ -33,7 +34,6 @@ from pagewalk.walking.walk import Walk
 
 # Each view imports what it alone needs: a command should not wait for the imports of others.
 if TYPE_CHECKING:
-    from pagewalk.account.check import Report
     from pagewalk.account.groups import Group
     from pagewalk.heap.heap import Heap
     from pagewalk.model.columns import Pages
@@ -373,58 +373,14 @@ def heap(
     following(out, *by_arena, f"maps {pid} --by kind")
 
 
-# ---- check
+# ---- check, doctor, processes
 
 
-def check(
-    report: Report, out: TextIO, columns: Sequence[str] | None = None, *, pid: int = 0
-) -> None:
-    """Write what was compared, and every page and amount on which two walks differ."""
-    first, second = report.first, report.second
-    print(paint(out, "main", f"{first} against {second}: {report.pages} pages and"
-                           f" {report.fields} VMA amounts compared"), file=out)
-    if report.left_out:
-        say(f"left out, procfs does not show their pages: {', '.join(report.left_out)}", out)
-    for sentence in check_moves(report):
-        say(sentence, out)
-    if not report.differences:
-        print(paint(out, "good", "no difference"), file=out)
-        following(out, f"explain {pid}")
-        return
-    made = {
-        "size": ("SIZE" if STYLE.get().human else "KIB", [kib(d.size) for d in report.differences]),
-        "what": ("WHAT", [d.what for d in report.differences]),
-        "first": (first, [d.first or "-" for d in report.differences]),
-        "second": (second, [d.second or "-" for d in report.differences]),
-    }
-    shown = list(made) if columns is None else columns
-    rows = [("ADDRESS", *(made[name][0] for name in shown))]
-    rows += [(f"{d.addr:016x}", *(made[name][1][row] for name in shown))
-             for row, d in enumerate(report.differences)]
-    left = {0, *(at for at, name in enumerate(shown, 1) if name == "what")}
-    say_grid(rows, left, out, room=width(out))
-    if report.more:
-        print(f"... and {report.more} more", file=out)
-    following(out, *(f"vtop {pid} {d.addr:#x}" for d in report.differences[:1]))
+def check(*given: Any, **options: Any) -> None:
+    """Write what was compared, and what differs: see `differences.check`."""
+    from pagewalk.render import differences
 
-
-def check_moves(report: Report) -> Iterator[str]:
-    # What turned out not to be a difference, and what made it look like one.
-    gone, changing = "gone when checked again", "in pages or amounts that kept changing"
-    ours = "this process's pages changed"
-    others = "other processes mapped or unmapped the same pages"
-    for count, what, cause in (
-        (report.moved - report.moved_by_others, gone, ours),
-        (report.moved_by_others, gone, others),
-        (report.unsteady - report.unsteady_by_others, changing, ours),
-        (report.unsteady_by_others, changing, others),
-    ):
-        if count:
-            differences = "1 difference was" if count == 1 else f"{count} differences were"
-            yield f"{differences} {what}: {cause} in the meantime"
-
-
-# ---- doctor, processes
+    differences.check(*given, **options)
 
 
 def doctor(*given: Any, **options: Any) -> None:

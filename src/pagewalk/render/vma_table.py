@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from pagewalk.account.table import COLUMNS, Table
 from pagewalk.model.columns import perms_text
-from pagewalk.render.terminal import NARROWEST, align, kib, printable, shorten
+from pagewalk.render.amounts import kib
+from pagewalk.render.terminal import NARROWEST, align, printable, shorten
 
 TITLES = {column.name: column.title for column in COLUMNS}
 # Columns hidden on a narrow terminal, in this order.

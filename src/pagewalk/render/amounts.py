@@ -1,0 +1,60 @@
+"""Amounts as text: KiB, or K, M and G for people, or KiB to the byte for the ledger."""
+
+from contextvars import ContextVar
+from typing import NamedTuple
+
+
+class Style(NamedTuple):
+    """How amounts are written: ``human`` in K, M and G, else in KiB; ``grouped`` by thousands.
+
+    ``color``: always, never, or auto, where the environment and the stream decide.
+    """
+
+    human: bool = False
+    grouped: bool = False
+    color: str = "auto"
+
+
+PLAIN_STYLE = Style()
+STYLE: ContextVar[Style] = ContextVar("STYLE", default=PLAIN_STYLE)
+
+
+def kib(amount: int | None) -> str:
+    """Return bytes as KiB, or in the unit that STYLE asks for; ``n/a`` if withheld."""
+    style = STYLE.get()
+    if amount is None:
+        return "n/a"
+    return human(amount) if style.human else grouped(f"{amount / 1024:,.0f}", style)
+
+
+def size(amount: int | None) -> str:
+    """Return bytes with their unit, for a sentence."""
+    return kib(amount) if STYLE.get().human or amount is None else f"{kib(amount)} KiB"
+
+
+def human(amount: int) -> str:
+    """Return bytes in the largest binary unit that leaves a digit before the point: ``1.6G``."""
+    value, unit = amount / 1024, "K"
+    for unit in "KMGTP":
+        if abs(value) < 999.5 or unit == "P":
+            break
+        value /= 1024
+    if not amount:
+        return "0"
+    short = abs(value) < 9.95 and not (unit == "K" and amount % 1024 == 0)
+    return f"{value:.1f}{unit}" if short else f"{value:.0f}{unit}"
+
+
+def grouped(number: str, style: Style) -> str:
+    # In a pipe a blank would end a field.
+    return number.replace(",", " " if style.grouped else "")
+
+
+def kib_exact(amount: int | None) -> str:
+    """Return bytes as KiB to four decimals, enough to show a single byte: 1536 is ``1.5``."""
+    if amount is None:
+        return "n/a"
+    whole, rest = divmod(abs(amount), 1024)
+    sign = "-" if amount < 0 else ""
+    part = f"{rest / 1024:.4f}".rstrip("0").removeprefix("0") if rest else ""
+    return grouped(f"{sign}{whole:,}{part}", STYLE.get())
