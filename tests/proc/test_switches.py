@@ -100,5 +100,9 @@ def test_the_cpu_time_stands_still_while_no_thread_runs_and_only_then() -> None:
 
 def test_the_cpu_time_of_a_process_that_works_grows() -> None:
     with running("print('ready')\nwhile True: pass") as (_, target):
-        seen = {cpu_time(target) for _ in range(100) if not time.sleep(0.01)}
-    assert len(seen) > 10
+        seen: set[int | None] = set()
+        deadline = time.monotonic() + PATIENCE_S
+        while len(seen) < 10 and time.monotonic() < deadline:
+            seen.add(cpu_time(target))
+            time.sleep(0.01)
+    assert len(seen) == 10 and None not in seen
