@@ -115,6 +115,14 @@ def test_it_is_not_stopped_in_vain() -> None:
     assert "--longest-stop" in ran.json["why"]
 
 
+def test_whoever_has_tried_to_stop_it_is_not_told_to_try_that() -> None:
+    with allocating("bookworm", "scattered", "restless") as program:
+        screens = [pagewalk("heap", program.pid, *options).out
+                   for options in ((), ("--freeze", "--longest-stop", "1"))]
+    assert "estimates" in screens[0] and "with --freeze" in screens[0]
+    assert "with --freeze" not in screens[1]
+
+
 # Of the command: what it needs for any process, and what of the target it copies at most.
 SMALL = 120 * MIB
 

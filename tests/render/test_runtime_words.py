@@ -54,9 +54,9 @@ def test_estimates_are_called_so_and_what_is_not_known_has_its_reason() -> None:
 
 
 def test_torn_records_are_a_reason_to_stop_it() -> None:
-    torn = heap(allocator="Go", go=Go("go1.24", TORN), exact=False, why=TORN)
+    torn = heap(allocator="Go", go=Go("go1.24", TORN), exact=False, why=TORN, stop_helps=True)
     assert "with --freeze" in " ".join(answers(torn))
-    assert "--freeze" not in " ".join(answers(torn._replace(stopped_ns=5)))
+    assert "--freeze" not in " ".join(answers(torn._replace(stop_helps=False)))
 
 
 def test_a_version_with_escape_sequences_is_shown_harmless() -> None:

@@ -82,8 +82,8 @@ class Heap(NamedTuple):
     what else is known of the ``anonymous`` bytes in RAM; all together ``explained`` bytes of them.
     ``exact``: nothing changed while it was read, else ``why``. ``stopped_ns``: for how long the
     process was stopped, and ``rest_later``: stacks, pools and the Java heap were read after that.
-    ``stop_helps``: what was wrong is that it ran. ``others``: the allocators that it has besides,
-    which are not read.
+    ``stop_helps``: what was wrong is that it ran, and it was not tried to stop it. ``others``: the
+    allocators that it has besides, which are not read.
     ``trimmed``: the ranges that malloc_trim(0) or debug.FreeOSMemory() would return, u64[k, 2].
     ``anon`` and ``known``: the ranges of which ``anonymous`` and ``explained`` are the bytes, the
     latter in RAM or not. ``attachable``: whether a JVM says that it may be asked; ``asked``: what

@@ -103,7 +103,7 @@ def read_stopped_heap(source: Source, longest_ns: int) -> Heap:
         heap = with_returnable(last or found, source, fd)
     if useful and last is None:
         heap = heap._replace(why=f"{heap.why}; {why}")
-    return heap._replace(stopped_ns=stopped_ns)
+    return heap._replace(stopped_ns=stopped_ns, stop_helps=False)  # that was tried
 
 
 def with_asked(heap: Heap, source: Source) -> Heap:

@@ -36,7 +36,7 @@ def answers(heap: Heap) -> Iterator[str]:
     """Yield what could be had back, what could not, and how sure that is, in plain sentences."""
     trim, scattered, tops = (heap.total(name) for name in ("trim", "scattered", "thread_top"))
     if heap.go:
-        yield from go_answers(heap.go, exact=heap.exact, stopped=heap.stopped_ns > 0)
+        yield from go_answers(heap.go, exact=heap.exact, stop_helps=heap.stop_helps)
     if trim is None or scattered is None or tops is None:
         if heap.allocator != "Go":
             yield f"What is free inside the allocator is not known: {heap.why}."
@@ -55,7 +55,7 @@ def answers(heap: Heap) -> Iterator[str]:
         yield from returned(heap.returnable, all_known=told)
     if told and not heap.exact:
         remedy = ("; with --freeze the process is stopped while its heap is read, and the numbers"
-                  " are exact") if heap.stop_helps and "--longest-stop" not in heap.why else ""
+                  " are exact") if heap.stop_helps else ""
         yield f"These are estimates: {heap.why}{remedy}."
 
 

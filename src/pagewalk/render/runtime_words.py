@@ -24,11 +24,12 @@ def go_heap(go: Go) -> str:
     return f"the heap of Go's runtime, {printable(go.version) or 'older than go1.18'}"
 
 
-def go_answers(go: Go, *, exact: bool, stopped: bool) -> Iterator[str]:
-    """Yield what Go's runtime could give back; ``stopped``: it was, while its heap was read."""
+def go_answers(go: Go, *, exact: bool, stop_helps: bool) -> Iterator[str]:
+    """Yield what Go's runtime could give back; ``stop_helps``: see Heap."""
     if go.free is None:
-        hint = "; with --freeze the process is stopped meanwhile" if go.why == TORN else ""
-        yield f"What is free inside Go's heap is not known: {go.why}{'' if stopped else hint}."
+        torn = stop_helps and go.why == TORN
+        hint = "; with --freeze the process is stopped meanwhile" if torn else ""
+        yield f"What is free inside Go's heap is not known: {go.why}{hint}."
         return
     yield (f"debug.FreeOSMemory() would give back {size(go.free.present)}{to_others(go.free)}, and"
            " what it finds unreachable.")
