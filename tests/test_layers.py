@@ -17,6 +17,8 @@ from typing import NamedTuple
 import pytest
 
 import pagewalk
+from pagewalk.cli import COMMANDS
+from pagewalk.render import FORMATS
 
 ROOT = Path(pagewalk.__file__).parent
 TESTS = Path(__file__).parent
@@ -59,9 +61,8 @@ ROOMS = {
 STRANGERS = {
     "pagetables.arch": None,
     "sources": ("procfs", "readers"),
-    "render": ("text", "json", "csv", "log"),
-    "commands": ("show", "maps", "pages", "vtop", "explain", "heap", "check", "doctor",
-                 "processes"),
+    "render": tuple(FORMATS),
+    "commands": tuple(COMMANDS),
 }
 VAGUE = {"util", "utils", "common", "base", "core", "manager", "factory", "helper", "helpers"}
 

@@ -74,9 +74,7 @@ func info() {
 	put("heap_idle", stats.HeapIdle)
 	put("heap_released", stats.HeapReleased)
 	put("stack_inuse", stats.StackInuse)
-	line = append(line, "\"processors\": "...)
-	line = strconv.AppendInt(line, int64(runtime.GOMAXPROCS(0)), 10)
-	line = append(line, "}\n"...)
+	line = append(line[:len(line)-2], "}\n"...)
 	os.Stdout.Write(line)
 }
 
