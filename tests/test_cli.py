@@ -144,6 +144,11 @@ def test_an_example_works_when_pasted(
         (["show", "1", "2"], "2"),
         (["show", "1", "--budget", "0"], "budget"),
         (["show", "1", "--budget", "soon"], "soon"),
+        (["show", "1", "--budget", "nan"], "'nan' is not a number"),
+        (["show", "1", "--watch=nan"], "'nan' is not a number"),
+        (["show", "1", "--watch=inf"], "inf is not in the range"),
+        (["--watch=1e10"], "10000000000.0 is not in the range"),
+        (["heap", "1", "--freeze", "--longest-stop", "nan"], "'nan' is not a number"),
     ],
 )
 def test_wrong_usage_is_exit_code_2_and_names_the_mistake(

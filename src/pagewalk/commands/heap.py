@@ -9,6 +9,7 @@ import click
 from pagewalk.commands import PARTIAL, finish, note, opened, rounds
 from pagewalk.commands.options import (
     Request,
+    Within,
     check_watch,
     choice_of,
     table_options,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @table_options
 @watch_option
 @click.option("--longest-stop", default=500.0, metavar="MS", show_default=True,
-              type=click.FloatRange(1, 60_000),
+              type=Within(1, 60_000),
               help="With --freeze: resume TARGET after that time, come what may.")
 @click.option("--ask", is_flag=True,
               help="Let a JVM tell more. It runs code for that, and may start a thread.")

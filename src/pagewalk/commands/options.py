@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +13,8 @@ from pagewalk.model.errors import BadRequest
 
 if TYPE_CHECKING:
     from pagewalk.render.columns import Choice
+
+LONGEST_WATCH = 1_000_000  # seconds, 12 days; the kernel's timers do not take any number
 
 
 class Request(NamedTuple):
@@ -30,6 +33,14 @@ class Request(NamedTuple):
     columns: str | None = None
     sort: str | None = None
     limit: int | None = None
+
+
+class Within(click.FloatRange):
+    """A number in a range. To FloatRange "nan", which no comparison rules out, is in every one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        return self.fail(f"'{value}' is not a number", param, ctx) if math.isnan(number) else number
 
 
 def complete_target(_ctx: object, _param: object, typed: str) -> list[str]:
@@ -89,7 +100,7 @@ units_option = click.option(
 
 
 watch_option = click.option(
-    "--watch", metavar="SECONDS", type=click.FloatRange(0.1),
+    "--watch", metavar="SECONDS", type=Within(0.1, LONGEST_WATCH),
     help="Show it again every SECONDS, with what has changed in bold; Ctrl-C ends it.",
 )
 
@@ -137,7 +148,7 @@ def target_options(*formats: str) -> Callable[[Any], Any]:
             click.option("--freeze", is_flag=True,
                          help="Stop the target (SIGSTOP) during the walk, then resume it."),
             click.option("--budget", default=5.0, metavar="MS", show_default=True,
-                         type=click.FloatRange(0.1, 1000),
+                         type=Within(0.1, 1000),
                          help="Longest time that a single read may hold the target's lock."),
         )
         for option in reversed(options):
