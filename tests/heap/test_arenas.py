@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pagewalk.heap.arenas import Scanned, judged, top_chunk, trimmed
+from pagewalk.heap.arenas import Scanned, judged, top_chunk, trimmed, unlocked
 from pagewalk.heap.chunks import NO_CHUNKS, Chunks, Found
 from pagewalk.heap.glibc import STATE_END, WITH_FASTBINS, State
 from pagewalk.heap.glibc import TOP as TOP_FIELD
@@ -23,8 +23,8 @@ def chunks(*pairs: tuple[int, int]) -> Chunks:
 
 def trim(lists: Chunks, fast: Chunks, top: tuple[int, int], brk: int | None, unit: int = PAGE
          ) -> tuple[list[list[int]], list[list[int]]]:
-    first, second = trimmed(lists, fast, top, brk, unit)
-    return sorted(first.tolist()), second.tolist()
+    dropped, cut, kept = trimmed(lists, fast, top, brk, unit)
+    return sorted([*dropped.tolist(), *cut.tolist()]), kept.tolist()
 
 
 TOP = (0x100000, 0x121000)
@@ -44,6 +44,14 @@ def test_chunks_in_fastbins_are_merged_first() -> None:
     more = chunks((0x1010, 0xFD0), (0x2040, 0x1000))
     assert trim(more, NO_CHUNKS, TOP, None)[0] == []
     assert trim(more, fast, TOP, None)[0] == [[0x2000, 0x3000]]
+
+
+def test_of_what_is_locked_nothing_is_dropped_nor_of_what_follows_in_the_same_chunk() -> None:
+    ranges = np.array([[0x1000, 0x4000], [0x6000, 0x9000], [0xA000, 0xB000]], np.uint64)
+    locked = np.array([[0x2000, 0x3000], [0x5000, 0x7000]], np.uint64)
+    assert unlocked(ranges, locked).tolist() == [[0x1000, 0x2000], [0xA000, 0xB000]]
+    assert unlocked(ranges, ranges).tolist() == []
+    assert unlocked(ranges, locked[:0]).tolist() == ranges.tolist()
 
 
 def test_the_top_of_the_main_arena_shrinks_at_the_break() -> None:

@@ -139,5 +139,13 @@ def test_in_all_each_byte_counts_once_and_only_if_it_is_in_ram() -> None:
     # Released: pages 0 and 1; zeros: 1 to 100; trimmed: 100 to 110; idle: 8 of 10; files: 3.
     assert found == Returnable(2 * PAGE, 3 * PAGE, HUGE, HUGE, 100 * PAGE, 1, 8 * PAGE,
                                (111 + 8 + 3) * PAGE, 600 * PAGE)
+    # Nothing that is locked, but what the allocator cuts off; pages 0 to 50 and 4 of the stack are.
+    locked = ranges((0, 51 * PAGE), (4 * HUGE + 4 * PAGE, 5 * HUGE))
+    part = returnable(
+        Marked(huge, NONE, clean, 600 * PAGE), anon, (HUGE, ranges((PAGE, 101 * PAGE))),
+        (1, ranges((4 * HUGE, 4 * HUGE + 10 * PAGE))), ranges((50 * PAGE, 51 * PAGE)), locked,
+    )
+    assert (part.locked, part.huge_zeros, part.idle_stacks) == (55 * PAGE, 50 * PAGE, 4 * PAGE)
+    assert part.in_all == (50 + 1 + 4 + 3) * PAGE
     unknown = returnable(Marked(huge, None, None, HUGE), anon, (0, NONE), (0, NONE), NONE)
     assert unknown.clean_file is None and unknown.lazyfree is None and unknown.in_all == 0

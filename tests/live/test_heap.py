@@ -20,7 +20,7 @@ pytestmark = pytest.mark.live
 
 PATTERNS = ("scattered", "freed", "comb", "wide_comb", "fastbins", "threads", "many_heaps", "ended",
             "mapped", "foreign_break", "blocked_break", "no_break", "nothing",
-             "containers")
+             "locked", "partly_locked", "containers")
 # What of the heap's numbers has a name in mallinfo2(3).
 SAME = ("obtained", "in_use", "free", "mmapped")
 
@@ -43,6 +43,7 @@ def test_it_is_what_malloc_says_and_what_trim_gives_back(suite: str, pattern: st
     assert found["exact"] is True, found["why"]
     assert {name: found[name] for name in SAME} == {name: said[name] for name in SAME}
     assert found["trim"] == given_back
+    assert (found["locked"] > 0) == (pattern in ("locked", "partly_locked"))
 
 
 @pytest.mark.parametrize("suite", SUITES)

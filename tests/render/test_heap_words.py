@@ -30,6 +30,11 @@ def test_scattered_memory_is_told_where_it_is_much() -> None:
     assert "scattered" in said(heap(little._replace(scattered=MIB)))
 
 
+def test_what_is_locked_is_told_whatever_it_is() -> None:
+    assert "4 KiB more are free but locked in RAM" in said(heap(MAIN._replace(locked=4096)))
+    assert "locked" not in said(heap(MAIN))
+
+
 def test_after_a_fork_the_machine_gets_less() -> None:
     forked = heap(MAIN._replace(trim_exclusive=10 * MIB))
     assert "but only 10240 KiB to the machine" in said(forked)

@@ -30,8 +30,8 @@ PROCESSES = [
     Process(4711, "pro\x1b[1m", "/opt/a name that goes on and on" * 3, 0, 9 << 30),
 ]
 MIB = 1 << 20
-MAIN = Part(True, 1, 100 * MIB, 60 * MIB, 40 * MIB, 30 * MIB, 30 * MIB, 0, 2 * MIB)
-OTHER = Part(False, 2, 50 * MIB, 10 * MIB, 40 * MIB, MIB, MIB, 3 * MIB, 20 * MIB)
+MAIN = Part(True, 1, 100 * MIB, 60 * MIB, 40 * MIB, 30 * MIB, 30 * MIB, 0, 2 * MIB, 0)
+OTHER = Part(False, 2, 50 * MIB, 10 * MIB, 40 * MIB, MIB, MIB, 3 * MIB, 20 * MIB, 0)
 REASON = by_hand.Withheld("pss", "frames are hidden\nrun as root", partial=True)
 
 

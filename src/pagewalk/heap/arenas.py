@@ -21,7 +21,7 @@ from pagewalk.heap.mapped import Parameters
 from pagewalk.heap.memory import NONE, PAGE, Memory
 from pagewalk.heap.tcache import NEW, OLD, Layout
 from pagewalk.model.columns import READ, SHARED, U64, WRITE, Backing, VMAs
-from pagewalk.model.ranges import distinct, holder, inside, union
+from pagewalk.model.ranges import distinct, holder, inside, union, without
 
 HEADER = 48  # sizeof(struct malloc_chunk), which mtrim() keeps of a chunk
 SMALLEST_TOP = 33  # MINSIZE + 1, which systrim() keeps
@@ -36,8 +36,9 @@ class Arena(NamedTuple):
     ``lists`` are on the lists of its bins, ``fast`` in its fastbins; ``top`` is [start, end) of the
     chunk at the end of its memory, from which new ones are cut. ``trim``: u64[k, 2], whole pages of
     free chunks that malloc_trim(0) returns to the kernel; ``kept`` those in the top of a thread
-    arena, which it never returns. ``whole``: its records do not contradict
-    one another; otherwise ``lists`` are what looks free by its sizes alone.
+    arena, which it never returns; ``locked`` those that it cannot return, since they are locked in
+    RAM. ``whole``: its records do not contradict one another; otherwise ``lists`` are what looks
+    free by its sizes alone.
     """
 
     state: State
@@ -48,6 +49,7 @@ class Arena(NamedTuple):
     top: tuple[int, int]
     trim: U64
     kept: U64
+    locked: U64
     whole: bool
 
     @property
@@ -130,19 +132,22 @@ def layout_of(state: State) -> Layout:
     return OLD if len(state.fast) else NEW
 
 
-def judged(scanned: Scanned, known: Parameters) -> Arena:
-    """Return what the arena holds, by its lists."""
+def judged(scanned: Scanned, known: Parameters, locked: U64 = NONE) -> Arena:
+    """Return what the arena holds, by its lists; ``locked`` u64[k, 2] is locked in RAM (mlock)."""
     state, found, top = scanned.state, scanned.found, scanned.top
     if not state.used or scanned.memory is None or not found.whole:
         return Arena(state, scanned.main, NONE, NO_CHUNKS, NO_CHUNKS, (0, 0), NONE, NONE,
-                     not state.used)
+                     NONE, not state.used)
     on_list, complete = listed(found.free, state.bins, state.heads)
     on_fast = in_fastbins(found.small, state.fast)
     # Where lists were changing, what looks free by its sizes is the best guess.
     lists = found.free.take(on_list) if complete else apart(found.free)
     fast = NO_CHUNKS if on_fast is None else found.small.take(on_fast)
-    trim, kept = trimmed(lists, fast, top, scanned.brk, known.unit)
-    arena = Arena(state, scanned.main, scanned.memory, lists, fast, top, trim, kept,
+    pages, cut, kept = trimmed(lists, fast, top, scanned.brk, known.unit)
+    given = unlocked(pages, locked) if len(locked) else pages
+    arena = Arena(state, scanned.main, scanned.memory, lists, fast, top,
+                  np.concatenate([given, cut]), kept,
+                  without(pages, given) if len(locked) else NONE,
                   complete and on_fast is not None and top[0] < top[1])
     return arena._replace(whole=arena.whole and arena.free <= arena.obtained)
 
@@ -170,8 +175,8 @@ def led_to(memory: Memory, state: State, links: U64, ranges: U64) -> U64:
 
 def trimmed(
     lists: Chunks, fast: Chunks, top: tuple[int, int], brk: int | None, unit: int
-) -> tuple[U64, U64]:
-    """Return what malloc_trim(0) would return, and what of a thread arena's top it does not.
+) -> tuple[U64, U64, U64]:
+    """Return what malloc_trim(0) drops, what it cuts off, and a thread arena's top, which it keeps.
 
     It first merges the fastbins with their neighbours (malloc_consolidate). Of each free chunk it
     drops the whole pages behind its header (mtrim), and at last it shrinks the top of the main
@@ -191,9 +196,22 @@ def trimmed(
     some = pages[:, 0] < pages[:, 1]
     rest, last = pages[some & ~is_top], pages[some & is_top]
     if brk is None:
-        return rest, last
+        return rest, NONE, last
     if brk != top[1]:
-        return rest, NONE
+        return rest, NONE, NONE
     first = min(merged[is_top][:, 0].tolist(), default=top[1])
     drop = max(top[1] - first - SMALLEST_TOP, 0) & -unit
-    return np.concatenate([rest, np.array([[top[1] - drop, top[1]]], np.uint64)]), NONE
+    return rest, np.array([[top[1] - drop, top[1]]], np.uint64), NONE
+
+
+def unlocked(ranges: U64, locked: U64) -> U64:
+    """Return what MADV_DONTNEED drops of each of ``ranges``: all before the first locked VMA.
+
+    There it ends with an error (madvise_walk_vmas, mm/madvise.c). Both are u64[k, 2], ``locked``
+    sorted. What brk(2) takes away may be locked.
+    """
+    ends = np.append(locked[:, 1], ~np.uint64(0))
+    starts = np.append(locked[:, 0], ~np.uint64(0))
+    first = starts[np.searchsorted(ends, ranges[:, 0], side="right")]
+    end = np.minimum(ranges[:, 1], first)
+    return np.stack([ranges[:, 0], end], axis=1)[ranges[:, 0] < end]

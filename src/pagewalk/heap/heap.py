@@ -28,6 +28,7 @@ MACHINES = {"x86_64"}  # whose layout of glibc's structures is known
 # What is assumed where malloc's own are not recognised.
 DEFAULTS = Parameters(0, 0, PAGE, 7)
 TORN = "contradict one another"
+LOCKED = "what is locked in RAM is not known, and malloc_trim gives none of that back"
 HUGE = "arenas of huge pages (glibc.malloc.hugetlb=2) are laid out otherwise and are not read"
 
 
@@ -36,9 +37,9 @@ class Part(NamedTuple):
 
     ``obtained`` from the system, ``in_use`` and ``free`` of it, as mallinfo2(3) counts them;
     ``trim``: free and in RAM in whole pages, what malloc_trim(0) would give back;
-    ``thread_top``: so in the top of a thread arena, which it never gives back; ``scattered``: the
-    rest of what is free and in RAM, in pages that also hold something in use. ``threads``: how many
-    are attached to it.
+    ``thread_top``: so in the top of a thread arena, which it never gives back; ``locked``: so, but
+    locked in RAM (mlock), which it cannot give back; ``scattered``: the rest of what is free and in
+    RAM, in pages that also hold something in use. ``threads``: how many are attached to it.
     """
 
     main: bool
@@ -50,6 +51,7 @@ class Part(NamedTuple):
     trim_exclusive: int | None
     thread_top: int | None
     scattered: int | None
+    locked: int | None
 
 
 class Stacks(NamedTuple):
@@ -136,7 +138,7 @@ class Taken(NamedTuple):
     ``ranges`` (u64[k, 2]) are those of each arena, None if its heaps are torn, ``mapped`` (the
     same) chunks that are mappings of their own. Then ``arenas`` are looked through, in a ``copy``
     of them if there is one, and the ``caches`` of threads found there. ``others``: allocators that
-    are not read.
+    are not read. ``locked`` u64[k, 2]: what is locked in RAM, None if that is not known.
     """
 
     who: Who
@@ -153,6 +155,7 @@ class Taken(NamedTuple):
     copy: Memory | None = None
     arenas: tuple[Scanned, ...] = ()
     caches: Caches | None = None
+    locked: U64 | None = NONE
 
 
 class Besides(NamedTuple):
@@ -219,7 +222,8 @@ def add_up_arenas(taken: Taken) -> Arenas:
     # One after the other: each needs memory for its chunks.
     parts, trim, torn = [], [], 0
     for scanned in taken.arenas:
-        arena = judged(scanned, taken.parameters or DEFAULTS)
+        locked = NONE if taken.locked is None else taken.locked
+        arena = judged(scanned, taken.parameters or DEFAULTS, locked)
         parts.append(part(taken.memory, arena))
         trim.append(arena.trim)
         torn += not arena.whole
@@ -252,14 +256,14 @@ def main_stack(vmas: VMAs) -> Bool:
 def part(memory: Memory, arena: Arena) -> Part:
     threads, obtained = arena.state.field(ATTACHED), arena.obtained
     if not (arena.whole or arena.top[1]) or arena.free > obtained:
-        return Part(arena.main, threads, obtained, *(None,) * 6)
+        return Part(arena.main, threads, obtained, *(None,) * 7)
     free, exclusive = arena.free, memory.exclusive
     trim = bytes_within(arena.trim, memory.anon)
-    top = bytes_within(arena.kept, memory.anon)
+    top, locked = (bytes_within(part, memory.anon) for part in (arena.kept, arena.locked))
     return Part(
         arena.main, threads, obtained, obtained - free, free, trim,
         None if exclusive is None else bytes_within(arena.trim, exclusive), top,
-        bytes_within(arena.free_ranges, memory.anon) - trim - top,
+        bytes_within(arena.free_ranges, memory.anon) - trim - top - locked, locked,
     )
 
 
@@ -274,4 +278,6 @@ def doubts(taken: Taken, torn: int) -> str:
         return f"it has more than {MOST_CHUNKS} free chunks: looking at them takes over a gigabyte"
     if torn:
         return f"the records of {torn} of {len(arenas)} arenas {TORN}"
+    if taken.locked is None:
+        return LOCKED
     return "" if taken.parameters else "malloc's parameters were not recognised"

@@ -119,7 +119,7 @@ def read_running(source: Source, fd: int, program: Program) -> Reading:
     target = target_of(source)
     before, others = read_switches(target), sharers(target)
     began = time.process_time_ns()
-    taken = scanned(locate(source, fd, program))
+    taken = with_locked(scanned(locate(source, fd, program)), source)
     took_ns = time.process_time_ns() - began
     rest = besides(taken, live(fd))
     ran = before is None or before != read_switches(target)
@@ -148,22 +148,27 @@ def read_once_stopped(
         rest = beside if before == cpu_time(target) else None
     if taken is None:
         return None, stop.ns
-    later, taken = rest is None, scanned(taken)
+    later, taken = rest is None, with_locked(scanned(taken), source)
     rest = rest or besides(taken, live(fd))
     read = Reading(add_up_heap(taken, rest)._replace(rest_later=later), taken, rest)
     return read.but(others, ran=ran), stop.ns
 
 
-def with_returnable(found: Reading, source: Source, fd: int) -> Heap:
-    # Looked at last, page by page while the process runs: it takes too long to stop it for that.
-    memory, marks = found.taken.memory, found.taken.marked
+def with_locked(taken: Taken, source: Source) -> Taken:
+    # With what is locked in RAM; None where only smaps tells that and reading it takes too long.
     assert source.live is not None
     outcome, locked = source.outcome(), None
     with withholding(outcome, "locked"):
-        locked = find_locked(source.live, memory.vmas, outcome, cache(source.live.status))
-    marks = merged([marks], locked_ranges(memory.vmas, locked))
+        locked = find_locked(source.live, taken.memory.vmas, outcome, cache(source.live.status))
+    return taken._replace(locked=locked_ranges(taken.memory.vmas, locked))
+
+
+def with_returnable(found: Reading, source: Source, fd: int) -> Heap:
+    # Looked at last, page by page while the process runs: it takes too long to stop it for that.
+    memory, locked = found.taken.memory, found.taken.locked
+    marks = merged([found.taken.marked], locked)
     waiting = idle(found.rest.stacks, memory.vmas.ranges[main_stack(memory.vmas)],
                    read_stack_pointers(target_of(source)))
     zeros = zero_pages(fd, marks.huge, source.space.facts.huge_size)
     return found.heap._replace(
-        returnable=returnable(marks, memory.anon, zeros, waiting, found.heap.trimmed))
+        returnable=returnable(marks, memory.anon, zeros, waiting, found.heap.trimmed, locked))

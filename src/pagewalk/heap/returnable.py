@@ -43,7 +43,9 @@ class Returnable(NamedTuple):
     ``lazyfree`` and ``clean_file``: see Marked. ``huge``: of anonymous memory in huge pages
     ``huge_looked_at`` were read, and ``huge_zeros`` of that are pages of zeros. ``idle_stacks``:
     below the stack pointers of the ``waiting`` threads. ``in_all``: of these and of what
-    malloc_trim(0) or Go's runtime would return, each byte counted once, out of ``rss``.
+    malloc_trim(0) or Go's runtime would return, each byte counted once, out of ``rss``. ``locked``:
+    what of anonymous memory is locked in RAM (mlock); ``idle_stacks`` and ``in_all`` have none of
+    it.
     """
 
     lazyfree: int | None
@@ -55,6 +57,7 @@ class Returnable(NamedTuple):
     idle_stacks: int
     in_all: int
     rss: int
+    locked: int | None = 0
 
 
 def marked(pages: Pages, vmas: VMAs, huge: int, *, dirty: bool) -> Marked:
@@ -136,10 +139,17 @@ def idle(stacks: Sequence[Stack], main: U64, pointers: U64) -> tuple[int, U64]:
 
 
 def returnable(
-    taken: Marked, anon: U64, zeros: tuple[int, U64], waiting: tuple[int, U64], trim: U64
+    taken: Marked, anon: U64, zeros: tuple[int, U64], waiting: tuple[int, U64], trim: U64,
+    locked: U64 | None = NONE,
 ) -> Returnable:
-    """Return the bytes of what could be had back; ``anon`` is what is anonymous and in RAM."""
+    """Return the bytes of what could be had back; ``anon`` is what is anonymous and in RAM.
+
+    ``trim`` is what the allocator would return, ``locked`` what is locked in RAM, None if that is
+    not known.
+    """
+    kept = NONE if locked is None else locked
     (looked_at, empty), (threads, below) = zeros, waiting
+    empty, below = without(empty, kept), without(below, kept)
     given = [part for part in (taken.lazyfree, taken.clean) if part is not None]
     inside_anon, _, _ = intersect(anon, union(np.concatenate([empty, below, trim])))
     every = union(np.concatenate([NONE, *given, inside_anon]))
@@ -148,6 +158,7 @@ def returnable(
         None if taken.clean is None else total(taken.clean),
         total(taken.huge), looked_at, bytes_within(empty, anon),
         threads, bytes_within(below, anon), total(every), taken.rss,
+        None if locked is None else bytes_within(locked, anon),
     )
 
 

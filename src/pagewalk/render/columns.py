@@ -114,6 +114,7 @@ def arena_columns() -> Columns:
         Column("trim", "TRIMMABLE", "what malloc_trim(0) would give back"),
         Column("thread_top", "TOP", "free at the end of a thread's arena"),
         Column("scattered", "SCATTERED", "the rest of what is free and in RAM"),
+        Column("locked", "LOCKED", "free, but locked in RAM, so that trimming returns none of it"),
         Column("trim_exclusive", "TRIM ALONE", "what of trim only this process maps"),
         Column("threads", "THREADS", "how many use it"),
     ))

@@ -20,7 +20,8 @@ def heap(
 ) -> None:
     """Write what the allocator holds, in all and by arena: ``arenas``, with the ``columns``."""
     shown = found.arenas if arenas is None else [found.arenas[row] for row in arenas]
-    names = ("obtained", "in_use", "free", "trim", "trim_exclusive", "thread_top", "scattered")
+    names = ("obtained", "in_use", "free", "trim", "trim_exclusive", "thread_top", "scattered",
+             "locked")
     write(
         {
             "process": found.who._asdict(),
@@ -28,7 +29,7 @@ def heap(
             "library": found.library,
             "others": list(found.others),
             **{key: found.total(name)
-               for name, key in zip(names, (*names[:5], "thread_tops", "scattered"), strict=True)},
+               for name, key in zip(names, (*names[:5], "thread_tops", *names[6:]), strict=True)},
             "tcache": found.tcache,
             "mmapped": found.mmapped,
             "explained": found.explained,

@@ -186,6 +186,30 @@ static void blocked_break(void)
 	scatter(20000, 16, 2000, 5);
 }
 
+/* Everything is locked, which malloc_trim(0) cannot return but for the end of the heap. */
+static void locked(void)
+{
+	scatter(50000, 16, 3000, 9);
+	if (mlockall(MCL_CURRENT))
+		abort();
+}
+
+/* Pages in the middle of free chunks are locked: of those it returns what is before. */
+static void partly_locked(void)
+{
+	enum { COUNT = 20 };
+	char *blocks[COUNT];
+
+	for (size_t i = 0; i < COUNT; i++)
+		blocks[i] = touched(100 * KIB);
+	for (size_t i = 0; i < COUNT - 1; i++)
+		if (i % 5)
+			free(blocks[i]);
+	for (size_t i = 2; i < COUNT - 1; i += 10)
+		if (mlock((void *)((uintptr_t)blocks[i] & -4096ul), 3 * 4096))
+			abort();
+}
+
 static void run(const char *pattern)
 {
 	if (!strcmp(pattern, "scattered"))
@@ -208,6 +232,10 @@ static void run(const char *pattern)
 		ended();
 	else if (!strcmp(pattern, "mapped"))
 		mapped();
+	else if (!strcmp(pattern, "locked"))
+		locked();
+	else if (!strcmp(pattern, "partly_locked"))
+		partly_locked();
 	else if (!strcmp(pattern, "foreign_break"))
 		foreign_break();
 	else if (!strcmp(pattern, "blocked_break"))
