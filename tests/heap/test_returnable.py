@@ -53,6 +53,16 @@ def test_dirty_is_what_the_entry_or_the_frame_says(flag: Flag) -> None:
     assert found.clean.tolist() == [[by_hand.PROGRAM + PAGE, by_hand.PROGRAM + 2 * PAGE]]
 
 
+@pytest.mark.parametrize("bit", [18, 33])  # KPF_UNEVICTABLE, KPF_MLOCKED
+def test_what_any_process_has_locked_is_not_dropped(bit: int) -> None:
+    pages = by_hand.pages(by_hand.ROWS)
+    assert pages.kflags is not None
+    pages.kflags[0] |= np.uint64(1 << bit)
+    found = marked(pages, by_hand.VMAS, HUGE, dirty=True)
+    assert found.clean is not None
+    assert found.clean.tolist() == [[by_hand.PROGRAM + PAGE, by_hand.PROGRAM + 2 * PAGE]]
+
+
 def test_memory_that_is_not_swap_backed_was_released() -> None:
     pages = by_hand.pages(by_hand.ROWS)
     row = int(np.flatnonzero(pages.state == State.ANON.value)[0])

@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests import kernel_says
@@ -35,18 +36,45 @@ def clean_file(pid: int) -> int:
     ) << 10
 
 
+def locked_by_others(pid: int) -> int:
+    """Return the clean bytes of files that ``pid`` maps and has not locked, but somebody has."""
+    total = 0
+    for vma in kernel_says.read_maps(pid):
+        if vma.name.startswith("/"):
+            entries = kernel_says.read_pagemap(pid, vma.start, vma.end)
+            present = entries[entries >> np.uint64(63) == 1]
+            flags = kernel_says.read_folio_flags(present & np.uint64((1 << 55) - 1))
+            # KPF_UNEVICTABLE, KPF_MLOCKED; KPF_ANON, KPF_DIRTY
+            locked = flags & np.uint64(1 << 18 | 1 << 33) != 0
+            total += PAGE * int((locked & (flags & np.uint64(1 << 12 | 1 << 4) == 0)).sum())
+    return total
+
+
 @pytest.mark.parametrize("name", ["plain", "file_private", "file_shared", "locked", "lazyfree"])
 def test_what_the_kernel_drops_is_what_smaps_calls_clean(name: str) -> None:
     def same() -> None:
-        before = clean_file(running.pid)
+        before = clean_file(running.pid), locked_by_others(running.pid)
         found = returnable(running.pid)
         smaps = kernel_says.read_smaps(running.pid)
-        assert clean_file(running.pid) == before
-        assert found["clean_file"] == before
+        assert (clean_file(running.pid), locked_by_others(running.pid)) == before
+        assert found["clean_file"] == before[0] - before[1]
         assert found["lazyfree"] == sum(vma.fields["LazyFree"] for vma in smaps) << 10
         assert found["rss"] == sum(vma.fields["Rss"] for vma in smaps) << 10
 
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
+        look_again(same)
+
+
+def test_files_that_another_process_has_locked_are_not_dropped() -> None:
+    def same() -> None:
+        before = clean_file(running.pid), locked_by_others(running.pid)
+        found = returnable(running.pid)["clean_file"]
+        assert (clean_file(running.pid), locked_by_others(running.pid)) == before
+        assert before[1] > 0
+        assert found == before[0] - before[1]
+
+    # The other one maps the same libc.
+    with start("plain", stopped=True) as running, start("locked_all"):
         look_again(same)
 
 

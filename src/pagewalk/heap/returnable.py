@@ -16,7 +16,7 @@ from pagewalk.heap.memory import NONE, PAGE, WORD, bytes_within, total
 from pagewalk.heap.stacks import Stack
 from pagewalk.model.columns import U64, Backing, Bool, Pages, State, VMAs
 from pagewalk.model.ranges import holder, inside, intersect, union, without
-from pagewalk.model.rules import DIRTY, IN_RSS, LAZYFREE
+from pagewalk.model.rules import DIRTY, IN_RSS, LAZYFREE, UNEVICTABLE
 from pagewalk.model.states import holds
 
 LOOKED_AT = 500  # huge pages, 1 GiB of them on x86-64: reading takes about half a second
@@ -27,8 +27,8 @@ class Marked(NamedTuple):
     """What of a process's memory is in RAM and has a mark, u64[k, 2], sorted and joined.
 
     ``huge``: anonymous, mapped by huge pages; ``lazyfree``: released with MADV_FREE; ``clean``:
-    pages of files that are as on disk. The last two are None where the source cannot tell. ``rss``:
-    bytes.
+    pages of files that are as on disk. What the kernel does not evict is in neither of these two,
+    which are None where the source cannot tell. ``rss``: bytes.
     """
 
     huge: U64 = NONE
@@ -70,8 +70,9 @@ def marked(pages: Pages, vmas: VMAs, huge: int, *, dirty: bool) -> Marked:
     lazy = clean = None
     if dirty:
         file = (pages.state == State.FILE.value) & (vmas.backing[pages.vma] == Backing.FILE.value)
-        lazy = union(ranges[anon & holds(LAZYFREE, pages.flags, pages.kflags)])
-        clean = union(ranges[file & ~holds(DIRTY, pages.flags, pages.kflags)])
+        stays = holds(UNEVICTABLE, pages.flags, pages.kflags)
+        lazy = union(ranges[anon & ~stays & holds(LAZYFREE, pages.flags, pages.kflags)])
+        clean = union(ranges[file & ~stays & ~holds(DIRTY, pages.flags, pages.kflags)])
     whole = union(ranges[anon & (pages.size == huge)])
     return Marked(whole, lazy, clean, int(pages.size[IN_RSS[pages.state]].sum()))
 

@@ -176,6 +176,9 @@ DIRTY = When(bits(Flag.DIRTY, "dirty"), none=_MOVING)
 REFERENCED = When(bits(Flag.ACCESSED, "referenced", "young"), none=_MOVING)
 # Anonymous, not swap-backed and not dirty, as smaps counts LazyFree.
 LAZYFREE = When(frame("anon"), none=bits(Flag.MIGRATION | Flag.DIRTY, "swapbacked", "dirty"))
+# Which the kernel does not reclaim: any process has locked it (mlock), or its file is in no other
+# place (ramfs).
+UNEVICTABLE = When(frame("unevictable", "mlocked"))
 # An entry for a page lost to a memory error, and no marker that only says so (UFFDIO_POISON).
 HWPOISON = When(bits(Flag.HWPOISON), none=bits(Flag.MARKER))
 
