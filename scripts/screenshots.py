@@ -25,13 +25,14 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 from tests import recipes
 from tests.documents import ROOT
+from tests.machine import alone
 
 FOLDER = ROOT / "docs/screenshots"
 COLUMNS, ROWS = 80, 100
 # What is photographed, by the name of the picture.
 COMMANDS = {
     "show": ("orders",),
-    "heap": ("heap", "reports.py"),
+    "heap": ("heap", "nightly.py"),
     "maps": ("maps", "orders", "--sort", "rss", "--limit", "8"),
 }
 # Background, foreground, and the eight colours of a terminal: GitHub's own, light and dark.
@@ -67,13 +68,15 @@ FRAME = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg
 
 @contextmanager
 def services() -> Iterator[None]:
-    """Run the two services until the block ends."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as both:
+    """Run the two services until the block ends; no other run of this does meanwhile."""
+    with alone(), tempfile.TemporaryDirectory() as folder, ExitStack() as both:
         subprocess.run(["javac", "-d", folder, ROOT / "scripts/Orders.java"], check=True)
         named = Path(folder, "orders")  # a process is called like the file that was started
         named.symlink_to(Path(shutil.which("java") or "").resolve())
+        script = Path(folder, "nightly.py")  # no test has a process of that name
+        script.symlink_to(recipes.PROGRAMS / "reports.py")
         for words in (f"{named} -Xmx512m -cp {folder} Orders",
-                      f"/usr/bin/python3 {recipes.PROGRAMS}/reports.py"):
+                      f"/usr/bin/python3 {script}"):
             process = subprocess.Popen(words.split(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             both.callback(process.communicate)  # closes its input, which ends it
             assert process.stdout is not None
