@@ -171,11 +171,14 @@ def test_no_child_is_left_behind() -> None:
             assert str(process.pid) not in children.read_text().split()
 
 
+LONGEST_NS = 2 * 10**9  # long enough for a busy machine to let us look while it is stopped
+
+
 def test_it_is_resumed_in_time_whatever_we_are_doing() -> None:
     with start("runs", 10) as running:
         target = open_target(running.pid)
         try:
-            with frozen_for(target, 50_000_000) as stop:
+            with frozen_for(target, LONGEST_NS) as stop:
                 assert states(running.pid) == {"T"}
                 # Nothing of ours resumes it: we only look.
                 wait(lambda: "T" not in states(running.pid), "the target to go on by itself")
@@ -183,8 +186,8 @@ def test_it_is_resumed_in_time_whatever_we_are_doing() -> None:
         finally:
             target.close()
         check_goes_on(running)
-    # As long as allowed, without the time that stopping took; a busy machine adds to the rest.
-    assert stop.ns > 25_000_000
+    # It was stopped for the longer of what stopping took and what that leaves of the time allowed.
+    assert stop.ns >= LONGEST_NS // 2
 
 
 def test_the_end_of_the_block_resumes_it_at_once() -> None:
