@@ -468,7 +468,8 @@ def test_commands_options_formats_and_targets_are_completed(sleeper: str) -> Non
     assert completed("pagewalk doctor --format ") == {"text", "json"}
     assert completed("pagewalk maps --sort swap_p") == {"swap_private", "swap_pss"}
     assert completed("pagewalk heap --columns free,scat") == {"free,scattered"}
-    assert completed("pagewalk processes --sort ") == {"pid", "rss", "name", "argv0", "uid"}
+    assert completed("pagewalk processes --sort ") == {
+        "pid", "rss", "name", "argv0", "uid", "script"}
     assert sleeper in completed(f"pagewalk show {sleeper[:-1]}")
     assert "sleep" in completed("pagewalk show slee")
     assert sleeper in completed(f"pagewalk {sleeper[:-1]}")

@@ -111,6 +111,25 @@ def test_candidates_of_an_ambiguous_name_are_listed(listed: str) -> None:
     assert "12  sshd: alice" in str(caught.value)
 
 
+@pytest.mark.parametrize(("line", "script"), [
+    ("python3 -u /srv/svc.py --port 1", "/srv/svc.py"),
+    ("python3.11 -W ignore -m http.server", "http.server"),
+    ("java -Xmx1g -cp /srv:/opt/lib.jar shop.Orders -v", "shop.Orders"),
+    ("/usr/bin/java -jar shop.jar", "shop.jar"), ("python3", ""), ("python3 -c print(1)", ""),
+    ("mysql -u root accounts", ""),
+])
+def test_an_interpreter_is_told_by_what_it_runs(tmp_path: Path, line: str, script: str) -> None:
+    pretend(tmp_path, 7, b"x", line.replace(" ", "\0").encode() + b"\0")
+    assert [p.script for p in read_processes(str(tmp_path))] == [script]
+    assert not script or find(script.rpartition("/")[2], str(tmp_path)) == 7
+
+
+def test_candidates_are_told_apart_by_their_scripts(listed: str) -> None:
+    with pytest.raises(BadTarget) as caught:
+        find("python*", listed)
+    assert caught.value.candidates == ((11, "/opt/tool"), (15, "/usr/bin/python3 /srv/svc.py"))
+
+
 def test_pagewalk_itself_is_never_the_process_meant(tmp_path: Path) -> None:
     # `pagewalk python3` runs in a python3, from a shell or a test runner.
     for pid in (os.getpid(), os.getppid(), 9):

@@ -297,6 +297,17 @@ def test_an_ordinary_user_is_advised_to_look_at_a_process_of_their_own(
     assert "  pagewalk 8 " in terminal.getvalue() and "  pagewalk 7 " not in terminal.getvalue()
 
 
+@pytest.mark.parametrize(("process", "called"), [
+    (Process(7, "python3", "/usr/bin/python3", 0, 1, "/srv/svc.py"), "python3 (svc.py)"),
+    (Process(7, "svc.py", "/usr/bin/python3", 0, 1, "/srv/svc.py"), "svc.py (python3)"),
+    (Process(7, "sshd", "/usr/sbin/sshd", 0, 1), "sshd"),
+])
+def test_processes_of_one_name_are_told_apart(process: Process, called: str) -> None:
+    out = io.StringIO()
+    machine.processes([process], "Linux", out)
+    assert called in [line.split(None, 2)[-1] for line in out.getvalue().splitlines() if line]
+
+
 @pytest.mark.parametrize("room", range(70, 100))
 def test_the_count_of_vmas_is_never_shortened(
     room: int, monkeypatch: pytest.MonkeyPatch, terminal: Terminal

@@ -52,8 +52,8 @@ def seen(text: str) -> bool:
 
 
 # Fields that contain names, or sentences about them.
-SPOKEN = {"name", "exe", "argv0", "why", "finding", "remedy", "asked", "remarks", "device",
-          "not_read", "partial"}
+SPOKEN = {"name", "exe", "argv0", "script", "why", "finding", "remedy", "asked", "remarks",
+          "device", "not_read", "partial"}
 
 
 def spoiled(value: Any, text: str, field: str = "") -> Any:

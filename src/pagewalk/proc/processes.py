@@ -4,6 +4,7 @@ import functools
 import os
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from pagewalk.model.errors import BadTarget, BadText
@@ -15,18 +16,24 @@ from pagewalk.proc.target import Stat, parse_stat
 
 NR_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}
 KCMP_VM = 1
-WORDS = 4  # of a command line, in which the script of an interpreter is looked for
+WORDS = 64  # of a command line, in which the script of an interpreter is looked for
+VALUED = ("-cp", "-classpath", "--class-path", "--module-path", "--add-modules", "-W", "-X")
+INTERPRETER = re.compile(r"(java|python|pypy|perl|ruby|node|nodejs|php|lua|bash|dash|sh)[0-9.]*")
 NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
 
 
 class Process(NamedTuple):
-    """One row of the process list; ``rss`` in bytes, from statm, which takes no process lock."""
+    """One row of the process list; ``rss`` in bytes, from statm, which takes no process lock.
+
+    ``script`` is what an interpreter runs: a file, a module, a class; else empty.
+    """
 
     pid: int
     name: str
     argv0: str
     uid: int
     rss: int
+    script: str = ""
 
 
 def read_processes(root: str = "/proc") -> Iterator[Process]:
@@ -49,7 +56,7 @@ def read_listed(root: str) -> Iterator[tuple[Process, Stat, tuple[str, ...]]]:
         except (OSError, BadText):
             continue  # ended meanwhile
         argv = tuple(decode_name(word) for word in line)
-        yield Process(int(entry), stat.comm, argv[0], uid, resident), stat, argv
+        yield Process(int(entry), stat.comm, argv[0], uid, resident, run_by(argv)), stat, argv
 
 
 def share_memory(first: int, second: int) -> bool:
@@ -99,7 +106,8 @@ def find(text: str, root: str = "/proc") -> int:
     exact = [p for p, stat in called if stat.vsize] or [p for p, _ in called]
     if len(exact) == 1:
         return exact[0].pid
-    rows = tuple((p.pid, p.argv0 or p.name) for p in sorted(exact, key=lambda p: p.pid))
+    rows = tuple((p.pid, f"{p.argv0 or p.name} {p.script}".rstrip())
+                 for p in sorted(exact, key=lambda p: p.pid))
     if not exact:
         raise BadTarget(f"no process is called '{text}'; give a pid, or a name as comm shows it")
     listed = "".join(f"\n  {pid:>8}  {name}" for pid, name in rows[:20])
@@ -117,7 +125,14 @@ def program(link: str) -> str:
 
 def script(argv: tuple[str, ...]) -> str:
     """Return the first word after the program that is no option, empty if there is none."""
-    return next((word for word in argv[1:] if word and not word.startswith("-")), "")
+    own = (word for before, word in pairwise(argv) if before not in VALUED)
+    return next((word for word in own if word and not word.startswith("-")), "")
+
+
+def run_by(argv: tuple[str, ...]) -> str:
+    """Return the script if the program is an interpreter, empty for code in the command line."""
+    found = script(argv) if INTERPRETER.fullmatch(os.path.basename(argv[0])) else ""
+    return found if re.fullmatch(r"[\w.+@:/-]*", found) else ""
 
 
 def fits(text: str, *names: str) -> bool:

@@ -139,12 +139,13 @@ def check_columns() -> Columns:
 
 
 def process_columns() -> Columns:
-    pid, name, program, uid = words(
+    pid, name, program, uid, script = words(
         ("pid", "PID", "its number"), ("name", "NAME", "as the kernel has it"),
         ("argv0", "PROGRAM", "how it was started"), ("uid", "UID", "the number of its user"),
+        ("script", "SCRIPT", "what an interpreter runs"),
     )
     rss = Column("rss", "RSS", "as in statm: a shared page counts in each process")
-    return Columns((pid,), (rss, name, program, uid))
+    return Columns((pid,), (rss, name, program, uid, script))
 
 
 TABLES: dict[str, Callable[[], Columns]] = {

@@ -46,7 +46,7 @@ def processes(
     unit = "" if STYLE.get().human else " KiB"
     table = [("PID", *(told[name] + (unit if name == "rss" else "") for name in shown))]
     table += [(str(p.pid), *(process_cell(p, name) for name in shown)) for p in rows]
-    words = {at for at, name in enumerate(shown, 1) if name in ("name", "argv0")}
+    words = {at for at, name in enumerate(shown, 1) if name in ("name", "argv0", "script")}
     if (blocks := chart(out)) and "rss" in shown:
         at = shown.index("rss") + 2
         share = ["SHARE", *bars([p.rss for p in rows], whole, blocks)]
@@ -68,8 +68,8 @@ def suggest(rows: Sequence[Process], room: int, out: TextIO) -> None:
     pid = next((p.pid for p in rows if p.pid != 1 and us in (0, p.uid)), os.getppid())
     for command, what in (
         (f"pagewalk {pid}", "one screen: RSS, PSS, USS, freed, swap, what it is"),
+        (f"pagewalk heap {pid}", "how much of it malloc holds unused"),
         (f"pagewalk explain {pid}", "why top, status and smaps disagree"),
-        (f"pagewalk pages {pid}", "every page with its physical address"),
     ):
         print(f"  {command.ljust(24)}  {what}" if room >= 80 else f"  {command}", file=out)
 
@@ -81,6 +81,6 @@ def process_cell(process: Process, name: str) -> str:
 
 
 def program_of(process: Process) -> str:
-    program = os.path.basename(process.argv0)
-    both = f"{process.name} ({program})"
-    return printable(process.name if program.startswith(process.name) or not program else both)
+    program, script = os.path.basename(process.argv0), os.path.basename(process.script)
+    beside = program if not program.startswith(process.name) else script
+    return printable(f"{process.name} ({beside})" if beside else process.name)
