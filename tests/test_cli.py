@@ -245,6 +245,10 @@ def test_what_people_type_out_of_habit(typed: str, as_if: str) -> None:
     (["pages", "1", "--where", "anno"], "did you mean 'anon'?"),
     (["pages", "1", "--where", "mapcout>1"], "did you mean 'mapcount'?"),
     (["pages", "1", "--where", "mapcount>lots"], "does not compare mapcount with a number"),
+    (["maps", "1", "-s", "rss"], "Did you mean '--sort COLUMN'?"), (["-d", "1"], "--watch SECONDS"),
+    (["-X", "1"], "pagewalk maps TARGET --all"), (["watch", "1"], "pagewalk TARGET --watch 2"),
+    (["maps", "1", "--no-color"], "'--color never'?"), (["1", "-b"], "'--format json'?"),
+    (["maps", "1", "--columns", "rss uss"], "separated by commas: rss,uss"),
     (["pages", "1", "--where", "mapcount"], "compare mapcount with a number: mapcount>2"),
 ])
 def test_a_slip_is_answered_with_what_may_have_been_meant(

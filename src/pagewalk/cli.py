@@ -47,7 +47,24 @@ USUAL = {
     "--json": ["--format", "json"], "--csv": ["--format", "csv"], "-p": [], "--pid": [],
     "--interval": ["--watch"],
 }
-ELSEWHERE = {"top": "pagewalk --watch 2", "ps": "pagewalk", "list": "pagewalk", "ls": "pagewalk"}
+ELSEWHERE = {
+    **dict.fromkeys(("ps", "list", "ls", "smem", "procrank"), "pagewalk"),
+    **dict.fromkeys(("top", "htop"), "pagewalk --watch 2"), "watch": "pagewalk TARGET --watch 2",
+    **dict.fromkeys(("status", "stat", "stats", "info", "describe"), "pagewalk show"),
+    **dict.fromkeys(("threads", "stacks"), "pagewalk maps TARGET --by kind"),
+    "malloc": "pagewalk heap",
+}
+# Options of other tools, and which of ours do the same.
+HABITS = {
+    **dict.fromkeys(("-s", "-k", "--order"), "--sort COLUMN"),
+    **dict.fromkeys(("-r", "-R", "--reverse"), "--sort -COLUMN"),
+    **dict.fromkeys(("-d", "-w", "-i", "--delay"), "--watch SECONDS"),
+    **dict.fromkeys(("--top", "--head", "--lines"), "--limit N"),
+    **dict.fromkeys(("-m", "-M", "--mb", "--unit", "--units"), "--human"),
+    **dict.fromkeys(("-b", "--bytes"), "--format json"), "-v": "--version",
+    **dict.fromkeys(("--no-color", "--no-colour", "--nocolor"), "--color never"),
+    "-x": "pagewalk maps TARGET", "-X": "pagewalk maps TARGET --all",
+}
 EVERY = "2"  # seconds: --watch without a number
 NUMBER = re.compile(r"[0-9]*\.?[0-9]+")
 
@@ -237,7 +254,9 @@ def misused(error: click.ClickException, words: list[str]) -> int:
     # The input may be anything, and a typo must not suggest an option that disturbs the target.
     if isinstance(error, click.NoSuchOption):
         known = [name for name in error.possibilities or () if name not in DISTURBING]
-        error = click.NoSuchOption(error.option_name, error.message, known, error.ctx)
+        ours = HABITS.get(error.option_name)
+        error = (click.UsageError(f"{error.message} Did you mean '{ours}'?", error.ctx) if ours else
+                 click.NoSuchOption(error.option_name, error.message, known, error.ctx))
     elif isinstance(error, click.UsageError) and "unexpected extra argument" in error.message:
         hint = did_you_mean(first_word(words)) or "; give one TARGET at a time"
         error = click.UsageError(error.message + hint, error.ctx)

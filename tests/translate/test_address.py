@@ -80,6 +80,8 @@ def test_an_address_or_a_name_with_an_offset(text: str, address: int) -> None:
     [
         ("nothing", "'nothing' is neither a hexadecimal address nor the name of a VMA.*heap"),
         ("heap+zz", "neither"),
+        ("hep+10", r"did you mean 'heap'\? choose from"),
+        ("libc", r"did you mean 'libc.so.6'\? choose from"),
         ("nothing+0x10", "'nothing' is neither"),
         ("", "'' is neither"),
         ("+0x10", "neither"),

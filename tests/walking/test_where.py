@@ -130,7 +130,8 @@ def test_a_term_that_the_source_does_not_provide_is_refused(term: str) -> None:
 @pytest.mark.parametrize(("expression", "hint"), [
     ("anno", "did you mean 'anon'"), ("anon,~lazyfre", "did you mean 'lazyfree'"),
     ("qqqq", "choose from: "), ("mapcount>x", "does not compare mapcount with a number"),
-    ("pfn=0xg", "write pfn=2 or pfn=0x2"),
+    ("pfn=0xg", "write pfn=2 or pfn=0x2"), ("!anon", "write ~anon"), ("not anon", "write ~anon"),
+    ("anon and dirty", "a comma means and: anon,dirty"), ("anon&&thp", "means and: anon,thp"),
 ])
 def test_a_wrong_word_is_told_from_a_wrong_number(expression: str, hint: str) -> None:
     with pytest.raises(BadRequest) as found:

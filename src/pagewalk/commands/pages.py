@@ -153,13 +153,14 @@ def named(vmas: VMAs, name: str) -> list[int]:
     Raises BadRequest when there is none.
     """
     from pagewalk.model.errors import BadRequest
-    from pagewalk.translate.address import called, listed
+    from pagewalk.translate.address import called, listed, nearest
 
     nameless = name in ("anon", "[anon]", "")
     rows = [row for row, own in enumerate(vmas.name) if not own] if nameless else []
     rows = rows or called(name, vmas)
     if not rows:
-        raise BadRequest(f"--vma: no VMA is called '{name}'; choose from: anon, {listed(vmas)}")
+        raise BadRequest(f"--vma: no VMA is called '{name}'; {nearest(name, vmas)}choose from:"
+                         f" anon, {listed(vmas)}")
     return rows
 
 

@@ -181,6 +181,8 @@ def named(word: str, known: Mapping[str, Column]) -> Column:
 
     if spelled(word) in known:
         return known[spelled(word)]
+    if word.split() and all(spelled(part) in known for part in word.split()):
+        raise BadRequest(f"columns are separated by commas: {','.join(word.split())}")
     near = get_close_matches(spelled(word), known, 1)
     meant = f"did you mean '{known[near[0]].name}'? " if near else ""
     every = ", ".join(dict.fromkeys(column.name for column in known.values()))

@@ -40,7 +40,8 @@ def split(text: str, vmas: VMAs) -> tuple[int, int]:
     base = place(match[1], vmas) if match else None
     if match is None or base is None:
         raise BadRequest(f"'{match[1] if match else text}' is neither a hexadecimal address nor the"
-                         f" name of a VMA; choose from: {listed(vmas)}")
+                         f" name of a VMA; {nearest(match[1] if match else text, vmas)}choose"
+                         f" from: {listed(vmas)}")
     offset = int(match[3], 16)
     at = base[0] + offset if match[2] == "+" else base[1] - offset
     return at, at
@@ -94,6 +95,17 @@ def listed(vmas: VMAs) -> str:
     names = [way.replace("\n", NEWLINE) for way in dict.fromkeys(shortest)]
     more = f" and {len(names) - LISTED} more (see pagewalk maps)" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more
+
+
+def nearest(text: str, vmas: VMAs) -> str:
+    """Return a question naming the VMA that ``text`` may have meant, empty if none is like it."""
+    from difflib import get_close_matches
+
+    known = dict.fromkeys(way for name in dict.fromkeys(vmas.name) if name
+                          for way in sorted(known_as(name)))
+    near = [way for way in known if text and way.startswith(text)][:1]
+    near = near or get_close_matches(text, known, 1)
+    return f"did you mean '{near[0].replace(chr(10), NEWLINE)}'? " if near else ""
 
 
 def check_canonical(addr: int, arch: Arch) -> None:

@@ -144,6 +144,11 @@ def unknown(name: str, known: dict[str, Test]) -> str:
         near = get_close_matches(column[1], NUMBERS, 1)
         meant = f"did you mean '{near[0]}'?" if near else f"only {' and '.join(NUMBERS)} can be"
         return f"'{column[1]}' cannot be compared with a number; {meant}"
+    if (other := re.fullmatch(r"(?:!|not |no |-)\s*(\w+)", name)) and other[1] in known:
+        return f"unknown term '{name}'; write ~{other[1]}"
+    if re.search(r"&| and ", name):
+        terms = (term.strip() for term in re.split(r"&+| and ", name))
+        return f"unknown term '{name}'; a comma means and: {','.join(terms)}"
     near = get_close_matches(name, [*known, *NUMBERS], 1)
     if near:
         return f"unknown term '{name}'; did you mean '{near[0]}'?"
