@@ -18,13 +18,13 @@ import pytest
 from click.shell_completion import BashComplete
 
 from pagewalk.account.ledger import Line
-from pagewalk.cli import COMMANDS, cli, main, usual
+from pagewalk.cli import COMMANDS, cli, fail, main, usual
 from pagewalk.commands import look_for_garbage, note, output
 from pagewalk.commands.explain import value
 from pagewalk.commands.options import Request, complete_target
 from pagewalk.proc.processes import Process
 from pagewalk.render.columns import choose
-from tests.render.written import HOSTILE, seen
+from tests.render.written import HOSTILE, Terminal, seen
 from tests.targets import asleep
 
 PAGEWALK = [sys.executable, "-m", "pagewalk"]
@@ -361,6 +361,18 @@ def test_a_library_that_runs_out_of_memory_is_one_sentence(sleeper: str, mebibyt
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
     # OpenBLAS, which numpy loads, ends the program itself; from which limit on depends on numpy's.
     assert done.stderr.startswith(("pagewalk: ", "OpenBLAS error: "))
+
+
+def test_a_message_is_wrapped_on_a_terminal_and_a_line_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["maps", "1", "--columns", "rss,qq"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert fail("one two " * 20 + "\n  4711  not wrapped", 2) == 2
+    *wrapped, last = sys.stderr.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(wrapped) == 3 and max(map(len, wrapped)) <= 60 and last == "  4711  not wrapped"
 
 
 def test_a_target_alone_means_show(sleeper: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ import click
 from pagewalk.commands.options import complete_target
 from pagewalk.interrupt import INTERRUPTED
 from pagewalk.model.errors import BadTarget, PagewalkError
-from pagewalk.render.terminal import harmless, keep_names
+from pagewalk.render.terminal import harmless, keep_names, say
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -280,5 +280,10 @@ def drop_output() -> int:
 
 def fail(message: str, code: int) -> int:
     with contextlib.suppress(OSError):
-        print(f"pagewalk: {harmless(message)}", file=sys.stderr)
+        first, *others = harmless(message).split("\n")
+        if sys.stderr.isatty():
+            say(f"pagewalk: {first}", sys.stderr)
+        else:
+            print(f"pagewalk: {first}", file=sys.stderr)
+        print(*others, sep="\n", end="\n" if others else "", file=sys.stderr)
     return code

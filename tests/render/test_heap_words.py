@@ -8,6 +8,7 @@ import pytest
 
 from pagewalk.heap.cpython import Build
 from pagewalk.heap.heap import Heap, PoolBytes, Stacks
+from pagewalk.heap.hotspot import Space
 from pagewalk.heap.returnable import Returnable
 from pagewalk.render.heap_words import answers, besides, reading, rows
 from tests.render.written import MAIN, MIB, OTHER, PYTHON, heap
@@ -111,6 +112,13 @@ def test_what_it_is() -> None:
     assert in_vain.split("; ")[1] == "stopped for 31 ms"
     assert reading(heap(allocator="jemalloc")).startswith("jemalloc; ")
     assert reading(heap(allocator=None)).startswith("no allocator recognised; ")
+
+
+def test_a_space_that_hotspot_does_not_have_is_left_out() -> None:
+    # `jstat -gc` has 0.0 for S0C where the performance data have 8 bytes.
+    java = [Space("s0", 8, 0), Space("s1", 2 * MIB, MIB)]
+    assert "the Java heap, as of its last collection: s1 1024 of 2048 KiB" in [
+        *besides(heap(MAIN, java=java))]
 
 
 def test_the_table_has_totals_where_there_is_more_than_one_arena() -> None:

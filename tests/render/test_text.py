@@ -123,6 +123,27 @@ def test_the_number_of_rows_that_do_not_fit_is_shown(terminal: Terminal) -> None
     assert "hidden, terminal too narrow: PRESENT" in written.write("text", "maps", terminal)
 
 
+def test_pages_on_a_narrow_terminal_say_what_is_hidden(
+    monkeypatch: pytest.MonkeyPatch, terminal: Terminal
+) -> None:
+    assert "hidden" not in written.write("text", "pages", terminal)
+    monkeypatch.setenv("COLUMNS", "40")
+    hidden = "hidden, terminal too narrow: PHYSICAL,\n  KIB, FLAGS\n"
+    assert hidden in COLOUR.sub("", written.write("text", "pages", Terminal()))
+
+
+@pytest.mark.parametrize("room", [30, 40, 60])
+def test_what_a_narrow_terminal_says_of_a_facility_is_below_its_name(
+    room: int, monkeypatch: pytest.MonkeyPatch, terminal: Terminal
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(room))
+    lines = COLOUR.sub("", written.write("text", "doctor", terminal)).splitlines()
+    assert max(map(len, lines)) <= room
+    edges = {len(line) - len(line.lstrip()) for line in lines if line.startswith("   ")}
+    beside = room == 60  # and that of the second line of what to do
+    assert edges == ({18, 21} if beside else {7, 10})
+
+
 def test_a_file_gets_every_column_and_the_whole_name() -> None:
     head, *rows, total = written.write("text", "maps").splitlines()
     assert re.split("  +", head) == [

@@ -106,7 +106,7 @@ def find(text: str, root: str = "/proc") -> int:
     exact = [p for p, stat in called if stat.vsize] or [p for p, _ in called]
     if len(exact) == 1:
         return exact[0].pid
-    rows = tuple((p.pid, f"{p.argv0 or p.name} {p.script}".rstrip())
+    rows = tuple((p.pid, f"{p.argv0 or p.name}{p.script and f' {p.script}'}")
                  for p in sorted(exact, key=lambda p: p.pid))
     if not exact:
         raise BadTarget(f"no process is called '{text}'; give a pid, or a name as comm shows it")

@@ -15,8 +15,8 @@ def check(
 ) -> None:
     """Write what was compared, and every page and amount on which two walks differ."""
     first, second = report.first, report.second
-    print(paint(out, "main", f"{first} against {second}: {report.pages} pages and"
-                           f" {report.fields} VMA amounts compared"), file=out)
+    say(f"{first} against {second}: {report.pages} pages and {report.fields} VMA amounts compared",
+        out, look="main")
     if report.left_out:
         say(f"left out, procfs does not show their pages: {', '.join(report.left_out)}", out)
     for sentence in check_moves(report):

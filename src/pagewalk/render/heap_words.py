@@ -149,7 +149,8 @@ def besides(heap: Heap) -> Iterator[str]:
     if heap.python and heap.python.why:
         yield f"what Python's own allocator holds is not known: {heap.python.why}"
     if heap.java:
-        parts = ", ".join(map(space, heap.java))
+        # HotSpot has 8 bytes where there is nothing (pad_capacity(), g1MonitoringSupport.hpp).
+        parts = ", ".join(space(one) for one in heap.java if one.capacity >= 1 << 10)
         yield f"the Java heap, as of its last collection: {parts}"
     if heap.asked:
         yield from jvm_answers(heap.asked)

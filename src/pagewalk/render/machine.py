@@ -20,11 +20,17 @@ def doctor(
     shown = ("ok", "finding", "remedy") if columns is None else columns
     say(machine, out, look="main")
     wide = max(map(len, (check.name for check in checks)), default=0)
-    edge = " " * (wide + 2 + 5 * ("ok" in shown))
+    short = " " * 5 * ("ok" in shown)
+    edge = short + " " * (wide + 2)
+    beside = (width(out) or 80) >= 2 * len(edge + "-> ")  # else below the name
+    edge = edge if beside else short + "  "
     for check in checks:
         mark = paint(out, "good", "yes  ") if check.ok else paint(out, "bad", "no   ")
-        finding = f"  {check.finding}" if "finding" in shown else ""
-        say((mark if "ok" in shown else "") + check.name.ljust(wide) + finding, out, edge)
+        told = [check.finding] if "finding" in shown else []
+        first = check.name.ljust(wide + 2) + told.pop() if beside and told else check.name
+        say((mark if "ok" in shown else "") + first, out, edge)
+        for finding in told:
+            say(edge + finding, out, edge)
         if check.remedy and "remedy" in shown:
             say(f"{edge}-> {check.remedy}", out, edge + "   ")
     following(out, "")

@@ -219,8 +219,10 @@ def pages(
 ) -> None:
     """Write one line per page, huge page or range without pages, or that there is none."""
     from pagewalk.render import page_table as words
+    from pagewalk.render.columns import titles
 
-    names, some = words.fit(words.shown(columns), width(out)), 0
+    wanted = words.shown(columns)
+    names, some = words.fit(wanted, width(out)), 0
     print(paint(out, "aside", words.heading(names)), file=out)
     for batch in batches:
         some = some or int(batch.addr[0])
@@ -228,6 +230,8 @@ def pages(
         out.write(lines.decode(errors="surrogateescape"))
     if not some:
         print("none", file=out)
+    if hidden := [titles("pages")[name] for name in wanted if name not in names]:
+        say(f"hidden, terminal too narrow: {', '.join(hidden)}", out)
     following(out, f"vtop {walk.pid} {some:#x}" if some else f"maps {walk.pid}")
 
 
