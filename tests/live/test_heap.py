@@ -20,7 +20,7 @@ pytestmark = pytest.mark.live
 
 PATTERNS = ("scattered", "freed", "comb", "wide_comb", "fastbins", "threads", "many_heaps", "ended",
             "mapped", "foreign_break", "blocked_break", "no_break", "nothing",
-             "locked", "partly_locked", "containers")
+            "locked", "partly_locked", "containers")
 # What of the heap's numbers has a name in mallinfo2(3).
 SAME = ("obtained", "in_use", "free", "mmapped")
 

@@ -94,8 +94,8 @@ def check_sorted(choice: Choice) -> None:
     if choice.sort.name in ("flags", "swap"):
         raise BadRequest(f"pages cannot be sorted by {choice.sort.name}; select them with --where")
     if choice.limit is None or choice.limit > MOST_SORTED:
-        raise BadRequest("--sort holds every page that is shown in memory, and a process may have"
-                         f" hundreds of millions: add --limit N, at most {MOST_SORTED}")
+        raise BadRequest("--sort keeps the pages in memory, and a process may have hundreds of"
+                         f" millions: add --limit N, at most {MOST_SORTED}")
 
 
 def first(batches: Iterator[Pages], choice: Choice) -> Iterator[Pages]:

@@ -45,7 +45,7 @@ def command(counts: bool, **options: object) -> int:
     request = Request(**options)  # type: ignore[arg-type]
     choice = choice_of(request, "show")
     if choice and request.format == "csv":
-        raise BadRequest("show writes its totals as csv, which are no table: leave out --columns,"
+        raise BadRequest("show's csv has the totals only, not the table: leave out --columns,"
                          " --sort and --limit, or use maps --by kind")
     # The original module's log lists the pages themselves.
     log = request.format == "log"

@@ -11,6 +11,7 @@ from pagewalk.heap.arenas import Arena, Scanned, judged
 from pagewalk.heap.chunks import MOST_CHUNKS
 from pagewalk.heap.cpython import Build, Pools
 from pagewalk.heap.glibc import ATTACHED, Malloc
+from pagewalk.heap.golang import TORN as GO_TORN
 from pagewalk.heap.golang import Found, Go
 from pagewalk.heap.hotspot import Space, attachable, spaces
 from pagewalk.heap.jvm import Asked
@@ -28,6 +29,7 @@ MACHINES = {"x86_64"}  # whose layout of glibc's structures is known
 # What is assumed where malloc's own are not recognised.
 DEFAULTS = Parameters(0, 0, PAGE, 7)
 TORN = "contradict one another"
+RESTLESS = (TORN, GO_TORN)  # reasons that do not outlast a stop
 LOCKED = "what is locked in RAM is not known, and malloc_trim gives none of that back"
 HUGE = "arenas of huge pages (glibc.malloc.hugetlb=2) are laid out otherwise and are not read"
 
@@ -189,7 +191,7 @@ def add_up_heap(taken: Taken, rest: Besides) -> Heap:
     why = doubts(taken, arenas.torn) or (go.go.why if go.go else "")
     return heap.explaining(taken.mapped, *held)._replace(
         allocator="glibc", library=malloc.library, exact=not why, why=why, arenas=arenas.parts,
-        stop_helps=why.endswith(TORN),
+        stop_helps=why.endswith(RESTLESS),
         tcache=None if taken.caches is None or taken.parameters is None else taken.caches.bytes,
         mmapped=None if taken.parameters is None else taken.parameters.bytes,
         trimmed=np.concatenate([go.free, *arenas.trim]),
@@ -207,7 +209,7 @@ def without_glibc(taken: Taken, heap: Heap) -> Heap:
         why = f"on {taken.architecture} glibc's structures are not known"
     elif go and not other:
         other, why = "Go", go.why
-    return heap._replace(allocator=other, exact=not why, why=why, stop_helps=why.endswith(TORN))
+    return heap._replace(allocator=other, exact=not why, why=why, stop_helps=why.endswith(RESTLESS))
 
 
 class Arenas(NamedTuple):

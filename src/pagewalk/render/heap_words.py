@@ -47,8 +47,8 @@ def answers(heap: Heap) -> Iterator[str]:
                    " holds something in use. Trimming does not help there; fewer arenas"
                    " (MALLOC_ARENA_MAX) or another allocator may.")
         if locked := heap.total("locked"):
-            yield (f"{size(locked)} more are free but locked in RAM (mlock), from where"
-                   " malloc_trim(0) returns nothing.")
+            yield (f"{size(locked)} more are free but locked in RAM (mlock):"
+                   " malloc_trim(0) cannot return them.")
     yield from not_malloc(heap)
     if heap.pools and heap.python and heap.pools.free >= max(LEAST, MUCH * heap.pools.in_use):
         yield (f"{size(heap.pools.free)} are free inside Python's own allocator: it gives an"
@@ -80,7 +80,7 @@ def returned(found: Returnable, *, all_known: bool) -> Iterator[str]:
         yield (f"{size(found.idle_stacks)} of stacks lie below where {who}: used once, and kept for"
                " the next call that goes as deep. Only the program could return them.")
     at_least = "" if all_known and found.clean_file is not None else "at least "
-    stays = f", and {size(found.locked)} that are locked not even there" if found.locked else ""
+    stays = f", except {size(found.locked)} that are locked" if found.locked else ""
     yield (f"In all {at_least}{size(found.in_all)} of {kib(found.rss)} in RAM could be had back"
            f" while it runs; the rest could only go to swap{stays}.")
 

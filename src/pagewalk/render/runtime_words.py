@@ -75,8 +75,8 @@ def jvm_answers(asked: Asked) -> Iterator[str]:
     if asked.why:
         yield f"not answered: {printable(asked.why)}"
     if asked.took_ns:
-        yield f"it was asked for {asked.took_ns / 1e6:.0f} ms" + (
-            ", and started its attach listener for that: a thread, and a socket in its /tmp"
+        yield f"asking it took {asked.took_ns / 1e6:.0f} ms" + (
+            ", and started its attach listener: a thread, and a socket in its /tmp"
             if asked.started else "")
 
 
