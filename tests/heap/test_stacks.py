@@ -46,6 +46,17 @@ def test_what_cannot_be_a_stack_is_none(start: int, size: int, guard: int, tid: 
     assert stacks(written.memory, VMAS.ranges) == []
 
 
+def test_records_that_contradict_one_another_are_no_more_stacks_than_fit() -> None:
+    # As a hostile process may write thousands of them to a page.
+    written = Written(VMAS)
+    for at in range(4):
+        thread(written, START + 256 + 24 * at, 3 + at, START, 2 * SIZE)
+    thread(written, START + 2 * SIZE - 0x940, 9, START + SIZE)
+    thread(written, START + 3 * SIZE - 0x940, 10, START + 2 * SIZE)
+    assert stacks(written.memory, VMAS.ranges) == [
+        Stack(3, START, START + 2 * SIZE), Stack(10, START + 2 * SIZE, START + 3 * SIZE)]
+
+
 def test_one_at_the_end_of_what_is_in_ram_is_cut_off() -> None:
     written = Written(VMAS)
     thread(written, START + SIZE - 0x100, 5, START)
