@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from pagewalk.heap.heap import Heap
+from pagewalk.heap.read import read_heap
 from pagewalk.proc import sharers as module
-from pagewalk.proc.sharers import numbers_in_proc, sharers
+from pagewalk.proc.sharers import Sharer, numbers_in_proc, sharers
 from pagewalk.proc.target import open_target
+from pagewalk.sources import close, open_listed
 from tests.live.command import pagewalk
 from tests.live.test_heap_hostile import compiled
 
@@ -53,6 +56,15 @@ def start(program: Path) -> tuple[subprocess.Popen[bytes], int, int]:
     return process, forked, shared
 
 
+def read_here(pid: int) -> Heap:
+    """Return what heap reads of ``pid``, in this process."""
+    source = open_listed(pid, "procfs", 5_000_000)
+    try:
+        return read_heap(source)
+    finally:
+        close(source)
+
+
 @pytest.mark.parametrize("comparable", [True, False])
 def test_one_that_has_the_same_memory_is_found_and_numbers_are_estimates(
     comparable: bool, monkeypatch: pytest.MonkeyPatch
@@ -63,8 +75,8 @@ def test_one_that_has_the_same_memory_is_found_and_numbers_are_estimates(
         process, forked, shared = start(program)
         target = open_target(process.pid)
         try:
-            assert shared in sharers(target)
-            assert not comparable or sharers(target) == [shared]
+            assert Sharer(shared, comparable) in sharers(target)
+            assert not comparable or sharers(target) == [Sharer(shared, certain=True)]
             assert sharers(target, numbers_in_proc()) == []
             for options in ((), ("--freeze",)):
                 ran = pagewalk("heap", process.pid, "--format", "json", *options)
@@ -72,6 +84,9 @@ def test_one_that_has_the_same_memory_is_found_and_numbers_are_estimates(
                 assert f"process {shared} has the same memory" in ran.json["why"]
                 assert ran.json["stopped_ns"] == 0
             assert "--freeze" not in pagewalk("heap", process.pid).out
+            # What only looks the same is not told as a fact.
+            has = "has" if comparable else "may have"
+            assert f"process {shared} {has} the same memory" in read_here(process.pid).why
             os.kill(shared, signal.SIGKILL)
             deadline = time.monotonic() + PATIENCE_S
             while sharers(target) and time.monotonic() < deadline:

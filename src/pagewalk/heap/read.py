@@ -24,7 +24,7 @@ from pagewalk.heap.memory import TooLong, in_time, live
 from pagewalk.heap.returnable import idle, locked_ranges, merged, returnable, zero_pages
 from pagewalk.model.errors import NotStopped
 from pagewalk.proc.freeze import frozen_for
-from pagewalk.proc.sharers import numbers_in_proc, sharers
+from pagewalk.proc.sharers import Sharer, numbers_in_proc, sharers
 from pagewalk.proc.stacks import read_stack_pointers
 from pagewalk.proc.switches import cpu_time, read_switches
 from pagewalk.sources import Source
@@ -33,6 +33,8 @@ from pagewalk.walking.at_end import find_locked, withholding
 ATTEMPTS, AGAIN_NS = 3, 10**9
 RAN = "the process ran while it was read"
 OTHERS = "process {} has the same memory (vfork, or clone with CLONE_VM) and may have run meanwhile"
+LIKE = ("process {} may have the same memory (its statm is the same, and it cannot be compared) and"
+        " may have run meanwhile")
 TOO_LONG = ("reading its heap takes longer than the {:.0f} ms for which it may be stopped: while it"
             " ran that took {:.0f} ms of CPU time; give --longest-stop more than that")
 
@@ -44,14 +46,15 @@ class Reading(NamedTuple):
     taken: Taken
     rest: Besides
     took_ns: int = 0
-    others: Sequence[int] = ()
+    others: Sequence[Sharer] = ()
 
-    def but(self, others: list[int], *, ran: bool) -> Reading:
+    def but(self, others: list[Sharer], *, ran: bool) -> Reading:
         # The same as an estimate, if it or `others` in its memory may have run meanwhile.
         heap = self.heap
         if others:
-            heap = heap._replace(exact=False, why=heap.why or OTHERS.format(others[0]),
-                                 stop_helps=False)
+            first = max(others, key=lambda one: one.certain)
+            why = (OTHERS if first.certain else LIKE).format(first.pid)
+            heap = heap._replace(exact=False, why=heap.why or why, stop_helps=False)
         elif ran:
             heap = heap._replace(exact=False, why=heap.why or RAN,
                                  stop_helps=heap.exact or heap.stop_helps)
