@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pagewalk.heap import glibc
 from pagewalk.heap.chunks import BINS
 from pagewalk.heap.glibc import (
     MAX_SYSTEM,
@@ -86,6 +87,24 @@ def test_the_arenas_are_a_ring(distance: int) -> None:
 def test_a_ring_that_does_not_close_is_none(following: int) -> None:
     written = Written()
     written.state(LIBC + 1024, WITH_FASTBINS, following)
+    assert find(written.memory) is None
+
+
+def test_rings_that_do_not_close_are_followed_for_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(glibc, "MOST_ARENAS", 5)
+    # Each decoy leads to a heap, and on to nowhere: two states, tried with both distances.
+    decoys = vmas([
+        *((PROGRAM + at * PAGE, 1, RW, 0, Backing.FILE, "/libc-decoy.so") for at in (0, 2)),
+        (LIBC, 2, RW, 0, Backing.FILE, "/lib/libc.so.6"),
+        (HEAP, HEAP_MAX // PAGE, RW, 0, Backing.ANON, ""),
+    ])
+    written = Written(decoys)
+    written.state(LIBC + 1024, WITH_FASTBINS, LIBC + 1024 - WITH_FASTBINS)
+    written.state(PROGRAM + 1024, WITH_FASTBINS, HEAP + INFO)
+    assert find(written.memory) is not None
+    written.state(PROGRAM + 2 * PAGE + 1024, WITH_FASTBINS, HEAP + INFO)
     assert find(written.memory) is None
 
 

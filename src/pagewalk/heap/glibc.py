@@ -72,13 +72,20 @@ class Malloc(NamedTuple):
 
 
 def find(memory: Memory) -> Malloc | None:
-    """Return glibc's malloc of a process, None if it has none that was ever used."""
+    """Return glibc's malloc of a process, None if it has none that was ever used.
+
+    Rings that do not close were planted: they are followed until that were MOST_ARENAS steps in all.
+    """
+    left = MOST_ARENAS
     for start, end, name in data_segments(memory.vmas):
         for bins in bins_between(memory, start, end):
             for distance in (WITH_FASTBINS, WITHOUT):
-                states = follow_ring(memory, bins, distance)
-                if states is not None:
+                states, closed = follow_ring(memory, bins, distance)
+                if closed:
                     return Malloc(name, (start, end), states)
+                left -= len(states)
+                if left <= 0:
+                    return None
     return None
 
 
@@ -125,19 +132,18 @@ def sums_of(mask: Bool) -> I64:
     return total[BINS:] - total[:-BINS] if len(total) > BINS else total[:0]
 
 
-def follow_ring(memory: Memory, bins: int, distance: int) -> tuple[State, ...] | None:
-    # The malloc_states from that of `bins` on; None unless their ring closes.
+def follow_ring(memory: Memory, bins: int, distance: int) -> tuple[tuple[State, ...], bool]:
+    # The malloc_states from that of `bins` on, and whether they are a ring.
     states = [read_state(memory, bins, distance)]
     seen: set[int] = set()
     while (addr := states[-1].field(NEXT)) != states[0].addr:
         # Others lie in the first page of their heap.
         if addr in seen or len(seen) == MOST_ARENAS or not 0 < addr % HUGE_HEAP_MAX < PAGE:
-            return None
+            return tuple(states), False
         seen.add(addr)
         states.append(read_state(memory, addr + distance, distance))
-    if any(state.field(SYSTEM) > state.field(MAX_SYSTEM) for state in states):
-        return None
-    return tuple(states)
+    sound = all(state.field(SYSTEM) <= state.field(MAX_SYSTEM) for state in states)
+    return tuple(states), sound
 
 
 def read_state(memory: Memory, bins: int, distance: int) -> State:
