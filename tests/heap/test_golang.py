@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pagewalk.heap import golang
 from pagewalk.heap.golang import (
     ARRAYS,
     BASE,
@@ -143,6 +144,16 @@ def test_a_heap_of_many_ranges_is_added_up() -> None:
     go = read_go(written.memory, "go1.19").go
     assert go.obtained is not None and go.obtained.size == CHUNK + half
     assert go.released is not None and go.released.size == (2 + REST - 256) * PAGE
+
+
+def test_a_heap_with_more_free_ranges_than_are_kept_is_withheld(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = write()  # three free pages, and two with what follows that were given back
+    monkeypatch.setattr(golang, "MOST_FREE", 2)
+    assert read_go(written.memory, "go1.19").go.why == ""
+    monkeypatch.setattr(golang, "MOST_FREE", 1)
+    assert "more than 1 free ranges" in read_go(written.memory, "go1.19").go.why
 
 
 def test_whatever_the_records_are_nothing_is_raised() -> None:

@@ -74,7 +74,7 @@ class Malloc(NamedTuple):
 def find(memory: Memory) -> Malloc | None:
     """Return glibc's malloc of a process, None if it has none that was ever used.
 
-    Rings that do not close were planted: they are followed until that were MOST_ARENAS steps in all.
+    Rings that do not close were planted: they are followed for MOST_ARENAS steps in all.
     """
     left = MOST_ARENAS
     for start, end, name in data_segments(memory.vmas):

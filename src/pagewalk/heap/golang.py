@@ -29,7 +29,7 @@ START, PAGES = 24, 32  # of mspan: startAddr, npages
 IN_HEAP, BY_HAND = 1, 2  # mSpanInUse; mSpanManual, of stacks
 TOP = 1 << 47
 # More of these were planted.
-LARGEST, MOST_RANGES, MOST_SPANS = 16 << 40, 1 << 16, 1 << 24
+LARGEST, MOST_RANGES, MOST_SPANS, MOST_FREE = 16 << 40, 1 << 16, 1 << 24, 1 << 22
 AT_ONCE, TOGETHER, NEAR = 16 << 20, 1 << 12, 16 << 10
 UNKNOWN = "the structures of this version of Go are not known"
 SWAPPED = "records of Go's heap are in swap"
@@ -180,7 +180,8 @@ class Block(NamedTuple):
 
 
 def blocks(memory: Memory, arrays: int, ranges: U64) -> Iterator[Block]:
-    # What is free of `ranges`, array by array of chunks.
+    # What is free of `ranges`, array by array of chunks; one array may be planted for all.
+    left = MOST_FREE
     for number in range(int(ranges[0, 0]) // BLOCK, int(ranges[-1, 1] - np.uint64(1)) // BLOCK + 1):
         mine = ranges[reaching(ranges, number * BLOCK, (number + 1) * BLOCK)]
         if not len(mine):
@@ -193,8 +194,12 @@ def blocks(memory: Memory, arrays: int, ranges: U64) -> Iterator[Block]:
         chunks = chunks.reshape(-1, 2, 8)
         start = number * BLOCK + low * CHUNK
         unused, gone = ~chunks[:, 0], chunks[:, 1]
-        yield Block(*(intersect(pages_of(bits, start), mine)[0]
-                      for bits in (unused & ~gone, unused & gone)))
+        block = Block(*(intersect(pages_of(bits, start), mine)[0]
+                        for bits in (unused & ~gone, unused & gone)))
+        left -= len(block.free) + len(block.released)
+        if left < 0:
+            raise Unreadable(f"Go's heap has more than {MOST_FREE} free ranges, more than are read")
+        yield block
 
 
 def pages_of(bits: U64, start: int) -> U64:
