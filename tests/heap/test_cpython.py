@@ -31,8 +31,10 @@ def test_pools_with_and_without_a_block_in_use() -> None:
     header(written, ARENA + 4 * POOL, 1, 5, limit=POOL)  # does not follow from the size class
     header(written, ARENA + 5 * POOL, 1, 32)
     header(written, ARENA + 6 * POOL + 64, 1, 5)  # not at a pool's start
+    header(written, ARENA + 7 * POOL, POOL // 16, 0)  # more blocks than there is room for
     found = pools(written.memory, VMAS.ranges, POOL)
     assert found.used[:, 0].tolist() == [ARENA, ARENA + 3 * POOL]
+    assert found.blocks == 7 * 16 + 1 * 96
     assert found.free.tolist() == [[ARENA + 2 * POOL, ARENA + 3 * POOL]]
 
 

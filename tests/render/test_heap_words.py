@@ -13,6 +13,9 @@ from pagewalk.heap.returnable import Returnable
 from pagewalk.render.heap_words import answers, besides, reading, rows
 from tests.render.written import MAIN, MIB, OTHER, PYTHON, heap
 
+# 61 of 80 MiB in use.
+LITTLE = PoolBytes(9, 80 * MIB, 19 * MIB, 61 * MIB)
+
 
 def said(found: Heap) -> str:
     return " ".join(answers(found))
@@ -64,9 +67,17 @@ def test_what_is_not_mallocs_is_told_where_it_is_much() -> None:
 
 
 def test_free_pools_are_told_where_they_are_many() -> None:
-    assert "Python" not in said(heap(MAIN, pools=PoolBytes(9, 80 * MIB, 19 * MIB), python=PYTHON))
+    assert "Python" not in said(heap(MAIN, pools=LITTLE, python=PYTHON))
     assert "81920 KiB are free inside Python's" in said(
-        heap(MAIN, pools=PoolBytes(9, 20 * MIB, 80 * MIB), python=PYTHON))
+        heap(MAIN, pools=PoolBytes(9, 20 * MIB, 80 * MIB, 20 * MIB), python=PYTHON))
+
+
+def test_pools_that_are_hardly_used_are_told() -> None:
+    sparse = LITTLE._replace(blocks=60 * MIB)
+    assert "The program uses 61440 KiB of 81920 KiB in pools of Python's own allocator" in said(
+        heap(MAIN, pools=sparse, python=PYTHON))
+    assert "The program uses" not in said(
+        heap(MAIN, pools=sparse._replace(blocks=60 * MIB + 1), python=PYTHON))
 
 
 def test_pools_that_are_not_told_have_their_reason() -> None:
@@ -121,6 +132,18 @@ def test_a_space_that_hotspot_does_not_have_is_left_out() -> None:
         *besides(heap(MAIN, java=java))]
 
 
+def test_one_stack_is_no_stacks() -> None:
+    def last(*stacks: int) -> list[str]:
+        return [*besides(heap(MAIN, stacks=Stacks(*stacks)))][1:]
+
+    assert last(1, MIB, 4096, 1, 8192) == [
+        "stack of a thread: 4 of 1024 KiB in RAM",
+        "stack of an ended thread, kept for new ones: 8 KiB"]
+    assert last(2, MIB, 4096, 3, 8192) == [
+        "stacks of 2 threads: 4 of 1024 KiB in RAM",
+        "3 stacks of ended threads, kept for new ones: 8 KiB"]
+
+
 def test_the_table_has_totals_where_there_is_more_than_one_arena() -> None:
     assert [row[0] for row in rows(heap(MAIN))] == ["ARENA", "main"]
     table = rows(heap(MAIN, OTHER, OTHER))
@@ -130,7 +153,7 @@ def test_the_table_has_totals_where_there_is_more_than_one_arena() -> None:
 
 
 @pytest.mark.parametrize(("changed", "sentences"), [
-    ({}, 1), ({"pools": PoolBytes(1, 1, 1)}, 2), ({"stacks": Stacks(3, MIB, 4096, 0, 0)}, 2),
+    ({}, 1), ({"pools": PoolBytes(1, 1, 1, 1)}, 2), ({"stacks": Stacks(3, MIB, 4096, 0, 0)}, 2),
     ({"stacks": Stacks(3, MIB, 4096, 1, 4096)}, 3), ({"rest_later": True}, 2),
 ])
 def test_what_else_is_known(changed: dict[str, Any], sentences: int) -> None:

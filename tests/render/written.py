@@ -111,7 +111,7 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
         "pages": ([by_hand.pages(by_hand.ROWS, frames=frames)], by_hand.walk([])),
         "explain": (table, lines, by_hand.THEIRS),
         "heap": (heap(MAIN, OTHER, stacks=Stacks(3, MIB, 4096, 1, 4096),
-                      pools=PoolBytes(9, MIB, 8 * MIB), python=PYTHON),),
+                      pools=PoolBytes(9, MIB, 8 * MIB, MIB), python=PYTHON),),
         "vtop": (vtop_by_hand.found("page" if frames else "swap"),),
         "doctor": (CHECKS, "Linux 6.18, x86_64, 4 KiB pages, root"),
         "processes": (PROCESSES, "Linux 6.18, x86_64, 4 KiB pages, root"),

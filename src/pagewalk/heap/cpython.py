@@ -46,10 +46,14 @@ class Build(NamedTuple):
 
 
 class Pools(NamedTuple):
-    """The pools that are in RAM, u64[n, 2] each: ``used`` have a block in use, ``free`` none."""
+    """The pools that are in RAM, u64[n, 2] each: ``used`` have a block in use, ``free`` none.
+
+    ``blocks`` are the bytes of all blocks in use.
+    """
 
     used: U64
     free: U64
+    blocks: int
 
 
 def python_build(memory: Memory) -> Build | None:
@@ -87,7 +91,7 @@ def pools(memory: Memory, ranges: U64, pool: int) -> Pools:
     the arena, the size class, and how far blocks were handed out, of how far at most. The last
     follows from the size class.
     """
-    used, free = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
+    used, free, blocks = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)], 0
     runs, _, _ = intersect(memory.readable, ranges)
     for low, high in runs.tolist():
         for start in range((low + pool - 1) // pool * pool, high - HEADER + 1, AT_ONCE):
@@ -100,10 +104,13 @@ def pools(memory: Memory, ranges: U64, pool: int) -> Pools:
             like &= (head[:, 5] & LOW_HALF >= HEADER) & (head[:, 5] & LOW_HALF <= pool)
             like &= (head[:, 1] < 1 << 47) & (head[:, 2] < 1 << 47) & (head[:, 2] > 0)
             addr = np.uint64(start) + np.arange(count, dtype=np.uint64) * np.uint64(pool)
-            some = head[:, 0] & LOW_HALF > 0
+            taken = (head[:, 0] & LOW_HALF) * (size + np.uint64(1)) * np.uint64(STEP)
+            like &= taken <= pool - HEADER
+            some = taken > 0
+            blocks += int(taken[like].sum())
             used.append(addr[like & some])
             free.append(addr[like & ~some])
-    return Pools(*(whole(np.concatenate(parts), pool) for parts in (used, free)))
+    return Pools(whole(np.concatenate(used), pool), whole(np.concatenate(free), pool), blocks)
 
 
 def whole(addr: U64, pool: int) -> U64:

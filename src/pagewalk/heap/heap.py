@@ -70,11 +70,15 @@ class Stacks(NamedTuple):
 
 
 class PoolBytes(NamedTuple):
-    """CPython's pools: how many are ``used``, and bytes in RAM ``in_use`` by those and ``free``."""
+    """CPython's pools: how many are ``used``, and bytes in RAM ``in_use`` by those and ``free``.
+
+    ``blocks`` are the bytes that the program uses of those in use.
+    """
 
     used: int
     in_use: int
     free: int
+    blocks: int
 
 
 class Heap(NamedTuple):
@@ -234,7 +238,7 @@ def add_up_arenas(taken: Taken) -> Arenas:
 
 def pool_bytes(memory: Memory, found: Pools) -> PoolBytes:
     return PoolBytes(len(found.used), bytes_within(found.used, memory.anon),
-                     bytes_within(found.free, memory.anon))
+                     bytes_within(found.free, memory.anon), found.blocks)
 
 
 def add_up_stacks(memory: Memory, found: list[Stack]) -> Stacks:

@@ -50,9 +50,7 @@ def answers(heap: Heap) -> Iterator[str]:
             yield (f"{size(locked)} more are free but locked in RAM (mlock):"
                    " malloc_trim(0) cannot return them.")
     yield from not_malloc(heap)
-    if heap.pools and heap.python and heap.pools.free >= max(LEAST, MUCH * heap.pools.in_use):
-        yield (f"{size(heap.pools.free)} are free inside Python's own allocator: it gives an"
-               f" arena of {heap.python.arena >> 10} KiB back only when nothing in it is in use.")
+    yield from python_answers(heap)
     told = trim is not None or (heap.allocator == "Go" and heap.go is not None and not heap.go.why)
     if heap.returnable:
         yield from returned(heap.returnable, all_known=told)
@@ -60,6 +58,20 @@ def answers(heap: Heap) -> Iterator[str]:
         remedy = ("; with --freeze the process is stopped while its heap is read, and the numbers"
                   " are exact") if heap.stop_helps else ""
         yield f"These are estimates: {heap.why}{remedy}."
+
+
+def python_answers(heap: Heap) -> Iterator[str]:
+    """Yield what is free in CPython's own pools, where that is much."""
+    pools = heap.pools
+    if pools is None or heap.python is None:
+        return
+    if pools.free >= max(LEAST, MUCH * pools.in_use):
+        yield (f"{size(pools.free)} are free inside Python's own allocator: it gives an"
+               f" arena of {heap.python.arena >> 10} KiB back only when nothing in it is in use.")
+    if pools.in_use - pools.blocks >= max(LEAST, MUCH * pools.in_use):
+        yield (f"The program uses {size(pools.blocks)} of {size(pools.in_use)} in pools of Python's"
+               " own allocator: what is free in such a pool serves only new objects of the same"
+               " size.")
 
 
 def returned(found: Returnable, *, all_known: bool) -> Iterator[str]:
@@ -145,7 +157,8 @@ def besides(heap: Heap) -> Iterator[str]:
         yield "there was no time for what follows: it was read after the process was resumed"
     if heap.pools:
         yield (f"Python's own allocator: {size(heap.pools.in_use)} in pools with something in"
-               f" use, {size(heap.pools.free)} in free ones")
+               f" use, of which the program uses {size(heap.pools.blocks)}; {size(heap.pools.free)}"
+               " in free ones")
     if heap.python and heap.python.why:
         yield f"what Python's own allocator holds is not known: {heap.python.why}"
     if heap.java:
@@ -156,8 +169,9 @@ def besides(heap: Heap) -> Iterator[str]:
         yield from jvm_answers(heap.asked)
     stacks = heap.stacks
     if stacks.live:
-        yield (f"stacks of {stacks.live} threads: {kib(stacks.touched)} of {size(stacks.size)}"
-               " in RAM")
+        whose = "stack of a thread" if stacks.live == 1 else f"stacks of {stacks.live} threads"
+        yield f"{whose}: {kib(stacks.touched)} of {size(stacks.size)} in RAM"
     if stacks.kept:
-        yield (f"{stacks.kept} stacks of ended threads, kept for new ones:"
-               f" {size(stacks.kept_touched)}")
+        whose = ("stack of an ended thread" if stacks.kept == 1 else
+                 f"{stacks.kept} stacks of ended threads")
+        yield f"{whose}, kept for new ones: {size(stacks.kept_touched)}"
