@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pagewalk.proc import freeze
 from pagewalk.proc.freeze import frozen_for
 from pagewalk.proc.target import open_target
 from tests import kernel_says
@@ -188,6 +189,20 @@ def test_it_is_resumed_in_time_whatever_we_are_doing() -> None:
         check_goes_on(running)
     # It was stopped for the longer of what stopping took and what that leaves of the time allowed.
     assert stop.ns >= LONGEST_NS // 2
+
+
+def test_a_stop_that_took_all_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    with start("runs", 10) as running:
+        target = open_target(running.pid)
+        # As if we had not had a CPU until the child that resumes it had ended.
+        monkeypatch.setattr(freeze, "wait_at_rest", lambda *_: os.waitid(
+            os.P_ALL, 0, os.WEXITED | os.WNOWAIT))
+        try:
+            with frozen_for(target, 50_000_000) as stop:
+                assert time.monotonic_ns() > stop.until_ns
+        finally:
+            target.close()
+        check_goes_on(running)
 
 
 def test_the_end_of_the_block_resumes_it_at_once() -> None:

@@ -81,7 +81,8 @@ def frozen_for(target: Target, longest_ns: int) -> Iterator[Stop]:
         send(target, signal.SIGSTOP)
         wait_at_rest(target, min(longest_ns / 1e9, PATIENCE_S))
         stop.until_ns -= time.monotonic_ns() - began
-        os.write(tell, b"%d" % stop.until_ns)
+        with suppress(BrokenPipeError):  # its time is over, and the child has ended
+            os.write(tell, b"%d" % stop.until_ns)
         yield stop
 
 
@@ -190,7 +191,8 @@ def wait_stopped(target: Target, patience_s: float = PATIENCE_S) -> None:
 def wait_at_rest(target: Target, patience_s: float) -> None:
     """Wait until ``target`` has stopped: see frozen_for."""
     if target.stat().threads <= FEW or cpu_time(target) is None:
-        return wait_stopped(target, patience_s)
+        wait_stopped(target, patience_s)
+        return
     deadline = time.monotonic() + patience_s
     before, still = None, 0
     while True:
@@ -200,7 +202,7 @@ def wait_at_rest(target: Target, patience_s: float) -> None:
             raise ProcessGone(target.pid, "ended")
         still = still + 1 if now == before else 0
         if stat.state in "Tt" and still == STILL:
-            return None
+            return
         if time.monotonic() > deadline:
             raise NotStopped(unstoppable(target.pid, target.pid, stat, patience_s))
         before = now
