@@ -136,6 +136,10 @@ def test_stacks_are_idle_below_the_stack_pointer() -> None:
     _, found = idle(stacks, main, np.array([3 * BASE + PAGE + 128], np.uint64))
     assert found.tolist() == [[3 * BASE, 3 * BASE + PAGE]]
     assert idle([], NONE, np.array([5], np.uint64))[0] == 0
+    # A thread whose stack is part of another one's: that is in use below it.
+    both = np.array([3 * BASE + 3 * PAGE + 128, 3 * BASE + PAGE + 128], np.uint64)
+    threads, found = idle(stacks, main, both)
+    assert (threads, found.tolist()) == (2, [[3 * BASE, 3 * BASE + PAGE]])
 
 
 def test_in_all_each_byte_counts_once_and_only_if_it_is_in_ram() -> None:

@@ -98,3 +98,42 @@ def test_one_that_has_the_same_memory_is_found_and_numbers_are_estimates(
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait()
+
+
+# The child goes deep on the stack of its parent, which waits for it further up.
+BORROWED = """
+    #define _GNU_SOURCE
+    #include <stdlib.h>
+    #include <string.h>
+    #include <unistd.h>
+    __attribute__((noinline)) static void deep(void)
+    {
+        volatile char frame[3 << 20];
+        memset((void *)frame, 1, sizeof frame);
+        write(1, "ready\\n", 6);
+        pause();
+        _exit(frame[5]);
+    }
+    int main(void)
+    {
+        free(malloc(10));
+        if (!vfork())
+            deep();
+    }
+"""
+
+
+def test_the_stack_that_a_child_by_vfork_runs_on_is_not_idle() -> None:
+    with compiled(BORROWED, "-w", "-O0") as program:
+        process = subprocess.Popen([program], stdout=subprocess.PIPE, start_new_session=True)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            found = pagewalk("heap", process.pid, "--format", "json").json["returnable"]
+            said = pagewalk("heap", process.pid).out
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert found["idle_stacks"] is None and found["waiting"] is None
+    assert found["in_all"] < 3 << 20
+    assert "In all at least" in said and "lie below" not in said

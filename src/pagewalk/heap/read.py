@@ -170,8 +170,10 @@ def with_returnable(found: Reading, source: Source, fd: int) -> Heap:
     # Looked at last, page by page while the process runs: it takes too long to stop it for that.
     memory, locked = found.taken.memory, found.taken.locked
     marks = merged([found.taken.marked], locked)
-    waiting = idle(found.rest.stacks, memory.vmas.ranges[main_stack(memory.vmas)],
-                   read_stack_pointers(target_of(source)))
+    # A child by vfork(2) runs on the stack of the thread that waits for it, below where that waits.
+    waiting = None if found.others else idle(
+        found.rest.stacks, memory.vmas.ranges[main_stack(memory.vmas)],
+        read_stack_pointers(target_of(source)))
     zeros = zero_pages(fd, marks.huge, source.space.facts.huge_size)
     return found.heap._replace(
         returnable=returnable(marks, memory.anon, zeros, waiting, found.heap.trimmed, locked))

@@ -42,7 +42,8 @@ class Returnable(NamedTuple):
 
     ``lazyfree`` and ``clean_file``: see Marked. ``huge``: of anonymous memory in huge pages
     ``huge_looked_at`` were read, and ``huge_zeros`` of that are pages of zeros. ``idle_stacks``:
-    below the stack pointers of the ``waiting`` threads. ``in_all``: of these and of what
+    below the stack pointers of the ``waiting`` threads, None where another process may run on one
+    of them (vfork). ``in_all``: of these and of what
     malloc_trim(0) or Go's runtime would return, each byte counted once, out of ``rss``. ``locked``:
     what of anonymous memory is locked in RAM (mlock); ``idle_stacks`` and ``in_all`` have none of
     it.
@@ -53,8 +54,8 @@ class Returnable(NamedTuple):
     huge: int
     huge_looked_at: int
     huge_zeros: int
-    waiting: int
-    idle_stacks: int
+    waiting: int | None
+    idle_stacks: int | None
     in_all: int
     rss: int
     locked: int | None = 0
@@ -125,31 +126,36 @@ def filled(fd: int, words: U64, at: int) -> bool:
 
 
 def idle(stacks: Sequence[Stack], main: U64, pointers: U64) -> tuple[int, U64]:
-    """Return how many of the stacks hold one of ``pointers``, and what of those lies below it.
+    """Return how many ``pointers`` are in stacks, and what of these lies below them, u64[k, 2].
 
     ``main`` u64[k, 2] is the main thread's stack, ``pointers`` u64 those of the threads that wait.
+    Where a stack has several, as of a thread that was given a part of another one's, the lowest
+    counts.
     """
     rows = [[stack.start, stack.end] for stack in stacks if stack.tid]
     ranges = np.concatenate([NONE, main, np.array(rows, np.uint64).reshape(-1, 2)])
     ranges = ranges[np.argsort(ranges[:, 0])]
     within = pointers[inside(pointers, ranges)]
-    low = ranges[holder(within, ranges), 0]
-    high = np.maximum(within - np.uint64(RED_ZONE), low) & ~np.uint64(PAGE - 1)
+    lowest = ranges[:, 1].copy()
+    np.minimum.at(lowest, holder(within, ranges), within)
+    some = lowest < ranges[:, 1]
+    low = ranges[some, 0]
+    high = np.maximum(lowest[some] - np.uint64(RED_ZONE), low) & ~np.uint64(PAGE - 1)
     below = np.stack([low, high], axis=1)
     return len(within), below[low < high]
 
 
 def returnable(
-    taken: Marked, anon: U64, zeros: tuple[int, U64], waiting: tuple[int, U64], trim: U64,
-    locked: U64 | None = NONE,
+    taken: Marked, anon: U64, zeros: tuple[int, U64],
+    waiting: tuple[int, U64] | None, trim: U64, locked: U64 | None = NONE,
 ) -> Returnable:
     """Return the bytes of what could be had back; ``anon`` is what is anonymous and in RAM.
 
-    ``trim`` is what the allocator would return, ``locked`` what is locked in RAM, None if that is
-    not known.
+    ``waiting`` is what idle returns, ``locked`` what is locked in RAM, each None if that is not
+    known; ``trim`` what the allocator would return.
     """
     kept = NONE if locked is None else locked
-    (looked_at, empty), (threads, below) = zeros, waiting
+    (looked_at, empty), (threads, below) = zeros, waiting or (None, NONE)
     empty, below = without(empty, kept), without(below, kept)
     given = [part for part in (taken.lazyfree, taken.clean) if part is not None]
     inside_anon, _, _ = intersect(anon, union(np.concatenate([empty, below, trim])))
@@ -158,7 +164,7 @@ def returnable(
         None if taken.lazyfree is None else total(taken.lazyfree),
         None if taken.clean is None else total(taken.clean),
         total(taken.huge), looked_at, bytes_within(empty, anon),
-        threads, bytes_within(below, anon), total(every), taken.rss,
+        threads, None if waiting is None else bytes_within(below, anon), total(every), taken.rss,
         None if locked is None else bytes_within(locked, anon),
     )
 

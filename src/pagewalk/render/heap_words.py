@@ -87,11 +87,12 @@ def returned(found: Returnable, *, all_known: bool) -> Iterator[str]:
                " are pages of zeros: hardly used. MADV_NOHUGEPAGE avoids that; from Linux 6.12 on"
                " the kernel frees them when memory runs short, if khugepaged/max_ptes_none is below"
                " 511.")
-    if found.idle_stacks >= LEAST:
+    if (found.idle_stacks or 0) >= LEAST:
         who = "a thread waits" if found.waiting == 1 else f"{found.waiting} threads wait"
         yield (f"{size(found.idle_stacks)} of stacks lie below where {who}: used once, and kept for"
                " the next call that goes as deep. Only the program could return them.")
-    at_least = "" if all_known and found.clean_file is not None else "at least "
+    all_known &= found.clean_file is not None and found.idle_stacks is not None
+    at_least = "" if all_known else "at least "
     stays = f", except {size(found.locked)} that are locked" if found.locked else ""
     yield (f"In all {at_least}{size(found.in_all)} of {kib(found.rss)} in RAM could be had back"
            f" while it runs; the rest could only go to swap{stays}.")
