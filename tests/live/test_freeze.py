@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -231,3 +232,14 @@ def test_one_that_others_had_stopped_stays_stopped() -> None:
             check_goes_on(running)
         finally:
             target.close()
+
+
+@pytest.mark.parametrize(("number", "words"), [
+    (signal.SIGSTOP, ("cannot stop process 7: ", "or drop --freeze")),
+    (signal.SIGQUIT, ("cannot send SIGQUIT to process 7: ", "or drop --ask")),
+])
+def test_who_may_not_send_a_signal_is_told_which_option_sends_it(
+    number: signal.Signals, words: tuple[str, str]
+) -> None:
+    said = str(freeze.send_error(OSError(errno.EINVAL, ""), 7, number))
+    assert said.startswith(words[0]) and said.endswith(words[1])

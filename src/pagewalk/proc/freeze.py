@@ -156,17 +156,19 @@ def send(target: Target, number: signal.Signals) -> None:
     except ProcessLookupError:
         raise ProcessGone(target.pid, "ended") from None
     except OSError as err:
-        raise send_error(err, target.pid) from None
+        raise send_error(err, target.pid, number) from None
 
 
-def send_error(err: OSError, pid: int) -> PagewalkError:
-    what = f"cannot stop process {pid}"
+def send_error(err: OSError, pid: int, number: signal.Signals) -> PagewalkError:
+    what, option = f"cannot stop process {pid}", "--freeze"
+    if number == signal.SIGQUIT:  # which lets a JVM answer: heap/attach.py
+        what, option = f"cannot send SIGQUIT to process {pid}", "--ask"
     if err.errno == errno.EINVAL:  # access_pidfd_pidns(), kernel/signal.c
         return NotPermitted(
             what,
             "it is outside the PID namespace of this command, and the kernel delivers signals"
             " into nested namespaces only",
-            "run pagewalk in its namespace (on the host, nsenter --pid), or drop --freeze",
+            f"run pagewalk in its namespace (on the host, nsenter --pid), or drop {option}",
         )
     if err.errno in (errno.ENOSYS, errno.EBADF):
         return Unsupported("pidfd_send_signal(2)", "5.1")
