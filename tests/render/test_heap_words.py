@@ -99,6 +99,9 @@ NOTHING = Returnable(0, 0, 0, 0, 0, 0, 0, 0, 100 * MIB)
      "2048 KiB of 8192 KiB in huge pages are pages of zeros"),
     (NOTHING._replace(huge=9 * MIB, huge_looked_at=4 * MIB, huge_zeros=2 * MIB),
      "4096 KiB in huge pages (of 9216 KiB; the others were not looked at)"),
+    (NOTHING._replace(huge=9 * MIB, huge_looked_at=4 * MIB), "In all at least 0 KiB"),
+    (NOTHING._replace(waiting=None, idle_stacks=None), "In all at least 0 KiB"),
+    (NOTHING._replace(locked=MIB), "could only go to swap, except 1024 KiB that are locked."),
     (NOTHING._replace(waiting=1, idle_stacks=MIB), "1024 KiB of stacks lie below where a thread"),
     (NOTHING._replace(waiting=9, idle_stacks=MIB), "below where 9 threads wait"),
 ])

@@ -143,7 +143,9 @@ def could_be_had_back(table: Table, groups: Sequence[Group]) -> Iterator[str]:
     parts = [f"{size(files)} are pages of files"] if files else []
     parts += [f"{size(lazy)} were released with MADV_FREE"] if lazy else []
     if parts:
-        rest = "" if files is None else "; the rest can only go to swap"
+        locked = table.outcome.locked
+        stays = ", or is locked" if locked is not None and locked.any() else ""
+        rest = "" if files is None else f"; the rest can only go to swap{stays}"
         yield f"{' and '.join(parts)}: the kernel takes these back when memory runs short{rest}."
 
 

@@ -92,6 +92,7 @@ def returned(found: Returnable, *, all_known: bool) -> Iterator[str]:
         yield (f"{size(found.idle_stacks)} of stacks lie below where {who}: used once, and kept for"
                " the next call that goes as deep. Only the program could return them.")
     all_known &= found.clean_file is not None and found.idle_stacks is not None
+    all_known &= found.huge_looked_at == found.huge
     at_least = "" if all_known else "at least "
     stays = f", except {size(found.locked)} that are locked" if found.locked else ""
     yield (f"In all {at_least}{size(found.in_all)} of {kib(found.rss)} in RAM could be had back"
