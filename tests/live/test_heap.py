@@ -152,6 +152,16 @@ def test_pools_in_use_are_those_that_the_interpreter_counts(tmp_path: Path, whic
     assert 0 < found["pools"]["free"] <= int(unused[1]) * pool
 
 
+def test_pages_of_files_that_it_has_written_to_are_those_of_smaps(tmp_path: Path) -> None:
+    with python("print('ready'); input()", tmp_path / "errors") as pid:
+        found = pagewalk("heap", pid, "--format", "json").json
+        smaps = Path(f"/proc/{pid}/smaps").read_text()
+    # perms, offset, device, inode: 0 without a file
+    file = r"(?m)^\S+ ...p \S+ \S+ [1-9]\d* .*\n(?:\w+: .*\n)*?Anonymous: +(\d+)"
+    files = re.findall(file, smaps)
+    assert found["written"] == sum(map(int, files)) << 10 > 0
+
+
 def test_stacks_of_threads_that_were_joined(tmp_path: Path) -> None:
     program = """if True:
         import ctypes, sys

@@ -158,6 +158,7 @@ def test_the_table_has_totals_where_there_is_more_than_one_arena() -> None:
 @pytest.mark.parametrize(("changed", "sentences"), [
     ({}, 1), ({"pools": PoolBytes(1, 1, 1, 1)}, 2), ({"stacks": Stacks(3, MIB, 4096, 0, 0)}, 2),
     ({"stacks": Stacks(3, MIB, 4096, 1, 4096)}, 3), ({"rest_later": True}, 2),
+    ({"written": 4096}, 2),
 ])
 def test_what_else_is_known(changed: dict[str, Any], sentences: int) -> None:
     assert len([*besides(heap(MAIN, **changed))]) == sentences

@@ -20,7 +20,7 @@ from pagewalk.heap.memory import NONE, PAGE, Memory, bytes_within, total
 from pagewalk.heap.returnable import Marked, Returnable
 from pagewalk.heap.stacks import Stack
 from pagewalk.heap.tcache import Caches
-from pagewalk.model.columns import U64, Bool, VMAs
+from pagewalk.model.columns import U64, Backing, Bool, VMAs
 from pagewalk.model.ranges import union
 from pagewalk.sources import Who
 from pagewalk.sources.outcome import Outcome
@@ -87,7 +87,8 @@ class Heap(NamedTuple):
     ``allocator`` is its name, None if none was recognised; if it is not glibc's the amounts are
     None. ``tcache`` bytes of what is in use are kept by threads for their next malloc, ``mmapped``
     bytes besides are in chunks that are mappings of their own. ``stacks``, ``pools`` and ``go`` are
-    what else is known of the ``anonymous`` bytes in RAM; all together ``explained`` bytes of them.
+    what else is known of the ``anonymous`` bytes in RAM, and ``written``, pages of files that the
+    process has a copy of since it wrote to them; all together ``explained`` bytes of them.
     ``exact``: nothing changed while it was read, else ``why``. ``stopped_ns``: for how long the
     process was stopped, and ``rest_later``: stacks, pools and the Java heap were read after that.
     ``stop_helps``: what was wrong is that it ran, and it was not tried to stop it. ``others``: the
@@ -124,6 +125,7 @@ class Heap(NamedTuple):
     known: U64 = NONE
     attachable: bool | None = None
     asked: Asked | None = None
+    written: int = 0
 
     def explaining(self, *ranges: U64) -> Heap:
         """Return it with ``ranges``, u64[k, 2] each, explained besides."""
@@ -176,16 +178,17 @@ class Besides(NamedTuple):
 def add_up_heap(taken: Taken, rest: Besides) -> Heap:
     """Return what was read of a process, added up."""
     memory, malloc, go = taken.memory, taken.malloc, taken.go
+    files = memory.vmas.ranges[memory.vmas.backing == Backing.FILE.value]
     heap = Heap(
         taken.who, taken.outcome, None, "", (), None, None, 0, total(memory.anon), exact=True,
         why="", others=taken.others, stacks=add_up_stacks(memory, rest.stacks), go=go.go,
         python=rest.python, java=spaces(rest.java), attachable=attachable(rest.java),
         pools=None if rest.pools is None else pool_bytes(memory, rest.pools), trimmed=go.free,
-        anon=memory.anon,
+        anon=memory.anon, written=bytes_within(files, memory.anon),
     )
     pools = [] if rest.pools is None else [rest.pools.used, rest.pools.free]
     heap = heap.explaining(stack_ranges(rest.stacks), memory.vmas.ranges[main_stack(memory.vmas)],
-                           go.ranges, *pools)
+                           go.ranges, files, *pools)
     if malloc is None:
         return without_glibc(taken, heap)
     if taken.parameters and taken.parameters.huge:

@@ -32,6 +32,7 @@ def heap(
                for name, key in zip(names, (*names[:5], "thread_tops", *names[6:]), strict=True)},
             "tcache": found.tcache,
             "mmapped": found.mmapped,
+            "written": found.written,
             "explained": found.explained,
             "anonymous": found.anonymous,
             "exact": found.exact,

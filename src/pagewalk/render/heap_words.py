@@ -169,6 +169,9 @@ def besides(heap: Heap) -> Iterator[str]:
         yield f"the Java heap, as of its last collection: {parts}"
     if heap.asked:
         yield from jvm_answers(heap.asked)
+    if heap.written:
+        yield (f"pages of files that it has written to, such as variables of libraries:"
+               f" {size(heap.written)}")
     stacks = heap.stacks
     if stacks.live:
         whose = "stack of a thread" if stacks.live == 1 else f"stacks of {stacks.live} threads"
