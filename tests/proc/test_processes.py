@@ -116,6 +116,7 @@ def test_candidates_of_an_ambiguous_name_are_listed(listed: str) -> None:
     ("python3.11 -W ignore -m http.server", "http.server"),
     ("java -Xmx1g -cp /srv:/opt/lib.jar shop.Orders -v", "shop.Orders"),
     ("/usr/bin/java -jar shop.jar", "shop.jar"), ("python3", ""), ("python3 -c print(1)", ""),
+    ("python3 -Ic pass", ""), ("perl -ne print", ""), ("bash -lc true x", ""),
     ("mysql -u root accounts", ""),
 ])
 def test_an_interpreter_is_told_by_what_it_runs(tmp_path: Path, line: str, script: str) -> None:

@@ -19,6 +19,7 @@ KCMP_VM = 1
 WORDS = 64  # of a command line, in which the script of an interpreter is looked for
 VALUED = ("-cp", "-classpath", "--class-path", "--module-path", "--add-modules", "-W", "-X")
 INTERPRETER = re.compile(r"(java|python|pypy|perl|ruby|node|nodejs|php|lua|bash|dash|sh)[0-9.]*")
+CODE = re.compile("-[A-Za-z]?[ceE]")  # what comes next is a program itself: python -c, perl -ne
 NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
 
 
@@ -132,7 +133,8 @@ def script(argv: tuple[str, ...]) -> str:
 def run_by(argv: tuple[str, ...]) -> str:
     """Return the script if the program is an interpreter, empty for code in the command line."""
     found = script(argv) if INTERPRETER.fullmatch(os.path.basename(argv[0])) else ""
-    return found if re.fullmatch(r"[\w.+@:/-]*", found) else ""
+    code = found and any(CODE.fullmatch(word) for word in argv[1 : argv.index(found)])
+    return found if not code and re.fullmatch(r"[\w.+@:/-]*", found) else ""
 
 
 def fits(text: str, *names: str) -> bool:
