@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pagewalk.heap import mapped
 from pagewalk.heap.glibc import Malloc, State
 from pagewalk.heap.mapped import Parameters, mapped_chunks, parameters
 from pagewalk.model.columns import READ, WRITE, Backing
@@ -89,6 +90,19 @@ def test_one_behind_other_memory_is_found_by_its_page() -> None:
     assert mapped_chunks(written.memory, NO_ARENAS, 2).tolist() == [
         [BIG + 0x7000, BIG + 0x9000], [BIG + 0x9000, BIG + 0xA000]]
     assert mapped_chunks(written.memory, NO_ARENAS, 0).tolist() == []
+
+
+def test_of_pages_that_only_begin_like_one_a_bounded_number_is_tried(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped, "MOST", 3)
+    written = Written(VMAS)
+    for page in range(1, 4):
+        written.put(BIG + page * PAGE, 1, 1 << 40 | 2)
+    written.put(BIG + 4 * PAGE, 0, 0x1000 | 2)
+    assert mapped_chunks(written.memory, NO_ARENAS, 1).tolist() == []
+    monkeypatch.setattr(mapped, "MOST", 4)
+    assert len(mapped_chunks(written.memory, NO_ARENAS, 1)) == 1
 
 
 @pytest.mark.parametrize("word", [0x2008 | 2, 0x2000 | 3, (257 * PAGE) | 2, 2, 2**64 - 4096 | 2])

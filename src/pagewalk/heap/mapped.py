@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -77,7 +79,7 @@ def mapped_chunks(memory: Memory, arenas: U64, expected: int) -> U64:
 
     ``arenas`` are the ranges of the arenas. The kernel joins neighbouring mappings to one VMA: from
     its start on each chunk tells where the next one begins. If that does not lead to all of them,
-    each page in RAM is tried.
+    each page in RAM that begins like one is tried, 262 144 of these at most.
     """
     vmas = memory.vmas
     mine = vmas.perms & (READ | WRITE | SHARED) == READ | WRITE
@@ -88,10 +90,10 @@ def mapped_chunks(memory: Memory, arenas: U64, expected: int) -> U64:
         found += chain(memory, start, end, expected - len(found))
     if len(found) < expected:
         rest = without(vmas.ranges[mine], union(np.array(found, np.uint64).reshape(-1, 2)))
-        for start, end in rest.tolist():
-            for at in heads(memory, start, end):
-                if not found or at >= found[-1][1] or at < found[-1][0]:
-                    found += chain(memory, at, end, expected - len(found))
+        likely = ((at, end) for start, end in rest.tolist() for at in heads(memory, start, end))
+        for at, end in islice(likely, MOST):
+            if not found or at >= found[-1][1] or at < found[-1][0]:
+                found += chain(memory, at, end, expected - len(found))
     return np.array(sorted(set(found)), np.uint64).reshape(-1, 2)
 
 
@@ -118,14 +120,12 @@ def mapped_size(memory: Memory, start: int, end: int) -> int:
     return 0
 
 
-def heads(memory: Memory, start: int, end: int) -> list[int]:
+def heads(memory: Memory, start: int, end: int) -> Iterator[int]:
     # The pages in RAM that begin like such a chunk.
     pages, _, _ = intersect(memory.readable, np.array([[start, end]], np.uint64))
-    found: list[int] = []
     for low, high in pages.tolist():
         for at in range(low, high, 16 << 20):
             words = memory.words(at, min(high, at + (16 << 20)))
             first, second = words[:: PAGE // WORD], words[1 :: PAGE // WORD]
             like = (first <= 1) & (second & ANY_BIT == IS_MMAPPED) & (second >= PAGE - LEFT_OUT)
-            found += (at + PAGE * np.flatnonzero(like)).tolist()
-    return found
+            yield from (at + PAGE * np.flatnonzero(like)).tolist()
