@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 
 from pagewalk.commands.maps import details, ordered, refuse_frames
@@ -38,3 +45,21 @@ def test_what_looks_at_frames_cannot_be_asked_for_together_with_counts() -> None
         refuse_frames(True, True, [])
     refuse_frames(False, True, ["lazyfree"])
     refuse_frames(True, False, [])
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_all_adds_fields_to_a_document_and_takes_none_away(form: str) -> None:
+    plain, whole = (keys(form, *words) for words in ((), ("--all",)))
+    assert set(plain) < set(whole) and {"poisoned", "doubt"} <= set(whole)
+
+
+def keys(form: str, *words: str) -> list[str]:
+    """Return the names of what is told of each VMA."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "pagewalk", "maps", str(os.getpid()), "--source", "procfs",
+         "--quiet", "--format", form, *words],
+        capture_output=True, text=True, check=False,
+    )
+    if form == "csv":
+        return next(csv.reader(io.StringIO(ran.stdout)))
+    return list(json.loads(ran.stdout)["vmas"][0])

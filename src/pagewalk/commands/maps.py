@@ -55,7 +55,8 @@ def command(counts: bool, everything: bool, by: str | None, **options: object) -
     choice = choice_of(request, view) or WHOLE
     detailed = details(choice)
     refuse_frames(counts, everything, detailed)
-    columns = list(SMAPS_FIELDS.values()) if everything else None
+    # Only a screen leaves the other columns out.
+    columns = list(SMAPS_FIELDS.values()) if everything and request.format == "text" else None
     columns = columns if choice.columns is None else list(choice.columns)
     with opened(request, view) as (source, write):
         for _ in rounds(request, write):
