@@ -105,8 +105,8 @@ def said(**totals: int | None) -> str:
     ({}, "2072 KiB are in RAM, 4 KiB are in swap"),
     ({"swap": 0}, "2072 KiB are in RAM; ending the process frees"),
     ({"freed": None}, "4 KiB are in swap."),
-    ({"lazyfree": 4096}, "8 KiB are pages of files and 4 KiB were released with MADV_FREE: the"
-     " kernel takes these back when memory runs short; the rest can only go to swap."),
+    ({"lazyfree": 4096}, "When memory runs short the kernel takes back at most 8 KiB of files and"
+     " 4 KiB released with MADV_FREE; the rest can only go to swap."),
 ])
 def test_each_sentence(totals: dict[str, Any], words: str) -> None:
     assert words in said(**totals)
@@ -141,18 +141,17 @@ def told_of_locked(*locked: int) -> str:
 
 def test_what_the_kernel_can_drop_are_pages_of_files_that_are_not_locked() -> None:
     # Of four VMAs the first maps a file, of which two pages are present; the shmem page is swapped.
-    assert ("8 KiB are pages of files: the kernel takes these back when memory runs short; the rest"
-            " can only go to swap, or is locked.") in told_of_locked(1, 2, 3)
+    assert ("the kernel takes back at most 8 KiB of files; the rest can only go to swap, or is"
+            " locked.") in told_of_locked(1, 2, 3)
     assert "only go to swap." in told_of_locked()
-    assert "pages of files" not in told_of_locked(0)
+    assert "takes back" not in told_of_locked(0)
 
 
 def test_where_it_is_not_known_what_is_locked_only_lazyfree_is_told() -> None:
     table: Table = by_hand.table()
     table.outcome.locked = None
     groups = by_kind(table, NONE)
-    assert "takes these back" not in " ".join(answers(table, groups))
+    assert "takes back" not in " ".join(answers(table, groups))
     table = table._replace(totals={**table.totals, "lazyfree": 4096})
     said = " ".join(answers(table, groups))
-    assert said.endswith("4 KiB were released with MADV_FREE: the kernel takes these back when"
-                         " memory runs short.")
+    assert said.endswith("the kernel takes back 4 KiB released with MADV_FREE.")

@@ -140,13 +140,14 @@ def could_be_had_back(table: Table, groups: Sequence[Group]) -> Iterator[str]:
     Pages of files are dropped, if dirty after writing them; those in locked VMAs stay.
     """
     files, lazy = droppable_files(table, groups), table.totals.get("lazyfree")
-    parts = [f"{size(files)} are pages of files"] if files else []
-    parts += [f"{size(lazy)} were released with MADV_FREE"] if lazy else []
+    # Which of the files' pages other processes have locked is not known here.
+    parts = [f"at most {size(files)} of files"] if files else []
+    parts += [f"{size(lazy)} released with MADV_FREE"] if lazy else []
     if parts:
         locked = table.outcome.locked
         stays = ", or is locked" if locked is not None and locked.any() else ""
         rest = "" if files is None else f"; the rest can only go to swap{stays}"
-        yield f"{' and '.join(parts)}: the kernel takes these back when memory runs short{rest}."
+        yield f"When memory runs short the kernel takes back {' and '.join(parts)}{rest}."
 
 
 def droppable_files(table: Table, groups: Sequence[Group]) -> int | None:
