@@ -27,10 +27,13 @@ PLAYER = """if True:
 
     def opens(*_):
         asked.append(os.path.exists(f"/tmp/.attach_pid{os.getpid()}"))
-        listener.bind(here + (".tmp" if how == "link" else ""))
+        # As HotSpot does: its name appears when it already listens.
+        listener.bind(here + ".tmp")
+        listener.listen()
         if how == "link":
             os.symlink(here + ".tmp", here)
-        listener.listen()
+        else:
+            os.rename(here + ".tmp", here)
 
     if how != "uncaught":
         signal.signal(signal.SIGQUIT, opens if how != "deaf" else lambda *_: None)
