@@ -45,8 +45,10 @@ def qemu_argv(
         ("-accel", "tcg"),
         ("-machine", "q35,mem-merge=off"),  # else ksmd would be busy scanning 2 GiB of guest
         # QEMU 7.2 emulates AVX2 wrongly: numpy's argsort of 64-bit numbers returns nonsense.
-        # ERMS makes the kernel and libc copy with rep movsb, which TCG emulates byte by byte.
-        ("-cpu", f"max,la57={la57},avx2=off,erms=off"),
+        # ERMS makes the kernel and libc copy with rep movsb, which TCG emulates byte by byte. Linux
+        # 6.1 takes FSRM, which QEMU 10 has, to imply ERMS (arch/x86/lib/memmove_64.S): with the one
+        # alone it hangs.
+        ("-cpu", f"max,la57={la57},avx2=off,erms=off,fsrm=off"),
         ("-m", f"{memory >> 20}M"),
         ("-smp", str(cpus)),
         ("-nodefaults",),

@@ -33,7 +33,7 @@ def test_options_of_the_row_reach_the_kernel() -> None:
 @pytest.mark.parametrize(("name", "la57"), [("6.1", "off"), ("6.1-la57", "on")])
 def test_the_cpu_has_the_levels_of_the_row(name: str, la57: str) -> None:
     argv = qemu_argv(KERNELS[name], Path("/k"), Path("/x"), memory=3 << 30, cpus=2)
-    assert options(argv)["-cpu"] == [f"max,la57={la57},avx2=off,erms=off"]
+    assert options(argv)["-cpu"] == [f"max,la57={la57},avx2=off,erms=off,fsrm=off"]
     assert options(argv)["-m"] == ["3072M"]
 
 
