@@ -204,6 +204,26 @@ def largest_first(groups: list[Group]) -> list[Group]:
     return sorted(groups, key=lambda group: -(group.amounts["present"] or 0))
 
 
+def unlocked_files(table: Table) -> int | None:
+    """Return the bytes of files in RAM that the process has not locked, None if not known."""
+    cached, locked = table.columns["file"], table.outcome.locked
+    if cached is None or locked is None:
+        return None
+    return int(cached[(table.vmas.backing == Backing.FILE.value) & ~locked].sum())
+
+
+def nothing_behind(table: Table) -> int | None:
+    """Return the bytes of anonymous memory neither present nor in swap, None if not known.
+
+    What is not present of a file is still behind its VMA.
+    """
+    columns = table.columns
+    size, here, gone = columns["size"], columns["present"], columns["swap_private"]
+    if size is None or here is None or gone is None:
+        return None
+    return int((size - here - gone)[table.vmas.backing == Backing.ANON.value].sum())
+
+
 BY: dict[str, Callable[[Table, U64, str | None], list[Group]]] = {
     "kind": by_kind,
     "file": lambda table, *_: by_name(table),

@@ -11,8 +11,7 @@ from pagewalk.heap.arenas import Arena, Scanned, judged
 from pagewalk.heap.chunks import MOST_CHUNKS
 from pagewalk.heap.cpython import Build, Pools
 from pagewalk.heap.glibc import ATTACHED, Malloc
-from pagewalk.heap.golang import TORN as GO_TORN
-from pagewalk.heap.golang import Found, Go
+from pagewalk.heap.golang import TORN, Found, Go
 from pagewalk.heap.hotspot import Space, attachable, spaces
 from pagewalk.heap.jvm import Asked
 from pagewalk.heap.mapped import Parameters
@@ -28,8 +27,6 @@ from pagewalk.sources.outcome import Outcome
 MACHINES = {"x86_64"}  # whose layout of glibc's structures is known
 # What is assumed where malloc's own are not recognised.
 DEFAULTS = Parameters(0, 0, PAGE, 7)
-TORN = "contradict one another"
-RESTLESS = (TORN, GO_TORN)  # reasons that do not outlast a stop
 LOCKED = "what is locked in RAM is not known, and malloc_trim gives none of that back"
 HUGE = "arenas of huge pages (glibc.malloc.hugetlb=2) are laid out otherwise and are not read"
 
@@ -195,10 +192,12 @@ def add_up_heap(taken: Taken, rest: Besides) -> Heap:
         return heap._replace(allocator="glibc", library=malloc.library, exact=False, why=HUGE)
     held = [part for part in taken.ranges if part is not None]
     arenas = add_up_arenas(taken)
-    why = doubts(taken, arenas.torn) or (go.go.why if go.go else "")
+    why, restless = doubts(taken, arenas.torn)
+    if not why and go.go:
+        why, restless = go.go.why, go.go.why == TORN
     return heap.explaining(taken.mapped, *held)._replace(
         allocator="glibc", library=malloc.library, exact=not why, why=why, arenas=arenas.parts,
-        stop_helps=why.endswith(RESTLESS),
+        stop_helps=restless,
         tcache=None if taken.caches is None or taken.parameters is None else taken.caches.bytes,
         mmapped=None if taken.parameters is None else taken.parameters.bytes,
         trimmed=np.concatenate([go.free, *arenas.trim]),
@@ -216,7 +215,7 @@ def without_glibc(taken: Taken, heap: Heap) -> Heap:
         why = f"on {taken.architecture} glibc's structures are not known"
     elif go and not other:
         other, why = "Go", go.why
-    return heap._replace(allocator=other, exact=not why, why=why, stop_helps=why.endswith(RESTLESS))
+    return heap._replace(allocator=other, exact=not why, why=why, stop_helps=why == TORN)
 
 
 class Arenas(NamedTuple):
@@ -276,17 +275,21 @@ def part(memory: Memory, arena: Arena) -> Part:
     )
 
 
-def doubts(taken: Taken, torn: int) -> str:
-    """Return why the numbers may be wrong, empty if there is no reason to think so."""
+def doubts(taken: Taken, torn: int) -> tuple[str, bool]:
+    """Return why the numbers may be wrong, empty if there is no reason to think so.
+
+    And whether that is because it ran: then it does not outlast a stop.
+    """
     memory, arenas = taken.memory, taken.arenas
     swapped = sum(bytes_within(arena.memory, memory.swapped)
                   for arena in arenas if arena.memory is not None)
     if swapped:
-        return f"{swapped} bytes of the arenas are in swap, headers of chunks among them"
+        return f"{swapped} bytes of the arenas are in swap, headers of chunks among them", False
     if not all(arena.found.whole for arena in arenas):
-        return f"it has more than {MOST_CHUNKS} free chunks: looking at them takes over a gigabyte"
+        many = f"it has more than {MOST_CHUNKS} free chunks"
+        return f"{many}: looking at them takes over a gigabyte", False
     if torn:
-        return f"the records of {torn} of {len(arenas)} arenas {TORN}"
+        return f"the records of {torn} of {len(arenas)} arenas contradict one another", True
     if taken.locked is None:
-        return LOCKED
-    return "" if taken.parameters else "malloc's parameters were not recognised"
+        return LOCKED, False
+    return "" if taken.parameters else "malloc's parameters were not recognised", False

@@ -43,10 +43,9 @@ class Returnable(NamedTuple):
     ``lazyfree`` and ``clean_file``: see Marked. ``huge``: of anonymous memory in huge pages
     ``huge_looked_at`` were read, and ``huge_zeros`` of that are pages of zeros. ``idle_stacks``:
     below the stack pointers of the ``waiting`` threads, None where another process may run on one
-    of them (vfork). ``in_all``: of these and of what
-    malloc_trim(0) or Go's runtime would return, each byte counted once, out of ``rss``. ``locked``:
-    what of anonymous memory is locked in RAM (mlock); ``idle_stacks`` and ``in_all`` have none of
-    it.
+    of them (vfork). ``in_all``: of these and of what malloc_trim(0) or Go's runtime would return,
+    each byte counted once, out of ``rss``. ``locked``: what of anonymous memory is locked in RAM
+    (mlock); ``huge_zeros``, ``idle_stacks`` and ``in_all`` have none of it.
     """
 
     lazyfree: int | None

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-from pagewalk.account.groups import BY_KEY, Group
+from pagewalk.account.groups import BY_KEY, Group, nothing_behind, unlocked_files
 from pagewalk.account.table import Table
 from pagewalk.render.amounts import kib, size
 from pagewalk.render.terminal import bars, printable, shorten
@@ -14,8 +14,6 @@ from pagewalk.render.vma_table import fit, headings, total, vmas_counted, wide
 
 COLUMNS = ("rss", "uss", "swap", "size")
 NAMED = 2  # files of a group, the largest first; fewer where there is no room
-ANONYMOUS = {"heap", "arena", "go", "stack", "thread_stack", "named", "code", "anonymous",
-             "reserved"}
 NARROWEST = 16  # of a name
 # Columns of which a group says how much there is.
 SPECIAL = {"{} in huge pages": ("anon_huge", "shmem_huge", "file_huge"),
@@ -125,8 +123,8 @@ def answers(table: Table, groups: Sequence[Group]) -> Iterator[str]:
     ending = "" if freed is None else f"; ending the process frees {size(freed)}"
     rss = totals["present"] if totals["rss"] is None else totals["rss"]
     yield f"{size(rss)} are in RAM{swap}{ending}."
-    yield from could_be_had_back(table, groups)
-    whole, empty = totals["size"], nothing_behind(groups)
+    yield from could_be_had_back(table)
+    whole, empty = totals["size"], nothing_behind(table)
     if whole is not None and empty is not None and 2 * empty > whole:
         reserved = sum(group.amounts["size"] or 0 for group in groups if group.key == "reserved")
         part = f", {size(reserved)} without any access" if reserved else ""
@@ -134,12 +132,12 @@ def answers(table: Table, groups: Sequence[Group]) -> Iterator[str]:
                f" behind it: reserved and not used, or given back{part}.")
 
 
-def could_be_had_back(table: Table, groups: Sequence[Group]) -> Iterator[str]:
+def could_be_had_back(table: Table) -> Iterator[str]:
     """Yield a sentence about what the kernel can take back while the process runs, if there is any.
 
     Pages of files are dropped, if dirty after writing them; those in locked VMAs stay.
     """
-    files, lazy = droppable_files(table, groups), table.totals.get("lazyfree")
+    files, lazy = unlocked_files(table), table.totals.get("lazyfree")
     # Which of the files' pages other processes have locked is not known here.
     parts = [f"at most {size(files)} of files"] if files else []
     parts += [f"{size(lazy)} released with MADV_FREE"] if lazy else []
@@ -148,24 +146,3 @@ def could_be_had_back(table: Table, groups: Sequence[Group]) -> Iterator[str]:
         stays = ", or is locked" if locked is not None and locked.any() else ""
         rest = "" if files is None else f"; the rest can only go to swap{stays}"
         yield f"When memory runs short the kernel takes back {' and '.join(parts)}{rest}."
-
-
-def droppable_files(table: Table, groups: Sequence[Group]) -> int | None:
-    """Return the bytes of files in RAM that the process has not locked, None if not known."""
-    cached, locked = table.columns["file"], table.outcome.locked
-    if cached is None or locked is None:
-        return None
-    rows = [group.rows for group in groups if group.key == "file"]
-    return sum(int(cached[some][~locked[some]].sum()) for some in rows)
-
-
-def nothing_behind(groups: Sequence[Group]) -> int | None:
-    """Return the bytes of anonymous memory neither present nor in swap, None if not known.
-
-    What is not present of a file is still behind its VMA.
-    """
-    amounts = [(group.amounts["size"], group.amounts["present"], group.amounts["swap_private"])
-               for group in groups if group.key in ANONYMOUS]
-    if any(None in row for row in amounts):
-        return None
-    return sum((length or 0) - (here or 0) - (gone or 0) for length, here, gone in amounts)
