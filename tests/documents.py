@@ -74,6 +74,11 @@ def pictures(document: Path) -> list[str]:
     return re.findall(r'(?:src|srcset)="([^"]+)"', document.read_text())
 
 
+def described(document: Path) -> list[tuple[str, str]]:
+    """Return what a document says in place of each of its pictures, and the picture's file."""
+    return re.findall(r'<img alt="([^"]+)" src="([^"]+)"', document.read_text())
+
+
 def drawn(picture: Path) -> tuple[str, str]:
     """Return the title of one of our SVG pictures, and the lines of text in it."""
     svg = picture.read_text()

@@ -19,6 +19,7 @@ from tests.documents import (
     anchors,
     blocks,
     commands,
+    described,
     drawn,
     links,
     named,
@@ -112,10 +113,24 @@ def test_a_picture_shows_a_command_that_exists(picture: Path) -> None:
 
 def test_the_amounts_named_beside_the_picture_are_in_it() -> None:
     text = prose(README).partition("## What you see")[2].partition("<picture>")[0]
-    named = re.findall(r"[\d.]+[KMG]\b", text)
-    shown = drawn(SCREENSHOTS / "show-light.svg")[1]
-    assert len(named) > 3
-    assert [amount for amount in named if not re.search(rf"(?<![\d.]){amount}\b", shown)] == []
+    assert len(amounts(text)) > 3
+    assert missing(text, SCREENSHOTS / "show-light.svg") == []
+
+
+def test_the_amounts_told_in_place_of_a_picture_are_in_it() -> None:
+    told = [(words, page.parent / name) for page in DOCUMENTS for words, name in described(page)]
+    assert any(amounts(words) for words, _ in told)
+    assert [missing(words, picture) for words, picture in told] == [[]] * len(told)
+
+
+def amounts(text: str) -> list[str]:
+    return re.findall(r"[\d.]+[KMG]\b", text)
+
+
+def missing(text: str, picture: Path) -> list[str]:
+    """Return the amounts in ``text`` that a picture does not show."""
+    shown = drawn(picture)[1]
+    return [one for one in amounts(text) if not re.search(rf"(?<![\d.]){one}\b", shown)]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

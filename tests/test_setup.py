@@ -181,8 +181,8 @@ def test_three_ways_to_install_it_are_shown() -> None:
 @pytest.mark.parametrize("way", WAYS, ids=["pipx", "uv", "pip"])
 def test_each_way_to_install_it_works(checkout: Path, tmp_path: Path, way: str) -> None:
     installer, _, _ = way.partition(" ")
-    if not shutil.which(installer):
-        pytest.skip(f"{installer} is not installed")
+    if installer == "uv" and not shutil.which(installer):
+        pytest.skip("uv is not installed, and Debian has no package of it")
     home = {**os.environ, "HOME": str(tmp_path), "XDG_DATA_HOME": f"{tmp_path}/.local/share",
             "PIPX_HOME": f"{tmp_path}/pipx", "PIPX_BIN_DIR": f"{tmp_path}/.local/bin"}
     done = subprocess.run(["bash", "-c", way], cwd=checkout, env=home, capture_output=True,

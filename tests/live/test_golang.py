@@ -13,14 +13,15 @@ from tests.kernel_says import read_smaps
 from tests.live.bracket import look_again
 from tests.live.command import pagewalk
 from tests.live.test_heap_bounds import opened, stopped_once
-from tests.targets.gos import GOS, PATTERNS, Holding, holding
+from tests.targets.answering import Answering
+from tests.targets.gos import GOS, PATTERNS, holding
 
 pytestmark = pytest.mark.live
 
 PARTS = ("objects", "stacks", "free", "released", "set_aside")
 
 
-def at_rest(program: Holding, *options: str) -> tuple[dict[str, Any], dict[str, int], int]:
+def at_rest(program: Answering, *options: str) -> tuple[dict[str, Any], dict[str, int], int]:
     """Return what heap says, what the runtime says before and after, and its heap in smaps."""
     before, anonymous = program.ask("i"), in_heap(program.pid)
     ran = pagewalk("heap", program.pid, "--format", "json", *options)
@@ -68,7 +69,7 @@ def test_it_is_what_the_runtime_says_and_what_it_gives_back(go: str, pattern: st
     assert least <= given_back <= present["free"] + present["set_aside"] + max(-more, 0)
 
 
-def stopped(program: Holding, source: Source) -> tuple[Heap, dict[str, int]]:
+def stopped(program: Answering, source: Source) -> tuple[Heap, dict[str, int]]:
     """Return what it holds, read while it is stopped, and what the runtime says of that."""
     before = program.ask("i")
     assert source.live is not None
@@ -102,7 +103,7 @@ def test_the_stacks_of_goroutines_are_told_from_objects(go: str) -> None:
     assert found["go"]["stacks"]["present"] > 300 * (20 << 10) > found["go"]["objects"]["present"]
 
 
-def kinds(program: Holding) -> dict[str, dict[str, Any]]:
+def kinds(program: Answering) -> dict[str, dict[str, Any]]:
     groups = pagewalk("maps", program.pid, "--by", "kind", "--format", "json").json["groups"]
     return {group["group"]: group for group in groups}
 

@@ -13,6 +13,8 @@ import pytest
 
 from tests.kernel_says import read_smaps
 from tests.live.command import pagewalk
+from tests.machine import prepared
+from tests.targets import CannotProvoke
 from tests.targets.glibcs import SUITES, allocating
 from tests.targets.pythons import PYTHONS, interpreter
 
@@ -284,9 +286,9 @@ def test_who_else_maps_parts_of_huge_pages_is_withheld_from_an_ordinary_user(
         sys.stdin.read()
     """
     user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    with python(program, tmp_path / "errors") as pid:
+    with prepared("thp"), python(program, tmp_path / "errors") as pid:
         if not sum(vma.fields["AnonHugePages"] for vma in read_smaps(pid)):
-            pytest.skip("this machine has no huge page to give")
+            raise CannotProvoke("this machine has no huge page to give")
         ran = pagewalk("heap", pid, "--format", "json", before=user)
         screen = pagewalk("heap", pid, before=user).out
     assert ran.code == 3 and ran.json["exact"] is True

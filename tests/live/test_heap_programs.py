@@ -15,8 +15,9 @@ from tests.kernel_says import read_smaps
 from tests.live.command import PATIENCE, pagewalk
 from tests.live.test_heap import SAME, anonymous
 from tests.live.test_heap_hostile import compiled, running
+from tests.targets.answering import answering
 from tests.targets.catalogue import PARK
-from tests.targets.glibcs import LIBRARIES, Allocating, fetched, library
+from tests.targets.glibcs import LIBRARIES, fetched, library
 
 pytestmark = pytest.mark.live
 
@@ -93,20 +94,12 @@ def test_python_by_malloc_itself() -> None:
         del pairs
         answers.serve()
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        env={"PYTHONMALLOC": "malloc"},
-    )
-    try:
-        python = Allocating(process)
-        said = python.hear()
+    words = [sys.executable, "-c", program]
+    with answering(words, PYTHONMALLOC="malloc") as (python, said):
         found = pagewalk("heap", python.pid, "--format", "json").json
         before = anonymous(python.pid)
         python.ask("trim")
         given_back = before - anonymous(python.pid)
-    finally:
-        process.kill()
-        process.wait()
     assert found["exact"] is True, found["why"]
     assert {name: found[name] for name in SAME} == {name: said[name] for name in SAME}
     assert found["trim"] == given_back > 1 << 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -28,4 +29,11 @@ def test_the_script_makes_the_pictures_that_are_shown(tmp_path: Path) -> None:
         name: title for name, (title, _) in shown.items()
     }
     assert labels(made["show-dark.svg"][1]) == labels(shown["show-dark.svg"][1])
+    for name, (_, text) in made.items():
+        assert headings(text) == headings(shown[name][1]) != []
     assert all("Traceback" not in text for _, text in made.values())
+
+
+def headings(text: str) -> list[list[str]]:
+    """Return the words of the lines above the tables of a screen."""
+    return [line.split() for line in text.splitlines() if re.fullmatch(r" *[A-Z]{3,}[A-Z ]+", line)]

@@ -6,17 +6,16 @@ The packages come from this machine's own mirror and stay in vmtest's cache.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vmtest.fetch import cache_dir, write_apt_config
+
+from tests.targets.answering import Answering, answering
 
 HERE = Path(__file__).parent
 # Of the oldest supported release to the one in preparation: 2.31, 2.36, 2.41 and 2.43 or later.
@@ -114,31 +113,6 @@ def compiled(source: str, *options: str, besides: tuple[Path, ...] = ()) -> Path
     return program
 
 
-@dataclass(frozen=True)
-class Allocating:
-    """A running program that allocates; see allocate.c."""
-
-    process: subprocess.Popen[bytes]
-
-    @property
-    def pid(self) -> int:
-        """Return its number."""
-        return self.process.pid
-
-    def ask(self, word: str) -> dict[str, Any]:
-        """Return malloc's own numbers, after malloc_trim(0) if ``word`` is "trim"."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(word.encode() + b"\n")
-        self.process.stdin.flush()
-        return self.hear()
-
-    def hear(self) -> dict[str, Any]:
-        """Return the numbers that it writes next."""
-        assert self.process.stdout is not None
-        found: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return found
-
-
 def loading(suite: str) -> list[str]:
     """Return the words in front of a program that is to run with the libraries of ``suite``."""
     theirs, more = libraries(suite), cplusplus(suite)
@@ -149,20 +123,11 @@ def loading(suite: str) -> list[str]:
 @contextmanager
 def allocating(
     suite: str, pattern: str, *more: str, **variables: str
-) -> Iterator[Allocating]:
+) -> Iterator[Answering]:
     """Run allocate.c with the glibc of ``suite`` until the block ends; yield once it has done.
 
     ``pattern`` "containers" stands for containers.cc; ``more`` are its other words.
     """
     program = [containers()] if pattern == "containers" else [allocate(), pattern, *more]
-    process = subprocess.Popen(
-        [*loading(suite), *map(str, program)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **variables},
-    )
-    try:
-        found = Allocating(process)
-        found.hear()
+    with answering([*loading(suite), *program], **variables) as (found, _):
         yield found
-    finally:
-        process.kill()
-        process.wait()

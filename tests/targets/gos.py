@@ -6,18 +6,17 @@ PAGEWALK_GO in the environment names more of them: folders with bin/go, separate
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from vmtest.fetch import cache_dir
 
 from tests.machine import IN_GUEST
+from tests.targets.answering import Answering, answering
 from tests.targets.glibcs import HERE, fetched
 
 DEBIAN = {"1.19": "bookworm", "1.24": "trixie"}
@@ -58,40 +57,8 @@ def compiled(go: str, *options: str) -> Path:
     return program
 
 
-@dataclass(frozen=True)
-class Holding:
-    """A running program; see holds.go."""
-
-    process: subprocess.Popen[bytes]
-
-    @property
-    def pid(self) -> int:
-        """Return its number."""
-        return self.process.pid
-
-    def ask(self, what: str) -> dict[str, int]:
-        """Return what Go's runtime counts: "i" now, "f" after debug.FreeOSMemory()."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(what.encode())
-        self.process.stdin.flush()
-        return self.hear()
-
-    def hear(self) -> dict[str, int]:
-        """Return the numbers that it writes next."""
-        assert self.process.stdout is not None
-        found: dict[str, int] = json.loads(self.process.stdout.readline())
-        return found
-
-
 @contextmanager
-def holding(go: str, pattern: str, *options: str) -> Iterator[Holding]:
+def holding(go: str, pattern: str, *options: str) -> Iterator[Answering]:
     """Run holds.go, compiled by one of GOS, until the block ends; yield once it is ready."""
-    process = subprocess.Popen([compiled(go, *options), pattern], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE)
-    try:
-        found = Holding(process)
-        found.hear()
+    with answering([compiled(go, *options), pattern]) as (found, _):
         yield found
-    finally:
-        process.kill()
-        process.wait()

@@ -348,7 +348,8 @@ static void run_quietly(char **args)
 }
 
 const struct zoo_case task_cases[] = {
-	{ "batching", batching },   { "threads", threads }, { "deep", deep },     { "leader_dead", leader_dead }, { "zombie", zombie },
+	{ "batching", batching },   { "threads", threads },     { "leader_dead", leader_dead }, { "zombie", zombie },
+	{ "deep", deep },
 	{ "shared_mm", shared_mm }, { "odd_name", odd_name },       { "undumpable", undumpable },
 	{ "nobody", nobody },       { "churn", churn },             { "mapper", mapper },
 	{ "storm", storm },         { "brief", brief },

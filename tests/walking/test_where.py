@@ -61,7 +61,7 @@ def test_all_terms_must_hold(expression: str, expected: set[int]) -> None:
 @pytest.mark.parametrize(
     ("expression", "complaint"),
     [
-            ("", "unknown term ''"),
+        ("", "unknown term ''"),
         ("anon,,ksm", "unknown term ''"),
         ("~~anon", "unknown term '~anon'"),
         ("size>1", "'size' cannot be compared with a number; only mapcount and pfn can be"),
