@@ -14,8 +14,9 @@ FORMATS = """\
 text (KiB, for people), json (exact bytes), csv, and log: the lines that the kernel module
 printed which pagewalk descends from. Not every command has every format."""
 ENVIRONMENT = """\
-NO_COLOR switches colours off, FORCE_COLOR on, also in a pipe; else they are used on a terminal
-only, and not if TERM is dumb. COLUMNS gives the width of a table in a file or a pipe."""
+NO_COLOR switches colours off, FORCE_COLOR switches them on, in a pipe too; otherwise they are
+used on a terminal only, and not if TERM is dumb. COLUMNS gives the width of a table in a file or a
+pipe."""
 SEE_ALSO = "pmap(1), proc(5), madvise(2), mincore(2)"
 
 

@@ -37,9 +37,9 @@ difference remains, 5 the target is gone, 6 not permitted.
 
 \b
 Colours, on a terminal: bold is what the screen is about or, with --watch,
-what has changed; dim is what is beside the matter; green works or agrees; red
-is missing, partial or unexplained. No colour says what no word says. NO_COLOR
-and FORCE_COLOR and --color decide whether there are any."""
+what has changed; dim is a heading, a cause or a remark; green works or
+agrees; red is missing, partial or unexplained. No colour says what no word
+says. NO_COLOR, FORCE_COLOR and --color decide whether there are any."""
 
 
 # What people type out of habit, and what it means here.

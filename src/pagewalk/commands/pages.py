@@ -127,7 +127,7 @@ def first(batches: Iterator[Pages], choice: Choice) -> Iterator[Pages]:
 def ordered(rows: Pages, choice: Choice) -> Pages:
     """Return the first ``choice.limit`` of ``rows`` in the order asked for.
 
-    Pages that are not present, of which there is no frame and no mapcount, are the last by these.
+    Pages that are not present have no frame and no mapcount; sorted by either, they come last.
     """
     import numpy as np
 

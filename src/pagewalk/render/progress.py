@@ -23,7 +23,7 @@ class Progress:
         self._next = self._began + AFTER_S
 
     def __call__(self, what: str, done: int, whole: int | None) -> None:
-        """Tell how far it is: ``what`` was done to ``done`` bytes of ``whole``."""
+        """Tell how far it has got: ``what`` was done to ``done`` bytes of ``whole``."""
         now = time.monotonic()
         if now < self._next:
             return

@@ -26,7 +26,7 @@ class Look(NamedTuple):
 LEGEND = {
     "main": Look("\x1b[1m", "bold", "what the screen is about, or what matters in a line"),
     "new": Look("\x1b[1m", "bold", "changed since the last round (--watch)"),
-    "aside": Look("\x1b[2m", "dim", "headings, causes, and what is beside the matter"),
+    "aside": Look("\x1b[2m", "dim", "headings, causes and remarks"),
     "good": Look("\x1b[32m", "green", "works, or agrees"),
     "bad": Look("\x1b[31m", "red", "missing, partial or unexplained"),
 }
