@@ -123,7 +123,9 @@ def test_whoever_has_tried_to_stop_it_is_not_told_to_try_that() -> None:
     assert "with --freeze" not in screens[1]
 
 
-# Of the command: what it needs for any process, and what of the target it copies at most.
+# Of the command: for any process 40 MiB (Python and numpy) and some blocks of a few MiB; 125 bytes
+# for each free chunk, of which the larger heap has 260 000: 31 MiB; and as much again, to spare.
+# Stopping it, a copy of the heap comes on top.
 SMALL = 120 * MIB
 
 
