@@ -20,7 +20,7 @@ from pagewalk.heap.glibc import (
     heaps,
 )
 from pagewalk.heap.memory import Memory
-from pagewalk.model.columns import READ, WRITE, Backing, VMAs
+from pagewalk.model.columns import READ, SHARED, WRITE, Backing, VMAs
 from pagewalk.model.malloc import HEAP_MAX
 from pagewalk.model.ranges import union
 from tests.by_hand import PAGE, vmas
@@ -123,6 +123,13 @@ def test_libc_is_looked_at_first_with_what_follows_its_data() -> None:
     assert [*data_segments(VMAS)] == [
         (LIBC, LIBC + 6 * PAGE, "/lib/libc.so.6"), (PROGRAM, PROGRAM + PAGE, "/usr/bin/program"),
     ]
+
+
+def test_a_program_on_a_tmpfs_has_variables_and_shared_memory_has_none() -> None:
+    of = vmas([(PROGRAM, 1, RW, 0, Backing.SHMEM, "/tmp/program"),
+               (PROGRAM + PAGE, 2, RW, 0, Backing.ANON, ""),
+               (HEAP, 1, RW | SHARED, 0, Backing.SHMEM, "/memfd:cache (deleted)")])
+    assert [*data_segments(of)] == [(PROGRAM, PROGRAM + 3 * PAGE, "/tmp/program")]
 
 
 def test_the_heaps_of_an_arena_are_followed_to_the_oldest() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +17,8 @@ from tests.kernel_says import read_smaps
 from tests.live.bracket import look_again
 from tests.live.command import pagewalk
 from tests.live.test_heap_bounds import opened, stopped_once
-from tests.targets.answering import Answering
-from tests.targets.gos import GOS, PATTERNS, holding
+from tests.targets.answering import Answering, answering
+from tests.targets.gos import GOS, PATTERNS, compiled, holding
 
 pytestmark = pytest.mark.live
 
@@ -93,6 +97,30 @@ def test_it_is_the_same_however_it_was_built_and_while_stopped(go: str, how: str
     assert heap.go is not None and heap.go.objects is not None and heap.go.stacks is not None
     assert heap.go.objects.size == said_then["heap_inuse"]
     assert heap.go.stacks.size == said_then["stack_inuse"]
+
+
+@contextmanager
+def in_memory(program: Path) -> Iterator[Path]:
+    """Yield the path of a copy of ``program`` in a memfd, which is a file of a tmpfs."""
+    written = os.memfd_create("holds")
+    with open(written, "wb") as copy:
+        copy.write(program.read_bytes())
+        copy.flush()
+        read = os.open(f"/proc/self/fd/{written}", os.O_RDONLY)
+    try:
+        yield Path(f"/proc/{os.getpid()}/fd/{read}")
+    finally:
+        os.close(read)
+
+
+@pytest.mark.parametrize("go", GOS)
+def test_its_program_may_be_on_a_tmpfs(go: str) -> None:
+    with in_memory(compiled(go)) as path, answering([path, "small"]) as (program, _):
+        found, said, _ = look_again(lambda: at_rest(program))
+        program_in_smaps = [vma.fields["Anonymous"] for vma in read_smaps(program.pid)
+                            if vma.name.startswith("/memfd:holds")]
+    assert found["go"]["objects"]["size"] == said["heap_inuse"]
+    assert found["written"] == sum(program_in_smaps) << 10 > 0
 
 
 @pytest.mark.parametrize("go", GOS)

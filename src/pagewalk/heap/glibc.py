@@ -103,14 +103,20 @@ def data_segments(vmas: VMAs) -> Iterator[tuple[int, int, str]]:
 
     That is a private writable map of a file, and the anonymous VMA right behind it: its .bss.
     """
-    private = (vmas.perms & (WRITE | SHARED) == WRITE) & (vmas.backing == Backing.FILE.value)
-    rows = np.flatnonzero(private).tolist()
+    private = vmas.perms & (WRITE | SHARED) == WRITE
+    rows = np.flatnonzero(private & of_files(vmas)).tolist()
     rows.sort(key=lambda row: "libc" not in os.path.basename(vmas.name[row]))
     for row in rows:
         last = row
         if row + 1 < len(vmas) and vmas.start[row + 1] == vmas.end[row] and not vmas.name[row + 1]:
             last = row + 1
         yield int(vmas.start[row]), int(vmas.end[last]), vmas.name[row]
+
+
+def of_files(vmas: VMAs) -> Bool:
+    """Return which VMAs map files, bool[n]: also those of a tmpfs, as /tmp often is, and memfds."""
+    found: Bool = (vmas.backing == Backing.FILE.value) | (vmas.backing == Backing.SHMEM.value)
+    return found
 
 
 def bins_in(words: U64, start: int) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ import numpy as np
 from pagewalk.heap.arenas import Arena, Scanned, judged
 from pagewalk.heap.chunks import MOST_CHUNKS
 from pagewalk.heap.cpython import Build, Pools
-from pagewalk.heap.glibc import ATTACHED, Malloc
+from pagewalk.heap.glibc import ATTACHED, Malloc, of_files
 from pagewalk.heap.golang import TORN, Found, Go
 from pagewalk.heap.hotspot import Space, attachable, spaces
 from pagewalk.heap.jvm import Asked
@@ -19,7 +19,7 @@ from pagewalk.heap.memory import NONE, PAGE, Memory, bytes_within, total
 from pagewalk.heap.returnable import Marked, Returnable
 from pagewalk.heap.stacks import Stack
 from pagewalk.heap.tcache import Caches
-from pagewalk.model.columns import U64, Backing, Bool, VMAs
+from pagewalk.model.columns import U64, Bool, VMAs
 from pagewalk.model.ranges import union
 from pagewalk.sources import Who
 from pagewalk.sources.outcome import Outcome
@@ -175,7 +175,7 @@ class Besides(NamedTuple):
 def add_up_heap(taken: Taken, rest: Besides) -> Heap:
     """Return what was read of a process, added up."""
     memory, malloc, go = taken.memory, taken.malloc, taken.go
-    files = memory.vmas.ranges[memory.vmas.backing == Backing.FILE.value]
+    files = memory.vmas.ranges[of_files(memory.vmas)]
     heap = Heap(
         taken.who, taken.outcome, None, "", (), None, None, 0, total(memory.anon), exact=True,
         why="", others=taken.others, stacks=add_up_stacks(memory, rest.stacks), go=go.go,
