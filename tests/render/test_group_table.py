@@ -106,7 +106,7 @@ def said(**totals: int | None) -> str:
     ({"swap": 0}, "2072 KiB are in RAM; ending the process frees"),
     ({"freed": None}, "4 KiB are in swap."),
     ({"lazyfree": 4096}, "When memory runs short the kernel takes back at most 8 KiB of files and"
-     " 4 KiB released with MADV_FREE; the rest can only go to swap."),
+     " 4 KiB released with MADV_FREE; the rest can only go to swap, if there is any."),
 ])
 def test_each_sentence(totals: dict[str, Any], words: str) -> None:
     assert words in said(**totals)
@@ -141,9 +141,9 @@ def told_of_locked(*locked: int) -> str:
 
 def test_what_the_kernel_can_drop_are_pages_of_files_that_are_not_locked() -> None:
     # Of four VMAs the first maps a file, of which two pages are present; the shmem page is swapped.
-    assert ("the kernel takes back at most 8 KiB of files; the rest can only go to swap, or is"
-            " locked.") in told_of_locked(1, 2, 3)
-    assert "only go to swap." in told_of_locked()
+    assert ("the kernel takes back at most 8 KiB of files; the rest is locked, or can only"
+            " go to swap, if there is any.") in told_of_locked(1, 2, 3)
+    assert "the rest can only go to swap" in told_of_locked()
     assert "takes back" not in told_of_locked(0)
 
 

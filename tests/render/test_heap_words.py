@@ -90,7 +90,7 @@ NOTHING = Returnable(0, 0, 0, 0, 0, 0, 0, 0, 100 * MIB)
 
 @pytest.mark.parametrize(("found", "words"), [
     (NOTHING, "In all 0 KiB of 102400 in RAM could be had back while it runs; the rest could only"
-              " go to swap."),
+              " go to swap, if there is any."),
     (NOTHING._replace(clean_file=3 * MIB), "When memory runs short the kernel drops 3072 KiB of"
                                            " files."),
     (NOTHING._replace(clean_file=MIB, lazyfree=MIB), "1024 KiB of files and 1024 KiB released"),
@@ -101,7 +101,7 @@ NOTHING = Returnable(0, 0, 0, 0, 0, 0, 0, 0, 100 * MIB)
      "4096 KiB in huge pages (of 9216 KiB; the others were not looked at)"),
     (NOTHING._replace(huge=9 * MIB, huge_looked_at=4 * MIB), "In all at least 0 KiB"),
     (NOTHING._replace(waiting=None, idle_stacks=None), "In all at least 0 KiB"),
-    (NOTHING._replace(locked=MIB), "could only go to swap, except 1024 KiB that are locked."),
+    (NOTHING._replace(locked=MIB), "the rest, except 1024 KiB that are locked, could only go to"),
     (NOTHING._replace(waiting=1, idle_stacks=MIB), "1024 KiB of stacks lie below where a thread"),
     (NOTHING._replace(waiting=9, idle_stacks=MIB), "below where 9 threads wait"),
 ])

@@ -143,6 +143,6 @@ def could_be_had_back(table: Table) -> Iterator[str]:
     parts += [f"{size(lazy)} released with MADV_FREE"] if lazy else []
     if parts:
         locked = table.outcome.locked
-        stays = ", or is locked" if locked is not None and locked.any() else ""
-        rest = "" if files is None else f"; the rest can only go to swap{stays}"
+        stays = "is locked, or " if locked is not None and locked.any() else ""
+        rest = "" if files is None else f"; the rest {stays}can only go to swap, if there is any"
         yield f"When memory runs short the kernel takes back {' and '.join(parts)}{rest}."

@@ -94,9 +94,9 @@ def returned(found: Returnable, *, all_known: bool) -> Iterator[str]:
     all_known &= found.clean_file is not None and found.idle_stacks is not None
     all_known &= found.huge_looked_at == found.huge
     at_least = "" if all_known else "at least "
-    stays = f", except {size(found.locked)} that are locked" if found.locked else ""
+    stays = f", except {size(found.locked)} that are locked," if found.locked else ""
     yield (f"In all {at_least}{size(found.in_all)} of {kib(found.rss)} in RAM could be had back"
-           f" while it runs; the rest could only go to swap{stays}.")
+           f" while it runs; the rest{stays} could only go to swap, if there is any.")
 
 
 def not_malloc(heap: Heap) -> Iterator[str]:
