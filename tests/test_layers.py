@@ -53,9 +53,10 @@ ROOMS = {
     "account": Room(9, "sums, and the proof that they are right"),
     "heap": Room(9, "inside a process's memory: what its allocator holds", True),
     "translate": Room(9, "one address through the page tables"),
-    "render": Room(10, "results as text, JSON, CSV and the module's log", True),
-    "commands": Room(11, "the click commands, one file each", True),
-    DOOR: Room(12, "the front door: the parser, and the names that users import", True),
+    "system": Room(10, "all of RAM, all processes, every cgroup"),
+    "render": Room(11, "results as text, JSON, CSV and the module's log", True),
+    "commands": Room(12, "the click commands, one file each", True),
+    DOOR: Room(13, "the front door: the parser, and the names that users import", True),
 }
 # Files that do not import one another, so that each can be removed without touching the others.
 STRANGERS = {

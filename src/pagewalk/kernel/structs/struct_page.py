@@ -20,7 +20,7 @@ from pagewalk.model.columns import I32, I64, U8, U32, U64, Bool
 
 _TAG = np.uint64(1)
 # Up to this, _mapcount is a page type rather than a count (page_type_has_type).
-_FIRST_TYPE = -128
+FIRST_TYPE = -128
 _UNMAPPED = np.uint32(0xFFFFFFFF)
 # include/linux/page-flags.h: the low two bits of a folio's mapping word are its kind: 1 anonymous,
 # 3 KSM, which is anonymous too.
@@ -161,7 +161,7 @@ def _ordinary_bits(layout: Layout, page: _Pages) -> tuple[U64, I32]:
     if layout.slab:
         mapcount[page.flags & layout.slab != 0] = 0
     bits = _shared_bits(layout, page.flags, page.kind)
-    if page.mapcount.min(initial=0) <= _FIRST_TYPE:
+    if page.mapcount.min(initial=0) <= FIRST_TYPE:
         bits |= _type_bits(layout, page.mapcount.view(np.uint32))
     if layout.hwpoison:
         bits |= (page.flags & layout.hwpoison != 0) * kpf("hwpoison")
@@ -207,21 +207,21 @@ def _read_folios(frames: FrameMap, pfns: U64, compound: U64) -> _Folios:
     heads = np.where(compound & _TAG != 0, compound - _TAG, pfns * size + base)
     begins = np.flatnonzero(np.append(True, heads[1:] != heads[:-1]))
     pages = np.diff(begins, append=len(heads))
-    heads, data, errno = _read_heads(frames, heads[begins])
+    heads, data, errno = read_heads(frames, heads[begins])
     head = _columns(layout, data)
     second = data.view(np.uint64)[:, (frames.mem_map.size + layout.compound_head) // 8]
     return _Folios(
         pages=pages,
         head=(heads - base) // size,
         bits=_large_bits(frames, head, data, (heads - base) // size),
-        entire=_entire(layout, head, data),
+        entire=entire_counts(layout, head, data),
         young=head.flags & layout.young != 0,
         slab=head.flags & layout.slab != 0,
         intact=(errno == 0) & (head.flags & layout.head != 0) & (second - _TAG == heads),
     )
 
 
-def _read_heads(frames: FrameMap, heads: U64) -> tuple[U64, U8, I32]:
+def read_heads(frames: FrameMap, heads: U64) -> tuple[U64, U8, I32]:
     memory, size = frames.kernel.memory, frames.layout.folio_bytes
     data, errno = read_structs(memory, heads, size)
     at = (frames.mem_map.size + frames.layout.compound_head) // 8
@@ -262,7 +262,7 @@ def _large_bits(frames: FrameMap, head: _Pages, data: U8, pfns: U64) -> U64:
     return bits
 
 
-def _entire(layout: Layout, head: _Pages, data: U8) -> I32:
+def entire_counts(layout: Layout, head: _Pages, data: U8) -> I32:
     # How often each folio is mapped as a whole, which is added for each of its pages.
     numbers = data.view(np.int32)
     entire: I32 = numbers[:, layout.entire_mapcount // 4] + np.int32(1)
@@ -280,7 +280,7 @@ def _entire(layout: Layout, head: _Pages, data: U8) -> I32:
 def _own_mapcount(count: I32) -> I32:
     # _mapcount is -1 for an unmapped page, and far below that for a page type.
     mapcount: I32 = count + np.int32(1)
-    mapcount[count <= _FIRST_TYPE] = 0
+    mapcount[count <= FIRST_TYPE] = 0
     return mapcount
 
 
