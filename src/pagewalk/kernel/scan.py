@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from pagewalk.kernel.frames import StructPages
 from pagewalk.kernel.running import RunningKernel
@@ -46,4 +47,4 @@ def chunks(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     for first, last in ranges:
         inside = range((first // CHUNK + 1) * CHUNK, last, CHUNK)
         edges = [first, *inside, last]
-        yield from zip(edges[:-1], edges[1:], strict=True)
+        yield from pairwise(edges)
