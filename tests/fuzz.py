@@ -187,6 +187,24 @@ def parse_zones(data: bytes) -> object:
     return memory_of(parse_zones(data))
 
 
+def parse_meminfo(data: bytes) -> object:
+    from pagewalk.proc.meminfo import parse_meminfo
+
+    return parse_meminfo(data)
+
+
+def parse_vmstat(data: bytes) -> object:
+    from pagewalk.proc.vmstat import parse_vmstat
+
+    return parse_vmstat(data)
+
+
+def parse_buddyinfo(data: bytes) -> object:
+    from pagewalk.proc.buddyinfo import parse_buddyinfo
+
+    return [free.pages for free in parse_buddyinfo(data)]
+
+
 def parse_config(data: bytes) -> object:
     from pagewalk.proc.kernel import parse_config
 
@@ -360,6 +378,9 @@ PARSERS = {
     "mountinfo": Parser((samples.MOUNTINFO,), parse_mounts),
     "swaps": Parser((samples.SWAPS,), parse_swaps),
     "zoneinfo": Parser((samples.ZONEINFO,), parse_zones),
+    "meminfo": Parser((samples.MEMINFO,), parse_meminfo),
+    "vmstat": Parser((samples.VMSTAT,), parse_vmstat),
+    "buddyinfo": Parser((samples.BUDDYINFO,), parse_buddyinfo),
     "config": Parser((samples.CONFIG, samples.CONFIG_GZ), parse_config),
     "kallsyms": Parser((samples.KALLSYMS,), find_symbol),
     "pagemap": Parser((samples.WORDS,), decode_words),

@@ -85,16 +85,43 @@ Node 0, zone      DMA
   per-node stats
       nr_inactive_anon 1
   pages free     2814
+        boost    0
+        min      30
+        low      37
+        high     44
         spanned  4095
         present  3998
+        managed  3840
         protection: (0, 1872, 3894, 3894, 3894)
+  pagesets
+    cpu: 0
+              count:    7
+              high:     1442
+  vm stats threshold: 4
   start_pfn:           1
-Node 0, zone   Normal
-        spanned  524288
-  start_pfn:           1048576
-Node 0, zone   Device
+Node 1, zone   Device
+  pages free     0
+        min      0
+        low      0
+        high     0
         spanned  65536
         present  0
+        managed  0
+"""
+MEMINFO = b"""\
+MemTotal:       24710388 kB
+Active(anon):        440 kB
+HugePages_Total:       3
+Hugepagesize:       2048 kB
+"""
+VMSTAT = b"""\
+nr_free_pages 5415284
+nr_kernel_stack 1504
+numa_hit 1885507671
+"""
+BUDDYINFO = b"""\
+Node 0, zone      DMA      0      0      1      3 \n\
+Node 1, zone   Normal  13868  12333   7059   3891 \n\
 """
 CONFIG = b"""\
 #

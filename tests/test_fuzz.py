@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 
 from pagewalk.model.errors import BadText, PagewalkError
+from pagewalk.proc.buddyinfo import parse_buddyinfo
 from pagewalk.proc.counters import in_bytes, parse_statm
 from pagewalk.proc.kernel import parse_config
 from pagewalk.proc.maps import parse_maps
+from pagewalk.proc.meminfo import parse_meminfo
 from pagewalk.proc.mounts import parse_mounts
 from pagewalk.proc.smaps import parse_smaps
 from pagewalk.proc.swap import parse_swaps
 from pagewalk.proc.target import parse_stat
+from pagewalk.proc.vmstat import parse_vmstat
 from pagewalk.proc.zones import parse_zones
 from tests import fuzz, samples
 
@@ -64,6 +67,8 @@ def cuts(text: bytes) -> list[bytes]:
         (in_bytes, samples.STATUS), (parse_stat, samples.STAT), (parse_statm, samples.STATM),
         (parse_mounts, samples.MOUNTINFO), (parse_swaps, samples.SWAPS),
         (parse_zones, samples.ZONEINFO), (parse_config, samples.CONFIG),
+        (parse_meminfo, samples.MEMINFO), (parse_vmstat, samples.VMSTAT),
+        (parse_buddyinfo, samples.BUDDYINFO),
     ],
     ids=lambda of: getattr(of, "__name__", ""),
 )

@@ -1,4 +1,4 @@
-"""Where RAM ends, and whether there is device memory, from the text of /proc/zoneinfo.
+"""Zones: where RAM ends, what is free, and whether there is device memory, from zoneinfo's text.
 
 The format is that of zoneinfo_show_print (mm/vmstat.c).
 """
@@ -11,7 +11,7 @@ import pytest
 
 from pagewalk.model.errors import BadText, SourceUnavailable
 from pagewalk.proc import zones
-from pagewalk.proc.zones import Memory, Zone, memory_of, parse_zones, read_memory
+from pagewalk.proc.zones import Memory, Zone, memory_of, parse_zones, read_memory, read_zones
 
 PAGE = 4096
 
@@ -24,6 +24,9 @@ Node 0, zone      DMA
   pages free     3840
         boost    0
         min      30
+        low      37
+        high     44
+        promo    51
         spanned  4095
         present  3998
         managed  3840
@@ -40,16 +43,34 @@ Node 0, zone      DMA
   start_pfn:           1
 Node 0, zone   Normal
   pages free     260470
+        min      2113
+        low      2885
+        high     3657
         spanned  1048576
         present  1048576
         managed  1012345
         protection: (0, 0, 0, 0, 0)
+  pagesets
+    cpu: 0
+              count:    9600
+              high:     10085
+              batch:    63
+              high_min: 10085
+  vm stats threshold: 24
+    cpu: 1
+              count:    401
+              high:     10274
+              batch:    63
+              high_min: 10085
+  vm stats threshold: 36
   node_unreclaimable:  0
   start_pfn:           4096
 Node 0, zone  Movable
   pages free     0
         boost    0
         min      32
+        low      32
+        high     32
         spanned  0
         present  0
         managed  0
@@ -57,6 +78,9 @@ Node 0, zone  Movable
         protection: (0, 0, 0, 0, 0)
 Node 1, zone   Normal
   pages free     17
+        min      5
+        low      6
+        high     7
         spanned  32768
         present  32768
         managed  32000
@@ -78,14 +102,39 @@ Node 1, zone   Device
 """
 
 
+ZONE = b"""\
+Node 0, zone   Normal
+  pages free     3
+        min      3
+        low      3
+        high     3
+        spanned  40
+        present  3
+        managed  3
+"""
+
+
 def test_each_zone_has_its_own_start_and_span() -> None:
-    assert parse_zones(WITH_DEVICE) == [
-        Zone("DMA", 1, 4095),
-        Zone("Normal", 4096, 1048576),
-        Zone("Movable", None, 0),
-        Zone("Normal", 2097152, 32768),
-        Zone("Device", None, 65536),
+    assert [zone[:4] for zone in parse_zones(WITH_DEVICE)] == [
+        (0, "DMA", 1, 4095),
+        (0, "Normal", 4096, 1048576),
+        (0, "Movable", None, 0),
+        (1, "Normal", 2097152, 32768),
+        (1, "Device", None, 65536),
     ]
+
+
+def test_a_zone_has_its_own_numbers() -> None:
+    dma, normal, movable, *_ = parse_zones(WITH_DEVICE)
+    assert dma == Zone(
+        node=0, name="DMA", start=1, spanned=4095, present=3998, managed=3840, free=3840, min=30,
+        low=37, high=44, boost=0, protection=(0, 3019, 8395, 8395, 8395), listed=0, threshold=4,
+        cpus=1,
+    )
+    # older kernels show no boost; the high of a list of a CPU is no watermark
+    assert (normal.boost, normal.high, normal.free) == (None, 3657, 260470)
+    assert (normal.listed, normal.threshold, normal.cpus) == (9600 + 401, 36, 2)
+    assert (movable.listed, movable.threshold, movable.cpus) == (0, 0, 0)
 
 
 def test_ram_ends_with_its_last_zone_and_a_device_is_reported() -> None:
@@ -99,18 +148,25 @@ def test_without_a_device_there_is_none() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"spanned 5\n", b"Node 0, zone Normal\n  spanned x\n", b"Node 0, zone Normal\n  spanned\n",
-     b"Node 0, zone Normal\n  start_pfn: -1\n", b"Node 0, zone Normal\n  spanned  40"],
+    [b"spanned 5\n", ZONE.replace(b"40", b"x"), ZONE.replace(b"40", b""), ZONE[:-1],
+     ZONE.replace(b"  spanned  40\n", b""), ZONE.replace(b"low", b"lower"),
+     ZONE.replace(b"Node 0", b"Node -1"), ZONE.replace(b"3", b"3" * 21)],
 )
 def test_invalid_zoneinfo_is_refused(text: bytes) -> None:
+    assert len(parse_zones(ZONE)) == 1
     with pytest.raises(BadText, match="zoneinfo"):
         parse_zones(text)
+
+
+def test_the_line_of_a_broken_zone_is_named() -> None:
+    with pytest.raises(BadText, match="line 9 of zoneinfo: 'Node 0, zone Broken"):
+        parse_zones(ZONE + b"Node 0, zone Broken\n")
 
 
 def test_no_ram_at_all_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "zoneinfo").write_bytes(b"Node 0, zone Normal\n  spanned  0\n")
+    (tmp_path / "zoneinfo").write_bytes(ZONE.replace(b"spanned  40", b"spanned  0"))
     monkeypatch.setattr(zones, "PATH", str(tmp_path / "zoneinfo"))
     with pytest.raises(SourceUnavailable, match="names no zone of RAM"):
         read_memory()
@@ -124,3 +180,9 @@ def test_without_the_file_memory_may_be_anywhere(monkeypatch: pytest.MonkeyPatch
 def test_this_machine_has_ram() -> None:
     # iomem would say the same, but shows addresses only with CAP_SYS_ADMIN.
     assert (read_memory().ram_end or 0) >= 16 << 20
+
+
+def test_this_machines_zones_add_up_to_no_more_than_they_span() -> None:
+    for zone in read_zones():
+        assert zone.managed <= zone.present <= zone.spanned
+        assert zone.min <= zone.low <= zone.high

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from pagewalk.model.errors import BadText
+from pagewalk.model.errors import BadText, SourceUnavailable
 
 BLANK = re.compile(rb"[ \t]+")
 Parsed = TypeVar("Parsed")
@@ -40,6 +40,20 @@ def read_bytes(path: str, dir_fd: int | None = None) -> bytes:
     """Return the contents of ``path``, below the directory ``dir_fd`` if given; raises OSError."""
     with open(path, "rb", 0, opener=partial(os.open, dir_fd=dir_fd)) as file:
         return file.read()
+
+
+def read_for_all(path: str, otherwise: str = "mount /proc without subset=pid") -> bytes:
+    """Return the contents of ``path``, a file about the whole machine; raises SourceUnavailable.
+
+    The error is about a source of the file's name; ``otherwise`` is what to do if it is not a
+    matter of rights.
+    """
+    try:
+        return read_bytes(path)
+    except OSError as error:
+        remedy = "run as root" if isinstance(error, PermissionError) else otherwise
+        why = f"cannot read {path}: {error.strerror}"
+        raise SourceUnavailable(path.rpartition("/")[2], why, remedy) from error
 
 
 def lines(text: bytes, file: str) -> list[bytes]:

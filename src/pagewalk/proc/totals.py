@@ -1,0 +1,53 @@
+"""What the kernel counts for the whole machine, read together: what we explain."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from pagewalk.model.errors import SourceUnavailable
+from pagewalk.proc import vmstat
+from pagewalk.proc.buddyinfo import FreeBlocks, read_buddyinfo
+from pagewalk.proc.meminfo import read_meminfo
+from pagewalk.proc.zones import Zone, read_zones
+
+Told = TypeVar("Told")
+
+
+class Totals(NamedTuple):
+    """The kernel's numbers for the machine; ``None`` where a file could not be read.
+
+    ``meminfo`` in bytes, ``vmstat`` as it says, ``zones`` and ``buddy`` in pages and blocks;
+    ``not_read`` says which were not read, and why. ``refreshed`` says that what each CPU had
+    counted was added just before: what lags has been counted since.
+    """
+
+    meminfo: dict[str, int] | None
+    vmstat: dict[str, int] | None
+    zones: list[Zone] | None
+    buddy: list[FreeBlocks] | None
+    refreshed: bool
+    not_read: tuple[str, ...]
+
+
+def read_totals(refresh: bool) -> Totals:
+    """Read the kernel's numbers for the machine, one file after the other; raises BadText.
+
+    ``refresh`` asks the kernel to add up first what each CPU has counted; see vmstat.refresh.
+    """
+    not_read: list[str] = []
+
+    def told(read: Callable[[], Told]) -> Told | None:
+        try:
+            return read()
+        except SourceUnavailable as error:
+            not_read.append(str(error))
+            return None
+
+    refreshed = refresh and vmstat.refresh()
+    return Totals(
+        meminfo=told(read_meminfo),
+        vmstat=told(vmstat.read_vmstat),
+        zones=told(read_zones),
+        buddy=told(read_buddyinfo),
+        refreshed=refreshed,
+        not_read=tuple(not_read),
+    )
