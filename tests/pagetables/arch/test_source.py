@@ -46,6 +46,7 @@ ALLOWED = {
     ("heap/mapped.py", 1 << 21): "thp_pagesize, which glibc reads from the kernel",
     # Numbers that are no sizes of page tables.
     ("heap/chunks.py", "shift 12"): "PROTECT_PTR's, whatever the machine",
+    ("kernel/structs/frame_layout.py", 0x200): "a page type, PG_table, up to 6.9",
     ("heap/memory.py", 1 << 30): "how much is read at a time",
     ("model/columns.py", 1 << 9): "Flag.SWAP, of our own",
     ("model/columns.py", 1 << 21): "Flag.NORMAL, of our own",
