@@ -1,0 +1,177 @@
+"""Whose pages a page cache holds: from an address_space to its inode, file system and path."""
+
+from __future__ import annotations
+
+import errno as errnos
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.kernel.readers.memory import PAGE
+from pagewalk.kernel.structs.dentries import read_members, read_paths, read_texts
+from pagewalk.kernel.structs.kernel import Kernel
+from pagewalk.model.columns import I32, I64, U32, U64, Bool, Rows
+from pagewalk.proc.files import decode_name
+
+BLOCK_DEVICES = "bdev"  # the file system whose inodes are block devices
+_MOST_ALIASES = 64  # names of one inode that are looked at
+_NAME = 32  # bytes of a file system's name, far above any
+_MINOR = np.uint64(20)  # dev_t in the kernel (include/linux/kdev_t.h)
+# of a dentry that stands alone: that of an open block device, and of a file handle (d_obtain_alias)
+_NO_NAME = (b"", b"/")
+_CHUNK = 1 << 16  # mappings that are looked at together
+
+
+class Inodes(Rows):
+    """What each of ``mapping`` (u64, addresses of address_spaces) holds the pages of.
+
+    ``inode`` u64, its number; ``dev`` u64 (major << 32 | minor) of its file system, of a block
+    device its own; ``nlink`` u32; ``file_system`` its type's name. ``path`` is inside the file
+    system: of several links that of the first one that is in the kernel's memory. It is None if no
+    name is in memory, as that of a file that nobody has open may be. ``removed`` (bool): the name
+    was removed, though there may be other links. ``detached`` (bool): it never had a place in a
+    file system, and its path is only a name (memfd, SysV, shared anonymous memory). ``errno`` i32
+    is 0, or why something is missing: ENOENT if the mapping has no pages any more, ENAMETOOLONG
+    if the path is longer than can be opened, else that of the read.
+    """
+
+    mapping: U64
+    inode: U64
+    dev: U64
+    nlink: U32
+    file_system: tuple[str, ...]
+    path: tuple[str | None, ...]
+    removed: Bool
+    detached: Bool
+    errno: I32
+
+
+class FileSystems(NamedTuple):
+    """Of each mapping the ``dev`` (u64, as in Inodes) and the ``row`` (i64) in ``names``.
+
+    ``row`` is -1, and ``dev`` 0, if it has no pages any more.
+    """
+
+    dev: U64
+    names: tuple[str, ...]
+    row: I64
+
+
+class _Found(NamedTuple):
+    # The inode of each mapping, its members, and the dentry by which it is called (0: none).
+    inode: U64
+    super_block: U64
+    number: U64
+    nlink: U64
+    device: U64
+    alias: U64
+    errno: I32
+
+
+class _SuperBlocks(NamedTuple):
+    # Each super block's number of a device, root dentry and type; and its row for each inode.
+    dev: U64
+    root: U64
+    names: list[str]
+    row: I64
+
+
+def read_inodes(kernel: Kernel, mappings: U64) -> Inodes:
+    """Return what each of ``mappings`` (u64[n], any order) belongs to, in that order."""
+    found = _find(kernel, mappings)
+    blocks = _super_blocks(kernel, found)
+    errno = found.errno
+    dentry, removed = _dentries(kernel, found)
+    has = np.flatnonzero(dentry)
+    paths = read_paths(kernel, dentry[has])
+    root = blocks.root[blocks.row[has]]
+    detached = np.zeros(len(mappings), bool)
+    detached[has] = (paths.top == dentry[has]) & (paths.top != root)
+    path: list[str | None] = [None] * len(mappings)
+    for row, raw, apart in zip(has.tolist(), paths.path, detached[has].tolist(), strict=True):
+        if raw is not None and not (apart and raw in _NO_NAME):
+            path[row] = decode_name(raw)
+    detached &= np.array([name is not None for name in path], bool)
+    errno[has] = paths.errno
+    names = np.array([*blocks.names, ""], object)[blocks.row]
+    return Inodes(
+        mapping=mappings, inode=found.number, dev=_devices(found, blocks),
+        nlink=found.nlink.astype(np.uint32), file_system=tuple(names.tolist()), path=tuple(path),
+        removed=removed, detached=detached, errno=errno,
+    )
+
+
+def read_file_systems(kernel: Kernel, mappings: U64) -> FileSystems:
+    """Return of which file system each of ``mappings`` (u64[n]) is, without their names."""
+    names: dict[str, int] = {}
+    dev, row = np.zeros(len(mappings), np.uint64), np.full(len(mappings), -1, np.int64)
+    for first in range(0, len(mappings), _CHUNK):
+        here = slice(first, first + _CHUNK)
+        found = _find(kernel, mappings[here])
+        blocks = _super_blocks(kernel, found)
+        dev[here] = _devices(found, blocks)
+        rows = [names.setdefault(name, len(names)) for name in blocks.names]
+        row[here] = np.array([*rows, -1], np.int64)[blocks.row]
+    return FileSystems(dev, tuple(names), row)
+
+
+def _find(kernel: Kernel, mappings: U64) -> _Found:
+    (host, pages), errno = read_members(kernel, "address_space", mappings, ("host", "nrpages"))
+    paths = ("i_sb", "i_ino", "i_nlink", "i_rdev", "i_dentry.first", "i_mapping")
+    members, lost = read_members(kernel, "inode", host, paths)
+    own = host + np.uint64(kernel.btf.offset("inode", "i_data")) == mappings
+    belongs = own | (members[5] == mappings)
+    errno = np.where(errno != 0, errno, lost).astype(np.int32)
+    # An inode that was evicted has no pages; its memory may be something else already.
+    errno[(errno == 0) & ((pages == 0) | ~belongs)] = errnos.ENOENT
+    gone = errno != 0
+    for column in (host, *members):
+        column[gone] = 0
+    super_block, number, nlink, device, alias, _ = members
+    return _Found(host, super_block, number, nlink, device, alias, errno)
+
+
+def _super_blocks(kernel: Kernel, found: _Found) -> _SuperBlocks:
+    # The row of an inode that is gone is the one after the last.
+    every, row = np.unique(found.super_block, return_inverse=True)
+    gone = int(len(every) and every[0] == 0)
+    every = every[gone:]
+    row = np.where(found.super_block == 0, len(every), row - gone)
+    (dev, kind, root), _ = read_members(kernel, "super_block", every, ("s_dev", "s_type", "s_root"))
+    (at,), _ = read_members(kernel, "file_system_type", kind, ("name",))
+    # not beyond its page: the next one may be absent
+    room = np.minimum(np.uint64(_NAME), np.uint64(PAGE) - at % np.uint64(PAGE))
+    texts, errno = read_texts(kernel, at, room.astype(np.uint32))
+    names = [
+        "" if lost else decode_name(text.partition(b"\0")[0])
+        for text, lost in zip(texts, errno.tolist(), strict=True)
+    ]
+    return _SuperBlocks(np.append(dev, np.uint64(0)), np.append(root, np.uint64(0)), names, row)
+
+
+def _devices(found: _Found, blocks: _SuperBlocks) -> U64:
+    block = np.array([*(name == BLOCK_DEVICES for name in blocks.names), False], bool)[blocks.row]
+    dev = np.where(block, found.device, blocks.dev[blocks.row])
+    minor = dev & ((np.uint64(1) << _MINOR) - np.uint64(1))
+    return (dev >> _MINOR) << np.uint64(32) | minor
+
+
+def _dentries(kernel: Kernel, found: _Found) -> tuple[U64, Bool]:
+    # The first name of each inode that was not removed, else the first; whether it was removed.
+    list_head = "d_u.d_alias" if kernel.btf.has("dentry", "d_u.d_alias") else "d_alias"
+    paths = ("d_parent", "d_hash.pprev", "d_inode", f"{list_head}.next")
+    offset = np.uint64(kernel.btf.offset("dentry", list_head))
+    dentry, removed = np.zeros_like(found.alias), np.zeros(len(found.alias), bool)
+    rows, node = np.flatnonzero(found.alias), found.alias[found.alias != 0]
+    for _ in range(_MOST_ALIASES):
+        if not len(rows):
+            break
+        at = node - offset
+        (parent, hashed, inode, after), errno = read_members(kernel, "dentry", at, paths)
+        good = (errno == 0) & (inode == found.inode[rows])
+        named = good & ((hashed != 0) | (parent == at))
+        taken = named | (good & (dentry[rows] == 0))
+        dentry[rows[taken]], removed[rows[taken]] = at[taken], ~named[taken]
+        more = good & ~named & (after != 0)
+        rows, node = rows[more], after[more]
+    return dentry, removed
