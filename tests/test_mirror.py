@@ -37,8 +37,11 @@ ELSEWHERE = (
               "the VMAs read through them are compared with maps"),
     Elsewhere("kernel.structs.struct_page", "kernel/test_frames.py",
               "every frame of RAM is compared with /proc/kpageflags and kpagecount"),
-    Elsewhere("kernel.structs.frame_layout kernel.structs.frame_runs model.frames",
+    Elsewhere("kernel.structs.frame_layout kernel.structs.frame_runs kernel.structs.frame_kinds"
+              " model.frames",
               "kernel/test_scan.py", "every frame of RAM is read through them"),
+    Elsewhere("kernel.programs.frame_words kernel.programs.folio_words",
+              "kernel/programs/test_scan_frames.py", "they are parts of that program"),
     Elsewhere("kernel.structs.zero", "live/test_huge_zero.py", "only a kernel has a zero page"),
     Elsewhere("kernel.structs.holders", "live/test_held.py", "only a kernel has open files"),
     Elsewhere("kernel.structs.hugetlb kernel.structs.shmem sources.kernel sources.procfs"

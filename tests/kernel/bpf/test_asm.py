@@ -15,6 +15,9 @@ from pagewalk.kernel.bpf.asm import R0, R1, R2, R9
         # BPF_CLASS | BPF_OP | BPF_SRC of include/uapi/linux/bpf_common.h and bpf.h.
         (asm.add(R1, R2), "0f 21 0000 00000000"),
         (asm.add_imm(R9, 16), "07 09 0000 10000000"),
+        (asm.subtract(R1, R2), "1f 21 0000 00000000"),
+        (asm.left(R1, R2), "6f 21 0000 00000000"),
+        (asm.signed_right_imm(R9, 32), "c7 09 0000 20000000"),
         (asm.move(R1, R9), "bf 91 0000 00000000"),
         (asm.move_imm(R0, -1), "b7 00 0000 ffffffff"),
         (asm.load_u32(R2, R1, 8), "61 12 0800 00000000"),
@@ -40,6 +43,18 @@ def test_jumps_count_from_the_next_instruction() -> None:
     )
     assert code[0:8] == bytes.fromhex("3d 21 0300 00000000")
     assert code[24:32] == bytes.fromhex("a5 01 fcff 09000000")
+
+
+def test_conditions_of_jumps() -> None:
+    code = asm.assemble(
+        asm.jump_eq(R1, R2, "end"),
+        asm.jump_set_imm(R1, 3, "end"),
+        asm.jump_signed_gt_imm(R9, -1, "end"),
+        asm.Label("end"),
+    )
+    assert code[0:8] == bytes.fromhex("1d 21 0200 00000000")
+    assert code[8:16] == bytes.fromhex("45 01 0100 03000000")
+    assert code[16:24] == bytes.fromhex("65 09 0000 ffffffff")
 
 
 def test_a_missing_label_is_an_error() -> None:

@@ -55,9 +55,11 @@ def _jump_number(opcode: int) -> Callable[[int, int, str], Instruction]:
 
 # Registers are unsigned, numbers are sign extended from 32 bits.
 add, add_imm = _registers(0x0F), _number(0x07)  # dst += src or imm
+subtract = _registers(0x1F)  # dst -= src
 or_ = _registers(0x4F)  # dst |= src
 and_, and_imm = _registers(0x5F), _number(0x57)  # dst &= src or imm
 left_imm, right_imm = _number(0x67), _number(0x77)  # dst <<= imm, dst >>= imm
+left, signed_right_imm = _registers(0x6F), _number(0xC7)  # dst <<= src, dst >>= imm with the sign
 move, move_imm = _registers(0xBF), _number(0xB7)  # dst = src or imm
 load_u32, load_u64 = _load(0x61), _load(0x79)  # dst = *(u32 or u64 *)(base + offset)
 
@@ -65,6 +67,8 @@ load_u32, load_u64 = _load(0x61), _load(0x79)  # dst = *(u32 or u64 *)(base + of
 jump_eq_imm, jump_ne_imm, jump_ne = _jump_number(0x15), _jump_number(0x55), _jump_registers(0x5D)
 jump_gt_imm, jump_gt = _jump_number(0x25), _jump_registers(0x2D)
 jump_ge, jump_lt_imm = _jump_registers(0x3D), _jump_number(0xA5)
+jump_eq, jump_set_imm = _jump_registers(0x1D), _jump_number(0x45)  # set: if dst & imm
+jump_signed_gt_imm = _jump_number(0x65)
 
 
 def store_u64(base: int, offset: int, src: int) -> Instruction:

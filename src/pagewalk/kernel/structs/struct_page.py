@@ -71,7 +71,7 @@ def put_rows(out: FrameRows, rows: slice | I64, part: FrameRows) -> None:
         getattr(out, name)[rows] = column
 
 
-class _Pages(NamedTuple):
+class StructColumns(NamedTuple):
     # Columns of struct pages as they are, copied because the batch's buffer is soon reused.
     flags: U64
     compound: U64
@@ -89,7 +89,7 @@ def decode_pages(frames: FrameMap, pfns: U64, data: U8, errno: I32) -> FrameRows
 
     ``errno`` (i32[n]) is that of their reads. The heads of large folios are read from memory.
     """
-    page = _columns(frames.layout, data)
+    page = columns_of(frames.layout, data)
     if not page.flags.min(initial=1):
         _mark_uninitialised(frames.layout, page, data, errno)
     large = _are_large(frames.layout, page)
@@ -100,14 +100,14 @@ def decode_pages(frames: FrameMap, pfns: U64, data: U8, errno: I32) -> FrameRows
     out = blank_rows(len(pfns))
     for rows, part in ((~large, _ordinary), (large, _in_folios)):
         here = np.flatnonzero(rows)
-        some = _Pages._make(column[here] for column in page)
+        some = StructColumns._make(column[here] for column in page)
         put_rows(out, here, part(frames, pfns[here], some, errno[here]))
     return out
 
 
-def _columns(layout: Layout, data: U8) -> _Pages:
+def columns_of(layout: Layout, data: U8) -> StructColumns:
     words = data.view(np.uint64)
-    return _Pages(
+    return StructColumns(
         flags=words[:, layout.flags // 8].copy(),
         compound=words[:, layout.compound_head // 8].copy(),
         kind=data[:, layout.mapping] & _KIND,
@@ -115,7 +115,7 @@ def _columns(layout: Layout, data: U8) -> _Pages:
     )
 
 
-def _mark_uninitialised(layout: Layout, page: _Pages, data: U8, errno: I32) -> None:
+def _mark_uninitialised(layout: Layout, page: StructColumns, data: U8, errno: I32) -> None:
     # A struct page that is all zero would be mapped once and yet have no reference: the kernel has
     # not initialised it yet (deferred_init) or never will.
     blank = (page.flags == 0) & (page.compound & _TAG == 0) & (page.mapcount >= 0)
@@ -123,7 +123,7 @@ def _mark_uninitialised(layout: Layout, page: _Pages, data: U8, errno: I32) -> N
     errno[blank & (errno == 0)] = errnos.ENXIO
 
 
-def _are_large(layout: Layout, page: _Pages) -> Bool | None:
+def _are_large(layout: Layout, page: StructColumns) -> Bool | None:
     # Which rows are pages of a large folio; None if none is, which is nearly always so.
     tails, heads = np.bitwise_or.reduce(page.compound), np.bitwise_or.reduce(page.flags)
     if not (tails & _TAG or heads & layout.head):
@@ -132,7 +132,7 @@ def _are_large(layout: Layout, page: _Pages) -> Bool | None:
     return large if large.any() else None
 
 
-def _ordinary(frames: FrameMap, pfns: U64, page: _Pages, errno: I32) -> FrameRows:
+def _ordinary(frames: FrameMap, pfns: U64, page: StructColumns, errno: I32) -> FrameRows:
     bits, mapcount = _ordinary_bits(frames.layout, page)
     bits[pfns == np.uint64(frames.zero.small)] |= kpf("zero_page")
     return FrameRows(bits, mapcount, page.flags & frames.layout.young != 0, errno)
@@ -144,7 +144,7 @@ def decode_words(layout: Layout, words: U64) -> tuple[U64, I32, Bool]:
     flags = words & np.uint64((1 << FLAG_BITS) - 1)
     kind = (words >> np.uint64(page_layout.KIND_SHIFT)).astype(np.uint8) & _KIND
     mapcount = (words >> np.uint64(page_layout.COUNT_SHIFT)).astype(np.int32)
-    page = _Pages(flags, words, kind, mapcount)
+    page = StructColumns(flags, words, kind, mapcount)
     bits, mapcount = _ordinary_bits(layout, page)
     return bits, mapcount, flags & layout.young != 0
 
@@ -155,7 +155,7 @@ def tell_apart(layout: Layout, words: U64) -> Bool:
     return clear
 
 
-def _ordinary_bits(layout: Layout, page: _Pages) -> tuple[U64, I32]:
+def _ordinary_bits(layout: Layout, page: StructColumns) -> tuple[U64, I32]:
     mapcount = _own_mapcount(page.mapcount)
     # Up to 6.9 slab was a flag, and slab pages keep something else in place of the mapcount.
     if layout.slab:
@@ -169,7 +169,7 @@ def _ordinary_bits(layout: Layout, page: _Pages) -> tuple[U64, I32]:
     return bits, mapcount
 
 
-def _in_folios(frames: FrameMap, pfns: U64, page: _Pages, errno: I32) -> FrameRows:
+def _in_folios(frames: FrameMap, pfns: U64, page: StructColumns, errno: I32) -> FrameRows:
     layout = frames.layout
     folios = _read_folios(frames, pfns, page.compound)
     times = folios.pages
@@ -208,7 +208,7 @@ def _read_folios(frames: FrameMap, pfns: U64, compound: U64) -> _Folios:
     begins = np.flatnonzero(np.append(True, heads[1:] != heads[:-1]))
     pages = np.diff(begins, append=len(heads))
     heads, data, errno = read_heads(frames, heads[begins])
-    head = _columns(layout, data)
+    head = columns_of(layout, data)
     second = data.view(np.uint64)[:, (frames.mem_map.size + layout.compound_head) // 8]
     return _Folios(
         pages=pages,
@@ -235,7 +235,7 @@ def read_heads(frames: FrameMap, heads: U64) -> tuple[U64, U8, I32]:
     return heads, data, errno
 
 
-def _large_bits(frames: FrameMap, head: _Pages, data: U8, pfns: U64) -> U64:
+def _large_bits(frames: FrameMap, head: StructColumns, data: U8, pfns: U64) -> U64:
     layout = frames.layout
     more = data.view(np.uint64)[:, layout.second_flags // 8]
     types = head.mapcount.view(np.uint32)
@@ -262,7 +262,7 @@ def _large_bits(frames: FrameMap, head: _Pages, data: U8, pfns: U64) -> U64:
     return bits
 
 
-def entire_counts(layout: Layout, head: _Pages, data: U8) -> I32:
+def entire_counts(layout: Layout, head: StructColumns, data: U8) -> I32:
     # How often each folio is mapped as a whole, which is added for each of its pages.
     numbers = data.view(np.int32)
     entire: I32 = numbers[:, layout.entire_mapcount // 4] + np.int32(1)
