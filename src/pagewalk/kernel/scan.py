@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 3
 _PROVED = 24  # samples of _SAMPLE frames
-_SAMPLE = 512
-# Struct pages come and go by subsections of a section (include/linux/mmzone.h), 2 MiB of RAM.
-_SUBSECTION = 512
+_SAMPLE = 400
+# Struct pages come and go by subsections (include/linux/mmzone.h), 2 MiB of RAM; this is less.
+_PROBED = 1 << 8
 
 
 def scan_frames(running: RunningKernel, ranges: list[tuple[int, int]]) -> Iterator[Frames]:
@@ -92,7 +92,7 @@ def _made_in_kernel(
 
 def _readable(frames: FrameMap, first: int, last: int) -> bool:
     base, size = frames.mem_map
-    pfns = np.append(np.arange(first, last, _SUBSECTION, dtype=np.uint64), np.uint64(last - 1))
+    pfns = np.append(np.arange(first, last, _PROBED, dtype=np.uint64), np.uint64(last - 1))
     _, errno = read_words(frames.kernel.memory, pfns * np.uint64(size) + np.uint64(base))
     return not errno.any()
 
