@@ -152,6 +152,8 @@ def test_a_deleted_file_keeps_its_name(kernel: Kernel, tmpfs: Path) -> None:
         fd = written(tmpfs / "gone", stack)
         os.unlink(tmpfs / "gone")
         found = look(kernel, fd)
+        systems = read_file_systems(kernel, found.mapping)
+    assert (systems.nlink.tolist(), systems.detached.tolist()) == ([0], [False])
     assert (found.path, found.nlink.tolist()) == (("/gone",), [0])
     assert (found.removed.tolist(), found.detached.tolist()) == ([True], [False])
 
@@ -207,6 +209,8 @@ def test_a_memfd_is_detached(kernel: Kernel) -> None:
         stack.callback(os.close, fd)
         os.write(fd, b"x" * PAGE)
         found = look(kernel, fd)
+        systems = read_file_systems(kernel, found.mapping)
+    assert (systems.nlink.tolist(), systems.detached.tolist()) == ([0], [True])
     assert (found.path, found.detached.tolist()) == (("memfd:a buffer",), [True])
     assert (found.nlink.tolist(), found.file_system) == ([0], ("tmpfs",))
 

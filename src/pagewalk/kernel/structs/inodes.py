@@ -30,7 +30,8 @@ class Inodes(Rows):
     system: of several links that of the first one that is in the kernel's memory. It is None if no
     name is in memory, as that of a file that nobody has open may be. ``removed`` (bool): the name
     was removed, though there may be other links. ``detached`` (bool): it never had a place in a
-    file system, and its path is only a name (memfd, SysV, shared anonymous memory). ``errno`` i32
+    file system, and its path is only a name (memfd, SysV, shared anonymous memory) or, if it is
+    known by a file handle or a device only, None. ``errno`` i32
     is 0, or why something is missing: ENOENT if the mapping has no pages any more, ENAMETOOLONG
     if the path is longer than can be opened, else that of the read.
     """
@@ -49,12 +50,15 @@ class Inodes(Rows):
 class FileSystems(NamedTuple):
     """Of each mapping the ``dev`` (u64, as in Inodes) and the ``row`` (i64) in ``names``.
 
-    ``row`` is -1, and ``dev`` 0, if it has no pages any more.
+    ``row`` is -1, and ``dev`` 0, if it has no pages any more. ``nlink`` u32 and ``detached`` (bool)
+    as in Inodes: what has no link and is not detached was deleted.
     """
 
     dev: U64
     names: tuple[str, ...]
     row: I64
+    nlink: U32
+    detached: Bool
 
 
 class _Found(NamedTuple):
@@ -81,17 +85,14 @@ def read_inodes(kernel: Kernel, mappings: U64) -> Inodes:
     found = _find(kernel, mappings)
     blocks = _super_blocks(kernel, found)
     errno = found.errno
-    dentry, removed = _dentries(kernel, found)
+    dentry, removed, alone = _dentries(kernel, found)
     has = np.flatnonzero(dentry)
     paths = read_paths(kernel, dentry[has])
-    root = blocks.root[blocks.row[has]]
-    detached = np.zeros(len(mappings), bool)
-    detached[has] = (paths.top == dentry[has]) & (paths.top != root)
+    detached = alone & (dentry != blocks.root[blocks.row])
     path: list[str | None] = [None] * len(mappings)
     for row, raw, apart in zip(has.tolist(), paths.path, detached[has].tolist(), strict=True):
         if raw is not None and not (apart and raw in _NO_NAME):
             path[row] = decode_name(raw)
-    detached &= np.array([name is not None for name in path], bool)
     errno[has] = paths.errno
     names = np.array([*blocks.names, ""], object)[blocks.row]
     return Inodes(
@@ -104,15 +105,20 @@ def read_inodes(kernel: Kernel, mappings: U64) -> Inodes:
 def read_file_systems(kernel: Kernel, mappings: U64) -> FileSystems:
     """Return of which file system each of ``mappings`` (u64[n]) is, without their names."""
     names: dict[str, int] = {}
-    dev, row = np.zeros(len(mappings), np.uint64), np.full(len(mappings), -1, np.int64)
-    for first in range(0, len(mappings), _CHUNK):
+    count = len(mappings)
+    dev, row = np.zeros(count, np.uint64), np.full(count, -1, np.int64)
+    nlink, detached = np.zeros(count, np.uint32), np.zeros(count, bool)
+    for first in range(0, count, _CHUNK):
         here = slice(first, first + _CHUNK)
         found = _find(kernel, mappings[here])
         blocks = _super_blocks(kernel, found)
-        dev[here] = _devices(found, blocks)
+        dev[here], nlink[here] = _devices(found, blocks), found.nlink
         rows = [names.setdefault(name, len(names)) for name in blocks.names]
         row[here] = np.array([*rows, -1], np.int64)[blocks.row]
-    return FileSystems(dev, tuple(names), row)
+        linked = found._replace(alias=np.where(found.nlink == 0, found.alias, np.uint64(0)))
+        dentry, _, alone = _dentries(kernel, linked)
+        detached[here] = alone & (dentry != blocks.root[blocks.row])
+    return FileSystems(dev, tuple(names), row, nlink, detached)
 
 
 def _find(kernel: Kernel, mappings: U64) -> _Found:
@@ -156,12 +162,14 @@ def _devices(found: _Found, blocks: _SuperBlocks) -> U64:
     return (dev >> _MINOR) << np.uint64(32) | minor
 
 
-def _dentries(kernel: Kernel, found: _Found) -> tuple[U64, Bool]:
-    # The first name of each inode that was not removed, else the first; whether it was removed.
+def _dentries(kernel: Kernel, found: _Found) -> tuple[U64, Bool, Bool]:
+    # The first name of each inode that was not removed, else the first; whether it was removed;
+    # whether it is its own parent.
     list_head = "d_u.d_alias" if kernel.btf.has("dentry", "d_u.d_alias") else "d_alias"
     paths = ("d_parent", "d_hash.pprev", "d_inode", f"{list_head}.next")
     offset = np.uint64(kernel.btf.offset("dentry", list_head))
-    dentry, removed = np.zeros_like(found.alias), np.zeros(len(found.alias), bool)
+    dentry = np.zeros_like(found.alias)
+    removed, alone = np.zeros(len(dentry), bool), np.zeros(len(dentry), bool)
     rows, node = np.flatnonzero(found.alias), found.alias[found.alias != 0]
     for _ in range(_MOST_ALIASES):
         if not len(rows):
@@ -172,6 +180,7 @@ def _dentries(kernel: Kernel, found: _Found) -> tuple[U64, Bool]:
         named = good & ((hashed != 0) | (parent == at))
         taken = named | (good & (dentry[rows] == 0))
         dentry[rows[taken]], removed[rows[taken]] = at[taken], ~named[taken]
+        alone[rows[taken]] = parent[taken] == at[taken]
         more = good & ~named & (after != 0)
         rows, node = rows[more], after[more]
-    return dentry, removed
+    return dentry, removed, alone
