@@ -42,6 +42,8 @@ ELSEWHERE = (
               "kernel/test_scan.py", "every frame of RAM is read through them"),
     Elsewhere("kernel.programs.frame_words kernel.programs.folio_words",
               "kernel/programs/test_scan_frames.py", "they are parts of that program"),
+    Elsewhere("kernel.structs.gather", "kernel/structs/test_memcgs.py",
+              "every member of a group is read through it"),
     Elsewhere("kernel.structs.zero", "live/test_huge_zero.py", "only a kernel has a zero page"),
     Elsewhere("kernel.structs.holders", "live/test_held.py", "only a kernel has open files"),
     Elsewhere("kernel.structs.hugetlb kernel.structs.shmem sources.kernel sources.procfs"
