@@ -205,6 +205,21 @@ def parse_buddyinfo(data: bytes) -> object:
     return [free.pages for free in parse_buddyinfo(data)]
 
 
+def parse_membership(data: bytes) -> object:
+    from pagewalk.proc.cgroups import parse_membership
+
+    return parse_membership(data, 1), parse_membership(data, 2)
+
+
+def parse_group_numbers(data: bytes) -> object:
+    from pagewalk.proc.cgroup_numbers import parse_amount, parse_counts, parse_pressure
+    from pagewalk.proc.cgroups import parse_pids
+
+    asked = [lambda: parse_amount(data, "memory.max", none=True), lambda: parse_pressure(data)]
+    asked += [lambda: parse_counts(data, "memory.stat"), lambda: parse_pids(data)]
+    return [answer(ask) for ask in asked]
+
+
 def parse_config(data: bytes) -> object:
     from pagewalk.proc.kernel import parse_config
 
@@ -381,6 +396,11 @@ PARSERS = {
     "meminfo": Parser((samples.MEMINFO,), parse_meminfo),
     "vmstat": Parser((samples.VMSTAT,), parse_vmstat),
     "buddyinfo": Parser((samples.BUDDYINFO,), parse_buddyinfo),
+    "cgroup": Parser((samples.MEMBERSHIP,), parse_membership),
+    "memory.*": Parser(
+        (samples.MEMORY_STAT, samples.MEMORY_PRESSURE, b"max\n", b"1234\n5678\n"),
+        parse_group_numbers,
+    ),
     "config": Parser((samples.CONFIG, samples.CONFIG_GZ), parse_config),
     "kallsyms": Parser((samples.KALLSYMS,), find_symbol),
     "pagemap": Parser((samples.WORDS,), decode_words),

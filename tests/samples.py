@@ -123,6 +123,17 @@ BUDDYINFO = b"""\
 Node 0, zone      DMA      0      0      1      3 \n\
 Node 1, zone   Normal  13868  12333   7059   3891 \n\
 """
+MEMBERSHIP = b"""\
+9:name=systemd:/
+4:memory:/a/b c
+2:cpu,cpuacct:/a:b
+0::/user.slice/x.scope (deleted)
+"""
+MEMORY_STAT = b"anon 12288\nfile 4096\nworkingset_refault_file 3014\n"
+MEMORY_PRESSURE = b"""\
+some avg10=0.00 avg60=0.12 avg300=0.00 total=5012
+full avg10=0.00 avg60=0.00 avg300=0.00 total=12
+"""
 CONFIG = b"""\
 #
 # Linux/x86 6.18.0 Kernel Configuration

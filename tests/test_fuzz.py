@@ -6,6 +6,7 @@ import pytest
 
 from pagewalk.model.errors import BadText, PagewalkError
 from pagewalk.proc.buddyinfo import parse_buddyinfo
+from pagewalk.proc.cgroup_numbers import parse_pressure
 from pagewalk.proc.counters import in_bytes, parse_statm
 from pagewalk.proc.kernel import parse_config
 from pagewalk.proc.maps import parse_maps
@@ -68,7 +69,7 @@ def cuts(text: bytes) -> list[bytes]:
         (parse_mounts, samples.MOUNTINFO), (parse_swaps, samples.SWAPS),
         (parse_zones, samples.ZONEINFO), (parse_config, samples.CONFIG),
         (parse_meminfo, samples.MEMINFO), (parse_vmstat, samples.VMSTAT),
-        (parse_buddyinfo, samples.BUDDYINFO),
+        (parse_buddyinfo, samples.BUDDYINFO), (parse_pressure, samples.MEMORY_PRESSURE),
     ],
     ids=lambda of: getattr(of, "__name__", ""),
 )

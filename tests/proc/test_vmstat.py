@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 
 import pytest
 
 from pagewalk.model.errors import BadText
 from pagewalk.proc import vmstat
-from pagewalk.proc.vmstat import parse_vmstat, read_vmstat, refresh
+from pagewalk.proc.vmstat import parse_vmstat, refresh
 
 TEXT = b"nr_free_pages 5415284\nnr_zone_active_anon 0\npgpgin 18446744073709551615\n"
 
@@ -30,17 +29,3 @@ def test_only_root_may_refresh_and_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     assert refresh() == (os.geteuid() == 0)
     monkeypatch.setattr(vmstat, "REFRESH", "/proc/no/such/file")
     assert not refresh()
-
-
-@pytest.mark.live
-@pytest.mark.vmshort
-def test_after_a_refresh_what_we_did_is_counted() -> None:
-    assert refresh()
-    before = read_vmstat()["pgfault"]
-    memory = mmap.mmap(-1, 64 * mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_NOHUGEPAGE)
-    for at in range(0, len(memory), mmap.PAGESIZE):
-        memory[at] = 1
-    assert refresh()
-    # Other processes fault too, so there may be more; an event that was counted stays.
-    assert read_vmstat()["pgfault"] - before >= 64

@@ -3,9 +3,10 @@
 ::
 
     PagewalkError                 exit 1
-    +-- BadTarget                 exit 2   TARGET does not name exactly one process
+    +-- BadTarget                 exit 2   TARGET does not name exactly one process or cgroup
     +-- BadRequest                exit 2   an invalid range, filter or option
     +-- ProcessGone               exit 5   the target exited, or executed another program
+    +-- GroupGone                 exit 5   a cgroup was removed
     +-- NoAddressSpace            exit 1   a kernel thread or a zombie, which has no memory
     +-- NotPermitted              exit 6   the kernel refused
     +-- SourceUnavailable         exit 1   the source does not work here
@@ -28,7 +29,10 @@ class PagewalkError(Exception):
 
 
 class BadTarget(PagewalkError):
-    """Raised when TARGET matches no process or several; ``candidates`` holds (pid, name)."""
+    """Raised when TARGET does not name exactly one process or cgroup.
+
+    ``candidates`` holds (pid, name), or (inode, path) of cgroups.
+    """
 
     exit_code = 2
 
@@ -51,6 +55,16 @@ class ProcessGone(PagewalkError):
     def __init__(self, pid: int, what: str) -> None:
         super().__init__(f"process {pid} {what}")
         self.pid, self.what = pid, what
+
+
+class GroupGone(PagewalkError):
+    """Raised when cgroup ``path`` is not there, or was removed before the work was done."""
+
+    exit_code = 5
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"cgroup {path} does not exist, or was removed meanwhile")
+        self.path = path
 
 
 class NoAddressSpace(PagewalkError):

@@ -8,18 +8,24 @@ from pagewalk.proc.files import rows
 # Blanks in a field are escaped, so a dash between two blanks ends the optional fields
 # (show_mountinfo, fs/proc_namespace.c). The source may be empty.
 LINE = re.compile(
-    rb"(?m)^(\d{1,10}) \d+ (\d{1,4}):(\d{1,7}) [^ \n]+ ([^ \n]+) [^\n]*? - ([^ \n]+) ([^\n]*)\n"
+    rb"(?m)^(\d{1,10}) \d+ (\d{1,4}):(\d{1,7}) ([^ \n]+) ([^ \n]+) [^\n]*? - ([^ \n]+) ([^\n]*)\n"
 )
+ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
 
 
 class Mount(NamedTuple):
-    """One mount; ``dev`` is major << 32 | minor, ``options`` are those of the superblock."""
+    """One mount; ``dev`` is major << 32 | minor, ``options`` are those of the superblock.
+
+    ``root`` is the directory of that file system that is seen at ``point``; in both, a blank, tab,
+    newline or backslash is an octal escape (see unescaped).
+    """
 
     id: int
     dev: int
     point: bytes
     kind: bytes
     options: list[bytes]
+    root: bytes
 
 
 def parse_mounts(text: bytes) -> list[Mount]:
@@ -27,7 +33,12 @@ def parse_mounts(text: bytes) -> list[Mount]:
     return [
         Mount(
             int(number), int(major) << 32 | int(minor), point, kind,
-            rest.rpartition(b" ")[2].split(b","),
+            rest.rpartition(b" ")[2].split(b","), root,
         )
-        for number, major, minor, point, kind, rest in rows(LINE, text, "mountinfo")
+        for number, major, minor, root, point, kind, rest in rows(LINE, text, "mountinfo")
     ]
+
+
+def unescaped(field: bytes) -> bytes:
+    """Return the bytes that a field of mountinfo stands for (mangle, fs/proc_namespace.c)."""
+    return ESCAPE.sub(lambda octal: bytes([int(octal[1], 8)]), field)

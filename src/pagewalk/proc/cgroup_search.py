@@ -1,0 +1,86 @@
+"""From what a person types to one memory cgroup."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+
+from pagewalk.model.errors import BadTarget, GroupGone
+from pagewalk.proc.cgroups import Hierarchy, list_groups, open_group
+from pagewalk.proc.files import decode_name, read_bytes
+from pagewalk.proc.mounts import parse_mounts, unescaped
+
+LISTED = 20  # candidates that an error lists
+# docker-ID.scope, libpod-ID, cri-containerd-ID.scope, ID; but not libpod-conmon-ID.scope, the group
+# of the program that watches the container.
+CONTAINER = re.compile(r"(?:cri-containerd-|[a-z]+-)?([0-9a-f]{64})(?:\.scope)?")
+ID = re.compile(r"[0-9a-f]{12,64}")
+
+
+def find_group(word: str, hierarchy: Hierarchy) -> str:
+    """Return the path of the one group that ``word`` names, as /proc/PID/cgroup shows it.
+
+    That is a path, below the mount point or as /proc/PID/cgroup shows it; else the last part or
+    the last parts of one; else the id of a container, or 12 digits of it or more. Raises BadTarget
+    with the candidates, SourceUnavailable.
+    """
+    if word.startswith("/"):
+        return group_at(word, hierarchy)
+    groups = list_groups(hierarchy)
+    ending = f"/{word.strip('/')}"
+    rows = [row for row, path in enumerate(groups.path) if word and path.endswith(ending)]
+    if not rows and ID.fullmatch(word):
+        rows = [row for row, path in enumerate(groups.path) if container_of(path).startswith(word)]
+    if len(rows) == 1:
+        return groups.path[rows[0]]
+    if not rows:
+        raise none_called(word)
+    found = sorted((groups.path[row], int(groups.inode[row])) for row in rows)
+    listed = "".join(f"\n  {path}" for path, _ in found[:LISTED])
+    more = f"\n  ... and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    raise BadTarget(
+        f"{len(found)} cgroups are called '{word}'; give one path:{listed}{more}",
+        tuple((inode, path) for path, inode in found),
+    )
+
+
+def container_of(path: str) -> str:
+    """Return the id of the container whose group this is, "" if it is none."""
+    found = CONTAINER.fullmatch(path.rpartition("/")[2])
+    return found[1] if found else ""
+
+
+def group_at(word: str, hierarchy: Hierarchy) -> str:
+    # A directory below the mount point comes first: it is what completion in a shell gives.
+    root, real = hierarchy.root.rstrip("/"), os.path.realpath(word)
+    if real == hierarchy.mount:
+        return hierarchy.root
+    below = real.startswith(f"{hierarchy.mount}/")
+    path = root + real.removeprefix(hierarchy.mount) if below else f"/{word.strip('/')}"
+    with suppress(GroupGone), open_group(hierarchy, path):
+        return path
+    other = None if below else hierarchy_at(real)
+    if other:
+        raise BadTarget(
+            f"'{word}' is a group of the hierarchy mounted at {other}; give a group of the memory"
+            f" controller's, below {hierarchy.mount}"
+        )
+    raise none_called(word)
+
+
+def hierarchy_at(real: str) -> str | None:
+    # The mount point of the hierarchy that has the directory ``real``.
+    points = [
+        decode_name(unescaped(mount.point))
+        for mount in parse_mounts(read_bytes("/proc/self/mountinfo"))
+        if mount.kind in (b"cgroup", b"cgroup2")
+    ]
+    return max((p for p in points if f"{real}/".startswith(f"{p}/")), key=len, default=None)
+
+
+def none_called(word: str) -> BadTarget:
+    return BadTarget(
+        f"no memory cgroup is called '{word}'; give its path as /proc/PID/cgroup shows it, the last"
+        " part of that, or the id of a container"
+    )

@@ -1,0 +1,93 @@
+"""Which cgroup a word names, in directories that stand for groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pagewalk.model.errors import BadTarget
+from pagewalk.proc.cgroup_search import container_of, find_group
+from pagewalk.proc.cgroups import Hierarchy
+from tests.proc.test_cgroups import plain
+
+ID, TWIN, POD = "4f" * 32, "4f" * 16 + "00" * 16, "ab" * 32
+MADE = (
+    "system.slice/app.service/worker", "system.slice/db.service", "user.slice/db.service",
+    f"system.slice/docker-{ID}.scope/init", f"kubepods/pod1/{TWIN}",
+    f"machine.slice/libpod-{POD}.scope", f"machine.slice/libpod-conmon-{POD}.scope", "a\x1b[1m b",
+)
+
+
+@pytest.fixture
+def hierarchy(tmp_path: Path) -> Hierarchy:
+    for name in MADE:
+        (tmp_path / name).mkdir(parents=True)
+    return plain(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("word", "path"),
+    [
+        ("/", "/"), ("//", "/"),
+        ("/system.slice/app.service", "/system.slice/app.service"),
+        ("/system.slice/app.service/", "/system.slice/app.service"),
+        ("app.service", "/system.slice/app.service"),
+        ("worker", "/system.slice/app.service/worker"),
+        ("app.service/worker", "/system.slice/app.service/worker"),
+        ("user.slice/db.service", "/user.slice/db.service"),
+        ("a\x1b[1m b", "/a\x1b[1m b"),
+        (ID, f"/system.slice/docker-{ID}.scope"),
+        (f"docker-{ID}.scope", f"/system.slice/docker-{ID}.scope"),
+        (ID[:33], f"/system.slice/docker-{ID}.scope"),
+        (TWIN[:34], f"/kubepods/pod1/{TWIN}"),
+        (POD[:12], f"/machine.slice/libpod-{POD}.scope"),
+    ],
+)
+def test_a_word_names_one_group(hierarchy: Hierarchy, word: str, path: str) -> None:
+    assert find_group(word, hierarchy) == path
+
+
+def test_a_directory_below_the_mount_point_is_a_group(hierarchy: Hierarchy) -> None:
+    assert find_group(hierarchy.mount, hierarchy) == "/"
+    assert find_group(f"{hierarchy.mount}/user.slice/", hierarchy) == "/user.slice"
+    below = hierarchy._replace(root="/docker/x")
+    assert find_group(f"{hierarchy.mount}/user.slice", below) == "/docker/x/user.slice"
+    assert find_group("/docker/x/user.slice", below) == "/docker/x/user.slice"
+
+
+@pytest.mark.parametrize(
+    ("word", "count"), [("db.service", 2), (ID[:12], 2), (ID[:32], 2)]
+)
+def test_several_are_listed(hierarchy: Hierarchy, word: str, count: int) -> None:
+    with pytest.raises(BadTarget, match=f"{count} cgroups are called '{word}'") as raised:
+        find_group(word, hierarchy)
+    paths = [path for _, path in raised.value.candidates]
+    assert len(paths) == count and paths == sorted(paths)
+    assert all(path in str(raised.value) for path in paths)
+    inode, path = raised.value.candidates[0]
+    assert Path(f"{hierarchy.mount}{path}").stat().st_ino == inode
+
+
+def test_no_more_than_twenty_are_listed(tmp_path: Path) -> None:
+    for at in range(25):
+        (tmp_path / f"{at:02}/same").mkdir(parents=True)
+    with pytest.raises(BadTarget) as raised:
+        find_group("same", plain(tmp_path))
+    assert len(raised.value.candidates) == 25
+    assert str(raised.value).endswith("/19/same\n  ... and 5 more")
+
+
+@pytest.mark.parametrize(
+    "word", ["", "nothing", "service", "/nothing", "/app.service", ID[:11], "4g" * 6, "../x"]
+)
+def test_none_is_a_sentence(hierarchy: Hierarchy, word: str) -> None:
+    with pytest.raises(BadTarget, match="no memory cgroup is called '") as raised:
+        find_group(word, hierarchy)
+    assert raised.value.candidates == ()
+
+
+def test_the_program_that_watches_a_container_is_not_the_container() -> None:
+    assert container_of(f"/a/libpod-{POD}.scope") == container_of(f"/a/{POD}") == POD
+    assert container_of(f"/a/cri-containerd-{POD}.scope") == POD
+    assert container_of(f"/a/libpod-conmon-{POD}.scope") == container_of(f"/{POD}/init") == ""
