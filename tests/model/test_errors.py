@@ -14,6 +14,7 @@ from pagewalk.model.errors import (
     BadTable,
     BadTarget,
     BadText,
+    GroupGone,
     NoAddressSpace,
     NotInBtf,
     NotPermitted,
@@ -30,12 +31,13 @@ SOURCES = sorted(Path(errors.__file__).parents[1].rglob("*.py"))
 EXIT_CODES = {
     "PagewalkError": 1, "BadTarget": 2, "BadRequest": 2, "ProcessGone": 5, "NoAddressSpace": 1,
     "NotPermitted": 6, "SourceUnavailable": 1, "BadTable": 1, "BadText": 1,
-    "NotInBtf": 1, "Unsupported": 1, "NotStopped": 1,
+    "NotInBtf": 1, "Unsupported": 1, "NotStopped": 1, "GroupGone": 5,
 }
 EXAMPLES = [
     BadTarget("no process is called 'x'", ((1, "init"),)),
     BadRequest("--range: 5-3 is empty"),
     ProcessGone(7, "ended"),
+    GroupGone("/a/b"),
     NoAddressSpace(7, "is a zombie"),
     NotPermitted("cannot read /proc/1/maps", "permission denied", "run as root"),
     SourceUnavailable("kcore", "not built", "use another"),
