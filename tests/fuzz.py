@@ -18,7 +18,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.kernel.structs.btf import Btf
-from pagewalk.model.errors import NotInBtf, PagewalkError
+from pagewalk.model.errors import BadText, NotInBtf, PagewalkError
 from pagewalk.model.soft import SwapTypes
 from pagewalk.pagetables.arch import ARCHES
 from pagewalk.pagetables.format import Era
@@ -35,6 +35,8 @@ from tests import samples
 from tests.heap.test_buildinfo import elf, info
 from tests.heap.test_hotspot import TOLD
 from tests.heap.test_hotspot import data as performance_data
+from tests.proc.test_engines import DOCKER, RUNC, written
+from tests.proc.test_podman import database
 
 PATIENCE_S = 5.0
 MEMORY = 2 << 30  # bytes that a parser may use in addition to what the program has
@@ -351,6 +353,29 @@ def parse_range(data: bytes) -> object:
     return within(vmas().ranges, os.fsdecode(data), 4096)  # type: ignore[attr-defined]
 
 
+def parse_engines(data: bytes) -> object:
+    # As the file of any engine, whose containers are then named.
+    from pagewalk.proc import engines
+    from pagewalk.proc.containers import Records
+    from pagewalk.proc.podman import parse_pods
+    from pagewalk.system.containers import find_by_name, name_of
+
+    parsers = {
+        "state.json": engines.parse_runc, "status": engines.parse_crun,
+        "config.v2.json": engines.parse_docker, "config.json": engines.parse_task,
+        "containers.json": engines.parse_storage, "db.sql": parse_pods,
+    }
+    rows = []
+    for file, parse in parsers.items():
+        with suppress(ValueError):
+            rows += parse({file: data, "init.pid": data[:9]}, ("default", "ab" * 32))
+    if not rows:
+        raise BadText("state", 1, data)
+    known = Records(tuple(rows))
+    name_of(os.fsdecode(data[-300:]), known)
+    return [find_by_name(row.name, known) for row in rows], str(known).encode()
+
+
 def find_pid(data: bytes) -> object:
     from pagewalk.proc.processes import NUMBER
 
@@ -384,6 +409,11 @@ def read_performance_data(data: bytes) -> object:
     return spaces(told), attachable(told)
 
 
+def written_states() -> list[bytes]:
+    storage = [{"id": "ab" * 32, "names": ["web-1"], "metadata": '{"pod-name":"web-0"}'}]
+    return [written(state) for state in (RUNC, DOCKER, storage)]
+
+
 PARSERS = {
     "maps": Parser((samples.MAPS,), parse_maps),
     "smaps": Parser((samples.SMAPS, samples.ROLLUP, samples.MANY), parse_smaps),
@@ -411,6 +441,7 @@ PARSERS = {
     "jvm": Parser((samples.JVM,), read_answers),
     "buildinfo": Parser((elf(info(b"go1.19.8")),), read_buildinfo),
     "hsperfdata": Parser((performance_data(*TOLD),), read_performance_data),
+    "engines": Parser((*written_states(), database(("cd" * 32, "shop"))), parse_engines),
     "where": Parser(samples.WHERE, parse_where),
     "address": Parser(samples.ADDRESSES, locate),
     "range": Parser(samples.RANGES, parse_range),

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from pagewalk.model.errors import BadTarget
+from pagewalk.model.errors import BadTarget, ProcessGone
 from pagewalk.proc import namespace
-from pagewalk.proc.namespace import number_in_proc, own_numbers, own_parent, shown_as
+from pagewalk.proc.namespace import number_in_proc, own_numbers, own_parent, pid_numbers, shown_as
 
 STATUS = b"Name:\tpagewalk\nPid:\t4711\nPPid:\t4700\nNSpid:\t4711\t7\n"
 
@@ -33,6 +33,18 @@ def test_the_ids_of_a_deeper_namespace_come_after_those_of_proc(
     monkeypatch.setattr(namespace, "read_bytes", lambda path: STATUS)
     assert own_numbers() == [4711, 7]
     assert own_parent() == 4700
+
+
+def test_the_ids_of_any_process_from_the_outermost_to_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert pid_numbers(os.getpid())[0] == os.getpid()
+    with subprocess.Popen(["true"]) as child:
+        child.wait()
+        with pytest.raises(ProcessGone):
+            pid_numbers(child.pid)
+    monkeypatch.setattr(namespace, "read_bytes", lambda path: STATUS)
+    assert pid_numbers(4711) == (4711, 7)
 
 
 @pytest.mark.parametrize(("shown", "number"), [(None, 7), (7, 7), (4711, None)])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 
-from pagewalk.model.errors import BadTarget, PagewalkError
+from pagewalk.model.errors import BadTarget, PagewalkError, ProcessGone
 from pagewalk.proc.files import decode_name, numbers, read_bytes
 
 PID = re.compile(rb"(?m)^Pid:\t(-?[0-9]+)\n")  # pidfd_show_fdinfo()
@@ -31,6 +31,18 @@ def own_numbers() -> list[int]:
     except FileNotFoundError:
         raise PagewalkError(why_unseen()) from None
     return numbers(status, b"NSpid") or [os.getpid()]
+
+
+def pid_numbers(pid: int) -> tuple[int, ...]:
+    """Return the ids of process ``pid``: in this /proc, then in each PID namespace below it.
+
+    The last is its id in its own namespace, a container's. Raises ProcessGone. Source: NSpid of
+    /proc/PID/status, fs/proc/array.c.
+    """
+    try:
+        return tuple(numbers(read_bytes(f"/proc/{pid}/status"), b"NSpid")) or (pid,)
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessGone(pid, "has exited") from None
 
 
 def own_parent() -> int:

@@ -1,0 +1,239 @@
+"""State files of container engines: what each container is called, and which cgroup is its own.
+
+Some of these files belong to ordinary users. So each is read only if it is a plain file of bounded
+size, no link is followed below the engine's own folder, and a user's files are marked as theirs
+(``Record.owner``). What is in them is in proc/engines.py. Nothing here asks a daemon.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from pagewalk.model.errors import BadText
+from pagewalk.proc.engines import (
+    MOST,
+    Parse,
+    Record,
+    is_unique,
+    parse_bundle,
+    parse_crun,
+    parse_docker,
+    parse_runc,
+    parse_storage,
+    parse_task,
+)
+from pagewalk.proc.files import decode_name, lines, read_bytes
+from pagewalk.proc.podman import parse_pods
+
+# Bytes of one file: JSON takes some twenty times as much while it is parsed. The engines' own files
+# have about a kilobyte a container (containers.json) or ten (config.json).
+LARGEST = 4 << 20
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not keep us
+
+
+@dataclass(frozen=True)
+class Records:
+    """All that the state files tell, in the order of PLACES, and a sentence for what they do not.
+
+    ``missing`` names what exists and could not be read; an engine that is not there is not missing.
+    """
+
+    rows: tuple[Record, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @cached_property
+    def by_id(self) -> Mapping[str, list[Record]]:
+        """Rows by id, of those ids only that no two containers have: 64 random hex digits."""
+        return grouped((row.id, row) for row in self.rows if is_unique(row.id))
+
+    @cached_property
+    def by_cgroup(self) -> Mapping[str, list[Record]]:
+        """Rows by the path of the container's cgroup."""
+        return grouped((row.cgroup, row) for row in self.rows if row.cgroup and row.id)
+
+    @cached_property
+    def by_pod(self) -> Mapping[str, list[Record]]:
+        """Rows that have a pod's name, by its uid and by the path of the cgroup around theirs."""
+        named = [row for row in self.rows if row.pod]
+        keys = ((key, row) for row in named for key in (row.pod_id, row.cgroup.rpartition("/")[0]))
+        return grouped((key, row) for key, row in keys if key)
+
+
+def grouped(pairs: Iterator[tuple[str, Record]]) -> dict[str, list[Record]]:
+    found: dict[str, list[Record]] = {}
+    for key, row in pairs:
+        found.setdefault(key, []).append(row)
+    return found
+
+
+# ---- where the files are
+
+
+class Place(NamedTuple):
+    """Folders with ``files`` in them; the first must exist. A ``*`` stands for any part of a name.
+
+    The part before the first ``*`` is the engine's folder, which may be a link. ``largest`` bounds
+    a file, in bytes.
+    """
+
+    folders: str
+    files: tuple[str, ...]
+    parse: Parse
+    largest: int = LARGEST
+
+
+STORAGE = "var/lib/containers/storage"
+USERS = ("home/", "run/user/")
+OWN = "home/*/.local/share/containers/storage"
+TASKS = "io.containerd.runtime.v2.task/*/*"
+# Who knows a container's name comes before whom it has told.
+PLACES = (
+    Place("var/lib/docker/containers/*", ("config.v2.json",), parse_docker),
+    Place(f"{STORAGE}/*-containers", ("containers.json",), parse_storage),
+    Place("run/containers/storage/*-containers", ("volatile-containers.json",), parse_storage),
+    Place(f"{STORAGE}/*-containers/*/userdata", ("config.json",), parse_bundle),
+    Place(STORAGE, ("db.sql",), parse_pods, 16 << 20),  # all that Podman knows of each container
+    Place(f"{OWN}/*-containers", ("containers.json",), parse_storage),
+    Place(f"{OWN}/*-containers/*/userdata", ("config.json",), parse_bundle),
+    Place(f"run/containerd/{TASKS}", ("config.json", "init.pid"), parse_task),
+    Place(f"run/docker/containerd/daemon/{TASKS}", ("config.json", "init.pid"), parse_task),
+    Place(f"run/k3s/containerd/{TASKS}", ("config.json", "init.pid"), parse_task),
+    Place("run/runc/*", ("state.json",), parse_runc),
+    Place("run/containerd/runc/*/*", ("state.json",), parse_runc),
+    Place("run/docker/runtime-runc/*/*", ("state.json",), parse_runc),
+    Place("run/user/*/runc/*", ("state.json",), parse_runc),
+    Place("run/crun/*", ("status", "config.json"), parse_crun),
+    Place("run/user/*/crun/*", ("status", "config.json"), parse_crun),
+)
+
+
+def read_records(root: str = "/") -> Records:
+    """Read the state files of all engines below ``root``, as far as our rights go.
+
+    Raises nothing: what is not readable is in ``missing``; what goes meanwhile is left out.
+    """
+    rows: list[Record] = []
+    missing: list[str] = []
+    for place in PLACES:
+        said: list[str] = []
+        rows += read_place(root, place, said)
+        more = f", and {len(said) - 1} more of that kind" if len(said) > 1 else ""
+        missing += [f"{sentence}{more}" for sentence in said[:1]]
+    return Records(tuple(located(row) for row in rows), tuple(missing))
+
+
+def read_place(root: str, place: Place, said: list[str]) -> Iterator[Record]:
+    # Adds to `said` what exists and was not read. What is in the folders of other users is theirs.
+    silent = place.folders.startswith(USERS)
+    for fd, path, stars in opened(root, place.folders, [] if silent else said):
+        files: dict[str, bytes] = {}
+        owner = None
+        for name in place.files:
+            try:
+                files[name], uid = read_file(fd, name, place.largest)
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                said.append(refusal(f"{path}/{name}", error))
+                continue
+            owner = uid if uid not in (0, os.geteuid()) else owner
+        first = f"{path}/{place.files[0]}"
+        if place.files[0] in files:
+            try:
+                rows = place.parse(files, stars)
+            except ValueError as error:
+                said.append(refusal(first, error))
+                continue
+            yield from (row._replace(where=first, owner=owner) for row in rows)
+
+
+def opened(root: str, folders: str, said: list[str]) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+    """Yield a descriptor of each folder, its path, and what the stars of ``folders`` matched."""
+    fixed, star, rest = folders.partition("*")
+    fixed, _, begun = fixed.rpartition("/") if star else (folders, "", "")
+    path = os.path.join(root, fixed)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return  # no such engine
+    except OSError as error:
+        said.append(refusal(path, error))
+        return
+    try:
+        yield from within(fd, path, f"{begun}{star}{rest}".split("/") if star else [], (), said)
+    finally:
+        os.close(fd)
+
+
+def within(
+    fd: int, path: str, parts: list[str], stars: tuple[str, ...], said: list[str]
+) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+    if not parts:
+        yield fd, path, stars
+        return
+    _, star, end = parts[0].partition("*")
+    names = [name for name in os.listdir(fd) if name.endswith(end)] if star else [parts[0]]
+    if len(names) > MOST:
+        said.append(f"cannot read all of {path}: it has {len(names)} entries; {MOST} were read")
+    for name in names[:MOST]:
+        try:
+            inside = os.open(name, FOLDER, dir_fd=fd)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # gone, or not a container's
+        except OSError as error:
+            said.append(refusal(f"{path}/{name}", error))
+            continue
+        try:
+            matched = (*stars, name) if star else stars
+            yield from within(inside, f"{path}/{name}", parts[1:], matched, said)
+        finally:
+            os.close(inside)
+
+
+def read_file(fd: int, name: str, largest: int) -> tuple[bytes, int]:
+    """Return the contents of ``name`` below ``fd`` and its owner; raises OSError, ValueError."""
+    with open(name, "rb", 0, opener=lambda path, _: os.open(path, FILE, dir_fd=fd)) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("is not a plain file")
+        data = file.read(largest + 1) if found.st_size <= largest else b""
+        if len(data) > largest or found.st_size > largest:
+            raise ValueError(f"is larger than {largest >> 20} MiB")
+        return data, found.st_uid
+
+
+def refusal(path: str, error: OSError | ValueError) -> str:
+    if isinstance(error, PermissionError):
+        return f"cannot read {path}: permission denied; run as root"
+    if isinstance(error, OSError):
+        link = error.errno == errno.ELOOP
+        why = "it is a link" if link else (error.strerror or "no reason given").lower()
+        return f"cannot read {path}: {why}"
+    return f"cannot read {path}: it {error}"
+
+
+def located(row: Record) -> Record:
+    # A pid may be another process by now: only one whose cgroup has the container's id in it is it.
+    if row.cgroup or not row.pid or not is_unique(row.id):
+        return row
+    path = cgroup_of(row.pid)
+    return row._replace(cgroup=path) if row.id in path else row
+
+
+def cgroup_of(pid: int) -> str:
+    """Return the path of the memory cgroup of process ``pid``, empty if it is gone or unreadable.
+
+    The one of the memory controller's hierarchy where that is v1, else of v2 (cgroups(7)).
+    """
+    try:
+        rows = [line.split(b":", 2) for line in lines(read_bytes(f"/proc/{pid}/cgroup"), "cgroup")]
+    except (OSError, BadText):
+        return ""
+    told = {words[1]: words[2] for words in rows if len(words) == 3}
+    old = (path for names, path in told.items() if b"memory" in names.split(b","))
+    return decode_name(next(old, told.get(b"", b"")))
