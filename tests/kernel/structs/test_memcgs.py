@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,33 +17,14 @@ from pagewalk.kernel.structs.memcgs import Memcgs, all_groups, read_groups
 from pagewalk.model.columns import join, take
 from pagewalk.model.frames import ORDER_SHIFT, Frames, Kind
 from pagewalk.proc.iomem import read_ranges
+from tests.charges import ROOT, V1, member, row_of
 from tests.kernel_says import PAGE
 from tests.live.bracket import look_again
 from tests.machine import memory_cgroup
 
 pytestmark = [pytest.mark.live, pytest.mark.vmshort]
 
-CONTROLLER = Path("/sys/fs/cgroup/memory")
-V1 = CONTROLLER.is_dir()
-ROOT = CONTROLLER if V1 else Path("/sys/fs/cgroup")
 NOT_CHARGED = 0
-
-# Joins the group, says so, and does what it is told.
-MEMBER = """
-import mmap, os, sys
-group, what, size = sys.argv[1:]
-with open(group + "/cgroup.procs", "w") as procs:
-    procs.write(str(os.getpid()))
-if what == "anonymous":
-    held = mmap.mmap(-1, int(size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    held.madvise(mmap.MADV_NOHUGEPAGE)
-    held[:] = b"x" * int(size)
-else:
-    with open(what, "wb") as file:
-        file.write(b"x" * int(size))
-print("done", flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -54,24 +32,6 @@ def running() -> Iterator[RunningKernel]:
     opened = open_running(open_bpf())
     yield opened
     opened.kernel.close()
-
-
-@contextmanager
-def member(group: Path, what: str, size: int) -> Iterator[None]:
-    """Charge ``size`` bytes to the group: anonymous memory, or a file of that name."""
-    command = [sys.executable, "-c", MEMBER, str(group), what, str(size)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
-        try:
-            assert process.stdout is not None and process.stdout.readline() == "done\n"
-            yield
-        finally:
-            process.kill()
-
-
-def row_of(groups: Memcgs, directory: Path) -> int:
-    path = "/" + str(directory.relative_to(ROOT))
-    return next(row for row, name in enumerate(groups.path) if name == path)
 
 
 def directories() -> dict[str, int]:
