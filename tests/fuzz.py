@@ -207,6 +207,18 @@ def parse_buddyinfo(data: bytes) -> object:
     return [free.pages for free in parse_buddyinfo(data)]
 
 
+def parse_slabinfo(data: bytes) -> object:
+    from pagewalk.proc.slabinfo import parse_slabinfo
+
+    return [cache.most for cache in parse_slabinfo(data)]
+
+
+def parse_vmallocinfo(data: bytes) -> object:
+    from pagewalk.proc.vmallocinfo import parse_vmallocinfo
+
+    return parse_vmallocinfo(data)
+
+
 def parse_membership(data: bytes) -> object:
     from pagewalk.proc.cgroups import parse_membership
 
@@ -426,6 +438,8 @@ PARSERS = {
     "meminfo": Parser((samples.MEMINFO,), parse_meminfo),
     "vmstat": Parser((samples.VMSTAT,), parse_vmstat),
     "buddyinfo": Parser((samples.BUDDYINFO,), parse_buddyinfo),
+    "slabinfo": Parser((samples.SLABINFO,), parse_slabinfo),
+    "vmallocinfo": Parser((samples.VMALLOCINFO,), parse_vmallocinfo),
     "cgroup": Parser((samples.MEMBERSHIP,), parse_membership),
     "memory.*": Parser(
         (samples.MEMORY_STAT, samples.MEMORY_PRESSURE, b"max\n", b"1234\n5678\n"),

@@ -12,9 +12,11 @@ from pagewalk.proc.kernel import parse_config
 from pagewalk.proc.maps import parse_maps
 from pagewalk.proc.meminfo import parse_meminfo
 from pagewalk.proc.mounts import parse_mounts
+from pagewalk.proc.slabinfo import parse_slabinfo
 from pagewalk.proc.smaps import parse_smaps
 from pagewalk.proc.swap import parse_swaps
 from pagewalk.proc.target import parse_stat
+from pagewalk.proc.vmallocinfo import parse_vmallocinfo
 from pagewalk.proc.vmstat import parse_vmstat
 from pagewalk.proc.zones import parse_zones
 from tests import fuzz, samples
@@ -70,6 +72,7 @@ def cuts(text: bytes) -> list[bytes]:
         (parse_zones, samples.ZONEINFO), (parse_config, samples.CONFIG),
         (parse_meminfo, samples.MEMINFO), (parse_vmstat, samples.VMSTAT),
         (parse_buddyinfo, samples.BUDDYINFO), (parse_pressure, samples.MEMORY_PRESSURE),
+        (parse_slabinfo, samples.SLABINFO), (parse_vmallocinfo, samples.VMALLOCINFO),
     ],
     ids=lambda of: getattr(of, "__name__", ""),
 )

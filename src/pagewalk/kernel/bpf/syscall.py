@@ -18,6 +18,8 @@ BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 
 # include/uapi/linux/bpf.h
 _MAP_CREATE, _PROG_LOAD, _PROG_TEST_RUN = 0, 5, 10
+_MAP_GET_NEXT_ID, _MAP_GET_FD_BY_ID, _OBJ_GET_INFO_BY_FD = 12, 14, 15
+_F_RDONLY = 1 << 3
 _MAP_TYPE_ARRAY, _F_MMAPABLE = 2, 1 << 10
 # SYSCALL programs would do too, but are new in 5.14; RAW_TRACEPOINT can be test-run since 5.10.
 _PROG_TYPE_RAW_TRACEPOINT = 17
@@ -80,6 +82,31 @@ def load_program(code: bytes, name: str) -> Program:
     fields = (_PROG_TYPE_RAW_TRACEPOINT, count, *places, 0, 0, 0, 0, 0, name.encode())
     fd = _bpf("bpf(BPF_PROG_LOAD)", _PROG_LOAD, _attr(struct.pack("<IIQQIIQII16s", *fields)))
     return Program(fd, _attr(struct.pack("<I", fd)))
+
+
+def next_map(after: int) -> int | None:
+    """Return the id of the first map with a greater id, None if there is none; raises OSError."""
+    attr = _attr(struct.pack("<I", after))
+    try:
+        _bpf("bpf(BPF_MAP_GET_NEXT_ID)", _MAP_GET_NEXT_ID, attr)
+    except FileNotFoundError:
+        return None
+    number: int = struct.unpack_from("<I", attr, 4)[0]
+    return number
+
+
+def open_map(number: int) -> int:
+    """Return a descriptor of the map with that id, to read; raises OSError."""
+    attr = _attr(struct.pack("<III", number, 0, _F_RDONLY))
+    return _bpf("bpf(BPF_MAP_GET_FD_BY_ID)", _MAP_GET_FD_BY_ID, attr)
+
+
+def map_name(fd: int) -> bytes:
+    """Return the name of the map behind ``fd``, at most 15 bytes; raises OSError."""
+    info = ctypes.create_string_buffer(40)  # struct bpf_map_info: six numbers, then the name
+    attr = _attr(struct.pack("<IIQ", fd, len(info), ctypes.addressof(info)))
+    _bpf("bpf(BPF_OBJ_GET_INFO_BY_FD)", _OBJ_GET_INFO_BY_FD, attr)
+    return info.raw[24:].partition(b"\0")[0]
 
 
 def _attr(fields: bytes) -> ctypes.Array[ctypes.c_char]:
