@@ -18,6 +18,7 @@ from benchmarks.measures.ebpf import (
     ebpf_stall,
 )
 from benchmarks.measures.everyone import everyone
+from benchmarks.measures.frames import ram_frames, ram_stall
 from benchmarks.measures.groups import groups
 from benchmarks.measures.heap import heap
 from benchmarks.measures.many import many
@@ -42,4 +43,6 @@ MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
     "ebpf-frames": ebpf_frames,
     "ebpf-stall": ebpf_stall,
     "ebpf-churn": ebpf_churn,
+    "ram-frames": ram_frames,
+    "ram-stall": ram_stall,
 }

@@ -1,0 +1,139 @@
+"""All frames of RAM: the time to read them, the memory held, and what the machine feels of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+
+from benchmarks.opponents import output, program, timed
+from benchmarks.rows import Limit, Of, Plan, Row, interleave
+from pagewalk.kernel.open import open_bpf
+from pagewalk.kernel.running import RunningKernel, open_running
+from pagewalk.kernel.scan import scan_frames
+from pagewalk.proc.iomem import read_ranges
+
+EVERYTHING = "C: kpageflags, kpagecount, kpagecgroup whole, 8 MiB a call"
+
+# The most that Python and numpy hold during a scan.
+HELD = """
+import tracemalloc
+from collections import deque
+from pagewalk.kernel.open import open_bpf
+from pagewalk.kernel.running import open_running
+from pagewalk.kernel.scan import scan_frames
+from pagewalk.proc.iomem import read_ranges
+running = open_running(open_bpf(), loads=True)
+ranges = read_ranges()
+tracemalloc.start()
+deque(scan_frames(running, ranges), 0)
+print(tracemalloc.get_traced_memory()[1])
+"""
+
+
+def ram_frames(plan: Plan) -> list[Row]:
+    """Scan all frames for kind, owner, mapcount and object, with and without the program."""
+    frames = sum(last - first for first, last in read_ranges())
+    with closing((running := open_running(open_bpf(), loads=True)).kernel):
+        copies = running._replace(shortcuts=None)
+        got = interleave(
+            plan.rounds,
+            {
+                "ours": lambda: timed(lambda: scan(running)),
+                "copies": lambda: timed(lambda: scan(copies)),
+                "first": lambda: timed(scan_once),
+                "theirs": lambda: int(output([program("kpage_all")]).split()[0]) / 1e6,
+            },
+        )
+    what = f"all {frames} frames of RAM: kind, owner, mapcount, object"
+    held = int(output([sys.executable, "-c", HELD])) / 1e6
+    return [
+        Row(what, EVERYTHING, "ms", got["ours"], got["theirs"], Limit(1 / 6)),
+        Row(f"{what}, kernel opened for it", EVERYTHING, "ms", got["first"], got["theirs"],
+            Limit(1 / 6)),
+        Row(f"{what}, from copies of struct pages", EVERYTHING, "ms", got["copies"], got["theirs"],
+            Limit(1 / 2)),
+        Row("held at most by that scan", "", "MB", (held,), limit=Limit(40.0, Of.WORST)),
+    ]
+
+
+def scan(running: RunningKernel) -> None:
+    deque(scan_frames(running, read_ranges()), 0)
+
+
+def scan_once() -> None:
+    with closing((running := open_running(open_bpf(), loads=True)).kernel):
+        scan(running)
+
+
+def ram_stall(plan: Plan) -> list[Row]:
+    """Scan all frames while a program maps, faults and unmaps, on another CPU and on the same."""
+    waits: dict[str, list[float]] = {}
+    running = open_running(open_bpf(), loads=True)
+    with closing(running.kernel), asked("faults") as (pid, worst):
+        scans = partial(for_a_second, lambda: scan(running))
+        works: dict[str, Callable[[], object]] = {
+            "idle": partial(time.sleep, 1),
+            "scan": scans,
+            "scan beside": partial(on_cpu_of, pid, scans),
+            "sums beside": partial(on_cpu_of, pid, partial(for_a_second, add_up)),
+        }
+        for _ in range(plan.rounds):
+            for name, work in works.items():
+                worst()
+                work()
+                waits.setdefault(name, []).append(worst())
+    found = {name: tuple(samples) for name, samples in waits.items()}
+    what = "worst wait of a program that maps and faults, in a second of"
+    return [
+        Row(f"{what} scans", "idle", "ms", found["scan"], found["idle"]),
+        Row(f"{what} scans on its CPU", "a Python loop there", "ms", found["scan beside"],
+            found["sums beside"]),
+    ]
+
+
+@contextmanager
+def asked(name: str) -> Iterator[tuple[int, Callable[[], float]]]:
+    """Run ``name``.c until the block ends; yields its pid and what asks it for milliseconds."""
+    with subprocess.Popen(
+        [program(name)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        given, told = process.stdin, process.stdout
+        assert given is not None and told is not None
+        told.readline()
+
+        def ask() -> float:
+            given.write("\n")
+            return int(told.readline().split()[0]) / 1e6
+
+        try:
+            yield process.pid, ask
+        finally:
+            process.kill()
+
+
+def for_a_second(work: Callable[[], object]) -> None:
+    end = time.perf_counter() + 1
+    while time.perf_counter() < end:
+        work()
+
+
+def add_up() -> int:
+    return sum(range(1 << 16))
+
+
+def on_cpu_of(pid: int, work: Callable[[], object]) -> None:
+    """Do ``work`` on one CPU, with ``pid`` on the same."""
+    own = os.sched_getaffinity(0)
+    try:
+        for process in (0, pid):
+            os.sched_setaffinity(process, {min(own)})
+        work()
+    finally:
+        for process in (0, pid):
+            os.sched_setaffinity(process, own)
