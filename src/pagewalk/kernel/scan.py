@@ -7,7 +7,6 @@ copies of struct pages. Both give the same; the copies take twenty times as long
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +21,7 @@ from pagewalk.kernel.structs.struct_page import FrameMap
 from pagewalk.model.columns import U64
 from pagewalk.model.errors import NotInBtf, SourceUnavailable
 from pagewalk.model.frames import Frames
+from pagewalk.proc.iomem import cut
 
 if TYPE_CHECKING:
     from pagewalk.kernel.programs.scan_frames import FrameScanner
@@ -143,7 +143,4 @@ def _by_frame(runs: RawRuns) -> U64:
 
 def chunks(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Cut ``ranges`` where a chunk ends, so that no free block lies in two."""
-    for first, last in ranges:
-        inside = range((first // CHUNK + 1) * CHUNK, last, CHUNK)
-        edges = [first, *inside, last]
-        yield from pairwise(edges)
+    return cut(ranges, CHUNK)

@@ -8,7 +8,14 @@ from enum import IntEnum
 
 import numpy as np
 
+from pagewalk.model.bits import kpf
 from pagewalk.model.columns import I32, I64, U8, U64, Bool, Rows
+
+# The bits of /proc/kpageflags that are kept: how a frame could be had back. Others would cut runs.
+FLAGS = kpf(
+    "dirty", "lru", "active", "writeback", "anon", "swapcache", "swapbacked", "unevictable",
+    "hwpoison", "ksm", "reserved", "mlocked",
+)  # fmt: skip
 
 # Facts about a frame beside its flags (Frames.facts, u8).
 MAPPED_WHOLE = 1  # its folio is mapped as a whole somewhere (by a PMD, or hugetlb)
@@ -54,9 +61,9 @@ class Frames(Rows):
     """Runs of frames that are alike, by ascending frame.
 
     ``pfn`` i64 the first frame, ``pages`` i64 how many; ``kind`` u8 (Kind); ``flags`` u64 those of
-    the folio's head as in /proc/kpageflags; ``facts`` u8 (MAPPED_WHOLE, ...,
-    and from ORDER_SHIFT on the order of its folio); ``mapcount`` i32 of
-    each page. ``owner`` u64 is who is charged: the word memcg_data of struct page, or from
+    the folio's head as in /proc/kpageflags, as far as they are in FLAGS; ``facts`` u8
+    (MAPPED_WHOLE, ..., and from ORDER_SHIFT on the order of its folio); ``mapcount`` i32 of each
+    page. ``owner`` u64 is who is charged: the word memcg_data of struct page, or from
     /proc/kpagecgroup the inode of a cgroup. ``object`` u64 is the address of the address_space or
     the kmem_cache that it belongs to, else 0; ``counts`` u64 the word ``counters`` of a slab.
     A column is None where the reader does not tell it.

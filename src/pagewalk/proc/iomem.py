@@ -1,6 +1,8 @@
 """/proc/iomem: the ranges of physical memory that the firmware gave as RAM."""
 
 import re
+from collections.abc import Iterator
+from itertools import pairwise
 
 from pagewalk.model.errors import SourceUnavailable
 from pagewalk.proc.files import read_bytes, rows
@@ -37,3 +39,9 @@ def read_ranges() -> list[tuple[int, int]]:
             "RAM", f"{PATH} hides where RAM is from everyone without CAP_SYS_ADMIN", "run as root"
         )
     return found
+
+
+def cut(ranges: list[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
+    """Yield ``ranges`` cut at each multiple of ``size``: no aligned block lies in two parts."""
+    for first, last in ranges:
+        yield from pairwise([first, *range((first // size + 1) * size, last, size), last])

@@ -13,10 +13,9 @@ from pagewalk.model.errors import PagewalkError, SourceUnavailable
 from pagewalk.proc import kernel, swap
 from pagewalk.proc.frames import open_frames
 from pagewalk.proc.namespace import REMEDY, own_numbers
-from pagewalk.proc.pagemap import GUARD, PAGE, can_scan
+from pagewalk.proc.pagemap import GUARD, PAGE, can_scan, find_pfn
 from pagewalk.proc.refusals import why_missing
 from pagewalk.proc.rights import has_capability, hides_processes, in_initial_user_namespace
-from pagewalk.sources.procfs import find_pfn
 
 AVERAGED = (6, 15)  # the first kernel that has CONFIG_NO_PAGE_MAPCOUNT
 CONFIGURATION = "/proc/config.gz (CONFIG_IKCONFIG_PROC) or /boot/config-*"

@@ -6,14 +6,13 @@ empty slot from a missing page table, and shows nothing for a PFN map.
 
 from __future__ import annotations
 
-import builtins
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 
-from pagewalk.model.columns import U64, VMAs, Withheld
+from pagewalk.model.columns import VMAs, Withheld
 from pagewalk.model.errors import PagewalkError, ProcessGone
 from pagewalk.model.ranges import differing
 from pagewalk.proc import pagemap
@@ -21,7 +20,7 @@ from pagewalk.proc.counters import read_status
 from pagewalk.proc.frames import Frames, open_frames
 from pagewalk.proc.kernel import read_facts
 from pagewalk.proc.maps import internal_filesystems, parse_mountinfo
-from pagewalk.proc.pagemap import PAGE, Pagemap
+from pagewalk.proc.pagemap import PAGE, Pagemap, find_pfn
 from pagewalk.proc.refusals import reading, why_missing
 from pagewalk.proc.rights import has_capability, in_initial_user_namespace
 from pagewalk.proc.stall import Stall, read_slices
@@ -96,18 +95,6 @@ def find_frames() -> tuple[Frames | None, Withheld | None]:
         return None, NO_KPAGE._replace(why=why)
     except OSError:
         return None, NO_KPAGE
-
-
-def find_pfn(own: U64) -> int:
-    """Return the PFN of memory of ours, 0 if PFNs read as 0 in any pagemap that we open now.
-
-    The kernel decides at open (pagemap_open). A capability mask would not show it: it may only be
-    valid in a nested user namespace.
-    """
-    word = np.zeros(1, np.uint64)
-    with builtins.open("/proc/self/pagemap", "rb", buffering=0) as mine:
-        os.preadv(mine.fileno(), [word.data.cast("B")], own.ctypes.data // PAGE * 8)
-    return int(word[0] & pagemap.PFN_BITS)
 
 
 def pfns_hidden() -> Withheld:

@@ -20,7 +20,15 @@ from pagewalk.kernel.structs.frame_runs import (
 )
 from pagewalk.model.bits import kpf
 from pagewalk.model.columns import U8, U32, U64, Bool
-from pagewalk.model.frames import FOLIO_MAPPED, MAPPED_WHOLE, ORDER_SHIFT, REFERENCED, Frames, Kind
+from pagewalk.model.frames import (
+    FLAGS,
+    FOLIO_MAPPED,
+    MAPPED_WHOLE,
+    ORDER_SHIFT,
+    REFERENCED,
+    Frames,
+    Kind,
+)
 
 _TWO_BITS, _ORDER = np.uint64(3), np.uint64(0x1F)
 _ANON, _MOVABLE, _KSM = 1, 2, 3  # the low bits of a folio's mapping word
@@ -52,7 +60,7 @@ def _flags(layout: FrameLayout, state: U64) -> U64:
     bits |= (low & np.uint64(_ANON) != 0) * kpf("anon") | (low == _KSM) * kpf("ksm")
     bits |= (state & layout.swap_cache == layout.swap_cache) * kpf("swapcache")
     bits |= (state & layout.page.hwpoison != 0) * kpf("hwpoison")
-    return bits
+    return bits & FLAGS
 
 
 def kinds_of(layout: FrameLayout, runs: RawRuns) -> U8:
