@@ -45,6 +45,7 @@ ELSEWHERE = (
     Elsewhere("kernel.structs.gather", "kernel/structs/test_memcgs.py",
               "every member of a group is read through it"),
     Elsewhere("kernel.structs.zero", "live/test_huge_zero.py", "only a kernel has a zero page"),
+    Elsewhere("kernel.structs.tasks", "live/test_open_files.py", "only a kernel has tasks"),
     Elsewhere("kernel.structs.holders", "live/test_held.py", "only a kernel has open files"),
     Elsewhere("kernel.structs.hugetlb kernel.structs.shmem sources.kernel sources.procfs"
               " sources.tables sources.pagemap sources.amounts", "live/test_exact.py",

@@ -15,7 +15,7 @@ PROC = b"22 1 0:20 / /proc rw,nosuid shared:5 master:1 - proc proc rw,hidepid=2\
 
 def test_a_line_has_an_id_a_device_a_place_a_type_and_options() -> None:
     (mount,) = parse_mounts(PROC)
-    assert mount == (22, 20, b"/proc", b"proc", [b"rw", b"hidepid=2"], b"/")
+    assert mount == (22, 20, b"/proc", b"proc", [b"rw", b"hidepid=2"], b"/", 1)
 
 
 def test_a_source_may_be_empty() -> None:

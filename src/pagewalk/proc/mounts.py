@@ -8,7 +8,8 @@ from pagewalk.proc.files import rows
 # Blanks in a field are escaped, so a dash between two blanks ends the optional fields
 # (show_mountinfo, fs/proc_namespace.c). The source may be empty.
 LINE = re.compile(
-    rb"(?m)^(\d{1,10}) \d+ (\d{1,4}):(\d{1,7}) ([^ \n]+) ([^ \n]+) [^\n]*? - ([^ \n]+) ([^\n]*)\n"
+    rb"(?m)^(\d{1,10}) (\d{1,10}) (\d{1,4}):(\d{1,7}) ([^ \n]+) ([^ \n]+) [^\n]*? - ([^ \n]+)"
+    rb" ([^\n]*)\n"
 )
 ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
 
@@ -17,7 +18,8 @@ class Mount(NamedTuple):
     """One mount; ``dev`` is major << 32 | minor, ``options`` are those of the superblock.
 
     ``root`` is the directory of that file system that is seen at ``point``; in both, a blank, tab,
-    newline or backslash is an octal escape (see unescaped).
+    newline or backslash is an octal escape (see unescaped). ``parent`` is the id of the mount that
+    it is mounted on.
     """
 
     id: int
@@ -26,6 +28,7 @@ class Mount(NamedTuple):
     kind: bytes
     options: list[bytes]
     root: bytes
+    parent: int
 
 
 def parse_mounts(text: bytes) -> list[Mount]:
@@ -33,9 +36,9 @@ def parse_mounts(text: bytes) -> list[Mount]:
     return [
         Mount(
             int(number), int(major) << 32 | int(minor), point, kind,
-            rest.rpartition(b" ")[2].split(b","), root,
+            rest.rpartition(b" ")[2].split(b","), root, int(parent),
         )
-        for number, major, minor, root, point, kind, rest in rows(LINE, text, "mountinfo")
+        for number, parent, major, minor, root, point, kind, rest in rows(LINE, text, "mountinfo")
     ]
 
 

@@ -143,16 +143,22 @@ def _super_blocks(kernel: Kernel, found: _Found) -> _SuperBlocks:
     gone = int(len(every) and every[0] == 0)
     every = every[gone:]
     row = np.where(found.super_block == 0, len(every), row - gone)
-    (dev, kind, root), _ = read_members(kernel, "super_block", every, ("s_dev", "s_type", "s_root"))
+    (dev, root), _ = read_members(kernel, "super_block", every, ("s_dev", "s_root"))
+    names = file_system_names(kernel, every)
+    return _SuperBlocks(np.append(dev, np.uint64(0)), np.append(root, np.uint64(0)), names, row)
+
+
+def file_system_names(kernel: Kernel, blocks: U64) -> list[str]:
+    """Return the type of each super block of ``blocks`` (u64[n]), "" if it cannot be read."""
+    (kind,), _ = read_members(kernel, "super_block", blocks, ("s_type",))
     (at,), _ = read_members(kernel, "file_system_type", kind, ("name",))
     # not beyond its page: the next one may be absent
     room = np.minimum(np.uint64(_NAME), np.uint64(PAGE) - at % np.uint64(PAGE))
     texts, errno = read_texts(kernel, at, room.astype(np.uint32))
-    names = [
+    return [
         "" if lost else decode_name(text.partition(b"\0")[0])
         for text, lost in zip(texts, errno.tolist(), strict=True)
     ]
-    return _SuperBlocks(np.append(dev, np.uint64(0)), np.append(root, np.uint64(0)), names, row)
 
 
 def _devices(found: _Found, blocks: _SuperBlocks) -> U64:

@@ -109,7 +109,7 @@ def task_of(kernel: Kernel, struct_pid: int, number: int) -> Task:
 
 def _task_once(kernel: Kernel, pid: int) -> Task | None:
     # None if it does not exist, or changed while we read it.
-    namespace, level = _pid_namespace(kernel)
+    namespace, level = pid_namespace(kernel)
     struct_pid = _xarray_load(kernel, namespace, pid)
     if not struct_pid:
         return None
@@ -127,8 +127,11 @@ def _is_still(kernel: Kernel, struct_pid: int, address: int) -> bool:
     return still and kernel.field("task_struct", address, "thread_pid") == struct_pid
 
 
-def _pid_namespace(kernel: Kernel) -> tuple[int, int]:
-    # task_active_pid_ns(current): the namespace of its pid's innermost number, and that level.
+def pid_namespace(kernel: Kernel) -> tuple[int, int]:
+    """Return the address of the caller's PID namespace, and its level.
+
+    As task_active_pid_ns(current): that of its pid's innermost number. Raises OSError.
+    """
     struct_pid = kernel.field("task_struct", kernel.current, "thread_pid")
     level = kernel.field("pid", struct_pid, "level")
     return kernel.field("upid", _upid(kernel, struct_pid, level), "ns"), level
