@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import errno as errnos
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pagewalk.kernel.readers.memory import PAGE, read_structs
+from pagewalk.kernel.readers.memory import PAGE
+from pagewalk.kernel.structs.gather import gather
 from pagewalk.kernel.structs.kernel import Kernel
-from pagewalk.model.columns import I32, I64, U32, U64, Bool
+from pagewalk.model.columns import I32, I64, U32, U64
 
 LONGEST = 4096  # bytes of a path that can be opened (PATH_MAX, include/uapi/linux/limits.h)
 _DEEPEST = LONGEST // 2  # a level takes a slash and a byte
@@ -104,11 +104,11 @@ def _read_named(kernel: Kernel, at: U64) -> tuple[U64, list[bytes], I32]:
     name = [b""] * len(at)
     rows = np.arange(len(at))
     for _ in range(_ATTEMPTS):
-        before, lost = read_members(kernel, "dentry", at[rows], _NAMED)
-        texts, unread = _read_names(kernel, before[3], before[2])
-        after, _ = read_members(kernel, "dentry", at[rows], _NAMED)
-        same = np.logical_and.reduce([a == b for a, b in zip(before, after, strict=True)])
-        parent[rows], errno[rows] = before[0], np.where(lost != 0, lost, unread)
+        before, there = gather(kernel, "dentry", at[rows], _NAMED)
+        texts, unread = _read_names(kernel, before["d_name.name"], before["d_name.len"])
+        after, _ = gather(kernel, "dentry", at[rows], _NAMED)
+        same = np.logical_and.reduce([before[path] == after[path] for path in _NAMED])
+        parent[rows], errno[rows] = before["d_parent"], np.where(there, unread, errnos.EFAULT)
         for row, text in zip(rows.tolist(), texts, strict=True):
             name[row] = text
         errno[rows[~same]] = errnos.EAGAIN
@@ -122,7 +122,7 @@ def _read_names(kernel: Kernel, at: U64, length: U64) -> tuple[list[bytes], I32]
     # The `length` bytes at each of `at`; a pipe, a socket and an opened block device have none.
     errno = np.where(length <= PAGE, 0, errnos.EAGAIN).astype(np.int32)
     rows = np.flatnonzero((length > 0) & (length <= PAGE))
-    texts, errno[rows] = read_texts(kernel, at[rows], length[rows].astype(np.uint32))
+    texts, errno[rows] = _read_texts(kernel, at[rows], length[rows].astype(np.uint32))
     if len(rows) == len(at):
         return texts, errno
     name = [b""] * len(at)
@@ -131,8 +131,7 @@ def _read_names(kernel: Kernel, at: U64, length: U64) -> tuple[list[bytes], I32]
     return name, errno
 
 
-def read_texts(kernel: Kernel, at: U64, length: U32) -> tuple[list[bytes], I32]:
-    """Return the ``length`` (u32[n], at most a page) bytes at each of ``at``, and an errno each."""
+def _read_texts(kernel: Kernel, at: U64, length: U32) -> tuple[list[bytes], I32]:
     errno = np.zeros(len(at), np.int32)
     texts: list[bytes] = []
     for batch in kernel.memory.batches(at, length):
@@ -142,25 +141,3 @@ def read_texts(kernel: Kernel, at: U64, length: U32) -> tuple[list[bytes], I32]:
         data = batch.data.tobytes()
         texts += [data[first:last] for first, last in pairwise([0, *ends])]
     return texts, errno
-
-
-def read_members(
-    kernel: Kernel, struct: str, at: U64, paths: tuple[str, ...]
-) -> tuple[list[U64], I32]:
-    """Return members ``paths`` of the structs at ``at`` (u64[n]), a u64[n] each, and errno i32[n].
-
-    Where a struct cannot be read the members are 0. Raises NotInBtf.
-    """
-    members = [kernel.btf.member(struct, path) for path in paths]
-    low = min(member.offset for member in members)
-    high = max(member.offset + member.size for member in members)
-    rows, errno = read_structs(kernel.memory, at + np.uint64(low), high - low)
-    lost: Bool = errno != 0
-    columns = []
-    for member in members:
-        first = member.offset - low
-        cells: NDArray[Any] = rows[:, first : first + member.size].copy()
-        column = cells.view(f"<u{member.size}")[:, 0].astype(np.uint64)
-        column[lost] = 0
-        columns.append(column)
-    return columns, errno

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.kernel.readers.memory import PAGE
-from pagewalk.kernel.structs.dentries import read_members, read_paths, read_texts
+from pagewalk.kernel.structs.dentries import read_paths
+from pagewalk.kernel.structs.gather import gather, read_names
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.model.columns import I32, I64, U32, U64, Bool, Rows
 from pagewalk.proc.files import decode_name
@@ -32,8 +32,9 @@ class Inodes(Rows):
     was removed, though there may be other links. ``detached`` (bool): it never had a place in a
     file system, and its path is only a name (memfd, SysV, shared anonymous memory) or, if it is
     known by a file handle or a device only, None. ``errno`` i32
-    is 0, or why something is missing: ENOENT if the mapping has no pages any more, ENAMETOOLONG
-    if the path is longer than can be opened, else that of the read.
+    is 0, or why something is missing: ENOENT if the mapping has no pages any more; of a path
+    ENAMETOOLONG if it is longer than can be opened, EAGAIN if it changed during each read, EFAULT
+    if it cannot be read.
     """
 
     mapping: U64
@@ -122,19 +123,20 @@ def read_file_systems(kernel: Kernel, mappings: U64) -> FileSystems:
 
 
 def _find(kernel: Kernel, mappings: U64) -> _Found:
-    (host, pages), errno = read_members(kernel, "address_space", mappings, ("host", "nrpages"))
+    cache, _ = gather(kernel, "address_space", mappings, ("host", "nrpages"))
+    host = cache["host"]
     paths = ("i_sb", "i_ino", "i_nlink", "i_rdev", "i_dentry.first", "i_mapping")
-    members, lost = read_members(kernel, "inode", host, paths)
+    inode, there = gather(kernel, "inode", host, paths)
     own = host + np.uint64(kernel.btf.offset("inode", "i_data")) == mappings
-    belongs = own | (members[5] == mappings)
-    errno = np.where(errno != 0, errno, lost).astype(np.int32)
+    belongs = own | (inode.pop("i_mapping") == mappings)
     # An inode that was evicted has no pages; its memory may be something else already.
-    errno[(errno == 0) & ((pages == 0) | ~belongs)] = errnos.ENOENT
-    gone = errno != 0
-    for column in (host, *members):
+    gone = ~there | ~belongs | (cache["nrpages"] == 0)
+    for column in (host, *inode.values()):
         column[gone] = 0
-    super_block, number, nlink, device, alias, _ = members
-    return _Found(host, super_block, number, nlink, device, alias, errno)
+    return _Found(
+        host, inode["i_sb"], inode["i_ino"], inode["i_nlink"], inode["i_rdev"],
+        inode["i_dentry.first"], np.where(gone, errnos.ENOENT, 0).astype(np.int32),
+    )
 
 
 def _super_blocks(kernel: Kernel, found: _Found) -> _SuperBlocks:
@@ -143,22 +145,16 @@ def _super_blocks(kernel: Kernel, found: _Found) -> _SuperBlocks:
     gone = int(len(every) and every[0] == 0)
     every = every[gone:]
     row = np.where(found.super_block == 0, len(every), row - gone)
-    (dev, root), _ = read_members(kernel, "super_block", every, ("s_dev", "s_root"))
-    names = file_system_names(kernel, every)
-    return _SuperBlocks(np.append(dev, np.uint64(0)), np.append(root, np.uint64(0)), names, row)
+    block, _ = gather(kernel, "super_block", every, ("s_dev", "s_root"))
+    dev, root = (np.append(column, np.uint64(0)) for column in block.values())
+    return _SuperBlocks(dev, root, file_system_names(kernel, every), row)
 
 
 def file_system_names(kernel: Kernel, blocks: U64) -> list[str]:
     """Return the type of each super block of ``blocks`` (u64[n]), "" if it cannot be read."""
-    (kind,), _ = read_members(kernel, "super_block", blocks, ("s_type",))
-    (at,), _ = read_members(kernel, "file_system_type", kind, ("name",))
-    # not beyond its page: the next one may be absent
-    room = np.minimum(np.uint64(_NAME), np.uint64(PAGE) - at % np.uint64(PAGE))
-    texts, errno = read_texts(kernel, at, room.astype(np.uint32))
-    return [
-        "" if lost else decode_name(text.partition(b"\0")[0])
-        for text, lost in zip(texts, errno.tolist(), strict=True)
-    ]
+    block, _ = gather(kernel, "super_block", blocks, ("s_type",))
+    kind, _ = gather(kernel, "file_system_type", block["s_type"], ("name",))
+    return [name or "" for name in read_names(kernel, kind["name"], _NAME)]
 
 
 def _devices(found: _Found, blocks: _SuperBlocks) -> U64:
@@ -181,8 +177,9 @@ def _dentries(kernel: Kernel, found: _Found) -> tuple[U64, Bool, Bool]:
         if not len(rows):
             break
         at = node - offset
-        (parent, hashed, inode, after), errno = read_members(kernel, "dentry", at, paths)
-        good = (errno == 0) & (inode == found.inode[rows])
+        members, there = gather(kernel, "dentry", at, paths)
+        parent, hashed, inode, after = members.values()
+        good = there & (inode == found.inode[rows])
         named = good & ((hashed != 0) | (parent == at))
         taken = named | (good & (dentry[rows] == 0))
         dentry[rows[taken]], removed[rows[taken]] = at[taken], ~named[taken]

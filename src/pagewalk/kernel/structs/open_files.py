@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.kernel.readers.memory import PAGE, read_words
-from pagewalk.kernel.structs.dentries import read_members
+from pagewalk.kernel.structs.gather import gather
 from pagewalk.kernel.structs.inodes import file_system_names
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.tasks import Tasks, read_tasks
@@ -90,9 +90,10 @@ def _processes(tasks: Tasks, openers: set[int], mappers: set[int]) -> tuple[Hold
 
 
 def _descriptors(kernel: Kernel, tables: U64, wanted: U64) -> _Uses:
-    (table,), _ = read_members(kernel, "files_struct", tables, ("fdt",))
-    (many, array), errno = read_members(kernel, "fdtable", table, ("max_fds", "fd"))
-    many[(errno != 0) | (many > _MOST_DESCRIPTORS)] = 0
+    held, _ = gather(kernel, "files_struct", tables, ("fdt",))
+    table, there = gather(kernel, "fdtable", held["fdt"], ("max_fds", "fd"))
+    many, array = table.values()
+    many[~there] = 0
     fits = np.cumsum(many) <= _MOST_DESCRIPTORS
     file, by = _slots(kernel, array[fits], many[fits], tables[fits])
     every, back = np.unique(file, return_inverse=True)
@@ -121,27 +122,27 @@ def _slots(kernel: Kernel, array: U64, many: U64, tables: U64) -> tuple[U64, U64
 
 def _files(kernel: Kernel, files: U64, wanted: U64) -> I64:
     # The row in `wanted` of each struct file's page cache, -1 if it is not there.
-    paths = ("f_mapping", "f_inode", "private_data")
-    (mapping, inode, private), _ = read_members(kernel, "file", files, paths)
-    row = _rows(mapping, wanted)
+    found, _ = gather(kernel, "file", files, ("f_mapping", "f_inode", "private_data"))
+    row = _rows(found["f_mapping"], wanted)
     left = np.flatnonzero(row < 0)
-    left = left[_on_overlay(kernel, inode[left])]
+    left = left[_on_overlay(kernel, found["f_inode"][left])]
     # The file below: up to 6.12 that is private_data, since then the first member of what it points
     # at (struct ovl_file, fs/overlayfs/file.c). What is neither has no page cache that was asked
     # for.
-    inner, errno = read_words(kernel.memory, private[left])
-    for below in (private[left], np.where(errno == 0, inner, np.uint64(0))):
-        (mapping,), _ = read_members(kernel, "file", below, ("f_mapping",))
-        row[left] = np.maximum(row[left], _rows(mapping, wanted))
+    private = found["private_data"][left]
+    inner, errno = read_words(kernel.memory, private)
+    for below in (private, np.where(errno == 0, inner, np.uint64(0))):
+        file, _ = gather(kernel, "file", below, ("f_mapping",))
+        row[left] = np.maximum(row[left], _rows(file["f_mapping"], wanted))
     return row
 
 
 def _on_overlay(kernel: Kernel, inode: U64) -> Bool:
-    (block,), _ = read_members(kernel, "inode", inode, ("i_sb",))
-    every, back = np.unique(block, return_inverse=True)
+    found, _ = gather(kernel, "inode", inode, ("i_sb",))
+    every, back = np.unique(found["i_sb"], return_inverse=True)
     overlay = [name == "overlay" for name in file_system_names(kernel, every)]
-    found: Bool = np.array(overlay, bool)[back]
-    return found
+    mask: Bool = np.array(overlay, bool)[back]
+    return mask
 
 
 def _rows(values: U64, wanted: U64) -> I64:
@@ -158,8 +159,8 @@ def _rows(values: U64, wanted: U64) -> I64:
 
 def _mappings(kernel: Kernel, wanted: U64) -> _Uses:
     # Each address_space has a tree of the VMAs that map it (mm/interval_tree.c).
-    (node,), _ = read_members(kernel, "address_space", wanted, ("i_mmap.rb_root.rb_node",))
-    row, looked = np.arange(len(wanted)), 0
+    trees, _ = gather(kernel, "address_space", wanted, ("i_mmap.rb_root.rb_node",))
+    node, row, looked = trees["i_mmap.rb_root.rb_node"], np.arange(len(wanted)), 0
     rows, mms = [row[:0]], [node[:0]]
     offset = np.uint64(kernel.btf.offset("vm_area_struct", "shared.rb"))
     for _ in range(_DEEPEST):
@@ -167,10 +168,9 @@ def _mappings(kernel: Kernel, wanted: U64) -> _Uses:
         looked += len(node)
         if not len(node) or looked > _MOST_MAPPINGS:
             break
-        (left, right), errno = read_members(kernel, "rb_node", node, ("rb_left", "rb_right"))
-        (mm,), lost = read_members(kernel, "vm_area_struct", node - offset, ("vm_mm",))
-        good = (errno == 0) & (lost == 0)
-        rows.append(row[good])
-        mms.append(mm[good])
-        row, node = np.concatenate([row, row]), np.concatenate([left, right])
+        children, _ = gather(kernel, "rb_node", node, ("rb_left", "rb_right"))
+        vma, there = gather(kernel, "vm_area_struct", node - offset, ("vm_mm",))
+        rows.append(row[there])
+        mms.append(vma["vm_mm"][there])
+        row, node = np.concatenate([row, row]), np.concatenate([*children.values()])
     return _Uses(np.concatenate(rows), np.concatenate(mms), not node.any())

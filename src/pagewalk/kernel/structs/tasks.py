@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from pagewalk.kernel.readers.memory import read_structs, read_words
-from pagewalk.kernel.structs.dentries import read_members
+from pagewalk.kernel.structs.gather import gather
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.task import pid_namespace
-from pagewalk.model.columns import I64, U64, Bool, Rows, take
+from pagewalk.model.columns import I64, U64, Rows
 from pagewalk.proc.files import decode_name
 
 # include/linux/xarray.h: the low bits 10 mark a node, small ones of them are reserved entries.
@@ -42,31 +42,21 @@ def read_tasks(kernel: Kernel) -> Tasks:
     head = kernel.field("pid_namespace", namespace, "idr.idr_rt.xa_head")
     pids = _entries(kernel, np.array([head], np.uint64))
     number = kernel.btf.offset("pid", "numbers") + level * kernel.btf.size("upid")
-    at = np.uint64(number + kernel.btf.offset("upid", "nr"))
-    numbers, lost = read_words(kernel.memory, pids + at)
-    first, unread = read_words(kernel.memory, pids + np.uint64(kernel.btf.offset("pid", "tasks")))
-    there = (lost == 0) & (unread == 0) & (first != 0)
+    upids = pids + np.uint64(number)
+    in_ours, there = gather(kernel, "upid", upids, ("nr",))
+    tasks = np.uint64(kernel.btf.offset("pid", "tasks"))
+    first, lost = read_words(kernel.memory, pids + tasks)  # PIDTYPE_PID has always been 0
+    there &= (lost == 0) & (first != 0)
     address = first[there] - np.uint64(kernel.btf.offset("task_struct", "pid_links"))
-    (leader, mm, files, flags), errno = read_members(
-        kernel, "task_struct", address, ("group_leader", "mm", "files", "flags")
-    )
+    found, good = gather(kernel, "task_struct", address, ("group_leader", "mm", "files", "flags"))
+    found["mm"][found["flags"] & _KERNEL_THREAD != 0] = 0
     comm = kernel.btf.member("task_struct", "comm")
-    raw, _ = read_structs(kernel.memory, address + np.uint64(comm.offset), comm.size)
-    mm[flags & _KERNEL_THREAD != 0] = 0
-    pid = (numbers[there] & np.uint64(0xFFFF_FFFF)).astype(np.int64)
-    names = np.array([decode_name(row.tobytes().partition(b"\0")[0]) for row in raw], object)
-    good: Bool = errno == 0
-    rows = take(_Numbers(address, pid, leader, mm, files), good)
-    return Tasks(rows.address, rows.pid, rows.leader, rows.mm, rows.files,
-                 tuple(names[good].tolist()))
-
-
-class _Numbers(Rows):
-    address: U64
-    pid: I64
-    leader: U64
-    mm: U64
-    files: U64
+    raw, _ = read_structs(kernel.memory, address[good] + np.uint64(comm.offset), comm.size)
+    return Tasks(
+        address[good], in_ours["nr"][there][good].astype(np.int64), found["group_leader"][good],
+        found["mm"][good], found["files"][good],
+        tuple(decode_name(row.tobytes().partition(b"\0")[0]) for row in raw),
+    )
 
 
 def _entries(kernel: Kernel, slots: U64) -> U64:
