@@ -15,7 +15,7 @@ from pagewalk.model.errors import ProcessGone, SourceUnavailable, Unsupported
 from pagewalk.proc.files import decode_name
 
 # include/linux/sched.h, stable since 2.6
-_PF_EXITING, _PF_KTHREAD = 0x00000004, 0x00200000
+_PF_EXITING, PF_KTHREAD = 0x00000004, 0x00200000
 # include/linux/xarray.h: a tagged node pointer, a 64-slot node, and the reserved entries
 _XA_TAG, _XA_INTERNAL, _XA_SLOTS, _XA_LARGEST_RESERVED = 3, 2, 64, 4096
 
@@ -160,7 +160,7 @@ def _read_task(kernel: Kernel, address: int, pid: int) -> Task:
         pid=pid,
         comm=decode_name(raw),
         # A kernel thread may borrow an mm (kthread_use_mm); it never has its own.
-        mm=None if found["flags"] & _PF_KTHREAD else found["mm"] or None,
+        mm=None if found["flags"] & PF_KTHREAD else found["mm"] or None,
         exiting=bool(found["exit_state"] or found["flags"] & _PF_EXITING),
         start_ns=found["start_boottime"],
     )

@@ -7,14 +7,13 @@ import numpy as np
 from pagewalk.kernel.readers.memory import read_structs, read_words
 from pagewalk.kernel.structs.gather import gather
 from pagewalk.kernel.structs.kernel import Kernel
-from pagewalk.kernel.structs.task import pid_namespace
+from pagewalk.kernel.structs.task import PF_KTHREAD, pid_namespace
 from pagewalk.model.columns import I64, U64, Rows
 from pagewalk.proc.files import decode_name
 
 # include/linux/xarray.h: the low bits 10 mark a node, small ones of them are reserved entries.
 _SLOTS, _TAG, _NODE, _LARGEST_RESERVED = 64, np.uint64(3), np.uint64(2), np.uint64(4096)
 _DEEPEST = 11  # levels of 6 bits for an index of 64
-_KERNEL_THREAD = np.uint64(0x0020_0000)  # PF_KTHREAD, include/linux/sched.h
 
 
 class Tasks(Rows):
@@ -49,7 +48,7 @@ def read_tasks(kernel: Kernel) -> Tasks:
     there &= (lost == 0) & (first != 0)
     address = first[there] - np.uint64(kernel.btf.offset("task_struct", "pid_links"))
     found, good = gather(kernel, "task_struct", address, ("group_leader", "mm", "files", "flags"))
-    found["mm"][found["flags"] & _KERNEL_THREAD != 0] = 0
+    found["mm"][found["flags"] & np.uint64(PF_KTHREAD) != 0] = 0
     comm = kernel.btf.member("task_struct", "comm")
     raw, _ = read_structs(kernel.memory, address[good] + np.uint64(comm.offset), comm.size)
     return Tasks(
