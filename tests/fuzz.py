@@ -36,7 +36,7 @@ from tests.heap.test_buildinfo import elf, info
 from tests.heap.test_hotspot import TOLD
 from tests.heap.test_hotspot import data as performance_data
 from tests.proc.test_engines import DOCKER, RUNC, written
-from tests.proc.test_podman import database
+from tests.proc.test_podman import bolt_pods, database
 
 PATIENCE_S = 5.0
 MEMORY = 2 << 30  # bytes that a parser may use in addition to what the program has
@@ -369,13 +369,14 @@ def parse_engines(data: bytes) -> object:
     # As the file of any engine, whose containers are then named.
     from pagewalk.proc import engines
     from pagewalk.proc.containers import Records
-    from pagewalk.proc.podman import parse_pods
+    from pagewalk.proc.podman import parse_bolt, parse_pods
     from pagewalk.system.containers import find_by_name, name_of
 
     parsers = {
         "state.json": engines.parse_runc, "status": engines.parse_crun,
         "config.v2.json": engines.parse_docker, "config.json": engines.parse_task,
         "containers.json": engines.parse_storage, "db.sql": parse_pods,
+        "bolt_state.db": parse_bolt,
     }
     rows = []
     for file, parse in parsers.items():
@@ -455,7 +456,8 @@ PARSERS = {
     "jvm": Parser((samples.JVM,), read_answers),
     "buildinfo": Parser((elf(info(b"go1.19.8")),), read_buildinfo),
     "hsperfdata": Parser((performance_data(*TOLD),), read_performance_data),
-    "engines": Parser((*written_states(), database(("cd" * 32, "shop"))), parse_engines),
+    "engines": Parser((*written_states(), database(("cd" * 32, "shop")), bolt_pods()),
+                      parse_engines),
     "where": Parser(samples.WHERE, parse_where),
     "address": Parser(samples.ADDRESSES, locate),
     "range": Parser(samples.RANGES, parse_range),

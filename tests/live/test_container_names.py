@@ -107,12 +107,9 @@ def test_a_pod_of_podman(den: Den) -> None:
         assert around.endswith(f"/{pod}")
         name, outer = name_of(group, known), name_of(around, known)
         found = {word: find_by_name(word, known) for word in ("till", "shop", pod[:8])}
-    # Before 4.8 Podman has its pods' names in a file that only it reads.
-    told = "shop" if (den.root / "var/lib/containers/storage/db.sql").exists() else pod
-    assert outer == Name("pod", told, "podman", pod, told, where=outer.where)
-    assert name[:5] == ("container", "till", "podman", started.id, told)
-    assert found["till"] == [group] and found[pod[:8]] == [around]
-    assert found["shop"] == ([around] if told == "shop" else [])
+    assert outer == Name("pod", "shop", "podman", pod, "shop", where=outer.where)
+    assert name[:5] == ("container", "till", "podman", started.id, "shop")
+    assert found == {"till": [group], "shop": [around], pod[:8]: [around]}
 
 
 DIGITS = "0123456789abcdef" * 4

@@ -1,13 +1,14 @@
-"""Podman's database, made here by sqlite itself, and others."""
+"""Podman's databases: one made by sqlite itself, one written by hand as bbolt documents it."""
 
 from __future__ import annotations
 
 import sqlite3
+import struct
 
 import pytest
 
 from pagewalk.proc.engines import Record
-from pagewalk.proc.podman import parse_pods
+from pagewalk.proc.podman import parse_bolt, parse_pods
 
 A, B = "ab" * 32, "cd" * 32
 # libpod/sqlite_state_internal.go
@@ -42,3 +43,82 @@ def test_a_database_of_other_contents_is_refused_or_empty() -> None:
     other.close()
     with pytest.raises(ValueError, match="interrupted"):
         parse_pods({"db.sql": data}, ())
+
+
+SIZE = 4096
+
+
+def page(number: int, kind: int, elements: list[bytes]) -> bytes:
+    """Return a page of bbolt: kind 1 is a branch, 2 a leaf, 4 says where the newest tree is."""
+    count = 0 if kind == 4 else len(elements)
+    head = struct.pack("<QHHL", number, kind, count, 0)
+    if kind == 4:
+        return (head + elements[0]).ljust(SIZE, b"\0")
+    heads, tail = b"", b""
+    for at, element in enumerate(elements):
+        pos = 16 * (len(elements) - at) + len(tail)
+        heads += struct.pack("<L", pos).join((element[:4], element[4:12])) if kind == 2 else (
+            struct.pack("<L", pos) + element[4:16])
+        tail += element[12 if kind == 2 else 16 :]
+    return head + heads + tail
+
+
+def leaf(key: bytes, value: bytes, bucket: bool = False) -> bytes:
+    return struct.pack("<LLL", bucket, len(key), len(value)) + key + value
+
+
+def branch(key: bytes, below: int) -> bytes:
+    return struct.pack("<LLQ", 0, len(key), below) + key
+
+
+def meta(root: int, transaction: int) -> bytes:
+    return struct.pack("<LLLLQQQQQ", 0xED0CDAED, 2, SIZE, 0, root, 0, 9, 10, transaction)
+
+
+def bolt(*pages: tuple[int, list[bytes]], newest: int = 2) -> bytes:
+    """Return a file whose two first pages say that its root is page 2; the newer one does so."""
+    metas = [meta(2, newest), meta(7, 1)]
+    found = [page(at, 4, [one]) for at, one in enumerate(metas)]
+    found += [page(at + 2, kind, rows).ljust(SIZE, b"\0") for at, (kind, rows) in enumerate(pages)]
+    return b"".join(found)
+
+
+def bucket(root: int, inline: bytes = b"") -> bytes:
+    return struct.pack("<QQ", root, 0) + inline
+
+
+SHOP, DEPOT = leaf(B.encode(), b"shop"), leaf(A.encode(), b"depot")
+
+
+def bolt_pods() -> bytes:
+    return bolt(
+        (2, [leaf(b"all-ctrs", bucket(6), True), leaf(b"allPods", bucket(3), True)]),
+        (1, [branch(A.encode(), 4), branch(B.encode(), 5), branch(A.encode(), 3)]),  # a circle
+        (2, [DEPOT, leaf(b"not an id", b"x")]),
+        (2, [SHOP]),
+        (2, [leaf(("ef" * 32).encode(), b"a container")]),
+    )
+
+
+def test_pods_of_an_older_podman_are_in_a_tree_of_pages() -> None:
+    rows = parse_bolt({"bolt_state.db": bolt_pods()}, ())
+    assert sorted(rows) == sorted([Record("podman", "", pod="shop", pod_id=B),
+                                   Record("podman", "", pod="depot", pod_id=A)])
+
+
+def test_few_pods_are_in_the_bucket_itself() -> None:
+    inline = page(0, 2, [DEPOT, SHOP])
+    data = bolt((2, [leaf(b"allPods", bucket(0, inline), True)]))
+    assert {row.pod for row in parse_bolt({"bolt_state.db": data}, ())} == {"shop", "depot"}
+
+
+def test_no_pods_and_no_database() -> None:
+    assert parse_bolt({"bolt_state.db": bolt((2, [leaf(b"ctr", bucket(3), True)]))}, ()) == []
+    for data in (b"", b"x" * 100, bytes(3 * SIZE)):
+        with pytest.raises(ValueError, match="is "):
+            parse_bolt({"bolt_state.db": data}, ())
+    with pytest.raises(ValueError, match="is cut off"):
+        parse_bolt({"bolt_state.db": bolt((1, [branch(b"", (1 << 64) - 1)]))}, ())
+    cut = bolt((2, [leaf(b"allPods", bucket(900), True)]))
+    with pytest.raises(ValueError, match="is cut off"):
+        parse_bolt({"bolt_state.db": cut}, ())

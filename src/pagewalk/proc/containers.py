@@ -27,11 +27,11 @@ from pagewalk.proc.engines import (
     parse_task,
 )
 from pagewalk.proc.files import decode_name, lines, read_bytes
-from pagewalk.proc.podman import parse_pods
+from pagewalk.proc.podman import parse_bolt, parse_pods
 
-# Bytes of one file: JSON takes some twenty times as much while it is parsed. The engines' own files
-# have about a kilobyte a container (containers.json) or ten (config.json).
-LARGEST = 4 << 20
+# Bytes of one file: JSON takes up to thirty times as much while it is parsed. The engines' own have
+# about half a kilobyte a container (containers.json) or ten (config.json).
+LARGEST = 2 << 20
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not keep us
 
@@ -97,7 +97,9 @@ PLACES = (
     Place(f"{STORAGE}/*-containers", ("containers.json",), parse_storage),
     Place("run/containers/storage/*-containers", ("volatile-containers.json",), parse_storage),
     Place(f"{STORAGE}/*-containers/*/userdata", ("config.json",), parse_bundle),
-    Place(STORAGE, ("db.sql",), parse_pods, 16 << 20),  # all that Podman knows of each container
+    # These two have all that Podman knows of each container.
+    Place(STORAGE, ("db.sql",), parse_pods, 16 << 20),
+    Place(f"{STORAGE}/libpod", ("bolt_state.db",), parse_bolt, 16 << 20),
     Place(f"{OWN}/*-containers", ("containers.json",), parse_storage),
     Place(f"{OWN}/*-containers/*/userdata", ("config.json",), parse_bundle),
     Place(f"run/containerd/{TASKS}", ("config.json", "init.pid"), parse_task),

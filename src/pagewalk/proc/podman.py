@@ -1,6 +1,25 @@
-"""The pods of Podman: their names are in its database, a copy of which is read in memory."""
+"""The pods of Podman: their names are in its database, a copy of which is read in memory.
 
-from pagewalk.proc.engines import MOST, Files, Record, text
+That is SQLite's, or before Podman 4.8 bbolt's: a tree of pages, whose format bbolt's page.go,
+meta.go and bucket.go describe.
+"""
+
+import struct
+from collections.abc import Iterator
+
+from pagewalk.proc.engines import MOST, Files, Record, is_unique, text
+from pagewalk.proc.files import decode_name
+
+# The header of a page: its number, its kind, how many elements follow, and pages it goes on for.
+HEADER = struct.Struct("<QHHL")
+BRANCH, LEAF = 1, 2
+# An element of a leaf: 1 for a bucket, where the key is from here, the sizes of key and value. One
+# of a branch: where the key is, its size, the page below.
+LEAF_ELEMENT, BRANCH_ELEMENT = struct.Struct("<LLLL"), struct.Struct("<LLQ")
+# Magic, version, page size, flags; the root bucket's page, its sequence; two pages, transaction.
+META = struct.Struct("<LLLLQQQQQ")
+MAGIC, VERSION = 0xED0CDAED, 2
+PODS = b"allPods"  # id to name (libpod/boltdb_state_internal.go)
 
 
 def parse_pods(files: Files, stars: tuple[str, ...]) -> list[Record]:
@@ -19,3 +38,58 @@ def parse_pods(files: Files, stars: tuple[str, ...]) -> list[Record]:
     finally:
         pods.close()
     return [Record("podman", "", pod=text(name), pod_id=text(pod)) for pod, name in rows]
+
+
+def parse_bolt(files: Files, stars: tuple[str, ...]) -> list[Record]:
+    """Return the pods of Podman's bolt_state.db.
+
+    A page that is being replaced meanwhile has pods as they were: an id never gets another name.
+    """
+    try:
+        pairs = list(bolt_pairs(files["bolt_state.db"], PODS))
+    except (struct.error, OverflowError):
+        raise ValueError("is cut off") from None
+    return [Record("podman", "", pod=text(decode_name(name)), pod_id=decode_name(pod))
+            for pod, name in pairs if is_unique(decode_name(pod))]
+
+
+def bolt_pairs(data: bytes, name: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield keys and values of the bucket ``name``; raises ValueError, struct.error."""
+    metas = [META.unpack_from(data, at + HEADER.size) for at in (0, page_size(data))]
+    good = [meta for meta in metas if meta[:2] == (MAGIC, VERSION)]
+    if not good:
+        raise ValueError("is no database of Podman: no page of it says what it is")
+    newest = max(good, key=lambda meta: meta[-1])
+    size, root = newest[2], newest[4]
+    for key, value in elements(data, size, root):
+        if key == name and len(value) >= 16:
+            inner, _ = struct.unpack_from("<QQ", value)
+            # A small bucket has its only page in place of a number.
+            yield from elements(data, size, inner) if inner else elements(value[16:], 0, 0)
+
+
+def page_size(data: bytes) -> int:
+    # The first page says it; if that is the one being written, the usual size.
+    magic, _, size = META.unpack_from(data, HEADER.size)[:3]
+    return size if magic == MAGIC and 512 <= size <= 1 << 16 else 4096
+
+
+def elements(data: bytes, size: int, root: int) -> Iterator[tuple[bytes, bytes]]:
+    # Of the tree of pages from `root` on; each page is read once, whatever points at it.
+    left, seen = [root], {root}
+    found = 0
+    while left and found < MOST:
+        at = left.pop() * size
+        _, kind, count, _ = HEADER.unpack_from(data, at)
+        for number in range(count):
+            if kind & LEAF:
+                place = at + HEADER.size + number * LEAF_ELEMENT.size
+                _, key, length, value = LEAF_ELEMENT.unpack_from(data, place)
+                start = place + key
+                found += 1
+                yield data[start : start + length], data[start + length : start + length + value]
+            elif kind & BRANCH:
+                place = at + HEADER.size + number * BRANCH_ELEMENT.size
+                below = BRANCH_ELEMENT.unpack_from(data, place)[2]
+                left += [below] if below not in seen else []
+                seen.add(below)

@@ -80,14 +80,25 @@ def name_of(path: str, records: Records) -> Name:
     The part that says most is the innermost one that is a container or a unit; what is around it
     tells pod and namespace.
     """
-    found = Name("", "/")
-    parent = at = ""
-    for word in path.removesuffix(" (deleted)").split("/")[1:]:
+    return names_of((path,), records)[path]
+
+
+def names_of(paths: Iterable[str], records: Records) -> dict[str, Name]:
+    """Return name_of for each of many paths, what they have in common looked at once."""
+    known = {"": Name("", "/")}
+    return {path: known[reach(path.removesuffix(" (deleted)"), known, records)] for path in paths}
+
+
+def reach(path: str, known: dict[str, Name], records: Records) -> str:
+    # Adds the names of `path` and of all that is around it to `known`; returns its key there.
+    parent = outer = at = ""
+    for word in path.split("/")[1:]:
         if word:
-            at = f"{at}/{word}"
-            found = inside(found, parent, word, at, records)
-            parent = word
-    return found
+            at = f"{outer}/{word}"
+            if at not in known:
+                known[at] = inside(known[outer], parent, word, at, records)
+            parent, outer = word, at
+    return at
 
 
 def inside(outer: Name, parent: str, word: str, path: str, records: Records) -> Name:
@@ -193,8 +204,8 @@ def find_by_name(word: str, records: Records, paths: Iterable[str] = ()) -> list
     """
     known = {*around(row.cgroup for row in records.rows), *around(paths)}
     # A group inside a container is that container too (see inside); the outermost counts.
-    found = {path: name for path in sorted(known)
-             if (name := name_of(path, records)).kind in ("container", "pod")}
+    found = {path: name for path, name in names_of(sorted(known), records).items()
+             if name.kind in ("container", "pod")}
     found = {path: name for path, name in found.items()
              if found.get(path.rpartition("/")[0]) != name}
     called = [path for path, name in found.items() if word in words_for(name)]
