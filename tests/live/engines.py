@@ -194,7 +194,7 @@ def remove(group: Path) -> None:
 def runc(den: Den, name: str, tool: str = "runc", **oci: Any) -> Iterator[Started]:
     """Run a container by an OCI config.json, with ``cgroup`` and ``annotations`` if given."""
     bundle = den.root / "bundles" / name.replace("/", "_")
-    bundle.mkdir(parents=True)
+    bundle.mkdir(parents=True, exist_ok=True)
     den.run(tool, "spec", "--bundle" if tool == "runc" else "-b", bundle)
     config = json.loads((bundle / "config.json").read_text())
     config["process"] |= {"args": SLEEP, "terminal": False}

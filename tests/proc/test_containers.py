@@ -71,7 +71,7 @@ def test_what_is_no_plain_file_of_a_bounded_size_is_not_read(tmp_path: Path) -> 
         (lambda file: file.symlink_to("/etc/passwd"), "it is a link"),
         (os.mkfifo, "it is not a plain file"),
         (Path.mkdir, "is a directory"),
-        (lambda file: file.write_bytes(b" " * (LARGEST + 1)), "it is larger than 2 MiB"),
+        (lambda file: file.write_bytes(b" " * (LARGEST + 1)), "it is larger than 3 MiB"),
         (lambda file: file.write_bytes(b"{"), "it is not JSON"),
         (lambda file: file.write_bytes(b"[]"), "it is not a JSON object"),
     ],

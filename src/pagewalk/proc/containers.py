@@ -31,7 +31,7 @@ from pagewalk.proc.podman import parse_bolt, parse_pods
 
 # Bytes of one file: JSON takes up to thirty times as much while it is parsed. The engines' own have
 # about half a kilobyte a container (containers.json) or ten (config.json).
-LARGEST = 2 << 20
+LARGEST = 3 << 20
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not keep us
 
