@@ -239,7 +239,8 @@ def podman(den: Den, name: str, *options: str) -> Iterator[Started]:
 def podman_pod(den: Den, name: str) -> Iterator[str]:
     """Make a pod of Podman's until the block ends; yields its id."""
     try:
-        yield den.run("podman", "--storage-driver=vfs", "pod", "create", "--name", name).strip()
+        yield den.run("podman", "--storage-driver=vfs", "pod", "create", "--net=none",
+                      "--name", name).strip()
     finally:
         den.run("podman", "--storage-driver=vfs", "pod", "rm", "--force", "--time=0", name)
 

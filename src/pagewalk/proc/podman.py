@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from pagewalk.proc.engines import MOST, Files, Record, is_unique, text
 from pagewalk.proc.files import decode_name
+from pagewalk.proc.pagemap import PAGE
 
 # The header of a page: its number, its kind, how many elements follow, and pages it goes on for.
 HEADER = struct.Struct("<QHHL")
@@ -69,9 +70,9 @@ def bolt_pairs(data: bytes, name: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def page_size(data: bytes) -> int:
-    # The first page says it; if that is the one being written, the usual size.
+    # The first page says it; if that is being written, it is the size of the machine's.
     magic, _, size = META.unpack_from(data, HEADER.size)[:3]
-    return size if magic == MAGIC and 512 <= size <= 1 << 16 else 4096
+    return int(size) if magic == MAGIC else PAGE
 
 
 def elements(data: bytes, size: int, root: int) -> Iterator[tuple[bytes, bytes]]:
