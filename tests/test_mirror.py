@@ -37,9 +37,8 @@ ELSEWHERE = (
               "the VMAs read through them are compared with maps"),
     Elsewhere("kernel.structs.struct_page", "kernel/test_frames.py",
               "every frame of RAM is compared with /proc/kpageflags and kpagecount"),
-    Elsewhere("kernel.structs.frame_layout kernel.structs.frame_runs kernel.structs.frame_kinds"
-              " model.frames",
-              "kernel/test_scan.py", "every frame of RAM is read through them"),
+    Elsewhere("kernel.structs.frame_kinds model.frames", "kernel/structs/test_frame_runs.py",
+              "a run is tested by its kind"),
     Elsewhere("kernel.programs.frame_words kernel.programs.folio_words",
               "kernel/programs/test_scan_frames.py", "they are parts of that program"),
     Elsewhere("kernel.structs.gather", "kernel/structs/test_memcgs.py",

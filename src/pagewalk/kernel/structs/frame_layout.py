@@ -23,17 +23,19 @@ TYPES = (
     "large_kmalloc",
 )  # fmt: skip
 # Macros in include/linux/page-flags.h up to 6.9, so not in BTF.
-_OLD_TYPES = {"buddy": 0x80, "offline": 0x100, "table": 0x200, "guard": 0x400}
-_OLD_BASE = 0xF0000000
+_OLD_TYPES = {
+    "PG_buddy": 0x80, "PG_offline": 0x100, "PG_table": 0x200, "PG_guard": 0x400,
+    "PAGE_TYPE_BASE": 0xF0000000,
+}  # fmt: skip
 
 
 class FrameLayout(NamedTuple):
     """Byte offsets in struct page and struct slab, masks of flags, and page type tests.
 
     ``page`` is the layout that accounting uses. ``memcg`` is None on a kernel without memory
-    cgroups. ``types`` has only those that this kernel has. ``order_mask`` and ``second`` are of the
-    word in a large folio's second page that holds its order; ``hugetlb_dtor`` (offset, value) only
-    up to 6.5. ``compound_order`` is its own byte up to 6.5, else None.
+    cgroups. ``types`` has only those that this kernel has. ``compound_order`` is where a large
+    folio's order is, from its first page, up to 6.5; later it is the low byte of its second page's
+    flags, and this is None.
     """
 
     page: Layout
@@ -88,13 +90,16 @@ def _types(btf: Btf) -> dict[str, TypeTest]:
     try:
         enum = btf.enumerators("pagetype")
     except NotInBtf:
-        enum = {f"PG_{name}": bit for name, bit in _OLD_TYPES.items()}
+        enum = _OLD_TYPES
     found = {}
     for name in TYPES:
         if f"PGTY_{name}" in enum:  # 6.12: a number in the top byte
             number = (enum[f"PGTY_{name}"] & 0xFF) << 24
             found[name] = TypeTest(np.uint32(0xFF000000), np.uint32(number))
         elif f"PG_{name}" in enum:  # before: all bits set except the type's own
+            base = enum["PAGE_TYPE_BASE"] & 0xFFFFFFFF
             bit = enum[f"PG_{name}"] & 0xFFFFFFFF
-            found[name] = TypeTest(np.uint32(_OLD_BASE | bit), np.uint32(_OLD_BASE))
+            found[name] = TypeTest(np.uint32(base | bit), np.uint32(base))
+    if "buddy" not in found:
+        raise NotInBtf("page type buddy")
     return found
