@@ -96,13 +96,20 @@ def read_numbers(hierarchy: Hierarchy, path: str) -> GroupNumbers:
         }
         stat, pressure = read(group, "memory.stat"), read(group, "memory.pressure")
         events = read_events(group, hierarchy.version)
-        os.stat("cgroup.procs", dir_fd=group)  # gone: then what had no file may have had one
+        check_alive(group)
     return GroupNumbers(
         **amounts,
         stat=None if stat is None else parse_counts(stat, "memory.stat"),
         events=events,
         pressure=None if pressure is None else parse_pressure(pressure),
     )
+
+
+def check_alive(group: int) -> None:
+    # A group loses one file after the other when it is removed, so a file that was missing may have
+    # been there: that is over once we had cgroup_mutex (cgroup_destroy_locked, proc_cgroup_show).
+    read_bytes("/proc/self/cgroup")
+    os.stat("cgroup.procs", dir_fd=group)
 
 
 def read(group: int, file: str) -> bytes | None:
