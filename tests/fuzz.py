@@ -219,6 +219,12 @@ def parse_vmallocinfo(data: bytes) -> object:
     return parse_vmallocinfo(data)
 
 
+def parse_bufinfo(data: bytes) -> object:
+    from pagewalk.proc.dma_buffers import parse_bufinfo
+
+    return parse_bufinfo(data)
+
+
 def parse_membership(data: bytes) -> object:
     from pagewalk.proc.cgroups import parse_membership
 
@@ -441,6 +447,7 @@ PARSERS = {
     "buddyinfo": Parser((samples.BUDDYINFO,), parse_buddyinfo),
     "slabinfo": Parser((samples.SLABINFO,), parse_slabinfo),
     "vmallocinfo": Parser((samples.VMALLOCINFO,), parse_vmallocinfo),
+    "bufinfo": Parser((samples.BUFINFO,), parse_bufinfo),
     "cgroup": Parser((samples.MEMBERSHIP,), parse_membership),
     "memory.*": Parser(
         (samples.MEMORY_STAT, samples.MEMORY_PRESSURE, b"max\n", b"1234\n5678\n"),

@@ -151,6 +151,22 @@ VMALLOCINFO = b"""\
 0x(____ptrval____)-0x(____ptrval____)   12288 0x00000000deadbeef pages=2 vmalloc N0=2
 0x00000000aaaaaaaa-0x00000000bbbbbbbb    8192
 """  # noqa: E501
+BUFINFO = b"""
+Dma-buf Objects:
+size    \tflags   \tmode    \tcount   \texp_name\tino     \tname
+00004096\t00080002\t00080007\t00000002\tudmabuf\t00000007\t<none>
+\tAttached Devices:
+Total 0 devices attached
+
+08294400\t00080002\t00080007\t00000003\ti915\t00000012\ta b\x1b[1m
+\tkernel fence: 00004096\ti915 signalled
+\tAttached Devices:
+\t0000:00:02.0
+Total 1 devices attached
+
+
+Total 2 objects, 8298496 bytes
+"""
 CONFIG = b"""\
 #
 # Linux/x86 6.18.0 Kernel Configuration

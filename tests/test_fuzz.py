@@ -8,6 +8,7 @@ from pagewalk.model.errors import BadText, PagewalkError
 from pagewalk.proc.buddyinfo import parse_buddyinfo
 from pagewalk.proc.cgroup_numbers import parse_pressure
 from pagewalk.proc.counters import in_bytes, parse_statm
+from pagewalk.proc.dma_buffers import parse_bufinfo
 from pagewalk.proc.kernel import parse_config
 from pagewalk.proc.maps import parse_maps
 from pagewalk.proc.meminfo import parse_meminfo
@@ -73,6 +74,7 @@ def cuts(text: bytes) -> list[bytes]:
         (parse_meminfo, samples.MEMINFO), (parse_vmstat, samples.VMSTAT),
         (parse_buddyinfo, samples.BUDDYINFO), (parse_pressure, samples.MEMORY_PRESSURE),
         (parse_slabinfo, samples.SLABINFO), (parse_vmallocinfo, samples.VMALLOCINFO),
+        (parse_bufinfo, samples.BUFINFO),
     ],
     ids=lambda of: getattr(of, "__name__", ""),
 )
