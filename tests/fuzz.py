@@ -213,6 +213,15 @@ def parse_slabinfo(data: bytes) -> object:
     return [cache.most for cache in parse_slabinfo(data)]
 
 
+def parse_kallsyms(data: bytes) -> object:
+    import numpy as np
+
+    from pagewalk.proc.kallsyms import names_at, parse_kallsyms
+
+    addresses = np.array([0, 1 << 40, 0xFFFF_FFFF_8100_0010], np.uint64)
+    return names_at(parse_kallsyms(data), addresses)
+
+
 def parse_vmallocinfo(data: bytes) -> object:
     from pagewalk.proc.vmallocinfo import parse_vmallocinfo
 
@@ -446,6 +455,7 @@ PARSERS = {
     "vmstat": Parser((samples.VMSTAT,), parse_vmstat),
     "buddyinfo": Parser((samples.BUDDYINFO,), parse_buddyinfo),
     "slabinfo": Parser((samples.SLABINFO,), parse_slabinfo),
+    "kallsyms (functions)": Parser((samples.KALLSYMS,), parse_kallsyms),
     "vmallocinfo": Parser((samples.VMALLOCINFO,), parse_vmallocinfo),
     "bufinfo": Parser((samples.BUFINFO,), parse_bufinfo),
     "cgroup": Parser((samples.MEMBERSHIP,), parse_membership),

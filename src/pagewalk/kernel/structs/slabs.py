@@ -24,6 +24,8 @@ _NAME_MAX = 128
 # A macro in include/linux/slab.h up to 6.8, so not in BTF.
 _OLD_RECLAIMABLE = 0x00020000
 _POINTER = 8
+# So many runs of slabs are looked at together: of one page each, some 50,000 objects.
+_RUNS = 1 << 10
 
 
 class Caches(Rows):
@@ -139,6 +141,31 @@ def _slabs(slabs: Frames) -> I64:
     return slabs.pages >> (slabs.facts >> ORDER_SHIFT).astype(np.int64)
 
 
+def object_places(
+    kernel: Kernel, direct_map: DirectMap, slabs: Frames, size: int
+) -> Iterator[U64]:
+    """Yield where objects can be in ``slabs``, whose caches all have objects of ``size`` bytes.
+
+    Addresses, u64, of free objects too, in batches of the runs of frames. On a kernel that debugs
+    slabs (slub_debug=Z) an object begins behind a red zone, and is not there.
+    """
+    assert slabs.facts is not None
+    pages = np.int64(1) << (slabs.facts >> ORDER_SHIFT).astype(np.int64)
+    objects = _part(kernel, slabs, "objects")
+    for first in range(0, len(slabs), _RUNS):
+        here = slice(first, first + _RUNS)
+        run, nth = _each(slabs.pages[here] // pages[here])
+        place = (slabs.pfn[here][run] + nth * pages[here][run]) * PAGE
+        slab, nth = _each(objects[here][run])
+        yield direct_map.addresses((place[slab] + nth * size).astype(np.uint64))
+
+
+def _each(counts: I64) -> tuple[I64, I64]:
+    # For each of `counts` things its row, and its number in that row.
+    row = np.repeat(np.arange(len(counts)), counts)
+    return row, np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
 def _part(kernel: Kernel, slabs: Frames, name: str) -> I64:
     # A bit field of struct slab that lies in its word `counters`.
     place, word = kernel.btf.member("slab", name), kernel.btf.offset("slab", "counters")
@@ -208,8 +235,8 @@ def _pointers(
     # that cannot be read, as many zeros as it has elements.
     whole = PAGE // entry.size
     pieces = -(-objects // whole)
-    row = np.repeat(np.arange(len(vectors)), pieces)
-    first = (np.arange(len(row)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * whole
+    row, nth = _each(pieces)
+    first = nth * whole
     many = np.minimum(objects[row] - first, whole)
     address = vectors[row] + (first * entry.size).astype(np.uint64)
     for batch in kernel.memory.batches(address, (many * entry.size).astype(np.uint32)):
