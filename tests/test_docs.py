@@ -17,11 +17,15 @@ from pagewalk.account.ledger import BEYOND_RSS, CONCURRENT
 from pagewalk.account.table import COLUMNS
 from pagewalk.cli import COMMANDS, cli
 from pagewalk.model.columns import State
+from pagewalk.render.ram_words import ODD
+from pagewalk.system.ram import PARTS
+from pagewalk.system.ram_ledger import WHY
 from tests.render import written
 from tests.test_layers import MODULES, tree
 
 DOCS = Path(__file__).parents[1] / "docs"
-JSON_VIEWS = ("processes", "show", "groups", "maps", "pages", "explain", "heap", "vtop", "doctor")
+JSON_VIEWS = ("processes", "show", "groups", "maps", "pages", "explain", "heap", "vtop", "doctor",
+              "ram")
 
 
 @cache
@@ -84,6 +88,21 @@ def test_no_message_names_a_file_that_only_a_clone_has() -> None:
 @pytest.mark.parametrize("name", [*CAUSES, *(row.name for row in BEYOND_RSS), CONCURRENT])
 def test_every_cause_is_explained(name: str) -> None:
     assert name in words("counting.md")
+
+
+@pytest.mark.parametrize("name", WHY)
+def test_every_cause_of_the_ledger_of_ram_is_explained(name: str) -> None:
+    assert name in words("commands/ram.md")
+
+
+@pytest.mark.parametrize("name", [part.name for part in PARTS])
+def test_every_part_of_ram_is_documented(name: str) -> None:
+    assert name in words("json.md")
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_every_oddity_of_ram_is_documented(name: str) -> None:
+    assert name in words("commands/ram.md")
 
 
 @pytest.mark.parametrize("state", State, ids=lambda state: state.label)

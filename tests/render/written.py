@@ -19,6 +19,7 @@ from pagewalk.sources import Who
 from pagewalk.sources.doctor import Check
 from pagewalk.walking.walk import Walk
 from tests import by_hand, vtop_by_hand
+from tests.system.by_hand import ram
 
 CHECKS = [
     Check("pagemap", True, "present, swapped and shared bits of your own processes"),
@@ -115,6 +116,7 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
         "vtop": (vtop_by_hand.found("page" if frames else "swap"),),
         "doctor": (CHECKS, "Linux 6.18, x86_64, 4 KiB pages, root"),
         "processes": (PROCESSES, "Linux 6.18, x86_64, 4 KiB pages, root"),
+        "ram": (ram(frames=frames),),
     }[name]
 
 

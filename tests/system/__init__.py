@@ -1,0 +1,1 @@
+"""Tests of all of RAM, all processes, every cgroup."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from pagewalk.account.groups import Group, value
 from pagewalk.account.ledger import Line
@@ -19,6 +19,9 @@ from pagewalk.proc.counters import Theirs
 from pagewalk.render import describe
 from pagewalk.render import lines as pieces
 from pagewalk.walking.walk import Walk
+
+if TYPE_CHECKING:
+    from pagewalk.system.look import Ram
 
 # Quotes, commas, control characters, and whatever str.splitlines treats as the end of a line.
 SPECIAL = re.compile('[",\x00-\x1f\x7f-\x9f\u2028\u2029]|^ | $')
@@ -81,6 +84,10 @@ def explain(
     _table: Table, ledger: Sequence[Line], _theirs: Theirs, out: TextIO, **_: object
 ) -> None:
     """Write one line per cause, and one for the unexplained rest of each line."""
+    write_ledger(ledger, out)
+
+
+def write_ledger(ledger: Sequence[Line], out: TextIO) -> None:
     out.write(row("against", "ours", "theirs", "cause", "bytes", "exact", "bound"))
     for line in ledger:
         sides = (line.against, line.ours, line.theirs)
@@ -117,4 +124,19 @@ def page_lines(rows: Pages, page_size: int, names: Sequence[str]) -> bytes:
     return pieces.lines(first, *(part for field in others for part in (",", field)))
 
 
-VIEWS = {"show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain}
+def ram(found: Ram, out: TextIO, *, ledger: bool = False) -> None:
+    """Write one line per kind (group, kind, bytes), or with ``ledger`` one per cause."""
+    from pagewalk.system.ram import PARTS
+
+    if ledger:
+        write_ledger(found.lines, out)
+        return
+    out.write(row("group", "kind", "bytes"))
+    amounts = found.parts or {}
+    out.writelines(row(part.group, part.name, amounts[part.name])
+                   for part in PARTS if part.name in amounts)
+
+
+VIEWS = {
+    "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain, "ram": ram,
+}

@@ -262,7 +262,15 @@ def processes(
     write({"machine": summary, "processes": rows}, out)
 
 
+def ram(*given: Any, **options: Any) -> None:
+    """Write what all of RAM is used for: see `ram_json.ram`."""
+    from pagewalk.render import ram_json
+
+    ram_json.ram(*given, **options)
+
+
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
+    "ram": ram,
 }

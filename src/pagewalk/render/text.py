@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pagewalk.account.ledger import SHORT, WHY, Line, beyond_rss
 from pagewalk.account.table import Table
 from pagewalk.render.amounts import STYLE, kib_exact, size
+from pagewalk.render.ledger_table import LEDGER_COLUMNS, print_lines
 from pagewalk.render.terminal import (
     NARROWEST,
     cells,
@@ -46,7 +47,6 @@ TWO_COLUMNS = 50  # columns of a terminal that the totals need side by side
 MAPS_COLUMNS = ("size", "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon",
                 "file", "shmem", "zero", "special", "hugetlb")
 NAMED = 3  # objects that are held but not mapped
-LEDGER_COLUMNS = ("ours", "theirs", "difference")
 ENDS = {True: " (freed on exit)", False: "", None: " (freed on exit: n/a)"}
 
 
@@ -281,29 +281,6 @@ def compared(
         say(f"present = rss {sign} {kib_exact(abs(more))}: {listed}", out)
 
 
-def print_lines(ledger: Sequence[Line], columns: Sequence[str], out: TextIO) -> None:
-    """Print the ledger in KiB, with each cause on a line of its own if there are differences."""
-    heading = "AGAINST, in KiB" if STYLE.get().human else "AGAINST"
-    rows, looks = [(heading, *(name.upper() for name in columns))], []
-
-    def add(title: str, look: str, **amounts: int | None) -> None:
-        rows.append((title, *(kib_exact(amounts[name]) if name in amounts else ""
-                              for name in columns)))
-        looks.append(look)
-
-    for line in ledger:
-        add(f"{line.against} = {line.ours_is}", "",
-            ours=line.ours, theirs=line.theirs, difference=line.difference)
-        if "difference" not in columns:
-            continue
-        for cause in line.causes:
-            kind = "exact" if cause.exact else f"bounded by {kib_exact(cause.bound)}"
-            add(f"    {cause.cause} ({kind})", "aside", difference=cause.bytes)
-        if line.unexplained:
-            add("    unexplained", "bad", difference=line.unexplained)
-    say_grid(rows, {0}, out, looks=looks, room=width(out), keeps=16, least=(2, 1))
-
-
 def withheld(outcome: Outcome, out: TextIO) -> None:
     """Write what was withheld, and why."""
     for row in outcome.withheld:
@@ -401,15 +378,27 @@ def processes(*given: Any, **options: Any) -> None:
     machine.processes(*given, **options)
 
 
+# ---- ram
+
+
+def ram(*given: Any, **options: Any) -> None:
+    """Write what all of RAM is used for: see `ram_text.ram`."""
+    from pagewalk.render import ram_text
+
+    ram_text.ram(*given, **options)
+
+
 # The largest amount that a view shows, for those that can show them in K, M and G.
 LARGEST: dict[str, Callable[..., int]] = {
     "show": lambda table, *_: table.totals["size"] or 0,
     "groups": lambda table, *_: table.totals["size"] or 0,
     "maps": lambda table, *_: table.totals["size"] or 0,
     "heap": lambda found: found.anonymous,
+    "ram": lambda found: found.total or 0,
     "processes": lambda rows, *_: max((process.rss for process in rows), default=0),
 }
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
+    "ram": ram,
 }

@@ -1,0 +1,69 @@
+"""The screen of `ram`: sentences, what RAM is used for, what could be had back, the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from pagewalk.render import ram_words as words
+from pagewalk.render.amounts import size
+from pagewalk.render.ledger_table import LEDGER_COLUMNS, print_lines
+from pagewalk.render.terminal import chart, following, paint, say, say_grid, width
+from pagewalk.system.ram_ledger import WHY, not_compared
+
+if TYPE_CHECKING:
+    from pagewalk.system.look import Ram
+
+
+def ram(
+    found: Ram, out: TextIO, *, ledger: bool = False, columns: Sequence[str] | None = None
+) -> None:
+    """Write what all of RAM is used for, on one screen; with ``ledger`` every line of it."""
+    print(paint(out, "main", heading(found)), file=out)
+    print(file=out)
+    for sentence in words.answers(found):
+        say(sentence, out)
+    print(file=out)
+    blocks = chart(out)
+    say_grid(words.rows(found, blocks), {1, 2} if blocks else {1}, out, room=width(out),
+             yields=2 if blocks else 1)
+    if found.headroom is not None:
+        print(file=out)
+        say_grid(words.room_rows(found), {1}, out, room=width(out), yields=1)
+    if found.lines:
+        print(file=out)
+        say(words.verdict(found.lines), out)
+    lines = [line for line in found.lines if ledger or line.unexplained]
+    if lines:
+        print_lines([line for line in lines if line.ours is not None],
+                    LEDGER_COLUMNS if columns is None else columns, out)
+    if ledger:
+        why(found, out)
+    for row in found.withheld:
+        text = f"{'partial' if row.partial else 'n/a'}: {row.what}: {row.why}"
+        say(text, out, look="bad" if row.partial else "aside")
+    following(out, "ram --files", "ram --slab", *(() if ledger else ("ram --ledger",)), "cgroups")
+
+
+def heading(found: Ram) -> str:
+    total = (found.totals.meminfo or {}).get("MemTotal")
+    whole = "n/a" if found.total is None else size(found.total)
+    rest = ("" if found.total is None or total is None
+            else f" + {size(found.total - total)} kept at boot")
+    return f"{whole} of RAM: MemTotal {size(total)}{rest}"
+
+
+def why(found: Ram, out: TextIO) -> None:
+    """Write what each cause means, and which lines of meminfo were not compared."""
+    used = {cause.cause for line in found.lines for cause in line.causes}
+    for cause in sorted(used):
+        say(f"{cause}: {WHY[cause]}", out)
+    reasons: dict[str, list[str]] = {}
+    for name, reason in not_compared(found.totals).items():
+        reasons.setdefault(reason, []).append(name)
+    for line in found.lines:
+        if line.ours is None:
+            reasons.setdefault("what kernel memory is mapped for was not read", []).append(
+                line.against.removeprefix("meminfo "))
+    for reason, names in reasons.items():
+        say(f"not compared: {', '.join(names)}: {reason}", out)

@@ -1,0 +1,154 @@
+"""All of RAM in words: the table of what it is used for, and the sentences above it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from pagewalk.render.amounts import kib, size
+from pagewalk.render.terminal import bars
+from pagewalk.system.ram import GROUPS, PARTS, Part
+
+if TYPE_CHECKING:
+    from pagewalk.account.ledger import Line
+    from pagewalk.system.look import Ram
+
+# A part of RAM is odd from this share on (docs/counting.md, "What stands out in RAM").
+ODD_SHARE = 20  # a twentieth
+BY_NAME = {part.name: part for part in PARTS}
+# Parts that are odd if they are large, most telling first: what to say of each.
+ODD = {
+    "hugetlb_idle": "{} are hugetlb pages that were set aside and that nobody uses:"
+    " /proc/sys/vm/nr_hugepages gives them back",
+    "shmem_unmapped": "{} are shared memory that no process maps: files on a tmpfs, memfds, SysV"
+    " segments (pagewalk ram --files names them)",
+    "slab_unreclaimable": "{} are kernel objects that cannot be reclaimed"
+    " (pagewalk ram --slab names them)",
+    "page_tables": "{} are page tables: processes map far more than they use",
+    "zsmalloc": "{} hold what was swapped out, compressed (zram or zswap)",
+    "balloon": "{} were taken back by the hypervisor's balloon, or are offline",
+    "kernel_other": "{} belong to the kernel and nothing tells what they are for",
+}
+
+
+def answers(ram: Ram) -> Iterator[str]:
+    """Yield at most three sentences: what RAM is used for, what is odd, what could be had back."""
+    if ram.parts is None or ram.total is None:
+        return
+    groups = by_group(ram.parts)
+    yield (f"Processes hold {size(groups['processes'])} of anonymous memory, files in cache are"
+           f" {size(groups['cache'])}, shared memory is {size(groups['shared'])}, the kernel has"
+           f" {size(groups['kernel'])}; {size(groups['free'])} are free.")
+    yield from odd(ram)
+    yield from could_be_had_back(ram)
+
+
+def by_group(parts: dict[str, int]) -> dict[str, int]:
+    """Return the bytes of each of GROUPS."""
+    found = dict.fromkeys(GROUPS, 0)
+    for name, amount in parts.items():
+        found[BY_NAME[name].group] += amount
+    return found
+
+
+def odd(ram: Ram) -> Iterator[str]:
+    """Yield a sentence about the largest part that is odd, if one is."""
+    parts, total = ram.parts or {}, ram.total or 0
+    large = [name for name in ODD if ODD_SHARE * parts.get(name, 0) >= total]
+    if large:
+        name = max(large, key=lambda one: parts[one])
+        yield f"{ODD[name].format(size(parts[name]))}."
+
+
+def could_be_had_back(ram: Ram) -> Iterator[str]:
+    """Yield a sentence about what could be had before processes are killed, and what could not."""
+    room = ram.headroom
+    if room is None:
+        available = (ram.totals.meminfo or {}).get("MemAvailable")
+        if available is not None:
+            yield (f"The kernel estimates that {size(available)} could be had without swapping"
+                   " (MemAvailable).")
+        return
+    later = []
+    if room.dirty:
+        later.append(f"{size(room.dirty)} after writing them to files")
+    swap = min(room.swappable, swap_free(ram))
+    if swap:
+        later.append(f"{size(swap)} by swapping")
+    more = f", {' and '.join(later)}" if later else ""
+    stuck = room.swappable - swap + room.locked + room.hugetlb + room.kernel + room.held
+    no_swap = "" if swap_free(ram) else " (there is no free swap)"
+    yield (f"{size(room.at_once)} are free or could be had at once before processes are killed"
+           f"{more}; {size(stuck)} could not{no_swap}.")
+
+
+def swap_free(ram: Ram) -> int:
+    """Return the free bytes of swap devices."""
+    return (ram.totals.meminfo or {}).get("SwapFree", 0)
+
+
+def rows(ram: Ram, blocks: str = "") -> list[tuple[str, ...]]:
+    """Return the table: a heading, the six rows, each followed by its parts, and the total."""
+    assert ram.parts is not None
+    groups = by_group(ram.parts)
+    order: list[tuple[str, int]] = []
+    for name, title in GROUPS.items():
+        order.append((title, groups[name]))
+        inside = [(part, ram.parts[part.name]) for part in PARTS
+                  if part.group == name and part.name in ram.parts]
+        if inside and not (len(inside) == 1 and name == "free"):
+            order += [(f"  {part.title}", amount) for part, amount in inside]
+    amounts = [kib(amount) for _, amount in order]
+    titles = [title for title, _ in order]
+    columns = [["", *amounts, kib(ram.total)], ["WHAT", *titles, "total"]]
+    if blocks:
+        shares = bars([0 if title.startswith(" ") else amount for title, amount in order],
+                      ram.total, blocks)
+        columns.insert(1, ["SHARE", *shares, ""])
+    return list(zip(*columns, strict=True))
+
+
+ROOM = (
+    ("free", "free"),
+    ("clean_unmapped", "pages of files that nobody maps, clean"),
+    ("clean_mapped", "pages of files that are mapped, clean"),
+    ("lazyfree", "released with MADV_FREE"),
+    ("slab_reclaimable", "slab, reclaimable, as far as no object in use pins it"),
+    ("dirty", "pages of files, after writing them"),
+    ("swappable", "anonymous and shared memory, as far as there is swap"),
+    ("locked", "never: locked (mlock), or unevictable"),
+    ("hugetlb", "never: hugetlb pages"),
+    ("held", "never: on no list that the kernel reclaims from"),
+    ("kernel", "never: the kernel's own"),
+)
+
+
+def room_rows(ram: Ram) -> list[tuple[str, str]]:
+    """Return the table of what could be had back: what goes first is above."""
+    room = ram.headroom
+    assert room is not None
+    found = [(getattr(room, name), title) for name, title in ROOM]
+    return [("", "COULD BE HAD BACK"), *((kib(amount), title) for amount, title in found if amount)]
+
+
+def verdict(lines: Sequence[Line]) -> str:
+    """Return one line about the ledger: how many of its lines are equal, bounded, explained."""
+    compared = [line for line in lines if line.ours is not None]
+    open_ = [line for line in compared if line.unexplained]
+    equal = [line for line in compared if not line.difference]
+    bounded = [line for line in compared if line not in open_ and line not in equal
+               and any(not cause.exact for cause in line.causes)]
+    explained = len(compared) - len(open_) - len(equal) - len(bounded)
+    told = [f"{len(equal)} equal"]
+    if bounded:
+        told.append(f"{len(bounded)} within a bound")
+    if explained:
+        told.append(f"{explained} explained")
+    if open_:
+        told.append(f"{len(open_)} unexplained")
+    return f"AGAINST /proc/meminfo, {len(compared)} lines: {', '.join(told)}"
+
+
+def title(part: str) -> Part:
+    """Return the row of PARTS called ``part``."""
+    return BY_NAME[part]

@@ -1,0 +1,48 @@
+"""A bit for each frame of RAM: which frames are in a set, in 4 MiB for 128 GiB."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pagewalk.model.columns import I64, U8, Bool
+
+_THREE = 3
+
+
+class FrameSet:
+    """A set of frames below ``end``; frames are i64 arrays."""
+
+    def __init__(self, end: int) -> None:
+        self._bytes = np.zeros((end >> _THREE) + 1, np.uint8)
+        self._end = end
+
+    def add(self, frames: I64) -> None:
+        """Add ``frames``, in any order."""
+        np.bitwise_or.at(self._bytes, frames >> _THREE, _bit(frames))
+
+    def add_runs(self, first: I64, pages: I64) -> None:
+        """Add runs of ``pages`` frames from ``first`` on."""
+        before = np.cumsum(pages) - pages
+        self.add(np.repeat(first - before, pages) + np.arange(int(pages.sum())))
+
+    def has(self, frames: I64) -> Bool:
+        """Return which of ``frames`` are in it; those beyond the end are not."""
+        inside = (frames >= 0) & (frames < self._end)
+        at = np.where(inside, frames, 0)
+        found: Bool = inside & (self._bytes[at >> _THREE] & _bit(at) != 0)
+        return found
+
+    def new(self, frames: I64) -> I64:
+        """Return those of ``frames`` that it did not have, each once, and add them."""
+        distinct = np.unique(frames)
+        distinct = distinct[~self.has(distinct) & (distinct < self._end)]
+        self.add(distinct)
+        return distinct
+
+    def __len__(self) -> int:
+        return int(np.bitwise_count(self._bytes).sum(dtype=np.int64))
+
+
+def _bit(frames: I64) -> U8:
+    bit: U8 = np.left_shift(np.uint8(1), (frames & 7).astype(np.uint8))
+    return bit

@@ -1,0 +1,144 @@
+"""All frames of RAM, added up by what they are: a few hundred rows, however much RAM there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.model.bits import KPF, kpf
+from pagewalk.model.columns import I64, U8, U64, Bool, Rows
+from pagewalk.model.frames import MAPPED_WHOLE, ORDER_SHIFT, Frames, Kind
+
+# The flags that tell amounts apart.
+FLAGS = ("dirty", "lru", "active", "writeback", "swapcache", "swapbacked", "unevictable",
+         "hwpoison", "mlocked")  # fmt: skip
+# How a row is packed into one word: the flags, then these, and the label above them.
+_KIND, _FACTS, _HUGE, _MAPPED, _LABEL = (np.uint64(9 + bit) for bit in (0, 5, 8, 9, 10))
+_FIVE, _THREE, _ONE = np.uint64(31), np.uint64(7), np.uint64(1)
+
+
+class Census(Rows):
+    """Frames that count alike as one row.
+
+    ``kind`` u8 (Kind); ``flags`` u64, those of FLAGS as in /proc/kpageflags; ``facts`` u8 as in
+    Frames, without the order; ``huge`` bool: in a folio of a huge page's size; ``mapped`` bool:
+    some process maps the page; ``label`` i64, what the caller told about a run (0: nothing);
+    ``pages`` i64.
+    """
+
+    kind: U8
+    flags: U64
+    facts: U8
+    huge: Bool
+    mapped: Bool
+    label: I64
+    pages: I64
+
+    def of(self, *kinds: Kind) -> Bool:
+        """Return a mask of the rows of ``kinds``."""
+        mask: Bool = np.isin(self.kind, [kind.value for kind in kinds])
+        return mask
+
+    def has(self, *names: str) -> Bool:
+        """Return a mask of the rows with any of the flags ``names``."""
+        mask: Bool = self.flags & kpf(*names) != 0
+        return mask
+
+    def count(self, where: Bool) -> int:
+        """Return the pages of the rows ``where``."""
+        return int(self.pages[where].sum())
+
+
+class Placed(NamedTuple):
+    """Frames that something else than their struct pages tells the use of.
+
+    ``pfn`` i64, ascending; ``use`` i64, a row of ``names``.
+    """
+
+    pfn: I64
+    use: I64
+    names: tuple[str, ...]
+
+
+NOWHERE = Placed(np.zeros(0, np.int64), np.zeros(0, np.int64), ())
+
+
+Label = Callable[[Frames], I64]
+
+
+class Count:
+    """Adds up batches of frames to a Census, each row with the label (i64, from 0) of its run.
+
+    A folio is huge from ``huge_order`` on: as many pages as a PMD entry maps, as a power of two.
+    """
+
+    def __init__(
+        self, huge_order: int, label: Label | None = None, placed: Placed = NOWHERE
+    ) -> None:
+        self._huge_order, self._label, self._placed = huge_order, label, placed
+        self._sums: dict[int, int] = {}
+        self.uses: dict[tuple[str, Kind], int] = {}  # pages of each use of ``placed``, by kind
+
+    def add(self, frames: Frames) -> None:
+        """Add a batch."""
+        label = None if self._label is None else self._label(frames)
+        words = _packed(frames, label, self._huge_order)
+        distinct, back = np.unique(words, return_inverse=True)
+        pages = np.bincount(back, frames.pages, len(distinct)).astype(np.int64)
+        for word, count in zip(distinct.tolist(), pages.tolist(), strict=True):
+            self._sums[word] = self._sums.get(word, 0) + count
+        for use, kind, count in _uses(frames, self._placed):
+            self.uses[use, kind] = self.uses.get((use, kind), 0) + count
+
+    @property
+    def census(self) -> Census:
+        """Return what was added so far."""
+        return _unpacked(self._sums)
+
+
+def _packed(frames: Frames, label: I64 | None, huge_order: int) -> U64:
+    words = frames.kind.astype(np.uint64) << _KIND
+    for at, name in enumerate(FLAGS):
+        words |= (frames.flags >> np.uint64(KPF[name]) & _ONE) << np.uint64(at)
+    mapped = frames.mapcount > 0
+    if frames.facts is not None:
+        words |= (frames.facts & np.uint8(7)).astype(np.uint64) << _FACTS
+        words |= (frames.facts >> ORDER_SHIFT >= huge_order).astype(np.uint64) << _HUGE
+        mapped = mapped | (frames.facts & MAPPED_WHOLE != 0)
+    words |= mapped.astype(np.uint64) << _MAPPED
+    if label is not None:
+        words |= label.astype(np.uint64) << _LABEL
+    return words
+
+
+def _unpacked(sums: dict[int, int]) -> Census:
+    words = np.array(sorted(sums), np.uint64)
+    flags = np.zeros(len(words), np.uint64)
+    for at, name in enumerate(FLAGS):
+        flags |= (words >> np.uint64(at) & _ONE) << np.uint64(KPF[name])
+    return Census(
+        kind=(words >> _KIND & _FIVE).astype(np.uint8),
+        flags=flags,
+        facts=(words >> _FACTS & _THREE).astype(np.uint8),
+        huge=(words >> _HUGE & _ONE).astype(bool),
+        mapped=(words >> _MAPPED & _ONE).astype(bool),
+        label=(words >> _LABEL).astype(np.int64),
+        pages=np.array([sums[word] for word in words.tolist()], np.int64),
+    )
+
+
+def _uses(frames: Frames, placed: Placed) -> Iterator[tuple[str, Kind, int]]:
+    # How many of the placed frames lie in each kind of run of this batch.
+    if not len(frames) or not len(placed.pfn):
+        return
+    first, last = int(frames.pfn[0]), int(frames.pfn[-1] + frames.pages[-1])
+    low, high = np.searchsorted(placed.pfn, (first, last))
+    row = np.searchsorted(frames.pfn, placed.pfn[low:high], side="right") - 1
+    inside = placed.pfn[low:high] < (frames.pfn + frames.pages)[row]
+    kinds = len(Kind)
+    pairs = placed.use[low:high][inside] * kinds + frames.kind[row[inside]]
+    for pair, count in enumerate(np.bincount(pairs).tolist()):
+        if count:
+            yield placed.names[pair // kinds], Kind(pair % kinds), count

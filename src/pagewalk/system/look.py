@@ -1,0 +1,97 @@
+"""Look at all of RAM: count its frames, with the kernel's own numbers read around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pagewalk.account.ledger import Line
+from pagewalk.model.columns import Withheld
+from pagewalk.model.frames import Frames, Kind
+from pagewalk.proc.totals import Totals
+from pagewalk.sources.ram import COUNTERS, RamSource
+from pagewalk.system.census import NOWHERE, Census, Count
+from pagewalk.system.headroom import Headroom, headroom
+from pagewalk.system.labels import ByObject
+from pagewalk.system.ram import NO_LABELS, Labels, parts_of
+from pagewalk.system.ram_counters import parts_from
+from pagewalk.system.ram_ledger import Counted, ram_ledger
+
+# Batches between two readings of the kernel's numbers: what moves there and back shows.
+BETWEEN = 16
+
+
+class Ram(NamedTuple):
+    """What all of RAM is used for.
+
+    ``total`` is all System RAM in bytes; ``parts`` are bytes by the names of ram.PARTS and add up
+    to it. ``file_systems`` are bytes in cache by file system: (mapped, not mapped). ``lines`` is
+    the ledger against meminfo, ``headroom`` in bytes: empty and None if frames were not seen.
+    ``totals`` is the kernel's last reading.
+    """
+
+    source: str
+    total: int | None
+    parts: dict[str, int] | None
+    file_systems: dict[str, tuple[int, int]]
+    lines: list[Line]
+    headroom: Headroom | None
+    totals: Totals
+    withheld: tuple[Withheld, ...]
+
+    @property
+    def partial(self) -> list[str]:
+        """Return what rights or a race took away."""
+        return [f"{row.what}: {row.why}" for row in self.withheld if row.partial]
+
+
+def look_at_ram(source: RamSource) -> Ram:
+    """Read all of RAM from ``source``; raises SourceUnavailable, NotPermitted, BadText."""
+    if source.name == COUNTERS:
+        return _by_counters(source)
+    page = source.facts.page_size
+    objects = None if source.running is None else ByObject(source.running.kernel)
+    placed = NOWHERE
+    readings = [source.totals(refresh=True)]
+    count = Count(source.facts.pmd_order, None if objects is None else objects.of, placed)
+    for frames in _with_readings(source, readings):
+        count.add(frames)
+    readings.append(source.totals(refresh=True))
+    census, labels = count.census, NO_LABELS if objects is None else objects.labels
+    parts = parts_of(census, labels, count.uses)
+    seen = Counted(census, labels, parts, page, source.facts.cpus, bool(len(placed.pfn)))
+    return Ram(
+        source=source.name,
+        total=int(census.pages.sum()) * page,
+        parts={name: pages * page for name, pages in parts.items()},
+        file_systems=_by_file_system(census, labels, page),
+        lines=ram_ledger(seen, readings),
+        headroom=Headroom(*(pages * page for pages in headroom(census, labels))),
+        totals=readings[-1],
+        withheld=source.notes,
+    )
+
+
+def _by_counters(source: RamSource) -> Ram:
+    totals = source.totals()
+    total, parts = parts_from(totals, source.facts.page_size)
+    unread = tuple(Withheld("a counter", why, partial=True) for why in totals.not_read)
+    return Ram(source.name, total, parts, {}, [], None, totals, (*source.notes, *unread))
+
+
+def _with_readings(source: RamSource, readings: list[Totals]) -> Iterator[Frames]:
+    for at, frames in enumerate(source.frames()):
+        yield frames
+        if at % BETWEEN == BETWEEN - 1:
+            readings.append(source.totals())
+
+
+def _by_file_system(census: Census, labels: Labels, page: int) -> dict[str, tuple[int, int]]:
+    cached = census.of(Kind.FILE, Kind.SHMEM)
+    found = {}
+    for at, name in enumerate(labels.names):
+        rows = cached & (census.label == at)
+        if census.count(rows):
+            mapped = census.count(rows & census.mapped) * page
+            found[name] = (mapped, census.count(rows) * page - mapped)
+    return found

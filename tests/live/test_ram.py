@@ -1,0 +1,67 @@
+"""All of RAM, on this machine: it closes, and shows what was put there."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.live.bracket import look_again
+from tests.live.command import pagewalk
+
+pytestmark = pytest.mark.live
+MIB = 1 << 20
+NOBODY = ("setpriv", "--reuid=65534", "--clear-groups")
+# Lines of meminfo that this machine has, and that frames tell.
+COMPARED = {
+    f"meminfo {name}" for name in (
+        "MemTotal", "MemFree", "Buffers", "Cached", "Active", "Inactive", "Unevictable", "Mlocked",
+        "Dirty", "Writeback", "AnonPages", "Mapped", "Shmem", "Slab", "SReclaimable", "SUnreclaim",
+        "PageTables", "AnonHugePages")
+} | {"zoneinfo count"}
+
+
+def test_each_frame_is_counted_once_and_the_ledger_closes() -> None:
+    ran = pagewalk("ram", "--format", "json")
+    assert ran.code == 0, ran.err
+    document = ran.json
+    assert sum(document["kinds"].values()) == document["total"]
+    lines = {line["against"]: line for line in document["ledger"]}
+    assert lines.keys() >= COMPARED
+    assert [line for line in lines.values() if line["unexplained"]] == []
+    assert lines["meminfo MemTotal"]["causes"] == []
+    assert sum(document["headroom"].values()) == document["total"]
+
+
+def test_memory_that_nobody_maps_is_shared_memory_that_nobody_maps() -> None:
+    def look() -> tuple[int, ...]:
+        # Bytes of shared memory that nobody maps, and Shmem of meminfo.
+        document = pagewalk("ram", "--format", "json").json
+        theirs = {line["against"]: line["theirs"] for line in document["ledger"]}
+        return document["kinds"].get("shmem_unmapped", 0), theirs["meminfo Shmem"]
+
+    def check() -> None:
+        before = look()
+        fd = os.memfd_create("held")
+        try:
+            os.posix_fallocate(fd, 0, 64 * MIB)
+            during = look()
+        finally:
+            os.close(fd)
+        grown = tuple(after - first for first, after in zip(before, during, strict=True))
+        assert grown == (64 * MIB, 64 * MIB)
+
+    look_again(check)
+
+
+def test_those_who_may_not_see_frames_get_what_the_kernel_counts() -> None:
+    document = pagewalk("ram", "--format", "json").json
+    ran = pagewalk("ram", "--format", "json", before=NOBODY)
+    assert ran.code == 3, ran.err
+    told = ran.json
+    assert told["source"]["name"] == "counters"
+    assert told["total"] == document["total"] == sum(told["kinds"].values())
+    assert told["kinds"]["boot"] == sum(document["kinds"][name] for name in ("boot", "memmap")
+                                        if name in document["kinds"])
+    assert "run as root" in told["partial"][0]
+    assert pagewalk("ram", "--source", "ebpf", before=NOBODY).code in (1, 6)

@@ -1,0 +1,101 @@
+"""All of RAM on a screen, in JSON and in CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+
+from pagewalk.render import ram_words, view
+from pagewalk.render.ram_words import ODD
+from pagewalk.system.look import Ram
+from pagewalk.system.ram import GROUPS
+from tests.render.written import MIB
+from tests.system.by_hand import ram
+
+
+def wrote(format_name: str, found: Ram, **options: Any) -> str:
+    out = io.StringIO()
+    view(format_name, "ram")(found, out, **options)
+    return out.getvalue()
+
+
+def said(**changed: Any) -> str:
+    return " ".join(ram_words.answers(ram()._replace(**changed)))
+
+
+def test_the_first_sentence_has_the_five_rows_that_can_change() -> None:
+    first = next(ram_words.answers(ram()))
+    assert first == ("Processes hold 10240 KiB of anonymous memory, files in cache are 6144 KiB,"
+                     " shared memory is 2048 KiB, the kernel has 2048 KiB; 2048 KiB are free.")
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_part_is_odd_from_a_twentieth_of_ram_on(name: str) -> None:
+    for amount, told in ((5 * MIB, True), (5 * MIB - 1, False)):
+        sentences = said(total=100 * MIB, parts={"anon": 90 * MIB, name: amount})
+        assert (ODD[name].format("5120 KiB") in sentences) == told
+
+
+def test_only_the_oddest_part_is_named() -> None:
+    found = list(ram_words.answers(ram()._replace(
+        total=20 * MIB, parts={"shmem_unmapped": 8 * MIB, "hugetlb_idle": 12 * MIB})))
+    assert len(found) == 3
+    assert "12288 KiB are hugetlb pages" in found[1]
+
+
+def test_what_could_be_had_back_depends_on_swap() -> None:
+    # at once 8 MiB; 1 MiB dirty; 7 MiB could be swapped, and there is room for 1
+    assert ("8192 KiB are free or could be had at once before processes are killed, 1024 KiB after"
+            " writing them to files and 1024 KiB by swapping; 14336 KiB could not.") in said()
+    without = ram().totals._replace(meminfo={"SwapFree": 0})
+    assert "15360 KiB could not (there is no free swap)." in said(totals=without)
+
+
+def test_rows_add_up() -> None:
+    rows = ram_words.rows(ram())[1:-1]
+    whole = sum(int(amount) for amount, title in rows if not title.startswith(" "))
+    parts = sum(int(amount) for amount, title in rows if title.startswith(" "))
+    free = 2048  # a single part is not repeated below its row
+    assert whole == parts + free == 24 * 1024
+
+
+def test_the_screen_shows_what_is_unexplained_and_the_rest_on_demand() -> None:
+    text = wrote("text", ram())
+    assert "AGAINST /proc/meminfo, 2 lines: 1 equal, 1 unexplained" in text
+    assert "meminfo AnonPages" in text and "meminfo MemFree" not in text
+    whole = wrote("text", ram(), ledger=True)
+    assert "meminfo MemFree" in whole
+    assert "frames_changed:" in whole
+    assert "not compared: DirectMap4k" in whole
+    assert "KernelStack" in whole
+
+
+def test_by_counters_the_screen_says_what_is_missing() -> None:
+    text = wrote("text", ram(frames=False))
+    assert "partial: what each frame is used for: hidden" in text
+    assert "AGAINST" not in text and "COULD BE HAD BACK" not in text
+    assert "9216 KiB could be had without swapping (MemAvailable)" in text
+
+
+def test_json_adds_up_to_the_total() -> None:
+    document = json.loads(wrote("json", ram()))
+    assert sum(document["kinds"].values()) == document["total"] == 24 * MIB
+    assert list(document["groups"]) == list(GROUPS)
+    assert {kind for kinds in document["groups"].values() for kind in kinds} == {*document["kinds"]}
+    for line in document["ledger"]:
+        if line["ours"] is not None:
+            causes = sum(cause["bytes"] for cause in line["causes"])
+            assert line["ours"] - line["theirs"] == causes + line["unexplained"]
+
+
+def test_csv_has_a_row_for_each_kind_or_cause() -> None:
+    kinds = list(csv.DictReader(io.StringIO(wrote("csv", ram()))))
+    assert sum(int(row["bytes"]) for row in kinds) == 24 * MIB
+    assert {row["group"] for row in kinds} == set(GROUPS)
+    causes = list(csv.DictReader(io.StringIO(wrote("csv", ram(), ledger=True))))
+    names = [row["cause"] for row in causes if row["against"] == "meminfo AnonPages"]
+    assert names == ["frames_changed", "unexplained"]

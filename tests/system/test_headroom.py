@@ -1,0 +1,58 @@
+"""What could be had back: every page is in one amount."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from pagewalk.model.frames import FOLIO_MAPPED, Kind
+from pagewalk.system.census import Count
+from pagewalk.system.headroom import headroom
+from pagewalk.system.ram import NO_LABELS, Labels
+from tests.system.by_hand import Run, frames
+from tests.system.test_census import RUNS
+
+CASES = {
+    "free": [Run(Kind.BUDDY, 1), Run(Kind.DEFERRED, 1), Run(Kind.CPU_LIST, 1),
+             Run(Kind.UNACCEPTED, 1)],
+    "clean_unmapped": [Run(Kind.FILE, 1, ("lru",)), Run(Kind.FILE, 1, ("lru", "active"))],
+    # reclaim takes a folio or leaves it: one that is mapped in part has to be unmapped first
+    "clean_mapped": [Run(Kind.FILE, 1, ("lru",), mapcount=1),
+                     Run(Kind.FILE, 1, ("lru",), facts=FOLIO_MAPPED)],
+    "lazyfree": [Run(Kind.ANON, 1, ("lru",), mapcount=1)],
+    "dirty": [Run(Kind.FILE, 1, ("lru", "dirty")), Run(Kind.FILE, 1, ("lru", "writeback"), 1)],
+    "swappable": [Run(kind, 1, ("lru", "swapbacked"), mapcount)
+                  for kind in (Kind.ANON, Kind.KSM, Kind.SHMEM, Kind.SWAP_CACHE)
+                  for mapcount in (0, 1)],
+    "locked": [Run(Kind.FILE, 1, ("lru", "unevictable")), Run(Kind.ANON, 1, ("mlocked",)),
+               Run(Kind.SHMEM, 1, ("lru", "swapbacked", "unevictable"))],
+    "hugetlb": [Run(Kind.HUGETLB, 1)],
+    "kernel": [Run(kind, 1) for kind in (
+        Kind.SLAB, Kind.LARGE_KMALLOC, Kind.PAGE_TABLE, Kind.ZSMALLOC, Kind.RESERVED, Kind.KERNEL,
+        Kind.BLOCK_TAIL, Kind.UNKNOWN, Kind.OFFLINE, Kind.GUARD)],
+    "held": [Run(Kind.FILE, 1), Run(Kind.ANON, 1, ("swapbacked",)), Run(Kind.SHMEM, 1)],
+}  # fmt: skip
+PAIRS = [(name, run) for name, runs in CASES.items() for run in runs]
+
+
+@pytest.mark.parametrize(("name", "run"), PAIRS)
+def test_a_page_is_one_amount(name: str, run: Run) -> None:
+    count = Count(9)
+    count.add(frames(run))
+    found = headroom(count.census, NO_LABELS)._asdict()
+    assert {key: pages for key, pages in found.items() if pages} == {name: 1}
+
+
+def test_only_slabs_of_caches_that_shrink_are_reclaimable() -> None:
+    count = Count(9, lambda _: np.array([1, 2, 0]))
+    count.add(frames(Run(Kind.SLAB, 3), Run(Kind.SLAB, 4), Run(Kind.SLAB, 5)))
+    found = headroom(count.census, Labels(("", "", ""), -1, 1, 2))
+    assert (found.slab_reclaimable, found.kernel) == (3, 9)
+
+
+@given(RUNS)
+def test_amounts_add_up(runs: list[Run]) -> None:
+    count = Count(9)
+    count.add(frames(*runs))
+    assert sum(headroom(count.census, NO_LABELS)) == sum(run.pages for run in runs)
