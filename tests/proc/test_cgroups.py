@@ -63,6 +63,15 @@ def test_version_2_is_found_by_what_its_root_was_given(tmp_path: Path) -> None:
     assert find_hierarchy(proc(tmp_path, CPU + V2 % ("/", point))) == Hierarchy(2, point, "/", 38)
 
 
+def test_nothing_is_read_of_other_mounts(tmp_path: Path) -> None:
+    # Opening a FIFO without a writer waits for ever, as a server that is gone would.
+    (tmp_path / "network").mkdir()
+    os.mkfifo(tmp_path / "network/cgroup.controllers")
+    network = f"50 31 0:50 / {tmp_path}/network rw - nfs4 server:/ rw\n"
+    found = find_hierarchy(proc(tmp_path, network + V1 % ("/", "/memory")))
+    assert found.mount == "/memory"
+
+
 def test_a_container_sees_a_part_of_the_tree(tmp_path: Path) -> None:
     mounts = V1 % ("/docker/a\\040b", "/sys/fs/cgroup/memory")
     assert find_hierarchy(proc(tmp_path, mounts)).root == "/docker/a b"

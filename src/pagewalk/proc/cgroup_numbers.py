@@ -4,6 +4,7 @@ import errno
 import mmap
 import os
 import re
+from sys import intern
 from typing import NamedTuple
 
 from pagewalk.model.errors import BadText
@@ -146,7 +147,8 @@ def parse_amount(text: bytes, file: str, *, none: bool) -> int | None:
 
 def parse_counts(text: bytes, file: str) -> dict[str, int]:
     """Return the lines of ``file``, a name and a number each; raises BadText."""
-    return {decode_name(name): int(value) for name, value in rows(LINE, text, file)}
+    # Of thousands of groups, each has the same names: they are kept once.
+    return {intern(decode_name(name)): int(value) for name, value in rows(LINE, text, file)}
 
 
 def parse_pressure(text: bytes) -> dict[str, int]:

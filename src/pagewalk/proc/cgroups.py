@@ -68,11 +68,12 @@ def find_hierarchy(proc: str = "/proc") -> Hierarchy:
 
 
 def has_memory(mount: Mount) -> bool:
-    # A controller is in one hierarchy at a time; in version 2 a group tells what it was given.
-    if mount.kind == b"cgroup":
-        return b"memory" in mount.options
-    given = contents(os.path.join(decode_name(unescaped(mount.point)), "cgroup.controllers"))
-    return mount.kind == b"cgroup2" and b"memory" in words(given.replace(b"\n", b" "))
+    # A controller is in one hierarchy at a time; in version 2 a group tells what it was given. Of
+    # other mounts nothing is read: one that does not answer would keep us waiting.
+    if mount.kind != b"cgroup2":
+        return mount.kind == b"cgroup" and b"memory" in mount.options
+    given = contents(f"{decode_name(unescaped(mount.point))}/cgroup.controllers")
+    return b"memory" in words(given.replace(b"\n", b" "))
 
 
 def depth(root: bytes) -> tuple[bool, int]:
