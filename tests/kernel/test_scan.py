@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -115,3 +117,21 @@ def test_what_the_program_cannot_tell_is_read_from_copies(
     found = raw_runs(running, layout, first, last, scanner)
     assert not (found.state & TORN).any()
     assert found.pages.sum() == last - first
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("loads", [True, False])
+def test_no_more_than_a_chunk_is_held(running: RunningKernel, loads: bool) -> None:
+    reader = running if loads else running._replace(shortcuts=None)
+    ranges = read_ranges() * (8 if loads else 2)  # as if there were that much RAM
+    deque(scan_frames(reader, ranges[:1]), 0)
+    tracemalloc.start()
+    try:
+        deque(scan_frames(reader, ranges), 0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # A frame takes 64 bytes in a copy of its struct page, again in one without the free ones, 37 as
+    # words and 49 in Frames; the batch before is still there. With as much again for what is in
+    # between, that is less than 512.
+    assert peak < 512 * CHUNK
