@@ -1,7 +1,7 @@
 """All of RAM as runs of frames, read from struct pages.
 
 A program in the kernel makes the runs where it loads and where it agrees with what is made from
-copies of struct pages. Both give the same; the copies take twenty times as long.
+copies of struct pages. Both give the same; the copies take five times as long.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """All of RAM as runs of frames, from /proc/kpageflags, kpagecount and kpagecgroup.
 
-For kernels whose memory cannot be read: it takes root and no more, but twenty times as long as from
-struct pages, and tells less. Sources: fs/proc/page.c, mm/memcontrol.c (page_cgroup_ino).
+For kernels whose memory cannot be read: it takes root and no more, but twenty-five times as long as
+kernel/scan, and tells less. Sources: fs/proc/page.c, mm/memcontrol.c (page_cgroup_ino).
 """
 
 from __future__ import annotations

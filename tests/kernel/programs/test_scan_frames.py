@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,14 +13,14 @@ from pagewalk.kernel.programs.scan_frames import FrameScanner
 from pagewalk.kernel.scan import chunks
 from pagewalk.kernel.structs.direct_map import MemMap
 from pagewalk.kernel.structs.frame_layout import FrameLayout, frame_layout
-from pagewalk.kernel.structs.frame_runs import CHUNK, RawRuns, read_runs
+from pagewalk.kernel.structs.frame_runs import CHUNK, HUGETLB, RawRuns, read_runs
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.struct_page import FrameMap
 from pagewalk.model.columns import U64
 from pagewalk.proc.iomem import read_ranges
 from pagewalk.proc.kernel import release
 from tests.live.bracket import Seen, settle
-from tests.machine import prepared
+from tests.machine import alone, prepared, setting
 from tests.targets import TARGETS, start
 
 pytestmark = [
@@ -84,13 +85,33 @@ def test_all_of_ram(frames: FrameMap, layout: FrameLayout, scanner: FrameScanner
     assert check_agreement(frames, layout, scanner) > 100
 
 
-@pytest.mark.vmshort
-@pytest.mark.parametrize("name", ["thp", "hugetlb_private", "hugetlb_fork", "swap_private", "ksm"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.vmshort)
+          for name in ("thp", "hugetlb_private", "hugetlb_fork", "swap_private", "ksm")),
+        "hugetlb_pud",
+    ],
+)
 def test_while_there_are(
     name: str, frames: FrameMap, layout: FrameLayout, scanner: FrameScanner
 ) -> None:
     with prepared(*TARGETS[name].needs), start(name, stopped=True):
         check_agreement(frames, layout, scanner)
+
+
+SWITCH = Path("/proc/sys/vm/hugetlb_optimize_vmemmap")
+
+
+@pytest.mark.skipif(not SWITCH.exists(), reason="CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP")
+def test_while_struct_pages_of_hugetlb_are_mapped_repeatedly(
+    frames: FrameMap, layout: FrameLayout, scanner: FrameScanner
+) -> None:
+    with alone(), setting(SWITCH, 1), prepared("hugetlb"), start("hugetlb_private", stopped=True):
+        check_agreement(frames, layout, scanner)
+        runs = [scanner.runs(*part) for part in chunks(read_ranges())]
+    hugetlb = [run.pages[run.state & HUGETLB != 0].sum() for run in runs]
+    assert sum(hugetlb) >= 16 * 512  # the pages that were prepared
 
 
 def test_any_part_of_a_chunk(frames: FrameMap, layout: FrameLayout, scanner: FrameScanner) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pagewalk.kernel.programs.loops import Casts
     from pagewalk.kernel.programs.scan_frames import FrameScanner
 
-# In pages: the counter saves 2 ns on each, the condenser 250, the scanner 75.
+# In pages: the counter saves 2 ns on each, the condenser 250, the scanner 40.
 COUNTER_PAYS = 1 << 23
 CONDENSER_PAYS = 1 << 17
 SCANNER_PAYS = 1 << 19
