@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.machine import MachineLacks
+from tests.machine import MachineLacks, alone
 
 CGROUPS = Path("/sys/fs/cgroup")
 OLD = (CGROUPS / "memory").is_dir()  # cgroup v1
@@ -42,10 +42,11 @@ exec cat
 """
 PODMAN = """
 [containers]
+apparmor_profile = "unconfined"
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 [engine]
 cgroup_manager = "cgroupfs"
-runtime = "runc"
+runtime = "crun"
 events_logger = "file"
 """
 CONTAINERD = """
@@ -142,7 +143,7 @@ def den(folder: Path) -> Iterator[Den]:
     also = "umount /sys/fs/cgroup/unified" if (CGROUPS / "unified").is_dir() else ""
     script = MOUNTS.format(root=folder, folders=" ".join(REPLACED), also=also)
     words = ["unshare", "--mount", "--propagation=private", "sh", "-ec", script]
-    with groups_removed():
+    with alone(), groups_removed():
         holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
             assert holder.stdout is not None and holder.stdout.readline() == b"ready\n"
@@ -296,7 +297,9 @@ def ask_docker(den: Den, method: str, path: str, body: bytes = b"") -> Any:
 @contextmanager
 def docker(den: Den, name: str, parent: str = "", **labels: str) -> Iterator[Started]:
     """Run a container by Docker."""
-    host = {"Memory": LIMIT, "NetworkMode": "none", "CgroupParent": parent}
+    # Without AppArmor: loading a profile would change the machine.
+    host = {"Memory": LIMIT, "NetworkMode": "none", "CgroupParent": parent,
+            "SecurityOpt": ["apparmor=unconfined"]}
     asked = {"Image": "pagewalk:1", "Cmd": SLEEP, "HostConfig": host, "Labels": labels}
     body = json.dumps(asked).encode()
     made = ask_docker(den, "POST", f"/containers/create?name={name}", body)["Id"]

@@ -11,7 +11,7 @@ import pytest
 from pagewalk.proc import containers
 from pagewalk.proc.containers import LARGEST, cgroup_of, read_records
 from tests.proc.test_engines import DOCKER, RUNC, A, B, written
-from tests.proc.test_podman import database
+from tests.proc.test_podman import bolt_pods, database
 
 # ---- folders
 
@@ -46,6 +46,32 @@ def test_every_place_is_read(tmp_path: Path) -> None:
         ("containerd", "db"), ("runc", "web"), ("runc", "task"), ("crun", "own"),
     ]
     assert found.rows[0].where == f"{tmp_path}/var/lib/docker/containers/{A}/config.v2.json"
+
+
+def test_an_engine_may_have_been_told_another_folder(tmp_path: Path) -> None:
+    put(tmp_path, "etc/docker/daemon.json", written({"data-root": "/srv/docker/"}))
+    put(tmp_path, "etc/containers/storage.conf",
+        b'[storage]\ndriver = "overlay"\ngraphroot = "/srv/images"\n')
+    put(tmp_path, f"srv/docker/containers/{A}/config.v2.json", written(DOCKER))
+    put(tmp_path, "srv/images/overlay-containers/containers.json",
+        written([{"id": B, "names": ["till"]}]))
+    put(tmp_path, "srv/images/libpod/bolt_state.db", bolt_pods())
+    found = read_records(str(tmp_path))
+    assert found.missing == ()
+    assert sorted(row.name or row.pod for row in found.rows) == ["depot", "shop", "till", "web-1"]
+
+
+@pytest.mark.parametrize("config", [b"", b"{", b"[]", b'{"data-root": 7}', b"=", b"[storage]\n",
+                                    b'{"data-root": "srv"}', b"[storage]\ngraphroot = 7\n",
+                                    b'{"data-root": "/*"}', b"\xff", b"a = " + b"[" * 10_000])
+def test_a_configuration_that_tells_no_folder_changes_nothing(
+    config: bytes, tmp_path: Path
+) -> None:
+    put(tmp_path, "etc/docker/daemon.json", config)
+    put(tmp_path, "etc/containers/storage.conf", config)
+    put(tmp_path, f"var/lib/docker/containers/{A}/config.v2.json", written(DOCKER))
+    found = read_records(str(tmp_path))
+    assert [row.name for row in found.rows] == ["web-1"] and found.missing == ()
 
 
 def test_what_is_no_plain_file_of_a_bounded_size_is_not_read(tmp_path: Path) -> None:

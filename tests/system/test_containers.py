@@ -98,6 +98,8 @@ def test_containers_of_which_no_file_tells(path: str, name: Name) -> None:
         (f"/kubepods/pod{UID}/{A}", Name("container", A[:12], "", A, UID)),
         (f"/kubepods/besteffort/pod{UID}/{A}", Name("container", A[:12], "", A, UID)),
         (f"/kubepods/besteffort/pod{UID}/crio-{A}", Name("container", A[:12], "cri-o", A, UID)),
+        (f"/system.slice/kubepods-pod{UID_}.slice:cri-containerd:{A}",
+         Name("container", A[:12], "containerd", A)),
         (f"/kubepods.slice/kubepods-pod{UID_}.slice", Name("pod", UID, "kubernetes", UID, UID)),
         (f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID_}.slice"
          f"/cri-containerd-{A}.scope", Name("container", A[:12], "containerd", A, UID)),

@@ -22,8 +22,10 @@ from pagewalk.proc.engines import (
     parse_bundle,
     parse_crun,
     parse_docker,
+    parse_docker_folder,
     parse_runc,
     parse_storage,
+    parse_storage_folder,
     parse_task,
 )
 from pagewalk.proc.files import decode_name, lines, read_bytes
@@ -88,7 +90,7 @@ class Place(NamedTuple):
 
 
 STORAGE = "var/lib/containers/storage"
-USERS = ("home/", "run/user/")
+USERS = ("home/*", "run/user/*")
 OWN = "home/*/.local/share/containers/storage"
 TASKS = "io.containerd.runtime.v2.task/*/*"
 # Who knows a container's name comes before whom it has told.
@@ -112,6 +114,11 @@ PLACES = (
     Place("run/crun/*", ("status", "config.json"), parse_crun),
     Place("run/user/*/crun/*", ("status", "config.json"), parse_crun),
 )
+# Where an engine's configuration has another folder, and the folder that it stands for.
+FOLDERS = (
+    ("etc/docker/daemon.json", parse_docker_folder, "var/lib/docker"),
+    ("etc/containers/storage.conf", parse_storage_folder, STORAGE),
+)
 
 
 def read_records(root: str = "/") -> Records:
@@ -121,12 +128,26 @@ def read_records(root: str = "/") -> Records:
     """
     rows: list[Record] = []
     missing: list[str] = []
-    for place in PLACES:
+    for place in (*PLACES, *moved(root)):
         said: list[str] = []
         rows += read_place(root, place, said)
         more = f", and {len(said) - 1} more of that kind" if len(said) > 1 else ""
         missing += [f"{sentence}{more}" for sentence in said[:1]]
     return Records(tuple(located(row) for row in rows), tuple(missing))
+
+
+def moved(root: str) -> Iterator[Place]:
+    """Yield the places of an engine that was told to keep its files in another folder."""
+    for path, parse, usual in FOLDERS:
+        folder, _, name = path.rpartition("/")
+        for fd, _, _ in opened(root, folder, []):
+            try:
+                other = parse(read_file(fd, name, LARGEST)[0])
+            except (OSError, ValueError):
+                continue  # the engine has none, or could not read it either
+            if other.startswith("/") and other.strip("/") != usual and "*" not in other:
+                yield from (place._replace(folders=other.strip("/") + place.folders[len(usual) :])
+                            for place in PLACES if f"{place.folders}/".startswith(f"{usual}/"))
 
 
 def read_place(root: str, place: Place, said: list[str]) -> Iterator[Record]:

@@ -141,6 +141,22 @@ def parse_bundle(files: Files, stars: tuple[str, ...]) -> list[Record]:
     return [found._replace(pod_id=pod, container="") if podman else found]
 
 
+def parse_docker_folder(data: bytes) -> str:
+    """Return where daemon.json tells Docker to keep its files, empty if it does not."""
+    return text(document(data).get("data-root"))
+
+
+def parse_storage_folder(data: bytes) -> str:
+    """Return where storage.conf tells Podman and CRI-O to keep theirs, empty if it does not."""
+    import tomllib  # only where there is such a file
+
+    try:
+        config = tomllib.loads(data.decode(errors="surrogateescape"))
+    except (ValueError, RecursionError):
+        raise ValueError("is not TOML") from None
+    return text(inner(config, "storage").get("graphroot"))
+
+
 def record(
     engine: str, key: str, told: Mapping[str, Any], *, name: str = "", cgroup: str = "",
     pid: int = 0,

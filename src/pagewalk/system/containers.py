@@ -53,6 +53,8 @@ MONITOR = "monitor"
 RULES = tuple(Rule(kind, engine, re.compile(pattern, re.DOTALL)) for kind, engine, pattern in (
     ("container", "docker", rf"docker-{HEX}\.scope"),
     ("container", "containerd", rf"(?:cri-containerd|nerdctl)-{HEX}\.scope"),
+    # what containerd makes of a slice if it uses cgroupfs and the kubelet systemd
+    ("container", "containerd", rf"[^:]*:cri-containerd:{HEX}"),
     ("container", "cri-o", rf"crio-{HEX}(?:\.scope)?"),
     ("container", "podman", rf"libpod-{HEX}(?:\.scope)?"),
     (MONITOR, "cri-o", rf"crio-conmon-{HEX}(?:\.scope)?"),
