@@ -240,7 +240,9 @@ def podman(den: Den, name: str, *options: str) -> Iterator[Started]:
 def podman_pod(den: Den, name: str) -> Iterator[str]:
     """Make a pod of Podman's until the block ends; yields its id."""
     try:
-        yield den.run("podman", "--storage-driver=vfs", "pod", "create", "--net=none",
+        # On cgroup v2 Podman 4.3 makes pods' cgroups in which no device may be used, not /dev/null.
+        parent = f"--share-parent={str(OLD).lower()}"
+        yield den.run("podman", "--storage-driver=vfs", "pod", "create", "--net=none", parent,
                       "--name", name).strip()
     finally:
         den.run("podman", "--storage-driver=vfs", "pod", "rm", "--force", "--time=0", name)

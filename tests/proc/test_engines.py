@@ -124,13 +124,14 @@ def test_podman_and_cri_o_share_a_file() -> None:
     assert rows[2].container == "POD"
 
 
-def test_podman_says_which_pod_a_container_is_in() -> None:
+def test_a_bundle_of_podman_tells_the_cgroup_and_no_pod() -> None:
+    # That of another container of the pod, if the pod has one that only keeps it together.
     told = {"io.container.manager": "libpod", "io.kubernetes.cri-o.SandboxID": B,
             "io.kubernetes.cri-o.ContainerType": "container"}
     config = {"annotations": told, "linux": {"cgroupsPath": f"/libpod_parent/{B}/libpod-{A}"}}
     (row,) = parse_bundle({"config.json": written(config)}, ("overlay", A))
     path = f"/libpod_parent/{B}/libpod-{A}"
-    assert row == Record("podman", A, pod_id=B, cgroup=path)
+    assert row == Record("podman", A, cgroup=path)
     config = {"annotations": {"io.container.manager": "cri-o", **DOCKER_SHIM}}
     (row,) = parse_bundle({"config.json": written(config)}, ("overlay", A))
     assert row == Record("cri-o", A, "", "web-0", UID, "shop", "php")

@@ -15,9 +15,17 @@ A, B = "ab" * 32, "cd" * 32
 PODS = "CREATE TABLE PodConfig(ID TEXT PRIMARY KEY NOT NULL, Name TEXT UNIQUE NOT NULL, JSON TEXT)"
 
 
+CONTAINERS = """CREATE TABLE ContainerConfig(
+    ID TEXT PRIMARY KEY NOT NULL, Name TEXT UNIQUE NOT NULL, PodID TEXT, JSON TEXT)"""
+E, F = "e1" * 32, "f2" * 32
+
+
 def database(*pods: tuple[object, object], log: bool = False) -> bytes:
     made = sqlite3.connect(":memory:")
     made.execute(PODS)
+    made.execute(CONTAINERS)
+    made.execute("INSERT INTO ContainerConfig VALUES (?, 'till', ?, '{}')", (E, B))
+    made.execute("INSERT INTO ContainerConfig VALUES (?, 'alone', NULL, '{}')", (F,))
     made.executemany("INSERT INTO PodConfig VALUES (?, ?, '{}')", pods)
     made.commit()
     data = bytearray(made.serialize())
@@ -31,7 +39,8 @@ def database(*pods: tuple[object, object], log: bool = False) -> bytes:
 def test_pods_of_podman(log: bool) -> None:
     rows = parse_pods({"db.sql": database((B, "shop"), (A, "depot"), log=log)}, ())
     assert sorted(rows) == sorted([Record("podman", "", pod="shop", pod_id=B),
-                                   Record("podman", "", pod="depot", pod_id=A)])
+                                   Record("podman", "", pod="depot", pod_id=A),
+                                   Record("podman", E, pod_id=B)])
 
 
 def test_a_database_of_other_contents_is_refused_or_empty() -> None:
@@ -92,18 +101,22 @@ SHOP, DEPOT = leaf(B.encode(), b"shop"), leaf(A.encode(), b"depot")
 
 def bolt_pods() -> bytes:
     return bolt(
-        (2, [leaf(b"all-ctrs", bucket(6), True), leaf(b"allPods", bucket(3), True)]),
+        (2, [leaf(b"all-ctrs", bucket(6), True), leaf(b"allPods", bucket(3), True),
+             leaf(b"pod", bucket(0, page(0, 2, [leaf(B.encode(), bucket(7), True)])), True)]),
         (1, [branch(A.encode(), 4), branch(B.encode(), 5), branch(A.encode(), 3)]),  # a circle
         (2, [DEPOT, leaf(b"not an id", b"x")]),
         (2, [SHOP]),
-        (2, [leaf(("ef" * 32).encode(), b"a container")]),
+        (2, [leaf(F.encode(), b"alone")]),
+        (2, [leaf(b"config", b"{}"), leaf(b"containers", bucket(8), True)]),
+        (2, [leaf(E.encode(), b"till")]),
     )
 
 
 def test_pods_of_an_older_podman_are_in_a_tree_of_pages() -> None:
     rows = parse_bolt({"bolt_state.db": bolt_pods()}, ())
     assert sorted(rows) == sorted([Record("podman", "", pod="shop", pod_id=B),
-                                   Record("podman", "", pod="depot", pod_id=A)])
+                                   Record("podman", "", pod="depot", pod_id=A),
+                                   Record("podman", E, pod_id=B)])
 
 
 def test_few_pods_are_in_the_bucket_itself() -> None:

@@ -130,15 +130,14 @@ def stored(entry: dict[str, Any]) -> list[Record]:
 
 
 def parse_bundle(files: Files, stars: tuple[str, ...]) -> list[Record]:
-    """Return the container of an OCI config.json that Podman or CRI-O keeps, with its pod."""
+    """Return the container of an OCI config.json that Podman or CRI-O keeps."""
     config = document(files["config.json"])
     annotations = inner(config, "annotations")
     podman = annotations.get("io.container.manager") == "libpod"
     cgroup = text(inner(config, "linux").get("cgroupsPath"))
-    found = record("podman" if podman else "cri-o", stars[-1], annotations,
-                   cgroup=cgroup if cgroup[:1] == "/" else "")
-    pod = text(annotations.get("io.kubernetes.cri-o.SandboxID"))
-    return [found._replace(pod_id=pod, container="") if podman else found]
+    # Podman's SandboxID is no pod's: it is that of the container that keeps the pod together.
+    return [record("podman" if podman else "cri-o", stars[-1], annotations,
+                   cgroup=cgroup if cgroup[:1] == "/" else "")]
 
 
 def parse_docker_folder(data: bytes) -> str:

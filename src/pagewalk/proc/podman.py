@@ -20,11 +20,15 @@ LEAF_ELEMENT, BRANCH_ELEMENT = struct.Struct("<LLLL"), struct.Struct("<LLQ")
 # Magic, version, page size, flags; the root bucket's page, its sequence; two pages, transaction.
 META = struct.Struct("<LLLLQQQQQ")
 MAGIC, VERSION = 0xED0CDAED, 2
-PODS = b"allPods"  # id to name (libpod/boltdb_state_internal.go)
+# Buckets of libpod/boltdb_state_internal.go: ids to names; ids to what a pod has, its containers.
+NAMES, PODS, CONTAINERS = b"allPods", b"pod", b"containers"
 
 
 def parse_pods(files: Files, stars: tuple[str, ...]) -> list[Record]:
-    """Return the pods of Podman's db.sql (libpod/sqlite_state_internal.go), a copy in memory."""
+    """Return pods, and which container is in which, of Podman's db.sql.
+
+    Source: libpod/sqlite_state_internal.go.
+    """
     import sqlite3  # only where Podman keeps such a file
 
     data = bytearray(files["db.sql"])
@@ -34,39 +38,54 @@ def parse_pods(files: Files, stars: tuple[str, ...]) -> list[Record]:
         pods.deserialize(bytes(data))
         pods.set_progress_handler(lambda: 1, 10_000_000)  # a view could run for ever
         rows = pods.execute("SELECT ID, Name FROM PodConfig LIMIT ?", (MOST,)).fetchall()
+        inside = pods.execute("SELECT ID, PodID FROM ContainerConfig WHERE PodID IS NOT NULL"
+                              " LIMIT ?", (MOST,)).fetchall()
     except (sqlite3.Error, MemoryError) as error:
         raise ValueError(f"is no database of Podman: {error}") from None
     finally:
         pods.close()
-    return [Record("podman", "", pod=text(name), pod_id=text(pod)) for pod, name in rows]
+    return [*(Record("podman", "", pod=text(name), pod_id=text(pod)) for pod, name in rows),
+            *(Record("podman", text(key), pod_id=text(pod)) for key, pod in inside)]
 
 
 def parse_bolt(files: Files, stars: tuple[str, ...]) -> list[Record]:
-    """Return the pods of Podman's bolt_state.db.
+    """Return pods, and which container is in which, of Podman's bolt_state.db.
 
     A page that is being replaced meanwhile has pods as they were: an id never gets another name.
     """
     try:
-        pairs = list(bolt_pairs(files["bolt_state.db"], PODS))
+        return list(bolt_pods(files["bolt_state.db"]))
     except (struct.error, OverflowError):
         raise ValueError("is cut off") from None
-    return [Record("podman", "", pod=text(decode_name(name)), pod_id=decode_name(pod))
-            for pod, name in pairs if is_unique(decode_name(pod))]
 
 
-def bolt_pairs(data: bytes, name: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield keys and values of the bucket ``name``; raises ValueError, struct.error."""
+def bolt_pods(data: bytes) -> Iterator[Record]:
+    """Yield the records of parse_bolt; raises ValueError, struct.error, OverflowError."""
     metas = [META.unpack_from(data, at + HEADER.size) for at in (0, page_size(data))]
     good = [meta for meta in metas if meta[:2] == (MAGIC, VERSION)]
     if not good:
         raise ValueError("is no database of Podman: no page of it says what it is")
     newest = max(good, key=lambda meta: meta[-1])
     size, root = newest[2], newest[4]
-    for key, value in elements(data, size, root):
-        if key == name and len(value) >= 16:
-            inner, _ = struct.unpack_from("<QQ", value)
-            # A small bucket has its only page in place of a number.
-            yield from elements(data, size, inner) if inner else elements(value[16:], 0, 0)
+    for name, top in elements(data, size, root):
+        for key, value in bucket(data, size, top) if name in (NAMES, PODS) else ():
+            pod = decode_name(key)
+            if is_unique(pod) and name == NAMES:
+                yield Record("podman", "", pod=text(decode_name(value)), pod_id=pod)
+            elif is_unique(pod):
+                yield from contained(data, size, pod, value)
+
+
+def contained(data: bytes, size: int, pod: str, value: bytes) -> Iterator[Record]:
+    for name, inner in bucket(data, size, value):
+        for key, _ in bucket(data, size, inner) if name == CONTAINERS else ():
+            yield Record("podman", decode_name(key), pod_id=pod)
+
+
+def bucket(data: bytes, size: int, value: bytes) -> Iterator[tuple[bytes, bytes]]:
+    # Of the bucket in a leaf's value; a small one has its only page in place of a number.
+    root, _ = struct.unpack_from("<QQ", value)
+    return elements(data, size, root) if root else elements(value[16:], 0, 0)
 
 
 def page_size(data: bytes) -> int:
