@@ -251,9 +251,10 @@ def test_a_name_keeps_every_byte(hierarchy: Hierarchy, name: bytes) -> None:
             assert group_of(process.pid, hierarchy) == path
 
 
-def test_groups_nest_deeper_than_a_path_may_be_long(hierarchy: Hierarchy) -> None:
+@pytest.mark.parametrize("name", ["x" * 100, "\N{TIBETAN SYLLABLE OM}" * 33])
+def test_groups_nest_deeper_than_a_path_may_be_long(hierarchy: Hierarchy, name: str) -> None:
     with memory_cgroup("deep") as top:
-        depth, name = 60, "x" * 100  # 6 000 bytes; PATH_MAX is 4 096
+        depth = 60  # 6 000 bytes; PATH_MAX is 4 096
         fds = [os.open(top, os.O_RDONLY)]
         try:
             for _ in range(depth):
@@ -290,6 +291,16 @@ def test_ten_thousand_groups(hierarchy: Hierarchy) -> None:
             assert groups.path[groups.parent[row]] == os.path.dirname(f"{ours}/{name}")
         # a quarter of a second here; a guest is ten times slower
         assert took < 1 or IN_GUEST
+
+
+@pytest.mark.skipif(not FIRST, reason="only version 1 has a hierarchy for each controller")
+def test_a_group_of_another_hierarchy_is_told_apart(hierarchy: Hierarchy) -> None:
+    others = [f"/sys/fs/cgroup/{name}" for name in ("pids", "freezer", "unified")]
+    others = [other for other in others if Path(other).is_dir()]
+    assert others
+    for other in others:
+        with pytest.raises(BadTarget, match=f"is a group of the hierarchy mounted at {other}"):
+            find_group(other, hierarchy)
 
 
 # ---- threaded groups, and cgroup namespaces

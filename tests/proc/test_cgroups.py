@@ -160,7 +160,7 @@ def test_a_path_is_looked_up_below_what_is_mounted_only(tmp_path: Path) -> None:
         with pytest.raises(SourceUnavailable, match="is not below /docker/x"), \
                 open_group(hierarchy, path):
             pass
-    for path in ("/docker/x/b", "/docker/x/link"):
+    for path in ("/docker/x/b", "/docker/x/link", f"/docker/x/{'b' * 300}"):
         with pytest.raises(GroupGone, match=path), open_group(hierarchy, path):
             pass
 
@@ -176,6 +176,7 @@ def test_a_path_longer_than_the_kernel_takes_is_looked_up_in_pieces() -> None:
     found = pieces("/".join(names))
     assert "/".join(found) == "/".join(names)
     assert all(len(piece) < PIECE for piece in found)
+    assert PIECE * 4 < 4096  # PATH_MAX, were all of four bytes
     assert pieces("") == [] and pieces("a/b") == ["a/b"]
 
 

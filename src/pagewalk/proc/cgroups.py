@@ -17,9 +17,10 @@ from pagewalk.proc.files import decode_name, numbers, read_bytes, rows, words
 from pagewalk.proc.mounts import Mount, parse_mounts, unescaped
 from pagewalk.proc.refusals import reading
 
-PIECE = 2048  # bytes of a path looked up at once, fewer than PATH_MAX: groups nest deeper
+PIECE = 1000  # characters of a path looked up at once, of 4 bytes at most: PATH_MAX is 4096
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-GONE = (errno.ENOENT, errno.ENODEV, errno.ENOTDIR)  # kernfs says ENODEV for an open file
+# What says that there is no such group; kernfs says ENODEV for a file that is open.
+GONE = (errno.ENOENT, errno.ENODEV, errno.ENOTDIR, errno.ENAMETOOLONG)
 # "4:memory:/a/b", "0::/a/b (deleted)" (proc_cgroup_show, kernel/cgroup/cgroup.c); no group has a
 # newline in its name (cgroup_mkdir)
 MEMBERSHIP = re.compile(rb"(?m)^(\d{1,10}):([^:\n]*):([^\n]+)\n")
@@ -208,17 +209,27 @@ def list_groups(hierarchy: Hierarchy) -> Groups:
     with open_group(hierarchy, hierarchy.root) as top:
         inodes[0] = os.fstat(top).st_ino
         for row, relative in enumerate(below):  # it grows
-            with suppress(OSError), opened(top, relative) as group, os.scandir(group) as entries:
-                if device(group) != hierarchy.dev:
-                    continue
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        inodes.append(entry.inode())
-                        parents.append(row)
-                        below.append(f"{relative}/{entry.name}" if relative else entry.name)
+            for name, inode in groups_in(top, relative, hierarchy.dev):
+                inodes.append(inode)
+                parents.append(row)
+                below.append(f"{relative}/{name}" if relative else name)
     root = hierarchy.root.rstrip("/")
     paths = (hierarchy.root, *(f"{root}/{relative}" for relative in below[1:]))
     return Groups(np.array(inodes, np.uint64), np.array(parents, np.int64), paths)
+
+
+def groups_in(top: int, relative: str, dev: int) -> list[tuple[str, int]]:
+    # The names and inodes in a directory of the hierarchy, none if it is gone.
+    try:
+        with opened(top, relative) as group, os.scandir(group) as entries:
+            if device(group) != dev:  # something else is mounted on it
+                return []
+            return [(entry.name, entry.inode()) for entry in entries
+                    if entry.is_dir(follow_symlinks=False)]
+    except OSError as error:
+        if error.errno in GONE:
+            return []
+        raise
 
 
 def group_of(pid: int, hierarchy: Hierarchy) -> str | None:
