@@ -120,6 +120,14 @@ def test_without_a_memory_controller_a_sentence_says_why(
     assert why in str(raised.value)
 
 
+def test_a_kernel_may_have_it_in_version_2_only(tmp_path: Path) -> None:
+    # Then /proc/cgroups does not list it; without CONFIG_MEMCG there is no kpagecgroup.
+    (tmp_path / "kpagecgroup").write_bytes(b"")
+    for mounts, why in ((V2 % ("/x", "/no/such"), "was not given the memory"), (CPU, "no cgroups")):
+        with pytest.raises(SourceUnavailable, match=why):
+            find_hierarchy(proc(tmp_path, mounts, cgroups="cpu\t0\t1\t1\n"))
+
+
 def test_without_proc_a_sentence_says_so() -> None:
     with pytest.raises(SourceUnavailable, match="mountinfo: No such file or directory; mount"):
         find_hierarchy("/no/such")

@@ -56,7 +56,7 @@ def find_hierarchy(proc: str = "/proc") -> Hierarchy:
     # One that shows most, the later if two do: it may hide the other.
     found = sorted(filter(has_memory, mounts[::-1]), key=lambda mount: depth(mount.root))
     if not found:
-        raise why_none(mounts, options, contents(f"{proc}/cgroups"))
+        raise why_none(mounts, options, proc)
     shown, off = found[0], options.get(b"cgroup.memory", set())
     return Hierarchy(
         version=1 if shown.kind == b"cgroup" else 2,
@@ -79,7 +79,7 @@ def has_memory(mount: Mount) -> bool:
 
 def depth(root: bytes) -> tuple[bool, int]:
     # A root above that of our cgroup namespace is the worst: its groups have no names for us.
-    return b".." in root, root.rstrip(b"/").count(b"/")
+    return b".." in root.split(b"/"), root.rstrip(b"/").count(b"/")
 
 
 def boot_options(cmdline: bytes) -> dict[bytes, set[bytes]]:
@@ -92,19 +92,22 @@ def boot_options(cmdline: bytes) -> dict[bytes, set[bytes]]:
 
 
 def why_none(
-    mounts: list[Mount], options: dict[bytes, set[bytes]], controllers: bytes
+    mounts: list[Mount], options: dict[bytes, set[bytes]], proc: str
 ) -> SourceUnavailable:
-    # "memory	4	60	1": its hierarchy (0 for version 2), how many groups, whether it is enabled
+    # "memory	4	60	1": its hierarchy (0 for version 2), how many groups, whether it is enabled;
+    # no line on a kernel that has it in version 2 only (without CONFIG_MEMCG_V1).
+    controllers = contents(f"{proc}/cgroups")
     row = re.search(rb"(?m)^memory\t(\d+)\t\d+\t([01])$", controllers)
+    built = bool(row) or not controllers or os.path.exists(f"{proc}/kpagecgroup")
     second = [mount for mount in mounts if mount.kind == b"cgroup2"]
     if b"memory" in options.get(b"cgroup_disable", ()):
         why, remedy = "this kernel was booted with cgroup_disable=memory", "boot without it"
-    elif not row:
+    elif not built:
         why = "this kernel has no memory controller: /proc/cgroups does not list it"
         remedy = "use a kernel built with CONFIG_MEMCG"
-    elif row[2] == b"0":
+    elif row and row[2] == b"0":
         why, remedy = "the memory controller is disabled", "boot with cgroup_enable=memory"
-    elif row[1] != b"0":
+    elif row and row[1] != b"0":
         why = "the memory controller is in a hierarchy of version 1 that is not mounted here"
         remedy = "mount -t cgroup -o memory none DIRECTORY"
     elif second:
