@@ -69,14 +69,14 @@ def _functions(text: bytes) -> Functions:
     if len(data) != (end[-1] + 1 if len(end) else 0) or (end - start < _DIGITS + 4).any():
         short = text.rpartition(b"\n")[2] or b"a line is too short"
         raise BadText("kallsyms", len(end) + 1, short)
-    digits = _HEX[data[start[:, None] + np.arange(_DIGITS)]]
-    if (digits > 15).any():
-        row = int(np.flatnonzero((digits > 15).any(axis=1))[0])
-        raise BadText("kallsyms", row + 1, text[start[row] : end[row]])
-    nibbles = digits.astype(np.uint64)
-    address = np.zeros(len(start), np.uint64)
+    address, bad = np.zeros(len(start), np.uint64), np.zeros(len(start), bool)
     for place in range(_DIGITS):
-        address = address << np.uint64(4) | nibbles[:, place]
+        digit = _HEX[data[start + place]]
+        bad |= digit > 15
+        address = address << np.uint64(4) | digit
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise BadText("kallsyms", row + 1, text[start[row] : end[row]])
     every = Functions(address, start + _DIGITS + 3, end)
     code = take(every, np.isin(data[start + _DIGITS + 1], _CODE))
     return take(code, np.argsort(code.address, kind="stable"))
