@@ -18,7 +18,7 @@ from pagewalk.render import view
 from pagewalk.sources import Who
 from pagewalk.sources.doctor import Check
 from pagewalk.walking.walk import Walk
-from tests import by_hand, vtop_by_hand
+from tests import by_hand, files_by_hand, vtop_by_hand
 from tests.system.by_hand import ram
 
 CHECKS = [
@@ -54,13 +54,15 @@ def seen(text: str) -> bool:
 
 # Fields that contain names, or sentences about them.
 SPOKEN = {"name", "exe", "argv0", "script", "why", "finding", "remedy", "asked", "remarks",
-          "device", "not_read", "partial"}
+          "device", "not_read", "partial", "inside", "comm", "file_system", "path"}
 
 
 def spoiled(value: Any, text: str, field: str = "") -> Any:
     """Return a command's results with ``text`` appended to each name and sentence in them."""
     if isinstance(value, str):
         return value + text if field in SPOKEN else value
+    if isinstance(value, bytes):
+        return value + text.encode("utf-8", "surrogateescape") if field in SPOKEN else value
     if isinstance(value, Walk):
         twin = copy.copy(value)
         for name in ("name", "exe", "vmas", "outcome"):
@@ -117,6 +119,7 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
         "doctor": (CHECKS, "Linux 6.18, x86_64, 4 KiB pages, root"),
         "processes": (PROCESSES, "Linux 6.18, x86_64, 4 KiB pages, root"),
         "ram": (ram(frames=frames),),
+        "files": (files_by_hand.REPORT, files_by_hand.NAMES.get),
     }[name]
 
 

@@ -148,10 +148,30 @@ def process_columns() -> Columns:
     return Columns((pid,), (rss, name, program, uid, script))
 
 
+def file_columns() -> Columns:
+    sort, system, device, charged, kept_by = words(
+        ("sort", "SORT", "deleted, file, tmpfs, unnamed, device or gone"),
+        ("file_system", "FILE SYSTEM", "the type of its file system"),
+        ("device", "DEVICE", "the number of its file system's device"),
+        ("charged", "CHARGED TO", "the cgroup that is charged for most of it"),
+        ("kept_by", "KEPT BY", "the processes that have it open or mapped"),
+    )
+    return Columns(words(("name", "NAME", "where it can be seen, or what it is called")), (
+        Column("cached", "CACHED", "what of it is in RAM"),
+        Column("mapped", "MAPPED", "what processes map"),
+        Column("dirty", "DIRTY", "what has to be written before it can go"),
+        Column("active", "ACTIVE", "what was used again of late"),
+        Column("huge", "HUGE", "what is in pages of 2 MiB or more"),
+        charged, kept_by, sort, system, device,
+        Column("inode", "INODE", "its number in its file system"),
+        Column("links", "LINKS", "how many names it has"),
+    ))
+
+
 TABLES: dict[str, Callable[[], Columns]] = {
     "show": kind_columns, "maps": vma_columns, "groups": group_columns, "pages": page_columns,
     "explain": ledger_columns, "heap": arena_columns, "check": difference_columns,
-    "doctor": check_columns, "processes": process_columns,
+    "doctor": check_columns, "processes": process_columns, "files": file_columns,
 }
 
 

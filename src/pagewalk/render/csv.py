@@ -21,6 +21,8 @@ from pagewalk.render import lines as pieces
 from pagewalk.walking.walk import Walk
 
 if TYPE_CHECKING:
+    from pagewalk.render.file_table import Names
+    from pagewalk.system.files import FilesReport
     from pagewalk.system.look import Ram
 
 # Quotes, commas, control characters, and whatever str.splitlines treats as the end of a line.
@@ -137,6 +139,17 @@ def ram(found: Ram, out: TextIO, *, ledger: bool = False) -> None:
                    for part in PARTS if part.name in amounts)
 
 
+def files(
+    report: FilesReport, names: Names, out: TextIO, columns: Sequence[str] | None = None,
+    **_: object,
+) -> None:
+    """Write one line per file of the page cache."""
+    from pagewalk.render.file_table import records
+
+    out.writelines(row(*record) for record in records(report, names, columns))
+
+
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain, "ram": ram,
+    "files": files,
 }

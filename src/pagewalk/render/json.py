@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pagewalk.account.check import Report
 from pagewalk.account.groups import BY_KEY, Group
@@ -27,6 +27,10 @@ from pagewalk.render.heap_json import heap
 from pagewalk.sources.doctor import Check
 from pagewalk.translate.translation import Translation
 from pagewalk.walking.walk import Walk
+
+if TYPE_CHECKING:
+    from pagewalk.render.file_table import Names
+    from pagewalk.system.files import FilesReport
 
 
 def write_table(table: Table, body: dict[str, Any], out: TextIO) -> None:
@@ -269,8 +273,19 @@ def ram(*given: Any, **options: Any) -> None:
     ram_json.ram(*given, **options)
 
 
+def files(
+    report: FilesReport, names: Names, out: TextIO, columns: Sequence[str] | None = None,
+    **_: object,
+) -> None:
+    """Write the page cache by file, with the ``columns`` of each file."""
+    from pagewalk.render.file_table import document
+
+    write(document(report, names, columns), out)
+
+
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
     "ram": ram,
+    "files": files,
 }

@@ -39,8 +39,11 @@ if TYPE_CHECKING:
     from pagewalk.heap.heap import Heap
     from pagewalk.model.columns import Pages
     from pagewalk.proc.counters import Theirs
+    from pagewalk.render.columns import Choice
+    from pagewalk.render.file_table import Names
     from pagewalk.sources import Who
     from pagewalk.sources.outcome import Outcome
+    from pagewalk.system.files import FilesReport
     from pagewalk.translate.translation import Translation
 
 TWO_COLUMNS = 50  # columns of a terminal that the totals need side by side
@@ -324,6 +327,20 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
     following(out, part, *(() if legend else (f"vtop {found.pid} {found.trace.addr:#x} --legend",)))
 
 
+# ---- ram --files
+
+
+def files(
+    report: FilesReport, names: Names, out: TextIO, columns: Sequence[str] | None = None, *,
+    choice: Choice | None = None,
+) -> None:
+    """Write the page cache by file, the largest first, below the sums that they add up to."""
+    from pagewalk.render.columns import WHOLE
+    from pagewalk.render.file_table import text
+
+    text(report, names, out, columns, choice=WHOLE if choice is None else choice)
+
+
 # ---- heap
 
 
@@ -396,9 +413,11 @@ LARGEST: dict[str, Callable[..., int]] = {
     "heap": lambda found: found.anonymous,
     "ram": lambda found: found.total or 0,
     "processes": lambda rows, *_: max((process.rss for process in rows), default=0),
+    "files": lambda report, _: sum(total.amounts.cached for total in report.totals.values()),
 }
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
     "ram": ram,
+    "files": files,
 }
