@@ -107,6 +107,14 @@ def test_a_name_with_an_escape_cannot_drive_a_terminal() -> None:
     assert all("\n" not in said and "\x1b" not in said for said in answers(report))
 
 
+def test_a_newline_in_a_name_does_not_end_a_row_of_csv() -> None:
+    evil = by_hand.MEMFD._replace(inside="one\ntwo")
+    out = io.StringIO()
+    view("csv", "files")(REPORT._replace(files=(evil, by_hand.LOG)), NAMES.get, out)
+    rows = out.getvalue().split("\n")
+    assert len(rows) == 4 and rows[1].startswith("one\\012two,")
+
+
 def test_limit_and_order_are_those_that_were_asked_for() -> None:
     limited = table(choice=choose("files", limit=1))
     assert any("1003 others" in line for line in limited)

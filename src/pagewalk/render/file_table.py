@@ -242,8 +242,8 @@ def document(
     return {
         "files": [fields("files", row(file, names), columns) for file in report.files],
         "totals": {sort.name.lower(): totals(total) for sort, total in report.totals.items()},
-        "file_systems": {name or "gone": totals(total) for name, total in report.systems.items()
-                         if total.files},
+        "file_systems": [{"file_system": name or None, **totals(total)}
+                         for name, total in report.systems.items() if total.files],
         "holders_complete": report.holders_complete,
     }
 
@@ -278,8 +278,9 @@ def row(file: CachedFile, names: Names) -> dict[str, Any]:
 def records(
     report: FilesReport, names: Names, columns: Sequence[str] | None = None
 ) -> Iterator[list[Any]]:
-    """Yield the rows of the CSV file, the heading first."""
+    """Yield the rows of the CSV file, the heading first; newlines as in /proc/PID/maps."""
     shown = list(titles("files")) if columns is None else ["name", *columns]
     yield shown
     for file in report.files:
-        yield [cell(file, name, names) for name in shown]
+        cells = (cell(file, name, names) for name in shown)
+        yield [one.replace("\n", "\\012") if isinstance(one, str) else one for one in cells]
