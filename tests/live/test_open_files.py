@@ -39,9 +39,9 @@ if "map" in how:
 if "open" not in how:
     os.close(fd)
 if "late" in how:
-    for other in range(3, 2000):
+    for other in range(3, 1000):
         os.dup2(fd, other)
-    for other in range(3, 1999):
+    for other in range(3, 999):
         os.close(other)
 if "own" in how:  # a thread with a table of descriptors of its own
     ready, end = threading.Event(), threading.Event()
