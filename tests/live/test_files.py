@@ -24,8 +24,10 @@ from pagewalk.system.cached import add_up_files
 from pagewalk.system.files import CachedFile, FilesReport, Sort, name_files
 from tests.kernel_says import PAGE
 from tests.live.bracket import Seen, look_again, settle, working_sources
+from tests.live.command import pagewalk
 from tests.live.holder import IPC_RMID
 from tests.live.test_inodes import kernel_dev, mounted
+from tests.live.test_open_files import keeper
 
 pytestmark = [
     pytest.mark.live,
@@ -269,6 +271,47 @@ def test_bind_mounts_are_other_places_of_the_same_file(
             assert (file.place.path, file.place.also) == (os.fsencode(bound / "f"), ())
 
         look_again(look_covered)
+
+
+def test_the_command_names_a_deleted_file_and_who_keeps_it(tmp_path: Path) -> None:
+    size = 64 << 20
+    with ExitStack() as stack:
+        folder = stack.enter_context(mounted(tmp_path / "tmpfs", "-t", "tmpfs", "pagewalk"))
+        (folder / "app.log").write_bytes(b"x" * size)
+        pid = stack.enter_context(keeper("open", folder / "app.log"))
+        os.unlink(folder / "app.log")
+        name = f"{folder}/app.log"
+
+        def look() -> None:
+            ran = pagewalk("ram", "--files", "--format", "json")
+            assert ran.code == 0, ran.err
+            (file,) = [one for one in ran.json["files"] if one["path"] == name]
+            assert (file["sort"], file["cached"], file["mapped"]) == ("deleted", size, 0)
+            assert [one["pid"] for one in file["kept_by"]] == [pid]
+            assert sum(one["bytes"] for one in file["charged"]) == size
+            totals = ran.json["totals"].values()
+            systems = ran.json["file_systems"]
+            assert sum(one["cached"] for one in totals) == sum(one["cached"] for one in systems)
+
+        look_again(look)
+        ran = pagewalk("ram", "--files", before=("env", "COLUMNS=200"))
+        assert ran.code == 0, ran.err
+        lines = [line for line in ran.out.splitlines() if f"deleted, kept by {pid} " in line]
+        assert [line.split()[0] for line in lines] == [str(size >> 10)]
+        head = pagewalk("ram", "--files", "--format", "csv", "--limit", "1").out.splitlines()
+        assert head[0].startswith("name,cached,mapped,dirty")
+
+
+def test_options_that_do_not_go_together_are_refused() -> None:
+    for words in (("--files", "--ledger"), ("--limit", "3"), ("--sort", "cached")):
+        ran = pagewalk("ram", *words)
+        assert (ran.code, ran.out) == (2, "")
+
+
+def test_who_may_not_see_frames_is_told() -> None:
+    ran = pagewalk("ram", "--files", before=("setpriv", "--reuid=65534", "--clear-groups"))
+    assert (ran.code, ran.out) == (6, "")
+    assert "run as root" in ran.err
 
 
 def test_all_files_are_in_the_totals(running: RunningKernel) -> None:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 
 import pytest
 
+from pagewalk.model.columns import Withheld
 from pagewalk.render import view
-from pagewalk.render.columns import Choice, choose
-from pagewalk.render.file_table import HEADINGS, answers, charged, keepers, name_of, remark
+from pagewalk.render.columns import WHOLE, Choice, choose
+from pagewalk.render.file_table import HEADINGS, answers, charged, keepers, name_of, pick, remark
 from pagewalk.system.files import CachedFile, FilesReport, Sort
 from tests import files_by_hand as by_hand
 from tests.files_by_hand import MIB, NAMES, REPORT, amounts, total
 
 
-def screen(report: FilesReport = REPORT, choice: Choice | None = None) -> list[str]:
+def screen(report: FilesReport = REPORT, choice: Choice = WHOLE) -> list[str]:
     out = io.StringIO()
-    view("text", "files")(report, NAMES.get, out, choice=choice)
+    view("text", "files")(pick(report, NAMES.get, choice), NAMES.get, out)
     return out.getvalue().splitlines()
 
 
-def table(report: FilesReport = REPORT, choice: Choice | None = None) -> list[str]:
+def table(report: FilesReport = REPORT, choice: Choice = WHOLE) -> list[str]:
     lines = screen(report, choice)
     return lines[next(at for at, line in enumerate(lines) if "CACHED" in line) + 1 :]
 
@@ -125,12 +127,13 @@ def test_limit_and_order_are_those_that_were_asked_for() -> None:
                for line in smallest)
 
 
-def test_many_files_are_cut_at_ten_of_a_sort() -> None:
+def test_what_is_not_listed_is_one_line() -> None:
     many = tuple(by_hand.TABLE._replace(amounts=amounts(5), inode=row) for row in range(40))
     totals = {sort: total() for sort in Sort} | {Sort.FILE: total(*many)}
     report = REPORT._replace(files=many, totals=totals)
-    assert len(table(report)) == 1 + 1 + 10 + 1
-    assert table(report)[-1].split()[:3] == [str(150 * MIB // 1024), "0", "0"]
+    lines = table(report, Choice(limit=10))
+    assert len(lines) == 1 + 1 + 10 + 1
+    assert lines[-1].split() == [str(150 * MIB // 1024), "0", "0", "30", "others"]
 
 
 def test_what_was_not_read_is_not_zero() -> None:
@@ -142,6 +145,15 @@ def test_what_was_not_read_is_not_zero() -> None:
     out = io.StringIO()
     view("text", "files")(report, NAMES.get, out, columns=["huge"])
     assert out.getvalue().count("n/a") == 3
+
+
+def test_what_is_withheld_is_said() -> None:
+    why = Withheld("who is charged", "no memory cgroups", partial=True)
+    report = REPORT._replace(withheld=(why,))
+    assert screen(report)[-1] == "who is charged: no memory cgroups"
+    out = io.StringIO()
+    view("json", "files")(report, NAMES.get, out)
+    assert json.loads(out.getvalue())["partial"] == ["who is charged: no memory cgroups"]
 
 
 def test_a_list_of_holders_that_is_cut_says_so() -> None:

@@ -14,6 +14,7 @@ from pagewalk.model.errors import BadRequest
 if TYPE_CHECKING:
     from pagewalk.render.columns import Choice
 
+_TABLE_OF = {"ram": "files"}  # the table that a command's --columns are of, if not its own
 LONGEST_WATCH = 1_000_000  # seconds, 12 days; the kernel's timers do not take any number
 
 
@@ -65,7 +66,8 @@ def complete_column(ctx: click.Context, _param: object, typed: str) -> list[str]
     from pagewalk.render.columns import TABLES
 
     before, comma, last = typed.rpartition(",")
-    table = TABLES[ctx.info_name or ""]()
+    name = ctx.info_name or ""
+    table = TABLES[_TABLE_OF.get(name, name)]()
     names = [column.name for column in (*table.naming, *table.others)]
     return [before + comma + name for name in names if name.startswith(last)]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TextIO
 
 from pagewalk.proc.files import decode_name
 from pagewalk.render.amounts import kib, size
-from pagewalk.render.columns import WHOLE, Choice, fields, titles
+from pagewalk.render.columns import Choice, fields, titles
 from pagewalk.render.terminal import printable, say, say_grid, shorten, width
 from pagewalk.system.files import Amounts, CachedFile, FilesReport, FilesTotal, Sort
 
@@ -119,11 +119,19 @@ def owner(word: int, names: Names) -> str:
 # ---- the screen
 
 
+def pick(report: FilesReport, names: Names, choice: Choice) -> FilesReport:
+    """Return the report with the files of each sort that ``choice`` asks for, in its order."""
+    files = [file for sort in Sort for file in choice.rows(
+        [file for file in report.files if file.sort is sort],
+        lambda file, name: cell(file, name, names),
+    )]
+    return report._replace(files=tuple(files))
+
+
 def text(
-    report: FilesReport, names: Names, out: TextIO, columns: Sequence[str] | None = None, *,
-    choice: Choice = WHOLE,
+    report: FilesReport, names: Names, out: TextIO, columns: Sequence[str] | None = None
 ) -> None:
-    """Write at most three sentences, and the largest files of each sort below their sum.
+    """Write at most three sentences, and the files of each sort below the sum of all of them.
 
     The rows of a sort add up to its sum, and the sums to the first row.
     """
@@ -131,7 +139,7 @@ def text(
         say(sentence, out, look="main")
     shown = list(COLUMNS if columns is None else columns)
     order = [*(n for n in shown if n in NUMBERS), *(n for n in shown if n not in NUMBERS), "name"]
-    rows, room, titled = list(_rows(report, names, choice)), width(out), titles("files")
+    rows, room, titled = list(_rows(report, names)), width(out), titles("files")
     longest = None if room is None else max(room // 4, NARROWEST)
     grid = [[titled[name] for name in order]]
     grid += [[_cell(row, name, longest) for name in order] for row in rows]
@@ -139,17 +147,20 @@ def text(
     least = [order.index(name) for name in LEAST_WANTED if name in order]
     say_grid(grid, left, out, room=room, yields=len(order) - 1, keeps=KEPT, least=least,
              looks=[row.look for row in rows])
+    for missing in report.withheld:
+        say(f"{missing.what}: {missing.why}", out)
     if not report.holders_complete:
         say("more processes may keep a file: there are more descriptors than are looked at", out)
 
 
 def answers(report: FilesReport) -> Iterator[str]:
-    """Yield what is cached and not mapped, what is deleted and who keeps it, what cannot go."""
+    """Yield what is cached and not mapped, what is deleted and who keeps it, what has no disk."""
     whole = _sum(report.totals.values()).amounts
     yield (f"{size(whole.cached)} of RAM are page cache and shared memory; no process maps"
            f" {size(whole.unmapped)} of it.")
     deleted = report.totals[Sort.DELETED]
-    largest = next((file for file in report.files if file.sort is Sort.DELETED), None)
+    largest = max((file for file in report.files if file.sort is Sort.DELETED),
+                  key=lambda file: file.amounts.cached, default=None)
     if largest is not None and deleted.amounts.cached:
         kept = f", {keepers(largest)}" if largest.kept_by is not None else ""
         name = printable(name_of(largest))
@@ -163,16 +174,14 @@ def answers(report: FilesReport) -> Iterator[str]:
                " RAM, so they can go to swap, if there is any, but not be dropped.")
 
 
-def _rows(report: FilesReport, names: Names, choice: Choice) -> Iterator[_Row]:
+def _rows(report: FilesReport, names: Names) -> Iterator[_Row]:
     every = _sum(report.totals.values())
     yield _Row(every.amounts, f"page cache and shared memory, {every.files}", {}, "main")
     for sort, total in report.totals.items():
         if not total.files:
             continue
         yield _Row(total.amounts, f"{HEADINGS[sort]}, {total.files}", {}, "main")
-        files = [file for file in report.files if file.sort is sort and sort is not Sort.GONE]
-        limit = SHOWN if choice.limit is None else choice.limit
-        chosen = choice._replace(limit=limit).rows(files, lambda one, name: cell(one, name, names))
+        chosen = [file for file in report.files if file.sort is sort and sort is not Sort.GONE]
         for file in chosen:
             words = {name: _words(file, name, names) for name in titles("files")}
             yield _Row(file.amounts, f"  {_what(file)}", words)
@@ -245,6 +254,8 @@ def document(
         "file_systems": [{"file_system": name or None, **totals(total)}
                          for name, total in report.systems.items() if total.files],
         "holders_complete": report.holders_complete,
+        "withheld": [{"what": row.what, "why": row.why} for row in report.withheld],
+        "partial": [f"{row.what}: {row.why}" for row in report.withheld if row.partial],
     }
 
 

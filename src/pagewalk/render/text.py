@@ -39,11 +39,8 @@ if TYPE_CHECKING:
     from pagewalk.heap.heap import Heap
     from pagewalk.model.columns import Pages
     from pagewalk.proc.counters import Theirs
-    from pagewalk.render.columns import Choice
-    from pagewalk.render.file_table import Names
     from pagewalk.sources import Who
     from pagewalk.sources.outcome import Outcome
-    from pagewalk.system.files import FilesReport
     from pagewalk.translate.translation import Translation
 
 TWO_COLUMNS = 50  # columns of a terminal that the totals need side by side
@@ -330,15 +327,11 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
 # ---- ram --files
 
 
-def files(
-    report: FilesReport, names: Names, out: TextIO, columns: Sequence[str] | None = None, *,
-    choice: Choice | None = None,
-) -> None:
-    """Write the page cache by file, the largest first, below the sums that they add up to."""
-    from pagewalk.render.columns import WHOLE
-    from pagewalk.render.file_table import text
+def files(*given: Any, **options: Any) -> None:
+    """Write the page cache by file: see `file_table.text`."""
+    from pagewalk.render import file_table
 
-    text(report, names, out, columns, choice=WHOLE if choice is None else choice)
+    file_table.text(*given, **options)
 
 
 # ---- heap

@@ -117,6 +117,11 @@ def _found(part: _Part, key: U64, owner: U64) -> tuple[I64, Bool]:
     return at, (part[0][at] == key) & (part[1][at] == owner)
 
 
+def without_owners(cached: CachedFiles) -> CachedFiles:
+    """Return the same sums, with who is charged withheld."""
+    return CachedFiles(**{**vars(cached), "owner": None})
+
+
 def _row_per_run(frames: Frames) -> _Part:
     object_, owner = frames.object, frames.owner
     assert object_ is not None

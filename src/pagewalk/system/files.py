@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pagewalk.kernel.structs.direct_map import DirectMap
 from pagewalk.kernel.structs.inodes import (
     BLOCK_DEVICES,
     FileSystems,
@@ -20,8 +21,9 @@ from pagewalk.kernel.structs.inodes import (
     read_inodes,
 )
 from pagewalk.kernel.structs.kernel import Kernel
+from pagewalk.kernel.structs.memcgs import read_groups
 from pagewalk.kernel.structs.open_files import Holder, holders_of
-from pagewalk.model.columns import I64, U8, Bool, alike
+from pagewalk.model.columns import I64, U8, Bool, Withheld, alike
 from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.places import Key, Place, find_places
 from pagewalk.system.cached import CachedFiles
@@ -98,12 +100,14 @@ class FilesReport(NamedTuple):
     ``files`` by sort, and of each the largest first. ``totals`` are of all files of a sort, also of
     those that are not listed; ``systems`` of all files by the type of their file system, "" for
     those that are gone. If ``holders_complete`` is False, more processes may keep a file.
+    ``withheld`` is what could not be told, and why.
     """
 
     files: tuple[CachedFile, ...]
     totals: Mapping[Sort, FilesTotal]
     systems: Mapping[str, FilesTotal]
     holders_complete: bool
+    withheld: tuple[Withheld, ...] = ()
 
 
 Find = Callable[[set[Key]], dict[Key, Place]]
@@ -135,6 +139,19 @@ def name_files(
         tuple(files), dict(zip(Sort, _totals(cached, first, sorts, len(Sort)), strict=True)),
         dict(zip(names, by_system, strict=True)), holders.complete,
     )
+
+
+def name_owners(kernel: Kernel, direct_map: DirectMap, cached: CachedFiles) -> dict[int, str]:
+    """Return the path of the cgroup that each word of ``cached.owner`` charges.
+
+    Words of groups that are gone are missing. Raises SourceUnavailable.
+    """
+    if cached.owner is None:
+        return {}
+    words = np.unique(cached.owner)
+    groups, rows = read_groups(kernel, direct_map, words)
+    named = zip(words.tolist(), rows.tolist(), strict=True)
+    return {word: groups.path[row] for word, row in named if row >= 0}
 
 
 def sorts_of(systems: FileSystems, shmem: Bool) -> U8:
