@@ -5,7 +5,7 @@ Every file counts in the totals; names are only read for the largest of each sor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 from itertools import pairwise
 from typing import NamedTuple
@@ -24,7 +24,6 @@ from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.memcgs import read_groups
 from pagewalk.kernel.structs.open_files import Holder, holders_of
 from pagewalk.model.columns import I64, U8, Bool, Withheld, alike
-from pagewalk.proc.pagemap import PAGE
 from pagewalk.proc.places import Key, Place, find_places
 from pagewalk.system.cached import CachedFiles
 
@@ -114,13 +113,15 @@ Find = Callable[[set[Key]], dict[Key, Place]]
 
 
 def name_files(
-    kernel: Kernel, cached: CachedFiles, most: int = MOST, find: Find = find_places
+    kernel: Kernel, cached: CachedFiles, page_size: int, most: int = MOST,
+    find: Find = find_places,
 ) -> FilesReport:
     """Return what ``cached`` is by file, at most ``most`` of each sort with their names.
 
     Raises OSError, NotInBtf, and what ``find`` raises, which says where files can be seen.
     """
     first = alike(cached.object)
+    cache = _Cache(cached, first, page_size)
     objects, pages = cached.object[first], _per_file(cached.pages, first)
     systems = read_file_systems(kernel, objects)
     sorts = sorts_of(systems, cached.shmem[first])
@@ -130,13 +131,13 @@ def name_files(
     kept = kept[np.argsort(-pages[rows[kept]], kind="stable")][:MOST_KEPT]
     holders = holders_of(kernel, inodes.mapping[kept])
     files = _files(
-        _Chosen(sorts[rows], _amounts(cached, first, rows), _charges(cached, first, rows)),
+        _Chosen(sorts[rows], _amounts(cache, rows), _charges(cache, rows)),
         inodes, _places(inodes, find), dict(zip(kept.tolist(), holders.of, strict=True)),
     )
     names = (*systems.names, "")
-    by_system = _totals(cached, first, systems.row % len(names), len(names))
+    by_system = _totals(cache, systems.row % len(names), len(names))
     return FilesReport(
-        tuple(files), dict(zip(Sort, _totals(cached, first, sorts, len(Sort)), strict=True)),
+        tuple(files), dict(zip(Sort, _totals(cache, sorts, len(Sort)), strict=True)),
         dict(zip(names, by_system, strict=True)), holders.complete,
     )
 
@@ -173,26 +174,35 @@ def largest(sorts: U8, pages: I64, most: int) -> I64:
     return order[rank < most]
 
 
+class _Cache(NamedTuple):
+    # The sums, the first row of each file in them, and bytes of a page.
+    sums: CachedFiles
+    first: I64
+    page_size: int
+
+    def columns(self) -> Iterator[I64 | None]:
+        # Bytes of each file, for each of Amounts: one column after the other, to hold one only.
+        sums = self.sums
+        for column in (sums.pages, sums.mapped, sums.dirty, sums.active, sums.huge):
+            yield None if column is None else _per_file(column, self.first) * self.page_size
+
+
 def _per_file(column: I64, first: I64) -> I64:
     return np.add.reduceat(column, first) if len(first) else column
 
 
-def _totals(cached: CachedFiles, first: I64, group: U8 | I64, count: int) -> list[FilesTotal]:
-    # The sums of all files of each group. Sums of pages are exact in a float up to 2^53.
+def _totals(cache: _Cache, group: U8 | I64, count: int) -> list[FilesTotal]:
+    # The sums of all files of each group. Sums of bytes are exact in a float up to 2^53.
     files = np.bincount(group, minlength=count).tolist()
     columns = [
         None if column is None
-        else (np.bincount(group, _per_file(column, first), count) * PAGE).astype(np.int64).tolist()
-        for column in _columns(cached)
+        else np.bincount(group, column, count).astype(np.int64).tolist()
+        for column in cache.columns()
     ]
     return [
         FilesTotal(files[row], Amounts._make(None if c is None else c[row] for c in columns))
         for row in range(count)
     ]
-
-
-def _columns(cached: CachedFiles) -> tuple[I64 | None, ...]:
-    return cached.pages, cached.mapped, cached.dirty, cached.active, cached.huge
 
 
 class _Chosen(NamedTuple):
@@ -214,24 +224,25 @@ def _files(
     return [CachedFile(*row) for row in columns]
 
 
-def _amounts(cached: CachedFiles, first: I64, rows: I64) -> list[Amounts]:
+def _amounts(cache: _Cache, rows: I64) -> list[Amounts]:
     columns = [
-        [None] * len(rows) if column is None
-        else (_per_file(column, first)[rows] * PAGE).tolist()
-        for column in _columns(cached)
+        [None] * len(rows) if column is None else column[rows].tolist()
+        for column in cache.columns()
     ]
     return [Amounts._make(row) for row in zip(*columns, strict=True)]
 
 
-def _charges(cached: CachedFiles, first: I64, rows: I64) -> list[tuple[Charge, ...] | None]:
+def _charges(cache: _Cache, rows: I64) -> list[tuple[Charge, ...] | None]:
     # Of each of the files `rows` those who are charged, the largest first.
+    cached, first = cache.sums, cache.first
     if cached.owner is None:
         return [None] * len(rows)
     many = np.diff(first, append=len(cached))[rows]
     ends = np.cumsum(many)
     at = np.repeat(first[rows] - ends + many, many) + np.arange(many.sum())
     at = at[np.lexsort((-cached.pages[at], np.repeat(np.arange(len(rows)), many)))]
-    every = list(map(Charge, cached.owner[at].tolist(), (cached.pages[at] * PAGE).tolist()))
+    sizes = cached.pages[at] * cache.page_size
+    every = list(map(Charge, cached.owner[at].tolist(), sizes.tolist()))
     return [tuple(every[begin:end]) for begin, end in pairwise([0, *ends.tolist()])]
 
 
