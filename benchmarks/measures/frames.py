@@ -65,6 +65,7 @@ def ram_frames(plan: Plan) -> list[Row]:
     what = f"all {frames} frames of RAM: kind, owner, mapcount, object"
     held, _ = scan_long(frames)
     much, took = scan_long(LARGE // plan.scale)
+    large = size((LARGE // plan.scale) >> 8)
     return [
         Row(what, EVERYTHING, "ms", got["ours"], got["theirs"], Limit(1 / 6)),
         Row(f"{what}, kernel opened for it", EVERYTHING, "ms", got["first"], got["theirs"],
@@ -72,9 +73,9 @@ def ram_frames(plan: Plan) -> list[Row]:
         Row(f"{what}, from copies of struct pages", EVERYTHING, "ms", got["copies"], got["theirs"],
             Limit(1 / 2)),
         Row("held at most by that scan", "", "MB", (held,), limit=Limit(HELD_MB, Of.WORST)),
-        Row(f"held at most by a scan of {size(1 << 18)}", "of this machine's RAM", "MB", (much,),
+        Row(f"held at most by a scan of {large}", "of this machine's RAM", "MB", (much,),
             (held,), Limit(1.2), note="RAM is read again and again, as if there were that much"),
-        Row(f"a scan of {size(1 << 18)}", "of this machine's RAM", "ms", (took,), got["ours"]),
+        Row(f"a scan of {large}", "of this machine's RAM", "ms", (took,), got["ours"]),
     ]
 
 
