@@ -17,7 +17,7 @@ COMPARED = {
     f"meminfo {name}" for name in (
         "MemTotal", "MemFree", "Buffers", "Cached", "Active", "Inactive", "Unevictable", "Mlocked",
         "Dirty", "Writeback", "AnonPages", "Mapped", "Shmem", "Slab", "SReclaimable", "SUnreclaim",
-        "PageTables", "AnonHugePages")
+        "PageTables", "AnonHugePages", "KernelStack", "VmallocUsed", "Percpu")
 } | {"zoneinfo count"}
 
 
@@ -31,6 +31,7 @@ def test_each_frame_is_counted_once_and_the_ledger_closes() -> None:
     assert [line for line in lines.values() if line["unexplained"]] == []
     assert lines["meminfo MemTotal"]["causes"] == []
     assert sum(document["headroom"].values()) == document["total"]
+    assert document["kinds"].keys() >= {"kernel_stack", "vmalloc", "percpu", "memmap"}
 
 
 def test_memory_that_nobody_maps_is_shared_memory_that_nobody_maps() -> None:

@@ -75,6 +75,14 @@ def test_what_the_kernel_maps_is_taken_from_what_is_not_told_apart() -> None:
     assert found == {"slab": 10, "kernel_other": 8, "vmalloc": 2, "memmap": 1, "boot": 9}
 
 
+def test_what_was_kept_at_boot_stays_there() -> None:
+    batch = frames(Run(Kind.KERNEL, 10), Run(Kind.RESERVED, 10))
+    placed = Placed(np.array([1, 2, 12, 13]), np.array([1, 1, 0, 1]), ("vmap", "memmap"))
+    # vmap maps frame 12, which was reserved at boot; frames 1 and 2 came later
+    assert parts(batch, placed=placed) == {
+        "kernel_other": 8, "memmap_later": 2, "memmap": 1, "boot": 9}
+
+
 def test_parts_are_in_the_six_rows() -> None:
     assert {part.group for part in PARTS} == set(GROUPS)
     assert len({part.name for part in PARTS}) == len(PARTS)

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pagewalk.account.ledger import Line
-from pagewalk.model.columns import Withheld
+from pagewalk.kernel.structs.vmap_areas import of_areas
+from pagewalk.model.columns import Withheld, join
+from pagewalk.model.errors import NotInBtf
 from pagewalk.model.frames import Frames, Kind
 from pagewalk.proc.totals import Totals
 from pagewalk.sources.ram import COUNTERS, RamSource
 from pagewalk.system.census import NOWHERE, Census, Count
 from pagewalk.system.headroom import Headroom, headroom
+from pagewalk.system.kernel_places import KernelPlaces, kernel_places
 from pagewalk.system.labels import ByObject
 from pagewalk.system.ram import NO_LABELS, Labels, parts_of
 from pagewalk.system.ram_counters import parts_from
@@ -51,7 +54,8 @@ def look_at_ram(source: RamSource) -> Ram:
         return _by_counters(source)
     page = source.facts.page_size
     objects = None if source.running is None else ByObject(source.running.kernel)
-    placed = NOWHERE
+    places = _places(source)
+    placed = places.placed
     readings = [source.totals(refresh=True)]
     count = Count(source.facts.pmd_order, None if objects is None else objects.of, placed)
     for frames in _with_readings(source, readings):
@@ -68,8 +72,20 @@ def look_at_ram(source: RamSource) -> Ram:
         lines=ram_ledger(seen, readings),
         headroom=Headroom(*(pages * page for pages in headroom(census, labels))),
         totals=readings[-1],
-        withheld=source.notes,
+        withheld=(*source.notes, *places.withheld),
     )
+
+
+def _places(source: RamSource) -> KernelPlaces:
+    # By a scan of its own, which holds the few slabs that matter, not the kernel's frames.
+    if source.running is None:
+        return KernelPlaces(NOWHERE, None, ())
+    kernel = source.running.kernel
+    try:
+        slabs = join([of_areas(kernel, frames) for frames in source.frames()])
+    except NotInBtf as error:
+        return KernelPlaces(NOWHERE, None, (Withheld("the kernel's own mappings", error.why),))
+    return kernel_places(source.running, slabs)
 
 
 def _by_counters(source: RamSource) -> Ram:

@@ -52,6 +52,7 @@ PARTS = (
     Part("vmalloc", "kernel", "vmalloc"),
     Part("vmap", "kernel", "mapped by vmap"),
     Part("percpu", "kernel", "per-CPU"),
+    Part("memmap_later", "kernel", "struct pages made after boot"),
     Part("zsmalloc", "kernel", "zsmalloc (compressed swap: zram, zswap)"),
     Part("balloon", "kernel", "balloon, or offline"),
     Part("guard", "kernel", "guard pages"),
@@ -98,9 +99,16 @@ def parts_of(
     for kind, name in _BY_KIND.items():
         pages[name] = pages.get(name, 0) + census.count(census.of(kind))
     for (use, kind), count in uses.items():
+        # Reserved frames are not in MemTotal, whatever else maps them; the others are.
+        if (kind is Kind.RESERVED) == (use == "memmap"):
+            part = use
+        elif use == "memmap":
+            part = "memmap_later"
+        else:
+            continue
         if kind in (Kind.KERNEL, Kind.BLOCK_TAIL, Kind.RESERVED):
             pages[_BY_KIND[kind]] -= count
-            pages[use] = pages.get(use, 0) + count
+            pages[part] = pages.get(part, 0) + count
     return {part.name: pages[part.name] for part in PARTS if pages.get(part.name)}
 
 
