@@ -18,6 +18,7 @@ from pagewalk.account.table import COLUMNS
 from pagewalk.cli import COMMANDS, cli
 from pagewalk.model.columns import State
 from pagewalk.render.ram_words import ODD
+from pagewalk.system.group_ledger import WHY as GROUP_WHY
 from pagewalk.system.ram import PARTS
 from pagewalk.system.ram_ledger import WHY
 from tests.render import written
@@ -25,7 +26,7 @@ from tests.test_layers import MODULES, tree
 
 DOCS = Path(__file__).parents[1] / "docs"
 JSON_VIEWS = ("processes", "show", "groups", "maps", "pages", "explain", "heap", "vtop", "doctor",
-              "ram", "files")
+              "ram", "files", "group", "cgroups")
 
 
 @cache
@@ -93,6 +94,11 @@ def test_every_cause_is_explained(name: str) -> None:
 @pytest.mark.parametrize("name", WHY)
 def test_every_cause_of_the_ledger_of_ram_is_explained(name: str) -> None:
     assert name in words("commands/ram.md")
+
+
+@pytest.mark.parametrize("name", GROUP_WHY)
+def test_every_cause_of_the_ledger_of_a_cgroup_is_explained(name: str) -> None:
+    assert name in words("commands/explain.md")
 
 
 @pytest.mark.parametrize("name", [part.name for part in PARTS])

@@ -46,6 +46,8 @@ ELSEWHERE = (
               "live/test_ram.py", "only a machine has RAM"),
     Elsewhere("render.ram_text render.ram_json", "render/test_ram_words.py",
               "one test for what is written of RAM"),
+    Elsewhere("render.group_text render.group_json", "render/test_group_words.py",
+              "one test for what is written of a cgroup"),
     Elsewhere("render.ledger_table", "render/test_text.py", "one test for all screens"),
     Elsewhere("kernel.structs.zero", "live/test_huge_zero.py", "only a kernel has a zero page"),
     Elsewhere("kernel.structs.tasks", "live/test_open_files.py", "only a kernel has tasks"),

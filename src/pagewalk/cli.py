@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     name: f"pagewalk.commands.{name}"
-    for name in ("processes", "show", "maps", "pages", "vtop", "explain", "heap", "ram", "check",
-                 "doctor")
+    for name in ("processes", "show", "maps", "pages", "vtop", "explain", "heap", "ram", "cgroups",
+                 "check", "doctor")
 }
 
 DISTURBING = ("--freeze", "--ask")

@@ -72,14 +72,14 @@ def test_text_has_the_column_that_was_asked_for_and_no_other(table: str, name: s
 @pytest.mark.parametrize(("table", "name"), HERE)
 def test_csv_and_json_have_it_or_refuse(table: str, name: str) -> None:
     naming = {column.name for column in TABLES[table]().naming}
-    if table in ("maps", "groups", "pages", "files"):
+    if table in ("maps", "groups", "pages", "files", "cgroups"):
         head = next(csv.reader(io.StringIO(wrote("csv", table, name))))
         heads = HEADS.get((table, name), [name])
         assert [word for word in head if word not in naming] == heads
     text = wrote("json", table, name)
     key = {"explain": "ledger", "heap": "arenas", "check": "differences", "doctor": "checks",
-           "maps": "vmas", "groups": "groups", "show": "groups",
-           "files": "files"}.get(table, "processes")
+           "maps": "vmas", "groups": "groups", "show": "groups", "cgroups": "cgroups",
+           "files": "files", "processes": "processes"}.get(table, "")
     rows = ([json.loads(line) for line in text.splitlines()] if table == "pages"
             else json.loads(text)[key])
     assert rows

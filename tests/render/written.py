@@ -17,9 +17,10 @@ from pagewalk.proc.processes import Process
 from pagewalk.render import view
 from pagewalk.sources import Who
 from pagewalk.sources.doctor import Check
+from pagewalk.system.containers import Name
 from pagewalk.walking.walk import Walk
 from tests import by_hand, files_by_hand, vtop_by_hand
-from tests.system.by_hand import ram
+from tests.system.by_hand import group, group_table, ram
 
 CHECKS = [
     Check("pagemap", True, "present, swapped and shared bits of your own processes"),
@@ -120,6 +121,9 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
         "processes": (PROCESSES, "Linux 6.18, x86_64, 4 KiB pages, root"),
         "ram": (ram(frames=frames),),
         "files": (files_by_hand.REPORT, files_by_hand.NAMES.get),
+        "group": (group(), Name("unit", "app.service", "systemd")),
+        "cgroups": (group_table(), [(0, 0), (1, 1), (3, 2), (2, 1)],
+                    {1: Name("pod", "web", "docker")}),
     }[name]
 
 

@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pagewalk.model.columns import join
 from pagewalk.model.frames import MAPPED_WHOLE, Frames, Kind
-from pagewalk.system.census import FLAGS, Count, Placed
+from pagewalk.system.census import FLAGS, NOWHERE, Count, Placed, uses_of
 from tests.system.by_hand import Run, frames
 
 RUNS = st.lists(
@@ -56,12 +57,13 @@ def test_labels_keep_rows_apart() -> None:
 
 def test_placed_frames_are_counted_where_they_lie() -> None:
     placed = Placed(np.array([3, 4, 10, 15, 40]), np.array([0, 1, 0, 1, 0]), ("stack", "vmalloc"))
-    count = Count(9, placed=placed)
-    count.add(frames(Run(Kind.KERNEL, 4), Run(Kind.SLAB, 6)))  # 0 to 3, 4 to 9
-    count.add(frames(Run(Kind.KERNEL, 3), first=13))  # 13 to 15; a hole before it
-    assert count.uses == {
+    # 0 to 3, 4 to 9; a hole; 13 to 15
+    some = join([frames(Run(Kind.KERNEL, 4), Run(Kind.SLAB, 6)),
+                 frames(Run(Kind.KERNEL, 3), first=13)])
+    assert uses_of(some, placed) == {
         ("stack", Kind.KERNEL): 1, ("vmalloc", Kind.SLAB): 1, ("vmalloc", Kind.KERNEL): 1}
 
 
 def test_nothing_adds_up_to_nothing() -> None:
+    assert uses_of(frames(), NOWHERE) == uses_of(frames(Run(Kind.SLAB, 1)), NOWHERE) == {}
     assert len(counted().census) == len(counted(frames()).census) == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pagewalk.model.frames import REFERENCED, Frames, Kind
-from pagewalk.system.census import Count, Placed
+from pagewalk.system.census import NOWHERE, Count, Placed, uses_of
 from pagewalk.system.ram import GROUPS, NO_LABELS, PARTS, Labels, parts_of
 from tests.system.by_hand import Run, frames
 
@@ -35,9 +35,9 @@ def parts(
     placed: Placed | None = None,
 ) -> dict[str, int]:
     label = None if told is None else lambda _: np.array(list(told), np.int64)
-    count = Count(9, label) if placed is None else Count(9, label, placed)
+    count = Count(9, label)
     count.add(batch)
-    return parts_of(count.census, labels, count.uses)
+    return parts_of(count.census, labels, uses_of(batch, NOWHERE if placed is None else placed))
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -69,10 +69,11 @@ def test_labels_tell_buffers_and_slabs() -> None:
 
 def test_what_the_kernel_maps_is_taken_from_what_is_not_told_apart() -> None:
     batch = frames(Run(Kind.KERNEL, 10), Run(Kind.RESERVED, 10), Run(Kind.SLAB, 10))
-    placed = Placed(np.array([1, 2, 12, 25]), np.array([0, 0, 1, 0]), ("vmalloc", "memmap"))
+    placed = Placed(np.array([1, 2, 3, 12, 25]), np.array([0, 0, 1, 1, 0]), ("vmalloc", "memmap"))
     found = parts(batch, placed=placed)
     # frame 25 has become a slab since: it is counted there
-    assert found == {"slab": 10, "kernel_other": 8, "vmalloc": 2, "memmap": 1, "boot": 9}
+    assert found == {"slab": 10, "kernel_other": 7, "vmalloc": 2, "memmap_later": 1, "memmap": 1,
+                     "boot": 9}
 
 
 def test_what_was_kept_at_boot_stays_there() -> None:

@@ -37,10 +37,13 @@ READINGS = 3
 @target_options("text", "json", "csv")
 @table_options
 @watch_option
+@click.option("--cgroup", is_flag=True,
+              help="Explain a memory cgroup: TARGET's own, or the one that it names.")
 @click.option("--no-smaps", is_flag=True,
               help="Do not read smaps, smaps_rollup and pmap, which hold the target's lock.")
-def command(no_smaps: bool, **options: object) -> int:
-    """Explain every difference between TARGET's pages and what status, statm, smaps and pmap say.
+def command(no_smaps: bool, cgroup: bool, **options: object) -> int:
+    """Explain every difference between TARGET's pages and what status, statm, smaps and pmap say;
+    or, if TARGET is a memory cgroup, a unit or a container, what is charged to it.
 
     Each difference, in KiB, is broken down into named causes, exact or bounded; the rest is
     'unexplained', and the exit code is then 4. Reading smaps holds the target's lock for a whole
@@ -51,12 +54,17 @@ def command(no_smaps: bool, **options: object) -> int:
     pagewalk explain $$ --sort difference --limit 5
     pagewalk explain $$ --freeze
     pagewalk explain $$ --format json
+    pagewalk explain --cgroup $$
     """
+    from pagewalk.commands.groups import explain_group, meant_group
     from pagewalk.model.errors import BadRequest
     from pagewalk.render.columns import WHOLE
 
     request = Request(**options)  # type: ignore[arg-type]
     choice = choice_of(request, "explain") or WHOLE
+    path = meant_group(request.target, always=cgroup)
+    if path is not None:
+        return explain_group(request, choice, path, value)
     if choice.columns is not None and request.format == "csv":
         raise BadRequest("explain's csv has a row for each cause, with other columns: leave out"
                          " --columns, or use --format json")

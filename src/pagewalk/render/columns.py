@@ -168,10 +168,25 @@ def file_columns() -> Columns:
     ))
 
 
+def cgroup_columns() -> Columns:
+    naming = words(("path", "CGROUP", "its path"))
+    return Columns(naming, (
+        Column("charged", "CHARGED", "what the kernel says is charged"),
+        Column("limit", "LIMIT", "the most that may be"),
+        Column("anon", "ANON", "anonymous memory"),
+        Column("file", "FILE", "pages of files in cache"),
+        Column("shmem", "SHMEM", "shared memory: tmpfs, memfd, SysV"),
+        Column("kernel", "KERNEL", "kernel pages and objects"),
+        Column("unmapped", "UNMAPPED", "of file and shmem what no process maps"),
+        Column("clean", "CLEAN", "of file what could be reclaimed at once"),
+    ))
+
+
 TABLES: dict[str, Callable[[], Columns]] = {
     "show": kind_columns, "maps": vma_columns, "groups": group_columns, "pages": page_columns,
     "explain": ledger_columns, "heap": arena_columns, "check": difference_columns,
     "doctor": check_columns, "processes": process_columns, "files": file_columns,
+    "cgroups": cgroup_columns,
 }
 
 

@@ -23,6 +23,8 @@ from pagewalk.walking.walk import Walk
 if TYPE_CHECKING:
     from pagewalk.render.file_table import Names
     from pagewalk.system.files import FilesReport
+    from pagewalk.system.group import Group as Cgroup
+    from pagewalk.system.group_table import GroupTable
     from pagewalk.system.look import Ram
 
 # Quotes, commas, control characters, and whatever str.splitlines treats as the end of a line.
@@ -149,7 +151,25 @@ def files(
     out.writelines(row(*record) for record in records(report, names, columns))
 
 
+def group(found: Cgroup, _name: object, out: TextIO, **_: object) -> None:
+    """Write one line per cause of the ledger."""
+    write_ledger(found.lines, out)
+
+
+def cgroups(
+    table: GroupTable, rows: Sequence[tuple[int, int | None]], _names: object, out: TextIO, *,
+    columns: Sequence[str] | None = None, **_: object,
+) -> None:
+    """Write one line per group with every amount, or with the ``columns``."""
+    from pagewalk.render.groups_table import FIELDS, amount
+
+    wanted = list(FIELDS) if columns is None else list(columns)
+    out.write(row("path", *wanted))
+    out.writelines(row(table.groups.path[one], *(amount(table, one, name) for name in wanted))
+                   for one, _ in rows)
+
+
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain, "ram": ram,
-    "files": files,
+    "files": files, "group": group, "cgroups": cgroups,
 }

@@ -283,9 +283,22 @@ def files(
     write(document(report, names, columns), out)
 
 
+def group(*given: Any, **options: Any) -> None:
+    """Write what a cgroup is charged for: see `group_json.group`."""
+    from pagewalk.render import group_json
+
+    group_json.group(*given, **options)
+
+
+def cgroups(*given: Any, **options: Any) -> None:
+    """Write every cgroup: see `groups_table.json`."""
+    from pagewalk.render import groups_table
+
+    groups_table.json(*given, **options)
+
+
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
-    "ram": ram,
-    "files": files,
+    "ram": ram, "files": files, "group": group, "cgroups": cgroups,
 }

@@ -131,7 +131,7 @@ def room_rows(ram: Ram) -> list[tuple[str, str]]:
     return [("", "COULD BE HAD BACK"), *((kib(amount), title) for amount, title in found if amount)]
 
 
-def verdict(lines: Sequence[Line]) -> str:
+def verdict(lines: Sequence[Line], what: str = "/proc/meminfo") -> str:
     """Return one line about the ledger: how many of its lines are equal, bounded, explained."""
     compared = [line for line in lines if line.ours is not None]
     open_ = [line for line in compared if line.unexplained]
@@ -146,7 +146,7 @@ def verdict(lines: Sequence[Line]) -> str:
         told.append(f"{explained} explained")
     if open_:
         told.append(f"{len(open_)} unexplained")
-    return f"AGAINST /proc/meminfo, {len(compared)} lines: {', '.join(told)}"
+    return f"AGAINST {what}, {len(compared)} lines: {', '.join(told)}"
 
 
 def title(part: str) -> Part:

@@ -398,6 +398,23 @@ def ram(*given: Any, **options: Any) -> None:
     ram_text.ram(*given, **options)
 
 
+# ---- cgroups
+
+
+def group(*given: Any, **options: Any) -> None:
+    """Write what a cgroup is charged for: see `group_text.group`."""
+    from pagewalk.render import group_text
+
+    group_text.group(*given, **options)
+
+
+def cgroups(*given: Any, **options: Any) -> None:
+    """Write every cgroup: see `groups_table.text`."""
+    from pagewalk.render import groups_table
+
+    groups_table.text(*given, **options)
+
+
 # The largest amount that a view shows, for those that can show them in K, M and G.
 LARGEST: dict[str, Callable[..., int]] = {
     "show": lambda table, *_: table.totals["size"] or 0,
@@ -405,12 +422,13 @@ LARGEST: dict[str, Callable[..., int]] = {
     "maps": lambda table, *_: table.totals["size"] or 0,
     "heap": lambda found: found.anonymous,
     "ram": lambda found: found.total or 0,
+    "group": lambda found, *_: found.numbers[-1].current or 0,
+    "cgroups": lambda table, *_: int(table.amounts.usage.max(initial=0)),
     "processes": lambda rows, *_: max((process.rss for process in rows), default=0),
     "files": lambda report, _: sum(total.amounts.cached for total in report.totals.values()),
 }
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
-    "ram": ram,
-    "files": files,
+    "ram": ram, "files": files, "group": group, "cgroups": cgroups,
 }

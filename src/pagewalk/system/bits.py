@@ -32,12 +32,9 @@ class FrameSet:
         found: Bool = inside & (self._bytes[at >> _THREE] & _bit(at) != 0)
         return found
 
-    def new(self, frames: I64) -> I64:
-        """Return those of ``frames`` that it did not have, each once, and add them."""
-        distinct = np.unique(frames)
-        distinct = distinct[~self.has(distinct) & (distinct < self._end)]
-        self.add(distinct)
-        return distinct
+    def missing(self, frames: I64) -> Bool:
+        """Return which of ``frames`` could be in it and are not."""
+        return ~self.has(frames) & (frames >= 0) & (frames < self._end)
 
     def __len__(self) -> int:
         return int(np.bitwise_count(self._bytes).sum(dtype=np.int64))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -74,12 +74,9 @@ class Count:
     A folio is huge from ``huge_order`` on: as many pages as a PMD entry maps, as a power of two.
     """
 
-    def __init__(
-        self, huge_order: int, label: Label | None = None, placed: Placed = NOWHERE
-    ) -> None:
-        self._huge_order, self._label, self._placed = huge_order, label, placed
+    def __init__(self, huge_order: int, label: Label | None = None) -> None:
+        self._huge_order, self._label = huge_order, label
         self._sums: dict[int, int] = {}
-        self.uses: dict[tuple[str, Kind], int] = {}  # pages of each use of ``placed``, by kind
 
     def add(self, frames: Frames) -> None:
         """Add a batch."""
@@ -89,8 +86,6 @@ class Count:
         pages = np.bincount(back, frames.pages, len(distinct)).astype(np.int64)
         for word, count in zip(distinct.tolist(), pages.tolist(), strict=True):
             self._sums[word] = self._sums.get(word, 0) + count
-        for use, kind, count in _uses(frames, self._placed):
-            self.uses[use, kind] = self.uses.get((use, kind), 0) + count
 
     @property
     def census(self) -> Census:
@@ -129,16 +124,19 @@ def _unpacked(sums: dict[int, int]) -> Census:
     )
 
 
-def _uses(frames: Frames, placed: Placed) -> Iterator[tuple[str, Kind, int]]:
-    # How many of the placed frames lie in each kind of run of this batch.
+# ---- frames that something else tells the use of
+
+
+def uses_of(frames: Frames, placed: Placed) -> dict[tuple[str, Kind], int]:
+    """Return how many pages of each kind of ``frames`` each use of ``placed`` has.
+
+    ``frames`` are ascending; there may be others between them.
+    """
     if not len(frames) or not len(placed.pfn):
-        return
-    first, last = int(frames.pfn[0]), int(frames.pfn[-1] + frames.pages[-1])
-    low, high = np.searchsorted(placed.pfn, (first, last))
-    row = np.searchsorted(frames.pfn, placed.pfn[low:high], side="right") - 1
-    inside = placed.pfn[low:high] < (frames.pfn + frames.pages)[row]
-    kinds = len(Kind)
-    pairs = placed.use[low:high][inside] * kinds + frames.kind[row[inside]]
-    for pair, count in enumerate(np.bincount(pairs).tolist()):
-        if count:
-            yield placed.names[pair // kinds], Kind(pair % kinds), count
+        return {}
+    row = np.searchsorted(frames.pfn, placed.pfn, side="right") - 1
+    inside = (row >= 0) & (placed.pfn < (frames.pfn + frames.pages)[row])
+    pairs = placed.use[inside] * len(Kind) + frames.kind[row[inside]]
+    counts = np.bincount(pairs).tolist()
+    return {(placed.names[pair // len(Kind)], Kind(pair % len(Kind))): count
+            for pair, count in enumerate(counts) if count}

@@ -1,11 +1,13 @@
-"""What each run of frames belongs to beyond its kind: a file system, or a sort of slab."""
+"""What each run of frames belongs to beyond its kind: a file system, a sort of slab, a cgroup."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from pagewalk.kernel.structs.direct_map import DirectMap
 from pagewalk.kernel.structs.inodes import read_file_systems
 from pagewalk.kernel.structs.kernel import Kernel
+from pagewalk.kernel.structs.memcgs import Memcgs, rows_of
 from pagewalk.kernel.structs.slabs import read_caches
 from pagewalk.model.columns import I64, U64
 from pagewalk.model.frames import Frames, Kind
@@ -56,3 +58,17 @@ class ByObject:
         bdev = files.index("bdev") + UNRECLAIMABLE + 1 if "bdev" in files else -1
         return Labels(tuple(self._names), bdev, RECLAIMABLE, UNRECLAIMABLE)
 
+
+
+class ByGroup:
+    """Labels runs of frames by who is charged: the row in ``groups`` plus 1, or 0 for nobody."""
+
+    def __init__(self, kernel: Kernel, direct_map: DirectMap, groups: Memcgs) -> None:
+        self._rows = Learned(lambda owners: rows_of(kernel, direct_map, groups, owners))
+
+    def of(self, frames: Frames) -> I64:
+        """Return the label (i64) of each run."""
+        assert frames.owner is not None
+        # A slab's owner is a vector of owners, one an object.
+        owner = np.where(frames.of(Kind.SLAB), np.uint64(0), frames.owner)
+        return self._rows.of(owner) + 1

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pagewalk.account.ledger import Line
-from pagewalk.kernel.structs.vmap_areas import of_areas
-from pagewalk.model.columns import Withheld, join
-from pagewalk.model.errors import NotInBtf
+from pagewalk.kernel.structs.vmap_areas import AreaSums, of_areas
+from pagewalk.model.columns import Withheld, join, take
 from pagewalk.model.frames import Frames, Kind
 from pagewalk.proc.totals import Totals
 from pagewalk.sources.ram import COUNTERS, RamSource
-from pagewalk.system.census import NOWHERE, Census, Count
+from pagewalk.system.census import NOWHERE, Census, Count, uses_of
 from pagewalk.system.headroom import Headroom, headroom
 from pagewalk.system.kernel_places import KernelPlaces, kernel_places
 from pagewalk.system.labels import ByObject
@@ -22,6 +21,7 @@ from pagewalk.system.ram_ledger import Counted, ram_ledger
 
 # Batches between two readings of the kernel's numbers: what moves there and back shows.
 BETWEEN = 16
+NO_PLACES = KernelPlaces(NOWHERE, None, ())
 
 
 class Ram(NamedTuple):
@@ -30,7 +30,8 @@ class Ram(NamedTuple):
     ``total`` is all System RAM in bytes; ``parts`` are bytes by the names of ram.PARTS and add up
     to it. ``file_systems`` are bytes in cache by file system: (mapped, not mapped). ``lines`` is
     the ledger against meminfo, ``headroom`` in bytes: empty and None if frames were not seen.
-    ``totals`` is the kernel's last reading.
+    ``totals`` is the kernel's last reading; ``vmalloc`` who asked for memory that the kernel maps,
+    None if that is not known.
     """
 
     source: str
@@ -41,6 +42,7 @@ class Ram(NamedTuple):
     headroom: Headroom | None
     totals: Totals
     withheld: tuple[Withheld, ...]
+    vmalloc: AreaSums | None = None
 
     @property
     def partial(self) -> list[str]:
@@ -54,16 +56,20 @@ def look_at_ram(source: RamSource) -> Ram:
         return _by_counters(source)
     page = source.facts.page_size
     objects = None if source.running is None else ByObject(source.running.kernel)
-    places = _places(source)
-    placed = places.placed
     readings = [source.totals(refresh=True)]
-    count = Count(source.facts.pmd_order, None if objects is None else objects.of, placed)
+    count = Count(source.facts.pmd_order, None if objects is None else objects.of)
+    own, areas = [], []
     for frames in _with_readings(source, readings):
         count.add(frames)
+        own.append(take(frames, frames.of(Kind.KERNEL, Kind.BLOCK_TAIL, Kind.RESERVED)))
+        if source.running is not None:
+            areas.append(of_areas(source.running.kernel, frames))
+    places = kernel_places(source.running, join(areas)) if source.running else NO_PLACES
     readings.append(source.totals(refresh=True))
     census, labels = count.census, NO_LABELS if objects is None else objects.labels
-    parts = parts_of(census, labels, count.uses)
-    seen = Counted(census, labels, parts, page, source.facts.cpus, bool(len(placed.pfn)))
+    parts = parts_of(census, labels, uses_of(join(own), places.placed))
+    told = places.asked is not None
+    seen = Counted(census, labels, parts, page, source.facts.cpus, told)
     return Ram(
         source=source.name,
         total=int(census.pages.sum()) * page,
@@ -73,19 +79,8 @@ def look_at_ram(source: RamSource) -> Ram:
         headroom=Headroom(*(pages * page for pages in headroom(census, labels))),
         totals=readings[-1],
         withheld=(*source.notes, *places.withheld),
+        vmalloc=places.asked,
     )
-
-
-def _places(source: RamSource) -> KernelPlaces:
-    # By a scan of its own, which holds the few slabs that matter, not the kernel's frames.
-    if source.running is None:
-        return KernelPlaces(NOWHERE, None, ())
-    kernel = source.running.kernel
-    try:
-        slabs = join([of_areas(kernel, frames) for frames in source.frames()])
-    except NotInBtf as error:
-        return KernelPlaces(NOWHERE, None, (Withheld("the kernel's own mappings", error.why),))
-    return kernel_places(source.running, slabs)
 
 
 def _by_counters(source: RamSource) -> Ram:

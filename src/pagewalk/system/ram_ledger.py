@@ -90,14 +90,16 @@ def _cached(seen: Counted) -> int:
 
 
 def _swap_cached(census: Census, _: Labels) -> Bool:
-    return census.of(Kind.SWAP_CACHE) | (census.of(*ANON, Kind.SHMEM) & _in_swap_cache(census))
+    return census.of(Kind.SWAP_CACHE) | (census.of(*ANON, Kind.SHMEM) & in_swap_cache(census))
 
 
-def _in_swap_cache(census: Census) -> Bool:
+def in_swap_cache(census: Census) -> Bool:
+    """Return which rows are also in swap."""
     return census.has("swapcache")
 
 
-def _lru(census: Census, *, anon: bool, active: bool | None = None) -> Bool:
+def on_lru(census: Census, *, anon: bool, active: bool | None = None) -> Bool:
+    """Return which rows are on the LRU lists of swap-backed memory (``anon``) or of files."""
     found: Bool = census.has("lru") & (census.has("swapbacked") == anon)
     found &= ~census.has("unevictable") & census.of(*ANON, Kind.FILE, Kind.SHMEM, Kind.SWAP_CACHE)
     return found if active is None else found & (census.has("active") == active)
@@ -114,7 +116,8 @@ def _dirty(census: Census, labels: Labels) -> Bool:
     return found
 
 
-def _whole(census: Census, *kinds: Kind) -> Bool:
+def whole(census: Census, *kinds: Kind) -> Bool:
+    """Return which rows of ``kinds`` are mapped as huge pages."""
     found: Bool = census.of(*kinds) & census.huge & (census.facts & MAPPED_WHOLE != 0)
     return found
 
@@ -131,18 +134,18 @@ LINES = (
     Rule("Buffers", "cache of block devices", part("buffers")),
     Rule("Cached", "files + shared memory", _cached),
     Rule("SwapCached", "also in swap", mask(_swap_cached)),
-    Rule("Active", "active LRU lists", mask(lambda c, _: _lru(c, anon=True, active=True)
-                                            | _lru(c, anon=False, active=True)), LRU),
-    Rule("Inactive", "inactive LRU lists", mask(lambda c, _: _lru(c, anon=True, active=False)
-                                                | _lru(c, anon=False, active=False)), LRU),
+    Rule("Active", "active LRU lists", mask(lambda c, _: on_lru(c, anon=True, active=True)
+                                            | on_lru(c, anon=False, active=True)), LRU),
+    Rule("Inactive", "inactive LRU lists", mask(lambda c, _: on_lru(c, anon=True, active=False)
+                                                | on_lru(c, anon=False, active=False)), LRU),
     Rule("Active(anon)", "active, swap-backed",
-         mask(lambda c, _: _lru(c, anon=True, active=True)), LRU),
+         mask(lambda c, _: on_lru(c, anon=True, active=True)), LRU),
     Rule("Inactive(anon)", "inactive, swap-backed",
-         mask(lambda c, _: _lru(c, anon=True, active=False)), LRU),
+         mask(lambda c, _: on_lru(c, anon=True, active=False)), LRU),
     Rule("Active(file)", "active, of files",
-         mask(lambda c, _: _lru(c, anon=False, active=True)), LRU),
+         mask(lambda c, _: on_lru(c, anon=False, active=True)), LRU),
     Rule("Inactive(file)", "inactive, of files",
-         mask(lambda c, _: _lru(c, anon=False, active=False)), LRU),
+         mask(lambda c, _: on_lru(c, anon=False, active=False)), LRU),
     Rule("Unevictable", "unevictable", mask(
         lambda c, _: c.has("unevictable") & c.has("lru")
         & c.of(*ANON, Kind.FILE, Kind.SHMEM, Kind.SWAP_CACHE)), LRU),
@@ -169,13 +172,13 @@ LINES = (
     Rule("Percpu", "per-CPU", _by_uses("percpu"), causes=("first_chunk",)),
     Rule("HardwareCorrupted", "poisoned", mask(lambda c, _: c.has("hwpoison"))),
     Rule("AnonHugePages", "anonymous, mapped as huge pages",
-         mask(lambda c, _: _whole(c, Kind.ANON))),
+         mask(lambda c, _: whole(c, Kind.ANON))),
     Rule("ShmemHugePages", "shared memory in huge pages",
          mask(lambda c, _: c.of(Kind.SHMEM) & c.huge)),
     Rule("ShmemPmdMapped", "shared memory mapped as huge pages",
-         mask(lambda c, _: _whole(c, Kind.SHMEM)), MAPS, AROUND),
+         mask(lambda c, _: whole(c, Kind.SHMEM)), MAPS, AROUND),
     Rule("FileHugePages", "files in huge pages", mask(lambda c, _: c.of(Kind.FILE) & c.huge)),
-    Rule("FilePmdMapped", "files mapped as huge pages", mask(lambda c, _: _whole(c, Kind.FILE)),
+    Rule("FilePmdMapped", "files mapped as huge pages", mask(lambda c, _: whole(c, Kind.FILE)),
          MAPS, AROUND),
     Rule("Hugetlb", "hugetlb pages", part("hugetlb_used", "hugetlb_idle")),
     Rule("Balloon", "balloon", part("balloon")),

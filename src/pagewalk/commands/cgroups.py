@@ -1,0 +1,84 @@
+"""pagewalk cgroups: every memory cgroup, what it is charged for, and what keeps removed ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pagewalk import commands
+from pagewalk.commands.options import (
+    Request,
+    check_watch,
+    complete_source,
+    format_option,
+    output_options,
+    table_options,
+    watch_option,
+)
+
+if TYPE_CHECKING:
+    from pagewalk.render.columns import Choice
+    from pagewalk.system.group_table import GroupTable
+
+
+@click.command("cgroups", short_help="Every memory cgroup: what it is charged for.")
+@click.option("--source", default="auto", metavar="SOURCE", show_default=True,
+              shell_complete=complete_source,
+              help="What to read from: auto (the best that works here), ebpf, kcore or drgn.")
+@format_option("text", "json", "csv")
+@click.option("--dying", is_flag=True,
+              help="Only those that were removed and live on, and what keeps them.")
+@table_options
+@watch_option
+@output_options
+def command(dying: bool, **options: Any) -> int:
+    """Show every memory cgroup as a tree, the largest first: what it and those below it are charged
+    for, from the frames of RAM, beside what the kernel says.
+
+    \b
+    pagewalk cgroups
+    pagewalk cgroups --sort kernel --limit 10
+    pagewalk cgroups --dying
+    pagewalk cgroups --format json
+    """
+    from pagewalk.proc.containers import read_records
+    from pagewalk.render import view
+    from pagewalk.render.columns import choose
+    from pagewalk.sources.ram import open_ram
+    from pagewalk.system.containers import name_of
+    from pagewalk.system.group_table import look_at_groups
+
+    request = Request(target="", freeze=False, budget=0, **options)
+    check_watch(request)
+    choice = choose("cgroups", request.columns, request.sort, request.limit)
+    source, records = open_ram(request.source), read_records()
+    with commands.output(request.output) as out:
+        shown = view(request.format, "cgroups", request.human, request.color)
+        write = commands.writer(request, shown, out)
+        for _ in commands.rounds(request, write):
+            table = look_at_groups(source, dying=dying)
+            rows, total = chosen(table, choice, dying, whole=request.format != "text")
+            names = {row: name_of(table.groups.path[row], records) for row, _ in rows}
+            write(table, rows, names, columns=choice.columns, total=total)
+    return 0
+
+
+def chosen(
+    table: GroupTable, choice: Choice, dying: bool, *, whole: bool
+) -> tuple[list[tuple[int, int | None]], int]:
+    # What is listed, (row, depth): a tree, or in the order asked for; and how many there are.
+    from pagewalk.render.groups_table import SHOWN, amount, tree
+
+    every = tree(table.groups, table.amounts.usage, removed=dying)
+    rows: list[tuple[int, int | None]] = [
+        (row, None if choice.sort or dying else depth) for row, depth in every
+        if not dying or table.groups.removed[row]]
+    if choice.sort is not None:
+        def value(pair: tuple[int, int | None], column: str) -> Any:
+            row = pair[0]
+            return table.groups.path[row] if column == "path" else amount(table, row, column)
+
+        rows = choice._replace(limit=None).rows(rows, value)
+    most = choice.limit or (None if whole else SHOWN)
+    return rows[:most], len(rows)

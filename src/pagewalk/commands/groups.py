@@ -1,0 +1,156 @@
+"""What the commands on cgroups share: which group TARGET means, and how one is looked at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pagewalk import commands
+from pagewalk.commands.options import Request, check_watch
+
+if TYPE_CHECKING:
+    from pagewalk.account.ledger import Line
+    from pagewalk.proc.cgroups import Hierarchy
+    from pagewalk.proc.containers import Records
+    from pagewalk.render.columns import Choice
+    from pagewalk.system.group import Asked
+    from pagewalk.system.mapped import MappedPages
+
+LOOKS = 4  # at most, as long as anything of a group is unexplained
+
+
+def explain_group(
+    request: Request, choice: Choice, path: str, value: Callable[[Line, str], Any]
+) -> int:
+    """Explain what the memory cgroup at ``path`` is charged for, and return the exit code."""
+    from pagewalk.model.errors import BadRequest
+    from pagewalk.proc.cgroups import find_hierarchy
+    from pagewalk.proc.containers import read_records
+    from pagewalk.render import view
+    from pagewalk.sources.ram import open_ram
+    from pagewalk.system.containers import name_of
+    from pagewalk.system.group import look_at_group
+
+    if request.freeze:
+        raise BadRequest("--freeze stops one process, not a cgroup: leave it out")
+    check_watch(request)
+    source, about = open_ram(request.source), asked(path, find_hierarchy())
+    name = name_of(path, read_records())
+    with commands.output(request.output) as out:
+        shown = view(request.format, "group", request.human, request.color)
+        write = commands.writer(request, shown, out)
+        for _ in commands.rounds(request, write):
+            found = look_at_group(source, about)
+            for _ in range(LOOKS - 1):
+                if not any(line.unexplained for line in found.lines):
+                    break
+                found = look_at_group(source, about)
+            lines = choice.rows(found.lines, value)
+            write(found._replace(lines=lines), name, columns=choice.columns)
+    open_lines = [line.against for line in found.lines if line.unexplained]
+    if open_lines:
+        commands.note(request, f"unexplained: {', '.join(open_lines)}")
+        return commands.DIFFERENCE
+    for reason in () if request.format == "text" else found.partial:
+        commands.note(request, f"partial: {reason}")
+    return commands.PARTIAL if found.partial else 0
+
+
+def meant_group(word: str, *, always: bool) -> str | None:
+    """Return the path of the memory cgroup that TARGET ``word`` means, None if a process is meant.
+
+    A process comes first, except for a path below where cgroups are mounted. Raises BadTarget.
+    """
+    from pagewalk.model.errors import BadTarget, SourceUnavailable
+    from pagewalk.proc.processes import find
+
+    if not always and not word.startswith("/sys/fs/cgroup/"):
+        try:
+            find(word)
+            return None
+        except BadTarget as error:
+            if error.candidates or word.isdecimal():
+                raise
+            nobody = error
+    from pagewalk.proc.cgroups import find_hierarchy
+    from pagewalk.proc.containers import read_records
+
+    try:
+        return find_path(word, find_hierarchy(), read_records())
+    except (BadTarget, SourceUnavailable) as error:
+        if always or word.startswith("/sys/fs/cgroup/") or candidates(error):
+            raise
+        raise BadTarget(f"{nobody}; no memory cgroup is called that either") from None
+
+
+def candidates(error: Exception) -> bool:
+    """Return whether there are several things that TARGET may mean."""
+    return bool(getattr(error, "candidates", ()))
+
+
+def find_path(word: str, hierarchy: Hierarchy, records: Records) -> str:
+    """Return the path of the group that ``word`` means; raises BadTarget.
+
+    A pid means the process's own group; else the name of a container or a pod, or what
+    proc.cgroup_search.find_group takes.
+    """
+    from pagewalk.model.errors import BadTarget
+    from pagewalk.proc.cgroup_search import find_group
+    from pagewalk.proc.cgroups import group_of
+    from pagewalk.system.containers import find_by_name
+
+    if word.isdecimal():
+        path = group_of(int(word), hierarchy)
+        if path is None:
+            raise BadTarget(f"/proc does not tell which memory cgroup process {word} is in")
+        return path
+    named = find_by_name(word, records)
+    if len(named) == 1:
+        return named[0]
+    if len(named) > 1:
+        raise BadTarget(f"{len(named)} groups are called '{word}'; give one path:"
+                        + "".join(f"\n  {path}" for path in named[:20]))
+    return find_group(word, hierarchy)
+
+
+def asked(path: str, hierarchy: Hierarchy) -> Asked:
+    """Return what is asked about group ``path``; raises GroupGone, NotPermitted."""
+    from pagewalk.proc.cgroup_numbers import read_numbers
+    from pagewalk.proc.cgroups import open_group
+    from pagewalk.system.group import Asked
+
+    with open_group(hierarchy, path) as group:
+        inode = os.fstat(group).st_ino
+    return Asked(path, hierarchy.version, inode, lambda: read_numbers(hierarchy, path),
+                 lambda: pids_below(hierarchy, path), walk_pages)
+
+
+def pids_below(hierarchy: Hierarchy, path: str) -> list[int]:
+    """Return the processes in group ``path`` and below, as /proc lists them; not ourselves."""
+    from contextlib import suppress
+
+    from pagewalk.model.errors import GroupGone
+    from pagewalk.proc.cgroups import list_groups, processes_of
+
+    inside = path.rstrip("/") + "/"
+    paths = [one for one in list_groups(hierarchy).path if one == path or one.startswith(inside)]
+    found: set[int] = set()
+    for one in paths:
+        with suppress(GroupGone):
+            found.update(processes_of(hierarchy, one))
+    return sorted(found - {0, os.getpid()})
+
+
+def walk_pages(pid: int, mapped: MappedPages) -> None:
+    """Hand the pages of process ``pid`` to ``mapped``; raises what opening it raises."""
+    from pagewalk.sources import close, open_listed
+    from pagewalk.walking.rows import Asked, paged
+
+    source = open_listed(pid)
+    try:
+        vmas = source.vmas()
+        pages = Asked(source.space, vmas, vmas.ranges, frames=False, holes=False)
+        mapped.add(pid, source.who.name, vmas, paged(pages, source.outcome()))
+    finally:
+        close(source)

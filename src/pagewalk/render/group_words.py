@@ -1,0 +1,233 @@
+"""A cgroup in words: what it is charged for, line by line, and the sentences above that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from pagewalk.render.amounts import size
+from pagewalk.render.terminal import printable
+from pagewalk.system.files import CachedFile, Sort
+from pagewalk.system.group_ledger import KERNELS
+from pagewalk.system.mapped import ANON, FILE, SHMEM
+
+if TYPE_CHECKING:
+    from pagewalk.proc.cgroup_numbers import GroupNumbers
+    from pagewalk.system.group import Group
+
+# From these shares of the charge on something is worth a sentence: docs/commands/explain.md.
+TWENTIETH, TENTH, HALF = 20, 10, 2
+NAMED = 3  # files, caches or processes of a row
+USERS = {
+    ANON: ("anon", "anon_huge", "ksm", "swap_cache", "hugetlb_used", "hugetlb_idle"),
+    FILE: ("file_mapped", "file_unmapped"),
+    SHMEM: ("shmem_mapped", "shmem_unmapped"),
+}
+TITLES = {ANON: "anonymous memory", FILE: "files in cache", SHMEM: "shared memory"}
+KERNEL = {
+    "page_tables": "page tables", "large_kmalloc": "large kmalloc", "zsmalloc": "zsmalloc",
+    "kernel_other": "stacks, pipes and other pages",
+}  # fmt: skip
+COUNTED = {"percpu": "per-CPU memory", "sock": "socket buffers", "zswap": "zswap"}
+
+
+class Row(NamedTuple):
+    """One line: what is ``charged``, what of it its processes map (None: nothing could), what it
+    is, and how deep below another row."""
+
+    charged: int
+    mapped: int | None
+    what: str
+    depth: int = 0
+
+
+def now(group: Group) -> GroupNumbers:
+    """Return the kernel's last numbers for the group."""
+    return group.numbers[-1]
+
+
+def amount(group: Group, kind: str) -> int:
+    """Return the bytes of pages of ``kind`` (see mapped.KINDS) that are charged."""
+    return sum(group.parts.get(name, 0) for name in USERS[kind])
+
+
+def rows(group: Group) -> Iterator[Row]:
+    """Yield what the charge is made of; rows of depth 0 add up to it, to what is unexplained."""
+    for kind, title in TITLES.items():
+        charged = amount(group, kind)
+        if charged:
+            yield Row(charged, group.mapped[kind], title)
+            yield from owners(group) if kind == ANON else largest(group, kind)
+    yield from kernels(group)
+    stat = now(group).stat or {}
+    if group.version == 2:
+        yield from (Row(stat[name], None, COUNTED[name]) for name in KERNELS if stat.get(name))
+    advance = in_advance(group)
+    if advance:
+        yield Row(advance, None, "charged in advance (bounded: 64 pages a CPU)")
+
+
+def in_advance(group: Group) -> int:
+    """Return what is charged and not used yet, which is all that is left: see the ledger."""
+    first = next(iter(group.lines), None)
+    if first is None:
+        return 0
+    return -sum(cause.bytes for cause in first.causes if cause.cause not in KERNELS)
+
+
+def owners(group: Group) -> Iterator[Row]:
+    page = group.charge.page
+    found = [(one.charged[ANON] * page, one) for one in group.processes if one.charged[ANON]]
+    found.sort(key=lambda pair: -pair[0])
+    for held, one in found[:NAMED]:
+        yield Row(held, held, f"{one.pid} {printable(one.name)}", 1)
+    if len(found) > NAMED:
+        yield Row(sum(held for held, _ in found[NAMED:]), None,
+                  f"{len(found) - NAMED} other processes (what they share counts in each)", 1)
+
+
+def files_of(group: Group, kind: str) -> list[CachedFile]:
+    # The files of a kind, the largest first. A deleted one of a tmpfs is shared memory.
+    shared = (Sort.TMPFS, Sort.UNNAMED)
+    found = [one for one in group.files.files
+             if (one.sort in shared or one.file_system in ("tmpfs", "devtmpfs", "hugetlbfs"))
+             == (kind == SHMEM)]
+    return sorted(found, key=lambda one: -one.amounts.cached)
+
+
+def largest(group: Group, kind: str) -> Iterator[Row]:
+    found = files_of(group, kind)
+    for one in found[:NAMED]:
+        yield Row(one.amounts.cached, None, file_name(one), 1)
+    rest = amount(group, kind) - sum(one.amounts.cached for one in found[:NAMED])
+    if rest > 0 and found[:NAMED]:
+        yield Row(rest, None, "others", 1)
+
+
+def file_name(file: CachedFile) -> str:
+    """Return what a file is called, that it was deleted, and who keeps it."""
+    place = None if file.place is None else file.place.path.decode(errors="surrogateescape")
+    nameless = f"{file.file_system} inode {file.inode}"
+    name = printable(place or file.inside or nameless)
+    if file.sort == Sort.UNNAMED:
+        name = f"{name} (never had a path)"
+    if file.sort == Sort.DEVICE:
+        name = f"blocks of device {file.dev >> 32}:{file.dev & 0xFFFFFFFF}"
+    if file.sort != Sort.DELETED:
+        return f"{name}{kept_by(file)}"
+    return f"{name} (deleted){kept_by(file)}"
+
+
+def kept_by(file: CachedFile) -> str:
+    """Return which processes have a file open or mapped, in a few words."""
+    if not file.kept_by:
+        return ""
+    first, *others = file.kept_by
+    how = "open in" if first.opened else "mapped by"
+    more = f" and {len(others)} more" if others else ""
+    return f", {how} {first.pid} {printable(first.comm)}{more}"
+
+
+def kernels(group: Group) -> Iterator[Row]:
+    named = [(group.parts[name], title) for name, title in KERNEL.items() if group.parts.get(name)]
+    named += [(one.bytes, f"{printable(one.cache)}, {one.objects} objects")
+              for one in group.objects]
+    # whatever else is charged by the page
+    known = {name for names in USERS.values() for name in names} | set(KERNEL)
+    rest = sum(held for name, held in group.parts.items() if name not in known)
+    named += [(rest, "other pages")] if rest else []
+    if not named:
+        return
+    yield Row(sum(held for held, _ in named), None, "kernel memory")
+    named.sort(key=lambda pair: -pair[0])
+    for held, title in named[: NAMED + 1]:
+        yield Row(held, None, title, 1)
+    if len(named) > NAMED + 1:
+        yield Row(sum(held for held, _ in named[NAMED + 1 :]), None,
+                  f"{len(named) - NAMED - 1} others", 1)
+
+
+# ---- sentences
+
+
+def answers(group: Group) -> Iterator[str]:
+    """Yield at most three sentences: who holds it, what is odd, what could be had back."""
+    yield held(group)
+    yield from odd(group)
+    yield room(group)
+
+
+def held(group: Group) -> str:
+    """Return a sentence about what its processes map, and what none of them does."""
+    mapped, charge = sum(group.mapped.values()), total(group)
+    many = len(group.processes) + len(group.not_looked)
+    if not many:
+        return f"No process is in it, and {size(charge)} are charged to it."
+    whose = "Its only process maps" if many == 1 else f"Its {many} processes map"
+    return f"{whose} {size(mapped)} of the {size(charge)} that are charged to it."
+
+
+def total(group: Group) -> int:
+    """Return what the kernel says is charged; of the root, which has no such number, our sum."""
+    current = now(group).current
+    if current is not None:
+        return current
+    return sum(row.charged for row in rows(group) if not row.depth)
+
+
+def odd(group: Group) -> Iterator[str]:
+    """Yield a sentence about what of the charge none of its processes maps, if it is large."""
+    charge = total(group)
+    cache = amount(group, FILE) - group.mapped[FILE]
+    shared = amount(group, SHMEM) - group.mapped[SHMEM]
+    kernel = sum(row.charged for row in kernels(group) if not row.depth)
+    count, left = group.dying
+    found: list[tuple[int, int, Callable[[], str]]] = [
+        (cache, TWENTIETH, lambda: f"{size(cache)} are page cache of files that none of its"
+         f" processes maps{one_of(files_of(group, FILE), cache)}."),
+        (shared, TWENTIETH, lambda: f"{size(shared)} are shared memory that none of its processes"
+         f" maps{one_of(files_of(group, SHMEM), shared)}; it stays until deleted and closed."),
+        (kernel, TENTH, lambda: f"{size(kernel)} are kernel memory: {most(group)}."),
+        (left, TWENTIETH, lambda: f"{size(left)} are charged to {count} removed group"
+         f"{'s' if count > 1 else ''} below it that still live{'' if count > 1 else 's'} on"
+         " (pagewalk cgroups --dying)."),
+    ]
+    large = [(held, say) for held, share, say in found if charge and held * share >= charge]
+    if large:
+        yield max(large, key=lambda pair: pair[0])[1]()
+
+
+def one_of(files: Sequence[CachedFile], whole: int) -> str:
+    # The largest file, if it makes up half of the amount.
+    if not files or files[0].amounts.unmapped * HALF < whole:
+        return ""
+    return f", {size(files[0].amounts.unmapped)} of it one file, {file_name(files[0])}"
+
+
+def most(group: Group) -> str:
+    named = [f"{row.what} {size(row.charged)}" for row in kernels(group) if row.depth]
+    return ", ".join(named[:NAMED])
+
+
+def room(group: Group) -> str:
+    """Return a sentence about what could be reclaimed before a kill, and what could not."""
+    free = group.headroom
+    reclaimable = sum(one.bytes for one in group.objects if one.reclaimable)
+    later = f", {size(free.dirty)} after writing them" if free.dirty else ""
+    stuck = (free.locked + free.hugetlb + free.kernel + free.held + group.charge.objects
+             - reclaimable)
+    return (f"{size(free.at_once + reclaimable)} could be reclaimed at once before its processes"
+            f" are killed{later}; {size(free.swappable)} could only go to swap, if there is any,"
+            f" and {size(stuck)} could not.")
+
+
+def working_set(group: Group) -> tuple[int, int] | None:
+    """Return the working set as Kubernetes has it, and what it leaves out; None if not told.
+
+    That is the charge less the inactive pages of files (cadvisor, container.Stats).
+    """
+    stat, current = now(group).stat or {}, now(group).current
+    inactive = stat.get("inactive_file" if group.version == 2 else "total_inactive_file")
+    if current is None or inactive is None:
+        return None
+    return max(current - inactive, 0), min(inactive, current)

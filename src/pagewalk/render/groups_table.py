@@ -1,0 +1,139 @@
+"""The table of `cgroups`: all groups as a tree, the largest first, and what keeps removed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from pagewalk.render.amounts import kib, size
+from pagewalk.render.columns import fields
+from pagewalk.render.document import write
+from pagewalk.render.group_words import file_name
+from pagewalk.render.terminal import following, printable, say, say_grid, width
+
+if TYPE_CHECKING:
+    from pagewalk.kernel.structs.memcgs import Memcgs
+    from pagewalk.model.columns import I64
+    from pagewalk.system.containers import Name
+    from pagewalk.system.group_table import GroupTable, Keeper
+
+COLUMNS = ("charged", "limit", "anon", "file", "shmem", "kernel", "unmapped")
+AMOUNTS = ("anon", "file", "shmem", "kernel", "unmapped", "clean")
+FIELDS = ("charged", "limit", *AMOUNTS)
+SHOWN = 20  # groups, without --limit
+
+
+def answers(table: GroupTable) -> Iterator[str]:
+    """Yield at most three sentences: how many groups, which is the fullest, how many live on."""
+    groups, removed = table.groups, table.groups.removed
+    living = int((~removed).sum())
+    yield f"{living} memory cgroups; {size(int(table.amounts.usage[0]))} are charged in all."
+    limited = np.flatnonzero((groups.limit > 0) & ~removed)
+    if len(limited):
+        share = table.amounts.usage[limited] / groups.limit[limited]
+        row = int(limited[int(np.argmax(share))])
+        yield (f"Nearest to its limit is {printable(groups.path[row])}:"
+               f" {size(int(table.amounts.usage[row]))} of {size(int(groups.limit[row]))}.")
+    if removed.any():
+        count, held = int(removed.sum()), int(table.amounts.usage[removed].sum())
+        yield (f"{count} removed group{'s live' if count > 1 else ' lives'} on, charged"
+               f" {size(held)}: pagewalk cgroups --dying says what keeps"
+               f" {'them' if count > 1 else 'it'}.")
+
+
+def tree(groups: Memcgs, usage: I64, *, removed: bool = False) -> list[tuple[int, int]]:
+    """Return (row, depth) of the groups as a tree, the largest of each level first."""
+    below: dict[int, list[int]] = {}
+    for row, parent in enumerate(groups.parent.tolist()):
+        if removed or not groups.removed[row]:
+            below.setdefault(parent, []).append(row)
+    order: list[tuple[int, int]] = []
+    waiting = [(row, 0) for row in below.get(-1, [])]
+    while waiting:
+        row, depth = waiting.pop()
+        order.append((row, depth))
+        waiting += [(one, depth + 1)
+                    for one in sorted(below.get(row, []), key=lambda one: int(usage[one]))]
+    return order
+
+
+def called(table: GroupTable, names: Mapping[int, Name], row: int, depth: int | None) -> str:
+    """Return what a group is called: in a tree its last part, and the name that a person knows."""
+    path = table.groups.path[row]
+    own = path if depth is None or path == "/" else "  " * depth + path.rpartition("/")[2]
+    name = names.get(row)
+    known = f" = {name.kind} {name.name}" if name and name.engine and name.name not in path else ""
+    return printable(own + known)
+
+
+def text(
+    table: GroupTable, rows: Sequence[tuple[int, int | None]], names: Mapping[int, Name],
+    out: TextIO, *, columns: Sequence[str] | None = None, total: int = 0,
+) -> None:
+    """Write the sentences and the groups ``rows`` (row, depth in the tree or None)."""
+    for sentence in answers(table):
+        say(sentence, out)
+    print(file=out)
+    shown = COLUMNS if columns is None else columns
+    grid = [(*(name.upper() for name in shown), "CGROUP")]
+    grid += [(*(cell(table, name, row) for name in shown), called(table, names, row, depth))
+             for row, depth in rows]
+    say_grid(grid, {len(shown)}, out, room=width(out), yields=len(shown))
+    if len(rows) < total:
+        say(f"{total - len(rows)} more: --limit {total} shows all", out)
+    listed = {row for row, _ in rows}
+    for keeper in table.keepers:
+        if keeper.row in listed:
+            say(kept(table, keeper), out)
+    biggest = next((table.groups.path[row] for row, _ in rows if table.groups.path[row] != "/"), "")
+    following(out, *((f"explain {biggest}",) if biggest else ()), "ram")
+
+
+def amount(table: GroupTable, row: int, name: str) -> int | None:
+    """Return one of FIELDS of the group at ``row``, in bytes; None for a limit that is not set."""
+    if name == "limit":
+        limit = int(table.groups.limit[row])
+        return None if limit < 0 else limit
+    return int(getattr(table.amounts, "usage" if name == "charged" else name)[row])
+
+
+def cell(table: GroupTable, name: str, row: int) -> str:
+    value = amount(table, row, name)
+    return "-" if value is None else kib(value)
+
+
+def kept(table: GroupTable, keeper: Keeper) -> str:
+    """Return a sentence about what keeps a removed group."""
+    path = printable(table.groups.path[keeper.row])
+    held = [f"{file_name(one)} {size(one.amounts.cached)}" for one in keeper.files.files[:3]]
+    held += [f"{printable(name)} {size(amount)}" for name, amount in keeper.caches]
+    if not held:
+        below = (table.groups.parent == keeper.row).any()
+        return f"{path} was removed and lives on" + (
+            " because of groups below it" if below else
+            ": nothing in RAM is charged to it any more (its kernel memory is its parent's now)")
+    return f"{path} was removed and lives on by {'; '.join(held)}"
+
+
+def json(
+    table: GroupTable, rows: Sequence[tuple[int, int | None]], names: Mapping[int, Name],
+    out: TextIO, *, columns: Sequence[str] | None = None, **_: object,
+) -> None:
+    """Write the groups ``rows`` with every amount, or with the ``columns``."""
+    write({"cgroups": [fields("cgroups", document(table, row, names), columns)
+                       for row, _ in rows],
+           "dying": [{"path": table.groups.path[one.row], "kept_by": kept(table, one)}
+                     for one in table.keepers]}, out)
+
+
+def document(table: GroupTable, row: int, names: Mapping[int, Name]) -> dict[str, Any]:
+    name = names.get(row)
+    return {
+        "path": table.groups.path[row],
+        "name": None if name is None else name.name,
+        "kind": None if name is None else name.kind,
+        "removed": bool(table.groups.removed[row]),
+        **{field: amount(table, row, field) for field in FIELDS},
+    }

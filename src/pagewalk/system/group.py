@@ -1,0 +1,190 @@
+"""Look at one cgroup: what it is charged for, and what of it its processes map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.account.ledger import Line
+from pagewalk.kernel.structs.memcgs import Memcgs
+from pagewalk.model.columns import I64, Bool, Withheld, take
+from pagewalk.model.errors import BadTarget, NotPermitted, PagewalkError
+from pagewalk.model.frames import Frames
+from pagewalk.proc.cgroup_numbers import GroupNumbers
+from pagewalk.proc.totals import Totals
+from pagewalk.sources.ram import RamSource
+from pagewalk.system.cached import CacheSums
+from pagewalk.system.files import FilesReport, name_files
+from pagewalk.system.group_ledger import Charge, group_ledger
+from pagewalk.system.headroom import Headroom, headroom
+from pagewalk.system.mapped import ByProcess, ChargedFrames, MappedPages
+from pagewalk.system.ram import NO_LABELS, parts_of
+from pagewalk.system.survey import Survey, below, groups_of, objects_of, of_groups, opened, survey
+
+FILES = 20  # of each sort, by name
+
+
+class Objects(NamedTuple):
+    """Kernel objects of one cache: how many, and the bytes that are charged for them."""
+
+    cache: str
+    objects: int
+    bytes: int
+    reclaimable: bool
+
+
+class Group(NamedTuple):
+    """What a cgroup and those below it are charged for, in bytes.
+
+    ``parts`` are pages by the names of ram.PARTS; ``objects`` kernel objects by cache, the largest
+    first. ``mapped`` is what its processes map of its pages, by kind (see mapped.KINDS);
+    ``elsewhere`` what they map that others are charged for, by name of the mapping. ``processes``
+    one row each, the largest first; ``not_looked`` those that could not be looked at, and why.
+    ``numbers`` are the kernel's, before and after. ``below`` are the groups directly below it, with
+    what the kernel says they use; ``dying`` how many removed groups below it still live on, and
+    what they use.
+    """
+
+    path: str
+    version: int
+    charge: Charge
+    parts: dict[str, int]
+    objects: tuple[Objects, ...]
+    mapped: dict[str, int]
+    elsewhere: dict[str, int]
+    processes: tuple[ByProcess, ...]
+    not_looked: tuple[tuple[int, str], ...]
+    files: FilesReport
+    numbers: tuple[GroupNumbers, ...]
+    lines: list[Line]
+    headroom: Headroom
+    below: tuple[tuple[str, int], ...]
+    dying: tuple[int, int]
+    withheld: tuple[Withheld, ...]
+
+    @property
+    def partial(self) -> list[str]:
+        """Return what rights or a race took away."""
+        return [f"{row.what}: {row.why}" for row in self.withheld if row.partial]
+
+
+class Asked(NamedTuple):
+    """What is asked about a group while it is looked at.
+
+    ``inode`` is that of its directory; ``numbers`` reads the kernel's numbers for it, ``pids``
+    lists the processes in it and below, ``walk`` hands the pages of one to MappedPages.
+    """
+
+    path: str
+    version: int
+    inode: int
+    numbers: Callable[[], GroupNumbers]
+    pids: Callable[[], list[int]]
+    walk: Callable[[int, MappedPages], None]
+
+
+def look_at_group(source: RamSource, asked: Asked) -> Group:
+    """Scan RAM for what the group ``asked`` about is charged for, then walk its processes.
+
+    Raises NotPermitted, SourceUnavailable, BadText, and what ``asked`` raises if it is gone.
+    """
+    groups = groups_of(source)
+    row = row_of(groups, asked)
+    inside = below(groups, row)
+    labels = np.concatenate(([False], inside))
+    assert source.ranges is not None
+    charged, cache = ChargedFrames(source.ranges[-1][1], labels), CacheSums()
+
+    def listen(frames: Frames, by_group: I64) -> None:
+        charged(frames, by_group)
+        cache.add(take(frames, labels[by_group]))
+
+    numbers, totals = [asked.numbers()], [source.totals(refresh=True)]
+    found = survey(source, groups, [listen])
+    numbers.append(asked.numbers())
+    totals.append(source.totals(refresh=True))
+    mapped, not_looked = walk_processes(source, asked, charged)
+    page = source.facts.page_size
+    files = name_files(opened(source).kernel, cache.files(), page, FILES)
+    return made(source, asked, found, inside, mapped, not_looked, files, numbers, totals)
+
+
+def row_of(groups: Memcgs, asked: Asked) -> int:
+    """Return the row of the group ``asked`` about; raises BadTarget if it has gone meanwhile."""
+    rows = np.flatnonzero((groups.inode == asked.inode) & ~groups.removed)
+    if not len(rows):
+        raise BadTarget(f"cgroup {asked.path} has no memory controller, or was removed meanwhile")
+    return int(rows[0])
+
+
+def walk_processes(
+    source: RamSource, asked: Asked, charged: ChargedFrames
+) -> tuple[MappedPages, list[tuple[int, str]]]:
+    """Walk all processes of the group; return what they map, and which could not be looked at."""
+    assert source.ranges is not None
+    page_shift = source.facts.page_size.bit_length() - 1
+    mapped = MappedPages(source.ranges[-1][1], charged, page_shift)
+    not_looked = []
+    for pid in asked.pids():
+        try:
+            asked.walk(pid, mapped)
+        except NotPermitted as error:
+            not_looked.append((pid, str(error)))
+        except PagewalkError as error:  # it ended, or has no memory of its own
+            if error.exit_code not in (1, 5):
+                raise
+    return mapped, not_looked
+
+
+def made(
+    source: RamSource, asked: Asked, found: Survey, inside: Bool, mapped: MappedPages,
+    not_looked: list[tuple[int, str]], files: FilesReport, numbers: list[GroupNumbers],
+    totals: list[Totals],
+) -> Group:
+    page, groups = source.facts.page_size, found.groups
+    census = of_groups(found.census, inside)
+    objects = tuple(by_cache(found, inside))
+    reclaimable = sum(one.bytes for one in objects if one.reclaimable)
+    charge = Charge(census, reclaimable, sum(one.bytes for one in objects) - reclaimable, page,
+                    source.facts.cpus)
+    room = headroom(census, NO_LABELS)
+    row = row_of(groups, asked)
+    dying = inside & groups.removed
+    return Group(
+        path=asked.path, version=asked.version, charge=charge,
+        parts={name: count * page for name, count in parts_of(census, NO_LABELS, {}).items()},
+        objects=objects,
+        mapped={kind: count * page for kind, count in mapped.by_kind.items()},
+        elsewhere={name: count * page for name, count in mapped.elsewhere.items()},
+        processes=tuple(sorted(mapped.processes, key=lambda one: -sum(one.charged.values()))),
+        not_looked=tuple(not_looked), files=files, numbers=tuple(numbers),
+        lines=group_ledger(charge, asked.version, numbers, totals),
+        headroom=Headroom(*(count * page for count in room)),
+        below=tuple(directly_below(groups, row)),
+        dying=(int(dying.sum()), int(groups.usage[dying].sum())),
+        withheld=(*source.notes, *withheld(not_looked)),
+    )
+
+
+def by_cache(found: Survey, inside: Bool) -> Iterator[Objects]:
+    """Yield the kernel objects charged to the groups ``inside`` (bool), the largest cache first."""
+    caches, sums = found.caches, objects_of(found, inside)
+    for at in np.argsort(-sums.size, kind="stable").tolist():
+        row = int(np.searchsorted(caches.address, sums.cache[at]))
+        yield Objects(caches.name[row] or "not readable", int(sums.objects[at]),
+                      int(sums.size[at]), bool(caches.reclaimable[row]))
+
+
+def directly_below(groups: Memcgs, row: int) -> Iterator[tuple[str, int]]:
+    """Yield the path and the usage of each living group right below the one at ``row``."""
+    for at in np.flatnonzero((groups.parent == row) & ~groups.removed).tolist():
+        yield groups.path[at], int(groups.usage[at])
+
+
+def withheld(not_looked: list[tuple[int, str]]) -> Iterator[Withheld]:
+    if not_looked:
+        pid, why = not_looked[0]
+        yield Withheld(f"what {len(not_looked)} of its processes map", f"process {pid}: {why}",
+                       partial=True)

@@ -1,0 +1,195 @@
+"""What a cgroup is charged for against the kernel's numbers for it, of either version. Pure.
+
+To add a line, add a row to LINES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from pagewalk.account.ledger import Cause, Line, bounded
+from pagewalk.model.frames import Kind
+from pagewalk.proc.cgroup_numbers import GroupNumbers
+from pagewalk.proc.totals import Totals
+from pagewalk.system.census import Census
+from pagewalk.system.ram_ledger import (
+    ANON,
+    AROUND,
+    CHURN,
+    LRU,
+    MAPS,
+    WRITTEN,
+    growth,
+    in_swap_cache,
+    on_lru,
+    whole,
+)
+
+# include/linux/memcontrol.h, MEMCG_CHARGE_BATCH: a CPU charges so many pages in advance.
+BATCH = 64
+
+
+class Charge(NamedTuple):
+    """What was counted: frames, bytes of kernel objects, and what a page and the machine are.
+
+    ``objects`` are split into those of caches that can shrink and the others.
+    """
+
+    census: Census
+    reclaimable: int
+    unreclaimable: int
+    page: int
+    cpus: int
+
+    @property
+    def objects(self) -> int:
+        """Return the bytes of kernel objects."""
+        return self.reclaimable + self.unreclaimable
+
+
+WHY = {
+    "charged_in_advance": "each CPU charges up to 64 pages in advance, and gives back what it has"
+    " left when another group needs it (MEMCG_CHARGE_BATCH)",
+    "object_stock": "kernel objects are charged from a page in stock for each CPU",
+    "stat_lag": "memory.stat leaves out up to 64 pages a CPU that wait there, and as many again"
+    " that it does not find worth adding up yet (memcg_vmstats_needs_flush)",
+    "percpu": "per-CPU memory, which only the kernel counts (memory.stat)",
+    "sock": "buffers of sockets, which only the kernel counts (memory.stat)",
+    "zswap": "swap that zswap keeps compressed, which only the kernel counts (memory.stat)",
+    "frames_changed": "frames were allocated or freed while RAM was read: at most as many as the"
+    " kernel counted meanwhile",
+    "concurrent_change": "the number moved between the readings around the scan",
+}
+# Charged, and counted by the kernel only: version 2 has them in memory.stat.
+KERNELS = ("percpu", "sock", "zswap")
+
+Amount = Callable[[Charge], int]
+
+
+class Rule(NamedTuple):
+    # `field` is a file, or one of memory.stat. `moves` and `times` as in ram_ledger.Rule.
+    field: str
+    ours_is: str
+    ours: Amount
+    causes: tuple[str, ...] = ("stat_lag",)
+    moves: tuple[str, ...] = ()
+    times: int = 1
+
+
+def pages(rule: Callable[[Census], object]) -> Amount:
+    return lambda charge: charge.page * charge.census.count(rule(charge.census))  # type: ignore[arg-type]
+
+
+USERS = (*ANON, Kind.FILE, Kind.SHMEM, Kind.SWAP_CACHE, Kind.HUGETLB)
+
+
+def user_bytes(charge: Charge) -> int:
+    """Return the bytes of pages that hold what processes and files have."""
+    return charge.page * charge.census.count(charge.census.of(*USERS))
+
+
+def kernel_bytes(charge: Charge) -> int:
+    """Return the bytes of pages that the kernel allocated on behalf of the group."""
+    return charge.page * charge.census.count(~charge.census.of(*USERS))
+
+
+def everything(charge: Charge) -> int:
+    return user_bytes(charge) + kernel_bytes(charge) + charge.objects
+
+
+def _in_cache(census: Census) -> object:
+    return census.of(Kind.FILE, Kind.SHMEM, Kind.SWAP_CACHE) | (
+        census.of(*ANON) & in_swap_cache(census))
+
+
+ALL = Rule("current", "pages + kernel pages + kernel objects", everything,
+           (*KERNELS, "charged_in_advance", "object_stock"))
+KMEM = Rule("kmem", "kernel pages + kernel objects",
+            lambda charge: kernel_bytes(charge) + charge.objects, ("object_stock",))
+# Fields of memory.stat: of version 2, and what version 1 calls them.
+STAT: dict[int, tuple[Rule, ...]] = {
+    2: (
+        Rule("anon", "anonymous and mapped", pages(lambda c: c.of(*ANON) & c.mapped)),
+        Rule("file", "files + shared memory + swap cache", pages(_in_cache)),
+        Rule("shmem", "shared memory", pages(lambda c: c.of(Kind.SHMEM))),
+        Rule("file_mapped", "files and shared memory that are mapped",
+             pages(lambda c: c.of(Kind.FILE, Kind.SHMEM) & c.mapped), moves=MAPS, times=AROUND),
+        Rule("file_dirty", "dirty, of files", pages(lambda c: c.of(Kind.FILE) & c.has("dirty")),
+             moves=WRITTEN),
+        Rule("file_writeback", "being written", pages(lambda c: c.of(*USERS) & c.has("writeback")),
+             moves=WRITTEN),
+        Rule("swapcached", "also in swap", pages(
+            lambda c: c.of(Kind.SWAP_CACHE) | (c.of(*ANON, Kind.SHMEM) & in_swap_cache(c)))),
+        Rule("anon_thp", "anonymous, mapped as huge pages", pages(lambda c: whole(c, Kind.ANON))),
+        Rule("inactive_anon", "inactive, swap-backed",
+             pages(lambda c: on_lru(c, anon=True, active=False)), moves=LRU),
+        Rule("active_anon", "active, swap-backed",
+             pages(lambda c: on_lru(c, anon=True, active=True)), moves=LRU),
+        Rule("inactive_file", "inactive, of files",
+             pages(lambda c: on_lru(c, anon=False, active=False)), moves=LRU),
+        Rule("active_file", "active, of files",
+             pages(lambda c: on_lru(c, anon=False, active=True)), moves=LRU),
+        Rule("unevictable", "unevictable", pages(
+            lambda c: c.of(*USERS) & c.has("lru") & c.has("unevictable")), moves=LRU),
+        Rule("pagetables", "page tables", pages(lambda c: c.of(Kind.PAGE_TABLE))),
+        Rule("slab_reclaimable", "kernel objects, reclaimable", lambda charge: charge.reclaimable,
+             ("stat_lag", "object_stock")),
+        Rule("slab_unreclaimable", "kernel objects, not reclaimable",
+             lambda charge: charge.unreclaimable, ("stat_lag", "object_stock")),
+    ),
+}  # fmt: skip
+_ONE = {"anon": "rss", "file": "cache", "file_mapped": "mapped_file", "file_dirty": "dirty",
+        "file_writeback": "writeback", "anon_thp": "rss_huge",
+        **{name: name for name in ("shmem", "swapcached", "inactive_anon", "active_anon",
+                                   "inactive_file", "active_file", "unevictable")}}  # fmt: skip
+STAT[1] = tuple(rule._replace(field=f"total_{_ONE[rule.field]}")
+                for rule in STAT[2] if rule.field in _ONE)  # fmt: skip
+FILES = {("current", 1): "memory.usage_in_bytes", ("current", 2): "memory.current",
+         ("kmem", 1): "memory.kmem.usage_in_bytes"}  # fmt: skip
+
+
+def group_ledger(
+    charge: Charge, version: int, numbers: Sequence[GroupNumbers], readings: Sequence[Totals]
+) -> list[Line]:
+    """Return a line for each number that the kernel gives for the group. Amounts are bytes.
+
+    ``numbers`` and ``readings`` were read around the scan, the first before it, the last after it.
+    """
+    def changed(rule: Rule) -> int:
+        moved = rule.times * growth(readings, *rule.moves)
+        return charge.page * (growth(readings, *CHURN) + moved)
+
+    lines = []
+    for rule in (ALL, KMEM):
+        theirs = [amount for one in numbers if (amount := getattr(one, rule.field)) is not None]
+        if theirs:
+            title = FILES[rule.field, version]
+            lines.append(_line(rule, title, charge, theirs, changed(rule), numbers[-1].stat or {}))
+    for rule in STAT[version]:
+        theirs = [one.stat[rule.field] for one in numbers if one.stat and rule.field in one.stat]
+        if theirs:
+            title = f"memory.stat {rule.field}"
+            lines.append(_line(rule, title, charge, theirs, changed(rule), {}))
+    return lines
+
+
+def _line(
+    rule: Rule, title: str, charge: Charge, theirs: list[int], changed: int, stat: dict[str, int]
+) -> Line:
+    ours = rule.ours(charge)
+    exact = [Cause(name, -stat[name], True) for name in rule.causes
+             if name in KERNELS and stat.get(name)]
+    rest = ours - theirs[-1] - sum(cause.bytes for cause in exact)
+    bounds = []
+    if "stat_lag" in rule.causes:
+        bounds.append(("stat_lag", 2 * BATCH * charge.cpus * charge.page))
+    if rest < 0:  # charged, and not used yet
+        bounds += [(name, pages * charge.cpus * charge.page) for name, pages in
+                   (("object_stock", 1), ("charged_in_advance", BATCH)) if name in rule.causes]
+    bounds += [("frames_changed", changed), ("concurrent_change", max(theirs) - min(theirs))]
+    others = bounded(rest, bounds)
+    rest -= sum(cause.bytes for cause in others)
+    return Line(title, rule.ours_is, ours, theirs[-1], (*exact, *others), rest)
+
+

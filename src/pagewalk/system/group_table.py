@@ -1,0 +1,116 @@
+"""All cgroups beside one another: what each and those below it are charged for."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.kernel.structs.memcgs import Memcgs
+from pagewalk.model.columns import I64, Bool, Rows, take
+from pagewalk.model.frames import Frames, Kind
+from pagewalk.sources.ram import RamSource
+from pagewalk.system.cached import CacheSums
+from pagewalk.system.census import Census
+from pagewalk.system.files import FilesReport, name_files
+from pagewalk.system.group_ledger import USERS
+from pagewalk.system.ram_ledger import ANON
+from pagewalk.system.survey import Survey, groups_of, opened, survey
+
+KEEPERS = 3  # files or caches that are named as what keeps a removed group
+
+
+class Amounts(Rows):
+    """A row for each group, in bytes (i64), those below it included.
+
+    ``usage`` is what the kernel says is charged; ``anon``, ``file``, ``shmem``, ``kernel`` (pages
+    and objects) are what was found of it. ``unmapped`` are pages of files and shared memory that no
+    process at all maps; ``clean`` pages of files that could be reclaimed at once.
+    """
+
+    usage: I64
+    anon: I64
+    file: I64
+    shmem: I64
+    kernel: I64
+    unmapped: I64
+    clean: I64
+
+
+class Keeper(NamedTuple):
+    """What keeps removed group ``row``: files, the largest first, and kernel objects by cache."""
+
+    row: int
+    files: FilesReport
+    caches: tuple[tuple[str, int], ...]
+
+
+class GroupTable(NamedTuple):
+    """All groups, what they are charged for, and what keeps those that were removed."""
+
+    groups: Memcgs
+    amounts: Amounts
+    keepers: tuple[Keeper, ...]
+
+
+def look_at_groups(source: RamSource, *, dying: bool = False) -> GroupTable:
+    """Scan RAM once for all groups; with ``dying`` also look up what keeps removed ones.
+
+    Raises NotPermitted, SourceUnavailable, BadText.
+    """
+    groups = groups_of(source)
+    removed = np.flatnonzero(groups.removed) if dying else np.zeros(0, np.int64)
+    sums = {row: CacheSums() for row in removed.tolist()}
+
+    def listen(frames: Frames, labels: I64) -> None:
+        here = np.intersect1d(np.unique(labels) - 1, removed)
+        for row in here.tolist():
+            sums[row].add(take(frames, labels == row + 1))
+
+    found = survey(source, groups, [listen] if dying else [])
+    page, kernel = source.facts.page_size, opened(source).kernel
+    keepers = tuple(
+        Keeper(row, name_files(kernel, cache.files(), page, KEEPERS), tuple(caches_of(found, row)))
+        for row, cache in sums.items()
+    )
+    return GroupTable(groups, amounts_of(found, page), keepers)
+
+
+def caches_of(found: Survey, row: int) -> list[tuple[str, int]]:
+    """Return the caches of which the group at ``row`` is charged most, with the bytes."""
+    objects = take(found.objects, found.objects.group == row)
+    order = np.argsort(-objects.size, kind="stable")[:KEEPERS].tolist()
+    at = np.searchsorted(found.caches.address, objects.cache)
+    return [(found.caches.name[int(at[one])] or "not readable", int(objects.size[one]))
+            for one in order]
+
+
+def amounts_of(found: Survey, page: int) -> Amounts:
+    """Return what ``found`` says of each group and those below it, in bytes; ``page`` bytes."""
+    census, groups = found.census, found.groups
+    charged = np.where(found.objects.group >= 0, found.objects.size, 0)
+    objects = np.bincount(np.maximum(found.objects.group, 0), charged, len(groups))
+    file = census.of(Kind.FILE)
+    cached = file | census.of(Kind.SHMEM)
+    locked = census.has("unevictable", "mlocked", "dirty", "writeback")
+    own = {
+        "anon": census.of(*ANON, Kind.SWAP_CACHE, Kind.HUGETLB),
+        "file": file,
+        "shmem": census.of(Kind.SHMEM),
+        "kernel": ~census.of(*USERS),
+        "unmapped": cached & ~census.mapped,
+        "clean": file & census.has("lru") & ~locked,
+    }
+    sums = {name: _by_group(census, where, len(groups)) * page for name, where in own.items()}
+    sums["kernel"] += objects.astype(np.int64)
+    for at in range(len(groups) - 1, 0, -1):  # parents come before children
+        parent = int(groups.parent[at])
+        if parent >= 0:
+            for column in sums.values():
+                column[parent] += column[at]
+    return Amounts(usage=groups.usage, **sums)
+
+
+def _by_group(census: Census, where: Bool, count: int) -> I64:
+    rows = where & (census.label > 0)
+    return np.bincount(census.label[rows] - 1, census.pages[rows], count).astype(np.int64)

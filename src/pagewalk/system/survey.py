@@ -1,0 +1,104 @@
+"""Who is charged for each frame and each kernel object: one scan of RAM for all cgroups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.kernel.running import RunningKernel
+from pagewalk.kernel.structs.memcgs import Memcgs, all_groups
+from pagewalk.kernel.structs.slabs import (
+    Caches,
+    Charged,
+    ObjectOwners,
+    add_object_owners,
+    charged_objects,
+    object_owners,
+    read_caches,
+)
+from pagewalk.model.columns import I64, Bool, take
+from pagewalk.model.errors import NotPermitted
+from pagewalk.model.frames import Frames
+from pagewalk.sources.ram import RamSource
+from pagewalk.system.census import Census, Count
+from pagewalk.system.labels import ByGroup
+
+Listener = Callable[[Frames, I64], None]
+_WAITING = 16  # parts that are added up together
+
+
+class Survey(NamedTuple):
+    """What each cgroup is charged for.
+
+    ``groups`` are all memory cgroups, removed ones too; in ``census`` the label of a row is that of
+    its group plus 1, 0 for what nobody is charged for. ``objects`` are kernel objects by group (-1:
+    not known) and cache.
+    """
+
+    groups: Memcgs
+    census: Census
+    objects: Charged
+    caches: Caches
+
+
+def survey(source: RamSource, groups: Memcgs, listeners: Sequence[Listener] = ()) -> Survey:
+    """Scan all of RAM; each of ``listeners`` is given every batch of frames, and its labels.
+
+    Raises SourceUnavailable, BadText.
+    """
+    running = opened(source)
+    kernel, direct_map = running.kernel, running.direct_map
+    by_group = ByGroup(kernel, direct_map, groups)
+    labels = np.zeros(0, np.int64)
+    count = Count(source.facts.pmd_order, lambda _: labels)
+    owners: list[ObjectOwners] = []
+    for frames in source.frames():
+        labels = by_group.of(frames)
+        count.add(frames)
+        owners.append(object_owners(kernel, direct_map, frames))
+        if len(owners) > _WAITING:
+            owners = [add_object_owners(owners)]
+        for listener in listeners:
+            listener(frames, labels)
+    every = add_object_owners(owners)
+    caches = read_caches(kernel, np.unique(every.cache))
+    objects = charged_objects(kernel, direct_map, groups, every, caches)
+    return Survey(groups, count.census, objects, caches)
+
+
+def opened(source: RamSource) -> RunningKernel:
+    """Return the open kernel of ``source``; raises SourceUnavailable if it has none."""
+    if source.running is None:
+        why = source.notes[0].why if source.notes else "kernel memory is not read"
+        raise NotPermitted("who is charged for RAM", why, "run as root")
+    return source.running
+
+
+def groups_of(source: RamSource) -> Memcgs:
+    """Return all memory cgroups; raises SourceUnavailable, NotPermitted."""
+    return all_groups(opened(source).kernel)
+
+
+def below(groups: Memcgs, row: int) -> Bool:
+    """Return a mask of ``groups``: the one at ``row`` and all below it."""
+    inside = np.zeros(len(groups), bool)
+    inside[row] = True
+    for at, parent in enumerate(groups.parent[row + 1 :].tolist(), row + 1):
+        inside[at] = parent >= 0 and inside[parent]  # parents come before children
+    return inside
+
+
+def of_groups(census: Census, chosen: Bool) -> Census:
+    """Return the rows of ``census`` that are charged to groups of the mask ``chosen``."""
+    return take(census, np.concatenate(([False], chosen))[census.label])
+
+
+def objects_of(found: Survey, chosen: Bool) -> Charged:
+    """Return the kernel objects that are charged to groups of the mask ``chosen``, by cache."""
+    objects = take(found.objects, np.concatenate((chosen, [False]))[found.objects.group])
+    cache, back = np.unique(objects.cache, return_inverse=True)
+    many, size = (np.bincount(back, column, len(cache)).astype(np.int64)
+                  for column in (objects.objects, objects.size))
+    return Charged(np.zeros(len(cache), np.int64), cache, many, size)

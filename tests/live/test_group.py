@@ -1,0 +1,131 @@
+"""`explain CGROUP` and `cgroups` on this kernel: what a group is charged for closes to the page."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pagewalk.proc.cgroups import find_hierarchy
+from tests.live.command import pagewalk
+
+pytestmark = pytest.mark.live
+MIB = 1 << 20
+# Writes a file of 24 MiB, keeps a deleted one of 16 MiB on a tmpfs open, and touches 40 MiB.
+LOAD = """
+import mmap, os, sys, time
+with open(sys.argv[1], "w") as procs:
+    procs.write(str(os.getpid()))
+with open(sys.argv[2], "wb") as file:
+    file.write(os.urandom(1 << 20) * 24)
+    file.flush()
+    os.fsync(file.fileno())
+held = open("/dev/shm/pagewalk-deleted", "wb+")
+os.unlink(held.name)
+held.write(bytes(range(256)) * (1 << 16))
+held.flush()
+area = mmap.mmap(-1, 40 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for at in range(0, len(area), 4096):
+    area[at] = 1
+print("ready", flush=True)
+time.sleep(3600)
+"""
+
+
+@contextmanager
+def group(name: str) -> Iterator[Path]:
+    """Make a memory cgroup below the root, and remove it."""
+    path = Path(find_hierarchy().mount, name)
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        path.rmdir()
+
+
+@contextmanager
+def loaded(path: Path, file: Path) -> Iterator[int]:
+    """Run a process that charges ``path`` in a known way; yield its pid."""
+    program = [sys.executable, "-c", LOAD, path / "cgroup.procs", file]
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def explained(*target: str | int) -> dict[str, Any]:
+    ran = pagewalk("explain", *target, "--format", "json")
+    assert ran.code == 0, ran.err
+    document: dict[str, Any] = ran.json
+    return document
+
+
+def test_a_group_closes_and_is_found_by_all_its_names(tmp_path: Path) -> None:
+    name = f"pagewalk-explain-{os.getpid()}"
+    with group(name) as path, loaded(path, tmp_path / "written") as pid:
+        document = explained(f"/{name}")
+        assert [line for line in document["ledger"] if line["unexplained"]] == []
+        told = ("pages", "kernel_pages", "kernel_objects", "counted_by_the_kernel",
+                "charged_in_advance")
+        assert sum(document[key] for key in told) == document["charged"]
+        files = {file["path"]: file for file in document["files"]}
+        assert files[str(tmp_path / "written")]["cached"] == 24 * MIB
+        deleted = files["/dev/shm/pagewalk-deleted"]
+        assert (deleted["sort"], deleted["cached"]) == ("deleted", 16 * MIB)
+        assert [holder["pid"] for holder in deleted["kept_by"]] == [pid]
+        mapped = {row["kind"]: row["bytes"] for row in document["mapped"]}
+        assert mapped["anon"] == sum(document["kinds"][kind] for kind in ("anon", "anon_huge")
+                                     if kind in document["kinds"]) >= 40 * MIB
+        assert mapped["file"] == mapped["shmem"] == 0
+        for words in ((name,), (str(path),), ("--cgroup", pid)):
+            assert explained(*words)["cgroup"]["path"] == f"/{name}"
+
+
+def test_what_stays_charged_after_its_processes_have_ended(tmp_path: Path) -> None:
+    name = f"pagewalk-ended-{os.getpid()}"
+    with group(name) as path:
+        with loaded(path, tmp_path / "written"):
+            pass
+        document = explained(f"/{name}")
+        assert document["processes"] == []
+        assert {file["path"]: file["cached"] for file in document["files"]}[
+            str(tmp_path / "written")] == 24 * MIB
+        text = pagewalk("explain", f"/{name}").out
+    assert "No process is in it" in text
+    assert f"24576 KiB of it one file, {tmp_path / 'written'}" in text.replace("\n  ", " ")
+
+
+def test_a_removed_group_lives_on_by_its_file(tmp_path: Path) -> None:
+    name = f"pagewalk-removed-{os.getpid()}"
+    with group(name) as path, loaded(path, tmp_path / "written"):
+        pass
+    ran = pagewalk("cgroups", "--dying", "--format", "json")
+    assert ran.code == 0, ran.err
+    [row] = [row for row in ran.json["cgroups"] if row["path"] == f"/{name}"]
+    assert row["removed"] and row["file"] >= 24 * MIB
+    [kept] = [row["kept_by"] for row in ran.json["dying"] if row["path"] == f"/{name}"]
+    assert str(tmp_path / "written") in kept
+
+
+def test_a_group_that_does_not_exist() -> None:
+    ran = pagewalk("explain", "/no-such-group")
+    assert ran.code == 2
+    assert "no memory cgroup is called that either" in ran.err
+    assert pagewalk("explain", "--cgroup", "/no-such-group").code == 2
+
+
+def test_without_rights_it_is_said() -> None:
+    nobody = ("setpriv", "--reuid=65534", "--clear-groups")
+    for words in (("explain", "--cgroup", os.getpid()), ("cgroups",)):
+        ran = pagewalk(*words, before=nobody)
+        assert ran.code in (1, 3, 6)
+        assert "run as root" in ran.err

@@ -1,0 +1,105 @@
+"""A cgroup on a screen, in JSON and in CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+from pagewalk.render import group_words, view
+from pagewalk.render.group_words import rows, working_set
+from pagewalk.system.files import Sort
+from pagewalk.system.group import Group
+from tests.render import written
+from tests.render.written import MIB
+from tests.system.by_hand import file, group
+
+
+def said(**changed: Any) -> str:
+    return " ".join(group_words.answers(group(**changed)))
+
+
+def wrote(format_name: str, found: Group) -> str:
+    out = io.StringIO()
+    view(format_name, "group")(found, written.arguments("group")[1], out)
+    return out.getvalue()
+
+
+def test_rows_add_up_to_the_charge() -> None:
+    found = group()
+    whole = sum(row.charged for row in rows(found) if not row.depth)
+    assert whole == found.numbers[-1].current == 11 * MIB
+    for title in ("anonymous memory", "files in cache", "shared memory", "kernel memory"):
+        [at] = [at for at, row in enumerate(rows(found)) if row.what == title]
+        below = []
+        for row in list(rows(found))[at + 1 :]:
+            if not row.depth:
+                break
+            below.append(row.charged)
+        assert sum(below) == list(rows(found))[at].charged
+
+
+def test_the_first_sentence_says_who_holds_it() -> None:
+    assert said().startswith("Its only process maps 3072 KiB of the 11264 KiB that are charged")
+    assert said(processes=()).startswith("No process is in it, and 11264 KiB are charged to it.")
+
+
+def test_the_largest_of_what_no_process_maps_is_named() -> None:
+    # 4 MiB of files, 3 of them one deleted file; 3 MiB of shared memory
+    assert ("4096 KiB are page cache of files that none of its processes maps, 3072 KiB of it one"
+            " file, /var/log/app.log (deleted), open in 812 java.") in said()
+    shared = said(mapped={"anon": 2 * MIB, "file": 5 * MIB, "shmem": 0})
+    assert ("3072 KiB are shared memory that none of its processes maps, 3072 KiB of it one file,"
+            " memfd:cache (never had a path); it stays until deleted and closed.") in shared
+
+
+def test_small_things_are_not_worth_a_sentence() -> None:
+    everything = {"anon": 2 * MIB, "file": 5 * MIB, "shmem": 3 * MIB}
+    assert len(list(group_words.answers(group(mapped=everything)))) == 2
+
+
+def test_kernel_memory_and_removed_groups_get_a_sentence() -> None:
+    mapped = {"anon": 2 * MIB, "file": 5 * MIB, "shmem": 3 * MIB}
+    parts = group().parts | {"page_tables": 2 * MIB}  # beside 64 and 384 KiB
+    assert "2496 KiB are kernel memory: page tables 2048 KiB" in said(mapped=mapped, parts=parts)
+    assert ("1024 KiB are charged to 3 removed groups below it that still live on"
+            in said(mapped=mapped, dying=(3, MIB)))
+
+
+def test_what_could_be_had_back() -> None:
+    # 5 MiB of clean files and 256 KiB of dentries; 2 MiB and 3 MiB to swap; 256 KiB of the kernel's
+    assert ("5376 KiB could be reclaimed at once before its processes are killed; 5120 KiB could"
+            " only go to swap, if there is any, and 256 KiB could not.") in said()
+
+
+def test_the_working_set_is_the_charge_without_inactive_files() -> None:
+    assert working_set(group()) == (7 * MIB, 4 * MIB)
+
+
+def test_a_file_says_what_it_is_and_who_keeps_it() -> None:
+    names = [group_words.file_name(one) for one in (
+        file(Sort.FILE, "/a\n", 1), file(Sort.DEVICE, "x", 1),
+        file(Sort.FILE, "x", 1)._replace(place=None, inside=None))]
+    assert names == ["/a\\n", "blocks of device 8:0", "ext4 inode 12"]
+
+
+def test_the_screen_ends_the_table_with_the_kernels_number() -> None:
+    text = wrote("text", group())
+    assert "memory.current: unexplained 0" in text
+    assert "mapped by its processes and charged to others: 1028 KiB (/usr/lib/libc.so.6" in text
+    assert "unit app.service: 11264 KiB charged, a limit of 16384 KiB" in text
+
+
+def test_json_adds_up() -> None:
+    document = json.loads(wrote("json", group()))
+    parts = ("pages", "kernel_pages", "kernel_objects", "counted_by_the_kernel",
+             "charged_in_advance")
+    assert sum(document[key] for key in parts) == document["charged"] == 11 * MIB
+    assert document["cgroup"]["name"] == "app.service"
+    assert document["files"][0]["kept_by"] == [{"pid": 812, "name": "java"}]
+
+
+def test_csv_is_the_ledger() -> None:
+    lines = list(csv.DictReader(io.StringIO(wrote("csv", group()))))
+    assert {row["against"] for row in lines} >= {"memory.current", "memory.stat anon"}

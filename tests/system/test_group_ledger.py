@@ -1,0 +1,88 @@
+"""What a cgroup is charged for against the kernel's numbers: causes, bounds, or unexplained."""
+
+from __future__ import annotations
+
+import pytest
+
+from pagewalk.account.ledger import Line
+from pagewalk.model.frames import Kind
+from pagewalk.proc.cgroup_numbers import GroupNumbers
+from pagewalk.system.group_ledger import Charge, group_ledger
+from tests.by_hand import PAGE
+from tests.system.by_hand import Run, charge, totals
+
+QUIET = (totals({}), totals({}))
+CPUS = 2
+
+
+def lines(
+    counted: Charge, *numbers: GroupNumbers, version: int = 2, churn: int = 0
+) -> dict[str, Line]:
+    readings = (totals({}, {"pgfree": 0}), totals({}, {"pgfree": churn}))
+    return {line.against: line for line in group_ledger(counted, version, numbers, readings)}
+
+
+def test_pages_and_objects_add_up_to_the_charge() -> None:
+    counted = charge(Run(Kind.ANON, 8), Run(Kind.PAGE_TABLE, 2), reclaimable=100, unreclaimable=28)
+    found = lines(counted, GroupNumbers(current=10 * PAGE + 128))
+    line = found["memory.current"]
+    assert (line.ours, line.causes, line.unexplained) == (10 * PAGE + 128, (), 0)
+
+
+def test_what_only_the_kernel_counts_is_named_exactly() -> None:
+    stat = {"percpu": 640, "sock": PAGE, "zswap": 0}
+    line = lines(charge(Run(Kind.ANON, 8)), GroupNumbers(current=9 * PAGE + 640, stat=stat))[
+        "memory.current"]
+    assert [(cause.cause, cause.bytes, cause.exact) for cause in line.causes] == [
+        ("percpu", -640, True), ("sock", -PAGE, True)]
+    assert line.unexplained == 0
+
+
+@pytest.mark.parametrize(("pages", "causes"), [
+    (1, ["object_stock"]), (64 * CPUS, ["charged_in_advance"]),
+    (65 * CPUS, ["object_stock", "charged_in_advance"]), (65 * CPUS + 1, []),
+])
+def test_a_cpu_charges_64_pages_in_advance_and_one_for_objects(
+    pages: int, causes: list[str]
+) -> None:
+    line = lines(charge(Run(Kind.ANON, 8)), GroupNumbers(current=(8 + pages) * PAGE))[
+        "memory.current"]
+    assert [cause.cause for cause in line.causes] == causes
+    assert line.unexplained == (0 if causes else -pages * PAGE)
+
+
+def test_nothing_is_charged_for_less_than_is_used() -> None:
+    line = lines(charge(Run(Kind.ANON, 8)), GroupNumbers(current=7 * PAGE))["memory.current"]
+    assert (line.causes, line.unexplained) == ((), PAGE)
+    line = lines(charge(Run(Kind.ANON, 8)), GroupNumbers(current=7 * PAGE), churn=1)[
+        "memory.current"]
+    assert [cause.cause for cause in line.causes] == ["frames_changed"]
+
+
+def test_memory_stat_lags_by_two_batches_a_cpu() -> None:
+    limit = 2 * 64 * CPUS
+    for behind, left in ((limit, 0), (limit + 1, (limit + 1) * PAGE)):
+        counted = charge(Run(Kind.ANON, 1000, mapcount=1))
+        line = lines(counted, GroupNumbers(stat={"anon": (1000 - behind) * PAGE}))[
+            "memory.stat anon"]
+        assert line.unexplained == left
+
+
+def test_version_1_has_names_and_numbers_of_its_own() -> None:
+    counted = charge(Run(Kind.ANON, 4, mapcount=1), Run(Kind.FILE, 3), Run(Kind.SHMEM, 2),
+                     Run(Kind.PAGE_TABLE, 1), reclaimable=50)
+    numbers = GroupNumbers(current=10 * PAGE + 50, kmem=PAGE + 50, stat={
+        "total_rss": 4 * PAGE, "total_cache": 5 * PAGE, "total_shmem": 2 * PAGE, "rss": 0})
+    found = lines(counted, numbers, version=1)
+    assert list(found) == ["memory.usage_in_bytes", "memory.kmem.usage_in_bytes",
+                           "memory.stat total_rss", "memory.stat total_cache",
+                           "memory.stat total_shmem"]
+    assert [line.difference for line in found.values()] == [0] * 5
+
+
+def test_the_kernels_number_is_the_last_and_what_it_moved_is_a_bound() -> None:
+    numbers = [GroupNumbers(current=pages * PAGE) for pages in (12, 9)]
+    line = lines(charge(Run(Kind.ANON, 11)), *numbers)["memory.current"]
+    assert line.theirs == 9 * PAGE
+    [cause] = line.causes
+    assert (cause.cause, cause.bytes, cause.bound) == ("concurrent_change", 2 * PAGE, 3 * PAGE)

@@ -1,0 +1,26 @@
+"""Groups and those below them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pagewalk.model.frames import Kind
+from pagewalk.system.census import Count
+from pagewalk.system.survey import below, of_groups
+from tests.system.by_hand import Run, frames, memcgs
+
+GROUPS = memcgs(("/", -1, False, 0, -1), ("/a", 0, False, 0, -1), ("/b", 0, False, 0, -1),
+                ("/a/x", 1, False, 0, -1), ("/a/x/y", 3, True, 0, -1))
+
+
+def test_a_group_includes_all_below_it() -> None:
+    assert below(GROUPS, 0).all()
+    assert below(GROUPS, 1).tolist() == [False, True, False, True, True]
+    assert below(GROUPS, 2).tolist() == [False, False, True, False, False]
+
+
+def test_a_census_of_groups_leaves_out_the_others_and_what_nobody_is_charged_for() -> None:
+    count = Count(9, lambda _: np.array([0, 1, 2, 4, 5]))
+    count.add(frames(*(Run(Kind.ANON, pages) for pages in (1, 2, 4, 8, 16))))
+    assert int(of_groups(count.census, below(GROUPS, 1)).pages.sum()) == 4 + 8 + 16
+    assert int(of_groups(count.census, below(GROUPS, 0)).pages.sum()) == 30
