@@ -41,9 +41,10 @@ def mapped() -> MappedPages:
 def test_pages_are_sorted_by_who_is_charged_and_by_kind() -> None:
     found = mapped()
     vmas = by_hand.table().vmas
-    found.add(1, "one", vmas, [pages((5, 1, 0), (12, 1, 1)), pages((25, 1, 1), (35, 1, 1))])
+    found.add((1,), "one", vmas, [pages((5, 1, 0), (12, 1, 1)), pages((25, 1, 1), (35, 1, 1))])
     assert found.by_kind == {"anon": 1, "file": 1, "shmem": 0}
     assert found.elsewhere == {vmas.name[1]: 1}
+    assert found.uncharged == {vmas.name[1]: 1}
     [process] = found.processes
     assert (process.charged, process.others) == ({"anon": 1, "file": 1, "shmem": 0}, 1)
 
@@ -52,7 +53,7 @@ def test_a_shared_page_counts_once_in_all_and_in_each() -> None:
     found = mapped()
     vmas = by_hand.table().vmas
     for pid in (1, 2):
-        found.add(pid, "twin", vmas, [pages((3, 1, 0), (3, 1, 0), (21, 1, 0))])
+        found.add((pid,), "twin", vmas, [pages((3, 1, 0), (3, 1, 0), (21, 1, 0))])
     assert found.by_kind["anon"] == 1
     assert sum(found.elsewhere.values()) == 1
     assert [process.charged["anon"] for process in found.processes] == [2, 2]
@@ -60,12 +61,12 @@ def test_a_shared_page_counts_once_in_all_and_in_each() -> None:
 
 def test_a_huge_page_is_all_its_frames() -> None:
     found = mapped()
-    found.add(1, "huge", by_hand.table().vmas, [pages((8, 15, 0))])
+    found.add((1,), "huge", by_hand.table().vmas, [pages((8, 15, 0))])
     assert found.by_kind == {"anon": 2, "file": 10, "shmem": 0}
     assert sum(found.elsewhere.values()) == 3
 
 
 def test_what_is_not_in_ram_is_not_mapped() -> None:
     found = mapped()
-    found.add(1, "swapped", by_hand.table().vmas, [pages((5, 1, 0), state=State.SWAPPED)])
+    found.add((1,), "swapped", by_hand.table().vmas, [pages((5, 1, 0), state=State.SWAPPED)])
     assert not any(found.by_kind.values())

@@ -144,6 +144,7 @@ def pids_below(hierarchy: Hierarchy, path: str) -> list[int]:
 
 def walk_pages(pid: int, mapped: MappedPages) -> None:
     """Hand the pages of process ``pid`` to ``mapped``; raises what opening it raises."""
+    from pagewalk.proc.namespace import pid_numbers
     from pagewalk.sources import close, open_listed
     from pagewalk.walking.rows import Asked, paged
 
@@ -151,6 +152,6 @@ def walk_pages(pid: int, mapped: MappedPages) -> None:
     try:
         vmas = source.vmas()
         pages = Asked(source.space, vmas, vmas.ranges, frames=False, holes=False)
-        mapped.add(pid, source.who.name, vmas, paged(pages, source.outcome()))
+        mapped.add(pid_numbers(pid), source.who.name, vmas, paged(pages, source.outcome()))
     finally:
         close(source)

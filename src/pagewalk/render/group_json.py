@@ -36,9 +36,15 @@ def group(found: Group, name: Name, out: TextIO, **_: object) -> None:
             "mapped": [{"kind": kind, "bytes": held} for kind, held in found.mapped.items()],
             "mapped_elsewhere": [{"name": path, "bytes": held}
                                  for path, held in found.elsewhere.items()],
+            "mapped_uncharged": [{"name": path, "bytes": held}
+                                 for path, held in found.uncharged.items()],
+            "mapped_by_others_only": None if found.by_others is None else [
+                {"kind": kind, "bytes": held} for kind, held in found.by_others.items()],
             "processes": [process(one, found.charge.page) for one in found.processes],
             "files": [file(one) for one in found.files.files],
             "headroom": found.headroom._asdict(),
+            "swap": words.in_swap(found),
+            "sockets": words.sockets(found),
             "working_set": None if told is None else told[0],
             "below": [{"path": path, "charged": held} for path, held in found.below],
             "dying": {"groups": found.dying[0], "charged": found.dying[1]},
@@ -53,7 +59,8 @@ def group(found: Group, name: Name, out: TextIO, **_: object) -> None:
 
 def process(one: ByProcess, page: int) -> dict[str, Any]:
     charged = {kind: count * page for kind, count in one.charged.items()}
-    return {"pid": one.pid, "name": one.name, **charged, "charged_to_others": one.others * page}
+    return {"pid": one.pid, "pids_inside": list(one.inside), "name": one.name, **charged,
+            "charged_to_others": one.others * page}
 
 
 def file(one: CachedFile) -> dict[str, Any]:

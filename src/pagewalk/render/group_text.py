@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from pagewalk.render import group_words as words
@@ -56,6 +56,14 @@ def heading(found: Group, name: Name) -> str:
     return f"{kind}{title}: {size(words.total(found))} charged, {of}"
 
 
+def largest(amounts: Mapping[str, int]) -> str:
+    # The largest by name, and how many more there are.
+    ordered = sorted(amounts.items(), key=lambda pair: -pair[1])
+    named = [f"{printable(name) or 'anonymous'} {size(held)}" for name, held in ordered[:LISTED]]
+    many = len(ordered) - LISTED
+    return ", ".join([*named, f"{many} other{'s' if many > 1 else ''}"] if many > 0 else named)
+
+
 def whole(found: Group) -> str:
     first = next(iter(found.lines), None)
     if words.now(found).current is None or first is None:
@@ -65,22 +73,24 @@ def whole(found: Group) -> str:
 
 def besides(found: Group, out: TextIO) -> None:
     """Write what does not add up to the charge: pages of others, the working set, groups below."""
-    away = sorted(found.elsewhere.items(), key=lambda pair: -pair[1])
-    if away:
-        named = ", ".join(f"{printable(name) or 'anonymous'} {size(held)}"
-                          for name, held in away[:LISTED])
-        more = f", {len(away) - LISTED} others" if len(away) > LISTED else ""
-        say(f"mapped by its processes and charged to others: {size(sum(found.elsewhere.values()))}"
-            f" ({named}{more})", out)
+    for whom, amounts in (("others", found.elsewhere), ("nobody", found.uncharged)):
+        if amounts:
+            say(f"mapped by its processes and charged to {whom}: {size(sum(amounts.values()))}"
+                f" ({largest(amounts)})", out)
+    outside = sum((found.by_others or {}).values())
+    if outside:
+        say(f"charged to it and mapped only by processes of other groups: {size(outside)}", out)
+    swap, sockets = words.in_swap(found), words.sockets(found)
+    if swap:
+        say(f"in swap, beside what is charged: {size(swap)}", out)
+    if sockets and found.version == 1:
+        say(f"buffers of sockets, which version 1 counts apart: {size(sockets)}", out)
     told = words.working_set(found)
     if told is not None:
         say(f"working set, as Kubernetes counts it: {size(told[0])}; it leaves out"
             f" {size(told[1])} of inactive pages of files", out)
     if found.below:
-        ordered = sorted(found.below, key=lambda pair: -pair[1])
-        named = ", ".join(f"{printable(path)} {size(held)}" for path, held in ordered[:LISTED])
-        more = f", {len(ordered) - LISTED} others" if len(ordered) > LISTED else ""
-        say(f"of it charged to groups below: {named}{more}", out)
+        say(f"of it charged to groups below: {largest(dict(found.below))}", out)
     count, left = found.dying
     if count:
         say(f"removed groups below that live on: {count}, charged {size(left)}", out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from pagewalk.render.amounts import size
@@ -80,7 +80,8 @@ def owners(group: Group) -> Iterator[Row]:
     found = [(one.charged[ANON] * page, one) for one in group.processes if one.charged[ANON]]
     found.sort(key=lambda pair: -pair[0])
     for held, one in found[:NAMED]:
-        yield Row(held, held, f"{one.pid} {printable(one.name)}", 1)
+        inside = f" ({one.inside[-1]} inside)" if one.inside else ""
+        yield Row(held, held, f"{one.pid}{inside} {printable(one.name)}", 1)
     if len(found) > NAMED:
         yield Row(sum(held for held, _ in found[NAMED:]), None,
                   f"{len(found) - NAMED} other processes (what they share counts in each)", 1)
@@ -164,7 +165,28 @@ def held(group: Group) -> str:
     if not many:
         return f"No process is in it, and {size(charge)} are charged to it."
     whose = "Its only process maps" if many == 1 else f"Its {many} processes map"
-    return f"{whose} {size(mapped)} of the {size(charge)} that are charged to it."
+    swap = in_swap(group) or 0
+    more = f" {size(swap)} more are in swap." if swap * TWENTIETH >= max(charge, 1) else ""
+    return f"{whose} {size(mapped)} of the {size(charge)} that are charged to it.{more}"
+
+
+def in_swap(group: Group) -> int | None:
+    """Return what of the group is in swap, bytes; None if the kernel does not tell."""
+    told = now(group)
+    if group.version == 2:
+        return told.swap_current
+    if told.both is None or told.current is None:
+        return None
+    return max(0, told.both - told.current)  # version 1 counts memory and swap together
+
+
+def sockets(group: Group) -> int | None:
+    """Return what buffers of sockets take, bytes; None if the kernel does not tell.
+
+    In version 1 that is not part of the charge, and TCP's alone. It is only counted once the group
+    was given a limit of it (memcg_update_tcp_max, mm/memcontrol-v1.c): 0 may mean that.
+    """
+    return now(group).tcp or None if group.version == 1 else (now(group).stat or {}).get("sock")
 
 
 def total(group: Group) -> int:
@@ -184,9 +206,9 @@ def odd(group: Group) -> Iterator[str]:
     count, left = group.dying
     found: list[tuple[int, int, Callable[[], str]]] = [
         (cache, TWENTIETH, lambda: f"{size(cache)} are page cache of files that none of its"
-         f" processes maps{one_of(files_of(group, FILE), cache)}."),
+         f" processes maps{one_of(group, FILE, cache)}."),
         (shared, TWENTIETH, lambda: f"{size(shared)} are shared memory that none of its processes"
-         f" maps{one_of(files_of(group, SHMEM), shared)}; it stays until deleted and closed."),
+         f" maps{one_of(group, SHMEM, shared)}; it stays until deleted and closed."),
         (kernel, TENTH, lambda: f"{size(kernel)} are kernel memory: {most(group)}."),
         (left, TWENTIETH, lambda: f"{size(left)} are charged to {count} removed group"
          f"{'s' if count > 1 else ''} below it that still live{'' if count > 1 else 's'} on"
@@ -197,11 +219,18 @@ def odd(group: Group) -> Iterator[str]:
         yield max(large, key=lambda pair: pair[0])[1]()
 
 
-def one_of(files: Sequence[CachedFile], whole: int) -> str:
+def one_of(group: Group, kind: str, whole: int) -> str:
     # The largest file, if it makes up half of the amount.
-    if not files or files[0].amounts.unmapped * HALF < whole:
+    files = files_of(group, kind)
+    if not files:
         return ""
-    return f", {size(files[0].amounts.unmapped)} of it one file, {file_name(files[0])}"
+    # Who maps which of its pages is not known by file: if ours map none at all, others do.
+    others = files[0].amounts.mapped > 0 and not group.mapped[kind]
+    held = files[0].amounts.cached if others else files[0].amounts.unmapped
+    if held * HALF < whole:
+        return ""
+    mapped = ", mapped by others" if others else ""
+    return f", {size(held)} of it one file, {file_name(files[0])}{mapped}"
 
 
 def most(group: Group) -> str:

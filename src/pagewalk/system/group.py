@@ -16,10 +16,11 @@ from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.proc.totals import Totals
 from pagewalk.sources.ram import RamSource
 from pagewalk.system.cached import CacheSums
+from pagewalk.system.census import Census
 from pagewalk.system.files import FilesReport, name_files
 from pagewalk.system.group_ledger import Charge, group_ledger
 from pagewalk.system.headroom import Headroom, headroom
-from pagewalk.system.mapped import ByProcess, ChargedFrames, MappedPages
+from pagewalk.system.mapped import KINDS, ByProcess, ChargedFrames, MappedPages
 from pagewalk.system.ram import NO_LABELS, parts_of
 from pagewalk.system.survey import Survey, below, groups_of, objects_of, of_groups, opened, survey
 
@@ -40,11 +41,12 @@ class Group(NamedTuple):
 
     ``parts`` are pages by the names of ram.PARTS; ``objects`` kernel objects by cache, the largest
     first. ``mapped`` is what its processes map of its pages, by kind (see mapped.KINDS);
-    ``elsewhere`` what they map that others are charged for, by name of the mapping. ``processes``
-    one row each, the largest first; ``not_looked`` those that could not be looked at, and why.
-    ``numbers`` are the kernel's, before and after. ``below`` are the groups directly below it, with
-    what the kernel says they use; ``dying`` how many removed groups below it still live on, and
-    what they use.
+    ``elsewhere`` what they map that others are charged for, and ``uncharged`` what nobody is, by
+    name of the mapping; ``by_others`` what only processes outside map of its pages, by kind, None
+    if not all processes could be looked at. ``processes`` one row each, the largest first;
+    ``not_looked`` those that could not be looked at, and why. ``numbers`` are the kernel's, before
+    and after. ``below`` are the groups directly below it, with what the kernel says they use;
+    ``dying`` how many removed groups below it still live on, and what they use.
     """
 
     path: str
@@ -54,6 +56,8 @@ class Group(NamedTuple):
     objects: tuple[Objects, ...]
     mapped: dict[str, int]
     elsewhere: dict[str, int]
+    uncharged: dict[str, int]
+    by_others: dict[str, int] | None
     processes: tuple[ByProcess, ...]
     not_looked: tuple[tuple[int, str], ...]
     files: FilesReport
@@ -158,6 +162,8 @@ def made(
         objects=objects,
         mapped={kind: count * page for kind, count in mapped.by_kind.items()},
         elsewhere={name: count * page for name, count in mapped.elsewhere.items()},
+        uncharged={name: count * page for name, count in mapped.uncharged.items()},
+        by_others=None if not_looked else by_others(census, mapped.by_kind, page),
         processes=tuple(sorted(mapped.processes, key=lambda one: -sum(one.charged.values()))),
         not_looked=tuple(not_looked), files=files, numbers=tuple(numbers),
         lines=group_ledger(charge, asked.version, numbers, totals),
@@ -166,6 +172,12 @@ def made(
         dying=(int(dying.sum()), int(groups.usage[dying].sum())),
         withheld=(*source.notes, *withheld(not_looked)),
     )
+
+
+def by_others(census: Census, own: dict[str, int], page: int) -> dict[str, int]:
+    """Return the bytes that are mapped, though not by the processes whose pages are ``own``."""
+    return {kind: page * max(0, census.count(census.of(*kinds) & census.mapped) - own[kind])
+            for kind, kinds in KINDS.items()}
 
 
 def by_cache(found: Survey, inside: Bool) -> Iterator[Objects]:

@@ -13,11 +13,12 @@ from pagewalk.model.rules import IS_PRESENT
 from pagewalk.system.bits import FrameSet
 
 ANON, FILE, SHMEM = "anon", "file", "shmem"
-KINDS = {ANON: (Kind.ANON, Kind.KSM, Kind.SWAP_CACHE), FILE: (Kind.FILE,), SHMEM: (Kind.SHMEM,)}
+KINDS = {ANON: (Kind.ANON, Kind.KSM, Kind.SWAP_CACHE, Kind.HUGETLB), FILE: (Kind.FILE,),
+         SHMEM: (Kind.SHMEM,)}
 
 
 class ChargedFrames:
-    """The frames that a group is charged for, by kind, and those that other groups are.
+    """The frames that a group is charged for, by kind, those that other groups are, and nobody is.
 
     It listens to a survey: ``inside`` (bool) are the labels of the group and of those below it.
     """
@@ -25,7 +26,7 @@ class ChargedFrames:
     def __init__(self, end: int, inside: Bool) -> None:
         self._inside = inside
         self.of = {kind: FrameSet(end) for kind in KINDS}
-        self.others = FrameSet(end)
+        self.others, self.nobodys = FrameSet(end), FrameSet(end)
 
     def __call__(self, frames: Frames, labels: I64) -> None:
         mine = self._inside[labels]
@@ -33,17 +34,20 @@ class ChargedFrames:
         for name, kinds in KINDS.items():
             rows = mine & frames.of(*kinds)
             self.of[name].add_runs(frames.pfn[rows], frames.pages[rows])
-        rows = users & ~mine & (labels > 0)
-        self.others.add_runs(frames.pfn[rows], frames.pages[rows])
+        for found, rows in ((self.others, users & ~mine & (labels > 0)),
+                            (self.nobodys, users & (labels == 0))):
+            found.add_runs(frames.pfn[rows], frames.pages[rows])
 
 
 class ByProcess(NamedTuple):
     """What one process maps, in pages: ``charged`` to the group by kind, ``others``: to others.
 
-    A page that several processes map counts in each.
+    A page that several processes map counts in each. ``inside`` are its ids in the PID namespaces
+    below ours, the last one its own; () if it is in ours.
     """
 
     pid: int
+    inside: tuple[int, ...]
     name: str
     charged: dict[str, int]
     others: int
@@ -53,7 +57,8 @@ class MappedPages:
     """Adds up what the processes of a group map; a frame counts once, however often it is mapped.
 
     ``by_kind`` are pages that the group is charged for, ``elsewhere`` pages that other groups are
-    charged for, by the name of the first mapping that was seen; ``processes`` one row each.
+    charged for and ``uncharged`` pages that nobody is, by the name of the first mapping that was
+    seen; ``processes`` one row each.
     """
 
     def __init__(self, end: int, charged: ChargedFrames, page_shift: int) -> None:
@@ -61,10 +66,13 @@ class MappedPages:
         self._seen = FrameSet(end)
         self.by_kind = dict.fromkeys(KINDS, 0)
         self.elsewhere: dict[str, int] = {}
+        self.uncharged: dict[str, int] = {}
         self.processes: list[ByProcess] = []
 
-    def add(self, pid: int, name: str, vmas: VMAs, batches: Iterable[Pages]) -> None:
-        """Add the pages of a process."""
+    def add(
+        self, pids: tuple[int, ...], name: str, vmas: VMAs, batches: Iterable[Pages]
+    ) -> None:
+        """Add the pages of a process, of which ``pids`` are the ids (namespace.pid_numbers)."""
         mine, others = dict.fromkeys(KINDS, 0), 0
         for pages in batches:
             if pages.pfn is None:
@@ -74,7 +82,7 @@ class MappedPages:
                 mine[kind] += int(charged.has(frames).sum())
             others += int(self._charged.others.has(frames).sum())
             self._count_new(vmas, frames, vma)
-        self.processes.append(ByProcess(pid, name, mine, others))
+        self.processes.append(ByProcess(pids[0], pids[1:], name, mine, others))
 
     def _count_new(self, vmas: VMAs, frames: I64, vma: I64) -> None:
         frames, first = np.unique(frames, return_index=True)
@@ -83,11 +91,12 @@ class MappedPages:
         frames, vma = frames[new], vma[first[new]]
         for kind, charged in self._charged.of.items():
             self.by_kind[kind] += int(charged.has(frames).sum())
-        away = self._charged.others.has(frames)
-        rows, pages = np.unique(vma[away], return_counts=True)
-        for row, count in zip(rows.tolist(), pages.tolist(), strict=True):
-            name = vmas.name[row]
-            self.elsewhere[name] = self.elsewhere.get(name, 0) + count
+        for found, where in ((self.elsewhere, self._charged.others),
+                             (self.uncharged, self._charged.nobodys)):
+            rows, pages = np.unique(vma[where.has(frames)], return_counts=True)
+            for row, count in zip(rows.tolist(), pages.tolist(), strict=True):
+                name = vmas.name[row]
+                found[name] = found.get(name, 0) + count
 
 
 def _frames(pages: Pages, page_shift: int) -> tuple[I64, I64]:

@@ -1,0 +1,154 @@
+"""Groups of our own, programs that charge them in a known way, and what is said of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pagewalk.model.errors import GroupGone
+from pagewalk.proc.cgroup_numbers import read_numbers
+from pagewalk.proc.cgroups import find_hierarchy
+from tests.live.bracket import look_again
+from tests.live.command import Ran, pagewalk
+
+MIB = 1 << 20
+PATIENCE = 60.0
+
+
+class Group:
+    """A memory cgroup that was made for a test."""
+
+    def __init__(self, path: Path) -> None:
+        hierarchy = find_hierarchy()
+        self.directory = path
+        self.path = "/" + str(path.relative_to(hierarchy.mount))
+
+    @property
+    def procs(self) -> str:
+        """Return where processes join it."""
+        return str(self.directory / "cgroup.procs")
+
+    def stat(self, name: str) -> int:
+        """Return a line of its memory.stat, bytes."""
+        numbers = read_numbers(find_hierarchy(), self.path)
+        assert numbers.stat is not None
+        return numbers.stat[name]
+
+
+@contextmanager
+def group(name: str, parent: Group | None = None) -> Iterator[Group]:
+    """Make a memory cgroup, and remove it when what ran in it has ended."""
+    above = Path(find_hierarchy().mount) if parent is None else parent.directory
+    path = above / name
+    path.mkdir()
+    try:
+        yield Group(path)
+    finally:
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a group whose processes have ended, once the kernel is done with them."""
+    until = time.monotonic() + PATIENCE
+    while path.exists():
+        try:
+            path.rmdir()
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+
+
+class Running:
+    """A case of tests/targets/charges.py that runs."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.pid = process.pid
+        self.facts = self._told()
+
+    def step(self) -> dict[str, Any]:
+        """Let it go on, and return what it then did."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+        self.facts = self._told()
+        return self.facts
+
+    def _told(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the program ended"
+        told: dict[str, Any] = json.loads(line)
+        return told
+
+
+@contextmanager
+def charging(where: Group, case: str, *arguments: object) -> Iterator[Running]:
+    """Run a case of tests/targets/charges.py in a group until the block ends."""
+    words = [sys.executable, "-m", "tests.targets.charges", where.procs, case,
+             *map(str, arguments)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            yield Running(process)
+        finally:
+            process.kill()
+
+
+def explained(where: Group, *options: object) -> dict[str, Any]:
+    """Return what is said of a group; nothing of it may be unexplained."""
+    def look() -> dict[str, Any]:
+        ran = pagewalk("explain", where.path, "--format", "json", *options)
+        assert ran.code == 0, f"{ran.code}: {ran.err}"
+        found: dict[str, Any] = ran.json
+        left = [line for line in found["ledger"] if line["unexplained"]]
+        assert left == []
+        told = ("pages", "kernel_pages", "kernel_objects", "counted_by_the_kernel",
+                "charged_in_advance")
+        assert sum(found[key] for key in told) == found["charged"]
+        return found
+
+    return look_again(look, 3)
+
+
+def sentences(where: Group) -> str:
+    """Return what is written above the table, in one line."""
+    ran = pagewalk("explain", where.path)
+    assert ran.code == 0, ran.err
+    return " ".join(ran.out.split("\n\n")[1].split())
+
+
+def screen(where: Group) -> Ran:
+    """Return the whole screen, its folded lines joined."""
+    ran = pagewalk("explain", where.path)
+    assert ran.code == 0, ran.err
+    return ran
+
+
+def caches(found: dict[str, Any]) -> dict[str, int]:
+    """Return how many kernel objects there are of each cache."""
+    return {row["cache"]: row["objects"] for row in found["caches"]}
+
+
+def mapped(found: dict[str, Any]) -> dict[str, int]:
+    """Return what the processes map of the charge, by kind."""
+    return {row["kind"]: row["bytes"] for row in found["mapped"]}
+
+
+def files(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the listed files by path."""
+    return {row["path"] or row["inside"]: row for row in found["files"]}
+
+
+def gone(where: Group) -> bool:
+    """Return whether the group has no directory any more."""
+    with suppress(GroupGone):
+        read_numbers(find_hierarchy(), where.path)
+        return False
+    return True
