@@ -81,5 +81,7 @@ class Frames(Rows):
 
     def of(self, *kinds: Kind) -> Bool:
         """Return a mask of the runs of ``kinds``."""
-        mask: Bool = np.isin(self.kind, [kind.value for kind in kinds])
+        wanted = np.zeros(1 << 8, bool)
+        wanted[[kind.value for kind in kinds]] = True
+        mask: Bool = wanted[self.kind]
         return mask

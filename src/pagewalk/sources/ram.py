@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pagewalk.kernel.running import RunningKernel
 from pagewalk.kernel.scan import scan_frames
-from pagewalk.model.columns import Withheld
+from pagewalk.model.columns import Withheld, join
 from pagewalk.model.errors import BadRequest, NotPermitted, SourceUnavailable
 from pagewalk.model.facts import Facts
 from pagewalk.model.frames import Frames
@@ -24,6 +24,9 @@ from pagewalk.sources.readers import running
 AUTO = ("ebpf", "kcore")
 READERS = ("ebpf", "kcore", "drgn")
 COUNTERS = "counters"
+# Chunks of RAM become one batch until it has so many runs: what is done once a batch would take
+# longer than the few thousand runs of one chunk do. Even so a batch is at most 12 MB.
+_RUNS, _CHUNKS = 1 << 15, 16
 
 
 class RamSource(NamedTuple):
@@ -46,7 +49,7 @@ class RamSource(NamedTuple):
         """
         if self.ranges is None or self.running is None:
             raise NotPermitted("the frames of RAM", "not visible to you", "run as root")
-        return scan_frames(self.running, self.ranges)
+        return _together(scan_frames(self.running, self.ranges))
 
     def totals(self, *, refresh: bool = False) -> Totals:
         """Return the kernel's own totals; see proc.totals.read_totals."""
@@ -80,3 +83,14 @@ def _open(name: str) -> RamSource:
 
 def _with_notes(opened: RamSource, notes: tuple[Withheld, ...]) -> RamSource:
     return opened._replace(notes=(*notes, *opened.notes))
+
+
+def _together(batches: Iterator[Frames]) -> Iterator[Frames]:
+    waiting: list[Frames] = []
+    for frames in batches:
+        waiting.append(frames)
+        if len(waiting) == _CHUNKS or sum(map(len, waiting)) >= _RUNS:
+            yield join(waiting)
+            waiting = []
+    if waiting:
+        yield join(waiting)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.model.bits import KPF, kpf
-from pagewalk.model.columns import I64, U8, U64, Bool, Rows
+from pagewalk.model.columns import I64, U8, U64, Bool, Rows, alike
 from pagewalk.model.frames import MAPPED_WHOLE, ORDER_SHIFT, Frames, Kind
 
 # The flags that tell amounts apart.
@@ -82,8 +82,12 @@ class Count:
         """Add a batch."""
         label = None if self._label is None else self._label(frames)
         words = _packed(frames, label, self._huge_order)
-        distinct, back = np.unique(words, return_inverse=True)
-        pages = np.bincount(back, frames.pages, len(distinct)).astype(np.int64)
+        if not len(words):
+            return
+        first = alike(words)  # neighbours are, mostly
+        distinct, back = np.unique(words[first], return_inverse=True)
+        pages = np.add.reduceat(frames.pages, first)
+        pages = np.bincount(back, pages, len(distinct)).astype(np.int64)
         for word, count in zip(distinct.tolist(), pages.tolist(), strict=True):
             self._sums[word] = self._sums.get(word, 0) + count
 

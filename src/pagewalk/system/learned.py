@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pagewalk.model.columns import I64, U64, Bool
+from pagewalk.model.columns import I64, U64, Bool, alike
 
 
 class Learned:
@@ -19,15 +19,16 @@ class Learned:
 
     def of(self, addresses: U64) -> I64:
         """Return a number (i64) for each of ``addresses`` (u64[n])."""
-        at, known = self._find(addresses)
+        first = alike(addresses)  # neighbours are, mostly
+        distinct = addresses[first]
+        at, known = self._find(distinct)
         if not known.all():
-            new = np.unique(addresses[~known])
+            new = np.unique(distinct[~known])
             places = np.searchsorted(self._known, new)
             self._says = np.insert(self._says, places, self._learn(new))
             self._known = np.insert(self._known, places, new)
-            at, _ = self._find(addresses)
-        found: I64 = self._says[at]
-        return found
+            at, _ = self._find(distinct)
+        return np.repeat(self._says[at], np.diff(first, append=len(addresses)))
 
     def _find(self, addresses: U64) -> tuple[I64, Bool]:
         # Where each of them is, or would be; and whether it is there.

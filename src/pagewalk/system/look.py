@@ -19,8 +19,8 @@ from pagewalk.system.ram import NO_LABELS, Labels, parts_of
 from pagewalk.system.ram_counters import parts_from
 from pagewalk.system.ram_ledger import Counted, ram_ledger
 
-# Batches between two readings of the kernel's numbers: what moves there and back shows.
-BETWEEN = 16
+# Frames between two readings of the kernel's numbers: what moves there and back shows.
+BETWEEN = 1 << 20
 NO_PLACES = KernelPlaces(NOWHERE, None, ())
 
 
@@ -91,10 +91,13 @@ def _by_counters(source: RamSource) -> Ram:
 
 
 def _with_readings(source: RamSource, readings: list[Totals]) -> Iterator[Frames]:
-    for at, frames in enumerate(source.frames()):
+    since = 0
+    for frames in source.frames():
         yield frames
-        if at % BETWEEN == BETWEEN - 1:
+        since += int(frames.pages.sum())
+        if since >= BETWEEN:
             readings.append(source.totals())
+            since = 0
 
 
 def _by_file_system(census: Census, labels: Labels, page: int) -> dict[str, tuple[int, int]]:

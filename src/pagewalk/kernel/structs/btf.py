@@ -88,6 +88,7 @@ class Btf:
         self._reached = 0
         self._structs: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
+        self._enums: dict[str, dict[str, int]] = {}
         self._places: dict[tuple[str, str], Member] = {}
         self._index(_PIECE)
 
@@ -149,7 +150,10 @@ class Btf:
 
     def enumerators(self, name: str) -> dict[str, int]:
         """Return {enumerator: value} of enum ``name``; raises NotInBtf if there is none."""
-        return self._enumerators(self._type(self._first("enum", name, (_ENUM, _ENUM64))))
+        if name not in self._enums:
+            enum = self._first("enum", name, (_ENUM, _ENUM64))
+            self._enums[name] = self._enumerators(self._type(enum))
+        return self._enums[name]
 
     def enumerator(self, name: str) -> int:
         """Return the value of ``name`` in whichever enum has it, named or not.
