@@ -6,9 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pagewalk.model.columns import join
 from pagewalk.model.frames import MAPPED_WHOLE, Frames, Kind
-from pagewalk.system.census import FLAGS, NOWHERE, Count, Placed, uses_of
+from pagewalk.system.census import FLAGS, NOWHERE, Count, KernelFrames, Placed
 from tests.system.by_hand import Run, frames
 
 RUNS = st.lists(
@@ -58,12 +57,16 @@ def test_labels_keep_rows_apart() -> None:
 def test_placed_frames_are_counted_where_they_lie() -> None:
     placed = Placed(np.array([3, 4, 10, 15, 40]), np.array([0, 1, 0, 1, 0]), ("stack", "vmalloc"))
     # 0 to 3, 4 to 9; a hole; 13 to 15
-    some = join([frames(Run(Kind.KERNEL, 4), Run(Kind.SLAB, 6)),
-                 frames(Run(Kind.KERNEL, 3), first=13)])
-    assert uses_of(some, placed) == {
-        ("stack", Kind.KERNEL): 1, ("vmalloc", Kind.SLAB): 1, ("vmalloc", Kind.KERNEL): 1}
+    own = KernelFrames(100)
+    own.add(frames(Run(Kind.KERNEL, 4), Run(Kind.RESERVED, 6)))
+    own.add(frames(Run(Kind.KERNEL, 3), Run(Kind.SLAB, 25), first=13))
+    assert own.uses(placed) == {
+        ("stack", Kind.KERNEL): 1, ("vmalloc", Kind.RESERVED): 1, ("vmalloc", Kind.KERNEL): 1}
 
 
 def test_nothing_adds_up_to_nothing() -> None:
-    assert uses_of(frames(), NOWHERE) == uses_of(frames(Run(Kind.SLAB, 1)), NOWHERE) == {}
+    own = KernelFrames(100)
+    own.add(frames(Run(Kind.KERNEL, 1)))
+    own.add(frames())
+    assert own.uses(NOWHERE) == {}
     assert len(counted().census) == len(counted(frames()).census) == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pagewalk.model.frames import REFERENCED, Frames, Kind
-from pagewalk.system.census import NOWHERE, Count, Placed, uses_of
+from pagewalk.system.census import NOWHERE, Count, KernelFrames, Placed
 from pagewalk.system.ram import GROUPS, NO_LABELS, PARTS, Labels, parts_of
 from tests.system.by_hand import Run, frames
 
@@ -37,7 +37,9 @@ def parts(
     label = None if told is None else lambda _: np.array(list(told), np.int64)
     count = Count(9, label)
     count.add(batch)
-    return parts_of(count.census, labels, uses_of(batch, NOWHERE if placed is None else placed))
+    own = KernelFrames(int((batch.pfn + batch.pages).max(initial=0)))
+    own.add(batch)
+    return parts_of(count.census, labels, own.uses(NOWHERE if placed is None else placed))
 
 
 @pytest.mark.parametrize("name", RUNS)

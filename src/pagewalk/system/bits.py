@@ -6,7 +6,7 @@ import numpy as np
 
 from pagewalk.model.columns import I64, U8, Bool
 
-_THREE = 3
+_THREE, _WHOLE = 3, np.uint8(0xFF)
 
 
 class FrameSet:
@@ -22,8 +22,17 @@ class FrameSet:
 
     def add_runs(self, first: I64, pages: I64) -> None:
         """Add runs of ``pages`` frames from ``first`` on."""
-        before = np.cumsum(pages) - pages
-        self.add(np.repeat(first - before, pages) + np.arange(int(pages.sum())))
+        first, pages = first[pages > 0], pages[pages > 0]
+        last = first + pages - 1
+        begin, end = first >> _THREE, last >> _THREE
+        low = np.left_shift(_WHOLE, (first & 7).astype(np.uint8))
+        high = np.right_shift(_WHOLE, (7 - (last & 7)).astype(np.uint8))
+        one = begin == end
+        np.bitwise_or.at(self._bytes, begin, np.where(one, low & high, low))
+        np.bitwise_or.at(self._bytes, end[~one], high[~one])
+        between = np.maximum(end - begin - 1, 0)
+        before = np.cumsum(between) - between
+        self._bytes[np.repeat(begin + 1 - before, between) + np.arange(int(between.sum()))] = _WHOLE
 
     def has(self, frames: I64) -> Bool:
         """Return which of ``frames`` are in it; those beyond the end are not."""

@@ -10,6 +10,7 @@ import numpy as np
 from pagewalk.model.bits import KPF, kpf
 from pagewalk.model.columns import I64, U8, U64, Bool, Rows, alike
 from pagewalk.model.frames import MAPPED_WHOLE, ORDER_SHIFT, Frames, Kind
+from pagewalk.system.bits import FrameSet
 
 # The flags that tell amounts apart.
 FLAGS = ("dirty", "lru", "active", "writeback", "swapcache", "swapbacked", "unevictable",
@@ -62,6 +63,8 @@ class Placed(NamedTuple):
     names: tuple[str, ...]
 
 
+# The kinds of frames that struct pages tell nothing more about.
+TOLD_ELSEWHERE = (Kind.KERNEL, Kind.BLOCK_TAIL, Kind.RESERVED)
 NOWHERE = Placed(np.zeros(0, np.int64), np.zeros(0, np.int64), ())
 
 
@@ -131,16 +134,24 @@ def _unpacked(sums: dict[int, int]) -> Census:
 # ---- frames that something else tells the use of
 
 
-def uses_of(frames: Frames, placed: Placed) -> dict[tuple[str, Kind], int]:
-    """Return how many pages of each kind of ``frames`` each use of ``placed`` has.
+class KernelFrames:
+    """The frames below ``end`` that something else may tell the use of: a bit for each of a kind.
 
-    ``frames`` are ascending; there may be others between them.
+    Batches are given to ``add``.
     """
-    if not len(frames) or not len(placed.pfn):
-        return {}
-    row = np.searchsorted(frames.pfn, placed.pfn, side="right") - 1
-    inside = (row >= 0) & (placed.pfn < (frames.pfn + frames.pages)[row])
-    pairs = placed.use[inside] * len(Kind) + frames.kind[row[inside]]
-    counts = np.bincount(pairs).tolist()
-    return {(placed.names[pair // len(Kind)], Kind(pair % len(Kind))): count
-            for pair, count in enumerate(counts) if count}
+
+    def __init__(self, end: int) -> None:
+        self._of = {kind: FrameSet(end) for kind in TOLD_ELSEWHERE}
+
+    def add(self, frames: Frames) -> None:
+        """Add those of ``frames`` that are of these kinds."""
+        for kind, known in self._of.items():
+            rows = frames.of(kind)
+            known.add_runs(frames.pfn[rows], frames.pages[rows])
+
+    def uses(self, placed: Placed) -> dict[tuple[str, Kind], int]:
+        """Return how many pages of each kind each use of ``placed`` has."""
+        counts = {kind: np.bincount(placed.use[known.has(placed.pfn)]).tolist()
+                  for kind, known in self._of.items()}
+        return {(placed.names[use], kind): count for kind, by_use in counts.items()
+                for use, count in enumerate(by_use) if count}

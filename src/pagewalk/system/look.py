@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from pagewalk.account.ledger import Line
 from pagewalk.kernel.structs.vmap_areas import AreaSums, of_areas
-from pagewalk.model.columns import Withheld, join, take
+from pagewalk.model.columns import Withheld, join
 from pagewalk.model.frames import Frames, Kind
 from pagewalk.proc.totals import Totals
 from pagewalk.sources.ram import COUNTERS, RamSource
-from pagewalk.system.census import NOWHERE, Census, Count, uses_of
+from pagewalk.system.census import NOWHERE, Census, Count, KernelFrames
 from pagewalk.system.headroom import Headroom, headroom
 from pagewalk.system.kernel_places import KernelPlaces, kernel_places
 from pagewalk.system.labels import ByObject
@@ -58,16 +58,17 @@ def look_at_ram(source: RamSource) -> Ram:
     objects = None if source.running is None else ByObject(source.running.kernel)
     readings = [source.totals(refresh=True)]
     count = Count(source.facts.pmd_order, None if objects is None else objects.of)
-    own, areas = [], []
+    assert source.ranges is not None
+    own, areas = KernelFrames(source.ranges[-1][1]), []
     for frames in _with_readings(source, readings):
         count.add(frames)
-        own.append(take(frames, frames.of(Kind.KERNEL, Kind.BLOCK_TAIL, Kind.RESERVED)))
+        own.add(frames)
         if source.running is not None:
             areas.append(of_areas(source.running.kernel, frames))
     places = kernel_places(source.running, join(areas)) if source.running else NO_PLACES
     readings.append(source.totals(refresh=True))
     census, labels = count.census, NO_LABELS if objects is None else objects.labels
-    parts = parts_of(census, labels, uses_of(join(own), places.placed))
+    parts = parts_of(census, labels, own.uses(places.placed))
     told = places.asked is not None
     seen = Counted(census, labels, parts, page, source.facts.cpus, told)
     return Ram(
