@@ -103,3 +103,44 @@ def test_json_adds_up() -> None:
 def test_csv_is_the_ledger() -> None:
     lines = list(csv.DictReader(io.StringIO(wrote("csv", group()))))
     assert {row["against"] for row in lines} >= {"memory.current", "memory.stat anon"}
+
+
+def test_what_is_in_swap_and_what_others_map_is_told() -> None:
+    from pagewalk.proc.cgroup_numbers import GroupNumbers
+
+    one = GroupNumbers(current=11 * MIB, both=12 * MIB, tcp=4096, stat={})
+    found = group(version=1, numbers=(one, one), by_others={"anon": 0, "file": MIB, "shmem": 0},
+                  uncharged={"/dev/hugepages/x": 2 * MIB})
+    assert "1024 KiB more are in swap." in " ".join(group_words.answers(found))
+    text = wrote("text", found)
+    assert "mapped by its processes and charged to nobody: 2048 KiB (/dev/hugepages/x" in text
+    assert "charged to it and mapped only by processes of other groups: 1024 KiB" in text
+    assert "in swap, beside what is charged: 1024 KiB" in text
+    assert "buffers of sockets, which version 1 counts apart: 4 KiB" in text
+    document = json.loads(wrote("json", found))
+    assert (document["swap"], document["sockets"]) == (MIB, 4096)
+
+
+def test_a_file_that_only_others_map_is_named() -> None:
+    files = group().files
+    assert files is not None
+    shared = files._replace(files=(file(Sort.FILE, "/usr/lib/x.so", 4 * MIB, 4 * MIB),))
+    assert "4096 KiB of it one file, /usr/lib/x.so, mapped by others." in said(
+        files=shared, mapped={"anon": 2 * MIB, "file": 0, "shmem": 3 * MIB})
+    assert "one file" not in said(files=shared)  # ours may be who maps it
+
+
+def test_counters_alone_add_up_and_leave_out_the_rest() -> None:
+    found = group(
+        charge=None, parts={"anon": 2 * MIB, "file": 4 * MIB, "shmem": 3 * MIB}, objects=(),
+        mapped=None, files=None, headroom=None, dying=None, by_others=None, lines=[],
+        not_looked=((812, "no"),), processes=(), elsewhere={})
+    whole = [row.charged for row in rows(found) if not row.depth]
+    assert sum(whole) == 11 * MIB
+    text = wrote("text", found)
+    assert ("11264 KiB are charged to it: 2048 KiB anonymous memory, 4096 KiB files in cache,"
+            in " ".join(text.split()))
+    assert "AGAINST" not in text
+    document = json.loads(wrote("json", found))
+    assert document["kinds"]["file"] == 4 * MIB
+    assert document["headroom"] is document["files"] is document["processes"] is None

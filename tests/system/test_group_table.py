@@ -7,8 +7,9 @@ import numpy as np
 from pagewalk.kernel.structs.slabs import Caches, Charged
 from pagewalk.model.columns import I64
 from pagewalk.model.frames import Kind
+from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.system.census import Count
-from pagewalk.system.group_table import amounts_of, caches_of
+from pagewalk.system.group_table import amounts_of, caches_of, counted_amounts, counted_groups
 from pagewalk.system.survey import Survey
 from tests.system.by_hand import Run, frames, memcgs
 
@@ -48,3 +49,15 @@ def test_amounts_are_those_of_all_below() -> None:
 def test_the_largest_caches_of_a_group_come_first() -> None:
     assert caches_of(survey(), 2) == [("not readable", 600), ("dentry", 72)]
     assert caches_of(survey(), 1) == []
+
+
+def test_by_counters_the_root_has_what_is_charged_below_it() -> None:
+    numbers = [GroupNumbers(), GroupNumbers(current=7, limit=9, stat={"anon": 3, "anon_thp": 1}),
+               GroupNumbers(current=5, stat={"file": 4, "shmem": 1, "kernel": 2})]
+    parent = column(-1, 0, 0)
+    groups = counted_groups(parent.astype(np.uint64), parent, ("/", "/a", "/b"), numbers)
+    assert (groups.usage.tolist(), groups.limit.tolist()) == ([12, 7, 5], [-1, 9, -1])
+    found = counted_amounts(parent, numbers, 2)
+    assert (found.anon.tolist(), found.file.tolist(), found.shmem.tolist(), found.kernel.tolist()
+            ) == ([0, 3, 0], [0, 0, 3], [0, 0, 1], [0, 0, 2])
+    assert found.unmapped is None and found.clean is None

@@ -61,7 +61,9 @@ def command(dying: bool, **options: Any) -> int:
             rows, total = chosen(table, choice, dying, whole=request.format != "text")
             names = {row: name_of(table.groups.path[row], records) for row, _ in rows}
             write(table, rows, names, columns=choice.columns, total=total)
-    return 0
+    for reason in () if request.format == "text" else table.partial:
+        commands.note(request, f"partial: {reason}")
+    return commands.PARTIAL if table.partial else 0
 
 
 def chosen(

@@ -123,7 +123,26 @@ def asked(path: str, hierarchy: Hierarchy) -> Asked:
     with open_group(hierarchy, path) as group:
         inode = os.fstat(group).st_ino
     return Asked(path, hierarchy.version, inode, lambda: read_numbers(hierarchy, path),
-                 lambda: pids_below(hierarchy, path), walk_pages)
+                 lambda: pids_below(hierarchy, path), walk_pages,
+                 lambda: groups_below(hierarchy, path))
+
+
+def groups_below(hierarchy: Hierarchy, path: str) -> list[tuple[str, int]]:
+    """Return the groups directly below ``path``, and what the kernel says they use."""
+    from contextlib import suppress
+
+    from pagewalk.model.errors import GroupGone
+    from pagewalk.proc.cgroup_numbers import read_numbers
+    from pagewalk.proc.cgroups import list_groups
+
+    groups = list_groups(hierarchy)
+    found = []
+    for at, parent in enumerate(groups.parent.tolist()):
+        if parent >= 0 and groups.path[parent] == path:
+            with suppress(GroupGone):
+                found.append((groups.path[at], read_numbers(hierarchy, groups.path[at]).current
+                              or 0))
+    return found
 
 
 def pids_below(hierarchy: Hierarchy, path: str) -> list[int]:

@@ -52,11 +52,11 @@ class GroupNumbers(NamedTuple):
     """The kernel's numbers for a cgroup and all below it, in bytes; None where it has none.
 
     A limit (``limit``, ``high``, ``swap_limit``, ``both_limit``) is None too where none is set;
-    ``low`` and ``min`` without a bound are UNLIMITED. ``current`` is what is charged, ``peak`` the
-    most that was. Version 1 only: ``both`` is memory and swap together, ``kmem`` the part of
-    ``current`` that is the kernel's, ``tcp`` its sockets' buffers, not part of ``current``.
-    Version 2 only: ``high``, ``low``, ``min``, ``swap_current``, ``swap_limit``, ``zswap`` (what
-    is in swap in version 1 is ``total_swap`` of ``stat``).
+    ``low`` and ``min`` without a bound are UNLIMITED. ``current`` is what is charged, None for the
+    root; ``peak`` the most that was. Version 1 only: ``both`` is memory and swap together, ``kmem``
+    the part of ``current`` that is the kernel's, ``tcp`` its sockets' buffers, not part of
+    ``current``. Version 2 only: ``high``, ``low``, ``min``, ``swap_current``, ``swap_limit``,
+    ``zswap`` (what is in swap in version 1 is ``total_swap`` of ``stat``).
 
     ``stat`` is memory.stat: bytes, and events as counts; in version 1 of the group itself, and with
     ``total_`` in front of all below it too. ``events`` are counts since the group was made, of
@@ -97,6 +97,8 @@ def read_numbers(hierarchy: Hierarchy, path: str) -> GroupNumbers:
         }
         stat, pressure = read(group, "memory.stat"), read(group, "memory.pressure")
         events = read_events(group, hierarchy.version)
+        if hierarchy.version == 1 and is_root(group):
+            amounts |= {"current": None, "both": None}
         check_alive(group)
     return GroupNumbers(
         **amounts,
@@ -111,6 +113,19 @@ def check_alive(group: int) -> None:
     # been there: that is over once we had cgroup_mutex (cgroup_destroy_locked, proc_cgroup_show).
     read_bytes("/proc/self/cgroup")
     os.stat("cgroup.procs", dir_fd=group)
+
+
+def is_root(group: int) -> bool:
+    """Return whether the directory is that of the root of a hierarchy of version 1.
+
+    For it the kernel shows the page cache and the mapped anonymous memory of the whole machine in
+    place of what is charged (mem_cgroup_usage, mm/memcontrol-v1.c). Only it has a release_agent.
+    """
+    try:
+        os.stat("release_agent", dir_fd=group)
+    except OSError:
+        return False
+    return True
 
 
 def read(group: int, file: str) -> bytes | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def group(found: Group, name: Name, out: TextIO, **_: object) -> None:
     """Write all of it, with or without --ledger."""
     numbers, told = words.now(found), words.working_set(found)
-    stat = (numbers.stat or {}) if found.version == 2 else {}
+    charge, files = found.charge, found.files
     write(
         {
             "cgroup": {"path": found.path, "version": found.version, "kind": name.kind,
@@ -27,27 +27,26 @@ def group(found: Group, name: Name, out: TextIO, **_: object) -> None:
             "charged": numbers.current,
             "limit": numbers.limit,
             "kinds": found.parts,
-            "pages": user_bytes(found.charge),
-            "kernel_pages": kernel_bytes(found.charge),
-            "kernel_objects": found.charge.objects,
-            "counted_by_the_kernel": sum(stat.get(key, 0) for key in KERNELS),
-            "charged_in_advance": words.in_advance(found),
-            "caches": [one._asdict() for one in found.objects],
-            "mapped": [{"kind": kind, "bytes": held} for kind, held in found.mapped.items()],
-            "mapped_elsewhere": [{"name": path, "bytes": held}
-                                 for path, held in found.elsewhere.items()],
-            "mapped_uncharged": [{"name": path, "bytes": held}
-                                 for path, held in found.uncharged.items()],
-            "mapped_by_others_only": None if found.by_others is None else [
-                {"kind": kind, "bytes": held} for kind, held in found.by_others.items()],
-            "processes": [process(one, found.charge.page) for one in found.processes],
-            "files": [file(one) for one in found.files.files],
-            "headroom": found.headroom._asdict(),
+            "pages": None if charge is None else user_bytes(charge),
+            "kernel_pages": None if charge is None else kernel_bytes(charge),
+            "kernel_objects": None if charge is None else charge.objects,
+            "counted_by_the_kernel": counted(found),
+            "charged_in_advance": None if charge is None else words.in_advance(found),
+            "caches": None if charge is None else [one._asdict() for one in found.objects],
+            "mapped": amounts("kind", found.mapped),
+            "mapped_elsewhere": None if charge is None else amounts("name", found.elsewhere),
+            "mapped_uncharged": None if charge is None else amounts("name", found.uncharged),
+            "mapped_by_others_only": amounts("kind", found.by_others),
+            "processes": None if charge is None else [
+                process(one, charge.page) for one in found.processes],
+            "files": None if files is None else [file(one) for one in files.files],
+            "headroom": None if found.headroom is None else found.headroom._asdict(),
             "swap": words.in_swap(found),
             "sockets": words.sockets(found),
             "working_set": None if told is None else told[0],
             "below": [{"path": path, "charged": held} for path, held in found.below],
-            "dying": {"groups": found.dying[0], "charged": found.dying[1]},
+            "dying": None if found.dying is None else {
+                "groups": found.dying[0], "charged": found.dying[1]},
             "ledger": [{**line._asdict(), "causes": [cause._asdict() for cause in line.causes]}
                        for line in found.lines],
             "withheld": [{"what": row.what, "why": row.why} for row in found.withheld],
@@ -55,6 +54,16 @@ def group(found: Group, name: Name, out: TextIO, **_: object) -> None:
         },
         out,
     )
+
+
+def counted(found: Group) -> int:
+    """Return the bytes that are charged and that only the kernel counts."""
+    stat = (words.now(found).stat or {}) if found.version == 2 else {}
+    return sum(stat.get(key, 0) for key in KERNELS)
+
+
+def amounts(naming: str, held: dict[str, int] | None) -> list[dict[str, Any]] | None:
+    return None if held is None else [{naming: key, "bytes": size} for key, size in held.items()]
 
 
 def process(one: ByProcess, page: int) -> dict[str, Any]:

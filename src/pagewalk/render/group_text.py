@@ -36,8 +36,9 @@ def group(
     say_grid(rows, {2}, out, room=width(out), yields=2)
     besides(found, out)
     print(file=out)
-    say(verdict(found.lines, "the kernel's numbers"), out)
-    print_lines(found.lines, LEDGER_COLUMNS if columns is None else columns, out)
+    if found.charge is not None:
+        say(verdict(found.lines, "the kernel's numbers"), out)
+        print_lines(found.lines, LEDGER_COLUMNS if columns is None else columns, out)
     for cause in sorted({cause.cause for line in found.lines for cause in line.causes}):
         say(f"{cause}: {WHY[cause]}", out)
     for row in found.withheld:
@@ -91,6 +92,6 @@ def besides(found: Group, out: TextIO) -> None:
             f" {size(told[1])} of inactive pages of files", out)
     if found.below:
         say(f"of it charged to groups below: {largest(dict(found.below))}", out)
-    count, left = found.dying
+    count, left = found.dying or (0, 0)
     if count:
         say(f"removed groups below that live on: {count}, charged {size(left)}", out)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pagewalk.render.amounts import size
 from pagewalk.render.terminal import printable
 from pagewalk.system.files import CachedFile, Sort
+from pagewalk.system.group_counters import of_files
 from pagewalk.system.group_ledger import KERNELS
 from pagewalk.system.mapped import ANON, FILE, SHMEM
 
@@ -20,13 +21,15 @@ TWENTIETH, TENTH, HALF = 20, 10, 2
 NAMED = 3  # files, caches or processes of a row
 USERS = {
     ANON: ("anon", "anon_huge", "ksm", "swap_cache", "hugetlb_used", "hugetlb_idle"),
-    FILE: ("file_mapped", "file_unmapped"),
-    SHMEM: ("shmem_mapped", "shmem_unmapped"),
+    FILE: ("file_mapped", "file_unmapped", "file"),
+    SHMEM: ("shmem_mapped", "shmem_unmapped", "shmem"),
 }
 TITLES = {ANON: "anonymous memory", FILE: "files in cache", SHMEM: "shared memory"}
 KERNEL = {
     "page_tables": "page tables", "large_kmalloc": "large kmalloc", "zsmalloc": "zsmalloc",
-    "kernel_other": "stacks, pipes and other pages",
+    "kernel_other": "stacks, pipes and other pages", "kernel_stack": "kernel stacks",
+    "slab_reclaimable": "kernel objects that can shrink", "vmalloc": "vmalloc",
+    "slab_unreclaimable": "kernel objects that cannot shrink",
 }  # fmt: skip
 COUNTED = {"percpu": "per-CPU memory", "sock": "socket buffers", "zswap": "zswap"}
 
@@ -56,7 +59,7 @@ def rows(group: Group) -> Iterator[Row]:
     for kind, title in TITLES.items():
         charged = amount(group, kind)
         if charged:
-            yield Row(charged, group.mapped[kind], title)
+            yield Row(charged, None if group.mapped is None else group.mapped[kind], title)
             yield from owners(group) if kind == ANON else largest(group, kind)
     yield from kernels(group)
     stat = now(group).stat or {}
@@ -64,19 +67,25 @@ def rows(group: Group) -> Iterator[Row]:
         yield from (Row(stat[name], None, COUNTED[name]) for name in KERNELS if stat.get(name))
     advance = in_advance(group)
     if advance:
-        yield Row(advance, None, "charged in advance (bounded: 64 pages a CPU)")
+        yield Row(advance, None, "charged in advance (bounded: 64 pages a CPU)"
+                  if group.charge is not None else "not in memory.stat: charged in advance, or as"
+                  " yet not added up")
 
 
 def in_advance(group: Group) -> int:
     """Return what is charged and not used yet, which is all that is left: see the ledger."""
-    first = next(iter(group.lines), None)
+    first, current = next(iter(group.lines), None), now(group).current
+    if group.charge is None and current is not None:
+        apart = [name for name in KERNELS if group.version == 2]
+        return (current - sum(group.parts.values())
+                - sum((now(group).stat or {}).get(name, 0) for name in apart))
     if first is None:
         return 0
     return -sum(cause.bytes for cause in first.causes if cause.cause not in KERNELS)
 
 
 def owners(group: Group) -> Iterator[Row]:
-    page = group.charge.page
+    page = 0 if group.charge is None else group.charge.page
     found = [(one.charged[ANON] * page, one) for one in group.processes if one.charged[ANON]]
     found.sort(key=lambda pair: -pair[0])
     for held, one in found[:NAMED]:
@@ -90,7 +99,7 @@ def owners(group: Group) -> Iterator[Row]:
 def files_of(group: Group, kind: str) -> list[CachedFile]:
     # The files of a kind, the largest first. A deleted one of a tmpfs is shared memory.
     shared = (Sort.TMPFS, Sort.UNNAMED)
-    found = [one for one in group.files.files
+    found = [one for one in (() if group.files is None else group.files.files)
              if (one.sort in shared or one.file_system in ("tmpfs", "devtmpfs", "hugetlbfs"))
              == (kind == SHMEM)]
     return sorted(found, key=lambda one: -one.amounts.cached)
@@ -130,7 +139,8 @@ def kept_by(file: CachedFile) -> str:
 
 
 def kernels(group: Group) -> Iterator[Row]:
-    named = [(group.parts[name], title) for name, title in KERNEL.items() if group.parts.get(name)]
+    titles = KERNEL if group.charge is not None else KERNEL | {"kernel_other": "not told apart"}
+    named = [(group.parts[name], title) for name, title in titles.items() if group.parts.get(name)]
     named += [(one.bytes, f"{printable(one.cache)}, {one.objects} objects")
               for one in group.objects]
     # whatever else is charged by the page
@@ -153,14 +163,26 @@ def kernels(group: Group) -> Iterator[Row]:
 
 def answers(group: Group) -> Iterator[str]:
     """Yield at most three sentences: who holds it, what is odd, what could be had back."""
+    if group.charge is None:
+        yield from counted(group)
+        return
     yield held(group)
     yield from odd(group)
     yield room(group)
 
 
+def counted(group: Group) -> Iterator[str]:
+    """Yield what can be said from counters alone."""
+    made = [f"{size(row.charged)} {row.what}" for row in rows(group) if not row.depth]
+    yield f"{size(total(group))} are charged to it: {', '.join(made) or 'it is not told for what'}."
+    files = of_files(now(group), group.version)
+    if files is not None:
+        yield f"At most {size(files)} of files could be reclaimed at once, if none are locked."
+
+
 def held(group: Group) -> str:
     """Return a sentence about what its processes map, and what none of them does."""
-    mapped, charge = sum(group.mapped.values()), total(group)
+    mapped, charge = sum((group.mapped or {}).values()), total(group)
     many = len(group.processes) + len(group.not_looked)
     if not many:
         return f"No process is in it, and {size(charge)} are charged to it."
@@ -200,10 +222,9 @@ def total(group: Group) -> int:
 def odd(group: Group) -> Iterator[str]:
     """Yield a sentence about what of the charge none of its processes maps, if it is large."""
     charge = total(group)
-    cache = amount(group, FILE) - group.mapped[FILE]
-    shared = amount(group, SHMEM) - group.mapped[SHMEM]
+    cache, shared = (amount(group, kind) - (group.mapped or {})[kind] for kind in (FILE, SHMEM))
     kernel = sum(row.charged for row in kernels(group) if not row.depth)
-    count, left = group.dying
+    count, left = group.dying or (0, 0)
     found: list[tuple[int, int, Callable[[], str]]] = [
         (cache, TWENTIETH, lambda: f"{size(cache)} are page cache of files that none of its"
          f" processes maps{one_of(group, FILE, cache)}."),
@@ -225,7 +246,7 @@ def one_of(group: Group, kind: str, whole: int) -> str:
     if not files:
         return ""
     # Who maps which of its pages is not known by file: if ours map none at all, others do.
-    others = files[0].amounts.mapped > 0 and not group.mapped[kind]
+    others = files[0].amounts.mapped > 0 and not (group.mapped or {})[kind]
     held = files[0].amounts.cached if others else files[0].amounts.unmapped
     if held * HALF < whole:
         return ""
@@ -240,10 +261,11 @@ def most(group: Group) -> str:
 
 def room(group: Group) -> str:
     """Return a sentence about what could be reclaimed before a kill, and what could not."""
-    free = group.headroom
+    free, charge = group.headroom, group.charge
+    assert free is not None and charge is not None
     reclaimable = sum(one.bytes for one in group.objects if one.reclaimable)
     later = f", {size(free.dirty)} after writing them" if free.dirty else ""
-    stuck = (free.locked + free.hugetlb + free.kernel + free.held + group.charge.objects
+    stuck = (free.locked + free.hugetlb + free.kernel + free.held + charge.objects
              - reclaimable)
     return (f"{size(free.at_once + reclaimable)} could be reclaimed at once before its processes"
             f" are killed{later}; {size(free.swappable)} could only go to swap, if there is any,"

@@ -76,7 +76,8 @@ def text(
     for sentence in answers(table):
         say(sentence, out)
     print(file=out)
-    shown = COLUMNS if columns is None else columns
+    shown = [name for name in (COLUMNS if columns is None else columns)
+             if columns is not None or name != "unmapped" or table.amounts.unmapped is not None]
     grid = [(*(name.upper() for name in shown), "CGROUP")]
     grid += [(*(cell(table, name, row) for name in shown), called(table, names, row, depth))
              for row, depth in rows]
@@ -87,16 +88,23 @@ def text(
     for keeper in table.keepers:
         if keeper.row in listed:
             say(kept(table, keeper), out)
+    for withheld in table.withheld:
+        if withheld.partial:
+            say(f"partial: {withheld.what}: {withheld.why}", out, look="bad")
     biggest = next((table.groups.path[row] for row, _ in rows if table.groups.path[row] != "/"), "")
     following(out, *((f"explain {biggest}",) if biggest else ()), "ram")
 
 
 def amount(table: GroupTable, row: int, name: str) -> int | None:
-    """Return one of FIELDS of the group at ``row``, in bytes; None for a limit that is not set."""
+    """Return one of FIELDS of the group at ``row``, in bytes.
+
+    None for a limit that is not set, and for what only frames tell if they are not visible.
+    """
     if name == "limit":
         limit = int(table.groups.limit[row])
         return None if limit < 0 else limit
-    return int(getattr(table.amounts, "usage" if name == "charged" else name)[row])
+    column = getattr(table.amounts, "usage" if name == "charged" else name)
+    return None if column is None else int(column[row])
 
 
 def cell(table: GroupTable, name: str, row: int) -> str:

@@ -14,10 +14,11 @@ from pagewalk.model.errors import BadTarget, NotPermitted, PagewalkError
 from pagewalk.model.frames import Frames
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.proc.totals import Totals
-from pagewalk.sources.ram import RamSource
+from pagewalk.sources.ram import COUNTERS, RamSource
 from pagewalk.system.cached import CacheSums
 from pagewalk.system.census import Census
 from pagewalk.system.files import FilesReport, name_files
+from pagewalk.system.group_counters import parts_from
 from pagewalk.system.group_ledger import Charge, group_ledger
 from pagewalk.system.headroom import Headroom, headroom
 from pagewalk.system.mapped import KINDS, ByProcess, ChargedFrames, MappedPages
@@ -47,25 +48,27 @@ class Group(NamedTuple):
     ``not_looked`` those that could not be looked at, and why. ``numbers`` are the kernel's, before
     and after. ``below`` are the groups directly below it, with what the kernel says they use;
     ``dying`` how many removed groups below it still live on, and what they use.
+
+    From counters alone (see group_counters.py) ``charge`` and whatever needs frames are None.
     """
 
     path: str
     version: int
-    charge: Charge
+    charge: Charge | None
     parts: dict[str, int]
     objects: tuple[Objects, ...]
-    mapped: dict[str, int]
+    mapped: dict[str, int] | None
     elsewhere: dict[str, int]
     uncharged: dict[str, int]
     by_others: dict[str, int] | None
     processes: tuple[ByProcess, ...]
     not_looked: tuple[tuple[int, str], ...]
-    files: FilesReport
+    files: FilesReport | None
     numbers: tuple[GroupNumbers, ...]
     lines: list[Line]
-    headroom: Headroom
+    headroom: Headroom | None
     below: tuple[tuple[str, int], ...]
-    dying: tuple[int, int]
+    dying: tuple[int, int] | None
     withheld: tuple[Withheld, ...]
 
     @property
@@ -78,7 +81,8 @@ class Asked(NamedTuple):
     """What is asked about a group while it is looked at.
 
     ``inode`` is that of its directory; ``numbers`` reads the kernel's numbers for it, ``pids``
-    lists the processes in it and below, ``walk`` hands the pages of one to MappedPages.
+    lists the processes in it and below, ``walk`` hands the pages of one to MappedPages, ``below``
+    lists the groups directly below it, with what the kernel says they use.
     """
 
     path: str
@@ -87,13 +91,17 @@ class Asked(NamedTuple):
     numbers: Callable[[], GroupNumbers]
     pids: Callable[[], list[int]]
     walk: Callable[[int, MappedPages], None]
+    below: Callable[[], list[tuple[str, int]]]
 
 
 def look_at_group(source: RamSource, asked: Asked) -> Group:
     """Scan RAM for what the group ``asked`` about is charged for, then walk its processes.
 
-    Raises NotPermitted, SourceUnavailable, BadText, and what ``asked`` raises if it is gone.
+    Where frames are not visible it is what counters tell. Raises NotPermitted, SourceUnavailable,
+    BadText, and what ``asked`` raises if it is gone.
     """
+    if source.name == COUNTERS:
+        return by_counters(source, asked)
     groups = groups_of(source)
     row = row_of(groups, asked)
     inside = below(groups, row)
@@ -113,6 +121,22 @@ def look_at_group(source: RamSource, asked: Asked) -> Group:
     page = source.facts.page_size
     files = name_files(opened(source).kernel, cache.files(), page, FILES)
     return made(source, asked, found, inside, mapped, not_looked, files, numbers, totals)
+
+
+def by_counters(source: RamSource, asked: Asked) -> Group:
+    """Return what the kernel counts for the group; raises what ``asked`` raises."""
+    before, numbers = asked.numbers(), asked.numbers()
+    parts = parts_from(numbers, asked.version)
+    why = "frames are not visible to you"
+    told = () if parts is not None else (
+        Withheld("what the charge is made of", "there is no memory.stat", partial=True),)
+    return Group(
+        path=asked.path, version=asked.version, charge=None, parts=parts or {}, objects=(),
+        mapped=None, elsewhere={}, uncharged={}, by_others=None, processes=(),
+        not_looked=tuple((pid, why) for pid in asked.pids()), files=None,
+        numbers=(before, numbers), lines=[], headroom=None, below=tuple(asked.below()), dying=None,
+        withheld=(*source.notes, *told),
+    )
 
 
 def row_of(groups: Memcgs, asked: Asked) -> int:

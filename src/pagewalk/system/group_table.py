@@ -7,12 +7,16 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.kernel.structs.memcgs import Memcgs
-from pagewalk.model.columns import I64, Bool, Rows, take
+from pagewalk.model.columns import I64, U64, Bool, Rows, Withheld, take
+from pagewalk.model.errors import GroupGone
 from pagewalk.model.frames import Frames, Kind
-from pagewalk.sources.ram import RamSource
+from pagewalk.proc.cgroup_numbers import GroupNumbers, read_numbers
+from pagewalk.proc.cgroups import find_hierarchy, list_groups
+from pagewalk.sources.ram import COUNTERS, RamSource
 from pagewalk.system.cached import CacheSums
 from pagewalk.system.census import Census
 from pagewalk.system.files import FilesReport, name_files
+from pagewalk.system.group_counters import KERNEL, parts_from
 from pagewalk.system.group_ledger import USERS
 from pagewalk.system.ram_ledger import ANON
 from pagewalk.system.survey import Survey, groups_of, opened, survey
@@ -25,7 +29,8 @@ class Amounts(Rows):
 
     ``usage`` is what the kernel says is charged; ``anon``, ``file``, ``shmem``, ``kernel`` (pages
     and objects) are what was found of it. ``unmapped`` are pages of files and shared memory that no
-    process at all maps; ``clean`` pages of files that could be reclaimed at once.
+    process at all maps; ``clean`` pages of files that could be reclaimed at once; both None if
+    frames are not visible, and then the others are what the kernel counts.
     """
 
     usage: I64
@@ -33,8 +38,8 @@ class Amounts(Rows):
     file: I64
     shmem: I64
     kernel: I64
-    unmapped: I64
-    clean: I64
+    unmapped: I64 | None
+    clean: I64 | None
 
 
 class Keeper(NamedTuple):
@@ -46,18 +51,30 @@ class Keeper(NamedTuple):
 
 
 class GroupTable(NamedTuple):
-    """All groups, what they are charged for, and what keeps those that were removed."""
+    """All groups, what they are charged for, and what keeps those that were removed.
+
+    Where frames are not visible no removed ones are among them; ``withheld`` says so.
+    """
 
     groups: Memcgs
     amounts: Amounts
     keepers: tuple[Keeper, ...]
+    withheld: tuple[Withheld, ...] = ()
+
+    @property
+    def partial(self) -> list[str]:
+        """Return what rights took away."""
+        return [f"{row.what}: {row.why}" for row in self.withheld if row.partial]
 
 
 def look_at_groups(source: RamSource, *, dying: bool = False) -> GroupTable:
     """Scan RAM once for all groups; with ``dying`` also look up what keeps removed ones.
 
-    Raises NotPermitted, SourceUnavailable, BadText.
+    Where frames are not visible it is what counters tell of those that were not removed. Raises
+    NotPermitted, SourceUnavailable, BadText.
     """
+    if source.name == COUNTERS and not dying:
+        return by_counters(source.notes)
     groups = groups_of(source)
     removed = np.flatnonzero(groups.removed) if dying else np.zeros(0, np.int64)
     sums = {row: CacheSums() for row in removed.tolist()}
@@ -74,6 +91,60 @@ def look_at_groups(source: RamSource, *, dying: bool = False) -> GroupTable:
         for row, cache in sums.items()
     )
     return GroupTable(groups, amounts_of(found, page), keepers)
+
+
+def by_counters(notes: tuple[Withheld, ...]) -> GroupTable:
+    """Return what the kernel counts for each group that has a directory."""
+    hierarchy = find_hierarchy()
+    listed = list_groups(hierarchy)
+    found: list[GroupNumbers | None] = []
+    for path in listed.path:
+        try:
+            found.append(read_numbers(hierarchy, path))
+        except GroupGone:
+            found.append(None)
+    kept = np.array([one is not None for one in found], bool)
+    kept &= (listed.parent < 0) | kept[listed.parent]
+    numbers = [one for one, there in zip(found, kept.tolist(), strict=True) if one and there]
+    parent = np.where(listed.parent < 0, -1, np.cumsum(kept)[listed.parent] - 1)[kept]
+    paths = [listed.path[row] for row in np.flatnonzero(kept).tolist()]
+    why = "removed groups are not visible without frames"
+    return GroupTable(
+        counted_groups(listed.inode[kept], parent, tuple(paths), numbers),
+        counted_amounts(parent, numbers, hierarchy.version), (),
+        (*notes, Withheld("groups that were removed and live on", why, partial=True)),
+    )
+
+
+def counted_groups(
+    inode: U64, parent: I64, path: tuple[str, ...], numbers: list[GroupNumbers]
+) -> Memcgs:
+    none = np.zeros(len(path), bool)
+    limit = [-1 if one.limit is None else one.limit for one in numbers]
+    return Memcgs(
+        memcg=np.zeros(len(path), np.uint64), inode=inode, parent=parent, dying=none, removed=none,
+        usage=usage_of(parent, numbers), limit=np.array(limit, np.int64), swap=None, kmem=None,
+        path=path,
+    )
+
+
+def usage_of(parent: I64, numbers: list[GroupNumbers]) -> I64:
+    # The root has no number of its own, but what is charged below it counts there.
+    usage = np.array([one.current or 0 for one in numbers], np.int64)
+    for row in np.flatnonzero([one.current is None for one in numbers]).tolist():
+        usage[row] = usage[parent == row].sum()
+    return usage
+
+
+def counted_amounts(parent: I64, numbers: list[GroupNumbers], version: int) -> Amounts:
+    parts = [parts_from(one, version) or {} for one in numbers]
+
+    def column(*names: str) -> I64:
+        return np.array([sum(part.get(name, 0) for name in names) for part in parts], np.int64)
+
+    kernel = ("kernel_other", *KERNEL.values())
+    return Amounts(usage_of(parent, numbers), column("anon", "anon_huge"), column("file"),
+                   column("shmem"), column(*kernel), None, None)
 
 
 def caches_of(found: Survey, row: int) -> list[tuple[str, int]]:
