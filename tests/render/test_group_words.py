@@ -10,7 +10,7 @@ from typing import Any
 from pagewalk.render import group_words, view
 from pagewalk.render.group_words import rows, working_set
 from pagewalk.system.files import Sort
-from pagewalk.system.group import Group
+from pagewalk.system.group import Dying, Group
 from tests.render import written
 from tests.render.written import MIB
 from tests.system.by_hand import file, group
@@ -64,7 +64,7 @@ def test_kernel_memory_and_removed_groups_get_a_sentence() -> None:
     parts = group().parts | {"page_tables": 2 * MIB}  # beside 64 and 384 KiB
     assert "2496 KiB are kernel memory: page tables 2048 KiB" in said(mapped=mapped, parts=parts)
     assert ("1024 KiB are charged to 3 removed groups below it that still live on"
-            in said(mapped=mapped, dying=(3, MIB)))
+            in said(mapped=mapped, dying=Dying(3, 9 * MIB, MIB)))
 
 
 def test_what_could_be_had_back() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pagewalk.model.columns import take
 from pagewalk.render.groups_table import answers, kept, tree
 from tests.render import written
 from tests.system.by_hand import group_table, memcgs
@@ -26,7 +27,8 @@ def test_the_sentences_name_the_fullest_and_those_that_live_on() -> None:
     assert list(answers(group_table())) == [
         "3 memory cgroups; 20480 KiB are charged in all.",
         "Nearest to its limit is /app: 11264 KiB of 16384 KiB.",
-        "1 removed group lives on, charged 3072 KiB: pagewalk cgroups --dying says what keeps it.",
+        "1 removed group lives on, charged 3072 KiB, of which 3072 KiB are found in RAM:"
+        " pagewalk cgroups --dying says what keeps it.",
     ]
 
 
@@ -36,7 +38,12 @@ def test_what_keeps_a_removed_group_is_named() -> None:
         "/app/old was removed and lives on by /var/cache/x 3072 KiB; dentry 0 KiB")
     bare = table.keepers[0]._replace(files=table.keepers[0].files._replace(files=()), caches=())
     assert "nothing in RAM is charged to it any more" in kept(table, bare)
-    assert "because of groups below it" in kept(table, bare._replace(row=1))
+    moved = table._replace(amounts=take(table.amounts, np.array([0, 1, 2, 0])))
+    assert kept(moved, bare) == (
+        "/app/old was removed and lives on by anonymous memory 6144 KiB, of processes that moved"
+        " away")
+    inside = table._replace(amounts=take(table.amounts, np.array([0, 1, 2, 1])))
+    assert "because of groups below it" in kept(inside, bare._replace(row=1))
 
 
 def test_a_group_is_called_what_a_person_calls_it() -> None:

@@ -20,7 +20,7 @@ from pagewalk.proc.zones import Zone
 from pagewalk.system.census import Count
 from pagewalk.system.files import Amounts as FileAmounts
 from pagewalk.system.files import CachedFile, FilesReport, FilesTotal, Sort
-from pagewalk.system.group import Group, Objects
+from pagewalk.system.group import Dying, Group, Objects
 from pagewalk.system.group_ledger import Charge, group_ledger
 from pagewalk.system.group_table import Amounts, GroupTable, Keeper
 from pagewalk.system.headroom import Headroom, headroom
@@ -151,7 +151,7 @@ def group(**changed: Any) -> Group:
         numbers=(numbers, numbers),
         lines=group_ledger(counted, 2, (numbers, numbers), (told, told)),
         headroom=Headroom(*(4096 * pages for pages in headroom(counted.census, NO_LABELS))),
-        below=(), dying=(0, 0), withheld=(),
+        below=(), dying=Dying(0, 0, 0), withheld=(),
     )
     return made._replace(**changed)
 

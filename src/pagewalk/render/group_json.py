@@ -45,8 +45,7 @@ def group(found: Group, name: Name, out: TextIO, **_: object) -> None:
             "sockets": words.sockets(found),
             "working_set": None if told is None else told[0],
             "below": [{"path": path, "charged": held} for path, held in found.below],
-            "dying": None if found.dying is None else {
-                "groups": found.dying[0], "charged": found.dying[1]},
+            "dying": None if found.dying is None else found.dying._asdict(),
             "ledger": [{**line._asdict(), "causes": [cause._asdict() for cause in line.causes]}
                        for line in found.lines],
             "withheld": [{"what": row.what, "why": row.why} for row in found.withheld],

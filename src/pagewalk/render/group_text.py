@@ -92,6 +92,7 @@ def besides(found: Group, out: TextIO) -> None:
             f" {size(told[1])} of inactive pages of files", out)
     if found.below:
         say(f"of it charged to groups below: {largest(dict(found.below))}", out)
-    count, left = found.dying or (0, 0)
-    if count:
-        say(f"removed groups below that live on: {count}, charged {size(left)}", out)
+    if found.dying and found.dying.groups:
+        count, charged, left = found.dying
+        say(f"removed groups below that live on: {count}, charged {size(charged)}, of which"
+            f" {size(left)} are found in RAM", out)

@@ -224,7 +224,7 @@ def odd(group: Group) -> Iterator[str]:
     charge = total(group)
     cache, shared = (amount(group, kind) - (group.mapped or {})[kind] for kind in (FILE, SHMEM))
     kernel = sum(row.charged for row in kernels(group) if not row.depth)
-    count, left = group.dying or (0, 0)
+    count, _, left = group.dying or (0, 0, 0)
     found: list[tuple[int, int, Callable[[], str]]] = [
         (cache, TWENTIETH, lambda: f"{size(cache)} are page cache of files that none of its"
          f" processes maps{one_of(group, FILE, cache)}."),

@@ -12,12 +12,13 @@ from pagewalk.render.columns import fields
 from pagewalk.render.document import write
 from pagewalk.render.group_words import file_name
 from pagewalk.render.terminal import following, printable, say, say_grid, width
+from pagewalk.system.survey import outermost_removed
 
 if TYPE_CHECKING:
     from pagewalk.kernel.structs.memcgs import Memcgs
     from pagewalk.model.columns import I64
     from pagewalk.system.containers import Name
-    from pagewalk.system.group_table import GroupTable, Keeper
+    from pagewalk.system.group_table import Amounts, GroupTable, Keeper
 
 COLUMNS = ("charged", "limit", "anon", "file", "shmem", "kernel", "unmapped")
 AMOUNTS = ("anon", "file", "shmem", "kernel", "unmapped", "clean")
@@ -37,10 +38,17 @@ def answers(table: GroupTable) -> Iterator[str]:
         yield (f"Nearest to its limit is {printable(groups.path[row])}:"
                f" {size(int(table.amounts.usage[row]))} of {size(int(groups.limit[row]))}.")
     if removed.any():
-        count, held = int(removed.sum()), int(table.amounts.usage[removed].sum())
-        yield (f"{count} removed group{'s live' if count > 1 else ' lives'} on, charged"
-               f" {size(held)}: pagewalk cgroups --dying says what keeps"
-               f" {'them' if count > 1 else 'it'}.")
+        count, top = int(removed.sum()), outermost_removed(groups)
+        held, left = (int(column[top].sum()) for column in (groups.usage, found(table.amounts)))
+        one = count == 1
+        yield (f"{count} removed group{' lives' if one else 's live'} on, charged {size(held)}, of"
+               f" which {size(left)} are found in RAM: pagewalk cgroups --dying says what keeps"
+               f" {'it' if one else 'them'}.")
+
+
+def found(amounts: Amounts) -> I64:
+    """Return what was found of the charge of each group, bytes."""
+    return amounts.anon + amounts.file + amounts.shmem + amounts.kernel
 
 
 def tree(groups: Memcgs, usage: I64, *, removed: bool = False) -> list[tuple[int, int]]:
@@ -115,12 +123,14 @@ def cell(table: GroupTable, name: str, row: int) -> str:
 def kept(table: GroupTable, keeper: Keeper) -> str:
     """Return a sentence about what keeps a removed group."""
     path = printable(table.groups.path[keeper.row])
-    held = [f"{file_name(one)} {size(one.amounts.cached)}" for one in keeper.files.files[:3]]
+    below, anon = table.groups.parent == keeper.row, table.amounts.anon
+    own = int(anon[keeper.row] - anon[below].sum())
+    held = [f"anonymous memory {size(own)}, of processes that moved away"] if own else []
+    held += [f"{file_name(one)} {size(one.amounts.cached)}" for one in keeper.files.files[:3]]
     held += [f"{printable(name)} {size(amount)}" for name, amount in keeper.caches]
     if not held:
-        below = (table.groups.parent == keeper.row).any()
         return f"{path} was removed and lives on" + (
-            " because of groups below it" if below else
+            " because of groups below it" if below.any() else
             ": nothing in RAM is charged to it any more (its kernel memory is its parent's now)")
     return f"{path} was removed and lives on by {'; '.join(held)}"
 

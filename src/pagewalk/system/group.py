@@ -23,7 +23,16 @@ from pagewalk.system.group_ledger import Charge, group_ledger
 from pagewalk.system.headroom import Headroom, headroom
 from pagewalk.system.mapped import KINDS, ByProcess, ChargedFrames, MappedPages
 from pagewalk.system.ram import NO_LABELS, parts_of
-from pagewalk.system.survey import Survey, below, groups_of, objects_of, of_groups, opened, survey
+from pagewalk.system.survey import (
+    Survey,
+    below,
+    groups_of,
+    objects_of,
+    of_groups,
+    opened,
+    outermost_removed,
+    survey,
+)
 
 FILES = 20  # of each sort, by name
 
@@ -37,6 +46,17 @@ class Objects(NamedTuple):
     reclaimable: bool
 
 
+class Dying(NamedTuple):
+    """How many removed groups live on; bytes that the kernel says they use, and that were found.
+
+    What the kernel says may be what a group used when it was removed: see outermost_removed.
+    """
+
+    groups: int
+    charged: int
+    found: int
+
+
 class Group(NamedTuple):
     """What a cgroup and those below it are charged for, in bytes.
 
@@ -47,7 +67,7 @@ class Group(NamedTuple):
     if not all processes could be looked at. ``processes`` one row each, the largest first;
     ``not_looked`` those that could not be looked at, and why. ``numbers`` are the kernel's, before
     and after. ``below`` are the groups directly below it, with what the kernel says they use;
-    ``dying`` how many removed groups below it still live on, and what they use.
+    ``dying`` the removed groups below it that live on.
 
     From counters alone (see group_counters.py) ``charge`` and whatever needs frames are None.
     """
@@ -68,7 +88,7 @@ class Group(NamedTuple):
     lines: list[Line]
     headroom: Headroom | None
     below: tuple[tuple[str, int], ...]
-    dying: tuple[int, int] | None
+    dying: Dying | None
     withheld: tuple[Withheld, ...]
 
     @property
@@ -179,7 +199,6 @@ def made(
                     source.facts.cpus)
     room = headroom(census, NO_LABELS)
     row = row_of(groups, asked)
-    dying = inside & groups.removed
     return Group(
         path=asked.path, version=asked.version, charge=charge,
         parts={name: count * page for name, count in parts_of(census, NO_LABELS, {}).items()},
@@ -193,9 +212,18 @@ def made(
         lines=group_ledger(charge, asked.version, numbers, totals),
         headroom=Headroom(*(count * page for count in room)),
         below=tuple(directly_below(groups, row)),
-        dying=(int(dying.sum()), int(groups.usage[dying].sum())),
+        dying=dying_of(found, inside, page),
         withheld=(*source.notes, *withheld(not_looked)),
     )
+
+
+def dying_of(found: Survey, inside: Bool, page: int) -> Dying:
+    """Return what there is of removed groups among those ``inside`` (bool)."""
+    removed = inside & found.groups.removed
+    census, objects = of_groups(found.census, removed), objects_of(found, removed)
+    usage = found.groups.usage[inside & outermost_removed(found.groups)]
+    return Dying(int(removed.sum()), int(usage.sum()),
+                 page * int(census.pages.sum()) + int(objects.size.sum()))
 
 
 def by_others(census: Census, own: dict[str, int], page: int) -> dict[str, int]:

@@ -90,6 +90,17 @@ def below(groups: Memcgs, row: int) -> Bool:
     return inside
 
 
+def outermost_removed(groups: Memcgs) -> Bool:
+    """Return a mask of the removed groups whose parents were not: the charge of others is theirs.
+
+    Their usage may be more than anything that is left: kernel memory that a group gave to its
+    parent when it was removed is still in it (see Memcgs).
+    """
+    parent = np.maximum(groups.parent, 0)
+    found: Bool = groups.removed & ~(groups.removed[parent] & (groups.parent >= 0))
+    return found
+
+
 def of_groups(census: Census, chosen: Bool) -> Census:
     """Return the rows of ``census`` that are charged to groups of the mask ``chosen``."""
     return take(census, np.concatenate(([False], chosen))[census.label])
