@@ -7,8 +7,9 @@ import io
 import json
 from typing import Any
 
+from pagewalk.account.ledger import Cause
 from pagewalk.render import group_words, view
-from pagewalk.render.group_words import rows, working_set
+from pagewalk.render.group_words import changed, in_advance, rows, working_set
 from pagewalk.system.files import Sort
 from pagewalk.system.group import Dying, Group
 from tests.render import written
@@ -94,7 +95,7 @@ def test_the_screen_ends_the_table_with_the_kernels_number() -> None:
 def test_json_adds_up() -> None:
     document = json.loads(wrote("json", group()))
     parts = ("pages", "kernel_pages", "kernel_objects", "counted_by_the_kernel",
-             "charged_in_advance")
+             "charged_in_advance", "changed_meanwhile")
     assert sum(document[key] for key in parts) == document["charged"] == 11 * MIB
     assert document["cgroup"]["name"] == "app.service"
     assert document["files"][0]["kept_by"] == [{"pid": 812, "name": "java"}]
@@ -144,3 +145,15 @@ def test_counters_alone_add_up_and_leave_out_the_rest() -> None:
     document = json.loads(wrote("json", found))
     assert document["kinds"]["file"] == 4 * MIB
     assert document["headroom"] is document["files"] is document["processes"] is None
+
+
+def test_what_changed_meanwhile_is_not_called_charged_in_advance() -> None:
+    found = group()
+    first = found.lines[0]
+    moved = first._replace(causes=(Cause("object_stock", -100, False, 8192),
+                                   Cause("frames_changed", 4096, False, 8192)))
+    told = group(lines=[moved, *found.lines[1:]])
+    assert (in_advance(told), changed(told)) == (100, -4096)
+    assert [row.what for row in rows(told)][-2:] == [
+        "charged in advance for kernel objects (bounded: a page a CPU)",
+        "allocated or freed while RAM was read"]

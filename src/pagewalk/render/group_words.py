@@ -65,23 +65,41 @@ def rows(group: Group) -> Iterator[Row]:
     stat = now(group).stat or {}
     if group.version == 2:
         yield from (Row(stat[name], None, COUNTED[name]) for name in KERNELS if stat.get(name))
-    advance = in_advance(group)
-    if advance:
-        yield Row(advance, None, "charged in advance (bounded: 64 pages a CPU)"
-                  if group.charge is not None else "not in memory.stat: charged in advance, or as"
-                  " yet not added up")
+    yield from (Row(held, None, title) for held, title in left(group).values() if held)
 
 
-def in_advance(group: Group) -> int:
-    """Return what is charged and not used yet, which is all that is left: see the ledger."""
+# What is left of the charge, by the cause in the ledger: the first two are not used yet.
+LEFT = {
+    "charged_in_advance": "charged in advance (bounded: 64 pages a CPU)",
+    "object_stock": "charged in advance for kernel objects (bounded: a page a CPU)",
+    "frames_changed": "allocated or freed while RAM was read",
+    "concurrent_change": "charged or given back while RAM was read",
+}
+
+
+def left(group: Group) -> dict[str, tuple[int, str]]:
+    """Return what of the charge was not found, by the cause in the ledger: bytes, and why."""
     first, current = next(iter(group.lines), None), now(group).current
     if group.charge is None and current is not None:
         apart = [name for name in KERNELS if group.version == 2]
-        return (current - sum(group.parts.values())
+        rest = (current - sum(group.parts.values())
                 - sum((now(group).stat or {}).get(name, 0) for name in apart))
-    if first is None:
-        return 0
-    return -sum(cause.bytes for cause in first.causes if cause.cause not in KERNELS)
+        return {"stat_lag": (rest, "not in memory.stat: charged in advance, or as yet not added"
+                                   " up")}
+    causes = () if first is None else first.causes
+    return {one.cause: (-one.bytes, LEFT[one.cause]) for one in causes if one.cause in LEFT}
+
+
+def in_advance(group: Group) -> int:
+    """Return what is charged and not used yet."""
+    return sum(left(group)[name][0] for name in ("charged_in_advance", "object_stock")
+               if name in left(group))
+
+
+def changed(group: Group) -> int:
+    """Return how much less was found because it changed while RAM was read, bytes; bounded."""
+    return sum(left(group)[name][0] for name in ("frames_changed", "concurrent_change")
+               if name in left(group))
 
 
 def owners(group: Group) -> Iterator[Row]:
