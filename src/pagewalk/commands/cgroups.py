@@ -46,7 +46,7 @@ def command(dying: bool, **options: Any) -> int:
     from pagewalk.render import view
     from pagewalk.render.columns import choose
     from pagewalk.sources.ram import open_ram
-    from pagewalk.system.containers import name_of
+    from pagewalk.system.containers import names_of
     from pagewalk.system.group_table import look_at_groups
 
     request = Request(target="", freeze=False, budget=0, **options)
@@ -59,7 +59,9 @@ def command(dying: bool, **options: Any) -> int:
         for _ in commands.rounds(request, write):
             table = look_at_groups(source, dying=dying)
             rows, total = chosen(table, choice, dying, whole=request.format != "text")
-            names = {row: name_of(table.groups.path[row], records) for row, _ in rows}
+            paths = {row: table.groups.path[row] for row, _ in rows}
+            named = names_of(paths.values(), records)
+            names = {row: named[path] for row, path in paths.items()}
             write(table, rows, names, columns=choice.columns, total=total)
     for reason in () if request.format == "text" else table.partial:
         commands.note(request, f"partial: {reason}")

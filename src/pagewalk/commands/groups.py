@@ -35,7 +35,8 @@ def explain_group(
     if request.freeze:
         raise BadRequest("--freeze stops one process, not a cgroup: leave it out")
     check_watch(request)
-    source, about = open_ram(request.source), asked(path, find_hierarchy())
+    source, about = open_ram(request.source), asked(
+        path, find_hierarchy(), int(request.budget * 1e6))
     name = name_of(path, read_records())
     with commands.output(request.output) as out:
         shown = view(request.format, "group", request.human, request.color)
@@ -97,7 +98,7 @@ def find_path(word: str, hierarchy: Hierarchy, records: Records) -> str:
     """
     from pagewalk.model.errors import BadTarget
     from pagewalk.proc.cgroup_search import find_group
-    from pagewalk.proc.cgroups import group_of
+    from pagewalk.proc.cgroups import group_of, list_groups
     from pagewalk.system.containers import find_by_name
 
     if word.isdecimal():
@@ -105,7 +106,7 @@ def find_path(word: str, hierarchy: Hierarchy, records: Records) -> str:
         if path is None:
             raise BadTarget(f"/proc does not tell which memory cgroup process {word} is in")
         return path
-    named = find_by_name(word, records)
+    named = find_by_name(word, records, list_groups(hierarchy).path)
     if len(named) == 1:
         return named[0]
     if len(named) > 1:
@@ -114,8 +115,11 @@ def find_path(word: str, hierarchy: Hierarchy, records: Records) -> str:
     return find_group(word, hierarchy)
 
 
-def asked(path: str, hierarchy: Hierarchy) -> Asked:
-    """Return what is asked about group ``path``; raises GroupGone, NotPermitted."""
+def asked(path: str, hierarchy: Hierarchy, budget_ns: int) -> Asked:
+    """Return what is asked about group ``path``; raises GroupGone, NotPermitted.
+
+    ``budget_ns`` is how long a single read may hold the lock of a process.
+    """
     from pagewalk.proc.cgroup_numbers import read_numbers
     from pagewalk.proc.cgroups import open_group
     from pagewalk.system.group import Asked
@@ -123,7 +127,8 @@ def asked(path: str, hierarchy: Hierarchy) -> Asked:
     with open_group(hierarchy, path) as group:
         inode = os.fstat(group).st_ino
     return Asked(path, hierarchy.version, inode, lambda: read_numbers(hierarchy, path),
-                 lambda: pids_below(hierarchy, path), walk_pages,
+                 lambda: pids_below(hierarchy, path),
+                 lambda pid, mapped: walk_pages(pid, mapped, budget_ns),
                  lambda: groups_below(hierarchy, path))
 
 
@@ -161,13 +166,13 @@ def pids_below(hierarchy: Hierarchy, path: str) -> list[int]:
     return sorted(found - {0, os.getpid()})
 
 
-def walk_pages(pid: int, mapped: MappedPages) -> None:
+def walk_pages(pid: int, mapped: MappedPages, budget_ns: int) -> None:
     """Hand the pages of process ``pid`` to ``mapped``; raises what opening it raises."""
     from pagewalk.proc.namespace import pid_numbers
     from pagewalk.sources import close, open_listed
     from pagewalk.walking.rows import Asked, paged
 
-    source = open_listed(pid)
+    source = open_listed(pid, budget_ns=budget_ns)
     try:
         vmas = source.vmas()
         pages = Asked(source.space, vmas, vmas.ranges, frames=False, holes=False)
