@@ -7,30 +7,20 @@ import json
 
 import pytest
 
-from pagewalk.model.columns import Withheld
-from pagewalk.render.slab_table import COLUMNS, answers, document, records, text
-from pagewalk.system.slabs import Cache, Charge, SlabReport
-
-MIB = 1 << 20
-DENTRY = Cache(
-    "dentry", size=MIB, each=192, slabs=256, places=5376, least=5000, most=5100, reclaimable=True,
-    charges=(Charge("/a\x1b[1m", 4000, 4000 * 200), Charge(None, 1, 200)),
-)
-FILP = Cache(
-    "filp", size=MIB // 2, each=256, slabs=128, places=2048, least=2048, most=2048,
-    reclaimable=False, charges=(),
-)
-REPORT = SlabReport((DENTRY, FILP), large=8192, unread=0, withheld=())
+from pagewalk.render.columns import choose
+from pagewalk.render.slab_table import COLUMNS, answers, cell, document, pick, records, text
+from pagewalk.system.slabs import Charge, SlabReport
+from tests.kernel_by_hand import DENTRY, FILP, MIB, SLABS
 
 
 def shown(report: SlabReport, limit: int | None = 20) -> str:
     out = io.StringIO()
-    text(report, out, limit=limit)
+    text(report, report.caches[:limit], out)
     return out.getvalue()
 
 
 def test_the_answer_names_what_can_go_and_who_is_charged() -> None:
-    said = list(answers(REPORT))
+    said = list(answers(SLABS))
     assert said[0].startswith("1536 KiB of RAM are kernel objects: 1024 KiB the kernel can shrink")
     assert "dentry: 1024 KiB, at most 5100 objects of 192 bytes" in said[1]
     assert said[1].endswith("most of them charged to /a\\x1b[1m.")
@@ -40,11 +30,11 @@ def test_the_answer_names_what_can_go_and_who_is_charged() -> None:
 
 def test_nobody_is_named_who_is_charged_for_less_than_half() -> None:
     few = DENTRY._replace(charges=(Charge("/few", 2550, 1),))
-    assert "/few" not in "".join(answers(REPORT._replace(caches=(few,))))
+    assert "/few" not in "".join(answers(SLABS._replace(caches=(few,))))
 
 
 def test_rows_add_up_to_the_total() -> None:
-    lines = shown(REPORT, limit=1).splitlines()
+    lines = shown(SLABS, limit=1).splitlines()
     table = [line.split() for line in lines[lines.index(next(
         line for line in lines if line.lstrip().startswith("SIZE")
     )) :]]
@@ -59,7 +49,7 @@ def test_rows_add_up_to_the_total() -> None:
 def test_no_amount_is_cut_on_a_narrow_terminal(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(room))
     long = DENTRY._replace(charges=(Charge("/system.slice/" + 60 * "x", 4000, 781 << 10),))
-    lines = shown(REPORT._replace(caches=(long, FILP))).splitlines()
+    lines = shown(SLABS._replace(caches=(long, FILP))).splitlines()
     row = next(line for line in lines if line.lstrip().startswith("1024"))
     assert "781 /" in row or "/" not in row
     table = next(at for at, line in enumerate(lines) if line.lstrip().startswith("SIZE"))
@@ -68,29 +58,46 @@ def test_no_amount_is_cut_on_a_narrow_terminal(room: int, monkeypatch: pytest.Mo
 
 def test_what_is_not_known_is_said() -> None:
     gone = DENTRY._replace(name=None, charges=None)
-    why = Withheld("who is charged for kernel objects", "this kernel has no memory cgroups")
-    said = shown(SlabReport((gone,), 0, 7, (why,)))
+    report = SlabReport((gone,), 0, 7, ())
+    said = shown(report)
     assert "a cache that could not be read" in said and "n/a" in said
     assert "7 objects" in said
-    assert "who is charged for kernel objects: withheld, this kernel has no memory" in said
-    assert document(SlabReport((gone,), 0, 7, (why,)))["caches"][0]["charged"] is None
+    assert document(report, report.caches)["caches"][0]["charged"] is None
+
+
+def test_caches_are_chosen_by_any_column() -> None:
+    for words, names in ((("each",), ["filp", "dentry"]), (("-at_most",), ["filp", "dentry"]),
+                         (("name",), ["dentry", "filp"]), (("charged",), ["dentry", "filp"])):
+        found = pick(SLABS, choose("slab", None, *words))
+        assert [cache.name for cache in found] == names
+    assert len(pick(SLABS, choose("slab", None, None, 1))) == 1
+    assert len(pick(SLABS, choose("slab"), 1)) == 1
+
+
+def test_columns_that_were_asked_for_add_up() -> None:
+    out = io.StringIO()
+    text(SLABS, (FILP,), out, columns=("slabs", "places"))
+    lines = [line.split() for line in out.getvalue().splitlines()]
+    at = lines.index(["SLABS", "PLACES", "CACHE"])
+    assert lines[at + 1 : at + 4] == [["128", "2048", "filp"], ["256", "5376", "1", "other"],
+                                      ["384", "7424", "total,", "2", "caches"]]
 
 
 def test_nothing_is_nothing() -> None:
     nothing = SlabReport((), 0, 0, ())
     assert shown(nothing).startswith("0 KiB of RAM are kernel objects")
-    assert len(list(records(nothing))) == 1
+    assert len(list(records(()))) == 1
 
 
 def test_documents_have_bytes() -> None:
-    made = json.loads(json.dumps(document(REPORT)))
+    made = json.loads(json.dumps(document(SLABS, SLABS.caches)))
     assert (made["total"], made["reclaimable"], made["unreclaimable"]) == (
         3 * MIB // 2, MIB, MIB // 2,
     )
     assert made["unused_at_least"] == MIB - 5100 * 192
     first = made["caches"][0]
     assert list(first) == list(COLUMNS)
-    assert first["charged"][1] == {"group": None, "objects": 1, "bytes": 200}
-    heading, *rows = records(REPORT)
+    assert first["charged"][1] == {"group": None, "name": None, "objects": 1, "bytes": 200}
+    heading, *rows = records(SLABS.caches)
     assert heading == list(COLUMNS) and len(rows) == 2
-    assert rows[0][-1] == 4000 * 200 + 200 and rows[1][-1] == 0
+    assert rows[0][-1] == 4000 * 200 + 200 and rows[1][-1] == 1024 * 264 == cell(FILP, "charged")

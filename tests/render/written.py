@@ -19,7 +19,7 @@ from pagewalk.sources import Who
 from pagewalk.sources.doctor import Check
 from pagewalk.system.containers import Name
 from pagewalk.walking.walk import Walk
-from tests import by_hand, files_by_hand, vtop_by_hand
+from tests import by_hand, files_by_hand, kernel_by_hand, vtop_by_hand
 from tests.system.by_hand import group, group_table, ram
 
 CHECKS = [
@@ -55,7 +55,8 @@ def seen(text: str) -> bool:
 
 # Fields that contain names, or sentences about them.
 SPOKEN = {"name", "exe", "argv0", "script", "why", "finding", "remedy", "asked", "remarks",
-          "device", "not_read", "partial", "inside", "comm", "file_system", "path"}
+          "device", "not_read", "partial", "inside", "comm", "file_system", "path", "caller",
+          "exporter", "group"}
 
 
 def spoiled(value: Any, text: str, field: str = "") -> Any:
@@ -121,6 +122,7 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
         "processes": (PROCESSES, "Linux 6.18, x86_64, 4 KiB pages, root"),
         "ram": (ram(frames=frames),),
         "files": (files_by_hand.REPORT, files_by_hand.NAMES.get),
+        "slab": (kernel_by_hand.KERNEL, kernel_by_hand.SLABS.caches),
         "group": (group(), Name("unit", "app.service", "systemd")),
         "cgroups": (group_table(), [(0, 0), (1, 1), (3, 2), (2, 1)],
                     {1: Name("pod", "web", "docker")}),

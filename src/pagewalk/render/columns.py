@@ -168,6 +168,21 @@ def file_columns() -> Columns:
     ))
 
 
+def slab_columns() -> Columns:
+    charged = Column("charged", "CHARGED MOST", "who is charged for most; sorted by all charges")
+    reclaimable = Column("reclaimable", "RECLAIM", "whether the kernel can shrink it")
+    return Columns(words(("name", "CACHE", "its name")), (
+        Column("size", "SIZE", "all RAM of its slabs"),
+        Column("unused", "UNUSED", "what of it holds no object, at least"),
+        Column("at_most", "OBJECTS", "how many are allocated, at most"),
+        Column("at_least", "CERTAIN", "how many are allocated, at least"),
+        Column("each", "EACH", "bytes of one object"),
+        Column("places", "PLACES", "how many objects its slabs have room for"),
+        Column("slabs", "SLABS", "how many there are"),
+        reclaimable, charged,
+    ))
+
+
 def cgroup_columns() -> Columns:
     naming = words(("path", "CGROUP", "its path"))
     return Columns(naming, (
@@ -186,7 +201,7 @@ TABLES: dict[str, Callable[[], Columns]] = {
     "show": kind_columns, "maps": vma_columns, "groups": group_columns, "pages": page_columns,
     "explain": ledger_columns, "heap": arena_columns, "check": difference_columns,
     "doctor": check_columns, "processes": process_columns, "files": file_columns,
-    "cgroups": cgroup_columns,
+    "cgroups": cgroup_columns, "slab": slab_columns,
 }
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pagewalk.system.group import Group as Cgroup
     from pagewalk.system.group_table import GroupTable
     from pagewalk.system.look import Ram
+    from pagewalk.system.slabs import Cache
 
 # Quotes, commas, control characters, and whatever str.splitlines treats as the end of a line.
 SPECIAL = re.compile('[",\x00-\x1f\x7f-\x9f\u2028\u2029]|^ | $')
@@ -151,6 +152,16 @@ def files(
     out.writelines(row(*record) for record in records(report, names, columns))
 
 
+def slab(
+    _found: object, shown: Sequence[Cache], out: TextIO, columns: Sequence[str] | None = None,
+    **_: object,
+) -> None:
+    """Write one line per cache of kernel objects."""
+    from pagewalk.render.slab_table import records
+
+    out.writelines(row(*record) for record in records(shown, columns))
+
+
 def group(found: Cgroup, _name: object, out: TextIO, **_: object) -> None:
     """Write one line per cause of the ledger."""
     write_ledger(found.lines, out)
@@ -171,5 +182,5 @@ def cgroups(
 
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain, "ram": ram,
-    "files": files, "group": group, "cgroups": cgroups,
+    "files": files, "slab": slab, "group": group, "cgroups": cgroups,
 }

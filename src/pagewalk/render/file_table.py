@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TextIO
 
 from pagewalk.proc.files import decode_name
@@ -13,6 +14,10 @@ from pagewalk.system.files import Amounts, CachedFile, FilesReport, FilesTotal, 
 
 # The name of whoever is charged, by a word as in Frames.owner; None if it is not known.
 Names = Callable[[int], str | None]
+# What people call the groups whose path does not say it, by path: "container web".
+Known = Mapping[str, str]
+
+UNKNOWN: Known = MappingProxyType({})
 
 SHOWN = 10  # files of each sort, without --limit
 AMOUNTS = ("cached", "mapped", "dirty", "active", "huge")
@@ -101,7 +106,7 @@ def keepers(file: CachedFile) -> str:
     return f"kept by {', '.join(named)}{others}"
 
 
-def charged(file: CachedFile, names: Names) -> str:
+def charged(file: CachedFile, names: Names, known: Known = UNKNOWN) -> str:
     """Return who is charged for most of a file, and how many others are for the rest."""
     if file.charges is None:
         return "n/a"
@@ -109,11 +114,18 @@ def charged(file: CachedFile, names: Names) -> str:
         return ""
     first, *rest = file.charges
     others = f" and {len(rest)} other{'s' if len(rest) > 1 else ''}" if rest else ""
-    return owner(first.owner, names) + others
+    path = owner(first.owner, names)
+    return known.get(path, path) + others
 
 
 def owner(word: int, names: Names) -> str:
     return (names(word) or f"a group that is gone ({word:#x})") if word else "nobody"
+
+
+def owners(report: FilesReport, names: Names) -> set[str]:
+    """Return the paths of the groups that are charged for the files listed."""
+    words = {one.owner for file in report.files for one in file.charges or ()}
+    return {path for word in words if (path := names(word))}
 
 
 # ---- the screen
@@ -129,7 +141,8 @@ def pick(report: FilesReport, names: Names, choice: Choice) -> FilesReport:
 
 
 def text(
-    report: FilesReport, names: Names, out: TextIO, columns: Sequence[str] | None = None
+    report: FilesReport, names: Names, out: TextIO, columns: Sequence[str] | None = None,
+    known: Known = UNKNOWN,
 ) -> None:
     """Write at most three sentences, and the files of each sort below the sum of all of them.
 
@@ -139,7 +152,7 @@ def text(
         say(sentence, out, look="main")
     shown = list(COLUMNS if columns is None else columns)
     order = [*(n for n in shown if n in NUMBERS), *(n for n in shown if n not in NUMBERS), "name"]
-    rows, room, titled = list(_rows(report, names)), width(out), titles("files")
+    rows, room, titled = list(_rows(report, names, known)), width(out), titles("files")
     longest = None if room is None else max(room // 4, NARROWEST)
     grid = [[titled[name] for name in order]]
     grid += [[_cell(row, name, longest) for name in order] for row in rows]
@@ -174,7 +187,7 @@ def answers(report: FilesReport) -> Iterator[str]:
                " RAM, so they can go to swap, if there is any, but not be dropped.")
 
 
-def _rows(report: FilesReport, names: Names) -> Iterator[_Row]:
+def _rows(report: FilesReport, names: Names, known: Known) -> Iterator[_Row]:
     every = _sum(report.totals.values())
     yield _Row(every.amounts, f"page cache and shared memory, {every.files}", {}, "main")
     for sort, total in report.totals.items():
@@ -183,7 +196,7 @@ def _rows(report: FilesReport, names: Names) -> Iterator[_Row]:
         yield _Row(total.amounts, f"{HEADINGS[sort]}, {total.files}", {}, "main")
         chosen = [file for file in report.files if file.sort is sort and sort is not Sort.GONE]
         for file in chosen:
-            words = {name: _words(file, name, names) for name in titles("files")}
+            words = {name: _words(file, name, names, known) for name in titles("files")}
             yield _Row(file.amounts, f"  {_what(file)}", words)
         rest = total.files - len(chosen)
         if chosen and rest:
@@ -194,8 +207,9 @@ def _what(file: CachedFile) -> str:
     return printable(", ".join(filter(None, (name_of(file), remark(file)))))
 
 
-def _words(file: CachedFile, name: str, names: Names) -> str:
-    value = cell(file, name, names)
+def _words(file: CachedFile, name: str, names: Names, known: Known) -> str:
+    told = name == "charged" and file.charges is not None
+    value = charged(file, names, known) if told else cell(file, name, names)
     if value is None:
         return "n/a" if name == "charged" else ""
     return printable(str(value))
@@ -245,11 +259,12 @@ def cell(file: CachedFile, name: str, names: Names) -> Any:
 
 
 def document(
-    report: FilesReport, names: Names, columns: Sequence[str] | None = None
+    report: FilesReport, names: Names, columns: Sequence[str] | None = None,
+    known: Known = UNKNOWN,
 ) -> dict[str, Any]:
     """Return the keys of the JSON document: amounts in bytes, null where withheld."""
     return {
-        "files": [fields("files", row(file, names), columns) for file in report.files],
+        "files": [fields("files", row(file, names, known), columns) for file in report.files],
         "totals": {sort.name.lower(): totals(total) for sort, total in report.totals.items()},
         "file_systems": [{"file_system": name or None, **totals(total)}
                          for name, total in report.systems.items() if total.files],
@@ -263,7 +278,7 @@ def totals(total: FilesTotal) -> dict[str, Any]:
     return {"files": total.files, **total.amounts._asdict()}
 
 
-def row(file: CachedFile, names: Names) -> dict[str, Any]:
+def row(file: CachedFile, names: Names, known: Known = UNKNOWN) -> dict[str, Any]:
     """Return one file of the JSON document."""
     place = file.place
     return {
@@ -280,7 +295,8 @@ def row(file: CachedFile, names: Names) -> dict[str, Any]:
         "also": [] if place is None else [decode_name(path) for path in place.also],
         "seen_by": None if place is None else place.pid,
         "charged": None if file.charges is None else [
-            {"owner": owner(one.owner, names), "bytes": one.bytes} for one in file.charges
+            {"owner": path, "name": known.get(path), "bytes": one.bytes}
+            for one in file.charges for path in (owner(one.owner, names),)
         ],
         "kept_by": None if file.kept_by is None else [one._asdict() for one in file.kept_by],
     }

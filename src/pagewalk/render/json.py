@@ -275,12 +275,19 @@ def ram(*given: Any, **options: Any) -> None:
 
 def files(
     report: FilesReport, names: Names, out: TextIO, columns: Sequence[str] | None = None,
-    **_: object,
+    **options: Any,
 ) -> None:
     """Write the page cache by file, with the ``columns`` of each file."""
     from pagewalk.render.file_table import document
 
-    write(document(report, names, columns), out)
+    write(document(report, names, columns, **options), out)
+
+
+def slab(*given: Any, **options: Any) -> None:
+    """Write kernel memory by name: see `kernel_table.json`."""
+    from pagewalk.render import kernel_table
+
+    kernel_table.json(*given, **options)
 
 
 def group(*given: Any, **options: Any) -> None:
@@ -300,5 +307,5 @@ def cgroups(*given: Any, **options: Any) -> None:
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
-    "ram": ram, "files": files, "group": group, "cgroups": cgroups,
+    "ram": ram, "files": files, "slab": slab, "group": group, "cgroups": cgroups,
 }

@@ -334,6 +334,16 @@ def files(*given: Any, **options: Any) -> None:
     file_table.text(*given, **options)
 
 
+# ---- ram --slab
+
+
+def slab(*given: Any, **options: Any) -> None:
+    """Write kernel memory by name: see `kernel_table.text`."""
+    from pagewalk.render import kernel_table
+
+    kernel_table.text(*given, **options)
+
+
 # ---- heap
 
 
@@ -425,10 +435,11 @@ LARGEST: dict[str, Callable[..., int]] = {
     "group": lambda found, *_: found.numbers[-1].current or 0,
     "cgroups": lambda table, *_: int(table.amounts.usage.max(initial=0)),
     "processes": lambda rows, *_: max((process.rss for process in rows), default=0),
+    "slab": lambda found, _: found.slabs.size(),
     "files": lambda report, _: sum(total.amounts.cached for total in report.totals.values()),
 }
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
-    "ram": ram, "files": files, "group": group, "cgroups": cgroups,
+    "ram": ram, "files": files, "slab": slab, "group": group, "cgroups": cgroups,
 }

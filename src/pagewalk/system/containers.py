@@ -91,6 +91,12 @@ def names_of(paths: Iterable[str], records: Records) -> dict[str, Name]:
     return {path: known[reach(path.removesuffix(" (deleted)"), known, records)] for path in paths}
 
 
+def known_names(paths: Iterable[str], records: Records) -> dict[str, str]:
+    """Return what people call those of ``paths`` that do not say it: ``container web``."""
+    return {path: f"{name.kind} {name.name}" for path, name in names_of(paths, records).items()
+            if name.engine and name.name not in path}
+
+
 def reach(path: str, known: dict[str, Name], records: Records) -> str:
     # Adds the names of `path` and of all that is around it to `known`; returns its key there.
     parent = outer = at = ""

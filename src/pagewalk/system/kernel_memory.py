@@ -1,0 +1,71 @@
+"""What the kernel itself uses RAM for, by name: objects, vmalloc, BPF maps, DMA buffers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pagewalk.kernel.bpf_maps import BpfMap, read_maps
+from pagewalk.kernel.structs.vmap_areas import AreaSums, of_areas
+from pagewalk.model.columns import Withheld, join
+from pagewalk.model.errors import BadText, NotPermitted, SourceUnavailable
+from pagewalk.proc.dma_buffers import DmaBuffer, read_dma_buffers
+from pagewalk.sources.ram import RamSource
+from pagewalk.system.kernel_places import kernel_places
+from pagewalk.system.slabs import SlabLook, SlabReport
+
+
+class KernelMemory(NamedTuple):
+    """Kernel memory that has a name; ``page`` is the bytes of a page.
+
+    ``vmalloc``, ``maps`` and ``buffers`` are None if they are not known. ``maps`` and ``buffers``
+    are the largest first. They are of pages that are also objects, vmalloc, or a device's: they do
+    not add up with these.
+    """
+
+    slabs: SlabReport
+    page: int
+    vmalloc: AreaSums | None
+    maps: tuple[BpfMap, ...] | None
+    buffers: tuple[DmaBuffer, ...] | None
+    withheld: tuple[Withheld, ...]
+
+
+def look_at_kernel(source: RamSource) -> KernelMemory:
+    """Read what the kernel uses; raises SourceUnavailable, NotPermitted, BadText, OSError."""
+    running = source.running
+    if source.ranges is None:
+        raise NotPermitted("the frames of RAM", "not visible to you", "run as root")
+    if running is None:
+        raise SourceUnavailable(
+            "kernel objects", f"source {source.name} does not read kernel memory",
+            "run as root, with --source ebpf or kcore",
+        )
+    look = SlabLook(running.kernel, running.direct_map, source.facts.page_size)
+    areas = []
+    for frames in source.frames():
+        look.add(frames)
+        areas.append(of_areas(running.kernel, frames))
+    slabs, places = look.report(), kernel_places(running, join(areas))
+    withheld = [*source.notes, *slabs.withheld, *places.withheld]
+    return KernelMemory(
+        slabs, source.facts.page_size, places.asked, _maps(withheld), _buffers(withheld),
+        tuple(withheld),
+    )
+
+
+def _maps(withheld: list[Withheld]) -> tuple[BpfMap, ...] | None:
+    try:
+        return tuple(sorted(read_maps(), key=lambda one: -(one.memlock or 0)))
+    except SourceUnavailable as error:
+        withheld.append(Withheld("BPF maps", f"{error.why}; {error.remedy}"))
+        return None
+
+
+def _buffers(withheld: list[Withheld]) -> tuple[DmaBuffer, ...] | None:
+    try:
+        return tuple(sorted(read_dma_buffers(), key=lambda one: -one.size))
+    except SourceUnavailable as error:
+        withheld.append(Withheld("DMA buffers", f"{error.why}; {error.remedy}"))
+    except BadText as error:
+        withheld.append(Withheld("DMA buffers", str(error)))
+    return None
