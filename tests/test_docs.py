@@ -20,7 +20,7 @@ from pagewalk.model.columns import State
 from pagewalk.render.ram_words import ODD
 from pagewalk.system.group_ledger import WHY as GROUP_WHY
 from pagewalk.system.ram import PARTS
-from pagewalk.system.ram_ledger import WHY
+from pagewalk.system.ram_causes import WHY
 from tests.render import written
 from tests.test_layers import MODULES, tree
 

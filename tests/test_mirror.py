@@ -44,6 +44,8 @@ ELSEWHERE = (
               "every member of a group is read through it"),
     Elsewhere("system.look system.labels system.ram_counters",
               "live/test_ram.py", "only a machine has RAM"),
+    Elsewhere("system.ram_causes", "system/test_ram_ledger.py",
+              "a cause shows in a line of the ledger"),
     Elsewhere("commands.ram_tables", "live/test_files.py", "only a machine has files in cache"),
     Elsewhere("render.ram_text render.ram_json", "render/test_ram_words.py",
               "one test for what is written of RAM"),

@@ -18,7 +18,7 @@ COMPARED = {
         "MemTotal", "MemFree", "Buffers", "Cached", "Active", "Inactive", "Unevictable", "Mlocked",
         "Dirty", "Writeback", "AnonPages", "Mapped", "Shmem", "Slab", "SReclaimable", "SUnreclaim",
         "PageTables", "AnonHugePages", "KernelStack", "VmallocUsed", "Percpu")
-} | {"zoneinfo count"}
+} | {"meminfo MemAvailable", "zoneinfo count", "vmstat nr_free_pages", "slabinfo pages"}
 
 
 def test_each_frame_is_counted_once_and_the_ledger_closes() -> None:

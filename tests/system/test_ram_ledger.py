@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pagewalk.account.ledger import Cause
 from pagewalk.model.frames import Kind
+from pagewalk.proc.slabinfo import SlabCache
 from pagewalk.proc.totals import Totals
 from pagewalk.system.census import Count
 from pagewalk.system.ram import NO_LABELS, parts_of
-from pagewalk.system.ram_ledger import LINES, NOT_COMPARED, Counted, not_compared, ram_ledger
+from pagewalk.system.ram_causes import Counted
+from pagewalk.system.ram_ledger import LINES, NOT_COMPARED, not_compared, ram_ledger
 from tests.by_hand import PAGE
 from tests.system import by_hand
 from tests.system.by_hand import Run, frames
@@ -66,6 +69,76 @@ def test_other_reclaimable_memory_is_named() -> None:
     [line] = ram_ledger(seen(Run(Kind.SLAB, 9)), [reading])
     [cause] = line.causes
     assert (cause.cause, cause.bytes, cause.exact) == ("misc_reclaimable", -7 * PAGE, True)
+
+
+GAP = {"nr_free_pages": 12}
+
+
+def test_a_gap_that_is_the_same_in_all_readings_is_the_kernels() -> None:
+    readings = [totals({"MemFree": 9}, GAP), totals({"MemFree": 10}, {"nr_free_pages": 13})]
+    free, pages = ram_ledger(seen(Run(Kind.BUDDY, 13)), readings)
+    assert (free.causes, free.unexplained) == ((Cause("deferred_count", 3 * PAGE, True),), 0)
+    assert (pages.against, pages.causes, pages.unexplained) == ("vmstat nr_free_pages", (), 0)
+
+
+def test_frames_that_are_not_initialised_are_no_gap() -> None:
+    readings = [totals({"MemFree": 20}, GAP)] * 2
+    free, _ = ram_ledger(seen(Run(Kind.BUDDY, 12), Run(Kind.DEFERRED, 8)), readings)
+    assert (free.causes, free.unexplained) == ((), 0)
+
+
+def test_a_gap_that_moves_is_a_bound() -> None:
+    readings = [totals({"MemFree": 9}, GAP), totals({"MemFree": 8}, GAP)]
+    free, _ = ram_ledger(seen(Run(Kind.BUDDY, 12)), readings)
+    # 4 pages: the number moved by one, and both readings are at least 3 away from vmstat
+    assert [(cause.cause, cause.bytes // PAGE) for cause in free.causes] == [
+        ("concurrent_change", 1), ("deferred_count", 3)]
+    assert free.unexplained == 0
+
+
+def slabs(pages: int, count: int) -> list[SlabCache]:
+    return [SlabCache("a", 9, 9, 64, 64 * pages, pages, count, count)]
+
+
+def test_what_slabinfo_contradicts_is_explained_up_to_there() -> None:
+    reading = totals({"SUnreclaim": 9, "Slab": 9})._replace(slabs=slabs(1, 5))
+    large, unknown = Run(Kind.LARGE_KMALLOC, 2), Run(Kind.SLAB, 5)
+    slab, info, fixed = ram_ledger(seen(large, unknown), [reading, reading])
+    assert [(c.cause, c.bytes, c.bound) for c in slab.causes] == [
+        ("slab_miscount", -2 * PAGE, 2 * PAGE)]
+    assert (info.against, info.ours, info.theirs) == ("slabinfo pages", 5 * PAGE, 5 * PAGE)
+    assert fixed.against == "meminfo SUnreclaim"
+    [slab, *_] = ram_ledger(seen(large, Run(Kind.SLAB, 4)), [reading, reading])
+    assert slab.unexplained == -3 * PAGE
+
+
+def test_slabs_may_have_fewer_pages_than_slabinfo_reckons() -> None:
+    reading = totals({})._replace(slabs=slabs(8, 2))
+    [info] = ram_ledger(seen(Run(Kind.SLAB, 9)), [reading])
+    assert [(c.cause, c.bytes, c.bound) for c in info.causes] == [
+        ("slab_order", -7 * PAGE, 14 * PAGE)]
+    [info] = ram_ledger(seen(Run(Kind.SLAB, 17)), [reading])
+    assert info.unexplained == PAGE
+
+
+def test_what_is_available_differs_by_named_amounts() -> None:
+    clean, dirty = Run(Kind.FILE, 100, ("lru",)), Run(Kind.FILE, 6, ("lru", "dirty"))
+    counted = seen(Run(Kind.BUDDY, 1000), Run(Kind.CPU_LIST, 7), clean, dirty)
+    # si_mem_available: 1000 - 500 + (106 - min(53, 20)) + (40 - min(20, 20)); there is no slab
+    zone = by_hand.ZONE._replace(protection=(0, 460), high=45, boost=5, low=20, managed=9999)
+    meminfo = {"MemFree": 1000, "Active(file)": 100, "Inactive(file)": 6, "SReclaimable": 30,
+               "MemAvailable": 606}
+    reading = totals(meminfo, {"nr_kernel_misc_reclaimable": 10, "nr_free_pages": 1000})
+    lines = ram_ledger(counted, [reading._replace(zones=[zone])])
+    line = next(line for line in lines if line.against == "meminfo MemAvailable")
+    assert {cause.cause: cause.bytes // PAGE for cause in line.causes} == {
+        "cpu_lists": 7, "zone_reserves": 500, "cache_kept_back": 20, "slab_kept_back": 20,
+        "dirty_pages": -6, "misc_reclaimable": -10}
+    # the 30 pages of slab that the kernel has, and frames do not
+    assert (line.difference, line.unexplained) == (501 * PAGE, -30 * PAGE)
+    lines = ram_ledger(counted, [reading])  # without zones
+    line = next(line for line in lines if line.against == "meminfo MemAvailable")
+    assert (line.ours, line.unexplained) == (None, None)
 
 
 def test_without_the_kernels_mappings_stacks_are_withheld() -> None:

@@ -7,6 +7,7 @@ from pagewalk.model.errors import SourceUnavailable
 from pagewalk.proc import vmstat
 from pagewalk.proc.buddyinfo import FreeBlocks, read_buddyinfo
 from pagewalk.proc.meminfo import read_meminfo
+from pagewalk.proc.slabinfo import SlabCache, read_slabinfo
 from pagewalk.proc.zones import Zone, read_zones
 
 Told = TypeVar("Told")
@@ -17,7 +18,7 @@ class Totals(NamedTuple):
 
     ``meminfo`` in bytes, ``vmstat`` as it says, ``zones`` and ``buddy`` in pages and blocks;
     ``not_read`` says which were not read, and why. ``refreshed`` says that what each CPU had
-    counted was added just before: what lags has been counted since.
+    counted was added just before: what lags has been counted since. ``slabs`` are only read then.
     """
 
     meminfo: dict[str, int] | None
@@ -26,6 +27,7 @@ class Totals(NamedTuple):
     buddy: list[FreeBlocks] | None
     refreshed: bool
     not_read: tuple[str, ...]
+    slabs: list[SlabCache] | None = None
 
 
 def read_totals(refresh: bool) -> Totals:
@@ -35,11 +37,12 @@ def read_totals(refresh: bool) -> Totals:
     """
     not_read: list[str] = []
 
-    def told(read: Callable[[], Told]) -> Told | None:
+    def told(read: Callable[[], Told], *, needed: bool = True) -> Told | None:
         try:
             return read()
         except SourceUnavailable as error:
-            not_read.append(str(error))
+            if needed:
+                not_read.append(str(error))
             return None
 
     refreshed = refresh and vmstat.refresh()
@@ -50,4 +53,5 @@ def read_totals(refresh: bool) -> Totals:
         buddy=told(read_buddyinfo),
         refreshed=refreshed,
         not_read=tuple(not_read),
+        slabs=told(read_slabinfo, needed=False) if refresh else None,
     )

@@ -9,7 +9,8 @@ from pagewalk.render import ram_words as words
 from pagewalk.render.amounts import size
 from pagewalk.render.ledger_table import LEDGER_COLUMNS, print_lines
 from pagewalk.render.terminal import chart, following, paint, say, say_grid, width
-from pagewalk.system.ram_ledger import WHY, not_compared
+from pagewalk.system.ram_causes import WHY
+from pagewalk.system.ram_ledger import not_compared
 
 if TYPE_CHECKING:
     from pagewalk.system.look import Ram

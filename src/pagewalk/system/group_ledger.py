@@ -13,18 +13,8 @@ from pagewalk.model.frames import Kind
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.proc.totals import Totals
 from pagewalk.system.census import Census
-from pagewalk.system.ram_ledger import (
-    ANON,
-    AROUND,
-    CHURN,
-    LRU,
-    MAPS,
-    WRITTEN,
-    growth,
-    in_swap_cache,
-    on_lru,
-    whole,
-)
+from pagewalk.system.ram_causes import ANON, CHURN, growth, on_lru
+from pagewalk.system.ram_ledger import AROUND, LRU, MAPS, WRITTEN, in_swap_cache, whole
 
 # include/linux/memcontrol.h, MEMCG_CHARGE_BATCH: a CPU charges so many pages in advance.
 BATCH = 64

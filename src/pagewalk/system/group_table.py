@@ -18,7 +18,7 @@ from pagewalk.system.census import Census
 from pagewalk.system.files import FilesReport, name_files
 from pagewalk.system.group_counters import KERNEL, parts_from
 from pagewalk.system.group_ledger import USERS
-from pagewalk.system.ram_ledger import ANON
+from pagewalk.system.ram_causes import ANON
 from pagewalk.system.survey import Survey, groups_of, opened, survey
 
 KEEPERS = 3  # files or caches that are named as what keeps a removed group

@@ -16,8 +16,9 @@ from pagewalk.system.headroom import Headroom, headroom
 from pagewalk.system.kernel_places import KernelPlaces, kernel_places
 from pagewalk.system.labels import ByObject
 from pagewalk.system.ram import NO_LABELS, Labels, parts_of
+from pagewalk.system.ram_causes import Counted
 from pagewalk.system.ram_counters import parts_from
-from pagewalk.system.ram_ledger import Counted, ram_ledger
+from pagewalk.system.ram_ledger import ram_ledger
 
 # Frames between two readings of the kernel's numbers: what moves there and back shows.
 BETWEEN = 1 << 20

@@ -6,48 +6,25 @@ To add a line, add a row to LINES.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-from pagewalk.account.ledger import Cause, Line, bounded
+from pagewalk.account.ledger import Line, bounded
 from pagewalk.model.columns import Bool
 from pagewalk.model.frames import MAPPED_WHOLE, Kind
 from pagewalk.proc.totals import Totals
 from pagewalk.system.census import Census
+from pagewalk.system.headroom import headroom
 from pagewalk.system.ram import Labels
+from pagewalk.system.ram_causes import (
+    ANON,
+    WITNESSES,
+    Amount,
+    Counted,
+    Rule,
+    bounds,
+    exact_causes,
+    on_lru,
+)
 
-
-class Counted(NamedTuple):
-    """What was counted: ``parts`` in pages by name (see ram.PARTS), ``page`` bytes of one.
-
-    ``uses``: whether the kernel's own mappings were looked at, which tells stacks and vmalloc.
-    """
-
-    census: Census
-    labels: Labels
-    parts: dict[str, int]
-    page: int
-    cpus: int
-    uses: bool
-
-
-Amount = Callable[[Counted], int | None]
-
-
-class Rule(NamedTuple):
-    # A line before it is worked out. `field` of meminfo, or "zoneinfo count"; `ours_is` in words;
-    # `moves` are the counters of vmstat, beside those of CHURN, that grow when a frame changes
-    # what this line counts without being freed; `times` how many frames each of them may stand for.
-    field: str
-    ours_is: str
-    ours: Amount
-    moves: tuple[str, ...] = ()
-    times: int = 1
-    causes: tuple[str, ...] = ()
-
-
-# A frame is counted wrongly only if it changed while RAM was read, and then it was freed, or
-# allocated, or both (mm/page_alloc.c counts each).
-CHURN = ("pgalloc_", "pgfree")
 LRU = ("pgactivate", "pgdeactivate", "pgrotated", "unevictable_pgs_culled",
        "unevictable_pgs_rescued", "unevictable_pgs_mlocked", "unevictable_pgs_munlocked",
        "unevictable_pgs_cleared")  # fmt: skip
@@ -55,16 +32,6 @@ WRITTEN = ("nr_dirtied", "nr_written")
 # A fault maps up to 16 pages around it (fault_around_bytes, mm/memory.c), and what is mapped
 # meanwhile may also be unmapped meanwhile.
 MAPS, AROUND = ("pgfault",), 2 * 16
-
-WHY = {
-    "frames_changed": "frames were allocated or freed, or changed their list, while RAM was read:"
-    " at most as many as /proc/vmstat counted meanwhile",
-    "concurrent_change": "the number moved between the readings around the scan",
-    "cached_stacks": "stacks of threads that ended, kept for the next ones: two a CPU at most",
-    "first_chunk": "per-CPU memory that was set aside at boot, in reserved frames",
-    "misc_reclaimable": "reclaimable kernel memory that is no slab",
-}
-
 
 def part(*names: str) -> Amount:
     return lambda seen: sum(seen.parts.get(name, 0) for name in names)
@@ -74,7 +41,6 @@ def mask(rule: Callable[[Census, Labels], Bool]) -> Amount:
     return lambda seen: seen.census.count(rule(seen.census, seen.labels))
 
 
-ANON = (Kind.ANON, Kind.KSM)
 CACHED = (Kind.FILE, Kind.SHMEM, Kind.SWAP_CACHE)
 
 
@@ -96,13 +62,6 @@ def _swap_cached(census: Census, _: Labels) -> Bool:
 def in_swap_cache(census: Census) -> Bool:
     """Return which rows are also in swap."""
     return census.has("swapcache")
-
-
-def on_lru(census: Census, *, anon: bool, active: bool | None = None) -> Bool:
-    """Return which rows are on the LRU lists of swap-backed memory (``anon``) or of files."""
-    found: Bool = census.has("lru") & (census.has("swapbacked") == anon)
-    found &= ~census.has("unevictable") & census.of(*ANON, Kind.FILE, Kind.SHMEM, Kind.SWAP_CACHE)
-    return found if active is None else found & (census.has("active") == active)
 
 
 def _mapped(census: Census, _: Labels) -> Bool:
@@ -129,7 +88,11 @@ def _by_uses(*names: str) -> Amount:
 LINES = (
     Rule("MemTotal", "all frames - reserved", lambda seen: _all(seen) - seen.census.count(
         seen.census.of(Kind.RESERVED))),
-    Rule("MemFree", "free blocks", part("buddy", "deferred", "unaccepted")),
+    Rule("MemFree", "free blocks", part("buddy", "deferred", "unaccepted"),
+         causes=("deferred_count",)),
+    Rule("vmstat nr_free_pages", "free blocks", part("buddy", "unaccepted")),
+    Rule("MemAvailable", "could be had at once", lambda seen: headroom(
+        seen.census, seen.labels).at_once, LRU, causes=("available",)),
     Rule("zoneinfo count", "per-CPU lists", part("cpu_lists")),
     Rule("Buffers", "cache of block devices", part("buffers")),
     Rule("Cached", "files + shared memory", _cached),
@@ -162,10 +125,13 @@ LINES = (
     Rule("KReclaimable", "slab, reclaimable", part("slab_reclaimable"),
          causes=("misc_reclaimable",)),
     Rule("Slab", "slab + large kmalloc",
-         part("slab", "slab_reclaimable", "slab_unreclaimable", "large_kmalloc")),
+         part("slab", "slab_reclaimable", "slab_unreclaimable", "large_kmalloc"),
+         causes=("slab_miscount",)),
+    Rule("slabinfo pages", "slab", part("slab", "slab_reclaimable", "slab_unreclaimable"),
+         causes=("slab_order",)),
     Rule("SReclaimable", "slab, reclaimable", part("slab_reclaimable")),
     Rule("SUnreclaim", "slab, not reclaimable + large kmalloc",
-         part("slab_unreclaimable", "large_kmalloc")),
+         part("slab_unreclaimable", "large_kmalloc"), causes=("slab_miscount",)),
     Rule("KernelStack", "kernel stacks", _by_uses("kernel_stack"), causes=("cached_stacks",)),
     Rule("PageTables", "page tables", part("page_tables")),
     Rule("VmallocUsed", "vmalloc + kernel stacks", _by_uses("vmalloc", "kernel_stack")),
@@ -199,7 +165,6 @@ NOT_COMPARED = {
                      "Hugepagesize"), "numbers of pages of one size; Hugetlb has their bytes"),
     **dict.fromkeys(("DirectMap4k", "DirectMap2M", "DirectMap4M", "DirectMap1G"),
                     "how the kernel maps RAM, not what it is used for"),
-    "MemAvailable": "an estimate: see what could be had back",
 }
 
 
@@ -226,49 +191,18 @@ def not_compared(totals: Totals) -> dict[str, str]:
 
 def number(rule: Rule, totals: Totals, page: int) -> int | None:
     """Return the kernel's number of a line in bytes, None if it gives none."""
-    if rule.field == "zoneinfo count":
-        return None if totals.zones is None else page * sum(zone.listed for zone in totals.zones)
+    if rule.field in WITNESSES:
+        return WITNESSES[rule.field](totals, page)
     return (totals.meminfo or {}).get(rule.field)
 
 
 def _line(rule: Rule, seen: Counted, theirs: list[int], readings: Sequence[Totals]) -> Line:
-    title = rule.field if rule.field.startswith("zoneinfo") else f"meminfo {rule.field}"
-    pages = rule.ours(seen)
-    if pages is None:
+    title = rule.field if rule.field in WITNESSES else f"meminfo {rule.field}"
+    pages, exact = rule.ours(seen), exact_causes(rule, seen, readings)
+    if pages is None or exact is None:
         return Line(title, rule.ours_is, None, theirs[-1], (), None)
     ours = pages * seen.page
-    misc = -seen.page * misc_reclaimable(readings[-1]) if "misc_reclaimable" in rule.causes else 0
-    exact = (Cause("misc_reclaimable", misc, True),) if misc else ()
-    rest = ours - theirs[-1] - misc
-    others = bounded(rest, _bounds(rule, seen, rest, theirs, readings))
+    rest = ours - theirs[-1] - sum(cause.bytes for cause in exact)
+    others = bounded(rest, bounds(rule, seen, rest, theirs, readings))
     rest -= sum(cause.bytes for cause in others)
     return Line(title, rule.ours_is, ours, theirs[-1], (*exact, *others), rest)
-
-
-def _bounds(
-    rule: Rule, seen: Counted, rest: int, theirs: list[int], readings: Sequence[Totals]
-) -> list[tuple[str, int]]:
-    # The bounded causes of a line, and the most that each can account for.
-    found = []
-    if "cached_stacks" in rule.causes:
-        found.append(("cached_stacks", _STACKS * seen.cpus * _STACK))
-    if "first_chunk" in rule.causes and rest < 0:
-        found.append(("first_chunk", seen.page * seen.parts.get("boot", 0)))
-    changed = growth(readings, *CHURN) + rule.times * growth(readings, *rule.moves)
-    return [*found, ("frames_changed", seen.page * changed),
-            ("concurrent_change", max(theirs) - min(theirs))]
-
-
-# NR_CACHED_STACKS and THREAD_SIZE (kernel/fork.c; 16 KiB on x86-64 and arm64)
-_STACKS, _STACK = 2, 16 << 10
-
-
-def misc_reclaimable(totals: Totals) -> int:
-    """Return the pages of reclaimable kernel memory that are no slab."""
-    return (totals.vmstat or {}).get("nr_kernel_misc_reclaimable", 0)
-
-
-def growth(readings: Sequence[Totals], *names: str) -> int:
-    """Return how much the counters of vmstat that begin with ``names`` grew, first to last."""
-    first, last = readings[0].vmstat or {}, readings[-1].vmstat or {}
-    return sum(last[name] - first.get(name, 0) for name in last if names and name.startswith(names))

@@ -1,0 +1,182 @@
+"""Why a line of the ledger of RAM differs: what each cause accounts for, exact or at most. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from pagewalk.account.ledger import Cause
+from pagewalk.model.columns import Bool
+from pagewalk.model.frames import Kind
+from pagewalk.proc.totals import Totals
+from pagewalk.system.available import available_causes
+from pagewalk.system.census import Census
+from pagewalk.system.headroom import headroom
+from pagewalk.system.ram import Labels
+
+
+class Counted(NamedTuple):
+    """What was counted: ``parts`` in pages by name (see ram.PARTS), ``page`` bytes of one.
+
+    ``uses``: whether the kernel's own mappings were looked at, which tells stacks and vmalloc.
+    """
+
+    census: Census
+    labels: Labels
+    parts: dict[str, int]
+    page: int
+    cpus: int
+    uses: bool
+
+
+Amount = Callable[[Counted], int | None]
+
+
+class Rule(NamedTuple):
+    # A line before it is worked out. `field` of meminfo, or one of WITNESSES; `ours_is` in words;
+    # `moves` are the counters of vmstat, beside those of CHURN, that grow when a frame changes
+    # what this line counts without being freed; `times` how many frames each of them may stand for.
+    field: str
+    ours_is: str
+    ours: Amount
+    moves: tuple[str, ...] = ()
+    times: int = 1
+    causes: tuple[str, ...] = ()
+
+
+def _slabinfo(totals: Totals) -> int | None:
+    return None if totals.slabs is None else sum(cache.most for cache in totals.slabs)
+
+
+# Other numbers of the kernel than meminfo's, in bytes.
+WITNESSES: dict[str, Callable[[Totals, int], int | None]] = {
+    "zoneinfo count": lambda totals, page: (
+        None if totals.zones is None else page * sum(zone.listed for zone in totals.zones)),
+    "vmstat nr_free_pages": lambda totals, page: (
+        None if totals.vmstat is None or "nr_free_pages" not in totals.vmstat
+        else page * totals.vmstat["nr_free_pages"]),
+    "slabinfo pages": lambda totals, _: _slabinfo(totals),
+}  # fmt: skip
+
+# A frame is counted wrongly only if it changed while RAM was read, and then it was freed, or
+# allocated, or both (mm/page_alloc.c counts each).
+CHURN = ("pgalloc_", "pgfree")
+ANON = (Kind.ANON, Kind.KSM)
+
+WHY = {
+    "frames_changed": "frames were allocated or freed, or changed their list, while RAM was read:"
+    " at most as many as /proc/vmstat counted meanwhile",
+    "concurrent_change": "the number moved between the readings around the scan",
+    "cached_stacks": "stacks of threads that ended, kept for the next ones: two a CPU at most",
+    "first_chunk": "per-CPU memory that was set aside at boot, in reserved frames",
+    "misc_reclaimable": "reclaimable kernel memory that is no slab",
+    "deferred_count": "meminfo adds to vmstat's nr_free_pages how much memory is not initialised"
+    " yet, and that count stays wrong after boot",
+    "slab_miscount": "the kernel's own numbers of slab pages, in meminfo and in slabinfo, differ by"
+    " so much",
+    "slab_order": "slabs that were made while memory was short have fewer pages than slabinfo"
+    " reckons",
+    "cpu_lists": "pages on lists of CPUs are free, but MemAvailable leaves them out",
+    "zone_reserves": "what zones keep for the kernel itself, up to their high watermark and for"
+    " zones below",
+    "cache_kept_back": "half of the page cache, at most the low watermarks, is left out of"
+    " MemAvailable",
+    "slab_kept_back": "half of reclaimable memory, at most the low watermarks, is left out of"
+    " MemAvailable",
+    "dirty_pages": "pages of files that must be written first are in MemAvailable",
+    "below_zero": "MemAvailable would be below zero, and is shown as 0",
+}
+
+
+def on_lru(census: Census, *, anon: bool, active: bool | None = None) -> Bool:
+    """Return which rows are on the LRU lists of swap-backed memory (``anon``) or of files."""
+    found: Bool = census.has("lru") & (census.has("swapbacked") == anon)
+    found &= ~census.has("unevictable") & census.of(*ANON, Kind.FILE, Kind.SHMEM, Kind.SWAP_CACHE)
+    return found if active is None else found & (census.has("active") == active)
+
+
+def exact_causes(
+    rule: Rule, seen: Counted, readings: Sequence[Totals]
+) -> tuple[Cause, ...] | None:
+    """Return the exact causes of a line; None if it cannot be compared."""
+    if "available" in rule.causes:
+        counted = {"cpu_lists": seen.parts.get("cpu_lists", 0),
+                   "listed": seen.census.count(on_lru(seen.census, anon=False))}
+        room = headroom(seen.census, seen.labels)
+        found = available_causes(room, counted, readings[-1], seen.page)
+        return None if found is None else (*found, *_deferred_count(readings, seen))
+    if "deferred_count" in rule.causes:
+        return _deferred_count(readings, seen)
+    misc = misc_reclaimable(readings[-1]) if "misc_reclaimable" in rule.causes else 0
+    return (Cause("misc_reclaimable", -seen.page * misc, True),) if misc else ()
+
+
+def _deferred_count(readings: Sequence[Totals], seen: Counted) -> tuple[Cause, ...]:
+    # How far meminfo is from vmstat beyond memory that is not initialised yet, if that is the same
+    # in all readings: each of those is of two files, one after the other.
+    wrong = set(_gaps(readings, seen))
+    gap = wrong.pop() if len(wrong) == 1 else 0
+    return (Cause("deferred_count", -gap, True),) if gap else ()
+
+
+def _gaps(readings: Sequence[Totals], seen: Counted) -> list[int]:
+    deferred = seen.page * seen.parts.get("deferred", 0)
+    pairs = (((reading.meminfo or {}).get("MemFree"),
+              WITNESSES["vmstat nr_free_pages"](reading, seen.page)) for reading in readings)
+    return [told - free - deferred for told, free in pairs if told is not None and free is not None]
+
+
+def _slab_gap(readings: Sequence[Totals], seen: Counted) -> int:
+    # The least by which meminfo and slabinfo differ: what kmalloc has beside slabs, frames tell.
+    large = seen.page * seen.parts.get("large_kmalloc", 0)
+    gaps = [abs(slabs + large - reading.meminfo["Slab"]) for reading in readings
+            if (slabs := _slabinfo(reading)) is not None and reading.meminfo
+            and "Slab" in reading.meminfo]
+    return min(gaps, default=0)
+
+
+def _slab_order(readings: Sequence[Totals], seen: Counted) -> int:
+    # How much less than slabinfo reckons slabs can be: each has room for one object at least.
+    return sum(
+        cache.slabs * (cache.pages_per_slab - (1 << (-(-cache.size // seen.page) - 1).bit_length()))
+        for cache in readings[-1].slabs or ()
+    ) * seen.page  # fmt: skip
+
+
+def bounds(
+    rule: Rule, seen: Counted, rest: int, theirs: list[int], readings: Sequence[Totals]
+) -> list[tuple[str, int]]:
+    """Return the bounded causes of a line, and the most that each can account for.
+
+    First what is always so, then what moved, at last what the kernel's own numbers leave open.
+    """
+    found = []
+    if "cached_stacks" in rule.causes:
+        found.append(("cached_stacks", _STACKS * seen.cpus * _STACK))
+    if "first_chunk" in rule.causes and rest < 0:
+        found.append(("first_chunk", seen.page * seen.parts.get("boot", 0)))
+    changed = growth(readings, *CHURN) + rule.times * growth(readings, *rule.moves)
+    found += [("frames_changed", seen.page * changed),
+              ("concurrent_change", max(theirs) - min(theirs))]
+    if "deferred_count" in rule.causes and len(set(gaps := _gaps(readings, seen))) > 1:
+        found.append(("deferred_count", min(map(abs, gaps))))
+    if "slab_miscount" in rule.causes:
+        found.append(("slab_miscount", _slab_gap(readings, seen)))
+    if "slab_order" in rule.causes and rest < 0:
+        found.append(("slab_order", _slab_order(readings, seen)))
+    return found
+
+
+# NR_CACHED_STACKS and THREAD_SIZE (kernel/fork.c; 16 KiB on x86-64 and arm64)
+_STACKS, _STACK = 2, 16 << 10
+
+
+def misc_reclaimable(totals: Totals) -> int:
+    """Return the pages of reclaimable kernel memory that are no slab."""
+    return (totals.vmstat or {}).get("nr_kernel_misc_reclaimable", 0)
+
+
+def growth(readings: Sequence[Totals], *names: str) -> int:
+    """Return how much the counters of vmstat that begin with ``names`` grew, first to last."""
+    first, last = readings[0].vmstat or {}, readings[-1].vmstat or {}
+    return sum(last[name] - first.get(name, 0) for name in last if names and name.startswith(names))
