@@ -23,6 +23,7 @@ from benchmarks.measures.groups import groups
 from benchmarks.measures.heap import heap
 from benchmarks.measures.many import many
 from benchmarks.measures.peak import peak
+from benchmarks.measures.ram import cgroups, ram, ram_large
 from benchmarks.measures.sparse import sparse
 from benchmarks.measures.stall import stall
 from benchmarks.rows import Plan, Row
@@ -43,6 +44,9 @@ MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
     "ebpf-frames": ebpf_frames,
     "ebpf-stall": ebpf_stall,
     "ebpf-churn": ebpf_churn,
+    "ram": ram,
     "ram-frames": ram_frames,
     "ram-stall": ram_stall,
+    "ram-large": ram_large,
+    "cgroups": cgroups,
 }

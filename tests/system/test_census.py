@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pagewalk.model.frames import MAPPED_WHOLE, Frames, Kind
 from pagewalk.system.census import FLAGS, NOWHERE, Count, KernelFrames, Placed
+from tests.system import large
 from tests.system.by_hand import Run, frames
 
 RUNS = st.lists(
@@ -70,3 +71,8 @@ def test_nothing_adds_up_to_nothing() -> None:
     own.add(frames())
     assert own.uses(NOWHERE) == {}
     assert len(counted().census) == len(counted(frames()).census) == 0
+
+
+def test_256_gib_take_less_than_150_mb() -> None:
+    assert large.measured("count")[0] < 150
+    assert large.measured("kernel")[0] < 150

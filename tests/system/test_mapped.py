@@ -8,6 +8,7 @@ from pagewalk.model.columns import Pages, State
 from pagewalk.model.frames import Kind
 from pagewalk.system.mapped import ChargedFrames, MappedPages
 from tests import by_hand
+from tests.system import large
 from tests.system.by_hand import Run, frames
 
 END = 100
@@ -70,3 +71,7 @@ def test_what_is_not_in_ram_is_not_mapped() -> None:
     found = mapped()
     found.add((1,), "swapped", by_hand.table().vmas, [pages((5, 1, 0), state=State.SWAPPED)])
     assert not any(found.by_kind.values())
+
+
+def test_256_gib_take_less_than_150_mb() -> None:
+    assert large.measured("group")[0] < 150

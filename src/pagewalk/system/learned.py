@@ -8,9 +8,14 @@ import numpy as np
 
 from pagewalk.model.columns import I64, U64, Bool, alike
 
+_MOST = 1 << 20  # addresses, 16 MB: as much again while some are added
+
 
 class Learned:
-    """What ``learn`` (u64[n] -> i64[n]) says about addresses; it is asked about each only once."""
+    """What ``learn`` (u64[n] -> i64[n]) says about addresses; it is asked about each only once.
+
+    Beyond a million addresses it begins anew: a machine may have many more files.
+    """
 
     def __init__(self, learn: Callable[[U64], I64]) -> None:
         self._learn = learn
@@ -23,6 +28,9 @@ class Learned:
         distinct = addresses[first]
         at, known = self._find(distinct)
         if not known.all():
+            if len(self._known) > _MOST:
+                self._known, self._says = self._known[:0], self._says[:0]
+                return self.of(addresses)
             new = np.unique(distinct[~known])
             places = np.searchsorted(self._known, new)
             self._says = np.insert(self._says, places, self._learn(new))
