@@ -86,3 +86,13 @@ def test_the_kernels_number_is_the_last_and_what_it_moved_is_a_bound() -> None:
     assert line.theirs == 9 * PAGE
     [cause] = line.causes
     assert (cause.cause, cause.bytes, cause.bound) == ("concurrent_change", 2 * PAGE, 3 * PAGE)
+
+
+def test_version_1_does_not_show_per_cpu_memory_so_that_of_the_machine_is_the_bound() -> None:
+    readings = (totals({"Percpu": 1000 * PAGE}),) * 2
+    for behind, left in ((1065 * CPUS, -1065 * CPUS * PAGE), (500, 0)):
+        numbers = [GroupNumbers(current=(8 + behind) * PAGE)]
+        [line] = group_ledger(charge(Run(Kind.ANON, 8)), 1, numbers, readings)
+        assert line.unexplained == left
+    assert [(cause.cause, cause.bound) for cause in line.causes] == [
+        ("percpu_not_told", 1000 * PAGE)]

@@ -72,6 +72,7 @@ def rows(group: Group) -> Iterator[Row]:
 LEFT = {
     "charged_in_advance": "charged in advance (bounded: 64 pages a CPU)",
     "object_stock": "charged in advance for kernel objects (bounded: a page a CPU)",
+    "percpu_not_told": "per-CPU memory, of groups below for example (bounded: the machine's)",
     "frames_changed": "allocated or freed while RAM was read",
     "concurrent_change": "charged or given back while RAM was read",
 }

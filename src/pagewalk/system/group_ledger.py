@@ -45,6 +45,8 @@ WHY = {
     "stat_lag": "memory.stat leaves out up to 64 pages a CPU that wait there, and as many again"
     " that it does not find worth adding up yet (memcg_vmstats_needs_flush)",
     "percpu": "per-CPU memory, which only the kernel counts (memory.stat)",
+    "percpu_not_told": "per-CPU memory, such as that of the groups below, which version 1 charges"
+    " and does not show: at most what the whole machine has (meminfo Percpu)",
     "sock": "buffers of sockets, which only the kernel counts (memory.stat)",
     "zswap": "swap that zswap keeps compressed, which only the kernel counts (memory.stat)",
     "frames_changed": "frames were allocated or freed while RAM was read: at most as many as the"
@@ -155,7 +157,9 @@ def group_ledger(
         theirs = [amount for one in numbers if (amount := getattr(one, rule.field)) is not None]
         if theirs:
             title = FILES[rule.field, version]
-            lines.append(_line(rule, title, charge, theirs, changed(rule), numbers[-1].stat or {}))
+            most = (readings[-1].meminfo or {}).get("Percpu", 0) if version == 1 else 0
+            lines.append(_line(rule, title, charge, theirs, changed(rule), numbers[-1].stat or {},
+                               most))
     for rule in STAT[version]:
         theirs = [one.stat[rule.field] for one in numbers if one.stat and rule.field in one.stat]
         if theirs:
@@ -165,7 +169,8 @@ def group_ledger(
 
 
 def _line(
-    rule: Rule, title: str, charge: Charge, theirs: list[int], changed: int, stat: dict[str, int]
+    rule: Rule, title: str, charge: Charge, theirs: list[int], changed: int, stat: dict[str, int],
+    percpu: int = 0,
 ) -> Line:
     ours = rule.ours(charge)
     exact = [Cause(name, -stat[name], True) for name in rule.causes
@@ -177,6 +182,7 @@ def _line(
     if rest < 0:  # charged, and not used yet
         bounds += [(name, pages * charge.cpus * charge.page) for name, pages in
                    (("object_stock", 1), ("charged_in_advance", BATCH)) if name in rule.causes]
+        bounds += [("percpu_not_told", percpu)] if percpu else []
     bounds += [("frames_changed", changed), ("concurrent_change", max(theirs) - min(theirs))]
     others = bounded(rest, bounds)
     rest -= sum(cause.bytes for cause in others)
