@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from pagewalk.account.ledger import Cause
+from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.render import group_words, view
 from pagewalk.render.group_words import changed, in_advance, rows, working_set
 from pagewalk.system.files import Sort
@@ -70,8 +71,27 @@ def test_kernel_memory_and_removed_groups_get_a_sentence() -> None:
 
 def test_what_could_be_had_back() -> None:
     # 5 MiB of clean files and 256 KiB of dentries; 2 MiB and 3 MiB to swap; 256 KiB of the kernel's
-    assert ("5376 KiB could be reclaimed at once before its processes are killed; 5120 KiB could"
-            " only go to swap, if there is any, and 256 KiB could not.") in said()
+    assert ("At most 5376 KiB could be reclaimed at once before its processes are killed;"
+            " 5376 KiB could not (there is no room in swap).") in said()
+    room = group().headroom._replace(dirty=MIB, slab_reclaimable=0)
+    assert ("5120 KiB could be reclaimed at once before its processes are killed, 1024 KiB after"
+            " writing them and 2048 KiB by swapping; 3328 KiB could not."
+            ) in said(headroom=room, swap_room=2 * MIB)
+
+
+def test_what_could_be_reclaimed_of_each_row_adds_up() -> None:
+    found = group()
+    assert sum(row.reclaim or 0 for row in rows(found)) == found.headroom.at_once
+    assert sum(found.headroom) + found.swap_room == sum(
+        row.charged for row in rows(found) if not row.what.startswith(("per-CPU", "charged"))
+        and not row.depth)
+
+
+def test_a_limit_of_a_group_above_is_told() -> None:
+    above = (("/system.slice", GroupNumbers(current=12 * MIB, limit=13 * MIB)),
+             ("/", GroupNumbers(current=20 * MIB)))
+    assert ("limited above it too: /system.slice is charged 12288 KiB of 13312 KiB\n"
+            in wrote("text", group(above=above)))
 
 
 def test_the_working_set_is_the_charge_without_inactive_files() -> None:

@@ -20,7 +20,7 @@ from pagewalk.proc.zones import Zone
 from pagewalk.system.census import Count
 from pagewalk.system.files import Amounts as FileAmounts
 from pagewalk.system.files import CachedFile, FilesReport, FilesTotal, Sort
-from pagewalk.system.group import Dying, Group, Objects
+from pagewalk.system.group import Dying, Group, Objects, with_objects
 from pagewalk.system.group_ledger import Charge, group_ledger
 from pagewalk.system.group_table import Amounts, GroupTable, Keeper
 from pagewalk.system.headroom import Headroom, headroom
@@ -150,7 +150,7 @@ def group(**changed: Any) -> Group:
         not_looked=(), files=FilesReport(files, dict.fromkeys(Sort, none), {}, True),
         numbers=(numbers, numbers),
         lines=group_ledger(counted, 2, (numbers, numbers), (told, told)),
-        headroom=Headroom(*(4096 * pages for pages in headroom(counted.census, NO_LABELS))),
+        headroom=with_objects(headroom(counted.census, NO_LABELS), counted), swap_room=0, above=(),
         below=(), dying=Dying(0, 0, 0), withheld=(),
     )
     return made._replace(**changed)

@@ -43,7 +43,7 @@ def test_amounts_are_those_of_all_below() -> None:
     assert found.shmem.tolist() == [16000, 0, 0, 16000]
     assert found.kernel.tolist() == [8752, 8672, 8672, 80]  # an owner that is not known: nobody's
     assert found.unmapped.tolist() == [18000, 2000, 2000, 16000]
-    assert found.clean.tolist() == [2000, 2000, 2000, 0]
+    assert found.reclaimable.tolist() == [2152, 2072, 2072, 80]
 
 
 def test_the_largest_caches_of_a_group_come_first() -> None:
@@ -60,4 +60,4 @@ def test_by_counters_the_root_has_what_is_charged_below_it() -> None:
     found = counted_amounts(parent, numbers, 2)
     assert (found.anon.tolist(), found.file.tolist(), found.shmem.tolist(), found.kernel.tolist()
             ) == ([0, 3, 0], [0, 0, 3], [0, 0, 1], [0, 0, 2])
-    assert found.unmapped is None and found.clean is None
+    assert found.unmapped is None and found.reclaimable is None

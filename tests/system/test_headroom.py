@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 
 from pagewalk.model.frames import FOLIO_MAPPED, Kind
+from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.system.census import Count
-from pagewalk.system.headroom import headroom
+from pagewalk.system.headroom import clean_files, headroom, lazyfree, swap_room
 from pagewalk.system.ram import NO_LABELS, Labels
 from tests.system.by_hand import Run, frames
 from tests.system.test_census import RUNS
@@ -56,3 +57,28 @@ def test_amounts_add_up(runs: list[Run]) -> None:
     count = Count(9)
     count.add(frames(*runs))
     assert sum(headroom(count.census, NO_LABELS)) == sum(run.pages for run in runs)
+
+
+@given(RUNS)
+def test_what_goes_at_once_of_a_group_is_in_the_same_amounts(runs: list[Run]) -> None:
+    count = Count(9)
+    count.add(frames(*runs))
+    census = count.census
+    found = headroom(census, NO_LABELS)
+    assert census.count(clean_files(census)) == found.clean_mapped + found.clean_unmapped
+    assert census.count(lazyfree(census)) == found.lazyfree
+
+
+@pytest.mark.parametrize(("room", "groups"), [
+    (100, []),
+    (100, [{}]),
+    (100, [{"swap_limit": 200, "swap_current": 50}]),
+    (30, [{"swap_limit": 80, "swap_current": 50}, {"swap_limit": 90}]),
+    (0, [{"swap_limit": 80, "swap_current": 20}, {"swap_limit": 10, "swap_current": 30}]),
+    # version 1: of 60 for both, memory may have 40, and 5 are in swap already
+    (15, [{"limit": 40, "current": 30, "both": 35, "both_limit": 60}]),
+    (0, [{"limit": 60, "current": 30, "both": 30, "both_limit": 60}]),
+    (20, [{"current": 40, "both": 40, "both_limit": 60}]),
+])
+def test_room_in_swap_is_bounded_by_each_group(room: int, groups: list[dict[str, int]]) -> None:
+    assert swap_room(100, [GroupNumbers(**numbers) for numbers in groups]) == room

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pagewalk import commands
@@ -11,6 +11,7 @@ from pagewalk.commands.options import Request, check_watch
 
 if TYPE_CHECKING:
     from pagewalk.account.ledger import Line
+    from pagewalk.proc.cgroup_numbers import GroupNumbers
     from pagewalk.proc.cgroups import Hierarchy
     from pagewalk.proc.containers import Records
     from pagewalk.render.columns import Choice
@@ -129,7 +130,8 @@ def asked(path: str, hierarchy: Hierarchy, budget_ns: int) -> Asked:
     return Asked(path, hierarchy.version, inode, lambda: read_numbers(hierarchy, path),
                  lambda: pids_below(hierarchy, path),
                  lambda pid, mapped: walk_pages(pid, mapped, budget_ns),
-                 lambda: groups_below(hierarchy, path))
+                 lambda: groups_below(hierarchy, path),
+                 lambda: list(numbers_above(hierarchy, path)))
 
 
 def groups_below(hierarchy: Hierarchy, path: str) -> list[tuple[str, int]]:
@@ -148,6 +150,19 @@ def groups_below(hierarchy: Hierarchy, path: str) -> list[tuple[str, int]]:
                 found.append((groups.path[at], read_numbers(hierarchy, groups.path[at]).current
                               or 0))
     return found
+
+
+def numbers_above(hierarchy: Hierarchy, path: str) -> Iterator[tuple[str, GroupNumbers]]:
+    """Yield the groups above ``path``, the nearest first, and the kernel's numbers for each."""
+    from pagewalk.model.errors import GroupGone, SourceUnavailable
+    from pagewalk.proc.cgroup_numbers import read_numbers
+
+    while path not in ("/", hierarchy.root):
+        path = path.rpartition("/")[0] or "/"
+        try:
+            yield path, read_numbers(hierarchy, path)
+        except (GroupGone, SourceUnavailable):  # not mounted here: a container sees its own part
+            return
 
 
 def pids_below(hierarchy: Hierarchy, path: str) -> list[int]:

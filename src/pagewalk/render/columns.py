@@ -193,7 +193,7 @@ def cgroup_columns() -> Columns:
         Column("shmem", "SHMEM", "shared memory: tmpfs, memfd, SysV"),
         Column("kernel", "KERNEL", "kernel pages and objects"),
         Column("unmapped", "UNMAPPED", "of file and shmem what no process maps"),
-        Column("clean", "CLEAN", "of file what could be reclaimed at once"),
+        Column("reclaimable", "RECLAIM", "what could be reclaimed at once"),
     ))
 
 

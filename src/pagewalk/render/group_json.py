@@ -42,6 +42,9 @@ def group(found: Group, name: Name, out: TextIO, **_: object) -> None:
                 process(one, charge.page) for one in found.processes],
             "files": None if files is None else [file(one) for one in files.files],
             "headroom": None if found.headroom is None else found.headroom._asdict(),
+            "swap_room": found.swap_room,
+            "above": [{"path": path, "charged": numbers.current, "limit": numbers.limit}
+                      for path, numbers in found.above],
             "swap": words.in_swap(found),
             "sockets": words.sockets(found),
             "working_set": None if told is None else told[0],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 from pagewalk.render import group_words as words
 from pagewalk.render.amounts import kib, size
 from pagewalk.render.ledger_table import LEDGER_COLUMNS, print_lines
-from pagewalk.render.ram_words import verdict
+from pagewalk.render.ram_words import headroom_rows, verdict
 from pagewalk.render.terminal import following, paint, printable, say, say_grid, width
 from pagewalk.system.group_ledger import WHY
 
@@ -29,14 +29,17 @@ def group(
     for sentence in words.answers(found):
         say(sentence, out)
     print(file=out)
-    rows = [("CHARGED", "MAPPED", "WHAT")]
-    rows += [(kib(row.charged), "" if row.mapped is None else kib(row.mapped),
-              "  " * row.depth + row.what) for row in words.rows(found)]
-    rows.append((kib(words.total(found)), "", whole(found)))
-    say_grid(rows, {2}, out, room=width(out), yields=2)
+    rows = [("CHARGED", "MAPPED", "RECLAIM", "WHAT")]
+    rows += [(kib(row.charged), told(row.mapped), told(row.reclaim), "  " * row.depth + row.what)
+             for row in words.rows(found)]
+    goes = None if found.headroom is None else found.headroom.at_once
+    rows.append((kib(words.total(found)), "", told(goes), whole(found)))
+    say_grid(rows, {3}, out, room=width(out), yields=3)
     besides(found, out)
     print(file=out)
-    if found.charge is not None:
+    if found.charge is not None and found.headroom is not None:
+        say_grid(headroom_rows(found.headroom), {1}, out, room=width(out), yields=1)
+        print(file=out)
         say(verdict(found.lines, "the kernel's numbers"), out)
         print_lines(found.lines, LEDGER_COLUMNS if columns is None else columns, out)
     for cause in sorted({cause.cause for line in found.lines for cause in line.causes}):
@@ -46,6 +49,10 @@ def group(
         say(text, out, look="bad" if row.partial else "aside")
     biggest = (str(found.processes[0].pid),) if found.processes else ()
     following(out, *biggest, "cgroups", "ram --files")
+
+
+def told(amount: int | None) -> str:
+    return "" if amount is None else kib(amount)
 
 
 def heading(found: Group, name: Name) -> str:
@@ -81,6 +88,10 @@ def besides(found: Group, out: TextIO) -> None:
     outside = sum((found.by_others or {}).values())
     if outside:
         say(f"charged to it and mapped only by processes of other groups: {size(outside)}", out)
+    for path, numbers in found.above:
+        if numbers.limit is not None and numbers.current is not None:
+            say(f"limited above it too: {printable(path)} is charged {size(numbers.current)} of"
+                f" {size(numbers.limit)}", out)
     swap, sockets = words.in_swap(found), words.sockets(found)
     if swap:
         say(f"in swap, beside what is charged: {size(swap)}", out)

@@ -36,12 +36,13 @@ COUNTED = {"percpu": "per-CPU memory", "sock": "socket buffers", "zswap": "zswap
 
 class Row(NamedTuple):
     """One line: what is ``charged``, what of it its processes map (None: nothing could), what it
-    is, and how deep below another row."""
+    is, how deep below another row, and what of it could be reclaimed at once (None: not told)."""
 
     charged: int
     mapped: int | None
     what: str
     depth: int = 0
+    reclaim: int | None = None
 
 
 def now(group: Group) -> GroupNumbers:
@@ -59,7 +60,8 @@ def rows(group: Group) -> Iterator[Row]:
     for kind, title in TITLES.items():
         charged = amount(group, kind)
         if charged:
-            yield Row(charged, None if group.mapped is None else group.mapped[kind], title)
+            mapped = None if group.mapped is None else group.mapped[kind]
+            yield Row(charged, mapped, title, 0, at_once(group, kind))
             yield from owners(group) if kind == ANON else largest(group, kind)
     yield from kernels(group)
     stat = now(group).stat or {}
@@ -89,6 +91,14 @@ def left(group: Group) -> dict[str, tuple[int, str]]:
                                    " up")}
     causes = () if first is None else first.causes
     return {one.cause: (-one.bytes, LEFT[one.cause]) for one in causes if one.cause in LEFT}
+
+
+def at_once(group: Group, kind: str) -> int | None:
+    """Return the bytes of pages of ``kind`` that could be reclaimed at once."""
+    free = group.headroom
+    if free is None:
+        return None
+    return {ANON: free.lazyfree, FILE: free.clean_mapped + free.clean_unmapped, SHMEM: 0}[kind]
 
 
 def in_advance(group: Group) -> int:
@@ -168,7 +178,8 @@ def kernels(group: Group) -> Iterator[Row]:
     named += [(rest, "other pages")] if rest else []
     if not named:
         return
-    yield Row(sum(held for held, _ in named), None, "kernel memory")
+    yield Row(sum(held for held, _ in named), None, "kernel memory", 0,
+              None if group.headroom is None else group.headroom.slab_reclaimable)
     named.sort(key=lambda pair: -pair[0])
     for held, title in named[: NAMED + 1]:
         yield Row(held, None, title, 1)
@@ -280,15 +291,19 @@ def most(group: Group) -> str:
 
 def room(group: Group) -> str:
     """Return a sentence about what could be reclaimed before a kill, and what could not."""
-    free, charge = group.headroom, group.charge
-    assert free is not None and charge is not None
-    reclaimable = sum(one.bytes for one in group.objects if one.reclaimable)
-    later = f", {size(free.dirty)} after writing them" if free.dirty else ""
-    stuck = (free.locked + free.hugetlb + free.kernel + free.held + charge.objects
-             - reclaimable)
-    return (f"{size(free.at_once + reclaimable)} could be reclaimed at once before its processes"
-            f" are killed{later}; {size(free.swappable)} could only go to swap, if there is any,"
-            f" and {size(stuck)} could not.")
+    free = group.headroom
+    assert free is not None and group.swap_room is not None
+    swap = min(free.swappable, group.swap_room)
+    later = [f"{size(free.dirty)} after writing them"] if free.dirty else []
+    later += [f"{size(swap)} by swapping"] if swap else []
+    more = f", {' and '.join(later)}" if later else ""
+    stuck = free.swappable - swap + free.locked + free.hugetlb + free.kernel + free.held
+    # an object that is in use keeps its slab
+    most = "at most " if free.slab_reclaimable else ""
+    no_swap = " (there is no room in swap)" if free.swappable and not group.swap_room else ""
+    text = (f"{most}{size(free.at_once)} could be reclaimed at once before its processes are"
+            f" killed{more}; {size(stuck)} could not{no_swap}.")
+    return text[0].upper() + text[1:]
 
 
 def working_set(group: Group) -> tuple[int, int] | None:

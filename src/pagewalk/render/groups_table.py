@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from pagewalk.render.amounts import kib, size
-from pagewalk.render.columns import fields
+from pagewalk.render.columns import fields, titles
 from pagewalk.render.document import write
 from pagewalk.render.group_words import file_name
 from pagewalk.render.terminal import following, printable, say, say_grid, width
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from pagewalk.system.containers import Name
     from pagewalk.system.group_table import Amounts, GroupTable, Keeper
 
-COLUMNS = ("charged", "limit", "anon", "file", "shmem", "kernel", "unmapped")
-AMOUNTS = ("anon", "file", "shmem", "kernel", "unmapped", "clean")
+COLUMNS = ("charged", "limit", "reclaimable", "anon", "file", "shmem", "kernel", "unmapped")
+AMOUNTS = ("anon", "file", "shmem", "kernel", "unmapped", "reclaimable")
 FIELDS = ("charged", "limit", *AMOUNTS)
+FROM_FRAMES = ("unmapped", "reclaimable")  # what counters do not tell
 SHOWN = 20  # groups, without --limit
 
 
@@ -84,9 +85,10 @@ def text(
     for sentence in answers(table):
         say(sentence, out)
     print(file=out)
-    shown = [name for name in (COLUMNS if columns is None else columns)
-             if columns is not None or name != "unmapped" or table.amounts.unmapped is not None]
-    grid = [(*(name.upper() for name in shown), "CGROUP")]
+    hidden = FROM_FRAMES if table.amounts.unmapped is None else ()
+    shown = [name for name in COLUMNS if name not in hidden] if columns is None else columns
+    above = titles("cgroups")
+    grid = [(*(above[name] for name in shown), "CGROUP")]
     grid += [(*(cell(table, name, row) for name in shown), called(table, names, row, depth))
              for row, depth in rows]
     say_grid(grid, {len(shown)}, out, room=width(out), yields=len(shown))

@@ -11,6 +11,7 @@ from pagewalk.system.ram import GROUPS, PARTS, Part
 
 if TYPE_CHECKING:
     from pagewalk.account.ledger import Line
+    from pagewalk.system.headroom import Headroom
     from pagewalk.system.look import Ram
 
 # A part of RAM is odd from this share on (docs/counting.md, "What stands out in RAM").
@@ -125,8 +126,12 @@ ROOM = (
 
 def room_rows(ram: Ram) -> list[tuple[str, str]]:
     """Return the table of what could be had back: what goes first is above."""
-    room = ram.headroom
-    assert room is not None
+    assert ram.headroom is not None
+    return headroom_rows(ram.headroom)
+
+
+def headroom_rows(room: Headroom) -> list[tuple[str, str]]:
+    """Return the table of what could be had back, of RAM or of a cgroup."""
     found = [(getattr(room, name), title) for name, title in ROOM]
     return [("", "COULD BE HAD BACK"), *((kib(amount), title) for amount, title in found if amount)]
 

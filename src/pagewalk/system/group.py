@@ -20,7 +20,7 @@ from pagewalk.system.census import Census
 from pagewalk.system.files import FilesReport, name_files
 from pagewalk.system.group_counters import parts_from
 from pagewalk.system.group_ledger import Charge, group_ledger
-from pagewalk.system.headroom import Headroom, headroom
+from pagewalk.system.headroom import Headroom, headroom, swap_room
 from pagewalk.system.mapped import KINDS, ByProcess, ChargedFrames, MappedPages
 from pagewalk.system.ram import NO_LABELS, parts_of
 from pagewalk.system.survey import (
@@ -67,7 +67,9 @@ class Group(NamedTuple):
     if not all processes could be looked at. ``processes`` one row each, the largest first;
     ``not_looked`` those that could not be looked at, and why. ``numbers`` are the kernel's, before
     and after. ``below`` are the groups directly below it, with what the kernel says they use;
-    ``dying`` the removed groups below it that live on.
+    ``dying`` the removed groups below it that live on. ``headroom`` is what of the charge could be
+    had back, kernel objects included; of its ``swappable`` at most ``swap_room`` have a place in
+    swap. ``above`` are the groups above it, the nearest first, and the kernel's numbers for them.
 
     From counters alone (see group_counters.py) ``charge`` and whatever needs frames are None.
     """
@@ -87,6 +89,8 @@ class Group(NamedTuple):
     numbers: tuple[GroupNumbers, ...]
     lines: list[Line]
     headroom: Headroom | None
+    swap_room: int | None
+    above: tuple[tuple[str, GroupNumbers], ...]
     below: tuple[tuple[str, int], ...]
     dying: Dying | None
     withheld: tuple[Withheld, ...]
@@ -102,7 +106,8 @@ class Asked(NamedTuple):
 
     ``inode`` is that of its directory; ``numbers`` reads the kernel's numbers for it, ``pids``
     lists the processes in it and below, ``walk`` hands the pages of one to MappedPages, ``below``
-    lists the groups directly below it, with what the kernel says they use.
+    lists the groups directly below it, with what the kernel says they use, ``above`` those above
+    it, the nearest first, with the kernel's numbers.
     """
 
     path: str
@@ -112,6 +117,7 @@ class Asked(NamedTuple):
     pids: Callable[[], list[int]]
     walk: Callable[[int, MappedPages], None]
     below: Callable[[], list[tuple[str, int]]]
+    above: Callable[[], list[tuple[str, GroupNumbers]]]
 
 
 def look_at_group(source: RamSource, asked: Asked) -> Group:
@@ -154,7 +160,8 @@ def by_counters(source: RamSource, asked: Asked) -> Group:
         path=asked.path, version=asked.version, charge=None, parts=parts or {}, objects=(),
         mapped=None, elsewhere={}, uncharged={}, by_others=None, processes=(),
         not_looked=tuple((pid, why) for pid in asked.pids()), files=None,
-        numbers=(before, numbers), lines=[], headroom=None, below=tuple(asked.below()), dying=None,
+        numbers=(before, numbers), lines=[], headroom=None,
+        swap_room=None, above=tuple(asked.above()), below=tuple(asked.below()), dying=None,
         withheld=(*source.notes, *told),
     )
 
@@ -197,7 +204,7 @@ def made(
     reclaimable = sum(one.bytes for one in objects if one.reclaimable)
     charge = Charge(census, reclaimable, sum(one.bytes for one in objects) - reclaimable, page,
                     source.facts.cpus)
-    room = headroom(census, NO_LABELS)
+    above, swap = asked.above(), (totals[-1].meminfo or {}).get("SwapFree", 0)
     row = row_of(groups, asked)
     return Group(
         path=asked.path, version=asked.version, charge=charge,
@@ -210,7 +217,8 @@ def made(
         processes=tuple(sorted(mapped.processes, key=lambda one: -sum(one.charged.values()))),
         not_looked=tuple(not_looked), files=files, numbers=tuple(numbers),
         lines=group_ledger(charge, asked.version, numbers, totals),
-        headroom=Headroom(*(count * page for count in room)),
+        headroom=with_objects(headroom(census, NO_LABELS), charge), above=tuple(above),
+        swap_room=swap_room(swap, (numbers[-1], *(one for _, one in above))),
         below=tuple(directly_below(groups, row)),
         dying=dying_of(found, inside, page),
         withheld=(*source.notes, *withheld(not_looked)),
@@ -224,6 +232,13 @@ def dying_of(found: Survey, inside: Bool, page: int) -> Dying:
     usage = found.groups.usage[inside & outermost_removed(found.groups)]
     return Dying(int(removed.sum()), int(usage.sum()),
                  page * int(census.pages.sum()) + int(objects.size.sum()))
+
+
+def with_objects(pages: Headroom, charge: Charge) -> Headroom:
+    """Return what could be had back in bytes: ``pages``, and the kernel objects of ``charge``."""
+    room = Headroom(*(count * charge.page for count in pages))
+    return room._replace(slab_reclaimable=room.slab_reclaimable + charge.reclaimable,
+                         kernel=room.kernel + charge.unreclaimable)
 
 
 def by_others(census: Census, own: dict[str, int], page: int) -> dict[str, int]:

@@ -18,6 +18,7 @@ from pagewalk.system.census import Census
 from pagewalk.system.files import FilesReport, name_files
 from pagewalk.system.group_counters import KERNEL, parts_from
 from pagewalk.system.group_ledger import USERS
+from pagewalk.system.headroom import clean_files, lazyfree
 from pagewalk.system.ram_causes import ANON
 from pagewalk.system.survey import Survey, groups_of, opened, survey
 
@@ -29,7 +30,8 @@ class Amounts(Rows):
 
     ``usage`` is what the kernel says is charged; ``anon``, ``file``, ``shmem``, ``kernel`` (pages
     and objects) are what was found of it. ``unmapped`` are pages of files and shared memory that no
-    process at all maps; ``clean`` pages of files that could be reclaimed at once; both None if
+    process at all maps; ``reclaimable`` what could be reclaimed at once: clean pages of files,
+    LazyFree, and kernel objects that can shrink, as far as nothing uses them. Both are None if
     frames are not visible, and then the others are what the kernel counts.
     """
 
@@ -39,7 +41,7 @@ class Amounts(Rows):
     shmem: I64
     kernel: I64
     unmapped: I64 | None
-    clean: I64 | None
+    reclaimable: I64 | None
 
 
 class Keeper(NamedTuple):
@@ -159,27 +161,33 @@ def caches_of(found: Survey, row: int) -> list[tuple[str, int]]:
 def amounts_of(found: Survey, page: int) -> Amounts:
     """Return what ``found`` says of each group and those below it, in bytes; ``page`` bytes."""
     census, groups = found.census, found.groups
-    charged = np.where(found.objects.group >= 0, found.objects.size, 0)
-    objects = np.bincount(np.maximum(found.objects.group, 0), charged, len(groups))
     file = census.of(Kind.FILE)
     cached = file | census.of(Kind.SHMEM)
-    locked = census.has("unevictable", "mlocked", "dirty", "writeback")
     own = {
         "anon": census.of(*ANON, Kind.SWAP_CACHE, Kind.HUGETLB),
         "file": file,
         "shmem": census.of(Kind.SHMEM),
         "kernel": ~census.of(*USERS),
         "unmapped": cached & ~census.mapped,
-        "clean": file & census.has("lru") & ~locked,
+        "reclaimable": clean_files(census) | lazyfree(census),
     }
     sums = {name: _by_group(census, where, len(groups)) * page for name, where in own.items()}
-    sums["kernel"] += objects.astype(np.int64)
+    for name, objects in _objects_by_group(found).items():
+        sums[name] += objects
     for at in range(len(groups) - 1, 0, -1):  # parents come before children
         parent = int(groups.parent[at])
         if parent >= 0:
             for column in sums.values():
                 column[parent] += column[at]
     return Amounts(usage=groups.usage, **sums)
+
+
+def _objects_by_group(found: Survey) -> dict[str, I64]:
+    # The bytes of kernel objects: all, and of those caches that can shrink.
+    known = take(found.objects, found.objects.group >= 0)
+    shrink = found.caches.reclaimable[np.searchsorted(found.caches.address, known.cache)]
+    return {name: np.bincount(known.group, size, len(found.groups)).astype(np.int64)
+            for name, size in (("kernel", known.size), ("reclaimable", known.size * shrink))}
 
 
 def _by_group(census: Census, where: Bool, count: int) -> I64:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from pagewalk.model.columns import Bool
 from pagewalk.model.frames import FOLIO_MAPPED, Kind
+from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.system.census import Census
 from pagewalk.system.ram import Labels
 
@@ -48,10 +51,8 @@ def headroom(census: Census, labels: Labels) -> Headroom:
     shmem = census.of(Kind.SHMEM)
     locked = census.has("unevictable", "mlocked") & (file | anon | shmem)
     listed = census.has("lru") & ~locked
-    dirty = census.has("dirty", "writeback")
+    clean, lazy = clean_files(census), lazyfree(census)
     mapped = census.mapped | (census.facts & FOLIO_MAPPED != 0)
-    clean = file & listed & ~dirty
-    lazy = anon & listed & ~census.has("swapbacked")
     slab = census.of(Kind.SLAB) & (census.label == labels.reclaimable)
     users = file | anon | shmem | census.of(Kind.HUGETLB, *FREE)
     count = census.count
@@ -61,10 +62,41 @@ def headroom(census: Census, labels: Labels) -> Headroom:
         clean_mapped=count(clean & mapped),
         lazyfree=count(lazy),
         slab_reclaimable=count(slab),
-        dirty=count(file & listed & dirty),
+        dirty=count(file & listed & ~clean),
         swappable=count((anon | shmem) & listed & ~lazy),
         locked=count(locked),
         hugetlb=count(census.of(Kind.HUGETLB)),
         kernel=count(~users & ~slab),
         held=count((file | anon | shmem) & ~listed & ~locked),
     )
+
+
+def clean_files(census: Census) -> Bool:
+    """Return the rows that are clean pages of files, which go at once, mapped or not."""
+    stay = census.has("unevictable", "mlocked", "dirty", "writeback")
+    return census.of(Kind.FILE) & census.has("lru") & ~stay
+
+
+def lazyfree(census: Census) -> Bool:
+    """Return the rows that were given back with MADV_FREE and not written to since."""
+    stay = census.has("unevictable", "mlocked", "swapbacked")
+    return census.of(*ANON) & census.has("lru") & ~stay
+
+
+def swap_room(free: int, groups: Iterable[GroupNumbers]) -> int:
+    """Return how many bytes could still go to swap, of which ``free`` bytes are free.
+
+    ``groups`` are a cgroup and those above it: what each may still put there is a bound, too.
+    """
+    return min([free, *(left for one in groups if (left := _swap_left(one)) is not None)])
+
+
+def _swap_left(numbers: GroupNumbers) -> int | None:
+    if numbers.swap_limit is not None:
+        return max(0, numbers.swap_limit - (numbers.swap_current or 0))
+    if numbers.both_limit is None or numbers.both is None or numbers.current is None:
+        return None
+    # Version 1 limits memory and swap together. Once memory is at its own limit, there is room in
+    # swap for the rest; nothing is swapped for the limit of both (try_charge_memcg).
+    memory = numbers.current if numbers.limit is None else numbers.limit
+    return max(0, numbers.both_limit - memory - max(0, numbers.both - numbers.current))
