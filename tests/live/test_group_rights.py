@@ -67,7 +67,7 @@ def test_all_groups_by_their_counters() -> None:
         text = as_nobody("cgroups", "--limit", 1000).out
     [row] = [row for row in ran.json["cgroups"] if row["path"] == where.path]
     assert row["anon"] >= 40 * MIB - 2 * 64 * 4096 * (os.cpu_count() or 1)
-    assert row["unmapped"] is None and row["clean"] is None
+    assert row["unmapped"] is None and row["reclaimable"] is None
     assert OWN in text and "removed groups are not visible" in " ".join(text.split())
 
 
