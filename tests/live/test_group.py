@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pagewalk.proc.cgroups import find_hierarchy
 from tests.live.command import pagewalk
+from tests.machine import memory_cgroup
 
 pytestmark = pytest.mark.live
 MIB = 1 << 20
@@ -39,17 +38,6 @@ time.sleep(3600)
 
 
 @contextmanager
-def group(name: str) -> Iterator[Path]:
-    """Make a memory cgroup below the root, and remove it."""
-    path = Path(find_hierarchy().mount, name)
-    path.mkdir()
-    try:
-        yield path
-    finally:
-        path.rmdir()
-
-
-@contextmanager
 def loaded(path: Path, file: Path) -> Iterator[int]:
     """Run a process that charges ``path`` in a known way; yield its pid."""
     program = [sys.executable, "-c", LOAD, path / "cgroup.procs", file]
@@ -70,15 +58,16 @@ def explained(*target: str | int) -> dict[str, Any]:
 
 
 def test_a_group_closes_and_is_found_by_all_its_names(tmp_path: Path) -> None:
-    name = f"pagewalk-explain-{os.getpid()}"
-    with group(name) as path, loaded(path, tmp_path / "written") as pid:
+    with memory_cgroup("explain") as path, loaded(path, tmp_path / "written") as pid:
+        name = path.name
         document = explained(f"/{name}")
         assert [line for line in document["ledger"] if line["unexplained"]] == []
         told = ("pages", "kernel_pages", "kernel_objects", "counted_by_the_kernel",
                 "charged_in_advance", "changed_meanwhile")
         assert sum(document[key] for key in told) == document["charged"]
         files = {file["path"]: file for file in document["files"]}
-        assert files[str(tmp_path / "written")]["cached"] == 24 * MIB
+        assert [file["cached"] for file in document["files"]
+                if file["path"].endswith("/written")] == [24 * MIB]
         deleted = files["/dev/shm/pagewalk-deleted"]
         assert (deleted["sort"], deleted["cached"]) == ("deleted", 16 * MIB)
         assert [holder["pid"] for holder in deleted["kept_by"]] == [pid]
@@ -91,29 +80,28 @@ def test_a_group_closes_and_is_found_by_all_its_names(tmp_path: Path) -> None:
 
 
 def test_what_stays_charged_after_its_processes_have_ended(tmp_path: Path) -> None:
-    name = f"pagewalk-ended-{os.getpid()}"
-    with group(name) as path:
+    with memory_cgroup("ended") as path:
+        name = path.name
         with loaded(path, tmp_path / "written"):
             pass
         document = explained(f"/{name}")
         assert document["processes"] == []
-        assert {file["path"]: file["cached"] for file in document["files"]}[
-            str(tmp_path / "written")] == 24 * MIB
+        [written] = [file for file in document["files"] if file["path"].endswith("/written")]
+        assert written["cached"] == 24 * MIB
         text = pagewalk("explain", f"/{name}").out
     assert "No process is in it" in text
-    assert f"24576 KiB of it one file, {tmp_path / 'written'}" in text.replace("\n  ", " ")
+    assert f"24576 KiB of it one file, {written['path']}" in text.replace("\n  ", " ")
 
 
 def test_a_removed_group_lives_on_by_its_file(tmp_path: Path) -> None:
-    name = f"pagewalk-removed-{os.getpid()}"
-    with group(name) as path, loaded(path, tmp_path / "written"):
-        pass
+    with memory_cgroup("removed") as path, loaded(path, tmp_path / "written"):
+        name = path.name
     ran = pagewalk("cgroups", "--dying", "--format", "json")
     assert ran.code == 0, ran.err
     [row] = [row for row in ran.json["cgroups"] if row["path"] == f"/{name}"]
-    assert row["removed"] and row["file"] >= 24 * MIB
+    assert row["removed"] and row["file"] + row["shmem"] >= 24 * MIB
     [kept] = [row["kept_by"] for row in ran.json["dying"] if row["path"] == f"/{name}"]
-    assert str(tmp_path / "written") in kept
+    assert "/written" in kept
 
 
 def test_a_group_that_does_not_exist() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pagewalk.model.errors import BadTarget
-from pagewalk.proc.cgroup_search import container_of, find_group
+from pagewalk.proc.cgroup_search import check_controller, container_of, find_group
 from pagewalk.proc.cgroups import Hierarchy
 from tests.proc.test_cgroups import plain
 
@@ -46,6 +46,24 @@ def hierarchy(tmp_path: Path) -> Hierarchy:
 )
 def test_a_word_names_one_group(hierarchy: Hierarchy, word: str, path: str) -> None:
     assert find_group(word, hierarchy) == path
+
+
+def test_a_group_without_the_controller_says_who_is_charged(hierarchy: Hierarchy) -> None:
+    second = hierarchy._replace(version=2)
+    for path, controllers, kind in (
+        ("system.slice", "cpu memory pids", "domain"),
+        ("system.slice/app.service", "pids", "domain"),
+        ("system.slice/app.service/worker", "", "threaded"),
+    ):
+        Path(hierarchy.mount, path, "cgroup.controllers").write_text(f"{controllers}\n")
+        Path(hierarchy.mount, path, "cgroup.type").write_text(f"{kind}\n")
+    check_controller("/", second)
+    check_controller("/system.slice", second)
+    check_controller("/system.slice/app.service", hierarchy._replace(version=1))
+    with pytest.raises(BadTarget, match=r"to /system\.slice; explain that, or write \+mem"):
+        check_controller("/system.slice/app.service", second)
+    with pytest.raises(BadTarget, match=r"charged to /system\.slice; explain that$"):
+        check_controller("/system.slice/app.service/worker", second)
 
 
 def test_a_directory_below_the_mount_point_is_a_group(hierarchy: Hierarchy) -> None:

@@ -80,6 +80,19 @@ def test_version_1_has_names_and_numbers_of_its_own() -> None:
     assert [line.difference for line in found.values()] == [0] * 5
 
 
+@pytest.mark.parametrize(("version", "total"), [(1, "total_"), (2, "")])
+def test_generations_hide_what_is_active_but_not_the_sums(version: int, total: str) -> None:
+    counted = charge(Run(Kind.ANON, 300, ("lru", "swapbacked"), mapcount=1))
+    stat = {f"{total}active_anon": 290 * PAGE, f"{total}inactive_anon": 10 * PAGE}
+    found = lines(counted._replace(generations=True), GroupNumbers(stat=stat), version=version)
+    both = f"memory.stat {total}active_anon + {total}inactive_anon"
+    assert [(name, line.ours) for name, line in found.items() if line.ours is not None] == [
+        (both, 300 * PAGE)]
+    assert (found[both].difference, found[both].unexplained) == (0, 0)
+    assert lines(counted, GroupNumbers(stat=stat), version=version)[
+        f"memory.stat {total}active_anon"].unexplained
+
+
 def test_the_kernels_number_is_the_last_and_what_it_moved_is_a_bound() -> None:
     numbers = [GroupNumbers(current=pages * PAGE) for pages in (12, 9)]
     line = lines(charge(Run(Kind.ANON, 11)), *numbers)["memory.current"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pagewalk.account.ledger import Cause
+from pagewalk.account.ledger import Cause, Line
 from pagewalk.model.frames import Kind
 from pagewalk.proc.slabinfo import SlabCache
 from pagewalk.proc.totals import Totals
@@ -148,7 +148,41 @@ def test_without_the_kernels_mappings_stacks_are_withheld() -> None:
     assert [cause.cause for cause in line.causes] == ["cached_stacks"]
 
 
+def test_generations_hide_what_is_active_but_not_the_sums() -> None:
+    told = totals({"Active": 3, "Inactive": 4, "Active(anon)": 3, "Inactive(anon)": 0,
+                   "Active(file)": 0, "Inactive(file)": 4})
+    counted = seen(Run(Kind.ANON, 3, ("lru", "swapbacked")), Run(Kind.FILE, 4, ("lru", "active")))
+    lines = ram_ledger(counted._replace(generations=True), [told])
+    assert [(line.against, line.ours) for line in lines if line.ours is not None] == [
+        ("meminfo Active + Inactive", 7 * PAGE),
+        ("meminfo Active(anon) + Inactive(anon)", 3 * PAGE),
+        ("meminfo Active(file) + Inactive(file)", 4 * PAGE)]
+    assert {line.unexplained for line in lines} == {None, 0}
+    assert all("MGLRU" in line.ours_is for line in lines if line.ours is None)
+    assert any(line.unexplained for line in ram_ledger(counted, [told]))
+
+
 def test_every_line_of_meminfo_is_compared_or_said_not_to_be() -> None:
     assert not {rule.field for rule in LINES} & set(NOT_COMPARED)
     unknown = totals({"MemFree": 1, "SwapTotal": 2, "NewInLinux9": 3})
     assert set(not_compared(unknown)) == {"SwapTotal", "NewInLinux9"}
+
+
+def test_frames_that_move_between_lists_of_free_frames_are_off_in_both() -> None:
+    counted = seen(Run(Kind.BUDDY, 110), Run(Kind.CPU_LIST, 90))
+
+    def lines(free: int, listed: int, churn: int = 0) -> dict[str, Line]:
+        zone = by_hand.ZONE._replace(listed=listed)
+        readings = [
+            totals({"MemFree": free}, {"nr_free_pages": free, "pgfree": count})._replace(
+                zones=[zone]) for count in (0, churn)]
+        return {line.against: line for line in ram_ledger(counted, readings)}
+
+    for line in lines(100, 100).values():
+        assert [cause.cause for cause in line.causes] == ["moved_between_lists"]
+        assert line.causes[0].bound == 10 * PAGE
+    # Together they are two pages short, which nothing explains.
+    short = lines(100, 102)
+    assert short["vmstat nr_free_pages"].unexplained == 10 * PAGE
+    assert short["zoneinfo count"].unexplained == -12 * PAGE
+    assert not any(line.unexplained for line in lines(100, 102, churn=2).values())

@@ -122,9 +122,11 @@ def asked(path: str, hierarchy: Hierarchy, budget_ns: int) -> Asked:
     ``budget_ns`` is how long a single read may hold the lock of a process.
     """
     from pagewalk.proc.cgroup_numbers import read_numbers
+    from pagewalk.proc.cgroup_search import check_controller
     from pagewalk.proc.cgroups import open_group
     from pagewalk.system.group import Asked
 
+    check_controller(path, hierarchy)
     with open_group(hierarchy, path) as group:
         inode = os.fstat(group).st_ino
     return Asked(path, hierarchy.version, inode, lambda: read_numbers(hierarchy, path),

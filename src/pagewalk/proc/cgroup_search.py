@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from pagewalk.model.errors import BadTarget, GroupGone
 from pagewalk.proc.cgroups import Hierarchy, list_groups, open_group
-from pagewalk.proc.files import decode_name, read_bytes
+from pagewalk.proc.files import decode_name, read_bytes, words
 from pagewalk.proc.mounts import parse_mounts, unescaped
 
 LISTED = 20  # candidates that an error lists
@@ -67,6 +67,28 @@ def group_at(word: str, hierarchy: Hierarchy) -> str:
             f" controller's, below {hierarchy.mount}"
         )
     raise none_called(word)
+
+
+def check_controller(path: str, hierarchy: Hierarchy) -> None:
+    """Raise BadTarget, naming who is charged instead, if group ``path`` has no memory controller.
+
+    In version 2 a group has the controllers that its parent's cgroup.subtree_control lists; a
+    threaded group never has that of memory. Raises GroupGone too.
+    """
+    charged = path
+    while hierarchy.version == 2 and charged not in (hierarchy.root, "/"):
+        with open_group(hierarchy, charged) as group:
+            controllers = read_bytes("cgroup.controllers", group)
+            kind = read_bytes("cgroup.type", group)
+        if b"memory" in words(controllers.replace(b"\n", b" ")):
+            break
+        if charged == path:
+            remedy = "" if kind == b"threaded\n" else (
+                ", or write +memory to cgroup.subtree_control of the group above")
+        charged = charged.rpartition("/")[0] or "/"
+    if charged != path:
+        raise BadTarget(f"cgroup {path} has no memory controller: what it uses is charged to"
+                        f" {charged}; explain that{remedy}")
 
 
 def hierarchy_at(real: str) -> str | None:

@@ -21,6 +21,9 @@ SYMBOLS = (
     "CONFIG_READ_ONLY_THP_FOR_FS",
 )
 
+# include/linux/mmzone.h, the first of the capabilities in lru_gen/enabled
+_LRU_GEN_CORE = 1
+
 
 def read_facts() -> Facts:
     """Return the facts of the running kernel, with its current number of CPUs.
@@ -82,6 +85,19 @@ def architecture() -> str:
         return machine
     # setarch(8) makes uname say that the kernel has 32 bits (override_architecture)
     return {"i686": "x86_64", "armv8l": "aarch64"}.get(machine, machine)
+
+
+def has_generations() -> bool:
+    """Return whether the kernel sorts the pages of each LRU list by generation (MGLRU) now.
+
+    Then a folio's generation is in its flags, and PG_active says nothing; which generations count
+    as active differs from list to list (lru_gen_is_active, include/linux/mm_inline.h).
+    """
+    try:
+        caps = read_bytes("/sys/kernel/mm/lru_gen/enabled")
+        return bool(int(caps, 16) & _LRU_GEN_CORE)
+    except (OSError, ValueError):  # a kernel before 6.1, or without CONFIG_LRU_GEN
+        return False
 
 
 @cache

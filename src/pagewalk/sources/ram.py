@@ -16,7 +16,7 @@ from pagewalk.model.errors import BadRequest, NotPermitted, SourceUnavailable
 from pagewalk.model.facts import Facts
 from pagewalk.model.frames import Frames
 from pagewalk.proc.iomem import read_ranges
-from pagewalk.proc.kernel import read_facts
+from pagewalk.proc.kernel import has_generations, read_facts
 from pagewalk.proc.totals import Totals, read_totals
 from pagewalk.sources.readers import running
 
@@ -54,6 +54,10 @@ class RamSource(NamedTuple):
     def totals(self, *, refresh: bool = False) -> Totals:
         """Return the kernel's own totals; see proc.totals.read_totals."""
         return read_totals(refresh=refresh)
+
+    def generations(self) -> bool:
+        """Return whether LRU lists are sorted by generation; see proc.kernel.has_generations."""
+        return has_generations()
 
 
 def open_ram(source: str = "auto") -> RamSource:

@@ -203,7 +203,7 @@ def made(
     objects = tuple(by_cache(found, inside))
     reclaimable = sum(one.bytes for one in objects if one.reclaimable)
     charge = Charge(census, reclaimable, sum(one.bytes for one in objects) - reclaimable, page,
-                    source.facts.cpus)
+                     source.facts.cpus, source.generations())
     above, swap = asked.above(), (totals[-1].meminfo or {}).get("SwapFree", 0)
     row = row_of(groups, asked)
     return Group(

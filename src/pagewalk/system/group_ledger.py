@@ -5,7 +5,7 @@ To add a line, add a row to LINES.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from pagewalk.account.ledger import Cause, Line, bounded
@@ -14,7 +14,16 @@ from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.proc.totals import Totals
 from pagewalk.system.census import Census
 from pagewalk.system.ram_causes import ANON, CHURN, growth, on_lru
-from pagewalk.system.ram_ledger import AROUND, LRU, MAPS, WRITTEN, in_swap_cache, whole
+from pagewalk.system.ram_ledger import (
+    AROUND,
+    HIDDEN,
+    LRU,
+    MAPS,
+    WRITTEN,
+    in_swap_cache,
+    together,
+    whole,
+)
 
 # include/linux/memcontrol.h, MEMCG_CHARGE_BATCH: a CPU charges so many pages in advance.
 BATCH = 64
@@ -23,7 +32,8 @@ BATCH = 64
 class Charge(NamedTuple):
     """What was counted: frames, bytes of kernel objects, and what a page and the machine are.
 
-    ``objects`` are split into those of caches that can shrink and the others.
+    ``objects`` are split into those of caches that can shrink and the others. ``generations``:
+    whether LRU lists were sorted by generation, which hides what is active.
     """
 
     census: Census
@@ -31,6 +41,7 @@ class Charge(NamedTuple):
     unreclaimable: int
     page: int
     cpus: int
+    generations: bool = False
 
     @property
     def objects(self) -> int:
@@ -56,7 +67,7 @@ WHY = {
 # Charged, and counted by the kernel only: version 2 has them in memory.stat.
 KERNELS = ("percpu", "sock", "zswap")
 
-Amount = Callable[[Charge], int]
+Amount = Callable[[Charge], int | None]
 
 
 class Rule(NamedTuple):
@@ -137,6 +148,14 @@ _ONE = {"anon": "rss", "file": "cache", "file_mapped": "mapped_file", "file_dirt
                                    "inactive_file", "active_file", "unevictable")}}  # fmt: skip
 STAT[1] = tuple(rule._replace(field=f"total_{_ONE[rule.field]}")
                 for rule in STAT[2] if rule.field in _ONE)  # fmt: skip
+BY_ACTIVITY = ("inactive_", "active_", "total_inactive_", "total_active_")
+# What is exact where generations hide what is active.
+BOTH_LISTS = (
+    Rule("active_anon + inactive_anon", "LRU lists, swap-backed",
+         pages(lambda c: on_lru(c, anon=True)), moves=LRU),
+    Rule("active_file + inactive_file", "LRU lists, of files",
+         pages(lambda c: on_lru(c, anon=False)), moves=LRU),
+)
 FILES = {("current", 1): "memory.usage_in_bytes", ("current", 2): "memory.current",
          ("kmem", 1): "memory.kmem.usage_in_bytes"}  # fmt: skip
 
@@ -160,12 +179,25 @@ def group_ledger(
             most = (readings[-1].meminfo or {}).get("Percpu", 0) if version == 1 else 0
             lines.append(_line(rule, title, charge, theirs, changed(rule), numbers[-1].stat or {},
                                most))
-    for rule in STAT[version]:
-        theirs = [one.stat[rule.field] for one in numbers if one.stat and rule.field in one.stat]
+    for rule in rules(version, charge.generations):
+        told = (together(rule.field, one.stat or {}) for one in numbers)
+        theirs = [amount for amount in told if amount is not None]
         if theirs:
             title = f"memory.stat {rule.field}"
             lines.append(_line(rule, title, charge, theirs, changed(rule), {}))
     return lines
+
+
+def rules(version: int, generations: bool) -> Iterator[Rule]:
+    for rule in STAT[version]:
+        if generations and rule.field.startswith(BY_ACTIVITY):
+            yield rule._replace(ours_is=HIDDEN, ours=lambda _: None)
+        else:
+            yield rule
+    for rule in BOTH_LISTS if generations else ():
+        names = rule.field.split(" + ")
+        total = "total_" if version == 1 else ""
+        yield rule._replace(field=" + ".join(total + name for name in names))
 
 
 def _line(
@@ -173,6 +205,8 @@ def _line(
     percpu: int = 0,
 ) -> Line:
     ours = rule.ours(charge)
+    if ours is None:
+        return Line(title, rule.ours_is, None, theirs[-1], (), None)
     exact = [Cause(name, -stat[name], True) for name in rule.causes
              if name in KERNELS and stat.get(name)]
     rest = ours - theirs[-1] - sum(cause.bytes for cause in exact)

@@ -71,7 +71,8 @@ def look_at_ram(source: RamSource) -> Ram:
     census, labels = count.census, NO_LABELS if objects is None else objects.labels
     parts = parts_of(census, labels, own.uses(places.placed))
     told = places.asked is not None
-    seen = Counted(census, labels, parts, page, source.facts.cpus, told)
+    seen = Counted(census, labels, parts, page, source.facts.cpus, told,
+                   source.generations())
     return Ram(
         source=source.name,
         total=int(census.pages.sum()) * page,

@@ -5,7 +5,7 @@ To add a line, add a row to LINES.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pagewalk.account.ledger import Line, bounded
 from pagewalk.model.columns import Bool
@@ -89,11 +89,12 @@ LINES = (
     Rule("MemTotal", "all frames - reserved", lambda seen: _all(seen) - seen.census.count(
         seen.census.of(Kind.RESERVED))),
     Rule("MemFree", "free blocks", part("buddy", "deferred", "unaccepted"),
-         causes=("deferred_count",)),
-    Rule("vmstat nr_free_pages", "free blocks", part("buddy", "unaccepted")),
+         causes=("deferred_count", "moved_between_lists")),
+    Rule("vmstat nr_free_pages", "free blocks", part("buddy", "unaccepted"),
+         causes=("moved_between_lists",)),
     Rule("MemAvailable", "could be had at once", lambda seen: headroom(
-        seen.census, seen.labels).at_once, LRU, causes=("available",)),
-    Rule("zoneinfo count", "per-CPU lists", part("cpu_lists")),
+        seen.census, seen.labels).at_once, LRU, causes=("available", "moved_between_lists")),
+    Rule("zoneinfo count", "per-CPU lists", part("cpu_lists"), causes=("moved_between_lists",)),
     Rule("Buffers", "cache of block devices", part("buffers")),
     Rule("Cached", "files + shared memory", _cached),
     Rule("SwapCached", "also in swap", mask(_swap_cached)),
@@ -151,6 +152,18 @@ LINES = (
     Rule("Unaccepted", "not yet accepted", part("unaccepted")),
 )  # fmt: skip
 
+# What generations hide, the lines that are exact then, and what is said of the others.
+BY_ACTIVITY = frozenset(rule.field for rule in LINES if rule.field.startswith(("Active", "Inact")))
+BOTH_LISTS = (
+    Rule("Active + Inactive", "LRU lists",
+         mask(lambda c, _: on_lru(c, anon=True) | on_lru(c, anon=False)), LRU),
+    Rule("Active(anon) + Inactive(anon)", "LRU lists, swap-backed",
+         mask(lambda c, _: on_lru(c, anon=True)), LRU),
+    Rule("Active(file) + Inactive(file)", "LRU lists, of files",
+         mask(lambda c, _: on_lru(c, anon=False)), LRU),
+)  # fmt: skip
+HIDDEN = "not told: MGLRU keeps what is active by generation"
+
 # Lines of meminfo that no frame stands behind, or that frames do not tell; and why.
 NOT_COMPARED = {
     **dict.fromkeys(("SwapTotal", "SwapFree"), "space on swap devices, not RAM"),
@@ -174,12 +187,19 @@ def ram_ledger(seen: Counted, readings: Sequence[Totals]) -> list[Line]:
     The first was made before it and the last after it. Amounts are bytes.
     """
     found = []
-    for rule in LINES:
+    for rule in rules(seen):
         told = (number(rule, reading, seen.page) for reading in readings)
         theirs = [given for given in told if given is not None]
         if theirs:
             found.append(_line(rule, seen, theirs, readings))
     return found
+
+
+def rules(seen: Counted) -> Iterator[Rule]:
+    hidden = BY_ACTIVITY if seen.generations else ()
+    for rule in LINES:
+        yield rule._replace(ours_is=HIDDEN, ours=lambda _: None) if rule.field in hidden else rule
+    yield from BOTH_LISTS if seen.generations else ()
 
 
 def not_compared(totals: Totals) -> dict[str, str]:
@@ -193,7 +213,13 @@ def number(rule: Rule, totals: Totals, page: int) -> int | None:
     """Return the kernel's number of a line in bytes, None if it gives none."""
     if rule.field in WITNESSES:
         return WITNESSES[rule.field](totals, page)
-    return (totals.meminfo or {}).get(rule.field)
+    return together(rule.field, totals.meminfo or {})
+
+
+def together(field: str, told: dict[str, int]) -> int | None:
+    """Return the kernel's number of ``field``, which may be a sum; None if it gives none."""
+    parts = [told.get(name) for name in field.split(" + ")]
+    return None if None in parts else sum(part for part in parts if part is not None)
 
 
 def _line(rule: Rule, seen: Counted, theirs: list[int], readings: Sequence[Totals]) -> Line:
