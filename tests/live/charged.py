@@ -110,7 +110,7 @@ def explained(where: Group, *options: object) -> dict[str, Any]:
         left = [line for line in found["ledger"] if line["unexplained"]]
         assert left == []
         told = ("pages", "kernel_pages", "kernel_objects", "counted_by_the_kernel",
-                "charged_in_advance", "changed_meanwhile")
+                "charged_in_advance", "percpu_not_told", "changed_meanwhile")
         assert sum(found[key] for key in told) == found["charged"]
         return found
 

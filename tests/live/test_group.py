@@ -63,7 +63,7 @@ def test_a_group_closes_and_is_found_by_all_its_names(tmp_path: Path) -> None:
         document = explained(f"/{name}")
         assert [line for line in document["ledger"] if line["unexplained"]] == []
         told = ("pages", "kernel_pages", "kernel_objects", "counted_by_the_kernel",
-                "charged_in_advance", "changed_meanwhile")
+                "charged_in_advance", "percpu_not_told", "changed_meanwhile")
         assert sum(document[key] for key in told) == document["charged"]
         files = {file["path"]: file for file in document["files"]}
         assert [file["cached"] for file in document["files"]

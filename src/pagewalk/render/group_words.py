@@ -107,6 +107,11 @@ def in_advance(group: Group) -> int:
                if name in left(group))
 
 
+def not_told(group: Group) -> int:
+    """Return the per-CPU memory that version 1 charges and tells nowhere, bytes; bounded."""
+    return left(group).get("percpu_not_told", (0, ""))[0]
+
+
 def changed(group: Group) -> int:
     """Return how much less was found because it changed while RAM was read, bytes; bounded."""
     return sum(left(group)[name][0] for name in ("frames_changed", "concurrent_change")
