@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+from pagewalk.proc.cgroups import find_hierarchy
 from tests.documents import ROOT, Block, blocks, prose
 from tests.machine import memory_cgroup
 
@@ -136,13 +138,34 @@ def model(folder: Path) -> AbstractContextManager[dict[str, Any]]:
 
 
 @contextmanager
+def container(_: Path) -> Iterator[dict[str, Any]]:
+    """Run a container with a limit, whose charge is a deleted log, after one that was removed."""
+    # /tmp may be a tmpfs, whose files are no page cache of a disk.
+    with tempfile.TemporaryDirectory(prefix="pagewalk-", dir="/var/tmp") as folder:
+        write = 'head -c 16M /dev/zero > "$0" && echo "{}"'
+        with memory_cgroup("job") as job, running(
+            "sh", "-c", write, f"{folder}/report.csv", group=job
+        ):
+            pass
+        with memory_cgroup("web") as group:
+            limit(group, 128 * MIB)
+            name, before = (f"/{one.relative_to(find_hierarchy().mount)}" for one in (group, job))
+            with started("logger.py", f"{folder}/app.log", 64, group=group) as said:
+                yield {"CONTAINER": name, "JOB": before, **said}
+
+
+def limit(group: Path, size: int) -> None:
+    """Set the limit of a memory cgroup, of memory and swap together where there is one."""
+    for name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max"):
+        with suppress(OSError):
+            (group / name).write_text(str(size))
+
+
+@contextmanager
 def killed(_: Path) -> Iterator[dict[str, Any]]:
     """Run a container whose memory is mostly a file in shared memory, and kill one like it."""
     with memory_cgroup("killed") as group:
-        limits = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max")
-        for limit in limits:
-            with suppress(OSError):
-                (group / limit).write_text(str(96 * MIB))
+        limit(group, 96 * MIB)
         with suppress(OSError):
             (group / "memory.swap.max").write_text("0")
         with started("spool.py", 40, group=group) as said:
@@ -169,5 +192,6 @@ PROBLEMS: dict[str, Callable[[Path], AbstractContextManager[dict[str, Any]]]] = 
     "workers": workers,
     "model": model,
     "killed": killed,
+    "container": container,
     "full": full,
 }
