@@ -36,10 +36,12 @@ LOOKS = 4  # at most, as long as anything is unexplained
               help="The page cache by file: deleted files first, who keeps them, who is charged.")
 @click.option("--slab", is_flag=True,
               help="The kernel's memory by name: objects and who is charged, vmalloc, BPF maps.")
+@click.option("--map", "picture", is_flag=True,
+              help="Physical memory as a picture: a letter for each stretch of addresses.")
 @table_options
 @watch_option
 @output_options
-def command(ledger: bool, files: bool, slab: bool, **options: Any) -> int:
+def command(ledger: bool, files: bool, slab: bool, picture: bool, **options: Any) -> int:
     """Show what all of RAM is used for: each frame once, up to MemTotal and to the firmware's RAM.
 
     Compared with /proc/meminfo line by line: each difference is a list of named causes, exact or
@@ -51,6 +53,7 @@ def command(ledger: bool, files: bool, slab: bool, **options: Any) -> int:
     pagewalk ram --files
     pagewalk ram --files --sort dirty --limit 3
     pagewalk ram --slab
+    pagewalk ram --map
     pagewalk ram --format json
     """
     from pagewalk.render import view
@@ -58,12 +61,13 @@ def command(ledger: bool, files: bool, slab: bool, **options: Any) -> int:
 
     request = Request(target="", freeze=False, budget=0, **options)
     check_watch(request)
-    check_table(request, ledger, files, slab)
+    check_table(request, ledger, picture, files, slab)
     source = open_ram(request.source)
-    if files or slab:
-        from pagewalk.commands import ram_tables
+    if files or slab or picture:
+        from pagewalk.commands import ram_tables as more
 
-        return (ram_tables.show_files if files else ram_tables.show_slabs)(request, source)
+        show = more.show_files if files else more.show_slabs if slab else more.show_map
+        return show(request, source)
     with commands.output(request.output) as out:
         shown = view(request.format, "ram", request.human, request.color)
         write = commands.writer(request, shown, out)
@@ -106,7 +110,7 @@ def check_table(request: Request, *screens: bool) -> None:
     ``screens`` are --ledger and --map, which have no table, and --files and --slab.
     """
     if sum(screens) > 1:
-        raise BadRequest("--ledger, --files and --slab are screens of their own: choose one")
+        raise BadRequest("--ledger, --files, --slab and --map are screens of their own: choose one")
     asked = (request.columns, request.sort, request.limit) != (None, None, None)
     if asked and not any(screens[-2:]):
         raise BadRequest("--columns, --sort and --limit are about the tables of --files and"

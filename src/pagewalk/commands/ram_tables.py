@@ -1,4 +1,4 @@
-"""The tables of pagewalk ram: the page cache by file, and the kernel's memory by name."""
+"""More of pagewalk ram: the page cache by file, the kernel's memory by name, where uses lie."""
 
 from __future__ import annotations
 
@@ -73,6 +73,20 @@ def show_slabs(request: Request, source: RamSource) -> int:
             paths = {one.group for cache in caches for one in cache.charges or () if one.group}
             write(found, caches, columns=choice.columns, known=known(paths))
     return code(request, found.withheld)
+
+
+def show_map(request: Request, source: RamSource) -> int:
+    """Write where in RAM its uses lie; return the exit code."""
+    from pagewalk.render import view
+    from pagewalk.system.ram_map import map_ram
+
+    with commands.output(request.output) as out:
+        shown = view(request.format, "map", request.human, request.color)
+        write = commands.writer(request, shown, out)
+        for _ in commands.rounds(request, write):
+            found = map_ram(source.frames(), source.ranges or [])
+            write(found, source.facts, withheld=source.notes)
+    return code(request, source.notes)
 
 
 def known(paths: Iterable[str]) -> dict[str, str]:

@@ -290,6 +290,13 @@ def slab(*given: Any, **options: Any) -> None:
     kernel_table.json(*given, **options)
 
 
+def ram_map(*given: Any, **options: Any) -> None:
+    """Write where in RAM its uses lie: see `ram_map.json`."""
+    from pagewalk.render import ram_map as document
+
+    document.json(*given, **options)
+
+
 def group(*given: Any, **options: Any) -> None:
     """Write what a cgroup is charged for: see `group_json.group`."""
     from pagewalk.render import group_json
@@ -307,5 +314,6 @@ def cgroups(*given: Any, **options: Any) -> None:
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
-    "ram": ram, "files": files, "slab": slab, "group": group, "cgroups": cgroups,
+    "ram": ram, "files": files, "slab": slab, "map": ram_map, "group": group,
+    "cgroups": cgroups,
 }

@@ -344,6 +344,16 @@ def slab(*given: Any, **options: Any) -> None:
     kernel_table.text(*given, **options)
 
 
+# ---- ram --map
+
+
+def ram_map(*given: Any, **options: Any) -> None:
+    """Write where in RAM its uses lie: see `ram_map.text`."""
+    from pagewalk.render import ram_map as screen
+
+    screen.text(*given, **options)
+
+
 # ---- heap
 
 
@@ -436,10 +446,12 @@ LARGEST: dict[str, Callable[..., int]] = {
     "cgroups": lambda table, *_: int(table.amounts.usage.max(initial=0)),
     "processes": lambda rows, *_: max((process.rss for process in rows), default=0),
     "slab": lambda found, _: found.slabs.size(),
+    "map": lambda found, facts: int(found.stretches.pages.sum()) * facts.page_size,
     "files": lambda report, _: sum(total.amounts.cached for total in report.totals.values()),
 }
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
-    "ram": ram, "files": files, "slab": slab, "group": group, "cgroups": cgroups,
+    "ram": ram, "files": files, "slab": slab, "map": ram_map, "group": group,
+    "cgroups": cgroups,
 }

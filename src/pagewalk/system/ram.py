@@ -75,6 +75,19 @@ _BY_KIND = {
 }  # fmt: skip
 
 
+# The row of the kinds that are told apart further.
+_GROUP_BY_KIND = {
+    Kind.ANON: "processes", Kind.HUGETLB: "processes", Kind.FILE: "cache", Kind.SHMEM: "shared",
+    Kind.SLAB: "kernel",
+}  # fmt: skip
+_GROUP_OF_PART = {part.name: part.group for part in PARTS}
+
+
+def group_of(kind: Kind) -> str:
+    """Return the row of GROUPS that frames of ``kind`` are in, whatever part of it they are."""
+    return _GROUP_BY_KIND.get(kind) or _GROUP_OF_PART[_BY_KIND[kind]]
+
+
 class Labels(NamedTuple):
     """What the labels of a census mean.
 
