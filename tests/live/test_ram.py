@@ -34,6 +34,47 @@ def test_each_frame_is_counted_once_and_the_ledger_closes() -> None:
     assert document["kinds"].keys() >= {"kernel_stack", "vmalloc", "percpu", "memmap"}
 
 
+def test_procfs_counts_each_frame_once_and_withholds_what_it_cannot_tell() -> None:
+    whole = pagewalk("ram", "--format", "json").json
+
+    def check() -> None:
+        ran = pagewalk("ram", "--source", "procfs", "--format", "json")
+        assert ran.code == 3, ran.err  # not 4: nothing is unexplained
+        document = ran.json
+        assert document["source"]["name"] == "procfs"
+        assert sum(document["kinds"].values()) == document["total"] == whole["total"]
+        lines = {line["against"]: line for line in document["ledger"]}
+        told = {name for name, line in lines.items() if line["ours"] is not None}
+        assert told >= {"meminfo MemTotal", "meminfo MemFree", "meminfo Buffers + Cached",
+                        "meminfo AnonPages", "meminfo Shmem", "meminfo PageTables",
+                        "slabinfo pages"}
+        assert [line for line in lines.values() if line["unexplained"]] == []
+        assert not told & {"meminfo Buffers", "meminfo Cached", "meminfo SReclaimable",
+                           "meminfo KernelStack", "meminfo MemAvailable", "meminfo AnonHugePages"}
+        assert document["headroom"] is None
+        assert any("could be had back" in reason for reason in document["partial"])
+
+    look_again(check)
+
+
+@pytest.mark.parametrize("words", [
+    ("cgroups",), ("explain", "--cgroup", str(os.getpid())), ("ram", "--files"), ("ram", "--slab"),
+    ("ram", "--map"),
+])  # fmt: skip
+def test_what_frames_belong_to_takes_kernel_memory(words: tuple[str, ...]) -> None:
+    ran = pagewalk(*words, "--source", "procfs")
+    assert ran.code == 1
+    assert "cannot read kernel memory" in ran.err
+
+
+def test_auto_falls_back_to_what_proc_shows_of_frames() -> None:
+    # Without BTF no source knows where anything is in kernel memory.
+    hide = "mount --bind /dev/null /sys/kernel/btf/vmlinux && exec \"$@\""
+    ran = pagewalk("ram", "--format", "json", before=("unshare", "-m", "sh", "-c", hide, "sh"))
+    assert ran.code == 3, ran.err
+    assert ran.json["source"]["name"] == "procfs"
+
+
 def test_memory_that_nobody_maps_is_shared_memory_that_nobody_maps() -> None:
     def look() -> tuple[int, ...]:
         # Bytes of shared memory that nobody maps, and Shmem of meminfo.

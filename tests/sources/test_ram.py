@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pagewalk.model.columns import join
+from pagewalk.model.errors import SourceUnavailable
 from pagewalk.model.frames import Frames, Kind
 from pagewalk.sources import ram
 from tests.system.by_hand import Run, frames
@@ -35,3 +36,8 @@ def test_chunks_become_batches(
                           strict=True):
         for name in Frames.names:
             assert np.array_equal(getattr(batch, name), getattr(one, name))
+
+
+def test_what_needs_kernel_memory_refuses_procfs() -> None:
+    with pytest.raises(SourceUnavailable, match="cannot read kernel memory"):
+        ram.open_ram("procfs", kernel=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from pagewalk.model.frames import REFERENCED, Frames, Kind
 from pagewalk.system.census import NOWHERE, Count, KernelFrames, Placed
-from pagewalk.system.ram import GROUPS, NO_LABELS, PARTS, Labels, parts_of
+from pagewalk.system.ram import GROUPS, NO_LABELS, PARTS, UNTOLD, Labels, parts_of
 from tests.system.by_hand import Run, frames
 
 LABELS = Labels(("", "reclaimable", "unreclaimable", "bdev", "ext4"), 3, 1, 2)
@@ -89,3 +90,12 @@ def test_what_was_kept_at_boot_stays_there() -> None:
 def test_parts_are_in_the_six_rows() -> None:
     assert {part.group for part in PARTS} == set(GROUPS)
     assert len({part.name for part in PARTS}) == len(PARTS)
+
+
+def test_without_facts_and_objects_kinds_are_not_told_apart() -> None:
+    count = Count(9)
+    runs = frames(Run(Kind.HUGETLB, 4), Run(Kind.SLAB, 5), Run(Kind.FILE, 6, ("lru",), 1),
+                  Run(Kind.ANON, 7))
+    count.add(replace(runs, facts=None, object=None))
+    assert parts_of(count.census, UNTOLD, {}) == {
+        "hugetlb": 4, "slab": 5, "file_mapped": 6, "anon": 7}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pagewalk.account.ledger import Cause, Line
 from pagewalk.model.frames import Kind
 from pagewalk.proc.slabinfo import SlabCache
 from pagewalk.proc.totals import Totals
 from pagewalk.system.census import Count
-from pagewalk.system.ram import NO_LABELS, parts_of
+from pagewalk.system.ram import NO_LABELS, UNTOLD, parts_of
 from pagewalk.system.ram_causes import Counted
-from pagewalk.system.ram_ledger import LINES, NOT_COMPARED, not_compared, ram_ledger
+from pagewalk.system.ram_ledger import LINES, NOT_COMPARED, STRUCT_PAGES, not_compared, ram_ledger
 from tests.by_hand import PAGE
 from tests.system import by_hand
 from tests.system.by_hand import Run, frames
@@ -186,3 +188,42 @@ def test_frames_that_move_between_lists_of_free_frames_are_off_in_both() -> None
     assert short["vmstat nr_free_pages"].unexplained == 10 * PAGE
     assert short["zoneinfo count"].unexplained == -12 * PAGE
     assert not any(line.unexplained for line in lines(100, 102, churn=2).values())
+
+
+def untold(*runs: Run) -> Counted:
+    # As from /proc/kpageflags: without facts and objects.
+    count = Count(9)
+    count.add(replace(frames(*runs), facts=None, object=None))
+    return Counted(count.census, UNTOLD, parts_of(count.census, UNTOLD, {}), PAGE, 2, False)
+
+
+def test_lines_that_take_struct_pages_are_withheld_without_them() -> None:
+    listed = STRUCT_PAGES - {"zoneinfo count"}
+    assert listed < {rule.field for rule in LINES}
+    needs = [*listed, "KernelStack", "VmallocUsed", "Percpu", "Buffers", "Cached"]
+    lines = ram_ledger(untold(Run(Kind.SLAB, 9), Run(Kind.FILE, 5, ("lru",))),
+                       [totals(dict.fromkeys(needs, 1))])
+    compared = {line.against for line in lines if line.ours is not None}
+    assert compared == {"meminfo Buffers + Cached"}
+    assert all(line.unexplained is None for line in lines if line.ours is None)
+
+
+def test_buffers_and_cached_are_one_line_where_block_devices_are_not_told() -> None:
+    runs = (Run(Kind.FILE, 5, ("lru",)), Run(Kind.SHMEM, 3, ("lru", "swapbacked")))
+    reading = totals({"Buffers": 2, "Cached": 6})
+    [line] = [line for line in ram_ledger(untold(*runs), [reading]) if line.ours is not None]
+    assert (line.against, line.ours, line.unexplained) == ("meminfo Buffers + Cached", 8 * PAGE, 0)
+    against = {line.against for line in ram_ledger(seen(*runs), [reading])}
+    assert against == {"meminfo Buffers", "meminfo Cached"}
+
+
+def test_pages_on_their_way_to_a_list_are_bounded_where_they_look_like_the_kernels() -> None:
+    most = 2 * 7 * 31  # of two CPUs
+    [line] = ram_ledger(untold(Run(Kind.KERNEL, most)), [totals({"Shmem": most})])
+    [cause] = line.causes
+    assert (cause.cause, cause.bytes, cause.bound) == ("lru_batches", -most * PAGE, most * PAGE)
+    assert line.unexplained == 0
+    [line] = ram_ledger(untold(Run(Kind.KERNEL, most + 1)), [totals({"Shmem": most + 1})])
+    assert line.unexplained
+    [line] = ram_ledger(seen(Run(Kind.KERNEL, 1)), [totals({"Shmem": 1})])
+    assert line.unexplained == -PAGE

@@ -52,7 +52,7 @@ def command(dying: bool, **options: Any) -> int:
     request = Request(target="", freeze=False, budget=0, **options)
     check_watch(request)
     choice = choose("cgroups", request.columns, request.sort, request.limit)
-    source, records = open_ram(request.source), read_records()
+    source, records = open_ram(request.source, kernel=True), read_records()
     with commands.output(request.output) as out:
         shown = view(request.format, "cgroups", request.human, request.color)
         write = commands.writer(request, shown, out)

@@ -36,7 +36,7 @@ def explain_group(
     if request.freeze:
         raise BadRequest("--freeze stops one process, not a cgroup: leave it out")
     check_watch(request)
-    source, about = open_ram(request.source), asked(
+    source, about = open_ram(request.source, kernel=True), asked(
         path, find_hierarchy(), int(request.budget * 1e6))
     name = name_of(path, read_records())
     with commands.output(request.output) as out:

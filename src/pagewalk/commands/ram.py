@@ -28,7 +28,8 @@ LOOKS = 4  # at most, as long as anything is unexplained
 @click.command("ram", short_help="All of RAM: what it is used for, each frame once.")
 @click.option("--source", default="auto", metavar="SOURCE", show_default=True,
               shell_complete=complete_source,
-              help="What to read from: auto (the best that works here), ebpf, kcore or drgn.")
+              help="What to read from: auto (the best that works here), ebpf, kcore, drgn or"
+                   " procfs.")
 @format_option("text", "json", "csv")
 @click.option("--ledger", is_flag=True,
               help="Every line of /proc/meminfo beside ours, with causes.")
@@ -62,7 +63,7 @@ def command(ledger: bool, files: bool, slab: bool, picture: bool, **options: Any
     request = Request(target="", freeze=False, budget=0, **options)
     check_watch(request)
     check_table(request, ledger, picture, files, slab)
-    source = open_ram(request.source)
+    source = open_ram(request.source, kernel=files or slab or picture)
     if files or slab or picture:
         from pagewalk.commands import ram_tables as more
 

@@ -75,7 +75,7 @@ def _open(held: ExitStack) -> frames.Frames:
         opened = open_frames(own=find_pfn(np.ones(1, np.uint64)) or None)
     except OSError as error:
         why = f"cannot read {error.filename}: {error.strerror}"
-        raise SourceUnavailable("RAM", why, "run as root") from error
+        raise SourceUnavailable("procfs", why, "run as root") from error
     held.callback(opened.close)
     return opened
 

@@ -64,7 +64,8 @@ def why(found: Ram, out: TextIO) -> None:
         reasons.setdefault(reason, []).append(name)
     for line in found.lines:
         if line.ours is None:
-            reasons.setdefault("what kernel memory is mapped for was not read", []).append(
-                line.against.removeprefix("meminfo "))
+            reason = (line.ours_is if line.ours_is.startswith("not told")
+                      else "what kernel memory is mapped for was not read")
+            reasons.setdefault(reason, []).append(line.against.removeprefix("meminfo "))
     for reason, names in reasons.items():
         say(f"not compared: {', '.join(names)}: {reason}", out)

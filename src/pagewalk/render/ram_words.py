@@ -55,7 +55,8 @@ def by_group(parts: dict[str, int]) -> dict[str, int]:
 def odd(ram: Ram) -> Iterator[str]:
     """Yield a sentence about the largest part that is odd, if one is."""
     parts, total = ram.parts or {}, ram.total or 0
-    large = [name for name in ODD if ODD_SHARE * parts.get(name, 0) >= total]
+    large = [name for name in ODD if ODD_SHARE * parts.get(name, 0) >= total
+             and not (name == "kernel_other" and ram.source == "procfs")]  # others tell what for
     if large:
         name = max(large, key=lambda one: parts[one])
         yield f"{ODD[name].format(size(parts[name]))}."

@@ -1,7 +1,7 @@
 """All of RAM, opened one way: its frames in runs, and the kernel's own totals beside them.
 
-From struct pages, read by ebpf, kcore or drgn; or, for those who may not see frames, only what the
-kernel counts.
+From struct pages, read by ebpf, kcore or drgn; from what /proc shows of each frame; or, for those
+who may not see frames, only what the kernel counts.
 """
 
 from __future__ import annotations
@@ -17,13 +17,25 @@ from pagewalk.model.facts import Facts
 from pagewalk.model.frames import Frames
 from pagewalk.proc.iomem import read_ranges
 from pagewalk.proc.kernel import has_generations, read_facts
+from pagewalk.proc.kpage_scan import scan_kpage
 from pagewalk.proc.totals import Totals, read_totals
 from pagewalk.sources.readers import running
 
 # What `auto` tries, best first.
-AUTO = ("ebpf", "kcore")
-READERS = ("ebpf", "kcore", "drgn")
+PROCFS = "procfs"
+AUTO = ("ebpf", "kcore", PROCFS)
+READERS = ("ebpf", "kcore", "drgn", PROCFS)
 COUNTERS = "counters"
+# What procfs does not tell of frames.
+NOT_TOLD = tuple(Withheld(what, f"the source procfs does not tell {why}", partial=True)
+                 for what, why in (
+    ("what could be had back", "which slabs can shrink, and what is free on lists of CPUs"),
+    ("some kinds of kernel memory", "free pages on lists of CPUs, large kmalloc, stacks, vmalloc,"
+     " per-CPU memory, and pages of files on no LRU list from other kernel memory, nor struct pages"
+     " from what else was kept at boot"),
+    ("the cache of block devices, huge pages", "them from other files and other anonymous memory;"
+     " nor which hugetlb pages are idle"),
+))  # fmt: skip
 # Chunks of RAM become one batch until it has so many runs: what is done once a batch would take
 # longer than the few thousand runs of one chunk do. Even so a batch is at most 12 MB.
 _RUNS, _CHUNKS = 1 << 15, 16
@@ -47,8 +59,10 @@ class RamSource(NamedTuple):
 
         Raises SourceUnavailable, NotPermitted.
         """
-        if self.ranges is None or self.running is None:
+        if self.ranges is None:
             raise NotPermitted("the frames of RAM", "not visible to you", "run as root")
+        if self.running is None:
+            return _together(scan_kpage(self.ranges))
         return _together(scan_frames(self.running, self.ranges))
 
     def totals(self, *, refresh: bool = False) -> Totals:
@@ -60,16 +74,24 @@ class RamSource(NamedTuple):
         return has_generations()
 
 
-def open_ram(source: str = "auto") -> RamSource:
+def open_ram(source: str = "auto", *, kernel: bool = False) -> RamSource:
     """Return all of RAM opened by ``source``, or the best way that works, for ``auto``.
 
-    By auto, those who may not see frames get what the kernel counts. Raises SourceUnavailable,
-    NotPermitted, BadRequest, BadText.
+    With ``kernel`` only ways that read kernel memory, which tells what frames belong to. By auto,
+    those for whom none works get what the kernel counts. Raises SourceUnavailable, NotPermitted,
+    BadRequest, BadText.
     """
+    if kernel and source == PROCFS:
+        raise SourceUnavailable(
+            PROCFS, "it cannot read kernel memory, which alone tells what frames belong to",
+            "leave --source out, or choose ebpf, kcore or drgn",
+        )  # fmt: skip
     if source != "auto":
         return _open(source)
     notes: tuple[Withheld, ...] = ()
     for name in AUTO:
+        if kernel and name == PROCFS:
+            continue
         try:
             return _with_notes(_open(name), notes)
         except (SourceUnavailable, NotPermitted) as error:
@@ -82,7 +104,16 @@ def _open(name: str) -> RamSource:
     if name not in READERS:
         known = ", ".join(("auto", *READERS))
         raise BadRequest(f"no source is called '{name}'; there are: {known}")
+    if name == PROCFS:
+        return _open_procfs()
     return RamSource(name, read_facts(), running(name), read_ranges())
+
+
+def _open_procfs() -> RamSource:
+    ranges = read_ranges()
+    # Reads one frame: if that is refused, another source can be tried still.
+    next(scan_kpage([(ranges[0][0], ranges[0][0] + 1)]))
+    return RamSource(PROCFS, read_facts(), None, ranges, NOT_TOLD)
 
 
 def _with_notes(opened: RamSource, notes: tuple[Withheld, ...]) -> RamSource:

@@ -46,7 +46,7 @@ ANON = (Kind.ANON, Kind.KSM, Kind.SWAP_CACHE)
 
 
 def headroom(census: Census, labels: Labels) -> Headroom:
-    """Return what of ``census`` could be had back, in pages."""
+    """Return what of ``census`` could be had back, in pages; ``labels`` must be told."""
     file, anon = census.of(Kind.FILE), census.of(*ANON)
     shmem = census.of(Kind.SHMEM)
     locked = census.has("unevictable", "mlocked") & (file | anon | shmem)

@@ -15,7 +15,7 @@ from pagewalk.system.census import NOWHERE, Census, Count, KernelFrames
 from pagewalk.system.headroom import Headroom, headroom
 from pagewalk.system.kernel_places import KernelPlaces, kernel_places
 from pagewalk.system.labels import ByObject
-from pagewalk.system.ram import NO_LABELS, Labels, parts_of
+from pagewalk.system.ram import UNTOLD, Labels, parts_of
 from pagewalk.system.ram_causes import Counted
 from pagewalk.system.ram_counters import parts_from
 from pagewalk.system.ram_ledger import ram_ledger
@@ -30,7 +30,8 @@ class Ram(NamedTuple):
 
     ``total`` is all System RAM in bytes; ``parts`` are bytes by the names of ram.PARTS and add up
     to it. ``file_systems`` are bytes in cache by file system: (mapped, not mapped). ``lines`` is
-    the ledger against meminfo, ``headroom`` in bytes: empty and None if frames were not seen.
+    the ledger against meminfo, ``headroom`` in bytes: empty and None if frames were not seen;
+    from procfs ``headroom`` is None.
     ``totals`` is the kernel's last reading; ``vmalloc`` who asked for memory that the kernel maps,
     None if that is not known.
     """
@@ -68,18 +69,19 @@ def look_at_ram(source: RamSource) -> Ram:
             areas.append(of_areas(source.running.kernel, frames))
     places = kernel_places(source.running, join(areas)) if source.running else NO_PLACES
     readings.append(source.totals(refresh=True))
-    census, labels = count.census, NO_LABELS if objects is None else objects.labels
+    census, labels = count.census, UNTOLD if objects is None else objects.labels
     parts = parts_of(census, labels, own.uses(places.placed))
     told = places.asked is not None
     seen = Counted(census, labels, parts, page, source.facts.cpus, told,
                    source.generations())
+    room = headroom(census, labels) if labels.told else None
     return Ram(
         source=source.name,
         total=int(census.pages.sum()) * page,
         parts={name: pages * page for name, pages in parts.items()},
-        file_systems=_by_file_system(census, labels, page),
+        file_systems=_by_file_system(census, labels, page) if labels.told else {},
         lines=ram_ledger(seen, readings),
-        headroom=Headroom(*(pages * page for pages in headroom(census, labels))),
+        headroom=None if room is None else Headroom(*(pages * page for pages in room)),
         totals=readings[-1],
         withheld=(*source.notes, *places.withheld),
         vmalloc=places.asked,

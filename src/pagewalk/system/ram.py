@@ -93,15 +93,18 @@ class Labels(NamedTuple):
 
     ``names`` are file systems by label, the first an empty string for "not told"; ``bdev`` the
     label of block devices' caches. A slab's label is ``reclaimable`` or ``unreclaimable``.
+    ``told`` is False if frames came without facts and objects.
     """
 
     names: tuple[str, ...]
     bdev: int = -1
     reclaimable: int = -1
     unreclaimable: int = -1
+    told: bool = True
 
 
 NO_LABELS = Labels(("",))
+UNTOLD = Labels(("",), told=False)
 
 
 def parts_of(
@@ -140,16 +143,17 @@ def _file(census: Census, labels: Labels, *, mapped: bool) -> Bool:
     return found
 
 
-def _hugetlb(census: Census, *, used: bool) -> Bool:
+def _hugetlb(census: Census, labels: Labels, *, used: bool) -> Bool:
     found: Bool = census.of(Kind.HUGETLB) & ((census.facts & REFERENCED != 0) == used)
-    return found
+    return found & labels.told
 
 
 _RULES: dict[str, Rule] = {
     "anon": lambda census, labels: _anon(census, labels, huge=False),
     "anon_huge": lambda census, labels: _anon(census, labels, huge=True),
-    "hugetlb_used": lambda census, _: _hugetlb(census, used=True),
-    "hugetlb_idle": lambda census, _: _hugetlb(census, used=False),
+    "hugetlb_used": lambda census, labels: _hugetlb(census, labels, used=True),
+    "hugetlb_idle": lambda census, labels: _hugetlb(census, labels, used=False),
+    "hugetlb": lambda census, labels: census.of(Kind.HUGETLB) & (not labels.told),
     "file_mapped": lambda census, labels: _file(census, labels, mapped=True),
     "file_unmapped": lambda census, labels: _file(census, labels, mapped=False),
     "buffers": lambda census, labels: census.of(Kind.FILE) & (census.label == labels.bdev),

@@ -73,6 +73,8 @@ WHY = {
     " while RAM was read: together they are off by no more than what was allocated and freed",
     "cached_stacks": "stacks of threads that ended, kept for the next ones: two a CPU at most",
     "first_chunk": "per-CPU memory that was set aside at boot, in reserved frames",
+    "lru_batches": "pages on their way to an LRU list look like the kernel's own to the source"
+    " procfs: each CPU has at most 7 batches of 31",
     "misc_reclaimable": "reclaimable kernel memory that is no slab",
     "deferred_count": "meminfo adds to vmstat's nr_free_pages how much memory is not initialised"
     " yet, and that count stays wrong after boot",
@@ -157,12 +159,14 @@ def bounds(
     found = []
     if "cached_stacks" in rule.causes:
         found.append(("cached_stacks", _STACKS * seen.cpus * _STACK))
+    if "lru_batches" in rule.causes and rest < 0 and not seen.labels.told:
+        found.append(("lru_batches", seen.page * seen.cpus * _BATCHES * _BATCH))
     if "first_chunk" in rule.causes and rest < 0:
         found.append(("first_chunk", seen.page * seen.parts.get("boot", 0)))
     changed = growth(readings, *CHURN) + rule.times * growth(readings, *rule.moves)
     found += [("frames_changed", seen.page * changed),
               ("concurrent_change", max(theirs) - min(theirs))]
-    if "moved_between_lists" in rule.causes:
+    if "moved_between_lists" in rule.causes and seen.labels.told:
         found.append(("moved_between_lists", _moved(seen, readings[-1], seen.page * changed)))
     if "deferred_count" in rule.causes and len(set(gaps := _gaps(readings, seen))) > 1:
         found.append(("deferred_count", min(map(abs, gaps))))
@@ -190,6 +194,9 @@ def _moved(seen: Counted, last: Totals, changed: int) -> int:
 
 # NR_CACHED_STACKS and THREAD_SIZE (kernel/fork.c; 16 KiB on x86-64 and arm64)
 _STACKS, _STACK = 2, 16 << 10
+# The folio_batches of struct cpu_fbatches and mlock_fbatch, and PAGEVEC_SIZE (15 before 6.9); large
+# folios do not wait in them (mm/swap.c, mm/mlock.c)
+_BATCHES, _BATCH = 7, 31
 
 
 def misc_reclaimable(totals: Totals) -> int:

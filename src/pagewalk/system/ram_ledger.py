@@ -114,15 +114,16 @@ LINES = (
         lambda c, _: c.has("unevictable") & c.has("lru")
         & c.of(*ANON, Kind.FILE, Kind.SHMEM, Kind.SWAP_CACHE)), LRU),
     Rule("Mlocked", "mlocked", mask(
-        lambda c, _: c.has("mlocked") & c.of(*ANON, Kind.FILE, Kind.SHMEM)), LRU),
+        lambda c, _: c.has("mlocked") & c.of(*ANON, Kind.FILE, Kind.SHMEM)), LRU,
+        causes=("lru_batches",)),
     Rule("Dirty", "dirty, of files", mask(_dirty), WRITTEN),
     Rule("Writeback", "being written", mask(
         lambda c, _: c.has("writeback") & c.of(*ANON, Kind.FILE, Kind.SHMEM, Kind.SWAP_CACHE)),
-        WRITTEN),
+        WRITTEN, causes=("lru_batches",)),
     Rule("AnonPages", "anonymous and mapped", mask(lambda c, _: c.of(*ANON) & c.mapped)),
     Rule("Mapped", "files, shared memory and kernel pages that are mapped", mask(_mapped), MAPS,
          AROUND),
-    Rule("Shmem", "shared memory", mask(lambda c, _: c.of(Kind.SHMEM))),
+    Rule("Shmem", "shared memory", mask(lambda c, _: c.of(Kind.SHMEM)), causes=("lru_batches",)),
     Rule("KReclaimable", "slab, reclaimable", part("slab_reclaimable"),
          causes=("misc_reclaimable",)),
     Rule("Slab", "slab + large kmalloc",
@@ -147,7 +148,7 @@ LINES = (
     Rule("FileHugePages", "files in huge pages", mask(lambda c, _: c.of(Kind.FILE) & c.huge)),
     Rule("FilePmdMapped", "files mapped as huge pages", mask(lambda c, _: whole(c, Kind.FILE)),
          MAPS, AROUND),
-    Rule("Hugetlb", "hugetlb pages", part("hugetlb_used", "hugetlb_idle")),
+    Rule("Hugetlb", "hugetlb pages", part("hugetlb_used", "hugetlb_idle", "hugetlb")),
     Rule("Balloon", "balloon", part("balloon")),
     Rule("Unaccepted", "not yet accepted", part("unaccepted")),
 )  # fmt: skip
@@ -163,6 +164,15 @@ BOTH_LISTS = (
          mask(lambda c, _: on_lru(c, anon=False)), LRU),
 )  # fmt: skip
 HIDDEN = "not told: MGLRU keeps what is active by generation"
+BOTH_CACHES = Rule("Buffers + Cached", "files + shared memory", _cached, causes=("lru_batches",))
+# Lines that take what only struct pages tell: what a frame belongs to, the order of its folio, and
+# whether it was ever initialised (one that was not looks mapped in /proc/kpagecount).
+STRUCT_PAGES = frozenset((
+    "MemAvailable", "zoneinfo count", "Buffers", "Cached", "Dirty", "Mapped", "KReclaimable",
+    "Slab", "SReclaimable", "SUnreclaim", "AnonHugePages", "ShmemHugePages", "ShmemPmdMapped",
+    "FileHugePages", "FilePmdMapped", "Unaccepted",
+))  # fmt: skip
+UNTOLD = "not told by the source procfs"
 
 # Lines of meminfo that no frame stands behind, or that frames do not tell; and why.
 NOT_COMPARED = {
@@ -196,10 +206,14 @@ def ram_ledger(seen: Counted, readings: Sequence[Totals]) -> list[Line]:
 
 
 def rules(seen: Counted) -> Iterator[Rule]:
-    hidden = BY_ACTIVITY if seen.generations else ()
+    hidden = dict.fromkeys(BY_ACTIVITY, HIDDEN) if seen.generations else {}
+    if not seen.labels.told:
+        hidden |= dict.fromkeys(STRUCT_PAGES, UNTOLD)
     for rule in LINES:
-        yield rule._replace(ours_is=HIDDEN, ours=lambda _: None) if rule.field in hidden else rule
+        why = hidden.get(rule.field)
+        yield rule if why is None else rule._replace(ours_is=why, ours=lambda _: None)
     yield from BOTH_LISTS if seen.generations else ()
+    yield from () if seen.labels.told else (BOTH_CACHES,)
 
 
 def not_compared(totals: Totals) -> dict[str, str]:
