@@ -225,6 +225,7 @@ def test_the_memory_of_a_killed_container_was_in_no_rss(tmp_path: Path) -> None:
 # ---- "Why is my container full?"
 
 
+@pytest.mark.vmshort
 def test_a_container_is_full_of_a_log_that_was_deleted(tmp_path: Path) -> None:
     with recipes.container(tmp_path) as said:
         group = Path(find_hierarchy().mount, said["CONTAINER"][1:])
