@@ -67,7 +67,7 @@ def test_a_group_closes_and_is_found_by_all_its_names(tmp_path: Path) -> None:
         assert sum(document[key] for key in told) == document["charged"]
         files = {file["path"]: file for file in document["files"]}
         assert [file["cached"] for file in document["files"]
-                if file["path"].endswith("/written")] == [24 * MIB]
+                if (file["path"] or "").endswith("/written")] == [24 * MIB]
         deleted = files["/dev/shm/pagewalk-deleted"]
         assert (deleted["sort"], deleted["cached"]) == ("deleted", 16 * MIB)
         assert [holder["pid"] for holder in deleted["kept_by"]] == [pid]
@@ -86,7 +86,8 @@ def test_what_stays_charged_after_its_processes_have_ended(tmp_path: Path) -> No
             pass
         document = explained(f"/{name}")
         assert document["processes"] == []
-        [written] = [file for file in document["files"] if file["path"].endswith("/written")]
+        [written] = [file for file in document["files"]
+                     if (file["path"] or "").endswith("/written")]
         assert written["cached"] == 24 * MIB
         text = pagewalk("explain", f"/{name}").out
     assert "No process is in it" in text

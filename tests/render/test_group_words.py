@@ -135,7 +135,7 @@ def test_what_is_in_swap_and_what_others_map_is_told() -> None:
     assert "1024 KiB more are in swap." in " ".join(group_words.answers(found))
     text = wrote("text", found)
     assert "mapped by its processes and charged to nobody: 2048 KiB (/dev/hugepages/x" in text
-    assert "charged to it and mapped only by processes of other groups: 1024 KiB" in text
+    assert "charged to it and mapped, but not seen in a process of it: at most 1024 KiB" in text
     assert "in swap, beside what is charged: 1024 KiB" in text
     assert "buffers of sockets, which version 1 counts apart: 4 KiB" in text
     document = json.loads(wrote("json", found))
@@ -175,5 +175,5 @@ def test_what_changed_meanwhile_is_not_called_charged_in_advance() -> None:
     told = group(lines=[moved, *found.lines[1:]])
     assert (in_advance(told), changed(told)) == (100, -4096)
     assert [row.what for row in rows(told)][-2:] == [
-        "charged in advance for kernel objects (bounded: a page a CPU)",
+        "charged in advance for kernel objects (bounded: a page a CPU and group)",
         "allocated or freed while RAM was read"]

@@ -35,13 +35,13 @@ def test_the_sentences_name_the_fullest_and_those_that_live_on() -> None:
 def test_what_keeps_a_removed_group_is_named() -> None:
     table = group_table()
     assert kept(table, table.keepers[0]) == (
-        "/app/old was removed and lives on by /var/cache/x 3072 KiB; dentry 0 KiB")
+        "/app/old was removed but is kept alive by /var/cache/x 3072 KiB; dentry 0 KiB")
     bare = table.keepers[0]._replace(files=table.keepers[0].files._replace(files=()), caches=())
     assert "nothing in RAM is charged to it any more" in kept(table, bare)
     moved = table._replace(amounts=take(table.amounts, np.array([0, 1, 2, 0])))
     assert kept(moved, bare) == (
-        "/app/old was removed and lives on by anonymous memory 6144 KiB, of processes that moved"
-        " away")
+        "/app/old was removed but is kept alive by anonymous memory 6144 KiB, of processes that"
+        " moved away")
     inside = table._replace(amounts=take(table.amounts, np.array([0, 1, 2, 1])))
     assert "because of groups below it" in kept(inside, bare._replace(row=1))
 

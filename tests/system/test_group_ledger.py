@@ -40,7 +40,8 @@ def test_what_only_the_kernel_counts_is_named_exactly() -> None:
 
 @pytest.mark.parametrize(("pages", "causes"), [
     (1, ["object_stock"]), (64 * CPUS, ["charged_in_advance"]),
-    (65 * CPUS, ["object_stock", "charged_in_advance"]), (65 * CPUS + 1, []),
+    # and less than a page that the group had left when its stock was taken away
+    (65 * CPUS + 1, ["object_stock", "charged_in_advance"]), (65 * CPUS + 2, []),
 ])
 def test_a_cpu_charges_64_pages_in_advance_and_one_for_objects(
     pages: int, causes: list[str]
@@ -49,6 +50,20 @@ def test_a_cpu_charges_64_pages_in_advance_and_one_for_objects(
         "memory.current"]
     assert [cause.cause for cause in line.causes] == causes
     assert line.unexplained == (0 if causes else -pages * PAGE)
+
+
+def test_a_cpu_charges_in_advance_for_several_groups_at_a_time() -> None:
+    counted = charge(Run(Kind.ANON, 8))._replace(stocks=7)
+    for groups, pages in ((1, 64 * CPUS), (3, 3 * 64 * CPUS), (9, 7 * 64 * CPUS)):
+        assert counted._replace(groups=groups).in_advance == pages * PAGE
+        assert counted._replace(groups=groups).in_stock == (CPUS + groups) * PAGE
+
+
+def test_what_only_the_kernel_counts_may_lag() -> None:
+    stat = {"percpu": 0, "sock": 100 * PAGE}
+    line = lines(charge(Run(Kind.ANON, 8)), GroupNumbers(current=98 * PAGE, stat=stat))[
+        "memory.current"]
+    assert [cause.cause for cause in line.causes] == ["sock", "stat_lag"]
 
 
 def test_nothing_is_charged_for_less_than_is_used() -> None:
@@ -107,5 +122,7 @@ def test_version_1_does_not_show_per_cpu_memory_so_that_of_the_machine_is_the_bo
         numbers = [GroupNumbers(current=(8 + behind) * PAGE)]
         [line] = group_ledger(charge(Run(Kind.ANON, 8)), 1, numbers, readings)
         assert line.unexplained == left
-    assert [(cause.cause, cause.bound) for cause in line.causes] == [
-        ("percpu_not_told", 1000 * PAGE)]
+    # what is charged in advance explains as much as it can first
+    assert [(cause.cause, cause.bytes, cause.bound) for cause in line.causes] == [
+        ("object_stock", -3 * PAGE, 3 * PAGE), ("charged_in_advance", -128 * PAGE, 128 * PAGE),
+        ("percpu_not_told", -369 * PAGE, 1000 * PAGE)]

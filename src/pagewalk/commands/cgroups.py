@@ -78,6 +78,9 @@ def chosen(
     rows: list[tuple[int, int | None]] = [
         (row, None if choice.sort or dying else depth) for row, depth in every
         if not dying or table.groups.removed[row]]
+    if dying:  # what a removed group was charged may have gone to its parent since
+        rows.sort(key=lambda pair: -sum(
+            amount(table, pair[0], name) or 0 for name in ("anon", "file", "shmem", "kernel")))
     if choice.sort is not None:
         def value(pair: tuple[int, int | None], column: str) -> Any:
             row = pair[0]

@@ -168,7 +168,10 @@ def numbers_above(hierarchy: Hierarchy, path: str) -> Iterator[tuple[str, GroupN
 
 
 def pids_below(hierarchy: Hierarchy, path: str) -> list[int]:
-    """Return the processes in group ``path`` and below, as /proc lists them; not ourselves."""
+    """Return the processes in group ``path`` and below, as /proc lists them, ourselves last.
+
+    0 stands for those that our PID namespace does not show.
+    """
     from contextlib import suppress
 
     from pagewalk.model.errors import GroupGone
@@ -180,7 +183,7 @@ def pids_below(hierarchy: Hierarchy, path: str) -> list[int]:
     for one in paths:
         with suppress(GroupGone):
             found.update(processes_of(hierarchy, one))
-    return sorted(found - {0, os.getpid()})
+    return sorted(found, key=lambda pid: (pid == os.getpid(), pid))
 
 
 def walk_pages(pid: int, mapped: MappedPages, budget_ns: int) -> None:

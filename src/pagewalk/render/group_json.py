@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def group(found: Group, name: Name, out: TextIO, **_: object) -> None:
-    """Write all of it, with or without --ledger."""
+    """Write all of it."""
     numbers, told = words.now(found), words.working_set(found)
     charge, files = found.charge, found.files
     write(

@@ -87,7 +87,8 @@ def besides(found: Group, out: TextIO) -> None:
                 f" ({largest(amounts)})", out)
     outside = sum((found.by_others or {}).values())
     if outside:
-        say(f"charged to it and mapped only by processes of other groups: {size(outside)}", out)
+        say("charged to it and mapped, but not seen in a process of it: at most"
+            f" {size(outside)}", out)
     for path, numbers in found.above:
         if numbers.limit is not None and numbers.current is not None:
             say(f"limited above it too: {printable(path)} is charged {size(numbers.current)} of"

@@ -72,8 +72,8 @@ def rows(group: Group) -> Iterator[Row]:
 
 # What is left of the charge, by the cause in the ledger: the first two are not used yet.
 LEFT = {
-    "charged_in_advance": "charged in advance (bounded: 64 pages a CPU)",
-    "object_stock": "charged in advance for kernel objects (bounded: a page a CPU)",
+    "charged_in_advance": "charged in advance (bounded: 64 pages a CPU and group)",
+    "object_stock": "charged in advance for kernel objects (bounded: a page a CPU and group)",
     "percpu_not_told": "per-CPU memory, of groups below for example (bounded: the machine's)",
     "frames_changed": "allocated or freed while RAM was read",
     "concurrent_change": "charged or given back while RAM was read",
@@ -297,15 +297,15 @@ def most(group: Group) -> str:
 def room(group: Group) -> str:
     """Return a sentence about what could be reclaimed before a kill, and what could not."""
     free = group.headroom
-    assert free is not None and group.swap_room is not None
-    swap = min(free.swappable, group.swap_room)
+    assert free is not None
+    swap = min(free.swappable, group.swap_room or 0)
     later = [f"{size(free.dirty)} after writing them"] if free.dirty else []
     later += [f"{size(swap)} by swapping"] if swap else []
     more = f", {' and '.join(later)}" if later else ""
     stuck = free.swappable - swap + free.locked + free.hugetlb + free.kernel + free.held
     # an object that is in use keeps its slab
     most = "at most " if free.slab_reclaimable else ""
-    no_swap = " (there is no room in swap)" if free.swappable and not group.swap_room else ""
+    no_swap = " (there is no room in swap)" if free.swappable and group.swap_room == 0 else ""
     text = (f"{most}{size(free.at_once)} could be reclaimed at once before its processes are"
             f" killed{more}; {size(stuck)} could not{no_swap}.")
     return text[0].upper() + text[1:]

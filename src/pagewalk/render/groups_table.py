@@ -101,7 +101,8 @@ def text(
     for withheld in table.withheld:
         if withheld.partial:
             say(f"partial: {withheld.what}: {withheld.why}", out, look="bad")
-    biggest = next((table.groups.path[row] for row, _ in rows if table.groups.path[row] != "/"), "")
+    biggest = next((table.groups.path[row] for row, _ in rows
+                    if table.groups.path[row] != "/" and not table.groups.removed[row]), "")
     following(out, *((f"explain {biggest}",) if biggest else ()), "ram")
 
 
@@ -134,7 +135,7 @@ def kept(table: GroupTable, keeper: Keeper) -> str:
         return f"{path} was removed and lives on" + (
             " because of groups below it" if below.any() else
             ": nothing in RAM is charged to it any more (its kernel memory is its parent's now)")
-    return f"{path} was removed and lives on by {'; '.join(held)}"
+    return f"{path} was removed but is kept alive by {'; '.join(held)}"
 
 
 def json(

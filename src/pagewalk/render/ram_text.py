@@ -13,6 +13,7 @@ from pagewalk.system.ram_causes import WHY
 from pagewalk.system.ram_ledger import not_compared
 
 if TYPE_CHECKING:
+    from pagewalk.account.ledger import Line
     from pagewalk.system.look import Ram
 
 
@@ -64,8 +65,16 @@ def why(found: Ram, out: TextIO) -> None:
         reasons.setdefault(reason, []).append(name)
     for line in found.lines:
         if line.ours is None:
-            reason = (line.ours_is if line.ours_is.startswith("not told")
-                      else "what kernel memory is mapped for was not read")
-            reasons.setdefault(reason, []).append(line.against.removeprefix("meminfo "))
+            reasons.setdefault(why_withheld(line), []).append(
+                line.against.removeprefix("meminfo "))
     for reason, names in reasons.items():
         say(f"not compared: {', '.join(names)}: {reason}", out)
+
+
+def why_withheld(line: Line) -> str:
+    """Return why our number of ``line`` is withheld."""
+    if line.ours_is.startswith("not told"):
+        return line.ours_is
+    if line.against == "meminfo MemAvailable":
+        return "/proc/zoneinfo was not read"
+    return "what kernel memory is mapped for was not read"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pagewalk.system.headroom import Headroom
     from pagewalk.system.look import Ram
 
-# A part of RAM is odd from this share on (docs/counting.md, "What stands out in RAM").
+# A part of RAM is odd from this share on (docs/commands/ram.md, "What stands out").
 ODD_SHARE = 20  # a twentieth
 BY_NAME = {part.name: part for part in PARTS}
 # Parts that are odd if they are large, most telling first: what to say of each.
@@ -37,7 +37,10 @@ def answers(ram: Ram) -> Iterator[str]:
     if ram.parts is None or ram.total is None:
         return
     groups = by_group(ram.parts)
-    yield (f"Processes hold {size(groups['processes'])} of anonymous memory, files in cache are"
+    hugetlb = sum(ram.parts.get(name, 0) for name in ("hugetlb", "hugetlb_used", "hugetlb_idle"))
+    pages = f", {size(hugetlb)} are hugetlb pages" if hugetlb else ""
+    yield (f"Processes hold {size(groups['processes'] - hugetlb)} of anonymous memory{pages}, files"
+           " in cache are"
            f" {size(groups['cache'])}, shared memory is {size(groups['shared'])}, the kernel has"
            f" {size(groups['kernel'])}; {size(groups['free'])} are free.")
     yield from odd(ram)
@@ -96,7 +99,7 @@ def rows(ram: Ram, blocks: str = "") -> list[tuple[str, ...]]:
     order: list[tuple[str, int]] = []
     for name, title in GROUPS.items():
         order.append((title, groups[name]))
-        inside = [(part, ram.parts[part.name]) for part in PARTS
+        inside = [(told_apart(part, ram.parts), ram.parts[part.name]) for part in PARTS
                   if part.group == name and part.name in ram.parts]
         if inside and not (len(inside) == 1 and name == "free"):
             order += [(f"  {part.title}", amount) for part, amount in inside]
@@ -108,6 +111,13 @@ def rows(ram: Ram, blocks: str = "") -> list[tuple[str, ...]]:
                       ram.total, blocks)
         columns.insert(1, ["SHARE", *shares, ""])
     return list(zip(*columns, strict=True))
+
+
+def told_apart(part: Part, parts: dict[str, int]) -> Part:
+    """Return ``part``, with struct pages in the title of what was kept at boot if it has them."""
+    if part.name != "boot" or "memmap" in parts:
+        return part
+    return part._replace(title=f"struct pages, {part.title}")
 
 
 ROOM = (
@@ -153,8 +163,3 @@ def verdict(lines: Sequence[Line], what: str = "/proc/meminfo") -> str:
     if open_:
         told.append(f"{len(open_)} unexplained")
     return f"AGAINST {what}, {len(compared)} lines: {', '.join(told)}"
-
-
-def title(part: str) -> Part:
-    """Return the row of PARTS called ``part``."""
-    return BY_NAME[part]

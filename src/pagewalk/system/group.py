@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.account.ledger import Line
+from pagewalk.kernel.running import RunningKernel
 from pagewalk.kernel.structs.memcgs import Memcgs
 from pagewalk.model.columns import I64, Bool, Withheld, take
 from pagewalk.model.errors import BadTarget, NotPermitted, PagewalkError
@@ -170,6 +171,7 @@ def row_of(groups: Memcgs, asked: Asked) -> int:
     """Return the row of the group ``asked`` about; raises BadTarget if it has gone meanwhile."""
     rows = np.flatnonzero((groups.inode == asked.inode) & ~groups.removed)
     if not len(rows):
+        asked.numbers()  # which says if it has gone
         raise BadTarget(f"cgroup {asked.path} has no memory controller, or was removed meanwhile")
     return int(rows[0])
 
@@ -183,6 +185,9 @@ def walk_processes(
     mapped = MappedPages(source.ranges[-1][1], charged, page_shift)
     not_looked = []
     for pid in asked.pids():
+        if not pid:
+            not_looked.append((0, "this PID namespace does not show them; run on the host"))
+            continue
         try:
             asked.walk(pid, mapped)
         except NotPermitted as error:
@@ -203,8 +208,9 @@ def made(
     objects = tuple(by_cache(found, inside))
     reclaimable = sum(one.bytes for one in objects if one.reclaimable)
     charge = Charge(census, reclaimable, sum(one.bytes for one in objects) - reclaimable, page,
-                     source.facts.cpus, source.generations())
-    above, swap = asked.above(), (totals[-1].meminfo or {}).get("SwapFree", 0)
+                     source.facts.cpus, source.generations(), int(inside.sum()),
+                     stocks(opened(source)))
+    above, swap = asked.above(), (totals[-1].meminfo or {}).get("SwapFree")
     row = row_of(groups, asked)
     return Group(
         path=asked.path, version=asked.version, charge=charge,
@@ -218,7 +224,8 @@ def made(
         not_looked=tuple(not_looked), files=files, numbers=tuple(numbers),
         lines=group_ledger(charge, asked.version, numbers, totals),
         headroom=with_objects(headroom(census, NO_LABELS), charge), above=tuple(above),
-        swap_room=swap_room(swap, (numbers[-1], *(one for _, one in above))),
+        swap_room=None if swap is None else swap_room(
+            swap, (numbers[-1], *(one for _, one in above))),
         below=tuple(directly_below(groups, row)),
         dying=dying_of(found, inside, page),
         withheld=(*source.notes, *withheld(not_looked)),
@@ -245,6 +252,14 @@ def by_others(census: Census, own: dict[str, int], page: int) -> dict[str, int]:
     """Return the bytes that are mapped, though not by the processes whose pages are ``own``."""
     return {kind: page * max(0, census.count(census.of(*kinds) & census.mapped) - own[kind])
             for kind, kinds in KINDS.items()}
+
+
+def stocks(running: RunningKernel) -> int:
+    """Return for how many groups a CPU charges in advance at a time: one, since 6.16 several."""
+    btf = running.kernel.btf
+    if not btf.has("memcg_stock_pcp", "cached"):
+        return 1
+    return btf.member("memcg_stock_pcp", "cached").size // 8
 
 
 def by_cache(found: Survey, inside: Bool) -> Iterator[Objects]:

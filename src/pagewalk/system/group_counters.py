@@ -36,7 +36,7 @@ def parts_from(numbers: GroupNumbers, version: int) -> dict[str, int] | None:
     parts = {
         "anon": told.get("anon", 0) - told.get("anon_thp", 0),
         "anon_huge": told.get("anon_thp", 0),
-        "file": told.get("file", 0) - shmem - told.get("swapcached", 0),
+        "file": told.get("file", 0) - shmem,
         "shmem": shmem,
         **kernel,
         "kernel_other": told.get("kernel", 0) - sum(kernel.values()) - apart,

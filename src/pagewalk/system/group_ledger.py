@@ -33,7 +33,9 @@ class Charge(NamedTuple):
     """What was counted: frames, bytes of kernel objects, and what a page and the machine are.
 
     ``objects`` are split into those of caches that can shrink and the others. ``generations``:
-    whether LRU lists were sorted by generation, which hides what is active.
+    whether LRU lists were sorted by generation, which hides what is active. ``groups`` is how many
+    there are, itself and those below it; a CPU charges in advance for at most ``stocks`` groups at
+    a time.
     """
 
     census: Census
@@ -42,6 +44,22 @@ class Charge(NamedTuple):
     page: int
     cpus: int
     generations: bool = False
+    groups: int = 1
+    stocks: int = 1
+
+    @property
+    def in_advance(self) -> int:
+        """Return the most that may be charged in advance, bytes."""
+        return BATCH * self.cpus * min(self.groups, self.stocks) * self.page
+
+    @property
+    def in_stock(self) -> int:
+        """Return the most that may be charged for kernel objects and not used yet, bytes.
+
+        A page on each CPU, and less than one that each group had left when its stock was taken
+        from it (drain_obj_stock, mm/memcontrol.c).
+        """
+        return (self.cpus + self.groups) * self.page
 
     @property
     def objects(self) -> int:
@@ -50,9 +68,10 @@ class Charge(NamedTuple):
 
 
 WHY = {
-    "charged_in_advance": "each CPU charges up to 64 pages in advance, and gives back what it has"
-    " left when another group needs it (MEMCG_CHARGE_BATCH)",
-    "object_stock": "kernel objects are charged from a page in stock for each CPU",
+    "charged_in_advance": "each CPU charges up to 64 pages in advance, for one group or, since"
+    " 6.16, for each of several, until another group needs its place (MEMCG_CHARGE_BATCH)",
+    "object_stock": "kernel objects are charged from a page in stock on each CPU, and a group keeps"
+    " less than a page of what was left when its stock was taken away",
     "stat_lag": "memory.stat leaves out up to 64 pages a CPU that wait there, and as many again"
     " that it does not find worth adding up yet (memcg_vmstats_needs_flush)",
     "percpu": "per-CPU memory, which only the kernel counts (memory.stat)",
@@ -102,8 +121,8 @@ def everything(charge: Charge) -> int:
 
 
 def _in_cache(census: Census) -> object:
-    return census.of(Kind.FILE, Kind.SHMEM, Kind.SWAP_CACHE) | (
-        census.of(*ANON) & in_swap_cache(census))
+    # A group's count leaves out the swap cache (mm/swap_state.c: NR_FILE_PAGES of the node only).
+    return census.of(Kind.FILE) | (census.of(Kind.SHMEM) & ~in_swap_cache(census))
 
 
 ALL = Rule("current", "pages + kernel pages + kernel objects", everything,
@@ -114,7 +133,7 @@ KMEM = Rule("kmem", "kernel pages + kernel objects",
 STAT: dict[int, tuple[Rule, ...]] = {
     2: (
         Rule("anon", "anonymous and mapped", pages(lambda c: c.of(*ANON) & c.mapped)),
-        Rule("file", "files + shared memory + swap cache", pages(_in_cache)),
+        Rule("file", "files + shared memory", pages(_in_cache)),
         Rule("shmem", "shared memory", pages(lambda c: c.of(Kind.SHMEM))),
         Rule("file_mapped", "files and shared memory that are mapped",
              pages(lambda c: c.of(Kind.FILE, Kind.SHMEM) & c.mapped), moves=MAPS, times=AROUND),
@@ -210,16 +229,32 @@ def _line(
     exact = [Cause(name, -stat[name], True) for name in rule.causes
              if name in KERNELS and stat.get(name)]
     rest = ours - theirs[-1] - sum(cause.bytes for cause in exact)
-    bounds = []
-    if "stat_lag" in rule.causes:
-        bounds.append(("stat_lag", 2 * BATCH * charge.cpus * charge.page))
+    unused = []
     if rest < 0:  # charged, and not used yet
-        bounds += [(name, pages * charge.cpus * charge.page) for name, pages in
-                   (("object_stock", 1), ("charged_in_advance", BATCH)) if name in rule.causes]
-        bounds += [("percpu_not_told", percpu)] if percpu else []
-    bounds += [("frames_changed", changed), ("concurrent_change", max(theirs) - min(theirs))]
-    others = bounded(rest, bounds)
+        unused = [(name, most) for name, most in (
+            ("object_stock", charge.in_stock), ("charged_in_advance", charge.in_advance))
+            if name in rule.causes]
+    bounds = [("frames_changed", changed), ("concurrent_change", max(theirs) - min(theirs))]
+    if "stat_lag" in rule.causes or exact:
+        bounds.insert(0, ("stat_lag", 2 * BATCH * charge.cpus * charge.page))
+    if percpu and rest < 0:
+        bounds.insert(0, ("percpu_not_told", percpu))
+    others = _filled(rest, unused, bounds)
     rest -= sum(cause.bytes for cause in others)
     return Line(title, rule.ours_is, ours, theirs[-1], (*exact, *others), rest)
+
+
+def _filled(
+    rest: int, first: list[tuple[str, int]], bounds: list[tuple[str, int]]
+) -> list[Cause]:
+    # What is charged in advance explains as much as it can before anything else does.
+    found = bounded(rest, first)
+    if found or not rest:
+        return found
+    most = sum(bound for _, bound in first)
+    more = bounded(rest + most, bounds)
+    if not more:
+        return []
+    return [*(Cause(name, -bound, False, bound) for name, bound in first), *more]
 
 

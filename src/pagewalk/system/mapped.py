@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.model.columns import I64, Bool, Pages, VMAs
+from pagewalk.model.errors import NotPermitted
 from pagewalk.model.frames import Frames, Kind
 from pagewalk.model.rules import IS_PRESENT
 from pagewalk.system.bits import FrameSet
@@ -76,7 +77,7 @@ class MappedPages:
         mine, others = dict.fromkeys(KINDS, 0), 0
         for pages in batches:
             if pages.pfn is None:
-                continue
+                raise NotPermitted("the frames of its pages", "not visible to you", "run as root")
             frames, vma = _frames(pages, self._page_shift)
             for kind, charged in self._charged.of.items():
                 mine[kind] += int(charged.has(frames).sum())

@@ -158,7 +158,7 @@ def bounds(
     """
     found = []
     if "cached_stacks" in rule.causes:
-        found.append(("cached_stacks", _STACKS * seen.cpus * _STACK))
+        found.append(("cached_stacks", _STACKS * seen.cpus * max(_STACK, seen.page)))
     if "lru_batches" in rule.causes and rest < 0 and not seen.labels.told:
         found.append(("lru_batches", seen.page * seen.cpus * _BATCHES * _BATCH))
     if "first_chunk" in rule.causes and rest < 0:
@@ -181,15 +181,16 @@ def _moved(seen: Counted, last: Totals, changed: int) -> int:
     # Frames go between the buddy allocator and the lists of CPUs without being counted
     # (rmqueue_bulk, free_pcppages_bulk, mm/page_alloc.c). One that did after it was read is missing
     # in one of the two lines and too many in the other: together they are off by no more than what
-    # was allocated and freed, and each by no more than the other.
-    told = (WITNESSES["vmstat nr_free_pages"](last, seen.page),
-            WITNESSES["zoneinfo count"](last, seen.page))
-    if told[0] is None or told[1] is None:
+    # was allocated and freed, and by what the counter of a zone lags. Both numbers are of zoneinfo,
+    # which reads them at one moment.
+    if not last.zones:
         return 0
+    told = (sum(zone.free for zone in last.zones), sum(zone.listed for zone in last.zones))
+    lag = seen.page * sum(zone.threshold * zone.cpus for zone in last.zones)
     free, listed = (seen.page * sum(seen.parts.get(name, 0) for name in names) for names in (
         ("buddy", "unaccepted"), ("cpu_lists",)))
-    rest = (free - told[0], listed - told[1])
-    return max(map(abs, rest)) if abs(sum(rest)) <= changed else 0
+    rest = (free - seen.page * told[0], listed - seen.page * told[1])
+    return min(map(abs, rest)) + lag if abs(sum(rest)) <= changed + lag else 0
 
 
 # NR_CACHED_STACKS and THREAD_SIZE (kernel/fork.c; 16 KiB on x86-64 and arm64)
