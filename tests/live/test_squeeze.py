@@ -22,10 +22,12 @@ MIB, PAGE, CPUS = 1 << 20, os.sysconf("SC_PAGESIZE"), os.cpu_count() or 1
 # (PAGEVEC_SIZE, include/linux/pagevec.h: 31, before 6.10 15).
 WAITING = 31 * CPUS * PAGE
 STEP = 4 * MIB
-# What stays of objects that can shrink: nodes that remember the 28 MiB of files that were reclaimed
-# (workingset.c; one has 64 places, 576 bytes and 8 for its owner), and the inodes and names of
+# What stays of objects that can shrink: nodes of the page cache, which have 64 places (592 bytes at
+# most, with the 8 for its owner), for the 28 MiB of files that were reclaimed, which they remember
+# (workingset.c), and for the 4 MiB of the memfd, with those above them; the inodes and names of
 # three open files and their folders, 8 of at most 1.5 KiB.
-PINNED = 28 * MIB // PAGE // 64 * 584 + 8 * 1536
+LEAVES = 32 * MIB // PAGE // 64
+PINNED = (LEAVES + LEAVES // 64 + 4) * 592 + 8 * 1536
 GOES = ("clean_unmapped", "clean_mapped", "lazyfree", "slab_reclaimable", "dirty")
 # 16 MiB that nobody maps, 8 that are mapped, 8 of LazyFree, 8 touched, 4 locked, 4 of a memfd,
 # 8000 names that do not exist, and at last 4 MiB that were not written to their file.
