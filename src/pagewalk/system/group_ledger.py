@@ -195,9 +195,9 @@ def group_ledger(
         theirs = [amount for one in numbers if (amount := getattr(one, rule.field)) is not None]
         if theirs:
             title = FILES[rule.field, version]
-            most = (readings[-1].meminfo or {}).get("Percpu", 0) if version == 1 else 0
+            limits = _limits(rule, charge, version, numbers[-1], readings[-1])
             lines.append(_line(rule, title, charge, theirs, changed(rule), numbers[-1].stat or {},
-                               most))
+                               limits))
     for rule in rules(version, charge.generations):
         told = (together(rule.field, one.stat or {}) for one in numbers)
         theirs = [amount for amount in told if amount is not None]
@@ -219,9 +219,27 @@ def rules(version: int, generations: bool) -> Iterator[Rule]:
         yield rule._replace(field=" + ".join(total + name for name in names))
 
 
+def _limits(
+    rule: Rule, charge: Charge, version: int, last: GroupNumbers, totals: Totals
+) -> list[tuple[str, int]]:
+    # What is charged and not used yet, in the order in which it explains a line: as much of each as
+    # there can be. Version 1 counts the kernel's part apart, and so tells how much is in its stock
+    # and how much is per-CPU memory, which it charges and does not show.
+    if version == 2 or last.kmem is None:
+        found = [("object_stock", charge.in_stock), ("charged_in_advance", charge.in_advance)]
+        return [row for row in found if row[0] in rule.causes]
+    kernel = max(0, last.kmem - kernel_bytes(charge) - charge.objects)
+    stock = min(kernel, charge.in_stock)
+    percpu = min(kernel - stock, (totals.meminfo or {}).get("Percpu", 0))
+    found = [("object_stock", stock), ("percpu_not_told", percpu)]
+    if rule is ALL:
+        found.append(("charged_in_advance", charge.in_advance))
+    return [row for row in found if row[1]]
+
+
 def _line(
     rule: Rule, title: str, charge: Charge, theirs: list[int], changed: int, stat: dict[str, int],
-    percpu: int = 0,
+    unused: Sequence[tuple[str, int]] = (),
 ) -> Line:
     ours = rule.ours(charge)
     if ours is None:
@@ -229,32 +247,21 @@ def _line(
     exact = [Cause(name, -stat[name], True) for name in rule.causes
              if name in KERNELS and stat.get(name)]
     rest = ours - theirs[-1] - sum(cause.bytes for cause in exact)
-    unused = []
-    if rest < 0:  # charged, and not used yet
-        unused = [(name, most) for name, most in (
-            ("object_stock", charge.in_stock), ("charged_in_advance", charge.in_advance))
-            if name in rule.causes]
     bounds = [("frames_changed", changed), ("concurrent_change", max(theirs) - min(theirs))]
     if "stat_lag" in rule.causes or exact:
         bounds.insert(0, ("stat_lag", 2 * BATCH * charge.cpus * charge.page))
-    if percpu and rest < 0:
-        bounds.insert(0, ("percpu_not_told", percpu))
     others = _filled(rest, unused, bounds)
     rest -= sum(cause.bytes for cause in others)
     return Line(title, rule.ours_is, ours, theirs[-1], (*exact, *others), rest)
 
 
 def _filled(
-    rest: int, first: list[tuple[str, int]], bounds: list[tuple[str, int]]
+    rest: int, unused: Sequence[tuple[str, int]], bounds: list[tuple[str, int]]
 ) -> list[Cause]:
-    # What is charged in advance explains as much as it can before anything else does.
-    found = bounded(rest, first)
-    if found or not rest:
-        return found
-    most = sum(bound for _, bound in first)
-    more = bounded(rest + most, bounds)
-    if not more:
-        return []
-    return [*(Cause(name, -bound, False, bound) for name, bound in first), *more]
-
-
+    # What is charged and not used yet explains as much as it can before anything else does.
+    found = []
+    for name, most in unused if rest < 0 else ():
+        if taken := min(-rest, most):
+            found.append(Cause(name, -taken, False, most))
+            rest += taken
+    return [*found, *bounded(rest, bounds)]
