@@ -102,7 +102,7 @@ def test_a_file_says_what_it_is_and_who_keeps_it() -> None:
     names = [group_words.file_name(one) for one in (
         file(Sort.FILE, "/a\n", 1), file(Sort.DEVICE, "x", 1),
         file(Sort.FILE, "x", 1)._replace(place=None, inside=None))]
-    assert names == ["/a\\n", "blocks of device 8:0", "ext4 inode 12"]
+    assert names == ["/a\\n", "block device 8:0", "inode 12 on ext4 8:0"]
 
 
 def test_the_screen_ends_the_table_with_the_kernels_number() -> None:

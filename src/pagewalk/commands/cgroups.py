@@ -72,15 +72,15 @@ def chosen(
     table: GroupTable, choice: Choice, dying: bool, *, whole: bool
 ) -> tuple[list[tuple[int, int | None]], int]:
     # What is listed, (row, depth): a tree, or in the order asked for; and how many there are.
-    from pagewalk.render.groups_table import SHOWN, amount, tree
+    from pagewalk.render.groups_table import SHOWN, amount, found, tree
 
     every = tree(table.groups, table.amounts.usage, removed=dying)
     rows: list[tuple[int, int | None]] = [
         (row, None if choice.sort or dying else depth) for row, depth in every
         if not dying or table.groups.removed[row]]
     if dying:  # what a removed group was charged may have gone to its parent since
-        rows.sort(key=lambda pair: -sum(
-            amount(table, pair[0], name) or 0 for name in ("anon", "file", "shmem", "kernel")))
+        held = found(table.amounts)
+        rows.sort(key=lambda pair: -int(held[pair[0]]))
     if choice.sort is not None:
         def value(pair: tuple[int, int | None], column: str) -> Any:
             row = pair[0]

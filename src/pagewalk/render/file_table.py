@@ -65,6 +65,11 @@ def gone(file: CachedFile) -> bool:
     return file.sort is Sort.GONE or not file.file_system
 
 
+def is_shared_anonymous(file: CachedFile) -> bool:
+    """Return whether it is memory that was mapped as MAP_SHARED | MAP_ANONYMOUS (mm/shmem.c)."""
+    return file.inside == "dev/zero" and file.sort is Sort.UNNAMED
+
+
 def device(file: CachedFile) -> str:
     """Return the number of a file's device as the kernel prints it, ``254:0``."""
     return f"{file.dev >> 32}:{file.dev & 0xFFFF_FFFF}"
@@ -79,7 +84,7 @@ def remark(file: CachedFile) -> str:
         parts.append("this name was removed, another is left")
     if file.sort not in (Sort.UNNAMED, Sort.DEVICE) and not gone(file):
         parts.append(where(file))
-    if file.inside == "dev/zero" and file.sort is Sort.UNNAMED:
+    if is_shared_anonymous(file):
         parts.append("shared anonymous memory")
     if file.kept_by is not None:
         parts.append(keepers(file))

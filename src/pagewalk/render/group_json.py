@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pagewalk.proc.files import decode_name
 from pagewalk.render import group_words as words
 from pagewalk.render.document import write
 from pagewalk.system.group_ledger import KERNELS, kernel_bytes, user_bytes
@@ -51,8 +52,9 @@ def group(found: Group, name: Name, out: TextIO, **_: object) -> None:
             "working_set": None if told is None else told[0],
             "below": [{"path": path, "charged": held} for path, held in found.below],
             "dying": None if found.dying is None else found.dying._asdict(),
-            "ledger": [{**line._asdict(), "causes": [cause._asdict() for cause in line.causes]}
-                       for line in found.lines],
+            "ledger": None if charge is None else [
+                {**line._asdict(), "causes": [cause._asdict() for cause in line.causes]}
+                for line in found.lines],
             "withheld": [{"what": row.what, "why": row.why} for row in found.withheld],
             "partial": found.partial,
         },
@@ -77,7 +79,7 @@ def process(one: ByProcess, page: int) -> dict[str, Any]:
 
 
 def file(one: CachedFile) -> dict[str, Any]:
-    place = None if one.place is None else one.place.path.decode(errors="surrogateescape")
+    place = None if one.place is None else decode_name(one.place.path)
     return {"sort": one.sort.name.lower(), "path": place, "inside": one.inside,
             "file_system": one.file_system, "inode": one.inode, "cached": one.amounts.cached,
             "mapped": one.amounts.mapped, "dirty": one.amounts.dirty,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from pagewalk.render.amounts import size
+from pagewalk.render.file_table import is_shared_anonymous, name_of
 from pagewalk.render.terminal import printable
 from pagewalk.system.files import CachedFile, Sort
 from pagewalk.system.group_counters import of_files
@@ -150,16 +151,10 @@ def largest(group: Group, kind: str) -> Iterator[Row]:
 
 def file_name(file: CachedFile) -> str:
     """Return what a file is called, that it was deleted, and who keeps it."""
-    place = None if file.place is None else file.place.path.decode(errors="surrogateescape")
-    nameless = f"{file.file_system} inode {file.inode}"
-    name = printable(place or file.inside or nameless)
-    if file.sort == Sort.UNNAMED:
-        name = f"{name} (never had a path)"
-    if file.sort == Sort.DEVICE:
-        name = f"blocks of device {file.dev >> 32}:{file.dev & 0xFFFFFFFF}"
-    if file.sort != Sort.DELETED:
-        return f"{name}{kept_by(file)}"
-    return f"{name} (deleted){kept_by(file)}"
+    special = {Sort.DELETED: " (deleted)", Sort.UNNAMED: " (never had a path)"}
+    if is_shared_anonymous(file):
+        return f"shared anonymous memory{kept_by(file)}"
+    return f"{printable(name_of(file))}{special.get(file.sort, '')}{kept_by(file)}"
 
 
 def kept_by(file: CachedFile) -> str:

@@ -12,6 +12,7 @@ from pagewalk.render.columns import fields, titles
 from pagewalk.render.document import write
 from pagewalk.render.group_words import file_name
 from pagewalk.render.terminal import following, printable, say, say_grid, width
+from pagewalk.system.group import Dying
 from pagewalk.system.survey import outermost_removed
 
 if TYPE_CHECKING:
@@ -29,22 +30,29 @@ SHOWN = 20  # groups, without --limit
 
 def answers(table: GroupTable) -> Iterator[str]:
     """Yield at most three sentences: how many groups, which is the fullest, how many live on."""
-    groups, removed = table.groups, table.groups.removed
-    living = int((~removed).sum())
+    groups = table.groups
+    living = int((~groups.removed).sum())
     yield f"{living} memory cgroups; {size(int(table.amounts.usage[0]))} are charged in all."
-    limited = np.flatnonzero((groups.limit > 0) & ~removed)
+    limited = np.flatnonzero((groups.limit > 0) & ~groups.removed)
     if len(limited):
         share = table.amounts.usage[limited] / groups.limit[limited]
         row = int(limited[int(np.argmax(share))])
         yield (f"Nearest to its limit is {printable(groups.path[row])}:"
                f" {size(int(table.amounts.usage[row]))} of {size(int(groups.limit[row]))}.")
-    if removed.any():
-        count, top = int(removed.sum()), outermost_removed(groups)
-        held, left = (int(column[top].sum()) for column in (groups.usage, found(table.amounts)))
-        one = count == 1
-        yield (f"{count} removed group{' lives' if one else 's live'} on, charged {size(held)}, of"
-               f" which {size(left)} are found in RAM: pagewalk cgroups --dying says what keeps"
-               f" {'it' if one else 'them'}.")
+    gone = removed(table)
+    if gone.groups:
+        one = gone.groups == 1
+        yield (f"{gone.groups} removed group{' lives' if one else 's live'} on, charged"
+               f" {size(gone.charged)}, of which {size(gone.found)} are found in RAM: pagewalk"
+               f" cgroups --dying says what keeps {'it' if one else 'them'}.")
+
+
+def removed(table: GroupTable) -> Dying:
+    """Return what there is of removed groups, each byte once."""
+    top = outermost_removed(table.groups)
+    charged, held = (int(column[top].sum()) for column in (
+        table.groups.usage, found(table.amounts)))
+    return Dying(int(table.groups.removed.sum()), charged, held)
 
 
 def found(amounts: Amounts) -> I64:
@@ -120,7 +128,7 @@ def amount(table: GroupTable, row: int, name: str) -> int | None:
 
 def cell(table: GroupTable, name: str, row: int) -> str:
     value = amount(table, row, name)
-    return "-" if value is None else kib(value)
+    return "-" if value is None and name == "limit" else kib(value)
 
 
 def kept(table: GroupTable, keeper: Keeper) -> str:
@@ -143,10 +151,14 @@ def json(
     out: TextIO, *, columns: Sequence[str] | None = None, **_: object,
 ) -> None:
     """Write the groups ``rows`` with every amount, or with the ``columns``."""
-    write({"cgroups": [fields("cgroups", document(table, row, names), columns)
-                       for row, _ in rows],
-           "dying": [{"path": table.groups.path[one.row], "kept_by": kept(table, one)}
-                     for one in table.keepers]}, out)
+    write({
+        "cgroups": [fields("cgroups", document(table, row, names), columns) for row, _ in rows],
+        "removed": None if table.amounts.unmapped is None else removed(table)._asdict(),
+        "dying": [{"path": table.groups.path[one.row], "kept_by": kept(table, one)}
+                  for one in table.keepers],
+        "withheld": [{"what": row.what, "why": row.why} for row in table.withheld],
+        "partial": list(table.partial),
+    }, out)
 
 
 def document(table: GroupTable, row: int, names: Mapping[int, Name]) -> dict[str, Any]:

@@ -77,19 +77,15 @@ def could_be_had_back(ram: Ram) -> Iterator[str]:
     later = []
     if room.dirty:
         later.append(f"{size(room.dirty)} after writing them to files")
-    swap = min(room.swappable, swap_free(ram))
+    free = (ram.totals.meminfo or {}).get("SwapFree")
+    swap = min(room.swappable, free or 0)
     if swap:
         later.append(f"{size(swap)} by swapping")
     more = f", {' and '.join(later)}" if later else ""
     stuck = room.swappable - swap + room.locked + room.hugetlb + room.kernel + room.held
-    no_swap = "" if swap_free(ram) else " (there is no free swap)"
+    no_swap = " (there is no free swap)" if free == 0 else ""
     yield (f"{size(room.at_once)} are free or could be had at once before processes are killed"
            f"{more}; {size(stuck)} could not{no_swap}.")
-
-
-def swap_free(ram: Ram) -> int:
-    """Return the free bytes of swap devices."""
-    return (ram.totals.meminfo or {}).get("SwapFree", 0)
 
 
 def rows(ram: Ram, blocks: str = "") -> list[tuple[str, ...]]:
