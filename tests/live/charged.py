@@ -7,15 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pagewalk.model.errors import GroupGone
 from pagewalk.proc.cgroup_numbers import read_numbers
 from pagewalk.proc.cgroups import find_hierarchy
 from tests.live.bracket import look_again
-from tests.live.command import Ran, pagewalk
+from tests.live.command import pagewalk
 
 MIB = 1 << 20
 PATIENCE = 60.0
@@ -45,6 +44,9 @@ class Group:
 def group(name: str, parent: Group | None = None) -> Iterator[Group]:
     """Make a memory cgroup, and remove it when what ran in it has ended."""
     above = Path(find_hierarchy().mount) if parent is None else parent.directory
+    control = above / "cgroup.subtree_control"  # version 2 alone has it
+    if control.exists():
+        control.write_text("+memory")
     path = above / name
     path.mkdir()
     try:
@@ -124,13 +126,6 @@ def sentences(where: Group) -> str:
     return " ".join(ran.out.split("\n\n")[1].split())
 
 
-def screen(where: Group) -> Ran:
-    """Return the whole screen, its folded lines joined."""
-    ran = pagewalk("explain", where.path)
-    assert ran.code == 0, ran.err
-    return ran
-
-
 def caches(found: dict[str, Any]) -> dict[str, int]:
     """Return how many kernel objects there are of each cache."""
     return {row["cache"]: row["objects"] for row in found["caches"]}
@@ -144,11 +139,3 @@ def mapped(found: dict[str, Any]) -> dict[str, int]:
 def files(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the listed files by path."""
     return {row["path"] or row["inside"]: row for row in found["files"]}
-
-
-def gone(where: Group) -> bool:
-    """Return whether the group has no directory any more."""
-    with suppress(GroupGone):
-        read_numbers(find_hierarchy(), where.path)
-        return False
-    return True

@@ -50,8 +50,12 @@ def test_a_file_keeps_a_removed_group_until_it_is_deleted(tmp_path: Path) -> Non
     assert f"{path} 8192 KiB" in found["kept_by"]
     path.unlink()
 
-    def look() -> None:  # the kernel lets go of it in the background
-        assert not is_dying(where.path) or dying(where.path)["file"] < MIB
+    # The kernel lets go of it in the background. Blocks of the disk that it wrote for the directory
+    # and the inode are in cache still, and are files too.
+    def look() -> None:
+        if is_dying(where.path):
+            found = dying(where.path)
+            assert str(path) not in found["kept_by"] and found["file"] < 8 * MIB
 
     look_again(look)
 
@@ -81,11 +85,16 @@ def test_kernel_objects_go_to_the_parent_when_a_group_is_removed(tmp_path: Path)
                 running.step()
             held = caches(explained(where))["dentry"]
             assert held >= count
-        assert caches(explained(above))["dentry"] >= count
-        if is_dying(where.path):  # its charge is then what it was
+            kept = Path("/dev/shm/pagewalk-kept")  # a file of it, so that the group lives on
+            with charging(where, "written", kept, MIB):
+                pass
+        try:
             found = dying(where.path)
-            assert found["kernel"] < held * 192
-            assert "its kernel memory is its parent's now" in found["kept_by"]
+            assert caches(explained(above))["dentry"] >= count
+        finally:
+            kept.unlink()
+    assert found["shmem"] == MIB
+    assert found["kernel"] == 0 and "dentry" not in found["kept_by"]
 
 
 def test_children_add_up_as_the_kernel_does() -> None:
@@ -97,7 +106,9 @@ def test_children_add_up_as_the_kernel_does() -> None:
             tree = pagewalk("cgroups", "--format", "json").json["cgroups"]
     rows = {row["path"]: row for row in tree}
     assert whole["kinds"]["shmem_unmapped"] == 6 * MIB
-    assert inner["kinds"]["anon"] >= 12 * MIB and inner["limit"] == 64 * MIB
+    # where huge pages are always used it may be in one
+    assert sum(inner["kinds"].get(kind, 0) for kind in ("anon", "anon_huge")) >= 12 * MIB
+    assert inner["limit"] == 64 * MIB
     assert {row["path"] for row in whole["below"]} == {one.path, other.path}
     assert sum(row["charged"] for row in whole["below"]) <= whole["charged"]
     assert rows[top.path]["shmem"] == 6 * MIB == rows[other.path]["shmem"]
@@ -109,11 +120,9 @@ def test_children_add_up_as_the_kernel_does() -> None:
 @contextmanager
 def nested() -> Iterator[tuple[Group, ...]]:
     """Make a group with two below it, and one more below the first of those."""
-    with group(OWN) as top, group("a", top) as one, group("b", top) as other:
-        for each in (top, one) if not OLD else ():
-            (each.directory / "cgroup.subtree_control").write_text("+memory")
-        with group("deep", one) as deep:
-            yield top, one, other, deep
+    with (group(OWN) as top, group("a", top) as one, group("b", top) as other,
+          group("deep", one) as deep):
+        yield top, one, other, deep
 
 
 @contextmanager

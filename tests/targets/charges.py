@@ -105,6 +105,7 @@ def hard_limit() -> int:
 def tables(count: str) -> Iterator[Facts]:
     """Write one page in each 2 MiB of a large reservation."""
     area = mmap.mmap(-1, (int(count) + 1) * HUGE, flags=PRIVATE | MAP_NORESERVE)
+    area.madvise(mmap.MADV_NOHUGEPAGE)  # else one write may take all of the 2 MiB
     held.append(area)
     address = ctypes.addressof(ctypes.c_char.from_buffer(area))
     first = -address % HUGE
