@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from pagewalk.proc.containers import Records, read_records
+from pagewalk.proc.engines import is_unique
 from pagewalk.proc.namespace import pid_numbers
 from pagewalk.system.containers import Name, find_by_name, name_of
 from tests.live import engines
@@ -63,10 +66,17 @@ def test_a_container_is_called_what_its_engine_was_told(
         known = records(den)
         name = name_of(started.group, known)
         found = find_by_name(f"web-{engine}", known)
-        by_id = find_by_name(started.id[:12], known)
+        # An id that a person chose is not abbreviated.
+        by_id = find_by_name(started.id[:12] if is_unique(started.id) else started.id, known)
         numbers = pid_numbers(started.pid)
         limits = [limit(path) for path in found]
         group = started.group
+        explained = json.loads(den.run(
+            sys.executable, "-m", "pagewalk", "explain", f"web-{engine}", "--format", "json"))
+    assert explained["cgroup"]["path"] == group
+    assert explained["cgroup"]["name"] == f"web-{engine}"
+    [process] = explained["processes"]
+    assert (process["pid"], process["pids_inside"]) == (started.pid, [1])
     assert name == Name(
         "container", f"web-{engine}", engine, started.id, where=name.where,
         namespace="default" if engine == "containerd" else None,
@@ -84,6 +94,11 @@ def test_two_containers_of_one_name_are_both_found(den: Den, daemons: None) -> N
         groups = {first.group, second.group}
         assert {name_of(group, known).engine for group in groups} == {"docker", "podman"}
         assert set(find_by_name("twin", known)) == groups
+        words = den.words((sys.executable, "-m", "pagewalk", "explain", "twin"))
+        ran = subprocess.run(words, env=den.environment, cwd=den.root, stderr=subprocess.PIPE,
+                             text=True, check=False)
+        assert ran.returncode == 2
+        assert all(f"\n  {group}\n" in f"{ran.stderr}\n" for group in groups)
         assert find_by_name(second.id[:4], known) == [second.group]
 
 

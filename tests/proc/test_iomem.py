@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pagewalk.model.errors import BadText, SourceUnavailable
+from pagewalk.model.errors import BadText, NotPermitted
 from pagewalk.proc import iomem
 
 TEXT = b"""00000000-00000fff : Reserved
@@ -38,5 +38,5 @@ def test_other_text_is_refused(text: bytes) -> None:
 def test_addresses_hidden_from_users_are_no_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden = b"00000000-00000000 : System RAM\n"
     monkeypatch.setattr(iomem, "read_bytes", lambda path: hidden)
-    with pytest.raises(SourceUnavailable, match="CAP_SYS_ADMIN"):
+    with pytest.raises(NotPermitted, match="CAP_SYS_ADMIN"):
         iomem.read_ranges()

@@ -9,6 +9,7 @@ from typing import Any
 
 from pagewalk.account.ledger import Cause
 from pagewalk.proc.cgroup_numbers import GroupNumbers
+from pagewalk.proc.places import Place
 from pagewalk.render import group_words, view
 from pagewalk.render.group_words import changed, in_advance, rows, working_set
 from pagewalk.system.files import Sort
@@ -69,6 +70,15 @@ def test_kernel_memory_and_removed_groups_get_a_sentence() -> None:
             in said(mapped=mapped, dying=Dying(3, 9 * MIB, MIB)))
 
 
+def test_processes_that_could_not_be_looked_at_are_not_said_to_map_nothing() -> None:
+    one = said(mapped=None, not_looked=((812, "no"),), processes=(), by_others=None)
+    assert one.startswith("Its only process could not be looked at; 11264 KiB are charged to it.")
+    assert "none of its processes maps" not in one
+    some = said(not_looked=((9, "no"),))
+    assert some.startswith("Of its 2 processes 1 could be looked at: mapped there are 3072 KiB of")
+    assert "none of its processes maps" not in some
+
+
 def test_what_could_be_had_back() -> None:
     # 5 MiB of clean files and 256 KiB of dentries; 2 MiB and 3 MiB to swap; 256 KiB of the kernel's
     assert ("At most 5376 KiB could be reclaimed at once before its processes are killed;"
@@ -101,8 +111,10 @@ def test_the_working_set_is_the_charge_without_inactive_files() -> None:
 def test_a_file_says_what_it_is_and_who_keeps_it() -> None:
     names = [group_words.file_name(one) for one in (
         file(Sort.FILE, "/a\n", 1), file(Sort.DEVICE, "x", 1),
-        file(Sort.FILE, "x", 1)._replace(place=None, inside=None))]
-    assert names == ["/a\\n", "block device 8:0", "inode 12 on ext4 8:0"]
+        file(Sort.FILE, "x", 1)._replace(place=None, inside=None),
+        file(Sort.FILE, "/x", 1)._replace(place=Place(b"/x", (), 812)))]
+    assert names == ["/a\\n", "block device 8:0", "inode 12 on ext4 8:0",
+                     "/x, as pid 812 sees it"]
 
 
 def test_the_screen_ends_the_table_with_the_kernels_number() -> None:

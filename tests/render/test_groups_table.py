@@ -27,8 +27,8 @@ def test_the_sentences_name_the_fullest_and_those_that_live_on() -> None:
     assert list(answers(group_table())) == [
         "3 memory cgroups; 20480 KiB are charged in all.",
         "Nearest to its limit is /app: 11264 KiB of 16384 KiB.",
-        "1 removed group lives on, charged 3072 KiB, of which 3072 KiB are found in RAM:"
-        " pagewalk cgroups --dying says what keeps it.",
+        "1 removed group lives on, with 3072 KiB found in RAM (its counter, which may be out of"
+        " date, says 3072 KiB): pagewalk cgroups --dying says what keeps it.",
     ]
 
 

@@ -82,6 +82,13 @@ def test_by_counters_the_screen_says_what_is_missing() -> None:
     assert "9216 KiB could be had without swapping (MemAvailable)" in text
 
 
+@pytest.mark.parametrize("form", ["text", "json", "csv"])
+def test_counters_that_moved_give_no_parts_and_no_error(form: str) -> None:
+    text = wrote(form, ram(frames=False)._replace(parts=None))
+    assert "partial" in text or form == "csv"
+    assert "anonymous" not in text
+
+
 def test_json_adds_up_to_the_total() -> None:
     document = json.loads(wrote("json", ram()))
     assert sum(document["kinds"].values()) == document["total"] == 24 * MIB

@@ -64,7 +64,7 @@ ZONE = Zone(0, "Normal", 0, 6144, 6144, 6000, 512, 8, 16, 32, 0, (0, 0), 128, 4,
 
 def totals(meminfo: dict[str, int], vmstat: dict[str, int] | None = None) -> Totals:
     """Return the kernel's totals with ``meminfo`` in bytes."""
-    return Totals(meminfo, vmstat or {}, [ZONE], None, refreshed=True, not_read=())
+    return Totals(meminfo, vmstat or {}, [ZONE], not_read=())
 
 
 def ram(*, frames: bool = True) -> Ram:

@@ -243,6 +243,14 @@ def test_a_name_goes_before_an_id() -> None:
     assert find_by_name(B[:7], known) == [f"/docker/{B}"]
 
 
+def test_only_an_engines_own_id_is_abbreviated() -> None:
+    known = told(Record("runc", "cafe1234", "cafe1234", cgroup="/a/cafe1234"),
+                 Record("docker", A, "web-1", cgroup=f"/docker/{A}"))
+    assert find_by_name("cafe", known) == []
+    assert find_by_name(A[:5], known, [f"/other/{A[:5]}"]) == []  # that path is meant
+    assert find_by_name(A, known) == [f"/docker/{A}"]
+
+
 def test_cgroups_that_exist_are_found_without_a_cgroup_in_the_files() -> None:
     known = told(Record("docker", A, "web-1"))
     paths = ["/", f"/docker/{A}", f"/docker/{A}/init.scope", f"/docker/{B}",

@@ -9,7 +9,14 @@ from pagewalk.model.columns import I64
 from pagewalk.model.frames import Kind
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.system.census import Count
-from pagewalk.system.group_table import amounts_of, caches_of, counted_amounts, counted_groups
+from pagewalk.system.group_table import (
+    ROOT_INODE,
+    amounts_of,
+    caches_of,
+    counted_amounts,
+    counted_groups,
+    usage_of,
+)
 from pagewalk.system.survey import Survey
 from tests.system.by_hand import Run, frames, memcgs
 
@@ -37,7 +44,8 @@ def survey() -> Survey:
 
 def test_amounts_are_those_of_all_below() -> None:
     found = amounts_of(survey(), 1000)
-    assert found.usage.tolist() == [9, 8, 7, 6]
+    # The root: 8 of /a, and of /b, which was removed, what was found: 16 pages and 80 bytes.
+    assert found.usage.tolist() == [8 + 16000 + 80, 8, 7, 6]
     assert found.anon.tolist() == [1000, 1000, 0, 0]
     assert found.file.tolist() == [6000, 6000, 6000, 0]
     assert found.shmem.tolist() == [16000, 0, 0, 16000]
@@ -55,9 +63,15 @@ def test_by_counters_the_root_has_what_is_charged_below_it() -> None:
     numbers = [GroupNumbers(), GroupNumbers(current=7, limit=9, stat={"anon": 3, "anon_thp": 1}),
                GroupNumbers(current=5, stat={"file": 4, "shmem": 1, "kernel": 2})]
     parent = column(-1, 0, 0)
-    groups = counted_groups(parent.astype(np.uint64), parent, ("/", "/a", "/b"), numbers)
+    inode = column(ROOT_INODE, 7, 8).astype(np.uint64)
+    usage = usage_of(inode, parent, numbers)
+    groups = counted_groups(inode, parent, ("/", "/a", "/b"), usage, numbers)
     assert (groups.usage.tolist(), groups.limit.tolist()) == ([12, 7, 5], [-1, 9, -1])
-    found = counted_amounts(parent, numbers, 2)
+    found = counted_amounts(usage, numbers, 2)
     assert (found.anon.tolist(), found.file.tolist(), found.shmem.tolist(), found.kernel.tolist()
             ) == ([0, 3, 0], [0, 0, 3], [0, 0, 1], [0, 0, 2])
     assert found.unmapped is None and found.reclaimable is None
+    # version 1 tells what the machine uses; a group that only a container sees as "/" its own
+    numbers[0] = GroupNumbers(current=99)
+    assert usage_of(inode, parent, numbers).tolist() == [12, 7, 5]
+    assert usage_of(inode + np.uint64(9), parent, numbers).tolist() == [99, 7, 5]

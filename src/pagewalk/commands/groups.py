@@ -78,12 +78,16 @@ def meant_group(word: str, *, always: bool) -> str | None:
     from pagewalk.proc.cgroups import find_hierarchy
     from pagewalk.proc.containers import read_records
 
+    records = read_records()
     try:
-        return find_path(word, find_hierarchy(), read_records())
+        return find_path(word, find_hierarchy(), records)
     except (BadTarget, SourceUnavailable) as error:
-        if always or word.startswith("/sys/fs/cgroup/") or candidates(error):
+        alone = always or word.startswith("/sys/fs/cgroup/")
+        if candidates(error) or (alone and not records.missing):
             raise
-        raise BadTarget(f"{nobody}; no memory cgroup is called that either") from None
+        said = str(error) if alone else f"{nobody}; no memory cgroup is called that either"
+        unread = "".join(f"\n  not all names are known: {why}" for why in records.missing)
+        raise BadTarget(f"{said}{unread}") from None
 
 
 def candidates(error: Exception) -> bool:
@@ -98,7 +102,7 @@ def find_path(word: str, hierarchy: Hierarchy, records: Records) -> str:
     proc.cgroup_search.find_group takes.
     """
     from pagewalk.model.errors import BadTarget
-    from pagewalk.proc.cgroup_search import find_group
+    from pagewalk.proc.cgroup_search import find_group, several_called
     from pagewalk.proc.cgroups import group_of, list_groups
     from pagewalk.system.containers import find_by_name
 
@@ -107,12 +111,14 @@ def find_path(word: str, hierarchy: Hierarchy, records: Records) -> str:
         if path is None:
             raise BadTarget(f"/proc does not tell which memory cgroup process {word} is in")
         return path
-    named = find_by_name(word, records, list_groups(hierarchy).path)
-    if len(named) == 1:
-        return named[0]
-    if len(named) > 1:
-        raise BadTarget(f"{len(named)} groups are called '{word}'; give one path:"
-                        + "".join(f"\n  {path}" for path in named[:20]))
+    groups = list_groups(hierarchy)
+    inodes = dict(zip(groups.path, groups.inode.tolist(), strict=True))
+    named = find_by_name(word, records, groups.path)
+    there = [(path, inodes[path]) for path in named if path in inodes]
+    if len(there) > 1:
+        raise several_called(word, there)
+    if named:  # a state file may be older than the end of what it tells about
+        return there[0][0] if there else named[0]
     return find_group(word, hierarchy)
 
 
@@ -149,8 +155,9 @@ def groups_below(hierarchy: Hierarchy, path: str) -> list[tuple[str, int]]:
     for at, parent in enumerate(groups.parent.tolist()):
         if parent >= 0 and groups.path[parent] == path:
             with suppress(GroupGone):
-                found.append((groups.path[at], read_numbers(hierarchy, groups.path[at]).current
-                              or 0))
+                used = read_numbers(hierarchy, groups.path[at]).current
+                if used is not None:  # else it has no memory controller
+                    found.append((groups.path[at], used))
     return found
 
 

@@ -21,7 +21,7 @@ FLAGS = kpf(
 MAPPED_WHOLE = 1  # its folio is mapped as a whole somewhere (by a PMD, or hugetlb)
 FOLIO_MAPPED = 2  # some page of its folio is mapped
 REFERENCED = 4  # something holds a reference (told for hugetlb pages: the others are idle)
-FACT_BITS, ORDER_SHIFT = 3, 3  # above them: the folio's order
+ORDER_SHIFT = 3  # above them: the folio's order
 
 
 class Kind(IntEnum):

@@ -36,13 +36,7 @@ def find_group(word: str, hierarchy: Hierarchy) -> str:
         return groups.path[rows[0]]
     if not rows:
         raise none_called(word)
-    found = sorted((groups.path[row], int(groups.inode[row])) for row in rows)
-    listed = "".join(f"\n  {path}" for path, _ in found[:LISTED])
-    more = f"\n  ... and {len(found) - LISTED} more" if len(found) > LISTED else ""
-    raise BadTarget(
-        f"{len(found)} cgroups are called '{word}'; give one path:{listed}{more}",
-        tuple((inode, path) for path, inode in found),
-    )
+    raise several_called(word, [(groups.path[row], int(groups.inode[row])) for row in rows])
 
 
 def container_of(path: str) -> str:
@@ -99,6 +93,16 @@ def hierarchy_at(real: str) -> str | None:
         if mount.kind in (b"cgroup", b"cgroup2")
     ]
     return max((p for p in points if f"{real}/".startswith(f"{p}/")), key=len, default=None)
+
+
+def several_called(word: str, found: list[tuple[str, int]]) -> BadTarget:
+    """Return the error that lists those called ``word``, (path, inode) each."""
+    listed = "".join(f"\n  {path}" for path, _ in sorted(found)[:LISTED])
+    more = f"\n  ... and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    return BadTarget(
+        f"{len(found)} cgroups are called '{word}'; give one path:{listed}{more}",
+        tuple((inode, path) for path, inode in sorted(found)),
+    )
 
 
 def none_called(word: str) -> BadTarget:

@@ -133,7 +133,7 @@ def read_records(root: str = "/") -> Records:
         rows += read_place(root, place, said)
         more = f", and {len(said) - 1} more of that kind" if len(said) > 1 else ""
         missing += [f"{sentence}{more}" for sentence in said[:1]]
-    return Records(tuple(located(row) for row in rows), tuple(missing))
+    return Records(tuple(located(row) for row in rows), tuple(dict.fromkeys(missing)))
 
 
 def moved(root: str) -> Iterator[Place]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from pagewalk.model.errors import SourceUnavailable
+from pagewalk.model.errors import NotPermitted, SourceUnavailable
 from pagewalk.proc.files import read_bytes, rows
 from pagewalk.proc.pagemap import PAGE
 
@@ -25,9 +25,10 @@ def parse_ranges(text: bytes) -> list[tuple[int, int]]:
 
 
 def read_ranges() -> list[tuple[int, int]]:
-    """Return the ranges of RAM as [first, last) PFNs, ascending; raises SourceUnavailable, BadText.
+    """Return the ranges of RAM as [first, last) PFNs, ascending.
 
-    Without CAP_SYS_ADMIN the kernel shows all addresses as 0.
+    Without CAP_SYS_ADMIN the kernel shows all addresses as 0. Raises NotPermitted,
+    SourceUnavailable, BadText.
     """
     try:
         found = parse_ranges(read_bytes(PATH))
@@ -35,9 +36,8 @@ def read_ranges() -> list[tuple[int, int]]:
         why = f"cannot read {PATH}: {error.strerror}"
         raise SourceUnavailable("RAM", why, "mount /proc") from error
     if not found:
-        raise SourceUnavailable(
-            "RAM", f"{PATH} hides where RAM is from everyone without CAP_SYS_ADMIN", "run as root"
-        )
+        raise NotPermitted(f"where RAM is ({PATH})", "hidden from everyone without CAP_SYS_ADMIN",
+                           "run as root")
     return found
 
 

@@ -5,7 +5,6 @@ from typing import NamedTuple, TypeVar
 
 from pagewalk.model.errors import SourceUnavailable
 from pagewalk.proc import vmstat
-from pagewalk.proc.buddyinfo import FreeBlocks, read_buddyinfo
 from pagewalk.proc.meminfo import read_meminfo
 from pagewalk.proc.slabinfo import SlabCache, read_slabinfo
 from pagewalk.proc.zones import Zone, read_zones
@@ -16,16 +15,13 @@ Told = TypeVar("Told")
 class Totals(NamedTuple):
     """The kernel's numbers for the machine; ``None`` where a file could not be read.
 
-    ``meminfo`` in bytes, ``vmstat`` as it says, ``zones`` and ``buddy`` in pages and blocks;
-    ``not_read`` says which were not read, and why. ``refreshed`` says that what each CPU had
-    counted was added just before: what lags has been counted since. ``slabs`` are only read then.
+    ``meminfo`` in bytes, ``vmstat`` as it says, ``zones`` in pages; ``not_read`` says which were
+    not read, and why. ``slabs`` are only read if what each CPU had counted was added before.
     """
 
     meminfo: dict[str, int] | None
     vmstat: dict[str, int] | None
     zones: list[Zone] | None
-    buddy: list[FreeBlocks] | None
-    refreshed: bool
     not_read: tuple[str, ...]
     slabs: list[SlabCache] | None = None
 
@@ -45,13 +41,12 @@ def read_totals(refresh: bool) -> Totals:
                 not_read.append(str(error))
             return None
 
-    refreshed = refresh and vmstat.refresh()
+    if refresh:
+        vmstat.refresh()
     return Totals(
         meminfo=told(read_meminfo),
         vmstat=told(vmstat.read_vmstat),
         zones=told(read_zones),
-        buddy=told(read_buddyinfo),
-        refreshed=refreshed,
         not_read=tuple(not_read),
         slabs=told(read_slabinfo, needed=False) if refresh else None,
     )

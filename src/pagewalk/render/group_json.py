@@ -22,8 +22,9 @@ def group(found: Group, name: Name, out: TextIO, **_: object) -> None:
     charge, files = found.charge, found.files
     write(
         {
-            "cgroup": {"path": found.path, "version": found.version, "kind": name.kind,
-                       "name": name.name, "engine": name.engine, "id": name.id, "pod": name.pod,
+            "cgroup": {"path": found.path, "version": found.version,
+                       "kind": name.kind or None, "name": name.name,
+                       "engine": name.engine or None, "id": name.id or None, "pod": name.pod,
                        "namespace": name.namespace, "container": name.container},
             "charged": numbers.current,
             "limit": numbers.limit,
@@ -81,6 +82,7 @@ def process(one: ByProcess, page: int) -> dict[str, Any]:
 def file(one: CachedFile) -> dict[str, Any]:
     place = None if one.place is None else decode_name(one.place.path)
     return {"sort": one.sort.name.lower(), "path": place, "inside": one.inside,
+            "seen_by": None if one.place is None else one.place.pid,
             "file_system": one.file_system, "inode": one.inode, "cached": one.amounts.cached,
             "mapped": one.amounts.mapped, "dirty": one.amounts.dirty,
             "kept_by": None if one.kept_by is None else [

@@ -38,8 +38,9 @@ def group(
     besides(found, out)
     print(file=out)
     if found.charge is not None and found.headroom is not None:
-        say_grid(headroom_rows(found.headroom), {1}, out, room=width(out), yields=1)
-        print(file=out)
+        if any(found.headroom):
+            say_grid(headroom_rows(found.headroom), {1}, out, room=width(out), yields=1)
+            print(file=out)
         say(verdict(found.lines, "the kernel's numbers"), out)
         print_lines(found.lines, LEDGER_COLUMNS if columns is None else columns, out)
     for cause in sorted({cause.cause for line in found.lines for cause in line.causes}):
@@ -59,9 +60,7 @@ def heading(found: Group, name: Name) -> str:
     numbers = words.now(found)
     limit = numbers.limit
     of = "no limit" if limit is None else f"a limit of {size(limit)}"
-    title = printable(name.name or found.path)
-    kind = f"{name.kind} " if name.kind else "cgroup "
-    return f"{kind}{title}: {size(words.total(found))} charged, {of}"
+    return f"{words.called(name)}: {size(words.total(found))} charged, {of}"
 
 
 def largest(amounts: Mapping[str, int]) -> str:
@@ -106,5 +105,5 @@ def besides(found: Group, out: TextIO) -> None:
         say(f"of it charged to groups below: {largest(dict(found.below))}", out)
     if found.dying and found.dying.groups:
         count, charged, left = found.dying
-        say(f"removed groups below that live on: {count}, charged {size(charged)}, of which"
-            f" {size(left)} are found in RAM", out)
+        say(f"removed groups below that live on: {count}, with {size(left)} found in RAM (their"
+            f" counters, which may be out of date, say {size(charged)})", out)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from pagewalk.render.amounts import size
-from pagewalk.render.file_table import is_shared_anonymous, name_of
+from pagewalk.render.file_table import is_shared_anonymous, name_of, where
 from pagewalk.render.terminal import printable
 from pagewalk.system.files import CachedFile, Sort
 from pagewalk.system.group_counters import of_files
@@ -15,6 +15,7 @@ from pagewalk.system.mapped import ANON, FILE, SHMEM
 
 if TYPE_CHECKING:
     from pagewalk.proc.cgroup_numbers import GroupNumbers
+    from pagewalk.system.containers import Name
     from pagewalk.system.group import Group
 
 # From these shares of the charge on something is worth a sentence: docs/commands/explain.md.
@@ -150,11 +151,13 @@ def largest(group: Group, kind: str) -> Iterator[Row]:
 
 
 def file_name(file: CachedFile) -> str:
-    """Return what a file is called, that it was deleted, and who keeps it."""
+    """Return what a file is called, where that name holds, if it was deleted, and who keeps it."""
     special = {Sort.DELETED: " (deleted)", Sort.UNNAMED: " (never had a path)"}
     if is_shared_anonymous(file):
         return f"shared anonymous memory{kept_by(file)}"
-    return f"{printable(name_of(file))}{special.get(file.sort, '')}{kept_by(file)}"
+    elsewhere = file.place is not None and file.place.pid is not None
+    seen = f", {where(file)}" if elsewhere else ""
+    return f"{printable(name_of(file))}{special.get(file.sort, '')}{seen}{kept_by(file)}"
 
 
 def kept_by(file: CachedFile) -> str:
@@ -191,6 +194,18 @@ def kernels(group: Group) -> Iterator[Row]:
 # ---- sentences
 
 
+def called(name: Name) -> str:
+    """Return what a group is and what people call it: ``container web in pod shop/cart``."""
+    kind = f"{name.kind} " if name.kind else "cgroup "
+    if name.kind == "pod":
+        inside = f" in namespace {name.namespace}" if name.namespace else ""
+    elif name.pod:
+        inside = f" in pod {'/'.join(filter(None, (name.namespace, name.pod)))}"
+    else:
+        inside = ""
+    return printable(f"{kind}{name.name}{inside}")
+
+
 def answers(group: Group) -> Iterator[str]:
     """Yield at most three sentences: who holds it, what is odd, what could be had back."""
     if group.charge is None:
@@ -204,7 +219,8 @@ def answers(group: Group) -> Iterator[str]:
 def counted(group: Group) -> Iterator[str]:
     """Yield what can be said from counters alone."""
     made = [f"{size(row.charged)} {row.what}" for row in rows(group) if not row.depth]
-    yield f"{size(total(group))} are charged to it: {', '.join(made) or 'it is not told for what'}."
+    told = f": {', '.join(made)}" if made else ", and nothing tells for what"
+    yield f"{size(total(group))} are charged to it{told}."
     files = of_files(now(group), group.version)
     if files is not None:
         yield f"At most {size(files)} of files could be reclaimed at once, if none are locked."
@@ -212,13 +228,20 @@ def counted(group: Group) -> Iterator[str]:
 
 def held(group: Group) -> str:
     """Return a sentence about what its processes map, and what none of them does."""
-    mapped, charge = sum((group.mapped or {}).values()), total(group)
-    many = len(group.processes) + len(group.not_looked)
-    if not many:
-        return f"No process is in it, and {size(charge)} are charged to it."
-    whose = "Its only process maps" if many == 1 else f"Its {many} processes map"
+    charge, looked = total(group), len(group.processes)
+    many = looked + len(group.not_looked)
     swap = in_swap(group) or 0
     more = f" {size(swap)} more are in swap." if swap * TWENTIETH >= max(charge, 1) else ""
+    if not many:
+        return f"No process is in it, and {size(charge)} are charged to it.{more}"
+    if group.mapped is None:
+        whose = "Its only process" if many == 1 else f"None of its {many} processes"
+        could = "could not" if many == 1 else "could"
+        return f"{whose} {could} be looked at; {size(charge)} are charged to it.{more}"
+    whose = "Its only process maps" if many == 1 else f"Its {many} processes map"
+    if looked < many:
+        whose = f"Of its {many} processes {looked} could be looked at: mapped there are"
+    mapped = sum(group.mapped.values())
     return f"{whose} {size(mapped)} of the {size(charge)} that are charged to it.{more}"
 
 
@@ -252,7 +275,9 @@ def total(group: Group) -> int:
 def odd(group: Group) -> Iterator[str]:
     """Yield a sentence about what of the charge none of its processes maps, if it is large."""
     charge = total(group)
-    cache, shared = (amount(group, kind) - (group.mapped or {})[kind] for kind in (FILE, SHMEM))
+    # Processes that could not be looked at may map any of it.
+    cache, shared = (0 if group.mapped is None or group.not_looked
+                     else amount(group, kind) - group.mapped[kind] for kind in (FILE, SHMEM))
     kernel = sum(row.charged for row in kernels(group) if not row.depth)
     count, _, left = group.dying or (0, 0, 0)
     found: list[tuple[int, int, Callable[[], str]]] = [
@@ -276,7 +301,7 @@ def one_of(group: Group, kind: str, whole: int) -> str:
     if not files:
         return ""
     # Who maps which of its pages is not known by file: if ours map none at all, others do.
-    others = files[0].amounts.mapped > 0 and not (group.mapped or {})[kind]
+    others = files[0].amounts.mapped > 0 and not (group.mapped or {}).get(kind)
     held = files[0].amounts.cached if others else files[0].amounts.unmapped
     if held * HALF < whole:
         return ""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from pagewalk.render import group_words
 from pagewalk.render.amounts import kib, size
 from pagewalk.render.columns import fields, titles
 from pagewalk.render.document import write
-from pagewalk.render.group_words import file_name
 from pagewalk.render.terminal import following, printable, say, say_grid, width
 from pagewalk.system.group import Dying
 from pagewalk.system.survey import outermost_removed
@@ -42,9 +43,11 @@ def answers(table: GroupTable) -> Iterator[str]:
     gone = removed(table)
     if gone.groups:
         one = gone.groups == 1
-        yield (f"{gone.groups} removed group{' lives' if one else 's live'} on, charged"
-               f" {size(gone.charged)}, of which {size(gone.found)} are found in RAM: pagewalk"
-               f" cgroups --dying says what keeps {'it' if one else 'them'}.")
+        told = "its counter, which may be out of date, says" if one else (
+            "their counters, which may be out of date, say")
+        yield (f"{gone.groups} removed group{' lives' if one else 's live'} on, with"
+               f" {size(gone.found)} found in RAM ({told} {size(gone.charged)}): pagewalk cgroups"
+               f" --dying says what keeps {'it' if one else 'them'}.")
 
 
 def removed(table: GroupTable) -> Dying:
@@ -81,8 +84,9 @@ def called(table: GroupTable, names: Mapping[int, Name], row: int, depth: int | 
     path = table.groups.path[row]
     own = path if depth is None or path == "/" else "  " * depth + path.rpartition("/")[2]
     name = names.get(row)
-    known = f" = {name.kind} {name.name}" if name and name.engine and name.name not in path else ""
-    return printable(own + known)
+    if name is None or not name.engine or name.name in path:
+        return printable(own)
+    return f"{printable(own)} = {group_words.called(name)}"
 
 
 def text(
@@ -111,7 +115,8 @@ def text(
             say(f"partial: {withheld.what}: {withheld.why}", out, look="bad")
     biggest = next((table.groups.path[row] for row, _ in rows
                     if table.groups.path[row] != "/" and not table.groups.removed[row]), "")
-    following(out, *((f"explain {biggest}",) if biggest else ()), "ram")
+    following(out, *((f"explain --cgroup {shlex.quote(printable(biggest))}",) if biggest else ()),
+              "ram")
 
 
 def amount(table: GroupTable, row: int, name: str) -> int | None:
@@ -137,7 +142,8 @@ def kept(table: GroupTable, keeper: Keeper) -> str:
     below, anon = table.groups.parent == keeper.row, table.amounts.anon
     own = int(anon[keeper.row] - anon[below].sum())
     held = [f"anonymous memory {size(own)}, of processes that moved away"] if own else []
-    held += [f"{file_name(one)} {size(one.amounts.cached)}" for one in keeper.files.files[:3]]
+    held += [f"{group_words.file_name(one)} {size(one.amounts.cached)}"
+             for one in keeper.files.files[:3]]
     held += [f"{printable(name)} {size(amount)}" for name, amount in keeper.caches]
     if not held:
         return f"{path} was removed and lives on" + (
@@ -166,7 +172,7 @@ def document(table: GroupTable, row: int, names: Mapping[int, Name]) -> dict[str
     return {
         "path": table.groups.path[row],
         "name": None if name is None else name.name,
-        "kind": None if name is None else name.kind,
+        "kind": None if name is None else name.kind or None,
         "removed": bool(table.groups.removed[row]),
         **{field: amount(table, row, field) for field in FIELDS},
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from pagewalk.render import ram_words as words
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def ram(
-    found: Ram, out: TextIO, *, ledger: bool = False, columns: Sequence[str] | None = None
+    found: Ram, out: TextIO, *, ledger: bool = False
 ) -> None:
     """Write what all of RAM is used for, on one screen; with ``ledger`` every line of it."""
     print(paint(out, "main", heading(found)), file=out)
@@ -27,8 +26,9 @@ def ram(
         say(sentence, out)
     print(file=out)
     blocks = chart(out)
-    say_grid(words.rows(found, blocks), {1, 2} if blocks else {1}, out, room=width(out),
-             yields=2 if blocks else 1)
+    if found.parts is not None:
+        say_grid(words.rows(found, blocks), {1, 2} if blocks else {1}, out, room=width(out),
+                 yields=2 if blocks else 1)
     if found.headroom is not None:
         print(file=out)
         say_grid(words.room_rows(found), {1}, out, room=width(out), yields=1)
@@ -38,13 +38,15 @@ def ram(
     lines = [line for line in found.lines if ledger or line.unexplained]
     if lines:
         print_lines([line for line in lines if line.ours is not None],
-                    LEDGER_COLUMNS if columns is None else columns, out)
+                    LEDGER_COLUMNS, out)
     if ledger:
         why(found, out)
     for row in found.withheld:
         text = f"{'partial' if row.partial else 'n/a'}: {row.what}: {row.why}"
         say(text, out, look="bad" if row.partial else "aside")
-    following(out, "ram --files", "ram --slab", *(() if ledger else ("ram --ledger",)), "cgroups")
+    frames = ("ram --files", "ram --slab") if found.file_systems else ()
+    more = ("ram --ledger",) if found.lines and not ledger else ()
+    following(out, *frames, *more, "cgroups")
 
 
 def heading(found: Ram) -> str:

@@ -13,7 +13,7 @@ from pagewalk.proc.containers import Records
 from pagewalk.proc.engines import Record, is_unique
 
 SHORT = 12  # digits of an id in the output of docker ps and podman ps
-LEAST = 4  # digits of an id that find_by_name takes for one
+PREFIX = re.compile("[0-9a-f][0-9a-f-]{3,63}")  # what find_by_name takes for the beginning of an id
 
 
 class Name(NamedTuple):
@@ -206,7 +206,8 @@ def find_by_name(word: str, records: Records, paths: Iterable[str] = ()) -> list
     """Return the paths of the cgroups that ``word`` names, sorted: containers, or pods.
 
     ``word`` is a container's name, NAMESPACE/POD, POD/CONTAINER, NAMESPACE/POD/CONTAINER, a pod's
-    name, or the first four or more digits of an id, which counts only if nothing has that name.
+    name, or the first four or more digits of an id, which count only if nothing has that name and
+    no path ends with them.
     More than one path: the name is not unique. ``paths`` are cgroups that exist; without them only
     what is running according to the state files is found.
     """
@@ -217,9 +218,13 @@ def find_by_name(word: str, records: Records, paths: Iterable[str] = ()) -> list
     found = {path: name for path, name in found.items()
              if found.get(path.rpartition("/")[0]) != name}
     called = [path for path, name in found.items() if word in words_for(name)]
-    if called or len(word) < LEAST:
+    digits = word.lower()
+    whole = not is_unique(word) and any(path.endswith(f"/{word}") for path in known)
+    if called or whole or not PREFIX.fullmatch(digits):
         return called
-    return [path for path, name in found.items() if name.id.startswith(word.lower())]
+    # An id that a person chose (runc's, for one) is a name, and is not abbreviated.
+    return [path for path, name in found.items() if name.id.startswith(digits)
+            and (name.kind == "pod" or is_unique(name.id))]
 
 
 def around(paths: Iterable[str]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pagewalk.account.ledger import Line
 from pagewalk.kernel.running import RunningKernel
 from pagewalk.kernel.structs.memcgs import Memcgs
 from pagewalk.model.columns import I64, Bool, Withheld, take
-from pagewalk.model.errors import BadTarget, NotPermitted, PagewalkError
+from pagewalk.model.errors import BadTarget, NoAddressSpace, PagewalkError, ProcessGone
 from pagewalk.model.frames import Frames
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.proc.totals import Totals
@@ -62,7 +62,8 @@ class Group(NamedTuple):
     """What a cgroup and those below it are charged for, in bytes.
 
     ``parts`` are pages by the names of ram.PARTS; ``objects`` kernel objects by cache, the largest
-    first. ``mapped`` is what its processes map of its pages, by kind (see mapped.KINDS);
+    first. ``mapped`` is what its processes map of its pages, by kind (see mapped.KINDS), None if it
+    has processes and none of them could be looked at;
     ``elsewhere`` what they map that others are charged for, and ``uncharged`` what nobody is, by
     name of the mapping; ``by_others`` what only processes outside map of its pages, by kind, None
     if not all processes could be looked at. ``processes`` one row each, the largest first;
@@ -190,11 +191,10 @@ def walk_processes(
             continue
         try:
             asked.walk(pid, mapped)
-        except NotPermitted as error:
+        except (ProcessGone, NoAddressSpace):
+            continue  # it maps nothing
+        except PagewalkError as error:
             not_looked.append((pid, str(error)))
-        except PagewalkError as error:  # it ended, or has no memory of its own
-            if error.exit_code not in (1, 5):
-                raise
     return mapped, not_looked
 
 
@@ -216,7 +216,8 @@ def made(
         path=asked.path, version=asked.version, charge=charge,
         parts={name: count * page for name, count in parts_of(census, NO_LABELS, {}).items()},
         objects=objects,
-        mapped={kind: count * page for kind, count in mapped.by_kind.items()},
+        mapped=None if not_looked and not mapped.processes else {
+            kind: count * page for kind, count in mapped.by_kind.items()},
         elsewhere={name: count * page for name, count in mapped.elsewhere.items()},
         uncharged={name: count * page for name, count in mapped.uncharged.items()},
         by_others=None if not_looked else by_others(census, mapped.by_kind, page),
@@ -280,5 +281,5 @@ def directly_below(groups: Memcgs, row: int) -> Iterator[tuple[str, int]]:
 def withheld(not_looked: list[tuple[int, str]]) -> Iterator[Withheld]:
     if not_looked:
         pid, why = not_looked[0]
-        yield Withheld(f"what {len(not_looked)} of its processes map", f"process {pid}: {why}",
-                       partial=True)
+        yield Withheld("what some of its processes map", f"{len(not_looked)} could not be looked"
+                       f" at; process {pid}: {why}", partial=True)

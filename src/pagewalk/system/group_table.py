@@ -23,6 +23,7 @@ from pagewalk.system.ram_causes import ANON
 from pagewalk.system.survey import Survey, groups_of, opened, survey
 
 KEEPERS = 3  # files or caches that are named as what keeps a removed group
+ROOT_INODE = 1  # of the topmost directory of a hierarchy (kernfs_create_root, fs/kernfs/dir.c)
 
 
 class Amounts(Rows):
@@ -92,7 +93,7 @@ def look_at_groups(source: RamSource, *, dying: bool = False) -> GroupTable:
         Keeper(row, name_files(kernel, cache.files(), page, KEEPERS), tuple(caches_of(found, row)))
         for row, cache in sums.items()
     )
-    return GroupTable(groups, amounts_of(found, page), keepers)
+    return GroupTable(groups, amounts_of(found, page), keepers, source.notes)
 
 
 def by_counters(notes: tuple[Withheld, ...]) -> GroupTable:
@@ -102,50 +103,59 @@ def by_counters(notes: tuple[Withheld, ...]) -> GroupTable:
     found: list[GroupNumbers | None] = []
     for path in listed.path:
         try:
-            found.append(read_numbers(hierarchy, path))
+            one = read_numbers(hierarchy, path)
         except GroupGone:
-            found.append(None)
+            one = None
+        # In version 2 a group without the memory controller is no memory cgroup.
+        counted = one is not None and (one.current is not None or path == hierarchy.root)
+        found.append(one if counted else None)
     kept = np.array([one is not None for one in found], bool)
     kept &= (listed.parent < 0) | kept[listed.parent]
     numbers = [one for one, there in zip(found, kept.tolist(), strict=True) if one and there]
     parent = np.where(listed.parent < 0, -1, np.cumsum(kept)[listed.parent] - 1)[kept]
     paths = [listed.path[row] for row in np.flatnonzero(kept).tolist()]
     why = "removed groups are not visible without frames"
+    usage = usage_of(listed.inode[kept], parent, numbers)
     return GroupTable(
-        counted_groups(listed.inode[kept], parent, tuple(paths), numbers),
-        counted_amounts(parent, numbers, hierarchy.version), (),
+        counted_groups(listed.inode[kept], parent, tuple(paths), usage, numbers),
+        counted_amounts(usage, numbers, hierarchy.version), (),
         (*notes, Withheld("groups that were removed and live on", why, partial=True)),
     )
 
 
 def counted_groups(
-    inode: U64, parent: I64, path: tuple[str, ...], numbers: list[GroupNumbers]
+    inode: U64, parent: I64, path: tuple[str, ...], usage: I64, numbers: list[GroupNumbers]
 ) -> Memcgs:
     none = np.zeros(len(path), bool)
     limit = [-1 if one.limit is None else one.limit for one in numbers]
     return Memcgs(
         memcg=np.zeros(len(path), np.uint64), inode=inode, parent=parent, dying=none, removed=none,
-        usage=usage_of(parent, numbers), limit=np.array(limit, np.int64), swap=None, kmem=None,
+        usage=usage, limit=np.array(limit, np.int64), swap=None, kmem=None,
         path=path,
     )
 
 
-def usage_of(parent: I64, numbers: list[GroupNumbers]) -> I64:
-    # The root has no number of its own, but what is charged below it counts there.
+def usage_of(inode: U64, parent: I64, numbers: list[GroupNumbers]) -> I64:
+    # A container may show a group as the topmost one, which has a number of its own.
     usage = np.array([one.current or 0 for one in numbers], np.int64)
-    for row in np.flatnonzero([one.current is None for one in numbers]).tolist():
-        usage[row] = usage[parent == row].sum()
-    return usage
+    return below_root(parent, usage) if len(inode) and inode[0] == ROOT_INODE else usage
 
 
-def counted_amounts(parent: I64, numbers: list[GroupNumbers], version: int) -> Amounts:
+def below_root(parent: I64, usage: I64) -> I64:
+    # Version 2 tells no number for the root, version 1 what the machine uses; and the kernel's
+    # own counter keeps what it does not take off again when kernel memory of removed groups is
+    # freed (obj_cgroup_uncharge_pages). What the groups below it use is told and holds.
+    return np.where(parent < 0, usage[parent == 0].sum(), usage)
+
+
+def counted_amounts(usage: I64, numbers: list[GroupNumbers], version: int) -> Amounts:
     parts = [parts_from(one, version) or {} for one in numbers]
 
     def column(*names: str) -> I64:
         return np.array([sum(part.get(name, 0) for name in names) for part in parts], np.int64)
 
     kernel = ("kernel_other", *KERNEL.values())
-    return Amounts(usage_of(parent, numbers), column("anon", "anon_huge"), column("file"),
+    return Amounts(usage, column("anon", "anon_huge"), column("file"),
                    column("shmem"), column(*kernel), None, None)
 
 
@@ -179,7 +189,10 @@ def amounts_of(found: Survey, page: int) -> Amounts:
         if parent >= 0:
             for column in sums.values():
                 column[parent] += column[at]
-    return Amounts(usage=groups.usage, **sums)
+    found_of = sum(sums[name] for name in ("anon", "file", "shmem", "kernel"))
+    holds = np.where(groups.removed, found_of, groups.usage)
+    usage = np.where(groups.parent < 0, below_root(groups.parent, holds), groups.usage)
+    return Amounts(usage=usage, **sums)
 
 
 def _objects_by_group(found: Survey) -> dict[str, I64]:

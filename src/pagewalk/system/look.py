@@ -92,6 +92,9 @@ def _by_counters(source: RamSource) -> Ram:
     totals = source.totals()
     total, parts = parts_from(totals, source.facts.page_size)
     unread = tuple(Withheld("a counter", why, partial=True) for why in totals.not_read)
+    if parts is None and not unread:
+        unread = (Withheld("what RAM is used for", "the counters moved while they were read; try"
+                           " again", partial=True),)
     return Ram(source.name, total, parts, {}, [], None, totals, (*source.notes, *unread))
 
 

@@ -69,7 +69,7 @@ def survey(source: RamSource, groups: Memcgs, listeners: Sequence[Listener] = ()
 
 
 def opened(source: RamSource) -> RunningKernel:
-    """Return the open kernel of ``source``; raises SourceUnavailable if it has none."""
+    """Return the open kernel of ``source``; raises NotPermitted if it has none."""
     if source.running is None:
         why = source.notes[0].why if source.notes else "kernel memory is not read"
         raise NotPermitted("who is charged for RAM", why, "run as root")
@@ -77,7 +77,7 @@ def opened(source: RamSource) -> RunningKernel:
 
 
 def groups_of(source: RamSource) -> Memcgs:
-    """Return all memory cgroups; raises SourceUnavailable, NotPermitted."""
+    """Return all memory cgroups; raises NotPermitted, SourceUnavailable."""
     return all_groups(opened(source).kernel)
 
 
