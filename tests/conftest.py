@@ -9,10 +9,10 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from tests import left, plain_numbers
-from tests.machine import IN_GUEST, MachineLacks, prepare
+from tests.machine import IN_GUEST, MachineLacks, disk, prepare
 from tests.targets import CannotProvoke
 
-__all__ = ["prepare"]
+__all__ = ["disk", "prepare"]
 
 
 def pytest_sessionstart() -> None:

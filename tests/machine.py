@@ -60,13 +60,10 @@ def settings(folder: Path, **values: object) -> Iterator[None]:
 
 
 @contextmanager
-def zram(mib: int = 256) -> Iterator[Path]:
-    """Swap on a new zram device until the block ends; yields the device's path."""
+def zram_device(mib: int) -> Iterator[Path]:
+    """Make a zram device of a size until the block ends; yields its path."""
     if not (ZRAM_CONTROL / "hot_add").exists():
         subprocess.run(["modprobe", "zram", "num_devices=0"], check=False, capture_output=True)
-    for tool in ("mkswap", "swapon", "swapoff"):
-        if not shutil.which(tool):
-            raise MachineLacks(f"{tool}: install util-linux")
     try:
         # Reading hot_add creates a device and returns its number.
         number = (ZRAM_CONTROL / "hot_add").read_text().strip()
@@ -75,13 +72,52 @@ def zram(mib: int = 256) -> Iterator[Path]:
     device = Path(f"/dev/zram{number}")
     try:
         _write(Path(f"/sys/block/{device.name}/disksize"), f"{mib}M")
-        _run("mkswap", str(device))
-        _run("swapon", "--priority", "100", str(device))
         yield device
     finally:
-        if str(device) in Path("/proc/swaps").read_text():
-            _run("swapoff", str(device))
         _write(ZRAM_CONTROL / "hot_remove", number)
+
+
+@contextmanager
+def zram(mib: int = 256) -> Iterator[Path]:
+    """Swap on a new zram device until the block ends; yields the device's path."""
+    need("util-linux", "mkswap", "swapon", "swapoff")
+    with zram_device(mib) as device:
+        try:
+            _run("mkswap", str(device))
+            _run("swapon", "--priority", "100", str(device))
+            yield device
+        finally:
+            if str(device) in Path("/proc/swaps").read_text():
+                _run("swapoff", str(device))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder of a file system that has a disk: ``tmp_path``, unless that is in RAM.
+
+    Pages of a file in a tmpfs are shared memory, also below an overlay, as all of a guest's are.
+    """
+    kind = subprocess.run(["stat", "-f", "-c", "%T", tmp_path], check=True, capture_output=True)
+    if kind.stdout not in (b"tmpfs\n", b"overlayfs\n"):
+        yield tmp_path
+        return
+    need("e2fsprogs", "mkfs.ext4")
+    place = tmp_path / "disk"
+    place.mkdir()
+    with alone(), zram_device(256) as device:
+        _run("mkfs.ext4", "-q", str(device))
+        _run("mount", str(device), str(place))
+        try:
+            yield place
+        finally:
+            _run("umount", str(place))
+
+
+def need(package: str, *tools: str) -> None:
+    """Raise MachineLacks unless the programs ``tools`` of a package are installed."""
+    for tool in tools:
+        if not shutil.which(tool):
+            raise MachineLacks(f"{tool}: install {package}")
 
 
 @contextmanager

@@ -57,8 +57,8 @@ def explained(*target: str | int) -> dict[str, Any]:
     return document
 
 
-def test_a_group_closes_and_is_found_by_all_its_names(tmp_path: Path) -> None:
-    with memory_cgroup("explain") as path, loaded(path, tmp_path / "written") as pid:
+def test_a_group_closes_and_is_found_by_all_its_names(disk: Path) -> None:
+    with memory_cgroup("explain") as path, loaded(path, disk / "written") as pid:
         name = path.name
         document = explained(f"/{name}")
         assert [line for line in document["ledger"] if line["unexplained"]] == []
@@ -79,10 +79,10 @@ def test_a_group_closes_and_is_found_by_all_its_names(tmp_path: Path) -> None:
             assert explained(*words)["cgroup"]["path"] == f"/{name}"
 
 
-def test_what_stays_charged_after_its_processes_have_ended(tmp_path: Path) -> None:
+def test_what_stays_charged_after_its_processes_have_ended(disk: Path) -> None:
     with memory_cgroup("ended") as path:
         name = path.name
-        with loaded(path, tmp_path / "written"):
+        with loaded(path, disk / "written"):
             pass
         document = explained(f"/{name}")
         assert document["processes"] == []
@@ -94,8 +94,8 @@ def test_what_stays_charged_after_its_processes_have_ended(tmp_path: Path) -> No
     assert f"24576 KiB of it one file, {written['path']}" in text.replace("\n  ", " ")
 
 
-def test_a_removed_group_lives_on_by_its_file(tmp_path: Path) -> None:
-    with memory_cgroup("removed") as path, loaded(path, tmp_path / "written"):
+def test_a_removed_group_lives_on_by_its_file(disk: Path) -> None:
+    with memory_cgroup("removed") as path, loaded(path, disk / "written"):
         name = path.name
     ran = pagewalk("cgroups", "--dying", "--format", "json")
     assert ran.code == 0, ran.err

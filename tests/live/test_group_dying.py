@@ -41,8 +41,8 @@ def is_dying(path: str) -> bool:
     return path in [row["path"] for row in ran.json["cgroups"]]
 
 
-def test_a_file_keeps_a_removed_group_until_it_is_deleted(tmp_path: Path) -> None:
-    path = tmp_path / "kept"
+def test_a_file_keeps_a_removed_group_until_it_is_deleted(disk: Path) -> None:
+    path = disk / "kept"
     with group(OWN) as where, charging(where, "written", path, 8 * MIB):
         pass
     found = dying(where.path)

@@ -114,8 +114,8 @@ def test_memory_given_back_with_madv_free_can() -> None:
     assert 0 <= 16 * MIB - found["headroom"]["lazyfree"] <= 31 * 4096
 
 
-def test_a_file_that_another_group_read_first(tmp_path: Path) -> None:
-    path = tmp_path / "shared"
+def test_a_file_that_another_group_read_first(disk: Path) -> None:
+    path = disk / "shared"
     with group(f"{OWN}-first") as first, group(f"{OWN}-second") as second:
         with charging(first, "written", path, 8 * MIB), charging(second, "maps", path):
             owner, user = explained(first), explained(second)

@@ -120,13 +120,13 @@ def objects(document: dict[str, Any], *, reclaimable: bool) -> int:
     return sum(row["bytes"] for row in document["caches"] if row["reclaimable"] == reclaimable)
 
 
-def test_what_goes_is_what_was_said(tmp_path: Path) -> None:
-    with prepared(), memory_cgroup("squeeze") as group, loaded(group, tmp_path) as process:
+def test_what_goes_is_what_was_said(disk: Path) -> None:
+    with prepared(), memory_cgroup("squeeze") as group, loaded(group, disk) as process:
         before = explained(group)
         said = before["headroom"]
         squeeze(group)
         # Reclaim starts the writing of dirty pages, and need not wait for its end.
-        with open(tmp_path / "dirty", "rb") as file:
+        with open(disk / "dirty", "rb") as file:
             os.fsync(file.fileno())
         squeeze(group)
         assert process.poll() is None  # refused, not killed
