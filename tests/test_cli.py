@@ -315,7 +315,7 @@ def test_the_users_own_input_cannot_drive_the_terminal(
 
 
 def test_a_note_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    note(Request("1", "auto", "text", None, False, False, 5.0), f"partial: {HOSTILE}")
+    note(Request("auto", "text", None, False), f"partial: {HOSTILE}")
     err = capsys.readouterr().err
     assert err.startswith("pagewalk: partial: ") and seen(err)
 

@@ -14,7 +14,7 @@ from pagewalk.translate.translation import Opinion
 from tests.vtop_by_hand import found
 
 ME = str(os.getpid())
-REQUEST = Request(ME, "ebpf", "text", None, quiet=False, freeze=False, budget=5.0)
+REQUEST = Request("ebpf", "text", None, quiet=False, target=ME, budget=5.0)
 
 
 def refused(*args: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

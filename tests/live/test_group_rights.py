@@ -78,3 +78,23 @@ def test_what_needs_frames_is_refused_with_the_remedy() -> None:
     ran = pagewalk("explain", "--cgroup", os.getpid(), "--source", "ebpf", before=NOBODY)
     assert ran.code in (1, 6)
     assert "run as root" in ran.err
+
+
+def test_a_process_that_refuses_even_root_is_read_by_a_source_that_is_named() -> None:
+    try:
+        with open("/proc/1/maps"):
+            pytest.skip("process 1 of this machine refuses nobody")
+    except PermissionError:
+        ran = pagewalk("explain", "--cgroup", 1, "--format", "json")
+    assert ran.code == 3
+    assert "1 could not be looked at; process 1: cannot read /proc/1/maps: refused" in ran.err
+    assert "--source ebpf reads kernel memory" in ran.err
+    assert 1 not in [process["pid"] for process in ran.json["processes"]]
+
+    def look() -> None:
+        named = pagewalk("explain", "--cgroup", 1, "--format", "json", "--source", "ebpf")
+        assert named.code == 0, named.err
+        [first] = [process for process in named.json["processes"] if process["pid"] == 1]
+        assert first["anon"] > 0
+
+    look_again(look, 3)

@@ -16,6 +16,7 @@ from pagewalk.proc.cgroups import (
     find_hierarchy,
     group_of,
     list_groups,
+    not_charged,
     open_group,
     parse_membership,
     parse_pids,
@@ -55,7 +56,7 @@ def plain(folder: Path, version: int = 2, root: str = "/") -> Hierarchy:
 def test_version_1_is_found_by_its_controller(tmp_path: Path) -> None:
     mounts = CPU + V1 % ("/", "/sys/fs/cgroup/memory") + V2 % ("/", second(tmp_path, "hugetlb"))
     found = find_hierarchy(proc(tmp_path, mounts))
-    assert found == Hierarchy(1, "/sys/fs/cgroup/memory", "/", 32, True, True)
+    assert found == Hierarchy(1, "/sys/fs/cgroup/memory", "/", 32)
 
 
 def test_version_2_is_found_by_what_its_root_was_given(tmp_path: Path) -> None:
@@ -85,20 +86,32 @@ def test_of_several_mounts_the_one_that_shows_most_is_taken(tmp_path: Path) -> N
     assert find_hierarchy(proc(tmp_path, parts[0])).mount == "/outside"
 
 
+def test_of_mounts_at_one_point_the_last_is_seen(tmp_path: Path) -> None:
+    whole, part = (V1 % (root, "/sys/fs/cgroup/memory") for root in ("/", "/web"))
+    assert find_hierarchy(proc(tmp_path, whole + part)).root == "/web"
+    assert find_hierarchy(proc(tmp_path, part + whole)).root == "/"
+
+
 @pytest.mark.parametrize(
-    ("cmdline", "kernel_memory", "sockets"),
+    ("cmdline", "one", "two"),
     [
-        ("quiet\n", True, True), ("quiet cgroup.memory=nokmem\n", False, True),
-        ("cgroup.memory=nosocket quiet\n", True, False),
-        ('cgroup.memory="nokmem,nosocket"\n', False, False),
-        ("cgroup.memory=nokmem cgroup.memory=nosocket", False, False),
+        ("quiet\n", "", ""), ("quiet cgroup.memory=nokmem\n", "kernel", "kernel"),
+        ("cgroup.memory=nosocket quiet\n", "", "sockets"),
+        ('cgroup.memory="nokmem,nosocket"\n', "kernel", "kernel sockets"),
+        ("cgroup.memory=nokmem cgroup.memory=nosocket", "kernel", "kernel sockets"),
     ],
 )
-def test_what_is_not_charged_at_all_is_a_fact(
-    tmp_path: Path, cmdline: str, kernel_memory: bool, sockets: bool
+def test_what_is_charged_to_no_group_is_told_with_the_option(
+    tmp_path: Path, cmdline: str, one: str, two: str
 ) -> None:
-    found = find_hierarchy(proc(tmp_path, V1 % ("/", "/m"), cmdline))
-    assert (found.kernel_memory, found.sockets) == (kernel_memory, sockets)
+    for version, expected in ((1, one), (2, two)):
+        rows = not_charged(version, proc(tmp_path, V1 % ("/", "/m"), cmdline))
+        named = " ".join(word for row in rows for word in ("kernel", "sockets") if word in row.what)
+        assert named == expected
+        words = ["nokmem"] * ("kernel" in expected) + ["nosocket"] * ("sockets" in expected)
+        assert [f"cgroup.memory={word}" in row.why for row, word in zip(rows, words, strict=True)
+                ] == [True] * len(words)
+        assert not any(row.partial for row in rows)  # the kernel never tells it
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_what_was_not_read_is_not_zero() -> None:
 def test_what_is_withheld_is_said() -> None:
     why = Withheld("who is charged", "no memory cgroups", partial=True)
     report = REPORT._replace(withheld=(why,))
-    assert screen(report)[-1] == "who is charged: no memory cgroups"
+    assert screen(report)[-1] == "partial: who is charged: no memory cgroups"
     out = io.StringIO()
     view("json", "files")(report, NAMES.get, out)
     assert json.loads(out.getvalue())["partial"] == ["who is charged: no memory cgroups"]

@@ -8,7 +8,9 @@ import json
 from typing import Any
 
 from pagewalk.account.ledger import Cause
+from pagewalk.model.columns import Withheld
 from pagewalk.proc.cgroup_numbers import GroupNumbers
+from pagewalk.proc.cgroups import SOCKETS
 from pagewalk.proc.places import Place
 from pagewalk.render import group_words, view
 from pagewalk.render.group_words import changed, in_advance, rows, working_set
@@ -189,3 +191,13 @@ def test_what_changed_meanwhile_is_not_called_charged_in_advance() -> None:
     assert [row.what for row in rows(told)][-2:] == [
         "charged in advance for kernel objects (bounded: a page a CPU and group)",
         "allocated or freed while RAM was read"]
+
+
+def test_what_this_kernel_charges_to_nobody_is_no_silent_zero() -> None:
+    off = (Withheld(SOCKETS, "booted with cgroup.memory=nosocket"),)
+    text, document = (wrote(name, group(withheld=off)) for name in ("text", "json"))
+    assert f"n/a: {SOCKETS}: booted with cgroup.memory=nosocket" in text
+    assert json.loads(document)["sockets"] is None
+    assert json.loads(document)["withheld"] == [{"what": SOCKETS, "why": off[0].why}]
+    assert json.loads(document)["partial"] == []
+    assert json.loads(wrote("json", group()))["sockets"] == 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -21,8 +21,9 @@ from pagewalk.commands.options import Request, check_watch
 from pagewalk.render.terminal import harmless
 
 if TYPE_CHECKING:
+    from pagewalk.account.ledger import Line
     from pagewalk.account.table import Table
-    from pagewalk.model.columns import U64, VMAs
+    from pagewalk.model.columns import U64, VMAs, Withheld
     from pagewalk.render.columns import Choice
     from pagewalk.sources import Source
     from pagewalk.sources.outcome import Outcome
@@ -189,9 +190,29 @@ def note_unsorted(request: Request, table: Table, choice: Choice | None) -> None
 
 def finish(request: Request, outcome: Outcome, *, told: bool = False) -> int:
     """Print why the output is partial, unless it says so itself; return the exit code."""
-    for reason in () if told else outcome.partial:
+    return incomplete(request, outcome.partial, told=told)
+
+
+def concluded(
+    request: Request, withheld: Iterable[Withheld], lines: Iterable[Line] = ()
+) -> int:
+    """Print which ``lines`` of a ledger are unexplained, else why the output is partial.
+
+    Text says the latter itself. Returns the exit code.
+    """
+    from pagewalk.model.columns import partial
+
+    open_lines = [line.against for line in lines if line.unexplained]
+    if open_lines:
+        note(request, f"unexplained: {', '.join(open_lines)}")
+        return DIFFERENCE
+    return incomplete(request, partial(withheld), told=request.format == "text")
+
+
+def incomplete(request: Request, reasons: Sequence[str], *, told: bool) -> int:
+    for reason in () if told else reasons:
         note(request, f"partial: {reason}")
-    return PARTIAL if outcome.partial else 0
+    return PARTIAL if reasons else 0
 
 
 @contextmanager

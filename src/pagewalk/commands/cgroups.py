@@ -8,11 +8,10 @@ import click
 
 from pagewalk import commands
 from pagewalk.commands.options import (
-    Request,
-    check_watch,
-    complete_source,
     format_option,
+    of_machine,
     output_options,
+    source_option,
     table_options,
     watch_option,
 )
@@ -23,9 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("cgroups", short_help="Every memory cgroup: what it is charged for.")
-@click.option("--source", default="auto", metavar="SOURCE", show_default=True,
-              shell_complete=complete_source,
-              help="What to read from: auto (the best that works here), ebpf, kcore or drgn.")
+@source_option("ebpf, kcore or drgn")
 @format_option("text", "json", "csv")
 @click.option("--dying", is_flag=True,
               help="Only those that were removed and live on, and what keeps them.")
@@ -49,8 +46,7 @@ def command(dying: bool, **options: Any) -> int:
     from pagewalk.system.containers import names_of
     from pagewalk.system.group_table import look_at_groups
 
-    request = Request(target="", freeze=False, budget=0, **options)
-    check_watch(request)
+    request = of_machine(options)
     choice = choose("cgroups", request.columns, request.sort, request.limit)
     source, records = open_ram(request.source, kernel=True), read_records()
     with commands.output(request.output) as out:
@@ -63,9 +59,7 @@ def command(dying: bool, **options: Any) -> int:
             named = names_of(paths.values(), records)
             names = {row: named[path] for row, path in paths.items()}
             write(table, rows, names, columns=choice.columns, total=total)
-    for reason in () if request.format == "text" else table.partial:
-        commands.note(request, f"partial: {reason}")
-    return commands.PARTIAL if table.partial else 0
+    return commands.concluded(request, table.withheld)
 
 
 def chosen(

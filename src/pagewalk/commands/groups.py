@@ -36,8 +36,8 @@ def explain_group(
     if request.freeze:
         raise BadRequest("--freeze stops one process, not a cgroup: leave it out")
     check_watch(request)
-    source, about = open_ram(request.source, kernel=True), asked(
-        path, find_hierarchy(), int(request.budget * 1e6))
+    source = open_ram(request.source, kernel=True)
+    about = asked(path, find_hierarchy(), request.source, int(request.budget * 1e6))
     name = name_of(path, read_records())
     with commands.output(request.output) as out:
         shown = view(request.format, "group", request.human, request.color)
@@ -50,13 +50,7 @@ def explain_group(
                 found = look_at_group(source, about)
             lines = choice.rows(found.lines, value)
             write(found._replace(lines=lines), name, columns=choice.columns)
-    open_lines = [line.against for line in found.lines if line.unexplained]
-    if open_lines:
-        commands.note(request, f"unexplained: {', '.join(open_lines)}")
-        return commands.DIFFERENCE
-    for reason in () if request.format == "text" else found.partial:
-        commands.note(request, f"partial: {reason}")
-    return commands.PARTIAL if found.partial else 0
+    return commands.concluded(request, found.withheld, found.lines)
 
 
 def meant_group(word: str, *, always: bool) -> str | None:
@@ -122,10 +116,11 @@ def find_path(word: str, hierarchy: Hierarchy, records: Records) -> str:
     return find_group(word, hierarchy)
 
 
-def asked(path: str, hierarchy: Hierarchy, budget_ns: int) -> Asked:
+def asked(path: str, hierarchy: Hierarchy, source: str, budget_ns: int) -> Asked:
     """Return what is asked about group ``path``; raises GroupGone, NotPermitted.
 
-    ``budget_ns`` is how long a single read may hold the lock of a process.
+    Its processes are opened by ``source``; ``budget_ns`` is how long a single read may hold the
+    lock of one.
     """
     from pagewalk.proc.cgroup_numbers import read_numbers
     from pagewalk.proc.cgroup_search import check_controller
@@ -137,7 +132,7 @@ def asked(path: str, hierarchy: Hierarchy, budget_ns: int) -> Asked:
         inode = os.fstat(group).st_ino
     return Asked(path, hierarchy.version, inode, lambda: read_numbers(hierarchy, path),
                  lambda: pids_below(hierarchy, path),
-                 lambda pid, mapped: walk_pages(pid, mapped, budget_ns),
+                 lambda pid, mapped: walk_pages(pid, mapped, source, budget_ns),
                  lambda: groups_below(hierarchy, path),
                  lambda: list(numbers_above(hierarchy, path)))
 
@@ -193,13 +188,17 @@ def pids_below(hierarchy: Hierarchy, path: str) -> list[int]:
     return sorted(found, key=lambda pid: (pid == os.getpid(), pid))
 
 
-def walk_pages(pid: int, mapped: MappedPages, budget_ns: int) -> None:
-    """Hand the pages of process ``pid`` to ``mapped``; raises what opening it raises."""
+def walk_pages(pid: int, mapped: MappedPages, name: str, budget_ns: int) -> None:
+    """Hand the pages of process ``pid``, opened by source ``name``, to ``mapped``.
+
+    Raises what opening it raises. By "auto" a process that the kernel does not let us look at is
+    left alone (see sources.open_source); a source that is asked for by name reads it all the same.
+    """
     from pagewalk.proc.namespace import pid_numbers
     from pagewalk.sources import close, open_listed
     from pagewalk.walking.rows import Asked, paged
 
-    source = open_listed(pid, budget_ns=budget_ns)
+    source = open_listed(pid, name, budget_ns)
     try:
         vmas = source.vmas()
         pages = Asked(source.space, vmas, vmas.ranges, frames=False, holes=False)

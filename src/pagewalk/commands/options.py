@@ -19,15 +19,15 @@ LONGEST_WATCH = 1_000_000  # seconds, 12 days; the kernel's timers do not take a
 
 
 class Request(NamedTuple):
-    """The options that every command on a target takes."""
+    """The options that every command on a target takes; those on the whole machine have none."""
 
-    target: str
     source: str
     format: str
     output: str | None
     quiet: bool
-    freeze: bool
-    budget: float
+    target: str = ""
+    freeze: bool = False
+    budget: float = 0
     color: str = "auto"
     human: bool | None = None
     watch: float | None = None
@@ -77,6 +77,14 @@ def format_option(*formats: str) -> Callable[[Any], Any]:
     return click.option(
         "--format", "-f", default="text", type=click.Choice(formats), help="Output format."
     )
+
+
+def source_option(names: str) -> Callable[[Any], Any]:
+    return click.option(
+        "--source", default="auto", metavar="SOURCE", show_default=True,
+        shell_complete=complete_source,
+        help=f"What to read from: auto (the best that works here), {names}.",
+    )  # fmt: skip
 
 
 def output_options(command: Any) -> Any:
@@ -143,10 +151,7 @@ def target_options(*formats: str) -> Callable[[Any], Any]:
     def add(command: Any) -> Any:
         options = (
             click.argument("target", shell_complete=complete_target),
-            click.option("--source", default="auto", metavar="SOURCE", show_default=True,
-                         shell_complete=complete_source,
-                         help="What to read from: auto (the best that works here), ebpf,"
-                              " kcore, drgn or procfs."),
+            source_option("ebpf, kcore, drgn or procfs"),
             format_option(*formats),
             click.option("--freeze", is_flag=True,
                          help="Stop the target (SIGSTOP) during the walk, then resume it."),
@@ -159,6 +164,13 @@ def target_options(*formats: str) -> Callable[[Any], Any]:
         return output_options(command)
 
     return add
+
+
+def of_machine(options: dict[str, Any]) -> Request:
+    """Return the options of a command on the whole machine; raises BadRequest."""
+    request = Request(**options)
+    check_watch(request)
+    return request
 
 
 def check_watch(request: Request) -> None:

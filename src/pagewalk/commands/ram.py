@@ -9,10 +9,10 @@ import click
 from pagewalk import commands
 from pagewalk.commands.options import (
     Request,
-    check_watch,
-    complete_source,
     format_option,
+    of_machine,
     output_options,
+    source_option,
     table_options,
     watch_option,
 )
@@ -26,10 +26,7 @@ LOOKS = 4  # at most, as long as anything is unexplained
 
 
 @click.command("ram", short_help="All of RAM: what it is used for, each frame once.")
-@click.option("--source", default="auto", metavar="SOURCE", show_default=True,
-              shell_complete=complete_source,
-              help="What to read from: auto (the best that works here), ebpf, kcore, drgn or"
-                   " procfs.")
+@source_option("ebpf, kcore, drgn or procfs")
 @format_option("text", "json", "csv")
 @click.option("--ledger", is_flag=True,
               help="Every line of /proc/meminfo beside ours, with causes.")
@@ -60,8 +57,7 @@ def command(ledger: bool, files: bool, slab: bool, picture: bool, **options: Any
     from pagewalk.render import view
     from pagewalk.sources.ram import open_ram
 
-    request = Request(target="", freeze=False, budget=0, **options)
-    check_watch(request)
+    request = of_machine(options)
     check_table(request, ledger, picture, files, slab)
     source = open_ram(request.source, kernel=files or slab or picture)
     if files or slab or picture:
@@ -75,7 +71,7 @@ def command(ledger: bool, files: bool, slab: bool, picture: bool, **options: Any
         for _ in commands.rounds(request, write):
             found = closest(source)
             write(found, ledger=ledger)
-    return code(request, found)
+    return commands.concluded(request, found.withheld, found.lines)
 
 
 def closest(source: RamSource) -> Ram:
@@ -93,16 +89,6 @@ def closest(source: RamSource) -> Ram:
 def doubt(found: Ram) -> int:
     """Return how many lines of the ledger are unexplained."""
     return sum(1 for line in found.lines if line.unexplained)
-
-
-def code(request: Request, found: Ram) -> int:
-    open_lines = [line.against for line in found.lines if line.unexplained]
-    if open_lines:
-        commands.note(request, f"unexplained: {', '.join(open_lines)}")
-        return commands.DIFFERENCE
-    for reason in () if request.format == "text" else found.partial:
-        commands.note(request, f"partial: {reason}")
-    return commands.PARTIAL if found.partial else 0
 
 
 def check_table(request: Request, *screens: bool) -> None:

@@ -9,7 +9,6 @@ from pagewalk import commands
 from pagewalk.commands.options import Request
 
 if TYPE_CHECKING:
-    from pagewalk.model.columns import Withheld
     from pagewalk.render.columns import Choice
     from pagewalk.render.file_table import Names
     from pagewalk.sources.ram import RamSource
@@ -32,7 +31,7 @@ def show_files(request: Request, source: RamSource) -> int:
             found, names = read_files(source, choice)
             found = pick(found, names, choice)
             write(found, names, columns=choice.columns, known=known(owners(found, names)))
-    return code(request, found.withheld)
+    return commands.concluded(request, found.withheld)
 
 
 def read_files(source: RamSource, choice: Choice) -> tuple[FilesReport, Names]:
@@ -72,7 +71,7 @@ def show_slabs(request: Request, source: RamSource) -> int:
             caches = pick(found.slabs, choice, SHOWN if request.format == "text" else None)
             paths = {one.group for cache in caches for one in cache.charges or () if one.group}
             write(found, caches, columns=choice.columns, known=known(paths))
-    return code(request, found.withheld)
+    return commands.concluded(request, found.withheld)
 
 
 def show_map(request: Request, source: RamSource) -> int:
@@ -86,7 +85,7 @@ def show_map(request: Request, source: RamSource) -> int:
         for _ in commands.rounds(request, write):
             found = map_ram(source.frames(), source.ranges or [])
             write(found, source.facts, withheld=source.notes)
-    return code(request, source.notes)
+    return commands.concluded(request, source.notes)
 
 
 def known(paths: Iterable[str]) -> dict[str, str]:
@@ -95,10 +94,3 @@ def known(paths: Iterable[str]) -> dict[str, str]:
     from pagewalk.system.containers import known_names
 
     return known_names(paths, read_records())
-
-
-def code(request: Request, withheld: Iterable[Withheld]) -> int:
-    partial = [f"{row.what}: {row.why}" for row in withheld if row.partial]
-    for reason in () if request.format == "text" else partial:
-        commands.note(request, f"partial: {reason}")
-    return commands.PARTIAL if partial else 0

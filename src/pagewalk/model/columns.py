@@ -5,6 +5,7 @@ ranges are half open. A column that is ``None`` was not read or was withheld; ze
 measurement.
 """
 
+from collections.abc import Iterable
 from dataclasses import FrozenInstanceError, dataclass
 from enum import IntEnum, IntFlag
 from functools import cached_property
@@ -348,6 +349,11 @@ class Withheld(NamedTuple):
     what: str
     why: str
     partial: bool = False
+
+
+def partial(withheld: Iterable[Withheld]) -> list[str]:
+    """Return what of ``withheld`` rights or a race took away, a sentence each."""
+    return [f"{row.what}: {row.why}" for row in withheld if row.partial]
 
 
 Columns = TypeVar("Columns", bound=Rows)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pagewalk.model.columns import Withheld
 from pagewalk.model.errors import GroupGone, NotPermitted, SourceUnavailable
 from pagewalk.model.groups import Groups
 from pagewalk.proc.files import decode_name, numbers, read_bytes, rows, words
@@ -26,6 +27,9 @@ GONE = (errno.ENOENT, errno.ENODEV, errno.ENOTDIR, errno.ENAMETOOLONG)
 MEMBERSHIP = re.compile(rb"(?m)^(\d{1,10}):([^:\n]*):([^\n]+)\n")
 PID = re.compile(rb"(?m)^(\d{1,10})()\n")
 DELETED = " (deleted)"
+SOCKETS = "buffers of sockets"
+# What words of cgroup.memory, an option of the kernel's command line, turn off.
+SWITCHES = {"nokmem": "the kernel's pages and objects", "nosocket": SOCKETS}
 
 
 class Hierarchy(NamedTuple):
@@ -33,16 +37,13 @@ class Hierarchy(NamedTuple):
 
     ``root`` is the path of the group that is mounted there, as /proc/PID/cgroup names it: "/",
     unless a container was given a part of the tree, or we are in a cgroup namespace without a
-    mount of its own ("/.."). ``dev`` is major << 32 | minor. ``kernel_memory`` and ``sockets`` say
-    whether the kernel charges those: cgroup.memory=nokmem and nosocket turn them off at boot.
+    mount of its own ("/.."). ``dev`` is major << 32 | minor.
     """
 
     version: int
     mount: str
     root: str
     dev: int
-    kernel_memory: bool = True
-    sockets: bool = True
 
 
 def find_hierarchy(proc: str = "/proc") -> Hierarchy:
@@ -53,18 +54,17 @@ def find_hierarchy(proc: str = "/proc") -> Hierarchy:
         why = f"cannot read {proc}/self/mountinfo: {error.strerror}"
         raise SourceUnavailable("cgroups", why, "mount /proc") from error
     options = boot_options(contents(f"{proc}/cmdline"))
-    # One that shows most, the later if two do: it may hide the other.
-    found = sorted(filter(has_memory, mounts[::-1]), key=lambda mount: depth(mount.root))
+    # Of several at one point the last is seen; of those one that shows most, the later if two do.
+    seen = list({mount.point: mount for mount in mounts}.values())
+    found = sorted(filter(has_memory, seen[::-1]), key=lambda mount: depth(mount.root))
     if not found:
         raise why_none(mounts, options, proc)
-    shown, off = found[0], options.get(b"cgroup.memory", set())
+    shown = found[0]
     return Hierarchy(
         version=1 if shown.kind == b"cgroup" else 2,
         mount=decode_name(unescaped(shown.point)),
         root=decode_name(unescaped(shown.root)),
         dev=shown.dev,
-        kernel_memory=b"nokmem" not in off,
-        sockets=b"nosocket" not in off,
     )
 
 
@@ -80,6 +80,21 @@ def has_memory(mount: Mount) -> bool:
 def depth(root: bytes) -> tuple[bool, int]:
     # A root above that of our cgroup namespace is the worst: its groups have no names for us.
     return b".." in root.split(b"/"), root.rstrip(b"/").count(b"/")
+
+
+def not_charged(version: int, proc: str = "/proc") -> tuple[Withheld, ...]:
+    """Return what this kernel charges to no memory cgroup of ``version``, and why.
+
+    Its command line can turn that off (cgroup_memory, mm/memcontrol.c). "nosocket" is about version
+    2 alone: there all groups have their sockets counted, in version 1 those with a limit of them.
+    """
+    off = boot_options(contents(f"{proc}/cmdline")).get(b"cgroup.memory", set())
+    return tuple(
+        Withheld(what, f"this kernel was booted with cgroup.memory={word}, and charges them to no"
+                       " cgroup: boot without it")
+        for word, what in SWITCHES.items()
+        if word.encode() in off and (version == 2 or what != SOCKETS)
+    )  # fmt: skip
 
 
 def boot_options(cmdline: bytes) -> dict[bytes, set[bytes]]:

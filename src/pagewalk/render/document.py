@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TextIO
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TextIO
+
+from pagewalk.model.columns import partial
+
+if TYPE_CHECKING:
+    from pagewalk.account.ledger import Line
+    from pagewalk.model.columns import Withheld
 
 SCHEMA = "pagewalk/1"
 
@@ -14,6 +21,19 @@ def write(document: dict[str, Any], out: TextIO) -> None:
     document = {"schema": SCHEMA, "pagewalk": version(), **document}
     lines = (f"{json.dumps(key)}: {encode(value)}" for key, value in document.items())
     out.write("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def missing(withheld: Iterable[Withheld]) -> dict[str, Any]:
+    """Return the keys about what is missing, which every document has."""
+    rows = list(withheld)
+    return {"withheld": [{"what": row.what, "why": row.why} for row in rows],
+            "partial": partial(rows)}
+
+
+def ledger_rows(lines: Iterable[Line]) -> list[dict[str, Any]]:
+    """Return the lines of a ledger, with their causes."""
+    return [{**line._asdict(), "causes": [cause._asdict() for cause in line.causes]}
+            for line in lines]
 
 
 def encode(value: Any) -> str:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, TextIO
 from pagewalk.proc.files import decode_name
 from pagewalk.render.amounts import kib, size
 from pagewalk.render.columns import Choice, fields, titles
-from pagewalk.render.terminal import printable, say, say_grid, shorten, width
+from pagewalk.render.document import missing
+from pagewalk.render.terminal import printable, say, say_grid, say_missing, shorten, width
 from pagewalk.system.files import Amounts, CachedFile, FilesReport, FilesTotal, Sort
 
 # The name of whoever is charged, by a word as in Frames.owner; None if it is not known.
@@ -165,8 +166,7 @@ def text(
     least = [order.index(name) for name in LEAST_WANTED if name in order]
     say_grid(grid, left, out, room=room, yields=len(order) - 1, keeps=KEPT, least=least,
              looks=[row.look for row in rows])
-    for missing in report.withheld:
-        say(f"{missing.what}: {missing.why}", out)
+    say_missing(report.withheld, out)
     if not report.holders_complete:
         say("more processes may keep a file: there are more descriptors than are looked at", out)
 
@@ -274,8 +274,7 @@ def document(
         "file_systems": [{"file_system": name or None, **totals(total)}
                          for name, total in report.systems.items() if total.files],
         "holders_complete": report.holders_complete,
-        "withheld": [{"what": row.what, "why": row.why} for row in report.withheld],
-        "partial": [f"{row.what}: {row.why}" for row in report.withheld if row.partial],
+        **missing(report.withheld),
     }
 
 

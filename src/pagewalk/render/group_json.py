@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pagewalk.proc.files import decode_name
 from pagewalk.render import group_words as words
-from pagewalk.render.document import write
+from pagewalk.render.document import ledger_rows, missing, write
 from pagewalk.system.group_ledger import KERNELS, kernel_bytes, user_bytes
 
 if TYPE_CHECKING:
@@ -53,11 +53,8 @@ def group(found: Group, name: Name, out: TextIO, **_: object) -> None:
             "working_set": None if told is None else told[0],
             "below": [{"path": path, "charged": held} for path, held in found.below],
             "dying": None if found.dying is None else found.dying._asdict(),
-            "ledger": None if charge is None else [
-                {**line._asdict(), "causes": [cause._asdict() for cause in line.causes]}
-                for line in found.lines],
-            "withheld": [{"what": row.what, "why": row.why} for row in found.withheld],
-            "partial": found.partial,
+            "ledger": None if charge is None else ledger_rows(found.lines),
+            **missing(found.withheld),
         },
         out,
     )

@@ -9,7 +9,7 @@ from pagewalk.render import group_words as words
 from pagewalk.render.amounts import kib, size
 from pagewalk.render.ledger_table import LEDGER_COLUMNS, print_lines
 from pagewalk.render.ram_words import headroom_rows, verdict
-from pagewalk.render.terminal import following, paint, printable, say, say_grid, width
+from pagewalk.render.terminal import following, paint, printable, say, say_grid, say_missing, width
 from pagewalk.system.group_ledger import WHY
 
 if TYPE_CHECKING:
@@ -45,9 +45,7 @@ def group(
         print_lines(found.lines, LEDGER_COLUMNS if columns is None else columns, out)
     for cause in sorted({cause.cause for line in found.lines for cause in line.causes}):
         say(f"{cause}: {WHY[cause]}", out)
-    for row in found.withheld:
-        text = f"{'partial' if row.partial else 'n/a'}: {row.what}: {row.why}"
-        say(text, out, look="bad" if row.partial else "aside")
+    say_missing(found.withheld, out)
     biggest = (str(found.processes[0].pid),) if found.processes else ()
     following(out, *biggest, "cgroups", "ram --files")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from pagewalk.proc.cgroups import SOCKETS
 from pagewalk.render.amounts import size
 from pagewalk.render.file_table import is_shared_anonymous, name_of, where
 from pagewalk.render.terminal import printable
@@ -261,7 +262,10 @@ def sockets(group: Group) -> int | None:
     In version 1 that is not part of the charge, and TCP's alone. It is only counted once the group
     was given a limit of it (memcg_update_tcp_max, mm/memcontrol-v1.c): 0 may mean that.
     """
-    return now(group).tcp or None if group.version == 1 else (now(group).stat or {}).get("sock")
+    if group.version == 1:
+        return now(group).tcp or None
+    off = any(row.what == SOCKETS for row in group.withheld)
+    return None if off else (now(group).stat or {}).get("sock")
 
 
 def total(group: Group) -> int:

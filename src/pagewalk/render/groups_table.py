@@ -11,8 +11,8 @@ import numpy as np
 from pagewalk.render import group_words
 from pagewalk.render.amounts import kib, size
 from pagewalk.render.columns import fields, titles
-from pagewalk.render.document import write
-from pagewalk.render.terminal import following, printable, say, say_grid, width
+from pagewalk.render.document import missing, write
+from pagewalk.render.terminal import following, printable, say, say_grid, say_missing, width
 from pagewalk.system.group import Dying
 from pagewalk.system.survey import outermost_removed
 
@@ -110,9 +110,7 @@ def text(
     for keeper in table.keepers:
         if keeper.row in listed:
             say(kept(table, keeper), out)
-    for withheld in table.withheld:
-        if withheld.partial:
-            say(f"partial: {withheld.what}: {withheld.why}", out, look="bad")
+    say_missing(table.withheld, out)
     biggest = next((table.groups.path[row] for row, _ in rows
                     if table.groups.path[row] != "/" and not table.groups.removed[row]), "")
     following(out, *((f"explain --cgroup {shlex.quote(printable(biggest))}",) if biggest else ()),
@@ -162,8 +160,7 @@ def json(
         "removed": None if table.amounts.unmapped is None else removed(table)._asdict(),
         "dying": [{"path": table.groups.path[one.row], "kept_by": kept(table, one)}
                   for one in table.keepers],
-        "withheld": [{"what": row.what, "why": row.why} for row in table.withheld],
-        "partial": list(table.partial),
+        **missing(table.withheld),
     }, out)
 
 

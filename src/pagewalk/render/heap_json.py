@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pagewalk.render.columns import fields
-from pagewalk.render.document import write
+from pagewalk.render.document import missing, write
 
 if TYPE_CHECKING:
     from pagewalk.heap.golang import Go
@@ -47,8 +47,7 @@ def heap(
             "go": None if found.go is None else go_heap(found.go),
             "returnable": None if found.returnable is None else found.returnable._asdict(),
             "arenas": [fields("heap", arena._asdict(), columns) for arena in shown],
-            "withheld": [{"what": row.what, "why": row.why} for row in found.outcome.withheld],
-            "partial": found.outcome.partial,
+            **missing(found.outcome.withheld),
         },
         out,
     )

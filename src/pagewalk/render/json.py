@@ -22,7 +22,7 @@ from pagewalk.proc.processes import Process
 from pagewalk.render import describe
 from pagewalk.render import lines as pieces
 from pagewalk.render.columns import fields
-from pagewalk.render.document import write
+from pagewalk.render.document import ledger_rows, missing, write
 from pagewalk.render.heap_json import heap
 from pagewalk.sources.doctor import Check
 from pagewalk.translate.translation import Translation
@@ -42,8 +42,7 @@ def write_table(table: Table, body: dict[str, Any], out: TextIO) -> None:
                    "page_size": walk.facts.page_size},
     }
     foot = {
-        "withheld": [{"what": row.what, "why": row.why} for row in outcome.withheld],
-        "partial": outcome.partial,
+        **missing(outcome.withheld),
         "stall_ns": outcome.stall.longest_ns,
     }
     write({**head, **body, **foot}, out)
@@ -96,10 +95,7 @@ def unmapped(table: Table) -> dict[str, Any]:
 
 def against(table: Table, ledger: Sequence[Line]) -> dict[str, Any]:
     return {
-        "ledger": [
-            {**line._asdict(), "causes": [cause._asdict() for cause in line.causes]}
-            for line in ledger
-        ],
+        "ledger": ledger_rows(ledger),
         "beyond_rss": [{"part": row.cause, "bytes": row.bytes} for row in beyond_rss(table)],
     }
 

@@ -8,9 +8,9 @@ from typing import Any, TextIO
 from pagewalk.kernel.structs.vmap_areas import Use
 from pagewalk.render import slab_table
 from pagewalk.render.amounts import kib
-from pagewalk.render.document import write
+from pagewalk.render.document import missing, write
 from pagewalk.render.file_table import UNKNOWN, Known
-from pagewalk.render.terminal import following, printable, say, say_grid, width
+from pagewalk.render.terminal import following, printable, say_grid, say_missing, width
 from pagewalk.system.kernel_memory import KernelMemory
 from pagewalk.system.slabs import Cache
 
@@ -35,8 +35,7 @@ def text(
                 grid.append([kib(sum(int(one[0]) for one in rest)), *others,
                              *[""] * (len(heading) - 2)])
             say_grid(grid, left, out, room=width(out), yields=1)
-    for row in found.withheld:
-        say(f"{'partial' if row.partial else 'n/a'}: {row.what}: {row.why}", out)
+    say_missing(found.withheld, out)
     following(out, "ram", "ram --files", "cgroups --sort kernel")
 
 
@@ -88,8 +87,7 @@ def document(
             {"inode": one.inode, "exporter": one.exporter, "name": one.name, "bytes": one.size}
             for one in buffers
         ],
-        "withheld": [{"what": row.what, "why": row.why} for row in found.withheld],
-        "partial": [f"{row.what}: {row.why}" for row in found.withheld if row.partial],
+        **missing(found.withheld),
     }  # fmt: skip
 
 

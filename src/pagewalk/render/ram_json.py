@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from pagewalk.render.document import write
+from pagewalk.render.document import ledger_rows, missing, write
 from pagewalk.system.ram import GROUPS, PARTS
 from pagewalk.system.ram_ledger import not_compared
 
@@ -27,16 +27,10 @@ def ram(found: Ram, out: TextIO, **_: object) -> None:
             "file_systems": [{"type": name, "mapped": mapped, "unmapped": unmapped}
                              for name, (mapped, unmapped) in found.file_systems.items()],
             "headroom": None if found.headroom is None else found.headroom._asdict(),
-            "ledger": lines(found),
+            "ledger": ledger_rows(found.lines),
             "not_compared": [{"field": name, "why": reason}
                              for name, reason in not_compared(found.totals).items()],
-            "withheld": [{"what": row.what, "why": row.why} for row in found.withheld],
-            "partial": found.partial,
+            **missing(found.withheld),
         },
         out,
     )
-
-
-def lines(found: Ram) -> list[dict[str, Any]]:
-    return [{**line._asdict(), "causes": [cause._asdict() for cause in line.causes]}
-            for line in found.lines]

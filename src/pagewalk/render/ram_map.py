@@ -11,8 +11,8 @@ import numpy.typing as npt
 from pagewalk.model.columns import I64, Withheld
 from pagewalk.model.facts import Facts
 from pagewalk.render.amounts import kib, size
-from pagewalk.render.document import write
-from pagewalk.render.terminal import following, paint, say, say_grid, width
+from pagewalk.render.document import missing, write
+from pagewalk.render.terminal import following, paint, say, say_grid, say_missing, width
 from pagewalk.system.ram import GROUPS
 from pagewalk.system.ram_map import RamMap
 
@@ -35,9 +35,7 @@ def text(found: RamMap, facts: Facts, out: TextIO, *, withheld: Iterable[Withhel
         print(line if line.startswith("0x") else paint(out, "aside", line), file=out)
     print(file=out)
     say_grid(_legend(found, facts.page_size), {1, 2}, out, room=width(out), yields=2)
-    for row in withheld:
-        say(f"{'partial' if row.partial else 'n/a'}: {row.what}: {row.why}", out,
-            look="bad" if row.partial else "aside")
+    say_missing(withheld, out)
     following(out, "ram", "ram --files", "ram --slab")
 
 
@@ -106,7 +104,6 @@ def json(found: RamMap, facts: Facts, out: TextIO, *, withheld: Iterable[Withhel
     page, piece = facts.page_size, found.largest_free
     each = page << found.shift
     rows = found.stretches.pages * page
-    withheld = list(withheld)
     write(
         {
             "total": int(rows.sum()),
@@ -120,8 +117,7 @@ def json(found: RamMap, facts: Facts, out: TextIO, *, withheld: Iterable[Withhel
                 for number, amounts in zip(
                     found.stretches.number.tolist(), rows.tolist(), strict=True)
             ],
-            "withheld": [{"what": row.what, "why": row.why} for row in withheld],
-            "partial": [f"{row.what}: {row.why}" for row in withheld if row.partial],
+            **missing(withheld),
         },
         out,
     )

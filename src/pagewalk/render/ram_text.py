@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 from pagewalk.render import ram_words as words
 from pagewalk.render.amounts import size
 from pagewalk.render.ledger_table import LEDGER_COLUMNS, print_lines
-from pagewalk.render.terminal import chart, following, paint, say, say_grid, width
+from pagewalk.render.terminal import chart, following, paint, say, say_grid, say_missing, width
 from pagewalk.system.ram_causes import WHY
 from pagewalk.system.ram_ledger import not_compared
 
@@ -41,9 +41,7 @@ def ram(
                     LEDGER_COLUMNS, out)
     if ledger:
         why(found, out)
-    for row in found.withheld:
-        text = f"{'partial' if row.partial else 'n/a'}: {row.what}: {row.why}"
-        say(text, out, look="bad" if row.partial else "aside")
+    say_missing(found.withheld, out)
     frames = ("ram --files", "ram --slab") if found.file_systems else ()
     more = ("ram --ledger",) if found.lines and not ledger else ()
     following(out, *frames, *more, "cgroups")

@@ -8,10 +8,13 @@ import codecs
 import io
 import os
 import re
-from collections.abc import Sequence, Set
-from typing import NamedTuple, TextIO
+from collections.abc import Iterable, Sequence, Set
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from pagewalk.render.amounts import STYLE
+
+if TYPE_CHECKING:
+    from pagewalk.model.columns import Withheld
 
 
 class Look(NamedTuple):
@@ -268,6 +271,13 @@ def say(text: str, out: TextIO, indent: str = "  ", look: str = "") -> None:
     lines = textwrap.fill(whole, room, subsequent_indent=indent[: room // 2],
                           break_long_words=False, break_on_hyphens=False)
     print(paint(out, look, lines.replace("\xa0", " ").replace(FILLER, "")), file=out)
+
+
+def say_missing(withheld: "Iterable[Withheld]", out: TextIO) -> None:
+    """Print what was withheld, and why: what rights or a race took away as "partial"."""
+    for row in withheld:
+        text = f"{'partial' if row.partial else 'n/a'}: {row.what}: {row.why}"
+        say(text, out, look="bad" if row.partial else "aside")
 
 
 def following(out: TextIO, *commands: str) -> None:

@@ -27,6 +27,7 @@ from pagewalk.render.terminal import (
     printable,
     say,
     say_grid,
+    say_missing,
     shorten,
     width,
 )
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from pagewalk.model.columns import Pages
     from pagewalk.proc.counters import Theirs
     from pagewalk.sources import Who
-    from pagewalk.sources.outcome import Outcome
     from pagewalk.translate.translation import Translation
 
 TWO_COLUMNS = 50  # columns of a terminal that the totals need side by side
@@ -75,7 +75,7 @@ def show(
     held(table, out)
     print(file=out)
     compared(table, [row for row in ledger if row.against in SHORT], out)
-    withheld(table.outcome, out)
+    say_missing(table.outcome.withheld, out)
     following(out, *(f"{command} {walk.pid}" for command in ("maps", "heap", "explain")))
 
 
@@ -164,7 +164,7 @@ def groups(
     say_groups(words.rows(table, found, chosen, width(out), chart(out)), out)
     marked(table, chosen, out)
     if any(table.totals.get(name, 0) is None for name in chosen):
-        withheld(table.outcome, out)
+        say_missing(table.outcome.withheld, out)
     following(out, f"maps {table.walk.pid} --sort rss", f"heap {table.walk.pid}")
 
 
@@ -187,7 +187,7 @@ def maps(
         held(table, out)
     if everything or any(table.columns.get(name, ()) is None or table.totals.get(name, 0) is None
                          for name in columns or ()):
-        withheld(table.outcome, out)
+        say_missing(table.outcome.withheld, out)
     pages_of = f"pages {table.walk.pid} {largest(table, rows)}".rstrip()
     following(out, f"maps {table.walk.pid} --by kind", pages_of)
 
@@ -261,7 +261,7 @@ def explain(
     lazyfree(table, out)
     for reason in theirs.not_read:
         say(f"not compared: {reason}", out)
-    withheld(table.outcome, out)
+    say_missing(table.outcome.withheld, out)
     following(out, f"{walk.pid}", f"maps {walk.pid} --sort rss")
 
 
@@ -279,13 +279,6 @@ def compared(
         more = sum(part.bytes for part in parts)
         sign = "-" if more < 0 else "+"
         say(f"present = rss {sign} {kib_exact(abs(more))}: {listed}", out)
-
-
-def withheld(outcome: Outcome, out: TextIO) -> None:
-    """Write what was withheld, and why."""
-    for row in outcome.withheld:
-        text = f"{'partial' if row.partial else 'n/a'}: {row.what}: {row.why}"
-        say(text, out, look="bad" if row.partial else "aside")
 
 
 # ---- vtop
@@ -378,7 +371,7 @@ def heap(
         say_grid(go_rows(found.go), {0}, out, room=width(out))
     for sentence in words.besides(found):
         say(sentence, out)
-    withheld(found.outcome, out)
+    say_missing(found.outcome.withheld, out)
     pid = found.who.pid
     by_arena = (f"heap {pid} --sort free",) if arenas is None and len(found.arenas) > 2 else ()
     following(out, *by_arena, f"maps {pid} --by kind")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pagewalk.model.columns import I64, Bool, Withheld
+from pagewalk.model.columns import I64, Bool, Withheld, partial
 from pagewalk.proc.objects import Object
 from pagewalk.proc.stall import Stall
 
@@ -39,4 +39,4 @@ class Outcome:
     @property
     def partial(self) -> list[str]:
         """Return why the walk lacks what this source could have provided; empty if complete."""
-        return [f"{row.what}: {row.why}" for row in self.withheld if row.partial]
+        return partial(self.withheld)

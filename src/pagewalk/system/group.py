@@ -10,10 +10,11 @@ import numpy as np
 from pagewalk.account.ledger import Line
 from pagewalk.kernel.running import RunningKernel
 from pagewalk.kernel.structs.memcgs import Memcgs
-from pagewalk.model.columns import I64, Bool, Withheld, take
+from pagewalk.model.columns import I64, Bool, Withheld, partial, take
 from pagewalk.model.errors import BadTarget, NoAddressSpace, PagewalkError, ProcessGone
 from pagewalk.model.frames import Frames
 from pagewalk.proc.cgroup_numbers import GroupNumbers
+from pagewalk.proc.cgroups import not_charged
 from pagewalk.proc.totals import Totals
 from pagewalk.sources.ram import COUNTERS, RamSource
 from pagewalk.system.cached import CacheSums
@@ -100,7 +101,7 @@ class Group(NamedTuple):
     @property
     def partial(self) -> list[str]:
         """Return what rights or a race took away."""
-        return [f"{row.what}: {row.why}" for row in self.withheld if row.partial]
+        return partial(self.withheld)
 
 
 class Asked(NamedTuple):
@@ -164,7 +165,7 @@ def by_counters(source: RamSource, asked: Asked) -> Group:
         not_looked=tuple((pid, why) for pid in asked.pids()), files=None,
         numbers=(before, numbers), lines=[], headroom=None,
         swap_room=None, above=tuple(asked.above()), below=tuple(asked.below()), dying=None,
-        withheld=(*source.notes, *told),
+        withheld=(*source.notes, *not_charged(asked.version), *told),
     )
 
 
@@ -229,7 +230,7 @@ def made(
             swap, (numbers[-1], *(one for _, one in above))),
         below=tuple(directly_below(groups, row)),
         dying=dying_of(found, inside, page),
-        withheld=(*source.notes, *withheld(not_looked)),
+        withheld=(*source.notes, *not_charged(asked.version), *withheld(not_looked)),
     )
 
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.kernel.structs.memcgs import Memcgs
-from pagewalk.model.columns import I64, U64, Bool, Rows, Withheld, take
+from pagewalk.model.columns import I64, U64, Bool, Rows, Withheld, partial, take
 from pagewalk.model.errors import GroupGone
 from pagewalk.model.frames import Frames, Kind
 from pagewalk.proc.cgroup_numbers import GroupNumbers, read_numbers
-from pagewalk.proc.cgroups import find_hierarchy, list_groups
+from pagewalk.proc.cgroups import find_hierarchy, list_groups, not_charged
 from pagewalk.sources.ram import COUNTERS, RamSource
 from pagewalk.system.cached import CacheSums
 from pagewalk.system.census import Census
@@ -67,7 +67,7 @@ class GroupTable(NamedTuple):
     @property
     def partial(self) -> list[str]:
         """Return what rights took away."""
-        return [f"{row.what}: {row.why}" for row in self.withheld if row.partial]
+        return partial(self.withheld)
 
 
 def look_at_groups(source: RamSource, *, dying: bool = False) -> GroupTable:
@@ -93,7 +93,9 @@ def look_at_groups(source: RamSource, *, dying: bool = False) -> GroupTable:
         Keeper(row, name_files(kernel, cache.files(), page, KEEPERS), tuple(caches_of(found, row)))
         for row, cache in sums.items()
     )
-    return GroupTable(groups, amounts_of(found, page), keepers, source.notes)
+    # Of sockets no column tells, so that the version does not matter.
+    withheld = (*source.notes, *not_charged(1))
+    return GroupTable(groups, amounts_of(found, page), keepers, withheld)
 
 
 def by_counters(notes: tuple[Withheld, ...]) -> GroupTable:
@@ -114,12 +116,13 @@ def by_counters(notes: tuple[Withheld, ...]) -> GroupTable:
     numbers = [one for one, there in zip(found, kept.tolist(), strict=True) if one and there]
     parent = np.where(listed.parent < 0, -1, np.cumsum(kept)[listed.parent] - 1)[kept]
     paths = [listed.path[row] for row in np.flatnonzero(kept).tolist()]
-    why = "removed groups are not visible without frames"
+    gone = Withheld("groups that were removed and live on",
+                    "removed groups are not visible without frames", partial=True)
     usage = usage_of(listed.inode[kept], parent, numbers)
     return GroupTable(
         counted_groups(listed.inode[kept], parent, tuple(paths), usage, numbers),
         counted_amounts(usage, numbers, hierarchy.version), (),
-        (*notes, Withheld("groups that were removed and live on", why, partial=True)),
+        (*notes, *not_charged(1), gone),
     )
 
 

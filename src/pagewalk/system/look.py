@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pagewalk.account.ledger import Line
 from pagewalk.kernel.structs.vmap_areas import AreaSums, of_areas
-from pagewalk.model.columns import Withheld, join
+from pagewalk.model.columns import Withheld, join, partial
 from pagewalk.model.frames import Frames, Kind
 from pagewalk.proc.totals import Totals
 from pagewalk.sources.ram import COUNTERS, RamSource
@@ -49,7 +49,7 @@ class Ram(NamedTuple):
     @property
     def partial(self) -> list[str]:
         """Return what rights or a race took away."""
-        return [f"{row.what}: {row.why}" for row in self.withheld if row.partial]
+        return partial(self.withheld)
 
 
 def look_at_ram(source: RamSource) -> Ram:
