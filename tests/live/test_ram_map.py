@@ -1,40 +1,50 @@
-"""The picture of this machine's RAM: all of it, and each use as large as elsewhere."""
+"""The picture of this machine's RAM: all of it, and each use as large as among the kinds."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
-from tests.live.bracket import look_again
+from pagewalk.model.frames import Frames
+from pagewalk.sources.ram import open_ram
+from pagewalk.system.census import Count
+from pagewalk.system.ram import GROUPS, PARTS, UNTOLD, parts_of
+from pagewalk.system.ram_map import map_ram
 from tests.live.command import pagewalk
 
 pytestmark = pytest.mark.live
 NOBODY = ("setpriv", "--reuid=65534", "--clear-groups")
 
 
-def by_group(document: dict[str, Any]) -> dict[str, int]:
-    kinds = document["kinds"]
-    return {group: sum(kinds[name] for name in names)
-            for group, names in document["groups"].items()}
+def test_stretches_add_up_to_ram_and_to_the_uses_of_the_document() -> None:
+    ran, other = pagewalk("ram", "--map", "--format", "json"), pagewalk("ram", "--format", "json")
+    assert ran.code == 0, ran.err
+    told = {group: sum(row[group] for row in ran.json["stretches"]) for group in ran.json["groups"]}
+    assert told == ran.json["groups"] and set(told) == set(other.json["groups"])
+    assert sum(told.values()) == ran.json["total"] == other.json["total"]
 
 
-def test_stretches_add_up_to_ram_and_to_each_use() -> None:
-    def look() -> None:
-        before, ran, after = (pagewalk("ram", *words, "--format", "json") for words in (
-            (), ("--map",), ()))
-        assert ran.code == 0, ran.err
-        rows = ran.json["stretches"]
-        told = {group: sum(row[group] for row in rows) for group in ran.json["groups"]}
-        assert sum(told.values()) == before.json["total"] == ran.json["total"]
-        assert told == ran.json["groups"]
-        # Others allocate and free meanwhile: a use lies between how it was before and after.
-        for group, amount in told.items():
-            around = [by_group(other.json)[group] for other in (before, after)]
-            assert min(around) <= amount <= max(around), group
+def test_a_use_is_as_large_in_the_picture_as_among_the_kinds() -> None:
+    # The same frames for both: another scan would find those of another process of pagewalk.
+    source = open_ram("auto", kernel=True)
+    assert source.ranges is not None
+    count = Count(source.facts.pmd_order)
 
-    look_again(look)
+    def counted() -> Iterator[Frames]:
+        for frames in source.frames():
+            count.add(frames)
+            yield frames
+
+    pages = map_ram(counted(), source.ranges).stretches.pages.sum(0)
+    drawn = {group: there for group, there in zip(GROUPS, pages.tolist(), strict=True) if there}
+    told: Counter[str] = Counter()
+    group_of_part = {part.name: part.group for part in PARTS}
+    for name, there in parts_of(count.census, UNTOLD, {}).items():
+        told[group_of_part[name]] += there
+    assert drawn == told and told["processes"] and told["kernel"] and told["boot"]
 
 
 def test_the_screen_has_an_address_in_each_line_of_letters() -> None:
