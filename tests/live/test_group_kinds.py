@@ -24,7 +24,7 @@ def test_threads_are_stacks_and_tasks() -> None:
     assert caches(after)["task_struct"] - caches(before).get("task_struct", 0) == 200
     # THREAD_SIZE is 16 KiB; the kernel may give a new thread a stack that it kept (two a CPU,
     # NR_CACHED_STACKS in kernel/fork.c), and those are charged anew too (account_kernel_stack)
-    stacks = after["kinds"]["kernel_other"] - before["kinds"].get("kernel_other", 0)
+    stacks = after["kinds"]["kernel_stack"] - before["kinds"].get("kernel_stack", 0)
     assert stacks == 200 * (16 << 10)
 
 
@@ -36,6 +36,14 @@ def test_descriptors_are_objects_of_filp() -> None:
         told = sentences(where)
     assert caches(after)["filp"] - caches(before).get("filp", 0) == 5000
     assert "are kernel memory: filp, 50" in told
+
+
+def test_a_bpf_map_is_vmalloc() -> None:
+    with group(OWN) as where, charging(where, "bpf_map", 4 * MIB) as running:
+        before = explained(where)
+        made = running.step()["bytes"]
+        after = explained(where)
+    assert after["kinds"]["vmalloc"] - before["kinds"].get("vmalloc", 0) == made > 4 * MIB
 
 
 def test_page_tables_of_a_sparse_giant() -> None:

@@ -61,6 +61,17 @@ def test_a_cpu_charges_in_advance_for_several_groups_at_a_time() -> None:
         assert counted._replace(groups=groups).in_stock == (CPUS + groups) * PAGE
 
 
+def test_stacks_and_vmalloc_are_compared_where_they_are_told_apart() -> None:
+    numbers = GroupNumbers(stat={"kernel_stack": 4 * PAGE, "vmalloc": 3 * PAGE})
+    counted = charge(Run(Kind.KERNEL, 8))
+    found = lines(counted._replace(areas={"kernel_stack": 4 * PAGE, "vmalloc": 3 * PAGE}), numbers)
+    for name in ("kernel_stack", "vmalloc"):
+        line = found[f"memory.stat {name}"]
+        assert (line.ours, line.unexplained) == (line.theirs, 0)
+        hidden = lines(counted, numbers)[f"memory.stat {name}"]
+        assert (hidden.ours, hidden.unexplained) == (None, None)
+
+
 def test_what_only_the_kernel_counts_may_lag() -> None:
     stat = {"percpu": 0, "sock": 100 * PAGE}
     line = lines(charge(Run(Kind.ANON, 8)), GroupNumbers(current=98 * PAGE, stat=stat))[

@@ -15,8 +15,10 @@ from pagewalk.kernel.structs.vmap_areas import of_areas
 from pagewalk.model.columns import I64, join, take
 from pagewalk.proc import kallsyms
 from pagewalk.proc.iomem import read_ranges
-from pagewalk.system.kernel_places import _placed, kernel_places
+from pagewalk.system.census import Placed
+from pagewalk.system.kernel_places import _placed, area_places, kernel_places
 from pagewalk.system.ram import PARTS
+from tests.live.bracket import look_again
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,24 @@ def test_the_kernels_frames_have_uses(running: RunningKernel) -> None:
     memmap = memmap_frames(running.kernel, running.direct_map, running.arch, running.mem_map)
     assert found["memmap"] == memmap.pages.sum()
     assert (np.diff(places.placed.pfn) > 0).all()
+
+
+@pytest.mark.live
+def test_areas_alone_are_told_without_symbols(running: RunningKernel) -> None:
+    def look() -> None:
+        slabs = join([of_areas(running.kernel, f) for f in scan_frames(running, read_ranges())])
+        whole, (alone, missing) = kernel_places(running, slabs).placed, area_places(running, slabs)
+        assert missing == ()
+        stacks, vmalloc, same = (of(whole, "kernel_stack"), of(whole, "vmalloc"), "percpu")
+        told = of(alone, "kernel_stack")
+        assert told and told <= stacks and of(alone, same) == of(whole, same)
+        assert of(alone, "vmalloc") == vmalloc | (stacks - told)  # of idle tasks
+
+    look_again(look)
+
+
+def of(placed: Placed, name: str) -> set[int]:
+    return set(placed.pfn[placed.use == placed.names.index(name)].tolist())
 
 
 @pytest.mark.live

@@ -98,6 +98,15 @@ def descriptors(count: str) -> Iterator[Facts]:
     yield {"files": int(count)}
 
 
+def bpf_map(size: str) -> Iterator[Facts]:
+    """Make a BPF array that can be mapped: its struct has a page, and its values have others."""
+    from pagewalk.kernel.bpf.syscall import create_array
+
+    yield {"bytes": 0}
+    held.append(create_array(int(size), "of_a_test"))
+    yield {"bytes": PAGE + int(size)}
+
+
 def hard_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
@@ -214,8 +223,8 @@ def join(procs: str) -> None:
 
 CASES: dict[str, Callable[..., Iterator[Facts]]] = {
     case.__name__: case for case in (
-        anon, written, deleted, maps, threads, descriptors, tables, unix_sockets, tcp_sockets,
-        swapped, huge, hugetlb, locked, lazyfree, names, moved,
+        anon, written, deleted, maps, threads, descriptors, tables, bpf_map, unix_sockets,
+        tcp_sockets, swapped, huge, hugetlb, locked, lazyfree, names, moved,
     )
 }  # fmt: skip
 

@@ -172,7 +172,11 @@ def kept_by(file: CachedFile) -> str:
 
 
 def kernels(group: Group) -> Iterator[Row]:
-    titles = KERNEL if group.charge is not None else KERNEL | {"kernel_other": "not told apart"}
+    titles = KERNEL
+    if group.charge is None:
+        titles = KERNEL | {"kernel_other": "not told apart"}
+    elif "kernel_stack" in group.charge.areas:
+        titles = KERNEL | {"kernel_other": "pipes and other pages"}
     named = [(group.parts[name], title) for name, title in titles.items() if group.parts.get(name)]
     named += [(one.bytes, f"{printable(one.cache)}, {one.objects} objects")
               for one in group.objects]

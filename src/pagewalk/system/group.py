@@ -10,7 +10,8 @@ import numpy as np
 from pagewalk.account.ledger import Line
 from pagewalk.kernel.running import RunningKernel
 from pagewalk.kernel.structs.memcgs import Memcgs
-from pagewalk.model.columns import I64, Bool, Withheld, partial, take
+from pagewalk.kernel.structs.vmap_areas import of_areas
+from pagewalk.model.columns import I64, Bool, Withheld, join, partial, take
 from pagewalk.model.errors import BadTarget, NoAddressSpace, PagewalkError, ProcessGone
 from pagewalk.model.frames import Frames
 from pagewalk.proc.cgroup_numbers import GroupNumbers
@@ -18,11 +19,12 @@ from pagewalk.proc.cgroups import not_charged
 from pagewalk.proc.totals import Totals
 from pagewalk.sources.ram import COUNTERS, RamSource
 from pagewalk.system.cached import CacheSums
-from pagewalk.system.census import Census
+from pagewalk.system.census import Census, KernelFrames
 from pagewalk.system.files import FilesReport, name_files
 from pagewalk.system.group_counters import parts_from
 from pagewalk.system.group_ledger import Charge, group_ledger
 from pagewalk.system.headroom import Headroom, headroom, swap_room
+from pagewalk.system.kernel_places import area_places
 from pagewalk.system.mapped import KINDS, ByProcess, ChargedFrames, MappedPages
 from pagewalk.system.ram import NO_LABELS, parts_of
 from pagewalk.system.survey import (
@@ -136,20 +138,28 @@ def look_at_group(source: RamSource, asked: Asked) -> Group:
     inside = below(groups, row)
     labels = np.concatenate(([False], inside))
     assert source.ranges is not None
-    charged, cache = ChargedFrames(source.ranges[-1][1], labels), CacheSums()
+    end, running = source.ranges[-1][1], opened(source)
+    charged, cache, kernel, areas = ChargedFrames(end, labels), CacheSums(), KernelFrames(end), []
 
     def listen(frames: Frames, by_group: I64) -> None:
         charged(frames, by_group)
-        cache.add(take(frames, labels[by_group]))
+        mine = take(frames, labels[by_group])
+        cache.add(mine)
+        kernel.add(mine)
+        areas.append(of_areas(running.kernel, frames))
 
     numbers, totals = [asked.numbers()], [source.totals(refresh=True)]
     found = survey(source, groups, [listen])
+    placed, missing = area_places(running, join(areas))
     numbers.append(asked.numbers())
     totals.append(source.totals(refresh=True))
     mapped, not_looked = walk_processes(source, asked, charged)
     page = source.facts.page_size
-    files = name_files(opened(source).kernel, cache.files(), page, FILES)
-    return made(source, asked, found, inside, mapped, not_looked, files, numbers, totals)
+    files = name_files(running.kernel, cache.files(), page, FILES)
+    parts = parts_of(of_groups(found.census, inside), NO_LABELS, kernel.uses(placed))
+    group = made(source, asked, found, inside, parts, bool(placed.names), mapped, not_looked,
+                 files, numbers, totals)
+    return group._replace(withheld=(*group.withheld, *missing))
 
 
 def by_counters(source: RamSource, asked: Asked) -> Group:
@@ -200,23 +210,22 @@ def walk_processes(
 
 
 def made(
-    source: RamSource, asked: Asked, found: Survey, inside: Bool, mapped: MappedPages,
-    not_looked: list[tuple[int, str]], files: FilesReport, numbers: list[GroupNumbers],
-    totals: list[Totals],
+    source: RamSource, asked: Asked, found: Survey, inside: Bool, pages: dict[str, int],
+    told: bool, mapped: MappedPages, not_looked: list[tuple[int, str]], files: FilesReport,
+    numbers: list[GroupNumbers], totals: list[Totals],
 ) -> Group:
     page, groups = source.facts.page_size, found.groups
     census = of_groups(found.census, inside)
     objects = tuple(by_cache(found, inside))
     reclaimable = sum(one.bytes for one in objects if one.reclaimable)
+    parts = {name: count * page for name, count in pages.items()}
     charge = Charge(census, reclaimable, sum(one.bytes for one in objects) - reclaimable, page,
                      source.facts.cpus, source.generations(), int(inside.sum()),
-                     stocks(opened(source)))
+                     stocks(opened(source)), areas_of(parts, opened(source)) if told else {})
     above, swap = asked.above(), (totals[-1].meminfo or {}).get("SwapFree")
     row = row_of(groups, asked)
     return Group(
-        path=asked.path, version=asked.version, charge=charge,
-        parts={name: count * page for name, count in parts_of(census, NO_LABELS, {}).items()},
-        objects=objects,
+        path=asked.path, version=asked.version, charge=charge, parts=parts, objects=objects,
         mapped=None if not_looked and not mapped.processes else {
             kind: count * page for kind, count in mapped.by_kind.items()},
         elsewhere={name: count * page for name, count in mapped.elsewhere.items()},
@@ -262,6 +271,12 @@ def stocks(running: RunningKernel) -> int:
     if not btf.has("memcg_stock_pcp", "cached"):
         return 1
     return btf.member("memcg_stock_pcp", "cached").size // 8
+
+
+def areas_of(parts: dict[str, int], running: RunningKernel) -> dict[str, int]:
+    """Return what of ``parts`` the kernel mapped for itself, as far as its BTF tells it apart."""
+    stacks = running.kernel.btf.has("task_struct", "stack_vm_area")
+    return {name: parts.get(name, 0) for name in ("vmalloc", *(["kernel_stack"] if stacks else []))}
 
 
 def by_cache(found: Survey, inside: Bool) -> Iterator[Objects]:

@@ -5,7 +5,8 @@ To add a line, add a row to LINES.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pagewalk.account.ledger import Cause, Line, bounded
@@ -35,7 +36,7 @@ class Charge(NamedTuple):
     ``objects`` are split into those of caches that can shrink and the others. ``generations``:
     whether LRU lists were sorted by generation, which hides what is active. ``groups`` is how many
     there are, itself and those below it; a CPU charges in advance for at most ``stocks`` groups at
-    a time.
+    a time. ``areas`` are bytes of "kernel_stack" and "vmalloc", as far as they are told apart.
     """
 
     census: Census
@@ -46,6 +47,7 @@ class Charge(NamedTuple):
     generations: bool = False
     groups: int = 1
     stocks: int = 1
+    areas: Mapping[str, int] = MappingProxyType({})
 
     @property
     def in_advance(self) -> int:
@@ -155,6 +157,8 @@ STAT: dict[int, tuple[Rule, ...]] = {
         Rule("unevictable", "unevictable", pages(
             lambda c: c.of(*USERS) & c.has("lru") & c.has("unevictable")), moves=LRU),
         Rule("pagetables", "page tables", pages(lambda c: c.of(Kind.PAGE_TABLE))),
+        Rule("kernel_stack", "kernel stacks", lambda charge: charge.areas.get("kernel_stack")),
+        Rule("vmalloc", "vmalloc", lambda charge: charge.areas.get("vmalloc")),
         Rule("slab_reclaimable", "kernel objects, reclaimable", lambda charge: charge.reclaimable,
              ("stat_lag", "object_stock")),
         Rule("slab_unreclaimable", "kernel objects, not reclaimable",

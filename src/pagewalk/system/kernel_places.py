@@ -13,7 +13,7 @@ from pagewalk.model.columns import I64, Withheld
 from pagewalk.model.errors import BadText, SourceUnavailable
 from pagewalk.model.frames import Frames
 from pagewalk.proc.kallsyms import Kallsyms, read_kallsyms
-from pagewalk.system.census import Placed
+from pagewalk.system.census import NOWHERE, Placed
 
 # The parts of RAM (system.ram.PARTS) by what an area is used for, those that count first before
 # others: a frame may be mapped twice.
@@ -54,6 +54,20 @@ def kernel_places(running: RunningKernel, slabs: Frames) -> KernelPlaces:
     except (OSError, SourceUnavailable) as error:
         withheld.append(Withheld("kernel stacks, vmalloc and per-CPU memory", str(error)))
     return KernelPlaces(_placed(found), asked, tuple(withheld))
+
+
+def area_places(running: RunningKernel, slabs: Frames) -> tuple[Placed, tuple[Withheld, ...]]:
+    """Return the frames of areas alone, and what is missing; ``slabs`` as for kernel_places.
+
+    Without who asked for them: the stacks of idle tasks are taken for vmalloc. ``names`` are those
+    of parts that are told apart.
+    """
+    try:
+        areas, mapped = read_areas(running.kernel, running.direct_map, running.arch, slabs, None)
+    except (OSError, SourceUnavailable) as error:
+        return NOWHERE, (Withheld("kernel stacks and vmalloc, apart", str(error)),)
+    found = [mapped.of(areas, use) for use in _PARTS]
+    return _placed([FrameRanges(*np.zeros((2, 0), np.int64)), *found]), ()
 
 
 def _symbols() -> tuple[Kallsyms | None, list[Withheld]]:
