@@ -222,12 +222,6 @@ def parse_kallsyms(data: bytes) -> object:
     return names_at(parse_kallsyms(data), addresses)
 
 
-def parse_vmallocinfo(data: bytes) -> object:
-    from pagewalk.proc.vmallocinfo import parse_vmallocinfo
-
-    return parse_vmallocinfo(data)
-
-
 def parse_bufinfo(data: bytes) -> object:
     from pagewalk.proc.dma_buffers import parse_bufinfo
 
@@ -456,7 +450,6 @@ PARSERS = {
     "buddyinfo": Parser((samples.BUDDYINFO,), parse_buddyinfo),
     "slabinfo": Parser((samples.SLABINFO,), parse_slabinfo),
     "kallsyms (functions)": Parser((samples.KALLSYMS,), parse_kallsyms),
-    "vmallocinfo": Parser((samples.VMALLOCINFO,), parse_vmallocinfo),
     "bufinfo": Parser((samples.BUFINFO,), parse_bufinfo),
     "cgroup": Parser((samples.MEMBERSHIP,), parse_membership),
     "memory.*": Parser(

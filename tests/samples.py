@@ -140,17 +140,6 @@ slabinfo - version: 2.1
 dentry            104600 104622    192   21    1 : tunables    0    0    0 : slabdata   4981   4982      0
 a module's cache\xc2\xa0     12     12   8192    4    8 : tunables    0    0    0 : slabdata      2      2      0
 """  # noqa: E501
-VMALLOCINFO = b"""\
-0x000000003d357d47-0x00000000c7222391   20480 irq_init_percpu_irqstack+0xca/0x100 vmap
-0x00000000c7222391-0x00000000cac7c403    8192 acpi_os_map_iomem+0x1bc/0x1e0 phys=0x00000000000a0000 ioremap
-0x00000000b372ff6b-0x00000000ea5f95ea   20480 kernel_clone+0x94/0x3e0 pages=4 vmalloc N0=1 N1=3
-0x00000000aaaaaaaa-0x00000000bbbbbbbb 8392704 xz_dec_init+0x9/0x90 [xz_dec] pages=2048 vmalloc vpages N0=2048
-0x00000000aaaaaaaa-0x00000000bbbbbbbb   69632 pages=16 user
-0x00000000aaaaaaaa-0x00000000bbbbbbbb    4096 vm_map_ram
-0x00000000a39791b1-0x00000000af55484f 1064960 unpurged vm_area
-0x(____ptrval____)-0x(____ptrval____)   12288 0x00000000deadbeef pages=2 vmalloc N0=2
-0x00000000aaaaaaaa-0x00000000bbbbbbbb    8192
-"""  # noqa: E501
 BUFINFO = b"""
 Dma-buf Objects:
 size    \tflags   \tmode    \tcount   \texp_name\tino     \tname

@@ -17,7 +17,6 @@ from pagewalk.proc.slabinfo import parse_slabinfo
 from pagewalk.proc.smaps import parse_smaps
 from pagewalk.proc.swap import parse_swaps
 from pagewalk.proc.target import parse_stat
-from pagewalk.proc.vmallocinfo import parse_vmallocinfo
 from pagewalk.proc.vmstat import parse_vmstat
 from pagewalk.proc.zones import parse_zones
 from tests import fuzz, samples
@@ -73,8 +72,7 @@ def cuts(text: bytes) -> list[bytes]:
         (parse_zones, samples.ZONEINFO), (parse_config, samples.CONFIG),
         (parse_meminfo, samples.MEMINFO), (parse_vmstat, samples.VMSTAT),
         (parse_buddyinfo, samples.BUDDYINFO), (parse_pressure, samples.MEMORY_PRESSURE),
-        (parse_slabinfo, samples.SLABINFO), (parse_vmallocinfo, samples.VMALLOCINFO),
-        (parse_bufinfo, samples.BUFINFO),
+        (parse_slabinfo, samples.SLABINFO), (parse_bufinfo, samples.BUFINFO),
     ],
     ids=lambda of: getattr(of, "__name__", ""),
 )

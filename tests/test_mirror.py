@@ -53,6 +53,8 @@ ELSEWHERE = (
               "one test for what is written of a cgroup"),
     Elsewhere("render.ledger_table", "render/test_text.py", "one test for all screens"),
     Elsewhere("kernel.structs.zero", "live/test_huge_zero.py", "only a kernel has a zero page"),
+    Elsewhere("kernel.structs.xarray", "kernel/structs/test_memcgs.py",
+              "every group is found through it"),
     Elsewhere("kernel.structs.tasks", "live/test_open_files.py", "only a kernel has tasks"),
     Elsewhere("kernel.structs.holders", "live/test_held.py", "only a kernel has open files"),
     Elsewhere("kernel.structs.hugetlb kernel.structs.shmem sources.kernel sources.procfs"

@@ -11,7 +11,6 @@ from pagewalk.proc.buddyinfo import read_buddyinfo
 from pagewalk.proc.meminfo import read_meminfo
 from pagewalk.proc.slabinfo import read_slabinfo
 from pagewalk.proc.totals import Totals, read_totals
-from pagewalk.proc.vmallocinfo import parse_vmallocinfo, read_vmallocinfo
 from pagewalk.proc.vmstat import read_vmstat, refresh
 from tests.live.bracket import look_again
 
@@ -69,32 +68,3 @@ def test_this_machines_caches_fit_their_slabs() -> None:
         assert 0 < kept <= read_meminfo()["SReclaimable"]
 
     look_again(look)  # a cache's numbers are counters that move on their own
-
-
-def test_this_machines_areas_are_all_read() -> None:
-    text = Path("/proc/vmallocinfo").read_bytes()
-    areas = parse_vmallocinfo(text)
-    assert len(areas) == text.count(b"\n")
-    known = {"ioremap", "sparse", "vmalloc", "vmap", "user", "dma-coherent", "vpages",
-             "vm_map_ram", "unpurged"}
-    assert {kind for area in areas for kind in area.kinds} <= known
-    # alloc_vmap_area takes whole pages, and __vmalloc_area_node counts each page on its node.
-    for area in areas:
-        assert area.size % mmap.PAGESIZE == 0
-        assert area.pages is None or sum(count for _, count in area.nodes) in (0, area.pages)
-
-
-def used() -> int:
-    # What vmalloc allocated: VmallocUsed counts its pages, and those of the lists of pages, which
-    # have an area of their own if they are larger than a page (vpages).
-    areas = read_vmallocinfo()
-    return sum(a.pages or 0 for a in areas if "vmalloc" in a.kinds) * mmap.PAGESIZE
-
-
-def test_the_pages_of_vmalloc_are_those_that_meminfo_counts() -> None:
-    def look() -> None:
-        before = read_meminfo()["VmallocUsed"]
-        ours = used()
-        assert ours == before == read_meminfo()["VmallocUsed"]
-
-    look_again(look)

@@ -40,12 +40,13 @@ def read_files(source: RamSource, choice: Choice) -> tuple[FilesReport, Names]:
     from pagewalk.model.errors import SourceUnavailable
     from pagewalk.system.cached import add_up_files, without_owners
     from pagewalk.system.files import MOST, name_files, name_owners
+    from pagewalk.system.survey import opened
 
+    running = opened(source)
     cached = add_up_files(source.frames())
-    assert source.running is not None
-    kernel, withheld = source.running.kernel, source.notes
+    kernel, withheld = running.kernel, source.notes
     try:
-        names = name_owners(kernel, source.running.direct_map, cached).get
+        names = name_owners(kernel, running.direct_map, cached).get
     except SourceUnavailable as error:
         cached, names = without_owners(cached), dict[int, str]().get
         withheld += (Withheld("who is charged", str(error)),)

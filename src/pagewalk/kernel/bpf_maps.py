@@ -20,12 +20,13 @@ class BpfMap(NamedTuple):
     """One map: its ``id``, its ``name`` (of at most 15 bytes), ``kind`` as enum bpf_map_type.
 
     ``memlock`` is how many bytes it takes as the kernel reckons: what it allocated since 6.4;
-    before, the size of all entries, whether allocated or not. None if the kernel does not say.
+    before, the size of all entries, whether allocated or not. Both are None if the kernel does not
+    say.
     """
 
     id: int
     name: str
-    kind: int
+    kind: int | None
     memlock: int | None
 
 
@@ -53,5 +54,6 @@ def read_map(number: int) -> BpfMap:
         name = decode_name(map_name(fd))
     finally:
         os.close(fd)
-    kind, memlock = KIND.search(text), MEMLOCK.search(text)
-    return BpfMap(number, name, int(kind[1]) if kind else 0, int(memlock[1]) if memlock else None)
+    kind, memlock = (None if (found := line.search(text)) is None else int(found[1])
+                     for line in (KIND, MEMLOCK))
+    return BpfMap(number, name, kind, memlock)

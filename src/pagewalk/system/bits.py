@@ -6,25 +6,25 @@ import numpy as np
 
 from pagewalk.model.columns import I64, U8, Bool
 
-_THREE, _WHOLE = 3, np.uint8(0xFF)
+_BYTE_SHIFT, _WHOLE = 3, np.uint8(0xFF)  # a byte for 8 frames
 
 
 class FrameSet:
     """A set of frames below ``end``; frames are i64 arrays."""
 
     def __init__(self, end: int) -> None:
-        self._bytes = np.zeros((end >> _THREE) + 1, np.uint8)
+        self._bytes = np.zeros((end >> _BYTE_SHIFT) + 1, np.uint8)
         self._end = end
 
     def add(self, frames: I64) -> None:
         """Add ``frames``, in any order."""
-        np.bitwise_or.at(self._bytes, frames >> _THREE, _bit(frames))
+        np.bitwise_or.at(self._bytes, frames >> _BYTE_SHIFT, _bit(frames))
 
     def add_runs(self, first: I64, pages: I64) -> None:
         """Add runs of ``pages`` frames from ``first`` on."""
         first, pages = first[pages > 0], pages[pages > 0]
         last = first + pages - 1
-        begin, end = first >> _THREE, last >> _THREE
+        begin, end = first >> _BYTE_SHIFT, last >> _BYTE_SHIFT
         low = np.left_shift(_WHOLE, (first & 7).astype(np.uint8))
         high = np.right_shift(_WHOLE, (7 - (last & 7)).astype(np.uint8))
         one = begin == end
@@ -38,7 +38,7 @@ class FrameSet:
         """Return which of ``frames`` are in it; those beyond the end are not."""
         inside = (frames >= 0) & (frames < self._end)
         at = np.where(inside, frames, 0)
-        found: Bool = inside & (self._bytes[at >> _THREE] & _bit(at) != 0)
+        found: Bool = inside & (self._bytes[at >> _BYTE_SHIFT] & _bit(at) != 0)
         return found
 
     def missing(self, frames: I64) -> Bool:

@@ -17,7 +17,7 @@ FLAGS = ("dirty", "lru", "active", "writeback", "swapcache", "swapbacked", "unev
          "hwpoison", "mlocked")  # fmt: skip
 # How a row is packed into one word: the flags, then these, and the label above them.
 _KIND, _FACTS, _HUGE, _MAPPED, _LABEL = (np.uint64(9 + bit) for bit in (0, 5, 8, 9, 10))
-_FIVE, _THREE, _ONE = np.uint64(31), np.uint64(7), np.uint64(1)
+_KIND_MASK, _FACTS_MASK, _ONE = np.uint64(31), np.uint64(7), np.uint64(1)
 
 
 class Census(Rows):
@@ -106,7 +106,7 @@ def _packed(frames: Frames, label: I64 | None, huge_order: int) -> U64:
         words |= (frames.flags >> np.uint64(KPF[name]) & _ONE) << np.uint64(at)
     mapped = frames.mapcount > 0
     if frames.facts is not None:
-        words |= (frames.facts & np.uint8(7)).astype(np.uint64) << _FACTS
+        words |= (frames.facts.astype(np.uint64) & _FACTS_MASK) << _FACTS
         words |= (frames.facts >> ORDER_SHIFT >= huge_order).astype(np.uint64) << _HUGE
         mapped = mapped | (frames.facts & MAPPED_WHOLE != 0)
     words |= mapped.astype(np.uint64) << _MAPPED
@@ -121,9 +121,9 @@ def _unpacked(sums: dict[int, int]) -> Census:
     for at, name in enumerate(FLAGS):
         flags |= (words >> np.uint64(at) & _ONE) << np.uint64(KPF[name])
     return Census(
-        kind=(words >> _KIND & _FIVE).astype(np.uint8),
+        kind=(words >> _KIND & _KIND_MASK).astype(np.uint8),
         flags=flags,
-        facts=(words >> _FACTS & _THREE).astype(np.uint8),
+        facts=(words >> _FACTS & _FACTS_MASK).astype(np.uint8),
         huge=(words >> _HUGE & _ONE).astype(bool),
         mapped=(words >> _MAPPED & _ONE).astype(bool),
         label=(words >> _LABEL).astype(np.int64),

@@ -7,11 +7,12 @@ from typing import NamedTuple
 from pagewalk.kernel.bpf_maps import BpfMap, read_maps
 from pagewalk.kernel.structs.vmap_areas import AreaSums, of_areas
 from pagewalk.model.columns import Withheld, join
-from pagewalk.model.errors import BadText, NotPermitted, SourceUnavailable
+from pagewalk.model.errors import BadText, SourceUnavailable
 from pagewalk.proc.dma_buffers import DmaBuffer, read_dma_buffers
 from pagewalk.sources.ram import RamSource
 from pagewalk.system.kernel_places import kernel_places
 from pagewalk.system.slabs import SlabLook, SlabReport
+from pagewalk.system.survey import opened
 
 
 class KernelMemory(NamedTuple):
@@ -32,14 +33,7 @@ class KernelMemory(NamedTuple):
 
 def look_at_kernel(source: RamSource) -> KernelMemory:
     """Read what the kernel uses; raises SourceUnavailable, NotPermitted, BadText, OSError."""
-    running = source.running
-    if source.ranges is None:
-        raise NotPermitted("the frames of RAM", "not visible to you", "run as root")
-    if running is None:
-        raise SourceUnavailable(
-            "kernel objects", f"source {source.name} does not read kernel memory",
-            "run as root, with --source ebpf or kcore",
-        )
+    running = opened(source)
     look = SlabLook(running.kernel, running.direct_map, source.facts.page_size)
     areas = []
     for frames in source.frames():

@@ -110,7 +110,10 @@ UNTOLD = Labels(("",), told=False)
 def parts_of(
     census: Census, labels: Labels, uses: dict[tuple[str, Kind], int]
 ) -> dict[str, int]:
-    """Return the pages of each part by name; together they are all pages of ``census``."""
+    """Return the pages of each part by name; together they are all pages of ``census``.
+
+    ``uses`` is what KernelFrames.uses returns of the same frames.
+    """
     pages = {name: census.count(where(census, labels)) for name, where in _RULES.items()}
     for kind, name in _BY_KIND.items():
         pages[name] = pages.get(name, 0) + census.count(census.of(kind))
@@ -122,9 +125,8 @@ def parts_of(
             part = "memmap_later"
         else:
             continue
-        if kind in (Kind.KERNEL, Kind.BLOCK_TAIL, Kind.RESERVED):
-            pages[_BY_KIND[kind]] -= count
-            pages[part] = pages.get(part, 0) + count
+        pages[_BY_KIND[kind]] -= count
+        pages[part] = pages.get(part, 0) + count
     return {part.name: pages[part.name] for part in PARTS if pages.get(part.name)}
 
 

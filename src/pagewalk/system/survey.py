@@ -72,7 +72,7 @@ def opened(source: RamSource) -> RunningKernel:
     """Return the open kernel of ``source``; raises NotPermitted if it has none."""
     if source.running is None:
         why = source.notes[0].why if source.notes else "kernel memory is not read"
-        raise NotPermitted("who is charged for RAM", why, "run as root")
+        raise NotPermitted("what frames belong to", why, "run as root")
     return source.running
 
 

@@ -12,17 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.kernel.readers.memory import PAGE, read_structs
+from pagewalk.kernel.readers.memory import PAGE
 from pagewalk.kernel.structs.direct_map import DirectMap
 from pagewalk.kernel.structs.gather import gather, in_direct_map, read_names
 from pagewalk.kernel.structs.kernel import Kernel
+from pagewalk.kernel.structs.xarray import held
 from pagewalk.model.columns import I64, U64, Bool, Rows, take
 from pagewalk.model.errors import NotInBtf, SourceUnavailable
 
 _NAME_MAX = 255  # include/uapi/linux/limits.h: the longest name of a directory
-# include/linux/xarray.h: nodes are marked 2 in their low two bits; small numbers are reserved.
-_SLOTS, _BITS = 64, 6
-_TAG, _NODE, _LARGEST_RESERVED = np.uint64(3), np.uint64(2), np.uint64(4096)
 # include/linux/memcontrol.h, enum page_memcg_data_flags
 WORD_FLAGS, OBJEXTS, KMEM = np.uint64(7), np.uint64(1), np.uint64(2)
 # include/linux/page_counter.h: a limit of PAGE_COUNTER_MAX is none
@@ -229,25 +227,7 @@ def _controller(kernel: Kernel) -> int:
 
 
 def _by_id(kernel: Kernel, idr: int) -> tuple[U64, U64]:
-    # What an idr holds, and the ids: read level by level.
+    # What an idr holds, and the ids.
     head = kernel.fields("idr", idr, ("idr_rt.xa_head", "idr_base"))
-    entries, index = np.array([head["idr_rt.xa_head"]], np.uint64), np.zeros(1, np.uint64)
-    for _ in range(-(-64 // _BITS)):
-        nodes = (entries & _TAG == _NODE) & (entries > _LARGEST_RESERVED)
-        if not nodes.any():
-            break
-        entries, index = _below(kernel, entries[nodes] - _NODE, index[nodes])
-    held = (entries & _TAG == 0) & (entries != 0)
-    return entries[held], index[held] + np.uint64(head["idr_base"])
-
-
-def _below(kernel: Kernel, nodes: U64, first: U64) -> tuple[U64, U64]:
-    # All nodes of a level have the same shift.
-    rows, errno = read_structs(kernel.memory, nodes, kernel.btf.size("xa_node"))
-    shift = kernel.column(rows, "xa_node", "shift").astype(np.uint64)
-    good = errno == 0
-    at = kernel.btf.offset("xa_node", "slots")
-    slots: U64 = np.ascontiguousarray(rows[:, at : at + 8 * _SLOTS]).view(np.uint64)
-    step = np.arange(_SLOTS, dtype=np.uint64)
-    index = first[:, None] + (step[None, :] << shift[:, None])
-    return slots[good].reshape(-1), index[good].reshape(-1)
+    entries, index = held(kernel, head["idr_rt.xa_head"])
+    return entries, index + np.uint64(head["idr_base"])

@@ -8,12 +8,9 @@ from pagewalk.kernel.readers.memory import read_structs, read_words
 from pagewalk.kernel.structs.gather import gather
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.task import PF_KTHREAD, pid_namespace
+from pagewalk.kernel.structs.xarray import held
 from pagewalk.model.columns import I64, U64, Rows
 from pagewalk.proc.files import decode_name
-
-# include/linux/xarray.h: the low bits 10 mark a node, small ones of them are reserved entries.
-_SLOTS, _TAG, _NODE, _LARGEST_RESERVED = 64, np.uint64(3), np.uint64(2), np.uint64(4096)
-_DEEPEST = 11  # levels of 6 bits for an index of 64
 
 
 class Tasks(Rows):
@@ -39,7 +36,7 @@ def read_tasks(kernel: Kernel) -> Tasks:
     """
     namespace, level = pid_namespace(kernel)
     head = kernel.field("pid_namespace", namespace, "idr.idr_rt.xa_head")
-    pids = _entries(kernel, np.array([head], np.uint64))
+    pids, _ = held(kernel, head)
     number = kernel.btf.offset("pid", "numbers") + level * kernel.btf.size("upid")
     upids = pids + np.uint64(number)
     in_ours, there = gather(kernel, "upid", upids, ("nr",))
@@ -56,17 +53,3 @@ def read_tasks(kernel: Kernel) -> Tasks:
         found["mm"][good], found["files"][good],
         tuple(decode_name(row.tobytes().partition(b"\0")[0]) for row in raw),
     )
-
-
-def _entries(kernel: Kernel, slots: U64) -> U64:
-    # What an xarray holds, level by level.
-    found = []
-    offset = np.uint64(kernel.btf.offset("xa_node", "slots"))
-    for _ in range(_DEEPEST):
-        node = (slots & _TAG == _NODE) & (slots > _LARGEST_RESERVED)
-        found.append(slots[(slots & _TAG == 0) & (slots != 0)])
-        rows, errno = read_structs(kernel.memory, slots[node] - _NODE + offset, 8 * _SLOTS)
-        slots = rows[errno == 0].view(np.uint64).ravel()
-        if not len(slots):
-            break
-    return np.concatenate(found)
