@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pagewalk.kernel.structs.memcgs import Memcgs
+from tests.live.charged import remove
 
 CONTROLLER = Path("/sys/fs/cgroup/memory")
 V1 = CONTROLLER.is_dir()
@@ -66,12 +66,7 @@ def inside(outer: Path) -> Iterator[Path]:
     try:
         yield group
     finally:
-        for _ in range(100):  # the kernel may need a moment after the last process
-            try:
-                group.rmdir()
-                break
-            except OSError:
-                time.sleep(0.1)
+        remove(group)
 
 
 def row_of(groups: Memcgs, directory: Path) -> int:

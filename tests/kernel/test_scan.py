@@ -19,11 +19,7 @@ from pagewalk.kernel.scan import chunks, layout_of, proved_scanner, raw_runs, sc
 from pagewalk.kernel.structs.frame_runs import CHUNK, TORN, RawRuns
 from pagewalk.model.frames import Kind
 from pagewalk.proc.iomem import read_ranges
-from pagewalk.proc.kernel import release
-
-needs_programs = pytest.mark.skipif(
-    release() < (6, 4), reason="bpf_iter_num is missing before 6.4"
-)
+from tests.kernel.loops import needs_loops
 
 
 def test_chunks_end_where_no_block_is_cut() -> None:
@@ -69,7 +65,7 @@ def test_each_frame_of_ram_is_in_one_run(running: RunningKernel, loads: bool) ->
 
 
 @pytest.mark.live
-@needs_programs
+@needs_loops
 def test_the_program_makes_the_runs_where_it_agrees(running: RunningKernel) -> None:
     ranges, layout = read_ranges(), layout_of(running)
     assert proved_scanner(running, layout, ranges) is not None
@@ -77,7 +73,7 @@ def test_the_program_makes_the_runs_where_it_agrees(running: RunningKernel) -> N
 
 
 @pytest.mark.live
-@needs_programs
+@needs_loops
 def test_a_program_that_disagrees_is_not_used(
     running: RunningKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +90,7 @@ def test_a_program_that_disagrees_is_not_used(
 
 
 @pytest.mark.live
-@needs_programs
+@needs_loops
 @pytest.mark.parametrize("why", ["torn", "unreadable"])
 def test_what_the_program_cannot_tell_is_read_from_copies(
     running: RunningKernel, monkeypatch: pytest.MonkeyPatch, why: str

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,12 @@ import pytest
 from pagewalk.proc.cgroups import find_hierarchy
 from tests.live.charged import MIB, Group, charging, explained, group, remove
 from tests.live.command import Ran, begin, end, one_sentence, pagewalk
+from tests.machine import fewer
 
 pytestmark = pytest.mark.live
 OWN = f"pagewalk-luck-{os.getpid()}"
 OLD = find_hierarchy().version == 1
+PARTS = fewer(10)  # of the time that a command takes
 
 
 # ---- what vanishes or moves
@@ -72,13 +75,24 @@ def test_a_group_that_is_removed_between_two_looks_ends_the_watch() -> None:
     assert where.path in ran.err.splitlines()[-1]
 
 
-def test_it_is_gone_while_its_processes_are_looked_at() -> None:
-    for _ in range(10):
+def test_it_is_gone_while_it_is_looked_at() -> None:
+    with group(OWN) as where, charging(where, "anon", MIB):
+        began = time.monotonic()
+        pagewalk("explain", where.path)
+        whole = time.monotonic() - began
+    codes = set()
+    for part in range(10 * PARTS):
+        # It is removed a little later each time, from its start to its end.
         with group(OWN) as where, charging(where, "anon", MIB):
             looking = begin("explain", where.path)
+            time.sleep(whole * (part % PARTS) / PARTS)
         ran = end(looking)
         assert ran.code in (0, 2, 5), ran.err
-        assert not ran.code or one_sentence(ran)
+        assert not ran.code or where.path in one_sentence(ran)
+        codes.add(ran.code)
+        if part >= PARTS and 5 in codes:
+            break
+    assert 5 in codes  # it was found, and had gone before all was read
 
 
 # ---- names

@@ -20,6 +20,7 @@ from pagewalk.model.columns import I64, U64, Bool
 from pagewalk.proc.kernel import release
 from pagewalk.sources import readers
 from pagewalk.sources.kernel import KernelSource
+from tests.kernel.loops import needs_loops
 from tests.live.bracket import compare, look_again, working_sources
 from tests.live.test_exact import OVERCOUNTED, check_closes, wrong_but
 from tests.machine import prepared
@@ -27,7 +28,7 @@ from tests.targets import TARGETS, start, stop
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.skipif(release() < (6, 4), reason="bpf_iter_num is missing before 6.4"),
+    needs_loops,
     pytest.mark.skipif("ebpf" not in working_sources(), reason="no BPF program may read memory"),
 ]
 

@@ -27,7 +27,7 @@ FIRST = {
 SECOND = {
     "memory.current": "4096\n", "memory.peak": "8192\n", "memory.max": "67108864\n",
     "memory.high": "max\n", "memory.low": "0\n", "memory.min": "max\n",
-    "memory.swap.current": "12288\n", "memory.swap.max": "max\n", "memory.zswap.current": "99\n",
+    "memory.swap.current": "12288\n", "memory.swap.max": "max\n",
     "memory.stat": "anon 3\nfile 5\n", "memory.events": "low 0\nhigh 1\nmax 2\noom 3\noom_kill 4\n",
     "memory.pressure": "some avg10=0.00 avg60=0.12 avg300=0.00 total=5012\n"
                        "full avg10=0.00 avg60=0.00 avg300=0.00 total=12\n",
@@ -52,7 +52,7 @@ def test_version_2(tmp_path: Path) -> None:
     write(tmp_path, SECOND)
     assert read_numbers(plain(tmp_path), "/") == GroupNumbers(
         current=4096, peak=8192, limit=64 << 20, high=None, low=0, min=UNLIMITED,
-        swap_current=12288, swap_limit=None, zswap=99, stat={"anon": 3, "file": 5},
+        swap_current=12288, swap_limit=None, stat={"anon": 3, "file": 5},
         events={"low": 0, "high": 1, "max": 2, "oom": 3, "oom_kill": 4},
         pressure={"some": 5012, "full": 12},
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from pagewalk.model.errors import BadTarget
-from pagewalk.proc.cgroup_search import check_controller, container_of, find_group
+from pagewalk.model.errors import BadTarget, SourceUnavailable
+from pagewalk.proc.cgroup_search import check_controller, check_enabled, container_of, find_group
 from pagewalk.proc.cgroups import Hierarchy
 from tests.proc.test_cgroups import plain
 
@@ -109,3 +110,21 @@ def test_the_program_that_watches_a_container_is_not_the_container() -> None:
     assert container_of(f"/a/libpod-{POD}.scope") == container_of(f"/a/{POD}") == POD
     assert container_of(f"/a/cri-containerd-{POD}.scope") == POD
     assert container_of(f"/a/libpod-conmon-{POD}.scope") == container_of(f"/{POD}/init") == ""
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "cgroups", "why"),
+    [
+        ("quiet cgroup_disable=memory", "memory\t0\t1\t0\n", "booted with cgroup_disable=memory"),
+        ("quiet", "memory\t0\t1\t0\n", "the memory controller is disabled"),
+        ("quiet", "cpu\t0\t1\t0\nmemory\t0\t9\t1\n", ""),
+        ("quiet", "", ""),
+    ],
+)
+def test_a_kernel_without_memory_cgroups_says_so(
+    tmp_path: Path, cmdline: str, cgroups: str, why: str
+) -> None:
+    (tmp_path / "cmdline").write_text(cmdline)
+    (tmp_path / "cgroups").write_text(cgroups)
+    with pytest.raises(SourceUnavailable, match=why) if why else nullcontext():
+        check_enabled(str(tmp_path))

@@ -9,7 +9,7 @@ from typing import Any
 
 from pagewalk.account.ledger import Cause
 from pagewalk.model.columns import Withheld
-from pagewalk.proc.cgroup_numbers import GroupNumbers
+from pagewalk.proc.cgroup_numbers import UNLIMITED, GroupNumbers
 from pagewalk.proc.cgroups import SOCKETS
 from pagewalk.proc.places import Place
 from pagewalk.render import group_words, view
@@ -201,3 +201,33 @@ def test_what_this_kernel_charges_to_nobody_is_no_silent_zero() -> None:
     assert json.loads(document)["withheld"] == [{"what": SOCKETS, "why": off[0].why}]
     assert json.loads(document)["partial"] == []
     assert json.loads(wrote("json", group()))["sockets"] == 0
+
+
+def test_what_the_kernel_kept_of_the_past_is_told() -> None:
+    text, document = wrote("text", group()), json.loads(wrote("json", group()))
+    lines = text.splitlines()
+    assert "the most that was charged to it at any time: 15360 KiB" in lines
+    assert "memory.min, low and high: guaranteed 4096 KiB, slowed down above 14336 KiB" in lines
+    assert ("the limit of it or of one below it was reached 3 times; 1 process killed for lack of"
+            " memory" in lines)
+    assert ("waited for memory: some of its threads for 2.5 s, all of them at once for 1.0 s"
+            in lines)
+    assert document["peak"] == 15 * MIB
+    assert (document["high"], document["low"], document["min"]) == (14 * MIB, 0, 4 * MIB)
+    assert document["events"] == {"low": 0, "max": 3, "oom_kill": 1}
+    assert document["pressure"] == {"some": 2_500_000, "full": 1_000_000}
+
+
+def test_of_the_past_nothing_is_said_that_the_kernel_does_not_tell() -> None:
+    one = GroupNumbers(current=11 * MIB, low=0, min=0, events={"failcnt": 2, "oom_kill": 0},
+                       pressure={"some": 0, "full": 0}, stat={})
+    found = group(version=1, numbers=(one, one))
+    assert list(group_words.so_far(found)) == [
+        "the limit of it was reached 2 times; 0 processes killed for lack of memory"]
+    whole = GroupNumbers(low=UNLIMITED)
+    assert list(group_words.so_far(group(numbers=(whole, whole)))) == [
+        "memory.min, low and high: protected all of it"]
+    bare = group(numbers=(GroupNumbers(), GroupNumbers()))
+    assert list(group_words.so_far(bare)) == []
+    document = json.loads(wrote("json", bare))
+    assert document["peak"] is document["events"] is document["pressure"] is None

@@ -13,13 +13,16 @@ from pagewalk.account.groups import by_kind
 from pagewalk.account.ledger import ledger
 from pagewalk.heap.cpython import Build
 from pagewalk.heap.heap import Heap, Part, PoolBytes, Stacks
+from pagewalk.model.frames import Kind
 from pagewalk.proc.processes import Process
 from pagewalk.render import view
 from pagewalk.sources import Who
 from pagewalk.sources.doctor import Check
 from pagewalk.system.containers import Name
+from pagewalk.system.ram_map import map_ram
 from pagewalk.walking.walk import Walk
 from tests import by_hand, files_by_hand, kernel_by_hand, vtop_by_hand
+from tests.system import by_hand as system
 from tests.system.by_hand import group, group_table, ram
 
 CHECKS = [
@@ -123,6 +126,8 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
         "ram": (ram(frames=frames),),
         "files": (files_by_hand.REPORT, files_by_hand.NAMES.get),
         "slab": (kernel_by_hand.KERNEL, kernel_by_hand.SLABS.caches),
+        "map": (map_ram([system.frames(system.Run(Kind.FILE, 16), system.Run(Kind.BUDDY, 16))],
+                        [(0, 32)]), by_hand.FACTS),
         "group": (group(), Name("unit", "app.service", "systemd")),
         "cgroups": (group_table(), [(0, 0), (1, 1), (3, 2), (2, 1)],
                     {1: Name("pod", "web", "docker")}),

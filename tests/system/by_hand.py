@@ -127,7 +127,9 @@ def file(sort: Sort, inside: str, cached: int, mapped: int = 0, **changed: Any) 
 def group(**changed: Any) -> Group:
     """Return a group of version 2 that is charged 11 MiB, with one process."""
     counted = charge(*APP, reclaimable=1 << 18, unreclaimable=1 << 17)
-    numbers = GroupNumbers(current=11 * MIB, limit=16 * MIB, stat={
+    numbers = GroupNumbers(current=11 * MIB, peak=15 * MIB, limit=16 * MIB, high=14 * MIB, low=0,
+                           min=4 * MIB, events={"low": 0, "max": 3, "oom_kill": 1},
+                           pressure={"some": 2_500_000, "full": 1_000_000}, stat={
         "anon": 2 * MIB, "inactive_file": 4 * MIB, "percpu": 1 << 16, "sock": 0})
     told = totals({})
     holder = Holder(812, "java", opened=True, mapped=False)

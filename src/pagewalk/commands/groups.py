@@ -79,7 +79,10 @@ def meant_group(word: str, *, always: bool) -> str | None:
         alone = always or word.startswith("/sys/fs/cgroup/")
         if candidates(error) or (alone and not records.missing):
             raise
-        said = str(error) if alone else f"{nobody}; no memory cgroup is called that either"
+        none = "no memory cgroup is called that either"
+        if isinstance(error, SourceUnavailable):
+            none = f"it is no cgroup either: {error.why}"
+        said = str(error) if alone else f"{nobody}; {none}"
         unread = "".join(f"\n  not all names are known: {why}" for why in records.missing)
         raise BadTarget(f"{said}{unread}") from None
 

@@ -39,7 +39,6 @@ FILES = {
         "min": "memory.min",
         "swap_current": "memory.swap.current",
         "swap_limit": "memory.swap.max",
-        "zswap": "memory.zswap.current",
     },
 }
 # There is no limit where these say so.
@@ -55,8 +54,8 @@ class GroupNumbers(NamedTuple):
     ``low`` and ``min`` without a bound are UNLIMITED. ``current`` is what is charged, None for the
     root; ``peak`` the most that was. Version 1 only: ``both`` is memory and swap together, ``kmem``
     the part of ``current`` that is the kernel's, ``tcp`` its sockets' buffers, not part of
-    ``current``. Version 2 only: ``high``, ``low``, ``min``, ``swap_current``, ``swap_limit``,
-    ``zswap`` (what is in swap in version 1 is ``total_swap`` of ``stat``).
+    ``current``. Version 2 only: ``high``, ``low``, ``min``, ``swap_current`` and
+    ``swap_limit`` (what is in swap in version 1 is ``total_swap`` of ``stat``).
 
     ``stat`` is memory.stat: bytes, and events as counts; in version 1 of the group itself, and with
     ``total_`` in front of all below it too. ``events`` are counts since the group was made, of
@@ -77,7 +76,6 @@ class GroupNumbers(NamedTuple):
     both_limit: int | None = None
     kmem: int | None = None
     tcp: int | None = None
-    zswap: int | None = None
     stat: dict[str, int] | None = None
     events: dict[str, int] | None = None
     pressure: dict[str, int] | None = None
@@ -98,7 +96,7 @@ def read_numbers(hierarchy: Hierarchy, path: str) -> GroupNumbers:
         stat, pressure = read(group, "memory.stat"), read(group, "memory.pressure")
         events = read_events(group, hierarchy.version)
         if hierarchy.version == 1 and is_root(group):
-            amounts |= {"current": None, "both": None}
+            amounts |= {"current": None, "both": None, "peak": None}
         check_alive(group)
     return GroupNumbers(
         **amounts,

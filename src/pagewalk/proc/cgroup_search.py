@@ -7,7 +7,14 @@ import re
 from contextlib import suppress
 
 from pagewalk.model.errors import BadTarget, GroupGone
-from pagewalk.proc.cgroups import Hierarchy, list_groups, open_group
+from pagewalk.proc.cgroups import (
+    Hierarchy,
+    boot_options,
+    contents,
+    list_groups,
+    open_group,
+    why_none,
+)
 from pagewalk.proc.files import decode_name, read_bytes, words
 from pagewalk.proc.mounts import parse_mounts, unescaped
 
@@ -83,6 +90,18 @@ def check_controller(path: str, hierarchy: Hierarchy) -> None:
     if charged != path:
         raise BadTarget(f"cgroup {path} has no memory controller: what it uses is charged to"
                         f" {charged}; explain that{remedy}")
+
+
+def check_enabled(proc: str = "/proc") -> None:
+    """Raise SourceUnavailable if this kernel was booted without memory cgroups.
+
+    Its memory has one of them all the same, the root, which is charged for nothing.
+    """
+    options, controllers = (contents(f"{proc}/{name}") for name in ("cmdline", "cgroups"))
+    found = boot_options(options)
+    disabled = re.search(rb"(?m)^memory\t\d+\t\d+\t0$", controllers)
+    if disabled or b"memory" in found.get(b"cgroup_disable", ()):
+        raise why_none([], found, proc)
 
 
 def hierarchy_at(real: str) -> str | None:

@@ -32,6 +32,11 @@ def size(amount: int | None) -> str:
     return kib(amount) if STYLE.get().human or amount is None else f"{kib(amount)} KiB"
 
 
+def many(count: int, word: str, ending: str = "s") -> str:
+    """Return how many there are: ``1 other``, ``3 others``, ``2 processes``."""
+    return f"{count} {word}{'' if count == 1 else ending}"
+
+
 def human(amount: int) -> str:
     """Return bytes in the largest binary unit that leaves a digit before the point: ``1.6G``."""
     value, unit = amount / 1024, "K"

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TextIO
 
 from pagewalk.proc.files import decode_name
-from pagewalk.render.amounts import kib, size
+from pagewalk.render.amounts import kib, many, size
 from pagewalk.render.columns import Choice, fields, titles
 from pagewalk.render.document import missing
 from pagewalk.render.terminal import printable, say, say_grid, say_missing, shorten, width
@@ -108,7 +108,7 @@ def keepers(file: CachedFile) -> str:
         return "no process has it open or mapped"
     named = [f"{one.pid} {one.comm}" for one in kept[:KEEPERS]]
     more = len(kept) - len(named)
-    others = f" and {more} other{'s' if more > 1 else ''}" if more else ""
+    others = f" and {many(more, 'other')}" if more else ""
     return f"kept by {', '.join(named)}{others}"
 
 
@@ -119,7 +119,7 @@ def charged(file: CachedFile, names: Names, known: Known = UNKNOWN) -> str:
     if not file.charges:
         return ""
     first, *rest = file.charges
-    others = f" and {len(rest)} other{'s' if len(rest) > 1 else ''}" if rest else ""
+    others = f" and {many(len(rest), 'other')}" if rest else ""
     path = owner(first.owner, names)
     return known.get(path, path) + others
 
@@ -205,7 +205,7 @@ def _rows(report: FilesReport, names: Names, known: Known) -> Iterator[_Row]:
             yield _Row(file.amounts, f"  {_what(file)}", words)
         rest = total.files - len(chosen)
         if chosen and rest:
-            yield _Row(_less(total.amounts, chosen), f"  {rest} other{'s' if rest > 1 else ''}", {})
+            yield _Row(_less(total.amounts, chosen), f"  {many(rest, 'other')}", {})
 
 
 def _what(file: CachedFile) -> str:

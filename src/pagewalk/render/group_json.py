@@ -49,6 +49,8 @@ def group(found: Group, name: Name, out: TextIO, **_: object) -> None:
             "above": [{"path": path, "charged": numbers.current, "limit": numbers.limit}
                       for path, numbers in found.above],
             "swap": words.in_swap(found),
+            "peak": numbers.peak, "high": numbers.high, "low": numbers.low, "min": numbers.min,
+            "events": numbers.events, "pressure": numbers.pressure,
             "sockets": words.sockets(found),
             "working_set": None if told is None else told[0],
             "below": [{"path": path, "charged": held} for path, held in found.below],

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from pagewalk.account.groups import BY_KEY, Group, nothing_behind, unlocked_files
 from pagewalk.account.table import Table
-from pagewalk.render.amounts import kib, size
+from pagewalk.render.amounts import kib, many, size
 from pagewalk.render.terminal import bars, printable, shorten
 from pagewalk.render.vma_table import fit, headings, total, vmas_counted, wide
 
@@ -111,7 +111,7 @@ def members(table: Table, group: Group, count: int) -> str:
     rest = ordered[count:]
     if rest:
         amount = sum(by_name[name] for name in rest)
-        named.append(f"{len(rest)} other{'s' if len(rest) > 1 else ''} {kib(amount)}")
+        named.append(f"{many(len(rest), 'other')} {kib(amount)}")
     return ", ".join(named)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from pagewalk.render import group_words as words
-from pagewalk.render.amounts import kib, size
+from pagewalk.render.amounts import kib, many, size
 from pagewalk.render.ledger_table import LEDGER_COLUMNS, print_lines
 from pagewalk.render.ram_words import headroom_rows, verdict
 from pagewalk.render.terminal import following, paint, printable, say, say_grid, say_missing, width
@@ -65,8 +65,8 @@ def largest(amounts: Mapping[str, int]) -> str:
     # The largest by name, and how many more there are.
     ordered = sorted(amounts.items(), key=lambda pair: -pair[1])
     named = [f"{printable(name) or 'anonymous'} {size(held)}" for name, held in ordered[:LISTED]]
-    many = len(ordered) - LISTED
-    return ", ".join([*named, f"{many} other{'s' if many > 1 else ''}"] if many > 0 else named)
+    more = len(ordered) - LISTED
+    return ", ".join([*named, many(more, "other")] if more > 0 else named)
 
 
 def whole(found: Group) -> str:
@@ -90,6 +90,8 @@ def besides(found: Group, out: TextIO) -> None:
         if numbers.limit is not None and numbers.current is not None:
             say(f"limited above it too: {printable(path)} is charged {size(numbers.current)} of"
                 f" {size(numbers.limit)}", out)
+    for sentence in words.so_far(found):
+        say(sentence, out)
     swap, sockets = words.in_swap(found), words.sockets(found)
     if swap:
         say(f"in swap, beside what is charged: {size(swap)}", out)

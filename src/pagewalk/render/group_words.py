@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from pagewalk.proc.cgroup_numbers import UNLIMITED
 from pagewalk.proc.cgroups import SOCKETS
-from pagewalk.render.amounts import size
+from pagewalk.render.amounts import many, size
 from pagewalk.render.file_table import is_shared_anonymous, name_of, where
 from pagewalk.render.terminal import printable
 from pagewalk.system.files import CachedFile, Sort
@@ -260,6 +261,27 @@ def in_swap(group: Group) -> int | None:
     return max(0, told.both - told.current)  # version 1 counts memory and swap together
 
 
+def so_far(group: Group) -> Iterator[str]:
+    """Yield what the kernel kept of the past: the most that was charged, kills, time lost."""
+    told, events = now(group), now(group).events or {}
+    if told.peak is not None:
+        yield f"the most that was charged to it at any time: {size(told.peak)}"
+    kept = {"guaranteed": told.min, "protected": told.low, "slowed down above": told.high}
+    named = [f"{title} {'all of it' if held == UNLIMITED else size(held)}"
+             for title, held in kept.items() if held]
+    if named:
+        yield f"memory.min, low and high: {', '.join(named)}"
+    reached = events.get("max" if group.version == 2 else "failcnt", 0)
+    if reached or events.get("oom_kill"):
+        below = " or of one below it" if group.version == 2 else ""
+        yield (f"the limit of it{below} was reached {many(reached, 'time')};"
+               f" {many(events.get('oom_kill', 0), 'process', 'es')} killed for lack of memory")
+    lost = told.pressure or {}
+    if lost.get("some"):
+        yield (f"waited for memory: some of its threads for {lost['some'] / 1e6:.1f} s, all of"
+               f" them at once for {lost.get('full', 0) / 1e6:.1f} s")
+
+
 def sockets(group: Group) -> int | None:
     """Return what buffers of sockets take, bytes; None if the kernel does not tell.
 
@@ -294,9 +316,9 @@ def odd(group: Group) -> Iterator[str]:
         (shared, TWENTIETH, lambda: f"{size(shared)} are shared memory that none of its processes"
          f" maps{one_of(group, SHMEM, shared)}; it stays until deleted and closed."),
         (kernel, TENTH, lambda: f"{size(kernel)} are kernel memory: {most(group)}."),
-        (left, TWENTIETH, lambda: f"{size(left)} are charged to {count} removed group"
-         f"{'s' if count > 1 else ''} below it that still live{'' if count > 1 else 's'} on"
-         " (pagewalk cgroups --dying)."),
+        (left, TWENTIETH, lambda: f"{size(left)} are charged to {many(count, 'removed group')}"
+         f" below it that still {'lives' if count == 1 else 'live'} on (pagewalk cgroups"
+         " --dying)."),
     ]
     large = [(held, say) for held, share, say in found if charge and held * share >= charge]
     if large:

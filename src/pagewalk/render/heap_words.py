@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pagewalk.heap.heap import Heap, Part
 from pagewalk.heap.returnable import Returnable
-from pagewalk.render.amounts import kib, size
+from pagewalk.render.amounts import kib, many, size
 from pagewalk.render.columns import titles
 from pagewalk.render.runtime_words import go_answers, go_heap, jvm_answers, space
 from pagewalk.render.terminal import printable
@@ -20,7 +20,7 @@ AMOUNTS = ("obtained", "in_use", "free", "trim", "thread_top", "scattered")
 def reading(heap: Heap) -> str:
     """Say which allocator it is, how it was read, and how much of the process is explained."""
     if heap.arenas:
-        count = f"{len(heap.arenas)} arena" + ("s" if len(heap.arenas) > 1 else "")
+        count = many(len(heap.arenas), "arena")
         what = f"glibc's malloc, {count}, in {printable(heap.library)}"
     elif heap.go:
         what = go_heap(heap.go)

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from pagewalk.kernel.structs.vmap_areas import Use
 from pagewalk.render import slab_table
-from pagewalk.render.amounts import kib
+from pagewalk.render.amounts import kib, many
 from pagewalk.render.document import missing, write
 from pagewalk.render.file_table import UNKNOWN, Known
 from pagewalk.render.terminal import following, printable, say_grid, say_missing, width
@@ -31,7 +31,7 @@ def text(
             rest = lines[NAMED:]
             grid = [heading, *([kib(amount), *words] for amount, *words in lines[:NAMED])]
             if rest:
-                others = [f"{len(rest)} other{'s' if len(rest) > 1 else ''}"]
+                others = [many(len(rest), "other")]
                 grid.append([kib(sum(int(one[0]) for one in rest)), *others,
                              *[""] * (len(heading) - 2)])
             say_grid(grid, left, out, room=width(out), yields=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
-from pagewalk.render.amounts import kib, size
+from pagewalk.render.amounts import kib, many, size
 from pagewalk.render.columns import Choice, fields, titles
 from pagewalk.render.file_table import UNKNOWN, Known
 from pagewalk.render.terminal import printable, say, say_grid, shorten, width
@@ -50,7 +50,7 @@ def text(
     listed = {id(cache) for cache in shown}
     rest = [cache for cache in report.caches if id(cache) not in listed]
     if rest:
-        rows.append(_sum_line(rest, f"{len(rest)} other{'s' if len(rest) > 1 else ''}", order))
+        rows.append(_sum_line(rest, many(len(rest), "other"), order))
     rows.append(_sum_line(report.caches, f"total, {len(report.caches)} caches", order))
     left = {at for at, name in enumerate(order) if name not in NUMBERS and name != "reclaimable"}
     least = [order.index(name) for name in LEAST_WANTED if name in order]
@@ -113,7 +113,7 @@ def _charged(cache: Cache, known: Known, room: int | None) -> str:
     if not cache.charges:
         return ""
     first, *rest = cache.charges
-    others = f" and {len(rest)} other{'s' if len(rest) > 1 else ''}" if rest else ""
+    others = f" and {many(len(rest), 'other')}" if rest else ""
     group = _group(first, known)
     if room is not None:
         group = shorten(group, max(room // 5, NARROWEST))

@@ -11,6 +11,7 @@ from pagewalk.model.columns import I64, U64, Bool, Rows, Withheld, partial, take
 from pagewalk.model.errors import GroupGone
 from pagewalk.model.frames import Frames, Kind
 from pagewalk.proc.cgroup_numbers import GroupNumbers, read_numbers
+from pagewalk.proc.cgroup_search import check_enabled
 from pagewalk.proc.cgroups import find_hierarchy, list_groups, not_charged
 from pagewalk.sources.ram import COUNTERS, RamSource
 from pagewalk.system.cached import CacheSums
@@ -78,6 +79,7 @@ def look_at_groups(source: RamSource, *, dying: bool = False) -> GroupTable:
     """
     if source.name == COUNTERS and not dying:
         return by_counters(source.notes)
+    check_enabled()
     groups = groups_of(source)
     removed = np.flatnonzero(groups.removed) if dying else np.zeros(0, np.int64)
     sums = {row: CacheSums() for row in removed.tolist()}

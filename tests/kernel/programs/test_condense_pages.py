@@ -17,14 +17,14 @@ from pagewalk.kernel.structs.struct_page import FrameMap, decode_words, tell_apa
 from pagewalk.model.columns import U64
 from pagewalk.model.rules import KEPT
 from pagewalk.pagetables.format import Arch
-from pagewalk.proc.kernel import release
 from tests.kernel.laid import SPECIAL, Laid
+from tests.kernel.loops import needs_loops
 from tests.live.bracket import looking_again
 from tests.memory import DATA, PAGE
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.skipif(release() < (6, 4), reason="bpf_iter_num is missing before 6.4"),
+    needs_loops,
 ]
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,15 @@ from pagewalk.kernel.programs.loops import find_casts
 from pagewalk.kernel.structs.direct_map import DirectMap
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.pagetables.format import Arch
-from pagewalk.proc.kernel import release
 from pagewalk.proc.zones import read_memory
 from tests.kernel.laid import FRAME, SPECIAL, Laid
+from tests.kernel.loops import needs_loops
 from tests.live.bracket import looking_again
 from tests.memory import DATA, PAGE
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.skipif(release() < (6, 4), reason="bpf_iter_num is missing before 6.4"),
+    needs_loops,
 ]
 
 

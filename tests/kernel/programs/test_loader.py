@@ -12,14 +12,14 @@ from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.zero import find_zero_frames
 from pagewalk.pagetables.format import Arch
 from pagewalk.proc.frames import Frames
-from pagewalk.proc.kernel import release
 from pagewalk.proc.zones import read_memory
+from tests.kernel.loops import needs_loops
 from tests.live.bracket import Seen, settle
 from tests.memory import PAGE
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.skipif(release() < (6, 4), reason="bpf_iter_num is missing before 6.4"),
+    needs_loops,
 ]
 
 

@@ -18,14 +18,14 @@ from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.struct_page import FrameMap
 from pagewalk.model.columns import U64
 from pagewalk.proc.iomem import read_ranges
-from pagewalk.proc.kernel import release
+from tests.kernel.loops import needs_loops
 from tests.live.bracket import Seen, settle
 from tests.machine import alone, prepared, setting
 from tests.targets import TARGETS, start
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.skipif(release() < (6, 4), reason="bpf_iter_num is missing before 6.4"),
+    needs_loops,
 ]
 
 
