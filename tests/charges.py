@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pagewalk.kernel.structs.memcgs import Memcgs
-from tests.live.charged import remove
+from tests.machine import remove_group
 
 CONTROLLER = Path("/sys/fs/cgroup/memory")
 V1 = CONTROLLER.is_dir()
@@ -66,7 +66,7 @@ def inside(outer: Path) -> Iterator[Path]:
     try:
         yield group
     finally:
-        remove(group)
+        remove_group(group)
 
 
 def row_of(groups: Memcgs, directory: Path) -> int:

@@ -23,6 +23,7 @@ import pytest
 IN_GUEST = "VMTEST_KERNEL" in os.environ
 MM = Path("/sys/kernel/mm")
 ZRAM_CONTROL = Path("/sys/class/zram-control")
+PATIENCE = 60.0  # seconds, for what the kernel is still busy with
 
 
 class MachineLacks(Exception):
@@ -227,12 +228,19 @@ def memory_cgroup(name: str) -> Iterator[Path]:
     try:
         yield group
     finally:
-        for _ in range(100):  # the kernel may need a moment after the last process
-            try:
-                group.rmdir()
-                break
-            except OSError:
-                time.sleep(0.1)
+        remove_group(group)
+
+
+def remove_group(path: Path) -> None:
+    """Remove a cgroup whose processes have ended, once the kernel is done with them."""
+    until = time.monotonic() + PATIENCE
+    while path.exists():
+        try:
+            path.rmdir()
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 # One entry for each active alone() in this process.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +14,9 @@ from pagewalk.proc.cgroup_numbers import read_numbers
 from pagewalk.proc.cgroups import find_hierarchy
 from tests.live.bracket import look_again
 from tests.live.command import pagewalk
+from tests.machine import remove_group
 
 MIB = 1 << 20
-PATIENCE = 60.0
 
 
 class Group:
@@ -52,19 +51,7 @@ def group(name: str, parent: Group | None = None) -> Iterator[Group]:
     try:
         yield Group(path)
     finally:
-        remove(path)
-
-
-def remove(path: Path) -> None:
-    """Remove a group whose processes have ended, once the kernel is done with them."""
-    until = time.monotonic() + PATIENCE
-    while path.exists():
-        try:
-            path.rmdir()
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.01)
+        remove_group(path)
 
 
 class Running:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from pagewalk.proc.cgroups import find_hierarchy
-from tests.live.charged import MIB, Group, charging, explained, group, remove
+from tests.live.charged import MIB, Group, charging, explained, group
 from tests.live.command import Ran, begin, end, one_sentence, pagewalk
-from tests.machine import fewer
+from tests.machine import fewer, remove_group
 
 pytestmark = pytest.mark.live
 OWN = f"pagewalk-luck-{os.getpid()}"
@@ -39,7 +39,7 @@ def churning(where: Group) -> Iterator[None]:
             with subprocess.Popen(["sleep", "60"]) as process:
                 (path / "cgroup.procs").write_text(str(process.pid))
                 process.kill()
-            remove(path)
+            remove_group(path)
 
     workers = [threading.Thread(target=work, args=(number,)) for number in range(3)]
     for worker in workers:
@@ -69,7 +69,7 @@ def test_a_group_that_is_removed_between_two_looks_ends_the_watch() -> None:
         assert watching.stdout is not None
         while watching.stdout.readline() != b"}\n":
             pass
-        remove(where.directory)
+        remove_group(where.directory)
         ran = end(watching)
     assert ran.code in (2, 5)
     assert where.path in ran.err.splitlines()[-1]

@@ -16,9 +16,9 @@ import pytest
 from pagewalk.proc.cgroup_numbers import read_numbers
 from pagewalk.proc.cgroups import find_hierarchy
 from tests.live.bracket import look_again
-from tests.live.charged import MIB, Group, caches, charging, explained, group, remove
+from tests.live.charged import MIB, Group, caches, charging, explained, group
 from tests.live.command import Ran, pagewalk
-from tests.machine import fewer
+from tests.machine import fewer, remove_group
 
 pytestmark = pytest.mark.live
 OWN = f"pagewalk-dying-{os.getpid()}"
@@ -64,7 +64,7 @@ def test_pages_of_a_process_that_moved_keep_a_removed_group() -> None:
     with (group(f"{OWN}-new") as after, group(f"{OWN}-old") as before,
           charging(before, "moved", after.procs, 8 * MIB) as running):
         running.step()
-        remove(before.directory)
+        remove_group(before.directory)
         found, moved = dying(before.path), explained(after)
         assert found["anon"] >= 8 * MIB and "anonymous memory 8" in found["kept_by"]
         # neither version moves a charge: the new group maps what is not its own
@@ -140,7 +140,7 @@ def many(count: int) -> Iterator[Group]:
         finally:
             for path in made:
                 if path.exists():
-                    remove(path)
+                    remove_group(path)
 
 
 def test_500_groups_are_listed_sorted_and_limited(tmp_path: Path) -> None:
