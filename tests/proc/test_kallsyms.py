@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pagewalk.model.errors import BadText
-from pagewalk.proc.kallsyms import names_at, parse_kallsyms
+from pagewalk.proc.kallsyms import apart, names_at, parse_kallsyms
 
 TEXT = b"""0000000000000000 A fixed_percpu_data
 ffffffff81000000 T _text
@@ -54,3 +54,16 @@ def test_a_name_may_be_any_bytes() -> None:
 def test_other_text_is_refused(text: bytes) -> None:
     with pytest.raises(BadText):
         parse_kallsyms(text)
+
+
+@pytest.mark.parametrize(("start", "end", "bytes_"), [
+    (b"0000000000000000 A", b"0000000000036000 A", 0x36000),  # x86-64 before 6.15
+    (b"ffffffff82e00000 D", b"ffffffff82e36a00 D", 0x36A00),
+    (b"0000000000000000 D", b"0000000000000000 D", None),  # hidden
+])  # fmt: skip
+def test_how_far_symbols_are_apart(start: bytes, end: bytes, bytes_: int | None) -> None:
+    first, last = start + b" __per_cpu_start\n", end + b" __per_cpu_end\n"
+    symbols = ("__per_cpu_start", "__per_cpu_end")
+    assert apart(parse_kallsyms(TEXT + first + last), *symbols) == bytes_
+    assert apart(parse_kallsyms(TEXT + last), *symbols) is None
+    assert apart(parse_kallsyms(first), *symbols) is None

@@ -53,3 +53,18 @@ def test_the_configuration_is_not_read_until_it_is_needed(
     monkeypatch.undo()
     assert facts.config == kernel.read_config()
     assert facts.protection_keys == kernel.has_protection_keys()
+
+
+@pytest.mark.parametrize(("listed", "cpus"), [
+    (b"0\n", 1), (b"0-127\n", 128), (b"0-3,8,10-11\n", 7), (b"", None), (b"none\n", None),
+])  # fmt: skip
+def test_possible_cpus_are_counted(
+    listed: bytes, cpus: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "read_bytes", lambda _: listed)
+    assert kernel.possible_cpus() == cpus
+
+
+def test_no_fewer_cpus_are_possible_than_are_online() -> None:
+    possible = kernel.possible_cpus()
+    assert possible is not None and possible >= kernel.read_facts().cpus

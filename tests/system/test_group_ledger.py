@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pagewalk.account.ledger import Line
-from pagewalk.model.frames import Kind
+from pagewalk.model.frames import MAPPED_WHOLE, Kind
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.system.group_ledger import Charge, group_ledger
 from tests.by_hand import PAGE
@@ -148,3 +148,28 @@ def test_version_1_tells_the_kernels_part_of_the_charge_apart() -> None:
     assert causes(100, 400) == ([*stock, ("charged_in_advance", 100)], stock, 0)
     # no more per-CPU memory than the machine has, and 64 pages a CPU
     assert causes(64 * CPUS + 1, 1003)[2] == causes(64 * CPUS, 1004)[2] == -PAGE
+
+
+WAITS = 2 * 64 * CPUS  # pages by which memory.stat lags, at most
+MAPPED = Run(Kind.FILE, 2000, ("lru", "active", "dirty"), mapcount=1)
+LARGE = Run(Kind.FILE, 2048, ("lru",), mapcount=1, facts=MAPPED_WHOLE, order=9)
+
+
+@pytest.mark.parametrize(("field", "run", "moved", "most"), [
+    ("anon", Run(Kind.ANON, 2000, mapcount=1), {"pgfree": 3, "pgfault": 9}, WAITS + 3),
+    # 16 pages around a fault, and as many unmapped again; 512 where there are huge pages to map
+    ("file_mapped", MAPPED, {"pgfault": 3}, WAITS + 3 * 2 * 16),
+    ("file_mapped", LARGE, {"pgfault": 1}, WAITS + 2 * 512),
+    ("active_file", MAPPED, {"pgactivate": 1, "pgrotated": 2}, WAITS + 3),
+    ("file_dirty", MAPPED, {"nr_dirtied": 1, "nr_written": 1}, WAITS + 2),
+])  # fmt: skip
+def test_a_line_may_differ_by_its_bound_and_by_no_byte_more(
+    field: str, run: Run, moved: dict[str, int], most: int
+) -> None:
+    readings = (totals({}, dict.fromkeys(moved, 0)), totals({}, moved))
+    for sign in (1, -1):
+        for beyond in (0, 1):
+            less = sign * (most * PAGE + beyond)
+            numbers = [GroupNumbers(stat={field: run.pages * PAGE - less})]
+            [line] = group_ledger(charge(run), 2, numbers, readings)
+            assert (line.difference, line.unexplained) == (less, less if beyond else 0)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from pagewalk.account.ledger import Cause, Line
-from pagewalk.model.frames import Kind
+from pagewalk.model.frames import MAPPED_WHOLE, Kind
 from pagewalk.proc.slabinfo import SlabCache
 from pagewalk.proc.totals import Totals
 from pagewalk.system.census import Count
 from pagewalk.system.ram import NO_LABELS, UNTOLD, parts_of
-from pagewalk.system.ram_causes import Counted
+from pagewalk.system.ram_causes import Counted, first_chunk
 from pagewalk.system.ram_ledger import LINES, NOT_COMPARED, STRUCT_PAGES, not_compared, ram_ledger
 from tests.by_hand import PAGE
 from tests.system import by_hand
@@ -146,7 +149,7 @@ def test_what_is_available_differs_by_named_amounts() -> None:
 def test_without_the_kernels_mappings_stacks_are_withheld() -> None:
     [line] = ram_ledger(seen(Run(Kind.KERNEL, 9)), [totals({"KernelStack": 9})])
     assert (line.ours, line.unexplained) == (None, None)
-    [line] = ram_ledger(seen(Run(Kind.KERNEL, 9), uses=True), [totals({"KernelStack": 16})])
+    [line] = ram_ledger(counted("kernel_stack"), [totals({"KernelStack": 990})])
     assert [cause.cause for cause in line.causes] == ["cached_stacks"]
 
 
@@ -230,3 +233,89 @@ def test_pages_on_their_way_to_a_list_are_bounded_where_they_look_like_the_kerne
     assert line.unexplained
     [line] = ram_ledger(seen(Run(Kind.KERNEL, 1)), [totals({"Shmem": 1})])
     assert line.unexplained == -PAGE
+
+
+# ---- each bound: at it a difference is explained, and one byte beyond it is not
+
+
+def counted(part: str, *runs: Run, **changed: Any) -> Counted:
+    """Return what was counted, with 1000 pages of a part that no kind alone is."""
+    made = seen(Run(Kind.KERNEL, 1000), *runs, uses=True)
+    return made._replace(parts={**made.parts, part: 1000}, **changed)
+
+
+def unexplained(found: Counted, field: str, less: int, moved: dict[str, int]) -> int | None:
+    """Return what is unexplained if the kernel's number is ``less`` bytes less than ours."""
+    def line(theirs: int) -> Line:
+        # of counters that begin anywhere
+        first = dict.fromkeys(moved, 7)
+        last = {name: 7 + times for name, times in moved.items()}
+        readings = [by_hand.totals({field: theirs}, at)._replace(zones=None)
+                    for at in (first, first, last)]
+        [told] = [line for line in ram_ledger(found, readings)
+                  if line.against == f"meminfo {field}"]
+        return told
+
+    ours = line(0).ours
+    assert ours is not None
+    return line(ours - less).unexplained
+
+
+FILES = counted("", Run(Kind.FILE, 1000, ("lru", "dirty"), mapcount=1))
+# one of them in a huge page of 512
+LARGE = counted("", Run(Kind.FILE, 512, ("lru",), mapcount=1, facts=MAPPED_WHOLE, order=9),
+                Run(Kind.SHMEM, 512, ("lru",), mapcount=1, facts=MAPPED_WHOLE, order=9))
+
+
+@pytest.mark.parametrize(("field", "found", "moved", "more", "less"), [
+    # what is allocated and freed, each frame of it once; a fault is no cause, nor is a move
+    ("MemFree", counted("buddy"), {"pgalloc_normal": 2, "pgalloc_dma": 1, "pgfree": 2}, 5, 5),
+    ("MemFree", counted("buddy"), {"pgfault": 9, "pgactivate": 9, "nr_dirtied": 9}, 0, 0),
+    ("AnonPages", counted("", Run(Kind.ANON, 1000, mapcount=1)), {"pgfree": 2, "pgfault": 9}, 2, 2),
+    # a page changes its list, or is written, once for each of these
+    ("Active(file)", FILES, {"pgactivate": 1, "pgdeactivate": 1, "pgrotated": 2}, 4, 4),
+    ("Dirty", FILES, {"nr_dirtied": 1, "nr_written": 2}, 3, 3),
+    # 16 pages around a fault, and as many unmapped again; 512 where there are huge pages to map
+    ("Mapped", FILES, {"pgfault": 3}, 3 * 2 * 16, 3 * 2 * 16),
+    ("Mapped", FILES, {"pgfault": 3, "pgfree": 5}, 3 * 2 * 16 + 5, 3 * 2 * 16 + 5),
+    ("Mapped", LARGE, {"pgfault": 1}, 2 * 512, 2 * 512),
+    ("FilePmdMapped", LARGE, {"pgfault": 1}, 2 * 512, 2 * 512),
+    ("ShmemPmdMapped", LARGE, {"pgfault": 1}, 2 * 512, 2 * 512),
+    # each of two CPUs keeps two stacks of four pages that the kernel does not count any more
+    ("KernelStack", counted("kernel_stack"), {}, 2 * 2 * 4, 0),
+    # the kernel counts per-CPU memory that was set aside at boot, which is reserved
+    ("Percpu", counted("percpu", first_chunk=70), {}, 0, 70),
+    ("Percpu", counted("percpu", Run(Kind.RESERVED, 300)), {}, 0, 300),
+    ("Shmem", counted("", Run(Kind.SHMEM, 1000)), {}, 0, 0),
+])  # fmt: skip
+def test_a_line_may_differ_by_its_bound_and_by_no_byte_more(
+    field: str, found: Counted, moved: dict[str, int], more: int, less: int
+) -> None:
+    # ``more`` and ``less`` are the pages that ours may be above the kernel's number, and below it.
+    for sign, pages in ((1, more), (-1, less)):
+        assert unexplained(found, field, sign * pages * PAGE, moved) == 0
+        beyond = sign * (pages * PAGE + 1)
+        assert unexplained(found, field, beyond, moved) == beyond
+
+
+def test_what_a_number_moved_is_a_bound_to_the_byte() -> None:
+    for beyond in (0, 1):
+        # 10 pages are free; the number was 7 in the end, and 3 pages apart at most
+        readings = [by_hand.totals({"MemFree": told})._replace(zones=None)
+                    for told in (6 * PAGE, 9 * PAGE - beyond, 7 * PAGE - beyond)]
+        [line] = ram_ledger(seen(Run(Kind.BUDDY, 10)), readings)
+        assert line.unexplained == (3 * PAGE + 1 if beyond else 0)
+
+
+def test_the_first_chunk_has_a_unit_for_each_cpu() -> None:
+    # 216 KiB of variables, 64 KiB for modules and 112 KiB for early allocations are 98 pages
+    static = 216 << 10
+    assert first_chunk(static, 2, 500, PAGE) == 98 * 2
+    assert first_chunk(static + 1, 2, 500, PAGE) == 99 * 2
+    # of six CPUs two more units may be laid out than there are, of which none has pages: of 600
+    # pages in other chunks, which are 100 of each CPU, 200 more are counted
+    assert first_chunk(static, 6, 600, PAGE) == 98 * 8 + 200
+    assert first_chunk(static, 6, 601, PAGE) == 98 * 8 + 201
+    # 224 KiB for early allocations if a page is larger
+    assert first_chunk(static, 1, 0, 16 << 10) == (216 + 64 + 224) // 16 + 1
+    assert first_chunk(None, 2, 0, PAGE) is first_chunk(static, None, 0, PAGE) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,14 @@ def names_at(symbols: Kallsyms, addresses: U64) -> list[str | None]:
         for row in set(at.tolist()) - {-1}
     }
     return [names.get(row) for row in at.tolist()]
+
+
+def apart(symbols: Kallsyms, first: str, last: str) -> int | None:
+    """Return how many bytes lie between two symbols of the kernel, None if they are not shown."""
+    found = [re.search(rb"(?m)^([0-9a-f]{16}) [A-Za-z] %b\n" % name.encode(), symbols.text)
+             for name in (first, last)]
+    at = [int(match[1], 16) for match in found if match]
+    return at[1] - at[0] if len(at) == 2 and at[1] > at[0] else None
 
 
 def parse_kallsyms(text: bytes) -> Kallsyms:

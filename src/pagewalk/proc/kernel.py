@@ -9,7 +9,7 @@ from functools import cache
 
 from pagewalk.model.errors import BadText
 from pagewalk.model.facts import Facts
-from pagewalk.proc.files import lines, read_bytes
+from pagewalk.proc.files import lines, number, read_bytes
 
 # The configuration symbols that affect what we see.
 SYMBOLS = (
@@ -98,6 +98,16 @@ def has_generations() -> bool:
         return bool(int(caps, 16) & _LRU_GEN_CORE)
     except (OSError, ValueError):  # a kernel before 6.1, or without CONFIG_LRU_GEN
         return False
+
+
+def possible_cpus() -> int | None:
+    """Return how many CPUs there can ever be, plugged in or not; None if that is not told."""
+    try:
+        [listed] = lines(read_bytes("/sys/devices/system/cpu/possible"), "possible")
+        ranges = [part.partition(b"-") for part in listed.split(b",")]
+        return sum(number(last or first) - number(first) + 1 for first, _, last in ranges)
+    except (OSError, ValueError, BadText):  # sysfs is not mounted
+        return None
 
 
 @cache

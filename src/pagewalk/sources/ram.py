@@ -16,7 +16,7 @@ from pagewalk.model.errors import BadRequest, NotPermitted, SourceUnavailable
 from pagewalk.model.facts import Facts
 from pagewalk.model.frames import Frames
 from pagewalk.proc.iomem import read_ranges
-from pagewalk.proc.kernel import has_generations, read_facts
+from pagewalk.proc.kernel import has_generations, possible_cpus, read_facts
 from pagewalk.proc.kpage_scan import scan_kpage
 from pagewalk.proc.totals import Totals, read_totals
 from pagewalk.sources.readers import running
@@ -72,6 +72,10 @@ class RamSource(NamedTuple):
     def generations(self) -> bool:
         """Return whether LRU lists are sorted by generation; see proc.kernel.has_generations."""
         return has_generations()
+
+    def possible_cpus(self) -> int | None:
+        """Return how many CPUs there can ever be; see proc.kernel.possible_cpus."""
+        return possible_cpus()
 
 
 def open_ram(source: str = "auto", *, kernel: bool = False) -> RamSource:

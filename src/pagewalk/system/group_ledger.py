@@ -14,17 +14,8 @@ from pagewalk.model.frames import Kind
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.proc.totals import Totals
 from pagewalk.system.census import Census
-from pagewalk.system.ram_causes import ANON, CHURN, growth, on_lru
-from pagewalk.system.ram_ledger import (
-    AROUND,
-    HIDDEN,
-    LRU,
-    MAPS,
-    WRITTEN,
-    in_swap_cache,
-    together,
-    whole,
-)
+from pagewalk.system.ram_causes import ANON, CHURN, Times, faulted, growth, on_lru, once
+from pagewalk.system.ram_ledger import HIDDEN, LRU, MAPS, WRITTEN, in_swap_cache, together, whole
 
 # include/linux/memcontrol.h, MEMCG_CHARGE_BATCH: a CPU charges so many pages in advance.
 BATCH = 64
@@ -98,7 +89,7 @@ class Rule(NamedTuple):
     ours: Amount
     causes: tuple[str, ...] = ("stat_lag",)
     moves: tuple[str, ...] = ()
-    times: int = 1
+    times: Times = once
 
 
 def pages(rule: Callable[[Census], object]) -> Amount:
@@ -138,7 +129,7 @@ STAT: dict[int, tuple[Rule, ...]] = {
         Rule("file", "files + shared memory", pages(_in_cache)),
         Rule("shmem", "shared memory", pages(lambda c: c.of(Kind.SHMEM))),
         Rule("file_mapped", "files and shared memory that are mapped",
-             pages(lambda c: c.of(Kind.FILE, Kind.SHMEM) & c.mapped), moves=MAPS, times=AROUND),
+             pages(lambda c: c.of(Kind.FILE, Kind.SHMEM) & c.mapped), moves=MAPS, times=faulted),
         Rule("file_dirty", "dirty, of files", pages(lambda c: c.of(Kind.FILE) & c.has("dirty")),
              moves=WRITTEN),
         Rule("file_writeback", "being written", pages(lambda c: c.of(*USERS) & c.has("writeback")),
@@ -191,7 +182,7 @@ def group_ledger(
     ``numbers`` and ``readings`` were read around the scan, the first before it, the last after it.
     """
     def changed(rule: Rule) -> int:
-        moved = rule.times * growth(readings, *rule.moves)
+        moved = rule.times(charge.census, charge.page) * growth(readings, *rule.moves)
         return charge.page * (growth(readings, *CHURN) + moved)
 
     lines = []

@@ -12,7 +12,7 @@ from pagewalk.kernel.structs.vmap_areas import AreaSums, Use, area_sums, read_ar
 from pagewalk.model.columns import I64, Withheld
 from pagewalk.model.errors import BadText, SourceUnavailable
 from pagewalk.model.frames import Frames
-from pagewalk.proc.kallsyms import Kallsyms, read_kallsyms
+from pagewalk.proc.kallsyms import Kallsyms, apart, read_kallsyms
 from pagewalk.system.census import NOWHERE, Placed
 
 # The parts of RAM (system.ram.PARTS) by what an area is used for, those that count first before
@@ -27,11 +27,13 @@ class KernelPlaces(NamedTuple):
     """The frames that mappings tell the use of, and by whom those areas were asked for.
 
     ``asked`` is None if no area could be read; ``withheld`` says what is missing and why.
+    ``static_percpu``: bytes of the kernel's own per-CPU variables, None if they are not told.
     """
 
     placed: Placed
     asked: AreaSums | None
     withheld: tuple[Withheld, ...]
+    static_percpu: int | None = None
 
 
 def kernel_places(running: RunningKernel, slabs: Frames) -> KernelPlaces:
@@ -53,7 +55,8 @@ def kernel_places(running: RunningKernel, slabs: Frames) -> KernelPlaces:
         asked = area_sums(areas, symbols)
     except (OSError, SourceUnavailable) as error:
         withheld.append(Withheld("kernel stacks, vmalloc and per-CPU memory", str(error)))
-    return KernelPlaces(_placed(found), asked, tuple(withheld))
+    static = None if symbols is None else apart(symbols, "__per_cpu_start", "__per_cpu_end")
+    return KernelPlaces(_placed(found), asked, tuple(withheld), static)
 
 
 def area_places(running: RunningKernel, slabs: Frames) -> tuple[Placed, tuple[Withheld, ...]]:

@@ -16,7 +16,7 @@ from pagewalk.system.headroom import Headroom, headroom
 from pagewalk.system.kernel_places import KernelPlaces, kernel_places
 from pagewalk.system.labels import ByObject
 from pagewalk.system.ram import UNTOLD, Labels, parts_of
-from pagewalk.system.ram_causes import Counted
+from pagewalk.system.ram_causes import Counted, first_chunk
 from pagewalk.system.ram_counters import parts_from
 from pagewalk.system.ram_ledger import ram_ledger
 
@@ -72,8 +72,9 @@ def look_at_ram(source: RamSource) -> Ram:
     census, labels = count.census, UNTOLD if objects is None else objects.labels
     parts = parts_of(census, labels, own.uses(places.placed))
     told = places.asked is not None
-    seen = Counted(census, labels, parts, page, source.facts.cpus, told,
-                   source.generations())
+    chunk = first_chunk(places.static_percpu, source.possible_cpus(), parts.get("percpu", 0), page)
+    seen = Counted(census, labels, parts, page, source.facts.cpus, told, source.generations(),
+                   chunk)
     room = headroom(census, labels) if labels.told else None
     return Ram(
         source=source.name,

@@ -20,6 +20,8 @@ class Counted(NamedTuple):
 
     ``uses``: whether the kernel's own mappings were looked at, which tells stacks and vmalloc;
     ``generations``: whether LRU lists were sorted by generation, which hides what is active.
+    ``first_chunk``: the most that was set aside at boot as per-CPU memory, in pages; None if that
+    is not known.
     """
 
     census: Census
@@ -29,20 +31,40 @@ class Counted(NamedTuple):
     cpus: int
     uses: bool
     generations: bool = False
+    first_chunk: int | None = None
 
 
 Amount = Callable[[Counted], int | None]
+Times = Callable[[Census, int], int]
+
+
+def once(census: Census, page: int) -> int:
+    """Return that each event is about one frame."""
+    del census, page
+    return 1
+
+
+def faulted(census: Census, page: int) -> int:
+    """Return how many frames may be mapped or unmapped for each fault while RAM is read.
+
+    A fault maps up to 16 pages around it (fault_around_bytes, mm/memory.c), and in a huge page as
+    many as its entry in the level above does (do_set_pmd). What was not mapped in the end was
+    unmapped meanwhile, which nothing counts: as many again.
+    """
+    huge = census.of(Kind.FILE, Kind.SHMEM) & census.huge
+    return 2 * max(_AROUND, page // _ENTRY if huge.any() else 0)
 
 
 class Rule(NamedTuple):
     # A line before it is worked out. `field` of meminfo, or one of WITNESSES; `ours_is` in words;
     # `moves` are the counters of vmstat, beside those of CHURN, that grow when a frame changes
-    # what this line counts without being freed; `times` how many frames each of them may stand for.
+    # what this line counts without being freed; `times` how many frames each of them may stand for,
+    # given what was counted and the size of a page.
     field: str
     ours_is: str
     ours: Amount
     moves: tuple[str, ...] = ()
-    times: int = 1
+    times: Times = once
     causes: tuple[str, ...] = ()
 
 
@@ -72,7 +94,8 @@ WHY = {
     "moved_between_lists": "free frames moved between the buddy allocator and the lists of CPUs"
     " while RAM was read: together they are off by no more than what was allocated and freed",
     "cached_stacks": "stacks of threads that ended, kept for the next ones: two a CPU at most",
-    "first_chunk": "per-CPU memory that was set aside at boot, in reserved frames",
+    "first_chunk": "per-CPU memory that was set aside at boot, in reserved frames: at most what"
+    " /proc/kallsyms tells of its size, or all that was kept at boot if it does not",
     "lru_batches": "pages on their way to an LRU list look like the kernel's own to the source"
     " procfs: each CPU has at most 7 batches of 31",
     "misc_reclaimable": "reclaimable kernel memory that is no slab",
@@ -157,13 +180,15 @@ def bounds(
     First what is always so, then what moved, at last what the kernel's own numbers leave open.
     """
     found = []
-    if "cached_stacks" in rule.causes:
+    if "cached_stacks" in rule.causes and rest > 0:
         found.append(("cached_stacks", _STACKS * seen.cpus * max(_STACK, seen.page)))
     if "lru_batches" in rule.causes and rest < 0 and not seen.labels.told:
         found.append(("lru_batches", seen.page * seen.cpus * _BATCHES * _BATCH))
     if "first_chunk" in rule.causes and rest < 0:
-        found.append(("first_chunk", seen.page * seen.parts.get("boot", 0)))
-    changed = growth(readings, *CHURN) + rule.times * growth(readings, *rule.moves)
+        kept = seen.parts.get("boot", 0) if seen.first_chunk is None else seen.first_chunk
+        found.append(("first_chunk", seen.page * kept))
+    moved = rule.times(seen.census, seen.page) * growth(readings, *rule.moves)
+    changed = growth(readings, *CHURN) + moved
     found += [("frames_changed", seen.page * changed),
               ("concurrent_change", max(theirs) - min(theirs))]
     if "moved_between_lists" in rule.causes and seen.labels.told:
@@ -193,11 +218,37 @@ def _moved(seen: Counted, last: Totals, changed: int) -> int:
     return min(map(abs, rest)) + lag if abs(sum(rest)) <= changed + lag else 0
 
 
+# The pages around a fault, and the bytes of an entry in a table of a page.
+_AROUND, _ENTRY = 16, 8
 # NR_CACHED_STACKS and THREAD_SIZE (kernel/fork.c; 16 KiB on x86-64 and arm64)
 _STACKS, _STACK = 2, 16 << 10
 # The folio_batches of struct cpu_fbatches and mlock_fbatch, and PAGEVEC_SIZE (15 before 6.9); large
 # folios do not wait in them (mm/swap.c, mm/mlock.c)
 _BATCHES, _BATCH = 7, 31
+
+
+# Room in the first chunk for variables of modules, and for what is allocated early: the most that
+# any configuration sets aside (PERCPU_MODULE_RESERVE, PERCPU_DYNAMIC_RESERVE,
+# include/linux/percpu.h; the latter is larger if a page is).
+_MODULES, _EARLY, _EARLY_LARGE, _SMALL_PAGE = 8 << 13, 28 << 12, 28 << 13, 4096
+
+
+def first_chunk(static: int | None, cpus: int | None, others: int, page: int) -> int | None:
+    """Return at most how many pages meminfo's Percpu has that are not ours; None if not known.
+
+    ``static`` are the bytes of the kernel's own variables, ``cpus`` all that are possible,
+    ``others`` the per-CPU pages that were found, those that were not set aside at boot.
+
+    The first chunk has a unit of these bytes for each CPU. The kernel may lay out a third more
+    units than there are CPUs, so that they fill huge pages, and counts pages in those too, which do
+    not exist (pcpu_build_alloc_info, pcpu_nr_pages, mm/percpu.c).
+    """
+    if static is None or cpus is None:
+        return None
+    early = _EARLY if page == _SMALL_PAGE else _EARLY_LARGE
+    unit = -(-(static + _MODULES + early) // page)
+    spare = cpus // 3
+    return unit * (cpus + spare) - (-others * spare // cpus)
 
 
 def misc_reclaimable(totals: Totals) -> int:

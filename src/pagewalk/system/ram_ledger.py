@@ -22,6 +22,7 @@ from pagewalk.system.ram_causes import (
     Rule,
     bounds,
     exact_causes,
+    faulted,
     on_lru,
 )
 
@@ -29,9 +30,7 @@ LRU = ("pgactivate", "pgdeactivate", "pgrotated", "unevictable_pgs_culled",
        "unevictable_pgs_rescued", "unevictable_pgs_mlocked", "unevictable_pgs_munlocked",
        "unevictable_pgs_cleared")  # fmt: skip
 WRITTEN = ("nr_dirtied", "nr_written")
-# A fault maps up to 16 pages around it (fault_around_bytes, mm/memory.c), and what is mapped
-# meanwhile may also be unmapped meanwhile.
-MAPS, AROUND = ("pgfault",), 2 * 16
+MAPS = ("pgfault",)
 
 def part(*names: str) -> Amount:
     return lambda seen: sum(seen.parts.get(name, 0) for name in names)
@@ -122,7 +121,7 @@ LINES = (
         WRITTEN, causes=("lru_batches",)),
     Rule("AnonPages", "anonymous and mapped", mask(lambda c, _: c.of(*ANON) & c.mapped)),
     Rule("Mapped", "files, shared memory and kernel pages that are mapped", mask(_mapped), MAPS,
-         AROUND),
+         faulted),
     Rule("Shmem", "shared memory", mask(lambda c, _: c.of(Kind.SHMEM)), causes=("lru_batches",)),
     Rule("KReclaimable", "slab, reclaimable", part("slab_reclaimable"),
          causes=("misc_reclaimable",)),
@@ -144,10 +143,10 @@ LINES = (
     Rule("ShmemHugePages", "shared memory in huge pages",
          mask(lambda c, _: c.of(Kind.SHMEM) & c.huge)),
     Rule("ShmemPmdMapped", "shared memory mapped as huge pages",
-         mask(lambda c, _: whole(c, Kind.SHMEM)), MAPS, AROUND),
+         mask(lambda c, _: whole(c, Kind.SHMEM)), MAPS, faulted),
     Rule("FileHugePages", "files in huge pages", mask(lambda c, _: c.of(Kind.FILE) & c.huge)),
     Rule("FilePmdMapped", "files mapped as huge pages", mask(lambda c, _: whole(c, Kind.FILE)),
-         MAPS, AROUND),
+         MAPS, faulted),
     Rule("Hugetlb", "hugetlb pages", part("hugetlb_used", "hugetlb_idle", "hugetlb")),
     Rule("Balloon", "balloon", part("balloon")),
     Rule("Unaccepted", "not yet accepted", part("unaccepted")),
