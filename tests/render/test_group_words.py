@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from pagewalk.account.ledger import Cause
 from pagewalk.model.columns import Withheld
@@ -70,6 +73,83 @@ def test_kernel_memory_and_removed_groups_get_a_sentence() -> None:
     assert "2496 KiB are kernel memory: page tables 2048 KiB" in said(mapped=mapped, parts=parts)
     assert ("1024 KiB are charged to 3 removed groups below it that still live on"
             in said(mapped=mapped, dying=Dying(3, 9 * MIB, MIB)))
+
+
+PAGES = {"anon": 2 * MIB, "file_unmapped": 5 * MIB, "shmem_unmapped": 3 * MIB}
+ALL_MAPPED = {"anon": 2 * MIB, "file": 5 * MIB, "shmem": 3 * MIB}
+
+
+def numbers(charge: int, **changed: Any) -> tuple[GroupNumbers, ...]:
+    return (GroupNumbers(current=charge, stat={}, **changed),) * 2
+
+
+@pytest.mark.parametrize(("share", "words", "changed"), [
+    # of 5 MiB of files, and of 3 MiB of shared memory, so much is not mapped
+    (20, "are page cache of files", lambda left: {"mapped": ALL_MAPPED | {"file": 5 * MIB - left}}),
+    (20, "are shared memory", lambda left: {"mapped": ALL_MAPPED | {"shmem": 3 * MIB - left}}),
+    (10, "are kernel memory", lambda left: {"objects": (), "parts": {"page_tables": left}}),
+    (20, "are charged to 2 removed groups", lambda left: {"dying": Dying(2, 0, left)}),
+])
+def test_what_stands_out_does_from_a_share_of_the_charge_on(
+    share: int, words: str, changed: Callable[[int], dict[str, Any]]
+) -> None:
+    for left, told in ((MIB, True), (MIB - 1, False)):
+        found = {"mapped": ALL_MAPPED, "objects": (), "parts": PAGES, "files": None,
+                 "numbers": numbers(share * MIB)}
+        assert (words in said(**(found | changed(left)))) == told
+
+
+@pytest.mark.parametrize(("version", "swap"), [
+    (2, lambda left: {"swap_current": left}), (1, lambda left: {"both": 20 * MIB + left}),
+])
+def test_what_is_in_swap_is_told_from_a_twentieth_of_the_charge_on(
+    version: int, swap: Callable[[int], dict[str, Any]]
+) -> None:
+    for left, told in ((MIB, True), (MIB - 1, False)):
+        found = {"version": version, "numbers": numbers(20 * MIB, **swap(left))}
+        assert ("more are in swap." in said(**found)) == told
+        assert ("more are in swap." in said(processes=(), **found)) == told
+
+
+def test_a_file_that_makes_up_half_of_what_is_not_mapped_is_named() -> None:
+    files = group().files
+    assert files is not None
+    for cached, named in ((2 * MIB, True), (2 * MIB - 1, False)):  # 4 MiB of files are not mapped
+        one = files._replace(files=(file(Sort.FILE, "/var/x", cached),))
+        assert ("KiB of it one file, /var/x." in said(files=one)) == named
+
+
+def test_of_what_stands_out_the_largest_is_told() -> None:
+    # 4 MiB of files and 3 MiB of shared memory that are not mapped, 5 MiB of removed groups
+    text = said(mapped={"anon": 2 * MIB, "file": MIB, "shmem": 0}, dying=Dying(1, 9 * MIB, 5 * MIB))
+    assert "5120 KiB are charged to 1 removed group below it that still lives on" in text
+    assert "none of its processes" not in text
+
+
+def test_the_screen_says_what_could_be_reclaimed_in_all() -> None:
+    rows = [line.split() for line in wrote("text", group()).splitlines()]
+    [total] = [row for row in rows if "memory.current:" in row]
+    # clean files and dentries, as the rows above it say
+    assert total[:2] == ["11264", "5376"]
+    [files] = [row for row in rows if row[3:] == ["files", "in", "cache"]]
+    [kernel] = [row for row in rows if row[2:] == ["kernel", "memory"]]
+    assert int(files[2]) + int(kernel[1]) == 5376
+
+
+def test_groups_below_are_named_the_largest_first() -> None:
+    below = tuple((f"/a/{at}", at * MIB) for at in range(1, 7))
+    text = " ".join(wrote("text", group(below=below)).split())
+    assert ("of it charged to groups below: /a/6 6144 KiB, /a/5 5120 KiB, /a/4 4096 KiB,"
+            " /a/3 3072 KiB, /a/2 2048 KiB, 1 other" in text)
+    assert "groups below" not in wrote("text", group())
+
+
+def test_removed_groups_below_are_told_with_what_is_found_and_what_their_counters_say() -> None:
+    text = " ".join(wrote("text", group(dying=Dying(3, 9 * MIB, MIB))).split())
+    assert ("removed groups below that live on: 3, with 1024 KiB found in RAM (their counters,"
+            " which may be out of date, say 9216 KiB)" in text)
+    assert "removed groups" not in wrote("text", group(dying=Dying(0, 0, 0)))
+    assert "removed groups" not in wrote("text", group(dying=None))
 
 
 def test_processes_that_could_not_be_looked_at_are_not_said_to_map_nothing() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 
-from pagewalk.model.columns import take
+from pagewalk.model.columns import I64, take
 from pagewalk.render.groups_table import answers, kept, tree
+from pagewalk.system.group_table import GroupTable
 from tests.render import written
+from tests.render.written import MIB
 from tests.system.by_hand import group_table, memcgs
 
 
@@ -32,6 +37,35 @@ def test_the_sentences_name_the_fullest_and_those_that_live_on() -> None:
     ]
 
 
+def test_the_fullest_is_the_one_that_uses_most_of_its_limit() -> None:
+    # 11 of 16 MiB are less than 5 of 6, and a limit of 0 or of a removed group is none
+    table = group_table()
+    limit = np.array([-1, 16 * MIB, 6 * MIB, 3 * MIB], np.int64)
+    assert "Nearest to its limit is /db: 5120 KiB of 6144 KiB." in answers(limited(table, limit))
+    for limits in ([-1, -1, -1, 3 * MIB], [-1, 0, -1, -1]):
+        said = " ".join(answers(limited(table, np.array(limits, np.int64))))
+        assert "Nearest" not in said
+
+
+def limited(table: GroupTable, limit: I64) -> GroupTable:
+    return table._replace(groups=replace(table.groups, limit=limit))
+
+
+def test_without_limits_and_removed_groups_one_sentence_is_all() -> None:
+    groups = memcgs(("/", -1, False, MIB, -1), ("/a", 0, False, MIB, -1))
+    table = GroupTable(groups, take(group_table().amounts, np.array([0, 1])), ())
+    assert list(answers(table)) == ["2 memory cgroups; 20480 KiB are charged in all."]
+
+
+def test_of_removed_groups_inside_one_another_each_byte_counts_once() -> None:
+    table = group_table()
+    groups = memcgs(("/", -1, False, 20 * MIB, -1), ("/app", 0, True, 11 * MIB, -1),
+                    ("/db", 0, False, 5 * MIB, -1), ("/app/old", 1, True, 3 * MIB, -1))
+    assert list(answers(table._replace(groups=groups)))[1] == (
+        "2 removed groups live on, with 11264 KiB found in RAM (their counters, which may be out of"
+        " date, say 11264 KiB): pagewalk cgroups --dying says what keeps them.")
+
+
 def test_what_keeps_a_removed_group_is_named() -> None:
     table = group_table()
     assert kept(table, table.keepers[0]) == (
@@ -50,3 +84,21 @@ def test_a_group_is_called_what_a_person_calls_it() -> None:
     text = written.write("text", "cgroups")
     assert "  app = pod web\n" in text
     assert "    old\n" in text
+
+
+def test_each_sentence_has_its_rule_in_the_documentation() -> None:
+    table = group_table()
+    bare = table.keepers[0]._replace(files=table.keepers[0].files._replace(files=()), caches=())
+    inside = table._replace(amounts=take(table.amounts, np.array([0, 1, 2, 1])))
+    said = [*answers(table), kept(table, table.keepers[0]), kept(table, bare),
+            kept(inside, bare._replace(row=1))]
+    rules = ("are charged in all.", "Nearest to its limit is", "removed group", "is kept alive by",
+             "lives on: nothing in RAM is charged to it any more",
+             "lives on because of groups below it")
+    page = (Path(__file__).parents[2] / "docs/commands/cgroups.md").read_text()
+    documented = page.partition("## What stands out")[2].partition("## Options")[0]
+    rows = [line for line in documented.splitlines() if line.startswith('| "')]
+    assert len(rows) == len(said) == len(rules)
+    for words in rules:
+        assert [words in row.partition(" |")[0] for row in rows].count(True) == 1, words
+        assert any(words in sentence for sentence in said), words
