@@ -60,6 +60,8 @@ def test_what_a_kernel_does_not_charge_is_no_zero_without_a_word() -> None:
     assert [line for line in found["ledger"] if line["unexplained"]] == []
     assert (found["kernel_objects"], found["caches"], found["sockets"]) == (0, [], None)
     assert found["kinds"]["anon"] > 0
+    assert "object_stock" not in {
+        cause["cause"] for line in found["ledger"] for cause in line["causes"]}
     whys = {row["what"]: row["why"] for row in found["withheld"]}
     assert "cgroup.memory=nokmem" in whys["the kernel's pages and objects"]
     assert "cgroup.memory=nosocket" in whys["buffers of sockets"]

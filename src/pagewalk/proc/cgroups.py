@@ -27,9 +27,9 @@ GONE = (errno.ENOENT, errno.ENODEV, errno.ENOTDIR, errno.ENAMETOOLONG)
 MEMBERSHIP = re.compile(rb"(?m)^(\d{1,10}):([^:\n]*):([^\n]+)\n")
 PID = re.compile(rb"(?m)^(\d{1,10})()\n")
 DELETED = " (deleted)"
-SOCKETS = "buffers of sockets"
 # What words of cgroup.memory, an option of the kernel's command line, turn off.
-SWITCHES = {"nokmem": "the kernel's pages and objects", "nosocket": SOCKETS}
+KERNEL, SOCKETS = "the kernel's pages and objects", "buffers of sockets"
+SWITCHES = {"nokmem": KERNEL, "nosocket": SOCKETS}
 
 
 class Hierarchy(NamedTuple):

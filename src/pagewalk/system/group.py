@@ -15,7 +15,7 @@ from pagewalk.model.columns import I64, Bool, Withheld, join, partial, take
 from pagewalk.model.errors import BadTarget, NoAddressSpace, PagewalkError, ProcessGone
 from pagewalk.model.frames import Frames
 from pagewalk.proc.cgroup_numbers import GroupNumbers
-from pagewalk.proc.cgroups import not_charged
+from pagewalk.proc.cgroups import KERNEL, not_charged
 from pagewalk.proc.totals import Totals
 from pagewalk.sources.ram import COUNTERS, RamSource
 from pagewalk.system.cached import CacheSums
@@ -35,6 +35,7 @@ from pagewalk.system.survey import (
     of_groups,
     opened,
     outermost_removed,
+    stocks,
     survey,
 )
 
@@ -66,15 +67,15 @@ class Group(NamedTuple):
 
     ``parts`` are pages by the names of ram.PARTS; ``objects`` kernel objects by cache, the largest
     first. ``mapped`` is what its processes map of its pages, by kind (see mapped.KINDS), None if it
-    has processes and none of them could be looked at;
-    ``elsewhere`` what they map that others are charged for, and ``uncharged`` what nobody is, by
-    name of the mapping; ``by_others`` what only processes outside map of its pages, by kind, None
-    if not all processes could be looked at. ``processes`` one row each, the largest first;
-    ``not_looked`` those that could not be looked at, and why. ``numbers`` are the kernel's, before
-    and after. ``below`` are the groups directly below it, with what the kernel says they use;
-    ``dying`` the removed groups below it that live on. ``headroom`` is what of the charge could be
-    had back, kernel objects included; of its ``swappable`` at most ``swap_room`` have a place in
-    swap. ``above`` are the groups above it, the nearest first, and the kernel's numbers for them.
+    has processes and none of them could be looked at; ``elsewhere`` what they map that others are
+    charged for, and ``uncharged`` what nobody is, by name of the mapping; ``by_others`` what only
+    processes outside map of its pages, by kind, None if not all processes could be looked at.
+    ``processes`` one row each, the largest first; ``not_looked`` those that could not be looked at,
+    and why. ``numbers`` are the kernel's, before and after. ``below`` are the groups directly below
+    it, with what the kernel says they use; ``dying`` the removed groups below it that live on.
+    ``headroom`` is what of the charge could be had back, kernel objects included; of its
+    ``swappable`` at most ``swap_room`` have a place in swap. ``above`` are the groups above it, the
+    nearest first, and the kernel's numbers for them.
 
     From counters alone (see group_counters.py) ``charge`` and whatever needs frames are None.
     """
@@ -221,7 +222,8 @@ def made(
     parts = {name: count * page for name, count in pages.items()}
     charge = Charge(census, reclaimable, sum(one.bytes for one in objects) - reclaimable, page,
                      source.facts.cpus, source.generations(), int(inside.sum()),
-                     stocks(opened(source)), areas_of(parts, opened(source)) if told else {})
+                     stocks(opened(source)), areas_of(parts, opened(source)) if told else {},
+                     KERNEL not in {row.what for row in not_charged(asked.version)})
     above, swap = asked.above(), (totals[-1].meminfo or {}).get("SwapFree")
     row = row_of(groups, asked)
     return Group(
@@ -263,14 +265,6 @@ def by_others(census: Census, own: dict[str, int], page: int) -> dict[str, int]:
     """Return the bytes that are mapped, though not by the processes whose pages are ``own``."""
     return {kind: page * max(0, census.count(census.of(*kinds) & census.mapped) - own[kind])
             for kind, kinds in KINDS.items()}
-
-
-def stocks(running: RunningKernel) -> int:
-    """Return for how many groups a CPU charges in advance at a time: one, since 6.16 several."""
-    btf = running.kernel.btf
-    if not btf.has("memcg_stock_pcp", "cached"):
-        return 1
-    return btf.member("memcg_stock_pcp", "cached").size // 8
 
 
 def areas_of(parts: dict[str, int], running: RunningKernel) -> dict[str, int]:

@@ -28,6 +28,7 @@ class Charge(NamedTuple):
     whether LRU lists were sorted by generation, which hides what is active. ``groups`` is how many
     there are, itself and those below it; a CPU charges in advance for at most ``stocks`` groups at
     a time. ``areas`` are bytes of "kernel_stack" and "vmalloc", as far as they are told apart.
+    ``kernel``: whether this kernel charges its own memory to groups at all (proc.cgroups.KERNEL).
     """
 
     census: Census
@@ -39,6 +40,7 @@ class Charge(NamedTuple):
     groups: int = 1
     stocks: int = 1
     areas: Mapping[str, int] = MappingProxyType({})
+    kernel: bool = True
 
     @property
     def in_advance(self) -> int:
@@ -52,7 +54,7 @@ class Charge(NamedTuple):
         A page on each CPU, and less than one that each group had left when its stock was taken
         from it (drain_obj_stock, mm/memcontrol.c).
         """
-        return (self.cpus + self.groups) * self.page
+        return (self.cpus + self.groups) * self.page if self.kernel else 0
 
     @property
     def objects(self) -> int:

@@ -76,6 +76,14 @@ def opened(source: RamSource) -> RunningKernel:
     return source.running
 
 
+def stocks(running: RunningKernel) -> int:
+    """Return for how many groups a CPU charges in advance at a time: one, since 6.16 several."""
+    btf = running.kernel.btf
+    if not btf.has("memcg_stock_pcp", "cached"):
+        return 1
+    return btf.member("memcg_stock_pcp", "cached").size // 8
+
+
 def groups_of(source: RamSource) -> Memcgs:
     """Return all memory cgroups; raises NotPermitted, SourceUnavailable."""
     return all_groups(opened(source).kernel)
