@@ -26,7 +26,7 @@ from tests.kernel_says import PAGE
 from tests.live.bracket import Seen, look_again, settle, working_sources
 from tests.live.command import pagewalk
 from tests.live.holder import IPC_RMID
-from tests.live.test_inodes import kernel_dev, mounted
+from tests.live.test_inodes import kernel_dev, mounted, overlaid
 from tests.live.test_open_files import keeper
 
 pytestmark = [
@@ -222,15 +222,7 @@ def test_memory_without_a_file(running: RunningKernel) -> None:
 def test_a_file_on_an_overlay_lies_under_the_path_below(
     running: RunningKernel, tmp_path: Path
 ) -> None:
-    with ExitStack() as stack:
-        base = stack.enter_context(mounted(tmp_path / "base", "-t", "tmpfs", "pagewalk"))
-        for name in ("lower", "upper", "work"):
-            (base / name).mkdir()
-        (base / "lower/old").write_bytes(b"x" * PAGE)
-        options = ",".join(f"{name}dir={base / name}" for name in ("lower", "upper", "work"))
-        merged = stack.enter_context(
-            mounted(tmp_path / "merged", "-t", "overlay", "overlay", "-o", options)
-        )
+    with overlaid(tmp_path) as (base, merged):
         (merged / "new").write_bytes(b"x" * 2 * PAGE)
         (merged / "old").read_bytes()
         dev = kernel_dev(os.stat(base).st_dev)

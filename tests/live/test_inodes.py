@@ -50,6 +50,21 @@ def mounted(point: Path, *words: str) -> Iterator[Path]:
         subprocess.run(["umount", str(point)], check=True)
 
 
+@contextmanager
+def overlaid(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Mount an overlay with a file of a page, ``old``, in its lower folder.
+
+    Yields the file system of its folders ``lower`` and ``upper``, and the overlay.
+    """
+    with mounted(folder / "base", "-t", "tmpfs", "pagewalk") as base:
+        for name in ("lower", "upper", "work"):
+            (base / name).mkdir()
+        (base / "lower/old").write_bytes(b"x" * mmap.PAGESIZE)
+        options = ",".join(f"{name}dir={base / name}" for name in ("lower", "upper", "work"))
+        with mounted(folder / "merged", "-t", "overlay", "overlay", "-o", options) as merged:
+            yield base, merged
+
+
 @pytest.fixture
 def tmpfs(tmp_path: Path) -> Iterator[Path]:
     """A tmpfs of its own: a path inside it begins at its mount point."""

@@ -18,7 +18,7 @@ from pagewalk.kernel.structs.open_files import Holder, holders_of
 from pagewalk.kernel.structs.tasks import read_tasks
 from tests.kernel_says import PAGE
 from tests.live.bracket import look_again, working_sources
-from tests.live.test_inodes import mapping_of, mounted, written
+from tests.live.test_inodes import mapping_of, mounted, overlaid, written
 
 pytestmark = [
     pytest.mark.live,
@@ -118,14 +118,7 @@ def test_each_process_that_has_it_open_or_mapped_is_found(kernel: Kernel, tmp_pa
 
 def test_a_file_on_an_overlay_counts_for_the_one_below(kernel: Kernel, tmp_path: Path) -> None:
     with ExitStack() as stack:
-        base = stack.enter_context(mounted(tmp_path / "base", "-t", "tmpfs", "pagewalk"))
-        for name in ("lower", "upper", "work"):
-            (base / name).mkdir()
-        (base / "lower/old").write_bytes(b"x" * PAGE)
-        options = ",".join(f"{name}dir={base / name}" for name in ("lower", "upper", "work"))
-        merged = stack.enter_context(
-            mounted(tmp_path / "merged", "-t", "overlay", "overlay", "-o", options)
-        )
+        base, merged = stack.enter_context(overlaid(tmp_path))
         (merged / "new").write_bytes(b"x" * PAGE)
         mappings = []
         for name in ("upper/new", "lower/old"):
