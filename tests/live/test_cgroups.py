@@ -25,6 +25,7 @@ from pagewalk.proc.cgroups import (
     processes_of,
 )
 from tests.live.bracket import look_again
+from tests.live.command import pagewalk
 from tests.machine import IN_GUEST, fewer, memory_cgroup
 
 pytestmark = pytest.mark.live
@@ -158,8 +159,15 @@ def test_a_kill_at_the_limit_is_an_event(hierarchy: Hierarchy) -> None:
         (group / FILES[hierarchy.version]["limit"]).write_text(str(32 * MIB))
         with member(group, 64 * MIB) as process:
             assert process.wait() == -9
-        events = read_numbers(hierarchy, path_of(group, hierarchy)).events
+        path = path_of(group, hierarchy)
+        events = read_numbers(hierarchy, path).events
         assert events and events["oom_kill"] == 1
+        found = pagewalk("explain", path, "--format", "json").json
+        assert found["events"]["oom_kill"] == 1
+        # It was refused a page at the limit, where a CPU no longer charges as many as 64 at once.
+        assert found["peak"] >= 32 * MIB - 64 * 4096
+        text = pagewalk("explain", path).out
+        assert "time; 1 process killed for lack of memory" in text.replace("times;", "time;")
 
 
 def test_the_root_has_no_limit(hierarchy: Hierarchy) -> None:
