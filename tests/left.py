@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.machine import MM, alone, is_free
+from tests.machine import MM, ZSWAP, alone, is_free
 
 # In the environment of every process that this run starts, and of their children.
 MARK = "PAGEWALK_TEST_RUN"
@@ -21,6 +21,7 @@ def settings_now() -> dict[str, str]:
     """Return every setting that a test may change, by path, and the swap devices."""
     paths = [*(MM / "ksm").glob("*"), *(MM / "transparent_hugepage").rglob("*")]
     paths += [*(MM / "hugepages").rglob("nr_*"), Path("/proc/sys/vm/hugetlb_optimize_vmemmap")]
+    paths.append(ZSWAP)
     found = {}
     for path in paths:
         # The other files in these folders are counters.

@@ -24,6 +24,7 @@ IN_GUEST = "VMTEST_KERNEL" in os.environ
 MM = Path("/sys/kernel/mm")
 ZRAM_CONTROL = Path("/sys/class/zram-control")
 PATIENCE = 60.0  # seconds, for what the kernel is still busy with
+ZSWAP = Path("/sys/module/zswap/parameters/enabled")
 
 
 class MachineLacks(Exception):
@@ -122,6 +123,13 @@ def need(package: str, *tools: str) -> None:
 
 
 @contextmanager
+def zswap() -> Iterator[None]:
+    """Keep what goes to swap compressed in zswap, in front of a zram device."""
+    with zram(), setting(ZSWAP, "Y"):
+        yield
+
+
+@contextmanager
 def hugetlb(pages: int = 16, kib: int = 2048) -> Iterator[None]:
     """Add that many hugetlb pages of a size."""
     path = MM / f"hugepages/hugepages-{kib}kB/nr_hugepages"
@@ -198,6 +206,7 @@ def java() -> Iterator[None]:
 # The names that Target.needs may list.
 SETUPS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "zram": zram,
+    "zswap": zswap,
     "hugetlb": hugetlb,
     "hugetlb_gib": hugetlb_gib,
     "ksm": ksm,

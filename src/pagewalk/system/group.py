@@ -155,8 +155,7 @@ def look_at_group(source: RamSource, asked: Asked) -> Group:
     numbers.append(asked.numbers())
     totals.append(source.totals(refresh=True))
     mapped, not_looked = walk_processes(source, asked, charged)
-    page = source.facts.page_size
-    files = name_files(running.kernel, cache.files(), page, FILES)
+    files = name_files(running.kernel, cache.files(), source.facts.page_size, FILES)
     parts = parts_of(of_groups(found.census, inside), NO_LABELS, kernel.uses(placed))
     group = made(source, asked, found, inside, parts, bool(placed.names), mapped, not_looked,
                  files, numbers, totals)
