@@ -19,7 +19,6 @@ from pagewalk.kernel.open import open_bpf
 from pagewalk.kernel.running import RunningKernel, open_running
 from pagewalk.kernel.scan import scan_frames
 from pagewalk.proc.iomem import read_ranges
-from pagewalk.proc.mounts import parse_mounts
 from pagewalk.system.cached import add_up_files
 from pagewalk.system.files import CachedFile, FilesReport, Sort, name_files
 from tests.kernel_says import PAGE
@@ -124,24 +123,15 @@ def said(file: CachedFile) -> tuple[int, Sort, int, bytes | None]:
     return file.amounts.cached, file.sort, file.nlink, None if place is None else place.path
 
 
-def folders(stack: ExitStack, base: Path) -> list[tuple[Path, Sort]]:
-    """Return a folder on the disk, unless that is an overlay, and one on a tmpfs."""
-    mounts = parse_mounts(Path("/proc/self/mountinfo").read_bytes())
-    kinds = {mount.dev: mount.kind for mount in mounts}
-    shm = stack.enter_context(mounted(base / "tmpfs", "-t", "tmpfs", "pagewalk"))
-    disk = kinds[kernel_dev(os.stat(base).st_dev)]
-    (base / "disk").mkdir()
-    sort = Sort.TMPFS if disk == b"tmpfs" else Sort.FILE
-    return [(shm, Sort.TMPFS), *([] if disk == b"overlay" else [(base / "disk", sort)])]
-
-
 @pytest.mark.vmshort
 def test_each_file_has_the_pages_that_mincore_counts_and_its_path(
-    running: RunningKernel, tmp_path: Path
+    running: RunningKernel, tmp_path: Path, disk: Path
 ) -> None:
     with ExitStack() as stack:
         files = []
-        for folder, sort in folders(stack, tmp_path):
+        shm = stack.enter_context(mounted(tmp_path / "tmpfs", "-t", "tmpfs", "pagewalk"))
+        (disk / "files").mkdir()
+        for folder, sort in ((shm, Sort.TMPFS), (disk / "files", Sort.FILE)):
             raw = os.fsencode(folder)
             files += [written(stack, raw + b"/" + name, 3, sort) for name in ODD]
             linked = written(stack, raw + b"/linked", 5, sort)

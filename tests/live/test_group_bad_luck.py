@@ -103,7 +103,10 @@ ODD = ("two words", "-dash", "--dashes", "\x1b[2J", "'quoted\"", "tab\there", "b
        )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ODD, ids=[f"odd{at}" for at in range(len(ODD))])
+TRIED = ODD[: fewer(len(ODD))]  # a name is no matter of the kernel's
+
+
+@pytest.mark.parametrize("name", TRIED, ids=[f"odd{at}" for at in range(len(TRIED))])
 def test_an_odd_name_is_found_and_does_no_harm(name: str) -> None:
     with group(f"{OWN}{name}") as where:
         found = explained(where)
