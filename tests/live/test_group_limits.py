@@ -15,7 +15,7 @@ from pagewalk.proc.cgroups import find_hierarchy
 from tests.live.bracket import look_again
 from tests.live.charged import MIB, Group, charging, explained, group
 from tests.live.command import Ran, one_sentence, pagewalk, run
-from tests.machine import fewer, prepared
+from tests.machine import fewer, prepared, remove_group
 
 pytestmark = pytest.mark.live
 OWN = f"pagewalk-limits-{os.getpid()}"
@@ -30,6 +30,12 @@ def limit(where: Group, memory: int, swap: int) -> None:
     """Limit what a group may have in memory and in swap, bytes."""
     (where.directory / LIMIT).write_text(str(memory))
     (where.directory / (BOTH if OLD else SWAP)).write_text(str(memory + swap if OLD else swap))
+
+
+def give_memory(where: Group) -> None:
+    """Give groups below the memory controller too."""
+    if not OLD:
+        (where.directory / "cgroup.subtree_control").write_text("+memory")
 
 
 def line(found: dict[str, Any], name: str) -> dict[str, Any]:
@@ -98,6 +104,7 @@ def test_what_zswap_keeps_is_charged_and_counted_by_the_kernel() -> None:
 def test_per_cpu_memory_of_groups_below() -> None:
     key = "percpu_not_told" if OLD else "counted_by_the_kernel"
     with group(OWN) as where:
+        give_memory(where)
         before = explained(where)[key]
         made = [where.directory / f"g{number}" for number in range(fewer(200))]
         try:
@@ -167,31 +174,36 @@ def test_the_root_is_the_sum_of_its_rows() -> None:
         assert "cgroup /" in ran.out and where.path in " ".join(ran.out.split())
 
 
-IN_NAMESPACE = """
-import os, sys
-with open(sys.argv[1], "w") as procs:
-    procs.write(str(os.getpid()))
-os.execvp("unshare", ["unshare", "--cgroup", "--mount", "sh", "-c", sys.argv[2]])
-"""
+def in_namespace(command: str) -> Ran:
+    """Run a command of a shell in a group, in a cgroup namespace that begins above that.
 
-
-def in_namespace(where: Group, command: str) -> Ran:
-    """Run a command of a shell in a group, in a cgroup namespace that begins there."""
-    return run(sys.executable, "-c", IN_NAMESPACE, where.procs, command)
+    The group is /in there, and ``{group}`` in the command its directory here.
+    """
+    with group(OWN) as where:
+        inner = where.directory / "in"
+        inner.mkdir()
+        # A process may not be beside groups that have the controller of version 2.
+        enter = f"echo 0 > {inner}/cgroup.procs"
+        if not OLD:
+            enter += f" && echo +memory > {where.directory}/cgroup.subtree_control"
+        words = f"{enter} && {command.format(group=inner)}"
+        join = f"echo 0 > {where.procs} && exec unshare --cgroup --mount sh -c '{words}'"
+        try:
+            return run("sh", "-c", join)
+        finally:
+            remove_group(inner)
 
 
 def test_in_a_cgroup_namespace_paths_are_its_own(tmp_path: Path) -> None:
     kind, explain = "cgroup -o memory" if OLD else "cgroup2", "-m pagewalk explain --cgroup"
-    mount = f"mount -t {kind} none {tmp_path} &&"
-    with (group(OWN) as where, group("in", where) as inner,
-          charging(inner, "anon", 8 * MIB) as running):
-        for word in ("/in", "in", running.pid):
-            command = f"{mount} {sys.executable} {explain} {word} --format json"
-            found = in_namespace(where, command).json
-            assert found["cgroup"]["path"] == "/in"
-            assert sum(found["kinds"].get(kind, 0) for kind in ("anon", "anon_huge")) >= 8 * MIB
-        # What is mounted begins above it: no path that it knows leads there.
-        ran = in_namespace(where, f"{sys.executable} {explain} {running.pid}")
-        assert ran.code == 1 and "/in is not below /.." in one_sentence(ran)
-        ran = in_namespace(where, f"{sys.executable} {explain} {inner.directory}")
-        assert ran.code == 0 and f"/../{where.directory.name}/in" in ran.out, ran.err
+    mount = f"mount -t {kind} none {tmp_path}"
+    for word in ("/in", "in", "$$"):
+        ran = in_namespace(f"{mount} && {sys.executable} {explain} {word} --format json")
+        assert ran.code == 0, ran.err
+        assert ran.json["cgroup"]["path"] == "/in" and ran.json["processes"]
+        assert [row for row in ran.json["ledger"] if row["unexplained"]] == []
+    # What is mounted begins above it: no path that it knows leads there.
+    ran = in_namespace(f"{sys.executable} {explain} $$")
+    assert ran.code == 1 and "/in is not below /.." in one_sentence(ran)
+    ran = in_namespace(f"{sys.executable} {explain} {{group}}")
+    assert ran.code == 0 and f"/../{OWN}/in" in ran.out, ran.err

@@ -157,7 +157,10 @@ def fill(end: socket.socket) -> int:
 
 def swapped(size: str) -> Iterator[Facts]:
     """Touch anonymous memory, and have it written to swap."""
-    area = touched(int(size))
+    area = mmap.mmap(-1, int(size), flags=PRIVATE)
+    held.append(area)
+    area.madvise(mmap.MADV_NOHUGEPAGE)  # zswap does not take huge pages
+    write(area)
     yield {"swap": status("VmSwap")}
     area.madvise(MADV_PAGEOUT)
     yield {"swap": status("VmSwap")}
