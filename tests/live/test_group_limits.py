@@ -119,6 +119,7 @@ def test_per_cpu_memory_of_groups_below() -> None:
     assert told in (None, after)
 
 
+@pytest.mark.vmshort
 @needs_version_2
 def test_each_line_of_memory_stat_is_compared() -> None:
     with group(OWN) as where, charging(where, "threads", 50) as running:
