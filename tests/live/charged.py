@@ -123,6 +123,11 @@ def mapped(found: dict[str, Any]) -> dict[str, int]:
     return {row["kind"]: row["bytes"] for row in found["mapped"]}
 
 
+def anonymous(found: dict[str, Any]) -> int:
+    """Return the bytes of anonymous memory, in huge pages or not: some kernels always make them."""
+    return sum(found["kinds"].get(kind, 0) for kind in ("anon", "anon_huge"))
+
+
 def files(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the listed files by path."""
     return {row["path"] or row["inside"]: row for row in found["files"]}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pagewalk.proc.cgroups import find_hierarchy
-from tests.live.charged import MIB, Group, charging, explained, group
+from tests.live.charged import MIB, Group, anonymous, charging, explained, group
 from tests.live.command import Ran, begin, end, one_sentence, pagewalk
 from tests.machine import fewer, remove_group
 
@@ -56,7 +56,7 @@ def test_groups_and_processes_come_and_go_while_they_are_read() -> None:
     with group(OWN) as where, charging(where, "anon", 16 * MIB), churning(where):
         for _ in range(5):
             found = explained(where)
-            assert found["kinds"]["anon"] >= 16 * MIB
+            assert anonymous(found) >= 16 * MIB
             ran = pagewalk("cgroups", "--format", "json")
             assert ran.code == 0, ran.err
             [row] = [row for row in ran.json["cgroups"] if row["path"] == where.path]

@@ -9,7 +9,7 @@ import pytest
 
 from pagewalk.proc.cgroups import find_hierarchy
 from tests.live.bracket import look_again
-from tests.live.charged import MIB, Group, charging, group
+from tests.live.charged import MIB, Group, anonymous, charging, group
 from tests.live.command import Ran, pagewalk
 
 pytestmark = pytest.mark.live
@@ -38,7 +38,7 @@ def test_a_group_is_explained_by_its_counters() -> None:
         text = as_nobody("explain", where.path).out
     # 64 pages a CPU may not be in memory.stat yet, and as many are not worth adding up
     # (memcg_vmstats_needs_flush)
-    assert found["kinds"]["anon"] >= 40 * MIB - 2 * 64 * 4096 * (os.cpu_count() or 1)
+    assert anonymous(found) >= 40 * MIB - 2 * 64 * 4096 * (os.cpu_count() or 1)
     assert sum(found["kinds"].values()) <= found["charged"]
     for withheld in ("pages", "caches", "mapped", "files", "headroom", "dying"):
         assert found[withheld] is None
