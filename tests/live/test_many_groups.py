@@ -13,7 +13,7 @@ from tests.live.command import PAGEWALK, Ran, run
 from tests.machine import fewer, memory_cgroup
 
 pytestmark = pytest.mark.live
-MANY = fewer(10_000)
+MANY, CONTROL = fewer(10_000), "cgroup.subtree_control"
 # VmHWM belongs to the address space: ru_maxrss would include the tests' own before exec.
 MEASURED = """
 import sys
@@ -29,7 +29,9 @@ NOBODY = ("setpriv", "--reuid=65534", "--clear-groups")
 @contextmanager
 def below(top: Path) -> Iterator[None]:
     """Make so many groups below ``top``, and remove them."""
-    paths = [top / f"group{number}" for number in range(MANY)]
+    paths, control = [top / f"group{number}" for number in range(MANY)], top / CONTROL
+    if control.exists():  # version 2
+        control.write_text("+memory")
     try:
         for path in paths:
             path.mkdir()

@@ -290,7 +290,7 @@ def test_what_the_kernel_kept_of_the_past_is_told() -> None:
     assert "memory.min, low and high: guaranteed 4096 KiB, slowed down above 14336 KiB" in lines
     assert ("the limit of it or of one below it was reached 3 times; 1 process killed for lack of"
             " memory" in lines)
-    assert ("waited for memory: some of its threads for 2.5 s, all of them at once for 1.0 s"
+    assert ("waited for memory: some of its threads for 2.500 s, all of them at once for 1.000 s"
             in lines)
     assert document["peak"] == 15 * MIB
     assert (document["high"], document["low"], document["min"]) == (14 * MIB, 0, 4 * MIB)

@@ -278,8 +278,8 @@ def so_far(group: Group) -> Iterator[str]:
                f" {many(events.get('oom_kill', 0), 'process', 'es')} killed for lack of memory")
     lost = told.pressure or {}
     if lost.get("some"):
-        yield (f"waited for memory: some of its threads for {lost['some'] / 1e6:.1f} s, all of"
-               f" them at once for {lost.get('full', 0) / 1e6:.1f} s")
+        yield (f"waited for memory: some of its threads for {lost['some'] / 1e6:.3f} s, all of"
+               f" them at once for {lost.get('full', 0) / 1e6:.3f} s")
 
 
 def sockets(group: Group) -> int | None:

@@ -56,6 +56,13 @@ def test_any_other_file_is_refused(tmp_path: Path, content: bytes, why: str) -> 
     assert os.listdir("/proc/self/fd") == before
 
 
+def test_a_kcore_that_a_container_hides_is_told_as_such() -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(SourceUnavailable, match=r"mount /dev/null .* run on the host"):
+        KcoreMemory("/dev/null")
+    assert os.listdir("/proc/self/fd") == before
+
+
 BIG = [1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 4096, (1 << 64) - 1]
 
 

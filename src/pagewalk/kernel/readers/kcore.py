@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno as errnos
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -130,6 +131,9 @@ def read_segments(fd: int, path: str) -> tuple[Segments, bytes]:
     A segment beyond the largest possible file offset is left out. Raises SourceUnavailable when the
     file is not a core file or contradicts itself.
     """
+    if stat.S_ISCHR(os.fstat(fd).st_mode):
+        why = f"{path} is a device: containers mount /dev/null on what they hide"
+        raise SourceUnavailable("kcore", why, "run on the host, or use --source ebpf")
     header = os.pread(fd, _HEADER.size, 0)
     if len(header) < _HEADER.size or not header.startswith(_MAGIC):
         raise _no_core(path, "not a 64-bit little-endian ELF file")
