@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
+from tests.busy import busy
 from tests.live.bracket import look_again
 from tests.live.command import pagewalk
 
@@ -20,6 +22,8 @@ COMPARED = {
         "PageTables", "AnonHugePages", "KernelStack", "VmallocUsed", "Percpu")
 } | {"meminfo MemAvailable", "zoneinfo count", "vmstat nr_free_pages", "slabinfo pages"}
 
+MOVED = {"frames_changed", "concurrent_change", "moved_between_lists"}
+
 
 def test_each_frame_is_counted_once_and_the_ledger_closes() -> None:
     ran = pagewalk("ram", "--format", "json")
@@ -32,6 +36,27 @@ def test_each_frame_is_counted_once_and_the_ledger_closes() -> None:
     assert lines["meminfo MemTotal"]["causes"] == []
     assert sum(document["headroom"].values()) == document["total"]
     assert document["kinds"].keys() >= {"kernel_stack", "vmalloc", "percpu", "memmap"}
+
+
+def test_on_a_busy_machine_it_closes_and_says_what_moved() -> None:
+    with busy(os.cpu_count() or 1):
+        document = look_again(lambda: closed("ram", "--format", "json"), 3)
+    lines = [line for line in document["ledger"] if line["ours"] is not None]
+    moved = 0
+    for line in lines:
+        causes = line["causes"]
+        assert line["ours"] - line["theirs"] == sum(cause["bytes"] for cause in causes)
+        assert all(cause["exact"] or abs(cause["bytes"]) <= cause["bound"] for cause in causes)
+        moved += any(cause["cause"] in MOVED for cause in causes)
+    # programs that come and go change free memory at least, while a twentieth of a second goes by
+    assert moved
+    assert {line["against"] for line in lines} >= COMPARED
+
+
+def closed(*words: str) -> Any:
+    ran = pagewalk(*words)
+    assert ran.code == 0, ran.err
+    return ran.json
 
 
 def test_procfs_counts_each_frame_once_and_withholds_what_it_cannot_tell() -> None:
