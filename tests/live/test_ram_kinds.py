@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,14 +15,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.live.bracket import look_again
-from tests.live.command import pagewalk
+from tests.live.command import pagewalk_here
 from tests.machine import alone, fewer, prepared, zram, zram_device
 
 pytestmark = pytest.mark.live
 KIB, MIB = 1 << 10, 1 << 20
 PAGE = 4096
-# numpy asks for huge pages for its own arrays, as many as happen to fit.
-QUIET = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"}
 # In ``words`` of a case: a file that does not exist, one of FILE bytes in cache, a block device
 # that is empty, one that is swapped on.
 NEW, OLD, DEVICE, SWAP = "NEW", "OLD", "DEVICE", "SWAP"
@@ -34,6 +33,8 @@ RING = 16 * KIB
 # count memory of another kind.
 STEADY = ("Buffers", "Shmem", "SReclaimable", "SUnreclaim", "KernelStack", "PageTables",
           "VmallocUsed", "Percpu", "Hugetlb")  # fmt: skip
+
+LOOKS = 40  # of which the least counts
 
 Facts = dict[str, int]
 Grows = dict[str, int]
@@ -121,7 +122,12 @@ class Reading(NamedTuple):
 
 
 def read() -> Reading:
-    ran = pagewalk("ram", "--format", "json", env=QUIET)
+    """Return what `ram` says once it closes."""
+    return look_again(said, 10)
+
+
+def said() -> Reading:
+    ran = pagewalk_here("ram", "--format", "json")  # at once: less moves meanwhile
     assert ran.code == 0, ran.err
     document = ran.json
     kinds = {**document["kinds"], "locked": document["headroom"]["locked"]}
@@ -138,16 +144,21 @@ def grown(less: Reading, more: Reading) -> tuple[Facts, Facts]:
                     for field, first, last in both}
 
 
-def checked(case: Case, less: Reading, more: Reading, size: int | None) -> None:
-    """Demand that the kinds grew by ``size``, or by what the kernel says its lines grew by."""
+def checked(
+    case: Case, less: Reading, more: Reading, size: int | None, moved: int = 0
+) -> None:
+    """Demand that the kinds grew by ``size``, or by what the kernel says its lines grew by.
+
+    ``moved`` is what the kinds changed by otherwise, bytes.
+    """
     theirs, shifted = grown(less, more)
     if size is None:
         [size] = (theirs[field] for field in case.lines)
     # How far off we may be: by what others took or gave back of that meanwhile, as the kernel
     # counts it, and as far as we were from its number in one reading and not in the other, while
     # the ledger closes. Both are 0 on a quiet machine, but for our own memory while we read RAM.
-    off = sum(abs(theirs[field] - times * size) + abs(shifted[field])
-              for field, times in case.lines.items())
+    off = moved + sum(abs(theirs[field] - times * size) + abs(shifted[field])
+                      for field, times in case.lines.items())
     assert 2 * off < size, f"{off} bytes moved meanwhile, of {size}"
     others = {field: shifted[field] for field in STEADY if 2 * abs(shifted[field]) >= size}
     assert others == {}
@@ -175,15 +186,48 @@ def test_a_kind_grows_by_what_was_made_and_shrinks_by_it(
                 given[name] = stack.enter_context(device(256))
         words = [str(given.get(str(word), word)) for word in case.words]
 
-        def look() -> None:
-            with taking(words) as step:
-                before = read()
-                facts = step()
-                during = read()
-                step()
-                after = read()
-            size = None if case.size is None else case.size(facts)
-            checked(case, before, during, size)
-            checked(case, after, during, size)
+        step = stack.enter_context(taking(words))
+        look_again(Looks(case, step).look)
 
-        look_again(look)
+
+class Looks:
+    """Looks at what a case takes and gives back, again and again."""
+
+    def __init__(self, case: Case, step: Callable[[], Facts]) -> None:
+        self.case, self.step = case, step
+        self.left = {"grows", "shrinks"}  # each is settled by a look in which it does so
+        self.empty, self.full = (deque[Reading](maxlen=LOOKS) for _ in range(2))
+        self.empty.append(read())
+
+    def look(self) -> None:
+        """Demand that the kinds follow, as far as no earlier look has settled it."""
+        facts = self.step()
+        self.full.append(read())
+        self.step()
+        before = self.empty[-1]
+        self.empty.append(read())
+        size = None if self.case.size is None else self.case.size(facts)
+        if not self.case.lines:
+            checked(self.case, least(self.empty), least(self.full), size,
+                    spread(self.empty, *self.case.kinds))
+            return
+        for way, less in (("grows", before), ("shrinks", self.empty[-1])):
+            if way in self.left:
+                checked(self.case, less, self.full[-1], size)
+                self.left.remove(way)
+
+
+def spread(readings: deque[Reading], *kinds: str) -> int:
+    """Return how far apart ``readings`` are in any of ``kinds``, bytes: 0 on a quiet machine."""
+    amounts = ([one.kinds.get(kind, 0) for one in readings] for kind in kinds)
+    return max(max(held) - min(held) for held in amounts)
+
+
+def least(readings: deque[Reading]) -> Reading:
+    """Return the last of ``readings``, with each kind as small as it was in any.
+
+    The kernel has no number for it, but what others take of it comes and goes: full pipes, and
+    pages that are not yet, or no longer, what they are allocated for.
+    """
+    kinds = {kind: min(one.kinds.get(kind, 0) for one in readings) for kind in readings[-1].kinds}
+    return Reading(kinds, readings[-1].lines)
