@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +58,15 @@ def closed(*words: str) -> Any:
     ran = pagewalk(*words)
     assert ran.code == 0, ran.err
     return ran.json
+
+
+def test_per_cpu_memory_of_boot_is_bounded_by_its_size_where_that_is_shown() -> None:
+    document = look_again(lambda: closed("ram", "--format", "json"), 3)
+    shown = " __per_cpu_end\n" in Path("/proc/kallsyms").read_text()
+    [line] = [line for line in document["ledger"] if line["against"] == "meminfo Percpu"]
+    [cause] = [cause for cause in line["causes"] if cause["cause"] == "first_chunk"]
+    assert 0 < -cause["bytes"] <= cause["bound"] <= document["kinds"]["boot"]
+    assert (cause["bound"] < document["kinds"]["boot"]) == shown
 
 
 def test_procfs_counts_each_frame_once_and_withholds_what_it_cannot_tell() -> None:
