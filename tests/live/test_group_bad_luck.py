@@ -54,7 +54,7 @@ def churning(where: Group) -> Iterator[None]:
 
 def test_groups_and_processes_come_and_go_while_they_are_read() -> None:
     with group(OWN) as where, charging(where, "anon", 16 * MIB), churning(where):
-        for _ in range(5):
+        for _ in range(fewer(5)):
             found = explained(where)
             assert anonymous(found) >= 16 * MIB
             ran = pagewalk("cgroups", "--format", "json")
