@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
@@ -52,6 +53,24 @@ def test_on_a_busy_machine_it_closes_and_says_what_moved() -> None:
     # programs that come and go change free memory at least, while a twentieth of a second goes by
     assert moved
     assert {line["against"] for line in lines} >= COMPARED
+
+
+@pytest.mark.parametrize("folder", ["/var/tmp", "/dev/shm"])
+def test_a_deleted_file_is_among_those_that_are_kept(folder: str) -> None:
+    size = 48 * MIB
+
+    def look() -> None:
+        before = pagewalk("ram", "--format", "json").json["deleted"]
+        with TemporaryFile(dir=folder) as file:
+            file.write(b"d" * size)
+            file.flush()
+            during = pagewalk("ram", "--format", "json").json["deleted"]
+        assert (during["files"], during["cached"]) == (before["files"] + 1, before["cached"] + size)
+        if before["largest"] is None or before["largest"]["cached"] < size:
+            assert during["largest"]["cached"] == size
+            assert os.getpid() in [one["pid"] for one in during["largest"]["kept_by"]]
+
+    look_again(look)  # others delete files too
 
 
 def closed(*words: str) -> Any:

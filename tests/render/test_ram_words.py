@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from pagewalk.kernel.structs.open_files import Holder
 from pagewalk.render import ram_words, view
 from pagewalk.render.ram_words import ODD
+from pagewalk.system.files import Deleted, Sort
 from pagewalk.system.look import Ram
 from pagewalk.system.ram import GROUPS
 from tests.render.written import MIB
-from tests.system.by_hand import ram
+from tests.system.by_hand import file, ram
 
 
 def wrote(format_name: str, found: Ram, **options: Any) -> str:
@@ -39,6 +41,39 @@ def test_a_part_is_odd_from_a_twentieth_of_ram_on(name: str) -> None:
     for amount, told in ((5 * MIB, True), (5 * MIB - 1, False)):
         sentences = said(total=100 * MIB, parts={"anon": 90 * MIB, name: amount})
         assert (ODD[name].format("5120 KiB") in sentences) == told
+
+
+def deleted(cached: int, files: int = 1) -> Deleted:
+    one = file(Sort.DELETED, "/var/log/app.log", cached, nlink=0,
+               kept_by=(Holder(812, "java", opened=True, mapped=False),))
+    return Deleted(files, one.amounts._replace(cached=cached * files), one)
+
+
+def test_deleted_files_are_odd_from_a_twentieth_of_ram_on() -> None:
+    for amount, told in ((5 * MIB, True), (5 * MIB - 1, False)):
+        sentences = said(total=100 * MIB, parts={"anon": 90 * MIB}, deleted=deleted(amount))
+        assert ("5120 KiB are one deleted file, /var/log/app.log, kept by 812 java." in sentences
+                ) == told
+    assert ("10240 KiB are 2 deleted files; the largest is /var/log/app.log, 5120 KiB, kept by 812"
+            " java.") in said(total=100 * MIB, deleted=deleted(5 * MIB, 2))
+
+
+@pytest.mark.parametrize(("other", "told"), [(8 * MIB, True), (8 * MIB + 1, False)])
+def test_deleted_files_come_before_shared_memory_that_is_as_large(other: int, told: bool) -> None:
+    # A deleted file of a tmpfs is a part of it.
+    found = list(ram_words.answers(ram()._replace(
+        total=20 * MIB, parts={"shmem_unmapped": other}, deleted=deleted(8 * MIB))))
+    assert len(found) == 3
+    assert ("one deleted file" in found[1]) == told
+
+
+def test_the_document_has_the_largest_deleted_file() -> None:
+    found = json.loads(wrote("json", ram()._replace(deleted=deleted(MIB, 3))))["deleted"]
+    assert (found["files"], found["cached"]) == (3, 3 * MIB)
+    assert (found["largest"]["path"], found["largest"]["cached"]) == ("/var/log/app.log", MIB)
+    none = json.loads(wrote("json", ram()._replace(deleted=deleted(MIB)._replace(largest=None))))
+    assert none["deleted"]["largest"] is None
+    assert json.loads(wrote("json", ram()))["deleted"] is None
 
 
 def test_only_the_oddest_part_is_named() -> None:

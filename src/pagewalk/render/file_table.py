@@ -11,7 +11,7 @@ from pagewalk.render.amounts import kib, many, size
 from pagewalk.render.columns import Choice, fields, titles
 from pagewalk.render.document import missing
 from pagewalk.render.terminal import printable, say, say_grid, say_missing, shorten, width
-from pagewalk.system.files import Amounts, CachedFile, FilesReport, FilesTotal, Sort
+from pagewalk.system.files import Amounts, CachedFile, Deleted, FilesReport, FilesTotal, Sort
 
 # The name of whoever is charged, by a word as in Frames.owner; None if it is not known.
 Names = Callable[[int], str | None]
@@ -180,16 +180,23 @@ def answers(report: FilesReport) -> Iterator[str]:
     largest = max((file for file in report.files if file.sort is Sort.DELETED),
                   key=lambda file: file.amounts.cached, default=None)
     if largest is not None and deleted.amounts.cached:
-        kept = f", {keepers(largest)}" if largest.kept_by is not None else ""
-        name = printable(name_of(largest))
-        one = f"one deleted file, {name}" if deleted.files == 1 else (
-            f"{deleted.files} deleted files; the largest is {name}, {size(largest.amounts.cached)}"
-        )
-        yield f"{size(deleted.amounts.cached)} are {one}{printable(kept)}."
+        yield deleted_words(Deleted(*deleted, largest))
     lasting = _sum([report.totals[Sort.TMPFS], report.totals[Sort.UNNAMED]]).amounts
     if lasting.cached:
         yield (f"{size(lasting.cached)} are files on tmpfs and shared memory: their only place is"
                " RAM, so they can go to swap, if there is any, but not be dropped.")
+
+
+def deleted_words(deleted: Deleted) -> str:
+    """Return a sentence about deleted files of which something is in RAM."""
+    largest = deleted.largest
+    assert largest is not None
+    kept = f", {keepers(largest)}" if largest.kept_by is not None else ""
+    name = printable(name_of(largest))
+    one = f"one deleted file, {name}" if deleted.files == 1 else (
+        f"{deleted.files} deleted files; the largest is {name}, {size(largest.amounts.cached)}"
+    )
+    return f"{size(deleted.amounts.cached)} are {one}{printable(kept)}."
 
 
 def _rows(report: FilesReport, names: Names, known: Known) -> Iterator[_Row]:

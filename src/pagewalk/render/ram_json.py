@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TextIO
 
 from pagewalk.render.document import ledger_rows, missing, write
+from pagewalk.render.group_json import file
 from pagewalk.system.ram import GROUPS, PARTS
 from pagewalk.system.ram_ledger import not_compared
 
@@ -26,6 +27,9 @@ def ram(found: Ram, out: TextIO, **_: object) -> None:
             },
             "file_systems": [{"type": name, "mapped": mapped, "unmapped": unmapped}
                              for name, (mapped, unmapped) in found.file_systems.items()],
+            "deleted": None if found.deleted is None else {
+                "files": found.deleted.files, "cached": found.deleted.amounts.cached,
+                "largest": None if found.deleted.largest is None else file(found.deleted.largest)},
             "headroom": None if found.headroom is None else found.headroom._asdict(),
             "ledger": ledger_rows(found.lines),
             "not_compared": [{"field": name, "why": reason}

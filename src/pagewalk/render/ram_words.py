@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pagewalk.render.amounts import kib, size
+from pagewalk.render.file_table import deleted_words
 from pagewalk.render.terminal import bars
 from pagewalk.system.ram import GROUPS, PARTS, Part
 
@@ -32,6 +33,9 @@ ODD = {
 }
 
 
+DELETED = "deleted"  # which is no part: it is in files in cache, or in shared memory
+
+
 def answers(ram: Ram) -> Iterator[str]:
     """Yield at most three sentences: what RAM is used for, what is odd, what could be had back."""
     if ram.parts is None or ram.total is None:
@@ -56,13 +60,19 @@ def by_group(parts: dict[str, int]) -> dict[str, int]:
 
 
 def odd(ram: Ram) -> Iterator[str]:
-    """Yield a sentence about the largest part that is odd, if one is."""
+    """Yield a sentence about the largest part that is odd, if one is.
+
+    Deleted files come before shared memory that is as large: a part of it may be theirs.
+    """
     parts, total = ram.parts or {}, ram.total or 0
-    large = [name for name in ODD if ODD_SHARE * parts.get(name, 0) >= total
+    deleted = 0 if ram.deleted is None else ram.deleted.amounts.cached
+    amounts = {DELETED: deleted, **{name: parts.get(name, 0) for name in ODD}}
+    large = [name for name, amount in amounts.items() if amount and ODD_SHARE * amount >= total
              and not (name == "kernel_other" and ram.source == "procfs")]  # others tell what for
     if large:
-        name = max(large, key=lambda one: parts[one])
-        yield f"{ODD[name].format(size(parts[name]))}."
+        name = max(large, key=lambda one: amounts[one])
+        yield (deleted_words(ram.deleted) if name == DELETED and ram.deleted is not None
+               else f"{ODD[name].format(size(parts[name]))}.")
 
 
 def could_be_had_back(ram: Ram) -> Iterator[str]:

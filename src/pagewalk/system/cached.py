@@ -117,6 +117,11 @@ def _found(part: _Part, key: U64, owner: U64) -> tuple[I64, Bool]:
     return at, (part[0][at] == key) & (part[1][at] == owner)
 
 
+def unowned(frames: Frames) -> Frames:
+    """Return ``frames`` without who is charged for them: their sums have a row for each file."""
+    return Frames(**{**vars(frames), "owner": None})
+
+
 def without_owners(cached: CachedFiles) -> CachedFiles:
     """Return the same sums, with who is charged withheld."""
     return CachedFiles(**{**vars(cached), "owner": None})

@@ -93,6 +93,14 @@ class FilesTotal(NamedTuple):
     amounts: Amounts
 
 
+class Deleted(NamedTuple):
+    """How many deleted files there are, what they have in RAM, and the largest; None if none."""
+
+    files: int
+    amounts: Amounts
+    largest: CachedFile | None
+
+
 class FilesReport(NamedTuple):
     """The page cache by file.
 
@@ -140,6 +148,13 @@ def name_files(
         tuple(files), dict(zip(Sort, _totals(cache, sorts, len(Sort)), strict=True)),
         dict(zip(names, by_system, strict=True)), holders.complete,
     )
+
+
+def deleted_files(kernel: Kernel, cached: CachedFiles, page_size: int) -> Deleted:
+    """Return what deleted files have in RAM, and the largest of them; raises as name_files does."""
+    report = name_files(kernel, cached, page_size, 1)
+    largest_one = next((one for one in report.files if one.sort is Sort.DELETED), None)
+    return Deleted(*report.totals[Sort.DELETED], largest_one)
 
 
 def name_owners(kernel: Kernel, direct_map: DirectMap, cached: CachedFiles) -> dict[int, str]:

@@ -8,10 +8,13 @@ from typing import NamedTuple
 from pagewalk.account.ledger import Line
 from pagewalk.kernel.structs.vmap_areas import AreaSums, of_areas
 from pagewalk.model.columns import Withheld, join, partial
+from pagewalk.model.errors import PagewalkError
 from pagewalk.model.frames import Frames, Kind
 from pagewalk.proc.totals import Totals
 from pagewalk.sources.ram import COUNTERS, RamSource
+from pagewalk.system.cached import CacheSums, unowned
 from pagewalk.system.census import NOWHERE, Census, Count, KernelFrames
+from pagewalk.system.files import Deleted, deleted_files
 from pagewalk.system.headroom import Headroom, headroom
 from pagewalk.system.kernel_places import KernelPlaces, kernel_places
 from pagewalk.system.labels import ByObject
@@ -33,7 +36,7 @@ class Ram(NamedTuple):
     the ledger against meminfo, ``headroom`` in bytes: empty and None if frames were not seen;
     from procfs ``headroom`` is None.
     ``totals`` is the kernel's last reading; ``vmalloc`` who asked for memory that the kernel maps,
-    None if that is not known.
+    ``deleted`` what deleted files have in RAM; both None if that is not known.
     """
 
     source: str
@@ -45,6 +48,7 @@ class Ram(NamedTuple):
     totals: Totals
     withheld: tuple[Withheld, ...]
     vmalloc: AreaSums | None = None
+    deleted: Deleted | None = None
 
     @property
     def partial(self) -> list[str]:
@@ -61,14 +65,16 @@ def look_at_ram(source: RamSource) -> Ram:
     readings = [source.totals(refresh=True)]
     count = Count(source.facts.pmd_order, None if objects is None else objects.of)
     assert source.ranges is not None
-    own, areas = KernelFrames(source.ranges[-1][1]), []
+    own, areas, cache = KernelFrames(source.ranges[-1][1]), [], CacheSums()
     for frames in _with_readings(source, readings):
         count.add(frames)
         own.add(frames)
         if source.running is not None:
             areas.append(of_areas(source.running.kernel, frames))
+            cache.add(unowned(frames))
     places = kernel_places(source.running, join(areas)) if source.running else NO_PLACES
     readings.append(source.totals(refresh=True))
+    deleted, unnamed = _deleted(source, cache)
     census, labels = count.census, UNTOLD if objects is None else objects.labels
     parts = parts_of(census, labels, own.uses(places.placed))
     told = places.asked is not None
@@ -84,9 +90,20 @@ def look_at_ram(source: RamSource) -> Ram:
         lines=ram_ledger(seen, readings),
         headroom=None if room is None else Headroom(*(pages * page for pages in room)),
         totals=readings[-1],
-        withheld=(*source.notes, *places.withheld),
-        vmalloc=places.asked,
+        withheld=(*source.notes, *places.withheld, *unnamed),
+        vmalloc=places.asked, deleted=deleted,
     )
+
+
+def _deleted(
+    source: RamSource, cache: CacheSums
+) -> tuple[Deleted | None, tuple[Withheld, ...]]:
+    if source.running is None:
+        return None, ()
+    try:
+        return deleted_files(source.running.kernel, cache.files(), source.facts.page_size), ()
+    except (OSError, PagewalkError) as error:
+        return None, (Withheld("deleted files", str(error), partial=True),)
 
 
 def _by_counters(source: RamSource) -> Ram:
