@@ -235,8 +235,8 @@ def test_a_container_is_full_of_a_log_that_was_deleted(tmp_path: Path) -> None:
     told = " ".join(first.out.split())
     assert f"charged, a limit of {128 * MIB >> 10} KiB" in told
     # The root of a guest is in RAM: there the log is a file of a tmpfs.
-    kind = "shared memory that none of its processes maps" if shared >= 64 * MIB else (
-        "page cache of files that none of its processes maps")
+    kind = "shared memory that no process of it maps" if shared >= 64 * MIB else (
+        "page cache of files that no process of it maps")
     assert re.search(rf"{kind}, {64 * MIB >> 10} KiB of it one file, \S*{said['LOG']} "
                      rf"\(deleted\), open in {said['PID']} python", told), told
     assert "unexplained 0" in told

@@ -53,12 +53,41 @@ def test_the_first_sentence_says_who_holds_it() -> None:
     assert said(processes=()).startswith("No process is in it, and 11264 KiB are charged to it.")
 
 
+def test_of_what_no_process_maps_the_file_that_has_most_is_named() -> None:
+    # The largest file is mapped whole; the one that nobody maps is smaller, and it is all of it.
+    files = group().files
+    assert files is not None
+    both = (file(Sort.FILE, "/srv/model", 5 * MIB, 5 * MIB),
+            file(Sort.DELETED, "/var/log/app.log", 3 * MIB, nlink=0))
+    text = said(files=files._replace(files=both), mapped={"anon": 0, "file": 2 * MIB, "shmem": 0})
+    assert ("3072 KiB are page cache of files that no process of it maps, 3072 KiB of it one file,"
+            " /var/log/app.log (deleted)") in text
+
+
+def test_a_deleted_file_in_shared_memory_stays_until_it_is_closed() -> None:
+    files = group().files
+    assert files is not None
+    one = (file(Sort.DELETED, "/dev/shm/x", 3 * MIB, nlink=0, file_system="tmpfs"),)
+    text = said(files=files._replace(files=one), mapped={"anon": 0, "file": 5 * MIB, "shmem": 0})
+    assert "/dev/shm/x (deleted); it stays until closed." in text
+
+
+@pytest.mark.parametrize(("held", "told"), [(11 * MIB, True), (11 * MIB - 1, False)])
+def test_what_others_are_charged_for_is_said_if_it_is_as_much_as_the_charge(
+    held: int, told: bool
+) -> None:
+    text = said(elsewhere={"/usr/lib/x.so": held - 3 * MIB, "": MIB, "b": MIB, "c": MIB - 1,
+                           "d": 1})
+    assert ("Its processes map 11264 KiB that others are charged for: /usr/lib/x.so 8192 KiB,"
+            " anonymous memory 1024 KiB, b 1024 KiB, 2 others." in text) == told
+
+
 def test_the_largest_of_what_no_process_maps_is_named() -> None:
     # 4 MiB of files, 3 of them one deleted file; 3 MiB of shared memory
-    assert ("4096 KiB are page cache of files that none of its processes maps, 3072 KiB of it one"
+    assert ("4096 KiB are page cache of files that no process of it maps, 3072 KiB of it one"
             " file, /var/log/app.log (deleted), open in 812 java.") in said()
     shared = said(mapped={"anon": 2 * MIB, "file": 5 * MIB, "shmem": 0})
-    assert ("3072 KiB are shared memory that none of its processes maps, 3072 KiB of it one file,"
+    assert ("3072 KiB are shared memory that no process of it maps, 3072 KiB of it one file,"
             " memfd:cache (never had a path); it stays until deleted and closed.") in shared
 
 
@@ -123,7 +152,7 @@ def test_of_what_stands_out_the_largest_is_told() -> None:
     # 4 MiB of files and 3 MiB of shared memory that are not mapped, 5 MiB of removed groups
     text = said(mapped={"anon": 2 * MIB, "file": MIB, "shmem": 0}, dying=Dying(1, 9 * MIB, 5 * MIB))
     assert "5120 KiB are charged to 1 removed group below it that still lives on" in text
-    assert "none of its processes" not in text
+    assert "no process of it" not in text
 
 
 def test_the_screen_says_what_could_be_reclaimed_in_all() -> None:
@@ -155,18 +184,18 @@ def test_removed_groups_below_are_told_with_what_is_found_and_what_their_counter
 def test_processes_that_could_not_be_looked_at_are_not_said_to_map_nothing() -> None:
     one = said(mapped=None, not_looked=((812, "no"),), processes=(), by_others=None)
     assert one.startswith("Its only process could not be looked at; 11264 KiB are charged to it.")
-    assert "none of its processes maps" not in one
+    assert "no process of it maps" not in one
     some = said(not_looked=((9, "no"),))
     assert some.startswith("Of its 2 processes 1 could be looked at: mapped there are 3072 KiB of")
-    assert "none of its processes maps" not in some
+    assert "no process of it maps" not in some
 
 
 def test_what_could_be_had_back() -> None:
     # 5 MiB of clean files and 256 KiB of dentries; 2 MiB and 3 MiB to swap; 256 KiB of the kernel's
-    assert ("At most 5376 KiB could be reclaimed at once before its processes are killed;"
+    assert ("At most 5376 KiB could be reclaimed at once before a process is killed;"
             " 5376 KiB could not (there is no room in swap).") in said()
     room = group().headroom._replace(dirty=MIB, slab_reclaimable=0)
-    assert ("5120 KiB could be reclaimed at once before its processes are killed, 1024 KiB after"
+    assert ("5120 KiB could be reclaimed at once before a process is killed, 1024 KiB after"
             " writing them and 2048 KiB by swapping; 3328 KiB could not."
             ) in said(headroom=room, swap_room=2 * MIB)
 

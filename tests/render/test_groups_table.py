@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from pagewalk.kernel.structs.memcgs import Memcgs
 from pagewalk.model.columns import I64, take
-from pagewalk.render.groups_table import answers, kept, tree
+from pagewalk.render import groups_table, view
+from pagewalk.render.groups_table import answers, kept, next_group, tree
+from pagewalk.system.containers import Name
+from pagewalk.system.files import Sort
 from pagewalk.system.group_table import GroupTable
 from tests.render import written
 from tests.render.written import MIB
-from tests.system.by_hand import group_table, memcgs
+from tests.system.by_hand import file, group_table, memcgs
 
 
 def test_the_largest_of_each_level_comes_first_below_its_parent() -> None:
@@ -69,15 +74,59 @@ def test_of_removed_groups_inside_one_another_each_byte_counts_once() -> None:
 def test_what_keeps_a_removed_group_is_named() -> None:
     table = group_table()
     assert kept(table, table.keepers[0]) == (
-        "/app/old was removed but is kept alive by /var/cache/x 3072 KiB; dentry 0 KiB")
+        "/app/old was removed but is kept alive by 3072 KiB of /var/cache/x; 0 KiB of dentry"
+        " objects")
     bare = table.keepers[0]._replace(files=table.keepers[0].files._replace(files=()), caches=())
     assert "nothing in RAM is charged to it any more" in kept(table, bare)
     moved = table._replace(amounts=take(table.amounts, np.array([0, 1, 2, 0])))
     assert kept(moved, bare) == (
-        "/app/old was removed but is kept alive by anonymous memory 6144 KiB, of processes that"
+        "/app/old was removed but is kept alive by 6144 KiB of anonymous memory, of processes that"
         " moved away")
     inside = table._replace(amounts=take(table.amounts, np.array([0, 1, 2, 1])))
     assert "because of groups below it" in kept(inside, bare._replace(row=1))
+
+
+def test_of_what_keeps_a_group_the_largest_files_are_named_whatever_they_are() -> None:
+    table = group_table()
+    files = tuple(file(sort, f"/{number}", number * MIB) for number, sort in enumerate(
+        (Sort.DELETED, Sort.DELETED, Sort.FILE, Sort.TMPFS, Sort.UNNAMED), 1))
+    report = table.keepers[0].files._replace(files=files)
+    text = kept(table, table.keepers[0]._replace(files=report, caches=()))
+    assert [word for word in ("/1", "/2", "/3", "/4", "/5") if f" of {word}" in text] == [
+        "/3", "/4", "/5"]
+    assert text.index("5120 KiB of /5") < text.index("4096 KiB of /4") < text.index("of /3")
+
+
+def test_sentences_about_removed_groups_are_in_the_order_of_the_table() -> None:
+    table = group_table()
+    one = table.keepers[0]
+    both = table._replace(keepers=(one._replace(row=2), one._replace(row=3)))
+    out = io.StringIO()
+    groups_table.text(both, [(3, None), (2, None)], {}, out)
+    assert out.getvalue().index("/app/old was removed") < out.getvalue().index("/db was removed")
+
+
+def test_the_group_nearest_to_its_limit_is_the_next_to_look_at() -> None:
+    table, rows = group_table(), [(0, 0), (2, 1)]
+    assert list(next_group(table, rows)) == ["explain --cgroup /app"]
+    without = table.groups.limit * 0 - 1
+    groups = Memcgs(**{**vars(table.groups), "limit": without})
+    assert list(next_group(table._replace(groups=groups), rows)) == ["explain --cgroup /db"]
+
+
+def test_the_nearest_to_its_limit_is_called_what_a_person_calls_it() -> None:
+    name = {1: Name("container", "web", "docker")}
+    assert "Nearest to its limit is /app = container web: " in list(answers(group_table(), name))[1]
+
+
+def test_on_a_narrow_terminal_amounts_are_hidden_before_names() -> None:
+    out = written.Terminal()
+    table = group_table()
+    paths = ("/", "/a-name-of-thirty-characters-app", "/db", "/app/old")
+    groups = Memcgs(**{**vars(table.groups), "path": paths})
+    view("text", "cgroups")(table._replace(groups=groups), [(0, 0), (1, 1)], {}, out)
+    assert "a-name-of-thirty-characters-app" in out.getvalue()
+    assert "hidden, terminal too narrow: ANON, SHMEM, KERNEL\n" in out.getvalue()
 
 
 def test_a_group_is_called_what_a_person_calls_it() -> None:

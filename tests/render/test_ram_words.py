@@ -67,6 +67,14 @@ def test_deleted_files_come_before_shared_memory_that_is_as_large(other: int, to
     assert ("one deleted file" in found[1]) == told
 
 
+def test_what_deleted_files_have_of_shared_memory_is_theirs() -> None:
+    # 8 of 9 MiB of shared memory are the deleted file's.
+    one = deleted(8 * MIB)._replace(shared=8 * MIB)
+    found = list(ram_words.answers(ram()._replace(
+        total=20 * MIB, parts={"shmem_unmapped": 9 * MIB}, deleted=one)))
+    assert "one deleted file" in found[1]
+
+
 def test_the_document_has_the_largest_deleted_file() -> None:
     found = json.loads(wrote("json", ram()._replace(deleted=deleted(MIB, 3))))["deleted"]
     assert (found["files"], found["cached"]) == (3, 3 * MIB)

@@ -279,6 +279,9 @@ LARGE = counted("", Run(Kind.FILE, 512, ("lru",), mapcount=1, facts=MAPPED_WHOLE
     ("Mapped", FILES, {"pgfault": 3}, 3 * 2 * 16, 3 * 2 * 16),
     ("Mapped", FILES, {"pgfault": 3, "pgfree": 5}, 3 * 2 * 16 + 5, 3 * 2 * 16 + 5),
     ("Mapped", LARGE, {"pgfault": 1}, 2 * 512, 2 * 512),
+    # however many faults there were, there are no more pages that they could map
+    ("Mapped", FILES, {"pgfault": 1000}, 1000, 1000),
+    ("Mapped", LARGE, {"pgfault": 1000, "pgfree": 5}, 1024 + 5, 1024 + 5),
     ("FilePmdMapped", LARGE, {"pgfault": 1}, 2 * 512, 2 * 512),
     ("ShmemPmdMapped", LARGE, {"pgfault": 1}, 2 * 512, 2 * 512),
     # each of two CPUs keeps two stacks of four pages that the kernel does not count any more

@@ -42,6 +42,7 @@ def command(dying: bool, **options: Any) -> int:
     from pagewalk.proc.containers import read_records
     from pagewalk.render import view
     from pagewalk.render.columns import choose
+    from pagewalk.render.groups_table import nearest
     from pagewalk.sources.ram import open_ram
     from pagewalk.system.containers import names_of
     from pagewalk.system.group_table import look_at_groups
@@ -55,7 +56,9 @@ def command(dying: bool, **options: Any) -> int:
         for _ in commands.rounds(request, write):
             table = look_at_groups(source, dying=dying)
             rows, total = chosen(table, choice, dying, whole=request.format != "text")
-            paths = {row: table.groups.path[row] for row, _ in rows}
+            full = nearest(table)
+            paths = {row: table.groups.path[row]
+                     for row in [*(row for row, _ in rows), *([] if full is None else [full])]}
             named = names_of(paths.values(), records)
             names = {row: named[path] for row, path in paths.items()}
             write(table, rows, names, columns=choice.columns, total=total)

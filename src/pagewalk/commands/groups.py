@@ -66,8 +66,11 @@ def meant_group(word: str, *, always: bool) -> str | None:
             find(word)
             return None
         except BadTarget as error:
-            if error.candidates or word.isdecimal():
+            if word.isdecimal():
                 raise
+            if error.candidates:
+                hint = "\n  a cgroup is called that too: explain --cgroup" * is_group(word)
+                raise BadTarget(f"{error}{hint}", error.candidates) from None
             nobody = error
     from pagewalk.proc.cgroups import find_hierarchy
     from pagewalk.proc.containers import read_records
@@ -85,6 +88,19 @@ def meant_group(word: str, *, always: bool) -> str | None:
         said = str(error) if alone else f"{nobody}; {none}"
         unread = "".join(f"\n  not all names are known: {why}" for why in records.missing)
         raise BadTarget(f"{said}{unread}") from None
+
+
+def is_group(word: str) -> bool:
+    """Return whether a memory cgroup, or several, are called ``word``."""
+    from pagewalk.model.errors import PagewalkError
+    from pagewalk.proc.cgroups import find_hierarchy
+    from pagewalk.proc.containers import read_records
+
+    try:
+        find_path(word, find_hierarchy(), read_records())
+    except PagewalkError as error:
+        return candidates(error)
+    return True
 
 
 def candidates(error: Exception) -> bool:

@@ -22,6 +22,11 @@ Form of a message: what was tried, what the kernel said, what to do; lower case,
 from __future__ import annotations
 
 
+def in_a_line(word: str) -> str:
+    """Return a name as a message may have it, whose lines are our own."""
+    return word.replace("\n", "\\n")
+
+
 class PagewalkError(Exception):
     """Base of every error that pagewalk raises on purpose; ``exit_code`` is the command's."""
 

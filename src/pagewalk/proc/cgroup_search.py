@@ -6,7 +6,7 @@ import os
 import re
 from contextlib import suppress
 
-from pagewalk.model.errors import BadTarget, GroupGone
+from pagewalk.model.errors import BadTarget, GroupGone, in_a_line
 from pagewalk.proc.cgroups import (
     Hierarchy,
     boot_options,
@@ -119,13 +119,14 @@ def several_called(word: str, found: list[tuple[str, int]]) -> BadTarget:
     listed = "".join(f"\n  {path}" for path, _ in sorted(found)[:LISTED])
     more = f"\n  ... and {len(found) - LISTED} more" if len(found) > LISTED else ""
     return BadTarget(
-        f"{len(found)} cgroups are called '{word}'; give one path:{listed}{more}",
+        f"{len(found)} cgroups are called '{in_a_line(word)}'; give one path:{listed}{more}",
         tuple((inode, path) for path, inode in sorted(found)),
     )
 
 
 def none_called(word: str) -> BadTarget:
     return BadTarget(
-        f"no memory cgroup is called '{word}'; give its path as /proc/PID/cgroup shows it, the last"
-        " part of that, or the id of a container"
+        f"no memory cgroup is called '{in_a_line(word)}'; give its path as /proc/PID/cgroup shows"
+        " it, the last part of that, or the id of a container; of one that was removed pagewalk"
+        " cgroups --dying tells"
     )

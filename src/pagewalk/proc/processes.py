@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from pagewalk.model.errors import BadTarget, BadText
+from pagewalk.model.errors import BadTarget, BadText, in_a_line
 from pagewalk.proc.counters import parse_statm
 from pagewalk.proc.files import decode_name, read_bytes
 from pagewalk.proc.kernel import architecture
@@ -110,10 +110,12 @@ def find(text: str, root: str = "/proc") -> int:
     rows = tuple((p.pid, f"{p.argv0 or p.name}{p.script and f' {p.script}'}")
                  for p in sorted(exact, key=lambda p: p.pid))
     if not exact:
-        raise BadTarget(f"no process is called '{text}'; give a pid, or a name as comm shows it")
+        raise BadTarget(f"no process is called '{in_a_line(text)}'; give a pid, or a name as comm"
+                        " shows it")
     listed = "".join(f"\n  {pid:>8}  {name}" for pid, name in rows[:20])
     more = f"\n  ... and {len(rows) - 20} more" if len(rows) > 20 else ""
-    raise BadTarget(f"{len(rows)} processes are called '{text}'; give one pid:{listed}{more}", rows)
+    raise BadTarget(f"{len(rows)} processes are called '{in_a_line(text)}'; give one pid:"
+                    f"{listed}{more}", rows)
 
 
 def program(link: str) -> str:

@@ -29,6 +29,7 @@ LEAST_WANTED = ("links", "inode", "device", "file_system", "huge", "active", "di
 KEPT = 36  # columns that a name keeps, where something can be hidden
 NARROWEST = 12  # columns of a word beside the name
 KEEPERS = 2  # processes that are named beside a file
+IN_RAM = ("tmpfs", "devtmpfs")  # memfd, SysV and shared anonymous memory are on a tmpfs too
 HEADINGS = {
     Sort.DELETED: "deleted files",
     Sort.FILE: "files",
@@ -181,9 +182,10 @@ def answers(report: FilesReport) -> Iterator[str]:
                   key=lambda file: file.amounts.cached, default=None)
     if largest is not None and deleted.amounts.cached:
         yield deleted_words(Deleted(*deleted, largest))
-    lasting = _sum([report.totals[Sort.TMPFS], report.totals[Sort.UNNAMED]]).amounts
-    if lasting.cached:
-        yield (f"{size(lasting.cached)} are files on tmpfs and shared memory: their only place is"
+    # By file system, not by sort: deleted files of a tmpfs are among them.
+    lasting = sum(report.systems[name].amounts.cached for name in IN_RAM if name in report.systems)
+    if lasting:
+        yield (f"{size(lasting)} are files on tmpfs and shared memory: their only place is"
                " RAM, so they can go to swap, if there is any, but not be dropped.")
 
 

@@ -149,7 +149,7 @@ def largest(group: Group, kind: str) -> Iterator[Row]:
         yield Row(one.amounts.cached, None, file_name(one), 1)
     rest = amount(group, kind) - sum(one.amounts.cached for one in found[:NAMED])
     if rest > 0 and found[:NAMED]:
-        yield Row(rest, None, "others", 1)
+        yield Row(rest, None, "other files", 1)
 
 
 def file_name(file: CachedFile) -> str:
@@ -179,7 +179,7 @@ def kernels(group: Group) -> Iterator[Row]:
     elif "kernel_stack" in group.charge.areas:
         titles = KERNEL | {"kernel_other": "pipes and other pages"}
     named = [(group.parts[name], title) for name, title in titles.items() if group.parts.get(name)]
-    named += [(one.bytes, f"{printable(one.cache)}, {one.objects} objects")
+    named += [(one.bytes, f"{printable(one.cache)}, {many(one.objects, 'object')}")
               for one in group.objects]
     # whatever else is charged by the page
     known = {name for names in USERS.values() for name in names} | set(KERNEL)
@@ -303,18 +303,21 @@ def total(group: Group) -> int:
 
 
 def odd(group: Group) -> Iterator[str]:
-    """Yield a sentence about what of the charge none of its processes maps, if it is large."""
+    """Yield a sentence about what of the charge no process of it maps, if it is large."""
     charge = total(group)
     # Processes that could not be looked at may map any of it.
     cache, shared = (0 if group.mapped is None or group.not_looked
                      else amount(group, kind) - group.mapped[kind] for kind in (FILE, SHMEM))
     kernel = sum(row.charged for row in kernels(group) if not row.depth)
     count, _, left = group.dying or (0, 0, 0)
+    elsewhere = sum(group.elsewhere.values())
     found: list[tuple[int, int, Callable[[], str]]] = [
-        (cache, TWENTIETH, lambda: f"{size(cache)} are page cache of files that none of its"
-         f" processes maps{one_of(group, FILE, cache)}."),
-        (shared, TWENTIETH, lambda: f"{size(shared)} are shared memory that none of its processes"
-         f" maps{one_of(group, SHMEM, shared)}; it stays until deleted and closed."),
+        (cache, TWENTIETH, lambda: f"{size(cache)} are page cache of files that no process of"
+         f" it maps{one_of(group, FILE, cache)}."),
+        (shared, TWENTIETH, lambda: f"{size(shared)} are shared memory that no process of it"
+         f" maps{one_of(group, SHMEM, shared)}; it stays until {lasts(group, shared)}."),
+        (elsewhere, 1, lambda: f"Its processes map {size(elsewhere)} that others are charged for:"
+         f" {foreign(group)}."),
         (kernel, TENTH, lambda: f"{size(kernel)} are kernel memory: {most(group)}."),
         (left, TWENTIETH, lambda: f"{size(left)} are charged to {many(count, 'removed group')}"
          f" below it that still {'lives' if count == 1 else 'live'} on (pagewalk cgroups"
@@ -326,17 +329,41 @@ def odd(group: Group) -> Iterator[str]:
 
 
 def one_of(group: Group, kind: str, whole: int) -> str:
-    # The largest file, if it makes up half of the amount.
-    files = files_of(group, kind)
-    if not files:
+    # The file that makes up half of the amount, if one does.
+    file = half_of(group, kind, whole)
+    if file is None:
         return ""
-    # Who maps which of its pages is not known by file: if ours map none at all, others do.
-    others = files[0].amounts.mapped > 0 and not (group.mapped or {}).get(kind)
-    held = files[0].amounts.cached if others else files[0].amounts.unmapped
-    if held * HALF < whole:
-        return ""
-    mapped = ", mapped by others" if others else ""
-    return f", {size(held)} of it one file, {file_name(files[0])}{mapped}"
+    mapped = ", mapped by others" if file.amounts.mapped and others_map(group, kind) else ""
+    return f", {size(apart(group, kind, file))} of it one file, {file_name(file)}{mapped}"
+
+
+def half_of(group: Group, kind: str, whole: int) -> CachedFile | None:
+    # Of what no process of it maps, the file that has most, if that is half.
+    file = max(files_of(group, kind), key=lambda one: apart(group, kind, one), default=None)
+    return None if file is None or apart(group, kind, file) * HALF < whole else file
+
+
+def others_map(group: Group, kind: str) -> bool:
+    # Who maps which pages of a file is not known by file: if ours map none at all, others do.
+    return not (group.mapped or {}).get(kind)
+
+
+def apart(group: Group, kind: str, file: CachedFile) -> int:
+    return file.amounts.cached if others_map(group, kind) else file.amounts.unmapped
+
+
+def lasts(group: Group, shared: int) -> str:
+    file = half_of(group, SHMEM, shared)
+    return "closed" if file is not None and file.sort is Sort.DELETED else "deleted and closed"
+
+
+def foreign(group: Group) -> str:
+    # The largest mappings of what others are charged for.
+    ordered = sorted(group.elsewhere.items(), key=lambda pair: -pair[1])
+    named = [f"{printable(name) or 'anonymous memory'} {size(held)}"
+             for name, held in ordered[:NAMED]]
+    rest = len(ordered) - NAMED
+    return ", ".join([*named, many(rest, "other")] if rest > 0 else named)
 
 
 def most(group: Group) -> str:
@@ -356,8 +383,8 @@ def room(group: Group) -> str:
     # an object that is in use keeps its slab
     most = "at most " if free.slab_reclaimable else ""
     no_swap = " (there is no room in swap)" if free.swappable and group.swap_room == 0 else ""
-    text = (f"{most}{size(free.at_once)} could be reclaimed at once before its processes are"
-            f" killed{more}; {size(stuck)} could not{no_swap}.")
+    text = (f"{most}{size(free.at_once)} could be reclaimed at once before a process is killed"
+            f"{more}; {size(stuck)} could not{no_swap}.")
     return text[0].upper() + text[1:]
 
 

@@ -27,18 +27,29 @@ AMOUNTS = ("anon", "file", "shmem", "kernel", "unmapped", "reclaimable")
 FIELDS = ("charged", "limit", *AMOUNTS)
 FROM_FRAMES = ("unmapped", "reclaimable")  # what counters do not tell
 SHOWN = 20  # groups, without --limit
+NAMED = 3  # files that keep a removed group
+KEPT = 36  # columns that a name keeps, where something can be hidden
+LEAST_WANTED = ("kernel", "shmem", "anon", "file", "unmapped")  # hidden first on a narrow terminal
 
 
-def answers(table: GroupTable) -> Iterator[str]:
+def nearest(table: GroupTable) -> int | None:
+    """Return the row of the group that is nearest to its limit, None if none has one."""
+    groups = table.groups
+    limited = np.flatnonzero((groups.limit > 0) & ~groups.removed)
+    if not len(limited):
+        return None
+    share = table.amounts.usage[limited] / groups.limit[limited]
+    return int(limited[int(np.argmax(share))])
+
+
+def answers(table: GroupTable, names: Mapping[int, Name] | None = None) -> Iterator[str]:
     """Yield at most three sentences: how many groups, which is the fullest, how many live on."""
     groups = table.groups
     living = int((~groups.removed).sum())
     yield f"{living} memory cgroups; {size(int(table.amounts.usage[0]))} are charged in all."
-    limited = np.flatnonzero((groups.limit > 0) & ~groups.removed)
-    if len(limited):
-        share = table.amounts.usage[limited] / groups.limit[limited]
-        row = int(limited[int(np.argmax(share))])
-        yield (f"Nearest to its limit is {printable(groups.path[row])}:"
+    row = nearest(table)
+    if row is not None:
+        yield (f"Nearest to its limit is {called(table, names or {}, row, None)}:"
                f" {size(int(table.amounts.usage[row]))} of {size(int(groups.limit[row]))}.")
     gone = removed(table)
     if gone.groups:
@@ -94,7 +105,7 @@ def text(
     out: TextIO, *, columns: Sequence[str] | None = None, total: int = 0,
 ) -> None:
     """Write the sentences and the groups ``rows`` (row, depth in the tree or None)."""
-    for sentence in answers(table):
+    for sentence in answers(table, names):
         say(sentence, out)
     print(file=out)
     hidden = FROM_FRAMES if table.amounts.unmapped is None else ()
@@ -103,18 +114,25 @@ def text(
     grid = [(*(above[name] for name in shown), "CGROUP")]
     grid += [(*(cell(table, name, row) for name in shown), called(table, names, row, depth))
              for row, depth in rows]
-    say_grid(grid, {len(shown)}, out, room=width(out), yields=len(shown))
+    least = [at for name in LEAST_WANTED for at, one in enumerate(shown) if one == name]
+    say_grid(grid, {len(shown)}, out, room=width(out), yields=len(shown), keeps=KEPT, least=least)
     if len(rows) < total:
         say(f"{total - len(rows)} more: --limit {total} shows all", out)
-    listed = {row for row, _ in rows}
-    for keeper in table.keepers:
-        if keeper.row in listed:
-            say(kept(table, keeper), out)
+    by_row = {keeper.row: keeper for keeper in table.keepers}
+    for row, _ in rows:
+        if row in by_row:
+            say(kept(table, by_row[row]), out)
     say_missing(table.withheld, out)
-    biggest = next((table.groups.path[row] for row, _ in rows
-                    if table.groups.path[row] != "/" and not table.groups.removed[row]), "")
-    following(out, *((f"explain --cgroup {shlex.quote(printable(biggest))}",) if biggest else ()),
-              "ram")
+    following(out, *next_group(table, rows), "ram")
+
+
+def next_group(table: GroupTable, rows: Sequence[tuple[int, int | None]]) -> Iterator[str]:
+    """Yield the command that explains the group nearest to its limit, else the largest listed."""
+    full = nearest(table)
+    listed = [row for row, _ in rows if table.groups.path[row] != "/"
+              and not table.groups.removed[row]]
+    for row in [*([] if full is None else [full]), *listed][:1]:
+        yield f"explain --cgroup {shlex.quote(printable(table.groups.path[row]))}"
 
 
 def amount(table: GroupTable, row: int, name: str) -> int | None:
@@ -139,10 +157,11 @@ def kept(table: GroupTable, keeper: Keeper) -> str:
     path = printable(table.groups.path[keeper.row])
     below, anon = table.groups.parent == keeper.row, table.amounts.anon
     own = int(anon[keeper.row] - anon[below].sum())
-    held = [f"anonymous memory {size(own)}, of processes that moved away"] if own else []
-    held += [f"{group_words.file_name(one)} {size(one.amounts.cached)}"
-             for one in keeper.files.files[:3]]
-    held += [f"{printable(name)} {size(amount)}" for name, amount in keeper.caches]
+    held = [f"{size(own)} of anonymous memory, of processes that moved away"] if own else []
+    files = sorted(keeper.files.files, key=lambda one: -one.amounts.cached)
+    held += [f"{size(one.amounts.cached)} of {group_words.file_name(one)}"
+             for one in files[:NAMED]]
+    held += [f"{size(amount)} of {printable(name)} objects" for name, amount in keeper.caches]
     if not held:
         return f"{path} was removed and lives on" + (
             " because of groups below it" if below.any() else

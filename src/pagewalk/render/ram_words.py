@@ -62,11 +62,13 @@ def by_group(parts: dict[str, int]) -> dict[str, int]:
 def odd(ram: Ram) -> Iterator[str]:
     """Yield a sentence about the largest part that is odd, if one is.
 
-    Deleted files come before shared memory that is as large: a part of it may be theirs.
+    What deleted files have of shared memory counts as theirs.
     """
     parts, total = ram.parts or {}, ram.total or 0
-    deleted = 0 if ram.deleted is None else ram.deleted.amounts.cached
+    deleted, theirs = (0, 0) if ram.deleted is None else (
+        ram.deleted.amounts.cached, ram.deleted.shared)
     amounts = {DELETED: deleted, **{name: parts.get(name, 0) for name in ODD}}
+    amounts["shmem_unmapped"] -= theirs
     large = [name for name, amount in amounts.items() if amount and ODD_SHARE * amount >= total
              and not (name == "kernel_other" and ram.source == "procfs")]  # others tell what for
     if large:

@@ -94,11 +94,15 @@ class FilesTotal(NamedTuple):
 
 
 class Deleted(NamedTuple):
-    """How many deleted files there are, what they have in RAM, and the largest; None if none."""
+    """How many deleted files there are, what they have in RAM, and the largest; None if none.
+
+    ``shared`` bytes of it are shared memory that no process maps.
+    """
 
     files: int
     amounts: Amounts
     largest: CachedFile | None
+    shared: int = 0
 
 
 class FilesReport(NamedTuple):
@@ -154,7 +158,10 @@ def deleted_files(kernel: Kernel, cached: CachedFiles, page_size: int) -> Delete
     """Return what deleted files have in RAM, and the largest of them; raises as name_files does."""
     report = name_files(kernel, cached, page_size, 1)
     largest_one = next((one for one in report.files if one.sort is Sort.DELETED), None)
-    return Deleted(*report.totals[Sort.DELETED], largest_one)
+    systems = read_file_systems(kernel, cached.object)
+    shared = cached.shmem & (sorts_of(systems, cached.shmem) == Sort.DELETED.value)
+    unmapped = int((cached.pages - cached.mapped)[shared].sum()) * page_size
+    return Deleted(*report.totals[Sort.DELETED], largest_one, unmapped)
 
 
 def name_owners(kernel: Kernel, direct_map: DirectMap, cached: CachedFiles) -> dict[int, str]:

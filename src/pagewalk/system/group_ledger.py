@@ -14,7 +14,7 @@ from pagewalk.model.frames import Kind
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.proc.totals import Totals
 from pagewalk.system.census import Census
-from pagewalk.system.ram_causes import ANON, CHURN, Times, faulted, growth, on_lru, once
+from pagewalk.system.ram_causes import ANON, CHURN, Times, faulted, growth, moved, on_lru, once
 from pagewalk.system.ram_ledger import HIDDEN, LRU, MAPS, WRITTEN, in_swap_cache, together, whole
 
 # include/linux/memcontrol.h, MEMCG_CHARGE_BATCH: a CPU charges so many pages in advance.
@@ -184,8 +184,8 @@ def group_ledger(
     ``numbers`` and ``readings`` were read around the scan, the first before it, the last after it.
     """
     def changed(rule: Rule) -> int:
-        moved = rule.times(charge.census, charge.page) * growth(readings, *rule.moves)
-        return charge.page * (growth(readings, *CHURN) + moved)
+        more = moved(rule.times, rule.moves, charge.census, charge.page, readings)
+        return charge.page * (growth(readings, *CHURN) + more)
 
     lines = []
     for rule in (ALL, KMEM):

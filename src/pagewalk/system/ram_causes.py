@@ -187,8 +187,8 @@ def bounds(
     if "first_chunk" in rule.causes and rest < 0:
         kept = seen.parts.get("boot", 0) if seen.first_chunk is None else seen.first_chunk
         found.append(("first_chunk", seen.page * kept))
-    moved = rule.times(seen.census, seen.page) * growth(readings, *rule.moves)
-    changed = growth(readings, *CHURN) + moved
+    changed = growth(readings, *CHURN) + moved(rule.times, rule.moves, seen.census, seen.page,
+                                               readings)
     found += [("frames_changed", seen.page * changed),
               ("concurrent_change", max(theirs) - min(theirs))]
     if "moved_between_lists" in rule.causes and seen.labels.told:
@@ -200,6 +200,19 @@ def bounds(
     if "slab_order" in rule.causes and rest < 0:
         found.append(("slab_order", _slab_order(readings, seen)))
     return found
+
+
+def moved(
+    times: Times, moves: tuple[str, ...], census: Census, page: int, readings: Sequence[Totals]
+) -> int:
+    """Return how many frames may have changed what a line counts without being freed.
+
+    However many faults there were, only pages of files and shared memory that are there were mapped
+    or unmapped: those that went meanwhile were freed, which is counted elsewhere.
+    """
+    events = times(census, page) * growth(readings, *moves)
+    there = census.count(census.of(Kind.FILE, Kind.SHMEM))
+    return min(events, there) if times is faulted else events
 
 
 def _moved(seen: Counted, last: Totals, changed: int) -> int:
