@@ -48,7 +48,7 @@ def test_a_file_keeps_a_removed_group_until_it_is_deleted(disk: Path) -> None:
         pass
     found = dying(where.path)
     assert found["removed"] and found["file"] >= 8 * MIB
-    assert f"{path} 8192 KiB" in found["kept_by"]
+    assert f"8192 KiB of {path}" in found["kept_by"]
     path.unlink()
 
     # The kernel lets go of it in the background. Blocks of the disk that it wrote for the directory
@@ -67,7 +67,7 @@ def test_pages_of_a_process_that_moved_keep_a_removed_group() -> None:
         running.step()
         remove_group(before.directory)
         found, moved = dying(before.path), explained(after)
-        assert found["anon"] >= 8 * MIB and "anonymous memory 8" in found["kept_by"]
+        assert found["anon"] >= 8 * MIB and "of anonymous memory" in found["kept_by"]
         # neither version moves a charge: the new group maps what is not its own
         assert sum(row["bytes"] for row in moved["mapped_elsewhere"]) >= 8 * MIB
         assert moved["kinds"].get("anon", 0) < 8 * MIB
