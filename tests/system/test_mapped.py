@@ -6,7 +6,7 @@ import numpy as np
 
 from pagewalk.model.columns import Pages, State
 from pagewalk.model.frames import Kind
-from pagewalk.system.mapped import ChargedFrames, MappedPages
+from pagewalk.system.mapped import NOBODYS, OTHERS, ChargedFrames, MappedPages
 from tests import by_hand
 from tests.system import large
 from tests.system.by_hand import Run, frames
@@ -48,6 +48,13 @@ def test_pages_are_sorted_by_who_is_charged_and_by_kind() -> None:
     assert found.uncharged == {vmas.name[1]: 1}
     [process] = found.processes
     assert (process.charged, process.others) == ({"anon": 1, "file": 1, "shmem": 0}, 1)
+
+
+def test_each_frame_has_one_code() -> None:
+    found = charged()
+    assert found.codes(np.arange(END)).tolist() == [1] * 10 + [2] * 10 + [OTHERS] * 10 + [
+        NOBODYS] * 10 + [0] * 60
+    assert found.codes(np.array([-1, END, END + 5])).tolist() == [0, 0, 0]
 
 
 def test_a_shared_page_counts_once_in_all_and_in_each() -> None:

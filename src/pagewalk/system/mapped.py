@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.model.columns import I64, Bool, Pages, VMAs
+from pagewalk.model.columns import I64, U8, Bool, Pages, VMAs
 from pagewalk.model.errors import NotPermitted
 from pagewalk.model.frames import Frames, Kind
 from pagewalk.model.rules import IS_PRESENT
@@ -18,26 +18,38 @@ KINDS = {ANON: (Kind.ANON, Kind.KSM, Kind.SWAP_CACHE, Kind.HUGETLB), FILE: (Kind
          SHMEM: (Kind.SHMEM,)}
 
 
+OTHERS, NOBODYS = len(KINDS) + 1, len(KINDS) + 2
+
+
 class ChargedFrames:
-    """The frames that a group is charged for, by kind, those that other groups are, and nobody is.
+    """Who is charged for each frame of processes and files, in three bits a frame.
 
     It listens to a survey: ``inside`` (bool) are the labels of the group and of those below it.
     """
 
     def __init__(self, end: int, inside: Bool) -> None:
         self._inside = inside
-        self.of = {kind: FrameSet(end) for kind in KINDS}
-        self.others, self.nobodys = FrameSet(end), FrameSet(end)
+        self._bits = [FrameSet(end) for _ in range(NOBODYS.bit_length())]
 
     def __call__(self, frames: Frames, labels: I64) -> None:
         mine = self._inside[labels]
-        users = frames.of(*(kind for kinds in KINDS.values() for kind in kinds))
-        for name, kinds in KINDS.items():
-            rows = mine & frames.of(*kinds)
-            self.of[name].add_runs(frames.pfn[rows], frames.pages[rows])
-        for found, rows in ((self.others, users & ~mine & (labels > 0)),
-                            (self.nobodys, users & (labels == 0))):
-            found.add_runs(frames.pfn[rows], frames.pages[rows])
+        codes = np.zeros(len(frames), np.uint8)
+        for code, kinds in enumerate(KINDS.values(), 1):
+            rows = frames.of(*kinds)
+            codes[rows] = np.where(mine, code, np.where(labels > 0, OTHERS, NOBODYS))[rows]
+        for at, bits in enumerate(self._bits):
+            rows = codes >> at & 1 != 0
+            bits.add_runs(frames.pfn[rows], frames.pages[rows])
+
+    def codes(self, frames: I64) -> U8:
+        """Return of each of ``frames`` (i64) who is charged, u8.
+
+        From 1 on the group, by the order of KINDS; OTHERS; NOBODYS; 0 for any other frame.
+        """
+        found = np.zeros(len(frames), np.uint8)
+        for at, bits in enumerate(self._bits):
+            found |= bits.has(frames).astype(np.uint8) << np.uint8(at)
+        return found
 
 
 class ByProcess(NamedTuple):
@@ -74,27 +86,26 @@ class MappedPages:
         self, pids: tuple[int, ...], name: str, vmas: VMAs, batches: Iterable[Pages]
     ) -> None:
         """Add the pages of a process, of which ``pids`` are the ids (namespace.pid_numbers)."""
-        mine, others = dict.fromkeys(KINDS, 0), 0
+        counts = np.zeros(NOBODYS + 1, np.int64)
         for pages in batches:
             if pages.pfn is None:
                 raise NotPermitted("the frames of its pages", "not visible to you", "run as root")
             frames, vma = _frames(pages, self._page_shift)
-            for kind, charged in self._charged.of.items():
-                mine[kind] += int(charged.has(frames).sum())
-            others += int(self._charged.others.has(frames).sum())
-            self._count_new(vmas, frames, vma)
-        self.processes.append(ByProcess(pids[0], pids[1:], name, mine, others))
+            codes = self._charged.codes(frames)
+            counts += np.bincount(codes, minlength=len(counts))
+            self._count_new(vmas, frames, vma, codes)
+        mine = dict(zip(KINDS, counts[1:].tolist(), strict=False))
+        self.processes.append(ByProcess(pids[0], pids[1:], name, mine, int(counts[OTHERS])))
 
-    def _count_new(self, vmas: VMAs, frames: I64, vma: I64) -> None:
+    def _count_new(self, vmas: VMAs, frames: I64, vma: I64, codes: U8) -> None:
         frames, first = np.unique(frames, return_index=True)
         new = self._seen.missing(frames)
         self._seen.add(frames[new])
-        frames, vma = frames[new], vma[first[new]]
-        for kind, charged in self._charged.of.items():
-            self.by_kind[kind] += int(charged.has(frames).sum())
-        for found, where in ((self.elsewhere, self._charged.others),
-                             (self.uncharged, self._charged.nobodys)):
-            rows, pages = np.unique(vma[where.has(frames)], return_counts=True)
+        vma, codes = vma[first[new]], codes[first[new]]
+        for code, kind in enumerate(KINDS, 1):
+            self.by_kind[kind] += int((codes == code).sum())
+        for found, code in ((self.elsewhere, OTHERS), (self.uncharged, NOBODYS)):
+            rows, pages = np.unique(vma[codes == code], return_counts=True)
             for row, count in zip(rows.tolist(), pages.tolist(), strict=True):
                 name = vmas.name[row]
                 found[name] = found.get(name, 0) + count
