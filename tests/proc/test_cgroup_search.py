@@ -20,6 +20,9 @@ MADE = (
 )
 
 
+WORKER = "/system.slice/app.service/worker"
+
+
 @pytest.fixture
 def hierarchy(tmp_path: Path) -> Hierarchy:
     for name in MADE:
@@ -33,7 +36,11 @@ def hierarchy(tmp_path: Path) -> Hierarchy:
         ("/", "/"), ("//", "/"),
         ("/system.slice/app.service", "/system.slice/app.service"),
         ("/system.slice/app.service/", "/system.slice/app.service"),
-        ("app.service", "/system.slice/app.service"),
+        ("//system.slice//app.service", "/system.slice/app.service"),
+        ("/./system.slice/app.service/.", "/system.slice/app.service"),
+        ("/user.slice/../system.slice/./app.service", "/system.slice/app.service"),
+        ("/.", "/"), ("/system.slice/..", "/"),
+        ("app.service", "/system.slice/app.service"), ("app.service//worker/.", WORKER),
         ("worker", "/system.slice/app.service/worker"),
         ("app.service/worker", "/system.slice/app.service/worker"),
         ("user.slice/db.service", "/user.slice/db.service"),
@@ -75,6 +82,15 @@ def test_a_directory_below_the_mount_point_is_a_group(hierarchy: Hierarchy) -> N
     assert find_group("/docker/x/user.slice", below) == "/docker/x/user.slice"
 
 
+def test_a_path_never_leads_above_what_is_mounted(hierarchy: Hierarchy) -> None:
+    (Path(hierarchy.mount).parent / "outside").mkdir()
+    for word in ("/../outside", "/user.slice/../../outside"):
+        with pytest.raises(SourceUnavailable, match="is not below /, which is mounted"):
+            find_group(word, hierarchy)
+    above = hierarchy._replace(root="/..")
+    assert find_group("/.././user.slice//", above) == "/../user.slice"
+
+
 @pytest.mark.parametrize(
     ("word", "count"), [("db.service", 2), (ID[:12], 2), (ID[:32], 2)]
 )
@@ -98,7 +114,8 @@ def test_no_more_than_twenty_are_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["", "nothing", "service", "/nothing", "/app.service", ID[:11], "4g" * 6, "../x"]
+    "word", ["", "nothing", "service", "/nothing", "/app.service", ID[:11], "4g" * 6, "../x", ".",
+             "x/.."]
 )
 def test_none_is_a_sentence(hierarchy: Hierarchy, word: str) -> None:
     with pytest.raises(BadTarget, match="no memory cgroup is called '") as raised:

@@ -95,6 +95,9 @@ def test_containerd() -> None:
     (row,) = parse_task({"config.json": config, "init.pid": b"4711"}, ("k8s.io", A))
     path = f"/kubepods/pod{UID}/{A}"
     assert row == Record("containerd", A, "", "web-0", UID, "shop", "php", path, 4711)
+    config = written({"linux": {"cgroupsPath": f"//kubepods/./pod{UID}//{A}/"}})
+    (row,) = parse_task({"config.json": config}, ("k8s.io", A))
+    assert row.cgroup == path
     # systemd's form is SLICE:PREFIX:NAME, which is no path.
     config = written({"linux": {"cgroupsPath": "system.slice:cri-containerd:web"}})
     (row,) = parse_task({"config.json": config}, ("default", "web"))

@@ -34,9 +34,9 @@ def find_group(word: str, hierarchy: Hierarchy) -> str:
     """
     if word.startswith("/"):
         return group_at(word, hierarchy)
-    groups = list_groups(hierarchy)
-    ending = f"/{word.strip('/')}"
-    rows = [row for row, path in enumerate(groups.path) if word and path.endswith(ending)]
+    groups, ending = list_groups(hierarchy), plain(word)
+    named = [] if ending == "/" else groups.path
+    rows = [row for row, path in enumerate(named) if path.endswith(ending)]
     if not rows and ID.fullmatch(word):
         rows = [row for row, path in enumerate(groups.path) if container_of(path).startswith(word)]
     if len(rows) == 1:
@@ -44,6 +44,21 @@ def find_group(word: str, hierarchy: Hierarchy) -> str:
     if not rows:
         raise none_called(word)
     raise several_called(word, [(groups.path[row], int(groups.inode[row])) for row in rows])
+
+
+def plain(path: str) -> str:
+    """Return ``path`` as /proc/PID/cgroup would show it: from "/" on, without empty parts and ".".
+
+    ".." takes back the part before it. At the beginning it stays: that is a group outside of our
+    cgroup namespace.
+    """
+    kept: list[str] = []
+    for name in path.split("/"):
+        if name == ".." and kept and kept[-1] != "..":
+            kept.pop()
+        elif name not in ("", "."):
+            kept.append(name)
+    return f"/{'/'.join(kept)}"
 
 
 def container_of(path: str) -> str:
@@ -58,7 +73,7 @@ def group_at(word: str, hierarchy: Hierarchy) -> str:
     if real == hierarchy.mount:
         return hierarchy.root
     below = real.startswith(f"{hierarchy.mount}/")
-    path = root + real.removeprefix(hierarchy.mount) if below else f"/{word.strip('/')}"
+    path = root + real.removeprefix(hierarchy.mount) if below else plain(word)
     with suppress(GroupGone), open_group(hierarchy, path):
         return path
     other = None if below else hierarchy_at(real)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from pagewalk.proc.cgroup_search import plain
+
 MOST = 10_000  # containers of one place
 LONGEST = 1024  # characters of a name
 METADATA = 1 << 16  # characters of Podman's or CRI-O's own data about a container
@@ -170,7 +172,7 @@ def record(
     chosen = name or ("" if is_unique(key) else key)
     return Record(
         engine, key, chosen, names["pod"], names["pod_id"], names["namespace"], names["container"],
-        cgroup.rstrip("/"), pid,
+        plain(cgroup).rstrip("/"), pid,
     )
 
 
