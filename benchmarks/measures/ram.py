@@ -48,6 +48,8 @@ LARGE = {
     "files": "add them up by a million files and by cgroup",
     "systems": "look up the file systems of a million files",
     "group": "keep those of a cgroup",
+    "ram": "all that ram does with them",
+    "explain": "all that explain CGROUP does with them",
 }
 
 # The most memory that the command ever had; VmHWM starts from 0 at exec, unlike ru_maxrss.

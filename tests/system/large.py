@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from pagewalk.model.bits import kpf
-from pagewalk.model.columns import I64
+from pagewalk.model.columns import I64, take
 from pagewalk.model.frames import Frames, Kind
-from pagewalk.system.cached import CacheSums
+from pagewalk.system.cached import CacheSums, unowned
 from pagewalk.system.census import Count, KernelFrames, Placed
 from pagewalk.system.learned import Learned
-from pagewalk.system.mapped import ChargedFrames
+from pagewalk.system.mapped import ChargedFrames, MappedPages
 
 FRAMES = 256 << 18
 FILES, GROUPS = 1_000_000, 500
@@ -99,8 +99,38 @@ def charged(parts: Iterator[Frames]) -> int:
     return users * 8 // 7  # seven of eight runs are those of users
 
 
+def all_of_ram(parts: Iterator[Frames]) -> int:
+    """Do all that `ram` does with frames."""
+    count, own, cache = Count(9), KernelFrames(FRAMES), CacheSums()
+    for frames in parts:
+        count.add(frames)
+        own.add(frames)
+        cache.add(unowned(frames))
+    cache.files()
+    return count.census.count(np.ones(len(count.census), bool))
+
+
+def all_of_a_group(parts: Iterator[Frames]) -> int:
+    """Do all that `explain CGROUP` does with frames, for every other group."""
+    inside, here = np.arange(GROUPS) % 2 == 1, np.zeros(0, np.int64)
+    charged, cache, own = ChargedFrames(FRAMES, inside), CacheSums(), KernelFrames(FRAMES)
+    count = Count(9, lambda _: here)
+    for frames in parts:
+        here = label(frames)
+        mine = take(frames, inside[here])
+        count.add(frames)
+        charged(frames, here)
+        cache.add(mine)
+        own.add(mine)
+    mapped = MappedPages(FRAMES, charged, 12)
+    cache.files()
+    del mapped
+    return count.census.count(np.ones(len(count.census), bool))
+
+
 FOLDS: dict[str, Callable[[Iterator[Frames]], int]] = {
     "count": counted, "kernel": kept, "files": cached, "systems": learned, "group": charged,
+    "ram": all_of_ram, "explain": all_of_a_group,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from pagewalk.model.columns import Pages, State
 from pagewalk.model.frames import Kind
@@ -80,5 +81,6 @@ def test_what_is_not_in_ram_is_not_mapped() -> None:
     assert not any(found.by_kind.values())
 
 
-def test_256_gib_take_less_than_150_mb() -> None:
-    assert large.measured("group")[0] < 150
+@pytest.mark.parametrize("fold", ["group", "ram", "explain"])
+def test_256_gib_take_less_than_150_mb(fold: str) -> None:
+    assert large.measured(fold)[0] < 150
