@@ -10,6 +10,7 @@ import pytest
 
 from pagewalk.proc.cgroups import find_hierarchy
 from tests.live.charged import MIB, caches, charging, explained, files, group, mapped, sentences
+from tests.live.test_inodes import mounted
 
 pytestmark = pytest.mark.live
 OWN = f"pagewalk-kinds-{os.getpid()}"
@@ -112,6 +113,15 @@ def test_locked_memory_cannot_be_reclaimed() -> None:
         found = explained(where)
     assert running.facts["locked"] == 16 * MIB
     assert found["headroom"]["locked"] == 16 * MIB
+
+
+def test_what_is_dirty_on_a_ramfs_is_locked_and_not_counted_as_dirty(tmp_path: Path) -> None:
+    with mounted(tmp_path / "ramfs", "-t", "ramfs", "none") as ramfs, group(OWN) as where, \
+            charging(where, "deleted", ramfs / "file", 16 * MIB):
+        found = explained(where)  # which demands that nothing is unexplained
+    [line] = [line for line in found["ledger"] if line["against"].endswith("dirty")]
+    # what else is dirty is of the program's own start: less than what is on the ramfs
+    assert line["ours"] < 16 * MIB <= found["headroom"]["locked"]
 
 
 def test_memory_given_back_with_madv_free_can() -> None:

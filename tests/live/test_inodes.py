@@ -17,13 +17,15 @@ import pytest
 
 from pagewalk.kernel.open import open_bpf
 from pagewalk.kernel.structs.direct_map import own_mm
-from pagewalk.kernel.structs.inodes import Inodes, read_file_systems, read_inodes
+from pagewalk.kernel.structs.inodes import Inodes, read_backing, read_file_systems, read_inodes
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.task import file_behind
 from pagewalk.kernel.structs.vmas import read_vmas
+from pagewalk.model.frames import Backing
 from tests.kernel_says import PAGE
 from tests.live.bracket import look_again, working_sources
 from tests.live.holder import IPC_RMID
+from tests.machine import alone, zram_device
 
 pytestmark = [
     pytest.mark.live,
@@ -149,6 +151,44 @@ def test_a_file_on_a_disk(kernel: Kernel) -> None:
         return
     assert (found.inode[0], found.dev[0]) == (stat.st_ino, kernel_dev(stat.st_dev))
     assert os.path.realpath(sys.executable).endswith(found.path[0] or "nothing")
+
+
+def backing(kernel: Kernel, *fds: int) -> list[int]:
+    at = np.array([mapping_of(kernel, fd) for fd in fds], np.uint64)
+    return read_backing(kernel, at).tolist()
+
+
+def test_what_has_nowhere_to_be_written_is_kept(
+    kernel: Kernel, tmpfs: Path, tmp_path: Path
+) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    with ExitStack() as stack, mounted(tmp_path / "ramfs", "-t", "ramfs", "none") as ramfs:
+        kept = [written(ramfs / "file", stack), written(tmpfs / "file", stack)]
+        secret = libc.syscall(447, 0)  # memfd_secret; a kernel may be without
+        if secret >= 0:
+            stack.callback(os.close, secret)
+            os.ftruncate(secret, PAGE)
+            area = stack.enter_context(mmap.mmap(secret, PAGE))
+            area[0] = 1
+            kept.append(secret)
+        assert backing(kernel, *kept) == [Backing.KEPT.value] * len(kept)
+        stack.close()
+
+
+def test_disks_are_written(kernel: Kernel, disk: Path) -> None:
+    # the device itself, whose super block is not the disk's, and a file system on it
+    with alone(), zram_device(8) as device, ExitStack() as stack:
+        fd = os.open(device, os.O_RDWR)
+        stack.callback(os.close, fd)
+        os.write(fd, b"x" * PAGE)
+        file = written(disk / "file", stack)
+        assert backing(kernel, fd, file) == [Backing.WRITTEN.value] * 2
+
+
+def test_what_backs_no_page_cache_is_not_told(kernel: Kernel) -> None:
+    wild = np.array([0, 8, 1 << 63], np.uint64)
+    assert read_backing(kernel, wild).tolist() == [Backing.UNTOLD.value] * 3
+    assert len(read_backing(kernel, wild[:0])) == 0
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -10,8 +13,10 @@ from typing import Any
 import pytest
 
 from tests.busy import busy
+from tests.kernel_says import PAGE
 from tests.live.bracket import look_again
 from tests.live.command import pagewalk
+from tests.live.test_inodes import mounted
 
 pytestmark = pytest.mark.live
 MIB = 1 << 20
@@ -77,6 +82,30 @@ def closed(*words: str) -> Any:
     ran = pagewalk(*words)
     assert ran.code == 0, ran.err
     return ran.json
+
+
+def test_what_is_never_written_is_not_dirty(tmp_path: Path) -> None:
+    size = 64 * MIB
+    with ExitStack() as stack:
+        ramfs = stack.enter_context(mounted(tmp_path / "ramfs", "-t", "ramfs", "none"))
+        (ramfs / "file").write_bytes(b"r" * size)
+        held = size
+        secret = ctypes.CDLL(None).syscall(447, 0)  # memfd_secret; a kernel may be without
+        if secret >= 0:
+            stack.callback(os.close, secret)
+            os.ftruncate(secret, size)
+            with mmap.mmap(secret, size) as area:
+                area[::PAGE] = b"s" * (size // PAGE)
+            held += size
+
+        def look() -> None:
+            document = closed("ram", "--format", "json")
+            assert document["headroom"]["locked"] >= held
+            [line] = [line for line in document["ledger"] if line["against"] == "meminfo Dirty"]
+            # not even if as much was written meanwhile as would explain it
+            assert abs(line["ours"] - line["theirs"]) < size // 2
+
+        look_again(look)
 
 
 def test_per_cpu_memory_of_boot_is_bounded_by_its_size_where_that_is_shown() -> None:

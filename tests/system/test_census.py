@@ -34,12 +34,13 @@ def test_a_row_is_what_its_runs_have_in_common(some: list[Run], more: list[Run])
     expected: dict[tuple[object, ...], int] = {}
     for run in some + more:
         mapped = run.mapcount > 0 or bool(run.facts & MAPPED_WHOLE)
-        key = (run.kind, frozenset(run.flags), run.facts, run.order >= 9, mapped)
+        key = (run.kind, frozenset(run.flags), run.facts, run.order >= 9, run.order > 0, mapped)
         expected[key] = expected.get(key, 0) + run.pages
     found = {
         (Kind(census.kind[at]),
          frozenset(name for name in FLAGS if census.has(name)[at]),
-         int(census.facts[at]), bool(census.huge[at]), bool(census.mapped[at])):
+         int(census.facts[at]), bool(census.huge[at]), bool(census.large[at]),
+         bool(census.mapped[at])):
         int(census.pages[at])
         for at in range(len(census))
     }
@@ -53,6 +54,15 @@ def test_labels_keep_rows_apart() -> None:
     census = count.census
     assert dict(zip(census.label.tolist(), census.pages.tolist(), strict=True)) == {
         1: 16, 70_000: 7}
+
+
+def test_what_backs_a_run_keeps_rows_apart() -> None:
+    count = Count(9, lambda _: np.array([7, 7, 7]), lambda _: np.array([0, 2, 1], np.uint8))
+    count.add(frames(Run(Kind.FILE, 5), Run(Kind.FILE, 7), Run(Kind.FILE, 11)))
+    census = count.census
+    assert dict(zip(census.backing.tolist(), census.pages.tolist(), strict=True)) == {
+        0: 5, 1: 11, 2: 7}
+    assert set(census.label.tolist()) == {7}
 
 
 def test_placed_frames_are_counted_where_they_lie() -> None:

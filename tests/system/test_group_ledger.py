@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from pagewalk.account.ledger import Line
-from pagewalk.model.frames import MAPPED_WHOLE, Kind
+from pagewalk.model.frames import MAPPED_WHOLE, Backing, Kind
 from pagewalk.proc.cgroup_numbers import GroupNumbers
+from pagewalk.system.census import Count
 from pagewalk.system.group_ledger import Charge, group_ledger
 from tests.by_hand import PAGE
-from tests.system.by_hand import Run, charge, totals
+from tests.system.by_hand import Run, charge, frames, totals
 
 QUIET = (totals({}), totals({}))
 CPUS = 2
@@ -96,6 +98,20 @@ def test_memory_stat_lags_by_two_batches_a_cpu() -> None:
         assert line.unexplained == left
 
 
+def test_dirty_pages_that_are_never_written_are_not_counted() -> None:
+    def line(backing: Backing, theirs: int) -> Line:
+        count = Count(9, backing=lambda _: np.array([backing.value], np.uint8))
+        count.add(frames(Run(Kind.FILE, 1000, ("dirty", "lru", "unevictable"))))
+        counted = Charge(count.census, 0, 0, PAGE, CPUS)
+        numbers = GroupNumbers(stat={"file_dirty": theirs * PAGE})
+        return lines(counted, numbers)["memory.stat file_dirty"]
+
+    assert (line(Backing.KEPT, 0).ours, line(Backing.KEPT, 0).difference) == (0, 0)
+    assert line(Backing.WRITTEN, 0).unexplained == 1000 * PAGE
+    for theirs in (0, 1000):
+        assert line(Backing.UNTOLD, theirs).unexplained == 0
+
+
 def test_version_1_has_names_and_numbers_of_its_own() -> None:
     counted = charge(Run(Kind.ANON, 4, mapcount=1), Run(Kind.FILE, 3), Run(Kind.SHMEM, 2),
                      Run(Kind.PAGE_TABLE, 1), reclaimable=50)
@@ -156,7 +172,8 @@ LARGE = Run(Kind.FILE, 2048, ("lru",), mapcount=1, facts=MAPPED_WHOLE, order=9)
 
 
 @pytest.mark.parametrize(("field", "run", "moved", "most"), [
-    ("anon", Run(Kind.ANON, 2000, mapcount=1), {"pgfree": 3, "pgfault": 9}, WAITS + 3),
+    ("anon", Run(Kind.ANON, 2000, mapcount=1), {"pgfree": 3, "pgfault": 9}, WAITS + 12),
+    ("swapcached", Run(Kind.SWAP_CACHE, 2000), {"pswpin": 3, "pgscan_anon": 2}, WAITS + 5),
     # 16 pages around a fault, and as many unmapped again; 512 where there are huge pages to map
     ("file_mapped", MAPPED, {"pgfault": 3}, WAITS + 3 * 2 * 16),
     ("file_mapped", LARGE, {"pgfault": 1}, WAITS + 2 * 512),

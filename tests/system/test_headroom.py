@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from pagewalk.model.frames import FOLIO_MAPPED, Kind
+from pagewalk.model.frames import FOLIO_MAPPED, Backing, Kind
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.system.census import Count
 from pagewalk.system.headroom import clean_files, headroom, lazyfree, swap_room
@@ -43,6 +43,16 @@ def test_a_page_is_one_amount(name: str, run: Run) -> None:
     count.add(frames(run))
     found = headroom(count.census, NO_LABELS)._asdict()
     assert {key: pages for key, pages in found.items() if pages} == {name: 1}
+
+
+@pytest.mark.parametrize(("backing", "name"), [
+    (Backing.WRITTEN, "dirty"), (Backing.KEPT, "locked"), (Backing.UNTOLD, "dirty"),
+])
+def test_what_is_dirty_where_nothing_is_written_never_goes(backing: Backing, name: str) -> None:
+    count = Count(9, backing=lambda _: np.array([backing.value], np.uint8))
+    count.add(frames(Run(Kind.FILE, 3, ("lru", "dirty"))))
+    found = headroom(count.census, NO_LABELS)
+    assert (getattr(found, name), sum(found)) == (3, 3)
 
 
 def test_only_slabs_of_caches_that_shrink_are_reclaimable() -> None:

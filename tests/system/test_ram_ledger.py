@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pagewalk.account.ledger import Cause, Line
-from pagewalk.model.frames import MAPPED_WHOLE, Kind
+from pagewalk.model.frames import MAPPED_WHOLE, Backing, Kind
 from pagewalk.proc.slabinfo import SlabCache
 from pagewalk.proc.totals import Totals
 from pagewalk.system.census import Count
@@ -262,16 +263,28 @@ def unexplained(found: Counted, field: str, less: int, moved: dict[str, int]) ->
 
 
 FILES = counted("", Run(Kind.FILE, 1000, ("lru", "dirty"), mapcount=1))
+SWAPPED = counted("", Run(Kind.ANON, 600, mapcount=1), Run(Kind.ANON, 100, ("swapcache",), 1),
+                  Run(Kind.SWAP_CACHE, 200, ("swapcache",)), Run(Kind.SHMEM, 100))
 # one of them in a huge page of 512
 LARGE = counted("", Run(Kind.FILE, 512, ("lru",), mapcount=1, facts=MAPPED_WHOLE, order=9),
                 Run(Kind.SHMEM, 512, ("lru",), mapcount=1, facts=MAPPED_WHOLE, order=9))
 
 
 @pytest.mark.parametrize(("field", "found", "moved", "more", "less"), [
-    # what is allocated and freed, each frame of it once; a fault is no cause, nor is a move
+    # what is allocated and freed, each frame of it once; a fault is no cause of free frames
     ("MemFree", counted("buddy"), {"pgalloc_normal": 2, "pgalloc_dma": 1, "pgfree": 2}, 5, 5),
     ("MemFree", counted("buddy"), {"pgfault": 9, "pgactivate": 9, "nr_dirtied": 9}, 0, 0),
-    ("AnonPages", counted("", Run(Kind.ANON, 1000, mapcount=1)), {"pgfree": 2, "pgfault": 9}, 2, 2),
+    # a page goes into the swap cache and out of it: reclaim looks at it, it is written, a fault
+    # takes it out. A fault maps a large folio that is there as a whole
+    ("AnonPages", SWAPPED, {"pgfree": 2, "pgfault": 9}, 11, 11),
+    ("AnonPages", SWAPPED, {"pgscan_anon": 3, "pswpout": 2, "zswpout": 1, "pgscan_file": 9}, 6, 6),
+    ("SwapCached", SWAPPED, {"pgfault": 5, "pswpin": 4, "pgfree": 1}, 10, 10),
+    ("SwapCached", counted("", Run(Kind.SWAP_CACHE, 1024, ("swapcache",), order=4)),
+     {"pgfault": 2}, 1024, 1024),
+    # no more than can be swapped, of the 1000 that are there
+    ("AnonPages", SWAPPED, {"pgfault": 5000, "pgfree": 7}, 1007, 1007),
+    ("Shmem", SWAPPED, {"pgscan_anon": 3}, 3, 3),
+    ("Cached", SWAPPED, {"pswpin": 3}, 3, 3),
     # a page changes its list, or is written, once for each of these
     ("Active(file)", FILES, {"pgactivate": 1, "pgdeactivate": 1, "pgrotated": 2}, 4, 4),
     ("Dirty", FILES, {"nr_dirtied": 1, "nr_written": 2}, 3, 3),
@@ -299,6 +312,32 @@ def test_a_line_may_differ_by_its_bound_and_by_no_byte_more(
         assert unexplained(found, field, sign * pages * PAGE, moved) == 0
         beyond = sign * (pages * PAGE + 1)
         assert unexplained(found, field, beyond, moved) == beyond
+
+
+def test_without_swap_a_fault_moves_nothing_into_the_swap_cache_or_out() -> None:
+    for swap, left in ((0, 4 * PAGE), (1, 0)):
+        theirs = {"AnonPages": 696 * PAGE, "SwapTotal": swap}
+        readings = [by_hand.totals(theirs, {"pgfault": faults}) for faults in (0, 4)]
+        lines = {line.against: line for line in ram_ledger(SWAPPED, readings)}
+        assert lines["meminfo AnonPages"].unexplained == left
+
+
+@pytest.mark.parametrize(("backing", "counted", "causes"), [
+    (Backing.WRITTEN, 5, []), (Backing.KEPT, 2, []), (Backing.UNTOLD, 5, ["backing_untold"]),
+])
+def test_dirty_pages_of_files_that_are_never_written_are_not_counted(
+    backing: Backing, counted: int, causes: list[str]
+) -> None:
+    # 2 dirty pages of a disk, 3 of another file system; the kernel counts what it can write
+    count = Count(9, backing=lambda frames: np.array([0, backing.value], np.uint8))
+    count.add(frames(Run(Kind.FILE, 2, ("dirty",)), Run(Kind.FILE, 3, ("dirty", "lru"))))
+    found = Counted(count.census, NO_LABELS, {}, PAGE, 2, uses=False)
+    for theirs in (2, 5) if causes else (counted,):
+        [line] = ram_ledger(found, [totals({"Dirty": theirs})])
+        assert (line.ours, line.unexplained) == (counted * PAGE, 0)
+        assert [cause.cause for cause in line.causes] == (causes if theirs == 2 else [])
+    [line] = ram_ledger(found, [totals({"Dirty": 1})])
+    assert line.unexplained == (counted - 1) * PAGE
 
 
 def test_what_a_number_moved_is_a_bound_to_the_byte() -> None:

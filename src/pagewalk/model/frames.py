@@ -57,6 +57,17 @@ class Kind(IntEnum):
         return self.name.lower()
 
 
+class Backing(IntEnum):
+    """Whether dirty pages of a file are ever written, which tells whether the kernel counts them.
+
+    ``WRITTEN``: they are; ``KEPT``: they stay in RAM, uncounted; ``UNTOLD``: that cannot be read.
+    """
+
+    WRITTEN = 0
+    KEPT = 1
+    UNTOLD = 2
+
+
 class Frames(Rows):
     """Runs of frames that are alike, by ascending frame.
 

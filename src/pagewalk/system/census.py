@@ -16,24 +16,28 @@ from pagewalk.system.bits import FrameSet
 FLAGS = ("dirty", "lru", "active", "writeback", "swapcache", "swapbacked", "unevictable",
          "hwpoison", "mlocked")  # fmt: skip
 # How a row is packed into one word: the flags, then these, and the label above them.
-_KIND, _FACTS, _HUGE, _MAPPED, _LABEL = (np.uint64(9 + bit) for bit in (0, 5, 8, 9, 10))
-_KIND_MASK, _FACTS_MASK, _ONE = np.uint64(31), np.uint64(7), np.uint64(1)
+_KIND, _FACTS, _HUGE, _LARGE, _MAPPED, _BACKING, _LABEL = (
+    np.uint64(9 + bit) for bit in (0, 5, 8, 9, 10, 11, 13))
+_KIND_MASK, _FACTS_MASK, _ONE, _BACKING_MASK = map(np.uint64, (31, 7, 1, 3))
 
 
 class Census(Rows):
     """Frames that count alike as one row.
 
     ``kind`` u8 (Kind); ``flags`` u64, those of FLAGS as in /proc/kpageflags; ``facts`` u8 as in
-    Frames, without the order; ``huge`` bool: in a folio of a huge page's size; ``mapped`` bool:
-    some process maps the page; ``label`` i64, what the caller told about a run (0: nothing);
-    ``pages`` i64.
+    Frames, without the order; ``huge`` bool: in a folio of a huge page's size; ``large`` bool: in
+    one of several pages; ``mapped`` bool: some process maps the page; ``backing`` u8 (Backing) of
+    dirty pages of files; ``label`` i64, what the caller told about a run (0: nothing); ``pages``
+    i64.
     """
 
     kind: U8
     flags: U64
     facts: U8
     huge: Bool
+    large: Bool
     mapped: Bool
+    backing: U8
     label: I64
     pages: I64
 
@@ -69,22 +73,29 @@ NOWHERE = Placed(np.zeros(0, np.int64), np.zeros(0, np.int64), ())
 
 
 Label = Callable[[Frames], I64]
+Back = Callable[[Frames], U8]
 
 
 class Count:
     """Adds up batches of frames to a Census, each row with the label (i64, from 0) of its run.
 
+    ``backing`` tells the Backing (u8) of each run; without it all is WRITTEN.
+
     A folio is huge from ``huge_order`` on: as many pages as a PMD entry maps, as a power of two.
     """
 
-    def __init__(self, huge_order: int, label: Label | None = None) -> None:
-        self._huge_order, self._label = huge_order, label
+    def __init__(
+        self, huge_order: int, label: Label | None = None, backing: Back | None = None
+    ) -> None:
+        self._huge_order, self._label, self._backing = huge_order, label, backing
         self._sums: dict[int, int] = {}
 
     def add(self, frames: Frames) -> None:
         """Add a batch."""
         label = None if self._label is None else self._label(frames)
         words = _packed(frames, label, self._huge_order)
+        if self._backing is not None:
+            words |= self._backing(frames).astype(np.uint64) << _BACKING
         if not len(words):
             return
         first = alike(words)  # neighbours are, mostly
@@ -107,7 +118,9 @@ def _packed(frames: Frames, label: I64 | None, huge_order: int) -> U64:
     mapped = frames.mapcount > 0
     if frames.facts is not None:
         words |= (frames.facts.astype(np.uint64) & _FACTS_MASK) << _FACTS
-        words |= (frames.facts >> ORDER_SHIFT >= huge_order).astype(np.uint64) << _HUGE
+        order = frames.facts >> ORDER_SHIFT
+        words |= (order >= huge_order).astype(np.uint64) << _HUGE
+        words |= (order > 0).astype(np.uint64) << _LARGE
         mapped = mapped | (frames.facts & MAPPED_WHOLE != 0)
     words |= mapped.astype(np.uint64) << _MAPPED
     if label is not None:
@@ -125,7 +138,9 @@ def _unpacked(sums: dict[int, int]) -> Census:
         flags=flags,
         facts=(words >> _FACTS & _FACTS_MASK).astype(np.uint8),
         huge=(words >> _HUGE & _ONE).astype(bool),
+        large=(words >> _LARGE & _ONE).astype(bool),
         mapped=(words >> _MAPPED & _ONE).astype(bool),
+        backing=(words >> _BACKING & _BACKING_MASK).astype(np.uint8),
         label=(words >> _LABEL).astype(np.int64),
         pages=np.array([sums[word] for word in words.tolist()], np.int64),
     )

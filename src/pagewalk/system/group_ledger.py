@@ -14,8 +14,30 @@ from pagewalk.model.frames import Kind
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.proc.totals import Totals
 from pagewalk.system.census import Census
-from pagewalk.system.ram_causes import ANON, CHURN, Times, faulted, growth, moved, on_lru, once
-from pagewalk.system.ram_ledger import HIDDEN, LRU, MAPS, WRITTEN, in_swap_cache, together, whole
+from pagewalk.system.counted_as import (
+    ANON,
+    LISTED,
+    backing_untold,
+    dirty_files,
+    in_swap_cache,
+    in_writeback,
+    on_lru,
+    unevictable,
+    whole,
+)
+from pagewalk.system.ram_causes import (
+    CHURN,
+    MAPS,
+    SWAPS,
+    Times,
+    faulted,
+    growth,
+    moved,
+    once,
+    swapped,
+)
+from pagewalk.system.ram_causes import WHY as RAM_WHY
+from pagewalk.system.ram_ledger import HIDDEN, LRU, WRITTEN, together
 
 # include/linux/memcontrol.h, MEMCG_CHARGE_BATCH: a CPU charges so many pages in advance.
 BATCH = 64
@@ -74,6 +96,7 @@ WHY = {
     " and does not show: at most what the whole machine has (meminfo Percpu)",
     "sock": "buffers of sockets, which only the kernel counts (memory.stat)",
     "zswap": "swap that zswap keeps compressed, which only the kernel counts (memory.stat)",
+    "backing_untold": RAM_WHY["backing_untold"],
     "frames_changed": "frames were allocated or freed while RAM was read: at most as many as the"
     " kernel counted meanwhile",
     "concurrent_change": "the number moved between the readings around the scan",
@@ -98,7 +121,7 @@ def pages(rule: Callable[[Census], object]) -> Amount:
     return lambda charge: charge.page * charge.census.count(rule(charge.census))  # type: ignore[arg-type]
 
 
-USERS = (*ANON, Kind.FILE, Kind.SHMEM, Kind.SWAP_CACHE, Kind.HUGETLB)
+USERS = (*LISTED, Kind.HUGETLB)
 
 
 def user_bytes(charge: Charge) -> int:
@@ -127,17 +150,17 @@ KMEM = Rule("kmem", "kernel pages + kernel objects",
 # Fields of memory.stat: of version 2, and what version 1 calls them.
 STAT: dict[int, tuple[Rule, ...]] = {
     2: (
-        Rule("anon", "anonymous and mapped", pages(lambda c: c.of(*ANON) & c.mapped)),
-        Rule("file", "files + shared memory", pages(_in_cache)),
-        Rule("shmem", "shared memory", pages(lambda c: c.of(Kind.SHMEM))),
+        Rule("anon", "anonymous and mapped", pages(lambda c: c.of(*ANON) & c.mapped),
+             moves=SWAPS, times=swapped),
+        Rule("file", "files + shared memory", pages(_in_cache), moves=SWAPS, times=swapped),
+        Rule("shmem", "shared memory", pages(lambda c: c.of(Kind.SHMEM)), moves=SWAPS,
+             times=swapped),
         Rule("file_mapped", "files and shared memory that are mapped",
              pages(lambda c: c.of(Kind.FILE, Kind.SHMEM) & c.mapped), moves=MAPS, times=faulted),
-        Rule("file_dirty", "dirty, of files", pages(lambda c: c.of(Kind.FILE) & c.has("dirty")),
-             moves=WRITTEN),
-        Rule("file_writeback", "being written", pages(lambda c: c.of(*USERS) & c.has("writeback")),
-             moves=WRITTEN),
-        Rule("swapcached", "also in swap", pages(
-            lambda c: c.of(Kind.SWAP_CACHE) | (c.of(*ANON, Kind.SHMEM) & in_swap_cache(c)))),
+        Rule("file_dirty", "dirty, of files", pages(dirty_files), ("stat_lag", "backing"),
+             WRITTEN),
+        Rule("file_writeback", "being written", pages(in_writeback), moves=WRITTEN),
+        Rule("swapcached", "also in swap", pages(in_swap_cache), moves=SWAPS, times=swapped),
         Rule("anon_thp", "anonymous, mapped as huge pages", pages(lambda c: whole(c, Kind.ANON))),
         Rule("inactive_anon", "inactive, swap-backed",
              pages(lambda c: on_lru(c, anon=True, active=False)), moves=LRU),
@@ -147,8 +170,7 @@ STAT: dict[int, tuple[Rule, ...]] = {
              pages(lambda c: on_lru(c, anon=False, active=False)), moves=LRU),
         Rule("active_file", "active, of files",
              pages(lambda c: on_lru(c, anon=False, active=True)), moves=LRU),
-        Rule("unevictable", "unevictable", pages(
-            lambda c: c.of(*USERS) & c.has("lru") & c.has("unevictable")), moves=LRU),
+        Rule("unevictable", "unevictable", pages(unevictable), moves=LRU),
         Rule("pagetables", "page tables", pages(lambda c: c.of(Kind.PAGE_TABLE))),
         Rule("kernel_stack", "kernel stacks", lambda charge: charge.areas.get("kernel_stack")),
         Rule("vmalloc", "vmalloc", lambda charge: charge.areas.get("vmalloc")),
@@ -247,6 +269,8 @@ def _line(
     bounds = [("frames_changed", changed), ("concurrent_change", max(theirs) - min(theirs))]
     if "stat_lag" in rule.causes or exact:
         bounds.insert(0, ("stat_lag", 2 * BATCH * charge.cpus * charge.page))
+    if "backing" in rule.causes and rest > 0 and (most := backing_untold(charge.census)):
+        bounds.insert(0, ("backing_untold", charge.page * most))
     others = _filled(rest, unused, bounds)
     rest -= sum(cause.bytes for cause in others)
     return Line(title, rule.ours_is, ours, theirs[-1], (*exact, *others), rest)

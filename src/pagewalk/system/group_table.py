@@ -16,11 +16,11 @@ from pagewalk.proc.cgroups import find_hierarchy, list_groups, not_charged
 from pagewalk.sources.ram import COUNTERS, RamSource
 from pagewalk.system.cached import CacheSums
 from pagewalk.system.census import Census
+from pagewalk.system.counted_as import ANON
 from pagewalk.system.files import FilesReport, name_files
 from pagewalk.system.group_counters import KERNEL, parts_from
 from pagewalk.system.group_ledger import USERS
 from pagewalk.system.headroom import clean_files, lazyfree
-from pagewalk.system.ram_causes import ANON
 from pagewalk.system.survey import Survey, groups_of, opened, survey
 
 KEEPERS = 3  # files or caches that are named as what keeps a removed group

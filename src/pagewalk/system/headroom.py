@@ -9,6 +9,7 @@ from pagewalk.model.columns import Bool
 from pagewalk.model.frames import FOLIO_MAPPED, Kind
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.system.census import Census
+from pagewalk.system.counted_as import dirty_files
 from pagewalk.system.ram import Labels
 
 
@@ -18,7 +19,8 @@ class Headroom(NamedTuple):
     At once: ``free``; ``clean_unmapped`` and ``clean_mapped`` pages of files; ``lazyfree``
     (MADV_FREE); ``slab_reclaimable``, of which the kernel frees what no object in use pins.
     After writing: ``dirty`` pages of files. To swap, as far as there is room: ``swappable``
-    anonymous and shared memory. Never: ``locked`` (mlock and other unevictable pages), ``kernel``,
+    anonymous and shared memory. Never: ``locked`` (mlock and other unevictable pages, and what is
+    dirty on a file system that has nowhere to write it), ``kernel``,
     ``hugetlb``, and ``held``: pages of files and processes that are on no LRU list.
     """
 
@@ -50,6 +52,7 @@ def headroom(census: Census, labels: Labels) -> Headroom:
     file, anon = census.of(Kind.FILE), census.of(*ANON)
     shmem = census.of(Kind.SHMEM)
     locked = census.has("unevictable", "mlocked") & (file | anon | shmem)
+    locked |= file & census.has("dirty") & ~dirty_files(census)
     listed = census.has("lru") & ~locked
     clean, lazy = clean_files(census), lazyfree(census)
     mapped = census.mapped | (census.facts & FOLIO_MAPPED != 0)

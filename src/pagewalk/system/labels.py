@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from pagewalk.kernel.structs.direct_map import DirectMap
-from pagewalk.kernel.structs.inodes import read_file_systems
+from pagewalk.kernel.structs.inodes import read_backing, read_file_systems
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.memcgs import Memcgs, rows_of
 from pagewalk.kernel.structs.slabs import read_caches
-from pagewalk.model.columns import I64, U64
+from pagewalk.model.bits import kpf
+from pagewalk.model.columns import I64, U8, U64
 from pagewalk.model.frames import Frames, Kind
 from pagewalk.system.learned import Learned
 from pagewalk.system.ram import Labels
@@ -58,6 +59,22 @@ class ByObject:
         bdev = files.index("bdev") + UNRECLAIMABLE + 1 if "bdev" in files else -1
         return Labels(tuple(self._names), bdev, RECLAIMABLE, UNRECLAIMABLE)
 
+
+class ByBacking:
+    """Tells of runs of frames whether what is dirty is ever written back."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._known = Learned(lambda mappings: read_backing(kernel, mappings).astype(np.int64))
+
+    def of(self, frames: Frames) -> U8:
+        """Return the Backing (u8) of each run, WRITTEN where nothing of a file is dirty."""
+        found = np.zeros(len(frames), np.uint8)
+        assert frames.object is not None
+        dirty = frames.of(Kind.FILE) & (frames.flags & kpf("dirty") != 0) & (frames.object != 0)
+        rows = np.flatnonzero(dirty)
+        if len(rows):
+            found[rows] = self._known.of(frames.object[rows])
+        return found
 
 
 class ByGroup:

@@ -17,7 +17,7 @@ from pagewalk.system.census import NOWHERE, Census, Count, KernelFrames
 from pagewalk.system.files import Deleted, deleted_files
 from pagewalk.system.headroom import Headroom, headroom
 from pagewalk.system.kernel_places import KernelPlaces, kernel_places
-from pagewalk.system.labels import ByObject
+from pagewalk.system.labels import ByBacking, ByObject
 from pagewalk.system.ram import UNTOLD, Labels, parts_of
 from pagewalk.system.ram_causes import Counted, first_chunk
 from pagewalk.system.ram_counters import parts_from
@@ -63,7 +63,8 @@ def look_at_ram(source: RamSource) -> Ram:
     page = source.facts.page_size
     objects = None if source.running is None else ByObject(source.running.kernel)
     readings = [source.totals(refresh=True)]
-    count = Count(source.facts.pmd_order, None if objects is None else objects.of)
+    backing = None if source.running is None else ByBacking(source.running.kernel).of
+    count = Count(source.facts.pmd_order, None if objects is None else objects.of, backing)
     assert source.ranges is not None
     own, areas, cache = KernelFrames(source.ranges[-1][1]), [], CacheSums()
     for frames in _with_readings(source, readings):

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pagewalk.account.ledger import Cause
-from pagewalk.model.columns import Bool
 from pagewalk.model.frames import Kind
 from pagewalk.proc.totals import Totals
 from pagewalk.system.available import available_causes
 from pagewalk.system.census import Census
+from pagewalk.system.counted_as import ANON, backing_untold, in_swap_cache, on_lru
 from pagewalk.system.headroom import headroom
 from pagewalk.system.ram import Labels
 
@@ -55,11 +55,20 @@ def faulted(census: Census, page: int) -> int:
     return 2 * max(_AROUND, page // _ENTRY if huge.any() else 0)
 
 
+def swapped(census: Census, page: int) -> int:
+    """Return how many frames a fault may take out of the swap cache, or map from it.
+
+    It maps a large folio that is there as a whole (do_swap_page, mm/memory.c).
+    """
+    large = census.large & in_swap_cache(census)
+    return page // _ENTRY if large.any() else 1
+
+
 class Rule(NamedTuple):
     # A line before it is worked out. `field` of meminfo, or one of WITNESSES; `ours_is` in words;
     # `moves` are the counters of vmstat, beside those of CHURN, that grow when a frame changes
-    # what this line counts without being freed; `times` how many frames each of them may stand for,
-    # given what was counted and the size of a page.
+    # what this line counts without being freed; `times` how many frames a fault among them may
+    # stand for, given what was counted and the size of a page.
     field: str
     ours_is: str
     ours: Amount
@@ -85,7 +94,12 @@ WITNESSES: dict[str, Callable[[Totals, int], int | None]] = {
 # A frame is counted wrongly only if it changed while RAM was read, and then it was freed, or
 # allocated, or both (mm/page_alloc.c counts each).
 CHURN = ("pgalloc_", "pgfree")
-ANON = (Kind.ANON, Kind.KSM)
+MAPS = ("pgfault",)
+# Into the swap cache and out of it, each frame of it once. Reclaim looks at a page, puts it there
+# and unmaps it (shrink_folio_list, mm/vmscan.c), or MADV_PAGEOUT does, and it is written; a fault
+# or a read maps it again, and takes it out (folio_free_swap, mm/swapfile.c).
+SWAPS = (*MAPS, "pgscan_anon", "pswpin", "pswpout", "zswpin", "zswpout", "swpin_zero",
+         "swpout_zero")  # fmt: skip
 
 WHY = {
     "frames_changed": "frames were allocated or freed, or changed their list, while RAM was read:"
@@ -98,6 +112,8 @@ WHY = {
     " /proc/kallsyms tells of its size, or all that was kept at boot if it does not",
     "lru_batches": "pages on their way to an LRU list look like the kernel's own to the source"
     " procfs: each CPU has at most 7 batches of 31",
+    "backing_untold": "this kernel does not tell whether dirty pages of these files are ever"
+    " written: those that are not, as on a ramfs, it does not count",
     "misc_reclaimable": "reclaimable kernel memory that is no slab",
     "deferred_count": "meminfo adds to vmstat's nr_free_pages how much memory is not initialised"
     " yet, and that count stays wrong after boot",
@@ -115,13 +131,6 @@ WHY = {
     "dirty_pages": "pages of files that must be written first are in MemAvailable",
     "below_zero": "MemAvailable would be below zero, and is shown as 0",
 }
-
-
-def on_lru(census: Census, *, anon: bool, active: bool | None = None) -> Bool:
-    """Return which rows are on the LRU lists of swap-backed memory (``anon``) or of files."""
-    found: Bool = census.has("lru") & (census.has("swapbacked") == anon)
-    found &= ~census.has("unevictable") & census.of(*ANON, Kind.FILE, Kind.SHMEM, Kind.SWAP_CACHE)
-    return found if active is None else found & (census.has("active") == active)
 
 
 def exact_causes(
@@ -184,6 +193,8 @@ def bounds(
         found.append(("cached_stacks", _STACKS * seen.cpus * max(_STACK, seen.page)))
     if "lru_batches" in rule.causes and rest < 0 and not seen.labels.told:
         found.append(("lru_batches", seen.page * seen.cpus * _BATCHES * _BATCH))
+    if "backing" in rule.causes and rest > 0 and (most := backing_untold(seen.census)):
+        found.append(("backing_untold", seen.page * most))
     if "first_chunk" in rule.causes and rest < 0:
         kept = seen.parts.get("boot", 0) if seen.first_chunk is None else seen.first_chunk
         found.append(("first_chunk", seen.page * kept))
@@ -208,11 +219,20 @@ def moved(
     """Return how many frames may have changed what a line counts without being freed.
 
     However many faults there were, only pages of files and shared memory that are there were mapped
-    or unmapped: those that went meanwhile were freed, which is counted elsewhere.
+    or unmapped, and only what can go to swap was swapped: what went meanwhile was freed, which is
+    counted elsewhere. Without swap nothing is.
     """
-    events = times(census, page) * growth(readings, *moves)
-    there = census.count(census.of(Kind.FILE, Kind.SHMEM))
-    return min(events, there) if times is faulted else events
+    faults = times(census, page) * growth(readings, *(name for name in moves if name in MAPS))
+    events = faults + growth(readings, *(name for name in moves if name not in MAPS))
+    if times is swapped and not any((one.meminfo or {}).get("SwapTotal", 1) for one in readings):
+        return 0
+    kinds = MOVED.get(times)
+    return events if kinds is None else min(events, census.count(census.of(*kinds)))
+
+
+# The kinds of frames that change what a line counts.
+MOVED: dict[Times, tuple[Kind, ...]] = {
+    faulted: (Kind.FILE, Kind.SHMEM), swapped: (*ANON, Kind.SHMEM, Kind.SWAP_CACHE)}
 
 
 def _moved(seen: Counted, last: Totals, changed: int) -> int:

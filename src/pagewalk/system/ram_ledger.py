@@ -9,13 +9,23 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pagewalk.account.ledger import Line, bounded
 from pagewalk.model.columns import Bool
-from pagewalk.model.frames import MAPPED_WHOLE, Kind
+from pagewalk.model.frames import Kind
 from pagewalk.proc.totals import Totals
 from pagewalk.system.census import Census
+from pagewalk.system.counted_as import (
+    ANON,
+    dirty_files,
+    in_swap_cache,
+    in_writeback,
+    on_lru,
+    unevictable,
+    whole,
+)
 from pagewalk.system.headroom import headroom
 from pagewalk.system.ram import Labels
 from pagewalk.system.ram_causes import (
-    ANON,
+    MAPS,
+    SWAPS,
     WITNESSES,
     Amount,
     Counted,
@@ -23,14 +33,13 @@ from pagewalk.system.ram_causes import (
     bounds,
     exact_causes,
     faulted,
-    on_lru,
+    swapped,
 )
 
 LRU = ("pgactivate", "pgdeactivate", "pgrotated", "unevictable_pgs_culled",
        "unevictable_pgs_rescued", "unevictable_pgs_mlocked", "unevictable_pgs_munlocked",
        "unevictable_pgs_cleared")  # fmt: skip
 WRITTEN = ("nr_dirtied", "nr_written")
-MAPS = ("pgfault",)
 
 def part(*names: str) -> Amount:
     return lambda seen: sum(seen.parts.get(name, 0) for name in names)
@@ -38,9 +47,6 @@ def part(*names: str) -> Amount:
 
 def mask(rule: Callable[[Census, Labels], Bool]) -> Amount:
     return lambda seen: seen.census.count(rule(seen.census, seen.labels))
-
-
-CACHED = (Kind.FILE, Kind.SHMEM, Kind.SWAP_CACHE)
 
 
 def _all(seen: Counted) -> int:
@@ -54,30 +60,9 @@ def _cached(seen: Counted) -> int:
                         & ~(census.of(Kind.SHMEM) & census.has("swapcache")))
 
 
-def _swap_cached(census: Census, _: Labels) -> Bool:
-    return census.of(Kind.SWAP_CACHE) | (census.of(*ANON, Kind.SHMEM) & in_swap_cache(census))
-
-
-def in_swap_cache(census: Census) -> Bool:
-    """Return which rows are also in swap."""
-    return census.has("swapcache")
-
-
 def _mapped(census: Census, _: Labels) -> Bool:
     kernels = census.of(Kind.KERNEL, Kind.RESERVED, Kind.BLOCK_TAIL)
     return census.mapped & (census.of(Kind.FILE, Kind.SHMEM) | kernels)
-
-
-def _dirty(census: Census, labels: Labels) -> Bool:
-    ramfs = census.label == (labels.names.index("ramfs") if "ramfs" in labels.names else -1)
-    found: Bool = census.of(Kind.FILE) & census.has("dirty") & ~ramfs
-    return found
-
-
-def whole(census: Census, *kinds: Kind) -> Bool:
-    """Return which rows of ``kinds`` are mapped as huge pages."""
-    found: Bool = census.of(*kinds) & census.huge & (census.facts & MAPPED_WHOLE != 0)
-    return found
 
 
 def _by_uses(*names: str) -> Amount:
@@ -91,12 +76,12 @@ LINES = (
          causes=("deferred_count", "moved_between_lists")),
     Rule("vmstat nr_free_pages", "free blocks", part("buddy", "unaccepted"),
          causes=("moved_between_lists",)),
-    Rule("MemAvailable", "could be had at once", lambda seen: headroom(
+    Rule("MemAvailable", "could be reclaimed at once", lambda seen: headroom(
         seen.census, seen.labels).at_once, LRU, causes=("available", "moved_between_lists")),
     Rule("zoneinfo count", "per-CPU lists", part("cpu_lists"), causes=("moved_between_lists",)),
     Rule("Buffers", "cache of block devices", part("buffers")),
-    Rule("Cached", "files + shared memory", _cached),
-    Rule("SwapCached", "also in swap", mask(_swap_cached)),
+    Rule("Cached", "files + shared memory", _cached, SWAPS, swapped),
+    Rule("SwapCached", "also in swap", mask(lambda c, _: in_swap_cache(c)), SWAPS, swapped),
     Rule("Active", "active LRU lists", mask(lambda c, _: on_lru(c, anon=True, active=True)
                                             | on_lru(c, anon=False, active=True)), LRU),
     Rule("Inactive", "inactive LRU lists", mask(lambda c, _: on_lru(c, anon=True, active=False)
@@ -109,20 +94,20 @@ LINES = (
          mask(lambda c, _: on_lru(c, anon=False, active=True)), LRU),
     Rule("Inactive(file)", "inactive, of files",
          mask(lambda c, _: on_lru(c, anon=False, active=False)), LRU),
-    Rule("Unevictable", "unevictable", mask(
-        lambda c, _: c.has("unevictable") & c.has("lru")
-        & c.of(*ANON, Kind.FILE, Kind.SHMEM, Kind.SWAP_CACHE)), LRU),
+    Rule("Unevictable", "unevictable", mask(lambda c, _: unevictable(c)), LRU),
     Rule("Mlocked", "mlocked", mask(
         lambda c, _: c.has("mlocked") & c.of(*ANON, Kind.FILE, Kind.SHMEM)), LRU,
         causes=("lru_batches",)),
-    Rule("Dirty", "dirty, of files", mask(_dirty), WRITTEN),
-    Rule("Writeback", "being written", mask(
-        lambda c, _: c.has("writeback") & c.of(*ANON, Kind.FILE, Kind.SHMEM, Kind.SWAP_CACHE)),
-        WRITTEN, causes=("lru_batches",)),
-    Rule("AnonPages", "anonymous and mapped", mask(lambda c, _: c.of(*ANON) & c.mapped)),
+    Rule("Dirty", "dirty, of files", mask(lambda c, _: dirty_files(c)), WRITTEN,
+         causes=("backing",)),
+    Rule("Writeback", "being written", mask(lambda c, _: in_writeback(c)), WRITTEN,
+         causes=("lru_batches",)),
+    Rule("AnonPages", "anonymous and mapped", mask(lambda c, _: c.of(*ANON) & c.mapped), SWAPS,
+         swapped),
     Rule("Mapped", "files, shared memory and kernel pages that are mapped", mask(_mapped), MAPS,
          faulted),
-    Rule("Shmem", "shared memory", mask(lambda c, _: c.of(Kind.SHMEM)), causes=("lru_batches",)),
+    Rule("Shmem", "shared memory", mask(lambda c, _: c.of(Kind.SHMEM)), SWAPS, swapped,
+         ("lru_batches",)),
     Rule("KReclaimable", "slab, reclaimable", part("slab_reclaimable"),
          causes=("misc_reclaimable",)),
     Rule("Slab", "slab + large kmalloc",
@@ -163,7 +148,8 @@ BOTH_LISTS = (
          mask(lambda c, _: on_lru(c, anon=False)), LRU),
 )  # fmt: skip
 HIDDEN = "not told: MGLRU keeps what is active by generation"
-BOTH_CACHES = Rule("Buffers + Cached", "files + shared memory", _cached, causes=("lru_batches",))
+BOTH_CACHES = Rule("Buffers + Cached", "files + shared memory", _cached, SWAPS, swapped,
+                   ("lru_batches",))
 # Lines that take what only struct pages tell: what a frame belongs to, the order of its folio, and
 # whether it was ever initialised (one that was not looks mapped in /proc/kpagecount).
 STRUCT_PAGES = frozenset((

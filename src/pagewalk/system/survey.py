@@ -23,7 +23,7 @@ from pagewalk.model.errors import NotPermitted
 from pagewalk.model.frames import Frames
 from pagewalk.sources.ram import RamSource
 from pagewalk.system.census import Census, Count
-from pagewalk.system.labels import ByGroup
+from pagewalk.system.labels import ByBacking, ByGroup
 
 Listener = Callable[[Frames, I64], None]
 _WAITING = 16  # parts that are added up together
@@ -52,7 +52,7 @@ def survey(source: RamSource, groups: Memcgs, listeners: Sequence[Listener] = ()
     kernel, direct_map = running.kernel, running.direct_map
     by_group = ByGroup(kernel, direct_map, groups)
     labels = np.zeros(0, np.int64)
-    count = Count(source.facts.pmd_order, lambda _: labels)
+    count = Count(source.facts.pmd_order, lambda _: labels, ByBacking(kernel).of)
     owners: list[ObjectOwners] = []
     for frames in source.frames():
         labels = by_group.of(frames)

@@ -10,7 +10,8 @@ import numpy as np
 from pagewalk.kernel.structs.dentries import read_paths
 from pagewalk.kernel.structs.gather import gather, read_names
 from pagewalk.kernel.structs.kernel import Kernel
-from pagewalk.model.columns import I32, I64, U32, U64, Bool, Rows
+from pagewalk.model.columns import I32, I64, U8, U32, U64, Bool, Rows
+from pagewalk.model.frames import Backing
 from pagewalk.proc.files import decode_name
 
 BLOCK_DEVICES = "bdev"  # the file system whose inodes are block devices
@@ -20,6 +21,8 @@ _MINOR = np.uint64(20)  # dev_t in the kernel (include/linux/kdev_t.h)
 # of a dentry that stands alone: that of an open block device, and of a file handle (d_obtain_alias)
 _NO_NAME = (b"", b"/")
 _CHUNK = 1 << 16  # mappings that are looked at together
+# BDI_CAP_WRITEBACK (include/linux/backing-dev.h). Up to 5.9 this bit said the opposite.
+_WRITEBACK = np.uint64(1)
 
 
 class Inodes(Rows):
@@ -120,6 +123,36 @@ def read_file_systems(kernel: Kernel, mappings: U64) -> FileSystems:
         dentry, _, alone = _dentries(kernel, linked)
         detached[here] = alone & (dentry != blocks.root[blocks.row])
     return FileSystems(dev, tuple(names), row, nlink, detached)
+
+
+def read_backing(kernel: Kernel, mappings: U64) -> U8:
+    """Return the Backing (u8) of each of ``mappings`` (u64[n]): if its dirty pages are counted.
+
+    They are (folio_account_dirtied, mm/page-writeback.c) where the super block's backing device
+    writes them (mapping_can_writeback): not those of a ramfs or of secret memory.
+    """
+    found = np.full(len(mappings), Backing.UNTOLD.value, np.uint8)
+    if not (kernel.btf.has("super_block", "s_bdi")
+            and kernel.btf.has("backing_dev_info", "capabilities")):
+        return found
+    for first in range(0, len(mappings), _CHUNK):
+        here = slice(first, first + _CHUNK)
+        every, row = np.unique(_find(kernel, mappings[here]).super_block, return_inverse=True)
+        found[here] = _backing(kernel, every)[row]
+    return found
+
+
+def _backing(kernel: Kernel, blocks: U64) -> U8:
+    # A block device's inode has the backing device of its disk, which always writes
+    # (inode_to_bdi; bdi_alloc, mm/backing-dev.c).
+    block, _ = gather(kernel, "super_block", blocks, ("s_bdi",))
+    device, told = gather(kernel, "backing_dev_info", block["s_bdi"], ("capabilities",))
+    written = device["capabilities"] & _WRITEBACK != 0
+    disk = np.array([name == BLOCK_DEVICES for name in file_system_names(kernel, blocks)], bool)
+    found = np.where(written, Backing.WRITTEN.value, Backing.KEPT.value)
+    found[~told] = Backing.UNTOLD.value
+    found[disk] = Backing.WRITTEN.value
+    return found.astype(np.uint8)
 
 
 def _find(kernel: Kernel, mappings: U64) -> _Found:
