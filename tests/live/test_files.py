@@ -260,6 +260,7 @@ def test_the_command_names_a_deleted_file_and_who_keeps_it(tmp_path: Path) -> No
     with ExitStack() as stack:
         folder = stack.enter_context(mounted(tmp_path / "tmpfs", "-t", "tmpfs", "pagewalk"))
         (folder / "app.log").write_bytes(b"x" * size)
+        inode = (folder / "app.log").stat().st_ino
         pid = stack.enter_context(keeper("open", folder / "app.log"))
         os.unlink(folder / "app.log")
         name = f"{folder}/app.log"
@@ -269,7 +270,7 @@ def test_the_command_names_a_deleted_file_and_who_keeps_it(tmp_path: Path) -> No
             assert ran.code == 0, ran.err
             (file,) = [one for one in ran.json["files"] if one["path"] == name]
             assert (file["sort"], file["cached"], file["mapped"]) == ("deleted", size, 0)
-            assert [one["pid"] for one in file["kept_by"]] == [pid]
+            assert [(one["pid"], one["on_host"]) for one in file["kept_by"]] == [(pid, False)]
             assert sum(one["bytes"] for one in file["charged"]) == size
             totals = ran.json["totals"].values()
             systems = ran.json["file_systems"]
@@ -280,6 +281,16 @@ def test_the_command_names_a_deleted_file_and_who_keeps_it(tmp_path: Path) -> No
         assert ran.code == 0, ran.err
         lines = [line for line in ran.out.splitlines() if f"deleted, kept by {pid} " in line]
         assert [line.split()[0] for line in lines] == [str(size >> 10)]
+        inside = ("unshare", "--mount", "--pid", "--fork", "--mount-proc")
+        ran = pagewalk("ram", "--files", before=("env", "COLUMNS=200", *inside))
+        assert ran.code == 0, ran.err
+        [line] = [line for line in ran.out.splitlines() if f" (pid {pid} on the host)" in line
+                  and line.split()[0] == str(size >> 10)]
+        assert "deleted, " in line and ", kept by python" in line
+        ran = pagewalk("ram", "--files", "--format", "json", before=inside)
+        (file,) = [one for one in ran.json["files"] if one["kept_by"] and one["inode"] == inode
+                   and one["cached"] == size]
+        assert [(one["pid"], one["on_host"]) for one in file["kept_by"]] == [(pid, True)]
         head = pagewalk("ram", "--files", "--format", "csv", "--limit", "1").out.splitlines()
         assert head[0].startswith("name,cached,mapped,dirty")
 

@@ -98,3 +98,15 @@ def test_a_process_that_refuses_even_root_is_read_by_a_source_that_is_named() ->
         assert first["anon"] > 0
 
     look_again(look, 3)
+
+
+def test_what_processes_of_other_pid_namespaces_map_is_withheld() -> None:
+    inside = ("unshare", "--mount", "--pid", "--fork", "--mount-proc")
+    with group(OWN) as where, charging(where, "anon", 40 * MIB) as running:
+        ran = pagewalk("explain", where.path, "--format", "json", before=inside)
+        text = pagewalk("explain", where.path, before=inside).out
+    assert ran.code == 3
+    assert f"1 could not be looked at; this PID namespace does not show process {running.pid} of" \
+        " the host; run there" in ran.err
+    assert ran.json["mapped"] is None and ran.json["charged"] >= 40 * MIB
+    assert "Its only process could not be looked at;" in text

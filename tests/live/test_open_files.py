@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -162,3 +163,30 @@ def test_every_thread_of_proc_is_a_row(kernel: Kernel) -> None:
         assert {pid: found[pid] for pid in still} == {pid: before[pid] for pid in still}
 
     look_again(check)
+
+
+def test_another_pid_namespace_shows_some_by_numbers_of_its_own(kernel: Kernel) -> None:
+    words = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c",
+             INSIDE]
+
+    def check() -> None:
+        # Only it and what it started is shown there; all else has the numbers of the host.
+        before = listed()
+        done = subprocess.run(words, check=True, capture_output=True, text=True)
+        own, shown, others = json.loads(done.stdout)
+        assert set(shown) == set(own)
+        assert before.keys() & listed().keys() <= set(others)
+
+    look_again(check)
+
+
+INSIDE = """
+import json, os, sys
+from contextlib import closing
+from pagewalk.kernel.open import open_bpf
+from pagewalk.kernel.structs.tasks import read_tasks
+with closing(open_bpf()) as kernel:
+    tasks = read_tasks(kernel)
+own = [int(thread) for thread in os.listdir("/proc/self/task")]
+print(json.dumps([own, tasks.pid[tasks.shown].tolist(), tasks.pid[~tasks.shown].tolist()]))
+"""

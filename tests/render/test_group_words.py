@@ -241,7 +241,7 @@ def test_json_adds_up() -> None:
              "charged_in_advance", "percpu_not_told", "changed_meanwhile")
     assert sum(document[key] for key in parts) == document["charged"] == 11 * MIB
     assert document["cgroup"]["name"] == "app.service"
-    assert document["files"][0]["kept_by"] == [{"pid": 812, "name": "java"}]
+    assert document["files"][0]["kept_by"] == [{"pid": 812, "name": "java", "on_host": False}]
 
 
 def test_csv_is_the_ledger() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TextIO
 
+from pagewalk.kernel.structs.open_files import Holder
 from pagewalk.proc.files import decode_name
 from pagewalk.render.amounts import kib, many, size
 from pagewalk.render.columns import Choice, fields, titles
@@ -107,10 +108,15 @@ def keepers(file: CachedFile) -> str:
     kept = file.kept_by or ()
     if not kept:
         return "no process has it open or mapped"
-    named = [f"{one.pid} {one.comm}" for one in kept[:KEEPERS]]
+    named = [keeper(one) for one in kept[:KEEPERS]]
     more = len(kept) - len(named)
     others = f" and {many(more, 'other')}" if more else ""
     return f"kept by {', '.join(named)}{others}"
+
+
+def keeper(one: Holder) -> str:
+    """Return what a process that keeps a file is called: ``812 java``."""
+    return f"{one.comm} (pid {one.pid} on the host)" if one.on_host else f"{one.pid} {one.comm}"
 
 
 def charged(file: CachedFile, names: Names, known: Known = UNKNOWN) -> str:
@@ -262,7 +268,7 @@ def cell(file: CachedFile, name: str, names: Names) -> Any:
         return getattr(file.amounts, name)
     if name == "kept_by":
         kept = file.kept_by
-        return None if kept is None else "|".join(f"{one.pid} {one.comm}" for one in kept)
+        return None if kept is None else "|".join(map(keeper, kept))
     told: dict[str, Callable[[], Any]] = {
         "name": lambda: name_of(file), "sort": file.sort.name.lower,
         "file_system": lambda: file.file_system, "device": lambda: device(file),

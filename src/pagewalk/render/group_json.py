@@ -85,4 +85,5 @@ def file(one: CachedFile) -> dict[str, Any]:
             "file_system": one.file_system, "inode": one.inode, "cached": one.amounts.cached,
             "mapped": one.amounts.mapped, "dirty": one.amounts.dirty,
             "kept_by": None if one.kept_by is None else [
-                {"pid": holder.pid, "name": holder.comm} for holder in one.kept_by]}
+                {"pid": holder.pid, "name": holder.comm, "on_host": holder.on_host}
+                for holder in one.kept_by]}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pagewalk.proc.cgroup_numbers import UNLIMITED
 from pagewalk.proc.cgroups import SOCKETS
 from pagewalk.render.amounts import many, size
-from pagewalk.render.file_table import is_shared_anonymous, name_of, where
+from pagewalk.render.file_table import is_shared_anonymous, keeper, name_of, where
 from pagewalk.render.terminal import printable
 from pagewalk.system.files import CachedFile, Sort
 from pagewalk.system.group_counters import of_files
@@ -169,7 +169,7 @@ def kept_by(file: CachedFile) -> str:
     first, *others = file.kept_by
     how = "open in" if first.opened else "mapped by"
     more = f" and {len(others)} more" if others else ""
-    return f", {how} {first.pid} {printable(first.comm)}{more}"
+    return f", {how} {printable(keeper(first))}{more}"
 
 
 def kernels(group: Group) -> Iterator[Row]:

@@ -10,6 +10,7 @@ import numpy as np
 from pagewalk.account.ledger import Line
 from pagewalk.kernel.running import RunningKernel
 from pagewalk.kernel.structs.memcgs import Memcgs
+from pagewalk.kernel.structs.tasks import hidden_processes
 from pagewalk.kernel.structs.vmap_areas import of_areas
 from pagewalk.model.columns import I64, Bool, Withheld, join, partial, take
 from pagewalk.model.errors import BadTarget, NoAddressSpace, PagewalkError, ProcessGone
@@ -70,9 +71,10 @@ class Group(NamedTuple):
     has processes and none of them could be looked at; ``elsewhere`` what they map that others are
     charged for, and ``uncharged`` what nobody is, by name of the mapping; ``by_others`` what only
     processes outside map of its pages, by kind, None if not all processes could be looked at.
-    ``processes`` one row each, the largest first; ``not_looked`` those that could not be looked at,
-    and why. ``numbers`` are the kernel's, before and after. ``below`` are the groups directly below
-    it, with what the kernel says they use; ``dying`` the removed groups below it that live on.
+    ``processes`` one row each, the largest first; ``not_looked`` those that could not be looked at
+    (0: one that /proc does not show), and why. ``numbers`` are the kernel's, before and after.
+    ``below`` are the groups directly below it, with what the kernel says they use; ``dying`` the
+    removed groups below it that live on.
     ``headroom`` is what of the charge could be had back, kernel objects included; of its
     ``swappable`` at most ``swap_room`` have a place in swap. ``above`` are the groups above it, the
     nearest first, and the kernel's numbers for them.
@@ -154,7 +156,8 @@ def look_at_group(source: RamSource, asked: Asked) -> Group:
     placed, missing = area_places(running, join(areas))
     numbers.append(asked.numbers())
     totals.append(source.totals(refresh=True))
-    mapped, not_looked = walk_processes(source, asked, charged)
+    hidden = hidden_processes(running.kernel, groups.memcg[inside]).tolist()
+    mapped, not_looked = walk_processes(source, asked, charged, hidden)
     files = name_files(running.kernel, cache.files(), source.facts.page_size, FILES)
     parts = parts_of(of_groups(found.census, inside), NO_LABELS, kernel.uses(placed))
     group = made(source, asked, found, inside, parts, bool(placed.names), mapped, not_looked,
@@ -189,17 +192,18 @@ def row_of(groups: Memcgs, asked: Asked) -> int:
 
 
 def walk_processes(
-    source: RamSource, asked: Asked, charged: ChargedFrames
+    source: RamSource, asked: Asked, charged: ChargedFrames, hidden: list[int]
 ) -> tuple[MappedPages, list[tuple[int, str]]]:
-    """Walk all processes of the group; return what they map, and which could not be looked at."""
+    """Walk all processes of the group; return what they map, and which could not be looked at.
+
+    ``hidden`` are those that /proc does not show, by their numbers on the host.
+    """
     assert source.ranges is not None
     page_shift = source.facts.page_size.bit_length() - 1
     mapped = MappedPages(source.ranges[-1][1], charged, page_shift)
-    not_looked = []
-    for pid in asked.pids():
-        if not pid:
-            not_looked.append((0, "this PID namespace does not show them; run on the host"))
-            continue
+    not_looked = [(0, f"this PID namespace does not show process {pid} of the host; run there")
+                  for pid in hidden]
+    for pid in filter(None, asked.pids()):
         try:
             asked.walk(pid, mapped)
         except (ProcessGone, NoAddressSpace):
@@ -290,5 +294,6 @@ def directly_below(groups: Memcgs, row: int) -> Iterator[tuple[str, int]]:
 def withheld(not_looked: list[tuple[int, str]]) -> Iterator[Withheld]:
     if not_looked:
         pid, why = not_looked[0]
+        which = f"process {pid}: " if pid else ""
         yield Withheld("what some of its processes map", f"{len(not_looked)} could not be looked"
-                       f" at; process {pid}: {why}", partial=True)
+                       f" at; {which}{why}", partial=True)

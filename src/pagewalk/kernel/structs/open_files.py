@@ -23,12 +23,16 @@ _DEEPEST = 128  # levels of a red-black tree: twice the logarithm of what it can
 
 
 class Holder(NamedTuple):
-    """A process that keeps a file: ``opened`` as a descriptor, ``mapped`` into its memory."""
+    """A process that keeps a file: ``opened`` as a descriptor, ``mapped`` into its memory.
+
+    If it is ``on_host``, /proc does not show it, and ``pid`` is its number on the host.
+    """
 
     pid: int
     comm: str
     opened: bool
     mapped: bool
+    on_host: bool = False
 
 
 class Holders(NamedTuple):
@@ -81,7 +85,8 @@ def _processes(tasks: Tasks, openers: set[int], mappers: set[int]) -> tuple[Hold
     for row in np.flatnonzero(np.isin(tasks.address, leaders)).tolist():
         task = int(tasks.address[row])
         found.append(
-            Holder(int(tasks.pid[row]), tasks.comm[row], task in openers, task in mappers)
+            Holder(int(tasks.pid[row]), tasks.comm[row], task in openers, task in mappers,
+                   not tasks.shown[row])
         )
     return tuple(sorted(found))
 

@@ -132,9 +132,18 @@ def pid_namespace(kernel: Kernel) -> tuple[int, int]:
 
     As task_active_pid_ns(current): that of its pid's innermost number. Raises OSError.
     """
+    namespaces = pid_namespaces(kernel)
+    return namespaces[-1], len(namespaces) - 1
+
+
+def pid_namespaces(kernel: Kernel) -> list[int]:
+    """Return the addresses of the PID namespaces that the caller has a number in.
+
+    The first is the host's, the last the caller's own. Raises OSError.
+    """
     struct_pid = kernel.field("task_struct", kernel.current, "thread_pid")
     level = kernel.field("pid", struct_pid, "level")
-    return kernel.field("upid", _upid(kernel, struct_pid, level), "ns"), level
+    return [kernel.field("upid", _upid(kernel, struct_pid, at), "ns") for at in range(level + 1)]
 
 
 def _upid(kernel: Kernel, struct_pid: int, level: int) -> int:
