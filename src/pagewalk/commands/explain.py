@@ -65,9 +65,9 @@ def command(no_smaps: bool, cgroup: bool, **options: object) -> int:
     if choice.columns is not None and request.format == "csv":
         raise BadRequest("explain's csv has a row for each cause, with other columns: leave out"
                          " --columns, or use --format json")
-    path = meant_group(request.target, always=cgroup)
-    if path is not None:
-        return explain_group(request, choice, path, value)
+    meant = meant_group(request.target, always=cgroup)
+    if meant is not None:
+        return explain_group(request, choice, *meant, value)
     with opened(request, "explain") as (source, write):
         for _ in rounds(request, write):
             best = min(looks(source, smaps=not no_smaps), key=lambda look: doubt(look.lines))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pagewalk.proc.cgroups import Hierarchy
     from pagewalk.proc.containers import Records
     from pagewalk.render.columns import Choice
+    from pagewalk.system.containers import Name
     from pagewalk.system.group import Asked
     from pagewalk.system.mapped import MappedPages
 
@@ -22,15 +23,16 @@ LOOKS = 4  # at most, as long as anything of a group is unexplained
 
 
 def explain_group(
-    request: Request, choice: Choice, path: str, value: Callable[[Line, str], Any]
+    request: Request, choice: Choice, path: str, name: Name, value: Callable[[Line, str], Any]
 ) -> int:
-    """Explain what the memory cgroup at ``path`` is charged for, and return the exit code."""
+    """Explain what the memory cgroup at ``path``, which is called ``name``, is charged for.
+
+    Returns the exit code.
+    """
     from pagewalk.model.errors import BadRequest
     from pagewalk.proc.cgroups import find_hierarchy
-    from pagewalk.proc.containers import read_records
     from pagewalk.render import view
     from pagewalk.sources.ram import open_ram
-    from pagewalk.system.containers import name_of
     from pagewalk.system.group import look_at_group
 
     if request.freeze:
@@ -38,7 +40,6 @@ def explain_group(
     check_watch(request)
     source = open_ram(request.source, kernel=True)
     about = asked(path, find_hierarchy(), request.source, int(request.budget * 1e6))
-    name = name_of(path, read_records())
     with commands.output(request.output) as out:
         shown = view(request.format, "group", request.human, request.color)
         write = commands.writer(request, shown, out)
@@ -53,10 +54,11 @@ def explain_group(
     return commands.concluded(request, found.withheld, found.lines)
 
 
-def meant_group(word: str, *, always: bool) -> str | None:
-    """Return the path of the memory cgroup that TARGET ``word`` means, None if a process is meant.
+def meant_group(word: str, *, always: bool) -> tuple[str, Name] | None:
+    """Return the memory cgroup that TARGET ``word`` means, its path and what it is called.
 
-    A process comes first, except for a path below where cgroups are mounted. Raises BadTarget.
+    None if a process is meant: that comes first, except for a path below where cgroups are mounted.
+    Raises BadTarget.
     """
     from pagewalk.model.errors import BadTarget, SourceUnavailable
     from pagewalk.proc.processes import find
@@ -74,20 +76,24 @@ def meant_group(word: str, *, always: bool) -> str | None:
             nobody = error
     from pagewalk.proc.cgroups import find_hierarchy
     from pagewalk.proc.containers import read_records
+    from pagewalk.system.containers import name_of
 
     records = read_records()
+    # a name that is not known has nothing to do with a path
+    unread = () if word.startswith("/") else records.missing
     try:
-        return find_path(word, find_hierarchy(), records)
+        path = find_path(word, find_hierarchy(), records)
+        return path, name_of(path, records)
     except (BadTarget, SourceUnavailable) as error:
         alone = always or word.startswith("/sys/fs/cgroup/")
-        if candidates(error) or (alone and not records.missing):
+        if candidates(error) or (alone and not unread):
             raise
         none = "no memory cgroup is called that either"
         if isinstance(error, SourceUnavailable):
             none = f"it is no cgroup either: {error.why}"
         said = str(error) if alone else f"{nobody}; {none}"
-        unread = "".join(f"\n  not all names are known: {why}" for why in records.missing)
-        raise BadTarget(f"{said}{unread}") from None
+        more = "".join(f"\n  not all names are known: {why}" for why in unread)
+        raise BadTarget(f"{said}{more}") from None
 
 
 def is_group(word: str) -> bool:
@@ -124,6 +130,8 @@ def find_path(word: str, hierarchy: Hierarchy, records: Records) -> str:
         if path is None:
             raise BadTarget(f"/proc does not tell which memory cgroup process {word} is in")
         return path
+    if word.startswith("/"):
+        return find_group(word, hierarchy)
     groups = list_groups(hierarchy)
     inodes = dict(zip(groups.path, groups.inode.tolist(), strict=True))
     named = find_by_name(word, records, groups.path)

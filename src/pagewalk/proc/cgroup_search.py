@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import suppress
 
@@ -16,7 +15,7 @@ from pagewalk.proc.cgroups import (
     why_none,
 )
 from pagewalk.proc.files import decode_name, read_bytes, words
-from pagewalk.proc.mounts import parse_mounts, unescaped
+from pagewalk.proc.mounts import answered_elsewhere, parse_mounts, real_path, unescaped
 
 LISTED = 20  # candidates that an error lists
 # docker-ID.scope, libpod-ID, cri-containerd-ID.scope, ID; but not libpod-conmon-ID.scope, the group
@@ -69,14 +68,14 @@ def container_of(path: str) -> str:
 
 def group_at(word: str, hierarchy: Hierarchy) -> str:
     # A directory below the mount point comes first: it is what completion in a shell gives.
-    root, real = hierarchy.root.rstrip("/"), os.path.realpath(word)
+    root, (real, apart) = hierarchy.root.rstrip("/"), real_path(word, answered_elsewhere())
     if real == hierarchy.mount:
         return hierarchy.root
     below = real.startswith(f"{hierarchy.mount}/")
     path = root + real.removeprefix(hierarchy.mount) if below else plain(word)
     with suppress(GroupGone), open_group(hierarchy, path):
         return path
-    other = None if below else hierarchy_at(real)
+    other = None if below or apart else hierarchy_at(real)
     if other:
         raise BadTarget(
             f"'{word}' is a group of the hierarchy mounted at {other}; give a group of the memory"

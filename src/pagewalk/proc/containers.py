@@ -1,13 +1,11 @@
 """State files of container engines: what each container is called, and which cgroup is its own.
 
-Some of these files belong to ordinary users. So each is read only if it is a plain file of bounded
-size, no link is followed below the engine's own folder, and a user's files are marked as theirs
-(``Record.owner``). What is in them is in proc/engines.py. Nothing here asks a daemon.
+Some of these files belong to ordinary users: those are marked as theirs (``Record.owner``). How
+they are opened is in proc/state_files.py, what is in them in proc/engines.py. Nothing here asks a
+daemon.
 """
 
-import errno
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +13,6 @@ from typing import NamedTuple
 
 from pagewalk.model.errors import BadText
 from pagewalk.proc.engines import (
-    MOST,
     Parse,
     Record,
     is_unique,
@@ -30,12 +27,11 @@ from pagewalk.proc.engines import (
 )
 from pagewalk.proc.files import decode_name, lines, read_bytes
 from pagewalk.proc.podman import parse_bolt, parse_pods
+from pagewalk.proc.state_files import Search, opened, read_file, refusal
 
 # Bytes of one file: JSON takes up to thirty times as much while it is parsed. The engines' own have
 # about half a kilobyte a container (containers.json) or ten (config.json).
 LARGEST = 3 << 20
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not keep us
 
 
 @dataclass(frozen=True)
@@ -128,21 +124,23 @@ def read_records(root: str = "/") -> Records:
     """
     rows: list[Record] = []
     missing: list[str] = []
-    for place in (*PLACES, *moved(root)):
+    search = Search(root)
+    for place in (*PLACES, *moved(search)):
         said: list[str] = []
-        rows += read_place(root, place, said)
+        rows += read_place(search, place, said)
         more = f", and {len(said) - 1} more of that kind" if len(said) > 1 else ""
         missing += [f"{sentence}{more}" for sentence in said[:1]]
+    missing += search.said()
     return Records(tuple(located(row) for row in rows), tuple(dict.fromkeys(missing)))
 
 
-def moved(root: str) -> Iterator[Place]:
+def moved(search: Search) -> Iterator[Place]:
     """Yield the places of an engine that was told to keep its files in another folder."""
     for path, parse, usual in FOLDERS:
-        folder, _, name = path.rpartition("/")
-        for fd, _, _ in opened(root, folder, []):
+        above, _, name = path.rpartition("/")
+        for folder in opened(search, above, []):
             try:
-                other = parse(read_file(fd, name, LARGEST)[0])
+                other = parse(read_file(folder.fd, name, LARGEST)[0])
             except (OSError, ValueError):
                 continue  # the engine has none, or could not read it either
             if other.startswith("/") and other.strip("/") != usual and "*" not in other:
@@ -150,10 +148,10 @@ def moved(root: str) -> Iterator[Place]:
                             for place in PLACES if f"{place.folders}/".startswith(f"{usual}/"))
 
 
-def read_place(root: str, place: Place, said: list[str]) -> Iterator[Record]:
+def read_place(search: Search, place: Place, said: list[str]) -> Iterator[Record]:
     # Adds to `said` what exists and was not read. What is in the folders of other users is theirs.
     silent = place.folders.startswith(USERS)
-    for fd, path, stars in opened(root, place.folders, [] if silent else said):
+    for fd, path, stars, _ in opened(search, place.folders, [] if silent else said):
         files: dict[str, bytes] = {}
         owner = None
         for name in place.files:
@@ -173,71 +171,6 @@ def read_place(root: str, place: Place, said: list[str]) -> Iterator[Record]:
                 said.append(refusal(first, error))
                 continue
             yield from (row._replace(where=first, owner=owner) for row in rows)
-
-
-def opened(root: str, folders: str, said: list[str]) -> Iterator[tuple[int, str, tuple[str, ...]]]:
-    """Yield a descriptor of each folder, its path, and what the stars of ``folders`` matched."""
-    fixed, star, rest = folders.partition("*")
-    fixed, _, begun = fixed.rpartition("/") if star else (folders, "", "")
-    path = os.path.join(root, fixed)
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return  # no such engine
-    except OSError as error:
-        said.append(refusal(path, error))
-        return
-    try:
-        yield from within(fd, path, f"{begun}{star}{rest}".split("/") if star else [], (), said)
-    finally:
-        os.close(fd)
-
-
-def within(
-    fd: int, path: str, parts: list[str], stars: tuple[str, ...], said: list[str]
-) -> Iterator[tuple[int, str, tuple[str, ...]]]:
-    if not parts:
-        yield fd, path, stars
-        return
-    _, star, end = parts[0].partition("*")
-    names = [name for name in os.listdir(fd) if name.endswith(end)] if star else [parts[0]]
-    if len(names) > MOST:
-        said.append(f"cannot read all of {path}: it has {len(names)} entries; {MOST} were read")
-    for name in names[:MOST]:
-        try:
-            inside = os.open(name, FOLDER, dir_fd=fd)
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # gone, or not a container's
-        except OSError as error:
-            said.append(refusal(f"{path}/{name}", error))
-            continue
-        try:
-            matched = (*stars, name) if star else stars
-            yield from within(inside, f"{path}/{name}", parts[1:], matched, said)
-        finally:
-            os.close(inside)
-
-
-def read_file(fd: int, name: str, largest: int) -> tuple[bytes, int]:
-    """Return the contents of ``name`` below ``fd`` and its owner; raises OSError, ValueError."""
-    with open(name, "rb", 0, opener=lambda path, _: os.open(path, FILE, dir_fd=fd)) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("is not a plain file")
-        data = file.read(largest + 1) if found.st_size <= largest else b""
-        if len(data) > largest or found.st_size > largest:
-            raise ValueError(f"is larger than {largest >> 20} MiB")
-        return data, found.st_uid
-
-
-def refusal(path: str, error: OSError | ValueError) -> str:
-    if isinstance(error, PermissionError):
-        return f"cannot read {path}: permission denied; run as root"
-    if isinstance(error, OSError):
-        link = error.errno == errno.ELOOP
-        why = "it is a link" if link else (error.strerror or "no reason given").lower()
-        return f"cannot read {path}: {why}"
-    return f"cannot read {path}: it {error}"
 
 
 def located(row: Record) -> Record:

@@ -1,9 +1,13 @@
 """/proc/PID/mountinfo: what is mounted where, as a process sees it."""
 
+import os
 import re
+from collections.abc import Collection
+from contextlib import suppress
 from typing import NamedTuple
 
-from pagewalk.proc.files import rows
+from pagewalk.model.errors import BadText
+from pagewalk.proc.files import decode_name, read_bytes, rows
 
 # Blanks in a field are escaped, so a dash between two blanks ends the optional fields
 # (show_mountinfo, fs/proc_namespace.c). The source may be empty.
@@ -45,3 +49,57 @@ def parse_mounts(text: bytes) -> list[Mount]:
 def unescaped(field: bytes) -> bytes:
     """Return the bytes that a field of mountinfo stands for (mangle, fs/proc_namespace.c)."""
     return ESCAPE.sub(lambda octal: bytes([int(octal[1], 8)]), field)
+
+
+# ---- file systems that may never answer
+
+
+# Somebody else answers for them, over a network or in a process: whoever looks at a file may be
+# kept waiting for ever, and cannot be killed.
+ELSEWHERE = frozenset((
+    b"9p", b"afs", b"autofs", b"beegfs", b"ceph", b"cifs", b"coda", b"fuse", b"fuseblk", b"gfs2",
+    b"gpfs", b"lustre", b"ncpfs", b"nfs", b"nfs4", b"ocfs2", b"orangefs", b"smb3", b"smbfs",
+    b"vboxsf", b"virtiofs",
+))  # fmt: skip
+LINKS = 40  # include/linux/namei.h, MAXSYMLINKS
+
+
+def answered_elsewhere(proc: str = "/proc") -> dict[str, str]:
+    """Return the type of each mounted file system that may never answer, by its mount point.
+
+    Without the root: if that does not answer, nothing does. Empty if ``proc`` does not tell.
+    """
+    mounts: list[Mount] = []
+    with suppress(OSError, BadText):
+        mounts = parse_mounts(read_bytes(f"{proc}/self/mountinfo"))
+    top = {mount.point: mount.kind for mount in mounts}  # of several at one point the last is seen
+    return {decode_name(unescaped(point)): decode_name(kind) for point, kind in top.items()
+            if point != b"/" and (kind in ELSEWHERE or kind.startswith(b"fuse."))}
+
+
+def real_path(path: str, apart: Collection[str]) -> tuple[str, str]:
+    """Return ``path`` without links, and which of the mount points ``apart`` it leads to, else "".
+
+    Nothing at or below ``apart`` is looked at: there the path is only put together.
+    """
+    real, left, links = "", path.split("/")[::-1], 0
+    while left:
+        name = left.pop()
+        if name == "..":
+            real = real.rpartition("/")[0]
+        elif name not in ("", "."):
+            at = f"{real}/{name}"
+            if at in apart:
+                return "/".join([at, *left[::-1]]), at
+            link = _link(at) if links < LINKS else ""
+            links += bool(link)
+            real = at if not link else "" if link[:1] == "/" else real
+            left += link.split("/")[::-1]
+    return real or "/", ""
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except (OSError, ValueError):  # it is none, or is no path at all
+        return ""

@@ -11,6 +11,7 @@ from pagewalk.model.errors import BadTarget, BadText, in_a_line
 from pagewalk.proc.counters import parse_statm
 from pagewalk.proc.files import decode_name, read_bytes
 from pagewalk.proc.kernel import architecture
+from pagewalk.proc.mounts import answered_elsewhere, real_path
 from pagewalk.proc.namespace import number_in_proc, own_numbers, own_parent
 from pagewalk.proc.target import Stat, parse_stat
 
@@ -102,7 +103,7 @@ def find(text: str, root: str = "/proc") -> int:
     called = [(p, stat) for p, stat, _ in others if fits(text, p.name, p.argv0)]
     called = called or [(p, stat) for p, stat, argv in others if fits(text, script(argv))]
     if not called and text.startswith("/"):
-        real = os.path.realpath(text)
+        real, _ = real_path(text, answered_elsewhere())
         called = [(p, stat) for p, stat, _ in others if program(f"{root}/{p.pid}/exe") == real]
     exact = [p for p, stat in called if stat.vsize] or [p for p, _ in called]
     if len(exact) == 1:
