@@ -140,8 +140,8 @@ def moved(search: Search) -> Iterator[Place]:
         above, _, name = path.rpartition("/")
         for folder in opened(search, above, []):
             try:
-                other = parse(read_file(folder.fd, name, LARGEST)[0])
-            except (OSError, ValueError):
+                other = parse(read_file(search, folder.fd, name, LARGEST)[0])
+            except (OSError, ValueError, LookupError):
                 continue  # the engine has none, or could not read it either
             if other.startswith("/") and other.strip("/") != usual and "*" not in other:
                 yield from (place._replace(folders=other.strip("/") + place.folders[len(usual) :])
@@ -156,8 +156,8 @@ def read_place(search: Search, place: Place, said: list[str]) -> Iterator[Record
         owner = None
         for name in place.files:
             try:
-                files[name], uid = read_file(fd, name, place.largest)
-            except FileNotFoundError:
+                files[name], uid = read_file(search, fd, name, place.largest)
+            except (FileNotFoundError, LookupError):
                 continue
             except (OSError, ValueError) as error:
                 said.append(refusal(f"{path}/{name}", error))
@@ -170,7 +170,10 @@ def read_place(search: Search, place: Place, said: list[str]) -> Iterator[Record
             except ValueError as error:
                 said.append(refusal(first, error))
                 continue
-            yield from (row._replace(where=first, owner=owner) for row in rows)
+            for row in rows:
+                if not search.take(owner or 0, rows=1):
+                    break
+                yield row._replace(where=first, owner=owner)
 
 
 def located(row: Record) -> Record:

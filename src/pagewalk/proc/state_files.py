@@ -18,12 +18,43 @@ from pagewalk.proc.mounts import answered_elsewhere, real_path
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not keep us
 
+class Limit(NamedTuple):
+    """How many bytes are read, and how many names in folders and records are looked at."""
+
+    bytes: int
+    rows: int
+
+
+# Of one ordinary user; of all of them together; of root and us. A record takes half a kilobyte.
+OF_USER = Limit(16 << 20, 2 * MOST)
+OF_USERS = Limit(32 << 20, 4 * MOST)
+OF_ROOT = Limit(256 << 20, 10 * MOST)
+
+
 class Search:
-    """One search for state files below ``root``, and sentences about what was not looked at."""
+    """One search for state files below ``root``, and sentences about what was not looked at.
+
+    What was read of whom is counted, so that nobody can make it take long, nor much memory.
+    """
 
     def __init__(self, root: str) -> None:
         self.root, self.apart = root, answered_elsewhere()
         self._skipped: dict[str, str] = {}
+        self._used: dict[str, list[int]] = {}
+
+    def take(self, uid: int, *, size: int = 0, rows: int = 0) -> bool:
+        """Count what is about to be read of ``uid``, and return whether it is within all limits."""
+        limits = {f"user {uid}": OF_USER, "ordinary users": OF_USERS}
+        if uid in (0, os.geteuid()):
+            limits = {"root": OF_ROOT}
+        for whose, most in limits.items():
+            used = self._used.setdefault(whose, [0, 0])
+            used[0], used[1] = used[0] + size, used[1] + rows
+            if used[0] > most.bytes or used[1] > most.rows:
+                self._skipped[whose] = f"did not read all files of {whose}: more than" \
+                    f" {most.bytes >> 20} MiB, or {most.rows} names"
+                return False
+        return True
 
     def skip(self, point: str) -> None:
         """Note that there is something at or below the mount point ``point``."""
@@ -31,7 +62,7 @@ class Search:
             f" {self.apart[point]} may never answer"
 
     def said(self) -> list[str]:
-        """Return a sentence for each thing that was not looked at."""
+        """Return a sentence for all that was not looked at, by mount point or owner."""
         return list(self._skipped.values())
 
 
@@ -74,7 +105,7 @@ def within(
         yield folder
         return
     _, star, end = parts[0].partition("*")
-    names = named(folder, end, said) if star else parts[:1]
+    names = named(search, folder, end, said) if star else parts[:1]
     for name in names:
         path, real = f"{folder.path}/{name}", f"{folder.real.rstrip('/')}/{name}"
         if real in search.apart:
@@ -94,24 +125,34 @@ def within(
             os.close(fd)
 
 
-def named(folder: Folder, end: str, said: list[str]) -> list[str]:
+def named(search: Search, folder: Folder, end: str, said: list[str]) -> list[str]:
     # The names in a folder that end so: of one that anybody may fill, only so many are looked at.
+    uid = os.fstat(folder.fd).st_uid
+    if not search.take(uid):
+        return []
     with os.scandir(folder.fd) as entries:
         names = [entry.name for entry in islice(entries, MOST + 1)]
+    if not search.take(uid, rows=len(names)):
+        return []
     if len(names) > MOST:
         said.append(f"cannot read all of {folder.path}: it has more than {MOST} entries")
     return [name for name in names[:MOST] if name.endswith(end)]
 
 
-def read_file(fd: int, name: str, largest: int) -> tuple[bytes, int]:
-    """Return the contents of ``name`` below ``fd`` and its owner; raises OSError, ValueError."""
+def read_file(search: Search, fd: int, name: str, largest: int) -> tuple[bytes, int]:
+    """Return the contents of ``name`` below ``fd`` and its owner; raises OSError, ValueError.
+
+    Raises LookupError if too much was read of its owner's files already.
+    """
     with open(name, "rb", 0, opener=lambda path, _: os.open(path, FILE, dir_fd=fd)) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise ValueError("is not a plain file")
-        data = file.read(largest + 1) if found.st_size <= largest else b""
-        if len(data) > largest or found.st_size > largest:
+        if found.st_size > largest:
             raise ValueError(f"is larger than {largest >> 20} MiB")
+        if not search.take(found.st_uid, size=found.st_size):
+            raise LookupError(name)
+        data = file.read(found.st_size)
         return data, found.st_uid
 
 
