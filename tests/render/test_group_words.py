@@ -24,6 +24,11 @@ from tests.render.written import MIB
 from tests.system.by_hand import file, group
 
 
+def kinds(anon: int, file: int, shmem: int, kernel: int = 0) -> dict[str, int]:
+    """Return bytes by kind, as in Group.mapped."""
+    return {"anon": anon, "file": file, "shmem": shmem, "kernel": kernel}
+
+
 def said(**changed: Any) -> str:
     return " ".join(group_words.answers(group(**changed)))
 
@@ -59,7 +64,7 @@ def test_of_what_no_process_maps_the_file_that_has_most_is_named() -> None:
     assert files is not None
     both = (file(Sort.FILE, "/srv/model", 5 * MIB, 5 * MIB),
             file(Sort.DELETED, "/var/log/app.log", 3 * MIB, nlink=0))
-    text = said(files=files._replace(files=both), mapped={"anon": 0, "file": 2 * MIB, "shmem": 0})
+    text = said(files=files._replace(files=both), mapped=kinds(0, 2 * MIB, 0))
     assert ("3072 KiB are page cache of files that no process of it maps, 3072 KiB of it one file,"
             " /var/log/app.log (deleted)") in text
 
@@ -68,7 +73,7 @@ def test_a_deleted_file_in_shared_memory_stays_until_it_is_closed() -> None:
     files = group().files
     assert files is not None
     one = (file(Sort.DELETED, "/dev/shm/x", 3 * MIB, nlink=0, file_system="tmpfs"),)
-    text = said(files=files._replace(files=one), mapped={"anon": 0, "file": 5 * MIB, "shmem": 0})
+    text = said(files=files._replace(files=one), mapped=kinds(0, 5 * MIB, 0))
     assert "/dev/shm/x (deleted); it stays until closed." in text
 
 
@@ -86,18 +91,18 @@ def test_the_largest_of_what_no_process_maps_is_named() -> None:
     # 4 MiB of files, 3 of them one deleted file; 3 MiB of shared memory
     assert ("4096 KiB are page cache of files that no process of it maps, 3072 KiB of it one"
             " file, /var/log/app.log (deleted), open in 812 java.") in said()
-    shared = said(mapped={"anon": 2 * MIB, "file": 5 * MIB, "shmem": 0})
+    shared = said(mapped=kinds(2 * MIB, 5 * MIB, 0))
     assert ("3072 KiB are shared memory that no process of it maps, 3072 KiB of it one file,"
             " memfd:cache (never had a path); it stays until deleted and closed.") in shared
 
 
 def test_small_things_are_not_worth_a_sentence() -> None:
-    everything = {"anon": 2 * MIB, "file": 5 * MIB, "shmem": 3 * MIB}
+    everything = kinds(2 * MIB, 5 * MIB, 3 * MIB)
     assert len(list(group_words.answers(group(mapped=everything)))) == 2
 
 
 def test_kernel_memory_and_removed_groups_get_a_sentence() -> None:
-    mapped = {"anon": 2 * MIB, "file": 5 * MIB, "shmem": 3 * MIB}
+    mapped = kinds(2 * MIB, 5 * MIB, 3 * MIB)
     parts = group().parts | {"page_tables": 2 * MIB}  # beside 64 and 384 KiB
     assert "2496 KiB are kernel memory: page tables 2048 KiB" in said(mapped=mapped, parts=parts)
     assert ("1024 KiB are charged to 3 removed groups below it that still live on"
@@ -105,7 +110,7 @@ def test_kernel_memory_and_removed_groups_get_a_sentence() -> None:
 
 
 PAGES = {"anon": 2 * MIB, "file_unmapped": 5 * MIB, "shmem_unmapped": 3 * MIB}
-ALL_MAPPED = {"anon": 2 * MIB, "file": 5 * MIB, "shmem": 3 * MIB}
+ALL_MAPPED = kinds(2 * MIB, 5 * MIB, 3 * MIB)
 
 
 def numbers(charge: int, **changed: Any) -> tuple[GroupNumbers, ...]:
@@ -150,7 +155,7 @@ def test_a_file_that_makes_up_half_of_what_is_not_mapped_is_named() -> None:
 
 def test_of_what_stands_out_the_largest_is_told() -> None:
     # 4 MiB of files and 3 MiB of shared memory that are not mapped, 5 MiB of removed groups
-    text = said(mapped={"anon": 2 * MIB, "file": MIB, "shmem": 0}, dying=Dying(1, 9 * MIB, 5 * MIB))
+    text = said(mapped=kinds(2 * MIB, MIB, 0), dying=Dying(1, 9 * MIB, 5 * MIB))
     assert "5120 KiB are charged to 1 removed group below it that still lives on" in text
     assert "no process of it" not in text
 
@@ -161,8 +166,8 @@ def test_the_screen_says_what_could_be_reclaimed_in_all() -> None:
     # clean files and dentries, as the rows above it say
     assert total[:2] == ["11264", "5376"]
     [files] = [row for row in rows if row[3:] == ["files", "in", "cache"]]
-    [kernel] = [row for row in rows if row[2:] == ["kernel", "memory"]]
-    assert int(files[2]) + int(kernel[1]) == 5376
+    [kernel] = [row for row in rows if row[3:] == ["kernel", "memory"]]
+    assert int(files[2]) + int(kernel[2]) == 5376
 
 
 def test_groups_below_are_named_the_largest_first() -> None:
@@ -253,7 +258,7 @@ def test_what_is_in_swap_and_what_others_map_is_told() -> None:
     from pagewalk.proc.cgroup_numbers import GroupNumbers
 
     one = GroupNumbers(current=11 * MIB, both=12 * MIB, tcp=4096, stat={})
-    found = group(version=1, numbers=(one, one), by_others={"anon": 0, "file": MIB, "shmem": 0},
+    found = group(version=1, numbers=(one, one), by_others=kinds(0, MIB, 0),
                   uncharged={"/dev/hugepages/x": 2 * MIB})
     assert "1024 KiB more are in swap." in " ".join(group_words.answers(found))
     text = wrote("text", found)
@@ -270,7 +275,7 @@ def test_a_file_that_only_others_map_is_named() -> None:
     assert files is not None
     shared = files._replace(files=(file(Sort.FILE, "/usr/lib/x.so", 4 * MIB, 4 * MIB),))
     assert "4096 KiB of it one file, /usr/lib/x.so, mapped by others." in said(
-        files=shared, mapped={"anon": 2 * MIB, "file": 0, "shmem": 3 * MIB})
+        files=shared, mapped=kinds(2 * MIB, 0, 3 * MIB))
     assert "one file" not in said(files=shared)  # ours may be who maps it
 
 

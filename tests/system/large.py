@@ -91,12 +91,14 @@ def learned(parts: Iterator[Frames]) -> int:
 def charged(parts: Iterator[Frames]) -> int:
     """Keep the frames of every other group, by kind, and those of the others."""
     sets = ChargedFrames(FRAMES, np.arange(GROUPS) % 2 == 1)
+    users = 0
     for frames in parts:
         sets(frames, label(frames))
-    users = 0
+        nobodys = frames.of(Kind.KERNEL) & (label(frames) == 0)  # all that has no code
+        users += int(frames.pages[nobodys].sum())
     for first in range(0, FRAMES, RUNS):  # all at once would take more memory than the fold
         users += int((sets.codes(np.arange(first, first + RUNS)) != 0).sum())
-    return users * 8 // 7  # seven of eight runs are those of users
+    return users
 
 
 def all_of_ram(parts: Iterator[Frames]) -> int:

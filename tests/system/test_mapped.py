@@ -17,10 +17,12 @@ END = 100
 
 def charged() -> ChargedFrames:
     # Frames 0-9 anonymous and 10-19 of a file are the group's (label 1), 20-29 of a file another's
-    # (label 2), 30-39 of a file nobody's; 40-49 are the group's page tables.
+    # (label 2), 30-39 of a file nobody's; 40-49 are the group's page tables. 50-79 are the kernel's
+    # own pages: the group's, the other's, nobody's.
     found = ChargedFrames(END, np.array([False, True, False]))
     found(frames(Run(Kind.ANON, 10), Run(Kind.FILE, 10), Run(Kind.FILE, 10), Run(Kind.FILE, 10),
-                 Run(Kind.PAGE_TABLE, 10)), np.array([1, 1, 2, 0, 1]))
+                 Run(Kind.PAGE_TABLE, 10), *(Run(Kind.KERNEL, 10) for _ in range(3))),
+          np.array([1, 1, 2, 0, 1, 1, 2, 0]))
     return found
 
 
@@ -44,17 +46,17 @@ def test_pages_are_sorted_by_who_is_charged_and_by_kind() -> None:
     found = mapped()
     vmas = by_hand.table().vmas
     found.add((1,), "one", vmas, [pages((5, 1, 0), (12, 1, 1)), pages((25, 1, 1), (35, 1, 1))])
-    assert found.by_kind == {"anon": 1, "file": 1, "shmem": 0}
+    assert found.by_kind == {"anon": 1, "file": 1, "shmem": 0, "kernel": 0}
     assert found.elsewhere == {vmas.name[1]: 1}
     assert found.uncharged == {vmas.name[1]: 1}
     [process] = found.processes
-    assert (process.charged, process.others) == ({"anon": 1, "file": 1, "shmem": 0}, 1)
+    assert (process.charged, process.others) == ({"anon": 1, "file": 1, "shmem": 0, "kernel": 0}, 1)
 
 
 def test_each_frame_has_one_code() -> None:
     found = charged()
     assert found.codes(np.arange(END)).tolist() == [1] * 10 + [2] * 10 + [OTHERS] * 10 + [
-        NOBODYS] * 10 + [0] * 60
+        NOBODYS] * 10 + [0] * 10 + [4] * 10 + [OTHERS] * 10 + [0] * 30
     assert found.codes(np.array([-1, END, END + 5])).tolist() == [0, 0, 0]
 
 
@@ -71,8 +73,16 @@ def test_a_shared_page_counts_once_in_all_and_in_each() -> None:
 def test_a_huge_page_is_all_its_frames() -> None:
     found = mapped()
     found.add((1,), "huge", by_hand.table().vmas, [pages((8, 15, 0))])
-    assert found.by_kind == {"anon": 2, "file": 10, "shmem": 0}
+    assert found.by_kind == {"anon": 2, "file": 10, "shmem": 0, "kernel": 0}
     assert sum(found.elsewhere.values()) == 3
+
+
+def test_pages_of_the_kernel_are_mapped_as_well() -> None:
+    found, vmas = mapped(), by_hand.table().vmas
+    found.add((1,), "rings", vmas, [pages((41, 2, 0), (50, 3, 0), (61, 2, 1), (70, 5, 1))])
+    assert found.by_kind == {"anon": 0, "file": 0, "shmem": 0, "kernel": 3}
+    assert found.elsewhere == {vmas.name[1]: 2} and found.uncharged == {}
+    assert found.processes[0].charged["kernel"] == 3
 
 
 def test_what_is_not_in_ram_is_not_mapped() -> None:

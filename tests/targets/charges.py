@@ -155,6 +155,23 @@ def fill(end: socket.socket) -> int:
             return sent
 
 
+def rings(entries: str) -> Iterator[Facts]:
+    """Map the rings of an io_uring, populated: pages of the kernel, which are in the RSS."""
+    yield {"bytes": 0}
+    parameters = (ctypes.c_uint32 * 30)()  # struct io_uring_params
+    fd = libc.syscall(425, int(entries), parameters)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "io_uring_setup")
+    many, array = parameters[0], parameters[16]  # sq_entries, sq_off.array
+    areas = {0: array + 4 * many, 0x10000000: 64 * many}  # IORING_OFF_SQ_RING, IORING_OFF_SQES
+    for offset, size in areas.items():
+        held.append(mmap.mmap(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE, offset=offset))
+    with open("/proc/self/smaps") as smaps:
+        parts = smaps.read().split("anon_inode:[io_uring]")[1:]
+    rss = [int(part.partition("\nRss:")[2].split(maxsplit=1)[0]) << 10 for part in parts]
+    yield {"bytes": sum(rss), "mapped": sum(-(-size // PAGE) * PAGE for size in areas.values())}
+
+
 def swapped(size: str) -> Iterator[Facts]:
     """Touch anonymous memory, and have it written to swap."""
     area = mmap.mmap(-1, int(size), flags=PRIVATE)
@@ -227,7 +244,7 @@ def join(procs: str) -> None:
 CASES: dict[str, Callable[..., Iterator[Facts]]] = {
     case.__name__: case for case in (
         anon, written, deleted, maps, threads, descriptors, tables, bpf_map, unix_sockets,
-        tcp_sockets, swapped, huge, hugetlb, locked, lazyfree, names, moved,
+        tcp_sockets, rings, swapped, huge, hugetlb, locked, lazyfree, names, moved,
     )
 }  # fmt: skip
 

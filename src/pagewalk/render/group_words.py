@@ -14,6 +14,7 @@ from pagewalk.system.files import CachedFile, Sort
 from pagewalk.system.group_counters import of_files
 from pagewalk.system.group_ledger import KERNELS
 from pagewalk.system.mapped import ANON, FILE, SHMEM
+from pagewalk.system.mapped import KERNEL as MAPPED_KERNEL
 
 if TYPE_CHECKING:
     from pagewalk.proc.cgroup_numbers import GroupNumbers
@@ -187,7 +188,8 @@ def kernels(group: Group) -> Iterator[Row]:
     named += [(rest, "other pages")] if rest else []
     if not named:
         return
-    yield Row(sum(held for held, _ in named), None, "kernel memory", 0,
+    mapped = None if group.mapped is None else group.mapped[MAPPED_KERNEL]
+    yield Row(sum(held for held, _ in named), mapped, "kernel memory", 0,
               None if group.headroom is None else group.headroom.slab_reclaimable)
     named.sort(key=lambda pair: -pair[0])
     for held, title in named[: NAMED + 1]:

@@ -15,6 +15,9 @@ from pagewalk.system.bits import FrameSet
 # The flags that tell amounts apart.
 FLAGS = ("dirty", "lru", "active", "writeback", "swapcache", "swapbacked", "unevictable",
          "hwpoison", "mlocked")  # fmt: skip
+# What of the kernel's own pages a process may map, such as the rings of io_uring or a driver's
+# buffers: it then counts as mapped, as a page of a file does (NR_FILE_MAPPED).
+MAPPABLE = (Kind.KERNEL, Kind.RESERVED, Kind.BLOCK_TAIL)
 # How a row is packed into one word: the flags, then these, and the label above them.
 _KIND, _FACTS, _HUGE, _LARGE, _MAPPED, _BACKING, _LABEL = (
     np.uint64(9 + bit) for bit in (0, 5, 8, 9, 10, 11, 13))

@@ -13,7 +13,7 @@ from pagewalk.account.ledger import Cause, Line, bounded
 from pagewalk.model.frames import Kind
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.proc.totals import Totals
-from pagewalk.system.census import Census
+from pagewalk.system.census import MAPPABLE, Census
 from pagewalk.system.counted_as import (
     ANON,
     LISTED,
@@ -155,8 +155,9 @@ STAT: dict[int, tuple[Rule, ...]] = {
         Rule("file", "files + shared memory", pages(_in_cache), moves=SWAPS, times=swapped),
         Rule("shmem", "shared memory", pages(lambda c: c.of(Kind.SHMEM)), moves=SWAPS,
              times=swapped),
-        Rule("file_mapped", "files and shared memory that are mapped",
-             pages(lambda c: c.of(Kind.FILE, Kind.SHMEM) & c.mapped), moves=MAPS, times=faulted),
+        Rule("file_mapped", "files, shared memory and kernel pages that are mapped",
+             pages(lambda c: c.of(Kind.FILE, Kind.SHMEM, *MAPPABLE) & c.mapped), moves=MAPS,
+             times=faulted),
         Rule("file_dirty", "dirty, of files", pages(dirty_files), ("stat_lag", "backing"),
              WRITTEN),
         Rule("file_writeback", "being written", pages(in_writeback), moves=WRITTEN),

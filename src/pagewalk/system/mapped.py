@@ -12,17 +12,17 @@ from pagewalk.model.errors import NotPermitted
 from pagewalk.model.frames import Frames, Kind
 from pagewalk.model.rules import IS_PRESENT
 from pagewalk.system.bits import FrameSet
+from pagewalk.system.census import MAPPABLE
 
-ANON, FILE, SHMEM = "anon", "file", "shmem"
+ANON, FILE, SHMEM, KERNEL = "anon", "file", "shmem", "kernel"
 KINDS = {ANON: (Kind.ANON, Kind.KSM, Kind.SWAP_CACHE, Kind.HUGETLB), FILE: (Kind.FILE,),
-         SHMEM: (Kind.SHMEM,)}
-
+         SHMEM: (Kind.SHMEM,), KERNEL: MAPPABLE}
 
 OTHERS, NOBODYS = len(KINDS) + 1, len(KINDS) + 2
 
 
 class ChargedFrames:
-    """Who is charged for each frame of processes and files, in three bits a frame.
+    """Who is charged for each frame that processes may map, in three bits a frame.
 
     It listens to a survey: ``inside`` (bool) are the labels of the group and of those below it.
     """
@@ -34,9 +34,11 @@ class ChargedFrames:
     def __call__(self, frames: Frames, labels: I64) -> None:
         mine = self._inside[labels]
         codes = np.zeros(len(frames), np.uint8)
-        for code, kinds in enumerate(KINDS.values(), 1):
+        for code, (kind, kinds) in enumerate(KINDS.items(), 1):
             rows = frames.of(*kinds)
-            codes[rows] = np.where(mine, code, np.where(labels > 0, OTHERS, NOBODYS))[rows]
+            # what the kernel has for everybody, such as the vDSO, is not worth a word
+            nobodys = 0 if kind == KERNEL else NOBODYS
+            codes[rows] = np.where(mine, code, np.where(labels > 0, OTHERS, nobodys))[rows]
         for at, bits in enumerate(self._bits):
             rows = codes >> at & 1 != 0
             bits.add_runs(frames.pfn[rows], frames.pages[rows])

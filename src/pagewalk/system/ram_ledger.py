@@ -11,7 +11,7 @@ from pagewalk.account.ledger import Line, bounded
 from pagewalk.model.columns import Bool
 from pagewalk.model.frames import Kind
 from pagewalk.proc.totals import Totals
-from pagewalk.system.census import Census
+from pagewalk.system.census import MAPPABLE, Census
 from pagewalk.system.counted_as import (
     ANON,
     dirty_files,
@@ -61,8 +61,7 @@ def _cached(seen: Counted) -> int:
 
 
 def _mapped(census: Census, _: Labels) -> Bool:
-    kernels = census.of(Kind.KERNEL, Kind.RESERVED, Kind.BLOCK_TAIL)
-    return census.mapped & (census.of(Kind.FILE, Kind.SHMEM) | kernels)
+    return census.mapped & census.of(Kind.FILE, Kind.SHMEM, *MAPPABLE)
 
 
 def _by_uses(*names: str) -> Amount:
