@@ -140,6 +140,25 @@ def test_procfs_counts_each_frame_once_and_withholds_what_it_cannot_tell() -> No
     look_again(check)
 
 
+@pytest.mark.parametrize("name", ["kpageflags", "kpagecount"])
+def test_a_hidden_frame_database_is_no_machine_without_memory(name: str) -> None:
+    ran = pagewalk("ram", "--source", "procfs", before=hiding(f"/proc/{name}"))
+    assert (ran.code, ran.out) == (1, "")
+    assert f"cannot read /proc/{name}: it is empty: something else is mounted on it" in ran.err
+    assert "unmount that, or run on the host" in ran.err
+
+
+def test_a_hidden_meminfo_is_withheld_with_the_reason() -> None:
+    ran = pagewalk("ram", "--format", "json", before=hiding("/proc/meminfo"))
+    assert ran.code == 3, ran.err
+    assert any("cannot read /proc/meminfo: it is empty" in why for why in ran.json["partial"])
+
+
+def hiding(path: str) -> tuple[str, ...]:
+    """Return words before a command that does not see what is in ``path``."""
+    return ("unshare", "-m", "sh", "-c", f'mount --bind /dev/null {path} && exec "$@"', "sh")
+
+
 @pytest.mark.parametrize("words", [
     ("cgroups",), ("explain", "--cgroup", str(os.getpid())), ("ram", "--files"), ("ram", "--slab"),
     ("ram", "--map"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,6 +163,14 @@ def test_where_every_anonymous_page_is_marked_as_ksm_only_one_mapped_twice_may_b
         assert flags.tolist() == [int(ANON), int(ANON | MAYBE_KSM), 0]
     finally:
         opened.close()
+
+
+@pytest.mark.parametrize("name", ["kpageflags", "kpagecount"])
+def test_an_empty_file_hides_the_real_one(name: str, database: Path) -> None:
+    (database / name).write_bytes(b"")
+    with pytest.raises(OSError, match="it is empty: something else is mounted") as raised:
+        open_frames(str(database))
+    assert raised.value.errno == errno.ENODATA
 
 
 @pytest.mark.parametrize("broken", ["kpageflags", "kpagecount"])

@@ -9,6 +9,7 @@ names are decoded, as the last step. (Importing pathlib would take 6 ms.)
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Generic, TypeVar
 
 from pagewalk.model.errors import BadText, SourceUnavailable
 
+HIDDEN = "it is empty: something else is mounted on it"  # with ENODATA
 BLANK = re.compile(rb"[ \t]+")
 Parsed = TypeVar("Parsed")
 
@@ -46,14 +48,24 @@ def read_for_all(path: str, otherwise: str = "mount /proc without subset=pid") -
     """Return the contents of ``path``, a file about the whole machine; raises SourceUnavailable.
 
     The error is about a source of the file's name; ``otherwise`` is what to do if it is not a
-    matter of rights.
+    matter of rights. A container may have such a file hidden by an empty one.
     """
     try:
-        return read_bytes(path)
+        text = read_bytes(path)
+        if not text:
+            raise OSError(errno.ENODATA, HIDDEN, path)
+        return text
     except OSError as error:
-        remedy = "run as root" if isinstance(error, PermissionError) else otherwise
+        remedy = to_do(error, otherwise)
         why = f"cannot read {path}: {error.strerror}"
         raise SourceUnavailable(path.rpartition("/")[2], why, remedy) from error
+
+
+def to_do(error: OSError, otherwise: str) -> str:
+    """Return what to do if a file about the whole machine cannot be read."""
+    if error.errno == errno.ENODATA:
+        return "unmount that, or run on the host"
+    return "run as root" if isinstance(error, PermissionError) else otherwise
 
 
 def lines(text: bytes, file: str) -> list[bytes]:

@@ -4,6 +4,7 @@ Sources: Documentation/admin-guide/mm/pagemap.rst, fs/proc/page.c. Reading takes
 locks. Each word costs the kernel 60 to 90 ns, so frames are read in runs, and each only once.
 """
 
+import errno
 import os
 from contextlib import ExitStack
 from typing import NamedTuple, Protocol
@@ -12,6 +13,7 @@ import numpy as np
 
 from pagewalk.model.bits import MAYBE_KSM, kpf
 from pagewalk.model.columns import U64, Bool
+from pagewalk.proc.files import HIDDEN
 from pagewalk.proc.kernel import release
 
 HEAD = kpf("head")
@@ -88,17 +90,30 @@ class Frames(NamedTuple):
         os.close(self.counts)
 
 
+def open_words(path: str) -> int:
+    """Return a descriptor of a file with a word for each frame; raises OSError, also if empty."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if not os.pread(fd, 8, 0):  # there is always a frame 0
+            raise OSError(errno.ENODATA, HIDDEN, path)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
 def open_frames(root: str = "/proc", own: int | None = None) -> Frames:
-    """Return the open frame database; raises OSError (the files are root's, mode 0400).
+    """Return the open frame database; raises OSError (the files are root's, mode 0400; ENODATA if
+    something else, such as /dev/null, hides one).
 
     ``own`` is a frame of ours, written a moment ago, that cannot have been merged: ``ksm`` is off
     if the kernel says that it was. 6.12 sets the KSM bit on every anonymous page: PAGE_MAPPING_KSM,
     which stable_page_flags tests, is two bits, one of which is PAGE_MAPPING_ANON.
     """
     with ExitStack() as held:
-        flags = os.open(f"{root}/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
+        flags = open_words(f"{root}/kpageflags")
         held.callback(os.close, flags)
-        count = os.open(f"{root}/kpagecount", os.O_RDONLY | os.O_CLOEXEC)
+        count = open_words(f"{root}/kpagecount")
         held.callback(os.close, count)
         merged = own is not None and read_kpage(flags, np.array([own], np.uint64))[0] & KSM
         held.pop_all()

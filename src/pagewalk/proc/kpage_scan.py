@@ -17,6 +17,7 @@ from pagewalk.model.columns import I64, U8, U64, alike
 from pagewalk.model.errors import SourceUnavailable
 from pagewalk.model.frames import FLAGS, Frames, Kind
 from pagewalk.proc import frames
+from pagewalk.proc.files import to_do
 from pagewalk.proc.frames import (
     HEAD,
     KSM,
@@ -24,6 +25,7 @@ from pagewalk.proc.frames import (
     TAIL,
     find_heads,
     open_frames,
+    open_words,
     read_kpage,
     read_slowly,
 )
@@ -63,8 +65,8 @@ def scan_kpage(ranges: list[tuple[int, int]]) -> Iterator[Frames]:
     with ExitStack() as held:
         opened = _open(held)
         owners = None
-        with suppress(OSError):  # a kernel without memory cgroups
-            owners = os.open("/proc/kpagecgroup", os.O_RDONLY | os.O_CLOEXEC)
+        with suppress(OSError):  # a kernel without memory cgroups, or something hides it
+            owners = open_words("/proc/kpagecgroup")
             held.callback(os.close, owners)
         for first, last in cut(ranges, CHUNK):
             yield _read(opened, owners, first, last)
@@ -75,7 +77,7 @@ def _open(held: ExitStack) -> frames.Frames:
         opened = open_frames(own=find_pfn(np.ones(1, np.uint64)) or None)
     except OSError as error:
         why = f"cannot read {error.filename}: {error.strerror}"
-        raise SourceUnavailable("procfs", why, "run as root") from error
+        raise SourceUnavailable("procfs", why, to_do(error, "run as root")) from error
     held.callback(opened.close)
     return opened
 

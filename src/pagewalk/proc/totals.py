@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+from pagewalk.model.columns import Withheld
 from pagewalk.model.errors import SourceUnavailable
 from pagewalk.proc import vmstat
 from pagewalk.proc.meminfo import read_meminfo
@@ -24,6 +25,11 @@ class Totals(NamedTuple):
     zones: list[Zone] | None
     not_read: tuple[str, ...]
     slabs: list[SlabCache] | None = None
+
+    @property
+    def withheld(self) -> tuple[Withheld, ...]:
+        """Return what was not read."""
+        return tuple(Withheld("a counter", why, partial=True) for why in self.not_read)
 
 
 def read_totals(refresh: bool) -> Totals:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pagewalk.model.errors import PagewalkError, SourceUnavailable
 from pagewalk.proc import kernel, swap
+from pagewalk.proc.files import to_do
 from pagewalk.proc.frames import open_frames
 from pagewalk.proc.namespace import REMEDY, own_numbers
 from pagewalk.proc.pagemap import GUARD, PAGE, can_scan, find_pfn
@@ -82,7 +83,8 @@ def frame_database() -> Check:
     except OSError as err:
         return Check(
             "kpageflags, kpagecount", False, f"{err.strerror}: no PSS, USS, kinds or KSM",
-            "run as root, or with CAP_DAC_READ_SEARCH: the files are readable by root only",
+            to_do(err, "run as root, or with CAP_DAC_READ_SEARCH: the files are readable by root"
+                       " only"),
         )
     return Check("kpageflags, kpagecount", True, "flags and mapcount of every page frame")
 

@@ -6,6 +6,7 @@ empty slot from a missing page table, and shows nothing for a PFN map.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pagewalk.model.errors import PagewalkError, ProcessGone
 from pagewalk.model.ranges import differing
 from pagewalk.proc import pagemap
 from pagewalk.proc.counters import read_status
+from pagewalk.proc.files import to_do
 from pagewalk.proc.frames import Frames, open_frames
 from pagewalk.proc.kernel import read_facts
 from pagewalk.proc.maps import internal_filesystems, parse_mountinfo
@@ -93,8 +95,11 @@ def find_frames() -> tuple[Frames | None, Withheld | None]:
     except FileNotFoundError:  # no rights would open a file that does not exist
         why = "; ".join(why_missing("/proc/kpageflags", "CONFIG_PROC_PAGE_MONITOR"))
         return None, NO_KPAGE._replace(why=why)
-    except OSError:
-        return None, NO_KPAGE
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            return None, NO_KPAGE
+        why = f"cannot read {error.filename}: {error.strerror}; {to_do(error, '')}"
+        return None, NO_KPAGE._replace(why=why)
 
 
 def pfns_hidden() -> Withheld:

@@ -244,7 +244,8 @@ def made(
             swap, (numbers[-1], *(one for _, one in above))),
         below=tuple(directly_below(groups, row)),
         dying=dying_of(found, inside, page),
-        withheld=(*source.notes, *not_charged(asked.version), *withheld(not_looked)),
+        withheld=(*source.notes, *totals[-1].withheld, *not_charged(asked.version),
+                  *withheld(not_looked)),
     )
 
 

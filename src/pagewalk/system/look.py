@@ -91,7 +91,7 @@ def look_at_ram(source: RamSource) -> Ram:
         lines=ram_ledger(seen, readings),
         headroom=None if room is None else Headroom(*(pages * page for pages in room)),
         totals=readings[-1],
-        withheld=(*source.notes, *places.withheld, *unnamed),
+        withheld=(*source.notes, *readings[-1].withheld, *places.withheld, *unnamed),
         vmalloc=places.asked, deleted=deleted,
     )
 
@@ -110,7 +110,7 @@ def _deleted(
 def _by_counters(source: RamSource) -> Ram:
     totals = source.totals()
     total, parts = parts_from(totals, source.facts.page_size)
-    unread = tuple(Withheld("a counter", why, partial=True) for why in totals.not_read)
+    unread = totals.withheld
     if parts is None and not unread:
         unread = (Withheld("what RAM is used for", "the counters moved while they were read; try"
                            " again", partial=True),)
