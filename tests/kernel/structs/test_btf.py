@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pagewalk.kernel.structs.btf import Btf, Member
-from pagewalk.model.errors import SourceUnavailable
+from pagewalk.model.errors import NotInBtf, SourceUnavailable
 from tests.kernel import btf_writer
 from tests.kernel.btf_writer import BtfWriter
 
@@ -60,6 +60,9 @@ def small() -> BtfWriter:
     w.add("outer", btf_writer.FUNC, 0, 0, proto)
     variable = w.add("percpu", btf_writer.VAR, 0, 0, u64, 1)
     w.add(".data", btf_writer.DATASEC, 1, 0, 8, variable, 0, 8)
+    second = w.add("of_each_cpu", btf_writer.VAR, 0, 0, u64, 1)
+    w.add(".data..percpu", btf_writer.DATASEC, 2, 0, 640, variable, 0, 8, second, 0x240, 8)
+    w.add("of_no_section", btf_writer.VAR, 0, 0, u64, 1)
     w.members("last", 4, ("only", u32, 0))
     return w
 
@@ -68,6 +71,17 @@ def small() -> BtfWriter:
 def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Index 8 words at a time, so that lookups often extend the index; and all at once."""
     monkeypatch.setattr("pagewalk.kernel.structs.btf._PIECE", request.param)
+
+@pytest.mark.usefixtures("piece")
+def test_per_cpu_variables_have_places_in_the_area_of_a_cpu() -> None:
+    btf = Btf(small().blob())
+    assert (btf.percpu("percpu"), btf.percpu("of_each_cpu")) == (0, 0x240)
+    for missing in ("of_no_section", "outer", "last"):
+        with pytest.raises(NotInBtf):
+            btf.percpu(missing)
+    with pytest.raises(NotInBtf):
+        Btf(BtfWriter().blob()).percpu("percpu")
+
 
 
 @pytest.mark.usefixtures("piece")

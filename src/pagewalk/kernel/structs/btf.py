@@ -174,6 +174,19 @@ class Btf:
         """Return the type id of function ``name``; raises NotInBtf."""
         return self._first("function", name, (_FUNC,))
 
+    def percpu(self, name: str) -> int:
+        """Return where per-CPU variable ``name`` is in each CPU's area, in bytes; raises NotInBtf.
+
+        Only vmlinux's own BTF has them.
+        """
+        variable = self._first("variable", name, (_VAR,))
+        section = self._type(self._first("section", ".data..percpu", (_DATASEC,)))
+        rows = self._words[section.body : section.body + 3 * section.vlen].reshape(-1, 3)
+        places = rows[rows[:, 0] == np.uint32(variable), 1]
+        if not len(places):
+            raise NotInBtf(f"per-CPU variable {name}")
+        return int(places[0])
+
     # -- types by id ----------------------------------------------------------------------------
 
     def _index(self, upto: int) -> None:

@@ -81,20 +81,21 @@ def rows_of(kernel: Kernel, direct_map: DirectMap, groups: Memcgs, owners: U64) 
     indirect = ~of_vector & (words & KMEM != 0)
     place = words & ~WORD_FLAGS
     place[indirect] = _behind(kernel, direct_map, place[indirect])
-    found = _rows(groups, place)
+    found = find_rows(groups, place)
     # Since Linux 7 pages of processes and files are charged through an obj_cgroup too.
     missed = (found < 0) & ~of_vector & ~indirect & (words != 0)
-    found[missed] = _rows(groups, _behind(kernel, direct_map, place[missed]))
+    found[missed] = find_rows(groups, _behind(kernel, direct_map, place[missed]))
     found[of_vector] = -1
     return found[back]
 
 
 def rows_behind(kernel: Kernel, direct_map: DirectMap, groups: Memcgs, objcgs: U64) -> I64:
     """Return the row of ``groups`` that each obj_cgroup at ``objcgs`` (u64[n]) charges, or -1."""
-    return _rows(groups, _behind(kernel, direct_map, objcgs))
+    return find_rows(groups, _behind(kernel, direct_map, objcgs))
 
 
-def _rows(groups: Memcgs, memcgs: U64) -> I64:
+def find_rows(groups: Memcgs, memcgs: U64) -> I64:
+    """Return the row of ``groups`` whose mem_cgroup is at each of ``memcgs`` (u64[n]), or -1."""
     return _at(groups.memcg, memcgs)
 
 
