@@ -38,6 +38,14 @@ class Line(NamedTuple):
         return None if self.ours is None or self.theirs is None else self.ours - self.theirs
 
 
+FRAMES_CHANGED = "frames_changed"
+
+
+def frames_changed(line: Line) -> int:
+    """Return what of the difference of a line is said to be frames that changed, bytes."""
+    return sum(cause.bytes for cause in line.causes if cause.cause == FRAMES_CHANGED)
+
+
 class Part(NamedTuple):
     """A part of present that is not in rss or, if negative, a part of rss that is not present."""
 

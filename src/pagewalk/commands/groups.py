@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from pagewalk.system.group import Asked
     from pagewalk.system.mapped import MappedPages
 
-LOOKS = 4  # at most, as long as anything of a group is unexplained
-
-
 def explain_group(
     request: Request, choice: Choice, path: str, name: Name, value: Callable[[Line, str], Any]
 ) -> int:
@@ -29,6 +26,7 @@ def explain_group(
 
     Returns the exit code.
     """
+    from pagewalk.commands.looks import closest
     from pagewalk.model.errors import BadRequest
     from pagewalk.proc.cgroups import find_hierarchy
     from pagewalk.render import view
@@ -44,11 +42,7 @@ def explain_group(
         shown = view(request.format, "group", request.human, request.color)
         write = commands.writer(request, shown, out)
         for _ in commands.rounds(request, write):
-            found = look_at_group(source, about)
-            for _ in range(LOOKS - 1):
-                if not any(line.unexplained for line in found.lines):
-                    break
-                found = look_at_group(source, about)
+            found = closest(lambda: look_at_group(source, about), steady=True)
             lines = choice.rows(found.lines, value)
             write(found._replace(lines=lines), name, columns=choice.columns)
     return commands.concluded(request, found.withheld, found.lines)

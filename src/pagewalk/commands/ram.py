@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -17,12 +17,6 @@ from pagewalk.commands.options import (
     watch_option,
 )
 from pagewalk.model.errors import BadRequest
-
-if TYPE_CHECKING:
-    from pagewalk.sources.ram import RamSource
-    from pagewalk.system.look import Ram
-
-LOOKS = 4  # at most, as long as anything is unexplained
 
 
 @click.command("ram", short_help="All of RAM: what it is used for, each frame once.")
@@ -54,8 +48,10 @@ def command(ledger: bool, files: bool, slab: bool, picture: bool, **options: Any
     pagewalk ram --map
     pagewalk ram --format json
     """
+    from pagewalk.commands.looks import closest
     from pagewalk.render import view
     from pagewalk.sources.ram import open_ram
+    from pagewalk.system.look import look_at_ram
 
     request = of_machine(options)
     check_table(request, ledger, picture, files, slab)
@@ -69,26 +65,9 @@ def command(ledger: bool, files: bool, slab: bool, picture: bool, **options: Any
         shown = view(request.format, "ram", request.human, request.color)
         write = commands.writer(request, shown, out)
         for _ in commands.rounds(request, write):
-            found = closest(source)
+            found = closest(lambda: look_at_ram(source))
             write(found, ledger=ledger)
     return commands.concluded(request, found.withheld, found.lines)
-
-
-def closest(source: RamSource) -> Ram:
-    # A machine that is busy moves while it is read: the look with the least doubt counts.
-    from pagewalk.system.look import look_at_ram
-
-    best = look_at_ram(source)
-    for _ in range(LOOKS - 1):
-        if not doubt(best):
-            break
-        best = min(best, look_at_ram(source), key=doubt)
-    return best
-
-
-def doubt(found: Ram) -> int:
-    """Return how many lines of the ledger are unexplained."""
-    return sum(1 for line in found.lines if line.unexplained)
 
 
 def check_table(request: Request, *screens: bool) -> None:
