@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,11 +12,14 @@ from typing import Any
 
 import pytest
 
+from tests.charges import inside, member
+from tests.live.bracket import look_again
 from tests.live.command import pagewalk
 from tests.machine import memory_cgroup
 
 pytestmark = pytest.mark.live
 MIB = 1 << 20
+REMOVED = 60  # groups: what they leave is more than CPUs have in stock
 # Writes a file of 24 MiB, keeps a deleted one of 16 MiB on a tmpfs open, and touches 40 MiB.
 LOAD = """
 import mmap, os, sys, time
@@ -57,14 +61,21 @@ def explained(*target: str | int) -> dict[str, Any]:
     return document
 
 
+def idle(name: str) -> dict[str, Any]:
+    """Return what is said of a group whose processes wait: nothing of it changed meanwhile."""
+    document = explained(f"/{name}")
+    assert [line for line in document["ledger"] if line["unexplained"]] == []
+    assert document["changed_meanwhile"] == 0
+    told = ("pages", "kernel_pages", "kernel_objects", "counted_by_the_kernel",
+            "charged_in_advance", "percpu_not_told")
+    assert sum(document[key] for key in told) == document["charged"]
+    return document
+
+
 def test_a_group_closes_and_is_found_by_all_its_names(disk: Path) -> None:
     with memory_cgroup("explain") as path, loaded(path, disk / "written") as pid:
         name = path.name
-        document = explained(f"/{name}")
-        assert [line for line in document["ledger"] if line["unexplained"]] == []
-        told = ("pages", "kernel_pages", "kernel_objects", "counted_by_the_kernel",
-                "charged_in_advance", "percpu_not_told", "changed_meanwhile")
-        assert sum(document[key] for key in told) == document["charged"]
+        document = look_again(lambda: idle(name))
         files = {file["path"]: file for file in document["files"]}
         assert [file["cached"] for file in document["files"]
                 if (file["path"] or "").endswith("/written")] == [24 * MIB]
@@ -103,6 +114,31 @@ def test_a_removed_group_lives_on_by_its_file(disk: Path) -> None:
     assert row["removed"] and row["file"] + row["shmem"] >= 24 * MIB
     [kept] = [row["kept_by"] for row in ran.json["dying"] if row["path"] == f"/{name}"]
     assert "/written" in kept
+
+
+def test_what_removed_groups_have_left_of_pages_is_found() -> None:
+    directory = Path(f"/dev/shm/pagewalk-{os.getpid()}-left")
+    directory.mkdir()
+    try:
+        with memory_cgroup("left") as path:
+            for number in range(REMOVED):
+                with inside(path) as inner, member(inner, str(directory / str(number)), 0):
+                    pass
+            document = look_again(lambda: idle(path.name))
+            first = document["ledger"][0]
+            [left] = [one for one in first["causes"] if one["cause"] == "object_stock"]
+            # Of a page each, an inode and a name are used: its group keeps the rest.
+            assert left["exact"] and -left["bytes"] > REMOVED * 2048
+            assert document["charged_in_advance"] >= -left["bytes"]
+            assert document["percpu_not_told"] == 0
+            told = {row["field"]: row["why"] for row in document["not_compared"]}
+            assert {row["against"].partition(" ")[2] for row in document["ledger"][2:]}.isdisjoint(
+                told)
+            assert all(told.values())
+    finally:
+        for file in directory.iterdir():
+            file.unlink()
+        directory.rmdir()
 
 
 def test_a_group_that_does_not_exist() -> None:

@@ -303,7 +303,7 @@ def test_what_changed_meanwhile_is_not_called_charged_in_advance() -> None:
     told = group(lines=[moved, *found.lines[1:]])
     assert (in_advance(told), changed(told)) == (100, -4096)
     assert [row.what for row in rows(told)][-2:] == [
-        "charged in advance for kernel objects (bounded: a page a CPU and group)",
+        "charged in advance, for kernel objects (at most 8 KiB)",
         "allocated or freed while RAM was read"]
 
 

@@ -18,10 +18,11 @@ from pagewalk.proc.places import Place
 from pagewalk.proc.totals import Totals
 from pagewalk.proc.zones import Zone
 from pagewalk.system.census import Count
+from pagewalk.system.charge import Charge
 from pagewalk.system.files import Amounts as FileAmounts
 from pagewalk.system.files import CachedFile, FilesReport, FilesTotal, Sort
 from pagewalk.system.group import Dying, Group, Objects, with_objects
-from pagewalk.system.group_ledger import Charge, group_ledger
+from pagewalk.system.group_ledger import group_ledger
 from pagewalk.system.group_table import Amounts, GroupTable, Keeper
 from pagewalk.system.headroom import Headroom, headroom
 from pagewalk.system.look import Ram

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pagewalk.account.ledger import Line
+from pagewalk.account.ledger import Cause, Line
 from pagewalk.model.frames import MAPPED_WHOLE, Backing, Kind
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.system.census import Count
-from pagewalk.system.group_ledger import Charge, group_ledger
+from pagewalk.system.charge import Charge
+from pagewalk.system.group_ledger import group_ledger
+from pagewalk.system.unused import Unused
 from tests.by_hand import PAGE
 from tests.system.by_hand import Run, charge, frames, totals
 
@@ -41,13 +43,13 @@ def test_what_only_the_kernel_counts_is_named_exactly() -> None:
 
 
 @pytest.mark.parametrize(("pages", "causes", "left"), [
-    # a page a CPU for objects, and less than one that the group had left of a stock; 64 for pages
-    (1, ["object_stock"], 0), (CPUS + 1, ["object_stock"], 0),
-    (CPUS + 2, ["object_stock", "charged_in_advance"], 0),
-    (65 * CPUS + 1, ["object_stock", "charged_in_advance"], 0),
-    (65 * CPUS + 2, ["object_stock", "charged_in_advance"], -PAGE),
+    # three pages a CPU for objects, and of each less than one that was left; 64 for pages
+    (1, ["object_stock"], 0), (4 * CPUS, ["object_stock"], 0),
+    (4 * CPUS + 1, ["object_stock", "charged_in_advance"], 0),
+    (68 * CPUS, ["object_stock", "charged_in_advance"], 0),
+    (68 * CPUS + 1, ["object_stock", "charged_in_advance"], -PAGE),
 ])
-def test_a_cpu_charges_64_pages_in_advance_and_one_for_objects(
+def test_what_is_not_used_is_bounded_where_it_cannot_be_read(
     pages: int, causes: list[str], left: int
 ) -> None:
     line = lines(charge(Run(Kind.ANON, 8)), GroupNumbers(current=(8 + pages) * PAGE))[
@@ -60,7 +62,6 @@ def test_a_cpu_charges_in_advance_for_several_groups_at_a_time() -> None:
     counted = charge(Run(Kind.ANON, 8))._replace(stocks=7)
     for groups, pages in ((1, 64 * CPUS), (3, 3 * 64 * CPUS), (9, 7 * 64 * CPUS)):
         assert counted._replace(groups=groups).in_advance == pages * PAGE
-        assert counted._replace(groups=groups).in_stock == (CPUS + groups) * PAGE
 
 
 def test_stacks_and_vmalloc_are_compared_where_they_are_told_apart() -> None:
@@ -160,10 +161,97 @@ def test_version_1_tells_the_kernels_part_of_the_charge_apart() -> None:
 
     assert causes(100, 0) == ([("charged_in_advance", 100)], [], 0)
     assert causes(0, 2) == ([("object_stock", 2)],) * 2 + (0,)
-    stock = [("object_stock", 3), ("percpu_not_told", 397)]
+    stock = [("object_stock", 8), ("percpu_not_told", 392)]
     assert causes(100, 400) == ([*stock, ("charged_in_advance", 100)], stock, 0)
     # no more per-CPU memory than the machine has, and 64 pages a CPU
-    assert causes(64 * CPUS + 1, 1003)[2] == causes(64 * CPUS, 1004)[2] == -PAGE
+    assert causes(64 * CPUS + 1, 1008)[2] == causes(64 * CPUS, 1009)[2] == -PAGE
+
+
+STOCK = Unused(left=3000, objcgs=2, listed=True, objects=96, pages=5 * PAGE, still=True)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_was_found_not_to_be_used_is_exact(version: int) -> None:
+    counted = charge(Run(Kind.ANON, 8), unreclaimable=1000)._replace(unused=STOCK)
+    kernel = 1000 + 3000 + 96
+    numbers = GroupNumbers(current=13 * PAGE + kernel, kmem=kernel if version == 1 else None,
+                           stat={"kernel": kernel} if version == 2 else {})
+    line, second = lines(counted, numbers, version=version).values()
+    stock = Cause("object_stock", -3096, True)
+    assert line.causes == (Cause("charged_in_advance", -5 * PAGE, True), stock)
+    assert second.causes == (stock,)
+    assert line.unexplained == second.unexplained == 0
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_no_more_is_charged_in_advance_than_was_found(version: int) -> None:
+    counted = charge(Run(Kind.ANON, 8))._replace(unused=STOCK._replace(left=0, objects=0))
+    for missing in (-PAGE, PAGE):
+        numbers = GroupNumbers(current=13 * PAGE + missing, kmem=0 if version == 1 else None)
+        line = lines(counted, numbers, version=version)[
+            "memory.usage_in_bytes" if version == 1 else "memory.current"]
+        assert line.unexplained == -missing
+
+
+def test_version_1_counts_what_was_charged_meanwhile_for_the_group_itself() -> None:
+    waits = 2 * 64 * CPUS
+
+    def unexplained(events: int, missing: int, churn: int) -> int | None:
+        first, last = ({"total_pgpgin": count, "total_pgpgout": count} for count in (7, 7 + events))
+        used = STOCK._replace(left=0, objects=0, pages=0)
+        counted = charge(Run(Kind.ANON, 3000))._replace(unused=used)
+        numbers = [GroupNumbers(current=(3000 - missing) * PAGE, kmem=0, stat=stat)
+                   for stat in (first, last)]
+        return lines(counted, *numbers, version=1, churn=churn)["memory.usage_in_bytes"].unexplained
+
+    # nothing was, whatever the machine did
+    assert (unexplained(0, waits, 10_000), unexplained(0, waits + 1, 10_000)) == (
+        0, (waits + 1) * PAGE)
+    # a folio each: of 512 pages at most
+    most = waits + 2 * 512
+    assert (unexplained(1, most, 10_000), unexplained(1, most + 1, 10_000)) == (
+        0, (most + 1) * PAGE)
+    # nor more than all that was allocated and freed
+    assert (unexplained(1, 5, 5), unexplained(1, 6, 5)) == (0, 6 * PAGE)
+
+
+def test_what_changed_of_the_kernels_part_is_no_excuse_for_the_rest() -> None:
+    used = STOCK._replace(left=0, objects=0, pages=0)
+    counted = charge(Run(Kind.ANON, 3000), unreclaimable=3 * PAGE)._replace(unused=used)
+    waits = 2 * 64 * CPUS
+    for missing, left in ((waits, 0), (waits + 1, (waits + 4) * PAGE)):
+        numbers = GroupNumbers(current=(3000 - missing) * PAGE, kmem=0, stat={})
+        first, second = lines(counted, numbers, version=1, churn=10_000).values()
+        assert [(cause.cause, cause.bytes) for cause in second.causes] == [
+            ("frames_changed", 3 * PAGE)]
+        assert first.unexplained == left
+
+
+def test_the_kernels_part_in_version_2_has_all_but_sockets() -> None:
+    counted = charge(Run(Kind.PAGE_TABLE, 2), Run(Kind.LARGE_KMALLOC, 4), reclaimable=100,
+                     unreclaimable=28)._replace(unused=STOCK)
+    stat = {"kernel": 6 * PAGE + 128 + 640 + 3096, "percpu": 640, "sock": 9 * PAGE,
+            "slab": 4 * PAGE + 128, "slab_reclaimable": 100, "slab_unreclaimable": 4 * PAGE + 28}
+    found = lines(counted, GroupNumbers(stat=stat))
+    assert found["memory.stat kernel"].causes == (
+        Cause("percpu", -640, True), Cause("object_stock", -3096, True))
+    assert [line.unexplained for line in found.values()] == [0] * 4
+    assert {found[f"memory.stat {name}"].difference for name in (
+        "slab", "slab_reclaimable", "slab_unreclaimable")} == {0}
+
+
+def test_kernel_pages_that_a_process_maps_are_in_mapped() -> None:
+    counted = charge(Run(Kind.KERNEL, 3, mapcount=1), Run(Kind.KERNEL, 5),
+                     Run(Kind.FILE, 2, mapcount=1))
+    line = lines(counted, GroupNumbers(stat={"file_mapped": 5 * PAGE}))["memory.stat file_mapped"]
+    assert line.difference == 0
+
+
+def test_huge_pages_of_files_and_of_shared_memory_are_compared() -> None:
+    counted = charge(Run(Kind.FILE, 1024, order=9), Run(Kind.FILE, 8, order=3),
+                     Run(Kind.SHMEM, 512, order=9), Run(Kind.SHMEM, 1))
+    found = lines(counted, GroupNumbers(stat={"file_thp": 1024 * PAGE, "shmem_thp": 512 * PAGE}))
+    assert [line.difference for line in found.values()] == [0, 0]
 
 
 WAITS = 2 * 64 * CPUS  # pages by which memory.stat lags, at most

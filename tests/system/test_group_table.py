@@ -39,7 +39,7 @@ def survey() -> Survey:
                     np.array([True, False]), ("dentry", None))
     objects = Charged(column(-1, 2, 2, 3), column(10, 10, 20, 10).astype(np.uint64),
                       column(1, 2, 3, 4), column(1000, 72, 600, 80))
-    return Survey(GROUPS, count.census, objects, caches)
+    return Survey(GROUPS, count.census, objects, caches, np.zeros(0, np.uint64))
 
 
 def test_amounts_are_those_of_all_below() -> None:

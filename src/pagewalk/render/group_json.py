@@ -8,6 +8,7 @@ from pagewalk.proc.files import decode_name
 from pagewalk.render import group_words as words
 from pagewalk.render.document import ledger_rows, missing, write
 from pagewalk.system.group_ledger import KERNELS, kernel_bytes, user_bytes
+from pagewalk.system.group_uncompared import not_compared
 
 if TYPE_CHECKING:
     from pagewalk.system.containers import Name
@@ -56,6 +57,9 @@ def group(found: Group, name: Name, out: TextIO, **_: object) -> None:
             "below": [{"path": path, "charged": held} for path, held in found.below],
             "dying": None if found.dying is None else found.dying._asdict(),
             "ledger": None if charge is None else ledger_rows(found.lines),
+            "not_compared": None if charge is None else [
+                {"field": name, "why": reason}
+                for name, reason in not_compared(numbers, found.version).items()],
             **missing(found.withheld),
         },
         out,

@@ -45,6 +45,9 @@ def group(
         print_lines(found.lines, LEDGER_COLUMNS if columns is None else columns, out)
     for cause in sorted({cause.cause for line in found.lines for cause in line.causes}):
         say(f"{cause}: {WHY[cause]}", out)
+    if found.lines:
+        for sentence in words.uncompared(found):
+            say(sentence, out)
     say_missing(found.withheld, out)
     biggest = (str(found.processes[0].pid),) if found.processes else ()
     following(out, *biggest, "cgroups", "ram --files")

@@ -12,17 +12,20 @@ from pagewalk.render.file_table import is_shared_anonymous, keeper, name_of, whe
 from pagewalk.render.terminal import printable
 from pagewalk.system.files import CachedFile, Sort
 from pagewalk.system.group_counters import of_files
-from pagewalk.system.group_ledger import KERNELS
+from pagewalk.system.group_ledger import KERNELS, NOT_USED
+from pagewalk.system.group_uncompared import not_compared
 from pagewalk.system.mapped import ANON, FILE, SHMEM
 from pagewalk.system.mapped import KERNEL as MAPPED_KERNEL
 
 if TYPE_CHECKING:
+    from pagewalk.account.ledger import Cause
     from pagewalk.proc.cgroup_numbers import GroupNumbers
     from pagewalk.system.containers import Name
     from pagewalk.system.group import Group
 
 # From these shares of the charge on something is worth a sentence: docs/commands/explain.md.
 TWENTIETH, TENTH, HALF = 20, 10, 2
+LISTED = 8  # lines of memory.stat, by name
 NAMED = 3  # files, caches or processes of a row
 USERS = {
     ANON: ("anon", "anon_huge", "ksm", "swap_cache", "hugetlb_used", "hugetlb_idle"),
@@ -77,9 +80,9 @@ def rows(group: Group) -> Iterator[Row]:
 
 # What is left of the charge, by the cause in the ledger: the first two are not used yet.
 LEFT = {
-    "charged_in_advance": "charged in advance (bounded: 64 pages a CPU and group)",
-    "object_stock": "charged in advance for kernel objects (bounded: a page a CPU and group)",
-    "percpu_not_told": "per-CPU memory, of groups below for example (bounded: the machine's)",
+    "charged_in_advance": "charged in advance, for pages",
+    "object_stock": "charged in advance, for kernel objects",
+    "percpu_not_told": "per-CPU memory, of groups below for example",
     "frames_changed": "allocated or freed while RAM was read",
     "concurrent_change": "charged or given back while RAM was read",
 }
@@ -95,7 +98,15 @@ def left(group: Group) -> dict[str, tuple[int, str]]:
         return {"stat_lag": (rest, "not in memory.stat: charged in advance, or as yet not added"
                                    " up")}
     causes = () if first is None else first.causes
-    return {one.cause: (-one.bytes, LEFT[one.cause]) for one in causes if one.cause in LEFT}
+    return {one.cause: (-one.bytes, LEFT[one.cause] + bounded(one))
+            for one in causes if one.cause in LEFT}
+
+
+def bounded(cause: Cause) -> str:
+    """Return the most that what is charged and not used yet can be, if it was not found exactly."""
+    if cause.exact or cause.bound is None or cause.cause not in NOT_USED:
+        return ""
+    return f" (at most {size(cause.bound)})"
 
 
 def at_once(group: Group, kind: str) -> int | None:
@@ -400,3 +411,14 @@ def working_set(group: Group) -> tuple[int, int] | None:
     if current is None or inactive is None:
         return None
     return max(current - inactive, 0), min(inactive, current)
+
+
+def uncompared(group: Group) -> Iterator[str]:
+    """Yield which lines of memory.stat the ledger is not about, and why: by reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in not_compared(now(group), group.version).items():
+        reasons.setdefault(why, []).append(name)
+    for why, names in reasons.items():
+        listed = ", ".join(map(printable, names)) if len(names) <= LISTED else many(
+            len(names), "line")
+        yield f"not compared of memory.stat: {listed}: {why}"

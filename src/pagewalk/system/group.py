@@ -21,9 +21,10 @@ from pagewalk.proc.totals import Totals
 from pagewalk.sources.ram import COUNTERS, RamSource
 from pagewalk.system.cached import CacheSums
 from pagewalk.system.census import Census, KernelFrames
+from pagewalk.system.charge import Charge
 from pagewalk.system.files import FilesReport, name_files
 from pagewalk.system.group_counters import parts_from
-from pagewalk.system.group_ledger import Charge, group_ledger
+from pagewalk.system.group_ledger import group_ledger
 from pagewalk.system.headroom import Headroom, headroom, swap_room
 from pagewalk.system.kernel_places import area_places
 from pagewalk.system.mapped import KINDS, ByProcess, ChargedFrames, MappedPages
@@ -39,6 +40,7 @@ from pagewalk.system.survey import (
     stocks,
     survey,
 )
+from pagewalk.system.unused import Unused, beside, unused_of
 
 FILES = 20  # of each sort, by name
 
@@ -137,8 +139,7 @@ def look_at_group(source: RamSource, asked: Asked) -> Group:
     if source.name == COUNTERS:
         return by_counters(source, asked)
     groups = groups_of(source)
-    row = row_of(groups, asked)
-    inside = below(groups, row)
+    inside = below(groups, row_of(groups, asked))
     labels = np.concatenate(([False], inside))
     assert source.ranges is not None
     end, running = source.ranges[-1][1], opened(source)
@@ -154,14 +155,14 @@ def look_at_group(source: RamSource, asked: Asked) -> Group:
     numbers, totals = [asked.numbers()], [source.totals(refresh=True)]
     found = survey(source, groups, [listen])
     placed, missing = area_places(running, join(areas))
-    numbers.append(asked.numbers())
-    totals.append(source.totals(refresh=True))
+    last, unused = beside(asked.numbers, lambda: unused_of(running, groups, inside, found.objcgs))
+    numbers, totals = [*numbers, last], [*totals, source.totals(refresh=True)]
     hidden = hidden_processes(running.kernel, groups.memcg[inside]).tolist()
     mapped, not_looked = walk_processes(source, asked, charged, hidden)
     files = name_files(running.kernel, cache.files(), source.facts.page_size, FILES)
     parts = parts_of(of_groups(found.census, inside), NO_LABELS, kernel.uses(placed))
     group = made(source, asked, found, inside, parts, bool(placed.names), mapped, not_looked,
-                 files, numbers, totals)
+                 files, numbers, totals, unused)
     return group._replace(withheld=(*group.withheld, *missing))
 
 
@@ -216,7 +217,7 @@ def walk_processes(
 def made(
     source: RamSource, asked: Asked, found: Survey, inside: Bool, pages: dict[str, int],
     told: bool, mapped: MappedPages, not_looked: list[tuple[int, str]], files: FilesReport,
-    numbers: list[GroupNumbers], totals: list[Totals],
+    numbers: list[GroupNumbers], totals: list[Totals], unused: Unused | None,
 ) -> Group:
     page, groups = source.facts.page_size, found.groups
     census = of_groups(found.census, inside)
@@ -226,7 +227,7 @@ def made(
     charge = Charge(census, reclaimable, sum(one.bytes for one in objects) - reclaimable, page,
                      source.facts.cpus, source.generations(), int(inside.sum()),
                      stocks(opened(source)), areas_of(parts, opened(source)) if told else {},
-                     KERNEL not in {row.what for row in not_charged(asked.version)})
+                     KERNEL not in {row.what for row in not_charged(asked.version)}, unused)
     above, swap = asked.above(), (totals[-1].meminfo or {}).get("SwapFree")
     row = row_of(groups, asked)
     return Group(

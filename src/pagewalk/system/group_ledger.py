@@ -5,15 +5,15 @@ To add a line, add a row to LINES.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from pagewalk.account.ledger import Cause, Line, bounded
+from pagewalk.account.ledger import FRAMES_CHANGED, Cause, Line, bounded, frames_changed
 from pagewalk.model.frames import Kind
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.proc.totals import Totals
 from pagewalk.system.census import MAPPABLE, Census
+from pagewalk.system.charge import BATCH, Charge
 from pagewalk.system.counted_as import (
     ANON,
     LISTED,
@@ -39,56 +39,12 @@ from pagewalk.system.ram_causes import (
 from pagewalk.system.ram_causes import WHY as RAM_WHY
 from pagewalk.system.ram_ledger import HIDDEN, LRU, WRITTEN, together
 
-# include/linux/memcontrol.h, MEMCG_CHARGE_BATCH: a CPU charges so many pages in advance.
-BATCH = 64
-
-
-class Charge(NamedTuple):
-    """What was counted: frames, bytes of kernel objects, and what a page and the machine are.
-
-    ``objects`` are split into those of caches that can shrink and the others. ``generations``:
-    whether LRU lists were sorted by generation, which hides what is active. ``groups`` is how many
-    there are, itself and those below it; a CPU charges in advance for at most ``stocks`` groups at
-    a time. ``areas`` are bytes of "kernel_stack" and "vmalloc", as far as they are told apart.
-    ``kernel``: whether this kernel charges its own memory to groups at all (proc.cgroups.KERNEL).
-    """
-
-    census: Census
-    reclaimable: int
-    unreclaimable: int
-    page: int
-    cpus: int
-    generations: bool = False
-    groups: int = 1
-    stocks: int = 1
-    areas: Mapping[str, int] = MappingProxyType({})
-    kernel: bool = True
-
-    @property
-    def in_advance(self) -> int:
-        """Return the most that may be charged in advance, bytes."""
-        return BATCH * self.cpus * min(self.groups, self.stocks) * self.page
-
-    @property
-    def in_stock(self) -> int:
-        """Return the most that may be charged for kernel objects and not used yet, bytes.
-
-        A page on each CPU, and less than one that each group had left when its stock was taken
-        from it (drain_obj_stock, mm/memcontrol.c).
-        """
-        return (self.cpus + self.groups) * self.page if self.kernel else 0
-
-    @property
-    def objects(self) -> int:
-        """Return the bytes of kernel objects."""
-        return self.reclaimable + self.unreclaimable
-
-
 WHY = {
     "charged_in_advance": "each CPU charges up to 64 pages in advance, for one group or, since"
     " 6.16, for each of several, until another group needs its place (MEMCG_CHARGE_BATCH)",
-    "object_stock": "kernel objects are charged from a page in stock on each CPU, and a group keeps"
-    " less than a page of what was left when its stock was taken away",
+    "object_stock": "kernel objects are charged by the page: what is left of one waits for the next"
+    " object, on a CPU or in an obj_cgroup; a removed group leaves its obj_cgroup to its parent,"
+    " where it stays while one of its objects lives",
     "stat_lag": "memory.stat leaves out up to 64 pages a CPU that wait there, and as many again"
     " that it does not find worth adding up yet (memcg_vmstats_needs_flush)",
     "percpu": "per-CPU memory, which only the kernel counts (memory.stat)",
@@ -98,11 +54,14 @@ WHY = {
     "zswap": "swap that zswap keeps compressed, which only the kernel counts (memory.stat)",
     "backing_untold": RAM_WHY["backing_untold"],
     "frames_changed": "frames were allocated or freed while RAM was read: at most as many as the"
-    " kernel counted meanwhile",
+    " kernel counted meanwhile, for the group where it does (version 1: total_pgpgin, pgpgout)",
     "concurrent_change": "the number moved between the readings around the scan",
 }
 # Charged, and counted by the kernel only: version 2 has them in memory.stat.
 KERNELS = ("percpu", "sock", "zswap")
+# Charged, and not used yet; version 1 does not tell what is per-CPU memory either.
+UNUSED = ("charged_in_advance", "object_stock")
+NOT_USED = (*UNUSED, "percpu_not_told")
 
 Amount = Callable[[Charge], int | None]
 
@@ -134,6 +93,11 @@ def kernel_bytes(charge: Charge) -> int:
     return charge.page * charge.census.count(~charge.census.of(*USERS))
 
 
+def large_bytes(charge: Charge) -> int:
+    """Return the bytes of pages that kmalloc handed out whole."""
+    return charge.page * charge.census.count(charge.census.of(Kind.LARGE_KMALLOC))
+
+
 def everything(charge: Charge) -> int:
     return user_bytes(charge) + kernel_bytes(charge) + charge.objects
 
@@ -163,6 +127,9 @@ STAT: dict[int, tuple[Rule, ...]] = {
         Rule("file_writeback", "being written", pages(in_writeback), moves=WRITTEN),
         Rule("swapcached", "also in swap", pages(in_swap_cache), moves=SWAPS, times=swapped),
         Rule("anon_thp", "anonymous, mapped as huge pages", pages(lambda c: whole(c, Kind.ANON))),
+        Rule("file_thp", "files, in huge pages", pages(lambda c: c.of(Kind.FILE) & c.huge)),
+        Rule("shmem_thp", "shared memory, in huge pages",
+             pages(lambda c: c.of(Kind.SHMEM) & c.huge & ~in_swap_cache(c))),
         Rule("inactive_anon", "inactive, swap-backed",
              pages(lambda c: on_lru(c, anon=True, active=False)), moves=LRU),
         Rule("active_anon", "active, swap-backed",
@@ -175,10 +142,15 @@ STAT: dict[int, tuple[Rule, ...]] = {
         Rule("pagetables", "page tables", pages(lambda c: c.of(Kind.PAGE_TABLE))),
         Rule("kernel_stack", "kernel stacks", lambda charge: charge.areas.get("kernel_stack")),
         Rule("vmalloc", "vmalloc", lambda charge: charge.areas.get("vmalloc")),
-        Rule("slab_reclaimable", "kernel objects, reclaimable", lambda charge: charge.reclaimable,
-             ("stat_lag", "object_stock")),
-        Rule("slab_unreclaimable", "kernel objects, not reclaimable",
-             lambda charge: charge.unreclaimable, ("stat_lag", "object_stock")),
+        Rule("slab_reclaimable", "kernel objects, reclaimable", lambda charge: charge.reclaimable),
+        Rule("slab_unreclaimable", "kernel objects, not reclaimable + large kmalloc",
+             lambda charge: charge.unreclaimable + large_bytes(charge)),
+        Rule("slab", "kernel objects + large kmalloc",
+             lambda charge: charge.objects + large_bytes(charge)),
+        # What obj_cgroup_charge_pages counts: all but sockets (mm/memcontrol.c).
+        Rule("kernel", "kernel pages + kernel objects",
+             lambda charge: kernel_bytes(charge) + charge.objects,
+             ("stat_lag", "percpu", "zswap", "object_stock")),
     ),
 }  # fmt: skip
 _ONE = {"anon": "rss", "file": "cache", "file_mapped": "mapped_file", "file_dirty": "dirty",
@@ -206,25 +178,57 @@ def group_ledger(
 
     ``numbers`` and ``readings`` were read around the scan, the first before it, the last after it.
     """
+    churn = growth(readings, *CHURN)
+    charged = churn if version == 2 else min(churn, charges(charge, numbers))
+
     def changed(rule: Rule) -> int:
         more = moved(rule.times, rule.moves, charge.census, charge.page, readings)
-        return charge.page * (growth(readings, *CHURN) + more)
+        return charge.page * ((churn if rule in (ALL, KMEM) else charged) + more)
 
-    lines = []
-    for rule in (ALL, KMEM):
-        theirs = [amount for one in numbers if (amount := getattr(one, rule.field)) is not None]
-        if theirs:
-            title = FILES[rule.field, version]
-            limits = _limits(rule, charge, version, numbers[-1], readings[-1])
-            lines.append(_line(rule, title, charge, theirs, changed(rule), numbers[-1].stat or {},
-                               limits))
+    kernel = _whole(KMEM, charge, version, numbers, readings, changed(KMEM))
+    most = changed(ALL)
+    if version == 1 and kernel:
+        # Pages of processes and files, and what of the kernel's part changed.
+        most = charge.page * charged + abs(frames_changed(kernel[0]))
+    lines = [*_whole(ALL, charge, version, numbers, readings, most), *kernel]
     for rule in rules(version, charge.generations):
         told = (together(rule.field, one.stat or {}) for one in numbers)
         theirs = [amount for amount in told if amount is not None]
         if theirs:
             title = f"memory.stat {rule.field}"
-            lines.append(_line(rule, title, charge, theirs, changed(rule), {}))
+            unused = _limits(rule, charge, version, numbers[-1], readings[-1])
+            lines.append(_line(rule, title, charge, theirs, changed(rule), numbers[-1].stat or {},
+                               unused))
     return lines
+
+
+def charges(charge: Charge, numbers: Sequence[GroupNumbers]) -> int:
+    """Return at most how many pages of processes and files were charged or uncharged meanwhile.
+
+    Version 1 counts that, each folio once (mem_cgroup_charge_statistics, uncharge_batch,
+    mm/memcontrol.c): of up to as many pages as a huge page has. As in all of memory.stat, 64 wait
+    on each CPU, and as many a CPU are not worth adding up yet.
+    """
+    first, last = numbers[0].stat or {}, numbers[-1].stat or {}
+    events = sum(last.get(name, 0) - first.get(name, 0) for name in CHARGES)
+    return events * (charge.page // _ENTRY) + 2 * BATCH * charge.cpus
+
+
+CHARGES = ("total_pgpgin", "total_pgpgout")
+_ENTRY = 8  # bytes of an entry in a table of a page, which maps a huge page
+
+
+def _whole(
+    rule: Rule, charge: Charge, version: int, numbers: Sequence[GroupNumbers],
+    readings: Sequence[Totals], changed: int,
+) -> list[Line]:
+    # The line of a file of its own, if there is one.
+    theirs = [amount for one in numbers if (amount := getattr(one, rule.field)) is not None]
+    if not theirs:
+        return []
+    unused = _limits(rule, charge, version, numbers[-1], readings[-1])
+    return [_line(rule, FILES[rule.field, version], charge, theirs, changed,
+                  numbers[-1].stat or {}, unused)]
 
 
 def rules(version: int, generations: bool) -> Iterator[Rule]:
@@ -242,19 +246,19 @@ def rules(version: int, generations: bool) -> Iterator[Rule]:
 def _limits(
     rule: Rule, charge: Charge, version: int, last: GroupNumbers, totals: Totals
 ) -> list[tuple[str, int]]:
-    # What is charged and not used yet, in the order in which it explains a line: as much of each as
-    # there can be. Version 1 counts the kernel's part apart, and so tells how much is in its stock
-    # and how much is per-CPU memory, which it charges and does not show.
-    if version == 2 or last.kmem is None:
-        found = [("object_stock", charge.in_stock), ("charged_in_advance", charge.in_advance)]
-        return [row for row in found if row[0] in rule.causes]
-    kernel = max(0, last.kmem - kernel_bytes(charge) - charge.objects)
-    stock = min(kernel, charge.in_stock)
-    percpu = min(kernel - stock, (totals.meminfo or {}).get("Percpu", 0))
-    found = [("object_stock", stock), ("percpu_not_told", percpu)]
-    if rule is ALL:
-        found.append(("charged_in_advance", charge.in_advance))
-    return [row for row in found if row[1]]
+    # What is charged and not used yet as far as it is bounded, in the order in which it explains a
+    # line: as much of each as there can be. Version 1 counts the kernel's part apart, and so tells
+    # how much of it is per-CPU memory, which it charges and does not show.
+    most = {"object_stock": charge.in_stock, "charged_in_advance": charge.in_advance}
+    found = {name: held for name, held in most.items()
+             if name in rule.causes and charge.exactly(name) is None}
+    if version == 1 and last.kmem is not None and "object_stock" in rule.causes:
+        left = last.kmem - kernel_bytes(charge) - charge.objects
+        left = max(0, left - (charge.exactly("object_stock") or 0))
+        stock = min(left, found.pop("object_stock", 0))
+        percpu = min(left - stock, (totals.meminfo or {}).get("Percpu", 0))
+        found = {"object_stock": stock, "percpu_not_told": percpu, **found}
+    return [(name, held) for name, held in found.items() if held]
 
 
 def _line(
@@ -264,11 +268,12 @@ def _line(
     ours = rule.ours(charge)
     if ours is None:
         return Line(title, rule.ours_is, None, theirs[-1], (), None)
-    exact = [Cause(name, -stat[name], True) for name in rule.causes
-             if name in KERNELS and stat.get(name)]
+    counted = [(name, stat.get(name)) for name in rule.causes if name in KERNELS]
+    found = [(name, charge.exactly(name)) for name in rule.causes if name in UNUSED]
+    exact = [Cause(name, -held, True) for name, held in (*counted, *found) if held]
     rest = ours - theirs[-1] - sum(cause.bytes for cause in exact)
-    bounds = [("frames_changed", changed), ("concurrent_change", max(theirs) - min(theirs))]
-    if "stat_lag" in rule.causes or exact:
+    bounds = [(FRAMES_CHANGED, changed), ("concurrent_change", max(theirs) - min(theirs))]
+    if "stat_lag" in rule.causes or any(held for _, held in counted):
         bounds.insert(0, ("stat_lag", 2 * BATCH * charge.cpus * charge.page))
     if "backing" in rule.causes and rest > 0 and (most := backing_untold(charge.census)):
         bounds.insert(0, ("backing_untold", charge.page * most))

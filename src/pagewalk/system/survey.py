@@ -18,7 +18,7 @@ from pagewalk.kernel.structs.slabs import (
     object_owners,
     read_caches,
 )
-from pagewalk.model.columns import I64, Bool, take
+from pagewalk.model.columns import I64, U64, Bool, take
 from pagewalk.model.errors import NotPermitted
 from pagewalk.model.frames import Frames
 from pagewalk.sources.ram import RamSource
@@ -34,13 +34,14 @@ class Survey(NamedTuple):
 
     ``groups`` are all memory cgroups, removed ones too; in ``census`` the label of a row is that of
     its group plus 1, 0 for what nobody is charged for. ``objects`` are kernel objects by group (-1:
-    not known) and cache.
+    not known) and cache, ``objcgs`` (u64) the obj_cgroups that are charged for any.
     """
 
     groups: Memcgs
     census: Census
     objects: Charged
     caches: Caches
+    objcgs: U64
 
 
 def survey(source: RamSource, groups: Memcgs, listeners: Sequence[Listener] = ()) -> Survey:
@@ -65,7 +66,7 @@ def survey(source: RamSource, groups: Memcgs, listeners: Sequence[Listener] = ()
     every = add_object_owners(owners)
     caches = read_caches(kernel, np.unique(every.cache))
     objects = charged_objects(kernel, direct_map, groups, every, caches)
-    return Survey(groups, count.census, objects, caches)
+    return Survey(groups, count.census, objects, caches, np.unique(every.objcg))
 
 
 def opened(source: RamSource) -> RunningKernel:

