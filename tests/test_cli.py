@@ -125,7 +125,9 @@ def test_an_example_works_when_pasted(
         assert code == 1 and "--source ebpf" in err  # an ordinary user cannot read page tables
         return
     # For an ordinary user frames are withheld, which makes it partial.
-    assert code in ((0,) if os.geteuid() == 0 else (0, 3)), err
+    # Of all processes a security module may hide some from root too, and some change meanwhile.
+    everybody = example.split()[1] in ("top", "who") and "$$" not in example
+    assert code in ((0,) if os.geteuid() == 0 and not everybody else (0, 3)), err
     assert out
 
 
@@ -239,7 +241,7 @@ def test_what_people_type_out_of_habit(typed: str, as_if: str) -> None:
     (["shwo"], "did you mean 'pagewalk show'?"), (["mpas", "1"], "did you mean 'pagewalk maps'?"),
     (["mpas"], "did you mean 'pagewalk maps'?"), (["--json", "shwo"], "'pagewalk show'?"),
     (["1", "2"], "give one TARGET at a time"), (["help", "shwo"], "did you mean 'pagewalk show'?"),
-    (["top"], "did you mean 'pagewalk --watch 2'?"), (["ps"], "did you mean 'pagewalk'?"),
+    (["htop"], "did you mean 'pagewalk top'?"), (["ps"], "did you mean 'pagewalk'?"),
     (["maps", "1", "--srot", "rss"], "--sort"), (["maps", "1", "--colums", "rss"], "--columns"),
     (["maps", "1", "--sort", "rsss"], "did you mean 'rss'?"),
     (["pages", "1", "--where", "anno"], "did you mean 'anon'?"),

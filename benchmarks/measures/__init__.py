@@ -24,6 +24,7 @@ from benchmarks.measures.heap import heap
 from benchmarks.measures.many import many
 from benchmarks.measures.peak import peak
 from benchmarks.measures.ram import cgroups, ram, ram_large
+from benchmarks.measures.sets import crowds, sets
 from benchmarks.measures.sparse import sparse
 from benchmarks.measures.stall import stall
 from benchmarks.rows import Plan, Row
@@ -49,4 +50,6 @@ MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
     "ram-stall": ram_stall,
     "ram-large": ram_large,
     "cgroups": cgroups,
+    "sets": sets,
+    "crowds": crowds,
 }

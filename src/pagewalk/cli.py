@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     name: f"pagewalk.commands.{name}"
-    for name in ("processes", "show", "maps", "pages", "vtop", "explain", "heap", "ram", "cgroups",
-                 "check", "doctor")
+    for name in ("processes", "show", "maps", "pages", "vtop", "explain", "heap", "top", "share",
+                 "who", "ram", "cgroups", "check", "doctor")
 }
 
 DISTURBING = ("--freeze", "--ask")
@@ -50,7 +50,7 @@ USUAL = {
 }
 ELSEWHERE = {
     **dict.fromkeys(("ps", "list", "ls", "smem", "procrank"), "pagewalk"),
-    **dict.fromkeys(("top", "htop"), "pagewalk --watch 2"), "watch": "pagewalk TARGET --watch 2",
+    "htop": "pagewalk top", "watch": "pagewalk TARGET --watch 2",
     **dict.fromkeys(("status", "stat", "stats", "info", "describe"), "pagewalk show"),
     **dict.fromkeys(("threads", "stacks"), "pagewalk maps TARGET --by kind"),
     "malloc": "pagewalk heap",

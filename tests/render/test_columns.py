@@ -49,7 +49,7 @@ def test_no_two_columns_of_a_table_are_called_alike(table: str) -> None:
 
 def heading(table: str, *names: str) -> str:
     # The line that has what names a row.
-    title = TABLES[table]().naming[0].title
+    title = "PID" if table == "top" else TABLES[table]().naming[0].title
     lines = wrote("text", table, *names).splitlines()
     return next((line for line in lines if title in line.split()), "")
 
@@ -72,14 +72,16 @@ def test_text_has_the_column_that_was_asked_for_and_no_other(table: str, name: s
 @pytest.mark.parametrize(("table", "name"), HERE)
 def test_csv_and_json_have_it_or_refuse(table: str, name: str) -> None:
     naming = {column.name for column in TABLES[table]().naming}
-    if table in ("maps", "groups", "pages", "files", "slab", "cgroups"):
+    if table in ("maps", "groups", "pages", "files", "slab", "cgroups", "share", "top"):
         head = next(csv.reader(io.StringIO(wrote("csv", table, name))))
         heads = HEADS.get((table, name), [name])
         assert [word for word in head if word not in naming] == heads
     text = wrote("json", table, name)
     key = {"explain": "ledger", "heap": "arenas", "check": "differences", "doctor": "checks",
            "maps": "vmas", "groups": "groups", "show": "groups", "cgroups": "cgroups",
-           "files": "files", "slab": "caches", "processes": "processes"}.get(table, "")
+           "files": "files", "slab": "caches", "processes": "processes",
+           "share": "members", "top": "lines",
+           "who": "mappers"}.get(table, "")
     rows = ([json.loads(line) for line in text.splitlines()] if table == "pages"
             else json.loads(text)[key])
     assert rows
@@ -90,7 +92,7 @@ def test_csv_and_json_have_it_or_refuse(table: str, name: str) -> None:
     ("pages", "2048", "2.0M"), ("check", "4", "4K"), ("maps", "4096", "4.0M"),
     ("groups", "2048", "2.0M"), ("show", "2048", "2.0M"), ("heap", "102400", "100M"),
     ("processes", "12288", "12M"), ("files", "2969600", "2.8G"),
-    ("slab", "1024", "1.0M"),
+    ("slab", "1024", "1.0M"), ("share", "61440", "60M"), ("top", "61440", "60M"),
 ])
 def test_every_table_with_amounts_has_them_in_units_too(
     table: str, amount: str, human: str

@@ -21,7 +21,7 @@ from pagewalk.sources.doctor import Check
 from pagewalk.system.containers import Name
 from pagewalk.system.ram_map import map_ram
 from pagewalk.walking.walk import Walk
-from tests import by_hand, files_by_hand, kernel_by_hand, vtop_by_hand
+from tests import by_hand, files_by_hand, kernel_by_hand, share_by_hand, vtop_by_hand
 from tests.system import by_hand as system
 from tests.system.by_hand import group, group_table, ram
 
@@ -131,6 +131,9 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
         "group": (group(), Name("unit", "app.service", "systemd")),
         "cgroups": (group_table(), [(0, 0), (1, 1), (3, 2), (2, 1)],
                     {1: Name("pod", "web", "docker")}),
+        "top": (share_by_hand.top(), share_by_hand.top().lines),
+        "who": (share_by_hand.who(), share_by_hand.who().mappers),
+        "share": (share_by_hand.family(frames=frames), [0, 1, 2]),
     }[name]
 
 

@@ -104,6 +104,12 @@ counts_option = click.option(
 )
 
 
+budget_option = click.option(
+    "--budget", default=5.0, metavar="MS", show_default=True, type=Within(0.1, 1000),
+    help="Longest time that a single read may hold the target's lock.",
+)
+
+
 units_option = click.option(
     "--human/--kib", "-H/", default=None,
     help="Amounts in K, M and G, or in KiB (default: on a terminal, if they are large).",
@@ -155,9 +161,7 @@ def target_options(*formats: str) -> Callable[[Any], Any]:
             format_option(*formats),
             click.option("--freeze", is_flag=True,
                          help="Stop the target (SIGSTOP) during the walk, then resume it."),
-            click.option("--budget", default=5.0, metavar="MS", show_default=True,
-                         type=Within(0.1, 1000),
-                         help="Longest time that a single read may hold the target's lock."),
+            budget_option,
         )
         for option in reversed(options):
             command = option(command)

@@ -6,6 +6,7 @@ locks. Each word costs the kernel 60 to 90 ns, so frames are read in runs, and e
 
 import errno
 import os
+import sys
 from contextlib import ExitStack
 from typing import NamedTuple, Protocol
 
@@ -147,6 +148,20 @@ def read_kpage(fd: int, pfns: U64) -> U64:
     row = np.repeat(shift, (last - first).astype(np.int64))
     row += pfns.view(np.int64)
     return words[row]
+
+
+def owner_of(pfn: int) -> int:
+    """Return the inode of the cgroup that is charged for a frame, 0 if none is or it is hidden."""
+    try:
+        fd = os.open("/proc/kpagecgroup", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        return int.from_bytes(os.pread(fd, 8, 8 * pfn), sys.byteorder)
+    except (OSError, OverflowError):  # beyond the end of RAM
+        return 0
+    finally:
+        os.close(fd)
 
 
 def end_of(fd: int) -> int:

@@ -178,19 +178,26 @@ def add_mapped(target: Target, vmas: VMAs, found: Found) -> None:
             continue
 
 
-def segment_ends(target: Target, vmas: VMAs, found: Object) -> bool | None:
-    """Return whether a SysV segment ends with ``target``; None in another IPC namespace."""
+def segment_ends(target: Target, found: Object, attached: int) -> bool | None:
+    """Return whether a SysV segment ends if it is detached ``attached`` times.
+
+    None if ``target``, which has it, is in another IPC namespace.
+    """
     try:
         if os.readlink("ns/ipc", dir_fd=target.dirfd) != os.readlink("/proc/self/ns/ipc"):
             return None
         table = rows(SHM_LINE, read_bytes("/proc/sysvipc/shm"), "sysvipc/shm")
     except OSError:
         return None
-    attached = int(((vmas.dev == found.dev) & (vmas.inode == found.inode)).sum())
     for shmid, perms, nattch in table[1:]:
         if int(shmid) == found.inode:
             return bool(int(perms, 8) & SHM_DEST) and int(nattch) == attached
     return None
+
+
+def attachments(vmas: VMAs, found: Object) -> int:
+    """Return how often an address space has object ``found`` mapped."""
+    return int(((vmas.dev == found.dev) & (vmas.inode == found.inode)).sum())
 
 
 def ends(target: Target, vmas: VMAs, objects: list[Object], ask: Ask) -> list[bool | None]:
@@ -202,7 +209,7 @@ def ends(target: Target, vmas: VMAs, objects: list[Object], ask: Ask) -> list[bo
     asked = []
     for at, found in enumerate(objects):
         if found.name.startswith(SEGMENT) and not found.linked:
-            out[at] = segment_ends(target, vmas, found)
+            out[at] = segment_ends(target, found, attachments(vmas, found))
         elif not found.linked:
             asked.append(at)
     if asked:

@@ -71,9 +71,19 @@ def share_memory(first: int, second: int) -> bool:
 
 def same_memory(first: int, second: int) -> bool | None:
     """Return what share_memory does, but None if kcmp(2) cannot say."""
+    said = compare_memory(first, second)
+    return None if said is None else said == 0
+
+
+def compare_memory(first: int, second: int) -> int | None:
+    """Return -1, 0 or 1 as the address space of ``first`` is ordered before, is, or is after.
+
+    The kernel's order is without meaning, and lasts until it is booted again. None if kcmp(2)
+    cannot say.
+    """
     number = NR_KCMP.get(architecture())
     said = -1 if number is None else system_call()(number, first, second, KCMP_VM, 0, 0)
-    return None if said < 0 else said == 0
+    return {0: 0, 1: -1, 2: 1}.get(said)
 
 
 @functools.cache
@@ -99,12 +109,8 @@ def find(text: str, root: str = "/proc") -> int:
             raise BadTarget(f"'{text}' is not a valid pid")
         return number_in_proc(pid)
     us = {own_numbers()[0], own_parent()}
-    others = [row for row in read_listed(root) if text and row[0].pid not in us]
-    called = [(p, stat) for p, stat, _ in others if fits(text, p.name, p.argv0)]
-    called = called or [(p, stat) for p, stat, argv in others if fits(text, script(argv))]
-    if not called and text.startswith("/"):
-        real, _ = real_path(text, answered_elsewhere())
-        called = [(p, stat) for p, stat, _ in others if program(f"{root}/{p.pid}/exe") == real]
+    others = [row for row in read_listed(root) if row[0].pid not in us]
+    called = called_so(text, others, root)
     exact = [p for p, stat in called if stat.vsize] or [p for p, _ in called]
     if len(exact) == 1:
         return exact[0].pid
@@ -117,6 +123,21 @@ def find(text: str, root: str = "/proc") -> int:
     more = f"\n  ... and {len(rows) - 20} more" if len(rows) > 20 else ""
     raise BadTarget(f"{len(rows)} processes are called '{in_a_line(text)}'; give one pid:"
                     f"{listed}{more}", rows)
+
+
+Listed = tuple[Process, Stat, tuple[str, ...]]
+
+
+def called_so(text: str, listed: list[Listed], root: str = "/proc") -> list[tuple[Process, Stat]]:
+    """Return those of ``listed`` (see read_listed) that a TARGET ``text`` names; see find."""
+    if not text:
+        return []
+    called = [(p, stat) for p, stat, _ in listed if fits(text, p.name, p.argv0)]
+    called = called or [(p, stat) for p, stat, argv in listed if fits(text, script(argv))]
+    if not called and text.startswith("/"):
+        real, _ = real_path(text, answered_elsewhere())
+        called = [(p, stat) for p, stat, _ in listed if program(f"{root}/{p.pid}/exe") == real]
+    return called
 
 
 def program(link: str) -> str:

@@ -20,7 +20,8 @@ PF_KTHREAD = 0x00200000  # include/linux/sched.h
 class Stat(NamedTuple):
     """The fields of /proc/PID/stat we use; ``rss`` in pages, ``vsize`` in bytes.
 
-    ``state`` is a letter (R S D T t Z X), ``faults`` how many page faults its threads have had.
+    ``state`` is a letter (R S D T t Z X), ``faults`` how many page faults its threads have had;
+    ``parent`` the process that it is a child of.
     """
 
     comm: str
@@ -30,6 +31,7 @@ class Stat(NamedTuple):
     vsize: int
     rss: int
     faults: int
+    parent: int
 
     @property
     def ending(self) -> bool:
@@ -110,12 +112,12 @@ def parse_stat(text: bytes) -> Stat:
     found = STAT.fullmatch(text)
     if not found:
         raise BadText("stat", 1, text)
-    flags, minor, major, threads, vsize, rss = (
+    parent, flags, minor, major, threads, vsize, rss = (
         # field numbers as in proc_pid_stat(5)
-        int(words(found[3])[at - 4]) for at in (9, 10, 12, 20, 23, 24)
+        int(words(found[3])[at - 4]) for at in (4, 9, 10, 12, 20, 23, 24)
     )
     name, state = decode_name(found[1]), decode_name(found[2])
-    return Stat(name, state, flags, threads, vsize, rss, minor + major)
+    return Stat(name, state, flags, threads, vsize, rss, minor + major, parent)
 
 
 def open_target(number: int) -> Target:

@@ -197,11 +197,49 @@ def cgroup_columns() -> Columns:
     ))
 
 
+def share_columns() -> Columns:
+    name, program, parent = words(
+        ("name", "NAME", "as the kernel has it"),
+        ("program", "PROGRAM", "what it runs"), ("parent", "PARENT", "the pid of its parent"),
+    )
+    by_name = {column.name: column for column in COLUMNS}
+    amounts = (by_name[name] for name in (
+        "rss", "pss", "uss", "swap", "anon", "file", "shmem", "hugetlb", "freed"))
+    tables = Column("page_tables", "TABLES", "its page tables")
+    return Columns(words(("pid", "PID", "its number")), (*amounts, tables, name, program, parent))
+
+
+def top_columns() -> Columns:
+    (name,) = words(("name", "NAME", "what a process is called"),)
+    by_name = {column.name: column for column in COLUMNS}
+    amounts = (by_name[name] for name in ("uss", "pss", "rss", "swap"))
+    naming = words(("key", "KEY", "a pid, a program, a user, a cgroup or a mapping"))
+    return Columns(naming, (
+        *amounts, Column("grown", "GROWN", "how much more RSS than on the last screen"),
+        Column("processes", "PROCS", "how many address spaces"), name,
+    ))
+
+
+def who_columns() -> Columns:
+    addr, perms, name, mapping = words(
+        ("addr", "ADDRESS", "where it is mapped"), ("perms", "PERM", "access rights"),
+        ("name", "NAME", "of the process, as the kernel has it"),
+        ("mapping", "MAPPING", "what the VMA is called"),
+    )
+    return Columns(words(("pid", "PID", "the process that maps it")), (
+        addr, perms, Column("offset", "OFFSET", "where in its file it begins", words=True),
+        Column("size", "SIZE", "length of the mapping"),
+        Column("rss", "RSS", "what of it is in RAM and mapped"),
+        Column("pss", "PSS", "that, divided among all that map it"), name, mapping,
+    ))
+
+
 TABLES: dict[str, Callable[[], Columns]] = {
     "show": kind_columns, "maps": vma_columns, "groups": group_columns, "pages": page_columns,
     "explain": ledger_columns, "heap": arena_columns, "check": difference_columns,
     "doctor": check_columns, "processes": process_columns, "files": file_columns,
-    "cgroups": cgroup_columns, "slab": slab_columns,
+    "cgroups": cgroup_columns, "slab": slab_columns, "share": share_columns,
+    "top": top_columns, "who": who_columns,
 }
 
 

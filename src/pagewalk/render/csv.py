@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from pagewalk.system.group import Group as Cgroup
     from pagewalk.system.group_table import GroupTable
     from pagewalk.system.look import Ram
+    from pagewalk.system.share import Share
     from pagewalk.system.slabs import Cache
+    from pagewalk.system.top import Line as TopLine
+    from pagewalk.system.top import Top
 
 # Quotes, commas, control characters, and whatever str.splitlines treats as the end of a line.
 SPECIAL = re.compile('[",\x00-\x1f\x7f-\x9f\u2028\u2029]|^ | $')
@@ -180,7 +183,25 @@ def cgroups(
                    for one, _ in rows)
 
 
+def top(
+    found: Top, lines: Sequence[TopLine], out: TextIO, columns: Sequence[str] | None = None
+) -> None:
+    """Write one line per process, or per what they have in common."""
+    from pagewalk.render.top_table import records
+
+    out.writelines(row(*record) for record in records(found, lines, columns))
+
+
+def share(
+    found: Share, rows: Sequence[int], out: TextIO, columns: Sequence[str] | None = None
+) -> None:
+    """Write one line per member of a set."""
+    from pagewalk.render.share_table import records
+
+    out.writelines(row(*record) for record in records(found, rows, columns))
+
+
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain, "ram": ram,
-    "files": files, "slab": slab, "group": group, "cgroups": cgroups,
+    "files": files, "slab": slab, "group": group, "cgroups": cgroups, "share": share, "top": top,
 }

@@ -307,9 +307,30 @@ def cgroups(*given: Any, **options: Any) -> None:
     groups_table.json(*given, **options)
 
 
+def top(*given: Any, **options: Any) -> None:
+    """Write who has the memory: see `top_table.json`."""
+    from pagewalk.render import top_table
+
+    top_table.json(*given, **options)
+
+
+def who(*given: Any, **options: Any) -> None:
+    """Write everybody who maps a page or a file: see `who_table.json`."""
+    from pagewalk.render import who_table
+
+    who_table.json(*given, **options)
+
+
+def share(*given: Any, **options: Any) -> None:
+    """Write what processes hold together: see `share_table.json`."""
+    from pagewalk.render import share_table
+
+    share_table.json(*given, **options)
+
+
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
     "ram": ram, "files": files, "slab": slab, "map": ram_map, "group": group,
-    "cgroups": cgroups,
+    "cgroups": cgroups, "share": share, "top": top, "who": who,
 }

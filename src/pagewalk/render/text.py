@@ -428,6 +428,30 @@ def cgroups(*given: Any, **options: Any) -> None:
     groups_table.text(*given, **options)
 
 
+# ---- several processes
+
+
+def top(*given: Any, **options: Any) -> None:
+    """Write who has the memory: see `top_table.text`."""
+    from pagewalk.render import top_table
+
+    top_table.text(*given, **options)
+
+
+def who(*given: Any, **options: Any) -> None:
+    """Write everybody who maps a page or a file: see `who_table.text`."""
+    from pagewalk.render import who_table
+
+    who_table.text(*given, **options)
+
+
+def share(*given: Any, **options: Any) -> None:
+    """Write what processes hold together: see `share_table.text`."""
+    from pagewalk.render import share_table
+
+    share_table.text(*given, **options)
+
+
 # The largest amount that a view shows, for those that can show them in K, M and G.
 LARGEST: dict[str, Callable[..., int]] = {
     "show": lambda table, *_: table.totals["size"] or 0,
@@ -437,6 +461,9 @@ LARGEST: dict[str, Callable[..., int]] = {
     "ram": lambda found: found.total or 0,
     "group": lambda found, *_: found.numbers[-1].current or 0,
     "cgroups": lambda table, *_: int(table.amounts.usage.max(initial=0)),
+    "who": lambda _, mappers: max((one.size for one in mappers), default=0),
+    "top": lambda found, _: found.looked.sum_of("rss") or 0,
+    "share": lambda found, _: found.looked.sum_of("rss") or 0,
     "processes": lambda rows, *_: max((process.rss for process in rows), default=0),
     "slab": lambda found, _: found.slabs.size(),
     "map": lambda found, facts: int(found.stretches.pages.sum()) * facts.page_size,
@@ -446,5 +473,5 @@ VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
     "ram": ram, "files": files, "slab": slab, "map": ram_map, "group": group,
-    "cgroups": cgroups,
+    "cgroups": cgroups, "share": share, "top": top, "who": who,
 }

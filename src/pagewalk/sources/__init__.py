@@ -30,6 +30,9 @@ from pagewalk.sources.outcome import Outcome
 from pagewalk.sources.space import Space
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pagewalk.kernel.structs.holders import Holder
     from pagewalk.proc.counters import Theirs
     from pagewalk.proc.pagemap import Pagemap
     from pagewalk.proc.smaps import LastSmaps, Smaps
@@ -96,6 +99,18 @@ class Live(Protocol):
         """Return what smaps adds to each VMA's Swap for the shmem object it maps, i64 bytes.
 
         Raises OSError if that cannot be read.
+        """
+
+    @property
+    def holder(self) -> Holder | None:
+        """Return what ended_by takes of a process, None where it can tell nothing."""
+
+    def ended_by(
+        self, keys: list[tuple[int, int]], holders: Sequence[Holder] = ()
+    ) -> list[bool | None]:
+        """Return whether each unlinked memory object, by (dev, inode), ends with the process.
+
+        With ``holders``, other processes, whether it ends with all of them; None: not known.
         """
 
     def objects(self, vmas: VMAs) -> tuple[list[tuple[Object, bool | None]], list[Withheld]]:

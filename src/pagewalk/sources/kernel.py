@@ -3,13 +3,15 @@
 Shared by all sources that read kernel memory, whatever the reader (eBPF, /proc/kcore).
 """
 
+from __future__ import annotations
+
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -38,6 +40,9 @@ from pagewalk.sources.outcome import Outcome
 from pagewalk.sources.process import LiveSource
 from pagewalk.sources.tables import TableSpace
 from pagewalk.sources.vma_names import agreeing, flags_of, with_flags
+
+if TYPE_CHECKING:
+    from pagewalk.kernel.structs.holders import Holder
 
 SHMEM_CHANGED = "a mapping of shared memory changed after the walk; --freeze prevents that"
 NOWHERE = np.zeros((0, 2), np.uint64)
@@ -224,11 +229,23 @@ class KernelSource(LiveSource):
                 raise OSError(errno.EAGAIN, SHMEM_CHANGED)
             yield partial(covered, ranges)
 
-    def ended_by(self, keys: list[tuple[int, int]]) -> list[bool | None]:
-        """Return whether each unlinked object ends with the process, by its reference counts."""
+    @property
+    def holder(self) -> Holder:
+        """Return where its structs are, which say what it holds."""
+        from pagewalk.kernel.structs.holders import Holder
+
+        return Holder(self.task.address, self.mm)
+
+    def ended_by(
+        self, keys: list[tuple[int, int]], holders: Sequence[Holder] = ()
+    ) -> list[bool | None]:
+        """Return whether each unlinked object ends with the process, by its reference counts.
+
+        With ``holders``, other processes, whether it ends with all of them.
+        """
         from pagewalk.kernel.structs.holders import ended_by
 
-        return ended_by(self.running.kernel, self.task.address, self.mm, keys)
+        return ended_by(self.running.kernel, [self.holder, *holders], keys)
 
 
 def open_process_memory(

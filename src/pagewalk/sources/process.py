@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from pagewalk.proc.swap import Evicted, ask_cachestat, shmem_swap, swap_in_use
 from pagewalk.proc.target import Target
 from pagewalk.sources import Who
 from pagewalk.sources.space import Space
+
+if TYPE_CHECKING:
+    from pagewalk.kernel.structs.holders import Holder
 
 # smaps holds the lock for a whole VMA, at about 19 ms a GiB: with up to this much RSS, reading that
 # of a running process stays within BUDGET_NS.
@@ -105,11 +108,20 @@ class LiveSource:
         found, missing = read_objects(self.target, vmas)
         return list(zip(found, ends(self.target, vmas, found, self.ended_by), strict=True)), missing
 
-    def ended_by(self, keys: list[tuple[int, int]]) -> list[bool | None]:
+    @property
+    def holder(self) -> Holder | None:
+        """Return what ended_by takes of a process, None where it can tell nothing."""
+        return None
+
+    def ended_by(
+        self, keys: list[tuple[int, int]], holders: Sequence[Holder] = ()
+    ) -> list[bool | None]:
         """Return whether each unlinked memory object, by (dev, inode), ends with the process.
 
-        None where that cannot be told: /proc does not show files held by a message on a socket.
+        With ``holders``, other processes, whether it ends with all of them. None where that cannot
+        be told: /proc does not show files held by a message on a socket.
         """
+        del holders
         return [None] * len(keys)
 
     def close(self) -> None:

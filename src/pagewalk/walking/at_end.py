@@ -21,6 +21,7 @@ HOLDS_THE_LOCK = (
     "reading it would hold the lock of a running process of this size for longer than the budget;"
     " use --freeze, or raise --budget"
 )
+CHANGED, FORKED = "the process changed during the walk", "the process forked during the walk"
 HWPOISON = "rss, pss, uss and locked"
 
 # A failed read after the walk costs what it would have told, not the walk.
@@ -151,7 +152,7 @@ def check_still(live: Live, vmas: VMAs, outcome: Outcome) -> None:
     if gone:
         outcome.withheld.append(
             Withheld(
-                "the process changed during the walk",
+                CHANGED,
                 f"{gone} mapping{'s' * (gone != 1)}; totals mix two moments; use --freeze to stop"
                 " the process meanwhile",
                 partial=True,
@@ -160,7 +161,7 @@ def check_still(live: Live, vmas: VMAs, outcome: Outcome) -> None:
     if live.forked(vmas):
         outcome.withheld.append(
             Withheld(
-                "the process forked during the walk",
+                FORKED,
                 "its pages are now shared with the child, so mapcounts mix two moments; use"
                 " --freeze to stop the process meanwhile",
                 partial=True,

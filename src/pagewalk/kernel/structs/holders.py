@@ -1,12 +1,15 @@
-"""Whether a memory object ends with a process, from the kernel's own reference counts.
+"""Whether a memory object ends with processes, from the kernel's own reference counts.
 
 An unlinked inode goes with its last dentry, a dentry with the last file open on it, and a file with
 its last reference, which is in a descriptor table, a VMA, or somewhere that cannot be searched (a
 message on a socket, a loop device). So the counts are compared with the number of references that
-this process holds.
+these processes hold.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,16 +26,24 @@ _MOST_FILES = 1 << 20
 _HALF = np.uint64(0xFFFFFFFF)
 
 
-def ended_by(kernel: Kernel, task: int, mm: int, keys: list[tuple[int, int]]) -> list[bool | None]:
-    """Return whether the object of each of ``keys`` (dev, inode) ends with the process.
+class Holder(NamedTuple):
+    """A process that may hold objects, by the addresses of its structs."""
 
-    ``task`` and ``mm`` are the addresses of the process's structs. None for an object whose counts
-    changed on every attempt.
+    task: int
+    mm: int
+
+
+def ended_by(
+    kernel: Kernel, holders: Sequence[Holder], keys: list[tuple[int, int]]
+) -> list[bool | None]:
+    """Return whether the object of each of ``keys`` (dev, inode) ends when all ``holders`` do.
+
+    None for an object whose counts changed on every attempt.
     """
     found: list[bool | None] = [None] * len(keys)
     for _ in range(_LOOKS):
         try:
-            now = _look(kernel, task, mm, keys)
+            now = _look(kernel, holders, keys)
         except (OSError, SourceUnavailable, LookupError):
             continue
         found = [before or answer for before, answer in zip(found, now, strict=True)]
@@ -41,8 +52,10 @@ def ended_by(kernel: Kernel, task: int, mm: int, keys: list[tuple[int, int]]) ->
     return found
 
 
-def _look(kernel: Kernel, task: int, mm: int, keys: list[tuple[int, int]]) -> list[bool | None]:
-    file, mine = np.unique(_references(kernel, task, mm), return_counts=True)
+def _look(
+    kernel: Kernel, holders: Sequence[Holder], keys: list[tuple[int, int]]
+) -> list[bool | None]:
+    file, mine = np.unique(_references(kernel, holders), return_counts=True)
     found = read_files(kernel, file)
     dev = found.major.astype(np.uint64) << np.uint64(32) | found.minor.astype(np.uint64)
     whole = _file_counts(kernel, file) == mine
@@ -55,20 +68,31 @@ def _look(kernel: Kernel, task: int, mm: int, keys: list[tuple[int, int]]) -> li
     return out
 
 
-def _references(kernel: Kernel, task: int, mm: int) -> U64:
-    # The files that this process refers to, one entry per reference.
-    program = kernel.field("mm_struct", mm, "exe_file")
-    parts = [read_vmas(kernel, mm).file, _descriptors(kernel, task), np.array([program], np.uint64)]
+def _references(kernel: Kernel, holders: Sequence[Holder]) -> U64:
+    # The files that these processes refer to, one entry per reference.
+    parts = [_descriptors(kernel, table, threads)
+             for table, threads in _tables(kernel, holders).items()]
+    for mm in {holder.mm for holder in holders}:
+        program = kernel.field("mm_struct", mm, "exe_file")
+        parts += [read_vmas(kernel, mm).file, np.array([program], np.uint64)]
     every = np.concatenate(parts)
     found: U64 = every[every != 0]
     return found
 
 
-def _descriptors(kernel: Kernel, task: int) -> U64:
-    # Empty if another process shares the table (CLONE_FILES): the table outlives this process.
-    files = kernel.field("task_struct", task, "files")
-    signal = kernel.field("task_struct", task, "signal")
-    threads = kernel.field("signal_struct", signal, "nr_threads")
+def _tables(kernel: Kernel, holders: Sequence[Holder]) -> dict[int, int]:
+    # The descriptor tables, and how many threads of these processes have each.
+    found: dict[int, int] = {}
+    for task in {holder.task for holder in holders}:
+        files = kernel.field("task_struct", task, "files")
+        signal = kernel.field("task_struct", task, "signal")
+        threads = kernel.field("signal_struct", signal, "nr_threads")
+        found[files] = found.get(files, 0) + threads
+    return found
+
+
+def _descriptors(kernel: Kernel, files: int, threads: int) -> U64:
+    # Empty if another process shares the table (CLONE_FILES): the table outlives these.
     if not files or kernel.field("files_struct", files, "count.counter") > threads:
         return np.zeros(0, np.uint64)
     table = kernel.fields("fdtable", kernel.field("files_struct", files, "fdt"), ("max_fds", "fd"))

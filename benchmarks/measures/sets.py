@@ -1,0 +1,81 @@
+"""Many processes together: `top --once` and `share`, in time, in memory, and what is felt of it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from functools import partial
+
+from benchmarks.measures.ram import command, peaks
+from benchmarks.opponents import output, program
+from benchmarks.processes import own, start
+from benchmarks.rows import Limit, Of, Plan, Row, interleave, size
+
+PROCESSES = 70
+CROWDS = (100, 1000, 5000)
+CROWD_MB = 300.0
+ROLLUP = "C: smaps_rollup of every process"
+TOP, SHARE = ["top", "--once"], ["share", "--all"]
+
+
+def sets(plan: Plan) -> list[Row]:
+    """Run `top --once` and `share --all` on 70 processes with 6 GiB together."""
+    mib, count = plan.mib(6), max(PROCESSES // plan.scale, 2)
+    waits: dict[str, list[float]] = {"idle": [], "top": [], "rollup": []}
+    with ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(own("populated", "anon", mib // count))
+        target = stack.enter_context(start("mapper", mib // count))
+        got = interleave(plan.rounds, {
+            "top": lambda: command(TOP), "share": lambda: command(SHARE), "theirs": rollup_all})
+        for _ in range(plan.rounds):
+            spent = 0.0
+            for name, work in (("top", lambda: command(TOP)), ("rollup", rollup_all)):
+                target.tell("stall")
+                spent = max(spent, work() / 1e3)
+                waits[name].append(target.tell("stall")["worst_ns"] / 1e6)
+            target.tell("stall")
+            time.sleep(spent)
+            waits["idle"].append(target.tell("stall")["worst_ns"] / 1e6)
+        memory = list(peaks({"top --once": TOP, "share --all": SHARE}))
+    what = f"{count} processes with {size(mib)}"
+    mmap = f"{what}: the worst mmap of one of them during"
+    return [
+        Row(f"{what}: the whole command top --once", ROLLUP, "ms", got["top"], got["theirs"],
+            Limit(1 / 3), note=STARTING),
+        Row(f"{what}: the whole command share --all", ROLLUP, "ms", got["share"], got["theirs"]),
+        *memory,
+        Row(f"{mmap} top --once", ROLLUP, "ms", tuple(waits["top"]), tuple(waits["rollup"]),
+            Limit(1 / 20)),
+        Row(f"{mmap} top --once", "idle for as long", "ms", tuple(waits["top"]),
+            tuple(waits["idle"])),
+    ]
+
+
+STARTING = "Python and numpy alone take longer to start than that loop takes here"
+
+
+def rollup_all() -> float:
+    """Read smaps_rollup of every process in C; milliseconds."""
+    return int(output([program("rollup_all")]).split()[0]) / 1e6
+
+
+def crowds(plan: Plan) -> list[Row]:
+    """Run both on more and more processes that do nothing: how time and memory grow with them."""
+    rows: list[Row] = []
+    for count in CROWDS:
+        many = max(count // plan.scale, 10)
+        with own("crowd", many):
+            rounds = min(plan.rounds, 3)
+            got = interleave(rounds, {
+                "top --once": partial(command, TOP), "share --all": partial(command, SHARE),
+                "theirs": rollup_all})
+            memory = list(peaks({"top --once": TOP, "share --all": SHARE}))
+        for name, peak in zip(("top --once", "share --all"), memory, strict=True):
+            rows += [
+                Row(f"{many} processes: the whole command {name}", ROLLUP, "ms", got[name],
+                    got["theirs"]),
+                Row(f"{many} processes: {peak.measure}", "", "MB", peak.ours,
+                    limit=Limit(CROWD_MB, Of.WORST)),
+            ]
+    return rows

@@ -1,0 +1,67 @@
+"""pagewalk share: what several processes hold together, and what ending them would free."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import click
+
+from pagewalk import commands
+from pagewalk.commands.options import (
+    Request,
+    budget_option,
+    check_watch,
+    format_option,
+    output_options,
+    source_option,
+    table_options,
+    watch_option,
+)
+from pagewalk.commands.sets import Named, members, set_options
+
+
+@click.command("share", short_help="Several processes together: who shares what, what is freed.")
+@set_options
+@source_option("ebpf, kcore, drgn or procfs")
+@format_option("text", "json", "csv")
+@budget_option
+@table_options
+@watch_option
+@output_options
+def command(
+    targets: tuple[str, ...], tree: tuple[str, ...], cgroup: tuple[str, ...],
+    user: tuple[str, ...], everyone: bool, **options: Any,
+) -> int:
+    """Show what TARGETS hold together, each page counted once, and what ending them would free.
+
+    TARGETS are pids and names; a name means every process that has it, and may be a pattern. Also
+    shown: what each still shares with the process that it was forked from, and what one more costs.
+
+    \b
+    pagewalk share $$
+    pagewalk share --tree $$
+    pagewalk share --tree $$ --format json
+    pagewalk share --tree $$ --sort uss --limit 10
+    """
+    from pagewalk.render import view
+    from pagewalk.render.columns import choose
+    from pagewalk.render.share_table import SHOWN, amount
+    from pagewalk.system.share import look_at_set
+
+    request = Request(target="", freeze=False, **options)
+    check_watch(request)
+    choice = choose("share", request.columns, request.sort or "rss", request.limit)
+    if request.limit is None and request.sort is None and request.format == "text":
+        choice = choice._replace(limit=SHOWN)
+    named = Named(targets, tree, cgroup, user, everyone)
+    chosen = members(named)
+    with commands.output(request.output) as out:
+        write = commands.writer(
+            request, view(request.format, "share", request.human, request.color), out)
+        for _ in commands.rounds(request, write):
+            found = look_at_set(chosen, request.source, int(request.budget * 1e6))
+            rows = choice.rows(range(len(found.looked.members)), partial(amount, found))
+            write(found, rows, columns=choice.columns)
+            chosen = members(named) if request.watch else chosen
+    return commands.concluded(request, found.withheld)

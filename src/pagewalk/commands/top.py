@@ -1,0 +1,82 @@
+"""pagewalk top: who has the memory, process by process or by what they have in common."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from pagewalk import commands
+from pagewalk.commands.options import (
+    Request,
+    budget_option,
+    check_watch,
+    format_option,
+    output_options,
+    source_option,
+    table_options,
+    watch_option,
+)
+from pagewalk.commands.sets import Named, members, set_options
+
+EVERY = 2.0  # seconds between screens, without --watch
+
+
+@click.command("top", short_help="Who has the memory: processes by USS, PSS, RSS and swap, live.")
+@set_options
+@click.option("--by", default="process", show_default=True,
+              type=click.Choice(["process", "program", "user", "cgroup", "mapping"]),
+              help="A line for each process, or for all that have this in common.")
+@click.option("--once", is_flag=True, help="One screen, as in a pipe; not again and again.")
+@source_option("ebpf, kcore, drgn or procfs")
+@format_option("text", "json", "csv")
+@budget_option
+@table_options
+@watch_option
+@output_options
+def command(
+    targets: tuple[str, ...], tree: tuple[str, ...], cgroup: tuple[str, ...],
+    user: tuple[str, ...], everyone: bool, by: str, once: bool, **options: Any,
+) -> int:
+    """Show who has the memory, those that hold most alone first: all processes, or TARGETS.
+
+    On a terminal it is shown again every 2 seconds, with how much each has grown; Ctrl-C ends it.
+
+    \b
+    pagewalk top
+    pagewalk top --once --sort rss
+    pagewalk top --once --by program
+    pagewalk top --once --by user --format json
+    pagewalk top --tree $$ --once
+    """
+    from pagewalk.render import view
+    from pagewalk.render.columns import choose
+    from pagewalk.render.top_table import SHOWN
+    from pagewalk.system.top import look_at_top, since
+
+    request = Request(target="", freeze=False, **options)
+    if live(request, once=once):
+        request = request._replace(watch=EVERY)
+    check_watch(request)
+    choice = choose("top", request.columns, request.sort or "uss", request.limit)
+    if request.limit is None and request.format == "text":
+        choice = choice._replace(limit=SHOWN)
+    named = Named(targets, tree, cgroup, user, everyone)
+    if not any(named):
+        named = named._replace(everyone=True)
+    before = None
+    with commands.output(request.output) as out:
+        write = commands.writer(
+            request, view(request.format, "top", request.human, request.color), out)
+        for _ in commands.rounds(request, write):
+            found = look_at_top(members(named), by, request.source, int(request.budget * 1e6))
+            before, found = found, since(found, before)
+            write(found, choice.rows(found.lines), columns=choice.columns)
+    return commands.concluded(request, found.looked.tried.withheld)
+
+
+def live(request: Request, *, once: bool) -> bool:
+    """Return whether the screen is to be shown again and again though nobody said so."""
+    asked = once or request.watch is not None or request.output is not None
+    return not asked and request.format == "text" and sys.stdout.isatty()

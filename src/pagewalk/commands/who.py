@@ -1,0 +1,112 @@
+"""pagewalk who: everybody who maps one page frame, or one file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pagewalk import commands
+from pagewalk.commands.options import (
+    Request,
+    budget_option,
+    complete_target,
+    format_option,
+    output_options,
+    source_option,
+    table_options,
+)
+from pagewalk.model.errors import BadRequest
+
+if TYPE_CHECKING:
+    from pagewalk.system.who import Mapper, Who
+
+
+@click.command("who", short_help="Everybody who maps one page, or one file.")
+@click.argument("target", required=False, shell_complete=complete_target)
+@click.argument("address", required=False)
+@click.option("--pfn", metavar="N", help="The page frame of this number, decimal or 0x...")
+@click.option("--phys", metavar="ADDRESS", help="The page frame at this physical address.")
+@click.option("--file", "path", metavar="PATH", help="The file at PATH, whatever part of it.")
+@click.option("--shm", metavar="ID", help="The SysV segment with this id (ipcs -m).")
+@source_option("ebpf, kcore, drgn or procfs")
+@format_option("text", "json")
+@budget_option
+@table_options
+@output_options
+def command(
+    target: str | None, address: str | None, pfn: str | None, phys: str | None, path: str | None,
+    shm: str | None, **options: Any,
+) -> int:
+    """Show every process that maps the page at ADDRESS of TARGET, and where; or that maps a file.
+
+    ADDRESS is as for vtop: hexadecimal, or a VMA's name with an offset. All processes are walked.
+
+    \b
+    pagewalk who $$ stack-8
+    pagewalk who $$ libc.so.6+0x2000
+    pagewalk who --file /bin/sh
+    pagewalk who $$ heap --format json
+    """
+    from pagewalk.render import view
+    from pagewalk.render.columns import choose
+    from pagewalk.render.who_table import SHOWN
+
+    request = Request(target=target or "", freeze=False, **options)
+    choice = choose("who", request.columns, request.sort, request.limit)
+    if request.limit is None and request.format == "text":
+        choice = choice._replace(limit=SHOWN)
+    found = asked(request, address, pfn, phys, path, shm)
+    write = view(request.format, "who", request.human, request.color)
+    with commands.output(request.output) as out:
+        write(found, choice.rows(found.mappers, value), out, columns=choice.columns)
+    return commands.concluded(request, found.tried.withheld)
+
+
+def value(one: Mapper, name: str) -> Any:
+    return one.pids[0] if name == "pid" else getattr(one, name)
+
+
+def asked(
+    request: Request, address: str | None, pfn: str | None, phys: str | None, path: str | None,
+    shm: str | None,
+) -> Who:
+    """Return who maps what was asked for; raises BadRequest unless it is one thing."""
+    from pagewalk.proc.kernel import read_facts
+    from pagewalk.proc.processes import find, read_processes
+    from pagewalk.system import who
+
+    if sum(one is not None for one in (request.target or None, pfn, phys, path, shm)) != 1 or (
+            bool(request.target) != (address is not None)):
+        raise BadRequest("name one thing: TARGET and ADDRESS, --pfn, --phys, --file or --shm")
+    pids = [process.pid for process in read_processes()]
+    budget = int(request.budget * 1e6)
+    if path is not None:
+        try:
+            rows = who.of_path(path)
+        except OSError as error:
+            raise BadRequest(f"cannot look at {path}: {(error.strerror or '').lower()}") from None
+        return who.who_maps_file(pids, path, rows, request.source, budget)
+    if shm is not None:
+        segment = who.of_segment(number("--shm", shm))
+        return who.who_maps_file(pids, f"SysV segment {shm}", segment, request.source, budget)
+    if request.target:
+        assert address is not None
+        frame, _ = who.frame_behind(find(request.target), address, request.source, budget)
+    elif phys is not None:
+        frame = number("--phys", phys, 16) // read_facts().page_size
+    else:
+        assert pfn is not None
+        frame = number("--pfn", pfn)
+    return who.who_maps_frame(pids, frame, request.source, budget)
+
+
+def number(option: str, text: str, base: int = 10) -> int:
+    """Return a number that is not negative, in ``base`` or with 0x in hexadecimal."""
+    try:
+        found = int(text, 16 if text[:2].lower() == "0x" else base)
+    except ValueError:
+        found = -1
+    if not 0 <= found < 1 << 63:
+        raise BadRequest(f"{option}: '{text}' is not a number that it may be")
+    return found

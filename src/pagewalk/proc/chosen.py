@@ -1,0 +1,148 @@
+"""Which processes a command on several is about: by pid, by name, by tree, by user, or all."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from functools import cmp_to_key
+from typing import NamedTuple
+
+from pagewalk.model.errors import BadTarget
+from pagewalk.proc.files import numbers, read_bytes
+from pagewalk.proc.namespace import number_in_proc, own_numbers
+from pagewalk.proc.processes import NUMBER, Listed, Process, called_so, compare_memory, read_listed
+
+
+class Wanted(NamedTuple):
+    """What a set is asked for by; what any of them names is in it.
+
+    ``words`` are pids and names, which may be patterns; ``trees`` pids, with all that descends from
+    them; ``users`` names or numbers; ``pids`` are numbers as /proc has them; ``everyone`` all.
+    """
+
+    words: tuple[str, ...] = ()
+    trees: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    pids: tuple[int, ...] = ()
+    everyone: bool = False
+
+
+class Chosen(NamedTuple):
+    """A process of a set, and the process that it is a child of."""
+
+    process: Process
+    parent: int
+
+
+def choose(wanted: Wanted, root: str = "/proc") -> list[Chosen]:
+    """Return the processes that are ``wanted`` and have an address space, by pid, each once.
+
+    This process itself is only in a set that names its pid. Raises BadTarget for a word that names
+    none, and for an empty set.
+    """
+    us, listed = own_numbers()[0], list(read_listed(root))
+    others = [row for row in listed if row[0].pid != us]
+    found = set(wanted.pids) - {us}
+    for word in wanted.words:
+        found |= named(word, listed, others, root)
+    for word in wanted.trees:
+        found |= descended(one_pid(word, listed), others)
+    for user in wanted.users:
+        found |= of_user(user, others, root)
+    if wanted.everyone:
+        found |= {process.pid for process, _, _ in others}
+    chosen = [Chosen(process, stat.parent) for process, stat, _ in listed
+              if process.pid in found and stat.vsize]
+    if not chosen:
+        raise BadTarget("none of the processes asked for has an address space; pagewalk processes"
+                        " lists those that have one")
+    return sorted(chosen, key=lambda one: one.process.pid)
+
+
+def named(word: str, listed: list[Listed], others: list[Listed], root: str) -> set[int]:
+    """Return the pids of those that ``word``, a pid or a name, means; raises BadTarget."""
+    if NUMBER.fullmatch(word):
+        return {one_pid(word, listed)}
+    called = called_so(word, others, root)
+    if not called:
+        raise BadTarget(f"no process is called '{word}'; give a pid, or a name as comm shows it")
+    return {process.pid for process, _ in called}
+
+
+def one_pid(word: str, listed: list[Listed]) -> int:
+    """Return the number in /proc of the process whose pid is ``word``; raises BadTarget."""
+    if not NUMBER.fullmatch(word) or not 0 < int(word) < 1 << 31:
+        raise BadTarget(f"'{word}' is not a valid pid")
+    pid = number_in_proc(int(word))
+    if all(process.pid != pid for process, _, _ in listed):
+        raise BadTarget(f"there is no process {pid}")
+    return pid
+
+
+def descended(pid: int, listed: Iterable[Listed]) -> set[int]:
+    """Return ``pid`` and the pids of all that descend from it."""
+    children: dict[int, list[int]] = {}
+    for process, stat, _ in listed:
+        children.setdefault(stat.parent, []).append(process.pid)
+    found, waiting = {pid}, [pid]
+    while waiting:
+        new = [child for child in children.get(waiting.pop(), ()) if child not in found]
+        found.update(new)
+        waiting += new
+    return found
+
+
+def of_user(user: str, listed: Iterable[Listed], root: str) -> set[int]:
+    """Return the pids of the processes of ``user``, a name or a number; raises BadTarget."""
+    if user.isdecimal():
+        uid = int(user)
+    else:
+        from pwd import getpwnam
+
+        try:
+            uid = getpwnam(user).pw_uid
+        except KeyError:
+            raise BadTarget(f"there is no user '{user}'; give a name or a number") from None
+    return {process.pid for process, _, _ in listed if real_uid(process, root) == uid}
+
+
+def user_name(uid: int) -> str:
+    """Return the name of a user, or the number if it has none."""
+    from pwd import getpwuid
+
+    try:
+        return getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def real_uid(process: Process, root: str = "/proc") -> int:
+    """Return the real user of a process."""
+    # The owner of /proc/PID is root for one that may not be looked at (prctl PR_SET_DUMPABLE).
+    try:
+        return (numbers(read_bytes(f"{root}/{process.pid}/status"), b"Uid") or [process.uid])[0]
+    except OSError:
+        return process.uid
+
+
+def by_memory(pids: Collection[int]) -> list[list[int]]:
+    """Return ``pids`` in lists of those that share an address space, by the first of each.
+
+    A process that kcmp(2) may not compare is in a list of its own, as all are where /proc shows
+    another PID namespace than ours.
+    """
+    own = own_numbers()
+    comparable = [pid for pid in sorted(pids)
+                  if len(own) == 1 and compare_memory(own[0], pid) is not None]
+    ordered = sorted(comparable, key=cmp_to_key(order))
+    groups = [[pid] for pid in {*pids} - {*comparable}]
+    last: list[int] = []
+    for pid in ordered:
+        if last and compare_memory(last[0], pid) == 0:
+            last.append(pid)
+        else:
+            groups.append(last := [pid])
+    return sorted(sorted(group) for group in groups)
+
+
+def order(first: int, second: int) -> int:
+    return compare_memory(first, second) or 0

@@ -1,0 +1,117 @@
+"""Everybody who maps one page frame or one file: the screen and the document of `who`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
+
+from pagewalk.model.bits import KPAGEFLAGS, names
+from pagewalk.model.columns import perms_text
+from pagewalk.render.amounts import kib, many, size
+from pagewalk.render.columns import fields, titles
+from pagewalk.render.document import missing, write
+from pagewalk.render.share_table import left_out
+from pagewalk.render.terminal import following, printable, say, say_grid, say_missing, width
+from pagewalk.system.who import Frame, Mapper, Who
+
+SHOWN = 20  # mappings, without --limit
+OF_PAGE = ("addr", "perms", "offset", "name", "mapping")
+OF_FILE = ("addr", "perms", "offset", "size", "rss", "pss", "name", "mapping")
+WORDS = ("perms", "name", "mapping")
+
+
+def text(
+    found: Who, mappers: Sequence[Mapper], out: TextIO, *, columns: Sequence[str] | None = None
+) -> None:
+    """Write what it is, who maps it (``mappers``), and what was not seen."""
+    for sentence in answers(found):
+        say(sentence, out)
+    if mappers:
+        print(file=out)
+        shown, above = columns, titles("who")
+        if shown is None:
+            shown = OF_FILE if found.frame is None else OF_PAGE
+        grid = [("PID", *(above[name] for name in shown))]
+        grid += [(str(one.pids[0]), *(cell(one, name) for name in shown)) for one in mappers]
+        words = {at for at, name in enumerate(shown, 1) if name in WORDS}
+        say_grid(grid, words, out, room=width(out), yields=len(shown))
+        if len(mappers) < len(found.mappers):
+            every = len(found.mappers)
+            say(f"{every - len(mappers)} more: --limit {every} shows all", out)
+    say_missing(found.tried.withheld, out)
+    if mappers:
+        first = mappers[0]
+        following(out, f"vtop {first.pids[0]} {first.addr:x}", f"{first.pids[0]}")
+
+
+def cell(one: Mapper, name: str) -> str:
+    value = getattr(one, name)
+    if name == "perms":
+        return perms_text(value)
+    if name in ("addr", "offset"):
+        return "" if value is None else f"{value:x}"
+    if name in WORDS:
+        return printable(value) or "anonymous"
+    return kib(value)
+
+
+def answers(found: Who) -> Iterator[str]:
+    """Yield what was asked about, how many map it, and how many mappings were not seen."""
+    processes = len({one.pids for one in found.mappers})
+    if found.frame is None:
+        mapped = [one.rss for one in found.mappers if one.rss is not None]
+        whole = f": RSS of {size(sum(mapped))} in all" if mapped else ""
+        yield (f"{printable(found.asked)} is mapped by {many(processes, 'process', 'es')}"
+               f" in {many(len(found.mappers), 'mapping')}{whole}.")
+        return
+    frame = found.frame
+    flags = ", ".join(names(frame.kflags, KPAGEFLAGS)) or "none"
+    yield f"{found.asked} (flags: {flags}) is mapped {many(frame.mapcount, 'time')}."
+    yield (f"{many(len(found.mappers), 'mapping')} in {many(processes, 'process', 'es')}"
+           f" {'was' if len(found.mappers) == 1 else 'were'} found{unseen(found)}.")
+    place = [f"charged to {printable(frame.charged)}"] if frame.charged else []
+    place += [f"on NUMA node {frame.node}"] if frame.node is not None else []
+    if place:
+        yield f"It is {', '.join(place)}."
+
+
+def unseen(found: Who) -> str:
+    """Return how many mappings of a frame were not found, and why that may be."""
+    assert found.frame is not None
+    missed = found.frame.mapcount - len(found.mappers)
+    if not missed:
+        return ", which are all" if len(found.mappers) != 1 else ", which is all"
+    if missed < 0:
+        return f"; it was mapped {-missed} times less when it was counted"
+    why = []
+    if found.tried.not_looked:
+        why.append(f"{many(len(found.tried.not_looked), 'process', 'es')} could not be looked at")
+    if found.tried.gone:
+        why.append(f"{many(len(found.tried.gone), 'process', 'es')} ended meanwhile")
+    why.append("this /proc may not show them, or it is mapped again and unmapped all the time")
+    return f"; {missed} more were not: {', or '.join(why)}"
+
+
+def json(
+    found: Who, mappers: Sequence[Mapper], out: TextIO, *, columns: Sequence[str] | None = None
+) -> None:
+    """Write all of it, with ``mappers``."""
+    write({
+        "source": {"name": found.tried.source},
+        "asked": found.asked,
+        "frame": None if found.frame is None else frame(found.frame),
+        "mappers": [fields("who", mapper(one), columns) for one in mappers],
+        **left_out(found.tried), **missing(found.tried.withheld),
+        "stall_ns": found.tried.stall_ns,
+    }, out)
+
+
+def frame(one: Frame) -> dict[str, Any]:
+    return {"pfn": one.pfn, "flags": names(one.kflags, KPAGEFLAGS), "mapcount": one.mapcount,
+            "charged_to": one.charged, "node": one.node}
+
+
+def mapper(one: Mapper) -> dict[str, Any]:
+    return {"pid": one.pids[0], "pids": list(one.pids), "name": one.name,
+            "addr": f"{one.addr:#x}", "size": one.size, "perms": perms_text(one.perms),
+            "offset": one.offset, "mapping": one.mapping, "rss": one.rss, "pss": one.pss}

@@ -1,0 +1,174 @@
+"""Each of several processes: walked once, whatever is done with its walk, and what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.account.table import Table
+from pagewalk.model.columns import Withheld
+from pagewalk.model.errors import (
+    BadRequest,
+    NoAddressSpace,
+    PagewalkError,
+    ProcessGone,
+    SourceUnavailable,
+)
+from pagewalk.proc.chosen import Chosen, by_memory, real_uid
+from pagewalk.sources import Source, close, open_listed
+from pagewalk.sources.outcome import Outcome
+from pagewalk.walking.at_end import CHANGED, FORKED
+
+LISTED = 5  # processes that changed while they were walked
+AMOUNTS = ("rss", "pss", "uss", "swap", "anon", "file", "shmem", "hugetlb", "freed")
+
+# The number of an address space, the pids that run in it, and it, opened: returns what the walk
+# found out.
+Visit = Callable[[int, list[int], Source], Outcome]
+
+
+class Member(NamedTuple):
+    """One address space of a set: the ``pids`` of the set that run in it, and their parent's pid.
+
+    ``amounts`` are totals of its Table by AMOUNTS, None where withheld; ``page_tables`` bytes,
+    None if they were not read; ``anon`` bytes of anonymous memory by the name of the mapping;
+    ``uid`` its real user.
+    """
+
+    pids: tuple[int, ...]
+    name: str
+    program: str
+    parent: int
+    amounts: dict[str, int | None]
+    page_tables: int | None
+    anon: dict[str, int]
+    uid: int
+
+
+class Tried(NamedTuple):
+    """What became of the processes that were to be walked.
+
+    ``source`` is what the last was read from. ``not_looked`` are processes that could not be looked
+    at, and why; ``gone`` those that ended before. ``stall_ns`` is the longest read that may have
+    held a lock of one of them.
+    """
+
+    source: str
+    not_looked: tuple[tuple[int, str], ...]
+    gone: tuple[int, ...]
+    stall_ns: int
+    withheld: tuple[Withheld, ...]
+
+
+class Looked(NamedTuple):
+    """The members of a set that could be looked at, and what became of all."""
+
+    members: tuple[Member, ...]
+    tried: Tried
+
+    def sum_of(self, name: str) -> int | None:
+        """Return one of AMOUNTS of all members, added up; None if it is withheld of one."""
+        return sum_of(one.amounts[name] for one in self.members)
+
+    @property
+    def page_tables(self) -> int | None:
+        """Return the bytes of the page tables of all members, None if they are not read."""
+        return sum_of(one.page_tables for one in self.members)
+
+
+@contextmanager
+def opened(pid: int, source: str, budget_ns: int) -> Iterator[Source]:
+    """Open the process that /proc lists as ``pid`` until the block ends."""
+    found = open_listed(pid, source, budget_ns)
+    try:
+        yield found
+    finally:
+        close(found)
+
+
+def look_at_each(
+    chosen: Sequence[Chosen], source: str, budget_ns: int,
+    visit: Callable[[int, list[int], Source], Table],
+) -> Looked:
+    """Let ``visit`` walk each address space of ``chosen`` once, and return what it found.
+
+    Raises what try_each raises.
+    """
+    by_pid, members = {one.process.pid: one for one in chosen}, list[Member]()
+
+    def add(number: int, pids: list[int], one: Source) -> Outcome:
+        table = visit(number, pids, one)
+        members.append(member_of([by_pid[pid] for pid in pids], table))
+        return table.outcome
+
+    tried = try_each([*by_pid], source, budget_ns, add)
+    return Looked(tuple(members), tried)
+
+
+def try_each(pids: Sequence[int], source: str, budget_ns: int, visit: Visit) -> Tried:
+    """Let ``visit`` walk each address space of ``pids`` once; return what became of them.
+
+    Raises SourceUnavailable and BadRequest for a source that does not exist or work here, and, if
+    no process could be looked at, why the first could not.
+    """
+    refused: dict[int, PagewalkError] = {}
+    notes, moved, name, stall, visited = dict[Withheld, None](), list[int](), source, 0, 0
+    for number, together in enumerate(by_memory(pids)):
+        pid = together[0]
+        try:
+            with opened(pid, source, budget_ns) as one:
+                outcome, name = visit(number, together, one), one.name
+        except (SourceUnavailable, BadRequest):
+            raise
+        except PagewalkError as error:
+            refused[pid] = error
+            continue
+        visited += 1
+        stall = max(stall, outcome.stall.longest_ns)
+        moved += [pid] * any(row.what in (CHANGED, FORKED) for row in outcome.withheld)
+        notes.update(dict.fromkeys(
+            row for row in (*one.notes, *outcome.withheld) if row.what not in (CHANGED, FORKED)))
+    if not visited:
+        raise next(iter(refused.values()))
+    ended = (ProcessGone, NoAddressSpace)
+    not_looked = {pid: str(error) for pid, error in refused.items() if not isinstance(error, ended)}
+    return Tried(name, tuple(not_looked.items()),
+                 tuple(pid for pid in refused if pid not in not_looked), stall,
+                 (*notes, *unsteady(moved), *unseen(not_looked)))
+
+
+def unsteady(moved: list[int]) -> Iterator[Withheld]:
+    if moved:
+        many = f"{len(moved)} processes" if len(moved) > 1 else "a process"
+        yield Withheld(f"{many} at one moment", "changed or forked while it was walked: process"
+                       f" {', '.join(map(str, moved[:LISTED]))}{' ...' * (len(moved) > LISTED)}",
+                       partial=True)
+
+
+def unseen(not_looked: dict[int, str]) -> Iterator[Withheld]:
+    if not_looked:
+        pid, why = next(iter(not_looked.items()))
+        yield Withheld("some processes of the set", f"{len(not_looked)} could not be looked at;"
+                       f" process {pid}: {why}", partial=True)
+
+
+def member_of(group: Sequence[Chosen], table: Table) -> Member:
+    process, column = group[0].process, table.columns["anon"]
+    anon: dict[str, int] = {}
+    for row in [] if column is None else np.flatnonzero(column).tolist():
+        name = table.vmas.name[row]
+        anon[name] = anon.get(name, 0) + int(column[row])  # type: ignore[index]
+    return Member(
+        tuple(one.process.pid for one in group), process.name, process.script or process.argv0,
+        group[0].parent, {name: table.totals[name] for name in AMOUNTS},
+        table.outcome.page_tables, anon, real_uid(process),
+    )
+
+
+def sum_of(amounts: Iterable[int | None]) -> int | None:
+    """Return the sum, None if one of ``amounts`` is not known."""
+    found = list(amounts)
+    return None if None in found else sum(found)  # type: ignore[arg-type]

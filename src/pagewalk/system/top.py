@@ -1,0 +1,150 @@
+"""Who has the memory: each process, or all that have something in common, added up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.account.table import Table, table
+from pagewalk.model.columns import I64
+from pagewalk.model.errors import ProcessGone
+from pagewalk.proc.cgroups import find_hierarchy, group_of
+from pagewalk.proc.chosen import Chosen, user_name
+from pagewalk.sources import Source
+from pagewalk.system.members import Looked, Member, look_at_each
+
+UNTOLD = "not told"  # the cgroup of a process that has ended, or that /proc does not tell
+AMOUNTS = ("uss", "pss", "rss", "swap")
+
+
+class Line(NamedTuple):
+    """A process, or all processes or mappings that have ``key`` in common; bytes.
+
+    ``key`` is a pid, a program, a user, the path of a cgroup, or the name of a mapping; ``name`` is
+    what a process is called, else the key again. ``processes`` counts address spaces. An amount is
+    None where it is withheld; ``grown`` is how much ``rss`` has grown since the last look, None if
+    there was none.
+    """
+
+    key: int | str
+    name: str
+    processes: int
+    uss: int | None
+    pss: int | None
+    rss: int | None
+    swap: int | None
+    grown: int | None = None
+
+
+class Top(NamedTuple):
+    """What each of ``lines`` holds, in no order; ``looked`` are the processes behind them."""
+
+    by: str
+    lines: tuple[Line, ...]
+    looked: Looked
+
+
+# What a member is grouped by: its key, and what it is called.
+Key = Callable[[Member], tuple[int | str, str]]
+
+
+def by_process() -> Key:
+    return lambda member: (member.pids[0], member.name)
+
+
+def by_program() -> Key:
+    def key(member: Member) -> tuple[str, str]:
+        program = os.path.basename(member.program) or member.name
+        return program, program
+
+    return key
+
+
+def by_user() -> Key:
+    return lambda member: (user_name(member.uid),) * 2
+
+
+def by_cgroup() -> Key:
+    hierarchy = find_hierarchy()
+
+    def key(member: Member) -> tuple[str, str]:
+        path = None
+        with suppress(ProcessGone):
+            path = group_of(member.pids[0], hierarchy)
+        return (path or UNTOLD,) * 2
+
+    return key
+
+
+BY: dict[str, Callable[[], Key]] = {
+    "process": by_process, "program": by_program, "user": by_user, "cgroup": by_cgroup,
+}
+MAPPING = "mapping"
+
+
+def look_at_top(chosen: Sequence[Chosen], by: str, source: str, budget_ns: int) -> Top:
+    """Walk the processes of ``chosen`` and return what each of ``by``, of BY or MAPPING, holds.
+
+    Raises what members.look_at_each raises, and SourceUnavailable without memory cgroups.
+    """
+    if by != MAPPING:
+        key = BY[by]()
+        looked = look_at_each(chosen, source, budget_ns, lambda _, __, opened: table(opened))
+        return Top(by, tuple(added_up(line_of(one, key) for one in looked.members)), looked)
+    lines: list[Line] = []
+
+    def visit(_: int, __: list[int], opened: Source) -> Table:
+        found = table(opened)
+        lines[:] = added_up([*lines, *by_name(found)])
+        return found
+
+    looked = look_at_each(chosen, source, budget_ns, visit)
+    return Top(by, tuple(lines), looked)
+
+
+def line_of(member: Member, key: Key) -> Line:
+    return Line(*key(member), 1, *(member.amounts[name] for name in AMOUNTS))
+
+
+def by_name(found: Table) -> list[Line]:
+    """Return what a process holds by the name of the mapping, in bytes; pss rounded down."""
+    names, back = np.unique(np.array(found.vmas.name, object), return_inverse=True)
+    columns = [sums(found.columns[name], back, len(names)) for name in AMOUNTS]
+    return [Line(name, name, 1, *amounts) for name, *amounts in zip(names, *columns, strict=True)]
+
+
+def sums(column: I64 | None, back: I64, count: int) -> list[int | None]:
+    if column is None:
+        return [None] * count
+    # exact: below 2**53 bytes
+    found: list[int | None] = np.bincount(back, column, count).astype(np.int64).tolist()
+    return found
+
+
+def added_up(lines: Iterable[Line]) -> list[Line]:
+    """Return one line for each key."""
+    found: dict[int | str, Line] = {}
+    for line in lines:
+        old = found.get(line.key)
+        found[line.key] = line if old is None else Line(
+            line.key, line.name, old.processes + line.processes,
+            *(plus(getattr(old, name), getattr(line, name)) for name in AMOUNTS))
+    return list(found.values())
+
+
+def plus(one: int | None, two: int | None) -> int | None:
+    return None if one is None or two is None else one + two
+
+
+def since(now: Top, before: Top | None) -> Top:
+    """Return ``now`` with how much the RSS of each line has grown since ``before``."""
+    if before is None:
+        return now
+    then = {line.key: line.rss for line in before.lines}
+    return now._replace(lines=tuple(
+        line._replace(grown=None if line.rss is None or (old := then.get(line.key, 0)) is None
+                      else line.rss - old) for line in now.lines))

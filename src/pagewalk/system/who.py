@@ -1,0 +1,201 @@
+"""Everybody who maps one frame, or one file: found by walking every address space."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.account.table import table
+from pagewalk.model.columns import I64, Pages, VMAs
+from pagewalk.model.errors import BadRequest, NotPermitted, PagewalkError
+from pagewalk.model.rules import IS_PRESENT
+from pagewalk.proc.cgroups import find_hierarchy, list_groups
+from pagewalk.proc.frames import owner_of
+from pagewalk.proc.memory_blocks import node_of
+from pagewalk.sources import Source
+from pagewalk.sources.outcome import Outcome
+from pagewalk.system.members import Tried, opened, try_each
+from pagewalk.translate.address import locate
+from pagewalk.walking.walk import NOT_ASKED, walk
+
+
+class Mapper(NamedTuple):
+    """A mapping by ``pids``, which have one address space, in bytes.
+
+    ``addr`` is where the page is mapped, or where the mapping of a file begins; ``size`` is its
+    length, ``offset`` where in the file it begins, None for memory without one; ``perms`` are the
+    bits of VMAs.perms, ``mapping`` the name of the VMA. ``rss`` and ``pss`` are of a mapping of a
+    file, None for a page and where withheld.
+    """
+
+    pids: tuple[int, ...]
+    name: str
+    addr: int
+    size: int
+    perms: int
+    offset: int | None
+    mapping: str
+    rss: int | None = None
+    pss: int | None = None
+
+
+class Frame(NamedTuple):
+    """A page frame; ``kflags`` as in /proc/kpageflags, ``mapcount`` how often it is mapped.
+
+    ``charged`` is the path of the cgroup that is charged for it, None if none is or it is not
+    known; ``node`` its NUMA node, None if that is not told.
+    """
+
+    pfn: int
+    kflags: int
+    mapcount: int
+    charged: str | None
+    node: int | None
+
+
+class Who(NamedTuple):
+    """Who maps ``frame``, or the file called ``asked``: a row for each mapping."""
+
+    asked: str
+    frame: Frame | None
+    mappers: tuple[Mapper, ...]
+    tried: Tried
+
+
+def who_maps_frame(pids: Sequence[int], pfn: int, source: str, budget_ns: int) -> Who:
+    """Walk each address space of ``pids`` and return who maps frame ``pfn``.
+
+    Raises NotPermitted if frames are not visible, and what members.try_each raises.
+    """
+    mappers: list[Mapper] = []
+
+    def visit(_: int, together: list[int], one: Source) -> Outcome:
+        pages = walk(one, Pages, frames=False)
+        page = pages.facts.page_size
+        for batch in pages:
+            if batch.pfn is None:
+                raise NotPermitted("page frames", "not visible to you", "run as root")
+            first = batch.pfn.astype(np.int64)
+            end = first + (batch.size // np.uint64(page)).astype(np.int64)
+            rows = np.flatnonzero(IS_PRESENT[batch.state] & (first <= pfn) & (pfn < end))
+            for row in rows.tolist():
+                addr = int(batch.addr[row]) + (pfn - int(first[row])) * page
+                vma = int(batch.vma[row])
+                mappers.append(mapper(together, one, pages.vmas, vma, addr, page))
+        return pages.outcome
+
+    tried = try_each(pids, source, budget_ns, visit)
+    frame = frame_of(pfn, tried.source, budget_ns)
+    # If all mappings were found, nothing that could not be looked at has another.
+    lost = () if frame.mapcount == len(mappers) else tuple(
+        row for row in tried.withheld if row != NOT_ASKED)
+    return Who(f"frame {pfn:#x}", frame, tuple(mappers), tried._replace(withheld=lost))
+
+
+def mapper(
+    pids: list[int], source: Source, vmas: VMAs, row: int, addr: int, size: int
+) -> Mapper:
+    start, inode = int(vmas.start[row]), int(vmas.inode[row])
+    offset = int(vmas.offset[row]) + addr - start if inode or vmas.of_objects[row] else None
+    return Mapper(tuple(pids), source.who.name, addr, size, int(vmas.perms[row]), offset,
+                  vmas.name[row])
+
+
+def frame_of(pfn: int, source: str, budget_ns: int) -> Frame:
+    """Return what is known of a frame; raises NotPermitted if frames are not visible."""
+    with opened(os.getpid(), source, budget_ns) as own:
+        frames = own.space.frames
+        if frames is None:
+            raise NotPermitted("page frames", "not visible to you", "run as root")
+        flags, count = frames.read(np.array([pfn], np.uint64), np.zeros(1, bool))
+        page = own.space.facts.page_size
+    return Frame(pfn, int(flags[0]), int(count[0]), charged_for(pfn), node_of(pfn * page))
+
+
+def charged_for(pfn: int) -> str | None:
+    """Return the path of the cgroup that is charged for a frame, as root; None if not known."""
+    inode = owner_of(pfn)
+    with suppress(PagewalkError):
+        groups = list_groups(find_hierarchy())
+        rows = np.flatnonzero(groups.inode == inode)
+        return groups.path[int(rows[0])] if inode and len(rows) else None
+    return None
+
+
+def frame_behind(pid: int, address: str, source: str, budget_ns: int) -> tuple[int, int]:
+    """Return the frame behind ``address`` (see translate.address.locate) of a process, and where.
+
+    The second is the first byte of its page. Raises BadRequest if there is none, NotPermitted if
+    frames are not visible.
+    """
+    with opened(pid, source, budget_ns) as one:
+        addr, page = locate(address, one.vmas()), one.space.facts.page_size
+        start = addr - addr % page
+        if start + page > 1 << 63:
+            raise BadRequest(f"{addr:#x} is no address of a process")
+        found = walk(one, Pages, frames=False,
+                     ranges=np.array([[start, start + page]], np.uint64))
+        for batch in found:
+            for row in np.flatnonzero(IS_PRESENT[batch.state]).tolist():
+                if batch.pfn is None:
+                    raise NotPermitted("page frames", "not visible to you", "run as root")
+                at = (start - int(batch.addr[row])) // page
+                return int(batch.pfn[row]) + at, start
+    raise BadRequest(f"no page is in RAM at {addr:#x} of process {pid}: pagewalk vtop {pid}"
+                     f" {addr:x} says what is there")
+
+
+def who_maps_file(
+    pids: Sequence[int], asked: str, is_it: Callable[[VMAs], I64], source: str, budget_ns: int
+) -> Who:
+    """Walk what each of ``pids`` maps of a file; ``is_it`` returns the rows of its VMAs.
+
+    Raises what members.try_each raises.
+    """
+    mappers: list[Mapper] = []
+
+    def visit(_: int, together: list[int], one: Source) -> Outcome:
+        vmas = one.vmas()
+        rows = is_it(vmas)
+        if not len(rows):
+            return one.outcome()
+        found = table(one, ranges=vmas.ranges[rows])
+        amounts = [found.columns[name] for name in ("rss", "pss")]
+        # The VMAs are those of the walk, which may have been read anew.
+        for row in is_it(found.vmas).tolist():
+            made = mapper(together, one, found.vmas, row, int(found.vmas.start[row]),
+                          int(found.vmas.size[row]))
+            rss, pss = (None if column is None else int(column[row]) for column in amounts)
+            mappers.append(made._replace(rss=rss, pss=pss))
+        return found.outcome
+
+    tried = try_each(pids, source, budget_ns, visit)
+    return Who(asked, None, tuple(mappers), tried)
+
+
+def of_path(path: str) -> Callable[[VMAs], I64]:
+    """Return what finds the VMAs that map the file at ``path``; raises OSError if there is none."""
+    told, real = os.stat(path), os.path.realpath(path)
+
+    def rows(vmas: VMAs) -> I64:
+        # Some file systems show another device in maps than stat(2) does: there the name decides.
+        dev = np.uint64(os.major(told.st_dev) << 32 | os.minor(told.st_dev))
+        same = (vmas.inode == np.uint64(told.st_ino)) & (
+            (vmas.dev == dev) | np.array([name == real for name in vmas.name], bool))
+        return np.flatnonzero(same)
+
+    return rows
+
+
+def of_segment(shmid: int) -> Callable[[VMAs], I64]:
+    """Return what finds the VMAs that map the SysV segment ``shmid``, whose inode it is."""
+
+    def rows(vmas: VMAs) -> I64:
+        named = np.array([name.startswith("/SYSV") for name in vmas.name], bool)
+        return np.flatnonzero(named & (vmas.inode == np.uint64(shmid)))
+
+    return rows

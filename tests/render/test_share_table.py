@@ -1,0 +1,104 @@
+"""The screen, the document and the rows of `share`."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from typing import Any
+
+import pytest
+
+from pagewalk.render import share_table
+from pagewalk.render.share_table import answers
+from pagewalk.system.share import Share
+from tests.render import written
+from tests.share_by_hand import MIB, family, member, with_members
+
+
+def screen(rows: tuple[int, ...] = (0, 1, 2), **changed: Any) -> str:
+    return screen_of(family(**changed), *rows)
+
+
+def screen_of(found: Share, *rows: int) -> str:
+    out = io.StringIO()
+    share_table.text(found, rows, out)
+    return out.getvalue()
+
+
+def sentences(**changed: Any) -> list[str]:
+    return list(answers(family(**changed)))
+
+
+def test_the_first_sentences_are_what_is_held_what_is_freed_and_what_one_more_costs() -> None:
+    assert sentences() == [
+        "3 processes hold 81920 KiB together, each page counted once; RSS adds up to 163840 KiB,"
+        " PSS to 68608 KiB, USS to 24576 KiB.",
+        "Ending all would free 71680 KiB, and 3072 KiB of page tables.",
+        "One more worker costs about 9216 KiB (the 2 children: 5120 KiB to 9216 KiB).",
+    ]
+
+
+def test_one_process_is_spoken_of_as_one() -> None:
+    one = member(10, 1, "server", 60, 25, 12, 10)._replace(page_tables=0)
+    first, second = answers(with_members(one))
+    assert first.startswith("1 process holds 81920 KiB, each page counted once;")
+    assert second == "Ending it would free 71680 KiB."
+    child = family().children[:1]
+    assert sentences(children=child)[2].endswith("(as the only child does).")
+
+
+def test_without_frames_the_sums_are_bounds() -> None:
+    assert sentences(frames=False) == [
+        "3 processes hold between 68608 KiB and 163840 KiB: their PSS and RSS add up to that."]
+    one = member(10, 1, "server", 60, None, None, None)
+    assert list(answers(with_members(one, held=None, freed=None))) == [
+        "1 process holds at most 61440 KiB: their RSS adds up to that."]
+
+
+def test_a_child_is_shown_with_where_it_diverged() -> None:
+    text = screen()
+    assert re.search(r"(?m)^ 11 +10 +40960 +5120  4096: \[heap\] 3072, anonymous 1024$", text)
+    assert re.search(r"(?m)^ 12 +10 +30720 +9216  8192: \[heap\] 6144, anonymous 1024, x.so 1024$",
+                     text)
+    many = {f"/lib/{number}.so": MIB for number in range(5)}
+    only = family().children[0]._replace(diverged=many)
+    assert "5120: 0.so 1024, 1.so 1024, 2.so 1024, 2 more" in screen(children=(only,))
+
+
+def test_only_children_of_rows_that_are_shown_are_shown() -> None:
+    text = screen((0, 1))
+    assert re.search(r"(?m)^ 11 +10 ", text) and not re.search(r"(?m)^ 12 +10 ", text)
+    assert "1 more: --limit 3 shows all" in text
+
+
+def test_each_pair_is_shown_of_few_processes() -> None:
+    assert re.search(r"(?m)^SHARED +10 +11 +12\n10 +40960  30720\n11 +40960 +30720\n12 ", screen())
+    nine = (member(pid, 1, "x", 1, 1, 1, 1) for pid in range(9))
+    assert "\nSHARED" not in screen_of(with_members(*nine), 0)
+    assert "\nSHARED" not in screen(both=None)
+
+
+def test_what_ends_with_them_and_what_is_missing_is_said() -> None:
+    assert "ends with them: /memfd:cache (deleted), 6144 KiB in RAM" in screen()
+    assert "partial: held, freed: frames are hidden" in screen(frames=False)
+
+
+def test_the_document_has_every_member_and_pair() -> None:
+    found = json.loads(written.write("json", "share"))
+    assert found["held"] == 80 * MIB and found["freed"] == 70 * MIB
+    assert [row["pid"] for row in found["members"]] == found["pids"] == [10, 11, 12]
+    assert found["shared"][0] == [0, 40 * MIB, 30 * MIB]
+    assert found["children"][1]["diverged"][0] == {"name": "[heap]", "bytes": 6 * MIB}
+    hidden = json.loads(written.write("json", "share", frames=False))
+    assert hidden["held"] is hidden["shared"] is hidden["freed"] is None
+    assert hidden["not_looked"] == [{"pid": 13, "why": "it is another user's"}]
+    assert hidden["gone"] == [14] and hidden["partial"]
+
+
+@pytest.mark.parametrize("names", [None, ("uss", "program")])
+def test_csv_has_a_line_for_each_member(names: tuple[str, ...] | None) -> None:
+    head, *lines = written.write("csv", "share", columns=names).splitlines()
+    assert len(lines) == 3
+    if names:
+        assert (head, lines[0]) == ("pid,uss,program", f"10,{12 * MIB},/srv/server")
