@@ -60,6 +60,13 @@ def test_a_file_is_told_with_its_mappings() -> None:
     assert "1 more: --limit 2 shows all" in screen(1)
 
 
+def test_a_frame_that_nobody_maps_is_said_to_be_so() -> None:
+    frame = who(of_file=False).frame
+    assert frame is not None
+    assert "is mapped 0 times.\nNo process maps it.\n" in screen(
+        of_file=False, frame=frame._replace(mapcount=0), mappers=())
+
+
 def test_nobody_is_no_table() -> None:
     assert screen(mappers=()) == "/lib/x.so is mapped by 0 processes in 0 mappings.\n"
 

@@ -60,6 +60,7 @@ def in_group(word: str) -> list[int]:
     from pagewalk.commands.groups import meant_group, pids_below
     from pagewalk.proc.cgroups import find_hierarchy
 
-    path = meant_group(word, always=True)
-    assert path is not None
+    found = meant_group(word, always=True)
+    assert found is not None
+    path, _ = found
     return [pid for pid in pids_below(find_hierarchy(), path) if pid]

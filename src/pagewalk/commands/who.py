@@ -72,7 +72,6 @@ def asked(
     shm: str | None,
 ) -> Who:
     """Return who maps what was asked for; raises BadRequest unless it is one thing."""
-    from pagewalk.proc.kernel import read_facts
     from pagewalk.proc.processes import find, read_processes
     from pagewalk.system import who
 
@@ -94,7 +93,7 @@ def asked(
         assert address is not None
         frame, _ = who.frame_behind(find(request.target), address, request.source, budget)
     elif phys is not None:
-        frame = number("--phys", phys, 16) // read_facts().page_size
+        frame = who.frame_at(number("--phys", phys, 16), request.source, budget)
     else:
         assert pfn is not None
         frame = number("--pfn", pfn)

@@ -67,8 +67,11 @@ def answers(found: Who) -> Iterator[str]:
     frame = found.frame
     flags = ", ".join(names(frame.kflags, KPAGEFLAGS)) or "none"
     yield f"{found.asked} (flags: {flags}) is mapped {many(frame.mapcount, 'time')}."
-    yield (f"{many(len(found.mappers), 'mapping')} in {many(processes, 'process', 'es')}"
-           f" {'was' if len(found.mappers) == 1 else 'were'} found{unseen(found)}.")
+    if not frame.mapcount and not found.mappers:
+        yield "No process maps it."
+    else:
+        yield (f"{many(len(found.mappers), 'mapping')} in {many(processes, 'process', 'es')}"
+               f" {'was' if len(found.mappers) == 1 else 'were'} found{unseen(found)}.")
     place = [f"charged to {printable(frame.charged)}"] if frame.charged else []
     place += [f"on NUMA node {frame.node}"] if frame.node is not None else []
     if place:

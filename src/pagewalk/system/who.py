@@ -126,6 +126,12 @@ def charged_for(pfn: int) -> str | None:
     return None
 
 
+def frame_at(phys: int, source: str, budget_ns: int) -> int:
+    """Return the number of the frame at a physical address."""
+    with opened(os.getpid(), source, budget_ns) as own:
+        return phys // own.space.facts.page_size
+
+
 def frame_behind(pid: int, address: str, source: str, budget_ns: int) -> tuple[int, int]:
     """Return the frame behind ``address`` (see translate.address.locate) of a process, and where.
 
