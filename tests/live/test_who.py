@@ -102,8 +102,8 @@ def test_a_segment_is_found_by_its_id() -> None:
     ((), "name one thing"), (("1",), "name one thing"), (("--pfn", "1", "--shm", "2"), "one thing"),
     (("--pfn", "-1"), "--pfn: '-1'"), (("--phys", "xyz"), "--phys: 'xyz'"),
     (("--file", "/no/such"), "cannot look at /no/such: no such file"),
-    ((os.getpid(), "10"), "no page is in RAM at 0x10"),
-    ((os.getpid(), "ffffffffff600000"), "is no address of a process"),
+    ((os.getpid(), "10"), "has no memory of its own at 0x10"),
+    ((os.getpid(), "ffffffffff600000"), "has no memory of its own at"),
 ])
 def test_what_cannot_be_asked_gets_a_sentence(words: tuple[object, ...], said: str) -> None:
     ran = pagewalk("who", *words)

@@ -18,6 +18,8 @@ from pagewalk.commands.options import (
 )
 from pagewalk.model.errors import BadRequest
 
+LARGEST = 10**18  # no address of RAM is larger
+
 if TYPE_CHECKING:
     from pagewalk.system.who import Mapper, Who
 
@@ -106,6 +108,6 @@ def number(option: str, text: str, base: int = 10) -> int:
         found = int(text, 16 if text[:2].lower() == "0x" else base)
     except ValueError:
         found = -1
-    if not 0 <= found < 1 << 63:
+    if not 0 <= found <= LARGEST:
         raise BadRequest(f"{option}: '{text}' is not a number that it may be")
     return found

@@ -19,7 +19,7 @@ from pagewalk.proc.memory_blocks import node_of
 from pagewalk.sources import Source
 from pagewalk.sources.outcome import Outcome
 from pagewalk.system.members import Tried, opened, try_each
-from pagewalk.translate.address import locate
+from pagewalk.translate.address import holder_of, locate
 from pagewalk.walking.walk import NOT_ASKED, walk
 
 
@@ -139,10 +139,12 @@ def frame_behind(pid: int, address: str, source: str, budget_ns: int) -> tuple[i
     frames are not visible.
     """
     with opened(pid, source, budget_ns) as one:
-        addr, page = locate(address, one.vmas()), one.space.facts.page_size
+        vmas, page = one.vmas(), one.space.facts.page_size
+        addr = locate(address, vmas)
         start = addr - addr % page
-        if start + page > 1 << 63:
-            raise BadRequest(f"{addr:#x} is no address of a process")
+        row = holder_of(vmas, addr)
+        if row is None or vmas.gate[row]:
+            raise BadRequest(f"process {pid} has no memory of its own at {addr:#x}")
         found = walk(one, Pages, frames=False,
                      ranges=np.array([[start, start + page]], np.uint64))
         for batch in found:
