@@ -227,7 +227,10 @@ def main(args: list[str] | None = None) -> int:
         return drop_output()
     except OSError as err:
         where = f" {err.filename}" if err.filename else ""
-        return fail(f"cannot read or write{where}: {err.strerror}", 1)
+        from pagewalk.proc.files import TOO_MANY, to_do
+
+        remedy = f"; {to_do(err, '')}" if err.errno in TOO_MANY else ""
+        return fail(f"cannot read or write{where}: {err.strerror}{remedy}", 1)
     except MemoryError:
         return fail("out of memory", 1)
     except ImportError as err:

@@ -75,6 +75,9 @@ def test_what_needs_frames_is_refused_with_the_remedy() -> None:
     ran = pagewalk("cgroups", "--dying", before=NOBODY)
     assert ran.code == 6
     assert "run as root" in ran.err
+    for screen in ("--files", "--slab"):
+        ran = pagewalk("ram", screen, before=NOBODY)
+        assert ran.code == 6 and ran.err.count("run as root") == 1, ran.err
     ran = pagewalk("explain", "--cgroup", os.getpid(), "--source", "ebpf", before=NOBODY)
     assert ran.code in (1, 6)
     assert "run as root" in ran.err

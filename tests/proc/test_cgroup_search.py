@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from pagewalk.model.errors import BadTarget, SourceUnavailable
-from pagewalk.proc.cgroup_search import check_controller, check_enabled, container_of, find_group
+from pagewalk.proc.cgroup_search import (
+    check_controller,
+    check_enabled,
+    check_whole,
+    container_of,
+    find_group,
+)
 from pagewalk.proc.cgroups import Hierarchy
 from tests.proc.test_cgroups import plain
 
@@ -127,6 +133,13 @@ def test_the_program_that_watches_a_container_is_not_the_container() -> None:
     assert container_of(f"/a/libpod-{POD}.scope") == container_of(f"/a/{POD}") == POD
     assert container_of(f"/a/cri-containerd-{POD}.scope") == POD
     assert container_of(f"/a/libpod-conmon-{POD}.scope") == container_of(f"/{POD}/init") == ""
+
+
+def test_a_path_that_is_cut_off_names_no_group() -> None:
+    check_whole("/" + "x" * 4093, 1)
+    for path in ("/" + "x" * 4094, "/" + "\udcff" * 4094, "/é" * 1365):
+        with pytest.raises(BadTarget, match="more than 4095 bytes, which /proc/7/cgroup cuts off"):
+            check_whole(path, 7)
 
 
 @pytest.mark.parametrize(

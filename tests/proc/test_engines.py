@@ -95,6 +95,8 @@ def test_containerd() -> None:
     (row,) = parse_task({"config.json": config, "init.pid": b"4711"}, ("k8s.io", A))
     path = f"/kubepods/pod{UID}/{A}"
     assert row == Record("containerd", A, "", "web-0", UID, "shop", "php", path, 4711)
+    (row,) = parse_task({"config.json": config, "init.pid": b"1" * 6000}, ("k8s.io", A))
+    assert row.pid == 0 and row.cgroup == path
     config = written({"linux": {"cgroupsPath": f"//kubepods/./pod{UID}//{A}/"}})
     (row,) = parse_task({"config.json": config}, ("k8s.io", A))
     assert row.cgroup == path

@@ -62,6 +62,8 @@ def test_a_file_that_vanished_from_a_living_process(own: int) -> None:
 def test_any_other_error_keeps_its_own_words(own: int) -> None:
     assert "Input/output error" in str(meaning(met(errno.EIO), os.getpid(), "maps", own))
     assert "signal" in str(meaning(met(errno.EINTR), os.getpid(), "maps", own))
+    assert "Too many open files; raise the limit (ulimit -n" in str(
+        meaning(met(errno.EMFILE), os.getpid(), "maps", own))
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def find_path(word: str, hierarchy: Hierarchy, records: Records) -> str:
     proc.cgroup_search.find_group takes.
     """
     from pagewalk.model.errors import BadTarget
-    from pagewalk.proc.cgroup_search import find_group, several_called
+    from pagewalk.proc.cgroup_search import check_whole, find_group, several_called
     from pagewalk.proc.cgroups import group_of, list_groups
     from pagewalk.system.containers import find_by_name
 
@@ -123,6 +123,7 @@ def find_path(word: str, hierarchy: Hierarchy, records: Records) -> str:
         path = group_of(int(word), hierarchy)
         if path is None:
             raise BadTarget(f"/proc does not tell which memory cgroup process {word} is in")
+        check_whole(path, int(word))
         return path
     if word.startswith("/"):
         return find_group(word, hierarchy)

@@ -14,7 +14,7 @@ from pagewalk.kernel.structs.btf import Btf
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.task import find_task, pid_behind, task_of
 from pagewalk.model.errors import ProcessGone, SourceUnavailable
-from pagewalk.proc.files import read_bytes
+from pagewalk.proc.files import read_bytes, to_do
 from pagewalk.proc.namespace import own_numbers
 from pagewalk.proc.refusals import why_missing
 
@@ -30,7 +30,8 @@ def read_btf() -> Btf:
         raise SourceUnavailable(
             "btf",
             f"cannot read {BTF_PATH}: {error.strerror}",
-            "use a kernel built with CONFIG_DEBUG_INFO_BTF, as distributions' kernels are",
+            to_do(error, "use a kernel built with CONFIG_DEBUG_INFO_BTF, as distributions' kernels"
+                         " are"),
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 
@@ -17,6 +18,7 @@ from pagewalk.proc.cgroups import (
 from pagewalk.proc.files import decode_name, read_bytes, words
 from pagewalk.proc.mounts import answered_elsewhere, parse_mounts, real_path, unescaped
 
+CUT = 4095  # bytes of a path that proc_cgroup_show has room for: PATH_MAX less its end
 LISTED = 20  # candidates that an error lists
 # docker-ID.scope, libpod-ID, cri-containerd-ID.scope, ID; but not libpod-conmon-ID.scope, the group
 # of the program that watches the container.
@@ -82,6 +84,13 @@ def group_at(word: str, hierarchy: Hierarchy) -> str:
             f" controller's, below {hierarchy.mount}"
         )
     raise none_called(word)
+
+
+def check_whole(path: str, pid: int) -> None:
+    """Raise BadTarget if ``path``, that of process ``pid``, is longer than /proc/PID/cgroup has."""
+    if len(os.fsencode(path)) >= CUT:
+        raise BadTarget(f"the cgroup of process {pid} has a path of more than {CUT} bytes, which"
+                        f" /proc/{pid}/cgroup cuts off there; give the last part of it")
 
 
 def check_controller(path: str, hierarchy: Hierarchy) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from pagewalk.proc.cgroup_search import plain
 
 MOST = 10_000  # containers of one place
+PID = 11  # digits of a number that may be a pid, and one more
 LONGEST = 1024  # characters of a name
 METADATA = 1 << 16  # characters of Podman's or CRI-O's own data about a container
 HALF = re.compile("[\ud800-\udfff]")  # of a pair: JSON may have it, and no output can
@@ -95,7 +96,7 @@ def parse_task(files: Files, stars: tuple[str, ...]) -> list[Record]:
     config = document(files["config.json"])
     annotations = inner(config, "annotations")
     namespace, name = stars[-2:]
-    pid = files.get("init.pid", b"")
+    pid = files.get("init.pid", b"")[:PID]
     cgroup = text(inner(config, "linux").get("cgroupsPath"))
     # Docker's containers are in a namespace of their own.
     found = record(

@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 
 from pagewalk.model.errors import BadText, SourceUnavailable
 
+TOO_MANY = (errno.EMFILE, errno.ENFILE)  # open files: nobody forbids anything
 HIDDEN = "it is empty: something else is mounted on it"  # with ENODATA
 BLANK = re.compile(rb"[ \t]+")
 Parsed = TypeVar("Parsed")
@@ -62,9 +63,11 @@ def read_for_all(path: str, otherwise: str = "mount /proc without subset=pid") -
 
 
 def to_do(error: OSError, otherwise: str) -> str:
-    """Return what to do if a file about the whole machine cannot be read."""
+    """Return what to do about ``error``: ``otherwise``, if it is no matter of rights or limits."""
     if error.errno == errno.ENODATA:
         return "unmount that, or run on the host"
+    if error.errno in TOO_MANY:
+        return "raise the limit (ulimit -n, sysctl fs.file-max)"
     return "run as root" if isinstance(error, PermissionError) else otherwise
 
 

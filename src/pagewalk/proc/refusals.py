@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pagewalk.model.errors import NotPermitted, PagewalkError, ProcessGone, SourceUnavailable
-from pagewalk.proc.files import numbers, read_bytes, words
+from pagewalk.proc.files import TOO_MANY, numbers, read_bytes, to_do, words
 from pagewalk.proc.rights import (
     has_capability,
     hides_processes,
@@ -68,7 +68,8 @@ def meaning(err: OSError, pid: int, name: str, dirfd: int | None = None) -> Page
         return NotPermitted(what, says, remedy)
     if err.errno == errno.EINTR:
         return PagewalkError(f"{what}: interrupted by a signal; try again")
-    return PagewalkError(f"{what}: {os.strerror(err.errno or 0)}")
+    remedy = f"; {to_do(err, '')}" if err.errno in TOO_MANY else ""
+    return PagewalkError(f"{what}: {os.strerror(err.errno or 0)}{remedy}")
 
 
 def why_gone(err: OSError, pid: int, name: str, dirfd: int | None) -> PagewalkError | None:

@@ -72,8 +72,9 @@ def survey(source: RamSource, groups: Memcgs, listeners: Sequence[Listener] = ()
 def opened(source: RamSource) -> RunningKernel:
     """Return the open kernel of ``source``; raises NotPermitted if it has none."""
     if source.running is None:
-        why = source.notes[0].why if source.notes else "kernel memory is not read"
-        raise NotPermitted("what frames belong to", why, "run as root")
+        why = source.notes[0].why if source.notes else "kernel memory is not read; run as root"
+        says, _, remedy = why.rpartition("; ")  # why no source works ends with what to do
+        raise NotPermitted("what frames belong to", says, remedy)
     return source.running
 
 

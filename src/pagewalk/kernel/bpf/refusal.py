@@ -6,6 +6,7 @@ import errno as errnos
 import os
 
 from pagewalk.model.errors import SourceUnavailable
+from pagewalk.proc.files import TOO_MANY, to_do
 from pagewalk.proc.rights import Rights, is_initial
 
 _GRANT = "run as root, or grant CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)"
@@ -26,6 +27,8 @@ def explain(error: OSError, rights: Rights) -> SourceUnavailable:
 
 
 def _cause(error: OSError, rights: Rights) -> tuple[str, str]:
+    if error.errno in TOO_MANY:
+        return "no descriptor is left", to_do(error, "")
     if error.errno == errnos.ENOSYS:
         return "this kernel has no bpf system call", "use a kernel built with CONFIG_BPF_SYSCALL"
     if rights.seccomp == 2 and error.errno in (errnos.EPERM, errnos.EACCES):
