@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
 
 from tests.live.command import Ran, pagewalk
 
-pytestmark = pytest.mark.live
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="this kernel has no FUSE"),
+]
 
 # Mounts a FUSE on the first argument whose requests are never read, runs a command, and tells its
 # exit code; 99 if it hangs.
