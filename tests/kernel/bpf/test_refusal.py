@@ -35,7 +35,7 @@ def refusal(code: int, rights: Rights) -> str:
         (errno.EPERM, NOBODY._replace(effective=PERFMON), ": CAP_BPF missing", "grant CAP_BPF"),
         (errno.EINVAL, NOBODY._replace(effective=SYS_ADMIN), "capabilities suffice", "5.10 or"),
         (errno.EPERM, NOBODY._replace(effective=SYS_ADMIN), "security module", "audit log"),
-        (errno.EMFILE, NOBODY._replace(effective=SYS_ADMIN), "no descriptor is left", "ulimit -n"),
+        (errno.EMFILE, NOBODY._replace(effective=SYS_ADMIN), "too many files are open", "ulimit"),
     ],
 )
 def test_cause_and_remedy(code: int, rights: Rights, cause: str, remedy: str) -> None:

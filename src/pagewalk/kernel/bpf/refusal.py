@@ -28,7 +28,7 @@ def explain(error: OSError, rights: Rights) -> SourceUnavailable:
 
 def _cause(error: OSError, rights: Rights) -> tuple[str, str]:
     if error.errno in TOO_MANY:
-        return "no descriptor is left", to_do(error, "")
+        return "too many files are open", to_do(error, "")
     if error.errno == errnos.ENOSYS:
         return "this kernel has no bpf system call", "use a kernel built with CONFIG_BPF_SYSCALL"
     if rights.seccomp == 2 and error.errno in (errnos.EPERM, errnos.EACCES):
