@@ -21,7 +21,7 @@ from pagewalk.kernel.structs.memcgs import Memcgs, find_rows
 from pagewalk.model.columns import I64, U64, Bool, Rows, join, take
 from pagewalk.model.errors import NotInBtf
 
-_ROUNDS = 1 << 12  # from one neighbour in a list to the next: see _spread
+_ROUNDS = 1 << 12  # at most, from one neighbour in a list to the next: see _spread
 _DEEPEST = 64  # groups of the scheduler, one below the other
 # Where a CPU keeps what is charged for objects: the variable, its struct, and where in it (since
 # 6.17, up to 6.16, and two of them from 5.14 to 5.17).
@@ -61,7 +61,7 @@ def read_stocks(kernel: Kernel, direct_map: DirectMap, groups: Memcgs, known: U6
     kernel has no obj_cgroups.
     """
     listed = kernel.btf.has("mem_cgroup", "objcg_list") and kernel.btf.has("mem_cgroup", "objcg")
-    found = all_objcgs(kernel, direct_map, groups, known, listed=listed)
+    found, whole = all_objcgs(kernel, direct_map, groups, known, listed=listed)
     places = _areas(kernel)
     objects = pages = None
     if places is not None:
@@ -69,13 +69,16 @@ def read_stocks(kernel: Kernel, direct_map: DirectMap, groups: Memcgs, known: U6
         pages = _pages_in_stock(kernel, places, groups)
     left = _by_group(found.group, found.left, len(groups))
     many = np.bincount(found.group, minlength=len(groups)).astype(np.int64)
-    return Stocks(left, many, listed, objects, pages)
+    return Stocks(left, many, listed and whole, objects, pages)
 
 
 def all_objcgs(
     kernel: Kernel, direct_map: DirectMap, groups: Memcgs, known: U64, *, listed: bool
-) -> Objcgs:
-    """Return the obj_cgroups that are ``known``, and if ``listed`` those of ``groups`` too."""
+) -> tuple[Objcgs, bool]:
+    """Return the obj_cgroups that are ``known``, and if ``listed`` those of ``groups`` too.
+
+    And whether the lists were followed to their ends.
+    """
     heads, own = known[:0], known
     if listed:
         cells, _ = gather(kernel, "mem_cgroup", groups.memcg, ("objcg", *_links("objcg_list")))
@@ -85,10 +88,10 @@ def all_objcgs(
         heads = groups.memcg + head - link
         own = np.concatenate((known, cells["objcg"], *(cells[name] - link
                                                        for name in _links("objcg_list"))))
-    found = _spread(kernel, direct_map, own, heads)
+    found, whole = _spread(kernel, direct_map, own, heads)
     group = find_rows(groups, found.memcg)
     kept = (group >= 0) & _linked(kernel, groups, found, heads, listed)
-    return Objcgs(found.objcg[kept], group[kept], found.left[kept])
+    return Objcgs(found.objcg[kept], group[kept], found.left[kept]), whole
 
 
 def _links(path: str) -> tuple[str, str]:
@@ -104,9 +107,11 @@ class _Found(Rows):
     before: U64
 
 
-def _spread(kernel: Kernel, direct_map: DirectMap, own: U64, heads: U64) -> _Found:
-    # What is at `own`, and at their neighbours, and theirs. Nearly all are known from their
-    # objects, so that few rounds are needed; lists are followed both ways.
+def _spread(
+    kernel: Kernel, direct_map: DirectMap, own: U64, heads: U64
+) -> tuple[_Found, bool]:
+    # What is at `own`, and at their neighbours, and theirs; and whether that is all. Nearly all are
+    # known from their objects, so that few rounds are needed; lists are followed both ways.
     link = np.uint64(kernel.btf.offset("obj_cgroup", "list"))
     parts: list[_Found] = []
     seen, wanted = heads, own
@@ -114,7 +119,7 @@ def _spread(kernel: Kernel, direct_map: DirectMap, own: U64, heads: U64) -> _Fou
         wanted = np.setdiff1d(wanted, seen)
         wanted = wanted[in_direct_map(direct_map, wanted)]
         if not len(wanted) and parts:
-            break
+            return join(parts), True
         cells, ok = gather(kernel, "obj_cgroup", wanted,
                            ("memcg", "nr_charged_bytes", *_links("list")))
         after, before = (cells[name] - link for name in _links("list"))
@@ -122,7 +127,7 @@ def _spread(kernel: Kernel, direct_map: DirectMap, own: U64, heads: U64) -> _Fou
         seen = np.concatenate((seen, wanted))
         parts.append(take(_Found(wanted, cells["memcg"], left, after, before), ok))
         wanted = np.concatenate((parts[-1].after, parts[-1].before))
-    return join(parts)
+    return join(parts), False
 
 
 def _linked(
