@@ -1,4 +1,4 @@
-"""What could be had back: ranges and bytes that can be checked on paper."""
+"""What could be reclaimed: ranges and bytes that can be checked on paper."""
 
 from __future__ import annotations
 

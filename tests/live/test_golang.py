@@ -154,7 +154,7 @@ def test_its_heap_is_a_group_or_is_not_told_apart(go: str) -> None:
     assert "thread_stack" not in found and "arena" not in found
 
 
-def test_the_screen_says_what_could_be_had_back() -> None:
+def test_the_screen_says_what_could_be_reclaimed() -> None:
     with holding(GOS[0], "huge") as program:
         out = pagewalk("heap", program.pid).out
     assert "debug.FreeOSMemory() would give back" in out and "GO HEAP" in out

@@ -135,7 +135,7 @@ def test_procfs_counts_each_frame_once_and_withholds_what_it_cannot_tell() -> No
         assert not told & {"meminfo Buffers", "meminfo Cached", "meminfo SReclaimable",
                            "meminfo KernelStack", "meminfo MemAvailable", "meminfo AnonHugePages"}
         assert document["headroom"] is None
-        assert any("could be had back" in reason for reason in document["partial"])
+        assert any("could be reclaimed" in reason for reason in document["partial"])
 
     look_again(check)
 

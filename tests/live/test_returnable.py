@@ -1,4 +1,4 @@
-"""What could be had back while a process runs, against smaps, syscall and what the program did."""
+"""What could be reclaimed while a process runs, against smaps, syscall and what the program did."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ def test_processes_that_could_not_be_looked_at_are_not_said_to_map_nothing() -> 
     assert "no process of it maps" not in some
 
 
-def test_what_could_be_had_back() -> None:
+def test_what_could_be_reclaimed() -> None:
     # 5 MiB of clean files and 256 KiB of dentries; 2 MiB and 3 MiB to swap; 256 KiB of the kernel's
     assert ("At most 5376 KiB could be reclaimed at once before a process is killed;"
             " 5376 KiB could not (there is no room in swap).") in said()
@@ -203,6 +203,12 @@ def test_what_could_be_had_back() -> None:
     assert ("5120 KiB could be reclaimed at once before a process is killed, 1024 KiB after"
             " writing them and 2048 KiB by swapping; 3328 KiB could not."
             ) in said(headroom=room, swap_room=2 * MIB)
+
+
+def test_what_memory_min_of_groups_below_protects_is_told() -> None:
+    assert ("could be reclaimed at once before a process is killed, but memory.min protects up to"
+            " 2048 KiB of it; 5376 KiB could not") in said(protected=2 * MIB)
+    assert "memory.min" not in said(protected=0)
 
 
 def test_what_could_be_reclaimed_of_each_row_adds_up() -> None:

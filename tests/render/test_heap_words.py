@@ -89,7 +89,7 @@ NOTHING = Returnable(0, 0, 0, 0, 0, 0, 0, 0, 100 * MIB)
 
 
 @pytest.mark.parametrize(("found", "words"), [
-    (NOTHING, "In all 0 KiB of 102400 in RAM could be had back while it runs; the rest could only"
+    (NOTHING, "In all 0 KiB of 102400 in RAM could be reclaimed while it runs; the rest could only"
               " go to swap, if there is any."),
     (NOTHING._replace(clean_file=3 * MIB), "When memory runs short the kernel drops 3072 KiB of"
                                            " files."),
@@ -105,7 +105,7 @@ NOTHING = Returnable(0, 0, 0, 0, 0, 0, 0, 0, 100 * MIB)
     (NOTHING._replace(waiting=1, idle_stacks=MIB), "1024 KiB of stacks lie below where a thread"),
     (NOTHING._replace(waiting=9, idle_stacks=MIB), "below where 9 threads wait"),
 ])
-def test_what_could_be_had_back_besides(found: Returnable, words: str) -> None:
+def test_what_could_be_reclaimed_besides(found: Returnable, words: str) -> None:
     assert words in said(heap(MAIN, returnable=found))
 
 

@@ -91,12 +91,22 @@ def test_only_the_oddest_part_is_named() -> None:
     assert "12288 KiB are hugetlb pages" in found[1]
 
 
-def test_what_could_be_had_back_depends_on_swap() -> None:
+def test_what_could_be_reclaimed_depends_on_swap() -> None:
     # at once 8 MiB; 1 MiB dirty; 7 MiB could be swapped, and there is room for 1
-    assert ("8192 KiB are free or could be had at once before processes are killed, 1024 KiB after"
-            " writing them to files and 1024 KiB by swapping; 14336 KiB could not.") in said()
+    assert ("8192 KiB are free or could be reclaimed at once before processes are killed, 1024 KiB"
+            " after writing them to files and 1024 KiB by swapping; 14336 KiB could not.") in said()
     without = ram().totals._replace(meminfo={"SwapFree": 0})
     assert "15360 KiB could not (there is no free swap)." in said(totals=without)
+
+
+def test_what_memory_min_protects_is_told_where_there_is_any() -> None:
+    assert "memory.min" not in said() + wrote("text", ram()._replace(protected=0))
+    kept = ram()._replace(protected=3 * MIB)
+    assert "1024 KiB by swapping, but memory.min protects up to 3072 KiB of it;" in said(
+        protected=3 * MIB)
+    assert "3072  never, of the above: protected by memory.min, at most\n" in wrote("text", kept)
+    assert json.loads(wrote("json", kept))["protected_by_min"] == 3 * MIB
+    assert json.loads(wrote("json", ram()))["protected_by_min"] is None
 
 
 def test_rows_add_up() -> None:
@@ -121,8 +131,8 @@ def test_the_screen_shows_what_is_unexplained_and_the_rest_on_demand() -> None:
 def test_by_counters_the_screen_says_what_is_missing() -> None:
     text = wrote("text", ram(frames=False))
     assert "partial: what each frame is used for: hidden" in text
-    assert "AGAINST" not in text and "COULD BE HAD BACK" not in text
-    assert "9216 KiB could be had without swapping (MemAvailable)" in text
+    assert "AGAINST" not in text and "COULD BE RECLAIMED" not in text
+    assert "9216 KiB are available without swapping (MemAvailable)" in text
 
 
 @pytest.mark.parametrize("form", ["text", "json", "csv"])

@@ -21,7 +21,7 @@ GO = Go("go1.24.4", "", OBTAINED, OBJECTS, STACKS, FREE, RELEASED, REST)
 OF_GO = heap(allocator="Go", go=GO, tcache=None, mmapped=None)
 
 
-def test_what_could_be_had_back_is_said_and_nothing_of_malloc() -> None:
+def test_what_could_be_reclaimed_is_said_and_nothing_of_malloc() -> None:
     assert [*answers(OF_GO)] == [
         "debug.FreeOSMemory() would give back 9216 KiB, and what it finds unreachable."]
     assert reading(OF_GO).startswith("the heap of Go's runtime, go1.24.4; ")

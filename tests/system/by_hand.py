@@ -99,7 +99,8 @@ def memcgs(*rows: tuple[str, int, bool, int, int]) -> Memcgs:
         memcg=np.arange(1, count + 1, dtype=np.uint64) << np.uint64(12),
         inode=np.arange(100, 100 + count, dtype=np.uint64),
         parent=np.array(parents, np.int64), dying=np.array(removed), removed=np.array(removed),
-        usage=np.array(usage, np.int64), limit=np.array(limit, np.int64), swap=None, kmem=None,
+        usage=np.array(usage, np.int64), limit=np.array(limit, np.int64),
+        minimum=np.zeros(count, np.int64), swap=None, kmem=None,
         path=paths,
     )
 

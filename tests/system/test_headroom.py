@@ -1,6 +1,8 @@
-"""What could be had back: every page is in one amount."""
+"""What could be reclaimed: every page is in one amount."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +11,9 @@ from hypothesis import given
 from pagewalk.model.frames import FOLIO_MAPPED, Backing, Kind
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.system.census import Count
-from pagewalk.system.headroom import clean_files, headroom, lazyfree, swap_room
+from pagewalk.system.headroom import clean_files, headroom, lazyfree, protected, swap_room
 from pagewalk.system.ram import NO_LABELS, Labels
-from tests.system.by_hand import Run, frames
+from tests.system.by_hand import Run, frames, memcgs
 from tests.system.test_census import RUNS
 
 CASES = {
@@ -77,6 +79,15 @@ def test_what_goes_at_once_of_a_group_is_in_the_same_amounts(runs: list[Run]) ->
     found = headroom(census, NO_LABELS)
     assert census.count(clean_files(census)) == found.clean_mapped + found.clean_unmapped
     assert census.count(lazyfree(census)) == found.lazyfree
+
+
+def test_memory_min_protects_what_groups_right_below_use_up_to_it() -> None:
+    # /a uses 40 of its 50, /b 60 of which 20 are protected; /b/c cannot protect more than /b does
+    groups = memcgs(("/", -1, False, 200, -1), ("/a", 0, False, 40, -1), ("/b", 0, False, 60, -1),
+                    ("/b/c", 2, False, 30, -1), ("/d", 0, False, 70, -1))
+    assert protected(groups, 0) == 0
+    groups = replace(groups, minimum=np.array([0, 50, 20, 1 << 62, 0]))
+    assert [protected(groups, row) for row in range(5)] == [60, 0, 30, 0, 0]
 
 
 @pytest.mark.parametrize(("room", "groups"), [

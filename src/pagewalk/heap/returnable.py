@@ -1,4 +1,4 @@
-"""What of a process's memory could be had back while it runs, besides what its allocator frees.
+"""What of a process's memory could be reclaimed while it runs, besides what its allocator frees.
 
 The kernel drops some of it by itself when memory runs short; the rest only the program can return.
 """
@@ -38,7 +38,7 @@ class Marked(NamedTuple):
 
 
 class Returnable(NamedTuple):
-    """Bytes in RAM that could be had back while the process runs; None where that is not known.
+    """Bytes in RAM that could be reclaimed while the process runs; None where that is not known.
 
     ``lazyfree`` and ``clean_file``: see Marked. ``huge``: of anonymous memory in huge pages
     ``huge_looked_at`` were read, and ``huge_zeros`` of that are pages of zeros. ``idle_stacks``:
@@ -148,7 +148,7 @@ def returnable(
     taken: Marked, anon: U64, zeros: tuple[int, U64],
     waiting: tuple[int, U64] | None, trim: U64, locked: U64 | None = NONE,
 ) -> Returnable:
-    """Return the bytes of what could be had back; ``anon`` is what is anonymous and in RAM.
+    """Return the bytes of what could be reclaimed; ``anon`` is what is anonymous and in RAM.
 
     ``waiting`` is what idle returns, ``locked`` what is locked in RAM, each None if that is not
     known; ``trim`` what the allocator would return.

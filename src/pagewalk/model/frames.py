@@ -11,7 +11,7 @@ import numpy as np
 from pagewalk.model.bits import kpf
 from pagewalk.model.columns import I32, I64, U8, U64, Bool, Rows
 
-# The bits of /proc/kpageflags that are kept: how a frame could be had back. Others would cut runs.
+# The bits of /proc/kpageflags that are kept: how a frame could be reclaimed. Others would cut runs.
 FLAGS = kpf(
     "dirty", "lru", "active", "writeback", "anon", "swapcache", "swapbacked", "unevictable",
     "hwpoison", "ksm", "reserved", "mlocked",

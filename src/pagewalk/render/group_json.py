@@ -46,7 +46,7 @@ def group(found: Group, name: Name, out: TextIO, **_: object) -> None:
                 process(one, charge.page) for one in found.processes],
             "files": None if files is None else [file(one) for one in files.files],
             "headroom": None if found.headroom is None else found.headroom._asdict(),
-            "swap_room": found.swap_room,
+            "swap_room": found.swap_room, "protected_by_min": found.protected,
             "above": [{"path": path, "charged": numbers.current, "limit": numbers.limit}
                       for path, numbers in found.above],
             "swap": words.in_swap(found),

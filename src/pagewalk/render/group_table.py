@@ -116,7 +116,7 @@ def members(table: Table, group: Group, count: int) -> str:
 
 
 def answers(table: Table, groups: Sequence[Group]) -> Iterator[str]:
-    """Yield at most three sentences: what is in RAM, what could be had back, what is not there."""
+    """Yield at most three sentences: what is in RAM, what could be reclaimed, what is not there."""
     totals = table.totals
     swap = f", {size(totals['swap'])} are in swap" if totals["swap"] else ""
     freed = totals["freed"]

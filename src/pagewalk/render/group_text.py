@@ -39,7 +39,8 @@ def group(
     print(file=out)
     if found.charge is not None and found.headroom is not None:
         if any(found.headroom):
-            say_grid(headroom_rows(found.headroom), {1}, out, room=width(out), yields=1)
+            room = headroom_rows(found.headroom, found.protected)
+            say_grid(room, {1}, out, room=width(out), yields=1)
             print(file=out)
         say(verdict(found.lines, "the kernel's numbers"), out)
         print_lines(found.lines, LEDGER_COLUMNS if columns is None else columns, out)

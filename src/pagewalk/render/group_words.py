@@ -9,6 +9,7 @@ from pagewalk.proc.cgroup_numbers import UNLIMITED
 from pagewalk.proc.cgroups import SOCKETS
 from pagewalk.render.amounts import many, size
 from pagewalk.render.file_table import is_shared_anonymous, keeper, name_of, where
+from pagewalk.render.ram_words import kept_back
 from pagewalk.render.terminal import printable
 from pagewalk.system.files import CachedFile, Sort
 from pagewalk.system.group_counters import of_files
@@ -226,7 +227,7 @@ def called(name: Name) -> str:
 
 
 def answers(group: Group) -> Iterator[str]:
-    """Yield at most three sentences: who holds it, what is odd, what could be had back."""
+    """Yield at most three sentences: who holds it, what is odd, what could be reclaimed."""
     if group.charge is None:
         yield from counted(group)
         return
@@ -397,7 +398,7 @@ def room(group: Group) -> str:
     most = "at most " if free.slab_reclaimable else ""
     no_swap = " (there is no room in swap)" if free.swappable and group.swap_room == 0 else ""
     text = (f"{most}{size(free.at_once)} could be reclaimed at once before a process is killed"
-            f"{more}; {size(stuck)} could not{no_swap}.")
+            f"{more}{kept_back(group.protected)}; {size(stuck)} could not{no_swap}.")
     return text[0].upper() + text[1:]
 
 

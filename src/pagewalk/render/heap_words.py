@@ -33,7 +33,7 @@ def reading(heap: Heap) -> str:
 
 
 def answers(heap: Heap) -> Iterator[str]:
-    """Yield what could be had back, what could not, and how sure that is, in plain sentences."""
+    """Yield what could be reclaimed, what could not, and how sure that is, in plain sentences."""
     trim, scattered, tops = (heap.total(name) for name in ("trim", "scattered", "thread_top"))
     if heap.go:
         yield from go_answers(heap.go, exact=heap.exact, stop_helps=heap.stop_helps)
@@ -75,7 +75,7 @@ def python_answers(heap: Heap) -> Iterator[str]:
 
 
 def returned(found: Returnable, *, all_known: bool) -> Iterator[str]:
-    """Yield what could be had back besides, by whom, and what it comes to in all."""
+    """Yield what could be reclaimed besides, by whom, and what it comes to in all."""
     dropped = [f"{size(found.clean_file)} of files"] if found.clean_file else []
     dropped += [f"{size(found.lazyfree)} released with MADV_FREE"] if found.lazyfree else []
     if dropped:
@@ -95,7 +95,7 @@ def returned(found: Returnable, *, all_known: bool) -> Iterator[str]:
     all_known &= found.huge_looked_at == found.huge
     at_least = "" if all_known else "at least "
     stays = f", except {size(found.locked)} that are locked," if found.locked else ""
-    yield (f"In all {at_least}{size(found.in_all)} of {kib(found.rss)} in RAM could be had back"
+    yield (f"In all {at_least}{size(found.in_all)} of {kib(found.rss)} in RAM could be reclaimed"
            f" while it runs; the rest{stays} could only go to swap, if there is any.")
 
 

@@ -1,4 +1,4 @@
-"""The document of `ram`: kinds that add up to the total, the ledger, what could be had back."""
+"""The document of `ram`: kinds that add up to the total, the ledger, what could be reclaimed."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def ram(found: Ram, out: TextIO, **_: object) -> None:
                 "files": found.deleted.files, "cached": found.deleted.amounts.cached,
                 "largest": None if found.deleted.largest is None else file(found.deleted.largest)},
             "headroom": None if found.headroom is None else found.headroom._asdict(),
+            "protected_by_min": found.protected,
             "ledger": ledger_rows(found.lines),
             "not_compared": [{"field": name, "why": reason}
                              for name, reason in not_compared(found.totals).items()],

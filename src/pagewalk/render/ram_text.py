@@ -1,4 +1,4 @@
-"""The screen of `ram`: sentences, what RAM is used for, what could be had back, the ledger."""
+"""The screen of `ram`: sentences, what RAM is used for, what could be reclaimed, the ledger."""
 
 from __future__ import annotations
 

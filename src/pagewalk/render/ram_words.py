@@ -37,7 +37,7 @@ DELETED = "deleted"  # which is no part: it is in files in cache, or in shared m
 
 
 def answers(ram: Ram) -> Iterator[str]:
-    """Yield at most three sentences: what RAM is used for, what is odd, what could be had back."""
+    """Yield at most three sentences: what RAM is used for, what is odd, what could be reclaimed."""
     if ram.parts is None or ram.total is None:
         return
     groups = by_group(ram.parts)
@@ -48,7 +48,7 @@ def answers(ram: Ram) -> Iterator[str]:
            f" {size(groups['cache'])}, shared memory is {size(groups['shared'])}, the kernel has"
            f" {size(groups['kernel'])}; {size(groups['free'])} are free.")
     yield from odd(ram)
-    yield from could_be_had_back(ram)
+    yield from could_be_reclaimed(ram)
 
 
 def by_group(parts: dict[str, int]) -> dict[str, int]:
@@ -77,13 +77,13 @@ def odd(ram: Ram) -> Iterator[str]:
                else f"{ODD[name].format(size(parts[name]))}.")
 
 
-def could_be_had_back(ram: Ram) -> Iterator[str]:
-    """Yield a sentence about what could be had before processes are killed, and what could not."""
+def could_be_reclaimed(ram: Ram) -> Iterator[str]:
+    """Yield a sentence about what could be reclaimed before a kill, and what could not."""
     room = ram.headroom
     if room is None:
         available = (ram.totals.meminfo or {}).get("MemAvailable")
         if available is not None:
-            yield (f"The kernel estimates that {size(available)} could be had without swapping"
+            yield (f"The kernel estimates that {size(available)} are available without swapping"
                    " (MemAvailable).")
         return
     later = []
@@ -96,8 +96,13 @@ def could_be_had_back(ram: Ram) -> Iterator[str]:
     more = f", {' and '.join(later)}" if later else ""
     stuck = room.swappable - swap + room.locked + room.hugetlb + room.kernel + room.held
     no_swap = " (there is no free swap)" if free == 0 else ""
-    yield (f"{size(room.at_once)} are free or could be had at once before processes are killed"
-           f"{more}; {size(stuck)} could not{no_swap}.")
+    yield (f"{size(room.at_once)} are free or could be reclaimed at once before processes are"
+           f" killed{more}{kept_back(ram.protected)}; {size(stuck)} could not{no_swap}.")
+
+
+def kept_back(protected: int | None) -> str:
+    """Return what is said of memory.min after what could be reclaimed: nothing if it keeps none."""
+    return f", but memory.min protects up to {size(protected)} of it" if protected else ""
 
 
 def rows(ram: Ram, blocks: str = "") -> list[tuple[str, ...]]:
@@ -144,15 +149,21 @@ ROOM = (
 
 
 def room_rows(ram: Ram) -> list[tuple[str, str]]:
-    """Return the table of what could be had back: what goes first is above."""
+    """Return the table of what could be reclaimed: what goes first is above."""
     assert ram.headroom is not None
-    return headroom_rows(ram.headroom)
+    return headroom_rows(ram.headroom, ram.protected)
 
 
-def headroom_rows(room: Headroom) -> list[tuple[str, str]]:
-    """Return the table of what could be had back, of RAM or of a cgroup."""
+def headroom_rows(room: Headroom, protected: int | None) -> list[tuple[str, str]]:
+    """Return the table of what could be reclaimed, of RAM or of a cgroup.
+
+    ``protected`` bytes of it are kept by memory.min, at most: their row is part of those above it.
+    """
     found = [(getattr(room, name), title) for name, title in ROOM]
-    return [("", "COULD BE HAD BACK"), *((kib(amount), title) for amount, title in found if amount)]
+    kept = next(at for at, (name, _) in enumerate(ROOM) if name == "locked")
+    found.insert(kept, (protected or 0, "never, of the above: protected by memory.min, at most"))
+    return [("", "COULD BE RECLAIMED"),
+            *((kib(amount), title) for amount, title in found if amount)]
 
 
 def verdict(lines: Sequence[Line], what: str = "/proc/meminfo") -> str:

@@ -62,7 +62,7 @@ def text(
 
 
 def answers(report: SlabReport, known: Known = UNKNOWN) -> Iterator[str]:
-    """Yield what can be had back, the largest cache and who is charged, and what holds nothing."""
+    """Yield what can be reclaimed, the largest cache and who is charged, and what holds nothing."""
     reclaimable, kept = (report.size(reclaimable=way) for way in (True, False))
     yield (f"{size(reclaimable + kept)} of RAM are kernel objects: {size(reclaimable)} the kernel"
            f" can shrink as far as nobody uses them, {size(kept)} it cannot.")

@@ -29,7 +29,7 @@ COUNTERS = "counters"
 # What procfs does not tell of frames.
 NOT_TOLD = tuple(Withheld(what, f"the source procfs does not tell {why}", partial=True)
                  for what, why in (
-    ("what could be had back", "which slabs can shrink, and what is free on lists of CPUs"),
+    ("what could be reclaimed", "which slabs can shrink, and what is free on lists of CPUs"),
     ("some kinds of kernel memory", "free pages on lists of CPUs, large kmalloc, stacks, vmalloc,"
      " per-CPU memory, and pages of files on no LRU list from other kernel memory, nor struct pages"
      " from what else was kept at boot"),

@@ -1,4 +1,4 @@
-"""MemAvailable against what could be had at once: all that the kernel reckons otherwise. Pure.
+"""MemAvailable against what goes at once: all that the kernel reckons otherwise. Pure.
 
 As si_mem_available() does (mm/show_mem.c; before 6.6 mm/page_alloc.c), from its own numbers.
 """

@@ -25,7 +25,7 @@ from pagewalk.system.charge import Charge
 from pagewalk.system.files import FilesReport, name_files
 from pagewalk.system.group_counters import parts_from
 from pagewalk.system.group_ledger import group_ledger
-from pagewalk.system.headroom import Headroom, headroom, swap_room
+from pagewalk.system.headroom import Headroom, headroom, protected, swap_room
 from pagewalk.system.kernel_places import area_places
 from pagewalk.system.mapped import KINDS, ByProcess, ChargedFrames, MappedPages
 from pagewalk.system.ram import NO_LABELS, parts_of
@@ -76,10 +76,10 @@ class Group(NamedTuple):
     ``processes`` one row each, the largest first; ``not_looked`` those that could not be looked at
     (0: one that /proc does not show), and why. ``numbers`` are the kernel's, before and after.
     ``below`` are the groups directly below it, with what the kernel says they use; ``dying`` the
-    removed groups below it that live on.
-    ``headroom`` is what of the charge could be had back, kernel objects included; of its
-    ``swappable`` at most ``swap_room`` have a place in swap. ``above`` are the groups above it, the
-    nearest first, and the kernel's numbers for them.
+    removed groups below it that live on. ``headroom`` is what of the charge could be reclaimed,
+    kernel objects included; of its ``swappable`` at most ``swap_room`` have a place in swap, and at
+    most ``protected`` of all that memory.min of groups below keeps. ``above`` are the groups above
+    it, the nearest first, and the kernel's numbers for them.
 
     From counters alone (see group_counters.py) ``charge`` and whatever needs frames are None.
     """
@@ -104,6 +104,7 @@ class Group(NamedTuple):
     below: tuple[tuple[str, int], ...]
     dying: Dying | None
     withheld: tuple[Withheld, ...]
+    protected: int | None = None
 
     @property
     def partial(self) -> list[str]:
@@ -219,7 +220,7 @@ def made(
     told: bool, mapped: MappedPages, not_looked: list[tuple[int, str]], files: FilesReport,
     numbers: list[GroupNumbers], totals: list[Totals], unused: Unused | None,
 ) -> Group:
-    page, groups = source.facts.page_size, found.groups
+    page, groups, row = source.facts.page_size, found.groups, row_of(found.groups, asked)
     census = of_groups(found.census, inside)
     objects = tuple(by_cache(found, inside))
     reclaimable = sum(one.bytes for one in objects if one.reclaimable)
@@ -229,7 +230,6 @@ def made(
                      stocks(opened(source)), areas_of(parts, opened(source)) if told else {},
                      KERNEL not in {row.what for row in not_charged(asked.version)}, unused)
     above, swap = asked.above(), (totals[-1].meminfo or {}).get("SwapFree")
-    row = row_of(groups, asked)
     return Group(
         path=asked.path, version=asked.version, charge=charge, parts=parts, objects=objects,
         mapped=None if not_looked and not mapped.processes else {
@@ -244,7 +244,7 @@ def made(
         swap_room=None if swap is None else swap_room(
             swap, (numbers[-1], *(one for _, one in above))),
         below=tuple(directly_below(groups, row)),
-        dying=dying_of(found, inside, page),
+        dying=dying_of(found, inside, page), protected=protected(groups, row),
         withheld=(*source.notes, *totals[-1].withheld, *not_charged(asked.version),
                   *withheld(not_looked)),
     )
@@ -260,7 +260,7 @@ def dying_of(found: Survey, inside: Bool, page: int) -> Dying:
 
 
 def with_objects(pages: Headroom, charge: Charge) -> Headroom:
-    """Return what could be had back in bytes: ``pages``, and the kernel objects of ``charge``."""
+    """Return what could be reclaimed in bytes: ``pages``, and the kernel objects of ``charge``."""
     room = Headroom(*(count * charge.page for count in pages))
     return room._replace(slab_reclaimable=room.slab_reclaimable + charge.reclaimable,
                          kernel=room.kernel + charge.unreclaimable)

@@ -133,10 +133,11 @@ def counted_groups(
 ) -> Memcgs:
     none = np.zeros(len(path), bool)
     limit = [-1 if one.limit is None else one.limit for one in numbers]
+    minimum = [min(one.min or 0, 1 << 62) for one in numbers]
     return Memcgs(
         memcg=np.zeros(len(path), np.uint64), inode=inode, parent=parent, dying=none, removed=none,
-        usage=usage, limit=np.array(limit, np.int64), swap=None, kmem=None,
-        path=path,
+        usage=usage, limit=np.array(limit, np.int64), minimum=np.array(minimum, np.int64),
+        swap=None, kmem=None, path=path,
     )
 
 

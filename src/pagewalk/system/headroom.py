@@ -1,10 +1,13 @@
-"""What could be had back before an out-of-memory kill, and what could not. Pure."""
+"""What could be reclaimed before an out-of-memory kill, and what could not. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+
+from pagewalk.kernel.structs.memcgs import Memcgs
 from pagewalk.model.columns import Bool
 from pagewalk.model.frames import FOLIO_MAPPED, Kind
 from pagewalk.proc.cgroup_numbers import GroupNumbers
@@ -48,7 +51,7 @@ ANON = (Kind.ANON, Kind.KSM, Kind.SWAP_CACHE)
 
 
 def headroom(census: Census, labels: Labels) -> Headroom:
-    """Return what of ``census`` could be had back, in pages; ``labels`` must be told."""
+    """Return what of ``census`` could be reclaimed, in pages; ``labels`` must be told."""
     file, anon = census.of(Kind.FILE), census.of(*ANON)
     shmem = census.of(Kind.SHMEM)
     locked = census.has("unevictable", "mlocked") & (file | anon | shmem)
@@ -84,6 +87,17 @@ def lazyfree(census: Census) -> Bool:
     """Return the rows that were given back with MADV_FREE and not written to since."""
     stay = census.has("unevictable", "mlocked", "swapbacked")
     return census.of(*ANON) & census.has("lru") & ~stay
+
+
+def protected(groups: Memcgs, row: int) -> int:
+    """Return at most how many bytes memory.min keeps when all below the group at ``row`` is short.
+
+    Of each group right below it, what it uses up to its memory.min (effective_protection,
+    mm/page_counter.c; before 6.11 mm/memcontrol.c). What lies deeper is protected only as far as
+    that is. Its own protects a group from pressure above it, not from its own limit.
+    """
+    right_below = groups.parent == row
+    return int(np.minimum(groups.minimum, groups.usage)[right_below].sum())
 
 
 def swap_room(free: int, groups: Iterable[GroupNumbers]) -> int:

@@ -8,20 +8,21 @@ from typing import NamedTuple
 from pagewalk.account.ledger import Line
 from pagewalk.kernel.structs.vmap_areas import AreaSums, of_areas
 from pagewalk.model.columns import Withheld, join, partial
-from pagewalk.model.errors import PagewalkError
+from pagewalk.model.errors import PagewalkError, SourceUnavailable
 from pagewalk.model.frames import Frames, Kind
 from pagewalk.proc.totals import Totals
 from pagewalk.sources.ram import COUNTERS, RamSource
 from pagewalk.system.cached import CacheSums, unowned
 from pagewalk.system.census import NOWHERE, Census, Count, KernelFrames
 from pagewalk.system.files import Deleted, deleted_files
-from pagewalk.system.headroom import Headroom, headroom
+from pagewalk.system.headroom import Headroom, headroom, protected
 from pagewalk.system.kernel_places import KernelPlaces, kernel_places
 from pagewalk.system.labels import ByBacking, ByObject
 from pagewalk.system.ram import UNTOLD, Labels, parts_of
 from pagewalk.system.ram_causes import Counted, first_chunk
 from pagewalk.system.ram_counters import parts_from
 from pagewalk.system.ram_ledger import ram_ledger
+from pagewalk.system.survey import groups_of
 
 # Frames between two readings of the kernel's numbers: what moves there and back shows.
 BETWEEN = 1 << 20
@@ -34,7 +35,8 @@ class Ram(NamedTuple):
     ``total`` is all System RAM in bytes; ``parts`` are bytes by the names of ram.PARTS and add up
     to it. ``file_systems`` are bytes in cache by file system: (mapped, not mapped). ``lines`` is
     the ledger against meminfo, ``headroom`` in bytes: empty and None if frames were not seen;
-    from procfs ``headroom`` is None.
+    from procfs ``headroom`` is None. ``protected`` is at most what memory.min keeps of that, None
+    if the groups cannot be read.
     ``totals`` is the kernel's last reading; ``vmalloc`` who asked for memory that the kernel maps,
     ``deleted`` what deleted files have in RAM; both None if that is not known.
     """
@@ -49,6 +51,7 @@ class Ram(NamedTuple):
     withheld: tuple[Withheld, ...]
     vmalloc: AreaSums | None = None
     deleted: Deleted | None = None
+    protected: int | None = None
 
     @property
     def partial(self) -> list[str]:
@@ -92,7 +95,7 @@ def look_at_ram(source: RamSource) -> Ram:
         headroom=None if room is None else Headroom(*(pages * page for pages in room)),
         totals=readings[-1],
         withheld=(*source.notes, *readings[-1].withheld, *places.withheld, *unnamed),
-        vmalloc=places.asked, deleted=deleted,
+        vmalloc=places.asked, deleted=deleted, protected=_protected(source),
     )
 
 
@@ -105,6 +108,13 @@ def _deleted(
         return deleted_files(source.running.kernel, cache.files(), source.facts.page_size), ()
     except (OSError, PagewalkError) as error:
         return None, (Withheld("deleted files", str(error), partial=True),)
+
+
+def _protected(source: RamSource) -> int | None:
+    try:
+        return None if source.running is None else protected(groups_of(source), 0)
+    except SourceUnavailable:
+        return None  # no memory cgroups, so nothing is
 
 
 def _by_counters(source: RamSource) -> Ram:

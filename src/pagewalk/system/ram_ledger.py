@@ -75,7 +75,7 @@ LINES = (
          causes=("deferred_count", "moved_between_lists")),
     Rule("vmstat nr_free_pages", "free blocks", part("buddy", "unaccepted"),
          causes=("moved_between_lists",)),
-    Rule("MemAvailable", "could be reclaimed at once", lambda seen: headroom(
+    Rule("MemAvailable", "free or reclaimable at once", lambda seen: headroom(
         seen.census, seen.labels).at_once, LRU, causes=("available", "moved_between_lists")),
     Rule("zoneinfo count", "per-CPU lists", part("cpu_lists"), causes=("moved_between_lists",)),
     Rule("Buffers", "cache of block devices", part("buffers")),

@@ -98,12 +98,15 @@ def test_amounts_are_those_of_the_files(kernel: Kernel) -> None:
         row = row_of(groups, group)
         assert groups.usage[row] == before and before >= 4 << 20
         assert groups.limit[row] == 64 << 20
+        assert groups.minimum[row] == (0 if V1 else 3 << 20)
         column = groups.kmem if V1 else groups.swap
         assert extra is None or (column is not None and column[row] == extra)
 
     with memory_cgroup("amounts") as group:
         assert all_groups(kernel).limit[row_of(all_groups(kernel), group)] == -1
         (group / f"memory.{limit}").write_text(str(64 << 20))
+        if not V1:
+            (group / "memory.min").write_text(str(3 << 20))
         with member(group, "anonymous", 4 << 20):
             look_again(look)
 

@@ -12,7 +12,7 @@ from pagewalk.kernel.structs.btf import Btf
 from pagewalk.kernel.structs.page_layout import Layout, TypeTest, page_layout
 from pagewalk.model.errors import NotInBtf
 
-# The flags that tell what a frame is, or how it could be had back; the others only cut runs short.
+# The flags that tell what a frame is, or how it could be reclaimed; the others only cut runs short.
 KEPT = (
     "PG_writeback", "PG_dirty", "PG_lru", "PG_active", "PG_slab", "PG_reserved", "PG_swapbacked",
     "PG_unevictable", "PG_mlocked", "PG_swapcache", "PG_hwpoison",

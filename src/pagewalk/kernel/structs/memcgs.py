@@ -34,7 +34,8 @@ class Memcgs(Rows):
     i64 the row of its parent, -1 for the root; ``dying`` bool: it takes no new charges, because it
     was removed or because the controller was disabled for it; ``removed`` bool: its cgroup has no
     directory any more. ``usage`` i64 bytes as in memory.current (memory.usage_in_bytes), and
-    ``limit`` i64 bytes, -1 if there is none. ``swap`` i64 bytes only on v2 and ``kmem`` i64 bytes
+    ``limit`` i64 bytes, -1 if there is none. ``minimum`` i64 bytes: memory.min, 0 on v1, which has
+    none, and at most 2^62. ``swap`` i64 bytes only on v2 and ``kmem`` i64 bytes
     only on v1, else None. ``path`` from the root of the hierarchy, "/" for the root.
 
     When a group is removed, the kernel gives its kernel memory to its parent
@@ -49,6 +50,7 @@ class Memcgs(Rows):
     removed: Bool
     usage: I64
     limit: I64
+    minimum: I64
     swap: I64 | None
     kmem: I64 | None
     path: tuple[str, ...]
@@ -156,6 +158,7 @@ def _all_groups(kernel: Kernel) -> Memcgs:
         dying=found.state & np.uint64(online | dying) != np.uint64(online),
         removed=found.cgroup_state & np.uint64(online) == 0,
         usage=_bytes(amounts["memory.usage.counter"]),
+        minimum=_bytes(amounts["memory.min"]),
         limit=np.where(limit >= _NO_LIMIT, np.int64(-1), _bytes(limit)),
         swap=_bytes(amounts["swap.usage.counter"]) if second else None,
         kmem=None if second or _KMEM not in amounts else _bytes(amounts[_KMEM]),
@@ -202,7 +205,7 @@ _KMEM = "kmem.usage.counter"
 
 
 def _amounts(kernel: Kernel, memcg: U64) -> dict[str, U64]:
-    paths = ["memory.usage.counter", "memory.max", "swap.usage.counter"]
+    paths = ["memory.usage.counter", "memory.max", "memory.min", "swap.usage.counter"]
     if kernel.btf.has("mem_cgroup", _KMEM):
         paths.append(_KMEM)
     amounts, ok = gather(kernel, "mem_cgroup", memcg, paths)
