@@ -81,8 +81,10 @@ def test_a_deleted_file_in_shared_memory_stays_until_it_is_closed() -> None:
 def test_what_others_are_charged_for_is_said_if_it_is_as_much_as_the_charge(
     held: int, told: bool
 ) -> None:
-    text = said(elsewhere={"/usr/lib/x.so": held - 3 * MIB, "": MIB, "b": MIB, "c": MIB - 1,
-                           "d": 1})
+    elsewhere = {"/usr/lib/x.so": held - 3 * MIB, "": MIB, "b": MIB, "c": MIB - 1, "d": 1}
+    all_of_it = {"anon": 2 * MIB, "file": 5 * MIB, "shmem": 3 * MIB, "kernel": 0}
+    text = said(elsewhere=elsewhere, mapped=all_of_it)
+    assert "Its processes map" not in said(elsewhere=elsewhere)  # another thing stands out
     assert ("Its processes map 11264 KiB that others are charged for: /usr/lib/x.so 8192 KiB,"
             " anonymous memory 1024 KiB, b 1024 KiB, 2 others." in text) == told
 

@@ -330,8 +330,6 @@ def odd(group: Group) -> Iterator[str]:
          f" it maps{one_of(group, FILE, cache)}."),
         (shared, TWENTIETH, lambda: f"{size(shared)} are shared memory that no process of it"
          f" maps{one_of(group, SHMEM, shared)}; it stays until {lasts(group, shared)}."),
-        (elsewhere, 1, lambda: f"Its processes map {size(elsewhere)} that others are charged for:"
-         f" {foreign(group)}."),
         (kernel, TENTH, lambda: f"{size(kernel)} are kernel memory: {most(group)}."),
         (left, TWENTIETH, lambda: f"{size(left)} are charged to {many(count, 'removed group')}"
          f" below it that still {'lives' if count == 1 else 'live'} on (pagewalk cgroups"
@@ -340,6 +338,9 @@ def odd(group: Group) -> Iterator[str]:
     large = [(held, say) for held, share, say in found if charge and held * share >= charge]
     if large:
         yield max(large, key=lambda pair: pair[0])[1]()
+    elif elsewhere and elsewhere >= charge:
+        yield (f"Its processes map {size(elsewhere)} that others are charged for:"
+               f" {foreign(group)}.")
 
 
 def one_of(group: Group, kind: str, whole: int) -> str:
