@@ -126,16 +126,17 @@ Find = Callable[[set[Key]], dict[Key, Place]]
 
 def name_files(
     kernel: Kernel, cached: CachedFiles, page_size: int, most: int = MOST,
-    find: Find = find_places,
+    find: Find = find_places, systems: FileSystems | None = None,
 ) -> FilesReport:
     """Return what ``cached`` is by file, at most ``most`` of each sort with their names.
 
-    Raises OSError, NotInBtf, and what ``find`` raises, which says where files can be seen.
+    ``systems`` are the file systems of the files, if they were read before. Raises OSError,
+    NotInBtf, and what ``find`` raises, which says where files can be seen.
     """
     first = alike(cached.object)
     cache = _Cache(cached, first, page_size)
     objects, pages = cached.object[first], _per_file(cached.pages, first)
-    systems = read_file_systems(kernel, objects)
+    systems = systems or read_file_systems(kernel, objects)
     sorts = sorts_of(systems, cached.shmem[first])
     rows = largest(sorts, pages, most)
     inodes = read_inodes(kernel, objects[rows])
@@ -155,10 +156,13 @@ def name_files(
 
 
 def deleted_files(kernel: Kernel, cached: CachedFiles, page_size: int) -> Deleted:
-    """Return what deleted files have in RAM, and the largest of them; raises as name_files does."""
-    report = name_files(kernel, cached, page_size, 1)
-    largest_one = next((one for one in report.files if one.sort is Sort.DELETED), None)
+    """Return what deleted files have in RAM, and the largest of them; raises as name_files does.
+
+    ``cached`` has a row for each file: who is charged is not told apart.
+    """
     systems = read_file_systems(kernel, cached.object)
+    report = name_files(kernel, cached, page_size, 1, systems=systems)
+    largest_one = next((one for one in report.files if one.sort is Sort.DELETED), None)
     shared = cached.shmem & (sorts_of(systems, cached.shmem) == Sort.DELETED.value)
     unmapped = int((cached.pages - cached.mapped)[shared].sum()) * page_size
     return Deleted(*report.totals[Sort.DELETED], largest_one, unmapped)
