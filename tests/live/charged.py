@@ -102,7 +102,7 @@ def explained(where: Group, *options: object, idle: bool = True) -> dict[str, An
         left = [line for line in found["ledger"] if line["unexplained"]]
         assert left == []
         told = ("pages", "kernel_pages", "kernel_objects", "counted_by_the_kernel",
-                "charged_in_advance", "percpu_not_told")
+                "charged_in_advance", "percpu_not_told", "second_pages")
         assert found["changed_meanwhile"] == 0 or not idle
         assert sum(found[key] for key in told) == found["charged"] - found["changed_meanwhile"]
         return found

@@ -67,7 +67,7 @@ def idle(name: str) -> dict[str, Any]:
     assert [line for line in document["ledger"] if line["unexplained"]] == []
     assert document["changed_meanwhile"] == 0
     told = ("pages", "kernel_pages", "kernel_objects", "counted_by_the_kernel",
-            "charged_in_advance", "percpu_not_told")
+            "charged_in_advance", "percpu_not_told", "second_pages")
     assert sum(document[key] for key in told) == document["charged"]
     return document
 

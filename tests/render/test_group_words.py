@@ -251,7 +251,7 @@ def test_the_screen_ends_the_table_with_the_kernels_number() -> None:
 def test_json_adds_up() -> None:
     document = json.loads(wrote("json", group()))
     parts = ("pages", "kernel_pages", "kernel_objects", "counted_by_the_kernel",
-             "charged_in_advance", "percpu_not_told", "changed_meanwhile")
+             "charged_in_advance", "percpu_not_told", "second_pages", "changed_meanwhile")
     assert sum(document[key] for key in parts) == document["charged"] == 11 * MIB
     assert document["cgroup"]["name"] == "app.service"
     assert document["files"][0]["kept_by"] == [{"pid": 812, "name": "java", "on_host": False}]

@@ -43,3 +43,9 @@ def test_what_is_left_is_bounded_by_what_was_read_of_it() -> None:
     assert unlisted.in_stock == held + 2000 * CPUS * PAGE
     assert COUNTED._replace(groups=3).in_stock == held + 3 * CPUS * PAGE
     assert COUNTED._replace(kernel=False).in_stock == 0
+
+
+def test_a_kernel_page_may_have_a_second_one() -> None:
+    found = charge(Run(Kind.KERNEL, 3), Run(Kind.PAGE_TABLE, 9))
+    assert found.second_pages == 0
+    assert found._replace(pairs=True).second_pages == 3 * 4096

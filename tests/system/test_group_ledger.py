@@ -58,6 +58,19 @@ def test_what_is_not_used_is_bounded_where_it_cannot_be_read(
     assert line.unexplained == left
 
 
+@pytest.mark.parametrize(("pages", "left"), [(1, 0), (3, 0), (4, -PAGE)])
+def test_page_table_roots_may_have_second_pages_that_do_not_say_who_is_charged(
+    pages: int, left: int
+) -> None:
+    exact = Unused(left=0, objcgs=1, listed=True, objects=0, pages=0, still=True)
+    counted = charge(Run(Kind.ANON, 8), Run(Kind.KERNEL, 3))._replace(unused=exact)
+    numbers = GroupNumbers(current=(11 + pages) * PAGE)
+    line = lines(counted._replace(pairs=True), numbers)["memory.current"]
+    assert [cause.cause for cause in line.causes] == ["second_pages"]
+    assert line.unexplained == left
+    assert lines(counted, numbers)["memory.current"].unexplained == -pages * PAGE
+
+
 def test_a_cpu_charges_in_advance_for_several_groups_at_a_time() -> None:
     counted = charge(Run(Kind.ANON, 8))._replace(stocks=7)
     for groups, pages in ((1, 64 * CPUS), (3, 3 * 64 * CPUS), (9, 7 * 64 * CPUS)):

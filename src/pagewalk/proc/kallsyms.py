@@ -8,7 +8,7 @@ import numpy as np
 
 from pagewalk.model.columns import I64, U8, U64, Rows, take
 from pagewalk.model.errors import BadText
-from pagewalk.proc.files import decode_name, read_bytes
+from pagewalk.proc.files import decode_name, read_bytes, words
 
 PATH = "/proc/kallsyms"
 _DIGITS = 16
@@ -61,8 +61,10 @@ def address_of(text: bytes, name: str) -> int | None:
     """Return the address of a symbol of the kernel itself, None if it has none of that name."""
     # The text has 10 MB: a regular expression takes a tenth of a second.
     end = text.find(f" {name}\n".encode())
-    words = text[text.rfind(b"\n", 0, max(end, 0)) + 1 : end].split() if end >= 0 else []
-    return int(words[0], 16) if len(words) == 2 else None
+    if end < 0:
+        return None
+    address, kind = (*words(text[text.rfind(b"\n", 0, end) + 1 : end]), b"", b"")[:2]
+    return int(address, 16) if kind else None
 
 
 def apart(symbols: Kallsyms, first: str, last: str) -> int | None:

@@ -87,6 +87,15 @@ def architecture() -> str:
     return {"i686": "x86_64", "armv8l": "aarch64"}.get(machine, machine)
 
 
+def has_root_pairs() -> bool:
+    """Return whether the root of a process's page tables may be two pages that are no folio.
+
+    Kernels for x86 that can isolate page tables allocate two, whether they do so or not
+    (PGD_ALLOCATION_ORDER, arch/x86/mm/pgtable.c); since 6.14 they are one folio (__pgd_alloc).
+    """
+    return architecture() == "x86_64" and release() < (6, 14)
+
+
 def has_generations() -> bool:
     """Return whether the kernel sorts the pages of each LRU list by generation (MGLRU) now.
 

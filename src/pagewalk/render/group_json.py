@@ -36,6 +36,7 @@ def group(found: Group, name: Name, out: TextIO, **_: object) -> None:
             "counted_by_the_kernel": counted(found),
             "charged_in_advance": None if charge is None else words.in_advance(found),
             "percpu_not_told": None if charge is None else words.not_told(found),
+            "second_pages": None if charge is None else words.second_pages(found),
             "changed_meanwhile": None if charge is None else words.changed(found),
             "caches": None if charge is None else [one._asdict() for one in found.objects],
             "mapped": amounts("kind", found.mapped),

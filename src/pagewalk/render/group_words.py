@@ -83,6 +83,7 @@ def rows(group: Group) -> Iterator[Row]:
 LEFT = {
     "charged_in_advance": "charged in advance, for pages",
     "object_stock": "charged in advance, for kernel objects",
+    "second_pages": "second pages of page-table roots",
     "percpu_not_told": "per-CPU memory, of groups below for example",
     "frames_changed": "allocated or freed while RAM was read",
     "concurrent_change": "charged or given back while RAM was read",
@@ -127,6 +128,11 @@ def in_advance(group: Group) -> int:
 def not_told(group: Group) -> int:
     """Return the per-CPU memory that version 1 charges and tells nowhere, bytes; bounded."""
     return left(group).get("percpu_not_told", (0, ""))[0]
+
+
+def second_pages(group: Group) -> int:
+    """Return the second pages of page-table roots, which do not say who is charged; bounded."""
+    return left(group).get("second_pages", (0, ""))[0]
 
 
 def changed(group: Group) -> int:

@@ -16,7 +16,7 @@ from pagewalk.model.errors import BadRequest, NotPermitted, SourceUnavailable
 from pagewalk.model.facts import Facts
 from pagewalk.model.frames import Frames
 from pagewalk.proc.iomem import read_ranges
-from pagewalk.proc.kernel import has_generations, possible_cpus, read_facts
+from pagewalk.proc.kernel import has_generations, has_root_pairs, possible_cpus, read_facts
 from pagewalk.proc.kpage_scan import scan_kpage
 from pagewalk.proc.totals import Totals, read_totals
 from pagewalk.sources.readers import running
@@ -68,6 +68,10 @@ class RamSource(NamedTuple):
     def totals(self, *, refresh: bool = False) -> Totals:
         """Return the kernel's own totals; see proc.totals.read_totals."""
         return read_totals(refresh=refresh)
+
+    def root_pairs(self) -> bool:
+        """Return whether page-table roots may be two pages; see kernel.has_root_pairs."""
+        return has_root_pairs()
 
     def generations(self) -> bool:
         """Return whether LRU lists are sorted by generation; see proc.kernel.has_generations."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from pagewalk.model.frames import Kind
 from pagewalk.system.census import Census
 from pagewalk.system.unused import Unused
 
@@ -21,7 +22,8 @@ class Charge(NamedTuple):
     there are, itself and those below it; a CPU charges in advance for at most ``stocks`` groups at
     a time. ``areas`` are bytes of "kernel_stack" and "vmalloc", as far as they are told apart.
     ``kernel``: whether this kernel charges its own memory to groups at all (proc.cgroups.KERNEL).
-    ``unused`` is what was found of the charge that is not used yet.
+    ``unused`` is what was found of the charge that is not used yet. ``pairs``: whether page-table
+    roots may be two pages (proc.kernel.has_root_pairs).
     """
 
     census: Census
@@ -35,6 +37,7 @@ class Charge(NamedTuple):
     areas: Mapping[str, int] = MappingProxyType({})
     kernel: bool = True
     unused: Unused | None = None
+    pairs: bool = False
 
     @property
     def in_advance(self) -> int:
@@ -56,6 +59,17 @@ class Charge(NamedTuple):
             return held + self.unused.left
         known = 0 if self.unused is None else self.unused.objcgs
         return held + max(self.groups, known) * self.cpus * self.page
+
+    @property
+    def second_pages(self) -> int:
+        """Return the most that may be charged in pages that do not say who is charged, bytes.
+
+        Two pages that are allocated together and are no folio are both charged, and only the first
+        says to whom (__memcg_kmem_charge_page): the root of a process's page tables, which is among
+        the kernel's pages that are not told apart.
+        """
+        found = self.census.of(Kind.KERNEL)
+        return self.page * self.census.count(found) if self.pairs else 0
 
     def exactly(self, name: str) -> int | None:
         """Return the bytes that were found to be charged and not used, None if it is bounded.

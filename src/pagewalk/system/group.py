@@ -228,7 +228,8 @@ def made(
     charge = Charge(census, reclaimable, sum(one.bytes for one in objects) - reclaimable, page,
                      source.facts.cpus, source.generations(), int(inside.sum()),
                      stocks(opened(source)), areas_of(parts, opened(source)) if told else {},
-                     KERNEL not in {row.what for row in not_charged(asked.version)}, unused)
+                     KERNEL not in {row.what for row in not_charged(asked.version)}, unused,
+                     source.root_pairs())
     above, swap = asked.above(), (totals[-1].meminfo or {}).get("SwapFree")
     return Group(
         path=asked.path, version=asked.version, charge=charge, parts=parts, objects=objects,

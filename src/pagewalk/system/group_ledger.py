@@ -48,6 +48,9 @@ WHY = {
     "stat_lag": "memory.stat leaves out up to 64 pages a CPU that wait there, and as many again"
     " that it does not find worth adding up yet (memcg_vmstats_needs_flush)",
     "percpu": "per-CPU memory, which only the kernel counts (memory.stat)",
+    "second_pages": "up to 6.13 the root of a process's page tables may be two pages (PTI), of"
+    " which only the first says who is charged: at most as many as kernel pages that are not told"
+    " apart",
     "percpu_not_told": "per-CPU memory, such as that of the groups below, which version 1 charges"
     " and does not show: at most what the whole machine has (meminfo Percpu)",
     "sock": "buffers of sockets, which only the kernel counts (memory.stat)",
@@ -61,7 +64,7 @@ WHY = {
 KERNELS = ("percpu", "sock", "zswap")
 # Charged, and not used yet; version 1 does not tell what is per-CPU memory either.
 UNUSED = ("charged_in_advance", "object_stock")
-NOT_USED = (*UNUSED, "percpu_not_told")
+NOT_USED = (*UNUSED, "percpu_not_told", "second_pages")
 
 Amount = Callable[[Charge], int | None]
 
@@ -108,9 +111,9 @@ def _in_cache(census: Census) -> object:
 
 
 ALL = Rule("current", "pages + kernel pages + kernel objects", everything,
-           (*KERNELS, "charged_in_advance", "object_stock"))
+           (*KERNELS, "charged_in_advance", "object_stock", "second_pages"))
 KMEM = Rule("kmem", "kernel pages + kernel objects",
-            lambda charge: kernel_bytes(charge) + charge.objects, ("object_stock",))
+            lambda charge: kernel_bytes(charge) + charge.objects, ("object_stock", "second_pages"))
 # Fields of memory.stat: of version 2, and what version 1 calls them.
 STAT: dict[int, tuple[Rule, ...]] = {
     2: (
@@ -150,7 +153,7 @@ STAT: dict[int, tuple[Rule, ...]] = {
         # What obj_cgroup_charge_pages counts: all but sockets (mm/memcontrol.c).
         Rule("kernel", "kernel pages + kernel objects",
              lambda charge: kernel_bytes(charge) + charge.objects,
-             ("stat_lag", "percpu", "zswap", "object_stock")),
+             ("stat_lag", "percpu", "zswap", "object_stock", "second_pages")),
     ),
 }  # fmt: skip
 _ONE = {"anon": "rss", "file": "cache", "file_mapped": "mapped_file", "file_dirty": "dirty",
@@ -258,6 +261,8 @@ def _limits(
         stock = min(left, found.pop("object_stock", 0))
         percpu = min(left - stock, (totals.meminfo or {}).get("Percpu", 0))
         found = {"object_stock": stock, "percpu_not_told": percpu, **found}
+    if "second_pages" in rule.causes:
+        found = {"second_pages": charge.second_pages, **found}
     return [(name, held) for name, held in found.items() if held]
 
 
