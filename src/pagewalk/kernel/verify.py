@@ -62,6 +62,11 @@ def _look(frames: FrameMap, kpage: Frames, pfns: U64) -> Agreement:
     huge = words & kpf("huge") != 0
     exported = EXPORTED if kpage.ksm else EXPORTED & ~kpf("ksm")
     compared = np.where(huge, exported & ~(kpf("head") | kpf("tail")), exported)
+    if not frames.layout.records_mapped:
+        # Up to 6.1 it takes a look at every page of a large folio to know if one is mapped
+        # (page_mapped, mm/util.c): kpageflags looks, and we tell of each page only its own count.
+        large = words & (kpf("head") | kpf("tail")) != 0
+        compared = np.where(large, compared & ~kpf("mmap"), compared)
     flags = known & ((rows.flags ^ words) & compared != 0)
     mapcount = known & (rows.mapcount != counts.view(np.int64))
     differ = np.flatnonzero(flags | mapcount)
