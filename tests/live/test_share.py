@@ -257,7 +257,7 @@ def test_bad_words_get_a_sentence() -> None:
     for words, said in (
         ((), "name the processes"), (("no such name",), "no process is called 'no such name'"),
         (("--user", "nobody-at-all"), "there is no user"), (("--tree", "x"), "not a valid pid"),
-        (("2147483646",), "there is no process 2147483646"), (("2",), "has an address space"),
+        (("2147483646",), "process 2147483646 does not exist"), (("2",), "has an address space"),
     ):
         ran = pagewalk("share", *words)
         assert ran.code == 2 and ran.out == "" and said in ran.err, (words, ran.err)

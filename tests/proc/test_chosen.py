@@ -59,7 +59,7 @@ def test_each_is_told_its_parent(root: str) -> None:
     (Wanted(words=("no such",)), "no process is called 'no such'"),
     (Wanted(words=("worker", "no such")), "no process is called 'no such'"),
     (Wanted(words=("0",)), "'0' is not a valid pid"),
-    (Wanted(words=("2147483647",)), "there is no process 2147483647"),
+    (Wanted(words=("2147483647",)), "process 2147483647 does not exist"),
     (Wanted(trees=("worker",)), "'worker' is not a valid pid"),
     (Wanted(users=("no-such-user",)), "there is no user 'no-such-user'"),
     (Wanted(words=("15",)), "has an address space"),

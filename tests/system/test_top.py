@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 
-from pagewalk.system.top import Line, added_up, by_name, by_program, line_of, since
+from pagewalk.system.top import Line, add_up, by_name, by_program, line_of, since
 from tests import by_hand
 from tests.share_by_hand import MIB, family, top
+
+
+def added_up(lines: Iterable[Line]) -> list[Line]:
+    found: dict[int | str, Line] = {}
+    add_up(found, lines)
+    return list(found.values())
 
 
 def test_members_with_the_same_key_are_one_line() -> None:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from pagewalk.commands.options import complete_target
+from pagewalk.commands.options import (
+    Request,
+    budget_option,
+    complete_target,
+    of_machine,
+    output_options,
+    source_option,
+    table_options,
+    watch_option,
+)
 from pagewalk.model.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -25,7 +34,7 @@ class Named(NamedTuple):
 
 
 def set_options(command: Any) -> Any:
-    """Add the options of Named to a command."""
+    """Add the options of Named to a command, and those of Request that it has with them."""
     several: dict[str, Any] = {"multiple": True}
     options: tuple[Callable[[Any], Any], ...] = (
         click.argument("targets", nargs=-1, shell_complete=complete_target),
@@ -39,9 +48,17 @@ def set_options(command: Any) -> Any:
         click.option("--all", "-a", "everyone", is_flag=True,
                      help="All processes but this one."),
     )
+    options += (source_option("ebpf, kcore, drgn or procfs"), budget_option, table_options,
+                watch_option, output_options)
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def divided(options: dict[str, Any]) -> tuple[Request, Named]:
+    """Return what set_options added to a command; raises BadRequest."""
+    named = Named(*(options.pop(name) for name in Named._fields))
+    return of_machine(options), named
 
 
 def members(named: Named) -> list[Chosen]:

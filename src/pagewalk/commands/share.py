@@ -8,31 +8,14 @@ from typing import Any
 import click
 
 from pagewalk import commands
-from pagewalk.commands.options import (
-    Request,
-    budget_option,
-    check_watch,
-    format_option,
-    output_options,
-    source_option,
-    table_options,
-    watch_option,
-)
-from pagewalk.commands.sets import Named, members, set_options
+from pagewalk.commands.options import format_option
+from pagewalk.commands.sets import divided, members, set_options
 
 
 @click.command("share", short_help="Several processes together: who shares what, what is freed.")
 @set_options
-@source_option("ebpf, kcore, drgn or procfs")
 @format_option("text", "json", "csv")
-@budget_option
-@table_options
-@watch_option
-@output_options
-def command(
-    targets: tuple[str, ...], tree: tuple[str, ...], cgroup: tuple[str, ...],
-    user: tuple[str, ...], everyone: bool, **options: Any,
-) -> int:
+def command(**options: Any) -> int:
     """Show what TARGETS hold together, each page counted once, and what ending them would free.
 
     TARGETS are pids and names; a name means every process that has it, and may be a pattern. Also
@@ -49,12 +32,10 @@ def command(
     from pagewalk.render.share_table import SHOWN, amount
     from pagewalk.system.share import look_at_set
 
-    request = Request(target="", freeze=False, **options)
-    check_watch(request)
+    request, named = divided(options)
     choice = choose("share", request.columns, request.sort or "rss", request.limit)
     if request.limit is None and request.sort is None and request.format == "text":
         choice = choice._replace(limit=SHOWN)
-    named = Named(targets, tree, cgroup, user, everyone)
     chosen = members(named)
     with commands.output(request.output) as out:
         write = commands.writer(

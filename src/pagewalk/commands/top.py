@@ -8,17 +8,8 @@ from typing import Any
 import click
 
 from pagewalk import commands
-from pagewalk.commands.options import (
-    Request,
-    budget_option,
-    check_watch,
-    format_option,
-    output_options,
-    source_option,
-    table_options,
-    watch_option,
-)
-from pagewalk.commands.sets import Named, members, set_options
+from pagewalk.commands.options import Request, format_option
+from pagewalk.commands.sets import divided, members, set_options
 
 EVERY = 2.0  # seconds between screens, without --watch
 
@@ -29,16 +20,8 @@ EVERY = 2.0  # seconds between screens, without --watch
               type=click.Choice(["process", "program", "user", "cgroup", "mapping"]),
               help="A line for each process, or for all that have this in common.")
 @click.option("--once", is_flag=True, help="One screen, as in a pipe; not again and again.")
-@source_option("ebpf, kcore, drgn or procfs")
 @format_option("text", "json", "csv")
-@budget_option
-@table_options
-@watch_option
-@output_options
-def command(
-    targets: tuple[str, ...], tree: tuple[str, ...], cgroup: tuple[str, ...],
-    user: tuple[str, ...], everyone: bool, by: str, once: bool, **options: Any,
-) -> int:
+def command(by: str, once: bool, **options: Any) -> int:
     """Show who has the memory, those that hold most alone first: all processes, or TARGETS.
 
     On a terminal it is shown again every 2 seconds, with how much each has grown; Ctrl-C ends it.
@@ -55,14 +38,12 @@ def command(
     from pagewalk.render.top_table import SHOWN
     from pagewalk.system.top import look_at_top, since
 
-    request = Request(target="", freeze=False, **options)
+    request, named = divided(options)
     if live(request, once=once):
         request = request._replace(watch=EVERY)
-    check_watch(request)
     choice = choose("top", request.columns, request.sort or "uss", request.limit)
     if request.limit is None and request.format == "text":
         choice = choice._replace(limit=SHOWN)
-    named = Named(targets, tree, cgroup, user, everyone)
     if not any(named):
         named = named._replace(everyone=True)
     before = None

@@ -93,7 +93,7 @@ def asked(
         return who.who_maps_file(pids, f"SysV segment {shm}", segment, request.source, budget)
     if request.target:
         assert address is not None
-        frame, _ = who.frame_behind(find(request.target), address, request.source, budget)
+        frame = who.frame_behind(find(request.target), address, request.source, budget)
     elif phys is not None:
         frame = who.frame_at(number("--phys", phys, 16), request.source, budget)
     else:

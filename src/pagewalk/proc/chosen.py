@@ -74,7 +74,7 @@ def one_pid(word: str, listed: list[Listed]) -> int:
         raise BadTarget(f"'{word}' is not a valid pid")
     pid = number_in_proc(int(word))
     if all(process.pid != pid for process, _, _ in listed):
-        raise BadTarget(f"there is no process {pid}")
+        raise BadTarget(f"process {pid} does not exist")
     return pid
 
 

@@ -152,6 +152,15 @@ def internal_filesystems() -> dict[int, str]:
     return {device_key(os.fstat(fd)): fstype for fstype, fd in internal_files()}
 
 
+def identity(path: str) -> tuple[int, int, str]:
+    """Return how maps shows the file at ``path``: device, inode, path; raises OSError.
+
+    The device is major << 32 | minor, as in VMAs.
+    """
+    told = os.stat(path)
+    return device_key(told), told.st_ino, os.path.realpath(path)
+
+
 def device_key(told: os.stat_result) -> int:
     """Return the device of a file as in VMAs.dev."""
     return os.major(told.st_dev) << 32 | os.minor(told.st_dev)

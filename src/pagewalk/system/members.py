@@ -158,9 +158,10 @@ def unseen(not_looked: dict[int, str]) -> Iterator[Withheld]:
 def member_of(group: Sequence[Chosen], table: Table) -> Member:
     process, column = group[0].process, table.columns["anon"]
     anon: dict[str, int] = {}
-    for row in [] if column is None else np.flatnonzero(column).tolist():
-        name = table.vmas.name[row]
-        anon[name] = anon.get(name, 0) + int(column[row])  # type: ignore[index]
+    if column is not None:
+        for row in np.flatnonzero(column).tolist():
+            name = table.vmas.name[row]
+            anon[name] = anon.get(name, 0) + int(column[row])
     return Member(
         tuple(one.process.pid for one in group), process.name, process.script or process.argv0,
         group[0].parent, {name: table.totals[name] for name in AMOUNTS},
@@ -170,5 +171,9 @@ def member_of(group: Sequence[Chosen], table: Table) -> Member:
 
 def sum_of(amounts: Iterable[int | None]) -> int | None:
     """Return the sum, None if one of ``amounts`` is not known."""
-    found = list(amounts)
-    return None if None in found else sum(found)  # type: ignore[arg-type]
+    whole = 0
+    for amount in amounts:
+        if amount is None:
+            return None
+        whole += amount
+    return whole

@@ -9,7 +9,7 @@ from typing import IO, Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pagewalk.model.columns import Rows, join, take
+from pagewalk.model.columns import I64, Rows, join, take
 
 Columns = TypeVar("Columns", bound=Rows)
 
@@ -106,5 +106,5 @@ class SortedRows(Generic[Columns]):
 
 
 def by_frame(rows: Columns) -> Columns:
-    order = np.argsort(rows.pfn, kind="stable")  # type: ignore[attr-defined]
-    return take(rows, order)
+    pfn: I64 = vars(rows)["pfn"]
+    return take(rows, np.argsort(pfn, kind="stable"))

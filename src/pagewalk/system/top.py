@@ -94,16 +94,18 @@ def look_at_top(chosen: Sequence[Chosen], by: str, source: str, budget_ns: int) 
     if by != MAPPING:
         key = BY[by]()
         looked = look_at_each(chosen, source, budget_ns, lambda _, __, opened: table(opened))
-        return Top(by, tuple(added_up(line_of(one, key) for one in looked.members)), looked)
-    lines: list[Line] = []
+        grouped: dict[int | str, Line] = {}
+        add_up(grouped, (line_of(one, key) for one in looked.members))
+        return Top(by, tuple(grouped.values()), looked)
+    lines: dict[int | str, Line] = {}
 
     def visit(_: int, __: list[int], opened: Source) -> Table:
         found = table(opened)
-        lines[:] = added_up([*lines, *by_name(found)])
+        add_up(lines, by_name(found))
         return found
 
     looked = look_at_each(chosen, source, budget_ns, visit)
-    return Top(by, tuple(lines), looked)
+    return Top(by, tuple(lines.values()), looked)
 
 
 def line_of(member: Member, key: Key) -> Line:
@@ -125,15 +127,13 @@ def sums(column: I64 | None, back: I64, count: int) -> list[int | None]:
     return found
 
 
-def added_up(lines: Iterable[Line]) -> list[Line]:
-    """Return one line for each key."""
-    found: dict[int | str, Line] = {}
+def add_up(found: dict[int | str, Line], lines: Iterable[Line]) -> None:
+    """Add each of ``lines`` to the one of its key in ``found``."""
     for line in lines:
         old = found.get(line.key)
         found[line.key] = line if old is None else Line(
             line.key, line.name, old.processes + line.processes,
             *(plus(getattr(old, name), getattr(line, name)) for name in AMOUNTS))
-    return list(found.values())
 
 
 def plus(one: int | None, two: int | None) -> int | None:

@@ -10,17 +10,21 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.account.table import table
+from pagewalk.model.bits import kpf
 from pagewalk.model.columns import I64, Pages, VMAs
 from pagewalk.model.errors import BadRequest, NotPermitted, PagewalkError
 from pagewalk.model.rules import IS_PRESENT
 from pagewalk.proc.cgroups import find_hierarchy, list_groups
 from pagewalk.proc.frames import owner_of
+from pagewalk.proc.maps import identity
 from pagewalk.proc.memory_blocks import node_of
 from pagewalk.sources import Source
 from pagewalk.sources.outcome import Outcome
 from pagewalk.system.members import Tried, opened, try_each
 from pagewalk.translate.address import holder_of, locate
 from pagewalk.walking.walk import NOT_ASKED, walk
+
+ZERO_PAGE = kpf("zero_page")
 
 
 class Mapper(NamedTuple):
@@ -69,8 +73,12 @@ class Who(NamedTuple):
 def who_maps_frame(pids: Sequence[int], pfn: int, source: str, budget_ns: int) -> Who:
     """Walk each address space of ``pids`` and return who maps frame ``pfn``.
 
-    Raises NotPermitted if frames are not visible, and what members.try_each raises.
+    Raises NotPermitted if frames are not visible, BadRequest for the zero page, and what
+    members.try_each raises.
     """
+    if frame_of(pfn, source, budget_ns).kflags & ZERO_PAGE:
+        raise BadRequest(f"frame {pfn:#x} is the zero page: it is mapped wherever memory was read"
+                         " and never written, and nobody is charged for it")
     mappers: list[Mapper] = []
 
     def visit(_: int, together: list[int], one: Source) -> Outcome:
@@ -132,11 +140,10 @@ def frame_at(phys: int, source: str, budget_ns: int) -> int:
         return phys // own.space.facts.page_size
 
 
-def frame_behind(pid: int, address: str, source: str, budget_ns: int) -> tuple[int, int]:
-    """Return the frame behind ``address`` (see translate.address.locate) of a process, and where.
+def frame_behind(pid: int, address: str, source: str, budget_ns: int) -> int:
+    """Return the frame behind ``address`` (see translate.address.locate) of a process.
 
-    The second is the first byte of its page. Raises BadRequest if there is none, NotPermitted if
-    frames are not visible.
+    Raises BadRequest if there is none, NotPermitted if frames are not visible.
     """
     with opened(pid, source, budget_ns) as one:
         vmas, page = one.vmas(), one.space.facts.page_size
@@ -151,8 +158,7 @@ def frame_behind(pid: int, address: str, source: str, budget_ns: int) -> tuple[i
             for row in np.flatnonzero(IS_PRESENT[batch.state]).tolist():
                 if batch.pfn is None:
                     raise NotPermitted("page frames", "not visible to you", "run as root")
-                at = (start - int(batch.addr[row])) // page
-                return int(batch.pfn[row]) + at, start
+                return int(batch.pfn[row]) + (start - int(batch.addr[row])) // page
     raise BadRequest(f"no page is in RAM at {addr:#x} of process {pid}: pagewalk vtop {pid}"
                      f" {addr:x} says what is there")
 
@@ -187,13 +193,12 @@ def who_maps_file(
 
 def of_path(path: str) -> Callable[[VMAs], I64]:
     """Return what finds the VMAs that map the file at ``path``; raises OSError if there is none."""
-    told, real = os.stat(path), os.path.realpath(path)
+    dev, inode, real = identity(path)
 
     def rows(vmas: VMAs) -> I64:
         # Some file systems show another device in maps than stat(2) does: there the name decides.
-        dev = np.uint64(os.major(told.st_dev) << 32 | os.minor(told.st_dev))
-        same = (vmas.inode == np.uint64(told.st_ino)) & (
-            (vmas.dev == dev) | np.array([name == real for name in vmas.name], bool))
+        same = (vmas.inode == np.uint64(inode)) & (
+            (vmas.dev == np.uint64(dev)) | np.array([name == real for name in vmas.name], bool))
         return np.flatnonzero(same)
 
     return rows
