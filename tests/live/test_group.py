@@ -20,6 +20,7 @@ from tests.machine import memory_cgroup
 pytestmark = pytest.mark.live
 MIB = 1 << 20
 REMOVED = 60  # groups: what they leave is more than CPUs have in stock
+STOCKS = 7  # groups that a CPU has charged in advance for (NR_MEMCG_STOCK; 1 before)
 # Writes a file of 24 MiB, keeps a deleted one of 16 MiB on a tmpfs open, and touches 40 MiB.
 LOAD = """
 import mmap, os, sys, time
@@ -121,6 +122,8 @@ def test_what_removed_groups_have_left_of_pages_is_found() -> None:
     directory.mkdir()
     try:
         with memory_cgroup("left") as path:
+            with inside(path):
+                each = look_again(lambda: idle(path.name))["percpu_not_told"]
             for number in range(REMOVED):
                 with inside(path) as inner, member(inner, str(directory / str(number)), 0):
                     pass
@@ -130,7 +133,8 @@ def test_what_removed_groups_have_left_of_pages_is_found() -> None:
             # Of a page each, an inode and a name are used: its group keeps the rest.
             assert left["exact"] and -left["bytes"] > REMOVED * 2048
             assert document["charged_in_advance"] >= -left["bytes"]
-            assert document["percpu_not_told"] == 0
+            # One that a CPU has charged in advance for, and that missed being drained, is not gone.
+            assert document["percpu_not_told"] <= STOCKS * (os.cpu_count() or 1) * each
             told = {row["field"]: row["why"] for row in document["not_compared"]}
             assert {row["against"].partition(" ")[2] for row in document["ledger"][2:]}.isdisjoint(
                 told)

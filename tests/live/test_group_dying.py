@@ -86,7 +86,8 @@ def test_kernel_objects_go_to_the_parent_when_a_group_is_removed(tmp_path: Path)
                 running.step()
             held = caches(explained(where))["dentry"]
             assert held >= count
-            kept = Path("/dev/shm/pagewalk-kept")  # a file of it, so that the group lives on
+            # A file of it, so that the group lives on.
+            kept = Path(f"/dev/shm/pagewalk-{os.getpid()}-kept")
             with charging(where, "written", kept, MIB):
                 pass
         try:
@@ -101,7 +102,7 @@ def test_kernel_objects_go_to_the_parent_when_a_group_is_removed(tmp_path: Path)
 def test_children_add_up_as_the_kernel_does() -> None:
     with nested() as (top, one, other, deep):
         (one.directory / LIMIT).write_text(str(64 * MIB))
-        shared = "/dev/shm/pagewalk-other"
+        shared = f"/dev/shm/pagewalk-{os.getpid()}-other"
         with charging(deep, "anon", 12 * MIB), charging(other, "deleted", shared, 6 * MIB):
             whole, inner = explained(top), explained(one)
             tree = pagewalk("cgroups", "--format", "json").json["cgroups"]
