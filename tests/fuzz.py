@@ -201,12 +201,6 @@ def parse_vmstat(data: bytes) -> object:
     return parse_vmstat(data)
 
 
-def parse_buddyinfo(data: bytes) -> object:
-    from pagewalk.proc.buddyinfo import parse_buddyinfo
-
-    return [free.pages for free in parse_buddyinfo(data)]
-
-
 def parse_slabinfo(data: bytes) -> object:
     from pagewalk.proc.slabinfo import parse_slabinfo
 
@@ -447,7 +441,6 @@ PARSERS = {
     "zoneinfo": Parser((samples.ZONEINFO,), parse_zones),
     "meminfo": Parser((samples.MEMINFO,), parse_meminfo),
     "vmstat": Parser((samples.VMSTAT,), parse_vmstat),
-    "buddyinfo": Parser((samples.BUDDYINFO,), parse_buddyinfo),
     "slabinfo": Parser((samples.SLABINFO,), parse_slabinfo),
     "kallsyms (functions)": Parser((samples.KALLSYMS,), parse_kallsyms),
     "bufinfo": Parser((samples.BUFINFO,), parse_bufinfo),

@@ -119,10 +119,6 @@ nr_free_pages 5415284
 nr_kernel_stack 1504
 numa_hit 1885507671
 """
-BUDDYINFO = b"""\
-Node 0, zone      DMA      0      0      1      3 \n\
-Node 1, zone   Normal  13868  12333   7059   3891 \n\
-"""
 MEMBERSHIP = b"""\
 9:name=systemd:/
 4:memory:/a/b c

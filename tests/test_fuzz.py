@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from pagewalk.model.errors import BadText, PagewalkError
-from pagewalk.proc.buddyinfo import parse_buddyinfo
 from pagewalk.proc.cgroup_numbers import parse_pressure
 from pagewalk.proc.counters import in_bytes, parse_statm
 from pagewalk.proc.dma_buffers import parse_bufinfo
@@ -71,8 +70,8 @@ def cuts(text: bytes) -> list[bytes]:
         (parse_mounts, samples.MOUNTINFO), (parse_swaps, samples.SWAPS),
         (parse_zones, samples.ZONEINFO), (parse_config, samples.CONFIG),
         (parse_meminfo, samples.MEMINFO), (parse_vmstat, samples.VMSTAT),
-        (parse_buddyinfo, samples.BUDDYINFO), (parse_pressure, samples.MEMORY_PRESSURE),
-        (parse_slabinfo, samples.SLABINFO), (parse_bufinfo, samples.BUFINFO),
+        (parse_pressure, samples.MEMORY_PRESSURE), (parse_slabinfo, samples.SLABINFO),
+        (parse_bufinfo, samples.BUFINFO),
     ],
     ids=lambda of: getattr(of, "__name__", ""),
 )
