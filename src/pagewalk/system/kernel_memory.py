@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 from pagewalk.kernel.bpf_maps import BpfMap, read_maps
@@ -13,6 +14,14 @@ from pagewalk.sources.ram import RamSource
 from pagewalk.system.kernel_places import kernel_places
 from pagewalk.system.slabs import SlabLook, SlabReport
 from pagewalk.system.survey import opened
+
+# Kernel memory that has a name elsewhere: what, where, and what would make it so.
+ELSEWHERE = (
+    ("pages by who asked for them", "/proc/allocinfo",
+     "build the kernel with CONFIG_MEM_ALLOC_PROFILING and set vm.mem_profiling=1"),
+    ("memory of graphics drivers", "/sys/class/drm",
+     "there is no such driver here"),
+)
 
 
 class KernelMemory(NamedTuple):
@@ -40,11 +49,17 @@ def look_at_kernel(source: RamSource) -> KernelMemory:
         look.add(frames)
         areas.append(of_areas(running.kernel, frames))
     slabs, places = look.report(), kernel_places(running, join(areas))
-    withheld = [*source.notes, *slabs.withheld, *places.withheld]
+    withheld = [*source.notes, *slabs.withheld, *places.withheld, *_elsewhere()]
     return KernelMemory(
         slabs, source.facts.page_size, places.asked, _maps(withheld), _buffers(withheld),
         tuple(withheld),
     )
+
+
+def _elsewhere() -> list[Withheld]:
+    return [Withheld(what, f"pagewalk does not read {path}"
+                     if os.path.exists(path) else f"{path} does not exist; {remedy}")
+            for what, path, remedy in ELSEWHERE]
 
 
 def _maps(withheld: list[Withheld]) -> tuple[BpfMap, ...] | None:
