@@ -23,7 +23,7 @@ MIB = 1 << 20
 
 
 def who(*words: object) -> dict[str, Any]:
-    """Return what `who` says; for a page everybody must have been found."""
+    """Return what `who` says."""
     ran = pagewalk_here("who", *words, "--format", "json")
     assert ran.code in (0, 3), ran.err
     found: dict[str, Any] = ran.json

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pagewalk.model.errors import BadTarget
+from pagewalk.model.errors import BadTarget, ProcessGone
 from pagewalk.proc.chosen import Wanted, by_memory, choose
 from tests.targets import start
 
@@ -59,15 +59,21 @@ def test_each_is_told_its_parent(root: str) -> None:
     (Wanted(words=("no such",)), "no process is called 'no such'"),
     (Wanted(words=("worker", "no such")), "no process is called 'no such'"),
     (Wanted(words=("0",)), "'0' is not a valid pid"),
-    (Wanted(words=("2147483647",)), "process 2147483647 does not exist"),
     (Wanted(trees=("worker",)), "'worker' is not a valid pid"),
     (Wanted(users=("no-such-user",)), "there is no user 'no-such-user'"),
+    (Wanted(users=("9" * 5000,)), "there is no user '9999"),
+    (Wanted(words=("a\nb",)), r"no process is called 'a\\nb'"),
     (Wanted(words=("15",)), "has an address space"),
     (Wanted(), "has an address space"),
 ])  # fmt: skip
 def test_what_names_nobody_is_an_error(wanted: Wanted, said: str, root: str) -> None:
     with pytest.raises(BadTarget, match=said):
         choose(wanted, root)
+
+
+def test_a_pid_that_no_process_has_is_gone(root: str) -> None:
+    with pytest.raises(ProcessGone, match="process 2147483647 does not exist"):
+        choose(Wanted(words=("10", "2147483647")), root)
 
 
 def test_this_process_is_in_a_set_only_by_its_pid() -> None:

@@ -10,12 +10,13 @@ from pagewalk.proc.memory_blocks import ROOT, node_of
 
 
 @pytest.mark.parametrize(("phys", "node"), [
-    (0, 0), ((1 << 27) - 1, 0), (1 << 27, 3), (2 << 27, None), (3 << 27, None)])
+    (0, 0), ((1 << 27) - 1, 0), (1 << 27, 3), (2 << 27, None), (3 << 27, None),
+    (4 << 27, None)])
 def test_an_address_is_on_the_node_of_its_block(
     phys: int, node: int | None, tmp_path: Path
 ) -> None:
     (tmp_path / "block_size_bytes").write_text("8000000\n")
-    for block, name in ((0, "node0"), (1, "node3"), (2, "state")):
+    for block, name in ((0, "node0"), (1, "node3"), (2, "state"), (4, "node0"), (4, "node1")):
         (tmp_path / f"memory{block}" / name).mkdir(parents=True)
     assert node_of(phys, str(tmp_path)) == node
 

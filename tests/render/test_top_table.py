@@ -22,8 +22,8 @@ def screen(by: str = "process", shown: int = 3, **changed: Any) -> str:
 
 def test_the_first_sentence_has_the_three_sums() -> None:
     assert " ".join(screen().split()).startswith(
-        "3 processes: USS adds up to 24576 KiB, PSS (each page counted once) to 68608 KiB, RSS to"
-        " 163840 KiB.")
+        "3 processes: USS adds up to 24576 KiB, PSS (each page divided by its mappers) to"
+        " 68608 KiB, RSS to 163840 KiB.")
 
 
 def test_a_process_is_a_line_with_what_has_grown() -> None:

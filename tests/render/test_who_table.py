@@ -24,14 +24,15 @@ def test_a_page_is_told_with_who_maps_it_and_who_is_charged() -> None:
     text = screen(of_file=False)
     assert text.startswith(
         "frame 0x1234 (flags: lru, mmap) is mapped 2 times.\n"
-        "2 mappings in 2 processes were found, which are all.\n"
-        "It is charged to /app, on NUMA node 0.\n")
+        "2 mappings in 2 processes were found, which are all of them.\n"
+        "/app is charged for it, or a removed group below.\n"
+        "It is on NUMA node 0.\n")
     assert re.search(r"(?m)^PID +ADDRESS +PERM +OFFSET +NAME +MAPPING$", text)
     assert re.search(r"(?m)^ 11 +7f0000001000 +r--p +1000 +worker +/lib/x.so$", text)
 
 
 @pytest.mark.parametrize(("mapcount", "said"), [
-    (1, "it was mapped 1 times less when it was counted"),
+    (1, "when it was counted there were 1 fewer"),
     (4, "2 more were not: this /proc may not show them"),
 ])
 def test_what_was_not_found_is_said(mapcount: int, said: str) -> None:
@@ -47,7 +48,7 @@ def test_why_something_may_be_missing_is_said() -> None:
     tried = found.tried._replace(not_looked=((1, "refused"),), gone=(7, 8))
     text = " ".join(screen(of_file=False, frame=found.frame._replace(mapcount=3),
                            tried=tried).split())
-    assert ("1 more were not: 1 process could not be looked at, or 2 processes ended meanwhile, or"
+    assert ("1 more was not: 1 process could not be looked at, or 2 processes ended meanwhile, or"
             " this /proc") in text
 
 
@@ -65,6 +66,14 @@ def test_a_frame_that_nobody_maps_is_said_to_be_so() -> None:
     assert frame is not None
     assert "is mapped 0 times.\nNo process maps it.\n" in screen(
         of_file=False, frame=frame._replace(mapcount=0), mappers=())
+
+
+@pytest.mark.parametrize(("charged", "said"), [("", "Nobody is charged for it.\n"), (None, "")])
+def test_nobody_charged_is_not_the_same_as_not_known(charged: str | None, said: str) -> None:
+    frame = who(of_file=False).frame
+    assert frame is not None
+    text = screen(of_file=False, frame=frame._replace(charged=charged, node=None))
+    assert f"which are all of them.\n{said}\n" in text
 
 
 def test_nobody_is_no_table() -> None:

@@ -102,7 +102,7 @@ def charged(parts: Iterator[Frames]) -> int:
 
 
 def all_of_ram(parts: Iterator[Frames]) -> int:
-    """Do all that `ram` does with frames."""
+    """Add up as `ram` does, without what needs a kernel: slabs, areas, labels, backing."""
     count, own, cache = Count(9), KernelFrames(FRAMES), CacheSums()
     for frames in parts:
         count.add(frames)
@@ -113,7 +113,7 @@ def all_of_ram(parts: Iterator[Frames]) -> int:
 
 
 def all_of_a_group(parts: Iterator[Frames]) -> int:
-    """Do all that `explain CGROUP` does with frames, for every other group."""
+    """Add up as `explain CGROUP` does, for every other group, without what needs a kernel."""
     inside, here = np.arange(GROUPS) % 2 == 1, np.zeros(0, np.int64)
     charged, cache, own = ChargedFrames(FRAMES, inside), CacheSums(), KernelFrames(FRAMES)
     count = Count(9, lambda _: here)

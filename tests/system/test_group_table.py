@@ -67,9 +67,9 @@ def test_by_counters_the_root_has_what_is_charged_below_it() -> None:
     usage = usage_of(inode, parent, numbers)
     groups = counted_groups(inode, parent, ("/", "/a", "/b"), usage, numbers)
     assert (groups.usage.tolist(), groups.limit.tolist()) == ([12, 7, 5], [-1, 9, -1])
-    found = counted_amounts(usage, numbers, 2)
+    found = counted_amounts(usage, parent, numbers, 2)
     assert (found.anon.tolist(), found.file.tolist(), found.shmem.tolist(), found.kernel.tolist()
-            ) == ([0, 3, 0], [0, 0, 3], [0, 0, 1], [0, 0, 2])
+            ) == ([3, 3, 0], [3, 0, 3], [1, 0, 1], [2, 0, 2])
     assert found.unmapped is None and found.reclaimable is None
     # version 1 tells what the machine uses; a group that only a container sees as "/" its own
     numbers[0] = GroupNumbers(current=99)

@@ -85,7 +85,7 @@ def opened(request: Request, name: str) -> Iterator[tuple[Source, Callable[..., 
     if request.freeze:
         from pagewalk.proc.freeze import frozen
     write = view(request.format, name, request.human, request.color)
-    source = open_listed(find(request.target), request.source, int(request.budget * 1e6))
+    source = open_listed(find(request.target), request.source, request.budget_ns)
     assert source.live is not None
     target = source.live.target
     look_for_garbage()

@@ -37,7 +37,7 @@ def explain_group(
         raise BadRequest("--freeze stops one process, not a cgroup: leave it out")
     check_watch(request)
     source = open_ram(request.source, kernel=True)
-    about = asked(path, find_hierarchy(), request.source, int(request.budget * 1e6))
+    about = asked(path, find_hierarchy(), request.source, request.budget_ns)
     with commands.output(request.output) as out:
         shown = view(request.format, "group", request.human, request.color)
         write = commands.writer(request, shown, out)

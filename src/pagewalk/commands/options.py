@@ -35,6 +35,11 @@ class Request(NamedTuple):
     sort: str | None = None
     limit: int | None = None
 
+    @property
+    def budget_ns(self) -> int:
+        """Return ``--budget`` in nanoseconds."""
+        return int(self.budget * 1e6)
+
 
 class Within(click.FloatRange):
     """A number in a range. To FloatRange "nan", which no comparison rules out, is in every one."""

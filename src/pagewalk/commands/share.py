@@ -36,13 +36,11 @@ def command(**options: Any) -> int:
     choice = choose("share", request.columns, request.sort or "rss", request.limit)
     if request.limit is None and request.sort is None and request.format == "text":
         choice = choice._replace(limit=SHOWN)
-    chosen = members(named)
     with commands.output(request.output) as out:
         write = commands.writer(
             request, view(request.format, "share", request.human, request.color), out)
         for _ in commands.rounds(request, write):
-            found = look_at_set(chosen, request.source, int(request.budget * 1e6))
+            found = look_at_set(members(named), request.source, request.budget_ns)
             rows = choice.rows(range(len(found.looked.members)), partial(amount, found))
             write(found, rows, columns=choice.columns)
-            chosen = members(named) if request.watch else chosen
     return commands.concluded(request, found.withheld)

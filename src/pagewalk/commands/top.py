@@ -51,7 +51,7 @@ def command(by: str, once: bool, **options: Any) -> int:
         write = commands.writer(
             request, view(request.format, "top", request.human, request.color), out)
         for _ in commands.rounds(request, write):
-            found = look_at_top(members(named), by, request.source, int(request.budget * 1e6))
+            found = look_at_top(members(named), by, request.source, request.budget_ns)
             before, found = found, since(found, before)
             write(found, choice.rows(found.lines), columns=choice.columns)
     return commands.concluded(request, found.looked.tried.withheld)

@@ -81,7 +81,7 @@ def asked(
             bool(request.target) != (address is not None)):
         raise BadRequest("name one thing: TARGET and ADDRESS, --pfn, --phys, --file or --shm")
     pids = [process.pid for process in read_processes()]
-    budget = int(request.budget * 1e6)
+    budget = request.budget_ns
     if path is not None:
         try:
             rows = who.of_path(path)
@@ -109,5 +109,5 @@ def number(option: str, text: str, base: int = 10) -> int:
     except ValueError:
         found = -1
     if not 0 <= found <= LARGEST:
-        raise BadRequest(f"{option}: '{text}' is not a number that it may be")
+        raise BadRequest(f"{option}: '{text}' is not a valid number")
     return found

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from functools import cmp_to_key
 from typing import NamedTuple
 
-from pagewalk.model.errors import BadTarget
+from pagewalk.model.errors import BadTarget, ProcessGone, in_a_line
 from pagewalk.proc.files import numbers, read_bytes
 from pagewalk.proc.namespace import number_in_proc, own_numbers
 from pagewalk.proc.processes import NUMBER, Listed, Process, called_so, compare_memory, read_listed
@@ -64,7 +64,8 @@ def named(word: str, listed: list[Listed], others: list[Listed], root: str) -> s
         return {one_pid(word, listed)}
     called = called_so(word, others, root)
     if not called:
-        raise BadTarget(f"no process is called '{word}'; give a pid, or a name as comm shows it")
+        raise BadTarget(f"no process is called '{in_a_line(word)}'; give a pid, or a name as comm"
+                        " shows it")
     return {process.pid for process, _ in called}
 
 
@@ -74,7 +75,7 @@ def one_pid(word: str, listed: list[Listed]) -> int:
         raise BadTarget(f"'{word}' is not a valid pid")
     pid = number_in_proc(int(word))
     if all(process.pid != pid for process, _, _ in listed):
-        raise BadTarget(f"process {pid} does not exist")
+        raise ProcessGone(pid, "does not exist")
     return pid
 
 
@@ -93,7 +94,7 @@ def descended(pid: int, listed: Iterable[Listed]) -> set[int]:
 
 def of_user(user: str, listed: Iterable[Listed], root: str) -> set[int]:
     """Return the pids of the processes of ``user``, a name or a number; raises BadTarget."""
-    if user.isdecimal():
+    if NUMBER.fullmatch(user):
         uid = int(user)
     else:
         from pwd import getpwnam
@@ -101,7 +102,8 @@ def of_user(user: str, listed: Iterable[Listed], root: str) -> set[int]:
         try:
             uid = getpwnam(user).pw_uid
         except KeyError:
-            raise BadTarget(f"there is no user '{user}'; give a name or a number") from None
+            raise BadTarget(
+                f"there is no user '{in_a_line(user)}'; give a name or a number") from None
     return {process.pid for process, _, _ in listed if real_uid(process, root) == uid}
 
 

@@ -150,16 +150,19 @@ def read_kpage(fd: int, pfns: U64) -> U64:
     return words[row]
 
 
-def owner_of(pfn: int) -> int:
-    """Return the inode of the cgroup that is charged for a frame, 0 if none is or it is hidden."""
+def owner_of(pfn: int) -> int | None:
+    """Return the inode of the cgroup charged for a frame: 0 if none is, None if that is hidden.
+
+    Of a removed group the kernel names the nearest one above that is not (page_cgroup_ino).
+    """
     try:
         fd = os.open("/proc/kpagecgroup", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return 0
+        return None
     try:
         return int.from_bytes(os.pread(fd, 8, 8 * pfn), sys.byteorder)
     except (OSError, OverflowError):  # beyond the end of RAM
-        return 0
+        return None
     finally:
         os.close(fd)
 

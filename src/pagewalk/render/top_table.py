@@ -93,7 +93,8 @@ def answers(looked: Looked) -> Iterator[str]:
     many = len(looked.members)
     who = "1 process" if many == 1 else f"{many} processes"
     rss, pss, uss = (size(looked.sum_of(name)) for name in ("rss", "pss", "uss"))
-    yield f"{who}: USS adds up to {uss}, PSS (each page counted once) to {pss}, RSS to {rss}."
+    yield (f"{who}: USS adds up to {uss}, PSS (each page divided by its mappers) to {pss}, "
+           f"RSS to {rss}.")
 
 
 def json(

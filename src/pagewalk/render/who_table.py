@@ -72,10 +72,11 @@ def answers(found: Who) -> Iterator[str]:
     else:
         yield (f"{many(len(found.mappers), 'mapping')} in {many(processes, 'process', 'es')}"
                f" {'was' if len(found.mappers) == 1 else 'were'} found{unseen(found)}.")
-    place = [f"charged to {printable(frame.charged)}"] if frame.charged else []
-    place += [f"on NUMA node {frame.node}"] if frame.node is not None else []
-    if place:
-        yield f"It is {', '.join(place)}."
+    if frame.charged is not None:
+        yield (f"{printable(frame.charged)} is charged for it, or a removed group below."
+               if frame.charged else "Nobody is charged for it.")
+    if frame.node is not None:
+        yield f"It is on NUMA node {frame.node}."
 
 
 def unseen(found: Who) -> str:
@@ -83,16 +84,16 @@ def unseen(found: Who) -> str:
     assert found.frame is not None
     missed = found.frame.mapcount - len(found.mappers)
     if not missed:
-        return ", which are all" if len(found.mappers) != 1 else ", which is all"
+        return ", which are all of them" if len(found.mappers) != 1 else ", which is all of them"
     if missed < 0:
-        return f"; it was mapped {-missed} times less when it was counted"
+        return f"; when it was counted there were {-missed} fewer"
     why = []
     if found.tried.not_looked:
         why.append(f"{many(len(found.tried.not_looked), 'process', 'es')} could not be looked at")
     if found.tried.gone:
         why.append(f"{many(len(found.tried.gone), 'process', 'es')} ended meanwhile")
     why.append("this /proc may not show them, or it is mapped again and unmapped all the time")
-    return f"; {missed} more were not: {', or '.join(why)}"
+    return f"; {missed} more {'was' if missed == 1 else 'were'} not: {', or '.join(why)}"
 
 
 def json(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from pagewalk.model.errors import PagewalkError
@@ -49,39 +49,57 @@ class Holders:
 
         ``opened`` opens a member by its pid.
         """
-        ending, unsure = list[Object](), list[Object]()
+        answers: dict[Key, bool | None] = dict.fromkeys(self._ends, True)
+        together: dict[tuple[int, ...], list[Key]] = {}
         for key, held in self._held.items():
-            if key in self._ends:
-                answer: bool | None = True
-            elif held.object.linked:
-                answer = False
+            if key in answers or held.object.linked:
+                answers.setdefault(key, False)
+            elif held.object.name.startswith(SEGMENT):
+                answers[key] = segment_ends_with(held, opened)
             else:
-                answer = ends_with(held, key, opened)
-            if answer is not False:
-                (ending if answer else unsure).append(held.object)
+                together.setdefault(tuple(held.pids), []).append(key)
+        answers |= end_with(together, opened)
+        ending = [held.object for key, held in self._held.items() if answers[key]]
+        unsure = [held.object for key, held in self._held.items() if answers[key] is None]
         return ending, unsure
 
 
-def ends_with(held: Held, key: Key, opened: Opener) -> bool | None:
-    """Return whether an unlinked object ends with all of its holders; None: not known."""
-    try:
-        holders = [holder_of(pid, opened) for pid in held.pids]
-        with opened(held.pids[0]) as source:
-            if source.live is None:
-                return None
-            if held.object.name.startswith(SEGMENT):
-                return segment_ends(source.live.target, held.object, sum(held.attached))
-            known = [holder for holder in holders if holder is not None]
-            answer = None
-            if len(known) == len(holders):
-                (answer,) = source.live.ended_by([key], known)
-        # Whoever ended meanwhile was read from memory that may be another's by now.
-        again = [holder_of(pid, opened) for pid in held.pids]
-    except PagewalkError:
-        return None
-    return answer if holders == again else None
+def segment_ends_with(held: Held, opened: Opener) -> bool | None:
+    """Return whether a SysV segment ends with all who have it; None: not known."""
+    with suppress(PagewalkError), opened(held.pids[0]) as source:
+        if source.live is not None:
+            return segment_ends(source.live.target, held.object, sum(held.attached))
+    return None
 
 
-def holder_of(pid: int, opened: Opener) -> Holder | None:
-    with opened(pid) as source:
-        return None if source.live is None else source.live.holder
+def end_with(
+    together: dict[tuple[int, ...], list[Key]], opened: Opener
+) -> dict[Key, bool | None]:
+    """Return whether unlinked objects end with their holders; None: not known.
+
+    ``together`` are the objects that the same pids hold.
+    """
+    pids = {pid for holders in together for pid in holders}
+    before, answers = holders_of(pids, opened), dict[Key, bool | None]()
+    for who, keys in together.items():
+        known = [holder for pid in who if (holder := before[pid]) is not None]
+        answers |= dict.fromkeys(keys)
+        if len(known) == len(who):
+            with suppress(PagewalkError), opened(who[0]) as source:
+                if source.live is not None:
+                    answers |= zip(keys, source.live.ended_by(keys, known), strict=True)
+    # Whoever ended meanwhile was read from memory that may be another's by now.
+    after = holders_of(pids, opened)
+    for who, keys in together.items():
+        if any(before[pid] != after[pid] for pid in who):
+            answers |= dict.fromkeys(keys)
+    return answers
+
+
+def holders_of(pids: Iterable[int], opened: Opener) -> dict[int, Holder | None]:
+    """Return where the structs of each process are, None if that is not known."""
+    found: dict[int, Holder | None] = dict.fromkeys(pids)
+    for pid in found:
+        with suppress(PagewalkError), opened(pid) as source:
+            found[pid] = None if source.live is None else source.live.holder
+    return found

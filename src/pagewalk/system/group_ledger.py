@@ -1,6 +1,6 @@
 """What a cgroup is charged for against the kernel's numbers for it, of either version. Pure.
 
-To add a line, add a row to LINES.
+To add a line, add a rule to STAT.
 """
 
 from __future__ import annotations

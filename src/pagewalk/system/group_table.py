@@ -111,7 +111,7 @@ def by_counters(notes: tuple[Withheld, ...]) -> GroupTable:
         except GroupGone:
             one = None
         # In version 2 a group without the memory controller is no memory cgroup.
-        counted = one is not None and (one.current is not None or path == hierarchy.root)
+        counted = one is not None and (one.stat is not None or path == hierarchy.root)
         found.append(one if counted else None)
     kept = np.array([one is not None for one in found], bool)
     kept &= (listed.parent < 0) | kept[listed.parent]
@@ -123,7 +123,7 @@ def by_counters(notes: tuple[Withheld, ...]) -> GroupTable:
     usage = usage_of(listed.inode[kept], parent, numbers)
     return GroupTable(
         counted_groups(listed.inode[kept], parent, tuple(paths), usage, numbers),
-        counted_amounts(usage, numbers, hierarchy.version), (),
+        counted_amounts(usage, parent, numbers, hierarchy.version), (),
         (*notes, *not_charged(1), gone),
     )
 
@@ -154,11 +154,16 @@ def below_root(parent: I64, usage: I64) -> I64:
     return np.where(parent < 0, usage[parent == 0].sum(), usage)
 
 
-def counted_amounts(usage: I64, numbers: list[GroupNumbers], version: int) -> Amounts:
+def counted_amounts(
+    usage: I64, parent: I64, numbers: list[GroupNumbers], version: int
+) -> Amounts:
+    """Return the amounts that memory.stat tells."""
     parts = [parts_from(one, version) or {} for one in numbers]
 
     def column(*names: str) -> I64:
-        return np.array([sum(part.get(name, 0) for name in names) for part in parts], np.int64)
+        told = np.array([sum(part.get(name, 0) for name in names) for part in parts], np.int64)
+        # Only the root may have no memory.stat: of version 2 on older kernels.
+        return told if numbers[0].stat is not None else below_root(parent, told)
 
     kernel = ("kernel_other", *KERNEL.values())
     return Amounts(usage, column("anon", "anon_huge"), column("file"),

@@ -13,7 +13,7 @@ from pagewalk.model.columns import I64, Rows, join, take
 
 Columns = TypeVar("Columns", bound=Rows)
 
-# Rows that are sorted together, and the most that are merged together: 25 bytes each, and a few
+# Rows that are sorted together, and the most that are merged together: 33 bytes each, and a few
 # times as much while they are sorted.
 PIECE = 1 << 18
 # Where large files belong: /tmp is often RAM itself (file-hierarchy(7)).

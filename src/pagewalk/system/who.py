@@ -16,6 +16,7 @@ from pagewalk.model.errors import BadRequest, NotPermitted, PagewalkError
 from pagewalk.model.rules import IS_PRESENT
 from pagewalk.proc.cgroups import find_hierarchy, list_groups
 from pagewalk.proc.frames import owner_of
+from pagewalk.proc.iomem import read_ranges
 from pagewalk.proc.maps import identity
 from pagewalk.proc.memory_blocks import node_of
 from pagewalk.sources import Source
@@ -50,8 +51,9 @@ class Mapper(NamedTuple):
 class Frame(NamedTuple):
     """A page frame; ``kflags`` as in /proc/kpageflags, ``mapcount`` how often it is mapped.
 
-    ``charged`` is the path of the cgroup that is charged for it, None if none is or it is not
-    known; ``node`` its NUMA node, None if that is not told.
+    ``charged`` is the path of the cgroup that is charged for it, or of which a removed group below
+    is; "" if nobody is charged, None if it is not known. ``node`` is its NUMA node, None if that is
+    not told.
     """
 
     pfn: int
@@ -73,9 +75,10 @@ class Who(NamedTuple):
 def who_maps_frame(pids: Sequence[int], pfn: int, source: str, budget_ns: int) -> Who:
     """Walk each address space of ``pids`` and return who maps frame ``pfn``.
 
-    Raises NotPermitted if frames are not visible, BadRequest for the zero page, and what
-    members.try_each raises.
+    Raises NotPermitted if frames are not visible, BadRequest for the zero page and for a frame
+    that is no RAM, and what members.try_each raises.
     """
+    check_frame(pfn)
     if frame_of(pfn, source, budget_ns).kflags & ZERO_PAGE:
         raise BadRequest(f"frame {pfn:#x} is the zero page: it is mapped wherever memory was read"
                          " and never written, and nobody is charged for it")
@@ -104,6 +107,14 @@ def who_maps_frame(pids: Sequence[int], pfn: int, source: str, budget_ns: int) -
     return Who(f"frame {pfn:#x}", frame, tuple(mappers), tried._replace(withheld=lost))
 
 
+def check_frame(pfn: int) -> None:
+    """Raise BadRequest if there is no RAM at ``pfn``; NotPermitted for whoever may not see that."""
+    ranges = read_ranges()
+    if not any(first <= pfn < last for first, last in ranges):
+        raise BadRequest(f"frame {pfn:#x} is no RAM: the last frame of RAM is"
+                         f" {ranges[-1][1] - 1:#x} (/proc/iomem)")
+
+
 def mapper(
     pids: list[int], source: Source, vmas: VMAs, row: int, addr: int, size: int
 ) -> Mapper:
@@ -125,12 +136,14 @@ def frame_of(pfn: int, source: str, budget_ns: int) -> Frame:
 
 
 def charged_for(pfn: int) -> str | None:
-    """Return the path of the cgroup that is charged for a frame, as root; None if not known."""
+    """Return what Frame.charged is: as root, None for everybody else."""
     inode = owner_of(pfn)
+    if not inode:
+        return None if inode is None else ""
     with suppress(PagewalkError):
         groups = list_groups(find_hierarchy())
         rows = np.flatnonzero(groups.inode == inode)
-        return groups.path[int(rows[0])] if inode and len(rows) else None
+        return groups.path[int(rows[0])] if len(rows) else None
     return None
 
 

@@ -184,9 +184,13 @@ def _queues(kernel: Kernel, array: int) -> U64:
 
 
 def _cpus() -> int:
+    # With fewer than there are a stock would be missed, and what is left would be called exact.
     from pagewalk.proc.kernel import possible_cpus
 
-    return possible_cpus() or 1
+    found = possible_cpus()
+    if found is None:
+        raise OSError(0, "it is not told how many CPUs there can be")
+    return found
 
 
 def _objects_in_stock(kernel: Kernel, places: U64, objcgs: Objcgs, count: int) -> I64 | None:
