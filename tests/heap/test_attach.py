@@ -22,6 +22,8 @@ from tests.targets import stop
 PLAYER = """if True:
     import os, signal, socket, sys, time
     how, here = sys.argv[1], f"/tmp/.java_pid{os.getpid()}"
+    if os.path.lexists(here):  # an earlier process of this pid was killed
+        os.unlink(here)
     listener = socket.socket(socket.AF_UNIX)
     asked = []
 
