@@ -307,6 +307,13 @@ def cgroups(*given: Any, **options: Any) -> None:
     groups_table.json(*given, **options)
 
 
+def overview(*given: Any, **options: Any) -> None:
+    """Write the first screen: see `overview_table.json`."""
+    from pagewalk.render import overview_table
+
+    overview_table.json(*given, **options)
+
+
 def top(*given: Any, **options: Any) -> None:
     """Write who has the memory: see `top_table.json`."""
     from pagewalk.render import top_table
@@ -332,5 +339,5 @@ VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
     "ram": ram, "files": files, "slab": slab, "map": ram_map, "group": group,
-    "cgroups": cgroups, "share": share, "top": top, "who": who,
+    "cgroups": cgroups, "share": share, "top": top, "who": who, "overview": overview,
 }
