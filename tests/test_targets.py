@@ -95,7 +95,8 @@ DETAILED = {
     "lazyfree": ("lazyfree", "droppable"),
     "ksm": ("ksm",),
     "private": ("hugetlb_private", "hugetlb_shared", "hugetlb_fork", "hugetlb_pmd"),
-    "pmd_mapped": ("thp", "thp_part", "thp_fork", "thp_split", "shmem_thp", "file_thp"),
+    "pmd_mapped": ("thp", "thp_part", "thp_fork", "thp_split", "thp_holes", "thp_moved",
+                   "thp_half", "shmem_thp", "file_thp"),
 }
 
 

@@ -57,6 +57,36 @@ static void thp_split(char **args)
 	     "pmd_mapped", 0L, NULL);
 }
 
+/* The folio stays whole in RAM; 100 pages of it are mapped by nobody. */
+static void thp_holes(char **args)
+{
+	char *p = anon_thp();
+
+	check(!madvise(p + 50 * PAGE, 100 * PAGE, MADV_DONTNEED), "madvise(MADV_DONTNEED)");
+	fact("holes", p, 2 * PMD_PAGES, "anon", 412L, "empty", 612L, "pmd_mapped", 0L, "partly",
+	     412L, "stranded", 100L, NULL);
+}
+
+/* All of a folio in a row, but where no entry of a PMD could map it. */
+static void thp_moved(char **args)
+{
+	char *p = anon_thp(), *to = place(PMD_PAGES + 1, PMD_SIZE) + PAGE;
+
+	check(mremap(p, PMD_SIZE, PMD_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to, "mremap");
+	fact("moved", to, PMD_PAGES, "anon", 512L, "pmd_mapped", 0L, "unaligned", 512L, NULL);
+}
+
+/* Every other page was written (argument: how many huge pages). */
+static void thp_half(char **args)
+{
+	long pages = number(args, 0, 1) * PMD_PAGES;
+	char *p = map_huge(pages, PRIVATE_ANON, -1);
+
+	write_pages(p, 0, pages, 2);
+	check(count_present(p, pages) == (size_t)pages, "get huge pages");
+	fact("half", p, pages, "anon", pages, "pmd_mapped", pages, "zeros", pages / 2, NULL);
+}
+
 static void huge_zero(char **args)
 {
 	long pages = number(args, 0, 1) * PMD_PAGES;
@@ -175,6 +205,9 @@ const struct zoo_case huge_cases[] = {
 	{ "thp_part", thp_part },
 	{ "thp_fork", thp_fork },
 	{ "thp_split", thp_split },
+	{ "thp_holes", thp_holes },
+	{ "thp_moved", thp_moved },
+	{ "thp_half", thp_half },
 	{ "huge_zero", huge_zero },
 	{ "shmem_thp", shmem_thp },
 	{ "file_thp", file_thp },
