@@ -28,6 +28,7 @@ from pagewalk.model.ranges import holder, inside
 from pagewalk.model.states import hwpoison
 from pagewalk.pagetables.decode import NO_DOUBTS, NO_HOLES, NO_LEAVES, Entries
 from pagewalk.proc.counters import Theirs
+from pagewalk.proc.frames import LARGE, TAIL
 from pagewalk.proc.smaps import LastSmaps
 from pagewalk.sources import Who
 from pagewalk.sources.amounts import sum_leaves
@@ -44,6 +45,7 @@ class FrameColumns:
     pages: Pages
     young: bool = False
     ksm: bool = True
+    page_size: int = 4096
 
     def __post_init__(self) -> None:
         assert self.pages.pfn is not None
@@ -65,6 +67,14 @@ class FrameColumns:
     def mapcounts(self, pfns: U64) -> U64:
         """Return the mapcount of each frame."""
         return self.read(pfns, pfns != 0)[1]
+
+    def marks(self, pfns: U64) -> U64:
+        """Return the marks of large folios: a huge leaf is a row of its own."""
+        rows = self.find(pfns)
+        assert rows.pfn is not None and rows.kflags is not None
+        large, page = rows.kflags & LARGE, pfns - rows.pfn
+        inside = page < rows.size // np.uint64(self.page_size)
+        return np.where(inside, np.where((large != 0) & (page > 0), TAIL, large), np.uint64(0))
 
     def close(self) -> None:
         """Do nothing."""

@@ -28,6 +28,8 @@ ELSEWHERE = (
               "only a process can run, or be stopped"),
     Elsewhere("heap.program", "heap/test_others.py", "it reads what that looks for"),
     Elsewhere("account.totals", "account/test_table.py", "every sum is a column of a table"),
+    Elsewhere("account.folio_sums", "account/test_huge.py", "every sum is one of its columns"),
+    Elsewhere("account.zeros", "live/test_huge.py", "only a process has memory to read"),
     Elsewhere("account.causes", "account/test_ledger.py", "a cause shows in a line of the ledger"),
     Elsewhere("kernel.bpf.syscall", "kernel/readers/test_bpf.py",
               "a call is tested by the program it loads"),

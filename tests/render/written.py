@@ -21,7 +21,7 @@ from pagewalk.sources.doctor import Check
 from pagewalk.system.containers import Name
 from pagewalk.system.ram_map import map_ram
 from pagewalk.walking.walk import Walk
-from tests import by_hand, files_by_hand, kernel_by_hand, share_by_hand, vtop_by_hand
+from tests import by_hand, files_by_hand, huge_by_hand, kernel_by_hand, share_by_hand, vtop_by_hand
 from tests.system import by_hand as system
 from tests.system.by_hand import group, group_table, ram
 
@@ -31,7 +31,7 @@ CHECKS = [
           "run as root; in a container: docker run --cap-add SYS_ADMIN, or run on the host"),
 ]
 PROCESSES = [
-    Process(1, "init", "/sbin/init", 0, 12 << 20, "", "/sbin/init splash"),
+    Process(1, "init", "/sbin/init", 0, 12 << 20),
     Process(4711, "pro\x1b[1m", "/opt/a name that goes on and on" * 3, 0, 9 << 30),
 ]
 MIB = 1 << 20
@@ -59,7 +59,7 @@ def seen(text: str) -> bool:
 # Fields that contain names, or sentences about them.
 SPOKEN = {"name", "exe", "argv0", "script", "why", "finding", "remedy", "asked", "remarks",
           "device", "not_read", "partial", "inside", "comm", "file_system", "path", "caller",
-          "exporter", "group", "command"}
+          "exporter", "group"}
 
 
 def spoiled(value: Any, text: str, field: str = "") -> Any:
@@ -131,10 +131,10 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
         "group": (group(), Name("unit", "app.service", "systemd")),
         "cgroups": (group_table(), [(0, 0), (1, 1), (3, 2), (2, 1)],
                     {1: Name("pod", "web", "docker")}),
+        "huge": (huge_by_hand.huge(frames=frames, zeros=True,
+                                   withheld=[] if frames else [REASON]), [0, 1, 2, 3]),
         "top": (share_by_hand.top(), share_by_hand.top().lines),
         "who": (share_by_hand.who(), share_by_hand.who().mappers),
-        "overview": (share_by_hand.overview(frames=frames),
-                     share_by_hand.overview(frames=frames).rows),
         "share": (share_by_hand.family(frames=frames), [0, 1, 2]),
     }[name]
 

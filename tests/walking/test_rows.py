@@ -21,6 +21,7 @@ from pagewalk.model.columns import (
     VMAs,
     take,
 )
+from pagewalk.proc.frames import LARGE
 from pagewalk.walking.rows import Asked, fill, hole_rows, join_batches
 from tests import by_hand
 from tests.by_hand import BIG, HEAP, PAGE, PROGRAM, THP, VMAS
@@ -45,6 +46,10 @@ class FrameList:
     def mapcounts(self, pfns: U64) -> U64:
         """Return the mapcount of each frame, 1 by default."""
         return np.array([self.mapcount.get(n, 1) for n in pfns.tolist()], np.uint64)
+
+    def marks(self, pfns: U64) -> U64:
+        """Return the marks of large folios."""
+        return self.read(pfns, pfns != 0)[0] & LARGE
 
 
 def asked(frames: FrameList | None = None, of: VMAs = VMAS, wanted: U64 | None = None) -> Asked:

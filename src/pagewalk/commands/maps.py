@@ -30,14 +30,23 @@ if TYPE_CHECKING:
 @counts_option
 @click.option("--all", "everything", is_flag=True,
               help="Every field of smaps, computed from the page tables, and VmFlags.")
+@click.option("--huge", is_flag=True,
+              help="Huge pages and other large folios: how they are mapped, what is broken up.")
+@click.option("--zeros", is_flag=True,
+              help="With --huge: read the anonymous huge pages, and count what of them is zero.")
 @click.option("--by", type=click.Choice(["kind", "file", "perms"]),
               help="Sum the VMAs by what they are, what they map, or their access rights.")
-def command(counts: bool, everything: bool, by: str | None, **options: object) -> int:
+def command(
+    counts: bool, everything: bool, huge: bool, zeros: bool, by: str | None, **options: object
+) -> int:
     """Show every VMA of TARGET: size, present, RSS, not present, swap, PSS, USS.
 
     --all adds the other fields of smaps: clean and dirty, referenced, lazyfree, SwapPss (for which
     every process that uses swap is walked), page sizes, THPeligible and VmFlags. They require a
     source that reads page tables. --columns accepts the amounts among them by name.
+
+    --huge shows what is mapped by a PMD, by entries of single pages of a large folio, and what of
+    those folios is not mapped; below, folios by size. --zeros reads the anonymous huge pages.
 
     \b
     pagewalk maps $$
@@ -46,11 +55,18 @@ def command(counts: bool, everything: bool, by: str | None, **options: object) -
     pagewalk maps $$ --format csv
     pagewalk maps $$ --sort rss --limit 10
     pagewalk maps $$ --by kind
+    pagewalk maps $$ --huge
+    pagewalk maps $$ --huge --zeros --format json
     """
     from pagewalk.account.table import SMAPS_FIELDS
     from pagewalk.render.columns import WHOLE
 
     request = Request(**options)  # type: ignore[arg-type]
+    if huge or zeros:
+        refuse_beside_huge(request, counts, everything, by, huge=huge)
+        from pagewalk.commands.huge import show_huge
+
+        return show_huge(request, zeros=zeros)
     view = "groups" if by else "maps"
     choice = choice_of(request, view) or WHOLE
     detailed = details(choice)
@@ -67,6 +83,20 @@ def command(counts: bool, everything: bool, by: str | None, **options: object) -
             else:
                 write(table, ordered(table, choice), columns=columns, everything=everything)
     return finish(request, table.outcome)
+
+
+def refuse_beside_huge(
+    request: Request, counts: bool, everything: bool, by: str | None, *, huge: bool
+) -> None:
+    """Raise BadRequest for what cannot be asked together with --huge, and for --zeros without."""
+    from pagewalk.model.errors import BadRequest
+
+    if not huge:
+        raise BadRequest("--zeros is about huge pages: add --huge")
+    if counts or everything or by:
+        raise BadRequest("--huge is a table of its own: leave out --counts, --all and --by")
+    if request.format == "log":
+        raise BadRequest("--format log prints every page: leave out --huge")
 
 
 def details(choice: Choice) -> list[str]:

@@ -72,7 +72,8 @@ def complete_column(ctx: click.Context, _param: object, typed: str) -> list[str]
 
     before, comma, last = typed.rpartition(",")
     name = ctx.info_name or ""
-    chosen = "slab" if ctx.params.get("slab") else _TABLE_OF.get(name, name)
+    asked = (option for option in ("slab", "huge") if ctx.params.get(option))
+    chosen = next(asked, _TABLE_OF.get(name, name))
     table = TABLES[chosen]()
     names = [column.name for column in (*table.naming, *table.others)]
     return [before + comma + name for name in names if name.startswith(last)]

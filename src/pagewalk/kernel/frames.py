@@ -26,6 +26,7 @@ from pagewalk.model.bits import YOUNG, kpf
 from pagewalk.model.columns import I32, I64, U64, Bool, alike
 from pagewalk.model.errors import NotInBtf, SourceUnavailable
 from pagewalk.model.rules import KEPT
+from pagewalk.proc.frames import LARGE
 from pagewalk.proc.zones import read_memory
 
 if TYPE_CHECKING:
@@ -214,6 +215,10 @@ class StructPages:
     def mapcounts(self, pfns: U64) -> U64:
         """Return the mapcounts; see FrameReader."""
         return read_struct_pages(self.frames, pfns).mapcount.astype(np.uint64)
+
+    def marks(self, pfns: U64) -> U64:
+        """Return the marks of large folios; see FrameReader."""
+        return read_struct_pages(self.frames, pfns).flags & LARGE
 
 
 def sample() -> U64:

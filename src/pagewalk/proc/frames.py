@@ -53,6 +53,9 @@ class FrameReader(Protocol):
     def mapcounts(self, pfns: U64) -> U64:
         """Return the mapcount (u64[n]) of each frame in ``pfns``."""
 
+    def marks(self, pfns: U64) -> U64:
+        """Return HEAD, TAIL or 0 (u64[n]) for each frame in ``pfns``: its place in its folio."""
+
 
 class Frames(NamedTuple):
     """The open frame database of /proc: descriptors of kpageflags and kpagecount.
@@ -84,6 +87,10 @@ class Frames(NamedTuple):
     def mapcounts(self, pfns: U64) -> U64:
         """Return the mapcounts; see FrameReader."""
         return read_kpage(self.counts, pfns)
+
+    def marks(self, pfns: U64) -> U64:
+        """Return the marks of large folios; see FrameReader."""
+        return read_kpage(self.flags, pfns) & LARGE
 
     def close(self) -> None:
         """Close the descriptors."""

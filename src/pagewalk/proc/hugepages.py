@@ -48,6 +48,23 @@ def read_policy(root: str = ROOT) -> Policy | None:
     return Policy(anon, shmem, by_size["enabled"], by_size["shmem_enabled"])
 
 
+def read_underused(pages: int, root: str = ROOT) -> int | None:
+    """Return how many of the ``pages`` of a huge page may be zero before the kernel splits it.
+
+    It does that when memory runs short. ``pages`` if it does so with none, None if that is not
+    known. Source: thp_underused() and deferred_split_scan(), mm/huge_memory.c; since 6.12.
+    """
+    try:
+        if int(read_bytes(f"{root}/shrink_underused")) == 0:
+            return pages
+        most = int(read_bytes(f"{root}/khugepaged/max_ptes_none"))
+    except FileNotFoundError:
+        return pages if os.path.isdir(root) else None
+    except (OSError, ValueError):
+        return None
+    return pages if most >= pages - 1 else most
+
+
 def read_setting(path: str) -> str | None:
     # None: this kernel has no such setting.
     try:

@@ -72,6 +72,13 @@ def vma_columns() -> Columns:
     return Columns(naming, (*COLUMNS, *DETAILS, *others))
 
 
+def huge_columns() -> Columns:
+    from pagewalk.account.huge import COLUMNS as OF_FOLIOS
+
+    naming, every = vma_columns()
+    return Columns(naming, (*OF_FOLIOS, *(c for c in every if c.name in ("end", "offset"))))
+
+
 def kind_columns() -> Columns:
     naming = words(("group", "WHAT", "the kind, the file or the access rights"))
     return Columns(naming, (Column("vmas", "VMAS", "how many VMAs"), *COLUMNS))
@@ -138,25 +145,14 @@ def check_columns() -> Columns:
     return Columns(words(("name", "NAME", "the facility")), (ok, finding, remedy))
 
 
-def process_words() -> tuple[Column, ...]:
-    return words(
+def process_columns() -> Columns:
+    pid, name, program, uid, script = words(
         ("pid", "PID", "its number"), ("name", "NAME", "as the kernel has it"),
         ("argv0", "PROGRAM", "how it was started"), ("uid", "UID", "the number of its user"),
         ("script", "SCRIPT", "what an interpreter runs"),
-        ("command", "COMMAND", "the words that it was started with"),
     )
-
-
-def process_columns() -> Columns:
-    pid, *others = process_words()
     rss = Column("rss", "RSS", "as in statm: a shared page counts in each process")
-    return Columns((pid,), (rss, *others))
-
-
-def overview_columns() -> Columns:
-    pid, *others = process_words()
-    by_name = {column.name: column for column in COLUMNS}
-    return Columns((pid,), (*(by_name[name] for name in ("uss", "pss", "rss", "swap")), *others))
+    return Columns((pid,), (rss, name, program, uid, script))
 
 
 def file_columns() -> Columns:
@@ -249,8 +245,8 @@ TABLES: dict[str, Callable[[], Columns]] = {
     "show": kind_columns, "maps": vma_columns, "groups": group_columns, "pages": page_columns,
     "explain": ledger_columns, "heap": arena_columns, "check": difference_columns,
     "doctor": check_columns, "processes": process_columns, "files": file_columns,
-    "cgroups": cgroup_columns, "slab": slab_columns, "share": share_columns,
-    "top": top_columns, "who": who_columns, "overview": overview_columns,
+    "huge": huge_columns, "cgroups": cgroup_columns, "slab": slab_columns, "share": share_columns,
+    "top": top_columns, "who": who_columns,
 }
 
 

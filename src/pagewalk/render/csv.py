@@ -21,6 +21,7 @@ from pagewalk.render import lines as pieces
 from pagewalk.walking.walk import Walk
 
 if TYPE_CHECKING:
+    from pagewalk.account.huge import Huge
     from pagewalk.render.file_table import Names
     from pagewalk.system.files import FilesReport
     from pagewalk.system.group import Group as Cgroup
@@ -192,6 +193,15 @@ def top(
     out.writelines(row(*record) for record in records(found, lines, columns))
 
 
+def huge(
+    found: Huge, rows: Sequence[int], out: TextIO, columns: Sequence[str] | None = None
+) -> None:
+    """Write one line per VMA of ``rows``, with how its large folios are mapped."""
+    from pagewalk.render.huge_table import records
+
+    out.writelines(row(*record) for record in records(found, rows, columns))
+
+
 def share(
     found: Share, rows: Sequence[int], out: TextIO, columns: Sequence[str] | None = None
 ) -> None:
@@ -204,4 +214,5 @@ def share(
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain, "ram": ram,
     "files": files, "slab": slab, "group": group, "cgroups": cgroups, "share": share, "top": top,
+    "huge": huge,
 }

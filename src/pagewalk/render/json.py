@@ -29,6 +29,7 @@ from pagewalk.translate.translation import Translation
 from pagewalk.walking.walk import Walk
 
 if TYPE_CHECKING:
+    from pagewalk.account.huge import Huge
     from pagewalk.render.file_table import Names
     from pagewalk.system.files import FilesReport
 
@@ -307,11 +308,11 @@ def cgroups(*given: Any, **options: Any) -> None:
     groups_table.json(*given, **options)
 
 
-def overview(*given: Any, **options: Any) -> None:
-    """Write the first screen: see `overview_table.json`."""
-    from pagewalk.render import overview_table
+def huge(found: Huge, rows: Sequence[int], out: TextIO, **options: Any) -> None:
+    """Write how large folios are mapped: see `huge_table.document`."""
+    from pagewalk.render import huge_table
 
-    overview_table.json(*given, **options)
+    write_table(found.table, huge_table.document(found, rows, **options), out)
 
 
 def top(*given: Any, **options: Any) -> None:
@@ -339,5 +340,5 @@ VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
     "ram": ram, "files": files, "slab": slab, "map": ram_map, "group": group,
-    "cgroups": cgroups, "share": share, "top": top, "who": who, "overview": overview,
+    "cgroups": cgroups, "share": share, "top": top, "who": who, "huge": huge,
 }

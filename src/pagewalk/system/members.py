@@ -89,18 +89,13 @@ def opened(pid: int, source: str, budget_ns: int) -> Iterator[Source]:
         close(found)
 
 
-def never() -> bool:
-    """Return False: all are to be walked."""
-    return False
-
-
 def look_at_each(
     chosen: Sequence[Chosen], source: str, budget_ns: int,
-    visit: Callable[[int, list[int], Source], Table], enough: Callable[[], bool] = never,
+    visit: Callable[[int, list[int], Source], Table],
 ) -> Looked:
     """Let ``visit`` walk each address space of ``chosen`` once, and return what it found.
 
-    See try_each, which also says what it raises.
+    Raises what try_each raises.
     """
     by_pid, members = {one.process.pid: one for one in chosen}, list[Member]()
 
@@ -109,27 +104,19 @@ def look_at_each(
         members.append(member_of([by_pid[pid] for pid in pids], table))
         return table.outcome
 
-    tried = try_each([*by_pid], source, budget_ns, add, enough)
+    tried = try_each([*by_pid], source, budget_ns, add)
     return Looked(tuple(members), tried)
 
 
-def try_each(
-    pids: Sequence[int], source: str, budget_ns: int, visit: Visit,
-    enough: Callable[[], bool] = never,
-) -> Tried:
+def try_each(pids: Sequence[int], source: str, budget_ns: int, visit: Visit) -> Tried:
     """Let ``visit`` walk each address space of ``pids`` once; return what became of them.
 
-    They are walked in the order of ``pids``; after the first one, none is begun once ``enough()``.
     Raises SourceUnavailable and BadRequest for a source that does not exist or work here, and, if
     no process could be looked at, why the first could not.
     """
     refused: dict[int, PagewalkError] = {}
     notes, moved, name, stall, visited = dict[Withheld, None](), list[int](), source, 0, 0
-    order = {pid: place for place, pid in enumerate(pids)}
-    groups = sorted(by_memory(pids), key=lambda group: min(order[pid] for pid in group))
-    for number, together in enumerate(groups):
-        if visited and enough():
-            break
+    for number, together in enumerate(by_memory(pids)):
         pid = together[0]
         try:
             with opened(pid, source, budget_ns) as one:
