@@ -9,7 +9,7 @@ import numpy as np
 
 from pagewalk.model.columns import U64, Flag
 from pagewalk.pagetables.count import Memo, sweep
-from pagewalk.pagetables.decode import Doubts, Entries, ReadTables, in_order
+from pagewalk.pagetables.decode import Doubts, Entries, ReadTables, Root, in_order
 from pagewalk.pagetables.format import Arch
 
 # What distinguishes entries. A hole's kind is the number of its level, below 0.
@@ -64,7 +64,7 @@ def rows(*columns: np.ndarray) -> list[tuple[int, ...]]:
 
 def swept(
     arch: Arch,
-    root: int,
+    root: Root,
     read_tables: ReadTables,
     ranges: U64,
     *,

@@ -70,6 +70,8 @@ ELSEWHERE = (
     Elsewhere("sources.readers sources.process sources.outcome sources.space",
               "sources/test_sources.py",
               "one test for all sources"),
+    Elsewhere("kernel.structs.spaces sources.crowd", "live/test_at_once.py",
+              "every total is compared with that of a walk of one process"),
     Elsewhere("sources.doctor", "live/test_rights.py", "what it says depends on the rights"),
     Elsewhere("render.page_table", "render/test_columns.py", "every column is asked for"),
     Elsewhere("render.machine render.differences", "render/test_text.py",

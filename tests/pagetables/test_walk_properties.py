@@ -261,6 +261,29 @@ def test_counts_are_the_sums_of_a_walk(
 
 
 @settings(max_examples=60, deadline=None)
+@given(GRAPHS, st.lists(RANGES, min_size=2, max_size=3), st.booleans(), st.integers(0, 1))
+def test_address_spaces_side_by_side_are_each_what_they_are_alone(
+    graph: list[dict[int, int]], each: list[Ranges], five: bool, retries: int
+) -> None:
+    arch = FIVE if five else FOUR
+    memory, roots = laid_out(graph), np.array(PLACES[: len(each)], np.uint64)
+    wanted, alone, doubts = [], Kinds(), []
+    for number, (root, chosen) in enumerate(zip(roots.tolist(), each, strict=True)):
+        ranges = [(low, high) for low, high in chosen if high <= arch.user_end]
+        begin, first = number * arch.user_end, len(wanted)
+        places = np.array(ranges, np.uint64).reshape(-1, 2)
+        found = swept(arch, root, memory.read_tables, places, retries=retries)
+        alone.update({(first + row, kind): size for (row, kind), size in found.size.items()})
+        doubts += [(begin + addr, why) for addr, why in zip(
+            found.doubts.addr.tolist(), found.doubts.why.tolist(), strict=True)]
+        wanted += [(begin + low, begin + high) for low, high in ranges]
+    together = swept(arch, roots, memory.read_tables, np.array(wanted, np.uint64), retries=retries)
+    assert together.size == alone
+    assert list(zip(together.doubts.addr.tolist(), together.doubts.why.tolist(), strict=True)
+                ) == doubts
+
+
+@settings(max_examples=60, deadline=None)
 @given(GRAPHS, GRAPHS, RANGES, RANGES, st.booleans())
 def test_remembering_upper_tables_changes_nothing(
     before: list[dict[int, int]],

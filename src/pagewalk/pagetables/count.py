@@ -11,7 +11,7 @@ import numpy as np
 
 from pagewalk.model.columns import I64, U64, take
 from pagewalk.pagetables import decode
-from pagewalk.pagetables.decode import Entries, ReadTables, Scope, Tables
+from pagewalk.pagetables.decode import Entries, ReadTables, Root, Scope, Tables
 from pagewalk.pagetables.format import Arch
 from pagewalk.pagetables.walk import only, walk_tables
 
@@ -63,10 +63,10 @@ class Memo:
     levels: dict[int, Sifted] = field(default_factory=dict)
 
     def open(self, scope: Scope) -> None:
-        """Drop everything unless it is of the ranges and the root of ``scope``."""
-        root = self.levels.get(0)
+        """Drop everything unless it is of the ranges and the roots of ``scope``."""
+        top = self.levels.get(0)
         same = np.array_equal(self.start, scope.start) and np.array_equal(self.end, scope.end)
-        if not same or (root is not None and int(root.tables.phys[0]) != scope.root):
+        if not same or (top is not None and not np.array_equal(top.tables.phys, scope.roots)):
             self.start, self.end, self.levels = scope.start, scope.end, {}
 
 
@@ -88,7 +88,7 @@ class Swept(NamedTuple):
 
 def sweep(
     arch: Arch,
-    root: int,
+    root: Root,
     read_tables: ReadTables,
     ranges: U64,
     *,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pagewalk.pagetables.format import Arch, Level
 
 ReadTables: TypeAlias = Callable[[U64], tuple[U64, Bool]]
+# The physical address of a top table, or of several (u64): see Scope.
+Root: TypeAlias = int | U64
 
 RIGHTS = np.uint32(Flag.WRITE | Flag.USER | Flag.EXEC)
 
@@ -101,10 +103,14 @@ class _Words(Rows):
 
 
 class Scope(NamedTuple):
-    """An address space, and the sorted ranges of it (``start``, ``end`` u64) to walk."""
+    """An address space, and the sorted ranges of it (``start``, ``end`` u64) to walk.
+
+    Several are one in which each has ``arch.user_end`` addresses: those of the k-th of ``roots``
+    (u64, physical addresses of top tables) begin at k times that.
+    """
 
     arch: Arch
-    root: int
+    roots: U64
     read_tables: ReadTables
     start: U64
     end: U64
@@ -113,28 +119,28 @@ class Scope(NamedTuple):
 _Columns = TypeVar("_Columns", Leaves, Holes, Doubts)
 
 
-def open_scope(arch: Arch, root: int, read_tables: ReadTables, ranges: U64) -> Scope:
+def open_scope(arch: Arch, root: Root, read_tables: ReadTables, ranges: U64) -> Scope:
     """Return the Scope for ``ranges`` u64[k, 2]; raises BadRequest if they are invalid."""
+    roots = np.atleast_1d(np.asarray(root, np.uint64))
+    limit = len(roots) * arch.user_end
     cells = np.asarray(ranges, np.uint64).reshape(-1, 2)
     start, end = cells[:, 0].copy(), cells[:, 1].copy()
     if (start >= end).any() or (start[1:] < end[:-1]).any():
         raise BadRequest("cannot walk ranges that are empty, overlap or are out of order")
     if ((start | end) & np.uint64((1 << arch.page_shift) - 1)).any():
         raise BadRequest(f"cannot walk part of a page of {1 << arch.page_shift} bytes")
-    if len(end) and int(end[-1]) > arch.user_end:
-        raise BadRequest(
-            f"cannot walk up to {int(end[-1]):#x}: user addresses end at {arch.user_end:#x}"
-        )
-    return Scope(arch, root, read_tables, start, end)
+    if len(end) and int(end[-1]) > limit:
+        raise BadRequest(f"cannot walk up to {int(end[-1]):#x}: user addresses end at {limit:#x}")
+    return Scope(arch, roots, read_tables, start, end)
 
 
 def root_table(scope: Scope) -> Tables:
-    """Return the top table, or nothing if there are no ranges."""
-    root = np.array([scope.root], np.uint64)
-    nothing = np.zeros(1, np.uint64)
-    rights = np.array([RIGHTS], np.uint32)
-    top = Tables(root, nothing, root, rights, np.zeros((1, 0), np.uint64))
-    return take(top, slice(len(scope.start)))
+    """Return the top table of each address space, or nothing if there are no ranges."""
+    roots, count = scope.roots, len(scope.roots)
+    begin = np.arange(count, dtype=np.uint64) * np.uint64(scope.arch.user_end)
+    rights = np.full(count, RIGHTS, np.uint32)
+    top = Tables(roots, begin, roots, rights, np.zeros((count, 0), np.uint64))
+    return top if len(scope.start) else take(top, slice(0))
 
 
 def in_order(parts: list[_Columns]) -> _Columns:

@@ -15,13 +15,13 @@ import numpy as np
 
 from pagewalk.model.columns import U64, take
 from pagewalk.pagetables import decode
-from pagewalk.pagetables.decode import Doubts, Entries, ReadTables, Scope, Tables
+from pagewalk.pagetables.decode import Doubts, Entries, ReadTables, Root, Scope, Tables
 from pagewalk.pagetables.format import Arch
 
 
 def walk_tables(
     arch: Arch,
-    root: int,
+    root: Root,
     read_tables: ReadTables,
     ranges: U64,
     *,
@@ -30,13 +30,13 @@ def walk_tables(
 ) -> Iterator[Entries]:
     """Walk the tables under ``root`` and yield what maps ``ranges``, in address order.
 
-    ``root``: physical address of the top table, bytes. ``read_tables(phys u64[n])`` returns
-    (entries u64[n, slots], ok bool[n]); where not ok the entries are ignored. ``ranges``:
-    u64[k, 2] half open, sorted, disjoint, page aligned, inside the user half; nothing outside is
-    walked or reported. A batch has at most ``batch`` leaves. Adjacent holes of one level are one
-    row within a range and a batch. A huge leaf that a range cuts is returned in aligned pieces.
-    Entries in doubt are walked again ``retries`` times, because live tables change while they are
-    read.
+    ``root``: physical address of the top table, bytes, or of several (see Scope).
+    ``read_tables(phys u64[n])`` returns (entries u64[n, slots], ok bool[n]); where not ok the
+    entries are ignored. ``ranges``: u64[k, 2] half open, sorted, disjoint, page aligned, inside the
+    user half; nothing outside is walked or reported. A batch has at most ``batch`` leaves. Adjacent
+    holes of one level are one row within a range and a batch. A huge leaf that a range cuts is
+    returned in aligned pieces. Entries in doubt are walked again ``retries`` times, because live
+    tables change while they are read.
 
     Raises BadRequest for invalid ranges.
     """
@@ -46,7 +46,8 @@ def walk_tables(
 
 def _bounded(scope: Scope, batch: int, retries: int) -> Iterator[Entries]:
     group = max(1, batch >> scope.arch.levels[-1].bits)
-    parts = _descend(scope, 0, decode.root_table(scope), scope.arch.user_end, group)
+    limit = len(scope.roots) * scope.arch.user_end
+    parts = _descend(scope, 0, decode.root_table(scope), limit, group)
     for _, part in _settle(scope, parts, group, retries):
         rest = part
         while len(rest.leaves) > batch:

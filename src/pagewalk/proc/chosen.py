@@ -104,7 +104,8 @@ def of_user(user: str, listed: Iterable[Listed], root: str) -> set[int]:
         except KeyError:
             raise BadTarget(
                 f"there is no user '{in_a_line(user)}'; give a name or a number") from None
-    return {process.pid for process, _, _ in listed if real_uid(process, root) == uid}
+    return {process.pid for process, _, _ in listed
+            if real_uid(process.pid, process.uid, root) == uid}
 
 
 def user_name(uid: int) -> str:
@@ -117,13 +118,13 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
-def real_uid(process: Process, root: str = "/proc") -> int:
-    """Return the real user of a process."""
+def real_uid(pid: int, owner: int, root: str = "/proc") -> int:
+    """Return the real user of a process, ``owner`` if it has ended."""
     # The owner of /proc/PID is root for one that may not be looked at (prctl PR_SET_DUMPABLE).
     try:
-        return (numbers(read_bytes(f"{root}/{process.pid}/status"), b"Uid") or [process.uid])[0]
+        return (numbers(read_bytes(f"{root}/{pid}/status"), b"Uid") or [owner])[0]
     except OSError:
-        return process.uid
+        return owner
 
 
 def by_memory(pids: Collection[int]) -> list[list[int]]:

@@ -34,7 +34,7 @@ from pagewalk.model.rules import ORDINARY, ORDINARY_ENTRY
 from pagewalk.model.soft import pack
 from pagewalk.model.states import classify, has
 from pagewalk.pagetables.count import Memo, Plain, count_by_reading, sweep
-from pagewalk.pagetables.decode import NO_DOUBTS, NO_LEAVES, Entries
+from pagewalk.pagetables.decode import NO_DOUBTS, NO_LEAVES, Entries, Root
 from pagewalk.pagetables.format import PMD
 from pagewalk.pagetables.walk import walk_tables
 from pagewalk.proc.frames import FrameReader
@@ -75,6 +75,11 @@ class TableSpace:
     memo: Memo = field(default_factory=Memo)
 
     @property
+    def roots(self) -> Root:
+        """Return what a walk of all of it begins with."""
+        return self.root
+
+    @property
     def frames(self) -> FrameReader | None:
         """Return the reader of frames' flags and mapcounts."""
         return self.running.frames
@@ -105,13 +110,13 @@ class TableSpace:
     def sums(self, vmas: VMAs, ranges: U64, *, frames: bool = True) -> Iterator[Part]:
         """Yield what ``entries`` does, in no order; whole tables of ordinary pages as sums."""
         running = self.running
-        below = ranges[:, 1] <= np.uint64(running.arch.user_end)
+        below = ranges[:, 1] <= np.uint64(np.size(self.roots) * running.arch.user_end)
         user = ranges[below]
         row = holder(user[:, 0], vmas.ranges)
         whole = (ByFrame if frames else WholeTables)(self, vmas, row)
         tables = np.zeros(6, np.int64)
         for part in sweep(
-            running.arch, self.root, self.read_tables, user, retries=RETRIES,
+            running.arch, self.roots, self.read_tables, user, retries=RETRIES,
             count_plain=whole.count, tables=tables, memo=self.memo,
         ):
             yield from (Part(sums=sums) for sums in whole.sums(part.plain))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 
-from pagewalk.account.table import Table
+from pagewalk.account.table import Table, table
 from pagewalk.model.columns import Withheld
 from pagewalk.model.errors import (
     BadRequest,
@@ -17,9 +17,10 @@ from pagewalk.model.errors import (
     ProcessGone,
     SourceUnavailable,
 )
-from pagewalk.proc.chosen import Chosen, by_memory, real_uid
+from pagewalk.proc.chosen import Chosen, by_memory
 from pagewalk.sources import Source, close, open_listed
 from pagewalk.sources.outcome import Outcome
+from pagewalk.system.at_once import NONE_AT_ONCE, AtOnce, amounts_at_once
 from pagewalk.walking.at_end import CHANGED, FORKED
 
 LISTED = 5  # processes that changed while they were walked
@@ -35,7 +36,7 @@ class Member(NamedTuple):
 
     ``amounts`` are totals of its Table by AMOUNTS, None where withheld; ``page_tables`` bytes,
     None if they were not read; ``anon`` bytes of anonymous memory by the name of the mapping;
-    ``uid`` its real user.
+    ``owner`` the user that owns its directory in /proc.
     """
 
     pids: tuple[int, ...]
@@ -45,7 +46,7 @@ class Member(NamedTuple):
     amounts: dict[str, int | None]
     page_tables: int | None
     anon: dict[str, int]
-    uid: int
+    owner: int
 
 
 class Tried(NamedTuple):
@@ -100,24 +101,52 @@ def look_at_each(
     by_pid, members = {one.process.pid: one for one in chosen}, list[Member]()
 
     def add(number: int, pids: list[int], one: Source) -> Outcome:
-        table = visit(number, pids, one)
-        members.append(member_of([by_pid[pid] for pid in pids], table))
-        return table.outcome
+        found = visit(number, pids, one)
+        members.append(member_of([by_pid[pid] for pid in pids], found))
+        return found.outcome
 
-    tried = try_each([*by_pid], source, budget_ns, add)
+    tried = try_each(by_memory(by_pid), source, budget_ns, add)
     return Looked(tuple(members), tried)
 
 
-def try_each(pids: Sequence[int], source: str, budget_ns: int, visit: Visit) -> Tried:
-    """Let ``visit`` walk each address space of ``pids`` once; return what became of them.
+def total_each(chosen: Sequence[Chosen], source: str, budget_ns: int) -> Looked:
+    """Return what look_at_each does, without ``anon``, page tables and ``freed``.
 
-    Raises SourceUnavailable and BadRequest for a source that does not exist or work here, and, if
-    no process could be looked at, why the first could not.
+    So that most need no walk of their own. Raises what try_each raises.
+    """
+    by_pid = {one.process.pid: one for one in chosen}
+    groups = by_memory(by_pid)
+    once = amounts_at_once([by_pid[pids[0]].process for pids in groups], source)
+    totals = dict(once.amounts)
+
+    def add(_: int, pids: list[int], one: Source) -> Outcome:
+        found = table(one)
+        totals[pids[0]] = found.totals
+        return found.outcome
+
+    tried = try_each(groups, source, budget_ns, add, once)
+    return Looked(tuple(
+        totaled([by_pid[pid] for pid in pids], totals[pids[0]]) for pids in groups
+        if pids[0] in totals), tried)
+
+
+def try_each(
+    groups: Sequence[list[int]], source: str, budget_ns: int, visit: Visit,
+    before: AtOnce = NONE_AT_ONCE,
+) -> Tried:
+    """Let ``visit`` walk the address space of each of ``groups``, pids that have it in common.
+
+    Returns what became of them, and of those that were walked ``before``. Raises SourceUnavailable
+    and BadRequest for a source that does not exist or work here, and, if no process could be looked
+    at, why the first could not.
     """
     refused: dict[int, PagewalkError] = {}
-    notes, moved, name, stall, visited = dict[Withheld, None](), list[int](), source, 0, 0
-    for number, together in enumerate(by_memory(pids)):
+    name, done, known = before.source or source, before.amounts, before.notes
+    notes, moved, stall, visited = dict.fromkeys(known), list[int](), 0, len(done)
+    for number, together in enumerate(groups):
         pid = together[0]
+        if pid in done:
+            continue
         try:
             with opened(pid, source, budget_ns) as one:
                 outcome, name = visit(number, together, one), one.name
@@ -155,17 +184,22 @@ def unseen(not_looked: dict[int, str]) -> Iterator[Withheld]:
                        f" process {pid}: {why}", partial=True)
 
 
-def member_of(group: Sequence[Chosen], table: Table) -> Member:
-    process, column = group[0].process, table.columns["anon"]
+def member_of(group: Sequence[Chosen], found: Table) -> Member:
+    column = found.columns["anon"]
     anon: dict[str, int] = {}
     if column is not None:
         for row in np.flatnonzero(column).tolist():
-            name = table.vmas.name[row]
+            name = found.vmas.name[row]
             anon[name] = anon.get(name, 0) + int(column[row])
+    return totaled(group, found.totals)._replace(page_tables=found.outcome.page_tables, anon=anon)
+
+
+def totaled(group: Sequence[Chosen], totals: Mapping[str, int | None]) -> Member:
+    """Return the member that has ``totals``, of which nothing else is known."""
+    process, amounts = group[0].process, {name: totals.get(name) for name in AMOUNTS}
     return Member(
         tuple(one.process.pid for one in group), process.name, process.script or process.argv0,
-        group[0].parent, {name: table.totals[name] for name in AMOUNTS},
-        table.outcome.page_tables, anon, real_uid(process),
+        group[0].parent, amounts, None, {}, process.uid,
     )
 
 

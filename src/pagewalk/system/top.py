@@ -13,9 +13,9 @@ from pagewalk.account.table import Table, table
 from pagewalk.model.columns import I64
 from pagewalk.model.errors import ProcessGone
 from pagewalk.proc.cgroups import find_hierarchy, group_of
-from pagewalk.proc.chosen import Chosen, user_name
+from pagewalk.proc.chosen import Chosen, real_uid, user_name
 from pagewalk.sources import Source
-from pagewalk.system.members import Looked, Member, look_at_each
+from pagewalk.system.members import Looked, Member, look_at_each, total_each
 
 UNTOLD = "not told"  # the cgroup of a process that has ended, or that /proc does not tell
 AMOUNTS = ("uss", "pss", "rss", "swap")
@@ -65,7 +65,7 @@ def by_program() -> Key:
 
 
 def by_user() -> Key:
-    return lambda member: (user_name(member.uid),) * 2
+    return lambda member: (user_name(real_uid(member.pids[0], member.owner)),) * 2
 
 
 def by_cgroup() -> Key:
@@ -93,7 +93,7 @@ def look_at_top(chosen: Sequence[Chosen], by: str, source: str, budget_ns: int) 
     """
     if by != MAPPING:
         key = BY[by]()
-        looked = look_at_each(chosen, source, budget_ns, lambda _, __, opened: table(opened))
+        looked = total_each(chosen, source, budget_ns)
         grouped: dict[int | str, Line] = {}
         add_up(grouped, (line_of(one, key) for one in looked.members))
         return Top(by, tuple(grouped.values()), looked)

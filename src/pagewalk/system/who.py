@@ -15,6 +15,7 @@ from pagewalk.model.columns import I64, Pages, VMAs
 from pagewalk.model.errors import BadRequest, NotPermitted, PagewalkError
 from pagewalk.model.rules import IS_PRESENT
 from pagewalk.proc.cgroups import find_hierarchy, list_groups
+from pagewalk.proc.chosen import by_memory
 from pagewalk.proc.frames import owner_of
 from pagewalk.proc.iomem import read_ranges
 from pagewalk.proc.maps import identity
@@ -99,7 +100,7 @@ def who_maps_frame(pids: Sequence[int], pfn: int, source: str, budget_ns: int) -
                 mappers.append(mapper(together, one, pages.vmas, vma, addr, page))
         return pages.outcome
 
-    tried = try_each(pids, source, budget_ns, visit)
+    tried = try_each(by_memory(pids), source, budget_ns, visit)
     frame = frame_of(pfn, tried.source, budget_ns)
     # If all mappings were found, nothing that could not be looked at has another.
     lost = () if frame.mapcount == len(mappers) else tuple(
@@ -200,7 +201,7 @@ def who_maps_file(
             mappers.append(made._replace(rss=rss, pss=pss))
         return found.outcome
 
-    tried = try_each(pids, source, budget_ns, visit)
+    tried = try_each(by_memory(pids), source, budget_ns, visit)
     return Who(asked, None, tuple(mappers), tried)
 
 

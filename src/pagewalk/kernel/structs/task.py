@@ -84,9 +84,14 @@ def pid_behind(kernel: Kernel, dirfd: int) -> int:
 
 def file_behind(kernel: Kernel, fd: int) -> int:
     """Return the address of the struct file behind our descriptor ``fd``; raises OSError."""
+    return read_word(kernel.memory, file_table(kernel) + 8 * fd)
+
+
+def file_table(kernel: Kernel) -> int:
+    """Return where the addresses of our struct files are, by descriptor; raises OSError."""
     files = kernel.field("task_struct", kernel.current, "files")
     table = kernel.field("files_struct", files, "fdt")
-    return read_word(kernel.memory, kernel.field("fdtable", table, "fd") + 8 * fd)
+    return kernel.field("fdtable", table, "fd")
 
 
 def task_of(kernel: Kernel, struct_pid: int, number: int) -> Task:

@@ -126,7 +126,7 @@ def forked(kernel: Kernel, mm: int, before: RawVmas) -> bool:
     rows = np.flatnonzero(before.flags & np.uint64(VM_DONTEXPAND) != 0)
     size = kernel.btf.size("vm_area_struct")
     structs, errno = read_structs(kernel.memory, before.address[rows], size)
-    now = _columns(kernel, before.address[rows], structs)
+    now = columns_of(kernel, before.address[rows], structs)
     same = (errno == 0) & (kernel.column(structs, "vm_area_struct", "vm_mm") == mm)
     for column in ("start", "end", "flags"):
         same &= getattr(now, column) == getattr(before, column)[rows]
@@ -168,15 +168,18 @@ def _edges(tree: Slots) -> U64:
 def _read_once(kernel: Kernel, mm: int) -> RawVmas:
     entries = _tree(kernel, mm)
     rows, errno = read_structs(kernel.memory, entries.entry, kernel.btf.size("vm_area_struct"))
-    if errno.any() or not _matches(kernel, mm, entries, rows).all():
+    if errno.any() or not matching(kernel, mm, entries, rows).all():
         raise Torn
     if kernel.field("mm_struct", mm, "map_count") != len(rows):
         raise Torn
-    return _columns(kernel, entries.entry, rows)
+    return columns_of(kernel, entries.entry, rows)
 
 
-def _matches(kernel: Kernel, mm: int, tree: Slots, rows: U8) -> Bool:
-    # A VMA that was freed and reused meanwhile has another mm or another range.
+def matching(kernel: Kernel, mm: int | U64, tree: Slots, rows: U8) -> Bool:
+    """Return which of the vm_area_structs ``rows`` (u8[n, size]) are what ``tree`` and ``mm`` say.
+
+    One that was freed and reused meanwhile has another mm or another range.
+    """
     start, end, owner = (
         kernel.column(rows, "vm_area_struct", name) for name in ("vm_start", "vm_end", "vm_mm")
     )
@@ -184,7 +187,9 @@ def _matches(kernel: Kernel, mm: int, tree: Slots, rows: U8) -> Bool:
     return fits
 
 
-def _columns(kernel: Kernel, address: U64, rows: U8) -> RawVmas:
+def columns_of(kernel: Kernel, address: U64, rows: U8) -> RawVmas:
+    """Return the vm_area_structs ``rows`` (u8[n, size]), which are at ``address`` (u64[n])."""
+
     def column(path: str) -> U64:
         return kernel.column(rows, "vm_area_struct", path).astype(np.uint64)
 
@@ -210,12 +215,12 @@ def _read_stable(kernel: Kernel, mm: int, wanted: U64) -> tuple[RawVmas, U64]:
     paths += [_LOCKED] if kernel.btf.has("vm_area_struct", _LOCKED) else []
     rows, errno = read_structs(kernel.memory, tree.entry, size)
     again, lost = read_structs(kernel.memory, tree.entry, size)
-    same = (errno == 0) & (lost == 0) & _matches(kernel, mm, tree, rows)
+    same = (errno == 0) & (lost == 0) & matching(kernel, mm, tree, rows)
     for path in paths:
         one, other = (kernel.column(r, "vm_area_struct", path) for r in (rows, again))
         same &= one == other
     return (
-        _columns(kernel, tree.entry[same], rows[same]),
+        columns_of(kernel, tree.entry[same], rows[same]),
         np.concatenate([torn, _edges(tree)[~same]]),
     )
 
