@@ -8,10 +8,10 @@ import numpy as np
 
 from pagewalk.model.columns import Withheld
 from pagewalk.proc.objects import Object
+from pagewalk.system.mappers import Frame, Mapper, Who
 from pagewalk.system.members import AMOUNTS, Looked, Member, Tried
 from pagewalk.system.share import Child, Share
 from pagewalk.system.top import Line, Top
-from pagewalk.system.who import Frame, Mapper, Who
 
 MIB = 1 << 20
 

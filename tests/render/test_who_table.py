@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pagewalk.render import who_table
+from pagewalk.system.mappers import REVERSE_MAP
 from tests.render import written
 from tests.share_by_hand import MIB, who
 
@@ -52,6 +53,28 @@ def test_why_something_may_be_missing_is_said() -> None:
             " this /proc") in text
 
 
+def test_nothing_is_blamed_on_proc_when_the_reverse_map_was_asked() -> None:
+    frame = who(of_file=False).frame
+    assert frame is not None
+    text = " ".join(screen(of_file=False, found_by=REVERSE_MAP,
+                           frame=frame._replace(mapcount=3)).split())
+    assert "1 more was not: it is mapped again and unmapped all the time" in text
+
+
+def test_a_process_that_proc_does_not_show_has_its_number_on_the_host() -> None:
+    shown = who(of_file=False).mappers
+    hidden = shown[0]._replace(pids=(), on_host=(77,), mapping=None)
+    text = screen(of_file=False, mappers=(hidden, shown[1]), found_by=REVERSE_MAP)
+    assert "2 mappings in 2 processes were found" in text
+    assert "1 of these processes is not in this /proc" in " ".join(text.split())
+    assert re.search(r"(?m)^77 on the host +7f0000000000 +r-xp +0 +server +not known$", text)
+    out = io.StringIO()
+    who_table.json(who(mappers=(hidden,), found_by=REVERSE_MAP), (hidden,), out)
+    (told,) = json.loads(out.getvalue())["mappers"]
+    assert (told["pid"], told["pids"], told["on_host"], told["mapping"]) == (None, [], [77], None)
+    assert json.loads(out.getvalue())["found_by"] == "reverse map"
+
+
 def test_a_file_is_told_with_its_mappings() -> None:
     text = screen()
     assert text.startswith("/lib/x.so is mapped by 2 processes in 2 mappings: RSS of 9216 KiB in"
@@ -84,5 +107,6 @@ def test_the_document_has_the_frame_and_every_mapping() -> None:
     found = json.loads(written.write("json", "who"))
     assert found["frame"] is None
     assert found["mappers"][1] == {
-        "pid": 11, "pids": [11, 12], "name": "worker", "addr": "0x7f0000001000", "size": 4 * MIB,
-        "perms": "r--p", "offset": 4096, "mapping": "/lib/x.so", "rss": MIB, "pss": MIB}
+        "pid": 11, "pids": [11, 12], "on_host": [], "name": "worker", "addr": "0x7f0000001000",
+        "size": 4 * MIB, "perms": "r--p", "offset": 4096, "mapping": "/lib/x.so", "rss": MIB,
+        "pss": MIB}

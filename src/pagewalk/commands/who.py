@@ -21,7 +21,7 @@ from pagewalk.model.errors import BadRequest
 LARGEST = 10**18  # no address of RAM is larger
 
 if TYPE_CHECKING:
-    from pagewalk.system.who import Mapper, Who
+    from pagewalk.system.mappers import Mapper, Who
 
 
 @click.command("who", short_help="Everybody who maps one page, or one file.")
@@ -42,7 +42,8 @@ def command(
 ) -> int:
     """Show every process that maps the page at ADDRESS of TARGET, and where; or that maps a file.
 
-    ADDRESS is as for vtop: hexadecimal, or a VMA's name with an offset. All processes are walked.
+    ADDRESS is as for vtop: hexadecimal, or a VMA's name with an offset. A page is found by the
+    kernel's own reverse map where its memory can be read, else all processes are walked.
 
     \b
     pagewalk who $$ stack-8
@@ -66,7 +67,7 @@ def command(
 
 
 def value(one: Mapper, name: str) -> Any:
-    return one.pids[0] if name == "pid" else getattr(one, name)
+    return getattr(one, name)
 
 
 def asked(
@@ -74,23 +75,22 @@ def asked(
     shm: str | None,
 ) -> Who:
     """Return who maps what was asked for; raises BadRequest unless it is one thing."""
-    from pagewalk.proc.processes import find, read_processes
+    from pagewalk.proc.processes import find
     from pagewalk.system import who
 
     if sum(one is not None for one in (request.target or None, pfn, phys, path, shm)) != 1 or (
             bool(request.target) != (address is not None)):
         raise BadRequest("name one thing: TARGET and ADDRESS, --pfn, --phys, --file or --shm")
-    pids = [process.pid for process in read_processes()]
     budget = request.budget_ns
     if path is not None:
         try:
             rows = who.of_path(path)
         except OSError as error:
             raise BadRequest(f"cannot look at {path}: {(error.strerror or '').lower()}") from None
-        return who.who_maps_file(pids, path, rows, request.source, budget)
+        return who.who_maps_file(path, rows, request.source, budget)
     if shm is not None:
         segment = who.of_segment(number("--shm", shm))
-        return who.who_maps_file(pids, f"SysV segment {shm}", segment, request.source, budget)
+        return who.who_maps_file(f"SysV segment {shm}", segment, request.source, budget)
     if request.target:
         assert address is not None
         frame = who.frame_behind(find(request.target), address, request.source, budget)
@@ -99,7 +99,7 @@ def asked(
     else:
         assert pfn is not None
         frame = number("--pfn", pfn)
-    return who.who_maps_frame(pids, frame, request.source, budget)
+    return who.who_maps_frame(frame, request.source, budget)
 
 
 def number(option: str, text: str, base: int = 10) -> int:

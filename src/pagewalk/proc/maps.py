@@ -75,6 +75,15 @@ def parse_maps(
     return vmas if (start[1:] >= end[:-1]).all() else without_repeats(vmas)
 
 
+def line_of(text: bytes, start: int, end: int) -> bytes | None:
+    """Return the line of the VMA [``start``, ``end``) in maps, None if there is none."""
+    edges = b"%08x-%08x " % (start, end)  # seq_put_hex_ll() with a width of 8
+    at = 0 if text.startswith(edges) else text.find(b"\n" + edges) + 1
+    if not at and not text.startswith(edges):
+        return None
+    return text[at : text.find(b"\n", at) + 1]
+
+
 def read_fields(
     fields: bytes, raw: bytes, filesystems: dict[int, str], gate: str
 ) -> tuple[int, int, int, int, Backing, str]:

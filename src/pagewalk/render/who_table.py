@@ -12,7 +12,7 @@ from pagewalk.render.columns import fields, titles
 from pagewalk.render.document import missing, write
 from pagewalk.render.share_table import left_out
 from pagewalk.render.terminal import following, printable, say, say_grid, say_missing, width
-from pagewalk.system.who import Frame, Mapper, Who
+from pagewalk.system.mappers import WALK, Frame, Mapper, Who
 
 SHOWN = 20  # mappings, without --limit
 OF_PAGE = ("addr", "perms", "offset", "name", "mapping")
@@ -32,16 +32,20 @@ def text(
         if shown is None:
             shown = OF_FILE if found.frame is None else OF_PAGE
         grid = [("PID", *(above[name] for name in shown))]
-        grid += [(str(one.pids[0]), *(cell(one, name) for name in shown)) for one in mappers]
+        grid += [(number(one), *(cell(one, name) for name in shown)) for one in mappers]
         words = {at for at, name in enumerate(shown, 1) if name in WORDS}
         say_grid(grid, words, out, room=width(out), yields=len(shown))
         if len(mappers) < len(found.mappers):
             every = len(found.mappers)
             say(f"{every - len(mappers)} more: --limit {every} shows all", out)
     say_missing(found.tried.withheld, out)
-    if mappers:
-        first = mappers[0]
-        following(out, f"vtop {first.pids[0]} {first.addr:x}", f"{first.pids[0]}")
+    for one in (one for one in mappers if one.pids):
+        following(out, f"vtop {one.pids[0]} {one.addr:x}", f"{one.pids[0]}")
+        break
+
+
+def number(one: Mapper) -> str:
+    return str(one.pids[0]) if one.pids else f"{one.on_host[0]} on the host"
 
 
 def cell(one: Mapper, name: str) -> str:
@@ -51,13 +55,13 @@ def cell(one: Mapper, name: str) -> str:
     if name in ("addr", "offset"):
         return "" if value is None else f"{value:x}"
     if name in WORDS:
-        return printable(value) or "anonymous"
+        return "not known" if value is None else printable(value) or "anonymous"
     return kib(value)
 
 
 def answers(found: Who) -> Iterator[str]:
     """Yield what was asked about, how many map it, and how many mappings were not seen."""
-    processes = len({one.pids for one in found.mappers})
+    processes = len({(one.pids, one.on_host) for one in found.mappers})
     if found.frame is None:
         mapped = [one.rss for one in found.mappers if one.rss is not None]
         whole = f": RSS of {size(sum(mapped))} in all" if mapped else ""
@@ -72,6 +76,11 @@ def answers(found: Who) -> Iterator[str]:
     else:
         yield (f"{many(len(found.mappers), 'mapping')} in {many(processes, 'process', 'es')}"
                f" {'was' if len(found.mappers) == 1 else 'were'} found{unseen(found)}.")
+    hidden = {one.on_host for one in found.mappers if not one.pids}
+    if hidden:
+        are = "1 of these processes is" if len(hidden) == 1 else f"{len(hidden)} of them are"
+        yield (f"{are} not in this /proc, as those of another PID namespace: what is shown is the"
+               " number on the host, and the path inside the file system.")
     if frame.charged is not None:
         yield (f"{printable(frame.charged)} is charged for it, or a removed group below."
                if frame.charged else "Nobody is charged for it.")
@@ -92,7 +101,8 @@ def unseen(found: Who) -> str:
         why.append(f"{many(len(found.tried.not_looked), 'process', 'es')} could not be looked at")
     if found.tried.gone:
         why.append(f"{many(len(found.tried.gone), 'process', 'es')} ended meanwhile")
-    why.append("this /proc may not show them, or it is mapped again and unmapped all the time")
+    hidden = "this /proc may not show them, or " if found.found_by == WALK else ""
+    why.append(f"{hidden}it is mapped again and unmapped all the time")
     return f"; {missed} more {'was' if missed == 1 else 'were'} not: {', or '.join(why)}"
 
 
@@ -104,6 +114,7 @@ def json(
         "source": {"name": found.tried.source},
         "asked": found.asked,
         "frame": None if found.frame is None else frame(found.frame),
+        "found_by": found.found_by,
         "mappers": [fields("who", mapper(one), columns) for one in mappers],
         **left_out(found.tried), **missing(found.tried.withheld),
         "stall_ns": found.tried.stall_ns,
@@ -116,6 +127,6 @@ def frame(one: Frame) -> dict[str, Any]:
 
 
 def mapper(one: Mapper) -> dict[str, Any]:
-    return {"pid": one.pids[0], "pids": list(one.pids), "name": one.name,
+    return {"pid": one.pid, "pids": list(one.pids), "on_host": list(one.on_host), "name": one.name,
             "addr": f"{one.addr:#x}", "size": one.size, "perms": perms_text(one.perms),
             "offset": one.offset, "mapping": one.mapping, "rss": one.rss, "pss": one.pss}

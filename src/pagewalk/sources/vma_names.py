@@ -8,7 +8,7 @@ import numpy as np
 
 from pagewalk.kernel.structs.vmas import Files, RawVmas
 from pagewalk.model.bits import VM_EXEC, VM_HUGETLB, VM_MAYSHARE, VM_READ, VM_WRITE
-from pagewalk.model.columns import EXEC, READ, SHARED, U64, WRITE, Backing, Bool, VMAs
+from pagewalk.model.columns import EXEC, READ, SHARED, U8, U64, WRITE, Backing, Bool, VMAs
 from pagewalk.proc.maps import backing_of
 
 
@@ -49,9 +49,7 @@ def unnamed(raw: RawVmas, files: Files, filesystems: dict[int, str]) -> VMAs:
             files.major.tolist(), files.minor.tolist(), files.inode.tolist(), strict=True
         )
     )
-    perms = np.zeros(len(raw.start), np.uint8)
-    for flag, bit in ((VM_READ, READ), (VM_WRITE, WRITE), (VM_EXEC, EXEC), (VM_MAYSHARE, SHARED)):
-        perms[raw.flags & np.uint64(flag) != 0] |= bit
+    perms = perms_of(raw.flags)
     backing = np.array(
         [
             backing_of(name, int(inode), filesystems.get(int(device), ""))
@@ -62,3 +60,11 @@ def unnamed(raw: RawVmas, files: Files, filesystems: dict[int, str]) -> VMAs:
     offset = np.where(dev != 0, raw.offset, 0).astype(np.uint64)
     vmas = VMAs(raw.start, raw.end, perms, offset, dev, files.inode, backing, names)
     return with_flags(vmas, raw.flags)
+
+
+def perms_of(flags: U64) -> U8:
+    """Return the permissions (u8, the bits of VMAs.perms) that vm_flags (u64) have in maps."""
+    perms = np.zeros(len(flags), np.uint8)
+    for flag, bit in ((VM_READ, READ), (VM_WRITE, WRITE), (VM_EXEC, EXEC), (VM_MAYSHARE, SHARED)):
+        perms[flags & np.uint64(flag) != 0] |= bit
+    return perms

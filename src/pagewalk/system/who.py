@@ -1,17 +1,20 @@
-"""Everybody who maps one frame, or one file: found by walking every address space."""
+"""Everybody who maps one frame, or one file.
+
+One frame by the kernel's reverse map where that can be read, else by walking every address space.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pagewalk.account.table import table
 from pagewalk.model.bits import kpf
-from pagewalk.model.columns import I64, Pages, VMAs
+from pagewalk.model.columns import I64, Pages, VMAs, Withheld
 from pagewalk.model.errors import BadRequest, NotPermitted, PagewalkError
 from pagewalk.model.rules import IS_PRESENT
 from pagewalk.proc.cgroups import find_hierarchy, list_groups
@@ -20,69 +23,72 @@ from pagewalk.proc.frames import owner_of
 from pagewalk.proc.iomem import read_ranges
 from pagewalk.proc.maps import identity
 from pagewalk.proc.memory_blocks import node_of
+from pagewalk.proc.processes import read_processes
+from pagewalk.proc.stall import Stall
 from pagewalk.sources import Source
 from pagewalk.sources.outcome import Outcome
-from pagewalk.system.members import Tried, opened, try_each
+from pagewalk.system.mappers import REVERSE_MAP, Frame, Mapper, Who, mapper
+from pagewalk.system.members import Tried, opened, try_each, unseen
 from pagewalk.translate.address import holder_of, locate
 from pagewalk.walking.walk import NOT_ASKED, walk
+
+if TYPE_CHECKING:
+    from pagewalk.system.reverse_map import Reversed
 
 ZERO_PAGE = kpf("zero_page")
 
 
-class Mapper(NamedTuple):
-    """A mapping by ``pids``, which have one address space, in bytes.
-
-    ``addr`` is where the page is mapped, or where the mapping of a file begins; ``size`` is its
-    length, ``offset`` where in the file it begins, None for memory without one; ``perms`` are the
-    bits of VMAs.perms, ``mapping`` the name of the VMA. ``rss`` and ``pss`` are of a mapping of a
-    file, None for a page and where withheld.
-    """
-
-    pids: tuple[int, ...]
-    name: str
-    addr: int
-    size: int
-    perms: int
-    offset: int | None
-    mapping: str
-    rss: int | None = None
-    pss: int | None = None
-
-
-class Frame(NamedTuple):
-    """A page frame; ``kflags`` as in /proc/kpageflags, ``mapcount`` how often it is mapped.
-
-    ``charged`` is the path of the cgroup that is charged for it, or of which a removed group below
-    is; "" if nobody is charged, None if it is not known. ``node`` is its NUMA node, None if that is
-    not told.
-    """
-
-    pfn: int
-    kflags: int
-    mapcount: int
-    charged: str | None
-    node: int | None
-
-
-class Who(NamedTuple):
-    """Who maps ``frame``, or the file called ``asked``: a row for each mapping."""
-
-    asked: str
-    frame: Frame | None
-    mappers: tuple[Mapper, ...]
-    tried: Tried
-
-
-def who_maps_frame(pids: Sequence[int], pfn: int, source: str, budget_ns: int) -> Who:
-    """Walk each address space of ``pids`` and return who maps frame ``pfn``.
+def who_maps_frame(pfn: int, source: str, budget_ns: int) -> Who:
+    """Return who maps frame ``pfn``: by the kernel's reverse map, else by walking all processes.
 
     Raises NotPermitted if frames are not visible, BadRequest for the zero page and for a frame
     that is no RAM, and what members.try_each raises.
     """
     check_frame(pfn)
-    if frame_of(pfn, source, budget_ns).kflags & ZERO_PAGE:
-        raise BadRequest(f"frame {pfn:#x} is the zero page: it is mapped wherever memory was read"
-                         " and never written, and nobody is charged for it")
+    with opened(os.getpid(), source, budget_ns) as own:
+        if frame_of(own, pfn).kflags & ZERO_PAGE:
+            raise BadRequest(f"frame {pfn:#x} is the zero page: it is mapped wherever memory was"
+                             " read and never written, and nobody is charged for it")
+        stall = Stall(budget_ns)
+        found = reversed_for(own, pfn, source, stall)
+        if found is not None and found.final:
+            return told_by_reverse_map(own, pfn, found, stall)
+        walked = walked_for(own, pfn, source, budget_ns)
+    if found is not None and len(found.mappers) > len(walked.mappers):
+        return walked._replace(mappers=found.mappers, found_by=REVERSE_MAP)
+    return walked
+
+
+def reversed_for(own: Source, pfn: int, source: str, stall: Stall) -> Reversed | None:
+    """Return who maps frame ``pfn`` by the reverse map, None where that cannot be read or tell.
+
+    ``own`` is this process, as read by ``source``.
+    """
+    if own.page_tables is None:
+        return None
+    from pagewalk.system.reverse_map import by_reverse_map
+
+    # As for a walk: where no source was named, processes that /proc refuses to show are left alone.
+    return by_reverse_map(own.page_tables.running, pfn, stall, ask=source == "auto")
+
+
+def told_by_reverse_map(own: Source, pfn: int, found: Reversed, stall: Stall) -> Who:
+    lost: list[Withheld] = []
+    if found.missing and not found.complete:
+        from pagewalk.system.reverse_map import MOST
+
+        lost.append(Withheld("all mappings of the page", f"more than {MOST} VMAs may map it, and"
+                             " no more are looked at; --source procfs walks all processes",
+                             partial=True))
+    if found.missing:
+        lost += unseen(dict(found.refused))
+    frame = frame_of(own, pfn)._replace(mapcount=found.after)
+    tried = Tried(own.name, found.refused, (), stall.longest_ns, tuple(lost))
+    return Who(f"frame {pfn:#x}", frame, found.mappers, tried, REVERSE_MAP)
+
+
+def walked_for(own: Source, pfn: int, source: str, budget_ns: int) -> Who:
+    """Walk each address space and return who maps frame ``pfn``; ``own`` is this process."""
     mappers: list[Mapper] = []
 
     def visit(_: int, together: list[int], one: Source) -> Outcome:
@@ -97,15 +103,20 @@ def who_maps_frame(pids: Sequence[int], pfn: int, source: str, budget_ns: int) -
             for row in rows.tolist():
                 addr = int(batch.addr[row]) + (pfn - int(first[row])) * page
                 vma = int(batch.vma[row])
-                mappers.append(mapper(together, one, pages.vmas, vma, addr, page))
+                mappers.append(mapper(together, one.who.name, pages.vmas, vma, addr, page))
         return pages.outcome
 
-    tried = try_each(by_memory(pids), source, budget_ns, visit)
-    frame = frame_of(pfn, tried.source, budget_ns)
+    tried = try_each(by_memory(every_process()), source, budget_ns, visit)
+    frame = frame_of(own, pfn)
     # If all mappings were found, nothing that could not be looked at has another.
     lost = () if frame.mapcount == len(mappers) else tuple(
         row for row in tried.withheld if row != NOT_ASKED)
     return Who(f"frame {pfn:#x}", frame, tuple(mappers), tried._replace(withheld=lost))
+
+
+def every_process() -> list[int]:
+    """Return the pids of all processes that have an address space."""
+    return [process.pid for process in read_processes()]
 
 
 def check_frame(pfn: int) -> None:
@@ -116,23 +127,13 @@ def check_frame(pfn: int) -> None:
                          f" {ranges[-1][1] - 1:#x} (/proc/iomem)")
 
 
-def mapper(
-    pids: list[int], source: Source, vmas: VMAs, row: int, addr: int, size: int
-) -> Mapper:
-    start, inode = int(vmas.start[row]), int(vmas.inode[row])
-    offset = int(vmas.offset[row]) + addr - start if inode or vmas.of_objects[row] else None
-    return Mapper(tuple(pids), source.who.name, addr, size, int(vmas.perms[row]), offset,
-                  vmas.name[row])
-
-
-def frame_of(pfn: int, source: str, budget_ns: int) -> Frame:
+def frame_of(own: Source, pfn: int) -> Frame:
     """Return what is known of a frame; raises NotPermitted if frames are not visible."""
-    with opened(os.getpid(), source, budget_ns) as own:
-        frames = own.space.frames
-        if frames is None:
-            raise NotPermitted("page frames", "not visible to you", "run as root")
-        flags, count = frames.read(np.array([pfn], np.uint64), np.zeros(1, bool))
-        page = own.space.facts.page_size
+    frames = own.space.frames
+    if frames is None:
+        raise NotPermitted("page frames", "not visible to you", "run as root")
+    flags, count = frames.read(np.array([pfn], np.uint64), np.zeros(1, bool))
+    page = own.space.facts.page_size
     return Frame(pfn, int(flags[0]), int(count[0]), charged_for(pfn), node_of(pfn * page))
 
 
@@ -178,9 +179,9 @@ def frame_behind(pid: int, address: str, source: str, budget_ns: int) -> int:
 
 
 def who_maps_file(
-    pids: Sequence[int], asked: str, is_it: Callable[[VMAs], I64], source: str, budget_ns: int
+    asked: str, is_it: Callable[[VMAs], I64], source: str, budget_ns: int
 ) -> Who:
-    """Walk what each of ``pids`` maps of a file; ``is_it`` returns the rows of its VMAs.
+    """Walk what each process maps of a file; ``is_it`` returns the rows of its VMAs.
 
     Raises what members.try_each raises.
     """
@@ -195,13 +196,13 @@ def who_maps_file(
         amounts = [found.columns[name] for name in ("rss", "pss")]
         # The VMAs are those of the walk, which may have been read anew.
         for row in is_it(found.vmas).tolist():
-            made = mapper(together, one, found.vmas, row, int(found.vmas.start[row]),
+            made = mapper(together, one.who.name, found.vmas, row, int(found.vmas.start[row]),
                           int(found.vmas.size[row]))
             rss, pss = (None if column is None else int(column[row]) for column in amounts)
             mappers.append(made._replace(rss=rss, pss=pss))
         return found.outcome
 
-    tried = try_each(by_memory(pids), source, budget_ns, visit)
+    tried = try_each(by_memory(every_process()), source, budget_ns, visit)
     return Who(asked, None, tuple(mappers), tried)
 
 

@@ -91,6 +91,13 @@ def read_each(kernel: Kernel, mm: int) -> tuple[RawVmas, U64]:
     return found, wanted
 
 
+def read_at(kernel: Kernel, address: U64) -> tuple[RawVmas, U64, Bool]:
+    """Return the VMAs at ``address`` (u64[n]), the mm_struct of each, and which could be read."""
+    rows, errno = read_structs(kernel.memory, address, kernel.btf.size("vm_area_struct"))
+    mm = kernel.column(rows, "vm_area_struct", "vm_mm").astype(np.uint64)
+    return columns_of(kernel, address, rows), mm, errno == 0
+
+
 def read_edges(kernel: Kernel, mm: int) -> U64:
     """Read the ranges (u64[n, 2]) of the VMAs of the mm_struct at ``mm``; raises like read_vmas."""
     return _consistent(kernel, lambda: _edges(_tree(kernel, mm)))
