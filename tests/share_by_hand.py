@@ -8,10 +8,13 @@ import numpy as np
 
 from pagewalk.model.columns import Withheld
 from pagewalk.proc.objects import Object
+from pagewalk.proc.processes import Process
 from pagewalk.system.mappers import Frame, Mapper, Who
 from pagewalk.system.members import AMOUNTS, Looked, Member, Tried
+from pagewalk.system.overview import Overview, Row
 from pagewalk.system.share import Child, Share
 from pagewalk.system.top import Line, Top
+from tests.system.by_hand import ram
 
 MIB = 1 << 20
 
@@ -60,6 +63,24 @@ def top(by: str = "process", **changed: Any) -> Top:
              for one in looked.members]
     lines[0] = lines[0]._replace(grown=5 * MIB)
     return Top(by, tuple(lines), looked)._replace(**changed)
+
+
+def overview(*, frames: bool = True, **changed: Any) -> Overview:
+    """Return all of RAM and the members of the family, and one that was not walked.
+
+    Without ``frames`` none was walked.
+    """
+    looked = family().looked
+    rows = [Row(one.pids[0], *(one.amounts[name] for name in ("rss", "uss", "pss", "swap")),
+                one.name, one.program, one.owner, "", f"{one.program} --quick")
+            for one in looked.members]
+    rows.append(Row(9, MIB, None, None, None, "small", "small", 0, "", ""))
+    if not frames:
+        rows = [row._replace(uss=None, pss=None, swap=None) for row in rows]
+    all_ram = ram(frames=frames)
+    made = Overview(all_ram, tuple(rows), looked if frames else None, 80 * MIB if frames else None,
+                    (Process(9, "small", "small", 0, MIB),) if frames else (), all_ram.withheld)
+    return made._replace(**changed)
 
 
 def who(*, of_file: bool = True, **changed: Any) -> Who:

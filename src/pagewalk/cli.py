@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     name: f"pagewalk.commands.{name}"
-    for name in ("processes", "show", "maps", "pages", "vtop", "explain", "heap", "top", "share",
-                 "who", "ram", "cgroups", "check", "doctor")
+    for name in ("overview", "processes", "show", "maps", "pages", "vtop", "explain", "heap", "top",
+                 "share", "who", "ram", "cgroups", "check", "doctor")
 }
 
 DISTURBING = ("--freeze", "--ask")
@@ -49,7 +49,8 @@ USUAL = {
     "--interval": ["--watch"],
 }
 ELSEWHERE = {
-    **dict.fromkeys(("ps", "list", "ls", "smem", "procrank"), "pagewalk"),
+    **dict.fromkeys(("ps", "list", "ls"), "pagewalk processes"),
+    **dict.fromkeys(("smem", "procrank"), "pagewalk top"), "free": "pagewalk ram",
     "htop": "pagewalk top", "watch": "pagewalk TARGET --watch 2",
     **dict.fromkeys(("status", "stat", "stats", "info", "describe"), "pagewalk show"),
     **dict.fromkeys(("threads", "stacks"), "pagewalk maps TARGET --by kind"),
@@ -92,7 +93,7 @@ def led_by_command(args: list[str], own: list[int]) -> list[str]:
     at = next((at for at in own[:2] if args[at] in COMMANDS), None)
     if at is not None:
         return [args[at], *args[:at], *args[at + 1 :]]
-    return ["show" if own or "--" in args else "processes", *args]
+    return ["show" if own or "--" in args else "overview", *args]
 
 
 def valued(name: str) -> set[str]:
@@ -191,8 +192,8 @@ def cli() -> None:
     """Show exactly where a Linux process's memory lives, page by page, and why the usual
     numbers disagree.
 
-    `pagewalk` alone lists the processes; `pagewalk TARGET` is `pagewalk show TARGET`. TARGET is a
-    pid, or a name that only one process has.
+    `pagewalk` alone shows RAM and the largest processes; `pagewalk TARGET` is `pagewalk show
+    TARGET`. TARGET is a pid, or a name that only one process has.
 
     \b
     pagewalk $$

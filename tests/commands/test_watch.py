@@ -24,7 +24,8 @@ from tests.targets import asleep
 PAGEWALK = [sys.executable, "-m", "pagewalk"]
 PATIENCE = 60.0  # seconds, for a command that hangs
 COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-COMMANDS = (["show"], ["maps"], ["maps", "--by", "kind"], ["explain"], ["heap"], ["processes"])
+COMMANDS = (["show"], ["maps"], ["maps", "--by", "kind"], ["explain"], ["heap"], ["processes"],
+            ["overview"])
 
 
 class Window:
@@ -106,7 +107,7 @@ def windows() -> Iterator[list[Window]]:
 
 
 def watching(windows: list[Window], words: list[str], pid: int, **environ: str) -> Window:
-    target = [] if words == ["processes"] else [str(pid)]
+    target = [] if words[0] in ("processes", "overview") else [str(pid)]
     windows.append(Window(*words, *target, "--watch", "0.1", **environ))
     return windows[-1]
 

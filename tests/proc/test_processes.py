@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pagewalk.model.errors import BadTarget
-from pagewalk.proc.processes import Process, find, read_processes, share_memory
+from pagewalk.proc.processes import LONGEST, WORDS, Process, find, read_processes, share_memory
 
 STAT = b"%d (%s) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 %d 3 0\n"
 
@@ -29,7 +29,16 @@ def test_a_process_is_a_number_with_an_address_space(tmp_path: Path) -> None:
     (tmp_path / "9").mkdir()  # ended after the listing
     (tmp_path / "self").mkdir()
     uid = os.getuid()
-    assert list(read_processes(str(tmp_path))) == [Process(7, "a) (b", "/bin/a b", uid, 3 * 4096)]
+    assert list(read_processes(str(tmp_path))) == [Process(
+        7, "a) (b", "/bin/a b", uid, 3 * 4096, command="/bin/a b -x")]
+
+
+def test_of_a_long_command_line_the_beginning_is_kept(tmp_path: Path) -> None:
+    pretend(tmp_path, 7, b"a", b"/bin/a\0" + b"xy\0" * 1000)
+    pretend(tmp_path, 8, b"b", b"y" * 5000)
+    pretend(tmp_path, 9, b"c", b"")
+    said = {process.pid: process.command for process in read_processes(str(tmp_path))}
+    assert said == {7: "/bin/a" + " xy" * (WORDS - 1), 8: "y" * LONGEST, 9: ""}
 
 
 def test_our_own_process_is_listed_with_its_rss() -> None:

@@ -80,7 +80,7 @@ def test_csv_and_json_have_it_or_refuse(table: str, name: str) -> None:
     key = {"explain": "ledger", "heap": "arenas", "check": "differences", "doctor": "checks",
            "maps": "vmas", "groups": "groups", "show": "groups", "cgroups": "cgroups",
            "files": "files", "slab": "caches", "processes": "processes",
-           "share": "members", "top": "lines", "huge": "vmas",
+           "share": "members", "top": "lines", "overview": "processes", "huge": "vmas",
            "who": "mappers"}.get(table, "")
     rows = ([json.loads(line) for line in text.splitlines()] if table == "pages"
             else json.loads(text)[key])
@@ -93,7 +93,7 @@ def test_csv_and_json_have_it_or_refuse(table: str, name: str) -> None:
     ("groups", "2048", "2.0M"), ("show", "2048", "2.0M"), ("heap", "102400", "100M"),
     ("processes", "12288", "12M"), ("files", "2969600", "2.8G"),
     ("slab", "1024", "1.0M"), ("share", "61440", "60M"), ("top", "61440", "60M"),
-    ("huge", "2048", "2.0M"),
+    ("overview", "61440", "60M"), ("huge", "2048", "2.0M"),
 ])
 def test_every_table_with_amounts_has_them_in_units_too(
     table: str, amount: str, human: str

@@ -163,7 +163,7 @@ def test_doctor_and_processes() -> None:
     assert set(found["checks"][1]) == {"name", "ok", "finding", "remedy"}
     rows = document("processes")["processes"]
     assert rows[0] == {"pid": 1, "name": "init", "argv0": "/sbin/init", "uid": 0, "rss": 12 << 20,
-                       "script": ""}
+                       "script": "", "command": "/sbin/init splash"}
 
 
 def test_a_group_says_what_tells_it() -> None:

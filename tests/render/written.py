@@ -31,7 +31,7 @@ CHECKS = [
           "run as root; in a container: docker run --cap-add SYS_ADMIN, or run on the host"),
 ]
 PROCESSES = [
-    Process(1, "init", "/sbin/init", 0, 12 << 20),
+    Process(1, "init", "/sbin/init", 0, 12 << 20, "", "/sbin/init splash"),
     Process(4711, "pro\x1b[1m", "/opt/a name that goes on and on" * 3, 0, 9 << 30),
 ]
 MIB = 1 << 20
@@ -59,7 +59,7 @@ def seen(text: str) -> bool:
 # Fields that contain names, or sentences about them.
 SPOKEN = {"name", "exe", "argv0", "script", "why", "finding", "remedy", "asked", "remarks",
           "device", "not_read", "partial", "inside", "comm", "file_system", "path", "caller",
-          "exporter", "group"}
+          "exporter", "group", "command"}
 
 
 def spoiled(value: Any, text: str, field: str = "") -> Any:
@@ -135,6 +135,8 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
                                    withheld=[] if frames else [REASON]), [0, 1, 2, 3]),
         "top": (share_by_hand.top(), share_by_hand.top().lines),
         "who": (share_by_hand.who(), share_by_hand.who().mappers),
+        "overview": (share_by_hand.overview(frames=frames),
+                     share_by_hand.overview(frames=frames).rows),
         "share": (share_by_hand.family(frames=frames), [0, 1, 2]),
     }[name]
 

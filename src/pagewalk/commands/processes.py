@@ -25,7 +25,7 @@ SHOWN = 12  # processes, without --limit and --sort
 @watch_option
 @output_options
 def command(**options: Any) -> int:
-    """Show the processes of this machine, the largest first. `pagewalk` alone does the same.
+    """Show the processes of this machine, the largest first, by the RSS that the kernel counts.
 
     \b
     pagewalk processes
@@ -36,6 +36,7 @@ def command(**options: Any) -> int:
     from pagewalk.proc.processes import read_processes
     from pagewalk.render import view
     from pagewalk.render.columns import choose
+    from pagewalk.sources.doctor import summary
 
     request = Request(target="", source="", freeze=False, budget=0, **options)
     choice = choose("processes", request.columns, request.sort or "rss", request.limit)
@@ -51,11 +52,3 @@ def command(**options: Any) -> int:
             write(choice.rows(found), told, columns=choice.columns, count=len(found),
                   whole=sum(process.rss for process in found))
     return 0
-
-
-def summary() -> str:
-    """Return one line: the machine, and what is missing for all to be seen."""
-    from pagewalk.sources.doctor import checks, machine, missing
-
-    lacking = missing(checks())
-    return machine() + (f"; missing: {', '.join(lacking)} (see pagewalk doctor)" if lacking else "")

@@ -18,6 +18,7 @@ from pagewalk.proc.target import Stat, parse_stat
 NR_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}
 KCMP_VM = 1
 WORDS = 64  # of a command line, in which the script of an interpreter is looked for
+LONGEST = 1000  # characters of a command line that are kept
 VALUED = ("-cp", "-classpath", "--class-path", "--module-path", "--add-modules", "-W", "-X")
 INTERPRETER = re.compile(r"(java|python|pypy|perl|ruby|node|nodejs|php|lua|bash|dash|sh)[0-9.]*")
 CODE = re.compile("-[A-Za-z]?[ceE]")  # what comes next is a program itself: python -c, perl -ne
@@ -27,7 +28,8 @@ NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
 class Process(NamedTuple):
     """One row of the process list; ``rss`` in bytes, from statm, which takes no process lock.
 
-    ``script`` is what an interpreter runs: a file, a module, a class; else empty.
+    ``script`` is what an interpreter runs: a file, a module, a class; else empty. ``command`` is
+    how it was started, its first WORDS words and LONGEST characters.
     """
 
     pid: int
@@ -36,6 +38,7 @@ class Process(NamedTuple):
     uid: int
     rss: int
     script: str = ""
+    command: str = ""
 
 
 def read_processes(root: str = "/proc") -> Iterator[Process]:
@@ -58,7 +61,9 @@ def read_listed(root: str) -> Iterator[tuple[Process, Stat, tuple[str, ...]]]:
         except (OSError, BadText):
             continue  # ended meanwhile
         argv = tuple(decode_name(word) for word in line)
-        yield Process(int(entry), stat.comm, argv[0], uid, resident, run_by(argv)), stat, argv
+        command = " ".join(argv).rstrip(" ")[:LONGEST]
+        yield (Process(int(entry), stat.comm, argv[0], uid, resident, run_by(argv), command), stat,
+               argv)
 
 
 def share_memory(first: int, second: int) -> bool:

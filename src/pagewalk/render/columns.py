@@ -145,14 +145,25 @@ def check_columns() -> Columns:
     return Columns(words(("name", "NAME", "the facility")), (ok, finding, remedy))
 
 
-def process_columns() -> Columns:
-    pid, name, program, uid, script = words(
+def process_words() -> tuple[Column, ...]:
+    return words(
         ("pid", "PID", "its number"), ("name", "NAME", "as the kernel has it"),
         ("argv0", "PROGRAM", "how it was started"), ("uid", "UID", "the number of its user"),
         ("script", "SCRIPT", "what an interpreter runs"),
+        ("command", "COMMAND", "the words that it was started with"),
     )
+
+
+def process_columns() -> Columns:
+    pid, *others = process_words()
     rss = Column("rss", "RSS", "as in statm: a shared page counts in each process")
-    return Columns((pid,), (rss, name, program, uid, script))
+    return Columns((pid,), (rss, *others))
+
+
+def overview_columns() -> Columns:
+    pid, *others = process_words()
+    by_name = {column.name: column for column in COLUMNS}
+    return Columns((pid,), (*(by_name[name] for name in ("uss", "pss", "rss", "swap")), *others))
 
 
 def file_columns() -> Columns:
@@ -246,7 +257,7 @@ TABLES: dict[str, Callable[[], Columns]] = {
     "explain": ledger_columns, "heap": arena_columns, "check": difference_columns,
     "doctor": check_columns, "processes": process_columns, "files": file_columns,
     "huge": huge_columns, "cgroups": cgroup_columns, "slab": slab_columns, "share": share_columns,
-    "top": top_columns, "who": who_columns,
+    "top": top_columns, "who": who_columns, "overview": overview_columns,
 }
 
 

@@ -308,6 +308,13 @@ def cgroups(*given: Any, **options: Any) -> None:
     groups_table.json(*given, **options)
 
 
+def overview(*given: Any, **options: Any) -> None:
+    """Write the first screen: see `overview_table.json`."""
+    from pagewalk.render import overview_table
+
+    overview_table.json(*given, **options)
+
+
 def huge(found: Huge, rows: Sequence[int], out: TextIO, **options: Any) -> None:
     """Write how large folios are mapped: see `huge_table.document`."""
     from pagewalk.render import huge_table
@@ -340,5 +347,6 @@ VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
     "ram": ram, "files": files, "slab": slab, "map": ram_map, "group": group,
-    "cgroups": cgroups, "share": share, "top": top, "who": who, "huge": huge,
+    "cgroups": cgroups, "share": share, "top": top, "who": who, "overview": overview,
+    "huge": huge,
 }

@@ -8,7 +8,7 @@ import codecs
 import io
 import os
 import re
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from pagewalk.render.amounts import STYLE
@@ -191,6 +191,11 @@ def shorten(text: str, room: int) -> str:
     return f"{cut(text, room - 1 - tail)}~{cut(text[::-1], tail)[::-1]}"
 
 
+def beginning(text: str, room: int) -> str:
+    """Return ``text`` cut to ``room`` columns at its end, as a command may be."""
+    return text if cells(text) <= room else f"{cut(text, room - 1)}~"
+
+
 def cut(text: str, room: int) -> str:
     # As much of the beginning as fits.
     if text.isascii():
@@ -220,10 +225,11 @@ def say_grid(
     rows: Sequence[Sequence[str]], left: Set[int], out: TextIO, *,
     room: int | None = None, yields: int = 0, keeps: int = NARROWEST,
     least: Sequence[int] | None = None, looks: Sequence[str] | None = None,
+    shorter: Callable[[str, int], str] = shorten,
 ) -> None:
     """Print ``rows`` as align() lays them out: a heading, then lines.
 
-    To fit into ``room`` the cells of column ``yields`` are shortened, but before fewer than
+    To fit into ``room`` the cells of column ``yields`` are made ``shorter``, but before fewer than
     ``keeps`` columns of them are left others are hidden, ``least`` first (by default the last), and
     named below. ``looks`` has one of LEGEND for each line below the heading.
     """
@@ -239,7 +245,7 @@ def say_grid(
                 shown.remove(at)
                 hidden.append(columns[at][0])
         rest = room - sum(widths[one] + 2 for one in shown if one != yields)
-        columns[yields] = [shorten(cell, max(rest, NARROWEST)) for cell in columns[yields]]
+        columns[yields] = [shorter(cell, max(rest, NARROWEST)) for cell in columns[yields]]
     head, *lines = align([columns[at] for at in shown], {shown.index(at) for at in left & {*shown}})
     print(paint(out, "aside", head), file=out)
     for line, look in zip(lines, looks or [""] * len(lines), strict=True):

@@ -452,6 +452,13 @@ def share(*given: Any, **options: Any) -> None:
     share_table.text(*given, **options)
 
 
+def overview(*given: Any, **options: Any) -> None:
+    """Write the first screen: see `overview_table.text`."""
+    from pagewalk.render import overview_table
+
+    overview_table.text(*given, **options)
+
+
 def huge(*given: Any, **options: Any) -> None:
     """Write how large folios are mapped: see `huge_table.text`."""
     from pagewalk.render import huge_table
@@ -473,6 +480,7 @@ LARGEST: dict[str, Callable[..., int]] = {
     "share": lambda found, _: found.looked.sum_of("rss") or 0,
     "huge": lambda found, _: max(found.totals["rss"] or 0, found.totals["hugetlb"] or 0),
     "processes": lambda rows, *_: max((process.rss for process in rows), default=0),
+    "overview": lambda found, _: found.ram.total or 0,
     "slab": lambda found, _: found.slabs.size(),
     "map": lambda found, facts: int(found.stretches.pages.sum()) * facts.page_size,
     "files": lambda report, _: sum(total.amounts.cached for total in report.totals.values()),
@@ -481,6 +489,6 @@ VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
     "ram": ram, "files": files, "slab": slab, "map": ram_map, "group": group,
-    "cgroups": cgroups, "share": share, "top": top, "who": who,
+    "cgroups": cgroups, "share": share, "top": top, "who": who, "overview": overview,
     "huge": huge,
 }

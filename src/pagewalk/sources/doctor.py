@@ -188,6 +188,12 @@ def swap_devices() -> Check:
     return Check("swap devices", True, listed or "none: nothing can be swapped out")
 
 
+def summary() -> str:
+    """Return one line: the machine, and what is missing for all to be seen."""
+    lacking = missing(checks())
+    return machine() + (f"; missing: {', '.join(lacking)} (see pagewalk doctor)" if lacking else "")
+
+
 def page_tables() -> Check:
     from pagewalk.kernel.open import open_bpf
 

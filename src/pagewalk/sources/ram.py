@@ -104,8 +104,12 @@ def open_ram(source: str = "auto", *, kernel: bool = False) -> RamSource:
             return _with_notes(_open(name), notes)
         except (SourceUnavailable, NotPermitted) as error:
             notes = notes or (Withheld("the best source", str(error)),)
-    hidden = Withheld("what each frame is used for", notes[0].why, partial=True)
-    return RamSource(COUNTERS, read_facts(), None, None, (hidden,))
+    return open_counters(Withheld("what each frame is used for", notes[0].why, partial=True))
+
+
+def open_counters(*why: Withheld) -> RamSource:
+    """Return what the kernel counts of RAM, and ``why`` frames are not looked at."""
+    return RamSource(COUNTERS, read_facts(), None, None, why)
 
 
 def _open(name: str) -> RamSource:

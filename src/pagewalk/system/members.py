@@ -90,13 +90,18 @@ def opened(pid: int, source: str, budget_ns: int) -> Iterator[Source]:
         close(found)
 
 
+def never() -> bool:
+    """Return False: all are to be walked."""
+    return False
+
+
 def look_at_each(
     chosen: Sequence[Chosen], source: str, budget_ns: int,
-    visit: Callable[[int, list[int], Source], Table],
+    visit: Callable[[int, list[int], Source], Table], enough: Callable[[], bool] = never,
 ) -> Looked:
     """Let ``visit`` walk each address space of ``chosen`` once, and return what it found.
 
-    Raises what try_each raises.
+    They are walked in the order of ``chosen``. See try_each, which also says what it raises.
     """
     by_pid, members = {one.process.pid: one for one in chosen}, list[Member]()
 
@@ -105,7 +110,9 @@ def look_at_each(
         members.append(member_of([by_pid[pid] for pid in pids], found))
         return found.outcome
 
-    tried = try_each(by_memory(by_pid), source, budget_ns, add)
+    order = {pid: place for place, pid in enumerate(by_pid)}
+    groups = sorted(by_memory(by_pid), key=lambda group: min(order[pid] for pid in group))
+    tried = try_each(groups, source, budget_ns, add, enough=enough)
     return Looked(tuple(members), tried)
 
 
@@ -132,18 +139,20 @@ def total_each(chosen: Sequence[Chosen], source: str, budget_ns: int) -> Looked:
 
 def try_each(
     groups: Sequence[list[int]], source: str, budget_ns: int, visit: Visit,
-    before: AtOnce = NONE_AT_ONCE,
+    before: AtOnce = NONE_AT_ONCE, enough: Callable[[], bool] = never,
 ) -> Tried:
     """Let ``visit`` walk the address space of each of ``groups``, pids that have it in common.
 
-    Returns what became of them, and of those that were walked ``before``. Raises SourceUnavailable
-    and BadRequest for a source that does not exist or work here, and, if no process could be looked
-    at, why the first could not.
+    Returns what became of them, and of those that were walked ``before``. After the first one, none
+    is begun once ``enough()``. Raises SourceUnavailable and BadRequest for a source that does not
+    exist or work here, and, if no process could be looked at, why the first could not.
     """
     refused: dict[int, PagewalkError] = {}
     name, done, known = before.source or source, before.amounts, before.notes
     notes, moved, stall, visited = dict.fromkeys(known), list[int](), 0, len(done)
     for number, together in enumerate(groups):
+        if visited and enough():
+            break
         pid = together[0]
         if pid in done:
             continue

@@ -1,0 +1,154 @@
+"""The first screen: all of RAM, and the largest processes, both looked at for a bounded time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import NamedTuple
+
+from pagewalk.model.columns import Withheld, partial
+from pagewalk.model.errors import NotPermitted, PagewalkError, SourceUnavailable
+from pagewalk.model.frames import Frames
+from pagewalk.proc.chosen import Chosen
+from pagewalk.proc.processes import Process
+from pagewalk.sources.ram import RamSource, open_counters, open_ram
+from pagewalk.system.look import Ram, look_at_ram
+from pagewalk.system.members import Looked, look_at_each
+from pagewalk.system.share import Walked
+
+LONGEST = 1.0  # seconds that frames are counted, and after which no other process is begun
+
+UNSEEN = "what each frame is used for, and what processes hold together"
+Clock = Callable[[], float]
+
+
+class Row(NamedTuple):
+    """A process, as Process has it; ``rss`` as in statm and the others None if it was not walked.
+
+    Bytes, None where withheld.
+    """
+
+    pid: int
+    rss: int | None
+    uss: int | None
+    pss: int | None
+    swap: int | None
+    name: str
+    argv0: str
+    uid: int
+    script: str
+    command: str
+
+
+class Overview(NamedTuple):
+    """All of RAM, and ``rows``: the processes by RSS, an address space that was walked once.
+
+    ``looked`` are those that were walked, None if none could be; ``held`` what these hold, each
+    frame once, in bytes, None where withheld. ``left`` are those that time did not suffice for.
+    """
+
+    ram: Ram
+    rows: tuple[Row, ...]
+    looked: Looked | None
+    held: int | None
+    left: tuple[Process, ...]
+    withheld: tuple[Withheld, ...]
+
+    @property
+    def partial(self) -> list[str]:
+        """Return what rights or a race took away."""
+        return partial(self.withheld)
+
+
+class TakesLong(Exception):
+    """RAM is so large that counting its frames takes longer than LONGEST."""
+
+
+class InTime(RamSource):
+    """All of RAM, whose frames are only counted for so long."""
+
+    def frames(self) -> Iterator[Frames]:
+        """Yield all frames; raises TakesLong."""
+        end = time.monotonic() + LONGEST
+        for frames in super().frames():
+            yield frames
+            if time.monotonic() > end:
+                raise TakesLong
+
+
+def open_overview() -> RamSource:
+    """Return all of RAM from kernel memory; where that cannot be read, what the kernel counts."""
+    source = open_ram(kernel=True)
+    if source.running is not None:
+        return InTime(*source)
+    return source._replace(notes=tuple(row._replace(what=UNSEEN) for row in source.notes))
+
+
+def look_at_overview(
+    source: RamSource, chosen: Sequence[Chosen], budget_ns: int, clock: Clock = time.monotonic
+) -> Overview:
+    """Return all of RAM, and the processes ``chosen``, those walked that have the largest RSS.
+
+    None is walked where ``source`` is what the kernel counts, and none is begun LONGEST seconds
+    after the first, as ``clock`` says. Raises BadText.
+    """
+    ram = ram_in_time(source)
+    chosen = sorted(chosen, key=lambda one: -one.process.rss)
+    rest = tuple(row_of(one.process) for one in chosen)
+    if source.running is None:
+        return Overview(ram, rest, None, None, (), ram.withheld)
+    try:
+        looked, held = hold_together(chosen, budget_ns, clock)
+    except PagewalkError as error:
+        unseen = Withheld("what processes hold together", str(error), partial=True)
+        return Overview(ram, rest, None, None, (), (*ram.withheld, unseen))
+    walked = {pid: rank for rank, one in enumerate(looked.members) for pid in one.pids}
+    tried = {*walked, *looked.tried.gone, *(pid for pid, _ in looked.tried.not_looked)}
+    left = tuple(one.process for one in chosen if one.process.pid not in tried)
+    told = dict.fromkeys(row for row in (*ram.withheld, *looked.tried.withheld)
+                         if row.what != "freed")
+    return Overview(ram, tuple(rows_of(chosen, looked)), looked, held, left, tuple(told))
+
+
+def ram_in_time(source: RamSource) -> Ram:
+    """Return what RAM is used for; what the kernel counts if that takes long, or is refused."""
+    try:
+        return look_at_ram(source)
+    except TakesLong:
+        why = Withheld("what each frame is used for", f"{LONGEST:g} s are not enough to look at all"
+                       " of RAM: pagewalk ram does")
+    except (SourceUnavailable, NotPermitted) as error:
+        why = Withheld("what each frame is used for", str(error), partial=True)
+    return look_at_ram(open_counters(why))
+
+
+def hold_together(
+    chosen: Sequence[Chosen], budget_ns: int, clock: Clock
+) -> tuple[Looked, int | None]:
+    """Walk ``chosen`` in their order while there is time; return them, and what they hold.
+
+    Raises what members.try_each raises.
+    """
+    end, walked = clock() + LONGEST, Walked()
+    with closing(walked.rows):
+        looked = look_at_each(chosen, "auto", budget_ns, walked.add, lambda: clock() > end)
+        return looked, walked.held()
+
+
+def rows_of(chosen: Sequence[Chosen], looked: Looked) -> Iterator[Row]:
+    """Yield a row for each address space that was walked, and for each process that was not."""
+    members = {pid: one for one in looked.members for pid in one.pids}
+    for one in chosen:
+        process, member = one.process, members.get(one.process.pid)
+        if member is None and process.pid not in looked.tried.gone:
+            yield row_of(process)
+        elif member is not None and process.pid == member.pids[0]:
+            amounts = member.amounts
+            yield row_of(process)._replace(rss=amounts["rss"], uss=amounts["uss"],
+                                           pss=amounts["pss"], swap=amounts["swap"])
+
+
+def row_of(process: Process) -> Row:
+    return Row(process.pid, process.rss, None, None, None, process.name, process.argv0, process.uid,
+               process.script, process.command)
