@@ -16,7 +16,7 @@ from pagewalk.account.table import COLUMNS, TOTALS, Table, by_vma
 from pagewalk.model.bits import KPF
 from pagewalk.model.columns import READ, Amounts, Backing, Flag, State, VMAs
 from tests import by_hand
-from tests.by_hand import HERE, ONCE, PAGE, SOFT, THP, Row
+from tests.by_hand import HERE, ONCE, PAGE, SOFT, THP, VMAS, Row
 from tests.properties import always
 
 # By VMA: program, heap, memfd, big. The program's second page is mapped three times:
@@ -230,6 +230,20 @@ def test_without_frames_every_amount_that_needs_them_is_withheld() -> None:
     }
     assert table.totals["rss"] == sum(ON_PAPER["rss"])
     assert table.pss_fixed is None
+
+
+def test_a_frame_without_flags_was_freed_if_struct_pages_were_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The flags of procfs lack some frames in use; a struct page without flags is of none."""
+    silent: Row = (VMAS.start[1], PAGE, State.ANON, HERE, 9, (), 0)
+    walk = by_hand.walk([by_hand.pages([silent])])
+    assert "--source ebpf" in by_vma(walk).outcome.withheld[-1].why
+    walk = by_hand.walk([by_hand.pages([silent])])
+    monkeypatch.setattr(walk, "source", "ebpf")
+    (said,) = by_vma(walk).outcome.withheld
+    assert said.what == f"who else maps {PAGE} bytes"
+    assert "has unmapped them meanwhile" in said.why and "--source" not in said.why
 
 
 def test_a_page_of_unknown_kind_withholds_every_kind_it_may_be() -> None:

@@ -36,6 +36,10 @@ NOT_IN_KPAGEFLAGS = (
     " the kernel initialises late), so pss and uss count them as private; --source ebpf reads"
     " struct page instead"
 )
+FREED_MEANWHILE = (
+    "these frames were no longer in use when their struct pages were read: the process has unmapped"
+    " them meanwhile, and pss and uss count them as private; ask again"
+)
 
 
 class Column(NamedTuple):
@@ -223,7 +227,8 @@ def tabulate(walk: Walk[Any], so_far: Totals) -> Table:
         columns.update(dict.fromkeys(("pss", "uss", "locked")))
     if unknown := int(so_far.untold.sum()):
         what = f"who else maps {unknown} bytes"
-        walk.outcome.withheld.append(Withheld(what, NOT_IN_KPAGEFLAGS))
+        walk.outcome.withheld.append(Withheld(
+            what, NOT_IN_KPAGEFLAGS if walk.source == "procfs" else FREED_MEANWHILE))
     totals = {name: None if c is None else int(c.sum()) for name, c in columns.items()}
     fixed = so_far.pss if walk.tells.frames and settled else None
     if fixed is not None:
