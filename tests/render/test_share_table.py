@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pagewalk.proc.objects import Object
 from pagewalk.render import share_table
 from pagewalk.render.share_table import answers
 from pagewalk.system.share import Share
@@ -82,6 +83,17 @@ def test_each_pair_is_shown_of_few_processes() -> None:
 def test_what_ends_with_them_and_what_is_missing_is_said() -> None:
     assert "ends with them: /memfd:cache (deleted), 6144 KiB in RAM" in screen()
     assert "partial: held, freed: frames are hidden" in screen(frames=False)
+
+
+def test_of_many_objects_that_end_with_the_set_the_largest_are_named_each_name_once() -> None:
+    names = ["/memfd:shared (deleted)"] * 80 + [f"/memfd:{number} (deleted)" for number in range(6)]
+    objects = tuple(Object(1, inode, name, MIB * (1 + inode // 80), linked=False)
+                    for inode, name in enumerate(names))
+    lines = [line for line in screen(objects=objects).splitlines() if "ends with them" in line]
+    assert lines[0] == (
+        "ends with them: 80 objects called /memfd:shared (deleted), 81920 KiB in RAM")
+    assert len(lines) == 6
+    assert lines[-1] == "ends with them: 2 more objects, 4096 KiB in RAM"
 
 
 def test_the_document_has_every_member_and_pair() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
+from pagewalk.proc.objects import Object
 from pagewalk.render.amounts import kib, size
 from pagewalk.render.columns import fields, titles
 from pagewalk.render.document import missing, write
@@ -15,6 +16,7 @@ from pagewalk.system.share import Child, Share
 
 SHOWN = 20  # members, without --limit and --sort
 NAMED = 3  # mappings that are named beside a child
+ENDING = 5  # names of objects that end with the set
 PAIRED = 8  # members whose pairs are shown: as many columns fit
 COLUMNS = ("rss", "pss", "uss", "freed", "name")
 EVERY = (*AMOUNTS, "page_tables", "parent", "name", "program")
@@ -35,8 +37,7 @@ def text(
         print(file=out)
         say_pairs(found, out)
     say_missing(found.withheld, out)
-    for one in found.objects:
-        say(f"ends with them: {printable(one.name)}, {size(one.resident)} in RAM", out)
+    say_objects(found.objects, out)
     if found.looked.members:
         following(out, str(found.looked.members[0].pids[0]), "ram")
 
@@ -108,6 +109,19 @@ def say_pairs(found: Share, out: TextIO) -> None:
     grid += [(pid, *("" if row == at else kib(amount) for at, amount in enumerate(amounts)))
              for row, (pid, amounts) in enumerate(zip(pids, found.both.tolist(), strict=True))]
     say_grid(grid, {0}, out, room=width(out))
+
+
+def say_objects(objects: Iterable[Object], out: TextIO) -> None:
+    """Write which objects end with the set, by name: a browser has a hundred of one."""
+    sizes: dict[str, list[int]] = {}
+    for one in objects:
+        sizes.setdefault(one.name, []).append(one.resident)
+    ordered = sorted(sizes.items(), key=lambda pair: -sum(pair[1]))
+    for name, every in ordered[:ENDING]:
+        many = f"{len(every)} objects called " * (len(every) > 1)
+        say(f"ends with them: {many}{printable(name)}, {size(sum(every))} in RAM", out)
+    if rest := [amount for _, every in ordered[ENDING:] for amount in every]:
+        say(f"ends with them: {len(rest)} more objects, {size(sum(rest))} in RAM", out)
 
 
 def amount(found: Share, row: int, name: str) -> Any:
