@@ -47,7 +47,9 @@ def postgresql() -> Iterator[Family]:
                        **options, **quiet)
         server = [bin_folder / "postgres", "-D", data, "-k", name, "-c", "listen_addresses=",
                   "-c", f"shared_buffers={BUFFERS}", "-c", "autovacuum=off",
-                  "-c", "max_parallel_workers_per_gather=0"]
+                  "-c", "max_parallel_workers_per_gather=0",
+                  # What it has in /dev/shm would stay there when it is killed.
+                  "-c", "dynamic_shared_memory_type=mmap"]
         main = stack.enter_context(running(server, **options, **quiet))
         ready = [bin_folder / "pg_isready", "-q", "-h", name]
         wait(lambda: subprocess.run(ready, check=False).returncode == 0, "PostgreSQL to listen")
