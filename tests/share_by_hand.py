@@ -77,8 +77,8 @@ def overview(*, frames: bool = True, **changed: Any) -> Overview:
     rows.append(Row(9, MIB, None, None, None, "small", "small", 0, "", ""))
     if not frames:
         rows = [row._replace(uss=None, pss=None, swap=None) for row in rows]
-    all_ram = ram(frames=frames)
-    made = Overview(all_ram, tuple(rows), looked if frames else None, 80 * MIB if frames else None,
+    all_ram = ram(frames=frames)._replace(mapped=80 * MIB)
+    made = Overview(all_ram, tuple(rows), looked if frames else None,
                     (Process(9, "small", "small", 0, MIB),) if frames else (), all_ram.withheld)
     return made._replace(**changed)
 

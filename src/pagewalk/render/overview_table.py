@@ -99,20 +99,16 @@ def cell(row: Row, name: str) -> str:
 
 def together(found: Overview) -> Iterator[str]:
     """Yield what all processes hold, each page counted once, and how many were not walked."""
-    if found.looked is None:
-        yield (f"{many(len(found.rows), 'process', 'es')}; RSS counts a shared page in each of"
-               f" them, and adds up to {size(sum(row.rss or 0 for row in found.rows))}.")
-        return
-    count = len(found.looked.members)
-    who = "1 process holds" if count == 1 else f"{count} processes hold"
-    rss, pss = found.looked.sum_of("rss"), found.looked.sum_of("pss")
-    if found.held is not None:
-        yield (f"{who} {size(found.held)}{' together' * (count > 1)}, each page counted once; their"
-               f" RSS adds up to {size(rss)}.")
+    count, rss = len(found.rows), size(sum(row.rss or 0 for row in found.rows))
+    held = found.ram.mapped
+    if held is None:
+        yield (f"{many(count, 'process', 'es')}; RSS counts a shared page in each of them, and adds"
+               f" up to {rss}.")
     else:
-        yield f"{who} between {size(pss)} and {size(rss)}: their PSS and RSS add up to that."
+        yield (f"All processes together hold {size(held)}, each page counted once; the RSS of"
+               f" {count} of them adds up to {rss}.")
     if found.left:
-        yield (f"{many(len(found.left), 'smaller process', 'es')} with an RSS of"
+        yield (f"{many(len(found.left), 'process', 'es')} with an RSS of"
                f" {size(sum(one.rss for one in found.left))} {are(len(found.left))} not walked, to"
                " be quick: pagewalk top --once walks all.")
 
@@ -152,9 +148,10 @@ def json(
         "source": {"name": ram.source},
         "total": ram.total,
         "rows": None if parts is None else by_group(parts),
-        "held": found.held,
+        "held": ram.mapped,
+        "rss_sum": sum(row.rss or 0 for row in found.rows),
         **{f"{name}_sum": None if looked is None else looked.sum_of(name)
-           for name in ("rss", "pss", "uss")},
+           for name in ("pss", "uss")},
         "processes": [fields("overview", row._asdict(), columns) for row in rows],
         "not_walked": {"processes": len(found.left), "rss": sum(one.rss for one in found.left)},
         **({"not_looked": [], "gone": []} if looked is None else left_out(looked.tried)),

@@ -6,7 +6,7 @@ that. Whatever is unusual of one, and whatever changed meanwhile, is left to a w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,9 +48,12 @@ class AtOnce(NamedTuple):
 NONE_AT_ONCE = AtOnce("", {}, ())
 
 
-def amounts_at_once(processes: Sequence[Process], source: str) -> AtOnce:
+def amounts_at_once(
+    processes: Sequence[Process], source: str, enough: Callable[[], bool] = lambda: False
+) -> AtOnce:
     """Return the totals, as account.table finds them, of ``processes`` that can be walked together.
 
+    ``enough`` is called before each walk, and may raise; none is begun once it returns True.
     NONE_AT_ONCE where ``source`` does not read kernel memory.
     """
     name = READERS.get(source)
@@ -66,6 +69,8 @@ def amounts_at_once(processes: Sequence[Process], source: str) -> AtOnce:
         return NONE_AT_ONCE
     found: dict[int, dict[str, int | None]] = {}
     for some in batches(processes):
+        if enough():
+            break
         with suppress(*REFUSALS):
             found |= batch_amounts(kernel, some, ask=source == "auto")
     return AtOnce(name, found, kernel.notes)

@@ -38,7 +38,9 @@ class Ram(NamedTuple):
     from procfs ``headroom`` is None. ``protected`` is at most what memory.min keeps of that, None
     if the groups cannot be read.
     ``totals`` is the kernel's last reading; ``vmalloc`` who asked for memory that the kernel maps,
-    ``deleted`` what deleted files have in RAM; both None if that is not known.
+    ``deleted`` what deleted files have in RAM; both None if that is not known. ``mapped`` are
+    bytes of RAM that processes map, each page once, as the kernel counts them (without hugetlb
+    pages) if frames were not seen.
     """
 
     source: str
@@ -52,6 +54,7 @@ class Ram(NamedTuple):
     vmalloc: AreaSums | None = None
     deleted: Deleted | None = None
     protected: int | None = None
+    mapped: int | None = None
 
     @property
     def partial(self) -> list[str]:
@@ -96,6 +99,7 @@ def look_at_ram(source: RamSource) -> Ram:
         totals=readings[-1],
         withheld=(*source.notes, *readings[-1].withheld, *places.withheld, *unnamed),
         vmalloc=places.asked, deleted=deleted, protected=_protected(source),
+        mapped=census.count(census.mapped) * page,
     )
 
 
@@ -124,7 +128,10 @@ def _by_counters(source: RamSource) -> Ram:
     if parts is None and not unread:
         unread = (Withheld("what RAM is used for", "the counters moved while they were read; try"
                            " again", partial=True),)
-    return Ram(source.name, total, parts, {}, [], None, totals, (*source.notes, *unread))
+    counted = totals.meminfo or {}
+    mapped = counted["AnonPages"] + counted["Mapped"] if counted else None
+    return Ram(source.name, total, parts, {}, [], None, totals, (*source.notes, *unread),
+               mapped=mapped)
 
 
 def _with_readings(source: RamSource, readings: list[Totals]) -> Iterator[Frames]:

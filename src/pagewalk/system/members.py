@@ -29,6 +29,7 @@ AMOUNTS = ("rss", "pss", "uss", "swap", "anon", "file", "shmem", "hugetlb", "fre
 # The number of an address space, the pids that run in it, and it, opened: returns what the walk
 # found out.
 Visit = Callable[[int, list[int], Source], Outcome]
+Enough = Callable[[], bool]
 
 
 class Member(NamedTuple):
@@ -97,11 +98,11 @@ def never() -> bool:
 
 def look_at_each(
     chosen: Sequence[Chosen], source: str, budget_ns: int,
-    visit: Callable[[int, list[int], Source], Table], enough: Callable[[], bool] = never,
+    visit: Callable[[int, list[int], Source], Table], enough: Enough = never,
 ) -> Looked:
     """Let ``visit`` walk each address space of ``chosen`` once, and return what it found.
 
-    They are walked in the order of ``chosen``. See try_each, which also says what it raises.
+    See try_each for ``enough``, and for what it raises.
     """
     by_pid, members = {one.process.pid: one for one in chosen}, list[Member]()
 
@@ -110,20 +111,24 @@ def look_at_each(
         members.append(member_of([by_pid[pid] for pid in pids], found))
         return found.outcome
 
-    order = {pid: place for place, pid in enumerate(by_pid)}
-    groups = sorted(by_memory(by_pid), key=lambda group: min(order[pid] for pid in group))
-    tried = try_each(groups, source, budget_ns, add, enough=enough)
+    tried = try_each(by_memory(by_pid), source, budget_ns, add, enough=enough)
     return Looked(tuple(members), tried)
 
 
-def total_each(chosen: Sequence[Chosen], source: str, budget_ns: int) -> Looked:
+def total_each(
+    chosen: Sequence[Chosen], source: str, budget_ns: int, enough: Enough = never,
+    enough_at_once: Enough = never,
+) -> Looked:
     """Return what look_at_each does, without ``anon``, page tables and ``freed``.
 
-    So that most need no walk of their own. Raises what try_each raises.
+    So that most need no walk of their own. They are walked in the order of ``chosen``, and those
+    that are together first: of these no more are begun once ``enough_at_once()``. See try_each for
+    ``enough``, and for what it raises.
     """
     by_pid = {one.process.pid: one for one in chosen}
-    groups = by_memory(by_pid)
-    once = amounts_at_once([by_pid[pids[0]].process for pids in groups], source)
+    order = {pid: place for place, pid in enumerate(by_pid)}
+    groups = sorted(by_memory(by_pid), key=lambda pids: min(order[pid] for pid in pids))
+    once = amounts_at_once([by_pid[pids[0]].process for pids in groups], source, enough_at_once)
     totals = dict(once.amounts)
 
     def add(_: int, pids: list[int], one: Source) -> Outcome:
@@ -131,7 +136,7 @@ def total_each(chosen: Sequence[Chosen], source: str, budget_ns: int) -> Looked:
         totals[pids[0]] = found.totals
         return found.outcome
 
-    tried = try_each(groups, source, budget_ns, add, once)
+    tried = try_each(groups, source, budget_ns, add, once, enough=enough)
     return Looked(tuple(
         totaled([by_pid[pid] for pid in pids], totals[pids[0]]) for pids in groups
         if pids[0] in totals), tried)
@@ -139,23 +144,24 @@ def total_each(chosen: Sequence[Chosen], source: str, budget_ns: int) -> Looked:
 
 def try_each(
     groups: Sequence[list[int]], source: str, budget_ns: int, visit: Visit,
-    before: AtOnce = NONE_AT_ONCE, enough: Callable[[], bool] = never,
+    before: AtOnce = NONE_AT_ONCE, *, enough: Enough = never,
 ) -> Tried:
     """Let ``visit`` walk the address space of each of ``groups``, pids that have it in common.
 
-    Returns what became of them, and of those that were walked ``before``. After the first one, none
-    is begun once ``enough()``. Raises SourceUnavailable and BadRequest for a source that does not
-    exist or work here, and, if no process could be looked at, why the first could not.
+    Returns what became of them, and of those that were walked ``before``. ``enough`` is called
+    before each walk, and may raise: after the first one, none is begun once it returns True.
+    Raises SourceUnavailable and BadRequest for a source that does not exist or work here, and, if
+    no process could be looked at, why the first could not.
     """
     refused: dict[int, PagewalkError] = {}
     name, done, known = before.source or source, before.amounts, before.notes
     notes, moved, stall, visited = dict.fromkeys(known), list[int](), 0, len(done)
     for number, together in enumerate(groups):
-        if visited and enough():
-            break
         pid = together[0]
         if pid in done:
             continue
+        if enough() and visited:
+            break
         try:
             with opened(pid, source, budget_ns) as one:
                 outcome, name = visit(number, together, one), one.name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from typing import NamedTuple
 
 from pagewalk.model.columns import Withheld, partial
@@ -14,12 +13,13 @@ from pagewalk.proc.chosen import Chosen
 from pagewalk.proc.processes import Process
 from pagewalk.sources.ram import RamSource, open_counters, open_ram
 from pagewalk.system.look import Ram, look_at_ram
-from pagewalk.system.members import Looked, look_at_each
-from pagewalk.system.share import Walked
+from pagewalk.system.members import Looked, total_each
 
-LONGEST = 1.0  # seconds that frames are counted, and after which no other process is begun
+# Seconds that frames are counted, and after which no other process is walked. Small ones, which are
+# walked together, have half of it, so that there is time for the largest.
+LONGEST = 1.0
 
-UNSEEN = "what each frame is used for, and what processes hold together"
+UNSEEN = "what each frame is used for, and what processes hold"
 Clock = Callable[[], float]
 
 
@@ -44,14 +44,13 @@ class Row(NamedTuple):
 class Overview(NamedTuple):
     """All of RAM, and ``rows``: the processes by RSS, an address space that was walked once.
 
-    ``looked`` are those that were walked, None if none could be; ``held`` what these hold, each
-    frame once, in bytes, None where withheld. ``left`` are those that time did not suffice for.
+    ``looked`` are those that were walked, None if none could be. ``left`` are those that time did
+    not suffice for.
     """
 
     ram: Ram
     rows: tuple[Row, ...]
     looked: Looked | None
-    held: int | None
     left: tuple[Process, ...]
     withheld: tuple[Withheld, ...]
 
@@ -97,18 +96,20 @@ def look_at_overview(
     chosen = sorted(chosen, key=lambda one: -one.process.rss)
     rest = tuple(row_of(one.process) for one in chosen)
     if source.running is None:
-        return Overview(ram, rest, None, None, (), ram.withheld)
+        return Overview(ram, rest, None, (), ram.withheld)
+    begun = clock()
     try:
-        looked, held = hold_together(chosen, budget_ns, clock)
+        looked = total_each(chosen, "auto", budget_ns, lambda: clock() > begun + LONGEST,
+                            lambda: clock() > begun + LONGEST / 2)
     except PagewalkError as error:
-        unseen = Withheld("what processes hold together", str(error), partial=True)
-        return Overview(ram, rest, None, None, (), (*ram.withheld, unseen))
+        unseen = Withheld("what processes hold", str(error), partial=True)
+        return Overview(ram, rest, None, (), (*ram.withheld, unseen))
     walked = {pid: rank for rank, one in enumerate(looked.members) for pid in one.pids}
     tried = {*walked, *looked.tried.gone, *(pid for pid, _ in looked.tried.not_looked)}
     left = tuple(one.process for one in chosen if one.process.pid not in tried)
     told = dict.fromkeys(row for row in (*ram.withheld, *looked.tried.withheld)
                          if row.what != "freed")
-    return Overview(ram, tuple(rows_of(chosen, looked)), looked, held, left, tuple(told))
+    return Overview(ram, tuple(rows_of(chosen, looked)), looked, left, tuple(told))
 
 
 def ram_in_time(source: RamSource) -> Ram:
@@ -121,19 +122,6 @@ def ram_in_time(source: RamSource) -> Ram:
     except (SourceUnavailable, NotPermitted) as error:
         why = Withheld("what each frame is used for", str(error), partial=True)
     return look_at_ram(open_counters(why))
-
-
-def hold_together(
-    chosen: Sequence[Chosen], budget_ns: int, clock: Clock
-) -> tuple[Looked, int | None]:
-    """Walk ``chosen`` in their order while there is time; return them, and what they hold.
-
-    Raises what members.try_each raises.
-    """
-    end, walked = clock() + LONGEST, Walked()
-    with closing(walked.rows):
-        looked = look_at_each(chosen, "auto", budget_ns, walked.add, lambda: clock() > end)
-        return looked, walked.held()
 
 
 def rows_of(chosen: Sequence[Chosen], looked: Looked) -> Iterator[Row]:

@@ -154,12 +154,6 @@ class Walked:
         return np.array([self.places.setdefault(name, len(self.places)) for name in vmas.name],
                         np.int32)
 
-    def held(self) -> int | None:
-        """Return the bytes that the members hold, each frame once; None where withheld."""
-        if not self.frames:
-            return None
-        return self.alone + sum(frame_bytes(batch) for batch in self.in_order())
-
     def in_order(self) -> Iterator[Mapping]:
         """Yield the rows of the members by frame, with the members' positions for numbers."""
         position = np.full(max(self.numbers) + 1, -1, np.int32)
@@ -191,11 +185,6 @@ def mappings(rows: Shared, number: int, place: I32) -> Mapping:
     return Mapping(rows.pfn.astype(np.int64), np.full(len(rows), number, np.int32),
                    place[rows.vma], rows.size.astype(np.int64), rows.mapcount.astype(np.int64),
                    rows.keeper)
-
-
-def frame_bytes(rows: Mapping) -> int:
-    """Return the bytes of the frames of ``rows``, which are by frame, each once."""
-    return int(rows.size[np.diff(rows.pfn, prepend=-1) != 0].sum())
 
 
 def replace_mm(rows: Mapping, mm: I32) -> Mapping:
