@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -118,7 +118,7 @@ def telling(request: Request, name: str) -> AbstractContextManager[Callable[[], 
     return shown(sys.stderr)
 
 
-def rounds(request: Request, write: Callable[..., None]) -> Iterator[None]:
+def rounds(request: Request, write: Callable[..., None]) -> Generator[None, None, None]:
     """Yield once; with --watch again and again, until Ctrl-C or the end of the target."""
     if request.watch is None:
         yield

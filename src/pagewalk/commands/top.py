@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pagewalk import commands
 from pagewalk.commands.options import Request, format_option
-from pagewalk.commands.sets import divided, members, set_options
+from pagewalk.commands.sets import Named, divided, members, set_options
+
+if TYPE_CHECKING:
+    from pagewalk.render.columns import Choice
 
 EVERY = 2.0  # seconds between screens, without --watch
 
@@ -24,7 +29,8 @@ EVERY = 2.0  # seconds between screens, without --watch
 def command(by: str, once: bool, **options: Any) -> int:
     """Show who has the memory, those that hold most alone first: all processes, or TARGETS.
 
-    On a terminal it is shown again every 2 seconds, with how much each has grown; Ctrl-C ends it.
+    On a terminal it is shown again every 2 seconds, with how much each has grown, and keys scroll,
+    sort and group; q ends it.
 
     \b
     pagewalk top
@@ -42,10 +48,12 @@ def command(by: str, once: bool, **options: Any) -> int:
     if live(request, once=once):
         request = request._replace(watch=EVERY)
     choice = choose("top", request.columns, request.sort or "uss", request.limit)
-    if request.limit is None and request.format == "text":
-        choice = choice._replace(limit=SHOWN)
     if not any(named):
         named = named._replace(everyone=True)
+    if has_keys(request):
+        return with_keys(request, named, by, choice)
+    if request.limit is None and request.format == "text":
+        choice = choice._replace(limit=SHOWN)
     before = None
     with commands.output(request.output) as out:
         write = commands.writer(
@@ -55,6 +63,31 @@ def command(by: str, once: bool, **options: Any) -> int:
             before, found = found, since(found, before)
             write(found, choice.rows(found.lines), columns=choice.columns)
     return commands.concluded(request, found.looked.tried.withheld)
+
+
+def has_keys(request: Request) -> bool:
+    """Return whether somebody looks at the screen and can press keys."""
+    return (request.watch is not None and request.format == "text" and sys.stdout.isatty()
+            and sys.stdin is not None and sys.stdin.isatty() and os.environ.get("TERM") != "dumb")
+
+
+def with_keys(request: Request, named: Named, by: str, choice: Choice) -> int:
+    """Show it again and again, as keys want it, until one ends it."""
+    from pagewalk.render.keys import Keyboard
+    from pagewalk.render.top_live import Again, Live, Quit, State
+    from pagewalk.system.top import look_at_top, since
+
+    screen = Live(Keyboard(sys.stdin.fileno()), sys.stdout, State(by, choice, request.human),
+                  request.color)
+    before = None
+    with suppress(Quit), closing(commands.rounds(request, screen)) as rounds:
+        for _ in rounds:
+            with suppress(Again):
+                found = look_at_top(members(named), screen.state.by, request.source,
+                                    request.budget_ns, screen.attend)
+                before, found = found, since(found, before)
+                screen(found)
+    return 0
 
 
 def live(request: Request, *, once: bool) -> bool:

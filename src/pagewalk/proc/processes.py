@@ -56,14 +56,30 @@ def read_listed(root: str) -> Iterator[tuple[Process, Stat, tuple[str, ...]]]:
         try:
             stat = parse_stat(read_bytes(f"{base}/stat"))
             resident = parse_statm(read_bytes(f"{base}/statm"))[1]
-            line = read_bytes(f"{base}/cmdline").split(b"\0", WORDS)[:WORDS]
+            argv = words_of(base)
             uid = os.stat(base).st_uid
         except (OSError, BadText):
             continue  # ended meanwhile
-        argv = tuple(decode_name(word) for word in line)
-        command = " ".join(argv).rstrip(" ")[:LONGEST]
-        yield (Process(int(entry), stat.comm, argv[0], uid, resident, run_by(argv), command), stat,
-               argv)
+        yield (Process(int(entry), stat.comm, argv[0], uid, resident, run_by(argv),
+                       in_words(argv)), stat, argv)
+
+
+def in_words(argv: tuple[str, ...]) -> str:
+    return " ".join(argv).rstrip(" ")[:LONGEST]
+
+
+def command_of(pid: int, root: str = "/proc") -> str:
+    """Return how a process was started, as in Process; empty if that is hidden, or it has ended."""
+    try:
+        return in_words(words_of(f"{root}/{pid}"))
+    except OSError:
+        return ""
+
+
+def words_of(folder: str) -> tuple[str, ...]:
+    # The first words of a command line.
+    line = read_bytes(f"{folder}/cmdline").split(b"\0", WORDS)[:WORDS]
+    return tuple(decode_name(word) for word in line)
 
 
 def share_memory(first: int, second: int) -> bool:

@@ -9,11 +9,14 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pagewalk.render.terminal import COLOURS, LEGEND, PLAIN, InFront, coloured
+
+if TYPE_CHECKING:
+    from pagewalk.render.keys import Keyboard
 
 HOME, REST, BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 # The other screen, no cursor, no wrapping: a line that is too long is cut by the terminal.
@@ -23,8 +26,9 @@ ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 class Redrawn(InFront):
     """A stream that keeps what is written until `redraw` puts it on ``out``, a screen at a time."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, keyboard: "Keyboard | None" = None) -> None:
         super().__init__(out)
+        self._keyboard = keyboard
         self._text = io.StringIO()
         self._before: list[str] | None = None
         self._in_place = out.isatty() and os.environ.get("TERM") != "dumb"
@@ -34,17 +38,27 @@ class Redrawn(InFront):
         """Keep ``text`` for the next screen."""
         return self._text.write(text)
 
-    def redraw(self, *, again: bool = False) -> None:
+    def redraw(
+        self, *, again: bool = False, foot: Sequence[str] = (), pointer: int | None = None
+    ) -> None:
         """Write what was kept: over the last screen on a terminal, elsewhere below a blank line.
 
-        ``again``: it is the same as before in another shape, so that nothing is marked.
+        ``again``: it is the same as before in another shape, so that nothing is marked. ``foot``
+        are lines at the bottom of the window that do not stay when it is left; line ``pointer``,
+        which begins with a blank, gets a ">" there.
         """
         lines = self._text.getvalue().removesuffix("\n").split("\n")
         # Before anything is written: a signal that calls leave() may come as soon as it is.
         before, self._before, self._text = self._before, lines, io.StringIO()
         if self._in_place:
             shown = marked(lines, before) if coloured(self._out) and not again else lines
-            screen = "".join(f"{line}{REST}\n" for line in fitted(shown, height(self._out)))
+            if pointer is not None and pointer < len(shown):
+                shown = [*shown[:pointer], ">" + shown[pointer][1:], *shown[pointer + 1 :]]
+            room = height(self._out)
+            if foot:
+                shown = shown[: max(room - len(foot), 0)]
+                shown = [*shown, *[""] * (room - len(foot) - len(shown)), *foot]
+            screen = "".join(f"{line}{REST}\n" for line in fitted(shown, room))
             start = "" if self._entered else ENTER
             self._entered = True
             self._out.write(start + HOME + screen + BELOW)
@@ -53,14 +67,22 @@ class Redrawn(InFront):
             self._out.write("".join(f"{line}\n" for line in [*blank, *lines]))
         self._out.flush()
 
+    def listen(self) -> None:
+        """Take the keyboard, if there is one."""
+        if self._keyboard is not None:
+            self._keyboard.take()
+
     def enter(self) -> None:
-        """Take the other screen, after `leave`."""
+        """Take the other screen and the keyboard, after `leave`."""
+        self.listen()
         if self._in_place:
             put(self._out, ENTER)
             self._entered = True
 
     def leave(self) -> None:
         """Give the terminal back as it was, with the last screen below what was on it."""
+        if self._keyboard is not None:
+            self._keyboard.give_back()
         if self._entered:
             self._entered = False
             put(self._out, LEAVE + "".join(f"{line}\n" for line in self._before or ()))
@@ -85,8 +107,14 @@ class Drawing:
         self._write(*results, self.screen, **options)
         self.screen.redraw(again=True)
 
+    def wait(self, seconds: float) -> bool:
+        """Wait, following the size of the window; return whether the next round is to begin now."""
+        if signal.sigtimedwait([signal.SIGWINCH], seconds) is not None:
+            self.again()
+        return False
 
-def rounds(seconds: float, drawing: Drawing) -> Iterator[None]:
+
+def rounds(seconds: float, drawing: Drawing) -> Generator[None, None, None]:
     """Yield again and again, ``seconds`` apart, until a signal or an exception ends the program.
 
     In between the screen follows the size of its window. Ctrl-C is the usual end: exit code 0.
@@ -97,14 +125,15 @@ def rounds(seconds: float, drawing: Drawing) -> Iterator[None]:
     handled = {number: signal.signal(number, handler) for number, handler in (
         (signal.SIGINT, ender(screen)), (signal.SIGTERM, ender(screen)),
         (signal.SIGHUP, ender(screen)), (signal.SIGTSTP, pauser(screen)),
+        (signal.SIGWINCH, lambda *_: None),
     ) if signal.getsignal(number) != signal.SIG_IGN}
     try:
+        screen.listen()
         while True:
-            began = time.monotonic()
+            end = time.monotonic() + seconds
             yield
-            while (left := began + seconds - time.monotonic()) > 0:
-                if signal.sigtimedwait([signal.SIGWINCH], left) is not None:
-                    drawing.again()
+            while (left := end - time.monotonic()) > 0 and not drawing.wait(left):
+                pass
     finally:
         screen.leave()
         for number, handler in handled.items():

@@ -15,7 +15,7 @@ from pagewalk.model.errors import ProcessGone
 from pagewalk.proc.cgroups import find_hierarchy, group_of
 from pagewalk.proc.chosen import Chosen, real_uid, user_name
 from pagewalk.sources import Source
-from pagewalk.system.members import Looked, Member, look_at_each, total_each
+from pagewalk.system.members import Enough, Looked, Member, look_at_each, never, total_each
 
 UNTOLD = "not told"  # the cgroup of a process that has ended, or that /proc does not tell
 AMOUNTS = ("uss", "pss", "rss", "swap")
@@ -86,17 +86,17 @@ BY: dict[str, Callable[[], Key]] = {
 MAPPING = "mapping"
 
 
-def look_at_top(chosen: Sequence[Chosen], by: str, source: str, budget_ns: int) -> Top:
+def look_at_top(
+    chosen: Sequence[Chosen], by: str, source: str, budget_ns: int,
+    between: Enough = never,
+) -> Top:
     """Walk the processes of ``chosen`` and return what each of ``by``, of BY or MAPPING, holds.
 
-    Raises what members.look_at_each raises, and SourceUnavailable without memory cgroups.
+    ``between`` is called before each walk: see members.try_each. Raises what that raises, and
+    SourceUnavailable without memory cgroups.
     """
     if by != MAPPING:
-        key = BY[by]()
-        looked = total_each(chosen, source, budget_ns)
-        grouped: dict[int | str, Line] = {}
-        add_up(grouped, (line_of(one, key) for one in looked.members))
-        return Top(by, tuple(grouped.values()), looked)
+        return grouped(total_each(chosen, source, budget_ns, between, between), by)
     lines: dict[int | str, Line] = {}
 
     def visit(_: int, __: list[int], opened: Source) -> Table:
@@ -104,7 +104,14 @@ def look_at_top(chosen: Sequence[Chosen], by: str, source: str, budget_ns: int) 
         add_up(lines, by_name(found))
         return found
 
-    looked = look_at_each(chosen, source, budget_ns, visit)
+    looked = look_at_each(chosen, source, budget_ns, visit, between)
+    return Top(by, tuple(lines.values()), looked)
+
+
+def grouped(looked: Looked, by: str) -> Top:
+    """Return what those of ``looked`` hold by one of BY; raises SourceUnavailable."""
+    key, lines = BY[by](), dict[int | str, Line]()
+    add_up(lines, (line_of(one, key) for one in looked.members))
     return Top(by, tuple(lines.values()), looked)
 
 
@@ -141,8 +148,11 @@ def plus(one: int | None, two: int | None) -> int | None:
 
 
 def since(now: Top, before: Top | None) -> Top:
-    """Return ``now`` with how much the RSS of each line has grown since ``before``."""
-    if before is None:
+    """Return ``now`` with how much the RSS of each line has grown since ``before``.
+
+    It is left out if ``before`` has other lines.
+    """
+    if before is None or before.by != now.by:
         return now
     then = {line.key: line.rss for line in before.lines}
     return now._replace(lines=tuple(
