@@ -27,6 +27,7 @@ from benchmarks.measures.ram import cgroups, ram, ram_large
 from benchmarks.measures.sets import crowds, sets
 from benchmarks.measures.sparse import sparse
 from benchmarks.measures.stall import stall
+from benchmarks.measures.who import who
 from benchmarks.rows import Plan, Row
 
 MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
@@ -52,4 +53,5 @@ MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
     "cgroups": cgroups,
     "sets": sets,
     "crowds": crowds,
+    "who": who,
 }

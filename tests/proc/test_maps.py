@@ -10,7 +10,7 @@ import pytest
 from pagewalk.model.columns import EXEC, READ, SHARED, WRITE, Backing
 from pagewalk.model.errors import BadText
 from pagewalk.proc.kernel import architecture
-from pagewalk.proc.maps import backing_of, gate_name, line_of, parse_maps, parse_mountinfo
+from pagewalk.proc.maps import backing_of, gate_name, name_in, parse_maps, parse_mountinfo
 
 # Recorded on Linux 6.18, shortened; the odd names are of real mapped files.
 # A VMA without a name ends in a blank.
@@ -186,12 +186,13 @@ def test_mountinfo_gives_the_type_of_each_device() -> None:
     assert parse_mountinfo(recorded) == {254 << 32: "ext4", 33: "tmpfs", 34: "hugetlbfs"}
 
 
-def test_the_line_of_a_vma_is_found_by_its_edges() -> None:
-    first = b"00400000-00401000 r--p 00000000 fe:00 7 /x 00402000-00403000 \\n\n"
-    second = b"7f0000000000-7f0000001000 rw-p 00000000 00:00 0 \n"
-    text = first + second
-    assert line_of(text, 0x400000, 0x401000) == first
-    assert line_of(text, 0x7F0000000000, 0x7F0000001000) == second
-    for edges in ((0x402000, 0x403000), (0x400000, 0x402000), (0, 4096)):
-        assert line_of(text, *edges) is None
-    assert line_of(b"", 0x400000, 0x401000) is None
+def test_a_vma_is_named_as_when_all_are_parsed() -> None:
+    for start, end, name in zip(VMAS.start.tolist(), VMAS.end.tolist(), VMAS.name, strict=True):
+        assert name_in(RECORDED, start, end) == name
+        assert name_in(RECORDED, start, end + 1) is None
+    assert name_in(b"", 0x400000, 0x401000) is None
+    first = b"00400000-00401000 r--p 00000000 fe:00 7 /x 00402000-00403000 r--p\n"
+    assert name_in(first, 0x400000, 0x401000) == "/x 00402000-00403000 r--p"
+    assert name_in(first, 0x402000, 0x403000) is None
+    with pytest.raises(BadText, match="line 2"):
+        name_in(first + b"00402000-00403000 what\n", 0x402000, 0x403000)

@@ -75,13 +75,19 @@ def parse_maps(
     return vmas if (start[1:] >= end[:-1]).all() else without_repeats(vmas)
 
 
-def line_of(text: bytes, start: int, end: int) -> bytes | None:
-    """Return the line of the VMA [``start``, ``end``) in maps, None if there is none."""
+def name_in(text: bytes, start: int, end: int) -> str | None:
+    """Return what maps calls the VMA [``start``, ``end``), None if it has none with these edges.
+
+    It is as in parse_maps, which would read the other VMAs too. Raises BadText.
+    """
     edges = b"%08x-%08x " % (start, end)  # seq_put_hex_ll() with a width of 8
     at = 0 if text.startswith(edges) else text.find(b"\n" + edges) + 1
     if not at and not text.startswith(edges):
         return None
-    return text[at : text.find(b"\n", at) + 1]
+    found = LINE.match(text, at)
+    if found is None:
+        raise BadText("maps", text.count(b"\n", 0, at) + 1, text[at:].partition(b"\n")[0])
+    return files.decode_name(found[4] or b"")
 
 
 def read_fields(

@@ -136,6 +136,22 @@ def open_target(number: int) -> Target:
         raise
 
 
+def read_maps(number: int, stall: Stall) -> bytes:
+    """Return maps of the process that /proc lists as ``number`` now.
+
+    It is not held, so the caller has to recognise it by its VMAs. Raises what open_target raises.
+    """
+    with reading(number, "maps"), open(f"/proc/{number}/maps", "rb", 0) as file:
+        text = read_slices(file.fileno(), stall, "maps")
+    if text:
+        return text
+    target = open_target(number)  # its main thread has ended
+    try:
+        return target.read("maps", stall)
+    finally:
+        target.close()
+
+
 def open_folder(path: str, dir_fd: int | None = None) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
 

@@ -7,6 +7,8 @@ after, tells if all mappings were found.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -20,11 +22,11 @@ from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.rmap_walk import candidates
 from pagewalk.kernel.structs.tasks import Tasks, read_tasks
 from pagewalk.kernel.structs.vmas import RawVmas
-from pagewalk.model.columns import I64, U64
+from pagewalk.model.columns import I64, U64, alike
 from pagewalk.model.errors import NoAddressSpace, NotPermitted, PagewalkError, ProcessGone
-from pagewalk.proc.maps import line_of, parse_maps
+from pagewalk.proc.maps import name_in
 from pagewalk.proc.stall import Stall
-from pagewalk.proc.target import open_target
+from pagewalk.proc.target import read_maps
 from pagewalk.sources.vma_names import perms_of
 from pagewalk.system.mappers import Mapper
 
@@ -33,11 +35,12 @@ MOST = 1 << 16  # VMAs that are looked at: reading them takes a tenth of a secon
 
 
 class Mapped(NamedTuple):
-    """VMAs (``vma``) that map a frame, at ``addr`` (u64), as of one moment.
+    """VMAs (``vma``) that map a frame, at ``addr`` (u64), by mm_struct, as of one moment.
 
     ``mm`` u64 is the mm_struct of each, ``cache`` u64 the address_space of its file, 0 without one.
-    ``tasks`` are all threads, ``before`` and ``after`` the frame's mapcount. If it is not
-    ``complete``, there were more VMAs than were to be looked at.
+    ``tasks`` are all threads, ``users`` the rows of the processes that have an mm_struct,
+    ``before`` and ``after`` the frame's mapcount. If it is not ``complete``, there were more VMAs
+    than were to be looked at.
     """
 
     vma: RawVmas
@@ -45,6 +48,7 @@ class Mapped(NamedTuple):
     addr: U64
     cache: U64
     tasks: Tasks
+    users: dict[int, list[int]]
     before: int
     after: int
     complete: bool
@@ -54,12 +58,13 @@ class Mapped(NamedTuple):
         """Return whether these are all mappings, as far as the mapcount tells."""
         return self.before == self.after == len(self.mm)
 
-    def of(self, mm: int) -> Self:
-        """Return what one mm_struct has of these."""
-        rows = np.flatnonzero(self.mm == np.uint64(mm))
-        vma = RawVmas(*(column[rows] for column in self.vma))
-        return self._replace(
-            vma=vma, mm=self.mm[rows], addr=self.addr[rows], cache=self.cache[rows])
+    def by_process(self) -> Iterator[Self]:
+        """Yield what each mm_struct has of these."""
+        for first, last in pairwise([*alike(self.mm).tolist(), len(self.mm)]):
+            rows = slice(first, last)
+            yield self._replace(
+                vma=RawVmas(*(column[rows] for column in self.vma)), mm=self.mm[rows],
+                addr=self.addr[rows], cache=self.cache[rows])
 
 
 class Reversed(NamedTuple):
@@ -132,13 +137,26 @@ def look(running: RunningKernel, pfn: int) -> Mapped | None:
     rows = np.flatnonzero(pages_at(running, found.mm, found.addr) == pfn)
     vma = RawVmas(*(column[rows] for column in found.vma))
     tasks = read_tasks(kernel)
+    users = processes_of(tasks, found.mm[rows])
     # An address space that no process has any more is being taken down, and this mapping with it.
-    used = np.isin(found.mm[rows], tasks.mm)
+    used = np.array([mm in users for mm in found.mm[rows].tolist()], bool)
     cache, _ = gather(kernel, "file", vma.file, ("f_mapping",))
     after = int(frames.mapcounts(frame)[0])
     return Mapped(
         RawVmas(*(column[used] for column in vma)), found.mm[rows][used], found.addr[rows][used],
-        cache["f_mapping"][used], tasks, before, after, found.complete)
+        cache["f_mapping"][used], tasks, users, before, after, found.complete)
+
+
+def processes_of(tasks: Tasks, mm: U64) -> dict[int, list[int]]:
+    """Return for each mm_struct of ``mm`` (u64) the rows of the processes that have it."""
+    rows = {address: row for row, address in enumerate(tasks.address.tolist())}
+    found: dict[int, dict[int, None]] = {}
+    threads = np.flatnonzero(np.isin(tasks.mm, mm))
+    for each, leader in zip(
+            tasks.mm[threads].tolist(), tasks.leader[threads].tolist(), strict=True):
+        if leader in rows:
+            found.setdefault(each, {})[rows[leader]] = None
+    return {each: [*those] for each, those in found.items()}
 
 
 def pages_at(running: RunningKernel, mm: U64, addr: U64) -> I64:
@@ -157,22 +175,20 @@ def named(
     tasks, page = mapped.tasks, 1 << running.arch.page_shift
     mappers: list[Mapper] = []
     refused: dict[int, str] = {}
-    for mm in np.unique(mapped.mm).tolist():
-        some = mapped.of(mm)
-        users = np.isin(tasks.address, tasks.leader[tasks.mm == np.uint64(mm)])
-        shown = sorted(tasks.pid[users & tasks.shown].tolist())
+    for some in mapped.by_process():
+        users = np.array(mapped.users[int(some.mm[0])])
+        shown = sorted(tasks.pid[users[tasks.shown[users]]].tolist())
+        hidden = () if shown else tuple(sorted(tasks.pid[users].tolist()))
         try:
-            lines = lines_of(shown[0], some, stall) if shown else None
+            names = names_of(shown[0], some, stall) if shown else None
         except NotPermitted as error:
             if ask:
                 refused |= dict.fromkeys(shown, str(error))
                 continue
-            lines = None
-        comm = tasks.comm[int(np.flatnonzero(users)[0])]
-        hidden = () if shown else tuple(sorted(tasks.pid[users].tolist()))
-        names = lines or paths_of(running.kernel, some)
-        mappers += made(Mapper(tuple(shown), comm, 0, page, 0, None, None, on_host=hidden), some,
-                        names)
+            names = None
+        whose = Mapper(tuple(shown), tasks.comm[int(users[0])], 0, page, 0, None, None,
+                       on_host=hidden)
+        mappers += made(whose, some, names or paths_of(running.kernel, some))
     return sorted(mappers, key=lambda one: (not one.pids, one.pids, one.on_host, one.addr)), refused
 
 
@@ -188,24 +204,18 @@ def made(whose: Mapper, mapped: Mapped, names: list[str | None]) -> list[Mapper]
     ]
 
 
-def lines_of(pid: int, mapped: Mapped, stall: Stall) -> list[str | None] | None:
+def names_of(pid: int, mapped: Mapped, stall: Stall) -> list[str | None] | None:
     """Return what /proc/PID/maps calls each VMA of one process.
 
     None if it ended, or has other VMAs by now. Raises NotPermitted.
     """
     try:
-        target = open_target(pid)
+        text = read_maps(pid, stall)
     except (ProcessGone, NoAddressSpace):
         return None
-    try:
-        text = target.read("maps", stall)
-    except ProcessGone:
-        return None
-    finally:
-        target.close()
     edges = zip(mapped.vma.start.tolist(), mapped.vma.end.tolist(), strict=True)
-    lines = [line_of(text, start, end) for start, end in edges]
-    return None if None in lines else [parse_maps(line or b"").name[0] for line in lines]
+    names = [name_in(text, start, end) for start, end in edges]
+    return None if None in names else names
 
 
 def paths_of(kernel: Kernel, mapped: Mapped) -> list[str | None]:

@@ -33,7 +33,7 @@ _LAST_PAGE = np.iinfo(np.uint64).max
 class Candidates(NamedTuple):
     """VMAs (``vma``) that may map the frame, at ``addr`` (u64), in the mm_struct at ``mm`` (u64).
 
-    If it is not ``complete``, there are more than were to be looked at.
+    They are by mm and address. If it is not ``complete``, there are more than were to be looked at.
     """
 
     vma: RawVmas
