@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from pagewalk.model.columns import perms_text
+from pagewalk.proc.chosen import by_memory
 from pagewalk.proc.stall import Stall
 from pagewalk.sources.readers import running as opened_kernel
 from pagewalk.system import reverse_map
@@ -77,7 +78,9 @@ def some_frames(running: Running) -> list[int]:
     places = frames_of(running)
     pfns = np.array(sorted(places), np.uint64)
     counts = kernel_says.read_counts(pfns)
-    own = np.array([len(places[pfn]) for pfn in pfns.tolist()]) >= counts
+    first = {pid: group[0] for group in by_memory(running.pids) for pid in group}
+    times = [len({(first[pid], addr) for pid, addr in places[pfn]}) for pfn in pfns.tolist()]
+    own = np.array(times) >= counts
     # also pages whose table is shared, which count once
     pfns, counts = pfns[own & (counts > 0)], counts[own & (counts > 0)]
     flags = kernel_says.read_folio_flags(pfns)
