@@ -52,6 +52,8 @@ ELSEWHERE = (
               "only a machine has processes, and objects that end with them"),
     Elsewhere("system.mappers kernel.structs.rmap_walk kernel.structs.frames_at",
               "live/test_reverse_map.py", "what they find is compared with pagemap"),
+    Elsewhere("kernel.structs.i_mmap", "live/test_file_users.py",
+              "only a kernel has files, and VMAs that map them"),
     Elsewhere("commands.sets", "proc/test_chosen.py", "it names what is chosen there"),
     Elsewhere("commands.ram_tables", "live/test_files.py", "only a machine has files in cache"),
     Elsewhere("render.ram_text render.ram_json", "render/test_ram_words.py",

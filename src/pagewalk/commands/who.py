@@ -42,7 +42,7 @@ def command(
 ) -> int:
     """Show every process that maps the page at ADDRESS of TARGET, and where; or that maps a file.
 
-    ADDRESS is as for vtop: hexadecimal, or a VMA's name with an offset. A page is found by the
+    ADDRESS is as for vtop: hexadecimal, or a VMA's name with an offset. It is found by the
     kernel's own reverse map where its memory can be read, else all processes are walked.
 
     \b
@@ -84,13 +84,13 @@ def asked(
     budget = request.budget_ns
     if path is not None:
         try:
-            rows = who.of_path(path)
+            file = who.of_path(path)
         except OSError as error:
             raise BadRequest(f"cannot look at {path}: {(error.strerror or '').lower()}") from None
-        return who.who_maps_file(path, rows, request.source, budget)
+        return who.who_maps_file(file, request.source, budget)
     if shm is not None:
         segment = who.of_segment(number("--shm", shm))
-        return who.who_maps_file(f"SysV segment {shm}", segment, request.source, budget)
+        return who.who_maps_file(segment, request.source, budget)
     if request.target:
         assert address is not None
         frame = who.frame_behind(find(request.target), address, request.source, budget)

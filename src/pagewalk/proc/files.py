@@ -12,7 +12,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -43,6 +44,16 @@ def read_bytes(path: str, dir_fd: int | None = None) -> bytes:
     """Return the contents of ``path``, below the directory ``dir_fd`` if given; raises OSError."""
     with open(path, "rb", 0, opener=partial(os.open, dir_fd=dir_fd)) as file:
         return file.read()
+
+
+@contextmanager
+def named(path: str) -> Iterator[int]:
+    """Yield a descriptor that names ``path`` without opening it (O_PATH); raises OSError."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def read_for_all(path: str, otherwise: str = "mount /proc without subset=pid") -> bytes:

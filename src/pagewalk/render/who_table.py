@@ -62,11 +62,14 @@ def cell(one: Mapper, name: str) -> str:
 def answers(found: Who) -> Iterator[str]:
     """Yield what was asked about, how many map it, and how many mappings were not seen."""
     processes = len({(one.pids, one.on_host) for one in found.mappers})
+    hidden = [*not_shown(found)]
     if found.frame is None:
         mapped = [one.rss for one in found.mappers if one.rss is not None]
-        whole = f": RSS of {size(sum(mapped))} in all" if mapped else ""
+        every = "in those that this /proc shows" if hidden else "in all"
+        whole = f": RSS of {size(sum(mapped))} {every}" if mapped else ""
         yield (f"{printable(found.asked)} is mapped by {many(processes, 'process', 'es')}"
                f" in {many(len(found.mappers), 'mapping')}{whole}.")
+        yield from hidden
         return
     frame = found.frame
     flags = ", ".join(names(frame.kflags, KPAGEFLAGS)) or "none"
@@ -76,16 +79,21 @@ def answers(found: Who) -> Iterator[str]:
     else:
         yield (f"{many(len(found.mappers), 'mapping')} in {many(processes, 'process', 'es')}"
                f" {'was' if len(found.mappers) == 1 else 'were'} found{unseen(found)}.")
-    hidden = {one.on_host for one in found.mappers if not one.pids}
-    if hidden:
-        are = "1 of these processes is" if len(hidden) == 1 else f"{len(hidden)} of them are"
-        yield (f"{are} not in this /proc, as those of another PID namespace: what is shown is the"
-               " number on the host, and the path inside the file system.")
+    yield from hidden
     if frame.charged is not None:
         yield (f"{printable(frame.charged)} is charged for it, or a removed group below."
                if frame.charged else "Nobody is charged for it.")
     if frame.node is not None:
         yield f"It is on NUMA node {frame.node}."
+
+
+def not_shown(found: Who) -> Iterator[str]:
+    """Yield a sentence on processes that are not in this /proc, if there are any."""
+    hidden = {one.on_host for one in found.mappers if not one.pids}
+    if hidden:
+        are = "1 of these processes is" if len(hidden) == 1 else f"{len(hidden)} of them are"
+        yield (f"{are} not in this /proc, as those of another PID namespace: what is shown is the"
+               " number on the host, and the path inside the file system.")
 
 
 def unseen(found: Who) -> str:

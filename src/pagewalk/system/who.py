@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from pagewalk.model.errors import BadRequest, NotPermitted, PagewalkError
 from pagewalk.model.rules import IS_PRESENT
 from pagewalk.proc.cgroups import find_hierarchy, list_groups
 from pagewalk.proc.chosen import by_memory
+from pagewalk.proc.files import named
 from pagewalk.proc.frames import owner_of
 from pagewalk.proc.iomem import read_ranges
 from pagewalk.proc.maps import identity
@@ -33,6 +34,8 @@ from pagewalk.translate.address import holder_of, locate
 from pagewalk.walking.walk import NOT_ASKED, walk
 
 if TYPE_CHECKING:
+    from pagewalk.kernel.structs.kernel import Kernel
+    from pagewalk.system.file_users import Users
     from pagewalk.system.reverse_map import Reversed
 
 ZERO_PAGE = kpf("zero_page")
@@ -178,10 +181,17 @@ def frame_behind(pid: int, address: str, source: str, budget_ns: int) -> int:
                      f" {addr:x} says what is there")
 
 
-def who_maps_file(
-    asked: str, is_it: Callable[[VMAs], I64], source: str, budget_ns: int
-) -> Who:
-    """Walk what each process maps of a file; ``is_it`` returns the rows of its VMAs.
+class Asked(NamedTuple):
+    """A file or a SysV segment: what it is called, the rows of the VMAs that map it, and where the
+    kernel has its page cache, None if that cannot be told."""
+
+    name: str
+    rows: Callable[[VMAs], I64]
+    page_cache: Callable[[Kernel], int | None]
+
+
+def who_maps_file(asked: Asked, source: str, budget_ns: int) -> Who:
+    """Walk what each process maps of a file, only those that do where the kernel's memory tells.
 
     Raises what members.try_each raises.
     """
@@ -189,25 +199,41 @@ def who_maps_file(
 
     def visit(_: int, together: list[int], one: Source) -> Outcome:
         vmas = one.vmas()
-        rows = is_it(vmas)
+        rows = asked.rows(vmas)
         if not len(rows):
             return one.outcome()
         found = table(one, ranges=vmas.ranges[rows])
         amounts = [found.columns[name] for name in ("rss", "pss")]
         # The VMAs are those of the walk, which may have been read anew.
-        for row in is_it(found.vmas).tolist():
+        for row in asked.rows(found.vmas).tolist():
             made = mapper(together, one.who.name, found.vmas, row, int(found.vmas.start[row]),
                           int(found.vmas.size[row]))
             rss, pss = (None if column is None else int(column[row]) for column in amounts)
             mappers.append(made._replace(rss=rss, pss=pss))
         return found.outcome
 
-    tried = try_each(by_memory(every_process()), source, budget_ns, visit)
-    return Who(asked, None, tuple(mappers), tried)
+    with opened(os.getpid(), source, budget_ns) as own:
+        users = users_for(own, asked)
+        if users is None:
+            tried = try_each(by_memory(every_process()), source, budget_ns, visit)
+            return Who(asked.name, None, tuple(mappers), tried)
+        tried = Tried(own.name, (), (), 0, ())
+    if users.groups:
+        tried = try_each(users.groups, source, budget_ns, visit)
+    return Who(asked.name, None, (*mappers, *users.hidden), tried, REVERSE_MAP)
 
 
-def of_path(path: str) -> Callable[[VMAs], I64]:
-    """Return what finds the VMAs that map the file at ``path``; raises OSError if there is none."""
+def users_for(own: Source, asked: Asked) -> Users | None:
+    """Return who maps a file by its page cache, None where that cannot be read or tell."""
+    if own.page_tables is None:
+        return None
+    from pagewalk.system.file_users import users_of
+
+    return users_of(own.page_tables.running, asked.page_cache)
+
+
+def of_path(path: str) -> Asked:
+    """Return what finds the file at ``path``; raises OSError if there is none."""
     dev, inode, real = identity(path)
 
     def rows(vmas: VMAs) -> I64:
@@ -216,14 +242,25 @@ def of_path(path: str) -> Callable[[VMAs], I64]:
             (vmas.dev == np.uint64(dev)) | np.array([name == real for name in vmas.name], bool))
         return np.flatnonzero(same)
 
-    return rows
+    def page_cache(kernel: Kernel) -> int | None:
+        from pagewalk.kernel.structs.i_mmap import page_cache_of
+
+        with named(path) as fd:
+            return page_cache_of(kernel, fd)
+
+    return Asked(path, rows, page_cache)
 
 
-def of_segment(shmid: int) -> Callable[[VMAs], I64]:
-    """Return what finds the VMAs that map the SysV segment ``shmid``, whose inode it is."""
+def of_segment(shmid: int) -> Asked:
+    """Return what finds the SysV segment ``shmid``, which is the inode that its VMAs show."""
 
     def rows(vmas: VMAs) -> I64:
-        named = np.array([name.startswith("/SYSV") for name in vmas.name], bool)
-        return np.flatnonzero(named & (vmas.inode == np.uint64(shmid)))
+        segments = np.array([name.startswith("/SYSV") for name in vmas.name], bool)
+        return np.flatnonzero(segments & (vmas.inode == np.uint64(shmid)))
 
-    return rows
+    def page_cache(kernel: Kernel) -> int | None:
+        from pagewalk.kernel.structs.i_mmap import page_cache_of_segment
+
+        return page_cache_of_segment(kernel, shmid)
+
+    return Asked(f"SysV segment {shmid}", rows, page_cache)
