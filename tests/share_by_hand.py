@@ -33,7 +33,7 @@ def family(*, frames: bool = True, **changed: Any) -> Share:
         member(10, 1, "server", 60, 25, 12, 10), member(11, 10, "worker", 50, 20, 4, 4),
         member(12, 10, "worker", 50, 22, 8, 8)), Tried("ebpf", (), (), 0, ()))
     made = Share(
-        looked=looked, held=80 * MIB, freed=70 * MIB, both=both,
+        looked=looked, held=80 * MIB, freed=70 * MIB, elsewhere=5 * MIB, seen=True, both=both,
         objects=(Object(1, 5, "/memfd:cache (deleted)", 6 * MIB, linked=False),),
         children=(Child(11, 10, 40 * MIB, {"[heap]": 3 * MIB, "": MIB}, 5 * MIB),
                   Child(12, 10, 30 * MIB, {"[heap]": 6 * MIB, "": MIB, "/lib/x.so": MIB}, 9 * MIB)),
@@ -42,7 +42,8 @@ def family(*, frames: bool = True, **changed: Any) -> Share:
     if not frames:
         hidden = Withheld("held, freed", "frames are hidden\nrun as root", partial=True)
         made = made._replace(
-            held=None, freed=None, both=None, children=(), one_more=None, objects=(),
+            held=None, freed=None, elsewhere=None, both=None, one_more=None, children=(),
+            objects=(),
             looked=looked._replace(tried=looked.tried._replace(
                 not_looked=((13, "it is another user's"),), gone=(14,))),
             withheld=(hidden,))

@@ -20,6 +20,13 @@ def test_in_our_own_namespace_a_pid_stands_for_itself() -> None:
     assert shown_as(os.getpid()) == number_in_proc(os.getpid()) == os.getpid()
 
 
+def test_whether_proc_shows_the_whole_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespace, "INITIAL", os.stat("/proc/self/ns/pid").st_ino)
+    assert namespace.shows_all() is True
+    monkeypatch.setattr(namespace, "INITIAL", 1)
+    assert namespace.shows_all() is False
+
+
 def test_a_process_that_has_ended_has_no_number() -> None:
     with subprocess.Popen(["true"]) as child:
         child.wait()

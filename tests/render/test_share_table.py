@@ -85,6 +85,20 @@ def test_what_ends_with_them_and_what_is_missing_is_said() -> None:
     assert "partial: held, freed: frames are hidden" in screen(frames=False)
 
 
+def test_what_others_map_too_is_said_and_who_they_may_be() -> None:
+    whole = " ".join(screen().split())
+    assert "mapped by others too: 5120 KiB of it, by processes that are not in the set" in whole
+    assert "/proc" not in whole and "mapped by others" not in screen(elsewhere=0)
+    tried = family().looked.tried._replace(not_looked=((13, "refused"),), gone=(14, 15))
+    looked = family().looked._replace(tried=tried)
+    inside = " ".join(screen(looked=looked, seen=False).split())
+    assert ("by processes that are not in the set or 1 that could not be looked at or 2 that ended"
+            " meanwhile or others that this /proc does not show, as those outside of a container"
+            ) in inside
+    assert "others that this /proc may not show" in " ".join(screen(seen=None).split())
+    assert "mapped by others" not in screen(frames=False)
+
+
 def test_of_many_objects_that_end_with_the_set_the_largest_are_named_each_name_once() -> None:
     names = ["/memfd:shared (deleted)"] * 80 + [f"/memfd:{number} (deleted)" for number in range(6)]
     objects = tuple(Object(1, inode, name, MIB * (1 + inode // 80), linked=False)

@@ -50,6 +50,8 @@ def test_sums_are_those_of_a_count_frame_by_frame(rows: list[Row], data: st.Data
     assert found.own == PAGE * sum(
         keeper[pfn] is Keeper.MAPPINGS and 0 < count[pfn] <= len(maps)
         for pfn, maps in by_frame.items())
+    assert found.elsewhere == PAGE * sum(count[pfn] > len(maps) for pfn, maps in by_frame.items())
+    assert found.unsure == PAGE * sum(not count[pfn] for pfn in by_frame)
     who = {pfn: {member for _, member, _ in maps} for pfn, maps in by_frame.items()}
     assert found.both is not None
     assert {(one, two): found.both[one, two] for one, two in permutations(range(6), 2)} == {

@@ -14,6 +14,7 @@ from pagewalk.model.errors import BadTarget, PagewalkError, ProcessGone
 from pagewalk.proc.files import decode_name, numbers, read_bytes
 
 PID = re.compile(rb"(?m)^Pid:\t(-?[0-9]+)\n")  # pidfd_show_fdinfo()
+INITIAL = 0xEFFFFFFC
 REMEDY = (
     "mount a /proc of your own (unshare --mount-proc, or in a mount namespace of your own:"
     " mount -t proc proc /proc)"
@@ -43,6 +44,20 @@ def pid_numbers(pid: int) -> tuple[int, ...]:
         return tuple(numbers(read_bytes(f"/proc/{pid}/status"), b"NSpid")) or (pid,)
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessGone(pid, "has exited") from None
+
+
+def shows_all() -> bool | None:
+    """Return whether this /proc shows the processes of the whole machine; None: not known.
+
+    A /proc of another PID namespace than the machine's first shows only what runs in that one and
+    in those below it. Source: PROC_PID_INIT_INO, include/linux/proc_ns.h.
+    """
+    try:
+        # Process 1 is of the namespace that this /proc was mounted in, which need not be ours.
+        whose = "self" if len(own_numbers()) == 1 else "1"
+        return os.stat(f"/proc/{whose}/ns/pid").st_ino == INITIAL
+    except OSError:
+        return None
 
 
 def own_parent() -> int:

@@ -37,6 +37,9 @@ def text(
         print(file=out)
         say_pairs(found, out)
     say_missing(found.withheld, out)
+    if found.elsewhere:
+        say(f"mapped by others too: {size(found.elsewhere)} of it, by {' or '.join(others(found))}",
+            out)
     say_objects(found.objects, out)
     if found.looked.members:
         following(out, str(found.looked.members[0].pids[0]), "ram")
@@ -111,6 +114,19 @@ def say_pairs(found: Share, out: TextIO) -> None:
     say_grid(grid, {0}, out, room=width(out))
 
 
+def others(found: Share) -> list[str]:
+    """Return who may map what the set holds, besides its members."""
+    tried, who = found.looked.tried, ["processes that are not in the set"]
+    if tried.not_looked:
+        who.append(f"{len(tried.not_looked)} that could not be looked at")
+    if tried.gone:
+        who.append(f"{len(tried.gone)} that ended meanwhile")
+    if found.seen is not True:
+        who.append(f"others that this /proc {'may' if found.seen is None else 'does'} not show,"
+                   " as those outside of a container")
+    return who
+
+
 def say_objects(objects: Iterable[Object], out: TextIO) -> None:
     """Write which objects end with the set, by name: a browser has a hundred of one."""
     sizes: dict[str, list[int]] = {}
@@ -152,6 +168,7 @@ def json(
         **{f"{name}_sum": looked.sum_of(name) for name in ("rss", "pss", "uss")},
         "freed": found.freed, "page_tables": looked.page_tables,
         "one_more": found.one_more,
+        "elsewhere": {"bytes": found.elsewhere, "by": others(found)},
         "members": [fields("share", document(looked.members[row]), columns) for row in rows],
         "children": [{**child._asdict(), "diverged": named(child.diverged)}
                      for child in found.children],

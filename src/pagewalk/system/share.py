@@ -31,6 +31,7 @@ from pagewalk.model.columns import (
 from pagewalk.model.rules import HELD
 from pagewalk.model.states import inherited
 from pagewalk.proc.chosen import Chosen
+from pagewalk.proc.namespace import shows_all
 from pagewalk.proc.objects import Object
 from pagewalk.sources import Source
 from pagewalk.system.endings import Holders
@@ -69,6 +70,9 @@ class Share(NamedTuple):
 
     ``looked`` has the members. ``held`` counts each frame once; ``freed`` is what their end frees:
     the anonymous memory that nobody else maps, and the ``objects`` that end with them, whole.
+    ``elsewhere`` are the bytes of ``held`` that processes map too which are no members, None also
+    where that is not known of each; ``seen`` whether this /proc shows all processes of the machine,
+    None if that is not known.
     ``both`` i64[members, members] are bytes in frames that both map, 0 on the diagonal.
     ``one_more`` is what one more child costs: the median of Child.alone.
     """
@@ -76,6 +80,8 @@ class Share(NamedTuple):
     looked: Looked
     held: int | None
     freed: int | None
+    elsewhere: int | None
+    seen: bool | None
     objects: tuple[Object, ...]
     both: I64 | None
     children: tuple[Child, ...]
@@ -207,9 +213,11 @@ def made(
         looked=looked, objects=tuple(ending),
         held=walked.alone + together.held if known else None,
         freed=walked.own + together.own + objects if sure else None,
+        elsewhere=together.elsewhere if known and not together.unsure else None,
+        seen=shows_all(),
         both=together.both if known else None, children=family if known else (),
         one_more=median_high(costs) if costs else None,
-        withheld=tuple(withheld(walked, looked, unsure)),
+        withheld=(*withheld(walked, looked, unsure), *uncounted(together.unsure if known else 0)),
     )
 
 
@@ -229,6 +237,13 @@ def children(
             {name: size for name, size in diverged.items() if size},
             None if freed is None or tables is None else freed + tables,
         )
+
+
+def uncounted(unsure: int) -> Iterator[Withheld]:
+    if unsure:
+        yield Withheld("what others map too", f"{unsure} bytes were being migrated, or are in a"
+                       " hugetlb page table that processes share: how often they are mapped is not"
+                       " known")
 
 
 def withheld(walked: Walked, looked: Looked, unsure: Sequence[Object]) -> Iterator[Withheld]:

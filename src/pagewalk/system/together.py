@@ -33,17 +33,18 @@ class Together:
     """Adds up what members map.
 
     ``held`` are bytes of frames, each once; ``own`` those of them that are freed when all members
-    end, because nothing but their mappings keeps them. ``both`` i64[members, members] are bytes in
-    frames that both map, 0 on the diagonal, None for more than MOST members. ``kept`` are bytes of
-    anonymous memory by (member, place) that the member's parent maps too: pages that neither has
-    written since the fork.
+    end, because nothing but their mappings keeps them; ``elsewhere`` those that are mapped more
+    often than by members, and ``unsure`` those of which that is not known. ``both``
+    i64[members, members] are bytes in frames that both map, 0 on the diagonal, None for more than
+    MOST members. ``kept`` are bytes of anonymous memory by (member, place) that the member's parent
+    maps too: pages that neither has written since the fork.
     """
 
     def __init__(self, parents: list[int]) -> None:
         """Take the row of each member's parent, -1 if it is not in the set."""
         self._parent = np.array(parents, np.int64)
         count = len(parents)
-        self.held = self.own = 0
+        self.held = self.own = self.elsewhere = self.unsure = 0
         self.both: I64 | None = np.zeros((count, count), np.int64) if count <= MOST else None
         self.kept: dict[tuple[int, int], int] = {}
 
@@ -68,6 +69,8 @@ class Together:
         own = (keeper == Keeper.MAPPINGS.value) & (mapcount > 0) & (times >= mapcount)
         self.held += int(size.sum())
         self.own += int(size[own].sum())
+        self.elsewhere += int(size[times < mapcount].sum())
+        self.unsure += int(size[mapcount == 0].sum())
 
     def _add_kept(self, rows: Mapping) -> None:
         # (frame, member) as one ascending number, in which a child looks for its parent.
