@@ -193,12 +193,12 @@ def remove(group: Path) -> None:
 
 @contextmanager
 def runc(den: Den, name: str, tool: str = "runc", **oci: Any) -> Iterator[Started]:
-    """Run a container by an OCI config.json, with ``cgroup`` and ``annotations`` if given."""
+    """Run a container by an OCI config.json, with ``cgroup``, ``annotations`` and ``args``."""
     bundle = den.root / "bundles" / name.replace("/", "_")
     bundle.mkdir(parents=True, exist_ok=True)
     den.run(tool, "spec", "--bundle" if tool == "runc" else "-b", bundle)
     config = json.loads((bundle / "config.json").read_text())
-    config["process"] |= {"args": SLEEP, "terminal": False}
+    config["process"] |= {"args": oci.get("args", SLEEP), "terminal": False}
     config["process"].pop("rlimits", None)
     config["root"]["path"] = str(den.root / "image")
     config["linux"]["cgroupsPath"] = oci.get("cgroup", f"/{OWN}/{tool}/{name}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from tests import kernel_says
 from tests.kernel_says import KPF_ANON, KPF_HUGE, KPF_ZERO, PAGE
 from tests.live.bracket import living_thread, look_again
-from tests.live.command import pagewalk_here
+from tests.live.command import Ran, pagewalk_here
 from tests.live.programs import Family
 from tests.targets import stop
 
@@ -76,28 +77,42 @@ def mapped(pids: Sequence[int]) -> Frames:
 
 
 def look_at(family: Family) -> Look:
-    """Stop a family and look at it until nothing moved meanwhile and share's sums are right."""
+    """Stop a family, and look at its cgroup until share's sums are right; see look."""
     pids = family.pids
     stop(*pids)
 
-    def look() -> Look:
-        before = mapped(pids)
+    def ask() -> Ran:
         # Inside this process, so that no other program starts and maps libc.
-        ran = pagewalk_here("share", "--cgroup", family.group.name, "--format", "json")
-        after = mapped(pids)
-        assert ran.code == 0, ran.err
-        assert np.array_equal(before.pfn, after.pfn) and np.array_equal(before.times, after.times)
-        flags = kernel_says.read_folio_flags(before.pfn)
-        assert not (flags & KPF_HUGE).any()
-        kept = flags & KPF_ZERO == 0  # the zero page is in no RSS
-        counts = before.mapcount[kept], after.mapcount[kept]
-        found = Look(ran.json, before.pids, before.pfn[kept], before.times[:, kept],
-                     np.minimum(*counts), np.maximum(*counts), flags[kept] & KPF_ANON != 0)
+        return pagewalk_here("share", "--cgroup", family.group.name, "--format", "json")
+
+    def at() -> Look:
+        found = look(pids, ask)
         check_members(found)
-        check_sums(found)
         return found
 
-    return look_again(look, LOOKS)
+    return look_again(at, LOOKS)
+
+
+def look(pids: Sequence[int], ask: Callable[[], Ran], started: int = 0) -> Look:
+    """Look at stopped processes, which ``ask`` asks share about; fails if anything moved meanwhile.
+
+    The sums of all are right then. ``started`` is how many processes ``ask`` starts: they map what
+    every process does, the vdso.
+    """
+    before = mapped(pids)
+    ran = ask()
+    after = mapped(pids)
+    assert ran.code == 0, ran.err
+    assert np.array_equal(before.pfn, after.pfn) and np.array_equal(before.times, after.times)
+    flags = kernel_says.read_folio_flags(before.pfn)
+    assert not (flags & KPF_HUGE).any()
+    kept = flags & KPF_ZERO == 0  # the zero page is in no RSS
+    least, most = (pick(before.mapcount, after.mapcount) for pick in (np.minimum, np.maximum))
+    most[np.isin(before.pfn, frames_of(os.getpid()))] += started
+    found = Look(ran.json, before.pids, before.pfn[kept], before.times[:, kept], least[kept],
+                 most[kept], flags[kept] & KPF_ANON != 0)
+    check_sums(found)
+    return found
 
 
 def check_members(look: Look) -> None:
@@ -123,5 +138,18 @@ def check_sums(look: Look) -> None:
     least, most = (((count - times) * PAGE / count).sum() for count in (look.least, look.most))
     # Each share is rounded down to 2**-12 bytes, each member's PSS to a byte.
     rounded = times.sum() / (1 << PSS_SHIFT) + len(look.pids)
+    outside = look.found["elsewhere"]["bytes"]
+    assert (look.least > times).sum() * PAGE <= outside <= (look.most > times).sum() * PAGE
     others = look.found["held"] - look.found["pss_sum"]
     assert least - 1e-3 <= others <= most + rounded
+
+
+def check_matrix(look: Look) -> None:
+    """Check that the matrix is symmetric, and has the frames that each pair maps."""
+    rows = [look.pids.index(pid) for pid in look.found["pids"]]
+    has = (look.times[rows] > 0).astype(np.int64)
+    both = has @ has.T * PAGE
+    np.fill_diagonal(both, 0)
+    shared = np.array(look.found["shared"])
+    assert len(shared) == len(look.pids)
+    assert (shared == shared.T).all() and (shared == both).all()

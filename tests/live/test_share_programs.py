@@ -16,13 +16,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 
 from tests.kernel_says import PAGE
 from tests.live.bracket import look_again, working_sources
 from tests.live.command import pagewalk_here
-from tests.live.family_sums import LOOKS, Look, look_at
+from tests.live.family_sums import LOOKS, Look, check_matrix, look_at
 from tests.live.programs import (
     BACKENDS,
     LOADED,
@@ -142,13 +141,7 @@ def program(request: pytest.FixtureRequest, seen: dict[str, Seen]) -> Seen:
 
 def test_the_matrix_is_symmetric_and_counts_the_frames_of_each_pair(program: Seen) -> None:
     for look in program.looks:
-        rows = [look.pids.index(pid) for pid in look.found["pids"]]
-        has = (look.times[rows] > 0).astype(np.int64)
-        both = has @ has.T * PAGE
-        np.fill_diagonal(both, 0)
-        shared = np.array(look.found["shared"])
-        assert len(shared) == len(look.pids)
-        assert (shared == shared.T).all() and (shared == both).all()
+        check_matrix(look)
 
 
 def test_freed_is_what_the_cgroup_loses_when_all_are_killed(program: Seen) -> None:
