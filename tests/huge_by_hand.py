@@ -26,9 +26,11 @@ from pagewalk.account.huge import Huge, Zeros, by_folio
 from pagewalk.model.columns import READ, U64, WRITE, Backing, Bool, Flag, Pages, State, Withheld
 from pagewalk.model.facts import Facts
 from pagewalk.proc.frames import HEAD, TAIL
+from pagewalk.system.huge import AMOUNTS, HugeOfEach, Row
 from pagewalk.walking.walk import Walk
 from tests import by_hand
-from tests.by_hand import PAGE, THP, Row
+from tests.by_hand import PAGE, THP
+from tests.share_by_hand import family
 
 HEAP, LIBC, AGAIN, POOL = 0x10_0000_0000, 0x20_0000_0000, 0x30_0000_0000, 0x40_0000_0000
 FOLIOS = {0x400: 9, 0x600: 9, 0x800: 9, 0xA00: 9, 0x1000: 4, 0x1010: 4, 0x1020: 4}
@@ -42,7 +44,7 @@ VMAS = by_hand.vmas([
 ONE = Flag.PRESENT
 
 
-def mapped(addr: int, pfn: int, count: int, state: State, *words: str) -> list[Row]:
+def mapped(addr: int, pfn: int, count: int, state: State, *words: str) -> list[by_hand.Row]:
     """Return the rows of ``count`` pages from frame ``pfn`` on, mapped one by one."""
     head = max((first for first in FOLIOS if first <= pfn), default=0)
     large = head and pfn < head + (1 << FOLIOS[head])
@@ -53,7 +55,7 @@ def mapped(addr: int, pfn: int, count: int, state: State, *words: str) -> list[R
 
 
 ANON, FILE = ("anon", "swapbacked"), ("lru", "mmap")
-ROWS: list[Row] = [
+ROWS: list[by_hand.Row] = [
     (HEAP, THP, State.ANON, ONE | Flag.HUGE, 0x400, (*ANON, "head", "thp"), 1),
     *mapped(HEAP + THP, 0x600, 100, State.ANON, *ANON),
     *mapped(HEAP + THP + 511 * PAGE, 0x600 + 511, 1, State.ANON, *ANON),
@@ -116,3 +118,11 @@ def huge(*, frames: bool = True, zeros: bool = False, withheld: Iterable[Withhel
     return found._replace(
         zeros=Zeros(by_vma, THP, 0, 256 * PAGE, 200), columns=found.columns | {"zeros": by_vma},
         totals=found.totals | {"zeros": 256 * PAGE})
+
+
+def huge_of_each(*, frames: bool = True) -> HugeOfEach:
+    """Return the members of the family of share_by_hand, which all map large folios alike."""
+    looked, totals = family(frames=frames).looked, huge(frames=frames, zeros=True).totals
+    rows = (Row(one.pids[0], one.name, {name: totals[name] for name in AMOUNTS})
+            for one in looked.members)
+    return HugeOfEach(tuple(rows), looked)

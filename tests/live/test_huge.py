@@ -252,6 +252,46 @@ def test_a_page_that_is_split_while_it_is_read_is_not_counted() -> None:
     assert any(row.what == f"zeros of {PMD} bytes" for row in zeros.table.outcome.withheld)
 
 
+# ---- several processes
+
+
+@pytest.mark.parametrize("source", TELLS_HUGE)
+def test_each_process_of_a_set_is_told_as_it_is_alone(source: str) -> None:
+    with prepared("thp"), start("thp_part", stopped=True) as running:
+
+        def look() -> None:
+            ran = command("top", *running.pids, "--huge", "--source", source, "--format", "json")
+            assert ran.code == 0, ran.err
+            rows = {row["pid"]: row for row in ran.json["processes"]}
+            assert set(rows) == set(running.pids)
+            for pid, row in rows.items():
+                alone = looked(pid, source).totals
+                assert {name: row[name] for name in row if name in alone} == {
+                    name: alone[name] for name in alone if name in row}
+
+        look_again(look)
+        by_pmd = command("top", *running.pids, "--huge", "-f", "csv", "--columns", "pmd,name")
+    assert by_pmd.out == (f"pid,pmd,name\n{running.pids[0]},{PMD},zoo\n"
+                          f"{running.pids[1]},0,zoo\n")
+
+
+def test_the_huge_pages_of_a_set_are_read_if_that_is_asked_for() -> None:
+    with prepared("thp"), start("thp_half", stopped=True) as running:
+        with_zeros, without = (command("top", running.pid, "--huge", *more, "-f", "json")
+                               for more in (["--zeros"], []))
+        screen = command("top", running.pid, "--huge", "--zeros", "--kib")
+    assert with_zeros.json["processes"][0]["zeros"] == 256 * PAGE
+    assert without.json["processes"][0]["zeros"] is None
+    assert "1 process: RSS adds up to" in screen.out and " 1024  zoo" in screen.out
+
+
+@pytest.mark.parametrize("args", [("--zeros",), ("--huge", "--by", "user")])
+def test_a_set_has_no_huge_pages_by_anything_else(args: tuple[str, ...]) -> None:
+    ran = pagewalk_here("top", os.getpid(), *args)
+    assert ran.code == 2 and ran.out == ""
+    assert (len(ran.err.splitlines()) == 1 and "leave out" in ran.err) or "add --huge" in ran.err
+
+
 # ---- rights, and what cannot be asked together
 
 

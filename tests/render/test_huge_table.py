@@ -13,7 +13,7 @@ from pagewalk.account.huge import Huge, Zeros
 from pagewalk.render import view
 from pagewalk.render.huge_table import answers
 from tests.by_hand import PAGE, THP
-from tests.huge_by_hand import huge
+from tests.huge_by_hand import huge, huge_of_each
 from tests.render.written import Terminal
 
 
@@ -117,3 +117,30 @@ def test_csv_has_a_line_for_each_mapping() -> None:
     assert out.getvalue() == (
         f"start,perms,name,unaligned,zeros,end\n0x2000000000,r--p,/lib/libc.so,{16 * PAGE},,"
         "0x2000030000\n")
+
+
+# ---- of several processes
+
+
+def test_of_several_the_sum_is_the_answer_and_each_has_a_line() -> None:
+    found = huge_of_each()
+    out = io.StringIO()
+    view("text", "huge_of_each", False)(found, found.rows[:2], out)
+    first, *lines = out.getvalue().replace("\n  ", " ").splitlines()
+    assert first == (
+        "3 processes: RSS adds up to 14064 KiB; 6144 KiB of it is in huge pages, mapped by one"
+        " entry each, 1380 KiB in large folios that a mapping has only in part.")
+    assert lines[1].split() == ["PID", "RSS", "PMD", "CONTIGUOUS", "UNALIGNED", "PARTLY", "NOT",
+                                "HERE", "STRANDED", "HUGETLB", "ZEROS", "NAME"]
+    assert len([line for line in lines if line.split()[:3][1:] == ["4688", "2048"]]) == 2
+    assert "1 more: --limit 3 shows all" in lines
+
+
+def test_of_several_what_one_withholds_has_no_sum() -> None:
+    found = huge_of_each()
+    row = found.rows[0]
+    found = found._replace(rows=(row._replace(amounts=row.amounts | {"pmd": None}), *found.rows))
+    assert found.sum_of("pmd") is None and found.sum_of("rss")
+    out = io.StringIO()
+    view("csv", "huge_of_each")(found, found.rows[:1], out, columns=["pmd", "name"])
+    assert out.getvalue() == f"pid,pmd,name\n{row.pid},,{row.name}\n"

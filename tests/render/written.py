@@ -131,6 +131,8 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
         "group": (group(), Name("unit", "app.service", "systemd")),
         "cgroups": (group_table(), [(0, 0), (1, 1), (3, 2), (2, 1)],
                     {1: Name("pod", "web", "docker")}),
+        "huge_of_each": (huge_by_hand.huge_of_each(frames=frames),
+                         huge_by_hand.huge_of_each(frames=frames).rows),
         "huge": (huge_by_hand.huge(frames=frames, zeros=True,
                                    withheld=[] if frames else [REASON]), [0, 1, 2, 3]),
         "top": (share_by_hand.top(), share_by_hand.top().lines),

@@ -14,6 +14,7 @@ from pagewalk.account.huge import Huge, Zeros
 from pagewalk.model.columns import U64, Flag, VMAs, Withheld
 from pagewalk.model.ranges import holder
 from pagewalk.proc.hugepages import read_underused
+from pagewalk.proc.stall import HEAR
 from pagewalk.sources import Source
 
 TOGETHER = 32  # huge pages that are looked up, read, and looked up again
@@ -31,7 +32,7 @@ def with_zeros(found: Huge, source: Source, read: Read) -> Huge:
     page, pages = facts.page_size, 1 << facts.pmd_order
     buffer = np.empty((pages, page // 8), np.uint64)
     by_vma, looked, moved, underused = np.zeros(len(vmas), np.int64), 0, 0, 0
-    most = read_underused(pages)
+    most, hear = read_underused(pages), HEAR.get()
     for at in range(0, len(found.anon), TOGETHER):
         addr = found.anon[at : at + TOGETHER]
         before = mapped(source, vmas, addr, facts.huge_size)
@@ -40,6 +41,8 @@ def with_zeros(found: Huge, source: Source, read: Read) -> Huge:
                         np.int64)
         same = mapped(source, vmas, addr[here], facts.huge_size) == before[here]
         looked += len(here) * facts.huge_size
+        if hear:
+            hear("reading its huge pages:", looked, len(found.anon) * facts.huge_size)
         moved += (len(addr) - int(same.sum())) * facts.huge_size
         np.add.at(by_vma, holder(addr[here][same], vmas.ranges), zero[same] * page)
         if most is not None:

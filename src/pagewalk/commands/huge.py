@@ -1,15 +1,17 @@
-"""More of pagewalk maps: huge pages and other large folios as they are mapped."""
+"""More of pagewalk maps and top: huge pages and other large folios as they are mapped."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pagewalk import commands
 from pagewalk.commands import finish, opened, rounds
 from pagewalk.commands.options import Request
 
 if TYPE_CHECKING:
     from pagewalk.account.huge import Huge
+    from pagewalk.commands.sets import Named
     from pagewalk.render.columns import Choice
     from pagewalk.sources import Source
 
@@ -32,25 +34,10 @@ def show_huge(request: Request, *, zeros: bool) -> int:
 def look(source: Source, *, zeros: bool) -> Huge:
     """Return how large folios are mapped, with ``zeros`` what of huge pages contains only zeros."""
     from pagewalk.account.huge import look_at_huge
+    from pagewalk.system.huge import read_zeros
 
     found = look_at_huge(source)
     return read_zeros(found, source) if zeros else found
-
-
-def read_zeros(found: Huge, source: Source) -> Huge:
-    """Read the anonymous huge pages of ``found``; what is withheld says so if that is refused."""
-    from pagewalk.account.zeros import with_zeros
-    from pagewalk.heap.locate import memory_file
-    from pagewalk.heap.memory import live
-    from pagewalk.model.columns import Withheld
-    from pagewalk.model.errors import NotPermitted
-
-    try:
-        with memory_file(source) as fd:
-            return with_zeros(found, source, live(fd))
-    except NotPermitted as error:
-        found.table.outcome.withheld.append(Withheld("zeros", str(error), partial=True))
-        return found
 
 
 def picked(found: Huge, choice: Choice, request: Request) -> list[int]:
@@ -64,3 +51,24 @@ def picked(found: Huge, choice: Choice, request: Request) -> list[int]:
     amounts = large(found)
     most = sorted(rows, key=lambda row: -int(amounts[row]))
     return most[: choice.limit or SHOWN]
+
+
+def show_huge_of_each(request: Request, named: Named, *, zeros: bool) -> int:
+    """Write how each process of a set maps large folios; return the exit code."""
+    from pagewalk.commands.sets import members
+    from pagewalk.render import view
+    from pagewalk.render.columns import choose
+    from pagewalk.render.huge_table import SHOWN
+    from pagewalk.system.huge import Row, look_at_huge_of_each
+
+    choice = choose("huge_of_each", request.columns, request.sort or "pmd", request.limit)
+    if request.limit is None and request.format == "text":
+        choice = choice._replace(limit=SHOWN)
+    with commands.output(request.output) as out:
+        write = commands.writer(
+            request, view(request.format, "huge_of_each", request.human, request.color), out)
+        for _ in rounds(request, write):
+            found = look_at_huge_of_each(
+                members(named), request.source, request.budget_ns, zeros=zeros)
+            write(found, choice.rows(found.rows, Row.value), columns=choice.columns)
+    return commands.concluded(request, found.looked.tried.withheld)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pagewalk.render.columns import Choice
 
 _TABLE_OF = {"ram": "files"}  # the table that a command's --columns are of, if not its own
+_WITH = {("ram", "slab"): "slab", ("maps", "huge"): "huge", ("top", "huge"): "huge_of_each"}
 LONGEST_WATCH = 1_000_000  # seconds, 12 days; the kernel's timers do not take any number
 
 
@@ -72,7 +73,8 @@ def complete_column(ctx: click.Context, _param: object, typed: str) -> list[str]
 
     before, comma, last = typed.rpartition(",")
     name = ctx.info_name or ""
-    asked = (option for option in ("slab", "huge") if ctx.params.get(option))
+    asked = (table for (own, option), table in _WITH.items()
+             if own == name and ctx.params.get(option))
     chosen = next(asked, _TABLE_OF.get(name, name))
     table = TABLES[chosen]()
     names = [column.name for column in (*table.naming, *table.others)]

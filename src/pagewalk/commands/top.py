@@ -25,8 +25,12 @@ EVERY = 2.0  # seconds between screens, without --watch
               type=click.Choice(["process", "program", "user", "cgroup", "mapping"]),
               help="A line for each process, or for all that have this in common.")
 @click.option("--once", is_flag=True, help="One screen, as in a pipe; not again and again.")
+@click.option("--huge", is_flag=True,
+              help="How each process maps huge pages and other large folios (see maps).")
+@click.option("--zeros", is_flag=True,
+              help="With --huge: read the anonymous huge pages, and count what of them is zero.")
 @format_option("text", "json", "csv")
-def command(by: str, once: bool, **options: Any) -> int:
+def command(by: str, once: bool, huge: bool, zeros: bool, **options: Any) -> int:
     """Show who has the memory, those that hold most alone first: all processes, or TARGETS.
 
     On a terminal it is shown again every 2 seconds, with how much each has grown, and keys scroll,
@@ -38,6 +42,7 @@ def command(by: str, once: bool, **options: Any) -> int:
     pagewalk top --once --by program
     pagewalk top --once --by user --format json
     pagewalk top --tree $$ --once
+    pagewalk top --huge --limit 5
     """
     from pagewalk.render import view
     from pagewalk.render.columns import choose
@@ -45,11 +50,16 @@ def command(by: str, once: bool, **options: Any) -> int:
     from pagewalk.system.top import look_at_top, since
 
     request, named = divided(options)
+    if not any(named):
+        named = named._replace(everyone=True)
+    if huge or zeros:
+        from pagewalk.commands.huge import show_huge_of_each
+
+        refuse_beside_huge(by, huge=huge)
+        return show_huge_of_each(request, named, zeros=zeros)
     if live(request, once=once):
         request = request._replace(watch=EVERY)
     choice = choose("top", request.columns, request.sort or "uss", request.limit)
-    if not any(named):
-        named = named._replace(everyone=True)
     if has_keys(request):
         return with_keys(request, named, by, choice)
     if request.limit is None and request.format == "text":
@@ -88,6 +98,16 @@ def with_keys(request: Request, named: Named, by: str, choice: Choice) -> int:
                 before, found = found, since(found, before)
                 screen(found)
     return 0
+
+
+def refuse_beside_huge(by: str, *, huge: bool) -> None:
+    """Raise BadRequest for what cannot be asked together with --huge, and for --zeros without."""
+    from pagewalk.model.errors import BadRequest
+
+    if not huge:
+        raise BadRequest("--zeros is about huge pages: add --huge")
+    if by != "process":
+        raise BadRequest("--huge is about processes: leave out --by")
 
 
 def live(request: Request, *, once: bool) -> bool:

@@ -79,6 +79,14 @@ def huge_columns() -> Columns:
     return Columns(naming, (*OF_FOLIOS, *(c for c in every if c.name in ("end", "offset"))))
 
 
+def huge_of_each_columns() -> Columns:
+    from pagewalk.account.huge import COLUMNS as OF_FOLIOS
+    from pagewalk.system.huge import AMOUNTS
+
+    naming, name = process_columns().naming, process_columns().others[1]
+    return Columns(naming, (*(c for c in OF_FOLIOS if c.name in AMOUNTS), name))
+
+
 def kind_columns() -> Columns:
     naming = words(("group", "WHAT", "the kind, the file or the access rights"))
     return Columns(naming, (Column("vmas", "VMAS", "how many VMAs"), *COLUMNS))
@@ -256,7 +264,8 @@ TABLES: dict[str, Callable[[], Columns]] = {
     "show": kind_columns, "maps": vma_columns, "groups": group_columns, "pages": page_columns,
     "explain": ledger_columns, "heap": arena_columns, "check": difference_columns,
     "doctor": check_columns, "processes": process_columns, "files": file_columns,
-    "huge": huge_columns, "cgroups": cgroup_columns, "slab": slab_columns, "share": share_columns,
+    "huge": huge_columns, "huge_of_each": huge_of_each_columns,
+    "cgroups": cgroup_columns, "slab": slab_columns, "share": share_columns,
     "top": top_columns, "who": who_columns, "overview": overview_columns,
 }
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pagewalk.system.files import FilesReport
     from pagewalk.system.group import Group as Cgroup
     from pagewalk.system.group_table import GroupTable
+    from pagewalk.system.huge import HugeOfEach
+    from pagewalk.system.huge import Row as HugeRow
     from pagewalk.system.look import Ram
     from pagewalk.system.share import Share
     from pagewalk.system.slabs import Cache
@@ -202,6 +204,15 @@ def huge(
     out.writelines(row(*record) for record in records(found, rows, columns))
 
 
+def huge_of_each(
+    found: HugeOfEach, rows: Sequence[HugeRow], out: TextIO, columns: Sequence[str] | None = None
+) -> None:
+    """Write one line per process, with how it maps large folios."""
+    from pagewalk.render.huge_table import records_of_each
+
+    out.writelines(row(*record) for record in records_of_each(found, rows, columns))
+
+
 def share(
     found: Share, rows: Sequence[int], out: TextIO, columns: Sequence[str] | None = None
 ) -> None:
@@ -214,5 +225,5 @@ def share(
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain, "ram": ram,
     "files": files, "slab": slab, "group": group, "cgroups": cgroups, "share": share, "top": top,
-    "huge": huge,
+    "huge": huge, "huge_of_each": huge_of_each,
 }

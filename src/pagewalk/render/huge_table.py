@@ -10,9 +10,12 @@ from pagewalk.account.huge import COLUMNS, Huge, Zeros, value
 from pagewalk.model.columns import Withheld
 from pagewalk.render.amounts import kib, many, size
 from pagewalk.render.columns import fields, titles
+from pagewalk.render.document import missing, write
+from pagewalk.render.share_table import left_out
 from pagewalk.render.terminal import following, printable, say, say_grid, say_missing, width
+from pagewalk.system.huge import HugeOfEach, Row
 
-SHOWN = 20  # VMAs, without --limit
+SHOWN = 20  # VMAs or processes, without --limit
 SHOWN_COLUMNS = ("rss", "pmd", "contiguous", "unaligned", "partly", "missing")
 IF_ANY = ("stranded", "huge_zero", "hugetlb")
 PLACES = ("end", "offset")
@@ -190,3 +193,66 @@ def records(
         told = {name: value(found, row, name) for name in names}
         yield [hex(int(told[name])) if name in ("start", "end") else told[name]  # type: ignore[arg-type]
                for name in names]
+
+
+# ---- of several processes
+
+
+def text_of_each(
+    found: HugeOfEach, rows: Sequence[Row], out: TextIO, *, columns: Sequence[str] | None = None
+) -> None:
+    """Write what all have in huge pages, and a line for each of ``rows``."""
+    say(sum_words(found), out)
+    print(file=out)
+    above = titles("huge_of_each")
+    shown = [*SHOWN_COLUMNS, *(n for n in IF_ANY if any(row.amounts[n] for row in found.rows)),
+             *(["zeros"] if any(row.amounts["zeros"] is not None for row in found.rows) else ()),
+             "name"] if columns is None else list(columns)
+    grid = [("PID", *(above[name] for name in shown))]
+    grid += [(str(row.pid), *(cell_of(row, name) for name in shown)) for row in rows]
+    words = {at for at, name in enumerate(shown, 1) if name == "name"}
+    least = [shown.index(name) + 1 for name in LEAST_WANTED if name in shown]
+    say_grid(grid, words, out, room=width(out), yields=max(words, default=len(shown)),
+             least=[*least, *(at for at in range(len(shown), 0, -1) if at not in least)])
+    if len(rows) < len(found.rows):
+        say(f"{len(found.rows) - len(rows)} more: --limit {len(found.rows)} shows all", out)
+    none = [n for n in shown if n != "name" and all(row.amounts[n] is None for row in found.rows)]
+    say_missing(about(found.looked.tried.withheld, none), out)
+    if rows:
+        following(out, f"maps {rows[0].pid} --huge", "top", "ram")
+
+
+def sum_words(found: HugeOfEach) -> str:
+    rss, pmd, partly = (found.sum_of(name) for name in ("rss", "pmd", "partly"))
+    first = (f"{many(len(found.rows), 'process', 'es')}: RSS adds up to {size(rss)};"
+             f" {size(pmd)} of it is in huge pages, mapped by one entry each")
+    if partly:
+        first += f", {size(partly)} in large folios that a mapping has only in part"
+    return first + "."
+
+
+def cell_of(row: Row, name: str) -> str:
+    return printable(row.name) if name == "name" else kib(row.amounts[name])
+
+
+def json_of_each(
+    found: HugeOfEach, rows: Sequence[Row], out: TextIO, *, columns: Sequence[str] | None = None
+) -> None:
+    """Write how each process maps large folios, in the order of ``rows``."""
+    tried = found.looked.tried
+    write({
+        "source": {"name": tried.source},
+        "processes": [fields("huge_of_each", {"pid": row.pid, **row.amounts, "name": row.name},
+                             columns) for row in rows],
+        **left_out(tried), **missing(tried.withheld), "stall_ns": tried.stall_ns,
+    }, out)
+
+
+def records_of_each(
+    found: HugeOfEach, rows: Sequence[Row], columns: Sequence[str] | None = None
+) -> Iterator[list[Any]]:
+    """Yield the rows of the CSV file, the heading first."""
+    del found
+    names = list(titles("huge_of_each")) if columns is None else ["pid", *columns]
+    yield names
+    yield from ([row.value(name) for name in names] for row in rows)

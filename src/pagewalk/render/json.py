@@ -308,6 +308,13 @@ def cgroups(*given: Any, **options: Any) -> None:
     groups_table.json(*given, **options)
 
 
+def huge_of_each(*given: Any, **options: Any) -> None:
+    """Write how processes map large folios: see `huge_table.json_of_each`."""
+    from pagewalk.render import huge_table
+
+    huge_table.json_of_each(*given, **options)
+
+
 def overview(*given: Any, **options: Any) -> None:
     """Write the first screen: see `overview_table.json`."""
     from pagewalk.render import overview_table
@@ -348,5 +355,5 @@ VIEWS = {
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
     "ram": ram, "files": files, "slab": slab, "map": ram_map, "group": group,
     "cgroups": cgroups, "share": share, "top": top, "who": who, "overview": overview,
-    "huge": huge,
+    "huge": huge, "huge_of_each": huge_of_each,
 }

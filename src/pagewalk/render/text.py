@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pagewalk.account.ledger import SHORT, WHY, Line, beyond_rss
@@ -428,42 +429,15 @@ def cgroups(*given: Any, **options: Any) -> None:
     groups_table.text(*given, **options)
 
 
-# ---- several processes
+# ---- several processes, and large folios
 
 
-def top(*given: Any, **options: Any) -> None:
-    """Write who has the memory: see `top_table.text`."""
-    from pagewalk.render import top_table
+def written_by(module: str, name: str = "text") -> Callable[..., None]:
+    """Return the view ``name`` of another module of this room, imported when it is needed."""
+    def write(*given: Any, **options: Any) -> None:
+        getattr(import_module(f"pagewalk.render.{module}"), name)(*given, **options)
 
-    top_table.text(*given, **options)
-
-
-def who(*given: Any, **options: Any) -> None:
-    """Write everybody who maps a page or a file: see `who_table.text`."""
-    from pagewalk.render import who_table
-
-    who_table.text(*given, **options)
-
-
-def share(*given: Any, **options: Any) -> None:
-    """Write what processes hold together: see `share_table.text`."""
-    from pagewalk.render import share_table
-
-    share_table.text(*given, **options)
-
-
-def overview(*given: Any, **options: Any) -> None:
-    """Write the first screen: see `overview_table.text`."""
-    from pagewalk.render import overview_table
-
-    overview_table.text(*given, **options)
-
-
-def huge(*given: Any, **options: Any) -> None:
-    """Write how large folios are mapped: see `huge_table.text`."""
-    from pagewalk.render import huge_table
-
-    huge_table.text(*given, **options)
+    return write
 
 
 # The largest amount that a view shows, for those that can show them in K, M and G.
@@ -479,6 +453,7 @@ LARGEST: dict[str, Callable[..., int]] = {
     "top": lambda found, _: found.looked.sum_of("rss") or 0,
     "share": lambda found, _: found.looked.sum_of("rss") or 0,
     "huge": lambda found, _: max(found.totals["rss"] or 0, found.totals["hugetlb"] or 0),
+    "huge_of_each": lambda found, _: found.sum_of("rss") or 0,
     "processes": lambda rows, *_: max((process.rss for process in rows), default=0),
     "overview": lambda found, _: found.ram.total or 0,
     "slab": lambda found, _: found.slabs.size(),
@@ -489,6 +464,8 @@ VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
     "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
     "ram": ram, "files": files, "slab": slab, "map": ram_map, "group": group,
-    "cgroups": cgroups, "share": share, "top": top, "who": who, "overview": overview,
-    "huge": huge,
+    "cgroups": cgroups,
+    "share": written_by("share_table"), "top": written_by("top_table"),
+    "who": written_by("who_table"), "overview": written_by("overview_table"),
+    "huge": written_by("huge_table"), "huge_of_each": written_by("huge_table", "text_of_each"),
 }
