@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
@@ -248,6 +249,36 @@ def test_a_process_that_this_proc_does_not_show_is_told_by_its_number_on_the_hos
         assert one["mapping"] == str(path).removeprefix("/dev/shm")
         assert (one["name"], one["perms"], one["offset"]) == ("python", "rw-s", 0)
     assert f"{pid} on the host" in text.out
+
+
+def test_in_a_pid_namespace_with_the_proc_of_its_parent_numbers_are_those_of_proc() -> None:
+    with start("fork_cow", stopped=True) as running:
+
+        def look() -> None:
+            pfn = some_frames(running)[-1]
+            told = [pagewalk("who", "--pfn", pfn, "--format", "json", before=before)
+                    for before in ((), ("unshare", "--pid", "--fork"))]
+            assert [ran.code for ran in told] == [0, 0], told
+            outside, inside = (ran.json for ran in told)
+            assert inside["mappers"] == outside["mappers"]
+            assert {one["pid"] for one in inside["mappers"]} <= {*running.pids}
+
+        look_again(look)
+
+
+@pytest.mark.parametrize("path", ["/dev/shm", "/var/tmp"])
+def test_nobody_maps_a_page_that_is_only_in_the_page_cache(path: str) -> None:
+    with tempfile.NamedTemporaryFile(dir=path) as file:
+        file.write(b"x" * PAGE)
+        file.flush()
+        with mmap.mmap(file.fileno(), PAGE) as mine:
+            mine[:1]
+            start_at = next(vma.start for vma in kernel_says.read_maps(os.getpid())
+                            if vma.name == file.name)
+            pfn = frame_at(os.getpid(), start_at)
+        found = who("--pfn", pfn)
+    assert (found["found_by"], found["mappers"]) == ("reverse map", [])
+    assert (found["frame"]["mapcount"], found["partial"]) == (0, [])
 
 
 def test_a_process_that_may_not_be_looked_at_is_left_out_unless_a_source_is_named() -> None:

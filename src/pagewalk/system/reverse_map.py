@@ -16,7 +16,7 @@ import numpy as np
 from pagewalk.kernel.frames import StructPages
 from pagewalk.kernel.running import RunningKernel
 from pagewalk.kernel.structs.frames_at import frames_at
-from pagewalk.kernel.structs.gather import gather
+from pagewalk.kernel.structs.gather import gather, in_direct_map
 from pagewalk.kernel.structs.inodes import read_inodes
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.rmap_walk import candidates
@@ -140,7 +140,8 @@ def look(running: RunningKernel, pfn: int) -> Mapped | None:
     users = processes_of(tasks, found.mm[rows])
     # An address space that no process has any more is being taken down, and this mapping with it.
     used = np.array([mm in users for mm in found.mm[rows].tolist()], bool)
-    cache, _ = gather(kernel, "file", vma.file, ("f_mapping",))
+    file = np.where(in_direct_map(running.direct_map, vma.file), vma.file, np.uint64(0))
+    cache, _ = gather(kernel, "file", file, ("f_mapping",))
     after = int(frames.mapcounts(frame)[0])
     return Mapped(
         RawVmas(*(column[used] for column in vma)), found.mm[rows][used], found.addr[rows][used],
@@ -163,7 +164,9 @@ def pages_at(running: RunningKernel, mm: U64, addr: U64) -> I64:
     """Return the frame at each of ``addr`` (u64[n]) in the mm_struct at ``mm``, -1 for none."""
     every, back = np.unique(mm, return_inverse=True)
     found, there = gather(running.kernel, "mm_struct", every, ("pgd",))
-    root = found["pgd"] - np.uint64(running.direct_map.base)
+    # of a struct that was freed meanwhile it may be any number
+    there &= in_direct_map(running.direct_map, found["pgd"])
+    root = np.where(there, found["pgd"] - np.uint64(running.direct_map.base), np.uint64(0))
     frames = frames_at(running.kernel, running.direct_map, running.arch, root[back], addr)
     return np.where(there[back], frames, -1)
 

@@ -5,7 +5,6 @@ One frame by the kernel's reverse map where that can be read, else by walking ev
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,6 +23,7 @@ from pagewalk.proc.frames import owner_of
 from pagewalk.proc.iomem import read_ranges
 from pagewalk.proc.maps import identity
 from pagewalk.proc.memory_blocks import node_of
+from pagewalk.proc.namespace import own_numbers
 from pagewalk.proc.processes import read_processes
 from pagewalk.proc.stall import Stall
 from pagewalk.sources import Source
@@ -48,7 +48,7 @@ def who_maps_frame(pfn: int, source: str, budget_ns: int) -> Who:
     that is no RAM, and what members.try_each raises.
     """
     check_frame(pfn)
-    with opened(os.getpid(), source, budget_ns) as own:
+    with opened(own_numbers()[0], source, budget_ns) as own:
         if frame_of(own, pfn).kflags & ZERO_PAGE:
             raise BadRequest(f"frame {pfn:#x} is the zero page: it is mapped wherever memory was"
                              " read and never written, and nobody is charged for it")
@@ -154,7 +154,7 @@ def charged_for(pfn: int) -> str | None:
 
 def frame_at(phys: int, source: str, budget_ns: int) -> int:
     """Return the number of the frame at a physical address."""
-    with opened(os.getpid(), source, budget_ns) as own:
+    with opened(own_numbers()[0], source, budget_ns) as own:
         return phys // own.space.facts.page_size
 
 
@@ -212,7 +212,7 @@ def who_maps_file(asked: Asked, source: str, budget_ns: int) -> Who:
             mappers.append(made._replace(rss=rss, pss=pss))
         return found.outcome
 
-    with opened(os.getpid(), source, budget_ns) as own:
+    with opened(own_numbers()[0], source, budget_ns) as own:
         users = users_for(own, asked)
         if users is None:
             tried = try_each(by_memory(every_process()), source, budget_ns, visit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pagewalk.kernel.structs.direct_map import DirectMap
-from pagewalk.kernel.structs.gather import gather
+from pagewalk.kernel.structs.gather import gather, in_direct_map
 from pagewalk.kernel.structs.inodes import file_system_names
 from pagewalk.kernel.structs.interval_tree import I_MMAP, overlapping
 from pagewalk.kernel.structs.kernel import Kernel
@@ -63,5 +63,5 @@ def mapped_by(
     found = overlapping(
         kernel, direct_map, I_MMAP, root, np.zeros_like(root), _LAST_PAGE, most)
     vma, mm, there = read_at(kernel, np.sort(found.vma))
-    there &= mm != 0
+    there &= in_direct_map(direct_map, mm)
     return RawVmas(*(column[there] for column in vma)), mm[there], found.complete

@@ -70,6 +70,7 @@ def overlapping(
             break
         below, good = gather(kernel, tree.struct, node - offset, members)
         vma = below[tree.vma] if tree.vma else node - offset
+        vma = np.where(in_direct_map(direct_map, vma), vma, np.uint64(0))
         begin, end, told = _pages(kernel, vma)
         good &= below[tree.last] >= first[row]
         onward = good & (begin <= last[row])

@@ -14,7 +14,7 @@ import numpy as np
 
 from pagewalk.kernel.readers.memory import PAGE, read_word
 from pagewalk.kernel.structs.direct_map import DirectMap
-from pagewalk.kernel.structs.gather import gather
+from pagewalk.kernel.structs.gather import gather, in_direct_map
 from pagewalk.kernel.structs.interval_tree import ANON_VMA, I_MMAP, overlapping
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.struct_page import FrameMap, read_heads
@@ -27,7 +27,7 @@ _KIND, _FILE, _ANON, _KSM = 3, 0, 1, 3
 _TAIL = 1
 # ksm_max_page_sharing is 256 unless it was changed (mm/ksm.c)
 _MOST_ITEMS = 1 << 14
-_LAST_PAGE = np.iinfo(np.uint64).max
+_LAST_PAGE = (1 << 64) - 1
 
 
 class Candidates(NamedTuple):
@@ -57,14 +57,16 @@ def candidates(
     it changes while it is read, NotInBtf.
     """
     kernel, page = frames.kernel, _read_page(frames, pfn)
-    kind = page.mapping & _KIND
+    kind, at = page.mapping & _KIND, page.mapping & ~_KIND
+    if not in_direct_map(direct_map, np.array([at], np.uint64))[0]:
+        return None
     if kind == _KSM:
-        return _ksm(kernel, direct_map, page.mapping - _KSM, most)
+        return _ksm(kernel, direct_map, at, most)
     offset = np.array([page.offset], np.uint64)
     if kind == _ANON:
-        where = ("anon_vma", page.mapping - _ANON, "rb_root.rb_root.rb_node")
-    elif kind == _FILE and page.mapping and is_page_cache(kernel, page.mapping):
-        where = ("address_space", page.mapping, "i_mmap.rb_root.rb_node")
+        where = ("anon_vma", at, "rb_root.rb_root.rb_node")
+    elif kind == _FILE and is_page_cache(kernel, direct_map, at):
+        where = ("address_space", at, "i_mmap.rb_root.rb_node")
     else:
         return None
     tree = ANON_VMA if kind == _ANON else I_MMAP
@@ -73,21 +75,21 @@ def candidates(
     vma, mm, there = read_at(kernel, found.vma)
     # vma_address(), mm/internal.h
     addr = vma.start + (offset * np.uint64(PAGE) - vma.offset)
-    return _inside(vma, mm, addr, there, found.complete)
+    return _inside(vma, mm, addr, there & in_direct_map(direct_map, mm), found.complete)
 
 
 def _inside(vma: RawVmas, mm: U64, addr: U64, there: Bool, complete: bool) -> Candidates:
     # Those whose VMA has that address, each once.
-    rows = np.flatnonzero(there & (vma.start <= addr) & (addr < vma.end) & (mm != 0))
+    rows = np.flatnonzero(there & (vma.start <= addr) & (addr < vma.end))
     _, first = np.unique(np.stack([mm[rows], addr[rows]]), axis=1, return_index=True)
     rows = rows[first]
     return Candidates(RawVmas(*(column[rows] for column in vma)), mm[rows], addr[rows], complete)
 
 
-def is_page_cache(kernel: Kernel, mapping: int) -> bool:
+def is_page_cache(kernel: Kernel, direct_map: DirectMap, mapping: int) -> bool:
     """Return whether there is an inode whose address_space is at ``mapping``."""
     host = kernel.field("address_space", mapping, "host")
-    if not host:
+    if not in_direct_map(direct_map, np.array([host], np.uint64))[0]:
         return False
     own = host + kernel.btf.offset("inode", "i_data")
     return mapping in (own, kernel.field("inode", host, "i_mapping"))
@@ -109,7 +111,8 @@ def _read_page(frames: FrameMap, pfn: int) -> _Page:
         if frames.layout.is_hugetlb(kind, second[np.newaxis], data)[0]:
             index <<= _order(kernel, int(heads[0]), int(second))
     inside = pfn - (int(heads[0]) - base) // size
-    return _Page(int(words[frames.layout.mapping // 8]), index + inside)
+    # a folio that was split or freed meanwhile may say anything
+    return _Page(int(words[frames.layout.mapping // 8]), index + inside & _LAST_PAGE)
 
 
 def _counts_huge_pages(kernel: Kernel) -> bool:
@@ -132,24 +135,26 @@ def _order(kernel: Kernel, head: int, second_flags: int) -> int:
 def _ksm(kernel: Kernel, direct_map: DirectMap, node: int, most: int) -> Candidates:
     # rmap_walk_ksm(), mm/ksm.c: each item has an address, and the anon_vma of the VMA that had it
     # when it was merged; what was forked since has it at the same address.
-    anon, at, complete = _ksm_items(kernel, node)
+    anon, at, complete = _ksm_items(kernel, direct_map, node)
     trees, _ = gather(kernel, "anon_vma", anon, ("rb_root.rb_root.rb_node",))
     found = overlapping(
         kernel, direct_map, ANON_VMA, trees["rb_root.rb_root.rb_node"],
         np.zeros_like(at), np.full_like(at, _LAST_PAGE), most)
     vma, mm, there = read_at(kernel, found.vma)
+    there &= in_direct_map(direct_map, mm)
     return _inside(vma, mm, at[found.row], there, complete and found.complete)
 
 
-def _ksm_items(kernel: Kernel, node: int) -> tuple[U64, U64, bool]:
+def _ksm_items(kernel: Kernel, direct_map: DirectMap, node: int) -> tuple[U64, U64, bool]:
     # anon_vma and address of each item of a stable node, and if that is all of them.
     offset = kernel.btf.offset("ksm_rmap_item", "hlist")
     link = kernel.field("ksm_stable_node", node, "hlist.first")
     found: list[tuple[int, int]] = []
-    while link and len(found) < _MOST_ITEMS:
+    while in_direct_map(direct_map, np.array([link], np.uint64))[0] and len(found) < _MOST_ITEMS:
         item = kernel.fields(
             "ksm_rmap_item", link - offset, ("anon_vma", "address", "hlist.next"))
         found.append((item["anon_vma"], item["address"] & -PAGE))
         link = item["hlist.next"]
     columns = np.array(found, np.uint64).reshape(-1, 2)
+    columns = columns[in_direct_map(direct_map, columns[:, 0])]
     return columns[:, 0].copy(), columns[:, 1].copy(), not link
