@@ -56,7 +56,7 @@ def running() -> Iterator[RunningKernel]:
 
 def report_now(running: RunningKernel) -> FilesReport:
     cached = add_up_files(scan_frames(running, read_ranges()))
-    return name_files(running.kernel, cached, PAGE, most=1 << 30)
+    return name_files(running.kernel, running.direct_map, cached, PAGE, most=1 << 30)
 
 
 def by_key(report: FilesReport) -> dict[tuple[int, int], CachedFile]:
@@ -318,7 +318,7 @@ def test_all_files_are_in_the_totals(running: RunningKernel) -> None:
     assert (sum(total.amounts.cached for total in report.systems.values())
             == sum(total.amounts.cached for total in report.totals.values()))
     cached = add_up_files(scan_frames(running, read_ranges()))
-    few = name_files(running.kernel, cached, PAGE, most=3)
+    few = name_files(running.kernel, running.direct_map, cached, PAGE, most=3)
     for sort in Sort:
         sizes = [file.amounts.cached for file in few.files if file.sort is sort]
         assert len(sizes) == min(3, few.totals[sort].files)

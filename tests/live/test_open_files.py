@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from pagewalk.kernel.open import open_bpf
+from pagewalk.kernel.structs.direct_map import find_direct_map
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.open_files import Holder, holders_of
 from pagewalk.kernel.structs.tasks import read_tasks
@@ -110,7 +111,7 @@ def test_each_process_that_has_it_open_or_mapped_is_found(kernel: Kernel, tmp_pa
         expected.append(())
 
         def check() -> None:  # a process that starts or ends changes the table of all of them
-            found = holders_of(kernel, np.array(mappings, np.uint64))
+            found = holders_of(kernel, find_direct_map(kernel), np.array(mappings, np.uint64))
             assert found.of == tuple(expected)
             assert found.complete
 
@@ -130,15 +131,16 @@ def test_a_file_on_an_overlay_counts_for_the_one_below(kernel: Kernel, tmp_path:
         stack.callback(os.close, fd)
 
         def check() -> None:
-            found = holders_of(kernel, np.array(mappings, np.uint64))
+            found = holders_of(kernel, find_direct_map(kernel), np.array(mappings, np.uint64))
             assert [[holder.pid for holder in each] for each in found.of] == [[new], [os.getpid()]]
 
         look_again(check)
 
 
 def test_no_files_and_files_that_are_gone(kernel: Kernel) -> None:
-    assert holders_of(kernel, np.zeros(0, np.uint64)).of == ()
-    assert holders_of(kernel, np.array([0, 1 << 47], np.uint64)).of == ((), ())
+    direct_map = find_direct_map(kernel)
+    assert holders_of(kernel, direct_map, np.zeros(0, np.uint64)).of == ()
+    assert holders_of(kernel, direct_map, np.array([0, 1 << 47], np.uint64)).of == ((), ())
 
 
 def listed() -> dict[int, str]:

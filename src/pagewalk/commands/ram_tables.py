@@ -51,7 +51,8 @@ def read_files(source: RamSource, choice: Choice) -> tuple[FilesReport, Names]:
         cached, names = without_owners(cached), dict[int, str]().get
         withheld += (Withheld("who is charged", str(error)),)
     found = name_files(
-        kernel, cached, source.facts.page_size, max(MOST, choice.limit or 0)
+        kernel, running.direct_map, cached, source.facts.page_size,
+        max(MOST, choice.limit or 0),
     )
     return found._replace(withheld=withheld), names
 

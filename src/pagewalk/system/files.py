@@ -125,7 +125,7 @@ Find = Callable[[set[Key]], dict[Key, Place]]
 
 
 def name_files(
-    kernel: Kernel, cached: CachedFiles, page_size: int, most: int = MOST,
+    kernel: Kernel, direct_map: DirectMap, cached: CachedFiles, page_size: int, most: int = MOST,
     find: Find = find_places, systems: FileSystems | None = None,
 ) -> FilesReport:
     """Return what ``cached`` is by file, at most ``most`` of each sort with their names.
@@ -142,7 +142,7 @@ def name_files(
     inodes = read_inodes(kernel, objects[rows])
     kept = np.flatnonzero(np.isin(sorts[rows], (Sort.DELETED.value, Sort.UNNAMED.value)))
     kept = kept[np.argsort(-pages[rows[kept]], kind="stable")][:MOST_KEPT]
-    holders = holders_of(kernel, inodes.mapping[kept])
+    holders = holders_of(kernel, direct_map, inodes.mapping[kept])
     files = _files(
         _Chosen(sorts[rows], _amounts(cache, rows), _charges(cache, rows)),
         inodes, _places(inodes, find), dict(zip(kept.tolist(), holders.of, strict=True)),
@@ -155,13 +155,15 @@ def name_files(
     )
 
 
-def deleted_files(kernel: Kernel, cached: CachedFiles, page_size: int) -> Deleted:
+def deleted_files(
+    kernel: Kernel, direct_map: DirectMap, cached: CachedFiles, page_size: int
+) -> Deleted:
     """Return what deleted files have in RAM, and the largest of them; raises as name_files does.
 
     ``cached`` has a row for each file: who is charged is not told apart.
     """
     systems = read_file_systems(kernel, cached.object)
-    report = name_files(kernel, cached, page_size, 1, systems=systems)
+    report = name_files(kernel, direct_map, cached, page_size, 1, systems=systems)
     largest_one = next((one for one in report.files if one.sort is Sort.DELETED), None)
     shared = cached.shmem & (sorts_of(systems, cached.shmem) == Sort.DELETED.value)
     unmapped = int((cached.pages - cached.mapped)[shared].sum()) * page_size

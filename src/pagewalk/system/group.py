@@ -160,7 +160,8 @@ def look_at_group(source: RamSource, asked: Asked) -> Group:
     numbers, totals = [*numbers, last], [*totals, source.totals(refresh=True)]
     hidden = hidden_processes(running.kernel, groups.memcg[inside]).tolist()
     mapped, not_looked = walk_processes(source, asked, charged, hidden)
-    files = name_files(running.kernel, cache.files(), source.facts.page_size, FILES)
+    files = name_files(
+        running.kernel, running.direct_map, cache.files(), source.facts.page_size, FILES)
     parts = parts_of(of_groups(found.census, inside), NO_LABELS, kernel.uses(placed))
     group = made(source, asked, found, inside, parts, bool(placed.names), mapped, not_looked,
                  files, numbers, totals, unused)

@@ -90,9 +90,13 @@ def look_at_groups(source: RamSource, *, dying: bool = False) -> GroupTable:
             sums[row].add(take(frames, labels == row + 1))
 
     found = survey(source, groups, [listen] if dying else [])
-    page, kernel = source.facts.page_size, opened(source).kernel
+    page, running = source.facts.page_size, opened(source)
     keepers = tuple(
-        Keeper(row, name_files(kernel, cache.files(), page, KEEPERS), tuple(caches_of(found, row)))
+        Keeper(
+            row,
+            name_files(running.kernel, running.direct_map, cache.files(), page, KEEPERS),
+            tuple(caches_of(found, row)),
+        )
         for row, cache in sums.items()
     )
     # Of sockets no column tells, so that the version does not matter.

@@ -106,10 +106,12 @@ def look_at_ram(source: RamSource) -> Ram:
 def _deleted(
     source: RamSource, cache: CacheSums
 ) -> tuple[Deleted | None, tuple[Withheld, ...]]:
-    if source.running is None:
+    running = source.running
+    if running is None:
         return None, ()
     try:
-        return deleted_files(source.running.kernel, cache.files(), source.facts.page_size), ()
+        return deleted_files(running.kernel, running.direct_map, cache.files(),
+                             source.facts.page_size), ()
     except (OSError, PagewalkError) as error:
         return None, (Withheld("deleted files", str(error), partial=True),)
 

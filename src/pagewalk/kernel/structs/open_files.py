@@ -11,15 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.kernel.readers.memory import PAGE, read_words
+from pagewalk.kernel.structs.direct_map import DirectMap
 from pagewalk.kernel.structs.gather import gather
 from pagewalk.kernel.structs.inodes import file_system_names
+from pagewalk.kernel.structs.interval_tree import I_MMAP, overlapping
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.tasks import Tasks, read_tasks
 from pagewalk.model.columns import I64, U32, U64, Bool
 
 _MOST_DESCRIPTORS = 1 << 22  # of all processes together
 _MOST_MAPPINGS = 1 << 18  # of all the files asked for
-_DEEPEST = 128  # levels of a red-black tree: twice the logarithm of what it can hold
 
 
 class Holder(NamedTuple):
@@ -50,14 +51,14 @@ class _Uses(NamedTuple):
     complete: bool
 
 
-def holders_of(kernel: Kernel, mappings: U64) -> Holders:
+def holders_of(kernel: Kernel, direct_map: DirectMap, mappings: U64) -> Holders:
     """Return who keeps the files whose page caches are at ``mappings`` (u64[n]).
 
     A file on an overlay counts for the one below whose pages it shows. Raises OSError, NotInBtf.
     """
     tasks = read_tasks(kernel)
     opened = _descriptors(kernel, np.unique(tasks.files[tasks.files != 0]), mappings)
-    mapped = _mappings(kernel, mappings)
+    mapped = _mappings(kernel, direct_map, mappings)
     openers = _leaders(tasks, opened, tasks.files, len(mappings))
     mappers = _leaders(tasks, mapped, tasks.mm, len(mappings))
     return Holders(
@@ -162,20 +163,11 @@ def _rows(values: U64, wanted: U64) -> I64:
 # ---- mappings
 
 
-def _mappings(kernel: Kernel, wanted: U64) -> _Uses:
-    # Each address_space has a tree of the VMAs that map it (mm/interval_tree.c).
+def _mappings(kernel: Kernel, direct_map: DirectMap, wanted: U64) -> _Uses:
     trees, _ = gather(kernel, "address_space", wanted, ("i_mmap.rb_root.rb_node",))
-    node, row, looked = trees["i_mmap.rb_root.rb_node"], np.arange(len(wanted)), 0
-    rows, mms = [row[:0]], [node[:0]]
-    offset = np.uint64(kernel.btf.offset("vm_area_struct", "shared.rb"))
-    for _ in range(_DEEPEST):
-        row, node = row[node != 0], node[node != 0]
-        looked += len(node)
-        if not len(node) or looked > _MOST_MAPPINGS:
-            break
-        children, _ = gather(kernel, "rb_node", node, ("rb_left", "rb_right"))
-        vma, there = gather(kernel, "vm_area_struct", node - offset, ("vm_mm",))
-        rows.append(row[there])
-        mms.append(vma["vm_mm"][there])
-        row, node = np.concatenate([row, row]), np.concatenate([*children.values()])
-    return _Uses(np.concatenate(rows), np.concatenate(mms), not node.any())
+    roots = trees["i_mmap.rb_root.rb_node"]
+    found = overlapping(
+        kernel, direct_map, I_MMAP, roots, np.zeros_like(roots),
+        np.full_like(roots, np.iinfo(np.uint64).max), _MOST_MAPPINGS)
+    vma, there = gather(kernel, "vm_area_struct", found.vma, ("vm_mm",))
+    return _Uses(found.row[there], vma["vm_mm"][there], found.complete)
