@@ -10,7 +10,7 @@ import pytest
 from pagewalk.model.columns import EXEC, READ, SHARED, WRITE, Backing
 from pagewalk.model.errors import BadText
 from pagewalk.proc.kernel import architecture
-from pagewalk.proc.maps import backing_of, gate_name, name_in, parse_maps, parse_mountinfo
+from pagewalk.proc.maps import backing_of, gate_name, names_in, parse_maps, parse_mountinfo
 
 # Recorded on Linux 6.18, shortened; the odd names are of real mapped files.
 # A VMA without a name ends in a blank.
@@ -186,13 +186,21 @@ def test_mountinfo_gives_the_type_of_each_device() -> None:
     assert parse_mountinfo(recorded) == {254 << 32: "ext4", 33: "tmpfs", 34: "hugetlbfs"}
 
 
-def test_a_vma_is_named_as_when_all_are_parsed() -> None:
-    for start, end, name in zip(VMAS.start.tolist(), VMAS.end.tolist(), VMAS.name, strict=True):
-        assert name_in(RECORDED, start, end) == name
-        assert name_in(RECORDED, start, end + 1) is None
-    assert name_in(b"", 0x400000, 0x401000) is None
+def test_vmas_are_named_as_when_all_are_parsed() -> None:
+    edges = [*zip(VMAS.start.tolist(), VMAS.end.tolist(), strict=True)]
+    assert names_in(RECORDED, edges) == [*VMAS.name]
+    assert names_in(RECORDED, [*edges[:2], edges[1], edges[4]]) == [
+        VMAS.name[row] for row in (0, 1, 1, 4)]
+    for (start, end), name in zip(edges, VMAS.name, strict=True):
+        assert names_in(RECORDED, [(start, end)]) == [name]
+        assert names_in(RECORDED, [edges[0], (start, end + 1)]) is None
+    assert names_in(b"", [(0x400000, 0x401000)]) is None
+    assert names_in(b"", []) == []
+
+
+def test_a_name_that_looks_like_edges_is_no_vma() -> None:
     first = b"00400000-00401000 r--p 00000000 fe:00 7 /x 00402000-00403000 r--p\n"
-    assert name_in(first, 0x400000, 0x401000) == "/x 00402000-00403000 r--p"
-    assert name_in(first, 0x402000, 0x403000) is None
+    assert names_in(first, [(0x400000, 0x401000)]) == ["/x 00402000-00403000 r--p"]
+    assert names_in(first, [(0x402000, 0x403000)]) is None
     with pytest.raises(BadText, match="line 2"):
-        name_in(first + b"00402000-00403000 what\n", 0x402000, 0x403000)
+        names_in(first + b"00402000-00403000 what\n", [(0x402000, 0x403000)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -75,19 +75,24 @@ def parse_maps(
     return vmas if (start[1:] >= end[:-1]).all() else without_repeats(vmas)
 
 
-def name_in(text: bytes, start: int, end: int) -> str | None:
-    """Return what maps calls the VMA [``start``, ``end``), None if it has none with these edges.
+def names_in(text: bytes, edges: Iterable[tuple[int, int]]) -> list[str] | None:
+    """Return what maps calls the VMAs with these ``edges`` (start, end), which are ascending.
 
-    It is as in parse_maps, which would read the other VMAs too. Raises BadText.
+    None if one of them is not there. The names are as in parse_maps, which would read the other
+    VMAs too. Raises BadText.
     """
-    edges = b"%08x-%08x " % (start, end)  # seq_put_hex_ll() with a width of 8
-    at = 0 if text.startswith(edges) else text.find(b"\n" + edges) + 1
-    if not at and not text.startswith(edges):
-        return None
-    found = LINE.match(text, at)
-    if found is None:
-        raise BadText("maps", text.count(b"\n", 0, at) + 1, text[at:].partition(b"\n")[0])
-    return files.decode_name(found[4] or b"")
+    found, at = list[str](), 0
+    for start, end in edges:
+        line = b"%08x-%08x " % (start, end)  # seq_put_hex_ll() with a width of 8
+        if not text.startswith(line, at):
+            at = text.find(b"\n" + line, at) + 1
+            if not at:
+                return None
+        match = LINE.match(text, at)
+        if match is None:
+            raise BadText("maps", text.count(b"\n", 0, at) + 1, text[at:].partition(b"\n")[0])
+        found.append(files.decode_name(match[4] or b""))
+    return found
 
 
 def read_fields(

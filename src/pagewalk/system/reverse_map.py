@@ -7,7 +7,7 @@ after, tells if all mappings were found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple, Self
 
@@ -24,7 +24,7 @@ from pagewalk.kernel.structs.tasks import Tasks, read_tasks
 from pagewalk.kernel.structs.vmas import RawVmas
 from pagewalk.model.columns import I64, U64, alike
 from pagewalk.model.errors import NoAddressSpace, NotPermitted, PagewalkError, ProcessGone
-from pagewalk.proc.maps import name_in
+from pagewalk.proc.maps import names_in
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.target import read_maps
 from pagewalk.sources.vma_names import perms_of
@@ -195,7 +195,7 @@ def named(
     return sorted(mappers, key=lambda one: (not one.pids, one.pids, one.on_host, one.addr)), refused
 
 
-def made(whose: Mapper, mapped: Mapped, names: list[str | None]) -> list[Mapper]:
+def made(whose: Mapper, mapped: Mapped, names: Sequence[str | None]) -> list[Mapper]:
     vma = mapped.vma
     inside = vma.offset + mapped.addr - vma.start
     return [
@@ -207,7 +207,7 @@ def made(whose: Mapper, mapped: Mapped, names: list[str | None]) -> list[Mapper]
     ]
 
 
-def names_of(pid: int, mapped: Mapped, stall: Stall) -> list[str | None] | None:
+def names_of(pid: int, mapped: Mapped, stall: Stall) -> list[str] | None:
     """Return what /proc/PID/maps calls each VMA of one process.
 
     None if it ended, or has other VMAs by now. Raises NotPermitted.
@@ -217,8 +217,7 @@ def names_of(pid: int, mapped: Mapped, stall: Stall) -> list[str | None] | None:
     except (ProcessGone, NoAddressSpace):
         return None
     edges = zip(mapped.vma.start.tolist(), mapped.vma.end.tolist(), strict=True)
-    names = [name_in(text, start, end) for start, end in edges]
-    return None if None in names else names
+    return names_in(text, edges)
 
 
 def paths_of(kernel: Kernel, mapped: Mapped) -> list[str | None]:
