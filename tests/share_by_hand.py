@@ -12,6 +12,7 @@ from pagewalk.proc.processes import Process
 from pagewalk.system.mappers import Frame, Mapper, Who
 from pagewalk.system.members import AMOUNTS, Looked, Member, Tried
 from pagewalk.system.overview import Overview, Row
+from pagewalk.system.peak import Highest, Peak
 from pagewalk.system.share import Child, Share
 from pagewalk.system.top import Line, Top
 from tests.system.by_hand import ram
@@ -38,12 +39,14 @@ def family(*, frames: bool = True, **changed: Any) -> Share:
         children=(Child(11, 10, 40 * MIB, {"[heap]": 3 * MIB, "": MIB}, 5 * MIB),
                   Child(12, 10, 30 * MIB, {"[heap]": 6 * MIB, "": MIB, "/lib/x.so": MIB}, 9 * MIB)),
         one_more=9 * MIB, withheld=(),
+        peak=Peak(85 * MIB, Highest(170 * MIB, 3 * MIB), "/app", 200 * MIB, ()),
     )
     if not frames:
         hidden = Withheld("held, freed", "frames are hidden\nrun as root", partial=True)
         made = made._replace(
             held=None, freed=None, elsewhere=None, both=None, one_more=None, children=(),
             objects=(),
+            peak=Peak(None, Highest().without("frames are hidden"), None, None, (hidden,)),
             looked=looked._replace(tried=looked.tried._replace(
                 not_looked=((13, "it is another user's"),), gone=(14,))),
             withheld=(hidden,))

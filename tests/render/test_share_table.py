@@ -12,6 +12,7 @@ import pytest
 from pagewalk.proc.objects import Object
 from pagewalk.render import share_table
 from pagewalk.render.share_table import answers
+from pagewalk.system.peak import Highest, Peak
 from pagewalk.system.share import Share
 from tests.render import written
 from tests.share_by_hand import MIB, family, member, with_members
@@ -128,3 +129,25 @@ def test_csv_has_a_line_for_each_member(names: tuple[str, ...] | None) -> None:
     assert len(lines) == 3
     if names:
         assert (head, lines[0]) == ("pid,uss,program", f"10,{12 * MIB},/srv/server")
+
+
+def test_the_peak_has_its_bounds_and_where_they_are_from() -> None:
+    said = " ".join(screen().split())
+    assert ("At the peak they held at least 87040 KiB (seen) and at most 177152 KiB (VmHWM added"
+            " up). The cgroup /app was charged 204800 KiB at most, page cache and kernel memory"
+            " included.") in said
+    now = Peak(80 * MIB, Highest().without("hugetlb pages"), None, None, ())
+    assert "At the peak they held at least 81920 KiB (now). " in " ".join(screen(
+        peak=now).split())
+    assert "peak" not in screen(peak=now._replace(at_least=None))
+    found = json.loads(written.write("json", "share"))["peak"]
+    assert found == {"at_least": 85 * MIB, "at_most": 173 * MIB, "vm_hwm": 170 * MIB,
+                     "vm_hwm_off": 3 * MIB, "cgroup": "/app", "charged": 200 * MIB, "not_told": []}
+
+
+def test_the_most_that_was_seen_stays() -> None:
+    first, second = (Peak(held, Highest(9, 0), None, None, ()) for held in (5, 3))
+    assert second.since(first).at_least == 5 and first.since(second).at_least == 5
+    assert first.since(None) == first
+    unseen = second._replace(at_least=None)
+    assert unseen.since(first) == unseen and first.since(unseen) == first

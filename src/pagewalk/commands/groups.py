@@ -145,7 +145,7 @@ def asked(path: str, hierarchy: Hierarchy, source: str, budget_ns: int) -> Asked
     lock of one.
     """
     from pagewalk.proc.cgroup_numbers import read_numbers
-    from pagewalk.proc.cgroup_search import check_controller
+    from pagewalk.proc.cgroup_search import check_controller, pids_below
     from pagewalk.proc.cgroups import open_group
     from pagewalk.system.group import Asked
 
@@ -189,25 +189,6 @@ def numbers_above(hierarchy: Hierarchy, path: str) -> Iterator[tuple[str, GroupN
             yield path, read_numbers(hierarchy, path)
         except (GroupGone, SourceUnavailable):  # not mounted here: a container sees its own part
             return
-
-
-def pids_below(hierarchy: Hierarchy, path: str) -> list[int]:
-    """Return the processes in group ``path`` and below, as /proc lists them, ourselves last.
-
-    0 stands for those that our PID namespace does not show.
-    """
-    from contextlib import suppress
-
-    from pagewalk.model.errors import GroupGone
-    from pagewalk.proc.cgroups import list_groups, processes_of
-
-    inside = path.rstrip("/") + "/"
-    paths = [one for one in list_groups(hierarchy).path if one == path or one.startswith(inside)]
-    found: set[int] = set()
-    for one in paths:
-        with suppress(GroupGone):
-            found.update(processes_of(hierarchy, one))
-    return sorted(found, key=lambda pid: (pid == os.getpid(), pid))
 
 
 def walk_pages(pid: int, mapped: MappedPages, name: str, budget_ns: int) -> None:

@@ -74,7 +74,8 @@ def members(named: Named) -> list[Chosen]:
 
 def in_group(word: str) -> list[int]:
     """Return the processes of the cgroup called ``word`` and of those below it."""
-    from pagewalk.commands.groups import meant_group, pids_below
+    from pagewalk.commands.groups import meant_group
+    from pagewalk.proc.cgroup_search import pids_below
     from pagewalk.proc.cgroups import find_hierarchy
 
     found = meant_group(word, always=True)

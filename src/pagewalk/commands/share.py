@@ -39,8 +39,11 @@ def command(**options: Any) -> int:
     with commands.output(request.output) as out:
         write = commands.writer(
             request, view(request.format, "share", request.human, request.color), out)
+        before = None
         for _ in commands.rounds(request, write):
             found = look_at_set(members(named), request.source, request.budget_ns)
+            before = found.peak.since(before)
+            found = found._replace(peak=before)
             rows = choice.rows(range(len(found.looked.members)), partial(amount, found))
             write(found, rows, columns=choice.columns)
     return commands.concluded(request, found.withheld)

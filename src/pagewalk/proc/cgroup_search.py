@@ -13,6 +13,7 @@ from pagewalk.proc.cgroups import (
     contents,
     list_groups,
     open_group,
+    processes_of,
     why_none,
 )
 from pagewalk.proc.files import decode_name, read_bytes, words
@@ -153,3 +154,17 @@ def none_called(word: str) -> BadTarget:
         " it, the last part of that, or the id of a container; of one that was removed pagewalk"
         " cgroups --dying tells"
     )
+
+
+def pids_below(hierarchy: Hierarchy, path: str) -> list[int]:
+    """Return the processes in group ``path`` and below, as /proc lists them, ourselves last.
+
+    0 stands for those that our PID namespace does not show.
+    """
+    inside = path.rstrip("/") + "/"
+    paths = [one for one in list_groups(hierarchy).path if one == path or one.startswith(inside)]
+    found: set[int] = set()
+    for one in paths:
+        with suppress(GroupGone):
+            found.update(processes_of(hierarchy, one))
+    return sorted(found, key=lambda pid: (pid == os.getpid(), pid))

@@ -12,6 +12,7 @@ from pagewalk.render.columns import fields, titles
 from pagewalk.render.document import missing, write
 from pagewalk.render.terminal import following, printable, say, say_grid, say_missing, width
 from pagewalk.system.members import AMOUNTS, Member, Tried
+from pagewalk.system.peak import Peak
 from pagewalk.system.share import Child, Share
 
 SHOWN = 20  # members, without --limit and --sort
@@ -26,7 +27,7 @@ def text(
     found: Share, rows: Sequence[int], out: TextIO, *, columns: Sequence[str] | None = None
 ) -> None:
     """Write the sentences, the members ``rows``, each child beside its parent, and the pairs."""
-    for sentence in answers(found):
+    for sentence in (*answers(found), *of_peak(found)):
         say(sentence, out)
     print(file=out)
     say_members(found, rows, out, columns)
@@ -66,6 +67,22 @@ def answers(found: Share) -> Iterator[str]:
         of = "as the only child does" if count == 1 else (
             f"the {count} children: {size(least)} to {size(most)}")
         yield f"One more worker costs about {size(found.one_more)} ({of})."
+
+
+def of_peak(found: Share) -> Iterator[str]:
+    """Yield what is known of the most that they ever held."""
+    peak, many = found.peak, len(found.looked.members) > 1
+    known = []
+    if peak.at_least is not None:
+        known.append(f"at least {size(peak.at_least)}"
+                     f" ({'now' if peak.at_least == found.held else 'seen'})")
+    if peak.at_most is not None:
+        known.append(f"at most {size(peak.at_most)} (VmHWM{' added up' * many})")
+    if known:
+        yield f"At the peak {'they' if many else 'it'} held {' and '.join(known)}."
+    if peak.charged is not None:
+        yield (f"The cgroup {printable(peak.group or '')} was charged {size(peak.charged)} at"
+               " most, page cache and kernel memory included.")
 
 
 def say_members(
@@ -168,6 +185,7 @@ def json(
         **{f"{name}_sum": looked.sum_of(name) for name in ("rss", "pss", "uss")},
         "freed": found.freed, "page_tables": looked.page_tables,
         "one_more": found.one_more,
+        "peak": of_all(found.peak),
         "elsewhere": {"bytes": found.elsewhere, "by": others(found)},
         "members": [fields("share", document(looked.members[row]), columns) for row in rows],
         "children": [{**child._asdict(), "diverged": named(child.diverged)}
@@ -177,6 +195,13 @@ def json(
         "objects": [{"name": one.name, "resident": one.resident} for one in found.objects],
         **left_out(looked.tried), **missing(found.withheld), "stall_ns": looked.tried.stall_ns,
     }, out)
+
+
+def of_all(peak: Peak) -> dict[str, Any]:
+    """Return what the document says of the most that a set ever held."""
+    return {"at_least": peak.at_least, "at_most": peak.at_most, "vm_hwm": peak.highest.added,
+            "vm_hwm_off": peak.highest.off, "cgroup": peak.group, "charged": peak.charged,
+            "not_told": [{"what": row.what, "why": row.why} for row in peak.withheld]}
 
 
 def left_out(tried: Tried) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from pagewalk.proc.objects import Object
 from pagewalk.sources import Source
 from pagewalk.system.endings import Holders
 from pagewalk.system.members import Looked, Member, look_at_each, opened
+from pagewalk.system.peak import Highest, Peak, peak_of
 from pagewalk.system.sorted_rows import SortedRows
 from pagewalk.system.together import Mapping, Together
 from pagewalk.walking.held import empty
@@ -74,7 +75,8 @@ class Share(NamedTuple):
     where that is not known of each; ``seen`` whether this /proc shows all processes of the machine,
     None if that is not known.
     ``both`` i64[members, members] are bytes in frames that both map, 0 on the diagonal.
-    ``one_more`` is what one more child costs: the median of Child.alone.
+    ``one_more`` is what one more child costs: the median of Child.alone. ``peak`` is the most that
+    they ever held.
     """
 
     looked: Looked
@@ -86,6 +88,7 @@ class Share(NamedTuple):
     both: I64 | None
     children: tuple[Child, ...]
     one_more: int | None
+    peak: Peak
     withheld: tuple[Withheld, ...]
 
 
@@ -117,6 +120,7 @@ class Walked:
         self.places: dict[str, int] = {}
         self.holders = Holders()
         self.frames = self.all_objects = True
+        self.highest = Highest()
 
     def add(self, number: int, pids: list[int], source: Source) -> Table:
         """Walk the address space of member ``number``; raises what a walk raises."""
@@ -139,6 +143,7 @@ class Walked:
         self.frames &= walked.tells.frames and not walked.facts.average_mapcounts
         self.all_objects &= walked.outcome.all_objects
         self.holders.add(pids, walked.vmas, walked.outcome)
+        self.highest = self.highest.and_of(source, table)
         self.numbers.append(number)
         return table
 
@@ -209,14 +214,15 @@ def made(
     sure = known and walked.all_objects and not unsure
     objects = sum(one.resident for one in ending)
     costs = [child.alone for child in family if child.alone is not None]
+    held = walked.alone + together.held if known else None
     return Share(
-        looked=looked, objects=tuple(ending),
-        held=walked.alone + together.held if known else None,
+        looked=looked, objects=tuple(ending), held=held,
         freed=walked.own + together.own + objects if sure else None,
         elsewhere=together.elsewhere if known and not together.unsure else None,
         seen=shows_all(),
         both=together.both if known else None, children=family if known else (),
         one_more=median_high(costs) if costs else None,
+        peak=peak_of(by_pid, held, walked.highest),
         withheld=(*withheld(walked, looked, unsure), *uncounted(together.unsure if known else 0)),
     )
 
