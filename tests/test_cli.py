@@ -222,6 +222,11 @@ TYPED: list[tuple[str, str]] = [
     # a command
     ("", "overview"), ("1", "show 1"), ("1 maps --all", "maps 1 --all"), ("maps 1", "maps 1"),
     ("maps maps", "maps maps"), ("-H 1 maps", "maps -H 1"), ("1 heap", "heap 1"),
+    # several processes
+    ("1 2", "share 1 2"), ("--tree 1", "share --tree 1"), ("--user=x", "share --user=x"),
+    ("1 --tree 2 --json", "share 1 --tree 2 --format json"), ("-a", "share -a"),
+    ("--cgroup app --watch", "share --cgroup app --watch 2"), ("ab c*", "share ab c*"),
+    ("maps 1 --all", "maps 1 --all"), ("explain --cgroup 1", "explain --cgroup 1"),
     ("help", "--help"), ("help maps", "maps --help"), ("version", "--version"),
     ("-h", "-h"), ("--help", "--help"), ("-V", "-V"), ("1 --help", "show 1 --help"),
     # the value of an option is left alone
@@ -241,7 +246,11 @@ def test_what_people_type_out_of_habit(typed: str, as_if: str) -> None:
 @pytest.mark.parametrize(("args", "hint"), [
     (["shwo"], "did you mean 'pagewalk show'?"), (["mpas", "1"], "did you mean 'pagewalk maps'?"),
     (["mpas"], "did you mean 'pagewalk maps'?"), (["--json", "shwo"], "'pagewalk show'?"),
-    (["1", "2"], "give one TARGET at a time"), (["help", "shwo"], "did you mean 'pagewalk show'?"),
+    (["show", "1", "2"], "(2); give one TARGET, or all of them to pagewalk share"),
+    (["maps", "1", "--tree", "2"], "Did you mean 'pagewalk share --tree PID'?"),
+    (["heap", "--all"], "Did you mean 'pagewalk share --all'?"),
+    (["vtop", "1", "0", "-u", "x"], "Did you mean 'pagewalk share -u USER'?"),
+    (["help", "shwo"], "did you mean 'pagewalk show'?"),
     (["htop"], "did you mean 'pagewalk top'?"), (["ps"], "did you mean 'pagewalk processes'?"),
     (["maps", "1", "--srot", "rss"], "--sort"), (["maps", "1", "--colums", "rss"], "--columns"),
     (["maps", "1", "--sort", "rsss"], "did you mean 'rss'?"),
@@ -292,7 +301,7 @@ def test_a_name_in_a_message_cannot_drive_the_terminal(capsys: pytest.CaptureFix
     assert r"no process is called '\x1b[2Jx'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("typed", ["--tree", "--freez", "--freezer", "--free", "--asq"])
+@pytest.mark.parametrize("typed", ["--freee", "--freez", "--freezer", "--free", "--asq"])
 def test_options_that_disturb_the_target_are_never_suggested(
     typed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -67,6 +67,9 @@ HABITS = {
     **dict.fromkeys(("--no-color", "--no-colour", "--nocolor"), "--color never"),
     "-x": "pagewalk maps TARGET", "-X": "pagewalk maps TARGET --all",
 }
+# Options that name several processes, which only commands on several have.
+SETS = {"--tree": " PID", "--cgroup": " NAME", "--user": " USER", "-u": " USER", "--all": "",
+        "-a": ""}
 EVERY = "2"  # seconds: --watch without a number
 NUMBER = re.compile(r"[0-9]*\.?[0-9]+")
 
@@ -93,6 +96,8 @@ def led_by_command(args: list[str], own: list[int]) -> list[str]:
     at = next((at for at in own[:2] if args[at] in COMMANDS), None)
     if at is not None:
         return [args[at], *args[:at], *args[at + 1 :]]
+    if len(own) > 1 or any(word.partition("=")[0] in SETS for word in args):
+        return ["share", *args]
     return ["show" if own or "--" in args else "overview", *args]
 
 
@@ -193,7 +198,8 @@ def cli() -> None:
     numbers disagree.
 
     `pagewalk` alone shows RAM and the largest processes; `pagewalk TARGET` is `pagewalk show
-    TARGET`. TARGET is a pid, or a name that only one process has.
+    TARGET`, and of several it is `pagewalk share TARGET...`. TARGET is a pid, or a name that only
+    one process has.
 
     \b
     pagewalk $$
@@ -259,17 +265,29 @@ def misused(error: click.ClickException, words: list[str]) -> int:
     # The input may be anything, and a typo must not suggest an option that disturbs the target.
     if isinstance(error, click.NoSuchOption):
         known = [name for name in error.possibilities or () if name not in DISTURBING]
-        ours = HABITS.get(error.option_name)
+        ours = HABITS.get(error.option_name) or in_a_set(error.option_name)
         error = (click.UsageError(f"{error.message} Did you mean '{ours}'?", error.ctx) if ours else
                  click.NoSuchOption(error.option_name, error.message, known, error.ctx))
     elif isinstance(error, click.UsageError) and "unexpected extra argument" in error.message:
-        hint = did_you_mean(first_word(words)) or "; give one TARGET at a time"
+        hint = did_you_mean(first_word(words)) or one_at_a_time(error.ctx)
         error = click.UsageError(error.message + hint, error.ctx)
     said = io.StringIO()
     error.show(said)
     with contextlib.suppress(OSError):
         print(harmless(said.getvalue()), end="", file=sys.stderr)
     return 2
+
+
+def in_a_set(option: str) -> str:
+    """Return the command that takes an option of SETS, empty for any other."""
+    return f"pagewalk share {option}{SETS[option]}" if option in SETS else ""
+
+
+def one_at_a_time(ctx: click.Context | None) -> str:
+    """Return what to do with several targets, empty for a command that takes none."""
+    takes = [] if ctx is None else [p.name for p in ctx.command.params if p.param_type_name ==
+                                    "argument"]
+    return "; give one TARGET, or all of them to pagewalk share" if "target" in takes else ""
 
 
 def first_word(words: list[str]) -> str:

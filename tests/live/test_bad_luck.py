@@ -90,7 +90,8 @@ def test_a_name_of_two_lists_both(tmp_path: Path) -> None:
         ran = pagewalk("show", name)
     first, *rest = ran.err.splitlines()
     assert (ran.code, ran.out) == (2, "")
-    assert first == f"pagewalk: 2 processes are called '{name}'; give one pid:"
+    assert first == (f"pagewalk: 2 processes are called '{name}'; give one pid, or the name to"
+                     " pagewalk share:")
     assert [int(line.split()[0]) for line in rest] == sorted(pids)
 
 

@@ -142,7 +142,8 @@ def find(text: str, root: str = "/proc") -> int:
                         " shows it")
     listed = "".join(f"\n  {pid:>8}  {name}" for pid, name in rows[:20])
     more = f"\n  ... and {len(rows) - 20} more" if len(rows) > 20 else ""
-    raise BadTarget(f"{len(rows)} processes are called '{in_a_line(text)}'; give one pid:"
+    raise BadTarget(f"{len(rows)} processes are called '{in_a_line(text)}'; give one pid, or"
+                    f" the name to pagewalk share:"
                     f"{listed}{more}", rows)
 
 
