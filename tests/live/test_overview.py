@@ -88,7 +88,7 @@ def test_ram_is_in_six_rows_that_add_up_to_it() -> None:
 
 @KERNEL
 def test_when_time_is_up_no_other_process_is_begun_and_those_left_are_counted() -> None:
-    late = overview.LONGEST + 1
+    late = overview.LONGEST + overview.OWN + 1
     with start("fork_three", stopped=True) as running:
         # Begun; no time for those that are walked together; the first; no other.
         moments = iter((0.0, late, *[late] * 9))

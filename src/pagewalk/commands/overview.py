@@ -27,8 +27,8 @@ SHOWN = 10  # processes, without --limit and --sort
 def command(**options: Any) -> int:
     """Show what RAM is used for, in a line, and the largest processes. `pagewalk` alone does so.
 
-    Processes are walked for a second, those with the largest RSS first. Where kernel memory cannot
-    be read, they are listed by RSS, and RAM is what the kernel counts.
+    Processes are walked for a second or so, those with the largest RSS first. Where kernel memory
+    cannot be read, they are listed by RSS, and RAM is what the kernel counts.
 
     \b
     pagewalk overview

@@ -15,9 +15,9 @@ from pagewalk.sources.ram import RamSource, open_counters, open_ram
 from pagewalk.system.look import Ram, look_at_ram
 from pagewalk.system.members import Looked, total_each
 
-# Seconds that frames are counted, and after which no other process is walked. Small ones, which are
-# walked together, have half of it, so that there is time for the largest.
-LONGEST = 1.0
+# Seconds that frames are counted, and that processes are walked, many together. A very large one,
+# or one that is unusual, needs a walk of its own: those have so much more.
+LONGEST, OWN = 1.0, 0.5
 
 UNSEEN = "what each frame is used for, and what processes hold"
 Clock = Callable[[], float]
@@ -89,8 +89,8 @@ def look_at_overview(
 ) -> Overview:
     """Return all of RAM, and the processes ``chosen``, those walked that have the largest RSS.
 
-    None is walked where ``source`` is what the kernel counts, and none is begun LONGEST seconds
-    after the first, as ``clock`` says. Raises BadText.
+    None is walked where ``source`` is what the kernel counts, and none is begun LONGEST and OWN
+    seconds after the first, as ``clock`` says. Raises BadText.
     """
     ram = ram_in_time(source)
     chosen = sorted(chosen, key=lambda one: -one.process.rss)
@@ -99,8 +99,8 @@ def look_at_overview(
         return Overview(ram, rest, None, (), ram.withheld)
     begun = clock()
     try:
-        looked = total_each(chosen, "auto", budget_ns, lambda: clock() > begun + LONGEST,
-                            lambda: clock() > begun + LONGEST / 2)
+        looked = total_each(chosen, "auto", budget_ns, lambda: clock() > begun + LONGEST + OWN,
+                            lambda: clock() > begun + LONGEST)
     except PagewalkError as error:
         unseen = Withheld("what processes hold", str(error), partial=True)
         return Overview(ram, rest, None, (), (*ram.withheld, unseen))
