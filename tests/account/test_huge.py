@@ -9,7 +9,7 @@ from pagewalk.account.huge import Huge, Size, by_folio, large, may_be_huge, valu
 from pagewalk.model.columns import State, take
 from tests import by_hand, huge_by_hand
 from tests.by_hand import FACTS, PAGE, THP
-from tests.huge_by_hand import ROWS, VMAS, Frames, huge, walked
+from tests.huge_by_hand import LIBC, ROWS, VMAS, Frames, huge, mapped, walked
 
 # In base pages, by VMA; see tests/huge_by_hand.py.
 EXPECTED = {
@@ -80,6 +80,36 @@ def test_two_huge_pages_side_by_side_are_two() -> None:
     found = by_folio(walked([by_hand.pages(rows, VMAS)]), Frames({0x400: 9, 0x600: 9}))
     assert found.sizes == (Size(THP, 2, 2 * THP, 0, 0, 0, 0),)
     assert found.anon.tolist() == [huge_by_hand.HEAP, huge_by_hand.HEAP + THP]
+
+
+def two_halves(*vmas: tuple[int, int], second: int) -> Huge:
+    """Return what becomes of a folio whose second half is mapped at ``second``; VMAs in pages."""
+    of = by_hand.vmas([(start, pages, 3, 0, by_hand.Backing.ANON, "") for start, pages in vmas])
+    halves = [by_hand.pages(mapped(addr, pfn, 8, State.ANON, "anon"), of)
+              for addr, pfn in ((LIBC, 0x1000), (second, 0x1008))]
+    return by_folio(by_hand.page_walk(halves, of), Frames())
+
+
+def test_two_halves_in_a_row_are_a_whole_only_in_one_mapping() -> None:
+    size, half = 16 * PAGE, LIBC + 8 * PAGE
+    one = two_halves((LIBC, 16), second=half)
+    assert (one.totals["contiguous"], one.totals["partly"]) == (size, 0)
+    for apart in (two_halves((LIBC, 8), (half, 8), second=half),
+                  two_halves((LIBC, 32), second=half + PAGE)):
+        assert (apart.totals["contiguous"], apart.totals["partly"]) == (0, size)
+        assert apart.totals["missing"] == 0
+        assert [row.folios for row in apart.sizes or ()] == [1]
+
+
+def test_a_hugetlb_page_of_1_gib_is_one_however_many_entries_are_told() -> None:
+    # pagemap has an entry for each base page, and the walk makes pieces of 2 MiB of them.
+    gib, flags = 1 << 30, ROWS[-1][3]
+    of = by_hand.vmas([(gib, gib // PAGE, 3, 0, by_hand.Backing.HUGETLB, "/x")])
+    rows = [(gib + n * THP, THP, State.HUGETLB, flags, (1 << 18) + 512 * n,
+             ("huge", "tail" if n else "head"), 1) for n in range(512)]
+    found = by_folio(by_hand.page_walk([by_hand.pages(rows, of)], of), Frames({1 << 18: 18}))
+    assert found.sizes == (Size(gib, 1, 0, 0, 0, 0, gib),)
+    assert found.columns["hugetlb"] is not None and found.columns["hugetlb"].tolist() == [gib]
 
 
 def test_a_folio_that_was_split_meanwhile_is_in_no_column_and_named() -> None:

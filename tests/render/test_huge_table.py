@@ -88,6 +88,13 @@ def test_the_screen_has_the_mappings_their_sum_and_the_folios_by_size() -> None:
     ]
 
 
+def test_mappings_that_are_left_out_are_counted() -> None:
+    out = io.StringIO()
+    view("text", "huge", False)(huge(), [0, 3], out)
+    assert "2 more: --limit 4 shows all" in out.getvalue().splitlines()
+    assert "more:" not in screen(huge())
+
+
 def test_a_terminal_is_told_how_to_look_for_zeros_unless_that_was_done() -> None:
     assert "maps 4711 --huge --zeros" in screen(huge(), Terminal()).replace("\xa0", " ")
     assert "--zeros" not in screen(huge(zeros=True), Terminal())

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
 from pagewalk.account.folio_sums import WAYS
-from pagewalk.account.huge import COLUMNS, Huge, Zeros, value
+from pagewalk.account.huge import COLUMNS, Huge, Zeros, may_be_huge, value
 from pagewalk.model.columns import Withheld
 from pagewalk.render.amounts import kib, many, size
 from pagewalk.render.columns import fields, titles
@@ -31,6 +31,9 @@ def text(
     print(file=out)
     shown = chosen(found, columns)
     say_vmas(found, rows, shown, out)
+    every = len(may_be_huge(found))
+    if len(rows) < every:
+        say(f"{every - len(rows)} more: --limit {every} shows all", out)
     if found.sizes and columns is None:
         print(file=out)
         say_sizes(found, out)
