@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,8 @@ from tests.live.programs import Family
 from tests.targets import stop
 
 PSS_SHIFT = 12  # fs/proc/task_mmu.c
-LOOKS = 20
+# Others map and unmap libraries all the time: their mapcounts are read that often before and after.
+LOOKS, READINGS = 20, 5
 
 
 class Frames(NamedTuple):
@@ -77,71 +78,99 @@ def mapped(pids: Sequence[int]) -> Frames:
 
 
 def look_at(family: Family) -> Look:
-    """Stop a family, and look at its cgroup until share's sums are right; see look."""
+    """Stop a family, and look at its cgroup until all that share says of it was right."""
     pids = family.pids
     stop(*pids)
+    # Inside this process, so that no other program starts and maps libc.
+    words = ("share", "--cgroup", family.group.name, "--format", "json")
+    return look_until_right(pids, lambda: pagewalk_here(*words))
 
-    def ask() -> Ran:
-        # Inside this process, so that no other program starts and maps libc.
-        return pagewalk_here("share", "--cgroup", family.group.name, "--format", "json")
 
-    def at() -> Look:
-        found = look(pids, ask)
-        check_members(found)
+def look_until_right(
+    pids: Sequence[int], ask: Callable[[], Ran], started: int = 0, *, renumbered: bool = False
+) -> Look:
+    """Look at stopped processes, which ``ask`` asks share about, until each number was right once.
+
+    ``started`` is how many processes ``ask`` starts: they map what every process does, the vdso.
+    Where they have other pids, ``renumbered``, only the sums of all are compared.
+    """
+    left: set[int | str] = {"pss", "elsewhere", *(() if renumbered else pids)}
+
+    def look() -> Look:
+        found = look_once(pids, ask, started)
+        check_held(found)
+        right = [name for name, agrees in shared_with_others(found, left) if agrees]
+        left.difference_update(right)
+        assert not left
         return found
 
-    return look_again(at, LOOKS)
+    return look_again(look, LOOKS)
 
 
-def look(pids: Sequence[int], ask: Callable[[], Ran], started: int = 0) -> Look:
-    """Look at stopped processes, which ``ask`` asks share about; fails if anything moved meanwhile.
-
-    The sums of all are right then. ``started`` is how many processes ``ask`` starts: they map what
-    every process does, the vdso.
-    """
+def look_once(pids: Sequence[int], ask: Callable[[], Ran], started: int) -> Look:
     before = mapped(pids)
+    others = before.mapcount > before.times.sum(axis=0)
+    counts = [before.mapcount, *readings(before, others)]
     ran = ask()
+    counts += readings(before, others)
     after = mapped(pids)
+    counts.append(after.mapcount)
     assert ran.code == 0, ran.err
     assert np.array_equal(before.pfn, after.pfn) and np.array_equal(before.times, after.times)
     flags = kernel_says.read_folio_flags(before.pfn)
     assert not (flags & KPF_HUGE).any()
     kept = flags & KPF_ZERO == 0  # the zero page is in no RSS
-    least, most = (pick(before.mapcount, after.mapcount) for pick in (np.minimum, np.maximum))
+    least, most = np.min(counts, axis=0), np.max(counts, axis=0)
     most[np.isin(before.pfn, frames_of(os.getpid()))] += started
-    found = Look(ran.json, before.pids, before.pfn[kept], before.times[:, kept], least[kept],
-                 most[kept], flags[kept] & KPF_ANON != 0)
-    check_sums(found)
+    return Look(ran.json, before.pids, before.pfn[kept], before.times[:, kept], least[kept],
+                most[kept], flags[kept] & KPF_ANON != 0)
+
+
+def readings(frames: Frames, others: Any) -> list[Any]:
+    """Return the mapcounts of frames by some more readings of those that ``others`` map too."""
+    found = []
+    for _ in range(READINGS):
+        found.append(frames.mapcount.copy())
+        found[-1][others] = kernel_says.read_counts(frames.pfn[others])
     return found
 
 
-def check_members(look: Look) -> None:
-    """Check the sums of each member: PSS and USS are what both readings of the mapcounts allow."""
-    rows = {row["pid"]: row for row in look.found["members"]}
-    assert sorted(rows) == sorted(look.pids)
-    smallest, largest = ((PAGE << PSS_SHIFT) // count for count in (look.most, look.least))
-    for pid, times in zip(look.pids, look.times, strict=True):
-        row = rows[pid]
-        assert row["rss"] == times.sum() * PAGE
-        assert (times * smallest).sum() >> PSS_SHIFT <= row["pss"]
-        assert row["pss"] <= (times * largest).sum() >> PSS_SHIFT
-        assert ((times > 0) & (look.most == 1)).sum() * PAGE <= row["uss"]
-        assert row["uss"] <= ((times > 0) & (look.least == 1)).sum() * PAGE
-
-
-def check_sums(look: Look) -> None:
-    """Check that each frame is held once, and that PSS is that less the part of others."""
+def check_held(look: Look) -> None:
+    """Check what no other process can change: each frame is held once."""
     assert look.found["held"] == len(look.pfn) * PAGE
     times = look.times.sum(axis=0)
     assert (times <= look.least).all()
     assert look.found["rss_sum"] == times.sum() * PAGE
-    least, most = (((count - times) * PAGE / count).sum() for count in (look.least, look.most))
-    # Each share is rounded down to 2**-12 bytes, each member's PSS to a byte.
-    rounded = times.sum() / (1 << PSS_SHIFT) + len(look.pids)
-    outside = look.found["elsewhere"]["bytes"]
-    assert (look.least > times).sum() * PAGE <= outside <= (look.most > times).sum() * PAGE
-    others = look.found["held"] - look.found["pss_sum"]
-    assert least - 1e-3 <= others <= most + rounded
+    assert look.found["pss_sum"] == sum(row["pss"] for row in look.found["members"])
+
+
+def shared_with_others(look: Look, names: Iterable[int | str]) -> Iterator[tuple[int | str, bool]]:
+    """Yield for each of the sums that are left whether it is what the mapcounts allow."""
+    rows = {row["pid"]: row for row in look.found["members"]}
+    every, held = look.times.sum(axis=0), look.found["held"]
+    for name in names:
+        if name == "pss":
+            # PSS is what is held less the part of others. Each share is rounded down to 2**-12
+            # bytes, each member's PSS to a byte.
+            least, most = (((count - every) * PAGE / count).sum()
+                           for count in (look.least, look.most))
+            rounded = every.sum() / (1 << PSS_SHIFT) + len(look.pids)
+            yield name, least - 1e-3 <= held - look.found["pss_sum"] <= most + rounded
+        elif name == "elsewhere":
+            least, most = ((count > every).sum() * PAGE for count in (look.least, look.most))
+            yield name, least <= look.found["elsewhere"]["bytes"] <= most
+        else:
+            assert isinstance(name, int)
+            yield name, member_is_right(look, rows[name])
+
+
+def member_is_right(look: Look, row: dict[str, Any]) -> bool:
+    times = look.times[look.pids.index(row["pid"])]
+    assert row["rss"] == times.sum() * PAGE
+    smallest, largest = ((times * ((PAGE << PSS_SHIFT) // count)).sum() >> PSS_SHIFT
+                         for count in (look.most, look.least))
+    least, most = (((times > 0) & (count == 1)).sum() * PAGE for count in (look.most, look.least))
+    return bool(smallest <= row["pss"] <= largest and least <= row["uss"] <= most)
 
 
 def check_matrix(look: Look) -> None:

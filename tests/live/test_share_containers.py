@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.live import engines
-from tests.live.bracket import look_again, working_sources
+from tests.live.bracket import working_sources
 from tests.live.command import PAGEWALK, pagewalk_here, run
 from tests.live.engines import CGROUPS, OLD, OWN, Den, Started
-from tests.live.family_sums import LOOKS, Look, check_matrix, check_members, look
+from tests.live.family_sums import Look, check_matrix, look_until_right
 from tests.live.programs import members, wait
 from tests.live.test_held import settled
 from tests.targets import stop
@@ -67,13 +67,7 @@ def comm(pid: int) -> str:
 def seen_as(ask: tuple[str, ...], *names: Started) -> Look:
     """Look at all processes of containers, by share with these words."""
     pids = [pid for started in names for pid in running(started)]
-
-    def at() -> Look:
-        found = look(pids, lambda: pagewalk_here("share", *ask, "--format", "json"))
-        check_members(found)
-        return found
-
-    return look_again(at, LOOKS)
+    return look_until_right(pids, lambda: pagewalk_here("share", *ask, "--format", "json"))
 
 
 def test_two_containers_are_one_set_that_frees_what_both_cgroups_lose(
@@ -102,14 +96,10 @@ def test_mappers_outside_of_a_container_are_counted_though_not_seen(
     pids = running(one)
     words = ("nsenter", f"--target={one.pid}", "--pid", "--", "unshare", "--mount", "sh", "-c",
              *ENTERED, *PAGEWALK, "share", "--all")
-
-    def inside() -> Look:
-        # nsenter stays, and what follows it becomes pagewalk.
-        found = look(pids, lambda: run(*words, "--format", "json"), started=2)
-        assert len(found.found["members"]) == len(pids)
-        return found
-
-    within = look_again(inside, LOOKS)
+    # nsenter stays, and what follows it becomes pagewalk.
+    within = look_until_right(pids, lambda: run(*words, "--format", "json"), started=2,
+                              renumbered=True)
+    assert len(within.found["members"]) == len(pids)
     on_host = seen_as(("--cgroup", one.group), one)
     assert sorted(row["pid"] for row in within.found["members"])[0] == 1
     for key in ("held", "freed", "rss_sum", "uss_sum"):
