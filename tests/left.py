@@ -69,6 +69,12 @@ def lasting(run: str) -> list[str]:
     return found
 
 
+def sockets(folder: Path = Path("/tmp")) -> set[str]:
+    """Return the sockets that JVMs have left, which they do if they are killed."""
+    return {str(path) for path in folder.glob(".java_pid*")
+            if not Path(f"/proc/{path.name.removeprefix('.java_pid')}").exists()}
+
+
 def mounts(below: Path) -> list[str]:
     """Return the mount points under a folder."""
     lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
@@ -77,18 +83,26 @@ def mounts(below: Path) -> list[str]:
 
 @contextmanager
 def nothing(folder: Path) -> Iterator[None]:
-    """Fail if the block changed a setting, or left a process or a mount in ``folder``.
+    """Fail if the block changed a setting, or left a process, a socket, or a mount in ``folder``.
 
     While another test run is active, the settings are its business and are not checked.
     """
     run = os.environ[MARK] = str(os.getpid())
-    before = settings_now() if is_free() else None
+    before, old = settings_now() if is_free() else None, sockets()
     try:
         yield
     finally:
-        left = mounts(folder) + changes_since(before) + lasting(run)
+        left = mounts(folder) + changes_since(before) + lasting(run) + staying(old)
         del os.environ[MARK]
     assert left == [], f"the tests left something behind: {left}"
+
+
+def staying(old: set[str]) -> list[str]:
+    """Return the sockets of JVMs that were not there before; who killed one removes it soon."""
+    deadline = time.monotonic() + PATIENCE
+    while (new := sockets() - old) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return sorted(new)
 
 
 def changes_since(before: dict[str, str] | None) -> list[str]:

@@ -37,6 +37,14 @@ def test_leftovers_are_noticed(tmp_path: Path) -> None:
     assert left.lasting("this") == []
 
 
+def test_the_socket_of_a_jvm_that_was_killed_is_noticed(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        (tmp_path / f".java_pid{process.pid}").touch()
+        assert left.sockets(tmp_path) == set()
+        process.kill()
+    assert left.sockets(tmp_path) == {f"{tmp_path}/.java_pid{process.pid}"}
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_puts_the_machine_back(number: signal.Signals) -> None:
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]

@@ -33,12 +33,15 @@ def java(
     with subprocess.Popen([*before, "java", "-Xmx64m", *options, program], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
+        pid = process.pid
         try:
             assert b"ready" in process.stdout.readline()
-            yield the_jvm(process.pid)
+            pid = the_jvm(process.pid)
+            yield pid
             process.communicate(timeout=PATIENCE)  # at its end the JVM removes its socket
         finally:
             process.kill()
+            Path(f"/tmp/.java_pid{pid}").unlink(missing_ok=True)  # it is left by one that is killed
 
 
 def the_jvm(pid: int) -> int:
