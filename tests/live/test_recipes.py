@@ -180,6 +180,24 @@ def charged(group: Path) -> int:
     return int((group / names[recipes.version()]).read_text())
 
 
+# ---- "The sum of RSS is more than the machine has"
+
+
+def test_the_sum_of_rss_is_more_than_the_limit_and_what_is_held_is_far_below(
+    tmp_path: Path
+) -> None:
+    with recipes.sum_of_rss(tmp_path) as said:
+        found = pagewalk("share", "--tree", said["PID"], "--format", "json").json
+        charge = pagewalk("explain", "--cgroup", said["PID"], "--format", "json").json["charged"]
+    assert found["rss_sum"] > said["LIMIT"] > charge
+    assert found["rss_sum"] > 5 * found["held"] and found["one_more"] < 4 * MIB
+    assert found["uss_sum"] < found["freed"] < found["held"]
+    # PSS is what they hold, less the part of others in what these map too.
+    assert found["held"] - found["elsewhere"]["bytes"] < found["pss_sum"] < found["held"]
+    (buffers,) = found["objects"]
+    assert max(row["shmem"] for row in found["members"]) <= buffers["resident"] < 64 * MIB
+
+
 # ---- "Is my model in RAM?"
 
 

@@ -111,6 +111,8 @@ def running(
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+        # A JVM that was asked has a socket, which it removes at its end, unless it is killed.
+        Path(f"/tmp/.java_pid{process.pid}").unlink(missing_ok=True)
 
 
 def rss(_: Path) -> AbstractContextManager[dict[str, Any]]:
@@ -175,6 +177,20 @@ def killed(_: Path) -> Iterator[dict[str, Any]]:
             yield said
 
 
+@contextmanager
+def sum_of_rss(_: Path) -> Iterator[dict[str, Any]]:
+    """Run PostgreSQL with a dozen clients in a cgroup whose limit is less than their RSS in all."""
+    from tests.live.programs import postgresql
+
+    # Another user's server cannot get to our temporary folder.
+    with tempfile.TemporaryDirectory(prefix="pagewalk-", dir="/var/tmp") as folder, \
+            memory_cgroup("sum") as group:
+        os.chmod(folder, 0o755)
+        limit(group, 256 * MIB)
+        with postgresql(group, Path(folder)) as family:
+            yield {"PID": family.pid, "LIMIT": 256 * MIB}
+
+
 def full(_: Path) -> AbstractContextManager[dict[str, Any]]:
     """Run a program that keeps a file in RAM which it does not map."""
     return started("spool.py", 160)
@@ -190,6 +206,7 @@ PROBLEMS: dict[str, Callable[[Path], AbstractContextManager[dict[str, Any]]]] = 
     "rss": rss,
     "java": java,
     "workers": workers,
+    "sum": sum_of_rss,
     "model": model,
     "killed": killed,
     "container": container,
