@@ -207,6 +207,9 @@ def test_a_model_is_in_three_places(tmp_path: Path) -> None:
         if before == size:
             raise CannotProvoke(f"{tmp_path} is in RAM")
         maps = pagewalk("maps", said["PID"], "--format", "json").json
+        [told] = [file for file in pagewalk("maps", said["PID"], "--cache", "--format",
+                                            "json").json["files"] if file["name"] == said["MODEL"]]
+        assert (told["size"], told["mapped"], told["cached"]) == (size, size // 4, before)
         (row,) = [vma for vma in maps["vmas"] if vma["name"] == said["MODEL"]]
         freed = totals(said["PID"])["freed"]
         Path(said["MODEL"]).read_bytes()

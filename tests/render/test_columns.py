@@ -73,14 +73,14 @@ def test_text_has_the_column_that_was_asked_for_and_no_other(table: str, name: s
 def test_csv_and_json_have_it_or_refuse(table: str, name: str) -> None:
     naming = {column.name for column in TABLES[table]().naming}
     if table in ("maps", "groups", "pages", "files", "slab", "cgroups", "share", "top", "huge",
-                 "huge_of_each"):
+                 "huge_of_each", "cache"):
         head = next(csv.reader(io.StringIO(wrote("csv", table, name))))
         heads = HEADS.get((table, name), [name])
         assert [word for word in head if word not in naming] == heads
     text = wrote("json", table, name)
     key = {"explain": "ledger", "heap": "arenas", "check": "differences", "doctor": "checks",
            "maps": "vmas", "groups": "groups", "show": "groups", "cgroups": "cgroups",
-           "files": "files", "slab": "caches", "processes": "processes",
+           "files": "files", "cache": "files", "slab": "caches", "processes": "processes",
            "share": "members", "top": "lines", "overview": "processes", "huge": "vmas",
            "huge_of_each": "processes",
            "who": "mappers"}.get(table, "")

@@ -21,7 +21,15 @@ from pagewalk.sources.doctor import Check
 from pagewalk.system.containers import Name
 from pagewalk.system.ram_map import map_ram
 from pagewalk.walking.walk import Walk
-from tests import by_hand, files_by_hand, huge_by_hand, kernel_by_hand, share_by_hand, vtop_by_hand
+from tests import (
+    by_hand,
+    cache_by_hand,
+    files_by_hand,
+    huge_by_hand,
+    kernel_by_hand,
+    share_by_hand,
+    vtop_by_hand,
+)
 from tests.system import by_hand as system
 from tests.system.by_hand import group, group_table, ram
 
@@ -139,6 +147,7 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
         "who": (share_by_hand.who(), share_by_hand.who().mappers),
         "overview": (share_by_hand.overview(frames=frames),
                      share_by_hand.overview(frames=frames).rows),
+        "cache": (cache_by_hand.look(), cache_by_hand.look().files),
         "share": (share_by_hand.family(frames=frames), [0, 1, 2]),
     }[name]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,7 @@ from pagewalk.commands.options import (
     target_options,
     watch_option,
 )
+from pagewalk.model.errors import BadRequest
 
 if TYPE_CHECKING:
     from pagewalk.account.groups import Group
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command("maps", short_help="Every VMA, or their sums by what they are.")
-@target_options("text", "json", "csv", "log")
+@target_options("text", "json", "csv", "log", required=False)
 @table_options
 @watch_option
 @counts_option
@@ -36,8 +37,13 @@ if TYPE_CHECKING:
               help="With --huge: read the anonymous huge pages, and count what of them is zero.")
 @click.option("--by", type=click.Choice(["kind", "file", "perms"]),
               help="Sum the VMAs by what they are, what they map, or their access rights.")
+@click.option("--cache", is_flag=True,
+              help="What of each mapped file is in RAM, and what is only on disk.")
+@click.option("--file", "path", metavar="PATH",
+              help="With --cache and without TARGET: of this file, whoever maps it.")
 def command(
-    counts: bool, everything: bool, huge: bool, zeros: bool, by: str | None, **options: object
+    counts: bool, everything: bool, huge: bool, zeros: bool, by: str | None, cache: bool,
+    path: str | None, **options: Any,
 ) -> int:
     """Show every VMA of TARGET: size, present, RSS, not present, swap, PSS, USS.
 
@@ -57,11 +63,23 @@ def command(
     pagewalk maps $$ --by kind
     pagewalk maps $$ --huge
     pagewalk maps $$ --huge --zeros --format json
+    pagewalk maps $$ --cache
+    pagewalk maps --cache --file /bin/sh
     """
     from pagewalk.account.table import SMAPS_FIELDS
     from pagewalk.render.columns import WHOLE
 
-    request = Request(**options)  # type: ignore[arg-type]
+    target = options.pop("target")
+    request = Request(target=target or "", **options)
+    if cache:
+        from pagewalk.commands.cache import show_cache
+
+        return show_cache(request, path, {"counts": counts, "all": everything, "by": by,
+                                          "huge": huge, "zeros": zeros})
+    if target is None:
+        raise click.UsageError("Missing argument 'TARGET'.")
+    if path is not None:
+        raise BadRequest("--file goes with --cache, which tells what of a file is in RAM")
     if huge or zeros:
         refuse_beside_huge(request, counts, everything, by, huge=huge)
         from pagewalk.commands.huge import show_huge
@@ -89,8 +107,6 @@ def refuse_beside_huge(
     request: Request, counts: bool, everything: bool, by: str | None, *, huge: bool
 ) -> None:
     """Raise BadRequest for what cannot be asked together with --huge, and for --zeros without."""
-    from pagewalk.model.errors import BadRequest
-
     if not huge:
         raise BadRequest("--zeros is about huge pages: add --huge")
     if counts or everything or by:
@@ -108,8 +124,6 @@ def details(choice: Choice) -> list[str]:
 
 
 def refuse_frames(counts: bool, everything: bool, detailed: list[str]) -> None:
-    from pagewalk.model.errors import BadRequest
-
     if counts and (everything or detailed):
         option = "--all" if everything else f"column {detailed[0]}"
         raise BadRequest(f"{option} looks at every page frame and --counts at none: use one or the"

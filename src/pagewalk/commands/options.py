@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pagewalk.render.columns import Choice
 
 _TABLE_OF = {"ram": "files"}  # the table that a command's --columns are of, if not its own
-_WITH = {("ram", "slab"): "slab", ("maps", "huge"): "huge", ("top", "huge"): "huge_of_each"}
+_WITH = {("ram", "slab"): "slab", ("maps", "huge"): "huge", ("maps", "cache"): "cache",
+         ("top", "huge"): "huge_of_each"}
 LONGEST_WATCH = 1_000_000  # seconds, 12 days; the kernel's timers do not take any number
 
 
@@ -159,12 +160,12 @@ def choice_of(request: Request, table: str) -> Choice | None:
     return choose(table, *asked)
 
 
-def target_options(*formats: str) -> Callable[[Any], Any]:
+def target_options(*formats: str, required: bool = True) -> Callable[[Any], Any]:
     """Return a decorator that adds TARGET and the options of Request to a command."""
 
     def add(command: Any) -> Any:
         options = (
-            click.argument("target", shell_complete=complete_target),
+            click.argument("target", required=required, shell_complete=complete_target),
             source_option("ebpf, kcore, drgn or procfs"),
             format_option(*formats),
             click.option("--freeze", is_flag=True,

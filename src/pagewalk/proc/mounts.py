@@ -74,7 +74,12 @@ def answered_elsewhere(proc: str = "/proc") -> dict[str, str]:
         mounts = parse_mounts(read_bytes(f"{proc}/self/mountinfo"))
     top = {mount.point: mount.kind for mount in mounts}  # of several at one point the last is seen
     return {decode_name(unescaped(point)): decode_name(kind) for point, kind in top.items()
-            if point != b"/" and (kind in ELSEWHERE or kind.startswith(b"fuse."))}
+            if point != b"/" and answers_elsewhere(kind)}
+
+
+def answers_elsewhere(kind: bytes) -> bool:
+    """Return whether a file system of type ``kind`` may never answer."""
+    return kind in ELSEWHERE or kind.startswith(b"fuse.")
 
 
 def real_path(path: str, apart: Collection[str]) -> tuple[str, str]:

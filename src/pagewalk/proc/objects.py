@@ -21,10 +21,10 @@ from pagewalk.model.errors import PagewalkError
 from pagewalk.proc.files import decode_name, read_bytes, rows
 from pagewalk.proc.maps import device_key, internal_files
 from pagewalk.proc.mounts import parse_mounts
+from pagewalk.proc.page_cache import BLOCK
 from pagewalk.proc.swap import evicted, swap_in_use
 from pagewalk.proc.target import Target, folder
 
-BLOCK = 512  # of st_blocks, stat(2)
 SHM_DEST = 0o1000  # include/linux/shm.h: destroyed at the last detach
 MOST_FILES, LONGEST_NS = 1 << 16, 500_000_000
 SEGMENT = "/SYSV"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import re
@@ -14,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 from pagewalk.model.columns import I64, SHARED, U64, WRITE, VMAs
 from pagewalk.model.ranges import gaps
 from pagewalk.proc.files import decode_name, read_bytes, rows
-from pagewalk.proc.pagemap import PAGE
+from pagewalk.proc.page_cache import cachestat
 from pagewalk.proc.target import Target
 
 # (offset, size) in bytes of a part of a shmem object -> how many of its bytes are in swap.
@@ -25,8 +24,6 @@ LINE = re.compile(
     rb"(?m)^(?:Filename\t[^\n]*|([^ \t\n]+)[ \t]+(?:file|partition)[ \t]+(\d{1,20})"
     rb"[ \t]+(\d{1,20})[ \t]+-?\d+)\n"
 )
-
-NR_CACHESTAT = 451  # every architecture, since 6.5
 
 
 def swap_in_use() -> bool:
@@ -78,15 +75,9 @@ def evicted(fd: int, offset: int, size: int) -> int:
     cachestat(2) counts them as evicted pages. Raises OSError (ENOSYS before 6.5).
     """
     with rewording():
-        if os.uname().machine == "alpha":
-            raise OSError(errno.ENOSYS, "cachestat has a different number on alpha")
-        libc = ctypes.CDLL(None, use_errno=True)
-        span = (ctypes.c_uint64 * 2)(offset, size)
-        result = (ctypes.c_uint64 * 5)()
-        if libc.syscall(NR_CACHESTAT, fd, span, result, 0) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-        return int(result[3]) * PAGE
+        told = cachestat(fd, offset, size).evicted
+        assert told is not None
+        return told
 
 
 SAYS = {

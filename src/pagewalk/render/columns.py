@@ -260,6 +260,26 @@ def who_columns() -> Columns:
     ))
 
 
+def cache_columns() -> Columns:
+    kind, strip = words(
+        ("kind", "KIND", "file, shmem or hugetlb"),
+        ("strip", "START TO END", "a letter for each part of the file"),
+    )
+    return Columns(words(("name", "NAME", "the file"),), (
+        Column("size", "SIZE", "length of the file, in whole pages"),
+        Column("mapped", "MAPPED", "what page tables map of it, each page once"),
+        Column("unmapped", "CACHED ONLY", "in the page cache and not mapped: a minor fault away"),
+        Column("cached", "CACHED", "in the page cache, mapped or not"),
+        Column("dirty", "DIRTY", "what must be written before it can go"),
+        Column("writeback", "WRITEBACK", "what is being written"),
+        Column("swapped", "SWAPPED", "what of shared memory is in swap"),
+        Column("absent", "NOT IN RAM", "only on disk, or never written"),
+        Column("copies", "COPIES", "private copies of its pages"),
+        Column("covered", "ADDRESSES", "how much address space its mappings take"),
+        Column("mappings", "MAPPINGS", "how many there are"), kind, strip,
+    ))
+
+
 TABLES: dict[str, Callable[[], Columns]] = {
     "show": kind_columns, "maps": vma_columns, "groups": group_columns, "pages": page_columns,
     "explain": ledger_columns, "heap": arena_columns, "check": difference_columns,
@@ -267,6 +287,7 @@ TABLES: dict[str, Callable[[], Columns]] = {
     "huge": huge_columns, "huge_of_each": huge_of_each_columns,
     "cgroups": cgroup_columns, "slab": slab_columns, "share": share_columns,
     "top": top_columns, "who": who_columns, "overview": overview_columns,
+    "cache": cache_columns,
 }
 
 

@@ -23,6 +23,7 @@ from pagewalk.walking.walk import Walk
 if TYPE_CHECKING:
     from pagewalk.account.huge import Huge
     from pagewalk.render.file_table import Names
+    from pagewalk.system.file_cache import CacheLook, FileCache
     from pagewalk.system.files import FilesReport
     from pagewalk.system.group import Group as Cgroup
     from pagewalk.system.group_table import GroupTable
@@ -222,8 +223,18 @@ def share(
     out.writelines(row(*record) for record in records(found, rows, columns))
 
 
+def cache(
+    _found: CacheLook, rows: Sequence[FileCache], out: TextIO,
+    columns: Sequence[str] | None = None,
+) -> None:
+    """Write one line per file that is mapped."""
+    from pagewalk.render.cache_table import records
+
+    out.writelines(row(*record) for record in records(rows, columns))
+
+
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain, "ram": ram,
     "files": files, "slab": slab, "group": group, "cgroups": cgroups, "share": share, "top": top,
-    "huge": huge, "huge_of_each": huge_of_each,
+    "huge": huge, "huge_of_each": huge_of_each, "cache": cache,
 }

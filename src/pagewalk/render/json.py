@@ -24,6 +24,7 @@ from pagewalk.render import lines as pieces
 from pagewalk.render.columns import fields
 from pagewalk.render.document import ledger_rows, missing, write
 from pagewalk.render.heap_json import heap
+from pagewalk.render.later import later
 from pagewalk.sources.doctor import Check
 from pagewalk.translate.translation import Translation
 from pagewalk.walking.walk import Walk
@@ -263,13 +264,6 @@ def processes(
     write({"machine": summary, "processes": rows}, out)
 
 
-def ram(*given: Any, **options: Any) -> None:
-    """Write what all of RAM is used for: see `ram_json.ram`."""
-    from pagewalk.render import ram_json
-
-    ram_json.ram(*given, **options)
-
-
 def files(
     report: FilesReport, names: Names, out: TextIO, columns: Sequence[str] | None = None,
     **options: Any,
@@ -280,48 +274,6 @@ def files(
     write(document(report, names, columns, **options), out)
 
 
-def slab(*given: Any, **options: Any) -> None:
-    """Write kernel memory by name: see `kernel_table.json`."""
-    from pagewalk.render import kernel_table
-
-    kernel_table.json(*given, **options)
-
-
-def ram_map(*given: Any, **options: Any) -> None:
-    """Write where in RAM its uses lie: see `ram_map.json`."""
-    from pagewalk.render import ram_map as document
-
-    document.json(*given, **options)
-
-
-def group(*given: Any, **options: Any) -> None:
-    """Write what a cgroup is charged for: see `group_json.group`."""
-    from pagewalk.render import group_json
-
-    group_json.group(*given, **options)
-
-
-def cgroups(*given: Any, **options: Any) -> None:
-    """Write every cgroup: see `groups_table.json`."""
-    from pagewalk.render import groups_table
-
-    groups_table.json(*given, **options)
-
-
-def huge_of_each(*given: Any, **options: Any) -> None:
-    """Write how processes map large folios: see `huge_table.json_of_each`."""
-    from pagewalk.render import huge_table
-
-    huge_table.json_of_each(*given, **options)
-
-
-def overview(*given: Any, **options: Any) -> None:
-    """Write the first screen: see `overview_table.json`."""
-    from pagewalk.render import overview_table
-
-    overview_table.json(*given, **options)
-
-
 def huge(found: Huge, rows: Sequence[int], out: TextIO, **options: Any) -> None:
     """Write how large folios are mapped: see `huge_table.document`."""
     from pagewalk.render import huge_table
@@ -329,31 +281,19 @@ def huge(found: Huge, rows: Sequence[int], out: TextIO, **options: Any) -> None:
     write_table(found.table, huge_table.document(found, rows, **options), out)
 
 
-def top(*given: Any, **options: Any) -> None:
-    """Write who has the memory: see `top_table.json`."""
-    from pagewalk.render import top_table
-
-    top_table.json(*given, **options)
-
-
-def who(*given: Any, **options: Any) -> None:
-    """Write everybody who maps a page or a file: see `who_table.json`."""
-    from pagewalk.render import who_table
-
-    who_table.json(*given, **options)
-
-
-def share(*given: Any, **options: Any) -> None:
-    """Write what processes hold together: see `share_table.json`."""
-    from pagewalk.render import share_table
-
-    share_table.json(*given, **options)
-
-
-VIEWS = {
-    "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
-    "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
-    "ram": ram, "files": files, "slab": slab, "map": ram_map, "group": group,
-    "cgroups": cgroups, "share": share, "top": top, "who": who, "overview": overview,
-    "huge": huge, "huge_of_each": huge_of_each,
+VIEWS: dict[str, Callable[..., None]] = {
+    "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain, "heap": heap,
+    "check": check, "vtop": vtop, "doctor": doctor, "processes": processes, "files": files,
+    "huge": huge,
+    "ram": later("ram_json", "ram"),
+    "slab": later("kernel_table", "json"),
+    "map": later("ram_map", "json"),
+    "group": later("group_json", "group"),
+    "cgroups": later("groups_table", "json"),
+    "share": later("share_table", "json"),
+    "top": later("top_table", "json"),
+    "who": later("who_table", "json"),
+    "overview": later("overview_table", "json"),
+    "huge_of_each": later("huge_table", "json_of_each"),
+    "cache": later("cache_table", "json"),
 }

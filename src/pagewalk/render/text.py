@@ -12,12 +12,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pagewalk.account.ledger import SHORT, WHY, Line, beyond_rss
 from pagewalk.account.table import Table
 from pagewalk.render.amounts import STYLE, kib_exact, size
+from pagewalk.render.later import later
 from pagewalk.render.ledger_table import LEDGER_COLUMNS, print_lines
 from pagewalk.render.terminal import (
     NARROWEST,
@@ -318,36 +318,6 @@ def vtop(found: Translation, out: TextIO, *, legend: bool = False) -> None:
     following(out, part, *(() if legend else (f"vtop {found.pid} {found.trace.addr:#x} --legend",)))
 
 
-# ---- ram --files
-
-
-def files(*given: Any, **options: Any) -> None:
-    """Write the page cache by file: see `file_table.text`."""
-    from pagewalk.render import file_table
-
-    file_table.text(*given, **options)
-
-
-# ---- ram --slab
-
-
-def slab(*given: Any, **options: Any) -> None:
-    """Write kernel memory by name: see `kernel_table.text`."""
-    from pagewalk.render import kernel_table
-
-    kernel_table.text(*given, **options)
-
-
-# ---- ram --map
-
-
-def ram_map(*given: Any, **options: Any) -> None:
-    """Write where in RAM its uses lie: see `ram_map.text`."""
-    from pagewalk.render import ram_map as screen
-
-    screen.text(*given, **options)
-
-
 # ---- heap
 
 
@@ -378,68 +348,6 @@ def heap(
     following(out, *by_arena, f"maps {pid} --by kind")
 
 
-# ---- check, doctor, processes
-
-
-def check(*given: Any, **options: Any) -> None:
-    """Write what was compared, and what differs: see `differences.check`."""
-    from pagewalk.render import differences
-
-    differences.check(*given, **options)
-
-
-def doctor(*given: Any, **options: Any) -> None:
-    """Write what this machine allows: see `machine.doctor`."""
-    from pagewalk.render import machine
-
-    machine.doctor(*given, **options)
-
-
-def processes(*given: Any, **options: Any) -> None:
-    """Write the processes of this machine: see `machine.processes`."""
-    from pagewalk.render import machine
-
-    machine.processes(*given, **options)
-
-
-# ---- ram
-
-
-def ram(*given: Any, **options: Any) -> None:
-    """Write what all of RAM is used for: see `ram_text.ram`."""
-    from pagewalk.render import ram_text
-
-    ram_text.ram(*given, **options)
-
-
-# ---- cgroups
-
-
-def group(*given: Any, **options: Any) -> None:
-    """Write what a cgroup is charged for: see `group_text.group`."""
-    from pagewalk.render import group_text
-
-    group_text.group(*given, **options)
-
-
-def cgroups(*given: Any, **options: Any) -> None:
-    """Write every cgroup: see `groups_table.text`."""
-    from pagewalk.render import groups_table
-
-    groups_table.text(*given, **options)
-
-
-# ---- several processes, and large folios
-
-
-def written_by(module: str, name: str = "text") -> Callable[..., None]:
-    """Return the view ``name`` of another module of this room, imported when it is needed."""
-    def write(*given: Any, **options: Any) -> None:
-        getattr(import_module(f"pagewalk.render.{module}"), name)(*given, **options)
-
-    return write
-
-
 # The largest amount that a view shows, for those that can show them in K, M and G.
 LARGEST: dict[str, Callable[..., int]] = {
     "show": lambda table, *_: table.totals["size"] or 0,
@@ -449,6 +357,7 @@ LARGEST: dict[str, Callable[..., int]] = {
     "ram": lambda found: found.total or 0,
     "group": lambda found, *_: found.numbers[-1].current or 0,
     "cgroups": lambda table, *_: int(table.amounts.usage.max(initial=0)),
+    "cache": lambda found, _: sum(one.size or 0 for one in found.files),
     "who": lambda _, mappers: max((one.size for one in mappers), default=0),
     "top": lambda found, _: found.looked.sum_of("rss") or 0,
     "share": lambda found, _: found.looked.sum_of("rss") or 0,
@@ -460,12 +369,23 @@ LARGEST: dict[str, Callable[..., int]] = {
     "map": lambda found, facts: int(found.stretches.pages.sum()) * facts.page_size,
     "files": lambda report, _: sum(total.amounts.cached for total in report.totals.values()),
 }
-VIEWS = {
-    "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain,
-    "heap": heap, "check": check, "vtop": vtop, "doctor": doctor, "processes": processes,
-    "ram": ram, "files": files, "slab": slab, "map": ram_map, "group": group,
-    "cgroups": cgroups,
-    "share": written_by("share_table"), "top": written_by("top_table"),
-    "who": written_by("who_table"), "overview": written_by("overview_table"),
-    "huge": written_by("huge_table"), "huge_of_each": written_by("huge_table", "text_of_each"),
+VIEWS: dict[str, Callable[..., None]] = {
+    "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain, "heap": heap,
+    "vtop": vtop,
+    "check": later("differences", "check"),
+    "doctor": later("machine", "doctor"),
+    "processes": later("machine", "processes"),
+    "ram": later("ram_text", "ram"),
+    "files": later("file_table", "text"),
+    "slab": later("kernel_table", "text"),
+    "map": later("ram_map", "text"),
+    "group": later("group_text", "group"),
+    "cgroups": later("groups_table", "text"),
+    "share": later("share_table", "text"),
+    "top": later("top_table", "text"),
+    "who": later("who_table", "text"),
+    "overview": later("overview_table", "text"),
+    "huge": later("huge_table", "text"),
+    "huge_of_each": later("huge_table", "text_of_each"),
+    "cache": later("cache_table", "text"),
 }
