@@ -104,11 +104,18 @@ def test_a_file_that_nobody_maps(file: Path) -> None:
     assert (found["found_by"], found["mappers"], found["partial"]) == ("reverse map", [], [])
 
 
-def test_a_file_on_an_overlay_is_found_by_a_walk(tmp_path: Path) -> None:
-    with overlaid(tmp_path) as (_, merged), mapping(merged / "old", f"0,1,{PRIVATE}") as pid:
-        found = who("--file", merged / "old")
-    assert found["found_by"] == "walk"
-    assert [one["pid"] for one in found["mappers"]] == [pid]
+@pytest.mark.vmshort
+@pytest.mark.parametrize("name", ["old", "new", "two\nlines"])
+def test_a_file_on_an_overlay_is_found_by_the_one_below(tmp_path: Path, name: str) -> None:
+    with overlaid(tmp_path) as (_, merged):
+        if name != "old":  # else it is written, which copies it
+            (merged / name).write_bytes(b"x" * PAGE)
+        with mapping(merged / name, f"0,1,{PRIVATE}") as pid:
+            quick, walked = (who("--file", merged / name, "--source", each)
+                             for each in (READERS[0], "procfs"))
+    assert (quick["found_by"], walked["found_by"]) == ("reverse map", "walk")
+    assert quick["mappers"] == walked["mappers"]
+    assert [one["pid"] for one in quick["mappers"]] == [pid]
 
 
 def test_more_vmas_than_are_looked_at_are_found_by_a_walk(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 
@@ -32,6 +33,8 @@ LINE = re.compile(
     rb"(?m)^([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-][w-][x-][sp] [0-9a-f]{1,16}"
     rb" [0-9a-f]{1,8}:[0-9a-f]{1,8} \d{1,20})(?: +([^\n]*))?\n"
 )
+NEWLINE = r"\012"  # seq_file_path() escapes nothing else
+MAP_NORESERVE = 0x4000  # include/uapi/asm-generic/mman.h
 MFD_HUGETLB, HUGE_SHIFT = 0x4, 26  # include/uapi/linux/memfd.h
 
 
@@ -175,10 +178,49 @@ def internal_filesystems() -> dict[int, str]:
 def identity(path: str) -> tuple[int, int, str]:
     """Return how maps shows the file at ``path``: device, inode, path; raises OSError.
 
-    The device is major << 32 | minor, as in VMAs.
+    The device is major << 32 | minor, as in VMAs. Of a file on an overlay maps shows that of the
+    file below, which stat(2) does not tell: there a page of it is mapped for a look.
     """
     told = os.stat(path)
-    return device_key(told), told.st_ino, os.path.realpath(path)
+    if stacked(told):
+        with suppress(OSError, ValueError), own_mapping(path) as address:
+            vmas = parse_maps(files.read_bytes("/proc/self/maps"))
+            row = int(np.searchsorted(vmas.start, np.uint64(address), side="right")) - 1
+            return int(vmas.dev[row]), int(vmas.inode[row]), vmas.name[row]
+    return device_key(told), told.st_ino, os.path.realpath(path).replace("\n", NEWLINE)
+
+
+def stacked(told: os.stat_result) -> bool:
+    """Return whether a file may show the pages of another one: on an overlay, in user space."""
+    mounted = parse_mountinfo(files.read_bytes("/proc/self/mountinfo"))
+    # the devices of an overlay's layers are mounted nowhere
+    kind = mounted.get(device_key(told), "overlay")
+    return stat.S_ISREG(told.st_mode) and (kind == "overlay" or kind.startswith("fuse"))
+
+
+@contextmanager
+def own_mapping(path: str) -> Iterator[int]:
+    """Map the beginning of a regular file, without touching it, and yield its address.
+
+    Raises OSError if it may not be read, ValueError if it is empty.
+    """
+    import ctypes  # only used here
+
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        told = os.fstat(fd)
+        # st_blksize of hugetlbfs is that of its pages, of which no part can be unmapped
+        length = min(told.st_size, told.st_blksize)
+        if not stat.S_ISREG(told.st_mode) or not length:
+            raise ValueError(path)
+        # writable for from_buffer only: a private page that is not written is not made
+        with mmap.mmap(fd, length, flags=mmap.MAP_PRIVATE | MAP_NORESERVE) as mine:
+            byte = ctypes.c_char.from_buffer(mine)
+            address = ctypes.addressof(byte)
+            del byte  # otherwise the mapping could not be closed
+            yield address
+    finally:
+        os.close(fd)
 
 
 def device_key(told: os.stat_result) -> int:

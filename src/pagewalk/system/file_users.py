@@ -39,7 +39,8 @@ def users_of(running: RunningKernel, find: Callable[[Kernel], int | None]) -> Us
         if mapping is None or found is None:
             return None
         return shared_out(running.kernel, mapping, *found)
-    except (OSError, PagewalkError):  # it changed meanwhile, or is not in BTF
+    # it changed meanwhile, or is not in BTF, or may not be read, or is empty
+    except (OSError, ValueError, PagewalkError):
         return None
 
 

@@ -21,7 +21,7 @@ from pagewalk.proc.chosen import by_memory
 from pagewalk.proc.files import named
 from pagewalk.proc.frames import owner_of
 from pagewalk.proc.iomem import read_ranges
-from pagewalk.proc.maps import identity
+from pagewalk.proc.maps import identity, own_mapping
 from pagewalk.proc.memory_blocks import node_of
 from pagewalk.proc.namespace import own_numbers
 from pagewalk.proc.processes import read_processes
@@ -243,10 +243,14 @@ def of_path(path: str) -> Asked:
         return np.flatnonzero(same)
 
     def page_cache(kernel: Kernel) -> int | None:
-        from pagewalk.kernel.structs.i_mmap import page_cache_of
+        from pagewalk.kernel.structs.i_mmap import page_cache_at, page_cache_of
 
         with named(path) as fd:
-            return page_cache_of(kernel, fd)
+            own = page_cache_of(kernel, fd)
+        if own is not None:
+            return own
+        with own_mapping(path) as address:
+            return page_cache_at(kernel, address)
 
     return Asked(path, rows, page_cache)
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from pagewalk.kernel.structs.direct_map import DirectMap
+from pagewalk.kernel.structs.direct_map import DirectMap, own_mm
 from pagewalk.kernel.structs.gather import gather, in_direct_map
 from pagewalk.kernel.structs.inodes import file_system_names
 from pagewalk.kernel.structs.interval_tree import I_MMAP, overlapping
 from pagewalk.kernel.structs.kernel import Kernel
 from pagewalk.kernel.structs.task import file_behind
-from pagewalk.kernel.structs.vmas import RawVmas, read_at
+from pagewalk.kernel.structs.vmas import RawVmas, read_at, read_vmas
 from pagewalk.kernel.structs.xarray import held
 from pagewalk.model.columns import U64
 
-# File systems whose files have pages of their own. What is mapped of a file on an overlay, or of
-# one in user space, may be a file below.
+# File systems whose files have pages of their own. What is mapped of a file on another one, as an
+# overlay, may be a file below.
 OWN_PAGES = (
     "bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "hugetlbfs", "iso9660", "msdos",
     "nfs", "nfs4", "ramfs", "squashfs", "tmpfs", "vfat", "xfs",
@@ -35,6 +35,17 @@ def page_cache_of(kernel: Kernel, fd: int) -> int | None:
     (name,) = file_system_names(kernel, np.array([found["i_sb"]], np.uint64))
     regular = found["i_mode"] & _KIND == _REGULAR
     return found["i_mapping"] if regular and name in OWN_PAGES else None
+
+
+def page_cache_at(kernel: Kernel, address: int) -> int | None:
+    """Return the address_space of the file that we have mapped at ``address``, None without one.
+
+    Raises OSError, SourceUnavailable.
+    """
+    mine = read_vmas(kernel, own_mm(kernel))
+    row = int(np.searchsorted(mine.start, np.uint64(address), side="right")) - 1
+    file = int(mine.file[row]) if row >= 0 and address < int(mine.end[row]) else 0
+    return kernel.field("file", file, "f_mapping") if file else None
 
 
 def page_cache_of_segment(kernel: Kernel, shmid: int) -> int | None:
