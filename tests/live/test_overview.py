@@ -106,7 +106,7 @@ def test_when_time_is_up_no_other_process_is_begun_and_those_left_are_counted() 
 def test_ram_that_is_too_large_to_look_at_quickly_is_what_the_kernel_counts(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overview, "LONGEST", -1.0)
+    monkeypatch.setattr(overview, "COUNTED", -1.0)
     found = overview.ram_in_time(overview.open_overview())
     assert found.source == "counters" and found.parts
     assert not found.partial  # nothing that rights would change
@@ -123,8 +123,8 @@ def test_on_a_terminal_it_is_one_screen_with_the_answer_first() -> None:
     text = re.sub(r"\x1b\[[0-9;]*m", "", window.said)
     assert code in (0, 3)
     order = ["of RAM: processes", "COMMAND", "All processes together hold", "next: pagewalk",
-             "pagewalk ram ", "pagewalk top "]
-    places = [text.index(words) for words in order]
+             "what this process is made of", "all of RAM, to the last page", "pagewalk top  "]
+    places = [text.rindex(words) for words in order]
     assert places == sorted(places)
 
 

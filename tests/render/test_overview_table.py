@@ -12,6 +12,7 @@ import pytest
 from pagewalk.model.columns import Withheld
 from pagewalk.render import view
 from pagewalk.system.files import Deleted, Sort
+from pagewalk.system.overview import FRAMES
 from tests.files_by_hand import REPORT
 from tests.render import written
 from tests.render.test_formats import COLOUR
@@ -61,6 +62,12 @@ def test_what_all_hold_together_is_beside_the_sum_of_their_rss() -> None:
             " adds up to 164864 KiB.") in said
     assert "1 process with an RSS of 1024 KiB was not walked, to be quick" in said
     assert "not walked" not in screen(left=())
+
+
+def test_what_was_not_looked_at_to_be_quick_is_said_and_what_another_source_tells_is_not() -> None:
+    said = screen(withheld=(Withheld(FRAMES, "1 s are not enough"), Withheld("a source", "no")))
+    assert "n/a: what each frame is used for: 1 s are not enough" in said
+    assert "a source" not in said
 
 
 def test_who_may_not_see_frames_gets_a_list_by_rss_and_is_told_why() -> None:

@@ -24,7 +24,7 @@ from pagewalk.render.terminal import (
     width,
 )
 from pagewalk.system.look import Ram
-from pagewalk.system.overview import Overview, Row
+from pagewalk.system.overview import FRAMES, Overview, Row
 from pagewalk.system.ram import GROUPS
 
 COLUMNS = ("uss", "pss", "rss", "swap", "command")
@@ -46,7 +46,7 @@ def text(
     print(file=out)
     for sentence in together(found):
         say(sentence, out)
-    say_missing((row for row in found.withheld if row.partial or found.looked is None), out)
+    say_missing((row for row in found.withheld if row.partial or row.what == FRAMES), out)
     suggest(found, rows, out)
 
 

@@ -108,5 +108,5 @@ def other_than(pids: frozenset[int], hierarchy: Hierarchy, group: str) -> str:
     """Return why ``pids`` are not the processes of ``group``; empty if they are."""
     if group in ("", "/", hierarchy.root):
         return "they are not in a cgroup of their own"
-    others = {*pids_below(hierarchy, group)} - pids
-    return f"{group} has {len(others)} other processes" if others else ""
+    others = len({*pids_below(hierarchy, group)} - pids)
+    return f"{group} has {others} other process{'es' * (others > 1)}" if others else ""
