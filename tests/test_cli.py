@@ -400,12 +400,13 @@ def test_a_target_alone_means_show(sleeper: str, capsys: pytest.CaptureFixture[s
 def test_without_arguments_the_first_screen_is_shown() -> None:
     done = run(COLUMNS="80")
     assert done.returncode in (0, 3)  # partial if a security module protects a process
-    said, partial, _ = done.stdout.partition("partial: ")
+    # On a machine with many processes, or none of whose frames may be seen, it says so below that.
+    said = re.split(r"(?m)^(?:\d+ process.* not walked|n/a: |partial: )", done.stdout)[0]
     lines = said.splitlines()
     assert len(lines) < 24
     assert max(map(len, lines)) <= 80
     assert re.match(r"\d+ KiB of RAM: processes \d+ KiB, files in cache", lines[0])
-    assert bool(partial) == bool(done.returncode)
+    assert ("\npartial: " in done.stdout) == bool(done.returncode)
 
 
 def test_data_is_on_stdout_and_notes_on_stderr(
