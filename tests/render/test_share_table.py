@@ -68,6 +68,20 @@ def test_a_child_is_shown_with_where_it_diverged() -> None:
     assert "5120: 0.so 1024, 1.so 1024, 2.so 1024, 2 more" in screen(children=(only,))
 
 
+@pytest.mark.parametrize(("columns", "shown"), [
+    (100, "5120: zero.so 1024, one.so 1024, two.so 1024, 2 more"),
+    (80, "5120: zero.so 1024, one.so 1024, 3 more"), (60, "5120: zero.so 1024, 4 more"),
+    (50, "5120"),
+])
+def test_where_it_diverged_is_named_by_as_many_names_as_there_is_room_for(
+    columns: int, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    many = {f"/lib/{name}.so": MIB for name in ("zero", "one", "two", "three", "four")}
+    text = screen(children=(family().children[0]._replace(diverged=many),))
+    assert re.search(r"(?m)^ *11 +10 +40960 +5120  (.*)$", text)[1] == shown  # type: ignore[index]
+
+
 def test_only_children_of_rows_that_are_shown_are_shown() -> None:
     text = screen((0, 1))
     assert re.search(r"(?m)^ 11 +10 ", text) and not re.search(r"(?m)^ 12 +10 ", text)

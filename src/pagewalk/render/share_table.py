@@ -10,7 +10,16 @@ from pagewalk.proc.objects import Object
 from pagewalk.render.amounts import kib, size
 from pagewalk.render.columns import fields, titles
 from pagewalk.render.document import missing, write
-from pagewalk.render.terminal import following, printable, say, say_grid, say_missing, width
+from pagewalk.render.terminal import (
+    cells,
+    following,
+    printable,
+    say,
+    say_grid,
+    say_missing,
+    shorten,
+    width,
+)
 from pagewalk.system.members import AMOUNTS, Member, Tried
 from pagewalk.system.peak import Peak
 from pagewalk.system.share import Child, Share
@@ -102,18 +111,27 @@ def say_members(
 
 def say_children(found: Share, rows: Sequence[int], out: TextIO) -> None:
     listed = {found.looked.members[row].pids[0] for row in rows}
+    shown = [child for child in found.children if child.pid in listed]
     grid = [("PID", "PARENT", "STILL SHARED", "COST", "DIVERGED SINCE FORK")]
     grid += [(str(child.pid), str(child.parent), kib(child.kept), kib(child.alone), diverged(child))
-             for child in found.children if child.pid in listed]
-    say_grid(grid, {4}, out, room=width(out), yields=4)
+             for child in shown]
+    whose = {diverged(child): child for child in shown}
+
+    def fewer(cell: str, room: int) -> str:
+        # Names in full rather than more of them with their middles cut out.
+        texts = [diverged(whose[cell], named) for named in range(NAMED, -1, -1)
+                 ] if cell in whose else [cell]
+        return next((text for text in texts if cells(text) <= room), shorten(texts[-1], room))
+
+    say_grid(grid, {4}, out, room=width(out), yields=4, shorter=fewer)
 
 
-def diverged(child: Child) -> str:
-    """Return what a child does not share with its parent, and where most of it is."""
+def diverged(child: Child, named: int = NAMED) -> str:
+    """Return what a child does not share with its parent, and in which mappings most of it is."""
     ordered = sorted(child.diverged.items(), key=lambda pair: -pair[1])
-    parts = [f"{place(name)} {kib(amount)}" for name, amount in ordered[:NAMED]]
-    if len(ordered) > NAMED:
-        parts.append(f"{len(ordered) - NAMED} more")
+    parts = [f"{place(name)} {kib(amount)}" for name, amount in ordered[:named]]
+    if parts and len(ordered) > named:
+        parts.append(f"{len(ordered) - named} more")
     total = kib(sum(child.diverged.values()))
     return f"{total}: {', '.join(parts)}" if parts else total
 
