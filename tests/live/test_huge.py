@@ -252,6 +252,19 @@ def test_a_page_that_is_split_while_it_is_read_is_not_counted() -> None:
     assert any(row.what == f"zeros of {PMD} bytes" for row in zeros.table.outcome.withheld)
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_process_that_changes_meanwhile_gets_an_answer(source: str) -> None:
+    with prepared("thp"), start("churn") as running:
+        for _ in range(3):
+            ran = command("maps", running.pid, "--huge", "--zeros", "--source", source, "-f",
+                          "json")
+            assert ran.code in (0, 3), ran.err
+            totals = ran.json["totals"]
+            parts = [totals[name] for name in ("contiguous", "unaligned", "partly", "small")]
+            if totals["pmd"] is not None and totals["rss"] is not None and ran.code == 0:
+                assert sum([totals["pmd"], *parts]) == totals["rss"]
+
+
 # ---- several processes
 
 
