@@ -72,7 +72,7 @@ def swept(
     memo: Memo | None = None,
 ) -> Sweep:
     """Return what ``sweep`` finds in ``ranges``."""
-    size, tables, doubts = Kinds(), np.zeros(6, np.int64), []
+    size, tables, doubts = Kinds(), np.zeros((6, np.size(root)), np.int64), []
     ranges = np.asarray(ranges, np.uint64).reshape(-1, 2)
     for part in sweep(
         arch, root, read_tables, ranges, retries=retries, tables=tables, memo=memo
@@ -83,4 +83,4 @@ def swept(
             size[owner, int(PAGE)] += pages << arch.page_shift
         for level, row in np.argwhere(part.gaps).tolist():
             size[row, -level] += int(part.gaps[level, row])
-    return Sweep(size, tables.tolist(), in_order(doubts))
+    return Sweep(size, tables.sum(axis=1).tolist(), in_order(doubts))

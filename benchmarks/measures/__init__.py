@@ -21,6 +21,7 @@ from benchmarks.measures.everyone import everyone
 from benchmarks.measures.frames import ram_frames, ram_stall
 from benchmarks.measures.groups import groups
 from benchmarks.measures.heap import heap
+from benchmarks.measures.index import index
 from benchmarks.measures.many import many
 from benchmarks.measures.peak import peak
 from benchmarks.measures.ram import cgroups, ram, ram_large
@@ -54,4 +55,5 @@ MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
     "sets": sets,
     "crowds": crowds,
     "who": who,
+    "index": index,
 }

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import ExitStack
 from functools import partial
 
 from benchmarks.measures.ram import command, peaks
-from benchmarks.opponents import output, program
+from benchmarks.opponents import output, program, timed, whole
 from benchmarks.processes import own, start
 from benchmarks.rows import Limit, Of, Plan, Row, interleave, size
+from pagewalk.proc.chosen import Wanted, choose
+from pagewalk.proc.stall import BUDGET_NS
+from pagewalk.system.top import look_at_top
 
 PROCESSES = 70
 CROWDS = (100, 1000, 5000)
 CROWD_MB = 300.0
 MANY = 1000  # processes that take longer than a second to walk
+MAPPINGS = 50_000  # of one process among them
 ROLLUP = "C: smaps_rollup of every process"
 TOP, SHARE = ["top", "--once"], ["share", "--all"]
 
@@ -27,8 +32,11 @@ def sets(plan: Plan) -> list[Row]:
         for _ in range(count):
             stack.enter_context(own("populated", "anon", mib // count))
         target = stack.enter_context(start("mapper", mib // count))
+        walked = partial(timed, look_at_everyone)
+        walked()  # opens the kernel
         got = interleave(plan.rounds, {
-            "top": lambda: command(TOP), "share": lambda: command(SHARE), "theirs": rollup_all})
+            "top": lambda: command(TOP), "share": lambda: command(SHARE), "theirs": rollup_all,
+            "walked": walked, "numpy": lambda: whole([sys.executable, "-c", "import numpy"])})
         for _ in range(plan.rounds):
             spent = 0.0
             for name, work in (("top", lambda: command(TOP)), ("rollup", rollup_all)):
@@ -44,6 +52,9 @@ def sets(plan: Plan) -> list[Row]:
     return [
         Row(f"{what}: the whole command top --once", ROLLUP, "ms", got["top"], got["theirs"],
             Limit(1 / 3), note=STARTING),
+        Row(f"{what}: python -c 'import numpy', the least that a command of ours can take", ROLLUP,
+            "ms", got["numpy"], got["theirs"]),
+        Row(f"{what}: top once more, the kernel open", ROLLUP, "ms", got["walked"], got["theirs"]),
         Row(f"{what}: the whole command share --all", ROLLUP, "ms", got["share"], got["theirs"]),
         *memory,
         Row(f"{mmap} top --once", ROLLUP, "ms", tuple(waits["top"]), tuple(waits["rollup"]),
@@ -56,17 +67,22 @@ def sets(plan: Plan) -> list[Row]:
 STARTING = "Python and numpy alone take longer to start than that loop takes here"
 
 
+def look_at_everyone() -> None:
+    """Do what each screen of a live top does."""
+    look_at_top(choose(Wanted(everyone=True)), "process", "ebpf", BUDGET_NS)
+
+
 def rollup_all() -> float:
     """Read smaps_rollup of every process in C; milliseconds."""
     return int(output([program("rollup_all")]).split()[0]) / 1e6
 
 
 def crowds(plan: Plan) -> list[Row]:
-    """Run both on more and more processes that do nothing: how time and memory grow with them."""
+    """Run both on more and more processes that do nothing, and one with many mappings."""
     rows: list[Row] = []
     for count in CROWDS:
-        many = max(count // plan.scale, 10)
-        with own("crowd", many):
+        many, mappings = max(count // plan.scale, 10), MAPPINGS // plan.scale
+        with own("crowd", many), own("mappings", mappings, 0, 1):
             rounds = min(plan.rounds, 3)
             got = interleave(rounds, {
                 "top --once": partial(command, TOP), "share --all": partial(command, SHARE),

@@ -5,17 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
+from typing import Any
 
 import numpy as np
 import pytest
 
 import pagewalk
+from pagewalk.kernel.structs import spaces
 from pagewalk.kernel.structs.maple import read_maple_tree, read_maple_trees
+from pagewalk.proc.chosen import Wanted, choose
 from pagewalk.proc.processes import Process
+from pagewalk.proc.stall import BUDGET_NS
 from pagewalk.sources.crowd import Crowd, open_crowd
 from pagewalk.sources.readers import running
 from pagewalk.system import at_once
 from pagewalk.system.at_once import amounts_at_once
+from pagewalk.system.members import Looked
+from pagewalk.system.share import Share, look_at_set
+from pagewalk.system.share_walks import Walked
 from tests.live.bracket import look_again, smaller, working_sources
 from tests.live.command import pagewalk_here
 from tests.machine import prepared
@@ -55,6 +63,52 @@ def test_totals_are_those_of_a_walk_of_its_own(name: str) -> None:
     assert name in ALONE or one.pid in found
 
 
+@pytest.mark.parametrize("name", [name for name in TARGETS if name != "storm"])
+def test_what_a_set_shares_does_not_depend_on_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers = at_once.READERS
+    args = smaller(name, "ebpf")
+    with prepared(*TARGETS[name].needs), start(name, *args, stopped=True) as one, start(
+            "fork_cow", stopped=True) as other:
+        chosen = choose(Wanted(pids=(*one.pids, *other.pids)))
+
+        def look() -> None:
+            told = []
+            for way in (readers, {}, readers):
+                monkeypatch.setattr(at_once, "READERS", way)
+                told.append(told_of(look_at_set(chosen, "auto", BUDGET_NS)))
+            assert told[0] == told[2]
+            assert told[0] == told[1]
+
+        look_again(look)
+
+
+def told_of(found: Share) -> dict[str, Any]:
+    told = found._asdict()
+    looked: Looked = told.pop("looked")
+    return told | {
+        "both": None if found.both is None else found.both.tolist(), "members": looked.members,
+        "tried": looked.tried._replace(stall_ns=0)}
+
+
+def test_what_a_set_shares_is_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A memfd that ends with the set, and memory that each maps twice: all but one walked at once.
+    with start("fork_cow", stopped=True) as one, start("memfd", stopped=True) as two:
+        chosen = choose(Wanted(pids=(*one.pids, *two.pids)))
+
+        def look() -> None:
+            monkeypatch.setattr(Walked, "add", refuse)
+            found = look_at_set(chosen, "auto", BUDGET_NS)
+            assert len(found.looked.members) == len(one.pids) + len(two.pids)
+
+        look_again(look)
+
+
+def refuse(*_: object) -> None:
+    raise AssertionError("walked alone")
+
+
 def alone(pids: tuple[int, ...]) -> dict[int, dict[str, int | None]]:
     found = {}
     for pid in pids:
@@ -81,8 +135,13 @@ def test_processes_do_not_depend_on_what_is_beside_them(source: str) -> None:
         look_again(look)
 
 
-def test_whoever_changed_or_ended_meanwhile_is_told_from_the_others() -> None:
-    words = ["python3", "-c", "import mmap\nfor line in open(0): mmap.mmap(-1, 1 << 20)"]
+@pytest.mark.parametrize("sequence", [spaces._SEQUENCE, "none before 6.13"])
+def test_whoever_changed_or_ended_meanwhile_is_told_from_the_others(
+    sequence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spaces, "_SEQUENCE", sequence)
+    code = "import mmap\nkept = [mmap.mmap(-1, 1 << 20) for line in open(0)]"
+    words = [sys.executable, "-I", "-S", "-c", code]
     with start("plain", stopped=True) as still, start("plain") as ends, subprocess.Popen(
             words, stdin=subprocess.PIPE, text=True) as moves, subprocess.Popen(
             ["true"]) as gone:

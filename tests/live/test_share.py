@@ -268,3 +268,16 @@ def test_bad_words_get_a_sentence() -> None:
         assert ran.code == 2 and ran.out == "" and said in ran.err, (words, ran.err)
     gone = pagewalk("share", 2147483646)
     assert gone.code == 5 and "process 2147483646 does not exist" in gone.err
+
+
+@KERNEL
+def test_memory_that_a_process_outside_the_set_has_too_is_not_freed() -> None:
+    with start("shared_mm", stopped=True) as running:
+
+        def look() -> None:
+            both, one = shared(*running.pids), shared(running.pid)
+            assert both["freed"] == len(anonymous([running.pid])) * PAGE > 0
+            assert (one["held"], one["freed"]) == (both["held"], 0)
+            assert one["elsewhere"]["bytes"] == one["held"]
+
+        look_again(look)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pagewalk.model.errors import BadTarget, ProcessGone
-from pagewalk.proc.chosen import Wanted, by_memory, choose
+from pagewalk.proc.chosen import Wanted, by_memory, choose, shared_outside
 from tests.targets import start
 
 STAT = b"%d (%s) S %d 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 %d 3 0\n"
@@ -99,6 +99,15 @@ def test_processes_with_one_address_space_are_one() -> None:
         found = by_memory([*running.pids, *other.pids])
     assert sorted(running.pids) in found
     assert sorted(found) == sorted([sorted(running.pids), *([pid] for pid in other.pids)])
+
+
+@pytest.mark.live
+def test_whose_address_space_others_have_too_is_found() -> None:
+    with start("shared_mm") as running, start("fork_cow") as other:
+        one, two = sorted(running.pids)
+        rest = [[pid] for pid in other.pids]
+        assert shared_outside([[one], *rest]) == {one}
+        assert shared_outside([[one, two], *rest]) == set()
 
 
 def test_processes_that_may_not_be_compared_are_apart() -> None:

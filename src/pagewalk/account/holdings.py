@@ -86,8 +86,18 @@ def objects_held(
         return None, None, 0
     if pages is None:
         return None, None, None
-    rows = holdings(walk.vmas, walk.outcome, pages)
-    if not walk.outcome.all_objects:
+    return objects_beside(walk.vmas, walk.outcome, pages)
+
+
+def objects_beside(
+    vmas: VMAs, outcome: Outcome, pages: I64
+) -> tuple[list[Holding], int | None, int | None]:
+    """Return what objects_held does of a process with ``vmas``, all of which were walked.
+
+    ``pages`` is i64 bytes by VMA, with each page of an object counted once.
+    """
+    rows = holdings(vmas, outcome, pages)
+    if not outcome.all_objects:
         return rows, None, None
     unsure = any(row.ends is None and row.unmapped for row in rows)
     more = None if unsure else sum(row.unmapped for row in rows if row.ends)

@@ -100,14 +100,14 @@ def sweep(
     """Walk like ``walk_tables``, but unordered, and leave whole plain tables as they are.
 
     Holes come as ``gaps``, at the end. ``count_plain`` counts in place of count_by_reading.
-    ``tables`` i64[6] is increased by how many were read, by level number. ``memo`` is from an
-    earlier sweep of the same process. Doubts come last, after reading them again, with holes as
+    ``tables`` i64[6, roots] is increased by how many were read, by level number. ``memo`` is from
+    an earlier sweep of the same process. Doubts come last, after reading them again, with holes as
     rows.
     """
     scope = decode.open_scope(arch, root, read_tables, ranges)
     memo = memo or Memo()
     memo.open(scope)
-    seen = np.zeros(6, np.int64) if tables is None else tables
+    seen = np.zeros((6, len(scope.roots)), np.int64) if tables is None else tables
     count = count_plain or (lambda owner, phys: count_by_reading(arch, read_tables, phys))
     doubts = [decode.NO_DOUBTS]
     for part in _sweep(scope, count, seen, memo):
@@ -142,7 +142,7 @@ def _sweep(scope: Scope, count_plain: CountPlain, seen: I64, memo: Memo) -> Iter
             here = take(waiting, slice(group))
             todo.append((depth, take(waiting, slice(group, None))))
         number = scope.arch.levels[depth].number
-        seen[number] += len(here)
+        np.add.at(seen[number], (here.addr // np.uint64(scope.arch.user_end)).astype(np.intp), 1)
         if depth == last:
             yield from _part(scope, here, count_plain, found[number], ends)
             continue

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import os
+from collections.abc import Collection, Iterable, Sequence
 from functools import cmp_to_key
 from typing import NamedTuple
 
@@ -145,6 +146,32 @@ def by_memory(pids: Collection[int]) -> list[list[int]]:
         else:
             groups.append(last := [pid])
     return sorted(sorted(group) for group in groups)
+
+
+def shared_outside(groups: Collection[list[int]]) -> set[int]:
+    """Return the first pids of those of ``groups`` whose address space others have too.
+
+    ``groups`` are by_memory's; the others are processes in none of them. One that kcmp(2) may not
+    compare is not seen.
+    """
+    if len(own_numbers()) > 1:
+        return set()
+    members = {pid for group in groups for pid in group}
+    firsts = sorted((group[0] for group in groups), key=cmp_to_key(order))
+    others = {int(entry) for entry in os.listdir("/proc") if entry.isdigit()} - members
+    return {one for pid in others if (one := same_in(firsts, pid)) is not None}
+
+
+def same_in(ordered: Sequence[int], pid: int) -> int | None:
+    # Which of `ordered` (see order) has the address space of `pid`.
+    low, high = 0, len(ordered)
+    while low < high:
+        middle = (low + high) // 2
+        said = compare_memory(ordered[middle], pid)
+        if not said:
+            return None if said is None else ordered[middle]
+        low, high = (middle + 1, high) if said < 0 else (low, middle)
+    return None
 
 
 def order(first: int, second: int) -> int:

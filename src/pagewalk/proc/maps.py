@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -164,6 +164,7 @@ def backing_of(name: str, inode: int, filesystem: str, gate: str = "") -> Backin
     return Backing.FILE
 
 
+@lru_cache(maxsize=8)  # most processes have the same text
 def parse_mountinfo(text: bytes) -> dict[int, str]:
     """Return the filesystem type of each mounted dev (major << 32 | minor); raises BadText."""
     return {mount.dev: files.decode_name(mount.kind) for mount in parse_mounts(text)}

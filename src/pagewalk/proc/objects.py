@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from stat import S_ISREG
 from typing import NamedTuple, TypeAlias
 
@@ -97,13 +97,19 @@ def reason(err: Exception) -> str:
 
 def memory_mounts(target: Target) -> set[int]:
     """Return the ids of the mounts of tmpfs and hugetlbfs; raises PagewalkError."""
-    texts = {target.read("mountinfo")}
+    found = set(internal_mounts()) | memory_ids(target.read("mountinfo"))
     # A file that was opened before its process entered another mount namespace is still on a mount
     # of the namespace that it came from, which is usually ours.
     with suppress(OSError):
-        texts.add(read_bytes("/proc/self/mountinfo"))
-    mounted = (mount for text in texts for mount in parse_mounts(text))
-    return set(internal_mounts()) | {m.id for m in mounted if m.kind in (b"tmpfs", b"hugetlbfs")}
+        found |= memory_ids(read_bytes("/proc/self/mountinfo"))
+    return found
+
+
+@lru_cache(maxsize=8)  # most processes have the same text
+def memory_ids(mountinfo: bytes) -> frozenset[int]:
+    """Return the ids of the mounts of tmpfs and hugetlbfs in a mountinfo file; raises BadText."""
+    return frozenset(
+        one.id for one in parse_mounts(mountinfo) if one.kind in (b"tmpfs", b"hugetlbfs"))
 
 
 @cache

@@ -102,9 +102,14 @@ def compare_memory(first: int, second: int) -> int | None:
     The kernel's order is without meaning, and lasts until it is booted again. None if kcmp(2)
     cannot say.
     """
-    number = NR_KCMP.get(architecture())
+    number = kcmp_number()
     said = -1 if number is None else system_call()(number, first, second, KCMP_VM, 0, 0)
     return {0: 0, 1: -1, 2: 1}.get(said)
+
+
+@functools.cache
+def kcmp_number() -> int | None:
+    return NR_KCMP.get(architecture())
 
 
 @functools.cache

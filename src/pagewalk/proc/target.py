@@ -112,9 +112,10 @@ def parse_stat(text: bytes) -> Stat:
     found = STAT.fullmatch(text)
     if not found:
         raise BadText("stat", 1, text)
+    fields = words(found[3])
     parent, flags, minor, major, threads, vsize, rss = (
         # field numbers as in proc_pid_stat(5)
-        int(words(found[3])[at - 4]) for at in (4, 9, 10, 12, 20, 23, 24)
+        int(fields[at - 4]) for at in (4, 9, 10, 12, 20, 23, 24)
     )
     name, state = decode_name(found[1]), decode_name(found[2])
     return Stat(name, state, flags, threads, vsize, rss, minor + major, parent)

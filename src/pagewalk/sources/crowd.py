@@ -18,7 +18,7 @@ from pagewalk.kernel.structs.spaces import Spaces, SpacesVmas, read_spaces, read
 from pagewalk.model.columns import I64, Bool, VMAs
 from pagewalk.pagetables.decode import Root
 from pagewalk.proc.kernel import read_facts
-from pagewalk.proc.target import open_folder
+from pagewalk.proc.target import Target, open_folder
 from pagewalk.sources.tables import TableSpace
 
 MOST = 128  # processes: a directory of each is open, and all must fit into 64 bits of addresses
@@ -29,11 +29,13 @@ MAPPINGS = 1000  # of a process: one with more is not small
 class Crowd(TableSpace):
     """The address spaces of several processes.
 
-    That of the k-th begins at k times the end of user addresses. ``pids`` i64 are their numbers;
-    ``spaces`` and ``theirs`` are what the kernel says of them.
+    That of the k-th begins at k times the end of user addresses. ``pids`` i64 are their numbers,
+    ``targets`` their /proc directories while they are open; ``spaces`` and ``theirs`` are what the
+    kernel says of them.
     """
 
     pids: I64
+    targets: tuple[Target, ...]
     spaces: Spaces
     theirs: SpacesVmas
 
@@ -49,6 +51,10 @@ class Crowd(TableSpace):
     def member(self) -> I64:
         """Return which process each VMA belongs to."""
         return self.theirs.owner
+
+    def vmas_of(self, row: int) -> slice:
+        """Return which of the VMAs are those of process ``row``."""
+        return slice(*np.searchsorted(self.member, [row, row + 1]).tolist())
 
     def vmas(self) -> VMAs:
         """Return the VMAs of all, with their flags and without names."""
@@ -80,22 +86,24 @@ def open_crowd(running: RunningKernel, numbers: Sequence[int], *, ask: bool) -> 
     Raises PagewalkError and OSError where this kernel does not say enough.
     """
     with ExitStack() as held:
-        dirfds = {fd: number for number in numbers
-                  if (fd := open_one(number, held, ask=ask)) is not None}
-        running, pids = as_it_is_now(running), np.array([*dirfds.values()], np.int64)
-        spaces = read_spaces(running.kernel, [*dirfds])
+        targets = [one for number in numbers
+                   if (one := open_one(number, held, ask=ask)) is not None]
+        running = as_it_is_now(running)
+        spaces = read_spaces(running.kernel, [one.dirfd for one in targets])
         here = np.flatnonzero(spaces.known & (spaces.many <= MAPPINGS))
         spaces = Spaces._make(None if column is None else column[here] for column in spaces)
-        yield Crowd(running, read_facts(), 0, 0, pids=pids[here], spaces=spaces,
+        known = tuple(targets[row] for row in here.tolist())
+        pids = np.array([one.pid for one in known], np.int64)
+        yield Crowd(running, read_facts(), 0, 0, pids=pids, targets=known, spaces=spaces,
                     theirs=read_their_vmas(running.kernel, spaces))
 
 
-def open_one(number: int, held: ExitStack, *, ask: bool) -> int | None:
-    # Its /proc directory, None if it is gone or refused; ``held`` closes it.
+def open_one(number: int, held: ExitStack, *, ask: bool) -> Target | None:
+    # A process by its /proc directory, None if it is gone or refused; ``held`` closes it.
     with suppress(OSError):
         fd = open_folder(f"/proc/{number}")
         held.callback(os.close, fd)
         if ask:  # as sources.open_best does
             os.close(os.open("maps", os.O_RDONLY | os.O_CLOEXEC, dir_fd=fd))
-        return fd
+        return Target(number, "", None, fd, fd, [], {})
     return None

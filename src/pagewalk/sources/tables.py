@@ -63,7 +63,8 @@ class TableSpace:
     """An address space read from page tables in ``running``'s memory; see space.Space.
 
     ``mm`` is the address of its mm_struct, ``root`` the physical address of its PGD.
-    ``exclusive`` and ``unshared`` supply what the tables do not show.
+    ``exclusive`` and ``unshared`` supply what the tables do not show. ``tables`` i64[6, roots] is
+    how many tables were read for the last sums, by level number.
     """
 
     running: RunningKernel
@@ -73,6 +74,7 @@ class TableSpace:
     exclusive: Exclusive = none_known
     unshared: Unshared = none_known
     memo: Memo = field(default_factory=Memo)
+    tables: I64 = field(default_factory=lambda: np.zeros((6, 1), np.int64))
 
     @property
     def roots(self) -> Root:
@@ -97,9 +99,9 @@ class TableSpace:
     def entries(self, vmas: VMAs, ranges: U64, *, frames: bool = True) -> Iterator[Entries]:
         """Yield the leaves, holes and doubts of the page tables in ``ranges``."""
         arch = self.running.arch
-        below = ranges[:, 1] <= np.uint64(arch.user_end)
+        below = ranges[:, 1] <= np.uint64(np.size(self.roots) * arch.user_end)
         for entries in walk_tables(
-            arch, self.root, self.read_tables, ranges[below], retries=RETRIES
+            arch, self.roots, self.read_tables, ranges[below], retries=RETRIES
         ):
             if len(entries.leaves):
                 self.settle(vmas, entries.leaves, frames=frames)
@@ -114,7 +116,7 @@ class TableSpace:
         user = ranges[below]
         row = holder(user[:, 0], vmas.ranges)
         whole = (ByFrame if frames else WholeTables)(self, vmas, row)
-        tables = np.zeros(6, np.int64)
+        self.tables = tables = np.zeros((6, np.size(self.roots)), np.int64)
         for part in sweep(
             running.arch, self.roots, self.read_tables, user, retries=RETRIES,
             count_plain=whole.count, tables=tables, memo=self.memo,
@@ -128,7 +130,13 @@ class TableSpace:
             elif len(entries):
                 self.settle(vmas, entries.leaves)
                 yield Part(entries)
-        yield Part(gate(ranges[~below]), page_tables=int(tables[1:4].sum()) * self.facts.page_size)
+        yield Part(gate(ranges[~below]), page_tables=int(self.table_sizes.sum()))
+
+    @property
+    def table_sizes(self) -> I64:
+        """Return the bytes of PTE, PMD and PUD tables that the last sums read, by root."""
+        found: I64 = self.tables[1:4].sum(axis=0) * self.facts.page_size
+        return found
 
     def settle(self, vmas: VMAs, leaves: Leaves, *, frames: bool = True) -> None:
         """Mark in ``leaves`` what the VMA and the kernel's bookkeeping add to an entry.

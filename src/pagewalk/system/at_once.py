@@ -6,14 +6,14 @@ that. Whatever is unusual of one, and whatever changed meanwhile, is left to a w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from pagewalk.account.totals import PSS_SHIFT, Totals, add, no_totals
-from pagewalk.model.columns import Amounts, Backing, Bool, State, Sums, Withheld
+from pagewalk.model.columns import I64, Amounts, Backing, Bool, State, Sums, Withheld
 from pagewalk.model.errors import PagewalkError
 from pagewalk.model.rules import IN_RSS
 from pagewalk.proc.swap import swap_in_use
@@ -21,7 +21,6 @@ from pagewalk.walking.rows import Asked
 from pagewalk.walking.sums import summed
 
 if TYPE_CHECKING:
-    from pagewalk.kernel.running import RunningKernel
     from pagewalk.proc.processes import Process
     from pagewalk.sources.crowd import Crowd
 
@@ -35,31 +34,55 @@ UNUSUAL = np.array([State.DOUBT, State.SOFT, State.POISONED, State.HUGETLB], np.
 
 
 class AtOnce(NamedTuple):
-    """The totals of those that were walked together, by pid: rss, pss, uss and swap, in bytes.
+    """The totals of those that were walked together, by pid, in bytes.
 
     ``source`` is what they were read from, empty for none; ``notes`` what it does not tell.
+    ``stall_ns`` is the longest read that may have held a lock of one of them.
     """
 
     source: str
-    amounts: dict[int, dict[str, int | None]]
+    amounts: Mapping[int, Mapping[str, int | None]]
     notes: tuple[Withheld, ...]
+    stall_ns: int = 0
 
 
 NONE_AT_ONCE = AtOnce("", {}, ())
 
 
+def never() -> bool:
+    """Return False: all are to be walked."""
+    return False
+
+
 def amounts_at_once(
-    processes: Sequence[Process], source: str, enough: Callable[[], bool] = lambda: False
+    processes: Sequence[Process], source: str, enough: Callable[[], bool] = never
 ) -> AtOnce:
     """Return the totals, as account.table finds them, of ``processes`` that can be walked together.
 
+    See each_crowd.
+    """
+    found: dict[int, dict[str, int | None]] = {}
+
+    def visit(crowd: Crowd) -> None:
+        found.update(crowd_amounts(crowd))
+
+    return each_crowd(processes, source, visit, enough)._replace(amounts=found)
+
+
+def each_crowd(
+    processes: Sequence[Process], source: str, visit: Callable[[Crowd], None],
+    enough: Callable[[], bool] = never,
+) -> AtOnce:
+    """Let ``visit`` walk those of ``processes`` that ``source`` can read together; see Crowd.
+
     ``enough`` is called before each walk, and may raise; none is begun once it returns True.
-    NONE_AT_ONCE where ``source`` does not read kernel memory.
+    NONE_AT_ONCE where ``source`` does not read kernel memory; why, it says of one process alone.
     """
     name = READERS.get(source)
     if name is None:
         return NONE_AT_ONCE
     try:
+        from pagewalk.sources.crowd import open_crowd
         from pagewalk.sources.readers import running
 
         kernel = running(name)
@@ -67,13 +90,13 @@ def amounts_at_once(
         return NONE_AT_ONCE
     if kernel.frames is None:
         return NONE_AT_ONCE
-    found: dict[int, dict[str, int | None]] = {}
     for some in batches(processes):
         if enough():
             break
-        with suppress(*REFUSALS):
-            found |= batch_amounts(kernel, some, ask=source == "auto")
-    return AtOnce(name, found, kernel.notes)
+        with suppress(*REFUSALS), open_crowd(
+                kernel, [one.pid for one in some], ask=source == "auto") as crowd:
+            visit(crowd)
+    return NONE_AT_ONCE._replace(source=name, notes=kernel.notes)
 
 
 def batches(processes: Sequence[Process]) -> Iterator[list[Process]]:
@@ -94,15 +117,9 @@ def batches(processes: Sequence[Process]) -> Iterator[list[Process]]:
         yield waiting
 
 
-def batch_amounts(
-    running: RunningKernel, processes: Sequence[Process], *, ask: bool
-) -> dict[int, dict[str, int | None]]:
-    from pagewalk.sources.crowd import open_crowd
-
-    pids = [one.pid for one in processes]
-    with open_crowd(running, pids, ask=ask) as crowd:
-        so_far = walked(crowd)
-        good = crowd.unchanged() & usual(crowd, so_far)
+def crowd_amounts(crowd: Crowd) -> dict[int, dict[str, int | None]]:
+    so_far = walked(crowd)
+    good = crowd.unchanged() & usual(crowd, np.arange(len(crowd.pids)), so_far)
     rss, swap = so_far.state[:, IN_RSS].sum(axis=1), so_far.state[:, State.SWAPPED]
     columns = {"rss": rss, "pss": so_far.pss >> PSS_SHIFT, "uss": so_far.uss, "swap": swap}
     return {
@@ -124,9 +141,14 @@ def walked(crowd: Crowd) -> Totals:
     return so_far
 
 
-def usual(crowd: Crowd, so_far: Totals) -> Bool:
-    """Return of which processes a walk of their own has nothing else to tell."""
-    usual: Bool = so_far.state[:, UNUSUAL].sum(axis=1) + so_far.untold + so_far.maybe_zero == 0
+def usual(crowd: Crowd, member: I64, so_far: Totals) -> Bool:
+    """Return of which processes a walk of their own has nothing else to tell.
+
+    ``member`` says which process each row of ``so_far`` belongs to.
+    """
+    odd = so_far.state[:, UNUSUAL].sum(axis=1) + so_far.untold + so_far.maybe_zero
+    usual = np.ones(len(crowd.pids), bool)
+    usual[member[odd != 0]] = False
     if swap_in_use():  # swapped pages of shmem are in no page table
         usual[crowd.member[crowd.theirs.backing == Backing.SHMEM.value]] = False
     return usual

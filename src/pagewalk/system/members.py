@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pagewalk.account.table import Table, table
-from pagewalk.model.columns import Withheld
+from pagewalk.model.columns import I64, Withheld
 from pagewalk.model.errors import (
     BadRequest,
     NoAddressSpace,
@@ -20,7 +20,7 @@ from pagewalk.model.errors import (
 from pagewalk.proc.chosen import Chosen, by_memory
 from pagewalk.sources import Source, close, open_listed
 from pagewalk.sources.outcome import Outcome
-from pagewalk.system.at_once import NONE_AT_ONCE, AtOnce, amounts_at_once
+from pagewalk.system.at_once import NONE_AT_ONCE, AtOnce, amounts_at_once, never
 from pagewalk.walking.at_end import CHANGED, FORKED
 
 LISTED = 5  # processes that changed while they were walked
@@ -91,11 +91,6 @@ def opened(pid: int, source: str, budget_ns: int) -> Iterator[Source]:
         close(found)
 
 
-def never() -> bool:
-    """Return False: all are to be walked."""
-    return False
-
-
 def look_at_each(
     chosen: Sequence[Chosen], source: str, budget_ns: int,
     visit: Callable[[int, list[int], Source], Table], enough: Enough = never,
@@ -154,8 +149,9 @@ def try_each(
     no process could be looked at, why the first could not.
     """
     refused: dict[int, PagewalkError] = {}
-    name, done, known = before.source or source, before.amounts, before.notes
-    notes, moved, stall, visited = dict.fromkeys(known), list[int](), 0, len(done)
+    name, done, known, stall = before
+    name = name or source
+    notes, moved, visited = dict.fromkeys(known), list[int](), len(done)
     for number, together in enumerate(groups):
         pid = together[0]
         if pid in done:
@@ -201,12 +197,16 @@ def unseen(not_looked: dict[int, str]) -> Iterator[Withheld]:
 
 def member_of(group: Sequence[Chosen], found: Table) -> Member:
     column = found.columns["anon"]
-    anon: dict[str, int] = {}
-    if column is not None:
-        for row in np.flatnonzero(column).tolist():
-            name = found.vmas.name[row]
-            anon[name] = anon.get(name, 0) + int(column[row])
+    anon = {} if column is None else anon_by_name(found.vmas.name, column)
     return totaled(group, found.totals)._replace(page_tables=found.outcome.page_tables, anon=anon)
+
+
+def anon_by_name(names: Sequence[str], column: I64) -> dict[str, int]:
+    """Return the bytes in ``column``, of VMAs called ``names``, by name."""
+    anon: dict[str, int] = {}
+    for row in np.flatnonzero(column).tolist():
+        anon[names[row]] = anon.get(names[row], 0) + int(column[row])
+    return anon
 
 
 def totaled(group: Sequence[Chosen], totals: Mapping[str, int | None]) -> Member:

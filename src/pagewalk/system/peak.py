@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from os.path import commonpath
 from typing import NamedTuple
 
 from pagewalk.account.table import Table
 from pagewalk.model.columns import Withheld
 from pagewalk.model.errors import PagewalkError
+from pagewalk.model.facts import Facts
 from pagewalk.proc.cgroup_numbers import FILES, read_numbers
 from pagewalk.proc.cgroup_search import pids_below
 from pagewalk.proc.cgroups import Hierarchy, find_hierarchy, group_of
-from pagewalk.proc.counters import lag
+from pagewalk.proc.counters import Theirs, lag
 from pagewalk.sources import Source
 
 COUNTERS = 3  # that RSS is the sum of: anonymous, file and shared memory
@@ -33,17 +34,23 @@ class Highest(NamedTuple):
         """Return the same with one more member, which was just walked."""
         if self.why is not None:
             return self
-        pid = table.walk.pid
         if table.totals["hugetlb"]:
+            pid = table.walk.pid
             return self.without(f"process {pid} maps hugetlb pages, which VmHWM does not count")
+        return self.and_said(source.theirs, table.walk.facts)
+
+    def and_said(self, read: Callable[[], Theirs], facts: Facts) -> Highest:
+        """Return the same with one more member, without hugetlb pages, of which ``read`` tells."""
+        if self.why is not None:
+            return self
         try:
-            theirs = source.theirs()
+            theirs = read()
         except PagewalkError as error:
             return self.without(str(error))
         assert self.added is not None and self.off is not None
         # The kernel compares an approximate RSS with what was the highest (update_hiwater_rss,
         # include/linux/mm.h), before anything is unmapped.
-        off = lag(theirs, table.walk.facts, COUNTERS, always=True)
+        off = lag(theirs, facts, COUNTERS, always=True)
         return Highest(self.added + theirs.status["VmHWM"], self.off + off)
 
     def without(self, why: str) -> Highest:

@@ -11,37 +11,17 @@ from contextlib import closing
 from statistics import median_high
 from typing import NamedTuple
 
-import numpy as np
-
-from pagewalk.account.table import Table, tabulate
-from pagewalk.account.totals import add, no_totals
-from pagewalk.model.columns import (
-    I32,
-    I64,
-    U64,
-    Amounts,
-    Keeper,
-    Pages,
-    Shared,
-    Sums,
-    VMAs,
-    Withheld,
-    take,
-)
-from pagewalk.model.rules import HELD
-from pagewalk.model.states import inherited
-from pagewalk.proc.chosen import Chosen
+from pagewalk.model.columns import I64, Withheld
+from pagewalk.proc.chosen import Chosen, by_memory, shared_outside
 from pagewalk.proc.namespace import shows_all
 from pagewalk.proc.objects import Object
 from pagewalk.sources import Source
-from pagewalk.system.endings import Holders
-from pagewalk.system.members import Looked, Member, look_at_each, opened
-from pagewalk.system.peak import Highest, Peak, peak_of
-from pagewalk.system.sorted_rows import SortedRows
-from pagewalk.system.together import Mapping, Together
-from pagewalk.walking.held import empty
-from pagewalk.walking.rows import base_pages
-from pagewalk.walking.walk import walk
+from pagewalk.sources.outcome import Outcome
+from pagewalk.system.members import Looked, Member, member_of, opened, try_each
+from pagewalk.system.peak import Peak, peak_of
+from pagewalk.system.share_at_once import walk_at_once
+from pagewalk.system.share_walks import Walked
+from pagewalk.system.together import Together
 
 UNTOLD = Withheld(
     "held, freed and who shares what", "the frames of pages are not visible to you; run as root",
@@ -98,108 +78,22 @@ def look_at_set(chosen: Sequence[Chosen], source: str, budget_ns: int) -> Share:
     Raises SourceUnavailable and BadRequest for a source that does not exist or work here, and, if
     no process could be looked at, why the first could not.
     """
-    walked = Walked()
+    by_pid = {one.process.pid: one for one in chosen}
+    groups = by_memory(by_pid)
+    stay = shared_outside(groups)
+    walked = Walked(len(groups), {row for row, pids in enumerate(groups) if pids[0] in stay})
     with closing(walked.rows):
-        looked = look_at_each(chosen, source, budget_ns, walked.add)
+        once, members = walk_at_once(walked, groups, by_pid, source, budget_ns)
+
+        def visit(number: int, pids: list[int], one: Source) -> Outcome:
+            found = walked.add(number, pids, one)
+            members[pids[0]] = member_of([by_pid[pid] for pid in pids], found)
+            return found.outcome
+
+        tried = try_each(groups, source, budget_ns, visit, once)
+        looked = Looked(tuple(members[p[0]] for p in groups if p[0] in members), tried)
         ending, unsure = walked.holders.ending(lambda pid: opened(pid, source, budget_ns))
         return made(walked, looked, ending, unsure)
-
-
-class Walked:
-    """What the members of a set that were walked so far add up to.
-
-    ``numbers`` are those of the members whose walk succeeded, in order. ``alone`` and ``own`` are
-    the bytes that only one member maps, and those of them that its end frees; ``rows`` the pages
-    that may be mapped more than once, also of members whose walk failed.
-    """
-
-    def __init__(self) -> None:
-        self.numbers: list[int] = []
-        self.alone = self.own = 0
-        self.rows = SortedRows(Mapping)
-        self.places: dict[str, int] = {}
-        self.holders = Holders()
-        self.frames = self.all_objects = True
-        self.highest = Highest()
-
-    def add(self, number: int, pids: list[int], source: Source) -> Table:
-        """Walk the address space of member ``number``; raises what a walk raises."""
-        walked = walk(source, Sums)
-        so_far, alone = no_totals(len(walked.vmas)), empty(1)
-        forked, place = np.zeros(len(walked.vmas), bool), self.places_of(walked.vmas)
-        for sums in walked:
-            add(so_far, sums, walked.facts)
-            if sums.amounts.mapcount is not None:
-                theirs = inherited(sums.amounts)
-                forked[sums.amounts.vma[theirs]] = True
-                alone.add(of_one(take(sums.amounts, ~theirs)))
-            if len(sums.shared):
-                self.rows.add(mappings(sums.shared, number, place))
-            del sums
-        self.add_inherited(number, source, walked.vmas.ranges[forked])
-        table = tabulate(walked, so_far)
-        self.alone += int(alone.frames[0])
-        self.own += int(alone.own[0])
-        self.frames &= walked.tells.frames and not walked.facts.average_mapcounts
-        self.all_objects &= walked.outcome.all_objects
-        self.holders.add(pids, walked.vmas, walked.outcome)
-        self.highest = self.highest.and_of(source, table)
-        self.numbers.append(number)
-        return table
-
-    def add_inherited(self, number: int, source: Source, ranges: U64) -> None:
-        """Add the anonymous pages in ``ranges`` that other processes map too, which sums lack."""
-        if not len(ranges):
-            return
-        pages = walk(source, Pages, ranges=ranges)
-        place, page = self.places_of(pages.vmas), pages.facts.page_size
-        for batch in pages:
-            if batch.mapcount is None:
-                continue
-            rows = np.flatnonzero(HELD[batch.state] & inherited(batch))
-            if len(rows):
-                self.rows.add(mappings(shared_pages(take(batch, rows), page), number, place))
-
-    def places_of(self, vmas: VMAs) -> I32:
-        """Return the number of each VMA's name."""
-        return np.array([self.places.setdefault(name, len(self.places)) for name in vmas.name],
-                        np.int32)
-
-    def in_order(self) -> Iterator[Mapping]:
-        """Yield the rows of the members by frame, with the members' positions for numbers."""
-        position = np.full(max(self.numbers) + 1, -1, np.int32)
-        position[self.numbers] = np.arange(len(self.numbers))
-        for batch in self.rows.batches():
-            known = take(batch, batch.mm < len(position))
-            known = replace_mm(known, position[known.mm])
-            yield take(known, known.mm >= 0)
-
-
-def of_one(amounts: Amounts) -> Amounts:
-    """Return ``amounts`` as those of one VMA."""
-    return Amounts(np.zeros(len(amounts), np.int64), amounts.state, amounts.level, amounts.flags,
-                   amounts.size, amounts.kflags, amounts.mapcount)
-
-
-def shared_pages(pages: Pages, page_size: int) -> Shared:
-    """Return anonymous ``pages`` as Shared, a row for each base page."""
-    assert pages.pfn is not None and pages.mapcount is not None
-    per, _, step = base_pages(pages.size, page_size)
-    return Shared(
-        np.repeat(pages.vma, per), np.repeat(pages.pfn, per) + step,
-        np.full(len(step), page_size, np.uint64), np.repeat(pages.mapcount, per),
-        np.full(len(step), Keeper.MAPPINGS.value, np.uint8))
-
-
-def mappings(rows: Shared, number: int, place: I32) -> Mapping:
-    """Return pages of member ``number`` that may be mapped more often; ``place`` is by VMA."""
-    return Mapping(rows.pfn.astype(np.int64), np.full(len(rows), number, np.int32),
-                   place[rows.vma], rows.size.astype(np.int64), rows.mapcount.astype(np.int64),
-                   rows.keeper)
-
-
-def replace_mm(rows: Mapping, mm: I32) -> Mapping:
-    return Mapping(rows.pfn, mm, rows.place, rows.size, rows.mapcount, rows.keeper)
 
 
 def made(
@@ -218,7 +112,7 @@ def made(
     return Share(
         looked=looked, objects=tuple(ending), held=held,
         freed=walked.own + together.own + objects if sure else None,
-        elsewhere=together.elsewhere if known and not together.unsure else None,
+        elsewhere=walked.elsewhere + together.elsewhere if known and not together.unsure else None,
         seen=shows_all(),
         both=together.both if known else None, children=family if known else (),
         one_more=median_high(costs) if costs else None,

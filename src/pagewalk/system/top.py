@@ -15,7 +15,8 @@ from pagewalk.model.errors import ProcessGone
 from pagewalk.proc.cgroups import find_hierarchy, group_of
 from pagewalk.proc.chosen import Chosen, real_uid, user_name
 from pagewalk.sources import Source
-from pagewalk.system.members import Enough, Looked, Member, look_at_each, never, total_each
+from pagewalk.system.at_once import never
+from pagewalk.system.members import Enough, Looked, Member, look_at_each, total_each
 
 UNTOLD = "not told"  # the cgroup of a process that has ended, or that /proc does not tell
 AMOUNTS = ("uss", "pss", "rss", "swap")

@@ -49,6 +49,8 @@ class Held:
     sole: I64
     waiting: list[Shared] = field(default_factory=list)
     chunks: dict[int, Seen] = field(default_factory=dict)
+    # How many may wait, to be sorted by frame.
+    few: int = FEW
     # Frames mapped more often than a byte can count, and more than once by this process: (row, how
     # many more times this process maps it).
     often: list[tuple[Shared, I64]] = field(default_factory=list)
@@ -73,7 +75,7 @@ class Held:
     def add_shared(self, rows: Shared) -> None:
         """Add pages that may be mapped more than once."""
         self.waiting.append(rows)
-        if self.chunks or sum(map(len, self.waiting)) > FEW:
+        if self.chunks or sum(map(len, self.waiting)) > self.few:
             for part in self.waiting:
                 self.place(part)
             self.waiting.clear()
