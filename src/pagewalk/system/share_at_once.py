@@ -20,13 +20,12 @@ from pagewalk.model.rules import IN_RSS
 from pagewalk.model.states import inherited
 from pagewalk.proc.chosen import Chosen
 from pagewalk.proc.counters import read_theirs
-from pagewalk.proc.kernel import read_facts
 from pagewalk.proc.maps import internal_filesystems, parse_maps, parse_mountinfo
 from pagewalk.proc.objects import read_objects
 from pagewalk.proc.stall import Stall
 from pagewalk.sources.crowd import Crowd
 from pagewalk.sources.outcome import Outcome
-from pagewalk.system.at_once import NONE_AT_ONCE, REFUSALS, AtOnce, each_crowd, usual
+from pagewalk.system.at_once import REFUSALS, AtOnce, each_crowd, usual
 from pagewalk.system.members import Member, anon_by_name, opened, totaled
 from pagewalk.system.share_walks import Walked, mappings
 from pagewalk.walking.held import Held, empty
@@ -49,12 +48,12 @@ def walk_at_once(
     budget_ns: int,
 ) -> tuple[AtOnce, dict[int, Member]]:
     """Walk those of ``groups`` that can be walked together, and return them by their first pid."""
-    if read_facts().average_mapcounts:
-        return NONE_AT_ONCE, {}
     number = {pids[0]: row for row, pids in enumerate(groups)}
     members, stall = dict[int, Member](), Stall(budget_ns)
 
     def visit(crowd: Crowd) -> None:
+        if crowd.facts.average_mapcounts:
+            return
         told = [ask(crowd, row, source, stall) for row in range(len(crowd.pids))]
         rows = [number[pid] for pid in crowd.pids.tolist()]
         one = walk_crowd(walked, crowd, told, rows)
