@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pagewalk.proc.kernel import release
 from pagewalk.proc.page_cache import mincore
 from tests import kernel_says
 from tests.kernel_says import PAGE
@@ -23,6 +24,7 @@ from tests.targets import TARGETS, start
 pytestmark = pytest.mark.live
 MIB = 1 << 20
 FILE = 1 << 61  # pagemap: of a file, or shared memory
+CACHESTAT = pytest.mark.skipif(release() < (6, 5), reason="cachestat(2) came with 6.5")
 # Maps the file PATH as the words say and waits: "MODE FIRST PAGES" reads or writes so many pages.
 MAPPER = """if True:
     import mmap, os, sys
@@ -173,6 +175,7 @@ def whoever(path: Path) -> dict[str, Any]:
     return found
 
 
+@CACHESTAT
 def test_what_was_written_is_dirty(model: Path) -> None:
     def look() -> None:  # it may be written back at any moment
         with mapping(model, "write,0,5") as pid:
@@ -196,6 +199,7 @@ def test_a_deleted_file_is_looked_at_too(model: Path) -> None:
     assert (file["mapped"], file["size"]) == (len(pages) * PAGE, 16 * MIB)
 
 
+@CACHESTAT
 def test_shared_memory_in_swap_is_told_apart() -> None:
     with prepared(*TARGETS["swap_shmem"].needs), start("swap_shmem", stopped=True) as running:
 
@@ -294,3 +298,11 @@ def test_a_file_that_was_replaced_is_not_taken_for_it(model: Path) -> None:
 def test_what_makes_no_sense_is_refused(words: tuple[object, ...], complaint: str) -> None:
     ran = pagewalk("maps", *words)
     assert ran.code == 2 and ran.out == "" and complaint in ran.err
+
+
+@pytest.mark.skipif(release() >= (6, 5), reason="only mincore(2) tells before 6.5")
+def test_what_mincore_does_not_tell_is_withheld(model: Path) -> None:
+    with mapping(model, "write,0,5") as pid:
+        file = of(cache(pid), model)
+    assert file["dirty"] is file["writeback"] is None
+    assert file["cached"] == sum(resident(model))

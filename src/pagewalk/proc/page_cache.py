@@ -57,8 +57,10 @@ def read_cached(fd: int, offset: int, size: int) -> Cached:
         return cachestat(fd, offset, size)
     except OSError as error:
         # A container may refuse every system call that it does not know with EPERM.
-        if error.errno not in (errno.ENOSYS, errno.EPERM) or not may_be_told(fd):
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
             raise
+        if not may_be_told(fd):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from None
     return Cached(mincore(fd, offset, size))
 
 
@@ -187,10 +189,10 @@ def open_path(path: str) -> Iterator[OpenFile]:
 def leased(told: os.stat_result) -> bool:
     """Return whether somebody has a lease on a file that they are to be the only one to open.
 
-    Whoever opens it makes the kernel send them a signal (F_SETLEASE in fcntl(2)).
+    Whoever opens it makes the kernel send them a signal (F_SETLEASE in fcntl(2)). /proc/locks shows
+    the device of the file system below an overlay: so any file of that inode counts.
     """
-    dev = told.st_dev
-    place = f" {os.major(dev):02x}:{os.minor(dev):02x}:{told.st_ino} ".encode()
+    place = f":{told.st_ino} ".encode()
     with suppress(OSError):
         return any(place in line and LEASE.match(line)
                    for line in read_bytes("/proc/locks").split(b"\n"))
