@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tests import kernel_says
 from tests.kernel_says import PAGE
 from tests.live.bracket import living_thread, look_again, working_sources
 from tests.live.command import pagewalk
+from tests.live.test_inodes import overlaid
 from tests.machine import prepared
 from tests.targets import TARGETS, start
 
@@ -298,6 +300,22 @@ def test_a_file_that_was_replaced_is_not_taken_for_it(model: Path) -> None:
 def test_what_makes_no_sense_is_refused(words: tuple[object, ...], complaint: str) -> None:
     ran = pagewalk("maps", *words)
     assert ran.code == 2 and ran.out == "" and complaint in ran.err
+
+
+def test_a_file_on_an_overlay_has_the_pages_of_the_one_below(tmp_path: Path) -> None:
+    with overlaid(tmp_path) as (base, merged):
+        (base / "lower/model").write_bytes(b"x" * 32 * PAGE)
+        path = merged / "model"
+        [alone] = whoever(path)["files"]
+        assert (alone["mapped"], alone["cached"], alone["absent"]) == (0, 32 * PAGE, 0)
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as held:
+            assert held[5 * PAGE] == ord("x")
+            found = cache(os.getpid())
+            told, pages = of(found, path), len(mapped(os.getpid(), path)) * PAGE
+            assert pages > 0 and told["dirty"] is None
+            assert (told["mapped"], told["cached"], told["absent"]) == (pages, 32 * PAGE, 0)
+            [why] = [row["why"] for row in found["withheld"] if row["what"].endswith(str(path))]
+            assert "overlay" in why and found["partial"] == []
 
 
 @pytest.mark.skipif(release() >= (6, 5), reason="only mincore(2) tells before 6.5")

@@ -63,6 +63,12 @@ def test_a_letter_is_the_most_of_a_part(
     assert cache_table.letters(cells((mapped, cached), swapped=(swapped,))) == [letter]
 
 
+def test_what_may_be_in_swap_is_said_to_be_unknown() -> None:
+    old = MEMFD._replace(swapped=None, dirty=None, less="no cachestat")
+    assert "1024 KiB in the page cache and not mapped, 5120 KiB in swap or never written" in (
+        " ".join(screen(old).split()))
+
+
 def test_what_is_not_known_is_no_dot() -> None:
     unknown = Cells(np.array([4, 4]), np.array([0, 4]), None)
     assert cache_table.letters(unknown) == ["?", "M"]

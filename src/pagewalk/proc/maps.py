@@ -17,6 +17,7 @@ from pagewalk.model.columns import EXEC, READ, SHARED, U64, WRITE, Backing, VMAs
 from pagewalk.model.errors import BadText
 from pagewalk.proc import files
 from pagewalk.proc.kernel import architecture
+from pagewalk.proc.leases import leased
 from pagewalk.proc.mounts import parse_mounts
 
 PAGE = mmap.PAGESIZE
@@ -203,10 +204,12 @@ def stacked(told: os.stat_result) -> bool:
 def own_mapping(path: str) -> Iterator[int]:
     """Map the beginning of a regular file, without touching it, and yield its address.
 
-    Raises OSError if it may not be read, ValueError if it is empty.
+    Raises OSError if it may not be read, ValueError if it is empty or somebody has a lease on it.
     """
     import ctypes  # only used here
 
+    if leased(os.stat(path)):
+        raise ValueError(path)
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         told = os.fstat(fd)

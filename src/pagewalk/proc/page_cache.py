@@ -9,7 +9,6 @@ import ctypes
 import errno
 import mmap
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from stat import S_ISREG
@@ -19,6 +18,7 @@ import numpy as np
 
 from pagewalk.model.errors import BadText, PagewalkError
 from pagewalk.proc.files import read_bytes
+from pagewalk.proc.leases import leased
 from pagewalk.proc.maps import device_key, internal_filesystems, parse_mountinfo
 from pagewalk.proc.mounts import answers_elsewhere
 from pagewalk.proc.rights import has_capability
@@ -26,7 +26,6 @@ from pagewalk.proc.target import Target
 
 PAGE = mmap.PAGESIZE
 BLOCK = 512  # of st_blocks, stat(2)
-LEASE = re.compile(rb"\d+: LEASE +\w+ +WRITE ")  # lock_get_status, fs/locks.c
 PLACE = os.O_PATH | os.O_CLOEXEC  # opens nothing
 OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 NR_CACHESTAT = 451  # every architecture but alpha, since 6.5
@@ -47,20 +46,24 @@ class Cached(NamedTuple):
     evicted: int | None = None
 
 
-def read_cached(fd: int, offset: int, size: int) -> Cached:
+def read_cached(fd: int, offset: int, size: int, *, below: bool = False) -> Cached:
     """Return what of [``offset``, + ``size``) of an open file is in RAM; whole pages count.
 
+    With ``below`` its pages are those of a file below (see OpenFile), which only mincore finds.
     Raises OSError: EPERM if the kernel tells only the owner and whoever may write the file,
     EOPNOTSUPP on hugetlbfs.
     """
     try:
-        return cachestat(fd, offset, size)
+        if not below:
+            return cachestat(fd, offset, size)
     except OSError as error:
         # A container may refuse every system call that it does not know with EPERM.
         if error.errno not in (errno.ENOSYS, errno.EPERM):
             raise
         if not may_be_told(fd):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from None
+    if below and not may_be_told(fd):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
     return Cached(mincore(fd, offset, size))
 
 
@@ -116,13 +119,17 @@ def mincore(fd: int, offset: int, size: int) -> int:
 
 
 class OpenFile(NamedTuple):
-    """A plain file: ``dev`` as in VMAs, bytes of ``size`` and ``allocated``, and of a ``page``."""
+    """A plain file: ``dev`` as in VMAs, bytes of ``size`` and ``allocated``, and of a ``page``.
+
+    ``below``: its pages are those of another file, which is below it on an overlay.
+    """
 
     fd: int
     dev: int
     inode: int
     size: int
     allocated: int
+    below: bool = False
     page: int = PAGE
 
 
@@ -186,16 +193,17 @@ def open_path(path: str) -> Iterator[OpenFile]:
         yield file
 
 
-def leased(told: os.stat_result) -> bool:
-    """Return whether somebody has a lease on a file that they are to be the only one to open.
+def is_below(fd: int, told: os.stat_result) -> bool:
+    """Return whether the pages of an open file are those of another, below it on an overlay.
 
-    Whoever opens it makes the kernel send them a signal (F_SETLEASE in fcntl(2)). /proc/locks shows
-    the device of the file system below an overlay: so any file of that inode counts.
+    cachestat(2) looks at the overlay's own file, which has none; a mapping is of the one below
+    (ovl_mmap, fs/overlayfs/file.c).
     """
-    place = f":{told.st_ino} ".encode()
+    # The device of an overlay may be mounted nowhere, as that of a btrfs subvolume.
+    if not told.st_size or filesystem_of(device_key(told)) not in ("overlay", ""):
+        return False
     with suppress(OSError):
-        return any(place in line and LEASE.match(line)
-                   for line in read_bytes("/proc/locks").split(b"\n"))
+        return cachestat(fd, 0, told.st_size).resident < mincore(fd, 0, told.st_size)
     return False
 
 
@@ -211,7 +219,7 @@ def reopened(place: int) -> Iterator[OpenFile]:
         fd = os.open(f"/proc/self/fd/{place}", OPEN)
         try:
             yield OpenFile(fd, device_key(told), told.st_ino, told.st_size,
-                           told.st_blocks * BLOCK)
+                           told.st_blocks * BLOCK, is_below(fd, told))
         finally:
             os.close(fd)
     finally:

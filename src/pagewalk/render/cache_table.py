@@ -77,8 +77,11 @@ def split(files: Sequence[FileCache]) -> str:
     """Return how much of ``files`` is mapped, in the page cache, in swap and in neither."""
     disk = all(one.kind == "file" for one in files)
     said = {"mapped": "mapped", "unmapped": "in the page cache and not mapped",
-            "swapped": "in swap", "absent": "only on disk" if disk else "not in RAM"}
-    sums = {name: sum(getattr(one, name) or 0 for one in files) for name in ("size", *said)}
+            "swapped": "in swap", "absent": "only on disk" if disk else "not in RAM",
+            "either": "in swap or never written"}
+    sums = {name: sum(getattr(one, name) or 0 for one in files)
+            for name in ("size", *said) if name != "either"}
+    sums["either"] = sum((one.size or 0) - (one.cached or 0) for one in files if one.absent is None)
     parts = [f"{size(sums[name])} {what}" for name, what in said.items() if sums[name]]
     return f" of {size(sums['size'])}: {', '.join(parts) or 'nothing'}"
 

@@ -37,6 +37,8 @@ LOOKS = 3  # at a file whose pages come and go meanwhile
 KINDS = {Backing.FILE: "file", Backing.SHMEM: "shmem", Backing.HUGETLB: "hugetlb"}
 IN_FILE = np.array([state in (State.FILE, State.SHMEM, State.HUGETLB) for state in State])
 OWN = np.array([state in (State.ANON, State.HUGETLB) for state in State])
+OLD = "only cachestat(2) tells, which came with Linux 6.5"
+OVERLAY = "it is on an overlay, and of the file below only mincore(2) can be asked"
 MOVED = ("its pages came and went whenever it was looked at, or are mapped from a device without a"
          " page cache (DAX)")
 
@@ -55,6 +57,8 @@ class Cells(Rows):
 
 class FileCache(NamedTuple):
     """A file, and what of it is in RAM, in bytes of whole pages; None where withheld, and ``why``.
+
+    ``less`` is why only what is dirty, being written and in swap is withheld.
 
     ``kind`` is one of KINDS. ``mappings`` of it reach over ``covered`` bytes of address space;
     ``mapped`` is what page tables map of it, each page once, and ``copies`` the private copies of
@@ -78,6 +82,7 @@ class FileCache(NamedTuple):
     swapped: int | None = None
     cells: Cells | None = None
     why: str = ""
+    less: str = ""
 
     @property
     def unmapped(self) -> int | None:
@@ -353,15 +358,16 @@ def ask(found: Found, opened: OpenFile, count: int) -> FileCache:
     file = made(found)._replace(size=pages * page)
     if found.kind == "hugetlb":  # neither call tells, but each page there counts in st_blocks
         return file._replace(cached=opened.allocated, cells=Cells(size, mapped, None))
-    parts = [read_cached(opened.fd, int(at) * page, int(length))
+    parts = [read_cached(opened.fd, int(at) * page, int(length), below=opened.below)
              for at, length in zip(edges, size, strict=False)]
     cached = np.array([part.resident for part in parts], np.int64)
     total = Cached(int(cached.sum()), *(added(part[at] for part in parts) for at in (1, 2, 3)))
     swapped = None
     if found.kind == "shmem" and total.evicted is not None:
         swapped = np.array([part.evicted for part in parts], np.int64)
+    less = "" if total.dirty is not None else OVERLAY if opened.below else OLD
     return file._replace(
-        cached=total.resident, dirty=total.dirty, writeback=total.writeback,
+        less=less, cached=total.resident, dirty=total.dirty, writeback=total.writeback,
         swapped=None if swapped is None else int(swapped.sum()),
         cells=Cells(size, mapped, cached, swapped))
 
@@ -377,11 +383,14 @@ def added(amounts: Iterable[int | None]) -> int | None:
 
 def untold(files: Iterable[FileCache]) -> Iterator[Withheld]:
     """Yield what is withheld of files: a row for each reason."""
-    why: dict[str, list[str]] = {}
+    why: dict[tuple[str, str], list[str]] = {}
     for one in files:
         if one.why:
-            why.setdefault(one.why, []).append(one.name)
-    for reason, names in why.items():
+            why.setdefault((one.why, "in RAM"), []).append(one.name)
+        if one.less:
+            why.setdefault((one.less, "dirty or in swap"), []).append(one.name)
+    for (reason, what), names in why.items():
         more = len(names) - 1
         others = f" and {more} other{'s' * (more > 1)}" if more else ""
-        yield Withheld(f"what is in RAM of {names[0]}{others}", reason, partial=True)
+        # What this kernel tells nobody is not missing for lack of rights.
+        yield Withheld(f"what is {what} of {names[0]}{others}", reason, partial=what == "in RAM")
