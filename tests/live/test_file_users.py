@@ -155,7 +155,8 @@ def test_a_segment_is_that_of_our_ipc_namespace() -> None:
         kept = libc.shmat(shmid, None, 0)
         assert kept not in (None, ctypes.c_void_p(-1).value)
         # the same id in another namespace is another segment
-        attach = ("import ctypes, sys; libc = ctypes.CDLL(None); libc.unshare(0x08000000);"
+        attach = ("import ctypes, sys; libc = ctypes.CDLL(None);"
+                  " libc.unshare(0x08000000) == 0 or sys.exit(1);"
                   " libc.shmat.restype = ctypes.c_void_p;"
                   f" path = open('/proc/sys/kernel/shm_next_id', 'w'); path.write('{shmid}');"
                   " path.close(); shmid = libc.shmget(0, 4096, 0o1600);"

@@ -351,7 +351,7 @@ def test_the_screen_begins_with_the_answer() -> None:
         ran = command("maps", running.pid, "--huge", "--kib")
     assert ran.code == 0, ran.err
     text = " ".join(ran.out.split())
-    assert "1648 KiB in large folios of which only a part is mapped" in text
+    assert "1648 KiB in large folios that a mapping has only in part" in text
     assert "400 KiB by nobody: in RAM until the kernel splits them" in text
 
 

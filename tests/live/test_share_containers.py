@@ -109,4 +109,4 @@ def test_mappers_outside_of_a_container_are_counted_though_not_seen(
     assert "others that this /proc does not show" in within.found["elsewhere"]["by"][-1]
     assert on_host.found["elsewhere"]["by"] == ["processes that are not in the set"]
     screen = " ".join(run(*words).out.split())
-    assert f"mapped by others too: {within.found['elsewhere']['bytes'] >> 10} KiB of it" in screen
+    assert f"mapped by others too: {within.found['elsewhere']['bytes'] >> 10} KiB of what" in screen

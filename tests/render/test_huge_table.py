@@ -33,10 +33,10 @@ def test_the_answer_is_what_is_huge_what_is_broken_up_and_what_is_zero() -> None
     assert list(answers(huge(zeros=True))) == [
         "2048 KiB of the 4688 KiB in RAM (44%) is in huge pages, mapped by one entry each; 2112 KiB"
         " more is other large folios, whole and aligned; besides, 2048 KiB is hugetlb pages.",
-        "Broken up, with an entry for each page: 460 KiB in large folios of which only a part is"
-        " mapped (1688 KiB of these folios is mapped nowhere in the process, 1200 KiB by nobody: in"
-        " RAM until the kernel splits them), and 64 KiB in whole ones at addresses where no larger"
-        " entry fits.",
+        "Broken up, with an entry for each page: 460 KiB in large folios that a mapping has only"
+        " in part (1688 KiB of these folios is mapped nowhere in the process, 1200 KiB by nobody:"
+        " in RAM until the kernel splits them), and 64 KiB in whole ones at addresses where no"
+        " larger entry fits.",
         "1024 KiB of the 2048 KiB in anonymous huge pages contains only zeros, which splitting them"
         " would give back; 1024 KiB of it is in those that the kernel splits when memory runs"
         " short, with more than 200 of 512 pages zero.",

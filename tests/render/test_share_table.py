@@ -102,14 +102,15 @@ def test_what_ends_with_them_and_what_is_missing_is_said() -> None:
 
 def test_what_others_map_too_is_said_and_who_they_may_be() -> None:
     whole = " ".join(screen().split())
-    assert "mapped by others too: 5120 KiB of it, by processes that are not in the set" in whole
+    assert ("mapped by others too: 5120 KiB of what they hold, by processes that are not in the"
+            " set") in whole
     assert "/proc" not in whole and "mapped by others" not in screen(elsewhere=0)
     tried = family().looked.tried._replace(not_looked=((13, "refused"),), gone=(14, 15))
     looked = family().looked._replace(tried=tried)
     inside = " ".join(screen(looked=looked, seen=False).split())
     assert ("by processes that are not in the set or 1 that could not be looked at or 2 that ended"
-            " meanwhile or others that this /proc does not show, as those outside of a container"
-            ) in inside
+            " meanwhile or others that this /proc does not show, such as those outside of"
+            " a container") in inside
     assert "others that this /proc may not show" in " ".join(screen(seen=None).split())
     assert "mapped by others" not in screen(frames=False)
 
@@ -148,8 +149,8 @@ def test_csv_has_a_line_for_each_member(names: tuple[str, ...] | None) -> None:
 def test_the_peak_has_its_bounds_and_where_they_are_from() -> None:
     said = " ".join(screen().split())
     assert ("At the peak they held at least 87040 KiB (seen) and at most 177152 KiB (VmHWM added"
-            " up). The cgroup /app was charged 204800 KiB at most, page cache and kernel memory"
-            " included.") in said
+            " up, and what it may miss). The cgroup /app was charged 204800 KiB at most, page"
+            " cache and kernel memory included.") in said
     now = Peak(80 * MIB, Highest().without("hugetlb pages"), None, None, ())
     assert "At the peak they held at least 81920 KiB (now). " in " ".join(screen(
         peak=now).split())

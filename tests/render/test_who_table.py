@@ -26,7 +26,7 @@ def test_a_page_is_told_with_who_maps_it_and_who_is_charged() -> None:
     assert text.startswith(
         "frame 0x1234 (flags: lru, mmap) is mapped 2 times.\n"
         "2 mappings in 2 processes were found, which are all of them.\n"
-        "/app is charged for it, or a removed group below.\n"
+        "/app is charged for it, or a removed cgroup that was below.\n"
         "It is on NUMA node 0.\n")
     assert re.search(r"(?m)^PID +ADDRESS +PERM +OFFSET +NAME +MAPPING$", text)
     assert re.search(r"(?m)^ 11 +7f0000001000 +r--p +1000 +worker +/lib/x.so$", text)

@@ -1,4 +1,4 @@
-"""What is mapped of a file, on runs by hand. Real files: tests/live/test_file_cache.py."""
+"""What is mapped of a file, on runs by hand. Real files: tests/live/test_cache.py."""
 
 from __future__ import annotations
 

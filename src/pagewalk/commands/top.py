@@ -31,7 +31,7 @@ EVERY = 2.0  # seconds between screens, without --watch
               help="With --huge: read the anonymous huge pages, and count what of them is zero.")
 @format_option("text", "json", "csv")
 def command(by: str, once: bool, huge: bool, zeros: bool, **options: Any) -> int:
-    """Show who has the memory, those that hold most alone first: all processes, or TARGETS.
+    """Show who has the memory, the largest USS first: all processes, or TARGETS.
 
     On a terminal it is shown again every 2 seconds, with how much each has grown, and keys scroll,
     sort and group; q ends it.

@@ -37,6 +37,11 @@ def many(count: int, word: str, ending: str = "s") -> str:
     return f"{count} {word}{'' if count == 1 else ending}"
 
 
+def times(count: int) -> str:
+    """Return how often: ``once``, ``3 times``."""
+    return "once" if count == 1 else f"{count} times"
+
+
 def human(amount: int) -> str:
     """Return bytes in the largest binary unit that leaves a digit before the point: ``1.6G``."""
     value, unit = amount / 1024, "K"

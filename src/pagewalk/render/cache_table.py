@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from pagewalk.model.columns import I64
-from pagewalk.render.amounts import kib, many, size
+from pagewalk.render.amounts import kib, many, size, times
 from pagewalk.render.columns import fields, titles
 from pagewalk.render.document import missing, write
 from pagewalk.render.terminal import following, printable, say, say_grid, say_missing, width
@@ -66,7 +66,7 @@ def answers(found: CacheLook) -> Iterator[str]:
     else:
         [file] = found.files
         yield f"{printable(file.name)} is a file{split(told) if told else ''}."
-        yield (f"It is mapped {many(file.mappings, 'time')}." if file.mappings
+        yield (f"It is mapped {times(file.mappings)}." if file.mappings
                else "No process that could be looked at maps it.")
     dirty = sum(one.dirty or 0 for one in told)
     if dirty:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pagewalk.proc.cgroup_numbers import UNLIMITED
 from pagewalk.proc.cgroups import SOCKETS
-from pagewalk.render.amounts import many, size
+from pagewalk.render.amounts import many, size, times
 from pagewalk.render.file_table import is_shared_anonymous, keeper, name_of, where
 from pagewalk.render.ram_words import kept_back
 from pagewalk.render.terminal import printable
@@ -294,7 +294,7 @@ def so_far(group: Group) -> Iterator[str]:
     reached = events.get("max" if group.version == 2 else "failcnt", 0)
     if reached or events.get("oom_kill"):
         below = " or of one below it" if group.version == 2 else ""
-        yield (f"the limit of it{below} was reached {many(reached, 'time')};"
+        yield (f"the limit of it{below} was reached {times(reached)};"
                f" {many(events.get('oom_kill', 0), 'process', 'es')} killed for lack of memory")
     lost = told.pressure or {}
     if lost.get("some"):

@@ -137,7 +137,7 @@ def broken_words(found: Huge) -> str:
         rest = f"{size(missing)} of these folios is mapped nowhere in the process"
         if stranded:
             rest += (f", {size(stranded)} by nobody: in RAM until the kernel splits them")
-        parts.append(f"{size(partly)} in large folios of which only a part is mapped ({rest})")
+        parts.append(f"{size(partly)} in large folios that a mapping has only in part ({rest})")
     if unaligned:
         parts.append(f"{size(unaligned)} in whole ones at addresses where no larger entry fits")
     if not parts:

@@ -48,8 +48,8 @@ def text(
         say_pairs(found, out)
     say_missing(found.withheld, out)
     if found.elsewhere:
-        say(f"mapped by others too: {size(found.elsewhere)} of it, by {' or '.join(others(found))}",
-            out)
+        say(f"mapped by others too: {size(found.elsewhere)} of what they hold, by"
+            f" {' or '.join(others(found))}", out)
     say_objects(found.objects, out)
     if found.looked.members:
         following(out, str(found.looked.members[0].pids[0]), "ram")
@@ -86,7 +86,8 @@ def of_peak(found: Share) -> Iterator[str]:
         known.append(f"at least {size(peak.at_least)}"
                      f" ({'now' if peak.at_least == found.held else 'seen'})")
     if peak.at_most is not None:
-        known.append(f"at most {size(peak.at_most)} (VmHWM{' added up' * many})")
+        known.append(f"at most {size(peak.at_most)} (VmHWM"
+                     f"{' added up' * many}, and what it may miss)")
     if known:
         yield f"At the peak {'they' if many else 'it'} held {' and '.join(known)}."
     if peak.charged is not None:
@@ -158,7 +159,7 @@ def others(found: Share) -> list[str]:
         who.append(f"{len(tried.gone)} that ended meanwhile")
     if found.seen is not True:
         who.append(f"others that this /proc {'may' if found.seen is None else 'does'} not show,"
-                   " as those outside of a container")
+                   " such as those outside of a container")
     return who
 
 

@@ -27,7 +27,7 @@ from pagewalk.render.terminal import (
     say_grid,
     width,
 )
-from pagewalk.system.top import BY, MAPPING, Line, Top, grouped
+from pagewalk.system.top import BY, MAPPING, UNTOLD, Line, Top, grouped
 
 EVERY_BY = (*BY, MAPPING)
 SORTS = ("uss", "pss", "rss", "swap", "grown")
@@ -256,8 +256,17 @@ def more_of(line: Line, by: str) -> Iterator[str]:
     """Yield how a process was started, and the command that shows more of it, or of a group."""
     if by == "process":
         yield f"{line.key}: {command_of(int(line.key)) or 'its command line is empty'}"
-    if line.key != "":
+    if says_more(by, str(line.key)):
         yield f"next: {MORE[by].format(quote(str(line.key)))}"
+
+
+def says_more(by: str, key: str) -> bool:
+    """Return whether a command can be given for a line: not every mapping is of a file."""
+    if by == MAPPING:
+        return key.startswith("/") and not key.endswith(" (deleted)")
+    if by == "program":  # a number would be taken for a pid
+        return key != "" and not key.isdigit()
+    return key not in ("", UNTOLD)
 
 
 KEYS: dict[str, Callable[[Live], None]] = {

@@ -7,12 +7,12 @@ from typing import Any, TextIO
 
 from pagewalk.model.bits import KPAGEFLAGS, names
 from pagewalk.model.columns import perms_text
-from pagewalk.render.amounts import kib, many, size
+from pagewalk.render.amounts import kib, many, size, times
 from pagewalk.render.columns import fields, titles
 from pagewalk.render.document import missing, write
 from pagewalk.render.share_table import left_out
 from pagewalk.render.terminal import following, printable, say, say_grid, say_missing, width
-from pagewalk.system.mappers import WALK, Frame, Mapper, Who
+from pagewalk.system.mappers import ALL_MAPPINGS, WALK, Frame, Mapper, Who
 
 SHOWN = 20  # mappings, without --limit
 OF_PAGE = ("addr", "perms", "offset", "name", "mapping")
@@ -73,7 +73,7 @@ def answers(found: Who) -> Iterator[str]:
         return
     frame = found.frame
     flags = ", ".join(names(frame.kflags, KPAGEFLAGS)) or "none"
-    yield f"{found.asked} (flags: {flags}) is mapped {many(frame.mapcount, 'time')}."
+    yield f"{found.asked} (flags: {flags}) is mapped {times(frame.mapcount)}."
     if not frame.mapcount and not found.mappers:
         yield "No process maps it."
     else:
@@ -81,7 +81,7 @@ def answers(found: Who) -> Iterator[str]:
                f" {'was' if len(found.mappers) == 1 else 'were'} found{unseen(found)}.")
     yield from hidden
     if frame.charged is not None:
-        yield (f"{printable(frame.charged)} is charged for it, or a removed group below."
+        yield (f"{printable(frame.charged)} is charged for it, or a removed cgroup that was below."
                if frame.charged else "Nobody is charged for it.")
     if frame.node is not None:
         yield f"It is on NUMA node {frame.node}."
@@ -92,8 +92,8 @@ def not_shown(found: Who) -> Iterator[str]:
     hidden = {one.on_host for one in found.mappers if not one.pids}
     if hidden:
         are = "1 of these processes is" if len(hidden) == 1 else f"{len(hidden)} of them are"
-        yield (f"{are} not in this /proc, as those of another PID namespace: what is shown is the"
-               " number on the host, and the path inside the file system.")
+        yield (f"{are} not in this /proc, such as those of another PID namespace: what is shown"
+               " is the number on the host, and the path inside the file system.")
 
 
 def unseen(found: Who) -> str:
@@ -104,13 +104,14 @@ def unseen(found: Who) -> str:
         return ", which are all of them" if len(found.mappers) != 1 else ", which is all of them"
     if missed < 0:
         return f"; when it was counted there were {-missed} fewer"
-    why = []
+    why = [f"{row.why}" for row in found.tried.withheld if row.what == ALL_MAPPINGS]
     if found.tried.not_looked:
         why.append(f"{many(len(found.tried.not_looked), 'process', 'es')} could not be looked at")
     if found.tried.gone:
         why.append(f"{many(len(found.tried.gone), 'process', 'es')} ended meanwhile")
     hidden = "this /proc may not show them, or " if found.found_by == WALK else ""
-    why.append(f"{hidden}it is mapped again and unmapped all the time")
+    if hidden or not why:
+        why.append(f"{hidden}it is mapped again and unmapped all the time")
     return f"; {missed} more {'was' if missed == 1 else 'were'} not: {', or '.join(why)}"
 
 

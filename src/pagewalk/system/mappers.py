@@ -9,6 +9,7 @@ from pagewalk.model.columns import VMAs
 from pagewalk.system.members import Tried
 
 WALK, REVERSE_MAP = "walk", "reverse map"
+ALL_MAPPINGS = "all mappings of the page"  # withheld where there are too many
 
 
 class Mapper(NamedTuple):

@@ -106,8 +106,9 @@ def of_their_group(pids: frozenset[int]) -> tuple[str | None, int | None, Withhe
     except PagewalkError as error:
         return None, None, Withheld(CHARGED, str(error))
     if why or peak is None:
-        file = FILES[hierarchy.version]["peak"]
-        return None, None, Withheld(CHARGED, why or f"{group} has no {file} (Linux 5.19 or later)")
+        since = " (Linux 5.19 or later)" if hierarchy.version == 2 else ""
+        none = f"{group} has no {FILES[hierarchy.version]['peak']}{since}"
+        return None, None, Withheld(CHARGED, why or none)
     return group, peak, None
 
 

@@ -28,7 +28,7 @@ from pagewalk.proc.processes import read_processes
 from pagewalk.proc.stall import Stall
 from pagewalk.sources import Source
 from pagewalk.sources.outcome import Outcome
-from pagewalk.system.mappers import REVERSE_MAP, Frame, Mapper, Who, mapper
+from pagewalk.system.mappers import ALL_MAPPINGS, REVERSE_MAP, Frame, Mapper, Who, mapper
 from pagewalk.system.members import Tried, opened, try_each, unseen
 from pagewalk.translate.address import holder_of, locate
 from pagewalk.walking.walk import NOT_ASKED, walk
@@ -80,9 +80,8 @@ def told_by_reverse_map(own: Source, pfn: int, found: Reversed, stall: Stall) ->
     if found.missing and not found.complete:
         from pagewalk.system.reverse_map import MOST
 
-        lost.append(Withheld("all mappings of the page", f"more than {MOST} VMAs may map it, and"
-                             " no more are looked at; --source procfs walks all processes",
-                             partial=True))
+        lost.append(Withheld(ALL_MAPPINGS, f"more than {MOST} VMAs may map it, and no more are"
+                             " looked at; --source procfs walks all processes", partial=True))
     if found.missing:
         lost += unseen(dict(found.refused))
     frame = frame_of(own, pfn)._replace(mapcount=found.after)
