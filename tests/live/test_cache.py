@@ -6,6 +6,7 @@ import mmap
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests import kernel_says
 from tests.kernel_says import PAGE
 from tests.live.bracket import living_thread, look_again, working_sources
 from tests.live.command import pagewalk
-from tests.live.test_inodes import overlaid
+from tests.live.test_inodes import mounted, overlaid
 from tests.machine import prepared
 from tests.targets import TARGETS, start
 
@@ -316,6 +317,81 @@ def test_a_file_on_an_overlay_has_the_pages_of_the_one_below(tmp_path: Path) -> 
             assert (told["mapped"], told["cached"], told["absent"]) == (pages, 32 * PAGE, 0)
             [why] = [row["why"] for row in found["withheld"] if row["what"].endswith(str(path))]
             assert "overlay" in why and found["partial"] == []
+
+
+def test_pages_of_a_huge_page_beyond_the_end_of_a_file_count_where_they_are_mapped(
+    tmp_path: Path,
+) -> None:
+    with mounted(tmp_path / "huge", "-t", "tmpfs", "-o", "huge=always", "pagewalk") as point:
+        path = point / "file"
+        path.write_bytes(b"x" * 3 * MIB)
+        with path.open("rb+") as file, mmap.mmap(file.fileno(), 3 * MIB) as held:
+            assert held[0] == held[3 * MIB - 1] == ord("x")
+            told = of(cache(os.getpid()), path)
+            pages = mapped(os.getpid(), path)
+            assert told["mapped"] == len(pages) * PAGE
+            assert told["size"] == max(3 * MIB, (max(pages) + 1) * PAGE)
+            assert told["unmapped"] >= 0 and told["absent"] >= 0
+            assert sum(cell["mapped"] for cell in told["cells"]) == told["mapped"]
+
+
+def test_a_path_that_is_replaced_meanwhile_is_one_file_or_the_other(model: Path) -> None:
+    """Two files, one of which is mapped, take turns under one name."""
+    small, name = model.with_name("small"), model.with_name("name")
+    small.write_bytes(b"x" * PAGE)
+    script = ("import os, sys; small, large, name = sys.argv[1:]; print('ready', flush=True)\n"
+              "while True:\n"
+              "    for one in small, large:\n"
+              "        os.link(one, name + '~'); os.replace(name + '~', name)\n")
+    os.link(small, name)
+    with mapping(model, "read,0,30"), subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", script, small, model, name],
+            stdout=subprocess.PIPE) as turns:
+        try:
+            assert turns.stdout is not None and turns.stdout.readline() == b"ready\n"
+            for _ in range(8):
+                [told] = whoever(name)["files"]
+                assert (told["size"], told["mappings"]) in ((PAGE, 0), (16 * MIB, 1))
+        finally:
+            turns.kill()
+
+
+@pytest.mark.parametrize("source", working_sources())
+def test_another_file_of_the_same_number_under_the_same_name_is_not_taken_for_it(
+    tmp_path: Path, source: str
+) -> None:
+    with mounted(tmp_path / "over", "-t", "tmpfs", "pagewalk") as point:
+        (point / "file").write_bytes(b"x" * 16 * PAGE)
+        with mapping(point / "file", "read,0,16"), mounted(
+                point, "-t", "tmpfs", "pagewalk"):
+            (point / "file").write_bytes(b"y" * 16 * PAGE)
+            ran = pagewalk("maps", "--cache", "--file", point / "file", "--format", "json",
+                           "--source", source)
+            [told] = ran.json["files"]
+            assert (told["mappings"], told["mapped"], told["cached"]) == (0, 0, 16 * PAGE)
+
+
+@pytest.mark.parametrize("words", [("who",), ("maps", "--cache")])
+def test_what_is_no_plain_file_is_not_opened(tmp_path: Path, words: tuple[str, ...]) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    script = ("import os, sys; print('ready', flush=True); os.open(sys.argv[1], os.O_WRONLY);"
+              " print('opened', flush=True)")
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", script, pipe],
+                          stdout=subprocess.PIPE) as writer:
+        try:
+            assert writer.stdout is not None and writer.stdout.readline() == b"ready\n"
+            while not sleeps(writer.pid):  # it waits for somebody who reads
+                time.sleep(0.01)
+            pagewalk(*words, "--file", pipe)
+            assert sleeps(writer.pid)
+        finally:
+            writer.kill()
+            assert writer.stdout is not None and writer.stdout.read() == b""
+
+
+def sleeps(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "S"
 
 
 @pytest.mark.skipif(release() >= (6, 5), reason="only mincore(2) tells before 6.5")

@@ -23,6 +23,7 @@ from pagewalk.proc.page_cache import (
     open_mapped,
     open_path,
     read_cached,
+    why_not,
 )
 from pagewalk.proc.target import open_target
 
@@ -161,6 +162,17 @@ def test_a_lease_is_not_broken(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGIO, before)
     assert broken == []
+
+
+def test_mincore_does_not_go_through_a_giant() -> None:
+    fd = os.memfd_create("giant")
+    try:
+        os.truncate(fd, 1 << 60)
+        with pytest.raises(OSError) as caught:
+            mincore(fd, 0, 1 << 60)
+        assert "longer than 1 TiB" in why_not(caught.value)
+    finally:
+        os.close(fd)
 
 
 def test_the_owner_is_told(file: int) -> None:

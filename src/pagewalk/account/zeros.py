@@ -1,6 +1,6 @@
 """What of anonymous huge pages was never written, or is zero again: the memory itself is read.
 
-Only what is in RAM and mapped by a PMD is read, a few huge pages at a time, and each is looked up
+Only what is in RAM and mapped by a PMD is read, one huge page at a time, and each is looked up
 before and after: what was mapped otherwise by then is not counted.
 """
 
@@ -17,9 +17,9 @@ from pagewalk.proc.hugepages import read_underused
 from pagewalk.proc.stall import HEAR
 from pagewalk.sources import Source
 
-# Huge pages that are looked up, read, and looked up again, within some 20 ms. What the process
-# gives back in between is read as zeros, and the kernel maps its zero page for that.
-TOGETHER = 16
+# Huge pages that are looked up, read, and looked up again, within a millisecond or so. What the
+# process gives back in between is read as zeros, and the kernel maps its zero page for that.
+TOGETHER = 1
 ENTRY = np.uint32(Flag.PRESENT | Flag.HUGE)
 # Fills a buffer from an address on, and returns how many bytes it read.
 Read = Callable[[memoryview, int], int]

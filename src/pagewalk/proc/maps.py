@@ -208,15 +208,15 @@ def own_mapping(path: str) -> Iterator[int]:
     """
     import ctypes  # only used here
 
-    if leased(os.stat(path)):
-        raise ValueError(path)
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
-        told = os.fstat(fd)
+    with files.named(path) as place:
+        told = os.fstat(place)
         # st_blksize of hugetlbfs is that of its pages, of which no part can be unmapped
         length = min(told.st_size, told.st_blksize)
-        if not stat.S_ISREG(told.st_mode) or not length:
+        # to open a device or a FIFO may have effects
+        if not stat.S_ISREG(told.st_mode) or not length or leased(told):
             raise ValueError(path)
+        fd = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
         # writable for from_buffer only: a private page that is not written is not made
         with mmap.mmap(fd, length, flags=mmap.MAP_PRIVATE | MAP_NORESERVE) as mine:
             byte = ctypes.c_char.from_buffer(mine)

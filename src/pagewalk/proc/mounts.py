@@ -51,6 +51,13 @@ def unescaped(field: bytes) -> bytes:
     return ESCAPE.sub(lambda octal: bytes([int(octal[1], 8)]), field)
 
 
+def mount_of(fdinfo: bytes) -> int:
+    """Return the id of the mount that a descriptor is of, from its fdinfo; -1 if it is not told."""
+    # fs/proc/fd.c, seq_show
+    told = re.search(rb"(?m)^mnt_id:\t(\d+)$", fdinfo)
+    return int(told[1]) if told else -1
+
+
 # ---- file systems that may never answer
 
 

@@ -20,7 +20,7 @@ from pagewalk.model.columns import VMAs, Withheld
 from pagewalk.model.errors import PagewalkError
 from pagewalk.proc.files import decode_name, read_bytes, rows
 from pagewalk.proc.maps import device_key, internal_files
-from pagewalk.proc.mounts import parse_mounts
+from pagewalk.proc.mounts import mount_of, parse_mounts
 from pagewalk.proc.page_cache import BLOCK
 from pagewalk.proc.swap import evicted, swap_in_use
 from pagewalk.proc.target import Target, folder
@@ -116,12 +116,6 @@ def memory_ids(mountinfo: bytes) -> frozenset[int]:
 def internal_mounts() -> tuple[int, ...]:
     # The mounts that no mountinfo lists, where memfd, SysV and shared anonymous memory live.
     return tuple(mount_of(read_bytes(f"/proc/self/fdinfo/{fd}")) for _, fd in internal_files())
-
-
-def mount_of(fdinfo: bytes) -> int:
-    # fs/proc/fd.c, seq_show
-    told = re.search(rb"(?m)^mnt_id:\t(\d+)$", fdinfo)
-    return int(told[1]) if told else -1
 
 
 def add_open(target: Target, mounts: set[int], found: Found) -> bool:

@@ -19,13 +19,14 @@ import numpy as np
 from pagewalk.model.errors import BadText, PagewalkError
 from pagewalk.proc.files import read_bytes
 from pagewalk.proc.leases import leased
-from pagewalk.proc.maps import device_key, internal_filesystems, parse_mountinfo
-from pagewalk.proc.mounts import answers_elsewhere
+from pagewalk.proc.maps import NEWLINE, device_key, internal_filesystems, parse_mountinfo
+from pagewalk.proc.mounts import answers_elsewhere, mount_of, parse_mounts
 from pagewalk.proc.rights import has_capability
 from pagewalk.proc.target import Target
 
 PAGE = mmap.PAGESIZE
 BLOCK = 512  # of st_blocks, stat(2)
+LONGEST = 1 << 40  # bytes of a file that mincore may go through, in some 10 s
 PLACE = os.O_PATH | os.O_CLOEXEC  # opens nothing
 OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 NR_CACHESTAT = 451  # every architecture but alpha, since 6.5
@@ -92,6 +93,8 @@ def may_be_told(fd: int) -> bool:
 
 def mincore(fd: int, offset: int, size: int) -> int:
     """Return how many bytes of a range of a file mincore(2) finds in RAM; raises OSError."""
+    if os.fstat(fd).st_size > LONGEST:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int,
@@ -132,11 +135,17 @@ class OpenFile(NamedTuple):
     below: bool = False
     page: int = PAGE
 
+    @property
+    def path(self) -> str:
+        """Return a path that leads to this very file."""
+        return f"/proc/self/fd/{self.fd}"
+
 
 SAYS = {
     errno.EPERM: "this kernel tells only root, its owner and whoever may write it",
     errno.EACCES: "you may not read it",
     errno.ENOENT: "it is not there under this name any more",
+    errno.EFBIG: "it is longer than 1 TiB, and only cachestat(2) of Linux 6.5 tells that fast",
     errno.EOPNOTSUPP: "its file system does not tell",
 }
 
@@ -178,7 +187,10 @@ def open_mapped(
     try:
         link = os.open(f"map_files/{at[0]:x}-{at[1]:x}", PLACE, dir_fd=target.dirfd)
     except (PermissionError, FileNotFoundError):  # without CAP_SYS_ADMIN, or moved meanwhile
-        link = os.open(f"root{name}", PLACE, dir_fd=target.dirfd)
+        link = os.open(f"root{name.replace(NEWLINE, chr(10))}", PLACE, dir_fd=target.dirfd)
+    if dev not in filesystems and filesystems and not mounted(target, link, dev):
+        os.close(link)
+        raise OSError(0, "its file system is not mounted any more, and might never answer")
     with reopened(link) as file:
         # Some file systems show another device in maps than stat(2) does, one that is not mounted.
         if file.inode != inode or (file.dev != dev and dev in filesystems):
@@ -186,11 +198,34 @@ def open_mapped(
         yield file
 
 
+def mounted(target: Target, place: int, dev: int) -> bool:
+    """Return whether an O_PATH descriptor is of a mount that a process has, or of the kernel's own.
+
+    A device that is mounted nowhere is that of an overlay's layer or a btrfs subvolume, or of a
+    file system that was detached: if that is served by a process, nothing of it can be asked.
+    """
+    if dev in internal_filesystems():
+        return True
+    whose = mount_of(read_bytes(f"/proc/self/fdinfo/{place}"))
+    with suppress(PagewalkError):
+        for mount in parse_mounts(target.read("mountinfo")):
+            if mount.id == whose:
+                return not answers_elsewhere(mount.kind)
+    return False
+
+
 @contextmanager
 def open_path(path: str) -> Iterator[OpenFile]:
     """Open the file at ``path``; raises OSError."""
     with reopened(os.open(path, PLACE)) as file:
         yield file
+
+
+def told_of(fd: int) -> OpenFile:
+    """Return what is known of an open file now."""
+    told = os.fstat(fd)
+    return OpenFile(fd, device_key(told), told.st_ino, told.st_size, told.st_blocks * BLOCK,
+                    is_below(fd, told))
 
 
 def is_below(fd: int, told: os.stat_result) -> bool:
@@ -218,8 +253,7 @@ def reopened(place: int) -> Iterator[OpenFile]:
             raise OSError(0, "somebody has a lease on it, which opening it would break")
         fd = os.open(f"/proc/self/fd/{place}", OPEN)
         try:
-            yield OpenFile(fd, device_key(told), told.st_ino, told.st_size,
-                           told.st_blocks * BLOCK, is_below(fd, told))
+            yield told_of(fd)
         finally:
             os.close(fd)
     finally:

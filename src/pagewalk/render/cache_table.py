@@ -45,7 +45,8 @@ def text(
             for line in picture(rows[0].cells):
                 print(line, file=out)
         if columns is None or "strip" in columns:
-            say(LEGEND, out, look="aside")
+            unknown = any(one.cells is not None and one.cells.cached is None for one in rows)
+            say(LEGEND + " A question mark: not known." * unknown, out, look="aside")
     say_missing(found.withheld, out)
     if found.who is not None:
         following(out, f"maps {found.who.pid} --by file", "ram --files")

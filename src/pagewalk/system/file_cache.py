@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -13,8 +12,8 @@ import numpy as np
 from pagewalk.model.bits import kpf
 from pagewalk.model.columns import I64, Backing, Bool, Flag, Pages, Rows, State, VMAs, Withheld
 from pagewalk.model.errors import BadRequest
-from pagewalk.proc.chosen import by_memory
 from pagewalk.proc.maps import backing_of
+from pagewalk.proc.namespace import own_numbers
 from pagewalk.proc.page_cache import (
     Cached,
     OpenFile,
@@ -23,12 +22,13 @@ from pagewalk.proc.page_cache import (
     open_mapped,
     open_path,
     read_cached,
+    told_of,
     why_not,
 )
 from pagewalk.sources import Source, Who
 from pagewalk.sources.outcome import Outcome
-from pagewalk.system.members import Tried, opened, try_each
-from pagewalk.system.who import Asked, every_process, of_path, users_for
+from pagewalk.system.members import Tried, opened
+from pagewalk.system.who import Asked, of_path, users_for, walk_users
 from pagewalk.walking.walk import walk
 
 CELLS = 16  # parts that a file is divided into
@@ -270,18 +270,20 @@ def look_at_file(path: str, source: str, budget_ns: int) -> CacheLook:
 
     Raises BadRequest if it cannot be opened, and what members.try_each raises.
     """
-    try:
-        asked = of_path(path)
-        with open_path(path) as file:
-            none = Found(path, (file.dev, file.inode), kind_of(path, file), (0, 0), file.page)
-    except OSError as error:
-        raise BadRequest(f"cannot look at {path}: {(error.strerror or '').lower()}") from None
-    one, tried = mapped_by_all(none, asked, source, budget_ns)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_path(path))
+            # Whatever becomes of the path, it is about the file that was opened.
+            asked = of_path(file.path)
+        except OSError as error:
+            raise BadRequest(f"cannot look at {path}: {(error.strerror or '').lower()}") from None
+        none = Found(path, (file.dev, file.inode), kind_of(path, file), (0, 0), file.page)
+        one, tried = mapped_by_all(none, asked, source, budget_ns)
 
-    def again(_: tuple[int, int]) -> Found:
-        return mapped_by_all(none, asked, source, budget_ns)[0]
+        def again(_: tuple[int, int]) -> Found:
+            return mapped_by_all(none, asked, source, budget_ns)[0]
 
-    found = tell(one, lambda _: open_path(path), again, 1)
+        found = tell(one, lambda _: nullcontext(told_of(file.fd)), again, 1)
     return CacheLook((found,), tried.source, None, path, tried.stall_ns,
                      (*tried.withheld, *untold([found])))
 
@@ -295,13 +297,10 @@ def mapped_by_all(
 ) -> tuple[Found, Tried]:
     """Return ``none`` with what any process maps of it, and what became of the processes."""
     files = Files()
-    with opened(os.getpid(), source, budget_ns) as own:
+    with opened(own_numbers()[0], source, budget_ns) as own:
         users, name = users_for(own, asked), own.name
-    groups = by_memory(every_process()) if users is None else list(users.groups)
-    tried = Tried(name, (), (), 0, ())
-    if groups:
-        tried = try_each(groups, source, budget_ns,
-                         lambda _, __, one: add_mapped(files, asked.rows, one))
+    tried = walk_users(users, name, source, budget_ns,
+                       lambda _, __, one: add_mapped(files, asked.rows, one))
     if users is not None and users.hidden:
         tried = tried._replace(withheld=(*tried.withheld, Withheld(
             "what others map of it", f"{len(users.hidden)} of its mappings are of processes that"
@@ -349,8 +348,9 @@ def made(found: Found, why: str = "") -> FileCache:
 
 def ask(found: Found, opened: OpenFile, count: int) -> FileCache:
     """Return what is in RAM of an open file, in at most ``count`` cells; raises OSError."""
+    # What is mapped of a large folio beyond the end of the file counts as its own.
     page = found.page
-    pages = -(-opened.size // page)
+    pages = max(-(-opened.size // page), int(found.mapped.end.max(initial=0)))
     count = min(count, pages)
     edges = np.arange(count + 1) * pages // max(count, 1)
     size = np.diff(edges) * page

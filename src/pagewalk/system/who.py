@@ -14,7 +14,13 @@ import numpy as np
 from pagewalk.account.table import table
 from pagewalk.model.bits import kpf
 from pagewalk.model.columns import I64, Pages, VMAs, Withheld
-from pagewalk.model.errors import BadRequest, NotPermitted, PagewalkError
+from pagewalk.model.errors import (
+    BadRequest,
+    NoAddressSpace,
+    NotPermitted,
+    PagewalkError,
+    ProcessGone,
+)
 from pagewalk.model.rules import IS_PRESENT
 from pagewalk.proc.cgroups import find_hierarchy, list_groups
 from pagewalk.proc.chosen import by_memory
@@ -23,13 +29,13 @@ from pagewalk.proc.frames import owner_of
 from pagewalk.proc.iomem import read_ranges
 from pagewalk.proc.maps import identity, own_mapping
 from pagewalk.proc.memory_blocks import node_of
-from pagewalk.proc.namespace import own_numbers
+from pagewalk.proc.namespace import own_numbers, shows_all
 from pagewalk.proc.processes import read_processes
 from pagewalk.proc.stall import Stall
 from pagewalk.sources import Source
 from pagewalk.sources.outcome import Outcome
 from pagewalk.system.mappers import ALL_MAPPINGS, REVERSE_MAP, Frame, Mapper, Who, mapper
-from pagewalk.system.members import Tried, opened, try_each, unseen
+from pagewalk.system.members import Tried, Visit, opened, try_each, unseen
 from pagewalk.translate.address import holder_of, locate
 from pagewalk.walking.walk import NOT_ASKED, walk
 
@@ -213,13 +219,33 @@ def who_maps_file(asked: Asked, source: str, budget_ns: int) -> Who:
 
     with opened(own_numbers()[0], source, budget_ns) as own:
         users = users_for(own, asked)
-        if users is None:
-            tried = try_each(by_memory(every_process()), source, budget_ns, visit)
-            return Who(asked.name, None, tuple(mappers), tried)
-        tried = Tried(own.name, (), (), 0, ())
-    if users.groups:
-        tried = try_each(users.groups, source, budget_ns, visit)
+    tried = walk_users(users, own.name, source, budget_ns, visit)
+    if users is None:
+        return Who(asked.name, None, tuple(mappers), tried)
+    if users.hidden:
+        tried = tried._replace(withheld=(*tried.withheld, Withheld(
+            f"rss and pss of {len(users.hidden)} of the mappings", "they are of processes that this"
+            " /proc does not show", partial=True)))
     return Who(asked.name, None, (*mappers, *users.hidden), tried, REVERSE_MAP)
+
+
+def walk_users(
+    users: Users | None, name: str, source: str, budget_ns: int, visit: Visit
+) -> Tried:
+    """Let ``visit`` walk each of ``users`` of a file, all processes if they are not known."""
+    if users is not None:
+        if not users.groups:
+            return Tried(name, (), (), 0, ())
+        try:
+            return try_each(users.groups, source, budget_ns, visit)
+        except (ProcessGone, NoAddressSpace):  # all of them have ended meanwhile
+            return Tried(name, (), tuple(group[0] for group in users.groups), 0, ())
+    tried = try_each(by_memory(every_process()), source, budget_ns, visit)
+    if shows_all():
+        return tried
+    return tried._replace(withheld=(*tried.withheld, Withheld(
+        "mappings by other processes", "this /proc may not show all processes of the machine",
+        partial=True)))
 
 
 def users_for(own: Source, asked: Asked) -> Users | None:
@@ -233,13 +259,10 @@ def users_for(own: Source, asked: Asked) -> Users | None:
 
 def of_path(path: str) -> Asked:
     """Return what finds the file at ``path``; raises OSError if there is none."""
-    dev, inode, real = identity(path)
+    dev, inode, _ = identity(path)
 
     def rows(vmas: VMAs) -> I64:
-        # Some file systems show another device in maps than stat(2) does: there the name decides.
-        same = (vmas.inode == np.uint64(inode)) & (
-            (vmas.dev == np.uint64(dev)) | np.array([name == real for name in vmas.name], bool))
-        return np.flatnonzero(same)
+        return np.flatnonzero((vmas.inode == np.uint64(inode)) & (vmas.dev == np.uint64(dev)))
 
     def page_cache(kernel: Kernel) -> int | None:
         from pagewalk.kernel.structs.i_mmap import page_cache_at, page_cache_of
