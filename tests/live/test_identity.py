@@ -160,7 +160,7 @@ def test_the_command_itself_is_not_found_by_its_name(program: Path) -> None:
         ran = found.pagewalk("show", "no such name")
         own = found.pagewalk()
     assert one_sentence(ran).startswith("no process is called 'no such name'")
-    assert own.code == 0, own.err
+    assert own.code in (0, 3), own.err  # some process may refuse everybody
 
 
 OUTSIDE = 'sleep 3600 & echo $!; wait'

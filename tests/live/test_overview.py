@@ -143,3 +143,10 @@ def test_a_user_is_told_in_the_document_too() -> None:
     assert found["pss_sum"] is None and sum(found["rows"].values()) == found["total"]
     ours = next(row for row in found["processes"] if row["pid"] == os.getpid())
     assert ours["uss"] is None and ours["rss"] > 0 and "pytest" in ours["command"]
+
+
+def test_alone_in_its_namespace_it_still_tells_of_ram() -> None:
+    ran = pagewalk("overview", "--format", "json",
+                   before=("unshare", "--pid", "--fork", "--mount-proc"))
+    assert ran.code in (0, 3), ran.err
+    assert ran.json["total"] > 0 and ran.json["processes"] == []

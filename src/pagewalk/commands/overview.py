@@ -15,6 +15,7 @@ from pagewalk.commands.options import (
     table_options,
     watch_option,
 )
+from pagewalk.model.errors import BadTarget
 
 SHOWN = 10  # processes, without --limit and --sort
 
@@ -53,6 +54,10 @@ def command(**options: Any) -> int:
         shown = view(request.format, "overview", request.human, request.color)
         write = commands.writer(request, shown, out)
         for _ in commands.rounds(request, write):
-            found = look_at_overview(source, choose(Wanted(everyone=True)), BUDGET_NS)
+            try:
+                chosen = choose(Wanted(everyone=True))
+            except BadTarget:  # we are alone in this PID namespace
+                chosen = []
+            found = look_at_overview(source, chosen, BUDGET_NS)
             write(found, choice.rows(found.rows), columns=choice.columns, **told)
     return commands.concluded(request, found.withheld)

@@ -99,7 +99,7 @@ def look_at_overview(
     ram = ram_in_time(source)
     chosen = sorted(chosen, key=lambda one: -one.process.rss)
     rest = tuple(row_of(one.process) for one in chosen)
-    if source.running is None:
+    if source.running is None or not chosen:
         return Overview(ram, rest, None, (), ram.withheld)
     begun = clock()
     try:
