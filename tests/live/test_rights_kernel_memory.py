@@ -164,10 +164,10 @@ def test_full_root_reads_page_tables_unless_locked_down(target: int) -> None:
     ("held", "lacks"),
     [(("sys_admin",), False), (("bpf", "perfmon"), False), (KCORE, not HAS_KCORE), ((), True)],
 )
-def test_the_first_screen_reports_missing_page_tables_only_where_nothing_reads_them(
+def test_the_list_of_processes_reports_missing_page_tables_only_where_nothing_reads_them(
     held: tuple[str, ...], lacks: bool
 ) -> None:
-    first = " ".join(pagewalk(before=only(*held)).out.split())
+    first = " ".join(pagewalk("processes", before=only(*held)).out.split())
     missing = first.partition("missing: ")[2].partition(" (pagewalk doctor")[0]
     assert ("page tables (ebpf), page tables (kcore)" in missing + ")") == (lacks or CONFIDENTIAL)
     assert ("page tables" in missing) == (lacks or CONFIDENTIAL)

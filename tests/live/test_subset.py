@@ -120,7 +120,7 @@ def test_the_missing_file_is_named(source: str) -> None:
     assert SAYS in ran.err or "drgn is not installed" in ran.err
 
 
-def test_doctor_and_the_first_screen_work() -> None:
+def test_doctor_and_the_list_of_processes_work() -> None:
     ran = subset("doctor", "--format", "json")
     assert ran.code == 0, ran.err
     found = {check["name"]: check for check in ran.json["checks"]}
@@ -128,7 +128,14 @@ def test_doctor_and_the_first_screen_work() -> None:
         assert not found[name]["ok"]
         assert SAYS in found[name]["finding"]
     assert found["pagemap"]["ok"] and found["page frames"]["ok"]
-    first = subset()
+    first = subset("processes")
     assert (first.code, first.err) == (0, "")
     assert "missing: kpageflags, kpagecount" in " ".join(first.out.split())
     assert ("kcore" in first.out) == ("ebpf" not in SOURCES)
+
+
+def test_the_first_screen_lists_processes_and_says_what_is_missing() -> None:
+    ran = subset("overview", "--format", "json")
+    assert ran.code == 3
+    assert ran.json["processes"] and ran.json["rows"] is None
+    assert any("mount /proc without subset=pid" in why for why in ran.json["partial"])
