@@ -8,34 +8,12 @@ import shlex
 import signal
 import subprocess
 import termios
-from collections.abc import Iterator
 
 import pytest
 
 from tests.commands.test_watch import PAGEWALK, Window, given_back
-from tests.targets import asleep
 
 FOOT = "q quit"
-
-
-@pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """Return a process that does nothing."""
-    with subprocess.Popen(["sleep", "1000"]) as process:
-        try:
-            asleep(process.pid, "sleep")
-            yield process
-        finally:
-            process.kill()
-
-
-@pytest.fixture
-def windows() -> Iterator[list[Window]]:
-    """Return a list of windows, which are closed at the end."""
-    opened: list[Window] = []
-    yield opened
-    for window in opened:
-        window.close()
 
 
 def opened(windows: list[Window], *words: str, watch: str = "1000") -> Window:

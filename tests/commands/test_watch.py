@@ -14,12 +14,10 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from pagewalk.render.redrawn import ENTER, HOME, LEAVE
-from tests.targets import asleep
 
 PAGEWALK = [sys.executable, "-m", "pagewalk"]
 PATIENCE = 60.0  # seconds, for a command that hangs
@@ -84,26 +82,6 @@ class Window:
         self.process.kill()
         self.process.wait()
         os.close(self.ours)
-
-
-@pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """Return a process that does nothing."""
-    with subprocess.Popen(["sleep", "1000"]) as process:
-        try:
-            asleep(process.pid, "sleep")
-            yield process
-        finally:
-            process.kill()
-
-
-@pytest.fixture
-def windows() -> Iterator[list[Window]]:
-    """Return a list of windows, which are closed at the end."""
-    opened: list[Window] = []
-    yield opened
-    for window in opened:
-        window.close()
 
 
 def watching(windows: list[Window], words: list[str], pid: int, **environ: str) -> Window:

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +34,7 @@ from tests.kernel_says import (
 )
 from tests.live.bracket import look_again, working_sources
 from tests.live.command import pagewalk, pagewalk_here, run
+from tests.live.test_who import frame_at, who
 from tests.machine import prepared
 from tests.targets import TARGETS, Running, start
 
@@ -147,20 +147,6 @@ def test_a_walk_says_the_same(name: str, source: str) -> None:
                     assert quick[key] == walked[key]
 
         look_again(look)
-
-
-def who(*words: object) -> dict[str, Any]:
-    """Return what `who` says."""
-    ran = pagewalk_here("who", *words, "--format", "json")
-    assert ran.code in (0, 3), ran.err
-    found: dict[str, Any] = ran.json
-    return found
-
-
-def frame_at(pid: int, addr: int) -> int:
-    word = int(kernel_says.read_pagemap(pid, addr, addr + PAGE)[0])
-    assert word & PRESENT
-    return word & PFN
 
 
 def test_pages_that_it_does_not_have_are_found_by_a_walk() -> None:

@@ -27,7 +27,7 @@ from pagewalk.proc.page_cache import (
 )
 from pagewalk.sources import Source, Who
 from pagewalk.sources.outcome import Outcome
-from pagewalk.system.members import Tried, opened
+from pagewalk.system.members import Tried, opened, sum_of
 from pagewalk.system.who import Asked, of_path, users_for, walk_users
 from pagewalk.walking.walk import walk
 
@@ -361,7 +361,7 @@ def ask(found: Found, opened: OpenFile, count: int) -> FileCache:
     parts = [read_cached(opened.fd, int(at) * page, int(length), below=opened.below)
              for at, length in zip(edges, size, strict=False)]
     cached = np.array([part.resident for part in parts], np.int64)
-    total = Cached(int(cached.sum()), *(added(part[at] for part in parts) for at in (1, 2, 3)))
+    total = Cached(int(cached.sum()), *(sum_of(part[at] for part in parts) for at in (1, 2, 3)))
     swapped = None
     if found.kind == "shmem" and total.evicted is not None:
         swapped = np.array([part.evicted for part in parts], np.int64)
@@ -370,15 +370,6 @@ def ask(found: Found, opened: OpenFile, count: int) -> FileCache:
         less=less, cached=total.resident, dirty=total.dirty, writeback=total.writeback,
         swapped=None if swapped is None else int(swapped.sum()),
         cells=Cells(size, mapped, cached, swapped))
-
-
-def added(amounts: Iterable[int | None]) -> int | None:
-    whole = 0
-    for amount in amounts:
-        if amount is None:
-            return None
-        whole += amount
-    return whole
 
 
 def untold(files: Iterable[FileCache]) -> Iterator[Withheld]:
