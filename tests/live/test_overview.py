@@ -122,8 +122,9 @@ def test_on_a_terminal_it_is_one_screen_with_the_answer_first() -> None:
         window.close()
     text = re.sub(r"\x1b\[[0-9;]*m", "", window.said)
     assert code in (0, 3)
-    order = ["of RAM: processes", "COMMAND", "All processes together hold", "next: pagewalk",
-             "what this process is made of", "all of RAM, to the last page", "pagewalk top  "]
+    order = ["of RAM: processes", "COMMAND", "All processes together, this one too, hold",
+             "next: pagewalk", "what this process is made of",
+             "all of RAM, to the last page", "pagewalk top  "]
     places = [text.rindex(words) for words in order]
     assert places == sorted(places)
 

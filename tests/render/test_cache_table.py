@@ -24,8 +24,8 @@ def screen(*files: Any, shown: int = 9, **changed: Any) -> str:
 def test_the_answer_says_where_the_files_are() -> None:
     text = " ".join(screen().split())
     assert text.startswith(
-        "42 llama maps 3 files of 24576 KiB: 7168 KiB mapped, 6144 KiB in the page cache and not"
-        " mapped, 4096 KiB in swap, 7168 KiB not in RAM."
+        "42 llama maps 3 files; what is in RAM is known of 2 of them, of 24576 KiB: 7168 KiB"
+        " mapped, 6144 KiB in the page cache and not mapped, 4096 KiB in swap, 7168 KiB not in RAM."
         " Most of that is /srv/model.bin of 16384 KiB: 5120 KiB mapped, 5120 KiB in the page cache"
         " and not mapped, 6144 KiB only on disk."
         " 1024 KiB in the page cache must be written before it can go. SIZE ")

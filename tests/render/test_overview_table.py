@@ -58,8 +58,8 @@ def test_a_process_is_a_line_with_how_it_was_started() -> None:
 
 def test_what_all_hold_together_is_beside_the_sum_of_their_rss() -> None:
     said = " ".join(screen().split())
-    assert ("All processes together hold 81920 KiB, each page counted once; the RSS of 4 of them"
-            " adds up to 164864 KiB.") in said
+    assert ("All processes together, this one too, hold 81920 KiB, each page counted once;"
+            " the RSS of 4 of them adds up to 164864 KiB.") in said
     assert "1 process with an RSS of 1024 KiB was not walked, to be quick" in said
     assert "not walked" not in screen(left=())
 

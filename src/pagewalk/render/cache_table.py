@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from pagewalk.model.columns import I64
-from pagewalk.render.amounts import kib, many, size, times
+from pagewalk.render.amounts import kib, many, size
 from pagewalk.render.columns import fields, titles
 from pagewalk.render.document import missing, write
 from pagewalk.render.terminal import following, printable, say, say_grid, say_missing, width
@@ -59,7 +59,9 @@ def answers(found: CacheLook) -> Iterator[str]:
     told = [one for one in found.files if one.cached is not None]
     if found.who is not None:
         who = f"{found.who.pid} {printable(found.who.name)}"
-        yield f"{who} maps {many(len(found.files), 'file')}{split(told) if told else ''}."
+        some = (f"; what is in RAM is known of {len(told)} of them,"
+                if 0 < len(told) < len(found.files) else "")
+        yield f"{who} maps {many(len(found.files), 'file')}{some}{split(told) if told else ''}."
         largest = max(told, key=lambda one: one.size or 0, default=None)
         whole = sum(one.size or 0 for one in told)
         if largest and len(told) > 1 and 2 * (largest.size or 0) > whole:
@@ -67,7 +69,8 @@ def answers(found: CacheLook) -> Iterator[str]:
     else:
         [file] = found.files
         yield f"{printable(file.name)} is a file{split(told) if told else ''}."
-        yield (f"It is mapped {times(file.mappings)}." if file.mappings
+        are = "is" if file.mappings == 1 else "are"
+        yield (f"There {are} {many(file.mappings, 'mapping')} of it." if file.mappings
                else "No process that could be looked at maps it.")
     dirty = sum(one.dirty or 0 for one in told)
     if dirty:

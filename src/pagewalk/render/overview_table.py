@@ -105,8 +105,8 @@ def together(found: Overview) -> Iterator[str]:
         yield (f"{many(count, 'process', 'es')}; RSS counts a shared page in each of them, and adds"
                f" up to {rss}.")
     else:
-        yield (f"All processes together hold {size(held)}, each page counted once; the RSS of"
-               f" {count} of them adds up to {rss}.")
+        yield (f"All processes together, this one too, hold {size(held)}, each page counted once;"
+               f" the RSS of {count} of them adds up to {rss}.")
     if found.left:
         yield (f"{many(len(found.left), 'process', 'es')} with an RSS of"
                f" {size(sum(one.rss for one in found.left))} {are(len(found.left))} not walked, to"
