@@ -48,15 +48,17 @@ ROOMS = {
     "kernel.structs": Room(4, "kernel memory as structs, found through BTF"),
     "kernel.programs": Room(5, "BPF programs that save copying"),
     "kernel": Room(6, "the running kernel, opened and verified", True),
+    "snapshot": Room(6, "recordings: one file that answers like what was recorded", True),
     "sources": Room(7, "one address space, opened in one of several ways", True),
     "walking": Room(8, "page-table entries joined with their VMA and frame"),
     "account": Room(9, "sums, and the proof that they are right"),
     "heap": Room(9, "inside a process's memory: what its allocator holds", True),
     "translate": Room(9, "one address through the page tables"),
     "system": Room(10, "all of RAM, all processes, every cgroup"),
-    "render": Room(11, "results as text, JSON, CSV and the module's log", True),
-    "commands": Room(12, "the click commands, one file each", True),
-    DOOR: Room(13, "the front door: the parser, and the names that users import", True),
+    "history": Room(11, "what changed: recordings, differences, budgets, many machines", True),
+    "render": Room(12, "results as text, JSON, CSV and the module's log", True),
+    "commands": Room(13, "the click commands, one file each", True),
+    DOOR: Room(14, "the front door: the parser, and the names that users import", True),
 }
 # Files that do not import one another, so that each can be removed without touching the others.
 STRANGERS = {
@@ -256,7 +258,7 @@ PROJECT = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text())["proje
 NEEDED = packages(PROJECT["dependencies"])
 OPTIONAL = {
     name for extra, rows in PROJECT["optional-dependencies"].items() if extra != "test"
-    for name in packages(rows)
+    for name in packages(rows) if name != "pagewalk"
 }
 
 

@@ -15,6 +15,8 @@
     +-- BadText                   exit 1   a file in /proc that is not as documented
     +-- Unsupported               exit 1   this kernel lacks the interface
     +-- NotStopped                exit 1   a thread of the target did not stop in time
+    +-- PackageMissing            exit 1   an optional package is not installed
+    +-- BadRecording              exit 1   a file is no recording, is cut, or is newer than this
 
 Form of a message: what was tried, what the kernel said, what to do; lower case, no full stop.
 """
@@ -141,3 +143,20 @@ class Unsupported(PagewalkError):
 
 class NotStopped(PagewalkError):
     """Raised when a thread of the target did not stop in time; the target has been resumed."""
+
+
+class PackageMissing(PagewalkError):
+    """Raised when ``what`` needs ``package``, which the optional ``extra`` brings."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} needs the package {package}, which is not installed;"
+                         f" pip install 'pagewalk[{extra}]'")
+        self.what, self.package, self.extra = what, package, extra
+
+
+class BadRecording(PagewalkError):
+    """Raised when file ``path`` cannot be read as a recording, with the reason."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"cannot read {in_a_line(path)} as a recording: {in_a_line(why)}")
+        self.path, self.why = path, why
