@@ -17,6 +17,7 @@ from pagewalk.account.ledger import BEYOND_RSS, CONCURRENT
 from pagewalk.account.table import COLUMNS
 from pagewalk.cli import COMMANDS, cli
 from pagewalk.model.columns import State
+from pagewalk.render.metrics import METRICS, SERVED
 from pagewalk.render.ram_words import ODD
 from pagewalk.system.group_ledger import WHY as GROUP_WHY
 from pagewalk.system.ram import PARTS
@@ -138,3 +139,11 @@ def test_every_oddity_of_ram_is_documented(name: str) -> None:
 @pytest.mark.parametrize("state", State, ids=lambda state: state.label)
 def test_every_state_of_a_page_is_explained(state: State) -> None:
     assert state.label in words("json.md") | words("counting.md") | words("commands/pages.md")
+
+
+@pytest.mark.parametrize("name", [*METRICS, *SERVED])
+def test_every_metric_is_documented_with_its_labels(name: str) -> None:
+    text = (DOCS / "commands" / "export.md").read_text()
+    (row,) = [line for line in text.splitlines() if line.startswith("|") and f"`{name}`" in line]
+    labels = (METRICS | SERVED)[name].labels
+    assert all(f"`{label}`" in row for label in labels) or "| the same |" in row

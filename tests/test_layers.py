@@ -250,8 +250,8 @@ def test_entering_a_room_imports_nothing(room: str) -> None:
 
 
 def packages(requirements: list[str]) -> set[str]:
-    """Return the names in ``["numpy>=2.2"]``."""
-    return {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
+    """Return the names in ``["numpy>=2.2"]``, as they are imported."""
+    return {re.split(r"[^\w-]", requirement)[0].replace("-", "_") for requirement in requirements}
 
 
 PROJECT = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text())["project"]

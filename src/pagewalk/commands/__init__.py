@@ -216,10 +216,11 @@ def incomplete(request: Request, reasons: Sequence[str], *, told: bool) -> int:
 
 
 @contextmanager
-def output(path: str | None) -> Iterator[TextIO]:
+def output(path: str | None, mode: int = 0o600) -> Iterator[TextIO]:
     """Open FILE for writing, or standard output; FILE is replaced only if all goes well.
 
-    It is readable by its owner only: physical addresses are worth hiding.
+    It is readable by its owner only, unless ``mode`` says otherwise: physical addresses are worth
+    hiding.
     """
     if path is None or path == "-":
         yield sys.stdout
@@ -236,7 +237,7 @@ def output(path: str | None) -> Iterator[TextIO]:
     partial = os.path.join(os.path.dirname(path), f".pagewalk.{os.urandom(6).hex()}.partial")
     try:
         with put_back(), terminating():
-            fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with open(fd, "w", **EXACT) as out:
                 yield out
             os.replace(partial, path)

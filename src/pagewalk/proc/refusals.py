@@ -158,3 +158,22 @@ def status_uids(pid: int, dirfd: int | None) -> tuple[int, ...] | None:
     except OSError:
         return None
     return tuple(numbers(text, b"Uid")[:3]) or None
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[None]:
+    """Turn an OSError from listening on a TCP port into the typed error it means."""
+    try:
+        yield
+    except OSError as err:
+        what = f"cannot listen on {host}, port {port}"
+        if err.errno == errno.EACCES:
+            raise NotPermitted(
+                what, "permission denied: it takes CAP_NET_BIND_SERVICE for a port so low",
+                "choose one above 1023") from err
+        remedy = {
+            errno.EADDRINUSE: "; end what listens there (ss -ltnp shows it), or choose another",
+            errno.EADDRNOTAVAIL: "; choose an address of this machine (ip addr shows them)",
+        }.get(err.errno or 0, "")
+        said = os.strerror(err.errno or 0).lower()
+        raise PagewalkError(f"{what}: {said}{remedy}") from err

@@ -13,6 +13,7 @@ from pagewalk.model.columns import I64, Withheld
 from pagewalk.model.errors import (
     BadRequest,
     NoAddressSpace,
+    NotPermitted,
     PagewalkError,
     ProcessGone,
     SourceUnavailable,
@@ -54,8 +55,8 @@ class Tried(NamedTuple):
     """What became of the processes that were to be walked.
 
     ``source`` is what the last was read from. ``not_looked`` are processes that could not be looked
-    at, and why; ``gone`` those that ended before. ``stall_ns`` is the longest read that may have
-    held a lock of one of them.
+    at, and why, of which the kernel does not permit ``refused``; ``gone`` those that ended before.
+    ``stall_ns`` is the longest read that may have held a lock of one of them.
     """
 
     source: str
@@ -63,6 +64,7 @@ class Tried(NamedTuple):
     gone: tuple[int, ...]
     stall_ns: int
     withheld: tuple[Withheld, ...]
+    refused: int = 0
 
 
 class Looked(NamedTuple):
@@ -177,7 +179,8 @@ def try_each(
     not_looked = {pid: str(error) for pid, error in refused.items() if not isinstance(error, ended)}
     return Tried(name, tuple(not_looked.items()),
                  tuple(pid for pid in refused if pid not in not_looked), stall,
-                 (*notes, *unsteady(moved), *unseen(not_looked)))
+                 (*notes, *unsteady(moved), *unseen(not_looked)),
+                 sum(isinstance(error, NotPermitted) for error in refused.values()))
 
 
 def unsteady(moved: list[int]) -> Iterator[Withheld]:

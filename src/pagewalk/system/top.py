@@ -111,9 +111,14 @@ def look_at_top(
 
 def grouped(looked: Looked, by: str) -> Top:
     """Return what those of ``looked`` hold by one of BY; raises SourceUnavailable."""
-    key, lines = BY[by](), dict[int | str, Line]()
-    add_up(lines, (line_of(one, key) for one in looked.members))
-    return Top(by, tuple(lines.values()), looked)
+    return Top(by, lines_by(looked.members, BY[by]()), looked)
+
+
+def lines_by(members: Iterable[Member], key: Key) -> tuple[Line, ...]:
+    """Return what those of ``members`` that have ``key`` in common hold."""
+    lines: dict[int | str, Line] = {}
+    add_up(lines, (line_of(one, key) for one in members))
+    return tuple(lines.values())
 
 
 def line_of(member: Member, key: Key) -> Line:

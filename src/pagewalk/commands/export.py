@@ -1,0 +1,131 @@
+"""pagewalk export: what the other commands show, as metrics for Prometheus."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from pagewalk import commands
+from pagewalk.commands.options import LONGEST_WATCH, Request, Within
+from pagewalk.model.errors import BadRequest
+
+if TYPE_CHECKING:
+    from pagewalk.render.metrics import Family
+    from pagewalk.system.metered import Metered
+    from pagewalk.system.recent import Latest, Recent
+
+LISTEN = "127.0.0.1:9757"
+ENDING = ".prom"  # what node_exporter's collector reads
+
+
+@click.command("export", short_help="Metrics for Prometheus: who has the memory, RAM, cgroups.")
+@click.option("--listen", metavar="ADDRESS:PORT", default=LISTEN, show_default=True,
+              help="Where to serve http://ADDRESS:PORT/metrics; port 0: any that is free.")
+@click.option("--once", is_flag=True, help="Print the metrics and end.")
+@click.option("--textfile", metavar="FILE",
+              help="Write the metrics to FILE and end: for node_exporter's textfile collector.")
+@click.option("--at-most-every", "every", metavar="SECONDS", default=15.0, show_default=True,
+              type=Within(0, LONGEST_WATCH),
+              help="Answer from the last walk until it is so old.")
+@click.option("--longest", metavar="SECONDS", default=3.0, show_default=True,
+              type=Within(0.1, 3600), help="Begin no other process after so long.")
+@click.option("--limit", "-n", metavar="N", default=20, show_default=True,
+              type=click.IntRange(1, 10_000),
+              help="Only the N largest programs, users and cgroups have series of their own.")
+@click.option("--quiet", "-q", is_flag=True, help="Print no notes on stderr.")
+def command(
+    listen: str, once: bool, textfile: str | None, every: float, longest: float, limit: int,
+    quiet: bool,
+) -> int:
+    """Serve metrics for Prometheus until Ctrl-C or SIGTERM: what each program, user and cgroup
+    holds alone, PSS, RSS and swap, what RAM is used for, and how near cgroups are to their limits.
+
+    \b
+    pagewalk export --once
+    pagewalk export --textfile /var/lib/node_exporter/pagewalk.prom
+    pagewalk export --listen 127.0.0.1:9757 --at-most-every 60
+    """
+    from pagewalk.commands.scraped import as_text, client
+    from pagewalk.system.metered import look_at_metered
+    from pagewalk.system.recent import Recent
+
+    request = Request(source="auto", format="text", output=textfile, quiet=quiet)
+    check(textfile, once=once)
+    client()  # before a walk that nobody could read
+    commands.look_for_garbage()
+    recent = Recent(lambda: look_at_metered(longest), every)
+    if once or textfile:
+        with commands.output(textfile, mode=0o644) as out:
+            latest = recent.latest()
+            out.write(as_text(lambda: told(latest, limit)))
+        return commands.concluded(request._replace(format="prometheus"), latest.found.withheld)
+    return serve(request, recent, *address(listen), limit)
+
+
+def check(textfile: str | None, *, once: bool) -> None:
+    """Raise BadRequest for a file that nobody would read, or two places to write to."""
+    if textfile is None:
+        return
+    if once:
+        raise BadRequest("--once prints the metrics and --textfile writes them: choose one")
+    if not textfile.endswith(ENDING):
+        raise BadRequest(f"node_exporter only reads files that end in {ENDING}: give FILE such a"
+                         " name")
+
+
+def address(word: str) -> tuple[str, int]:
+    """Return the ADDRESS and the PORT of --listen; raises BadRequest."""
+    from ipaddress import ip_address
+
+    host, colon, port = word.rpartition(":")
+    host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
+    try:
+        ip_address(host)
+        good = bool(colon) and port.isascii() and port.isdigit() and int(port) < 1 << 16
+    except ValueError:
+        good = False
+    if not good:
+        raise BadRequest(f"'{word}' is no address and port to listen on: give, for example,"
+                         f" {LISTEN}, [::1]:9757, or 0.0.0.0:9757 for all addresses")
+    return host, int(port)
+
+
+def told(latest: Latest[Metered], limit: int) -> list[Family]:
+    """Return the metrics of the last look."""
+    from pagewalk.render.metrics import families
+
+    return families(latest.found, limit, version=version(), at=latest.at, made=latest.made)
+
+
+def version() -> str:
+    from importlib.metadata import version
+
+    return version("pagewalk")
+
+
+def serve(request: Request, recent: Recent[Metered], host: str, port: int, limit: int) -> int:
+    """Serve until a signal ends it; the first look is made before, and says what is missing."""
+    from threading import Thread
+
+    from pagewalk.commands.scraped import PATH, Server, handler
+    from pagewalk.render.metrics import AGE, Family
+
+    def look() -> Iterator[Family]:
+        latest = recent.latest()
+        yield from told(latest, limit)
+        yield Family(AGE, {(): latest.age})
+
+    with Server(host, port, handler(look)) as server:
+        commands.concluded(request._replace(format="prometheus"), recent.latest().found.withheld)
+        ending = {signal.SIGTERM, signal.SIGINT}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # in the threads, too
+        Thread(target=server.serve_forever, daemon=True).start()
+        where = f"[{host}]" if ":" in host else host
+        commands.note(request, f"metrics are at http://{where}:{server.server_port}{PATH}; Ctrl-C"
+                               " or SIGTERM ends it")
+        signal.sigwait(ending)
+        server.shutdown()
+    return 0

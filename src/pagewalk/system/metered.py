@@ -1,0 +1,182 @@
+"""What is told of a machine again and again, for graphs: processes, RAM and cgroups.
+
+Each part is looked at for a bounded time, whatever the machine's size.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pagewalk.model.columns import Withheld, partial
+from pagewalk.model.errors import BadTarget, NotPermitted, PagewalkError
+from pagewalk.proc.chosen import Chosen, Wanted, choose
+from pagewalk.proc.stall import BUDGET_NS
+from pagewalk.sources.ram import COUNTERS, RamSource
+from pagewalk.system.group_table import GroupTable, by_counters, look_at_groups
+from pagewalk.system.look import Ram
+from pagewalk.system.members import Looked, Member, Tried, total_each, totaled
+from pagewalk.system.overview import COUNTED, Clock, TakesLong, open_overview, ram_in_time
+from pagewalk.system.top import BY, Key, Line, lines_by
+
+# Of the time for all processes, what those that are walked together may take: see overview.
+TOGETHER = 2 / 3
+# A process that names itself writes what it likes, often what it is doing and for whom: "postgres:
+# alice shop 10.0.0.7(50312) idle". A program has neither blanks nor colons in its name.
+PLAIN = re.compile(r"[^\s:]+")
+NO_TIME = "the time for walking processes was up before {} of them"
+
+
+class Counts(NamedTuple):
+    """What became of the processes: numbers of address spaces.
+
+    ``refused`` are those that the kernel does not let us look at, ``failed`` those that could not
+    be read for another reason, ``ended`` those that ended first, ``left`` those that time did not
+    suffice for.
+    """
+
+    walked: int
+    refused: int = 0
+    failed: int = 0
+    ended: int = 0
+    left: int = 0
+
+
+class Took(NamedTuple):
+    """Seconds that each part took."""
+
+    processes: float
+    ram: float
+    cgroups: float
+
+
+class Metered(NamedTuple):
+    """What processes hold by what they have in common, all of RAM, and every cgroup.
+
+    ``lines`` are those of top, by "program", "user" and "cgroup" (missing without memory cgroups).
+    ``unwalked`` are the processes that are not in them, likewise: of those only ``rss`` is known,
+    from statm, whose counters may be off by 32 pages a CPU. ``source`` is what the last process was
+    read from, empty for none; ``stall_ns`` the longest read that may have held a lock of one.
+    ``groups`` is None where there are no memory cgroups.
+    """
+
+    source: str
+    lines: dict[str, tuple[Line, ...]]
+    unwalked: dict[str, tuple[Line, ...]]
+    counts: Counts
+    stall_ns: int
+    ram: Ram
+    groups: GroupTable | None
+    took: Took
+    withheld: tuple[Withheld, ...]
+
+    @property
+    def partial(self) -> list[str]:
+        """Return what rights or a race took away."""
+        return partial(self.withheld)
+
+
+def look_at_metered(longest: float, clock: Clock = time.monotonic) -> Metered:
+    """Walk all processes but this one for ``longest`` seconds, and scan RAM for it and its cgroups.
+
+    Raises BadText.
+    """
+    source, begun = open_overview(), clock()
+    looked, unseen, counts, lost = walked(longest, clock)
+    keys, missing = in_common()
+    after = clock()
+    ram = ram_in_time(source)
+    counted = clock()
+    groups, lacking = groups_in_time(source)
+    took = Took(after - begun, counted - after, clock() - counted)
+    told = (*looked.tried.withheld, *lost, *missing, *ram.withheld,
+            *(groups.withheld if groups else ()), *lacking)
+    return Metered(
+        looked.tried.source, {by: lines_by(looked.members, key) for by, key in keys.items()},
+        {by: lines_by(unseen, key) for by, key in keys.items()}, counts, looked.tried.stall_ns,
+        ram, groups, took, tuple(dict.fromkeys(row for row in told if row.what != "freed")))
+
+
+Walked = tuple[Looked, list[Member], Counts, tuple[Withheld, ...]]
+
+
+def walked(longest: float, clock: Clock) -> Walked:
+    """Walk processes, the largest first; also return those that were not, as members."""
+    chosen, begun = everyone(), clock()
+    try:
+        looked = total_each(chosen, "auto", BUDGET_NS, lambda: clock() > begun + longest,
+                            lambda: clock() > begun + longest * TOGETHER)
+    except PagewalkError as error:  # of none, and why the first was not
+        looked = Looked((), Tried("", tuple((one.process.pid, str(error)) for one in chosen), (), 0,
+                                  (), len(chosen) * isinstance(error, NotPermitted)))
+        lost: tuple[Withheld, ...] = (
+            Withheld("what processes hold", str(error), partial=True),)
+        return looked, unwalked(looked, chosen), counts_of(looked, 0), lost if chosen else ()
+    unseen = unwalked(looked, chosen)
+    left = len({one.pids[0] for one in unseen} - {pid for pid, _ in looked.tried.not_looked})
+    lost = (Withheld("what some processes hold", NO_TIME.format(left)),) if left else ()
+    return looked, unseen, counts_of(looked, left), lost
+
+
+def everyone() -> list[Chosen]:
+    try:
+        return sorted(choose(Wanted(everyone=True)), key=lambda one: -one.process.rss)
+    except BadTarget:  # we are alone in this PID namespace
+        return []
+
+
+def counts_of(looked: Looked, left: int) -> Counts:
+    tried = looked.tried
+    return Counts(len(looked.members), tried.refused, len(tried.not_looked) - tried.refused,
+                  len(tried.gone), left)
+
+
+def unwalked(looked: Looked, chosen: Sequence[Chosen]) -> list[Member]:
+    """Return those of ``chosen`` that were neither walked nor ended; of them only RSS is known."""
+    done = {*looked.tried.gone, *(pid for one in looked.members for pid in one.pids)}
+    return [totaled([one], {"rss": one.process.rss}) for one in chosen
+            if one.process.pid not in done]
+
+
+def in_common() -> tuple[dict[str, Key], tuple[Withheld, ...]]:
+    """Return what processes may have in common; see Metered.lines."""
+    keys: dict[str, Key] = {"program": program, "user": BY["user"]()}
+    try:
+        return {**keys, "cgroup": BY["cgroup"]()}, ()
+    except PagewalkError as error:  # there are no memory cgroups
+        return keys, (Withheld("which cgroup a process is in", str(error)),)
+
+
+def program(member: Member) -> tuple[str, str]:
+    """Return what to call the program of a process: as top does, but nothing that changes.
+
+    A title that the process has written is not its name; comm is. Its own number is "PID".
+    """
+    name = os.path.basename(member.program)
+    if not PLAIN.fullmatch(name) or not PLAIN.fullmatch(member.program):
+        name = member.name
+    for pid in member.pids:
+        name = re.sub(rf"(?<!\d){pid}(?!\d)", "PID", name)
+    return name, name
+
+
+def groups_in_time(source: RamSource) -> tuple[GroupTable | None, tuple[Withheld, ...]]:
+    """Return every cgroup: as the kernel counts, if looking at all frames takes long."""
+    try:
+        return in_time(source), ()
+    except PagewalkError as error:
+        return None, (Withheld("what cgroups are charged for", str(error)),)
+
+
+def in_time(source: RamSource) -> GroupTable:
+    if source.name == COUNTERS:
+        return by_counters(source.notes)
+    try:
+        return look_at_groups(source)
+    except TakesLong:
+        return by_counters((Withheld("what cgroups are charged for, by frames",
+                                     f"{COUNTED:g} s of CPU time do not suffice to look at all of"
+                                     " RAM; pagewalk cgroups does"),))
