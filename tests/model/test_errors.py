@@ -10,6 +10,7 @@ import pytest
 
 from pagewalk.model import errors
 from pagewalk.model.errors import (
+    BadRecording,
     BadRequest,
     BadTable,
     BadTarget,
@@ -19,6 +20,7 @@ from pagewalk.model.errors import (
     NotInBtf,
     NotPermitted,
     NotStopped,
+    PackageMissing,
     PagewalkError,
     ProcessGone,
     SourceUnavailable,
@@ -32,6 +34,7 @@ EXIT_CODES = {
     "PagewalkError": 1, "BadTarget": 2, "BadRequest": 2, "ProcessGone": 5, "NoAddressSpace": 1,
     "NotPermitted": 6, "SourceUnavailable": 1, "BadTable": 1, "BadText": 1,
     "NotInBtf": 1, "Unsupported": 1, "NotStopped": 1, "GroupGone": 5,
+    "PackageMissing": 1, "BadRecording": 1,
 }
 EXAMPLES = [
     BadTarget("no process is called 'x'", ((1, "init"),)),
@@ -45,6 +48,8 @@ EXAMPLES = [
     BadTable("PMD", 0x1000, 0xBAD, "points outside RAM"),
     BadText("maps", 3, b"what"),
     Unsupported("PAGEMAP_SCAN", "6.7"),
+    PackageMissing("a recording", "pyarrow", "snapshot"),
+    BadRecording("a.pagewalk", "it is cut"),
     NotStopped("process 7 did not stop within 5 s and has been resumed"),
 ]
 
