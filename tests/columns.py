@@ -97,6 +97,7 @@ class Columns:
     live: None = None
     pagemap: None = None
     page_tables: None = None
+    recorded: None = None
     closed: int = field(default=0, init=False)
 
     @property

@@ -121,10 +121,12 @@ def test_every_command_has_examples() -> None:
 
 @pytest.mark.parametrize("example", sorted(set(examples())))
 def test_an_example_works_when_pasted(
-    example: str, sleeper: str, capsys: pytest.CaptureFixture[str]
+    example: str, sleeper: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if ENDLESS.search(example):
         pytest.skip("it goes on until a signal ends it")
+    monkeypatch.chdir(tmp_path)
     code = main(shlex.split(example.replace("$$", sleeper))[1:])
     out, err = capsys.readouterr()
     if example.split()[1] == "vtop" and os.geteuid() != 0:

@@ -12,11 +12,11 @@ import numpy as np
 from pagewalk.account.table import Table
 from pagewalk.model.columns import I64, Backing, Flag, VMAs
 from pagewalk.model.ranges import holder
-from pagewalk.model.rules import LAZYFREE
+from pagewalk.model.rules import IS_PRESENT, LAZYFREE
 from pagewalk.model.states import holds
 from pagewalk.proc.counters import lazily_freed
 from pagewalk.sources import Source
-from pagewalk.sources.space import Space
+from pagewalk.sources.space import Joined, Space
 
 _CLEAN = np.uint32((Flag.PRESENT | Flag.DIRTY | Flag.SPECIAL).value)
 
@@ -32,7 +32,8 @@ def with_lazyfree(table: Table, source: Source) -> Table:
         return table
     # It is 0 if no process has called MADV_FREE since boot.
     count = len(table.vmas)
-    any_freed = source.live is None or lazily_freed()
+    known = source.recorded
+    any_freed = known.lazyfree if known is not None else source.live is None or lazily_freed()
     column = by_vma(source.space, table.vmas) if any_freed else np.zeros(count, np.int64)
     return table._replace(
         columns={**table.columns, "lazyfree": column},
@@ -43,6 +44,12 @@ def with_lazyfree(table: Table, source: Source) -> Table:
 def by_vma(space: Space, vmas: VMAs) -> I64:
     """Return the bytes of lazyfree pages (i64) in each VMA."""
     column = np.zeros(len(vmas), np.int64)
+    if isinstance(space, Joined):
+        for runs in space.runs():
+            lazy = (vmas.backing[runs.vma] == Backing.ANON.value) & IS_PRESENT[runs.state]
+            lazy &= holds(LAZYFREE, runs.flags, runs.kflags)
+            np.add.at(column, runs.vma[lazy], runs.size[lazy].astype(np.int64))
+        return column
     frames = space.frames
     assert frames is not None
     # madvise_free_single_vma: anonymous memory only

@@ -14,7 +14,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pagewalk.commands.options import Request, check_watch
@@ -23,7 +23,7 @@ from pagewalk.render.terminal import harmless
 if TYPE_CHECKING:
     from pagewalk.account.ledger import Line
     from pagewalk.account.table import Table
-    from pagewalk.model.columns import U64, VMAs, Withheld
+    from pagewalk.model.columns import Withheld
     from pagewalk.render.columns import Choice
     from pagewalk.sources import Source
     from pagewalk.sources.outcome import Outcome
@@ -73,18 +73,22 @@ def opened(request: Request, name: str) -> Iterator[tuple[Source, Callable[..., 
     """
     import time
 
+    recorded = None if request.target.isdecimal() else in_recording(request)
+    if recorded is not None:
+        with recorded as source, output(request.output) as out:
+            yield source, writer(request, render_view(request, name), out)
+        return
     # Before the modules that need it: numpy's own imports are deep, and where the stack of Python
     # 3.11 outgrows a chunk, each further call maps memory and unmaps it again.
     import numpy  # noqa: F401
 
     from pagewalk.proc.processes import find
-    from pagewalk.render import view
     from pagewalk.sources import close, open_listed
 
     check_watch(request)
     if request.freeze:
         from pagewalk.proc.freeze import frozen
-    write = view(request.format, name, request.human, request.color)
+    write = render_view(request, name)
     source = open_listed(find(request.target), request.source, request.budget_ns)
     assert source.live is not None
     target = source.live.target
@@ -101,6 +105,37 @@ def opened(request: Request, name: str) -> Iterator[tuple[Source, Callable[..., 
         if stopped:
             note(request, f"process {target.pid} was stopped for"
                           f" {(time.monotonic() - started) * 1e3:.1f} ms")
+
+
+def render_view(request: Request, name: str) -> Callable[..., None]:
+    """Return what writes view ``name`` as ``request`` wants it."""
+    from pagewalk.render import view
+
+    return view(request.format, name, request.human, request.color)
+
+
+def in_recording(request: Request) -> AbstractContextManager[Source] | None:
+    """Return the process that TARGET names in a recording, to be closed; None if it names none.
+
+    Raises BadRequest for an option that only a live process can have, and what open_recorded does.
+    """
+    from pagewalk.snapshot.read import may_be_recording
+
+    if not may_be_recording(request.target):
+        return None
+    from pagewalk.model.errors import BadRequest
+    from pagewalk.sources.recorded import open_recorded
+
+    source = open_recorded(request.target)
+    if source is None:
+        return None
+    for option, given in (("--freeze", request.freeze), ("--watch", request.watch is not None),
+                          ("--source", request.source != "auto")):
+        if given:
+            source.close()
+            raise BadRequest(f"{option} is about a live process, and {request.target} is a"
+                             " recording: leave it out")
+    return closing(source)
 
 
 def telling(request: Request, name: str) -> AbstractContextManager[Callable[[], None]]:
@@ -143,29 +178,6 @@ def erasing(write: Callable[..., None], erase: Callable[[], None]) -> Callable[.
         write(*results, **options)
 
     return clean
-
-
-def signs(source: Source, vmas: VMAs) -> tuple[U64, str | None]:
-    """Return what tells kinds of memory besides the VMAs, as far as we may know.
-
-    Where the threads' stacks are, and which version of Go built the program, if that matters.
-    """
-    import numpy as np
-
-    from pagewalk.account.groups import may_be_go
-    from pagewalk.model.errors import NotPermitted
-    from pagewalk.proc.stacks import read_stack_pointers
-
-    pointers = np.zeros(0, np.uint64)
-    if source.live is None:
-        return pointers, None
-    with suppress(NotPermitted):
-        pointers = read_stack_pointers(source.live.target)
-    if not may_be_go(vmas, pointers):
-        return pointers, None
-    from pagewalk.heap.buildinfo import built_by
-
-    return pointers, built_by(source.live.target)
 
 
 def look_for_garbage() -> None:

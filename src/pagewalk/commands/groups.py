@@ -56,7 +56,10 @@ def meant_group(word: str, *, always: bool) -> tuple[str, Name] | None:
     """
     from pagewalk.model.errors import BadTarget, SourceUnavailable
     from pagewalk.proc.processes import find
+    from pagewalk.snapshot.read import may_be_recording
 
+    if not always and may_be_recording(word):
+        return None
     if not always and not word.startswith("/sys/fs/cgroup/"):
         try:
             find(word)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pagewalk.commands import finish, note_unsorted, opened, rounds, signs
+from pagewalk.commands import finish, note_unsorted, opened, rounds
 from pagewalk.commands.options import (
     Request,
     choice_of,
@@ -133,6 +133,7 @@ def refuse_frames(counts: bool, everything: bool, detailed: list[str]) -> None:
 def grouped(table: Table, by: str, source: Source, choice: Choice) -> list[Group]:
     """Return the groups of ``table`` in the order asked for."""
     from pagewalk.account.groups import BY, value
+    from pagewalk.system.signs import signs
 
     return choice.rows(BY[by](table, *signs(source, table.vmas)), value)
 

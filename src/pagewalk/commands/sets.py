@@ -33,8 +33,8 @@ class Named(NamedTuple):
     everyone: bool
 
 
-def set_options(command: Any) -> Any:
-    """Add the options of Named to a command, and those of Request that it has with them."""
+def naming_options(command: Any) -> Any:
+    """Add the options of Named to a command."""
     several: dict[str, Any] = {"multiple": True}
     options: tuple[Callable[[Any], Any], ...] = (
         click.argument("targets", nargs=-1, shell_complete=complete_target),
@@ -48,8 +48,15 @@ def set_options(command: Any) -> Any:
         click.option("--all", "-a", "everyone", is_flag=True,
                      help="All processes but this one."),
     )
-    options += (source_option("ebpf, kcore, drgn or procfs"), budget_option, table_options,
-                watch_option, output_options)
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def set_options(command: Any) -> Any:
+    """Add the options of Named to a command, and those of Request that it has with them."""
+    options = (naming_options, source_option("ebpf, kcore, drgn or procfs"), budget_option,
+               table_options, watch_option, output_options)
     for option in reversed(options):
         command = option(command)
     return command

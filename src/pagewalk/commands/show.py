@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pagewalk.commands import finish, note_unsorted, opened, rounds, signs
+from pagewalk.commands import finish, note_unsorted, opened, rounds
 from pagewalk.commands.options import (
     Request,
     choice_of,
@@ -77,6 +77,7 @@ def show(
     from pagewalk.account.lazyfree import with_lazyfree
     from pagewalk.account.ledger import SHORT, ledger
     from pagewalk.account.table import table as walk_table
+    from pagewalk.system.signs import signs
 
     before = source.theirs()
     table = with_lazyfree(walk_table(source, frames=not counts), source)

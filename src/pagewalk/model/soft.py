@@ -21,7 +21,7 @@ MARKERS = {1: Flag.UFFD_WP, 2: Flag.HWPOISON, 4: Flag.GUARD}
 _KINDS = (Flag.MARKER, Flag.SWAP, Flag.MIGRATION, Flag.DEVICE, Flag.HWPOISON)
 
 # The entries of these kinds name a page frame, unless they are markers.
-_FRAMED = np.uint32(Flag.MIGRATION | Flag.DEVICE | Flag.HWPOISON)
+FRAMED = np.uint32(Flag.MIGRATION | Flag.DEVICE | Flag.HWPOISON)
 _MARKER = np.uint32(Flag.MARKER)
 
 TYPE_BITS = 5
@@ -112,7 +112,7 @@ def decode(types: SwapTypes, kind: U64, offset: U64) -> tuple[U32, U64]:
 
 def names_frame(flags: U32) -> Bool:
     """Return which software entries, by their ``flags``, have a page frame as their offset."""
-    framed: Bool = (flags & _FRAMED != 0) & (flags & _MARKER == 0)
+    framed: Bool = (flags & FRAMED != 0) & (flags & _MARKER == 0)
     return framed
 
 

@@ -106,7 +106,8 @@ class Scope(NamedTuple):
     """An address space, and the sorted ranges of it (``start``, ``end`` u64) to walk.
 
     Several are one in which each has ``arch.user_end`` addresses: those of the k-th of ``roots``
-    (u64, physical addresses of top tables) begin at k times that.
+    (u64, physical addresses of top tables) begin at k times that. ``seen`` i64[6, roots], if given,
+    is increased by how many tables were read, by level number.
     """
 
     arch: Arch
@@ -114,6 +115,14 @@ class Scope(NamedTuple):
     read_tables: ReadTables
     start: U64
     end: U64
+    seen: I64 | None = None
+
+    def note(self, depth: int, tables: Tables) -> None:
+        """Count ``tables``, of the level at ``depth``, as read."""
+        if self.seen is not None:
+            number, owner = self.arch.levels[depth].number, tables.addr // np.uint64(
+                self.arch.user_end)
+            np.add.at(self.seen[number], owner.astype(np.intp), 1)
 
 
 _Columns = TypeVar("_Columns", Leaves, Holes, Doubts)

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pagewalk.model.columns import U64, take
+from pagewalk.model.columns import I64, U64, take
 from pagewalk.pagetables import decode
 from pagewalk.pagetables.decode import Doubts, Entries, ReadTables, Root, Scope, Tables
 from pagewalk.pagetables.format import Arch
@@ -27,6 +27,7 @@ def walk_tables(
     *,
     batch: int = 1 << 17,
     retries: int = 0,
+    tables: I64 | None = None,
 ) -> Iterator[Entries]:
     """Walk the tables under ``root`` and yield what maps ``ranges``, in address order.
 
@@ -36,11 +37,12 @@ def walk_tables(
     user half; nothing outside is walked or reported. A batch has at most ``batch`` leaves. Adjacent
     holes of one level are one row within a range and a batch. A huge leaf that a range cuts is
     returned in aligned pieces. Entries in doubt are walked again ``retries`` times, because live
-    tables change while they are read.
+    tables change while they are read. ``tables`` i64[6, roots] is increased by how many were read,
+    by level number.
 
     Raises BadRequest for invalid ranges.
     """
-    scope = decode.open_scope(arch, root, read_tables, ranges)
+    scope = decode.open_scope(arch, root, read_tables, ranges)._replace(seen=tables)
     return _bounded(scope, batch, retries)
 
 
@@ -66,7 +68,9 @@ def _descend(scope: Scope, depth: int, tables: Tables, limit: int, group: int) -
     for first in range(0, len(tables), group):
         after = first + group
         end = int(tables.addr[after]) if after < len(tables) else limit
-        rows, below = decode.scan(scope, depth, take(tables, slice(first, after)))
+        here = take(tables, slice(first, after))
+        scope.note(depth, here)
+        rows, below = decode.scan(scope, depth, here)
         if len(below):
             yield from _weave(rows, _descend(scope, depth + 1, below, end, group))
         else:
@@ -95,4 +99,5 @@ def only(scope: Scope, doubts: Doubts) -> Scope:
     """Return ``scope`` limited to what is in doubt; adjacent doubts in one range are one range."""
     start, end = doubts.addr, doubts.addr + doubts.size
     apart = (start[1:] != end[:-1]) | np.isin(start[1:], scope.start)
-    return scope._replace(start=start[np.append(True, apart)], end=end[np.append(apart, True)])
+    return scope._replace(
+        seen=None, start=start[np.append(True, apart)], end=end[np.append(apart, True)])

@@ -16,12 +16,14 @@ from pagewalk.proc.stall import Stall, read_slices
 STAT = re.compile(rb"(?s)\d+ \((.*)\) ([A-Za-z])((?: -?\d{1,20}){21,})\n")
 PF_KTHREAD = 0x00200000  # include/linux/sched.h
 
+TICK = 10_000_000  # nanoseconds: USER_HZ is 100 on every architecture here
+
 
 class Stat(NamedTuple):
     """The fields of /proc/PID/stat we use; ``rss`` in pages, ``vsize`` in bytes.
 
     ``state`` is a letter (R S D T t Z X), ``faults`` how many page faults its threads have had;
-    ``parent`` the process that it is a child of.
+    ``parent`` the process that it is a child of, ``started`` when, in nanoseconds since boot.
     """
 
     comm: str
@@ -32,6 +34,7 @@ class Stat(NamedTuple):
     rss: int
     faults: int
     parent: int
+    started: int = 0
 
     @property
     def ending(self) -> bool:
@@ -113,12 +116,12 @@ def parse_stat(text: bytes) -> Stat:
     if not found:
         raise BadText("stat", 1, text)
     fields = words(found[3])
-    parent, flags, minor, major, threads, vsize, rss = (
+    parent, flags, minor, major, threads, started, vsize, rss = (
         # field numbers as in proc_pid_stat(5)
-        int(fields[at - 4]) for at in (4, 9, 10, 12, 20, 23, 24)
+        int(fields[at - 4]) for at in (4, 9, 10, 12, 20, 22, 23, 24)
     )
     name, state = decode_name(found[1]), decode_name(found[2])
-    return Stat(name, state, flags, threads, vsize, rss, minor + major, parent)
+    return Stat(name, state, flags, threads, vsize, rss, minor + major, parent, started * TICK)
 
 
 def open_target(number: int) -> Target:

@@ -11,6 +11,7 @@ from pagewalk.model.columns import ENTRY_FLAGS, U8, U64, Flag, Pages, State
 from pagewalk.model.rules import IS_PRESENT
 from pagewalk.model.soft import unpack
 from pagewalk.render import lines as pieces
+from pagewalk.snapshot.runs import ANEW
 
 STATE_LABELS = [state.label for state in State]
 SHOWN_FLAGS = np.uint32(sum(int(flag) for flag in ENTRY_FLAGS.values()))
@@ -26,12 +27,14 @@ def physical(
 ) -> U8:
     """Return the physical address in 16 hexadecimal digits between the given texts.
 
-    It is ``otherwise`` where it is withheld or the page is not present.
+    It is ``otherwise`` where it is withheld, as in a recording made without --physical, or the
+    page is not present.
     """
     if rows.pfn is None:
         return pieces.text(otherwise, len(rows))
     address = pieces.hexadecimal(rows.pfn * np.uint64(page_size))
-    return pieces.where(IS_PRESENT[rows.state], pieces.beside(before, address, after), otherwise)
+    known = IS_PRESENT[rows.state] & (rows.pfn < np.uint64(ANEW))
+    return pieces.where(known, pieces.beside(before, address, after), otherwise)
 
 
 def number(rows: Pages, column: U64 | None, otherwise: str) -> U8:
@@ -41,7 +44,8 @@ def number(rows: Pages, column: U64 | None, otherwise: str) -> U8:
     """
     if column is None:
         return pieces.text(otherwise, len(rows))
-    return pieces.where(IS_PRESENT[rows.state], pieces.decimal(column), otherwise)
+    known = IS_PRESENT[rows.state] & (column < np.uint64(ANEW))
+    return pieces.where(known, pieces.decimal(column), otherwise)
 
 
 def swap_place(rows: Pages, before: str, between: str, after: str, otherwise: str) -> U8:

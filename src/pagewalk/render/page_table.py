@@ -11,6 +11,7 @@ from pagewalk.render import describe
 from pagewalk.render import lines as pieces
 from pagewalk.render.amounts import STYLE, human
 from pagewalk.render.columns import titles
+from pagewalk.snapshot.runs import ANEW
 
 COLUMNS = ("phys", "size", "state", "mapcount", "flags")
 
@@ -40,8 +41,9 @@ def number(rows: Pages, column: U64 | None) -> U8 | str:
     """Return ``column``, of what is present, to the right; ``-`` where there is none."""
     if column is None:
         return "-"
-    told = pieces.decimal(column)
-    return pieces.where(IS_PRESENT[rows.state], told, "-".rjust(told.shape[1]))
+    known = IS_PRESENT[rows.state] & (column < np.uint64(ANEW))
+    told = pieces.decimal(np.where(known, column, np.uint64(0)))
+    return pieces.where(known, told, "-".rjust(told.shape[1]))
 
 
 CELLS = {

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pagewalk.proc.counters import Theirs
     from pagewalk.proc.pagemap import Pagemap
     from pagewalk.proc.smaps import LastSmaps, Smaps
+    from pagewalk.sources.recorded import Found
     from pagewalk.sources.tables import TableSpace
 
 SOURCES = {
@@ -140,6 +141,10 @@ class Source(Protocol):
     @property
     def live(self) -> Live | None:
         """Return the process, None if it is only a recording."""
+
+    @property
+    def recorded(self) -> Found | None:
+        """Return what a recording tells beside its pages, None of a live process."""
 
     @property
     def pagemap(self) -> Pagemap | None:

@@ -51,7 +51,10 @@ class Particulars(NamedTuple):
 
 def read_particulars(source: Source, vmas: VMAs) -> tuple[Particulars, list[Withheld]]:
     """Return the particulars of ``vmas`` as read by ``source``, and why some are withheld."""
-    page_size = source.space.facts.page_size
+    page_size, known = source.space.facts.page_size, source.recorded
+    if known is not None and known.page_size is not None and known.thp_eligible is not None:
+        return Particulars(known.page_size, known.thp_eligible), limits(
+            Particulars(known.page_size, known.thp_eligible))
     size = np.where(np.isin(vmas.backing, [kind.value for kind in BASE_PAGES]), page_size, UNKNOWN)
     nothing = Particulars(size.astype(np.int64), np.full(len(vmas), UNKNOWN, np.int64))
     tables = source.page_tables
@@ -68,8 +71,12 @@ def read_particulars(source: Source, vmas: VMAs) -> tuple[Particulars, list[With
     nothing.page_size[same] = page_sizes(of, page_size)[at]
     nothing.thp_eligible[same] = found[at]
     nothing.thp_eligible[vmas.gate] = 0  # it has no mm
-    why = [row for row, column in zip(LIMITS, nothing, strict=True) if (column == UNKNOWN).any()]
-    return nothing, why
+    return nothing, limits(nothing)
+
+
+def limits(found: Particulars) -> list[Withheld]:
+    """Return why some of ``found`` are withheld."""
+    return [row for row, column in zip(LIMITS, found, strict=True) if (column == UNKNOWN).any()]
 
 
 def page_sizes(of: Mappings, page_size: int) -> I64:

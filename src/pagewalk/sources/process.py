@@ -53,6 +53,10 @@ class LiveSource:
         return self
 
     @property
+    def recorded(self) -> None:
+        """Return that it is no recording."""
+
+    @property
     def who(self) -> Who:
         """Return whose address space it is."""
         return Who(self.target.pid, self.target.name, self.target.exe)

@@ -1,5 +1,6 @@
 """What a source reads: one address space, whatever it is read from."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -7,6 +8,7 @@ from pagewalk.model.columns import NO_SUMS, U64, Sums, Tells, VMAs
 from pagewalk.model.facts import Facts
 from pagewalk.pagetables.decode import NO_ENTRIES, Entries
 from pagewalk.proc.frames import FrameReader
+from pagewalk.snapshot.runs import Runs
 
 
 class Part(NamedTuple):
@@ -18,6 +20,29 @@ class Part(NamedTuple):
     entries: Entries = NO_ENTRIES
     sums: Sums = NO_SUMS
     page_tables: int | None = None
+
+
+class Joined(ABC):
+    """An address space whose pages come joined with their frames: what was recorded of one."""
+
+    @abstractmethod
+    def runs(self) -> Iterator[Runs]:
+        """Yield its pages as runs, by ascending address, with rows for what is not populated."""
+
+    @property
+    def frames(self) -> FrameReader | None:
+        """Return no frame database: there is nothing to look up."""
+        return None
+
+    def entries(self, vmas: VMAs, ranges: U64, *, frames: bool = True) -> Iterator[Entries]:
+        """Yield nothing: pages are not joined again."""
+        del vmas, ranges, frames
+        return iter(())
+
+    def sums(self, vmas: VMAs, ranges: U64, *, frames: bool = True) -> Iterator[Part]:
+        """Yield nothing: pages are not joined again."""
+        del vmas, ranges, frames
+        return iter(())
 
 
 class Space(Protocol):

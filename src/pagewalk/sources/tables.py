@@ -64,7 +64,7 @@ class TableSpace:
 
     ``mm`` is the address of its mm_struct, ``root`` the physical address of its PGD.
     ``exclusive`` and ``unshared`` supply what the tables do not show. ``tables`` i64[6, roots] is
-    how many tables were read for the last sums, by level number.
+    how many tables the last walk read, by level number.
     """
 
     running: RunningKernel
@@ -100,8 +100,9 @@ class TableSpace:
         """Yield the leaves, holes and doubts of the page tables in ``ranges``."""
         arch = self.running.arch
         below = ranges[:, 1] <= np.uint64(np.size(self.roots) * arch.user_end)
+        self.tables = np.zeros((6, np.size(self.roots)), np.int64)
         for entries in walk_tables(
-            arch, self.roots, self.read_tables, ranges[below], retries=RETRIES
+            arch, self.roots, self.read_tables, ranges[below], retries=RETRIES, tables=self.tables,
         ):
             if len(entries.leaves):
                 self.settle(vmas, entries.leaves, frames=frames)
@@ -134,7 +135,7 @@ class TableSpace:
 
     @property
     def table_sizes(self) -> I64:
-        """Return the bytes of PTE, PMD and PUD tables that the last sums read, by root."""
+        """Return the bytes of PTE, PMD and PUD tables that the last walk read, by root."""
         found: I64 = self.tables[1:4].sum(axis=0) * self.facts.page_size
         return found
 

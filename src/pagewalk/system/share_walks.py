@@ -18,8 +18,8 @@ from pagewalk.system.sorted_rows import SortedRows
 from pagewalk.system.together import Mapping
 from pagewalk.walking.at_end import check_still
 from pagewalk.walking.held import empty
-from pagewalk.walking.rows import Asked, base_pages, leaf_pages
-from pagewalk.walking.walk import walk
+from pagewalk.walking.rows import Asked, base_pages
+from pagewalk.walking.walk import populated, walk
 
 # Mapped more often than all members together can map it.
 OFTEN = 1 << 62
@@ -88,7 +88,7 @@ class Walked:
 
     def add_pages(self, asked: Asked, numbers: I32, place: I32) -> None:
         """Add the anonymous pages ``asked`` for that other processes map too, which sums lack."""
-        for batch in leaf_pages(asked):
+        for batch in populated(asked):
             if batch.mapcount is None:
                 continue
             rows = np.flatnonzero(HELD[batch.state] & inherited(batch))

@@ -19,22 +19,30 @@ from pagewalk.model.columns import (
     Tells,
     VMAs,
     Withheld,
+    take,
 )
 from pagewalk.model.errors import BadRequest
 from pagewalk.model.ranges import check, intersect
-from pagewalk.model.rules import IS_PRESENT
+from pagewalk.model.rules import HAS_ENTRY, IS_PRESENT
 from pagewalk.model.states import hwpoison
 from pagewalk.proc.stall import BUDGET_NS, HEAR
 from pagewalk.sources import Source, close, open_process
 from pagewalk.sources.outcome import Outcome
+from pagewalk.sources.space import Joined
 from pagewalk.walking.at_end import look_back
-from pagewalk.walking.rows import Asked, paged
+from pagewalk.walking.recorded import recorded_pages, recorded_sums
+from pagewalk.walking.rows import Asked, leaf_pages, paged
 from pagewalk.walking.sums import summed
 
 Row = TypeVar("Row", Pages, Sums)
 
 NOT_ASKED = Withheld(
     "pss, uss, distinct, freed and the split by kind", "page frames were not requested",
+)
+
+MALFORMED = (
+    "malformed page-table entries, still malformed when read again: the tables changed during the"
+    " walk, or are corrupt; pages --where doubt lists them"
 )
 
 
@@ -183,7 +191,7 @@ def run(
     source: Source, want: type[Row], asked: Asked, outcome: Outcome, *, whole: bool
 ) -> Generator[Row, None, None]:
     # The walk proper; what can only be known at its end goes into `outcome`.
-    read, amounts = WALKS[want]
+    read, amounts = (RECORDED if isinstance(asked.space, Joined) else WALKS)[want]
     keep_freed_memory()
     doubtful = 0
     hear = heard(source)
@@ -201,8 +209,7 @@ def run(
         outcome.withheld.append(
             Withheld(
                 f"{doubtful} bytes",
-                "malformed page-table entries, still malformed when read again: the tables changed"
-                " during the walk, or are corrupt; pages --where doubt lists them",
+                MALFORMED,
                 partial=True,
             )
         )
@@ -241,8 +248,19 @@ def keep_freed_memory() -> None:
     np.empty(31 << 20, np.uint8)
 
 
-# What a walk may return: how it is read, and the amounts of a row.
+def populated(asked: Asked) -> Iterator[Pages]:
+    """Yield the pages ``asked`` for that have an entry, in address order."""
+    if isinstance(asked.space, Joined):
+        return (take(pages, HAS_ENTRY[pages.state]) for pages in recorded_pages(asked))
+    return leaf_pages(asked)
+
+
+# What a walk may return: how it is read, and the amounts of a row; RECORDED: from a recording.
 WALKS: dict[type[Any], tuple[Callable[..., Any], Callable[..., Any]]] = {
     Pages: (paged, lambda pages: pages),
     Sums: (summed, lambda sums: sums.amounts),
+}
+RECORDED: dict[type[Any], tuple[Callable[..., Any], Callable[..., Any]]] = {
+    Pages: (lambda asked, _: recorded_pages(asked), WALKS[Pages][1]),
+    Sums: (lambda asked, _: recorded_sums(asked), WALKS[Sums][1]),
 }

@@ -1,0 +1,288 @@
+"""Record processes: each walked once, its pages into a file as runs, and all else it told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pagewalk.account.table import Table, tabulate
+from pagewalk.account.totals import Totals, add, no_totals
+from pagewalk.model.columns import Pages, State, Sums, VMAs, Withheld, take
+from pagewalk.model.errors import PagewalkError, ProcessGone
+from pagewalk.model.facts import Facts
+from pagewalk.model.states import maybe_repeated
+from pagewalk.proc.cgroups import find_hierarchy, group_of
+from pagewalk.proc.chosen import Chosen, by_memory, real_uid
+from pagewalk.proc.counters import Theirs, lazily_freed
+from pagewalk.proc.files import read_bytes
+from pagewalk.proc.host import read_host
+from pagewalk.proc.target import parse_stat
+from pagewalk.snapshot.documents import to_text
+from pagewalk.snapshot.renumber import Renumbering
+from pagewalk.snapshot.runs import ANEW, Runs, pages_of, runs_of
+from pagewalk.snapshot.schema import AMOUNTS, VERSION, Meta
+from pagewalk.snapshot.write import Labels, Writer, whole_file
+from pagewalk.sources import Source, close, open_listed
+from pagewalk.sources.particulars import read_particulars
+from pagewalk.sources.recorded import PROCESS, Found
+from pagewalk.system.signs import signs
+from pagewalk.walking.recorded import amounts_of, pieces
+from pagewalk.walking.sums import shared_rows
+from pagewalk.walking.walk import MALFORMED, Walk, walk
+
+STATES = tuple(state.label for state in State)
+
+
+class How(NamedTuple):
+    """How processes are recorded.
+
+    ``source`` and ``budget_ns`` are as for a walk. ``physical``: with the true numbers of frames.
+    ``scrub``: without paths and command lines. ``smaps``: with the kernel's smaps, whose reading
+    holds the lock of the process.
+    """
+
+    source: str = "auto"
+    budget_ns: int = 5_000_000
+    physical: bool = False
+    scrub: bool = False
+    smaps: bool = False
+
+
+class Made(NamedTuple):
+    """What was recorded: ``processes`` address spaces, ``pages`` bytes in RAM of them, ``rows``.
+
+    ``size`` is that of the file in bytes, ``took_ns`` how long it took, ``stall_ns`` the longest
+    read that may have held a lock of one. ``not_looked`` are those that could not be recorded, by
+    pid, and why; ``gone`` those that had ended.
+    """
+
+    path: str
+    processes: int
+    present: int
+    rows: int
+    size: int
+    took_ns: int
+    stall_ns: int
+    not_looked: tuple[tuple[int, str], ...]
+    gone: tuple[int, ...]
+    withheld: tuple[Withheld, ...]
+
+
+def record(path: str, chosen: Sequence[Chosen], what: str, how: How, reason: str = "") -> Made:
+    """Record the processes of ``chosen`` into ``path``, which is replaced when all is written.
+
+    ``what`` says in words what they are. Raises OSError, and if none could be recorded, why the
+    first could not; PackageMissing.
+    """
+    with whole_file(path) as out:
+        made = record_to(out, chosen, what, how, reason)
+        size = out.tell()
+    return made._replace(path=path, size=size)
+
+
+def record_to(out: Any, chosen: Sequence[Chosen], what: str, how: How, reason: str) -> Made:
+    """Record the processes of ``chosen`` into the open file ``out``; see record."""
+    began, clock = time.time_ns(), time.perf_counter_ns()
+    session = Session(Writer(out), how)
+    by_pid = {one.process.pid: one for one in chosen}
+    for pids in by_memory(by_pid):
+        session.process([by_pid[pid] for pid in pids])
+    if not session.walked:
+        raise next(iter(session.refused.values()))
+    host = read_host()
+    meta = Meta(
+        VERSION, version("pagewalk"), began, time.perf_counter_ns() - clock, host.name, host.boot,
+        host.kernel, how.physical, how.scrub, what, reason,
+    )
+    assert session.facts is not None
+    session.writer.close(meta, session.facts)
+    return session.made()
+
+
+class Session:
+    """One recording while it is made: what was walked so far, and what could not be."""
+
+    def __init__(self, writer: Writer, how: How) -> None:
+        self.writer, self.how = writer, how
+        self.numbering = None if how.physical else Renumbering()
+        self.refused: dict[int, PagewalkError] = {}
+        self.withheld: dict[Withheld, None] = {}
+        self.walked = self.present = self.stall_ns = 0
+        self.began = time.perf_counter_ns()
+        self.facts: Facts | None = None  # of the kernel, from the first source
+
+    def process(self, group: Sequence[Chosen]) -> None:
+        """Record one address space, that of all processes in ``group``; note why it failed.
+
+        What was written of it before it ended stays in the file without a row of a process, which
+        readers start from.
+        """
+        pid = group[0].process.pid
+        try:
+            source = open_listed(pid, self.how.source, self.how.budget_ns)
+        except PagewalkError as error:
+            self.refused[pid] = error
+            return
+        self.facts = self.facts or source.space.facts
+        try:
+            found = Recorder(self, source, pid).run()
+        except PagewalkError as error:
+            self.refused[pid] = error
+            return
+        finally:
+            close(source)
+        self.walked += 1
+        self.present += found.totals["present"] or 0
+        self.stall_ns = max(self.stall_ns, found.outcome.stall.longest_ns)
+        self.withheld |= dict.fromkeys(found.outcome.withheld)
+        self.writer.add("process", process_rows(group, found, self.how))
+
+    def made(self) -> Made:
+        """Return what was recorded."""
+        gone = tuple(pid for pid, error in self.refused.items() if isinstance(error, ProcessGone))
+        not_looked = tuple((pid, str(error)) for pid, error in self.refused.items()
+                           if pid not in gone)
+        return Made("", self.walked, self.present, self.writer.rows, 0,
+                    time.perf_counter_ns() - self.began, self.stall_ns, not_looked, gone,
+                    tuple(self.withheld))
+
+
+class Recorder:
+    """One address space while it is recorded."""
+
+    def __init__(self, session: Session, source: Source, pid: int) -> None:
+        self.session, self.source, self.pid = session, source, pid
+        self.page_size = source.space.facts.page_size
+
+    def run(self) -> Table:
+        """Walk it, write its rows and its document, and return its Table."""
+        source, files = self.source, ("smaps", "smaps_rollup") if self.session.how.smaps else ()
+        before = source.theirs()
+        walked = walk(source, Pages, holes=True)
+        so_far = no_totals(len(walked.vmas))
+        for pages in walked:
+            self.add(pages, so_far, walked)
+        tables = source.page_tables
+        if tables is not None:
+            walked.outcome.page_tables = int(tables.table_sizes.sum())
+        told = tuple(row for row in walked.outcome.withheld if row.why != MALFORMED)
+        after = source.theirs(*files)
+        table = tabulate(walked, so_far)
+        found = found_of(self.source, walked, told, (before, after))
+        self.session.writer.add("vma", vma_rows(self.pid, table, self.session.how))
+        self.session.writer.add("document", {
+            "pid": [self.pid], "name": [PROCESS], "text": [to_text(scrubbed(
+                found, self.session.how))]})
+        return table
+
+    def add(self, pages: Pages, so_far: Totals, walked: Walk[Any]) -> None:
+        # Sums are of the same runs that are written: a page is looked at once.
+        numbering = self.session.numbering
+        if numbering is not None:
+            pages = numbering.pages(pages, self.page_size)
+        runs = runs_of(pages, self.page_size)
+        amounts = amounts_of(runs)
+        add(so_far, Sums(amounts), walked.facts)
+        if runs.pfn is not None and runs.mapcount is not None:
+            for some in pieces(take(runs, maybe_repeated(amounts))):
+                for shared in shared_rows(pages_of(some), self.page_size):
+                    add(so_far, Sums(shared=shared), walked.facts)
+        self.session.writer.add("page", page_rows(self.pid, runs))
+
+
+def page_rows(pid: int, runs: Runs) -> dict[str, Any]:
+    """Return ``runs`` of process ``pid`` as rows of a recording."""
+    frame = runs.pfn
+    if frame is not None:
+        frame = frame & np.uint64(ANEW - 1)
+    return {
+        "pid": np.full(len(runs), pid), "vma": runs.vma, "state": Labels(runs.state, STATES),
+        "start": runs.addr, "size": runs.size, "unit": runs.unit, "level": runs.level,
+        "flags": runs.flags, "frame": frame, "step": runs.step, "kflags": runs.kflags,
+        "mapcount": runs.mapcount, "entry": runs.entry if runs.entry.any() else None,
+    }
+
+
+def vma_rows(pid: int, table: Table, how: How) -> dict[str, Any]:
+    """Return the VMAs of ``table`` as rows, with their amounts."""
+    vmas, outcome, count = table.vmas, table.outcome, len(table.vmas)
+    return {
+        "pid": np.full(count, pid), "vma": np.arange(count), "start": vmas.start, "end": vmas.end,
+        "perms": vmas.perms, "offset": vmas.offset, "dev": vmas.dev, "inode": vmas.inode,
+        "backing": vmas.backing, "name": names_of(vmas, how), "vm_flags": vmas.flags,
+        "shmem_swap": outcome.shmem_swap, "locked": outcome.locked, "size": vmas.size,
+        **{name: table.columns[name] for name in AMOUNTS},
+    }
+
+
+def names_of(vmas: VMAs, how: How) -> list[str]:
+    return [scrubbed_name(name) if how.scrub else name for name in vmas.name]
+
+
+def scrubbed_name(name: str) -> str:
+    """Return what a scrubbed recording keeps of a mapping's name: nothing of a path."""
+    return "" if "/" in name else name
+
+
+def scrubbed(found: Found, how: How) -> Found:
+    """Return ``found`` without paths, if that is asked for."""
+    if not how.scrub:
+        return found
+    objects = tuple((one._replace(name=scrubbed_name(one.name)), ends)
+                    for one, ends in found.objects)
+    return found._replace(who=found.who._replace(exe=None), objects=objects, theirs=tuple(
+        one._replace(smaps=None, rollup=None) for one in found.theirs))
+
+
+def process_rows(group: Sequence[Chosen], found: Table, how: How) -> dict[str, Any]:
+    """Return the processes of ``group``, which have one address space, as rows."""
+    mm, count = group[0].process.pid, len(group)
+    cgroups = [cgroup_of(one.process.pid) for one in group]
+    columns: dict[str, Any] = {
+        "pid": [one.process.pid for one in group], "parent": [one.parent for one in group],
+        "mm": [mm] * count, "uid": [real_uid(one.process.pid, one.process.uid) for one in group],
+        "started": [started(one.process.pid) for one in group],
+        "name": [one.process.name for one in group],
+        "program": None if how.scrub else [
+            one.process.script or one.process.argv0 for one in group],
+        "command": None if how.scrub else [one.process.command for one in group],
+        "cgroup": None if how.scrub else cgroups,
+    }
+    totals = {name: [found.totals[name]] * count for name in ("size", *AMOUNTS)}
+    return {**columns, **totals, "page_tables": [found.outcome.page_tables] * count}
+
+
+def cgroup_of(pid: int) -> str | None:
+    with suppress(PagewalkError):
+        return group_of(pid, find_hierarchy())
+    return None
+
+
+def started(pid: int) -> int | None:
+    """Return when a process was started, nanoseconds since boot; None if it has ended."""
+    try:
+        return parse_stat(read_bytes(f"/proc/{pid}/stat")).started
+    except (OSError, PagewalkError):
+        return None
+
+
+def found_of(
+    source: Source, walked: Walk[Any], told: tuple[Withheld, ...], theirs: tuple[Theirs, ...]
+) -> Found:
+    """Return what a consumed walk found out beside pages."""
+    outcome, stall = walked.outcome, walked.outcome.stall
+    particulars, _ = read_particulars(source, walked.vmas)
+    pointers, go = signs(source, walked.vmas)
+    return Found(
+        source.name, source.who, walked.tells, told, outcome.vm_swap, outcome.vm_rss,
+        tuple(outcome.objects), outcome.all_objects, outcome.counts_hwpoison, outcome.page_tables,
+        (stall.longest_ns, stall.where, stall.reads), theirs, pointers, go,
+        outcome.shmem_swap is not None, outcome.locked is not None,
+        particulars.page_size if source.page_tables is not None else None,
+        particulars.thp_eligible if source.page_tables is not None else None, lazily_freed(),
+    )

@@ -1,0 +1,262 @@
+"""Read a recording: what its footer says, and its rows, a row group at a time.
+
+A file may be cut, newer than this program, or made to do harm: whatever does not fit is one
+sentence, BadRecording.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from stat import S_ISREG
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pagewalk.model.arrow import arrow, parquet
+from pagewalk.model.columns import I64
+from pagewalk.model.errors import BadRecording
+from pagewalk.model.facts import Facts
+from pagewalk.snapshot.schema import COLUMNS, KEY, MAGIC, VERSION, Meta
+
+ENDING = ".pagewalk"  # what a recording is usually called; any other name will do
+LONGEST_FOOTER = 64 << 20
+BYTE = re.compile(r"\\x([0-9a-f]{2})")
+
+
+class Part(NamedTuple):
+    """Rows of one kind that stand together in a file: columns by name, as pyarrow has them."""
+
+    table: Any
+    path: str
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def numbers(self, name: str) -> I64 | None:
+        """Return a column as i64, 0 where it is null; None if it is null throughout."""
+        column = self.table.column(name)
+        if column.null_count == len(column) and len(column):
+            return None
+        found: I64 = column.fill_null(0).to_numpy() if column.null_count else column.to_numpy()
+        return found
+
+    def needed(self, name: str) -> I64:
+        """Return a column that has no nulls, i64; raises BadRecording."""
+        column = self.table.column(name)
+        if column.null_count:
+            raise BadRecording(self.path, f"a row has no {name}")
+        found: I64 = column.to_numpy()
+        return found
+
+    def texts(self, name: str) -> list[str | None]:
+        """Return a column of text, None where it is null."""
+        return [None if one is None else unescaped(one)
+                for one in self.table.column(name).to_pylist()]
+
+    def codes(self, name: str) -> tuple[I64, list[str]]:
+        """Return a LABEL column as rows of a list of its values; raises BadRecording."""
+        pa = arrow()
+        column = self.table.column(name)
+        if not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        column = column.unify_dictionaries().combine_chunks()
+        if column.null_count:
+            raise BadRecording(self.path, f"a row has no {name}")
+        return (np.asarray(column.indices).astype(np.int64), column.dictionary.to_pylist())
+
+
+class Recording:
+    """An open recording: ``meta`` and ``facts`` of its footer; rows are read when asked for."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._file = self._open()
+        self.meta, self.facts = self._footer()
+        self._groups = self._statistics()
+
+    def _open(self) -> Any:
+        with self._sentence():
+            fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(fd, "rb") as file:
+                if not S_ISREG(os.fstat(fd).st_mode):
+                    raise BadRecording(self.path, "it is no regular file")
+                check_ends(file, self.path)
+                source = arrow().OSFile(f"/proc/self/fd/{fd}", "r")
+            return parquet().ParquetFile(source)
+
+    def _footer(self) -> tuple[Meta, Facts]:
+        with self._sentence():
+            said = (self._file.schema_arrow.metadata or {}).get(KEY.encode())
+            said = said or (self._file.metadata.metadata or {}).get(KEY.encode())
+            if said is None:
+                raise BadRecording(self.path, "it is a Parquet file, but none of pagewalk's")
+            found = json.loads(said)
+            if not isinstance(found, dict) or type(found.get("schema")) is not int:
+                raise BadRecording(self.path, "its footer does not say which schema it has")
+            if found["schema"] > VERSION:
+                raise BadRecording(
+                    self.path, f"it has schema {found['schema']}, and this pagewalk knows schemas"
+                    f" up to {VERSION}; read it with a newer one")
+            facts = facts_of(found.pop("facts"))
+            known = {name: found[name] for name in Meta._fields if name in found}
+            meta = Meta(**known)
+            check_meta(meta, self.path)
+            missing = {c.name for c in COLUMNS[:2]} - set(self._file.schema_arrow.names)
+            if missing:
+                raise BadRecording(self.path, f"it has no column {missing.pop()}")
+            return meta, facts
+
+    def _statistics(self) -> list[tuple[str, int | None, int | None]]:
+        # Of each row group, the kind of its rows, and the least and the highest pid.
+        with self._sentence():
+            metadata, found = self._file.metadata, []
+            names = self._file.schema_arrow.names
+            record, pid = names.index("record"), names.index("pid")
+            for at in range(metadata.num_row_groups):
+                group = metadata.row_group(at)
+                kind = group.column(record).statistics
+                if kind is None or kind.min != kind.max:
+                    raise BadRecording(self.path, f"row group {at} has rows of several kinds")
+                pids = group.column(pid).statistics
+                told = pids is not None and pids.has_min_max
+                found.append((str(kind.min), pids.min if told else None,
+                              pids.max if told else None))
+            return found
+
+    def parts(
+        self, record: str, columns: tuple[str, ...], pid: int | None = None
+    ) -> Iterator[Part]:
+        """Yield the rows of kind ``record``, of one process if ``pid`` is given, by row group.
+
+        Only ``columns`` are read, which may be missing in a file of an older schema.
+        """
+        names = [name for name in columns if name in self._file.schema_arrow.names]
+        more = ["pid"] if pid is not None and "pid" not in names else []
+        for at, (kind, least, most) in enumerate(self._groups):
+            if kind != record:
+                continue
+            if pid is not None and (least is None or most is None or not least <= pid <= most):
+                continue
+            with self._sentence():
+                table = self._file.read_row_group(at, [*names, *more])
+                if pid is not None:
+                    table = self._of(table, pid)
+                for name in columns:
+                    if name not in table.column_names:
+                        table = table.append_column(name, arrow().nulls(len(table)))
+            if len(table):
+                yield Part(table, self.path)
+
+    def _of(self, table: Any, pid: int) -> Any:
+        # Rows of a process stand together.
+        pids = table.column("pid").to_numpy()
+        rows = np.flatnonzero(pids == pid)
+        if len(rows) == 0:
+            return table.slice(0, 0)
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        if last - first != len(rows):
+            raise BadRecording(self.path, f"the rows of process {pid} do not stand together")
+        return table.slice(first, last - first)
+
+    @property
+    def kinds(self) -> set[str]:
+        """Return which kinds of rows there are."""
+        return {kind for kind, _, _ in self._groups}
+
+    @contextmanager
+    def _sentence(self) -> Iterator[None]:
+        pa = arrow()
+        try:
+            yield
+        except BadRecording:
+            raise
+        except OSError as error:
+            if error.errno is not None and error.strerror is not None and not isinstance(
+                    error, pa.ArrowException):
+                raise BadRecording(self.path, error.strerror.lower()) from None
+            raise BadRecording(self.path, first_line(error)) from None
+        except (pa.ArrowException, ValueError, TypeError, KeyError, OverflowError,
+                AttributeError, IndexError, RecursionError) as error:
+            raise BadRecording(self.path, f"it is damaged: {first_line(error)}") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close(force=True)
+
+
+def check_ends(file: Any, path: str) -> None:
+    """Raise BadRecording unless ``file`` begins and ends as a Parquet file does."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if file.read(4) != MAGIC:
+        raise BadRecording(path, "it does not begin as a Parquet file does")
+    if size < 12:
+        raise BadRecording(path, "it is cut")
+    file.seek(size - 8)
+    end = file.read(8)
+    if end[4:] != MAGIC:
+        raise BadRecording(path, "it is cut: its footer is missing")
+    if int.from_bytes(end[:4], "little") > min(size, LONGEST_FOOTER):
+        raise BadRecording(path, "its footer is damaged")
+
+
+def may_be_recording(word: str) -> bool:
+    """Return whether ``word``, as FILE or FILE:PROCESS, may name a recording."""
+    return is_recording(word) or (":" in word and is_recording(word.rpartition(":")[0]))
+
+
+def is_recording(word: str) -> bool:
+    """Return whether ``word`` names a file that begins as a recording does, or is called so.
+
+    A file that is not regular is not opened.
+    """
+    try:
+        if not S_ISREG(os.stat(word).st_mode):
+            return False
+        with open(word, "rb") as file:
+            return file.read(4) == MAGIC or word.endswith(ENDING)
+    except (OSError, ValueError):
+        return word.endswith(ENDING)
+
+
+def facts_of(said: Any) -> Facts:
+    """Return the facts of a footer."""
+    major, minor = said["release"]
+    config = said["config"]
+    known = None if config is None else frozenset(map(str, config))
+    keys = bool(said["protection_keys"])
+    page_size, cpus = said["page_size"], said["cpus"]
+    if type(page_size) is not int or not 1 << 12 <= page_size <= 1 << 16 or (
+            page_size & page_size - 1):
+        raise ValueError("pages of an odd size")
+    if type(cpus) is not int or not 0 < cpus < 1 << 20:
+        raise ValueError("an odd number of CPUs")
+    return Facts(str(said["architecture"]), (int(major), int(minor)), page_size, cpus,
+                 constant(known), constant(keys))
+
+
+def constant(value: Any) -> Callable[[], Any]:
+    return lambda: value
+
+
+def check_meta(meta: Meta, path: str) -> None:
+    """Raise BadRecording unless each field has its type."""
+    for (name, kind), value in zip(Meta.__annotations__.items(), meta, strict=True):
+        if type(value) is not kind:
+            raise BadRecording(path, f"its footer has an odd {name}")
+
+
+def unescaped(text: str) -> str:
+    """Return what write.escaped was given."""
+    if "\\x" not in text:
+        return text
+    return BYTE.sub(lambda found: "\\" if found[1] == "5c" else chr(0xDC00 + int(found[1], 16)),
+                    text)
+
+
+def first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200] or type(error).__name__

@@ -1,0 +1,155 @@
+"""Write a recording: rows by kind into one Parquet file that is there whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+
+from pagewalk.model.arrow import arrow, parquet
+from pagewalk.model.facts import Facts
+from pagewalk.snapshot.schema import COLUMNS, INTEGER, KEY, LABEL, RECORDS, Meta
+
+# Rows of a row group: what is held before it is written, some 15 MB of pages.
+GROUP = 1 << 17
+ESCAPED = re.compile("[\udc80-\udcff]")
+
+
+class Writer:
+    """Rows on their way into a file, by kind of row."""
+
+    def __init__(self, file: Any) -> None:
+        pa = arrow()
+        self.schema = pa.schema([(column.name, arrow_type(pa, column.kind)) for column in COLUMNS])
+        self._file = parquet().ParquetWriter(
+            file, self.schema, compression="zstd", compression_level=3,
+            use_dictionary=[column.name for column in COLUMNS if not column.rising],
+            column_encoding={c.name: "DELTA_BINARY_PACKED" for c in COLUMNS if c.rising},
+            write_statistics=["record", "pid", "start", "frame", "name"],
+        )
+        self._waiting: dict[str, list[Any]] = {}
+        self.rows = 0
+
+    def add(self, record: str, columns: Mapping[str, Any]) -> None:
+        """Add rows of kind ``record``: ``columns`` by name are arrays or lists of one length.
+
+        A column that is missing or None is null. Unsigned numbers are kept as they are, as two's
+        complement.
+        """
+        pa = arrow()
+        unknown = columns.keys() - set(RECORDS[record])
+        assert not unknown, f"{record} has no {unknown}"
+        given = {name: c for name, c in columns.items() if c is not None}
+        count = len(next(iter(given.values())))
+        if not count:
+            return
+        made = [self._column(pa, field, given.get(field.name), record, count)
+                for field in self.schema]
+        self._waiting.setdefault(record, []).append(pa.record_batch(made, self.schema))
+        self.rows += count
+        if sum(map(len, self._waiting[record])) >= GROUP:
+            self._flush(record)
+
+    def _column(self, pa: Any, field: Any, values: Any, record: str, count: int) -> Any:
+        if field.name == "record":
+            codes = pa.array(np.zeros(count, np.int32))
+            return pa.DictionaryArray.from_arrays(codes, pa.array([record]))
+        if values is None:
+            return pa.nulls(count, field.type)
+        if isinstance(values, Labels):
+            codes = pa.array(values.codes.astype(np.int32))
+            return pa.DictionaryArray.from_arrays(codes, pa.array(list(values.names)))
+        if isinstance(values, np.ndarray):
+            wide = values if values.dtype == np.uint64 else values.astype(np.int64)
+            return pa.array(wide.view(np.int64))
+        if pa.types.is_string(field.type):
+            values = [None if value is None else escaped(value) for value in values]
+        return pa.array(values, field.type)
+
+    def _flush(self, record: str) -> None:
+        batches = self._waiting.pop(record)
+        table = arrow().Table.from_batches(batches, self.schema).unify_dictionaries()
+        self._file.write_table(table, row_group_size=GROUP)
+
+    def close(self, meta: Meta, facts: Facts) -> None:
+        """Write what is waiting, and the footer."""
+        for record in list(self._waiting):
+            self._flush(record)
+        self._file.add_key_value_metadata({KEY: footer(meta, facts)})
+        self._file.close()
+
+
+class Labels:
+    """A column of few texts: ``codes`` are rows of ``names``."""
+
+    def __init__(self, codes: Any, names: Sequence[str]) -> None:
+        self.codes, self.names = codes, names
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+def arrow_type(pa: Any, kind: str) -> Any:
+    if kind == INTEGER:
+        return pa.int64()
+    return pa.dictionary(pa.int32(), pa.string()) if kind == LABEL else pa.string()
+
+
+def escaped(text: str) -> str:
+    r"""Return ``text`` as UTF-8 can have it: bytes that are not UTF-8 as \xNN, and \x as \x5cx."""
+    if "\\x" not in text and text.isascii():
+        return text
+    return ESCAPED.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}",
+                       text.replace("\\x", "\\x5cx"))
+
+
+def footer(meta: Meta, facts: Facts) -> str:
+    """Return what the footer says, as JSON."""
+    config = facts.config
+    return json.dumps({**meta._asdict(), "facts": {
+        "architecture": facts.architecture, "release": facts.release,
+        "page_size": facts.page_size, "cpus": facts.cpus,
+        "config": None if config is None else sorted(config),
+        "protection_keys": facts.protection_keys,
+    }})
+
+
+@contextmanager
+def whole_file(path: str) -> Iterator[Any]:
+    """Yield a file to write to, which replaces ``path`` at the end of the block, mode 0600.
+
+    It is on the disk before it has its name. If the block fails, nothing has changed. Raises
+    OSError.
+    """
+    folder = os.path.dirname(path) or "."
+    partial = os.path.join(folder, f".pagewalk.{os.urandom(6).hex()}.partial")
+    try:
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(partial, path)
+        sync_folder(folder)
+    except BaseException as error:
+        if not isinstance(error, FileExistsError):
+            with suppress(OSError):
+                os.unlink(partial)
+        if isinstance(error, OSError) and error.filename == partial:
+            error.filename = path
+        raise
+
+
+def sync_folder(folder: str) -> None:
+    """Write the names in ``folder`` to the disk; some file systems cannot."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            os.fsync(fd)
+    finally:
+        os.close(fd)

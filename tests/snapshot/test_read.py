@@ -1,0 +1,72 @@
+"""Files that are cut, foreign, newer, or made to do harm are refused in a sentence."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pagewalk.model.errors import BadRecording
+from pagewalk.snapshot.read import Recording, is_recording
+from pagewalk.snapshot.write import Writer, whole_file
+from tests.snapshot.by_hand import FACTS, META
+
+
+def made(path: Path, **meta: object) -> str:
+    with whole_file(str(path)) as out:
+        writer = Writer(out)
+        writer.add("process", {"pid": [5], "mm": [5]})
+        writer.add("page", {"pid": np.full(4, 5)})
+        writer.close(META._replace(**meta), FACTS)
+    return str(path)
+
+
+def test_a_newer_schema_says_so(tmp_path: Path) -> None:
+    with pytest.raises(BadRecording, match=r"schema 99.*newer"):
+        Recording(made(tmp_path / "a", schema=99))
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.999])
+def test_a_cut_file_says_so(tmp_path: Path, part: float) -> None:
+    path = Path(made(tmp_path / "a"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(BadRecording, match=r"cut|damaged"):
+        Recording(str(path))
+
+
+def test_any_damage_is_a_sentence(tmp_path: Path) -> None:
+    whole = bytearray(Path(made(tmp_path / "a")).read_bytes())
+    rng = np.random.default_rng(7)
+    for _ in range(300):
+        broken = bytearray(whole)
+        for at in rng.integers(4, len(whole), 3):
+            broken[at] = rng.integers(256)
+        path = tmp_path / "b"
+        path.write_bytes(broken)
+        try:
+            recording = Recording(str(path))
+            for record in sorted(recording.kinds):
+                for part in recording.parts(record, ("pid", "mm", "name", "state")):
+                    part.numbers("mm"), part.texts("name")
+        except BadRecording:
+            pass
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    foreign, text, fifo = tmp_path / "a.parquet", tmp_path / "b", tmp_path / "c"
+    pq.write_table(pa.table({"x": [1]}), foreign)
+    text.write_text("hello, world, and more")
+    os.mkfifo(fifo)
+    for path, why in ((foreign, "none of pagewalk's"), (text, "does not begin"), (fifo, "regular"),
+                      (tmp_path, "is a directory"), (tmp_path / "none", "no such file")):
+        with pytest.raises(BadRecording, match=why):
+            Recording(str(path))
+
+
+def test_a_word_is_a_recording_by_its_first_bytes_or_its_ending(tmp_path: Path) -> None:
+    assert is_recording(made(tmp_path / "a"))
+    assert is_recording(str(tmp_path / "missing.pagewalk"))
+    assert not is_recording("bash") and not is_recording(str(tmp_path)) and not is_recording("\0")

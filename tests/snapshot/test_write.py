@@ -1,0 +1,64 @@
+"""What is written is read again, and a file is there whole or not at all."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pagewalk.snapshot.read import Recording, unescaped
+from pagewalk.snapshot.schema import COLUMNS, RECORDS
+from pagewalk.snapshot.write import GROUP, Labels, Writer, escaped, whole_file
+from tests.snapshot.by_hand import FACTS, META
+
+
+def test_rows_of_each_kind_come_back(tmp_path: Path) -> None:
+    path = str(tmp_path / "a")
+    with whole_file(path) as out:
+        writer = Writer(out)
+        writer.add("page", {"pid": np.array([5, 5]), "start": np.array([1 << 63, 4096], np.uint64),
+                            "state": Labels(np.array([1, 0]), ("anon", "file"))})
+        writer.add("process", {"pid": [5], "name": ["a\udcff\\x41"], "pss": [None]})
+        writer.close(META, FACTS)
+    recording = Recording(path)
+    assert recording.meta == META and recording.facts.config == {"SWAP"}
+    (part,) = recording.parts("page", ("start", "state", "frame"))
+    assert part.needed("start").view(np.uint64).tolist() == [1 << 63, 4096]
+    codes, names = part.codes("state")
+    assert [names[code] for code in codes] == ["file", "anon"]
+    assert part.numbers("frame") is None
+    (part,) = recording.parts("process", ("name", "pss"))
+    assert part.texts("name") == ["a\udcff\\x41"] and part.numbers("pss") is None
+    assert os.stat(path).st_mode & 0o777 == 0o600
+
+
+def test_only_the_row_groups_of_a_process_are_read(tmp_path: Path) -> None:
+    path = str(tmp_path / "a")
+    with whole_file(path) as out:
+        writer = Writer(out)
+        for pid in (3, 4, 5):
+            writer.add("page", {"pid": np.full(GROUP, pid), "start": np.arange(GROUP)})
+        writer.close(META, FACTS)
+    recording = Recording(path)
+    assert [len(part) for part in recording.parts("page", ("start",), 4)] == [GROUP]
+    assert list(recording.parts("page", ("start",), 6)) == []
+
+
+@pytest.mark.parametrize("text", ["plain", "\\x", "\\x5c", "\udc80\udcff", "é\\x41\udce9", "\\\\x"])
+def test_names_that_are_not_utf8_survive(text: str) -> None:
+    escaped(text).encode()
+    assert unescaped(escaped(text)) == text
+
+
+def test_a_file_is_replaced_only_when_all_went_well(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("before")
+    with pytest.raises(RuntimeError), whole_file(str(path)) as out:
+        out.write(b"half")
+        raise RuntimeError
+    assert path.read_text() == "before" and os.listdir(tmp_path) == ["a"]
+
+
+def test_every_column_is_used_and_every_use_is_a_column() -> None:
+    used = {name for names in RECORDS.values() for name in names} | {"record"}
+    assert used == {column.name for column in COLUMNS}
