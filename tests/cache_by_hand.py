@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pagewalk.model.columns import Withheld
-from pagewalk.sources import Who
+from pagewalk.sources.outcome import Who
 from pagewalk.system.file_cache import CacheLook, Cells, FileCache
 
 MIB = 1 << 20

@@ -30,9 +30,8 @@ from pagewalk.pagetables.decode import NO_DOUBTS, NO_HOLES, NO_LEAVES, Entries
 from pagewalk.proc.counters import Theirs
 from pagewalk.proc.frames import LARGE, TAIL
 from pagewalk.proc.smaps import LastSmaps
-from pagewalk.sources import Who
 from pagewalk.sources.amounts import sum_leaves
-from pagewalk.sources.outcome import Outcome
+from pagewalk.sources.outcome import Outcome, Who
 from pagewalk.sources.space import Part
 
 WHO = Who(4711, "pro gram\x1b[1m", "/usr/bin/program")

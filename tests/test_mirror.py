@@ -23,7 +23,7 @@ ELSEWHERE = (
     Elsewhere("commands.doctor commands.options commands.processes commands.show", "test_cli.py",
               "a command only calls what other tests cover"),
     Elsewhere("account.smaps", "live/test_every_field.py", "every value is compared with smaps"),
-    Elsewhere("commands.record history.record sources.recorded walking.recorded",
+    Elsewhere("sources.recorded sources.found walking.recorded",
               "live/test_record.py", "what is recorded is compared with the live process"),
     Elsewhere("snapshot.schema", "snapshot/test_write.py", "what is written has its columns"),
     Elsewhere("system.signs", "live/test_groups.py", "a sign shows in the kind of memory"),

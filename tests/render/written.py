@@ -16,8 +16,8 @@ from pagewalk.heap.heap import Heap, Part, PoolBytes, Stacks
 from pagewalk.model.frames import Kind
 from pagewalk.proc.processes import Process
 from pagewalk.render import view
-from pagewalk.sources import Who
 from pagewalk.sources.doctor import Check
+from pagewalk.sources.outcome import Who
 from pagewalk.system.containers import Name
 from pagewalk.system.ram_map import map_ram
 from pagewalk.walking.walk import Walk

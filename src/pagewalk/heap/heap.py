@@ -21,8 +21,7 @@ from pagewalk.heap.stacks import Stack
 from pagewalk.heap.tcache import Caches
 from pagewalk.model.columns import U64, Bool, VMAs
 from pagewalk.model.ranges import union
-from pagewalk.sources import Who
-from pagewalk.sources.outcome import Outcome
+from pagewalk.sources.outcome import Outcome, Who
 
 MACHINES = {"x86_64"}  # whose layout of glibc's structures is known
 # What is assumed where malloc's own are not recognised.

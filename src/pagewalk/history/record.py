@@ -28,8 +28,9 @@ from pagewalk.snapshot.runs import ANEW, Runs, pages_of, runs_of
 from pagewalk.snapshot.schema import AMOUNTS, VERSION, Meta
 from pagewalk.snapshot.write import Labels, Writer, whole_file
 from pagewalk.sources import Source, close, open_listed
+from pagewalk.sources.found import Found
 from pagewalk.sources.particulars import read_particulars
-from pagewalk.sources.recorded import PROCESS, Found
+from pagewalk.sources.recorded import PROCESS
 from pagewalk.system.signs import signs
 from pagewalk.walking.recorded import amounts_of, pieces
 from pagewalk.walking.sums import shared_rows

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pagewalk.heap.heap import Heap
     from pagewalk.model.columns import Pages
     from pagewalk.proc.counters import Theirs
-    from pagewalk.sources import Who
+    from pagewalk.sources.outcome import Who
     from pagewalk.translate.translation import Translation
 
 TWO_COLUMNS = 50  # columns of a terminal that the totals need side by side

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pagewalk.model.columns import I64, VMAs, Withheld
 from pagewalk.model.errors import (
@@ -26,7 +26,7 @@ from pagewalk.proc.namespace import number_in_proc
 from pagewalk.proc.objects import Object
 from pagewalk.proc.stall import BUDGET_NS, Stall
 from pagewalk.proc.target import Target, open_target
-from pagewalk.sources.outcome import Outcome
+from pagewalk.sources.outcome import Outcome, Who
 from pagewalk.sources.space import Space
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pagewalk.proc.counters import Theirs
     from pagewalk.proc.pagemap import Pagemap
     from pagewalk.proc.smaps import LastSmaps, Smaps
-    from pagewalk.sources.recorded import Found
+    from pagewalk.sources.found import Found
     from pagewalk.sources.tables import TableSpace
 
 SOURCES = {
@@ -57,14 +57,6 @@ LATER = (
     "pagewalk.kernel.structs.holders", "pagewalk.kernel.structs.rmap",
     "pagewalk.kernel.structs.shmem", "pagewalk.sources.pieces",
 )
-
-
-class Who(NamedTuple):
-    """Whose address space it is: ``name`` is comm, ``exe`` the program's path if known."""
-
-    pid: int
-    name: str
-    exe: str | None
 
 
 class Live(Protocol):

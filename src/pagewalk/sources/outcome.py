@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pagewalk.model.columns import I64, Bool, Withheld, partial
 from pagewalk.proc.objects import Object
 from pagewalk.proc.stall import Stall
+
+
+class Who(NamedTuple):
+    """Whose address space it is: ``name`` is comm, ``exe`` the program's path if known."""
+
+    pid: int
+    name: str
+    exe: str | None
 
 
 @dataclass(eq=False)

@@ -19,7 +19,7 @@ from pagewalk.proc.smaps import LastSmaps, Smaps, read_smaps
 from pagewalk.proc.stall import BUDGET_NS, Stall
 from pagewalk.proc.swap import Evicted, ask_cachestat, shmem_swap, swap_in_use
 from pagewalk.proc.target import Target
-from pagewalk.sources import Who
+from pagewalk.sources.outcome import Who
 from pagewalk.sources.space import Space
 
 if TYPE_CHECKING:

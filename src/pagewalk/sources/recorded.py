@@ -11,18 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pagewalk.model.columns import I64, U64, State, Tells, VMAs, Withheld
+from pagewalk.model.columns import U64, State, Tells, VMAs, Withheld
 from pagewalk.model.errors import BadRecording, BadTarget, SourceUnavailable, in_a_line
 from pagewalk.model.facts import Facts
 from pagewalk.proc.counters import Theirs
-from pagewalk.proc.objects import Object
 from pagewalk.proc.smaps import LastSmaps
 from pagewalk.proc.stall import Stall
 from pagewalk.snapshot.documents import Malformed, from_text
 from pagewalk.snapshot.read import Part, Recording, is_recording
 from pagewalk.snapshot.runs import ANEW, Runs
-from pagewalk.sources import Who
-from pagewalk.sources.outcome import Outcome
+from pagewalk.sources.found import Found
+from pagewalk.sources.outcome import Outcome, Who
 from pagewalk.sources.space import Joined
 
 LABELS = {state.label: state.value for state in State}
@@ -33,36 +32,6 @@ VMA_COLUMNS = ("start", "end", "perms", "offset", "dev", "inode", "backing", "na
 PROCESS = "process"  # the document about one
 NUMBERED_ANEW = Withheld(
     "phys and pfn", "the recording was made without --physical: its frames are numbered anew")
-
-
-class Found(NamedTuple):
-    """What a walk found out beside pages, as in Outcome; columns by VMA are in the rows of VMAs.
-
-    ``theirs`` are the kernel's own numbers before and after. ``pointers`` u64 are where the stacks
-    of threads are, ``built_by`` which version of Go built the program. ``page_size`` and
-    ``thp_eligible`` i64 by VMA are as in Particulars, None where they were not read; ``lazyfree``
-    says whether the machine had any such memory.
-    """
-
-    source: str
-    who: Who
-    tells: Tells
-    withheld: tuple[Withheld, ...]
-    vm_swap: int | None
-    vm_rss: int | None
-    objects: tuple[tuple[Object, bool | None], ...]
-    all_objects: bool
-    counts_hwpoison: bool | None
-    page_tables: int | None
-    stall: tuple[int, str, int]
-    theirs: tuple[Theirs, ...]
-    pointers: U64
-    built_by: str | None
-    told_shmem_swap: bool
-    told_locked: bool
-    page_size: I64 | None = None
-    thp_eligible: I64 | None = None
-    lazyfree: bool = True
 
 
 @dataclass(eq=False)

@@ -25,8 +25,8 @@ from pagewalk.proc.page_cache import (
     told_of,
     why_not,
 )
-from pagewalk.sources import Source, Who
-from pagewalk.sources.outcome import Outcome
+from pagewalk.sources import Source
+from pagewalk.sources.outcome import Outcome, Who
 from pagewalk.system.members import Tried, opened, sum_of
 from pagewalk.system.who import Asked, of_path, users_for, walk_users
 from pagewalk.walking.walk import walk
