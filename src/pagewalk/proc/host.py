@@ -18,7 +18,7 @@ class Host(NamedTuple):
 def read_host() -> Host:
     """Return which machine this is."""
     try:
-        boot = read_bytes("/proc/sys/kernel/random/boot_id").decode("ascii").strip()
+        boot = read_bytes("/proc/sys/kernel/random/boot_id").decode("ascii").removesuffix("\n")
     except (OSError, UnicodeDecodeError):
         boot = ""
     return Host(socket.gethostname(), boot, os.uname().release)
