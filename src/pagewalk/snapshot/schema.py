@@ -29,11 +29,12 @@ class Column(NamedTuple):
 COLUMNS = (
     Column("record", LABEL, "what the row is; the other columns follow from it"),
     Column("pid", INTEGER, "process; of an address space that several have, the lowest"),
-    Column("parent", INTEGER, "process that it is a child of"),
+    Column("parent", INTEGER, "process that it is a child of; inode of the cgroup above"),
     Column("mm", INTEGER, "lowest pid of those recorded that have the same address space"),
     Column("uid", INTEGER, "real user"),
     Column("started", INTEGER, "when it was started: nanoseconds since boot"),
-    Column("name", TEXT, "of a process, a mapping, a file, a cgroup, a document"),
+    Column("name", TEXT, "of a process, a mapping, a part of RAM, a file, a slab cache, a document;"
+           " what people call a cgroup"),
     Column("program", TEXT, "path of the program"),
     Column("command", TEXT, "how it was started"),
     Column("cgroup", TEXT, "path of the memory cgroup"),
@@ -49,9 +50,10 @@ COLUMNS = (
     Column("vm_flags", INTEGER, "vm_flags of the VMA"),
     Column("shmem_swap", INTEGER, "swapped-out bytes of the shmem object under a VMA"),
     Column("locked", INTEGER, "1 if the VMA is mlocked"),
-    Column("state", LABEL, "of pages as `pagewalk pages` prints it; the sort of a file"),
+    Column("state", LABEL, "of pages as `pagewalk pages` prints it; the sort of a file; what a part"
+           " of RAM belongs to; what a cgroup is"),
     Column("size", INTEGER, "bytes: of all pages of the run, of a VMA, of an amount"),
-    Column("unit", INTEGER, "bytes of each page of the run"),
+    Column("unit", INTEGER, "bytes of each page of the run, of each object of a cache"),
     Column("level", INTEGER, "of a hole: the level of the page tables at which it is"),
     Column("flags", INTEGER, "of the page-table entry"),
     Column("frame", INTEGER, "number of the first frame; of swap its place", rising=True),
@@ -63,6 +65,21 @@ COLUMNS = (
         "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon", "file",
         "shmem", "zero", "special", "hugetlb", "distinct", "freed", "page_tables")),
     Column("text", TEXT, "JSON of a document"),
+    Column("of_cgroup", TEXT, "cgroup that was looked at, of whose charge this is a part; null: of"
+           " all of RAM"),
+    Column("charged", INTEGER, "bytes that the cgroup beside it is charged for"),
+    Column("file_system", LABEL, "type of the file system"),
+    Column("mapped", INTEGER, "bytes of a file that some process maps"),
+    Column("dirty", INTEGER, "bytes of a file that are still to be written"),
+    Column("active", INTEGER, "bytes of a file on the active list"),
+    Column("huge", INTEGER, "bytes of a file in huge pages"),
+    Column("items", INTEGER, "files that the row stands for; objects of a cache, at most"),
+    Column("reclaimable", INTEGER, "bytes of a cache that can shrink; of a cgroup, what could be"
+           " reclaimed at once"),
+    Column("allowed", INTEGER, "bytes that a cgroup may be charged for; null: no limit"),
+    Column("kernel", INTEGER, "bytes of a cgroup that the kernel has for it"),
+    Column("unmapped", INTEGER, "bytes of files and shared memory of a cgroup that nobody maps"),
+    Column("removed", INTEGER, "1 if a cgroup was removed and lives on"),
 )
 NAMES = tuple(column.name for column in COLUMNS)
 
@@ -77,6 +94,12 @@ RECORDS = {
     "page": ("pid", "vma", "state", "start", "size", "unit", "level", "flags", "frame", "step",
              "kflags", "mapcount", "entry"),
     "document": ("pid", "name", "text"),
+    "ram": ("of_cgroup", "state", "name", "size"),
+    "file": ("of_cgroup", "state", "name", "dev", "inode", "file_system", "size", "mapped", "dirty",
+             "active", "huge", "items", "cgroup", "charged"),
+    "cache": ("of_cgroup", "name", "size", "unit", "items", "reclaimable", "cgroup", "charged"),
+    "group": ("cgroup", "state", "name", "inode", "parent", "size", "allowed", "anon", "file",
+              "shmem", "kernel", "unmapped", "reclaimable", "swap", "removed"),
 }
 
 
