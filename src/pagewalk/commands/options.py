@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _TABLE_OF = {"ram": "files"}  # the table that a command's --columns are of, if not its own
 _WITH = {("ram", "slab"): "slab", ("maps", "huge"): "huge", ("maps", "cache"): "cache",
          ("top", "huge"): "huge_of_each"}
+UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # of a duration
 LONGEST_WATCH = 1_000_000  # seconds, 12 days; the kernel's timers do not take any number
 
 
@@ -49,6 +50,20 @@ class Within(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
         return self.fail(f"'{value}' is not a number", param, ctx) if math.isnan(number) else number
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """Seconds, as a number with an optional unit: 10, 10s, 500ms, 5m, 1h, 7d."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|)", str(value))
+        seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
+        if not 0.01 <= seconds <= LONGEST_WATCH * 1000:
+            return self.fail(f"'{value}' is no duration, such as 500ms, 10s, 5m, 1h or 7d", param,
+                             ctx)
+        return seconds
 
 
 def complete_target(_ctx: object, _param: object, typed: str) -> list[str]:

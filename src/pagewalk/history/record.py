@@ -23,10 +23,11 @@ from pagewalk.proc.files import read_bytes
 from pagewalk.proc.host import read_host
 from pagewalk.proc.target import parse_stat
 from pagewalk.snapshot.documents import to_text
+from pagewalk.snapshot.places import written
 from pagewalk.snapshot.renumber import Renumbering
 from pagewalk.snapshot.runs import ANEW, Runs, pages_of, runs_of
 from pagewalk.snapshot.schema import AMOUNTS, VERSION, Meta
-from pagewalk.snapshot.write import Labels, Writer, whole_file
+from pagewalk.snapshot.write import Labels, Writer
 from pagewalk.sources import Source, close, open_listed
 from pagewalk.sources.found import Found
 from pagewalk.sources.particulars import read_particulars
@@ -80,7 +81,7 @@ def record(path: str, chosen: Sequence[Chosen], what: str, how: How, reason: str
     ``what`` says in words what they are. Raises OSError, and if none could be recorded, why the
     first could not; PackageMissing.
     """
-    with whole_file(path) as out:
+    with written(path) as out:
         made = record_to(out, chosen, what, how, reason)
         size = out.tell()
     return made._replace(path=path, size=size)

@@ -25,3 +25,11 @@ def parquet(what: str = "a recording") -> Any:
     import pyarrow.parquet
 
     return pyarrow.parquet
+
+
+def file_systems(what: str = "an object store") -> Any:
+    """Return the module pyarrow.fs, file systems of object stores; raises PackageMissing."""
+    arrow(what)
+    import pyarrow.fs
+
+    return pyarrow.fs

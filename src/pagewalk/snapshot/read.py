@@ -20,6 +20,7 @@ from pagewalk.model.arrow import arrow, parquet
 from pagewalk.model.columns import I64
 from pagewalk.model.errors import BadRecording
 from pagewalk.model.facts import Facts
+from pagewalk.snapshot.places import is_url, opened, shown
 from pagewalk.snapshot.schema import COLUMNS, KEY, MAGIC, VERSION, Meta
 
 ENDING = ".pagewalk"  # what a recording is usually called; any other name will do
@@ -73,14 +74,16 @@ class Recording:
     """An open recording: ``meta`` and ``facts`` of its footer; rows are read when asked for."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
-        self._file = self._open()
+        self.path = shown(path)
+        self._file = self._open(path)
         self.meta, self.facts = self._footer()
         self._groups = self._statistics()
 
-    def _open(self) -> Any:
+    def _open(self, path: str) -> Any:
         with self._sentence():
-            fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            if is_url(path):
+                return parquet().ParquetFile(opened(path))
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(fd, "rb") as file:
                 if not S_ISREG(os.fstat(fd).st_mode):
                     raise BadRecording(self.path, "it is no regular file")
@@ -212,8 +215,10 @@ def may_be_recording(word: str) -> bool:
 def is_recording(word: str) -> bool:
     """Return whether ``word`` names a file that begins as a recording does, or is called so.
 
-    A file that is not regular is not opened.
+    A file that is not regular is not opened, nor is one in an object store: its name decides.
     """
+    if is_url(word):
+        return word.partition("?")[0].endswith((".parquet", ENDING))
     try:
         if not S_ISREG(os.stat(word).st_mode):
             return False

@@ -1,0 +1,183 @@
+"""Where recordings are: files, object stores, and data sets of many hosts and times.
+
+A data set is a directory ``ROOT/host=HOST/time=TIME/snapshot.parquet`` (Hive's layout, which other
+programs read as columns host and time), on a disk or in an object store (``s3://BUCKET/PREFIX``).
+Only whole files get their name, so a host that dies while it writes leaves nothing to read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from errno import EIO
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
+
+from pagewalk.model.arrow import arrow, file_systems
+from pagewalk.model.errors import BadRecording
+from pagewalk.snapshot.write import whole_file
+
+NAME = "snapshot.parquet"
+URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+WHEN = "%Y-%m-%dT%H-%M-%S.%fZ"
+PIECE = 8 << 20
+
+
+class Entry(NamedTuple):
+    """A recording of a data set: its host, its time (nanoseconds since 1970), and where it is."""
+
+    host: str
+    time: int
+    path: str
+
+
+def is_url(path: str) -> bool:
+    """Return whether ``path`` is in an object store."""
+    return URL.match(path) is not None
+
+
+def place_of(root: str, host: str, time_ns: int) -> str:
+    """Return where a recording of ``host`` at that time belongs in the data set ``root``."""
+    when = datetime.fromtimestamp(time_ns // 1000 / 1e6, UTC).strftime(WHEN)
+    base, mark, options = root.partition("?") if is_url(root) else (root, "", "")
+    return f"{base.rstrip('/')}/host={quoted(host)}/time={when}/{NAME}{mark}{options}"
+
+
+def quoted(host: str) -> str:
+    """Return a host's name as a directory can have it."""
+    name = quote(host, safe="")
+    return name.replace(".", "%2E") if name in (".", "..") else name
+
+
+def shown(path: str) -> str:
+    """Return ``path`` without the credentials and options that an address may have."""
+    if not is_url(path):
+        return path
+    scheme, _, rest = path.partition("?")[0].partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+@contextmanager
+def written(path: str) -> Iterator[Any]:
+    """Yield a file to write to, which is at ``path`` when the block has ended well; see whole_file.
+
+    The directories of a data set are made, and removed again if it fails. Raises OSError.
+    """
+    if is_url(path):
+        with stored(path) as out:
+            yield out
+        return
+    made = make_folders(os.path.dirname(path)) if os.path.basename(path) == NAME else []
+    try:
+        with whole_file(path) as out:
+            yield out
+    except BaseException:
+        for folder in reversed(made):
+            with suppress(OSError):
+                os.rmdir(folder)
+        raise
+
+
+def make_folders(folder: str) -> list[str]:
+    """Make ``folder`` and those above it that are missing, mode 0700; return which were made."""
+    missing = []
+    while folder and not os.path.isdir(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for one in reversed(missing):
+        with suppress(FileExistsError):
+            os.mkdir(one, 0o700)
+    return missing[::-1]
+
+
+@contextmanager
+def stored(url: str) -> Iterator[Any]:
+    # It is sent when it is complete: an object store shows an object when its last byte is there.
+    with tempfile.TemporaryFile(prefix="pagewalk.") as out:
+        yield out
+        out.seek(0)
+        with refusals(url):
+            system, path = file_systems().FileSystem.from_uri(url)
+            with system.open_output_stream(path) as stream:
+                shutil.copyfileobj(out, stream, PIECE)
+
+
+def opened(path: str) -> Any:
+    """Return what pyarrow reads a recording in an object store from; raises OSError."""
+    with refusals(path):
+        system, inside = file_systems().FileSystem.from_uri(path)
+        return system.open_input_file(inside)
+
+
+@contextmanager
+def refusals(url: str) -> Iterator[None]:
+    """Raise what an object store says as OSError, in a line; it may be several pages."""
+    try:
+        yield
+    except (OSError, arrow().ArrowException, ValueError) as error:
+        said = str(error).partition("\n")[0][:300]
+        raise OSError(getattr(error, "errno", None) or EIO, said, shown(url)) from None
+
+
+def recordings_in(root: str) -> list[Entry]:
+    """Return the recordings of a data set by host and time; raises BadRecording, OSError.
+
+    Files that are not where one belongs are passed over: half of one has no such name.
+    """
+    found = [entry for path in files_in(root) if (entry := entry_of(path)) is not None]
+    if not found:
+        raise BadRecording(shown(root), "it is a directory without host=*/time=*/" + NAME)
+    return sorted(found)
+
+
+def files_in(root: str) -> Iterator[str]:
+    if is_url(root):
+        with refusals(root):
+            fs = file_systems()
+            system, inside = fs.FileSystem.from_uri(root)
+            every = system.get_file_info(fs.FileSelector(inside, recursive=True))
+        base = root.partition("?")
+        for one in every:
+            rest = one.path.removeprefix(inside).lstrip("/")
+            yield f"{base[0].rstrip('/')}/{rest}{base[1]}{base[2]}"
+        return
+    for host in subfolders(root, "host="):
+        for time in subfolders(host, "time="):
+            if os.path.isfile(f"{time}/{NAME}"):
+                yield f"{time}/{NAME}"
+
+
+def subfolders(folder: str, begin: str) -> Iterator[str]:
+    with os.scandir(folder) as rows:
+        yield from (row.path for row in rows
+                    if row.name.startswith(begin) and row.is_dir(follow_symlinks=False))
+
+
+def entry_of(path: str) -> Entry | None:
+    """Return what the place of a recording says, None if it is not one of a data set."""
+    parts = path.partition("?")[0].split("/")
+    if len(parts) < 3 or parts[-1] != NAME:
+        return None
+    host, when = parts[-3].removeprefix("host="), parts[-2].removeprefix("time=")
+    try:
+        moment = datetime.strptime(when, WHEN).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    micros = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return Entry(unquote(host), micros * 1000, path)
+
+
+def is_dataset(word: str) -> bool:
+    """Return whether ``word`` names a data set: a directory with a host, or a place in a store."""
+    if is_url(word):
+        return not word.partition("?")[0].endswith((".parquet", ".pagewalk"))
+    try:
+        return os.path.isdir(word) and any(True for _ in subfolders(word, "host="))
+    except OSError:
+        return False

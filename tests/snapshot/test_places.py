@@ -1,0 +1,58 @@
+"""Where recordings are: names that come back, and nothing but whole files."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pagewalk.model.errors import BadRecording
+from pagewalk.snapshot.places import (
+    NAME,
+    Entry,
+    entry_of,
+    is_dataset,
+    is_url,
+    place_of,
+    recordings_in,
+    written,
+)
+
+MOMENT = 1_700_000_000_123_456_000
+
+
+@pytest.mark.parametrize("host", ["web1", "a/b", "..", "x=y", "ü ", "host=a", "%2F"])
+@pytest.mark.parametrize("root", ["data", "s3://bucket/prefix"])
+def test_host_and_time_come_back_from_the_place(host: str, root: str) -> None:
+    path = place_of(root, host, MOMENT)
+    assert path.count("/") == root.count("/") + 3
+    assert entry_of(path) == Entry(host, MOMENT, path)
+
+
+def test_a_data_set_has_only_what_is_complete_and_where_it_belongs(tmp_path: Path) -> None:
+    root = str(tmp_path / "set")
+    for host, time in (("b", MOMENT), ("a", MOMENT + 1_000_000), ("a", MOMENT)):
+        with written(place_of(root, host, time)) as out:
+            out.write(b"x")
+    with pytest.raises(RuntimeError), written(place_of(root, "c", MOMENT)) as out:
+        out.write(b"half")
+        raise RuntimeError
+    partial = tmp_path / "set/host=a" / Path(place_of(root, "a", MOMENT)).parts[-2]
+    (partial / ".pagewalk.0123.partial").write_bytes(b"half")
+    (tmp_path / "set/host=d/time=yesterday").mkdir(parents=True)
+    (tmp_path / "set/host=d/time=yesterday" / NAME).write_bytes(b"x")
+    found = recordings_in(root)
+    assert [(one.host, one.time) for one in found] == [
+        ("a", MOMENT), ("a", MOMENT + 1_000_000), ("b", MOMENT)]
+    assert sorted(os.listdir(root)) == ["host=a", "host=b", "host=d"]
+    assert is_dataset(root) and not is_dataset(str(tmp_path)) and not is_dataset("none")
+
+
+def test_an_empty_data_set_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "host=a").mkdir()
+    with pytest.raises(BadRecording, match="without host="):
+        recordings_in(str(tmp_path))
+
+
+def test_what_is_in_an_object_store() -> None:
+    assert is_url("s3://b/k") and is_url("gs://b") and not is_url("a:b") and not is_url("/x://y")
+    assert is_dataset("s3://b/k?region=x") and not is_dataset("s3://b/k.parquet?region=x")
