@@ -25,6 +25,7 @@ from tests.live.bracket import look_again
 from tests.live.command import PATIENCE, Ran, begin, end, one_sentence, pagewalk, pagewalk_here
 from tests.machine import memory_cgroup
 from tests.targets import asleep, start, stop
+from tests.test_contrib import ALERTS, CONTRIB, EXPRESSIONS
 
 pytestmark = pytest.mark.live
 ALONE = ("setpriv", "--reuid=65534", "--clear-groups")
@@ -133,45 +134,91 @@ scrape_configs:
             process.kill()
 
 
-def test_prometheus_says_what_top_says_of_stopped_processes(tmp_path: Path) -> None:
-    sleeper = ["pagewalk-sleeper", "1000"]
-    with (memory_cgroup("export") as group, start("fork_cow", stopped=True) as running,
-          subprocess.Popen(sleeper, executable="/bin/sleep", user=NOBODY_ELSE) as other):
+# Two processes that share memory with one another and with nobody else, so that PSS stands still:
+# they are linked statically, and the kernel's own pages (vdso), which all map, are unmapped. They
+# join the group whose cgroup.procs is argv[1], become user argv[2], and print the child's pid.
+ALONE_TOGETHER = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+int main(int argc, char **argv)
+{
+	static char shared[1 << 20], line[512];
+	unsigned long start, end;
+	FILE *maps = fopen("/proc/self/maps", "r"), *procs = fopen(argv[1], "w");
+
+	if (!procs || fputs("0", procs) < 0 || fclose(procs) || setuid(atoi(argv[argc - 1])))
+		return 1;
+	memset(shared, 1, sizeof shared);
+	while (fgets(line, sizeof line, maps))
+		if (strstr(line, "[vdso]") && sscanf(line, "%lx-%lx", &start, &end) == 2)
+			munmap((void *)start, end - start);
+	pid_t child = fork();
+	if (!child)
+		memset(shared, 2, sizeof shared / 4);
+	else
+		printf("%d\n", child), fflush(stdout);
+	for (;;)
+		pause();
+}
+"""
+
+
+@contextmanager
+def alone_together(folder: Path, group: Path) -> Iterator[tuple[int, int]]:
+    """Run ALONE_TOGETHER in ``group`` as a user of its own, stopped, until the block ends."""
+    source, program = folder / "target.c", folder / "pagewalk-target"
+    source.write_text(ALONE_TOGETHER)
+    subprocess.run(["cc", "-static", "-O1", "-o", program, source], check=True)
+    words = [program, group / "cgroup.procs", str(NOBODY_ELSE)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        child = 0
         try:
-            asleep(other.pid, "sleep")
-            stop(other.pid)
-            for pid in running.pids:
-                (group / "cgroup.procs").write_text(str(pid))
-            asked = {"cgroup": (f"/{group.name}", running.pids),
-                     "program": ("pagewalk-sleeper", (other.pid,)),
-                     "user": (str(NOBODY_ELSE), (other.pid,))}
-            with (export("--at-most-every", 1, "--limit", 10_000) as served,
-                  prometheus(served.port, tmp_path) as ask):
-
-                def look() -> None:
-                    before, began = by_top(asked), time.time()
-                    wait(lambda: ask(f"pagewalk_last_walk_timestamp_seconds > {began}"), "a walk")
-                    found = {by: {name: value(ask, f'pagewalk_{by}_{metric}{{{by}="{key}"}}')
-                                  for name, metric in METRICS.items()}
-                             for by, (key, _) in asked.items()}
-                    assert before == by_top(asked)
-                    assert found == before
-
-                look_again(look)
+            assert process.stdout is not None
+            child = int(process.stdout.readline())
+            asleep(child, program.name)
+            stop(process.pid, child)
+            yield process.pid, child
         finally:
-            other.kill()
+            process.kill()
+            if child:
+                os.kill(child, signal.SIGKILL)
+
+
+def test_prometheus_says_what_top_says_of_stopped_processes(tmp_path: Path) -> None:
+    with memory_cgroup("export") as group, alone_together(tmp_path, group) as pids:
+        asked = {"cgroup": f"/{group.name}", "program": "pagewalk-target", "user": str(NOBODY_ELSE)}
+        before = {by: of_top(by, key, pids) for by, key in asked.items()}
+        assert before["user"]["processes"] == 2
+        assert before["user"]["pss"] > before["user"]["uss"] > 0
+        with (export("--at-most-every", 1, "--limit", 10_000) as served,
+              prometheus(served.port, tmp_path) as ask):
+            for by, key in asked.items():
+                assert before[by] == {name: value(ask, f'pagewalk_{by}_{metric}{{{by}="{key}"}}')
+                                      for name, metric in METRICS.items()}
+            answered(ask, f"/{group.name}")
+        assert before == {by: of_top(by, key, pids) for by, key in asked.items()}
+
+
+def answered(ask: Callable[[str], list[dict[str, Any]]], group: str) -> None:
+    """Ask all that the dashboard and the alerts ask; what need not be there may be empty."""
+    rare = re.compile(r"swap|unwalked|headroom|limit|removed|remainder|\[|[<>]|up{")
+    for text in (*(expr for expr, _ in EXPRESSIONS), *(expr for _, expr in ALERTS)):
+        query = text.replace("$instance", ".+").replace("$cgroup", group)
+        assert ask(query) or rare.search(query), query
 
 
 METRICS = {**{name: f"{name}_bytes" for name in AMOUNTS}, "processes": "processes"}
 
 
-def by_top(asked: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, dict[str, int]]:
-    found = {}
-    for by, (key, pids) in asked.items():
-        (line,) = pagewalk_here("top", *pids, "--by", by, "--format", "json").json["lines"]
-        assert line["key"] == key
-        found[by] = {name: line[name] for name in METRICS}
-    return found
+def of_top(by: str, key: str, pids: tuple[int, ...]) -> dict[str, int]:
+    """Return the line of ``pids`` in `top`."""
+    (line,) = pagewalk_here("top", *pids, "--by", by, "--format", "json").json["lines"]
+    assert line["key"] == key
+    return {name: line[name] for name in METRICS}
 
 
 def value(ask: Callable[[str], list[dict[str, Any]]], query: str) -> int:
@@ -202,6 +249,14 @@ def test_promtool_finds_nothing_wrong_with_it_whatever_a_process_is_called() -> 
     programs = {label for name, label in series(ran.out) if name == "pagewalk_program_uss_bytes"}
     assert r'a"b\c}\udcff\x1b[2J' in programs
     assert not any(re.search(r"\d{5,}", program) for program in programs), programs
+
+
+@pytest.mark.parametrize("words", [("check", "rules", "rules.yml"), ("check", "config",
+                                   "prometheus.yml"), ("test", "rules", "rules_test.yml")])
+def test_promtool_passes_the_configuration_and_the_alerts(words: tuple[str, ...]) -> None:
+    done = subprocess.run(["promtool", *words], cwd=CONTRIB / "prometheus", capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_ram_and_processes_are_what_the_kernel_says() -> None:

@@ -7,7 +7,7 @@ import pytest
 from pagewalk.proc.chosen import Chosen
 from pagewalk.proc.processes import Process
 from pagewalk.system.members import Looked, Member, Tried
-from pagewalk.system.metered import counts_of, program, unwalked
+from pagewalk.system.metered import counts_of, host_path, program, unwalked
 from tests.share_by_hand import family
 
 
@@ -43,3 +43,17 @@ def test_those_that_were_neither_walked_nor_ended_are_known_by_their_rss() -> No
     assert [(one.pids, one.amounts["rss"], one.amounts["uss"]) for one in unseen] == [
         ((12,), 12 * 4096, None), ((13,), 13 * 4096, None)]
     assert counts_of(looked, left=1) == (1, 1, 0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/../../system.slice/x", "/system.slice/x"),
+        ("/../..", "/"),
+        ("/", "(ours)"),
+        ("/child", "(ours)/child"),
+        ("not told", "not told"),
+    ],
+)
+def test_in_a_cgroup_namespace_a_path_is_that_of_the_host(path: str, found: str) -> None:
+    assert host_path(path, "/../..") == found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -56,13 +57,13 @@ def command(
     check(textfile, once=once)
     client()  # before a walk that nobody could read
     commands.look_for_garbage()
-    recent = Recent(lambda: look_at_metered(longest), every)
-    if once or textfile:
-        with commands.output(textfile, mode=0o644) as out:
-            latest = recent.latest()
-            out.write(as_text(lambda: told(latest, limit)))
-        return commands.concluded(request._replace(format="prometheus"), latest.found.withheld)
-    return serve(request, recent, *address(listen), limit)
+    look = partial(look_at_metered, longest)
+    if not (once or textfile):
+        return serve(request, Recent(in_one_thread(look), every), *address(listen), limit)
+    with commands.output(textfile, mode=0o644) as out:
+        latest = Recent(look, every).latest()
+        out.write(as_text(lambda: told(latest, limit)))
+    return commands.concluded(request._replace(format="prometheus"), latest.found.withheld)
 
 
 def check(textfile: str | None, *, once: bool) -> None:
@@ -98,6 +99,18 @@ def told(latest: Latest[Metered], limit: int) -> list[Family]:
     from pagewalk.render.metrics import families
 
     return families(latest.found, limit, version=version(), at=latest.at, made=latest.made)
+
+
+def in_one_thread(look: Callable[[], Metered]) -> Callable[[], Metered]:
+    """Return what calls ``look`` in the same thread each time, and waits for it.
+
+    What each thread of a server frees stays with the thread's own part of malloc: with a few walks
+    in each, 85 MB become 150.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    walker = ThreadPoolExecutor(1)
+    return lambda: walker.submit(look).result()
 
 
 def version() -> str:

@@ -24,7 +24,7 @@ from pagewalk.system.top import AMOUNTS, Line, add_up
 OTHER = "other"  # those that are not among the largest
 NAMELESS = "''"
 MEANING = {
-    "uss": "Memory that only one process maps, added up over the processes of {}.",
+    "uss": "Memory that only one process maps, of all processes of {}.",
     "pss": "RSS with each page divided by the number of processes that map it, of {}.",
     "rss": "Memory in RAM that processes map, of {}; a shared page counts in each process.",
     "swap": "Memory that is swapped out, of {}.",
@@ -58,14 +58,14 @@ METRICS: dict[str, Known] = {
     **{f"pagewalk_{by}_{name}_bytes": Known(MEANING[name].format(what), (by,))
        for by, what in BY.items() for name in AMOUNTS},
     **{f"pagewalk_{by}_processes": Known(
-        f"Processes of {what} that were walked, by address space.", (by,))
+        f"Processes that were walked, by address space, of {what}.", (by,))
        for by, what in BY.items()},
     **{f"pagewalk_{by}_unwalked_processes": Known(
-        f"Processes of {what} that are not in its other amounts.", (by,))
+        f"Processes that are not in the other amounts, of {what}.", (by,))
        for by, what in BY.items()},
     **{f"pagewalk_{by}_unwalked_rss_bytes": Known(
-        f"RSS of the processes of {what} that are not in its other amounts, by the kernel's"
-        " counters.", (by,)) for by, what in BY.items()},
+        "RSS, by the kernel's counters, of processes that are not in the other amounts, of"
+        f" {what}.", (by,)) for by, what in BY.items()},
     "pagewalk_hidden": Known(
         "How many programs, users or cgroups have no series of their own.", ("of",)),
     "pagewalk_cgroup_charged_bytes": Known(

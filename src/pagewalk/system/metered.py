@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pagewalk.model.columns import Withheld, partial
 from pagewalk.model.errors import BadTarget, NotPermitted, PagewalkError
+from pagewalk.proc.cgroups import find_hierarchy
 from pagewalk.proc.chosen import Chosen, Wanted, choose
 from pagewalk.proc.stall import BUDGET_NS
 from pagewalk.sources.ram import COUNTERS, RamSource
@@ -27,6 +28,7 @@ TOGETHER = 2 / 3
 # A process that names itself writes what it likes, often what it is doing and for whom: "postgres:
 # alice shop 10.0.0.7(50312) idle". A program has neither blanks nor colons in its name.
 PLAIN = re.compile(r"[^\s:]+")
+OURS = "(ours)"  # our own cgroup, where we are told none of those above it
 NO_TIME = "the time for walking processes was up before {} of them"
 
 
@@ -145,9 +147,34 @@ def in_common() -> tuple[dict[str, Key], tuple[Withheld, ...]]:
     """Return what processes may have in common; see Metered.lines."""
     keys: dict[str, Key] = {"program": program, "user": BY["user"]()}
     try:
-        return {**keys, "cgroup": BY["cgroup"]()}, ()
+        return {**keys, "cgroup": cgroup()}, ()
     except PagewalkError as error:  # there are no memory cgroups
         return keys, (Withheld("which cgroup a process is in", str(error)),)
+
+
+def cgroup() -> Key:
+    """Return what tells the cgroup of a process, by the path that its charge is told by.
+
+    In a cgroup namespace, such as that of a container that was given the host's cgroups, /proc
+    tells paths from our own group: "/../../system.slice", and those below ours from "/".
+    """
+    key, root = BY["cgroup"](), find_hierarchy().root
+    if ".." not in root.split("/"):
+        return key
+
+    def from_root(member: Member) -> tuple[int | str, str]:
+        path = host_path(key(member)[1], root)
+        return path, path
+
+    return from_root
+
+
+def host_path(path: str, root: str) -> str:
+    """Return the path from the topmost group, which we see as ``root``; OURS if that is hidden."""
+    if path == root:
+        return "/"
+    inside = path.startswith("/") and not path.startswith("/..")
+    return (OURS + path).rstrip("/") if inside else path.removeprefix(root)
 
 
 def program(member: Member) -> tuple[str, str]:
