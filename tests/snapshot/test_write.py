@@ -29,6 +29,9 @@ def test_rows_of_each_kind_come_back(tmp_path: Path) -> None:
     assert part.numbers("frame") is None
     (part,) = recording.parts("process", ("name", "pss"))
     assert part.texts("name") == ["a\udcff\\x41"] and part.numbers("pss") is None
+    (part,) = recording.parts("meta", ("name", "moment", "unit"))
+    assert part.texts("name") == ["host"] and part.needed("unit").tolist() == [4096]
+    assert part.needed("moment").tolist() == [META.time]
     assert os.stat(path).st_mode & 0o777 == 0o600
 
 

@@ -90,6 +90,7 @@ def record(path: str, chosen: Sequence[Chosen], what: str, how: How, reason: str
 def record_to(out: Any, chosen: Sequence[Chosen], what: str, how: How, reason: str) -> Made:
     """Record the processes of ``chosen`` into the open file ``out``; see record."""
     began, clock = time.time_ns(), time.perf_counter_ns()
+    uptime = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     session = Session(Writer(out), how)
     by_pid = {one.process.pid: one for one in chosen}
     for pids in by_memory(by_pid):
@@ -99,7 +100,7 @@ def record_to(out: Any, chosen: Sequence[Chosen], what: str, how: How, reason: s
     host = read_host()
     meta = Meta(
         VERSION, version("pagewalk"), began, time.perf_counter_ns() - clock, host.name, host.boot,
-        host.kernel, how.physical, how.scrub, what, reason,
+        host.kernel, how.physical, how.scrub, what, reason, uptime,
     )
     assert session.facts is not None
     session.writer.close(meta, session.facts)

@@ -65,6 +65,9 @@ COLUMNS = (
         "present", "rss", "not_present", "not_mapped", "swap", "pss", "uss", "anon", "file",
         "shmem", "zero", "special", "hugetlb", "distinct", "freed", "page_tables")),
     Column("text", TEXT, "JSON of a document"),
+    Column("moment", INTEGER, "when the recording was begun: nanoseconds since 1970"),
+    Column("uptime", INTEGER, "when it was begun: nanoseconds since the machine was booted"),
+    Column("boot", TEXT, "id of that boot"),
     Column("of_cgroup", TEXT, "cgroup that was looked at, of whose charge this is a part; null: of"
            " all of RAM"),
     Column("charged", INTEGER, "bytes that the cgroup beside it is charged for"),
@@ -94,6 +97,7 @@ RECORDS = {
     "page": ("pid", "vma", "state", "start", "size", "unit", "level", "flags", "frame", "step",
              "kflags", "mapcount", "entry"),
     "document": ("pid", "name", "text"),
+    "meta": ("name", "moment", "uptime", "boot", "unit", "text"),
     "ram": ("of_cgroup", "state", "name", "size"),
     "file": ("of_cgroup", "state", "name", "dev", "inode", "file_system", "size", "mapped", "dirty",
              "active", "huge", "items", "cgroup", "charged"),
@@ -110,7 +114,8 @@ class Meta(NamedTuple):
     it was begun, nanoseconds since 1970, ``took`` how long it took; ``host`` and ``boot`` (the boot
     id) are the machine's. ``physical``: frames have their true numbers, else numbers given as they
     were met. ``scrubbed``: paths and command lines are not in it. ``reason`` is why it was made,
-    empty if somebody asked for it. ``set`` is what was recorded, in words.
+    empty if somebody asked for it. ``set`` is what was recorded, in words. ``uptime`` is when it was
+    begun too, nanoseconds since the machine was booted: that clock is never set.
     """
 
     schema: int
@@ -124,3 +129,4 @@ class Meta(NamedTuple):
     scrubbed: bool
     set: str
     reason: str = ""
+    uptime: int = 0
