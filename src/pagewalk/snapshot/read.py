@@ -21,9 +21,10 @@ from pagewalk.model.columns import I64
 from pagewalk.model.errors import BadRecording
 from pagewalk.model.facts import Facts
 from pagewalk.snapshot.places import is_url, opened, shown
-from pagewalk.snapshot.schema import COLUMNS, KEY, MAGIC, VERSION, Meta
+from pagewalk.snapshot.schema import COLUMNS, KEY, LABEL, MAGIC, VERSION, Meta
 
 ENDING = ".pagewalk"  # what a recording is usually called; any other name will do
+LABELS = [column.name for column in COLUMNS if column.kind == LABEL]
 LONGEST_FOOTER = 64 << 20
 BYTE = re.compile(r"\\x([0-9a-f]{2})")
 
@@ -75,21 +76,34 @@ class Recording:
 
     def __init__(self, path: str) -> None:
         self.path = shown(path)
-        self._file = self._open(path)
-        self.meta, self.facts = self._footer()
-        self._groups = self._statistics()
-
-    def _open(self, path: str) -> Any:
         with self._sentence():
-            if is_url(path):
-                return parquet().ParquetFile(opened(path))
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with open(fd, "rb") as file:
-                if not S_ISREG(os.fstat(fd).st_mode):
-                    raise BadRecording(self.path, "it is no regular file")
-                check_ends(file, self.path)
-                source = arrow().OSFile(f"/proc/self/fd/{fd}", "r")
-            return parquet().ParquetFile(source)
+            self._disk = opened(path) if is_url(path) else self._regular(path)
+        try:
+            self._file = self._open()
+            self.meta, self.facts = self._footer()
+            self._groups = self._statistics()
+        except BaseException:
+            self._disk.close()
+            raise
+
+    def _regular(self, path: str) -> Any:
+        # A FIFO must not be waited for.
+        file = open(path, "rb", buffering=0, opener=lambda name, flags: os.open(  # noqa: SIM115
+            name, flags | os.O_NONBLOCK))
+        try:
+            if not S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BadRecording(self.path, "it is no regular file")
+            check_ends(file, self.path)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _open(self) -> Any:
+        with self._sentence():
+            footer = parquet().read_metadata(self._disk)
+            known = [name for name in LABELS if name in footer.schema.names]
+            return parquet().ParquetFile(self._disk, metadata=footer, read_dictionary=known)
 
     def _footer(self) -> tuple[Meta, Facts]:
         with self._sentence():
@@ -189,6 +203,7 @@ class Recording:
     def close(self) -> None:
         """Close the file."""
         self._file.close(force=True)
+        self._disk.close()
 
 
 def check_ends(file: Any, path: str) -> None:

@@ -11,6 +11,7 @@ import mmap
 import numpy as np
 
 from pagewalk.model.columns import I64, U32, U64, Bool, Flag, Pages, take
+from pagewalk.model.ranges import distinct
 from pagewalk.model.rules import IS_PRESENT
 from pagewalk.model.soft import FRAMED
 from pagewalk.snapshot.runs import ANEW
@@ -28,25 +29,33 @@ class Renumbering:
 
     def of(self, pfn: U64) -> U64:
         """Return the number of each frame of ``pfn``; the same for the same frame."""
-        found = np.empty(len(pfn), np.uint64)
         chunks = pfn >> CHUNK_SHIFT
-        for chunk in np.unique(chunks).tolist():
+        if len(pfn) and (chunks == chunks[0]).all():
+            return self._in_chunk(int(chunks[0]), pfn) + np.uint64(ANEW)
+        found = np.empty(len(pfn), np.uint64)
+        for chunk in distinct(chunks).tolist():
             here = np.flatnonzero(chunks == chunk)
-            found[here] = self._in_chunk(chunk, (pfn[here] & np.uint64(CHUNK - 1)).astype(np.int64))
+            found[here] = self._in_chunk(chunk, pfn[here])
         return found + np.uint64(ANEW)
 
-    def _in_chunk(self, chunk: int, at: I64) -> U64:
+    def _in_chunk(self, chunk: int, pfn: U64) -> U64:
         numbers = self._chunks.get(chunk)
         if numbers is None:
             # pages of it that are never touched take no memory
             numbers = np.frombuffer(mmap.mmap(-1, CHUNK * 4), np.uint32)
             self._chunks[chunk] = numbers
-        new = at[numbers[at] == 0]
-        if len(new):
-            _, first = np.unique(new, return_index=True)
-            new = new[np.sort(first)]
-            numbers[new] = np.arange(self._next, self._next + len(new), dtype=np.uint32)
-            self._next += len(new)
+        at = (pfn & np.uint64(CHUNK - 1)).astype(np.int64)
+        found = numbers[at]
+        new = at[found == 0]
+        if not len(new):
+            return found.astype(np.uint64)
+        # Of a frame that comes several times the last write counts; without a sort that shows
+        # which ones come first.
+        turn = np.arange(len(new), 0, -1, dtype=np.uint32)
+        numbers[new[::-1]] = turn[::-1]
+        new = new[numbers[new] == turn]
+        numbers[new] = np.arange(self._next, self._next + len(new), dtype=np.uint32)
+        self._next += len(new)
         return numbers[at].astype(np.uint64)
 
     def pages(self, pages: Pages, page_size: int) -> Pages:

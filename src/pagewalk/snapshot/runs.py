@@ -38,23 +38,24 @@ class Runs(Rows):
 def runs_of(pages: Pages, page_size: int) -> Runs:
     """Return ``pages`` (sorted by address) as runs."""
     step = steps(pages, page_size)
-    entry = np.where(pages.state == State.DOUBT.value, pages.entry, np.uint64(0))
     first = np.flatnonzero(begins(pages, step))
     size = np.add.reduceat(pages.size, first) if len(first) else pages.size
+    state = pages.state[first]
+    entry = np.where(state == State.DOUBT.value, pages.entry[first], np.uint64(0))
 
     def at(column: U64 | None) -> U64 | None:
         return None if column is None else column[first]
 
     return Runs(
-        pages.addr[first], size, pages.size[first], pages.vma[first], pages.state[first],
-        pages.level[first], pages.flags[first], entry[first], at(pages.pfn), step[first],
+        pages.addr[first], size, pages.size[first], pages.vma[first], state, pages.level[first],
+        pages.flags[first], entry, at(pages.pfn), step[first],
         at(pages.kflags), at(pages.mapcount),
     )
 
 
 def steps(pages: Pages, page_size: int) -> U64:
     # By how much the number of the next page of a run is higher.
-    step = pages.size // np.uint64(page_size)
+    step = pages.size >> np.uint64(page_size.bit_length() - 1)
     step[(pages.state == State.ZERO.value) | ~HAS_ENTRY[pages.state]] = 0
     step[pages.flags & np.uint32(Flag.SWAP) != 0] = SWAP_STEP
     return step

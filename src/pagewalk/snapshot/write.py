@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from pagewalk.snapshot.schema import COLUMNS, INTEGER, KEY, LABEL, RECORDS, Meta
 
 # Rows of a row group: what is held before it is written, some 15 MB of pages.
 GROUP = 1 << 17
+# Columns of few values in rows of pages, and texts. An empty dictionary takes 60 bytes in each row
+# group that does not use the column.
+REPEATED = [column.name for column in COLUMNS if column.kind != INTEGER
+            or (column.name in RECORDS["page"] and not column.rising)]
 ESCAPED = re.compile("[\udc80-\udcff]")
 
 
@@ -28,53 +32,41 @@ class Writer:
         self.schema = pa.schema([(column.name, arrow_type(pa, column.kind)) for column in COLUMNS])
         self._file = parquet().ParquetWriter(
             file, self.schema, compression="zstd", compression_level=3,
-            use_dictionary=[column.name for column in COLUMNS if not column.rising],
+            use_dictionary=REPEATED, store_schema=False,
             column_encoding={c.name: "DELTA_BINARY_PACKED" for c in COLUMNS if c.rising},
             write_statistics=["record", "pid", "start", "frame", "name"],
         )
-        self._waiting: dict[str, list[Any]] = {}
+        self._waiting: dict[str, list[Added]] = {}
         self.rows = 0
 
     def add(self, record: str, columns: Mapping[str, Any]) -> None:
         """Add rows of kind ``record``: ``columns`` by name are arrays or lists of one length.
 
         A column that is missing or None is null. Unsigned numbers are kept as they are, as two's
-        complement.
+        complement. The arrays must not change afterwards.
         """
-        pa = arrow()
         unknown = columns.keys() - set(RECORDS[record])
         assert not unknown, f"{record} has no {unknown}"
         given = {name: c for name, c in columns.items() if c is not None}
         count = len(next(iter(given.values())))
         if not count:
             return
-        made = [self._column(pa, field, given.get(field.name), record, count)
-                for field in self.schema]
-        self._waiting.setdefault(record, []).append(pa.record_batch(made, self.schema))
+        waiting = self._waiting.setdefault(record, [])
+        waiting.append(Added(count, given))
         self.rows += count
-        if sum(map(len, self._waiting[record])) >= GROUP:
+        if sum(added.rows for added in waiting) >= GROUP:
             self._flush(record)
 
-    def _column(self, pa: Any, field: Any, values: Any, record: str, count: int) -> Any:
-        if field.name == "record":
-            codes = pa.array(np.zeros(count, np.int32))
-            return pa.DictionaryArray.from_arrays(codes, pa.array([record]))
-        if values is None:
-            return pa.nulls(count, field.type)
-        if isinstance(values, Labels):
-            codes = pa.array(values.codes.astype(np.int32))
-            return pa.DictionaryArray.from_arrays(codes, pa.array(list(values.names)))
-        if isinstance(values, np.ndarray):
-            wide = values if values.dtype == np.uint64 else values.astype(np.int64)
-            return pa.array(wide.view(np.int64))
-        if pa.types.is_string(field.type):
-            values = [None if value is None else escaped(value) for value in values]
-        return pa.array(values, field.type)
-
     def _flush(self, record: str) -> None:
-        batches = self._waiting.pop(record)
-        table = arrow().Table.from_batches(batches, self.schema).unify_dictionaries()
-        self._file.write_table(table, row_group_size=GROUP)
+        # As a whole: a row group has all columns, and each conversion costs as much as many rows.
+        pa, waiting = arrow(), self._waiting.pop(record)
+        count = sum(added.rows for added in waiting)
+        labels = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)),
+                                                pa.array([record]))
+        made = [labels, *(column_of(pa, field, waiting) for field in self.schema if
+                          field.name != "record")]
+        self._file.write_table(pa.Table.from_arrays(made, schema=self.schema),
+                               row_group_size=GROUP)
 
     def close(self, meta: Meta, facts: Facts) -> None:
         """Write what is waiting, and what the whole recording is, as a row and in the footer."""
@@ -85,6 +77,48 @@ class Writer:
             self._flush(record)
         self._file.add_key_value_metadata({KEY: footer(meta, facts)})
         self._file.close()
+
+
+class Added(NamedTuple):
+    """Rows that wait to be written: how many, and their columns."""
+
+    rows: int
+    columns: Mapping[str, Any]
+
+
+def column_of(pa: Any, field: Any, waiting: Sequence[Added]) -> Any:
+    """Return column ``field`` of all that is ``waiting``, null where it was not given."""
+    count = sum(added.rows for added in waiting)
+    given = [added.columns.get(field.name) for added in waiting]
+    known = [values for values in given if values is not None]
+    if not known:
+        return pa.nulls(count, field.type)
+    if isinstance(known[0], Labels):
+        return labelled(pa, known)
+    if len(known) == len(given) and all(isinstance(values, np.ndarray) for values in known):
+        return pa.array(np.concatenate([words(values) for values in known]))
+    parts = [pa.nulls(added.rows, field.type) if values is None else listed(pa, field, values)
+             for added, values in zip(waiting, given, strict=True)]
+    return pa.chunked_array(parts, field.type)
+
+
+def labelled(pa: Any, parts: Sequence[Labels]) -> Any:
+    # Labels of one column always have the same names.
+    codes = np.concatenate([values.codes for values in parts]).astype(np.int32)
+    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(parts[0].names)))
+
+
+def listed(pa: Any, field: Any, values: Any) -> Any:
+    if isinstance(values, np.ndarray):
+        return pa.array(words(values))
+    if pa.types.is_string(field.type):
+        values = [None if value is None else escaped(value) for value in values]
+    return pa.array(values, field.type)
+
+
+def words(values: Any) -> Any:
+    # Numbers as i64; large unsigned ones turn negative.
+    return (values if values.dtype == np.uint64 else values.astype(np.int64)).view(np.int64)
 
 
 class Labels:

@@ -107,7 +107,8 @@ def table_pages(asked: Asked) -> Iterator[Pages]:
             yield from rows
         elif rows:
             every = join(rows)
-            yield take(every, np.argsort(every.addr, kind="stable"))
+            rises = (every.addr[1:] > every.addr[:-1]).all()
+            yield every if rises else take(every, np.argsort(every.addr, kind="stable"))
 
 
 def filled(asked: Asked) -> Iterator[Pages]:
