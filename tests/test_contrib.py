@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from pagewalk.commands.export import LISTEN
 from pagewalk.render.metrics import METRICS, SERVED, families
+from pagewalk.system.containers import Name
 from pagewalk.system.group_table import Amounts
 from pagewalk.system.top import Line
 from tests.render.test_metrics import metered
@@ -83,11 +84,13 @@ def test_no_machine_has_more_series_than_the_limit_of_a_scrape() -> None:
     assert found.groups is not None
     table = found.groups._replace(groups=groups, keepers=(), amounts=Amounts(
         *(np.ones(100, np.int64) for _ in Amounts.names)))
-    full = found._replace(lines=lines, unwalked=lines, groups=table)
+    paths = (*groups.path, *(line.name for line in lines["cgroup"]))
+    full = found._replace(lines=lines, unwalked=lines, groups=table,
+                          names={path: Name("", path) for path in paths})
     made = families(full, 20, version="1", at=0, made=1)
     series = sum(len(one.values) for one in made) + len(SERVED) + len(OURSELVES)
     (job,) = CONFIG["scrape_configs"]
-    assert 600 < series <= 700 < job["sample_limit"]
+    assert 700 < series <= 750 < job["sample_limit"]
     assert job["static_configs"][0]["targets"] == [LISTEN]
 
 

@@ -18,6 +18,7 @@ from benchmarks.measures.ebpf import (
     ebpf_stall,
 )
 from benchmarks.measures.everyone import everyone
+from benchmarks.measures.export import export
 from benchmarks.measures.frames import ram_frames, ram_stall
 from benchmarks.measures.groups import groups
 from benchmarks.measures.heap import heap
@@ -56,4 +57,5 @@ MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
     "crowds": crowds,
     "who": who,
     "index": index,
+    "export": export,
 }

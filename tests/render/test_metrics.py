@@ -10,10 +10,14 @@ import pytest
 
 from pagewalk.model.columns import Withheld
 from pagewalk.render.metrics import METRICS, NAMELESS, OTHER, Family, families, rooms
+from pagewalk.system.containers import Name
 from pagewalk.system.metered import Counts, Metered, Took
 from pagewalk.system.top import Line
 from tests.render.written import HOSTILE
 from tests.system.by_hand import MIB, group_table, ram
+
+NAMES = {"/app": Name("container", "web\x1b", "docker", "0" * 64, "shop", "prod", "web\x1b"),
+         "/db": Name("unit", "db.service"), "/gone": Name("", "gone")}
 
 
 def line(name: str, uss: int | None, rss: int = 9) -> Line:
@@ -27,7 +31,7 @@ def metered(*programs: Line, unwalked: tuple[Line, ...] = (), frames: bool = Tru
     return Metered(
         "ebpf", {"program": programs, "user": (line("root", 5),), "cgroup": (line("/app", 5),)},
         {"program": unwalked, "user": (), "cgroup": ()}, Counts(3, 1, 0, 2, 0), 1_500_000,
-        ram(frames=frames), table, Took(0.5, 0.25, 0.125),
+        ram(frames=frames), table, NAMES, Took(0.5, 0.25, 0.125),
         (Withheld("something", "of process 31337", partial=True),))
 
 
@@ -144,6 +148,12 @@ def test_a_charge_is_what_was_found_and_a_remainder() -> None:
         assert charged[path,] == rest[path,] + sum(
             amount for key, amount in found.items() if key[0] == path)
     assert set(rest) == {("/app",), ("/db",)}  # the root has no counter of its own
+
+
+def test_a_cgroup_that_is_shown_says_what_it_is_called() -> None:
+    assert told(metered())["pagewalk_cgroup_info"].values == {
+        ("/app", "container", r"web\x1b", "prod", "shop", r"web\x1b"): 1,
+        ("/db", "unit", "db.service", "", "", ""): 1}
 
 
 def test_headroom_is_that_of_the_nearest_limit_above() -> None:

@@ -66,6 +66,9 @@ METRICS: dict[str, Known] = {
     **{f"pagewalk_{by}_unwalked_rss_bytes": Known(
         "RSS, by the kernel's counters, of processes that are not in the other amounts, of"
         f" {what}.", (by,)) for by, what in BY.items()},
+    "pagewalk_cgroup_info": Known(
+        "What a cgroup is, and what people call it: a unit, a container, a pod.",
+        ("cgroup", "kind", "name", "namespace", "pod", "container")),
     "pagewalk_hidden": Known(
         "How many programs, users or cgroups have no series of their own.", ("of",)),
     "pagewalk_cgroup_charged_bytes": Known(
@@ -117,6 +120,8 @@ def families(found: Metered, limit: int, *, version: str, at: float, made: int) 
         (one.name,): not one.whole for one in told if one.whole is not None}
     return [*told, *of_looking(found), Family("pagewalk_walks_total", {(): made}),
             Family("pagewalk_last_walk_timestamp_seconds", {(): at}), hidden(found, limit),
+            called(found, {key[0] for one in told for key in one.values
+                           if METRICS[one.name].labels[:1] == ("cgroup",)}),
             Family("pagewalk_withheld", missing),
             Family("pagewalk_info", {(version, found.source or "none"): 1})]
 
@@ -252,6 +257,15 @@ def rooms(table: GroupTable, rows: Sequence[int]) -> dict[int, int]:
                 found[row] = min(found.get(row, own[at]), own[at])
             at = int(groups.parent[at])
     return found
+
+
+def called(found: Metered, shown: Set[str]) -> Family:
+    """Return what the cgroups ``shown`` are called, by their labels."""
+    names = {label(path): name for path, name in found.names.items() if label(path) in shown}
+    return Family("pagewalk_cgroup_info", {
+        (path, name.kind, *(printable(word or "") for word in (
+            name.name, name.namespace, name.pod, name.container))): 1
+        for path, name in names.items()})
 
 
 # ---- RAM, and looking itself

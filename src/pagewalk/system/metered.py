@@ -15,8 +15,10 @@ from pagewalk.model.columns import Withheld, partial
 from pagewalk.model.errors import BadTarget, NotPermitted, PagewalkError
 from pagewalk.proc.cgroups import find_hierarchy
 from pagewalk.proc.chosen import Chosen, Wanted, choose
+from pagewalk.proc.containers import read_records
 from pagewalk.proc.stall import BUDGET_NS
 from pagewalk.sources.ram import COUNTERS, RamSource
+from pagewalk.system.containers import Name, names_of
 from pagewalk.system.group_table import GroupTable, by_counters, look_at_groups
 from pagewalk.system.look import Ram
 from pagewalk.system.members import Looked, Member, Tried, total_each, totaled
@@ -62,7 +64,8 @@ class Metered(NamedTuple):
     ``unwalked`` are the processes that are not in them, likewise: of those only ``rss`` is known,
     from statm, whose counters may be off by 32 pages a CPU. ``source`` is what the last process was
     read from, empty for none; ``stall_ns`` the longest read that may have held a lock of one.
-    ``groups`` is None where there are no memory cgroups.
+    ``groups`` is None where there are no memory cgroups; ``names`` says what each cgroup is, by its
+    path.
     """
 
     source: str
@@ -72,6 +75,7 @@ class Metered(NamedTuple):
     stall_ns: int
     ram: Ram
     groups: GroupTable | None
+    names: dict[str, Name]
     took: Took
     withheld: tuple[Withheld, ...]
 
@@ -89,6 +93,8 @@ def look_at_metered(longest: float, clock: Clock = time.monotonic) -> Metered:
     source, begun = open_overview(), clock()
     looked, unseen, counts, lost = walked(longest, clock)
     keys, missing = in_common()
+    lines, rest = ({by: lines_by(members, key) for by, key in keys.items()}
+                   for members in (looked.members, unseen))
     after = clock()
     ram = ram_in_time(source)
     counted = clock()
@@ -97,9 +103,9 @@ def look_at_metered(longest: float, clock: Clock = time.monotonic) -> Metered:
     told = (*looked.tried.withheld, *lost, *missing, *ram.withheld,
             *(groups.withheld if groups else ()), *lacking)
     return Metered(
-        looked.tried.source, {by: lines_by(looked.members, key) for by, key in keys.items()},
-        {by: lines_by(unseen, key) for by, key in keys.items()}, counts, looked.tried.stall_ns,
-        ram, groups, took, tuple(dict.fromkeys(row for row in told if row.what != "freed")))
+        looked.tried.source, lines, rest, counts, looked.tried.stall_ns, ram, groups,
+        called([lines, rest], groups), took,
+        tuple(dict.fromkeys(row for row in told if row.what != "freed")))
 
 
 Walked = tuple[Looked, list[Member], Counts, tuple[Withheld, ...]]
@@ -175,6 +181,15 @@ def host_path(path: str, root: str) -> str:
         return "/"
     inside = path.startswith("/") and not path.startswith("/..")
     return (OURS + path).rstrip("/") if inside else path.removeprefix(root)
+
+
+def called(
+    held: Sequence[dict[str, tuple[Line, ...]]], groups: GroupTable | None
+) -> dict[str, Name]:
+    """Return what all cgroups are that are told of, by path."""
+    paths = {line.name for lines in held for line in lines.get("cgroup", ())}
+    paths |= {*(groups.groups.path if groups else ())}
+    return names_of({path for path in paths if path.startswith("/")}, read_records())
 
 
 def program(member: Member) -> tuple[str, str]:
