@@ -16,7 +16,7 @@ import yaml
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from pagewalk.commands.export import LISTEN
-from pagewalk.render.metrics import METRICS, SERVED, families
+from pagewalk.render.metrics import METRICS, SERVED, families, of_when
 from pagewalk.system.containers import Name
 from pagewalk.system.group_table import Amounts
 from pagewalk.system.top import Line
@@ -87,7 +87,7 @@ def test_no_machine_has_more_series_than_the_limit_of_a_scrape() -> None:
     paths = (*groups.path, *(line.name for line in lines["cgroup"]))
     full = found._replace(lines=lines, unwalked=lines, groups=table,
                           names={path: Name("", path) for path in paths})
-    made = families(full, 20, version="1", at=0, made=1)
+    made = [*families(full, 20, "1"), *of_when(0, 1)]
     series = sum(len(one.values) for one in made) + len(SERVED) + len(OURSELVES)
     (job,) = CONFIG["scrape_configs"]
     assert 700 < series <= 750 < job["sample_limit"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pagewalk.model.columns import Withheld
-from pagewalk.render.metrics import METRICS, NAMELESS, OTHER, Family, families, rooms
+from pagewalk.render.metrics import METRICS, NAMELESS, OTHER, Family, families, of_when, rooms
 from pagewalk.system.containers import Name
 from pagewalk.system.metered import Counts, Metered, Took
 from pagewalk.system.top import Line
@@ -36,7 +36,7 @@ def metered(*programs: Line, unwalked: tuple[Line, ...] = (), frames: bool = Tru
 
 
 def told(found: Metered, limit: int = 20) -> dict[str, Family]:
-    made = families(found, limit, version="1", at=100.5, made=7)
+    made = [*families(found, limit, "1"), *of_when(100.5, 7)]
     assert len({one.name for one in made}) == len(made)
     return {one.name: one for one in made}
 

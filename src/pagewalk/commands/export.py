@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -14,12 +14,13 @@ from pagewalk.commands.options import LONGEST_WATCH, Request, Within
 from pagewalk.model.errors import BadRequest
 
 if TYPE_CHECKING:
+    from pagewalk.model.columns import Withheld
     from pagewalk.render.metrics import Family
-    from pagewalk.system.metered import Metered
     from pagewalk.system.recent import Latest, Recent
 
 LISTEN = "127.0.0.1:9757"
-ENDING = ".prom"  # what node_exporter's collector reads
+SUFFIX = ".prom"  # what node_exporter's collector reads
+ENDING = {signal.SIGTERM, signal.SIGINT}
 
 
 @click.command("export", short_help="Metrics for Prometheus: who has the memory, RAM, cgroups.")
@@ -50,19 +51,18 @@ def command(
     pagewalk export --listen 127.0.0.1:9757 --at-most-every 60
     """
     from pagewalk.commands.scraped import as_text, client
-    from pagewalk.system.metered import look_at_metered
     from pagewalk.system.recent import Recent
 
     request = Request(source="auto", format="text", output=textfile, quiet=quiet)
     check(textfile, once=once)
     client()  # before a walk that nobody could read
     commands.look_for_garbage()
-    look = partial(look_at_metered, longest)
+    look = partial(told, longest, limit)
     if not (once or textfile):
-        return serve(request, Recent(in_one_thread(look), every), *address(listen), limit)
+        return serve(request, Recent(in_one_thread(look), every), *address(listen))
     with commands.output(textfile, mode=0o644) as out:
         latest = Recent(look, every).latest()
-        out.write(as_text(lambda: told(latest, limit)))
+        out.write(as_text(lambda: series(latest)))
     return commands.concluded(request._replace(format="prometheus"), latest.found.withheld)
 
 
@@ -72,8 +72,8 @@ def check(textfile: str | None, *, once: bool) -> None:
         return
     if once:
         raise BadRequest("--once prints the metrics and --textfile writes them: choose one")
-    if not textfile.endswith(ENDING):
-        raise BadRequest(f"node_exporter only reads files that end in {ENDING}: give FILE such a"
+    if not textfile.endswith(SUFFIX):
+        raise BadRequest(f"node_exporter only reads files that end in {SUFFIX}: give FILE such a"
                          " name")
 
 
@@ -94,14 +94,30 @@ def address(word: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def told(latest: Latest[Metered], limit: int) -> list[Family]:
-    """Return the metrics of the last look."""
+class Told(NamedTuple):
+    """The metrics of one look, and what is missing from them."""
+
+    families: list[Family]
+    withheld: tuple[Withheld, ...]
+
+
+def told(longest: float, limit: int) -> Told:
+    """Look, and return what there is to tell; raises BadText."""
     from pagewalk.render.metrics import families
+    from pagewalk.system.metered import look_at_metered
 
-    return families(latest.found, limit, version=version(), at=latest.at, made=latest.made)
+    found = look_at_metered(longest)
+    return Told(families(found, limit, version()), found.withheld)
 
 
-def in_one_thread(look: Callable[[], Metered]) -> Callable[[], Metered]:
+def series(latest: Latest[Told]) -> list[Family]:
+    """Return the metrics of the last look, and when that was."""
+    from pagewalk.render.metrics import of_when
+
+    return [*latest.found.families, *of_when(latest.at, latest.made)]
+
+
+def in_one_thread(look: Callable[[], Told]) -> Callable[[], Told]:
     """Return what calls ``look`` in the same thread each time, and waits for it.
 
     What each thread of a server frees stays with the thread's own part of malloc: with a few walks
@@ -109,8 +125,13 @@ def in_one_thread(look: Callable[[], Metered]) -> Callable[[], Metered]:
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    walker = ThreadPoolExecutor(1)
+    walker = ThreadPoolExecutor(1, initializer=leave_signals)
     return lambda: walker.submit(look).result()
+
+
+def leave_signals() -> None:
+    """Leave what ends us to the one who waits for it, in this thread and those it starts."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
 
 
 def version() -> str:
@@ -119,7 +140,7 @@ def version() -> str:
     return version("pagewalk")
 
 
-def serve(request: Request, recent: Recent[Metered], host: str, port: int, limit: int) -> int:
+def serve(request: Request, recent: Recent[Told], host: str, port: int) -> int:
     """Serve until a signal ends it; the first look is made before, and says what is missing."""
     from threading import Thread
 
@@ -128,17 +149,16 @@ def serve(request: Request, recent: Recent[Metered], host: str, port: int, limit
 
     def look() -> Iterator[Family]:
         latest = recent.latest()
-        yield from told(latest, limit)
+        yield from series(latest)
         yield Family(AGE, {(): latest.age})
 
     with Server(host, port, handler(look)) as server:
         commands.concluded(request._replace(format="prometheus"), recent.latest().found.withheld)
-        ending = {signal.SIGTERM, signal.SIGINT}
-        signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # in the threads, too
+        leave_signals()
         Thread(target=server.serve_forever, daemon=True).start()
         where = f"[{host}]" if ":" in host else host
         commands.note(request, f"metrics are at http://{where}:{server.server_port}{PATH}; Ctrl-C"
                                " or SIGTERM ends it")
-        signal.sigwait(ending)
+        signal.sigwait(ENDING)
         server.shutdown()
     return 0

@@ -110,20 +110,25 @@ AGE = "pagewalk_age_seconds"
 SERVED = {AGE: Known("How long ago the numbers began to be read.")}
 
 
-def families(found: Metered, limit: int, *, version: str, at: float, made: int) -> list[Family]:
-    """Return all METRICS of ``found``, read ``at`` seconds since 1970, the look number ``made``.
+def families(found: Metered, limit: int, version: str) -> list[Family]:
+    """Return all METRICS of ``found`` but those of when it was found.
 
     ``limit`` programs, users and cgroups have series of their own, the largest.
     """
     told = [*held(found, limit), *of_cgroups(found.groups, limit), *of_ram(found.ram)]
     missing: dict[tuple[str, ...], float] = {
         (one.name,): not one.whole for one in told if one.whole is not None}
-    return [*told, *of_looking(found), Family("pagewalk_walks_total", {(): made}),
-            Family("pagewalk_last_walk_timestamp_seconds", {(): at}), hidden(found, limit),
-            called(found, {key[0] for one in told for key in one.values
-                           if METRICS[one.name].labels[:1] == ("cgroup",)}),
+    shown = {key[0] for one in told for key in one.values
+             if METRICS[one.name].labels[:1] == ("cgroup",)}
+    return [*told, *of_looking(found), hidden(found, limit), called(found, shown),
             Family("pagewalk_withheld", missing),
             Family("pagewalk_info", {(version, found.source or "none"): 1})]
+
+
+def of_when(at: float, made: int) -> list[Family]:
+    """Return that it was found ``at`` seconds since 1970, and in the look number ``made``."""
+    return [Family("pagewalk_walks_total", {(): made}),
+            Family("pagewalk_last_walk_timestamp_seconds", {(): at})]
 
 
 # ---- what processes hold
