@@ -21,6 +21,8 @@ from urllib.parse import quote
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from pagewalk.proc.chosen import Wanted, choose
+from pagewalk.system import metered, overview
 from tests.live.bracket import look_again
 from tests.live.command import PATIENCE, Ran, begin, end, one_sentence, pagewalk, pagewalk_here
 from tests.machine import memory_cgroup
@@ -306,6 +308,32 @@ def test_the_file_for_node_exporter_is_whole_and_anybody_may_read_it(tmp_path: P
     assert "pagewalk_age_seconds" not in path.read_text()  # which would never change
 
 
+def test_what_time_does_not_suffice_for_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    with start("fork_three", stopped=True) as running:
+        chosen = choose(Wanted(pids=running.pids))
+        monkeypatch.setattr(metered, "everyone", lambda: sorted(
+            chosen, key=lambda one: -one.process.rss))
+        # Begun twice; then there is no time but for the first, which is always walked.
+        moments = iter((0.0, 0.0, *[9.0] * 99))
+        found = metered.look_at_metered(3.0, lambda: next(moments))
+    left = len(running.pids) - 1
+    assert found.counts == metered.Counts(walked=1, left=left)
+    (walked,), (rest,) = found.lines["program"], found.unwalked["program"]
+    assert (walked.name, walked.processes, rest.name, rest.processes) == ("zoo", 1, "zoo", left)
+    sizes = sorted(one.process.rss for one in chosen)
+    assert (walked.uss or 0) > 0 and (rest.uss, rest.rss) == (None, sum(sizes[:-1]))
+    assert any("time for walking processes was up" in row.why for row in found.withheld)
+
+
+def test_ram_that_is_too_large_is_what_the_kernel_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overview, "COUNTED", -1.0)
+    monkeypatch.setattr(metered, "everyone", list)
+    found = metered.look_at_metered(3.0)
+    assert found.ram.source == "counters" and found.groups is not None
+    assert found.groups.amounts.reclaimable is None
+    assert sum("do not suffice" in row.why for row in found.withheld) == 2
+
+
 # ---- served
 
 
@@ -361,6 +389,15 @@ def test_a_port_that_is_taken_is_a_sentence() -> None:
         ran = pagewalk("export", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
     assert ran.code == 1
     assert "address already in use; end what listens there" in one_sentence(ran)
+
+
+def test_alone_in_its_namespace_it_still_tells_of_ram() -> None:
+    ran = pagewalk("export", "--once", before=("unshare", "--pid", "--fork", "--mount-proc"))
+    assert ran.code in (0, 3), ran.err
+    found = series(ran.out)
+    assert found["pagewalk_processes", "walked"] == 0
+    assert found["pagewalk_ram_reclaimable_bytes", ""] > 0
+    assert not any(name.startswith("pagewalk_program") for name, _ in found)
 
 
 def test_a_user_gets_what_he_may_see_and_is_told_what_is_missing() -> None:

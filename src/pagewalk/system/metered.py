@@ -114,15 +114,16 @@ Walked = tuple[Looked, list[Member], Counts, tuple[Withheld, ...]]
 def walked(longest: float, clock: Clock) -> Walked:
     """Walk processes, the largest first; also return those that were not, as members."""
     chosen, begun = everyone(), clock()
+    if not chosen:
+        return Looked((), Tried("", (), (), 0, ())), [], Counts(0), ()
     try:
         looked = total_each(chosen, "auto", BUDGET_NS, lambda: clock() > begun + longest,
                             lambda: clock() > begun + longest * TOGETHER)
     except PagewalkError as error:  # of none, and why the first was not
         looked = Looked((), Tried("", tuple((one.process.pid, str(error)) for one in chosen), (), 0,
                                   (), len(chosen) * isinstance(error, NotPermitted)))
-        lost: tuple[Withheld, ...] = (
-            Withheld("what processes hold", str(error), partial=True),)
-        return looked, unwalked(looked, chosen), counts_of(looked, 0), lost if chosen else ()
+        lost: tuple[Withheld, ...] = (Withheld("what processes hold", str(error), partial=True),)
+        return looked, unwalked(looked, chosen), counts_of(looked, 0), lost
     unseen = unwalked(looked, chosen)
     left = len({one.pids[0] for one in unseen} - {pid for pid, _ in looked.tried.not_looked})
     lost = (Withheld("what some processes hold", NO_TIME.format(left)),) if left else ()
