@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("cgroups", short_help="Every memory cgroup: what it is charged for.")
+@click.argument("file", required=False)
 @source_option("ebpf, kcore or drgn")
 @format_option("text", "json", "csv")
 @click.option("--dying", is_flag=True,
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 @table_options
 @watch_option
 @output_options
-def command(dying: bool, **options: Any) -> int:
+def command(file: str | None, dying: bool, **options: Any) -> int:
     """Show every memory cgroup as a tree, the largest first: what it and those below it are charged
-    for, from the frames of RAM, beside what the kernel says.
+    for, from the frames of RAM, beside what the kernel says; or what they were charged for, if FILE
+    is a recording made by record --ram.
 
     \b
     pagewalk cgroups
@@ -39,27 +41,24 @@ def command(dying: bool, **options: Any) -> int:
     pagewalk cgroups --dying
     pagewalk cgroups --format json
     """
-    from pagewalk.proc.containers import read_records
+    from pagewalk.commands.machine import looked_at
     from pagewalk.render import view
     from pagewalk.render.columns import choose
     from pagewalk.render.groups_table import nearest
-    from pagewalk.sources.ram import open_ram
-    from pagewalk.system.containers import names_of
-    from pagewalk.system.group_table import look_at_groups
 
     request = of_machine(options)
     choice = choose("cgroups", request.columns, request.sort, request.limit)
-    source, records = open_ram(request.source, kernel=True), read_records()
-    with commands.output(request.output) as out:
+    with (looked_at(request, file, kernel=True) as machine,
+          commands.output(request.output) as out):
         shown = view(request.format, "cgroups", request.human, request.color)
         write = commands.writer(request, shown, out)
         for _ in commands.rounds(request, write):
-            table = look_at_groups(source, dying=dying)
+            table = machine.cgroups(dying=dying)
             rows, total = chosen(table, choice, dying, whole=request.format != "text")
             full = nearest(table)
             paths = {row: table.groups.path[row]
                      for row in [*(row for row, _ in rows), *([] if full is None else [full])]}
-            named = names_of(paths.values(), records)
+            named = machine.names(paths.values())
             names = {row: named[path] for row, path in paths.items()}
             write(table, rows, names, columns=choice.columns, total=total)
     return commands.concluded(request, table.withheld)

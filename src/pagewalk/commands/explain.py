@@ -56,7 +56,7 @@ def command(no_smaps: bool, cgroup: bool, **options: object) -> int:
     pagewalk explain $$ --format json
     pagewalk explain --cgroup $$
     """
-    from pagewalk.commands.groups import explain_group, meant_group
+    from pagewalk.commands.groups import explain_group, explain_recorded, meant_group
     from pagewalk.model.errors import BadRequest
     from pagewalk.render.columns import WHOLE
 
@@ -65,6 +65,9 @@ def command(no_smaps: bool, cgroup: bool, **options: object) -> int:
     if choice.columns is not None and request.format == "csv":
         raise BadRequest("explain's csv has a row for each cause, with other columns: leave out"
                          " --columns, or use --format json")
+    told = explain_recorded(request, choice, value, always=cgroup)
+    if told is not None:
+        return told
     meant = meant_group(request.target, always=cgroup)
     if meant is not None:
         return explain_group(request, choice, *meant, value)

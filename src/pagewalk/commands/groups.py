@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pagewalk import commands
@@ -11,13 +11,13 @@ from pagewalk.commands.options import Request, check_watch
 
 if TYPE_CHECKING:
     from pagewalk.account.ledger import Line
-    from pagewalk.proc.cgroup_numbers import GroupNumbers
+    from pagewalk.history.recorded_machine import RecordedMachine
     from pagewalk.proc.cgroups import Hierarchy
     from pagewalk.proc.containers import Records
     from pagewalk.render.columns import Choice
     from pagewalk.system.containers import Name
-    from pagewalk.system.group import Asked
-    from pagewalk.system.mapped import MappedPages
+    from pagewalk.system.group import Group
+
 
 def explain_group(
     request: Request, choice: Choice, path: str, name: Name, value: Callable[[Line, str], Any]
@@ -26,26 +26,74 @@ def explain_group(
 
     Returns the exit code.
     """
-    from pagewalk.commands.looks import closest
     from pagewalk.model.errors import BadRequest
     from pagewalk.proc.cgroups import find_hierarchy
-    from pagewalk.render import view
     from pagewalk.sources.ram import open_ram
+    from pagewalk.system.ask_group import asked
     from pagewalk.system.group import look_at_group
+    from pagewalk.system.looks import closest
 
     if request.freeze:
         raise BadRequest("--freeze stops one process, not a cgroup: leave it out")
     check_watch(request)
     source = open_ram(request.source, kernel=True)
     about = asked(path, find_hierarchy(), request.source, request.budget_ns)
+    return show_group(request, choice, name, value,
+                      lambda: closest(lambda: look_at_group(source, about), steady=True))
+
+
+def show_group(
+    request: Request, choice: Choice, name: Name, value: Callable[[Line, str], Any],
+    look: Callable[[], Group],
+) -> int:
+    """Write what ``look`` says of the cgroup that is called ``name``; return the exit code."""
+    from pagewalk.render import view
+
     with commands.output(request.output) as out:
         shown = view(request.format, "group", request.human, request.color)
         write = commands.writer(request, shown, out)
         for _ in commands.rounds(request, write):
-            found = closest(lambda: look_at_group(source, about), steady=True)
+            found = look()
             lines = choice.rows(found.lines, value)
             write(found._replace(lines=lines), name, columns=choice.columns)
     return commands.concluded(request, found.withheld, found.lines)
+
+
+def explain_recorded(
+    request: Request, choice: Choice, value: Callable[[Line, str], Any], *, always: bool
+) -> int | None:
+    """Explain the cgroup that TARGET means in a recording; None if it means none.
+
+    FILE means the cgroup if one was looked at, else the process; FILE:/PATH a cgroup, and
+    FILE:NAME with ``always``.
+    """
+    with in_recording(request) as found:
+        if found is None:
+            return None
+        from pagewalk.history.recorded_machine import one_group
+
+        machine, word = found
+        if not always and (word or not machine.groups()) and not word.startswith("/"):
+            return None
+        group, name = one_group(machine, word)
+        return show_group(request, choice, name, value, lambda: group)
+
+
+@contextmanager
+def in_recording(request: Request) -> Iterator[tuple[RecordedMachine, str] | None]:
+    """Yield the recording that TARGET names, and which cgroup or process of it; None if none."""
+    from pagewalk.snapshot.read import is_recording
+
+    word = request.target
+    ends = [at for at, letter in enumerate(word) if letter == ":"] + [len(word)]
+    for end in ends:
+        if is_recording(word[:end]):
+            from pagewalk.commands.machine import believed, recorded
+
+            with closing(recorded(request, word[:end])) as machine, believed(word[:end]):
+                yield machine, word[end + 1 :]
+            return
+    yield None
 
 
 def meant_group(word: str, *, always: bool) -> tuple[str, Name] | None:
@@ -139,75 +187,3 @@ def find_path(word: str, hierarchy: Hierarchy, records: Records) -> str:
     if named:  # a state file may be older than the end of what it tells about
         return there[0][0] if there else named[0]
     return find_group(word, hierarchy)
-
-
-def asked(path: str, hierarchy: Hierarchy, source: str, budget_ns: int) -> Asked:
-    """Return what is asked about group ``path``; raises GroupGone, NotPermitted.
-
-    Its processes are opened by ``source``; ``budget_ns`` is how long a single read may hold the
-    lock of one.
-    """
-    from pagewalk.proc.cgroup_numbers import read_numbers
-    from pagewalk.proc.cgroup_search import check_controller, pids_below
-    from pagewalk.proc.cgroups import open_group
-    from pagewalk.system.group import Asked
-
-    check_controller(path, hierarchy)
-    with open_group(hierarchy, path) as group:
-        inode = os.fstat(group).st_ino
-    return Asked(path, hierarchy.version, inode, lambda: read_numbers(hierarchy, path),
-                 lambda: pids_below(hierarchy, path),
-                 lambda pid, mapped: walk_pages(pid, mapped, source, budget_ns),
-                 lambda: groups_below(hierarchy, path),
-                 lambda: list(numbers_above(hierarchy, path)))
-
-
-def groups_below(hierarchy: Hierarchy, path: str) -> list[tuple[str, int]]:
-    """Return the groups directly below ``path``, and what the kernel says they use."""
-    from contextlib import suppress
-
-    from pagewalk.model.errors import GroupGone
-    from pagewalk.proc.cgroup_numbers import read_numbers
-    from pagewalk.proc.cgroups import list_groups
-
-    groups = list_groups(hierarchy)
-    found = []
-    for at, parent in enumerate(groups.parent.tolist()):
-        if parent >= 0 and groups.path[parent] == path:
-            with suppress(GroupGone):
-                used = read_numbers(hierarchy, groups.path[at]).current
-                if used is not None:  # else it has no memory controller
-                    found.append((groups.path[at], used))
-    return found
-
-
-def numbers_above(hierarchy: Hierarchy, path: str) -> Iterator[tuple[str, GroupNumbers]]:
-    """Yield the groups above ``path``, the nearest first, and the kernel's numbers for each."""
-    from pagewalk.model.errors import GroupGone, SourceUnavailable
-    from pagewalk.proc.cgroup_numbers import read_numbers
-
-    while path not in ("/", hierarchy.root):
-        path = path.rpartition("/")[0] or "/"
-        try:
-            yield path, read_numbers(hierarchy, path)
-        except (GroupGone, SourceUnavailable):  # not mounted here: a container sees its own part
-            return
-
-
-def walk_pages(pid: int, mapped: MappedPages, name: str, budget_ns: int) -> None:
-    """Hand the pages of process ``pid``, opened by source ``name``, to ``mapped``.
-
-    Raises what opening it raises. By "auto" a process that the kernel does not let us look at is
-    left alone (see sources.open_source); a source that is asked for by name reads it all the same.
-    """
-    from pagewalk.proc.namespace import pid_numbers
-    from pagewalk.sources import close, open_listed
-    from pagewalk.walking.rows import Asked, paged
-
-    source = open_listed(pid, name, budget_ns)
-    try:
-        vmas = source.vmas()
-        pages = Asked(source.space, vmas, vmas.ranges, frames=False, holes=False)
-        mapped.add(pid_numbers(pid), source.who.name, vmas, paged(pages, source.outcome()))
-    finally:
-        close(source)

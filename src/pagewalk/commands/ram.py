@@ -20,6 +20,7 @@ from pagewalk.model.errors import BadRequest
 
 
 @click.command("ram", short_help="All of RAM: what it is used for, each frame once.")
+@click.argument("file", required=False)
 @source_option("ebpf, kcore, drgn or procfs")
 @format_option("text", "json", "csv")
 @click.option("--ledger", is_flag=True,
@@ -33,8 +34,11 @@ from pagewalk.model.errors import BadRequest
 @table_options
 @watch_option
 @output_options
-def command(ledger: bool, files: bool, slab: bool, picture: bool, **options: Any) -> int:
-    """Show what all of RAM is used for: each frame once, up to MemTotal and to the firmware's RAM.
+def command(
+    file: str | None, ledger: bool, files: bool, slab: bool, picture: bool, **options: Any
+) -> int:
+    """Show what all of RAM is used for: each frame once, up to MemTotal and to the firmware's RAM;
+    or what it was used for, if FILE is a recording made by record --ram.
 
     Compared with /proc/meminfo line by line: each difference is a list of named causes, exact or
     bounded; if any of it is unexplained, the exit code is 4.
@@ -48,26 +52,24 @@ def command(ledger: bool, files: bool, slab: bool, picture: bool, **options: Any
     pagewalk ram --map
     pagewalk ram --format json
     """
-    from pagewalk.commands.looks import closest
+    from pagewalk.commands.machine import looked_at
     from pagewalk.render import view
-    from pagewalk.sources.ram import open_ram
-    from pagewalk.system.look import look_at_ram
 
     request = of_machine(options)
     check_table(request, ledger, picture, files, slab)
-    source = open_ram(request.source, kernel=files or slab or picture)
-    if files or slab or picture:
-        from pagewalk.commands import ram_tables as more
+    with looked_at(request, file, kernel=files or slab or picture) as machine:
+        if files or slab or picture:
+            from pagewalk.commands import ram_tables as more
 
-        show = more.show_files if files else more.show_slabs if slab else more.show_map
-        return show(request, source)
-    with commands.output(request.output) as out:
-        shown = view(request.format, "ram", request.human, request.color)
-        write = commands.writer(request, shown, out)
-        for _ in commands.rounds(request, write):
-            found = closest(lambda: look_at_ram(source))
-            write(found, ledger=ledger)
-    return commands.concluded(request, found.withheld, found.lines)
+            show = more.show_files if files else more.show_slabs if slab else more.show_map
+            return show(request, machine)
+        with commands.output(request.output) as out:
+            shown = view(request.format, "ram", request.human, request.color)
+            write = commands.writer(request, shown, out)
+            for _ in commands.rounds(request, write):
+                found = machine.ram()
+                write(found, ledger=ledger)
+        return commands.concluded(request, found.withheld, found.lines)
 
 
 def check_table(request: Request, *screens: bool) -> None:

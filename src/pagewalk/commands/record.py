@@ -10,14 +10,18 @@ import click
 from pagewalk import commands
 from pagewalk.commands.options import Duration, Request, budget_option, source_option
 from pagewalk.commands.sets import Named, members, naming_options
-from pagewalk.model.errors import BadRequest
+from pagewalk.model.errors import BadRequest, BadTarget
 
 if TYPE_CHECKING:
     from pagewalk.history.record import Made
+    from pagewalk.proc.chosen import Chosen
 
 
-@click.command("record", short_help="Record processes into a file that answers like they did.")
+@click.command("record", short_help="Record into a file that answers like processes and RAM did.")
 @naming_options
+@click.option("--ram", is_flag=True,
+              help="All of RAM and of all cgroups: for ram FILE and cgroups FILE.")
+@click.option("--machine", is_flag=True, help="The same as --ram --all.")
 @source_option("ebpf, kcore, drgn or procfs")
 @budget_option
 @click.option("--output", "-o", metavar="FILE", required=True,
@@ -29,34 +33,42 @@ if TYPE_CHECKING:
               help="With --every: for so long, such as 1h; without it, until Ctrl-C.")
 @click.option("--physical", is_flag=True,
               help="Keep physical addresses; without it, frames are numbered anew.")
-@click.option("--scrub", is_flag=True, help="Leave out paths, command lines and cgroups.")
+@click.option("--scrub", is_flag=True,
+              help="Leave out paths, command lines, and names of files and cgroups.")
 @click.option("--smaps", is_flag=True,
               help="The kernel's smaps too, for explain; reading it holds the lock of TARGETS.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing.")
 def command(
     source: str, budget: float, output: str, every: float | None, lasting: float | None,
-    physical: bool, scrub: bool, smaps: bool, quiet: bool, **options: Any,
+    physical: bool, scrub: bool, smaps: bool, quiet: bool, ram: bool, machine: bool, **options: Any,
 ) -> int:
     """Record TARGETS into FILE. Every command that takes a process takes FILE in its place, on any
     machine and without root; of several processes, FILE:PID or FILE:NAME.
 
-    FILE is Parquet, with a documented schema; only its owner can read it.
+    With --cgroup also what the cgroup is charged for: explain FILE. With --ram all of RAM and all
+    cgroups: ram FILE, cgroups FILE. FILE is Parquet, with a documented schema; only its owner can
+    read it.
 
     \b
     pagewalk record $$ -o shell.pagewalk
     pagewalk record --tree $$ -o tree.pagewalk
     pagewalk record $$ --every 100ms --for 200ms -o series
+    pagewalk record --ram -o ram.pagewalk
     """
-    from pagewalk.history.record import How, record
+    from pagewalk.history.record import Beside, How, record
     from pagewalk.proc.freeze import terminating
 
     named = Named(*(options.pop(name) for name in Named._fields))
+    if machine:
+        named, ram = named._replace(everyone=True), True
     request = Request(source=source, format="text", output=output, quiet=quiet, budget=budget)
     how = How(source, request.budget_ns, physical, scrub, smaps)
     check_times(every, lasting)
 
     def make(path: str) -> Made:
-        return record(path, members(named), words_of(named), how)
+        groups = tuple(path_of(word) for word in named.cgroup)
+        said = words_of(named, ram=ram, scrub=scrub)
+        return record(path, chosen(named, ram=ram), said, how, beside=Beside(groups, ram))
 
     with commands.put_back(), terminating():
         if every is not None:
@@ -98,18 +110,43 @@ def told(request: Request, made: Made) -> int:
     from pagewalk.render.terminal import harmless
     from pagewalk.snapshot.places import shown
 
-    many = f"{made.processes} processes" if made.processes != 1 else "1 process"
+    what, held = [*made.beside], ""
+    if made.processes or not what:
+        many = f"{made.processes} processes" if made.processes != 1 else "1 process"
+        what.append(f"{many} with {human(made.present)} in RAM")
+        held = f"; no lock was held for longer than {made.stall_ns / 1e6:.1f} ms"
     if not request.quiet:
-        click.echo(harmless(f"{shown(made.path)}: {many}, {human(made.present)} in RAM, recorded in"
-                            f" {made.took_ns / 1e9:.2f} s into {human(made.size)}; no lock was held"
-                            f" for longer than {made.stall_ns / 1e6:.1f} ms"))
+        click.echo(harmless(f"{shown(made.path)}: {', '.join(what)}, recorded in"
+                            f" {made.took_ns / 1e9:.2f} s into {human(made.size)}{held}"))
     reasons = [f"process {pid} was not recorded: {why}" for pid, why in made.not_looked]
     return commands.incomplete(request, reasons + partial(made.withheld), told=False)
 
 
-def words_of(named: Named) -> str:
-    """Return what was asked for, in words."""
+def path_of(word: str) -> str:
+    """Return the path of the cgroup called ``word``; raises BadTarget."""
+    from pagewalk.commands.groups import meant_group
+
+    found = meant_group(word, always=True)
+    assert found is not None
+    return found[0]
+
+
+def chosen(named: Named, *, ram: bool) -> list[Chosen]:
+    """Return the processes to be recorded: none for --ram alone, or for a cgroup without any."""
+    if ram and not any(named):
+        return []
+    try:
+        return members(named)
+    except BadTarget:
+        if named.cgroup and not any(named._replace(cgroup=())):
+            return []
+        raise
+
+
+def words_of(named: Named, *, ram: bool, scrub: bool) -> str:
+    """Return what was asked for, in words; without names to ``scrub``."""
     said = [*named.targets, *(f"--tree {one}" for one in named.tree),
-            *(f"--cgroup {one}" for one in named.cgroup), *(f"--user {one}" for one in named.user),
-            *(["--all"] if named.everyone else [])]
+            *(f"--cgroup {'' if scrub else one}".rstrip() for one in named.cgroup),
+            *(f"--user {one}" for one in named.user), *(["--all"] if named.everyone else []),
+            *(["--ram"] if ram else [])]
     return " ".join(said)

@@ -12,6 +12,9 @@ import numpy as np
 
 from pagewalk.account.table import Table, tabulate
 from pagewalk.account.totals import Totals, add, no_totals
+from pagewalk.history.hidden import Hidden
+from pagewalk.history.record_groups import add_group
+from pagewalk.history.record_ram import Added, add_ram
 from pagewalk.model.columns import Pages, State, Sums, VMAs, Withheld, take
 from pagewalk.model.errors import PagewalkError, ProcessGone
 from pagewalk.model.facts import Facts
@@ -55,12 +58,26 @@ class How(NamedTuple):
     smaps: bool = False
 
 
+class Beside(NamedTuple):
+    """What is recorded beside processes: the cgroups at ``groups``; all of RAM and all cgroups.
+
+    ``once``: each cgroup is looked at once only, which is quickest.
+    """
+
+    groups: tuple[str, ...] = ()
+    ram: bool = False
+    once: bool = False
+
+
+NOTHING = Beside()
+
+
 class Made(NamedTuple):
     """What was recorded: ``processes`` address spaces, ``pages`` bytes in RAM of them, ``rows``.
 
     ``size`` is that of the file in bytes, ``took_ns`` how long it took, ``stall_ns`` the longest
     read that may have held a lock of one. ``not_looked`` are those that could not be recorded, by
-    pid, and why; ``gone`` those that had ended.
+    pid, and why; ``gone`` those that had ended. ``beside`` is what else was recorded, in words.
     """
 
     path: str
@@ -73,36 +90,44 @@ class Made(NamedTuple):
     not_looked: tuple[tuple[int, str], ...]
     gone: tuple[int, ...]
     withheld: tuple[Withheld, ...]
+    beside: tuple[str, ...] = ()
 
 
-def record(path: str, chosen: Sequence[Chosen], what: str, how: How, reason: str = "") -> Made:
+def record(
+    path: str, chosen: Sequence[Chosen], what: str, how: How, reason: str = "",
+    beside: Beside = NOTHING,
+) -> Made:
     """Record the processes of ``chosen`` into ``path``, which is replaced when all is written.
 
     ``what`` says in words what they are. Raises OSError, and if none could be recorded, why the
     first could not; PackageMissing.
     """
     with written(path) as out:
-        made = record_to(out, chosen, what, how, reason)
+        made = record_to(out, chosen, what, how, reason, beside)
         size = out.tell()
     return made._replace(path=path, size=size)
 
 
-def record_to(out: Any, chosen: Sequence[Chosen], what: str, how: How, reason: str) -> Made:
+def record_to(
+    out: Any, chosen: Sequence[Chosen], what: str, how: How, reason: str, beside: Beside = NOTHING
+) -> Made:
     """Record the processes of ``chosen`` into the open file ``out``; see record."""
     began, clock = time.time_ns(), time.perf_counter_ns()
     uptime = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     session = Session(Writer(out), how)
+    session.groups(beside)
     by_pid = {one.process.pid: one for one in chosen}
     for pids in by_memory(by_pid):
         session.process([by_pid[pid] for pid in pids])
-    if not session.walked:
-        raise next(iter(session.refused.values()))
+    session.ram(beside)
+    if not session.walked and not session.beside:
+        raise next(iter([*session.refused.values(), *session.failed]))
+    assert session.facts is not None
     host = read_host()
     meta = Meta(
         VERSION, version("pagewalk"), began, time.perf_counter_ns() - clock, host.name, host.boot,
         host.kernel, how.physical, how.scrub, what, reason, uptime,
     )
-    assert session.facts is not None
     session.writer.close(meta, session.facts)
     return session.made()
 
@@ -118,6 +143,9 @@ class Session:
         self.walked = self.present = self.stall_ns = 0
         self.began = time.perf_counter_ns()
         self.facts: Facts | None = None  # of the kernel, from the first source
+        self.hidden = Hidden(physical=how.physical, scrub=how.scrub)
+        self.beside: list[str] = []
+        self.failed: list[Exception] = []
 
     def process(self, group: Sequence[Chosen]) -> None:
         """Record one address space, that of all processes in ``group``; note why it failed.
@@ -145,6 +173,30 @@ class Session:
         self.withheld |= dict.fromkeys(found.outcome.withheld)
         self.writer.add("process", process_rows(group, found, self.how))
 
+    def groups(self, beside: Beside) -> None:
+        """Record what the cgroups of ``beside`` are charged for."""
+        for path in beside.groups:
+            try:
+                self.note(add_group(
+                    self.writer, path, self.how.source, self.how.budget_ns, self.hidden,
+                    once=beside.once, listed=beside.ram))
+            except (OSError, PagewalkError) as error:
+                self.failed.append(error)
+                what = f"what cgroup {path} is charged for"
+                self.withheld[Withheld(what, str(error), partial=True)] = None
+
+    def ram(self, beside: Beside) -> None:
+        """Record all of RAM and all cgroups, if ``beside`` says so."""
+        if beside.ram:
+            self.note(add_ram(self.writer, self.how.source, self.hidden,
+                             physical=self.how.physical))
+
+    def note(self, added: Added) -> None:
+        """Note what was recorded beside processes."""
+        self.facts = self.facts or added.facts
+        self.beside += added.words
+        self.withheld |= dict.fromkeys(added.withheld)
+
     def made(self) -> Made:
         """Return what was recorded."""
         gone = tuple(pid for pid, error in self.refused.items() if isinstance(error, ProcessGone))
@@ -152,7 +204,7 @@ class Session:
                            if pid not in gone)
         return Made("", self.walked, self.present, self.writer.rows, 0,
                     time.perf_counter_ns() - self.began, self.stall_ns, not_looked, gone,
-                    tuple(self.withheld))
+                    tuple(self.withheld), tuple(self.beside))
 
 
 class Recorder:

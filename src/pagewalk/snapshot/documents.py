@@ -29,7 +29,8 @@ class Malformed(Exception):
 def to_text(value: Any) -> str:
     """Return ``value`` as a document: NamedTuples, Rows, tuples, dicts, enums, numbers, text.
 
-    Text may have surrogates, for bytes of names that are not UTF-8; they stay as escapes.
+    Text may have surrogates, for bytes of names that are not UTF-8; they stay as escapes. Bytes
+    are names too.
     """
     return json.dumps(plain(value), separators=(",", ":"))
 
@@ -51,6 +52,8 @@ def plain(value: Any) -> Any:
                 "data": base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()}
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, Rows):
@@ -105,7 +108,10 @@ def of_class(value: Any, kind: type, depth: int) -> Any:
     if issubclass(kind, Rows):
         columns = zip(kind.names, checked(value, list), strict=True)
         hints = hints_of(kind)  # type: ignore[arg-type]
-        return kind(*(built(one, hints[name], depth) for name, one in columns))
+        made = [built(one, hints[name], depth) for name, one in columns]
+        if len({len(one) for one in made if one is not None}) > 1:
+            raise Malformed(f"{kind.__name__} with columns of several lengths")
+        return kind(*made)
     fields = getattr(kind, "_fields", None)
     if fields is not None and issubclass(kind, tuple):
         hints = hints_of(kind)
@@ -113,6 +119,9 @@ def of_class(value: Any, kind: type, depth: int) -> Any:
         many = len(checked(value, list))
         return kind(*(built(one, hints[name], depth)
                       for name, one in zip(fields[:many], value, strict=True)))
+    if kind is bytes:
+        text: str = checked(value, str)
+        return text.encode("utf-8", "surrogateescape")
     if kind is float and type(value) is int:
         return float(value)
     return checked(value, kind)

@@ -59,6 +59,10 @@ class Part(NamedTuple):
         return [None if one is None else unescaped(one)
                 for one in self.table.column(name).to_pylist()]
 
+    def without(self, name: str) -> Part:
+        """Return the rows whose column ``name`` is null."""
+        return Part(self.table.filter(self.table.column(name).is_null()), self.path)
+
     def codes(self, name: str) -> tuple[I64, list[str]]:
         """Return a LABEL column as rows of a list of its values; raises BadRecording."""
         pa = arrow()

@@ -6,7 +6,7 @@ or the first digits of the id, as the engine itself prints it.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from pagewalk.proc.containers import Records
@@ -91,9 +91,9 @@ def names_of(paths: Iterable[str], records: Records) -> dict[str, Name]:
     return {path: known[reach(path.removesuffix(" (deleted)"), known, records)] for path in paths}
 
 
-def known_names(paths: Iterable[str], records: Records) -> dict[str, str]:
-    """Return what people call those of ``paths`` that do not say it: ``container web``."""
-    return {path: f"{name.kind} {name.name}" for path, name in names_of(paths, records).items()
+def known_names(names: Mapping[str, Name]) -> dict[str, str]:
+    """Return what people call those paths of ``names`` that do not say it: ``container web``."""
+    return {path: f"{name.kind} {name.name}" for path, name in names.items()
             if name.engine and name.name not in path}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pagewalk.account.ledger import Cause, Line
-from pagewalk.commands.looks import LOOKS, closest
 from pagewalk.system.group import Group
+from pagewalk.system.looks import LOOKS, closest
 from tests.by_hand import PAGE
 from tests.system.by_hand import group
 
