@@ -22,7 +22,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pagewalk.proc.chosen import Wanted, choose
-from pagewalk.system import metered, overview
+from pagewalk.system import metered
 from tests.live.bracket import look_again
 from tests.live.command import PATIENCE, Ran, begin, end, one_sentence, pagewalk, pagewalk_here
 from tests.machine import memory_cgroup
@@ -33,6 +33,7 @@ pytestmark = pytest.mark.live
 ALONE = ("setpriv", "--reuid=65534", "--clear-groups")
 NOBODY_ELSE = 54321  # a user that no other process belongs to
 AMOUNTS = ("uss", "pss", "rss", "swap")
+SLOW = ("--longest", PATIENCE)  # not what time suffices for is tested, but what is told then
 
 
 class Served(NamedTuple):
@@ -64,7 +65,7 @@ class Served(NamedTuple):
 @contextmanager
 def export(*words: object) -> Iterator[Served]:
     """Serve until the block ends, on a port that was free."""
-    process = begin("export", "--listen", "127.0.0.1:0", *words)
+    process = begin("export", "--listen", "127.0.0.1:0", "--longest", PATIENCE, *words)
     assert process.stderr is not None
     try:
         said, where = b"", None
@@ -243,7 +244,7 @@ def test_promtool_finds_nothing_wrong_with_it_whatever_a_process_is_called() -> 
     with subprocess.Popen([odd, "1000"], executable="/bin/sleep") as process:
         try:
             asleep(process.pid, "sleep")
-            ran = pagewalk("export", "--once", "--limit", 10_000)
+            ran = pagewalk("export", "--once", "--limit", 10_000, *SLOW)
         finally:
             process.kill()
     assert ran.code in (0, 3), ran.err
@@ -262,7 +263,7 @@ def test_promtool_passes_the_configuration_and_the_alerts(words: tuple[str, ...]
 
 
 def test_ram_and_processes_are_what_the_kernel_says() -> None:
-    ran = pagewalk("export", "--once")
+    ran = pagewalk("export", "--once", *SLOW)
     found = series(ran.out)
     total = sum(one.value for family in text_string_to_metric_families(ran.out)
                 for one in family.samples if one.name == "pagewalk_ram_bytes"
@@ -284,7 +285,7 @@ def test_a_group_is_charged_what_its_file_says_and_has_room_to_its_limit() -> No
 
         def look() -> None:
             before = int(used.read_text())
-            found = series(pagewalk_here("export", "--once", "--limit", 10_000).out)
+            found = series(pagewalk_here("export", "--once", "--limit", 10_000, *SLOW).out)
             assert before == int(used.read_text())
 
             def told(name: str) -> float:
@@ -326,9 +327,8 @@ def test_what_time_does_not_suffice_for_is_told_apart(monkeypatch: pytest.Monkey
 
 
 def test_ram_that_is_too_large_is_what_the_kernel_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overview, "COUNTED", -1.0)
     monkeypatch.setattr(metered, "everyone", list)
-    found = metered.look_at_metered(3.0)
+    found = metered.look_at_metered(-1.0)
     assert found.ram.source == "counters" and found.groups is not None
     assert found.groups.amounts.reclaimable is None
     assert sum("do not suffice" in row.why for row in found.withheld) == 2
@@ -392,7 +392,7 @@ def test_a_port_that_is_taken_is_a_sentence() -> None:
 
 
 def test_alone_in_its_namespace_it_still_tells_of_ram() -> None:
-    ran = pagewalk("export", "--once", before=("unshare", "--pid", "--fork", "--mount-proc"))
+    ran = pagewalk("export", "--once", *SLOW, before=("unshare", "--pid", "--fork", "--mount-proc"))
     assert ran.code in (0, 3), ran.err
     found = series(ran.out)
     assert found["pagewalk_processes", "walked"] == 0

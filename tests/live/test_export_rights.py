@@ -10,7 +10,7 @@ import yaml
 
 from tests.live.bracket import working_sources
 from tests.live.command import Ran, pagewalk
-from tests.live.test_export import METRICS, alone_together, of_top, series
+from tests.live.test_export import METRICS, SLOW, alone_together, of_top, series
 from tests.machine import memory_cgroup
 from tests.targets import start
 
@@ -30,7 +30,7 @@ FRAMES = {"pagewalk_cgroup_reclaimable_bytes", "pagewalk_cgroup_headroom_bytes",
 def export(*capabilities: str, user: int = 0) -> Ran:
     """Run `export --once` with exactly these capabilities."""
     words = ",".join(["-all", *(f"+{name.lower()}" for name in capabilities)])
-    return pagewalk("export", "--once", "--limit", 10_000, before=(
+    return pagewalk("export", "--once", "--limit", 10_000, *SLOW, before=(
         "setpriv", f"--reuid={user}", "--clear-groups", f"--bounding-set={words}",
         f"--inh-caps={words}", f"--ambient-caps={words}"))
 

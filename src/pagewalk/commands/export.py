@@ -32,8 +32,9 @@ ENDING = {signal.SIGTERM, signal.SIGINT}
 @click.option("--at-most-every", "every", metavar="SECONDS", default=15.0, show_default=True,
               type=Within(0, LONGEST_WATCH),
               help="Answer from the last walk until it is so old.")
-@click.option("--longest", metavar="SECONDS", default=3.0, show_default=True,
-              type=Within(0.1, 3600), help="Begin no other process after so long.")
+@click.option("--longest", metavar="SECONDS", default=2.0, show_default=True,
+              type=Within(0.1, 3600),
+              help="How long processes may be walked, and RAM scanned, in one look.")
 @click.option("--limit", "-n", metavar="N", default=20, show_default=True,
               type=click.IntRange(1, 10_000),
               help="Only the N largest programs, users and cgroups have series of their own.")

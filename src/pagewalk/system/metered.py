@@ -22,7 +22,7 @@ from pagewalk.system.containers import Name, names_of
 from pagewalk.system.group_table import GroupTable, by_counters, look_at_groups
 from pagewalk.system.look import Ram
 from pagewalk.system.members import Looked, Member, Tried, total_each, totaled
-from pagewalk.system.overview import COUNTED, Clock, TakesLong, open_overview, ram_in_time
+from pagewalk.system.overview import Clock, TakesLong, open_overview, ram_in_time
 from pagewalk.system.top import BY, Key, Line, lines_by
 
 # Of the time for all processes, what those that are walked together may take: see overview.
@@ -86,11 +86,11 @@ class Metered(NamedTuple):
 
 
 def look_at_metered(longest: float, clock: Clock = time.monotonic) -> Metered:
-    """Walk all processes but this one for ``longest`` seconds, and scan RAM for it and its cgroups.
+    """Walk all processes but this one, and scan RAM for it and its cgroups; raises BadText.
 
-    Raises BadText.
+    Each of the three takes ``longest`` seconds, of CPU time for the scans.
     """
-    source, begun = open_overview(), clock()
+    source, begun = open_overview(longest), clock()
     looked, unseen, counts, lost = walked(longest, clock)
     keys, missing = in_common()
     lines, rest = ({by: lines_by(members, key) for by, key in keys.items()}
@@ -219,7 +219,6 @@ def in_time(source: RamSource) -> GroupTable:
         return by_counters(source.notes)
     try:
         return look_at_groups(source)
-    except TakesLong:
+    except TakesLong as error:
         return by_counters((Withheld("what cgroups are charged for, by frames",
-                                     f"{COUNTED:g} s of CPU time do not suffice to look at all of"
-                                     " RAM; pagewalk cgroups does"),))
+                                     f"{error}; pagewalk cgroups does"),))

@@ -65,26 +65,36 @@ class Overview(NamedTuple):
 
 
 class TakesLong(Exception):
-    """RAM is so large that counting its frames takes longer than COUNTED."""
+    """RAM is so large that counting its frames takes longer than ``seconds`` of CPU time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"{seconds:g} s of CPU time do not suffice to look at all of RAM")
 
 
 class InTime(RamSource):
-    """All of RAM, whose frames are only counted for so long."""
+    """All of RAM, whose frames are only counted for ``seconds`` of CPU time."""
+
+    seconds = COUNTED
 
     def frames(self) -> Iterator[Frames]:
         """Yield all frames; raises TakesLong."""
-        end = time.process_time() + COUNTED
+        end = time.process_time() + self.seconds
         for frames in super().frames():
             yield frames
             if time.process_time() > end:
-                raise TakesLong
+                raise TakesLong(self.seconds)
 
 
-def open_overview() -> RamSource:
-    """Return all of RAM from kernel memory; where that cannot be read, what the kernel counts."""
+def open_overview(counted: float | None = None) -> RamSource:
+    """Return all of RAM from kernel memory; where that cannot be read, what the kernel counts.
+
+    Its frames are counted for ``counted`` seconds of CPU time at most, by default for COUNTED.
+    """
     source = open_ram(kernel=True)
     if source.running is not None:
-        return InTime(*source)
+        found = InTime(*source)
+        found.seconds = COUNTED if counted is None else counted
+        return found
     return source._replace(notes=tuple(row._replace(what=UNSEEN) for row in source.notes))
 
 
@@ -120,9 +130,8 @@ def ram_in_time(source: RamSource) -> Ram:
     """Return what RAM is used for; what the kernel counts if that takes long, or is refused."""
     try:
         return look_at_ram(source)
-    except TakesLong:
-        why = Withheld(FRAMES, f"{COUNTED:g} s of CPU time do not suffice to look at all of RAM;"
-                       " pagewalk ram does")
+    except TakesLong as error:
+        why = Withheld(FRAMES, f"{error}; pagewalk ram does")
     except (SourceUnavailable, NotPermitted) as error:
         why = Withheld(FRAMES, str(error), partial=True)
     return look_at_ram(open_counters(why))
