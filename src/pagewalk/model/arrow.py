@@ -27,6 +27,14 @@ def parquet(what: str = "a recording") -> Any:
     return pyarrow.parquet
 
 
+def dataset(what: str = "a recording") -> Any:
+    """Return the module pyarrow.dataset, several files as one table; raises PackageMissing."""
+    arrow(what)
+    import pyarrow.dataset
+
+    return pyarrow.dataset
+
+
 def file_systems(what: str = "an object store") -> Any:
     """Return the module pyarrow.fs, file systems of object stores; raises PackageMissing."""
     arrow(what)

@@ -1,0 +1,122 @@
+"""Several recordings as one table: their rows, with the host and the time of each beside them.
+
+Nothing is read before somebody asks for rows, and then only the columns and the row groups that are
+needed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from pagewalk.model.arrow import arrow, dataset, file_systems
+from pagewalk.model.errors import BadRecording, BadRequest, in_a_line
+from pagewalk.snapshot.places import is_dataset, is_url, recordings_in
+from pagewalk.snapshot.read import Recording
+from pagewalk.snapshot.schema import COLUMNS, INTEGER, Meta
+
+LATEST = 253_402_300_800 * 10**9  # the year 10000, in which dates end
+
+
+class One(NamedTuple):
+    """A recording: where it is, and what its footer says."""
+
+    path: str
+    meta: Meta
+
+    @property
+    def micros(self) -> int:
+        """Return its time, microseconds since 1970."""
+        return self.meta.time // 1000
+
+
+def footers(words: Iterable[str]) -> list[One]:
+    """Return the recordings that ``words`` name, files and data sets, each once.
+
+    Raises BadRecording, OSError, and BadRequest for two that are of the same host and time.
+    """
+    found: dict[tuple[str, int], One] = {}
+    for path in paths(words):
+        one = footer(path)
+        key = one.meta.host, one.micros
+        other = found.setdefault(key, one)
+        if other is not one and not same(other.path, path):
+            raise BadRequest(f"{in_a_line(other.path)} and {in_a_line(path)} are recordings of the"
+                             f" same host, {in_a_line(one.meta.host)}, at the same time: name only"
+                             " one of them")
+    return list(found.values())
+
+
+def footer(path: str) -> One:
+    """Return the recording at ``path``; raises BadRecording, OSError."""
+    recording = Recording(path)
+    recording.close()
+    if not 0 <= recording.meta.time < LATEST:
+        raise BadRecording(path, "its footer has an odd time")
+    return One(path, recording.meta)
+
+
+def paths(words: Iterable[str]) -> Iterator[str]:
+    """Yield the files of ``words``: each itself, or those of a data set; raises BadRecording."""
+    for word in words:
+        if os.path.isdir(word) or is_dataset(word):
+            yield from (entry.path for entry in recordings_in(word))
+        else:
+            yield word
+
+
+def same(path: str, other: str) -> bool:
+    return os.path.realpath(path) == os.path.realpath(other)
+
+
+def relation(recordings: Sequence[One]) -> Any:
+    """Return a pyarrow Dataset of all rows: the columns of the schema, ``host`` and ``time``.
+
+    ``time`` is a timestamp in UTC, microseconds.
+    """
+    pa, ds = arrow(), dataset()
+    at = pa.timestamp("us")
+    columns = [pa.field(c.name, pa.int64() if c.kind == INTEGER else pa.string()) for c in COLUMNS]
+    schema = pa.schema([*columns, pa.field("host", pa.string()), pa.field("time", at)])
+
+    def known(one: One) -> Any:
+        return (ds.field("host") == one.meta.host) & (ds.field("time") == pa.scalar(one.micros, at))
+
+    children = [
+        ds.FileSystemDataset.from_paths(
+            [place.inside for place in some], schema=schema, format=ds.ParquetFileFormat(),
+            filesystem=some[0].system, partitions=[known(place.one) for place in some],
+        ) for some in by_system(recordings)
+    ]
+    return children[0] if len(children) == 1 else ds.dataset(children)
+
+
+class Place(NamedTuple):
+    """Where a recording is: pyarrow's file system, and the path in it."""
+
+    one: One
+    system: Any
+    inside: str
+
+
+def by_system(recordings: Sequence[One]) -> list[list[Place]]:
+    """Return where the recordings are, those of one file system together; raises BadRecording."""
+    groups: list[list[Place]] = []
+    for one in recordings:
+        place = located(one)
+        same = next((some for some in groups if some[0].system == place.system), None)
+        if same is None:
+            groups.append([place])
+        else:
+            same.append(place)
+    return groups
+
+
+def located(one: One) -> Place:
+    if is_url(one.path):
+        return Place(one, *file_systems().FileSystem.from_uri(one.path))
+    path = os.path.abspath(one.path)
+    if any("\udc80" <= letter <= "\udcff" for letter in path):
+        raise BadRecording(path, "its name is not UTF-8: rename it, or make a link to it")
+    return Place(one, file_systems().LocalFileSystem(), path)
