@@ -127,6 +127,9 @@ def test_an_example_works_when_pasted(
     if ENDLESS.search(example):
         pytest.skip("it goes on until a signal ends it")
     monkeypatch.chdir(tmp_path)
+    for file in () if " record " in example else re.findall(r" (\w+\.pagewalk)\b", example):
+        assert main(["record", sleeper, "-o", file]) in (0, 3)
+    capsys.readouterr()
     code = main(shlex.split(example.replace("$$", sleeper))[1:])
     out, err = capsys.readouterr()
     if example.split()[1] == "vtop" and os.geteuid() != 0:

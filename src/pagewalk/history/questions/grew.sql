@@ -1,0 +1,6 @@
+-- What grew between files?
+-- Processes, from one recording of a host to the next.
+select host, earlier, time, rss, pss, uss, swap, pid, change, name
+from growth
+order by abs(rss) desc nulls last, abs(swap) desc nulls last, host, time, pid
+limit 50

@@ -1,0 +1,6 @@
+-- Which cgroups are nearest to their limit?
+select host, time, charged, allowed, headroom, reclaimable, sort, cgroup
+from cgroups
+where allowed is not null
+order by headroom, host, time, cgroup
+limit 50

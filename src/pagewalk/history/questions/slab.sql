@@ -1,0 +1,5 @@
+-- Which of the kernel's objects take the most?
+select host, time, of_cgroup, size, objects, object_size, reclaimable, name
+from caches
+order by size desc, host, time, name
+limit 50
