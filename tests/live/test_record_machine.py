@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -41,6 +41,7 @@ VIEWS = (
     ("ram", "--slab", "--sort", "unused", "--limit", "4"), ("cgroups",), ("cgroups", "--dying"),
     ("cgroups", "--sort", "kernel", "--limit", "5"), ("cgroups", "--columns", "anon,limit"),
 )
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 # Without root, and with nothing at /proc.
 ELSEWHERE = ("unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc &&"
              ' exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"', "sh")
@@ -73,11 +74,41 @@ def test_every_view_is_the_same(
         assert pagewalk_here(words[0], path, *words[1:], "--format", name) == live
 
 
+SECRET = f"pagewalk-secret-{os.getpid()}"
+
+
+class Made(NamedTuple):
+    """A recording of RAM and of a cgroup called SECRET, and what addresses the kernel had then."""
+
+    path: Path
+    group: str
+    words: set[int]
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Made]:
+    """Record RAM, where a file is called SECRET, and a cgroup called so; both stay for a while."""
+    file = Path("/dev/shm") / SECRET
+    with tempfile.TemporaryDirectory(prefix="pagewalk-") as folder, group(SECRET) as where:
+        os.chmod(folder, 0o755)
+        try:
+            file.write_bytes(b"x" * MIB)
+            with charging(where, "anon", 4 * MIB):
+                words, path = kernel_words(), Path(folder) / "a"
+                ran = pagewalk_here("record", "--ram", "--cgroup", where.path, "-o", path)
+                assert ran.code == 0, ran.err
+                assert re.search(rf": cgroup {where.path}, all of RAM, \d+ cgroups, 1 process with"
+                                 r" [\d.]+M in RAM, recorded in [\d.]+ s into \d+K", ran.out)
+                yield Made(path, where.path, words | kernel_words())
+        finally:
+            file.unlink(missing_ok=True)
+
+
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """Yield a directory that everybody may read."""
+    """Yield a directory that everybody may write to."""
     with tempfile.TemporaryDirectory(prefix="pagewalk-") as path:
-        os.chmod(path, 0o755)
+        os.chmod(path, 0o777)
         yield Path(path)
 
 
@@ -89,30 +120,41 @@ def read_elsewhere(path: Path, *words: object) -> Ran:
     return pagewalk(words[0], copy, *words[1:], before=ELSEWHERE)
 
 
-def test_ram_without_root_and_without_proc(public: Path) -> None:
-    path = public / "a"
-    ran = pagewalk("record", "--ram", "-o", path)
-    assert ran.code == 0, ran.err
-    assert re.search(r": all of RAM, \d+ cgroups, recorded in [\d.]+ s into \d+K", ran.out)
-    assert path.stat().st_mode & 0o777 == 0o600
-    said = {words: read_elsewhere(path, *words, "--format", "json") for words in (
-        ("ram",), ("ram", "--files"), ("ram", "--slab"), ("cgroups",), ("cgroups", "--dying"))}
-    for words, ran in said.items():
-        assert ran == pagewalk_here(words[0], path, *words[1:], "--format", "json")
-    ram = said["ram",].json
+def test_ram_without_root_and_without_proc(made: Made) -> None:
+    assert made.path.stat().st_mode & 0o777 == 0o600
+    for words in (("ram",), ("ram", "--files"), ("cgroups", "--dying")):
+        ran = read_elsewhere(made.path, *words, "--format", "json")
+        assert ran == pagewalk_here(words[0], made.path, *words[1:], "--format", "json")
+    ram = pagewalk_here("ram", made.path, "--format", "json").json
     assert ram["total"] == pagewalk_here("ram", "--format", "json").json["total"]
     assert sum(ram["kinds"].values()) == ram["total"]
-    lacking = read_elsewhere(path, "ram", "--map")
+    lacking = read_elsewhere(made.path, "ram", "--map")
     assert lacking.code == 2 and "without --physical" in lacking.err
 
 
-def test_rows_add_up_to_what_the_documents_say(public: Path) -> None:
+def test_who_may_not_see_frames_records_counters(public: Path) -> None:
     path = public / "a"
-    assert pagewalk_here("record", "--ram", "-o", path).code == 0
+    ran = pagewalk("record", "--ram", "-o", path, before=NOBODY)
+    assert ran.code == 3 and "run as root" in ran.err
+    found = pagewalk_here("ram", path, "--format", "json")
+    assert found.code == 3 and found.json["source"]["name"] == "counters"
+    assert sum(found.json["kinds"].values()) == found.json["total"]
+    groups = pagewalk_here("cgroups", path, "--format", "json")
+    assert groups.code == 3 and groups.json["cgroups"]
+    removed = pagewalk_here("cgroups", path, "--dying")
+    assert removed.code == 2 and "not visible without frames" in removed.err
+    files = pagewalk_here("ram", path, "--files")
+    assert files.code == 2 and "does not have the page cache by file" in files.err
+    assert "run as root" in files.err
+
+
+def test_rows_add_up_to_what_the_documents_say(made: Made) -> None:
+    path = made.path
     rows = parquet().read_table(path).to_pylist()
 
     def total(record: str, column: str, **where: object) -> int:
         return sum(row[column] or 0 for row in rows if row["record"] == record
+                   and row["of_cgroup"] is None
                    and all(row[name] == value for name, value in where.items()))
 
     ram, files, slab, groups = (pagewalk_here(*words, "--format", "json").json for words in (
@@ -205,15 +247,9 @@ def integers(value: Any) -> Iterator[int]:
         yield value
 
 
-def test_no_address_of_the_kernel_is_in_it(public: Path) -> None:
-    path = public / "a"
-    with group(f"pagewalk-record-{os.getpid()}") as where, charging(where, "anon", 4 * MIB):
-        words = kernel_words()
-        ran = pagewalk_here("record", "--ram", "--cgroup", where.path, "-o", path)
-        assert ran.code == 0, ran.err
-        words |= kernel_words()
-    assert len(words) > 100
-    table = parquet().read_table(path)
+def test_no_address_of_the_kernel_is_in_it(made: Made) -> None:
+    assert len(made.words) > 100
+    table = parquet().read_table(made.path)
     found: set[int] = set()
     for column in table.columns:
         if str(column.type) == "int64":
@@ -223,27 +259,26 @@ def test_no_address_of_the_kernel_is_in_it(public: Path) -> None:
     for text in texts:
         found |= set(integers(json.loads(text)))
         assert not re.search(r"\b(?:0x)?ffff[0-9a-f]{12}\b", text)
-    assert found & words == set()
-    assert {one & ((1 << 64) - 1) for one in found if one < 0} & words == set()
+    assert found & made.words == set()
+    assert {one & ((1 << 64) - 1) for one in found if one < 0} & made.words == set()
     assert [one for one in found if one in KERNELS or one >= 1 << 63] == []
 
 
-def test_no_name_is_in_it_if_scrubbed(public: Path) -> None:
-    path, secret = public / "a", "pagewalk-secret"
-    file = Path("/dev/shm") / f"{secret}-{os.getpid()}"
-    try:
-        file.write_bytes(b"x" * MIB)
-        with group(f"{secret}-{os.getpid()}") as where, charging(where, "anon", MIB):
-            plain = pagewalk_here("record", "--ram", "--cgroup", where.path, "-o", path)
-            assert secret.encode() in whole(path), plain.err
-            ran = pagewalk_here("record", "--ram", "--cgroup", where.path, "--scrub", "-o", path)
-            assert ran.code == 0, ran.err
-    finally:
-        file.unlink(missing_ok=True)
-    assert secret.encode() not in whole(path)
+def test_the_machine_without_names(made: Made, public: Path) -> None:
+    path = public / "a"
+    assert SECRET.encode() in whole(made.path)
+    ran = pagewalk_here("record", "--machine", "--cgroup", made.group, "--scrub", "-o", path)
+    assert ran.code in (0, 3), ran.err
+    assert SECRET.encode() not in whole(path)
     said = pagewalk_here("ram", path, "--files", "--format", "json").json["files"]
     assert said and {one["path"] for one in said} == {None}
     assert re.search(r"/\d+", pagewalk_here("cgroups", path, "--format", "csv").out)
+    table = parquet().read_table(path)
+    kinds = table.column("record").to_pylist()
+    assert {"process", "page", "ram", "file", "cache", "group"} <= set(kinds)
+    pids = {row for row, kind in zip(table.column("pid").to_pylist(), kinds, strict=True)
+            if kind == "process"}
+    assert len(pids) > 1 and os.getppid() in pids
 
 
 def whole(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pagewalk.history import machine_rows as rows
 from pagewalk.history.hidden import Hidden, Names
 from pagewalk.model.columns import Withheld
-from pagewalk.model.errors import PagewalkError
+from pagewalk.model.errors import NotPermitted, PagewalkError
 from pagewalk.model.facts import Facts
 from pagewalk.snapshot.documents import to_text
 from pagewalk.snapshot.schema import RECORDS
@@ -71,7 +71,7 @@ def look_at(machine: Machine, *, physical: bool) -> Looks:
     """Look at a machine in each way that has a document; at its map only if ``physical``."""
     looks: dict[str, Callable[[], Any]] = {
         RAM: machine.ram, FILES: machine.files, SLAB: machine.slab, MAP: machine.map,
-        CGROUPS: lambda: machine.cgroups(dying=True),
+        CGROUPS: lambda: all_cgroups(machine),
     }
     if not physical:
         del looks[MAP]
@@ -84,6 +84,14 @@ def look_at(machine: Machine, *, physical: bool) -> Looks:
             missing[name] = str(error)
     found[NAMES] = Names(machine.names(paths_of(found)))
     return Looks(found, missing)
+
+
+def all_cgroups(machine: Machine) -> GroupTable:
+    """Look at all cgroups, those that were removed too if frames are visible."""
+    try:
+        return machine.cgroups(dying=True)
+    except NotPermitted:
+        return machine.cgroups(dying=False)
 
 
 def add_looks(writer: Writer, looks: Looks, hidden: Hidden) -> dict[str, Any]:

@@ -74,6 +74,9 @@ class RecordedMachine:
     def cgroups(self, *, dying: bool) -> GroupTable:
         """Return all cgroups; with ``dying`` also what kept those that were removed."""
         found: GroupTable = self._document(CGROUPS)
+        if dying and found.amounts.unmapped is None:
+            raise self._lacks("the removed cgroups", "they are not visible without frames, which"
+                              " the user who recorded it may not see")
         return found if dying else found._replace(keepers=())
 
     def names(self, paths: Iterable[str]) -> dict[str, Name]:
