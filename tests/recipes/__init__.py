@@ -64,10 +64,11 @@ def run(name: str, **variables: object) -> list[Ran]:
 def run_blocks(found: list[Block], **variables: object) -> list[Ran]:
     """Run blocks of commands in one shell; what they write to stderr must not be a traceback."""
     script = "".join(f"{b.text}printf '%s%s%s' '{BETWEEN}' $? '{BETWEEN}'\n" for b in found)
-    done = subprocess.run(
-        ["bash", "-c", script], check=True, capture_output=True, text=True, timeout=PATIENCE,
-        env=environment(variables),
-    )
+    with tempfile.TemporaryDirectory(prefix="pagewalk-") as folder:  # for what they write
+        done = subprocess.run(
+            ["bash", "-c", script], check=True, capture_output=True, text=True, timeout=PATIENCE,
+            env=environment(variables), cwd=folder,
+        )
     assert "Traceback" not in done.stderr, done.stderr
     parts = done.stdout.split(BETWEEN)
     return [Ran(block, out, int(code))
@@ -196,6 +197,11 @@ def full(_: Path) -> AbstractContextManager[dict[str, Any]]:
     return started("spool.py", 160)
 
 
+def grew(_: Path) -> AbstractContextManager[dict[str, Any]]:
+    """Run a service that grows while it is looked at."""
+    return started("grows.py")
+
+
 def java(_: Path) -> AbstractContextManager[dict[str, Any]]:
     """Run a JVM most of whose memory is outside the Java heap."""
     options = ("-Xmx64m", "-XX:MaxDirectMemorySize=256m", "-XX:NativeMemoryTracking=summary")
@@ -205,6 +211,7 @@ def java(_: Path) -> AbstractContextManager[dict[str, Any]]:
 PROBLEMS: dict[str, Callable[[Path], AbstractContextManager[dict[str, Any]]]] = {
     "rss": rss,
     "java": java,
+    "grew": grew,
     "workers": workers,
     "sum": sum_of_rss,
     "model": model,

@@ -73,7 +73,7 @@ def test_text_has_the_column_that_was_asked_for_and_no_other(table: str, name: s
 def test_csv_and_json_have_it_or_refuse(table: str, name: str) -> None:
     naming = {column.name for column in TABLES[table]().naming}
     if table in ("maps", "groups", "pages", "files", "slab", "cgroups", "share", "top", "huge",
-                 "huge_of_each", "cache"):
+                 "huge_of_each", "cache", "diff"):
         head = next(csv.reader(io.StringIO(wrote("csv", table, name))))
         heads = HEADS.get((table, name), [name])
         assert [word for word in head if word not in naming] == heads
@@ -82,7 +82,7 @@ def test_csv_and_json_have_it_or_refuse(table: str, name: str) -> None:
            "maps": "vmas", "groups": "groups", "show": "groups", "cgroups": "cgroups",
            "files": "files", "cache": "files", "slab": "caches", "processes": "processes",
            "share": "members", "top": "lines", "overview": "processes", "huge": "vmas",
-           "huge_of_each": "processes",
+           "huge_of_each": "processes", "diff": "rows",
            "who": "mappers"}.get(table, "")
     rows = ([json.loads(line) for line in text.splitlines()] if table == "pages"
             else json.loads(text)[key])
@@ -96,7 +96,7 @@ def test_csv_and_json_have_it_or_refuse(table: str, name: str) -> None:
     ("processes", "12288", "12M"), ("files", "2969600", "2.8G"),
     ("slab", "1024", "1.0M"), ("share", "61440", "60M"), ("top", "61440", "60M"),
     ("overview", "61440", "60M"), ("huge", "2048", "2.0M"),
-    ("huge_of_each", "2048", "2.0M"),
+    ("huge_of_each", "2048", "2.0M"), ("diff", "28672", "28M"),
 ])
 def test_every_table_with_amounts_has_them_in_units_too(
     table: str, amount: str, human: str

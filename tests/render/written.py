@@ -24,6 +24,7 @@ from pagewalk.walking.walk import Walk
 from tests import (
     by_hand,
     cache_by_hand,
+    diff_by_hand,
     files_by_hand,
     huge_by_hand,
     kernel_by_hand,
@@ -148,6 +149,7 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
         "overview": (share_by_hand.overview(frames=frames),
                      share_by_hand.overview(frames=frames).rows),
         "cache": (cache_by_hand.look(), cache_by_hand.look().files),
+        "diff": (diff_by_hand.found(by="vma"), diff_by_hand.found(by="vma").rows),
         "share": (share_by_hand.family(frames=frames), [0, 1, 2]),
     }[name]
 

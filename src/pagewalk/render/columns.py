@@ -280,6 +280,21 @@ def cache_columns() -> Columns:
     ))
 
 
+def diff_columns() -> Columns:
+    from pagewalk.history.changes import CLASSES
+
+    kind, addr = words(("kind", "KIND", "the kind of memory"),
+                       ("addr", "ADDRESS", "where it begins"))
+    return Columns(words(("what", "WHAT", "the kind, what is mapped, or the process")), (
+        Column("change", "CHANGE", "by how much RSS changed"),
+        Column("before", "BEFORE", "RSS before"), Column("after", "AFTER", "RSS now"),
+        Column("swap", "SWAP", "by how much that in swap changed"),
+        Column("hugetlb", "HUGETLB", "by how much hugetlb pages changed, which are not in RSS"),
+        *(Column(one.key, one.key.replace("_", " ").upper(), one.doc) for one in CLASSES),
+        kind, Column("pid", "PID", "the process", words=True), addr,
+    ))
+
+
 TABLES: dict[str, Callable[[], Columns]] = {
     "show": kind_columns, "maps": vma_columns, "groups": group_columns, "pages": page_columns,
     "explain": ledger_columns, "heap": arena_columns, "check": difference_columns,
@@ -287,7 +302,7 @@ TABLES: dict[str, Callable[[], Columns]] = {
     "huge": huge_columns, "huge_of_each": huge_of_each_columns,
     "cgroups": cgroup_columns, "slab": slab_columns, "share": share_columns,
     "top": top_columns, "who": who_columns, "overview": overview_columns,
-    "cache": cache_columns,
+    "cache": cache_columns, "diff": diff_columns,
 }
 
 

@@ -22,6 +22,8 @@ from pagewalk.walking.walk import Walk
 
 if TYPE_CHECKING:
     from pagewalk.account.huge import Huge
+    from pagewalk.history.diff import Diff
+    from pagewalk.history.diff import Row as DiffRow
     from pagewalk.render.file_table import Names
     from pagewalk.system.file_cache import CacheLook, FileCache
     from pagewalk.system.files import FilesReport
@@ -233,8 +235,18 @@ def cache(
     out.writelines(row(*record) for record in records(rows, columns))
 
 
+def diff(
+    _found: Diff, rows: Sequence[DiffRow], out: TextIO, columns: Sequence[str] | None = None
+) -> None:
+    """Write one line per row of what changed."""
+    from pagewalk.render.diff_table import records
+
+    out.writelines(row(*record) for record in records(rows, columns))
+
+
 VIEWS = {
     "show": show, "groups": groups, "maps": maps, "pages": pages, "explain": explain, "ram": ram,
     "files": files, "slab": slab, "group": group, "cgroups": cgroups, "share": share, "top": top,
     "huge": huge, "huge_of_each": huge_of_each, "cache": cache,
+    "diff": diff,
 }

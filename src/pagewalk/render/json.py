@@ -296,4 +296,5 @@ VIEWS: dict[str, Callable[..., None]] = {
     "overview": later("overview_table", "json"),
     "huge_of_each": later("huge_table", "json_of_each"),
     "cache": later("cache_table", "json"),
+    "diff": later("diff_table", "json"),
 }

@@ -358,6 +358,7 @@ LARGEST: dict[str, Callable[..., int]] = {
     "group": lambda found, *_: found.numbers[-1].current or 0,
     "cgroups": lambda table, *_: int(table.amounts.usage.max(initial=0)),
     "cache": lambda found, _: sum(one.size or 0 for one in found.files),
+    "diff": lambda found, _: max(found.whole.before, found.whole.after),
     "who": lambda _, mappers: max((one.size for one in mappers), default=0),
     "top": lambda found, _: found.looked.sum_of("rss") or 0,
     "share": lambda found, _: found.looked.sum_of("rss") or 0,
@@ -388,4 +389,5 @@ VIEWS: dict[str, Callable[..., None]] = {
     "huge": later("huge_table", "text"),
     "huge_of_each": later("huge_table", "text_of_each"),
     "cache": later("cache_table", "text"),
+    "diff": later("diff_table", "text"),
 }

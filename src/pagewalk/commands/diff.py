@@ -1,0 +1,221 @@
+"""pagewalk diff: what changed between two recordings, or since one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pagewalk import commands
+from pagewalk.commands.options import (
+    Request,
+    budget_option,
+    complete_target,
+    format_option,
+    output_options,
+    source_option,
+    table_options,
+)
+from pagewalk.model.errors import BadRequest, BadTarget, ProcessGone, in_a_line
+
+if TYPE_CHECKING:
+    from pagewalk.history.diff import Diff, Looked
+    from pagewalk.history.matching import Matched, Member
+    from pagewalk.history.sides import LiveSide, RecordedSide
+
+BY = ("kind", "file", "vma", "process")
+SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+
+@click.command("diff", short_help="What grew between two recordings, or since one.")
+@click.argument("before", metavar="BEFORE")
+@click.argument("after", metavar="[AFTER]", required=False, shell_complete=complete_target)
+@click.option("--live", is_flag=True, help="Compare BEFORE with its processes as they are now.")
+@click.option("--by", default="kind", metavar="WHAT", show_default=True, type=click.Choice(BY),
+              help="What the rows are: kind, file (what is mapped), vma or process.")
+@click.option("--max-growth", metavar="SIZE",
+              help="Exit with 4 if RSS, swap and hugetlb pages together grew by more: 50M.")
+@source_option("ebpf, kcore, drgn or procfs")
+@format_option("text", "json", "csv")
+@budget_option
+@table_options
+@output_options
+def command(
+    before: str, after: str | None, live: bool, by: str, max_growth: str | None, **options: Any
+) -> int:
+    """Show what changed from BEFORE to AFTER, page by page: what grew, and how.
+
+    BEFORE is a recording, AFTER a recording, a pid or a name; FILE:PID and FILE:NAME are one
+    process of several. The directory that record --every fills is compared from its first recording
+    to its last.
+
+    \b
+    pagewalk record $$ -o before.pagewalk
+    pagewalk diff before.pagewalk $$
+    pagewalk diff before.pagewalk --live --by vma
+    pagewalk diff before.pagewalk $$ --max-growth 50M
+    """
+    from pagewalk.render import view
+    from pagewalk.render.columns import choose
+    from pagewalk.render.diff_table import SHOWN, amount
+
+    limit = None if max_growth is None else bytes_of(max_growth)
+    request = Request(**options)
+    choice = choose("diff", request.columns, request.sort, request.limit)
+    if request.limit is None and request.format == "text":
+        choice = choice._replace(limit=SHOWN)
+    found = looked(request, before, after, live, by)
+    write = view(request.format, "diff", request.human, request.color)
+    with commands.output(request.output) as out:
+        write(found, choice.rows(found.rows, amount), out, columns=choice.columns)
+    return concluded(request, found, limit)
+
+
+def concluded(request: Request, found: Diff, limit: int | None) -> int:
+    """Print what grew too much, or what remains open; return the exit code."""
+    from pagewalk.render.amounts import human
+
+    if found.unexplained:
+        commands.note(request, f"unexplained: {found.unexplained} bytes of the change of RSS")
+        return commands.DIFFERENCE
+    if limit is not None and found.growth > limit:
+        most = max(found.rows, key=lambda row: row.change + row.swap + row.hugetlb)
+        grown = most.change + most.swap + most.hugetlb
+        commands.note(request, f"grew by {human(found.growth)}, more than {human(limit)}; most of"
+                               f" all: {most.what}, by {human(grown)}")
+        return commands.DIFFERENCE
+    return commands.concluded(request, found.withheld)
+
+
+def bytes_of(text: str) -> int:
+    """Return the bytes that ``50M``, ``1.5G`` or ``4096`` mean; raises BadRequest."""
+    found = SIZE.fullmatch(text)
+    if not found:
+        raise BadRequest(f"'{text}' is not a size; give bytes, or a number with K, M, G or T, as"
+                         " 50M or 1.5G")
+    return int(float(found[1]) * (1 << 10 * " KMGT".index(found[2].upper() or " ")))
+
+
+def looked(request: Request, before: str, after: str | None, live: bool, by: str) -> Diff:
+    """Return what changed; raises BadRequest for words that do not name two sides."""
+    from pagewalk.history.diff import diff
+    from pagewalk.history.sides import LiveSide
+    from pagewalk.sources.recorded import named_recording
+
+    if live and after is not None:
+        raise BadRequest("--live is in place of AFTER: leave out one of them")
+    if not live and after is None:
+        before, after = ends_of(before)
+    with opened(before) as (one, olds, whole):
+        if after is not None and named_recording(after) is not None:
+            if request.source != "auto":
+                raise BadRequest("--source is about a live process, and both are recordings: leave"
+                                 " it out")
+            with opened(after) as (other, news, other_whole):
+                pairs = paired(one, olds, whole, other, news, other_whole)
+                return diff(one, other, pairs, by)
+        now = LiveSide(request.source, request.budget_ns, one)
+        if after is not None:
+            return diff(one, now, paired(one, olds, whole, now, named(after), False), by)
+        return diff(one, now, still_there(one, olds, now), by)
+
+
+def ends_of(word: str) -> tuple[str, str]:
+    """Return the first and the last recording of the data set ``word``; raises BadRequest."""
+    from pagewalk.snapshot.places import is_dataset, recordings_in
+
+    if not is_dataset(word):
+        raise BadRequest("name what to compare it with: a second recording, a process, or --live")
+    found = recordings_in(word)
+    hosts = sorted({entry.host for entry in found})
+    if len(hosts) > 1:
+        named_ones = ", ".join(hosts[:5]) + " and others" * (len(hosts) > 5)
+        raise BadRequest(f"{word} has recordings of {len(hosts)} hosts, {named_ones}: name two of"
+                         " its files")
+    if len(found) < 2:
+        raise BadRequest(f"{word} has a single recording: there is nothing to compare it with")
+    return found[0].path, found[-1].path
+
+
+@contextmanager
+def opened(word: str) -> Iterator[tuple[RecordedSide, list[Member], bool]]:
+    """Open the recording that ``word`` names; yield it, the processes meant, and if it is all.
+
+    Raises BadTarget, BadRecording.
+    """
+    from pagewalk.history.sides import RecordedSide
+    from pagewalk.snapshot.read import Recording
+    from pagewalk.sources.recorded import named_recording, one_of
+
+    found = named_recording(word)
+    if found is None:
+        raise BadTarget(f"'{in_a_line(word)}' is not a recording: pagewalk record makes one")
+    path, process = found
+    with closing(Recording(path)) as recording:
+        side = RecordedSide(recording)
+        members = side.members()
+        if process or not members:
+            pid = one_of(recording, process)
+            members = [one for one in members if one.pid == pid]
+        yield side, members, not process
+
+
+def named(word: str) -> list[Member]:
+    """Return the live process that ``word`` names; raises BadTarget, ProcessGone."""
+    from pagewalk.history.sides import live_members
+    from pagewalk.proc.chosen import Wanted, choose
+    from pagewalk.proc.processes import find
+
+    return live_members(choose(Wanted((str(find(word)),))))
+
+
+def paired(
+    one: Looked, olds: list[Member], whole: bool, other: Looked, news: list[Member], all_new: bool
+) -> Matched:
+    """Return which process is compared with which; raises BadTarget if none can be.
+
+    One on each side are compared whatever they are called. Of a side that is meant as a ``whole``,
+    what the other does not have counts too, unless a single process of that was named.
+    """
+    from pagewalk.history.matching import Matched, Pair, is_same, match
+
+    same_boot = one.moment.boot == other.moment.boot != ""
+    if len(olds) == len(news) == 1:
+        pair = Pair(olds[0], news[0], is_same(olds[0], news[0], same_boot))
+        return Matched((pair,), (), ())
+    found = match(olds, news, same_boot)
+    if whole and all_new:
+        return found
+    if not found.pairs:
+        name = (olds if not whole else news)[0].called
+        raise BadTarget(f"no single process of {one.moment.what if whole else other.moment.what} is"
+                        f" like '{in_a_line(name)}': name one as FILE:PID")
+    return Matched(found.pairs, (), ())
+
+
+def still_there(one: RecordedSide, olds: list[Member], now: LiveSide) -> Matched:
+    """Return which of the recorded processes still run, and which have ended.
+
+    Raises BadRequest if they cannot run here, ProcessGone if all of them have ended.
+    """
+    from pagewalk.history.matching import Matched, match
+    from pagewalk.history.sides import live_members
+    from pagewalk.proc.chosen import Wanted, choose
+
+    if one.moment.boot != now.moment.boot or not now.moment.boot:
+        raise BadRequest(f"{one.moment.what} was recorded on another machine, or before it was last"
+                         " started: name the process to compare it with")
+    try:
+        news = live_members(choose(Wanted(pids=tuple(one.pid for one in olds))))
+    except BadTarget:
+        news = []
+    found = match(olds, news, True)
+    pairs = tuple(pair for pair in found.pairs if pair.same)
+    if not pairs:
+        raise ProcessGone(olds[0].pid, "has ended since it was recorded, and so have all others of"
+                          " the recording" if len(olds) > 1 else "has ended since it was recorded")
+    left = {one.pid for one in olds} - {pair.before.pid for pair in pairs}
+    return Matched(pairs, tuple(one for one in olds if one.pid in left), ())

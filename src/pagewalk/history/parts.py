@@ -1,0 +1,168 @@
+"""What became of each mapping of a process: sections that were compared, and what is in none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from pagewalk.account.groups import KINDS
+from pagewalk.history.changes import CODES, COUNT, UNCHANGED
+from pagewalk.history.merging import Amounts, Changes, Sections, Side
+from pagewalk.model.columns import I64, Tells, VMAs
+from pagewalk.snapshot.runs import Runs
+
+
+class Opened(Protocol):
+    """An address space whose pages can be read once, by ascending address."""
+
+    vmas: VMAs
+    kinds: I64
+    tells: Tells
+    poison: bool
+
+    def runs(self) -> Iterator[Runs]:
+        """Yield its pages as runs."""
+
+    def close(self) -> None:
+        """Close what was opened for it."""
+
+
+class Part(NamedTuple):
+    """What became of one mapping of a process, as Row; ``bytes`` and ``rss`` i64 are by class."""
+
+    name: str
+    kind: str
+    pid: int
+    addr: int
+    before: int
+    after: int
+    swap: int
+    hugetlb: int
+    bytes: I64
+    rss: I64
+
+
+class Mapped(NamedTuple):
+    """What became of the sections of a process, and what is in none, as parts by VMA."""
+
+    one: Opened
+    other: Opened
+    sections: Sections
+    changes: Changes
+    first: Side
+    second: Side
+
+    def in_sections(self, pid: int) -> dict[int, Part]:
+        """Return the part of each VMA of the second side that has sections."""
+        found: dict[int, Part] = {}
+        for at, vma in enumerate(self.sections.vma_after.tolist()):
+            part = found.get(vma) or empty(self.other, vma, pid)
+            rss = int(self.changes.rss[at].sum())
+            part.bytes[:] += self.changes.bytes[at]
+            part.rss[:] += self.changes.rss[at]
+            found[vma] = part._replace(
+                before=part.before - rss, swap=part.swap + int(self.changes.swap[at]),
+                hugetlb=part.hugetlb + int(self.changes.hugetlb[at]))
+        for vma, part in found.items():
+            after = int(self.second.whole.rss[vma] - self.second.rest.rss[vma])
+            found[vma] = part._replace(before=part.before + after, after=after)
+        return found
+
+    def by_address(self, pid: int) -> Iterator[Part]:
+        """Yield the parts of one process that is the same in both, what was unmapped included.
+
+        What a VMA lost counts with the one that its first section is in now, as a heap that shrank.
+        """
+        found = self.in_sections(pid)
+        became = dict(zip(self.sections.vma.tolist()[::-1],
+                          self.sections.vma_after.tolist()[::-1], strict=True))
+        for vma in np.flatnonzero(some(self.second.rest)).tolist():
+            part = found.get(vma) or empty(self.other, vma, pid)
+            found[vma] = plus(part, self.second.rest, vma, "grown")
+        for vma in np.flatnonzero(some(self.first.rest)).tolist():
+            into = became.get(vma)
+            if into is None:
+                yield minus(empty(self.one, vma, pid), self.first.rest, vma, "unmapped")
+            else:
+                found[into] = minus(found[into], self.first.rest, vma, "unmapped")
+        yield from found.values()
+
+    def by_sums(self, pid: int) -> Iterator[Part]:
+        """Yield the parts of two processes: what is in no section is compared by kind and name."""
+        yield from self.in_sections(pid).values()
+        sums: dict[tuple[str, str], Part] = {}
+        for side, amounts, add in ((self.one, self.first.rest, minus),
+                                   (self.other, self.second.rest, plus)):
+            for vma in np.flatnonzero(some(amounts)).tolist():
+                part = empty(side, vma, pid)
+                key = (part.kind, part.name)
+                sums[key] = add(sums.get(key, part), amounts, vma)
+        firsts, seconds = names_of(self.one), names_of(self.other)
+        for key, part in sums.items():
+            yield summed(part, key in firsts, key in seconds)
+
+
+def empty(side: Opened, vma: int, pid: int) -> Part:
+    """Return a part of VMA ``vma`` of a side before anything is added."""
+    return Part(side.vmas.name[vma], KINDS[int(side.kinds[vma])].key, pid,
+                int(side.vmas.start[vma]), 0, 0, 0, 0, np.zeros(COUNT, np.int64),
+                np.zeros(COUNT, np.int64))
+
+
+def only(side: Opened, amounts: Amounts, pid: int, key: str) -> Iterator[Part]:
+    """Yield the parts of a process that one side alone has: all of it is of class ``key``."""
+    add = plus if key == "began" else minus
+    for vma in np.flatnonzero(some(amounts)).tolist():
+        yield add(empty(side, vma, pid), amounts, vma, key)
+
+
+def some(amounts: Amounts) -> I64:
+    """Return what there is at all of each VMA, i64 bytes."""
+    found: I64 = amounts.rss + amounts.swap + amounts.hugetlb
+    return found
+
+
+def plus(part: Part, amounts: Amounts, vma: int, key: str | None = None) -> Part:
+    """Return ``part`` with what VMA ``vma`` has now, all of it of class ``key`` (None: of none)."""
+    rss, swap, hugetlb = amounts.of(vma)
+    if key is not None:
+        part.bytes[CODES[key]] += rss + hugetlb
+        part.rss[CODES[key]] += rss
+        part.bytes[CODES["swapped_out" if key == "grown" else key]] += swap
+    return part._replace(after=part.after + rss, swap=part.swap + swap,
+                         hugetlb=part.hugetlb + hugetlb)
+
+
+def minus(part: Part, amounts: Amounts, vma: int, key: str | None = None) -> Part:
+    """Return ``part`` without what VMA ``vma`` had, all of it of class ``key`` (None: of none)."""
+    rss, swap, hugetlb = amounts.of(vma)
+    if key is not None:
+        part.bytes[CODES[key]] += rss + hugetlb
+        part.rss[CODES[key]] -= rss
+        part.bytes[CODES["discarded" if key == "unmapped" else key]] += swap
+    return part._replace(before=part.before + rss, swap=part.swap - swap,
+                         hugetlb=part.hugetlb - hugetlb)
+
+
+def names_of(side: Opened) -> set[tuple[str, str]]:
+    """Return the kinds and names of all its VMAs."""
+    kinds = (KINDS[code].key for code in side.kinds.tolist())
+    return set(zip(kinds, side.vmas.name, strict=True))
+
+
+def summed(part: Part, was: bool, is_now: bool) -> Part:
+    """Return a part whose sums alone are compared, with what is more or less of it.
+
+    ``was`` and ``is_now`` say whether anything with its kind and name was mapped, and is.
+    """
+    change = part.after - part.before
+    more = change + part.hugetlb
+    key = CODES["unmapped" if not is_now else "grown" if not was else
+                "more" if more > 0 else "less"]
+    part.bytes[key] += abs(more)
+    part.rss[key] += change
+    part.bytes[CODES["swapped_out" if part.swap > 0 else "discarded"]] += abs(part.swap)
+    part.bytes[UNCHANGED] += min(part.before, part.after)
+    return part

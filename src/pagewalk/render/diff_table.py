@@ -1,0 +1,224 @@
+"""What changed between two recordings: the screen, the document and the rows of `diff`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
+
+from pagewalk.account.groups import BY_KEY
+from pagewalk.history.changes import CLASSES
+from pagewalk.history.diff import Diff, Moment, Row
+from pagewalk.history.matching import Member
+from pagewalk.render.amounts import kib, many, size
+from pagewalk.render.columns import fields, titles
+from pagewalk.render.document import missing, write
+from pagewalk.render.terminal import printable, say, say_grid, say_missing, width
+
+SHOWN = 20  # rows, without --limit
+NAMED = 3  # kinds in the first sentence, and classes beside a row
+CHANGES = ("change", "swap", "hugetlb")  # amounts that are written with their sign
+WORDS = ("what", "kind", "addr")
+TITLES = {one.key: one.title for one in CLASSES}
+LENGTHS = (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 259200))  # up to how many seconds
+LOST = ("dropped", "unmapped", "ended", "less")
+
+
+def text(
+    found: Diff, rows: Sequence[Row], out: TextIO, *, columns: Sequence[str] | None = None
+) -> None:
+    """Write what grew, the rows, what became of all of it, and what could not be compared."""
+    for sentence in answers(found):
+        say(sentence, out)
+    if rows:
+        print(file=out)
+        say_rows(found, rows, out, columns)
+    if found.whole.changed and columns is None:
+        print(file=out)
+        say_classes(found.whole, out)
+    for sentence in remarks(found):
+        say(sentence, out, look="aside")
+    say_missing(found.withheld, out)
+
+
+def answers(found: Diff) -> Iterator[str]:
+    """Yield at most three sentences: what grew, where most of that is, what was given back."""
+    whole, after = found.whole, span(found.after.time - found.before.time)
+    if not whole.changed:
+        yield f"Nothing changed {after}: RSS is {size(whole.after)}."
+        return
+    parts = sorted(found.kinds, key=lambda row: -abs(row.change))
+    named = [f"{signed(row.change)} {title(row)}" for row in parts[:NAMED] if row.change]
+    rest = whole.change - sum(row.change for row in parts[:NAMED])
+    if rest:
+        named.append(f"{signed(rest)} of other kinds")
+    verb = "grew" if whole.change > 0 else "shrank"
+    begin = (f"RSS {verb} by {size(abs(whole.change))} {after}" if whole.change else
+             f"RSS is the same {after}, {size(whole.after)}")
+    swap = [f"swap {signed(whole.swap)}"] if whole.swap else []
+    swap += [f"hugetlb pages {signed(whole.hugetlb)}"] if whole.hugetlb else []
+    yield f"{', '.join([begin, *swap])}{': ' if named else ''}{', '.join(named)}."
+    if found.most is not None and whole.change * found.most.change > 0:
+        most = found.most
+        yield (f"The largest part is {signed(most.change)} in {printable(most.name)} of"
+               f" {printable(most.called)} ({most.pid}).")
+    yield gone(whole)
+
+
+def gone(whole: Row) -> str:
+    """Return what was swapped out or given back."""
+    said = [f"{size(whole.bytes[key])} {TITLES[key]}"
+            for key in ("swapped_out", *LOST) if whole.bytes.get(key)]
+    if not said:
+        return "Nothing was swapped out or given back."
+    return f"Swapped out or given back: {', '.join(said)}."
+
+
+def title(row: Row) -> str:
+    """Return what a row is called: a kind as people call it, anything else by its name."""
+    return BY_KEY[row.what].title if row.what == row.kind else row.what
+
+
+def signed(amount: int) -> str:
+    """Return an amount with its unit and its sign, for a sentence."""
+    return f"+{size(amount)}" if amount > 0 else size(amount)
+
+
+def span(nanoseconds: int) -> str:
+    """Return a time in words: in 2.5 s, in 90 min; before, if it is negative."""
+    seconds = abs(nanoseconds) / 1e9
+    unit, length = next(((unit, length) for unit, length, most in LENGTHS if seconds < most),
+                        ("days", 86400))
+    number = f"{seconds / length:.1f}".removesuffix(".0")
+    return f"{number} {unit} before" if nanoseconds < 0 else f"in {number} {unit}"
+
+
+def say_rows(
+    found: Diff, rows: Sequence[Row], out: TextIO, columns: Sequence[str] | None
+) -> None:
+    """Write the rows as a table; without ``columns`` with what became of each in words."""
+    above = titles("diff")
+    shown = usual(found) if columns is None else list(columns)
+    grid = [["WHAT", *(above[name] for name in shown), *["HOW"] * (columns is None)]]
+    for row in rows:
+        line = [printable(title(row)), *(cell(row, name) for name in shown)]
+        grid.append([*line, how(row)] if columns is None else line)
+    words = {0} | {at for at, name in enumerate(shown, 1) if name in WORDS}
+    if columns is None:
+        words.add(len(shown) + 1)
+    say_grid(grid, words, out, room=width(out), yields=0)
+    if len(rows) < len(found.rows):
+        say(f"{len(found.rows) - len(rows)} more: --limit {len(found.rows)} shows all", out)
+
+
+def usual(found: Diff) -> list[str]:
+    """Return the columns that are shown if none were chosen."""
+    of = {"vma": ["pid", "addr"], "process": ["pid"]}.get(found.by, [])
+    more = [name for name in ("swap", "hugetlb") if any(getattr(row, name) for row in found.rows)]
+    return [*of, "change", "before", "after", *more]
+
+
+def cell(row: Row, name: str) -> str:
+    value = amount(row, name)
+    if name == "addr":
+        return "" if value is None else f"{value:x}"
+    if name in ("pid", "kind"):
+        return "" if value is None else str(value)
+    return f"+{kib(value)}" if name in CHANGES and value > 0 else kib(value)
+
+
+def amount(row: Row, name: str) -> Any:
+    """Return what a row has in column ``name``."""
+    return row.bytes.get(name, 0) if name in TITLES else getattr(row, name)
+
+
+def how(row: Row) -> str:
+    """Return in words what became of it, the most first."""
+    parts = sorted(((amount, key) for key, amount in row.bytes.items() if key != "unchanged"),
+                   reverse=True)
+    more = ["..."] if len(parts) > NAMED else []
+    return ", ".join([*(f"{TITLES[key]} {kib(amount)}" for amount, key in parts[:NAMED]), *more])
+
+
+def say_classes(whole: Row, out: TextIO) -> None:
+    """Write each class with its bytes and what it did to RSS, and the sum of that."""
+    grid = [["HOW", "BYTES", "OF RSS"]]
+    for one in CLASSES:
+        if one.key in whole.bytes:
+            rss = whole.rss.get(one.key, 0)
+            grid.append([one.title, kib(whole.bytes[one.key]), f"{'+' * (rss > 0)}{kib(rss)}"])
+    grid.append(["in all", "", f"{'+' * (whole.change > 0)}{kib(whole.change)}"])
+    say_grid(grid, {0}, out, room=width(out))
+
+
+def remarks(found: Diff) -> Iterator[str]:
+    """Yield what was compared with what, where that is not plain."""
+    one, other, matched = found.before, found.after, found.matched
+    for pair in matched.pairs[:NAMED]:
+        if not pair.same:
+            yield (f"compared: {named(pair.before)} with {named(pair.after)}: not the same process,"
+                   " so mappings of files by place in the file, the rest as sums")
+    different = sum(not pair.same for pair in matched.pairs[NAMED:])
+    if different:
+        yield f"compared likewise: {many(different, 'other process', 'es')}"
+    if one.host != other.host:
+        yield f"recorded on two hosts: {printable(one.host)} and {printable(other.host)}"
+    elif one.boot != other.boot:
+        yield "the machine was started again in between"
+    if one.kernel != other.kernel:
+        yield f"two kernels: {printable(one.kernel)} and {printable(other.kernel)}"
+    for members, words in ((matched.ended, "only in the first"), (matched.began,
+                                                                  "only in the second")):
+        if members:
+            more = f" and {len(members) - NAMED} more" if len(members) > NAMED else ""
+            yield f"{words}: {', '.join(map(named, members[:NAMED]))}{more}"
+    if found.unexplained:
+        yield f"unexplained: {signed(found.unexplained)}"
+
+
+def named(member: Member) -> str:
+    return f"{printable(member.called)} ({member.pid})"
+
+
+def json(
+    found: Diff, rows: Sequence[Row], out: TextIO, *, columns: Sequence[str] | None = None
+) -> None:
+    """Write all of it, with ``rows``."""
+    matched = found.matched
+    write({
+        "before": moment(found.before), "after": moment(found.after),
+        "compared": [{"before": pair.before.pid, "after": pair.after.pid,
+                      "name": pair.after.called, "same": pair.same} for pair in matched.pairs],
+        "ended": [member(one) for one in matched.ended],
+        "began": [member(one) for one in matched.began],
+        "totals": record(found.whole), "growth": found.growth, "unexplained": found.unexplained,
+        "kinds": [record(row) for row in found.kinds],
+        "by": found.by, "rows": [fields("diff", record(row), columns) for row in rows],
+        **missing(found.withheld),
+    }, out)
+
+
+def moment(one: Moment) -> dict[str, Any]:
+    return {"recording": None if one.live else one.what, "time": one.time, "host": one.host,
+            "boot": one.boot, "kernel": one.kernel, "physical": one.physical}
+
+
+def member(one: Member) -> dict[str, Any]:
+    return {"pid": one.pid, "name": one.called}
+
+
+def record(row: Row) -> dict[str, Any]:
+    """Return a row as an object: an amount for each class, and ``of_rss`` where that is another."""
+    return {"what": row.what, "kind": row.kind, "pid": row.pid,
+            "addr": None if row.addr is None else f"{row.addr:#x}",
+            **{name: getattr(row, name) for name in ("change", "before", "after", "swap",
+                                                     "hugetlb")},
+            **{key: row.bytes.get(key, 0) for key in TITLES}, "of_rss": row.rss}
+
+
+def records(rows: Sequence[Row], columns: Sequence[str] | None) -> Iterator[list[Any]]:
+    """Yield the lines of CSV, the heading first."""
+    names = [name for name in titles("diff") if name != "what"] if columns is None else [*columns]
+    yield ["what", *names]
+    for row in rows:
+        values = record(row)
+        yield [values["what"], *(values[name] for name in names)]

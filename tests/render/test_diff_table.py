@@ -1,0 +1,84 @@
+"""The screen, the document and the rows of `diff`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+from pagewalk.history.diff import Diff
+from pagewalk.history.matching import Matched, Pair
+from pagewalk.render import diff_table, view
+from tests import diff_by_hand
+from tests.history.spaces import member, moment
+
+
+def screen(found: Diff | None = None, **options: object) -> str:
+    out, found = io.StringIO(), found or diff_by_hand.found()
+    view("text", "diff", True)(found, found.rows, out, **options)
+    return out.getvalue()
+
+
+def test_the_first_line_says_what_grew() -> None:
+    lines = screen().splitlines()
+    assert lines[0] == "RSS grew by 12M in 60 s, swap +4.0M: +20M heap, -8.0M files."
+    assert lines[1] == "The largest part is +20M in [heap] of worker (1)."
+    assert lines[2] == "Swapped out or given back: 4.0M swapped out, 10M dropped."
+
+
+def test_each_kind_says_how() -> None:
+    lines = screen().splitlines()
+    heap = next(line for line in lines if line.startswith("heap"))
+    assert heap.split() == ["heap", "+20M", "8.0M", "28M", "+4.0M", "first", "touched", "24M,",
+                            "swapped", "out", "4.0M"]
+    assert any(line.split() == ["in", "all", "+12M"] for line in lines)
+
+
+def test_nothing_changed() -> None:
+    text = screen(diff_by_hand.nothing())
+    assert text.startswith("Nothing changed in 1 s: RSS is 8K.\n") and "WHAT" not in text
+
+
+@pytest.mark.parametrize(("seconds", "words"), [
+    (0, "in 0 s"), (2.54, "in 2.5 s"), (60, "in 60 s"), (150, "in 2.5 min"), (7200, "in 2 h"),
+    (3 * 86400, "in 3 days"), (-5, "5 s before"),
+])
+def test_how_long_it_was(seconds: float, words: str) -> None:
+    assert diff_table.span(int(seconds * 1e9)) == words
+
+
+def test_what_was_compared_with_what_is_said_where_it_is_not_plain() -> None:
+    assert "compared" not in screen()
+    pair = Pair(member(1), member(2), False)
+    found = diff_by_hand.found(
+        matched=Matched((pair,), (member(3),), tuple(member(pid) for pid in range(4, 9))),
+        after=moment(60 * 10**9, host="b", kernel="6.19"), unexplained=4096)
+    text = " ".join(screen(found).split())
+    assert "compared: worker (1) with worker (2): not the same process" in text
+    assert "recorded on two hosts: host and b" in text and "two kernels: 6.18.0 and 6.19" in text
+    assert "only in the first: worker (3)" in text
+    assert "only in the second: worker (4), worker (5), worker (6) and 2 more" in text
+    assert "unexplained: +4K" in text
+    again = diff_by_hand.found(after=moment(60 * 10**9, boot="other"))
+    assert "the machine was started again in between" in screen(again)
+
+
+def test_the_document_has_all_classes_of_all_rows() -> None:
+    out, found = io.StringIO(), diff_by_hand.found()
+    view("json", "diff")(found, found.rows, out)
+    said = json.loads(out.getvalue())
+    assert said["compared"] == [{"before": 1, "after": 1, "name": "worker", "same": True}]
+    assert said["before"]["recording"] == "a.pagewalk"
+    for row in (*said["rows"], said["totals"]):
+        assert row["change"] == sum(row["of_rss"].values()) == row["after"] - row["before"]
+    assert said["growth"] == said["totals"]["change"] + said["totals"]["swap"]
+
+
+def test_csv_has_a_line_for_each_row() -> None:
+    out, found = io.StringIO(), diff_by_hand.found()
+    view("csv", "diff")(found, found.rows, out)
+    rows = list(csv.DictReader(io.StringIO(out.getvalue())))
+    assert [row["what"] for row in rows] == ["heap", "file"]
+    assert rows[0]["change"] == str(20 << 20) and rows[0]["pid"] == ""
