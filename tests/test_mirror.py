@@ -58,6 +58,8 @@ ELSEWHERE = (
               "a cause shows in a line of the ledger"),
     Elsewhere("system.endings system.members system.share_walks", "live/test_share.py",
               "only a machine has processes, and objects that end with them"),
+    Elsewhere("system.processes system.recorded_processes history.record_set",
+              "live/test_record_sets.py", "what is recorded of a set is compared with the live processes"),
     Elsewhere("system.mappers kernel.structs.rmap_walk kernel.structs.frames_at",
               "live/test_reverse_map.py", "what they find is compared with pagemap"),
     Elsewhere("kernel.structs.i_mmap", "live/test_file_users.py",

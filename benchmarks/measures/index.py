@@ -11,8 +11,8 @@ from benchmarks.processes import own
 from benchmarks.rows import Limit, Of, Plan, Row, interleave
 from pagewalk.account.table import table
 from pagewalk.proc.chosen import Chosen, Wanted, choose
-from pagewalk.proc.stall import BUDGET_NS
 from pagewalk.system.members import look_at_each
+from pagewalk.system.processes import LiveProcesses
 from pagewalk.system.share import look_at_set
 
 PROCESSES, MAPPINGS, MANY = 70, 1_200_000, 20_000_000
@@ -61,7 +61,7 @@ def index(plan: Plan) -> list[Row]:
         chosen = [one for one in choose(Wanted(trees=(str(parent),)))
                   if one.process.pid != parent]
         got = interleave(plan.rounds, {
-            "index": partial(timed, partial(look_at_set, chosen, "ebpf", BUDGET_NS)),
+            "index": partial(timed, partial(look_at_set, chosen, LiveProcesses("ebpf"))),
             "walks": partial(timed, partial(walk_each, chosen))})
     what = f"{count} processes that share {mib} MiB, {count * mib << 8} mappings"
     made = f"{many} made-up mappings of {PROCESSES} processes, in pieces"
@@ -78,4 +78,4 @@ def index(plan: Plan) -> list[Row]:
 
 def walk_each(chosen: list[Chosen]) -> None:
     """Walk each of them alone, for its table."""
-    look_at_each(chosen, "ebpf", BUDGET_NS, lambda _, __, source: table(source))
+    look_at_each(chosen, LiveProcesses("ebpf"), lambda _, __, source: table(source))

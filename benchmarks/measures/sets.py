@@ -12,7 +12,7 @@ from benchmarks.opponents import output, program, timed, whole
 from benchmarks.processes import own, start
 from benchmarks.rows import Limit, Of, Plan, Row, interleave, size
 from pagewalk.proc.chosen import Wanted, choose
-from pagewalk.proc.stall import BUDGET_NS
+from pagewalk.system.processes import LiveProcesses
 from pagewalk.system.top import look_at_top
 
 PROCESSES = 70
@@ -69,7 +69,7 @@ STARTING = "Python and numpy alone take longer to start than that loop takes her
 
 def look_at_everyone() -> None:
     """Do what each screen of a live top does."""
-    look_at_top(choose(Wanted(everyone=True)), "process", "ebpf", BUDGET_NS)
+    look_at_top(choose(Wanted(everyone=True)), "process", LiveProcesses("ebpf"))
 
 
 def rollup_all() -> float:

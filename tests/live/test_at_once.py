@@ -16,14 +16,15 @@ from pagewalk.kernel.structs import spaces
 from pagewalk.kernel.structs.maple import read_maple_tree, read_maple_trees
 from pagewalk.proc.chosen import Wanted, choose
 from pagewalk.proc.processes import Process
-from pagewalk.proc.stall import BUDGET_NS
 from pagewalk.sources.crowd import Crowd, open_crowd
 from pagewalk.sources.readers import running
 from pagewalk.system import at_once
 from pagewalk.system.at_once import amounts_at_once
 from pagewalk.system.members import Looked
+from pagewalk.system.processes import LiveProcesses
 from pagewalk.system.share import Share, look_at_set
 from pagewalk.system.share_walks import Walked
+from tests import kernel_says
 from tests.live.bracket import look_again, smaller, working_sources
 from tests.live.command import pagewalk_here
 from tests.machine import prepared
@@ -77,7 +78,7 @@ def test_what_a_set_shares_does_not_depend_on_it(
             told = []
             for way in (readers, {}, readers):
                 monkeypatch.setattr(at_once, "READERS", way)
-                told.append(told_of(look_at_set(chosen, "auto", BUDGET_NS)))
+                told.append(told_of(look_at_set(chosen, LiveProcesses())))
             assert told[0] == told[2]
             assert told[0] == told[1]
 
@@ -99,10 +100,19 @@ def test_what_a_set_shares_is_found_at_once(monkeypatch: pytest.MonkeyPatch) -> 
 
         def look() -> None:
             monkeypatch.setattr(Walked, "add", refuse)
-            found = look_at_set(chosen, "auto", BUDGET_NS)
+            found = look_at_set(chosen, LiveProcesses())
             assert len(found.looked.members) == len(one.pids) + len(two.pids)
 
         look_again(look)
+
+
+@pytest.mark.parametrize("name", ["plain", "fork_cow"])
+def test_page_tables_are_those_that_the_kernel_counts(name: str) -> None:
+    with start(name, stopped=True) as running:
+        found = pagewalk_here("share", *running.pids, "--format", "json").json
+        for row in found["members"]:
+            said = kernel_says.read_status_kib(row["pid"])["VmPTE"]
+            assert row["page_tables"] == said << 10
 
 
 def refuse(*_: object) -> None:

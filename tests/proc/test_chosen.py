@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pagewalk.model.errors import BadTarget, ProcessGone
-from pagewalk.proc.chosen import Wanted, by_memory, choose, shared_outside
+from pagewalk.proc.chosen import Wanted, among, by_memory, choose, shared_outside
 from tests.targets import start
 
 STAT = b"%d (%s) S %d 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 %d 3 0\n"
@@ -47,11 +47,11 @@ def root(tmp_path: Path) -> str:
 def test_what_any_word_names_is_in_the_set_once(
     wanted: Wanted, pids: list[int], root: str
 ) -> None:
-    assert [one.process.pid for one in choose(wanted, root)] == pids
+    assert [one.process.pid for one in choose(wanted, among(root))] == pids
 
 
 def test_each_is_told_its_parent(root: str) -> None:
-    assert {one.process.pid: one.parent for one in choose(Wanted(trees=("10",)), root)} == {
+    assert {one.process.pid: one.parent for one in choose(Wanted(trees=("10",)), among(root))} == {
         10: 1, 11: 10, 12: 10, 13: 12}
 
 
@@ -68,12 +68,12 @@ def test_each_is_told_its_parent(root: str) -> None:
 ])  # fmt: skip
 def test_what_names_nobody_is_an_error(wanted: Wanted, said: str, root: str) -> None:
     with pytest.raises(BadTarget, match=said):
-        choose(wanted, root)
+        choose(wanted, among(root))
 
 
 def test_a_pid_that_no_process_has_is_gone(root: str) -> None:
     with pytest.raises(ProcessGone, match="process 2147483647 does not exist"):
-        choose(Wanted(words=("10", "2147483647")), root)
+        choose(Wanted(words=("10", "2147483647")), among(root))
 
 
 def test_this_process_is_in_a_set_only_by_its_pid() -> None:

@@ -129,13 +129,23 @@ def in_recording(request: Request) -> AbstractContextManager[Source] | None:
     source = open_recorded(request.target)
     if source is None:
         return None
-    for option, given in (("--freeze", request.freeze), ("--watch", request.watch is not None),
-                          ("--source", request.source != "auto")):
-        if given:
-            source.close()
-            raise BadRequest(f"{option} is about a live process, and {request.target} is a"
-                             " recording: leave it out")
+    try:
+        refuse_live(request, request.target)
+    except BadRequest:
+        source.close()
+        raise
     return closing(source)
+
+
+def refuse_live(request: Request, recording: str) -> None:
+    """Raise BadRequest for an option that only live processes can have."""
+    from pagewalk.model.errors import BadRequest
+
+    for option, given in (("--freeze", request.freeze), ("--watch", request.watch is not None),
+                          ("--source", request.source not in ("", "auto"))):
+        if given:
+            raise BadRequest(f"{option} is about a live process, and {recording} is a recording:"
+                             " leave it out")
 
 
 def telling(request: Request, name: str) -> AbstractContextManager[Callable[[], None]]:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from pagewalk import commands
 from pagewalk.commands import finish, opened, rounds
 from pagewalk.commands.options import Request
+from pagewalk.model.errors import BadRequest
 
 if TYPE_CHECKING:
     from pagewalk.account.huge import Huge
     from pagewalk.commands.sets import Named
     from pagewalk.render.columns import Choice
     from pagewalk.sources import Source
+    from pagewalk.system.processes import Processes
 
 
 def show_huge(request: Request, *, zeros: bool) -> int:
@@ -53,7 +55,7 @@ def picked(found: Huge, choice: Choice, request: Request) -> list[int]:
     return most[: choice.limit or SHOWN]
 
 
-def show_huge_of_each(request: Request, named: Named, *, zeros: bool) -> int:
+def show_huge_of_each(request: Request, where: Processes, named: Named, *, zeros: bool) -> int:
     """Write how each process of a set maps large folios; return the exit code."""
     from pagewalk.commands.sets import members
     from pagewalk.render import view
@@ -61,6 +63,9 @@ def show_huge_of_each(request: Request, named: Named, *, zeros: bool) -> int:
     from pagewalk.render.huge_table import SHOWN
     from pagewalk.system.huge import Row, look_at_huge_of_each
 
+    if zeros and where.recorded:
+        raise BadRequest("--zeros reads the memory of processes, which a recording does not have:"
+                         " leave it out")
     choice = choose("huge_of_each", request.columns, request.sort or "pmd", request.limit)
     if request.limit is None and request.format == "text":
         choice = choice._replace(limit=SHOWN)
@@ -68,7 +73,6 @@ def show_huge_of_each(request: Request, named: Named, *, zeros: bool) -> int:
         write = commands.writer(
             request, view(request.format, "huge_of_each", request.human, request.color), out)
         for _ in rounds(request, write):
-            found = look_at_huge_of_each(
-                members(named), request.source, request.budget_ns, zeros=zeros)
+            found = look_at_huge_of_each(members(named, where), where, zeros=zeros)
             write(found, choice.rows(found.rows, Row.value), columns=choice.columns)
     return commands.concluded(request, found.looked.tried.withheld)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,10 @@ from pagewalk.commands.options import (
     table_options,
     watch_option,
 )
+from pagewalk.commands.sets import in_recording
+
+if TYPE_CHECKING:
+    from pagewalk.proc.processes import Process
 
 SHOWN = 12  # processes, without --limit and --sort
 
@@ -24,8 +29,10 @@ SHOWN = 12  # processes, without --limit and --sort
 @table_options
 @watch_option
 @output_options
-def command(**options: Any) -> int:
+@click.argument("recording", metavar="[FILE]", required=False)
+def command(recording: str | None, **options: Any) -> int:
     """Show the processes of this machine, the largest first, by the RSS that the kernel counts.
+    With FILE, a recording, those in it.
 
     \b
     pagewalk processes
@@ -34,21 +41,31 @@ def command(**options: Any) -> int:
     """
     from pagewalk.proc.namespace import own_numbers
     from pagewalk.proc.processes import read_processes
-    from pagewalk.render import view
-    from pagewalk.render.columns import choose
     from pagewalk.sources.doctor import summary
 
     request = Request(target="", source="", freeze=False, budget=0, **options)
+    if recording is not None:
+        with in_recording(request, recording) as where:
+            told = where.told
+            return show(request, lambda: [one.process for one in told.processes], told.machine)
+    check_watch(request)
+    us = own_numbers()[0]
+    return show(request, lambda: [one for one in read_processes() if one.pid != us], summary())
+
+
+def show(request: Request, look: Callable[[], list[Process]], machine: str) -> int:
+    """Write the processes that ``look`` returns; return the exit code."""
+    from pagewalk.render import view
+    from pagewalk.render.columns import choose
+
     choice = choose("processes", request.columns, request.sort or "rss", request.limit)
     if request.limit is None and request.sort is None and request.format == "text":
         choice = choice._replace(limit=SHOWN)
-    check_watch(request)
-    us, told = own_numbers()[0], summary()
     with commands.output(request.output) as out:
         shown = view(request.format, "processes", request.human, request.color)
         write = commands.writer(request, shown, out)
         for _ in commands.rounds(request, write):
-            found = [process for process in read_processes() if process.pid != us]
-            write(choice.rows(found), told, columns=choice.columns, count=len(found),
+            found = look()
+            write(choice.rows(found), machine, columns=choice.columns, count=len(found),
                   whole=sum(process.rss for process in found))
     return 0

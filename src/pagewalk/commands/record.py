@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--physical", is_flag=True,
               help="Keep physical addresses; without it, frames are numbered anew.")
 @click.option("--scrub", is_flag=True,
-              help="Leave out paths, command lines, and names of files and cgroups.")
+              help="Leave out paths, command lines, and names of files, cgroups and users.")
 @click.option("--smaps", is_flag=True,
               help="The kernel's smaps too, for explain; reading it holds the lock of TARGETS.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing.")
@@ -43,7 +43,8 @@ def command(
     physical: bool, scrub: bool, smaps: bool, quiet: bool, ram: bool, machine: bool, **options: Any,
 ) -> int:
     """Record TARGETS into FILE. Every command that takes a process takes FILE in its place, on any
-    machine and without root; of several processes, FILE:PID or FILE:NAME.
+    machine and without root; of several processes, FILE:PID or FILE:NAME. So do share, top,
+    processes and overview.
 
     With --cgroup also what the cgroup is charged for: explain FILE. With --ram all of RAM and all
     cgroups: ram FILE, cgroups FILE. FILE is Parquet, with a documented schema; only its owner can

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -21,6 +22,8 @@ from pagewalk.model.errors import BadRequest
 
 if TYPE_CHECKING:
     from pagewalk.proc.chosen import Chosen
+    from pagewalk.system.processes import Processes
+    from pagewalk.system.recorded_processes import RecordedProcesses
 
 
 class Named(NamedTuple):
@@ -68,15 +71,75 @@ def divided(options: dict[str, Any]) -> tuple[Request, Named]:
     return of_machine(options), named
 
 
-def members(named: Named) -> list[Chosen]:
-    """Return the processes that are named, each once; raises BadRequest, BadTarget."""
+@contextmanager
+def processes_of(request: Request, named: Named) -> Iterator[tuple[Processes, Named]]:
+    """Yield whose processes are meant, and ``named`` without the recording that it names.
+
+    A recording alone means all its processes. Raises BadRequest, BadRecording.
+    """
+    recording, rest = split(named)
+    if recording is None:
+        from pagewalk.system.processes import LiveProcesses
+
+        yield LiveProcesses(request.source, request.budget_ns), named
+        return
+    with in_recording(request, recording) as where:
+        yield where, rest
+
+
+@contextmanager
+def in_recording(request: Request, path: str) -> Iterator[RecordedProcesses]:
+    """Yield the processes of a recording; raises BadRequest, BadRecording."""
+    from pagewalk.commands import refuse_live
+    from pagewalk.commands.machine import believed
+    from pagewalk.snapshot.read import Recording
+    from pagewalk.system.recorded_processes import RecordedProcesses
+
+    refuse_live(request, path)
+    with closing(Recording(path)) as recording, believed(path):
+        yield RecordedProcesses(recording)
+
+
+def split(named: Named) -> tuple[str | None, Named]:
+    """Return the recording that is named, None if there is none, and what else is.
+
+    Raises BadRequest for two of them.
+    """
+    from pagewalk.snapshot.read import is_recording, may_be_recording
+
+    paths, rest = dict[str, None](), list[str]()
+    for word in named.targets:
+        if word.isdecimal() or not may_be_recording(word):
+            rest.append(word)
+            continue
+        path, _, process = (word, "", "") if is_recording(word) else word.rpartition(":")
+        paths[path] = None
+        rest += [process] * bool(process)
+    if not paths:
+        return None, named
+    if len(paths) > 1:
+        one, two, *_ = paths
+        raise BadRequest(f"{one} and {two} are two recordings, and their frames have nothing to do"
+                         " with one another: name one")
+    rest_of = named._replace(targets=tuple(rest))
+    return next(iter(paths)), rest_of if any(rest_of) else rest_of._replace(everyone=True)
+
+
+def members(named: Named, where: Processes | None = None) -> list[Chosen]:
+    """Return the processes that are named, of this machine or ``where``, each once.
+
+    Raises BadRequest, BadTarget.
+    """
     from pagewalk.proc.chosen import Wanted, choose
+    from pagewalk.system.recorded_processes import RecordedProcesses
 
     if not any(named):
         raise BadRequest("name the processes: pids, names, --tree PID, --cgroup NAME, --user USER"
                          " or --all")
-    pids = [pid for word in named.cgroup for pid in in_group(word)]
-    return choose(Wanted(named.targets, named.tree, named.user, tuple(pids), named.everyone))
+    below = where.below if isinstance(where, RecordedProcesses) else in_group
+    pids = [pid for word in named.cgroup for pid in below(word)]
+    return choose(Wanted(named.targets, named.tree, named.user, tuple(pids), named.everyone),
+                  None if where is None else where.listed())
 
 
 def in_group(word: str) -> list[int]:

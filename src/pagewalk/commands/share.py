@@ -9,7 +9,7 @@ import click
 
 from pagewalk import commands
 from pagewalk.commands.options import format_option
-from pagewalk.commands.sets import divided, members, set_options
+from pagewalk.commands.sets import divided, members, processes_of, set_options
 
 
 @click.command("share", short_help="Several processes together: who shares what, what is freed.")
@@ -36,12 +36,12 @@ def command(**options: Any) -> int:
     choice = choose("share", request.columns, request.sort or "rss", request.limit)
     if request.limit is None and request.sort is None and request.format == "text":
         choice = choice._replace(limit=SHOWN)
-    with commands.output(request.output) as out:
+    with processes_of(request, named) as (where, named), commands.output(request.output) as out:
         write = commands.writer(
             request, view(request.format, "share", request.human, request.color), out)
         before = None
         for _ in commands.rounds(request, write):
-            found = look_at_set(members(named), request.source, request.budget_ns)
+            found = look_at_set(members(named, where), where)
             before = found.peak.since(before)
             found = found._replace(peak=before)
             rows = choice.rows(range(len(found.looked.members)), partial(amount, found))

@@ -11,10 +11,11 @@ import click
 
 from pagewalk import commands
 from pagewalk.commands.options import Request, format_option
-from pagewalk.commands.sets import Named, divided, members, set_options
+from pagewalk.commands.sets import Named, divided, members, processes_of, set_options
 
 if TYPE_CHECKING:
     from pagewalk.render.columns import Choice
+    from pagewalk.system.processes import Processes
 
 EVERY = 2.0  # seconds between screens, without --watch
 
@@ -44,24 +45,32 @@ def command(by: str, once: bool, huge: bool, zeros: bool, **options: Any) -> int
     pagewalk top --tree $$ --once
     pagewalk top --huge --limit 5
     """
-    from pagewalk.render import view
     from pagewalk.render.columns import choose
-    from pagewalk.render.top_table import SHOWN
-    from pagewalk.system.top import look_at_top, since
 
     request, named = divided(options)
     if not any(named):
         named = named._replace(everyone=True)
     if huge or zeros:
-        from pagewalk.commands.huge import show_huge_of_each
-
         refuse_beside_huge(by, huge=huge)
-        return show_huge_of_each(request, named, zeros=zeros)
-    if live(request, once=once):
-        request = request._replace(watch=EVERY)
-    choice = choose("top", request.columns, request.sort or "uss", request.limit)
-    if has_keys(request):
-        return with_keys(request, named, by, choice)
+    with processes_of(request, named) as (where, named):
+        if huge:
+            from pagewalk.commands.huge import show_huge_of_each
+
+            return show_huge_of_each(request, where, named, zeros=zeros)
+        if not where.recorded and live(request, once=once):
+            request = request._replace(watch=EVERY)
+        choice = choose("top", request.columns, request.sort or "uss", request.limit)
+        if has_keys(request):
+            return with_keys(request, where, named, by, choice)
+        return show(request, where, named, by, choice)
+
+
+def show(request: Request, where: Processes, named: Named, by: str, choice: Choice) -> int:
+    """Write what each holds, again and again if that is asked for; return the exit code."""
+    from pagewalk.render import view
+    from pagewalk.render.top_table import SHOWN
+    from pagewalk.system.top import look_at_top, since
+
     if request.limit is None and request.format == "text":
         choice = choice._replace(limit=SHOWN)
     before = None
@@ -69,7 +78,7 @@ def command(by: str, once: bool, huge: bool, zeros: bool, **options: Any) -> int
         write = commands.writer(
             request, view(request.format, "top", request.human, request.color), out)
         for _ in commands.rounds(request, write):
-            found = look_at_top(members(named), by, request.source, request.budget_ns)
+            found = look_at_top(members(named, where), by, where)
             before, found = found, since(found, before)
             write(found, choice.rows(found.lines), columns=choice.columns)
     return commands.concluded(request, found.looked.tried.withheld)
@@ -81,7 +90,9 @@ def has_keys(request: Request) -> bool:
             and sys.stdin is not None and sys.stdin.isatty() and os.environ.get("TERM") != "dumb")
 
 
-def with_keys(request: Request, named: Named, by: str, choice: Choice) -> int:
+def with_keys(
+    request: Request, where: Processes, named: Named, by: str, choice: Choice
+) -> int:
     """Show it again and again, as keys want it, until one ends it."""
     from pagewalk.render.keys import Keyboard
     from pagewalk.render.top_live import Again, Live, Quit, State
@@ -93,8 +104,8 @@ def with_keys(request: Request, named: Named, by: str, choice: Choice) -> int:
     with suppress(Quit), closing(commands.rounds(request, screen)) as rounds:
         for _ in rounds:
             with suppress(Again):
-                found = look_at_top(members(named), screen.state.by, request.source,
-                                    request.budget_ns, screen.attend)
+                found = look_at_top(members(named, where), screen.state.by, where,
+                                    screen.attend)
                 before, found = found, since(found, before)
                 screen(found)
     return 0

@@ -15,12 +15,13 @@ from pagewalk.account.totals import Totals, add, no_totals
 from pagewalk.history.hidden import Hidden
 from pagewalk.history.record_groups import add_group
 from pagewalk.history.record_ram import Added, add_ram
+from pagewalk.history.record_set import SetSoFar
 from pagewalk.model.columns import Pages, State, Sums, VMAs, Withheld, take
 from pagewalk.model.errors import PagewalkError, ProcessGone
 from pagewalk.model.facts import Facts
 from pagewalk.model.states import maybe_repeated
 from pagewalk.proc.cgroups import find_hierarchy, group_of
-from pagewalk.proc.chosen import Chosen, by_memory, real_uid
+from pagewalk.proc.chosen import Chosen, real_uid
 from pagewalk.proc.counters import Theirs, lazily_freed
 from pagewalk.proc.files import read_bytes
 from pagewalk.proc.host import read_host
@@ -32,9 +33,11 @@ from pagewalk.snapshot.runs import ANEW, Runs, pages_of, runs_of
 from pagewalk.snapshot.schema import AMOUNTS, VERSION, Meta
 from pagewalk.snapshot.write import Labels, Writer
 from pagewalk.sources import Source, close, open_listed
+from pagewalk.sources.doctor import summary
 from pagewalk.sources.found import Found
 from pagewalk.sources.particulars import read_particulars
 from pagewalk.sources.recorded import PROCESS
+from pagewalk.system.processes import LiveProcesses
 from pagewalk.system.signs import signs
 from pagewalk.walking.recorded import amounts_of, pieces
 from pagewalk.walking.sums import shared_rows
@@ -114,15 +117,18 @@ def record_to(
     """Record the processes of ``chosen`` into the open file ``out``; see record."""
     began, clock = time.time_ns(), time.perf_counter_ns()
     uptime = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    session = Session(Writer(out), how)
+    together = SetSoFar(chosen, LiveProcesses(how.source, how.budget_ns))
+    session = Session(Writer(out), how, together)
     session.groups(beside)
     by_pid = {one.process.pid: one for one in chosen}
-    for pids in by_memory(by_pid):
+    for pids in together.groups:
         session.process([by_pid[pid] for pid in pids])
     session.ram(beside)
     if not session.walked and not session.beside:
         raise next(iter([*session.refused.values(), *session.failed]))
     assert session.facts is not None
+    if chosen:
+        session.writer.add("document", together.row(summary(), session.refused, scrub=how.scrub))
     host = read_host()
     meta = Meta(
         VERSION, version("pagewalk"), began, time.perf_counter_ns() - clock, host.name, host.boot,
@@ -135,8 +141,8 @@ def record_to(
 class Session:
     """One recording while it is made: what was walked so far, and what could not be."""
 
-    def __init__(self, writer: Writer, how: How) -> None:
-        self.writer, self.how = writer, how
+    def __init__(self, writer: Writer, how: How, together: SetSoFar) -> None:
+        self.writer, self.how, self.together = writer, how, together
         self.numbering = None if how.physical else Renumbering()
         self.refused: dict[int, PagewalkError] = {}
         self.withheld: dict[Withheld, None] = {}
@@ -171,7 +177,9 @@ class Session:
         self.present += found.totals["present"] or 0
         self.stall_ns = max(self.stall_ns, found.outcome.stall.longest_ns)
         self.withheld |= dict.fromkeys(found.outcome.withheld)
-        self.writer.add("process", process_rows(group, found, self.how))
+        rows = process_rows(group, found, self.how)
+        self.writer.add("process", rows)
+        self.together.add(rows["pid"], rows["uid"], source.name, found)
 
     def groups(self, beside: Beside) -> None:
         """Record what the cgroups of ``beside`` are charged for."""
@@ -340,4 +348,5 @@ def found_of(
         outcome.shmem_swap is not None, outcome.locked is not None,
         particulars.page_size if source.page_tables is not None else None,
         particulars.thp_eligible if source.page_tables is not None else None, lazily_freed(),
+        source.notes,
     )

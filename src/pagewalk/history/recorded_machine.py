@@ -53,6 +53,11 @@ class RecordedMachine:
         found: Ram = self._document(RAM)
         return found
 
+    @property
+    def has_ram(self) -> bool:
+        """Return whether all of RAM was recorded."""
+        return RAM in self._texts
+
     def files(self, most: int = MOST) -> FilesLook:
         """Return the page cache by file; of each sort as many as were recorded."""
         del most

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
-from functools import cmp_to_key
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cmp_to_key, partial
 from typing import NamedTuple
 
 from pagewalk.model.errors import BadTarget, ProcessGone, in_a_line
@@ -34,24 +34,51 @@ class Chosen(NamedTuple):
     parent: int
 
 
-def choose(wanted: Wanted, root: str = "/proc") -> list[Chosen]:
+class Among(NamedTuple):
+    """The processes that words may mean, and who answers what their rows do not tell.
+
+    ``us`` is the pid of this process, 0 if it is not among them; ``number`` the number in a row of
+    what the caller calls by a pid; ``real_uid`` the real user of a process; ``uid_called`` the
+    number of a user, None if there is none; ``root`` a /proc, empty if there is none.
+    """
+
+    rows: list[Listed]
+    us: int
+    number: Callable[[int], int]
+    real_uid: Callable[[Process], int]
+    uid_called: Callable[[str], int | None]
+    root: str
+
+    @property
+    def others(self) -> list[Listed]:
+        """Return the rows without that of this process."""
+        return [row for row in self.rows if row[0].pid != self.us]
+
+
+def among(root: str = "/proc") -> Among:
+    """Return the processes of this machine, as the /proc at ``root`` lists them."""
+    return Among(list(read_listed(root)), own_numbers()[0], number_in_proc,
+                 partial(real_uid_of, root), uid_called, root)
+
+
+def choose(wanted: Wanted, listed: Among | None = None) -> list[Chosen]:
     """Return the processes that are ``wanted`` and have an address space, by pid, each once.
 
-    This process itself is only in a set that names its pid. Raises BadTarget for a word that names
-    none, and for an empty set.
+    They are those of ``listed``, or of this machine, whose process that runs us is only in a set
+    that names its pid. Raises BadTarget for a word that names none, and for an empty set.
     """
-    us, listed = own_numbers()[0], list(read_listed(root))
-    others = [row for row in listed if row[0].pid != us]
-    found = set(wanted.pids) - {us}
+    listed = listed or among()
+    others = listed.others
+    found = set(wanted.pids) - {listed.us}
     for word in wanted.words:
-        found |= named(word, listed, others, root)
+        found |= named(word, listed)
     for word in wanted.trees:
         found |= descended(one_pid(word, listed), others)
     for user in wanted.users:
-        found |= of_user(user, others, root)
+        found |= of_user(user, listed)
     if wanted.everyone:
         found |= {process.pid for process, _, _ in others}
-    chosen = [Chosen(process, stat.parent) for process, stat, _ in listed
+    chosen = [Chosen(process, stat.parent) for process, stat, _ in listed.rows
               if process.pid in found and stat.vsize]
     if not chosen:
         raise BadTarget("none of the processes asked for has an address space; pagewalk processes"
@@ -59,23 +86,23 @@ def choose(wanted: Wanted, root: str = "/proc") -> list[Chosen]:
     return sorted(chosen, key=lambda one: one.process.pid)
 
 
-def named(word: str, listed: list[Listed], others: list[Listed], root: str) -> set[int]:
+def named(word: str, listed: Among) -> set[int]:
     """Return the pids of those that ``word``, a pid or a name, means; raises BadTarget."""
     if NUMBER.fullmatch(word):
         return {one_pid(word, listed)}
-    called = called_so(word, others, root)
+    called = called_so(word, listed.others, listed.root)
     if not called:
         raise BadTarget(f"no process is called '{in_a_line(word)}'; give a pid, or a name as comm"
                         " shows it")
     return {process.pid for process, _ in called}
 
 
-def one_pid(word: str, listed: list[Listed]) -> int:
-    """Return the number in /proc of the process whose pid is ``word``; raises BadTarget."""
+def one_pid(word: str, listed: Among) -> int:
+    """Return the number in ``listed`` of the process whose pid is ``word``; raises BadTarget."""
     if not NUMBER.fullmatch(word) or not 0 < int(word) < 1 << 31:
         raise BadTarget(f"'{word}' is not a valid pid")
-    pid = number_in_proc(int(word))
-    if all(process.pid != pid for process, _, _ in listed):
+    pid = listed.number(int(word))
+    if all(process.pid != pid for process, _, _ in listed.rows):
         raise ProcessGone(pid, "does not exist")
     return pid
 
@@ -93,20 +120,22 @@ def descended(pid: int, listed: Iterable[Listed]) -> set[int]:
     return found
 
 
-def of_user(user: str, listed: Iterable[Listed], root: str) -> set[int]:
+def of_user(user: str, listed: Among) -> set[int]:
     """Return the pids of the processes of ``user``, a name or a number; raises BadTarget."""
-    if NUMBER.fullmatch(user):
-        uid = int(user)
-    else:
-        from pwd import getpwnam
+    uid = int(user) if NUMBER.fullmatch(user) else listed.uid_called(user)
+    if uid is None:
+        raise BadTarget(f"there is no user '{in_a_line(user)}'; give a name or a number")
+    return {process.pid for process, _, _ in listed.others if listed.real_uid(process) == uid}
 
-        try:
-            uid = getpwnam(user).pw_uid
-        except KeyError:
-            raise BadTarget(
-                f"there is no user '{in_a_line(user)}'; give a name or a number") from None
-    return {process.pid for process, _, _ in listed
-            if real_uid(process.pid, process.uid, root) == uid}
+
+def uid_called(name: str) -> int | None:
+    """Return the number of a user of this machine, None if there is none."""
+    from pwd import getpwnam
+
+    try:
+        return getpwnam(name).pw_uid
+    except KeyError:
+        return None
 
 
 def user_name(uid: int) -> str:
@@ -126,6 +155,10 @@ def real_uid(pid: int, owner: int, root: str = "/proc") -> int:
         return (numbers(read_bytes(f"{root}/{pid}/status"), b"Uid") or [owner])[0]
     except OSError:
         return owner
+
+
+def real_uid_of(root: str, process: Process) -> int:
+    return real_uid(process.pid, process.uid, root)
 
 
 def by_memory(pids: Collection[int]) -> list[list[int]]:

@@ -156,12 +156,15 @@ Listed = tuple[Process, Stat, tuple[str, ...]]
 
 
 def called_so(text: str, listed: list[Listed], root: str = "/proc") -> list[tuple[Process, Stat]]:
-    """Return those of ``listed`` (see read_listed) that a TARGET ``text`` names; see find."""
+    """Return those of ``listed`` (see read_listed) that a TARGET ``text`` names; see find.
+
+    Without a ``root`` no path of a program is known.
+    """
     if not text:
         return []
     called = [(p, stat) for p, stat, _ in listed if fits(text, p.name, p.argv0)]
     called = called or [(p, stat) for p, stat, argv in listed if fits(text, script(argv))]
-    if not called and text.startswith("/"):
+    if not called and root and text.startswith("/"):
         real, _ = real_path(text, answered_elsewhere())
         called = [(p, stat) for p, stat, _ in listed if program(f"{root}/{p.pid}/exe") == real]
     return called

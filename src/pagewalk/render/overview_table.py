@@ -53,7 +53,7 @@ def text(
 def in_a_line(ram: Ram) -> str:
     """Return what all of RAM is used for, in the six rows of `ram`."""
     if ram.parts is None:
-        return f"{size(ram.total)} of RAM"
+        return "RAM: n/a" if ram.total is None else f"{size(ram.total)} of RAM"
     groups = by_group(ram.parts)
     return f"{size(ram.total)} of RAM: " + ", ".join(
         f"{title} {size(groups[name])}" for name, title in GROUPS.items())

@@ -27,6 +27,7 @@ from pagewalk.render.terminal import (
     say_grid,
     width,
 )
+from pagewalk.system.processes import LiveProcesses
 from pagewalk.system.top import BY, MAPPING, UNTOLD, Line, Top, grouped
 
 EVERY_BY = (*BY, MAPPING)
@@ -139,7 +140,7 @@ class Live(Drawing):
         state.at, self._hurry = 0, state.by == MAPPING
         if self._found is not None and not self._hurry:
             try:
-                self._found = grouped(self._found.looked, state.by)
+                self._found = grouped(self._found.looked, state.by, LiveProcesses())
             except SourceUnavailable:  # there are no memory cgroups
                 self.group()
 

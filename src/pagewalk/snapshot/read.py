@@ -54,6 +54,11 @@ class Part(NamedTuple):
         found: I64 = column.to_numpy()
         return found
 
+    def values(self, name: str) -> list[int | None]:
+        """Return a column of numbers, None where it is null."""
+        found: list[int | None] = self.table.column(name).to_pylist()
+        return found
+
     def texts(self, name: str) -> list[str | None]:
         """Return a column of text, None where it is null."""
         return [None if one is None else unescaped(one)
@@ -62,6 +67,10 @@ class Part(NamedTuple):
     def without(self, name: str) -> Part:
         """Return the rows whose column ``name`` is null."""
         return Part(self.table.filter(self.table.column(name).is_null()), self.path)
+
+    def text(self, name: str, row: int) -> str:
+        """Return one value of a column of text, empty if it is null."""
+        return unescaped(self.table.column(name)[row].as_py() or "")
 
     def codes(self, name: str) -> tuple[I64, list[str]]:
         """Return a LABEL column as rows of a list of its values; raises BadRecording."""

@@ -11,10 +11,10 @@ from pagewalk.sources.outcome import Who
 class Found(NamedTuple):
     """What a walk found out beside pages, as in Outcome; columns by VMA are in the rows of VMAs.
 
-    ``theirs`` are the kernel's own numbers before and after. ``pointers`` u64 are where the stacks
-    of threads are, ``built_by`` which version of Go built the program. ``page_size`` and
-    ``thp_eligible`` i64 by VMA are as in Particulars, None where they were not read; ``lazyfree``
-    says whether the machine had any such memory.
+    ``notes`` are those of the source. ``theirs`` are the kernel's own numbers before and after.
+    ``pointers`` u64 are where the stacks of threads are, ``built_by`` which version of Go built the
+    program. ``page_size`` and ``thp_eligible`` i64 by VMA are as in Particulars, None where they
+    were not read; ``lazyfree`` says whether the machine had any such memory.
     """
 
     source: str
@@ -36,3 +36,4 @@ class Found(NamedTuple):
     page_size: I64 | None = None
     thp_eligible: I64 | None = None
     lazyfree: bool = True
+    notes: tuple[Withheld, ...] = ()

@@ -69,6 +69,8 @@ class RecordedSpace(Joined):
             frame = np.where(anew, frame | ANEW, frame)
         told = {name: None if (column := part.numbers(name)) is None else column.view(np.uint64)
                 for name in ("kflags", "mapcount", "entry")}
+        if not self.tells.frames:  # the gate page has some all the same
+            told["kflags"] = told["mapcount"] = None
         runs = Runs(
             word("start"), word("size"), word("unit"), part.needed("vma"), state,
             part.needed("level").astype(np.uint8), part.needed("flags").astype(np.uint32),
@@ -105,6 +107,7 @@ class RecordedSource:
     page_tables: None = None
     pagemap: None = None
     asked: int = field(default=0, repr=False)
+    shows_frames: bool = True  # in what is made of its walk
 
     @property
     def who(self) -> Who:
@@ -124,8 +127,8 @@ class RecordedSource:
         """Return what the walk found out."""
         found = self.found
         longest, where, reads = found.stall
-        anew = [] if self.space.recording.meta.physical or not found.tells.frames else [
-            NUMBERED_ANEW]
+        true = self.space.recording.meta.physical or not found.tells.frames
+        anew = [] if true or not self.shows_frames else [NUMBERED_ANEW]
         return Outcome(
             Stall(longest_ns=longest, where=where, reads=reads), [*found.withheld, *anew],
             shmem_swap=self.extra["shmem_swap"], locked=self.extra["locked"],
@@ -245,18 +248,18 @@ def open_in(recording: Recording, pid: int) -> RecordedSource:
     if not found.theirs:
         raise BadRecording(recording.path, f"the kernel's numbers for process {pid} are missing")
     space = RecordedSpace(recording, pid, recording.facts, found.tells, vmas)
-    return RecordedSource(found.source, found, space, extra)
+    return RecordedSource(found.source, found, space, extra, found.notes)
 
 
 def document(recording: Recording, pid: int | None, name: str, kind: Any) -> Any:
     """Return the document called ``name``, of a process or of none; raises BadRecording."""
     for part in recording.parts("document", ("pid", "name", "text"), pid):
-        for one, text in zip(part.texts("name"), part.texts("text"), strict=True):
-            if one == name:
-                try:
-                    return from_text(text or "", kind)
-                except Malformed as error:
-                    raise BadRecording(recording.path, f"its {name} is damaged: {error}") from None
+        names = part.texts("name")
+        if name in names:
+            try:
+                return from_text(part.text("text", names.index(name)), kind)
+            except Malformed as error:
+                raise BadRecording(recording.path, f"its {name} is damaged: {error}") from None
     raise BadRecording(recording.path, f"it has no {name}"
                        + (f" of process {pid}" if pid is not None else ""))
 

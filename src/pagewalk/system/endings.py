@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -44,24 +44,36 @@ class Holders:
             if ends:
                 self._ends.add(key)
 
-    def ending(self, opened: Opener) -> tuple[list[Object], list[Object]]:
+    def open(self) -> dict[Key, Held]:
+        """Return the objects of which no single member tells whether they end with all."""
+        return {key: held for key, held in self._held.items()
+                if key not in self._ends and not held.object.linked}
+
+    def ending(self, answers: Mapping[Key, bool | None]) -> tuple[list[Object], list[Object]]:
         """Return the objects that end with all members, and those of which that is not known.
 
-        ``opened`` opens a member by its pid.
+        ``answers`` say it of those that are ``open``, None where it is not known.
         """
-        answers: dict[Key, bool | None] = dict.fromkeys(self._ends, True)
-        together: dict[tuple[int, ...], list[Key]] = {}
-        for key, held in self._held.items():
-            if key in answers or held.object.linked:
-                answers.setdefault(key, False)
-            elif held.object.name.startswith(SEGMENT):
-                answers[key] = segment_ends_with(held, opened)
-            else:
-                together.setdefault(tuple(held.pids), []).append(key)
-        answers |= end_with(together, opened)
-        ending = [held.object for key, held in self._held.items() if answers[key]]
-        unsure = [held.object for key, held in self._held.items() if answers[key] is None]
+        said: dict[Key, bool | None] = {**dict.fromkeys(self._held, False),
+                                        **dict.fromkeys(self._ends, True), **answers}
+        ending = [held.object for key, held in self._held.items() if said[key]]
+        unsure = [held.object for key, held in self._held.items() if said[key] is None]
         return ending, unsure
+
+
+def end_with_all(held: Mapping[Key, Held], opened: Opener) -> dict[Key, bool | None]:
+    """Return whether each object ends with all who are known to hold it; None: not known.
+
+    ``opened`` opens one of these by its pid.
+    """
+    answers: dict[Key, bool | None] = {}
+    together: dict[tuple[int, ...], list[Key]] = {}
+    for key, one in held.items():
+        if one.object.name.startswith(SEGMENT):
+            answers[key] = segment_ends_with(one, opened)
+        else:
+            together.setdefault(tuple(one.pids), []).append(key)
+    return answers | end_with(together, opened)
 
 
 def segment_ends_with(held: Held, opened: Opener) -> bool | None:

@@ -27,7 +27,8 @@ from pagewalk.proc.page_cache import (
 )
 from pagewalk.sources import Source
 from pagewalk.sources.outcome import Outcome, Who
-from pagewalk.system.members import Tried, opened, sum_of
+from pagewalk.system.members import Tried, sum_of
+from pagewalk.system.processes import LiveProcesses
 from pagewalk.system.who import Asked, of_path, users_for, walk_users
 from pagewalk.walking.walk import walk
 
@@ -297,7 +298,7 @@ def mapped_by_all(
 ) -> tuple[Found, Tried]:
     """Return ``none`` with what any process maps of it, and what became of the processes."""
     files = Files()
-    with opened(own_numbers()[0], source, budget_ns) as own:
+    with LiveProcesses(source, budget_ns).opened(own_numbers()[0]) as own:
         users, name = users_for(own, asked), own.name
     tried = walk_users(users, name, source, budget_ns,
                        lambda _, __, one: add_mapped(files, asked.rows, one))

@@ -15,6 +15,7 @@ from pagewalk.model.errors import NotPermitted
 from pagewalk.proc.chosen import Chosen
 from pagewalk.sources import Source
 from pagewalk.system.members import Looked, look_at_each
+from pagewalk.system.processes import Processes
 from pagewalk.walking.walk import walk
 
 # The amounts of a process: those of a mapping, but what is about its addresses only.
@@ -51,7 +52,7 @@ class HugeOfEach(NamedTuple):
 
 
 def look_at_huge_of_each(
-    chosen: Sequence[Chosen], source: str, budget_ns: int, *, zeros: bool
+    chosen: Sequence[Chosen], where: Processes, *, zeros: bool
 ) -> HugeOfEach:
     """Walk the processes of ``chosen`` and return how each maps large folios.
 
@@ -66,7 +67,7 @@ def look_at_huge_of_each(
         totals[pids[0]] = {name: found.totals[name] for name in AMOUNTS}
         return found.table
 
-    looked = look_at_each(chosen, source, budget_ns, visit)
+    looked = look_at_each(chosen, where, visit)
     rows = (Row(one.pids[0], one.name, totals[one.pids[0]]) for one in looked.members)
     return HugeOfEach(tuple(rows), looked)
 

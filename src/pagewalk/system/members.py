@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +17,11 @@ from pagewalk.model.errors import (
     ProcessGone,
     SourceUnavailable,
 )
-from pagewalk.proc.chosen import Chosen, by_memory
-from pagewalk.sources import Source, close, open_listed
+from pagewalk.proc.chosen import Chosen
+from pagewalk.sources import Source
 from pagewalk.sources.outcome import Outcome
-from pagewalk.system.at_once import NONE_AT_ONCE, AtOnce, amounts_at_once, never
+from pagewalk.system.at_once import NONE_AT_ONCE, AtOnce, never
+from pagewalk.system.processes import Processes
 from pagewalk.walking.at_end import CHANGED, FORKED
 
 LISTED = 5  # processes that changed while they were walked
@@ -83,18 +83,8 @@ class Looked(NamedTuple):
         return sum_of(one.page_tables for one in self.members)
 
 
-@contextmanager
-def opened(pid: int, source: str, budget_ns: int) -> Iterator[Source]:
-    """Open the process that /proc lists as ``pid`` until the block ends."""
-    found = open_listed(pid, source, budget_ns)
-    try:
-        yield found
-    finally:
-        close(found)
-
-
 def look_at_each(
-    chosen: Sequence[Chosen], source: str, budget_ns: int,
+    chosen: Sequence[Chosen], where: Processes,
     visit: Callable[[int, list[int], Source], Table], enough: Enough = never,
 ) -> Looked:
     """Let ``visit`` walk each address space of ``chosen`` once, and return what it found.
@@ -108,12 +98,12 @@ def look_at_each(
         members.append(member_of([by_pid[pid] for pid in pids], found))
         return found.outcome
 
-    tried = try_each(by_memory(by_pid), source, budget_ns, add, enough=enough)
+    tried = try_each(where.by_memory(by_pid), where, add, enough=enough)
     return Looked(tuple(members), tried)
 
 
 def total_each(
-    chosen: Sequence[Chosen], source: str, budget_ns: int, enough: Enough = never,
+    chosen: Sequence[Chosen], where: Processes, enough: Enough = never,
     enough_at_once: Enough = never,
 ) -> Looked:
     """Return what look_at_each does, without ``anon``, page tables and ``freed``.
@@ -124,8 +114,8 @@ def total_each(
     """
     by_pid = {one.process.pid: one for one in chosen}
     order = {pid: place for place, pid in enumerate(by_pid)}
-    groups = sorted(by_memory(by_pid), key=lambda pids: min(order[pid] for pid in pids))
-    once = amounts_at_once([by_pid[pids[0]].process for pids in groups], source, enough_at_once)
+    groups = sorted(where.by_memory(by_pid), key=lambda pids: min(order[pid] for pid in pids))
+    once = where.amounts([by_pid[pids[0]].process for pids in groups], enough_at_once)
     totals = dict(once.amounts)
 
     def add(_: int, pids: list[int], one: Source) -> Outcome:
@@ -133,14 +123,14 @@ def total_each(
         totals[pids[0]] = found.totals
         return found.outcome
 
-    tried = try_each(groups, source, budget_ns, add, once, enough=enough)
+    tried = try_each(groups, where, add, once, enough=enough)
     return Looked(tuple(
         totaled([by_pid[pid] for pid in pids], totals[pids[0]]) for pids in groups
         if pids[0] in totals), tried)
 
 
 def try_each(
-    groups: Sequence[list[int]], source: str, budget_ns: int, visit: Visit,
+    groups: Sequence[list[int]], where: Processes, visit: Visit,
     before: AtOnce = NONE_AT_ONCE, *, enough: Enough = never,
 ) -> Tried:
     """Let ``visit`` walk the address space of each of ``groups``, pids that have it in common.
@@ -152,7 +142,7 @@ def try_each(
     """
     refused: dict[int, PagewalkError] = {}
     name, done, known, stall = before
-    name = name or source
+    name = name or where.source
     notes, moved, visited = dict.fromkeys(known), list[int](), len(done)
     for number, together in enumerate(groups):
         pid = together[0]
@@ -161,7 +151,7 @@ def try_each(
         if enough() and visited:
             break
         try:
-            with opened(pid, source, budget_ns) as one:
+            with where.opened(pid) as one:
                 outcome, name = visit(number, together, one), one.name
         except (SourceUnavailable, BadRequest):
             raise

@@ -16,13 +16,13 @@ from pagewalk.model.errors import BadTarget, NotPermitted, PagewalkError
 from pagewalk.proc.cgroups import find_hierarchy
 from pagewalk.proc.chosen import Chosen, Wanted, choose
 from pagewalk.proc.containers import read_records
-from pagewalk.proc.stall import BUDGET_NS
 from pagewalk.sources.ram import COUNTERS, RamSource
 from pagewalk.system.containers import Name, names_of
 from pagewalk.system.group_table import GroupTable, by_counters, look_at_groups
 from pagewalk.system.look import Ram
 from pagewalk.system.members import Looked, Member, Tried, total_each, totaled
 from pagewalk.system.overview import Clock, TakesLong, open_overview, ram_in_time
+from pagewalk.system.processes import LiveProcesses
 from pagewalk.system.top import BY, Key, Line, lines_by
 
 # Of the time for all processes, what those that are walked together may take: see overview.
@@ -117,7 +117,7 @@ def walked(longest: float, clock: Clock) -> Walked:
     if not chosen:
         return Looked((), Tried("", (), (), 0, ())), [], Counts(0), ()
     try:
-        looked = total_each(chosen, "auto", BUDGET_NS, lambda: clock() > begun + longest,
+        looked = total_each(chosen, LiveProcesses(), lambda: clock() > begun + longest,
                             lambda: clock() > begun + longest * TOGETHER)
     except PagewalkError as error:  # of none, and why the first was not
         looked = Looked((), Tried("", tuple((one.process.pid, str(error)) for one in chosen), (), 0,
@@ -152,7 +152,7 @@ def unwalked(looked: Looked, chosen: Sequence[Chosen]) -> list[Member]:
 
 def in_common() -> tuple[dict[str, Key], tuple[Withheld, ...]]:
     """Return what processes may have in common; see Metered.lines."""
-    keys: dict[str, Key] = {"program": program, "user": BY["user"]()}
+    keys: dict[str, Key] = {"program": program, "user": BY["user"](LiveProcesses())}
     try:
         return {**keys, "cgroup": cgroup()}, ()
     except PagewalkError as error:  # there are no memory cgroups
@@ -165,7 +165,7 @@ def cgroup() -> Key:
     In a cgroup namespace, such as that of a container that was given the host's cgroups, /proc
     tells paths from our own group: "/../../system.slice", and those below ours from "/".
     """
-    key, root = BY["cgroup"](), find_hierarchy().root
+    key, root = BY["cgroup"](LiveProcesses()), find_hierarchy().root
     if ".." not in root.split("/"):
         return key
 

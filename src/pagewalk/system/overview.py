@@ -9,11 +9,14 @@ from typing import NamedTuple
 from pagewalk.model.columns import Withheld, partial
 from pagewalk.model.errors import NotPermitted, PagewalkError, SourceUnavailable
 from pagewalk.model.frames import Frames
-from pagewalk.proc.chosen import Chosen
+from pagewalk.proc.chosen import Chosen, Wanted, choose
 from pagewalk.proc.processes import Process
+from pagewalk.proc.totals import Totals
 from pagewalk.sources.ram import RamSource, open_counters, open_ram
 from pagewalk.system.look import Ram, look_at_ram
 from pagewalk.system.members import Looked, total_each
+from pagewalk.system.recorded_processes import RecordedProcesses
+from pagewalk.system.processes import LiveProcesses, Processes
 
 # Seconds of CPU time that frames are counted: a busy machine does not change that. 24 GB with 4 GB
 # of page cache take a quarter of it.
@@ -24,6 +27,8 @@ LONGEST, OWN = 1.0, 0.5
 
 FRAMES = "what each frame is used for"
 UNSEEN = f"{FRAMES}, and what processes hold"
+NO_RAM = Ram("recording", None, None, {}, [], None, Totals(None, None, None, ()), (
+    Withheld(FRAMES, "the recording was made without --ram"),))
 Clock = Callable[[], float]
 
 
@@ -107,13 +112,33 @@ def look_at_overview(
     seconds after the first, as ``clock`` says. Raises BadText.
     """
     ram = ram_in_time(source)
-    chosen = sorted(chosen, key=lambda one: -one.process.rss)
-    rest = tuple(row_of(one.process) for one in chosen)
     if source.running is None or not chosen:
+        rest = tuple(row_of(one.process) for one in by_rss(chosen))
         return Overview(ram, rest, None, (), ram.withheld)
+    return with_processes(ram, chosen, LiveProcesses(budget_ns=budget_ns), clock)
+
+
+def look_at_recorded(ram: Ram | None, where: RecordedProcesses) -> Overview:
+    """Return what of ``ram`` and of processes was recorded: either, or both."""
+    if ram is not None and not where.some:
+        return Overview(ram, (), None, (), ram.withheld)
+    chosen = choose(Wanted(everyone=True), where.listed())
+    return with_processes(ram or NO_RAM, chosen, where, lambda: 0.0)
+
+
+def by_rss(chosen: Sequence[Chosen]) -> list[Chosen]:
+    return sorted(chosen, key=lambda one: -one.process.rss)
+
+
+def with_processes(
+    ram: Ram, chosen: Sequence[Chosen], where: Processes, clock: Clock
+) -> Overview:
+    """Return ``ram`` and the processes ``chosen`` of ``where``; see look_at_overview."""
+    chosen = by_rss(chosen)
+    rest = tuple(row_of(one.process) for one in chosen)
     begun = clock()
     try:
-        looked = total_each(chosen, "auto", budget_ns, lambda: clock() > begun + LONGEST + OWN,
+        looked = total_each(chosen, where, lambda: clock() > begun + LONGEST + OWN,
                             lambda: clock() > begun + LONGEST)
     except PagewalkError as error:
         unseen = Withheld("what processes hold", str(error), partial=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from os.path import commonpath
 from typing import NamedTuple
 
@@ -86,17 +86,25 @@ class Peak(NamedTuple):
         return self._replace(at_least=max(self.at_least, before.at_least))
 
 
-def peak_of(pids: Collection[int], held: int | None, highest: Highest) -> Peak:
-    """Return the peak of processes that hold ``held`` bytes now."""
-    group, charged, why = of_their_group(frozenset(pids))
-    return Peak(held, highest, group, charged, tuple(filter(None, (highest.why, why))))
+class Charged(NamedTuple):
+    """The cgroup that has some processes and no others, and the most that it was ever charged.
 
-
-def of_their_group(pids: frozenset[int]) -> tuple[str | None, int | None, Withheld | None]:
-    """Return the cgroup that has ``pids`` and no other processes, the most that it was charged.
-
-    Both None for the reason that comes third.
+    Both None for the reason ``why``.
     """
+
+    group: str | None
+    peak: int | None
+    why: Withheld | None
+
+
+def peak_of(held: int | None, highest: Highest, charged: Charged) -> Peak:
+    """Return the peak of processes that hold ``held`` bytes now."""
+    group, most, why = charged
+    return Peak(held, highest, group, most, tuple(filter(None, (highest.why, why))))
+
+
+def of_their_group(pids: frozenset[int]) -> Charged:
+    """Return what the cgroup was charged that has ``pids`` and no other processes."""
     try:
         hierarchy = find_hierarchy()
         paths = {group_of(pid, hierarchy) or "" for pid in pids}
@@ -104,12 +112,12 @@ def of_their_group(pids: frozenset[int]) -> tuple[str | None, int | None, Withhe
         why = other_than(pids, hierarchy, group)
         peak = read_numbers(hierarchy, group).peak if not why else None
     except PagewalkError as error:
-        return None, None, Withheld(CHARGED, str(error))
+        return Charged(None, None, Withheld(CHARGED, str(error)))
     if why or peak is None:
         since = " (Linux 5.19 or later)" if hierarchy.version == 2 else ""
         none = f"{group} has no {FILES[hierarchy.version]['peak']}{since}"
-        return None, None, Withheld(CHARGED, why or none)
-    return group, peak, None
+        return Charged(None, None, Withheld(CHARGED, why or none))
+    return Charged(group, peak, None)
 
 
 def other_than(pids: frozenset[int], hierarchy: Hierarchy, group: str) -> str:

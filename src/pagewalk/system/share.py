@@ -12,13 +12,13 @@ from statistics import median_high
 from typing import NamedTuple
 
 from pagewalk.model.columns import I64, Withheld
-from pagewalk.proc.chosen import Chosen, by_memory, shared_outside
-from pagewalk.proc.namespace import shows_all
+from pagewalk.proc.chosen import Chosen
 from pagewalk.proc.objects import Object
 from pagewalk.sources import Source
 from pagewalk.sources.outcome import Outcome
-from pagewalk.system.members import Looked, Member, member_of, opened, try_each
+from pagewalk.system.members import Looked, Member, member_of, try_each
 from pagewalk.system.peak import Peak, peak_of
+from pagewalk.system.processes import Processes
 from pagewalk.system.share_at_once import walk_at_once
 from pagewalk.system.share_walks import Walked
 from pagewalk.system.together import Together
@@ -72,33 +72,31 @@ class Share(NamedTuple):
     withheld: tuple[Withheld, ...]
 
 
-def look_at_set(chosen: Sequence[Chosen], source: str, budget_ns: int) -> Share:
+def look_at_set(chosen: Sequence[Chosen], where: Processes) -> Share:
     """Walk the processes of ``chosen``, each address space once, and return what they share.
 
     Raises SourceUnavailable and BadRequest for a source that does not exist or work here, and, if
     no process could be looked at, why the first could not.
     """
     by_pid = {one.process.pid: one for one in chosen}
-    groups = by_memory(by_pid)
-    stay = shared_outside(groups)
+    groups = where.by_memory(by_pid)
+    stay = where.shared_outside(groups)
     walked = Walked(len(groups), {row for row, pids in enumerate(groups) if pids[0] in stay})
     with closing(walked.rows):
-        once, members = walk_at_once(walked, groups, by_pid, source, budget_ns)
+        once, members = walk_at_once(walked, groups, by_pid, where)
 
         def visit(number: int, pids: list[int], one: Source) -> Outcome:
             found = walked.add(number, pids, one)
             members[pids[0]] = member_of([by_pid[pid] for pid in pids], found)
             return found.outcome
 
-        tried = try_each(groups, source, budget_ns, visit, once)
+        tried = try_each(groups, where, visit, once)
         looked = Looked(tuple(members[p[0]] for p in groups if p[0] in members), tried)
-        ending, unsure = walked.holders.ending(lambda pid: opened(pid, source, budget_ns))
-        return made(walked, looked, ending, unsure)
+        return made(walked, looked, where)
 
 
-def made(
-    walked: Walked, looked: Looked, ending: Sequence[Object], unsure: Sequence[Object]
-) -> Share:
+def made(walked: Walked, looked: Looked, where: Processes) -> Share:
+    ending, unsure = walked.holders.ending(where.end(walked.holders.open()))
     members = looked.members
     by_pid = {pid: row for row, one in enumerate(members) for pid in one.pids}
     together = Together([by_pid.get(one.parent, -1) for one in members])
@@ -113,10 +111,10 @@ def made(
         looked=looked, objects=tuple(ending), held=held,
         freed=walked.own + together.own + objects if sure else None,
         elsewhere=walked.elsewhere + together.elsewhere if known and not together.unsure else None,
-        seen=shows_all(),
+        seen=where.shows_all(),
         both=together.both if known else None, children=family if known else (),
         one_more=median_high(costs) if costs else None,
-        peak=peak_of(by_pid, held, walked.highest),
+        peak=peak_of(held, walked.highest, where.charged(frozenset(by_pid))),
         withheld=(*withheld(walked, looked, unsure), *uncounted(together.unsure if known else 0)),
     )
 

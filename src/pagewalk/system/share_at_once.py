@@ -14,7 +14,7 @@ import numpy as np
 
 from pagewalk.account.holdings import freed, objects_beside
 from pagewalk.account.totals import PSS_SHIFT, Totals, add, no_totals
-from pagewalk.model.columns import I32, Bool, Shared, State, Sums, VMAs, take
+from pagewalk.model.columns import I32, I64, Bool, Shared, State, Sums, VMAs, take
 from pagewalk.model.errors import PagewalkError
 from pagewalk.model.rules import IN_RSS
 from pagewalk.model.states import inherited
@@ -26,7 +26,8 @@ from pagewalk.proc.stall import Stall
 from pagewalk.sources.crowd import Crowd
 from pagewalk.sources.outcome import Outcome
 from pagewalk.system.at_once import REFUSALS, AtOnce, each_crowd, usual
-from pagewalk.system.members import Member, anon_by_name, opened, totaled
+from pagewalk.system.members import Member, anon_by_name, totaled
+from pagewalk.system.processes import Processes
 from pagewalk.system.share_walks import Walked, mappings
 from pagewalk.walking.held import Held, empty
 from pagewalk.walking.rows import Asked
@@ -44,17 +45,16 @@ class Told(NamedTuple):
 
 
 def walk_at_once(
-    walked: Walked, groups: Sequence[list[int]], by_pid: Mapping[int, Chosen], source: str,
-    budget_ns: int,
+    walked: Walked, groups: Sequence[list[int]], by_pid: Mapping[int, Chosen], where: Processes
 ) -> tuple[AtOnce, dict[int, Member]]:
     """Walk those of ``groups`` that can be walked together, and return them by their first pid."""
     number = {pids[0]: row for row, pids in enumerate(groups)}
-    members, stall = dict[int, Member](), Stall(budget_ns)
+    members, stall = dict[int, Member](), Stall(where.budget_ns)
 
     def visit(crowd: Crowd) -> None:
         if crowd.facts.average_mapcounts:
             return
-        told = [ask(crowd, row, source, stall) for row in range(len(crowd.pids))]
+        told = [ask(crowd, row, where, stall) for row in range(len(crowd.pids))]
         rows = [number[pid] for pid in crowd.pids.tolist()]
         one = walk_crowd(walked, crowd, told, rows)
         good = crowd.unchanged() & one.usual
@@ -69,12 +69,12 @@ def walk_at_once(
                 if rows[row] not in walked.stay:
                     walked.holders.add(pids, found.vmas, found.outcome)
 
-    once = each_crowd([by_pid[pids[0]].process for pids in groups], source, visit)
+    once = each_crowd([by_pid[pids[0]].process for pids in groups], where.source, visit)
     totals = {pid: member.amounts for pid, member in members.items()}
     return once._replace(amounts=totals, stall_ns=stall.longest_ns), members
 
 
-def ask(crowd: Crowd, row: int, source: str, stall: Stall) -> Told | None:
+def ask(crowd: Crowd, row: int, where: Processes, stall: Stall) -> Told | None:
     """Return what a process says of itself, None if that is not what the kernel's structs say."""
     target, raw = crowd.targets[row], crowd.vmas_of(row)
     try:
@@ -89,7 +89,7 @@ def ask(crowd: Crowd, row: int, source: str, stall: Stall) -> Told | None:
     outcome = Outcome(stall, all_objects=True)
     if objects:
         try:
-            with opened(target.pid, source, stall.budget_ns) as one:
+            with where.opened(target.pid) as one:
                 assert one.live is not None
                 outcome.objects, missing = one.live.objects(vmas)
         except PagewalkError:
@@ -111,6 +111,7 @@ class Summed(NamedTuple):
     so_far: Totals
     alone: Held
     usual: Bool
+    table_sizes: I64  # by process
 
     def alone_of(self, row: int) -> tuple[int, int]:
         """Return what only this process maps, and what of that its end frees, in bytes."""
@@ -128,7 +129,7 @@ class Summed(NamedTuple):
         totals |= {"rss": int(sums[IN_RSS].sum()), "uss": int(so_far.uss[here].sum()),
                    "pss": int(so_far.pss[here].sum()) >> PSS_SHIFT}
         return totaled(group, totals | {"freed": self.freed(row, told)})._replace(
-            page_tables=int(self.crowd.table_sizes[row]),
+            page_tables=int(self.table_sizes[row]),
             anon=anon_by_name(told.vmas.name, state[:, State.ANON]))
 
     def freed(self, row: int, told: Told) -> int | None:
@@ -159,8 +160,9 @@ def walk_crowd(
             walked.rows.add(mappings(sums.shared, number, place))
         del sums
     so_far.held.finish()
+    table_sizes = crowd.table_sizes  # of this walk, which was of all VMAs
     walked.add_pages(Asked(crowd, vmas, vmas.ranges[forked]), number, place)
-    return Summed(crowd, so_far, alone, usual(crowd, crowd.member, so_far))
+    return Summed(crowd, so_far, alone, usual(crowd, crowd.member, so_far), table_sizes)
 
 
 def apart(crowd: Crowd, rows: Shared) -> Shared:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 
 from pagewalk.account.table import Table, table
 from pagewalk.model.columns import I64
-from pagewalk.model.errors import ProcessGone
-from pagewalk.proc.cgroups import find_hierarchy, group_of
-from pagewalk.proc.chosen import Chosen, real_uid, user_name
+from pagewalk.proc.chosen import Chosen
 from pagewalk.sources import Source
 from pagewalk.system.at_once import never
 from pagewalk.system.members import Enough, Looked, Member, look_at_each, total_each
+from pagewalk.system.processes import Processes
 
 UNTOLD = "not told"  # the cgroup of a process that has ended, or that /proc does not tell
 AMOUNTS = ("uss", "pss", "rss", "swap")
@@ -53,11 +51,11 @@ class Top(NamedTuple):
 Key = Callable[[Member], tuple[int | str, str]]
 
 
-def by_process() -> Key:
+def by_process(_: Processes) -> Key:
     return lambda member: (member.pids[0], member.name)
 
 
-def by_program() -> Key:
+def by_program(_: Processes) -> Key:
     def key(member: Member) -> tuple[str, str]:
         program = os.path.basename(member.program) or member.name
         return program, program
@@ -65,31 +63,23 @@ def by_program() -> Key:
     return key
 
 
-def by_user() -> Key:
-    return lambda member: (user_name(real_uid(member.pids[0], member.owner)),) * 2
+def by_user(where: Processes) -> Key:
+    return lambda member: (where.user_of(member.pids[0], member.owner),) * 2
 
 
-def by_cgroup() -> Key:
-    hierarchy = find_hierarchy()
-
-    def key(member: Member) -> tuple[str, str]:
-        path = None
-        with suppress(ProcessGone):
-            path = group_of(member.pids[0], hierarchy)
-        return (path or UNTOLD,) * 2
-
-    return key
+def by_cgroup(where: Processes) -> Key:
+    group_of = where.group_of()
+    return lambda member: (group_of(member.pids[0]) or UNTOLD,) * 2
 
 
-BY: dict[str, Callable[[], Key]] = {
+BY: dict[str, Callable[[Processes], Key]] = {
     "process": by_process, "program": by_program, "user": by_user, "cgroup": by_cgroup,
 }
 MAPPING = "mapping"
 
 
 def look_at_top(
-    chosen: Sequence[Chosen], by: str, source: str, budget_ns: int,
-    between: Enough = never,
+    chosen: Sequence[Chosen], by: str, where: Processes, between: Enough = never
 ) -> Top:
     """Walk the processes of ``chosen`` and return what each of ``by``, of BY or MAPPING, holds.
 
@@ -97,7 +87,7 @@ def look_at_top(
     SourceUnavailable without memory cgroups.
     """
     if by != MAPPING:
-        return grouped(total_each(chosen, source, budget_ns, between, between), by)
+        return grouped(total_each(chosen, where, between, between), by, where)
     lines: dict[int | str, Line] = {}
 
     def visit(_: int, __: list[int], opened: Source) -> Table:
@@ -105,13 +95,13 @@ def look_at_top(
         add_up(lines, by_name(found))
         return found
 
-    looked = look_at_each(chosen, source, budget_ns, visit, between)
+    looked = look_at_each(chosen, where, visit, between)
     return Top(by, tuple(lines.values()), looked)
 
 
-def grouped(looked: Looked, by: str) -> Top:
+def grouped(looked: Looked, by: str, where: Processes) -> Top:
     """Return what those of ``looked`` hold by one of BY; raises SourceUnavailable."""
-    return Top(by, lines_by(looked.members, BY[by]()), looked)
+    return Top(by, lines_by(looked.members, BY[by](where)), looked)
 
 
 def lines_by(members: Iterable[Member], key: Key) -> tuple[Line, ...]:

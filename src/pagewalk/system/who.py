@@ -35,7 +35,8 @@ from pagewalk.proc.stall import Stall
 from pagewalk.sources import Source
 from pagewalk.sources.outcome import Outcome
 from pagewalk.system.mappers import ALL_MAPPINGS, REVERSE_MAP, Frame, Mapper, Who, mapper
-from pagewalk.system.members import Tried, Visit, opened, try_each, unseen
+from pagewalk.system.members import Tried, Visit, try_each, unseen
+from pagewalk.system.processes import LiveProcesses
 from pagewalk.translate.address import holder_of, locate
 from pagewalk.walking.walk import NOT_ASKED, walk
 
@@ -54,7 +55,7 @@ def who_maps_frame(pfn: int, source: str, budget_ns: int) -> Who:
     that is no RAM, and what members.try_each raises.
     """
     check_frame(pfn)
-    with opened(own_numbers()[0], source, budget_ns) as own:
+    with LiveProcesses(source, budget_ns).opened(own_numbers()[0]) as own:
         if frame_of(own, pfn).kflags & ZERO_PAGE:
             raise BadRequest(f"frame {pfn:#x} is the zero page: it is mapped wherever memory was"
                              " read and never written, and nobody is charged for it")
@@ -114,7 +115,7 @@ def walked_for(own: Source, pfn: int, source: str, budget_ns: int) -> Who:
                 mappers.append(mapper(together, one.who.name, pages.vmas, vma, addr, page))
         return pages.outcome
 
-    tried = try_each(by_memory(every_process()), source, budget_ns, visit)
+    tried = try_each(by_memory(every_process()), LiveProcesses(source, budget_ns), visit)
     frame = frame_of(own, pfn)
     # If all mappings were found, nothing that could not be looked at has another.
     lost = () if frame.mapcount == len(mappers) else tuple(
@@ -159,7 +160,7 @@ def charged_for(pfn: int) -> str | None:
 
 def frame_at(phys: int, source: str, budget_ns: int) -> int:
     """Return the number of the frame at a physical address."""
-    with opened(own_numbers()[0], source, budget_ns) as own:
+    with LiveProcesses(source, budget_ns).opened(own_numbers()[0]) as own:
         return phys // own.space.facts.page_size
 
 
@@ -168,7 +169,7 @@ def frame_behind(pid: int, address: str, source: str, budget_ns: int) -> int:
 
     Raises BadRequest if there is none, NotPermitted if frames are not visible.
     """
-    with opened(pid, source, budget_ns) as one:
+    with LiveProcesses(source, budget_ns).opened(pid) as one:
         vmas, page = one.vmas(), one.space.facts.page_size
         addr = locate(address, vmas)
         start = addr - addr % page
@@ -217,7 +218,7 @@ def who_maps_file(asked: Asked, source: str, budget_ns: int) -> Who:
             mappers.append(made._replace(rss=rss, pss=pss))
         return found.outcome
 
-    with opened(own_numbers()[0], source, budget_ns) as own:
+    with LiveProcesses(source, budget_ns).opened(own_numbers()[0]) as own:
         users = users_for(own, asked)
     tried = walk_users(users, own.name, source, budget_ns, visit)
     if users is None:
@@ -237,10 +238,10 @@ def walk_users(
         if not users.groups:
             return Tried(name, (), (), 0, ())
         try:
-            return try_each(users.groups, source, budget_ns, visit)
+            return try_each(users.groups, LiveProcesses(source, budget_ns), visit)
         except (ProcessGone, NoAddressSpace):  # all of them have ended meanwhile
             return Tried(name, (), tuple(group[0] for group in users.groups), 0, ())
-    tried = try_each(by_memory(every_process()), source, budget_ns, visit)
+    tried = try_each(by_memory(every_process()), LiveProcesses(source, budget_ns), visit)
     if shows_all():
         return tried
     return tried._replace(withheld=(*tried.withheld, Withheld(
