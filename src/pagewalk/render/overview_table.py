@@ -42,8 +42,9 @@ def text(
     for sentence in outstanding(found.ram):
         say(sentence, out)
     print(file=out)
-    say_rows(found, rows, out, columns)
-    print(file=out)
+    if found.rows:
+        say_rows(found, rows, out, columns)
+        print(file=out)
     for sentence in together(found):
         say(sentence, out)
     say_missing((row for row in found.withheld if row.partial or row.what == FRAMES), out)

@@ -95,6 +95,8 @@ class Recording:
             self._file = self._open()
             self.meta, self.facts = self._footer()
             self._groups = self._statistics()
+            self._names = frozenset(self._file.schema_arrow.names)
+            self._last: dict[str, tuple[tuple[int, tuple[str, ...]], Any]] = {}
         except BaseException:
             self._disk.close()
             raise
@@ -164,7 +166,7 @@ class Recording:
 
         Only ``columns`` are read, which may be missing in a file of an older schema.
         """
-        names = [name for name in columns if name in self._file.schema_arrow.names]
+        names = [name for name in columns if name in self._names]
         more = ["pid"] if pid is not None and "pid" not in names else []
         for at, (kind, least, most) in enumerate(self._groups):
             if kind != record:
@@ -172,7 +174,7 @@ class Recording:
             if pid is not None and (least is None or most is None or not least <= pid <= most):
                 continue
             with self._sentence():
-                table = self._file.read_row_group(at, [*names, *more])
+                table = self._row_group(record, at, (*names, *more))
                 if pid is not None:
                     table = self._of(table, pid)
                 for name in columns:
@@ -180,6 +182,15 @@ class Recording:
                         table = table.append_column(name, arrow().nulls(len(table)))
             if len(table):
                 yield Part(table, self.path)
+
+    def _row_group(self, record: str, at: int, columns: tuple[str, ...]) -> Any:
+        # The last one of each kind is kept: many small processes are in one.
+        asked, table = self._last.get(record, (None, None))
+        if asked != (at, columns):
+            self._last.pop(record, None)  # it takes no memory while the next one is read
+            table = self._file.read_row_group(at, list(columns))
+            self._last[record] = (at, columns), table
+        return table
 
     def _of(self, table: Any, pid: int) -> Any:
         # Rows of a process stand together.

@@ -15,8 +15,8 @@ from pagewalk.proc.totals import Totals
 from pagewalk.sources.ram import RamSource, open_counters, open_ram
 from pagewalk.system.look import Ram, look_at_ram
 from pagewalk.system.members import Looked, total_each
-from pagewalk.system.recorded_processes import RecordedProcesses
 from pagewalk.system.processes import LiveProcesses, Processes
+from pagewalk.system.recorded_processes import RecordedProcesses
 
 # Seconds of CPU time that frames are counted: a busy machine does not change that. 24 GB with 4 GB
 # of page cache take a quarter of it.
