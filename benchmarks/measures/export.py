@@ -146,9 +146,10 @@ def scraped(server: Server, count: int) -> Scraped:
             last = walks
             looking += sum(map(float, re.findall(r"(?m)^pagewalk_walk_seconds{\S+} (\S+)", text)))
         stall = max(stall, value(text, "pagewalk_stall_seconds"))
-    return Scraped(count, tuple(took), time.monotonic() - begun, int(last - first), looking,
-                   stall * 1e3, (server.megabytes() - memory,),
-                   max(0, server.descriptors() - descriptors))
+    seconds = time.monotonic() - begun
+    time.sleep(1)  # the last connections are still being closed
+    return Scraped(count, tuple(took), seconds, int(last - first), looking, stall * 1e3,
+                   (server.megabytes() - memory,), max(0, server.descriptors() - descriptors))
 
 
 def value(text: str, name: str) -> float:
