@@ -90,6 +90,17 @@ def test_a_map_needs_physical_addresses(tmp_path: Path) -> None:
         RecordedMachine(Recording(path)).map()
 
 
+@pytest.mark.parametrize("command", ["ram", "cgroups"])
+@pytest.mark.parametrize("option", [("--watch", "1"), ("--source", "kcore")])
+def test_what_only_a_live_machine_has_is_refused(
+    command: str, option: tuple[str, str], tmp_path: Path
+) -> None:
+    ran = pagewalk_here(command, recorded(tmp_path / "a", FACTS, looks()), *option)
+    assert ran.code == 2 and f"{option[0]} is about what is live" in ran.err
+    ran = pagewalk_here(command, tmp_path / "none")
+    assert ran.code == 1 and "no such file" in ran.err
+
+
 def test_what_could_not_be_looked_at_says_why(tmp_path: Path) -> None:
     some = Looks({"ram": by_hand.ram(), "names": Names({})}, {"files": "not visible; run as root"})
     machine = RecordedMachine(Recording(recorded(tmp_path / "b", FACTS, some)))

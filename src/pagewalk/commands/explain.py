@@ -43,7 +43,8 @@ READINGS = 3
               help="Do not read smaps, smaps_rollup and pmap, which hold the target's lock.")
 def command(no_smaps: bool, cgroup: bool, **options: object) -> int:
     """Explain every difference between TARGET's pages and what status, statm, smaps and pmap say;
-    or, if TARGET is a memory cgroup, a unit or a container, what is charged to it.
+    or, if TARGET is a memory cgroup, a unit or a container, what is charged to it. Of a recording,
+    FILE is its cgroup if it has one, and FILE:PID a process.
 
     Each difference, in KiB, is broken down into named causes, exact or bounded; the rest is
     'unexplained', and the exit code is then 4. Reading smaps holds the target's lock for a whole

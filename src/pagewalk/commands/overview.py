@@ -44,12 +44,13 @@ def command(recording: str | None, **options: Any) -> int:
     pagewalk overview --sort swap --limit 20
     pagewalk overview --format json
     """
-    from pagewalk.history.recorded_machine import RecordedMachine
     from pagewalk.sources.doctor import summary
     from pagewalk.system.overview import look_at_recorded, open_overview
 
     request = Request(target="", source="", freeze=False, budget=0, **options)
     if recording is not None:
+        from pagewalk.history.recorded_machine import RecordedMachine
+
         with in_recording(request, recording) as where:
             ram = RecordedMachine(where.recording)
             found = look_at_recorded(ram.ram() if ram.has_ram else None, where)
