@@ -15,30 +15,37 @@ if TYPE_CHECKING:
     from pagewalk.account.table import COLUMNS, Table, by_vma, table
     from pagewalk.model.columns import Amounts, Backing, Flag, Pages, State, Sums, VMAs
     from pagewalk.model.errors import (
+        BadRecording,
         BadRequest,
         BadTable,
         BadTarget,
         BadText,
         NoAddressSpace,
         NotPermitted,
+        PackageMissing,
         PagewalkError,
         ProcessGone,
         SourceUnavailable,
         Unsupported,
     )
+    from pagewalk.snapshot.read import Recording, open_recording
     from pagewalk.sources import close, open_process
     from pagewalk.sources.outcome import Outcome
+    from pagewalk.sources.recorded import open_recorded
     from pagewalk.walking.walk import Walk, walk
 
 NAMES = {
     "account.table": ("COLUMNS", "Table", "by_vma", "table"),
     "model.columns": ("Amounts", "Backing", "Flag", "Pages", "State", "Sums", "VMAs"),
     "model.errors": (
-        "BadRequest", "BadTable", "BadTarget", "BadText", "NoAddressSpace", "NotPermitted",
-        "PagewalkError", "ProcessGone", "SourceUnavailable", "Unsupported",
+        "BadRecording", "BadRequest", "BadTable", "BadTarget", "BadText", "NoAddressSpace",
+        "NotPermitted", "PackageMissing", "PagewalkError", "ProcessGone", "SourceUnavailable",
+        "Unsupported",
     ),
+    "snapshot.read": ("Recording", "open_recording"),
     "sources": ("close", "open_process"),
     "sources.outcome": ("Outcome",),
+    "sources.recorded": ("open_recorded",),
     "walking.walk": ("Walk", "walk"),
 }
 HOMES = {name: module for module, names in NAMES.items() for name in names}
@@ -60,8 +67,9 @@ def __dir__() -> list[str]:
 
 
 __all__ = [  # in full: a type checker does not compute it
-    "COLUMNS", "Amounts", "Backing", "BadRequest", "BadTable", "BadTarget", "BadText", "Flag",
-    "NoAddressSpace", "NotPermitted", "Outcome", "Pages", "PagewalkError", "ProcessGone",
-    "SourceUnavailable", "State", "Sums", "Table", "Unsupported", "VMAs", "Walk", "by_vma", "close",
-    "open_process", "table", "walk",
+    "COLUMNS", "Amounts", "Backing", "BadRecording", "BadRequest", "BadTable", "BadTarget",
+    "BadText", "Flag", "NoAddressSpace", "NotPermitted", "Outcome", "PackageMissing", "Pages",
+    "PagewalkError", "ProcessGone", "Recording", "SourceUnavailable", "State", "Sums", "Table",
+    "Unsupported", "VMAs", "Walk", "by_vma", "close", "open_process", "open_recorded",
+    "open_recording", "table", "walk",
 ]

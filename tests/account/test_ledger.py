@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -56,13 +58,13 @@ def check_closes(table: Table) -> None:
 
 def test_what_present_has_beyond_rss_is_withheld_if_rss_is() -> None:
     table = by_hand.table()
-    assert beyond_rss(table._replace(totals={**table.totals, "rss": None})) == ()
+    assert beyond_rss(replace(table, totals={**table.totals, "rss": None})) == ()
 
 
 def test_what_present_has_beyond_rss_is_withheld_if_a_part_of_it_is() -> None:
     # As with --counts: the remaining parts would not add up to present - rss.
     table = by_hand.table()
-    assert beyond_rss(table._replace(totals={**table.totals, "special": None})) == ()
+    assert beyond_rss(replace(table, totals={**table.totals, "special": None})) == ()
 
 
 def test_every_line_closes_and_says_why() -> None:
@@ -81,7 +83,7 @@ def test_every_line_closes_and_says_why() -> None:
 def test_a_rare_line_is_shown_if_either_side_is_not_zero() -> None:
     smaps = SMAPS._replace(columns={**SMAPS.columns, "LazyFree": np.array([0, 8, 0, 0]) * KIB})
     told = by_hand.table()
-    told = told._replace(totals={**told.totals, "lazyfree": 8 * KIB})
+    told = replace(told, totals={**told.totals, "lazyfree": 8 * KIB})
     theirs = THEIRS._replace(smaps=smaps)
     lines = {row.against: row for row in ledger(told, theirs)}
     assert lines["smaps LazyFree"] == Line("smaps LazyFree", "lazyfree", 8192, 8192, (), 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pagewalk.account.rollup import filled, missing
 from pagewalk.proc.smaps import parse_smaps
 from tests import by_hand
@@ -36,5 +38,5 @@ def test_a_total_of_ours_stays_ours() -> None:
 def test_swap_is_never_the_kernels() -> None:
     # 6.18 adds a whole large entry for each page of it.
     table = by_hand.table(frames=False)
-    without = table._replace(totals={**table.totals, "swap": None})
+    without = replace(table, totals={**table.totals, "swap": None})
     assert filled(without, ROLLUP).totals["swap"] is None

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import strategies as st
 
@@ -404,3 +405,16 @@ def test_ksm_is_the_kpageflags_bit_of_anonymous_pages() -> None:
     assert KPF["ksm"] == 21  # include/uapi/linux/kernel-page-flags.h
     table = one_vma((State.ANON, HERE, ("anon", "ksm"), 3), (State.SWAPPED, SOFT, ("ksm",), 0))
     assert table.totals["ksm"] == PAGE
+
+
+def test_other_programs_read_its_rows_without_a_copy() -> None:
+    table = by_hand.table()
+    found = pa.table(table)
+    assert found.column("name").to_pylist() == list(table.vmas.name)
+    rss, start = table.columns["rss"], table.vmas.start
+    assert rss is not None
+    for name, values in (("rss", rss), ("start", start)):
+        (chunk,) = found.column(name).chunks
+        assert chunk.buffers()[1].address == values.ctypes.data
+    withheld = [name for name, column in table.columns.items() if column is None]
+    assert all(found.column(name).null_count == len(found) for name in withheld)

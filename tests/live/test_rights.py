@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,7 +104,7 @@ def test_the_kernels_figure_is_that_of_smaps_rollup() -> None:
         source = library.open_process(running.pid, "procfs")
         try:
             table = library.table(source)
-            hidden = table._replace(totals={**table.totals, **dict.fromkeys(FRAMES)})
+            hidden = replace(table, totals={**table.totals, **dict.fromkeys(FRAMES)})
 
             def look() -> None:
                 before = kernel_says.read_rollup(running.pid)

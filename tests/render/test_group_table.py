@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def test_several_vmas_are_counted() -> None:
 
 def said(**totals: int | None) -> str:
     table: Table = by_hand.table()
-    table = table._replace(totals={**table.totals, **totals})
+    table = replace(table, totals={**table.totals, **totals})
     return " ".join(answers(table, by_kind(table, NONE)))
 
 
@@ -118,7 +119,7 @@ def empty(*rows: tuple[int, int, Backing], swap: bool = True) -> str:
                        for at, (pages, perms, backing) in enumerate(rows, 1)])
     table = by_hand.by_vma(by_hand.walk([], of))
     if not swap:
-        table = table._replace(columns={**table.columns, "swap_private": None})
+        table = replace(table, columns={**table.columns, "swap_private": None})
     return " ".join(answers(table, by_kind(table, NONE)))
 
 
@@ -152,6 +153,6 @@ def test_where_it_is_not_known_what_is_locked_only_lazyfree_is_told() -> None:
     table.outcome.locked = None
     groups = by_kind(table, NONE)
     assert "takes back" not in " ".join(answers(table, groups))
-    table = table._replace(totals={**table.totals, "lazyfree": 4096})
+    table = replace(table, totals={**table.totals, "lazyfree": 4096})
     said = " ".join(answers(table, groups))
     assert said.endswith("the kernel takes back 4 KiB released with MADV_FREE.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import click
 import numpy as np
@@ -341,7 +342,7 @@ def test_the_count_of_vmas_is_never_shortened(
 
 def test_the_reason_for_a_withheld_total_is_shown_below_maps() -> None:
     table = by_hand.table()
-    table = table._replace(totals={**table.totals, "freed": None})
+    table = replace(table, totals={**table.totals, "freed": None})
     table.outcome.withheld.append(Withheld("freed", "nobody tells", partial=False))
     out = io.StringIO()
     text.maps(table, [0, 1, 2, 3], out, ("rss", "freed"))

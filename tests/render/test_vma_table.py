@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 from pagewalk.render.vma_table import LEAST_WANTED, VmaTable, total, vma_table
@@ -38,6 +39,6 @@ def test_the_footer_is_the_total_and_without_a_total_there_is_none() -> None:
 
 
 def test_a_total_from_the_kernel_is_marked() -> None:
-    table = by_hand.table()._replace(from_kernel=("pss",))
+    table = replace(by_hand.table(), from_kernel=("pss",))
     assert total(table, "pss") == total(by_hand.table(), "pss") + "*"
     assert not total(table, "rss").endswith("*")

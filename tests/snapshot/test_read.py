@@ -8,10 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pagewalk.model.errors import BadRecording
-from pagewalk.snapshot.read import Recording, is_recording
+from pagewalk.model.errors import BadRecording, BadRequest
+from pagewalk.snapshot.read import Recording, is_recording, open_recording
+from pagewalk.snapshot.schema import RECORDS
 from pagewalk.snapshot.write import Writer, whole_file
-from tests.snapshot.by_hand import FACTS, META
+from tests.history.by_hand import Process, Run, recorded
+from tests.snapshot.by_hand import FACTS, META, PAGE
 
 
 def made(path: Path, **meta: object) -> str:
@@ -70,3 +72,16 @@ def test_a_word_is_a_recording_by_its_first_bytes_or_its_ending(tmp_path: Path) 
     assert is_recording(made(tmp_path / "a"))
     assert is_recording(str(tmp_path / "missing.pagewalk"))
     assert not is_recording("bash") and not is_recording(str(tmp_path)) and not is_recording("\0")
+
+
+def test_its_rows_are_arrow(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "a", Process(5, runs=(Run(9),)), Process(6, runs=(Run(9, 3),)))
+    with open_recording(path) as recording:
+        rows = pa.table(recording.rows("page"))
+        assert set(rows.column_names) == set(RECORDS["page"])
+        assert rows.select(["pid", "frame", "size"]).to_pylist() == [
+            {"pid": 5, "frame": 9, "size": PAGE}, {"pid": 6, "frame": 9, "size": 3 * PAGE}]
+        assert pa.table(recording.rows("process", 6)).column("pid").to_pylist() == [6]
+        assert pa.table(recording.rows("ram")).num_rows == 0
+        with pytest.raises(BadRequest, match="'pages'; there are process, vma, page"):
+            recording.rows("pages")

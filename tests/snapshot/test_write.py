@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pagewalk.model.arrow import escaped
 from pagewalk.snapshot.read import Recording, unescaped
 from pagewalk.snapshot.schema import COLUMNS, RECORDS
-from pagewalk.snapshot.write import GROUP, Labels, Writer, escaped, whole_file
+from pagewalk.snapshot.write import GROUP, Labels, Writer, whole_file
 from tests.snapshot.by_hand import FACTS, META
 
 

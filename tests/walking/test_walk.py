@@ -5,13 +5,19 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
 
+import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from pagewalk.model.columns import Pages, Sums
+from pagewalk.model.columns import Pages, State, Sums
 from pagewalk.model.errors import BadRequest
 from pagewalk.walking.walk import walk
+from tests.targets import asleep
 
 
 def test_a_vma_that_appears_in_mid_walk_makes_the_walk_partial() -> None:
@@ -89,3 +95,42 @@ def test_a_walk_of_anything_else_is_refused_and_leaves_nothing_open() -> None:
     with pytest.raises(BadRequest, match="u64"):
         walk(os.getpid(), source="procfs", ranges=np.zeros((1, 2), np.int64))  # type: ignore[call-overload]
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.fixture
+def sleeper() -> Iterator[int]:
+    """Yield the pid of a process that stands still."""
+    with subprocess.Popen(["sleep", "1000"], stdout=subprocess.DEVNULL) as process:
+        asleep(process.pid, "sleep")
+        yield process.pid
+        process.kill()
+
+
+@pytest.mark.parametrize("want", [Pages, Sums])
+def test_duckdb_reads_a_walk(want: type[Pages] | type[Sums], sleeper: int) -> None:
+    walked = walk(sleeper, want, holes=True)
+    rows = duckdb.sql("select state, cast(sum(size) as bigint) from walked group by state")
+    found, said = dict(rows.fetchall()), Counter[str]()
+    assert walked.outcome.done
+    for row in walk(sleeper, want, holes=True):
+        columns = row.amounts if isinstance(row, Sums) else row
+        for state in State:
+            said[state.label] += int(columns.size[columns.state == state.value].sum())
+    assert found == {label: size for label, size in said.items() if size}
+
+
+def test_a_stream_is_the_walk_and_comes_once(sleeper: int) -> None:
+    walked = walk(sleeper)
+    before = pa.RecordBatchReader.from_stream(walked)
+    with pytest.raises(BadRequest, match="once"):
+        pa.table(walked)
+    assert before.read_next_batch().num_rows > 0
+
+
+def test_what_ends_a_walk_ends_its_stream(sleeper: int) -> None:
+    walked = walk(sleeper)
+    reader = pa.RecordBatchReader.from_stream(walked)
+    os.kill(sleeper, 9)
+    os.waitpid(sleeper, 0)
+    with pytest.raises(Exception, match=f"process {sleeper}"):
+        reader.read_all()

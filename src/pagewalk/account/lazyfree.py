@@ -7,6 +7,8 @@ frames of the rest.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from pagewalk.account.table import Table
@@ -35,7 +37,8 @@ def with_lazyfree(table: Table, source: Source) -> Table:
     known = source.recorded
     any_freed = known.lazyfree if known is not None else source.live is None or lazily_freed()
     column = by_vma(source.space, table.vmas) if any_freed else np.zeros(count, np.int64)
-    return table._replace(
+    return replace(
+        table,
         columns={**table.columns, "lazyfree": column},
         totals={**table.totals, "lazyfree": int(column.sum())},
     )

@@ -5,6 +5,8 @@ Whoever may read a process's maps may read it; no right to see page frames is ne
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pagewalk.account.table import SMAPS_FIELDS, Table
 from pagewalk.model.columns import Withheld
 from pagewalk.model.errors import PagewalkError
@@ -54,4 +56,4 @@ def filled(table: Table, rollup: Smaps) -> Table:
         for name in missing(table)
         if rollup.columns.keys() >= set(SUMS[name])
     }
-    return table._replace(totals={**table.totals, **told}, from_kernel=tuple(told))
+    return replace(table, totals={**table.totals, **told}, from_kernel=tuple(told))

@@ -7,7 +7,7 @@ smaps_account and smaps_page_accumulate (fs/proc/task_mmu.c).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -103,7 +103,7 @@ def by_field(walk: Walk[Pages], swap_users: SwapUsers | None) -> Table:
         # added up first and cut then, as smaps_rollup does
         totals[name] = int(amount.sum()) >> shift if told[name] else None
     table.outcome.withheld.extend(limits(walk, swap_users))
-    return table._replace(columns=columns, totals=totals)
+    return replace(table, columns=columns, totals=totals)
 
 
 def limits(walk: Walk[Pages], swap_users: SwapUsers | None) -> list[Withheld]:
@@ -217,7 +217,7 @@ def with_particulars(table: Table, source: Source) -> Table:
 
     found, why = read_particulars(source, table.vmas)
     table.outcome.withheld.extend(why)
-    return table._replace(particulars=found)
+    return replace(table, particulars=found)
 
 
 def others(table: Table, row: int) -> dict[str, int | None]:

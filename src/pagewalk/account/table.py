@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -124,7 +125,8 @@ TOTALS = (
 )
 
 
-class Table(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Table:
     """Bytes by VMA: ``columns`` i64 by COLUMNS name, or None where withheld; ``totals`` likewise.
 
     ``pss_fixed`` i64 is the unshifted PSS of each VMA in 1/4096 bytes, None with pss. A total is
@@ -159,6 +161,24 @@ class Table(NamedTuple):
     def outcome(self) -> Outcome:
         """Return what the walk found out beside its pages: stall, and what was withheld."""
         return self.walk.outcome
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """Return its rows, VMAs and their amounts, as an Arrow stream; raises PackageMissing."""
+        from pagewalk.model.arrow import stream
+
+        batch = batch_of_vmas(self)
+        return stream(batch.schema, [batch], requested_schema)
+
+
+def batch_of_vmas(table: Table) -> Any:
+    """Return the rows of ``table`` as a pyarrow RecordBatch: the columns of VMAs, and its own."""
+    from pagewalk.model.arrow import arrow, batch, schema_of
+
+    pa, vmas = arrow("an Arrow stream"), schema_of(VMAs)
+    amounts = [pa.field(name, pa.int64()) for name in table.columns]
+    schema = pa.schema([*(vmas.field(name) for name in VMAs.names if name != "flags"), *amounts])
+    given = {name: getattr(table.vmas, name) for name in VMAs.names}
+    return batch(schema, {**given, **table.columns}, len(table.vmas), VMAs.words)
 
 
 def hides_pmd_sharing(walk: Walk[Any]) -> bool:

@@ -131,7 +131,7 @@ def write(
 
     found = shortened(database.ask(asked.sql), asked.limit)
     if request.format == "json":
-        about = [{"file": one.path, "host": one.meta.host, "time": written.iso(one.micros)}
+        about = [{"file": one.name, "host": one.meta.host, "time": written.iso(one.micros)}
                  for one in recordings]
         written.as_json(found.columns, found.rows, out,
                         about={"recordings": about, "partial": missing})

@@ -91,7 +91,7 @@ class Database:
 
     def withheld(self) -> list[str]:
         """Return what of which recordings was not visible when they were made, in sentences."""
-        at = {(one.meta.host, one.micros): one.path for one in self.recordings}
+        at = {(one.meta.host, one.micros): one.name for one in self.recordings}
         found = []
         for host, time, processes in self.ask(HIDDEN).rows:
             path = at.get((host, micros(time)), host)

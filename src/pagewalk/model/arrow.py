@@ -5,9 +5,15 @@ pyarrow is an optional extra, imported only when asked for.
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+import numpy as np
 
 from pagewalk.model.errors import PackageMissing
+
+ESCAPED = re.compile("[\udc80-\udcff]")
 
 
 def arrow(what: str = "a recording") -> Any:
@@ -41,3 +47,68 @@ def file_systems(what: str = "an object store") -> Any:
     import pyarrow.fs
 
     return pyarrow.fs
+
+
+def escaped(text: str) -> str:
+    r"""Return ``text`` as UTF-8 can have it: bytes that are not UTF-8 as \xNN, and \x as \x5cx."""
+    if "\\x" not in text and text.isascii():
+        return text
+    return ESCAPED.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}",
+                       text.replace("\\x", "\\x5cx"))
+
+
+def stream(schema: Any, batches: Iterable[Any], requested: Any) -> Any:
+    """Return a PyCapsule of RecordBatches, which come when the reader asks for them."""
+    reader = arrow("an Arrow stream").RecordBatchReader.from_batches(schema, iter(batches))
+    return reader.__arrow_c_stream__(requested)
+
+
+def schema_of(kind: Any) -> Any:
+    """Return the pyarrow Schema of a class of Rows; a State or a Backing is a word."""
+    annotations = kind.__annotations__
+    return arrow("an Arrow stream").schema(
+        [(name, type_of(annotations[name], kind.words.get(name))) for name in kind.names])
+
+
+def batch_of(rows: Any) -> Any:
+    """Return Rows as a pyarrow RecordBatch, without copying a column of numbers."""
+    columns = {name: getattr(rows, name) for name in rows.names}
+    return batch(schema_of(type(rows)), columns, len(rows), rows.words)
+
+
+def batch(
+    schema: Any, columns: Mapping[str, Any], count: int, words: Mapping[str, Sequence[str]]
+) -> Any:
+    """Return columns (numpy arrays, texts, or None for null) as a RecordBatch of ``schema``.
+
+    ``words`` are what the numbers of some columns stand for.
+    """
+    pa = arrow("an Arrow stream")
+
+    def column(field: Any) -> Any:
+        values = columns[field.name]
+        if values is None:
+            return pa.nulls(count, field.type)
+        if pa.types.is_dictionary(field.type):
+            return pa.DictionaryArray.from_arrays(pa.array(values), pa.array(words[field.name]))
+        if pa.types.is_string(field.type):
+            return pa.array(map(escaped, values), field.type)
+        return pa.array(values, field.type)
+
+    return pa.record_batch([column(field) for field in schema], schema=schema)
+
+
+def type_of(annotation: Any, words: Sequence[str] | None) -> Any:
+    # The annotation is ndarray[shape, dtype[scalar]], perhaps in a union with None.
+    pa = arrow("an Arrow stream")
+    if words is not None:
+        return pa.dictionary(pa.uint8(), pa.string())
+    scalars = [one for one in inside(annotation)
+               if isinstance(one, type) and issubclass(one, np.generic)]
+    return pa.from_numpy_dtype(np.dtype(scalars[0])) if scalars else pa.string()
+
+
+def inside(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for one in get_args(annotation):
+        yield from inside(one)

@@ -103,12 +103,14 @@ ENTRY_FLAGS = {
 class Rows:
     """Columns of one length, a numpy array each: what the classes below have in common.
 
-    Each is a frozen dataclass; ``names`` are those of its columns, in order. Its methods are here
+    Each is a frozen dataclass; ``names`` are those of its columns, in order, ``words`` what the
+    numbers in some of them stand for. Its methods are here
     once: ``dataclass`` would compile them for each, a seventh of the time that importing pagewalk
     takes.
     """
 
     names: ClassVar[tuple[str, ...]]
+    words: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def __init_subclass__(cls) -> None:
         dataclass(init=False, repr=False, eq=False)(cls)
@@ -127,6 +129,12 @@ class Rows:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({vars(self)})"
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """Return the columns as an Arrow stream of one batch; raises PackageMissing."""
+        from pagewalk.model.arrow import batch_of, schema_of, stream
+
+        return stream(schema_of(type(self)), [batch_of(self)], requested_schema)
 
     def __len__(self) -> int:
         for column in vars(self).values():
@@ -286,6 +294,11 @@ class Keeper(IntEnum):
     CACHE = 0  # the page cache: the page stays when nobody maps it
     MAPPINGS = 1  # nothing but its mappings: anonymous memory
     OBJECT = 2  # the shmem or hugetlb object that it belongs to
+
+
+# For programs that do not know our enums.
+Rows.words = {name: tuple(one.name.lower() for one in enum) for name, enum in (
+    ("state", State), ("backing", Backing), ("keeper", Keeper))}
 
 
 class Shared(Rows):

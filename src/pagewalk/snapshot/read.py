@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pagewalk.model.arrow import arrow, parquet
+from pagewalk.model.arrow import arrow, parquet, stream
 from pagewalk.model.columns import I64
-from pagewalk.model.errors import BadRecording
+from pagewalk.model.errors import BadRecording, BadRequest, in_a_line
 from pagewalk.model.facts import Facts
 from pagewalk.snapshot.places import is_url, opened, shown
-from pagewalk.snapshot.schema import COLUMNS, KEY, LABEL, MAGIC, VERSION, Meta
+from pagewalk.snapshot.schema import COLUMNS, INTEGER, KEY, LABEL, MAGIC, RECORDS, VERSION, Meta
 
 ENDING = ".pagewalk"  # what a recording is usually called; any other name will do
 LABELS = [column.name for column in COLUMNS if column.kind == LABEL]
@@ -224,10 +224,55 @@ class Recording:
                 AttributeError, IndexError, RecursionError) as error:
             raise BadRecording(self.path, f"it is damaged: {first_line(error)}") from None
 
+    def rows(self, record: str, pid: int | None = None) -> Selected:
+        """Return the rows of kind ``record``, of one process if ``pid`` is given, as Arrow.
+
+        They have the columns that such rows use. Raises BadRequest for a kind that is not known.
+        """
+        if record not in RECORDS:
+            raise BadRequest(f"a recording has no rows of kind '{in_a_line(record)}'; there are"
+                             f" {', '.join(RECORDS)}")
+        return Selected(self, record, pid)
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close the file."""
         self._file.close(force=True)
         self._disk.close()
+
+
+class Selected:
+    """Rows of one kind of a recording, which whatever reads Arrow reads; see Recording.rows."""
+
+    def __init__(self, recording: Recording, record: str, pid: int | None) -> None:
+        self._recording, self._record, self._pid = recording, record, pid
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """Return the rows as an Arrow stream, a row group at a time; raises PackageMissing.
+
+        A damaged file ends the stream with an error of whoever reads it.
+        """
+        pa, used = arrow(), RECORDS[self._record]
+        schema = pa.schema([
+            (column.name, pa.int64() if column.kind == INTEGER else pa.string())
+            for column in COLUMNS if column.name in used])
+        parts = self._recording.parts(self._record, tuple(schema.names), self._pid)
+        batches = (batch for part in parts
+                   for batch in part.table.select(schema.names).cast(schema).to_batches())
+        return stream(schema, batches, requested_schema)
+
+
+def open_recording(path: str) -> Recording:
+    """Open the recording at ``path``, to be closed, or used in a with block; raises BadRecording.
+
+    Its rows are read when they are asked for; ``meta`` says what it is.
+    """
+    return Recording(path)
 
 
 def check_ends(file: Any, path: str) -> None:
@@ -295,7 +340,7 @@ def check_meta(meta: Meta, path: str) -> None:
 
 
 def unescaped(text: str) -> str:
-    """Return what write.escaped was given."""
+    """Return what model.arrow.escaped was given."""
     if "\\x" not in text:
         return text
     return BYTE.sub(lambda found: "\\" if found[1] == "5c" else chr(0xDC00 + int(found[1], 16)),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pagewalk.model.arrow import arrow, dataset, file_systems
 from pagewalk.model.errors import BadRecording, BadRequest, in_a_line
-from pagewalk.snapshot.places import is_dataset, is_url, recordings_in
+from pagewalk.snapshot.places import is_dataset, is_url, recordings_in, shown
 from pagewalk.snapshot.read import Recording
 from pagewalk.snapshot.schema import COLUMNS, INTEGER, Meta
 
@@ -24,6 +24,11 @@ class One(NamedTuple):
 
     path: str
     meta: Meta
+
+    @property
+    def name(self) -> str:
+        """Return where it is without credentials, which an address may have."""
+        return shown(self.path)
 
     @property
     def micros(self) -> int:
@@ -42,9 +47,9 @@ def footers(words: Iterable[str]) -> list[One]:
         key = one.meta.host, one.micros
         other = found.setdefault(key, one)
         if other is not one and not same(other.path, path):
-            raise BadRequest(f"{in_a_line(other.path)} and {in_a_line(path)} are recordings of the"
-                             f" same host, {in_a_line(one.meta.host)}, at the same time: name only"
-                             " one of them")
+            raise BadRequest(f"{in_a_line(other.name)} and {in_a_line(one.name)} are recordings of"
+                             f" the same host, {in_a_line(one.meta.host)}, at the same time: name"
+                             " only one of them")
     return list(found.values())
 
 
@@ -53,7 +58,7 @@ def footer(path: str) -> One:
     recording = Recording(path)
     recording.close()
     if not 0 <= recording.meta.time < LATEST:
-        raise BadRecording(path, "its footer has an odd time")
+        raise BadRecording(shown(path), "its footer has an odd time")
     return One(path, recording.meta)
 
 

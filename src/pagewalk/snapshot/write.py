@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pagewalk.model.arrow import arrow, parquet
+from pagewalk.model.arrow import arrow, escaped, parquet
 from pagewalk.model.facts import Facts
 from pagewalk.snapshot.schema import COLUMNS, INTEGER, KEY, LABEL, RECORDS, Meta
 
@@ -21,7 +20,6 @@ GROUP = 1 << 17
 # group that does not use the column.
 REPEATED = [column.name for column in COLUMNS if column.kind != INTEGER
             or (column.name in RECORDS["page"] and not column.rising)]
-ESCAPED = re.compile("[\udc80-\udcff]")
 
 
 class Writer:
@@ -135,14 +133,6 @@ def arrow_type(pa: Any, kind: str) -> Any:
     if kind == INTEGER:
         return pa.int64()
     return pa.dictionary(pa.int32(), pa.string()) if kind == LABEL else pa.string()
-
-
-def escaped(text: str) -> str:
-    r"""Return ``text`` as UTF-8 can have it: bytes that are not UTF-8 as \xNN, and \x as \x5cx."""
-    if "\\x" not in text and text.isascii():
-        return text
-    return ESCAPED.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}",
-                       text.replace("\\x", "\\x5cx"))
 
 
 def footer(meta: Meta, facts: Facts) -> str:

@@ -98,6 +98,24 @@ class Walk(Generic[Row]):
             rows.close()  # before the descriptors that it reads
             self.close()
 
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """Return its Pages, or the Amounts of its Sums, as an Arrow stream, a batch at a time.
+
+        Reading it is the walk: it can be done once. What ends a walk early ends the stream with an
+        error of whoever reads it. Raises BadRequest, PackageMissing.
+        """
+        from pagewalk.model.arrow import batch_of, schema_of, stream
+
+        columns = WALKS[self.want][1]
+        return stream(schema_of(STREAMED[self.want]), (batch_of(columns(row)) for row in self),
+                      requested_schema)
+
+    def __arrow_c_schema__(self) -> Any:
+        """Return the schema of the stream, without reading anything; raises PackageMissing."""
+        from pagewalk.model.arrow import schema_of
+
+        return schema_of(STREAMED[self.want]).__arrow_c_schema__()
+
     def close(self) -> None:
         """Close what the walk opened and end it; closing it again does nothing."""
         # By a second close the descriptor might have been reused.
@@ -117,6 +135,14 @@ class Walk(Generic[Row]):
             warnings.warn(f"walk of process {self.pid} was never consumed: close it",
                           ResourceWarning, source=self, stacklevel=2)
         self.close()
+
+
+def same(pages: Pages) -> Pages:
+    return pages
+
+
+def amounts_of(sums: Sums) -> Amounts:
+    return sums.amounts
 
 
 @overload
@@ -257,9 +283,10 @@ def populated(asked: Asked) -> Iterator[Pages]:
 
 # What a walk may return: how it is read, and the amounts of a row; RECORDED: from a recording.
 WALKS: dict[type[Any], tuple[Callable[..., Any], Callable[..., Any]]] = {
-    Pages: (paged, lambda pages: pages),
-    Sums: (summed, lambda sums: sums.amounts),
+    Pages: (paged, same),
+    Sums: (summed, amounts_of),
 }
+STREAMED: dict[type[Any], type[Pages] | type[Amounts]] = {Pages: Pages, Sums: Amounts}
 RECORDED: dict[type[Any], tuple[Callable[..., Any], Callable[..., Any]]] = {
     Pages: (lambda asked, _: recorded_pages(asked), WALKS[Pages][1]),
     Sums: (lambda asked, _: recorded_sums(asked), WALKS[Sums][1]),
