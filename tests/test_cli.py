@@ -129,6 +129,8 @@ def test_an_example_works_when_pasted(
     monkeypatch.chdir(tmp_path)
     for file in () if " record " in example else re.findall(r" (\w+\.pagewalk)\b", example):
         assert main(["record", sleeper, "-o", file]) in (0, 3)
+    if " fleet " in example:
+        assert main(["record", sleeper, "--every", "10ms", "--for", "10ms", "-o", "series"]) == 0
     capsys.readouterr()
     code = main(shlex.split(example.replace("$$", sleeper))[1:])
     out, err = capsys.readouterr()

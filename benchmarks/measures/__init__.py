@@ -19,6 +19,7 @@ from benchmarks.measures.ebpf import (
 )
 from benchmarks.measures.everyone import everyone
 from benchmarks.measures.export import export
+from benchmarks.measures.fleet import fleet
 from benchmarks.measures.frames import ram_frames, ram_stall
 from benchmarks.measures.groups import groups
 from benchmarks.measures.heap import heap
@@ -58,4 +59,5 @@ MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
     "who": who,
     "index": index,
     "export": export,
+    "fleet": fleet,
 }

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 COMMANDS = {
     name: f"pagewalk.commands.{name}"
     for name in ("overview", "processes", "show", "maps", "pages", "vtop", "explain", "heap", "top",
-                 "share", "who", "ram", "cgroups", "record", "diff", "query", "export", "check",
-                 "doctor")
+                 "share", "who", "ram", "cgroups", "record", "diff", "query", "fleet", "export",
+                 "check", "doctor")
 }
 
 DISTURBING = ("--freeze", "--ask")

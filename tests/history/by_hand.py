@@ -41,7 +41,7 @@ class Process(NamedTuple):
 
 def recorded(
     path: Path, *processes: Process, host: str = "host", time: int = META.time, uptime: int = 0,
-    boot: str = META.boot, **more: Any
+    boot: str = META.boot, **more: Any,
 ) -> str:
     """Write a recording of ``processes`` and return its path; ``more`` are other rows by kind."""
     with whole_file(str(path)) as out:

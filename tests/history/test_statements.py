@@ -12,23 +12,27 @@ from hatchling.builders.wheel import WheelBuilder
 from pagewalk.history.statements import (
     HERE,
     QUESTIONS,
+    REPORTS,
     VIEWS,
     Statement,
     question,
     questions,
+    reports,
     views,
 )
 from pagewalk.model.errors import BadRequest
 from tests.documents import ROOT
 
-EVERY = [*views(), *questions()]
+ASKED = [*questions(), *reports()]
+EVERY = [*views(), *ASKED]
 # Spark has none of these, or means something else by them; see LANGUAGE in docs/commands/query.md.
 FOREIGN = re.compile(
     r"//|::|\|>|\$\$|\b(arg_max|list|unnest|range|generate_series|list_distinct|epoch_us|ilike|"
     r"shiftright|qualify|string_agg|try|percentile_approx|read_parquet|hugeint|varchar|concat)\b")
 
 
-@pytest.mark.parametrize(("kind", "names"), [("views", VIEWS), ("questions", QUESTIONS)])
+@pytest.mark.parametrize(
+    ("kind", "names"), [("views", VIEWS), ("questions", QUESTIONS), ("reports", REPORTS)])
 def test_every_file_is_listed(kind: str, names: tuple[str, ...]) -> None:
     assert {path.name for path in (HERE / kind).iterdir()} == {f"{name}.sql" for name in names}
 
@@ -36,7 +40,7 @@ def test_every_file_is_listed(kind: str, names: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("one", EVERY, ids=lambda one: one.name)
 def test_each_is_a_title_and_one_select(one: Statement) -> None:
     assert 0 < len(one.title) < 70
-    assert one.title.endswith("?") == (one in questions())
+    assert one.title.endswith("?") == (one in ASKED)
     assert one.sql.startswith(("select ", "with ")) and ";" not in one.sql and "--" not in one.sql
 
 

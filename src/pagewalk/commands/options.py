@@ -18,6 +18,8 @@ _TABLE_OF = {"ram": "files"}  # the table that a command's --columns are of, if 
 _WITH = {("ram", "slab"): "slab", ("maps", "huge"): "huge", ("maps", "cache"): "cache",
          ("top", "huge"): "huge_of_each"}
 UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # of a duration
+SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}  # of a size
+LEAST_MEMORY = 64 << 20  # what DuckDB needs to begin with
 LONGEST_WATCH = 1_000_000  # seconds, 12 days; the kernel's timers do not take any number
 
 
@@ -64,6 +66,27 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
             return self.fail(f"'{value}' is no duration, such as 500ms, 10s, 5m, 1h or 7d", param,
                              ctx)
         return seconds
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """An amount of memory: 500M, 2G, or bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"([0-9]{1,15})([KMGT]?)(iB|B)?", str(value), re.IGNORECASE)
+        if found is None:
+            self.fail(f"'{value}' is no size: give it as 500M or 2G", param, ctx)
+        size = int(found[1]) << SHIFTS[found[2].upper()]
+        if size < LEAST_MEMORY:
+            self.fail(f"'{value}' is too little: it takes 64M at least", param, ctx)
+        return size
+
+
+memory_option = click.option(
+    "--memory", metavar="SIZE", default="1G", show_default=True, type=Size(),
+    help="Most memory that the answer may take meanwhile.",
+)
 
 
 def complete_target(_ctx: object, _param: object, typed: str) -> list[str]:

@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from pagewalk import commands
-from pagewalk.commands.options import Request, format_option, output_options
+from pagewalk.commands.options import Request, format_option, memory_option, output_options
 from pagewalk.model.errors import BadRequest
 
 if TYPE_CHECKING:
     from pagewalk.history.sql import Answer, Database
     from pagewalk.snapshot.relation import One
-
-UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
-LEAST = 64 << 20  # what DuckDB needs to begin with
-
-
-class Size(click.ParamType):  # type: ignore[type-arg]
-    """An amount of memory: 500M, 2G, or bytes."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        found = re.fullmatch(r"([0-9]{1,15})([KMGT]?)(iB|B)?", str(value), re.IGNORECASE)
-        if found is None:
-            self.fail(f"'{value}' is no size: give it as 500M or 2G", param, ctx)
-        size = int(found[1]) << UNITS[found[2].upper()]
-        if size < LEAST:
-            self.fail(f"'{value}' is too little: it takes 64M at least", param, ctx)
-        return size
-
 
 class Asked(NamedTuple):
     """What is asked: a SELECT, and for a question of ours its title; how much of it is shown."""
@@ -51,8 +31,7 @@ class Asked(NamedTuple):
 @click.option("--limit", "-n", metavar="N", type=click.IntRange(1), help="Only the first N rows.")
 @click.option("--human", "-H", is_flag=True,
               help="Amounts in K, M and G: columns called as in the views.")
-@click.option("--memory", metavar="SIZE", default="1G", show_default=True, type=Size(),
-              help="Most memory that the answer may take meanwhile.")
+@memory_option
 @click.option("--threads", metavar="N", type=click.IntRange(1, 1024),
               help="Threads that work on it (default: one a CPU).")
 @output_options
@@ -129,7 +108,7 @@ def write(
     from pagewalk.render.amounts import STYLE
     from pagewalk.render.terminal import printable
 
-    found = shortened(database.ask(asked.sql), asked.limit)
+    found = database.ask(asked.sql).first(asked.limit)
     if request.format == "json":
         about = [{"file": one.name, "host": one.meta.host, "time": written.iso(one.micros)}
                  for one in recordings]
@@ -151,12 +130,6 @@ def write(
         written.text(found.columns, found.rows, out, in_units=bool(request.human))
     finally:
         STYLE.reset(token)
-
-
-def shortened(answer: Answer, limit: int | None) -> Answer:
-    from itertools import islice
-
-    return answer if limit is None else answer._replace(rows=islice(answer.rows, limit))
 
 
 def without_place(answer: Answer) -> Answer:

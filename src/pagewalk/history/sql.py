@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from pagewalk.history.statements import views
@@ -39,6 +40,10 @@ class Answer(NamedTuple):
 
     columns: list[str]
     rows: Iterator[tuple[Any, ...]]
+
+    def first(self, many: int | None) -> Answer:
+        """Return the first ``many`` rows of it, all for None."""
+        return self if many is None else self._replace(rows=islice(self.rows, many))
 
 
 class Database:

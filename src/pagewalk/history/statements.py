@@ -1,9 +1,9 @@
 """The SQL that comes with pagewalk: views over recordings, and questions to them.
 
-Each is a file, ``views/NAME.sql`` or ``questions/NAME.sql``: a comment, whose first line says
-what it is, and one SELECT. They are in what DuckDB and Spark have in common, and the views read
-nothing but each other and the relation ``recordings``, which whoever runs them makes: the rows of
-recordings, and of each row the ``host`` and ``time`` of its recording.
+Each is a file, ``views/NAME.sql``, ``questions/NAME.sql`` or ``reports/NAME.sql``: a comment, whose
+first line says what it is, and one SELECT. They are in what DuckDB and Spark have in common, and
+the views read nothing but each other and the relation ``recordings``, which whoever runs them
+makes: the rows of recordings, and of each row the ``host`` and ``time`` of its recording.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ QUESTIONS = (
     "sharing", "huge", "deleted", "grew", "grew-programs", "grew-mappings", "limits", "ram",
     "cached-files", "slab",
 )
+
+# Of a data set of many hosts; they read ``recordings`` alone.
+REPORTS = ("programs", "mappings", "libraries", "limits", "growth", "outliers", "hosts")
 
 
 class Statement(NamedTuple):
@@ -49,6 +52,16 @@ def question(name: str) -> Statement:
     if name not in QUESTIONS:
         raise BadRequest(f"there is no question '{name}': pagewalk query --list shows all")
     return statement("questions", name)
+
+
+def reports() -> list[Statement]:
+    """Return the reports on many hosts."""
+    return [statement("reports", name) for name in REPORTS]
+
+
+def report(name: str) -> Statement:
+    """Return the report called ``name``, one of REPORTS."""
+    return statement("reports", name)
 
 
 @cache

@@ -22,6 +22,7 @@ AMOUNTS = frozenset((
     "size", "rss", "pss", "uss", "swap", "present", "not_present", "not_mapped", "anon", "file",
     "shmem", "zero", "special", "hugetlb", "distinct_bytes", "freed", "page_tables", "charged",
     "allowed", "headroom", "reclaimable", "unmapped", "kernel", "mapped", "dirty", "active", "huge",
+    "used", "shared", "extra", "grown", "median", "rss_first", "rss_last", "rss_most",
 ))
 Row = Sequence[Any]
 

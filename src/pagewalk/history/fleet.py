@@ -1,0 +1,74 @@
+"""Reports on many hosts: which recordings of a data set count, and one SELECT over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from pagewalk.history.sql import Answer, Database
+from pagewalk.model.errors import BadRecording
+from pagewalk.snapshot.places import recordings_in
+from pagewalk.snapshot.relation import One, footer
+
+DUCKDB = "duckdb"
+LATE = 3600 * 10**6  # microseconds behind the newest recording of all
+
+
+class Fleet(NamedTuple):
+    """The recordings of a data set, and ``damaged``: those that cannot be read, and why."""
+
+    recordings: tuple[One, ...]
+    damaged: tuple[str, ...]
+
+    @property
+    def hosts(self) -> dict[str, int]:
+        """Return the hosts, and the time of the latest recording of each, microseconds."""
+        found: dict[str, int] = {}
+        for one in self.recordings:
+            found[one.meta.host] = max(found.get(one.meta.host, 0), one.micros)
+        return found
+
+    @property
+    def late(self) -> list[str]:
+        """Return the hosts whose latest recording is LATE, by the clocks of the hosts."""
+        hosts = self.hosts
+        newest = max(hosts.values(), default=0)
+        return sorted(host for host, latest in hosts.items() if latest < newest - LATE)
+
+
+def look_at_fleet(root: str) -> Fleet:
+    """Read what the recordings of data set ``root`` are; raises BadRecording, OSError.
+
+    Host and time are those of its place, whatever its footer says: every engine reads them there.
+    One that is cut, foreign or too new is left out.
+    """
+    found, damaged = list[One](), list[str]()
+    for entry in recordings_in(root):
+        try:
+            meta = footer(entry.path).meta
+        except BadRecording as error:
+            damaged.append(str(error))
+            continue
+        found.append(One(entry.path, meta._replace(host=entry.host, time=entry.time)))
+    if not found:
+        raise BadRecording(root, damaged[0])
+    return Fleet(tuple(found), tuple(damaged))
+
+
+@contextmanager
+def answered(
+    sql: str, fleet: Fleet, root: str, engine: str, memory: int, threads: int
+) -> Iterator[Answer]:
+    """Yield the answer to ``sql`` by DuckDB here, or by the Spark cluster ``engine``.
+
+    Both run the same text. Raises what either raises.
+    """
+    if engine == DUCKDB:
+        yield Database(fleet.recordings, memory, threads).ask(sql)
+        return
+    from pagewalk.history.spark import ask, connected, read
+
+    with connected(engine) as session:
+        read(session, root)
+        yield ask(session, sql)

@@ -1,0 +1,45 @@
+-- What does each program hold, on all hosts?
+-- used counts each page frame once for a program and host, shared is what RSS counts more than
+-- once. The latest recording of each host.
+with latest as (
+    select host, max(time) as time from recordings where record = 'meta' group by host
+),
+process as (
+    select r.host, r.time, r.mm, coalesce(r.program, r.name) as program, r.rss, r.uss, r.swap
+    from recordings r
+    join latest l on l.host = r.host and l.time = r.time
+    where r.record = 'process' and r.pid = r.mm
+),
+run as (
+    select p.host, p.program, r.frame as first,
+        r.frame + cast(r.size / r.unit as bigint) * r.step as after,
+        cast(r.unit / r.step as bigint) as page
+    from recordings r
+    join process p on p.host = r.host and p.time = r.time and p.mm = r.pid
+    where r.record = 'page' and r.step > 0 and r.frame is not null
+        and r.state in ('anon', 'file', 'shmem', 'hugetlb', 'migrating')
+),
+ordered as (
+    select host, program, first, after, page,
+        max(after) over (partition by host, program order by first, after
+            rows between unbounded preceding and 1 preceding) as reached
+    from run
+),
+used as (
+    select program,
+        cast(sum(page * case when reached is null or first >= reached then after - first
+            when after > reached then after - reached else 0 end) as bigint) as used
+    from ordered
+    group by program
+),
+held as (
+    select program, count(distinct host) as hosts, count(*) as processes,
+        cast(sum(rss) as bigint) as rss, cast(sum(uss) as bigint) as uss,
+        cast(sum(swap) as bigint) as swap
+    from process
+    group by program
+)
+select h.program, h.hosts, h.processes, h.rss, u.used, h.rss - u.used as shared, h.uss, h.swap
+from held h
+left join used u on u.program = h.program
+order by u.used desc nulls last, h.rss desc nulls last, h.program

@@ -1,0 +1,88 @@
+"""The first lines of a report on many hosts: what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pagewalk.render.amounts import human
+
+Row = Mapping[str, Any]
+OF_A_GROUP = {"anon": "anonymous memory", "file": "files", "shmem": "shared memory",
+              "kernel": "kernel memory"}
+
+
+def many(count: int, one: str, more: str = "") -> str:
+    """Return ``count`` with the word for that many."""
+    return f"{count} {one if count == 1 else more or one + 's'}"
+
+
+def total(rows: Sequence[Row], name: str) -> int:
+    return sum(row[name] or 0 for row in rows)
+
+
+def programs(rows: Sequence[Row]) -> str:
+    used, rss = human(total(rows, "used")), human(total(rows, "rss"))
+    return (f"{many(len(rows), 'program holds', 'programs hold')} {used}, each page counted once"
+            f" for each program and host; RSS adds up to {rss}.")
+
+
+def mappings(rows: Sequence[Row]) -> str:
+    first = rows[0]
+    return (f"{first['name']} has the most, {human(first['used'] or 0)} on"
+            f" {many(first['hosts'], 'host')}; its RSS adds up to {human(first['rss'] or 0)}.")
+
+
+def libraries(rows: Sequence[Row]) -> str:
+    return (f"{many(len(rows), 'library is', 'libraries are')} in the RAM of a host more than once,"
+            f" which takes {human(total(rows, 'extra'))} more than one copy of each would.")
+
+
+def limits(rows: Sequence[Row]) -> str:
+    first = rows[0]
+    known = {name: first[name] or 0 for name in OF_A_GROUP}
+    most = max(known, key=lambda name: known[name])
+    return (f"{many(len(rows), 'cgroup')} at 80 % of the limit or more; the fullest is"
+            f" {first['cgroup']} on {first['host']}, at {first['percent']} %, with"
+            f" {human(known[most])} of {OF_A_GROUP[most]}.")
+
+
+def growth(rows: Sequence[Row]) -> str:
+    first = rows[0]
+    time = many(first["minutes"], "minute") if first["minutes"] else "less than a minute"
+    return (f"{first['program']} on {first['host']} grew the most: by {human(first['grown'])} in"
+            f" {time}, upwards in {first['up']} of"
+            f" {many(first['recordings'] - 1, 'step')}.")
+
+
+def outliers(rows: Sequence[Row]) -> str:
+    first = rows[0]
+    return (f"{first['program']} on {first['host']} has {human(first['uss'])} alone; the median of"
+            f" {many(first['hosts'], 'host')} is {human(first['median'])}.")
+
+
+def hosts(rows: Sequence[Row]) -> str:
+    wrong = [row["host"] for row in rows if row["set_back"]]
+    clocks = (f" The clock of {many(len(wrong), 'host')} was set back: {', '.join(wrong[:5])}"
+              f"{', ...' * (len(wrong) > 5)}." if wrong else "")
+    processes = many(total(rows, "processes"), "process", "processes")
+    return f"{many(len(rows), 'host')} with {processes} in the latest recordings.{clocks}"
+
+
+WORDS: dict[str, Callable[[Sequence[Row]], str]] = {
+    "programs": programs, "mappings": mappings, "libraries": libraries, "limits": limits,
+    "growth": growth, "outliers": outliers, "hosts": hosts,
+}
+NOTHING = {
+    "libraries": "No host has more than one copy of a library in RAM.",
+    "limits": "No cgroup is at 80 % of its limit, or none was recorded (record --machine does).",
+    "growth": "Nothing has grown, or no host has more than one recording since it was booted.",
+    "outliers": "No program stands out: it takes three hosts that have it.",
+}
+
+
+def answer(report: str, rows: Sequence[Row]) -> str:
+    """Return what ``rows`` of a report come to, in a sentence."""
+    if not rows:
+        return NOTHING.get(report, "There is nothing.")
+    return WORDS[report](rows)

@@ -1,0 +1,62 @@
+"""Reports on hosts that were made by hand: what each must say is known beforehand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pagewalk.history.fleet import DUCKDB, answered, look_at_fleet
+from pagewalk.history.statements import REPORTS, report
+from pagewalk.model.errors import BadRecording
+from pagewalk.render.fleet_words import answer
+from tests.history.by_hand import Process
+from tests.history.fleet_by_hand import EXPECTED, HOUR, NEWEST, at, many_hosts
+
+
+def rows(root: str, name: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    with answered(report(name).sql, look_at_fleet(root), root, DUCKDB, 1 << 30, 2) as found:
+        return found.columns, list(found.rows)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return many_hosts(tmp_path_factory.mktemp("fleet"))
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_report_says_what_was_made(name: str, fleet: str) -> None:
+    assert rows(fleet, name)[1] == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_the_first_sentence_is_about_the_first_row(name: str, fleet: str) -> None:
+    columns, found = rows(fleet, name)
+    said = answer(name, [dict(zip(columns, row, strict=True)) for row in found])
+    assert said.endswith(".") and (name not in ("growth", "outliers") or "/bin/web on c" in said)
+    assert answer(name, []).endswith(".")
+
+
+def test_what_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> None:
+    at(tmp_path, "a", 0, Process(5))
+    cut = Path(at(tmp_path, "b", 0, Process(5)))
+    cut.write_bytes(cut.read_bytes()[:-9])
+    (cut.parent / ".pagewalk.0123.partial").write_bytes(b"half")
+    found = look_at_fleet(str(tmp_path))
+    assert list(found.hosts) == ["a"]
+    assert len(found.damaged) == 1 and "host=b" in found.damaged[0] and "cut" in found.damaged[0]
+
+
+def test_a_data_set_of_which_nothing_can_be_read_is_an_error(tmp_path: Path) -> None:
+    cut = Path(at(tmp_path, "b", 0, Process(5)))
+    cut.write_bytes(b"PAR1")
+    with pytest.raises(BadRecording, match="cut"):
+        look_at_fleet(str(tmp_path))
+
+
+def test_hosts_that_are_late_are_named(tmp_path: Path) -> None:
+    for host, time in (("a", 0), ("b", 2 * HOUR), ("c", HOUR)):
+        at(tmp_path, host, time, Process(5))
+    found = look_at_fleet(str(tmp_path))
+    assert found.late == ["a"] and max(found.hosts.values()) * 1000 == NEWEST + 2 * HOUR

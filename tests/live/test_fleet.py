@@ -1,0 +1,120 @@
+"""The same reports on a real Spark cluster, of a master and two workers: the same rows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pagewalk.history.fleet import DUCKDB, answered, look_at_fleet
+from pagewalk.history.spark import ask, connected, read
+from pagewalk.history.statements import REPORTS, report
+from tests.history.fleet_by_hand import EXPECTED, many_hosts
+from tests.live.command import pagewalk
+from tests.targets import start
+
+pytestmark = pytest.mark.live
+
+PATIENCE = 300.0  # for a hang
+MASTER = "org.apache.spark.deploy.master.Master"
+# The driver, too, listens on the loopback interface only.
+LOOPBACK = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_HOSTNAME": "127.0.0.1",
+            "SPARK_DAEMON_MEMORY": "256m", "PYSPARK_PYTHON": sys.executable}
+# Few rows: 200 tasks for each step would take minutes.
+SMALL = "spark.ui.enabled false\nspark.sql.shuffle.partitions 2\nspark.driver.memory 512m\n"
+WORKER = "org.apache.spark.deploy.worker.Worker"
+
+
+def begin(stack: ExitStack, folder: Path, name: str, *words: str) -> Path:
+    """Start a part of the cluster until the stack is closed; return the file that it writes to."""
+    import pyspark
+
+    log = folder / f"{name}.log"
+    out = stack.enter_context(log.open("w"))
+    # spark-class execs java: its pid is the one to end
+    process = subprocess.Popen(
+        [Path(pyspark.__file__).parent / "bin/spark-class", *words], stdout=out,
+        stderr=subprocess.STDOUT, cwd=folder)
+    stack.callback(ended, process)
+    return log
+
+
+def ended(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def said(log: Path, pattern: str) -> re.Match[str]:
+    """Wait until a part of the cluster has written ``pattern``."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if found := re.search(pattern, log.read_text()):
+            return found
+        time.sleep(0.2)
+    raise AssertionError(log.read_text()[-2000:])
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the address of a cluster that runs for this module."""
+    folder = tmp_path_factory.mktemp("cluster")
+    (folder / "spark-defaults.conf").write_text(SMALL)
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        for name, value in LOOPBACK.items():
+            patch.setenv(name, value)
+        patch.setenv("SPARK_CONF_DIR", str(folder))
+        log = begin(stack, folder, "master", MASTER, "--host", "127.0.0.1", "--port", "0",
+                    "--webui-port", "0")
+        address = said(log, r"Starting Spark master at (spark://127\.0\.0\.1:\d+)")[1]
+        for number in (1, 2):
+            one = begin(stack, folder, f"worker{number}", WORKER, "--host", "127.0.0.1",
+                        "--webui-port", "0", "--cores", "1", "--memory", "1g",
+                        "--work-dir", str(folder / f"work{number}"), address)
+            said(one, "Successfully registered with master")
+        yield address
+
+
+def test_both_engines_say_what_was_made_and_the_same_of_what_was_recorded(
+    cluster: str, tmp_path: Path
+) -> None:
+    made, real = many_hosts(tmp_path / "made"), str(tmp_path / "real")
+    with start("fork_three", stopped=True) as running:
+        ran = pagewalk("record", *running.pids, "--every", "100ms", "--for", "150ms", "-o", real)
+        assert ran.code in (0, 3), ran.err
+    by_duckdb = {name: here(real, name) for name in REPORTS}
+    with connected(cluster) as session:
+        assert session.sparkContext.master == cluster
+        for root, expected in ((made, EXPECTED), (real, by_duckdb)):
+            read(session, root)
+            for name in REPORTS:
+                assert list(ask(session, report(name).sql).rows) == expected[name], name
+    assert by_duckdb["programs"] and by_duckdb["hosts"]
+
+
+def here(root: str, name: str) -> list[tuple[Any, ...]]:
+    with answered(report(name).sql, look_at_fleet(root), root, DUCKDB, 1 << 30, 2) as found:
+        return list(found.rows)
+
+
+def test_a_cluster_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    made = many_hosts(tmp_path)
+    ran = pagewalk("fleet", "hosts", made, "--engine", "somewhere:7077")
+    assert ran.code == 2 and "Spark cluster" in ran.err
+
+
+def test_the_command_asks_the_cluster(cluster: str, tmp_path: Path) -> None:
+    made = many_hosts(tmp_path)
+    ran = pagewalk("fleet", "limits", made, "--engine", cluster, "--format", "json")
+    assert ran.code == 0, ran.err
+    assert [tuple(row.values()) for row in ran.json["rows"]] == EXPECTED["limits"]
