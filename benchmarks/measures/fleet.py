@@ -62,7 +62,7 @@ def spread(files: list[str], root: Path, hosts: int) -> str:
 
 
 def asked(root: str, sql: str, engine: str) -> None:
-    with answered(sql, look_at_fleet(root), root, engine, 4 << 30, 2) as answer:
+    with answered(sql, look_at_fleet(root), root, engine, 4 << 30) as answer:
         for _ in answer.rows:
             pass
 

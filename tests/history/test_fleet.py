@@ -16,7 +16,7 @@ from tests.history.fleet_by_hand import EXPECTED, HOUR, NEWEST, at, many_hosts
 
 
 def rows(root: str, name: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    with answered(report(name).sql, look_at_fleet(root), root, DUCKDB, 1 << 30, 2) as found:
+    with answered(report(name).sql, look_at_fleet(root), root, DUCKDB, 1 << 30) as found:
         return found.columns, list(found.rows)
 
 

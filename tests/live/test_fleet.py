@@ -103,7 +103,7 @@ def test_both_engines_say_what_was_made_and_the_same_of_what_was_recorded(
 
 
 def here(root: str, name: str) -> list[tuple[Any, ...]]:
-    with answered(report(name).sql, look_at_fleet(root), root, DUCKDB, 1 << 30, 2) as found:
+    with answered(report(name).sql, look_at_fleet(root), root, DUCKDB, 1 << 30) as found:
         return list(found.rows)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -53,8 +52,7 @@ def command(
     statement = named(report)
     with commands.put_back():
         fleet = look_at_fleet(dataset)
-        threads = len(os.sched_getaffinity(0))
-        with answered(statement.sql, fleet, dataset, engine, memory, threads) as answer:
+        with answered(statement.sql, fleet, dataset, engine, memory) as answer:
             write(request, statement, fleet, answer, limit)
     return commands.incomplete(request, left_out(fleet), told=False)
 

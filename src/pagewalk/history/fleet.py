@@ -58,14 +58,14 @@ def look_at_fleet(root: str) -> Fleet:
 
 @contextmanager
 def answered(
-    sql: str, fleet: Fleet, root: str, engine: str, memory: int, threads: int
+    sql: str, fleet: Fleet, root: str, engine: str, memory: int
 ) -> Iterator[Answer]:
     """Yield the answer to ``sql`` by DuckDB here, or by the Spark cluster ``engine``.
 
     Both run the same text. Raises what either raises.
     """
     if engine == DUCKDB:
-        yield Database(fleet.recordings, memory, threads).ask(sql)
+        yield Database(fleet.recordings, memory, None).ask(sql)
         return
     from pagewalk.history.spark import ask, connected, read
 
