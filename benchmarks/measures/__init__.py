@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from benchmarks.measures.command import hello
 from benchmarks.measures.dense import dense
+from benchmarks.measures.diff import diffs
 from benchmarks.measures.ebpf import (
     ebpf_churn,
     ebpf_dense,
@@ -58,6 +59,7 @@ MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
     "crowds": crowds,
     "who": who,
     "index": index,
+    "diff": diffs,
     "export": export,
     "fleet": fleet,
 }

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pagewalk.history.matching import Matched, Member
     from pagewalk.history.sides import LiveSide, RecordedSide
 
-BY = ("kind", "file", "vma", "process")
+BY = ("kind", "file", "vma", "process", "cache", "cgroup")
+OF_MACHINE = ("cache", "cgroup")  # which processes have none of
 SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 
@@ -35,7 +36,10 @@ SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)(?:i?B)?", re.IGNORECASE)
 @click.argument("after", metavar="[AFTER]", required=False, shell_complete=complete_target)
 @click.option("--live", is_flag=True, help="Compare BEFORE with its processes as they are now.")
 @click.option("--by", default="kind", metavar="WHAT", show_default=True, type=click.Choice(BY),
-              help="What the rows are: kind, file (what is mapped), vma or process.")
+              help="What the rows are: kind, file, vma or process; of RAM and cgroups kind, file,"
+                   " cache or cgroup.")
+@click.option("--ram", is_flag=True,
+              help="Compare what RAM, or a cgroup's charge, is used for, not processes.")
 @click.option("--max-growth", metavar="SIZE",
               help="Exit with 4 if RSS, swap and hugetlb pages together grew by more: 50M.")
 @source_option("ebpf, kcore, drgn or procfs")
@@ -44,7 +48,8 @@ SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)(?:i?B)?", re.IGNORECASE)
 @table_options
 @output_options
 def command(
-    before: str, after: str | None, live: bool, by: str, max_growth: str | None, **options: Any
+    before: str, after: str | None, live: bool, by: str, ram: bool, max_growth: str | None,
+    **options: Any,
 ) -> int:
     """Show what changed from BEFORE to AFTER, page by page: what grew, and how.
 
@@ -67,7 +72,7 @@ def command(
     choice = choose("diff", request.columns, request.sort, request.limit)
     if request.limit is None and request.format == "text":
         choice = choice._replace(limit=SHOWN)
-    found = looked(request, before, after, live, by)
+    found = looked(request, before, after, live, by, ram=ram or by in OF_MACHINE)
     write = view(request.format, "diff", request.human, request.color)
     with commands.output(request.output) as out:
         write(found, choice.rows(found.rows, amount), out, columns=choice.columns)
@@ -99,9 +104,12 @@ def bytes_of(text: str) -> int:
     return int(float(found[1]) * (1 << 10 * " KMGT".index(found[2].upper() or " ")))
 
 
-def looked(request: Request, before: str, after: str | None, live: bool, by: str) -> Diff:
+def looked(
+    request: Request, before: str, after: str | None, live: bool, by: str, *, ram: bool
+) -> Diff:
     """Return what changed; raises BadRequest for words that do not name two sides."""
     from pagewalk.history.diff import diff
+    from pagewalk.history.diff_machine import diff_machine
     from pagewalk.history.sides import LiveSide
     from pagewalk.sources.recorded import named_recording
 
@@ -115,8 +123,14 @@ def looked(request: Request, before: str, after: str | None, live: bool, by: str
                 raise BadRequest("--source is about a live process, and both are recordings: leave"
                                  " it out")
             with opened(after) as (other, news, other_whole):
+                if ram or not (olds and news):
+                    return diff_machine(one.recording, other.recording,
+                                        (one.moment, other.moment), by)
                 pairs = paired(one, olds, whole, other, news, other_whole)
                 return diff(one, other, pairs, by)
+        if ram or not olds:
+            raise BadRequest("RAM and cgroups are compared between two recordings: record them"
+                             " again, and name both files")
         now = LiveSide(request.source, request.budget_ns, one)
         if after is not None:
             return diff(one, now, paired(one, olds, whole, now, named(after), False), by)
@@ -146,6 +160,7 @@ def opened(word: str) -> Iterator[tuple[RecordedSide, list[Member], bool]]:
 
     Raises BadTarget, BadRecording.
     """
+    from pagewalk.history.diff_machine import has_machine
     from pagewalk.history.sides import RecordedSide
     from pagewalk.snapshot.read import Recording
     from pagewalk.sources.recorded import named_recording, one_of
@@ -157,7 +172,7 @@ def opened(word: str) -> Iterator[tuple[RecordedSide, list[Member], bool]]:
     with closing(Recording(path)) as recording:
         side = RecordedSide(recording)
         members = side.members()
-        if process or not members:
+        if process or not (members or has_machine(recording)):
             pid = one_of(recording, process)
             members = [one for one in members if one.pid == pid]
         yield side, members, not process

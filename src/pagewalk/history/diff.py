@@ -95,7 +95,8 @@ class Diff(NamedTuple):
     """What changed from ``before`` to ``after``: ``whole`` of all, ``kinds`` and ``rows``.
 
     ``unexplained`` is what the classes leave of the change of RSS, None where RSS is withheld.
-    ``matched`` says which processes were compared with which. ``by`` is what ``rows`` are.
+    ``matched`` says which processes were compared with which. ``by`` is what ``rows`` are. ``of``
+    says what ``change`` is a change of: RSS, or what diff_machine compares.
     """
 
     before: Moment
@@ -108,6 +109,7 @@ class Diff(NamedTuple):
     unexplained: int | None
     withheld: tuple[Withheld, ...]
     most: Most | None = None
+    of: str = "RSS"
 
     @property
     def growth(self) -> int:

@@ -16,6 +16,7 @@ from pagewalk.render.terminal import printable, say, say_grid, say_missing, widt
 
 SHOWN = 20  # rows, without --limit
 NAMED = 3  # kinds in the first sentence, and classes beside a row
+PROCESSES = "RSS"  # Diff.of, where processes were compared
 CHANGES = ("change", "swap", "hugetlb")  # amounts that are written with their sign
 WORDS = ("what", "kind", "addr")
 TITLES = {one.key: one.title for one in CLASSES}
@@ -32,7 +33,7 @@ def text(
     if rows:
         print(file=out)
         say_rows(found, rows, out, columns)
-    if found.whole.changed and columns is None:
+    if found.whole.changed and columns is None and found.of == PROCESSES:
         print(file=out)
         say_classes(found.whole, out)
     for sentence in remarks(found):
@@ -44,7 +45,7 @@ def answers(found: Diff) -> Iterator[str]:
     """Yield at most three sentences: what grew, where most of that is, what was given back."""
     whole, after = found.whole, span(found.after.time - found.before.time)
     if not whole.changed:
-        yield f"Nothing changed {after}: RSS is {size(whole.after)}."
+        yield f"Nothing changed {after}: {found.of} is {size(whole.after)}."
         return
     parts = sorted(found.kinds, key=lambda row: -abs(row.change))
     named = [f"{signed(row.change)} {title(row)}" for row in parts[:NAMED] if row.change]
@@ -52,16 +53,18 @@ def answers(found: Diff) -> Iterator[str]:
     if rest:
         named.append(f"{signed(rest)} of other kinds")
     verb = "grew" if whole.change > 0 else "shrank"
-    begin = (f"RSS {verb} by {size(abs(whole.change))} {after}" if whole.change else
-             f"RSS is the same {after}, {size(whole.after)}")
+    begin = (f"{found.of} {verb} by {size(abs(whole.change))} {after}" if whole.change else
+             f"{found.of} is the same {after}, {size(whole.after)}")
     swap = [f"swap {signed(whole.swap)}"] if whole.swap else []
     swap += [f"hugetlb pages {signed(whole.hugetlb)}"] if whole.hugetlb else []
-    yield f"{', '.join([begin, *swap])}{': ' if named else ''}{', '.join(named)}."
+    said = f"{', '.join([begin, *swap])}{': ' if named else ''}{', '.join(named)}."
+    yield said[0].upper() + said[1:]
     if found.most is not None and whole.change * found.most.change > 0:
         most = found.most
         yield (f"The largest part is {signed(most.change)} in {printable(most.name)} of"
                f" {printable(most.called)} ({most.pid}).")
-    yield gone(whole)
+    if found.of == PROCESSES:
+        yield gone(whole)
 
 
 def gone(whole: Row) -> str:
@@ -98,12 +101,13 @@ def say_rows(
     """Write the rows as a table; without ``columns`` with what became of each in words."""
     above = titles("diff")
     shown = usual(found) if columns is None else list(columns)
-    grid = [["WHAT", *(above[name] for name in shown), *["HOW"] * (columns is None)]]
+    with_how = columns is None and found.of == PROCESSES
+    grid = [["WHAT", *(above[name] for name in shown), *["HOW"] * with_how]]
     for row in rows:
         line = [printable(title(row)), *(cell(row, name) for name in shown)]
-        grid.append([*line, how(row)] if columns is None else line)
+        grid.append([*line, how(row)] if with_how else line)
     words = {0} | {at for at, name in enumerate(shown, 1) if name in WORDS}
-    if columns is None:
+    if with_how:
         words.add(len(shown) + 1)
     say_grid(grid, words, out, room=width(out), yields=0)
     if len(rows) < len(found.rows):
@@ -190,7 +194,8 @@ def json(
                       "name": pair.after.called, "same": pair.same} for pair in matched.pairs],
         "ended": [member(one) for one in matched.ended],
         "began": [member(one) for one in matched.began],
-        "totals": record(found.whole), "growth": found.growth, "unexplained": found.unexplained,
+        "of": found.of, "totals": record(found.whole), "growth": found.growth,
+        "unexplained": found.unexplained,
         "kinds": [record(row) for row in found.kinds],
         "by": found.by, "rows": [fields("diff", record(row), columns) for row in rows],
         **missing(found.withheld),
