@@ -240,17 +240,22 @@ def checked(text: str) -> str:
 
 
 def test_promtool_finds_nothing_wrong_with_it_whatever_a_process_is_called() -> None:
-    odd = b'a"b\\c}\xff\x1b[2J'
-    with subprocess.Popen([odd, "1000"], executable="/bin/sleep") as process:
+    odd, comm = b'a"b\\c}\xff\x1b[2J', b'q"\t\r\xff{}'
+    rename = r"""printf 'q"\t\r\377{}' > /proc/$$/comm; read"""  # and its title has blanks
+    with (subprocess.Popen([odd, "1000"], executable="/bin/sleep") as process,
+          subprocess.Popen(["of user 31337", "-c", rename], executable="/bin/bash",
+                           stdin=subprocess.PIPE) as other):
         try:
             asleep(process.pid, "sleep")
+            wait(lambda: Path(f"/proc/{other.pid}/comm").read_bytes() == comm + b"\n", "its name")
             ran = pagewalk("export", "--once", "--limit", 10_000, *SLOW)
         finally:
             process.kill()
+            other.kill()
     assert ran.code in (0, 3), ran.err
     assert checked(ran.out) == ""
     programs = {label for name, label in series(ran.out) if name == "pagewalk_program_uss_bytes"}
-    assert r'a"b\c}\udcff\x1b[2J' in programs
+    assert {r'a"b\c}\udcff\x1b[2J', r'q"\t\r\udcff{}'} <= programs
     assert not any(re.search(r"\d{5,}", program) for program in programs), programs
 
 
