@@ -95,7 +95,11 @@ def within(pages: Pages, ranges: U64, page_size: int) -> Pages:
     """Return the parts of ``pages`` inside ``ranges`` (u64[k, 2], sorted)."""
     from pagewalk.model.ranges import intersect
 
-    both = np.stack([pages.addr, pages.addr + pages.size], axis=1)
+    end = pages.addr + pages.size
+    at = np.searchsorted(ranges[:, 0], pages.addr, "right") - 1
+    if len(ranges) and (at >= 0).all() and (end <= ranges[at, 1]).all():
+        return pages
+    both = np.stack([pages.addr, end], axis=1)
     pieces, row, _ = intersect(both, ranges)
     found = take(pages, row)
     into = (pieces[:, 0] - found.addr) // np.uint64(page_size)

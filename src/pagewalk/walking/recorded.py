@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
-from pagewalk.model.columns import Amounts, Bool, Pages, State, Sums, take
+from pagewalk.model.columns import Amounts, Pages, State, Sums, take
 from pagewalk.model.rules import SIZES
 from pagewalk.model.states import maybe_repeated
 from pagewalk.snapshot.runs import Runs, pages_of, within
@@ -21,7 +22,7 @@ def recorded_pages(asked: Asked) -> Iterator[Pages]:
     """Yield every page that is asked for, in address order."""
     assert isinstance(asked.space, Joined)
     for runs in asked.space.runs():
-        for some in pieces(take(runs, wanted(runs, asked))):
+        for some in pieces(wanted(runs, asked)):
             pages = within(pages_of(some), asked.ranges, asked.page_size)
             if len(pages):
                 yield pages if asked.frames else without_frames(pages)
@@ -37,7 +38,7 @@ def recorded_sums(asked: Asked) -> Iterator[Sums]:
             yield from add_up(pages, asked.page_size)
         return
     for every in asked.space.runs():
-        runs = take(every, wanted(every, asked))
+        runs = wanted(every, asked)
         if not len(runs):
             continue
         amounts = amounts_of(runs)
@@ -59,12 +60,11 @@ def amounts_of(runs: Runs) -> Amounts:
                    runs.mapcount)
 
 
-def wanted(runs: Runs, asked: Asked) -> Bool:
+def wanted(runs: Runs, asked: Asked) -> Runs:
     # Without page tables, what is not populated is only a row if that is asked for.
     if asked.holes or asked.space.tells.tables:
-        return np.ones(len(runs), bool)
-    mask: Bool = runs.state != State.ABSENT.value
-    return mask
+        return runs
+    return take(runs, runs.state != State.ABSENT.value)
 
 
 def without_frames(pages: Pages) -> Pages:
@@ -75,12 +75,13 @@ def without_frames(pages: Pages) -> Pages:
 def pieces(runs: Runs) -> Iterator[Runs]:
     """Yield ``runs`` in parts of about TOGETHER pages; a longer run is cut."""
     times = (runs.size // np.maximum(runs.unit, np.uint64(1))).astype(np.int64)
-    for some in np.split(np.arange(len(runs)),
-                         np.flatnonzero(np.diff(np.cumsum(times) // TOGETHER)) + 1):
-        if len(some) == 1 and times[some[0]] > TOGETHER:
-            yield from cut(take(runs, some), int(times[some[0]]))
+    ends = [*(np.flatnonzero(np.diff(np.cumsum(times) // TOGETHER)) + 1).tolist(), len(runs)]
+    for first, end in pairwise([0, *ends]):
+        some = take(runs, slice(first, end))
+        if len(some) == 1 and times[first] > TOGETHER:
+            yield from cut(some, int(times[first]))
         elif len(some):
-            yield take(runs, some)
+            yield some
 
 
 def cut(run: Runs, pages: int) -> Iterator[Runs]:
