@@ -28,6 +28,7 @@ from benchmarks.measures.index import index
 from benchmarks.measures.many import many
 from benchmarks.measures.peak import peak
 from benchmarks.measures.ram import cgroups, ram, ram_large
+from benchmarks.measures.recorded import recorded
 from benchmarks.measures.sets import crowds, sets
 from benchmarks.measures.sparse import sparse
 from benchmarks.measures.stall import stall
@@ -62,4 +63,5 @@ MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
     "diff": diffs,
     "export": export,
     "fleet": fleet,
+    "recorded": recorded,
 }
