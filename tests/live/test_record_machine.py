@@ -70,7 +70,7 @@ def test_every_view_is_the_same(
         if name == "csv" and "--map" in words:
             continue
         live = pagewalk_here(*words, "--format", name)
-        assert live.code in (0, 3, 4) and len(live.out) > 100, live.err
+        assert live.code in (0, 3, 4) and live.out, live.err
         assert pagewalk_here(words[0], path, *words[1:], "--format", name) == live
 
 
