@@ -222,6 +222,18 @@ def parse_bufinfo(data: bytes) -> object:
     return parse_bufinfo(data)
 
 
+def parse_member(text: bytes) -> None:
+    from pagewalk.history.glance import parse_member
+
+    parse_member(1, text)
+
+
+def parse_kills(text: bytes) -> None:
+    from pagewalk.proc.kmsg import parse_kills
+
+    parse_kills(text.split(b"\n"))
+
+
 def parse_membership(data: bytes) -> object:
     from pagewalk.proc.cgroups import parse_membership
 
@@ -445,6 +457,8 @@ PARSERS = {
     "kallsyms (functions)": Parser((samples.KALLSYMS,), parse_kallsyms),
     "bufinfo": Parser((samples.BUFINFO,), parse_bufinfo),
     "cgroup": Parser((samples.MEMBERSHIP,), parse_membership),
+    "member": Parser((samples.MEMBER,), parse_member),
+    "kmsg": Parser((samples.KMSG,), parse_kills),
     "memory.*": Parser(
         (samples.MEMORY_STAT, samples.MEMORY_PRESSURE, b"max\n", b"1234\n5678\n"),
         parse_group_numbers,

@@ -119,6 +119,26 @@ nr_free_pages 5415284
 nr_kernel_stack 1504
 numa_hit 1885507671
 """
+MEMBER = b"""\
+Name:\ta\\nb c
+Umask:\t0022
+State:\tS (sleeping)
+Tgid:\t7
+VmRSS:\t   20112 kB
+RssAnon:\t   10892 kB
+RssFile:\t    9216 kB
+RssShmem:\t       4 kB
+VmData:\t   11004 kB
+VmSwap:\t     512 kB
+HugetlbPages:\t       0 kB
+Threads:\t1
+"""
+KMSG = b"""\
+oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/a,\
+task_memcg=/a/b,task=python,pid=168,uid=0
+Memory cgroup out of memory: Killed process 168 (python) total-vm:79472kB, anon-rss:3916kB,\
+ file-rss:5868kB, shmem-rss:64000kB, UID:0 pgtables:192kB oom_score_adj:0
+"""
 MEMBERSHIP = b"""\
 9:name=systemd:/
 4:memory:/a/b c

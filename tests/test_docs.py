@@ -27,7 +27,7 @@ from tests.test_layers import MODULES, tree
 
 DOCS = Path(__file__).parents[1] / "docs"
 JSON_VIEWS = ("processes", "show", "groups", "maps", "pages", "explain", "heap", "vtop", "doctor",
-              "ram", "files", "slab", "map", "group", "cgroups", "share",
+              "ram", "files", "slab", "map", "group", "trigger", "cgroups", "share",
               "top", "who", "overview", "huge", "huge_of_each", "cache", "diff")
 
 
@@ -73,7 +73,7 @@ def test_every_json_key_is_documented(name: str) -> None:
 
 # What docs/json.md calls the document of a view, where that is not the view's name.
 CALLED = {"groups": "maps", "files": "ram --files", "slab": "ram --slab", "map": "ram --map",
-          "group": "explain CGROUP", "huge": "maps --huge",
+          "group": "explain CGROUP", "trigger": "explain FILE", "huge": "maps --huge",
           "huge_of_each": "top --huge", "cache": "maps --cache"}
 
 

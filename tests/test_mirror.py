@@ -68,6 +68,8 @@ ELSEWHERE = (
               "only a kernel has files, and VMAs that map them"),
     Elsewhere("commands.sets", "proc/test_chosen.py", "it names what is chosen there"),
     Elsewhere("commands.ram_tables", "live/test_files.py", "only a machine has files in cache"),
+    Elsewhere("proc.oom_control", "live/test_armed.py",
+              "only a kernel has processes wait at a limit"),
     Elsewhere("render.ram_text render.ram_json", "render/test_ram_words.py",
               "one test for what is written of RAM"),
     Elsewhere("render.group_text render.group_json", "render/test_group_words.py",

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,16 @@ class Running:
         self._process.stdin.flush()
         self.facts = self._told()
         return self.facts
+
+    def die(self) -> int:
+        """Let it go on until it is killed, and return by which signal."""
+        while self._process.poll() is None:
+            with suppress(AssertionError, BrokenPipeError):
+                self.step()
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        return -self._process.returncode
 
     def _told(self) -> dict[str, Any]:
         assert self._process.stdout is not None

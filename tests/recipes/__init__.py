@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -165,7 +166,7 @@ def limit(group: Path, size: int) -> None:
 
 
 @contextmanager
-def killed(_: Path) -> Iterator[dict[str, Any]]:
+def killed(folder: Path) -> Iterator[dict[str, Any]]:
     """Run a container whose memory is mostly a file in shared memory, and kill one like it."""
     with memory_cgroup("killed") as group:
         limit(group, 96 * MIB)
@@ -175,7 +176,38 @@ def killed(_: Path) -> Iterator[dict[str, Any]]:
             # Its twin has no room: the kernel ends the larger of the two, which is this one.
             with suppress(json.JSONDecodeError), started("spool.py", 0, 64, group=group):
                 raise AssertionError("there was room for both")
-            yield said
+            kill_armed(folder)
+            yield {"FOLDER": folder, **said}
+
+
+def kill_armed(folder: Path) -> None:
+    """Have a program in a group of its own killed at its limit, while a recorder is armed."""
+    with memory_cgroup("armed") as group:
+        limit(group, 32 * MIB)
+        with suppress(OSError):
+            (group / "memory.swap.max").write_text("0")
+        with (armed(group, folder), suppress(json.JSONDecodeError),
+              started("spool.py", 0, 64, group=group)):
+            raise AssertionError("there was room for it")
+
+
+@contextmanager
+def armed(group: Path, folder: Path) -> Iterator[None]:
+    """Arm a recorder of a group in the block, and end it when it has recorded a kill."""
+    path = f"/{group.relative_to(find_hierarchy().mount)}"
+    words = [PYTHON, "-m", "pagewalk", "record", "--armed", path, "-o", str(folder)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        try:
+            while b": armed: " not in process.stderr.readline():
+                assert process.poll() is None
+            yield
+            until = time.monotonic() + PATIENCE
+            while not list(folder.glob("*-kill-*.parquet")):
+                assert time.monotonic() < until
+                time.sleep(0.05)
+        finally:
+            process.terminate()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from tests.render.written import HOSTILE, Terminal, seen
 
 VIEWS = {name: importlib.import_module(module).VIEWS for name, module in FORMATS.items()}
 ALL_VIEWS = ("show", "groups", "maps", "pages", "explain", "heap", "vtop", "doctor", "processes",
-             "ram", "files", "slab", "group", "cgroups", "overview", "huge",
+             "ram", "files", "slab", "group", "trigger", "cgroups", "overview", "huge",
              "huge_of_each")
 PAIRS = [(name, view_name) for name in FORMATS for view_name in ALL_VIEWS
          if view_name in VIEWS[name]]

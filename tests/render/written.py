@@ -22,6 +22,7 @@ from pagewalk.system.containers import Name
 from pagewalk.system.ram_map import map_ram
 from pagewalk.walking.walk import Walk
 from tests import (
+    armed_by_hand,
     by_hand,
     cache_by_hand,
     diff_by_hand,
@@ -138,6 +139,7 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
         "map": (map_ram([system.frames(system.Run(Kind.FILE, 16), system.Run(Kind.BUDDY, 16))],
                         [(0, 32)]), by_hand.FACTS),
         "group": (group(), Name("unit", "app.service", "systemd")),
+        "trigger": (armed_by_hand.TRIGGER, "kill.parquet"),
         "cgroups": (group_table(), [(0, 0), (1, 1), (3, 2), (2, 1)],
                     {1: Name("pod", "web", "docker")}),
         "huge_of_each": (huge_by_hand.huge_of_each(frames=frames),

@@ -53,6 +53,14 @@ def anon(size: str) -> Iterator[Facts]:
     yield {"bytes": int(size)}
 
 
+def grows(size: str, step: str) -> Iterator[Facts]:
+    """Touch anonymous memory, and more of it at each step."""
+    touched(int(size))
+    while True:
+        yield {"bytes": sum(len(area) for area in held if isinstance(area, mmap.mmap))}
+        touched(int(step))
+
+
 def written(path: str, size: str) -> Iterator[Facts]:
     """Write a file, and sync it."""
     with open(path, "wb") as file:
@@ -243,7 +251,7 @@ def join(procs: str) -> None:
 
 CASES: dict[str, Callable[..., Iterator[Facts]]] = {
     case.__name__: case for case in (
-        anon, written, deleted, maps, threads, descriptors, tables, bpf_map, unix_sockets,
+        anon, grows, written, deleted, maps, threads, descriptors, tables, bpf_map, unix_sockets,
         tcp_sockets, rings, swapped, huge, hugetlb, locked, lazyfree, names, moved,
     )
 }  # fmt: skip

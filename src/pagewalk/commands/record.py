@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pagewalk import commands
+from pagewalk.commands import armed
+from pagewalk.commands.armed import Arming, arming_options
 from pagewalk.commands.options import Duration, Request, budget_option, source_option
 from pagewalk.commands.sets import Named, members, naming_options
 from pagewalk.model.errors import BadRequest, BadTarget
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
 @click.option("--ram", is_flag=True,
               help="All of RAM and of all cgroups: for ram FILE and cgroups FILE.")
 @click.option("--machine", is_flag=True, help="The same as --ram --all.")
+@arming_options
 @source_option("ebpf, kcore, drgn or procfs")
 @budget_option
 @click.option("--output", "-o", metavar="FILE", required=True,
               help="Record into FILE (mode 0600, replaced only when complete); with --every into"
-              " the directory FILE. It may be in an object store: s3://BUCKET/PATH.")
+              " the directory FILE. It may be in an object store: s3://BUCKET/PATH. With --armed"
+              " into the directory FILE on a disk.")
 @click.option("--every", metavar="TIME", type=Duration(),
               help="Record again and again, such as every 10s, each time into a file of its own.")
 @click.option("--for", "lasting", metavar="TIME", type=Duration(),
@@ -59,11 +63,16 @@ def command(
     from pagewalk.history.record import Beside, How, record
     from pagewalk.proc.freeze import terminating
 
+    asked = Arming(*(options.pop(name) for name in Arming._fields))
     named = Named(*(options.pop(name) for name in Named._fields))
     if machine:
         named, ram = named._replace(everyone=True), True
     request = Request(source=source, format="text", output=output, quiet=quiet, budget=budget)
     how = How(source, request.budget_ns, physical, scrub, smaps)
+    if asked.armed is not None:
+        check_alone(named, every)
+        return armed.run(request, asked, how)
+    armed.check_unarmed(asked)
     check_times(every, lasting)
 
     def make(path: str) -> Made:
@@ -102,6 +111,14 @@ def series(
         click.echo(harmless(f"{shown(found.root)}: {many}, {human(found.size)}{missed};"
                             f" {found.why}"))
     return max(codes)
+
+
+def check_alone(named: Named, every: float | None) -> None:
+    """Raise BadRequest for what --armed does in its own way."""
+    if any(named):
+        raise BadRequest("--armed records the processes of its CGROUP: leave out all others")
+    if every is not None:
+        raise BadRequest("--armed records when something happens: leave out --every")
 
 
 def told(request: Request, made: Made) -> int:

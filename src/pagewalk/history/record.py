@@ -14,7 +14,7 @@ from pagewalk.account.table import Table, tabulate
 from pagewalk.account.totals import Totals, add, no_totals
 from pagewalk.history.hidden import Hidden
 from pagewalk.history.record_groups import add_group
-from pagewalk.history.record_ram import Added, add_ram
+from pagewalk.history.record_ram import Added, add_document, add_ram
 from pagewalk.history.record_set import SetSoFar
 from pagewalk.model.columns import Pages, State, Sums, VMAs, Withheld, take
 from pagewalk.model.errors import PagewalkError, ProcessGone
@@ -36,6 +36,7 @@ from pagewalk.sources import Source, close, open_listed
 from pagewalk.sources.doctor import summary
 from pagewalk.sources.found import Found
 from pagewalk.sources.particulars import read_particulars
+from pagewalk.sources.ram import open_counters
 from pagewalk.sources.recorded import PROCESS
 from pagewalk.system.processes import LiveProcesses
 from pagewalk.system.signs import signs
@@ -64,12 +65,15 @@ class How(NamedTuple):
 class Beside(NamedTuple):
     """What is recorded beside processes: the cgroups at ``groups``; all of RAM and all cgroups.
 
-    ``once``: each cgroup is looked at once only, which is quickest.
+    ``once``: each cgroup is looked at once only, which is quickest. ``documents`` are typed results
+    that belong to no process, by name. ``alone``: it is a recording even without a process.
     """
 
     groups: tuple[str, ...] = ()
     ram: bool = False
     once: bool = False
+    documents: tuple[tuple[str, Any], ...] = ()
+    alone: bool = False
 
 
 NOTHING = Beside()
@@ -119,22 +123,17 @@ def record_to(
     uptime = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     together = SetSoFar(chosen, LiveProcesses(how.source, how.budget_ns))
     session = Session(Writer(out), how, together)
-    session.groups(beside)
-    by_pid = {one.process.pid: one for one in chosen}
-    for pids in together.groups:
-        session.process([by_pid[pid] for pid in pids])
-    session.ram(beside)
-    if not session.walked and not session.beside:
-        raise next(iter([*session.refused.values(), *session.failed]))
-    assert session.facts is not None
-    if chosen:
-        session.writer.add("document", together.row(summary(), session.refused, scrub=how.scrub))
-    host = read_host()
-    meta = Meta(
-        VERSION, version("pagewalk"), began, time.perf_counter_ns() - clock, host.name, host.boot,
-        host.kernel, how.physical, how.scrub, what, reason, uptime,
-    )
-    session.writer.close(meta, session.facts)
+    try:
+        session.all_of(chosen, beside)
+        host = read_host()
+        meta = Meta(
+            VERSION, version("pagewalk"), began, time.perf_counter_ns() - clock, host.name,
+            host.boot, host.kernel, how.physical, how.scrub, what, reason, uptime,
+        )
+        session.writer.close(meta, session.facts or open_counters().facts)
+    except BaseException:
+        session.writer.abandon()
+        raise
     return session.made()
 
 
@@ -152,6 +151,22 @@ class Session:
         self.hidden = Hidden(physical=how.physical, scrub=how.scrub)
         self.beside: list[str] = []
         self.failed: list[Exception] = []
+
+    def all_of(self, chosen: Sequence[Chosen], beside: Beside) -> None:
+        """Record the processes of ``chosen``, and ``beside``; raises what record raises."""
+        for name, value in beside.documents:
+            add_document(self.writer, name, value)
+        self.groups(beside)
+        by_pid = {one.process.pid: one for one in chosen}
+        for pids in self.together.groups:
+            self.process([by_pid[pid] for pid in pids])
+        self.ram(beside)
+        failed = [*self.refused.values(), *self.failed]
+        if not self.walked and not self.beside and failed and not beside.alone:
+            raise failed[0]
+        if self.walked:
+            self.writer.add("document", self.together.row(
+                summary(), self.refused, scrub=self.how.scrub))
 
     def process(self, group: Sequence[Chosen]) -> None:
         """Record one address space, that of all processes in ``group``; note why it failed.

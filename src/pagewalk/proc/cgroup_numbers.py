@@ -88,16 +88,24 @@ def read_numbers(hierarchy: Hierarchy, path: str) -> GroupNumbers:
     SourceUnavailable, BadText.
     """
     with open_group(hierarchy, path) as group:
-        amounts = {
-            name: parse_amount(text, file, none=name in LIMITS)
-            for name, file in FILES[hierarchy.version].items()
-            if (text := read(group, file)) is not None
-        }
-        stat, pressure = read(group, "memory.stat"), read(group, "memory.pressure")
-        events = read_events(group, hierarchy.version)
-        if hierarchy.version == 1 and is_root(group):
-            amounts |= {"current": None, "both": None, "peak": None}
-        check_alive(group)
+        return numbers_in(group, hierarchy.version)
+
+
+def numbers_in(group: int, version: int) -> GroupNumbers:
+    """Return the kernel's numbers for the group whose directory is ``group``, as read_numbers does.
+
+    Raises OSError, one of cgroups.GONE if it was removed, and BadText.
+    """
+    amounts = {
+        name: parse_amount(text, file, none=name in LIMITS)
+        for name, file in FILES[version].items()
+        if (text := read(group, file)) is not None
+    }
+    stat, pressure = read(group, "memory.stat"), read(group, "memory.pressure")
+    events = read_events(group, version)
+    if version == 1 and is_root(group):
+        amounts |= {"current": None, "both": None, "peak": None}
+    check_alive(group)
     return GroupNumbers(
         **amounts,
         stat=None if stat is None else parse_counts(stat, "memory.stat"),

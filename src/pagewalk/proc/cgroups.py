@@ -282,17 +282,42 @@ def processes_of(hierarchy: Hierarchy, path: str) -> list[int]:
     threaded group these are the processes of its threads. Raises as open_group does, and BadText.
     """
     with open_group(hierarchy, path) as group:
-        try:
-            return sorted(parse_pids(read_bytes("cgroup.procs", group)))
-        except OSError as error:
-            if error.errno != errno.EOPNOTSUPP:
-                raise
-        threads = parse_pids(read_bytes("cgroup.threads", group))
+        return sorted(processes_in(group))
+
+
+def processes_in(group: int) -> set[int]:
+    """Return the processes in the group whose directory is ``group``; see processes_of.
+
+    Raises OSError, one of GONE if it was removed, and BadText.
+    """
+    try:
+        return parse_pids(read_bytes("cgroup.procs", group))
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
     found = set()
-    for thread in threads:
+    for thread in parse_pids(read_bytes("cgroup.threads", group)):
         with suppress(OSError):  # it ended meanwhile
             found.update(numbers(read_bytes(f"/proc/{thread}/status"), b"Tgid"))
-    return sorted(found)
+    return found
+
+
+def processes_inside(top: int) -> set[int]:
+    """Return the processes in the group whose directory is ``top`` and in all below it.
+
+    Groups that are removed meanwhile are left out. Raises BadText, OSError.
+    """
+    found, below = set(), [""]
+    for relative in below:  # it grows
+        below += [f"{relative}/{name}" if relative else name
+                  for name, _ in groups_in(top, relative, device(top))]
+        try:
+            with opened(top, relative) as group:
+                found |= processes_in(group)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+    return found
 
 
 def parse_pids(text: bytes) -> set[int]:

@@ -86,6 +86,13 @@ def choose(wanted: Wanted, listed: Among | None = None) -> list[Chosen]:
     return sorted(chosen, key=lambda one: one.process.pid)
 
 
+def choose_by_pid(pids: Iterable[int], root: str = "/proc") -> list[Chosen]:
+    """Return those of the processes ``pids`` that have an address space, by pid; not ourselves."""
+    wanted = sorted(set(pids) - {own_numbers()[0]})
+    return [Chosen(process, stat.parent)
+            for process, stat, _ in read_listed(root, map(str, wanted)) if stat.vsize]
+
+
 def named(word: str, listed: Among) -> set[int]:
     """Return the pids of those that ``word``, a pid or a name, means; raises BadTarget."""
     if NUMBER.fullmatch(word):

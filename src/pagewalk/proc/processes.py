@@ -3,7 +3,7 @@
 import functools
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -46,10 +46,12 @@ def read_processes(root: str = "/proc") -> Iterator[Process]:
     return (process for process, stat, _ in read_listed(root) if stat.vsize)
 
 
-def read_listed(root: str) -> Iterator[tuple[Process, Stat, tuple[str, ...]]]:
+def read_listed(
+    root: str, entries: Iterable[str] | None = None
+) -> Iterator[tuple[Process, Stat, tuple[str, ...]]]:
     # With the first words of the command line; also kernel threads and zombies, which have no
-    # address space.
-    for entry in os.listdir(root):
+    # address space. Only those of ``entries``, if given.
+    for entry in os.listdir(root) if entries is None else entries:
         if not entry.isdigit():
             continue
         base = f"{root}/{entry}"

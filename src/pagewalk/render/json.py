@@ -290,6 +290,7 @@ VIEWS: dict[str, Callable[..., None]] = {
     "map": later("ram_map", "json"),
     "group": later("group_json", "group"),
     "cgroups": later("groups_table", "json"),
+    "trigger": later("trigger_table", "json"),
     "share": later("share_table", "json"),
     "top": later("top_table", "json"),
     "who": later("who_table", "json"),

@@ -66,6 +66,10 @@ class Writer:
         self._file.write_table(pa.Table.from_arrays(made, schema=self.schema),
                                row_group_size=GROUP)
 
+    def abandon(self) -> None:
+        """Write nothing more, and no footer: pyarrow would do so when this is collected."""
+        self._file.is_open = False
+
     def close(self, meta: Meta, facts: Facts) -> None:
         """Write what is waiting, and what the whole recording is, as a row and in the footer."""
         self.add("meta", {

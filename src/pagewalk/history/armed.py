@@ -1,0 +1,282 @@
+"""The armed recorder: waits for a cgroup to be in trouble, and records it before it is too late."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pagewalk.history.glance import Glance, fullness, glance
+from pagewalk.history.kept import file_name, prune
+from pagewalk.history.resident import lock_memory
+from pagewalk.history.trigger import ARMED, FULL, HELD, KILL, STALLED, Trigger, reason_of, rise
+from pagewalk.history.waiting import (
+    CHANGES,
+    LIMIT,
+    LOOK,
+    OOM,
+    REMOVED,
+    Waiting,
+    set_nearness,
+    waiting,
+)
+from pagewalk.model.errors import NotPermitted, PagewalkError, in_a_line
+from pagewalk.proc.cgroup_numbers import GroupNumbers, numbers_in
+from pagewalk.proc.cgroups import GONE, Hierarchy, group_of, open_group, processes_inside
+from pagewalk.proc.kmsg import Kill, open_kmsg, read_kills
+from pagewalk.proc.oom_control import Hold, open_hold
+from pagewalk.proc.pressure import MACHINE
+
+# After a report of which nothing was made, for so long only that the limit could not be kept is
+# listened to: a group that is full of page cache may have a hundred reports a second.
+PAUSE_S = 0.25
+# From the report that the limit could not be kept until a kill has been counted, and from that
+# until it is in the kernel's log: 35 ms on a slow machine, never if a system call failed instead.
+KILL_S, LOGGED_S, LOOK_S = 0.3, 0.1, 0.01
+Write = Callable[[str, Trigger, list[int]], None]  # the file, why, and the processes
+LATE_S = 3.0  # by how much pressure may be reported late: the longer window, and a look
+LEFT = 0.05  # of the limit: a group that was near is no longer so that much below
+
+
+class Armed(NamedTuple):
+    """What the recorder waits for, and what it keeps in ``folder``.
+
+    ``near`` is the share of the limit, ``pressure`` that of time. There is at most one recording of
+    a reason in ``at_most_s``, and ``keep`` of each reason. ``look_s`` is after how long the amount
+    is read where the kernel reports none (version 2); 0: never. ``hold``: see proc.oom_control.
+    """
+
+    folder: str
+    near: float = 0.9
+    pressure: float = 0.1
+    at_most_s: float = 60.0
+    keep: int = 10
+    look_s: float = 10.0
+    hold: bool = False
+
+
+class Written(NamedTuple):
+    """A recording that was made: for what, where, and how long it took from the report on."""
+
+    trigger: Trigger
+    path: str
+    took_ns: int
+
+
+def arm(
+    path: str, hierarchy: Hierarchy, how: Armed, write: Write,
+    say: Callable[[str | Written], None],
+) -> None:
+    """Record the cgroup at ``path`` each time it is in trouble, until it is removed.
+
+    ``write`` records processes into a file, ``say`` is told what happens. Raises GroupGone if the
+    group does not exist, NotPermitted if nothing can be waited for, and what ``write`` raises the
+    first time.
+    """
+    with ExitStack() as stack:
+        group = stack.enter_context(open_group(hierarchy, path))
+        told = stack.enter_context(waiting(path, hierarchy.version, group, how.pressure))
+        hold = None
+        if how.hold:
+            hold = stack.enter_context(open_hold(group, hierarchy.version))
+        kmsg = open_kmsg()
+        if kmsg is not None:
+            stack.callback(os.close, kmsg)
+        recorder = Recorder(path, group, told, how, write, say, kmsg, hold)
+        try:
+            recorder.check(hierarchy)
+            recorder.run()
+        except OSError as error:
+            if error.errno not in GONE or told.there():
+                raise
+
+
+@dataclass
+class Recorder:
+    """The recorder while it is armed.
+
+    ``seen`` are the numbers when something was reported last, ``last`` all that was read then if it
+    mattered; ``then`` the numbers of the last recording. ``made`` is when the last recording of
+    each reason was made.
+    """
+
+    path: str
+    group: int
+    told: Waiting
+    how: Armed
+    write: Write
+    say: Callable[[str | Written], None]
+    kmsg: int | None
+    hold: Hold | None
+    last: Glance | None = None
+    seen: GroupNumbers = field(default_factory=GroupNumbers)
+    then: GroupNumbers = field(default_factory=GroupNumbers)
+    near: bool = False
+    made: dict[str, float] = field(default_factory=dict)
+    kills: list[Kill] = field(default_factory=list)
+
+    def check(self, hierarchy: Hierarchy) -> None:
+        """Say what cannot be noticed, and what is unwise; raises NotPermitted if nothing can be."""
+        for what in self.told.missing:
+            self.say(f"not noticed: {what}")
+        if not set(self.told.noticed) - {MACHINE}:
+            raise NotPermitted(f"cannot wait for cgroup {in_a_line(self.path)}", "nothing of it is"
+                               " reported, for the reasons above", "run as root")
+        own = group_of(os.getpid(), hierarchy)
+        if own is not None and f"{own.rstrip('/')}/".startswith(f"{self.path.rstrip('/')}/"):
+            self.say(f"this recorder is in cgroup {self.path} itself: it is charged to it, and may"
+                     " be killed or held with it; start it in another")
+
+    def run(self) -> None:
+        """Make a first recording, then wait until the group is removed."""
+        began = time.monotonic_ns()
+        self.seen = self.then = numbers_in(self.group, self.told.version)
+        self.set_limits()
+        self.record(ARMED, set(), self.glance(), began)
+        lock_memory()
+        if self.hold is not None:
+            self.say(self.hold.start())
+        self.say(f"armed: {self.path}, by {', '.join(self.told.noticed)}")
+        pause = False
+        while True:
+            told = self.told.wait(PAUSE_S, (OOM, CHANGES)) if pause else self.told.wait()
+            if REMOVED in told:
+                return
+            if pause and told == {LOOK}:
+                pause = False
+            else:
+                pause = not self.reported(told) and LOOK not in told
+
+    def set_limits(self) -> None:
+        """Have it reported, or looked for, that the limits of ``seen`` are near."""
+        limit = set_nearness(self.told, self.seen, self.how.near, self.how.look_s)
+        if limit is None:
+            self.say(f"cgroup {self.path} has no limit: nothing is near it; one that is set later"
+                     " is noticed")
+
+    def reported(self, told: set[str]) -> bool:
+        """Decide what ``told`` means, and make a recording if it is worth one; return whether."""
+        began = time.monotonic_ns()
+        now, before = numbers_in(self.group, self.told.version), self.seen
+        self.seen = now
+        if LIMIT in told:
+            self.set_limits()
+        reason = reason_of(told, now, before, self.told.version, self.how.near,
+                           was_near=self.near)
+        self.near = self.is_near(now)
+        if reason is None:
+            return False
+        glance = self.glance()
+        if reason == FULL:
+            reason, glance = self.full(glance)
+        made = reason == HELD or self.is_due(reason)
+        if made:
+            self.record(reason, told, glance, began)
+        elif reason == KILL:
+            self.say(f"{KILL}: another within {self.how.at_most_s:g} s: not recorded")
+        if reason == HELD:
+            self.let_go(glance)
+        self.last = glance
+        return made
+
+    def full(self, found: Glance) -> tuple[str, Glance]:
+        """Return what became of a group that could not keep its limit, and what it is then."""
+        if self.hold is not None and self.hold.limit():
+            return HELD, found
+        kills = count(found.numbers, "oom_kill")
+        until = time.monotonic() + KILL_S
+        while time.monotonic() < until:
+            if count(numbers_in(self.group, self.told.version), "oom_kill") > kills:
+                break
+            time.sleep(LOOK_S)
+        else:
+            if kills <= count(self.then, "oom_kill"):
+                return FULL, found
+        self.last = found
+        now = self.glance()
+        self.seen = now.numbers
+        return KILL, now
+
+    def let_go(self, found: Glance) -> None:
+        """Let what waits at the limit go on, and hold again when something of it was killed."""
+        assert self.hold is not None
+        self.hold.release()
+        self.hold.wait_for_kill(count(found.numbers, "oom_kill"))
+        self.hold.start()
+
+    def is_near(self, numbers: GroupNumbers) -> bool:
+        """Return whether the group is near its limit, or has not left it by LEFT."""
+        full = fullness(numbers, self.told.version)
+        return full is not None and full[0] >= self.how.near - LEFT * self.near
+
+    def is_due(self, reason: str) -> bool:
+        """Return whether the last recording for ``reason`` was long enough ago.
+
+        Pressure is reported late: what came with a kill is no news after it.
+        """
+        now = time.monotonic()
+        latest = max((at for why, at in self.made.items() if why != ARMED), default=-math.inf)
+        if reason == STALLED and now - latest < LATE_S:
+            return False
+        return now - self.made.get(reason, -math.inf) >= self.how.at_most_s
+
+    def glance(self) -> Glance:
+        """Return what can be read of the group at once; raises OSError if it is gone."""
+        return glance(self.group, self.told.version)
+
+    def record(self, reason: str, told: set[str], now: Glance, began: int) -> None:
+        """Make a recording for ``reason``; of one that fails it is said why, unless it is ARMED.
+
+        ``began`` is when that was reported.
+        """
+        late = time.monotonic_ns() - began
+        kills = None if self.kmsg is None else self.killed(reason)
+        trigger = Trigger(reason, self.path, self.told.version, tuple(sorted(told)), self.how.near,
+                          now, self.last, rise(now.numbers, self.then), kills, late)
+        path = os.path.join(self.how.folder, file_name(self.path, reason, now.at_ns))
+        self.made[reason] = time.monotonic()
+        try:
+            self.write(path, trigger, sorted(processes_inside(self.group) - {0}))
+        except (PagewalkError, OSError) as error:
+            if reason == ARMED:
+                raise
+            self.say(f"{reason}: cannot record: {error}")
+            return
+        self.then, self.kills = now.numbers, []
+        self.told.forget()  # what led to this is in it
+        took = time.monotonic_ns() - began
+        prune(self.how.folder, self.path, reason, self.how.keep)
+        self.say(Written(trigger, path, took))
+
+    def killed(self, reason: str) -> tuple[Kill, ...]:
+        """Return what the kernel's log says was killed of the group since the last recording.
+
+        A kill is counted a moment before it is logged.
+        """
+        assert self.kmsg is not None
+        until = time.monotonic() + LOGGED_S
+        while True:
+            self.kills += of_group(read_kills(self.kmsg), self.path, self.last)
+            if self.kills or reason != KILL or time.monotonic() > until:
+                return tuple(self.kills)
+            time.sleep(LOOK_S)
+
+
+def count(numbers: GroupNumbers, name: str) -> int:
+    """Return how often event ``name`` was counted."""
+    return (numbers.events or {}).get(name, 0)
+
+
+def of_group(kills: list[Kill], path: str, last: Glance | None) -> list[Kill]:
+    """Return those of ``kills`` that were in the group at ``path``, or were seen in it last.
+
+    The log has paths as the machine's first cgroup namespace shows them.
+    """
+    inside = f"{path.rstrip('/')}/"
+    known = {(one.pid, one.name) for one in (last.members if last else ())}
+    return [kill for kill in kills if (kill.pid, kill.name) in known
+            or (kill.group is not None and f"{kill.group}/".startswith(inside))]

@@ -1,0 +1,107 @@
+"""The kernel's log: which processes it killed for lack of memory, and why."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from pagewalk.proc.files import decode_name
+
+PATH = "/dev/kmsg"
+RECORD = 8192  # bytes: PRINTK_MESSAGE_MAX is 2048, and escapes take four for one
+MOST = 10_000  # records that are looked at: a flood must not keep us
+KERNEL = {b"%d" % level for level in range(8)}  # a process that writes here has another facility
+# dump_oom_summary and __oom_kill_process, mm/oom_kill.c. A process chooses its name, which a
+# record has escaped ("\\x0a"), and whoever makes a group its path.
+WHY = re.compile(
+    rb"oom-kill:constraint=(CONSTRAINT_\w+),.*?,task_memcg=(/.*),pid=(\d{1,10}),uid=\d+"
+)
+TASK = b",task="
+COMM = 15  # characters of a process's name: TASK_COMM_LEN
+KILLED = re.compile(
+    rb"(?:Memory cgroup out of memory|Out of memory[^:]*): Killed process (\d{1,10}) \((.*)\)"
+    rb" total-vm:\d+kB, anon-rss:(\d{1,19})kB, file-rss:(\d{1,19})kB, shmem-rss:(\d{1,19})kB"
+)
+ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+
+
+class Kill(NamedTuple):
+    """A process that the kernel killed: its pid on the host, name, and RSS by kind in bytes.
+
+    ``group`` is the cgroup that it was in, as the host's namespace shows it, None if the log does
+    not tell; ``of_limit`` says whether a cgroup's limit was the cause, not the machine.
+    """
+
+    pid: int
+    name: str
+    anon: int
+    file: int
+    shmem: int
+    group: str | None
+    of_limit: bool
+
+
+def open_kmsg() -> int | None:
+    """Return the kernel's log, open at its end; None if we may not read it or there is none."""
+    try:
+        fd = os.open(PATH, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        os.lseek(fd, 0, os.SEEK_END)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def read_kills(fd: int) -> list[Kill]:
+    """Return the kills that were logged since the last call, the oldest first."""
+    return parse_kills(read_records(fd))
+
+
+def read_records(fd: int) -> list[bytes]:
+    """Return the text of the records since the last call, at most MOST."""
+    found = []
+    for _ in range(MOST):
+        try:
+            text = os.read(fd, RECORD)
+        except BrokenPipeError:  # some were overwritten before we read them
+            continue
+        except OSError:
+            break
+        head, _, rest = text.partition(b";")
+        if head.partition(b",")[0] in KERNEL:
+            found.append(rest.partition(b"\n")[0])
+    return found
+
+
+def parse_kills(records: list[bytes]) -> list[Kill]:
+    """Return the kills that ``records`` tell of; what is cut off or garbled is left out."""
+    places: dict[int, tuple[str | None, bool]] = {}
+    kills = []
+    for text in records:
+        if why := WHY.fullmatch(text):
+            places[int(why[3])] = group_in(why[2]), why[1] == b"CONSTRAINT_MEMCG"
+        elif killed := KILLED.match(text):
+            pid = int(killed[1])
+            group, of_limit = places.get(pid, (None, text.startswith(b"Memory cgroup")))
+            anon, file, shmem = (int(word) << 10 for word in killed.groups()[2:])
+            kills.append(Kill(pid, plain(killed[2]), anon, file, shmem, group, of_limit))
+    return kills
+
+
+def group_in(text: bytes) -> str | None:
+    """Return the path in "/a/b,task=python": what follows it is no longer than a name."""
+    at = text.find(TASK)
+    while at >= 0:
+        if len(plain(text[at + len(TASK) :])) <= COMM:
+            return plain(text[:at])
+        at = text.find(TASK, at + 1)
+    return None
+
+
+def plain(text: bytes) -> str:
+    """Return a name without the escapes of a record (msg_print_text, kernel/printk/printk.c)."""
+    return decode_name(ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), text))

@@ -1,0 +1,54 @@
+"""What an armed recorder says of each recording, and why a recording was made."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pagewalk.history.glance import Glance, fullness, hard_to_reclaim
+from pagewalk.history.trigger import ARMED, FULL, HELD, KILL, NEAR, STALLED, Trigger
+from pagewalk.render.amounts import many, size
+from pagewalk.render.terminal import printable
+
+if TYPE_CHECKING:
+    from pagewalk.history.armed import Written
+
+WHAT = {
+    KILL: "killed for lack of memory",
+    HELD: "at its limit: what needed more was held until this was recorded",
+    FULL: "at its limit, and nothing could be reclaimed",
+    NEAR: "near its limit",
+    STALLED: "under pressure: tasks waited for memory",
+    ARMED: "as it was when the recorder was armed",
+}
+
+
+def written(made: Written) -> str:
+    """Return the line about a recording that was made."""
+    trigger, now = made.trigger, made.trigger.now
+    return (f"{clock(now.at_ns)} {trigger.reason}: {charged(now, trigger.version)}"
+            f"{killed(trigger)}; {os.path.basename(made.path)} after {made.took_ns / 1e6:.0f} ms")
+
+
+def clock(at_ns: int) -> str:
+    """Return a time of day in UTC, to the millisecond."""
+    at = datetime.fromtimestamp(at_ns / 1e9, UTC)
+    return f"{at:%H:%M:%S}.{at_ns // 10**6 % 1000:03}Z"
+
+
+def charged(found: Glance, version: int) -> str:
+    """Return how much was charged, of which limit, and what of it was hard to reclaim."""
+    numbers, full = found.numbers, fullness(found.numbers, version)
+    limit = "" if full is None else f" of {size(full[1])}"
+    hard = hard_to_reclaim(numbers, version)
+    return f"{size(numbers.current)} charged{limit}, {size(hard)} without page cache"
+
+
+def killed(trigger: Trigger) -> str:
+    """Return which processes were killed, empty if none was."""
+    names = [f"{printable(one.name)} ({one.pid})" for one in trigger.kills or ()]
+    count = trigger.events.get("oom_kill", 0)
+    if not names:
+        return f"; killed: {many(count, 'process', 'es')}" if count else ""
+    return f"; killed: {', '.join(names)}"

@@ -1,0 +1,176 @@
+"""The screen and the document of an armed recorder's recording: what happened, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TextIO
+
+from pagewalk.history.glance import Glance, Member, fullness, hard_to_reclaim
+from pagewalk.history.trigger import KILL, Trigger, causes, explained
+from pagewalk.model.columns import Withheld
+from pagewalk.render.amounts import kib, many, size
+from pagewalk.render.armed_words import WHAT
+from pagewalk.render.document import missing, write
+from pagewalk.render.terminal import following, paint, printable, say, say_grid, say_missing, width
+from pagewalk.system.group_counters import parts_from
+from pagewalk.system.ram import PARTS
+
+if TYPE_CHECKING:
+    from pagewalk.proc.kmsg import Kill
+
+LISTED = 10  # processes on the screen
+# What counters tell of a cgroup, in the order of a screen.
+TITLES = {part.name: part.title for part in PARTS} | {
+    "anon": "anonymous memory", "anon_huge": "anonymous memory in huge pages",
+    "file": "page cache of files", "shmem": "tmpfs and shared memory",
+    "kernel_other": "the kernel's, not told apart",
+}
+
+
+def text(trigger: Trigger, path: str, out: TextIO, **_: object) -> None:
+    """Write why the recording at ``path`` was made, and what the group was made of before that."""
+    print(paint(out, "main", heading(trigger)), file=out)
+    for sentence in answers(trigger):
+        say(sentence, out)
+    print(file=out)
+    say_grid([("CHARGED", "WHAT"), *amounts(trigger)], {1}, out, room=width(out), yields=1)
+    members = explained(trigger).members
+    if members:
+        print(file=out)
+        rows = [row(trigger, one) for one in members[:LISTED]]
+        head = ("PID", "ANON", "FILE", "SHMEM", "SWAP", "NAME", "BECAME")
+        say_grid([head, *rows], {5, 6}, out, room=width(out), yields=5)
+        more = explained(trigger).processes - len(rows)
+        if more > 0:
+            say(f"and {many(more, 'smaller process', 'es')}", out)
+    say_missing(withheld(trigger), out)
+    recorded = {one.pid for one in trigger.now.members}
+    largest = next((f"show {path}:{one.pid}" for one in members if one.pid in recorded), None)
+    following(out, *([largest] if largest else []), f"share --cgroup {trigger.path}")
+
+
+def heading(trigger: Trigger) -> str:
+    return f"cgroup {printable(trigger.path)}: {WHAT[trigger.reason]}, {when(trigger.now.at_ns)}"
+
+
+def when(at_ns: int) -> str:
+    """Return a time in UTC, to the millisecond."""
+    at = datetime.fromtimestamp(at_ns // 10**9, UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S}.{at_ns // 10**6 % 1000:03} UTC"
+
+
+def answers(trigger: Trigger) -> Iterator[str]:
+    """Yield what happened, and what the charge was made of."""
+    if trigger.reason == KILL:
+        yield from who(trigger)
+    found = explained(trigger)
+    full = fullness(found.numbers, trigger.version)
+    of = "" if full is None else f", of a limit of {size(full[1])}"
+    ago = (trigger.now.at_ns - found.at_ns) / 1e9
+    at = "Then" if found is trigger.now else f"{ago:.1f} s before this was noticed"
+    yield f"{at} {size(found.numbers.current)} were charged{of}: {made_of(trigger, found)}."
+    told = causes(found, trigger.version)
+    if told:
+        largest, held = next(iter(told.items()))
+        share = 100 * held // max(1, sum(told.values()))
+        yield f"{SUMMARY[largest]}: {share} %."
+
+
+# What to say of the largest of causes().
+SUMMARY = {
+    "anon": "Most of it was anonymous memory of its processes, which goes nowhere but to swap",
+    "shmem": "Most of it was tmpfs and shared memory, which goes nowhere but to swap, and stays"
+             " when a process ends",
+    "kernel": "Most of it was memory of the kernel: page tables, sockets, objects",
+    "file": "Most of it was page cache, which is reclaimed first: no cause of a kill",
+}
+
+
+def made_of(trigger: Trigger, found: Glance) -> str:
+    told = [f"{size(held)} {name}" for name, held in (
+        ("anonymous", causes(found, trigger.version).get("anon", 0)),
+        ("tmpfs and shared", causes(found, trigger.version).get("shmem", 0)),
+        ("page cache", causes(found, trigger.version).get("file", 0)),
+        ("of the kernel", causes(found, trigger.version).get("kernel", 0)))]
+    return f"{', '.join(told)}; {size(swap(found))} in swap"
+
+
+def who(trigger: Trigger) -> Iterator[str]:
+    """Yield which processes were killed, and because of what."""
+    count = trigger.events.get("oom_kill", 0)
+    for kill in trigger.kills or ():
+        cause = ("a cgroup could not keep its limit" if kill.of_limit else
+                 "the machine was out of memory")
+        yield (f"The kernel killed {printable(kill.name)} ({kill.pid}), with {size(kill.anon)} of"
+               f" anonymous memory, {size(kill.file)} of files and {size(kill.shmem)} of shared"
+               f" memory in RAM: {cause}.")
+    if count > len(trigger.kills or ()):
+        names = ", ".join(f"{printable(one.name)} ({one.pid})" for one in trigger.gone[:LISTED])
+        gone = f"; gone since it was looked at before: {names}" if names else ""
+        yield f"The kernel counted {many(count, 'kill')}, and its log does not say of whom{gone}."
+
+
+def swap(found: Glance) -> int | None:
+    """Return what the group has in swap, in bytes."""
+    stat = found.numbers.stat or {}
+    return stat.get("total_swap", 0) if found.numbers.swap_current is None else (
+        found.numbers.swap_current)
+
+
+def amounts(trigger: Trigger) -> list[tuple[str, str]]:
+    """Return a row for each kind of memory, the largest first, and the totals."""
+    found = explained(trigger)
+    parts = parts_from(found.numbers, trigger.version) or {}
+    rows = [(kib(held), f"  {TITLES.get(name, name)}")
+            for name, held in sorted(parts.items(), key=lambda pair: -pair[1])]
+    return [*rows, (kib(found.numbers.current), "charged"),
+            (kib(hard_to_reclaim(found.numbers, trigger.version)), "of it without page cache"),
+            (kib(swap(found)), "in swap, beside that")]
+
+
+def row(trigger: Trigger, one: Member) -> tuple[str, ...]:
+    killed = {kill.pid for kill in trigger.kills or ()}
+    gone = {member.pid for member in trigger.gone}
+    became = "killed" if one.pid in killed else "gone" if one.pid in gone else ""
+    return (str(one.pid), kib(one.anon), kib(one.file), kib(one.shmem), kib(one.swap),
+            printable(one.name), became)
+
+
+def withheld(trigger: Trigger) -> list[Withheld]:
+    """Return what the recorder could not find out."""
+    if trigger.kills is not None:
+        return []
+    return [Withheld("who was killed", "the kernel's log could not be read: CAP_SYSLOG")]
+
+
+def json(trigger: Trigger, _path: str, out: TextIO, **_: object) -> None:
+    """Write all of it."""
+    write({
+        "cgroup": {"path": trigger.path, "version": trigger.version},
+        "reason": trigger.reason, "told": list(trigger.told), "near": trigger.near,
+        "late_ns": trigger.late_ns, "events": trigger.events,
+        "killed": None if trigger.kills is None else [kill(one) for one in trigger.kills],
+        "gone": [one.pid for one in trigger.gone],
+        "now": moment(trigger.now, trigger.version),
+        "before": None if trigger.before is None else moment(trigger.before, trigger.version),
+        **missing(withheld(trigger)),
+    }, out)
+
+
+def kill(one: Kill) -> dict[str, Any]:
+    return {"pid": one.pid, "name": one.name, "anon": one.anon, "file": one.file,
+            "shmem": one.shmem, "cgroup": one.group, "of_limit": one.of_limit}
+
+
+def moment(found: Glance, version: int) -> dict[str, Any]:
+    """Return what was read of the group at one time."""
+    numbers = found.numbers
+    return {
+        "time_ns": found.at_ns, "took_ns": found.took_ns, "charged": numbers.current,
+        "limit": numbers.limit, "high": numbers.high, "swap": swap(found),
+        "without_page_cache": hard_to_reclaim(numbers, version),
+        "kinds": parts_from(numbers, version) or {}, "events": numbers.events,
+        "pressure": numbers.pressure, "process_count": found.processes,
+        "processes": [one._asdict() for one in found.members],
+    }

@@ -1,0 +1,92 @@
+"""Why an armed recorder made a recording: the screen and the document."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+from pagewalk.history.trigger import NEAR, Trigger, causes
+from pagewalk.render import view
+from pagewalk.render.trigger_table import answers
+from tests.armed_by_hand import BEFORE, KILLED, MIB, TRIGGER
+
+
+def screen(trigger: Trigger) -> str:
+    out = io.StringIO()
+    view("text", "trigger")(trigger, "kill.parquet", out)
+    return out.getvalue()
+
+
+def document(trigger: Trigger) -> Any:
+    out = io.StringIO()
+    view("json", "trigger")(trigger, "kill.parquet", out)
+    return json.loads(out.getvalue())
+
+
+def test_the_first_sentences_say_who_was_killed_and_what_the_group_was_made_of() -> None:
+    assert list(answers(TRIGGER)) == [
+        "The kernel killed shop (7), with 40960 KiB of anonymous memory, 1024 KiB of files and"
+        " 10240 KiB of shared memory in RAM: a cgroup could not keep its limit.",
+        "0.3 s before this was noticed 65536 KiB were charged, of a limit of 65536 KiB: 49152 KiB"
+        " anonymous, 10240 KiB tmpfs and shared, 4096 KiB page cache, 2048 KiB of the kernel;"
+        " 5120 KiB in swap.",
+        # 48 of 64 MiB
+        "Most of it was anonymous memory of its processes, which goes nowhere but to swap: 75 %.",
+    ]
+
+
+def test_a_kill_of_the_machines_is_no_matter_of_the_limit() -> None:
+    machine = TRIGGER._replace(kills=(KILLED._replace(of_limit=False),))
+    assert next(answers(machine)).endswith("in RAM: the machine was out of memory.")
+
+
+def test_what_the_log_does_not_tell_is_told_by_who_is_gone() -> None:
+    hidden = TRIGGER._replace(kills=None)
+    assert next(answers(hidden)) == (
+        "The kernel counted 1 kill, and its log does not say of whom; gone since it was looked at"
+        " before: shop (7).")
+    assert "n/a: who was killed: the kernel's log could not be read" in screen(hidden)
+    assert document(hidden)["killed"] is None and document(hidden)["gone"] == [7]
+
+
+def test_each_largest_kind_has_its_sentence() -> None:
+    for name, word in (("anon", "anonymous"), ("shmem", "tmpfs"), ("kernel", "of the kernel"),
+                       ("file", "page cache")):
+        stat = {"anon": 0, "file": 0, "shmem": 0, "kernel": 0, name: 9 * MIB}
+        if name == "shmem":
+            stat["file"] = 9 * MIB  # of which it is a part
+        before = TRIGGER.now._replace(numbers=BEFORE._replace(stat=stat))
+        *_, said = answers(TRIGGER._replace(before=before))
+        assert said.startswith("Most of it was") and word in said and said.endswith(": 100 %.")
+        assert causes(before, 2) == {name: 9 * MIB}
+
+
+def test_before_a_kill_there_is_only_now() -> None:
+    near = TRIGGER._replace(reason=NEAR, kills=(), events={})
+    [first, _] = answers(near)
+    assert first.startswith("Then 16384 KiB were charged")
+
+
+def test_the_table_adds_up() -> None:
+    lines = [line.split(None, 1) for line in screen(TRIGGER).split("\n\n")[1].splitlines()[1:]]
+    rows = {what: int(amount) for amount, what in lines}
+    parts = ("anonymous memory", "tmpfs and shared memory", "page cache of files",
+             "the kernel's, not told apart")
+    assert sum(rows[name] for name in parts) == rows["charged"] == 65536
+    assert rows["of it without page cache"] == 65536 - 4096
+    assert rows["in swap, beside that"] == 5120
+
+
+def test_what_became_of_each_process() -> None:
+    rows = {line.split()[0]: line.split() for line in screen(TRIGGER).splitlines()
+            if line.strip()[:1] in ("7", "8")}
+    assert rows["7"][-2:] == ["shop", "killed"] and rows["8"][-1] == "web"
+
+
+def test_the_document_has_both_moments() -> None:
+    found = document(TRIGGER)
+    assert found["before"]["charged"] == 64 * MIB and found["now"]["charged"] == 16 * MIB
+    assert found["events"] == {"max": 23, "oom": 1, "oom_kill": 1}
+    assert [one["pid"] for one in found["killed"]] == [7]
+    assert document(TRIGGER._replace(before=None))["before"] is None
