@@ -205,7 +205,7 @@ def test_what_makes_no_sense_gets_a_sentence(file: Path) -> None:
         (("share", file, "--user", "nobody-at-all"), "there is no user"),
         (("top", file, "--by", "cgroup"), "--scrub"),
         (("top", file, "--cgroup", "x"), "--scrub"),
-        (("top", file, "--huge", "--zeros"), "--zeros reads the memory"),
+        (("top", file, "--huge"), "--huge looks at the frames around"),
         (("overview", file.parent / "none.pagewalk"), "no such file"),
         (("processes", __file__), "does not begin as a Parquet file does"),
     ):

@@ -63,9 +63,9 @@ def show_huge_of_each(request: Request, where: Processes, named: Named, *, zeros
     from pagewalk.render.huge_table import SHOWN
     from pagewalk.system.huge import Row, look_at_huge_of_each
 
-    if zeros and where.recorded:
-        raise BadRequest("--zeros reads the memory of processes, which a recording does not have:"
-                         " leave it out")
+    if where.recorded:
+        raise BadRequest("--huge looks at the frames around those that are mapped, which are in no"
+                         " recording of several processes: leave it out")
     choice = choose("huge_of_each", request.columns, request.sort or "pmd", request.limit)
     if request.limit is None and request.format == "text":
         choice = choice._replace(limit=SHOWN)
