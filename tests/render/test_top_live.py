@@ -111,7 +111,7 @@ def test_s_sorts_by_the_next_column_and_has_its_bars(live: Live) -> None:
 def test_b_groups_what_was_walked_already(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse() -> None:
+    def refuse(_: object) -> None:
         raise SourceUnavailable("memory cgroups", "there are none", "")
 
     monkeypatch.setitem(top_live.BY, "cgroup", refuse)

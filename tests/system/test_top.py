@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
+from pagewalk.system.processes import LiveProcesses
 from pagewalk.system.top import Line, add_up, by_name, by_program, line_of, since
 from tests import by_hand
 from tests.share_by_hand import MIB, family, top
@@ -19,7 +20,7 @@ def added_up(lines: Iterable[Line]) -> list[Line]:
 
 
 def test_members_with_the_same_key_are_one_line() -> None:
-    lines = added_up(line_of(one, by_program()) for one in family().looked.members)
+    lines = added_up(line_of(one, by_program(LiveProcesses())) for one in family().looked.members)
     assert [(line.key, line.processes, line.uss, line.rss) for line in lines] == [
         ("server", 1, 12 * MIB, 60 * MIB), ("worker", 2, 12 * MIB, 100 * MIB)]
 
