@@ -22,7 +22,7 @@ from pagewalk.proc.cgroups import find_hierarchy
 from tests.live.bracket import look_again, smaller
 from tests.live.command import pagewalk_here
 from tests.machine import memory_cgroup, prepared
-from tests.targets import TARGETS, start
+from tests.targets import TARGETS, asleep, start
 from tests.targets.running import HERE
 
 pytestmark = pytest.mark.live
@@ -316,3 +316,49 @@ def test_a_zombie_is_gone(tmp_path: Path) -> None:
         assert ran.code in (NoAddressSpace.exit_code, 2, 5) and "Traceback" not in ran.err
     finally:
         process.wait()
+
+
+def test_a_data_set_is_compared_from_its_first_recording_to_its_last(tmp_path: Path) -> None:
+    with changing(tmp_path) as process:
+        folder = tmp_path / "night"
+        for word in ("touch", "grow", "zero"):
+            ran = pagewalk_here("record", process.pid, "-o", folder, "--every", "1", "--for",
+                                "0.01")
+            assert ran.code in (0, 3), ran.err
+            process.do(word)
+        said = diffed(folder)
+        assert pagewalk_here("diff", tmp_path).code == 2
+    classes_of = classes(said["totals"])
+    assert classes_of["touched"] >= 5 * PAGE and classes_of["grown"] >= AREA * PAGE
+    assert said["before"]["time"] < said["after"]["time"]
+
+
+def test_of_several_processes_some_end_and_some_begin(tmp_path: Path) -> None:
+    paths, sleepers = [tmp_path / "a.pagewalk", tmp_path / "b.pagewalk"], []
+    try:
+        sleepers = [subprocess.Popen(["sleep", f"100{at}"]) for at in range(3)]
+        for process in sleepers:
+            asleep(process.pid, "sleep")
+        pids = [process.pid for process in sleepers]
+        assert pagewalk_here("record", *pids[:2], "-o", paths[0]).code in (0, 3)
+        assert pagewalk_here("record", *pids[1:], "-o", paths[1]).code in (0, 3)
+        said = diffed(*paths, "--by", "process")
+        one = diffed(f"{paths[0]}:{pids[1]}", f"{paths[1]}:{pids[2]}")
+        sleepers[0].kill()
+        sleepers[0].wait()
+        live = diffed(paths[0], "--live")
+        word = pagewalk_here("diff", paths[0], pids[1], "--format", "json").json
+        nobody = pagewalk_here("diff", f"{paths[0]}:none", paths[1])
+    finally:
+        for process in sleepers:
+            process.kill()
+            process.wait()
+    # One is in both; the others were started by other words, and have the program in common.
+    assert [pair["before"] for pair in said["compared"] if pair["same"]] == [pids[1]]
+    assert said["totals"]["change"] == said["totals"]["after"] - said["totals"]["before"]
+    assert one["compared"] == [{"before": pids[1], "after": pids[2], "name": "sleep",
+                                "same": False}]
+    assert [member["pid"] for member in live["ended"]] == [pids[0]]
+    assert live["totals"]["ended"] > 0 and live["totals"]["change"] < 0
+    assert [pair["before"] for pair in word["compared"]] == [pids[1]]
+    assert nobody.code == 2 and "called 'none'" in nobody.err
