@@ -27,6 +27,7 @@ from benchmarks.measures.heap import heap
 from benchmarks.measures.index import index
 from benchmarks.measures.many import many
 from benchmarks.measures.peak import peak
+from benchmarks.measures.query import query
 from benchmarks.measures.ram import cgroups, ram, ram_large
 from benchmarks.measures.recorded import recorded
 from benchmarks.measures.sets import crowds, sets
@@ -64,4 +65,5 @@ MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
     "export": export,
     "fleet": fleet,
     "recorded": recorded,
+    "query": query,
 }

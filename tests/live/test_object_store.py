@@ -96,6 +96,10 @@ def test_a_series_is_in_the_store_and_is_read_from_there(store: str) -> None:
     shown = pagewalk("show", found[0].path, "--format", "json")
     assert shown.code == 0, shown.err
     assert shown.json["totals"]["anon"] == local["anon"]
+    rows = pagewalk("query", store, "select host, anon from processes", "--format", "json")
+    assert rows.code == 0, rows.err
+    assert rows.json["rows"] == [{"host": socket.gethostname(), "anon": local["anon"]}] * len(found)
+    assert SECRET not in rows.out + rows.err
 
 
 def test_what_is_not_there_is_a_sentence(store: str) -> None:

@@ -1,5 +1,6 @@
 -- Which files have the page cache and shared memory?
-select host, time, of_cgroup, size, mapped, dirty, sort, cgroup, name
+select host, time, coalesce(of_cgroup, '(RAM)') as of_cgroup, size, mapped, dirty, files, sort,
+    cgroup, name
 from files
 order by size desc, host, time, name
 limit 50

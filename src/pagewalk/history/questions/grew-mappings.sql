@@ -14,11 +14,16 @@ changes as (
     select s.host, m.earlier, m.time, s.program, s.name, -s.rss, -s.swap, -s.mappings
     from sums s
     join moments m on m.host = s.host and m.earlier = s.time
+),
+totals as (
+    select c.host, c.earlier, c.time, cast(sum(c.rss) as bigint) as rss,
+        cast(sum(c.swap) as bigint) as swap, cast(sum(c.mappings) as bigint) as mappings,
+        c.program, c.name
+    from changes c
+    group by c.host, c.earlier, c.time, c.program, c.name
 )
-select host, earlier, time, cast(sum(rss) as bigint) as rss, cast(sum(swap) as bigint) as swap,
-    cast(sum(mappings) as bigint) as mappings, program, name
-from changes
-group by host, earlier, time, program, name
-having sum(rss) <> 0 or sum(swap) <> 0 or sum(mappings) <> 0
-order by abs(cast(sum(rss) as bigint)) desc nulls last, host, time, program, name
+select host, earlier, time, rss, swap, mappings, program, name
+from totals
+where rss <> 0 or swap <> 0 or mappings <> 0
+order by abs(rss) desc nulls last, abs(swap) desc nulls last, host, time, program, name
 limit 50

@@ -1,9 +1,15 @@
 -- Which programs grew between files?
-select host, earlier, time, cast(sum(rss) as bigint) as rss, cast(sum(pss) as bigint) as pss,
-    cast(sum(uss) as bigint) as uss, cast(sum(swap) as bigint) as swap,
-    count(case when change = 'started' then 1 end) as started,
-    count(case when change = 'ended' then 1 end) as ended, coalesce(program, name) as program
-from growth
-group by host, earlier, time, coalesce(program, name)
-order by abs(cast(sum(rss) as bigint)) desc nulls last, host, time, program
+with sums as (
+    select g.host, g.earlier, g.time, cast(sum(g.rss) as bigint) as rss,
+        cast(sum(g.pss) as bigint) as pss, cast(sum(g.uss) as bigint) as uss,
+        cast(sum(g.swap) as bigint) as swap,
+        count(case when g.change = 'started' then 1 end) as started,
+        count(case when g.change = 'ended' then 1 end) as ended,
+        coalesce(g.program, g.name) as program
+    from growth g
+    group by g.host, g.earlier, g.time, coalesce(g.program, g.name)
+)
+select host, earlier, time, rss, pss, uss, swap, started, ended, program
+from sums
+order by abs(rss) desc nulls last, abs(swap) desc nulls last, host, time, program
 limit 50

@@ -1,5 +1,5 @@
 -- What is RAM used for?
-select host, time, of_cgroup, size, part, kind
+select host, time, coalesce(of_cgroup, '(RAM)') as of_cgroup, size, part, kind
 from ram
-order by host, time, of_cgroup nulls first, size desc, part, kind
+order by host, time, of_cgroup, size desc, part, kind
 limit 200

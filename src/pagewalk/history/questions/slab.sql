@@ -1,5 +1,6 @@
 -- Which of the kernel's objects take the most?
-select host, time, of_cgroup, size, objects, object_size, reclaimable, name
+select host, time, coalesce(of_cgroup, '(RAM)') as of_cgroup, size, objects, object_size,
+    reclaimable, name
 from caches
 order by size desc, host, time, name
 limit 50
