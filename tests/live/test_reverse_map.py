@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pagewalk.model.columns import perms_text
-from pagewalk.proc.chosen import by_memory
+from pagewalk.proc.kcmp import by_memory
 from pagewalk.proc.stall import Stall
 from pagewalk.sources.readers import running as opened_kernel
 from pagewalk.system import reverse_map

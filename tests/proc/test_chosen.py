@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from pagewalk.model.errors import BadTarget, ProcessGone
-from pagewalk.proc.chosen import Wanted, among, by_memory, choose, shared_outside
-from tests.targets import start
+from pagewalk.proc.chosen import Wanted, among, choose
 
 STAT = b"%d (%s) S %d 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 %d 3 0\n"
 STATUS = b"Name:\tx\nUid:\t%d\t0\t0\t0\n"
@@ -91,26 +90,3 @@ def test_a_user_is_named_by_name_too() -> None:
             assert process.pid in pids
         finally:
             process.kill()
-
-
-@pytest.mark.live
-def test_processes_with_one_address_space_are_one() -> None:
-    with start("shared_mm") as running, start("fork_cow") as other:
-        found = by_memory([*running.pids, *other.pids])
-    assert sorted(running.pids) in found
-    assert sorted(found) == sorted([sorted(running.pids), *([pid] for pid in other.pids)])
-
-
-@pytest.mark.live
-def test_whose_address_space_others_have_too_is_found() -> None:
-    with start("shared_mm") as running, start("fork_cow") as other:
-        one, two = sorted(running.pids)
-        rest = [[pid] for pid in other.pids]
-        assert shared_outside([[one], *rest]) == {one}
-        assert shared_outside([[one, two], *rest]) == set()
-
-
-def test_processes_that_may_not_be_compared_are_apart() -> None:
-    # Of the last two there is nothing to compare.
-    gone = [(1 << 31) - 1, (1 << 31) - 2]
-    assert by_memory([os.getpid(), *gone]) == [[os.getpid()], *([pid] for pid in sorted(gone))]

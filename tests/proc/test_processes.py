@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import threading
 from pathlib import Path
 
 import pytest
 
 from pagewalk.model.errors import BadTarget
-from pagewalk.proc.processes import LONGEST, WORDS, Process, find, read_processes, share_memory
+from pagewalk.proc.processes import LONGEST, WORDS, Process, find, read_processes
 
 STAT = b"%d (%s) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 %d 3 0\n"
 
@@ -154,18 +152,3 @@ def test_a_kernel_thread_is_found_if_no_process_has_its_name(tmp_path: Path) -> 
     assert find("kthreadd", str(tmp_path)) == 9
     with pytest.raises(BadTarget, match="no process is called ''"):
         find("", str(tmp_path))
-
-
-def test_a_thread_shares_the_memory_of_its_process_and_a_child_does_not() -> None:
-    done = threading.Event()
-    thread = threading.Thread(target=done.wait)
-    thread.start()
-    child = subprocess.Popen(["sleep", "1000"])
-    try:
-        assert thread.native_id is not None
-        assert share_memory(os.getpid(), thread.native_id)
-        assert not share_memory(os.getpid(), child.pid)
-    finally:
-        done.set()
-        child.kill()
-        child.wait()

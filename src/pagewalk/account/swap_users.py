@@ -11,8 +11,9 @@ import numpy as np
 from pagewalk.account.smaps import SwapUsers
 from pagewalk.model.columns import U64, Flag
 from pagewalk.model.errors import NoAddressSpace, PagewalkError, ProcessGone
+from pagewalk.proc.kcmp import share_memory
 from pagewalk.proc.namespace import own_numbers
-from pagewalk.proc.processes import read_processes, share_memory
+from pagewalk.proc.processes import read_processes
 from pagewalk.proc.stall import HEAR
 from pagewalk.sources import close, open_listed
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import cmp_to_key, partial
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 from pagewalk.model.errors import BadTarget, ProcessGone, in_a_line
 from pagewalk.proc.files import numbers, read_bytes
 from pagewalk.proc.namespace import number_in_proc, own_numbers
-from pagewalk.proc.processes import NUMBER, Listed, Process, called_so, compare_memory, read_listed
+from pagewalk.proc.processes import NUMBER, Listed, Process, called_so, read_listed
 
 
 class Wanted(NamedTuple):
@@ -166,53 +165,3 @@ def real_uid(pid: int, owner: int, root: str = "/proc") -> int:
 
 def real_uid_of(root: str, process: Process) -> int:
     return real_uid(process.pid, process.uid, root)
-
-
-def by_memory(pids: Collection[int]) -> list[list[int]]:
-    """Return ``pids`` in lists of those that share an address space, by the first of each.
-
-    A process that kcmp(2) may not compare is in a list of its own, as all are where /proc shows
-    another PID namespace than ours.
-    """
-    own = own_numbers()
-    comparable = [pid for pid in sorted(pids)
-                  if len(own) == 1 and compare_memory(own[0], pid) is not None]
-    ordered = sorted(comparable, key=cmp_to_key(order))
-    groups = [[pid] for pid in {*pids} - {*comparable}]
-    last: list[int] = []
-    for pid in ordered:
-        if last and compare_memory(last[0], pid) == 0:
-            last.append(pid)
-        else:
-            groups.append(last := [pid])
-    return sorted(sorted(group) for group in groups)
-
-
-def shared_outside(groups: Collection[list[int]]) -> set[int]:
-    """Return the first pids of those of ``groups`` whose address space others have too.
-
-    ``groups`` are by_memory's; the others are processes in none of them. One that kcmp(2) may not
-    compare is not seen.
-    """
-    if len(own_numbers()) > 1:
-        return set()
-    members = {pid for group in groups for pid in group}
-    firsts = sorted((group[0] for group in groups), key=cmp_to_key(order))
-    others = {int(entry) for entry in os.listdir("/proc") if entry.isdigit()} - members
-    return {one for pid in others if (one := same_in(firsts, pid)) is not None}
-
-
-def same_in(ordered: Sequence[int], pid: int) -> int | None:
-    # Which of `ordered` (see order) has the address space of `pid`.
-    low, high = 0, len(ordered)
-    while low < high:
-        middle = (low + high) // 2
-        said = compare_memory(ordered[middle], pid)
-        if not said:
-            return None if said is None else ordered[middle]
-        low, high = (middle + 1, high) if said < 0 else (low, middle)
-    return None
-
-
-def order(first: int, second: int) -> int:
-    return compare_memory(first, second) or 0

@@ -1,22 +1,18 @@
 """List the processes of this machine cheaply, and find a process by name."""
 
-import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
 from pagewalk.model.errors import BadTarget, BadText, in_a_line
 from pagewalk.proc.counters import parse_statm
 from pagewalk.proc.files import decode_name, read_bytes
-from pagewalk.proc.kernel import architecture
 from pagewalk.proc.mounts import answered_elsewhere, real_path
 from pagewalk.proc.namespace import number_in_proc, own_numbers, own_parent
 from pagewalk.proc.target import Stat, parse_stat
 
-NR_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}
-KCMP_VM = 1
 WORDS = 64  # of a command line, in which the script of an interpreter is looked for
 LONGEST = 1000  # characters of a command line that are kept
 VALUED = ("-cp", "-classpath", "--class-path", "--module-path", "--add-modules", "-W", "-X")
@@ -82,44 +78,6 @@ def words_of(folder: str) -> tuple[str, ...]:
     # The first words of a command line.
     line = read_bytes(f"{folder}/cmdline").split(b"\0", WORDS)[:WORDS]
     return tuple(decode_name(word) for word in line)
-
-
-def share_memory(first: int, second: int) -> bool:
-    """Return whether two processes, by their pids in our namespace, share an address space.
-
-    False if kcmp(2) cannot say.
-    """
-    return bool(same_memory(first, second))
-
-
-def same_memory(first: int, second: int) -> bool | None:
-    """Return what share_memory does, but None if kcmp(2) cannot say."""
-    said = compare_memory(first, second)
-    return None if said is None else said == 0
-
-
-def compare_memory(first: int, second: int) -> int | None:
-    """Return -1, 0 or 1 as the address space of ``first`` is ordered before, is, or is after.
-
-    The kernel's order is without meaning, and lasts until it is booted again. None if kcmp(2)
-    cannot say.
-    """
-    number = kcmp_number()
-    said = -1 if number is None else system_call()(number, first, second, KCMP_VM, 0, 0)
-    return {0: 0, 1: -1, 2: 1}.get(said)
-
-
-@functools.cache
-def kcmp_number() -> int | None:
-    return NR_KCMP.get(architecture())
-
-
-@functools.cache
-def system_call() -> Callable[..., int]:
-    import ctypes  # only used here, by the census of swap slots and by heap
-
-    found: Callable[..., int] = ctypes.CDLL(None, use_errno=True).syscall
-    return found
 
 
 def find(text: str, root: str = "/proc") -> int:

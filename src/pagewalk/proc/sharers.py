@@ -6,8 +6,8 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from pagewalk.proc.files import read_bytes
+from pagewalk.proc.kcmp import same_memory
 from pagewalk.proc.namespace import own_numbers
-from pagewalk.proc.processes import same_memory
 from pagewalk.proc.target import Target
 
 

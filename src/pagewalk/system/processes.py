@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 
 from pagewalk.model.errors import ProcessGone
 from pagewalk.proc.cgroups import find_hierarchy, group_of
-from pagewalk.proc.chosen import Among, among, by_memory, real_uid, shared_outside, user_name
+from pagewalk.proc.chosen import Among, among, real_uid, user_name
+from pagewalk.proc.kcmp import by_memory, shared_outside
 from pagewalk.proc.namespace import shows_all
 from pagewalk.proc.processes import Process
 from pagewalk.proc.stall import BUDGET_NS

@@ -23,10 +23,10 @@ from pagewalk.model.errors import (
 )
 from pagewalk.model.rules import IS_PRESENT
 from pagewalk.proc.cgroups import find_hierarchy, list_groups
-from pagewalk.proc.chosen import by_memory
 from pagewalk.proc.files import named
 from pagewalk.proc.frames import owner_of
 from pagewalk.proc.iomem import read_ranges
+from pagewalk.proc.kcmp import by_memory
 from pagewalk.proc.maps import identity, own_mapping
 from pagewalk.proc.memory_blocks import node_of
 from pagewalk.proc.namespace import own_numbers, shows_all
