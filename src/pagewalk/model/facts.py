@@ -5,9 +5,10 @@ which may be another one. docs/counting.md lists which rule depends on which fac
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from pagewalk.model.soft import SwapTypes, swap_types
+if TYPE_CHECKING:
+    from pagewalk.model.soft import SwapTypes
 
 
 class Facts(NamedTuple):
@@ -37,8 +38,10 @@ class Facts(NamedTuple):
         return self.read_protection_keys()
 
     @property
-    def swap_types(self) -> SwapTypes:
+    def swap_types(self) -> "SwapTypes":
         """Return the meaning of the type numbers of software entries."""
+        from pagewalk.model.soft import swap_types  # it needs numpy
+
         return swap_types(self.release, self.config)
 
     @property
@@ -64,6 +67,15 @@ class Facts(NamedTuple):
         """Return whether each thread keeps some of its faults out of the RSS counters; since 6.2
         each CPU does (mm: convert mm's rss stats into percpu_counter)."""
         return self.release < (6, 2)
+
+    def counter_lag(self, threads: int) -> int:
+        """Return how far an approximate RSS counter of a process may lag, in bytes."""
+        if self.counters_by_thread:
+            # mm/memory.c up to 6.1: each thread batches up to 64 faults (two more can slip past the
+            # check), and each fault may map up to 16 file pages around it.
+            return threads * 66 * 16 * self.page_size
+        # include/linux/percpu_counter.h: an approximate read may miss batch - 1 pages on each CPU.
+        return self.cpus * (max(32, 2 * self.cpus) - 1) * self.page_size
 
     @property
     def counters_summed(self) -> bool:

@@ -80,17 +80,12 @@ def lag(theirs: Theirs, facts: Facts, counters: int, *, always: bool = False) ->
     The rss of stat is an approximate read on every kernel (``always``); status and statm are
     exact since 6.18.
     """
-    if facts.counters_by_thread:
-        # mm/memory.c up to 6.1: each thread batches up to 64 faults (two more can slip past the
-        # check), and each fault may map up to 16 file pages around it.
-        return counters * theirs.threads * 66 * 16 * facts.page_size
     # Where the sum was backported, stat's approximate rss differs from statm's.
-    summed = facts.counters_summed or theirs.stat["rss"] != theirs.statm["resident"]
+    summed = not facts.counters_by_thread and (
+        facts.counters_summed or theirs.stat["rss"] != theirs.statm["resident"])
     if summed and not always:
         return 0
-    # include/linux/percpu_counter.h: an approximate read may miss batch - 1 pages on each CPU.
-    batch = max(32, 2 * facts.cpus)
-    return counters * facts.cpus * (batch - 1) * facts.page_size
+    return counters * facts.counter_lag(theirs.threads)
 
 
 def read_theirs(target: Target, stall: Stall, *files: str, last: LastSmaps | None = None) -> Theirs:
