@@ -28,7 +28,8 @@ from tests.test_layers import MODULES, tree
 DOCS = Path(__file__).parents[1] / "docs"
 JSON_VIEWS = ("processes", "show", "groups", "maps", "pages", "explain", "heap", "vtop", "doctor",
               "ram", "files", "slab", "map", "group", "trigger", "cgroups", "share",
-              "top", "who", "overview", "huge", "huge_of_each", "cache", "diff")
+              "top", "who", "overview", "huge", "huge_of_each", "cache", "diff",
+              "run")
 
 
 @cache

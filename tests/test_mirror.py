@@ -66,6 +66,8 @@ ELSEWHERE = (
               "live/test_reverse_map.py", "what they find is compared with pagemap"),
     Elsewhere("kernel.structs.i_mmap", "live/test_file_users.py",
               "only a kernel has files, and VMAs that map them"),
+    Elsewhere("history.made_of", "live/test_run.py",
+              "only a process is made of anything; every total is compared with show's"),
     Elsewhere("commands.sets", "proc/test_chosen.py", "it names what is chosen there"),
     Elsewhere("commands.ram_tables", "live/test_files.py", "only a machine has files in cache"),
     Elsewhere("proc.oom_control", "live/test_armed.py",

@@ -27,7 +27,8 @@ COMMANDS = {
     name: f"pagewalk.commands.{name}"
     for name in ("overview", "processes", "show", "maps", "pages", "vtop", "explain", "heap", "top",
                  "share", "who", "ram", "cgroups", "record", "diff", "query", "fleet", "export",
-                 "check", "doctor")
+                 "check", "run",
+                 "doctor")
 }
 
 DISTURBING = ("--freeze", "--ask")
@@ -85,6 +86,8 @@ def usual(args: list[str]) -> list[str]:
     if args == ["version"]:
         return ["--version"]
     if first in ("-h", "--help", "-V", "--version"):
+        return args
+    if first == "run":  # what follows is another program's
         return args
     # Which options take a value is the command's affair; before it is known, any command's.
     name = next((word for word in args[:2] if word in COMMANDS), "show")

@@ -17,8 +17,10 @@ from pagewalk.model.errors import (
     BadText,
     GroupGone,
     NoAddressSpace,
+    NoSuchCommand,
     NotInBtf,
     NotPermitted,
+    NotStarted,
     NotStopped,
     PackageMissing,
     PagewalkError,
@@ -34,7 +36,7 @@ EXIT_CODES = {
     "PagewalkError": 1, "BadTarget": 2, "BadRequest": 2, "ProcessGone": 5, "NoAddressSpace": 1,
     "NotPermitted": 6, "SourceUnavailable": 1, "BadTable": 1, "BadText": 1,
     "NotInBtf": 1, "Unsupported": 1, "NotStopped": 1, "GroupGone": 5,
-    "PackageMissing": 1, "BadRecording": 1,
+    "PackageMissing": 1, "BadRecording": 1, "NotStarted": 126, "NoSuchCommand": 127,
 }
 EXAMPLES = [
     BadTarget("no process is called 'x'", ((1, "init"),)),
@@ -50,6 +52,8 @@ EXAMPLES = [
     Unsupported("PAGEMAP_SCAN", "6.7"),
     PackageMissing("a recording", "pyarrow", "snapshot"),
     BadRecording("a.pagewalk", "it is cut"),
+    NotStarted("/etc", "permission denied", "give a program"),
+    NoSuchCommand("make", "no such file or directory", "give its path"),
     NotStopped("process 7 did not stop within 5 s and has been resumed"),
 ]
 
@@ -63,7 +67,7 @@ def test_every_error_has_the_documented_exit_code() -> None:
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
-    rows = re.findall(r"^\s+(?:\+-- )?(\w+) +exit (\d)", errors.__doc__ or "", re.MULTILINE)
+    rows = re.findall(r"^\s+(?:\+-- )?(\w+) +exit (\d+)", errors.__doc__ or "", re.MULTILINE)
     assert {name: int(code) for name, code in rows} == EXIT_CODES
 
 

@@ -15,7 +15,7 @@ from tests.render.written import HOSTILE, Terminal, seen
 VIEWS = {name: importlib.import_module(module).VIEWS for name, module in FORMATS.items()}
 ALL_VIEWS = ("show", "groups", "maps", "pages", "explain", "heap", "vtop", "doctor", "processes",
              "ram", "files", "slab", "group", "trigger", "cgroups", "overview", "huge",
-             "huge_of_each")
+             "huge_of_each", "run")
 PAIRS = [(name, view_name) for name in FORMATS for view_name in ALL_VIEWS
          if view_name in VIEWS[name]]
 COLOUR = re.compile(r"\x1b\[(0|1|2|31|32)m")

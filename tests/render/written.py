@@ -29,6 +29,7 @@ from tests import (
     files_by_hand,
     huge_by_hand,
     kernel_by_hand,
+    run_by_hand,
     share_by_hand,
     vtop_by_hand,
 )
@@ -152,6 +153,7 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
                      share_by_hand.overview(frames=frames).rows),
         "cache": (cache_by_hand.look(), cache_by_hand.look().files),
         "diff": (diff_by_hand.found(by="vma"), diff_by_hand.found(by="vma").rows),
+        "run": (run_by_hand.report(looked=frames),),
         "share": (share_by_hand.family(frames=frames), [0, 1, 2]),
     }[name]
 

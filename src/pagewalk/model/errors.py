@@ -16,6 +16,8 @@
     +-- Unsupported               exit 1   this kernel lacks the interface
     +-- NotStopped                exit 1   a thread of the target did not stop in time
     +-- PackageMissing            exit 1   an optional package is not installed
+    +-- NotStarted                exit 126 a command cannot be executed
+        +-- NoSuchCommand         exit 127 it does not exist
     +-- BadRecording              exit 1   a file is no recording, is cut, or is newer than this
 
 Form of a message: what was tried, what the kernel said, what to do; lower case, no full stop.
@@ -152,6 +154,22 @@ class PackageMissing(PagewalkError):
         super().__init__(f"{what} needs the package {package}, which is not installed;"
                          f" pip install 'pagewalk[{extra}]'")
         self.what, self.package, self.extra = what, package, extra
+
+
+class NotStarted(PagewalkError):
+    """Raised when ``command`` could not be executed; the exit codes are those of a shell."""
+
+    exit_code = 126
+
+    def __init__(self, command: str, says: str, remedy: str) -> None:
+        super().__init__(f"cannot start '{in_a_line(command)}': {says}; {remedy}")
+        self.command, self.says, self.remedy = command, says, remedy
+
+
+class NoSuchCommand(NotStarted):
+    """Raised when ``command`` does not exist."""
+
+    exit_code = 127
 
 
 class BadRecording(PagewalkError):

@@ -143,7 +143,8 @@ def why_refused(pid: int, name: str, dirfd: int | None = None) -> tuple[str, str
             "add it (docker run --cap-add SYS_PTRACE --cap-add SYS_ADMIN), or run on the host",
         )
     if uids is not None and any(uid != me for uid in uids):
-        return f"permission denied: it belongs to uid {uids[0]}, you are uid {me}", "run as root"
+        other = next(uid for uid in uids if uid != me)  # the effective one of a set-uid program
+        return f"permission denied: it belongs to uid {other}, you are uid {me}", "run as root"
     return (
         "permission denied: the process is yours but not dumpable (set-uid, prctl, or more"
         " capabilities than you have)",

@@ -298,4 +298,5 @@ VIEWS: dict[str, Callable[..., None]] = {
     "huge_of_each": later("huge_table", "json_of_each"),
     "cache": later("cache_table", "json"),
     "diff": later("diff_table", "json"),
+    "run": later("run_table", "json"),
 }

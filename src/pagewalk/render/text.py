@@ -365,6 +365,7 @@ LARGEST: dict[str, Callable[..., int]] = {
     "share": lambda found, _: found.looked.sum_of("rss") or 0,
     "huge": lambda found, _: max(found.totals["rss"] or 0, found.totals["hugetlb"] or 0),
     "huge_of_each": lambda found, _: found.sum_of("rss") or 0,
+    "run": lambda report: max((one.most or 0 for one in report.verdicts), default=0),
     "processes": lambda rows, *_: max((process.rss for process in rows), default=0),
     "overview": lambda found, _: found.ram.total or 0,
     "slab": lambda found, _: found.slabs.size(),
@@ -392,4 +393,5 @@ VIEWS: dict[str, Callable[..., None]] = {
     "huge_of_each": later("huge_table", "text_of_each"),
     "cache": later("cache_table", "text"),
     "diff": later("diff_table", "text"),
+    "run": later("run_table", "text"),
 }

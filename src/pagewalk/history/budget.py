@@ -1,0 +1,309 @@
+"""Budgets for the memory of a tree of processes: what it holds, and whether that was too much.
+
+A look adds up what the kernel says of each process (proc/tree). What is true of the tree as a whole
+is then known exactly, or lies between two bounds: see `bounds`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pagewalk.model.errors import BadRequest
+from pagewalk.proc.kcmp import by_memory, same_memory
+from pagewalk.proc.kernel import read_facts
+from pagewalk.proc.stall import Stall
+from pagewalk.proc.tree import Holds, merges_pages, read_holds
+
+KIB = 1 << 10  # what the kernel leaves out of PSS, at most, as it writes it in KiB
+SIZE = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?)([KMGTP]?)(?:i?B)?", re.IGNORECASE)
+COUNTERS = 3  # that RSS is the sum of
+NEW_WORST = 16  # a worst moment is looked at in detail again when it is worse by one part in these
+
+
+class Measure(NamedTuple):
+    """Something that may have a budget: its key, what people call it, and what it counts."""
+
+    key: str
+    title: str
+    says: str
+
+
+MEASURES = (
+    Measure("uss", "USS", "page frames that only the tree maps, each counted once"),
+    Measure("pss", "PSS", "PSS of its processes, added up"),
+    Measure("rss", "RSS", "page frames that the tree maps, each counted once"),
+    Measure("swap", "swap", "what of its memory is in swap, each slot counted once"),
+)
+TITLES = {measure.key: measure.title for measure in MEASURES}
+
+
+class Bounds(NamedTuple):
+    """An amount in bytes that is at least ``low`` and at most ``high``; exact if they are equal."""
+
+    low: int
+    high: int
+
+
+class Look(NamedTuple):
+    """What a tree of processes held in the ``took`` seconds that it took to ask, from ``at`` on.
+
+    ``holds`` has one row for each address space; ``amounts`` are those of the tree by the key of
+    MEASURES. ``at`` is in seconds since the tree was started.
+    """
+
+    at: float
+    took: float
+    holds: tuple[Holds, ...]
+    amounts: Mapping[str, Bounds]
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that ``200M``, ``1.5G``, ``0`` or ``4096`` mean; raises BadRequest."""
+    found = SIZE.fullmatch(text)
+    if not found:
+        raise BadRequest(f"'{text}' is not a size; give bytes, or a number with K, M, G or T, as"
+                         " 200M or 1.5G")
+    whole, _, part = found[1].partition(".")
+    unit = 1 << 10 * " KMGTP".index(found[2].upper() or " ")
+    return int(whole) * unit + (int(part) * unit // 10 ** len(part) if part else 0)
+
+
+def bounds(holds: Sequence[Holds], *, alone: bool) -> dict[str, Bounds]:
+    """Return what processes with these address spaces hold together, by the key of MEASURES.
+
+    ``alone`` says that no process outside of them shares anonymous memory with them: a page that
+    several of them map then has its whole size in their PSS. Of a single one all is exact.
+    """
+    known = [one for one in holds if not one.refused]
+    dark = sum(one.rss for one in holds if one.refused)
+    pss = total(one.pss for one in known)
+    anon = total(one.pss_anon for one in known) if alone else 0
+    most_anon = anon + KIB * len(known) if alone else total(one.anon for one in known)
+    files = [one.rss - (one.anon or 0) for one in known]
+    swap = (max([*(one.swap for one in holds), total(one.swap_pss for one in known)], default=0),
+            total(one.swap_most if one.swap_most is not None else one.swap for one in holds))
+    if len(holds) == 1 and known:
+        return {"uss": exact(known[0].uss), "pss": exact(pss), "rss": exact(known[0].rss),
+                "swap": Bounds(*swap)}
+    rss = max([pss, anon + max(files, default=0), *(one.rss for one in holds)])
+    return {
+        "uss": ordered(max(total(one.uss for one in known), anon), pss + KIB * len(known) + dark),
+        "pss": ordered(pss, pss + dark),
+        "rss": ordered(rss, most_anon + sum(files) + dark),
+        "swap": ordered(*swap),
+    }
+
+
+def total(amounts: Iterable[int | None]) -> int:
+    return sum(amount or 0 for amount in amounts)
+
+
+def exact(amount: int | None) -> Bounds:
+    return Bounds(amount or 0, amount or 0)
+
+
+def ordered(low: int, high: int) -> Bounds:
+    # The processes are read one after the other; what moved meanwhile is never less than `low`.
+    return Bounds(low, max(low, high))
+
+
+def look_at_tree(pids: Sequence[int], began: float, stall: Stall, *, alone: bool = True) -> Look:
+    """Return what the processes that /proc lists as ``pids`` hold together now.
+
+    ``began`` is when time began, as time.monotonic() has it; ``alone`` is as in bounds. Raises
+    BadText.
+    """
+    at = time.monotonic()
+    found = [one for pid in pids if (one := read_holds(pid, stall)) is not None]
+    if len(found) > 1:
+        found = by_address_space(found)
+        alone = alone and not merges_pages()
+    return Look(at - began, time.monotonic() - at, tuple(found), bounds(found, alone=alone))
+
+
+def by_address_space(holds: Sequence[Holds]) -> list[Holds]:
+    """Return one of each that share an address space: after vfork(2) two processes have one.
+
+    Where kcmp(2) may not say, those are taken for one that have the same sizes to the byte.
+    """
+    by_pid = {one.pid: one for one in holds}
+    firsts = [by_pid[pids[0]] for pids in by_memory(by_pid)]
+    if same_memory(firsts[0].pid, firsts[0].pid) is not None:
+        return firsts
+    return list({(one.size, one.peak, one.rss, one.anon): one for one in reversed(firsts)}.values())
+
+
+class Part(NamedTuple):
+    """A kind of memory, or a mapping, of several processes: bytes, None where withheld."""
+
+    name: str
+    uss: int | None
+    pss: int | None
+    rss: int | None
+    swap: int | None
+
+
+class Made(NamedTuple):
+    """What a tree was made of, page by page, ``at`` seconds after it was started.
+
+    ``missing`` says of which processes that is not known, and why.
+    """
+
+    at: float
+    kinds: tuple[Part, ...]
+    mappings: tuple[Part, ...]
+    missing: tuple[str, ...]
+
+
+class Worst(NamedTuple):
+    """The look at which ``measure`` exceeded its budget most, and how its processes were started.
+
+    ``commands`` are by pid; ``made`` is what there was in detail, None if it was gone by then.
+    """
+
+    measure: str
+    look: Look
+    commands: Mapping[int, str]
+    made: Made | None
+
+
+Describe = Callable[[str, Look], Worst]
+
+
+@dataclass(eq=False)
+class Watched:
+    """What was seen of a tree of processes, look by look, beside the ``budgets`` it has, in bytes.
+
+    By measure: ``peaks`` has the look that saw the most, ``most`` the highest bound from above,
+    ``worst`` what exceeded the budget, as ``describe`` tells it. ``highest`` is the process with
+    the highest VmHWM, which tells of the time between looks too. ``gap`` is the longest time
+    between two looks, ``longest`` the longest that one took, in seconds. With a ``base`` all is
+    about what is there beyond that look.
+    """
+
+    budgets: Mapping[str, int]
+    describe: Describe
+    looks: int = 0
+    last: Look | None = None
+    gap: float = 0.0
+    longest: float = 0.0
+    peaks: dict[str, Look] = field(default_factory=dict)
+    most: dict[str, int] = field(default_factory=dict)
+    worst: dict[str, Worst] = field(default_factory=dict)
+    highest: Holds | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+    hugetlb: int = 0
+    base: Look | None = None
+
+    def add(self, look: Look) -> None:
+        """Take account of one more look; one that found no process tells nothing."""
+        if not look.holds:
+            return
+        if self.base is not None:
+            look = beyond(look, self.base)
+        self.looks += 1
+        self.gap = max(self.gap, look.at - (self.last.at if self.last else 0.0))
+        self.longest = max(self.longest, look.took)
+        self.last = look
+        self.hugetlb = max(self.hugetlb, total(one.hugetlb for one in look.holds))
+        self.refused |= {f"process {one.pid} ({one.name})": one.refused for one in look.holds
+                         if one.refused}
+        self.highest = max([*look.holds, *([self.highest] if self.highest else [])],
+                           key=lambda one: one.peak)
+        for key, amount in look.amounts.items():
+            self.most[key] = max(amount.high, self.most.get(key, 0))
+            if key not in self.peaks or amount.low > self.peaks[key].amounts[key].low:
+                self.peaks[key] = look
+                if amount.low > self.budgets.get(key, amount.low):
+                    self.keep(key, look)
+
+    def keep(self, key: str, look: Look) -> None:
+        """Keep how ``look`` exceeds a budget, if that is much worse than what is kept."""
+        before = self.worst.get(key)
+        if before is not None and before.made is not None:
+            then = before.look.amounts[key].low
+            if look.amounts[key].low - then < then // NEW_WORST:
+                return
+        worst = self.describe(key, look)
+        if worst.made is not None or before is None:
+            self.worst[key] = worst
+
+
+def beyond(look: Look, base: Look) -> Look:
+    """Return ``look`` less the amounts of ``base``, with the peaks reached since then."""
+    before = {one.pid: one.peak for one in base.holds}
+    holds = tuple(one if one.peak > before.get(one.pid, 0) else one._replace(peak=0)
+                  for one in look.holds)
+    amounts = {key: Bounds(max(0, now.low - base.amounts[key].high),
+                           max(0, now.high - base.amounts[key].low))
+               for key, now in look.amounts.items()}
+    return look._replace(holds=holds, amounts=amounts)
+
+
+class Verdict(NamedTuple):
+    """What is known of one measure, in bytes; ``limit`` is its budget, None if it has none.
+
+    The peak is at least ``at_least``, seen ``at`` seconds after the start, None if only VmHWM tells
+    of it (``by`` says which). ``most`` is the highest amount that any look may have meant. ``last``
+    is what the last look saw. ``exceeded`` is None where it lies between two bounds, or if there
+    was no look.
+    """
+
+    measure: str
+    limit: int | None
+    at_least: int | None
+    at: float | None
+    by: str
+    most: int | None
+    last: Bounds | None
+    exceeded: bool | None
+
+
+def properties(verdicts: Iterable[Verdict]) -> list[tuple[str, int]]:
+    """Return what is known of each measure as names and bytes: pagewalk.uss.peak_at_least."""
+    found = []
+    for one in verdicts:
+        amounts = {"budget": one.limit, "peak_at_least": one.at_least,
+                   "peak_looks_at_most": one.most}
+        if one.last is not None:
+            amounts |= {"last_at_least": one.last.low, "last_at_most": one.last.high}
+        found += [(f"pagewalk.{one.measure}.{name}", amount)
+                  for name, amount in amounts.items() if amount is not None]
+    return found
+
+
+LOOK, HIGH_WATER = "a look", "VmHWM"
+
+
+def verdicts(seen: Watched) -> list[Verdict]:
+    """Return a Verdict for each of MEASURES."""
+    return [verdict(seen, measure.key) for measure in MEASURES]
+
+
+def verdict(seen: Watched, key: str) -> Verdict:
+    limit, peak = seen.budgets.get(key), seen.peaks.get(key)
+    if peak is None or seen.last is None:
+        return Verdict(key, limit, None, None, LOOK, None, None, None)
+    at_least, by = peak.amounts[key].low, LOOK
+    when: float | None = peak.at
+    base = seen.base.amounts[key].high if seen.base is not None else 0
+    reached = high_water(seen.highest) - base if key == "rss" else 0
+    if reached > at_least:
+        at_least, when, by = reached, None, HIGH_WATER
+    most = max(seen.most[key], at_least)
+    exceeded = None if limit is None else (
+        True if at_least > limit else None if most > limit else False)
+    return Verdict(key, limit, at_least, when, by, most, seen.last.amounts[key], exceeded)
+
+
+def high_water(one: Holds | None) -> int:
+    """Return what a process surely had in RAM at some time: VmHWM, less what that may overstate."""
+    if one is None or one.peak <= one.rss:
+        return 0
+    # update_hiwater_rss() compares approximate counters: see system/peak.
+    return max(0, one.peak - COUNTERS * read_facts().counter_lag(one.threads))
+

@@ -1,0 +1,80 @@
+"""The screen and the document of `run`, of results by hand."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+from pagewalk.render import view
+from pagewalk.render.run_table import withheld
+from tests.run_by_hand import MIB, report
+
+
+def text(**changed: Any) -> str:
+    out = io.StringIO()
+    view("text", "run")(report(**changed), out)
+    return out.getvalue()
+
+
+def document(**changed: Any) -> Any:
+    out = io.StringIO()
+    view("json", "run")(report(**changed), out)
+    return json.loads(out.getvalue())
+
+
+def test_the_first_sentence_says_which_budget_was_exceeded_by_how_much() -> None:
+    told = " ".join(text().split())
+    assert told.startswith("USS exceeded its budget: it reached at least 215040 KiB after 1.250 s,"
+                           " 10240 KiB more than 204800 KiB. Whether RSS kept its budget is not"
+                           " known. /srv/server ended with exit code 0 after 2.500 s; it was looked"
+                           " at once")
+
+
+def test_each_measure_has_a_row() -> None:
+    rows = [line.split() for line in text().splitlines()]
+    assert ["USS", "204800", "215040", "1.250", "s", "215040", "to", "244736", "exceeded"] in rows
+    assert ["PSS", "235520", "1.250", "s", "235520", "to", "243712"] in rows
+    assert ["RSS", "311296", "307200", "1.250", "s", "307200", "to", "315392", "not",
+            "known"] in rows
+    assert ["SWAP", "0", "1.250", "s", "0"] in rows
+
+
+def test_the_worst_moment_has_its_processes_and_what_they_were_made_of() -> None:
+    rows = [line.split() for line in text().splitlines()]
+    assert ["10", "204800", "235520", "307200", "0", "/srv/server", "--fast"] in rows
+    assert ["11", "n/a", "n/a", "8192", "0", "sudo"] in rows
+    assert ["153600", "153600", "153600", "0", "heap"] in rows
+    assert ["n/a", "n/a", "2048", "0", "/usr/lib/libc.so.6"] in rows
+    assert "without: cannot read /proc/11/maps" in text()
+    assert "left behind: 11 sudo" in text()
+
+
+def test_what_is_not_known_has_its_reason() -> None:
+    what = [row.what for row in withheld(report()) if row.partial]
+    assert what == ["whether RSS kept its budget", "USS and PSS of process 11 (sudo)"]
+    # With more room it kept its budget whatever the truth is, and nothing depends on the other.
+    assert [row.partial for row in withheld(report(rss=308 * MIB))] == [False]
+    assert not document(rss=308 * MIB)["partial"]
+
+
+def test_without_a_look_nothing_is_known() -> None:
+    told = document(looked=False)
+    assert told["looks"] == 0 and told["worst"] == []
+    for row in told["budgets"]:
+        assert row["exceeded"] is row["last"] is row["peak"]["at_least"] is None
+    assert told["partial"] == ["what it held: it ended before it could be looked at"]
+    rows = [line.split() for line in text(looked=False).splitlines()]
+    assert ["USS", "204800", "n/a", "n/a", "not", "known"] in rows
+
+
+def test_the_document_has_exact_bytes() -> None:
+    told = document()
+    uss = told["budgets"][0]
+    assert uss["budget"] == 200 * MIB and uss["exceeded"] is True
+    assert uss["peak"] == {"at_least": 210 * MIB, "after": 1.25, "by": "a look",
+                           "looks_at_most": 239 * MIB}
+    (worst,) = told["worst"]
+    assert worst["made_of"]["kinds"][0] == {
+        "name": "heap", "uss": 150 * MIB, "pss": 150 * MIB, "rss": 150 * MIB, "swap": 0}
+    assert worst["processes"][1]["refused"] == "it belongs to uid 0"
