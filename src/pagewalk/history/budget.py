@@ -14,13 +14,11 @@ from typing import NamedTuple
 
 from pagewalk.model.errors import BadRequest
 from pagewalk.proc.kcmp import by_memory, same_memory
-from pagewalk.proc.kernel import read_facts
 from pagewalk.proc.stall import Stall
-from pagewalk.proc.tree import Holds, merges_pages, read_holds
+from pagewalk.proc.tree import Holds, merges_pages, peak_lag, read_holds
 
 KIB = 1 << 10  # what the kernel leaves out of PSS, at most, as it writes it in KiB
 SIZE = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?)([KMGTP]?)(?:i?B)?", re.IGNORECASE)
-COUNTERS = 3  # that RSS is the sum of
 NEW_WORST = 16  # a worst moment is looked at in detail again when it is worse by one part in these
 
 
@@ -304,6 +302,5 @@ def high_water(one: Holds | None) -> int:
     """Return what a process surely had in RAM at some time: VmHWM, less what that may overstate."""
     if one is None or one.peak <= one.rss:
         return 0
-    # update_hiwater_rss() compares approximate counters: see system/peak.
-    return max(0, one.peak - COUNTERS * read_facts().counter_lag(one.threads))
+    return max(0, one.peak - peak_lag(one.threads))
 

@@ -12,8 +12,8 @@ from pagewalk.account.table import table
 from pagewalk.history.budget import Look, Made, Part, Worst
 from pagewalk.model.errors import PagewalkError
 from pagewalk.proc.processes import command_of
-from pagewalk.proc.stall import BUDGET_NS
-from pagewalk.system.members import opened, sum_of
+from pagewalk.system.members import sum_of
+from pagewalk.system.processes import LiveProcesses
 from pagewalk.system.signs import signs
 
 AMOUNTS = ("uss", "pss", "rss", "swap")
@@ -35,13 +35,14 @@ def described(
     """Return how processes were started, and what they are made of, None if all are gone.
 
     The largest come first: by PSS, which adds up to what they hold together, or by swap. They are
-    read from procfs, in slices that hold no lock for longer than BUDGET_NS.
+    read from procfs, which holds no lock for longer than BUDGET_NS.
     """
+    machine = LiveProcesses("procfs")
     commands, at = {pid: command_of(pid) for pid in pids}, time.monotonic() - began
     kinds, named, missing = list[Group](), list[Group](), list[str]()
     for pid in commands:
         try:
-            with opened(pid, "procfs", BUDGET_NS) as source:
+            with machine.opened(pid) as source:
                 found = table(source)
                 kinds += by_kind(found, *signs(source, found.vmas))
         except PagewalkError as error:

@@ -25,7 +25,6 @@ from pagewalk.proc.chosen import Chosen, real_uid
 from pagewalk.proc.counters import Theirs, lazily_freed
 from pagewalk.proc.files import read_bytes
 from pagewalk.proc.host import read_host
-from pagewalk.proc.kcmp import by_memory
 from pagewalk.proc.target import parse_stat
 from pagewalk.snapshot.documents import to_text
 from pagewalk.snapshot.places import written

@@ -14,12 +14,14 @@ from typing import NamedTuple
 
 from pagewalk.model.errors import BadText, NotPermitted, PagewalkError, ProcessGone
 from pagewalk.proc.files import decode_name, read_bytes, words
+from pagewalk.proc.kernel import read_facts
 from pagewalk.proc.refusals import reading
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.target import parse_stat
 
 PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 36, 37  # include/uapi/linux/prctl.h
 PF_FORKNOEXEC = 0x00000040  # include/linux/sched.h
+COUNTERS = 3  # that RSS is the sum of
 STATUS = re.compile(rb"(?m)^(Name|PPid|Threads|VmSize|VmHWM|VmRSS|VmSwap):\t(.*)$")
 SIZES = (b"VmSize", b"VmHWM", b"VmRSS", b"VmSwap")
 ROLLUP = re.compile(rb"(?m)^(Rss|Pss|Pss_Anon|Private_Clean|Private_Dirty|Anonymous|Swap|SwapPss"
@@ -137,6 +139,14 @@ def merges_pages() -> bool:
         return read_bytes("/sys/kernel/mm/ksm/pages_shared") != b"0\n"
     except OSError:
         return False
+
+
+def peak_lag(threads: int) -> int:
+    """Return by how much VmHWM of a process with ``threads`` may be too large, in bytes.
+
+    update_hiwater_rss() (include/linux/mm.h) compares approximate counters.
+    """
+    return COUNTERS * read_facts().counter_lag(threads)
 
 
 def read_holds(pid: int, stall: Stall) -> Holds | None:

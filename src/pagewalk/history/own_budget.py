@@ -1,0 +1,154 @@
+"""What this process and its children take in a block of code, beside budgets for it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from pagewalk.history.budget import (
+    TITLES,
+    Look,
+    Made,
+    Part,
+    Verdict,
+    Watched,
+    Worst,
+    look_at_tree,
+    parse_size,
+    verdicts,
+)
+from pagewalk.model.errors import BadRequest, PagewalkError
+from pagewalk.proc.namespace import own_numbers
+from pagewalk.proc.stall import Stall
+from pagewalk.proc.tree import descendants, was_forked
+
+SHOWN = 8  # kinds, mappings and processes of the worst moment
+PATIENCE = 60.0  # seconds that another process may take to describe this one
+
+
+class Block:
+    """A block of code with ``budgets`` in bytes by the key of MEASURES.
+
+    They are for what is there beyond what was there when it began, or with ``whole`` for all.
+    A thread looks ``every`` so many seconds; None: only at the beginning and at the end.
+    """
+
+    def __init__(self, budgets: Mapping[str, int], *, whole: bool, every: float | None) -> None:
+        self.every, self.whole, self.counting = every, whole, False
+        self.seen = Watched(budgets, self.describe)
+        self.pid, self.alone, self.stall = own_numbers()[0], not was_forked(), Stall()
+        self.ready, self.done = threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=self.sample, name="pagewalk", daemon=True)
+
+    def begin(self) -> None:
+        """Take the first look, and start the thread."""
+        self.began = time.monotonic()
+        self.look()  # what looking takes itself is there now
+        if self.every is not None:
+            self.thread.start()
+            self.ready.wait()
+        first = self.look()
+        if not self.whole:
+            self.seen.base = first
+        self.seen.add(first)
+        self.counting = True
+
+    def end(self) -> list[Verdict]:
+        """Take the last look, and return what is known of each measure."""
+        self.done.set()
+        if self.every is not None:
+            self.thread.join()
+        self.seen.add(self.look())
+        return verdicts(self.seen)
+
+    def look(self) -> Look:
+        return look_at_tree([self.pid, *descendants()], self.began, self.stall, alone=self.alone)
+
+    def sample(self) -> None:
+        self.look()
+        self.ready.set()
+        while not self.done.wait(self.every):
+            if self.counting:
+                with suppress(PagewalkError, OSError):  # end() looks as well, and raises them
+                    self.seen.add(self.look())
+
+    def describe(self, measure: str, look: Look) -> Worst:
+        """Return what the worst moment was made of, as another process sees it.
+
+        To find out takes more memory than many a block.
+        """
+        words = [sys.executable, "-m", "pagewalk.history.made_of", measure, repr(self.began)]
+        words += [str(one.pid) for one in look.holds]
+        try:
+            ran = subprocess.run(words, capture_output=True, check=True, timeout=PATIENCE)
+            return worst_of(measure, look, json.loads(ran.stdout))
+        except (OSError, subprocess.SubprocessError, ValueError):
+            return Worst(measure, look, {}, None)
+
+
+def worst_of(measure: str, look: Look, told: Any) -> Worst:
+    """Return a worst moment as history.made_of prints it."""
+    commands = {int(pid): words for pid, words in told["commands"].items()}
+    if told["made"] is None:
+        return Worst(measure, look, commands, None)
+    at, kinds, mappings, missing = told["made"]
+    made = Made(at, tuple(Part(*row) for row in kinds), tuple(Part(*row) for row in mappings),
+                tuple(missing))
+    return Worst(measure, look, commands, made)
+
+
+def budgets_of(limits: Mapping[str, object]) -> dict[str, int]:
+    """Return budgets in bytes, given as numbers or as sizes; raises BadRequest."""
+    if not limits:
+        raise BadRequest(f"a memory budget needs one of {', '.join(TITLES)}")
+    if unknown := sorted(set(limits) - set(TITLES)):
+        raise BadRequest(f"there is no budget for '{unknown[0]}': use {', '.join(TITLES)}; what"
+                         " page frames alone tell, as what is held or freed, cannot have one")
+    return {name: parse_size(str(limit)) for name, limit in limits.items()}
+
+
+def told(block: Block, verdict: Verdict) -> str:
+    """Return how a budget was exceeded, and what there was at the worst moment."""
+    assert verdict.at_least is not None and verdict.limit is not None
+    title = TITLES[verdict.measure]
+    when = "" if verdict.at is None else f", {verdict.at:.3f} s after the block began"
+    grew = "was" if block.whole else "grew by"
+    lines = [f"memory budget exceeded: {title} {grew} at least {kib(verdict.at_least)} KiB, and"
+             f" {kib(verdict.limit)} KiB are allowed{when}"]
+    worst = block.seen.worst.get(verdict.measure)
+    if worst is not None:
+        lines += moment(worst)
+    return "\n".join(lines)
+
+
+def unsure(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return a sentence for each budget of which it is not known whether it was exceeded."""
+    return [f"memory budget not certain: {TITLES[one.measure]} was between {kib(one.at_least)} and"
+            f" {kib(one.most)} KiB, and {kib(one.limit)} KiB are allowed: /proc does not tell how"
+            " much several processes have in common; PSS is told exactly"
+            for one in verdicts if one.limit is not None and one.exceeded is None]
+
+
+def moment(worst: Worst) -> list[str]:
+    row = "{:>9} {:>9} {:>9} {:>9}  {}".format
+    lines = ["", row("USS", "PSS", "RSS", "SWAP", "PROCESS, in KiB")]
+    for one in sorted(worst.look.holds, key=lambda one: -(one.pss or 0))[:SHOWN]:
+        name = worst.commands.get(one.pid) or one.name
+        lines.append(row(*map(kib, (one.uss, one.pss, one.rss, one.swap)), f"{one.pid} {name!r}"))
+    if worst.made is None:
+        return [*lines, "what they were made of is not known: that was looked at too late"]
+    for heading, parts in (("KIND", worst.made.kinds), ("MAPPING", worst.made.mappings)):
+        lines += ["", row("USS", "PSS", "RSS", "SWAP", heading)]
+        lines += [row(*map(kib, part[1:]), ascii(part.name)[1:-1]) for part in parts[:SHOWN]]
+    return [*lines, *(f"without: {ascii(why)[1:-1]}" for why in worst.made.missing)]
+
+
+def kib(amount: int | None) -> str:
+    return "n/a" if amount is None else str(amount >> 10)
+

@@ -1,0 +1,200 @@
+"""The fixture and the marker, in real runs of pytest: what fails, and what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+PATIENCE = 240.0
+PLUGIN = "pagewalk.history.pytest_plugin"
+# As a module, also where it is installed as an entry point.
+PYTEST = (sys.executable, "-m", "pytest", "-p", "no:pagewalk", "-p", PLUGIN, "-p",
+          "no:cacheprovider", "--strict-markers")
+MIB = 1 << 20
+HEAD = "import os, subprocess, sys\nimport pytest\n\n"
+
+
+def run(folder: Path, tests: str, *options: str, program: tuple[str, ...] = PYTEST) -> str:
+    """Run ``tests`` in a pytest of their own, and return what it printed."""
+    (folder / "test_them.py").write_text(HEAD + tests)
+    ran = subprocess.run(
+        [*program, "test_them.py", "-rA", "--junitxml=out.xml", *options], cwd=folder, text=True,
+        capture_output=True, timeout=PATIENCE, check=False,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"})
+    assert "INTERNALERROR" not in ran.stdout + ran.stderr, ran.stdout + ran.stderr
+    return ran.stdout + ran.stderr
+
+
+def counts(said: str) -> dict[str, int]:
+    last = [line for line in said.splitlines() if re.search(r" in [\d.]+s", line)][-1]
+    return {word: int(count) for count, word in re.findall(r"(\d+) (\w+)", last)
+            if word in ("passed", "failed", "error", "errors", "warning", "warnings")}
+
+
+def properties(folder: Path) -> dict[str, dict[str, int]]:
+    cases = ElementTree.parse(folder / "out.xml").getroot().iter("testcase")
+    return {case.attrib["name"]: {one.attrib["name"]: int(one.attrib["value"])
+                                  for one in case.iter("property")} for case in cases}
+
+
+def test_what_takes_more_than_its_budget_fails(tmp_path: Path) -> None:
+    said = run(tmp_path, """
+def test_small(memory_budget):
+    with memory_budget(uss="32M", rss="64M", swap=0):
+        held = b"x" * (8 << 20)
+
+def test_large(memory_budget):
+    with memory_budget(uss="32M", swap=0):
+        held = b"x" * (48 << 20)
+
+held = []
+
+@pytest.mark.memory_budget(pss="32M")
+def test_marked():
+    held.append(b"x" * (48 << 20))
+
+@pytest.mark.memory_budget(pss="64M", uss=1 << 26)
+def test_marked_and_small():
+    held.append(b"x" * (48 << 20))
+""")
+    assert counts(said) == {"passed": 2, "failed": 2}
+    assert re.search(r"memory budget exceeded: USS grew by at least \d+ KiB, and 32768 KiB are"
+                     r" allowed, [\d.]+ s after the block began", said)
+    assert re.search(r"memory budget exceeded: PSS grew by", said)
+    assert "anonymous, not told apart" in said and "MAPPING" in said
+    assert "PROCESS, in KiB" in said and "Traceback" not in said
+    found = properties(tmp_path)
+    assert found["test_small"]["pagewalk.uss.budget"] == 32 * MIB
+    assert 8 * MIB <= found["test_small"]["pagewalk.uss.peak_at_least"] < 32 * MIB
+    assert 48 * MIB <= found["test_large"]["pagewalk.uss.peak_at_least"] < 64 * MIB
+    assert 48 * MIB <= found["test_marked"]["pagewalk.pss.peak_at_least"] < 64 * MIB
+
+
+def test_what_was_there_before_does_not_count_unless_asked_for(tmp_path: Path) -> None:
+    said = run(tmp_path, """
+before = b"x" * (64 << 20)
+
+def test_grows_by_little(memory_budget):
+    with memory_budget(uss="32M", rss="32M"):
+        pass
+
+def test_is_large(memory_budget):
+    with memory_budget(uss="32M", whole=True):
+        pass
+""")
+    assert counts(said) == {"passed": 1, "failed": 1}
+    assert re.search(r"memory budget exceeded: USS was at least \d{5,} KiB", said)
+
+
+def test_a_peak_that_is_gone_at_the_end_is_seen(tmp_path: Path) -> None:
+    # By VmHWM even without a thread; of the others, what the thread sees.
+    said = run(tmp_path, """
+def test_rss(memory_budget):
+    with memory_budget(rss="64M", every=None):
+        held = b"x" * (128 << 20)
+        del held
+
+def test_uss(memory_budget):
+    with memory_budget(uss="64M", every=0.001) as block:
+        held = b"x" * (128 << 20)
+        looks = block.seen.looks
+        while block.seen.looks < looks + 2:
+            pass
+        del held
+""")
+    assert counts(said) == {"failed": 2}
+
+
+def test_children_count_and_what_is_shared_counts_once(tmp_path: Path) -> None:
+    said = run(tmp_path, """
+CHILD = "import sys; held = b'x' * (48 << 20); print(flush=True); sys.stdin.readline()"
+
+def test_child(memory_budget):
+    with memory_budget(uss="32M"):
+        child = subprocess.Popen([sys.executable, "-c", CHILD], stdin=-1, stdout=-1)
+        child.stdout.readline()
+    child.communicate()
+
+def test_child_that_ended(memory_budget):
+    with memory_budget(uss="32M"):
+        subprocess.run([sys.executable, "-c", "pass"])
+
+def test_forked(memory_budget):
+    held, (end, last) = b"x" * (64 << 20), os.pipe()
+    with memory_budget(uss="48M"):
+        pids = [os.fork() for _ in range(1)]
+        if not pids[0]:
+            os.close(last)
+            os.read(end, 1)
+            os._exit(0)
+    os.close(last)
+    os.waitpid(pids[0], 0)
+""", "-W", "ignore::DeprecationWarning")
+    try:
+        assert counts(said) == {"passed": 2, "failed": 1}
+    finally:
+        (tmp_path / "test_them.py").unlink()
+    assert "held = b\\'x\\'" in said or "48 << 20" in said  # how the child was started
+
+
+def test_a_failure_of_the_test_goes_first(tmp_path: Path) -> None:
+    said = run(tmp_path, """
+@pytest.mark.memory_budget(uss="1M")
+def test_it():
+    held = b"x" * (16 << 20)
+    assert len(held) == 1, "this is what failed"
+""")
+    assert counts(said) == {"failed": 1} and "this is what failed" in said
+    assert "memory budget exceeded" not in said
+    assert properties(tmp_path)["test_it"]["pagewalk.uss.peak_at_least"] >= 16 * MIB
+
+
+def test_a_budget_that_cannot_be_is_a_sentence(tmp_path: Path) -> None:
+    said = run(tmp_path, """
+@pytest.mark.parametrize("limits", [{}, {"freed": "1M"}, {"uss": "lots"}, {"uss": -1}])
+def test_it(memory_budget, limits):
+    with memory_budget(**limits):
+        pass
+""")
+    assert counts(said) == {"failed": 4}
+    for sentence in (
+        "a memory budget needs one of uss, pss, rss, swap",
+        "there is no budget for 'freed': use uss, pss, rss, swap; what page frames alone tell, as"
+        " what is held or freed, cannot have one",
+        "'lots' is not a size; give bytes, or a number with K, M, G or T", "'-1' is not a size",
+    ):
+        assert sentence in said
+
+
+def test_tests_that_do_not_ask_for_it_import_nothing(tmp_path: Path) -> None:
+    said = run(tmp_path, """
+def test_it():
+    loaded = {name for name in sys.modules if name.startswith("pagewalk")}
+    assert loaded == {"pagewalk", "pagewalk.history", "pagewalk.history.pytest_plugin"}
+    assert "numpy" not in sys.modules
+
+def test_that(memory_budget):
+    with memory_budget(uss="1G"):
+        pass
+    assert "numpy" not in sys.modules
+""")
+    assert counts(said) == {"passed": 2}
+
+
+def test_the_marker_is_known(tmp_path: Path) -> None:
+    said = run(tmp_path, "", "--markers")
+    assert "@pytest.mark.memory_budget(uss=SIZE" in said
+
+
+def test_it_is_an_entry_point() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["pytest11"] == {"pagewalk": PLUGIN}
