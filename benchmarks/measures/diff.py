@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -105,7 +107,7 @@ def recordings(folder: Path, mib: int) -> list[str]:
                 process.stdin.write("\n")
                 process.stdin.flush()
         finally:
-            subprocess.run(["kill", "-9", f"-{process.pid}"], check=True)
+            os.killpg(process.pid, signal.SIGKILL)
     return files
 
 
