@@ -30,6 +30,7 @@ from benchmarks.measures.peak import peak
 from benchmarks.measures.query import query
 from benchmarks.measures.ram import cgroups, ram, ram_large
 from benchmarks.measures.recorded import recorded
+from benchmarks.measures.run import run
 from benchmarks.measures.sets import crowds, sets
 from benchmarks.measures.sparse import sparse
 from benchmarks.measures.stall import stall
@@ -60,6 +61,7 @@ MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
     "sets": sets,
     "crowds": crowds,
     "who": who,
+    "run": run,
     "index": index,
     "diff": diffs,
     "export": export,
