@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from pagewalk.history.budget import Bounds, Look, Watched, Worst, bounds, parse_size, verdict
-from pagewalk.model.errors import BadRequest
+from pagewalk.history.budget import Bounds, Look, Watched, Worst, bounds, verdict
 from pagewalk.proc.tree import Holds
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -17,26 +14,6 @@ def holds(pid: int = 1, **amounts: Any) -> Holds:
     given = {"rss": 0, "uss": 0, "pss": 0, "anon": 0, "pss_anon": 0, "swap": 0, "swap_pss": 0,
              "swap_most": 0, "peak": 0, "hugetlb": 0} | amounts
     return Holds(pid, 0, f"p{pid}", 1, 0, **given)
-
-
-# ---- sizes
-
-
-@pytest.mark.parametrize(("text", "bytes_"), [
-    ("0", 0), ("4096", 4096), ("200M", 200 * MIB), ("1.5G", 1536 * MIB), ("1k", KIB),
-    ("2T", 2 << 40),
-    ("200MB", 200 * MIB), ("200MiB", 200 * MIB), ("0.001K", 1), ("7B", 7),
-    ("9999999999999999999P", 9999999999999999999 << 50),
-])
-def test_sizes(text: str, bytes_: int) -> None:
-    assert parse_size(text) == bytes_
-
-
-@pytest.mark.parametrize("text", ["", "M", "-1", "1.", ".5", "1e3", "200X", "1 G", "nan", "1G\n",
-                                  "\u0661"])
-def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(BadRequest, match="is not a size; give bytes, or a number with K"):
-        parse_size(text)
 
 
 # ---- bounds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 BY = ("kind", "file", "vma", "process", "cache", "cgroup")
 OF_MACHINE = ("cache", "cgroup")  # which processes have none of
-SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)(?:i?B)?", re.IGNORECASE)
-
 
 @click.command("diff", short_help="What grew between two recordings, or since one.")
 @click.argument("before", metavar="BEFORE")
@@ -63,11 +60,12 @@ def command(
     pagewalk diff before.pagewalk --live --by vma
     pagewalk diff before.pagewalk $$ --max-growth 50M
     """
+    from pagewalk.model.sizes import parse_size
     from pagewalk.render import view
     from pagewalk.render.columns import choose
     from pagewalk.render.diff_table import SHOWN, amount
 
-    limit = None if max_growth is None else bytes_of(max_growth)
+    limit = None if max_growth is None else parse_size(max_growth)
     request = Request(**options)
     choice = choose("diff", request.columns, request.sort, request.limit)
     if request.limit is None and request.format == "text":
@@ -93,15 +91,6 @@ def concluded(request: Request, found: Diff, limit: int | None) -> int:
                                f" all: {most.what}, by {human(grown)}")
         return commands.DIFFERENCE
     return commands.concluded(request, found.withheld)
-
-
-def bytes_of(text: str) -> int:
-    """Return the bytes that ``50M``, ``1.5G`` or ``4096`` mean; raises BadRequest."""
-    found = SIZE.fullmatch(text)
-    if not found:
-        raise BadRequest(f"'{text}' is not a size; give bytes, or a number with K, M, G or T, as"
-                         " 50M or 1.5G")
-    return int(float(found[1]) * (1 << 10 * " KMGT".index(found[2].upper() or " ")))
 
 
 def looked(

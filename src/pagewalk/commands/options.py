@@ -18,7 +18,6 @@ _TABLE_OF = {"ram": "files"}  # the table that a command's --columns are of, if 
 _WITH = {("ram", "slab"): "slab", ("maps", "huge"): "huge", ("maps", "cache"): "cache",
          ("top", "huge"): "huge_of_each"}
 UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # of a duration
-SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}  # of a size
 LEAST_MEMORY = 64 << 20  # what DuckDB needs to begin with
 LONGEST_WATCH = 1_000_000  # seconds, 12 days; the kernel's timers do not take any number
 
@@ -79,10 +78,12 @@ class Size(click.ParamType):  # type: ignore[type-arg]
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        found = re.fullmatch(r"([0-9]{1,15})([KMGT]?)(iB|B)?", str(value), re.IGNORECASE)
-        if found is None:
-            self.fail(f"'{value}' is no size: give it as 500M or 2G", param, ctx)
-        size = int(found[1]) << SHIFTS[found[2].upper()]
+        from pagewalk.model.sizes import parse_size
+
+        try:
+            size = parse_size(str(value))
+        except BadRequest as error:
+            self.fail(str(error), param, ctx)
         if size < LEAST_MEMORY:
             self.fail(f"'{value}' is too little: it takes 64M at least", param, ctx)
         return size

@@ -25,7 +25,7 @@ BY_SIGNAL = 128  # a shell adds the number of a signal to this
 
 def size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
     """Return an amount of memory as people write it, 200M, in bytes."""
-    from pagewalk.history.budget import parse_size
+    from pagewalk.model.sizes import parse_size
 
     try:
         return None if value is None else parse_size(value)

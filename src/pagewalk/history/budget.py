@@ -6,19 +6,16 @@ is then known exactly, or lies between two bounds: see `bounds`.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pagewalk.model.errors import BadRequest
 from pagewalk.proc.kcmp import by_memory, same_memory
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.tree import Holds, merges_pages, peak_lag, read_holds
 
 KIB = 1 << 10  # what the kernel leaves out of PSS, at most, as it writes it in KiB
-SIZE = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?)([KMGTP]?)(?:i?B)?", re.IGNORECASE)
 NEW_WORST = 16  # a worst moment is looked at in detail again when it is worse by one part in these
 
 
@@ -57,17 +54,6 @@ class Look(NamedTuple):
     took: float
     holds: tuple[Holds, ...]
     amounts: Mapping[str, Bounds]
-
-
-def parse_size(text: str) -> int:
-    """Return the bytes that ``200M``, ``1.5G``, ``0`` or ``4096`` mean; raises BadRequest."""
-    found = SIZE.fullmatch(text)
-    if not found:
-        raise BadRequest(f"'{text}' is not a size; give bytes, or a number with K, M, G or T, as"
-                         " 200M or 1.5G")
-    whole, _, part = found[1].partition(".")
-    unit = 1 << 10 * " KMGTP".index(found[2].upper() or " ")
-    return int(whole) * unit + (int(part) * unit // 10 ** len(part) if part else 0)
 
 
 def bounds(holds: Sequence[Holds], *, alone: bool) -> dict[str, Bounds]:

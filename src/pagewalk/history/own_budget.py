@@ -20,10 +20,10 @@ from pagewalk.history.budget import (
     Watched,
     Worst,
     look_at_tree,
-    parse_size,
     verdicts,
 )
 from pagewalk.model.errors import BadRequest, PagewalkError
+from pagewalk.model.sizes import parse_size
 from pagewalk.proc.namespace import own_numbers
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.tree import descendants, was_forked
