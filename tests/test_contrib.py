@@ -29,6 +29,7 @@ RULES, CONFIG, DAEMONSET = (
     yaml.safe_load((CONTRIB / name).read_text())
     for name in ("prometheus/rules.yml", "prometheus/prometheus.yml", "kubernetes/daemonset.yaml"))
 DOCKERFILE = (CONTRIB / "container/Dockerfile").read_text()
+UNIT = (CONTRIB / "systemd/pagewalk-armed@.service").read_text()
 NAME = re.compile(r"\b(?:pagewalk|process)_\w+")
 # What the client tells of the exporter itself.
 OURSELVES = {one.name for one in ProcessCollector(registry=CollectorRegistry()).collect()}
@@ -123,3 +124,38 @@ def test_the_container_and_the_daemonset_listen_and_are_asked_on_the_same_port()
     assert pod["metadata"]["annotations"]["prometheus.io/port"] == port
     assert f"0.0.0.0:{port}" in container["args"] and f"EXPOSE {port}" in DOCKERFILE
     assert {*container["startupProbe"]["httpGet"].items()} >= {("path", "/healthz")}
+
+
+def capabilities_of_the_unit() -> list[str]:
+    """Return them as setpriv calls them."""
+    (words,) = re.findall(r"(?m)^CapabilityBoundingSet=(.*)$", UNIT)
+    return [word.removeprefix("CAP_").lower() for word in words.split()]
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """Return the unit of a service, for a pagewalk that is there."""
+    command = tmp_path / "pagewalk"
+    command.touch(0o755)
+    path = tmp_path / "pagewalk-armed@shop.service"
+    path.write_text(UNIT.replace("/usr/local/bin/pagewalk", str(command)))
+    return path
+
+
+def analyzed(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["systemd-analyze", *map(str, words)], capture_output=True, text=True,
+                          check=False)
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path) -> None:
+    done = analyzed("verify", "--man=no", unit)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    unit.write_text(unit.read_text().replace("ProtectHome", "ProtectHouse"))
+    assert "ProtectHouse" in analyzed("verify", "--man=no", unit).stderr
+
+
+def test_the_unit_has_few_rights(unit: Path) -> None:
+    # 9.6 of 10 is a unit without any of it; what is left is named at its end.
+    assert analyzed("security", "--offline=yes", "--threshold=30", unit).returncode == 0
+    unit.write_text(re.sub(r"(?m)^CapabilityBoundingSet=.*\n", "", unit.read_text()))
+    assert analyzed("security", "--offline=yes", "--threshold=30", unit).returncode == 1
