@@ -42,6 +42,7 @@ class Recorder:
     def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
         self.process, self.folder = process, folder
         self.said: list[str] = []
+        self.ended = False  # a stream is at its end
         self._more = threading.Condition()
         self._reading = [threading.Thread(target=self._read, args=(stream,))
                          for stream in (process.stdout, process.stderr)]
@@ -53,6 +54,9 @@ class Recorder:
             with self._more:
                 self.said.append(line.decode(errors="surrogateescape").rstrip("\n"))
                 self._more.notify_all()
+        with self._more:
+            self.ended = True
+            self._more.notify_all()
 
     def wait_for(self, text: str, after: int = 0) -> str:
         """Return the first line behind the first ``after`` that contains a text."""
@@ -64,10 +68,6 @@ class Recorder:
             line = found()
         assert line is not None, "\n".join(self.said)
         return line
-
-    @property
-    def ended(self) -> bool:
-        return not any(thread.is_alive() for thread in self._reading[:1])
 
     def recorded(self, reason: str, after: int = 0) -> Path:
         """Return the recording that is made for a reason, once it is."""
