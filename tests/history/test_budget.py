@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pagewalk.history.budget import Bounds, Look, Watched, Worst, bounds, verdict
+import pytest
+
+from pagewalk.history import budget
+from pagewalk.history.budget import Bounds, Look, Watched, Worst, bounds, maybe_merged, verdict
 from pagewalk.proc.tree import Holds
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -45,6 +48,18 @@ def test_where_others_may_share_it_the_bounds_are_wider() -> None:
     found = bounds(both, alone=False)
     assert found["uss"] == (2 * MIB, 12 * MIB + 2 * KIB)
     assert found["rss"] == (12 * MIB, 24 * MIB)
+
+
+@pytest.mark.parametrize(("ksm", "anywhere", "maybe"), [
+    ((0, 0), True, False), ((0, 4096), False, True), ((None, None), False, False),
+    ((None, None), True, True),
+])
+def test_merged_pages_matter_where_these_processes_have_some(
+    ksm: tuple[int | None, ...], anywhere: bool, maybe: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "merges_pages", lambda: anywhere)
+    found = maybe_merged([holds(pid, ksm=one) for pid, one in enumerate(ksm)])
+    assert found is maybe
 
 
 def test_a_process_that_may_not_be_read_widens_the_bounds() -> None:

@@ -101,6 +101,9 @@ def test_the_fields_of_smaps_rollup() -> None:
     assert found is not None
     assert [found.rss, found.pss, found.pss_anon, found.uss, found.anon, found.swap_pss,
             found.swap_most, found.hugetlb] == [kib << 10 for kib in (12, 9, 7, 5, 8, 10, 30, 6144)]
+    assert found.ksm is None  # before Linux 6.7
+    again = added(told, ROLLUP + b"KSM: 8 kB\n")
+    assert again is not None and again.ksm == 8 << 10
     assert added(told, b"") is None
     with pytest.raises(BadText):
         added(told, ROLLUP.replace(b"Pss_Anon", b"Pss_Other"))

@@ -105,8 +105,14 @@ def look_at_tree(pids: Sequence[int], began: float, stall: Stall, *, alone: bool
     found = [one for pid in pids if (one := read_holds(pid, stall)) is not None]
     if len(found) > 1:
         found = by_address_space(found)
-        alone = alone and not merges_pages()
+        alone = alone and not maybe_merged(found)
     return Look(at - began, time.monotonic() - at, tuple(found), bounds(found, alone=alone))
+
+
+def maybe_merged(holds: Sequence[Holds]) -> bool:
+    """Return whether other processes may map anonymous pages of these because KSM merged them."""
+    merged = [one.ksm for one in holds if not one.refused]
+    return any(merged) or (None in merged and merges_pages())
 
 
 def by_address_space(holds: Sequence[Holds]) -> list[Holds]:

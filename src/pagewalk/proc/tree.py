@@ -25,14 +25,15 @@ COUNTERS = 3  # that RSS is the sum of
 STATUS = re.compile(rb"(?m)^(Name|PPid|Threads|VmSize|VmHWM|VmRSS|VmSwap):\t(.*)$")
 SIZES = (b"VmSize", b"VmHWM", b"VmRSS", b"VmSwap")
 ROLLUP = re.compile(rb"(?m)^(Rss|Pss|Pss_Anon|Private_Clean|Private_Dirty|Anonymous|Swap|SwapPss"
-                    rb"|Private_Hugetlb|Shared_Hugetlb): +(\d{1,20}) kB$")
+                    rb"|Private_Hugetlb|Shared_Hugetlb|KSM): +(\d{1,20}) kB$")
 
 
 class Holds(NamedTuple):
     """What one process holds, in bytes: smaps_rollup, and of status ``peak`` (VmHWM) and ``swap``.
 
     ``anon`` of ``rss`` is anonymous, ``pss_anon`` of ``pss``; ``swap_pss`` divides a slot of swap
-    among those that share it, ``swap_most`` has what is swapped of shared memory too. Where
+    among those that share it, ``swap_most`` has what is swapped of shared memory too. ``ksm`` are
+    merged pages, None before Linux 6.7. Where
     smaps_rollup may not be read, ``refused`` says why: ``rss`` and ``swap`` are then status', and
     what only it tells is None. ``size`` is VmSize; ``forked`` whether it runs the program that it
     was forked from.
@@ -53,6 +54,7 @@ class Holds(NamedTuple):
     swap_pss: int | None = None
     swap_most: int | None = None
     hugetlb: int | None = None
+    ksm: int | None = None
     refused: str = ""
 
 
@@ -192,6 +194,6 @@ def added(told: Holds, rollup: bytes) -> Holds | None:
             rss=said["Rss"], uss=said["Private_Clean"] + said["Private_Dirty"], pss=said["Pss"],
             anon=said["Anonymous"], pss_anon=said["Pss_Anon"], swap_pss=said["SwapPss"],
             swap_most=max(said["Swap"], told.swap),
-            hugetlb=said["Private_Hugetlb"] + said["Shared_Hugetlb"])
+            hugetlb=said["Private_Hugetlb"] + said["Shared_Hugetlb"], ksm=said.get("KSM"))
     except KeyError:
         raise BadText("smaps_rollup", 1, rollup) from None
