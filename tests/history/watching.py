@@ -60,8 +60,15 @@ class Run:
 
     def kill(self, *pids: int) -> None:
         """End the command's processes so that none is looked at again."""
-        self.process.send_signal(signal.SIGSTOP)
         deadline = time.monotonic() + PATIENCE
+        self.process.send_signal(signal.SIGSTOP)
+        while not (stopped(self.process.pid) and self.waits()):  # not in the middle of a look
+            if stopped(self.process.pid):
+                self.process.send_signal(signal.SIGCONT)
+                time.sleep(0.001)
+                self.process.send_signal(signal.SIGSTOP)
+            if time.monotonic() > deadline:
+                raise TimeoutError("it is never between two looks")
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         while any(alive(pid) for pid in pids):
@@ -74,6 +81,10 @@ class Run:
         """Close the command's input, wait for the end, and return the exit code and the report."""
         self.process.communicate(None, PATIENCE)
         return self.process.returncode, json.loads((self.folder / "report").read_text())
+
+
+def stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2][0] == "T"
 
 
 def alive(pid: int) -> bool:
