@@ -8,7 +8,7 @@ from functools import partial
 from benchmarks.opponents import HERE, PAGEWALK, whole
 from benchmarks.rows import Limit, Plan, Row, interleave, size
 
-FILES = 8  # compiled one after the other, each by several processes
+FILES = 48  # compiled one after the other, each by several processes: two seconds
 PASSES = 8  # over the memory of the large process
 FILL = """
 import sys
