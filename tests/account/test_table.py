@@ -167,7 +167,7 @@ def test_each_field_of_smaps_counts_a_lost_page_as_what_it_was(
     ]
     walk = by_hand.page_walk([by_hand.pages(made, of)], of, tables=True, young=True, facts=facts,
                              counts_hwpoison=counts)
-    totals = smaps.by_field(walk, None).totals
+    totals = smaps.by_field(walk).totals
     known = None if lost is None else PAGE
     assert totals["shared_dirty"] == lost
     assert totals["pss_dirty"] == (None if lost is None else PAGE + lost)

@@ -107,7 +107,7 @@ def test_at_least_100_000_fields_were_compared() -> None:
 
 def test_procfs_withholds_fields_that_need_page_tables() -> None:
     with start("plain", stopped=True) as running:
-        table = by_field(pagewalk.walk(running.pid, source="procfs"), None)
+        table = by_field(pagewalk.walk(running.pid, source="procfs"))
     for name in ("pss_dirty", "private_dirty", "shared_clean", "referenced", "lazyfree"):
         assert table.columns[name] is None
     assert any("--source ebpf" in row.why for row in table.outcome.withheld)
@@ -115,7 +115,7 @@ def test_procfs_withholds_fields_that_need_page_tables() -> None:
 
 def test_shared_and_private_add_up_to_rss() -> None:
     with start("fork_cow", stopped=True) as running:
-        table = by_field(pagewalk.walk(running.pid, source="ebpf"), None)
+        table = by_field(pagewalk.walk(running.pid, source="ebpf"))
     parts = ("shared_clean", "shared_dirty", "private_clean", "private_dirty")
     np.testing.assert_array_equal(sum(table.columns[p] for p in parts), table.columns["rss"])
 

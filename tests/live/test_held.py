@@ -99,7 +99,7 @@ def test_every_way_of_summing_gives_the_same() -> None:
     with holding("thrice") as (pid, _), holding("family") as (other, _):
         for each in (pid, other):
             tables = [library.table(each, source=source) for source in ("ebpf", "procfs")]
-            tables.append(by_field(library.walk(each, source="ebpf"), None))
+            tables.append(by_field(library.walk(each, source="ebpf")))
             for table in tables[1:]:
                 np.testing.assert_array_equal(table.columns["distinct"],
                                               tables[0].columns["distinct"])

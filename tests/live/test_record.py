@@ -4,58 +4,220 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.live.bracket import look_again
-from tests.live.command import pagewalk_here
+from tests.live.bracket import look_again, working_sources
+from tests.live.command import PAGEWALK, Ran, one_sentence, pagewalk, pagewalk_here, run
 from tests.machine import prepared
 from tests.targets import TARGETS, start
 
 pytestmark = pytest.mark.live
 
-# What says how long a read took, differs each time.
+# How long a read took differs each time.
 MOVES = {"stall_ns"}
-NAMES = ("plain", "fork_three", "zero_reads", "thp_part", "swap_private", "hugetlb_fork", "sleep")
-COMMANDS = (("show",), ("show", "--counts"), ("maps",), ("maps", "--by", "kind"),
-            ("maps", "--by", "perms"), ("pages",), ("explain", "--no-smaps"))
+NAMES = ("plain", "fork_three", "shared_fork", "zero_reads", "locked", "lazyfree", "reservation",
+         "file_private", "memfd", "names", "thp", "thp_part", "thp_holes", "huge_zero",
+         "shmem_thp", "hugetlb_fork", "guard", "ksm", "swap_private", "swap_forked", "swap_mixed",
+         "perf_ring", "odd_name", "shared_mm", "sleep")
+COMMANDS = (
+    ("show",), ("show", "--counts"), ("maps",), ("maps", "--all"), ("maps", "--huge"),
+    ("maps", "--by", "kind"), ("maps", "--by", "perms"), ("maps", "--by", "file"),
+    ("maps", "--columns", "rss,lazyfree,swap_pss", "--sort", "rss"), ("pages",),
+    ("pages", "--where", "anon,mapcount>1"), ("pages", "--sort", "mapcount", "--limit", "20"),
+    ("explain",), ("explain", "--no-smaps"),
+)
+FEW = (("show",), ("maps",), ("maps", "--all"), ("maps", "--huge"), ("pages",), ("explain",))
+NOBODY = 65534
+AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+ANEW = "numbered anew"
 
 
 def said(*words: object) -> Any:
     """Return the JSON that a command prints, without what differs each time."""
-    ran = pagewalk_here(*words, "--format", "json")
+    return document(pagewalk_here(*words, "--format", "json"), str(words[0]))
+
+
+def document(ran: Ran, command: str) -> Any:
     assert ran.code in (0, 3), ran.err
-    if words[0] == "pages":
+    if command == "pages":
         return [json.loads(line) for line in ran.out.splitlines()]
-    return {key: value for key, value in json.loads(ran.out).items() if key not in MOVES}
+    return {key: value for key, value in ran.json.items() if key not in MOVES}
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-@pytest.mark.parametrize("name", NAMES)
-def test_the_same_command_prints_the_same(
-    name: str, words: tuple[str, ...], tmp_path: Path
+def recorded(pid: int, path: Path, *options: str) -> Path:
+    ran = pagewalk_here("record", pid, "-o", path, *options)
+    assert ran.code in (0, 3), ran.err
+    return path
+
+
+def check_same(
+    pid: int, path: Path, words: tuple[str, ...], *options: str, source: str = "auto"
 ) -> None:
-    path = tmp_path / "a.pagewalk"
+    """Compare a recording of a stopped process with what it says itself before and after."""
+    live = (*words, pid, "--source", source)
+
+    def look() -> None:
+        # Others map and unmap libc meanwhile: live before, the recording, live after.
+        before = said(*live)
+        recorded(pid, path, "--source", source, *options)
+        found = said(*words, path)
+        assert before == said(*live), words
+        assert found == before, words
+
+    look_again(look)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_command_prints_the_same(name: str, tmp_path: Path) -> None:
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
-
-        def look() -> None:
-            # Others map and unmap libc meanwhile: live before, the recording, live after.
-            before = said(*words, running.pid)
-            ran = pagewalk_here("record", running.pid, "-o", path, "--physical")
-            assert ran.code in (0, 3), ran.err
-            recorded = said(*words, path)
-            assert before == said(*words, running.pid)
-            assert recorded == before
-
-        look_again(look)
+        for words in COMMANDS:
+            check_same(running.pid, tmp_path / "a", words, "--physical", "--smaps", "--swap-users")
 
 
-def test_frames_are_numbered_anew_unless_asked_for(tmp_path: Path) -> None:
-    path = tmp_path / "a.pagewalk"
-    with start("plain", stopped=True) as running:
-        assert pagewalk_here("record", running.pid, "-o", path).code == 0
-    rows = said("pages", path)
-    assert {row["phys"] for row in rows} == {None} and {row["pfn"] for row in rows} == {None}
+@pytest.mark.parametrize("source", working_sources())
+@pytest.mark.parametrize("name", ["fork_three", "thp_holes", "swap_forked"])
+def test_from_whatever_it_was_read(name: str, source: str, tmp_path: Path) -> None:
+    with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
+        for words in FEW:
+            check_same(running.pid, tmp_path / "a", words, "--physical", "--smaps", "--swap-users",
+                       source=source)
+
+
+@pytest.mark.parametrize("name", ["plain", "fork_three", "thp_holes", "hugetlb_fork", "swap_mixed"])
+def test_without_physical_addresses_the_rest_is_the_same(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
+        for words in COMMANDS:
+
+            def look(words: tuple[str, ...] = words) -> None:
+                before = said(*words, running.pid)
+                recorded(running.pid, path, "--smaps", "--swap-users")
+                found = said(*words, path)
+                assert before == said(*words, running.pid)
+                assert without_frames(found) == without_frames(before), words
+
+            look_again(look)
+        rows = said("pages", path)
+    present = [row for row in rows if row["mapcount"] is not None]
+    assert present and {row["phys"] for row in rows} == {None} == {row["pfn"] for row in rows}
     assert os.stat(path).st_mode & 0o777 == 0o600
+
+
+def without_frames(found: Any) -> Any:
+    """Return a document without the numbers of frames, and without why they are withheld."""
+    if isinstance(found, list):
+        return [{**row, "phys": None, "pfn": None} for row in found]
+    rows = [row for row in found.get("withheld", ()) if ANEW not in row["why"]]
+    return {**found, "withheld": rows}
+
+
+@pytest.mark.parametrize("name", ["plain", "fork_three", "threads", "python", "go"])
+def test_a_heap_is_what_it_was(name: str, tmp_path: Path) -> None:
+    with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
+        check_same(running.pid, tmp_path / "a", ("heap",), "--heap", "--physical")
+        assert said("heap", tmp_path / "a")["exact"] is True
+
+
+@pytest.mark.parametrize("name", ["file_private", "memfd", "hugetlb_fork", "names"])
+def test_the_files_are_what_they_were(name: str, tmp_path: Path) -> None:
+    with prepared(*TARGETS[name].needs), start(name, stopped=True) as running:
+        check_same(running.pid, tmp_path / "a", ("maps", "--cache"), "--cache", "--physical")
+
+
+def test_who_maps_a_page_is_known_of_all_that_were_recorded(tmp_path: Path) -> None:
+    """The facts are those of the program: seven pages mapped by parent and two children."""
+    path = tmp_path / "a"
+    with start("fork_three", stopped=True) as running:
+        recorded(running.pid, path, "--tree", str(running.pid), "--physical")
+        rows = said("pages", f"{path}:{running.pid}", "--where", "anon,mapcount=3")
+        live = said("who", running.pid, rows[0]["addr"])
+        found = said("who", f"{path}:{running.pid}", rows[0]["addr"])
+        assert found["frame"]["pfn"] == live["frame"]["pfn"] == rows[0]["pfn"]
+        assert found["frame"]["flags"] == live["frame"]["flags"]
+        by_pid = sorted(found["mappers"], key=lambda one: one["pid"])
+        assert by_pid == sorted(live["mappers"], key=lambda one: one["pid"])
+        assert {one["pid"] for one in by_pid} == set(running.pids)
+        recorded(running.pid, path)
+        ran = pagewalk_here("who", path, rows[0]["addr"])
+        assert ran.code == 0
+        assert "2 more are by processes not in the recording" in " ".join(ran.out.split())
+        assert said("who", path, rows[0]["addr"])["frame"]["pfn"] is None
+
+
+@pytest.fixture
+def anybodys() -> Iterator[Path]:
+    """Return a directory that every user can write to."""
+    folder = tempfile.mkdtemp(dir="/var/tmp")
+    os.chmod(folder, 0o777)
+    yield Path(folder)
+    shutil.rmtree(folder)
+
+
+def test_what_hides_frames_hides_them_in_the_recording(anybodys: Path) -> None:
+    path = anybodys / "a"
+
+    with start("nobody", stopped=True) as running:
+        for words in (*FEW, ("show", "--counts")):
+
+            def ask(target: object, words: tuple[str, ...] = words) -> Any:
+                return document(pagewalk(*words, target, "-f", "json", before=AS_NOBODY), words[0])
+
+            def look(words: tuple[str, ...] = words) -> None:
+                before = ask(running.pid, words)
+                ran = pagewalk("record", running.pid, "-o", path, "--smaps", before=AS_NOBODY)
+                assert ran.code == 3 and "recorded in" in ran.out, ran.err
+                found = ask(path, words)
+                assert before == ask(running.pid, words)
+                assert found == before, words
+
+            look_again(look)
+        ran = pagewalk("who", path, "heap", before=AS_NOBODY)
+    assert ran.code == 1 and "record it as root" in one_sentence(ran)
+
+
+# What a recording does not have, and what the sentence says.
+REFUSED = (
+    (("vtop", "{}", "stack-8"), "does not have the page tables"),
+    (("check", "{}"), "does not have a second walk"),
+    (("heap", "{}"), "record it with --heap"),
+    (("maps", "--cache", "{}"), "record it with --cache"),
+    (("maps", "--huge", "--zeros", "{}"), "ask the process itself"),
+    (("show", "{}", "--freeze"), "--freeze is about a live process"),
+    (("heap", "{}", "--freeze"), "--freeze is about a live process"),
+    (("heap", "{}", "--ask"), "--ask is about a live process"),
+    (("show", "{}", "--watch", "1"), "--watch is about a live process"),
+    (("who", "{}", "heap", "--source", "procfs"), "--source is about a live process"),
+    (("pages", "{}", "--vma", "no such"), "no VMA is called"),
+    (("show", "{}:17"), "no process of"),
+)
+
+
+def test_what_it_does_not_have_is_one_sentence(tmp_path: Path) -> None:
+    with start("plain", stopped=True) as running:
+        path = recorded(running.pid, tmp_path / "a.pagewalk")
+    for words, says in REFUSED:
+        ran = pagewalk_here(*(word.format(path) for word in words))
+        assert ran.code in (1, 2) and ran.out == "" and ran.err.count("pagewalk: ") == 1, words
+        assert says in ran.err.partition("\n")[0], words
+
+
+def test_anybody_can_read_it_where_there_is_no_proc(anybodys: Path) -> None:
+    """What is not mounted cannot be asked: neither /proc nor /sys, by a user without rights."""
+    path = anybodys / "a"
+    with start("fork_three", stopped=True) as running:
+        recorded(running.pid, path, "--smaps", "--heap", "--cache", "--physical")
+    os.chown(path, NOBODY, NOBODY)
+    empty = ("mount -t tmpfs none /proc && mount -t tmpfs none /sys && exec " + " ".join(AS_NOBODY)
+             + ' "$@"')
+    for words in (*COMMANDS, ("heap",), ("maps", "--cache")):
+        command = (*PAGEWALK, *words, path, "-f", "json")
+        ran = run("unshare", "--mount", "sh", "-c", empty, "sh", *command)
+        assert document(ran, words[0]) == said(*words, path), words
+    assert sys.executable in PAGEWALK

@@ -85,7 +85,7 @@ def test_pages_that_no_other_process_maps_are_only_counted(used: list[int]) -> N
 def columns_of(pid: int, *, one_by_one: bool) -> dict[str, I64 | None]:
     if not one_by_one:
         return pagewalk.table(pid, source="ebpf").columns
-    table = by_field(pagewalk.walk(pid, source="ebpf"), None)
+    table = by_field(pagewalk.walk(pid, source="ebpf"))
     return {name: table.columns[name] for name in table.columns if name not in SMAPS_ONLY}
 
 

@@ -20,6 +20,7 @@ from pagewalk.model.errors import (
     NoSuchCommand,
     NotInBtf,
     NotPermitted,
+    NotRecorded,
     NotStarted,
     NotStopped,
     PackageMissing,
@@ -37,6 +38,7 @@ EXIT_CODES = {
     "NotPermitted": 6, "SourceUnavailable": 1, "BadTable": 1, "BadText": 1,
     "NotInBtf": 1, "Unsupported": 1, "NotStopped": 1, "GroupGone": 5,
     "PackageMissing": 1, "BadRecording": 1, "NotStarted": 126, "NoSuchCommand": 127,
+    "NotRecorded": 1,
 }
 EXAMPLES = [
     BadTarget("no process is called 'x'", ((1, "init"),)),
@@ -54,6 +56,7 @@ EXAMPLES = [
     BadRecording("a.pagewalk", "it is cut"),
     NotStarted("/etc", "permission denied", "give a program"),
     NoSuchCommand("make", "no such file or directory", "give its path"),
+    NotRecorded("a.pagewalk", "the heap", "nobody asked for it", "record it with --heap"),
     NotStopped("process 7 did not stop within 5 s and has been resumed"),
 ]
 

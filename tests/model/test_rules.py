@@ -203,7 +203,7 @@ def account(flags: Flag, kflags: U64, *, fields: bool) -> list[list[int] | None]
     ]
     pages = replace(by_hand.pages(rows, of), kflags=kflags)
     table: Table = (
-        by_field(by_hand.page_walk([pages], of, tables=True, young=True), None)
+        by_field(by_hand.page_walk([pages], of, tables=True, young=True))
         if fields
         else by_vma(by_hand.walk([pages], of, tables=True))
     )

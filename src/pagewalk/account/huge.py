@@ -129,9 +129,13 @@ class Huge(NamedTuple):
 
 def look_at_huge(source: Source) -> Huge:
     """Walk ``source`` and return how its large folios are mapped; raises what walk raises."""
+    return with_eligible(by_folio(walk(source), source.space.frames), source)
+
+
+def with_eligible(found: Huge, source: Source) -> Huge:
+    """Return ``found``, of ``source``, with THPeligible of its VMAs."""
     from pagewalk.account.smaps import with_particulars
 
-    found = by_folio(walk(source), source.space.frames)
     table = with_particulars(found.table, source)
     assert table.particulars is not None
     eligible = table.particulars.thp_eligible
@@ -168,45 +172,90 @@ def may_be_huge(found: Huge) -> I64:
     return np.flatnonzero(used | (large(found) > 0))
 
 
+class Kept(NamedTuple):
+    """What only a walk of the process itself tells of large folios; see Huge.
+
+    ``columns`` are those that are not in a Table. ``why`` is what is withheld of them.
+    """
+
+    columns: dict[str, I64 | None]
+    missing: int | None
+    sizes: tuple[Size, ...] | None
+    why: tuple[Withheld, ...]
+
+
+class FolioLook:
+    """A look at the large folios of ``walked``, which is told each of its batches in order.
+
+    ``reader`` is that of the walk's frames.
+    """
+
+    def __init__(self, walked: Walk[Pages], reader: FrameReader | None) -> None:
+        self.walked, self.reader = walked, reader
+        self._sums = no_folios(len(walked.vmas))
+        self._waiting: list[Pieces] = []
+
+    def add(self, pages: Pages) -> None:
+        """Look at the folios behind a batch."""
+        if pages.kflags is None or self.reader is None:
+            return
+        some = pieces(pages, self.walked.facts)
+        if len(some):
+            self._waiting.append(some)
+        if sum(map(len, self._waiting)) >= TOGETHER:
+            add_pieces(self._sums, self._waiting, self.reader, self.walked.facts)
+            self._waiting = []
+
+    def finish(self, table: Table) -> Kept:
+        """Return what was found, once the walk is consumed and ``table`` made of it."""
+        walked, reader, sums, facts = self.walked, self.reader, self._sums, self.walked.facts
+        columns: dict[str, I64 | None] = {"fits": fits(walked.vmas, facts)}
+        columns["pmd"] = plus(*(table.columns[name] for name in PMD_PARTS))
+        total, sizes = None, None
+        if reader is not None and walked.tells.frames:
+            add_pieces(sums, self._waiting, reader, facts)
+            parts = finish(sums, facts)
+            total, columns["missing"], columns["stranded"] = held_back(sums, parts, reader, facts)
+            sizes = sizes_of(sums, facts)
+            columns |= {name: sums.by_vma[WAYS.index(name)] for name in BY_ENTRIES}
+            ways = BY_ENTRIES if not walked.tells.huge else WAYS[:HUGETLB]
+            columns["small"] = less(table.columns["rss"], sums.changed,
+                                    *(columns[name] for name in ways))
+        why = note(walked, columns, int(sums.changed.sum()), told=sizes is not None)
+        if not walked.tells.huge:
+            columns["contiguous"] = sizes = None
+        return Kept(columns, total, sizes, tuple(why))
+
+
 def by_folio(walked: Walk[Pages], reader: FrameReader | None) -> Huge:
     """Consume ``walked`` and return how large folios are mapped; ``reader`` is its frames'."""
     facts = walked.facts
-    so_far, sums = no_totals(len(walked.vmas)), no_folios(len(walked.vmas))
-    waiting, anon = list[Pieces](), [np.zeros(0, np.uint64)]
+    so_far, look = no_totals(len(walked.vmas)), FolioLook(walked, reader)
+    anon = [np.zeros(0, np.uint64)]
     for pages in walked:
         for part in add_up(pages, facts.page_size):
             add(so_far, part, facts)
         anon.append(huge_anon(pages, facts))
-        if pages.kflags is not None and reader is not None:
-            waiting.append(pieces(pages, facts))
-            if sum(map(len, waiting)) >= TOGETHER:
-                add_pieces(sums, waiting, reader, facts)
-                waiting = []
+        look.add(pages)
     table = tabulate(walked, so_far)
-    columns: dict[str, I64 | None] = {name: table.columns[name] for name in BY_TABLE}
-    columns["pmd"] = plus(*(columns[name] for name in PMD_PARTS))
-    columns["fits"] = fits(walked.vmas, facts)
-    total, sizes = None, None
-    if reader is not None and walked.tells.frames:
-        add_pieces(sums, waiting, reader, facts)
-        parts = finish(sums, facts)
-        total, columns["missing"], columns["stranded"] = held_back(sums, parts, reader, facts)
-        sizes = sizes_of(sums, facts)
-        columns |= {name: sums.by_vma[WAYS.index(name)] for name in BY_ENTRIES}
-        ways = BY_ENTRIES if not walked.tells.huge else WAYS[:HUGETLB]
-        columns["small"] = less(columns["rss"], sums.changed, *(columns[name] for name in ways))
-    note(walked, columns, int(sums.changed.sum()), told=sizes is not None)
-    if not walked.tells.huge:
-        columns["contiguous"] = sizes = None
+    return completed(table, look.finish(table))._replace(anon=distinct(np.concatenate(anon)))
+
+
+def completed(table: Table, kept: Kept) -> Huge:
+    """Return ``kept`` beside the columns of ``table``, whose outcome says what is withheld."""
+    table.outcome.withheld.extend(kept.why)
+    columns = {name: table.columns[name] for name in BY_TABLE} | kept.columns
     named = {column.name: columns.get(column.name) for column in COLUMNS}
     totals = {name: None if c is None else int(c.sum()) for name, c in named.items()}
-    totals |= {"eligible": None, "missing": total}
-    return Huge(table, named, totals, sizes, distinct(np.concatenate(anon)))
+    totals |= {"eligible": None, "missing": kept.missing}
+    return Huge(table, named, totals, kept.sizes, np.zeros(0, np.uint64))
 
 
-def note(walked: Walk[Pages], columns: dict[str, I64 | None], changed: int, *, told: bool) -> None:
-    # Says what is withheld, and why.
-    withheld = walked.outcome.withheld
+def note(
+    walked: Walk[Pages], columns: dict[str, I64 | None], changed: int, *, told: bool
+) -> list[Withheld]:
+    # What is withheld, and why.
+    withheld = []
     if not told:
         withheld.append(NO_FRAMES)
     elif walked.facts.average_mapcounts:
@@ -216,6 +265,7 @@ def note(walked: Walk[Pages], columns: dict[str, I64 | None], changed: int, *, t
         withheld.append(NO_SCAN)
     if changed:
         withheld.append(Withheld(f"{changed} bytes", CHANGED, partial=True))
+    return withheld
 
 
 def plus(*columns: I64 | None) -> I64 | None:

@@ -76,16 +76,17 @@ Details: TypeAlias = dict[str, I64]
 FIXED = ("pss_dirty", "swap_pss")
 
 
-def by_field(walk: Walk[Pages], swap_users: SwapUsers | None) -> Table:
+def by_field(walk: Walk[Pages], swap_users: SwapUsers | Withheld = NOT_COUNTED) -> Table:
     """Consume ``walk`` and return its Table with DETAILS too; raises what iterating over it raises.
 
-    ``swap_users`` is None where nobody counted them: swap_pss is then withheld.
+    ``swap_users`` says why swap_pss is withheld where nobody counted them.
     """
     sums, lost = ({row.name: np.zeros(len(walk.vmas), np.int64) for row in DETAILS} for _ in "12")
     so_far = no_totals(len(walk.vmas))
+    counted_users = None if isinstance(swap_users, Withheld) else swap_users
     for pages in walk:
         add_rows(sums, pages, np.flatnonzero(IN_PSS[pages.state]), walk.facts)
-        add_swap(sums["swap_pss"], pages, walk.facts.page_size, swap_users)
+        add_swap(sums["swap_pss"], pages, walk.facts.page_size, counted_users)
         add_lost(lost, pages, walk)
         for part in add_up(pages, walk.facts.page_size):
             add(so_far, part, walk.facts)
@@ -93,7 +94,7 @@ def by_field(walk: Walk[Pages], swap_users: SwapUsers | None) -> Table:
     known = walk.tells.tables and table.totals["pss"] is not None
     told = dict.fromkeys(sums, known) | {
         "referenced": known and walk.tells.young,
-        "swap_pss": swap_users is not None and swap_users.missing is None,
+        "swap_pss": counted_users is not None and counted_users.missing is None,
     }
     columns, totals = dict(table.columns), dict(table.totals)
     for name, counted in sums.items():
@@ -106,15 +107,15 @@ def by_field(walk: Walk[Pages], swap_users: SwapUsers | None) -> Table:
     return replace(table, columns=columns, totals=totals)
 
 
-def limits(walk: Walk[Pages], swap_users: SwapUsers | None) -> list[Withheld]:
+def limits(walk: Walk[Pages], swap_users: SwapUsers | Withheld) -> list[Withheld]:
     """Return why columns of DETAILS are withheld from ``walk``."""
     out = []
     if not walk.tells.tables:
         out.append(NEEDS_TABLES)
     elif not walk.tells.young:
         out.append(NEEDS_STRUCT_PAGE)
-    if swap_users is None:
-        out.append(NOT_COUNTED)
+    if isinstance(swap_users, Withheld):
+        out.append(swap_users)
     elif swap_users.missing is not None:
         out.append(Withheld("swap_pss", swap_users.missing, partial=True))
     return out

@@ -123,18 +123,11 @@ def in_recording(request: Request) -> AbstractContextManager[Source] | None:
 
     if not may_be_recording(request.target):
         return None
-    from pagewalk.model.errors import BadRequest
     from pagewalk.sources.recorded import open_recorded
 
+    refuse_live(request, request.target)
     source = open_recorded(request.target)
-    if source is None:
-        return None
-    try:
-        refuse_live(request, request.target)
-    except BadRequest:
-        source.close()
-        raise
-    return closing(source)
+    return None if source is None else closing(source)
 
 
 def refuse_live(request: Request, recording: str) -> None:

@@ -29,11 +29,12 @@ def show_cache(request: Request, path: str | None, others: dict[str, Any]) -> in
 
 
 def of_target(request: Request, choice: Choice) -> int:
+    from pagewalk.history.besides import cache_of
     from pagewalk.system.file_cache import look_at_mapped
 
     with commands.opened(request, "cache") as (source, write):
         for _ in commands.rounds(request, write):
-            found = look_at_mapped(source)
+            found = look_at_mapped(source) if source.recorded is None else cache_of(source)
             write(found, ordered(found, request, choice), columns=choice.columns)
     return commands.concluded(request, found.withheld)
 

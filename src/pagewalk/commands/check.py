@@ -46,6 +46,11 @@ def command(against: str, **options: object) -> int:
             " name two different sources"
         )
     with opened(request, "check") as (source, write):
+        if source.recorded is not None:
+            from pagewalk.history.besides import refused
+
+            raise refused(source, "a second walk", "check walks a process with two sources, and a"
+                          " recording is of one walk", "check the process itself")
         other = open_other(source, against)
         first, second = (source, other) if other.name == against else (other, source)
         try:

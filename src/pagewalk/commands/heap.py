@@ -21,6 +21,7 @@ from pagewalk.model.errors import BadRequest
 if TYPE_CHECKING:
     from pagewalk.heap.heap import Heap
     from pagewalk.render.columns import Choice
+    from pagewalk.sources import Source
 
 
 @click.command("heap", short_help="Inside the allocator: in use, free, what could be returned.")
@@ -57,11 +58,13 @@ def command(longest_stop: float, ask: bool, **options: object) -> int:
     quiet = request.quiet or request.freeze
     with opened(request._replace(freeze=False, quiet=quiet), "heap") as (source, write):
         for _ in rounds(request, write):
-            if request.freeze:
+            if source.recorded is not None:
+                heap = recorded(source, request, ask=ask)
+            elif request.freeze:
                 heap = read_stopped_heap(source, int(longest_stop * 1e6))
             else:
                 heap = read_heap(source)
-            if ask:
+            if ask and source.recorded is None:
                 heap = with_asked(heap, source)
             write(heap, **by_arena(heap, choice))
     if heap.stopped_ns:
@@ -70,6 +73,16 @@ def command(longest_stop: float, ask: bool, **options: object) -> int:
         note(request, f"process {heap.who.pid} started its attach listener, a thread that stays")
     whole = heap.exact and not (heap.asked and heap.asked.why)
     return finish(request, heap.outcome, told=request.format == "text") or (0 if whole else PARTIAL)
+
+
+def recorded(source: Source, request: Request, *, ask: bool) -> Heap:
+    """Return the heap of a recorded process, which can neither be stopped nor asked."""
+    from pagewalk.history.besides import heap_of
+
+    if ask or request.freeze:
+        raise BadRequest(f"{'--ask' if ask else '--freeze'} is about a live process, and"
+                         f" {request.target} is a recording: leave it out")
+    return heap_of(source)
 
 
 def by_arena(heap: Heap, choice: Choice | None) -> dict[str, Any]:

@@ -38,6 +38,13 @@ def look(source: Source, *, zeros: bool) -> Huge:
     from pagewalk.account.huge import look_at_huge
     from pagewalk.system.huge import read_zeros
 
+    if source.recorded is not None:
+        from pagewalk.history.besides import huge_of, refused
+
+        if zeros:
+            raise refused(source, "the contents of memory", "--zeros reads them, and nothing of"
+                          " them is recorded", "ask the process itself, or leave out --zeros")
+        return huge_of(source)
     found = look_at_huge(source)
     return read_zeros(found, source) if zeros else found
 

@@ -19,7 +19,9 @@ from pagewalk.model.errors import BadRequest
 
 if TYPE_CHECKING:
     from pagewalk.account.groups import Group
+    from pagewalk.account.smaps import SwapUsers
     from pagewalk.account.table import Table
+    from pagewalk.model.columns import Withheld
     from pagewalk.render.columns import Choice
     from pagewalk.sources import Source
 
@@ -150,14 +152,13 @@ def ordered(table: Table, choice: Choice) -> list[int]:
 
 def tabulate(source: Source, detailed: list[str], *, counts: bool, everything: bool) -> Table:
     """Walk ``source`` and return its Table, with smaps' other columns if any is ``detailed``."""
-    from pagewalk.account.smaps import by_field, with_particulars
-    from pagewalk.account.swap_users import count_swap_users
+    from pagewalk.account.smaps import NOT_COUNTED, by_field, with_particulars
     from pagewalk.account.table import table as walk_table
     from pagewalk.walking.walk import walk
 
     if everything or detailed:
-        counted = source.live is not None and (everything or "swap_pss" in detailed)
-        table = by_field(walk(source), count_swap_users(source.name) if counted else None)
+        counted = everything or "swap_pss" in detailed
+        table = by_field(walk(source), swap_users(source) if counted else NOT_COUNTED)
     else:
         table = walk_table(source, frames=not counts)
     if everything:
@@ -167,3 +168,14 @@ def tabulate(source: Source, detailed: list[str], *, counts: bool, everything: b
 
         table = ask_rollup(table, source)
     return table
+
+
+def swap_users(source: Source) -> SwapUsers | Withheld:
+    """Return who uses the swap slots of the machine, or what is recorded of that."""
+    if source.recorded is not None:
+        from pagewalk.history.besides import swap_users_of
+
+        return swap_users_of(source)
+    from pagewalk.account.swap_users import count_swap_users
+
+    return count_swap_users(source.name)

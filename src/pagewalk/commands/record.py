@@ -41,10 +41,17 @@ if TYPE_CHECKING:
               help="Leave out paths, command lines, and names of files, cgroups and users.")
 @click.option("--smaps", is_flag=True,
               help="The kernel's smaps too, for explain; reading it holds the lock of TARGETS.")
+@click.option("--heap", is_flag=True,
+              help="What their allocators hold too, for heap; their memory is read for that.")
+@click.option("--cache", is_flag=True,
+              help="What is in RAM of the files that they map too, for maps --cache.")
+@click.option("--swap-users", is_flag=True,
+              help="Who uses their swap slots too, for maps --all; every process that uses swap is"
+              " walked.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing.")
 def command(
     source: str, budget: float, output: str, every: float | None, lasting: float | None,
-    physical: bool, scrub: bool, smaps: bool, quiet: bool, ram: bool, machine: bool, **options: Any,
+    quiet: bool, ram: bool, machine: bool, **options: Any,
 ) -> int:
     """Record TARGETS into FILE. Every command that takes a process takes FILE in its place, on any
     machine and without root; of several processes, FILE:PID or FILE:NAME. So do share, top,
@@ -67,8 +74,11 @@ def command(
     named = Named(*(options.pop(name) for name in Named._fields))
     if machine:
         named, ram = named._replace(everyone=True), True
+    if options["scrub"] and options["cache"]:
+        raise BadRequest("--cache is about files, whose paths --scrub leaves out: use one or the"
+                         " other")
     request = Request(source=source, format="text", output=output, quiet=quiet, budget=budget)
-    how = How(source, request.budget_ns, physical, scrub, smaps)
+    how = How(source, request.budget_ns, **options)
     if asked.armed is not None:
         check_alone(named, every)
         return armed.run(request, asked, how)
@@ -77,7 +87,7 @@ def command(
 
     def make(path: str) -> Made:
         groups = tuple(path_of(word) for word in named.cgroup)
-        said = words_of(named, ram=ram, scrub=scrub)
+        said = words_of(named, ram=ram, scrub=how.scrub)
         return record(path, chosen(named, ram=ram), said, how, beside=Beside(groups, ram))
 
     with commands.put_back(), terminating():

@@ -92,7 +92,16 @@ def asked(
         segment = who.of_segment(number("--shm", shm))
         return who.who_maps_file(segment, request.source, budget)
     if request.target:
+        from pagewalk.snapshot.read import may_be_recording
+
         assert address is not None
+        if may_be_recording(request.target):
+            from pagewalk.history.who import who_in_recording
+
+            commands.refuse_live(request, request.target)
+            recorded = who_in_recording(request.target, address)
+            if recorded is not None:
+                return recorded
         frame = who.frame_behind(find(request.target), address, request.source, budget)
     elif phys is not None:
         frame = who.frame_at(number("--phys", phys, 16), request.source, budget)

@@ -10,19 +10,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pagewalk.account.huge import FolioLook, Kept
+from pagewalk.account.smaps import SwapUsers
+from pagewalk.account.swap_users import count_swap_users
 from pagewalk.account.table import Table, tabulate
 from pagewalk.account.totals import Totals, add, no_totals
 from pagewalk.history.hidden import Hidden
+from pagewalk.history.besides import HUGE, SWAP, asked_for, scrubbed_name, users_of
 from pagewalk.history.record_groups import add_group
 from pagewalk.history.record_ram import Added, add_document, add_ram
 from pagewalk.history.record_set import SetSoFar
-from pagewalk.model.columns import Pages, State, Sums, VMAs, Withheld, take
+from pagewalk.model.columns import U64, Pages, State, Sums, VMAs, Withheld, take
 from pagewalk.model.errors import PagewalkError, ProcessGone
 from pagewalk.model.facts import Facts
 from pagewalk.model.states import maybe_repeated
 from pagewalk.proc.cgroups import find_hierarchy, group_of
 from pagewalk.proc.chosen import Chosen, real_uid
-from pagewalk.proc.counters import Theirs, lazily_freed
+from pagewalk.proc.counters import Theirs, lazily_freed, read_pmap
 from pagewalk.proc.files import read_bytes
 from pagewalk.proc.host import read_host
 from pagewalk.proc.target import parse_stat
@@ -52,7 +56,9 @@ class How(NamedTuple):
 
     ``source`` and ``budget_ns`` are as for a walk. ``physical``: with the true numbers of frames.
     ``scrub``: without paths and command lines. ``smaps``: with the kernel's smaps, whose reading
-    holds the lock of the process.
+    holds the lock of the process. ``heap``: with what its allocator holds, read from its memory;
+    ``cache``: with what is in RAM of the files that it maps; ``swap_users``: with who uses its
+    swap slots, for which every process of the machine that uses swap is walked.
     """
 
     source: str = "auto"
@@ -60,6 +66,9 @@ class How(NamedTuple):
     physical: bool = False
     scrub: bool = False
     smaps: bool = False
+    heap: bool = False
+    cache: bool = False
+    swap_users: bool = False
 
 
 class Beside(NamedTuple):
@@ -151,6 +160,18 @@ class Session:
         self.hidden = Hidden(physical=how.physical, scrub=how.scrub)
         self.beside: list[str] = []
         self.failed: list[Exception] = []
+        self._swap_users: SwapUsers | None = None
+
+    def swap_users(self, slots: U64, source: str) -> SwapUsers | None:
+        """Return who uses the swap ``slots`` of a process; None if that was not asked for.
+
+        Who has none needs to ask nobody.
+        """
+        if not len(slots):
+            return SwapUsers(slots, slots, None)
+        if self.how.swap_users and self._swap_users is None:
+            self._swap_users = count_swap_users(source)
+        return None if self._swap_users is None else users_of(slots, self._swap_users)
 
     def all_of(self, chosen: Sequence[Chosen], beside: Beside) -> None:
         """Record the processes of ``chosen``, and ``beside``; raises what record raises."""
@@ -236,6 +257,7 @@ class Recorder:
     def __init__(self, session: Session, source: Source, pid: int) -> None:
         self.session, self.source, self.pid = session, source, pid
         self.page_size = source.space.facts.page_size
+        self.slots = [np.zeros(0, np.uint64)]  # of swap
 
     def run(self) -> Table:
         """Walk it, write its rows and its document, and return its Table."""
@@ -243,23 +265,46 @@ class Recorder:
         before = source.theirs()
         walked = walk(source, Pages, holes=True)
         so_far = no_totals(len(walked.vmas))
+        folios = FolioLook(walked, source.space.frames)
         for pages in walked:
+            folios.add(pages)
             self.add(pages, so_far, walked)
         tables = source.page_tables
         if tables is not None:
             walked.outcome.page_tables = int(tables.table_sizes.sum())
         told = tuple(row for row in walked.outcome.withheld if row.why != MALFORMED)
         after = source.theirs(*files)
+        if files:
+            after = after._replace(pmap=read_pmap(self.source.who.pid))
         table = tabulate(walked, so_far)
         found = found_of(self.source, walked, told, (before, after))
         self.session.writer.add("vma", vma_rows(self.pid, table, self.session.how))
-        self.session.writer.add("document", {
-            "pid": [self.pid], "name": [PROCESS], "text": [to_text(scrubbed(
-                found, self.session.how))]})
+        self.add_documents(found, folios.finish(table))
         return table
+
+    def add_documents(self, found: Found, folios: Kept) -> None:
+        """Add what was found out besides pages, and what the user asked for besides."""
+        how = self.session.how
+        texts = {PROCESS: to_text(scrubbed(found, how)), HUGE: to_text(folios)}
+        users = self.session.swap_users(np.concatenate(self.slots), self.source.name)
+        if users is not None:
+            texts[SWAP] = to_text(users)
+        for name, make in asked_for(heap=how.heap, cache=how.cache, scrub=how.scrub):
+            try:
+                texts[name] = make(self.source)
+            except ProcessGone:
+                raise
+            except PagewalkError as error:
+                what = f"{name} of process {self.pid}"
+                self.session.withheld[Withheld(what, str(error), partial=True)] = None
+        self.session.writer.add("document", {
+            "pid": [self.pid] * len(texts), "name": list(texts), "text": list(texts.values())})
 
     def add(self, pages: Pages, so_far: Totals, walked: Walk[Any]) -> None:
         # Sums are of the same runs that are written: a page is looked at once.
+        swapped = pages.state == State.SWAPPED.value
+        if pages.pfn is not None and swapped.any():
+            self.slots.append(pages.pfn[swapped])
         numbering = self.session.numbering
         if numbering is not None:
             pages = numbering.pages(pages, self.page_size)
@@ -300,11 +345,6 @@ def vma_rows(pid: int, table: Table, how: How) -> dict[str, Any]:
 
 def names_of(vmas: VMAs, how: How) -> list[str]:
     return [scrubbed_name(name) if how.scrub else name for name in vmas.name]
-
-
-def scrubbed_name(name: str) -> str:
-    """Return what a scrubbed recording keeps of a mapping's name: nothing of a path."""
-    return "" if "/" in name else name
 
 
 def scrubbed(found: Found, how: How) -> Found:

@@ -19,6 +19,7 @@
     +-- NotStarted                exit 126 a command cannot be executed
         +-- NoSuchCommand         exit 127 it does not exist
     +-- BadRecording              exit 1   a file is no recording, is cut, or is newer than this
+    +-- NotRecorded               exit 1   a recording does not have what was asked for
 
 Form of a message: what was tried, what the kernel said, what to do; lower case, no full stop.
 """
@@ -178,3 +179,11 @@ class BadRecording(PagewalkError):
     def __init__(self, path: str, why: str) -> None:
         super().__init__(f"cannot read {in_a_line(path)} as a recording: {in_a_line(why)}")
         self.path, self.why = path, why
+
+
+class NotRecorded(PagewalkError):
+    """Raised when recording ``path`` does not have ``what``, with the reason and the remedy."""
+
+    def __init__(self, path: str, what: str, why: str, remedy: str) -> None:
+        super().__init__(f"{in_a_line(path)} does not have {what}: {why}; {remedy}")
+        self.path, self.what, self.why, self.remedy = path, what, why, remedy

@@ -12,7 +12,7 @@ from pagewalk.render.columns import fields, titles
 from pagewalk.render.document import missing, write
 from pagewalk.render.share_table import left_out
 from pagewalk.render.terminal import following, printable, say, say_grid, say_missing, width
-from pagewalk.system.mappers import ALL_MAPPINGS, WALK, Frame, Mapper, Who
+from pagewalk.system.mappers import ALL_MAPPINGS, RECORDING, WALK, Frame, Mapper, Who
 
 SHOWN = 20  # mappings, without --limit
 OF_PAGE = ("addr", "perms", "offset", "name", "mapping")
@@ -39,7 +39,7 @@ def text(
             every = len(found.mappers)
             say(f"{every - len(mappers)} more: --limit {every} shows all", out)
     say_missing(found.tried.withheld, out)
-    for one in (one for one in mappers if one.pids):
+    for one in (one for one in mappers if one.pids and found.found_by != RECORDING):
         following(out, f"vtop {one.pids[0]} {one.addr:x}", f"{one.pids[0]}")
         break
 
@@ -107,6 +107,8 @@ def unseen(found: Who) -> str:
     why = [f"{row.why}" for row in found.tried.withheld if row.what == ALL_MAPPINGS]
     if found.tried.not_looked:
         why.append(f"{many(len(found.tried.not_looked), 'process', 'es')} could not be looked at")
+    if found.found_by == RECORDING:
+        return f"; {missed} more {'is' if missed == 1 else 'are'} by processes not in the recording"
     if found.tried.gone:
         why.append(f"{many(len(found.tried.gone), 'process', 'es')} ended meanwhile")
     hidden = "this /proc may not show them, or " if found.found_by == WALK else ""

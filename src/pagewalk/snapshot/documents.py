@@ -1,4 +1,4 @@
-"""Typed results as JSON and back: what NamedTuples, tuples and numpy columns a document is of.
+"""Typed results as JSON and back: what tuples, dataclasses and numpy columns a document is of.
 
 A reader rebuilds only what the annotations of the type that it expects say, so a hostile file can
 give wrong values, but no code and no other type.
@@ -10,6 +10,7 @@ import base64
 import json
 import types
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -27,10 +28,10 @@ class Malformed(Exception):
 
 
 def to_text(value: Any) -> str:
-    """Return ``value`` as a document: NamedTuples, Rows, tuples, dicts, enums, numbers, text.
+    """Return ``value`` as a document: NamedTuples, dataclasses, Rows, tuples, dicts, enums, text.
 
-    Text may have surrogates, for bytes of names that are not UTF-8; they stay as escapes. Bytes
-    are names too.
+    Numbers may be arrays. Text may have surrogates, for bytes of names that are not UTF-8; they
+    stay as escapes. Bytes are names too.
     """
     return json.dumps(plain(value), separators=(",", ":"))
 
@@ -58,6 +59,8 @@ def plain(value: Any) -> Any:
         return value.name
     if isinstance(value, Rows):
         return [plain(getattr(value, name)) for name in value.names]
+    if is_dataclass(value):
+        return [plain(getattr(value, one.name)) for one in fields(value)]
     if isinstance(value, Mapping):
         return [[plain(key), plain(one)] for key, one in value.items()]
     if isinstance(value, tuple | list | set | frozenset):
@@ -70,7 +73,8 @@ def plain(value: Any) -> Any:
 def built(value: Any, kind: Any, depth: int) -> Any:
     """Return the plain ``value`` as ``kind``, a type or an annotation; raises Malformed and others.
 
-    ``kind`` may be a union with None, a NamedTuple, Rows, an array, a tuple, list, dict or enum.
+    ``kind`` may be a union with None, a NamedTuple, a dataclass, Rows, an array, a tuple, list,
+    dict or enum.
     """
     if depth > DEEPEST:
         raise Malformed("nested too deeply")
@@ -112,13 +116,14 @@ def of_class(value: Any, kind: type, depth: int) -> Any:
         if len({len(one) for one in made if one is not None}) > 1:
             raise Malformed(f"{kind.__name__} with columns of several lengths")
         return kind(*made)
-    fields = getattr(kind, "_fields", None)
-    if fields is not None and issubclass(kind, tuple):
-        hints = hints_of(kind)
+    names = [one.name for one in fields(kind)] if is_dataclass(kind) else (
+        getattr(kind, "_fields", None) if issubclass(kind, tuple) else None)
+    if names is not None:
+        hints = hints_of(kind)  # type: ignore[arg-type]
         # a later version may have appended fields with defaults
         many = len(checked(value, list))
         return kind(*(built(one, hints[name], depth)
-                      for name, one in zip(fields[:many], value, strict=True)))
+                      for name, one in zip(names[:many], value, strict=True)))
     if kind is bytes:
         text: str = checked(value, str)
         return text.encode("utf-8", "surrogateescape")

@@ -5,14 +5,14 @@ It answers what the live process answered, on any machine and without any rights
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pagewalk.model.columns import U64, State, Tells, VMAs, Withheld
-from pagewalk.model.errors import BadRecording, BadTarget, SourceUnavailable, in_a_line
+from pagewalk.model.columns import U8, U64, State, Tells, VMAs, Withheld
+from pagewalk.model.errors import BadRecording, BadTarget, in_a_line
 from pagewalk.model.facts import Facts
 from pagewalk.proc.counters import Theirs
 from pagewalk.proc.smaps import LastSmaps
@@ -54,11 +54,7 @@ class RecordedSpace(Joined):
 
     def checked(self, part: Part, end: int) -> Runs:
         # The rows of a part as Runs; each lies in its VMA, behind the one before.
-        codes, names = part.codes("state")
-        unknown = [name for name in names if name not in LABELS]
-        if unknown:
-            raise BadRecording(part.path, f"it has pages in an unknown state, {unknown[0]!r}")
-        state = np.array([LABELS[name] for name in names], np.uint8)[codes]
+        state = states_of(part)
 
         def word(name: str) -> U64:
             return part.needed(name).view(np.uint64)
@@ -92,6 +88,16 @@ class RecordedSpace(Joined):
         good[1:] &= runs.addr[1:] >= last[:-1]
         if not good.all() or int(runs.addr[0]) < end:
             raise BadRecording(path, f"a page of process {self.pid} is where none can be")
+
+
+def states_of(part: Part) -> U8:
+    """Return the states (u8) of pages; raises BadRecording."""
+    codes, names = part.codes("state")
+    unknown = [name for name in names if name not in LABELS]
+    if unknown:
+        raise BadRecording(part.path, f"it has pages in an unknown state, {unknown[0]!r}")
+    states: U8 = np.array([LABELS[name] for name in names], np.uint8)[codes]
+    return states
 
 
 @dataclass(eq=False)
@@ -146,6 +152,19 @@ class RecordedSource:
             ("smaps", found.smaps), ("smaps_rollup", found.rollup))
             if name in files and table is None]
         return replace_unread(found, files, tuple(missing))
+
+    def document(self, name: str, kind: Any) -> Any:
+        """Return what the document ``name`` of this process holds, of type ``kind``, None without.
+
+        Raises BadRecording.
+        """
+        return find_document(self.space.recording, self.space.pid, name, kind)
+
+    def check_columns(self, columns: Iterable[Any]) -> None:
+        """Raise BadRecording unless each column, or None, has a row for each VMA."""
+        if any(column is not None and column.shape != (len(self.vmas()),) for column in columns):
+            raise BadRecording(self.space.recording.path,
+                               f"process {self.space.pid} has VMAs of two numbers")
 
     def close(self) -> None:
         """Close the recording."""
@@ -242,17 +261,28 @@ def open_in(recording: Recording, pid: int) -> RecordedSource:
         raise BadRecording(recording.path, f"process {pid} has no VMAs")
     extra["shmem_swap"] = extra["shmem_swap"] if found.told_shmem_swap else None
     extra["locked"] = extra["locked"] != 0 if found.told_locked else None
-    for column in (found.page_size, found.thp_eligible):
-        if column is not None and column.shape != (len(vmas),):
-            raise BadRecording(recording.path, f"process {pid} has VMAs of two numbers")
     if not found.theirs:
         raise BadRecording(recording.path, f"the kernel's numbers for process {pid} are missing")
     space = RecordedSpace(recording, pid, recording.facts, found.tells, vmas)
-    return RecordedSource(found.source, found, space, extra, found.notes)
+    source = RecordedSource(found.source, found, space, extra, found.notes)
+    source.check_columns((found.page_size, found.thp_eligible))
+    return source
 
 
 def document(recording: Recording, pid: int | None, name: str, kind: Any) -> Any:
     """Return the document called ``name``, of a process or of none; raises BadRecording."""
+    found = find_document(recording, pid, name, kind)
+    if found is None:
+        raise BadRecording(recording.path, f"it has no {name}"
+                           + (f" of process {pid}" if pid is not None else ""))
+    return found
+
+
+def find_document(recording: Recording, pid: int | None, name: str, kind: Any) -> Any:
+    """Return the document called ``name``, of a process or of none; None if there is none.
+
+    Raises BadRecording.
+    """
     for part in recording.parts("document", ("pid", "name", "text"), pid):
         names = part.texts("name")
         if name in names:
@@ -260,8 +290,7 @@ def document(recording: Recording, pid: int | None, name: str, kind: Any) -> Any
                 return from_text(part.text("text", names.index(name)), kind)
             except Malformed as error:
                 raise BadRecording(recording.path, f"its {name} is damaged: {error}") from None
-    raise BadRecording(recording.path, f"it has no {name}"
-                       + (f" of process {pid}" if pid is not None else ""))
+    return None
 
 
 def read_vmas(recording: Recording, pid: int) -> tuple[VMAs, dict[str, Any]]:
@@ -301,8 +330,3 @@ def read_vmas(recording: Recording, pid: int) -> tuple[VMAs, dict[str, Any]]:
 def no_vmas() -> VMAs:
     words, small = np.zeros(0, np.uint64), np.zeros(0, np.uint8)
     return VMAs(words, words, small, words, words, words, small, ())
-
-
-def refuse(what: str) -> SourceUnavailable:
-    """Return why a recording cannot answer ``what``."""
-    return SourceUnavailable("recording", what, "ask the process itself")

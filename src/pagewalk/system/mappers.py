@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pagewalk.model.columns import VMAs
 from pagewalk.system.members import Tried
 
-WALK, REVERSE_MAP = "walk", "reverse map"
+WALK, REVERSE_MAP, RECORDING = "walk", "reverse map", "recording"
 ALL_MAPPINGS = "all mappings of the page"  # withheld where there are too many
 
 
@@ -43,12 +43,13 @@ class Mapper(NamedTuple):
 class Frame(NamedTuple):
     """A page frame; ``kflags`` as in /proc/kpageflags, ``mapcount`` how often it is mapped.
 
+    ``pfn`` is None where a recording has numbered frames anew.
     ``charged`` is the path of the cgroup that is charged for it, or of which a removed group below
     is; "" if nobody is charged, None if it is not known. ``node`` is its NUMA node, None if that is
     not told.
     """
 
-    pfn: int
+    pfn: int | None
     kflags: int
     mapcount: int
     charged: str | None
@@ -58,7 +59,7 @@ class Frame(NamedTuple):
 class Who(NamedTuple):
     """Who maps ``frame``, or the file called ``asked``: a row for each mapping.
 
-    ``found_by`` is WALK, all processes were walked, or REVERSE_MAP.
+    ``found_by`` is WALK, all processes were walked, REVERSE_MAP, or RECORDING.
     """
 
     asked: str
