@@ -75,7 +75,9 @@ def opened(request: Request, name: str) -> Iterator[tuple[Source, Callable[..., 
 
     recorded = None if request.target.isdecimal() else in_recording(request)
     if recorded is not None:
-        with recorded as source, output(request.output) as out:
+        from pagewalk.snapshot.read import damage
+
+        with damage(request.target), recorded as source, output(request.output) as out:
             yield source, writer(request, render_view(request, name), out)
         return
     # Before the modules that need it: numpy's own imports are deep, and where the stack of Python

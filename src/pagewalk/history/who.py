@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from pagewalk.model.bits import kpf
 from pagewalk.model.columns import Pages, VMAs
 from pagewalk.model.errors import BadRecording, BadRequest, NotRecorded
 from pagewalk.model.rules import IS_PRESENT
-from pagewalk.snapshot.read import Recording
+from pagewalk.snapshot.read import Recording, damage
 from pagewalk.snapshot.runs import ANEW
 from pagewalk.sources.recorded import RecordedSource, open_recorded, read_vmas, states_of
 from pagewalk.system.mappers import RECORDING, Frame, Mapper, Who, mapper
@@ -39,12 +40,10 @@ def who_in_recording(word: str, address: str) -> Who | None:
     if source is None:
         return None
     recording, page = source.space.recording, source.space.facts.page_size
-    try:
+    with closing(source), damage(recording.path):
         frame = frame_behind(source, address)
         assert frame.pfn is not None
         mappers = tuple(mappers_of(recording, frame.pfn, page))
-    finally:
-        source.close()
     asked = f"frame {frame.pfn:#x}"
     if not recording.meta.physical:
         number = frame.pfn & ANEW - 1

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
+from math import isfinite
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -20,6 +22,8 @@ import numpy as np
 from pagewalk.model.columns import Rows
 
 DEEPEST = 40
+# Halves of characters that no byte of a name is read as (surrogateescape, PEP 383).
+NO_NAME = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 Read = TypeVar("Read")
 
 
@@ -135,6 +139,12 @@ def of_class(value: Any, kind: type, depth: int) -> Any:
 def checked(value: Any, kind: type) -> Any:
     if type(value) is not kind:
         raise Malformed(f"{type(value).__name__} where {kind.__name__} was expected")
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        raise Malformed("a number that is too large")
+    if isinstance(value, str) and NO_NAME.search(value):
+        raise Malformed("a text that no name can be")
+    if isinstance(value, float) and not isfinite(value):
+        raise Malformed("a number that is none")
     return value
 
 

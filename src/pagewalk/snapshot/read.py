@@ -18,15 +18,18 @@ import numpy as np
 
 from pagewalk.model.arrow import arrow, parquet, stream
 from pagewalk.model.columns import I64
-from pagewalk.model.errors import BadRecording, BadRequest, in_a_line
+from pagewalk.model.errors import BadRecording, BadRequest, PagewalkError, in_a_line
 from pagewalk.model.facts import Facts
+from pagewalk.snapshot.documents import NO_NAME
 from pagewalk.snapshot.places import is_url, opened, shown
-from pagewalk.snapshot.schema import COLUMNS, INTEGER, KEY, LABEL, MAGIC, RECORDS, VERSION, Meta
+from pagewalk.snapshot.schema import COLUMNS, INTEGER, KEY, MAGIC, RECORDS, VERSION, Meta
 
 ENDING = ".pagewalk"  # what a recording is usually called; any other name will do
-LABELS = [column.name for column in COLUMNS if column.kind == LABEL]
+TEXTS = [column.name for column in COLUMNS if column.kind != INTEGER]
+# More rows than the writer puts into a group, and more bytes of a group's columns: 16 times.
+MOST_ROWS, MOST_BYTES = 1 << 21, 1 << 29
 LONGEST_FOOTER = 64 << 20
-BYTE = re.compile(r"\\x([0-9a-f]{2})")
+BYTE = re.compile(r"\\x(5c|[89a-f][0-9a-f])")
 
 
 class Part(NamedTuple):
@@ -60,17 +63,24 @@ class Part(NamedTuple):
         return found
 
     def texts(self, name: str) -> list[str | None]:
-        """Return a column of text, None where it is null."""
-        return [None if one is None else unescaped(one)
-                for one in self.table.column(name).to_pylist()]
+        """Return a column of text, None where it is null; raises BadRecording."""
+        column = self.table.column(name)
+        pa = arrow()
+        with reading(self.path):
+            if not pa.types.is_dictionary(column.type):
+                return [None if one is None else unescaped(one) for one in column.to_pylist()]
+            column = column.unify_dictionaries().combine_chunks()
+            known = [unescaped(one) for one in column.dictionary.to_pylist()]
+            return [None if at is None else known[at] for at in column.indices.to_pylist()]
 
     def without(self, name: str) -> Part:
         """Return the rows whose column ``name`` is null."""
         return Part(self.table.filter(self.table.column(name).is_null()), self.path)
 
     def text(self, name: str, row: int) -> str:
-        """Return one value of a column of text, empty if it is null."""
-        return unescaped(self.table.column(name)[row].as_py() or "")
+        """Return one value of a column of text, empty if it is null; raises BadRecording."""
+        with reading(self.path):
+            return unescaped(self.table.column(name)[row].as_py() or "")
 
     def codes(self, name: str) -> tuple[I64, list[str]]:
         """Return a LABEL column as rows of a list of its values; raises BadRecording."""
@@ -89,7 +99,7 @@ class Recording:
 
     def __init__(self, path: str) -> None:
         self.path = shown(path)
-        with self._sentence():
+        with reading(self.path):
             self._disk = opened(path) if is_url(path) else self._regular(path)
         try:
             self._file = self._open()
@@ -115,13 +125,14 @@ class Recording:
         return file
 
     def _open(self) -> Any:
-        with self._sentence():
+        with reading(self.path):
             footer = parquet().read_metadata(self._disk)
-            known = [name for name in LABELS if name in footer.schema.names]
+            # A text that many rows repeat takes no memory for each of them.
+            known = [name for name in TEXTS if name in footer.schema.names]
             return parquet().ParquetFile(self._disk, metadata=footer, read_dictionary=known)
 
     def _footer(self) -> tuple[Meta, Facts]:
-        with self._sentence():
+        with reading(self.path):
             said = (self._file.schema_arrow.metadata or {}).get(KEY.encode())
             said = said or (self._file.metadata.metadata or {}).get(KEY.encode())
             if said is None:
@@ -140,16 +151,19 @@ class Recording:
             missing = {c.name for c in COLUMNS[:2]} - set(self._file.schema_arrow.names)
             if missing:
                 raise BadRecording(self.path, f"it has no column {missing.pop()}")
+            check_types(self._file.schema_arrow, self.path)
             return meta, facts
 
     def _statistics(self) -> list[tuple[str, int | None, int | None]]:
         # Of each row group, the kind of its rows, and the least and the highest pid.
-        with self._sentence():
+        with reading(self.path):
             metadata, found = self._file.metadata, []
             names = self._file.schema_arrow.names
             record, pid = names.index("record"), names.index("pid")
             for at in range(metadata.num_row_groups):
                 group = metadata.row_group(at)
+                if not 0 <= group.num_rows <= MOST_ROWS:
+                    raise BadRecording(self.path, f"row group {at} has {group.num_rows} rows")
                 kind = group.column(record).statistics
                 if kind is None or kind.min != kind.max:
                     raise BadRecording(self.path, f"row group {at} has rows of several kinds")
@@ -173,7 +187,7 @@ class Recording:
                 continue
             if pid is not None and (least is None or most is None or not least <= pid <= most):
                 continue
-            with self._sentence():
+            with reading(self.path):
                 table = self._row_group(record, at, (*names, *more))
                 if pid is not None:
                     table = self._of(table, pid)
@@ -188,9 +202,18 @@ class Recording:
         asked, table = self._last.get(record, (None, None))
         if asked != (at, columns):
             self._last.pop(record, None)  # it takes no memory while the next one is read
+            self._check_size(at, columns)
             table = self._file.read_row_group(at, list(columns))
             self._last[record] = (at, columns), table
         return table
+
+    def _check_size(self, at: int, names: tuple[str, ...]) -> None:
+        # What is compressed may be a thousand times as large: the footer says it first.
+        group = self._file.metadata.row_group(at)
+        every = {name: column for column, name in enumerate(self._file.schema_arrow.names)}
+        size = sum(group.column(every[name]).total_uncompressed_size for name in names)
+        if not 0 <= size <= MOST_BYTES:
+            raise BadRecording(self.path, f"row group {at} would take {size} bytes of memory")
 
     def _of(self, table: Any, pid: int) -> Any:
         # Rows of a process stand together.
@@ -207,22 +230,6 @@ class Recording:
     def kinds(self) -> set[str]:
         """Return which kinds of rows there are."""
         return {kind for kind, _, _ in self._groups}
-
-    @contextmanager
-    def _sentence(self) -> Iterator[None]:
-        pa = arrow()
-        try:
-            yield
-        except BadRecording:
-            raise
-        except OSError as error:
-            if error.errno is not None and error.strerror is not None and not isinstance(
-                    error, pa.ArrowException):
-                raise BadRecording(self.path, error.strerror.lower()) from None
-            raise BadRecording(self.path, first_line(error)) from None
-        except (pa.ArrowException, ValueError, TypeError, KeyError, OverflowError,
-                AttributeError, IndexError, RecursionError) as error:
-            raise BadRecording(self.path, f"it is damaged: {first_line(error)}") from None
 
     def rows(self, record: str, pid: int | None = None) -> Selected:
         """Return the rows of kind ``record``, of one process if ``pid`` is given, as Arrow.
@@ -273,6 +280,38 @@ def open_recording(path: str) -> Recording:
     Its rows are read when they are asked for; ``meta`` says what it is.
     """
     return Recording(path)
+
+
+@contextmanager
+def damage(path: str) -> Iterator[None]:
+    """Raise BadRecording for whatever goes wrong in the block for what a recording has in it.
+
+    Not every relation between its values is checked when they are read: a hostile file may have
+    columns of any length, and a sum that no number can hold.
+    """
+    try:
+        yield
+    except PagewalkError:
+        raise
+    except (ValueError, LookupError, TypeError, ArithmeticError, AssertionError, AttributeError,
+            RecursionError) as error:
+        raise BadRecording(path, f"it is damaged: {first_line(error)}") from None
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Raise BadRecording for whatever goes wrong in the block, which reads a recording."""
+    pa = arrow()
+    try:
+        with damage(path):
+            yield
+    except OSError as error:
+        if error.errno is not None and error.strerror is not None and not isinstance(
+                error, pa.ArrowException):
+            raise BadRecording(path, error.strerror.lower()) from None
+        raise BadRecording(path, first_line(error)) from None
+    except pa.ArrowException as error:
+        raise BadRecording(path, f"it is damaged: {first_line(error)}") from None
 
 
 def check_ends(file: Any, path: str) -> None:
@@ -335,8 +374,20 @@ def constant(value: Any) -> Callable[[], Any]:
 def check_meta(meta: Meta, path: str) -> None:
     """Raise BadRecording unless each field has its type."""
     for (name, kind), value in zip(Meta.__annotations__.items(), meta, strict=True):
-        if type(value) is not kind:
+        large = type(value) is int and not -(1 << 63) <= value < 1 << 63
+        if type(value) is not kind or large or (type(value) is str and NO_NAME.search(value)):
             raise BadRecording(path, f"its footer has an odd {name}")
+
+
+def check_types(schema: Any, path: str) -> None:
+    """Raise BadRecording unless each column that is known has its type."""
+    pa = arrow()
+    for column in COLUMNS:
+        if column.name in schema.names:
+            kind = schema.field(column.name).type
+            text = pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type)
+            if not (pa.types.is_int64(kind) if column.kind == INTEGER else text):
+                raise BadRecording(path, f"its column {column.name} is {kind}")
 
 
 def unescaped(text: str) -> str:

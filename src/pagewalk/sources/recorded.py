@@ -14,6 +14,7 @@ import numpy as np
 from pagewalk.model.columns import U8, U64, State, Tells, VMAs, Withheld
 from pagewalk.model.errors import BadRecording, BadTarget, in_a_line
 from pagewalk.model.facts import Facts
+from pagewalk.model.rules import HAS_ENTRY
 from pagewalk.proc.counters import Theirs
 from pagewalk.proc.smaps import LastSmaps
 from pagewalk.proc.stall import Stall
@@ -30,6 +31,8 @@ PAGE_COLUMNS = ("vma", "state", "start", "size", "unit", "level", "flags", "fram
 VMA_COLUMNS = ("start", "end", "perms", "offset", "dev", "inode", "backing", "name", "vm_flags",
                "shmem_swap", "locked")
 PROCESS = "process"  # the document about one
+# 64 TiB in base pages; as many processes as a kernel can have (PID_MAX_LIMIT), and as many VMAs.
+MOST_PAGES, MOST_PROCESSES = 1 << 34, 1 << 22
 NUMBERED_ANEW = Withheld(
     "phys and pfn", "the recording was made without --physical: its frames are numbered anew")
 
@@ -46,9 +49,13 @@ class RecordedSpace(Joined):
 
     def runs(self) -> Iterator[Runs]:
         """Yield its pages as runs, by ascending address; raises BadRecording."""
-        end = 0
+        end = pages = 0
         for part in self.recording.parts("page", PAGE_COLUMNS, self.pid):
             runs = self.checked(part, end)
+            entries = HAS_ENTRY[runs.state]
+            pages += int((runs.size[entries] // runs.unit[entries]).sum())
+            if pages > MOST_PAGES:
+                raise BadRecording(part.path, f"process {self.pid} has more pages than any RAM")
             end = int(runs.addr[-1] + runs.size[-1])
             yield runs
 
@@ -223,13 +230,23 @@ def open_recorded(word: str) -> RecordedSource | None:
 def processes_of(recording: Recording) -> list[Recorded]:
     """Return the processes of a recording, by pid; one for each address space."""
     found: dict[int, Recorded] = {}
-    for part in recording.parts("process", ("pid", "mm", "name", "program", "command")):
+    for part in at_most(recording.parts("process", ("pid", "mm", "name", "program", "command"))):
         rows = zip(part.needed("pid").tolist(), part.needed("mm").tolist(), part.texts("name"),
                    part.texts("program"), part.texts("command"), strict=True)
         for pid, mm, name, program, command in rows:
             if pid == mm:
                 found[pid] = Recorded(pid, name or "", program or "", command or "")
     return [found[pid] for pid in sorted(found)]
+
+
+def at_most(parts: Iterator[Part]) -> Iterator[Part]:
+    """Yield ``parts``; raises BadRecording when there are more rows than of any process."""
+    rows = 0
+    for part in parts:
+        rows += len(part)
+        if rows > MOST_PROCESSES:
+            raise BadRecording(part.path, f"it has more than {MOST_PROCESSES} processes or VMAs")
+        yield part
 
 
 def one_of(recording: Recording, process: str) -> int:
@@ -294,7 +311,7 @@ def find_document(recording: Recording, pid: int | None, name: str, kind: Any) -
 
 
 def read_vmas(recording: Recording, pid: int) -> tuple[VMAs, dict[str, Any]]:
-    parts = list(recording.parts("vma", VMA_COLUMNS, pid))
+    parts = list(at_most(recording.parts("vma", VMA_COLUMNS, pid)))
     if not parts:
         return no_vmas(), {"told_all": False}
     columns: dict[str, Any] = {}
