@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pagewalk.snapshot.read import MOST_ROWS
+from pagewalk.snapshot import read
 from pagewalk.snapshot.write import Writer
 from tests.live.command import Ran, pagewalk_here
 from tests.snapshot.by_hand import FACTS, META
@@ -119,23 +119,29 @@ def test_wild_values_are_shown_or_refused(whole: Path, tmp_path: Path) -> None:
     assert grown < 600 << 10, f"it grew by {grown} KiB"  # MOST_BYTES, and what was there before
 
 
-def test_more_rows_than_a_group_may_have_are_not_read(whole: Path, tmp_path: Path) -> None:
+def test_more_rows_than_a_group_may_have_are_not_read(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A column of one value takes nothing in the file, and eight bytes a row in memory."""
     (process,) = [t for t in groups(whole) if t.column("record")[0].as_py() == "process"]
-    many = process.take(pa.array([0] * (MOST_ROWS + 1)))
+    many = process.take(pa.array([0] * 1001))
+    monkeypatch.setattr(read, "MOST_ROWS", 1000)
     path = tmp_path / "b"
     with pq.ParquetWriter(path, many.schema, compression="zstd") as writer:
-        writer.write_table(many, row_group_size=MOST_ROWS + 1)
+        writer.write_table(many)
         writer.add_key_value_metadata(pq.read_metadata(whole).metadata)
-    assert path.stat().st_size < 1 << 20
     ran = pagewalk_here("show", path)
-    assert ran.code == 1 and f"has {MOST_ROWS + 1} rows" in ran.err
+    assert ran.code == 1 and "has 1001 rows" in ran.err
 
 
-def test_what_would_unpack_to_gigabytes_is_not_unpacked(whole: Path, tmp_path: Path) -> None:
+def test_what_would_unpack_to_gigabytes_is_not_unpacked(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Megabytes here: what counts is that the footer is asked first."""
     tables = groups(whole)
+    monkeypatch.setattr(read, "MOST_BYTES", 20 << 20)
     at = next(n for n, t in enumerate(tables) if t.column("record")[0].as_py() == "document")
-    text = pa.array(["x" * (600 << 20)] * 1 + [""] * (len(tables[at]) - 1))
+    text = pa.array(["x" * (30 << 20)] + [""] * (len(tables[at]) - 1))
     tables[at] = tables[at].set_column(tables[at].column_names.index("text"), "text", text)
     path = written(tmp_path / "b", tables, pq.read_metadata(whole).metadata)
     assert path.stat().st_size < 1 << 20
@@ -151,7 +157,7 @@ def test_a_column_of_another_type_is_refused(whole: Path, tmp_path: Path) -> Non
     assert ran.code == 1 and "column pid is string" in ran.err
 
 
-@pytest.mark.parametrize("field", ["time", "host", "physical", "schema", "facts"])
+@pytest.mark.parametrize("field", ["time", "host", "facts"])
 def test_a_footer_with_anything_in_it_is_refused(field: str, whole: Path, tmp_path: Path) -> None:
     tables, said = groups(whole), json.loads(pq.read_metadata(whole).metadata[b"pagewalk"])
     for leaf in LEAVES:
@@ -159,12 +165,12 @@ def test_a_footer_with_anything_in_it_is_refused(field: str, whole: Path, tmp_pa
         check(pagewalk_here("show", written(tmp_path / "b", tables, meta)))
 
 
-def test_a_million_processes_are_listed_in_a_sentence(tmp_path: Path) -> None:
+def test_thousands_of_processes_are_listed_in_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "b"
     with open(path, "wb") as out:
         writer = Writer(out)
-        pids = list(range(1, 1_000_001))
+        pids = list(range(1, 100_001))
         writer.add("process", {"pid": pids, "mm": pids, "name": ["x"] * len(pids)})
         writer.close(META, FACTS)
     ran = pagewalk_here("show", path)
-    assert ran.code == 2 and "1000000 processes" in ran.err and ran.err.count("\n") < 30
+    assert ran.code == 2 and "100000 processes" in ran.err and ran.err.count("\n") < 30

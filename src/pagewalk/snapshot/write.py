@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pagewalk.model.arrow import arrow, escaped, parquet
+from pagewalk.model.errors import BadRequest, in_a_line
 from pagewalk.model.facts import Facts
 from pagewalk.snapshot.schema import COLUMNS, INTEGER, KEY, LABEL, RECORDS, Meta
 
@@ -20,6 +22,7 @@ GROUP = 1 << 17
 # group that does not use the column.
 REPEATED = [column.name for column in COLUMNS if column.kind != INTEGER
             or (column.name in RECORDS["page"] and not column.rising)]
+OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # a write(2) names no file
 
 
 class Writer:
@@ -150,13 +153,23 @@ def footer(meta: Meta, facts: Facts) -> str:
     }})
 
 
+def check_place(path: str) -> None:
+    """Raise BadRequest where no file can be, before anything is done for it."""
+    if path == "-":
+        raise BadRequest("a recording is written as a whole, into a file: name one with -o FILE")
+    if os.path.exists(path) and not os.path.isfile(path):
+        what = "a directory" if os.path.isdir(path) else "no regular file"
+        raise BadRequest(f"cannot record into {in_a_line(path)}: it is {what}; name a file")
+
+
 @contextmanager
 def whole_file(path: str) -> Iterator[Any]:
     """Yield a file to write to, which replaces ``path`` at the end of the block, mode 0600.
 
-    It is on the disk before it has its name. If the block fails, nothing has changed. Raises
-    OSError.
+    It is on the disk before it has its name. If the block fails, nothing has changed; a symbolic
+    link is replaced, and what it points to left alone. Raises OSError, BadRequest.
     """
+    check_place(path)
     folder = os.path.dirname(path) or "."
     partial = os.path.join(folder, f".pagewalk.{os.urandom(6).hex()}.partial")
     try:
@@ -171,7 +184,8 @@ def whole_file(path: str) -> Iterator[Any]:
         if not isinstance(error, FileExistsError):
             with suppress(OSError):
                 os.unlink(partial)
-        if isinstance(error, OSError) and error.filename == partial:
+        if isinstance(error, OSError) and (
+                error.filename == partial or (error.filename is None and error.errno in OF_DISK)):
             error.filename = path
         raise
 
