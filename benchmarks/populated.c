@@ -1,7 +1,7 @@
 /*
- * populated anon|forked|file MIB: that much memory, all of it present. Prints "ready" and waits.
+ * populated anon|huge|forked|file MIB: that much memory, all of it present. Prints "ready" and waits.
  *
- * anon is anonymous memory in base pages; forked is the same, with a child that maps it too; file is
+ * anon is anonymous memory in base pages, huge in huge ones; forked is the same, with a child that maps it too; file is
  * one shared file of 64 MiB, mapped repeatedly until MIB is reached: many pages that take little
  * memory. The kernel populates the pages, which is faster than a loop that touches them.
  */
@@ -22,19 +22,19 @@ static int fail(const char *what)
 	return 1;
 }
 
-static int anon(size_t size)
+static int anon(size_t size, int pages)
 {
 	char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (p == MAP_FAILED)
 		return fail("mmap");
-	madvise(p, size, MADV_NOHUGEPAGE);
+	madvise(p, size, pages);
 	return madvise(p, size, MADV_POPULATE_WRITE) ? fail("populate") : 0;
 }
 
 static int forked(size_t size)
 {
-	if (anon(size))
+	if (anon(size, MADV_NOHUGEPAGE))
 		return 1;
 	switch (fork()) {
 	case -1:
@@ -66,7 +66,8 @@ int main(int argc, char **argv)
 
 	if (argc < 3)
 		return 1;
-	if (!strcmp(argv[1], "anon") ? anon(size)
+	if (!strcmp(argv[1], "anon") ? anon(size, MADV_NOHUGEPAGE)
+	    : !strcmp(argv[1], "huge") ? anon(size, MADV_HUGEPAGE)
 	    : !strcmp(argv[1], "forked") ? forked(size) : file(size))
 		return 1;
 	puts("ready");

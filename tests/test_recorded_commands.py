@@ -20,7 +20,7 @@ ANSWER = {
 REFUSE = {"vtop": ("stack-8",), "check": ()}
 # They take no process: recordings of RAM and cgroups (live/test_record_machine.py), many
 # recordings, or none at all.
-TAKE_NONE = {"ram", "cgroups", "record", "export", "fleet", "doctor"}
+TAKE_NONE = {"ram", "cgroups", "record", "export", "fleet", "run", "doctor"}
 
 
 @pytest.fixture(scope="module")

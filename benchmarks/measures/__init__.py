@@ -30,6 +30,7 @@ from benchmarks.measures.peak import peak
 from benchmarks.measures.query import query
 from benchmarks.measures.ram import cgroups, ram, ram_large
 from benchmarks.measures.recorded import recorded
+from benchmarks.measures.recording import recording
 from benchmarks.measures.run import run
 from benchmarks.measures.sets import crowds, sets
 from benchmarks.measures.sparse import sparse
@@ -64,6 +65,7 @@ MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
     "run": run,
     "index": index,
     "diff": diffs,
+    "recording": recording,
     "export": export,
     "fleet": fleet,
     "recorded": recorded,

@@ -15,8 +15,8 @@ from pagewalk.account.smaps import SwapUsers
 from pagewalk.account.swap_users import count_swap_users
 from pagewalk.account.table import Table, tabulate
 from pagewalk.account.totals import Totals, add, no_totals
-from pagewalk.history.hidden import Hidden
 from pagewalk.history.besides import HUGE, SWAP, asked_for, scrubbed_name, users_of
+from pagewalk.history.hidden import Hidden
 from pagewalk.history.record_groups import add_group
 from pagewalk.history.record_ram import Added, add_document, add_ram
 from pagewalk.history.record_set import SetSoFar
