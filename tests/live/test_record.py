@@ -38,6 +38,9 @@ NOBODY = 65534
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 ANEW = "numbered anew"
 
+# Flags of frames of libc that the kernel, and others that run, turn on and off all the time.
+TURNING = {"referenced", "active", "young", "lru", "locked", "idle"}
+
 
 def said(*words: object) -> Any:
     """Return the JSON that a command prints, without what differs each time."""
@@ -47,7 +50,9 @@ def said(*words: object) -> Any:
 def document(ran: Ran, command: str) -> Any:
     assert ran.code in (0, 3), ran.err
     if command == "pages":
-        return [json.loads(line) for line in ran.out.splitlines()]
+        rows = [json.loads(line) for line in ran.out.splitlines()]
+        return [row | {"flags": [one for one in row["flags"] if one not in TURNING]}
+                for row in rows]
     return {key: value for key, value in ran.json.items() if key not in MOVES}
 
 

@@ -175,6 +175,7 @@ def words_of(named: Named, *, ram: bool, scrub: bool) -> str:
     """Return what was asked for, in words; without names to ``scrub``."""
     said = [*named.targets, *(f"--tree {one}" for one in named.tree),
             *(f"--cgroup {'' if scrub else one}".rstrip() for one in named.cgroup),
-            *(f"--user {one}" for one in named.user), *(["--all"] if named.everyone else []),
+            *(f"--user {'...' if scrub else one}" for one in named.user),
+            *(["--all"] if named.everyone else []),
             *(["--ram"] if ram else [])]
     return " ".join(said)

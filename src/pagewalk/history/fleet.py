@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pagewalk.history.sql import Answer, Database
 from pagewalk.model.errors import BadRecording
 from pagewalk.snapshot.places import recordings_in
-from pagewalk.snapshot.relation import One, footer
+from pagewalk.snapshot.relation import One, footer, located
 
 DUCKDB = "duckdb"
 LATE = 3600 * 10**6  # microseconds behind the newest recording of all
@@ -46,7 +46,7 @@ def look_at_fleet(root: str) -> Fleet:
     found, damaged = list[One](), list[str]()
     for entry in recordings_in(root):
         try:
-            meta = footer(entry.path).meta
+            meta = located(footer(entry.path)).one.meta
         except BadRecording as error:
             damaged.append(str(error))
             continue

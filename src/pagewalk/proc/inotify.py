@@ -9,7 +9,7 @@ import ctypes
 import os
 import struct
 
-MODIFIED, DELETED = 0x2, 0x200  # IN_MODIFY, IN_DELETE, include/uapi/linux/inotify.h
+MODIFIED, DELETED = 1 << 1, 1 << 9  # IN_MODIFY, IN_DELETE, include/uapi/linux/inotify.h
 EVENT = struct.Struct("iIII")  # struct inotify_event: watch, mask, cookie, length of the name
 
 

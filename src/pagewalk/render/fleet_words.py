@@ -22,6 +22,10 @@ def total(rows: Sequence[Row], name: str) -> int:
 
 
 def programs(rows: Sequence[Row]) -> str:
+    dark = sum(row["used"] is None for row in rows)
+    if dark:
+        return (f"{many(len(rows), 'program')}; RSS adds up to {human(total(rows, 'rss'))}. What"
+                f" {dark} of them really hold is not known: their frames were hidden.")
     used, rss = human(total(rows, "used")), human(total(rows, "rss"))
     return (f"{many(len(rows), 'program holds', 'programs hold')} {used}, each page counted once"
             f" for each program and host; RSS adds up to {rss}.")
@@ -29,8 +33,9 @@ def programs(rows: Sequence[Row]) -> str:
 
 def mappings(rows: Sequence[Row]) -> str:
     first = rows[0]
-    return (f"{first['name']} has the most, {human(first['used'] or 0)} on"
-            f" {many(first['hosts'], 'host')}; its RSS adds up to {human(first['rss'] or 0)}.")
+    used, rss = ("n/a" if first[name] is None else human(first[name]) for name in ("used", "rss"))
+    return (f"{first['name']} has the most, {used} on {many(first['hosts'], 'host')}; its RSS adds"
+            f" up to {rss}.")
 
 
 def libraries(rows: Sequence[Row]) -> str:

@@ -20,6 +20,7 @@ from pagewalk.model.arrow import arrow, parquet, stream
 from pagewalk.model.columns import I64
 from pagewalk.model.errors import BadRecording, BadRequest, PagewalkError, in_a_line
 from pagewalk.model.facts import Facts
+from pagewalk.proc.mounts import answered_elsewhere, real_path
 from pagewalk.snapshot.documents import NO_NAME
 from pagewalk.snapshot.places import is_url, opened, shown
 from pagewalk.snapshot.schema import COLUMNS, INTEGER, KEY, MAGIC, RECORDS, VERSION, Meta
@@ -338,15 +339,21 @@ def may_be_recording(word: str) -> bool:
 def is_recording(word: str) -> bool:
     """Return whether ``word`` names a file that begins as a recording does, or is called so.
 
-    A file that is not regular is not opened, nor is one in an object store: its name decides.
+    A file that is not regular is not opened, nor is one in an object store: its name decides. Where
+    a file system may never answer, only a name that ends as one of a recording is looked at.
     """
     if is_url(word):
         return word.partition("?")[0].endswith((".parquet", ENDING))
+    if not word.endswith((".parquet", ENDING)) and "/" in word and (
+            real_path(os.path.abspath(word), answered_elsewhere())[1]):
+        return False
     try:
         if not S_ISREG(os.stat(word).st_mode):
             return False
         with open(word, "rb") as file:
             return file.read(4) == MAGIC or word.endswith(ENDING)
+    except PermissionError:
+        return os.path.isfile(word)  # whoever opens it is told why that is refused
     except (OSError, ValueError):
         return word.endswith(ENDING)
 
@@ -363,6 +370,10 @@ def facts_of(said: Any) -> Facts:
         raise ValueError("pages of an odd size")
     if type(cpus) is not int or not 0 < cpus < 1 << 20:
         raise ValueError("an odd number of CPUs")
+    from pagewalk.pagetables.arch import ARCHES
+
+    if not isinstance(said["architecture"], str) or said["architecture"] not in ARCHES:
+        raise ValueError("an unknown architecture")
     return Facts(str(said["architecture"]), (int(major), int(minor)), page_size, cpus,
                  constant(known), constant(keys))
 

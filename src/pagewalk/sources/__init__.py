@@ -55,7 +55,8 @@ LATER = (
     "zlib", "pagewalk.account.table", "pagewalk.kernel.programs.condense_pages",
     "pagewalk.kernel.programs.count_tables", "pagewalk.kernel.programs.loops",
     "pagewalk.kernel.structs.holders", "pagewalk.kernel.structs.rmap",
-    "pagewalk.kernel.structs.shmem", "pagewalk.sources.pieces",
+    "pagewalk.kernel.structs.shmem", "pagewalk.snapshot.read", "pagewalk.sources.pieces",
+    "pagewalk.sources.recorded",
 )
 
 

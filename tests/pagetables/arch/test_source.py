@@ -34,7 +34,7 @@ PAGE_NAME = re.compile(r"PAGE|PAGE_S\w+|page_s\w+|page")
 # (file, what was found): why it is there
 ALLOWED = {
     # Names: tables by architecture of what an architecture need not be known for.
-    ("proc/processes.py", "x86_64"): "the number of a system call, by machine",
+    ("proc/kcmp.py", "x86_64"): "the number of a system call, by machine",
     ("kernel/bpf/syscall.py", "x86_64"): "the number of a system call, by machine",
     ("proc/kernel.py", "x86_64"): "uname's name for the machine",
     ("proc/kernel.py", "i686"): "uname's name for the machine under setarch",
@@ -56,6 +56,10 @@ ALLOWED = {
     ("kernel/structs/task.py", 1 << 21): "PF_KTHREAD",
     ("proc/target.py", 1 << 21): "PF_KTHREAD",
     ("proc/objects.py", 512): "SHM_DEST",
+    ("proc/inotify.py", 512): "IN_DELETE",
+    ("snapshot/documents.py", 1 << 63): "the bounds of a signed 64-bit number",
+    ("snapshot/read.py", 1 << 63): "the bounds of a signed 64-bit number",
+    ("snapshot/read.py", 1 << 21): "how much of a file is read or held at most",
     ("proc/page_cache.py", 512): "st_blocks counts blocks of 512 bytes",
     ("proc/pagemap.py", 512): "the scan's bounce buffer; the values of a word's nine high bits",
     ("sources/pagemap.py", 1 << 21): "how much is asked for at a time",

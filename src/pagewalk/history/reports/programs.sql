@@ -1,6 +1,6 @@
 -- What does each program hold, on all hosts?
 -- used counts each page frame once for a program and host, shared is what RSS counts more than
--- once. The latest recording of each host.
+-- once; null where the frames of a process were hidden. The latest recording of each host.
 with latest as (
     select host, max(time) as time from recordings where record = 'meta' group by host
 ),
@@ -35,11 +35,15 @@ used as (
 held as (
     select program, count(distinct host) as hosts, count(*) as processes,
         cast(sum(rss) as bigint) as rss, cast(sum(uss) as bigint) as uss,
+        count(case when uss is null then 1 end) as hidden,
         cast(sum(swap) as bigint) as swap
     from process
     group by program
 )
-select h.program, h.hosts, h.processes, h.rss, u.used, h.rss - u.used as shared, h.uss, h.swap
+select h.program, h.hosts, h.processes, h.rss,
+    case when h.hidden = 0 then u.used end as used,
+    case when h.hidden = 0 then h.rss - u.used end as shared,
+    case when h.hidden = 0 then h.uss end as uss, h.swap
 from held h
 left join used u on u.program = h.program
-order by u.used desc nulls last, h.rss desc nulls last, h.program
+order by used desc nulls last, h.rss desc nulls last, h.program
