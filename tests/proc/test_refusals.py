@@ -73,7 +73,7 @@ def test_any_other_error_keeps_its_own_words(own: int) -> None:
         (False, False, 0, (0, 0, 0), "user namespace"),
         (False, True, 0, (0, 0, 0), "root without CAP_SYS_PTRACE"),
         (False, True, 1000, (0, 0, 0), "belongs to uid 0, you are uid 1000"),
-        (False, True, 1000, (1000, 0, 1000), "belongs to uid 1000, you are uid 1000"),
+        (False, True, 1000, (1000, 0, 1000), "belongs to uid 0, you are uid 1000"),
         (False, True, 1000, (1000, 1000, 1000), "not dumpable"),
     ],
 )
