@@ -9,12 +9,19 @@ import pytest
 
 from pagewalk.history.diff import Diff
 from pagewalk.history.diff_machine import BY, diff_machine, has_machine
-from pagewalk.model.errors import BadRequest
+from pagewalk.history.record_groups import GroupLook
+from pagewalk.history.record_ram import Missing, add_document
+from pagewalk.model.errors import BadRequest, BadTarget
 from pagewalk.render import view
 from pagewalk.snapshot.read import Recording
 from pagewalk.snapshot.write import Writer, whole_file
+from pagewalk.system.containers import Name
+from tests.history.by_hand import Process
+from tests.history.by_hand import recorded as processes
 from tests.history.spaces import SECOND, moment
+from tests.history.test_recorded_machine import looks
 from tests.snapshot.by_hand import FACTS, META
+from tests.system import by_hand
 
 MIB = 1 << 20
 BEFORE = {("processes", "anon"): 10, ("cache", "file_unmapped"): 30, ("free", "buddy"): 60}
@@ -24,22 +31,36 @@ CACHES = {"dentry": 2, "inode": 5}, {"dentry": 2, "inode": 7}
 GROUPS = {"/": 90, "/web": 20}, {"/": 95, "/web": 31}
 
 
+def documents(writer: Writer, group: str | None, **changed: object) -> None:
+    """Record the documents that say that RAM, or the charge of ``group``, was looked at."""
+    if group is not None:
+        look = GroupLook(by_hand.group(path=group, **changed), Name("", group))
+        add_document(writer, f"cgroup {group}", look)
+        return
+    found = looks().found
+    for name in ("ram", "files", "slab", "cgroups"):
+        add_document(writer, name, found[name]._replace(**changed) if name == "ram" else
+                     found[name])
+
+
 def made(
     path: Path, ram: dict[tuple[str, str], int], at: int, group: str | None = None
 ) -> Recording:
     """Return a recording of RAM, or of the charge of ``group``, in MiB."""
     with whole_file(str(path)) as out:
         writer = Writer(out)
+        documents(writer, group)
         writer.add("ram", {
             "of_cgroup": [group] * len(ram), "state": [state for state, _ in ram],
             "name": [name for _, name in ram], "size": [mib * MIB for mib in ram.values()]})
         files = FILES[at]
         writer.add("file", {
-            "state": ["file"] * len(files), "name": list(files),
+            "of_cgroup": [group] * len(files), "state": ["file"] * len(files), "name": list(files),
             "size": [mib * MIB for mib in files.values()]})
         for record, column, rows in (("cache", "name", CACHES[at]), ("group", "cgroup",
                                                                      GROUPS[at])):
-            writer.add(record, {column: list(rows), "size": [m * MIB for m in rows.values()]})
+            of = {"of_cgroup": [group] * len(rows)} if record == "cache" else {}
+            writer.add(record, {column: list(rows), "size": [m * MIB for m in rows.values()], **of})
         writer.close(META, FACTS)
     return Recording(str(path))
 
@@ -98,6 +119,7 @@ def test_a_cgroup_to_which_nothing_was_charged(tmp_path: Path) -> None:
     path = tmp_path / "empty.pagewalk"
     with whole_file(str(path)) as out:
         writer = Writer(out)
+        documents(writer, "/web")
         writer.add("group", {"cgroup": ["/web"], "size": [0]})
         writer.close(META, FACTS)
     after = made(tmp_path / "b.pagewalk", {("cache", "file_unmapped"): 40}, 1, "/web")
@@ -110,3 +132,71 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         compared(tmp_path, groups=("/web", None))
     with pytest.raises(BadRequest, match="--by vma is about processes; of RAM and cgroups choose"):
         compared(tmp_path, "vma")
+
+
+def bare(path: Path, name: str, document: object) -> Recording:
+    """Return a recording with one document about the machine, and not a row."""
+    with whole_file(str(path)) as out:
+        writer = Writer(out)
+        add_document(writer, name, document)
+        writer.close(META, FACTS)
+    return Recording(str(path))
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_ram_that_one_side_does_not_have_is_not_gone(swapped: bool, tmp_path: Path) -> None:
+    ram = made(tmp_path / "ram", BEFORE, 0)
+    program = Recording(processes(tmp_path / "program", Process(5)))
+    refused = bare(tmp_path / "refused", "missing", Missing({"ram": "permission denied"}))
+    unread = bare(tmp_path / "unread", "ram", by_hand.ram()._replace(parts=None, withheld=()))
+    for other, why in ((program, "record it with --ram"), (refused, "permission denied"),
+                       (unread, "the kernel's counters were not read")):
+        sides = (other, ram) if swapped else (ram, other)
+        for by in BY:
+            with pytest.raises(BadTarget, match=f"does not have what RAM is used for: {why}"):
+                diff_machine(*sides, (moment(), moment(SECOND)), by)
+    with pytest.raises(BadTarget, match="record it with --ram"):
+        diff_machine(program, program, (moment(), moment(SECOND)), "kind")
+
+
+@pytest.mark.parametrize(("by", "name"), [("file", "files"), ("cache", "slab"),
+                                          ("cgroup", "cgroups")])
+def test_a_table_that_one_side_does_not_have_is_not_gone(
+    by: str, name: str, tmp_path: Path
+) -> None:
+    one, path = made(tmp_path / "a", BEFORE, 0), tmp_path / "b"
+    with whole_file(str(path)) as out:
+        writer = Writer(out)
+        add_document(writer, "ram", looks().found["ram"])
+        add_document(writer, "missing", Missing({name: "permission denied"}))
+        writer.add("ram", {"state": ["free"], "name": ["buddy"], "size": [MIB]})
+        writer.close(META, FACTS)
+    with pytest.raises(BadTarget, match=r"does not have .*: permission denied"):
+        diff_machine(one, Recording(str(path)), (moment(), moment(SECOND)), by)
+
+
+def test_frames_are_not_compared_with_counters(tmp_path: Path) -> None:
+    for group, changed in ((None, {"source": "counters"}), ("/web", {"charge": None})):
+        one, path = made(tmp_path / f"a{group is None}", BEFORE, 0, group), tmp_path / "b"
+        with whole_file(str(path)) as out:
+            writer = Writer(out)
+            documents(writer, group, **changed)
+            writer.add("ram", {"of_cgroup": [group], "state": ["free"], "name": ["buddy"],
+                               "size": [MIB]})
+            writer.close(META, FACTS)
+        with pytest.raises(BadRequest, match="one has its frames counted, the other nothing but"):
+            diff_machine(one, Recording(str(path)), (moment(), moment(SECOND)), "kind")
+
+
+def test_a_cgroup_recorded_beside_all_of_ram_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "both"
+    with whole_file(str(path)) as out:
+        writer = Writer(out)
+        documents(writer, None)
+        documents(writer, "/web")
+        writer.add("ram", {"of_cgroup": [None, "/web"], "state": ["free", "free"],
+                           "name": ["buddy", "buddy"], "size": [MIB, 2 * MIB]})
+        writer.close(META, FACTS)
+    both = Recording(str(path))
+    found = diff_machine(both, both, (moment(), moment(SECOND)), "kind")
+    assert (found.of, found.whole.before, found.rows) == ("RAM", MIB, ())

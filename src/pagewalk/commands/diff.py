@@ -38,7 +38,8 @@ OF_MACHINE = ("cache", "cgroup")  # which processes have none of
 @click.option("--ram", is_flag=True,
               help="Compare what RAM, or a cgroup's charge, is used for, not processes.")
 @click.option("--max-growth", metavar="SIZE",
-              help="Exit with 4 if RSS, swap and hugetlb pages together grew by more: 50M.")
+              help="Exit with 4 if RSS, swap and hugetlb pages together, or a cgroup's charge, grew"
+                   " by more: 50M.")
 @source_option("ebpf, kcore, drgn or procfs")
 @format_option("text", "json", "csv")
 @budget_option
@@ -60,6 +61,7 @@ def command(
     pagewalk diff before.pagewalk --live --by vma
     pagewalk diff before.pagewalk $$ --max-growth 50M
     """
+    from pagewalk.history.diff_machine import RAM
     from pagewalk.model.sizes import parse_size
     from pagewalk.render import view
     from pagewalk.render.columns import choose
@@ -71,6 +73,9 @@ def command(
     if request.limit is None and request.format == "text":
         choice = choice._replace(limit=SHOWN)
     found = looked(request, before, after, live, by, ram=ram or by in OF_MACHINE)
+    if limit is not None and found.of == RAM:
+        raise BadRequest("--max-growth is about processes, or about a cgroup that record --cgroup"
+                         " recorded: all of RAM does not grow")
     write = view(request.format, "diff", request.human, request.color)
     with commands.output(request.output) as out:
         write(found, choice.rows(found.rows, amount), out, columns=choice.columns)
@@ -85,7 +90,8 @@ def concluded(request: Request, found: Diff, limit: int | None) -> int:
         commands.note(request, f"unexplained: {found.unexplained} bytes of the change of RSS")
         return commands.DIFFERENCE
     if limit is not None and found.growth > limit:
-        most = max(found.rows, key=lambda row: row.change + row.swap + row.hugetlb)
+        # By file or cache the charge of a cgroup may have no rows that changed.
+        most = max(found.rows or found.kinds, key=lambda row: row.change + row.swap + row.hugetlb)
         grown = most.change + most.swap + most.hugetlb
         commands.note(request, f"grew by {human(found.growth)}, more than {human(limit)}; most of"
                                f" all: {most.what}, by {human(grown)}")

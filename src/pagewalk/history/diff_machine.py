@@ -10,12 +10,18 @@ from typing import NamedTuple
 
 from pagewalk.history.diff import Diff, Moment, Row, largest
 from pagewalk.history.matching import Matched
+from pagewalk.history.recorded_machine import RecordedMachine, machine_documents
 from pagewalk.model.columns import Withheld
-from pagewalk.model.errors import BadRequest
+from pagewalk.model.errors import BadRequest, BadTarget, in_a_line
 from pagewalk.snapshot.read import Part, Recording
+from pagewalk.sources.ram import COUNTERS
 
 REST = "(all others)"  # of a sort of files: those that are too small for a row of their own
 CGROUP = "cgroup"
+OF = "of_cgroup"  # whose charge a row is part of, None in rows of all of RAM
+RAM = "RAM"  # Diff.of, where all of RAM was compared
+ALL = "all of RAM"
+BY_FRAMES, BY_COUNTERS = "its frames counted", "nothing but the kernel's counters"
 
 
 class Kind(NamedTuple):
@@ -37,18 +43,58 @@ BY = {
 
 
 def has_machine(recording: Recording) -> bool:
-    """Return whether all of RAM, or a cgroup, was recorded."""
-    return not recording.kinds.isdisjoint({"ram", "group"})
+    """Return whether all of RAM, all cgroups, or what one is charged for was recorded."""
+    return bool(machine_documents(recording))
 
 
-def looked_at(recording: Recording) -> str | None:
-    """Return which cgroup's charge was recorded, None for all of RAM; raises BadRequest."""
-    # A cgroup to which nothing is charged has no row but its own.
-    record, column = ("ram", "of_cgroup") if "ram" in recording.kinds else ("group", CGROUP)
-    groups = {text for part in recording.parts(record, (column,)) for text in part.texts(column)}
+class Side(NamedTuple):
+    """One of the two recordings: all of RAM (``group`` is None), or the charge of ``group``."""
+
+    machine: RecordedMachine
+    group: str | None
+
+    @property
+    def path(self) -> str:
+        """Return the path of the recording, as a line says it."""
+        return in_a_line(self.machine.recording.path)
+
+    def counted(self) -> str:
+        """Return how its parts were counted; raises BadTarget if they were not, BadRecording."""
+        if self.group is not None:
+            look = self.machine.group(self.group).group
+            return BY_COUNTERS if look.charge is None else BY_FRAMES
+        ram = self.machine.ram()
+        if ram.parts is None:
+            why = next((one.why for one in ram.withheld), "the kernel's counters were not read")
+            raise BadTarget(f"{self.path} does not have what RAM is used for: {why}")
+        return BY_COUNTERS if ram.source == COUNTERS else BY_FRAMES
+
+    def check(self, by: str) -> None:
+        """Raise BadTarget if it does not tell anything ``by`` that, BadRecording."""
+        if self.group is None:
+            if by == "file":
+                self.machine.files()
+            elif by == "cache":
+                self.machine.slab()
+            elif by == CGROUP:
+                self.machine.cgroups(dying=False)
+        elif (by in ("file", "cache") and self.counted() == BY_COUNTERS) or (
+                by == "file" and self.machine.group(self.group).group.files is None):
+            raise BadTarget(f"{self.path} does not have anything by {by}: the user who recorded it"
+                            " may not see frames")
+
+
+def side_of(recording: Recording) -> Side:
+    """Return what of the machine was recorded; raises BadRequest, BadTarget, BadRecording."""
+    machine = RecordedMachine(recording)
+    groups = machine.groups()
+    if machine.has_ram or not groups:
+        machine.ram()  # or says why it is not there
+        return Side(machine, None)
     if len(groups) > 1:
-        raise BadRequest(f"{recording.path} has several cgroups, which cannot be compared")
-    return next(iter(groups), None)
+        raise BadRequest(f"{in_a_line(recording.path)} has {len(groups)} cgroups, and one is"
+                         " compared at a time: record each into a file of its own")
+    return Side(machine, groups[0])
 
 
 def diff_machine(
@@ -56,29 +102,38 @@ def diff_machine(
 ) -> Diff:
     """Return what changed of RAM, or of the charge of the same cgroup.
 
-    ``by`` is a key of BY. Raises BadRequest if they are not of the same, or have no such rows;
-    BadRecording.
+    ``by`` is a key of BY. Raises BadRequest if they are not of the same, BadTarget if one of them
+    does not tell that; BadRecording.
     """
-    one, other = looked_at(before), looked_at(after)
-    if one != other:
-        raise BadRequest(f"cannot compare {before.path} with {after.path}: one is of"
-                         f" {one or 'all of RAM'}, the other of {other or 'all of RAM'}")
     if by not in BY:
         raise BadRequest(f"--by {by} is about processes; of RAM and cgroups choose from:"
                          f" {', '.join(BY)}")
-    if BY[by].record not in before.kinds | after.kinds:
-        raise BadRequest(f"neither {before.path} nor {after.path} has anything by {by}")
-    kinds, whole = rows_of(before, after, "kind")
-    rows, _ = (kinds, whole) if by == "kind" else rows_of(before, after, by)
-    what = f"the charge of {one}" if one else "RAM"
+    one, other = side_of(before), side_of(after)
+    group = one.group
+    if group != other.group:
+        first, second = (ALL if side.group is None else in_a_line(side.group)
+                         for side in (one, other))
+        raise BadRequest(f"cannot compare {one.path} with {other.path}: one is of {first}, the"
+                         f" other of {second}")
+    if one.counted() != other.counted():
+        raise BadRequest(f"cannot compare {one.path} with {other.path}: one has"
+                         f" {one.counted()}, the other {other.counted()}, which tell fewer kinds"
+                         " apart: record both as root")
+    one.check(by)
+    other.check(by)
+    kinds, whole = rows_of(before, after, "kind", group)
+    rows, _ = (kinds, whole) if by == "kind" else rows_of(before, after, by, group)
+    what = f"the charge of {group}" if group else RAM
     says = Withheld("how it changed", "RAM and cgroups are compared as sums by kind, file, cache"
                     " and cgroup: only processes are recorded page by page")
     return Diff(*moments, Matched((), (), ()), whole, kinds, by, rows, None, (says,), None, what)
 
 
-def rows_of(before: Recording, after: Recording, by: str) -> tuple[tuple[Row, ...], Row]:
+def rows_of(
+    before: Recording, after: Recording, by: str, group: str | None
+) -> tuple[tuple[Row, ...], Row]:
     """Return a row for each name whose amount changed, and one for all."""
-    first, second = amounts(before, by), amounts(after, by)
+    first, second = amounts(before, by, group), amounts(after, by, group)
     names = dict.fromkeys([*first, *second])
     rows = [row_of(name, first.get(name), second.get(name)) for name in names]
     whole = row_of("all", sum(first.values()), sum(second.values()))
@@ -102,14 +157,15 @@ def row_of(name: str, before: int | None, after: int | None) -> Row:
                {key: change} if change else {})
 
 
-def amounts(recording: Recording, by: str) -> dict[str, int]:
-    """Return bytes by name; two rows that are called the same count together."""
+def amounts(recording: Recording, by: str, group: str | None) -> dict[str, int]:
+    """Return bytes by name, of ``group`` or all of RAM; rows that are called the same together."""
     kind = BY[by]
     found: dict[str, int] = {}
-    for part in recording.parts(kind.record, (*kind.columns, "size")):
-        for name, size in zip(names_of(part, kind), part.table.column("size").to_pylist(),
-                              strict=True):
-            if size is not None:
+    for part in recording.parts(kind.record, (*kind.columns, OF, "size")):
+        rows = zip(names_of(part, kind), part.texts(OF), part.table.column("size").to_pylist(),
+                   strict=True)
+        for name, of, size in rows:
+            if size is not None and (by == CGROUP or of == group):
                 found[name] = found.get(name, 0) + size
     return found
 
