@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pagewalk.history.sql import Database
-from pagewalk.history.statements import VIEWS, questions
+from pagewalk.history.statements import VIEWS, question, questions
 from pagewalk.model.errors import BadRequest, PagewalkError
 from pagewalk.snapshot.relation import footers
 from pagewalk.snapshot.write import Labels
@@ -113,6 +113,19 @@ def test_what_grew_is_by_process_from_one_time_to_the_next(tmp_path: Path) -> No
     assert rows == [(1, 5, "stayed", 50, None), (1, 6, "started", 40, None),
                     (1, 6, "ended", -30, None), (1, 5, "stayed", -1, None),
                     (1, 6, "ended", -40, None)]
+
+
+def test_what_grew_is_called_as_it_was_started(tmp_path: Path) -> None:
+    paths = []
+    for second in (0, 1):
+        path = tmp_path / str(second)
+        paths.append(recorded(
+            path, Process(5, "python3", program="/srv/app.py", amounts={"rss": second * 100}),
+            Process(6, "worker", program=None, amounts={"rss": second}), uptime=second,
+            time=META.time + second * SECOND))
+    answer = opened(*paths).ask(question("grew").sql)
+    name = answer.columns.index("program")
+    assert [row[name] for row in answer.rows] == ["/srv/app.py", "worker"]
 
 
 def test_recordings_are_in_the_order_of_a_clock_that_nobody_sets(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from pagewalk.history.diff import Diff
 from pagewalk.history.matching import Matched, Pair
+from pagewalk.model.columns import Withheld
 from pagewalk.render import diff_table, view
 from tests import diff_by_hand
 from tests.history.spaces import member, moment
@@ -43,7 +44,7 @@ def test_nothing_changed() -> None:
 
 @pytest.mark.parametrize(("seconds", "words"), [
     (0, "in 0 s"), (2.54, "in 2.5 s"), (60, "in 60 s"), (150, "in 2.5 min"), (7200, "in 2 h"),
-    (3 * 86400, "in 3 days"), (-5, "5 s before"),
+    (3 * 86400, "in 3 days"), (-5, "going back 5 s"),
 ])
 def test_how_long_it_was(seconds: float, words: str) -> None:
     assert diff_table.span(int(seconds * 1e9)) == words
@@ -63,6 +64,43 @@ def test_what_was_compared_with_what_is_said_where_it_is_not_plain() -> None:
     assert "unexplained: +4K" in text
     again = diff_by_hand.found(after=moment(60 * 10**9, boot="other"))
     assert "the machine was started again in between" in screen(again)
+
+
+@pytest.mark.parametrize(("changed", "first"), [
+    ({}, "in 60 s"),
+    ({"matched": Matched((Pair(member(1), member(2), False),), (), ())}, "between two runs"),
+    ({"matched": Matched((Pair(member(1), member(2, program="/bin/other"), False),), (), ())},
+     "between two processes"),
+    ({"matched": Matched((Pair(member(1), member(2), False),), (member(3),), ())},
+     "between the two recordings"),
+    ({"matched": Matched((Pair(member(1), member(2), False),) * 2, (), ()),
+      "after": moment(60 * 10**9, live=True)}, "since the recording"),
+    ({"matched": Matched((), (member(1),), (member(2),)), "after": moment(10**9, boot="other")},
+     "between the two recordings"),
+])
+def test_only_what_is_the_same_grew_in_some_time(changed: dict[str, object], first: str) -> None:
+    found = diff_by_hand.found(**changed)
+    assert screen(found).startswith(f"RSS grew by 12M {first}, swap +4.0M: +20M heap")
+
+
+def test_what_may_have_moved_is_said_in_a_word_and_is_not_zero() -> None:
+    made = diff_by_hand.found(withheld=(Withheld("moved", "frames are numbered anew"),))
+    rows = {" ".join(line.split()[:-2]) for line in screen(made).splitlines()}
+    assert "unchanged or moved" in rows and "unchanged" not in rows
+    assert "n/a" not in screen(made)
+    asked = screen(made, columns=["moved"])
+    assert "n/a: moved: frames are numbered anew" in asked
+    assert [line.split()[-1] for line in asked.splitlines() if line.startswith("heap")] == ["n/a"]
+    runs = made._replace(matched=Matched((Pair(member(1), member(2), False),), (), ()))
+    assert "or moved" not in screen(runs)  # what does not last from run to run cannot move
+    out = io.StringIO()
+    view("json", "diff")(made, made.rows, out)
+    said = json.loads(out.getvalue())
+    assert {row["moved"] for row in (*said["rows"], *said["kinds"], said["totals"])} == {None}
+    assert said["totals"]["huge"] == 0 and said["withheld"][0]["what"] == "moved"
+    out = io.StringIO()
+    view("csv", "diff")(made, made.rows, out)
+    assert {row["moved"] for row in csv.DictReader(io.StringIO(out.getvalue()))} == {""}
 
 
 def test_the_document_has_all_classes_of_all_rows() -> None:

@@ -25,6 +25,11 @@ from pagewalk.model.facts import Facts
 ANONYMOUS = "[anon]"  # memory without a name
 
 
+# What may be withheld of pages that are in RAM in both, as it is called, and which classes that is.
+FRAMES, HUGE, SHARING = "moved", "became huge, no longer huge", "became shared, became private"
+UNTOLD = {FRAMES: ("moved",), HUGE: ("huge", "split"), SHARING: ("shared", "private")}
+
+
 class Moment(NamedTuple):
     """When and where one side was: ``time`` ns since 1970, ``physical``: true frame numbers.
 
@@ -115,6 +120,11 @@ class Diff(NamedTuple):
     def growth(self) -> int:
         """Return by how much RSS, swap and hugetlb pages grew together, bytes."""
         return self.whole.change + self.whole.swap + self.whole.hugetlb
+
+    @property
+    def untold(self) -> frozenset[str]:
+        """Return the classes of which nothing is known: what would be in them is unchanged."""
+        return frozenset(key for row in self.withheld for key in UNTOLD.get(row.what, ()))
 
 
 @dataclass
@@ -278,7 +288,7 @@ def told_by(before: Looked, after: Looked, left: Left) -> Told:
         why = ("they are of two boots, and a frame means another page in each"
                if one.boot != other.boot or not one.boot else
                "frames are numbered anew in a recording without --physical")
-        left.say("moved", f"which pages are in another frame: {why}")
+        left.say(FRAMES, f"which pages are in another frame: {why}")
     return Told(frames=frames)
 
 
@@ -303,9 +313,8 @@ def parts_of(
     told = told._replace(huge=one.tells.huge and other.tells.huge,
                          sharing=one.tells.frames and other.tells.frames)
     for known, what, why in (
-            (told.huge, "became huge, no longer huge", "one side does not tell huge pages"),
-            (told.sharing, "became shared, became private", "one side does not tell who maps a"
-             " frame")):
+            (told.huge, HUGE, "one side does not tell huge pages"),
+            (told.sharing, SHARING, "one side does not tell who maps a frame")):
         if not known:
             left.say(what, why)
     if not pair.same:

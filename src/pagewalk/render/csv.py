@@ -236,12 +236,12 @@ def cache(
 
 
 def diff(
-    _found: Diff, rows: Sequence[DiffRow], out: TextIO, columns: Sequence[str] | None = None
+    found: Diff, rows: Sequence[DiffRow], out: TextIO, columns: Sequence[str] | None = None
 ) -> None:
     """Write one line per row of what changed."""
     from pagewalk.render.diff_table import records
 
-    out.writelines(row(*record) for record in records(rows, columns))
+    out.writelines(row(*record) for record in records(found, rows, columns))
 
 
 VIEWS = {

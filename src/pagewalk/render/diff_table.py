@@ -7,8 +7,9 @@ from typing import Any, TextIO
 
 from pagewalk.account.groups import BY_KEY
 from pagewalk.history.changes import CLASSES
-from pagewalk.history.diff import Diff, Moment, Row
+from pagewalk.history.diff import FRAMES, Diff, Moment, Row
 from pagewalk.history.matching import Member
+from pagewalk.model.columns import Withheld
 from pagewalk.render.amounts import kib, many, size
 from pagewalk.render.columns import fields, titles
 from pagewalk.render.document import missing, write
@@ -35,15 +36,24 @@ def text(
         say_rows(found, rows, out, columns)
     if found.whole.changed and columns is None and found.of == PROCESSES:
         print(file=out)
-        say_classes(found.whole, out)
+        say_classes(found, out)
     for sentence in remarks(found):
         say(sentence, out, look="aside")
-    say_missing(found.withheld, out)
+    say_missing(worth_saying(found, columns or ()), out)
+
+
+def worth_saying(found: Diff, columns: Sequence[str]) -> list[Withheld]:
+    """Return what was withheld, without what matters to nothing that is on the screen.
+
+    A page that moved to another frame takes the RAM that it took: where that is not told, it counts
+    as unchanged, and the screen says so in one word.
+    """
+    return [row for row in found.withheld if row.what != FRAMES or FRAMES in columns]
 
 
 def answers(found: Diff) -> Iterator[str]:
     """Yield at most three sentences: what grew, where most of that is, what was given back."""
-    whole, after = found.whole, span(found.after.time - found.before.time)
+    whole, after = found.whole, since(found)
     if not whole.changed:
         yield f"Nothing changed {after}: {found.of} is {size(whole.after)}."
         return
@@ -67,6 +77,24 @@ def answers(found: Diff) -> Iterator[str]:
         yield gone(whole)
 
 
+def since(found: Diff) -> str:
+    """Return what lies between the two sides, in words.
+
+    Time does only where the very same processes, or the same machine, were looked at twice.
+    """
+    one, other, matched = found.before, found.after, found.matched
+    different = [pair for pair in matched.pairs if not pair.same]
+    if found.of == PROCESSES and different:
+        if len(matched.pairs) > 1 or matched.ended or matched.began:
+            return "between the two recordings" if not other.live else "since the recording"
+        pair = different[0]
+        alike = pair.before.called == pair.after.called
+        return "between two runs" if alike else "between two processes"
+    if one.boot != other.boot or not one.boot:
+        return "between the two recordings"
+    return span(other.time - one.time)
+
+
 def gone(whole: Row) -> str:
     """Return what was swapped out or given back."""
     said = [f"{size(whole.bytes[key])} {TITLES[key]}"
@@ -87,12 +115,12 @@ def signed(amount: int) -> str:
 
 
 def span(nanoseconds: int) -> str:
-    """Return a time in words: in 2.5 s, in 90 min; before, if it is negative."""
+    """Return a time in words: in 2.5 s, in 90 min; going back, if it is negative."""
     seconds = abs(nanoseconds) / 1e9
     unit, length = next(((unit, length) for unit, length, most in LENGTHS if seconds < most),
                         ("days", 86400))
     number = f"{seconds / length:.1f}".removesuffix(".0")
-    return f"{number} {unit} before" if nanoseconds < 0 else f"in {number} {unit}"
+    return f"going back {number} {unit}" if nanoseconds < 0 else f"in {number} {unit}"
 
 
 def say_rows(
@@ -104,7 +132,7 @@ def say_rows(
     with_how = columns is None and found.of == PROCESSES
     grid = [["WHAT", *(above[name] for name in shown), *["HOW"] * with_how]]
     for row in rows:
-        line = [printable(title(row)), *(cell(row, name) for name in shown)]
+        line = [printable(title(row)), *(cell(row, name, found.untold) for name in shown)]
         grid.append([*line, how(row)] if with_how else line)
     words = {0} | {at for at, name in enumerate(shown, 1) if name in WORDS}
     if with_how:
@@ -121,8 +149,8 @@ def usual(found: Diff) -> list[str]:
     return [*of, "change", "before", "after", *more]
 
 
-def cell(row: Row, name: str) -> str:
-    value = amount(row, name)
+def cell(row: Row, name: str, untold: frozenset[str]) -> str:
+    value: Any = told(row, name, untold) if name in TITLES else amount(row, name)
     if name == "addr":
         return "" if value is None else f"{value:x}"
     if name in ("pid", "kind"):
@@ -143,13 +171,15 @@ def how(row: Row) -> str:
     return ", ".join([*(f"{TITLES[key]} {kib(amount)}" for amount, key in parts[:NAMED]), *more])
 
 
-def say_classes(whole: Row, out: TextIO) -> None:
+def say_classes(found: Diff, out: TextIO) -> None:
     """Write each class with its bytes and what it did to RSS, and the sum of that."""
-    grid = [["HOW", "BYTES", "OF RSS"]]
+    grid, whole = [["HOW", "BYTES", "OF RSS"]], found.whole
+    unsure = FRAMES in found.untold and any(pair.same for pair in found.matched.pairs)
     for one in CLASSES:
         if one.key in whole.bytes:
             rss = whole.rss.get(one.key, 0)
-            grid.append([one.title, kib(whole.bytes[one.key]), f"{'+' * (rss > 0)}{kib(rss)}"])
+            title = "unchanged or moved" if unsure and one.key == "unchanged" else one.title
+            grid.append([title, kib(whole.bytes[one.key]), f"{'+' * (rss > 0)}{kib(rss)}"])
     grid.append(["in all", "", f"{'+' * (whole.change > 0)}{kib(whole.change)}"])
     say_grid(grid, {0}, out, room=width(out))
 
@@ -194,12 +224,18 @@ def json(
                       "name": pair.after.called, "same": pair.same} for pair in matched.pairs],
         "ended": [member(one) for one in matched.ended],
         "began": [member(one) for one in matched.began],
-        "of": found.of, "totals": record(found.whole), "growth": found.growth,
+        "of": found.of, "totals": record(found.whole, found.untold), "growth": found.growth,
         "unexplained": found.unexplained,
-        "kinds": [record(row) for row in found.kinds],
-        "by": found.by, "rows": [fields("diff", record(row), columns) for row in rows],
+        "kinds": [record(row, found.untold) for row in found.kinds],
+        "by": found.by, "rows": [fields("diff", record(row, found.untold), columns)
+                                    for row in rows],
         **missing(found.withheld),
     }, out)
+
+
+def told(row: Row, key: str, untold: frozenset[str]) -> int | None:
+    # Of several processes some may tell it: what they say is less than all of it.
+    return None if key in untold else row.bytes.get(key, 0)
 
 
 def moment(one: Moment) -> dict[str, Any]:
@@ -211,19 +247,21 @@ def member(one: Member) -> dict[str, Any]:
     return {"pid": one.pid, "name": one.called}
 
 
-def record(row: Row) -> dict[str, Any]:
-    """Return a row as an object: an amount for each class, and ``of_rss`` where that is another."""
+def record(row: Row, untold: frozenset[str]) -> dict[str, Any]:
+    """Return a row as an object: an amount for each class, None if ``untold``; and ``of_rss``."""
     return {"what": row.what, "kind": row.kind, "pid": row.pid,
             "addr": None if row.addr is None else f"{row.addr:#x}",
             **{name: getattr(row, name) for name in ("change", "before", "after", "swap",
                                                      "hugetlb")},
-            **{key: row.bytes.get(key, 0) for key in TITLES}, "of_rss": row.rss}
+            **{key: told(row, key, untold) for key in TITLES}, "of_rss": row.rss}
 
 
-def records(rows: Sequence[Row], columns: Sequence[str] | None) -> Iterator[list[Any]]:
+def records(
+    found: Diff, rows: Sequence[Row], columns: Sequence[str] | None
+) -> Iterator[list[Any]]:
     """Yield the lines of CSV, the heading first."""
     names = [name for name in titles("diff") if name != "what"] if columns is None else [*columns]
     yield ["what", *names]
     for row in rows:
-        values = record(row)
+        values = record(row, found.untold)
         yield [values["what"], *(values[name] for name in names)]

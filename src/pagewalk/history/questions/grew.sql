@@ -1,6 +1,7 @@
 -- What grew between files?
 -- Processes, from one recording of a host to the next.
-select host, earlier, time, rss, pss, uss, swap, pid, change, name
+select host, earlier, time, rss, pss, uss, swap, pid, change,
+    coalesce(program, name) as program
 from growth
 order by abs(rss) desc nulls last, abs(swap) desc nulls last, host, time, pid
 limit 50
