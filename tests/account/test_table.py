@@ -15,7 +15,7 @@ from pagewalk.account import smaps
 from pagewalk.account import table as account
 from pagewalk.account.table import COLUMNS, TOTALS, Table, by_vma
 from pagewalk.model.bits import KPF
-from pagewalk.model.columns import READ, Amounts, Backing, Flag, State, VMAs
+from pagewalk.model.columns import READ, Amounts, Backing, Flag, State, VMAs, Withheld
 from tests import by_hand
 from tests.by_hand import HERE, ONCE, PAGE, SOFT, THP, VMAS, Row
 from tests.properties import always
@@ -418,3 +418,29 @@ def test_other_programs_read_its_rows_without_a_copy() -> None:
         assert chunk.buffers()[1].address == values.ctypes.data
     withheld = [name for name, column in table.columns.items() if column is None]
     assert all(found.column(name).null_count == len(found) for name in withheld)
+
+
+def unknown_users(*slots: int) -> smaps.SwapUsers:
+    """Return a census of swap in which some process could not be read; none used ``slots``."""
+    words = np.array(slots, np.uint64)
+    return smaps.SwapUsers(words, np.ones(len(slots), np.uint64), "process 1 could not be read")
+
+
+@pytest.mark.parametrize("users", [unknown_users(), smaps.NOT_COUNTED])
+def test_a_process_without_swap_shares_none_whoever_else_could_not_be_read(
+    users: smaps.SwapUsers | Withheld
+) -> None:
+    walk = by_hand.page_walk([by_hand.pages([by_hand.ROWS[3]])], VMAS, tables=True, young=True)
+    table = smaps.by_field(walk, users)
+    assert table.totals["swap_pss"] == 0 and table.outcome.withheld == []
+
+
+def test_a_share_of_swap_is_withheld_where_its_users_or_its_slot_are_not_known() -> None:
+    for frames, users in ((True, unknown_users(by_hand.SWAP_PLACE)), (True, smaps.NOT_COUNTED),
+                          (False, smaps.NO_USERS)):
+        rows = [row for row in by_hand.ROWS if row[2] == State.SWAPPED]
+        walk = by_hand.page_walk([by_hand.pages(rows, frames=frames)], VMAS, tables=True,
+                                 young=True)
+        table = smaps.by_field(walk, users)
+        assert table.totals["swap_pss"] is None
+        assert [row.what for row in table.outcome.withheld] == ["swap_pss"]

@@ -30,19 +30,31 @@ def ask_rollup(table: Table, source: Source) -> Table:
     The kernel holds the target's lock while it adds them up, 10 to 20 ms a GiB, so a running
     process is asked only if that fits the budget. What cannot be read stays withheld.
     """
-    live = source.live
-    if live is None or not missing(table):
+    if not missing(table):
         return table
+    rollup = rollup_of(table, source)
+    return table if rollup is None else filled(table, rollup)
+
+
+def rollup_of(table: Table, source: Source) -> Smaps | None:
+    """Return the kernel's own sums over ``source``, or those that were recorded of it.
+
+    None where they could not be read; where that would take too long, ``table`` says so.
+    """
+    if source.recorded is not None:
+        return source.recorded.theirs[-1].rollup
+    live = source.live
+    if live is None:
+        return None
     try:
         rss = table.totals["rss"] if table.outcome.vm_rss is None else table.outcome.vm_rss
         rollup = live.smaps(rss or 0, "smaps_rollup")
-        if rollup is None:
-            names = f"the kernel's own {', '.join(missing(table))}"
-            table.outcome.withheld.append(Withheld(names, TOO_LONG))
-            return table
-        return filled(table, rollup)
     except PagewalkError:
-        return table
+        return None
+    if rollup is None:
+        names = f"the kernel's own {', '.join(missing(table))}"
+        table.outcome.withheld.append(Withheld(names, TOO_LONG))
+    return rollup
 
 
 def missing(table: Table) -> list[str]:

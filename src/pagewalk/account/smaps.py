@@ -52,6 +52,10 @@ NOT_COUNTED = Withheld(
     "swap_pss",
     "it requires walking every process that uses swap; --columns swap_pss and --all do that",
 )
+HIDDEN = Withheld(
+    "swap_pss", "which slots of swap it uses is shown only with CAP_SYS_ADMIN; run as root",
+    partial=True,
+)
 NEEDS_STRUCT_PAGE = Withheld(
     "referenced",
     "only struct page shows whether a page is young, and struct page is not read here",
@@ -71,6 +75,8 @@ class SwapUsers:
     missing: str | None
 
 
+NO_USERS = SwapUsers(np.zeros(0, np.uint64), np.zeros(0, np.uint64), None)
+
 # Running sums, i64 by VMA, by the names in DETAILS: bytes, those of FIXED in 1/4096 bytes.
 Details: TypeAlias = dict[str, I64]
 FIXED = ("pss_dirty", "swap_pss")
@@ -83,18 +89,24 @@ def by_field(walk: Walk[Pages], swap_users: SwapUsers | Withheld = NOT_COUNTED) 
     """
     sums, lost = ({row.name: np.zeros(len(walk.vmas), np.int64) for row in DETAILS} for _ in "12")
     so_far = no_totals(len(walk.vmas))
-    counted_users = None if isinstance(swap_users, Withheld) else swap_users
+    swapped, hidden = False, False
     for pages in walk:
         add_rows(sums, pages, np.flatnonzero(IN_PSS[pages.state]), walk.facts)
-        add_swap(sums["swap_pss"], pages, walk.facts.page_size, counted_users)
+        add_swap(sums["swap_pss"], pages, walk.facts.page_size, swap_users)
+        if (pages.state == State.SWAPPED.value).any():
+            swapped, hidden = True, hidden or pages.pfn is None or pages.kflags is None
         add_lost(lost, pages, walk)
         for part in add_up(pages, walk.facts.page_size):
             add(so_far, part, walk.facts)
     table = tabulate(walk, so_far)
+    if not swapped:  # 0, whoever else uses swap
+        swap_users = NO_USERS
+    elif hidden and isinstance(swap_users, SwapUsers):
+        swap_users = HIDDEN
     known = walk.tells.tables and table.totals["pss"] is not None
     told = dict.fromkeys(sums, known) | {
         "referenced": known and walk.tells.young,
-        "swap_pss": counted_users is not None and counted_users.missing is None,
+        "swap_pss": isinstance(swap_users, SwapUsers) and swap_users.missing is None,
     }
     columns, totals = dict(table.columns), dict(table.totals)
     for name, counted in sums.items():
@@ -149,9 +161,13 @@ def add_rows(sums: Details, pages: Pages, rows: I64, facts: Facts) -> None:
         add_masked(sums[name], vma, amount, mask)
 
 
-def add_swap(swap_pss: I64, pages: Pages, page_size: int, swap_users: SwapUsers | None) -> None:
+def add_swap(
+    swap_pss: I64, pages: Pages, page_size: int, swap_users: SwapUsers | Withheld
+) -> None:
     rows = np.flatnonzero(pages.state == State.SWAPPED.value)
-    if len(rows) == 0 or swap_users is None or pages.pfn is None or pages.kflags is None:
+    if len(rows) == 0 or isinstance(swap_users, Withheld):
+        return
+    if pages.pfn is None or pages.kflags is None:
         return
     at = np.searchsorted(swap_users.slot, pages.pfn[rows])
     users = np.append(swap_users.users, np.uint64(1))[at]

@@ -155,7 +155,7 @@ def in_ram(
     marks: list[Marked] = []
     readable, anon, exclusive, swapped = [NONE], [NONE], [NONE], [NONE]
     told = True
-    for pages in paged(Asked(source.space, vmas, vmas.ranges), outcome):
+    for pages in paged(Asked(source.space, vmas, vmas.ranges)):
         marks.append(marked(pages, vmas, source.space.facts.huge_size,
                             dirty=tells.tables and tells.frames))
         ranges = np.stack([pages.addr, pages.addr + pages.size], axis=1)

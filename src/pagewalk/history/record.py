@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pagewalk.account.huge import FolioLook, Kept
+from pagewalk.account.rollup import missing, rollup_of
 from pagewalk.account.smaps import SwapUsers
 from pagewalk.account.swap_users import count_swap_users
 from pagewalk.account.table import Table, tabulate
@@ -23,6 +24,7 @@ from pagewalk.history.record_set import SetSoFar
 from pagewalk.model.columns import U64, Pages, State, Sums, VMAs, Withheld, take
 from pagewalk.model.errors import PagewalkError, ProcessGone
 from pagewalk.model.facts import Facts
+from pagewalk.model.rules import HAS_ENTRY
 from pagewalk.model.states import maybe_repeated
 from pagewalk.proc.cgroups import find_hierarchy, group_of
 from pagewalk.proc.chosen import Chosen, real_uid
@@ -269,14 +271,13 @@ class Recorder:
         for pages in walked:
             folios.add(pages)
             self.add(pages, so_far, walked)
-        tables = source.page_tables
-        if tables is not None:
-            walked.outcome.page_tables = int(tables.table_sizes.sum())
         told = tuple(row for row in walked.outcome.withheld if row.why != MALFORMED)
         after = source.theirs(*files)
         if files:
             after = after._replace(pmap=read_pmap(self.source.who.pid))
         table = tabulate(walked, so_far)
+        if not files and missing(table):
+            after = after._replace(rollup=rollup_of(table, source))
         found = found_of(self.source, walked, told, (before, after))
         self.session.writer.add("vma", vma_rows(self.pid, table, self.session.how))
         self.add_documents(found, folios.finish(table))
@@ -320,14 +321,16 @@ class Recorder:
 
 def page_rows(pid: int, runs: Runs) -> dict[str, Any]:
     """Return ``runs`` of process ``pid`` as rows of a recording."""
-    frame = runs.pfn
+    frame, kflags, mapcount = runs.pfn, runs.kflags, runs.mapcount
+    if not HAS_ENTRY[runs.state].any():  # nor a frame, whether frames are shown or not
+        frame = kflags = mapcount = None
     if frame is not None:
         frame = frame & np.uint64(ANEW - 1)
     return {
         "pid": np.full(len(runs), pid), "vma": runs.vma, "state": Labels(runs.state, STATES),
         "start": runs.addr, "size": runs.size, "unit": runs.unit, "level": runs.level,
-        "flags": runs.flags, "frame": frame, "step": runs.step, "kflags": runs.kflags,
-        "mapcount": runs.mapcount, "entry": runs.entry if runs.entry.any() else None,
+        "flags": runs.flags, "frame": frame, "step": runs.step, "kflags": kflags,
+        "mapcount": mapcount, "entry": runs.entry if runs.entry.any() else None,
     }
 
 
@@ -354,7 +357,7 @@ def scrubbed(found: Found, how: How) -> Found:
     objects = tuple((one._replace(name=scrubbed_name(one.name)), ends)
                     for one, ends in found.objects)
     return found._replace(who=found.who._replace(exe=None), objects=objects, theirs=tuple(
-        one._replace(smaps=None, rollup=None) for one in found.theirs))
+        one._replace(smaps=None) for one in found.theirs))
 
 
 def process_rows(group: Sequence[Chosen], found: Table, how: How) -> dict[str, Any]:

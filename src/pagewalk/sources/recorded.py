@@ -66,20 +66,20 @@ class RecordedSpace(Joined):
         def word(name: str) -> U64:
             return part.needed(name).view(np.uint64)
 
-        frame = part.numbers("frame")
+        # Rows without an entry have none of these, whether frames are shown or not.
+        none = np.zeros(len(part), np.uint64) if self.tells.frames else None
+        frame, kflags, mapcount = (
+            none if (column := part.numbers(name)) is None else column.view(np.uint64)
+            for name in ("frame", "kflags", "mapcount"))
         if frame is not None and not self.recording.meta.physical:
             anew = (frame > 0) & (state != State.SWAPPED.value)
-            frame = np.where(anew, frame | ANEW, frame)
-        told = {name: None if (column := part.numbers(name)) is None else column.view(np.uint64)
-                for name in ("kflags", "mapcount", "entry")}
-        if not self.tells.frames:  # the gate page has some all the same
-            told["kflags"] = told["mapcount"] = None
+            frame = np.where(anew, frame | np.uint64(ANEW), frame)
+        entry = part.numbers("entry")
         runs = Runs(
             word("start"), word("size"), word("unit"), part.needed("vma"), state,
             part.needed("level").astype(np.uint8), part.needed("flags").astype(np.uint32),
-            np.zeros(len(part), np.uint64) if told["entry"] is None else told["entry"],
-            None if frame is None else frame.view(np.uint64), word("step"), told["kflags"],
-            told["mapcount"],
+            np.zeros(len(part), np.uint64) if entry is None else entry.view(np.uint64),
+            frame, word("step"), kflags, mapcount,
         )
         self.check(runs, part.path, end)
         return runs

@@ -12,14 +12,10 @@ from pagewalk.snapshot.runs import Runs
 
 
 class Part(NamedTuple):
-    """A part of what an address space adds up to: entries, and sums that need no second look.
-
-    ``page_tables``: bytes of the PTE, PMD and PUD tables read, known at the end.
-    """
+    """A part of what an address space adds up to: entries, and sums that need no second look."""
 
     entries: Entries = NO_ENTRIES
     sums: Sums = NO_SUMS
-    page_tables: int | None = None
 
 
 class Joined(ABC):

@@ -131,7 +131,7 @@ class TableSpace:
             elif len(entries):
                 self.settle(vmas, entries.leaves)
                 yield Part(entries)
-        yield Part(gate(ranges[~below]), page_tables=int(self.table_sizes.sum()))
+        yield Part(gate(ranges[~below]))
 
     @property
     def table_sizes(self) -> I64:

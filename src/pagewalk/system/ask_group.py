@@ -66,6 +66,6 @@ def walk_pages(pid: int, mapped: MappedPages, name: str, budget_ns: int) -> None
     try:
         vmas = source.vmas()
         pages = rows.Asked(source.space, vmas, vmas.ranges, frames=False, holes=False)
-        mapped.add(pid_numbers(pid), source.who.name, vmas, rows.paged(pages, source.outcome()))
+        mapped.add(pid_numbers(pid), source.who.name, vmas, rows.paged(pages))
     finally:
         close(source)

@@ -130,11 +130,9 @@ def crowd_amounts(crowd: Crowd) -> dict[int, dict[str, int | None]]:
 
 def walked(crowd: Crowd) -> Totals:
     """Return the sums of a walk of ``crowd``, a row for each of its processes."""
-    from pagewalk.proc.stall import Stall
-    from pagewalk.sources.outcome import Outcome
 
     vmas, so_far = crowd.vmas(), no_totals(len(crowd.pids))
-    for sums in summed(Asked(crowd, vmas, vmas.ranges), Outcome(Stall())):
+    for sums in summed(Asked(crowd, vmas, vmas.ranges)):
         one = sums.amounts
         add(so_far, Sums(Amounts(crowd.member[one.vma], one.state, one.level, one.flags, one.size,
                                  one.kflags, one.mapcount)), crowd.facts)

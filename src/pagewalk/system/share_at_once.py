@@ -150,7 +150,7 @@ def walk_crowd(
     place = places(walked, crowd, told)
     so_far, alone, forked = no_totals(len(vmas)), empty(len(vmas)), np.zeros(len(vmas), bool)
     so_far.held.few = 1 << 62
-    for sums in summed(Asked(crowd, vmas, vmas.ranges), Outcome(Stall())):
+    for sums in summed(Asked(crowd, vmas, vmas.ranges)):
         add(so_far, Sums(sums.amounts, apart(crowd, sums.shared)), crowd.facts)
         if sums.amounts.mapcount is not None:
             theirs = inherited(sums.amounts)

@@ -27,7 +27,6 @@ from pagewalk.model.rules import HOLE_STATES, SIZES
 from pagewalk.model.states import classify, hwpoison
 from pagewalk.pagetables.decode import Doubts, Entries
 from pagewalk.proc.frames import FrameReader
-from pagewalk.sources.outcome import Outcome
 from pagewalk.sources.space import Space
 
 HUGETLB = kpf("huge")
@@ -70,7 +69,7 @@ class Asked(NamedTuple):
         return self.space.entries(self.vmas, self.ranges, frames=self.frames)
 
 
-def paged(asked: Asked, outcome: Outcome) -> Iterator[Pages]:
+def paged(asked: Asked) -> Iterator[Pages]:
     """Yield every page that is asked for, in address order."""
     if asked.space.tells.tables:
         return table_pages(asked)

@@ -26,7 +26,6 @@ from pagewalk.model.columns import (
 from pagewalk.model.ranges import holder
 from pagewalk.model.rules import HOLE_STATES, KEEPERS
 from pagewalk.model.states import classify, has, maybe_repeated, untold
-from pagewalk.sources.outcome import Outcome
 from pagewalk.walking.rows import (
     Asked,
     base_pages,
@@ -40,13 +39,13 @@ from pagewalk.walking.rows import (
 TOGETHER = 1 << 17  # base pages in one batch of Shared: their columns fit in the cache
 
 
-def summed(asked: Asked, outcome: Outcome) -> Iterator[Sums]:
-    """Yield the sums of what is asked for, in no order; note the page tables in ``outcome``."""
+def summed(asked: Asked) -> Iterator[Sums]:
+    """Yield the sums of what is asked for, in no order."""
     if not asked.holes:
-        yield from parts(asked, outcome)
+        yield from parts(asked)
         return
     left = asked.covered()
-    for sums in parts(asked, outcome):
+    for sums in parts(asked):
         np.subtract.at(left, sums.amounts.vma, sums.amounts.size.astype(np.int64))
         yield sums
     row = np.flatnonzero(left > 0)
@@ -57,13 +56,11 @@ def summed(asked: Asked, outcome: Outcome) -> Iterator[Sums]:
         yield Sums(Amounts(row, state, nothing, nothing.astype(np.uint32), size))
 
 
-def parts(asked: Asked, outcome: Outcome) -> Iterator[Sums]:
+def parts(asked: Asked) -> Iterator[Sums]:
     # Small pieces are combined before their frames are looked up.
     waiting: list[Leaves] = []
     unframed: list[Amounts] = []  # a row or two each
     for part in asked.space.sums(asked.vmas, asked.ranges, frames=asked.frames):
-        if part.page_tables is not None:
-            outcome.page_tables = part.page_tables
         entries, (amounts, shared) = part.entries, part.sums
         if amounts.kflags is not None or len(shared):
             yield part.sums

@@ -221,7 +221,7 @@ def run(
     keep_freed_memory()
     doubtful = 0
     hear = heard(source)
-    for row in read(asked, outcome):
+    for row in read(asked):
         here = amounts(row)
         if hear:
             hear(here)
@@ -229,8 +229,11 @@ def run(
         note_hwpoison(asked.vmas, outcome, here)
         yield row
         del row, here  # otherwise they stay in memory while the next ones are made
+    tables = source.page_tables
     if not whole:
         outcome.page_tables = None
+    elif tables is not None:  # now: looking back walks again, over some
+        outcome.page_tables = int(tables.table_sizes.sum())
     if doubtful:
         outcome.withheld.append(
             Withheld(
@@ -288,6 +291,6 @@ WALKS: dict[type[Any], tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 STREAMED: dict[type[Any], type[Pages] | type[Amounts]] = {Pages: Pages, Sums: Amounts}
 RECORDED: dict[type[Any], tuple[Callable[..., Any], Callable[..., Any]]] = {
-    Pages: (lambda asked, _: recorded_pages(asked), WALKS[Pages][1]),
-    Sums: (lambda asked, _: recorded_sums(asked), WALKS[Sums][1]),
+    Pages: (recorded_pages, WALKS[Pages][1]),
+    Sums: (recorded_sums, WALKS[Sums][1]),
 }
