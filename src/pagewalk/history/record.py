@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -135,7 +136,8 @@ def record_to(
     together = SetSoFar(chosen, LiveProcesses(how.source, how.budget_ns))
     session = Session(Writer(out), how, together)
     try:
-        session.all_of(chosen, beside)
+        with session.second:
+            session.all_of(chosen, beside)
         host = read_host()
         meta = Meta(
             VERSION, version("pagewalk"), began, time.perf_counter_ns() - clock, host.name,
@@ -161,6 +163,7 @@ class Session:
         self.facts: Facts | None = None  # of the kernel, from the first source
         self.hidden = Hidden(physical=how.physical, scrub=how.scrub)
         self.beside: list[str] = []
+        self.second = ThreadPoolExecutor(1)  # what need not be waited for
         self.failed: list[Exception] = []
         self._swap_users: SwapUsers | None = None
 
@@ -177,6 +180,7 @@ class Session:
 
     def all_of(self, chosen: Sequence[Chosen], beside: Beside) -> None:
         """Record the processes of ``chosen``, and ``beside``; raises what record raises."""
+        machine = self.second.submit(summary)
         for name, value in beside.documents:
             add_document(self.writer, name, value)
         self.groups(beside)
@@ -189,7 +193,7 @@ class Session:
             raise failed[0]
         if self.walked:
             self.writer.add("document", self.together.row(
-                summary(), self.refused, scrub=self.how.scrub))
+                machine.result(), self.refused, scrub=self.how.scrub))
 
     def process(self, group: Sequence[Chosen]) -> None:
         """Record one address space, that of all processes in ``group``; note why it failed.
@@ -268,9 +272,14 @@ class Recorder:
         walked = walk(source, Pages, holes=True)
         so_far = no_totals(len(walked.vmas))
         folios = FolioLook(walked, source.space.frames)
+        added: Future[None] | None = None
         for pages in walked:
             folios.add(pages)
-            self.add(pages, so_far, walked)
+            if added is not None:
+                added.result()
+            added = self.session.second.submit(self.add, pages, so_far, walked)
+        if added is not None:
+            added.result()
         told = tuple(row for row in walked.outcome.withheld if row.why != MALFORMED)
         after = source.theirs(*files)
         if files:

@@ -141,3 +141,14 @@ def check(ranges: U64, page: int) -> None:
     bounds = ranges.ravel()
     if (bounds[1:] < bounds[:-1]).any():
         raise BadRequest("ranges must be sorted, and must not overlap")
+
+
+def base_pages(size: U64, page_size: int) -> tuple[I64, I64, U64]:
+    """Return the base pages of rows of ``size`` bytes, as three columns.
+
+    By row: how many it has (i64), and where they begin among those of all rows (i64). By base page:
+    its number within its row (u64).
+    """
+    per = (size // np.uint64(page_size)).astype(np.int64)
+    first = np.cumsum(per) - per
+    return per, first, (np.arange(per.sum()) - np.repeat(first, per)).astype(np.uint64)

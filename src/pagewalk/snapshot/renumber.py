@@ -11,7 +11,7 @@ import mmap
 import numpy as np
 
 from pagewalk.model.columns import I64, U32, U64, Bool, Flag, Pages, take
-from pagewalk.model.ranges import distinct
+from pagewalk.model.ranges import base_pages, distinct
 from pagewalk.model.rules import IS_PRESENT
 from pagewalk.model.soft import FRAMED
 from pagewalk.snapshot.runs import ANEW
@@ -46,6 +46,13 @@ class Renumbering:
             self._chunks[chunk] = numbers
         at = (pfn & np.uint64(CHUNK - 1)).astype(np.int64)
         found = numbers[at]
+        if not found.any():  # as a rule: and none of them comes twice
+            turn = np.arange(self._next, self._next + len(at), dtype=np.uint32)
+            numbers[at] = turn
+            if (numbers[at] == turn).all():
+                self._next += len(at)
+                return turn.astype(np.uint64)
+            numbers[at] = 0
         new = at[found == 0]
         if not len(new):
             return found.astype(np.uint64)
@@ -58,6 +65,15 @@ class Renumbering:
         self._next += len(new)
         return numbers[at].astype(np.uint64)
 
+    def _firsts(self, pfn: U64, size: U64, page_size: int) -> U64 | None:
+        # The number of each leaf's first frame; None unless those of every leaf follow one another.
+        if (size == page_size).all():
+            return self.of(pfn)
+        per, first, nth = base_pages(size, page_size)
+        numbers = self.of(np.repeat(pfn, per) + nth)
+        firsts: U64 = numbers[first]
+        return firsts if (numbers == np.repeat(firsts, per) + nth).all() else None
+
     def pages(self, pages: Pages, page_size: int) -> Pages:
         """Return ``pages`` with new numbers for their frames.
 
@@ -67,13 +83,14 @@ class Renumbering:
         if pages.pfn is None:
             return pages
         framed = named(pages)
-        large = framed & (pages.size > page_size)
-        if not large.any():
+        numbers = self._firsts(pages.pfn[framed], pages.size[framed], page_size)
+        if numbers is not None:
             # What may name a frame, or not, is not kept.
             swap = pages.flags & np.uint32(Flag.SWAP) != 0
-            numbers = np.where(swap, pages.pfn, np.uint64(0))
-            numbers[framed] = self.of(pages.pfn[framed])
-            return replaced(pages, numbers)
+            anew = np.where(swap, pages.pfn, np.uint64(0))
+            anew[framed] = numbers
+            return replaced(pages, anew)
+        large = framed & (pages.size > page_size)
         spread = spread_out(pages, large, page_size)
         pfn: U64 | None = spread.pages.pfn
         assert pfn is not None
@@ -101,9 +118,8 @@ class Spread:
 
 def spread_out(pages: Pages, large: Bool, page_size: int) -> Spread:
     """Return ``pages`` with those that are ``large`` as rows of their base pages."""
-    times = np.where(large, pages.size // np.uint64(page_size), np.uint64(1)).astype(np.int64)
-    row = np.repeat(np.arange(len(pages)), times)
-    nth = (np.arange(len(row)) - (np.cumsum(times) - times)[row]).astype(np.uint64)
+    per, _, nth = base_pages(np.where(large, pages.size, np.uint64(page_size)), page_size)
+    row = np.repeat(np.arange(len(pages)), per)
     out = take(pages, row)
     assert out.pfn is not None
     out.pfn[:] += nth

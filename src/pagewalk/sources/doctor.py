@@ -157,7 +157,7 @@ def swap_entries() -> Check:
 
 def mapcounts() -> Check:
     name, config = "mapcount of each page", kernel.read_config()
-    if not page_tables().ok and not (page_frames().ok and frame_database().ok):
+    if not (page_frames().ok and frame_database().ok) and not page_tables().ok:
         return Check(
             name, False, "not visible to you: no PSS or USS",
             "get 'page frames' and 'kpageflags, kpagecount', or 'page tables'",

@@ -9,6 +9,7 @@ import numpy as np
 from pagewalk.account.table import Table, tabulate
 from pagewalk.account.totals import add, no_totals
 from pagewalk.model.columns import I32, Amounts, Keeper, Pages, Shared, Sums, VMAs, take
+from pagewalk.model.ranges import base_pages
 from pagewalk.model.rules import HELD
 from pagewalk.model.states import inherited
 from pagewalk.sources import Source
@@ -18,7 +19,7 @@ from pagewalk.system.sorted_rows import SortedRows
 from pagewalk.system.together import Mapping
 from pagewalk.walking.at_end import check_still
 from pagewalk.walking.held import empty
-from pagewalk.walking.rows import Asked, base_pages
+from pagewalk.walking.rows import Asked
 from pagewalk.walking.walk import populated, walk
 
 # Mapped more often than all members together can map it.

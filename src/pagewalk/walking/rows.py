@@ -22,7 +22,7 @@ from pagewalk.model.columns import (
     join,
     take,
 )
-from pagewalk.model.ranges import gaps, holder, intersect
+from pagewalk.model.ranges import base_pages, gaps, holder, intersect
 from pagewalk.model.rules import HOLE_STATES, SIZES
 from pagewalk.model.states import classify, hwpoison
 from pagewalk.pagetables.decode import Doubts, Entries
@@ -225,17 +225,6 @@ def split_huge(asked: Asked, pages: Pages, rows: I64) -> Pages:
     if len(spread) == 0:
         return pages
     return spread_out(pages, spread, np.concatenate(counted), asked.page_size)
-
-
-def base_pages(size: U64, page_size: int) -> tuple[I64, I64, U64]:
-    """Return the base pages of rows of ``size`` bytes, as three columns.
-
-    By row: how many it has (i64), and where they begin among those of all rows (i64). By base page:
-    its number within its row (u64).
-    """
-    per = (size // np.uint64(page_size)).astype(np.int64)
-    first = np.cumsum(per) - per
-    return per, first, (np.arange(per.sum()) - np.repeat(first, per)).astype(np.uint64)
 
 
 def spread_out(pages: Pages, rows: I64, mapcount: U64, page_size: int) -> Pages:

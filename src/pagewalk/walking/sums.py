@@ -23,18 +23,10 @@ from pagewalk.model.columns import (
     join,
     take,
 )
-from pagewalk.model.ranges import holder
+from pagewalk.model.ranges import base_pages, holder
 from pagewalk.model.rules import HOLE_STATES, KEEPERS
 from pagewalk.model.states import classify, has, maybe_repeated, untold
-from pagewalk.walking.rows import (
-    Asked,
-    base_pages,
-    doubt_rows,
-    enough,
-    join_columns,
-    join_looked_up,
-    look_up,
-)
+from pagewalk.walking.rows import Asked, doubt_rows, enough, join_columns, join_looked_up, look_up
 
 TOGETHER = 1 << 17  # base pages in one batch of Shared: their columns fit in the cache
 
