@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,14 @@ TAKE_NONE = {"ram", "cgroups", "record", "export", "fleet", "run", "doctor"}
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a recording of this process, by whatever rights the tests have."""
+    """Return a recording of a process that holds still, by whatever rights the tests have."""
     path = tmp_path_factory.mktemp("recorded") / "a.pagewalk"
-    ran = pagewalk_here("record", os.getpid(), "-o", path, "--heap", "--physical")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(["cat"], stdin=pipe, stdout=pipe, bufsize=0) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"\n")
+        process.stdout.read(1)  # it has been loaded
+        ran = pagewalk_here("record", process.pid, "-o", path, "--heap", "--physical")
     assert ran.code in (0, 3), ran.err
     return path
 

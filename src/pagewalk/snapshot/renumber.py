@@ -52,7 +52,6 @@ class Renumbering:
             if (numbers[at] == turn).all():
                 self._next += len(at)
                 return turn.astype(np.uint64)
-            numbers[at] = 0
         new = at[found == 0]
         if not len(new):
             return found.astype(np.uint64)
