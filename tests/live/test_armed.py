@@ -317,6 +317,46 @@ def test_a_group_that_is_removed_ends_it(tmp_path: Path) -> None:
     assert len(files(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("without", ["", "syslog"])
+def test_of_a_group_that_is_removed_with_what_was_killed_the_log_tells(
+    tmp_path: Path, without: str
+) -> None:
+    # Whoever runs a service removes its group as soon as it has ended: faster than any reader.
+    before = ("setpriv", f"--bounding-set=-{without}") if without else ()
+    with group(OWN) as where:
+        limit(where, 32 * MIB)
+        words = [*before, *PAGEWALK, "record", "--armed", where.path, "-o", str(tmp_path)]
+        with (growing(where, 16) as running,
+              subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process):
+            recorder = Recorder(process, tmp_path)
+            recorder.wait_for("pagewalk: armed: ")
+            process.send_signal(signal.SIGSTOP)
+            try:
+                assert running.die() == signal.SIGKILL
+                remove_group(where.directory)
+            finally:
+                process.send_signal(signal.SIGCONT)
+            assert process.wait(PATIENCE) == 5
+            if without and not OLD:  # which reports an event, but of what is gone with the group
+                recorder.wait_for("not noticed: who is killed: the kernel's log cannot be read")
+                return
+            file = recorder.recorded("full" if without else "kill")
+    found = trigger_of(file)
+    assert found.told == ("removed",) and found.now.processes == 0
+    assert found.before is not None
+    assert [one.pid for one in found.before.members] == [running.pid]
+    ran = pagewalk("explain", file)
+    if without:
+        assert found.kills is None and "who was killed: the kernel's log could not" in ran.out
+    else:
+        [killed] = found.kills or ()
+        assert killed.pid == running.pid and killed.of_limit
+        assert f"({running.pid})" in ran.out and "s before this was noticed" in ran.out
+    told = pagewalk("explain", file, "--format", "json").json
+    assert told["now"]["charged"] is None and told["now"]["swap"] is None
+    assert told["gone"] == [running.pid]
+
+
 def test_whatever_it_is_writing_when_it_is_ended_is_not_there(tmp_path: Path) -> None:
     with group(OWN) as where, charging(where, "anon", 128 * MIB):
         for attempt in range(20):

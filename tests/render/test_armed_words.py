@@ -31,6 +31,11 @@ def test_who_was_killed_is_in_it() -> None:
         Written(one._replace(kills=(), events={"oom_kill": 2}), "a", 0))
 
 
+def test_of_a_group_that_is_gone_no_amount_is_told() -> None:
+    one = TRIGGER._replace(told=("removed",), now=TRIGGER.now._replace(numbers=GroupNumbers()))
+    assert "near: the cgroup is gone; a.parquet" in written(Written(one, "a.parquet", 0))
+
+
 def test_the_time_is_utc_to_the_millisecond() -> None:
     assert clock(AT + 7_999_999) == "06:34:56.007Z"
 

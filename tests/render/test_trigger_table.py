@@ -6,7 +6,8 @@ import io
 import json
 from typing import Any
 
-from pagewalk.history.trigger import NEAR, Trigger, causes
+from pagewalk.history.trigger import FULL, NEAR, Trigger, causes
+from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.render import view
 from pagewalk.render.trigger_table import answers
 from tests.armed_by_hand import BEFORE, KILLED, MIB, TRIGGER
@@ -48,6 +49,15 @@ def test_what_the_log_does_not_tell_is_told_by_who_is_gone() -> None:
         " before: shop (7).")
     assert "n/a: who was killed: the kernel's log could not be read" in screen(hidden)
     assert document(hidden)["killed"] is None and document(hidden)["gone"] == [7]
+
+
+def test_of_a_group_that_is_gone_what_was_there_before_is_told() -> None:
+    now = TRIGGER.now._replace(numbers=GroupNumbers(), processes=0, members=())
+    gone = TRIGGER._replace(reason=FULL, told=("removed",), now=now, kills=None)
+    assert next(answers(gone)).startswith("0.3 s before this was noticed 65536 KiB were charged")
+    told = document(gone)
+    assert (told["now"]["charged"], told["now"]["swap"]) == (None, None)
+    assert told["before"]["swap"] == 5 * MIB and told["gone"] == [7, 8]
 
 
 def test_each_largest_kind_has_its_sentence() -> None:

@@ -10,10 +10,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pagewalk.history.glance import Glance, fullness, glance
+from pagewalk.history.glance import Glance, fullness, glance, pids_inside
 from pagewalk.history.kept import file_name, prune
 from pagewalk.history.resident import lock_memory
-from pagewalk.history.trigger import ARMED, FULL, HELD, KILL, STALLED, Trigger, reason_of, rise
+from pagewalk.history.trigger import (
+    ARMED,
+    FULL,
+    HELD,
+    KILL,
+    STALLED,
+    Trigger,
+    of_group,
+    reason_of,
+    rise,
+)
 from pagewalk.history.waiting import (
     CHANGES,
     LIMIT,
@@ -26,14 +36,14 @@ from pagewalk.history.waiting import (
 )
 from pagewalk.model.errors import NotPermitted, PagewalkError, in_a_line
 from pagewalk.proc.cgroup_numbers import GroupNumbers, numbers_in
-from pagewalk.proc.cgroups import GONE, Hierarchy, group_of, open_group, processes_inside
+from pagewalk.proc.cgroups import GONE, Hierarchy, group_of, open_group
 from pagewalk.proc.kmsg import Kill, open_kmsg, read_kills
 from pagewalk.proc.oom_control import Hold, open_hold
 from pagewalk.proc.pressure import MACHINE
 
-# After a report of which nothing was made, for so long only that the limit could not be kept is
-# listened to: a group that is full of page cache may have a hundred reports a second.
-PAUSE_S = 0.25
+# After a report of which nothing was made, for so long only what is urgent is listened to: a group
+# that is full of page cache may have a hundred reports a second.
+PAUSE_S, URGENT = 0.25, (OOM, CHANGES)
 # From the report that the limit could not be kept until a kill has been counted, and from that
 # until it is in the kernel's log: 35 ms on a slow machine, never if a system call failed instead.
 KILL_S, LOGGED_S, LOOK_S = 0.3, 0.1, 0.01
@@ -93,6 +103,7 @@ def arm(
         except OSError as error:
             if error.errno not in GONE or told.there():
                 raise
+        recorder.farewell()
 
 
 @dataclass
@@ -100,8 +111,9 @@ class Recorder:
     """The recorder while it is armed.
 
     ``seen`` are the numbers when something was reported last, ``last`` all that was read then if it
-    mattered; ``then`` the numbers of the last recording. ``made`` is when the last recording of
-    each reason was made.
+    mattered, ``first`` what was read at first; ``then`` the numbers of the last recording. ``made``
+    is when the last recording of each reason was made; ``overran`` whether it was just reported
+    that the limit could not be kept.
     """
 
     path: str
@@ -113,6 +125,8 @@ class Recorder:
     kmsg: int | None
     hold: Hold | None
     last: Glance | None = None
+    first: Glance | None = None
+    overran: bool = False
     seen: GroupNumbers = field(default_factory=GroupNumbers)
     then: GroupNumbers = field(default_factory=GroupNumbers)
     near: bool = False
@@ -123,6 +137,8 @@ class Recorder:
         """Say what cannot be noticed, and what is unwise; raises NotPermitted if nothing can be."""
         for what in self.told.missing:
             self.say(f"not noticed: {what}")
+        if self.kmsg is None:
+            self.say("not noticed: who is killed: the kernel's log cannot be read (CAP_SYSLOG)")
         if not set(self.told.noticed) - {MACHINE}:
             raise NotPermitted(f"cannot wait for cgroup {in_a_line(self.path)}", "nothing of it is"
                                " reported, for the reasons above", "run as root")
@@ -136,20 +152,24 @@ class Recorder:
         began = time.monotonic_ns()
         self.seen = self.then = numbers_in(self.group, self.told.version)
         self.set_limits()
-        self.record(ARMED, set(), self.glance(), began)
+        self.first = self.glance()
+        self.record(ARMED, set(), self.first, began)
         lock_memory()
         if self.hold is not None:
             self.say(self.hold.start())
         self.say(f"armed: {self.path}, by {', '.join(self.told.noticed)}")
-        pause = False
+        soon: float | None = None
+        only: tuple[str, ...] = ()
         while True:
-            told = self.told.wait(PAUSE_S, (OOM, CHANGES)) if pause else self.told.wait()
+            told = self.told.wait(soon, only)
+            self.overran = OOM in told
             if REMOVED in told:
                 return
-            if pause and told == {LOOK}:
-                pause = False
-            else:
-                pause = not self.reported(told) and LOOK not in told
+            made = self.reported(told)
+            self.overran = False
+            # It is looked at once more: it may have become worth it, also while it was recorded.
+            soon = None if LOOK in told else PAUSE_S
+            only = () if made or soon is None else URGENT
 
     def set_limits(self) -> None:
         """Have it reported, or looked for, that the limits of ``seen`` are near."""
@@ -185,8 +205,10 @@ class Recorder:
 
     def full(self, found: Glance) -> tuple[str, Glance]:
         """Return what became of a group that could not keep its limit, and what it is then."""
+        self.overran = True
         if self.hold is not None and self.hold.limit():
             return HELD, found
+        self.last = found
         kills = count(found.numbers, "oom_kill")
         until = time.monotonic() + KILL_S
         while time.monotonic() < until:
@@ -196,10 +218,21 @@ class Recorder:
         else:
             if kills <= count(self.then, "oom_kill"):
                 return FULL, found
-        self.last = found
         now = self.glance()
         self.seen = now.numbers
         return KILL, now
+
+    def farewell(self) -> None:
+        """Record what was killed just before the group was removed, as a service manager does.
+
+        Its numbers went with it, but not what the kernel's log says of it.
+        """
+        began = time.monotonic_ns()
+        known = self.kmsg is not None
+        if self.killed(FULL) if known else self.overran:
+            self.last = self.last or self.first
+            gone = Glance(time.time_ns(), 0, GroupNumbers(), 0, ())
+            self.record(KILL if known else FULL, {REMOVED}, gone, began)
 
     def let_go(self, found: Glance) -> None:
         """Let what waits at the limit go on, and hold again when something of it was killed."""
@@ -240,7 +273,7 @@ class Recorder:
         path = os.path.join(self.how.folder, file_name(self.path, reason, now.at_ns))
         self.made[reason] = time.monotonic()
         try:
-            self.write(path, trigger, sorted(processes_inside(self.group) - {0}))
+            self.write(path, trigger, pids_inside(self.group))
         except (PagewalkError, OSError) as error:
             if reason == ARMED:
                 raise
@@ -269,14 +302,3 @@ class Recorder:
 def count(numbers: GroupNumbers, name: str) -> int:
     """Return how often event ``name`` was counted."""
     return (numbers.events or {}).get(name, 0)
-
-
-def of_group(kills: list[Kill], path: str, last: Glance | None) -> list[Kill]:
-    """Return those of ``kills`` that were in the group at ``path``, or were seen in it last.
-
-    The log has paths as the machine's first cgroup namespace shows them.
-    """
-    inside = f"{path.rstrip('/')}/"
-    known = {(one.pid, one.name) for one in (last.members if last else ())}
-    return [kill for kill in kills if (kill.pid, kill.name) in known
-            or (kill.group is not None and f"{kill.group}/".startswith(inside))]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from pagewalk.proc.cgroup_numbers import GroupNumbers, numbers_in
-from pagewalk.proc.cgroups import processes_inside
+from pagewalk.proc.cgroups import GONE, processes_inside
 from pagewalk.proc.files import decode_name, read_bytes
 
 MOST = 1000  # processes that are read: each takes a twentieth of a millisecond
@@ -58,6 +58,16 @@ def glance(group: int, version: int) -> Glance:
     pids = sorted(processes_inside(group) - {0})
     members = sorted(filter(None, map(read_member, pids[:MOST])), key=size, reverse=True)
     return Glance(at, time.monotonic_ns() - began, numbers, len(pids), tuple(members[:LISTED]))
+
+
+def pids_inside(group: int) -> list[int]:
+    """Return the processes of the cgroup whose directory is ``group``; none if it was removed."""
+    try:
+        return sorted(processes_inside(group) - {0})
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        return []
 
 
 def size(member: Member) -> int:

@@ -3,7 +3,15 @@
 from typing import NamedTuple
 
 from pagewalk.history.glance import Glance, Member, fullness
-from pagewalk.history.waiting import CRITICAL, EVENT, LIMIT, MACHINE_PRESSURE, OOM, PRESSURE
+from pagewalk.history.waiting import (
+    CRITICAL,
+    EVENT,
+    LIMIT,
+    MACHINE_PRESSURE,
+    OOM,
+    PRESSURE,
+    REMOVED,
+)
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.proc.kmsg import Kill
 from pagewalk.system.group_counters import parts_from
@@ -18,11 +26,12 @@ class Trigger(NamedTuple):
     """A moment that was worth a recording; ``reason`` is one of REASONS.
 
     ``told`` is what the kernel had reported (see waiting.py). ``near`` is the share of the limit
-    that counts as near. ``now`` is what was read at once, ``before`` what had been read at the
-    last report before that, None if there was none. ``events`` is by how much memory.events (in
-    version 1 memory.oom_control) has risen since the recording before. ``kills`` is what the
-    kernel's log says of processes of the group that were killed since then, None if it cannot be
-    read; ``late_ns`` how long it took from the report until ``now`` was read.
+    that counts as near. ``now`` is what was read at once, which after REMOVED is nothing;
+    ``before`` what had been read at the last report before that, None if there was none. ``events``
+    is by how much memory.events (in version 1 memory.oom_control) has risen since the recording
+    before. ``kills`` is what the kernel's log says of processes of the group that were killed since
+    then, None if it cannot be read; ``late_ns`` how long it took from the report until ``now`` was
+    read.
     """
 
     reason: str
@@ -76,7 +85,8 @@ def reason_of(
 
 def explained(trigger: Trigger) -> Glance:
     """Return what tells why: what was read before a kill, which frees memory, if there was that."""
-    if trigger.reason == KILL and trigger.before is not None:
+    after = trigger.reason == KILL or REMOVED in trigger.told
+    if after and trigger.before is not None:
         return trigger.before
     return trigger.now
 
@@ -99,3 +109,14 @@ def scrubbed(trigger: Trigger) -> Trigger:
     kills = None if trigger.kills is None else tuple(
         kill._replace(group=None) for kill in trigger.kills)
     return trigger._replace(path="", kills=kills)
+
+
+def of_group(kills: list[Kill], path: str, last: Glance | None) -> list[Kill]:
+    """Return those of ``kills`` that were in the group at ``path``, or were seen in it last.
+
+    The log has paths as the machine's first cgroup namespace shows them.
+    """
+    inside = f"{path.rstrip('/')}/"
+    known = {(one.pid, one.name) for one in (last.members if last else ())}
+    return [kill for kill in kills if (kill.pid, kill.name) in known
+            or (kill.group is not None and f"{kill.group}/".startswith(inside))]

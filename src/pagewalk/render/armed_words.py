@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pagewalk.history.glance import Glance, fullness, hard_to_reclaim
 from pagewalk.history.trigger import ARMED, FULL, HELD, KILL, NEAR, STALLED, Trigger
+from pagewalk.history.waiting import REMOVED
 from pagewalk.render.amounts import many, size
 from pagewalk.render.terminal import printable
 
@@ -27,8 +28,9 @@ WHAT = {
 def written(made: Written) -> str:
     """Return the line about a recording that was made."""
     trigger, now = made.trigger, made.trigger.now
-    return (f"{clock(now.at_ns)} {trigger.reason}: {charged(now, trigger.version)}"
-            f"{killed(trigger)}; {os.path.basename(made.path)} after {made.took_ns / 1e6:.0f} ms")
+    what = charged(now, trigger.version) if REMOVED not in trigger.told else "the cgroup is gone"
+    return (f"{clock(now.at_ns)} {trigger.reason}: {what}{killed(trigger)};"
+            f" {os.path.basename(made.path)} after {made.took_ns / 1e6:.0f} ms")
 
 
 def clock(at_ns: int) -> str:

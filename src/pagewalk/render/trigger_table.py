@@ -113,9 +113,9 @@ def who(trigger: Trigger) -> Iterator[str]:
 
 def swap(found: Glance) -> int | None:
     """Return what the group has in swap, in bytes."""
-    stat = found.numbers.stat or {}
-    return stat.get("total_swap", 0) if found.numbers.swap_current is None else (
-        found.numbers.swap_current)
+    if found.numbers.swap_current is not None:
+        return found.numbers.swap_current
+    return None if found.numbers.stat is None else found.numbers.stat.get("total_swap", 0)
 
 
 def amounts(trigger: Trigger) -> list[tuple[str, str]]:
