@@ -31,7 +31,6 @@ ELSEWHERE = (
     Elsewhere("history.sides", "live/test_diff.py", "what it opens is a recording or a process"),
     Elsewhere("snapshot.schema", "snapshot/test_write.py", "what is written has its columns"),
     Elsewhere("system.signs", "live/test_groups.py", "a sign shows in the kind of memory"),
-    Elsewhere("history.spark", "live/test_fleet.py", "only a cluster can answer"),
     Elsewhere("render.fleet_words", "history/test_fleet.py", "a sentence is about the rows"),
     Elsewhere("model.malloc", "account/test_groups.py", "it is a number"),
     Elsewhere("heap.read heap.locate", "live/test_heap_bounds.py",

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pagewalk.history.fleet import DUCKDB, answered, look_at_fleet
+from pagewalk.history.fleet import DUCKDB, asking, hidden, look_at_fleet
 from pagewalk.history.spark import ask, connected, read
-from pagewalk.history.statements import REPORTS, report
-from tests.history.fleet_by_hand import EXPECTED, many_hosts
-from tests.live.command import pagewalk
+from pagewalk.history.sql import Database
+from pagewalk.history.statements import REPORTS, questions, report
+from pagewalk.snapshot.relation import footers
+from tests import left
+from tests.history.fleet_by_hand import EXPECTED, HIDDEN_BY, OF_TWO, many_hosts, two_hosts
+from tests.live.command import begin as begin_pagewalk
+from tests.live.command import one_sentence, pagewalk
 from tests.targets import start
 
 pytestmark = pytest.mark.live
@@ -93,18 +100,59 @@ def test_both_engines_say_what_was_made_and_the_same_of_what_was_recorded(
         ran = pagewalk("record", *running.pids, "--every", "100ms", "--for", "150ms", "-o", real)
         assert ran.code in (0, 3), ran.err
     by_duckdb = {name: here(real, name) for name in REPORTS}
+    dark = two_hosts(tmp_path / "dark")
     with connected(cluster) as session:
         assert session.sparkContext.master == cluster
-        for root, expected in ((made, EXPECTED), (real, by_duckdb)):
+        for root, expected in ((made, EXPECTED), (real, by_duckdb), (dark, OF_TWO)):
             read(session, root)
-            for name in REPORTS:
-                assert list(ask(session, report(name).sql).rows) == expected[name], name
+            for name, rows in expected.items():
+                assert list(ask(session, report(name).sql).rows) == rows, name
+        assert hidden(partial(ask, session)) == HIDDEN_BY
+        read(session, real)
+        check_queries(session, real)
     assert by_duckdb["programs"] and by_duckdb["hosts"]
+    assert not jvms()
+
+
+def check_queries(session: Any, root: str) -> None:
+    """Check that Spark answers the questions of `query`, from its views, as DuckDB does."""
+    database = Database(footers([root]), 1 << 30, None)
+    for one in questions():
+        rows = list(database.ask(one.sql).rows)
+        assert list(ask(session, one.sql).rows) == rows, one.name
+        assert rows or one.name not in ("programs", "vmas", "sharing", "recordings"), one.name
+
+
+def jvms() -> list[str]:
+    """Return the JVMs that this process has started and that still exist, but for the cluster."""
+    return [line for line in left.processes(os.environ[left.MARK]) if "SparkSubmit" in line]
+
+
+def test_ctrl_c_while_the_jvm_starts_leaves_none(tmp_path: Path) -> None:
+    process = begin_pagewalk("fleet", "hosts", many_hosts(tmp_path), "--engine", "local[1]",
+                             start_new_session=True)
+    end = time.monotonic() + PATIENCE
+    while not jvms() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=PATIENCE)
+    assert not jvms()
 
 
 def here(root: str, name: str) -> list[tuple[Any, ...]]:
-    with answered(report(name).sql, look_at_fleet(root), root, DUCKDB, 1 << 30) as found:
-        return list(found.rows)
+    with asking(look_at_fleet(root), root, DUCKDB, 1 << 30) as ask:
+        return list(ask(report(name).sql).rows)
+
+
+def test_what_spark_refuses_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HADOOP_CONF_DIR", "YARN_CONF_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    ran = pagewalk("fleet", "hosts", many_hosts(tmp_path), "--engine", "yarn")
+    assert ran.code == 1
+    assert "cannot use Spark at yarn: When running with master" in one_sentence(ran)
+    assert not jvms()
 
 
 def test_a_cluster_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
