@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.opponents import timed
 from benchmarks.processes import own
 from benchmarks.rows import Plan, Row, interleave
-from pagewalk.history.fleet import DUCKDB, answered, look_at_fleet
+from pagewalk.history.fleet import DUCKDB, asking, look_at_fleet
 from pagewalk.history.record import How, record
 from pagewalk.history.statements import REPORTS, report
 from pagewalk.model.errors import PackageMissing
@@ -62,8 +62,8 @@ def spread(files: list[str], root: Path, hosts: int) -> str:
 
 
 def asked(root: str, sql: str, engine: str) -> None:
-    with answered(sql, look_at_fleet(root), root, engine, 4 << 30) as answer:
-        for _ in answer.rows:
+    with asking(look_at_fleet(root), root, engine, 4 << 30) as ask:
+        for _ in ask(sql).rows:
             pass
 
 

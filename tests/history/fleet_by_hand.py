@@ -29,7 +29,9 @@ def at(root: Path, host: str, time: int, *processes: Process, **more: Any) -> st
     return recorded(path, *processes, host=host, time=NEWEST + time, **more)
 
 
-def web(pid: int, uss: int, rss: int, *runs: Run, lib: str = "/opt/one/libz.so.1.2") -> Process:
+def web(
+    pid: int, uss: int | None, rss: int, *runs: Run, lib: str = "/opt/one/libz.so.1.2"
+) -> Process:
     """Return a process of the program that every host has."""
     return Process(pid, "web", runs, {"rss": rss, "uss": uss, "swap": 0}, program="/bin/web",
                    names=("", lib))
@@ -54,6 +56,18 @@ def many_hosts(root: Path) -> str:
     at(root, "d", -60 * MINUTE, web(1, MIB, 5 * PAGE, Run(10, 5)), uptime=99 * HOUR, boot="old")
     at(root, "d", -5 * MINUTE, web(1, MIB, 5 * PAGE, Run(10, 5)), uptime=MINUTE)
     older(at(root, "d", -10 * MINUTE, web(1, MIB, 5 * PAGE, Run(10, 5)), uptime=2 * MINUTE))
+    return str(root)
+
+
+def two_hosts(root: Path) -> str:
+    """Make a data set of one host that shows its frames, and one that hides them."""
+    pages = Run(200, 8), Run(4096, 1, "hugetlb", unit=2 * MIB)
+    at(root, "a", 0, web(1, MIB, 20 * PAGE, Run(10, 20), lib="/lib/x"),
+       Process(2, "db", pages, {"rss": 8 * PAGE, "uss": MIB, "swap": 0}, program="/bin/db",
+               names=("[heap]", "/lib/db")))
+    dark = {"rss": 5 * PAGE, "uss": None, "swap": 0}
+    at(root, "b", 0, Process(1, "web", (Run(None, 5),), dark, program="/bin/web"),
+       Process(2, "own", (Run(None, 3),), {**dark, "rss": 3 * PAGE}, program="/bin/own"))
     return str(root)
 
 
@@ -91,7 +105,7 @@ EXPECTED: dict[str, list[tuple[Any, ...]]] = {
         ("(anonymous)", 4, 7, 7, 7 * PAGE, 103 * PAGE, -96 * PAGE),
         ("/opt/one/libz.so.1.2", 4, 5, 5, None, 20 * PAGE, None),
         ("/opt/two/libz.so.1.3", 1, 1, 1, None, 4 * PAGE, None),
-        ("/lib/x", 1, 1, 1, None, None, None),
+        ("/lib/x", 1, 1, 1, None, 0, None),
     ],
     # library, hosts, copies, used, extra
     "libraries": [("libz", 1, 2, 14 * PAGE, 4 * PAGE)],
@@ -109,3 +123,18 @@ EXPECTED: dict[str, list[tuple[Any, ...]]] = {
         ("c", 4, moment(-90 * MINUTE), moment(0), 1, 0, 1, 70 * PAGE),
     ],
 }
+# What they say of two_hosts: what one host hides is not zero, and is no part of a difference.
+OF_TWO: dict[str, list[tuple[Any, ...]]] = {
+    "programs": [
+        ("/bin/db", 1, 1, 8 * PAGE, 8 * PAGE + 2 * MIB, 0, MIB, 0),
+        ("/bin/web", 2, 2, 25 * PAGE, None, None, None, 0),
+        ("/bin/own", 1, 1, 3 * PAGE, None, None, None, 0),
+    ],
+    "mappings": [
+        ("[heap]", 1, 1, 1, PAGE, 8 * PAGE + 2 * MIB, -7 * PAGE),
+        ("/lib/db", 1, 1, 1, None, 0, None),
+        ("(anonymous)", 2, 3, 3, 3 * PAGE, None, None),
+        ("/lib/x", 2, 3, 3, None, None, None),
+    ],
+}
+HIDDEN_BY = {"b": 2}  # processes of each host

@@ -7,16 +7,30 @@ from typing import Any
 
 import pytest
 
-from pagewalk.history.fleet import DUCKDB, answered, look_at_fleet
+from pagewalk.history.fleet import DUCKDB, asking, hidden, look_at_fleet
 from pagewalk.history.statements import REPORTS, report
 from pagewalk.model.errors import BadRecording
 from pagewalk.render.fleet_words import answer
 from tests.history.by_hand import Process
-from tests.history.fleet_by_hand import EXPECTED, HOUR, NEWEST, at, many_hosts
+from tests.history.fleet_by_hand import (
+    EXPECTED,
+    HIDDEN_BY,
+    HOUR,
+    NEWEST,
+    OF_TWO,
+    at,
+    many_hosts,
+    two_hosts,
+    web,
+)
+from tests.snapshot.by_hand import PAGE
+
+MIB = 1 << 20
 
 
 def rows(root: str, name: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    with answered(report(name).sql, look_at_fleet(root), root, DUCKDB, 1 << 30) as found:
+    with asking(look_at_fleet(root), root, DUCKDB, 1 << 30) as ask:
+        found = ask(report(name).sql)
         return found.columns, list(found.rows)
 
 
@@ -60,3 +74,21 @@ def test_hosts_that_are_late_are_named(tmp_path: Path) -> None:
         at(tmp_path, host, time, Process(5))
     found = look_at_fleet(str(tmp_path))
     assert found.late == ["a"] and max(found.hosts.values()) * 1000 == NEWEST + 2 * HOUR
+
+
+@pytest.mark.parametrize("name", OF_TWO)
+def test_what_a_host_hides_is_withheld(name: str, tmp_path: Path) -> None:
+    root = two_hosts(tmp_path)
+    columns, found = rows(root, name)
+    assert found == OF_TWO[name]
+    said = answer(name, [dict(zip(columns, row, strict=True)) for row in found])
+    assert "2 of" in said and "not known: frames were hidden" in said
+    with asking(look_at_fleet(root), root, DUCKDB, 1 << 30) as ask:
+        assert hidden(ask) == HIDDEN_BY
+
+
+def test_a_host_that_hides_one_process_of_a_program_is_no_outlier(tmp_path: Path) -> None:
+    for host in "abcd":
+        at(tmp_path, host, 0, web(1, (9 if host == "d" else 1) * MIB, PAGE),
+           *[web(2, None, PAGE)] * (host == "d"))
+    assert rows(str(tmp_path), "outliers")[1] == []

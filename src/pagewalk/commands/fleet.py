@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 NAMES = ("programs", "mappings", "libraries", "limits", "growth", "outliers", "hosts")
 SHOWN = 20  # rows, without --limit
-LISTED = 3  # recordings that cannot be read
+LISTED = 3  # recordings that cannot be read, or hosts
+# What a report does not tell of processes whose frames were hidden.
+WITHOUT = {
+    "programs": "what their programs use, share and have alone",
+    "mappings": "what is used and shared of what they map",
+    "libraries": "copies of libraries in RAM on these hosts",
+    "outliers": "what their programs have alone",
+}
 
 
 @click.command("fleet", short_help="Many hosts: programs, libraries, limits, growth, outliers.")
@@ -45,20 +52,25 @@ def command(
     pagewalk fleet programs series
     pagewalk fleet hosts series --format json
     """
-    from pagewalk.history.fleet import answered, look_at_fleet
+    from pagewalk.history.fleet import OF_FRAMES, asking, hidden, look_at_fleet
     from pagewalk.history.statements import report as named
+    from pagewalk.proc.freeze import terminating
 
     request = Request(source="", human=human, **options)
     statement = named(report)
-    with commands.put_back():
+    with commands.put_back(), terminating():
         fleet = look_at_fleet(dataset)
-        with answered(statement.sql, fleet, dataset, engine, memory) as answer:
-            write(request, statement, fleet, answer, limit)
-    return commands.incomplete(request, left_out(fleet), told=False)
+        missing = left_out(fleet)
+        with asking(fleet, dataset, engine, memory) as ask:
+            dark = hidden(ask) if report in OF_FRAMES else {}
+            missing += dark_hosts(report, dark)
+            write(request, statement, fleet, ask(statement.sql), limit, missing)
+    return commands.incomplete(request, missing, told=request.format == "json")
 
 
 def write(
-    request: Request, statement: Statement, fleet: Fleet, answer: Answer, limit: int | None
+    request: Request, statement: Statement, fleet: Fleet, answer: Answer, limit: int | None,
+    missing: list[str],
 ) -> None:
     """Write the answer, with what it comes to in front."""
     from pagewalk.render import answer as written
@@ -72,7 +84,7 @@ def write(
             written.as_json(found.columns, found.rows, out, about={
                 "report": statement.name, "hosts": len(fleet.hosts),
                 "snapshots": len(fleet.recordings), "late": fleet.late,
-                "partial": list(fleet.damaged)})
+                "partial": missing})
         else:
             rows = list(answer.rows)
             lines = heading(statement, fleet, [dict(zip(answer.columns, row, strict=True))
@@ -108,3 +120,15 @@ def left_out(fleet: Fleet) -> list[str]:
         return []
     more = f", and {len(fleet.damaged) - LISTED} more" * (len(fleet.damaged) > LISTED)
     return [f"left out: {'; '.join(fleet.damaged[:LISTED])}{more}"]
+
+
+def dark_hosts(report: str, dark: dict[str, int]) -> list[str]:
+    """Return which hosts hid the frames of processes, and what that withholds."""
+    from pagewalk.render.fleet_words import many
+
+    if not dark:
+        return []
+    few = ", ".join(list(dark)[:LISTED]) + ", ..." * (len(dark) > LISTED)
+    processes = many(sum(dark.values()), "process", "processes")
+    return [f"{WITHOUT[report]}: the frames of {processes} on {many(len(dark), 'host')} ({few})"
+            " were not visible to the user who recorded them; record as root"]

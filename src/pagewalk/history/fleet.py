@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from pagewalk.history.sql import Answer, Database
@@ -12,6 +13,19 @@ from pagewalk.snapshot.places import recordings_in
 from pagewalk.snapshot.relation import One, footer, located
 
 DUCKDB = "duckdb"
+# The reports that need to know who has which frame, and what processes hold alone.
+OF_FRAMES = ("programs", "mappings", "libraries", "outliers")
+HIDDEN = """
+with latest as (
+    select host, max(time) as time from recordings where record = 'meta' group by host
+)
+select r.host, count(*) as processes
+from recordings r
+join latest l on l.host = r.host and l.time = r.time
+where r.record = 'process' and r.pid = r.mm and r.uss is null
+group by r.host
+order by r.host
+"""
 LATE = 3600 * 10**6  # microseconds behind the newest recording of all
 
 
@@ -40,35 +54,38 @@ class Fleet(NamedTuple):
 def look_at_fleet(root: str) -> Fleet:
     """Read what the recordings of data set ``root`` are; raises BadRecording, OSError.
 
-    Host and time are those of its place, whatever its footer says: every engine reads them there.
     One that is cut, foreign or too new is left out.
     """
     found, damaged = list[One](), list[str]()
     for entry in recordings_in(root):
         try:
-            meta = located(footer(entry.path)).one.meta
+            one = footer(entry.path)
+            located(one)
         except BadRecording as error:
             damaged.append(str(error))
             continue
-        found.append(One(entry.path, meta._replace(host=entry.host, time=entry.time)))
+        found.append(one)
     if not found:
         raise BadRecording(root, damaged[0])
     return Fleet(tuple(found), tuple(damaged))
 
 
 @contextmanager
-def answered(
-    sql: str, fleet: Fleet, root: str, engine: str, memory: int
-) -> Iterator[Answer]:
-    """Yield the answer to ``sql`` by DuckDB here, or by the Spark cluster ``engine``.
+def asking(fleet: Fleet, root: str, engine: str, memory: int) -> Iterator[Callable[[str], Answer]]:
+    """Yield what answers SQL: DuckDB here, or the Spark cluster ``engine``.
 
     Both run the same text. Raises what either raises.
     """
     if engine == DUCKDB:
-        yield Database(fleet.recordings, memory, None).ask(sql)
+        yield Database(fleet.recordings, memory, None).ask
         return
     from pagewalk.history.spark import ask, connected, read
 
     with connected(engine) as session:
         read(session, root)
-        yield ask(session, sql)
+        yield partial(ask, session)
+
+
+def hidden(ask: Callable[[str], Answer]) -> dict[str, int]:
+    """Return how many processes of the latest recording of a host hid their frames, by host."""
+    return dict(ask(HIDDEN).rows)

@@ -25,17 +25,20 @@ def programs(rows: Sequence[Row]) -> str:
     dark = sum(row["used"] is None for row in rows)
     if dark:
         return (f"{many(len(rows), 'program')}; RSS adds up to {human(total(rows, 'rss'))}. What"
-                f" {dark} of them really hold is not known: their frames were hidden.")
+                f" {dark} of them really hold is not known: frames were hidden.")
     used, rss = human(total(rows, "used")), human(total(rows, "rss"))
     return (f"{many(len(rows), 'program holds', 'programs hold')} {used}, each page counted once"
             f" for each program and host; RSS adds up to {rss}.")
 
 
 def mappings(rows: Sequence[Row]) -> str:
-    first = rows[0]
+    first, dark = rows[0], sum(row["used"] is None for row in rows)
     used, rss = ("n/a" if first[name] is None else human(first[name]) for name in ("used", "rss"))
-    return (f"{first['name']} has the most, {used} on {many(first['hosts'], 'host')}; its RSS adds"
-            f" up to {rss}.")
+    most = "the most" if not dark else "the largest RSS" if first["used"] is None else (
+        "the most of those that are known")
+    unknown = f" What {dark} of {len(rows)} use is not known: frames were hidden." if dark else ""
+    return (f"{first['name']} has {most}, {used} on {many(first['hosts'], 'host')}; its RSS adds"
+            f" up to {rss}.{unknown}")
 
 
 def libraries(rows: Sequence[Row]) -> str:

@@ -129,6 +129,9 @@ def recordings_in(root: str) -> list[Entry]:
 
     Files that are not where one belongs are passed over: half of one has no such name.
     """
+    if not is_url(root) and os.path.isfile(root):
+        raise BadRecording(root, "it is a file, not a directory of many: show, query and diff take"
+                           " a single recording")
     found = [entry for path in files_in(root) if (entry := entry_of(path)) is not None]
     if not found:
         raise BadRecording(shown(root), "it is a directory without host=*/time=*/" + NAME)

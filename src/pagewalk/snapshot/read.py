@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from pagewalk.model.errors import BadRecording, BadRequest, PagewalkError, in_a_
 from pagewalk.model.facts import Facts
 from pagewalk.proc.mounts import answered_elsewhere, real_path
 from pagewalk.snapshot.documents import NO_NAME
-from pagewalk.snapshot.places import is_url, opened, shown
+from pagewalk.snapshot.places import is_dataset, is_url, opened, recordings_in, shown
 from pagewalk.snapshot.schema import COLUMNS, INTEGER, KEY, MAGIC, RECORDS, VERSION, Meta
 
 ENDING = ".pagewalk"  # what a recording is usually called; any other name will do
@@ -113,6 +113,10 @@ class Recording:
             raise
 
     def _regular(self, path: str) -> Any:
+        if is_dataset(path):
+            raise BadRecording(self.path, "it is a directory of many: name one of them, such as"
+                               f" {recordings_in(path)[-1].path}, or give all of them to query,"
+                               " diff or fleet")
         # A FIFO must not be waited for.
         file = open(path, "rb", buffering=0, opener=lambda name, flags: os.open(  # noqa: SIM115
             name, flags | os.O_NONBLOCK))
@@ -339,7 +343,9 @@ def may_be_recording(word: str) -> bool:
 def is_recording(word: str) -> bool:
     """Return whether ``word`` names a file that begins as a recording does, or is called so.
 
-    A file that is not regular is not opened, nor is one in an object store: its name decides. Where
+    So does a directory of many recordings, so that whoever opens it is told what to name instead.
+
+    A file that is neither is not opened, nor is one in an object store: its name decides. Where
     a file system may never answer, only a name that ends as one of a recording is looked at.
     """
     if is_url(word):
@@ -348,8 +354,9 @@ def is_recording(word: str) -> bool:
             real_path(os.path.abspath(word), answered_elsewhere())[1]):
         return False
     try:
-        if not S_ISREG(os.stat(word).st_mode):
-            return False
+        mode = os.stat(word).st_mode
+        if not S_ISREG(mode):
+            return S_ISDIR(mode) and is_dataset(word)
         with open(word, "rb") as file:
             return file.read(4) == MAGIC or word.endswith(ENDING)
     except PermissionError:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pagewalk.model.arrow import arrow, dataset, file_systems
 from pagewalk.model.errors import BadRecording, BadRequest, in_a_line
-from pagewalk.snapshot.places import is_dataset, is_url, recordings_in, shown
+from pagewalk.snapshot.places import entry_of, is_dataset, is_url, recordings_in, shown
 from pagewalk.snapshot.read import Recording
 from pagewalk.snapshot.schema import COLUMNS, INTEGER, Meta
 
@@ -54,12 +54,19 @@ def footers(words: Iterable[str]) -> list[One]:
 
 
 def footer(path: str) -> One:
-    """Return the recording at ``path``; raises BadRecording, OSError."""
+    """Return the recording at ``path``; raises BadRecording, OSError.
+
+    Host and time of one in a data set are those of its place, whatever its footer says: every
+    engine reads them there.
+    """
     recording = Recording(path)
     recording.close()
-    if not 0 <= recording.meta.time < LATEST:
+    meta, entry = recording.meta, entry_of(path)
+    if entry is not None:
+        meta = meta._replace(host=entry.host, time=entry.time)
+    if not 0 <= meta.time < LATEST:
         raise BadRecording(shown(path), "its footer has an odd time")
-    return One(path, recording.meta)
+    return One(path, meta)
 
 
 def paths(words: Iterable[str]) -> Iterator[str]:

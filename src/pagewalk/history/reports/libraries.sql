@@ -1,6 +1,6 @@
 -- Which libraries are in the RAM of a host more than once?
 -- Other versions, or files of other images; extra is what all but the largest copy on each host
--- take. The latest recording of each host.
+-- take. Processes whose frames were hidden are left out. The latest recording of each host.
 with latest as (
     select host, max(time) as time from recordings where record = 'meta' group by host
 ),

@@ -1,6 +1,7 @@
 -- What does each program hold, on all hosts?
--- used counts each page frame once for a program and host, shared is what RSS counts more than
--- once; null where the frames of a process were hidden. The latest recording of each host.
+-- used counts each page frame once for a program and host, hugetlb pages too; shared is what RSS
+-- counts more than once. Null where frames of the program were hidden, be it on one host. The latest
+-- recording of each host.
 with latest as (
     select host, max(time) as time from recordings where record = 'meta' group by host
 ),
@@ -11,7 +12,7 @@ process as (
     where r.record = 'process' and r.pid = r.mm
 ),
 run as (
-    select p.host, p.program, r.frame as first,
+    select p.host, p.program, r.state, r.frame as first,
         r.frame + cast(r.size / r.unit as bigint) * r.step as after,
         cast(r.unit / r.step as bigint) as page
     from recordings r
@@ -20,16 +21,20 @@ run as (
         and r.state in ('anon', 'file', 'shmem', 'hugetlb', 'migrating')
 ),
 ordered as (
-    select host, program, first, after, page,
+    select host, program, state, first, after, page,
         max(after) over (partition by host, program order by first, after
             rows between unbounded preceding and 1 preceding) as reached
     from run
 ),
-used as (
-    select program,
-        cast(sum(page * case when reached is null or first >= reached then after - first
-            when after > reached then after - reached else 0 end) as bigint) as used
+fresh as (
+    select program, state, page * case when reached is null or first >= reached then after - first
+        when after > reached then after - reached else 0 end as size
     from ordered
+),
+used as (
+    select program, cast(sum(size) as bigint) as used,
+        cast(sum(case when state = 'hugetlb' then 0 else size end) as bigint) as counted
+    from fresh
     group by program
 ),
 held as (
@@ -41,8 +46,8 @@ held as (
     group by program
 )
 select h.program, h.hosts, h.processes, h.rss,
-    case when h.hidden = 0 then u.used end as used,
-    case when h.hidden = 0 then h.rss - u.used end as shared,
+    case when h.hidden = 0 then coalesce(u.used, 0) end as used,
+    case when h.hidden = 0 then h.rss - coalesce(u.counted, 0) end as shared,
     case when h.hidden = 0 then h.uss end as uss, h.swap
 from held h
 left join used u on u.program = h.program

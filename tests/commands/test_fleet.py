@@ -1,0 +1,61 @@
+"""pagewalk fleet as it is typed: what is withheld, and what is no data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.history.by_hand import Process, recorded
+from tests.history.fleet_by_hand import HIDDEN_BY, OF_TWO, many_hosts, two_hosts
+from tests.live.command import one_sentence, pagewalk_here
+
+SQL = "select host, time from moments where host = 'a'"
+
+
+@pytest.mark.parametrize("name", ["programs", "mappings", "libraries", "outliers"])
+def test_hosts_that_hid_their_frames_are_named(name: str, tmp_path: Path) -> None:
+    root = two_hosts(tmp_path)
+    ran = pagewalk_here("fleet", name, root)
+    assert ran.code == 3
+    assert "the frames of 2 processes on 1 host (b) were not visible" in ran.err
+    said = pagewalk_here("fleet", name, root, "--format", "json")
+    assert said.code == 3 and "1 host (b)" in said.json["partial"][0]
+    assert HIDDEN_BY == {"b": 2}
+    if name in OF_TWO:
+        rows = [tuple(row.values()) for row in json.loads(said.out)["rows"]]
+        assert rows == OF_TWO[name]
+
+
+@pytest.mark.parametrize("name", ["hosts", "limits", "growth"])
+def test_what_needs_no_frames_is_whole(name: str, tmp_path: Path) -> None:
+    assert pagewalk_here("fleet", name, two_hosts(tmp_path)).code == 0
+
+
+def test_hosts_that_show_their_frames_are_whole(tmp_path: Path) -> None:
+    ran = pagewalk_here("fleet", "programs", many_hosts(tmp_path))
+    assert (ran.code, ran.err) == (0, "")
+
+
+def test_a_file_is_no_data_set_and_a_data_set_no_file(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "a.pagewalk", Process(5))
+    said = one_sentence(pagewalk_here("fleet", "hosts", path))
+    assert "it is a file" in said and "show, query and diff take a single recording" in said
+    root = many_hosts(tmp_path / "fleet")
+    for words in (["show"], ["maps"], ["ram"], ["top", "--once"], ["share"], ["diff", path]):
+        said = one_sentence(pagewalk_here(*words, root))
+        assert "a directory of many: name one of them, such as" in said, words
+        assert f"{root}/host=" in said
+
+
+def test_time_is_that_of_the_place_for_query_too(tmp_path: Path) -> None:
+    root = many_hosts(tmp_path)
+    place = next(tmp_path.glob("host=a/time=*"))
+    later = place.rename(place.with_name("time=2030-01-02T03-04-05.000006Z"))
+    wanted = [{"host": "a", "time": "2030-01-02T03:04:05.000006Z"}]
+    for word in (root, later / "snapshot.parquet"):
+        ran = pagewalk_here("query", word, SQL, "--json")
+        assert ran.json["rows"] == wanted
+    fleet = pagewalk_here("fleet", "hosts", root, "--format", "json").json["rows"]
+    assert [row["latest"] for row in fleet if row["host"] == "a"] == [wanted[0]["time"]]
