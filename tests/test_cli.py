@@ -21,9 +21,11 @@ from pagewalk.account.ledger import Line
 from pagewalk.cli import COMMANDS, cli, fail, main, usual
 from pagewalk.commands import look_for_garbage, note, output
 from pagewalk.commands.explain import value
-from pagewalk.commands.options import Request, complete_target
+from pagewalk.commands.options import Duration, Request, complete_target
 from pagewalk.proc.processes import Process
 from pagewalk.render.columns import choose
+from tests.documents import ROOT
+from tests.live.command import pagewalk_here
 from tests.render.written import HOSTILE, Terminal, seen
 from tests.targets import asleep
 
@@ -544,3 +546,24 @@ def test_garbage_is_looked_for_once_a_process_is_opened_but_not_before() -> None
     finally:
         gc.unfreeze()
         gc.enable()
+
+
+@pytest.mark.parametrize(("word", "seconds"), [
+    ("100ms", 0.1), ("2s", 2.0), ("0.05", 0.05), ("5m", 300.0), ("1h", 3600.0),
+])
+def test_a_time_is_a_number_with_a_unit(word: str, seconds: float) -> None:
+    assert Duration(least=0.001, most=3600).convert(word, None, None) == seconds
+
+
+@pytest.mark.parametrize("command", [["run", "--", "true"], ["record", "1", "-o", "x"]])
+def test_run_and_record_take_the_same_times(command: list[str]) -> None:
+    for word, says in (("10 s", "is no duration, such as 500ms"), ("-1", "is no duration"),
+                       ("nan", "is no duration"), ("9" * 400, "is no"), ("0.0001", "between")):
+        ran = pagewalk_here(command[0], "--every", word, *command[1:])
+        assert ran.code == 2 and says in ran.err, word
+
+
+def test_a_kind_of_option_needs_no_newer_click_than_we_ask_for() -> None:
+    # click.ParamType[float] is an error before click 8.4.
+    for path in (ROOT / "src/pagewalk/commands").glob("*.py"):
+        assert "ParamType[" not in path.read_text(), path

@@ -30,7 +30,7 @@ class Arming(NamedTuple):
     hold: bool
 
 
-class Share(click.ParamType[float]):
+class Share(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """A share: "90%", or 0.9."""
 
     name = "share"

@@ -54,21 +54,29 @@ class Within(click.FloatRange):
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """Seconds, as a number with an optional unit: 10, 10s, 500ms, 5m, 1h, 7d; 0 if that is told."""
+    """Seconds, as a number with an optional unit: 10, 10s, 500ms, 5m, 1h, 7d; 0 if that is told.
+
+    Between ``least`` and ``most``.
+    """
 
     name = "duration"
 
-    def __init__(self, *, zero: bool = False) -> None:
-        self.zero = zero
+    def __init__(
+        self, *, zero: bool = False, least: float = 0.01, most: float = LONGEST_WATCH * 1000
+    ) -> None:
+        self.zero, self.least, self.most = zero, least, most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|)", str(value))
         seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
         if found and self.zero and not seconds:
             return 0.0
-        if not 0.01 <= seconds <= LONGEST_WATCH * 1000:
+        if not found or not 0 < seconds < math.inf:
             return self.fail(f"'{value}' is no duration, such as 500ms, 10s, 5m, 1h or 7d", param,
                              ctx)
+        if not self.least <= seconds <= self.most:
+            return self.fail(f"'{value}' is not between {self.least:g} and {self.most:g} seconds",
+                             param, ctx)
         return seconds
 
 

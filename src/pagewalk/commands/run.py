@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pagewalk import commands
-from pagewalk.commands.options import Request, Within, format_option, output_options, units_option
+from pagewalk.commands.options import Duration, Request, format_option, output_options, units_option
 from pagewalk.model.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def budget_options(command: Any) -> Any:
                context_settings={"allow_interspersed_args": False})
 @click.argument("words", metavar="CMD [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)
 @budget_options
-@click.option("--every", default=0.1, metavar="SECONDS", show_default=True,
-              type=Within(0.001, 3600), help="How often to look at the tree.")
+@click.option("--every", default="100ms", metavar="TIME", show_default=True,
+              type=Duration(least=0.001, most=3600), help="How often to look at the tree: 2s.")
 @click.option("--wait", is_flag=True,
               help="Also wait for processes that CMD leaves running.")
 @click.option("--junit", metavar="FILE", help="Also write JUnit XML to FILE.")
