@@ -182,6 +182,6 @@ def refused(engine: str, error: Exception, log: IO[bytes]) -> PagewalkError:
 
 def in_words(error: Exception) -> str:
     """Return the line of an error that says what is wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = list(filter(None, (line.strip(" \t\r") for line in str(error).split("\n"))))
     lines = [line for line in lines if not line.startswith(CALLING)] or lines
     return lines[0].removeprefix(": ")[:300] if lines else type(error).__name__
