@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pagewalk.model.errors import BadTarget
-from pagewalk.proc.processes import LONGEST, WORDS, Process, find, read_processes
+from pagewalk.proc.command_lines import WORDS
+from pagewalk.proc.processes import LONGEST, Process, find, read_processes
 
 STAT = b"%d (%s) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 %d 3 0\n"
 

@@ -7,13 +7,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from pagewalk.model.errors import BadTarget, BadText, in_a_line
+from pagewalk.proc.command_lines import NO_WORDS, read_command_lines
 from pagewalk.proc.counters import parse_statm
-from pagewalk.proc.files import decode_name, read_bytes
+from pagewalk.proc.files import read_bytes
 from pagewalk.proc.mounts import answered_elsewhere, real_path
 from pagewalk.proc.namespace import number_in_proc, own_numbers, own_parent
 from pagewalk.proc.target import Stat, parse_stat
 
-WORDS = 64  # of a command line, in which the script of an interpreter is looked for
 LONGEST = 1000  # characters of a command line that are kept
 VALUED = ("-cp", "-classpath", "--class-path", "--module-path", "--add-modules", "-W", "-X")
 INTERPRETER = re.compile(r"(java|python|pypy|perl|ruby|node|nodejs|php|lua|bash|dash|sh)[0-9.]*")
@@ -47,6 +47,7 @@ def read_listed(
 ) -> Iterator[tuple[Process, Stat, tuple[str, ...]]]:
     # With the first words of the command line; also kernel threads and zombies, which have no
     # address space. Only those of ``entries``, if given.
+    found: list[tuple[str, Stat, int, int]] = []
     for entry in os.listdir(root) if entries is None else entries:
         if not entry.isdigit():
             continue
@@ -54,12 +55,14 @@ def read_listed(
         try:
             stat = parse_stat(read_bytes(f"{base}/stat"))
             resident = parse_statm(read_bytes(f"{base}/statm"))[1]
-            argv = words_of(base)
-            uid = os.stat(base).st_uid
+            found.append((entry, stat, resident, os.stat(base).st_uid))
         except (OSError, BadText):
             continue  # ended meanwhile
-        yield (Process(int(entry), stat.comm, argv[0], uid, resident, run_by(argv),
-                       in_words(argv)), stat, argv)
+    lines = read_command_lines([f"{root}/{entry}" for entry, *_ in found])
+    for (entry, stat, resident, uid), argv in zip(found, lines, strict=True):
+        if argv is not None:
+            yield (Process(int(entry), stat.comm, argv[0], uid, resident, run_by(argv),
+                           in_words(argv)), stat, argv)
 
 
 def in_words(argv: tuple[str, ...]) -> str:
@@ -68,16 +71,8 @@ def in_words(argv: tuple[str, ...]) -> str:
 
 def command_of(pid: int, root: str = "/proc") -> str:
     """Return how a process was started, as in Process; empty if that is hidden, or it has ended."""
-    try:
-        return in_words(words_of(f"{root}/{pid}"))
-    except OSError:
-        return ""
-
-
-def words_of(folder: str) -> tuple[str, ...]:
-    # The first words of a command line.
-    line = read_bytes(f"{folder}/cmdline").split(b"\0", WORDS)[:WORDS]
-    return tuple(decode_name(word) for word in line)
+    (argv,) = read_command_lines([f"{root}/{pid}"])
+    return in_words(argv or NO_WORDS)
 
 
 def find(text: str, root: str = "/proc") -> int:
