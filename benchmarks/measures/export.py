@@ -90,7 +90,7 @@ def cold(plan: Plan, what: str) -> list[Row]:
     once = ["export", "--once", "--quiet"]
     got = interleave(plan.rounds, {"export": lambda: command(once), "top": lambda: command(TOP),
                                    "theirs": rollup_all})
-    row = f"{what}: the whole command export --once, which looks at RAM twice besides"
+    row = f"{what}: the whole command export --once, which scans RAM besides"
     return [Row(row, "pagewalk top --once", "ms", got["export"], got["top"]),
             Row(row, ROLLUP, "ms", got["export"], got["theirs"])]
 

@@ -19,10 +19,13 @@ from pagewalk.history.record_ram import look_at
 from pagewalk.kernel.structs.memcgs import all_groups
 from pagewalk.kernel.structs.slabs import read_caches
 from pagewalk.model.arrow import parquet
-from pagewalk.model.frames import Kind
-from pagewalk.sources.ram import open_ram
+from pagewalk.model.frames import Frames, Kind
+from pagewalk.sources.ram import RamSource, open_ram
 from pagewalk.system.cached import add_up_files
+from pagewalk.system.looks import LOOKS
 from pagewalk.system.machine import LiveMachine
+from pagewalk.system.metered import ram_and_groups
+from pagewalk.system.one_scan import OneScan
 from pagewalk.system.survey import opened
 from tests.history.machine import Held, recorded
 from tests.live.bracket import look_again, working_sources
@@ -50,10 +53,48 @@ ELSEWHERE = ("unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc &&"
 KERNELS = range(-(1 << 56), -(1 << 40))
 
 
+class Counted(RamSource):
+    """All of RAM, which notes how often it is scanned."""
+
+    scans = 0
+
+    def frames(self) -> Iterator[Frames]:
+        """Yield all frames."""
+        type(self).scans += 1
+        return super().frames()
+
+
+def test_ram_is_scanned_once_for_all_looks_and_told_as_by_scans_of_their_own(
+    tmp_path: Path
+) -> None:
+    source, again = Counted(*open_ram()), LiveMachine(open_ram())
+    kept = tmp_path / "kept"
+    kept.write_bytes(os.urandom(3 * MIB))
+    with kept.open("rb") as file:
+        os.fsync(file.fileno())
+        machine = OneScan(source, physical=True)
+        looks = look_at(machine, physical=True)
+        assert looks.missing == {}
+        ram = looks.found["ram"]
+        assert sum(ram.parts.values()) == ram.total == again.ram().total
+        assert looks.found["map"].found.stretches.pages.sum() * source.facts.page_size == ram.total
+        inode = os.fstat(file.fileno()).st_ino
+        for found in (looks.found["files"], again.files()):
+            assert [one.amounts[0] for one in found.report.files if one.inode == inode] in (
+                [], [3 * MIB])  # of many files it may be too small to be named
+        assert {one.name for one in looks.found["slab"].slabs.caches} >= {"dentry", "filp"}
+    # RAM itself again only where something moved that nothing explains.
+    assert 1 <= Counted.scans <= LOOKS
+    Counted.scans = 0
+    ram, groups, why = ram_and_groups(source)
+    assert groups is not None and why == () and Counted.scans == 1
+    assert groups.amounts.unmapped is not None and sum((ram.parts or {}).values()) == ram.total
+
+
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Held, str]:
     """Return this machine as it was seen once, and a recording of just that."""
-    machine = LiveMachine(open_ram())
+    machine = OneScan(open_ram(), physical=True)
     looks = look_at(machine, physical=True)
     assert looks.missing == {}
     path = recorded(tmp_path_factory.mktemp("machine") / "a", machine.facts, looks)

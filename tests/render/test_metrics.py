@@ -31,7 +31,7 @@ def metered(*programs: Line, unwalked: tuple[Line, ...] = (), frames: bool = Tru
     return Metered(
         "ebpf", {"program": programs, "user": (line("root", 5),), "cgroup": (line("/app", 5),)},
         {"program": unwalked, "user": (), "cgroup": ()}, Counts(3, 1, 0, 2, 0), 1_500_000,
-        ram(frames=frames), table, NAMES, Took(0.5, 0.25, 0.125),
+        ram(frames=frames), table, NAMES, Took(0.5, 0.25),
         (Withheld("something", "of process 31337", partial=True),))
 
 
@@ -171,7 +171,7 @@ def test_what_became_of_processes_and_how_long_it_took() -> None:
         ("walked",): 3, ("refused",): 1, ("failed",): 0, ("ended",): 2, ("left",): 0}
     assert made["pagewalk_stall_seconds"].values == {(): 0.0015}
     assert made["pagewalk_walk_seconds"].values == {
-        ("processes",): 0.5, ("ram",): 0.25, ("cgroups",): 0.125}
+        ("processes",): 0.5, ("ram",): 0.25}
     assert made["pagewalk_walks_total"].values == {(): 7}
     assert made["pagewalk_last_walk_timestamp_seconds"].values == {(): 100.5}
 

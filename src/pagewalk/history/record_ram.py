@@ -1,4 +1,4 @@
-"""Record all of RAM and all cgroups: each as its command looks at them, one after the other."""
+"""Record all of RAM and all cgroups: each as its command looks at them, of one scan of RAM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from pagewalk.sources.ram import open_ram
 from pagewalk.system.group_table import GroupTable
 from pagewalk.system.kernel_memory import KernelMemory
 from pagewalk.system.look import Ram
-from pagewalk.system.machine import FilesLook, LiveMachine, Machine, MapLook
+from pagewalk.system.machine import FilesLook, Machine, MapLook
+from pagewalk.system.one_scan import OneScan
 
 # The documents about the machine. A map is nothing but physical addresses.
 RAM, FILES, SLAB, MAP, CGROUPS = "ram", "files", "slab", "map", "cgroups"
@@ -58,7 +59,7 @@ def add_ram(writer: Writer, source: str, hidden: Hidden, *, physical: bool) -> A
 
     What cannot be looked at is withheld. Raises what open_ram raises.
     """
-    machine = LiveMachine(open_ram(source))
+    machine = OneScan(open_ram(source), physical=physical)
     looks = look_at(machine, physical=physical)
     kept = add_looks(writer, looks, hidden)
     withheld = [Withheld(WORDS[name], why, partial=True) for name, why in looks.missing.items()]

@@ -21,7 +21,7 @@ from pagewalk.system.files import FilesReport, name_files
 from pagewalk.system.group_counters import KERNEL, parts_from
 from pagewalk.system.group_ledger import USERS
 from pagewalk.system.headroom import clean_files, lazyfree
-from pagewalk.system.survey import Survey, groups_of, opened, survey
+from pagewalk.system.survey import Survey, Surveying, groups_of, opened
 
 KEEPERS = 3  # files or caches that are named as what keeps a removed group
 ROOT_INODE = 1  # of the topmost directory of a hierarchy (kernfs_create_root, fs/kernfs/dir.c)
@@ -79,29 +79,49 @@ def look_at_groups(source: RamSource, *, dying: bool = False) -> GroupTable:
     """
     if source.name == COUNTERS and not dying:
         return by_counters(source.notes)
-    check_enabled()
-    groups = groups_of(source)
-    removed = np.flatnonzero(groups.removed) if dying else np.zeros(0, np.int64)
-    sums = {row: CacheSums() for row in removed.tolist()}
+    look = GroupsLook(source, dying=dying)
+    for frames in source.frames():
+        look.add(frames)
+    return look.found()
 
-    def listen(frames: Frames, labels: I64) -> None:
-        here = np.intersect1d(np.unique(labels) - 1, removed)
+
+class GroupsLook:
+    """Adds up batches of frames, given to ``add``, for all groups; ``found`` ends it.
+
+    Raises as look_at_groups does.
+    """
+
+    def __init__(self, source: RamSource, *, dying: bool = False) -> None:
+        check_enabled()
+        self._source, groups = source, groups_of(source)
+        self._removed = np.flatnonzero(groups.removed) if dying else np.zeros(0, np.int64)
+        self._kept = {row: CacheSums() for row in self._removed.tolist()}
+        self._sums = Surveying(source, groups, [self._listen] if dying else [])
+
+    def _listen(self, frames: Frames, labels: I64) -> None:
+        here = np.intersect1d(np.unique(labels) - 1, self._removed)
         for row in here.tolist():
-            sums[row].add(take(frames, labels == row + 1))
+            self._kept[row].add(take(frames, labels == row + 1))
 
-    found = survey(source, groups, [listen] if dying else [])
-    page, running = source.facts.page_size, opened(source)
-    keepers = tuple(
-        Keeper(
-            row,
-            name_files(running.kernel, running.direct_map, cache.files(), page, KEEPERS),
-            tuple(caches_of(found, row)),
+    def add(self, frames: Frames) -> None:
+        """Add a batch."""
+        self._sums.add(frames)
+
+    def found(self) -> GroupTable:
+        """Return what was found."""
+        found, source = self._sums.found(), self._source
+        page, running = source.facts.page_size, opened(source)
+        keepers = tuple(
+            Keeper(
+                row,
+                name_files(running.kernel, running.direct_map, cache.files(), page, KEEPERS),
+                tuple(caches_of(found, row)),
+            )
+            for row, cache in self._kept.items()
         )
-        for row, cache in sums.items()
-    )
-    # Of sockets no column tells, so that the version does not matter.
-    withheld = (*source.notes, *not_charged(1))
-    return GroupTable(groups, amounts_of(found, page), keepers, withheld)
+        # Of sockets no column tells, so that the version does not matter.
+        withheld = (*source.notes, *not_charged(1))
+        return GroupTable(found.groups, amounts_of(found, page), keepers, withheld)
 
 
 def by_counters(notes: tuple[Withheld, ...]) -> GroupTable:

@@ -9,6 +9,7 @@ from pagewalk.kernel.bpf_maps import BpfMap, read_maps
 from pagewalk.kernel.structs.vmap_areas import AreaSums, of_areas
 from pagewalk.model.columns import Withheld, join
 from pagewalk.model.errors import BadText, SourceUnavailable
+from pagewalk.model.frames import Frames
 from pagewalk.proc.dma_buffers import DmaBuffer, read_dma_buffers
 from pagewalk.sources.ram import RamSource
 from pagewalk.system.kernel_places import kernel_places
@@ -42,18 +43,38 @@ class KernelMemory(NamedTuple):
 
 def look_at_kernel(source: RamSource) -> KernelMemory:
     """Read what the kernel uses; raises SourceUnavailable, NotPermitted, BadText, OSError."""
-    running = opened(source)
-    look = SlabLook(running.kernel, running.direct_map, source.facts.page_size)
-    areas = []
+    look = KernelLook(source)
     for frames in source.frames():
         look.add(frames)
-        areas.append(of_areas(running.kernel, frames))
-    slabs, places = look.report(), kernel_places(running, join(areas))
-    withheld = [*source.notes, *slabs.withheld, *places.withheld, *_elsewhere()]
-    return KernelMemory(
-        slabs, source.facts.page_size, places.asked, _maps(withheld), _buffers(withheld),
-        tuple(withheld),
-    )
+    return look.found()
+
+
+class KernelLook:
+    """Adds up batches of frames, given to ``add``; ``found`` ends it.
+
+    Raises as look_at_kernel does.
+    """
+
+    def __init__(self, source: RamSource) -> None:
+        self._source, self._running = source, opened(source)
+        self._slabs = SlabLook(self._running.kernel, self._running.direct_map,
+                               source.facts.page_size)
+        self._areas: list[Frames] = []
+
+    def add(self, frames: Frames) -> None:
+        """Add a batch."""
+        self._slabs.add(frames)
+        self._areas.append(of_areas(self._running.kernel, frames))
+
+    def found(self) -> KernelMemory:
+        """Return what was found."""
+        places = kernel_places(self._running, join(self._areas))
+        slabs = self._slabs.report()
+        withheld = [*self._source.notes, *slabs.withheld, *places.withheld, *_elsewhere()]
+        return KernelMemory(
+            slabs, self._source.facts.page_size, places.asked, _maps(withheld),
+            _buffers(withheld), tuple(withheld),
+        )
 
 
 def _elsewhere() -> list[Withheld]:

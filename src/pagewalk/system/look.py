@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from pagewalk.account.ledger import Line
@@ -66,41 +65,73 @@ def look_at_ram(source: RamSource) -> Ram:
     """Read all of RAM from ``source``; raises SourceUnavailable, NotPermitted, BadText."""
     if source.name == COUNTERS:
         return _by_counters(source)
-    page = source.facts.page_size
-    objects = None if source.running is None else ByObject(source.running.kernel)
-    readings = [source.totals(refresh=True)]
-    backing = None if source.running is None else ByBacking(source.running.kernel).of
-    count = Count(source.facts.pmd_order, None if objects is None else objects.of, backing)
-    assert source.ranges is not None
-    own, areas, cache = KernelFrames(source.ranges[-1][1]), [], CacheSums()
-    for frames in _with_readings(source, readings):
-        count.add(frames)
-        own.add(frames)
-        if source.running is not None:
-            areas.append(of_areas(source.running.kernel, frames))
-            cache.add(unowned(frames))
-    places = kernel_places(source.running, join(areas)) if source.running else NO_PLACES
-    readings.append(source.totals(refresh=True))
-    deleted, unnamed = _deleted(source, cache)
-    census, labels = count.census, UNTOLD if objects is None else objects.labels
-    parts = parts_of(census, labels, own.uses(places.placed))
-    told = places.asked is not None
-    chunk = first_chunk(places.static_percpu, source.possible_cpus(), parts.get("percpu", 0), page)
-    seen = Counted(census, labels, parts, page, source.facts.cpus, told, source.generations(),
-                   chunk)
-    room = headroom(census, labels) if labels.told else None
-    return Ram(
-        source=source.name,
-        total=int(census.pages.sum()) * page,
-        parts={name: pages * page for name, pages in parts.items()},
-        file_systems=_by_file_system(census, labels, page) if labels.told else {},
-        lines=ram_ledger(seen, readings),
-        headroom=None if room is None else Headroom(*(pages * page for pages in room)),
-        totals=readings[-1],
-        withheld=(*source.notes, *readings[-1].withheld, *places.withheld, *unnamed),
-        vmalloc=places.asked, deleted=deleted, protected=_protected(source),
-        mapped=census.count(census.mapped) * page,
-    )
+    look = RamLook(source)
+    for frames in source.frames():
+        look.add(frames)
+    return look.found()
+
+
+class RamLook:
+    """Counts batches of frames, given to ``add``, what each is used for; ``found`` ends it.
+
+    The kernel's own numbers are read when it is made, now and then, and at the end: begin the scan
+    at once, and end it at once. Raises SourceUnavailable, BadText.
+    """
+
+    def __init__(self, source: RamSource) -> None:
+        assert source.ranges is not None
+        self._source, running = source, source.running
+        self._objects = None if running is None else ByObject(running.kernel)
+        backing = None if running is None else ByBacking(running.kernel).of
+        self._count = Count(source.facts.pmd_order,
+                            None if self._objects is None else self._objects.of, backing)
+        self._own = KernelFrames(source.ranges[-1][1])
+        self._areas: list[Frames] = []
+        self._cache = CacheSums()
+        self._since = 0
+        self._readings = [source.totals(refresh=True)]
+
+    def add(self, frames: Frames) -> None:
+        """Count a batch."""
+        self._count.add(frames)
+        self._own.add(frames)
+        running = self._source.running
+        if running is not None:
+            self._areas.append(of_areas(running.kernel, frames))
+            self._cache.add(unowned(frames))
+        self._since += int(frames.pages.sum())
+        if self._since >= BETWEEN:
+            self._readings.append(self._source.totals())
+            self._since = 0
+
+    def found(self) -> Ram:
+        """Return what was found."""
+        source, page = self._source, self._source.facts.page_size
+        places = (kernel_places(source.running, join(self._areas)) if source.running else
+                  NO_PLACES)
+        readings = [*self._readings, source.totals(refresh=True)]
+        deleted, unnamed = _deleted(source, self._cache)
+        census = self._count.census
+        labels = UNTOLD if self._objects is None else self._objects.labels
+        parts = parts_of(census, labels, self._own.uses(places.placed))
+        told = places.asked is not None
+        chunk = first_chunk(places.static_percpu, source.possible_cpus(), parts.get("percpu", 0),
+                            page)
+        seen = Counted(census, labels, parts, page, source.facts.cpus, told, source.generations(),
+                       chunk)
+        room = headroom(census, labels) if labels.told else None
+        return Ram(
+            source=source.name,
+            total=int(census.pages.sum()) * page,
+            parts={name: pages * page for name, pages in parts.items()},
+            file_systems=_by_file_system(census, labels, page) if labels.told else {},
+            lines=ram_ledger(seen, readings),
+            headroom=None if room is None else Headroom(*(pages * page for pages in room)),
+            totals=readings[-1],
+            withheld=(*source.notes, *readings[-1].withheld, *places.withheld, *unnamed),
+            vmalloc=places.asked, deleted=deleted, protected=_protected(source),
+            mapped=census.count(census.mapped) * page,
+        )
 
 
 def _deleted(
@@ -134,16 +165,6 @@ def _by_counters(source: RamSource) -> Ram:
     mapped = counted["AnonPages"] + counted["Mapped"] if counted else None
     return Ram(source.name, total, parts, {}, [], None, totals, (*source.notes, *unread),
                mapped=mapped)
-
-
-def _with_readings(source: RamSource, readings: list[Totals]) -> Iterator[Frames]:
-    since = 0
-    for frames in source.frames():
-        yield frames
-        since += int(frames.pages.sum())
-        if since >= BETWEEN:
-            readings.append(source.totals())
-            since = 0
 
 
 def _by_file_system(census: Census, labels: Labels, page: int) -> dict[str, tuple[int, int]]:

@@ -10,7 +10,7 @@ from pagewalk.model.errors import SourceUnavailable
 from pagewalk.model.facts import Facts
 from pagewalk.proc.containers import read_records
 from pagewalk.sources.ram import RamSource
-from pagewalk.system.cached import add_up_files, without_owners
+from pagewalk.system.cached import CachedFiles, add_up_files, without_owners
 from pagewalk.system.containers import Name, names_of
 from pagewalk.system.files import MOST, FilesReport, name_files, name_owners
 from pagewalk.system.group_table import GroupTable, look_at_groups
@@ -89,8 +89,12 @@ class LiveMachine:
 
     def files(self, most: int = MOST) -> FilesLook:
         """Return the page cache by file, and who is charged for it."""
+        opened(self.source)
+        return self.named(add_up_files(self.source.frames()), most)
+
+    def named(self, cached: CachedFiles, most: int) -> FilesLook:
+        """Return the page cache with its names, at most ``most`` of each sort."""
         running = opened(self.source)
-        cached = add_up_files(self.source.frames())
         kernel, withheld = running.kernel, self.source.notes
         owners: dict[int, str] = {}
         try:

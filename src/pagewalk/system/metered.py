@@ -8,20 +8,21 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pagewalk.model.columns import Withheld, partial
-from pagewalk.model.errors import BadTarget, NotPermitted, PagewalkError
+from pagewalk.model.errors import BadTarget, NotPermitted, PagewalkError, SourceUnavailable
 from pagewalk.proc.cgroups import find_hierarchy
 from pagewalk.proc.chosen import Chosen, Wanted, choose
 from pagewalk.proc.containers import read_records
-from pagewalk.sources.ram import COUNTERS, RamSource
+from pagewalk.sources.ram import COUNTERS, RamSource, open_counters
 from pagewalk.system.containers import Name, names_of
-from pagewalk.system.group_table import GroupTable, by_counters, look_at_groups
-from pagewalk.system.look import Ram
+from pagewalk.system.group_table import GroupsLook, GroupTable, by_counters
+from pagewalk.system.look import Ram, RamLook, look_at_ram
 from pagewalk.system.members import Looked, Member, Tried, total_each, totaled
-from pagewalk.system.overview import Clock, TakesLong, open_overview, ram_in_time
+from pagewalk.system.one_scan import Begun, scan
+from pagewalk.system.overview import FRAMES, Clock, TakesLong, open_overview
 from pagewalk.system.processes import LiveProcesses
 from pagewalk.system.top import BY, Key, Line, lines_by
 
@@ -31,6 +32,7 @@ TOGETHER = 2 / 3
 # alice shop 10.0.0.7(50312) idle". A program has neither blanks nor colons in its name.
 PLAIN = re.compile(r"[^\s:]+")
 OURS = "(ours)"  # our own cgroup, where we are told none of those above it
+CHARGED = "what cgroups are charged for, by frames"
 NO_TIME = "the time for walking processes was up before {} of them"
 
 
@@ -50,11 +52,10 @@ class Counts(NamedTuple):
 
 
 class Took(NamedTuple):
-    """Seconds that each part took."""
+    """Seconds that each part took; ``ram`` is the scan of RAM, for itself and for cgroups."""
 
     processes: float
     ram: float
-    cgroups: float
 
 
 class Metered(NamedTuple):
@@ -88,18 +89,16 @@ class Metered(NamedTuple):
 def look_at_metered(longest: float, clock: Clock = time.monotonic) -> Metered:
     """Walk all processes but this one, and scan RAM for it and its cgroups; raises BadText.
 
-    Each of the three takes ``longest`` seconds, of CPU time for the scans.
+    The walks take ``longest`` seconds, the scan twice as many of CPU time.
     """
-    source, begun = open_overview(longest), clock()
+    source, begun = open_overview(2 * longest), clock()
     looked, unseen, counts, lost = walked(longest, clock)
     keys, missing = in_common()
     lines, rest = ({by: lines_by(members, key) for by, key in keys.items()}
                    for members in (looked.members, unseen))
     after = clock()
-    ram = ram_in_time(source)
-    counted = clock()
-    groups, lacking = groups_in_time(source)
-    took = Took(after - begun, counted - after, clock() - counted)
+    ram, groups, lacking = ram_and_groups(source)
+    took = Took(after - begun, clock() - after)
     told = (*looked.tried.withheld, *lost, *missing, *ram.withheld,
             *(groups.withheld if groups else ()), *lacking)
     return Metered(
@@ -206,19 +205,33 @@ def program(member: Member) -> tuple[str, str]:
     return name, name
 
 
-def groups_in_time(source: RamSource) -> tuple[GroupTable | None, tuple[Withheld, ...]]:
-    """Return every cgroup: as the kernel counts, if looking at all frames takes long."""
+def ram_and_groups(
+    source: RamSource,
+) -> tuple[Ram, GroupTable | None, tuple[Withheld, ...]]:
+    """Return RAM and every cgroup, of one scan, and why one of them is not there.
+
+    They are as the kernel counts if looking at all frames takes long, or is refused.
+    """
+    if source.name == COUNTERS:
+        return look_at_ram(source), *groups_or_why(lambda: by_counters(source.notes))
+    groups = Begun(lambda: GroupsLook(source))
     try:
-        return in_time(source), ()
+        ram = RamLook(source)
+        scan(source, [groups, ram])
+        return ram.found(), *groups_or_why(lambda: groups.ended().found())
+    except TakesLong as error:
+        why = Withheld(FRAMES, f"{error}; pagewalk ram does")
+        charged = Withheld(CHARGED, f"{error}; pagewalk cgroups does")
+    except (SourceUnavailable, NotPermitted) as error:
+        why = Withheld(FRAMES, str(error), partial=True)
+        charged = Withheld(CHARGED, str(error), partial=True)
+    return look_at_ram(open_counters(why)), *groups_or_why(lambda: by_counters((charged,)))
+
+
+def groups_or_why(
+    look: Callable[[], GroupTable]
+) -> tuple[GroupTable | None, tuple[Withheld, ...]]:
+    try:
+        return look(), ()
     except PagewalkError as error:
         return None, (Withheld("what cgroups are charged for", str(error)),)
-
-
-def in_time(source: RamSource) -> GroupTable:
-    if source.name == COUNTERS:
-        return by_counters(source.notes)
-    try:
-        return look_at_groups(source)
-    except TakesLong as error:
-        return by_counters((Withheld("what cgroups are charged for, by frames",
-                                     f"{error}; pagewalk cgroups does"),))

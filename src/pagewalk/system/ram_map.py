@@ -55,15 +55,31 @@ def map_ram(
 
     ``ranges`` of RAM, [first, last) and ascending, hold all of the frames, which ascend.
     """
-    shift = _shift(ranges, most)
-    numbers = np.array(sorted(_numbers(ranges, shift)), np.int64)
-    pages = np.zeros((len(numbers), len(_GROUPS)), np.int64)
-    largest, open_piece = _NONE, _NONE
+    sums = MapSums(ranges, most)
     for frames in batches:
+        sums.add(frames)
+    return sums.found()
+
+
+class MapSums:
+    """Adds up batches of frames, given to ``add``, where they lie; see map_ram."""
+
+    def __init__(self, ranges: list[tuple[int, int]], most: int = MOST) -> None:
+        self._shift = _shift(ranges, most)
+        self._numbers = np.array(sorted(_numbers(ranges, self._shift)), np.int64)
+        self._pages = np.zeros((len(self._numbers), len(_GROUPS)), np.int64)
+        self._largest, self._open = _NONE, _NONE
+
+    def add(self, frames: Frames) -> None:
+        """Add a batch."""
         if len(frames):
-            _add(pages, frames, numbers, shift)
-            largest, open_piece = _longer(largest, open_piece, frames)
-    return RamMap(shift, Stretches(numbers, pages), largest if largest.pages else None)
+            _add(self._pages, frames, self._numbers, self._shift)
+            self._largest, self._open = _longer(self._largest, self._open, frames)
+
+    def found(self) -> RamMap:
+        """Return what was found."""
+        largest = self._largest if self._largest.pages else None
+        return RamMap(self._shift, Stretches(self._numbers, self._pages), largest)
 
 
 def _shift(ranges: list[tuple[int, int]], most: int) -> int:

@@ -49,24 +49,44 @@ def survey(source: RamSource, groups: Memcgs, listeners: Sequence[Listener] = ()
 
     Raises SourceUnavailable, BadText.
     """
-    running = opened(source)
-    kernel, direct_map = running.kernel, running.direct_map
-    by_group = ByGroup(kernel, direct_map, groups)
-    labels = np.zeros(0, np.int64)
-    count = Count(source.facts.pmd_order, lambda _: labels, ByBacking(kernel).of)
-    owners: list[ObjectOwners] = []
+    sums = Surveying(source, groups, listeners)
     for frames in source.frames():
-        labels = by_group.of(frames)
-        count.add(frames)
-        owners.append(object_owners(kernel, direct_map, frames))
-        if len(owners) > _WAITING:
-            owners = [add_object_owners(owners)]
-        for listener in listeners:
-            listener(frames, labels)
-    every = add_object_owners(owners)
-    caches = read_caches(kernel, np.unique(every.cache))
-    objects = charged_objects(kernel, direct_map, groups, every, caches)
-    return Survey(groups, count.census, objects, caches, np.unique(every.objcg))
+        sums.add(frames)
+    return sums.found()
+
+
+class Surveying:
+    """Adds up batches of frames, given to ``add``, for a Survey, which ``found`` returns."""
+
+    def __init__(
+        self, source: RamSource, groups: Memcgs, listeners: Sequence[Listener] = ()
+    ) -> None:
+        running = opened(source)
+        self._kernel, self._direct_map = running.kernel, running.direct_map
+        self._groups, self._listeners = groups, listeners
+        self._by_group = ByGroup(self._kernel, self._direct_map, groups)
+        self._labels = np.zeros(0, np.int64)
+        self._count = Count(source.facts.pmd_order, lambda _: self._labels,
+                            ByBacking(self._kernel).of)
+        self._owners: list[ObjectOwners] = []
+
+    def add(self, frames: Frames) -> None:
+        """Add a batch; raises SourceUnavailable."""
+        self._labels = self._by_group.of(frames)
+        self._count.add(frames)
+        self._owners.append(object_owners(self._kernel, self._direct_map, frames))
+        if len(self._owners) > _WAITING:
+            self._owners = [add_object_owners(self._owners)]
+        for listener in self._listeners:
+            listener(frames, self._labels)
+
+    def found(self) -> Survey:
+        """Return what was found."""
+        kernel, groups = self._kernel, self._groups
+        every = add_object_owners(self._owners)
+        caches = read_caches(kernel, np.unique(every.cache))
+        objects = charged_objects(kernel, self._direct_map, groups, every, caches)
+        return Survey(groups, self._count.census, objects, caches, np.unique(every.objcg))
 
 
 def opened(source: RamSource) -> RunningKernel:
