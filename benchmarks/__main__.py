@@ -69,7 +69,8 @@ def parser() -> argparse.ArgumentParser:
                        help="write RESULTS.md and results.json there (a whole run writes them to"
                             " benchmarks/)")
     found.add_argument("--setup", action="store_true",
-                       help="install a compiler, smem and psutil (Debian, root); measure nothing")
+                       help="install a compiler, smem, atop and psutil (Debian, root); measure"
+                            " nothing")
     return found
 
 

@@ -69,7 +69,7 @@ def first_line(command: list[str]) -> str:
 
 def setup() -> int:
     """Install what the measures need besides pagewalk; returns the exit code."""
-    packages = ["gcc", "libc6-dev", "procps", "smem"]
+    packages = ["gcc", "libc6-dev", "procps", "smem", "atop"]
     install = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
     for command in (
         ["apt-get", "update"],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from benchmarks.measures.armed import armed
 from benchmarks.measures.command import hello
 from benchmarks.measures.dense import dense
 from benchmarks.measures.diff import diffs
@@ -66,6 +67,7 @@ MEASURES: dict[str, Callable[[Plan], list[Row]]] = {
     "index": index,
     "diff": diffs,
     "recording": recording,
+    "armed": armed,
     "export": export,
     "fleet": fleet,
     "recorded": recorded,
