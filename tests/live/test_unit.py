@@ -109,15 +109,14 @@ for folder in /out/tried/*; do
 done
 """
 # include/uapi/linux/capability.h
-CAPABILITIES = {"dac_read_search": 2, "ipc_lock": 14, "sys_ptrace": 19, "sys_resource": 24,
-                "syslog": 34, "perfmon": 38, "bpf": 39}
+CAPABILITIES = {"dac_read_search": 2, "ipc_lock": 14, "sys_ptrace": 19, "syslog": 34,
+                "perfmon": 38, "bpf": 39}
 # What the unit says that the recorder is not protected from.
 NEEDED = ("ProtectControlGroups", "ProtectKernelLogs", "PrivateUsers")
 # What is not found out, or not done, without a capability.
 LACKS = {
     "bpf": {"distinct", "freed"}, "perfmon": {"distinct", "freed"}, "sys_ptrace": {"freed"},
     "dac_read_search": {"freed"}, "syslog": {"killed"}, "ipc_lock": {"locked"},
-    "sys_resource": set[str](),
 }
 
 
@@ -163,7 +162,7 @@ def tried() -> dict[str, tuple[str, str]]:
 
     In a guest each takes 30 s: what does not depend on the kernel is left out.
     """
-    names = ["sys_resource"] if IN_GUEST else capabilities_of_the_unit()
+    names = ["syslog"] if IN_GUEST else capabilities_of_the_unit()
     needed = NEEDED[:1] if IN_GUEST else NEEDED
     return {
         "as it is": ("", ""), "restarted": ("", "Restart=always"),
@@ -222,9 +221,6 @@ def test_without_any_of_its_capabilities_less_is_told(found: dict[str, Found]) -
     if lacks.get("sys_ptrace") == {"all"}:  # up to 6.12; in 6.18 CAP_PERFMON may read maps
         lacks["sys_ptrace"] = LACKS["sys_ptrace"]
     assert lacks == {name: LACKS[name] for name in lacks}
-    # Before 6.5 nobody else may have pressure reported; later only that of 2 s or more.
-    old = tuple(map(int, os.uname().release.split(".")[:2])) < (6, 5)
-    assert ("pressure: " in found["sys_resource"].log) == old
 
 
 def test_what_it_is_not_protected_from_it_needs(found: dict[str, Found]) -> None:
