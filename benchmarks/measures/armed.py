@@ -39,6 +39,7 @@ def idle(seconds: int, folder: Path) -> Iterator[Row]:
     with ExitStack() as stack:
         where = stack.enter_context(group(f"benchmarks-armed-{os.getpid()}"))
         stack.enter_context(populated(where, 64))
+        limit_of(where).write_text(str(1024 * MIB))  # on version 2 it looks how near that is
         recorder = stack.enter_context(recording(where, folder / "idle"))
         usage = where.directory / FILES[find_hierarchy().version]["current"]
         others = {LOOP_NAME: ["sh", "-c", LOOP, "sh", str(usage)]}
@@ -88,15 +89,17 @@ def triggered(plan: Plan, folder: Path) -> Iterator[Row]:
 
 def near(where: Group, files: Path) -> float:
     """Bring the group near its limit, and return how many ms later there is one file more."""
-    hierarchy = find_hierarchy()
-    limit = where.directory / FILES[hierarchy.version]["limit"]
-    used = read_numbers(hierarchy, where.path).current
+    limit, used = limit_of(where), read_numbers(find_hierarchy(), where.path).current
     assert used is not None
     made = len(names(files))
     took = timed(lambda: (limit.write_text(str(used + (used >> 6))), until_more(files, made)))
     limit.write_text(str(4 * used))
     time.sleep(0.5)  # until it has noticed that
     return took
+
+
+def limit_of(where: Group) -> Path:
+    return where.directory / FILES[find_hierarchy().version]["limit"]
 
 
 def until_more(files: Path, made: int) -> None:
