@@ -54,7 +54,7 @@ def idle(seconds: int, folder: Path) -> Iterator[Row]:
         held = {name: megabytes(pid) for name, pid in pids.items()}
     what = f"record --armed, idle for {seconds} s"
     yield Row(f"{what}: CPU", LOOP_NAME, "ms", (spent[""],), (spent[LOOP_NAME],), Limit(1 / 20))
-    yield Row(f"{what}: memory", "", "MB", (held[""],), limit=Limit(150, Of.WORST),
+    yield Row(f"{what}: memory", "", "MB", (held[""],), limit=Limit(200, Of.WORST),
               note="Python, numpy and pyarrow, which it has loaded before there is no time")
     if ATOP_NAME in pids:
         yield Row(f"{what}: CPU", ATOP_NAME, "ms", (spent[""],), (spent[ATOP_NAME],))
