@@ -243,3 +243,42 @@ def test_who_may_not_send_a_signal_is_told_which_option_sends_it(
 ) -> None:
     said = str(freeze.send_error(OSError(errno.EINVAL, ""), 7, number))
     assert said.startswith(words[0]) and said.endswith(words[1])
+
+
+def continued(pid: int) -> bool:
+    """Return whether a child was stopped and has gone on since this was last asked."""
+    return os.waitid(os.P_PID, pid, os.WCONTINUED | os.WNOHANG) is not None
+
+
+def test_record_and_diff_stop_it_if_they_are_told_to(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with start("plain") as running:
+        pid = running.pid
+        ran = pagewalk("record", pid, "-o", path)
+        assert ran.code == 0 and not continued(pid) and "stopped" not in ran.out
+        ran = pagewalk("record", pid, "-o", path, "--freeze")
+        assert ran.code == 0 and continued(pid), ran.err
+        assert re.search(r", no process was stopped for longer than \d+\.\d ms$", ran.out)
+        check_goes_on(running)
+        ran = pagewalk("diff", path, pid)
+        assert ran.code == 0 and not continued(pid) and "stopped" not in ran.err
+        ran = pagewalk("diff", path, pid, "--freeze")
+        assert ran.code == 0 and continued(pid), ran.err
+        assert re.search(r"no process was stopped for longer than \d+\.\d ms", ran.err)
+        check_goes_on(running)
+        ran = pagewalk("diff", path, path, "--freeze")
+        assert ran.code == 2 and "--freeze is about a live process" in ran.err
+
+
+def test_a_recorder_that_ends_early_lets_it_go_on(tmp_path: Path) -> None:
+    """SIGTERM comes while it is stopped; with --every that is between two recordings too."""
+    with start("runs", RUNS) as running:
+        process = begin("record", running.pid, "-o", tmp_path / "series", "--every", "10ms", "-q",
+                        "--freeze")
+        for _ in range(3):
+            wait(lambda: "T" in states(running.pid), "a stop")
+            check_goes_on(running)
+        wait(lambda: "T" in states(running.pid), "a stop")
+        process.terminate()
+        assert end(process).code in (0, 128 + signal.SIGTERM, -signal.SIGTERM)
+        check_goes_on(running)

@@ -72,7 +72,7 @@ def arming_options(command: Any) -> Any:
 def check_unarmed(asked: Arming) -> None:
     """Raise BadRequest for an option that only an armed recorder has."""
     for name, value in asked._asdict().items():
-        if value:
+        if value is not None and value is not False:
             raise BadRequest(f"--{name.replace('_', '-')} is about --armed CGROUP: add that, or"
                              " leave it out")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,6 +42,8 @@ OF_MACHINE = ("cache", "cgroup")  # which processes have none of
                    " by more: 50M.")
 @source_option("ebpf, kcore, drgn or procfs")
 @format_option("text", "json", "csv")
+@click.option("--freeze", is_flag=True,
+              help="Stop each live process (SIGSTOP) while it is walked, then resume it.")
 @budget_option
 @table_options
 @output_options
@@ -117,6 +119,9 @@ def looked(
             if request.source != "auto":
                 raise BadRequest("--source is about a live process, and both are recordings: leave"
                                  " it out")
+            if request.freeze:
+                raise BadRequest("--freeze is about a live process, and both are recordings: leave"
+                                 " it out")
             with opened(after) as (other, news, other_whole):
                 if ram or not (olds and news):
                     return diff_machine(one.recording, other.recording,
@@ -126,10 +131,15 @@ def looked(
         if ram or not olds:
             raise BadRequest("RAM and cgroups are compared between two recordings: record them"
                              " again, and name both files")
-        now = LiveSide(request.source, request.budget_ns, one)
-        if after is not None:
-            return diff(one, now, paired(one, olds, whole, now, named(after), False), by)
-        return diff(one, now, still_there(one, olds, now), by)
+        now = LiveSide(request.source, request.budget_ns, one, freeze=request.freeze)
+        with commands.put_back() if request.freeze else nullcontext():
+            pairs = still_there(one, olds, now) if after is None else paired(
+                one, olds, whole, now, named(after), False)
+            found = diff(one, now, pairs, by)
+        if now.stopped_ns:
+            commands.note(request, f"no process was stopped for longer than"
+                                   f" {now.stopped_ns / 1e6:.1f} ms")
+        return found
 
 
 def ends_of(word: str) -> tuple[str, str]:

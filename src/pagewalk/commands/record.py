@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 @click.option("--swap-users", is_flag=True,
               help="Who uses their swap slots too, for maps --all; every process that uses swap is"
               " walked.")
+@click.option("--freeze", is_flag=True,
+              help="Stop each of TARGETS (SIGSTOP) while it is recorded, then resume it.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing.")
 def command(
     source: str, budget: float, output: str, every: float | None, lasting: float | None,
@@ -80,7 +82,7 @@ def command(
     request = Request(source=source, format="text", output=output, quiet=quiet, budget=budget)
     how = How(source, request.budget_ns, **options)
     if asked.armed is not None:
-        check_alone(named, every)
+        check_alone(named, every, lasting, ram=ram, freeze=how.freeze)
         return armed.run(request, asked, how)
     armed.check_unarmed(asked)
     check_times(every, lasting)
@@ -123,12 +125,23 @@ def series(
     return max(codes)
 
 
-def check_alone(named: Named, every: float | None) -> None:
+def check_alone(
+    named: Named, every: float | None, lasting: float | None, *, ram: bool, freeze: bool
+) -> None:
     """Raise BadRequest for what --armed does in its own way."""
     if any(named):
         raise BadRequest("--armed records the processes of its CGROUP: leave out all others")
     if every is not None:
         raise BadRequest("--armed records when something happens: leave out --every")
+    if lasting is not None:
+        raise BadRequest("--armed waits until its cgroup is removed: leave out --for, and end it"
+                         " with SIGTERM, as timeout(1) does")
+    if ram:
+        raise BadRequest("--armed has no time to look at all of RAM: leave out --ram and --machine,"
+                         " and record them with --every")
+    if freeze:
+        raise BadRequest("--armed stops no process: leave out --freeze; on cgroup v1 --hold keeps"
+                         " them waiting at the limit")
 
 
 def told(request: Request, made: Made) -> int:
@@ -143,6 +156,8 @@ def told(request: Request, made: Made) -> int:
         many = f"{made.processes} processes" if made.processes != 1 else "1 process"
         what.append(f"{many} with {human(made.present)} in RAM")
         held = f"; no lock was held for longer than {made.stall_ns / 1e6:.1f} ms"
+        if made.stopped_ns is not None:
+            held += f", no process was stopped for longer than {made.stopped_ns / 1e6:.1f} ms"
     if not request.quiet:
         click.echo(harmless(f"{shown(made.path)}: {', '.join(what)}, recorded in"
                             f" {made.took_ns / 1e9:.2f} s into {human(made.size)}{held}"))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from pagewalk.proc.cgroups import find_hierarchy, group_of
 from pagewalk.proc.chosen import Chosen, real_uid
 from pagewalk.proc.counters import Theirs, lazily_freed, read_pmap
 from pagewalk.proc.files import read_bytes
+from pagewalk.proc.freeze import frozen
 from pagewalk.proc.host import read_host
 from pagewalk.proc.target import parse_stat
 from pagewalk.snapshot.documents import to_text
@@ -61,7 +62,8 @@ class How(NamedTuple):
     ``scrub``: without paths and command lines. ``smaps``: with the kernel's smaps, whose reading
     holds the lock of the process. ``heap``: with what its allocator holds, read from its memory;
     ``cache``: with what is in RAM of the files that it maps; ``swap_users``: with who uses its
-    swap slots, for which every process of the machine that uses swap is walked.
+    swap slots, for which every process of the machine that uses swap is walked. ``freeze``: each is
+    stopped while it is recorded, and resumed whatever happens.
     """
 
     source: str = "auto"
@@ -72,6 +74,7 @@ class How(NamedTuple):
     heap: bool = False
     cache: bool = False
     swap_users: bool = False
+    freeze: bool = False
 
 
 class Beside(NamedTuple):
@@ -95,7 +98,8 @@ class Made(NamedTuple):
     """What was recorded: ``processes`` address spaces, ``pages`` bytes in RAM of them, ``rows``.
 
     ``size`` is that of the file in bytes, ``took_ns`` how long it took, ``stall_ns`` the longest
-    read that may have held a lock of one. ``not_looked`` are those that could not be recorded, by
+    read that may have held a lock of one, ``stopped_ns`` for how long one was stopped at most, None
+    if none was to be. ``not_looked`` are those that could not be recorded, by
     pid, and why; ``gone`` those that had ended. ``beside`` is what else was recorded, in words.
     """
 
@@ -110,6 +114,7 @@ class Made(NamedTuple):
     gone: tuple[int, ...]
     withheld: tuple[Withheld, ...]
     beside: tuple[str, ...] = ()
+    stopped_ns: int | None = None
 
 
 def record(
@@ -158,7 +163,7 @@ class Session:
         self.numbering = None if how.physical else Renumbering()
         self.refused: dict[int, PagewalkError] = {}
         self.withheld: dict[Withheld, None] = {}
-        self.walked = self.present = self.stall_ns = 0
+        self.walked = self.present = self.stall_ns = self.stopped_ns = 0
         self.began = time.perf_counter_ns()
         self.facts: Facts | None = None  # of the kernel, from the first source
         self.hidden = Hidden(physical=how.physical, scrub=how.scrub)
@@ -209,7 +214,8 @@ class Session:
             return
         self.facts = self.facts or source.space.facts
         try:
-            found = Recorder(self, source, pid).run()
+            with self.held(source):
+                found = Recorder(self, source, pid).run()
         except PagewalkError as error:
             self.refused[pid] = error
             return
@@ -222,6 +228,20 @@ class Session:
         rows = process_rows(group, found, self.how)
         self.writer.add("process", rows)
         self.together.add(rows["pid"], rows["uid"], source.name, found)
+
+    @contextmanager
+    def held(self, source: Source) -> Iterator[None]:
+        """Stop the process of ``source`` during the block, if that was asked for."""
+        if not self.how.freeze or source.live is None:
+            yield
+            return
+        began, stopped = time.perf_counter_ns(), False
+        try:
+            with frozen(source.live.target) as stopped:
+                yield
+        finally:
+            if stopped:
+                self.stopped_ns = max(self.stopped_ns, time.perf_counter_ns() - began)
 
     def groups(self, beside: Beside) -> None:
         """Record what the cgroups of ``beside`` are charged for."""
@@ -254,7 +274,8 @@ class Session:
                            if pid not in gone)
         return Made("", self.walked, self.present, self.writer.rows, 0,
                     time.perf_counter_ns() - self.began, self.stall_ns, not_looked, gone,
-                    tuple(self.withheld), tuple(self.beside))
+                    tuple(self.withheld), tuple(self.beside),
+                    self.stopped_ns if self.how.freeze else None)
 
 
 class Recorder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from pagewalk.account.groups import kinds_of
@@ -15,6 +16,7 @@ from pagewalk.history.record import started
 from pagewalk.model.columns import I64, Pages, Sums, Tells, VMAs, Withheld
 from pagewalk.model.facts import Facts
 from pagewalk.proc.chosen import Chosen
+from pagewalk.proc.freeze import frozen
 from pagewalk.proc.host import read_host
 from pagewalk.snapshot.read import Recording
 from pagewalk.snapshot.runs import Runs, runs_of
@@ -82,22 +84,45 @@ class RecordedSpace:
 
 
 class LiveSide:
-    """Processes as they are now, after those of ``before``: see diff.Looked."""
+    """Processes as they are now, after those of ``before``: see diff.Looked.
 
-    def __init__(self, source: str, budget_ns: int, before: RecordedSide) -> None:
+    With ``freeze`` each is stopped while it is walked; ``stopped_ns`` says for how long at most.
+    """
+
+    def __init__(
+        self, source: str, budget_ns: int, before: RecordedSide, *, freeze: bool = False
+    ) -> None:
         host = read_host()
         self.source, self.budget_ns, self.before = source, budget_ns, before
         self.facts: Facts = before.facts  # its own once a process was opened
         self.moment = Moment("now", time.time_ns(), host.name, host.boot, host.kernel, True, True)
         self.withheld: list[Withheld] = []
         self.said: dict[int, int | None] = {}
-        self.stall_ns = 0
+        self.freeze, self.stall_ns, self.stopped_ns = freeze, 0, 0
 
     def open(self, member: Member) -> LiveSpace:
         """Open the address space of process ``member``; raises PagewalkError."""
         source = open_listed(member.pid, self.source, self.budget_ns)
         self.facts = source.space.facts
-        return LiveSpace(self, source, member.pid)
+        with ExitStack() as held:
+            held.callback(close, source)
+            if self.freeze:
+                held.enter_context(self.stopped(source))
+            space = LiveSpace(self, source, member.pid)
+            space.held = held.pop_all()
+        return space
+
+    @contextmanager
+    def stopped(self, source: Source) -> Iterator[None]:
+        """Stop the process of ``source`` during the block, and note for how long."""
+        assert source.live is not None
+        began, ours = time.monotonic_ns(), False
+        try:
+            with frozen(source.live.target) as ours:
+                yield
+        finally:
+            if ours:
+                self.stopped_ns = max(self.stopped_ns, time.monotonic_ns() - began)
 
     def rss(self, member: Member) -> int | None:
         """Return its RSS as the walk added it up, None if that was withheld."""
@@ -109,6 +134,7 @@ class LiveSpace:
 
     def __init__(self, side: LiveSide, source: Source, pid: int) -> None:
         self.side, self.source, self.pid = side, source, pid
+        self.held = ExitStack()  # what its end ends
         self.walked = walk(source, Pages)
         self.vmas, self.tells = self.walked.vmas, self.walked.tells
         self.kinds: I64 = kinds_of(self.vmas, *signs(source, self.vmas))
@@ -127,8 +153,8 @@ class LiveSpace:
         side.stall_ns = max(side.stall_ns, walked.outcome.stall.longest_ns)
 
     def close(self) -> None:
-        """Close what was opened for it."""
-        close(self.source)
+        """Close what was opened for it, and let the process go on."""
+        self.held.close()
 
 
 def live_members(chosen: Sequence[Chosen]) -> list[Member]:
