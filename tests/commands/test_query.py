@@ -17,7 +17,7 @@ from pagewalk.history.statements import QUESTIONS, VIEWS
 from pagewalk.snapshot.relation import footers
 from tests.documents import ROOT, blocks
 from tests.history.by_hand import Process, Run, recorded
-from tests.live.command import begin, end, one_sentence, pagewalk_here
+from tests.live.command import begin, end, one_sentence, pagewalk, pagewalk_here
 from tests.snapshot.by_hand import META
 
 PAGE = ROOT / "docs/commands/query.md"
@@ -153,3 +153,17 @@ def test_json_is_documented(file: str) -> None:
     documented = set(re.findall(r"`(\w+)`", (ROOT / "docs/json.md").read_text()))
     found = json.loads(pagewalk_here("query", file, SELECT, "--json").out)
     assert set(found) | set(found["recordings"][0]) <= documented
+
+
+def test_a_question_leaves_no_directory_behind(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spilled = tmp_path / "spilled"
+    spilled.mkdir()
+    monkeypatch.setenv("TMPDIR", str(spilled))
+    assert pagewalk("query", file, "--question", "sharing").code == 0
+    assert list(spilled.iterdir()) == []
+    endless = begin("query", file, "--question", "sharing", "--memory", "64M")
+    endless.send_signal(signal.SIGTERM)
+    endless.communicate()
+    assert list(spilled.iterdir()) == []

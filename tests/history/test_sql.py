@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -259,9 +261,44 @@ def test_memory_is_bounded_and_nothing_is_put_on_the_disk(
     monkeypatch.chdir(tmp_path)
     database = opened(files[0], memory=64 << 20)
     with pytest.raises(PagewalkError, match="--memory"):
-        list(database.ask("select count(*) from (select i, count(*) from range(20_000_000) r(i)"
-                          " group by i)").rows)
+        list(database.ask(MANY).rows)
     assert sorted(os.listdir(tmp_path)) == ["named", "other"]
+
+
+MANY = "select count(*) from (select i, count(*) from range(20_000_000) r(i) group by i)"
+
+
+def test_sql_of_ours_may_use_a_directory_that_is_removed_again(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spilled = tmp_path / "spilled"
+    spilled.mkdir()
+    monkeypatch.setenv("TMPDIR", str(spilled))
+    assert opened(files[0], memory=128 << 20)._folder is None  # what others write has none
+    database = Database(footers(files[:1]), 128 << 20, 2, spill=True)
+    (folder,) = spilled.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    seen: list[int] = []
+    asked = threading.Thread(target=lambda: seen.extend(next(database.ask(MANY).rows)))
+    asked.start()
+    most = 0
+    while asked.is_alive():
+        with contextlib.suppress(FileNotFoundError):
+            most = max(most, *(one.stat().st_size for one in folder.iterdir()), 0)
+    assert seen == [20_000_000] and most > 1 << 20
+    assert database._folder is not None
+    database._folder.cleanup()  # as when it is dropped, or the program ends
+    assert list(spilled.iterdir()) == []
+
+
+def test_without_a_place_for_files_memory_is_the_bound(
+    files: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", "/proc")
+    monkeypatch.setattr("pagewalk.history.sql.PLACES", ("/proc/none",))
+    database = Database(footers(files[:1]), 64 << 20, 2, spill=True)
+    with pytest.raises(PagewalkError, match="--memory"):
+        list(database.ask(MANY).rows)
 
 
 def test_an_answer_comes_as_it_is_found(files: tuple[str, str]) -> None:

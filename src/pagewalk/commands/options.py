@@ -98,7 +98,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 
 
 memory_option = click.option(
-    "--memory", metavar="SIZE", default="1G", show_default=True, type=Size(),
+    "--memory", metavar="SIZE", default="2G", show_default=True, type=Size(),
     help="Most memory that the answer may take meanwhile.",
 )
 

@@ -63,18 +63,16 @@ def command(
     if request.format == "parquet" and request.output in (None, "-"):
         raise BadRequest("--format parquet needs a file: name it with --output FILE")
     from pagewalk.history.sql import Database
+    from pagewalk.proc.freeze import terminating
     from pagewalk.snapshot.relation import footers
 
-    with commands.put_back():
+    with commands.put_back(), terminating():
         recordings = footers(files)
-        database = Database(recordings, memory, threads)
+        database = Database(recordings, memory, threads, spill=question is not None)
         missing = database.withheld()
         if request.format == "parquet":
-            from pagewalk.proc.freeze import terminating
-
             assert request.output is not None
-            with terminating():
-                database.write_parquet(asked.sql, request.output)
+            database.write_parquet(asked.sql, request.output)
         else:
             with commands.output(request.output) as out:
                 write(request, out, database, recordings, asked, missing)

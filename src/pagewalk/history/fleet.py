@@ -77,7 +77,7 @@ def asking(fleet: Fleet, root: str, engine: str, memory: int) -> Iterator[Callab
     Both run the same text. Raises what either raises.
     """
     if engine == DUCKDB:
-        yield Database(fleet.recordings, memory, None).ask
+        yield Database(fleet.recordings, memory, None, spill=True).ask
         return
     from pagewalk.history.spark import ask, connected, read
 

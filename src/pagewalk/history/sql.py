@@ -5,10 +5,12 @@ DuckDB is given rows, not files: it opens none, and whoever asks cannot either.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeVar
 
 from pagewalk.history.statements import views
@@ -27,8 +29,11 @@ COMMON = (
 LOCKED = {
     "enable_external_access": "false", "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false", "allow_community_extensions": "false",
-    "python_enable_replacements": "false", "temp_directory": "",
+    "python_enable_replacements": "false",
 }
+# What is put into files may be so many times as large as the memory.
+SPILLED = 16
+PLACES = ("/var/tmp", None)  # /tmp may be RAM; None: where tempfile would
 HIDDEN = """
 select host, time, count(*) as processes from recordings
 where record = 'process' and pid = mm and pss is null group by host, time
@@ -49,13 +54,21 @@ class Answer(NamedTuple):
 class Database:
     """Recordings as the relation ``recordings``, with the views over it.
 
-    ``memory`` bytes bound what a SELECT may hold; ``threads`` work on it, None for one a CPU.
+    ``memory`` bytes bound what a SELECT may hold; ``threads`` work on it, None for one a CPU. With
+    ``spill`` what does not fit goes into a directory that only its owner can read, and that is
+    removed with this object. Only for SQL of ours: DuckDB lets a SELECT read that directory.
     """
 
-    def __init__(self, recordings: Sequence[One], memory: int, threads: int | None) -> None:
+    def __init__(
+        self, recordings: Sequence[One], memory: int, threads: int | None, *, spill: bool = False
+    ) -> None:
         self.recordings = recordings
         self._duckdb, self._worker = duckdb(), ThreadPoolExecutor(1)
-        config = {**LOCKED, "memory_limit": f"{memory}B"}
+        self._folder = folder() if spill else None
+        config = {**LOCKED, "memory_limit": f"{memory}B", "temp_directory": ""}
+        if self._folder is not None:
+            config["temp_directory"] = self._folder.name
+            config["max_temp_directory_size"] = f"{SPILLED * memory}B"
         if threads is not None:
             config["threads"] = str(threads)
         with self._sentence():
@@ -142,6 +155,15 @@ class Database:
                                 " with --memory") from None
         except (self._duckdb.Error, RuntimeError, ValueError, OverflowError) as error:
             raise BadRequest(f"cannot answer this: {in_words(error)}") from None
+
+
+def folder() -> TemporaryDirectory[str] | None:
+    """Return a new directory for what does not fit into memory, None where none can be made."""
+    chosen = os.environ.get("TMPDIR")
+    for place in (chosen, *PLACES) if chosen else PLACES:
+        with suppress(OSError):
+            return TemporaryDirectory(prefix="pagewalk.", dir=place, ignore_cleanup_errors=True)
+    return None
 
 
 def duckdb() -> Any:
