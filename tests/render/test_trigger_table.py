@@ -6,7 +6,7 @@ import io
 import json
 from typing import Any
 
-from pagewalk.history.trigger import FULL, NEAR, Trigger, causes
+from pagewalk.history.trigger import FULL, NEAR, Trigger, causes, withheld
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.render import view
 from pagewalk.render.trigger_table import answers
@@ -29,7 +29,7 @@ def test_the_first_sentences_say_who_was_killed_and_what_the_group_was_made_of()
     assert list(answers(TRIGGER)) == [
         "The kernel killed shop (7), with 40960 KiB of anonymous memory, 1024 KiB of files and"
         " 10240 KiB of shared memory in RAM: a cgroup could not keep its limit.",
-        "0.3 s before this was noticed 65536 KiB were charged, of a limit of 65536 KiB: 49152 KiB"
+        "300 ms before this was noticed 65536 KiB were charged, of a limit of 65536 KiB: 49152 KiB"
         " anonymous, 10240 KiB tmpfs and shared, 4096 KiB page cache, 2048 KiB of the kernel;"
         " 5120 KiB in swap.",
         # 48 of 64 MiB
@@ -47,14 +47,14 @@ def test_what_the_log_does_not_tell_is_told_by_who_is_gone() -> None:
     assert next(answers(hidden)) == (
         "The kernel counted 1 kill, and its log does not say of whom; gone since it was looked at"
         " before: shop (7).")
-    assert "n/a: who was killed: the kernel's log could not be read" in screen(hidden)
+    assert "partial: who was killed: the kernel's log could not be read" in screen(hidden)
     assert document(hidden)["killed"] is None and document(hidden)["gone"] == [7]
 
 
 def test_of_a_group_that_is_gone_what_was_there_before_is_told() -> None:
     now = TRIGGER.now._replace(numbers=GroupNumbers(), processes=0, members=())
     gone = TRIGGER._replace(reason=FULL, told=("removed",), now=now, kills=None)
-    assert next(answers(gone)).startswith("0.3 s before this was noticed 65536 KiB were charged")
+    assert next(answers(gone)).startswith("300 ms before this was noticed 65536 KiB were charged")
     told = document(gone)
     assert (told["now"]["charged"], told["now"]["swap"]) == (None, None)
     assert told["before"]["swap"] == 5 * MIB and told["gone"] == [7, 8]
@@ -100,3 +100,38 @@ def test_the_document_has_both_moments() -> None:
     assert found["events"] == {"max": 23, "oom": 1, "oom_kill": 1}
     assert [one["pid"] for one in found["killed"]] == [7]
     assert document(TRIGGER._replace(before=None))["before"] is None
+
+
+def test_what_memory_stat_does_not_tell_has_a_row_too() -> None:
+    assert TRIGGER.before is not None
+    before = TRIGGER.before._replace(numbers=BEFORE._replace(current=65 * MIB))
+    more = TRIGGER._replace(before=before)
+    assert "1024    charged in advance by CPUs, and counted late" in screen(more)
+    assert document(more)["before"]["untold"] == MIB
+    assert document(TRIGGER)["before"]["untold"] == 0
+
+
+def test_without_memory_stat_nothing_is_said_to_be_zero() -> None:
+    now = TRIGGER.now._replace(numbers=BEFORE._replace(stat=None, swap_current=None))
+    blind = TRIGGER._replace(reason=NEAR, now=now, before=None, kills=(), events={})
+    assert list(answers(blind)) == ["Then 65536 KiB were charged, of a limit of 65536 KiB."]
+    assert " 0 " not in screen(blind).partition("PID")[0]
+    assert "partial: what the charge was made of: memory.stat could not be read" in screen(blind)
+    told = document(blind)
+    assert [told["now"][name] for name in ("kinds", "untold", "without_page_cache", "swap")] == [
+        None, None, None, None]
+    assert [row.partition(":")[0] for row in told["partial"]] == ["what the charge was made of"]
+
+
+def test_of_a_group_that_was_never_read_no_amount_is_told() -> None:
+    now = TRIGGER.now._replace(numbers=GroupNumbers(), processes=0, members=())
+    gone = TRIGGER._replace(told=("removed",), now=now, before=None)
+    assert list(answers(gone))[1:] == [
+        "Nothing of what was charged could be read before the cgroup was removed."]
+
+
+def test_who_was_killed_is_withheld_only_if_somebody_was() -> None:
+    near = TRIGGER._replace(reason=NEAR, kills=None, events={"max": 3})
+    assert withheld(near) == []
+    assert [row.what for row in withheld(TRIGGER._replace(kills=None))] == ["who was killed"]
+    assert withheld(TRIGGER) == []

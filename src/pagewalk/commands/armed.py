@@ -95,12 +95,12 @@ def run(request: Request, asked: Arming, how: How) -> int:
     path, _ = meant
     check_controller(path, hierarchy)
 
-    def write(file: str, trigger: Trigger, pids: list[int]) -> None:
+    def write(file: str, trigger: Trigger, pids: list[int]) -> int:
         # What the group is charged for, frame by frame, would take seconds.
         documents = ((DOCUMENT, scrubbed(trigger) if how.scrub else trigger),)
         beside = Beside(documents=documents, alone=trigger.reason != ARMED)
-        record(file, choose_by_pid(pids), "a cgroup" if how.scrub else f"--cgroup {path}", how,
-               trigger.reason, beside)
+        what = "a cgroup" if how.scrub else f"--cgroup {path}"
+        return record(file, choose_by_pid(pids), what, how, trigger.reason, beside).processes
 
     try:
         with commands.put_back(), terminating():
@@ -170,10 +170,11 @@ def trigger_of(word: str) -> Trigger | None:
 
 
 def explain_trigger(request: Request, trigger: Trigger) -> int:
-    """Write why a recording was made, and what the group was made of before; return 0."""
+    """Write why a recording was made, and what the group was made of; return the exit code."""
+    from pagewalk.history.trigger import withheld
     from pagewalk.render import view
 
     write = view(request.format, "trigger", request.human, request.color)
     with commands.output(request.output) as out:
         write(trigger, request.target, out)
-    return 0
+    return commands.concluded(request, withheld(trigger))

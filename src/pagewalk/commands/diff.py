@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +123,7 @@ def looked(
                 raise BadRequest("--freeze is about a live process, and both are recordings: leave"
                                  " it out")
             with opened(after) as (other, news, other_whole):
-                if ram or not (olds and news):
+                if ram or not (has_set(one, olds) and has_set(other, news)):
                     return diff_machine(one.recording, other.recording,
                                         (one.moment, other.moment), by)
                 pairs = paired(one, olds, whole, other, news, other_whole)
@@ -140,6 +140,11 @@ def looked(
             commands.note(request, f"no process was stopped for longer than"
                                    f" {now.stopped_ns / 1e6:.1f} ms")
         return found
+
+
+def has_set(side: RecordedSide, members: Sequence[Member]) -> bool:
+    """Return whether ``side`` is of processes; an armed recorder's may be of none."""
+    return bool(members or side.recording.meta.reason)
 
 
 def ends_of(word: str) -> tuple[str, str]:

@@ -47,7 +47,8 @@ PAUSE_S, URGENT = 0.25, (OOM, CHANGES)
 # From the report that the limit could not be kept until a kill has been counted, and from that
 # until it is in the kernel's log: 35 ms on a slow machine, never if a system call failed instead.
 KILL_S, LOGGED_S, LOOK_S = 0.3, 0.1, 0.01
-Write = Callable[[str, Trigger, list[int]], None]  # the file, why, and the processes
+# The file, why, and the processes; returns of how many it is in the end.
+Write = Callable[[str, Trigger, list[int]], int]
 LATE_S = 3.0  # by how much pressure may be reported late: the longer window, and a look
 LEFT = 0.05  # of the limit: a group that was near is no longer so that much below
 
@@ -70,11 +71,15 @@ class Armed(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A recording that was made: for what, where, and how long it took from the report on."""
+    """A recording that was made: for what, where, and how long it took from the report on.
+
+    It is of ``processes`` address spaces.
+    """
 
     trigger: Trigger
     path: str
     took_ns: int
+    processes: int
 
 
 def arm(
@@ -273,7 +278,7 @@ class Recorder:
         path = os.path.join(self.how.folder, file_name(self.path, reason, now.at_ns))
         self.made[reason] = time.monotonic()
         try:
-            self.write(path, trigger, pids_inside(self.group))
+            processes = self.write(path, trigger, pids_inside(self.group))
         except (PagewalkError, OSError) as error:
             if reason == ARMED:
                 raise
@@ -283,7 +288,7 @@ class Recorder:
         self.told.forget()  # what led to this is in it
         took = time.monotonic_ns() - began
         prune(self.how.folder, self.path, reason, self.how.keep)
-        self.say(Written(trigger, path, took))
+        self.say(Written(trigger, path, took, processes))
 
     def killed(self, reason: str) -> tuple[Kill, ...]:
         """Return what the kernel's log says was killed of the group since the last recording.

@@ -12,6 +12,7 @@ from pagewalk.history.waiting import (
     PRESSURE,
     REMOVED,
 )
+from pagewalk.model.columns import Withheld
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.proc.kmsg import Kill
 from pagewalk.system.group_counters import parts_from
@@ -102,6 +103,19 @@ def causes(found: Glance, version: int) -> dict[str, int]:
     sums["kernel"] = sum(parts.values())
     return dict(sorted(((name, held) for name, held in sums.items() if held),
                        key=lambda pair: -pair[1]))
+
+
+def withheld(trigger: Trigger) -> list[Withheld]:
+    """Return what the recorder could not find out."""
+    found = []
+    if explained(trigger).numbers.stat is None:
+        found.append(Withheld("what the charge was made of", "memory.stat could not be read: the"
+                              " cgroup was removed, or this kernel does not have it", partial=True))
+    counted = trigger.events.get("oom_kill", 0) or trigger.reason == KILL
+    if (counted or REMOVED in trigger.told) and trigger.kills is None:
+        found.append(Withheld("who was killed", "the kernel's log could not be read: CAP_SYSLOG",
+                              partial=True))
+    return found
 
 
 def scrubbed(trigger: Trigger) -> Trigger:

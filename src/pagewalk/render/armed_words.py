@@ -29,7 +29,8 @@ def written(made: Written) -> str:
     """Return the line about a recording that was made."""
     trigger, now = made.trigger, made.trigger.now
     what = charged(now, trigger.version) if REMOVED not in trigger.told else "the cgroup is gone"
-    return (f"{clock(now.at_ns)} {trigger.reason}: {what}{killed(trigger)};"
+    of = many(made.processes, "process", "es") if made.processes else "no process left"
+    return (f"{clock(now.at_ns)} {trigger.reason}: {what}{killed(trigger)}; {of} in"
             f" {os.path.basename(made.path)} after {made.took_ns / 1e6:.0f} ms")
 
 
@@ -43,8 +44,10 @@ def charged(found: Glance, version: int) -> str:
     """Return how much was charged, of which limit, and what of it was hard to reclaim."""
     numbers, full = found.numbers, fullness(found.numbers, version)
     limit = "" if full is None else f" of {size(full[1])}"
-    hard = hard_to_reclaim(numbers, version)
-    return f"{size(numbers.current)} charged{limit}, {size(hard)} without page cache"
+    told = f"{size(numbers.current)} charged{limit}"
+    if numbers.stat is None:
+        return told
+    return f"{told}, {size(hard_to_reclaim(numbers, version))} without page cache"
 
 
 def killed(trigger: Trigger) -> str:

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pagewalk.history.glance import Glance, Member, fullness, hard_to_reclaim
-from pagewalk.history.trigger import KILL, Trigger, causes, explained
-from pagewalk.model.columns import Withheld
+from pagewalk.history.trigger import KILL, Trigger, causes, explained, withheld
 from pagewalk.render.amounts import kib, many, size
 from pagewalk.render.armed_words import WHAT
 from pagewalk.render.document import missing, write
@@ -67,9 +66,12 @@ def answers(trigger: Trigger) -> Iterator[str]:
     found = explained(trigger)
     full = fullness(found.numbers, trigger.version)
     of = "" if full is None else f", of a limit of {size(full[1])}"
-    ago = (trigger.now.at_ns - found.at_ns) / 1e9
-    at = "Then" if found is trigger.now else f"{ago:.1f} s before this was noticed"
-    yield f"{at} {size(found.numbers.current)} were charged{of}: {made_of(trigger, found)}."
+    at = "Then" if found is trigger.now else (
+        f"{ago(trigger.now.at_ns - found.at_ns)} before this was noticed")
+    if found.numbers.current is None:
+        yield "Nothing of what was charged could be read before the cgroup was removed."
+        return
+    yield f"{at} {size(found.numbers.current)} were charged{of}{made_of(trigger, found)}."
     told = causes(found, trigger.version)
     if told:
         largest, held = next(iter(told.items()))
@@ -87,13 +89,20 @@ SUMMARY = {
 }
 
 
+def ago(ns: int) -> str:
+    """Return how long something was, in words."""
+    return f"{ns / 1e9:.1f} s" if ns >= 10**9 else f"{ns / 1e6:.0f} ms"
+
+
 def made_of(trigger: Trigger, found: Glance) -> str:
-    told = [f"{size(held)} {name}" for name, held in (
-        ("anonymous", causes(found, trigger.version).get("anon", 0)),
-        ("tmpfs and shared", causes(found, trigger.version).get("shmem", 0)),
-        ("page cache", causes(found, trigger.version).get("file", 0)),
-        ("of the kernel", causes(found, trigger.version).get("kernel", 0)))]
-    return f"{', '.join(told)}; {size(swap(found))} in swap"
+    """Return of what, as the end of a sentence; empty if that was not read."""
+    if found.numbers.stat is None:
+        return ""
+    held = causes(found, trigger.version)
+    told = [f"{size(held.get(name, 0))} {word}" for name, word in (
+        ("anon", "anonymous"), ("shmem", "tmpfs and shared"), ("file", "page cache"),
+        ("kernel", "of the kernel"))]
+    return f": {', '.join(told)}; {size(swap(found))} in swap"
 
 
 def who(trigger: Trigger) -> Iterator[str]:
@@ -124,9 +133,29 @@ def amounts(trigger: Trigger) -> list[tuple[str, str]]:
     parts = parts_from(found.numbers, trigger.version) or {}
     rows = [(kib(held), f"  {TITLES.get(name, name)}")
             for name, held in sorted(parts.items(), key=lambda pair: -pair[1])]
-    return [*rows, (kib(found.numbers.current), "charged"),
-            (kib(hard_to_reclaim(found.numbers, trigger.version)), "of it without page cache"),
+    rest = untold(found, trigger.version)
+    return [*rows, *([(kib(rest), f"  {UNTOLD}")] if rest else []),
+            (kib(found.numbers.current), "charged"),
+            (kib(without_cache(found, trigger.version)), "of it without page cache"),
             (kib(swap(found)), "in swap, beside that")]
+
+
+# CPUs charge up to 64 pages in advance (MEMCG_CHARGE_BATCH), and what memory.stat counts is added
+# up with a delay (memcg_vmstats_needs_flush, mm/memcontrol.c): it may also be more than is charged.
+UNTOLD = "charged in advance by CPUs, and counted late"
+
+
+def untold(found: Glance, version: int) -> int | None:
+    """Return what is charged beyond what memory.stat tells, in bytes; None where it is not read."""
+    parts = parts_from(found.numbers, version)
+    if parts is None or found.numbers.current is None:
+        return None
+    return found.numbers.current - sum(parts.values())
+
+
+def without_cache(found: Glance, version: int) -> int | None:
+    """Return what is charged without page cache, in bytes; None where that is not known."""
+    return None if found.numbers.stat is None else hard_to_reclaim(found.numbers, version)
 
 
 def row(trigger: Trigger, one: Member) -> tuple[str, ...]:
@@ -135,13 +164,6 @@ def row(trigger: Trigger, one: Member) -> tuple[str, ...]:
     became = "killed" if one.pid in killed else "gone" if one.pid in gone else ""
     return (str(one.pid), kib(one.anon), kib(one.file), kib(one.shmem), kib(one.swap),
             printable(one.name), became)
-
-
-def withheld(trigger: Trigger) -> list[Withheld]:
-    """Return what the recorder could not find out."""
-    if trigger.kills is not None:
-        return []
-    return [Withheld("who was killed", "the kernel's log could not be read: CAP_SYSLOG")]
 
 
 def json(trigger: Trigger, _path: str, out: TextIO, **_: object) -> None:
@@ -169,8 +191,8 @@ def moment(found: Glance, version: int) -> dict[str, Any]:
     return {
         "time_ns": found.at_ns, "took_ns": found.took_ns, "charged": numbers.current,
         "limit": numbers.limit, "high": numbers.high, "swap": swap(found),
-        "without_page_cache": hard_to_reclaim(numbers, version),
-        "kinds": parts_from(numbers, version) or {}, "events": numbers.events,
-        "pressure": numbers.pressure, "process_count": found.processes,
+        "without_page_cache": without_cache(found, version),
+        "kinds": parts_from(numbers, version), "untold": untold(found, version),
+        "events": numbers.events, "pressure": numbers.pressure, "process_count": found.processes,
         "processes": [one._asdict() for one in found.members],
     }

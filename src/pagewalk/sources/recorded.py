@@ -259,7 +259,7 @@ def one_of(recording: Recording, process: str) -> int:
         return meant[0].pid
     path = in_a_line(recording.path)
     if not every:
-        raise BadTarget(f"{path} has no process: it is a recording of {recording.meta.set}")
+        raise no_process(recording)
     listed = "".join(f"\n  {one.pid:>8}  {one.program or one.name}" for one in every[:20])
     more = f"\n  ... and {len(every) - 20} more" if len(every) > 20 else ""
     if process and not meant:
@@ -268,6 +268,15 @@ def one_of(recording: Recording, process: str) -> int:
     raise BadTarget(f"{path} has {len(meant or every)} processes"
                     f"{f' called {in_a_line(process)}' if process else ''}; name one as FILE:PID:"
                     f"{listed}{more}", tuple((one.pid, one.name) for one in meant))
+
+
+def no_process(recording: Recording) -> BadTarget:
+    """Return that a recording has no process, and what it has."""
+    path = in_a_line(recording.path)
+    if recording.meta.reason:
+        return BadTarget(f"{path} has no process: the cgroup that the armed recorder watched had"
+                         f" none left; pagewalk explain {path} says what happened")
+    return BadTarget(f"{path} has no process: it is a recording of {recording.meta.set}")
 
 
 def open_in(recording: Recording, pid: int) -> RecordedSource:

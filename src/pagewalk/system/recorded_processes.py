@@ -22,7 +22,7 @@ from pagewalk.proc.processes import Listed, Process
 from pagewalk.proc.target import Stat
 from pagewalk.snapshot.read import Recording
 from pagewalk.sources import Source
-from pagewalk.sources.recorded import document, open_in
+from pagewalk.sources.recorded import document, no_process, open_in
 from pagewalk.system.at_once import AtOnce
 from pagewalk.system.endings import Held, Key
 from pagewalk.system.members import AMOUNTS
@@ -109,8 +109,7 @@ class RecordedProcesses:
     def told(self) -> RecordedSet:
         """Return what was found out about them together; raises BadRecording."""
         if not self.some:
-            raise BadTarget(f"{in_a_line(self.recording.path)} has no process: it is a recording of"
-                            f" {self.recording.meta.set}")
+            raise no_process(self.recording)
         found: RecordedSet = document(self.recording, None, SET, RecordedSet)
         return found
 
