@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from pagewalk.proc.stall import BUDGET_NS
+from pagewalk.system.members import total_each
+from pagewalk.system.processes import LiveProcesses
 from tests import kernel_says
 from tests.kernel_says import KPF_ANON, PAGE
 from tests.live.bracket import living_thread, look_again, working_sources
@@ -281,3 +284,13 @@ def test_memory_that_a_process_outside_the_set_has_too_is_not_freed() -> None:
             assert one["elsewhere"]["bytes"] == one["held"]
 
         look_again(look)
+
+
+def test_a_set_may_be_empty() -> None:
+    """All may have ended since they were listed."""
+    where = LiveProcesses("auto", BUDGET_NS)
+    found = total_each([], where)
+    assert found.members == () and found.tried.not_looked == () == found.tried.gone
+    charged = where.charged(frozenset())
+    assert charged.peak is None and charged.why is not None
+    assert charged.why.why == "there is no process, and so no cgroup"

@@ -104,21 +104,21 @@ def run(request: Request, asked: Arming, how: How) -> int:
 
     try:
         with commands.put_back(), terminating():
-            arm(path, hierarchy, armed(asked, folder(request.output)), write,
+            arm(path, hierarchy, armed(asked, folder(request.output), scrub=how.scrub), write,
                 lambda said: tell(request, said))
     except SystemExit:  # SIGTERM, which is how a service is stopped
         return 0
     raise GroupGone(path)
 
 
-def armed(asked: Arming, into: str) -> Any:
+def armed(asked: Arming, into: str, *, scrub: bool) -> Any:
     from pagewalk.history.armed import Armed
 
     given: dict[str, Any] = {
         "near": asked.near, "pressure": asked.pressure, "at_most_s": asked.at_most,
         "keep": asked.keep, "look_s": asked.look,
     }
-    return Armed(into, hold=asked.hold,
+    return Armed(into, hold=asked.hold, scrub=scrub,
                  **{name: value for name, value in given.items() if value is not None})
 
 

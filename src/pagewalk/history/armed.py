@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from pagewalk.history.glance import Glance, fullness, glance, pids_inside
-from pagewalk.history.kept import file_name, prune
+from pagewalk.history.kept import called, file_name, prune
 from pagewalk.history.resident import lock_memory
 from pagewalk.history.trigger import (
     ARMED,
@@ -59,6 +60,7 @@ class Armed(NamedTuple):
     ``near`` is the share of the limit, ``pressure`` that of time. There is at most one recording of
     a reason in ``at_most_s``, and ``keep`` of each reason. ``look_s`` is after how long the amount
     is read where the kernel reports none (version 2); 0: never. ``hold``: see proc.oom_control.
+    ``scrub``: no file is called after the group.
     """
 
     folder: str
@@ -68,6 +70,7 @@ class Armed(NamedTuple):
     keep: int = 10
     look_s: float = 10.0
     hold: bool = False
+    scrub: bool = False
 
 
 class Written(NamedTuple):
@@ -137,6 +140,11 @@ class Recorder:
     near: bool = False
     made: dict[str, float] = field(default_factory=dict)
     kills: list[Kill] = field(default_factory=list)
+
+    @cached_property
+    def called(self) -> str:
+        """Return what stands for the group in names of files."""
+        return called(self.path, os.fstat(self.group).st_ino if self.how.scrub else None)
 
     def check(self, hierarchy: Hierarchy) -> None:
         """Say what cannot be noticed, and what is unwise; raises NotPermitted if nothing can be."""
@@ -275,7 +283,7 @@ class Recorder:
         kills = None if self.kmsg is None else self.killed(reason)
         trigger = Trigger(reason, self.path, self.told.version, tuple(sorted(told)), self.how.near,
                           now, self.last, rise(now.numbers, self.then), kills, late)
-        path = os.path.join(self.how.folder, file_name(self.path, reason, now.at_ns))
+        path = os.path.join(self.how.folder, file_name(self.called, reason, now.at_ns))
         self.made[reason] = time.monotonic()
         try:
             processes = self.write(path, trigger, pids_inside(self.group))
@@ -287,7 +295,7 @@ class Recorder:
         self.then, self.kills = now.numbers, []
         self.told.forget()  # what led to this is in it
         took = time.monotonic_ns() - began
-        prune(self.how.folder, self.path, reason, self.how.keep)
+        prune(self.how.folder, self.called, reason, self.how.keep)
         self.say(Written(trigger, path, took, processes))
 
     def killed(self, reason: str) -> tuple[Kill, ...]:

@@ -159,8 +159,9 @@ def without_addresses(text: str) -> str:
 
 
 def without_paths(text: str) -> str:
-    """Return a sentence without paths."""
-    return PATH.sub("(a path)", text)
+    """Return a sentence up to its first path: nothing shows where one with blanks ends."""
+    found = PATH.search(text)
+    return text if found is None else f"{text[: found.start()]}(a path) ..."
 
 
 def without_files(held: Mapping[str, int]) -> dict[str, int]:

@@ -163,7 +163,7 @@ def try_each(
         moved += [pid] * any(row.what in (CHANGED, FORKED) for row in outcome.withheld)
         notes.update(dict.fromkeys(
             row for row in (*one.notes, *outcome.withheld) if row.what not in (CHANGED, FORKED)))
-    if not visited:
+    if refused and not visited:
         raise next(iter(refused.values()))
     ended = (ProcessGone, NoAddressSpace)
     not_looked = {pid: str(error) for pid, error in refused.items() if not isinstance(error, ended)}

@@ -105,6 +105,8 @@ def peak_of(held: int | None, highest: Highest, charged: Charged) -> Peak:
 
 def of_their_group(pids: frozenset[int]) -> Charged:
     """Return what the cgroup was charged that has ``pids`` and no other processes."""
+    if not pids:
+        return Charged(None, None, Withheld(CHARGED, "there is no process, and so no cgroup"))
     try:
         hierarchy = find_hierarchy()
         paths = {group_of(pid, hierarchy) or "" for pid in pids}
