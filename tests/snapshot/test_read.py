@@ -1,6 +1,8 @@
 """Files that are cut, foreign, newer, or made to do harm are refused in a sentence."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pagewalk.model.errors import BadRecording, BadRequest
-from pagewalk.snapshot.read import Recording, is_recording, open_recording
+from pagewalk.snapshot.read import Recording, is_recording, open_recording, whole_numbers
 from pagewalk.snapshot.schema import RECORDS
 from pagewalk.snapshot.write import Writer, whole_file
 from tests.history.by_hand import Process, Run, recorded
@@ -85,3 +87,22 @@ def test_its_rows_are_arrow(tmp_path: Path) -> None:
         assert pa.table(recording.rows("ram")).num_rows == 0
         with pytest.raises(BadRequest, match="'pages'; there are process, vma, page"):
             recording.rows("pages")
+
+
+@pytest.mark.parametrize("chunks", [
+    [[1, None, -3], [None]], [[1, 2]], [[]], [[], [5]], [list(range(70)), [None] * 9 + [7]],
+])
+def test_numbers_are_what_pyarrow_makes_of_them(chunks: list[list[int | None]]) -> None:
+    column = pa.chunked_array(chunks, pa.int64())
+    for part in (column, column.slice(1), column.slice(1, max(len(column) - 2, 0))):
+        wanted = [-1 if one is None else one for one in part.to_pylist()]
+        assert whole_numbers(part, -1).tolist() == wanted
+
+
+def test_reading_imports_no_pandas(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "a", Process(5, runs=(Run(9),)), Process(6, runs=(Run(9, 3),)))
+    code = ("import sys\nfrom pagewalk.snapshot.read import Recording\n"
+            f"for part in Recording({path!r}).parts('page', ('vma', 'frame'), 6):\n"
+            "    part.needed('vma'), part.numbers('frame')\n"
+            "assert 'pandas' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -47,16 +47,14 @@ class Part(NamedTuple):
         column = self.table.column(name)
         if column.null_count == len(column) and len(column):
             return None
-        found: I64 = column.fill_null(0).to_numpy() if column.null_count else column.to_numpy()
-        return found
+        return whole_numbers(column)
 
     def needed(self, name: str) -> I64:
         """Return a column that has no nulls, i64; raises BadRecording."""
         column = self.table.column(name)
         if column.null_count:
             raise BadRecording(self.path, f"a row has no {name}")
-        found: I64 = column.to_numpy()
-        return found
+        return whole_numbers(column)
 
     def values(self, name: str) -> list[int | None]:
         """Return a column of numbers, None where it is null."""
@@ -92,7 +90,8 @@ class Part(NamedTuple):
         column = column.unify_dictionaries().combine_chunks()
         if column.null_count:
             raise BadRecording(self.path, f"a row has no {name}")
-        return (np.asarray(column.indices).astype(np.int64), column.dictionary.to_pylist())
+        codes = column.indices.cast(pa.int64())
+        return whole_numbers(pa.chunked_array([codes])), column.dictionary.to_pylist()
 
 
 class Recording:
@@ -222,7 +221,7 @@ class Recording:
 
     def _of(self, table: Any, pid: int) -> Any:
         # Rows of a process stand together.
-        pids = table.column("pid").to_numpy()
+        pids = whole_numbers(table.column("pid"), -1)
         rows = np.flatnonzero(pids == pid)
         if len(rows) == 0:
             return table.slice(0, 0)
@@ -285,6 +284,24 @@ def open_recording(path: str) -> Recording:
     Its rows are read when they are asked for; ``meta`` says what it is.
     """
     return Recording(path)
+
+
+def whole_numbers(column: Any, null: int = 0) -> I64:
+    """Return a pyarrow column of int64, with ``null`` in place of what it lacks.
+
+    Its own to_numpy and fill_null import pandas where that is installed, and it is not needed: that
+    takes as long as a whole command.
+    """
+    parts = [np.zeros(0, np.int64)]
+    for chunk in column.chunks:
+        if len(chunk):
+            valid, values = chunk.buffers()
+            found = np.frombuffer(values, np.int64, len(chunk), chunk.offset * 8)
+            if chunk.null_count:
+                bits = np.unpackbits(np.frombuffer(valid, np.uint8), bitorder="little")
+                found = np.where(bits[chunk.offset :][: len(chunk)], found, null)
+            parts.append(found)
+    return parts[1] if len(parts) == 2 else np.concatenate(parts)
 
 
 @contextmanager
