@@ -16,12 +16,18 @@ from pagewalk.account.causes import CAUSES
 from pagewalk.account.ledger import BEYOND_RSS, CONCURRENT
 from pagewalk.account.table import COLUMNS
 from pagewalk.cli import COMMANDS, cli
+from pagewalk.history.besides import CACHE, HEAP, HUGE, SWAP
+from pagewalk.history.record_groups import GROUP
+from pagewalk.history.record_ram import KINDS, MISSING
+from pagewalk.history.trigger import DOCUMENT
 from pagewalk.model.columns import State
 from pagewalk.render.metrics import METRICS, SERVED
 from pagewalk.render.ram_words import ODD
+from pagewalk.sources.recorded import PROCESS
 from pagewalk.system.group_ledger import WHY as GROUP_WHY
 from pagewalk.system.ram import PARTS
 from pagewalk.system.ram_causes import WHY
+from pagewalk.system.recorded_processes import SET
 from tests.render import written
 from tests.test_layers import MODULES, tree
 
@@ -140,6 +146,12 @@ def test_every_oddity_of_ram_is_documented(name: str) -> None:
 @pytest.mark.parametrize("state", State, ids=lambda state: state.label)
 def test_every_state_of_a_page_is_explained(state: State) -> None:
     assert state.label in words("json.md") | words("counting.md") | words("commands/pages.md")
+
+
+@pytest.mark.parametrize("name", [PROCESS, HUGE, HEAP, CACHE, SWAP, SET, DOCUMENT, *KINDS, MISSING,
+                                  f"{GROUP}PATH"])
+def test_every_document_of_a_recording_is_explained(name: str) -> None:
+    assert name in words("recording.md")
 
 
 @pytest.mark.parametrize("name", [*METRICS, *SERVED])

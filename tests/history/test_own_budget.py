@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pagewalk.history.budget import TITLES, Bounds
-from pagewalk.history.own_budget import Block, budgets_of, told, unsure
+from pagewalk.history.own_budget import Block, budgets_of, told, unseen, unsure
 from pagewalk.model.errors import BadRequest
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +52,25 @@ def test_between_two_bounds_a_budget_is_not_certain() -> None:
     (sentence,) = unsure([verdict(block.seen, "rss")])
     assert sentence.startswith("memory budget not certain: RSS was between 9216 and 12288 KiB, and"
                                " 10240 KiB are allowed")
+
+
+def test_a_peak_that_no_look_saw_is_told_by_vmhwm() -> None:
+    block = Block({"uss": 16 * MIB, "rss": MIB}, whole=False, every=None)
+    block.begin()
+    now = block.look().holds[0]
+    held = b"x" * (now.peak - now.rss + 64 * MIB)
+    assert len(held) >= 64 * MIB
+    del held
+    found = block.end()
+    assert [one.exceeded for one in found if one.measure == "uss"] == [False]
+    (sentence,) = unseen(block, found)
+    assert "KiB of USS, and 16384 KiB are allowed; but between two looks there were" in sentence
+
+
+def test_what_looks_saw_is_certain() -> None:
+    block = Block({"uss": 256 * MIB}, whole=False, every=None)
+    block.begin()
+    assert unseen(block, block.end()) == []
 
 
 @pytest.mark.parametrize("limits", [{}, {"held": 1}, {"uss": None}, {"uss": "1 G"}])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +260,15 @@ def test_page_tables_are_what_the_kernel_counts(tmp_path: Path) -> None:
         (kib,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmPTE:")]
         rows = said("query", path, "SELECT page_tables FROM processes")["rows"]
         assert rows == [{"page_tables": int(kib) << 10}]
+
+
+def test_the_screen_says_where_and_when_it_was_recorded(tmp_path: Path) -> None:
+    with start("plain", stopped=True) as running:
+        path = recorded(running.pid, tmp_path / "a")
+        live = [pagewalk_here(word, running.pid).out for word in ("show", "explain")]
+    made = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    for word, before in zip(("show", "explain"), live, strict=True):
+        said = re.search(r"^recorded on (\S+) at (.*) UTC; read by", pagewalk_here(word, path).out,
+                         re.MULTILINE)
+        assert said and said[1] == os.uname().nodename and "recorded" not in before
+        assert abs(made - datetime.fromisoformat(f"{said[2]}+00:00")) < timedelta(minutes=10)

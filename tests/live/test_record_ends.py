@@ -17,7 +17,7 @@ import pytest
 
 from pagewalk.snapshot.read import Recording
 from pagewalk.sources.recorded import processes_of
-from tests.live.command import PAGEWALK, begin, end, one_sentence, pagewalk_here, run
+from tests.live.command import PAGEWALK, begin, end, one_sentence, pagewalk, pagewalk_here, run
 from tests.targets import Running, start
 
 pytestmark = pytest.mark.live
@@ -146,3 +146,14 @@ def test_a_symbolic_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     with start("plain", stopped=True) as running:
         assert pagewalk_here("record", running.pid, "-o", link).code == 0
     assert precious.read_text() == "precious" and not link.is_symlink()
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> None:
+    """Root may write anywhere but on a file system that is mounted read-only."""
+    folder = tmp_path / "ro"
+    folder.mkdir()
+    mounted = 'mount -t tmpfs -o ro none "$1" && shift && exec "$@"'
+    ran = pagewalk("record", os.getpid(), "-o", folder / "a.pagewalk",
+                   before=("unshare", "--mount", "sh", "-c", mounted, "sh", folder))
+    assert ran.code == 1 and "ead-only file system" in one_sentence(ran)
+    assert str(folder / "a.pagewalk") in ran.err and not list(folder.iterdir())

@@ -52,7 +52,7 @@ EXAMPLES = [
     BadTable("PMD", 0x1000, 0xBAD, "points outside RAM"),
     BadText("maps", 3, b"what"),
     Unsupported("PAGEMAP_SCAN", "6.7"),
-    PackageMissing("a recording", "pyarrow", "snapshot"),
+    PackageMissing("a recording", "pyarrow"),
     BadRecording("a.pagewalk", "it is cut"),
     NotStarted("/etc", "permission denied", "give a program"),
     NoSuchCommand("make", "no such file or directory", "give its path"),

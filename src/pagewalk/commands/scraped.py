@@ -31,7 +31,7 @@ def client() -> Any:
     try:
         import prometheus_client
     except ImportError:
-        raise PackageMissing("export", "prometheus-client", "export") from None
+        raise PackageMissing("export", "prometheus-client") from None
     return prometheus_client
 
 

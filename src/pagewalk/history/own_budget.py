@@ -19,6 +19,7 @@ from pagewalk.history.budget import (
     Verdict,
     Watched,
     Worst,
+    high_water,
     look_at_tree,
     verdicts,
 )
@@ -133,6 +134,25 @@ def unsure(verdicts: Sequence[Verdict]) -> list[str]:
             f" {kib(one.most)} KiB, and {kib(one.limit)} KiB are allowed: /proc does not tell how"
             " much several processes have in common; PSS is told exactly"
             for one in verdicts if one.limit is not None and one.exceeded is None]
+
+
+def unseen(block: Block, verdicts: Sequence[Verdict]) -> list[str]:
+    """Return a sentence for each budget of USS or PSS that was perhaps exceeded between looks.
+
+    Neither can be more than RSS, of which the kernel keeps the highest that a process ever had.
+    """
+    found = []
+    for one in verdicts:
+        if one.measure not in ("uss", "pss") or one.limit is None or one.exceeded is not False:
+            continue
+        base = block.seen.base.amounts[one.measure].low if block.seen.base is not None else 0
+        highest = high_water(block.seen.highest) - base
+        if highest > one.limit:
+            found.append(
+                f"memory budget not certain: no look saw more than {kib(one.most)} KiB of"
+                f" {TITLES[one.measure]}, and {kib(one.limit)} KiB are allowed; but between two"
+                f" looks there were {kib(highest)} KiB of RSS (VmHWM): look more often (every=)")
+    return found
 
 
 def moment(worst: Worst) -> list[str]:

@@ -68,7 +68,7 @@ def kept(
     import pytest
 
     from pagewalk.history.budget import properties
-    from pagewalk.history.own_budget import Block, budgets_of, told, unsure
+    from pagewalk.history.own_budget import Block, budgets_of, told, unseen, unsure
 
     block = Block(budgets_of(limits), whole=whole, every=every)
     block.begin()
@@ -81,7 +81,7 @@ def kept(
     exceeded = [told(block, one) for one in verdicts if one.exceeded]
     if exceeded:
         pytest.fail("\n\n".join(exceeded), pytrace=False)
-    for sentence in unsure(verdicts):
+    for sentence in [*unsure(verdicts), *unseen(block, verdicts)]:
         import warnings
 
         warnings.warn(sentence, stacklevel=3)

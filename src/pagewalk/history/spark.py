@@ -85,7 +85,7 @@ def spark(engine: str) -> Iterator[None]:
     try:
         import pyspark  # noqa: F401
     except ImportError:
-        raise PackageMissing("--engine spark", "pyspark", "spark") from None
+        raise PackageMissing("--engine spark", "pyspark") from None
     before = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it thinks of other packages' versions

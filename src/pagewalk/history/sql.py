@@ -171,7 +171,7 @@ def duckdb() -> Any:
     try:
         import duckdb
     except ImportError:
-        raise PackageMissing("a query", "duckdb", "sql") from None
+        raise PackageMissing("a query", "duckdb") from None
     return duckdb
 
 

@@ -21,7 +21,7 @@ def arrow(what: str = "a recording") -> Any:
     try:
         import pyarrow
     except ImportError:
-        raise PackageMissing(what, "pyarrow", "snapshot") from None
+        raise PackageMissing(what, "pyarrow") from None
     return pyarrow
 
 

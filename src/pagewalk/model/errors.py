@@ -26,6 +26,8 @@ Form of a message: what was tried, what the kernel said, what to do; lower case,
 
 from __future__ import annotations
 
+import sys
+
 
 def in_a_line(word: str) -> str:
     """Return a name as a message may have it, whose lines are our own."""
@@ -149,12 +151,12 @@ class NotStopped(PagewalkError):
 
 
 class PackageMissing(PagewalkError):
-    """Raised when ``what`` needs ``package``, which the optional ``extra`` brings."""
+    """Raised when ``what`` needs ``package``, which is in no index together with pagewalk."""
 
-    def __init__(self, what: str, package: str, extra: str) -> None:
+    def __init__(self, what: str, package: str) -> None:
         super().__init__(f"{what} needs the package {package}, which is not installed;"
-                         f" pip install 'pagewalk[{extra}]'")
-        self.what, self.package, self.extra = what, package, extra
+                         f" {sys.executable} -m pip install {package}")
+        self.what, self.package = what, package
 
 
 class NotStarted(PagewalkError):

@@ -1,4 +1,4 @@
-"""Amounts as text: KiB, or K, M and G for people, or KiB to the byte for the ledger."""
+"""Amounts and times as text: KiB, or K, M and G for people, or KiB to the byte for the ledger."""
 
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -68,3 +68,11 @@ def kib_exact(amount: int | None) -> str:
     sign = "-" if amount < 0 else ""
     part = f"{rest / 1024:.4f}".rstrip("0").removeprefix("0") if rest else ""
     return grouped(f"{sign}{whole:,}{part}", STYLE.get())
+
+
+def when(at_ns: int) -> str:
+    """Return a time, nanoseconds since 1970, in UTC, to the millisecond."""
+    from datetime import UTC, datetime  # a live process has no time
+
+    at = datetime.fromtimestamp(at_ns // 10**9, UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S}.{at_ns // 10**6 % 1000:03} UTC"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pagewalk.account.ledger import SHORT, WHY, Line, beyond_rss
 from pagewalk.account.table import Table
-from pagewalk.render.amounts import STYLE, kib_exact, size
+from pagewalk.render.amounts import STYLE, kib_exact, size, when
 from pagewalk.render.later import later
 from pagewalk.render.ledger_table import LEDGER_COLUMNS, print_lines
 from pagewalk.render.terminal import (
@@ -96,8 +96,11 @@ def process_line(found: Walk[Any] | Translation | Who, room: int) -> str:
 
 def source_line(table: Table) -> str:
     walk, stall = table.walk, table.outcome.stall
+    recorded = "" if walk.origin is None else (
+        f"recorded on {printable(walk.origin.host)} at {when(walk.origin.time)}; ")
     return (
-        f"read by {walk.source}, {walk.facts.architecture}, {walk.facts.page_size >> 10} KiB pages;"
+        f"{recorded}read by {walk.source}, {walk.facts.architecture},"
+        f" {walk.facts.page_size >> 10} KiB pages;"
         f" longest read {stall.longest_ns / 1e6:.2f} ms ({stall.where or 'none'}),"
         f" budget {stall.budget_ns / 1e6:g} ms"
     )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pagewalk.history.glance import Glance, Member, fullness, hard_to_reclaim
 from pagewalk.history.trigger import KILL, Trigger, causes, explained, withheld
-from pagewalk.render.amounts import kib, many, size
+from pagewalk.render.amounts import kib, many, size, when
 from pagewalk.render.armed_words import WHAT
 from pagewalk.render.document import missing, write
 from pagewalk.render.terminal import following, paint, printable, say, say_grid, say_missing, width
@@ -51,12 +50,6 @@ def text(trigger: Trigger, path: str, out: TextIO, **_: object) -> None:
 
 def heading(trigger: Trigger) -> str:
     return f"cgroup {printable(trigger.path)}: {WHAT[trigger.reason]}, {when(trigger.now.at_ns)}"
-
-
-def when(at_ns: int) -> str:
-    """Return a time in UTC, to the millisecond."""
-    at = datetime.fromtimestamp(at_ns // 10**9, UTC)
-    return f"{at:%Y-%m-%d %H:%M:%S}.{at_ns // 10**6 % 1000:03} UTC"
 
 
 def answers(trigger: Trigger) -> Iterator[str]:

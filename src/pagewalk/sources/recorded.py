@@ -23,7 +23,7 @@ from pagewalk.snapshot.read import Part, Recording, is_recording
 from pagewalk.snapshot.runs import ANEW, Runs
 from pagewalk.sources.found import Found
 from pagewalk.sources.outcome import Outcome, Who
-from pagewalk.sources.space import Joined
+from pagewalk.sources.space import Joined, Origin
 
 LABELS = {state.label: state.value for state in State}
 PAGE_COLUMNS = ("vma", "state", "start", "size", "unit", "level", "flags", "frame", "step",
@@ -46,6 +46,11 @@ class RecordedSpace(Joined):
     facts: Facts
     tells: Tells
     its_vmas: VMAs
+
+    @property
+    def origin(self) -> Origin:
+        """Return where and when it was recorded."""
+        return Origin(self.recording.meta.host, self.recording.meta.time)
 
     def runs(self) -> Iterator[Runs]:
         """Yield its pages as runs, by ascending address; raises BadRecording."""

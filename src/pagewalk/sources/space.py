@@ -18,8 +18,20 @@ class Part(NamedTuple):
     sums: Sums = NO_SUMS
 
 
+class Origin(NamedTuple):
+    """Where and when something was recorded: the name of a host, nanoseconds since 1970."""
+
+    host: str
+    time: int
+
+
 class Joined(ABC):
     """An address space whose pages come joined with their frames: what was recorded of one."""
+
+    @property
+    @abstractmethod
+    def origin(self) -> Origin:
+        """Return where and when it was recorded."""
 
     @abstractmethod
     def runs(self) -> Iterator[Runs]:

@@ -51,6 +51,7 @@ class Walk(Generic[Row]):
 
     ``vmas`` are those at its start, of which ``covered`` (i64 bytes) are walked: all of them unless
     ranges were given. ``tells`` says what the walk can report; ``outcome`` is complete at its end.
+    ``origin`` says where and when it was recorded; None of a live process.
     A walk that opened the process itself then closes it; to stop early, use it as a context
     manager.
     """
@@ -69,6 +70,7 @@ class Walk(Generic[Row]):
     ) -> None:
         self.pid, self.name, self.exe = source.who
         self.source, self.facts = source.name, source.space.facts
+        self.origin = source.space.origin if isinstance(source.space, Joined) else None
         self.want: type[Any] = want
         self.vmas, self.covered, self.tells, self.outcome = vmas, covered, tells, outcome
         self._rows: Generator[Row, None, None] | None = rows
