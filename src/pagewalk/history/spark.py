@@ -24,6 +24,10 @@ CONFIG = {
     "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
     "spark.sql.files.ignoreCorruptFiles": "true",
     "spark.ui.showConsoleProgress": "false",
+    # A file is a hundredth of its rows in memory: by its size Spark would send tables to all
+    # workers that do not fit there. How large they are it knows when it has them.
+    "spark.sql.autoBroadcastJoinThreshold": "-1",
+    "spark.sql.adaptive.autoBroadcastJoinThreshold": "10MB",
 }
 # As DuckDB has it: a timestamp of no time zone, which is UTC.
 TIME = "to_timestamp_ntz(time, \"yyyy-MM-dd'T'HH-mm-ss.SSSSSS'Z'\")"
