@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from pagewalk.model.arrow import arrow
+from pagewalk.model.arrow import arrow, integers, strings
 from pagewalk.model.columns import Amounts, Backing, Pages, Shared, State, VMAs
 from pagewalk.model.errors import PackageMissing
 from tests.snapshot.by_hand import PAGE, pages
@@ -68,3 +68,18 @@ def test_pandas_polars_and_duckdb_read_them() -> None:
     assert pl.DataFrame(made)["addr"].to_list() == [PAGE, 2 * PAGE]
     assert duckdb.sql("select state, pfn from made order by addr").fetchall() == [
         ("anon", 7), ("file", 1 << 63)]
+
+
+def test_columns_that_are_made_without_pyarrow_array_are_the_same() -> None:
+    values = np.array([1, -5, 1 << 62], np.int64)
+    known = np.array([True, False, True])
+    assert integers(values).equals(pa.array(values))
+    assert integers(values[::2]).equals(pa.array(values[::2]))
+    assert integers(values, known).equals(pa.array([1, None, 1 << 62], pa.int64()))
+    many = np.arange(20) % 3 != 0
+    assert integers(np.arange(20), many).null_count == 7
+    texts = ["a", None, "", "é\udcff", "\\x"]
+    assert strings(texts).equals(pa.array(["a", None, "", "é\\xff", "\\x5cx"], pa.string()))
+    assert strings([]).equals(pa.array([], pa.string()))
+    for one in (integers(values, known), strings(texts)):
+        one.validate(full=True)

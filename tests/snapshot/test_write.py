@@ -1,9 +1,12 @@
 """What is written is read again, and a file is there whole or not at all."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from pagewalk.model.arrow import escaped
@@ -11,6 +14,8 @@ from pagewalk.snapshot.read import Recording, unescaped
 from pagewalk.snapshot.schema import COLUMNS, RECORDS
 from pagewalk.snapshot.write import GROUP, Labels, Writer, whole_file
 from tests.snapshot.by_hand import FACTS, META
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_rows_of_each_kind_come_back(tmp_path: Path) -> None:
@@ -66,3 +71,23 @@ def test_a_file_is_replaced_only_when_all_went_well(tmp_path: Path) -> None:
 def test_every_column_is_used_and_every_use_is_a_column() -> None:
     used = {name for names in RECORDS.values() for name in names} | {"record"}
     assert used == {column.name for column in COLUMNS}
+
+
+def test_writing_imports_no_pandas(tmp_path: Path) -> None:
+    """It takes a fifth of a second to import, and pyarrow asks for it."""
+    code = (
+        "import sys, numpy as np\n"
+        "from pagewalk.snapshot.write import Labels, Writer, whole_file\n"
+        "from tests.snapshot.by_hand import FACTS, META\n"
+        "with whole_file(sys.argv[1]) as out:\n"
+        "    writer = Writer(out)\n"
+        "    state = Labels(np.array([0]), ('anon',))\n"
+        "    writer.add('page', {'pid': np.array([5]), 'state': state})\n"
+        "    writer.add('process', {'pid': [5], 'name': ['a'], 'pss': [None]})\n"
+        "    writer.add('ram', {'state': ['cache', None], 'name': ['file', None]})\n"
+        "    writer.close(META, FACTS)\n"
+        "assert 'pandas' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], check=True, cwd=ROOT)
+    found = pq.read_table(tmp_path / "a").select(["record", "state", "pss"]).to_pylist()
+    assert [row["state"] for row in found if row["record"] == "ram"] == ["cache", None]
+    assert len(found) == 5

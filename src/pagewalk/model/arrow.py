@@ -57,6 +57,37 @@ def escaped(text: str) -> str:
                        text.replace("\\x", "\\x5cx"))
 
 
+def integers(values: Any, known: Any = None) -> Any:
+    """Return a numpy column of i32 or i64 as an Array, without copying it.
+
+    Where ``known`` (bool) is False it is null. pyarrow.array does the same, but imports pandas
+    where that is installed, to ask whether this is one of its columns: a fifth of a second.
+    """
+    pa = arrow()
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(
+        kind, len(values), [bitmap(known), pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def strings(values: Sequence[str | None]) -> Any:
+    """Return texts as an Array, escaped; None is null. See integers."""
+    pa = arrow()
+    parts = [b"" if value is None else escaped(value).encode() for value in values]
+    ends = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    if ends[-1] > np.iinfo(np.int32).max:  # more than one Array can hold
+        return pa.array([part.decode() for part in parts], pa.string())
+    known = np.array([value is not None for value in values], bool)
+    return pa.Array.from_buffers(pa.string(), len(parts), [
+        bitmap(known), pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(parts))])
+
+
+def bitmap(known: Any) -> Any:
+    # Which values are not null, a bit each; None: all of them.
+    if known is None or known.all():
+        return None
+    return arrow().py_buffer(np.packbits(known, bitorder="little"))
+
+
 def stream(schema: Any, batches: Iterable[Any], requested: Any) -> Any:
     """Return a PyCapsule of RecordBatches, which come when the reader asks for them."""
     reader = arrow("an Arrow stream").RecordBatchReader.from_batches(schema, iter(batches))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pagewalk.model.arrow import arrow, escaped, parquet
+from pagewalk.model.arrow import arrow, integers, parquet, strings
 from pagewalk.model.errors import BadRequest, in_a_line
 from pagewalk.model.facts import Facts
 from pagewalk.snapshot.schema import COLUMNS, INTEGER, KEY, LABEL, RECORDS, Meta
@@ -62,8 +62,8 @@ class Writer:
         # As a whole: a row group has all columns, and each conversion costs as much as many rows.
         pa, waiting = arrow(), self._waiting.pop(record)
         count = sum(added.rows for added in waiting)
-        labels = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)),
-                                                pa.array([record]))
+        labels = pa.DictionaryArray.from_arrays(integers(np.zeros(count, np.int32)),
+                                                strings([record]))
         made = [labels, *(column_of(pa, field, waiting) for field in self.schema if
                           field.name != "record")]
         self._file.write_table(pa.Table.from_arrays(made, schema=self.schema),
@@ -101,7 +101,7 @@ def column_of(pa: Any, field: Any, waiting: Sequence[Added]) -> Any:
     if isinstance(known[0], Labels):
         return labelled(pa, known)
     if len(known) == len(given) and all(isinstance(values, np.ndarray) for values in known):
-        return pa.array(np.concatenate([words(values) for values in known]))
+        return integers(np.concatenate([words(values) for values in known]))
     parts = [pa.nulls(added.rows, field.type) if values is None else listed(pa, field, values)
              for added, values in zip(waiting, given, strict=True)]
     return pa.chunked_array(parts, field.type)
@@ -110,15 +110,21 @@ def column_of(pa: Any, field: Any, waiting: Sequence[Added]) -> Any:
 def labelled(pa: Any, parts: Sequence[Labels]) -> Any:
     # Labels of one column always have the same names.
     codes = np.concatenate([values.codes for values in parts]).astype(np.int32)
-    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(parts[0].names)))
+    return pa.DictionaryArray.from_arrays(integers(codes), strings(parts[0].names))
 
 
 def listed(pa: Any, field: Any, values: Any) -> Any:
     if isinstance(values, np.ndarray):
-        return pa.array(words(values))
+        return integers(words(values))
     if pa.types.is_string(field.type):
-        values = [None if value is None else escaped(value) for value in values]
-    return pa.array(values, field.type)
+        return strings(values)
+    known = np.array([value is not None for value in values], bool)
+    if pa.types.is_dictionary(field.type):
+        names = sorted({value for value in values if value is not None})
+        at = {name: number for number, name in enumerate(names)}
+        codes = np.array([at.get(value, 0) for value in values], np.int32)
+        return pa.DictionaryArray.from_arrays(integers(codes, known), strings(names))
+    return integers(np.array([value or 0 for value in values], np.int64), known)
 
 
 def words(values: Any) -> Any:
