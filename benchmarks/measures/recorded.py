@@ -22,7 +22,7 @@ DUCKDB = "DuckDB, two threads: frames that more than one process maps"
 MAKE = """
 import sys
 import numpy as np
-from pagewalk.history.record import page_rows
+from pagewalk.history.record_rows import page_rows
 from pagewalk.model.bits import kpf
 from pagewalk.model.columns import Backing, Flag, State, Tells
 from pagewalk.model.facts import Facts

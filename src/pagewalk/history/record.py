@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -17,42 +17,35 @@ from pagewalk.account.smaps import SwapUsers
 from pagewalk.account.swap_users import count_swap_users
 from pagewalk.account.table import Table, tabulate
 from pagewalk.account.totals import Totals, add, no_totals
-from pagewalk.history.besides import HUGE, SWAP, asked_for, scrubbed_name, users_of
+from pagewalk.history.besides import HUGE, SWAP, asked_for, users_of
 from pagewalk.history.hidden import Hidden
 from pagewalk.history.record_groups import add_group
 from pagewalk.history.record_ram import Added, add_document, add_ram
+from pagewalk.history.record_rows import found_of, page_rows, process_rows, scrubbed, vma_rows
 from pagewalk.history.record_set import SetSoFar
-from pagewalk.model.columns import U64, Pages, State, Sums, VMAs, Withheld, take
+from pagewalk.model.columns import U64, Pages, State, Sums, Withheld, take
 from pagewalk.model.errors import PagewalkError, ProcessGone
 from pagewalk.model.facts import Facts
-from pagewalk.model.rules import HAS_ENTRY
 from pagewalk.model.states import maybe_repeated
-from pagewalk.proc.cgroups import find_hierarchy, group_of
-from pagewalk.proc.chosen import Chosen, real_uid
-from pagewalk.proc.counters import Theirs, lazily_freed, read_pmap
-from pagewalk.proc.files import read_bytes
+from pagewalk.proc.chosen import Chosen
+from pagewalk.proc.counters import read_pmap
 from pagewalk.proc.freeze import frozen
 from pagewalk.proc.host import read_host
-from pagewalk.proc.target import parse_stat
 from pagewalk.snapshot.documents import to_text
 from pagewalk.snapshot.places import written
 from pagewalk.snapshot.renumber import Renumbering
-from pagewalk.snapshot.runs import ANEW, Runs, pages_of, runs_of
-from pagewalk.snapshot.schema import AMOUNTS, VERSION, Meta
-from pagewalk.snapshot.write import Labels, Writer
+from pagewalk.snapshot.runs import pages_of, runs_of
+from pagewalk.snapshot.schema import VERSION, Meta
+from pagewalk.snapshot.write import Writer
 from pagewalk.sources import Source, close, open_listed
 from pagewalk.sources.doctor import summary
 from pagewalk.sources.found import Found
-from pagewalk.sources.particulars import read_particulars
 from pagewalk.sources.ram import open_counters
 from pagewalk.sources.recorded import PROCESS
 from pagewalk.system.processes import LiveProcesses
-from pagewalk.system.signs import signs
 from pagewalk.walking.recorded import amounts_of, pieces
 from pagewalk.walking.sums import shared_rows
 from pagewalk.walking.walk import MALFORMED, Walk, walk
-
-STATES = tuple(state.label for state in State)
 
 
 class How(NamedTuple):
@@ -225,7 +218,7 @@ class Session:
         self.present += found.totals["present"] or 0
         self.stall_ns = max(self.stall_ns, found.outcome.stall.longest_ns)
         self.withheld |= dict.fromkeys(found.outcome.withheld)
-        rows = process_rows(group, found, self.how)
+        rows = process_rows(group, found, scrub=self.how.scrub)
         self.writer.add("process", rows)
         self.together.add(rows["pid"], rows["uid"], source.name, found)
 
@@ -309,14 +302,15 @@ class Recorder:
         if not files and missing(table):
             after = after._replace(rollup=rollup_of(table, source))
         found = found_of(self.source, walked, told, (before, after))
-        self.session.writer.add("vma", vma_rows(self.pid, table, self.session.how))
+        self.session.writer.add("vma", vma_rows(
+            self.pid, table, scrub=self.session.how.scrub))
         self.add_documents(found, folios.finish(table))
         return table
 
     def add_documents(self, found: Found, folios: Kept) -> None:
         """Add what was found out besides pages, and what the user asked for besides."""
         how = self.session.how
-        texts = {PROCESS: to_text(scrubbed(found, how)), HUGE: to_text(folios)}
+        texts = {PROCESS: to_text(scrubbed(found) if how.scrub else found), HUGE: to_text(folios)}
         users = self.session.swap_users(np.concatenate(self.slots), self.source.name)
         if users is not None:
             texts[SWAP] = to_text(users)
@@ -347,94 +341,3 @@ class Recorder:
                 for shared in shared_rows(pages_of(some), self.page_size):
                     add(so_far, Sums(shared=shared), walked.facts)
         self.session.writer.add("page", page_rows(self.pid, runs))
-
-
-def page_rows(pid: int, runs: Runs) -> dict[str, Any]:
-    """Return ``runs`` of process ``pid`` as rows of a recording."""
-    frame, kflags, mapcount = runs.pfn, runs.kflags, runs.mapcount
-    if not HAS_ENTRY[runs.state].any():  # nor a frame, whether frames are shown or not
-        frame = kflags = mapcount = None
-    if frame is not None:
-        frame = frame & np.uint64(ANEW - 1)
-    return {
-        "pid": np.full(len(runs), pid), "vma": runs.vma, "state": Labels(runs.state, STATES),
-        "start": runs.addr, "size": runs.size, "unit": runs.unit, "level": runs.level,
-        "flags": runs.flags, "frame": frame, "step": runs.step, "kflags": kflags,
-        "mapcount": mapcount, "entry": runs.entry if runs.entry.any() else None,
-    }
-
-
-def vma_rows(pid: int, table: Table, how: How) -> dict[str, Any]:
-    """Return the VMAs of ``table`` as rows, with their amounts."""
-    vmas, outcome, count = table.vmas, table.outcome, len(table.vmas)
-    return {
-        "pid": np.full(count, pid), "vma": np.arange(count), "start": vmas.start, "end": vmas.end,
-        "perms": vmas.perms, "offset": vmas.offset, "dev": vmas.dev, "inode": vmas.inode,
-        "backing": vmas.backing, "name": names_of(vmas, how), "vm_flags": vmas.flags,
-        "shmem_swap": outcome.shmem_swap, "locked": outcome.locked, "size": vmas.size,
-        **{name: table.columns[name] for name in AMOUNTS},
-    }
-
-
-def names_of(vmas: VMAs, how: How) -> list[str]:
-    return [scrubbed_name(name) if how.scrub else name for name in vmas.name]
-
-
-def scrubbed(found: Found, how: How) -> Found:
-    """Return ``found`` without paths, if that is asked for."""
-    if not how.scrub:
-        return found
-    objects = tuple((one._replace(name=scrubbed_name(one.name)), ends)
-                    for one, ends in found.objects)
-    return found._replace(who=found.who._replace(exe=None), objects=objects, theirs=tuple(
-        one._replace(smaps=None) for one in found.theirs))
-
-
-def process_rows(group: Sequence[Chosen], found: Table, how: How) -> dict[str, Any]:
-    """Return the processes of ``group``, which have one address space, as rows."""
-    mm, count = group[0].process.pid, len(group)
-    cgroups = [cgroup_of(one.process.pid) for one in group]
-    columns: dict[str, Any] = {
-        "pid": [one.process.pid for one in group], "parent": [one.parent for one in group],
-        "mm": [mm] * count, "uid": [real_uid(one.process.pid, one.process.uid) for one in group],
-        "started": [started(one.process.pid) for one in group],
-        "name": [one.process.name for one in group],
-        "program": None if how.scrub else [
-            one.process.script or one.process.argv0 for one in group],
-        "command": None if how.scrub else [one.process.command for one in group],
-        "cgroup": None if how.scrub else cgroups,
-    }
-    totals = {name: [found.totals[name]] * count for name in ("size", *AMOUNTS)}
-    return {**columns, **totals, "page_tables": [found.outcome.page_tables] * count}
-
-
-def cgroup_of(pid: int) -> str | None:
-    with suppress(PagewalkError):
-        return group_of(pid, find_hierarchy())
-    return None
-
-
-def started(pid: int) -> int | None:
-    """Return when a process was started, nanoseconds since boot; None if it has ended."""
-    try:
-        return parse_stat(read_bytes(f"/proc/{pid}/stat")).started
-    except (OSError, PagewalkError):
-        return None
-
-
-def found_of(
-    source: Source, walked: Walk[Any], told: tuple[Withheld, ...], theirs: tuple[Theirs, ...]
-) -> Found:
-    """Return what a consumed walk found out beside pages."""
-    outcome, stall = walked.outcome, walked.outcome.stall
-    particulars, _ = read_particulars(source, walked.vmas)
-    pointers, go = signs(source, walked.vmas)
-    return Found(
-        source.name, source.who, walked.tells, told, outcome.vm_swap, outcome.vm_rss,
-        tuple(outcome.objects), outcome.all_objects, outcome.counts_hwpoison, outcome.page_tables,
-        (stall.longest_ns, stall.where, stall.reads), theirs, pointers, go,
-        outcome.shmem_swap is not None, outcome.locked is not None,
-        particulars.page_size if source.page_tables is not None else None,
-        particulars.thp_eligible if source.page_tables is not None else None, lazily_freed(),
-        source.notes,
-    )

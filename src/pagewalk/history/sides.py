@@ -12,7 +12,7 @@ from pagewalk.account.table import tabulate
 from pagewalk.account.totals import add, no_totals
 from pagewalk.history.diff import Moment
 from pagewalk.history.matching import Member
-from pagewalk.history.record import started
+from pagewalk.history.record_rows import started
 from pagewalk.model.columns import I64, Pages, Sums, Tells, VMAs, Withheld
 from pagewalk.model.facts import Facts
 from pagewalk.proc.chosen import Chosen
