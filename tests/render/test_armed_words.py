@@ -33,7 +33,7 @@ def test_who_was_killed_is_in_it() -> None:
 
 def test_of_a_group_that_is_gone_no_amount_is_told() -> None:
     one = TRIGGER._replace(told=("removed",), now=TRIGGER.now._replace(numbers=GroupNumbers()))
-    assert "near: the cgroup is gone; no process left in a.parquet" in written(
+    assert "near: the cgroup is gone; no process in a.parquet" in written(
         Written(one, "a.parquet", 0, 0))
 
 
@@ -45,3 +45,9 @@ def test_without_a_limit() -> None:
     now = TRIGGER.now._replace(numbers=GroupNumbers(current=MIB))
     assert "1024 KiB charged; 1 process in" in written(
         Written(TRIGGER._replace(now=now), "a", 0, 1))
+
+
+def test_what_could_not_be_recorded_is_no_process_that_is_not_there() -> None:
+    one = Written(TRIGGER, "a.parquet", 0, 0, ((7, "permission denied"), (9, "it is huge")))
+    assert written(one).endswith("; no process in a.parquet after 0 ms; 2 could not be recorded;"
+                                 " process 7: permission denied")

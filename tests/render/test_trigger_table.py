@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Collection
 from typing import Any
 
-from pagewalk.history.trigger import FULL, NEAR, Trigger, causes, withheld
+from pagewalk.history.trigger import FULL, NEAR, Trigger, causes, scrubbed, withheld
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.render import view
 from pagewalk.render.trigger_table import answers
 from tests.armed_by_hand import BEFORE, KILLED, MIB, TRIGGER
 
 
-def screen(trigger: Trigger) -> str:
-    out = io.StringIO()
-    view("text", "trigger")(trigger, "kill.parquet", out)
-    return out.getvalue()
+class Terminal(io.StringIO):
+    """A terminal, as far as a screen asks."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def screen(trigger: Trigger, recorded: Collection[int] = (8,), out: Any = None) -> str:
+    out = out or io.StringIO()
+    view("text", "trigger")(trigger, "kill.parquet", out, recorded=recorded)
+    return str(out.getvalue())
 
 
 def document(trigger: Trigger) -> Any:
     out = io.StringIO()
-    view("json", "trigger")(trigger, "kill.parquet", out)
+    view("json", "trigger")(trigger, "kill.parquet", out, recorded=[8])
     return json.loads(out.getvalue())
 
 
@@ -45,7 +53,7 @@ def test_a_kill_of_the_machines_is_no_matter_of_the_limit() -> None:
 def test_what_the_log_does_not_tell_is_told_by_who_is_gone() -> None:
     hidden = TRIGGER._replace(kills=None)
     assert next(answers(hidden)) == (
-        "The kernel counted 1 kill, and its log does not say of whom; gone since it was looked at"
+        "The kernel counted 1 kill, and its log could not be read; gone since it was looked at"
         " before: shop (7).")
     assert "partial: who was killed: the kernel's log could not be read" in screen(hidden)
     assert document(hidden)["killed"] is None and document(hidden)["gone"] == [7]
@@ -53,7 +61,7 @@ def test_what_the_log_does_not_tell_is_told_by_who_is_gone() -> None:
 
 def test_of_a_group_that_is_gone_what_was_there_before_is_told() -> None:
     now = TRIGGER.now._replace(numbers=GroupNumbers(), processes=0, members=())
-    gone = TRIGGER._replace(reason=FULL, told=("removed",), now=now, kills=None)
+    gone = TRIGGER._replace(reason=FULL, told=("removed",), now=now, kills=None, events={})
     assert next(answers(gone)).startswith("300 ms before this was noticed 65536 KiB were charged")
     told = document(gone)
     assert (told["now"]["charged"], told["now"]["swap"]) == (None, None)
@@ -66,7 +74,7 @@ def test_each_largest_kind_has_its_sentence() -> None:
         stat = {"anon": 0, "file": 0, "shmem": 0, "kernel": 0, name: 9 * MIB}
         if name == "shmem":
             stat["file"] = 9 * MIB  # of which it is a part
-        before = TRIGGER.now._replace(numbers=BEFORE._replace(stat=stat))
+        before = TRIGGER.now._replace(numbers=BEFORE._replace(current=9 * MIB, stat=stat))
         *_, said = answers(TRIGGER._replace(before=before))
         assert said.startswith("Most of it was") and word in said and said.endswith(": 100 %.")
         assert causes(before, 2) == {name: 9 * MIB}
@@ -74,7 +82,7 @@ def test_each_largest_kind_has_its_sentence() -> None:
 
 def test_before_a_kill_there_is_only_now() -> None:
     near = TRIGGER._replace(reason=NEAR, kills=(), events={})
-    [first, _] = answers(near)
+    first, *_ = answers(near)
     assert first.startswith("Then 16384 KiB were charged")
 
 
@@ -106,7 +114,7 @@ def test_what_memory_stat_does_not_tell_has_a_row_too() -> None:
     assert TRIGGER.before is not None
     before = TRIGGER.before._replace(numbers=BEFORE._replace(current=65 * MIB))
     more = TRIGGER._replace(before=before)
-    assert "1024    charged in advance by CPUs, and counted late" in screen(more)
+    assert "1024    not in memory.stat: charged in advance, counted late" in screen(more)
     assert document(more)["before"]["untold"] == MIB
     assert document(TRIGGER)["before"]["untold"] == 0
 
@@ -126,7 +134,7 @@ def test_without_memory_stat_nothing_is_said_to_be_zero() -> None:
 def test_of_a_group_that_was_never_read_no_amount_is_told() -> None:
     now = TRIGGER.now._replace(numbers=GroupNumbers(), processes=0, members=())
     gone = TRIGGER._replace(told=("removed",), now=now, before=None)
-    assert list(answers(gone))[1:] == [
+    assert list(answers(gone))[1:] == [  # behind who was killed
         "Nothing of what was charged could be read before the cgroup was removed."]
 
 
@@ -135,3 +143,59 @@ def test_who_was_killed_is_withheld_only_if_somebody_was() -> None:
     assert withheld(near) == []
     assert [row.what for row in withheld(TRIGGER._replace(kills=None))] == ["who was killed"]
     assert withheld(TRIGGER) == []
+
+
+def test_what_version_2_charges_beside_pages_is_not_said_to_be_charged_in_advance() -> None:
+    stat = {**(BEFORE.stat or {}), "kernel": 2 * MIB, "percpu": MIB, "sock": 3 * MIB, "zswap": MIB}
+    before = TRIGGER.now._replace(numbers=BEFORE._replace(current=67 * MIB, stat=stat))
+    said = screen(TRIGGER._replace(before=before))
+    for row in ("3072    socket buffers", "1024    per-CPU memory", "1024    zswap"):
+        assert row in said
+    assert "not in memory.stat" not in said  # 62 + 2 + 3 MiB
+    assert causes(before, 2)["kernel"] == 5 * MIB
+
+
+def test_up_to_5_17_it_may_be_the_kernels() -> None:
+    stat = {name: held for name, held in (BEFORE.stat or {}).items() if name != "kernel"}
+    before = TRIGGER.now._replace(numbers=BEFORE._replace(stat=stat))
+    assert "2048    not in memory.stat: the kernel's, charged in advance" in screen(
+        TRIGGER._replace(before=before))
+
+
+def test_most_of_it_is_more_than_half_of_the_charge() -> None:
+    # 48 MiB of what memory.stat tells, but it tells only half
+    before = TRIGGER.now._replace(numbers=BEFORE._replace(current=128 * MIB))
+    *_, said = answers(TRIGGER._replace(before=before))
+    assert said.startswith("The largest part of it was anonymous") and said.endswith(": 37 %.")
+
+
+def test_who_was_killed_is_said_whatever_the_reason_is() -> None:
+    full = TRIGGER._replace(reason=FULL, events={"oom": 1})
+    assert next(answers(full)).startswith("The kernel killed shop (7), with 40960 KiB")
+    near = TRIGGER._replace(reason=NEAR, kills=(), events={"max": 1})
+    assert next(answers(near)).startswith("Then ")
+
+
+def test_of_several_kills_the_log_may_name_some_only() -> None:
+    both = TRIGGER._replace(events={"oom_kill": 2}, now=TRIGGER.now._replace(
+        processes=0, members=()))
+    assert list(answers(both))[1] == ("The kernel counted 2 kills, and its log names 1 of them;"
+                                      " gone since it was looked at before: web (8).")
+    none = TRIGGER._replace(events={"oom_kill": 1}, kills=())
+    assert next(answers(none)).startswith("The kernel counted 1 kill, and its log names nobody; ")
+
+
+def test_a_recording_without_a_process_says_so_and_names_none_to_show() -> None:
+    assert "No page of a process is in this recording" not in screen(TRIGGER)
+    assert "No page of a process is in this recording" in screen(TRIGGER, ())
+    said = screen(TRIGGER, [8], Terminal()).replace("\xa0", " ")
+    assert "show kill.parquet:8" in said and "share --cgroup /app" in said
+    assert "show kill.parquet" not in screen(TRIGGER, (), Terminal()).replace("\xa0", " ")
+    assert document(TRIGGER)["recorded"] == [8]
+
+
+def test_a_cgroup_that_is_scrubbed_or_gone_is_not_to_be_looked_at() -> None:
+    hidden = screen(scrubbed(TRIGGER), [8], Terminal()).replace("\xa0", " ")
+    assert "a cgroup (its path: scrubbed): killed" in hidden and "share --" not in hidden
+    gone = TRIGGER._replace(told=("removed",))
+    assert "share --" not in screen(gone, [8], Terminal()).replace("\xa0", " ")

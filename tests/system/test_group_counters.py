@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pagewalk.proc.cgroup_numbers import GroupNumbers
-from pagewalk.system.group_counters import of_files, parts_from
+from pagewalk.system.group_counters import charged_from, of_files, parts_from
 
 ONE = {"rss": 9, "total_rss": 100, "total_rss_huge": 40, "total_cache": 70, "total_shmem": 20,
        "total_swapcached": 3, "total_inactive_file": 30, "total_active_file": 15, "total_dirty": 5}
@@ -26,7 +26,22 @@ def test_version_2_tells_parts_of_the_kernels() -> None:
         "slab_unreclaimable": 6, "vmalloc": 4, "kernel_other": 50 - 35 - 3}
 
 
+def test_version_2_charges_more_than_pages() -> None:
+    numbers = GroupNumbers(stat={**TWO, "sock": 9, "hugetlb": 11})
+    parts, charged = parts_from(numbers, 2), charged_from(numbers, 2)
+    assert parts is not None and charged == {
+        **parts, "percpu": 2, "zswap": 1, "sock": 9, "hugetlb": 11}
+    # each kind once: processes and files, the kernel's own, and what is in neither
+    assert sum(charged.values()) == 100 + 70 + 50 + 9 + 11
+
+
+def test_version_1_has_all_of_that_in_the_kernels() -> None:
+    numbers = GroupNumbers(kmem=50, stat=ONE)
+    assert charged_from(numbers, 1) == parts_from(numbers, 1)
+
+
 def test_without_memory_stat_nothing_is_said() -> None:
+    assert charged_from(GroupNumbers(current=5), 2) is None
     assert parts_from(GroupNumbers(current=5), 2) is None
     assert of_files(GroupNumbers(current=5), 2) is None
 

@@ -14,7 +14,7 @@ from pagewalk.model.errors import BadRequest
 
 if TYPE_CHECKING:
     from pagewalk.history.armed import Written
-    from pagewalk.history.record import How
+    from pagewalk.history.record import How, Made
     from pagewalk.history.trigger import Trigger
 
 
@@ -95,12 +95,12 @@ def run(request: Request, asked: Arming, how: How) -> int:
     path, _ = meant
     check_controller(path, hierarchy)
 
-    def write(file: str, trigger: Trigger, pids: list[int]) -> int:
+    def write(file: str, trigger: Trigger, pids: list[int]) -> Made:
         # What the group is charged for, frame by frame, would take seconds.
         documents = ((DOCUMENT, scrubbed(trigger) if how.scrub else trigger),)
         beside = Beside(documents=documents, alone=trigger.reason != ARMED)
         what = "a cgroup" if how.scrub else f"--cgroup {path}"
-        return record(file, choose_by_pid(pids), what, how, trigger.reason, beside).processes
+        return record(file, choose_by_pid(pids), what, how, trigger.reason, beside)
 
     try:
         with commands.put_back(), terminating():
@@ -147,8 +147,10 @@ def tell(request: Request, said: str | Written) -> None:
         click.echo(harmless(written(said)))
 
 
-def trigger_of(word: str) -> Trigger | None:
-    """Return why an armed recorder made the recording ``word``; None for anything else.
+def trigger_of(word: str) -> tuple[Trigger, list[int]] | None:
+    """Return why an armed recorder made the recording ``word``, and which processes are in it.
+
+    None for anything else.
 
     Raises BadRecording.
     """
@@ -157,24 +159,24 @@ def trigger_of(word: str) -> Trigger | None:
     if word.isdecimal() or not is_recording(word):
         return None
     from pagewalk.history.trigger import DOCUMENT, REASONS, Trigger
-    from pagewalk.sources.recorded import document
+    from pagewalk.sources.recorded import document, processes_of
 
     recording = Recording(word)
     try:
         if recording.meta.reason not in REASONS:
             return None
         found: Trigger = document(recording, None, DOCUMENT, Trigger)
-        return found
+        return found, [one.pid for one in processes_of(recording)]
     finally:
         recording.close()
 
 
-def explain_trigger(request: Request, trigger: Trigger) -> int:
+def explain_trigger(request: Request, trigger: Trigger, recorded: list[int]) -> int:
     """Write why a recording was made, and what the group was made of; return the exit code."""
     from pagewalk.history.trigger import withheld
     from pagewalk.render import view
 
     write = view(request.format, "trigger", request.human, request.color)
     with commands.output(request.output) as out:
-        write(trigger, request.target, out)
+        write(trigger, request.target, out, recorded=recorded)
     return commands.concluded(request, withheld(trigger))

@@ -108,7 +108,7 @@ def looked(
     from pagewalk.history.diff import diff
     from pagewalk.history.diff_machine import diff_machine
     from pagewalk.history.sides import LiveSide
-    from pagewalk.sources.recorded import named_recording
+    from pagewalk.sources.recorded import named_recording, no_process
 
     if live and after is not None:
         raise BadRequest("--live is in place of AFTER: leave out one of them")
@@ -128,6 +128,8 @@ def looked(
                                         (one.moment, other.moment), by)
                 pairs = paired(one, olds, whole, other, news, other_whole)
                 return diff(one, other, pairs, by)
+        if not ram and one.recording.meta.reason and not olds:
+            raise no_process(one.recording)
         if ram or not olds:
             raise BadRequest("RAM and cgroups are compared between two recordings: record them"
                              " again, and name both files")
@@ -185,6 +187,8 @@ def opened(word: str) -> Iterator[tuple[RecordedSide, list[Member], bool]]:
         if process or not (members or has_machine(recording)):
             pid = one_of(recording, process)
             members = [one for one in members if one.pid == pid]
+        if not process:
+            side.note_unread()
         yield side, members, not process
 
 

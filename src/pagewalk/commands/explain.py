@@ -69,7 +69,7 @@ def command(no_smaps: bool, cgroup: bool, **options: object) -> int:
                          " --columns, or use --format json")
     trigger = None if cgroup else trigger_of(request.target)
     if trigger is not None:
-        return explain_trigger(request, trigger)
+        return explain_trigger(request, *trigger)
     told = explain_recorded(request, choice, value, always=cgroup)
     if told is not None:
         return told
@@ -85,9 +85,16 @@ def command(no_smaps: bool, cgroup: bool, **options: object) -> int:
     open_lines = [line.against for line in lines if line.unexplained]
     if open_lines:
         note(request, f"unexplained: {', '.join(open_lines)}"
-                      + ("" if request.freeze else "; try --freeze, which stops the target"))
+                      + advice(request.freeze, recorded=source.recorded is not None))
     said = request.format == "text"
     return DIFFERENCE if open_lines else finish(request, table.outcome, told=said)
+
+
+def advice(freeze: bool, *, recorded: bool) -> str:
+    """Return what to do about lines that are unexplained."""
+    if recorded:
+        return "; record it with --freeze, which stops it meanwhile"
+    return "" if freeze else "; try --freeze, which stops the target"
 
 
 def value(line: Line, column: str) -> int | str | None:

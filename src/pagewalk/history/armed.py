@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pagewalk.history.glance import Glance, fullness, glance, pids_inside
 from pagewalk.history.kept import called, file_name, prune
+from pagewalk.history.record import Made
 from pagewalk.history.resident import lock_memory
 from pagewalk.history.trigger import (
     ARMED,
@@ -48,8 +49,8 @@ PAUSE_S, URGENT = 0.25, (OOM, CHANGES)
 # From the report that the limit could not be kept until a kill has been counted, and from that
 # until it is in the kernel's log: 35 ms on a slow machine, never if a system call failed instead.
 KILL_S, LOGGED_S, LOOK_S = 0.3, 0.1, 0.01
-# The file, why, and the processes; returns of how many it is in the end.
-Write = Callable[[str, Trigger, list[int]], int]
+# The file, why, and the processes.
+Write = Callable[[str, Trigger, list[int]], Made]
 LATE_S = 3.0  # by how much pressure may be reported late: the longer window, and a look
 LEFT = 0.05  # of the limit: a group that was near is no longer so that much below
 
@@ -76,13 +77,15 @@ class Armed(NamedTuple):
 class Written(NamedTuple):
     """A recording that was made: for what, where, and how long it took from the report on.
 
-    It is of ``processes`` address spaces.
+    It is of ``processes`` address spaces; ``not_looked`` are processes that could not be recorded,
+    and why.
     """
 
     trigger: Trigger
     path: str
     took_ns: int
     processes: int
+    not_looked: tuple[tuple[int, str], ...] = ()
 
 
 def arm(
@@ -286,7 +289,7 @@ class Recorder:
         path = os.path.join(self.how.folder, file_name(self.called, reason, now.at_ns))
         self.made[reason] = time.monotonic()
         try:
-            processes = self.write(path, trigger, pids_inside(self.group))
+            made = self.write(path, trigger, pids_inside(self.group))
         except (PagewalkError, OSError) as error:
             if reason == ARMED:
                 raise
@@ -296,7 +299,7 @@ class Recorder:
         self.told.forget()  # what led to this is in it
         took = time.monotonic_ns() - began
         prune(self.how.folder, self.called, reason, self.how.keep)
-        self.say(Written(trigger, path, took, processes))
+        self.say(Written(trigger, path, took, made.processes, made.not_looked))
 
     def killed(self, reason: str) -> tuple[Kill, ...]:
         """Return what the kernel's log says was killed of the group since the last recording.

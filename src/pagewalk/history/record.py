@@ -189,7 +189,7 @@ class Session:
         failed = [*self.refused.values(), *self.failed]
         if not self.walked and not self.beside and failed and not beside.alone:
             raise failed[0]
-        if self.walked:
+        if self.walked or self.refused:
             self.writer.add("document", self.together.row(
                 machine.result(), self.refused, scrub=self.how.scrub))
 

@@ -14,6 +14,7 @@ from pagewalk.history.diff import Moment
 from pagewalk.history.matching import Member
 from pagewalk.history.record_rows import started
 from pagewalk.model.columns import I64, Pages, Sums, Tells, VMAs, Withheld
+from pagewalk.model.errors import in_a_line
 from pagewalk.model.facts import Facts
 from pagewalk.proc.chosen import Chosen
 from pagewalk.proc.freeze import frozen
@@ -21,7 +22,8 @@ from pagewalk.proc.host import read_host
 from pagewalk.snapshot.read import Recording
 from pagewalk.snapshot.runs import Runs, runs_of
 from pagewalk.sources import Source, close, open_listed
-from pagewalk.sources.recorded import open_in
+from pagewalk.sources.recorded import find_document, open_in
+from pagewalk.system.recorded_processes import SET, RecordedSet
 from pagewalk.system.signs import signs
 from pagewalk.walking.recorded import amounts_of
 from pagewalk.walking.walk import walk
@@ -63,6 +65,15 @@ class RecordedSide:
                     found[pid] = Member(pid, began, name or "", program or "", command or "",
                                         *amounts)
         return [found[pid] for pid in sorted(found)]
+
+    def note_unread(self) -> None:
+        """Note that processes are missing that could not be recorded; raises BadRecording."""
+        told: RecordedSet | None = find_document(self.recording, None, SET, RecordedSet)
+        if told is not None and told.refused:
+            first = told.refused[0]
+            self.withheld.append(Withheld(
+                f"some processes of {in_a_line(self.moment.what)}", f"{len(told.refused)} could not"
+                f" be recorded; process {first.pid}: {first.error}", partial=True))
 
 
 class RecordedSpace:

@@ -15,7 +15,7 @@ from pagewalk.history.waiting import (
 from pagewalk.model.columns import Withheld
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.proc.kmsg import Kill
-from pagewalk.system.group_counters import parts_from
+from pagewalk.system.group_counters import charged_from
 
 # Reasons, the weightiest first. ARMED is the first recording, which proves that all of it works.
 KILL, HELD, FULL, NEAR, STALLED, ARMED = "kill", "held", "full", "near", "pressure", "armed"
@@ -97,7 +97,7 @@ def causes(found: Glance, version: int) -> dict[str, int]:
 
     ``anon``, ``shmem`` (tmpfs too), ``file`` (page cache), ``kernel``; empty without memory.stat.
     """
-    parts = parts_from(found.numbers, version) or {}
+    parts = charged_from(found.numbers, version) or {}
     sums = {"anon": parts.pop("anon", 0) + parts.pop("anon_huge", 0),
             "shmem": parts.pop("shmem", 0), "file": parts.pop("file", 0)}
     sums["kernel"] = sum(parts.values())
@@ -109,11 +109,14 @@ def withheld(trigger: Trigger) -> list[Withheld]:
     """Return what the recorder could not find out."""
     found = []
     if explained(trigger).numbers.stat is None:
-        found.append(Withheld("what the charge was made of", "memory.stat could not be read: the"
-                              " cgroup was removed, or this kernel does not have it", partial=True))
+        gone = REMOVED in trigger.told
+        why = "the cgroup was removed" if gone else "this kernel does not have it"
+        found.append(Withheld("what the charge was made of",
+                              f"memory.stat could not be read: {why}", partial=True))
     counted = trigger.events.get("oom_kill", 0) or trigger.reason == KILL
     if (counted or REMOVED in trigger.told) and trigger.kills is None:
-        found.append(Withheld("who was killed", "the kernel's log could not be read: CAP_SYSLOG",
+        what = "who was killed" if counted else "whether anybody was killed, and who"
+        found.append(Withheld(what, "the kernel's log could not be read: CAP_SYSLOG",
                               partial=True))
     return found
 

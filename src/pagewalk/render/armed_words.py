@@ -29,9 +29,17 @@ def written(made: Written) -> str:
     """Return the line about a recording that was made."""
     trigger, now = made.trigger, made.trigger.now
     what = charged(now, trigger.version) if REMOVED not in trigger.told else "the cgroup is gone"
-    of = many(made.processes, "process", "es") if made.processes else "no process left"
+    of = many(made.processes, "process", "es") if made.processes else "no process"
     return (f"{clock(now.at_ns)} {trigger.reason}: {what}{killed(trigger)}; {of} in"
-            f" {os.path.basename(made.path)} after {made.took_ns / 1e6:.0f} ms")
+            f" {os.path.basename(made.path)} after {made.took_ns / 1e6:.0f} ms{unread(made)}")
+
+
+def unread(made: Written) -> str:
+    """Return that processes could not be recorded, and why the first could not; or nothing."""
+    if not made.not_looked:
+        return ""
+    pid, why = made.not_looked[0]
+    return f"; {len(made.not_looked)} could not be recorded; process {pid}: {why}"
 
 
 def clock(at_ns: int) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pagewalk.history.glance import Glance, Member, fullness, hard_to_reclaim
-from pagewalk.history.trigger import KILL, Trigger, causes, explained, withheld
+from pagewalk.history.trigger import Trigger, causes, explained, withheld
+from pagewalk.history.waiting import REMOVED
 from pagewalk.render.amounts import kib, many, size, when
 from pagewalk.render.armed_words import WHAT
 from pagewalk.render.document import missing, write
+from pagewalk.render.group_words import COUNTED
 from pagewalk.render.terminal import following, paint, printable, say, say_grid, say_missing, width
-from pagewalk.system.group_counters import parts_from
+from pagewalk.system.group_counters import charged_from
 from pagewalk.system.ram import PARTS
 
 if TYPE_CHECKING:
@@ -19,15 +21,20 @@ if TYPE_CHECKING:
 
 LISTED = 10  # processes on the screen
 # What counters tell of a cgroup, in the order of a screen.
-TITLES = {part.name: part.title for part in PARTS} | {
+TITLES = {part.name: part.title for part in PARTS} | COUNTED | {
     "anon": "anonymous memory", "anon_huge": "anonymous memory in huge pages",
     "file": "page cache of files", "shmem": "tmpfs and shared memory",
     "kernel_other": "the kernel's, not told apart",
 }
 
 
-def text(trigger: Trigger, path: str, out: TextIO, **_: object) -> None:
-    """Write why the recording at ``path`` was made, and what the group was made of before that."""
+def text(
+    trigger: Trigger, path: str, out: TextIO, *, recorded: Collection[int] = (), **_: object
+) -> None:
+    """Write why the recording at ``path`` was made, and what the group was made of before that.
+
+    ``recorded`` are the processes that are in it.
+    """
     print(paint(out, "main", heading(trigger)), file=out)
     for sentence in answers(trigger):
         say(sentence, out)
@@ -42,20 +49,30 @@ def text(trigger: Trigger, path: str, out: TextIO, **_: object) -> None:
         more = explained(trigger).processes - len(rows)
         if more > 0:
             say(f"and {many(more, 'smaller process', 'es')}", out)
+    if not recorded:
+        say("No page of a process is in this recording: when they were recorded, the cgroup had"
+            " no process, or none that could be read.", out)
     say_missing(withheld(trigger), out)
-    recorded = {one.pid for one in trigger.now.members}
-    largest = next((f"show {path}:{one.pid}" for one in members if one.pid in recorded), None)
-    following(out, *([largest] if largest else []), f"share --cgroup {trigger.path}")
+    following(out, *hints(trigger, path, recorded))
+
+
+def hints(trigger: Trigger, path: str, recorded: Collection[int]) -> Iterator[str]:
+    """Yield what to look at next."""
+    largest = [one.pid for one in explained(trigger).members if one.pid in recorded]
+    if largest:
+        yield f"show {path}:{largest[0]}"
+    if trigger.path and REMOVED not in trigger.told:
+        yield f"share --cgroup {trigger.path}"
 
 
 def heading(trigger: Trigger) -> str:
-    return f"cgroup {printable(trigger.path)}: {WHAT[trigger.reason]}, {when(trigger.now.at_ns)}"
+    named = f"cgroup {printable(trigger.path)}" if trigger.path else "a cgroup (its path: scrubbed)"
+    return f"{named}: {WHAT[trigger.reason]}, {when(trigger.now.at_ns)}"
 
 
 def answers(trigger: Trigger) -> Iterator[str]:
     """Yield what happened, and what the charge was made of."""
-    if trigger.reason == KILL:
-        yield from who(trigger)
+    yield from who(trigger)
     found = explained(trigger)
     full = fullness(found.numbers, trigger.version)
     of = "" if full is None else f", of a limit of {size(full[1])}"
@@ -68,17 +85,19 @@ def answers(trigger: Trigger) -> Iterator[str]:
     told = causes(found, trigger.version)
     if told:
         largest, held = next(iter(told.items()))
-        share = 100 * held // max(1, sum(told.values()))
-        yield f"{SUMMARY[largest]}: {share} %."
+        # Counted late, it may be more than is charged.
+        share = min(100, 100 * held // max(1, found.numbers.current))
+        part = "Most of it" if share > 50 else "The largest part of it"
+        yield f"{part} was {SUMMARY[largest]}: {share} %."
 
 
 # What to say of the largest of causes().
 SUMMARY = {
-    "anon": "Most of it was anonymous memory of its processes, which goes nowhere but to swap",
-    "shmem": "Most of it was tmpfs and shared memory, which goes nowhere but to swap, and stays"
-             " when a process ends",
-    "kernel": "Most of it was memory of the kernel: page tables, sockets, objects",
-    "file": "Most of it was page cache, which is reclaimed first: no cause of a kill",
+    "anon": "anonymous memory of its processes, which goes nowhere but to swap",
+    "shmem": "tmpfs and shared memory, which goes nowhere but to swap, and stays when a process"
+             " ends",
+    "kernel": "memory of the kernel: page tables, sockets, objects",
+    "file": "page cache, which is reclaimed first: no cause of a kill",
 }
 
 
@@ -108,9 +127,13 @@ def who(trigger: Trigger) -> Iterator[str]:
                f" anonymous memory, {size(kill.file)} of files and {size(kill.shmem)} of shared"
                f" memory in RAM: {cause}.")
     if count > len(trigger.kills or ()):
-        names = ", ".join(f"{printable(one.name)} ({one.pid})" for one in trigger.gone[:LISTED])
+        named = {kill.pid for kill in trigger.kills or ()}
+        left = [one for one in trigger.gone if one.pid not in named][:LISTED]
+        names = ", ".join(f"{printable(one.name)} ({one.pid})" for one in left)
         gone = f"; gone since it was looked at before: {names}" if names else ""
-        yield f"The kernel counted {many(count, 'kill')}, and its log does not say of whom{gone}."
+        log = ("its log could not be read" if trigger.kills is None else
+               f"its log names {len(named)} of them" if named else "its log names nobody")
+        yield f"The kernel counted {many(count, 'kill')}, and {log}{gone}."
 
 
 def swap(found: Glance) -> int | None:
@@ -123,11 +146,11 @@ def swap(found: Glance) -> int | None:
 def amounts(trigger: Trigger) -> list[tuple[str, str]]:
     """Return a row for each kind of memory, the largest first, and the totals."""
     found = explained(trigger)
-    parts = parts_from(found.numbers, trigger.version) or {}
+    parts = charged_from(found.numbers, trigger.version) or {}
     rows = [(kib(held), f"  {TITLES.get(name, name)}")
             for name, held in sorted(parts.items(), key=lambda pair: -pair[1])]
     rest = untold(found, trigger.version)
-    return [*rows, *([(kib(rest), f"  {UNTOLD}")] if rest else []),
+    return [*rows, *([(kib(rest), f"  {uncounted(found, trigger.version)}")] if rest else []),
             (kib(found.numbers.current), "charged"),
             (kib(without_cache(found, trigger.version)), "of it without page cache"),
             (kib(swap(found)), "in swap, beside that")]
@@ -135,12 +158,22 @@ def amounts(trigger: Trigger) -> list[tuple[str, str]]:
 
 # CPUs charge up to 64 pages in advance (MEMCG_CHARGE_BATCH), and what memory.stat counts is added
 # up with a delay (memcg_vmstats_needs_flush, mm/memcontrol.c): it may also be more than is charged.
-UNTOLD = "charged in advance by CPUs, and counted late"
+# Pages that are in swap too and mapped by nobody are in none of its counts (mm/swap_state.c).
+UNCOUNTED = ("charged in advance", "counted late", "in swap too")
+
+
+def uncounted(found: Glance, version: int) -> str:
+    """Return what is charged beyond what memory.stat tells, in words."""
+    stat = found.numbers.stat or {}
+    # Up to 5.17 there is no sum of what is the kernel's; without kmem accounting it is not charged.
+    kernel = version == 2 and "kernel" not in stat
+    *others, last = (*(["the kernel's"] if kernel else []), *UNCOUNTED)
+    return f"not in memory.stat: {', '.join(others)}, or {last}"
 
 
 def untold(found: Glance, version: int) -> int | None:
     """Return what is charged beyond what memory.stat tells, in bytes; None where it is not read."""
-    parts = parts_from(found.numbers, version)
+    parts = charged_from(found.numbers, version)
     if parts is None or found.numbers.current is None:
         return None
     return found.numbers.current - sum(parts.values())
@@ -159,7 +192,9 @@ def row(trigger: Trigger, one: Member) -> tuple[str, ...]:
             printable(one.name), became)
 
 
-def json(trigger: Trigger, _path: str, out: TextIO, **_: object) -> None:
+def json(
+    trigger: Trigger, _path: str, out: TextIO, *, recorded: Collection[int] = (), **_: object
+) -> None:
     """Write all of it."""
     write({
         "cgroup": {"path": trigger.path, "version": trigger.version},
@@ -167,6 +202,7 @@ def json(trigger: Trigger, _path: str, out: TextIO, **_: object) -> None:
         "late_ns": trigger.late_ns, "events": trigger.events,
         "killed": None if trigger.kills is None else [kill(one) for one in trigger.kills],
         "gone": [one.pid for one in trigger.gone],
+        "recorded": sorted(recorded),
         "now": moment(trigger.now, trigger.version),
         "before": None if trigger.before is None else moment(trigger.before, trigger.version),
         **missing(withheld(trigger)),
@@ -185,7 +221,7 @@ def moment(found: Glance, version: int) -> dict[str, Any]:
         "time_ns": found.at_ns, "took_ns": found.took_ns, "charged": numbers.current,
         "limit": numbers.limit, "high": numbers.high, "swap": swap(found),
         "without_page_cache": without_cache(found, version),
-        "kinds": parts_from(numbers, version), "untold": untold(found, version),
+        "kinds": charged_from(numbers, version), "untold": untold(found, version),
         "events": numbers.events, "pressure": numbers.pressure, "process_count": found.processes,
         "processes": [one._asdict() for one in found.members],
     }

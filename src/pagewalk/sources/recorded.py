@@ -279,8 +279,9 @@ def no_process(recording: Recording) -> BadTarget:
     """Return that a recording has no process, and what it has."""
     path = in_a_line(recording.path)
     if recording.meta.reason:
-        return BadTarget(f"{path} has no process: the cgroup that the armed recorder watched had"
-                         f" none left; pagewalk explain {path} says what happened")
+        return BadTarget(f"{path} has no process: when the armed recorder made it, the cgroup had"
+                         " none, or none that it could read; pagewalk explain"
+                         f" {path} says what happened")
     return BadTarget(f"{path} has no process: it is a recording of {recording.meta.set}")
 
 

@@ -10,6 +10,9 @@ KERNEL = {"pagetables": "page_tables", "kernel_stack": "kernel_stack",
           "vmalloc": "vmalloc"}  # fmt: skip
 # These are in memory.stat's `kernel` too, but are no pages of the group (mm/memcontrol.c).
 APART = ("percpu", "zswap")
+# What version 2 charges beside pages that hold something of the group: those, and what is no part
+# of `kernel`. Hugetlb pages only where they are charged (memory_hugetlb_accounting).
+BESIDE = (*APART, "sock", "hugetlb")
 
 
 def parts_from(numbers: GroupNumbers, version: int) -> dict[str, int] | None:
@@ -42,6 +45,19 @@ def parts_from(numbers: GroupNumbers, version: int) -> dict[str, int] | None:
         "kernel_other": told.get("kernel", 0) - sum(kernel.values()) - apart,
     }
     return {name: held for name, held in parts.items() if held > 0}
+
+
+def charged_from(numbers: GroupNumbers, version: int) -> dict[str, int] | None:
+    """Return the bytes of each part of the charge that memory.stat tells; None if it was not read.
+
+    That is what parts_from tells, and what is charged beside it, by BESIDE. Version 1 has that in
+    ``kernel_other``, or does not charge it.
+    """
+    parts = parts_from(numbers, version)
+    if parts is None or version == 1:
+        return parts
+    stat = numbers.stat or {}
+    return parts | {name: held for name in BESIDE if (held := stat.get(name, 0)) > 0}
 
 
 def of_files(numbers: GroupNumbers, version: int) -> int | None:
