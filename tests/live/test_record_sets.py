@@ -26,7 +26,7 @@ pytestmark = pytest.mark.live
 # How long a read took differs each time; what others map is another thing in `anywhere`.
 MOVES = {"stall_ns"}
 NAMES = ("fork_three", "shared_mm", "thp_fork", "hugetlb_fork", "swap_forked", "ksm", "memfd")
-SHORT = (("share",), ("top",), ("top", "--by", "mapping"))
+SHORT = (("share",), ("top",), ("top", "--by", "mapping"), ("top", "--huge"))
 COMMANDS = (*SHORT, *(("top", "--by", by) for by in ("program", "user", "cgroup")))
 # A user of no rights; the same on a machine without /proc.
 USER = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
@@ -205,7 +205,8 @@ def test_what_makes_no_sense_gets_a_sentence(file: Path) -> None:
         (("share", file, "--user", "nobody-at-all"), "there is no user"),
         (("top", file, "--by", "cgroup"), "--scrub"),
         (("top", file, "--cgroup", "x"), "--scrub"),
-        (("top", file, "--huge"), "--huge looks at the frames around"),
+        (("top", file, "--huge", "--zeros"), "--zeros reads the contents of memory"),
+        (("top", file, "--huge", "--by", "user"), "--huge is about processes"),
         (("overview", file.parent / "none.pagewalk"), "no such file"),
         (("processes", __file__), "does not begin as a Parquet file does"),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ def show_huge(request: Request, *, zeros: bool) -> int:
 
 def look(source: Source, *, zeros: bool) -> Huge:
     """Return how large folios are mapped, with ``zeros`` what of huge pages contains only zeros."""
-    from pagewalk.account.huge import look_at_huge
+    from pagewalk.account.huge import look_at_huge, with_eligible
     from pagewalk.system.huge import read_zeros
 
     if source.recorded is not None:
@@ -44,7 +45,7 @@ def look(source: Source, *, zeros: bool) -> Huge:
         if zeros:
             raise refused(source, "the contents of memory", "--zeros reads them, and nothing of"
                           " them is recorded", "ask the process itself, or leave out --zeros")
-        return huge_of(source)
+        return with_eligible(huge_of(source), source)
     found = look_at_huge(source)
     return read_zeros(found, source) if zeros else found
 
@@ -70,9 +71,7 @@ def show_huge_of_each(request: Request, where: Processes, named: Named, *, zeros
     from pagewalk.render.huge_table import SHOWN
     from pagewalk.system.huge import Row, look_at_huge_of_each
 
-    if where.recorded:
-        raise BadRequest("--huge looks at the frames around those that are mapped, which are in no"
-                         " recording of several processes: leave it out")
+    look = how_to_look(recorded=where.recorded, zeros=zeros)
     choice = choose("huge_of_each", request.columns, request.sort or "pmd", request.limit)
     if request.limit is None and request.format == "text":
         choice = choice._replace(limit=SHOWN)
@@ -80,6 +79,20 @@ def show_huge_of_each(request: Request, where: Processes, named: Named, *, zeros
         write = commands.writer(
             request, view(request.format, "huge_of_each", request.human, request.color), out)
         for _ in rounds(request, write):
-            found = look_at_huge_of_each(members(named, where), where, zeros=zeros)
+            found = look_at_huge_of_each(members(named, where), where, look)
             write(found, choice.rows(found.rows, Row.value), columns=choice.columns)
     return commands.concluded(request, found.looked.tried.withheld)
+
+
+def how_to_look(*, recorded: bool, zeros: bool) -> Callable[[Source], Huge]:
+    """Return what tells how one process of a set maps large folios; raises BadRequest."""
+    if not recorded:
+        from pagewalk.system.huge import read_huge
+
+        return partial(read_huge, zeros=zeros)
+    if zeros:
+        raise BadRequest("--zeros reads the contents of memory, and nothing of them is recorded:"
+                         " ask the processes themselves, or leave out --zeros")
+    from pagewalk.history.besides import huge_of
+
+    return huge_of

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from pagewalk.account.huge import Huge, Kept, completed, with_eligible
+from pagewalk.account.huge import Huge, Kept, completed
 from pagewalk.account.smaps import SwapUsers
 from pagewalk.account.table import Table
 from pagewalk.account.table import table as walk_table
@@ -100,12 +100,15 @@ def cache_of(source: Source) -> CacheLook:
 
 
 def huge_of(source: Source) -> Huge:
-    """Return how the large folios of a recorded process are mapped; raises NotRecorded."""
+    """Return how the large folios of a recorded process are mapped; raises NotRecorded.
+
+    As account.huge.by_folio does of a live one.
+    """
     found = kept(source, HUGE, Kept)
     if found is None:
         raise refused(source, "the large folios", "it was made by an older pagewalk",
                       "record the process again")
-    return with_eligible(completed(checked(walk_table(source), found, source), found), source)
+    return completed(checked(walk_table(source), found, source), found)
 
 
 def checked(table: Table, found: Kept, source: Source) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pagewalk.account.huge import COLUMNS, Huge, by_folio
@@ -52,24 +52,28 @@ class HugeOfEach(NamedTuple):
 
 
 def look_at_huge_of_each(
-    chosen: Sequence[Chosen], where: Processes, *, zeros: bool
+    chosen: Sequence[Chosen], where: Processes, look: Callable[[Source], Huge]
 ) -> HugeOfEach:
-    """Walk the processes of ``chosen`` and return how each maps large folios.
+    """Return how each process of ``chosen`` maps large folios, as ``look`` tells of one.
 
-    With ``zeros`` their anonymous huge pages are read. Raises what members.look_at_each raises.
+    Raises what members.look_at_each raises.
     """
     totals: dict[int, dict[str, int | None]] = {}
 
     def visit(_: int, pids: list[int], opened: Source) -> Table:
-        found = by_folio(walk(opened), opened.space.frames)
-        if zeros:
-            found = read_zeros(found, opened)
+        found = look(opened)
         totals[pids[0]] = {name: found.totals[name] for name in AMOUNTS}
         return found.table
 
     looked = look_at_each(chosen, where, visit)
     rows = (Row(one.pids[0], one.name, totals[one.pids[0]]) for one in looked.members)
     return HugeOfEach(tuple(rows), looked)
+
+
+def read_huge(source: Source, *, zeros: bool) -> Huge:
+    """Walk a live process; with ``zeros`` its anonymous huge pages are read."""
+    found = by_folio(walk(source), source.space.frames)
+    return read_zeros(found, source) if zeros else found
 
 
 def read_zeros(found: Huge, source: Source) -> Huge:
