@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pagewalk.proc.engines import is_unique
 from pagewalk.proc.namespace import pid_numbers
 from pagewalk.system.containers import Name, find_by_name, name_of
 from tests.live import engines
+from tests.live.command import pagewalk_here
 from tests.live.engines import CGROUPS, LIMIT, OLD, OWN, Den, Started
 
 pytestmark = pytest.mark.live
@@ -86,6 +87,37 @@ def test_a_container_is_called_what_its_engine_was_told(
     assert limits == [LIMIT]
     assert numbers == (started.pid, 1)
     assert find_by_name(f"web-{engine}", records(den)) == []  # it has ended
+
+
+def test_a_recording_has_the_names_that_live_had(den: Den, daemons: None) -> None:
+    """It is read outside, where no state file of an engine tells them."""
+
+    def inside(*words: object) -> Any:
+        return json.loads(den.run(sys.executable, "-m", "pagewalk", *words, "--format", "json"))
+
+    file, group = den.root / "all.pagewalk", den.root / "group.pagewalk"
+    with engines.runc(den, "web-kept") as one, engines.docker(den, "shop-kept") as other:
+        paths = {one.group: "web-kept", other.group: "shop-kept"}
+        live, explained = named(inside("cgroups"), paths), inside("explain", "web-kept")["cgroup"]
+        den.run(sys.executable, "-m", "pagewalk", "record", one.pid, "--ram", "-o", file)
+        den.run(sys.executable, "-m", "pagewalk", "record", "--cgroup", "web-kept", "-o", group)
+        outside = named(pagewalk_here("cgroups", "--format", "json").json, paths)
+    found = named(pagewalk_here("cgroups", file, "--format", "json").json, paths)
+    assert found == live and {row["name"] for row in found.values()} == {*paths.values()}
+    assert [*outside.values()] != [*live.values()]  # or nothing was shown
+    screen = pagewalk_here("cgroups", file, "--limit", 100_000).out
+    assert "web-kept" in screen and "shop-kept" in screen
+    said = pagewalk_here("explain", group, "--format", "json").json["cgroup"]
+    assert said == explained and (said["name"], said["engine"]) == ("web-kept", "runc")
+
+
+NAMED = ("path", "name", "kind")
+
+
+def named(found: Any, paths: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return what cgroups says that those at ``paths`` are."""
+    return {row["path"]: {key: row[key] for key in NAMED} for row in found["cgroups"]
+            if row["path"] in paths}
 
 
 def test_two_containers_of_one_name_are_both_found(den: Den, daemons: None) -> None:
