@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -272,3 +274,34 @@ def test_the_screen_says_where_and_when_it_was_recorded(tmp_path: Path) -> None:
                          re.MULTILINE)
         assert said and said[1] == os.uname().nodename and "recorded" not in before
         assert abs(made - datetime.fromisoformat(f"{said[2]}+00:00")) < timedelta(minutes=10)
+
+
+def on_a_terminal(*words: object) -> str:
+    """Return what a command says on stderr, which is a terminal."""
+    terminal, end = pty.openpty()
+    try:
+        run = [sys.executable, "-m", "pagewalk", *map(str, words)]
+        subprocess.run(run, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=end,
+                       check=False)
+        os.write(end, b"\4")  # so that there is something to read
+        return os.read(terminal, 1 << 16).decode()
+    finally:
+        os.close(end)
+        os.close(terminal)
+
+
+def test_a_screen_that_does_not_say_when_it_was_recorded_gets_a_note(tmp_path: Path) -> None:
+    with start("plain", stopped=True) as running:
+        path = tmp_path / "a"
+        assert pagewalk_here("record", running.pid, "--ram", "-o", path).code in (0, 3)
+        live = on_a_terminal("maps", running.pid)
+    note = f"{path} was recorded on {os.uname().nodename} at 20"
+    for words in (("maps", path), ("pages", path, "--limit", 1), ("share", path), ("ram", path),
+                  ("processes", path), ("top", path, "--once"), ("overview", path),
+                  ("cgroups", path)):
+        assert on_a_terminal(*words).count(note) == 1, words
+    for words in (("show", path), ("explain", path), ("maps", path, "--format", "json"),
+                  ("maps", path, "--quiet")):
+        assert "was recorded on" not in on_a_terminal(*words), words
+    assert "was recorded on" not in live
+    assert pagewalk_here("maps", path).err == ""  # no one looks

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from pagewalk.render.columns import Choice
     from pagewalk.sources import Source
     from pagewalk.sources.outcome import Outcome
+    from pagewalk.sources.recorded import RecordedSource
 
 PARTIAL, DIFFERENCE = 3, 4
+DATED = ("show", "explain")  # views of a process whose text says where and when it was recorded
 # Names go into a file byte by byte, whatever the locale.
 EXACT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 
@@ -77,8 +79,10 @@ def opened(request: Request, name: str) -> Iterator[tuple[Source, Callable[..., 
     if recorded is not None:
         from pagewalk.snapshot.read import damage
 
-        with damage(request.target), recorded as source, output(request.output) as out:
-            yield source, writer(request, render_view(request, name), out)
+        with damage(request.target), recorded as then, output(request.output) as out:
+            if name not in DATED:
+                note_origin(request, request.target, *then.space.origin)
+            yield then, writer(request, render_view(request, name), out)
         return
     # Before the modules that need it: numpy's own imports are deep, and where the stack of Python
     # 3.11 outgrows a chunk, each further call maps memory and unmaps it again.
@@ -116,7 +120,7 @@ def render_view(request: Request, name: str) -> Callable[..., None]:
     return view(request.format, name, request.human, request.color)
 
 
-def in_recording(request: Request) -> AbstractContextManager[Source] | None:
+def in_recording(request: Request) -> AbstractContextManager[RecordedSource] | None:
     """Return the process that TARGET names in a recording, to be closed; None if it names none.
 
     Raises BadRequest for an option that only a live process can have, and what open_recorded does.
@@ -197,6 +201,18 @@ def note(request: Request, text: str) -> None:
     if not request.quiet:
         with suppress(OSError):
             print(f"pagewalk: {harmless(text)}", file=sys.stderr)
+
+
+def note_origin(request: Request, path: str, host: str, time_ns: int) -> None:
+    """Say where and when ``path`` was recorded, if somebody looks: its numbers look like live ones.
+
+    Screens of DATED say it themselves.
+    """
+    if request.format == "text" and sys.stderr.isatty():
+        from pagewalk.model.errors import in_a_line
+        from pagewalk.render.amounts import when
+
+        note(request, f"{in_a_line(path)} was recorded on {host} at {when(time_ns)}")
 
 
 def note_unsorted(request: Request, table: Table, choice: Choice | None) -> None:

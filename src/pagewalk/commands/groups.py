@@ -75,7 +75,10 @@ def explain_recorded(
         machine, word = found
         if not always and (word or not machine.groups()) and not word.startswith("/"):
             return None
+        from pagewalk.commands.machine import note_recorded
+
         group, name = one_group(machine, word)
+        note_recorded(request, machine.recording.path, machine)
         return show_group(request, choice, name, value, lambda: group)
 
 

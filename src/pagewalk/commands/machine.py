@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
+from pagewalk.commands import note_origin
 from pagewalk.commands.options import Request
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def looked_at(request: Request, file: str | None, *, kernel: bool) -> Iterator[M
     """
     if file is not None:
         with closing(recorded(request, file)) as machine, believed(file):
+            note_recorded(request, file, machine)
             yield machine
         return
     from pagewalk.sources.ram import open_ram
@@ -45,6 +47,12 @@ def believed(file: str) -> Iterator[None]:
             RecursionError, MemoryError) as error:
         why = f"what it says does not fit together ({type(error).__name__})"
         raise BadRecording(file, why) from error
+
+
+def note_recorded(request: Request, file: str, machine: RecordedMachine) -> None:
+    """Say where and when it was recorded, if somebody looks."""
+    meta = machine.recording.meta
+    note_origin(request, file, meta.host, meta.time)
 
 
 def recorded(request: Request, file: str) -> RecordedMachine:

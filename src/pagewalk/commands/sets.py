@@ -90,13 +90,14 @@ def processes_of(request: Request, named: Named) -> Iterator[tuple[Processes, Na
 @contextmanager
 def in_recording(request: Request, path: str) -> Iterator[RecordedProcesses]:
     """Yield the processes of a recording; raises BadRequest, BadRecording."""
-    from pagewalk.commands import refuse_live
+    from pagewalk.commands import note_origin, refuse_live
     from pagewalk.commands.machine import believed
     from pagewalk.snapshot.read import Recording
     from pagewalk.system.recorded_processes import RecordedProcesses
 
     refuse_live(request, path)
     with closing(Recording(path)) as recording, believed(path):
+        note_origin(request, path, recording.meta.host, recording.meta.time)
         yield RecordedProcesses(recording)
 
 
