@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
+import subprocess
+import venv
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,7 @@ from pagewalk.model.errors import (
     Unsupported,
 )
 
+SOURCE = Path(errors.__file__).parents[2]
 SOURCES = sorted(Path(errors.__file__).parents[1].rglob("*.py"))
 
 # README and --help document these for scripts.
@@ -108,3 +112,14 @@ def test_no_sentence_in_the_code_ends_with_a_full_stop() -> None:
     texts = raised_texts()
     assert len(texts) > 20
     assert [place for place, text in texts if text.endswith(".")] == []
+
+
+def test_the_command_that_installs_a_package_is_one_that_this_python_has(tmp_path: Path) -> None:
+    """`uv tool install` makes an environment without pip."""
+    made = tmp_path / "an environment"
+    venv.create(made)
+    python = made / "bin" / "python"
+    ask = "from pagewalk.model.errors import how_to_install; print(how_to_install('pyarrow'))"
+    ran = subprocess.run([python, "-c", ask], env={"PYTHONPATH": str(SOURCE)}, check=True,
+                         capture_output=True, text=True)
+    assert shlex.split(ran.stdout) == ["uv", "pip", "install", "--python", str(python), "pyarrow"]

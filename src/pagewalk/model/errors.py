@@ -29,6 +29,17 @@ from __future__ import annotations
 import sys
 
 
+def how_to_install(package: str) -> str:
+    """Return the command that installs ``package`` for this Python, which may not have a pip."""
+    import shlex
+    from importlib.util import find_spec
+
+    python = shlex.quote(sys.executable)
+    if find_spec("pip") is None:  # as uv makes environments
+        return f"uv pip install --python {python} {package}"
+    return f"{python} -m pip install {package}"
+
+
 def in_a_line(word: str) -> str:
     """Return a name as a message may have it, whose lines are our own."""
     return word.replace("\n", "\\n")
@@ -155,7 +166,7 @@ class PackageMissing(PagewalkError):
 
     def __init__(self, what: str, package: str) -> None:
         super().__init__(f"{what} needs the package {package}, which is not installed;"
-                         f" {sys.executable} -m pip install {package}")
+                         f" {how_to_install(package)}")
         self.what, self.package = what, package
 
 

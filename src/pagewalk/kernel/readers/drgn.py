@@ -6,7 +6,6 @@ drgn is an optional extra: it is imported only here, and only when asked for.
 from __future__ import annotations
 
 import errno as errnos
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 from pagewalk.kernel.readers.kcore import PATH, explain
 from pagewalk.kernel.readers.memory import Batch, refuse_address
 from pagewalk.model.columns import U32, U64
-from pagewalk.model.errors import SourceUnavailable
+from pagewalk.model.errors import SourceUnavailable, how_to_install
 
 _BATCH_ROWS = 256
 
@@ -81,6 +80,5 @@ def _import_drgn() -> Any:
         import drgn
     except ImportError as error:
         raise SourceUnavailable(
-            "drgn", "drgn is not installed", f"{sys.executable} -m pip install drgn"
-        ) from error
+            "drgn", "drgn is not installed", how_to_install("drgn")) from error
     return drgn
