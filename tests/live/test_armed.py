@@ -182,13 +182,13 @@ def test_a_group_near_its_limit_may_have_no_process(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "none", disk], check=True)
     try:
         with group(OWN) as where:
-            limit(where, 32 * MIB)
+            limit(where, 512 * MIB)
             with armed(where, out, *OPTIONS) as recorder:
                 fill = f"echo $$ > {where.procs} && head -c {30 * MIB} /dev/zero > {disk / 'file'}"
                 subprocess.run(["sh", "-c", fill], check=True)
-                # it had a process while it was filled
-                recorder.wait_for("; no process in ", after=2)
-            near = max(out.glob("*-near-*"))
+                limit(where, 32 * MIB)  # the processes that filled it have ended
+                assert "; no process in " in recorder.wait_for("Z near: ")
+            [near] = out.glob("*-near-*")
             first = max(out.glob("*-armed-*"))
     finally:
         subprocess.run(["umount", disk], check=True)
