@@ -11,11 +11,14 @@ from pagewalk.snapshot.places import (
     Entry,
     entry_of,
     is_dataset,
+    is_recording,
     is_url,
+    may_be_recording,
     place_of,
     recordings_in,
     written,
 )
+from tests.history.by_hand import Process, recorded
 
 MOMENT = 1_700_000_000_123_456_000
 
@@ -56,3 +59,22 @@ def test_an_empty_data_set_is_a_sentence(tmp_path: Path) -> None:
 def test_what_is_in_an_object_store() -> None:
     assert is_url("s3://b/k") and is_url("gs://b") and not is_url("a:b") and not is_url("/x://y")
     assert is_dataset("s3://b/k?region=x") and not is_dataset("s3://b/k.parquet?region=x")
+
+
+def test_a_word_is_a_recording_by_its_first_bytes_or_its_ending(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "a", Process(5))
+    assert is_recording(path) and is_recording(str(tmp_path / "missing.pagewalk"))
+    assert not is_recording("bash") and not is_recording(str(tmp_path)) and not is_recording("\0")
+
+
+def test_a_process_of_a_recording_may_be_named(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "a:b", Process(5))
+    assert may_be_recording(path) and may_be_recording(f"{path}:5") and may_be_recording(f"{path}:")
+    assert not may_be_recording(f"{path}5") and not may_be_recording("bash:5")
+
+
+def test_what_does_not_begin_as_a_recording_is_one_only_by_its_ending(tmp_path: Path) -> None:
+    for name, is_one in (("a", False), ("a.parquet", False), ("a.pagewalk", True)):
+        (tmp_path / name).write_text("hello, world")
+        assert is_recording(str(tmp_path / name)) is is_one
+    assert is_recording("s3://b/a.parquet?region=x") and not is_recording("s3://b/a.csv")

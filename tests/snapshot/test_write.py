@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pagewalk.model.arrow import escaped
-from pagewalk.snapshot.read import Recording, unescaped
+from pagewalk.snapshot.read import Recording
 from pagewalk.snapshot.schema import COLUMNS, RECORDS
 from pagewalk.snapshot.write import GROUP, Labels, Writer, whole_file
 from tests.snapshot.by_hand import FACTS, META
@@ -51,12 +50,6 @@ def test_only_the_row_groups_of_a_process_are_read(tmp_path: Path) -> None:
     recording = Recording(path)
     assert [len(part) for part in recording.parts("page", ("start",), 4)] == [GROUP]
     assert list(recording.parts("page", ("start",), 6)) == []
-
-
-@pytest.mark.parametrize("text", ["plain", "\\x", "\\x5c", "\udc80\udcff", "é\\x41\udce9", "\\\\x"])
-def test_names_that_are_not_utf8_survive(text: str) -> None:
-    escaped(text).encode()
-    assert unescaped(escaped(text)) == text
 
 
 def test_a_file_is_replaced_only_when_all_went_well(tmp_path: Path) -> None:

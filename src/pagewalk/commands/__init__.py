@@ -77,7 +77,7 @@ def opened(request: Request, name: str) -> Iterator[tuple[Source, Callable[..., 
 
     recorded = None if request.target.isdecimal() else in_recording(request)
     if recorded is not None:
-        from pagewalk.snapshot.read import damage
+        from pagewalk.snapshot.damage import damage
 
         with damage(request.target), recorded as then, output(request.output) as out:
             if name not in DATED:
@@ -125,7 +125,7 @@ def in_recording(request: Request) -> AbstractContextManager[RecordedSource] | N
 
     Raises BadRequest for an option that only a live process can have, and what open_recorded does.
     """
-    from pagewalk.snapshot.read import may_be_recording
+    from pagewalk.snapshot.places import may_be_recording
 
     if not may_be_recording(request.target):
         return None

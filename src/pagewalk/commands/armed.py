@@ -154,7 +154,8 @@ def trigger_of(word: str) -> tuple[Trigger, list[int]] | None:
 
     Raises BadRecording.
     """
-    from pagewalk.snapshot.read import Recording, is_recording
+    from pagewalk.snapshot.places import is_recording
+    from pagewalk.snapshot.read import Recording
 
     if word.isdecimal() or not is_recording(word):
         return None

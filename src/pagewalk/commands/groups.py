@@ -85,7 +85,7 @@ def explain_recorded(
 @contextmanager
 def in_recording(request: Request) -> Iterator[tuple[RecordedMachine, str] | None]:
     """Yield the recording that TARGET names, and which cgroup or process of it; None if none."""
-    from pagewalk.snapshot.read import is_recording
+    from pagewalk.snapshot.places import is_recording
 
     word = request.target
     ends = [at for at, letter in enumerate(word) if letter == ":"] + [len(word)]
@@ -107,7 +107,7 @@ def meant_group(word: str, *, always: bool) -> tuple[str, Name] | None:
     """
     from pagewalk.model.errors import BadTarget, SourceUnavailable
     from pagewalk.proc.processes import find
-    from pagewalk.snapshot.read import may_be_recording
+    from pagewalk.snapshot.places import may_be_recording
 
     if not always and may_be_recording(word):
         return None

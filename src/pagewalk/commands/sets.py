@@ -106,7 +106,7 @@ def split(named: Named) -> tuple[str | None, Named]:
 
     Raises BadRequest for two of them.
     """
-    from pagewalk.snapshot.read import is_recording, may_be_recording
+    from pagewalk.snapshot.places import is_recording, may_be_recording
 
     paths, rest = dict[str, None](), list[str]()
     for word in named.targets:

@@ -92,7 +92,7 @@ def asked(
         segment = who.of_segment(number("--shm", shm))
         return who.who_maps_file(segment, request.source, budget)
     if request.target:
-        from pagewalk.snapshot.read import may_be_recording
+        from pagewalk.snapshot.places import may_be_recording
 
         assert address is not None
         if may_be_recording(request.target):

@@ -13,7 +13,8 @@ from pagewalk.history.matching import Matched
 from pagewalk.history.recorded_machine import RecordedMachine, machine_documents
 from pagewalk.model.columns import Withheld
 from pagewalk.model.errors import BadRequest, BadTarget, in_a_line
-from pagewalk.snapshot.read import Part, Recording
+from pagewalk.snapshot.part import Part
+from pagewalk.snapshot.read import Recording
 from pagewalk.sources.ram import COUNTERS
 
 REST = "(all others)"  # of a sort of files: those that are too small for a row of their own

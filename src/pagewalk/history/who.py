@@ -12,7 +12,8 @@ from pagewalk.model.bits import kpf
 from pagewalk.model.columns import Pages, VMAs
 from pagewalk.model.errors import BadRecording, BadRequest, NotRecorded
 from pagewalk.model.rules import IS_PRESENT
-from pagewalk.snapshot.read import Recording, damage
+from pagewalk.snapshot.damage import damage
+from pagewalk.snapshot.read import Recording
 from pagewalk.snapshot.runs import ANEW
 from pagewalk.sources.recorded import RecordedSource, open_recorded, read_vmas, states_of
 from pagewalk.system.mappers import RECORDING, Frame, Mapper, Who, mapper

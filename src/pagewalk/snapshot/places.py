@@ -1,4 +1,4 @@
-"""Where recordings are: files, object stores, and data sets of many hosts and times.
+"""Where recordings are: files, object stores, data sets of many hosts, and words for one.
 
 A data set is a directory ``ROOT/host=HOST/time=TIME/snapshot.parquet`` (Hive's layout, which other
 programs read as columns host and time), on a disk or in an object store (``s3://BUCKET/PREFIX``).
@@ -15,14 +15,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from errno import EIO
+from stat import S_ISDIR, S_ISREG
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from pagewalk.model.arrow import arrow, file_systems
 from pagewalk.model.errors import BadRecording
+from pagewalk.proc.mounts import answered_elsewhere, real_path
+from pagewalk.snapshot.schema import MAGIC
 from pagewalk.snapshot.write import whole_file
 
 NAME = "snapshot.parquet"
+ENDING = ".pagewalk"  # what a recording is usually called; any other name will do
 URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 WHEN = "%Y-%m-%dT%H-%M-%S.%fZ"
 PIECE = 8 << 20
@@ -179,8 +183,38 @@ def entry_of(path: str) -> Entry | None:
 def is_dataset(word: str) -> bool:
     """Return whether ``word`` names a data set: a directory with a host, or a place in a store."""
     if is_url(word):
-        return not word.partition("?")[0].endswith((".parquet", ".pagewalk"))
+        return not word.partition("?")[0].endswith((".parquet", ENDING))
     try:
         return os.path.isdir(word) and any(True for _ in subfolders(word, "host="))
     except OSError:
         return False
+
+
+def may_be_recording(word: str) -> bool:
+    """Return whether ``word``, as FILE or FILE:PROCESS, may name a recording."""
+    return is_recording(word) or (":" in word and is_recording(word.rpartition(":")[0]))
+
+
+def is_recording(word: str) -> bool:
+    """Return whether ``word`` names a file that begins as a recording does, or is called so.
+
+    So does a directory of many recordings, so that whoever opens it is told what to name instead.
+
+    A file that is neither is not opened, nor is one in an object store: its name decides. Where
+    a file system may never answer, only a name that ends as one of a recording is looked at.
+    """
+    if is_url(word):
+        return word.partition("?")[0].endswith((".parquet", ENDING))
+    if not word.endswith((".parquet", ENDING)) and "/" in word and (
+            real_path(os.path.abspath(word), answered_elsewhere())[1]):
+        return False
+    try:
+        mode = os.stat(word).st_mode
+        if not S_ISREG(mode):
+            return S_ISDIR(mode) and is_dataset(word)
+        with open(word, "rb") as file:
+            return file.read(4) == MAGIC or word.endswith(ENDING)
+    except PermissionError:
+        return os.path.isfile(word)  # whoever opens it is told why that is refused
+    except (OSError, ValueError):
+        return word.endswith(ENDING)

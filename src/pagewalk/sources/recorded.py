@@ -19,7 +19,9 @@ from pagewalk.proc.counters import Theirs
 from pagewalk.proc.smaps import LastSmaps
 from pagewalk.proc.stall import Stall
 from pagewalk.snapshot.documents import Malformed, from_text
-from pagewalk.snapshot.read import Part, Recording, is_recording
+from pagewalk.snapshot.part import Part
+from pagewalk.snapshot.places import is_recording
+from pagewalk.snapshot.read import Recording
 from pagewalk.snapshot.runs import ANEW, Runs
 from pagewalk.sources.found import Found
 from pagewalk.sources.outcome import Outcome, Who

@@ -58,7 +58,7 @@ ALLOWED = {
     ("proc/objects.py", 512): "SHM_DEST",
     ("proc/inotify.py", 512): "IN_DELETE",
     ("snapshot/documents.py", 1 << 63): "the bounds of a signed 64-bit number",
-    ("snapshot/read.py", 1 << 63): "the bounds of a signed 64-bit number",
+    ("snapshot/footer.py", 1 << 63): "the bounds of a signed 64-bit number",
     ("snapshot/read.py", 1 << 21): "how much of a file is read or held at most",
     ("proc/page_cache.py", 512): "st_blocks counts blocks of 512 bytes",
     ("proc/pagemap.py", 512): "the scan's bounce buffer; the values of a word's nine high bits",
