@@ -18,7 +18,7 @@ from pagewalk.history.diff import diff
 from pagewalk.history.matching import match
 from pagewalk.history.sides import RecordedSide
 from pagewalk.snapshot.read import Recording
-from pagewalk.sources.recorded import PAGE_COLUMNS
+from pagewalk.sources.recorded_space import PAGE_COLUMNS
 
 # Every page of it is a run of its own: a child has copied every second one. Told to, it copies half
 # of the others.

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from pagewalk.snapshot.read import Recording
-from pagewalk.sources.recorded import processes_of
+from pagewalk.sources.recorded_target import processes_of
 from tests.live.command import PAGEWALK, begin, end, one_sentence, pagewalk, pagewalk_here, run
 from tests.targets import Running, start
 

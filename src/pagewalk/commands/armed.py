@@ -160,7 +160,8 @@ def trigger_of(word: str) -> tuple[Trigger, list[int]] | None:
     if word.isdecimal() or not is_recording(word):
         return None
     from pagewalk.history.trigger import DOCUMENT, REASONS, Trigger
-    from pagewalk.sources.recorded import document, processes_of
+    from pagewalk.sources.recorded import document
+    from pagewalk.sources.recorded_target import processes_of
 
     recording = Recording(word)
     try:

@@ -108,7 +108,7 @@ def looked(
     from pagewalk.history.diff import diff
     from pagewalk.history.diff_machine import diff_machine
     from pagewalk.history.sides import LiveSide
-    from pagewalk.sources.recorded import named_recording, no_process
+    from pagewalk.sources.recorded_target import named_recording, no_process
 
     if live and after is not None:
         raise BadRequest("--live is in place of AFTER: leave out one of them")
@@ -175,7 +175,7 @@ def opened(word: str) -> Iterator[tuple[RecordedSide, list[Member], bool]]:
     from pagewalk.history.diff_machine import has_machine
     from pagewalk.history.sides import RecordedSide
     from pagewalk.snapshot.read import Recording
-    from pagewalk.sources.recorded import named_recording, one_of
+    from pagewalk.sources.recorded_target import named_recording, one_of
 
     found = named_recording(word)
     if found is None:

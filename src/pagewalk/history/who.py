@@ -15,7 +15,8 @@ from pagewalk.model.rules import IS_PRESENT
 from pagewalk.snapshot.damage import damage
 from pagewalk.snapshot.read import Recording
 from pagewalk.snapshot.runs import ANEW
-from pagewalk.sources.recorded import RecordedSource, open_recorded, read_vmas, states_of
+from pagewalk.sources.recorded import RecordedSource, open_recorded
+from pagewalk.sources.recorded_space import read_vmas, states_of
 from pagewalk.system.mappers import RECORDING, Frame, Mapper, Who, mapper
 from pagewalk.system.members import Tried
 from pagewalk.translate.address import holder_of, locate

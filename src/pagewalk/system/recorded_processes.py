@@ -22,7 +22,8 @@ from pagewalk.proc.processes import Listed, Process
 from pagewalk.proc.target import Stat
 from pagewalk.snapshot.read import Recording
 from pagewalk.sources import Source
-from pagewalk.sources.recorded import document, no_process, open_in
+from pagewalk.sources.recorded import document, open_in
+from pagewalk.sources.recorded_target import no_process
 from pagewalk.system.at_once import AtOnce
 from pagewalk.system.endings import Held, Key
 from pagewalk.system.members import AMOUNTS
