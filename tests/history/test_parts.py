@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pagewalk.history.diff import Row
+from pagewalk.history.tally import Row
 from pagewalk.model.columns import Backing, State
 from tests.history.spaces import Space, compare, run, vmas
 from tests.snapshot.by_hand import PAGE

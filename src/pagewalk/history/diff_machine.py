@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from pagewalk.history.diff import Diff, Moment, Row, largest
+from pagewalk.history.diff import Diff, Moment
 from pagewalk.history.matching import Matched
 from pagewalk.history.recorded_machine import RecordedMachine, machine_documents
+from pagewalk.history.tally import Row, largest
 from pagewalk.model.columns import Withheld
 from pagewalk.model.errors import BadRequest, BadTarget, in_a_line
 from pagewalk.snapshot.part import Part

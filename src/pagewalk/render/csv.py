@@ -23,7 +23,7 @@ from pagewalk.walking.walk import Walk
 if TYPE_CHECKING:
     from pagewalk.account.huge import Huge
     from pagewalk.history.diff import Diff
-    from pagewalk.history.diff import Row as DiffRow
+    from pagewalk.history.tally import Row as DiffRow
     from pagewalk.render.file_table import Names
     from pagewalk.system.file_cache import CacheLook, FileCache
     from pagewalk.system.files import FilesReport

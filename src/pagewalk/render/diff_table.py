@@ -7,8 +7,9 @@ from typing import Any, TextIO
 
 from pagewalk.account.groups import BY_KEY
 from pagewalk.history.changes import CLASSES
-from pagewalk.history.diff import FRAMES, Diff, Moment, Row
+from pagewalk.history.diff import FRAMES, Diff, Moment
 from pagewalk.history.matching import Member
+from pagewalk.history.tally import Row
 from pagewalk.model.columns import Withheld
 from pagewalk.render.amounts import kib, many, size
 from pagewalk.render.columns import fields, titles

@@ -1,0 +1,150 @@
+"""What became of memory, added up as it is found: of all, by kind, and by what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from pagewalk.account.groups import KINDS
+from pagewalk.history.changes import CLASSES, COUNT
+from pagewalk.history.parts import Part
+from pagewalk.model.columns import I64
+
+ANONYMOUS = "[anon]"  # memory without a name
+
+
+class Row(NamedTuple):
+    """What became of some memory, bytes: ``what`` is its kind, its mapping or its process.
+
+    ``change`` is that of RSS from ``before`` to ``after``; ``swap`` and ``hugetlb`` are by how much
+    these changed, which are not in RSS. ``bytes`` is by class (CLASSES), and ``rss`` by how much
+    each changed the RSS. ``pid`` and ``addr`` are its process and where it begins, None if it is of
+    several.
+    """
+
+    what: str
+    kind: str | None
+    pid: int | None
+    addr: int | None
+    change: int
+    before: int
+    after: int
+    swap: int
+    hugetlb: int
+    bytes: dict[str, int]
+    rss: dict[str, int]
+
+    @property
+    def changed(self) -> bool:
+        """Return whether anything became of it."""
+        return bool(self.bytes.keys() - {"unchanged"}) or bool(
+            self.change or self.swap or self.hugetlb)
+
+
+class Most(NamedTuple):
+    """The mapping of one process whose RSS changed most in the direction of the whole."""
+
+    pid: int
+    called: str
+    name: str
+    change: int
+
+
+@dataclass
+class Tally:
+    """The sums of parts with one key."""
+
+    what: str
+    kind: str | None = None
+    pid: int | None = None
+    addr: int | None = None
+    before: int = 0
+    after: int = 0
+    swap: int = 0
+    hugetlb: int = 0
+    bytes: I64 = field(default_factory=lambda: np.zeros(COUNT, np.int64))
+    rss: I64 = field(default_factory=lambda: np.zeros(COUNT, np.int64))
+
+    def add(self, part: Part) -> None:
+        """Add a part."""
+        self.before += part.before
+        self.after += part.after
+        self.swap += part.swap
+        self.hugetlb += part.hugetlb
+        self.bytes += part.bytes
+        self.rss += part.rss
+
+    def row(self) -> Row:
+        """Return the sums."""
+        return Row(
+            self.what, self.kind, self.pid, self.addr, int(self.rss.sum()), self.before, self.after,
+            self.swap, self.hugetlb, by_class(self.bytes), by_class(self.rss))
+
+
+def by_class(sums: I64) -> dict[str, int]:
+    return {one.key: amount for one, amount in zip(CLASSES, sums.tolist(), strict=True) if amount}
+
+
+# What a row of each table is of: its key, and what it is called.
+Key = Callable[[Part, str], tuple[Hashable, str]]
+BY: dict[str, Key] = {
+    "kind": lambda part, _: (part.kind, part.kind),
+    "file": lambda part, _: (part.name or ANONYMOUS, part.name or ANONYMOUS),
+    "vma": lambda part, _: ((part.pid, part.addr, part.name), part.name or ANONYMOUS),
+    "process": lambda part, called: (part.pid, called),
+}
+
+
+class Tables:
+    """Sums while they are made: of all, by kind, and by what was asked for."""
+
+    def __init__(self, by: str) -> None:
+        self.by = by
+        self.whole, self.kinds = Tally("all"), dict[Hashable, Tally]()
+        self.rows: dict[Hashable, Tally] = {}
+        self.names: dict[tuple[int, str, str], int] = {}
+
+    def add(self, part: Part, called: str) -> None:
+        """Add a part of the process ``called``."""
+        self.whole.add(part)
+        name = (part.pid, called, part.name or ANONYMOUS)
+        self.names[name] = self.names.get(name, 0) + part.after - part.before
+        kind = self.kinds.get(part.kind)
+        if kind is None:
+            kind = self.kinds[part.kind] = Tally(part.kind, part.kind)
+        kind.add(part)
+        if self.by == "kind":
+            return
+        key, what = BY[self.by](part, called)
+        row = self.rows.get(key)
+        if row is None:
+            row = self.rows[key] = Tally(
+                what, part.kind if self.by == "vma" else None,
+                part.pid if self.by in ("vma", "process") else None,
+                part.addr if self.by == "vma" else None)
+        row.add(part)
+
+    def most(self) -> Most | None:
+        """Return which mapping changed most, in the direction of the whole; None if none did."""
+        sign = 1 if self.whole.after > self.whole.before else -1
+        best = max(self.names.items(), key=lambda item: sign * item[1], default=None)
+        return None if best is None or sign * best[1] <= 0 else Most(*best[0], best[1])
+
+    def of_kinds(self) -> tuple[Row, ...]:
+        """Return the kinds that changed, in their own order."""
+        rows = [self.kinds[kind.key].row() for kind in KINDS if kind.key in self.kinds]
+        return tuple(row for row in rows if row.changed)
+
+    def of_rows(self) -> tuple[Row, ...]:
+        """Return the rows that changed, those whose amounts changed most first."""
+        if self.by == "kind":
+            return largest(self.of_kinds())
+        return largest(row for tally in self.rows.values() if (row := tally.row()).changed)
+
+
+def largest(rows: Iterable[Row]) -> tuple[Row, ...]:
+    return tuple(sorted(rows, key=lambda row: (-abs(row.change) - abs(row.hugetlb),
+                                               -abs(row.swap), -sum(row.bytes.values()))))
