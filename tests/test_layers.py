@@ -27,7 +27,7 @@ MODULES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 DOOR = "pagewalk"  # the package itself, and the only modules at its top
-TOP = {"__init__", "__main__", "cli", "interrupt"}
+TOP = {"__init__", "__main__", "cli", "interrupt", "pytest_plugin"}
 
 
 class Room(NamedTuple):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pagewalk.history.budget import TITLES, Bounds
-from pagewalk.history.own_budget import Block, budgets_of, told, unseen, unsure
+from pagewalk.history.budget import TITLES
+from pagewalk.history.own_budget import Block, budgets_of
 from pagewalk.model.errors import BadRequest
 
 ROOT = Path(__file__).parents[2]
@@ -26,32 +26,17 @@ def test_a_block_that_takes_nothing_grows_by_little() -> None:
     assert not block.thread.is_alive()
 
 
-def test_what_a_block_holds_is_told_with_what_it_is_made_of() -> None:
+def test_what_a_block_holds_is_seen_with_what_it_is_made_of() -> None:
     block = Block({"uss": 16 * MIB}, whole=False, every=None)
     block.begin()
     held = b"x" * (32 * MIB)
     (uss, *_) = block.end()
-    assert uss.exceeded and 32 * MIB <= (uss.at_least or 0) < 40 * MIB
-    said = told(block, uss)
     assert len(held) == 32 * MIB
-    first, *rest = said.splitlines()
-    assert first.startswith("memory budget exceeded: USS grew by at least 3")
-    assert "anonymous, not told apart" in said and f"{block.pid} " in said
-    assert all(line.isprintable() for line in rest)
-
-
-def test_between_two_bounds_a_budget_is_not_certain() -> None:
-    block = Block({"rss": 10 * MIB}, whole=True, every=None)
-    block.begin()
-    look = block.look()
-    amounts = {**look.amounts, "rss": Bounds(9 * MIB, 12 * MIB)}
-    block.seen.peaks, block.seen.most = {"rss": look._replace(amounts=amounts)}, {"rss": 12 * MIB}
-    block.seen.highest = None
-    from pagewalk.history.budget import verdict
-
-    (sentence,) = unsure([verdict(block.seen, "rss")])
-    assert sentence.startswith("memory budget not certain: RSS was between 9216 and 12288 KiB, and"
-                               " 10240 KiB are allowed")
+    # Less what it had for itself, and another process has begun to map meanwhile.
+    assert uss.exceeded and 28 * MIB <= (uss.at_least or 0) < 40 * MIB
+    worst = block.seen.worst["uss"]
+    assert [one.pid for one in worst.look.holds] == [block.pid] == list(worst.commands)
+    assert worst.made is not None and sum(part.uss for part in worst.made.kinds) >= 32 * MIB
 
 
 def test_a_peak_that_no_look_saw_is_told_by_vmhwm() -> None:
@@ -63,14 +48,14 @@ def test_a_peak_that_no_look_saw_is_told_by_vmhwm() -> None:
     del held
     found = block.end()
     assert [one.exceeded for one in found if one.measure == "uss"] == [False]
-    (sentence,) = unseen(block, found)
-    assert "KiB of USS, and 16384 KiB are allowed; but between two looks there were" in sentence
+    ((one, highest),) = block.unseen(found)
+    assert one.measure == "uss" and highest >= 64 * MIB
 
 
 def test_what_looks_saw_is_certain() -> None:
     block = Block({"uss": 256 * MIB}, whole=False, every=None)
     block.begin()
-    assert unseen(block, block.end()) == []
+    assert block.unseen(block.end()) == []
 
 
 @pytest.mark.parametrize("limits", [{}, {"held": 1}, {"uss": None}, {"uss": "1 G"}])
@@ -95,6 +80,6 @@ block = Block({"uss": 16 << 20}, whole=False, every=None)
 block.begin()
 held = b"x" * (32 << 20)
 uss, *_ = block.end()
-assert uss.exceeded and uss.at_least >= 32 << 20 and uss.most == uss.at_least
+assert uss.exceeded and uss.at_least >= 28 << 20 and uss.most == uss.at_least
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -29,7 +29,6 @@ from pagewalk.proc.namespace import own_numbers
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.tree import descendants, was_forked
 
-SHOWN = 8  # kinds, mappings and processes of the worst moment
 PATIENCE = 60.0  # seconds that another process may take to describe this one
 
 
@@ -67,6 +66,22 @@ class Block:
             self.thread.join()
         self.seen.add(self.look())
         return verdicts(self.seen)
+
+    def unseen(self, verdicts: Sequence[Verdict]) -> list[tuple[Verdict, int]]:
+        """Return which budgets of USS and PSS were perhaps exceeded between two looks.
+
+        And how high RSS was then, as ``whole`` says: neither can be more than RSS, of which the
+        kernel keeps the highest that a process ever had.
+        """
+        found = []
+        for one in verdicts:
+            if one.measure not in ("uss", "pss") or one.limit is None or one.exceeded is not False:
+                continue
+            base = self.seen.base.amounts[one.measure].low if self.seen.base is not None else 0
+            highest = high_water(self.seen.highest) - base
+            if highest > one.limit:
+                found.append((one, highest))
+        return found
 
     def look(self) -> Look:
         return look_at_tree([self.pid, *descendants()], self.began, self.stall, alone=self.alone)
@@ -112,63 +127,3 @@ def budgets_of(limits: Mapping[str, object]) -> dict[str, int]:
         raise BadRequest(f"there is no budget for '{unknown[0]}': use {', '.join(TITLES)}; what"
                          " page frames alone tell, as what is held or freed, cannot have one")
     return {name: parse_size(str(limit)) for name, limit in limits.items()}
-
-
-def told(block: Block, verdict: Verdict) -> str:
-    """Return how a budget was exceeded, and what there was at the worst moment."""
-    assert verdict.at_least is not None and verdict.limit is not None
-    title = TITLES[verdict.measure]
-    when = "" if verdict.at is None else f", {verdict.at:.3f} s after the block began"
-    grew = "was" if block.whole else "grew by"
-    lines = [f"memory budget exceeded: {title} {grew} at least {kib(verdict.at_least)} KiB, and"
-             f" {kib(verdict.limit)} KiB are allowed{when}"]
-    worst = block.seen.worst.get(verdict.measure)
-    if worst is not None:
-        lines += moment(worst)
-    return "\n".join(lines)
-
-
-def unsure(verdicts: Sequence[Verdict]) -> list[str]:
-    """Return a sentence for each budget of which it is not known whether it was exceeded."""
-    return [f"memory budget not certain: {TITLES[one.measure]} was between {kib(one.at_least)} and"
-            f" {kib(one.most)} KiB, and {kib(one.limit)} KiB are allowed: /proc does not tell how"
-            " much several processes have in common; PSS is told exactly"
-            for one in verdicts if one.limit is not None and one.exceeded is None]
-
-
-def unseen(block: Block, verdicts: Sequence[Verdict]) -> list[str]:
-    """Return a sentence for each budget of USS or PSS that was perhaps exceeded between looks.
-
-    Neither can be more than RSS, of which the kernel keeps the highest that a process ever had.
-    """
-    found = []
-    for one in verdicts:
-        if one.measure not in ("uss", "pss") or one.limit is None or one.exceeded is not False:
-            continue
-        base = block.seen.base.amounts[one.measure].low if block.seen.base is not None else 0
-        highest = high_water(block.seen.highest) - base
-        if highest > one.limit:
-            found.append(
-                f"memory budget not certain: no look saw more than {kib(one.most)} KiB of"
-                f" {TITLES[one.measure]}, and {kib(one.limit)} KiB are allowed; but between two"
-                f" looks there were {kib(highest)} KiB of RSS (VmHWM): look more often (every=)")
-    return found
-
-
-def moment(worst: Worst) -> list[str]:
-    row = "{:>9} {:>9} {:>9} {:>9}  {}".format
-    lines = ["", row("USS", "PSS", "RSS", "SWAP", "PROCESS, in KiB")]
-    for one in sorted(worst.look.holds, key=lambda one: -(one.pss or 0))[:SHOWN]:
-        name = worst.commands.get(one.pid) or one.name
-        lines.append(row(*map(kib, (one.uss, one.pss, one.rss, one.swap)), f"{one.pid} {name!r}"))
-    if worst.made is None:
-        return [*lines, "what they were made of is not known: that was looked at too late"]
-    for heading, parts in (("KIND", worst.made.kinds), ("MAPPING", worst.made.mappings)):
-        lines += ["", row("USS", "PSS", "RSS", "SWAP", heading)]
-        lines += [row(*map(kib, part[1:]), ascii(part.name)[1:-1]) for part in parts[:SHOWN]]
-    return [*lines, *(f"without: {ascii(why)[1:-1]}" for why in worst.made.missing)]
-
-
-def kib(amount: int | None) -> str:
-    return "n/a" if amount is None else str(amount >> 10)
-

@@ -126,7 +126,7 @@ def say_worst(look: Look, worst: Sequence[Worst], out: TextIO) -> None:
         say(f"{len(rows) - SHOWN} more processes: they are in --format json", out)
     made = worst[0].made
     if made is None:
-        say("what they were made of is not known: they had ended when that was looked at", out)
+        say("what they were made of is not known: that was looked at too late", out)
         return
     print(file=out)
     say(f"made of, page by page, {seconds(made.at - look.at)} later; what several of them map"

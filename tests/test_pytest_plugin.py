@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 import pytest
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PATIENCE = 240.0
-PLUGIN = "pagewalk.history.pytest_plugin"
+PLUGIN = "pagewalk.pytest_plugin"
 # As a module, also where it is installed as an entry point.
 PYTEST = (sys.executable, "-m", "pytest", "-p", "no:pagewalk", "-p", PLUGIN, "-p",
           "no:cacheprovider", "--strict-markers")
@@ -71,12 +71,13 @@ def test_marked_and_small():
                      r" allowed, [\d.]+ s after the block began", said)
     assert re.search(r"memory budget exceeded: PSS grew by", said)
     assert "anonymous, not told apart" in said and "MAPPING" in said
-    assert "PROCESS, in KiB" in said and "Traceback" not in said
+    assert "Traceback" not in said
     found = properties(tmp_path)
     assert found["test_small"]["pagewalk.uss.budget"] == 32 * MIB
-    assert 8 * MIB <= found["test_small"]["pagewalk.uss.peak_at_least"] < 32 * MIB
-    assert 48 * MIB <= found["test_large"]["pagewalk.uss.peak_at_least"] < 64 * MIB
-    assert 48 * MIB <= found["test_marked"]["pagewalk.pss.peak_at_least"] < 64 * MIB
+    # Less what the process had for itself, and another one has begun to map meanwhile.
+    assert 4 * MIB <= found["test_small"]["pagewalk.uss.peak_at_least"] < 32 * MIB
+    assert 44 * MIB <= found["test_large"]["pagewalk.uss.peak_at_least"] < 64 * MIB
+    assert 44 * MIB <= found["test_marked"]["pagewalk.pss.peak_at_least"] < 64 * MIB
 
 
 def test_what_was_there_before_does_not_count_unless_asked_for(tmp_path: Path) -> None:
@@ -114,6 +115,18 @@ def test_uss(memory_budget):
     assert counts(said) == {"failed": 2}
 
 
+def test_a_peak_that_no_look_saw_is_a_warning(tmp_path: Path) -> None:
+    said = run(tmp_path, """
+@pytest.mark.memory_budget(uss="64M", every=None)
+def test_marked():
+    held = b"x" * (128 << 20)
+    del held
+""")
+    assert counts(said) == {"passed": 1, "warning": 1}
+    assert re.search(r"memory budget not certain: no look saw more than \d+ KiB of USS, and 65536"
+                     r" KiB are allowed; but between two looks there were \d+ KiB of RSS", said)
+
+
 def test_children_count_and_what_is_shared_counts_once(tmp_path: Path) -> None:
     said = run(tmp_path, """
 CHILD = "import sys; held = b'x' * (48 << 20); print(flush=True); sys.stdin.readline()"
@@ -143,7 +156,7 @@ def test_forked(memory_budget):
         assert counts(said) == {"passed": 2, "failed": 1}
     finally:
         (tmp_path / "test_them.py").unlink()
-    assert "held = b\\'x\\'" in said or "48 << 20" in said  # how the child was started
+    assert re.search(rf"^ *\d+ .* {re.escape(sys.executable[:50])}", said, re.M)  # the child
 
 
 def test_a_failure_of_the_test_goes_first(tmp_path: Path) -> None:
@@ -155,7 +168,7 @@ def test_it():
 """)
     assert counts(said) == {"failed": 1} and "this is what failed" in said
     assert "memory budget exceeded" not in said
-    assert properties(tmp_path)["test_it"]["pagewalk.uss.peak_at_least"] >= 16 * MIB
+    assert properties(tmp_path)["test_it"]["pagewalk.uss.peak_at_least"] >= 12 * MIB
 
 
 def test_a_budget_that_cannot_be_is_a_sentence(tmp_path: Path) -> None:
@@ -179,7 +192,7 @@ def test_tests_that_do_not_ask_for_it_import_nothing(tmp_path: Path) -> None:
     said = run(tmp_path, """
 def test_it():
     loaded = {name for name in sys.modules if name.startswith("pagewalk")}
-    assert loaded == {"pagewalk", "pagewalk.history", "pagewalk.history.pytest_plugin"}
+    assert loaded == {"pagewalk", "pagewalk.pytest_plugin"}
     assert "numpy" not in sys.modules
 
 def test_that(memory_budget):

@@ -68,7 +68,7 @@ def kept(
     import pytest
 
     from pagewalk.history.budget import properties
-    from pagewalk.history.own_budget import Block, budgets_of, told, unseen, unsure
+    from pagewalk.history.own_budget import Block, budgets_of
 
     block = Block(budgets_of(limits), whole=whole, every=every)
     block.begin()
@@ -78,10 +78,12 @@ def kept(
         verdicts = block.end()
         for name, value in properties(verdicts):
             record(name, value)
-    exceeded = [told(block, one) for one in verdicts if one.exceeded]
-    if exceeded:
-        pytest.fail("\n\n".join(exceeded), pytrace=False)
-    for sentence in [*unsure(verdicts), *unseen(block, verdicts)]:
+
+    from pagewalk.render.block_words import exceeded, uncertain
+
+    if failures := [exceeded(block, one) for one in verdicts if one.exceeded]:
+        pytest.fail("\n\n".join(failures), pytrace=False)
+    for sentence in uncertain(block, verdicts):
         import warnings
 
         warnings.warn(sentence, stacklevel=3)

@@ -1,0 +1,79 @@
+"""What a test is told of its budgets; amounts and the worst moment are made by hand."""
+
+from __future__ import annotations
+
+from pagewalk.history.budget import Bounds, verdict
+from pagewalk.history.own_budget import Block
+from pagewalk.proc.tree import peak_lag
+from pagewalk.render.block_words import exceeded, uncertain
+from tests.run_by_hand import MIB, report
+
+
+def block(*, whole: bool = False, **budgets: int) -> Block:
+    """Return a block that has begun, whose first look is all that was seen."""
+    found = Block(budgets, whole=whole, every=None)
+    found.begin()
+    found.seen.highest = None
+    return found
+
+
+def saw(block: Block, measure: str, low: int, high: int) -> None:
+    """Let the block have seen this much at its worst."""
+    look = block.look()
+    block.seen.peaks[measure] = look._replace(
+        at=1.25, amounts={**look.amounts, measure: Bounds(low, high)})
+    block.seen.most[measure] = high
+
+
+def test_what_was_exceeded_is_said_with_the_worst_moment() -> None:
+    one = block(uss=16 * MIB)
+    saw(one, "uss", 20 * MIB, 20 * MIB)
+    one.seen.worst["uss"] = report().worst[0]
+    first, empty, *rest = exceeded(one, verdict(one.seen, "uss")).splitlines()
+    assert first == ("memory budget exceeded: USS grew by at least 20480 KiB, and 16384 KiB are"
+                     " allowed, 1.250 s after the block began") and not empty
+    rows = [line.split() for line in rest]
+    assert ["10", "204800", "235520", "307200", "0", "/srv/server", "--fast"] in rows
+    assert ["153600", "153600", "153600", "0", "heap"] in rows
+
+
+def test_with_whole_it_was_and_did_not_grow() -> None:
+    one = block(whole=True, rss=MIB)
+    saw(one, "rss", 2 * MIB, 2 * MIB)
+    assert exceeded(one, verdict(one.seen, "rss")).startswith(
+        "memory budget exceeded: RSS was at least 2048 KiB, and 1024 KiB are allowed")
+
+
+def test_a_name_obeys_no_terminal() -> None:
+    one = block(uss=16 * MIB)
+    saw(one, "uss", 20 * MIB, 20 * MIB)
+    worst = report().worst[0]
+    one.seen.worst["uss"] = worst._replace(commands={10: "\x1b[2J\nx"}, made=None)
+    lines = exceeded(one, verdict(one.seen, "uss")).splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert lines[-1] == "what they were made of is not known: that was looked at too late"
+
+
+def test_between_two_bounds_a_budget_is_not_certain() -> None:
+    one = block(whole=True, rss=10 * MIB)
+    saw(one, "rss", 9 * MIB, 12 * MIB)
+    (sentence,) = uncertain(one, [verdict(one.seen, "rss")])
+    assert sentence.startswith("memory budget not certain: RSS was between 9216 KiB and 12288 KiB,"
+                               " and 10240 KiB are allowed")
+
+
+def test_a_peak_between_two_looks_is_not_certain() -> None:
+    one = block(whole=True, uss=10 * MIB)
+    saw(one, "uss", MIB, MIB)
+    one.seen.highest = one.look().holds[0]._replace(rss=MIB, peak=12 * MIB + peak_lag(1), threads=1)
+    (sentence,) = uncertain(one, [verdict(one.seen, "uss")])
+    assert sentence == (
+        "memory budget not certain: no look saw more than 1024 KiB of USS, and 10240 KiB are"
+        " allowed; but between two looks there were 12288 KiB of RSS (VmHWM): look more often"
+        " (every=)")
+
+
+def test_what_was_kept_is_not_spoken_of() -> None:
+    one = block(whole=True, uss=10 * MIB)
+    saw(one, "uss", MIB, MIB)
+    assert uncertain(one, [verdict(one.seen, "uss")]) == []
