@@ -16,8 +16,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
+from pagewalk.snapshot.read import open_recording
 from tests.live.bracket import look_again, working_sources
 from tests.live.command import PAGEWALK, Ran, one_sentence, pagewalk, pagewalk_here, run
 from tests.machine import prepared
@@ -305,3 +307,32 @@ def test_a_screen_that_does_not_say_when_it_was_recorded_gets_a_note(tmp_path: P
         assert "was recorded on" not in on_a_terminal(*words), words
     assert "was recorded on" not in live
     assert pagewalk_here("maps", path).err == ""  # no one looks
+
+
+def test_every_document_of_a_recording_is_in_the_manual(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "recording.md"
+    explained = set(re.findall("`([^`\n]+)`", page.read_text().partition("## `document`")[2]))
+    with start("plain", stopped=True) as running:
+        path = recorded(running.pid, tmp_path / "a", "--smaps", "--heap", "--cache", "--swap-users",
+                        "--ram", "--physical")
+    with open_recording(str(path)) as recording:
+        found = {name for part in recording.parts("document", ("name",))
+                 for name in part.texts("name")}
+    assert {"process", "set", "heap", "cache"} <= found <= explained
+
+
+def test_the_name_of_a_host_obeys_no_terminal(tmp_path: Path) -> None:
+    with start("plain", stopped=True) as running:
+        file = pq.ParquetFile(recorded(running.pid, tmp_path / "a"))
+    told = json.loads(file.metadata.metadata[b"pagewalk"])
+    path = tmp_path / "b"
+    with pq.ParquetWriter(path, file.schema_arrow.remove_metadata()) as writer:
+        for at in range(file.num_row_groups):
+            writer.write_table(file.read_row_group(at))
+        writer.add_key_value_metadata({"pagewalk": json.dumps(told | {"host": "a\x1b[2J\nb"})})
+    for words in (("show", path), ("explain", path)):
+        shown = pagewalk_here(*words)
+        assert shown.code in (0, 3) and "\x1b" not in shown.out
+        assert re.search(r"^recorded on a\S+2J\S*b at ", shown.out, re.MULTILINE)
+    note = on_a_terminal("maps", path)
+    assert re.search(r" was recorded on a\S+2J\S*b at 20", note) and "\x1b" not in note

@@ -212,7 +212,7 @@ def note_origin(request: Request, path: str, host: str, time_ns: int) -> None:
         from pagewalk.model.errors import in_a_line
         from pagewalk.render.amounts import when
 
-        note(request, f"{in_a_line(path)} was recorded on {host} at {when(time_ns)}")
+        note(request, f"{in_a_line(path)} was recorded on {in_a_line(host)} at {when(time_ns)}")
 
 
 def note_unsorted(request: Request, table: Table, choice: Choice | None) -> None:
