@@ -250,10 +250,10 @@ count = 0
 def heard(number, frame):
     global count
     count += 1
-    print(number, flush=True)
+    os.write(1, b"%d\\n" % number)  # print() may not be called from a handler that it is called by
 for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
     signal.signal(one, heard)
-print(os.getpid(), flush=True)
+os.write(1, b"%d\\n" % os.getpid())
 sys.stdin.readline()
 sys.exit(10 + count)
 """

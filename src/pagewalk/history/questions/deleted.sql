@@ -4,5 +4,5 @@ select host, time, pid, process, cast(sum(rss) as bigint) as rss, cast(sum(size)
 from vmas
 where name like '% (deleted)' and backing = 'file'
 group by host, time, pid, process, name
-order by rss desc nulls last, size desc, pid, name
+order by rss desc nulls last, size desc, host, time, pid, name
 limit 50

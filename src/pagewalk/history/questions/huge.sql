@@ -4,5 +4,5 @@ select host, time, cast(sum(size) as bigint) as size, count(distinct pid) as pro
 from pages
 where huge and state <> 'zero'
 group by host, time, state, coalesce(program, process)
-order by size desc, program, state
+order by size desc, host, time, program, state
 limit 50

@@ -6,5 +6,5 @@ select host, time, count(*) as processes, cast(sum(pss) as bigint) as pss,
 from processes
 where pid = mm
 group by host, time, coalesce(program, name)
-order by pss desc nulls last, rss desc nulls last, program
+order by pss desc nulls last, rss desc nulls last, host, time, program
 limit 50

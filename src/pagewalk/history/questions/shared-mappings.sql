@@ -17,5 +17,5 @@ select e.host, e.time, max(e.processes) as processes, max(a.processes) as record
 from each e
 join everybody a on a.host = e.host and a.time = e.time
 group by e.host, e.time, e.name
-order by processes desc, size desc, e.name
+order by processes desc, size desc, e.host, e.time, e.name
 limit 50

@@ -4,5 +4,5 @@ select host, time, count(*) as processes, cast(sum(swap) as bigint) as swap,
 from processes
 where swap > 0
 group by host, time, coalesce(program, name)
-order by swap desc, program
+order by swap desc, host, time, program
 limit 50

@@ -5,5 +5,5 @@ select host, time, uid, count(*) as processes, cast(sum(pss) as bigint) as pss,
 from processes
 where pid = mm
 group by host, time, uid
-order by pss desc nulls last, rss desc nulls last, uid
+order by pss desc nulls last, rss desc nulls last, host, time, uid
 limit 50
