@@ -126,6 +126,11 @@ def looked(
                 if ram or not (has_set(one, olds) and has_set(other, news)):
                     return diff_machine(one.recording, other.recording,
                                         (one.moment, other.moment), by)
+                for side, members in ((one, olds), (other, news)):
+                    if not members:
+                        path = side.recording.path
+                        commands.note(request, f"{path} has no process: what its cgroup was charged"
+                                               f" for says pagewalk explain {path}")
                 pairs = paired(one, olds, whole, other, news, other_whole)
                 return diff(one, other, pairs, by)
         if not ram and one.recording.meta.reason and not olds:
