@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from tests.history.by_hand import Process, recorded
 from tests.history.test_diff_machine import AFTER, BEFORE, MIB, made
-from tests.live.command import one_sentence, pagewalk_here
+from tests.live.command import PAGEWALK, one_sentence, pagewalk_here
 
 GROWN = {**BEFORE, ("processes", "anon"): 17}  # 7 MiB more than before
 
@@ -110,3 +111,13 @@ def test_two_runs_are_not_said_to_have_grown_in_some_time(tmp_path: Path) -> Non
     assert re.match(r"RSS grew by \d+ KiB between two runs: \+\d", said.out), said
     assert "n/a: moved" not in said.out and "or moved" not in said.out
     assert "not the same process" in said.out
+
+
+def test_a_budget_counts_though_nobody_reads_what_grew(charges: tuple[str, str]) -> None:
+    """As in `pagewalk diff A B --max-growth 1M | head -1`."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    words = [*PAGEWALK, "diff", *charges, "--ram", "--max-growth", "1M"]
+    ran = subprocess.run(words, stdout=writes, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writes)
+    assert ran.returncode == 4 and "grew by 7" in ran.stderr

@@ -249,6 +249,20 @@ def incomplete(request: Request, reasons: Sequence[str], *, told: bool) -> int:
 
 
 @contextmanager
+def read_or_not(out: TextIO) -> Iterator[None]:
+    """Let whoever reads ``out`` stop reading: the rest of the block is then not written.
+
+    The exit code of what follows it counts all the same, in a pipe too.
+    """
+    try:
+        yield
+        out.flush()
+    except BrokenPipeError:
+        with suppress(OSError):  # what is still buffered must not be written at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+
+
+@contextmanager
 def output(path: str | None, mode: int = 0o600) -> Iterator[TextIO]:
     """Open FILE for writing, or standard output; FILE is replaced only if all goes well.
 

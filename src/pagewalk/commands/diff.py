@@ -79,7 +79,7 @@ def command(
         raise BadRequest("--max-growth is about processes, or about a cgroup that record --cgroup"
                          " recorded: all of RAM does not grow")
     write = view(request.format, "diff", request.human, request.color)
-    with commands.output(request.output) as out:
+    with commands.output(request.output) as out, commands.read_or_not(out):
         write(found, choice.rows(found.rows, amount), out, columns=choice.columns)
     return concluded(request, found, limit)
 

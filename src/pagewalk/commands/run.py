@@ -77,7 +77,9 @@ def command(words: tuple[str, ...], every: float, wait: bool, junit: str | None,
         xml = None if junit is None else files.enter_context(commands.output(junit))
         report = run_with_budgets(words, budgets, every, wait=wait)
         if out is not None or not request.quiet or report.exceeded or report.unknown:
-            writer(request)(report, sys.stderr if out is None else out)
+            to = sys.stderr if out is None else out
+            with commands.read_or_not(to):
+                writer(request)(report, to)
         if xml is not None:
             from pagewalk.render.junit import junit as write_junit
 

@@ -48,7 +48,7 @@ def answers(report: Report) -> Iterator[str]:
         yield f"Whether {named(report.unknown)} kept {whose} is not known."
     limited = sum(one.limit is not None for one in report.verdicts)
     if limited and not report.exceeded and not report.unknown:
-        yield f"{'The budget was' if limited == 1 else 'All budgets were'} kept."
+        yield f"No look saw more than {'the budget' if limited == 1 else 'the budgets'}."
     yield (f"{printable(report.command[0])} {ending(report)} after {seconds(report.seconds)}"
            f"{seen(report)}.")
 
