@@ -49,7 +49,8 @@ class Run:
         return said[0] == str(SIGTIMEDWAIT[os.uname().machine])
 
     def reads(self) -> int:
-        said = Path(f"/proc/{self.process.pid}/io").read_text()
+        pid = self.process.pid
+        said = Path(f"/proc/{pid}/task/{pid}/io").read_text()  # another thread may import
         return int(re.findall(r"(?m)^syscr: (\d+)$", said)[0])
 
     def say(self, text: bytes = b"\n") -> None:
