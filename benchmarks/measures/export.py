@@ -21,6 +21,7 @@ from benchmarks.rows import Limit, Of, Plan, Row, interleave, size
 from pagewalk.proc.stall import BUDGET_NS
 from pagewalk.system.recent import REST
 
+WARM = 2  # looks, before anything is compared
 SCRAPES = 10_000
 EACH_SECOND = 1  # seconds between looks, at most: the memory of many looks is to be seen
 GROWN_MB, LOST = 8.0, 0.0
@@ -132,9 +133,15 @@ class Scraped(NamedTuple):
 
 
 def scraped(server: Server, count: int) -> Scraped:
-    """Scrape ``count`` times, one after the other, after a tenth as many to warm up."""
+    """Scrape ``count`` times, one after the other, once it has warmed up.
+
+    Some programs are only loaded into the kernel when a second look pays for them.
+    """
     for _ in range(count // 10):
         server.scrape()
+    cold = value(server.scrape(), "pagewalk_walks_total")
+    while value(server.scrape(), "pagewalk_walks_total") < cold + WARM:
+        time.sleep(0.2)
     memory, descriptors, begun = server.megabytes(), server.descriptors(), time.monotonic()
     first = value(server.scrape(), "pagewalk_walks_total")
     took, stall, looking, last = [], 0.0, 0.0, first

@@ -22,6 +22,7 @@ HOUR = 3600 * 10**9
 BEGAN = 1_700_000_000 * 10**9
 COUNT = "select count(*) from recordings where record = 'page'"
 SPARK = "local[2]"
+MORE = (1, 2, 4)  # times the data
 
 
 def fleet(plan: Plan) -> list[Row]:
@@ -75,7 +76,7 @@ def by_spark(plan: Plan, kept: list[str], folder: Path, hosts: int, what: str) -
     rows = []
     try:
         with connected(SPARK) as session:
-            for more in (1, 2, 4):
+            for more in MORE:
                 root = spread(kept, folder / f"data{more}", hosts * more)
 
                 def work(root: str = root) -> None:
