@@ -66,7 +66,7 @@ def test_a_removed_group_leaves_its_obj_cgroup_while_an_object_lives(
     def gone() -> None:
         # A CPU's stock keeps the one that it is of (drain_obj_stock).
         found = of_group(kernel, direct_map, outer, NOTHING)
-        assert len(found) <= 1 + (os.cpu_count() or 1)
+        assert len(found) <= 1 + (os.cpu_count() or 1) + len(others)
 
     with files("objcgs") as directory, memory_cgroup("objcgs") as outer:
         for number in range(REMOVED):
@@ -74,6 +74,10 @@ def test_a_removed_group_leaves_its_obj_cgroup_while_an_object_lives(
                 pass
             assert not inner.exists()
         look_again(lambda: check(REMOVED + 1))  # and its own
+        # Whoever looks up a name first is charged for its inode, which stays in memory: one of a
+        # file of Python's or in /proc. The group that has most left holds nothing but our file.
+        left = of_group(kernel, direct_map, outer, NOTHING).left
+        others = left[(left > 0) & (left < left.max())]
         delete(directory)
         look_again(gone)
 
