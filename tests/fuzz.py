@@ -231,7 +231,7 @@ def parse_member(text: bytes) -> None:
 def parse_kills(text: bytes) -> None:
     from pagewalk.proc.kmsg import parse_kills
 
-    parse_kills(text.split(b"\n"))
+    parse_kills(text.split(b"\n"), {})
 
 
 def parse_membership(data: bytes) -> object:

@@ -39,16 +39,17 @@ from pagewalk.history.waiting import (
 from pagewalk.model.errors import NotPermitted, PagewalkError, in_a_line
 from pagewalk.proc.cgroup_numbers import GroupNumbers, numbers_in
 from pagewalk.proc.cgroups import GONE, Hierarchy, group_of, open_group
-from pagewalk.proc.kmsg import Kill, open_kmsg, read_kills
+from pagewalk.proc.kmsg import Causes, Kill, open_kmsg, read_kills
 from pagewalk.proc.oom_control import Hold, open_hold
 from pagewalk.proc.pressure import MACHINE
 
 # After a report of which nothing was made, for so long only what is urgent is listened to: a group
 # that is full of page cache may have a hundred reports a second.
 PAUSE_S, URGENT = 0.25, (OOM, CHANGES)
-# From the report that the limit could not be kept until a kill has been counted, and from that
-# until it is in the kernel's log: 35 ms on a slow machine, never if a system call failed instead.
-KILL_S, LOGGED_S, LOOK_S = 0.3, 0.1, 0.01
+# From the report that the limit could not be kept until a kill has been counted: 35 ms on a slow
+# machine, never if a system call failed instead. From that until it is in the kernel's log, for
+# which who kills must get a CPU again.
+KILL_S, LOGGED_S, LOOK_S = 0.3, 1.0, 0.01
 # The file, why, and the processes.
 Write = Callable[[str, Trigger, list[int]], Made]
 LATE_S = 3.0  # by how much pressure may be reported late: the longer window, and a look
@@ -124,7 +125,8 @@ class Recorder:
     ``seen`` are the numbers when something was reported last, ``last`` all that was read then if it
     mattered, ``first`` what was read at first; ``then`` the numbers of the last recording. ``made``
     is when the last recording of each reason was made; ``overran`` whether it was just reported
-    that the limit could not be kept.
+    that the limit could not be kept. ``kills`` were logged since the last recording of one, and
+    ``begun`` is what of the log is half a kill.
     """
 
     path: str
@@ -143,6 +145,7 @@ class Recorder:
     near: bool = False
     made: dict[str, float] = field(default_factory=dict)
     kills: list[Kill] = field(default_factory=list)
+    begun: Causes = field(default_factory=dict)
 
     @cached_property
     def called(self) -> str:
@@ -245,7 +248,7 @@ class Recorder:
         """
         began = time.monotonic_ns()
         known = self.kmsg is not None
-        if self.killed(FULL) if known else self.overran:
+        if self.killed() if known else self.overran:
             self.last = self.last or self.first
             gone = Glance(time.time_ns(), 0, GroupNumbers(), 0, ())
             self.record(KILL if known else FULL, {REMOVED}, gone, began)
@@ -283,9 +286,11 @@ class Recorder:
         ``began`` is when that was reported.
         """
         late = time.monotonic_ns() - began
-        kills = None if self.kmsg is None else self.killed(reason)
+        events = rise(now.numbers, self.then)
+        counted = events.get("oom_kill", 0) if reason == KILL else 0
+        kills = None if self.kmsg is None else self.killed(counted)
         trigger = Trigger(reason, self.path, self.told.version, tuple(sorted(told)), self.how.near,
-                          now, self.last, rise(now.numbers, self.then), kills, late)
+                          now, self.last, events, kills, late)
         path = os.path.join(self.how.folder, file_name(self.called, reason, now.at_ns))
         self.made[reason] = time.monotonic()
         try:
@@ -295,22 +300,24 @@ class Recorder:
                 raise
             self.say(f"{reason}: cannot record: {error}")
             return
-        self.then, self.kills = now.numbers, []
+        self.then = now.numbers
+        # One that was logged while something else was recorded is told of again by its own.
+        self.kills = [] if reason == KILL else self.kills
         self.told.forget()  # what led to this is in it
         took = time.monotonic_ns() - began
         prune(self.how.folder, self.called, reason, self.how.keep)
         self.say(Written(trigger, path, took, made.processes, made.not_looked))
 
-    def killed(self, reason: str) -> tuple[Kill, ...]:
-        """Return what the kernel's log says was killed of the group since the last recording.
+    def killed(self, counted: int = 0) -> tuple[Kill, ...]:
+        """Return what the kernel's log says was killed of the group since the last such recording.
 
-        A kill is counted a moment before it is logged.
+        A kill is ``counted`` a moment before it is logged.
         """
         assert self.kmsg is not None
         until = time.monotonic() + LOGGED_S
         while True:
-            self.kills += of_group(read_kills(self.kmsg), self.path, self.last)
-            if self.kills or reason != KILL or time.monotonic() > until:
+            self.kills += of_group(read_kills(self.kmsg, self.begun), self.path, self.last)
+            if len(self.kills) >= counted or time.monotonic() > until:
                 return tuple(self.kills)
             time.sleep(LOOK_S)
 

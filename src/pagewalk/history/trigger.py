@@ -31,8 +31,8 @@ class Trigger(NamedTuple):
     ``before`` what had been read at the last report before that, None if there was none. ``events``
     is by how much memory.events (in version 1 memory.oom_control) has risen since the recording
     before. ``kills`` is what the kernel's log says of processes of the group that were killed since
-    then, None if it cannot be read; ``late_ns`` how long it took from the report until ``now`` was
-    read.
+    the last recording of a kill, None if it cannot be read; ``late_ns`` how long it took from the
+    report until ``now`` was read.
     """
 
     reason: str

@@ -42,6 +42,10 @@ class Kill(NamedTuple):
     of_limit: bool
 
 
+# By pid: the group that a process was in, if that is known, and whether a limit was the cause.
+Causes = dict[int, tuple[str | None, bool]]
+
+
 def open_kmsg() -> int | None:
     """Return the kernel's log, open at its end; None if we may not read it or there is none."""
     try:
@@ -56,9 +60,12 @@ def open_kmsg() -> int | None:
     return fd
 
 
-def read_kills(fd: int) -> list[Kill]:
-    """Return the kills that were logged since the last call, the oldest first."""
-    return parse_kills(read_records(fd))
+def read_kills(fd: int, begun: Causes) -> list[Kill]:
+    """Return the kills that were logged since the last call, the oldest first.
+
+    ``begun`` is kept between calls: one may come between the two records of a kill.
+    """
+    return parse_kills(read_records(fd), begun)
 
 
 def read_records(fd: int) -> list[bytes]:
@@ -77,16 +84,18 @@ def read_records(fd: int) -> list[bytes]:
     return found
 
 
-def parse_kills(records: list[bytes]) -> list[Kill]:
-    """Return the kills that ``records`` tell of; what is cut off or garbled is left out."""
-    places: dict[int, tuple[str | None, bool]] = {}
+def parse_kills(records: list[bytes], begun: Causes) -> list[Kill]:
+    """Return the kills that ``records`` tell of; what is cut off or garbled is left out.
+
+    What precedes a kill that is not among them is left in ``begun``.
+    """
     kills = []
     for text in records:
         if why := WHY.fullmatch(text):
-            places[int(why[3])] = group_in(why[2]), why[1] == b"CONSTRAINT_MEMCG"
+            begun[int(why[3])] = group_in(why[2]), why[1] == b"CONSTRAINT_MEMCG"
         elif killed := KILLED.match(text):
             pid = int(killed[1])
-            group, of_limit = places.get(pid, (None, text.startswith(b"Memory cgroup")))
+            group, of_limit = begun.pop(pid, (None, text.startswith(b"Memory cgroup")))
             anon, file, shmem = (int(word) << 10 for word in killed.groups()[2:])
             kills.append(Kill(pid, plain(killed[2]), anon, file, shmem, group, of_limit))
     return kills

@@ -1,0 +1,47 @@
+"""What the armed recorder makes of the kernel's log, fed through a pipe of packets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pagewalk.history.armed import Armed, Recorder
+from pagewalk.history.record import Made
+from pagewalk.history.trigger import KILL, NEAR, Trigger
+from pagewalk.history.waiting import Waiting
+from tests.armed_by_hand import NOW, TRIGGER
+from tests.proc.test_kmsg import FOUND, KILLED, WHY
+
+GROUP = "/a/b"
+
+
+def test_a_kill_that_is_logged_while_something_else_is_recorded_is_not_lost(
+    tmp_path: Path,
+) -> None:
+    made: list[Trigger] = []
+
+    def write(path: str, trigger: Trigger, pids: list[int]) -> Made:
+        made.append(trigger)
+        return Made(path, 0, 0, 0, 0, 0, 0, (), (), ())
+
+    (tmp_path / "cgroup.procs").touch()
+    group = os.open(tmp_path, os.O_RDONLY)
+    # It returns what was written at once, as /dev/kmsg does.
+    log, kernel = os.pipe2(os.O_NONBLOCK | os.O_DIRECT)
+    recorder = Recorder(GROUP, group, Waiting(group, 2, GROUP), Armed(str(tmp_path)), write,
+                        lambda said: None, log, None)
+    before = TRIGGER.before
+    assert before is not None
+    recorder.then = before.numbers
+    try:
+        os.write(kernel, b"6,1,2,-;" + WHY)
+        recorder.record(NEAR, set(), before, 0)  # between the two records of a kill
+        os.write(kernel, b"3,2,3,-;" + KILLED)
+        recorder.record(NEAR, set(), before, 0)  # before that is counted
+        recorder.record(KILL, set(), TRIGGER.now, 0)
+        recorder.record(NEAR, set(), TRIGGER.now._replace(numbers=NOW), 0)
+    finally:
+        for fd in (log, kernel, group):
+            os.close(fd)
+    assert [trigger.kills for trigger in made] == [(), (FOUND,), (FOUND,), ()]
+    assert [trigger.events.get("oom_kill") for trigger in made] == [None, None, 1, None]
