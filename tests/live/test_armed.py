@@ -289,7 +289,7 @@ def test_memory_high_gives_time(tmp_path: Path) -> None:
     with group(OWN) as where:
         (where.directory / "memory.high").write_text(str(32 * MIB))
         with growing(where, 8, 4) as running, armed(
-                where, tmp_path, "--look", "0", "--at-most", "0") as recorder:
+                where, tmp_path, "--look", "0", "--at-most", "0", "--keep", "1000") as recorder:
             while not any("Z near: " in line for line in recorder.said):
                 running.step()
             found = trigger_of(recorder.recorded("near"))
