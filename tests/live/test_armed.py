@@ -205,6 +205,19 @@ def test_a_group_near_its_limit_may_have_no_process(tmp_path: Path) -> None:
         assert f"{path} has no process: what its cgroup was charged for says" in ran.err
 
 
+def test_the_shared_memory_that_fills_a_group_is_named(tmp_path: Path) -> None:
+    with (group(OWN) as where, charging(where, "memfd", "blobs", 40 * MIB) as running,
+          armed(where, tmp_path, *OPTIONS) as recorder):
+        recorder.wait_for("has no limit")
+        limit(where, 44 * MIB)
+        near = recorder.recorded("near")
+    told = pagewalk("explain", near, "--format", "json").json["shared_files"]
+    assert told == [{"name": "/memfd:blobs (deleted)", "pid": running.pid,
+                     "process": told[0]["process"], "rss": 40 * MIB}]
+    said = " ".join(pagewalk("explain", near, "--human").out.split())
+    assert f"({running.pid}) had 40M of /memfd:blobs (deleted) in its RSS" in said
+
+
 def test_processes_that_cannot_be_recorded_are_told_from_none(tmp_path: Path) -> None:
     # Without CAP_SYS_PTRACE the processes of others cannot be read, but the group's numbers can.
     less = ("setpriv", "--bounding-set", "-all,+dac_override,+dac_read_search,+syslog",
@@ -223,6 +236,9 @@ def test_processes_that_cannot_be_recorded_are_told_from_none(tmp_path: Path) ->
             recorder.end()
     assert f"process {running.pid}: cannot read " in line and "; no process in " in line
     [first, near] = [max(tmp_path.glob(f"*-{reason}-*")) for reason in ("armed", "near")]
+    ran = pagewalk("explain", near)
+    assert ran.code == 3 and "the processes of the cgroup could not be recorded" in " ".join(
+        ran.out.split())
     ran = pagewalk("show", near)
     assert ran.code == 2 and "or none that it could read" in one_sentence(ran)
     ran = pagewalk("diff", first, near)

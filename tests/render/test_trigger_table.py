@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection
 from typing import Any
 
+from pagewalk.history.armed_recording import ArmedRecording, SharedFile
 from pagewalk.history.trigger import FULL, NEAR, Trigger, causes, scrubbed, withheld
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.render import view
 from pagewalk.render.trigger_table import answers
+from pagewalk.system.recorded_processes import Refused
 from tests.armed_by_hand import BEFORE, KILLED, MIB, TRIGGER
 
 
@@ -21,15 +22,15 @@ class Terminal(io.StringIO):
         return True
 
 
-def screen(trigger: Trigger, recorded: Collection[int] = (8,), out: Any = None) -> str:
+def screen(trigger: Trigger, recorded: tuple[int, ...] = (8,), out: Any = None, **more: Any) -> str:
     out = out or io.StringIO()
-    view("text", "trigger")(trigger, "kill.parquet", out, recorded=recorded)
+    view("text", "trigger")(ArmedRecording(trigger, recorded, **more), "kill.parquet", out)
     return str(out.getvalue())
 
 
 def document(trigger: Trigger) -> Any:
     out = io.StringIO()
-    view("json", "trigger")(trigger, "kill.parquet", out, recorded=[8])
+    view("json", "trigger")(ArmedRecording(trigger, (8,)), "kill.parquet", out)
     return json.loads(out.getvalue())
 
 
@@ -187,15 +188,27 @@ def test_of_several_kills_the_log_may_name_some_only() -> None:
 
 def test_a_recording_without_a_process_says_so_and_names_none_to_show() -> None:
     assert "No page of a process is in this recording" not in screen(TRIGGER)
-    assert "No page of a process is in this recording" in screen(TRIGGER, ())
-    said = screen(TRIGGER, [8], Terminal()).replace("\xa0", " ")
+    assert "the cgroup had no process any more when they" in screen(TRIGGER, ())
+    refused = (Refused(9, ("cannot read process 9",)),)
+    said = screen(TRIGGER, (), refused=refused)
+    assert "the processes of the cgroup could not be recorded" in said
+    assert "partial: some processes of the cgroup: 1 could not be recorded; process 9:" in said
+    said = screen(TRIGGER, (8,), Terminal()).replace("\xa0", " ")
     assert "show kill.parquet:8" in said and "share --cgroup /app" in said
     assert "show kill.parquet" not in screen(TRIGGER, (), Terminal()).replace("\xa0", " ")
     assert document(TRIGGER)["recorded"] == [8]
 
 
+def test_which_file_in_tmpfs_it_was() -> None:
+    shared = (SharedFile("/memfd:a\n (deleted)", 8, "web", 9 * MIB),)
+    said = " ".join(screen(TRIGGER, shared=shared).split())
+    assert r"web (8) had 9216 KiB of /memfd:a\n (deleted) in its RSS" in said
+    less = TRIGGER.now._replace(numbers=BEFORE._replace(stat={"anon": MIB, "file": 0, "shmem": 0}))
+    assert "in its RSS" not in screen(TRIGGER._replace(before=less), shared=shared)
+
+
 def test_a_cgroup_that_is_scrubbed_or_gone_is_not_to_be_looked_at() -> None:
-    hidden = screen(scrubbed(TRIGGER), [8], Terminal()).replace("\xa0", " ")
+    hidden = screen(scrubbed(TRIGGER), (8,), Terminal()).replace("\xa0", " ")
     assert "a cgroup (its path: scrubbed): killed" in hidden and "share --" not in hidden
     gone = TRIGGER._replace(told=("removed",))
-    assert "share --" not in screen(gone, [8], Terminal()).replace("\xa0", " ")
+    assert "share --" not in screen(gone, (8,), Terminal()).replace("\xa0", " ")

@@ -13,6 +13,7 @@ from pagewalk.account.groups import by_kind
 from pagewalk.account.ledger import ledger
 from pagewalk.heap.cpython import Build
 from pagewalk.heap.heap import Heap, Part, PoolBytes, Stacks
+from pagewalk.history.armed_recording import ArmedRecording
 from pagewalk.model.frames import Kind
 from pagewalk.proc.processes import Process
 from pagewalk.render import view
@@ -140,7 +141,7 @@ def arguments(name: str, *, frames: bool = True) -> tuple[Any, ...]:
         "map": (map_ram([system.frames(system.Run(Kind.FILE, 16), system.Run(Kind.BUDDY, 16))],
                         [(0, 32)]), by_hand.FACTS),
         "group": (group(), Name("unit", "app.service", "systemd")),
-        "trigger": (armed_by_hand.TRIGGER, "kill.parquet"),
+        "trigger": (ArmedRecording(armed_by_hand.TRIGGER, (8,)), "kill.parquet"),
         "cgroups": (group_table(), [(0, 0), (1, 1), (3, 2), (2, 1)],
                     {1: Name("pod", "web", "docker")}),
         "huge_of_each": (huge_by_hand.huge_of_each(frames=frames),

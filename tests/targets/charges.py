@@ -228,6 +228,15 @@ def lazyfree(size: str) -> Iterator[Facts]:
     yield {"bytes": int(size)}
 
 
+def memfd(name: str, size: str) -> Iterator[Facts]:
+    """Fill a memfd through a mapping."""
+    file = os.memfd_create(name)
+    os.ftruncate(file, int(size))
+    area = mmap.mmap(file, int(size))
+    area[:] = b"x" * int(size)
+    yield {"bytes": int(size)}
+
+
 def names(folder: str, count: str) -> Iterator[Facts]:
     """Look up names that do not exist: each leaves a dentry."""
     yield {"names": 0}
@@ -253,6 +262,7 @@ CASES: dict[str, Callable[..., Iterator[Facts]]] = {
     case.__name__: case for case in (
         anon, grows, written, deleted, maps, threads, descriptors, tables, bpf_map, unix_sockets,
         tcp_sockets, rings, swapped, huge, hugetlb, locked, lazyfree, names, moved,
+        memfd,
     )
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from pagewalk.model.errors import BadRequest
 
 if TYPE_CHECKING:
     from pagewalk.history.armed import Written
+    from pagewalk.history.armed_recording import ArmedRecording
     from pagewalk.history.record import How, Made
     from pagewalk.history.trigger import Trigger
 
@@ -147,38 +148,25 @@ def tell(request: Request, said: str | Written) -> None:
         click.echo(harmless(written(said)))
 
 
-def trigger_of(word: str) -> tuple[Trigger, list[int]] | None:
-    """Return why an armed recorder made the recording ``word``, and which processes are in it.
-
-    None for anything else.
+def armed_recording(word: str) -> ArmedRecording | None:
+    """Return what TARGET ``word`` tells if the armed recorder made it, else None.
 
     Raises BadRecording.
     """
     from pagewalk.snapshot.places import is_recording
-    from pagewalk.snapshot.read import Recording
 
     if word.isdecimal() or not is_recording(word):
         return None
-    from pagewalk.history.trigger import DOCUMENT, REASONS, Trigger
-    from pagewalk.sources.recorded import document
-    from pagewalk.sources.recorded_target import processes_of
+    from pagewalk.history.armed_recording import read_armed
 
-    recording = Recording(word)
-    try:
-        if recording.meta.reason not in REASONS:
-            return None
-        found: Trigger = document(recording, None, DOCUMENT, Trigger)
-        return found, [one.pid for one in processes_of(recording)]
-    finally:
-        recording.close()
+    return read_armed(word)
 
 
-def explain_trigger(request: Request, trigger: Trigger, recorded: list[int]) -> int:
+def explain_armed(request: Request, found: ArmedRecording) -> int:
     """Write why a recording was made, and what the group was made of; return the exit code."""
-    from pagewalk.history.trigger import withheld
     from pagewalk.render import view
 
     write = view(request.format, "trigger", request.human, request.color)
     with commands.output(request.output) as out:
-        write(trigger, request.target, out, recorded=recorded)
-    return commands.concluded(request, withheld(trigger))
+        write(found, request.target, out)
+    return commands.concluded(request, found.withheld)

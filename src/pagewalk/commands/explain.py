@@ -57,7 +57,7 @@ def command(no_smaps: bool, cgroup: bool, **options: object) -> int:
     pagewalk explain $$ --format json
     pagewalk explain --cgroup $$
     """
-    from pagewalk.commands.armed import explain_trigger, trigger_of
+    from pagewalk.commands.armed import armed_recording, explain_armed
     from pagewalk.commands.groups import explain_group, explain_recorded, meant_group
     from pagewalk.model.errors import BadRequest
     from pagewalk.render.columns import WHOLE
@@ -67,9 +67,9 @@ def command(no_smaps: bool, cgroup: bool, **options: object) -> int:
     if choice.columns is not None and request.format == "csv":
         raise BadRequest("explain's csv has a row for each cause, with other columns: leave out"
                          " --columns, or use --format json")
-    trigger = None if cgroup else trigger_of(request.target)
-    if trigger is not None:
-        return explain_trigger(request, *trigger)
+    armed = None if cgroup else armed_recording(request.target)
+    if armed is not None:
+        return explain_armed(request, armed)
     told = explain_recorded(request, choice, value, always=cgroup)
     if told is not None:
         return told

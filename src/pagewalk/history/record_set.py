@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pagewalk.account.table import Table
+from pagewalk.history.hidden import without_paths
 from pagewalk.model.columns import Withheld
 from pagewalk.model.errors import NoAddressSpace, NotPermitted, PagewalkError, ProcessGone
 from pagewalk.proc.chosen import Chosen, user_name
@@ -52,7 +53,7 @@ class SetSoFar:
         found = RecordedSet(
             machine, self.source, tuple(map(scrubbed, self.chosen) if scrub else self.chosen),
             tuple(map(tuple, self.groups)), tuple(self.odd), tuple(sorted(self.elsewhere)),
-            tuple(Refused(pid, why_of(error)) for pid, error in refused.items()
+            tuple(Refused(pid, why_of(error, scrub=scrub)) for pid, error in refused.items()
                   if not ended(error)),
             tuple(pid for pid, error in refused.items() if ended(error)),
             self.where.shows_all(),
@@ -67,10 +68,10 @@ def ended(error: PagewalkError) -> bool:
     return isinstance(error, ProcessGone | NoAddressSpace)
 
 
-def why_of(error: PagewalkError) -> tuple[str, ...]:
-    if isinstance(error, NotPermitted):
-        return error.what, error.says, error.remedy
-    return (str(error),)
+def why_of(error: PagewalkError, *, scrub: bool) -> tuple[str, ...]:
+    why = ((error.what, error.says, error.remedy) if isinstance(error, NotPermitted) else
+           (str(error),))
+    return tuple(map(without_paths, why)) if scrub else why
 
 
 def scrubbed(one: Chosen) -> Chosen:

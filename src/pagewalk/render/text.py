@@ -358,7 +358,7 @@ LARGEST: dict[str, Callable[..., int]] = {
     "maps": lambda table, *_: table.totals["size"] or 0,
     "heap": lambda found: found.anonymous,
     "ram": lambda found: found.total or 0,
-    "trigger": lambda trigger, _: trigger.now.numbers.current or 0,
+    "trigger": lambda found, _: found.trigger.now.numbers.current or 0,
     "group": lambda found, *_: found.numbers[-1].current or 0,
     "cgroups": lambda table, *_: int(table.amounts.usage.max(initial=0)),
     "cache": lambda found, _: sum(one.size or 0 for one in found.files),

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pagewalk.history.glance import Glance, Member, fullness, hard_to_reclaim
-from pagewalk.history.trigger import Trigger, causes, explained, withheld
+from pagewalk.history.trigger import Trigger, causes, explained
 from pagewalk.history.waiting import REMOVED
 from pagewalk.render.amounts import kib, many, size, when
 from pagewalk.render.armed_words import WHAT
@@ -17,6 +17,7 @@ from pagewalk.system.group_counters import charged_from
 from pagewalk.system.ram import PARTS
 
 if TYPE_CHECKING:
+    from pagewalk.history.armed_recording import ArmedRecording
     from pagewalk.proc.kmsg import Kill
 
 LISTED = 10  # processes on the screen
@@ -28,15 +29,11 @@ TITLES = {part.name: part.title for part in PARTS} | COUNTED | {
 }
 
 
-def text(
-    trigger: Trigger, path: str, out: TextIO, *, recorded: Collection[int] = (), **_: object
-) -> None:
-    """Write why the recording at ``path`` was made, and what the group was made of before that.
-
-    ``recorded`` are the processes that are in it.
-    """
+def text(found: ArmedRecording, path: str, out: TextIO, **_: object) -> None:
+    """Write why the recording at ``path`` was made, and what the group was made of before that."""
+    trigger = found.trigger
     print(paint(out, "main", heading(trigger)), file=out)
-    for sentence in answers(trigger):
+    for sentence in (*answers(trigger), *shared(found)):
         say(sentence, out)
     print(file=out)
     say_grid([("CHARGED", "WHAT"), *amounts(trigger)], {1}, out, room=width(out), yields=1)
@@ -49,11 +46,20 @@ def text(
         more = explained(trigger).processes - len(rows)
         if more > 0:
             say(f"and {many(more, 'smaller process', 'es')}", out)
-    if not recorded:
-        say("No page of a process is in this recording: when they were recorded, the cgroup had"
-            " no process, or none that could be read.", out)
-    say_missing(withheld(trigger), out)
-    following(out, *hints(trigger, path, recorded))
+    if not found.recorded:
+        why = ("the processes of the cgroup could not be recorded" if found.refused else
+               "the cgroup had no process any more when they were recorded")
+        say(f"No page of a process is in this recording: {why}.", out)
+    say_missing(found.withheld, out)
+    following(out, *hints(trigger, path, found.recorded))
+
+
+def shared(found: ArmedRecording) -> Iterator[str]:
+    """Yield which processes had most of a file in tmpfs or of shared memory."""
+    for one in found.shared if causes(explained(found.trigger), found.trigger.version).get(
+            "shmem") else ():
+        yield (f"{printable(one.process)} ({one.pid}) had {size(one.rss)} of"
+               f" {printable(one.name)} in its RSS: tmpfs or shared memory.")
 
 
 def hints(trigger: Trigger, path: str, recorded: Collection[int]) -> Iterator[str]:
@@ -192,20 +198,21 @@ def row(trigger: Trigger, one: Member) -> tuple[str, ...]:
             printable(one.name), became)
 
 
-def json(
-    trigger: Trigger, _path: str, out: TextIO, *, recorded: Collection[int] = (), **_: object
-) -> None:
+def json(found: ArmedRecording, _path: str, out: TextIO, **_: object) -> None:
     """Write all of it."""
+    trigger = found.trigger
     write({
         "cgroup": {"path": trigger.path, "version": trigger.version},
         "reason": trigger.reason, "told": list(trigger.told), "near": trigger.near,
         "late_ns": trigger.late_ns, "events": trigger.events,
         "killed": None if trigger.kills is None else [kill(one) for one in trigger.kills],
         "gone": [one.pid for one in trigger.gone],
-        "recorded": sorted(recorded),
+        "recorded": list(found.recorded),
+        "not_looked": [{"pid": one.pid, "why": str(one.error)} for one in found.refused],
+        "shared_files": [one._asdict() for one in found.shared],
         "now": moment(trigger.now, trigger.version),
         "before": None if trigger.before is None else moment(trigger.before, trigger.version),
-        **missing(withheld(trigger)),
+        **missing(found.withheld),
     }, out)
 
 
