@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pagewalk.proc.chosen import Wanted, choose
 from pagewalk.system import metered
-from tests.live.bracket import look_again
+from tests.live.bracket import look_again, working_sources
 from tests.live.command import PATIENCE, Ran, begin, end, one_sentence, pagewalk, pagewalk_here
 from tests.machine import memory_cgroup
 from tests.targets import asleep, start, stop
@@ -32,6 +32,7 @@ from tests.test_contrib import ALERTS, CONTRIB, EXPRESSIONS
 pytestmark = pytest.mark.live
 ALONE = ("setpriv", "--reuid=65534", "--clear-groups")
 NOBODY_ELSE = 54321  # a user that no other process belongs to
+SOURCES = working_sources()
 AMOUNTS = ("uss", "pss", "rss", "swap")
 SLOW = ("--longest", PATIENCE)  # not what time suffices for is tested, but what is told then
 
@@ -314,6 +315,22 @@ def test_the_file_for_node_exporter_is_whole_and_anybody_may_read_it(tmp_path: P
     assert "pagewalk_age_seconds" not in path.read_text()  # which would never change
 
 
+@pytest.mark.parametrize("source", [name for name in ("ebpf", "procfs") if name in SOURCES])
+def test_processes_are_read_from_the_source_asked_for(source: str) -> None:
+    ran = pagewalk("export", "--once", "--source", source, *SLOW)
+    assert ran.code in (0, 3), ran.err
+    assert f'source="{source}"' in ran.out
+    if source == "ebpf":  # no security module is asked: with it the hint of a refusal helps
+        assert series(ran.out)["pagewalk_processes", "refused"] == 0
+
+
+def test_a_source_that_does_not_work_leaves_out_processes_and_says_so() -> None:
+    ran = pagewalk("export", "--once", "--source", "ebpf", *SLOW, before=ALONE)
+    assert ran.code == 3
+    assert "what processes hold: source 'ebpf' is not available" in ran.err
+    assert series(ran.out)["pagewalk_processes", "walked"] == 0
+
+
 def test_what_time_does_not_suffice_for_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     with start("fork_three", stopped=True) as running:
         chosen = choose(Wanted(pids=running.pids))
@@ -321,7 +338,7 @@ def test_what_time_does_not_suffice_for_is_told_apart(monkeypatch: pytest.Monkey
             chosen, key=lambda one: -one.process.rss))
         # Begun twice; then there is no time but for the first, which is always walked.
         moments = iter((0.0, 0.0, *[9.0] * 99))
-        found = metered.look_at_metered(3.0, lambda: next(moments))
+        found = metered.look_at_metered(3.0, clock=lambda: next(moments))
     left = len(running.pids) - 1
     assert found.counts == metered.Counts(walked=1, left=left)
     (walked,), (rest,) = found.lines["program"], found.unwalked["program"]

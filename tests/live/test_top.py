@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
+from pagewalk.system.processes import LiveProcesses
+from pagewalk.system.top import BY
 from tests import kernel_says
 from tests.commands.test_watch import Window
 from tests.live.bracket import living_thread, look_again
 from tests.live.command import pagewalk, pagewalk_here
 from tests.machine import memory_cgroup, prepared
+from tests.share_by_hand import member
 from tests.targets import TARGETS, start
 
 pytestmark = pytest.mark.live
@@ -122,3 +125,10 @@ def test_a_user_gets_rss_and_is_told_what_is_missing(tmp_path: Path) -> None:
         finally:
             process.kill()
     assert line["rss"] > 0 and line["uss"] is None
+
+
+def test_the_group_of_a_process_that_ended_meanwhile_is_unknown() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    group_of = BY["cgroup"](LiveProcesses())
+    assert group_of(member(ended.pid, 1, "true", 0, 0, 0, 0)) == ("unknown", "unknown")

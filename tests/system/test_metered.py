@@ -52,7 +52,7 @@ def test_those_that_were_neither_walked_nor_ended_are_known_by_their_rss() -> No
         ("/../..", "/"),
         ("/", "(ours)"),
         ("/child", "(ours)/child"),
-        ("not told", "not told"),
+        ("unknown", "unknown"),
     ],
 )
 def test_in_a_cgroup_namespace_a_path_is_that_of_the_host(path: str, found: str) -> None:

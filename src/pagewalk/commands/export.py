@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from pagewalk import commands
-from pagewalk.commands.options import LONGEST_WATCH, Request, Within
+from pagewalk.commands.options import LONGEST_WATCH, Request, Within, source_option
 from pagewalk.model.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -38,10 +38,11 @@ ENDING = {signal.SIGTERM, signal.SIGINT}
 @click.option("--limit", "-n", metavar="N", default=20, show_default=True,
               type=click.IntRange(1, 10_000),
               help="Only the N largest programs, users and cgroups have series of their own.")
+@source_option("ebpf, kcore, drgn or procfs; RAM and cgroups are always read in the best way")
 @click.option("--quiet", "-q", is_flag=True, help="Print no notes on stderr.")
 def command(
     listen: str, once: bool, textfile: str | None, every: float, longest: float, limit: int,
-    quiet: bool,
+    source: str, quiet: bool,
 ) -> int:
     """Serve metrics for Prometheus until Ctrl-C or SIGTERM: what each program, user and cgroup
     holds alone, PSS, RSS and swap, what RAM is used for, and how near cgroups are to their limits.
@@ -54,11 +55,11 @@ def command(
     from pagewalk.commands.scraped import as_text, client
     from pagewalk.system.recent import Recent
 
-    request = Request(source="auto", format="text", output=textfile, quiet=quiet)
-    check(textfile, once=once)
+    request = Request(source=source, format="text", output=textfile, quiet=quiet)
+    check(textfile, source, once=once)
     client()  # before a walk that nobody could read
     commands.look_for_garbage()
-    look = partial(told, longest, limit)
+    look = partial(told, source, longest, limit)
     if not (once or textfile):
         return serve(request, Recent(in_one_thread(look), every), *address(listen))
     with commands.output(textfile, mode=0o644) as out:
@@ -67,8 +68,11 @@ def command(
     return commands.concluded(request._replace(format="prometheus"), latest.found.withheld)
 
 
-def check(textfile: str | None, *, once: bool) -> None:
-    """Raise BadRequest for a file that nobody would read, or two places to write to."""
+def check(textfile: str | None, source: str, *, once: bool) -> None:
+    """Raise BadRequest for no source, a file that nobody would read, or two places to write to."""
+    from pagewalk.sources import check_name
+
+    check_name(source)  # a look would take it for one that does not work, and tell of no process
     if textfile is None:
         return
     if once:
@@ -102,12 +106,12 @@ class Told(NamedTuple):
     withheld: tuple[Withheld, ...]
 
 
-def told(longest: float, limit: int) -> Told:
+def told(source: str, longest: float, limit: int) -> Told:
     """Look, and return what there is to tell; raises BadText."""
     from pagewalk.render.metrics import families
     from pagewalk.system.metered import look_at_metered
 
-    found = look_at_metered(longest)
+    found = look_at_metered(longest, source)
     return Told(families(found, limit, version()), found.withheld)
 
 

@@ -197,11 +197,16 @@ def open_source(name: str, target: Target, budget_ns: int = BUDGET_NS) -> Source
     """
     if name == "auto":
         return open_best(target, budget_ns)
-    if name not in SOURCES:
-        known = ", ".join(("auto", *SOURCES))
-        raise BadRequest(f"no source is called '{name}'; there are: {known}")
+    check_name(name)
     source: Source = importlib.import_module(SOURCES[name]).open(name, target, budget_ns)
     return source
+
+
+def check_name(name: str) -> None:
+    """Raise BadRequest if no source is called ``name``."""
+    if name not in ("auto", *SOURCES):
+        known = ", ".join(("auto", *SOURCES))
+        raise BadRequest(f"no source is called '{name}'; there are: {known}")
 
 
 def open_best(target: Target, budget_ns: int, *, besides: str = "") -> Source:

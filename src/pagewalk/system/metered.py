@@ -86,13 +86,16 @@ class Metered(NamedTuple):
         return partial(self.withheld)
 
 
-def look_at_metered(longest: float, clock: Clock = time.monotonic) -> Metered:
+def look_at_metered(
+    longest: float, process_source: str = "auto", clock: Clock = time.monotonic
+) -> Metered:
     """Walk all processes but this one, and scan RAM for it and its cgroups; raises BadText.
 
-    The walks take ``longest`` seconds, the scan twice as many of CPU time.
+    Processes are read from ``process_source``. The walks take ``longest`` seconds, the scan twice
+    as many of CPU time.
     """
     source, begun = open_overview(2 * longest), clock()
-    looked, unseen, counts, lost = walked(longest, clock)
+    looked, unseen, counts, lost = walked(longest, process_source, clock)
     keys, missing = in_common()
     lines, rest = ({by: lines_by(members, key) for by, key in keys.items()}
                    for members in (looked.members, unseen))
@@ -110,13 +113,13 @@ def look_at_metered(longest: float, clock: Clock = time.monotonic) -> Metered:
 Walked = tuple[Looked, list[Member], Counts, tuple[Withheld, ...]]
 
 
-def walked(longest: float, clock: Clock) -> Walked:
+def walked(longest: float, source: str, clock: Clock) -> Walked:
     """Walk processes, the largest first; also return those that were not, as members."""
     chosen, begun = everyone(), clock()
     if not chosen:
         return Looked((), Tried("", (), (), 0, ())), [], Counts(0), ()
     try:
-        looked = total_each(chosen, LiveProcesses(), lambda: clock() > begun + longest,
+        looked = total_each(chosen, LiveProcesses(source), lambda: clock() > begun + longest,
                             lambda: clock() > begun + longest * TOGETHER)
     except PagewalkError as error:  # of none, and why the first was not
         looked = Looked((), Tried("", tuple((one.process.pid, str(error)) for one in chosen), (), 0,

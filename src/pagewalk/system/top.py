@@ -16,7 +16,7 @@ from pagewalk.system.at_once import never
 from pagewalk.system.members import Enough, Looked, Member, look_at_each, total_each
 from pagewalk.system.processes import Processes
 
-UNTOLD = "not told"  # the cgroup of a process that has ended, or that /proc does not tell
+UNTOLD = "unknown"  # the cgroup of a process that has ended, or that /proc does not tell
 AMOUNTS = ("uss", "pss", "rss", "swap")
 
 
