@@ -11,7 +11,7 @@ from pagewalk.snapshot.schema import Meta
 from pagewalk.snapshot.write import Labels, Writer, whole_file
 from tests.snapshot.by_hand import FACTS, META, PAGE
 
-STATES = ("anon", "file", "zero", "swapped", "special", "hugetlb")
+STATES = ("anon", "file", "zero", "swapped", "special", "hugetlb", "device")
 
 
 class Run(NamedTuple):

@@ -5,6 +5,7 @@ Host d was booted anew, and its clock was set back; its last file is of an older
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pagewalk.snapshot.places import place_of
-from pagewalk.snapshot.schema import KEY
+from pagewalk.snapshot.schema import KEY, VERSION
 from tests.history.by_hand import Process, Run, recorded
 from tests.snapshot.by_hand import PAGE
 
@@ -86,6 +87,20 @@ def older(path: str) -> None:
         for one in groups:
             writer.write_table(one)
         writer.add_key_value_metadata({KEY: file.metadata.metadata[KEY.encode()].decode()})
+
+
+def newer(path: str) -> None:
+    """Make a recording one of a schema that is not there yet: a number of it is text."""
+    file = pq.ParquetFile(path)
+    groups = [file.read_row_group(at) for at in range(file.metadata.num_row_groups)]
+    at = groups[0].schema.get_field_index("rss")
+    groups = [one.set_column(at, "rss", one.column("rss").cast("string")) for one in groups]
+    meta = json.loads(file.metadata.metadata[KEY.encode()])
+    meta["schema"] = VERSION + 1
+    with pq.ParquetWriter(path, groups[0].schema) as writer:
+        for one in groups:
+            writer.write_table(one)
+        writer.add_key_value_metadata({KEY: json.dumps(meta)})
 
 
 def moment(nanoseconds: int) -> datetime:

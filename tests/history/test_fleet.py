@@ -11,7 +11,7 @@ from pagewalk.history.fleet import DUCKDB, asking, hidden, look_at_fleet
 from pagewalk.history.statements import REPORTS, report
 from pagewalk.model.errors import BadRecording
 from pagewalk.render.fleet_words import answer
-from tests.history.by_hand import Process
+from tests.history.by_hand import Process, Run
 from tests.history.fleet_by_hand import (
     EXPECTED,
     HIDDEN_BY,
@@ -85,6 +85,16 @@ def test_what_a_host_hides_is_withheld(name: str, tmp_path: Path) -> None:
     assert "2 of" in said and "not known: frames were hidden" in said
     with asking(look_at_fleet(root), root, DUCKDB, 1 << 30) as ask:
         assert hidden(ask) == HIDDEN_BY
+
+
+@pytest.mark.parametrize("name", ["programs", "mappings"])
+def test_what_rss_counts_is_used(name: str, tmp_path: Path) -> None:
+    """Device memory with a struct page, too: nothing of it is counted twice."""
+    held = {"rss": 4 * PAGE, "uss": 4 * PAGE, "swap": 0}
+    at(tmp_path, "a", 0, Process(1, "dax", (Run(10, 4, "device", vma=1),), held))
+    columns, found = rows(str(tmp_path), name)
+    used = [row[columns.index("used")] for row in found]
+    assert sorted(used) == [0, 4 * PAGE][-len(used):]
 
 
 def test_a_host_that_hides_one_process_of_a_program_is_no_outlier(tmp_path: Path) -> None:

@@ -22,9 +22,20 @@ from pagewalk.history.sql import Database
 from pagewalk.history.statements import REPORTS, questions, report
 from pagewalk.snapshot.relation import footers
 from tests import left
-from tests.history.fleet_by_hand import EXPECTED, HIDDEN_BY, OF_TWO, many_hosts, two_hosts
+from tests.history.fleet_by_hand import (
+    EXPECTED,
+    HIDDEN_BY,
+    MIB,
+    OF_TWO,
+    at,
+    many_hosts,
+    newer,
+    two_hosts,
+    web,
+)
 from tests.live.command import begin as begin_pagewalk
 from tests.live.command import one_sentence, pagewalk
+from tests.snapshot.by_hand import PAGE
 from tests.targets import start
 
 pytestmark = pytest.mark.live
@@ -162,7 +173,14 @@ def test_a_cluster_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_the_command_asks_the_cluster(cluster: str, tmp_path: Path) -> None:
-    made = many_hosts(tmp_path)
+    odd = tmp_path / "of all [hosts]{*}?"
+    made = many_hosts(odd)
     ran = pagewalk("fleet", "limits", made, "--engine", cluster, "--format", "json")
     assert ran.code == 0, ran.err
     assert [tuple(row.values()) for row in ran.json["rows"]] == EXPECTED["limits"]
+    # Spark could read it, and would make all numbers text.
+    newer(at(odd, "e", 0, web(1, MIB, PAGE)))
+    ran = pagewalk("fleet", "programs", made, "--engine", cluster, "--format", "json")
+    [left_out] = ran.json["partial"]
+    assert ran.code == 3 and left_out.startswith("left out: ") and "host=e" in left_out
+    assert [tuple(row.values()) for row in ran.json["rows"]] == EXPECTED["programs"]

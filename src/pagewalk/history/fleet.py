@@ -16,9 +16,6 @@ DUCKDB = "duckdb"
 # The reports that need to know who has which frame, and what processes hold alone.
 OF_FRAMES = ("programs", "mappings", "libraries", "outliers")
 HIDDEN = """
-with latest as (
-    select host, max(time) as time from recordings where record = 'meta' group by host
-)
 select r.host, count(*) as processes
 from recordings r
 join latest l on l.host = r.host and l.time = r.time
@@ -82,7 +79,9 @@ def asking(fleet: Fleet, root: str, engine: str, memory: int) -> Iterator[Callab
     from pagewalk.history.spark import ask, connected, read
 
     with connected(engine) as session:
-        read(session, root)
+        # By its own rules it would read some of what we left out.
+        some = fleet.recordings if fleet.damaged else ()
+        read(session, root, [one.path for one in some])
         yield partial(ask, session)
 
 

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import IO, Any
 
@@ -59,14 +59,18 @@ def connected(engine: str) -> Iterator[Any]:
                     session.stop()
 
 
-def read(session: Any, root: str) -> None:
-    """Make ``recordings`` the data set ``root``, and the views over it; raises PagewalkError."""
+def read(session: Any, root: str, paths: Sequence[str] = ()) -> None:
+    """Make ``recordings`` the data set ``root``, or only ``paths`` of it, and the views over it.
+
+    Raises PagewalkError.
+    """
     from pyspark.sql import functions
 
     with sentence():
         base = place(root)
+        chosen = [plain(place(path)) for path in paths] or [f"{plain(base)}/host=*/time=*/{NAME}"]
         rows = (session.read.option("mergeSchema", "true").option("basePath", base)
-                .parquet(f"{base}/host=*/time=*/{NAME}"))
+                .parquet(*chosen))
         rows.withColumn("time", functions.expr(TIME)).createOrReplaceTempView("recordings")
         for view in views():
             session.sql(view.sql).createOrReplaceTempView(view.name)
@@ -157,6 +161,11 @@ def place(root: str) -> str:
     if not is_url(root):
         return f"file://{os.path.abspath(root)}"
     return root.partition("?")[0].replace("s3://", "s3a://", 1).rstrip("/")
+
+
+def plain(path: str) -> str:
+    """Return a path that Hadoop's globs take as it is (org.apache.hadoop.fs.GlobPattern)."""
+    return re.sub(r"([][{}*?\\])", r"\\\1", path)
 
 
 def known() -> tuple[type[Exception], ...]:

@@ -16,15 +16,15 @@ from pagewalk.model.errors import BadRequest
 
 HERE = Path(__file__).parent
 # In an order in which each reads those before it only.
-VIEWS = ("moments", "processes", "vmas", "pages", "frames", "sharing", "sharers", "growth",
-         "cgroups", "files", "ram", "caches")
+VIEWS = ("latest", "moments", "processes", "vmas", "pages", "mapped", "frames", "sharing",
+         "sharers", "growth", "cgroups", "files", "ram", "caches")
 QUESTIONS = (
     "recordings", "programs", "users", "vmas", "swapped", "shared-mappings", "shared-frames",
     "sharing", "huge", "deleted", "grew", "grew-programs", "grew-mappings", "limits", "ram",
     "cached-files", "slab",
 )
 
-# Of a data set of many hosts; they read ``recordings`` alone.
+# Of a data set of many hosts.
 REPORTS = ("programs", "mappings", "libraries", "limits", "growth", "outliers", "hosts")
 
 

@@ -167,7 +167,7 @@ def subfolders(folder: str, begin: str) -> Iterator[str]:
 
 def entry_of(path: str) -> Entry | None:
     """Return what the place of a recording says, None if it is not one of a data set."""
-    parts = path.partition("?")[0].split("/")
+    parts = (path.partition("?")[0] if is_url(path) else path).split("/")
     if len(parts) < 3 or parts[-1] != NAME:
         return None
     host, when = parts[-3].removeprefix("host="), parts[-2].removeprefix("time=")

@@ -1,26 +1,23 @@
 -- Which programs have grown since their host was booted?
--- From the first recording that has a program to the last, by a clock that nobody sets. up is how
--- many of the steps between recordings went upwards: with a leak, nearly all do.
-with moment as (
-    select host, time, boot, uptime,
-        max(time) over (partition by host) as latest
-    from recordings
-    where record = 'meta'
-),
-booted as (
-    select host, boot from moment where time = latest
+-- From the first recording that has a program to the last, by a clock that nobody sets; since which
+-- boot, the latest recording says. up is how many of the steps between recordings went upwards: with
+-- a leak, nearly all do.
+with booted as (
+    select m.host, m.boot
+    from moments m
+    join latest l on l.host = m.host and l.time = m.time
 ),
 program as (
     select m.host, m.uptime, coalesce(r.program, r.name) as program,
-        cast(sum(r.rss) as bigint) as rss, cast(sum(r.uss) as bigint) as uss
+        cast(sum(r.rss) as bigint) as rss
     from recordings r
-    join moment m on m.host = r.host and m.time = r.time
+    join moments m on m.host = r.host and m.time = r.time
     join booted b on b.host = m.host and b.boot = m.boot
     where r.record = 'process' and r.pid = r.mm
     group by m.host, m.uptime, coalesce(r.program, r.name)
 ),
 step as (
-    select host, program, uptime, rss, uss,
+    select host, program, uptime, rss,
         lag(rss) over (partition by host, program order by uptime) as before
     from program
 ),

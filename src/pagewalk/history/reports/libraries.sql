@@ -1,10 +1,7 @@
 -- Which libraries are in the RAM of a host more than once?
 -- Other versions, or files of other images; extra is what all but the largest copy on each host
 -- take. Processes whose frames were hidden are left out. The latest recording of each host.
-with latest as (
-    select host, max(time) as time from recordings where record = 'meta' group by host
-),
-mapping as (
+with mapping as (
     select r.host, r.time, r.pid, r.vma, r.name, r.dev, r.inode,
         regexp_replace(regexp_extract(r.name, '([^/]+)[.]so', 1), '[-.0-9]+$', '') as library
     from recordings r
@@ -12,12 +9,10 @@ mapping as (
     where r.record = 'vma' and r.backing = 1 and r.name like '%.so%'
 ),
 run as (
-    select m.host, m.library, m.name, m.dev, m.inode, r.frame as first,
-        r.frame + cast(r.size / r.unit as bigint) * r.step as after,
-        cast(r.unit / r.step as bigint) as page
-    from recordings r
-    join mapping m on m.host = r.host and m.time = r.time and m.pid = r.pid and m.vma = r.vma
-    where r.record = 'page' and r.step > 0 and r.frame is not null and r.state = 'file'
+    select n.host, n.library, n.name, n.dev, n.inode, m.first, m.after, m.page
+    from mapped m
+    join mapping n on n.host = m.host and n.time = m.time and n.pid = m.pid and n.vma = m.vma
+    where m.state = 'file'
 ),
 ordered as (
     select host, library, name, dev, inode, first, after, page,

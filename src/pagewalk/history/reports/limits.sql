@@ -1,9 +1,6 @@
 -- Which cgroups are near their limit, and what are they full of?
 -- Those at 80 % or more. Anonymous and shared memory can only be swapped out; files can be dropped
 -- once they are written. The latest recording of each host.
-with latest as (
-    select host, max(time) as time from recordings where record = 'meta' group by host
-)
 select r.host, r.cgroup, r.name, r.size as charged, r.allowed,
     cast(floor(100.0 * r.size / r.allowed) as bigint) as percent,
     r.anon, r.file, r.shmem, r.kernel

@@ -2,10 +2,7 @@
 -- used counts each page frame once for a name and host, hugetlb pages too; shared is what RSS
 -- counts more than once. Null where frames behind the name were hidden, be it on one host. The latest
 -- recording of each host.
-with latest as (
-    select host, max(time) as time from recordings where record = 'meta' group by host
-),
-dark as (
+with dark as (
     select r.host, r.time, r.pid
     from recordings r
     where r.record = 'process' and r.pid = r.mm and r.uss is null
@@ -19,13 +16,9 @@ mapping as (
     where r.record = 'vma'
 ),
 run as (
-    select m.host, m.name, r.state, r.frame as first,
-        r.frame + cast(r.size / r.unit as bigint) * r.step as after,
-        cast(r.unit / r.step as bigint) as page
-    from recordings r
-    join mapping m on m.host = r.host and m.time = r.time and m.pid = r.pid and m.vma = r.vma
-    where r.record = 'page' and r.step > 0 and r.frame is not null
-        and r.state in ('anon', 'file', 'shmem', 'hugetlb', 'migrating')
+    select n.host, n.name, m.state, m.first, m.after, m.page
+    from mapped m
+    join mapping n on n.host = m.host and n.time = m.time and n.pid = m.pid and n.vma = m.vma
 ),
 ordered as (
     select host, name, state, first, after, page,

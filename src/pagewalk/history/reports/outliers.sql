@@ -2,10 +2,7 @@
 -- More than twice the median of all hosts that have them (three or more), and over 1 MiB above it.
 -- uss is what the program's processes have alone, added up; hosts on which the frames of one of them
 -- were hidden are left out. The latest recording of each host.
-with latest as (
-    select host, max(time) as time from recordings where record = 'meta' group by host
-),
-program as (
+with program as (
     select r.host, coalesce(r.program, r.name) as program, count(*) as processes,
         case when count(r.uss) = count(*) then cast(sum(r.uss) as bigint) end as uss
     from recordings r

@@ -2,23 +2,16 @@
 -- used counts each page frame once for a program and host, hugetlb pages too; shared is what RSS
 -- counts more than once. Null where frames of the program were hidden, be it on one host. The latest
 -- recording of each host.
-with latest as (
-    select host, max(time) as time from recordings where record = 'meta' group by host
-),
-process as (
+with process as (
     select r.host, r.time, r.mm, coalesce(r.program, r.name) as program, r.rss, r.uss, r.swap
     from recordings r
     join latest l on l.host = r.host and l.time = r.time
     where r.record = 'process' and r.pid = r.mm
 ),
 run as (
-    select p.host, p.program, r.state, r.frame as first,
-        r.frame + cast(r.size / r.unit as bigint) * r.step as after,
-        cast(r.unit / r.step as bigint) as page
-    from recordings r
-    join process p on p.host = r.host and p.time = r.time and p.mm = r.pid
-    where r.record = 'page' and r.step > 0 and r.frame is not null
-        and r.state in ('anon', 'file', 'shmem', 'hugetlb', 'migrating')
+    select p.host, p.program, m.state, m.first, m.after, m.page
+    from mapped m
+    join process p on p.host = m.host and p.time = m.time and p.mm = m.pid
 ),
 ordered as (
     select host, program, state, first, after, page,
