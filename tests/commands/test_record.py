@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from pagewalk.commands.record import words_of
+from pagewalk.commands.sets import Named
 from tests.live.command import one_sentence, pagewalk_here
 
 ARMED = ("--armed", "/")
@@ -33,3 +36,10 @@ def test_what_does_not_go_together_is_one_sentence(
     ran = pagewalk_here("record", *words, "-o", tmp_path / "a")
     assert ran.code == 2 and says in one_sentence(ran)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_asked_for_is_kept_without_names_to_scrub() -> None:
+    named = Named(("7", "customer.py"), ("8",), ("/customer",), ("customer", "9"), False)
+    asked = "7 customer.py --tree 8 --cgroup /customer --user customer --user 9 --ram"
+    assert words_of(named, ram=True, scrub=False) == asked
+    assert words_of(named, ram=True, scrub=True) == re.sub(r"/?customer\S*", "...", asked)

@@ -8,7 +8,7 @@ import pytest
 
 from pagewalk.history.record import Made
 from pagewalk.history.series import record_series
-from pagewalk.model.errors import NotPermitted, ProcessGone
+from pagewalk.model.errors import BadTarget, GroupGone, NotPermitted, ProcessGone
 
 MADE = Made("", 1, 4096, 7, 100, 5, 0, (), (), ())
 
@@ -51,6 +51,22 @@ def test_what_takes_long_lets_moments_pass() -> None:
 def test_its_time_is_counted_in_moments() -> None:
     found = record_series("set", 0.5, 0.2, Recorder(0, 0), lambda _: None)
     assert (found.made, found.why) == (1, "its time is over")
+
+
+@pytest.mark.parametrize(("error", "why"), [
+    (ProcessGone(7, "ended"), "its processes have ended"),
+    (GroupGone("/a"), "its cgroup was removed"),
+    (BadTarget("no cgroup is called 'a'"),
+     "there is nothing to record any more: no cgroup is called 'a'"),
+])
+def test_it_says_what_has_ended(error: Exception, why: str) -> None:
+    assert record_series("set", 0.01, None, Recorder(0, error), lambda _: None).why == why
+
+
+def test_a_name_that_others_have_now_is_an_error() -> None:
+    twice = BadTarget("2 cgroups are called 'a'", ((1, "/a"), (2, "/b/a")))
+    with pytest.raises(BadTarget, match="2 cgroups"):
+        record_series("set", 0.01, None, Recorder(0, twice), lambda _: None)
 
 
 def test_the_first_error_is_raised_and_so_is_what_rights_refuse_later() -> None:

@@ -188,9 +188,12 @@ def chosen(named: Named, *, ram: bool) -> list[Chosen]:
 
 def words_of(named: Named, *, ram: bool, scrub: bool) -> str:
     """Return what was asked for, in words; without names to ``scrub``."""
-    said = [*named.targets, *(f"--tree {one}" for one in named.tree),
-            *(f"--cgroup {'' if scrub else one}".rstrip() for one in named.cgroup),
-            *(f"--user {'...' if scrub else one}" for one in named.user),
+    def word(one: str) -> str:
+        return "..." if scrub and not one.isdecimal() else one
+
+    said = [*map(word, named.targets), *(f"--tree {word(one)}" for one in named.tree),
+            *(f"--cgroup {word(one)}" for one in named.cgroup),
+            *(f"--user {word(one)}" for one in named.user),
             *(["--all"] if named.everyone else []),
             *(["--ram"] if ram else [])]
     return " ".join(said)

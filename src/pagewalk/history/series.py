@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from pagewalk.history.record import Made
-from pagewalk.model.errors import BadTarget, NoAddressSpace, ProcessGone
+from pagewalk.model.errors import BadTarget, GroupGone, NoAddressSpace, PagewalkError, ProcessGone
 from pagewalk.proc.host import read_host
 from pagewalk.snapshot.places import place_of
 
-ENDED = (BadTarget, NoAddressSpace, ProcessGone)
+ENDED = (BadTarget, GroupGone, NoAddressSpace, ProcessGone)
 
 
 class Series(NamedTuple):
@@ -35,7 +35,8 @@ def record_series(
 ) -> Series:
     """Let ``record`` write a recording into ``root`` every so many seconds; ``tell`` of each.
 
-    It ends after ``lasting`` seconds, when its processes have ended, by Ctrl-C or by SIGTERM.
+    It ends after ``lasting`` seconds, when its processes have ended or its cgroup was removed, by
+    Ctrl-C or by SIGTERM.
     Raises what the first recording raises, and what a later one raises but those that say that
     there is nothing to record any more: what was complete is there all the same.
     """
@@ -45,10 +46,11 @@ def record_series(
         while True:
             try:
                 made = record(place_of(root, host, time.time_ns()))
-            except ENDED:
-                if not done.made:
+            except ENDED as error:
+                # What is called as others are now, is there.
+                if not done.made or (isinstance(error, BadTarget) and error.candidates):
                     raise
-                return done._replace(why="its processes have ended")
+                return done._replace(why=end_of(error))
             done = done._replace(made=done.made + 1, size=done.size + made.size, last=made)
             tell(made)
             passed = time.monotonic() - begun
@@ -62,3 +64,12 @@ def record_series(
         if not done.made:
             raise
         return done._replace(why="interrupted")
+
+
+def end_of(error: PagewalkError) -> str:
+    """Return why there is nothing to record any more."""
+    if isinstance(error, GroupGone):
+        return "its cgroup was removed"
+    if isinstance(error, BadTarget):
+        return f"there is nothing to record any more: {error}"
+    return "its processes have ended"
