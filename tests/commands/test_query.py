@@ -163,7 +163,12 @@ def test_a_question_leaves_no_directory_behind(
     monkeypatch.setenv("TMPDIR", str(spilled))
     assert pagewalk("query", file, "--question", "sharing").code == 0
     assert list(spilled.iterdir()) == []
-    endless = begin("query", file, "--question", "sharing", "--memory", "64M")
-    endless.send_signal(signal.SIGTERM)
-    endless.communicate()
+    # Nobody reads what it prints, which is more than a pipe holds: so it is in the middle.
+    long = [Process(pid, amounts=AMOUNTS, program=f"/{pid:04000}") for pid in range(1, 51)]
+    halfway = begin("query", recorded(tmp_path / "long", *long), "--question", "programs",
+                    "--format", "csv")
+    assert halfway.stdout is not None and halfway.stdout.read(1)
+    assert len(list(spilled.iterdir())) == 1
+    halfway.send_signal(signal.SIGTERM)
+    assert end(halfway).code == 128 + signal.SIGTERM
     assert list(spilled.iterdir()) == []

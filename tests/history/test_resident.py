@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+from pagewalk.proc.rights import effective, in_initial_user_namespace
+
+CAP_IPC_LOCK = 14  # include/uapi/linux/capability.h
 PROGRAM = """
 import re
 from pagewalk.history.resident import lock_memory
@@ -18,3 +22,6 @@ def test_what_is_in_ram_stays_there_or_we_may_not() -> None:
                          text=True)
     locked, kib = ran.stdout.split()
     assert (locked == "True") == (int(kib) > 0)
+    status = Path("/proc/self/status").read_bytes()
+    if effective(status) >> CAP_IPC_LOCK & 1 and in_initial_user_namespace():
+        assert locked == "True"

@@ -25,14 +25,14 @@ from tests.documents import ROOT
 
 ASKED = [*questions(), *reports()]
 EVERY = [*views(), *ASKED]
+KINDS = (("views", VIEWS), ("questions", QUESTIONS), ("reports", REPORTS))
 # Spark has none of these, or means something else by them; see LANGUAGE in docs/commands/query.md.
 FOREIGN = re.compile(
     r"//|::|\|>|\$\$|\b(arg_max|list|unnest|range|generate_series|list_distinct|epoch_us|ilike|"
     r"shiftright|qualify|string_agg|try|percentile_approx|read_parquet|hugeint|varchar|concat)\b")
 
 
-@pytest.mark.parametrize(
-    ("kind", "names"), [("views", VIEWS), ("questions", QUESTIONS), ("reports", REPORTS)])
+@pytest.mark.parametrize(("kind", "names"), KINDS)
 def test_every_file_is_listed(kind: str, names: tuple[str, ...]) -> None:
     assert {path.name for path in (HERE / kind).iterdir()} == {f"{name}.sql" for name in names}
 
@@ -76,5 +76,5 @@ def test_a_question_that_is_not_there_says_where_they_are() -> None:
 def test_a_wheel_has_them(tmp_path: Path) -> None:
     path = next(iter(WheelBuilder(str(ROOT)).build(directory=str(tmp_path))))
     names = set(zipfile.ZipFile(path).namelist())
-    for kind, every in (("views", VIEWS), ("questions", QUESTIONS)):
+    for kind, every in KINDS:
         assert {f"pagewalk/history/{kind}/{name}.sql" for name in every} <= names

@@ -17,10 +17,9 @@ from typing import Any
 
 import pytest
 
-from pagewalk.model.errors import NoAddressSpace
 from pagewalk.proc.cgroups import find_hierarchy
 from tests.live.bracket import look_again, smaller
-from tests.live.command import pagewalk_here
+from tests.live.command import one_sentence, pagewalk_here
 from tests.machine import memory_cgroup, prepared
 from tests.targets import TARGETS, asleep, start
 from tests.targets.running import HERE
@@ -313,7 +312,7 @@ def test_a_zombie_is_gone(tmp_path: Path) -> None:
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         ran = pagewalk_here("diff", path, process.pid)
-        assert ran.code in (NoAddressSpace.exit_code, 2, 5) and "Traceback" not in ran.err
+        assert ran.code == 2 and "has an address space" in one_sentence(ran)
     finally:
         process.wait()
 
@@ -355,7 +354,6 @@ def test_of_several_processes_some_end_and_some_begin(tmp_path: Path) -> None:
             process.wait()
     # One is in both; the others were started by other words, and have the program in common.
     assert [pair["before"] for pair in said["compared"] if pair["same"]] == [pids[1]]
-    assert said["totals"]["change"] == said["totals"]["after"] - said["totals"]["before"]
     assert one["compared"] == [{"before": pids[1], "after": pids[2], "name": "sleep",
                                 "same": False}]
     assert [member["pid"] for member in live["ended"]] == [pids[0]]
