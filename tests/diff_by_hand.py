@@ -31,3 +31,16 @@ def nothing() -> Diff:
     """Return what changed where nothing did."""
     small = Space(MAPS, [[run(0x1000, 2, State.ANON, 1)]])
     return compare(small, small)
+
+
+LARGE, SMALL = (Space(MAPS, [[run(0x1000, many * MIB, State.ANON, 1)]]) for many in (16, 8))
+
+
+def shrunk_between_runs() -> Diff:
+    """Return what differs between two runs, of which the second has less."""
+    return compare(LARGE, SMALL, same=False)
+
+
+def grown_between_runs() -> Diff:
+    """Return what differs between two runs, of which the second has more."""
+    return compare(SMALL, LARGE, same=False)

@@ -70,7 +70,7 @@ def test_marked_and_small():
     assert re.search(r"memory budget exceeded: USS grew by at least \d+ KiB, and 32768 KiB are"
                      r" allowed, [\d.]+ s after the block began", said)
     assert re.search(r"memory budget exceeded: PSS grew by", said)
-    assert "anonymous, not told apart" in said and "MAPPING" in said
+    assert "other anonymous" in said and "MAPPING" in said
     assert "Traceback" not in said
     found = properties(tmp_path)
     assert found["test_small"]["pagewalk.uss.budget"] == 32 * MIB

@@ -57,7 +57,7 @@ def charges(tmp_path: Path) -> tuple[str, str]:
 def test_the_charge_of_a_cgroup_has_a_budget(by: str, charges: tuple[str, str]) -> None:
     over = pagewalk_here("diff", *charges, "--by", by, "--ram", "--max-growth", f"{7 * 1024 - 1}K")
     assert over.code == 4
-    assert "grew by 7.0M, more than 7.0M" in over.err
+    assert "grew by 7.0M, 1K more than the budget of 7.0M; most of all:" in over.err
     assert pagewalk_here("diff", *charges, "--by", by, "--max-growth", "7M", "--ram").code == 0
 
 
@@ -99,7 +99,11 @@ def test_a_process_has_a_budget(tmp_path: Path) -> None:
     for limit, codes in (("1G", (0, 3)), ("3M", (4,))):
         said = pagewalk_here("diff", one, other, "--max-growth", limit)
         assert said.code in codes and re.match(r"RSS grew by \d+ KiB in \d", said.out)
-    assert "more than 3.0M" in said.err
+    assert "more than the budget of 3.0M" in said.err
+    said = pagewalk_here("diff", one, other, "--max-growth", "0", "--by", "vma")
+    assert said.code == 4
+    assert re.search(r"grew by [\d.]+M; the budget allows none; most of all: \[\w+\] at"
+                     r" [0-9a-f]+-[0-9a-f]+, by ", said.err)
 
 
 def test_two_runs_are_not_said_to_have_grown_in_some_time(tmp_path: Path) -> None:

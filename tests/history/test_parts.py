@@ -93,8 +93,18 @@ def test_of_two_processes_files_compare_by_page_and_the_rest_by_sums() -> None:
                     run(140, 2, State.FILE, 9)]])
     found = rows(before, after, same=False)
     assert found["/a 130"].bytes == {"dropped": PAGE, "read_in": PAGE, "unchanged": PAGE}
-    assert found["[heap] 10"].bytes == {"more": 3 * PAGE, "unchanged": 2 * PAGE}
+    assert found["[heap] 110"].bytes == {"more": 3 * PAGE, "unchanged": 2 * PAGE}
     assert found["/old 40"].rss == {"unmapped": -PAGE}
     assert found["/new 140"].rss == {"grown": 2 * PAGE}
-    less = rows(after, before, same=False)["[heap] 110"]
+    less = rows(after, before, same=False)["[heap] 10"]
     assert less.rss == {"less": -3 * PAGE} and less.before == 5 * PAGE
+
+
+def test_sums_of_several_mappings_are_in_no_single_place() -> None:
+    before = Space(vmas((10, 4, ANON, "", 0)), [[run(10, 2, State.ANON, 1)]])
+    after = Space(vmas((70, 4, ANON, "", 0), (80, 4, ANON, "", 0)),
+                  [[run(70, 4, State.ANON, 1), run(80, 3, State.ANON, 9)]])
+    (row,) = compare(before, after, same=False, by="vma").rows
+    assert (row.what, row.change, row.addr, row.end) == ("[anon]", 5 * PAGE, None, None)
+    (row,) = compare(after, before, same=False, by="vma").rows
+    assert (row.addr, row.end) == (10 * PAGE, 14 * PAGE)

@@ -21,7 +21,7 @@ def by_class(**amounts: int) -> I64:
 
 def part(name: str, kind: str, pid: int, addr: int, before: int, after: int) -> Part:
     """Return a part of which all that was or is there has changed."""
-    return Part(name, kind, pid, addr, before, after, 3, 5,
+    return Part(name, kind, pid, addr, addr + 5, before, after, 3, 5,
                 by_class(touched=after, dropped=before), by_class(touched=after, dropped=-before))
 
 
@@ -68,15 +68,23 @@ def test_rows_add_up_to_the_whole(by: str) -> None:
 
 def test_most_is_what_changed_most_in_the_direction_of_the_whole() -> None:
     found = tables("kind")
-    assert found.most() == Most(2, "two", "[anon]", -8)
+    assert found.most() == Most(2, "two", "[anon]", None, None, -8)
     found.add(part("/b", "file", 1, 70, 0, 7), "one")
-    assert found.most() == Most(1, "one", "/b", 7)
+    assert found.most() == Most(1, "one", "/b", None, None, 7)
     assert Tables("kind").most() is None
+
+
+def test_by_vma_most_is_one_of_those_with_its_name_and_says_where() -> None:
+    found = Tables("vma")
+    for addr, after in ((10, 4), (30, 6), (50, 5)):
+        found.add(part("", "anonymous", 1, addr, 0, after), "one")
+    assert found.most() == Most(1, "one", "[anon]", 30, 35, 6)
+    assert [(row.addr, row.end) for row in found.of_rows()] == [(30, 35), (50, 55), (10, 15)]
 
 
 def test_what_is_as_it_was_has_no_row() -> None:
     found = Tables("file")
-    found.add(Part("/a", "file", 1, 10, 6, 6, 0, 0, by_class(unchanged=6), by_class()), "one")
+    found.add(Part("/a", "file", 1, 10, 20, 6, 6, 0, 0, by_class(unchanged=6), by_class()), "one")
     assert found.of_rows() == found.of_kinds() == () and not found.whole.row().changed
 
 

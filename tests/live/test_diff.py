@@ -244,7 +244,7 @@ def test_a_leak_is_found_in_the_first_line(tmp_path: Path) -> None:
     assert 20 < int(grown) < 80, first
     assert "heap" in first or "anonymous" in first
     assert (over.code, within.code) == (4, 0)
-    assert "grew by" in over.err and "more than 10M" in over.err
+    assert "grew by" in over.err and "more than the budget of 10M" in over.err
     assert pagewalk_here("diff", path, "--live").code == 5
 
 

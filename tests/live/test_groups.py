@@ -111,8 +111,8 @@ def test_what_the_kernel_can_drop_is_what_smaps_calls_files() -> None:
 
 
 @pytest.mark.parametrize(("name", "words"), [
-    ("thp", "anonymous, not told apart, .*2048 in huge pages"),
-    ("guard", "anonymous, not told apart, .* in guard regions"),
+    ("thp", "other anonymous, .*2048 in huge pages"),
+    ("guard", "other anonymous, .* in guard regions"),
 ])
 def test_huge_pages_and_guards_have_their_place(name: str, words: str) -> None:
     with prepared(*TARGETS[name].needs), start(name, stopped=True) as process:

@@ -66,7 +66,7 @@ def test_what_it_was_made_of_is_what_maps_says() -> None:
     (worst,) = report["worst"]
     made = worst["made_of"]
     assert not made["missing"] and made["after"] >= worst["after"]
-    anonymous = {part["name"]: part for part in made["kinds"]}["anonymous, not told apart"]
+    anonymous = {part["name"]: part for part in made["kinds"]}["other anonymous"]
     (said,) = (group for group in table["groups"] if group["group"] == "anonymous")
     # It was walked while it grew, or when it had.
     assert 20 * MIB - said["rss"] < anonymous["uss"] <= said["rss"]

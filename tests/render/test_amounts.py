@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pagewalk.render.amounts import STYLE, Style, human, kib, kib_exact
+from pagewalk.render.amounts import STYLE, Style, brief, human, kib, kib_exact
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,11 @@ def test_amounts_are_kib(amount: int | None, rounded: str, exact: str) -> None:
 ])
 def test_amounts_for_people(amount: int, text: str) -> None:
     assert human(amount) == text
+
+
+@pytest.mark.parametrize(("nanoseconds", "words"), [
+    (1, "1 µs"), (40_000, "40 µs"), (99_999, "100 µs"), (100_000, "0.1 ms"),
+    (12_500_000, "12.5 ms"),
+])
+def test_a_short_time_is_never_none(nanoseconds: int, words: str) -> None:
+    assert brief(nanoseconds) == words

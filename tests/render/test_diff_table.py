@@ -14,6 +14,7 @@ from pagewalk.model.columns import Withheld
 from pagewalk.render import diff_table, view
 from tests import diff_by_hand
 from tests.history.spaces import member, moment
+from tests.snapshot.by_hand import PAGE
 
 
 def screen(found: Diff | None = None, **options: object) -> str:
@@ -27,6 +28,28 @@ def test_the_first_line_says_what_grew() -> None:
     assert lines[0] == "RSS grew by 12M in 60 s, swap +4.0M: +20M heap, -8.0M files."
     assert lines[1] == "The largest part is +20M in [heap] of worker (1)."
     assert lines[2] == "Swapped out or given back: 4.0M swapped out, 10M dropped."
+
+
+def test_by_vma_the_first_lines_say_where() -> None:
+    found = diff_by_hand.found("vma")
+    text = screen(found)
+    heap = f"{0x1000 * PAGE:x}-{0x1000 * PAGE + (64 << 20):x}"
+    assert text.splitlines()[1] == f"The largest part is +20M in [heap] at {heap} of worker (1)."
+    assert ["[heap]", "1", heap, "+20M"] in [line.split()[:4] for line in text.splitlines()]
+    out = io.StringIO()
+    view("json", "diff")(found, found.rows, out)
+    row = next(row for row in json.loads(out.getvalue())["rows"] if row["what"] == "[heap]")
+    assert f"{row['addr']}-{row['end']}".replace("0x", "") == heap
+
+
+def test_between_two_runs_nothing_is_said_to_be_given_back() -> None:
+    pair = Pair(member(1), member(2), False)
+    text = screen(diff_by_hand.found(matched=Matched((pair,), (), ())))
+    assert "Less in the second: 4.0M swapped out, 10M dropped." in text
+    text = screen(diff_by_hand.shrunk_between_runs())
+    assert "Less in the second: 8.0M known by sums only." in text
+    assert "less (sums only) 8.0M" in " ".join(text.split())
+    assert "Less in the second: nothing." in screen(diff_by_hand.grown_between_runs())
 
 
 def test_each_kind_says_how() -> None:

@@ -24,7 +24,7 @@ def test_the_groups_and_what_they_add_up_to() -> None:
     assert found[0] == ("RSS", "USS", "SWAP", "SIZE", "WHAT")
     assert found[1] == ("12", "4", "4", "24", "heap")
     assert found[2] == ("2048", "2048", "0", "4096",
-                        "anonymous, not told apart, 2048 in huge pages")
+                        "other anonymous, 2048 in huge pages")
     assert found[3][-1] == "files: program 8"
     assert found[-1] == ("2072", "2056", "4", "4148", "total")
 
@@ -91,7 +91,7 @@ def test_bars_are_the_shares_of_the_first_amount() -> None:
 
 
 def test_several_vmas_are_counted() -> None:
-    assert named("", "", backing=Backing.ANON) == "anonymous, not told apart, 2 VMAs"
+    assert named("", "", backing=Backing.ANON) == "other anonymous, 2 VMAs"
     table = by_hand.table()
     assert what(table, by_perms(table)[0]) == "rw-p, 2 VMAs"
 

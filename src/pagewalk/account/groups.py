@@ -41,8 +41,7 @@ KINDS = (
          " VMA without access right below it, its guard"),
     Kind("named", "anonymous, named", "named by the process (PR_SET_VMA_ANON_NAME)"),
     Kind("code", "generated code", "anonymous and executable"),
-    Kind("anonymous", "anonymous, not told apart", "private anonymous memory without any of these"
-         " signs"),
+    Kind("anonymous", "other anonymous", "private anonymous memory without any of these signs"),
     Kind("reserved", "no access", "anonymous memory that may neither be read nor written nor"
          " executed"),
     Kind("file", "files", "maps a file"),

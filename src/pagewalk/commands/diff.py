@@ -87,6 +87,7 @@ def command(
 def concluded(request: Request, found: Diff, limit: int | None) -> int:
     """Print what grew too much, or what remains open; return the exit code."""
     from pagewalk.render.amounts import human
+    from pagewalk.render.diff_table import at, title
 
     if found.unexplained:
         commands.note(request, f"unexplained: {found.unexplained} bytes of the change of RSS")
@@ -95,8 +96,10 @@ def concluded(request: Request, found: Diff, limit: int | None) -> int:
         # By file or cache the charge of a cgroup may have no rows that changed.
         most = max(found.rows or found.kinds, key=lambda row: row.change + row.swap + row.hugetlb)
         grown = most.change + most.swap + most.hugetlb
-        commands.note(request, f"grew by {human(found.growth)}, more than {human(limit)}; most of"
-                               f" all: {most.what}, by {human(grown)}")
+        beyond = (f", {human(found.growth - limit)} more than the budget of {human(limit)}" if limit
+                  else "; the budget allows none")
+        commands.note(request, f"grew by {human(found.growth)}{beyond}; most of all:"
+                               f" {title(most)}{at(most)}, by {human(grown)}")
         return commands.DIFFERENCE
     return commands.concluded(request, found.withheld)
 
@@ -108,6 +111,7 @@ def looked(
     from pagewalk.history.diff import diff
     from pagewalk.history.diff_machine import diff_machine
     from pagewalk.history.sides import LiveSide
+    from pagewalk.render.amounts import brief
     from pagewalk.sources.recorded_target import named_recording, no_process
 
     if live and after is not None:
@@ -144,8 +148,8 @@ def looked(
                 one, olds, whole, now, named(after), False)
             found = diff(one, now, pairs, by)
         if now.stopped_ns:
-            commands.note(request, f"no process was stopped for longer than"
-                                   f" {now.stopped_ns / 1e6:.1f} ms")
+            commands.note(request,
+                          f"no process was stopped for longer than {brief(now.stopped_ns)}")
         return found
 
 

@@ -155,14 +155,21 @@ def told(request: Request, made: Made) -> int:
     if made.processes or not what:
         many = f"{made.processes} processes" if made.processes != 1 else "1 process"
         what.append(f"{many} with {human(made.present)} in RAM")
-        held = f"; no lock was held for longer than {made.stall_ns / 1e6:.1f} ms"
+        held = f"; no lock was held{longest(made.stall_ns)}"
         if made.stopped_ns is not None:
-            held += f", no process was stopped for longer than {made.stopped_ns / 1e6:.1f} ms"
+            held += f", no process was stopped{longest(made.stopped_ns)}"
     if not request.quiet:
         click.echo(harmless(f"{shown(made.path)}: {', '.join(what)}, recorded in"
                             f" {made.took_ns / 1e9:.2f} s into {human(made.size)}{held}"))
     reasons = [f"process {pid} was not recorded: {why}" for pid, why in made.not_looked]
     return commands.incomplete(request, reasons + partial(made.withheld), told=False)
+
+
+def longest(nanoseconds: int) -> str:
+    """Return for how long something was at most, as the end of a sentence; nothing of none."""
+    from pagewalk.render.amounts import brief
+
+    return f" for longer than {brief(nanoseconds)}" if nanoseconds else ""
 
 
 def path_of(word: str) -> str:

@@ -155,7 +155,7 @@ def row_of(name: str, before: int | None, after: int | None) -> Row:
     key = ("grown" if before is None else "unmapped" if after is None else
            "more" if change > 0 else "less")
     moved = {key: abs(change)} if change else {}
-    return Row(name, None, None, None, change, before or 0, after or 0, 0, 0, moved,
+    return Row(name, None, None, None, None, change, before or 0, after or 0, 0, 0, moved,
                {key: change} if change else {})
 
 

@@ -30,12 +30,16 @@ class Opened(Protocol):
 
 
 class Part(NamedTuple):
-    """What became of one mapping of a process, as Row; ``bytes`` and ``rss`` i64 are by class."""
+    """What became of one mapping of a process, as Row; ``bytes`` and ``rss`` i64 are by class.
+
+    ``addr`` and ``end`` are where it is, None if it is of several VMAs.
+    """
 
     name: str
     kind: str
     pid: int
-    addr: int
+    addr: int | None
+    end: int | None
     before: int
     after: int
     swap: int
@@ -93,22 +97,28 @@ class Mapped(NamedTuple):
         """Yield the parts of two processes: what is in no section is compared by kind and name."""
         yield from self.in_sections(pid).values()
         sums: dict[tuple[str, str], Part] = {}
+        places: dict[tuple[str, str], list[tuple[int | None, int | None]]] = {}
+        firsts, seconds = names_of(self.one), names_of(self.other)
         for side, amounts, add in ((self.one, self.first.rest, minus),
                                    (self.other, self.second.rest, plus)):
             for vma in np.flatnonzero(some(amounts)).tolist():
                 part = empty(side, vma, pid)
                 key = (part.kind, part.name)
                 sums[key] = add(sums.get(key, part), amounts, vma)
-        firsts, seconds = names_of(self.one), names_of(self.other)
+                if side is self.other or key not in seconds:
+                    places.setdefault(key, []).append((part.addr, part.end))
         for key, part in sums.items():
-            yield summed(part, key in firsts, key in seconds)
+            # Where it is now, else where it was, if that is one place.
+            found = places.get(key, ())
+            addr, end = found[0] if len(found) == 1 else (None, None)
+            yield summed(part._replace(addr=addr, end=end), key in firsts, key in seconds)
 
 
 def empty(side: Opened, vma: int, pid: int) -> Part:
     """Return a part of VMA ``vma`` of a side before anything is added."""
     return Part(side.vmas.name[vma], KINDS[int(side.kinds[vma])].key, pid,
-                int(side.vmas.start[vma]), 0, 0, 0, 0, np.zeros(COUNT, np.int64),
-                np.zeros(COUNT, np.int64))
+                int(side.vmas.start[vma]), int(side.vmas.end[vma]), 0, 0, 0, 0,
+                np.zeros(COUNT, np.int64), np.zeros(COUNT, np.int64))
 
 
 def only(side: Opened, amounts: Amounts, pid: int, key: str) -> Iterator[Part]:

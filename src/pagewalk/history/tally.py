@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
     ``change`` is that of RSS from ``before`` to ``after``; ``swap`` and ``hugetlb`` are by how much
     these changed, which are not in RSS. ``bytes`` is by class (CLASSES), and ``rss`` by how much
-    each changed the RSS. ``pid`` and ``addr`` are its process and where it begins, None if it is of
+    each changed the RSS. ``pid`` is its process, ``addr`` to ``end`` where it is, None if it is of
     several.
     """
 
@@ -29,6 +29,7 @@ class Row(NamedTuple):
     kind: str | None
     pid: int | None
     addr: int | None
+    end: int | None
     change: int
     before: int
     after: int
@@ -45,11 +46,16 @@ class Row(NamedTuple):
 
 
 class Most(NamedTuple):
-    """The mapping of one process whose RSS changed most in the direction of the whole."""
+    """The mapping of one process whose RSS changed most in the direction of the whole.
+
+    Where rows are VMAs it is one, at ``addr`` to ``end``; else all that have this name.
+    """
 
     pid: int
     called: str
     name: str
+    addr: int | None
+    end: int | None
     change: int
 
 
@@ -61,6 +67,7 @@ class Tally:
     kind: str | None = None
     pid: int | None = None
     addr: int | None = None
+    end: int | None = None
     before: int = 0
     after: int = 0
     swap: int = 0
@@ -80,8 +87,8 @@ class Tally:
     def row(self) -> Row:
         """Return the sums."""
         return Row(
-            self.what, self.kind, self.pid, self.addr, int(self.rss.sum()), self.before, self.after,
-            self.swap, self.hugetlb, by_class(self.bytes), by_class(self.rss))
+            self.what, self.kind, self.pid, self.addr, self.end, int(self.rss.sum()), self.before,
+            self.after, self.swap, self.hugetlb, by_class(self.bytes), by_class(self.rss))
 
 
 def by_class(sums: I64) -> dict[str, int]:
@@ -93,7 +100,7 @@ Key = Callable[[Part, str], tuple[Hashable, str]]
 BY: dict[str, Key] = {
     "kind": lambda part, _: (part.kind, part.kind),
     "file": lambda part, _: (part.name or ANONYMOUS, part.name or ANONYMOUS),
-    "vma": lambda part, _: ((part.pid, part.addr, part.name), part.name or ANONYMOUS),
+    "vma": lambda part, _: ((part.pid, part.addr, part.kind, part.name), part.name or ANONYMOUS),
     "process": lambda part, called: (part.pid, called),
 }
 
@@ -105,12 +112,13 @@ class Tables:
         self.by = by
         self.whole, self.kinds = Tally("all"), dict[Hashable, Tally]()
         self.rows: dict[Hashable, Tally] = {}
-        self.names: dict[tuple[int, str, str], int] = {}
+        self.names: dict[tuple[int, str, str, int | None, int | None], int] = {}
 
     def add(self, part: Part, called: str) -> None:
         """Add a part of the process ``called``."""
         self.whole.add(part)
-        name = (part.pid, called, part.name or ANONYMOUS)
+        place = (part.addr, part.end) if self.by == "vma" else (None, None)
+        name = (part.pid, called, part.name or ANONYMOUS, *place)
         self.names[name] = self.names.get(name, 0) + part.after - part.before
         kind = self.kinds.get(part.kind)
         if kind is None:
@@ -123,8 +131,7 @@ class Tables:
         if row is None:
             row = self.rows[key] = Tally(
                 what, part.kind if self.by == "vma" else None,
-                part.pid if self.by in ("vma", "process") else None,
-                part.addr if self.by == "vma" else None)
+                part.pid if self.by in ("vma", "process") else None, *place)
         row.add(part)
 
     def most(self) -> Most | None:

@@ -55,6 +55,13 @@ def human(amount: int) -> str:
     return f"{value:.1f}{unit}" if short else f"{value:.0f}{unit}"
 
 
+def brief(nanoseconds: int) -> str:
+    """Return a short time, which is never written as none: ``40 µs``, ``0.2 ms``, ``12.5 ms``."""
+    if nanoseconds < 100_000:
+        return f"{-(-nanoseconds // 1000)} µs"
+    return f"{nanoseconds / 1e6:.1f} ms"
+
+
 def grouped(number: str, style: Style) -> str:
     # In a pipe a blank would end a field.
     return number.replace(",", " " if style.grouped else "")

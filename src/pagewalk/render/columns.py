@@ -284,7 +284,7 @@ def diff_columns() -> Columns:
     from pagewalk.history.changes import CLASSES
 
     kind, addr = words(("kind", "KIND", "the kind of memory"),
-                       ("addr", "ADDRESS", "where it begins"))
+                       ("addr", "ADDRESS", "where it is; in CSV where it begins"))
     return Columns(words(("what", "WHAT", "the kind, what is mapped, or the process")), (
         Column("change", "CHANGE", "by how much RSS changed"),
         Column("before", "BEFORE", "RSS before"), Column("after", "AFTER", "RSS now"),

@@ -9,7 +9,7 @@ from pagewalk.account.groups import BY_KEY
 from pagewalk.history.changes import CLASSES
 from pagewalk.history.diff import FRAMES, Diff, Moment
 from pagewalk.history.matching import Member
-from pagewalk.history.tally import Row
+from pagewalk.history.tally import Most, Row
 from pagewalk.model.columns import Withheld
 from pagewalk.render.amounts import kib, many, size
 from pagewalk.render.columns import fields, titles
@@ -72,10 +72,20 @@ def answers(found: Diff) -> Iterator[str]:
     yield said[0].upper() + said[1:]
     if found.most is not None and whole.change * found.most.change > 0:
         most = found.most
-        yield (f"The largest part is {signed(most.change)} in {printable(most.name)} of"
+        yield (f"The largest part is {signed(most.change)} in {printable(most.name)}{at(most)} of"
                f" {printable(most.called)} ({most.pid}).")
     if found.of == PROCESSES:
-        yield gone(whole)
+        yield gone(found)
+
+
+def at(one: Row | Most) -> str:
+    """Return where something is, if it is in one place: a process has many [anon]."""
+    return f" at {place(one)}" if one.addr is not None else ""
+
+
+def place(one: Row | Most) -> str:
+    """Return a range as maps has it."""
+    return "" if one.addr is None else f"{one.addr:x}-{one.end:x}"
 
 
 def since(found: Diff) -> str:
@@ -96,13 +106,16 @@ def since(found: Diff) -> str:
     return span(other.time - one.time)
 
 
-def gone(whole: Row) -> str:
-    """Return what was swapped out or given back."""
-    said = [f"{size(whole.bytes[key])} {TITLES[key]}"
-            for key in ("swapped_out", *LOST) if whole.bytes.get(key)]
-    if not said:
-        return "Nothing was swapped out or given back."
-    return f"Swapped out or given back: {', '.join(said)}."
+def gone(found: Diff) -> str:
+    """Return what was swapped out or given back; of two processes what the second has less of."""
+    whole = found.whole.bytes
+    alike = all(pair.same for pair in found.matched.pairs)
+    titles = TITLES if alike else TITLES | {"less": "known by sums only"}
+    said = [f"{size(whole[key])} {titles[key]}" for key in ("swapped_out", *LOST) if whole.get(key)]
+    if not alike:  # nobody gave back what another process never had
+        return f"Less in the second: {', '.join(said) or 'nothing'}."
+    return (f"Swapped out or given back: {', '.join(said)}." if said else
+            "Nothing was swapped out or given back.")
 
 
 def title(row: Row) -> str:
@@ -153,7 +166,7 @@ def usual(found: Diff) -> list[str]:
 def cell(row: Row, name: str, untold: frozenset[str]) -> str:
     value: Any = told(row, name, untold) if name in TITLES else amount(row, name)
     if name == "addr":
-        return "" if value is None else f"{value:x}"
+        return place(row)
     if name in ("pid", "kind"):
         return "" if value is None else str(value)
     return f"+{kib(value)}" if name in CHANGES and value > 0 else kib(value)
@@ -252,6 +265,7 @@ def record(row: Row, untold: frozenset[str]) -> dict[str, Any]:
     """Return a row as an object: an amount for each class, None if ``untold``; and ``of_rss``."""
     return {"what": row.what, "kind": row.kind, "pid": row.pid,
             "addr": None if row.addr is None else f"{row.addr:#x}",
+            "end": None if row.end is None else f"{row.end:#x}",
             **{name: getattr(row, name) for name in ("change", "before", "after", "swap",
                                                      "hugetlb")},
             **{key: told(row, key, untold) for key in TITLES}, "of_rss": row.rss}

@@ -40,9 +40,10 @@ def answers(report: Report) -> Iterator[str]:
     for one in report.exceeded[:1]:
         others = f"; {named(report.exceeded[1:])} too" if report.exceeded[1:] else ""
         assert one.at_least is not None and one.limit is not None
+        beyond = (f", {size(one.at_least - one.limit)} more than {size(one.limit)}" if one.limit
+                  else "; the budget allows none")
         yield (f"{TITLES[one.measure]} exceeded its budget: it reached at least"
-               f" {size(one.at_least)}{moment(one)}, {size(one.at_least - one.limit)} more than"
-               f" {size(one.limit)}{others}.")
+               f" {size(one.at_least)}{moment(one)}{beyond}{others}.")
     if report.unknown:
         whose = "its budget" if len(report.unknown) == 1 else "their budgets"
         yield f"Whether {named(report.unknown)} kept {whose} is not known."

@@ -41,7 +41,7 @@ def text(found: ArmedRecording, path: str, out: TextIO, **_: object) -> None:
     if members:
         print(file=out)
         rows = [row(trigger, one) for one in members[:LISTED]]
-        head = ("PID", "ANON", "FILE", "SHMEM", "SWAP", "NAME", "BECAME")
+        head = ("PID", "ANON", "FILE", "SHMEM", "SWAP", "NAME", "OUTCOME")
         say_grid([head, *rows], {5, 6}, out, room=width(out), yields=5)
         more = explained(trigger).processes - len(rows)
         if more > 0:
@@ -193,9 +193,9 @@ def without_cache(found: Glance, version: int) -> int | None:
 def row(trigger: Trigger, one: Member) -> tuple[str, ...]:
     killed = {kill.pid for kill in trigger.kills or ()}
     gone = {member.pid for member in trigger.gone}
-    became = "killed" if one.pid in killed else "gone" if one.pid in gone else ""
+    outcome = "killed" if one.pid in killed else "gone" if one.pid in gone else ""
     return (str(one.pid), kib(one.anon), kib(one.file), kib(one.shmem), kib(one.swap),
-            printable(one.name), became)
+            printable(one.name), outcome)
 
 
 def json(found: ArmedRecording, _path: str, out: TextIO, **_: object) -> None:
