@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from pagewalk.history.armed import Armed, Recorder
+from pagewalk.history.kills import Kills
 from pagewalk.history.record import Made
 from pagewalk.history.trigger import KILL, NEAR, Trigger
 from pagewalk.history.waiting import Waiting
@@ -29,7 +30,7 @@ def test_a_kill_that_is_logged_while_something_else_is_recorded_is_not_lost(
     # It returns what was written at once, as /dev/kmsg does.
     log, kernel = os.pipe2(os.O_NONBLOCK | os.O_DIRECT)
     recorder = Recorder(GROUP, group, Waiting(group, 2, GROUP), Armed(str(tmp_path)), write,
-                        lambda said: None, log, None)
+                        lambda said: None, Kills(log, GROUP), None)
     before = TRIGGER.before
     assert before is not None
     recorder.then = before.numbers

@@ -11,21 +11,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-from pagewalk.history.glance import Glance, fullness, glance, pids_inside
+from pagewalk.history.glance import Glance, Member, fullness, glance, pids_inside
 from pagewalk.history.kept import called, file_name, prune
+from pagewalk.history.kills import Kills
 from pagewalk.history.record import Made
 from pagewalk.history.resident import lock_memory
-from pagewalk.history.trigger import (
-    ARMED,
-    FULL,
-    HELD,
-    KILL,
-    STALLED,
-    Trigger,
-    of_group,
-    reason_of,
-    rise,
-)
+from pagewalk.history.trigger import ARMED, FULL, HELD, KILL, STALLED, Trigger, reason_of, rise
 from pagewalk.history.waiting import (
     CHANGES,
     LIMIT,
@@ -39,7 +30,7 @@ from pagewalk.history.waiting import (
 from pagewalk.model.errors import NotPermitted, PagewalkError, in_a_line
 from pagewalk.proc.cgroup_numbers import GroupNumbers, numbers_in
 from pagewalk.proc.cgroups import GONE, Hierarchy, group_of, open_group
-from pagewalk.proc.kmsg import Causes, Kill, open_kmsg, read_kills
+from pagewalk.proc.kmsg import open_kmsg
 from pagewalk.proc.oom_control import Hold, open_hold
 from pagewalk.proc.pressure import MACHINE
 
@@ -47,9 +38,8 @@ from pagewalk.proc.pressure import MACHINE
 # that is full of page cache may have a hundred reports a second.
 PAUSE_S, URGENT = 0.25, (OOM, CHANGES)
 # From the report that the limit could not be kept until a kill has been counted: 35 ms on a slow
-# machine, never if a system call failed instead. From that until it is in the kernel's log, for
-# which who kills must get a CPU again.
-KILL_S, LOGGED_S, LOOK_S = 0.3, 1.0, 0.01
+# machine, never if a system call failed instead.
+KILL_S, LOOK_S = 0.3, 0.01
 # The file, why, and the processes.
 Write = Callable[[str, Trigger, list[int]], Made]
 LATE_S = 3.0  # by how much pressure may be reported late: the longer window, and a look
@@ -108,7 +98,8 @@ def arm(
         kmsg = open_kmsg()
         if kmsg is not None:
             stack.callback(os.close, kmsg)
-        recorder = Recorder(path, group, told, how, write, say, kmsg, hold)
+        kills = None if kmsg is None else Kills(kmsg, path)
+        recorder = Recorder(path, group, told, how, write, say, kills, hold)
         try:
             recorder.check(hierarchy)
             recorder.run()
@@ -125,8 +116,7 @@ class Recorder:
     ``seen`` are the numbers when something was reported last, ``last`` all that was read then if it
     mattered, ``first`` what was read at first; ``then`` the numbers of the last recording. ``made``
     is when the last recording of each reason was made; ``overran`` whether it was just reported
-    that the limit could not be kept. ``kills`` were logged since the last recording of one, and
-    ``begun`` is what of the log is half a kill.
+    that the limit could not be kept. ``kills`` are None if the kernel's log cannot be read.
     """
 
     path: str
@@ -135,7 +125,7 @@ class Recorder:
     how: Armed
     write: Write
     say: Callable[[str | Written], None]
-    kmsg: int | None
+    kills: Kills | None
     hold: Hold | None
     last: Glance | None = None
     first: Glance | None = None
@@ -144,19 +134,22 @@ class Recorder:
     then: GroupNumbers = field(default_factory=GroupNumbers)
     near: bool = False
     made: dict[str, float] = field(default_factory=dict)
-    kills: list[Kill] = field(default_factory=list)
-    begun: Causes = field(default_factory=dict)
 
     @cached_property
     def called(self) -> str:
         """Return what stands for the group in names of files."""
         return called(self.path, os.fstat(self.group).st_ino if self.how.scrub else None)
 
+    @property
+    def members_before(self) -> tuple[Member, ...]:
+        """Return the processes that were seen in the group last."""
+        return self.last.members if self.last is not None else ()
+
     def check(self, hierarchy: Hierarchy) -> None:
         """Say what cannot be noticed, and what is unwise; raises NotPermitted if nothing can be."""
         for what in self.told.missing:
             self.say(f"not noticed: {what}")
-        if self.kmsg is None:
+        if self.kills is None:
             self.say("not noticed: who is killed: the kernel's log cannot be read (CAP_SYSLOG)")
         if not set(self.told.noticed) - {MACHINE}:
             raise NotPermitted(f"cannot wait for cgroup {in_a_line(self.path)}", "nothing of it is"
@@ -247,11 +240,10 @@ class Recorder:
         Its numbers went with it, but not what the kernel's log says of it.
         """
         began = time.monotonic_ns()
-        known = self.kmsg is not None
-        if self.killed() if known else self.overran:
+        if self.overran if self.kills is None else self.kills.read(self.members_before):
             self.last = self.last or self.first
             gone = Glance(time.time_ns(), 0, GroupNumbers(), 0, ())
-            self.record(KILL if known else FULL, {REMOVED}, gone, began)
+            self.record(FULL if self.kills is None else KILL, {REMOVED}, gone, began)
 
     def let_go(self, found: Glance) -> None:
         """Let what waits at the limit go on, and hold again when something of it was killed."""
@@ -288,7 +280,7 @@ class Recorder:
         late = time.monotonic_ns() - began
         events = rise(now.numbers, self.then)
         counted = events.get("oom_kill", 0) if reason == KILL else 0
-        kills = None if self.kmsg is None else self.killed(counted)
+        kills = None if self.kills is None else self.kills.read(self.members_before, counted)
         trigger = Trigger(reason, self.path, self.told.version, tuple(sorted(told)), self.how.near,
                           now, self.last, events, kills, late)
         path = os.path.join(self.how.folder, file_name(self.called, reason, now.at_ns))
@@ -301,25 +293,12 @@ class Recorder:
             self.say(f"{reason}: cannot record: {error}")
             return
         self.then = now.numbers
-        # One that was logged while something else was recorded is told of again by its own.
-        self.kills = [] if reason == KILL else self.kills
+        if self.kills is not None and reason == KILL:
+            self.kills.told()
         self.told.forget()  # what led to this is in it
         took = time.monotonic_ns() - began
         prune(self.how.folder, self.called, reason, self.how.keep)
         self.say(Written(trigger, path, took, made.processes, made.not_looked))
-
-    def killed(self, counted: int = 0) -> tuple[Kill, ...]:
-        """Return what the kernel's log says was killed of the group since the last such recording.
-
-        A kill is ``counted`` a moment before it is logged.
-        """
-        assert self.kmsg is not None
-        until = time.monotonic() + LOGGED_S
-        while True:
-            self.kills += of_group(read_kills(self.kmsg, self.begun), self.path, self.last)
-            if len(self.kills) >= counted or time.monotonic() > until:
-                return tuple(self.kills)
-            time.sleep(LOOK_S)
 
 
 def count(numbers: GroupNumbers, name: str) -> int:

@@ -126,14 +126,3 @@ def scrubbed(trigger: Trigger) -> Trigger:
     kills = None if trigger.kills is None else tuple(
         kill._replace(group=None) for kill in trigger.kills)
     return trigger._replace(path="", kills=kills)
-
-
-def of_group(kills: list[Kill], path: str, last: Glance | None) -> list[Kill]:
-    """Return those of ``kills`` that were in the group at ``path``, or were seen in it last.
-
-    The log has paths as the machine's first cgroup namespace shows them.
-    """
-    inside = f"{path.rstrip('/')}/"
-    known = {(one.pid, one.name) for one in (last.members if last else ())}
-    return [kill for kill in kills if (kill.pid, kill.name) in known
-            or (kill.group is not None and f"{kill.group}/".startswith(inside))]
