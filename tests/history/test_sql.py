@@ -123,11 +123,23 @@ def test_what_grew_is_called_as_it_was_started(tmp_path: Path) -> None:
         path = tmp_path / str(second)
         paths.append(recorded(
             path, Process(5, "python3", program="/srv/app.py", amounts={"rss": second * 100}),
-            Process(6, "worker", program=None, amounts={"rss": second}), uptime=second,
+            Process(6, "worker", program=None, amounts={"rss": second}),
+            Process(7, "idle", program=None, amounts={"rss": 9, "swap": 0}), uptime=second,
             time=META.time + second * SECOND))
-    answer = opened(*paths).ask(question("grew").sql)
-    name = answer.columns.index("program")
-    assert [row[name] for row in answer.rows] == ["/srv/app.py", "worker"]
+    for name in ("grew", "grew-programs"):
+        answer = opened(*paths).ask(question(name).sql)
+        program = answer.columns.index("program")
+        # who stayed as large is no answer
+        assert [row[program] for row in answer.rows] == ["/srv/app.py", "worker"]
+
+
+def test_nearest_to_its_limit_is_by_what_share_of_it_is_taken(tmp_path: Path) -> None:
+    groups = {"cgroup": ["/a", "/b", "/c"], "size": [900, 50, 0], "allowed": [1000, 60, 0]}
+    path = recorded(tmp_path / "a", Process(5), group=groups)
+    answer = opened(path).ask(question("limits").sql)
+    percent, name = (answer.columns.index(one) for one in ("percent", "cgroup"))
+    assert [(row[name], row[percent]) for row in answer.rows] == [
+        ("/a", 90), ("/b", 83), ("/c", None)]
 
 
 def test_recordings_are_in_the_order_of_a_clock_that_nobody_sets(tmp_path: Path) -> None:

@@ -11,5 +11,6 @@ with sums as (
 )
 select host, earlier, time, rss, pss, uss, swap, started, ended, program
 from sums
+where started <> 0 or ended <> 0 or rss <> 0 or swap <> 0 or uss <> 0 or rss is null
 order by abs(rss) desc nulls last, abs(swap) desc nulls last, host, time, program
 limit 50
