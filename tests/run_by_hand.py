@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pagewalk.history.budget import Bounds, Look, Made, Part, Watched, Worst, verdicts
+from pagewalk.history.budget import Bounds, Look, Made, Part, Watched, Worst, together, verdicts
 from pagewalk.history.child import Report
 from pagewalk.proc.tree import Holds
 
@@ -12,7 +12,7 @@ SERVER = Holds(10, 1, "server", 3, 900 * MIB, 300 * MIB, 300 * MIB, 0, 200 * MIB
 SUDO = Holds(11, 10, "sudo", 1, 20 * MIB, 8 * MIB, 8 * MIB, 0, refused="it belongs to uid 0")
 AMOUNTS = {"uss": Bounds(210 * MIB, 239 * MIB), "pss": Bounds(230 * MIB, 238 * MIB),
            "rss": Bounds(300 * MIB, 308 * MIB), "swap": Bounds(0, 0)}
-LOOK = Look(1.25, 0.001, (SERVER, SUDO), AMOUNTS)
+LOOK = Look(1.25, 0.001, (SERVER, SUDO), AMOUNTS, together((SERVER, SUDO), AMOUNTS["uss"]))
 MADE = Made(1.26, (Part("heap", 150 * MIB, 150 * MIB, 150 * MIB, 0),
                    Part("files", 60 * MIB, 80 * MIB, 150 * MIB, 0)),
             (Part("[heap]", 150 * MIB, 150 * MIB, 150 * MIB, 0),

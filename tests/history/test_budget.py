@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from pagewalk.history import budget
-from pagewalk.history.budget import Bounds, Look, Watched, Worst, bounds, maybe_merged, verdict
+from pagewalk.history.budget import (
+    Bounds,
+    Look,
+    Watched,
+    Worst,
+    bounds,
+    maybe_merged,
+    together,
+    verdict,
+)
 from pagewalk.proc.tree import Holds
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -40,6 +49,19 @@ def test_what_a_process_and_its_child_share_counts_once() -> None:
     assert found["uss"] == (10 * MIB, 12 * MIB + 2 * KIB)
     assert found["rss"] == (13 * MIB, 16 * MIB + 2 * KIB)
     assert found["pss"] == (12 * MIB, 12 * MIB)
+
+
+def test_what_each_has_alone_and_what_is_shared_add_up_to_pss() -> None:
+    # As above: the truth is 8 MiB shared within the tree, and of 3 MiB shared with one other 2.
+    both = [holds(pid, rss=12 * MIB, uss=MIB, pss=6 * MIB, anon=9 * MIB, pss_anon=5 * MIB)
+            for pid in (1, 2)]
+    dark = Holds(3, 1, "sudo", 1, 0, 0, 7 * MIB, 0, refused="it belongs to uid 0")
+    for family in (both, [*both, dark]):
+        found = together(family, bounds(family, alone=True)["uss"])
+        assert (found.pss, found.alone) == (12 * MIB, 2 * MIB)
+        assert found.within == (8 * MIB, 10 * MIB) and found.others == (0, 2 * MIB)
+        assert found.alone + found.within.low + found.others.high == found.pss
+        assert found.alone + found.within.high + found.others.low == found.pss
 
 
 def test_where_others_may_share_it_the_bounds_are_wider() -> None:
@@ -87,8 +109,8 @@ def test_a_slot_of_swap_that_two_processes_share_counts_once() -> None:
 def look(at: float, **low: int) -> Look:
     amounts = {key: Bounds(low.get(key, 0), low.get(key, 0))
                for key in ("uss", "pss", "rss", "swap")}
-    return Look(at, 0.001, (holds(rss=low.get("rss", 0), peak=low.get("hwm", low.get("rss", 0))),),
-                amounts)
+    of = (holds(rss=low.get("rss", 0), peak=low.get("hwm", low.get("rss", 0))),)
+    return Look(at, 0.001, of, amounts, together(of, amounts["uss"]))
 
 
 def watched(**budgets: int) -> tuple[Watched, list[Look]]:
@@ -150,7 +172,7 @@ def test_what_was_gone_when_it_was_described_is_described_later() -> None:
 
 def test_a_look_that_finds_nothing_tells_nothing() -> None:
     seen, _ = watched(uss=1)
-    seen.add(Look(0, 0, (), {}))
+    seen.add(Look(0, 0, (), {}, together((), Bounds(0, 0))))
     assert seen.looks == 0 and verdict(seen, "uss").exceeded is None
 
 

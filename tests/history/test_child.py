@@ -182,6 +182,22 @@ def test_what_parent_and_children_share_counts_once() -> None:
     assert sum(one["rss"] for one in said) > 144 * MIB > 80 * MIB > sum(one["uss"] for one in said)
 
 
+def test_what_parent_and_children_share_closes_the_sum() -> None:
+    with running(python(FAMILY), "--max-uss", "70M") as ran:  # exceeded when the second writes
+        ran.looked_at()
+        pid = int(ran.said)
+        ran.kill(pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+        _, report = ran.end()
+    (worst,) = report["worst"]
+    found, within = worst["together"], worst["together"]["within"]
+    assert found["alone"] == sum(one["uss"] for one in worst["processes"])
+    assert found["pss"] == sum(one["pss"] for one in worst["processes"])
+    for low, high in (("at_least", "at_most"), ("at_most", "at_least")):
+        assert found["alone"] + within[low] + found["others"][high] == found["pss"]
+    # The parent's last 32 MiB are all three's.
+    assert 32 * MIB <= within["at_least"] <= within["at_most"] < 80 * MIB
+
+
 # Its grandchild outlives it, and waits for a line.
 ESCAPED = """
 import os, sys

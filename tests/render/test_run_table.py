@@ -50,6 +50,18 @@ def test_the_worst_moment_has_its_processes_and_what_they_were_made_of() -> None
     assert "left behind: 11 sudo" in text()
 
 
+def test_what_its_processes_share_closes_the_sum() -> None:
+    told = " ".join(text().split())
+    # Of the server's 230 MiB it has 200 alone; the tree has at least 210.
+    assert ("together 235520 KiB of PSS, without 1 process that could not be read: 204800 that a"
+            " single process has alone (USS added up), 10240 to 30720 that only processes of the"
+            " tree share, and 0 to 20480 as their part of what others map too") in told
+    assert document()["worst"][0]["together"] == {
+        "pss": 230 * MIB, "alone": 200 * MIB,
+        "within": {"at_least": 10 * MIB, "at_most": 30 * MIB},
+        "others": {"at_least": 0, "at_most": 20 * MIB}}
+
+
 def test_what_is_not_known_has_its_reason() -> None:
     what = [row.what for row in withheld(report()) if row.partial]
     assert what == ["whether RSS kept its budget", "USS and PSS of process 11 (sudo)"]

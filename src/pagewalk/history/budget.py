@@ -43,17 +43,43 @@ class Bounds(NamedTuple):
     high: int
 
 
+class Together(NamedTuple):
+    """The PSS of the processes that could be read: three parts, in bytes, that add up to it.
+
+    ``alone`` is what a single process maps, their USS added up; ``within`` what several of the tree
+    map and nobody else; ``others`` the tree's part of what other processes map too. What is not in
+    one of the latter two is in the other: the least of one goes with the most of the other.
+    """
+
+    pss: int
+    alone: int
+    within: Bounds
+    others: Bounds
+
+
 class Look(NamedTuple):
     """What a tree of processes held in the ``took`` seconds that it took to ask, from ``at`` on.
 
     ``holds`` has one row for each address space; ``amounts`` are those of the tree by the key of
-    MEASURES. ``at`` is in seconds since the tree was started.
+    MEASURES, and ``together`` says what of that they share. ``at`` is in seconds since the tree was
+    started.
     """
 
     at: float
     took: float
     holds: tuple[Holds, ...]
     amounts: Mapping[str, Bounds]
+    together: Together
+
+
+def together(holds: Sequence[Holds], uss: Bounds) -> Together:
+    """Return what these processes hold alone and share, if all of them have ``uss`` together."""
+    known = [one for one in holds if not one.refused]
+    pss, alone = total(one.pss for one in known), total(one.uss for one in known)
+    # Of what it maps alone or with its like the tree has all of the PSS: the rest is the others'.
+    least, most = min(uss.low, pss), min(uss.high, pss)
+    return Together(pss, alone, Bounds(least - alone, most - alone),
+                    Bounds(pss - most, pss - least))
 
 
 def bounds(holds: Sequence[Holds], *, alone: bool) -> dict[str, Bounds]:
@@ -106,7 +132,9 @@ def look_at_tree(pids: Sequence[int], began: float, stall: Stall, *, alone: bool
     if len(found) > 1:
         found = by_address_space(found)
         alone = alone and not maybe_merged(found)
-    return Look(at - began, time.monotonic() - at, tuple(found), bounds(found, alone=alone))
+    amounts = bounds(found, alone=alone)
+    return Look(at - began, time.monotonic() - at, tuple(found), amounts,
+                together(found, amounts["uss"]))
 
 
 def maybe_merged(holds: Sequence[Holds]) -> bool:

@@ -125,6 +125,8 @@ def say_worst(look: Look, worst: Sequence[Worst], out: TextIO) -> None:
     say_grid(table, {5}, out, room=width(out), yields=5, shorter=beginning)
     if len(rows) > SHOWN:
         say(f"{len(rows) - SHOWN} more processes: they are in --format json", out)
+    if len(look.holds) > 1:
+        say(shares(look), out)
     made = worst[0].made
     if made is None:
         say("what they were made of is not known: that was looked at too late", out)
@@ -137,6 +139,15 @@ def say_worst(look: Look, worst: Sequence[Worst], out: TextIO) -> None:
                  room=width(out), yields=4)
     for why in made.missing:
         say(f"without: {printable(why)}", out)
+
+
+def shares(look: Look) -> str:
+    """Return how the USS of each process and what they share add up to the PSS of the tree."""
+    found, unread = look.together, sum(bool(one.refused) for one in look.holds)
+    but = f", without {many(unread, 'process', 'es')} that could not be read" if unread else ""
+    return (f"together {size(found.pss)} of PSS{but}: {kib(found.alone)} that a single process has"
+            f" alone (USS added up), {span(found.within)} that only processes of the tree share,"
+            f" and {span(found.others)} as their part of what others map too")
 
 
 def part_row(part: Part) -> tuple[str, ...]:
@@ -204,6 +215,9 @@ def worst(one: Worst) -> dict[str, Any]:
     return {
         "measure": one.measure, "after": one.look.at, "took": one.look.took,
         "amounts": {name: bound(amount) for name, amount in one.look.amounts.items()},
+        "together": {"pss": one.look.together.pss, "alone": one.look.together.alone,
+                     "within": bound(one.look.together.within),
+                     "others": bound(one.look.together.others)},
         "processes": [process(held, one.commands.get(held.pid, "")) for held in one.look.holds],
         "made_of": None if made is None else {
             "after": made.at, "kinds": [part._asdict() for part in made.kinds],
