@@ -36,7 +36,7 @@ def test_what_is_none_is_refused_with_examples(word: str) -> None:
     [
         (["--textfile", "/nowhere/x"], "node_exporter only reads files that end in .prom"),
         (["--textfile", "/nowhere/x.prom", "--once"], "choose one"),
-        (["--at-most-every", "nan"], "'nan' is not a number"),
+        (["--at-most-every", "nan"], "'nan' is no duration, such as 500ms, 10s"),
         (["--source", "bogus"], "no source is called 'bogus'; there are: auto, procfs, ebpf"),
         (["--limit", "0"], "0 is not in the range"),
         (["--listen", "here"], "'here' is no address"),

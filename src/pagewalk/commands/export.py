@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from pagewalk import commands
-from pagewalk.commands.options import LONGEST_WATCH, Request, Within, source_option
+from pagewalk.commands.options import LONGEST_WATCH, Duration, Request, source_option
 from pagewalk.model.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ ENDING = {signal.SIGTERM, signal.SIGINT}
 @click.option("--once", is_flag=True, help="Print the metrics and end.")
 @click.option("--textfile", metavar="FILE",
               help="Write the metrics to FILE and end: for node_exporter's textfile collector.")
-@click.option("--at-most-every", "every", metavar="SECONDS", default=15.0, show_default=True,
-              type=Within(0, LONGEST_WATCH),
+@click.option("--at-most-every", "every", metavar="TIME", default="15s", show_default=True,
+              type=Duration(zero=True, most=LONGEST_WATCH),
               help="Answer from the last walk until it is so old.")
-@click.option("--longest", metavar="SECONDS", default=2.0, show_default=True,
-              type=Within(0.1, 3600),
+@click.option("--longest", metavar="TIME", default="2s", show_default=True,
+              type=Duration(least=0.1, most=3600),
               help="How long processes may be walked, and RAM scanned, in one look.")
 @click.option("--limit", "-n", metavar="N", default=20, show_default=True,
               type=click.IntRange(1, 10_000),
@@ -50,7 +50,7 @@ def command(
     \b
     pagewalk export --once
     pagewalk export --textfile /var/lib/node_exporter/pagewalk.prom
-    pagewalk export --listen 127.0.0.1:9757 --at-most-every 60
+    pagewalk export --listen 127.0.0.1:9757 --at-most-every 1m
     """
     from pagewalk.commands.scraped import as_text, client
     from pagewalk.system.recent import Recent
