@@ -61,7 +61,7 @@ def record(item: pytest.Item, name: str, value: object) -> None:
 def kept(
     record: Record, *, whole: bool = False, every: float | None = 0.05, **limits: object
 ) -> Iterator[Block]:
-    """Fail the test if the block exceeds one of ``limits``, by the key of budget.MEASURES.
+    """Fail the test if the block exceeds one of ``limits``, by the key of budget.TITLES.
 
     A failure of the block itself goes first. Raises BadRequest for limits that do not exist.
     """

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from pagewalk.commands.fleet import NAMES
+from pagewalk.history.statements import REPORTS
 from tests.history.by_hand import Process, recorded
 from tests.history.fleet_by_hand import HIDDEN_BY, OF_TWO, many_hosts, two_hosts
 from tests.live.command import one_sentence, pagewalk_here
 
 SQL = "select host, time from moments where host = 'a'"
+
+
+def test_every_report_can_be_asked_for() -> None:
+    assert NAMES == REPORTS
 
 
 @pytest.mark.parametrize("name", ["programs", "mappings", "libraries", "outliers"])

@@ -23,7 +23,7 @@ def test_a_kill_that_is_logged_while_something_else_is_recorded_is_not_lost(
 
     def write(path: str, trigger: Trigger, pids: list[int]) -> Made:
         made.append(trigger)
-        return Made(path, 0, 0, 0, 0, 0, 0, (), (), ())
+        return Made(path, 0, 0, 0, 0, 0, (), (), ())
 
     (tmp_path / "cgroup.procs").touch()
     group = os.open(tmp_path, os.O_RDONLY)

@@ -10,7 +10,7 @@ from pagewalk.history.record import Made
 from pagewalk.history.series import record_series
 from pagewalk.model.errors import BadTarget, GroupGone, NotPermitted, ProcessGone
 
-MADE = Made("", 1, 4096, 7, 100, 5, 0, (), (), ())
+MADE = Made("", 1, 4096, 100, 5, 0, (), (), ())
 
 
 class Recorder:

@@ -100,8 +100,9 @@ def heading(statement: Statement, fleet: Fleet, rows: list[dict[str, Any]]) -> l
     """Return the lines above the table: what it comes to, of what, and who has not reported."""
     from textwrap import wrap
 
+    from pagewalk.render.amounts import many
     from pagewalk.render.answer import iso
-    from pagewalk.render.fleet_words import answer, many
+    from pagewalk.render.fleet_words import answer
 
     hosts = fleet.hosts
     texts = [f"{answer(statement.name, rows)} {many(len(fleet.recordings), 'recording')} of"
@@ -124,11 +125,11 @@ def left_out(fleet: Fleet) -> list[str]:
 
 def dark_hosts(report: str, dark: dict[str, int]) -> list[str]:
     """Return which hosts hid the frames of processes, and what that withholds."""
-    from pagewalk.render.fleet_words import many
+    from pagewalk.render.amounts import many
 
     if not dark:
         return []
     few = ", ".join(list(dark)[:LISTED]) + ", ..." * (len(dark) > LISTED)
-    processes = many(sum(dark.values()), "process", "processes")
+    processes = many(sum(dark.values()), "process", "es")
     return [f"{WITHOUT[report]}: the frames of {processes} on {many(len(dark), 'host')} ({few})"
             " were not visible to the user who recorded them; record as root"]

@@ -202,17 +202,17 @@ class Recorder:
         self.near = self.is_near(now)
         if reason is None:
             return False
-        glance = self.glance()
+        found = self.glance()
         if reason == FULL:
-            reason, glance = self.full(glance)
+            reason, found = self.full(found)
         made = reason == HELD or self.is_due(reason)
         if made:
-            self.record(reason, told, glance, began)
+            self.record(reason, told, found, began)
         elif reason == KILL:
             self.say(f"{KILL}: another within {self.how.at_most_s:g} s: not recorded")
         if reason == HELD:
-            self.let_go(glance)
-        self.last = glance
+            self.let_go(found)
+        self.last = found
         return made
 
     def full(self, found: Glance) -> tuple[str, Glance]:

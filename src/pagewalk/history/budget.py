@@ -19,21 +19,8 @@ KIB = 1 << 10  # what the kernel leaves out of PSS, at most, as it writes it in 
 NEW_WORST = 16  # a worst moment is looked at in detail again when it is worse by one part in these
 
 
-class Measure(NamedTuple):
-    """Something that may have a budget: its key, what people call it, and what it counts."""
-
-    key: str
-    title: str
-    says: str
-
-
-MEASURES = (
-    Measure("uss", "USS", "page frames that only the tree maps, each counted once"),
-    Measure("pss", "PSS", "PSS of its processes, added up"),
-    Measure("rss", "RSS", "page frames that the tree maps, each counted once"),
-    Measure("swap", "swap", "what of its memory is in swap, each slot counted once"),
-)
-TITLES = {measure.key: measure.title for measure in MEASURES}
+# What may have a budget, and what people call it.
+TITLES = {"uss": "USS", "pss": "PSS", "rss": "RSS", "swap": "swap"}
 
 
 class Bounds(NamedTuple):
@@ -61,7 +48,7 @@ class Look(NamedTuple):
     """What a tree of processes held in the ``took`` seconds that it took to ask, from ``at`` on.
 
     ``holds`` has one row for each address space; ``amounts`` are those of the tree by the key of
-    MEASURES, and ``together`` says what of that they share. ``at`` is in seconds since the tree was
+    TITLES, and ``together`` says what of that they share. ``at`` is in seconds since the tree was
     started.
     """
 
@@ -83,7 +70,7 @@ def together(holds: Sequence[Holds], uss: Bounds) -> Together:
 
 
 def bounds(holds: Sequence[Holds], *, alone: bool) -> dict[str, Bounds]:
-    """Return what processes with these address spaces hold together, by the key of MEASURES.
+    """Return what processes with these address spaces hold together, by the key of TITLES.
 
     ``alone`` says that no process outside of them shares anonymous memory with them: a page that
     several of them map then has its whole size in their PSS. Of a single one all is exact.
@@ -298,8 +285,8 @@ LOOK, HIGH_WATER = "a look", "VmHWM"
 
 
 def verdicts(seen: Watched) -> list[Verdict]:
-    """Return a Verdict for each of MEASURES."""
-    return [verdict(seen, measure.key) for measure in MEASURES]
+    """Return a Verdict for each of TITLES."""
+    return [verdict(seen, key) for key in TITLES]
 
 
 def verdict(seen: Watched, key: str) -> Verdict:

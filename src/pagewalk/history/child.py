@@ -121,7 +121,7 @@ class Tree:
 def run_with_budgets(
     command: Sequence[str], budgets: Mapping[str, int], every: float, *, wait: bool = False
 ) -> Report:
-    """Run ``command`` to its end beside ``budgets``, bytes by the key of MEASURES.
+    """Run ``command`` to its end beside ``budgets``, bytes by the key of TITLES.
 
     Its tree is looked at ``every`` so many seconds, less often where that would take more than a
     twentieth of the time. With ``wait`` the end is that of the last process of the tree. Raises

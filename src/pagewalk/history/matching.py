@@ -111,6 +111,10 @@ def same_addresses(before: VMAs, after: VMAs) -> Sections:
 
 
 def same_mapping(before: VMAs, one: I64, after: VMAs, other: I64) -> Bool:
+    """Return whether the rows ``one`` and ``other``, pair by pair, map the same there.
+
+    That is anonymous memory, or the same part of the same file.
+    """
     same: Bool = before.backing[one] == after.backing[other]
     anon = before.backing[one] == Backing.ANON.value
     same_file = (before.dev[one] == after.dev[other]) & (before.inode[one] == after.inode[other])

@@ -247,6 +247,7 @@ def aligned(before: Pieces, after: Pieces, page: np.uint64) -> tuple[Pieces, Pie
 
 
 def within(pieces: Pieces, low: U64) -> tuple[I64, Bool]:
+    """Return the row of the piece in which each address of ``low`` is, and whether it is in one."""
     row = np.searchsorted(pieces.start, low, side="right").astype(np.int64) - 1
     if not len(pieces):
         return row, np.zeros(len(low), bool)

@@ -33,7 +33,7 @@ PATIENCE = 60.0  # seconds that another process may take to describe this one
 
 
 class Block:
-    """A block of code with ``budgets`` in bytes by the key of MEASURES.
+    """A block of code with ``budgets`` in bytes by the key of TITLES.
 
     They are for what is there beyond what was there when it began, or with ``whole`` for all.
     A thread looks ``every`` so many seconds; None: only at the beginning and at the end.
@@ -84,9 +84,11 @@ class Block:
         return found
 
     def look(self) -> Look:
+        """Return what this process and its descendants hold; raises PagewalkError, OSError."""
         return look_at_tree([self.pid, *descendants()], self.began, self.stall, alone=self.alone)
 
     def sample(self) -> None:
+        """Look again and again, in the thread, until the block ends."""
         self.look()
         self.ready.set()
         while not self.done.wait(self.every):

@@ -52,11 +52,12 @@ class How(NamedTuple):
     """How processes are recorded.
 
     ``source`` and ``budget_ns`` are as for a walk. ``physical``: with the true numbers of frames.
-    ``scrub``: without paths and command lines. ``smaps``: with the kernel's smaps, whose reading
-    holds the lock of the process. ``heap``: with what its allocator holds, read from its memory;
-    ``cache``: with what is in RAM of the files that it maps; ``swap_users``: with who uses its
-    swap slots, for which every process of the machine that uses swap is walked. ``freeze``: each is
-    stopped while it is recorded, and resumed whatever happens.
+    ``scrub``: without paths and command lines, and without the names of files, cgroups, containers
+    and users. ``smaps``: with the kernel's smaps, whose reading holds the lock of the process.
+    ``heap``: with what its allocator holds, read from its memory; ``cache``: with what is in RAM of
+    the files that it maps; ``swap_users``: with who uses its swap slots, for which every process of
+    the machine that uses swap is walked. ``freeze``: each is stopped while it is recorded, and
+    resumed whatever happens.
     """
 
     source: str = "auto"
@@ -88,18 +89,17 @@ NOTHING = Beside()
 
 
 class Made(NamedTuple):
-    """What was recorded: ``processes`` address spaces, ``pages`` bytes in RAM of them, ``rows``.
+    """What was recorded: ``processes`` address spaces, which had ``present`` bytes in RAM.
 
     ``size`` is that of the file in bytes, ``took_ns`` how long it took, ``stall_ns`` the longest
     read that may have held a lock of one, ``stopped_ns`` for how long one was stopped at most, None
-    if none was to be. ``not_looked`` are those that could not be recorded, by
-    pid, and why; ``gone`` those that had ended. ``beside`` is what else was recorded, in words.
+    if none was to be. ``not_looked`` are those that could not be recorded, by pid, and why;
+    ``gone`` those that had ended. ``beside`` is what else was recorded, in words.
     """
 
     path: str
     processes: int
     present: int
-    rows: int
     size: int
     took_ns: int
     stall_ns: int
@@ -265,7 +265,7 @@ class Session:
         gone = tuple(pid for pid, error in self.refused.items() if isinstance(error, ProcessGone))
         not_looked = tuple((pid, str(error)) for pid, error in self.refused.items()
                            if pid not in gone)
-        return Made("", self.walked, self.present, self.writer.rows, 0,
+        return Made("", self.walked, self.present, 0,
                     time.perf_counter_ns() - self.began, self.stall_ns, not_looked, gone,
                     tuple(self.withheld), tuple(self.beside),
                     self.stopped_ns if self.how.freeze else None)

@@ -16,7 +16,7 @@ ENDED = (BadTarget, GroupGone, NoAddressSpace, ProcessGone)
 
 
 class Series(NamedTuple):
-    """What became of a series: ``made`` recordings, ``size`` bytes together, the ``last`` of them.
+    """What became of a series: ``made`` recordings, ``size`` bytes together.
 
     ``missed`` moments passed while a recording was being made. ``why`` it ended, in words.
     """
@@ -24,7 +24,6 @@ class Series(NamedTuple):
     root: str
     made: int
     size: int
-    last: Made | None
     missed: int
     why: str
 
@@ -40,7 +39,7 @@ def record_series(
     Raises what the first recording raises, and what a later one raises but those that say that
     there is nothing to record any more: what was complete is there all the same.
     """
-    begun, done = time.monotonic(), Series(root, 0, 0, None, 0, "")
+    begun, done = time.monotonic(), Series(root, 0, 0, 0, "")
     host, moment = read_host().name, 0  # moments are at multiples of `every`
     try:
         while True:
@@ -51,7 +50,7 @@ def record_series(
                 if not done.made or (isinstance(error, BadTarget) and error.candidates):
                     raise
                 return done._replace(why=end_of(error))
-            done = done._replace(made=done.made + 1, size=done.size + made.size, last=made)
+            done = done._replace(made=done.made + 1, size=done.size + made.size)
             tell(made)
             passed = time.monotonic() - begun
             following = max(moment + 1, math.ceil(passed / every))

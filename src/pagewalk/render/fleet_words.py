@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pagewalk.render.amounts import human
+from pagewalk.render.amounts import human, many
 
 Row = Mapping[str, Any]
 OF_A_GROUP = {"anon": "anonymous memory", "file": "files", "shmem": "shared memory",
               "kernel": "kernel memory"}
-
-
-def many(count: int, one: str, more: str = "") -> str:
-    """Return ``count`` with the word for that many."""
-    return f"{count} {one if count == 1 else more or one + 's'}"
 
 
 def total(rows: Sequence[Row], name: str) -> int:
@@ -27,8 +22,8 @@ def programs(rows: Sequence[Row]) -> str:
         return (f"{many(len(rows), 'program')}; RSS adds up to {human(total(rows, 'rss'))}. What"
                 f" {dark} of them really hold is not known: frames were hidden.")
     used, rss = human(total(rows, "used")), human(total(rows, "rss"))
-    return (f"{many(len(rows), 'program holds', 'programs hold')} {used}, each page counted once"
-            f" for each program and host; RSS adds up to {rss}.")
+    return (f"{many(len(rows), 'program')} hold{'s' * (len(rows) == 1)} {used}, each page counted"
+            f" once for each program and host; RSS adds up to {rss}.")
 
 
 def mappings(rows: Sequence[Row]) -> str:
@@ -42,8 +37,9 @@ def mappings(rows: Sequence[Row]) -> str:
 
 
 def libraries(rows: Sequence[Row]) -> str:
-    return (f"{many(len(rows), 'library is', 'libraries are')} in the RAM of a host more than once,"
-            f" which takes {human(total(rows, 'extra'))} more than one copy of each would.")
+    libraries = "1 library is" if len(rows) == 1 else f"{len(rows)} libraries are"
+    return (f"{libraries} in the RAM of a host more than once, which takes"
+            f" {human(total(rows, 'extra'))} more than one copy of each would.")
 
 
 def limits(rows: Sequence[Row]) -> str:
@@ -73,7 +69,7 @@ def hosts(rows: Sequence[Row]) -> str:
     wrong = [row["host"] for row in rows if row["set_back"]]
     clocks = (f" The clock of {many(len(wrong), 'host')} was set back: {', '.join(wrong[:5])}"
               f"{', ...' * (len(wrong) > 5)}." if wrong else "")
-    processes = many(total(rows, "processes"), "process", "processes")
+    processes = many(total(rows, "processes"), "process", "es")
     return f"{many(len(rows), 'host')} with {processes} in the latest recordings.{clocks}"
 
 

@@ -11,7 +11,7 @@ from pagewalk.model.errors import BadRecording, PagewalkError
 
 @contextmanager
 def damage(path: str) -> Iterator[None]:
-    """Raise BadRecording for whatever goes wrong in the block for what a recording has in it.
+    """Turn any error that a recording's contents cause in the block into BadRecording.
 
     Not every relation between its values is checked when they are read: a hostile file may have
     columns of any length, and a sum that no number can hold.

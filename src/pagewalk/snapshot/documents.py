@@ -97,6 +97,7 @@ def built(value: Any, kind: Any, depth: int) -> Any:
 
 
 def one_of(value: Any, kinds: tuple[Any, ...], depth: int) -> Any:
+    """Return ``value`` as the first of the types ``kinds`` that it fits; raises Malformed."""
     if value is None and type(None) in kinds:
         return None
     wrong: Exception = Malformed("no type fits")
@@ -111,6 +112,10 @@ def one_of(value: Any, kinds: tuple[Any, ...], depth: int) -> Any:
 
 
 def of_class(value: Any, kind: type, depth: int) -> Any:
+    """Return ``value`` as a ``kind``: an enum, Rows, a record, or one value.
+
+    Raises Malformed, and KeyError, TypeError, ValueError for what ``kind`` itself refuses.
+    """
     if issubclass(kind, Enum):
         return kind[checked(value, str)]
     if issubclass(kind, Rows):
@@ -137,6 +142,7 @@ def of_class(value: Any, kind: type, depth: int) -> Any:
 
 
 def checked(value: Any, kind: type) -> Any:
+    """Return ``value`` if it is a ``kind`` that pagewalk may have written; raises Malformed."""
     if type(value) is not kind:
         raise Malformed(f"{type(value).__name__} where {kind.__name__} was expected")
     if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:

@@ -113,9 +113,10 @@ class Meta(NamedTuple):
     ``schema`` is VERSION of the program that wrote it, ``pagewalk`` its version. ``time`` is when
     it was begun, nanoseconds since 1970, ``took`` how long it took; ``host`` and ``boot`` (the boot
     id) are the machine's. ``physical``: frames have their true numbers, else numbers given as they
-    were met. ``scrubbed``: paths and command lines are not in it. ``reason`` is why it was made,
-    empty if somebody asked for it. ``set`` is what was recorded, in words. ``uptime`` is when it
-    was begun too, nanoseconds since the machine was booted: nobody sets that clock.
+    were met. ``scrubbed``: paths, command lines, and the names of files, cgroups, containers and
+    users are not in it. ``reason`` is why it was made, empty if somebody asked for it. ``set`` is
+    what was recorded, in words. ``uptime`` is when it was begun too, nanoseconds since the machine
+    was booted: nobody sets that clock.
     """
 
     schema: int

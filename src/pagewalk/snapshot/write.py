@@ -38,7 +38,6 @@ class Writer:
             write_statistics=["record", "pid", "start", "frame", "name"],
         )
         self._waiting: dict[str, list[Added]] = {}
-        self.rows = 0
 
     def add(self, record: str, columns: Mapping[str, Any]) -> None:
         """Add rows of kind ``record``: ``columns`` by name are arrays or lists of one length.
@@ -54,7 +53,6 @@ class Writer:
             return
         waiting = self._waiting.setdefault(record, [])
         waiting.append(Added(count, given))
-        self.rows += count
         if sum(added.rows for added in waiting) >= GROUP:
             self._flush(record)
 

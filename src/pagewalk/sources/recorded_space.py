@@ -79,6 +79,7 @@ class RecordedSpace(Joined):
         return runs
 
     def check(self, runs: Runs, path: str, end: int) -> None:
+        """Raise BadRecording if one of ``runs`` is not in its VMA, or not after ``end``."""
         page, vmas = np.uint64(self.facts.page_size), self.its_vmas
         good = (runs.vma >= 0) & (runs.vma < len(vmas))
         row = np.where(good, runs.vma, 0)
