@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -96,7 +97,7 @@ class Hidden:
             DmaBuffer: lambda one: one._replace(name=""),
             Withheld: lambda one: one._replace(what=without_paths(one.what),
                                                why=without_paths(one.why)),
-            Memcgs: lambda one: with_column(one, path=tuple(map(self.path, one.path))),
+            Memcgs: lambda one: replace(one, path=tuple(map(self.path, one.path))),
             Group: self._group,
             Names: lambda one: Names({self.path(path): self._name(path, name)
                                       for path, name in one.of.items()}),
@@ -136,15 +137,9 @@ def replaced(value: Any, rules: Mapping[type, Callable[[Any], Any]]) -> Any:
     return value if rule is None else rule(value)
 
 
-def with_column(rows: Any, **columns: Any) -> Any:
-    """Return Rows with other ``columns``."""
-    return type(rows)(**{**{name: getattr(rows, name) for name in rows.names}, **columns})
-
-
 def unplaced(groups: Memcgs) -> Memcgs:
     """Return ``groups`` without where their mem_cgroups are."""
-    found: Memcgs = with_column(groups, memcg=np.zeros(len(groups), np.uint64))
-    return found
+    return replace(groups, memcg=np.zeros(len(groups), np.uint64))
 
 
 def unnamed(file: files.CachedFile) -> files.CachedFile:

@@ -7,6 +7,7 @@ correspond to one another (Sections) stand at the same place.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -218,11 +219,11 @@ def divided(pieces: Pieces, place: np.uint64, page: np.uint64) -> tuple[Pieces, 
     if below and first.end[-1] > place:
         crossing = take(first, slice(below - 1, below))
         into = (place - crossing.start) // page
-        cut = replaced(crossing, start=np.array([place]),
+        cut = replace(crossing, start=np.array([place]),
                        frame=None if crossing.frame is None else crossing.frame + into)
         ends = first.end.copy()
         ends[-1] = place
-        first, rest = replaced(first, end=ends), join([cut, rest]) if len(rest) else cut
+        first, rest = replace(first, end=ends), join([cut, rest]) if len(rest) else cut
     return first, rest
 
 
@@ -243,7 +244,7 @@ def aligned(before: Pieces, after: Pieces, page: np.uint64) -> tuple[Pieces, Pie
     one, other = (spread(side, row[keep], has[keep], low, high, page)
                   for side, row, has in zip((before, after), rows, there, strict=True))
     at = np.where(there[0][keep], one.at, other.at)
-    return replaced(one, at=at), replaced(other, at=at)
+    return replace(one, at=at), replace(other, at=at)
 
 
 def within(pieces: Pieces, low: U64) -> tuple[I64, Bool]:
@@ -269,10 +270,6 @@ def spread(
         np.where(has, found.state, np.uint8(NO_ENTRY)), found.flags,
         None if found.frame is None else found.frame + into, found.mapcount,
     )
-
-
-def replaced(pieces: Pieces, **columns: object) -> Pieces:
-    return Pieces(**{**{name: getattr(pieces, name) for name in pieces.names}, **columns})
 
 
 def no_pieces() -> Pieces:

@@ -7,6 +7,7 @@ bytes for each frame of RAM that is met.
 from __future__ import annotations
 
 import mmap
+from dataclasses import replace
 
 import numpy as np
 
@@ -88,7 +89,7 @@ class Renumbering:
             swap = pages.flags & np.uint32(Flag.SWAP) != 0
             anew = np.where(swap, pages.pfn, np.uint64(0))
             anew[framed] = numbers
-            return replaced(pages, anew)
+            return replace(pages, pfn=anew)
         large = framed & (pages.size > page_size)
         spread = spread_out(pages, large, page_size)
         pfn: U64 | None = spread.pages.pfn
@@ -132,8 +133,3 @@ def named(pages: Pages) -> Bool:
     marker = pages.flags & np.uint32(Flag.MARKER) != 0
     mask: Bool = IS_PRESENT[pages.state] | ((pages.flags & FRAMED != 0) & ~marker)
     return mask
-
-
-def replaced(pages: Pages, pfn: U64) -> Pages:
-    return Pages(pages.addr, pages.size, pages.vma, pages.state, pages.level, pages.flags,
-                 pages.entry, pfn, pages.kflags, pages.mapcount)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -68,8 +69,7 @@ def wanted(runs: Runs, asked: Asked) -> Runs:
 
 
 def without_frames(pages: Pages) -> Pages:
-    return Pages(pages.addr, pages.size, pages.vma, SIZES[pages.state], pages.level, pages.flags,
-                 pages.entry, pages.pfn, None, None)
+    return replace(pages, state=SIZES[pages.state], kflags=None, mapcount=None)
 
 
 def pieces(runs: Runs) -> Iterator[Runs]:
