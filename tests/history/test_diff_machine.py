@@ -100,9 +100,9 @@ def test_the_first_line_says_what_grew(tmp_path: Path) -> None:
     out = io.StringIO()
     found = compared(tmp_path)
     view("text", "diff", True)(found, found.rows, out)
-    first, *others = out.getvalue().splitlines()
-    assert first == ("RAM is the same in 60 s, 100M: -15M free: buddy, +10M cache: file unmapped,"
-                     " +5.0M processes: anon.")
+    first, *others = out.getvalue().split("\n\n")
+    assert " ".join(first.split()) == ("RAM is 100M, as before; in 60 s: -15M free (buddy), +10M"
+                                       " cache (file unmapped), +5.0M processes (anon).")
     assert "HOW" not in out.getvalue() and "given back" not in out.getvalue() and others
 
 
@@ -112,7 +112,8 @@ def test_the_charge_of_a_cgroup_grows(tmp_path: Path) -> None:
     assert (found.of, found.whole.change, found.growth) == ("the charge of /web", 7 * MIB, 7 * MIB)
     out = io.StringIO()
     view("text", "diff", True)(found, found.rows, out)
-    assert out.getvalue().startswith("The charge of /web grew by 7.0M in 60 s: +7.0M processes")
+    assert out.getvalue().startswith("The charge of /web grew by 7.0M in 60 s: +7.0M"
+                                     " processes (anon)")
 
 
 def test_a_cgroup_to_which_nothing_was_charged(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ def test_what_was_exceeded_is_said_with_the_worst_moment() -> None:
     saw(one, "uss", 20 * MIB, 20 * MIB)
     one.seen.worst["uss"] = report().worst[0]
     first, empty, *rest = exceeded(one, verdict(one.seen, "uss")).splitlines()
-    assert first == ("memory budget exceeded: USS grew by at least 20480 KiB, and 16384 KiB are"
-                     " allowed, 1.250 s after the block began") and not empty
+    assert first == ("memory budget exceeded: USS grew by at least 20480 KiB, 1.250 s after the"
+                     " block began; its budget is 16384 KiB") and not empty
     rows = [line.split() for line in rest]
     assert ["10", "204800", "235520", "307200", "0", "/srv/server", "--fast"] in rows
     assert ["153600", "153600", "153600", "0", "heap"] in rows
@@ -41,7 +41,8 @@ def test_with_whole_it_was_and_did_not_grow() -> None:
     one = block(whole=True, rss=MIB)
     saw(one, "rss", 2 * MIB, 2 * MIB)
     assert exceeded(one, verdict(one.seen, "rss")).startswith(
-        "memory budget exceeded: RSS was at least 2048 KiB, and 1024 KiB are allowed")
+        "memory budget exceeded: RSS was at least 2048 KiB, 1.250 s after the block began;"
+        " its budget is 1024 KiB")
 
 
 def test_a_name_obeys_no_terminal() -> None:
@@ -58,8 +59,8 @@ def test_between_two_bounds_a_budget_is_not_certain() -> None:
     one = block(whole=True, rss=10 * MIB)
     saw(one, "rss", 9 * MIB, 12 * MIB)
     (sentence,) = uncertain(one, [verdict(one.seen, "rss")])
-    assert sentence.startswith("memory budget not certain: RSS was between 9216 KiB and 12288 KiB,"
-                               " and 10240 KiB are allowed")
+    assert sentence.startswith("cannot tell whether the memory budget was kept: RSS was 9216 KiB to"
+                               " 12288 KiB, and its budget is 10240 KiB: /proc does not tell")
 
 
 def test_a_peak_between_two_looks_is_not_certain() -> None:
@@ -68,9 +69,9 @@ def test_a_peak_between_two_looks_is_not_certain() -> None:
     one.seen.highest = one.look().holds[0]._replace(rss=MIB, peak=12 * MIB + peak_lag(1), threads=1)
     (sentence,) = uncertain(one, [verdict(one.seen, "uss")])
     assert sentence == (
-        "memory budget not certain: no look saw more than 1024 KiB of USS, and 10240 KiB are"
-        " allowed; but between two looks there were 12288 KiB of RSS (VmHWM): look more often"
-        " (every=)")
+        "cannot tell whether the memory budget was kept: no look saw more than 1024 KiB of USS,"
+        " whose budget is 10240 KiB, but between two looks there were 12288 KiB of RSS (VmHWM):"
+        " look more often (every=)")
 
 
 def test_what_was_kept_is_not_spoken_of() -> None:

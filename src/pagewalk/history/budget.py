@@ -17,8 +17,6 @@ from pagewalk.proc.tree import Holds, merges_pages, peak_lag, read_holds
 
 KIB = 1 << 10  # what the kernel leaves out of PSS, at most, as it writes it in KiB
 NEW_WORST = 16  # a worst moment is looked at in detail again when it is worse by one part in these
-
-
 # What may have a budget, and what people call it.
 TITLES = {"uss": "USS", "pss": "PSS", "rss": "RSS", "swap": "swap"}
 

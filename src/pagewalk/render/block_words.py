@@ -18,7 +18,7 @@ def exceeded(block: Block, verdict: Verdict) -> str:
     grew = "was" if block.whole else "grew by"
     out = io.StringIO()
     print(f"memory budget exceeded: {TITLES[verdict.measure]} {grew} at least"
-          f" {size(verdict.at_least)}, and {allowed(verdict)}{when}", file=out)
+          f" {size(verdict.at_least)}{when}; its budget is {size(verdict.limit)}", file=out)
     worst = block.seen.worst.get(verdict.measure)
     if worst is not None:
         print(file=out)
@@ -26,19 +26,16 @@ def exceeded(block: Block, verdict: Verdict) -> str:
     return out.getvalue().rstrip()
 
 
-def allowed(verdict: Verdict) -> str:
-    """Return what the budget allows, in words."""
-    return f"{size(verdict.limit)} are allowed" if verdict.limit else "none is allowed"
-
-
 def uncertain(block: Block, verdicts: Sequence[Verdict]) -> list[str]:
     """Return a sentence for each budget of which it is not known whether it was exceeded."""
-    said = [f"memory budget not certain: {TITLES[one.measure]} was between {size(one.at_least)} and"
-            f" {size(one.most)}, and {allowed(one)}: /proc does not tell how much"
-            " several processes have in common; PSS is told exactly"
+    unknown = "cannot tell whether the memory budget was kept"
+    was = "was" if block.whole else "grew by"
+    said = [f"{unknown}: {TITLES[one.measure]} {was} {size(one.at_least)} to {size(one.most)}, and"
+            f" its budget is {size(one.limit)}: /proc does not tell how much several processes have"
+            " in common; PSS is exact, budget that"
             for one in verdicts if one.limit is not None and one.exceeded is None]
-    said += [f"memory budget not certain: no look saw more than {size(one.most)} of"
-             f" {TITLES[one.measure]}, and {allowed(one)}; but between two looks"
-             f" there were {size(highest)} of RSS (VmHWM): look more often (every=)"
+    said += [f"{unknown}: no look saw more than {size(one.most)} of {TITLES[one.measure]}, whose"
+             f" budget is {size(one.limit)}, but between two looks there were {size(highest)} of"
+             " RSS (VmHWM): look more often (every=)"
              for one, highest in block.unseen(verdicts)]
     return said

@@ -59,15 +59,16 @@ def answers(found: Diff) -> Iterator[str]:
         yield f"Nothing changed {after}: {found.of} is {size(whole.after)}."
         return
     parts = sorted(found.kinds, key=lambda row: -abs(row.change))
-    named = [f"{signed(row.change)} {title(row)}" for row in parts[:NAMED] if row.change]
+    named = [f"{signed(row.change)} {within(row)}" for row in parts[:NAMED] if row.change]
     rest = whole.change - sum(row.change for row in parts[:NAMED])
     if rest:
         named.append(f"{signed(rest)} of other kinds")
     verb = "grew" if whole.change > 0 else "shrank"
-    begin = (f"{found.of} {verb} by {size(abs(whole.change))} {after}" if whole.change else
-             f"{found.of} is the same {after}, {size(whole.after)}")
     swap = [f"swap {signed(whole.swap)}"] if whole.swap else []
     swap += [f"hugetlb pages {signed(whole.hugetlb)}"] if whole.hugetlb else []
+    begin = (f"{found.of} {verb} by {size(abs(whole.change))} {after}" if whole.change else
+             f"{found.of} is {size(whole.after)}, as before; {after}" if swap or named else
+             f"{found.of} is the same {after}, {size(whole.after)}")
     said = f"{', '.join([begin, *swap])}{': ' if named else ''}{', '.join(named)}."
     yield said[0].upper() + said[1:]
     if found.most is not None and whole.change * found.most.change > 0:
@@ -121,6 +122,12 @@ def gone(found: Diff) -> str:
 def title(row: Row) -> str:
     """Return what a row is called: a kind as people call it, anything else by its name."""
     return BY_KEY[row.what].title if row.what == row.kind else row.what
+
+
+def within(row: Row) -> str:
+    """Return what a kind is called in a sentence: "cache (file unmapped)" for "cache: ..."."""
+    kind, _, what = title(row).partition(": ")
+    return f"{kind} ({what})" if what not in ("", kind) else kind
 
 
 def signed(amount: int) -> str:

@@ -170,7 +170,8 @@ def untold(report: Report) -> Iterator[tuple[str, str, bool]]:
             continue
         yield (f"whether {TITLES[one.measure]} kept its budget",
                f"it was between {size(one.at_least)} and {size(one.most)}: procfs does not tell how"
-               " much several processes have in common, or with others; PSS is told exactly", True)
+               " much several processes have in common, or with others; PSS is exact, budget that",
+               True)
     partial = bool(report.unknown)
     for process, why in report.seen.refused.items():
         yield f"USS and PSS of {process}", why, partial
