@@ -182,11 +182,51 @@ def test_it(memory_budget, limits):
     assert counts(said) == {"failed": 4}
     for sentence in (
         "a memory budget needs one of uss, pss, rss, swap",
-        "there is no budget for 'freed': use uss, pss, rss, swap; what page frames alone tell, as"
-        " what is held or freed, cannot have one",
+        "a memory budget has no 'freed': it takes uss, pss, rss, swap, and whole and every; what"
+        " page frames alone tell, as what is held or freed, cannot have one",
         "'lots' is not a size; give bytes, or a number with K, M, G or T", "'-1' is not a size",
     ):
         assert sentence in said
+    assert "pytest_plugin.py" not in said
+
+
+def test_a_typo_in_the_marker_is_a_sentence(tmp_path: Path) -> None:
+    said = run(tmp_path, """
+@pytest.mark.memory_budget(us="1M")
+def test_misspelt():
+    pass
+
+@pytest.mark.memory_budget("1M")
+def test_unnamed():
+    pass
+
+@pytest.mark.memory_budget(uss="1M", evry=0.1)
+def test_option():
+    pass
+""")
+    assert counts(said) == {"failed": 3}
+    for sentence in ("a memory budget has no 'us': it takes uss, pss, rss, swap, and whole and",
+                     "memory_budget takes its limits by name, such as uss='1M'",
+                     "a memory budget has no 'evry'"):
+        assert sentence in said
+    assert "pytest_plugin.py" not in said and "own_budget.py" not in said
+
+
+def test_what_was_there_before_is_not_in_what_a_failure_shows(tmp_path: Path) -> None:
+    said = run(tmp_path, """
+before = b"x" * (200 << 20)
+
+def test_grows(memory_budget):
+    with memory_budget(uss="32M"):
+        held = b"x" * (48 << 20)
+""")
+    assert counts(said) == {"failed": 1}
+    shown = said[said.index("more than when the block began:"):]
+    shown = shown[:shown.index("PASSES") if "PASSES" in shown else shown.index("short test")]
+    amounts = [int(number) << 10 for number in re.findall(r"(?m)^ *(-?\d+) +-?\d+ +-?\d+ +-?\d+  ",
+                                                          shown)]
+    assert 48 * MIB <= max(amounts) < 64 * MIB, shown
+    assert re.search(r"what grew, [\d.]+ s later", shown)
 
 
 def test_tests_that_do_not_ask_for_it_import_nothing(tmp_path: Path) -> None:

@@ -45,6 +45,11 @@ def pytest_configure(config: pytest.Config) -> None:
             marker = item.get_closest_marker("memory_budget")
             if marker is None:
                 return (yield)
+            if marker.args:
+                import pytest
+
+                pytest.fail(f"memory_budget takes its limits by name, such as"
+                            f" uss={marker.args[0]!r}", pytrace=False)
             with kept(partial(record, item), **marker.kwargs):
                 return (yield)
 
@@ -63,14 +68,19 @@ def kept(
 ) -> Iterator[Block]:
     """Fail the test if the block exceeds one of ``limits``, by the key of budget.TITLES.
 
-    A failure of the block itself goes first. Raises BadRequest for limits that do not exist.
+    A failure of the block itself goes first. Limits that do not exist are a sentence.
     """
     import pytest
 
     from pagewalk.history.budget import properties
     from pagewalk.history.own_budget import Block, budgets_of
+    from pagewalk.model.errors import BadRequest
 
-    block = Block(budgets_of(limits), whole=whole, every=every)
+    try:
+        budgets = budgets_of(limits)
+    except BadRequest as error:  # a traceback would end in this file, which is not to blame
+        pytest.fail(str(error), pytrace=False)
+    block = Block(budgets, whole=whole, every=every)
     block.begin()
     try:
         yield block

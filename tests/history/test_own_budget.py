@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,21 @@ def test_what_a_block_holds_is_seen_with_what_it_is_made_of() -> None:
     worst = block.seen.worst["uss"]
     assert [one.pid for one in worst.look.holds] == [block.pid] == list(worst.commands)
     assert worst.made is not None and sum(part.uss for part in worst.made.kinds) >= 32 * MIB
+
+
+def test_what_a_block_unmaps_is_told_of_what_grew() -> None:
+    with mmap.mmap(-1, 24 * MIB, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as before:
+        before.write(b"x" * (24 * MIB))
+        block = Block({"uss": 16 * MIB}, whole=False, every=None)
+        block.begin()
+    held = b"x" * (64 * MIB)
+    (uss, *_) = block.end()
+    assert uss.exceeded and len(held) == 64 * MIB
+    made = block.seen.worst["uss"].made
+    assert made is not None
+    kinds = {part.name: part.uss for part in made.kinds}
+    # The kernel may have merged either with other mappings: then it is in the kind's own sum.
+    assert 36 * MIB <= sum(amount or 0 for amount in kinds.values()) < 48 * MIB
 
 
 def test_a_peak_that_no_look_saw_is_told_by_vmhwm() -> None:

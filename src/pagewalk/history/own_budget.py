@@ -27,7 +27,7 @@ from pagewalk.model.errors import BadRequest, PagewalkError
 from pagewalk.model.sizes import parse_size
 from pagewalk.proc.namespace import own_numbers
 from pagewalk.proc.stall import Stall
-from pagewalk.proc.tree import descendants, was_forked
+from pagewalk.proc.tree import descendants, read_mappings, was_forked
 
 PATIENCE = 60.0  # seconds that another process may take to describe this one
 
@@ -43,6 +43,7 @@ class Block:
         self.every, self.whole, self.counting = every, whole, False
         self.seen = Watched(budgets, self.describe)
         self.pid, self.alone, self.stall = own_numbers()[0], not was_forked(), Stall()
+        self.before: dict[int, bytes] | None = None
         self.ready, self.done = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self.sample, name="pagewalk", daemon=True)
 
@@ -53,6 +54,8 @@ class Block:
         if self.every is not None:
             self.thread.start()
             self.ready.wait()
+        if not self.whole:
+            self.before = {pid: read_mappings(pid, self.stall) for pid in self.pids()}
         first = self.look()
         if not self.whole:
             self.seen.base = first
@@ -85,7 +88,11 @@ class Block:
 
     def look(self) -> Look:
         """Return what this process and its descendants hold; raises PagewalkError, OSError."""
-        return look_at_tree([self.pid, *descendants()], self.began, self.stall, alone=self.alone)
+        return look_at_tree(self.pids(), self.began, self.stall, alone=self.alone)
+
+    def pids(self) -> list[int]:
+        """Return the numbers of this process and of its descendants."""
+        return [self.pid, *descendants()]
 
     def sample(self) -> None:
         """Look again and again, in the thread, until the block ends."""
@@ -99,13 +106,21 @@ class Block:
     def describe(self, measure: str, look: Look) -> Worst:
         """Return what the worst moment was made of, as another process sees it.
 
-        To find out takes more memory than many a block.
+        Without ``whole``, of what grew. To find out takes more memory than many a block; but that
+        other process maps our files too, so what is ours alone is read before it is there.
         """
+        two, at = [], time.monotonic() - self.began
+        if self.before is not None:
+            two = [self.before, {one.pid: read_mappings(one.pid, self.stall) for one in look.holds}]
         words = [sys.executable, "-m", "pagewalk.history.made_of", measure, repr(self.began)]
         words += [str(one.pid) for one in look.holds]
         try:
-            ran = subprocess.run(words, capture_output=True, check=True, timeout=PATIENCE)
-            return worst_of(measure, look, json.loads(ran.stdout))
+            known = [{pid: text.decode("latin-1") for pid, text in each.items()} for each in two]
+            ran = subprocess.run(words, capture_output=True, check=True, timeout=PATIENCE,
+                                 input=json.dumps(known).encode())
+            worst = worst_of(measure, look, json.loads(ran.stdout))
+            return worst if worst.made is None or not two else worst._replace(
+                made=worst.made._replace(at=at))
         except (OSError, subprocess.SubprocessError, ValueError):
             return Worst(measure, look, {}, None)
 
@@ -126,6 +141,7 @@ def budgets_of(limits: Mapping[str, object]) -> dict[str, int]:
     if not limits:
         raise BadRequest(f"a memory budget needs one of {', '.join(TITLES)}")
     if unknown := sorted(set(limits) - set(TITLES)):
-        raise BadRequest(f"there is no budget for '{unknown[0]}': use {', '.join(TITLES)}; what"
-                         " page frames alone tell, as what is held or freed, cannot have one")
+        raise BadRequest(f"a memory budget has no '{unknown[0]}': it takes {', '.join(TITLES)}, and"
+                         " whole and every; what page frames alone tell, as what is held or freed,"
+                         " cannot have one")
     return {name: parse_size(str(limit)) for name, limit in limits.items()}

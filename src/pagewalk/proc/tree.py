@@ -169,6 +169,16 @@ def read_holds(pid: int, stall: Stall) -> Holds | None:
     return None
 
 
+def read_mappings(pid: int, stall: Stall) -> bytes:
+    """Return smaps of the process that /proc lists as ``pid``, nothing if it may not be read.
+
+    It is not parsed: that is for when it is needed. The lock is taken as by read_holds.
+    """
+    with suppress(ProcessGone, NotPermitted), reading(pid, "smaps"), stall.timed("smaps"):
+        return read_bytes(f"/proc/{pid}/smaps")
+    return b""
+
+
 def of_status(pid: int, refused: str) -> Holds | None:
     with reading(pid, "status"):
         text = read_bytes(f"/proc/{pid}/status")

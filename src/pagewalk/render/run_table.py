@@ -113,11 +113,17 @@ def moments(report: Report) -> list[tuple[Look, list[Worst]]]:
     return [(rows[0].look, rows) for rows in found.values()]
 
 
-def say_worst(look: Look, worst: Sequence[Worst], out: TextIO) -> None:
+def say_worst(
+    look: Look, worst: Sequence[Worst], out: TextIO, base: Look | None = None
+) -> None:
+    """Write what there was at a worst moment; with ``base``, an earlier look, what is more then."""
     titles = " and ".join(TITLES[one.measure] for one in worst)
-    say(f"{titles} after {seconds(look.at)}, in {many(len(look.holds), 'process', 'es')}:", out)
+    more = ", more than when the block began" if base else ""
+    say(f"{titles} after {seconds(look.at)}, in {many(len(look.holds), 'process', 'es')}{more}:",
+        out)
     by = "swap" if worst[0].measure == "swap" else "pss"
-    rows = sorted(look.holds, key=lambda one: -(getattr(one, by) or 0))
+    holds = look.holds if base is None else more_than(look.holds, base.holds)
+    rows = sorted(holds, key=lambda one: -(getattr(one, by) or 0))
     table = [("PID", "USS", "PSS", "RSS", "SWAP", "COMMAND")]
     table += [(str(one.pid), kib(one.uss), kib(one.pss), kib(one.rss), kib(one.swap),
                beginning(printable(worst[0].commands.get(one.pid) or one.name), 60))
@@ -125,20 +131,32 @@ def say_worst(look: Look, worst: Sequence[Worst], out: TextIO) -> None:
     say_grid(table, {5}, out, room=width(out), yields=5, shorter=beginning)
     if len(rows) > SHOWN:
         say(f"{len(rows) - SHOWN} more processes: they are in --format json", out)
-    if len(look.holds) > 1:
+    if len(look.holds) > 1 and base is None:
         say(shares(look), out)
     made = worst[0].made
     if made is None:
         say("what they were made of is not known: that was looked at too late", out)
         return
     print(file=out)
-    say(f"made of, page by page, {seconds(made.at - look.at)} later; what several of them map"
-        " counts in each:", out)
+    of = "made of, page by page" if base is None else "what grew"
+    say(f"{of}, {seconds(made.at - look.at)} later; what several of them map counts in each:", out)
     for heading, parts in (("KIND", made.kinds), ("MAPPING", made.mappings)):
         say_grid([("USS", "PSS", "RSS", "SWAP", heading), *map(part_row, parts)], {4}, out,
                  room=width(out), yields=4)
     for why in made.missing:
         say(f"without: {printable(why)}", out)
+
+
+def more_than(holds: Sequence[Holds], before: Sequence[Holds]) -> list[Holds]:
+    """Return ``holds`` less what the same processes had ``before``."""
+    had = {one.pid: one for one in before}
+    return [one if (then := had.get(one.pid)) is None else one._replace(
+        uss=less(one.uss, then.uss), pss=less(one.pss, then.pss), rss=one.rss - then.rss,
+        swap=one.swap - then.swap) for one in holds]
+
+
+def less(now: int | None, then: int | None) -> int | None:
+    return None if now is None or then is None else now - then
 
 
 def shares(look: Look) -> str:
