@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from pagewalk.commands.fleet import NAMES
 from pagewalk.history.statements import REPORTS
+from tests.documents import ROOT
 from tests.history.by_hand import Process, recorded
 from tests.history.fleet_by_hand import HIDDEN_BY, OF_TWO, many_hosts, two_hosts
 from tests.live.command import one_sentence, pagewalk_here
@@ -18,6 +20,15 @@ SQL = "select host, time from moments where host = 'a'"
 
 def test_every_report_can_be_asked_for() -> None:
     assert NAMES == REPORTS
+
+
+def test_json_is_documented(tmp_path: Path) -> None:
+    found = pagewalk_here("fleet", "hosts", many_hosts(tmp_path), "--format", "json").json
+    section = re.search(r"^## fleet\n(.*?)^## ", (ROOT / "docs/json.md").read_text(), re.M | re.S)
+    assert section is not None
+    documented = set(re.findall(r"`(\w+)`", section[1]))
+    assert set(found) | {"query"} == documented | {"schema", "pagewalk"}
+    assert (found["report"], found["hosts"], found["recordings"]) == ("hosts", 4, 9)
 
 
 @pytest.mark.parametrize("name", ["programs", "mappings", "libraries", "outliers"])

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pagewalk.commands.run import BUDGETS
 from pagewalk.history.budget import TITLES
+from tests.live.command import pagewalk_here
 
 
 def test_each_measure_can_have_a_budget() -> None:
     assert list(BUDGETS) == list(TITLES)
+
+
+def test_quiet_is_about_the_report() -> None:
+    said = " ".join(pagewalk_here("run", "--help").out.split())
+    assert "--quiet Print no report on stderr if all budgets were kept." in said

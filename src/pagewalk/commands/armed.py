@@ -51,10 +51,11 @@ def arming_options(command: Any) -> Any:
                      help="Wait, and record CGROUP into the folder -o when it nears its limit, when"
                           " it waits for memory, and when something of it is killed."),
         click.option("--near", metavar="SHARE", type=Share(),
-                     help="How much of the limit is near, without page cache (default: 90%)."),
+                     help="Record when this part of the limit is used, page cache not counted"
+                          " (default: 90%)."),
         click.option("--pressure", metavar="SHARE", type=Share(),
-                     help="For how much of a time tasks wait for memory; 0: do not ask (default:"
-                          " 10%)."),
+                     help="Record when tasks wait for memory for this part of the time; 0: never"
+                          " (default: 10%)."),
         click.option("--at-most", metavar="TIME", type=Duration(zero=True),
                      help="At most one recording of a reason in TIME (default: 1m)."),
         click.option("--keep", metavar="N", type=click.IntRange(1),

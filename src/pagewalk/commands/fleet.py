@@ -83,7 +83,7 @@ def write(
         elif request.format == "json":
             written.as_json(found.columns, found.rows, out, about={
                 "report": statement.name, "hosts": len(fleet.hosts),
-                "snapshots": len(fleet.recordings), "late": fleet.late,
+                "recordings": len(fleet.recordings), "late": fleet.late,
                 "partial": missing})
         else:
             rows = list(answer.rows)

@@ -148,9 +148,10 @@ def source_option(names: str) -> Callable[[Any], Any]:
     )  # fmt: skip
 
 
-def output_options(command: Any) -> Any:
-    quiet = click.option("--quiet", "-q", is_flag=True,
-                         help="Print no notes and no progress on stderr.")
+def output_options(
+    command: Any, *, quietly: str = "Print no notes and no progress on stderr."
+) -> Any:
+    quiet = click.option("--quiet", "-q", is_flag=True, help=quietly)
     to_file = click.option("--output", "-o", metavar="FILE",
                            help="Write to FILE (mode 0600, replaced only when complete).")
     color = click.option("--color", default="auto", metavar="WHEN", show_default=True,

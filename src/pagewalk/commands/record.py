@@ -1,4 +1,4 @@
-"""pagewalk record: what processes hold, in a file that answers like they did."""
+"""pagewalk record: what processes hold, in a file that answers as they did."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pagewalk.proc.chosen import Chosen
 
 
-@click.command("record", short_help="Record into a file that answers like processes and RAM did.")
+@click.command("record", short_help="Record into a file that answers as processes and RAM did.")
 @naming_options
 @click.option("--ram", is_flag=True,
               help="All of RAM and of all cgroups: for ram FILE and cgroups FILE.")
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 @click.option("--physical", is_flag=True,
               help="Keep physical addresses; without it, frames are numbered anew.")
 @click.option("--scrub", is_flag=True,
-              help="Leave out paths, command lines, and names of files, cgroups and users.")
+              help="Leave out paths, command lines, and names of files, cgroups, containers and"
+                   " users. The host, comm, pids and uids stay.")
 @click.option("--smaps", is_flag=True,
               help="The kernel's smaps too, for explain; reading it holds the lock of TARGETS.")
 @click.option("--heap", is_flag=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,7 +52,7 @@ def budget_options(command: Any) -> Any:
 @click.option("--junit", metavar="FILE", help="Also write JUnit XML to FILE.")
 @format_option("text", "json")
 @units_option
-@output_options
+@partial(output_options, quietly="Print no report on stderr if all budgets were kept.")
 def command(words: tuple[str, ...], every: float, wait: bool, junit: str | None,
             **options: Any) -> int:
     """Run CMD, and tell what its tree of processes held: exit code 4 if a budget was exceeded.

@@ -1,4 +1,4 @@
-"""Recordings: what was looked at, in a file that answers like the machine did.
+"""Recordings: what was looked at, in a file that answers as the machine did.
 
 Takes columns, and the typed results that are not columns.
 Gives a Parquet file, and the same columns and results from it, on any machine.

@@ -1,4 +1,4 @@
--- Which files have the page cache and shared memory?
+-- Which files fill the page cache and shared memory?
 select host, time, coalesce(of_cgroup, '(RAM)') as of_cgroup, size, mapped, dirty, files, sort,
     cgroup, name
 from files

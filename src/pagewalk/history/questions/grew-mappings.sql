@@ -1,4 +1,4 @@
--- Which mappings grew between files, by their name?
+-- Which mappings grew between recordings, by name?
 with sums as (
     select v.host, v.time, coalesce(v.program, v.process) as program, v.name,
         cast(sum(v.rss) as bigint) as rss, cast(sum(v.swap) as bigint) as swap, count(*) as mappings

@@ -1,4 +1,4 @@
--- Which programs grew between files?
+-- Which programs grew between recordings?
 with sums as (
     select g.host, g.earlier, g.time, cast(sum(g.rss) as bigint) as rss,
         cast(sum(g.pss) as bigint) as pss, cast(sum(g.uss) as bigint) as uss,

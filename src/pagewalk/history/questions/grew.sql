@@ -1,4 +1,4 @@
--- What grew between files?
+-- What grew between recordings?
 -- Processes, from one recording of a host to the next.
 select host, earlier, time, rss, pss, uss, swap, pid, change,
     coalesce(program, name) as program
