@@ -151,7 +151,8 @@ def test_what_was_held_before_is_told_by_vm_hwm() -> None:
 # Holds 48 MiB, of which each of two children writes a third; tells its pid when they have.
 FAMILY = """
 import os, sys
-held, (told, tell), (end, last) = bytearray(b'x' * (48 << 20)), os.pipe(), os.pipe()
+held, (told, tell), (end, last) = bytearray(48 << 20), os.pipe(), os.pipe()
+held[::4096] = b'x' * (48 << 8)  # never more: a copy of all of it would be the worst moment
 for _ in range(2):
     if not os.fork():
         os.close(last)
