@@ -302,11 +302,12 @@ def test_a_screen_that_does_not_say_when_it_was_recorded_gets_a_note(tmp_path: P
                   ("processes", path), ("top", path, "--once"), ("overview", path),
                   ("cgroups", path)):
         assert on_a_terminal(*words).count(note) == 1, words
+        assert pagewalk_here(*words).err.count(note) == 1, words  # in a pipe too
     for words in (("show", path), ("explain", path), ("maps", path, "--format", "json"),
                   ("maps", path, "--quiet")):
         assert "was recorded on" not in on_a_terminal(*words), words
     assert "was recorded on" not in live
-    assert pagewalk_here("maps", path).err == ""  # no one looks
+    assert pagewalk_here("maps", path, "--quiet").err == ""
 
 
 def test_every_document_of_a_recording_is_in_the_manual(tmp_path: Path) -> None:

@@ -80,9 +80,9 @@ def opened(request: Request, name: str) -> Iterator[tuple[Source, Callable[..., 
         from pagewalk.snapshot.damage import damage
 
         with damage(request.target), recorded as then, output(request.output) as out:
+            yield then, writer(request, render_view(request, name), out)
             if name not in DATED:
                 note_origin(request, request.target, *then.space.origin)
-            yield then, writer(request, render_view(request, name), out)
         return
     # Before the modules that need it: numpy's own imports are deep, and where the stack of Python
     # 3.11 outgrows a chunk, each further call maps memory and unmaps it again.
@@ -204,11 +204,11 @@ def note(request: Request, text: str) -> None:
 
 
 def note_origin(request: Request, path: str, host: str, time_ns: int) -> None:
-    """Say where and when ``path`` was recorded, if somebody looks: its numbers look like live ones.
+    """Say where and when ``path`` was recorded, after text: its numbers look like live ones.
 
-    Screens of DATED say it themselves.
+    Screens of DATED say it themselves; documents and tables for programs have their own ways.
     """
-    if request.format == "text" and sys.stderr.isatty():
+    if request.format == "text":
         from pagewalk.model.errors import in_a_line
         from pagewalk.render.amounts import when
 

@@ -78,8 +78,9 @@ def explain_recorded(
         from pagewalk.commands.machine import note_recorded
 
         group, name = one_group(machine, word)
+        code = show_group(request, choice, name, value, lambda: group)
         note_recorded(request, machine.recording.path, machine)
-        return show_group(request, choice, name, value, lambda: group)
+        return code
 
 
 @contextmanager

@@ -23,8 +23,8 @@ def looked_at(request: Request, file: str | None, *, kernel: bool) -> Iterator[M
     """
     if file is not None:
         with closing(recorded(request, file)) as machine, believed(file):
-            note_recorded(request, file, machine)
             yield machine
+            note_recorded(request, file, machine)
         return
     from pagewalk.sources.ram import open_ram
     from pagewalk.system.machine import LiveMachine
@@ -50,7 +50,7 @@ def believed(file: str) -> Iterator[None]:
 
 
 def note_recorded(request: Request, file: str, machine: RecordedMachine) -> None:
-    """Say where and when it was recorded, if somebody looks."""
+    """Say where and when it was recorded, after text."""
     meta = machine.recording.meta
     note_origin(request, file, meta.host, meta.time)
 

@@ -97,8 +97,8 @@ def in_recording(request: Request, path: str) -> Iterator[RecordedProcesses]:
 
     refuse_live(request, path)
     with closing(Recording(path)) as recording, believed(path):
-        note_origin(request, path, recording.meta.host, recording.meta.time)
         yield RecordedProcesses(recording)
+        note_origin(request, path, recording.meta.host, recording.meta.time)
 
 
 def split(named: Named) -> tuple[str | None, Named]:
