@@ -96,6 +96,11 @@ def test_what_was_withheld_makes_it_partial(tmp_path: Path) -> None:
     assert ran.code == 3 and len(ran.json["partial"]) == 1 and ran.err == ""
 
 
+def test_null_is_only_called_missing_where_something_was_withheld(file: str) -> None:
+    ran = pagewalk_here("query", file, "select pid, null as nothing from processes limit 1")
+    assert ran.code == 0 and ran.out.split()[-1] == "null" and "n/a" not in ran.out
+
+
 LONG = "select count(*) from range(1000000) a(i), range(1000000) b(j) where i * j % 7 = 3"
 PATIENCE = 240.0  # seconds, for a hang
 

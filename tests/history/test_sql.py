@@ -49,7 +49,7 @@ def test_a_mapping_is_as_maps_prints_it(tmp_path: Path) -> None:
     rows = asked("select process, address, start, stop, perms, file_offset, backing, name, rss"
                  " from vmas order by vma", path)
     assert rows == [
-        ("it's", "1000-2000", PAGE, 2 * PAGE, "rw-p", 0, "anonymous", "", PAGE),
+        ("it's", "1000-2000", PAGE, 2 * PAGE, "rw-p", 0, "anonymous", "[anon]", PAGE),
         ("it's", "8000000000000000-8000000000001000", -(1 << 63), -(1 << 63) + PAGE, "r-xs", PAGE,
          "file", "/lib/x", None)]
 
@@ -63,7 +63,7 @@ def test_a_frame_that_two_processes_map_is_shared(tmp_path: Path) -> None:
                  " from sharing order by frame", path)
     assert rows == [(12, PAGE, 2, 2, 3, 5, 6, [5, 6]), (13, PAGE, 2, 2, 3, 5, 6, [5, 6])]
     rows = asked("select frame, pid, name from sharers order by frame, pid", path)
-    assert rows == [(12, 5, ""), (12, 6, "/lib/x"), (13, 5, ""), (13, 6, "/lib/x")]
+    assert rows == [(12, 5, "[anon]"), (12, 6, "/lib/x"), (13, 5, "[anon]"), (13, 6, "/lib/x")]
 
 
 def test_a_huge_page_is_shared_in_part(tmp_path: Path) -> None:

@@ -125,7 +125,8 @@ def write(
             found = without_place(found)
         elif asked.title:
             out.write(f"{asked.title} {len(recordings)} recordings\n\n")
-        written.text(found.columns, found.rows, out, in_units=bool(request.human))
+        written.text(found.columns, found.rows, out, in_units=bool(request.human),
+                     none=written.MISSING if missing else written.NULL)
     finally:
         STYLE.reset(token)
 

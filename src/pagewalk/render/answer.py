@@ -16,7 +16,7 @@ from pagewalk.render.document import SCHEMA, version
 from pagewalk.render.terminal import paint, printable
 
 ABREAST = 1000  # rows that are lined up with one another
-MISSING = "n/a"
+MISSING, NULL = "n/a", "null"
 # Columns of views that are bytes.
 AMOUNTS = frozenset((
     "size", "rss", "pss", "uss", "swap", "present", "not_present", "not_mapped", "anon", "file",
@@ -28,17 +28,19 @@ Row = Sequence[Any]
 
 
 def text(
-    columns: Sequence[str], rows: Iterable[Row], out: TextIO, *, in_units: bool = False
+    columns: Sequence[str], rows: Iterable[Row], out: TextIO, *, in_units: bool = False,
+    none: str = MISSING,
 ) -> int:
     """Write a table and return how many rows it has; numbers are lined up on the right.
 
-    ``in_units``: columns called as amounts are, in K, M and G.
+    ``in_units``: columns called as amounts are, in K, M and G. ``none`` is what is written of null:
+    MISSING where something was withheld, else NULL, of which the views say what it means.
     """
     heads = [printable(name.upper()) for name in columns]
     count, left, widths = 0, iter(rows), [len(name) for name in heads]
     amounts = [in_units and name.lower() in AMOUNTS for name in columns]
     while some := list(islice(left, ABREAST)):
-        cells = [[word(value, amount) for value, amount in zip(row, amounts, strict=True)]
+        cells = [[word(value, amount, none) for value, amount in zip(row, amounts, strict=True)]
                  for row in some]
         widths = [max(width, *map(len, column))
                   for width, column in zip(widths, zip(*cells, strict=True), strict=True)]
@@ -59,9 +61,9 @@ def line(words: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> 
     return "  ".join(padded).rstrip()
 
 
-def word(value: Any, amount: bool = False) -> str:
+def word(value: Any, amount: bool = False, none: str = MISSING) -> str:
     if value is None:
-        return MISSING
+        return none
     if amount and isinstance(value, int):
         return human(value)
     if isinstance(value, bool):

@@ -1,8 +1,9 @@
 -- The mappings of each process, and what of each is in RAM
 -- Amounts are bytes, and null where they were withheld. pid is that of the address space (mm in
--- processes). address is as maps prints it; start and stop are two's complement, so those of the
--- kernel's half are negative.
-select r.host, r.time, r.pid, p.name as process, p.program, r.vma, r.name,
+-- processes). address is as maps prints it, and so is name, with [anon] where it prints none; start
+-- and stop are two's complement, so those of the kernel's half are negative.
+select r.host, r.time, r.pid, p.name as process, p.program, r.vma,
+    case when r.name = '' then '[anon]' else r.name end as name,
     lower(hex(r.start)) || '-' || lower(hex(r.end)) as address,
     r.start, r.end as stop,
     case when (r.perms & 1) = 1 then 'r' else '-' end
