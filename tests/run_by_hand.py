@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from pagewalk.history.budget import Bounds, Look, Made, Part, Watched, Worst, together, verdicts
+from pagewalk.history.budget import (
+    Bounds,
+    Look,
+    MadeOf,
+    Portion,
+    Watched,
+    Worst,
+    together,
+    verdicts,
+)
 from pagewalk.history.child import Report
 from pagewalk.proc.tree import Holds
 
@@ -13,11 +22,11 @@ SUDO = Holds(11, 10, "sudo", 1, 20 * MIB, 8 * MIB, 8 * MIB, 0, refused="it belon
 AMOUNTS = {"uss": Bounds(210 * MIB, 239 * MIB), "pss": Bounds(230 * MIB, 238 * MIB),
            "rss": Bounds(300 * MIB, 308 * MIB), "swap": Bounds(0, 0)}
 LOOK = Look(1.25, 0.001, (SERVER, SUDO), AMOUNTS, together((SERVER, SUDO), AMOUNTS["uss"]))
-MADE = Made(1.26, (Part("heap", 150 * MIB, 150 * MIB, 150 * MIB, 0),
-                   Part("files", 60 * MIB, 80 * MIB, 150 * MIB, 0)),
-            (Part("[heap]", 150 * MIB, 150 * MIB, 150 * MIB, 0),
-             Part("/usr/lib/libc.so.6", None, None, 2 * MIB, 0)),
-            ("cannot read /proc/11/maps: it belongs to uid 0; run as root",))
+MADE = MadeOf(1.26, (Portion("heap", 150 * MIB, 150 * MIB, 150 * MIB, 0),
+                     Portion("files", 60 * MIB, 80 * MIB, 150 * MIB, 0)),
+              (Portion("[heap]", 150 * MIB, 150 * MIB, 150 * MIB, 0),
+               Portion("/usr/lib/libc.so.6", None, None, 2 * MIB, 0)),
+              ("cannot read /proc/11/maps: it belongs to uid 0; run as root",))
 
 
 def report(*, looked: bool = True, rss: int = 304 * MIB) -> Report:

@@ -140,7 +140,7 @@ def by_address_space(holds: Sequence[Holds]) -> list[Holds]:
     return list({(one.size, one.peak, one.rss, one.anon): one for one in reversed(firsts)}.values())
 
 
-class Part(NamedTuple):
+class Portion(NamedTuple):
     """A kind of memory, or a mapping, of several processes: bytes, None where withheld."""
 
     name: str
@@ -150,15 +150,15 @@ class Part(NamedTuple):
     swap: int | None
 
 
-class Made(NamedTuple):
+class MadeOf(NamedTuple):
     """What a tree was made of, page by page, ``at`` seconds after it was started.
 
     ``missing`` says of which processes that is not known, and why.
     """
 
     at: float
-    kinds: tuple[Part, ...]
-    mappings: tuple[Part, ...]
+    kinds: tuple[Portion, ...]
+    mappings: tuple[Portion, ...]
     missing: tuple[str, ...]
 
 
@@ -171,7 +171,7 @@ class Worst(NamedTuple):
     measure: str
     look: Look
     commands: Mapping[int, str]
-    made: Made | None
+    made: MadeOf | None
 
 
 Describe = Callable[[str, Look], Worst]

@@ -20,7 +20,7 @@ from pagewalk.account.groups import (
     numbered,
 )
 from pagewalk.account.table import table
-from pagewalk.history.budget import Look, Made, Part, Worst
+from pagewalk.history.budget import Look, MadeOf, Portion, Worst
 from pagewalk.history.grown import Grown, grown
 from pagewalk.model.columns import I64
 from pagewalk.model.errors import BadTarget, PagewalkError
@@ -51,7 +51,7 @@ def worst_moment(measure: str, look: Look, began: float) -> Worst:
 
 def described(
     measure: str, pids: Iterable[int], began: float, two: Sequence[Mapping[int, bytes]] = ()
-) -> tuple[dict[int, str], Made | None]:
+) -> tuple[dict[int, str], MadeOf | None]:
     """Return how processes were started, and what they are made of, None if all are gone.
 
     With ``two`` smaps of each, as text, of an earlier time and of now, it is by how much they grew.
@@ -78,8 +78,8 @@ def described(
     if not kinds:
         return commands, None
     kinds = [group._replace(key=title_of(group.key)) for group in kinds]
-    return commands, Made(at, added(kinds, measure), added(named, measure)[:MAPPINGS],
-                          tuple(missing))
+    return commands, MadeOf(at, added(kinds, measure), added(named, measure)[:MAPPINGS],
+                            tuple(missing))
 
 
 def more_of(
@@ -115,18 +115,18 @@ def title_of(key: str) -> str:
     return BY_KEY[key].title if key in BY_KEY else key
 
 
-def added(groups: Iterable[Group], measure: str) -> tuple[Part, ...]:
+def added(groups: Iterable[Group], measure: str) -> tuple[Portion, ...]:
     """Return groups of the same key added up, without those that hold nothing."""
     same: dict[str, list[Group]] = {}
     for group in groups:
         same.setdefault(group.key, []).append(group)
-    parts = [Part(key, *(sum_of(one.amounts[name] for one in rows) for name in AMOUNTS))
+    parts = [Portion(key, *(sum_of(one.amounts[name] for one in rows) for name in AMOUNTS))
              for key, rows in same.items()]
     held = [part for part in parts if any(part[1:])]
     return tuple(sorted(held, key=lambda part: -weight(part, measure)))
 
 
-def weight(part: Part, measure: str) -> int:
+def weight(part: Portion, measure: str) -> int:
     amount = part.swap if measure == "swap" else part.pss
     return (part.rss or 0) if amount is None else amount
 

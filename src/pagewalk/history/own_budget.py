@@ -14,8 +14,8 @@ from typing import Any
 from pagewalk.history.budget import (
     TITLES,
     Look,
-    Made,
-    Part,
+    MadeOf,
+    Portion,
     Verdict,
     Watched,
     Worst,
@@ -131,8 +131,8 @@ def worst_of(measure: str, look: Look, told: Any) -> Worst:
     if told["made"] is None:
         return Worst(measure, look, commands, None)
     at, kinds, mappings, missing = told["made"]
-    made = Made(at, tuple(Part(*row) for row in kinds), tuple(Part(*row) for row in mappings),
-                tuple(missing))
+    kinds, mappings = ([Portion(*row) for row in rows] for rows in (kinds, mappings))
+    made = MadeOf(at, tuple(kinds), tuple(mappings), tuple(missing))
     return Worst(measure, look, commands, made)
 
 

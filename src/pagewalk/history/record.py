@@ -208,7 +208,7 @@ class Session:
         self.facts = self.facts or source.space.facts
         try:
             with self.held(source):
-                found = Recorder(self, source, pid).run()
+                found = SpaceRecorder(self, source, pid).run()
         except PagewalkError as error:
             self.refused[pid] = error
             return
@@ -271,7 +271,7 @@ class Session:
                     self.stopped_ns if self.how.freeze else None)
 
 
-class Recorder:
+class SpaceRecorder:
     """One address space while it is recorded."""
 
     def __init__(self, session: Session, source: Source, pid: int) -> None:

@@ -42,9 +42,9 @@ class RecordedSide:
         self.withheld: list[Withheld] = []
         self.poison = False  # whether Rss counts pages lost to a memory error, as far as is known
 
-    def open(self, member: Member) -> RecordedSpace:
+    def open(self, member: Member) -> OpenedRecorded:
         """Open the address space of process ``member``; raises BadRecording."""
-        space = RecordedSpace(open_in(self.recording, member.pid))
+        space = OpenedRecorded(open_in(self.recording, member.pid))
         self.poison |= space.poison
         return space
 
@@ -76,7 +76,7 @@ class RecordedSide:
                 f" be recorded; process {first.pid}: {first.error}", partial=True))
 
 
-class RecordedSpace:
+class OpenedRecorded:
     """An address space of a recording: see parts.Opened."""
 
     def __init__(self, source: Any) -> None:
@@ -111,7 +111,7 @@ class LiveSide:
         self.said: dict[int, int | None] = {}
         self.freeze, self.stall_ns, self.stopped_ns = freeze, 0, 0
 
-    def open(self, member: Member) -> LiveSpace:
+    def open(self, member: Member) -> OpenedLive:
         """Open the address space of process ``member``; raises PagewalkError."""
         source = open_listed(member.pid, self.source, self.budget_ns)
         self.facts = source.space.facts
@@ -119,7 +119,7 @@ class LiveSide:
             held.callback(close, source)
             if self.freeze:
                 held.enter_context(self.stopped(source))
-            space = LiveSpace(self, source, member.pid)
+            space = OpenedLive(self, source, member.pid)
             space.held = held.pop_all()
         return space
 
@@ -140,7 +140,7 @@ class LiveSide:
         return self.said[member.pid]
 
 
-class LiveSpace:
+class OpenedLive:
     """The address space of a live process: see parts.Opened."""
 
     def __init__(self, side: LiveSide, source: Source, pid: int) -> None:

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pagewalk.history.budget import HIGH_WATER, TITLES, Bounds, Look, Part, Verdict, Worst
+from pagewalk.history.budget import HIGH_WATER, TITLES, Bounds, Look, Portion, Verdict, Worst
 from pagewalk.history.child import Report
 from pagewalk.proc.tree import Holds
 from pagewalk.render.amounts import kib, many, size, times
@@ -168,7 +168,7 @@ def shares(look: Look) -> str:
             f" and {span(found.others)} as their part of what others map too")
 
 
-def part_row(part: Part) -> tuple[str, ...]:
+def part_row(part: Portion) -> tuple[str, ...]:
     return (kib(part.uss), kib(part.pss), kib(part.rss), kib(part.swap), printable(part.name))
 
 
