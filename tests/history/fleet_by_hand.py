@@ -126,8 +126,9 @@ EXPECTED: dict[str, list[tuple[Any, ...]]] = {
     "libraries": [("libz", 1, 2, 14 * PAGE, 4 * PAGE)],
     # host, cgroup, name, charged, allowed, percent, anon, file, shmem, kernel
     "limits": [("a", "/app", "app", 90 * PAGE, 100 * PAGE, 90, 89 * PAGE, 0, 0, PAGE)],
-    # host, program, grown, rss_first, rss_last, rss_most, recordings, up, minutes
-    "growth": [("c", "/bin/web", 60 * PAGE, 10 * PAGE, 70 * PAGE, 70 * PAGE, 4, 2, 90)],
+    # host, program, grown, rss_first, rss_last, rss_most, processes_first, processes_last,
+    # recordings, up, minutes
+    "growth": [("c", "/bin/web", 60 * PAGE, 10 * PAGE, 70 * PAGE, 70 * PAGE, 1, 1, 4, 2, 90)],
     # host, program, processes, uss, median, hosts: 2, 2, 9 and 1 MiB
     "outliers": [("c", "/bin/web", 1, 9 * MIB, 2 * MIB, 4)],
     # host, recordings, first, latest, boots, set_back, processes, rss

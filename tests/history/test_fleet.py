@@ -35,7 +35,8 @@ SAID = {
                  " copy of each would.",
     "limits": "1 cgroup at 80 % of the limit or more; the fullest is /app on a, at 90 %, with 356K"
               " of anonymous memory.",
-    "growth": "/bin/web on c grew the most: by 240K in 90 minutes, upwards in 2 of 3 steps.",
+    "growth": "/bin/web on c grew the most: by 240K in 90 minutes, upwards in 2 of 3 steps, in"
+              " 1 process.",
     "outliers": "/bin/web on c has 9.0M alone; the median of 4 hosts is 2.0M.",
     "hosts": "4 hosts with 7 processes in the latest recordings. The clock of 1 host was set back:"
              " d.",
@@ -63,6 +64,16 @@ def test_the_first_sentence_is_about_the_first_row(name: str, fleet: str) -> Non
     columns, found = rows(fleet, name)
     assert answer(name, [dict(zip(columns, row, strict=True)) for row in found]) == SAID[name]
     assert answer(name, []).endswith(".")
+
+
+def test_growth_says_of_how_many_processes_it_is(tmp_path: Path) -> None:
+    for hour, pids in enumerate(((1,), (1, 2), (1, 2, 3))):
+        at(tmp_path, "a", hour * HOUR, *(web(pid, MIB, 5 * PAGE, Run(10 * pid, 5)) for pid in pids),
+           uptime=(hour + 1) * HOUR)
+    columns, found = rows(str(tmp_path), "growth")
+    (row,) = [dict(zip(columns, one, strict=True)) for one in found]
+    assert (row["grown"], row["processes_first"], row["processes_last"]) == (10 * PAGE, 1, 3)
+    assert answer("growth", [row]).endswith("in 2 of 2 steps, in 3 processes (1 at first).")
 
 
 def test_what_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> None:

@@ -54,9 +54,11 @@ def limits(rows: Sequence[Row]) -> str:
 def growth(rows: Sequence[Row]) -> str:
     first = rows[0]
     time = many(first["minutes"], "minute") if first["minutes"] else "less than a minute"
+    before, now = first["processes_first"], first["processes_last"]
+    of = many(now, "process", "es") + (f" ({before} at first)" if now != before else "")
     return (f"{first['program']} on {first['host']} grew the most: by {human(first['grown'])} in"
-            f" {time}, upwards in {first['up']} of"
-            f" {many(first['recordings'] - 1, 'step')}.")
+            f" {time}, upwards in {first['up']} of {many(first['recordings'] - 1, 'step')}, in"
+            f" {of}.")
 
 
 def outliers(rows: Sequence[Row]) -> str:
