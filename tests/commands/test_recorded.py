@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from pagewalk.walking.where import parse_where
 from tests import by_hand
 from tests.account.test_table import ON_PAPER
 from tests.by_hand import HEAP, PAGE, PROGRAM, Row
+from tests.live.command import pagewalk_here
 
 PAPER = {name: sum(column) for name, column in ON_PAPER.items()}
 
@@ -145,3 +148,21 @@ def test_a_walk_is_iterated_over_once_and_leaves_the_source_open() -> None:
         iter(walked)
     assert source.closed == 0
     assert walked.outcome.done
+
+
+@pytest.mark.live  # only root sees page frames
+def test_pages_say_that_frames_were_numbered_anew(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        try:
+            for name, more in (("anew", ()), ("physical", ("--physical",))):
+                ran = pagewalk_here("record", process.pid, "-o", tmp_path / name, *more)
+                assert ran.code in (0, 3)
+        finally:
+            process.kill()
+    why = "made without --physical"
+    for words in ((), ("--format", "csv"), ("--columns", "maps,phys")):
+        ran = pagewalk_here("pages", tmp_path / "anew", "--limit", 1, *words)
+        assert ran.code == 3 and ran.err.count(why) == 1, ran.err
+    for path, words in (("anew", ("--columns", "state")), ("physical", ())):
+        ran = pagewalk_here("pages", tmp_path / path, "--limit", 1, *words)
+        assert ran.code == 0 and why not in ran.err, ran.err

@@ -60,7 +60,24 @@ def command(span: str | None, vma: str | None, where: str | None, **options: obj
         rows = first(selected(walked, test), choice)
         write(rows, walked, **({} if request.format == "log" else {"columns": choice.columns}))
         walked.close()
-    return finish(request, walked.outcome)
+    code = finish(request, walked.outcome)
+    return code if source.recorded is None else max(code, renumbered(request, walked, choice))
+
+
+def renumbered(request: Request, walked: Walk[Pages], choice: Choice) -> int:
+    """Say that a recording does not have the physical addresses asked for; return the exit code.
+
+    No rights took them away, but they are what this command is for.
+    """
+    from pagewalk.commands import PARTIAL, note
+    from pagewalk.sources.recorded import NUMBERED_ANEW
+
+    asked = choice.columns is None or {"phys", "pfn"} & {*choice.columns}
+    if not asked or NUMBERED_ANEW not in walked.outcome.withheld:
+        return 0
+    note(request, f"partial: {NUMBERED_ANEW.what}: {NUMBERED_ANEW.why}; record it with --physical,"
+                  " or leave them out with --columns")
+    return PARTIAL
 
 
 def walk_part(source: Source, span: str | None, vma: str | None) -> Walk[Pages]:
