@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from pagewalk.history.waiting import CHANGES, CROSSED, LIMIT, LOOK, OOM, REMOVED, Waiting, waiting
+from pagewalk.history.waiting import (
+    CHANGES,
+    CROSSED,
+    LIMIT,
+    LOOK,
+    MACHINE_PRESSURE,
+    OOM,
+    REMOVED,
+    Waiting,
+    waiting,
+)
 from pagewalk.model.errors import GroupGone, NotPermitted
 
 
@@ -32,6 +42,21 @@ def test_what_is_ready_is_named_and_then_waited_for_again(tmp_path: Path) -> Non
     assert told.wait(0) == {OOM}
     for fd in (near, full):
         os.close(fd)
+
+
+def test_pressure_that_nobody_felt_is_no_report(tmp_path: Path) -> None:
+    told, file = Waiting(-1, 1, "/a"), tmp_path / "memory"
+
+    def waits(total: int) -> list[str]:
+        file.write_text(f"some avg10=0.00 avg60=0.00 avg300=0.00 total={total}\nfull total=7\n")
+        return list(told.read(fd, select.POLLPRI))
+
+    fd = os.open(file, os.O_RDWR | os.O_CREAT)
+    told.names[fd], told.stalls[fd] = MACHINE_PRESSURE, (1_000_000, 50_000)
+    assert waits(1_005_000) == waits(1_049_999) == []
+    assert waits(1_050_000) == [MACHINE_PRESSURE]
+    assert waits(1_060_000) == []
+    os.close(fd)
 
 
 def test_what_cannot_be_waited_for_is_said() -> None:

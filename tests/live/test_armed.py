@@ -287,6 +287,30 @@ def test_reclaim_that_finds_nothing_is_pressure(tmp_path: Path) -> None:
     assert "critical" in found.told and found.now.numbers.limit == 64 * MIB
 
 
+@needs_version_1
+def test_pressure_of_before_is_no_pressure(tmp_path: Path, disk: Path) -> None:
+    """Nor is a wait that is too short: the kernel reports either when a trigger was just set."""
+    def wait_a_little() -> None:
+        # It reclaims its own page cache.
+        fill = f"echo $$ > {where.procs} && head -c {40 * MIB} /dev/zero > {disk / 'file'}"
+        subprocess.run(["sh", "-c", fill], check=True)
+
+    def waited() -> int:
+        return int(Path("/proc/pressure/memory").read_text().split()[4].removeprefix("total="))
+
+    with group(OWN) as where:
+        limit(where, 16 * MIB)
+        for _ in range(4):
+            wait_a_little()
+        before = waited()
+        with armed(where, tmp_path, *OPTIONS, "--near", "1") as recorder:
+            wait_a_little()
+            time.sleep(2.5)  # the longer window, and some
+            recorder.end()
+    told = {one for path in tmp_path.glob("*-pressure-*") for one in trigger_of(path).told}
+    assert "machine pressure" not in told or waited() - before >= 50_000
+
+
 @needs_version_2
 def test_tasks_that_wait_for_memory_are_pressure(tmp_path: Path) -> None:
     # The limit that slows them down is of the group above: this one is never near its own.

@@ -9,7 +9,7 @@ import numpy as np
 from pagewalk.model.columns import I64, VMAs
 from pagewalk.proc.smaps import Smaps
 
-# What smaps calls the amounts of budget.Part.
+# What smaps calls the amounts of budget.Portion.
 SAYS = {"uss": ("Private_Clean", "Private_Dirty"), "pss": ("Pss",), "rss": ("Rss",),
         "swap": ("Swap",)}
 

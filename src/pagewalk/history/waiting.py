@@ -14,7 +14,7 @@ from pagewalk.proc.cgroup_numbers import FILES, GroupNumbers
 from pagewalk.proc.cgroups import GONE
 from pagewalk.proc.inotify import DELETED, MODIFIED, add_watch, open_inotify, read_changes
 from pagewalk.proc.memory_events import register, seen, watch_events
-from pagewalk.proc.pressure import MACHINE, watch_pressure
+from pagewalk.proc.pressure import MACHINE, WINDOWS, waited, watch_pressure
 
 # What may be reported. A removed group, and a limit that was changed; an amount that was crossed;
 # that something was reclaimed; that little of it could be (version 1 alone tells); that tasks of
@@ -23,6 +23,7 @@ from pagewalk.proc.pressure import MACHINE, watch_pressure
 REMOVED, LIMIT, CROSSED, RECLAIM = "removed", "limit", "crossed", "reclaim"
 CRITICAL, PRESSURE, MACHINE_PRESSURE, OOM = "critical", "pressure", "machine pressure", "oom"
 EVENT, LOOK, CHANGES = "event", "look", "changes"
+STALLS = (PRESSURE, MACHINE_PRESSURE)
 # Which limits are watched for being changed.
 LIMITS = ("limit", "high", "both_limit")
 
@@ -32,7 +33,8 @@ class Waiting:
     """Descriptors that the kernel makes ready: ``names`` says what each of them reports.
 
     ``noticed`` is that in words, ``missing`` what cannot be reported here, and why. ``timer_s`` is
-    after how long wait() returns LOOK; None: never.
+    after how long wait() returns LOOK; None: never. ``stalls`` has, of descriptors that report
+    pressure, how long tasks had waited at the last report, and how much longer makes another.
     """
 
     group: int
@@ -45,6 +47,7 @@ class Waiting:
     poll: select.poll = field(default_factory=select.poll)
     inotify: int = -1
     parent: int = -1
+    stalls: dict[int, tuple[int, float]] = field(default_factory=dict)
     thresholds: list[int] = field(default_factory=list)
 
     def add(self, name: str, fd: int, mask: int) -> int:
@@ -106,14 +109,48 @@ class Waiting:
                 yield name
             except OSError:
                 yield REMOVED
-        elif name in (PRESSURE, MACHINE_PRESSURE):
+        elif name in STALLS:
             if event & select.POLLERR:  # the group is gone
                 self.drop(fd)
-            yield REMOVED if event & select.POLLERR else name
+                yield REMOVED
+            elif self.stalled(fd):
+                yield name
         else:
             with suppress(BlockingIOError):
                 os.eventfd_read(fd)
             yield name
+
+    def stalled(self, fd: int) -> bool:
+        """Return whether tasks have waited since the last report of ``fd``, as it says.
+
+        On 6.18 the first report of a trigger that was set without CAP_SYS_RESOURCE comes whenever a
+        task waits at all: it is about what was before, too.
+        """
+        try:
+            now = waited(fd)
+        except OSError:
+            return False  # the group is gone, which poll() reports next
+        before, least = self.stalls[fd]
+        if now - before < least:
+            return False
+        self.stalls[fd] = now, least
+        return True
+
+    def watch_stall(self, what: str, open_it: Callable[[], int], name: str, share: float) -> bool:
+        """Wait for tasks that wait for memory for ``share`` of a time; return whether that works.
+
+        Raises GroupGone.
+        """
+        fd = self.attempt(what, open_it, name, select.POLLPRI)
+        if fd is None:
+            return False
+        try:
+            # The kernel weighs CPUs anew each time that it adds up (collect_percpu_times,
+            # kernel/sched/psi.c), so its two sums differ, but not twofold.
+            self.stalls[fd] = waited(fd), share * WINDOWS[0] / 2
+        except OSError:
+            raise GroupGone(self.path) from None
+        return True
 
     def changes(self) -> Iterator[str]:
         for watch, _ in read_changes(self.inotify):
@@ -185,13 +222,11 @@ def watch_1(told: Waiting) -> None:
 
 def watch_stalls(told: Waiting, share: float) -> None:
     # Version 1 does not measure that of a group, but of the whole machine alone.
-    if told.version == 2 and told.path != "/":
-        found = told.attempt("memory.pressure", partial(
-            watch_pressure, share, "memory.pressure", told.group), PRESSURE, select.POLLPRI)
-        if found is not None:
-            return
-    told.attempt(MACHINE, partial(watch_pressure, share, MACHINE), MACHINE_PRESSURE,
-                 select.POLLPRI)
+    if told.version == 2 and told.path != "/" and told.watch_stall(
+            "memory.pressure", partial(watch_pressure, share, "memory.pressure", told.group),
+            PRESSURE, share):
+        return
+    told.watch_stall(MACHINE, partial(watch_pressure, share, MACHINE), MACHINE_PRESSURE, share)
 
 
 def set_nearness(told: Waiting, numbers: GroupNumbers, near: float, look_s: float) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 from pagewalk.model.errors import NotPermitted, SourceUnavailable
 
@@ -33,6 +34,15 @@ def watch_pressure(share: float, file: str, group: int | None = None) -> int:
     except OSError as error:
         os.close(fd)
         raise refused(error, shown) from error
+
+
+def waited(fd: int) -> int:
+    """Return for how long some task has waited for memory so far, in microseconds.
+
+    ``fd`` is what watch_pressure returned. Raises OSError for a group that is gone.
+    """
+    found = re.match(rb"some .*total=(\d+)", os.pread(fd, 4096, 0))
+    return int(found[1]) if found else 0
 
 
 def smallest_window(fd: int, share: float) -> int:
