@@ -229,9 +229,9 @@ def parse_member(text: bytes) -> None:
 
 
 def parse_kills(text: bytes) -> None:
-    from pagewalk.proc.kmsg import parse_kills
+    from pagewalk.proc.kmsg import Record, parse_kills
 
-    parse_kills(text.split(b"\n"), {})
+    parse_kills([Record(0, line) for line in text.split(b"\n")], {})
 
 
 def parse_membership(data: bytes) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pagewalk.proc.kmsg import Causes, Kill, parse_kills, read_kills
+from pagewalk.proc.kmsg import Causes, Kill, Record, parse_kills, read_kills
 
 KIB = 1 << 10
 WHY = (
@@ -15,28 +15,34 @@ KILLED = (
     b"Memory cgroup out of memory: Killed process 168 (python) total-vm:79472kB, anon-rss:3916kB,"
     b" file-rss:5868kB, shmem-rss:64000kB, UID:0 pgtables:192kB oom_score_adj:0"
 )
-FOUND = Kill(168, "python", 3916 * KIB, 5868 * KIB, 64000 * KIB, "/a/b", True)
+AT = 3_000
+FOUND = Kill(168, "python", 3916 * KIB, 5868 * KIB, 64000 * KIB, "/a/b", True, AT)
+
+
+def kills_in(texts: list[bytes], begun: Causes | None = None) -> list[Kill]:
+    """Return what records of AT tell of."""
+    return parse_kills([Record(AT, text) for text in texts], {} if begun is None else begun)
 
 
 def test_a_kill_is_told_by_two_records() -> None:
-    assert parse_kills([b"python invoked oom-killer: gfp_mask=0xcc0", WHY, KILLED], {}) == [FOUND]
+    assert kills_in([b"python invoked oom-killer: gfp_mask=0xcc0", WHY, KILLED]) == [FOUND]
 
 
 def test_the_log_may_be_read_between_the_two() -> None:
     begun: Causes = {}
-    assert parse_kills([WHY], begun) == []
-    assert parse_kills([KILLED, KILLED], begun) == [FOUND, FOUND._replace(group=None)]
+    assert kills_in([WHY], begun) == []
+    assert kills_in([KILLED, KILLED], begun) == [FOUND, FOUND._replace(group=None)]
     assert not begun
 
 
 def test_without_the_first_the_group_is_not_known() -> None:
-    assert parse_kills([KILLED], {}) == [FOUND._replace(group=None)]
+    assert kills_in([KILLED]) == [FOUND._replace(group=None)]
 
 
 def test_the_machine_was_out_of_memory() -> None:
     why = WHY.replace(b"MEMCG,", b"NONE,").replace(b"oom_memcg=/a,", b"global_oom,")
     killed = KILLED.replace(b"Memory cgroup out", b"Out")
-    [kill] = parse_kills([why, killed], {})
+    [kill] = kills_in([why, killed])
     assert kill == FOUND._replace(of_limit=False)
 
 
@@ -45,17 +51,17 @@ def test_a_name_may_hold_what_records_are_made_of() -> None:
                        (b"\\xff\\xfe", "\udcff\udcfe"), (b"(\\x5cx41)", "(\\x41)")):
         records = [WHY.replace(b"=python", b"=" + name),
                    KILLED.replace(b"(python)", b"(" + name + b")")]
-        assert parse_kills(records, {}) == [FOUND._replace(name=told)]
+        assert kills_in(records) == [FOUND._replace(name=told)]
 
 
 def test_a_group_may_be_called_like_what_follows_it() -> None:
-    [kill] = parse_kills([WHY.replace(b"/a/b", b"/a,task=x,pid=7,uid=1"), KILLED], {})
+    [kill] = kills_in([WHY.replace(b"/a/b", b"/a,task=x,pid=7,uid=1"), KILLED])
     assert kill.pid == 168 and kill.group == "/a,task=x,pid=7,uid=1"
 
 
 def test_what_is_cut_off_is_left_out() -> None:
     for end in range(len(KILLED) - len(b", UID:0 pgtables:192kB oom_score_adj:0") - 3):
-        assert parse_kills([KILLED[:end]], {}) == []
+        assert kills_in([KILLED[:end]]) == []
 
 
 def test_only_the_kernel_is_believed() -> None:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from pagewalk.history.armed_recording import ArmedRecording, SharedFile
-from pagewalk.history.trigger import FULL, NEAR, Trigger, causes, scrubbed, withheld
+from pagewalk.history.trigger import FULL, NEAR, STALLED, Trigger, causes, scrubbed, withheld
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.render import view
 from pagewalk.render.trigger_table import answers
@@ -175,6 +175,28 @@ def test_who_was_killed_is_said_whatever_the_reason_is() -> None:
     assert next(answers(full)).startswith("The kernel killed shop (7), with 40960 KiB")
     near = TRIGGER._replace(reason=NEAR, kills=(), events={"max": 1})
     assert next(answers(near)).startswith("Then ")
+
+
+def test_of_several_kills_the_last_is_told_first_and_how_long_before_the_others_were() -> None:
+    first = KILLED._replace(pid=5, name="old", log_ns=4 * 10**9)
+    last = KILLED._replace(log_ns=65 * 10**9)
+    both = list(answers(TRIGGER._replace(kills=(first, last))))
+    assert both[0].startswith("The kernel killed shop (7), with")
+    assert both[1].startswith("61.0 s before that it killed old (5), with")
+    near = TRIGGER._replace(reason=NEAR, kills=(first,), events={})
+    assert next(answers(near)).startswith("Then ")
+    said = " ".join(screen(near).split())
+    assert "Before this, the kernel killed old (5), with 40960 KiB" in said
+    assert "no recording told of it yet" in said
+
+
+def test_what_was_felt_is_told_from_what_the_whole_machine_felt() -> None:
+    for told, words in (
+        (("pressure",), "under pressure: its tasks waited for memory"),
+        (("critical", "machine pressure"), "under pressure: little of it could be reclaimed"),
+        (("machine pressure",), "while tasks somewhere on the machine waited for memory"),
+    ):
+        assert words in screen(TRIGGER._replace(reason=STALLED, told=told)).split("\n\n")[0]
 
 
 def test_of_several_kills_the_log_may_name_some_only() -> None:

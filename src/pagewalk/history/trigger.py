@@ -47,6 +47,11 @@ class Trigger(NamedTuple):
     late_ns: int = 0
 
     @property
+    def of_kills(self) -> bool:
+        """Return whether it is about what was killed; another may tell of a kill that came late."""
+        return self.reason in (KILL, FULL) or REMOVED in self.told
+
+    @property
     def gone(self) -> tuple[Member, ...]:
         """Return the processes of ``before`` that are not in ``now``, the largest first."""
         left = {member.pid for member in self.now.members}

@@ -30,7 +30,8 @@ class Kill(NamedTuple):
     """A process that the kernel killed: its pid on the host, name, and RSS by kind in bytes.
 
     ``group`` is the cgroup that it was in, as the host's namespace shows it, None if the log does
-    not tell; ``of_limit`` says whether a cgroup's limit was the cause, not the machine.
+    not tell; ``of_limit`` says whether a cgroup's limit was the cause, not the machine. ``log_ns``
+    is when, by the log's own clock, which may be seconds from any other: only differences count.
     """
 
     pid: int
@@ -40,6 +41,14 @@ class Kill(NamedTuple):
     shmem: int
     group: str | None
     of_limit: bool
+    log_ns: int = 0
+
+
+class Record(NamedTuple):
+    """A record of the log: when it was made, nanoseconds of the log's clock, and its text."""
+
+    at_ns: int
+    text: bytes
 
 
 # By pid: the group that a process was in, if that is known, and whether a limit was the cause.
@@ -68,8 +77,8 @@ def read_kills(fd: int, begun: Causes) -> list[Kill]:
     return parse_kills(read_records(fd), begun)
 
 
-def read_records(fd: int) -> list[bytes]:
-    """Return the text of the records since the last call, at most MOST."""
+def read_records(fd: int) -> list[Record]:
+    """Return the kernel's records since the last call, at most MOST."""
     found = []
     for _ in range(MOST):
         try:
@@ -79,25 +88,26 @@ def read_records(fd: int) -> list[bytes]:
         except OSError:
             break
         head, _, rest = text.partition(b";")
-        if head.partition(b",")[0] in KERNEL:
-            found.append(rest.partition(b"\n")[0])
+        level, _, at, *_ = *head.split(b","), b"", b"", b""
+        if level in KERNEL and at.isdigit():
+            found.append(Record(int(at) * 1000, rest.partition(b"\n")[0]))
     return found
 
 
-def parse_kills(records: list[bytes], begun: Causes) -> list[Kill]:
+def parse_kills(records: list[Record], begun: Causes) -> list[Kill]:
     """Return the kills that ``records`` tell of; what is cut off or garbled is left out.
 
     What precedes a kill that is not among them is left in ``begun``.
     """
     kills = []
-    for text in records:
+    for at_ns, text in records:
         if why := WHY.fullmatch(text):
             begun[int(why[3])] = group_in(why[2]), why[1] == b"CONSTRAINT_MEMCG"
         elif killed := KILLED.match(text):
             pid = int(killed[1])
             group, of_limit = begun.pop(pid, (None, text.startswith(b"Memory cgroup")))
             anon, file, shmem = (int(word) << 10 for word in killed.groups()[2:])
-            kills.append(Kill(pid, plain(killed[2]), anon, file, shmem, group, of_limit))
+            kills.append(Kill(pid, plain(killed[2]), anon, file, shmem, group, of_limit, at_ns))
     return kills
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pagewalk.history.glance import Glance, fullness, hard_to_reclaim
 from pagewalk.history.trigger import ARMED, FULL, HELD, KILL, NEAR, STALLED, Trigger
-from pagewalk.history.waiting import REMOVED
+from pagewalk.history.waiting import CRITICAL, PRESSURE, REMOVED
 from pagewalk.render.amounts import many, size
 from pagewalk.render.terminal import printable
 
@@ -20,9 +20,18 @@ WHAT = {
     HELD: "at its limit: what needed more was held until this was recorded",
     FULL: "at its limit, and nothing could be reclaimed",
     NEAR: "near its limit",
-    STALLED: "under pressure: tasks waited for memory",
+    STALLED: "under pressure: its tasks waited for memory",
     ARMED: "as it was when the recorder was armed",
 }
+
+
+def what_happened(trigger: Trigger) -> str:
+    """Return why a recording was made, in words."""
+    if trigger.reason == STALLED and PRESSURE not in trigger.told:
+        # Version 1 does not measure who waits in which cgroup.
+        return ("under pressure: little of it could be reclaimed" if CRITICAL in trigger.told else
+                "as it was while tasks somewhere on the machine waited for memory")
+    return WHAT[trigger.reason]
 
 
 def written(made: Written) -> str:
@@ -59,7 +68,9 @@ def charged(found: Glance, version: int) -> str:
 
 
 def killed(trigger: Trigger) -> str:
-    """Return which processes were killed, empty if none was."""
+    """Return which processes were killed, empty if it is not about that."""
+    if not trigger.of_kills:
+        return ""
     names = [f"{printable(one.name)} ({one.pid})" for one in trigger.kills or ()]
     count = trigger.events.get("oom_kill", 0)
     if not names:

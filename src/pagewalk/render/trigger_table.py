@@ -9,7 +9,7 @@ from pagewalk.history.glance import Glance, Member, fullness, hard_to_reclaim
 from pagewalk.history.trigger import Trigger, causes, explained
 from pagewalk.history.waiting import REMOVED
 from pagewalk.render.amounts import kib, many, size, when
-from pagewalk.render.armed_words import WHAT
+from pagewalk.render.armed_words import what_happened
 from pagewalk.render.document import missing, write
 from pagewalk.render.group_words import COUNTED
 from pagewalk.render.terminal import following, paint, printable, say, say_grid, say_missing, width
@@ -33,7 +33,7 @@ def text(found: ArmedRecording, path: str, out: TextIO, **_: object) -> None:
     """Write why the recording at ``path`` was made, and what the group was made of before that."""
     trigger = found.trigger
     print(paint(out, "main", heading(trigger)), file=out)
-    for sentence in (*answers(trigger), *shared(found)):
+    for sentence in (*answers(trigger), *shared(found), *earlier(trigger)):
         say(sentence, out)
     print(file=out)
     say_grid([("CHARGED", "WHAT"), *amounts(trigger)], {1}, out, room=width(out), yields=1)
@@ -73,12 +73,13 @@ def hints(trigger: Trigger, path: str, recorded: Collection[int]) -> Iterator[st
 
 def heading(trigger: Trigger) -> str:
     named = f"cgroup {printable(trigger.path)}" if trigger.path else "a cgroup (its path: scrubbed)"
-    return f"{named}: {WHAT[trigger.reason]}, {when(trigger.now.at_ns)}"
+    return f"{named}: {what_happened(trigger)}, {when(trigger.now.at_ns)}"
 
 
 def answers(trigger: Trigger) -> Iterator[str]:
     """Yield what happened, and what the charge was made of."""
-    yield from who(trigger)
+    if trigger.of_kills:
+        yield from who(trigger)
     found = explained(trigger)
     full = fullness(found.numbers, trigger.version)
     of = "" if full is None else f", of a limit of {size(full[1])}"
@@ -124,22 +125,35 @@ def made_of(trigger: Trigger, found: Glance) -> str:
 
 
 def who(trigger: Trigger) -> Iterator[str]:
-    """Yield which processes were killed, and because of what."""
+    """Yield which processes were killed, and because of what, the last first."""
+    kills = trigger.kills or ()
+    for kill in reversed(kills):
+        before = kills[-1].log_ns - kill.log_ns
+        first = f"{ago(before)} before that it killed" if before >= 10**9 else "The kernel killed"
+        yield f"{first} {told_of(kill)}."
     count = trigger.events.get("oom_kill", 0)
-    for kill in trigger.kills or ():
-        cause = ("a cgroup could not keep its limit" if kill.of_limit else
-                 "the machine was out of memory")
-        yield (f"The kernel killed {printable(kill.name)} ({kill.pid}), with {size(kill.anon)} of"
-               f" anonymous memory, {size(kill.file)} of files and {size(kill.shmem)} of shared"
-               f" memory in RAM: {cause}.")
-    if count > len(trigger.kills or ()):
-        named = {kill.pid for kill in trigger.kills or ()}
+    if count > len(kills):
+        named = {kill.pid for kill in kills}
         left = [one for one in trigger.gone if one.pid not in named][:LISTED]
         names = ", ".join(f"{printable(one.name)} ({one.pid})" for one in left)
         gone = f"; gone since it was looked at before: {names}" if names else ""
         log = ("its log could not be read" if trigger.kills is None else
                f"its log names {len(named)} of them" if named else "its log names nobody")
         yield f"The kernel counted {many(count, 'kill')}, and {log}{gone}."
+
+
+def told_of(kill: Kill) -> str:
+    """Return who was killed, what it had, and because of what."""
+    cause = ("a cgroup could not keep its limit" if kill.of_limit else
+             "the machine was out of memory")
+    return (f"{printable(kill.name)} ({kill.pid}), with {size(kill.anon)} of anonymous memory,"
+            f" {size(kill.file)} of files and {size(kill.shmem)} of shared memory in RAM: {cause}")
+
+
+def earlier(trigger: Trigger) -> Iterator[str]:
+    """Yield who was killed before a recording that was made for another reason."""
+    for kill in () if trigger.of_kills else trigger.kills or ():
+        yield f"Before this, the kernel killed {told_of(kill)}; no recording told of it yet."
 
 
 def swap(found: Glance) -> int | None:
@@ -218,7 +232,8 @@ def json(found: ArmedRecording, _path: str, out: TextIO, **_: object) -> None:
 
 def kill(one: Kill) -> dict[str, Any]:
     return {"pid": one.pid, "name": one.name, "anon": one.anon, "file": one.file,
-            "shmem": one.shmem, "cgroup": one.group, "of_limit": one.of_limit}
+            "shmem": one.shmem, "cgroup": one.group, "of_limit": one.of_limit,
+            "log_ns": one.log_ns}
 
 
 def moment(found: Glance, version: int) -> dict[str, Any]:
