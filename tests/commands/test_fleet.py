@@ -12,7 +12,7 @@ from pagewalk.commands.fleet import NAMES
 from pagewalk.history.statements import REPORTS
 from tests.documents import ROOT
 from tests.history.by_hand import Process, recorded
-from tests.history.fleet_by_hand import HIDDEN_BY, OF_TWO, many_hosts, two_hosts
+from tests.history.fleet_by_hand import HIDDEN_BY, OF_TWO, at, many_hosts, two_hosts
 from tests.live.command import one_sentence, pagewalk_here
 
 SQL = "select host, time from moments where host = 'a'"
@@ -43,6 +43,15 @@ def test_hosts_that_hid_their_frames_are_named(name: str, tmp_path: Path) -> Non
     if name in OF_TWO:
         rows = [tuple(row.values()) for row in json.loads(said.out)["rows"]]
         assert rows == OF_TWO[name]
+
+
+def test_hosts_whose_processes_could_not_all_be_recorded_are_named(tmp_path: Path) -> None:
+    for host, refused in (("a", 0), ("b", 2), ("c", 1)):
+        at(tmp_path, host, 0, Process(5), refused=refused)
+    ran = pagewalk_here("fleet", "programs", tmp_path)
+    assert ran.code == 3
+    assert "some processes: 3 processes on 2 hosts (b, c) could not be recorded" in ran.err
+    assert pagewalk_here("fleet", "limits", tmp_path).code == 0  # cgroups are not processes
 
 
 @pytest.mark.parametrize("name", ["hosts", "limits", "growth"])

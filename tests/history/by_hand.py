@@ -41,7 +41,7 @@ class Process(NamedTuple):
 
 def recorded(
     path: Path, *processes: Process, host: str = "host", time: int = META.time, uptime: int = 0,
-    boot: str = META.boot, **more: Any,
+    boot: str = META.boot, refused: int = 0, **more: Any,
 ) -> str:
     """Write a recording of ``processes`` and return its path; ``more`` are other rows by kind."""
     with whole_file(str(path)) as out:
@@ -50,7 +50,8 @@ def recorded(
             rows(writer, one)
         for record, columns in more.items():
             writer.add(record, columns)
-        meta: Meta = META._replace(host=host, time=time, uptime=uptime, boot=boot)
+        meta: Meta = META._replace(
+            host=host, time=time, uptime=uptime, boot=boot, refused=refused)
         writer.close(meta, FACTS)
     return str(path)
 

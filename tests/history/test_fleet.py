@@ -86,6 +86,12 @@ def test_what_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> None:
     assert len(found.damaged) == 1 and "host=b" in found.damaged[0] and "cut" in found.damaged[0]
 
 
+def test_processes_that_the_latest_recording_of_a_host_lacks_are_counted(tmp_path: Path) -> None:
+    for host, time, refused in (("a", 0, 9), ("a", HOUR, 2), ("b", 0, 0), ("c", 0, 1)):
+        at(tmp_path, host, time, Process(5), refused=refused)
+    assert look_at_fleet(str(tmp_path)).refused == {"a": 2, "c": 1}
+
+
 def test_a_data_set_of_which_nothing_can_be_read_is_an_error(tmp_path: Path) -> None:
     cut = Path(at(tmp_path, "b", 0, Process(5)))
     cut.write_bytes(b"PAR1")

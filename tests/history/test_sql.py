@@ -173,6 +173,17 @@ def test_a_data_set_is_all_its_recordings(tmp_path: Path) -> None:
     assert rows == [("a", 2, 2), ("b", 2, 2)]
 
 
+def test_processes_that_could_not_be_recorded_are_missing(tmp_path: Path) -> None:
+    told = Process(5, amounts={"rss": 1, "pss": 1, "uss": 1})
+    paths = [recorded(tmp_path / name, told, host=name, refused=refused)
+             for name, refused in (("a", 0), ("b", 2), ("c", 3))]
+    assert opened(paths[0]).withheld() == []
+    assert opened(paths[0], paths[1]).withheld() == [
+        f"some processes: 2 could not be recorded, and are not in {paths[1]}"]
+    assert opened(*paths).withheld() == [
+        f"some processes: 5 could not be recorded, and are not in {paths[1]} and 1 more"]
+
+
 def test_withheld_is_told_of_each_recording(tmp_path: Path) -> None:
     whole = recorded(tmp_path / "a", Process(5, amounts={"pss": 1}))
     hidden = recorded(tmp_path / "b", Process(5), Process(6), time=META.time + SECOND)

@@ -187,6 +187,8 @@ def test_who_could_not_be_looked_at_is_told_from_the_recording_too(file: Path) -
                 assert f"process {other.pid} was not recorded: " in made.err
                 assert kept(after.json) == kept(before.json)
             assert [row["pid"] for row in after.json["not_looked"]] == [other.pid]
+            ran = pagewalk("query", file, "select pid from processes", before=USER)
+            assert ran.code == 3 and "some processes: 1 could not be recorded" in ran.err
         finally:
             own.kill()
 

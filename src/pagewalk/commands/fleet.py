@@ -10,6 +10,8 @@ from pagewalk import commands
 from pagewalk.commands.options import Request, format_option, memory_option, output_options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pagewalk.history.fleet import Fleet
     from pagewalk.history.sql import Answer
     from pagewalk.history.statements import Statement
@@ -63,7 +65,7 @@ def command(
         missing = left_out(fleet)
         with asking(fleet, dataset, engine, memory) as ask:
             dark = hidden(ask) if report in OF_FRAMES else {}
-            missing += dark_hosts(report, dark)
+            missing += [*refused_by(report, fleet), *dark_hosts(report, dark)]
             write(request, statement, fleet, ask(statement.sql), limit, missing)
     return commands.incomplete(request, missing, told=request.format == "json")
 
@@ -123,13 +125,30 @@ def left_out(fleet: Fleet) -> list[str]:
     return [f"left out: {'; '.join(fleet.damaged[:LISTED])}{more}"]
 
 
+def refused_by(report: str, fleet: Fleet) -> list[str]:
+    """Return on which hosts processes could not be recorded, if that matters to a report."""
+    from pagewalk.render.amounts import many
+
+    refused = fleet.refused
+    if not refused or report == "limits":
+        return []
+    processes = many(sum(refused.values()), "process", "es")
+    return [f"some processes: {processes} on {many(len(refused), 'host')} ({few(refused)}) could"
+            " not be recorded"]
+
+
+def few(names: Iterable[str]) -> str:
+    """Return the first LISTED of ``names``."""
+    every = list(names)
+    return ", ".join(every[:LISTED]) + ", ..." * (len(every) > LISTED)
+
+
 def dark_hosts(report: str, dark: dict[str, int]) -> list[str]:
     """Return which hosts hid the frames of processes, and what that withholds."""
     from pagewalk.render.amounts import many
 
     if not dark:
         return []
-    few = ", ".join(list(dark)[:LISTED]) + ", ..." * (len(dark) > LISTED)
-    processes = many(sum(dark.values()), "process", "es")
-    return [f"{WITHOUT[report]}: the frames of {processes} on {many(len(dark), 'host')} ({few})"
-            " were not visible to the user who recorded them; record as root"]
+    processes, hosts = many(sum(dark.values()), "process", "es"), many(len(dark), "host")
+    return [f"{WITHOUT[report]}: the frames of {processes} on {hosts} ({few(dark)}) were not"
+            " visible to the user who recorded them; record as root"]

@@ -41,6 +41,13 @@ class Fleet(NamedTuple):
         return found
 
     @property
+    def refused(self) -> dict[str, int]:
+        """Return how many processes the latest recording of a host lacks, by host."""
+        hosts = self.hosts
+        return {one.meta.host: one.meta.refused for one in self.recordings
+                if one.meta.refused and one.micros == hosts[one.meta.host]}
+
+    @property
     def late(self) -> list[str]:
         """Return the hosts whose latest recording is LATE, by the clocks of the hosts."""
         hosts = self.hosts

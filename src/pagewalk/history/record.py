@@ -140,6 +140,7 @@ def record_to(
         meta = Meta(
             VERSION, version("pagewalk"), began, time.perf_counter_ns() - clock, host.name,
             host.boot, host.kernel, how.physical, how.scrub, what, reason, uptime,
+            len(session.made().not_looked),
         )
         session.writer.close(meta, session.facts or open_counters().facts)
     except BaseException:

@@ -110,7 +110,7 @@ class Database:
     def withheld(self) -> list[str]:
         """Return what of which recordings was not visible when they were made, in sentences."""
         at = {(one.meta.host, one.micros): one.name for one in self.recordings}
-        found = []
+        found = refused_in(self.recordings)
         for host, time, processes in self.ask(HIDDEN).rows:
             path = at.get((host, micros(time)), host)
             found.append(f"pss, uss and who shares a page: {in_a_line(path)} does not have them for"
@@ -178,6 +178,16 @@ def duckdb() -> Any:
 def in_words(error: Exception) -> str:
     """Return what DuckDB says, in a line, without the picture of where."""
     return " ".join(str(error).partition("\nLINE ")[0].split())
+
+
+def refused_in(recordings: Sequence[One]) -> list[str]:
+    """Return how many processes could not be recorded, in a sentence; nothing if all were."""
+    lacking = [one for one in recordings if one.meta.refused]
+    if not lacking:
+        return []
+    more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+    return [f"some processes: {sum(one.meta.refused for one in lacking)} could not be recorded,"
+            f" and are not in {in_a_line(lacking[0].name)}{more}"]
 
 
 def micros(time: Any) -> int:

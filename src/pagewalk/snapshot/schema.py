@@ -116,7 +116,7 @@ class Meta(NamedTuple):
     were met. ``scrubbed``: paths, command lines, and the names of files, cgroups, containers and
     users are not in it. ``reason`` is why it was made, empty if somebody asked for it. ``set`` is
     what was recorded, in words. ``uptime`` is when it was begun too, nanoseconds since the machine
-    was booted: nobody sets that clock.
+    was booted: nobody sets that clock. ``refused`` is how many processes could not be recorded.
     """
 
     schema: int
@@ -131,3 +131,4 @@ class Meta(NamedTuple):
     set: str
     reason: str = ""
     uptime: int = 0
+    refused: int = 0
