@@ -67,6 +67,17 @@ def test_what_one_side_does_not_tell_is_said() -> None:
     assert what == ["became huge, no longer huge", "became shared, became private"]
 
 
+def test_sums_are_said_of_those_alone_that_are_not_the_same() -> None:
+    spaces = {1: BEFORE, 2: BEFORE, 3: BEFORE}
+    same = [Pair(member(pid), member(pid), True) for pid in (1, 2)]
+    other = Pair(member(3), member(3), False)
+    for pairs, said in (([*same, other], "of 1 of 3 processes compared as sums"),
+                        ([other], "compared as sums"), (same, None)):
+        found = diff(Look(spaces), Look(spaces), Matched(tuple(pairs), (), ()))
+        whys = [row.why for row in found.withheld if row.what == "anonymous memory, page by page"]
+        assert [why.startswith(said or "") for why in whys] == [True] * (said is not None)
+
+
 def test_where_rss_is_withheld_nothing_is_proved() -> None:
     class Unsure(Look):
         def rss(self, _member: object) -> None:

@@ -89,15 +89,50 @@ def test_what_was_compared_with_what_is_said_where_it_is_not_plain() -> None:
     assert "the machine was started again in between" in screen(again)
 
 
+def test_of_many_processes_those_that_are_not_the_same_are_named() -> None:
+    same = tuple(Pair(member(pid), member(pid), True) for pid in range(1, 18))
+    others = tuple(Pair(member(pid), member(pid + 1, program="/bin/timeout"), False)
+                   for pid in range(20, 30, 2))
+    for count, more in ((1, ""), (5, "compared likewise: 2 other processes")):
+        made = diff_by_hand.found(matched=Matched((*same, *others[:count]), (), ()))
+        text = " ".join(screen(made).split())
+        assert "compared: worker (20) with timeout (21): not the same process" in text
+        assert text.count("compared: ") == min(count, 3) and "worker (1) with" not in text
+        assert more in text and ("likewise" in text) == bool(more)
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_one_kind_more_is_named_instead_of_counted(count: int) -> None:
+    rows = diff_by_hand.found().kinds
+    heap = next(row for row in rows if row.kind == "heap")
+    kinds = tuple(heap._replace(what=f"kind {at}", change=(10 - at) << 20)
+                  for at in range(count))
+    made = diff_by_hand.found(kinds=kinds)
+    whole = made.whole._replace(change=sum(row.change for row in kinds))
+    said = " ".join(screen(made._replace(whole=whole)).split())
+    assert "+10M kind 0, +9.0M kind 1, +8.0M kind 2" in said
+    assert ("+7.0M kind 3." in said) == (count == 4)
+    assert ("+13M of other kinds" in said) == (count == 5)
+
+
 @pytest.mark.parametrize(("changed", "first"), [
     ({}, "in 60 s"),
-    ({"matched": Matched((Pair(member(1), member(2), False),), (), ())}, "between two runs"),
+    ({"matched": Matched((Pair(member(1), member(2), False),), (), ())},
+     "between two runs, 60 s apart"),
     ({"matched": Matched((Pair(member(1), member(2, program="/bin/other"), False),), (), ())},
-     "between two processes"),
+     "between two processes, 60 s apart"),
     ({"matched": Matched((Pair(member(1), member(2), False),), (member(3),), ())},
-     "between the two recordings"),
+     "in 60 s"),
+    ({"matched": Matched((Pair(member(1), member(1), True), Pair(member(2), member(3), False)),
+                         (), ())}, "in 60 s"),
     ({"matched": Matched((Pair(member(1), member(2), False),) * 2, (), ()),
-      "after": moment(60 * 10**9, live=True)}, "since the recording"),
+      "after": moment(60 * 10**9, live=True)}, "in 60 s"),
+    ({"matched": Matched((Pair(member(1), member(2), False),) * 2, (), ()),
+      "after": moment(60 * 10**9, live=True, boot="other")}, "since the recording"),
+    ({"matched": Matched((Pair(member(1), member(2), False),), (), ()),
+      "after": moment(60 * 10**9, boot="other")}, "between two runs"),
+    ({"matched": Matched((Pair(member(1), member(2), False),), (), ()),
+      "after": moment(-5 * 10**9)}, "between two runs, going back 5 s"),
     ({"matched": Matched((), (member(1),), (member(2),)), "after": moment(10**9, boot="other")},
      "between the two recordings"),
 ])

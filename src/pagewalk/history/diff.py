@@ -103,6 +103,7 @@ def diff(before: Looked, after: Looked, matched: Matched, by: str = "kind") -> D
         for member in members:
             alone(side, member, key, tables, left)
     whole = tables.whole.row()
+    say_sums(matched, left)
     unexplained = None if left.rss is None else left.rss - whole.change
     withheld = (*left.withheld, *before.withheld, *after.withheld)
     return Diff(before.moment, after.moment, matched, whole, tables.of_kinds(), by,
@@ -165,6 +166,15 @@ def with_both(
     left.add(after.rss(pair.after), 1)
 
 
+def say_sums(matched: Matched, left: Left) -> None:
+    """Note of how many processes there are sums only: of those that are not the same in both."""
+    different, every = sum(not pair.same for pair in matched.pairs), len(matched.pairs)
+    if different:
+        of = f"of {different} of {every} processes " if every > different else ""
+        left.say("anonymous memory, page by page", f"{of}compared as sums by kind and name: the"
+                 " same address means something else in another process")
+
+
 def parts_of(
     one: Opened, other: Opened, pair: Pair, same_boot: bool, page: int, told: Told, left: Left
 ) -> list[Part]:
@@ -176,9 +186,6 @@ def parts_of(
             (told.sharing, SHARING, "one side does not tell who maps a frame")):
         if not known:
             left.say(what, why)
-    if not pair.same:
-        left.say("anonymous memory, page by page", "compared as sums by kind and name: the same"
-                 " address means something else in another process")
     sections = (same_addresses(one.vmas, other.vmas) if pair.same else
                 same_places(one.vmas, other.vmas, same_boot))
     first = Side(one.runs(), sections.before, sections, len(one.vmas), page, one.poison)

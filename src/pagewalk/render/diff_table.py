@@ -59,8 +59,11 @@ def answers(found: Diff) -> Iterator[str]:
         yield f"Nothing changed {after}: {found.of} is {size(whole.after)}."
         return
     parts = sorted(found.kinds, key=lambda row: -abs(row.change))
-    named = [f"{signed(row.change)} {within(row)}" for row in parts[:NAMED] if row.change]
-    rest = whole.change - sum(row.change for row in parts[:NAMED])
+    changed = [row for row in parts if row.change]
+    # One kind more takes no more room than to say that there is one.
+    first = changed[: NAMED + 1 if len(changed) == NAMED + 1 else NAMED]
+    named = [f"{signed(row.change)} {within(row)}" for row in first]
+    rest = whole.change - sum(row.change for row in first)
     if rest:
         named.append(f"{signed(rest)} of other kinds")
     verb = "grew" if whole.change > 0 else "shrank"
@@ -92,19 +95,19 @@ def place(one: Row | Most) -> str:
 def since(found: Diff) -> str:
     """Return what lies between the two sides, in words.
 
-    Time does only where the very same processes, or the same machine, were looked at twice.
+    That is time, if both are of one boot. A process that is compared with another, or with another
+    run of its program, did not grow in that time: alone it is said to be another.
     """
     one, other, matched = found.before, found.after, found.matched
-    different = [pair for pair in matched.pairs if not pair.same]
-    if found.of == PROCESSES and different:
-        if len(matched.pairs) > 1 or matched.ended or matched.began:
-            return "between the two recordings" if not other.live else "since the recording"
-        pair = different[0]
+    one_boot = one.boot == other.boot != ""
+    if len(matched.pairs) == 1 and not (matched.pairs[0].same or matched.ended or matched.began):
+        pair = matched.pairs[0]
         alike = pair.before.called == pair.after.called
-        return "between two runs" if alike else "between two processes"
-    if one.boot != other.boot or not one.boot:
-        return "between the two recordings"
-    return span(other.time - one.time)
+        apart = f", {span(other.time - one.time, 'apart')}" if one_boot else ""
+        return f"between two {'runs' if alike else 'processes'}{apart}"
+    if one_boot:
+        return span(other.time - one.time)
+    return "since the recording" if other.live else "between the two recordings"
 
 
 def gone(found: Diff) -> str:
@@ -135,13 +138,15 @@ def signed(amount: int) -> str:
     return f"+{size(amount)}" if amount > 0 else size(amount)
 
 
-def span(nanoseconds: int) -> str:
-    """Return a time in words: in 2.5 s, in 90 min; going back, if it is negative."""
+def span(nanoseconds: int, word: str = "in") -> str:
+    """Return a time in words: in 2.5 s, or 90 min apart; going back, if it is negative."""
     seconds = abs(nanoseconds) / 1e9
     unit, length = next(((unit, length) for unit, length, most in LENGTHS if seconds < most),
                         ("days", 86400))
     number = f"{seconds / length:.1f}".removesuffix(".0")
-    return f"going back {number} {unit}" if nanoseconds < 0 else f"in {number} {unit}"
+    if nanoseconds < 0:
+        return f"going back {number} {unit}"
+    return f"in {number} {unit}" if word == "in" else f"{number} {unit} {word}"
 
 
 def say_rows(
@@ -208,13 +213,12 @@ def say_classes(found: Diff, out: TextIO) -> None:
 def remarks(found: Diff) -> Iterator[str]:
     """Yield what was compared with what, where that is not plain."""
     one, other, matched = found.before, found.after, found.matched
-    for pair in matched.pairs[:NAMED]:
-        if not pair.same:
-            yield (f"compared: {named(pair.before)} with {named(pair.after)}: not the same process,"
-                   " so mappings of files by place in the file, the rest as sums")
-    different = sum(not pair.same for pair in matched.pairs[NAMED:])
-    if different:
-        yield f"compared likewise: {many(different, 'other process', 'es')}"
+    different = [pair for pair in matched.pairs if not pair.same]
+    for pair in different[:NAMED]:
+        yield (f"compared: {named(pair.before)} with {named(pair.after)}: not the same process,"
+               " so mappings of files by place in the file, the rest as sums")
+    if len(different) > NAMED:
+        yield f"compared likewise: {many(len(different) - NAMED, 'other process', 'es')}"
     if one.host != other.host:
         yield f"recorded on two hosts: {printable(one.host)} and {printable(other.host)}"
     elif one.boot != other.boot:
