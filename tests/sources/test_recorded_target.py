@@ -59,6 +59,8 @@ def test_several_are_told_apart(process: str, said: str, several: Recording) -> 
     with pytest.raises(BadTarget) as raised:
         one_of(several, process)
     assert said in str(raised.value) and [pid for pid, _ in raised.value.candidates][-2:] == [8, 9]
+    listed = [int(line.split()[0]) for line in str(raised.value).splitlines()[1:]]
+    assert listed == ([8, 9] if process else [7, 8, 9])  # no others than those that it may mean
 
 
 def test_what_it_does_have_is_listed_where_none_is_called_so(several: Recording) -> None:

@@ -58,13 +58,14 @@ def one_of(recording: Recording, process: str) -> int:
     path = in_a_line(recording.path)
     if not every:
         raise no_process(recording)
+    among = meant or every
     listed = "".join(
-        f"\n  {one.pid:>8}  {in_a_line(one.program or one.name)}" for one in every[:20])
-    more = f"\n  ... and {len(every) - 20} more" if len(every) > 20 else ""
+        f"\n  {one.pid:>8}  {in_a_line(one.program or one.name)}" for one in among[:20])
+    more = f"\n  ... and {len(among) - 20} more" if len(among) > 20 else ""
     if process and not meant:
         raise BadTarget(f"no process of {path} is called '{in_a_line(process)}'; it has:{listed}"
                         f"{more}")
-    raise BadTarget(f"{path} has {len(meant or every)} processes"
+    raise BadTarget(f"{path} has {len(among)} processes"
                     f"{f' called {in_a_line(process)}' if process else ''}; name one as FILE:PID:"
                     f"{listed}{more}", tuple((one.pid, one.name) for one in meant))
 
