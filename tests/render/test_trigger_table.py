@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from pagewalk.history.armed_recording import ArmedRecording, SharedFile
-from pagewalk.history.trigger import FULL, NEAR, STALLED, Trigger, causes, scrubbed, withheld
+from pagewalk.history.trigger import ARMED, FULL, NEAR, STALLED, Trigger, causes, scrubbed, withheld
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.render import view
 from pagewalk.render.trigger_table import answers
@@ -211,6 +211,9 @@ def test_of_several_kills_the_log_may_name_some_only() -> None:
 def test_a_recording_without_a_process_says_so_and_names_none_to_show() -> None:
     assert "No page of a process is in this recording" not in screen(TRIGGER)
     assert "the cgroup had no process any more when they" in screen(TRIGGER, ())
+    new = TRIGGER._replace(reason=ARMED, now=TRIGGER.now._replace(processes=0, members=()),
+                           before=None, kills=None)
+    assert "in this recording: the cgroup had no process.\n" in screen(new, ())
     refused = (Refused(9, ("cannot read process 9",)),)
     said = screen(TRIGGER, (), refused=refused)
     assert "the processes of the cgroup could not be recorded" in said

@@ -48,10 +48,17 @@ def text(found: ArmedRecording, path: str, out: TextIO, **_: object) -> None:
             say(f"and {many(more, 'smaller process', 'es')}", out)
     if not found.recorded:
         why = ("the processes of the cgroup could not be recorded" if found.refused else
-               "the cgroup had no process any more when they were recorded")
+               "the cgroup had no process any more when they were recorded" if had(trigger) else
+               "the cgroup had no process")
         say(f"No page of a process is in this recording: {why}.", out)
     say_missing(found.withheld, out)
     following(out, *hints(trigger, path, found.recorded))
+
+
+def had(trigger: Trigger) -> bool:
+    """Return whether the cgroup is known to have had a process."""
+    return bool(trigger.kills or trigger.now.processes
+                or (trigger.before is not None and trigger.before.processes))
 
 
 def shared(found: ArmedRecording) -> Iterator[str]:
