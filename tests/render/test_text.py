@@ -347,3 +347,14 @@ def test_the_reason_for_a_withheld_total_is_shown_below_maps() -> None:
     out = io.StringIO()
     text.maps(table, [0, 1, 2, 3], out, ("rss", "freed"))
     assert "n/a: freed: nobody tells" in out.getvalue()
+
+
+def test_processes_that_are_not_shown_are_counted() -> None:
+    rows = [Process(pid, "name", "", 1 << 20, 0) for pid in range(1, 6)]
+    for count, said in ((5, None), (18, "13 more: --limit 18 shows all"), (None, None)):
+        out = io.StringIO()
+        machine.processes(rows, "Linux", out, count=count)
+        lines = out.getvalue().splitlines()
+        assert [line for line in lines if "more: " in line] == [said] * (said is not None)
+    with_all = lines[-1]
+    assert with_all.startswith("5 processes; ")

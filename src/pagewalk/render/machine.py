@@ -59,6 +59,8 @@ def processes(
         table = [(*row[:at], bar, *row[at:]) for row, bar in zip(table, share, strict=True)]
         words = {at, *(word + (word >= at) for word in words)}
     say_grid(table, words, out, room=room, yields=len(table[0]) - 1)
+    if count is not None and len(rows) < count:
+        say(f"{count - len(rows)} more: --limit {count} shows all", out)
     print(file=out)
     try_it = " Try:" if out.isatty() else ""
     say(f"{len(rows) if count is None else count} processes; RSS counts a shared page in each of"
