@@ -112,7 +112,7 @@ def test_two_runs_are_not_said_to_have_grown_in_some_time(tmp_path: Path) -> Non
     with grows(8 * MIB) as process:
         other = taken(process, tmp_path / "b")
     said = pagewalk_here("diff", one, other)
-    assert re.match(r"RSS grew by \d+ KiB between two runs, [\d.]+ (s|min) apart: \+\d", said.out), said
+    assert re.match(r"RSS grew by \d+ KiB between two runs, [\d.]+ (s|min) apart: \+\d", said.out)
     assert "n/a: moved" not in said.out and "or moved" not in said.out
     assert "not the same process" in said.out
 
