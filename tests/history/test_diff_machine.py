@@ -109,7 +109,8 @@ def test_the_first_line_says_what_grew(tmp_path: Path) -> None:
 def test_the_charge_of_a_cgroup_grows(tmp_path: Path) -> None:
     grown = {**BEFORE, ("processes", "anon"): 17}
     found = compared(tmp_path, "kind", grown, ("/web", "/web"))
-    assert (found.of, found.whole.change, found.growth) == ("the charge of /web", 7 * MIB, 7 * MIB)
+    assert found.of == "the pages charged to /web"
+    assert found.whole.change == found.growth == 7 * MIB
     out = io.StringIO()
     view("text", "diff", True)(found, found.rows, out)
     assert out.getvalue().startswith("The charge of /web grew by 7.0M in 60 s: +7.0M"
@@ -125,7 +126,7 @@ def test_a_cgroup_to_which_nothing_was_charged(tmp_path: Path) -> None:
         writer.close(META, FACTS)
     after = made(tmp_path / "b.pagewalk", {("cache", "file_unmapped"): 40}, 1, "/web")
     found = diff_machine(Recording(str(path)), after, (moment(), moment(SECOND)), "kind")
-    assert found.whole.rss == {"grown": 40 * MIB} and found.of == "the charge of /web"
+    assert found.whole.rss == {"grown": 40 * MIB} and found.of == "the pages charged to /web"
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:

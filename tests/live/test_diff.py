@@ -289,7 +289,7 @@ def test_the_charge_of_a_cgroup_is_compared_by_kind_and_by_file(tmp_path: Path) 
         assert ran.code == 0, ran.err
         said = ran.json
         files = pagewalk_here("diff", *paths, "--by", "file", "--ram", "--format", "json").json
-    assert said["of"] == f"the charge of {name}"
+    assert said["of"] == f"the pages charged to {name}"
     # Of the file every page was charged to this group; of other memory it may have a little.
     assert size <= said["totals"]["change"] < size + 8 * MIB
     assert max(said["rows"], key=lambda row: row["change"])["what"].startswith("cache")

@@ -125,7 +125,7 @@ def test_candidates_of_an_ambiguous_name_are_listed(listed: str) -> None:
     ("java -Xmx1g -cp /srv:/opt/lib.jar shop.Orders -v", "shop.Orders"),
     ("/usr/bin/java -jar shop.jar", "shop.jar"), ("python3", ""), ("python3 -c print(1)", ""),
     ("python3 -Ic pass", ""), ("perl -ne print", ""), ("bash -lc true x", ""),
-    ("mysql -u root accounts", ""),
+    ("mysql -u root accounts", ""), ("bash /dev/fd/3", ""), ("python3 /proc/self/fd/63 x", ""),
 ])
 def test_an_interpreter_is_told_by_what_it_runs(tmp_path: Path, line: str, script: str) -> None:
     pretend(tmp_path, 7, b"x", line.replace(" ", "\0").encode() + b"\0")

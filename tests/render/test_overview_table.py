@@ -62,6 +62,8 @@ def test_what_all_hold_together_is_beside_the_sum_of_their_rss() -> None:
             " the RSS of 4 of them adds up to 164864 KiB.") in said
     assert "1 process with an RSS of 1024 KiB was not walked, to be quick" in said
     assert "not walked" not in screen(left=())
+    assert "processes together, the one that recorded them too, hold" in " ".join(
+        screen(recorded=True).split())
 
 
 def test_what_was_not_looked_at_to_be_quick_is_said_and_what_another_source_tells_is_not() -> None:

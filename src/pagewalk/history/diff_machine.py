@@ -125,7 +125,7 @@ def diff_machine(
     other.check(by)
     kinds, whole = rows_of(before, after, "kind", group)
     rows, _ = (kinds, whole) if by == "kind" else rows_of(before, after, by, group)
-    what = f"the charge of {group}" if group else RAM
+    what = f"the pages charged to {group}" if group else RAM
     says = Withheld("how it changed", "RAM and cgroups are compared as sums by kind, file, cache"
                     " and cgroup: only processes are recorded page by page")
     return Diff(*moments, Matched((), (), ()), whole, kinds, by, rows, None, (says,), None, what)

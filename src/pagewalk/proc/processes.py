@@ -18,6 +18,7 @@ LONGEST = 1000  # characters of a command line that are kept
 VALUED = ("-cp", "-classpath", "--class-path", "--module-path", "--add-modules", "-W", "-X")
 INTERPRETER = re.compile(r"(java|python|pypy|perl|ruby|node|nodejs|php|lua|bash|dash|sh)[0-9.]*")
 CODE = re.compile("-[A-Za-z]?[ceE]")  # what comes next is a program itself: python -c, perl -ne
+FD = re.compile(r"/(dev|proc/(self|\d+))/fd/")
 NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
 
 
@@ -143,7 +144,9 @@ def run_by(argv: tuple[str, ...]) -> str:
     """Return the script if the program is an interpreter, empty for code in the command line."""
     found = script(argv) if INTERPRETER.fullmatch(os.path.basename(argv[0])) else ""
     code = found and any(CODE.fullmatch(word) for word in argv[1 : argv.index(found)])
-    return found if not code and re.fullmatch(r"[\w.+@:/-]*", found) else ""
+    # A descriptor has a number, which tells nothing.
+    named = re.fullmatch(r"[\w.+@:/-]*", found) and not FD.match(found)
+    return found if named and not code else ""
 
 
 def fits(text: str, *names: str) -> bool:

@@ -106,7 +106,9 @@ def together(found: Overview) -> Iterator[str]:
         yield (f"{many(count, 'process', 'es')}; RSS counts a shared page in each of them, and adds"
                f" up to {rss}.")
     else:
-        yield (f"All processes together, this one too, hold {size(held)}, each page counted once;"
+        # What pagewalk holds itself is in RAM, but no row.
+        this = "the one that recorded them too" if found.recorded else "this one too"
+        yield (f"All processes together, {this}, hold {size(held)}, each page counted once;"
                f" the RSS of {count} of them adds up to {rss}.")
     if found.left:
         yield (f"{many(len(found.left), 'process', 'es')} with an RSS of"

@@ -54,7 +54,7 @@ class Overview(NamedTuple):
     """All of RAM, and ``rows``: the processes by RSS, an address space that was walked once.
 
     ``looked`` are those that were walked, None if none could be. ``left`` are those that time did
-    not suffice for.
+    not suffice for. ``recorded`` says whether all of it is of a recording.
     """
 
     ram: Ram
@@ -62,6 +62,7 @@ class Overview(NamedTuple):
     looked: Looked | None
     left: tuple[Process, ...]
     withheld: tuple[Withheld, ...]
+    recorded: bool = False
 
     @property
     def partial(self) -> list[str]:
@@ -148,7 +149,7 @@ def with_processes(
     left = tuple(one.process for one in chosen if one.process.pid not in tried)
     told = dict.fromkeys(row for row in (*ram.withheld, *looked.tried.withheld)
                          if row.what != "freed")
-    return Overview(ram, tuple(rows_of(chosen, looked)), looked, left, tuple(told))
+    return Overview(ram, tuple(rows_of(chosen, looked)), looked, left, tuple(told), where.recorded)
 
 
 def ram_in_time(source: RamSource) -> Ram:

@@ -1,6 +1,7 @@
 -- What is in these recordings?
-select host, time, count(case when pid = mm then 1 end) as processes, cast(sum(present) as bigint) as present,
-    cast(sum(swap) as bigint) as swap
-from processes
-group by host, time
-order by host, time
+select m.host, m.time, count(case when p.pid = p.mm then 1 end) as processes,
+    cast(sum(p.present) as bigint) as present, cast(sum(p.swap) as bigint) as swap
+from moments m
+left join processes p on p.host = m.host and p.time = m.time
+group by m.host, m.time
+order by m.host, m.time
