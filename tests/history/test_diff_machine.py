@@ -113,7 +113,7 @@ def test_the_charge_of_a_cgroup_grows(tmp_path: Path) -> None:
     assert found.whole.change == found.growth == 7 * MIB
     out = io.StringIO()
     view("text", "diff", True)(found, found.rows, out)
-    assert out.getvalue().startswith("The charge of /web grew by 7.0M in 60 s: +7.0M"
+    assert out.getvalue().startswith("The pages charged to /web grew by 7.0M in 60 s: +7.0M"
                                      " processes (anon)")
 
 
