@@ -255,6 +255,22 @@ def test_nothing_but_the_recordings_can_be_read_or_written(
     assert list(database.ask("select pid from processes").rows) == [(5,)]
 
 
+def test_a_file_called_as_the_database_is_cannot_be_read(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (":memory:", ":memory:.wal", ":memory:.wal.recovery", ":memory:.wal.checkpoint"):
+        (tmp_path / name).symlink_to("/etc/passwd")
+        for word in (name, tmp_path / name):
+            with pytest.raises(PagewalkError, match="Permission"):
+                list(opened(*files).ask(f"select * from read_text('{word}')").rows)
+
+
+def test_any_number_of_rows_may_be_the_most(files: tuple[str, str]) -> None:
+    answer = opened(*files).ask("select 1").first(1 << 80)
+    assert list(answer.rows) == [(1,)]
+
+
 def test_duckdb_itself_refuses_what_is_no_select(files: tuple[str, str], tmp_path: Path) -> None:
     # Two locks: even what got past ours could neither write nor change the configuration.
     database = opened(files[0])

@@ -6,6 +6,7 @@ DuckDB is given rows, not files: it opens none, and whoever asks cannot either.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -27,7 +28,7 @@ COMMON = (
     "create macro sequence(first, last) as generate_series(first, last)",
 )
 LOCKED = {
-    "enable_external_access": "false", "autoinstall_known_extensions": "false",
+    "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false", "allow_community_extensions": "false",
     "python_enable_replacements": "false",
 }
@@ -48,7 +49,8 @@ class Answer(NamedTuple):
 
     def first(self, many: int | None) -> Answer:
         """Return the first ``many`` rows of it, all for None."""
-        return self if many is None else self._replace(rows=islice(self.rows, many))
+        return self if many is None else self._replace(
+            rows=islice(self.rows, min(many, sys.maxsize)))
 
 
 class Database:
@@ -73,6 +75,8 @@ class Database:
             config["threads"] = str(threads)
         with self._sentence():
             self._connection = self._duckdb.connect(":memory:", config=config)
+            # Not in the configuration: then a file called :memory: could be read.
+            self._connection.execute("set enable_external_access = false")
             self._connection.register("recordings", relation(recordings))
             for macro in COMMON:
                 self._connection.execute(macro)
