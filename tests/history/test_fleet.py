@@ -92,6 +92,19 @@ def test_processes_that_the_latest_recording_of_a_host_lacks_are_counted(tmp_pat
     assert look_at_fleet(str(tmp_path)).refused == {"a": 2, "c": 1}
 
 
+def test_what_may_not_be_read_is_named_and_the_rest_is_told(tmp_path: Path) -> None:
+    for host in "abc":
+        at(tmp_path, host, 0, Process(5))
+    time = next((tmp_path / "host=b").iterdir())
+    (time / "snapshot.parquet").unlink()
+    (time / "snapshot.parquet").mkdir()
+    time = next((tmp_path / "host=c").iterdir())
+    time.rename(time.with_name("time=never"))
+    found = look_at_fleet(str(tmp_path))
+    assert list(found.hosts) == ["a"] and len(found.damaged) == 2
+    assert "host=b" in "".join(found.damaged) and "time=never" in "".join(found.damaged)
+
+
 def test_a_data_set_of_which_nothing_can_be_read_is_an_error(tmp_path: Path) -> None:
     cut = Path(at(tmp_path, "b", 0, Process(5)))
     cut.write_bytes(b"PAR1")

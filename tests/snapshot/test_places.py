@@ -16,6 +16,7 @@ from pagewalk.snapshot.places import (
     may_be_recording,
     place_of,
     recordings_in,
+    unquoted,
     written,
 )
 from tests.history.by_hand import Process, recorded
@@ -43,11 +44,37 @@ def test_a_data_set_has_only_what_is_complete_and_where_it_belongs(tmp_path: Pat
     (partial / ".pagewalk.0123.partial").write_bytes(b"half")
     (tmp_path / "set/host=d/time=yesterday").mkdir(parents=True)
     (tmp_path / "set/host=d/time=yesterday" / NAME).write_bytes(b"x")
-    found = recordings_in(root)
+    unread: list[str] = []
+    found = recordings_in(root, unread)
     assert [(one.host, one.time) for one in found] == [
         ("a", MOMENT), ("a", MOMENT + 1_000_000), ("b", MOMENT)]
+    [said] = unread
+    assert "time=yesterday" in said and "not called by a time" in said
+    with pytest.raises(BadRecording, match="not called by a time"):
+        recordings_in(root)
     assert sorted(os.listdir(root)) == ["host=a", "host=b", "host=d"]
     assert is_dataset(root) and not is_dataset(str(tmp_path)) and not is_dataset("none")
+
+
+def test_what_is_there_in_another_form_is_not_passed_over(tmp_path: Path) -> None:
+    """A host that is elsewhere counts; what is no file is told by whoever opens it."""
+    root, elsewhere = tmp_path / "set", tmp_path / "elsewhere"
+    for host in ("a", "b"):
+        with written(place_of(str(root), host, MOMENT)) as out:
+            out.write(b"x")
+    (root / "host=b").rename(elsewhere)
+    (root / "host=b").symlink_to(elsewhere)
+    time = next((root / "host=a").iterdir()).name
+    for host, make in (("c", os.mkdir), ("d", os.mkfifo), ("e", lambda to: os.symlink("none", to))):
+        (root / f"host={host}" / time).mkdir(parents=True)
+        make(root / f"host={host}" / time / NAME)
+    (root / "host=f").write_text("a file")
+    assert [one.host for one in recordings_in(str(root))] == ["a", "b", "c", "d", "e"]
+
+
+def test_two_hosts_whose_names_are_not_utf_8_stay_two() -> None:
+    hosts = {unquoted(name) for name in ("bad%ff", "bad%fe", "good%20one")}
+    assert hosts == {"bad%ff", "bad%fe", "good one"}
 
 
 def test_an_empty_data_set_is_a_sentence(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def look_at_fleet(root: str) -> Fleet:
     One that is cut, foreign or too new is left out.
     """
     found, damaged = list[One](), list[str]()
-    for entry in recordings_in(root):
+    for entry in recordings_in(root, damaged):
         try:
             one = footer(entry.path)
             located(one)

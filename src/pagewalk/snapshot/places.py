@@ -128,21 +128,37 @@ def refusals(url: str) -> Iterator[None]:
         raise OSError(getattr(error, "errno", None) or EIO, said, shown(url)) from None
 
 
-def recordings_in(root: str) -> list[Entry]:
+def recordings_in(root: str, unread: list[str] | None = None) -> list[Entry]:
     """Return the recordings of a data set by host and time; raises BadRecording, OSError.
 
-    Files that are not where one belongs are passed over: half of one has no such name.
+    What cannot be listed, or has no time, is added to ``unread`` in a sentence, or raised if that
+    is None. Files that are not where one belongs are passed over: half of one has no such name.
     """
     if not is_url(root) and os.path.isfile(root):
         raise BadRecording(root, "it is a file, not a directory of many: show, query and diff take"
                            " a single recording")
-    found = [entry for path in files_in(root) if (entry := entry_of(path)) is not None]
+    found, refused = list[Entry](), list[BadRecording]()
+    for path in files_in(root, refused):
+        parts = parts_of(path)
+        if [part.partition("=")[0] for part in parts[-3:]] != ["host", "time", NAME]:
+            continue
+        entry = entry_of(path)
+        if entry is None:
+            refused.append(BadRecording(shown(path), "its directory is not called by a time, such"
+                                        " as time=2026-11-27T06-34-56.000000Z"))
+        else:
+            found.append(entry)
+    if refused and (unread is None or not found):
+        raise refused[0]
     if not found:
         raise BadRecording(shown(root), "it is a directory without host=*/time=*/" + NAME)
+    if unread is not None:
+        unread += map(str, refused)
     return sorted(found)
 
 
-def files_in(root: str) -> Iterator[str]:
+def files_in(root: str, refused: list[BadRecording]) -> Iterator[str]:
+    """Yield what may be a recording of a data set; what cannot be listed goes to ``refused``."""
     if is_url(root):
         with refusals(root):
             fs = file_systems()
@@ -154,20 +170,37 @@ def files_in(root: str) -> Iterator[str]:
             yield f"{base[0].rstrip('/')}/{rest}{base[1]}{base[2]}"
         return
     for host in subfolders(root, "host="):
-        for time in subfolders(host, "time="):
-            if os.path.isfile(f"{time}/{NAME}"):
-                yield f"{time}/{NAME}"
+        try:
+            for time in subfolders(host, "time="):
+                if may_be_there(f"{time}/{NAME}"):
+                    yield f"{time}/{NAME}"
+        except OSError as error:
+            refused.append(BadRecording(host, (error.strerror or str(error)).lower()))
+
+
+def may_be_there(path: str) -> bool:
+    """Return False only for what is not there: whoever opens anything else is told what it is."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def subfolders(folder: str, begin: str) -> Iterator[str]:
     with os.scandir(folder) as rows:
-        yield from (row.path for row in rows
-                    if row.name.startswith(begin) and row.is_dir(follow_symlinks=False))
+        yield from (row.path for row in rows if row.name.startswith(begin) and row.is_dir())
+
+
+def parts_of(path: str) -> list[str]:
+    return (path.partition("?")[0] if is_url(path) else path).split("/")
 
 
 def entry_of(path: str) -> Entry | None:
     """Return what the place of a recording says, None if it is not one of a data set."""
-    parts = (path.partition("?")[0] if is_url(path) else path).split("/")
+    parts = parts_of(path)
     if len(parts) < 3 or parts[-1] != NAME:
         return None
     host, when = parts[-3].removeprefix("host="), parts[-2].removeprefix("time=")
@@ -177,7 +210,15 @@ def entry_of(path: str) -> Entry | None:
         return None
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     micros = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-    return Entry(unquote(host), micros * 1000, path)
+    return Entry(unquoted(host), micros * 1000, path)
+
+
+def unquoted(name: str) -> str:
+    """Return the host that a directory is called after; itself if that is not UTF-8."""
+    try:
+        return unquote(name, errors="strict")
+    except UnicodeDecodeError:
+        return name
 
 
 def is_dataset(word: str) -> bool:
