@@ -203,12 +203,24 @@ def test_unnamed():
 @pytest.mark.memory_budget(uss="1M", evry=0.1)
 def test_option():
     pass
+
+@pytest.mark.memory_budget(uss="bad")
+def test_size():
+    pass
+
+@pytest.mark.memory_budget(rss=200)
+def test_unit():
+    pass
 """)
-    assert counts(said) == {"failed": 3}
+    assert counts(said) == {"failed": 5}
     for sentence in ("a memory budget has no 'us': it takes uss, pss, rss, swap, and whole and",
                      "memory_budget takes its limits by name, such as uss='1M'",
-                     "a memory budget has no 'evry'"):
+                     "a memory budget has no 'evry'",
+                     "memory_budget(uss='bad'): 'bad' is not a size",
+                     "memory_budget(rss=200): a budget of '200' is less than a page"):
         assert sentence in said
+    whole, _, _ = said.partition("short test summary")  # which has each of them again
+    assert whole.count("'bad' is not a size") == 1 and "another exception" not in said
     assert "pytest_plugin.py" not in said and "own_budget.py" not in said
 
 

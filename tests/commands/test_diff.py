@@ -117,6 +117,11 @@ def test_two_runs_are_not_said_to_have_grown_in_some_time(tmp_path: Path) -> Non
     assert "not the same process" in said.out
 
 
+def test_a_budget_without_its_unit_is_refused(charges: tuple[str, str]) -> None:
+    ran = pagewalk_here("diff", *charges, "--max-growth", "50")
+    assert "a budget of '50' is less than a page: give a size with a unit" in one_sentence(ran)
+
+
 def test_a_budget_counts_though_nobody_reads_what_grew(charges: tuple[str, str]) -> None:
     """As in `pagewalk diff A B --max-growth 1M | head -1`."""
     reads, writes = os.pipe()

@@ -75,7 +75,7 @@ def test_a_budget_that_is_exceeded_is_exit_code_4_whatever_the_command_returns()
 def test_a_budget_counts_though_nobody_reads_the_report() -> None:
     reads, writes = os.pipe()
     os.close(reads)
-    ran = subprocess.run([*PAGEWALK, "run", "--max-rss", "1K", "sleep", "1"], stderr=writes,
+    ran = subprocess.run([*PAGEWALK, "run", "--max-rss", "4K", "sleep", "1"], stderr=writes,
                          check=False)
     os.close(writes)
     assert ran.returncode == 4

@@ -6,9 +6,10 @@ import io
 import json
 from typing import Any
 
+from pagewalk.history.budget import Bounds, verdicts
 from pagewalk.render import view
 from pagewalk.render.run_table import withheld
-from tests.run_by_hand import MIB, report
+from tests.run_by_hand import AMOUNTS, LOOK, MIB, report
 
 
 def text(**changed: Any) -> str:
@@ -48,6 +49,32 @@ def test_the_worst_moment_has_its_processes_and_what_they_were_made_of() -> None
     assert ["n/a", "n/a", "2048", "0", "/usr/lib/libc.so.6"] in rows
     assert "without: cannot read /proc/11/maps" in text()
     assert "left behind: 11 sudo" in text()
+
+
+def test_why_the_worst_moment_shown_is_not_the_peak_is_said() -> None:
+    def told(uss: int) -> str:
+        found = report()
+        found.seen.add(LOOK._replace(at=1.75, amounts={**AMOUNTS, "uss": Bounds(uss, uss)}))
+        out = io.StringIO()
+        view("text", "run")(found._replace(verdicts=tuple(verdicts(found.seen))), out)
+        return " ".join(out.getvalue().split())
+
+    assert "the peak of" not in text()
+    said = told(220 * MIB)
+    assert "it reached at least 225280 KiB after 1.750 s" in said
+    assert "USS after 1.250 s, in" in said
+    assert ("the peak of USS, 225280 KiB after 1.750 s: less than 1/16 more than here, too little"
+            " to look at all of it again") in said
+    said = told(240 * MIB)
+    assert "the peak of" not in said and "USS after 1.750 s, in" in said
+    # The processes of a higher look had ended before they could be looked at.
+    found = report()
+    found.seen.peaks["uss"] = LOOK._replace(at=1.75, amounts={
+        **AMOUNTS, "uss": Bounds(300 * MIB, 300 * MIB)})
+    out = io.StringIO()
+    view("text", "run")(found, out)
+    assert ("the peak of USS, 307200 KiB after 1.750 s: what that was made of was gone when it was"
+            " looked at") in " ".join(out.getvalue().split())
 
 
 def test_what_its_processes_share_closes_the_sum() -> None:

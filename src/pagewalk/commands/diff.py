@@ -64,12 +64,12 @@ def command(
     pagewalk diff before.pagewalk $$ --max-growth 50M
     """
     from pagewalk.history.diff_machine import RAM
-    from pagewalk.model.sizes import parse_size
+    from pagewalk.model.sizes import parse_budget
     from pagewalk.render import view
     from pagewalk.render.columns import choose
     from pagewalk.render.diff_table import SHOWN, amount
 
-    limit = None if max_growth is None else parse_size(max_growth)
+    limit = None if max_growth is None else parse_budget(max_growth)
     request = Request(**options)
     choice = choose("diff", request.columns, request.sort, request.limit)
     if request.limit is None and request.format == "text":

@@ -25,11 +25,11 @@ BY_SIGNAL = 128  # a shell adds the number of a signal to this
 
 
 def size(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
-    """Return an amount of memory as people write it, 200M, in bytes."""
-    from pagewalk.model.sizes import parse_size
+    """Return a budget as people write it, 200M, in bytes."""
+    from pagewalk.model.sizes import parse_budget
 
     try:
-        return None if value is None else parse_size(value)
+        return None if value is None else parse_budget(value)
     except BadRequest as error:
         raise click.BadParameter(str(error)) from None
 

@@ -227,13 +227,17 @@ class Watched:
     def keep(self, key: str, look: Look) -> None:
         """Keep how ``look`` exceeds a budget, if that is much worse than what is kept."""
         before = self.worst.get(key)
-        if before is not None and before.made is not None:
-            then = before.look.amounts[key].low
-            if look.amounts[key].low - then < then // NEW_WORST:
-                return
+        if before is not None and before.made is not None and is_like(
+                before.look.amounts[key].low, look.amounts[key].low):
+            return
         worst = self.describe(key, look)
         if worst.made is not None or before is None:
             self.worst[key] = worst
+
+
+def is_like(then: int, now: int) -> bool:
+    """Return whether ``now`` is too little worse than ``then`` to be looked at in detail again."""
+    return now - then < then // NEW_WORST
 
 
 def beyond(look: Look, base: Look) -> Look:

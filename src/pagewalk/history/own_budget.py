@@ -24,7 +24,7 @@ from pagewalk.history.budget import (
     verdicts,
 )
 from pagewalk.model.errors import BadRequest, PagewalkError
-from pagewalk.model.sizes import parse_size
+from pagewalk.model.sizes import parse_budget
 from pagewalk.proc.namespace import own_numbers
 from pagewalk.proc.stall import Stall
 from pagewalk.proc.tree import descendants, read_mappings, was_forked
@@ -144,4 +144,11 @@ def budgets_of(limits: Mapping[str, object]) -> dict[str, int]:
         raise BadRequest(f"a memory budget has no '{unknown[0]}': it takes {', '.join(TITLES)}, and"
                          " whole and every; what page frames alone tell, as what is held or freed,"
                          " cannot have one")
-    return {name: parse_size(str(limit)) for name, limit in limits.items()}
+    return {name: budget_of(name, limit) for name, limit in limits.items()}
+
+
+def budget_of(name: str, limit: object) -> int:
+    try:
+        return parse_budget(str(limit))
+    except BadRequest as error:
+        raise BadRequest(f"memory_budget({name}={limit!r}): {error}") from None

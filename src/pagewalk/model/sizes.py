@@ -6,6 +6,20 @@ from pagewalk.model.errors import BadRequest
 
 SIZE = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?)([KMGTP]?)(?:i?B)?", re.IGNORECASE)
 
+LEAST_BUDGET = 1 << 12  # bytes; no kernel has smaller pages
+
+
+def parse_budget(text: str) -> int:
+    """Return the bytes of a budget for memory; raises BadRequest, also for less than a page.
+
+    Memory comes in pages: somebody who writes 200 means another unit.
+    """
+    size = parse_size(text)
+    if 0 < size < LEAST_BUDGET:
+        raise BadRequest(f"a budget of '{text}' is less than a page: give a size with a unit, such"
+                         " as 200M, or 0")
+    return size
+
 
 def parse_size(text: str) -> int:
     """Return the bytes that ``200M``, ``1.5G``, ``0`` or ``4096`` mean; raises BadRequest."""

@@ -22,7 +22,7 @@ def exceeded(block: Block, verdict: Verdict) -> str:
     worst = block.seen.worst.get(verdict.measure)
     if worst is not None:
         print(file=out)
-        say_worst(worst.look, [worst], out, block.seen.base)
+        say_worst(worst.look, [worst], block.seen, out)
     return out.getvalue().rstrip()
 
 

@@ -6,7 +6,18 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pagewalk.history.budget import HIGH_WATER, TITLES, Bounds, Look, Portion, Verdict, Worst
+from pagewalk.history.budget import (
+    HIGH_WATER,
+    NEW_WORST,
+    TITLES,
+    Bounds,
+    Look,
+    Portion,
+    Verdict,
+    Watched,
+    Worst,
+    is_like,
+)
 from pagewalk.history.child import Report
 from pagewalk.proc.tree import Holds
 from pagewalk.render.amounts import kib, many, size, times
@@ -27,7 +38,7 @@ def text(report: Report, out: TextIO) -> None:
     say_grid(grid(report.verdicts), {5}, out, room=width(out), yields=5)
     for look, worst in moments(report):
         print(file=out)
-        say_worst(look, worst, out)
+        say_worst(look, worst, report.seen, out)
     if report.left:
         print(file=out)
         say(f"left behind: {', '.join(f'{one.pid} {printable(one.name)}' for one in report.left)}",
@@ -114,13 +125,16 @@ def moments(report: Report) -> list[tuple[Look, list[Worst]]]:
 
 
 def say_worst(
-    look: Look, worst: Sequence[Worst], out: TextIO, base: Look | None = None
+    look: Look, worst: Sequence[Worst], seen: Watched, out: TextIO
 ) -> None:
-    """Write what there was at a worst moment; with ``base``, an earlier look, what is more then."""
+    """Write what was ``seen`` at a worst moment; with a base, what is more then than at that."""
+    base = seen.base
     titles = " and ".join(TITLES[one.measure] for one in worst)
     more = ", more than when the block began" if base else ""
     say(f"{titles} after {seconds(look.at)}, in {many(len(look.holds), 'process', 'es')}{more}:",
         out)
+    for sentence in higher(worst, seen):
+        say(sentence, out, look="aside")
     by = "swap" if worst[0].measure == "swap" else "pss"
     holds = look.holds if base is None else more_than(look.holds, base.holds)
     rows = sorted(holds, key=lambda one: -(getattr(one, by) or 0))
@@ -145,6 +159,18 @@ def say_worst(
                  room=width(out), yields=4)
     for why in made.missing:
         say(f"without: {printable(why)}", out)
+
+
+def higher(worst: Sequence[Worst], seen: Watched) -> Iterator[str]:
+    """Yield which look saw more than the worst moment that is shown, and why it is not shown."""
+    for one in worst:
+        peak = seen.peaks[one.measure]
+        then, most = (look.amounts[one.measure].low for look in (one.look, peak))
+        if most > then:
+            why = (f"less than 1/{NEW_WORST} more than here, too little to look at all of it again"
+                   if is_like(then, most) else
+                   "what that was made of was gone when it was looked at")
+            yield f"the peak of {TITLES[one.measure]}, {size(most)} after {seconds(peak.at)}: {why}"
 
 
 def more_than(holds: Sequence[Holds], before: Sequence[Holds]) -> list[Holds]:
