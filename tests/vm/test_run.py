@@ -8,7 +8,7 @@ import pytest
 from vmtest.__main__ import pytest_argv
 from vmtest.errors import VmtestError
 from vmtest.kernels import KERNELS
-from vmtest.run import guest_environment, read_result, start_script
+from vmtest.run import guest_environment, read_result, start_script, until_started
 
 AWKWARD = ["printf", "%s\n", "two words", "it's", "$HOME", "a\nnewline", "*", ""]
 
@@ -52,6 +52,22 @@ def test_a_guest_that_powered_off_early_is_an_error_with_its_last_output(tmp_pat
     (tmp_path / "console").write_text("ok\nKernel panic - not syncing: no init\n")
     with pytest.raises(VmtestError, match=r"powered off before .* Kernel panic - not syncing"):
         read_result(tmp_path, 0.0)
+
+
+@pytest.mark.parametrize(("starts", "boots"), [((True,), 1), ((False, True), 2),
+                                               ((False, False, True), 2)])
+def test_a_kernel_that_died_while_it_booted_is_booted_once_more(
+    starts: tuple[bool, ...], boots: int, tmp_path: Path
+) -> None:
+    booted: list[bool] = []
+
+    def boot_once() -> None:
+        booted.append(starts[len(booted)])
+        if booted[-1]:
+            (tmp_path / "started").touch()
+
+    until_started(tmp_path, boot_once)
+    assert len(booted) == boots
 
 
 def test_short_runs_only_the_marked_tests() -> None:
