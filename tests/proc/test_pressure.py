@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pagewalk.model.errors import NotPermitted, SourceUnavailable
-from pagewalk.proc.pressure import WINDOWS, refused, watch_pressure
+from pagewalk.model.errors import BadText, NotPermitted, SourceUnavailable
+from pagewalk.proc.pressure import WINDOWS, refused, waited, watch_pressure
 
 
 @pytest.mark.parametrize(("code", "kind", "says"), [
@@ -35,7 +35,19 @@ def test_no_file_of_pressure(tmp_path: Path) -> None:
 def test_the_share_is_of_the_window(tmp_path: Path) -> None:
     file = tmp_path / "memory"
     file.touch()
-    fd = watch_pressure(0.15, "memory", group := os.open(tmp_path, os.O_RDONLY))
+    fd, window = watch_pressure(0.15, "memory", group := os.open(tmp_path, os.O_RDONLY))
+    assert window == WINDOWS[0]
     assert file.read_bytes() == b"some %d %d\0" % (0.15 * WINDOWS[0], WINDOWS[0])
     os.close(fd)
     os.close(group)
+
+
+def test_the_total_is_that_of_some_and_never_a_guess(tmp_path: Path) -> None:
+    file = tmp_path / "memory"
+    file.write_text("some avg10=0.00 avg60=0.00 avg300=0.00 total=70\nfull total=9\n")
+    fd = os.open(file, os.O_RDONLY)
+    assert waited(fd) == 70
+    file.write_text("full total=9\n")
+    with pytest.raises(BadText):
+        waited(fd)
+    os.close(fd)

@@ -143,7 +143,8 @@ class Recorder:
     @property
     def members_before(self) -> tuple[Member, ...]:
         """Return the processes that were seen in the group last."""
-        return self.last.members if self.last is not None else ()
+        before = self.last or self.first
+        return before.members if before is not None else ()
 
     def check(self, hierarchy: Hierarchy) -> None:
         """Say what cannot be noticed, and what is unwise; raises NotPermitted if nothing can be."""

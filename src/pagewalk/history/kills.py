@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,9 +10,10 @@ from dataclasses import dataclass, field
 from pagewalk.history.glance import Member
 from pagewalk.proc.kmsg import Causes, Kill, read_kills
 
-# From the count of a kill to its record in the log, which the killing task writes as soon as it
-# gets a CPU again.
-LOGGED_S, LOOK_S = 1.0, 0.01
+# Seconds from the count of a kill to its record in the log, which the killing task writes as soon
+# as it gets a CPU again.
+LOGGED_S = 1.0
+MOST = 1000  # kills that are kept for the next recording of one, the last of them
 
 
 @dataclass
@@ -33,12 +35,15 @@ class Kills:
         It is waited for as many as were ``counted``, for LOGGED_S.
         """
         known = {(one.pid, one.name) for one in seen}
-        until = time.monotonic() + LOGGED_S
+        poll, until = select.poll(), time.monotonic() + LOGGED_S
+        poll.register(self.kmsg, select.POLLIN)
         while True:
-            self.untold += of_group(read_kills(self.kmsg, self.begun), self.path, known)
-            if len(self.untold) >= counted or time.monotonic() > until:
+            found = of_group(read_kills(self.kmsg, self.begun), self.path, known)
+            self.untold = (self.untold + found)[-MOST:]
+            left = until - time.monotonic()
+            if len(self.untold) >= min(counted, MOST) or left <= 0:
                 return tuple(self.untold)
-            time.sleep(LOOK_S)
+            poll.poll(left * 1000)
 
     def told(self) -> None:
         """Forget those that are in a recording of a kill now."""

@@ -220,7 +220,7 @@ def divided(pieces: Pieces, place: np.uint64, page: np.uint64) -> tuple[Pieces, 
         crossing = take(first, slice(below - 1, below))
         into = (place - crossing.start) // page
         cut = replace(crossing, start=np.array([place]),
-                       frame=None if crossing.frame is None else crossing.frame + into)
+                      frame=None if crossing.frame is None else crossing.frame + into)
         ends = first.end.copy()
         ends[-1] = place
         first, rest = replace(first, end=ends), join([cut, rest]) if len(rest) else cut

@@ -33,8 +33,9 @@ class Waiting:
     """Descriptors that the kernel makes ready: ``names`` says what each of them reports.
 
     ``noticed`` is that in words, ``missing`` what cannot be reported here, and why. ``timer_s`` is
-    after how long wait() returns LOOK; None: never. ``stalls`` has, of descriptors that report
-    pressure, how long tasks had waited at the last report, and how much longer makes another.
+    after how long wait() returns LOOK; None: never. ``stalls`` has, of descriptors whose
+    reports of pressure are in doubt, for how long tasks had waited at the last, and how much longer
+    they must have for another, both in microseconds.
     """
 
     group: int
@@ -121,11 +122,14 @@ class Waiting:
             yield name
 
     def stalled(self, fd: int) -> bool:
-        """Return whether tasks have waited since the last report of ``fd``, as it says.
+        """Return whether tasks have waited as long as ``fd`` reports, as far as that is in doubt.
 
-        On 6.18 the first report of a trigger that was set without CAP_SYS_RESOURCE comes whenever a
-        task waits at all: it is about what was before, too.
+        A trigger of someone without CAP_SYS_RESOURCE begins with another sum than it goes on with
+        (psi_trigger_create takes that of PSI_POLL, kernel/sched/psi.c, Linux 6.18), so its first
+        reports come whenever a task waits at all. What it goes on with is the total in its file.
         """
+        if fd not in self.stalls:
+            return True
         try:
             now = waited(fd)
         except OSError:
@@ -136,20 +140,28 @@ class Waiting:
         self.stalls[fd] = now, least
         return True
 
-    def watch_stall(self, what: str, open_it: Callable[[], int], name: str, share: float) -> bool:
+    def watch_stall(
+        self, what: str, name: str, share: float, file: str, group: int | None = None
+    ) -> bool:
         """Wait for tasks that wait for memory for ``share`` of a time; return whether that works.
 
         Raises GroupGone.
         """
+        windows: list[int] = []
+
+        def open_it() -> int:
+            fd, window = watch_pressure(share, file, group)
+            windows.append(window)
+            return fd
+
         fd = self.attempt(what, open_it, name, select.POLLPRI)
         if fd is None:
             return False
-        try:
-            # The kernel weighs CPUs anew each time that it adds up (collect_percpu_times,
-            # kernel/sched/psi.c), so its two sums differ, but not twofold.
-            self.stalls[fd] = waited(fd), share * WINDOWS[0] / 2
-        except OSError:
-            raise GroupGone(self.path) from None
+        if windows[0] != WINDOWS[0]:  # which only CAP_SYS_RESOURCE is given
+            try:
+                self.stalls[fd] = waited(fd), share * windows[0]
+            except OSError:
+                raise GroupGone(self.path) from None
         return True
 
     def changes(self) -> Iterator[str]:
@@ -223,10 +235,9 @@ def watch_1(told: Waiting) -> None:
 def watch_stalls(told: Waiting, share: float) -> None:
     # Version 1 does not measure that of a group, but of the whole machine alone.
     if told.version == 2 and told.path != "/" and told.watch_stall(
-            "memory.pressure", partial(watch_pressure, share, "memory.pressure", told.group),
-            PRESSURE, share):
+            "memory.pressure", PRESSURE, share, "memory.pressure", told.group):
         return
-    told.watch_stall(MACHINE, partial(watch_pressure, share, MACHINE), MACHINE_PRESSURE, share)
+    told.watch_stall(MACHINE, MACHINE_PRESSURE, share, MACHINE)
 
 
 def set_nearness(told: Waiting, numbers: GroupNumbers, near: float, look_s: float) -> int | None:

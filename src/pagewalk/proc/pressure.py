@@ -6,7 +6,7 @@ import errno
 import os
 import re
 
-from pagewalk.model.errors import NotPermitted, SourceUnavailable
+from pagewalk.model.errors import BadText, NotPermitted, SourceUnavailable
 
 MACHINE = "/proc/pressure/memory"
 # Windows in microseconds, the best first. The kernel looks ten times a window while anybody waits,
@@ -15,8 +15,8 @@ MACHINE = "/proc/pressure/memory"
 WINDOWS = (1_000_000, 2_000_000)
 
 
-def watch_pressure(share: float, file: str, group: int | None = None) -> int:
-    """Return a descriptor that poll() reports POLLPRI for when tasks wait for memory.
+def watch_pressure(share: float, file: str, group: int | None = None) -> tuple[int, int]:
+    """Return a descriptor that poll() reports POLLPRI for when tasks wait for memory; its window.
 
     It does when in a window some task waited for ``share`` of it, once a window. ``file`` is
     MACHINE, or memory.pressure of the cgroup whose directory is ``group``; if that is removed,
@@ -29,8 +29,7 @@ def watch_pressure(share: float, file: str, group: int | None = None) -> int:
     except OSError as error:
         raise refused(error, shown) from error
     try:
-        smallest_window(fd, share)
-        return fd
+        return fd, smallest_window(fd, share)
     except OSError as error:
         os.close(fd)
         raise refused(error, shown) from error
@@ -39,10 +38,13 @@ def watch_pressure(share: float, file: str, group: int | None = None) -> int:
 def waited(fd: int) -> int:
     """Return for how long some task has waited for memory so far, in microseconds.
 
-    ``fd`` is what watch_pressure returned. Raises OSError for a group that is gone.
+    ``fd`` is what watch_pressure returned. Raises BadText, and OSError for a group that is gone.
     """
-    found = re.match(rb"some .*total=(\d+)", os.pread(fd, 4096, 0))
-    return int(found[1]) if found else 0
+    text = os.pread(fd, 4096, 0)
+    found = re.match(rb"some .*total=(\d+)", text)
+    if found is None:
+        raise BadText("memory.pressure", 1, text)
+    return int(found[1])
 
 
 def smallest_window(fd: int, share: float) -> int:
