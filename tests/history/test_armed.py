@@ -1,15 +1,19 @@
-"""What the armed recorder makes of the kernel's log, fed through a pipe of packets."""
+"""What the armed recorder makes of the kernel's log, fed through a pipe of packets, and of counts."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import pytest
+
 from pagewalk.history.armed import Armed, Recorder
+from pagewalk.history.glance import Glance, glance
 from pagewalk.history.kills import Kills
 from pagewalk.history.record import Made
-from pagewalk.history.trigger import KILL, NEAR, Trigger
-from pagewalk.history.waiting import Waiting
+from pagewalk.history.trigger import FULL, KILL, NEAR, Trigger
+from pagewalk.history.waiting import OOM, Waiting
+from pagewalk.proc.cgroup_numbers import GroupNumbers
 from tests.armed_by_hand import NOW, TRIGGER
 from tests.proc.test_kmsg import FOUND, KILLED, WHY
 
@@ -46,3 +50,44 @@ def test_a_kill_that_is_logged_while_something_else_is_recorded_is_not_lost(
             os.close(fd)
     assert [trigger.kills for trigger in made] == [(), (FOUND,), (FOUND,), ()]
     assert [trigger.events.get("oom_kill") for trigger in made] == [None, None, 1, None]
+
+
+@pytest.mark.parametrize("when", ["before it looks", "while it looks", "never"])
+def test_who_was_killed_while_the_group_was_looked_at_is_not_missing(
+    tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was killed is none any more when its group is looked at."""
+    made: list[Trigger] = []
+
+    def write(path: str, trigger: Trigger, pids: list[int]) -> Made:
+        made.append(trigger)
+        return Made(path, 0, 0, 0, 0, 0, (), (), ())
+
+    def kill() -> None:
+        (tmp_path / "memory.events").write_text("oom 1\noom_kill 1\n")
+
+    def look() -> Glance:
+        found = glance(group, 2)
+        if when == "while it looks":
+            kill()
+        return found
+
+    (tmp_path / "cgroup.procs").touch()
+    (tmp_path / "memory.events").write_text("oom 1\noom_kill 0\n")
+    group = os.open(tmp_path, os.O_RDONLY)
+    recorder = Recorder(GROUP, group, Waiting(group, 2, GROUP), Armed(str(tmp_path)), write,
+                        lambda said: None, None, None)
+    recorder.seen = recorder.then = GroupNumbers(events={"oom": 0, "oom_kill": 0})
+    recorder.first = TRIGGER.before
+    monkeypatch.setattr(recorder, "glance", look)
+    if when == "before it looks":
+        kill()
+    try:
+        assert recorder.reported({OOM})
+    finally:
+        os.close(group)
+    [trigger] = made
+    if when == "never":
+        assert trigger.reason == FULL
+    else:
+        assert trigger.reason == KILL and trigger.before == TRIGGER.before

@@ -206,6 +206,8 @@ class Recorder:
         found = self.glance()
         if reason == FULL:
             reason, found = self.full(found)
+        if reason == KILL:
+            self.last = self.last or self.first
         made = reason == HELD or self.is_due(reason)
         if made:
             self.record(reason, told, found, began)
@@ -221,19 +223,27 @@ class Recorder:
         self.overran = True
         if self.hold is not None and self.hold.limit():
             return HELD, found
-        self.last = found
-        kills = count(found.numbers, "oom_kill")
-        until = time.monotonic() + KILL_S
-        while time.monotonic() < until:
-            if count(numbers_in(self.group, self.told.version), "oom_kill") > kills:
-                break
-            time.sleep(LOOK_S)
-        else:
-            if kills <= count(self.then, "oom_kill"):
+        kills = count(self.seen, "oom_kill")
+        if self.kills_counted() == kills:  # else who was killed may be missing in what was found
+            self.last = found
+            if not self.killed_within(KILL_S, kills) and kills <= count(self.then, "oom_kill"):
                 return FULL, found
         now = self.glance()
         self.seen = now.numbers
         return KILL, now
+
+    def kills_counted(self) -> int:
+        """Return how many kills the kernel has counted; raises OSError if the group is gone."""
+        return count(numbers_in(self.group, self.told.version), "oom_kill")
+
+    def killed_within(self, seconds: float, kills: int) -> bool:
+        """Wait until more than ``kills`` have been counted; return whether they were in time."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self.kills_counted() > kills:
+                return True
+            time.sleep(LOOK_S)
+        return False
 
     def farewell(self) -> None:
         """Record what was killed just before the group was removed, as a service manager does.
