@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pagewalk.history import machine_rows as rows
+from pagewalk.history.hidden import Hidden
+from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.snapshot.schema import RECORDS
 from pagewalk.system.containers import Name
 from pagewalk.system.files import Amounts, Charge, FilesReport, FilesTotal, Sort
@@ -71,6 +73,25 @@ def test_the_parts_of_one_cgroup() -> None:
     assert row["unmapped"] == 7 * MIB
     assert {one["of_cgroup"] for kind in ("ram", "cache", "file") for one in found[kind]} == {
         group.path}
+
+
+def test_a_cgroup_that_was_only_counted() -> None:
+    stat = {"total_rss": 5 * MIB, "total_rss_huge": 2 * MIB, "total_cache": 4 * MIB,
+            "total_shmem": MIB, "total_swap": 7 * MIB}
+    numbers = GroupNumbers(current=11 * MIB, limit=16 * MIB, kmem=2 * MIB, stat=stat)
+    found = rows.Counted("/app", 9, Name("unit", "app.service"), 1, numbers)
+    row = rows.counted_group(found, Hidden(physical=False, scrub=False))
+    assert row.keys() <= set(RECORDS["group"])
+    held = [row[name] for name in ("size", "allowed", "anon", "file", "shmem", "kernel", "swap")]
+    assert held == [one * MIB for one in (11, 16, 5, 3, 1, 2, 7)]
+    assert (row["cgroup"], row["inode"], row["state"], row["name"]) == (
+        "/app", 9, "unit", "app.service")
+    scrubbed = rows.counted_group(found, Hidden(physical=False, scrub=True))
+    assert "app" not in f"{scrubbed['cgroup']} {scrubbed['name']}" and scrubbed["anon"] == 5 * MIB
+    untold = rows.Counted("/app", 9, Name("cgroup", "app"), 2, GroupNumbers(current=MIB))
+    row = rows.counted_group(untold, Hidden(physical=False, scrub=False))
+    assert row["size"] == MIB and {row[name] for name in ("allowed", "anon", "file", "shmem",
+                                                          "kernel", "swap")} == {None}
 
 
 def test_rows_have_the_columns_of_their_kind_only() -> None:

@@ -175,6 +175,13 @@ def test_nearness_and_a_kill_are_recorded(tmp_path: Path) -> None:
     told = pagewalk("explain", kill, "--format", "json").json
     assert told["killed"][0]["pid"] == running.pid and told["before"]["charged"] >= 56 * MIB
     assert pagewalk("explain", f"{near}:{running.pid}", "--no-smaps").code in (0, 3)
+    [row] = pagewalk("query", near, "select * from cgroups", "--format", "json").json["rows"]
+    now = trigger_of(near).now.numbers
+    assert (row["cgroup"], row["charged"], row["allowed"]) == (
+        where.path, now.current, now.limit)
+    assert row["below_limit"] == 64 * MIB - row["charged"] and row["removed"] == 0
+    assert now.stat is not None
+    assert row["anon"] == now.stat["total_rss" if OLD else "anon"]
 
 
 def test_a_group_near_its_limit_may_have_no_process(tmp_path: Path) -> None:

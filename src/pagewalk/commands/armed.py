@@ -83,24 +83,33 @@ def run(request: Request, asked: Arming, how: How) -> int:
     """Record the cgroup each time it is in trouble, until it is removed or we are ended."""
     from pagewalk.commands.groups import meant_group
     from pagewalk.history.armed import arm
+    from pagewalk.history.machine_rows import Counted
     from pagewalk.history.record import Beside, record
     from pagewalk.history.trigger import ARMED, DOCUMENT, scrubbed
     from pagewalk.model.errors import GroupGone
     from pagewalk.proc.cgroup_search import check_controller
-    from pagewalk.proc.cgroups import find_hierarchy
+    from pagewalk.proc.cgroups import find_hierarchy, open_group
     from pagewalk.proc.chosen import choose_by_pid
+    from pagewalk.proc.containers import read_records
     from pagewalk.proc.freeze import terminating
+    from pagewalk.system.containers import name_of
 
     assert asked.armed is not None and request.output is not None
     meant, hierarchy = meant_group(asked.armed, always=True), find_hierarchy()
     assert meant is not None
     path, _ = meant
     check_controller(path, hierarchy)
+    with open_group(hierarchy, path) as group:
+        inode = os.fstat(group).st_ino
+    name = name_of(path, read_records())
 
     def write(file: str, trigger: Trigger, pids: list[int]) -> Made:
         # What the group is charged for, frame by frame, would take seconds.
         documents = ((DOCUMENT, scrubbed(trigger) if how.scrub else trigger),)
-        beside = Beside(documents=documents, alone=trigger.reason != ARMED)
+        numbers = trigger.now.numbers
+        counted = Counted(path, inode, name, trigger.version, numbers)
+        beside = Beside(counted=None if numbers.current is None else counted,  # it was removed
+                        documents=documents, alone=trigger.reason != ARMED)
         what = "a cgroup" if how.scrub else f"--cgroup {path}"
         return record(file, choose_by_pid(pids), what, how, trigger.reason, beside)
 

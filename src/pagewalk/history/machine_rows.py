@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from pagewalk.history.hidden import Hidden, Names
+from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.proc.files import decode_name
 from pagewalk.system.containers import Name
 from pagewalk.system.files import CachedFile, FilesReport
 from pagewalk.system.group import Group
+from pagewalk.system.group_counters import parts_from
 from pagewalk.system.group_table import GroupTable
 from pagewalk.system.ram import PARTS
 from pagewalk.system.slabs import Cache
@@ -16,6 +19,16 @@ from pagewalk.system.slabs import Cache
 OF_PART = {part.name: part.group for part in PARTS}
 AMOUNTS = ("anon", "file", "shmem", "kernel", "unmapped", "reclaimable")
 UNMAPPED = ("file_unmapped", "shmem_unmapped")
+
+
+class Counted(NamedTuple):
+    """A cgroup, what it is and is called, and what the kernel counts of it at one moment."""
+
+    path: str
+    inode: int
+    name: Name
+    version: int
+    numbers: GroupNumbers
 
 
 def columns(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> dict[str, list[Any]]:
@@ -122,6 +135,21 @@ def one_group(group: Group, name: Name) -> dict[str, list[dict[str, Any]]]:
     return {
         "group": [row], "ram": list(ram_rows(group.parts, group.path)), "cache": caches,
         "file": [] if group.files is None else list(file_rows(group.files, {}, group.path)),
+    }
+
+
+def counted_group(found: Counted, hidden: Hidden) -> dict[str, Any]:
+    """Return the row of one cgroup of which the kernel's counters are all that is known."""
+    numbers, version = found.numbers, found.version
+    parts = parts_from(numbers, version)
+    held: Mapping[str, int] = {} if parts is None else by_group(parts)
+    swap = (numbers.stat or {}).get("total_swap") if version == 1 else numbers.swap_current
+    names = hidden.of(Names({found.path: found.name})).of
+    [(path, name)] = names.items()
+    return {
+        "cgroup": path, "inode": found.inode, **called(name), "size": numbers.current,
+        "allowed": numbers.limit, "anon": held.get("processes"), "file": held.get("cache"),
+        "shmem": held.get("shared"), "kernel": held.get("kernel"), "swap": swap, "removed": 0,
     }
 
 

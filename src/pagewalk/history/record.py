@@ -19,8 +19,9 @@ from pagewalk.account.table import Table, tabulate
 from pagewalk.account.totals import Totals, add, no_totals
 from pagewalk.history.besides import HUGE, SWAP, asked_for, users_of
 from pagewalk.history.hidden import Hidden
+from pagewalk.history.machine_rows import Counted, counted_group
 from pagewalk.history.record_groups import add_group
-from pagewalk.history.record_ram import Added, add_document, add_ram
+from pagewalk.history.record_ram import Added, add_document, add_ram, add_rows
 from pagewalk.history.record_rows import found_of, page_rows, process_rows, scrubbed, vma_rows
 from pagewalk.history.record_set import SetSoFar
 from pagewalk.model.columns import U64, Pages, State, Sums, Withheld, take
@@ -74,13 +75,15 @@ class How(NamedTuple):
 class Beside(NamedTuple):
     """What is recorded beside processes: the cgroups at ``groups``; all of RAM and all cgroups.
 
-    ``once``: each cgroup is looked at once only, which is quickest. ``documents`` are typed results
-    that belong to no process, by name. ``alone``: it is a recording even without a process.
+    ``once``: each cgroup is looked at once only, which is quickest; of ``counted`` only what the
+    kernel counts is known. ``documents`` are typed results that belong to no process, by name.
+    ``alone``: it is a recording even without a process.
     """
 
     groups: tuple[str, ...] = ()
     ram: bool = False
     once: bool = False
+    counted: Counted | None = None
     documents: tuple[tuple[str, Any], ...] = ()
     alone: bool = False
 
@@ -182,6 +185,8 @@ class Session:
         machine = self.second.submit(summary)
         for name, value in beside.documents:
             add_document(self.writer, name, value)
+        if beside.counted is not None:
+            add_rows(self.writer, {"group": [counted_group(beside.counted, self.hidden)]})
         self.groups(beside)
         by_pid = {one.process.pid: one for one in chosen}
         for pids in self.together.groups:
