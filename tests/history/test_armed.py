@@ -1,4 +1,4 @@
-"""What the armed recorder makes of the kernel's log, fed through a pipe of packets, and of counts."""
+"""What the armed recorder makes of counts, and of the kernel's log (a pipe of packets)."""
 
 from __future__ import annotations
 
