@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from pagewalk.commands.fleet import NAMES
+from pagewalk.history.kept import called, file_name
 from pagewalk.history.statements import REPORTS
+from pagewalk.history.trigger import KILL
 from tests.documents import ROOT
 from tests.history.by_hand import Process, recorded
 from tests.history.fleet_by_hand import HIDDEN_BY, OF_TWO, at, many_hosts, two_hosts
 from tests.live.command import one_sentence, pagewalk_here
+from tests.snapshot.by_hand import META
 
 SQL = "select host, time from moments where host = 'a'"
 
@@ -73,6 +77,26 @@ def test_a_file_is_no_data_set_and_a_data_set_no_file(tmp_path: Path) -> None:
         said = one_sentence(pagewalk_here(*words, root))
         assert "a directory of many: name one of them, such as" in said, words
         assert f"{root}/host=" in said
+
+
+def test_a_folder_of_recordings_is_no_recording_and_query_takes_it(tmp_path: Path) -> None:
+    folder = tmp_path / "armed"
+    folder.mkdir()
+    old, new = (str(folder / file_name(called("/app"), KILL, moment)) for moment in (
+        META.time, META.time + 10**9))
+    for path, moment in ((new, META.time + 10**9), (old, META.time)):
+        recorded(Path(path), Process(5), time=moment)
+        os.utime(path, ns=(moment, moment))
+    for words in (["show"], ["explain"], ["maps"], ["ram"], ["cgroups"], ["top", "--once"],
+                  ["share"], ["processes"], ["diff", new]):
+        said = one_sentence(pagewalk_here(*words, folder))
+        assert f"{folder} as a recording: it is a folder of recordings" in said, words
+        assert f"name one of them, such as {new}," in said, words
+    assert "name two of its files" in one_sentence(pagewalk_here("diff", folder))
+    said = one_sentence(pagewalk_here("fleet", "hosts", folder))
+    assert "without host=*/time=*" in said and f"such as {new}: give it to query" in said
+    ran = pagewalk_here("query", folder, "select count(distinct time) n from processes", "--json")
+    assert ran.json["rows"] == [{"n": 2}]
 
 
 def test_time_is_that_of_the_place_for_query_too(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pagewalk.history.kept import called, file_name
+from pagewalk.history.trigger import ARMED, KILL, NEAR
 from pagewalk.model.errors import BadRecording
 from pagewalk.snapshot.places import (
     NAME,
@@ -16,6 +18,7 @@ from pagewalk.snapshot.places import (
     may_be_recording,
     place_of,
     recordings_in,
+    recordings_right_in,
     unquoted,
     written,
 )
@@ -92,6 +95,25 @@ def test_a_word_is_a_recording_by_its_first_bytes_or_its_ending(tmp_path: Path) 
     path = recorded(tmp_path / "a", Process(5))
     assert is_recording(path) and is_recording(str(tmp_path / "missing.pagewalk"))
     assert not is_recording("bash") and not is_recording(str(tmp_path)) and not is_recording("\0")
+
+
+def test_a_folder_has_the_recordings_that_are_called_so_the_newest_last(tmp_path: Path) -> None:
+    names = [file_name(called("/a/b", inode), reason, MOMENT + at) for inode, reason, at in (
+        (None, KILL, 1_000_000), (None, ARMED, 0), (7, NEAR, 2_000_000))]
+    for at, name in enumerate([names[2], "z.pagewalk", names[0], names[1]]):
+        (tmp_path / name).write_bytes(b"x")
+        os.utime(tmp_path / name, ns=(MOMENT, MOMENT + at))
+    for name in ("data.parquet", ".pagewalk.0123.partial", f"{names[0]}.old"):
+        (tmp_path / name).write_bytes(b"PAR1")
+    (tmp_path / "folder.pagewalk").mkdir()
+    assert [Path(path).name for path in recordings_right_in(str(tmp_path))] == [
+        names[2], "z.pagewalk", names[0], names[1]]
+    assert is_recording(str(tmp_path))  # whoever opens it is told what to name instead
+    for name in names:
+        (tmp_path / name).unlink()
+    (tmp_path / "z.pagewalk").unlink()
+    assert recordings_right_in(str(tmp_path)) == [] and not is_recording(str(tmp_path))
+    assert recordings_right_in(str(tmp_path / "none")) == recordings_right_in("\0") == []
 
 
 def test_a_process_of_a_recording_may_be_named(tmp_path: Path) -> None:

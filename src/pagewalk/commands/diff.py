@@ -160,9 +160,11 @@ def has_set(side: RecordedSide, members: Sequence[Member]) -> bool:
 
 def ends_of(word: str) -> tuple[str, str]:
     """Return the first and the last recording of the data set ``word``; raises BadRequest."""
-    from pagewalk.snapshot.places import is_dataset, recordings_in
+    from pagewalk.snapshot.places import is_dataset, recordings_in, recordings_right_in
 
     if not is_dataset(word):
+        if recordings_right_in(word):
+            raise BadRequest(f"{word} is a folder of recordings: name two of its files")
         raise BadRequest("name what to compare it with: a second recording, a process, or --live")
     found = recordings_in(word)
     hosts = sorted({entry.host for entry in found})

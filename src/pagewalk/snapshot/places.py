@@ -30,6 +30,8 @@ ENDING = ".pagewalk"  # what a recording is usually called; any other name will 
 URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 WHEN = "%Y-%m-%dT%H-%M-%S.%fZ"
 PIECE = 8 << 20
+# What the armed recorder calls its recordings: when, why, and of which cgroup (history.kept).
+OF_ARMED = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{6}Z-[a-z]+-.+\.parquet")
 
 
 class Entry(NamedTuple):
@@ -151,7 +153,9 @@ def recordings_in(root: str, unread: list[str] | None = None) -> list[Entry]:
     if refused and (unread is None or not found):
         raise refused[0]
     if not found:
-        raise BadRecording(shown(root), "it is a directory without host=*/time=*/" + NAME)
+        inside = recordings_right_in(root)
+        raise BadRecording(shown(root), "it is a directory without host=*/time=*/" + NAME + (
+            f", but with recordings, such as {inside[-1]}: give it to query" if inside else ""))
     if unread is not None:
         unread += map(str, refused)
     return sorted(found)
@@ -231,6 +235,24 @@ def is_dataset(word: str) -> bool:
         return False
 
 
+def recordings_right_in(folder: str) -> list[str]:
+    """Return the recordings right in ``folder``, newest last; of those in Parquet the armed ones.
+
+    They are told by their names: any program may write other files of Parquet.
+    """
+    found = list[tuple[int, str]]()
+    try:
+        with os.scandir(folder) as rows:
+            for row in rows:
+                if row.name.endswith(ENDING) or OF_ARMED.fullmatch(row.name):
+                    with suppress(OSError):  # the armed recorder removes old ones
+                        if row.is_file():
+                            found.append((row.stat().st_mtime_ns, row.path))
+    except (OSError, ValueError):
+        return []
+    return [path for _, path in sorted(found)]
+
+
 def may_be_recording(word: str) -> bool:
     """Return whether ``word``, as FILE or FILE:PROCESS, may name a recording."""
     return is_recording(word) or (":" in word and is_recording(word.rpartition(":")[0]))
@@ -252,7 +274,7 @@ def is_recording(word: str) -> bool:
     try:
         mode = os.stat(word).st_mode
         if not S_ISREG(mode):
-            return S_ISDIR(mode) and is_dataset(word)
+            return S_ISDIR(mode) and (is_dataset(word) or bool(recordings_right_in(word)))
         with open(word, "rb") as file:
             return file.read(4) == MAGIC or word.endswith(ENDING)
     except PermissionError:

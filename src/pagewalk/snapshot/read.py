@@ -18,7 +18,14 @@ from pagewalk.model.errors import BadRecording, BadRequest, in_a_line
 from pagewalk.snapshot.damage import reading
 from pagewalk.snapshot.footer import check_ends, read_footer
 from pagewalk.snapshot.part import Part, whole_numbers
-from pagewalk.snapshot.places import is_dataset, is_url, opened, recordings_in, shown
+from pagewalk.snapshot.places import (
+    is_dataset,
+    is_url,
+    opened,
+    recordings_in,
+    recordings_right_in,
+    shown,
+)
 from pagewalk.snapshot.schema import COLUMNS, INTEGER, RECORDS
 
 TEXTS = [column.name for column in COLUMNS if column.kind != INTEGER]
@@ -48,6 +55,10 @@ class Recording:
             raise BadRecording(self.path, "it is a directory of many: name one of them, such as"
                                f" {recordings_in(path)[-1].path}, or give all of them to query,"
                                " diff or fleet")
+        inside = recordings_right_in(path)
+        if inside:
+            raise BadRecording(self.path, "it is a folder of recordings: name one of them, such as"
+                               f" {inside[-1]}, or give the folder to query")
         # A FIFO must not be waited for.
         file = open(path, "rb", buffering=0, opener=lambda name, flags: os.open(  # noqa: SIM115
             name, flags | os.O_NONBLOCK))

@@ -12,7 +12,14 @@ from typing import Any, NamedTuple
 
 from pagewalk.model.arrow import arrow, dataset, file_systems
 from pagewalk.model.errors import BadRecording, BadRequest, in_a_line
-from pagewalk.snapshot.places import entry_of, is_dataset, is_url, recordings_in, shown
+from pagewalk.snapshot.places import (
+    entry_of,
+    is_dataset,
+    is_url,
+    recordings_in,
+    recordings_right_in,
+    shown,
+)
 from pagewalk.snapshot.read import Recording
 from pagewalk.snapshot.schema import COLUMNS, INTEGER, Meta
 
@@ -37,7 +44,7 @@ class One(NamedTuple):
 
 
 def footers(words: Iterable[str]) -> list[One]:
-    """Return the recordings that ``words`` name, files and data sets, each once.
+    """Return the recordings that ``words`` name, files, data sets and folders, each once.
 
     Raises BadRecording, OSError, and BadRequest for two that are of the same host and time.
     """
@@ -70,9 +77,15 @@ def footer(path: str) -> One:
 
 
 def paths(words: Iterable[str]) -> Iterator[str]:
-    """Yield the files of ``words``: each itself, or those of a data set; raises BadRecording."""
+    """Yield the files of ``words``: each itself, or those of a data set or a folder.
+
+    Raises BadRecording.
+    """
     for word in words:
-        if os.path.isdir(word) or is_dataset(word):
+        inside = [] if is_dataset(word) else recordings_right_in(word)
+        if inside:
+            yield from inside
+        elif os.path.isdir(word) or is_dataset(word):
             yield from (entry.path for entry in recordings_in(word))
         else:
             yield word
