@@ -1,5 +1,6 @@
 """What is written is read again, and a file is there whole or not at all."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -59,6 +60,38 @@ def test_a_file_is_replaced_only_when_all_went_well(tmp_path: Path) -> None:
         out.write(b"half")
         raise RuntimeError
     assert path.read_text() == "before" and os.listdir(tmp_path) == ["a"]
+
+
+def test_where_each_file_has_a_name_it_is_replaced_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on 9p or NFS."""
+    real = os.open
+
+    def without_nameless(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), path)
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", without_nameless)
+    path = tmp_path / "a"
+    path.write_text("before")
+    with pytest.raises(RuntimeError), whole_file(str(path)) as out:
+        raise RuntimeError
+    assert path.read_text() == "before" and os.listdir(tmp_path) == ["a"]
+    with whole_file(str(path)) as out:
+        out.write(b"after")
+        [partial] = set(os.listdir(tmp_path)) - {"a"}
+    assert partial.endswith(".partial")
+    assert path.read_text() == "after" and os.listdir(tmp_path) == ["a"]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_half_a_file_has_no_name(tmp_path: Path) -> None:
+    with whole_file(str(tmp_path / "a")) as out:
+        out.write(b"half")
+        assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["a"] and (tmp_path / "a").stat().st_mode & 0o777 == 0o600
 
 
 def test_every_column_is_used_and_every_use_is_a_column() -> None:

@@ -170,18 +170,22 @@ def check_place(path: str) -> None:
 def whole_file(path: str) -> Iterator[Any]:
     """Yield a file to write to, which replaces ``path`` at the end of the block, mode 0600.
 
-    It is on the disk before it has its name. If the block fails, nothing has changed; a symbolic
-    link is replaced, and what it points to left alone. Raises OSError, BadRequest.
+    It has no name until it is on the disk, so that nothing is left of half of one, whatever ends
+    us; where a file system has no such files (9p, NFS, FAT) it is called ``.pagewalk.*.partial``.
+    If the block fails, nothing has changed; a symbolic link is replaced, and what it points to left
+    alone. Raises OSError, BadRequest.
     """
     check_place(path)
     folder = os.path.dirname(path) or "."
     partial = os.path.join(folder, f".pagewalk.{os.urandom(6).hex()}.partial")
     try:
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd, named = open_new(folder, partial)
         with open(fd, "wb") as out:
             yield out
             out.flush()
             os.fsync(out.fileno())
+            if not named:
+                give_name(fd, partial)  # no file can be replaced by one without a name
         os.replace(partial, path)
         sync_folder(folder)
     except BaseException as error:
@@ -189,9 +193,34 @@ def whole_file(path: str) -> Iterator[Any]:
             with suppress(OSError):
                 os.unlink(partial)
         if isinstance(error, OSError) and (
-                error.filename == partial or (error.filename is None and error.errno in OF_DISK)):
-            error.filename = path
+                error.filename in (folder, partial) or error.filename2 is not None
+                or (error.filename is None and error.errno in OF_DISK)):
+            error.filename, error.filename2 = path, None
         raise
+
+
+def open_new(folder: str, partial: str) -> tuple[int, bool]:
+    """Open a new file in ``folder``, without a name if that can be, else as ``partial``.
+
+    Return its descriptor, and whether it has a name.
+    """
+    flags = os.O_WRONLY | os.O_CLOEXEC
+    try:
+        return os.open(folder, flags | os.O_TMPFILE, 0o600), False
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+            raise
+    return os.open(partial, flags | os.O_CREAT | os.O_EXCL, 0o600), True
+
+
+def give_name(fd: int, path: str) -> None:
+    """Give the file ``fd``, which has no name, the name ``path``."""
+    folder = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # With a descriptor Python calls linkat(2), which can follow a link.
+        os.link(f"/proc/self/fd/{fd}", os.path.basename(path), dst_dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def sync_folder(folder: str) -> None:
