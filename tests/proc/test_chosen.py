@@ -82,6 +82,18 @@ def test_this_process_is_in_a_set_only_by_its_pid() -> None:
     assert [one.process.pid for one in choose(Wanted(words=(str(own),)))] == [own]
 
 
+def test_a_file_is_named_where_processes_of_this_machine_were_meant(
+    root: str, tmp_path: Path
+) -> None:
+    (tmp_path / "data.bin").write_bytes(b"data")
+    wanted = Wanted(words=(str(tmp_path / "data.bin"),))
+    with pytest.raises(BadTarget, match="and the file of that name is no recording"):
+        choose(wanted, among(root))
+    with pytest.raises(BadTarget) as raised:  # as of a recording
+        choose(wanted, among(root)._replace(root=""))
+    assert "is no recording" not in str(raised.value)
+
+
 def test_a_user_is_named_by_name_too() -> None:
     with subprocess.Popen(["sleep", "1000"]) as process:
         try:

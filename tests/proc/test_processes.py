@@ -112,6 +112,24 @@ def test_options_and_parts_of_words_are_no_names(listed: str, name: str) -> None
         find(name, listed)
 
 
+@pytest.mark.parametrize("folder", ["", "/"])
+def test_a_file_that_is_no_recording_is_named(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.bin").write_bytes(b"data")
+    (tmp_path / "folder").mkdir()
+    at = folder and f"{tmp_path}/"
+    with pytest.raises(BadTarget) as raised:
+        find(f"{at}data.bin")
+    assert str(raised.value).startswith(
+        f"no process is called '{at}data.bin', and the file of that name is no recording; give")
+    for name in ("folder", "none", "a\0b"):
+        with pytest.raises(BadTarget) as raised:
+            find(f"{at}{name}")
+        assert "recording" not in str(raised.value)
+
+
 def test_candidates_of_an_ambiguous_name_are_listed(listed: str) -> None:
     with pytest.raises(BadTarget, match="2 processes are called 'sshd'; give one pid") as caught:
         find("sshd", listed)

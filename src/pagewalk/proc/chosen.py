@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pagewalk.model.errors import BadTarget, ProcessGone, in_a_line
 from pagewalk.proc.files import numbers, read_bytes
 from pagewalk.proc.namespace import number_in_proc, own_numbers
-from pagewalk.proc.processes import NUMBER, Listed, Process, called_so, read_listed
+from pagewalk.proc.processes import NUMBER, Listed, Process, called_so, nobody_called, read_listed
 
 
 class Wanted(NamedTuple):
@@ -98,8 +98,7 @@ def named(word: str, listed: Among) -> set[int]:
         return {one_pid(word, listed)}
     called = called_so(word, listed.others, listed.root)
     if not called:
-        raise BadTarget(f"no process is called '{in_a_line(word)}'; give a pid, or a name as comm"
-                        " shows it")
+        raise nobody_called(word, files=bool(listed.root))
     return {process.pid for process, _ in called}
 
 

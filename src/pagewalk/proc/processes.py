@@ -99,13 +99,25 @@ def find(text: str, root: str = "/proc") -> int:
     rows = tuple((p.pid, f"{p.argv0 or p.name}{p.script and f' {p.script}'}")
                  for p in sorted(exact, key=lambda p: p.pid))
     if not exact:
-        raise BadTarget(f"no process is called '{in_a_line(text)}'; give a pid, or a name as comm"
-                        " shows it")
+        raise nobody_called(text)
     listed = "".join(f"\n  {pid:>8}  {name}" for pid, name in rows[:20])
     more = f"\n  ... and {len(rows) - 20} more" if len(rows) > 20 else ""
     raise BadTarget(f"{len(rows)} processes are called '{in_a_line(text)}'; give one pid, or"
                     f" the name to pagewalk share:"
                     f"{listed}{more}", rows)
+
+
+def nobody_called(text: str, *, files: bool = True) -> BadTarget:
+    """Return that TARGET ``text`` names nobody; with ``files`` also that a file is called so.
+
+    A file that is a recording never gets here. Where a file system may never answer, it is not
+    looked for.
+    """
+    may_look = files and ("/" not in text or not real_path(os.path.abspath(text),
+                                                           answered_elsewhere())[1])
+    also = ", and the file of that name is no recording" * (may_look and os.path.isfile(text))
+    return BadTarget(f"no process is called '{in_a_line(text)}'{also}; give a pid, or a name as"
+                     " comm shows it")
 
 
 Listed = tuple[Process, Stat, tuple[str, ...]]
