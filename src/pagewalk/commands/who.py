@@ -76,8 +76,14 @@ def asked(
 ) -> Who:
     """Return who maps what was asked for; raises BadRequest unless it is one thing."""
     from pagewalk.proc.processes import find
+    from pagewalk.snapshot.places import may_be_recording
     from pagewalk.system import who
 
+    for option, given in (("--pfn", pfn), ("--phys", phys), ("--file", path), ("--shm", shm)):
+        if given is not None and may_be_recording(request.target):
+            raise BadRequest(f"{option} is about the live memory of this machine, and"
+                             f" {request.target} is a recording: leave out one of them, or ask"
+                             f" pagewalk who {request.target} ADDRESS")
     if sum(one is not None for one in (request.target or None, pfn, phys, path, shm)) != 1 or (
             bool(request.target) != (address is not None)):
         raise BadRequest("name one thing: TARGET and ADDRESS, --pfn, --phys, --file or --shm")
@@ -92,8 +98,6 @@ def asked(
         segment = who.of_segment(number("--shm", shm))
         return who.who_maps_file(segment, request.source, budget)
     if request.target:
-        from pagewalk.snapshot.places import may_be_recording
-
         assert address is not None
         if may_be_recording(request.target):
             from pagewalk.history.who import who_in_recording
