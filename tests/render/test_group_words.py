@@ -345,7 +345,7 @@ def test_of_the_past_nothing_is_said_that_the_kernel_does_not_tell() -> None:
                        pressure={"some": 0, "full": 0}, stat={})
     found = group(version=1, numbers=(one, one))
     assert list(group_words.so_far(found)) == [
-        "the limit of it was reached 2 times; 0 processes killed for lack of memory"]
+        "the limit of it was reached twice; 0 processes killed for lack of memory"]
     whole = GroupNumbers(low=UNLIMITED)
     assert list(group_words.so_far(group(numbers=(whole, whole)))) == [
         "memory.min, low and high: protected all of it"]

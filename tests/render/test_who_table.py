@@ -24,7 +24,7 @@ def screen(shown: int = 2, **changed: Any) -> str:
 def test_a_page_is_told_with_who_maps_it_and_who_is_charged() -> None:
     text = screen(of_file=False)
     assert text.startswith(
-        "frame 0x1234 (flags: lru, mmap) is mapped 2 times.\n"
+        "frame 0x1234 (flags: lru, mmap) is mapped twice.\n"
         "2 mappings in 2 processes were found, which are all of them.\n"
         "/app is charged for it, or a removed cgroup that was below.\n"
         "It is on NUMA node 0.\n")

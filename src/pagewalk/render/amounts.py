@@ -38,8 +38,8 @@ def many(count: int, word: str, ending: str = "s") -> str:
 
 
 def times(count: int) -> str:
-    """Return how often: ``once``, ``3 times``."""
-    return "once" if count == 1 else f"{count} times"
+    """Return how often: ``once``, ``twice``, ``3 times``."""
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 def human(amount: int) -> str:
