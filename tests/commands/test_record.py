@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pagewalk.commands.record import words_of
+from pagewalk.commands.record import grouped, words_of
 from pagewalk.commands.sets import Named
 from tests.live.command import one_sentence, pagewalk_here
 
@@ -36,6 +36,35 @@ def test_what_does_not_go_together_is_one_sentence(
     ran = pagewalk_here("record", *words, "-o", tmp_path / "a")
     assert ran.code == 2 and says in one_sentence(ran)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("into", "says"), [
+    ("file", "and {} is a file"), ("-", "not standard output"),
+])
+def test_a_series_needs_a_directory(into: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"kept")
+    path = into if into == "-" else str(tmp_path / into)
+    said = one_sentence(pagewalk_here("record", os.getpid(), "--every", "1s", "-o", path))
+    assert "-o must be a directory" in said and said.endswith(says.format(path))
+    assert (tmp_path / "file").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("more", [(), ("--every", "1s"), ARMED])
+def test_an_empty_name_is_one_sentence(more: tuple[str, ...]) -> None:
+    named = () if more == ARMED else (os.getpid(),)
+    ran = pagewalk_here("record", *named, *more, "-o", "")
+    assert ran.code == 2 and one_sentence(ran).startswith("cannot record into '': ")
+
+
+def test_processes_that_were_refused_alike_are_one_line() -> None:
+    def why(pid: int, uid: int) -> str:
+        return f"cannot read /proc/{pid}/maps: permission denied: it belongs to uid {uid}"
+
+    refused = [*((pid, why(pid, pid % 3)) for pid in range(10, 422)), (500, "it is odd")]
+    assert grouped(refused) == [
+        f"412 processes were not recorded, such as 10: {why(10, 1)}",
+        "process 500 was not recorded: it is odd"]
+    assert grouped([]) == []
 
 
 def test_what_was_asked_for_is_kept_without_names_to_scrub() -> None:

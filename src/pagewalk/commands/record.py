@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -80,6 +82,8 @@ def command(
     if options["scrub"] and options["cache"]:
         raise BadRequest("--cache is about files, whose paths --scrub leaves out: use one or the"
                          " other")
+    if not output:
+        raise BadRequest("cannot record into '': the name is empty; name a file with -o FILE")
     request = Request(source=source, format="text", output=output, quiet=quiet, budget=budget)
     how = How(source, request.budget_ns, **options)
     if asked.armed is not None:
@@ -87,6 +91,8 @@ def command(
         return armed.run(request, asked, how)
     armed.check_unarmed(asked)
     check_times(every, lasting)
+    if every is not None:
+        check_directory(output)
 
     def make(path: str) -> Made:
         groups = tuple(path_of(word) for word in named.cgroup)
@@ -103,6 +109,19 @@ def check_times(every: float | None, lasting: float | None) -> None:
     """Raise BadRequest for --for without --every."""
     if lasting is not None and every is None:
         raise BadRequest("--for is how long --every goes on: add --every, such as --every 10s")
+
+
+def check_directory(path: str) -> None:
+    """Raise BadRequest where no directory of a series can be."""
+    from pagewalk.model.errors import in_a_line
+    from pagewalk.snapshot.places import is_url
+
+    if path == "-":
+        raise BadRequest("--every writes several recordings: -o must be a directory, not standard"
+                         " output")
+    if not is_url(path) and os.path.exists(path) and not os.path.isdir(path):
+        raise BadRequest("--every writes several recordings: -o must be a directory, and"
+                         f" {in_a_line(path)} is a file")
 
 
 def series(
@@ -162,8 +181,18 @@ def told(request: Request, made: Made) -> int:
     if not request.quiet:
         click.echo(harmless(f"{shown(made.path)}: {', '.join(what)}, recorded in"
                             f" {made.took_ns / 1e9:.2f} s into {human(made.size)}{held}"))
-    reasons = [f"process {pid} was not recorded: {why}" for pid, why in made.not_looked]
-    return commands.incomplete(request, reasons + partial(made.withheld), told=False)
+    reasons = [*grouped(made.not_looked), *partial(made.withheld)]
+    return commands.incomplete(request, reasons, told=False)
+
+
+def grouped(not_looked: Iterable[tuple[int, str]]) -> list[str]:
+    """Return which processes were not recorded, those together whose reasons differ in numbers."""
+    groups: dict[str, list[tuple[int, str]]] = {}
+    for pid, why in not_looked:
+        groups.setdefault(re.sub(r"\d+", "0", why), []).append((pid, why))
+    return [f"process {rows[0][0]} was not recorded: {rows[0][1]}" if len(rows) == 1 else
+            f"{len(rows)} processes were not recorded, such as {rows[0][0]}: {rows[0][1]}"
+            for rows in groups.values()]
 
 
 def longest(nanoseconds: int) -> str:
