@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.live.command import one_sentence, pagewalk, pagewalk_here
 from tests.render.written import seen
 
 PAGEWALK = [sys.executable, "-m", "pagewalk"]
@@ -132,3 +134,23 @@ def read(terminal: int) -> Iterator[bytes]:
             yield piece
     except OSError:
         return
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(
+    target: tuple[str, bytes], tmp_path: Path
+) -> None:
+    """As one that ends at 100 bytes is; /dev/full is no regular file."""
+    def small() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+    path = tmp_path / "a"
+    for name, limit in ((str(path), small), ("/dev/full", None)):
+        ran = pagewalk("maps", target[0], "--format", "json", "-o", name, preexec_fn=limit)
+        assert ran.code == 1
+        assert one_sentence(ran).startswith(f"cannot read or write {name}: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_name_is_one_sentence(target: tuple[str, bytes]) -> None:
+    ran = pagewalk_here("maps", target[0], "-o", "")
+    assert ran.code == 2 and one_sentence(ran).startswith("cannot write to '': ")

@@ -10,6 +10,7 @@ cli.COMMANDS. Heavy imports belong inside the functions, so that ``--help`` stay
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pagewalk.sources.recorded import RecordedSource
 
 PARTIAL, DIFFERENCE = 3, 4
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DATED = ("show", "explain")  # views of a process whose text says where and when it was recorded
 # Names go into a file byte by byte, whatever the locale.
 EXACT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
@@ -263,6 +265,17 @@ def read_or_not(out: TextIO) -> Iterator[None]:
 
 
 @contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Name ``path`` in what a full disk raises: a write(2) names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in FULL:
+            error.filename = path
+        raise
+
+
+@contextmanager
 def output(path: str | None, mode: int = 0o600) -> Iterator[TextIO]:
     """Open FILE for writing, or standard output; FILE is replaced only if all goes well.
 
@@ -273,8 +286,13 @@ def output(path: str | None, mode: int = 0o600) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
+    if not path:
+        from pagewalk.model.errors import BadRequest
+
+        raise BadRequest("cannot write to '': the name is empty; name a file, or - for standard"
+                         " output")
     if os.path.exists(path) and not os.path.isfile(path):
-        with open(path, "w", **EXACT) as out:
+        with naming(path), open(path, "w", **EXACT) as out:
             yield out
         return
     from pagewalk.proc.freeze import terminating
@@ -283,7 +301,7 @@ def output(path: str | None, mode: int = 0o600) -> Iterator[TextIO]:
     # not make it unique: another container may write to the same directory under the same pid.
     partial = os.path.join(os.path.dirname(path), f".pagewalk.{os.urandom(6).hex()}.partial")
     try:
-        with put_back(), terminating():
+        with put_back(), terminating(), naming(path):
             fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             with open(fd, "w", **EXACT) as out:
                 yield out
