@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pagewalk.model.errors import BadRequest
 from pagewalk.snapshot.read import Recording
 from pagewalk.snapshot.schema import COLUMNS, RECORDS
 from pagewalk.snapshot.write import GROUP, Labels, Writer, whole_file
@@ -117,3 +118,8 @@ def test_writing_imports_no_pandas(tmp_path: Path) -> None:
     found = pq.read_table(tmp_path / "a").select(["record", "state", "pss"]).to_pylist()
     assert [row["state"] for row in found if row["record"] == "ram"] == ["cache", None]
     assert len(found) == 5
+
+
+def test_an_empty_name_is_refused() -> None:
+    with pytest.raises(BadRequest, match="'': the name is empty"), whole_file(""):
+        raise AssertionError

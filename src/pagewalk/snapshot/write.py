@@ -159,6 +159,8 @@ def footer(meta: Meta, facts: Facts) -> str:
 
 def check_place(path: str) -> None:
     """Raise BadRequest where no file can be, before anything is done for it."""
+    if not path:
+        raise BadRequest("cannot record into '': the name is empty; name a file")
     if path == "-":
         raise BadRequest("a recording is written as a whole, into a file: name one with -o FILE")
     if os.path.exists(path) and not os.path.isfile(path):
