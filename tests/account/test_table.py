@@ -129,6 +129,7 @@ def test_hugetlb_is_in_no_rss_and_private_by_bit_56() -> None:
 def test_a_migrating_page_counts_in_rss_and_in_full_in_pss_but_is_not_private() -> None:
     totals = one_vma((State.MIGRATING, SOFT | Flag.MIGRATION, (), 0)).totals
     assert (totals["present"], totals["rss"], totals["pss"], totals["uss"]) == (0, PAGE, PAGE, 0)
+    assert (totals["migrating"], totals["untold"]) == (PAGE, 0)
 
 
 LOST = (State.POISONED, SOFT | Flag.HWPOISON, (), 0)

@@ -66,6 +66,8 @@ def by_frame(entry: Flag, frame: frozenset[str], backing: Backing) -> State:
     normal = Flag.NORMAL in entry  # pte_special is clear
     if Flag.SPECIAL in entry or ("nopage" in frame and not normal and backing != Backing.ANON):
         return State.SPECIAL
+    if backing == Backing.ANON and Flag.FILE not in entry:  # the frame is not its own any more
+        return State.ANON
     if normal or Flag.FILE in entry or frame & {"head", "tail", "thp"}:
         if not frame - {"nopage"}:
             told = {Backing.FILE: State.FILE, Backing.SHMEM: State.SHMEM}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from pagewalk.model.bits import KPF
@@ -21,6 +24,7 @@ from pagewalk.model.columns import (
     VMAs,
     take,
 )
+from pagewalk.pagetables.decode import NO_ENTRIES, Entries
 from pagewalk.proc.frames import LARGE
 from pagewalk.walking.rows import Asked, fill, hole_rows, join_batches
 from tests import by_hand
@@ -91,6 +95,60 @@ def test_without_frames_there_are_no_flags_and_no_mapcounts() -> None:
 def test_where_no_frames_are_asked_for_the_kinds_of_memory_are_not_told_apart() -> None:
     (pages,) = join_batches(asked()._replace(frames=False), [THREE])
     assert pages.state.tolist() == [State.PRESENT, State.PRESENT, State.SWAPPED]
+
+
+MAPPED = PRESENT | Flag.NORMAL
+# The kernel moved a page from frame 8 to frame 9.
+MOVED = FrameList({9: int(ANON)}, {8: 0, 9: 1})
+
+
+def moving(frames: FrameList, *then: Leaves) -> tuple[Asked, list[U64]]:
+    """Return what asks for pages, of which there is ``then`` each time that they are looked at.
+
+    And the ranges that are looked at again.
+    """
+    left, ranges = [*then], list[U64]()
+
+    def entries(vmas: VMAs, wanted: U64) -> Iterator[Entries]:
+        ranges.append(wanted)
+        yield replace(NO_ENTRIES, leaves=left.pop(0)) if left else NO_ENTRIES
+
+    first = asked(frames)
+    first.space.entries = entries  # type: ignore[method-assign,assignment]
+    return first, ranges
+
+
+def test_a_page_that_was_moved_before_its_frame_was_read_is_looked_at_again() -> None:
+    first, again = moving(MOVED, leaves((HEAP, 12, MAPPED, 9)))
+    other = leaves((HEAP, 12, MAPPED, 8), (HEAP + PAGE, 12, MAPPED, 9))
+    (pages,) = join_batches(first, [other])
+    assert pages.pfn is not None and pages.pfn.tolist() == [9, 9]
+    assert pages.mapcount is not None and pages.mapcount.tolist() == [1, 1]
+    assert pages.state.tolist() == [State.ANON, State.ANON]
+    assert [ranges.tolist() for ranges in again] == [[[HEAP, HEAP + PAGE]]]
+
+
+def test_a_page_that_is_on_its_way_by_then_is_migrating() -> None:
+    first, _ = moving(MOVED, leaves((HEAP, 12, Flag.SOFT | Flag.MIGRATION, 9)))
+    (pages,) = join_batches(first, [leaves((HEAP, 12, MAPPED, 8))])
+    assert pages.state.tolist() == [State.MIGRATING]
+
+
+@pytest.mark.parametrize("reused", [0, 1 << KPF["lru"], 1 << KPF["lru"] | 1 << KPF["head"]])
+def test_a_page_that_is_gone_by_then_stays_what_it_was(reused: int) -> None:
+    """Its frame may be a page of a file by now, and is no device in any case."""
+    first, again = moving(FrameList({8: reused}, {8: 0}))
+    (pages,) = join_batches(first, [leaves((HEAP, 12, MAPPED, 8))])
+    assert pages.state.tolist() == [State.ANON] and len(again) == 1
+    assert pages.pfn is not None and pages.pfn.tolist() == [8]
+
+
+def test_how_often_a_page_is_looked_at_again_has_an_end() -> None:
+    frames = FrameList({}, dict.fromkeys(range(100), 0))
+    then = [leaves((HEAP, 12, MAPPED, pfn)) for pfn in range(9, 99)]
+    first, again = moving(frames, *then)
+    (pages,) = join_batches(first, [leaves((HEAP, 12, MAPPED, 8))])
+    assert pages.state.tolist() == [State.ANON] and 1 < len(again) < 10
 
 
 def thp(frames: FrameList) -> Pages:

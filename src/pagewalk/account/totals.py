@@ -96,7 +96,9 @@ def add_frames(
     once = hugetlb & ~exclusive & (pages.mapcount == 1)
     add_where(so_far.pmd_shared[here], once, row, size)
     counted = IN_PSS[pages.state]
-    silent = counted & untold(pages.kflags) & (pages.mapcount == 0)
+    # Of a page on its way to another frame no frame was looked at: it has a column of its own.
+    silent = counted & (pages.state != State.MIGRATING.value)
+    silent &= untold(pages.kflags) & (pages.mapcount == 0)
     add_where(so_far.untold[here], silent, row, size)
     page = np.uint64(facts.page_size)
     share = (page << np.uint64(PSS_SHIFT)) // np.maximum(pages.mapcount, np.uint64(1))

@@ -206,7 +206,8 @@ class StructPages:
         filled = word != 0
         start, length, word = start[filled], length[filled], word[filled]
         table = start // words.shape[1]
-        plain[table[~tell_apart(self.frames.layout, word)]] = False
+        _, mapcount = self._decode(word)  # of a page that was moved meanwhile it is 0
+        plain[table[~tell_apart(self.frames.layout, word) | (mapcount == 0)]] = False
         pages = np.bincount(table, length, len(words)).astype(np.int64)
         pages[~plain | (pages == 0)] = -1
         clear = pages[table] >= 0

@@ -1,6 +1,7 @@
 """Rows of a walk: leaves, holes and doubts as Pages, with their VMA, state and frame columns."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -11,6 +12,7 @@ from pagewalk.model.columns import (
     U8,
     U32,
     U64,
+    Bool,
     Flag,
     Holes,
     Leaves,
@@ -22,20 +24,21 @@ from pagewalk.model.columns import (
     join,
     take,
 )
-from pagewalk.model.ranges import base_pages, gaps, holder, intersect
+from pagewalk.model.ranges import base_pages, gaps, holder, intersect, union
 from pagewalk.model.rules import HOLE_STATES, SIZES
 from pagewalk.model.states import classify, hwpoison
-from pagewalk.pagetables.decode import Doubts, Entries
+from pagewalk.pagetables.decode import NO_LEAVES, Doubts, Entries
 from pagewalk.proc.frames import FrameReader
 from pagewalk.sources.space import Space
 
-HUGETLB = kpf("huge")
+HUGETLB, ZERO_PAGE = kpf("huge"), kpf("zero_page")
 
 # How many leaves have their frames looked up together: neighbours in RAM, which one read returns,
 # are far apart in the address space. Their columns take 15 MB.
 TOGETHER = 1 << 18
 # Huge leaves whose base pages are counted at once: a million counts at 2 MiB each.
 HUGE_TOGETHER = 1 << 11
+LOOKS = 3  # once more at pages whose frames were freed before they were looked at
 
 
 class Asked(NamedTuple):
@@ -147,7 +150,10 @@ LookedUp: TypeAlias = tuple[Leaves, U64 | None, U64 | None]
 
 
 def look_up(asked: Asked, batches: list[Leaves]) -> Iterator[LookedUp]:
-    """Yield each of ``batches`` with the flags and mapcounts of its frames, None if not read."""
+    """Yield each of ``batches`` with the flags and mapcounts of its frames, None if not read.
+
+    Leaves of pages that were moved meanwhile are replaced by what they are now.
+    """
     pfns = [leaves.pfn for leaves in batches if leaves.pfn is not None]
     if asked.reader is None or len(pfns) < len(batches):
         yield from ((leaves, None, None) for leaves in batches)
@@ -157,7 +163,50 @@ def look_up(asked: Asked, batches: list[Leaves]) -> Iterator[LookedUp]:
     at = 0
     for leaves in batches:
         here = slice(at, at := at + len(leaves))
+        look_again(asked, leaves, kflags[here], mapcount[here])
         yield leaves, kflags[here], mapcount[here]
+
+
+def look_again(asked: Asked, leaves: Leaves, kflags: U64, mapcount: U64) -> None:
+    """Replace ``leaves`` whose frames nobody maps, and what these say, by what is there now.
+
+    The kernel moves pages at any time (compaction, khugepaged, NUMA balancing): a frame may have
+    been freed after the entry was read, and may be something else by now. What is not there any
+    more stays as it was.
+    """
+    assert asked.reader is not None and leaves.pfn is not None
+    for _ in range(LOOKS):
+        rows = np.flatnonzero(mapcount == 0)
+        rows = rows[normal(leaves.flags[rows], kflags[rows])]
+        if len(rows) == 0:
+            return
+        now = leaves_at(asked, leaves.addr[rows], leaves.size[rows])
+        at = np.searchsorted(now.addr, leaves.addr[rows])
+        found = at < len(now)
+        found[found] = now.addr[at[found]] == leaves.addr[rows[found]]
+        found[found] = now.shift[at[found]] == leaves.shift[rows[found]]
+        rows, now = rows[found], take(now, at[found])
+        assert now.pfn is not None
+        before = leaves.pfn[rows]
+        leaves.flags[rows], leaves.entry[rows], leaves.pfn[rows] = now.flags, now.entry, now.pfn
+        kflags[rows], mapcount[rows] = frame_words(now.flags, now.pfn, asked.reader)
+        if (now.pfn == before).all():
+            return
+
+
+def leaves_at(asked: Asked, addr: U64, size: U64) -> Leaves:
+    # What is there now, while a walk is under way: that one counts its tables in the space itself.
+    ranges, space = union(np.stack([addr, addr + size], axis=1)), copy(asked.space)
+    found = [entries.leaves for entries in space.entries(asked.vmas, ranges)]
+    leaves = join([NO_LEAVES, *found])
+    return take(leaves, np.argsort(leaves.addr, kind="stable"))
+
+
+def normal(flags: U32, kflags: U64) -> Bool:
+    # Entries of page tables for ordinary pages: while these are mapped, they have a mapcount.
+    bits = np.uint32(Flag.PRESENT | Flag.NORMAL)
+    mask: Bool = (flags & bits == bits) & (kflags & (HUGETLB | ZERO_PAGE) == 0)
+    return mask
 
 
 def join_looked_up(
