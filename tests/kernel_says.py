@@ -7,6 +7,7 @@ Documentation/admin-guide/mm/pagemap.rst. Sizes in the text files stay in KiB, a
 
 import os
 import re
+import subprocess
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,12 @@ def read_stat_rss(pid: int) -> int:
     """Read the rss of /proc/PID/stat: base pages, and only approximate (proc.rst, field 24)."""
     # The name, second, may hold blanks and parentheses; the state after it is the third field.
     return int(_read(pid, "stat").rpartition(b") ")[2].split()[24 - 3])
+
+
+def read_cached(path: str | Path) -> int:
+    """Return how many bytes of a file are in the page cache, as fincore(1) says."""
+    words = ["fincore", "--bytes", "--noheadings", "--output", "RES", path]
+    return int(subprocess.run(words, check=True, capture_output=True).stdout)
 
 
 def vma_at(vmas: list[VmaSays], addr: int) -> VmaSays:

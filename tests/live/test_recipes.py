@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ import pytest
 
 from pagewalk.proc.cgroups import find_hierarchy
 from tests import recipes
+from tests.kernel_says import read_cached
 from tests.live.bracket import look_again, looking_again, working_sources
 from tests.live.command import pagewalk, run
 from tests.machine import MM, memory_cgroup, prepared, setting
@@ -205,16 +205,16 @@ def test_the_sum_of_rss_is_more_than_the_limit_and_what_is_held_is_far_below(
 def test_a_model_is_in_three_places(tmp_path: Path) -> None:
     with recipes.model(tmp_path) as said:
         size = Path(said["MODEL"]).stat().st_size
-        if cached(said["MODEL"]) == size:
+        if read_cached(said["MODEL"]) == size:
             raise CannotProvoke(f"{tmp_path} is in RAM")
         maps = pagewalk("maps", said["PID"], "--format", "json").json
 
         def look() -> int:
             # The kernel may drop what was read ahead at any time.
-            before = cached(said["MODEL"])
+            before = read_cached(said["MODEL"])
             ran = pagewalk("maps", said["PID"], "--cache", "--format", "json")
             [told] = [file for file in ran.json["files"] if file["name"] == said["MODEL"]]
-            assert before == cached(said["MODEL"])
+            assert before == read_cached(said["MODEL"])
             assert (told["size"], told["mapped"], told["cached"]) == (size, size // 4, before)
             return before
 
@@ -225,14 +225,9 @@ def test_a_model_is_in_three_places(tmp_path: Path) -> None:
         # A quarter was used; a second one was only read, and the kernel may have read ahead.
         assert row["rss"] == size // 4 and row["size"] == size and row["freed"] == 0
         assert size // 2 <= before < size
-        assert cached(said["MODEL"]) == size
+        assert read_cached(said["MODEL"]) == size
         assert totals(said["PID"])["freed"] == freed
-    assert cached(said["MODEL"]) == size  # the process has ended
-
-
-def cached(path: str) -> int:
-    words = ["fincore", "--bytes", "--noheadings", "--output", "RES", path]
-    return int(subprocess.run(words, check=True, capture_output=True).stdout)
+    assert read_cached(said["MODEL"]) == size  # the process has ended
 
 
 # ---- "The container was killed"
@@ -256,6 +251,7 @@ def test_the_memory_of_a_killed_container_was_in_no_rss(tmp_path: Path) -> None:
 
 
 @pytest.mark.vmshort
+@looking_again  # reclaim may drop pages of the log
 def test_a_container_is_full_of_a_log_that_was_deleted(tmp_path: Path) -> None:
     with recipes.container(tmp_path) as said:
         group = Path(find_hierarchy().mount, said["CONTAINER"][1:])
