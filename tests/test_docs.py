@@ -16,7 +16,7 @@ from pagewalk.account.causes import CAUSES
 from pagewalk.account.ledger import BEYOND_RSS, CONCURRENT
 from pagewalk.account.table import COLUMNS
 from pagewalk.cli import COMMANDS, cli
-from pagewalk.history.besides import CACHE, HEAP, HUGE, SWAP
+from pagewalk.history.process_documents import CACHE, HEAP, HUGE, SWAP
 from pagewalk.history.record_groups import GROUP
 from pagewalk.history.record_ram import KINDS, MISSING
 from pagewalk.history.trigger import DOCUMENT

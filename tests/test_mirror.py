@@ -23,7 +23,8 @@ ELSEWHERE = (
     Elsewhere("commands.doctor commands.options commands.processes commands.show", "test_cli.py",
               "a command only calls what other tests cover"),
     Elsewhere("account.smaps", "live/test_every_field.py", "every value is compared with smaps"),
-    Elsewhere("sources.recorded sources.found walking.recorded history.besides history.record_rows",
+    Elsewhere("sources.recorded sources.found walking.recorded history.record_rows"
+              " history.record_space history.process_documents",
               "live/test_record.py", "what is recorded is compared with the live process"),
     Elsewhere("history.record_ram history.record_groups system.machine commands.machine",
               "live/test_record_machine.py", "only a machine has RAM and cgroups"),

@@ -11,7 +11,8 @@ from benchmarks.opponents import timed
 from benchmarks.processes import own
 from benchmarks.rows import Plan, Row, interleave
 from pagewalk.history.fleet import DUCKDB, asking, look_at_fleet
-from pagewalk.history.record import How, record
+from pagewalk.history.record import record
+from pagewalk.history.record_space import How
 from pagewalk.history.statements import REPORTS, report
 from pagewalk.model.errors import PackageMissing
 from pagewalk.proc.chosen import Wanted, choose

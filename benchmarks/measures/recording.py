@@ -10,7 +10,8 @@ from benchmarks.opponents import PAGEWALK, timed, whole
 from benchmarks.processes import own
 from benchmarks.rows import Limit, Of, Plan, Row, interleave, size
 from pagewalk import Pages, walk
-from pagewalk.history.record import How, record
+from pagewalk.history.record import record
+from pagewalk.history.record_space import How
 from pagewalk.proc.chosen import Chosen, Wanted, choose
 
 CROWD = 1000

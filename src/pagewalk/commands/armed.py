@@ -15,7 +15,8 @@ from pagewalk.model.errors import BadRequest
 if TYPE_CHECKING:
     from pagewalk.history.armed import Written
     from pagewalk.history.armed_recording import ArmedRecording
-    from pagewalk.history.record import How, Made
+    from pagewalk.history.record import Made
+    from pagewalk.history.record_space import How
     from pagewalk.history.trigger import Trigger
 
 
@@ -31,17 +32,17 @@ class Arming(NamedTuple):
     hold: bool
 
 
-class Share(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """A share: "90%", or 0.9."""
+class Fraction(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """A part of a whole: "90%", or 0.9."""
 
-    name = "share"
+    name = "fraction"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         found = re.fullmatch(r"(\d{1,3}(?:\.\d{1,9})?)(%?)", str(value))
-        share = float(found[1]) / (100 if found[2] else 1) if found else -1
-        if not 0 <= share <= 1:
-            self.fail(f"'{value}' is no share: give 90%, or 0.9", param, ctx)
-        return share
+        part = float(found[1]) / (100 if found[2] else 1) if found else -1
+        if not 0 <= part <= 1:
+            self.fail(f"'{value}' is no part of a whole: give 90%, or 0.9", param, ctx)
+        return part
 
 
 def arming_options(command: Any) -> Any:
@@ -50,10 +51,10 @@ def arming_options(command: Any) -> Any:
         click.option("--armed", metavar="CGROUP",
                      help="Wait, and record CGROUP into the folder -o when it nears its limit, when"
                           " it waits for memory, and when something of it is killed."),
-        click.option("--near", metavar="SHARE", type=Share(),
+        click.option("--near", metavar="PERCENT", type=Fraction(),
                      help="Record when this part of the limit is used, page cache not counted"
                           " (default: 90%)."),
-        click.option("--pressure", metavar="SHARE", type=Share(),
+        click.option("--pressure", metavar="PERCENT", type=Fraction(),
                      help="Record when tasks wait for memory for this part of the time; 0: never"
                           " (default: 10%)."),
         click.option("--at-most", metavar="TIME", type=Duration(zero=True),
@@ -84,7 +85,7 @@ def run(request: Request, asked: Arming, how: How) -> int:
     from pagewalk.commands.groups import meant_group
     from pagewalk.history.armed import arm
     from pagewalk.history.machine_rows import Counted
-    from pagewalk.history.record import Beside, record
+    from pagewalk.history.record import Also, record
     from pagewalk.history.trigger import ARMED, DOCUMENT, scrubbed
     from pagewalk.model.errors import GroupGone
     from pagewalk.proc.cgroup_search import check_controller
@@ -108,10 +109,10 @@ def run(request: Request, asked: Arming, how: How) -> int:
         documents = ((DOCUMENT, scrubbed(trigger) if how.scrub else trigger),)
         numbers = trigger.now.numbers
         counted = Counted(path, inode, name, trigger.version, numbers)
-        beside = Beside(counted=None if numbers.current is None else counted,  # it was removed
+        also = Also(counted=None if numbers.current is None else counted,  # it was removed
                         documents=documents, alone=trigger.reason != ARMED)
         what = "a cgroup" if how.scrub else f"--cgroup {path}"
-        return record(file, choose_by_pid(pids), what, how, trigger.reason, beside)
+        return record(file, choose_by_pid(pids), what, how, trigger.reason, also)
 
     try:
         with commands.put_back(), terminating():

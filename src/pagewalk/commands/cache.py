@@ -29,7 +29,7 @@ def show_cache(request: Request, path: str | None, others: dict[str, Any]) -> in
 
 
 def of_target(request: Request, choice: Choice) -> int:
-    from pagewalk.history.besides import cache_of
+    from pagewalk.history.process_documents import cache_of
     from pagewalk.system.file_cache import look_at_mapped
 
     with commands.opened(request, "cache") as (source, write):

@@ -47,7 +47,7 @@ def command(against: str, **options: object) -> int:
         )
     with opened(request, "check") as (source, write):
         if source.recorded is not None:
-            from pagewalk.history.besides import refused
+            from pagewalk.history.process_documents import refused
 
             raise refused(source, "a second walk", "check walks a process with two sources, and a"
                           " recording is of one walk", "check the process itself")

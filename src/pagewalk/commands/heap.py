@@ -77,7 +77,7 @@ def command(longest_stop: float, ask: bool, **options: object) -> int:
 
 def recorded(source: Source, request: Request, *, ask: bool) -> Heap:
     """Return the heap of a recorded process, which can neither be stopped nor asked."""
-    from pagewalk.history.besides import heap_of
+    from pagewalk.history.process_documents import heap_of
 
     if ask or request.freeze:
         raise BadRequest(f"{'--ask' if ask else '--freeze'} is about a live process, and"

@@ -40,7 +40,7 @@ def look(source: Source, *, zeros: bool) -> Huge:
     from pagewalk.system.huge import read_zeros
 
     if source.recorded is not None:
-        from pagewalk.history.besides import huge_of, refused
+        from pagewalk.history.process_documents import huge_of, refused
 
         if zeros:
             raise refused(source, "the contents of memory", "--zeros reads them, and nothing of"
@@ -93,6 +93,6 @@ def how_to_look(*, recorded: bool, zeros: bool) -> Callable[[Source], Huge]:
     if zeros:
         raise BadRequest("--zeros reads the contents of memory, and nothing of them is recorded:"
                          " ask the processes themselves, or leave out --zeros")
-    from pagewalk.history.besides import huge_of
+    from pagewalk.history.process_documents import huge_of
 
     return huge_of

@@ -173,7 +173,7 @@ def tabulate(source: Source, detailed: list[str], *, counts: bool, everything: b
 def swap_users(source: Source) -> SwapUsers | Withheld:
     """Return who uses the swap slots of the machine, or what is recorded of that."""
     if source.recorded is not None:
-        from pagewalk.history.besides import swap_users_of
+        from pagewalk.history.process_documents import swap_users_of
 
         return swap_users_of(source)
     from pagewalk.account.swap_users import count_swap_users

@@ -72,7 +72,8 @@ def command(
     pagewalk record $$ --every 100ms --for 200ms -o series
     pagewalk record --ram -o ram.pagewalk
     """
-    from pagewalk.history.record import Beside, How, record
+    from pagewalk.history.record import Also, record
+    from pagewalk.history.record_space import How
     from pagewalk.proc.freeze import terminating
 
     asked = Arming(*(options.pop(name) for name in Arming._fields))
@@ -97,7 +98,7 @@ def command(
     def make(path: str) -> Made:
         groups = tuple(path_of(word) for word in named.cgroup)
         said = words_of(named, ram=ram, scrub=how.scrub)
-        return record(path, chosen(named, ram=ram), said, how, beside=Beside(groups, ram))
+        return record(path, chosen(named, ram=ram), said, how, also=Also(groups, ram))
 
     with commands.put_back(), terminating():
         if every is not None:
@@ -171,7 +172,7 @@ def told(request: Request, made: Made) -> int:
     from pagewalk.render.terminal import harmless
     from pagewalk.snapshot.places import shown
 
-    what, held = [*made.beside], ""
+    what, held = [*made.also], ""
     if made.processes or not what:
         many = f"{made.processes} processes" if made.processes != 1 else "1 process"
         what.append(f"{many} with {human(made.present)} in RAM")

@@ -39,7 +39,7 @@ def command(address: str, legend: bool, **options: object) -> int:
     request = Request(**options)  # type: ignore[arg-type]
     with opened(request, "vtop") as (source, write):
         if source.recorded is not None:
-            from pagewalk.history.besides import refused
+            from pagewalk.history.process_documents import refused
 
             raise refused(source, "the page tables", "a recording keeps what their entries say of"
                           " each page, not the tables", "ask the process itself, or see pagewalk"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pagewalk.account.table import Table
-from pagewalk.history.besides import scrubbed_name
+from pagewalk.history.process_documents import scrubbed_name
 from pagewalk.model.columns import State, VMAs, Withheld
 from pagewalk.model.errors import PagewalkError
 from pagewalk.model.rules import HAS_ENTRY
