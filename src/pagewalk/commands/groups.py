@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,8 @@ def explain_recorded(
     FILE means the cgroup if one was looked at, else the process; FILE:/PATH a cgroup, and
     FILE:NAME with ``always``.
     """
+    if always and os.path.isdir(request.target):  # a cgroup may be called as a folder is: "/"
+        return None
     with in_recording(request) as found:
         if found is None:
             return None
