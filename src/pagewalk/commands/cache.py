@@ -58,7 +58,8 @@ def of_path(request: Request, path: str, choice: Choice) -> int:
 
 def ordered(found: CacheLook, request: Request, choice: Choice) -> list[FileCache]:
     """Return the files to show: those with most in RAM first, unless asked otherwise."""
-    from pagewalk.render.cache_table import SHOWN, document
+    from pagewalk.render.cache_table import document
+    from pagewalk.render.columns import SHOWN
 
     if choice.sort is not None:
         return choice.rows(found.files, lambda one, name: document(one)[name])

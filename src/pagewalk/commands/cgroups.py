@@ -68,7 +68,8 @@ def chosen(
     table: GroupTable, choice: Choice, dying: bool, *, whole: bool
 ) -> tuple[list[tuple[int, int | None]], int]:
     # What is listed, (row, depth): a tree, or in the order asked for; and how many there are.
-    from pagewalk.render.groups_table import SHOWN, amount, found, tree
+    from pagewalk.render.columns import SHOWN
+    from pagewalk.render.groups_table import amount, found, tree
 
     every = tree(table.groups, table.amounts.usage, removed=dying)
     rows: list[tuple[int, int | None]] = [

@@ -66,8 +66,8 @@ def command(
     from pagewalk.history.diff_machine import RAM
     from pagewalk.model.sizes import parse_budget
     from pagewalk.render import view
-    from pagewalk.render.columns import choose
-    from pagewalk.render.diff_table import SHOWN, amount
+    from pagewalk.render.columns import SHOWN, choose
+    from pagewalk.render.diff_table import amount
 
     limit = None if max_growth is None else parse_budget(max_growth)
     request = Request(**options)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pagewalk.history.statements import Statement
 
 NAMES = ("programs", "mappings", "libraries", "limits", "growth", "outliers", "hosts")
-SHOWN = 20  # rows, without --limit
 LISTED = 3  # recordings that cannot be read, or hosts
 # What a report does not tell of processes whose frames were hidden.
 WITHOUT = {
@@ -76,6 +75,7 @@ def write(
 ) -> None:
     """Write the answer, with what it comes to in front."""
     from pagewalk.render import answer as written
+    from pagewalk.render.columns import SHOWN
     from pagewalk.render.terminal import printable
 
     with commands.output(request.output) as out:

@@ -53,7 +53,7 @@ def look(source: Source, *, zeros: bool) -> Huge:
 def picked(found: Huge, choice: Choice, request: Request) -> list[int]:
     """Return the VMAs to show: all that may be huge or, on a screen, those with most that is."""
     from pagewalk.account.huge import large, may_be_huge, value
-    from pagewalk.render.huge_table import SHOWN
+    from pagewalk.render.columns import SHOWN
 
     rows = may_be_huge(found).tolist()
     if request.format != "text" or choice.sort is not None:
@@ -67,8 +67,7 @@ def show_huge_of_each(request: Request, where: Processes, named: Named, *, zeros
     """Write how each process of a set maps large folios; return the exit code."""
     from pagewalk.commands.sets import members
     from pagewalk.render import view
-    from pagewalk.render.columns import choose
-    from pagewalk.render.huge_table import SHOWN
+    from pagewalk.render.columns import SHOWN, choose
     from pagewalk.system.huge import Row, look_at_huge_of_each
 
     look = how_to_look(recorded=where.recorded, zeros=zeros)

@@ -37,8 +37,8 @@ def show_files(request: Request, machine: Machine) -> int:
 def show_slabs(request: Request, machine: Machine) -> int:
     """Write the kernel's memory by name; return the exit code."""
     from pagewalk.render import view
-    from pagewalk.render.columns import choose
-    from pagewalk.render.slab_table import SHOWN, pick
+    from pagewalk.render.columns import SHOWN, choose
+    from pagewalk.render.slab_table import pick
     from pagewalk.system.containers import known_names
 
     choice = choose("slab", request.columns, request.sort, request.limit)

@@ -28,8 +28,8 @@ def command(**options: Any) -> int:
     pagewalk share --tree $$ --sort uss --limit 10
     """
     from pagewalk.render import view
-    from pagewalk.render.columns import choose
-    from pagewalk.render.share_table import SHOWN, amount
+    from pagewalk.render.columns import SHOWN, choose
+    from pagewalk.render.share_table import amount
     from pagewalk.system.share import look_at_set
 
     request, named = divided(options)

@@ -68,7 +68,7 @@ def command(by: str, once: bool, huge: bool, zeros: bool, **options: Any) -> int
 def show(request: Request, where: Processes, named: Named, by: str, choice: Choice) -> int:
     """Write what each holds, again and again if that is asked for; return the exit code."""
     from pagewalk.render import view
-    from pagewalk.render.top_table import SHOWN
+    from pagewalk.render.columns import SHOWN
     from pagewalk.system.top import look_at_top, since
 
     if request.limit is None and request.format == "text":

@@ -52,8 +52,7 @@ def command(
     pagewalk who $$ heap --format json
     """
     from pagewalk.render import view
-    from pagewalk.render.columns import choose
-    from pagewalk.render.who_table import SHOWN
+    from pagewalk.render.columns import SHOWN, choose
 
     request = Request(target=target or "", freeze=False, **options)
     choice = choose("who", request.columns, request.sort, request.limit)

@@ -17,7 +17,6 @@ from pagewalk.render.document import missing, write
 from pagewalk.render.terminal import following, printable, say, say_grid, say_missing, width
 from pagewalk.system.file_cache import CELLS, CacheLook, Cells, FileCache
 
-SHOWN = 20  # files, without --limit
 ACROSS = 64  # letters in a line of a file's own picture
 COLUMNS = ("size", "mapped", "unmapped", "dirty", "absent", "strip")
 EVERY = ("size", "mapped", "unmapped", "cached", "dirty", "writeback", "swapped", "absent",

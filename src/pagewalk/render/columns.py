@@ -11,6 +11,7 @@ from pagewalk.account.table import COLUMNS, Column
 from pagewalk.model.errors import BadRequest
 
 Row = TypeVar("Row")
+SHOWN = 20  # rows of most tables on a screen, without --limit
 
 
 class Columns(NamedTuple):

@@ -16,7 +16,6 @@ from pagewalk.render.columns import fields, titles
 from pagewalk.render.document import missing, write
 from pagewalk.render.terminal import printable, say, say_grid, say_missing, width
 
-SHOWN = 20  # rows, without --limit
 NAMED = 3  # kinds in the first sentence, and classes beside a row
 PROCESSES = "RSS"  # Diff.of, where processes were compared
 CHANGES = ("change", "swap", "hugetlb")  # amounts that are written with their sign

@@ -26,7 +26,6 @@ COLUMNS = ("charged", "limit", "reclaimable", "anon", "file", "shmem", "kernel",
 AMOUNTS = ("anon", "file", "shmem", "kernel", "unmapped", "reclaimable")
 FIELDS = ("charged", "limit", *AMOUNTS)
 FROM_FRAMES = ("unmapped", "reclaimable")  # what counters do not tell
-SHOWN = 20  # groups, without --limit
 NAMED = 3  # files that keep a removed group
 KEPT = 36  # columns that a name keeps, where something can be hidden
 LEAST_WANTED = ("kernel", "shmem", "anon", "file", "unmapped")  # hidden first on a narrow terminal

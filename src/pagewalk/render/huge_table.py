@@ -15,7 +15,6 @@ from pagewalk.render.share_table import left_out
 from pagewalk.render.terminal import following, printable, say, say_grid, say_missing, width
 from pagewalk.system.huge import HugeOfEach, Row
 
-SHOWN = 20  # VMAs or processes, without --limit
 SHOWN_COLUMNS = ("rss", "pmd", "contiguous", "unaligned", "partly", "missing")
 IF_ANY = ("stranded", "huge_zero", "hugetlb")
 PLACES = ("end", "offset")

@@ -24,7 +24,6 @@ from pagewalk.system.members import AMOUNTS, Member, Tried
 from pagewalk.system.peak import Peak
 from pagewalk.system.share import Child, Share
 
-SHOWN = 20  # members, without --limit and --sort
 NAMED = 3  # mappings that are named beside a child
 ENDING = 5  # names of objects that end with the set
 PAIRED = 8  # members whose pairs are shown: as many columns fit

@@ -11,7 +11,6 @@ from pagewalk.render.file_table import UNKNOWN, Known
 from pagewalk.render.terminal import printable, say, say_grid, shorten, width
 from pagewalk.system.slabs import Cache, Charge, SlabReport
 
-SHOWN = 20  # caches, without a limit
 DEFAULT = ("size", "unused", "at_most", "each", "reclaimable", "charged")
 AMOUNTS = ("size", "unused")
 NUMBERS = (*AMOUNTS, "each", "slabs", "places", "at_least", "at_most")

@@ -22,7 +22,6 @@ from pagewalk.render.terminal import (
 from pagewalk.system.members import Looked
 from pagewalk.system.top import Line, Top
 
-SHOWN = 20  # lines, without --limit
 COLUMNS = ("uss", "pss", "rss", "swap", "grown")
 EVERY = ("uss", "pss", "rss", "swap", "grown", "processes", "name")
 # What the first column is called, by what the lines are of.

@@ -14,7 +14,6 @@ from pagewalk.render.share_table import left_out
 from pagewalk.render.terminal import following, printable, say, say_grid, say_missing, width
 from pagewalk.system.mappers import ALL_MAPPINGS, RECORDING, WALK, Frame, Mapper, Who
 
-SHOWN = 20  # mappings, without --limit
 OF_PAGE = ("addr", "perms", "offset", "name", "mapping")
 OF_FILE = ("addr", "perms", "offset", "size", "rss", "pss", "name", "mapping")
 WORDS = ("perms", "name", "mapping")
