@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pagewalk.history.matching import Matched, Member
     from pagewalk.history.sides import LiveSide, RecordedSide
 
+    Opened = tuple[RecordedSide, list[Member], bool]  # as `opened` yields it
+
 BY = ("kind", "file", "vma", "process", "cache", "cgroup")
 OF_MACHINE = ("cache", "cgroup")  # which processes have none of
 
@@ -108,49 +110,65 @@ def looked(
     request: Request, before: str, after: str | None, live: bool, by: str, *, ram: bool
 ) -> Diff:
     """Return what changed; raises BadRequest for words that do not name two sides."""
-    from pagewalk.history.diff import diff
-    from pagewalk.history.diff_machine import diff_machine
-    from pagewalk.history.sides import LiveSide
-    from pagewalk.render.amounts import brief
-    from pagewalk.sources.recorded_target import named_recording, no_process
+    from pagewalk.sources.recorded_target import named_recording
 
     if live and after is not None:
         raise BadRequest("--live is in place of AFTER: leave out one of them")
     if not live and after is None:
         before, after = ends_of(before)
-    with opened(before) as (one, olds, whole):
-        if after is not None and named_recording(after) is not None:
-            if request.source != "auto":
-                raise BadRequest("--source is about a live process, and both are recordings: leave"
-                                 " it out")
-            if request.freeze:
-                raise BadRequest("--freeze is about a live process, and both are recordings: leave"
-                                 " it out")
-            with opened(after) as (other, news, other_whole):
-                if ram or not (has_set(one, olds) and has_set(other, news)):
-                    return diff_machine(one.recording, other.recording,
-                                        (one.moment, other.moment), by)
-                for side, members in ((one, olds), (other, news)):
-                    if not members:
-                        path = side.recording.path
-                        commands.note(request, f"{path} has no process: what its cgroup was charged"
-                                               f" for says pagewalk explain {path}")
-                pairs = paired(one, olds, whole, other, news, other_whole)
-                return diff(one, other, pairs, by)
-        if not ram and one.recording.meta.reason and not olds:
-            raise no_process(one.recording)
-        if ram or not olds:
-            raise BadRequest("RAM and cgroups are compared between two recordings: record them"
-                             " again, and name both files")
-        now = LiveSide(request.source, request.budget_ns, one, freeze=request.freeze)
-        with commands.put_back() if request.freeze else nullcontext():
-            pairs = still_there(one, olds, now) if after is None else paired(
-                one, olds, whole, now, named(after), False)
-            found = diff(one, now, pairs, by)
-        if now.stopped_ns:
-            commands.note(request,
-                          f"no process was stopped for longer than {brief(now.stopped_ns)}")
-        return found
+    with opened(before) as old:
+        if after is None or named_recording(after) is None:
+            return since(request, old, after, by, ram=ram)
+        if request.source != "auto":
+            raise BadRequest("--source is about a live process, and both are recordings: leave"
+                             " it out")
+        if request.freeze:
+            raise BadRequest("--freeze is about a live process, and both are recordings: leave"
+                             " it out")
+        with opened(after) as new:
+            return between(request, old, new, by, ram=ram)
+
+
+def between(request: Request, old: Opened, new: Opened, by: str, *, ram: bool) -> Diff:
+    """Return what changed from one recording to another; raises BadTarget."""
+    from pagewalk.history.diff import diff
+    from pagewalk.history.diff_machine import diff_machine
+
+    (one, olds, whole), (other, news, all_new) = old, new
+    if ram or not (has_set(one, olds) and has_set(other, news)):
+        return diff_machine(one.recording, other.recording, (one.moment, other.moment), by)
+    for side, members in ((one, olds), (other, news)):
+        if not members:
+            path = side.recording.path
+            commands.note(request, f"{path} has no process: what its cgroup was charged for says"
+                                   f" pagewalk explain {path}")
+    return diff(one, other, paired(one, olds, whole, other, news, all_new), by)
+
+
+def since(request: Request, old: Opened, after: str | None, by: str, *, ram: bool) -> Diff:
+    """Return what changed from a recording to now: in the process ``after``, or in all it has.
+
+    Raises BadRequest, BadTarget, ProcessGone.
+    """
+    from pagewalk.history.diff import diff
+    from pagewalk.history.sides import LiveSide
+    from pagewalk.render.amounts import brief
+    from pagewalk.sources.recorded_target import no_process
+
+    one, olds, whole = old
+    if not ram and one.recording.meta.reason and not olds:
+        raise no_process(one.recording)
+    if ram or not olds:
+        raise BadRequest("RAM and cgroups are compared between two recordings: record them"
+                         " again, and name both files")
+    now = LiveSide(request.source, request.budget_ns, one, freeze=request.freeze)
+    with commands.put_back() if request.freeze else nullcontext():
+        pairs = still_there(one, olds, now) if after is None else paired(
+            one, olds, whole, now, named(after), False)
+        found = diff(one, now, pairs, by)
+    if now.stopped_ns:
+        commands.note(request, f"no process was stopped for longer than {brief(now.stopped_ns)}")
+    return found
 
 
 def has_set(side: RecordedSide, members: Sequence[Member]) -> bool:
@@ -178,7 +196,7 @@ def ends_of(word: str) -> tuple[str, str]:
 
 
 @contextmanager
-def opened(word: str) -> Iterator[tuple[RecordedSide, list[Member], bool]]:
+def opened(word: str) -> Iterator[Opened]:
     """Open the recording that ``word`` names; yield it, the processes meant, and if it is all.
 
     Raises BadTarget, BadRecording.
