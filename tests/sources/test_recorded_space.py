@@ -62,8 +62,8 @@ def test_frames_that_are_numbered_anew_are_marked_but_for_swap(tmp_path: Path) -
 
 
 def test_a_process_without_vmas_is_told(tmp_path: Path) -> None:
-    vmas, told = read_vmas(space(tmp_path / "a").recording, 6)
-    assert len(vmas) == 0 and told == {"told_all": False}
+    vmas, more = read_vmas(space(tmp_path / "a").recording, 6)
+    assert len(vmas) == 0 and not more
 
 
 @pytest.mark.parametrize("changed", [

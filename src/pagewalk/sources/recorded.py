@@ -128,7 +128,7 @@ def open_in(recording: Recording, pid: int) -> RecordedSource:
     """Return process ``pid`` of an open recording, which is closed with it; raises BadRecording."""
     found = document(recording, pid, PROCESS, Found)
     vmas, extra = read_vmas(recording, pid)
-    if not extra.pop("told_all"):
+    if not extra:
         raise BadRecording(recording.path, f"process {pid} has no VMAs")
     extra["shmem_swap"] = extra["shmem_swap"] if found.told_shmem_swap else None
     extra["locked"] = extra["locked"] != 0 if found.told_locked else None

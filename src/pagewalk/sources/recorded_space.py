@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,15 +103,14 @@ def states_of(part: Part) -> U8:
 
 
 def read_vmas(recording: Recording, pid: int) -> tuple[VMAs, dict[str, Any]]:
+    """Return the VMAs of a process, and more columns of theirs by name: none if it has no VMAs.
+
+    Raises BadRecording if no process can have such VMAs.
+    """
     parts = list(at_most(recording.parts("vma", VMA_COLUMNS, pid)))
     if not parts:
-        return no_vmas(), {"told_all": False}
-    columns: dict[str, Any] = {}
-    for name in VMA_COLUMNS:
-        if name == "name":
-            continue
-        pieces = [one for part in parts if (one := part.numbers(name)) is not None]
-        columns[name] = np.concatenate(pieces) if len(pieces) == len(parts) else None
+        return no_vmas(), {}
+    columns = {name: joined(parts, name) for name in VMA_COLUMNS if name != "name"}
     names = tuple(one or "" for part in parts for one in part.texts("name"))
     lacking = [name for name in ("start", "end", "perms", "offset", "dev", "inode", "backing")
                if columns[name] is None]
@@ -125,15 +124,25 @@ def read_vmas(recording: Recording, pid: int) -> tuple[VMAs, dict[str, Any]]:
         columns["backing"].astype(np.uint8), names,
         None if flags is None else flags.view(np.uint64),
     )
-    ordered = (vmas.start < vmas.end).all() and (vmas.start[1:] >= vmas.end[:-1]).all()
-    page = np.uint64(recording.facts.page_size)
-    if not ordered or (vmas.start % page).any() or (vmas.end % page).any() or (
-            vmas.backing > 7).any():
+    if not are_possible(vmas, recording.facts.page_size):
         raise BadRecording(recording.path, f"the VMAs of process {pid} are out of order")
     zeros = np.zeros(len(vmas), np.int64)
-    more = {name: zeros if columns[name] is None else columns[name]
-            for name in ("shmem_swap", "locked")}
-    return vmas, {**more, "told_all": True}
+    return vmas, {name: zeros if columns[name] is None else columns[name]
+                  for name in ("shmem_swap", "locked")}
+
+
+def joined(parts: Sequence[Part], name: str) -> Any:
+    # A column of all `parts`, i64; None if one of them lacks it.
+    pieces = [one for part in parts if (one := part.numbers(name)) is not None]
+    return np.concatenate(pieces) if len(pieces) == len(parts) else None
+
+
+def are_possible(vmas: VMAs, page_size: int) -> bool:
+    # Whether they are whole pages, in order, without overlaps, and map what VMAs may map.
+    page = np.uint64(page_size)
+    ordered = (vmas.start < vmas.end).all() and (vmas.start[1:] >= vmas.end[:-1]).all()
+    whole = not ((vmas.start % page).any() or (vmas.end % page).any())
+    return bool(ordered and whole and not (vmas.backing > 7).any())
 
 
 def no_vmas() -> VMAs:
