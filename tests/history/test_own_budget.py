@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,21 @@ def test_what_a_block_unmaps_is_told_of_what_grew() -> None:
     kinds = {part.name: part.uss for part in made.kinds}
     # The kernel may have merged either with other mappings: then it is in the kind's own sum.
     assert 36 * MIB <= sum(amount or 0 for amount in kinds.values()) < 48 * MIB
+
+
+def test_a_file_that_grew_is_named_though_its_name_is_no_text(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff \xe9\n"))
+    path.write_bytes(b"x" * (32 * MIB))
+    block = Block({"rss": 16 * MIB}, whole=False, every=None)
+    block.begin()
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        assert mapped[:].count(b"x") == 32 * MIB
+        block.end()
+    made = block.seen.worst["rss"].made
+    assert made is not None
+    # The kernel writes a line's end in a name as \012.
+    name = str(path).replace("\n", "\\012")
+    assert {part.name: part.rss for part in made.mappings}[name] > 16 * MIB
 
 
 def test_a_peak_that_no_look_saw_is_told_by_vmhwm() -> None:

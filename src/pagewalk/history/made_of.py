@@ -134,10 +134,12 @@ def weight(part: Portion, measure: str) -> int:
 def main(measure: str, began: str, *pids: str) -> None:
     """Print as JSON what `described` returns, for another process than this one.
 
-    Standard input has `described`'s two smaps of each, by pid, or nothing.
+    Standard input has `described`'s two smaps of each, if any: a line of JSON, how many bytes of
+    which pid, and then these bytes in the same order.
     """
-    two = [{int(pid): text.encode("latin-1") for pid, text in each.items()}
-           for each in json.load(sys.stdin)]
+    lengths = json.loads(sys.stdin.buffer.readline())
+    two = [{int(pid): sys.stdin.buffer.read(length) for pid, length in each.items()}
+           for each in lengths]
     commands, made = described(measure, map(int, pids), float(began), two)
     print(json.dumps({"commands": commands, "made": made}))
 

@@ -115,9 +115,10 @@ class Block:
         words = [sys.executable, "-m", "pagewalk.history.made_of", measure, repr(self.began)]
         words += [str(one.pid) for one in look.holds]
         try:
-            known = [{pid: text.decode("latin-1") for pid, text in each.items()} for each in two]
+            lengths = [{pid: len(text) for pid, text in each.items()} for each in two]
+            texts = [text for each in two for text in each.values()]
             ran = subprocess.run(words, capture_output=True, check=True, timeout=PATIENCE,
-                                 input=json.dumps(known).encode())
+                                 input=b"".join([json.dumps(lengths).encode(), b"\n", *texts]))
             worst = worst_of(measure, look, json.loads(ran.stdout))
             return worst if worst.made is None or not two else worst._replace(
                 made=worst.made._replace(at=at))
