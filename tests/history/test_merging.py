@@ -10,7 +10,7 @@ import pytest
 
 from pagewalk.history.changes import CLASSES, Told
 from pagewalk.history.matching import same_addresses
-from pagewalk.history.merging import Side, merged
+from pagewalk.history.merging import Stream, merged
 from pagewalk.model.columns import Backing, State, VMAs
 from tests.history import spaces as by_hand
 from tests.history.spaces import Run, run, vmas
@@ -94,7 +94,7 @@ def test_runs_give_what_pages_would(seed: int) -> None:
     every = [some_runs(rng, mapped) for mapped in maps]
     sections = same_addresses(*maps)
     sides = [
-        Side(by_hand.Space(mapped, in_batches(rng, rows)).runs(), start, sections, len(mapped),
+        Stream(by_hand.Space(mapped, in_batches(rng, rows)).runs(), start, sections, len(mapped),
              PAGE, False)
         for mapped, rows, start in zip(maps, every, (sections.before, sections.after), strict=True)]
     changes = merged(sides[0], sides[1], Told())
@@ -129,8 +129,8 @@ def test_a_side_without_pages_is_no_obstacle() -> None:
     sections = same_addresses(mapped, mapped)
     for rows, key in (([[], [run(10, 4, State.ANON)]], "touched"),
                       ([[run(10, 4, State.ANON)], []], "dropped")):
-        sides = [Side(by_hand.Space(mapped, [one]).runs(), sections.before, sections, 1, PAGE,
-                      False) for one in rows]
+        sides = [Stream(by_hand.Space(mapped, [one]).runs(), sections.before, sections, 1, PAGE,
+                        False) for one in rows]
         changes = merged(sides[0], sides[1], Told())
         where = [CLASSES[at].key for at in np.flatnonzero(changes.bytes[0])]
         assert where == [key] and changes.bytes.sum() == 4 * PAGE

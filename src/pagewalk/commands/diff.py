@@ -21,11 +21,11 @@ from pagewalk.commands.options import (
 from pagewalk.model.errors import BadRequest, BadTarget, ProcessGone, in_a_line
 
 if TYPE_CHECKING:
-    from pagewalk.history.diff import Diff, Looked
+    from pagewalk.history.diff import Diff, Side
     from pagewalk.history.matching import Matched, Member
     from pagewalk.history.sides import LiveSide, RecordedSide
 
-    Opened = tuple[RecordedSide, list[Member], bool]  # as `opened` yields it
+    Meant = tuple[RecordedSide, list[Member], bool]  # see opened
 
 BY = ("kind", "file", "vma", "process", "cache", "cgroup")
 OF_MACHINE = ("cache", "cgroup")  # which processes have none of
@@ -129,7 +129,7 @@ def looked(
             return between(request, old, new, by, ram=ram)
 
 
-def between(request: Request, old: Opened, new: Opened, by: str, *, ram: bool) -> Diff:
+def between(request: Request, old: Meant, new: Meant, by: str, *, ram: bool) -> Diff:
     """Return what changed from one recording to another; raises BadTarget."""
     from pagewalk.history.diff import diff
     from pagewalk.history.diff_machine import diff_machine
@@ -145,7 +145,7 @@ def between(request: Request, old: Opened, new: Opened, by: str, *, ram: bool) -
     return diff(one, other, paired(one, olds, whole, other, news, all_new), by)
 
 
-def since(request: Request, old: Opened, after: str | None, by: str, *, ram: bool) -> Diff:
+def since(request: Request, old: Meant, after: str | None, by: str, *, ram: bool) -> Diff:
     """Return what changed from a recording to now: in the process ``after``, or in all it has.
 
     Raises BadRequest, BadTarget, ProcessGone.
@@ -196,7 +196,7 @@ def ends_of(word: str) -> tuple[str, str]:
 
 
 @contextmanager
-def opened(word: str) -> Iterator[Opened]:
+def opened(word: str) -> Iterator[Meant]:
     """Open the recording that ``word`` names; yield it, the processes meant, and if it is all.
 
     Raises BadTarget, BadRecording.
@@ -231,7 +231,7 @@ def named(word: str) -> list[Member]:
 
 
 def paired(
-    one: Looked, olds: list[Member], whole: bool, other: Looked, news: list[Member], all_new: bool
+    one: Side, olds: list[Member], whole: bool, other: Side, news: list[Member], all_new: bool
 ) -> Matched:
     """Return which process is compared with which; raises BadTarget if none can be.
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from pagewalk.history.changes import Told
 from pagewalk.history.matching import Matched, Member, Pair, same_addresses, same_places
-from pagewalk.history.merging import Side, merged, no_sections
+from pagewalk.history.merging import Stream, merged, no_sections
 from pagewalk.history.parts import Mapped, Opened, Part, only
 from pagewalk.history.tally import Most, Row, Tables
 from pagewalk.model.columns import Withheld
@@ -38,7 +38,7 @@ class Moment(NamedTuple):
     live: bool = False
 
 
-class Looked(Protocol):
+class Side(Protocol):
     """One of the two sides: its processes, each of which can be opened."""
 
     moment: Moment
@@ -83,34 +83,34 @@ class Diff(NamedTuple):
         return frozenset(key for row in self.withheld for key in UNTOLD.get(row.what, ()))
 
 
-def diff(before: Looked, after: Looked, matched: Matched, by: str = "kind") -> Diff:
+def diff(before: Side, after: Side, matched: Matched, by: str = "kind") -> Diff:
     """Return what changed from ``before`` to ``after`` in the processes that are ``matched``.
 
     ``by`` is a key of BY. Raises BadRequest if their pages are of different sizes, BadRecording,
     and what opening a live process raises.
     """
     check(before, after)
-    tables, left = Tables(by), Left()
-    told = told_by(before, after, left)
+    tables, notes = Tables(by), Notes()
+    told = told_by(before, after, notes)
     for pair in matched.pairs:
         try:
-            with_both(before, after, pair, told, tables, left)
+            with_both(before, after, pair, told, tables, notes)
         except ProcessGone:
             if len(matched.pairs) == 1:
                 raise
-            alone(before, pair.before, "ended", tables, left)
+            alone(before, pair.before, "ended", tables, notes)
     for members, side, key in ((matched.ended, before, "ended"), (matched.began, after, "began")):
         for member in members:
-            alone(side, member, key, tables, left)
+            alone(side, member, key, tables, notes)
     whole = tables.whole.row()
-    say_sums(matched, left)
-    unexplained = None if left.rss is None else left.rss - whole.change
-    withheld = (*left.withheld, *before.withheld, *after.withheld)
+    say_sums(matched, notes)
+    unexplained = None if notes.rss is None else notes.rss - whole.change
+    withheld = (*notes.withheld, *before.withheld, *after.withheld)
     return Diff(before.moment, after.moment, matched, whole, tables.of_kinds(), by,
                 tables.of_rows(), unexplained, tuple(dict.fromkeys(withheld)), tables.most())
 
 
-def check(before: Looked, after: Looked) -> None:
+def check(before: Side, after: Side) -> None:
     """Raise BadRequest where pages of the two sides cannot be compared."""
     one, other = before.facts, after.facts
     for what, first, second in (
@@ -121,14 +121,14 @@ def check(before: Looked, after: Looked) -> None:
                              f" are of different {what}, {first} and {second}")
 
 
-class Left:
-    """What is found out beside the classes: the change of RSS as others counted it, and remarks."""
+class Notes:
+    """What is noted beside the classes: the change of RSS as others counted it; what is untold."""
 
     def __init__(self) -> None:
         self.rss: int | None = 0
         self.withheld: dict[Withheld, None] = {}
 
-    def add(self, rss: int | None, sign: int) -> None:
+    def add_rss(self, rss: int | None, sign: int) -> None:
         """Add the RSS of a process, which may be withheld."""
         self.rss = None if self.rss is None or rss is None else self.rss + sign * rss
         if rss is None:
@@ -140,7 +140,7 @@ class Left:
         self.withheld[Withheld(what, why)] = None
 
 
-def told_by(before: Looked, after: Looked, left: Left) -> Told:
+def told_by(before: Side, after: Side, notes: Notes) -> Told:
     """Return what both sides tell of frames, and note why they do not."""
     one, other = before.moment, after.moment
     frames = one.physical and other.physical and one.boot == other.boot != ""
@@ -148,35 +148,35 @@ def told_by(before: Looked, after: Looked, left: Left) -> Told:
         why = ("they are of two boots, and a frame means another page in each"
                if one.boot != other.boot or not one.boot else
                "frames are numbered anew in a recording without --physical")
-        left.say(FRAMES, f"which pages are in another frame: {why}")
+        notes.say(FRAMES, f"which pages are in another frame: {why}")
     return Told(frames=frames)
 
 
 def with_both(
-    before: Looked, after: Looked, pair: Pair, told: Told, tables: Tables, left: Left
+    before: Side, after: Side, pair: Pair, told: Told, tables: Tables, notes: Notes
 ) -> None:
     """Add what became of one process."""
     same_boot = before.moment.boot == after.moment.boot
     with (closing(before.open(pair.before)) as one, closing(after.open(pair.after)) as other):
         check(before, after)  # what a live one is, is known once it is open
-        parts = parts_of(one, other, pair, same_boot, before.facts.page_size, told, left)
+        parts = parts_of(one, other, pair, same_boot, before.facts.page_size, told, notes)
     for part in parts:
         tables.add(part, pair.after.called)
-    left.add(before.rss(pair.before), -1)
-    left.add(after.rss(pair.after), 1)
+    notes.add_rss(before.rss(pair.before), -1)
+    notes.add_rss(after.rss(pair.after), 1)
 
 
-def say_sums(matched: Matched, left: Left) -> None:
+def say_sums(matched: Matched, notes: Notes) -> None:
     """Note of how many processes there are sums only: of those that are not the same in both."""
     different, every = sum(not pair.same for pair in matched.pairs), len(matched.pairs)
     if different:
         of = f"of {different} of {every} processes " if every > different else ""
-        left.say("anonymous memory, page by page", f"{of}compared as sums by kind and name: the"
+        notes.say("anonymous memory, page by page", f"{of}compared as sums by kind and name: the"
                  " same address means something else in another process")
 
 
 def parts_of(
-    one: Opened, other: Opened, pair: Pair, same_boot: bool, page: int, told: Told, left: Left
+    one: Opened, other: Opened, pair: Pair, same_boot: bool, page: int, told: Told, notes: Notes
 ) -> list[Part]:
     """Return what became of each mapping of one process; notes what cannot be told."""
     told = told._replace(huge=one.tells.huge and other.tells.huge,
@@ -185,27 +185,27 @@ def parts_of(
             (told.huge, HUGE, "one side does not tell huge pages"),
             (told.sharing, SHARING, "one side does not tell who maps a frame")):
         if not known:
-            left.say(what, why)
+            notes.say(what, why)
     sections = (same_addresses(one.vmas, other.vmas) if pair.same else
                 same_places(one.vmas, other.vmas, same_boot))
-    first = Side(one.runs(), sections.before, sections, len(one.vmas), page, one.poison)
-    second = Side(other.runs(), sections.after, sections, len(other.vmas), page, other.poison)
+    first = Stream(one.runs(), sections.before, sections, len(one.vmas), page, one.poison)
+    second = Stream(other.runs(), sections.after, sections, len(other.vmas), page, other.poison)
     changes = merged(first, second, told)
     mapped = Mapped(one, other, sections, changes, first, second)
     return list(mapped.by_address(pair.after.pid) if pair.same else
                 mapped.by_sums(pair.after.pid))
 
 
-def alone(side: Looked, member: Member, key: str, tables: Tables, left: Left) -> None:
+def alone(side: Side, member: Member, key: str, tables: Tables, notes: Notes) -> None:
     """Add a process that only one side has: all of it is of class ``key``, ended or began."""
     opened = side.open(member)
     try:
         nothing = no_sections()
-        read = Side(opened.runs(), nothing.before, nothing, len(opened.vmas),
-                    side.facts.page_size, opened.poison)
-        read.read()
-        for part in only(opened, read.rest, member.pid, key):
+        stream = Stream(opened.runs(), nothing.before, nothing, len(opened.vmas),
+                        side.facts.page_size, opened.poison)
+        stream.read()
+        for part in only(opened, stream.rest, member.pid, key):
             tables.add(part, member.called)
     finally:
         opened.close()
-    left.add(side.rss(member), 1 if key == "began" else -1)
+    notes.add_rss(side.rss(member), 1 if key == "began" else -1)

@@ -26,8 +26,8 @@ ALL = "all of RAM"
 BY_FRAMES, BY_COUNTERS = "its frames counted", "nothing but the kernel's counters"
 
 
-class Kind(NamedTuple):
-    """A kind of rows: ``record`` as in the file, and which of its columns tell rows apart."""
+class Grouping(NamedTuple):
+    """What is added up: rows of kind ``record``, those alike in ``columns``; ``named``: as what."""
 
     record: str
     columns: tuple[str, ...]
@@ -35,12 +35,12 @@ class Kind(NamedTuple):
 
 
 BY = {
-    "kind": Kind("ram", ("state", "name"),
-                 lambda row: f"{row['state']}: {(row['name'] or '').replace('_', ' ')}"),
-    "file": Kind("file", ("state", "name"),
-                 lambda row: row["name"] or f"{row['state']} {REST}"),
-    "cache": Kind("cache", ("name",), lambda row: row["name"] or REST),
-    CGROUP: Kind("group", ("cgroup",), lambda row: row["cgroup"] or ""),
+    "kind": Grouping("ram", ("state", "name"),
+                     lambda row: f"{row['state']}: {(row['name'] or '').replace('_', ' ')}"),
+    "file": Grouping("file", ("state", "name"),
+                     lambda row: row["name"] or f"{row['state']} {REST}"),
+    "cache": Grouping("cache", ("name",), lambda row: row["name"] or REST),
+    CGROUP: Grouping("group", ("cgroup",), lambda row: row["cgroup"] or ""),
 }
 
 
@@ -49,7 +49,7 @@ def has_machine(recording: Recording) -> bool:
     return bool(machine_documents(recording))
 
 
-class Side(NamedTuple):
+class MachineSide(NamedTuple):
     """One of the two recordings: all of RAM (``group`` is None), or the charge of ``group``."""
 
     machine: RecordedMachine
@@ -86,17 +86,17 @@ class Side(NamedTuple):
                             " may not see frames")
 
 
-def side_of(recording: Recording) -> Side:
+def side_of(recording: Recording) -> MachineSide:
     """Return what of the machine was recorded; raises BadRequest, BadTarget, BadRecording."""
     machine = RecordedMachine(recording)
     groups = machine.groups()
     if machine.has_ram or not groups:
         machine.ram()  # or says why it is not there
-        return Side(machine, None)
+        return MachineSide(machine, None)
     if len(groups) > 1:
         raise BadRequest(f"{in_a_line(recording.path)} has {len(groups)} cgroups, and one is"
                          " compared at a time: record each into a file of its own")
-    return Side(machine, groups[0])
+    return MachineSide(machine, groups[0])
 
 
 def diff_machine(
@@ -161,10 +161,10 @@ def row_of(name: str, before: int | None, after: int | None) -> Row:
 
 def amounts(recording: Recording, by: str, group: str | None) -> dict[str, int]:
     """Return bytes by name, of ``group`` or all of RAM; rows that are called the same together."""
-    kind = BY[by]
+    grouping = BY[by]
     found: dict[str, int] = {}
-    for part in recording.parts(kind.record, (*kind.columns, OF, "size")):
-        rows = zip(names_of(part, kind), part.texts(OF), part.table.column("size").to_pylist(),
+    for part in recording.parts(grouping.record, (*grouping.columns, OF, "size")):
+        rows = zip(names_of(part, grouping), part.texts(OF), part.table.column("size").to_pylist(),
                    strict=True)
         for name, of, size in rows:
             if size is not None and (by == CGROUP or of == group):
@@ -172,7 +172,7 @@ def amounts(recording: Recording, by: str, group: str | None) -> dict[str, int]:
     return found
 
 
-def names_of(part: Part, kind: Kind) -> Iterator[str]:
-    columns = [part.texts(name) for name in kind.columns]
+def names_of(part: Part, grouping: Grouping) -> Iterator[str]:
+    columns = [part.texts(name) for name in grouping.columns]
     for row in zip(*columns, strict=True):
-        yield kind.named(dict(zip(kind.columns, row, strict=True)))
+        yield grouping.named(dict(zip(grouping.columns, row, strict=True)))

@@ -81,10 +81,11 @@ class Amounts:
         return int(self.rss[vma]), int(self.swap[vma]), int(self.hugetlb[vma])
 
 
-class Side:
-    """One side while it streams: ``whole`` is what it has by VMA, ``rest`` what is in no section.
+class Stream:
+    """A process of one side while it is read.
 
-    ``poison``: Rss counts entries of pages lost to a memory error.
+    ``whole`` is what it has by VMA, ``rest`` what of that is in no section. ``poison``: Rss
+    counts entries of pages lost to a memory error.
     """
 
     def __init__(
@@ -186,7 +187,7 @@ def add_up(sums: I64, key: I64, size: U64, sign: int = 1) -> None:
     sums.reshape(-1)[first : first + len(found)] += sign * found
 
 
-def merged(before: Side, after: Side, told: Told) -> Changes:
+def merged(before: Stream, after: Stream, told: Told) -> Changes:
     """Read both sides to their ends and return what became of each section."""
     changes = Changes(len(before.sections))
     for one, other in side_by_side(before.pieces(), after.pieces(), before.page):

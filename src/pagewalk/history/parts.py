@@ -9,7 +9,7 @@ import numpy as np
 
 from pagewalk.account.groups import KINDS
 from pagewalk.history.changes import CODES, COUNT, UNCHANGED
-from pagewalk.history.merging import Amounts, Changes, Sections, Side
+from pagewalk.history.merging import Amounts, Changes, Sections, Stream
 from pagewalk.model.columns import I64, Tells, VMAs
 from pagewalk.snapshot.runs import Runs
 
@@ -55,8 +55,8 @@ class Mapped(NamedTuple):
     other: Opened
     sections: Sections
     changes: Changes
-    first: Side
-    second: Side
+    first: Stream
+    second: Stream
 
     def in_sections(self, pid: int) -> dict[int, Part]:
         """Return the part of each VMA of the second side that has sections."""

@@ -32,7 +32,7 @@ MEMBERS = ("pid", "mm", "started", "name", "program", "command", "rss", "swap", 
 
 
 class RecordedSide:
-    """A recording: see diff.Looked."""
+    """A recording: see diff.Side."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording, self.facts = recording, recording.facts
@@ -95,7 +95,7 @@ class OpenedRecorded:
 
 
 class LiveSide:
-    """Processes as they are now, after those of ``before``: see diff.Looked.
+    """Processes as they are now, after those of ``before``: see diff.Side.
 
     With ``freeze`` each is stopped while it is walked; ``stopped_ns`` says for how long at most.
     """

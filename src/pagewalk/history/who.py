@@ -25,7 +25,7 @@ from pagewalk.walking.walk import walk
 ZERO_PAGE = kpf("zero_page")
 
 
-class Member(NamedTuple):
+class Space(NamedTuple):
     """An address space of a recording: the ``pids`` that run in it, and the name of the first."""
 
     pids: tuple[int, ...]
@@ -76,7 +76,7 @@ def frame_behind(source: RecordedSource, address: str) -> Frame:
 
 def mappers_of(recording: Recording, pfn: int, page: int) -> Iterator[Mapper]:
     """Yield each mapping of frame ``pfn`` that is recorded."""
-    members, vmas = members_of(recording), dict[int, VMAs]()
+    spaces, vmas = spaces_of(recording), dict[int, VMAs]()
     number = pfn & ANEW - 1
     for part in recording.parts("page", ("pid", "vma", "state", "start", "size", "frame")):
         frame = part.numbers("frame")
@@ -87,17 +87,17 @@ def mappers_of(recording: Recording, pfn: int, page: int) -> Iterator[Mapper]:
         pids, rows, starts = (part.needed(name) for name in ("pid", "vma", "start"))
         for at in np.flatnonzero(first).tolist():
             pid, row = int(pids[at]), int(rows[at])
-            if pid not in members:
+            if pid not in spaces:
                 continue
             if pid not in vmas:
                 vmas[pid] = read_vmas(recording, pid)[0]
             if not 0 <= row < len(vmas[pid]):
                 raise BadRecording(recording.path, f"a page of process {pid} is in no VMA")
             addr = (int(starts[at]) + (number - int(frame[at])) * page) % (1 << 64)
-            yield mapper(members[pid].pids, members[pid].name, vmas[pid], row, addr, page)
+            yield mapper(spaces[pid].pids, spaces[pid].name, vmas[pid], row, addr, page)
 
 
-def members_of(recording: Recording) -> dict[int, Member]:
+def spaces_of(recording: Recording) -> dict[int, Space]:
     """Return the address spaces of a recording by the lowest pid that runs in each."""
     names: dict[int, str] = {}
     pids: dict[int, list[int]] = {}
@@ -107,5 +107,5 @@ def members_of(recording: Recording) -> dict[int, Member]:
         for pid, mm, name in rows:
             pids.setdefault(mm, []).append(pid)
             names[pid] = name or ""
-    return {mm: Member(tuple(sorted(together)), names.get(mm, ""))
+    return {mm: Space(tuple(sorted(together)), names.get(mm, ""))
             for mm, together in pids.items()}
