@@ -110,7 +110,7 @@ def run(request: Request, asked: Arming, how: How) -> int:
         numbers = trigger.now.numbers
         counted = Counted(path, inode, name, trigger.version, numbers)
         also = Also(counted=None if numbers.current is None else counted,  # it was removed
-                        documents=documents, alone=trigger.reason != ARMED)
+                    documents=documents, alone=trigger.reason != ARMED)
         what = "a cgroup" if how.scrub else f"--cgroup {path}"
         return record(file, choose_by_pid(pids), what, how, trigger.reason, also)
 

@@ -192,8 +192,7 @@ class Session:
         for path in also.groups:
             try:
                 self.note(add_group(
-                    self.writer, path, self.how.source, self.how.budget_ns, self.hidden,
-                    once=also.once, listed=also.ram))
+                    self.writer, path, self.how, self.hidden, once=also.once, listed=also.ram))
             except (OSError, PagewalkError) as error:
                 self.failed.append(error)
                 what = f"what cgroup {path} is charged for"

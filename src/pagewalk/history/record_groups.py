@@ -7,6 +7,7 @@ from typing import NamedTuple
 from pagewalk.history.hidden import Hidden, Names
 from pagewalk.history.machine_rows import one_group
 from pagewalk.history.record_ram import Added, add_document, add_rows
+from pagewalk.history.record_space import How
 from pagewalk.model.facts import Facts
 from pagewalk.proc.cgroups import find_hierarchy
 from pagewalk.proc.containers import read_records
@@ -45,14 +46,13 @@ def look(
 
 
 def add_group(
-    writer: Writer, path: str, source: str, budget_ns: int, hidden: Hidden, *, once: bool = False,
-    listed: bool = False,
+    writer: Writer, path: str, how: How, hidden: Hidden, *, once: bool = False, listed: bool = False
 ) -> Added:
     """Record what the cgroup at ``path`` is charged for; raises as look does.
 
     ``once``: look once only, which is quickest. ``listed``: it has a row with all cgroups already.
     """
-    found, facts = look(path, source, budget_ns, once=once)
+    found, facts = look(path, how.source, how.budget_ns, once=once)
     kept = add_look(writer, found, hidden, listed=listed)
     return Added((f"cgroup {kept.group.path}",), found.group.withheld, facts)
 
