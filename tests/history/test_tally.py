@@ -1,4 +1,4 @@
-"""The sums of a diff: parts made by hand, and which row each is in."""
+"""The sums of a diff: fates made by hand, and which row each is in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pagewalk.history.changes import CODES, COUNT
-from pagewalk.history.parts import Part
+from pagewalk.history.fates import Fate
 from pagewalk.history.tally import BY, Most, Tables, Tally, largest
 from pagewalk.model.columns import I64
 
@@ -19,16 +19,16 @@ def by_class(**amounts: int) -> I64:
     return found
 
 
-def part(name: str, kind: str, pid: int, addr: int, before: int, after: int) -> Part:
-    """Return a part of which all that was or is there has changed."""
-    return Part(name, kind, pid, addr, addr + 5, before, after, 3, 5,
+def fate(name: str, kind: str, pid: int, addr: int, before: int, after: int) -> Fate:
+    """Return a fate of which all that was or is there has changed."""
+    return Fate(name, kind, pid, addr, addr + 5, before, after, 3, 5,
                 by_class(touched=after, dropped=before), by_class(touched=after, dropped=-before))
 
 
 PARTS = (
-    (part("[heap]", "heap", 1, 10, 4, 9), "one"), (part("/a", "file", 1, 30, 2, 2), "one"),
-    (part("/a", "file", 1, 50, 0, 1), "one"), (part("", "heap", 2, 10, 8, 0), "two"),
-    (part("/a", "file", 2, 10, 1, 0), "two"),
+    (fate("[heap]", "heap", 1, 10, 4, 9), "one"), (fate("/a", "file", 1, 30, 2, 2), "one"),
+    (fate("/a", "file", 1, 50, 0, 1), "one"), (fate("", "heap", 2, 10, 8, 0), "two"),
+    (fate("/a", "file", 2, 10, 1, 0), "two"),
 )
 
 
@@ -43,7 +43,7 @@ def tables(by: str) -> Tables:
     ("kind", {"heap": -3, "file": 0}), ("file", {"[heap]": 5, "/a": 0, "[anon]": -8}),
     ("process", {"one": 6, "two": -9}),
 ])
-def test_parts_with_one_key_are_one_row(by: str, rows: dict[str, int]) -> None:
+def test_fates_with_one_key_are_one_row(by: str, rows: dict[str, int]) -> None:
     assert {row.what: row.change for row in tables(by).of_rows()} == rows
 
 
@@ -69,7 +69,7 @@ def test_rows_add_up_to_the_whole(by: str) -> None:
 def test_most_is_what_changed_most_in_the_direction_of_the_whole() -> None:
     found = tables("kind")
     assert found.most() == Most(2, "two", "[anon]", None, None, -8)
-    found.add(part("/b", "file", 1, 70, 0, 7), "one")
+    found.add(fate("/b", "file", 1, 70, 0, 7), "one")
     assert found.most() == Most(1, "one", "/b", None, None, 7)
     assert Tables("kind").most() is None
 
@@ -77,14 +77,14 @@ def test_most_is_what_changed_most_in_the_direction_of_the_whole() -> None:
 def test_by_vma_most_is_one_of_those_with_its_name_and_says_where() -> None:
     found = Tables("vma")
     for addr, after in ((10, 4), (30, 6), (50, 5)):
-        found.add(part("", "anonymous", 1, addr, 0, after), "one")
+        found.add(fate("", "anonymous", 1, addr, 0, after), "one")
     assert found.most() == Most(1, "one", "[anon]", 30, 35, 6)
     assert [(row.addr, row.end) for row in found.of_rows()] == [(30, 35), (50, 55), (10, 15)]
 
 
 def test_what_is_as_it_was_has_no_row() -> None:
     found = Tables("file")
-    found.add(Part("/a", "file", 1, 10, 20, 6, 6, 0, 0, by_class(unchanged=6), by_class()), "one")
+    found.add(Fate("/a", "file", 1, 10, 20, 6, 6, 0, 0, by_class(unchanged=6), by_class()), "one")
     assert found.of_rows() == found.of_kinds() == () and not found.whole.row().changed
 
 

@@ -10,9 +10,9 @@ from contextlib import closing
 from typing import NamedTuple, Protocol
 
 from pagewalk.history.changes import Told
+from pagewalk.history.fates import Fate, Mapped, Opened, only
 from pagewalk.history.matching import Matched, Member, Pair, same_addresses, same_places
 from pagewalk.history.merging import Stream, merged, no_sections
-from pagewalk.history.parts import Mapped, Opened, Part, only
 from pagewalk.history.tally import Most, Row, Tables
 from pagewalk.model.columns import Withheld
 from pagewalk.model.errors import BadRequest, ProcessGone
@@ -159,9 +159,9 @@ def with_both(
     same_boot = before.moment.boot == after.moment.boot
     with (closing(before.open(pair.before)) as one, closing(after.open(pair.after)) as other):
         check(before, after)  # what a live one is, is known once it is open
-        parts = parts_of(one, other, pair, same_boot, before.facts.page_size, told, notes)
-    for part in parts:
-        tables.add(part, pair.after.called)
+        fates = fates_of(one, other, pair, same_boot, before.facts.page_size, told, notes)
+    for fate in fates:
+        tables.add(fate, pair.after.called)
     notes.add_rss(before.rss(pair.before), -1)
     notes.add_rss(after.rss(pair.after), 1)
 
@@ -175,9 +175,9 @@ def say_sums(matched: Matched, notes: Notes) -> None:
                  " same address means something else in another process")
 
 
-def parts_of(
+def fates_of(
     one: Opened, other: Opened, pair: Pair, same_boot: bool, page: int, told: Told, notes: Notes
-) -> list[Part]:
+) -> list[Fate]:
     """Return what became of each mapping of one process; notes what cannot be told."""
     told = told._replace(huge=one.tells.huge and other.tells.huge,
                          sharing=one.tells.frames and other.tells.frames)
@@ -204,8 +204,8 @@ def alone(side: Side, member: Member, key: str, tables: Tables, notes: Notes) ->
         stream = Stream(opened.runs(), nothing.before, nothing, len(opened.vmas),
                         side.facts.page_size, opened.poison)
         stream.read()
-        for part in only(opened, stream.rest, member.pid, key):
-            tables.add(part, member.called)
+        for fate in only(opened, stream.rest, member.pid, key):
+            tables.add(fate, member.called)
     finally:
         opened.close()
     notes.add_rss(side.rss(member), 1 if key == "began" else -1)

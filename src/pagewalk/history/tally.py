@@ -10,7 +10,7 @@ import numpy as np
 
 from pagewalk.account.groups import KINDS
 from pagewalk.history.changes import CLASSES, COUNT
-from pagewalk.history.parts import Part
+from pagewalk.history.fates import Fate
 from pagewalk.model.columns import I64
 
 ANONYMOUS = "[anon]"  # memory without a name
@@ -61,7 +61,7 @@ class Most(NamedTuple):
 
 @dataclass
 class Tally:
-    """The sums of parts with one key."""
+    """The sums of fates with one key."""
 
     what: str
     kind: str | None = None
@@ -75,14 +75,14 @@ class Tally:
     bytes: I64 = field(default_factory=lambda: np.zeros(COUNT, np.int64))
     rss: I64 = field(default_factory=lambda: np.zeros(COUNT, np.int64))
 
-    def add(self, part: Part) -> None:
-        """Add a part."""
-        self.before += part.before
-        self.after += part.after
-        self.swap += part.swap
-        self.hugetlb += part.hugetlb
-        self.bytes += part.bytes
-        self.rss += part.rss
+    def add(self, fate: Fate) -> None:
+        """Add a fate."""
+        self.before += fate.before
+        self.after += fate.after
+        self.swap += fate.swap
+        self.hugetlb += fate.hugetlb
+        self.bytes += fate.bytes
+        self.rss += fate.rss
 
     def row(self) -> Row:
         """Return the sums."""
@@ -96,12 +96,12 @@ def by_class(sums: I64) -> dict[str, int]:
 
 
 # What a row of each table is of: its key, and what it is called.
-Key = Callable[[Part, str], tuple[Hashable, str]]
+Key = Callable[[Fate, str], tuple[Hashable, str]]
 BY: dict[str, Key] = {
-    "kind": lambda part, _: (part.kind, part.kind),
-    "file": lambda part, _: (part.name or ANONYMOUS, part.name or ANONYMOUS),
-    "vma": lambda part, _: ((part.pid, part.addr, part.kind, part.name), part.name or ANONYMOUS),
-    "process": lambda part, called: (part.pid, called),
+    "kind": lambda fate, _: (fate.kind, fate.kind),
+    "file": lambda fate, _: (fate.name or ANONYMOUS, fate.name or ANONYMOUS),
+    "vma": lambda fate, _: ((fate.pid, fate.addr, fate.kind, fate.name), fate.name or ANONYMOUS),
+    "process": lambda fate, called: (fate.pid, called),
 }
 
 
@@ -114,25 +114,25 @@ class Tables:
         self.rows: dict[Hashable, Tally] = {}
         self.names: dict[tuple[int, str, str, int | None, int | None], int] = {}
 
-    def add(self, part: Part, called: str) -> None:
-        """Add a part of the process ``called``."""
-        self.whole.add(part)
-        place = (part.addr, part.end) if self.by == "vma" else (None, None)
-        name = (part.pid, called, part.name or ANONYMOUS, *place)
-        self.names[name] = self.names.get(name, 0) + part.after - part.before
-        kind = self.kinds.get(part.kind)
+    def add(self, fate: Fate, called: str) -> None:
+        """Add a fate of the process ``called``."""
+        self.whole.add(fate)
+        place = (fate.addr, fate.end) if self.by == "vma" else (None, None)
+        name = (fate.pid, called, fate.name or ANONYMOUS, *place)
+        self.names[name] = self.names.get(name, 0) + fate.after - fate.before
+        kind = self.kinds.get(fate.kind)
         if kind is None:
-            kind = self.kinds[part.kind] = Tally(part.kind, part.kind)
-        kind.add(part)
+            kind = self.kinds[fate.kind] = Tally(fate.kind, fate.kind)
+        kind.add(fate)
         if self.by == "kind":
             return
-        key, what = BY[self.by](part, called)
+        key, what = BY[self.by](fate, called)
         row = self.rows.get(key)
         if row is None:
             row = self.rows[key] = Tally(
-                what, part.kind if self.by == "vma" else None,
-                part.pid if self.by in ("vma", "process") else None, *place)
-        row.add(part)
+                what, fate.kind if self.by == "vma" else None,
+                fate.pid if self.by in ("vma", "process") else None, *place)
+        row.add(fate)
 
     def most(self) -> Most | None:
         """Return which mapping changed most, in the direction of the whole; None if none did."""

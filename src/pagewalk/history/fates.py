@@ -29,7 +29,7 @@ class Opened(Protocol):
         """Close what was opened for it."""
 
 
-class Part(NamedTuple):
+class Fate(NamedTuple):
     """What became of one mapping of a process, as Row; ``bytes`` and ``rss`` i64 are by class.
 
     ``addr`` and ``end`` are where it is, None if it is of several VMAs.
@@ -49,7 +49,7 @@ class Part(NamedTuple):
 
 
 class Mapped(NamedTuple):
-    """What became of the sections of a process, and what is in none, as parts by VMA."""
+    """What became of the sections of a process, and what is in none, as fates by VMA."""
 
     one: Opened
     other: Opened
@@ -58,24 +58,24 @@ class Mapped(NamedTuple):
     first: Stream
     second: Stream
 
-    def in_sections(self, pid: int) -> dict[int, Part]:
-        """Return the part of each VMA of the second side that has sections."""
-        found: dict[int, Part] = {}
+    def in_sections(self, pid: int) -> dict[int, Fate]:
+        """Return the fate of each VMA of the second side that has sections."""
+        found: dict[int, Fate] = {}
         for at, vma in enumerate(self.sections.vma_after.tolist()):
-            part = found.get(vma) or empty(self.other, vma, pid)
+            fate = found.get(vma) or empty(self.other, vma, pid)
             rss = int(self.changes.rss[at].sum())
-            part.bytes[:] += self.changes.bytes[at]
-            part.rss[:] += self.changes.rss[at]
-            found[vma] = part._replace(
-                before=part.before - rss, swap=part.swap + int(self.changes.swap[at]),
-                hugetlb=part.hugetlb + int(self.changes.hugetlb[at]))
-        for vma, part in found.items():
+            fate.bytes[:] += self.changes.bytes[at]
+            fate.rss[:] += self.changes.rss[at]
+            found[vma] = fate._replace(
+                before=fate.before - rss, swap=fate.swap + int(self.changes.swap[at]),
+                hugetlb=fate.hugetlb + int(self.changes.hugetlb[at]))
+        for vma, fate in found.items():
             after = int(self.second.whole.rss[vma] - self.second.rest.rss[vma])
-            found[vma] = part._replace(before=part.before + after, after=after)
+            found[vma] = fate._replace(before=fate.before + after, after=after)
         return found
 
-    def by_address(self, pid: int) -> Iterator[Part]:
-        """Yield the parts of one process that is the same in both, what was unmapped included.
+    def by_address(self, pid: int) -> Iterator[Fate]:
+        """Yield the fates of one process that is the same in both, what was unmapped included.
 
         What a VMA lost counts with the one that its first section is in now, as a heap that shrank.
         """
@@ -83,8 +83,8 @@ class Mapped(NamedTuple):
         became = dict(zip(self.sections.vma.tolist()[::-1],
                           self.sections.vma_after.tolist()[::-1], strict=True))
         for vma in np.flatnonzero(some(self.second.rest)).tolist():
-            part = found.get(vma) or empty(self.other, vma, pid)
-            found[vma] = plus(part, self.second.rest, vma, "grown")
+            fate = found.get(vma) or empty(self.other, vma, pid)
+            found[vma] = plus(fate, self.second.rest, vma, "grown")
         for vma in np.flatnonzero(some(self.first.rest)).tolist():
             into = became.get(vma)
             if into is None:
@@ -93,36 +93,36 @@ class Mapped(NamedTuple):
                 found[into] = minus(found[into], self.first.rest, vma, "unmapped")
         yield from found.values()
 
-    def by_sums(self, pid: int) -> Iterator[Part]:
-        """Yield the parts of two processes: what is in no section is compared by kind and name."""
+    def by_sums(self, pid: int) -> Iterator[Fate]:
+        """Yield the fates of two processes: what is in no section is compared by kind and name."""
         yield from self.in_sections(pid).values()
-        sums: dict[tuple[str, str], Part] = {}
+        sums: dict[tuple[str, str], Fate] = {}
         places: dict[tuple[str, str], list[tuple[int | None, int | None]]] = {}
         firsts, seconds = names_of(self.one), names_of(self.other)
         for side, amounts, add in ((self.one, self.first.rest, minus),
                                    (self.other, self.second.rest, plus)):
             for vma in np.flatnonzero(some(amounts)).tolist():
-                part = empty(side, vma, pid)
-                key = (part.kind, part.name)
-                sums[key] = add(sums.get(key, part), amounts, vma)
+                fate = empty(side, vma, pid)
+                key = (fate.kind, fate.name)
+                sums[key] = add(sums.get(key, fate), amounts, vma)
                 if side is self.other or key not in seconds:
-                    places.setdefault(key, []).append((part.addr, part.end))
-        for key, part in sums.items():
+                    places.setdefault(key, []).append((fate.addr, fate.end))
+        for key, fate in sums.items():
             # Where it is now, else where it was, if that is one place.
             found = places.get(key, ())
             addr, end = found[0] if len(found) == 1 else (None, None)
-            yield summed(part._replace(addr=addr, end=end), key in firsts, key in seconds)
+            yield summed(fate._replace(addr=addr, end=end), key in firsts, key in seconds)
 
 
-def empty(side: Opened, vma: int, pid: int) -> Part:
-    """Return a part of VMA ``vma`` of a side before anything is added."""
-    return Part(side.vmas.name[vma], KINDS[int(side.kinds[vma])].key, pid,
+def empty(side: Opened, vma: int, pid: int) -> Fate:
+    """Return the fate of VMA ``vma`` of a side before anything is added."""
+    return Fate(side.vmas.name[vma], KINDS[int(side.kinds[vma])].key, pid,
                 int(side.vmas.start[vma]), int(side.vmas.end[vma]), 0, 0, 0, 0,
                 np.zeros(COUNT, np.int64), np.zeros(COUNT, np.int64))
 
 
-def only(side: Opened, amounts: Amounts, pid: int, key: str) -> Iterator[Part]:
-    """Yield the parts of a process that one side alone has: all of it is of class ``key``."""
+def only(side: Opened, amounts: Amounts, pid: int, key: str) -> Iterator[Fate]:
+    """Yield the fates of a process that one side alone has: all of it is of class ``key``."""
     add = plus if key == "began" else minus
     for vma in np.flatnonzero(some(amounts)).tolist():
         yield add(empty(side, vma, pid), amounts, vma, key)
@@ -134,26 +134,26 @@ def some(amounts: Amounts) -> I64:
     return found
 
 
-def plus(part: Part, amounts: Amounts, vma: int, key: str | None = None) -> Part:
-    """Return ``part`` with what VMA ``vma`` has now, all of it of class ``key`` (None: of none)."""
+def plus(fate: Fate, amounts: Amounts, vma: int, key: str | None = None) -> Fate:
+    """Return ``fate`` with what VMA ``vma`` has now, all of it of class ``key`` (None: of none)."""
     rss, swap, hugetlb = amounts.of(vma)
     if key is not None:
-        part.bytes[CODES[key]] += rss + hugetlb
-        part.rss[CODES[key]] += rss
-        part.bytes[CODES["swapped_out" if key == "grown" else key]] += swap
-    return part._replace(after=part.after + rss, swap=part.swap + swap,
-                         hugetlb=part.hugetlb + hugetlb)
+        fate.bytes[CODES[key]] += rss + hugetlb
+        fate.rss[CODES[key]] += rss
+        fate.bytes[CODES["swapped_out" if key == "grown" else key]] += swap
+    return fate._replace(after=fate.after + rss, swap=fate.swap + swap,
+                         hugetlb=fate.hugetlb + hugetlb)
 
 
-def minus(part: Part, amounts: Amounts, vma: int, key: str | None = None) -> Part:
-    """Return ``part`` without what VMA ``vma`` had, all of it of class ``key`` (None: of none)."""
+def minus(fate: Fate, amounts: Amounts, vma: int, key: str | None = None) -> Fate:
+    """Return ``fate`` without what VMA ``vma`` had, all of it of class ``key`` (None: of none)."""
     rss, swap, hugetlb = amounts.of(vma)
     if key is not None:
-        part.bytes[CODES[key]] += rss + hugetlb
-        part.rss[CODES[key]] -= rss
-        part.bytes[CODES["discarded" if key == "unmapped" else key]] += swap
-    return part._replace(before=part.before + rss, swap=part.swap - swap,
-                         hugetlb=part.hugetlb - hugetlb)
+        fate.bytes[CODES[key]] += rss + hugetlb
+        fate.rss[CODES[key]] -= rss
+        fate.bytes[CODES["discarded" if key == "unmapped" else key]] += swap
+    return fate._replace(before=fate.before + rss, swap=fate.swap - swap,
+                         hugetlb=fate.hugetlb - hugetlb)
 
 
 def names_of(side: Opened) -> set[tuple[str, str]]:
@@ -162,17 +162,17 @@ def names_of(side: Opened) -> set[tuple[str, str]]:
     return set(zip(kinds, side.vmas.name, strict=True))
 
 
-def summed(part: Part, was: bool, is_now: bool) -> Part:
-    """Return a part whose sums alone are compared, with what is more or less of it.
+def summed(fate: Fate, was: bool, is_now: bool) -> Fate:
+    """Return a fate whose sums alone are compared, with what is more or less of it.
 
     ``was`` and ``is_now`` say whether anything with its kind and name was mapped, and is.
     """
-    change = part.after - part.before
-    more = change + part.hugetlb
+    change = fate.after - fate.before
+    more = change + fate.hugetlb
     key = CODES["unmapped" if not is_now else "grown" if not was else
                 "more" if more > 0 else "less"]
-    part.bytes[key] += abs(more)
-    part.rss[key] += change
-    part.bytes[CODES["swapped_out" if part.swap > 0 else "discarded"]] += abs(part.swap)
-    part.bytes[UNCHANGED] += min(part.before, part.after)
-    return part
+    fate.bytes[key] += abs(more)
+    fate.rss[key] += change
+    fate.bytes[CODES["swapped_out" if fate.swap > 0 else "discarded"]] += abs(fate.swap)
+    fate.bytes[UNCHANGED] += min(fate.before, fate.after)
+    return fate
