@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from pagewalk.history.budget import (
-    Bounds,
-    Look,
-    MadeOf,
-    Portion,
-    Watched,
-    Worst,
-    together,
-    verdicts,
-)
+from pagewalk.history.budget import Bounds, Look, MadeOf, Portion, Watched, Worst, together
 from pagewalk.history.child import Report
+from pagewalk.history.verdicts import verdicts
 from pagewalk.proc.tree import Holds
 
 MIB = 1 << 20

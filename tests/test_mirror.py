@@ -29,6 +29,7 @@ ELSEWHERE = (
     Elsewhere("history.record_ram history.record_groups system.machine commands.machine",
               "live/test_record_machine.py", "only a machine has RAM and cgroups"),
     Elsewhere("system.ask_group", "live/test_group.py", "only a machine has processes in cgroups"),
+    Elsewhere("history.verdicts", "history/test_budget.py", "it is about what was watched"),
     Elsewhere("history.sides", "live/test_diff.py", "what it opens is a recording or a process"),
     Elsewhere("snapshot.schema", "snapshot/test_write.py", "what is written has its columns"),
     Elsewhere("system.signs", "live/test_groups.py", "a sign shows in the kind of memory"),

@@ -72,8 +72,8 @@ def kept(
     """
     import pytest
 
-    from pagewalk.history.budget import properties
     from pagewalk.history.own_budget import Block, budgets_of
+    from pagewalk.history.verdicts import properties
     from pagewalk.model.errors import BadRequest
 
     try:

@@ -7,16 +7,8 @@ from typing import Any
 import pytest
 
 from pagewalk.history import budget
-from pagewalk.history.budget import (
-    Bounds,
-    Look,
-    Watched,
-    Worst,
-    bounds,
-    maybe_merged,
-    together,
-    verdict,
-)
+from pagewalk.history.budget import Bounds, Look, Watched, Worst, bounds, maybe_merged, together
+from pagewalk.history.verdicts import verdict
 from pagewalk.proc.tree import Holds
 
 KIB, MIB = 1 << 10, 1 << 20

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pagewalk.history.budget import Bounds, verdict
+from pagewalk.history.budget import Bounds
 from pagewalk.history.own_budget import Block
+from pagewalk.history.verdicts import verdict
 from pagewalk.proc.tree import peak_lag
 from pagewalk.render.block_words import exceeded, uncertain
 from tests.run_by_hand import MIB, report

@@ -6,7 +6,8 @@ import io
 import json
 from typing import Any
 
-from pagewalk.history.budget import Bounds, verdicts
+from pagewalk.history.budget import Bounds
+from pagewalk.history.verdicts import verdicts
 from pagewalk.render import view
 from pagewalk.render.run_table import withheld
 from tests.run_by_hand import AMOUNTS, LOOK, MIB, report

@@ -12,7 +12,8 @@ from importlib import import_module
 from threading import Thread
 from typing import NamedTuple
 
-from pagewalk.history.budget import Look, Verdict, Watched, Worst, look_at_tree, verdicts
+from pagewalk.history.budget import Look, Watched, Worst, look_at_tree
+from pagewalk.history.verdicts import Verdict, verdicts
 from pagewalk.model.errors import NoSuchCommand, NotStarted, PagewalkError
 from pagewalk.proc.files import read_bytes
 from pagewalk.proc.stall import Stall

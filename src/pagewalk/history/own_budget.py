@@ -11,18 +11,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from pagewalk.history.budget import (
-    TITLES,
-    Look,
-    MadeOf,
-    Portion,
-    Verdict,
-    Watched,
-    Worst,
-    high_water,
-    look_at_tree,
-    verdicts,
-)
+from pagewalk.history.budget import TITLES, Look, MadeOf, Portion, Watched, Worst, look_at_tree
+from pagewalk.history.verdicts import Verdict, high_water, verdicts
 from pagewalk.model.errors import BadRequest, PagewalkError
 from pagewalk.model.sizes import parse_budget
 from pagewalk.proc.namespace import own_numbers

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from pagewalk.history.budget import TITLES, Verdict
+from pagewalk.history.budget import TITLES
 from pagewalk.history.own_budget import Block
+from pagewalk.history.verdicts import Verdict
 from pagewalk.render.amounts import size
 from pagewalk.render.run_table import say_worst
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, TextIO
 
-from pagewalk.history.budget import TITLES, Verdict, properties
+from pagewalk.history.budget import TITLES
 from pagewalk.history.child import Report
+from pagewalk.history.verdicts import Verdict, properties
 from pagewalk.render.amounts import size
 from pagewalk.render.run_table import ending, text, withheld
 from pagewalk.render.terminal import harmless, printable

@@ -7,18 +7,17 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pagewalk.history.budget import (
-    HIGH_WATER,
     NEW_WORST,
     TITLES,
     Bounds,
     Look,
     Portion,
-    Verdict,
     Watched,
     Worst,
     is_like,
 )
 from pagewalk.history.child import Report
+from pagewalk.history.verdicts import HIGH_WATER, Verdict
 from pagewalk.proc.tree import Holds
 from pagewalk.render.amounts import kib, many, size, times
 from pagewalk.render.terminal import beginning, printable, say, say_grid, say_missing, width
