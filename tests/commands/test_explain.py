@@ -21,9 +21,11 @@ def test_what_is_advised_can_be_done() -> None:
 def test_a_cgroup_may_be_called_as_a_folder_of_recordings_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "no such cgroup").mkdir()
-    recorded(tmp_path / "no such cgroup" / "a.pagewalk", Process(5, runs=(Run(9),)))
+    folder = tmp_path / "web"
+    folder.mkdir()
+    recorded(folder / "a.pagewalk", Process(5, runs=(Run(9),)))
+    assert "a folder of recordings" in one_sentence(pagewalk_here("explain", folder))
+    said = one_sentence(pagewalk_here("explain", "--cgroup", folder))
+    assert "recording" not in said and "no memory cgroup" in said
     monkeypatch.chdir(tmp_path)
-    assert "name one" in one_sentence(pagewalk_here("explain", "no such cgroup"))
-    said = one_sentence(pagewalk_here("explain", "--cgroup", "no such cgroup"))
-    assert "recording" not in said and "cgroup" in said
+    assert "name one in it" in one_sentence(pagewalk_here("explain", "web"))

@@ -94,7 +94,7 @@ def test_a_folder_of_recordings_is_no_recording_and_query_takes_it(tmp_path: Pat
         assert f"name one of them, such as {new}," in said, words
     assert "name two of its files" in one_sentence(pagewalk_here("diff", folder))
     said = one_sentence(pagewalk_here("fleet", "hosts", folder))
-    assert "without host=*/time=*" in said and f"such as {new}: give it to query" in said
+    assert "without host=*/time=*" in said and f"such as {new}: give the directory to query" in said
     ran = pagewalk_here("query", folder, "select count(distinct time) n from processes", "--json")
     assert ran.json["rows"] == [{"n": 2}]
 

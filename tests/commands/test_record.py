@@ -60,10 +60,12 @@ def test_processes_that_were_refused_alike_are_one_line() -> None:
     def why(pid: int, uid: int) -> str:
         return f"cannot read /proc/{pid}/maps: permission denied: it belongs to uid {uid}"
 
-    refused = [*((pid, why(pid, pid % 3)) for pid in range(10, 422)), (500, "it is odd")]
+    refused = [*((pid, why(pid, 1)) for pid in range(10, 422)), (500, "it is odd"), (7, why(7, 2)),
+               (8, why(8, 2))]
     assert grouped(refused) == [
-        f"412 processes were not recorded, such as 10: {why(10, 1)}",
-        "process 500 was not recorded: it is odd"]
+        f"412 processes were not recorded, such as process 10: {why(10, 1)}",
+        "process 500 was not recorded: it is odd",
+        f"2 processes were not recorded, such as process 7: {why(7, 2)}"]
     assert grouped([]) == []
 
 

@@ -58,12 +58,12 @@ def whole(path: Path, pid: int) -> bool:
 
 
 def being_written(pid: int, folder: Path) -> bool:
-    """Return whether a process has a file without a name in ``folder``."""
+    """Return whether a process has a file in ``folder`` that has no name, or is a partial one."""
     try:
         places = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
     except OSError:  # it has ended, or closed one meanwhile
         return False
-    return any(place.startswith(f"{folder}/") and place.endswith(" (deleted)")
+    return any(place.startswith(f"{folder}/") and place.endswith((" (deleted)", ".partial"))
                for place in places)
 
 

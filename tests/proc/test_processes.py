@@ -124,7 +124,10 @@ def test_a_file_that_is_no_recording_is_named(
         find(f"{at}data.bin")
     assert str(raised.value).startswith(
         f"no process is called '{at}data.bin', and the file of that name is no recording; give")
-    for name in ("folder", "none", "a\0b"):
+    with pytest.raises(BadTarget) as raised:
+        find(f"{at}folder")
+    assert "the folder of that name is no recording (name one in it)" in str(raised.value)
+    for name in ("none", "a\0b"):
         with pytest.raises(BadTarget) as raised:
             find(f"{at}{name}")
         assert "recording" not in str(raised.value)

@@ -10,7 +10,7 @@ from pagewalk.history.armed_recording import ArmedRecording, SharedFile
 from pagewalk.history.trigger import ARMED, FULL, NEAR, STALLED, Trigger, causes, scrubbed, withheld
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.render import view
-from pagewalk.render.trigger_table import answers
+from pagewalk.render.trigger_table import ago, answers
 from pagewalk.system.recorded_processes import Refused
 from tests.armed_by_hand import BEFORE, KILLED, MIB, TRIGGER
 
@@ -237,3 +237,15 @@ def test_a_cgroup_that_is_scrubbed_or_gone_is_not_to_be_looked_at() -> None:
     assert "a cgroup (its path: scrubbed): killed" in hidden and "share --" not in hidden
     gone = TRIGGER._replace(told=("removed",))
     assert "share --" not in screen(gone, (8,), Terminal()).replace("\xa0", " ")
+
+
+def test_how_long_something_was_is_in_a_unit_that_people_read() -> None:
+    seconds = {0.02: "20 ms", 1: "1.0 s", 119: "119.0 s", 120: "2.0 min", 7200: "2.0 h"}
+    assert {time: ago(int(time * 10**9)) for time in seconds} == seconds
+
+
+def test_of_the_root_the_kernel_tells_no_charge() -> None:
+    root = TRIGGER._replace(reason=NEAR, path="/", now=TRIGGER.now._replace(
+        numbers=TRIGGER.now.numbers._replace(current=None)))
+    said = " ".join(answers(root))
+    assert "does not tell what the root is charged for" in said and "removed" not in said

@@ -17,8 +17,8 @@ from pagewalk.snapshot.places import (
     is_url,
     may_be_recording,
     place_of,
+    recordings_directly_in,
     recordings_in,
-    recordings_right_in,
     unquoted,
     written,
 )
@@ -91,10 +91,15 @@ def test_what_is_in_an_object_store() -> None:
     assert is_dataset("s3://b/k?region=x") and not is_dataset("s3://b/k.parquet?region=x")
 
 
-def test_a_word_is_a_recording_by_its_first_bytes_or_its_ending(tmp_path: Path) -> None:
+def test_a_word_is_a_recording_by_its_first_bytes_or_its_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = recorded(tmp_path / "a", Process(5))
     assert is_recording(path) and is_recording(str(tmp_path / "missing.pagewalk"))
     assert not is_recording("bash") and not is_recording(str(tmp_path)) and not is_recording("\0")
+    monkeypatch.chdir(tmp_path)
+    recorded(tmp_path / "123", Process(5))
+    assert not is_recording("123") and is_recording("./123")  # a number is a pid
 
 
 def test_a_folder_has_the_recordings_that_are_called_so_the_newest_last(tmp_path: Path) -> None:
@@ -106,14 +111,14 @@ def test_a_folder_has_the_recordings_that_are_called_so_the_newest_last(tmp_path
     for name in ("data.parquet", ".pagewalk.0123.partial", f"{names[0]}.old"):
         (tmp_path / name).write_bytes(b"PAR1")
     (tmp_path / "folder.pagewalk").mkdir()
-    assert [Path(path).name for path in recordings_right_in(str(tmp_path))] == [
+    assert [Path(path).name for path in recordings_directly_in(str(tmp_path))] == [
         names[2], "z.pagewalk", names[0], names[1]]
     assert is_recording(str(tmp_path))  # whoever opens it is told what to name instead
     for name in names:
         (tmp_path / name).unlink()
     (tmp_path / "z.pagewalk").unlink()
-    assert recordings_right_in(str(tmp_path)) == [] and not is_recording(str(tmp_path))
-    assert recordings_right_in(str(tmp_path / "none")) == recordings_right_in("\0") == []
+    assert recordings_directly_in(str(tmp_path)) == [] and not is_recording(str(tmp_path))
+    assert recordings_directly_in(str(tmp_path / "none")) == recordings_directly_in("\0") == []
 
 
 def test_a_process_of_a_recording_may_be_named(tmp_path: Path) -> None:

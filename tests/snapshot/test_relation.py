@@ -73,3 +73,15 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path = recorded(tmp_path / "a\udcff", Process(5), time=META.time)
     with pytest.raises(BadRecording, match="not UTF-8"):
         relation(footers([path]))
+
+
+def test_what_was_removed_since_its_folder_was_listed_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the armed recorder does with its oldest; what was named itself has to be there."""
+    path, gone = recorded(tmp_path / "a.pagewalk", Process(5)), str(tmp_path / "gone.pagewalk")
+    monkeypatch.setattr("pagewalk.snapshot.relation.recordings_directly_in",
+                        lambda folder: [gone, path] if folder == str(tmp_path) else [])
+    assert [one.path for one in footers([str(tmp_path)])] == [path]
+    with pytest.raises(BadRecording, match="no such file"):
+        footers([gone])

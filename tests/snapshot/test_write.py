@@ -88,6 +88,38 @@ def test_where_each_file_has_a_name_it_is_replaced_too(
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_where_it_may_not_be_given_a_name_it_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a seccomp filter, or without /proc/self/fd."""
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "a"
+    with whole_file(str(path)) as out:
+        out.write(b"after" * 1000)
+    assert path.read_bytes() == b"after" * 1000 and os.listdir(tmp_path) == ["a"]
+
+
+def test_a_folder_that_only_takes_files_takes_one(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir(mode=0o300)
+    code = ("import os, sys\n"
+            "from pagewalk.snapshot.write import whole_file\n"
+            "with whole_file(sys.argv[1]) as out:\n"
+            "    out.write(b'x')\n")
+    if os.geteuid() == 0:
+        code = "import os\nimport pagewalk.snapshot.write\nos.seteuid(65534)\n" + code
+        os.chown(folder, 65534, -1)
+    for above in folder.parents:
+        if above != tmp_path.parents[-1] and above.stat().st_uid == os.geteuid():
+            above.chmod(above.stat().st_mode | 0o011)
+    subprocess.run([sys.executable, "-c", code, str(folder / "a")], check=True, cwd=ROOT)
+    folder.chmod(0o700)
+    assert (folder / "a").read_bytes() == b"x"
+
+
 def test_half_a_file_has_no_name(tmp_path: Path) -> None:
     with whole_file(str(tmp_path / "a")) as out:
         out.write(b"half")

@@ -10,7 +10,6 @@ cli.COMMANDS. Heavy imports belong inside the functions, so that ``--help`` stay
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import sys
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from pagewalk.sources.recorded import RecordedSource
 
 PARTIAL, DIFFERENCE = 3, 4
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DATED = ("show", "explain")  # views of a process whose text says where and when it was recorded
 # Names go into a file byte by byte, whatever the locale.
 EXACT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
@@ -270,7 +268,9 @@ def naming(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in FULL:
+        from pagewalk.model.errors import OF_DISK
+
+        if error.filename is None and error.errno in OF_DISK:
             error.filename = path
         raise
 

@@ -41,7 +41,8 @@ class Fraction(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         found = re.fullmatch(r"(\d{1,3}(?:\.\d{1,9})?)(%?)", str(value))
         part = float(found[1]) / (100 if found[2] else 1) if found else -1
         if not 0 <= part <= 1:
-            self.fail(f"'{value}' is no part of a whole: give 90%, or 0.9", param, ctx)
+            self.fail(f"'{value}' is neither a percentage such as 90% nor a fraction such as 0.9",
+                      param, ctx)
         return part
 
 
@@ -51,10 +52,10 @@ def arming_options(command: Any) -> Any:
         click.option("--armed", metavar="CGROUP",
                      help="Wait, and record CGROUP into the folder -o when it nears its limit, when"
                           " it waits for memory, and when something of it is killed."),
-        click.option("--near", metavar="PERCENT", type=Fraction(),
+        click.option("--near", metavar="FRACTION", type=Fraction(),
                      help="Record when this part of the limit is used, page cache not counted"
                           " (default: 90%)."),
-        click.option("--pressure", metavar="PERCENT", type=Fraction(),
+        click.option("--pressure", metavar="FRACTION", type=Fraction(),
                      help="Record when tasks wait for memory for this part of the time; 0: never"
                           " (default: 10%)."),
         click.option("--at-most", metavar="TIME", type=Duration(zero=True),
@@ -85,8 +86,9 @@ def run(request: Request, asked: Arming, how: How) -> int:
     from pagewalk.commands.groups import meant_group
     from pagewalk.history.armed import arm
     from pagewalk.history.machine_rows import Counted
-    from pagewalk.history.record import Also, record
+    from pagewalk.history.record import Extras, record
     from pagewalk.history.trigger import ARMED, DOCUMENT, scrubbed
+    from pagewalk.history.waiting import REMOVED
     from pagewalk.model.errors import GroupGone
     from pagewalk.proc.cgroup_search import check_controller
     from pagewalk.proc.cgroups import find_hierarchy, open_group
@@ -107,12 +109,11 @@ def run(request: Request, asked: Arming, how: How) -> int:
     def write(file: str, trigger: Trigger, pids: list[int]) -> Made:
         # What the group is charged for, frame by frame, would take seconds.
         documents = ((DOCUMENT, scrubbed(trigger) if how.scrub else trigger),)
-        numbers = trigger.now.numbers
-        counted = Counted(path, inode, name, trigger.version, numbers)
-        also = Also(counted=None if numbers.current is None else counted,  # it was removed
-                    documents=documents, alone=trigger.reason != ARMED)
+        removed, numbers = REMOVED in trigger.told, trigger.now.numbers
+        counted = None if removed else Counted(path, inode, name, trigger.version, numbers)
+        extras = Extras(counted=counted, documents=documents, alone=trigger.reason != ARMED)
         what = "a cgroup" if how.scrub else f"--cgroup {path}"
-        return record(file, choose_by_pid(pids), what, how, trigger.reason, also)
+        return record(file, choose_by_pid(pids), what, how, trigger.reason, extras)
 
     try:
         with commands.put_back(), terminating():
@@ -166,7 +167,7 @@ def armed_recording(word: str) -> ArmedRecording | None:
     """
     from pagewalk.snapshot.places import is_recording
 
-    if word.isdecimal() or not is_recording(word):
+    if not is_recording(word):
         return None
     from pagewalk.history.armed_recording import read_armed
 

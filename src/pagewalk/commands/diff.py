@@ -178,20 +178,21 @@ def has_set(side: RecordedSide, members: Sequence[Member]) -> bool:
 
 def ends_of(word: str) -> tuple[str, str]:
     """Return the first and the last recording of the data set ``word``; raises BadRequest."""
-    from pagewalk.snapshot.places import is_dataset, recordings_in, recordings_right_in
+    from pagewalk.snapshot.places import is_dataset, recordings_directly_in, recordings_in
 
     if not is_dataset(word):
-        if recordings_right_in(word):
-            raise BadRequest(f"{word} is a folder of recordings: name two of its files")
+        if recordings_directly_in(word):
+            raise BadRequest(f"{in_a_line(word)} is a folder of recordings: name two of its files")
         raise BadRequest("name what to compare it with: a second recording, a process, or --live")
     found = recordings_in(word)
     hosts = sorted({entry.host for entry in found})
     if len(hosts) > 1:
         named_ones = ", ".join(hosts[:5]) + " and others" * (len(hosts) > 5)
-        raise BadRequest(f"{word} has recordings of {len(hosts)} hosts, {named_ones}: name two of"
-                         " its files")
+        raise BadRequest(f"{in_a_line(word)} has recordings of {len(hosts)} hosts, {named_ones}:"
+                         " name two of its files")
     if len(found) < 2:
-        raise BadRequest(f"{word} has a single recording: there is nothing to compare it with")
+        raise BadRequest(f"{in_a_line(word)} has a single recording: there is nothing to compare it"
+                         " with")
     return found[0].path, found[-1].path
 
 

@@ -68,7 +68,7 @@ def explain_recorded(
     FILE means the cgroup if one was looked at, else the process; FILE:/PATH a cgroup, and
     FILE:NAME with ``always``.
     """
-    if always and os.path.isdir(request.target):  # a cgroup may be called as a folder is: "/"
+    if always and os.path.isdir(request.target):  # a cgroup may have its name, the root does
         return None
     with in_recording(request) as found:
         if found is None:

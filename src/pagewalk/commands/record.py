@@ -72,7 +72,7 @@ def command(
     pagewalk record $$ --every 100ms --for 200ms -o series
     pagewalk record --ram -o ram.pagewalk
     """
-    from pagewalk.history.record import Also, record
+    from pagewalk.history.record import Extras, record
     from pagewalk.history.record_space import How
     from pagewalk.proc.freeze import terminating
 
@@ -98,7 +98,7 @@ def command(
     def make(path: str) -> Made:
         groups = tuple(path_of(word) for word in named.cgroup)
         said = words_of(named, ram=ram, scrub=how.scrub)
-        return record(path, chosen(named, ram=ram), said, how, also=Also(groups, ram))
+        return record(path, chosen(named, ram=ram), said, how, extras=Extras(groups, ram))
 
     with commands.put_back(), terminating():
         if every is not None:
@@ -172,7 +172,7 @@ def told(request: Request, made: Made) -> int:
     from pagewalk.render.terminal import harmless
     from pagewalk.snapshot.places import shown
 
-    what, held = [*made.also], ""
+    what, held = [*made.extras], ""
     if made.processes or not what:
         many = f"{made.processes} processes" if made.processes != 1 else "1 process"
         what.append(f"{many} with {human(made.present)} in RAM")
@@ -187,12 +187,12 @@ def told(request: Request, made: Made) -> int:
 
 
 def grouped(not_looked: Iterable[tuple[int, str]]) -> list[str]:
-    """Return which processes were not recorded, those together whose reasons differ in numbers."""
+    """Return which processes were not recorded; reasons that differ in their pid only are one."""
     groups: dict[str, list[tuple[int, str]]] = {}
     for pid, why in not_looked:
-        groups.setdefault(re.sub(r"\d+", "0", why), []).append((pid, why))
+        groups.setdefault(re.sub(rf"\b{pid}\b", "", why), []).append((pid, why))
     return [f"process {rows[0][0]} was not recorded: {rows[0][1]}" if len(rows) == 1 else
-            f"{len(rows)} processes were not recorded, such as {rows[0][0]}: {rows[0][1]}"
+            f"{len(rows)} processes were not recorded, such as process {rows[0][0]}: {rows[0][1]}"
             for rows in groups.values()]
 
 

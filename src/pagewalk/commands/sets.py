@@ -110,7 +110,7 @@ def split(named: Named) -> tuple[str | None, Named]:
 
     paths, rest = dict[str, None](), list[str]()
     for word in named.targets:
-        if word.isdecimal() or not may_be_recording(word):
+        if not may_be_recording(word):
             rest.append(word)
             continue
         path, _, process = (word, "", "") if is_recording(word) else word.rpartition(":")

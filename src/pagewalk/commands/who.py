@@ -16,7 +16,7 @@ from pagewalk.commands.options import (
     source_option,
     table_options,
 )
-from pagewalk.model.errors import BadRequest
+from pagewalk.model.errors import BadRequest, in_a_line
 
 LARGEST = 10**18  # no address of RAM is larger
 
@@ -81,8 +81,7 @@ def asked(
     for option, given in (("--pfn", pfn), ("--phys", phys), ("--file", path), ("--shm", shm)):
         if given is not None and may_be_recording(request.target):
             raise BadRequest(f"{option} is about the live memory of this machine, and"
-                             f" {request.target} is a recording: leave out one of them, or ask"
-                             f" pagewalk who {request.target} ADDRESS")
+                             f" {in_a_line(request.target)} is a recording: leave out one of them")
     if sum(one is not None for one in (request.target or None, pfn, phys, path, shm)) != 1 or (
             bool(request.target) != (address is not None)):
         raise BadRequest("name one thing: TARGET and ADDRESS, --pfn, --phys, --file or --shm")

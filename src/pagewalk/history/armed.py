@@ -207,7 +207,7 @@ class Recorder:
         if reason == FULL:
             reason, found = self.full(found)
         if reason == KILL:
-            self.last = self.last or self.first
+            self.fall_back()
         made = reason == HELD or self.is_due(reason)
         if made:
             self.record(reason, told, found, began)
@@ -252,9 +252,16 @@ class Recorder:
         """
         began = time.monotonic_ns()
         if self.overran if self.kills is None else self.kills.read(self.members_before):
-            self.last = self.last or self.first
+            self.fall_back()
             gone = Glance(time.time_ns(), 0, GroupNumbers(), 0, ())
             self.record(FULL if self.kills is None else KILL, {REMOVED}, gone, began)
+
+    def fall_back(self) -> None:
+        """Take what was read when it was armed for what was there before, if nothing was since.
+
+        What was killed is gone: that is all that can be told of it.
+        """
+        self.last = self.last or self.first
 
     def let_go(self, found: Glance) -> None:
         """Let what waits at the limit go on, and hold again when something of it was killed."""

@@ -14,7 +14,7 @@ from pagewalk.history.record_groups import add_group
 from pagewalk.history.record_ram import Added, add_document, add_ram, add_rows
 from pagewalk.history.record_rows import process_rows
 from pagewalk.history.record_set import SetSoFar
-from pagewalk.history.record_space import How, Into, SpaceRecorder
+from pagewalk.history.record_space import Common, How, SpaceRecorder
 from pagewalk.model.columns import Withheld
 from pagewalk.model.errors import PagewalkError, ProcessGone
 from pagewalk.model.facts import Facts
@@ -31,7 +31,7 @@ from pagewalk.sources.ram import open_counters
 from pagewalk.system.processes import LiveProcesses
 
 
-class Also(NamedTuple):
+class Extras(NamedTuple):
     """What is recorded besides processes: the cgroups at ``groups``; all of RAM and all cgroups.
 
     ``once``: each cgroup is looked at once only, which is quickest; of ``counted`` only what the
@@ -47,7 +47,7 @@ class Also(NamedTuple):
     alone: bool = False
 
 
-NOTHING = Also()
+NOTHING = Extras()
 
 
 class Made(NamedTuple):
@@ -56,7 +56,7 @@ class Made(NamedTuple):
     ``size`` is that of the file in bytes, ``took_ns`` how long it took, ``stall_ns`` the longest
     read that may have held a lock of one, ``stopped_ns`` for how long one was stopped at most, None
     if none was to be. ``not_looked`` are those that could not be recorded, by pid, and why;
-    ``gone`` those that had ended. ``also`` is what else was recorded, in words.
+    ``gone`` those that had ended. ``extras`` is what else was recorded, in words.
     """
 
     path: str
@@ -68,13 +68,13 @@ class Made(NamedTuple):
     not_looked: tuple[tuple[int, str], ...]
     gone: tuple[int, ...]
     withheld: tuple[Withheld, ...]
-    also: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
     stopped_ns: int | None = None
 
 
 def record(
     path: str, chosen: Sequence[Chosen], what: str, how: How, reason: str = "",
-    also: Also = NOTHING,
+    extras: Extras = NOTHING,
 ) -> Made:
     """Record the processes of ``chosen`` into ``path``, which is replaced when all is written.
 
@@ -82,13 +82,14 @@ def record(
     first could not; PackageMissing.
     """
     with written(path) as out:
-        made = record_to(out, chosen, what, how, reason, also)
+        made = record_to(out, chosen, what, how, reason, extras)
         size = out.tell()
     return made._replace(path=path, size=size)
 
 
 def record_to(
-    out: Any, chosen: Sequence[Chosen], what: str, how: How, reason: str, also: Also = NOTHING
+    out: Any, chosen: Sequence[Chosen], what: str, how: How, reason: str,
+    extras: Extras = NOTHING,
 ) -> Made:
     """Record the processes of ``chosen`` into the open file ``out``; see record."""
     began, clock = time.time_ns(), time.perf_counter_ns()
@@ -96,8 +97,8 @@ def record_to(
     together = SetSoFar(chosen, LiveProcesses(how.source, how.budget_ns))
     session = Session(Writer(out), how, together)
     try:
-        with session.into.second:
-            session.all_of(chosen, also)
+        with session.common.second:
+            session.all_of(chosen, extras)
         host = read_host()
         meta = Meta(
             VERSION, version("pagewalk"), began, time.perf_counter_ns() - clock, host.name,
@@ -115,30 +116,30 @@ class Session:
     """One recording while it is made: what was walked so far, and what could not be."""
 
     def __init__(self, writer: Writer, how: How, together: SetSoFar) -> None:
-        self.into = Into(writer, how, None if how.physical else Renumbering())
+        self.common = Common(writer, how, None if how.physical else Renumbering())
         self.writer, self.how, self.together = writer, how, together
         self.refused: dict[int, PagewalkError] = {}
         self.walked = self.present = self.stall_ns = self.stopped_ns = 0
         self.began = time.perf_counter_ns()
         self.facts: Facts | None = None  # of the kernel, from the first source
         self.hidden = Hidden(physical=how.physical, scrub=how.scrub)
-        self.also: list[str] = []
+        self.extras: list[str] = []
         self.failed: list[Exception] = []
 
-    def all_of(self, chosen: Sequence[Chosen], also: Also) -> None:
-        """Record the processes of ``chosen``, and ``also``; raises what record raises."""
-        machine = self.into.second.submit(summary)
-        for name, value in also.documents:
+    def all_of(self, chosen: Sequence[Chosen], extras: Extras) -> None:
+        """Record the processes of ``chosen``, and ``extras``; raises what record raises."""
+        machine = self.common.second.submit(summary)
+        for name, value in extras.documents:
             add_document(self.writer, name, value)
-        if also.counted is not None:
-            add_rows(self.writer, {"group": [counted_group(also.counted, self.hidden)]})
-        self.groups(also)
+        if extras.counted is not None:
+            add_rows(self.writer, {"group": [counted_group(extras.counted, self.hidden)]})
+        self.groups(extras)
         by_pid = {one.process.pid: one for one in chosen}
         for pids in self.together.groups:
             self.process([by_pid[pid] for pid in pids])
-        self.ram(also)
+        self.ram(extras)
         failed = [*self.refused.values(), *self.failed]
-        if not self.walked and not self.also and failed and not also.alone:
+        if not self.walked and not self.extras and failed and not extras.alone:
             raise failed[0]
         if self.walked or self.refused:
             self.writer.add("document", self.together.row(
@@ -159,7 +160,7 @@ class Session:
         self.facts = self.facts or source.space.facts
         try:
             with self.held(source):
-                found = SpaceRecorder(self.into, source, pid).run()
+                found = SpaceRecorder(self.common, source, pid).run()
         except PagewalkError as error:
             self.refused[pid] = error
             return
@@ -168,7 +169,7 @@ class Session:
         self.walked += 1
         self.present += found.totals["present"] or 0
         self.stall_ns = max(self.stall_ns, found.outcome.stall.longest_ns)
-        self.into.withheld |= dict.fromkeys(found.outcome.withheld)
+        self.common.withheld |= dict.fromkeys(found.outcome.withheld)
         rows = process_rows(group, found, scrub=self.how.scrub)
         self.writer.add("process", rows)
         self.together.add(rows["pid"], rows["uid"], source.name, found)
@@ -187,28 +188,28 @@ class Session:
             if stopped:
                 self.stopped_ns = max(self.stopped_ns, time.perf_counter_ns() - began)
 
-    def groups(self, also: Also) -> None:
-        """Record what the cgroups of ``also`` are charged for."""
-        for path in also.groups:
+    def groups(self, extras: Extras) -> None:
+        """Record what the cgroups of ``extras`` are charged for."""
+        for path in extras.groups:
             try:
                 self.note(add_group(
-                    self.writer, path, self.how, self.hidden, once=also.once, listed=also.ram))
+                    self.writer, path, self.how, self.hidden, once=extras.once, listed=extras.ram))
             except (OSError, PagewalkError) as error:
                 self.failed.append(error)
                 what = f"what cgroup {path} is charged for"
-                self.into.withheld[Withheld(what, str(error), partial=True)] = None
+                self.common.withheld[Withheld(what, str(error), partial=True)] = None
 
-    def ram(self, also: Also) -> None:
-        """Record all of RAM and all cgroups, if ``also`` says so."""
-        if also.ram:
+    def ram(self, extras: Extras) -> None:
+        """Record all of RAM and all cgroups, if ``extras`` says so."""
+        if extras.ram:
             self.note(add_ram(self.writer, self.how.source, self.hidden,
                              physical=self.how.physical))
 
     def note(self, added: Added) -> None:
         """Note what was recorded besides processes."""
         self.facts = self.facts or added.facts
-        self.also += added.words
-        self.into.withheld |= dict.fromkeys(added.withheld)
+        self.extras += added.words
+        self.common.withheld |= dict.fromkeys(added.withheld)
 
     def made(self) -> Made:
         """Return what was recorded."""
@@ -217,5 +218,5 @@ class Session:
                            if pid not in gone)
         return Made("", self.walked, self.present, 0,
                     time.perf_counter_ns() - self.began, self.stall_ns, not_looked, gone,
-                    tuple(self.into.withheld), tuple(self.also),
+                    tuple(self.common.withheld), tuple(self.extras),
                     self.stopped_ns if self.how.freeze else None)

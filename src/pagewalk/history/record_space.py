@@ -56,8 +56,8 @@ class How(NamedTuple):
 
 
 @dataclass(eq=False)
-class Into:
-    """What the processes of one recording are recorded into, and have in common.
+class Common:
+    """What the processes of one recording have in common while they are recorded.
 
     ``numbering`` gives frames their numbers, None if they keep theirs; ``second`` does what need
     not be waited for; ``withheld`` is what could not be found out, in order.
@@ -85,14 +85,14 @@ class Into:
 class SpaceRecorder:
     """One address space while it is recorded."""
 
-    def __init__(self, into: Into, source: Source, pid: int) -> None:
-        self.into, self.source, self.pid = into, source, pid
+    def __init__(self, common: Common, source: Source, pid: int) -> None:
+        self.common, self.source, self.pid = common, source, pid
         self.page_size = source.space.facts.page_size
         self.slots = [np.zeros(0, np.uint64)]  # of swap
 
     def run(self) -> Table:
-        """Walk it, write its rows and its document, and return its Table."""
-        source, files = self.source, ("smaps", "smaps_rollup") if self.into.how.smaps else ()
+        """Walk it, write its rows and its documents, and return its Table."""
+        source, files = self.source, ("smaps", "smaps_rollup") if self.common.how.smaps else ()
         before = source.theirs()
         walked = walk(source, Pages, holes=True)
         so_far = no_totals(len(walked.vmas))
@@ -102,7 +102,7 @@ class SpaceRecorder:
             folios.add(pages)
             if added is not None:
                 added.result()
-            added = self.into.second.submit(self.add, pages, so_far, walked)
+            added = self.common.second.submit(self.add, pages, so_far, walked)
         if added is not None:
             added.result()
         told = tuple(row for row in walked.outcome.withheld if row.why != MALFORMED)
@@ -113,15 +113,15 @@ class SpaceRecorder:
         if not files and missing(table):
             after = after._replace(rollup=rollup_of(table, source))
         found = found_of(self.source, walked, told, (before, after))
-        self.into.writer.add("vma", vma_rows(self.pid, table, scrub=self.into.how.scrub))
+        self.common.writer.add("vma", vma_rows(self.pid, table, scrub=self.common.how.scrub))
         self.add_documents(found, folios.finish(table))
         return table
 
     def add_documents(self, found: Found, folios: Kept) -> None:
         """Add what was found out besides pages, and what the user asked for besides."""
-        how = self.into.how
+        how = self.common.how
         texts = {PROCESS: to_text(scrubbed(found) if how.scrub else found), HUGE: to_text(folios)}
-        users = self.into.swap_users(np.concatenate(self.slots), self.source.name)
+        users = self.common.swap_users(np.concatenate(self.slots), self.source.name)
         if users is not None:
             texts[SWAP] = to_text(users)
         for name, make in asked_for(heap=how.heap, cache=how.cache, scrub=how.scrub):
@@ -131,8 +131,8 @@ class SpaceRecorder:
                 raise
             except PagewalkError as error:
                 what = f"{name} of process {self.pid}"
-                self.into.withheld[Withheld(what, str(error), partial=True)] = None
-        self.into.writer.add("document", {
+                self.common.withheld[Withheld(what, str(error), partial=True)] = None
+        self.common.writer.add("document", {
             "pid": [self.pid] * len(texts), "name": list(texts), "text": list(texts.values())})
 
     def add(self, pages: Pages, so_far: Totals, walked: Walk[Any]) -> None:
@@ -140,7 +140,7 @@ class SpaceRecorder:
         swapped = pages.state == State.SWAPPED.value
         if pages.pfn is not None and swapped.any():
             self.slots.append(pages.pfn[swapped])
-        numbering = self.into.numbering
+        numbering = self.common.numbering
         if numbering is not None:
             pages = numbering.pages(pages, self.page_size)
         runs = runs_of(pages, self.page_size)
@@ -150,4 +150,4 @@ class SpaceRecorder:
             for some in pieces(take(runs, maybe_repeated(amounts))):
                 for shared in shared_rows(pages_of(some), self.page_size):
                     add(so_far, Sums(shared=shared), walked.facts)
-        self.into.writer.add("page", page_rows(self.pid, runs))
+        self.common.writer.add("page", page_rows(self.pid, runs))

@@ -28,7 +28,8 @@ class Trigger(NamedTuple):
 
     ``told`` is what the kernel had reported (see waiting.py). ``near`` is the share of the limit
     that counts as near. ``now`` is what was read at once, which after REMOVED is nothing;
-    ``before`` what had been read at the last report before that, None if there was none. ``events``
+    ``before`` what had been read at the last report before that, None if there was none; of a kill
+    without one, when it was armed. ``events``
     is by how much memory.events (in version 1 memory.oom_control) has risen since the recording
     before. ``kills`` is what the kernel's log says of processes of the group that were killed since
     the last recording of a kill, None if it cannot be read; ``late_ns`` how long it took from the

@@ -206,7 +206,7 @@ class StructPages:
         filled = word != 0
         start, length, word = start[filled], length[filled], word[filled]
         table = start // words.shape[1]
-        _, mapcount = self._decode(word)  # of a page that was moved meanwhile it is 0
+        _, mapcount = self._decode(word)  # 0: its page was moved; leave the table to a closer look
         plain[table[~tell_apart(self.frames.layout, word) | (mapcount == 0)]] = False
         pages = np.bincount(table, length, len(words)).astype(np.int64)
         pages[~plain | (pages == 0)] = -1

@@ -26,6 +26,7 @@ Form of a message: what was tried, what the kernel said, what to do; lower case,
 
 from __future__ import annotations
 
+import errno
 import sys
 
 
@@ -43,6 +44,10 @@ def how_to_install(package: str) -> str:
 def in_a_line(word: str) -> str:
     """Return a name as a message may have it, whose lines are our own."""
     return word.replace("\n", "\\n")
+
+
+# What a full or broken disk says to write(2), which names no file.
+OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class PagewalkError(Exception):

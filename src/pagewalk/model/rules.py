@@ -134,17 +134,17 @@ BY_FRAME: Rules = (
     # such frames. (Bit 61 is wrong there: pagemap sets it for a PMD.) Anonymous memory that was
     # migrated to a device has ordinary entries.
     (State.SPECIAL, When(frame("nopage"), none=bits(Flag.NORMAL), backing=~within(Backing.ANON))),
-    # Nothing else is in anonymous memory: such a page was moved to another frame before the old
-    # one's flags were read, and that is free, or belongs to something else by now. Or the frame
-    # database leaves its frame out, as some kernels do with RAM that they initialise late.
+    # What is left in anonymous memory, without bit 61, is anonymous, whatever its frame says: the
+    # page was moved before its old frame was read, and that is free or in other use by now. Or the
+    # frame database leaves the frame out, as some kernels do with RAM that they initialise late.
     (State.ANON, When(none=bits(Flag.FILE), backing=within(Backing.ANON))),
     (State.FILE, When(_NORMAL, backing=within(Backing.FILE), silent=True)),
     (State.SHMEM, When(_NORMAL, backing=within(Backing.SHMEM), silent=True)),
     (State.DEVICE, When(_NORMAL, silent=True)),
     (State.FILE, When(_NORMAL, none=frame("swapbacked"))),
     (State.SHMEM, When(_NORMAL)),
-    # No driver maps into a file either.
-    (State.ANON, When(backing=_ORDINARY)),
+    # No driver maps into a file either, and bit 61 is clear: a private copy.
+    (State.ANON, When(backing=within(Backing.FILE, Backing.SHMEM))),
     (State.SPECIAL, When()),
 )  # fmt: skip
 

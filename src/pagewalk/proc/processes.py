@@ -108,14 +108,18 @@ def find(text: str, root: str = "/proc") -> int:
 
 
 def nobody_called(text: str, *, files: bool = True) -> BadTarget:
-    """Return that TARGET ``text`` names nobody; with ``files`` also that a file is called so.
+    """Return the error for a TARGET ``text`` that names nobody.
 
-    A file that is a recording never gets here. Where a file system may never answer, it is not
-    looked for.
+    With ``files`` it says that a file is called so: one that is a recording never gets here. Where
+    a file system may never answer, it is not looked for.
     """
     may_look = files and ("/" not in text or not real_path(os.path.abspath(text),
                                                            answered_elsewhere())[1])
-    also = ", and the file of that name is no recording" * (may_look and os.path.isfile(text))
+    also = ""
+    if may_look and os.path.isfile(text):
+        also = ", and the file of that name is no recording"
+    elif may_look and os.path.isdir(text):
+        also = ", and the folder of that name is no recording (name one in it)"
     return BadTarget(f"no process is called '{in_a_line(text)}'{also}; give a pid, or a name as"
                      " comm shows it")
 

@@ -93,7 +93,9 @@ def answers(trigger: Trigger) -> Iterator[str]:
     at = "Then" if found is trigger.now else (
         f"{ago(trigger.now.at_ns - found.at_ns)} before this was noticed")
     if found.numbers.current is None:
-        yield "Nothing of what was charged could be read before the cgroup was removed."
+        yield ("Nothing of what was charged could be read before the cgroup was removed."
+               if REMOVED in trigger.told else
+               "The kernel does not tell what the root is charged for in all; its parts are below.")
         return
     yield f"{at} {size(found.numbers.current)} were charged{of}{made_of(trigger, found)}."
     told = causes(found, trigger.version)
@@ -117,7 +119,11 @@ SUMMARY = {
 
 def ago(ns: int) -> str:
     """Return how long something was, in words."""
-    return f"{ns / 1e9:.1f} s" if ns >= 10**9 else f"{ns / 1e6:.0f} ms"
+    seconds = ns / 1e9
+    for name, unit in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{ns / 1e6:.0f} ms"
 
 
 def made_of(trigger: Trigger, found: Glance) -> str:

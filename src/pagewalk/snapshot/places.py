@@ -153,9 +153,10 @@ def recordings_in(root: str, unread: list[str] | None = None) -> list[Entry]:
     if refused and (unread is None or not found):
         raise refused[0]
     if not found:
-        inside = recordings_right_in(root)
-        raise BadRecording(shown(root), "it is a directory without host=*/time=*/" + NAME + (
-            f", but with recordings, such as {inside[-1]}: give it to query" if inside else ""))
+        inside = recordings_directly_in(root)
+        but = f", but with recordings, such as {inside[-1]}" if inside else ""
+        raise BadRecording(shown(root), f"it is a directory without host=*/time=*/{NAME}{but}"
+                           + ": give the directory to query" * bool(inside))
     if unread is not None:
         unread += map(str, refused)
     return sorted(found)
@@ -235,10 +236,10 @@ def is_dataset(word: str) -> bool:
         return False
 
 
-def recordings_right_in(folder: str) -> list[str]:
-    """Return the recordings right in ``folder``, newest last; of those in Parquet the armed ones.
+def recordings_directly_in(folder: str) -> list[str]:
+    """Return the files directly in ``folder`` that are recordings by their names, newest last.
 
-    They are told by their names: any program may write other files of Parquet.
+    Those are ``*.pagewalk``, and what the armed recorder writes: others write Parquet too.
     """
     found = list[tuple[int, str]]()
     try:
@@ -261,11 +262,14 @@ def may_be_recording(word: str) -> bool:
 def is_recording(word: str) -> bool:
     """Return whether ``word`` names a file that begins as a recording does, or is called so.
 
-    So does a directory of many recordings, so that whoever opens it is told what to name instead.
+    A number is a pid. A directory of many recordings is taken for one if its name has a slash (else
+    a process or a cgroup may be called so), so that whoever opens it is told what to name instead.
 
     A file that is neither is not opened, nor is one in an object store: its name decides. Where
     a file system may never answer, only a name that ends as one of a recording is looked at.
     """
+    if word.isdecimal():
+        return False
     if is_url(word):
         return word.partition("?")[0].endswith((".parquet", ENDING))
     if not word.endswith((".parquet", ENDING)) and "/" in word and (
@@ -274,7 +278,8 @@ def is_recording(word: str) -> bool:
     try:
         mode = os.stat(word).st_mode
         if not S_ISREG(mode):
-            return S_ISDIR(mode) and (is_dataset(word) or bool(recordings_right_in(word)))
+            many = S_ISDIR(mode) and "/" in word
+            return many and (is_dataset(word) or bool(recordings_directly_in(word)))
         with open(word, "rb") as file:
             return file.read(4) == MAGIC or word.endswith(ENDING)
     except PermissionError:

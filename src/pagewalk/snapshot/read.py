@@ -22,8 +22,8 @@ from pagewalk.snapshot.places import (
     is_dataset,
     is_url,
     opened,
+    recordings_directly_in,
     recordings_in,
-    recordings_right_in,
     shown,
 )
 from pagewalk.snapshot.schema import COLUMNS, INTEGER, RECORDS
@@ -55,7 +55,7 @@ class Recording:
             raise BadRecording(self.path, "it is a directory of many: name one of them, such as"
                                f" {recordings_in(path)[-1].path}, or give all of them to query,"
                                " diff or fleet")
-        inside = recordings_right_in(path)
+        inside = recordings_directly_in(path)
         if inside:
             raise BadRecording(self.path, "it is a folder of recordings: name one of them, such as"
                                f" {inside[-1]}, or give the folder to query")

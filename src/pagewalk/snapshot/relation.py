@@ -16,8 +16,8 @@ from pagewalk.snapshot.places import (
     entry_of,
     is_dataset,
     is_url,
+    recordings_directly_in,
     recordings_in,
-    recordings_right_in,
     shown,
 )
 from pagewalk.snapshot.read import Recording
@@ -49,8 +49,13 @@ def footers(words: Iterable[str]) -> list[One]:
     Raises BadRecording, OSError, and BadRequest for two that are of the same host and time.
     """
     found: dict[tuple[str, int], One] = {}
-    for path in paths(words):
-        one = footer(path)
+    for path, named in paths(words):
+        try:
+            one = footer(path)
+        except BadRecording:
+            if named or is_url(path) or os.path.lexists(path):
+                raise
+            continue  # it was removed since: the armed recorder keeps the newest
         key = one.meta.host, one.micros
         other = found.setdefault(key, one)
         if other is not one and not same(other.path, path):
@@ -76,19 +81,21 @@ def footer(path: str) -> One:
     return One(path, meta)
 
 
-def paths(words: Iterable[str]) -> Iterator[str]:
-    """Yield the files of ``words``: each itself, or those of a data set or a folder.
+def paths(words: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """Yield the files of ``words``, and whether each is one of them itself.
+
+    Else it is one of a data set or a folder.
 
     Raises BadRecording.
     """
     for word in words:
-        inside = [] if is_dataset(word) else recordings_right_in(word)
+        inside = [] if is_dataset(word) else recordings_directly_in(word)
         if inside:
-            yield from inside
+            yield from ((path, False) for path in inside)
         elif os.path.isdir(word) or is_dataset(word):
-            yield from (entry.path for entry in recordings_in(word))
+            yield from ((entry.path, False) for entry in recordings_in(word))
         else:
-            yield word
+            yield word, True
 
 
 def same(path: str, other: str) -> bool:

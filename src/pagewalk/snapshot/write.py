@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pagewalk.model.arrow import arrow, integers, parquet, strings
-from pagewalk.model.errors import BadRequest, in_a_line
+from pagewalk.model.errors import OF_DISK, BadRequest, in_a_line
 from pagewalk.model.facts import Facts
 from pagewalk.snapshot.schema import COLUMNS, INTEGER, KEY, LABEL, RECORDS, Meta
 
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 # Rows of a row group: what is held before it is written, some 15 MB of pages.
 GROUP = 1 << 17
 # Columns of few values in rows of pages, and texts. An empty dictionary takes 60 bytes in each row
 # group that does not use the column.
 REPEATED = [column.name for column in COLUMNS if column.kind != INTEGER
             or (column.name in RECORDS["page"] and not column.rising)]
-OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # a write(2) names no file
 
 
 class Writer:
@@ -160,7 +160,7 @@ def footer(meta: Meta, facts: Facts) -> str:
 def check_place(path: str) -> None:
     """Raise BadRequest where no file can be, before anything is done for it."""
     if not path:
-        raise BadRequest("cannot record into '': the name is empty; name a file")
+        raise BadRequest("cannot write to '': the name is empty; name a file")
     if path == "-":
         raise BadRequest("a recording is written as a whole, into a file: name one with -o FILE")
     if os.path.exists(path) and not os.path.isfile(path):
@@ -173,9 +173,9 @@ def whole_file(path: str) -> Iterator[Any]:
     """Yield a file to write to, which replaces ``path`` at the end of the block, mode 0600.
 
     It has no name until it is on the disk, so that nothing is left of half of one, whatever ends
-    us; where a file system has no such files (9p, NFS, FAT) it is called ``.pagewalk.*.partial``.
-    If the block fails, nothing has changed; a symbolic link is replaced, and what it points to left
-    alone. Raises OSError, BadRequest.
+    us; where a file system has no such files (such as NFS, 9p, FAT) it is called
+    ``.pagewalk.*.partial``. If the block fails, nothing has changed; a symbolic link is replaced,
+    and what it points to left alone. Raises OSError, BadRequest.
     """
     check_place(path)
     folder = os.path.dirname(path) or "."
@@ -186,8 +186,8 @@ def whole_file(path: str) -> Iterator[Any]:
             yield out
             out.flush()
             os.fsync(out.fileno())
-            if not named:
-                give_name(fd, partial)  # no file can be replaced by one without a name
+            if not named:  # no file can be replaced by one without a name
+                give_name(fd, partial)
         os.replace(partial, path)
         sync_folder(folder)
     except BaseException as error:
@@ -206,30 +206,31 @@ def open_new(folder: str, partial: str) -> tuple[int, bool]:
 
     Return its descriptor, and whether it has a name.
     """
-    flags = os.O_WRONLY | os.O_CLOEXEC
-    try:
-        return os.open(folder, flags | os.O_TMPFILE, 0o600), False
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
-            raise
-    return os.open(partial, flags | os.O_CREAT | os.O_EXCL, 0o600), True
+    with suppress(OSError):
+        return os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600), False
+    return os.open(partial, NEW, 0o600), True
 
 
 def give_name(fd: int, path: str) -> None:
-    """Give the file ``fd``, which has no name, the name ``path``."""
-    folder = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Give the file ``fd``, which has no name, the name ``path``; a copy of it if that is refused.
+    """
     try:
-        # With a descriptor Python calls linkat(2), which can follow a link.
-        os.link(f"/proc/self/fd/{fd}", os.path.basename(path), dst_dir_fd=folder)
-    finally:
-        os.close(folder)
+        # With a descriptor Python calls linkat(2), which can follow a link; it means nothing to an
+        # absolute path.
+        os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)
+    except OSError:  # by a seccomp filter or a security module, or there is no /proc/self/fd
+        with open(os.open(path, NEW, 0o600), "wb") as out, open(os.dup(fd), "rb") as file:
+            file.seek(0)
+            shutil.copyfileobj(file, out)
+            out.flush()
+            os.fsync(out.fileno())
 
 
 def sync_folder(folder: str) -> None:
     """Write the names in ``folder`` to the disk; some file systems cannot."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):
+    with suppress(OSError):  # nor can who may write to it and not read it
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
             os.fsync(fd)
-    finally:
-        os.close(fd)
+        finally:
+            os.close(fd)

@@ -24,7 +24,7 @@ from pagewalk.model.columns import (
     join,
     take,
 )
-from pagewalk.model.ranges import base_pages, gaps, holder, intersect, union
+from pagewalk.model.ranges import base_pages, gaps, holder, intersect
 from pagewalk.model.rules import HOLE_STATES, SIZES
 from pagewalk.model.states import classify, hwpoison
 from pagewalk.pagetables.decode import NO_LEAVES, Doubts, Entries
@@ -38,7 +38,7 @@ HUGETLB, ZERO_PAGE = kpf("huge"), kpf("zero_page")
 TOGETHER = 1 << 18
 # Huge leaves whose base pages are counted at once: a million counts at 2 MiB each.
 HUGE_TOGETHER = 1 << 11
-LOOKS = 3  # once more at pages whose frames were freed before they were looked at
+LOOKS = 3  # at most so many more, at pages whose frames were freed before they were read
 
 
 class Asked(NamedTuple):
@@ -168,41 +168,40 @@ def look_up(asked: Asked, batches: list[Leaves]) -> Iterator[LookedUp]:
 
 
 def look_again(asked: Asked, leaves: Leaves, kflags: U64, mapcount: U64) -> None:
-    """Replace ``leaves`` whose frames nobody maps, and what these say, by what is there now.
+    """Look again, in place, at leaves of pages that were moved before their frame was read.
 
-    The kernel moves pages at any time (compaction, khugepaged, NUMA balancing): a frame may have
-    been freed after the entry was read, and may be something else by now. What is not there any
-    more stays as it was.
+    The kernel moves pages at any time (compaction, khugepaged, NUMA balancing). A frame that they
+    have left has no mapcount; what something else maps by now is not noticed. ``leaves``,
+    ``kflags`` and ``mapcount`` get what is there now; a page that is gone keeps what it had.
     """
     assert asked.reader is not None and leaves.pfn is not None
     for _ in range(LOOKS):
         rows = np.flatnonzero(mapcount == 0)
-        rows = rows[normal(leaves.flags[rows], kflags[rows])]
+        rows = rows[should_be_mapped(leaves.flags[rows], kflags[rows])]
         if len(rows) == 0:
             return
         now = leaves_at(asked, leaves.addr[rows], leaves.size[rows])
-        at = np.searchsorted(now.addr, leaves.addr[rows])
-        found = at < len(now)
-        found[found] = now.addr[at[found]] == leaves.addr[rows[found]]
-        found[found] = now.shift[at[found]] == leaves.shift[rows[found]]
-        rows, now = rows[found], take(now, at[found])
+        _, mine, theirs = np.intersect1d(leaves.addr[rows], now.addr, return_indices=True)
+        same = leaves.shift[rows[mine]] == now.shift[theirs]
+        rows, now = rows[mine[same]], take(now, theirs[same])
         assert now.pfn is not None
         before = leaves.pfn[rows]
         leaves.flags[rows], leaves.entry[rows], leaves.pfn[rows] = now.flags, now.entry, now.pfn
         kflags[rows], mapcount[rows] = frame_words(now.flags, now.pfn, asked.reader)
-        if (now.pfn == before).all():
+        if (now.pfn == before).all():  # a further look would not help
             return
 
 
 def leaves_at(asked: Asked, addr: U64, size: U64) -> Leaves:
-    # What is there now, while a walk is under way: that one counts its tables in the space itself.
-    ranges, space = union(np.stack([addr, addr + size], axis=1)), copy(asked.space)
+    # What is there now. A copy: entries() would reset the count of tables that the walk under way
+    # keeps in its space. A range for each leaf: what became a huge page since is cut to it.
+    ranges, space = np.stack([addr, addr + size], axis=1), copy(asked.space)
     found = [entries.leaves for entries in space.entries(asked.vmas, ranges)]
     leaves = join([NO_LEAVES, *found])
     return take(leaves, np.argsort(leaves.addr, kind="stable"))
 
 
-def normal(flags: U32, kflags: U64) -> Bool:
+def should_be_mapped(flags: U32, kflags: U64) -> Bool:
     # Entries of page tables for ordinary pages: while these are mapped, they have a mapcount.
     bits = np.uint32(Flag.PRESENT | Flag.NORMAL)
     mask: Bool = (flags & bits == bits) & (kflags & (HUGETLB | ZERO_PAGE) == 0)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pagewalk.kernel.frames import read_struct_pages
+from pagewalk.kernel.frames import StructPages, read_struct_pages
 from pagewalk.kernel.programs.condense_pages import Condenser
 from pagewalk.kernel.programs.loops import find_casts
 from pagewalk.kernel.structs.direct_map import DirectMap, MemMap
 from pagewalk.kernel.structs.kernel import Kernel
-from pagewalk.kernel.structs.page_layout import page_layout
+from pagewalk.kernel.structs.page_layout import COUNT_SHIFT, page_layout
 from pagewalk.kernel.structs.struct_page import FrameMap, decode_words, tell_apart
 from pagewalk.model.columns import U64
 from pagewalk.model.rules import KEPT
@@ -74,3 +74,19 @@ def test_words_of_tables_are_at_the_positions_of_the_entries(
     (told,) = read_struct_pages(frames, np.array([pfn], np.uint64)).flags
     assert (flags & KEPT).tolist() == [told & KEPT] * 3
     assert told & KEPT  # anonymous, and more
+
+
+@looking_again
+def test_a_table_with_a_page_that_nobody_maps_needs_a_closer_look(
+    kernel: Kernel, direct_map: DirectMap, frames: FrameMap, condenser: Condenser
+) -> None:
+    """It was moved after its entry was read: its old frame is free."""
+    laid = Laid(kernel, direct_map, 3)
+    laid.words[:2, :3] = int(own_frames(laid, direct_map)[2]) * PAGE | DATA
+    plain, words = condenser.of_tables(laid.addresses[:2])
+    words[1, 1] |= np.uint64(0xFFFF_FFFF << COUNT_SHIFT)  # _mapcount is -1
+    _, mapcount, _ = decode_words(frames.layout, words[:, :3].ravel())
+    assert mapcount.tolist() == [1, 1, 1, 1, 0, 1]
+    table, length, _, pages = StructPages(frames)._runs(plain, words)
+    assert pages.tolist() == [3, -1]
+    assert (table.tolist(), length.tolist()) == ([0], [3])
