@@ -391,6 +391,25 @@ def test_a_library_that_runs_out_of_memory_is_one_sentence(sleeper: str, mebibyt
     assert done.stderr.startswith(("pagewalk: ", "OpenBLAS error: "))
 
 
+def test_a_compiled_module_that_is_cut_is_no_interrupt(sleeper: str, tmp_path: Path) -> None:
+    """Python leaves one behind where files may not be large (RLIMIT_FSIZE)."""
+    environ = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+    def show() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pagewalk", "show", sleeper], capture_output=True, text=True,
+            timeout=240, check=False, env=environ)
+
+    assert show().returncode in (0, 3)
+    [module] = tmp_path.glob("**/pagewalk/walking/walk.*.pyc")
+    os.truncate(module, 100)
+    done = show()
+    assert done.returncode == 1
+    assert done.stderr.startswith("pagewalk: cannot load part of pagewalk: "), done.stderr
+    assert "reinstall it" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_a_message_is_wrapped_on_a_terminal_and_a_line_elsewhere(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -190,6 +190,10 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             return drop_output()
+        except EOFError as error:
+            # click takes it for Ctrl-D, but nothing is read from a terminal: a compiled module is
+            # cut, as Python leaves it behind where files may not be large.
+            raise ImportError(str(error)) from error
 
 
 @click.group(
