@@ -282,7 +282,7 @@ def misused(error: click.ClickException, words: list[str]) -> int:
     said = io.StringIO()
     error.show(said)
     with contextlib.suppress(OSError):
-        print(harmless(said.getvalue()), end="", file=sys.stderr)
+        print(harmless(said.getvalue().expandtabs(2)), end="", file=sys.stderr)
     return 2
 
 

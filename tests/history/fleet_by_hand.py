@@ -49,7 +49,7 @@ def many_hosts(root: Path) -> str:
     # two versions of a library in one host's RAM, of 10 and of 4 frames
     at(root, "b", 0, web(1, MIB, 10 * PAGE, Run(10, 10, "file", vma=1)),
        web(2, MIB, 4 * PAGE, Run(50, 4, "file", vma=1), lib="/opt/two/libz.so.1.3"),
-       group=group("/app", 10 * PAGE, 100 * PAGE))
+       group=group("/cache", 95 * PAGE, 100 * PAGE, reclaimable=60 * PAGE))
     for minute, rss in ((0, 10), (30, 40), (60, 30), (90, 70)):
         at(root, "c", minute * MINUTE - 90 * MINUTE, web(1, 9 * MIB, rss * PAGE, Run(10, rss)),
            uptime=HOUR + minute * MINUTE)
@@ -72,10 +72,11 @@ def two_hosts(root: Path) -> str:
     return str(root)
 
 
-def group(path: str, size: int, allowed: int) -> dict[str, Any]:
+def group(path: str, size: int, allowed: int, reclaimable: int | None = None) -> dict[str, Any]:
     """Return the row of a cgroup."""
     return {"cgroup": [path], "name": [path[1:]], "size": [size], "allowed": [allowed],
-            "anon": [size - PAGE], "file": [0], "shmem": [0], "kernel": [PAGE]}
+            "reclaimable": [reclaimable], "anon": [size - PAGE], "file": [0], "shmem": [0],
+            "kernel": [PAGE]}
 
 
 def older(path: str) -> None:
@@ -124,8 +125,12 @@ EXPECTED: dict[str, list[tuple[Any, ...]]] = {
     ],
     # library, hosts, copies, used, extra
     "libraries": [("libz", 1, 2, 14 * PAGE, 4 * PAGE)],
-    # host, cgroup, name, charged, allowed, percent, anon, file, shmem, kernel
-    "limits": [("a", "/app", "app", 90 * PAGE, 100 * PAGE, 90, 89 * PAGE, 0, 0, PAGE)],
+    # host, cgroup, name, charged, allowed, percent, reclaimable, kept_percent, anon, file, shmem,
+    # kernel: what is full of what can be reclaimed comes last; of /app that is not known
+    "limits": [
+        ("a", "/app", "app", 90 * PAGE, 100 * PAGE, 90, None, None, 89 * PAGE, 0, 0, PAGE),
+        ("b", "/cache", "cache", 95 * PAGE, 100 * PAGE, 95, 60 * PAGE, 35, 94 * PAGE, 0, 0, PAGE),
+    ],
     # host, program, grown, rss_first, rss_last, rss_most, processes_first, processes_last,
     # recordings, up, minutes
     "growth": [("c", "/bin/web", 60 * PAGE, 10 * PAGE, 70 * PAGE, 70 * PAGE, 1, 1, 4, 2, 90)],

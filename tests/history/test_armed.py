@@ -12,7 +12,7 @@ from pagewalk.history.glance import Glance, glance
 from pagewalk.history.kills import Kills
 from pagewalk.history.record import Made
 from pagewalk.history.trigger import FULL, KILL, NEAR, Trigger
-from pagewalk.history.waiting import OOM, Waiting
+from pagewalk.history.waiting import EVENT, LOOK, OOM, Waiting
 from pagewalk.proc.cgroup_numbers import GroupNumbers
 from tests.armed_by_hand import NOW, TRIGGER
 from tests.proc.test_kmsg import FOUND, KILLED, WHY
@@ -91,3 +91,35 @@ def test_who_was_killed_while_the_group_was_looked_at_is_not_missing(
         assert trigger.reason == FULL
     else:
         assert trigger.reason == KILL and trigger.before == TRIGGER.before
+
+
+def test_a_kill_that_came_too_soon_after_another_is_recorded_later(tmp_path: Path) -> None:
+    made: list[Trigger] = []
+    said: list[object] = []
+
+    def write(path: str, trigger: Trigger, pids: list[int]) -> Made:
+        made.append(trigger)
+        return Made(path, 0, 0, 0, 0, 0, (), (), ())
+
+    def killed(count: int) -> None:
+        (tmp_path / "memory.events").write_text(f"oom 1\noom_kill {count}\n")
+
+    (tmp_path / "cgroup.procs").touch()
+    killed(0)
+    group = os.open(tmp_path, os.O_RDONLY)
+    recorder = Recorder(GROUP, group, Waiting(group, 2, GROUP), Armed(str(tmp_path)), write,
+                        said.append, None, None)
+    recorder.seen = recorder.then = GroupNumbers(events={"oom": 0, "oom_kill": 0})
+    try:
+        killed(1)
+        assert recorder.reported({EVENT})
+        for count in (2, 3):
+            killed(count)
+            assert not recorder.reported({EVENT})
+        assert not recorder.reported({LOOK})
+        recorder.made[KILL] -= recorder.how.at_most_s
+        assert recorder.reported({LOOK}) and not recorder.reported({LOOK})
+    finally:
+        os.close(group)
+    assert [(one.reason, one.events.get("oom_kill")) for one in made] == [(KILL, 1), (KILL, 2)]
+    assert len([one for one in said if "another within 60 s" in str(one)]) == 1

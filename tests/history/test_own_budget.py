@@ -38,7 +38,9 @@ def test_what_a_block_holds_is_seen_with_what_it_is_made_of() -> None:
     assert uss.exceeded and 28 * MIB <= (uss.at_least or 0) < 40 * MIB
     worst = block.seen.worst["uss"]
     assert [one.pid for one in worst.look.holds] == [block.pid] == list(worst.commands)
-    assert worst.made is not None and sum(part.uss for part in worst.made.kinds) >= 32 * MIB
+    # Of a library that another process has begun to map it has less than before.
+    assert worst.made is not None
+    assert max(part.uss or 0 for part in worst.made.kinds) >= 32 * MIB
 
 
 def test_what_a_block_unmaps_is_told_of_what_grew() -> None:

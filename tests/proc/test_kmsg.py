@@ -16,7 +16,7 @@ KILLED = (
     b" file-rss:5868kB, shmem-rss:64000kB, UID:0 pgtables:192kB oom_score_adj:0"
 )
 AT = 3_000
-FOUND = Kill(168, "python", 3916 * KIB, 5868 * KIB, 64000 * KIB, "/a/b", True, AT)
+FOUND = Kill(168, "python", 3916 * KIB, 5868 * KIB, 64000 * KIB, "/a/b", True, AT, "/a")
 
 
 def kills_in(texts: list[bytes], begun: Causes | None = None) -> list[Kill]:
@@ -31,19 +31,19 @@ def test_a_kill_is_told_by_two_records() -> None:
 def test_the_log_may_be_read_between_the_two() -> None:
     begun: Causes = {}
     assert kills_in([WHY], begun) == []
-    assert kills_in([KILLED, KILLED], begun) == [FOUND, FOUND._replace(group=None)]
+    assert kills_in([KILLED, KILLED], begun) == [FOUND, FOUND._replace(group=None, limited=None)]
     assert not begun
 
 
 def test_without_the_first_the_group_is_not_known() -> None:
-    assert kills_in([KILLED]) == [FOUND._replace(group=None)]
+    assert kills_in([KILLED]) == [FOUND._replace(group=None, limited=None)]
 
 
 def test_the_machine_was_out_of_memory() -> None:
     why = WHY.replace(b"MEMCG,", b"NONE,").replace(b"oom_memcg=/a,", b"global_oom,")
     killed = KILLED.replace(b"Memory cgroup out", b"Out")
     [kill] = kills_in([why, killed])
-    assert kill == FOUND._replace(of_limit=False)
+    assert kill == FOUND._replace(of_limit=False, limited=None)
 
 
 def test_a_name_may_hold_what_records_are_made_of() -> None:
@@ -52,6 +52,13 @@ def test_a_name_may_hold_what_records_are_made_of() -> None:
         records = [WHY.replace(b"=python", b"=" + name),
                    KILLED.replace(b"(python)", b"(" + name + b")")]
         assert kills_in(records) == [FOUND._replace(name=told)]
+
+
+def test_whose_limit_it_was_is_a_group_around_it_or_not_told() -> None:
+    for limited, told in ((b"/", "/"), (b"/a/b", "/a/b"), (b"/a,task_memcg=/b", None),
+                          (b"/other", None)):
+        [kill] = kills_in([WHY.replace(b"oom_memcg=/a,", b"oom_memcg=" + limited + b","), KILLED])
+        assert kill.limited == told
 
 
 def test_a_group_may_be_called_like_what_follows_it() -> None:

@@ -12,7 +12,7 @@ from pagewalk.proc.cgroup_numbers import GroupNumbers
 from pagewalk.render import view
 from pagewalk.render.trigger_table import ago, answers
 from pagewalk.system.recorded_processes import Refused
-from tests.armed_by_hand import BEFORE, KILLED, MIB, TRIGGER
+from tests.armed_by_hand import BEFORE, KILLED, MIB, NOW, TRIGGER
 
 
 class Terminal(io.StringIO):
@@ -37,7 +37,7 @@ def document(trigger: Trigger) -> Any:
 def test_the_first_sentences_say_who_was_killed_and_what_the_group_was_made_of() -> None:
     assert list(answers(TRIGGER)) == [
         "The kernel killed shop (7), with 40960 KiB of anonymous memory, 1024 KiB of files and"
-        " 10240 KiB of shared memory in RAM: a cgroup could not keep its limit.",
+        " 10240 KiB of shared memory in RAM: cgroup /app could not keep its limit.",
         "300 ms before this was noticed 65536 KiB were charged, of a limit of 65536 KiB: 49152 KiB"
         " anonymous, 10240 KiB tmpfs and shared, 4096 KiB page cache, 2048 KiB of the kernel;"
         " 5120 KiB in swap.",
@@ -76,9 +76,22 @@ def test_each_largest_kind_has_its_sentence() -> None:
         if name == "shmem":
             stat["file"] = 9 * MIB  # of which it is a part
         before = TRIGGER.now._replace(numbers=BEFORE._replace(current=9 * MIB, stat=stat))
-        *_, said = answers(TRIGGER._replace(before=before))
+        now = before._replace(numbers=NOW._replace(current=MIB))
+        *_, said = answers(TRIGGER._replace(before=before, now=now))
         assert said.startswith("Most of it was") and word in said and said.endswith(": 100 %.")
         assert causes(before, 2) == {name: 9 * MIB}
+
+
+def test_of_a_kill_the_moment_tells_at_which_what_was_killed_was_there() -> None:
+    """Else nothing may have been read for hours, and not all may be freed yet."""
+    before = TRIGGER.before
+    assert before is not None
+    numbers = BEFORE._replace(current=4 * MIB)
+    said = " ".join(answers(TRIGGER._replace(before=before._replace(numbers=numbers))))
+    assert "before this was noticed 4096 KiB were charged" in said
+    early = before._replace(numbers=numbers, members=TRIGGER.now.members)
+    said = " ".join(answers(TRIGGER._replace(before=early)))
+    assert "Then 16384 KiB were charged" in said
 
 
 def test_before_a_kill_there_is_only_now() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -209,6 +210,8 @@ def opened(word: str) -> Iterator[Meant]:
 
     found = named_recording(word)
     if found is None:
+        if os.path.isdir(word):
+            raise BadTarget(f"'{in_a_line(word)}' is a folder: name one recording of it")
         raise BadTarget(f"'{in_a_line(word)}' is not a recording: pagewalk record makes one")
     path, process = found
     with closing(Recording(path)) as recording:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import NamedTuple
 
 from pagewalk.history.glance import Glance, Member, fullness, glance, pids_inside
@@ -33,6 +34,7 @@ from pagewalk.proc.cgroups import GONE, Hierarchy, group_of, open_group
 from pagewalk.proc.kmsg import open_kmsg
 from pagewalk.proc.oom_control import Hold, open_hold
 from pagewalk.proc.pressure import MACHINE
+from pagewalk.system.ask_group import numbers_above
 
 # After a report of which nothing was made, for so long only what is urgent is listened to: a group
 # that is full of page cache may have a hundred reports a second.
@@ -115,8 +117,9 @@ class Recorder:
 
     ``seen`` are the numbers when something was reported last, ``last`` all that was read then if it
     mattered, ``first`` what was read at first; ``then`` the numbers of the last recording. ``made``
-    is when the last recording of each reason was made; ``overran`` whether it was just reported
-    that the limit could not be kept. ``kills`` are None if the kernel's log cannot be read.
+    is when the last recording of each reason was made; ``owed`` whether a kill came too soon after
+    one; ``overran`` whether it was just reported that the limit could not be kept. ``kills`` are
+    None if the kernel's log cannot be read.
     """
 
     path: str
@@ -133,6 +136,7 @@ class Recorder:
     seen: GroupNumbers = field(default_factory=GroupNumbers)
     then: GroupNumbers = field(default_factory=GroupNumbers)
     near: bool = False
+    owed: bool = False
     made: dict[str, float] = field(default_factory=dict)
 
     @cached_property
@@ -155,6 +159,11 @@ class Recorder:
         if not set(self.told.noticed) - {MACHINE}:
             raise NotPermitted(f"cannot wait for cgroup {in_a_line(self.path)}", "nothing of it is"
                                " reported, for the reasons above", "run as root")
+        above = ((path, numbers.limit) for path, numbers in numbers_above(hierarchy, self.path)
+                 if numbers.limit is not None)
+        for path, limit in islice(above, 1):
+            self.say(f"not noticed: that a group above is near its limit, such as {in_a_line(path)}"
+                     f" ({limit >> 10} KiB): arm that too; what it has killed here is noticed")
         own = group_of(os.getpid(), hierarchy)
         if own is not None and f"{own.rstrip('/')}/".startswith(f"{self.path.rstrip('/')}/"):
             self.say(f"this recorder is in cgroup {self.path} itself: it is charged to it, and may"
@@ -183,6 +192,8 @@ class Recorder:
             # It is looked at once more: it may have become worth it, also while it was recorded.
             soon = None if LOOK in told else PAUSE_S
             only = () if made or soon is None else URGENT
+            if soon is None and self.owed:
+                soon = min(self.until_due(KILL), self.told.timer_s or math.inf)
 
     def set_limits(self) -> None:
         """Have it reported, or looked for, that the limits of ``seen`` are near."""
@@ -201,6 +212,8 @@ class Recorder:
         reason = reason_of(told, now, before, self.told.version, self.how.near,
                            was_near=self.near)
         self.near = self.is_near(now)
+        if reason is None and self.owed and not self.until_due(KILL):
+            reason = KILL
         if reason is None:
             return False
         found = self.glance()
@@ -211,8 +224,9 @@ class Recorder:
         made = reason == HELD or self.is_due(reason)
         if made:
             self.record(reason, told, found, began)
-        elif reason == KILL:
-            self.say(f"{KILL}: another within {self.how.at_most_s:g} s: not recorded")
+        elif reason == KILL and not self.owed:
+            self.owed = True
+            self.say(f"{KILL}: another within {self.how.at_most_s:g} s: recorded after that")
         if reason == HELD:
             self.let_go(found)
         self.last = found
@@ -280,11 +294,15 @@ class Recorder:
 
         Pressure is reported late: what came with a kill is no news after it.
         """
-        now = time.monotonic()
         latest = max((at for why, at in self.made.items() if why != ARMED), default=-math.inf)
-        if reason == STALLED and now - latest < LATE_S:
+        if reason == STALLED and time.monotonic() - latest < LATE_S:
             return False
-        return now - self.made.get(reason, -math.inf) >= self.how.at_most_s
+        return not self.until_due(reason)
+
+    def until_due(self, reason: str) -> float:
+        """Return for how many seconds more there may be no recording for ``reason``."""
+        due = self.made.get(reason, -math.inf) + self.how.at_most_s
+        return max(0.0, due - time.monotonic())
 
     def glance(self) -> Glance:
         """Return what can be read of the group at once; raises OSError if it is gone."""
@@ -311,8 +329,10 @@ class Recorder:
             self.say(f"{reason}: cannot record: {error}")
             return
         self.then = now.numbers
-        if self.kills is not None and reason == KILL:
-            self.kills.told()
+        if reason == KILL:
+            self.owed = False
+            if self.kills is not None:
+                self.kills.told()
         self.told.forget()  # what led to this is in it
         took = time.monotonic_ns() - began
         prune(self.how.folder, self.called, reason, self.how.keep)

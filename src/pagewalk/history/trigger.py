@@ -91,11 +91,16 @@ def reason_of(
 
 
 def explained(trigger: Trigger) -> Glance:
-    """Return what tells why: what was read before a kill, which frees memory, if there was that."""
-    after = trigger.reason == KILL or REMOVED in trigger.told
-    if after and trigger.before is not None:
-        return trigger.before
-    return trigger.now
+    """Return what tells why: of a kill, which frees memory, what was read before it.
+
+    If what was killed was not there then, it tells less than what was not freed yet.
+    """
+    before, now = trigger.before, trigger.now
+    if before is None or not (trigger.reason == KILL or REMOVED in trigger.told):
+        return now
+    lost = {one.pid for one in trigger.gone} | {kill.pid for kill in trigger.kills or ()}
+    fuller = (before.numbers.current or 0) >= (now.numbers.current or 0)
+    return before if fuller or any(one.pid in lost for one in before.members) else now
 
 
 def causes(found: Glance, version: int) -> dict[str, int]:
@@ -130,5 +135,5 @@ def withheld(trigger: Trigger) -> list[Withheld]:
 def scrubbed(trigger: Trigger) -> Trigger:
     """Return ``trigger`` without paths of cgroups."""
     kills = None if trigger.kills is None else tuple(
-        kill._replace(group=None) for kill in trigger.kills)
+        kill._replace(group=None, limited=None) for kill in trigger.kills)
     return trigger._replace(path="", kills=kills)

@@ -18,6 +18,7 @@ WHY = re.compile(
     rb"oom-kill:constraint=(CONSTRAINT_\w+),.*?,task_memcg=(/.*),pid=(\d{1,10}),uid=\d+"
 )
 TASK = b",task="
+LIMITED = re.compile(rb",oom_memcg=(/.*?),task_memcg=")
 COMM = 15  # characters of a process's name: TASK_COMM_LEN
 KILLED = re.compile(
     rb"(?:Memory cgroup out of memory|Out of memory[^:]*): Killed process (\d{1,10}) \((.*)\)"
@@ -30,8 +31,9 @@ class Kill(NamedTuple):
     """A process that the kernel killed: its pid on the host, name, and RSS by kind in bytes.
 
     ``group`` is the cgroup that it was in, as the host's namespace shows it, None if the log does
-    not tell; ``of_limit`` says whether a cgroup's limit was the cause, not the machine. ``log_ns``
-    is when, by the log's own clock, which may be seconds from any other: only differences count.
+    not tell; ``of_limit`` says whether a cgroup's limit was the cause, not the machine, and
+    ``limited`` is that cgroup. ``log_ns`` is when, by the log's own clock, which may be seconds
+    from any other: only differences count.
     """
 
     pid: int
@@ -42,6 +44,7 @@ class Kill(NamedTuple):
     group: str | None
     of_limit: bool
     log_ns: int = 0
+    limited: str | None = None
 
 
 class Record(NamedTuple):
@@ -51,8 +54,16 @@ class Record(NamedTuple):
     text: bytes
 
 
-# By pid: the group that a process was in, if that is known, and whether a limit was the cause.
-Causes = dict[int, tuple[str | None, bool]]
+
+class Cause(NamedTuple):
+    """The group that a process was in, if that is known, and whether a limit was the cause."""
+
+    group: str | None
+    of_limit: bool
+    limited: str | None = None
+
+
+Causes = dict[int, Cause]  # by pid
 
 
 def open_kmsg() -> int | None:
@@ -102,13 +113,27 @@ def parse_kills(records: list[Record], begun: Causes) -> list[Kill]:
     kills = []
     for at_ns, text in records:
         if why := WHY.fullmatch(text):
-            begun[int(why[3])] = group_in(why[2]), why[1] == b"CONSTRAINT_MEMCG"
+            group, of_limit = group_in(why[2]), why[1] == b"CONSTRAINT_MEMCG"
+            begun[int(why[3])] = Cause(group, of_limit, limited_in(text, group))
         elif killed := KILLED.match(text):
             pid = int(killed[1])
-            group, of_limit = begun.pop(pid, (None, text.startswith(b"Memory cgroup")))
+            cause = begun.pop(pid, Cause(None, text.startswith(b"Memory cgroup")))
             anon, file, shmem = (int(word) << 10 for word in killed.groups()[2:])
-            kills.append(Kill(pid, plain(killed[2]), anon, file, shmem, group, of_limit, at_ns))
+            kills.append(Kill(pid, plain(killed[2]), anon, file, shmem, cause.group,
+                              cause.of_limit, at_ns, cause.limited))
     return kills
+
+
+def limited_in(text: bytes, group: str | None) -> str | None:
+    """Return the group whose limit was the cause: the process's own ``group``, or one above it.
+
+    A path may contain anything: what is neither is none.
+    """
+    found = LIMITED.search(text)
+    if found is None or group is None:
+        return None
+    path = plain(found[1])
+    return path if f"{group}/".startswith(f"{path.rstrip('/')}/") else None
 
 
 def group_in(text: bytes) -> str | None:

@@ -46,8 +46,10 @@ def limits(rows: Sequence[Row]) -> str:
     first = rows[0]
     known = {name: first[name] or 0 for name in OF_A_GROUP}
     most = max(known, key=lambda name: known[name])
-    return (f"{many(len(rows), 'cgroup')} at 80 % of the limit or more; the fullest is"
-            f" {first['cgroup']} on {first['host']}, at {first['percent']} %, with"
+    kept = "" if first["kept_percent"] is None else (
+        f" ({first['kept_percent']} % without what could be reclaimed at once)")
+    return (f"{many(len(rows), 'cgroup')} at 80 % of the limit or more; nearest to a kill is"
+            f" {first['cgroup']} on {first['host']}, at {first['percent']} %{kept}, with"
             f" {human(known[most])} of {OF_A_GROUP[most]}.")
 
 
@@ -80,10 +82,12 @@ WORDS: dict[str, Callable[[Sequence[Row]], str]] = {
     "growth": growth, "outliers": outliers, "hosts": hosts,
 }
 NOTHING = {
-    "libraries": "No host has more than one copy of a library in RAM.",
+    "libraries": "No host has more than one copy of a library in RAM; what each costs is in fleet"
+                 " mappings.",
     "limits": "No cgroup is at 80 % of its limit, or none was recorded (record --machine does).",
     "growth": "Nothing has grown, or no host has more than one recording since it was booted.",
-    "outliers": "No program stands out: it takes three hosts that have it.",
+    "outliers": "No program stands out: it takes at least three hosts that have it, and one that"
+                " differs.",
 }
 
 

@@ -75,6 +75,8 @@ def hints(trigger: Trigger, path: str, recorded: Collection[int]) -> Iterator[st
     if largest:
         yield f"show {path}:{largest[0]}"
     if trigger.path and REMOVED not in trigger.told:
+        if next(iter(causes(explained(trigger), trigger.version)), "") in ("shmem", "file"):
+            yield f"explain --cgroup {trigger.path}"  # names files
         yield f"share --cgroup {trigger.path}"
 
 
@@ -157,7 +159,8 @@ def who(trigger: Trigger) -> Iterator[str]:
 
 def told_of(kill: Kill) -> str:
     """Return who was killed, what it had, and because of what."""
-    cause = ("a cgroup could not keep its limit" if kill.of_limit else
+    limited = "a cgroup" if kill.limited is None else f"cgroup {printable(kill.limited)}"
+    cause = (f"{limited} could not keep its limit" if kill.of_limit else
              "the machine was out of memory")
     return (f"{printable(kill.name)} ({kill.pid}), with {size(kill.anon)} of anonymous memory,"
             f" {size(kill.file)} of files and {size(kill.shmem)} of shared memory in RAM: {cause}")
@@ -246,7 +249,7 @@ def json(found: ArmedRecording, _path: str, out: TextIO, **_: object) -> None:
 def kill(one: Kill) -> dict[str, Any]:
     return {"pid": one.pid, "name": one.name, "anon": one.anon, "file": one.file,
             "shmem": one.shmem, "cgroup": one.group, "of_limit": one.of_limit,
-            "log_ns": one.log_ns}
+            "limited": one.limited, "log_ns": one.log_ns}
 
 
 def moment(found: Glance, version: int) -> dict[str, Any]:

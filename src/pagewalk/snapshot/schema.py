@@ -97,7 +97,7 @@ RECORDS = {
     "page": ("pid", "vma", "state", "start", "size", "unit", "level", "flags", "frame", "step",
              "kflags", "mapcount", "entry"),
     "document": ("pid", "name", "text"),
-    "meta": ("name", "moment", "uptime", "boot", "unit", "text"),
+    "meta": ("name", "state", "moment", "uptime", "boot", "unit", "text"),
     "ram": ("of_cgroup", "state", "name", "size"),
     "file": ("of_cgroup", "state", "name", "dev", "inode", "file_system", "size", "mapped", "dirty",
              "active", "huge", "items", "cgroup", "charged"),

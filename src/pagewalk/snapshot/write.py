@@ -74,8 +74,9 @@ class Writer:
     def close(self, meta: Meta, facts: Facts) -> None:
         """Write what is waiting, and what the whole recording is, as a row and in the footer."""
         self.add("meta", {
-            "name": [meta.host], "moment": [meta.time], "uptime": [meta.uptime],
-            "boot": [meta.boot], "unit": [facts.page_size], "text": [footer(meta, facts)]})
+            "name": [meta.host], "state": [meta.reason or None], "moment": [meta.time],
+            "uptime": [meta.uptime], "boot": [meta.boot], "unit": [facts.page_size],
+            "text": [footer(meta, facts)]})
         for record in list(self._waiting):
             self._flush(record)
         self._file.add_key_value_metadata({KEY: footer(meta, facts)})
