@@ -391,3 +391,20 @@ def test_where_nothing_can_be_written_nothing_is_started(option: str, tmp_path: 
     assert ran.returncode == 1 and not (tmp_path / "started").exists()
     assert ran.stderr == "pagewalk: cannot read or write /nonexistent/file: No such file or" \
                          " directory\n"
+
+
+def test_an_end_is_noticed_though_another_thread_took_the_signal() -> None:
+    code = """
+import threading, time
+from pagewalk.history import child
+
+def slow(self, look=child.Tree.look):
+    time.sleep(0.3)  # so long that it ends meanwhile
+    return look(self)
+
+child.Tree.look = slow
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+print(child.run_with_budgets(["true"], {}, 0.05).code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    assert done.stdout == b"0\n"

@@ -190,9 +190,8 @@ def watch(tree: Tree, pid: int, *, wait: bool) -> tuple[int, float]:
         if now >= tree.next:
             tree.look()
         heard = signal.sigtimedwait(HEARD, max(0.0, tree.next - time.monotonic()))
-        if heard is None:
-            continue
-        if heard.si_signo == signal.SIGCHLD:
+        # Between two waits another thread of this process may take the signal, and ignore it.
+        if heard is None or heard.si_signo == signal.SIGCHLD:
             status = status_of(pid) if status is None else status
             reap(tree, pid)
             if status is not None and not (wait and tree.pids()):
