@@ -24,7 +24,7 @@ from tests.targets import start
 pytestmark = pytest.mark.live
 
 COMPACT = Path("/proc/sys/vm/compact_memory")
-WALKS = 400  # of which some ten meet a page that is being moved
+WALKS = 400  # so many that some meet pages that are being moved
 SECONDS = 60 / len(working_sources())
 
 

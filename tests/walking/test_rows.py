@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -56,9 +56,13 @@ class FrameList:
         return self.read(pfns, pfns != 0)[0] & LARGE
 
 
-def asked(frames: FrameList | None = None, of: VMAs = VMAS, wanted: U64 | None = None) -> Asked:
-    """Return what asks for ``wanted`` of ``of``, all by default, in a space with ``frames``."""
-    space = SimpleNamespace(frames=frames, facts=by_hand.FACTS)
+def asked(frames: FrameList | None = None, of: VMAs = VMAS, wanted: U64 | None = None,
+          entries: Callable[[VMAs, U64], Iterator[Entries]] | None = None) -> Asked:
+    """Return what asks for ``wanted`` of ``of``, all by default, in a space with ``frames``.
+
+    ``entries`` are what is there if it is looked at again.
+    """
+    space = SimpleNamespace(frames=frames, facts=by_hand.FACTS, entries=entries)
     return Asked(space, of, of.ranges if wanted is None else wanted)  # type: ignore[arg-type]
 
 
@@ -113,9 +117,7 @@ def moving(frames: FrameList, *then: Leaves) -> tuple[Asked, list[U64]]:
         ranges.append(wanted)
         yield replace(NO_ENTRIES, leaves=left.pop(0)) if left else NO_ENTRIES
 
-    first = asked(frames)
-    first.space.entries = entries  # type: ignore[method-assign,assignment]
-    return first, ranges
+    return asked(frames, entries=entries), ranges
 
 
 def test_a_page_that_was_moved_before_its_frame_was_read_is_looked_at_again() -> None:

@@ -263,19 +263,6 @@ def read_or_not(out: TextIO) -> Iterator[None]:
 
 
 @contextmanager
-def naming(path: str) -> Iterator[None]:
-    """Name ``path`` in what a full disk raises: a write(2) names no file."""
-    try:
-        yield
-    except OSError as error:
-        from pagewalk.model.errors import OF_DISK
-
-        if error.filename is None and error.errno in OF_DISK:
-            error.filename = path
-        raise
-
-
-@contextmanager
 def output(path: str | None, mode: int = 0o600) -> Iterator[TextIO]:
     """Open FILE for writing, or standard output; FILE is replaced only if all goes well.
 
@@ -286,9 +273,9 @@ def output(path: str | None, mode: int = 0o600) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    if not path:
-        from pagewalk.model.errors import BadRequest
+    from pagewalk.model.errors import BadRequest, naming
 
+    if not path:
         raise BadRequest("cannot write to '': the name is empty; name a file, or - for standard"
                          " output")
     if os.path.exists(path) and not os.path.isfile(path):

@@ -93,18 +93,15 @@ def run(request: Request, asked: Arming, how: How) -> int:
     from pagewalk.proc.cgroup_search import check_controller
     from pagewalk.proc.cgroups import find_hierarchy, open_group
     from pagewalk.proc.chosen import choose_by_pid
-    from pagewalk.proc.containers import read_records
     from pagewalk.proc.freeze import terminating
-    from pagewalk.system.containers import name_of
 
     assert asked.armed is not None and request.output is not None
     meant, hierarchy = meant_group(asked.armed, always=True), find_hierarchy()
     assert meant is not None
-    path, _ = meant
+    path, name = meant
     check_controller(path, hierarchy)
     with open_group(hierarchy, path) as group:
         inode = os.fstat(group).st_ino
-    name = name_of(path, read_records())
 
     def write(file: str, trigger: Trigger, pids: list[int]) -> Made:
         # What the group is charged for, frame by frame, would take seconds.

@@ -28,6 +28,8 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def how_to_install(package: str) -> str:
@@ -46,8 +48,20 @@ def in_a_line(word: str) -> str:
     return word.replace("\n", "\\n")
 
 
-# What a full or broken disk says to write(2), which names no file.
+# What a full or broken disk says.
 OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Name ``path`` in what a full disk says to write(2), which names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in OF_DISK:
+            error.filename = path
+        raise
+
 
 
 class PagewalkError(Exception):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pagewalk.model.arrow import arrow, integers, parquet, strings
-from pagewalk.model.errors import OF_DISK, BadRequest, in_a_line
+from pagewalk.model.errors import BadRequest, in_a_line, naming
 from pagewalk.model.facts import Facts
 from pagewalk.snapshot.schema import COLUMNS, INTEGER, KEY, LABEL, RECORDS, Meta
 
@@ -183,7 +183,7 @@ def whole_file(path: str) -> Iterator[Any]:
     partial = os.path.join(folder, f".pagewalk.{os.urandom(6).hex()}.partial")
     try:
         fd, named = open_new(folder, partial)
-        with open(fd, "wb") as out:
+        with naming(path), open(fd, "wb") as out:
             yield out
             out.flush()
             os.fsync(out.fileno())
@@ -196,8 +196,7 @@ def whole_file(path: str) -> Iterator[Any]:
             with suppress(OSError):
                 os.unlink(partial)
         if isinstance(error, OSError) and (
-                error.filename in (folder, partial) or error.filename2 is not None
-                or (error.filename is None and error.errno in OF_DISK)):
+                error.filename in (folder, partial) or error.filename2 is not None):
             error.filename, error.filename2 = path, None
         raise
 
