@@ -16,7 +16,7 @@ BEFORE = GroupNumbers(current=64 * MIB, limit=64 * MIB, swap_current=5 * MIB, st
 NOW = BEFORE._replace(current=16 * MIB, stat={**STAT, "anon": 0},
                       events={"max": 30, "oom": 1, "oom_kill": 1})
 SHOP, WEB = Member(7, "shop", 40 * MIB, MIB, 10 * MIB, 0), Member(8, "web", 8 * MIB, MIB, 0, 0)
-KILLED = Kill(7, "shop", 40 * MIB, MIB, 10 * MIB, "/app", True, limited="/app")
+KILLED = Kill(7, "shop", 40 * MIB, MIB, 10 * MIB, "/app", True, limit_cgroup="/app")
 TRIGGER = Trigger(
     KILL, "/app", 2, ("event",), 0.9, Glance(AT, 1_000_000, NOW, 1, (WEB,)),
     Glance(AT - 300_000_000, 1_000_000, BEFORE, 2, (SHOP, WEB)),

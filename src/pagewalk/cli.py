@@ -282,6 +282,7 @@ def misused(error: click.ClickException, words: list[str]) -> int:
     said = io.StringIO()
     error.show(said)
     with contextlib.suppress(OSError):
+        # Choices of an argument that is missing are listed with tabs.
         print(harmless(said.getvalue().expandtabs(2)), end="", file=sys.stderr)
     return 2
 

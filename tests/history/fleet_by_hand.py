@@ -76,7 +76,7 @@ def group(path: str, size: int, allowed: int, reclaimable: int | None = None) ->
     """Return the row of a cgroup."""
     return {"cgroup": [path], "name": [path[1:]], "size": [size], "allowed": [allowed],
             "reclaimable": [reclaimable], "anon": [size - PAGE], "file": [0], "shmem": [0],
-            "kernel": [PAGE]}
+            "kernel": [PAGE], "removed": [0]}
 
 
 def older(path: str) -> None:

@@ -12,8 +12,8 @@ from pagewalk.history.glance import Glance, glance
 from pagewalk.history.kills import Kills
 from pagewalk.history.record import Made
 from pagewalk.history.trigger import FULL, KILL, NEAR, Trigger
-from pagewalk.history.waiting import EVENT, LOOK, OOM, Waiting
-from pagewalk.proc.cgroup_numbers import GroupNumbers
+from pagewalk.history.waiting import EVENT, LOOK, OOM, REMOVED, Waiting
+from pagewalk.proc.cgroup_numbers import GroupNumbers, numbers_in
 from tests.armed_by_hand import NOW, TRIGGER
 from tests.proc.test_kmsg import FOUND, KILLED, WHY
 
@@ -110,16 +110,50 @@ def test_a_kill_that_came_too_soon_after_another_is_recorded_later(tmp_path: Pat
     recorder = Recorder(GROUP, group, Waiting(group, 2, GROUP), Armed(str(tmp_path)), write,
                         said.append, None, None)
     recorder.seen = recorder.then = GroupNumbers(events={"oom": 0, "oom_kill": 0})
+    recorder.first = early = TRIGGER.before
     try:
         killed(1)
         assert recorder.reported({EVENT})
+        recorder.last = early
         for count in (2, 3):
             killed(count)
             assert not recorder.reported({EVENT})
+        # Another recording in between tells of it too, and takes nothing away.
+        recorder.record(NEAR, set(), recorder.glance(), 0)
+        assert made.pop().events == {"oom_kill": 2}
         assert not recorder.reported({LOOK})
         recorder.made[KILL] -= recorder.how.at_most_s
         assert recorder.reported({LOOK}) and not recorder.reported({LOOK})
     finally:
         os.close(group)
     assert [(one.reason, one.events.get("oom_kill")) for one in made] == [(KILL, 1), (KILL, 2)]
+    assert [one.before for one in made] == [early, early]  # none looked at what it was before
     assert len([one for one in said if "another within 60 s" in str(one)]) == 1
+
+
+def test_what_is_owed_is_waited_for_no_longer_than_it_has_to_be(tmp_path: Path) -> None:
+    waited: list[float | None] = []
+
+    class Told(Waiting):
+        def wait(self, timeout_s: float | None = None, only: tuple[str, ...] = ()) -> set[str]:
+            waited.append(timeout_s)
+            if len(waited) in (1, 2):
+                (tmp_path / "memory.events").write_text(f"oom_kill {len(waited)}\n")
+            return {EVENT} if len(waited) < 3 else {LOOK} if len(waited) < 5 else {REMOVED}
+
+    def write(path: str, trigger: Trigger, pids: list[int]) -> Made:
+        return Made(path, 0, 0, 0, 0, 0, (), (), ())
+
+    (tmp_path / "cgroup.procs").touch()
+    (tmp_path / "memory.events").write_text("oom_kill 0\n")
+    group = os.open(tmp_path, os.O_RDONLY)
+    try:
+        recorder = Recorder(GROUP, group, Told(group, 2, GROUP), Armed(str(tmp_path)), write,
+                            lambda said: None, None, None)
+        recorder.seen = numbers_in(group, 2)
+        recorder.watch()
+    finally:
+        os.close(group)
+    # It is looked at once more after what was recorded, and what was not; then what is owed is due.
+    assert waited[1] is not None and waited[2] is not None
+    assert waited[3] is not None and 50 < waited[3] <= 60 and waited[4] is not None

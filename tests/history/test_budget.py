@@ -122,7 +122,7 @@ def test_a_peak_stays_and_the_last_look_is_the_last() -> None:
     seen, _ = watched(uss=10)
     for at, amount in enumerate((3, 9, 4)):
         seen.add(look(at, uss=amount))
-    assert verdict(seen, "uss") == ("uss", 10, 9, 1, "a look", 9, (4, 4), False)
+    assert verdict(seen, "uss") == ("uss", 10, 9, 1, "a look", 9, (4, 4), False, 0)
     assert seen.looks == 3 and seen.gap == 1
 
 
@@ -175,3 +175,13 @@ def test_vm_hwm_counts_less_what_it_may_overstate() -> None:
     assert found.exceeded is True and found.by == "VmHWM" and found.at is None
     # 3 counters, on each CPU at most as many pages as a batch: less than 800 MiB below 1000 CPUs.
     assert found.at_least is not None and 100 * MIB < found.at_least < 900 * MIB
+
+
+def test_what_vm_hwm_has_beyond_all_looks_may_have_been_alone() -> None:
+    for uss, exceeded in ((1, False), (80, None), (120, True)):
+        seen, _ = watched(uss=100 * MIB)
+        seen.add(look(0, uss=uss * MIB, rss=200 * MIB, hwm=250 * MIB))
+        found = verdict(seen, "uss")
+        assert found.exceeded is exceeded
+        # 3 counters, on each CPU as many pages as a batch at most.
+        assert found.at_least == uss * MIB and 0 < found.between <= 50 * MIB

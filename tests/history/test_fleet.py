@@ -33,8 +33,8 @@ SAID = {
     "mappings": "(anonymous) has the most, 412K on 4 hosts; its RSS adds up to 28K.",
     "libraries": "1 library is in the RAM of a host more than once, which takes 16K more than one"
                  " copy of each would.",
-    "limits": "2 cgroups at 80 % of the limit or more; nearest to a kill is /app on a, at 90 %,"
-              " with 356K of anonymous memory.",
+    "limits": "2 cgroups at 80 % of the limit or more; the fullest is /app on a, at 90 %, with"
+              " 356K of anonymous memory.",
     "growth": "/bin/web on c grew the most: by 240K in 90 minutes, upwards in 2 of 3 steps, in"
               " 1 process.",
     "outliers": "/bin/web on c has 9.0M alone; the median of 4 hosts is 2.0M.",

@@ -38,7 +38,7 @@ def test_what_a_block_holds_is_seen_with_what_it_is_made_of() -> None:
     assert uss.exceeded and 28 * MIB <= (uss.at_least or 0) < 40 * MIB
     worst = block.seen.worst["uss"]
     assert [one.pid for one in worst.look.holds] == [block.pid] == list(worst.commands)
-    # Of a library that another process has begun to map it has less than before.
+    # Its USS of libraries falls when another process maps them too: the sum may, not the largest.
     assert worst.made is not None
     assert max(part.uss or 0 for part in worst.made.kinds) >= 32 * MIB
 
@@ -81,15 +81,15 @@ def test_a_peak_that_no_look_saw_is_told_by_vmhwm() -> None:
     assert len(held) >= 64 * MIB
     del held
     found = block.end()
-    assert [one.exceeded for one in found if one.measure == "uss"] == [False]
-    ((one, highest),) = block.unseen(found)
-    assert one.measure == "uss" and highest >= 64 * MIB
+    [uss] = [one for one in found if one.measure == "uss"]
+    assert uss.exceeded is None and uss.between >= 48 * MIB  # less what VmHWM may overstate
 
 
 def test_what_looks_saw_is_certain() -> None:
     block = Block({"uss": 256 * MIB}, whole=False, every=None)
     block.begin()
-    assert block.unseen(block.end()) == []
+    [uss, *_] = block.end()
+    assert uss.exceeded is False
 
 
 @pytest.mark.parametrize("limits", [{}, {"held": 1}, {"uss": None}, {"uss": "1 G"}])

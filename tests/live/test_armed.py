@@ -194,6 +194,36 @@ def test_nearness_and_a_kill_are_recorded(tmp_path: Path) -> None:
                                  now.stat["total_rss" if OLD else "anon"])]
 
 
+def test_kills_by_the_limit_of_a_group_above_are_recorded_each_with_what_was_there(
+    tmp_path: Path,
+) -> None:
+    """The second comes within --at-most of the first, and the recorder is ended before that."""
+    killed = []
+    with group(OWN) as above, group("inside", above) as where:
+        limit(above, 64 * MIB)
+        with armed(where, tmp_path, "--at-most", "1h", *LOOK) as recorder:
+            recorder.wait_for(f"not watched: the limit of {above.path} above (65536 KiB)")
+            for _ in range(2):
+                with growing(where, 32) as running:
+                    while running.facts["bytes"] < 56 * MIB:
+                        running.step()
+                    assert running.die() == signal.SIGKILL
+                    killed.append(running.pid)
+                if len(killed) == 1:
+                    recorder.recorded("kill")
+            recorder.wait_for("kill: another within 3600 s: recorded after that")
+            recorder.end()
+    kills = sorted(tmp_path.glob("*-kill-*"))
+    assert len(kills) == len(killed) == 2
+    for path, pid in zip(kills, killed, strict=True):
+        found = trigger_of(path)
+        assert found.kills is not None
+        [kill] = found.kills
+        assert (kill.pid, kill.group, kill.limit_cgroup) == (pid, where.path, above.path)
+        assert f"cgroup {above.path} could not keep its limit" in " ".join(
+            pagewalk("explain", path).out.split())
+
+
 def test_a_group_near_its_limit_may_have_no_process(tmp_path: Path) -> None:
     """What it has in a tmpfs stays charged to it."""
     out, disk = tmp_path / "out", tmp_path / "tmpfs"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from pagewalk.proc.kmsg import Causes, Kill, Record, parse_kills, read_kills
 
 KIB = 1 << 10
@@ -31,19 +33,20 @@ def test_a_kill_is_told_by_two_records() -> None:
 def test_the_log_may_be_read_between_the_two() -> None:
     begun: Causes = {}
     assert kills_in([WHY], begun) == []
-    assert kills_in([KILLED, KILLED], begun) == [FOUND, FOUND._replace(group=None, limited=None)]
+    unknown = FOUND._replace(group=None, limit_cgroup=None)
+    assert kills_in([KILLED, KILLED], begun) == [FOUND, unknown]
     assert not begun
 
 
 def test_without_the_first_the_group_is_not_known() -> None:
-    assert kills_in([KILLED]) == [FOUND._replace(group=None, limited=None)]
+    assert kills_in([KILLED]) == [FOUND._replace(group=None, limit_cgroup=None)]
 
 
 def test_the_machine_was_out_of_memory() -> None:
     why = WHY.replace(b"MEMCG,", b"NONE,").replace(b"oom_memcg=/a,", b"global_oom,")
     killed = KILLED.replace(b"Memory cgroup out", b"Out")
     [kill] = kills_in([why, killed])
-    assert kill == FOUND._replace(of_limit=False, limited=None)
+    assert kill == FOUND._replace(of_limit=False, limit_cgroup=None)
 
 
 def test_a_name_may_hold_what_records_are_made_of() -> None:
@@ -54,15 +57,27 @@ def test_a_name_may_hold_what_records_are_made_of() -> None:
         assert kills_in(records) == [FOUND._replace(name=told)]
 
 
-def test_whose_limit_it_was_is_a_group_around_it_or_not_told() -> None:
-    for limited, told in ((b"/", "/"), (b"/a/b", "/a/b"), (b"/a,task_memcg=/b", None),
-                          (b"/other", None)):
-        [kill] = kills_in([WHY.replace(b"oom_memcg=/a,", b"oom_memcg=" + limited + b","), KILLED])
-        assert kill.limited == told
+@pytest.mark.parametrize(("limited", "group", "told"), [
+    (b"/", b"/a/b", ("/a/b", "/")), (b"/a/b", b"/a/b", ("/a/b", "/a/b")),
+    (b"/other", b"/a/b", (None, None)),
+    # What is called like the group of others, or like what follows one.
+    (b"/v,task=q", b"/v,task=q", ("/v,task=q", "/v,task=q")),
+    (b"/e/x,task_memcg=/v/z", b"/e/x,task_memcg=/v/z", ("/e/x,task_memcg=/v/z",) * 2),
+    (b"/e,oom_memcg=/v", b"/e,oom_memcg=/v/w", ("/e,oom_memcg=/v/w", "/e,oom_memcg=/v")),
+    (b"/", b"/x,oom_memcg=/v,task_memcg=/v/z", (None, None)),  # may be read in two ways
+])
+def test_a_group_is_not_taken_for_another(
+    limited: bytes, group: bytes, told: tuple[str | None, str | None]
+) -> None:
+    why = WHY.replace(b"oom_memcg=/a,task_memcg=/a/b", b"oom_memcg=%b,task_memcg=%b" % (
+        limited, group))
+    [kill] = kills_in([why, KILLED])
+    assert (kill.group, kill.limit_cgroup) == told
 
 
 def test_a_group_may_be_called_like_what_follows_it() -> None:
-    [kill] = kills_in([WHY.replace(b"/a/b", b"/a,task=x,pid=7,uid=1"), KILLED])
+    group = b"/a,task=x,pid=7,uid=1"
+    [kill] = kills_in([WHY.replace(b"/a/b", group).replace(b"=/a,task_m", b"=/,task_m"), KILLED])
     assert kill.pid == 168 and kill.group == "/a,task=x,pid=7,uid=1"
 
 

@@ -118,3 +118,12 @@ def test_the_document_has_exact_bytes() -> None:
     assert worst["made_of"]["kinds"][0] == {
         "name": "heap", "uss": 150 * MIB, "pss": 150 * MIB, "rss": 150 * MIB, "swap": 0}
     assert worst["processes"][1]["refused"] == "it belongs to uid 0"
+
+
+def test_what_vm_hwm_has_beyond_all_looks_is_why_a_budget_is_not_known() -> None:
+    one = verdicts(report().seen)[0]._replace(
+        limit=300 * MIB, most=200 * MIB, exceeded=None, between=150 * MIB)
+    [first, *_] = withheld(report()._replace(verdicts=(one,)))
+    assert (first.what, first.partial) == ("whether USS kept its budget", True)
+    assert first.why.startswith("no look saw more than 204800 KiB of it, but between two looks RSS"
+                                " was 153600 KiB higher than any saw (VmHWM): look more often")

@@ -211,7 +211,7 @@ def opened(word: str) -> Iterator[Meant]:
     found = named_recording(word)
     if found is None:
         if os.path.isdir(word):
-            raise BadTarget(f"'{in_a_line(word)}' is a folder: name one recording of it")
+            raise BadTarget(f"{in_a_line(word)} is a folder: name one recording in it")
         raise BadTarget(f"'{in_a_line(word)}' is not a recording: pagewalk record makes one")
     path, process = found
     with closing(Recording(path)) as recording:

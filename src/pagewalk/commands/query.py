@@ -42,8 +42,8 @@ def command(
     """Answer SQL, one SELECT, from recordings: files of `pagewalk record`, and directories of
     recordings of several times and hosts. It reads nothing else and writes nothing.
 
-    The views are processes, vmas, pages, frames, sharing, sharers, growth, cgroups, files, ram and
-    caches; each row has the host and the time of its recording.
+    The views are processes, vmas, pages, frames, mapped, sharing, sharers, growth, cgroups, files,
+    ram, caches, moments and latest; each row has the host and the time of its recording.
 
     \b
     pagewalk query --list

@@ -6,10 +6,9 @@ import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 from typing import NamedTuple
 
 from pagewalk.history.glance import Glance, Member, fullness, glance, pids_inside
@@ -111,15 +110,24 @@ def arm(
         recorder.farewell()
 
 
+class Owed(NamedTuple):
+    """A kill that is still to be recorded: what was there ``before``, and when it was noticed."""
+
+    before: Glance | None
+    found: Glance
+    told: frozenset[str]
+
+
 @dataclass
 class Recorder:
     """The recorder while it is armed.
 
     ``seen`` are the numbers when something was reported last, ``last`` all that was read then if it
     mattered, ``first`` what was read at first; ``then`` the numbers of the last recording. ``made``
-    is when the last recording of each reason was made; ``owed`` whether a kill came too soon after
-    one; ``overran`` whether it was just reported that the limit could not be kept. ``kills`` are
-    None if the kernel's log cannot be read.
+    is when the last recording of each reason was made, ``killed`` how many kills had been counted
+    at the last of a kill; ``owed`` is a kill that is still to be recorded, as it came within
+    ``at_most_s`` of that. ``overran``: it was just reported that the limit could not be kept.
+    ``kills`` are None if the kernel's log cannot be read.
     """
 
     path: str
@@ -136,7 +144,8 @@ class Recorder:
     seen: GroupNumbers = field(default_factory=GroupNumbers)
     then: GroupNumbers = field(default_factory=GroupNumbers)
     near: bool = False
-    owed: bool = False
+    owed: Owed | None = None
+    killed: int = 0
     made: dict[str, float] = field(default_factory=dict)
 
     @cached_property
@@ -161,9 +170,12 @@ class Recorder:
                                " reported, for the reasons above", "run as root")
         above = ((path, numbers.limit) for path, numbers in numbers_above(hierarchy, self.path)
                  if numbers.limit is not None)
-        for path, limit in islice(above, 1):
-            self.say(f"not noticed: that a group above is near its limit, such as {in_a_line(path)}"
-                     f" ({limit >> 10} KiB): arm that too; what it has killed here is noticed")
+        if (limited := next(above, None)) is not None:
+            path, limit = limited
+            self.say(f"not watched: the limit of {in_a_line(path)} above ({limit >> 10} KiB): arm"
+                     " that too; kills in this group because of it are recorded")
+        if self.told.version == 1 and self.path == "/":
+            self.say("not noticed: kills in the groups below: version 1 tells the root of none")
         own = group_of(os.getpid(), hierarchy)
         if own is not None and f"{own.rstrip('/')}/".startswith(f"{self.path.rstrip('/')}/"):
             self.say(f"this recorder is in cgroup {self.path} itself: it is charged to it, and may"
@@ -175,11 +187,22 @@ class Recorder:
         self.seen = self.then = numbers_in(self.group, self.told.version)
         self.set_limits()
         self.first = self.glance()
+        self.killed = count(self.seen, "oom_kill")
         self.record(ARMED, set(), self.first, began)
         lock_memory()
         if self.hold is not None:
             self.say(self.hold.start())
         self.say(f"armed: {self.path}, by {', '.join(self.told.noticed)}")
+        try:
+            self.watch()
+        except (SystemExit, KeyboardInterrupt):
+            if self.owed is not None:
+                with suppress(OSError):  # the group is gone
+                    self.settle(numbers_in(self.group, self.told.version), time.monotonic_ns())
+            raise
+
+    def watch(self) -> None:
+        """Wait for what is reported, and record what is worth it, until the group is removed."""
         soon: float | None = None
         only: tuple[str, ...] = ()
         while True:
@@ -192,7 +215,7 @@ class Recorder:
             # It is looked at once more: it may have become worth it, also while it was recorded.
             soon = None if LOOK in told else PAUSE_S
             only = () if made or soon is None else URGENT
-            if soon is None and self.owed:
+            if soon is None and self.owed is not None:
                 soon = min(self.until_due(KILL), self.told.timer_s or math.inf)
 
     def set_limits(self) -> None:
@@ -212,8 +235,8 @@ class Recorder:
         reason = reason_of(told, now, before, self.told.version, self.how.near,
                            was_near=self.near)
         self.near = self.is_near(now)
-        if reason is None and self.owed and not self.until_due(KILL):
-            reason = KILL
+        if reason is None and self.owed is not None and not self.until_due(KILL):
+            return self.settle(now, began)
         if reason is None:
             return False
         found = self.glance()
@@ -224,8 +247,8 @@ class Recorder:
         made = reason == HELD or self.is_due(reason)
         if made:
             self.record(reason, told, found, began)
-        elif reason == KILL and not self.owed:
-            self.owed = True
+        elif reason == KILL and self.owed is None:
+            self.owed = Owed(self.last, found, frozenset(told))
             self.say(f"{KILL}: another within {self.how.at_most_s:g} s: recorded after that")
         if reason == HELD:
             self.let_go(found)
@@ -238,7 +261,7 @@ class Recorder:
         if self.hold is not None and self.hold.limit():
             return HELD, found
         kills = count(self.seen, "oom_kill")
-        if self.kills_counted() == kills:  # else who was killed may be missing in what was found
+        if not self.has_killed(kills):  # else who was killed may be missing in what was found
             self.last = found
             if not self.killed_within(KILL_S, kills) and kills <= count(self.then, "oom_kill"):
                 return FULL, found
@@ -246,15 +269,30 @@ class Recorder:
         self.seen = now.numbers
         return KILL, now
 
-    def kills_counted(self) -> int:
-        """Return how many kills the kernel has counted; raises OSError if the group is gone."""
-        return count(numbers_in(self.group, self.told.version), "oom_kill")
+    def settle(self, now: GroupNumbers, began: int) -> bool:
+        """Record the kill that is owed, with all that were counted since."""
+        assert self.owed is not None
+        before, found, told = self.owed
+        last, self.last = self.last, before
+        numbers = found.numbers._replace(events=now.events)
+        self.record(KILL, {*told}, found._replace(numbers=numbers), began)
+        self.last = last
+        return True
+
+    def has_killed(self, kills: int) -> bool:
+        """Return whether more than ``kills`` were counted, or the log has one that is not recorded.
+
+        Version 1 counts a kill in the group of the process, not in those above it. Raises OSError
+        if the group is gone.
+        """
+        counted = count(numbers_in(self.group, self.told.version), "oom_kill")
+        return counted > kills or bool(self.kills and self.kills.read(self.members_before))
 
     def killed_within(self, seconds: float, kills: int) -> bool:
-        """Wait until more than ``kills`` have been counted; return whether they were in time."""
+        """Wait until there are more than ``kills``; return whether they were in time."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            if self.kills_counted() > kills:
+            if self.has_killed(kills):
                 return True
             time.sleep(LOOK_S)
         return False
@@ -265,7 +303,8 @@ class Recorder:
         Its numbers went with it, but not what the kernel's log says of it.
         """
         began = time.monotonic_ns()
-        if self.overran if self.kills is None else self.kills.read(self.members_before):
+        known = self.overran if self.kills is None else self.kills.read(self.members_before)
+        if known or self.owed is not None:
             self.fall_back()
             gone = Glance(time.time_ns(), 0, GroupNumbers(), 0, ())
             self.record(FULL if self.kills is None else KILL, {REMOVED}, gone, began)
@@ -314,8 +353,10 @@ class Recorder:
         ``began`` is when that was reported.
         """
         late = time.monotonic_ns() - began
-        events = rise(now.numbers, self.then)
-        counted = events.get("oom_kill", 0) if reason == KILL else 0
+        events, counted = rise(now.numbers, self.then), 0
+        if reason == KILL:  # another recording may have counted some since the last of a kill
+            counted = max(0, count(now.numbers, "oom_kill") - self.killed)
+            events |= {"oom_kill": counted} if counted else {}
         kills = None if self.kills is None else self.kills.read(self.members_before, counted)
         trigger = Trigger(reason, self.path, self.told.version, tuple(sorted(told)), self.how.near,
                           now, self.last, events, kills, late)
@@ -330,7 +371,7 @@ class Recorder:
             return
         self.then = now.numbers
         if reason == KILL:
-            self.owed = False
+            self.owed, self.killed = None, count(now.numbers, "oom_kill")
             if self.kills is not None:
                 self.kills.told()
         self.told.forget()  # what led to this is in it

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from pagewalk.history.budget import TITLES, Look, MadeOf, Portion, Watched, Worst, look_at_tree
-from pagewalk.history.verdicts import Verdict, high_water, verdicts
+from pagewalk.history.verdicts import Verdict, verdicts
 from pagewalk.model.errors import BadRequest, PagewalkError
 from pagewalk.model.sizes import parse_budget
 from pagewalk.proc.namespace import own_numbers
@@ -59,22 +59,6 @@ class Block:
             self.thread.join()
         self.seen.add(self.look())
         return verdicts(self.seen)
-
-    def unseen(self, verdicts: Sequence[Verdict]) -> list[tuple[Verdict, int]]:
-        """Return which budgets of USS and PSS were perhaps exceeded between two looks.
-
-        And how high RSS was then, as ``whole`` says: neither can be more than RSS, of which the
-        kernel keeps the highest that a process ever had.
-        """
-        found = []
-        for one in verdicts:
-            if one.measure not in ("uss", "pss") or one.limit is None or one.exceeded is not False:
-                continue
-            base = self.seen.base.amounts[one.measure].low if self.seen.base is not None else 0
-            highest = high_water(self.seen.highest) - base
-            if highest > one.limit:
-                found.append((one, highest))
-        return found
 
     def look(self) -> Look:
         """Return what this process and its descendants hold; raises PagewalkError, OSError."""

@@ -91,14 +91,15 @@ def reason_of(
 
 
 def explained(trigger: Trigger) -> Glance:
-    """Return what tells why: of a kill, which frees memory, what was read before it.
+    """Return what tells why.
 
-    If what was killed was not there then, it tells less than what was not freed yet.
+    Of a kill: what was read before it, if that shows what was killed, or at least as large a
+    charge; otherwise what was left when it was noticed.
     """
     before, now = trigger.before, trigger.now
     if before is None or not (trigger.reason == KILL or REMOVED in trigger.told):
         return now
-    lost = {one.pid for one in trigger.gone} | {kill.pid for kill in trigger.kills or ()}
+    lost = ({kill.pid for kill in trigger.kills or ()} or {one.pid for one in trigger.gone})
     fuller = (before.numbers.current or 0) >= (now.numbers.current or 0)
     return before if fuller or any(one.pid in lost for one in before.members) else now
 
@@ -135,5 +136,5 @@ def withheld(trigger: Trigger) -> list[Withheld]:
 def scrubbed(trigger: Trigger) -> Trigger:
     """Return ``trigger`` without paths of cgroups."""
     kills = None if trigger.kills is None else tuple(
-        kill._replace(group=None, limited=None) for kill in trigger.kills)
+        kill._replace(group=None, limit_cgroup=None) for kill in trigger.kills)
     return trigger._replace(path="", kills=kills)

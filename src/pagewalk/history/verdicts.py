@@ -16,8 +16,9 @@ class Verdict(NamedTuple):
 
     The peak is at least ``at_least``, seen ``at`` seconds after the start, None if only VmHWM tells
     of it (``by`` says which). ``most`` is the highest amount that any look may have meant. ``last``
-    is what the last look saw. ``exceeded`` is None where it lies between two bounds, or if there
-    was no look.
+    is what the last look saw. ``between`` is by how much RSS was higher between two looks than any
+    saw, if VmHWM tells so. ``exceeded`` is None where it lies between two bounds, where USS or PSS
+    would have been too high with that much more, or if there was no look.
     """
 
     measure: str
@@ -28,6 +29,7 @@ class Verdict(NamedTuple):
     most: int | None
     last: Bounds | None
     exceeded: bool | None
+    between: int = 0
 
 
 def properties(verdicts: Iterable[Verdict]) -> list[tuple[str, int]]:
@@ -54,14 +56,16 @@ def verdict(seen: Watched, key: str) -> Verdict:
         return Verdict(key, limit, None, None, LOOK, None, None, None)
     at_least, by = peak.amounts[key].low, LOOK
     when: float | None = peak.at
-    base = seen.base.amounts[key].high if seen.base is not None else 0
-    reached = high_water(seen.highest) - base if key == "rss" else 0
-    if reached > at_least:
+    base = seen.base.amounts["rss"].high if seen.base is not None else 0
+    reached = high_water(seen.highest) - base
+    between = max(0, reached - seen.peaks["rss"].amounts["rss"].low)
+    if key == "rss" and between:
         at_least, when, by = reached, None, HIGH_WATER
     most = max(seen.most[key], at_least)
+    perhaps = most + between if key in ("uss", "pss") else most
     exceeded = None if limit is None else (
-        True if at_least > limit else None if most > limit else False)
-    return Verdict(key, limit, at_least, when, by, most, seen.last.amounts[key], exceeded)
+        True if at_least > limit else None if perhaps > limit else False)
+    return Verdict(key, limit, at_least, when, by, most, seen.last.amounts[key], exceeded, between)
 
 
 def high_water(one: Holds | None) -> int:

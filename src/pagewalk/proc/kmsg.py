@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 from pagewalk.proc.files import decode_name
@@ -14,12 +15,8 @@ MOST = 10_000  # records that are looked at: a flood must not keep us
 KERNEL = {b"%d" % level for level in range(8)}  # a process that writes here has another facility
 # dump_oom_summary and __oom_kill_process, mm/oom_kill.c. A process chooses its name, which a
 # record has escaped ("\\x0a"), and whoever makes a group its path.
-WHY = re.compile(
-    rb"oom-kill:constraint=(CONSTRAINT_\w+),.*?,task_memcg=(/.*),pid=(\d{1,10}),uid=\d+"
-)
-TASK = b",task="
-LIMITED = re.compile(rb",oom_memcg=(/.*?),task_memcg=")
-COMM = 15  # characters of a process's name: TASK_COMM_LEN
+WHY = re.compile(rb"oom-kill:constraint=(CONSTRAINT_\w+)(,.*),pid=(\d{1,10}),uid=\d+")
+LIMIT, GROUP, TASK = b",oom_memcg=", b",task_memcg=", b",task="
 KILLED = re.compile(
     rb"(?:Memory cgroup out of memory|Out of memory[^:]*): Killed process (\d{1,10}) \((.*)\)"
     rb" total-vm:\d+kB, anon-rss:(\d{1,19})kB, file-rss:(\d{1,19})kB, shmem-rss:(\d{1,19})kB"
@@ -32,8 +29,8 @@ class Kill(NamedTuple):
 
     ``group`` is the cgroup that it was in, as the host's namespace shows it, None if the log does
     not tell; ``of_limit`` says whether a cgroup's limit was the cause, not the machine, and
-    ``limited`` is that cgroup. ``log_ns`` is when, by the log's own clock, which may be seconds
-    from any other: only differences count.
+    ``limit_cgroup`` whose, None if the log does not tell. ``log_ns`` is when, by the log's own
+    clock, which may be seconds from any other: only differences count.
     """
 
     pid: int
@@ -44,7 +41,7 @@ class Kill(NamedTuple):
     group: str | None
     of_limit: bool
     log_ns: int = 0
-    limited: str | None = None
+    limit_cgroup: str | None = None
 
 
 class Record(NamedTuple):
@@ -54,16 +51,14 @@ class Record(NamedTuple):
     text: bytes
 
 
+class Why(NamedTuple):
+    """The first record of a kill: whether a limit was the cause, and what names the groups."""
 
-class Cause(NamedTuple):
-    """The group that a process was in, if that is known, and whether a limit was the cause."""
-
-    group: str | None
     of_limit: bool
-    limited: str | None = None
+    text: bytes
 
 
-Causes = dict[int, Cause]  # by pid
+Causes = dict[int, Why]  # by pid
 
 
 def open_kmsg() -> int | None:
@@ -113,37 +108,46 @@ def parse_kills(records: list[Record], begun: Causes) -> list[Kill]:
     kills = []
     for at_ns, text in records:
         if why := WHY.fullmatch(text):
-            group, of_limit = group_in(why[2]), why[1] == b"CONSTRAINT_MEMCG"
-            begun[int(why[3])] = Cause(group, of_limit, limited_in(text, group))
+            begun[int(why[3])] = Why(why[1] == b"CONSTRAINT_MEMCG", why[2])
         elif killed := KILLED.match(text):
             pid = int(killed[1])
-            cause = begun.pop(pid, Cause(None, text.startswith(b"Memory cgroup")))
+            cause = begun.pop(pid, Why(text.startswith(b"Memory cgroup"), b""))
+            group, limit_cgroup = groups_in(cause, killed[2])
             anon, file, shmem = (int(word) << 10 for word in killed.groups()[2:])
-            kills.append(Kill(pid, plain(killed[2]), anon, file, shmem, cause.group,
-                              cause.of_limit, at_ns, cause.limited))
+            kills.append(Kill(pid, plain(killed[2]), anon, file, shmem, group, cause.of_limit,
+                              at_ns, limit_cgroup))
     return kills
 
 
-def limited_in(text: bytes, group: str | None) -> str | None:
-    """Return the group whose limit was the cause: the process's own ``group``, or one above it.
+def groups_in(why: Why, name: bytes) -> tuple[str | None, str | None]:
+    """Return the group of the process called ``name``, and the one whose limit was the cause.
 
-    A path may contain anything: what is neither is none.
+    A path may contain whatever separates the two. Each way to read them is tried, of which the
+    group must be the limited one or below it; what is not the same in all of them is None.
     """
-    found = LIMITED.search(text)
-    if found is None or group is None:
-        return None
-    path = plain(found[1])
-    return path if f"{group}/".startswith(f"{path.rstrip('/')}/") else None
+    end = TASK + name
+    if not why.text.endswith(end):
+        return None, None
+    text, found = why.text[: -len(end)], list[tuple[str, str | None]]()
+    for at in places(GROUP, text):
+        group = plain(text[at + len(GROUP) :])
+        if not why.of_limit:
+            found.append((group, None))
+            continue
+        for begin in places(LIMIT, text[:at]):
+            limited = plain(text[begin + len(LIMIT) : at])
+            if f"{group}/".startswith(f"{limited.rstrip('/')}/"):
+                found.append((group, limited))
+    groups, limits = ({*column} for column in zip(*found, strict=True)) if found else ((), ())
+    return only(groups), only(limits)
 
 
-def group_in(text: bytes) -> str | None:
-    """Return the path in "/a/b,task=python": what follows it is no longer than a name."""
-    at = text.find(TASK)
-    while at >= 0:
-        if len(plain(text[at + len(TASK) :])) <= COMM:
-            return plain(text[:at])
-        at = text.find(TASK, at + 1)
-    return None
+def places(word: bytes, text: bytes) -> list[int]:
+    return [found.start() for found in re.finditer(re.escape(word + b"/"), text)]
+
+
+def only(values: Collection[str | None]) -> str | None:
+    return next(iter(values)) if len(values) == 1 else None
 
 
 def plain(text: bytes) -> str:

@@ -31,12 +31,12 @@ def uncertain(block: Block, verdicts: Sequence[Verdict]) -> list[str]:
     """Return a sentence for each budget of which it is not known whether it was exceeded."""
     unknown = "cannot tell whether the memory budget was kept"
     was = "was" if block.whole else "grew by"
-    said = [f"{unknown}: {TITLES[one.measure]} {was} {size(one.at_least)} to {size(one.most)}, and"
-            f" its budget is {size(one.limit)}: /proc does not tell how much several processes have"
-            " in common; PSS is exact, budget that"
-            for one in verdicts if one.limit is not None and one.exceeded is None]
-    said += [f"{unknown}: no look saw more than {size(one.most)} of {TITLES[one.measure]}, whose"
-             f" budget is {size(one.limit)}, but between two looks there were {size(highest)} of"
-             " RSS (VmHWM): look more often (every=)"
-             for one, highest in block.unseen(verdicts)]
-    return said
+    open_ones = [one for one in verdicts if one.limit is not None and one.exceeded is None]
+    return [
+        f"{unknown}: no look saw more than {size(one.most)} of {TITLES[one.measure]}, whose budget"
+        f" is {size(one.limit)}, but between two looks RSS was {size(one.between)} higher than any"
+        " saw (VmHWM): look more often (every=)" if one.between else
+        f"{unknown}: {TITLES[one.measure]} {was} {size(one.at_least)} to {size(one.most)}, and its"
+        f" budget is {size(one.limit)}: /proc does not tell how much several processes have in"
+        " common; PSS is exact, budget that"
+        for one in open_ones]

@@ -46,9 +46,11 @@ def limits(rows: Sequence[Row]) -> str:
     first = rows[0]
     known = {name: first[name] or 0 for name in OF_A_GROUP}
     most = max(known, key=lambda name: known[name])
-    kept = "" if first["kept_percent"] is None else (
-        f" ({first['kept_percent']} % without what could be reclaimed at once)")
-    return (f"{many(len(rows), 'cgroup')} at 80 % of the limit or more; nearest to a kill is"
+    full, kept = "the fullest", ""
+    if first["kept_percent"] is not None:
+        full = "nearest to a kill" if first["kept_percent"] >= 80 else full
+        kept = f" ({first['kept_percent']} % without what could be reclaimed at once)"
+    return (f"{many(len(rows), 'cgroup')} at 80 % of the limit or more; {full} is"
             f" {first['cgroup']} on {first['host']}, at {first['percent']} %{kept}, with"
             f" {human(known[most])} of {OF_A_GROUP[most]}.")
 
@@ -86,8 +88,8 @@ NOTHING = {
                  " mappings.",
     "limits": "No cgroup is at 80 % of its limit, or none was recorded (record --machine does).",
     "growth": "Nothing has grown, or no host has more than one recording since it was booted.",
-    "outliers": "No program stands out: it takes at least three hosts that have it, and one that"
-                " differs.",
+    "outliers": "No program stands out: it takes three hosts that have it, and one with more than"
+                " twice the median.",
 }
 
 

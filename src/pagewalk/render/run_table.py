@@ -211,6 +211,12 @@ def untold(report: Report) -> Iterator[tuple[str, str, bool]]:
     for one in report.unknown:
         if one.at_least is None or one.most is None:
             continue
+        if one.between:
+            yield (f"whether {TITLES[one.measure]} kept its budget",
+                   f"no look saw more than {size(one.most)} of it, but between two looks RSS was"
+                   f" {size(one.between)} higher than any saw (VmHWM): look more often (--every)"
+                   " at a program that runs for longer, or budget RSS", True)
+            continue
         yield (f"whether {TITLES[one.measure]} kept its budget",
                f"it was between {size(one.at_least)} and {size(one.most)}: procfs does not tell how"
                " much several processes have in common, or with others; PSS is exact, budget that",

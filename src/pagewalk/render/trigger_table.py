@@ -75,8 +75,8 @@ def hints(trigger: Trigger, path: str, recorded: Collection[int]) -> Iterator[st
     if largest:
         yield f"show {path}:{largest[0]}"
     if trigger.path and REMOVED not in trigger.told:
-        if next(iter(causes(explained(trigger), trigger.version)), "") in ("shmem", "file"):
-            yield f"explain --cgroup {trigger.path}"  # names files
+        if next(iter(causes(explained(trigger), trigger.version)), "") == "shmem":
+            yield f"explain --cgroup {trigger.path}"  # which files hold it
         yield f"share --cgroup {trigger.path}"
 
 
@@ -159,7 +159,7 @@ def who(trigger: Trigger) -> Iterator[str]:
 
 def told_of(kill: Kill) -> str:
     """Return who was killed, what it had, and because of what."""
-    limited = "a cgroup" if kill.limited is None else f"cgroup {printable(kill.limited)}"
+    limited = "a cgroup" if kill.limit_cgroup is None else f"cgroup {printable(kill.limit_cgroup)}"
     cause = (f"{limited} could not keep its limit" if kill.of_limit else
              "the machine was out of memory")
     return (f"{printable(kill.name)} ({kill.pid}), with {size(kill.anon)} of anonymous memory,"
@@ -249,7 +249,7 @@ def json(found: ArmedRecording, _path: str, out: TextIO, **_: object) -> None:
 def kill(one: Kill) -> dict[str, Any]:
     return {"pid": one.pid, "name": one.name, "anon": one.anon, "file": one.file,
             "shmem": one.shmem, "cgroup": one.group, "of_limit": one.of_limit,
-            "limited": one.limited, "log_ns": one.log_ns}
+            "limit_cgroup": one.limit_cgroup, "log_ns": one.log_ns}
 
 
 def moment(found: Glance, version: int) -> dict[str, Any]:

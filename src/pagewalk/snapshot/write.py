@@ -197,7 +197,7 @@ def whole_file(path: str) -> Iterator[Any]:
                 os.unlink(partial)
         if isinstance(error, OSError) and (
                 error.filename in (folder, partial) or error.filename2 is not None):
-            error.filename, error.filename2 = path, None
+            raise OSError(error.errno, error.strerror, path) from error
         raise
 
 
